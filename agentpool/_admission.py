@@ -1,0 +1,143 @@
+"""Who runs next: slots, the queue of newcomers, and agents that come back.
+
+Rules:
+
+1. At no instant do more agents hold a slot than there are slots.
+2. Who gave a slot back to wait for others comes before who has not started.
+3. Within each of the two, first come first served.
+4. A newcomer is a plain value until it has a slot: no task, no scope, no inbox.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import final
+
+import attrs
+import trio
+
+from agentpool._handle import AgentHandle
+from agentpool._slot import Slot, SlotKeeper
+
+
+@final
+@attrs.define(eq=False)
+class Admission(SlotKeeper):
+    """Hands out the slots of one pool."""
+
+    limiter: trio.CapacityLimiter
+    """The slots. Its borrowers are ``Slot`` objects."""
+    max_queued: int
+    """Newcomers that may wait."""
+    _start: Callable[[AgentHandle, Slot], None]
+    _on_parked: Callable[[Slot, str], None]
+    _on_resumed: Callable[[Slot], None]
+    _newcomers: deque[AgentHandle] = attrs.field(factory=deque)
+    _withdrawn: int = 0
+    _returning: deque[Slot] = attrs.field(factory=deque)
+    _room: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
+
+    @property
+    def queued_count(self) -> int:
+        """Newcomers that wait for their first slot."""
+        return len(self._newcomers) - self._withdrawn
+
+    @property
+    def running_count(self) -> int:
+        """Agents that hold a slot."""
+        return self.limiter.borrowed_tokens
+
+    def room_for(self, count: int) -> bool:
+        """Whether *count* more newcomers would find a slot or a place in the queue."""
+        # Slots that are free now are not promised to anybody: whoever comes back was
+        # served when they became free.
+        free = 0 if self._newcomers else max(0, int(min(self.limiter.available_tokens, count)))
+        return count - free <= self.max_queued - self.queued_count
+
+    async def wait_room(self) -> None:
+        """Wait until a newcomer may have room. Look again afterwards: others wait, too."""
+        await self._room.park()
+
+    def admit(self, handle: AgentHandle) -> None:
+        """Queue *handle* and start it as soon as there is a slot. Ask ``room_for`` first."""
+        self._newcomers.append(handle)
+        self.pump()
+
+    def withdraw(self, handle: AgentHandle) -> None:
+        """Forget a newcomer that ended before it started. Its place counts as free."""
+        self._withdrawn += 1
+        self._room.unpark()
+        if self._newcomers and self._newcomers[0] is handle:
+            self._skip_withdrawn()
+
+    def withdraw_all(self) -> tuple[AgentHandle, ...]:
+        """Empty the queue and return who was in it."""
+        left = tuple(handle for handle in self._newcomers if not handle.has_ended)
+        self._newcomers.clear()
+        self._withdrawn = 0
+        self._room.unpark_all()
+        return left
+
+    def pump(self, *, newcomers: bool = True) -> None:
+        """Hand out every slot that is free, first to those who come back."""
+        while self.limiter.available_tokens > 0:
+            if self._returning:
+                slot = self._returning.popleft()
+                if slot.wanted:
+                    self.limiter.acquire_on_behalf_of_nowait(slot)
+                    slot.grant()
+                continue
+            self._skip_withdrawn()
+            if not (newcomers and self._newcomers):
+                return
+            handle = self._newcomers.popleft()
+            slot = Slot(self, handle.agent_id, trio.CancelScope())
+            self.limiter.acquire_on_behalf_of_nowait(slot)
+            if self._room:
+                self._room.unpark()
+            self._start(handle, slot)
+
+    def resize(self, slots: float) -> None:
+        """Change the number of slots. Who runs, runs on; fewer start until it fits."""
+        self.limiter.total_tokens = slots
+        self.pump()
+        self._room.unpark_all()
+
+    def leave(self, slot: Slot, *, newcomers: bool) -> None:
+        """Take back the slot of an agent that ended, if it holds one.
+
+        Args:
+            slot: The agent's.
+            newcomers: Whether newcomers may start. Not when the pool's nursery is
+                cancelled: each would only start to be cancelled.
+        """
+        if slot.held:
+            slot.held = False
+            self.limiter.release_on_behalf_of(slot)
+        self.pump(newcomers=newcomers)
+
+    # The slots' side.
+
+    def release(self, slot: Slot) -> None:
+        """Take back the slot of an agent that waits."""
+        self.limiter.release_on_behalf_of(slot)
+        self.pump()
+
+    def request(self, slot: Slot) -> None:
+        """Put an agent that comes back in front of every newcomer."""
+        self._returning.append(slot)
+        self.pump()
+
+    def parked(self, slot: Slot, waits_for: str) -> None:
+        """Pass on that an agent waits."""
+        self._on_parked(slot, waits_for)
+
+    def resumed(self, slot: Slot) -> None:
+        """Pass on that an agent goes on."""
+        self._on_resumed(slot)
+
+    def _skip_withdrawn(self) -> None:
+        while self._newcomers and self._newcomers[0].has_ended:
+            self._newcomers.popleft()
+            self._withdrawn -= 1

@@ -1,0 +1,325 @@
+"""How an agent is driven: the effects of its loop, performed for real.
+
+Time limits stand where they are set and nowhere else: a cancel scope costs a quarter of a
+turn. Tools of one answer run side by side, each a branch of the agent's slot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import final
+
+import attrs
+import trio
+
+from agentpool._capability import CapabilityKind
+from agentpool._context import fixed_tokens
+from agentpool._errors import (
+    DriverError,
+    NetworkError,
+)
+from agentpool._events import (
+    CompletionReceived,
+    Phase,
+    PhaseChanged,
+    RequestRetried,
+    TextDelta,
+    ToolFinished,
+    ToolStarted,
+)
+from agentpool._guard import Warn
+from agentpool._loop import Complete, Recall, Receive, Remember, Run, RunTools, run_loop
+from agentpool._messages import (
+    Completion,
+    CompletionRequest,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
+from agentpool._outcome import AgentOutcome, AgentStatus, StopReason
+from agentpool._retry import RetrySchedule
+from agentpool._slot import Slot, parked
+from agentpool._spawn import SpawnConfig
+from agentpool.abc import AgentContext, Driver, Fragment, Memory, MemoryQuery, ToolContext
+from agentpool.observe._hub import EventHub
+from agentpool.tools._failure import failed_result
+from agentpool.tools._registry import ToolRegistry
+
+RETRIES = RetrySchedule()
+
+
+def room_tokens(driver: Driver, config: SpawnConfig, registry: ToolRegistry) -> int | None:
+    """Return the tokens that the conversation may have; ``None``: no window is known.
+
+    The narrower window counts, the driver's or the manifest's; the answer's own
+    ``max_tokens``, the system prompt and the tools' schemas come off it.
+    """
+    manifest = config.manifest
+    windows = [
+        window
+        for window in (driver.context_window, manifest.model.context_window)
+        if window is not None
+    ]
+    if not windows:
+        return None
+    tools = registry.definitions_for(manifest.capabilities, manifest.privacy)
+    fixed = fixed_tokens(manifest.model.system_prompt, tools)
+    return min(windows) - manifest.model.max_tokens - fixed
+
+
+@final
+@attrs.define(eq=False)
+class Agent:
+    """One running agent."""
+
+    context: AgentContext
+    config: SpawnConfig
+    driver: Driver
+    slot: Slot
+    hub: EventHub
+    memory: Memory | None
+    """``None``: it neither recalls nor remembers."""
+    memory_scope: str
+    random: Random
+    """Where the jitter of retries comes from."""
+    receive: Callable[[Receive], None]
+    """Fills in what waits in the inbox, and whether the agent was asked to stop."""
+    agent_id: int = attrs.field(init=False)
+    name: str = attrs.field(init=False)
+    registry: ToolRegistry = attrs.field(init=False)
+    run: Run | None = attrs.field(init=False, default=None)
+    tools_run: int = attrs.field(init=False, default=0)
+    """Tool calls that began, whatever came of them."""
+
+    def __attrs_post_init__(self) -> None:
+        """Keep what every event needs close at hand."""
+        self.agent_id = self.context.agent_id
+        self.name = self.context.name
+        manifest = self.config.manifest
+        if not any(grant.kind is CapabilityKind.MEMORY for grant in manifest.capabilities):
+            self.memory = None
+
+    async def drive(self, registry: ToolRegistry) -> None:
+        """Take the run to its end. ``outcome`` says how it ended.
+
+        Raises:
+            Exception: Whatever the driver failed with.
+
+        Cancellation:
+            The run keeps what it had; nothing of it goes on.
+        """
+        self.registry = registry
+        self.run = run = self._new_run(registry)
+        for effect in run_loop(run):
+            if isinstance(effect, Receive):
+                self.receive(effect)
+            elif isinstance(effect, Complete):
+                effect.completion = await self._complete(effect.request, run)
+            elif isinstance(effect, RunTools):
+                await self._run_tools(effect)
+            elif isinstance(effect, Recall):
+                await self._recall(effect)
+            elif isinstance(effect, Remember):
+                await self._remember(effect)
+            else:
+                self.hub.warned(self.agent_id, self.name, effect.text)
+        if run.stop is None:
+            self._phase(Phase.DONE)
+
+    # --- the effects
+
+    async def _recall(self, effect: Recall) -> None:
+        self._phase(Phase.PERCEIVE)
+        if self.memory is None:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            return
+        query = MemoryQuery(text=effect.query, scope=self.memory_scope, limit=effect.limit)
+        try:
+            hits = await self.memory.recall(query)
+        except Exception as error:  # noqa: BLE001  # somebody else's code: told and counted
+            self._tolerate("recall", error)
+            return
+        effect.fragments = [hit.fragment.content for hit in hits]
+
+    async def _remember(self, effect: Remember) -> None:
+        if self.memory is None:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            return
+        fragment = Fragment(
+            content=effect.content, scope=self.memory_scope, created_at=self.hub.seconds()
+        )
+        try:
+            await self.memory.remember(fragment)
+        except Exception as error:  # noqa: BLE001  # somebody else's code: told and counted
+            self._tolerate("remember", error)
+
+    def _tolerate(self, what: str, error: Exception) -> None:
+        text = f"memory failed to {what}: {type(error).__name__}: {error}; the run goes on"
+        self.hub.warned(self.agent_id, self.name, text)
+
+    async def _complete(self, request: CompletionRequest, run: Run) -> Completion:
+        """Ask the driver, again where that makes sense and nothing has arrived yet."""
+        self._phase(Phase.REASON)
+        hub = self.hub
+        asked_at = hub.seconds() if hub.listening else 0.0
+        attempt, waited_seconds = 0, 0.0
+        while True:
+            attempt += 1
+            try:
+                completion = await self._request(request)
+                break
+            except DriverError as error:
+                delay_seconds = (
+                    RETRIES.next_delay_seconds(
+                        attempt, waited_seconds, error.retry_after_seconds, self.random.random()
+                    )
+                    if error.retryable and not run.arriving
+                    else None
+                )
+                if delay_seconds is None:
+                    raise
+                if hub.listening:
+                    stamp = hub.stamp(self.agent_id, self.name)
+                    hub.publish(RequestRetried(*stamp, attempt, delay_seconds, str(error)))
+            async with parked("a retry"):
+                await trio.sleep(delay_seconds)
+            waited_seconds += delay_seconds
+        if hub.listening:
+            reason, usage = completion.finish_reason, completion.usage
+            stamp = hub.stamp(self.agent_id, self.name)
+            hub.publish(CompletionReceived(*stamp, reason, usage, hub.seconds() - asked_at))
+        return completion
+
+    async def _request(self, request: CompletionRequest) -> Completion:
+        seconds = self.config.manifest.resources.request_seconds
+        if seconds is None:
+            return await self.driver.complete(request, on_delta=self._arrived)
+        with trio.move_on_after(seconds):
+            return await self.driver.complete(request, on_delta=self._arrived)
+        raise NetworkError(
+            f"no whole answer within {seconds:g} seconds; "
+            "raise resources.request_seconds if the model is slow"
+        )
+
+    def _arrived(self, piece: str) -> None:
+        if self.run is not None:
+            self.run.arriving.append(piece)
+        if self.hub.listening:
+            self.hub.publish(TextDelta(*self.hub.stamp(self.agent_id, self.name), piece))
+
+    async def _run_tools(self, effect: RunTools) -> None:
+        wanted = [index for index, result in enumerate(effect.results) if result is None]
+        if len(wanted) == 1:
+            # Most answers have one call; a nursery would cost as much as the rest of it.
+            await self._run_tool(effect, wanted[0])
+            return
+        self.slot.fork(len(wanted))
+        left = len(wanted)
+
+        async def branch(index: int) -> None:
+            nonlocal left
+            try:
+                await self._run_tool(effect, index)
+            finally:
+                left -= 1
+                if left:
+                    self.slot.branch_ended()
+
+        async with trio.open_nursery() as nursery:
+            for index in wanted:
+                nursery.start_soon(branch, index)
+
+    async def _run_tool(self, effect: RunTools, index: int) -> None:
+        call = effect.calls[index]
+        hub = self.hub
+        if hub.listening:
+            self._phase(Phase.ACT, call.name)
+            hub.publish(ToolStarted(*hub.stamp(self.agent_id, self.name), call))
+        self.tools_run += 1
+        result = await self._call(call)
+        # Written before anybody is told, so that a cancellation finds it in its place.
+        effect.results[index] = result
+        if hub.listening:
+            stamp = hub.stamp(self.agent_id, self.name)
+            hub.publish(ToolFinished(*stamp, call, result.content, result.is_error))
+
+    async def _call(self, call: ToolCall) -> ToolMessage:
+        tool = self.registry.get(call.name)
+        # The loop has refused calls of unknown tools already.
+        assert tool is not None  # noqa: S101
+        context = ToolContext(self.agent_id, self.name, call.call_id)
+        seconds = tool.timeout_seconds
+        if seconds is None:
+            seconds = self.config.manifest.resources.tool_seconds
+        try:
+            if seconds is None:
+                result = await tool.run(call.arguments, context)
+            else:
+                with trio.move_on_after(seconds):
+                    result = await tool.run(call.arguments, context)
+                    return ToolMessage(call.call_id, call.name, result.content, result.is_error)
+                text = f"tool {call.name!r} timed out after {seconds:g} seconds"
+                return ToolMessage(call.call_id, call.name, text, is_error=True)
+        except Exception as error:  # noqa: BLE001  # a tool's failure is told to the model
+            result = failed_result(call.name, error)
+        return ToolMessage(call.call_id, call.name, result.content, result.is_error)
+
+    # --- what it is made of
+
+    def _new_run(self, registry: ToolRegistry) -> Run:
+        manifest = self.config.manifest
+        grants, privacy = manifest.capabilities, manifest.privacy
+        tools = registry.definitions_for(grants, privacy)
+        return Run(
+            manifest,
+            self.config.query,
+            self.config.history,
+            tools,
+            lambda name: registry.refusal(name, grants, privacy),
+            self.driver.price,
+            room_tokens(self.driver, self.config, registry),
+        )
+
+    def _phase(self, phase: Phase, tool_name: str = "") -> None:
+        if self.hub.listening:
+            stamp = self.hub.stamp(self.agent_id, self.name)
+            self.hub.publish(PhaseChanged(*stamp, phase, tool_name))
+
+    def outcome(
+        self, status: AgentStatus, finished_at: float, started_at: float | None, *,
+        error: Exception | None = None, stop_reason: StopReason | None = None,
+    ) -> AgentOutcome:
+        """Return what became of the agent, with everything that it had."""
+        run = self.run
+        if run is None:
+            return AgentOutcome(
+                agent_id=self.agent_id,
+                name=self.name,
+                status=status,
+                error=error,
+                stop_reason=stop_reason,
+                messages=(*self.config.history, UserMessage(self.config.query)),
+                started_at=started_at,
+                finished_at=finished_at,
+            )
+        guard = run.guard
+        why = f"not run: the agent was {status.value} before it ended"
+        return AgentOutcome(
+            agent_id=self.agent_id,
+            name=self.name,
+            status=status,
+            messages=run.settled_messages(why),
+            text=run.text,
+            error=error,
+            stop_reason=stop_reason,
+            over_budget=run.over_budget,
+            usage=guard.usage,
+            unmeasured_requests=guard.unmeasured_requests,
+            cost_usd=guard.cost_usd,
+            iterations=guard.iterations,
+            tool_calls=guard.tool_calls,
+            tool_calls_run=self.tools_run,
+            started_at=started_at,
+            finished_at=finished_at,
+        )

@@ -1,0 +1,187 @@
+"""What an agent may do: grants, privacy tiers, and the rules that compare them.
+
+Rules:
+
+1. Nothing is allowed unless it is granted.
+2. Grants add up: ``shell [ls]`` and ``shell [cat]`` allow a tool that needs both.
+3. Paths are compared by containment, part by part: ``/data`` covers ``/data/a.txt`` and
+   not ``/database``. A path that climbs out with ``..`` is covered by nothing.
+4. Hosts are compared by name without case; ``.example.org`` covers every host below
+   ``example.org`` and not ``example.org`` itself.
+5. ``*`` must be written to be meant: an empty grant allows nothing.
+
+What a name points to on the disk (symlinks) or in the network (addresses) is not decided
+here: the tools do that at the moment of use.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+from typing import Self, final
+
+import attrs
+
+ANYTHING = "*"
+"""The scope that covers every other."""
+
+
+class PrivacyTier(enum.Enum):
+    """Where an agent's data may go, strictest first."""
+
+    SOVEREIGN = "Sovereign"
+    """Nowhere: this machine only."""
+    PRIVATE = "Private"
+    """To services that are under a contract of one's own."""
+    STANDARD = "Standard"
+    """To any service."""
+
+    def allows(self, other: PrivacyTier) -> bool:
+        """Whether data of this tier may go to something of tier *other*."""
+        return _STRICTNESS[other] >= _STRICTNESS[self]
+
+
+_STRICTNESS = {PrivacyTier.STANDARD: 0, PrivacyTier.PRIVATE: 1, PrivacyTier.SOVEREIGN: 2}
+
+
+class CapabilityKind(enum.Enum):
+    """The kinds of grant, by their name in a manifest."""
+
+    MEMORY = "memory"
+    RAG = "rag"
+    INFERENCE = "inference"
+    COMPUTE = "compute"
+    BROWSER = "browser"
+    MESSAGE = "message"
+    FILE_READ = "file_read"
+    FILE_WRITE = "file_write"
+    SHELL = "shell"
+    NETWORK = "network"
+    MCP = "mcp"
+    SPAWN = "spawn"
+
+
+SCOPE_KEYS = {
+    CapabilityKind.FILE_READ: "allowed_paths",
+    CapabilityKind.FILE_WRITE: "allowed_paths",
+    CapabilityKind.SHELL: "allowed_commands",
+    CapabilityKind.NETWORK: "allowed_hosts",
+}
+"""The kinds whose grant is a list of scopes, and the list's name in a manifest."""
+
+
+@final
+@attrs.frozen
+class Capability:
+    """One grant, or one requirement."""
+
+    kind: CapabilityKind
+    """What it is about."""
+    scope: tuple[str, ...] = ()
+    """Commands, paths or hosts; for MCP the server and the tool. ``*`` is all."""
+    max_depth: int = 0
+    """For ``spawn``: how many generations of children. 0 for every other kind."""
+
+    @classmethod
+    def shell(cls, *commands: str) -> Self:
+        """Run these programs."""
+        return cls(CapabilityKind.SHELL, commands)
+
+    @classmethod
+    def file_read(cls, *paths: str) -> Self:
+        """Read below these paths."""
+        return cls(CapabilityKind.FILE_READ, paths)
+
+    @classmethod
+    def file_write(cls, *paths: str) -> Self:
+        """Write below these paths."""
+        return cls(CapabilityKind.FILE_WRITE, paths)
+
+    @classmethod
+    def network(cls, *hosts: str) -> Self:
+        """Talk to these hosts."""
+        return cls(CapabilityKind.NETWORK, hosts)
+
+    @classmethod
+    def mcp(cls, server: str, tool: str) -> Self:
+        """Call *tool* of the MCP server *server*."""
+        return cls(CapabilityKind.MCP, (server, tool))
+
+    @classmethod
+    def spawn(cls, max_depth: int) -> Self:
+        """Start child agents, *max_depth* generations deep."""
+        return cls(CapabilityKind.SPAWN, max_depth=max_depth)
+
+    def __str__(self) -> str:
+        """Return the grant as a person would write it: ``shell [git, ls]``."""
+        if self.kind is CapabilityKind.SPAWN:
+            return f"spawn (depth {self.max_depth})"
+        return f"{self.kind.value} [{', '.join(self.scope)}]" if self.scope else self.kind.value
+
+
+def grants_allow(grants: Iterable[Capability], required: Capability | None) -> bool:
+    """Whether *grants* together allow what *required* asks for.
+
+    ``None`` asks for nothing and is always allowed. A requirement without a scope, such
+    as ``file_read`` of a tool that checks each path itself, is met by any grant of that
+    kind that allows something.
+    """
+    if required is None:
+        return True
+    same_kind = [grant for grant in grants if grant.kind is required.kind]
+    match required.kind:
+        case CapabilityKind.SPAWN:
+            return any(grant.max_depth >= max(required.max_depth, 1) for grant in same_kind)
+        case CapabilityKind.MCP:
+            return any(_mcp_covers(grant.scope, required.scope) for grant in same_kind)
+        case kind if kind in SCOPE_KEYS:
+            granted = [scope for grant in same_kind for scope in grant.scope]
+            if not required.scope:
+                return bool(granted)
+            return all(
+                any(_covers(kind, one, wanted) for one in granted) for wanted in required.scope
+            )
+        case _:
+            return bool(same_kind)
+
+
+def path_covers(root: str, path: str) -> bool:
+    """Whether *path* lies at or below *root*, by its parts alone.
+
+    Both are absolute or both are relative; anything with ``..`` in it is refused, since
+    only the file system knows where that leads.
+    """
+    if root == ANYTHING:
+        return True
+    root_parts, path_parts = _path_parts(root), _path_parts(path)
+    if ".." in root_parts or ".." in path_parts or root.startswith("/") != path.startswith("/"):
+        return False
+    return path_parts[: len(root_parts)] == root_parts
+
+
+def host_covers(rule: str, host: str) -> bool:
+    """Whether the host *rule* covers *host*: equal, below a leading dot, or ``*``."""
+    rule, host = rule.lower().rstrip("."), host.lower().rstrip(".")
+    if rule == ANYTHING:
+        return True
+    if rule.startswith("."):
+        return host.endswith(rule) and len(host) > len(rule)
+    return rule == host
+
+
+def _covers(kind: CapabilityKind, granted: str, wanted: str) -> bool:
+    if kind in {CapabilityKind.FILE_READ, CapabilityKind.FILE_WRITE}:
+        return path_covers(granted, wanted)
+    if kind is CapabilityKind.NETWORK:
+        return host_covers(granted, wanted)
+    return granted in {ANYTHING, wanted}
+
+
+def _mcp_covers(granted: tuple[str, ...], wanted: tuple[str, ...]) -> bool:
+    return len(granted) == len(wanted) and all(
+        one in {ANYTHING, other} for one, other in zip(granted, wanted, strict=True)
+    )
+
+
+def _path_parts(path: str) -> list[str]:
+    return [part for part in path.split("/") if part not in {"", "."}]

@@ -1,0 +1,279 @@
+"""Every error that agentpool raises on purpose.
+
+The branches say who must act::
+
+    AgentPoolError
+    ├── UsageError                 fix the calling code
+    ├── ManifestError              fix the manifest; carries every fault
+    ├── PoolFullError              wait, or raise max_queued
+    ├── PoolClosedError            the pool takes no more work
+    ├── MessageError               nothing was sent
+    │   ├── UnknownAgentError      there never was such an agent
+    │   ├── AgentGoneError         it was there and has ended
+    │   └── InboxFullError         it is there and has no room
+    ├── DeadlockError              every one of a circle of agents waits for the next
+    ├── DriverError                the model's side; retryable or not
+    │   ├── RateLimitError
+    │   ├── OverloadedError
+    │   ├── NetworkError
+    │   ├── AuthenticationError
+    │   ├── BadRequestError
+    │   ├── ContextOverflowError
+    │   ├── UnknownModelError
+    │   └── ProtocolError
+    ├── ToolError                  told to the model, which may try again
+    │   └── CapabilityDeniedError
+    ├── LimitExceededError         a guard or a budget said stop
+    ├── PrivacyError               the data may not go there
+    ├── AgentCancelledError        somebody cancelled the agent; says who and why
+    └── PoolError                  the group raised at the pool's exit
+
+A message has three parts: what went wrong, with which value, and what to do about it.
+Errors are data: their fields are public, and every one of them survives pickle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Self, cast
+
+import attrs
+
+
+def _rebuild(
+    cls: type[AgentPoolError], args: tuple[object, ...], state: dict[str, object]
+) -> AgentPoolError:
+    # Not cls(*args): keyword-only fields are not in args, they are in the state.
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class AgentPoolError(Exception):
+    """The root of all errors that agentpool raises on purpose."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Rebuild from args and fields, so that keyword-only fields survive pickle."""
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+class UsageError(AgentPoolError):
+    """The calling code asked for something that has no meaning. Nothing has changed."""
+
+
+@attrs.frozen
+class Fault:
+    """One thing that is wrong with a manifest."""
+
+    path: str
+    """Where it stands, such as ``resources.max_iterations``. Empty for the whole file."""
+    text: str
+    """What is wrong, with the value, and what to write instead."""
+
+    def __str__(self) -> str:
+        """Return ``path: text``."""
+        return f"{self.path}: {self.text}" if self.path else self.text
+
+
+class ManifestError(AgentPoolError):
+    """A manifest is wrong. Carries every fault, not only the first one."""
+
+    def __init__(self, faults: Sequence[Fault], *, source: str = "manifest") -> None:
+        super().__init__(f"{source}: " + "; ".join(str(fault) for fault in faults))
+        self.faults: tuple[Fault, ...] = tuple(faults)
+        """What is wrong, in the order in which it stands in the manifest."""
+        self.source: str = source
+        """The file's name, or ``manifest`` for one made in code."""
+
+
+class PoolFullError(AgentPoolError):
+    """The pool has no room for another agent. No id was used, nothing was started."""
+
+    def __init__(self, message: str, *, running: int, queued: int) -> None:
+        super().__init__(message)
+        self.running: int = running
+        """Agents that held a slot at that moment."""
+        self.queued: int = queued
+        """Agents that waited for one."""
+
+
+class PoolClosedError(AgentPoolError):
+    """The pool is closing or closed and takes no more work."""
+
+
+class MessageError(AgentPoolError):
+    """A message was not accepted. Nothing was sent."""
+
+    def __init__(self, message: str, *, recipient: int) -> None:
+        super().__init__(message)
+        self.recipient: int = recipient
+        """The agent that the message was for."""
+
+
+class UnknownAgentError(MessageError):
+    """There never was an agent with that id in this pool."""
+
+
+class AgentGoneError(MessageError):
+    """The agent has ended, or ended while the sender waited."""
+
+
+class InboxFullError(MessageError):
+    """The agent is there, and its inbox has no room now."""
+
+
+class DeadlockError(AgentPoolError):
+    """Agents wait for each other in a circle, or all wait and nobody can send."""
+
+    def __init__(self, message: str, *, agent_ids: Sequence[int] = ()) -> None:
+        super().__init__(message)
+        self.agent_ids: tuple[int, ...] = tuple(agent_ids)
+        """Who waits for whom: each for the next, the last for the first."""
+
+
+class DriverError(AgentPoolError):
+    """The model, its provider or the way there failed."""
+
+    default_retryable: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retryable: bool | None = None,
+        retry_after_seconds: float | None = None,
+        status_code: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.retryable: bool = self.default_retryable if retryable is None else retryable
+        """Whether the same request may succeed later."""
+        self.retry_after_seconds: float | None = retry_after_seconds
+        """What the provider asked to wait. ``None``: it did not say."""
+        self.status_code: int | None = status_code
+        """The HTTP status. ``None``: the failure was not an HTTP answer."""
+
+
+class RateLimitError(DriverError):
+    """Too many requests or tokens in the provider's period."""
+
+    default_retryable = True
+
+
+class OverloadedError(DriverError):
+    """The provider cannot serve anybody right now."""
+
+    default_retryable = True
+
+
+class NetworkError(DriverError):
+    """No connection, or one that broke."""
+
+    default_retryable = True
+
+
+class AuthenticationError(DriverError):
+    """The key is missing, wrong, or not allowed to do this."""
+
+
+class BadRequestError(DriverError):
+    """The provider does not accept the request as it is."""
+
+
+class ContextOverflowError(DriverError):
+    """The conversation does not fit the model's window."""
+
+
+class UnknownModelError(DriverError):
+    """There is no such model where it was looked for."""
+
+
+class ProtocolError(DriverError):
+    """The answer does not follow the wire format. Says what came."""
+
+
+class ToolError(AgentPoolError):
+    """A tool cannot do what the model asked. The text is told to the model."""
+
+
+class CapabilityDeniedError(ToolError):
+    """The agent's manifest does not grant what the tool needs."""
+
+
+class LimitExceededError(AgentPoolError):
+    """A guard or a budget stopped the run."""
+
+    def __init__(
+        self, message: str, *, kind: str, used: float, limit: float, source: str = "guard"
+    ) -> None:
+        super().__init__(message)
+        self.kind: str = kind
+        """What ran out, in the words of ``StopReason``: ``max_iterations``, …"""
+        self.used: float = used
+        """How much of it was used, in its own unit."""
+        self.limit: float = limit
+        """How much was allowed, in the same unit."""
+        self.source: str = source
+        """Who set the limit: the run's guard, or a budget by its name."""
+
+
+class PrivacyError(AgentPoolError):
+    """The manifest's privacy tier forbids that place. Nothing was sent there."""
+
+
+class AgentCancelledError(AgentPoolError):
+    """An agent was cancelled before it could end."""
+
+    def __init__(self, message: str, *, cancelled_by: str, reason: str) -> None:
+        super().__init__(message)
+        self.cancelled_by: str = cancelled_by
+        """Who did it: ``owner``, ``pool``, ``agent 3``, …"""
+        self.reason: str = reason
+        """Why, in the words of whoever did it."""
+
+
+class PoolError(AgentPoolError, ExceptionGroup[Exception]):
+    """Agents failed, and nobody looked at their outcomes.
+
+    An ``ExceptionGroup``, so ``except*`` takes it apart; it also knows which agent each
+    error came from.
+    """
+
+    by_agent: Mapping[int, Exception]
+    """The error of each failed agent, by agent id, in spawn order."""
+
+    def __new__(
+        cls,
+        message: str,
+        errors: Sequence[Exception],
+        agent_ids: Sequence[int] = (),
+    ) -> Self:
+        """Make the group; *agent_ids* names the agent of each of *errors*."""
+        group = super().__new__(cls, message, errors)
+        group.by_agent = dict(zip(agent_ids, errors, strict=False))
+        return group
+
+    def __init__(
+        self, message: str, errors: Sequence[Exception], agent_ids: Sequence[int] = ()
+    ) -> None:
+        # The group's parts are set by __new__, which is how CPython builds groups.
+        super().__init__(message, errors)
+
+    @property
+    def first(self) -> Exception:
+        """The error of the agent that was spawned first."""
+        return self.exceptions[0]
+
+    def derive(self, excs: Sequence[Exception]) -> PoolError:  # type: ignore[override]  # a group of Exceptions stays one
+        """Make the group that ``split`` and ``except*`` hand out, agents kept."""
+        known = {id(error): agent_id for agent_id, error in self.by_agent.items()}
+        ids = [known[id(error)] for error in excs if id(error) in known]
+        return PoolError(self.message, excs, ids if len(ids) == len(excs) else ())
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Rebuild from message, errors and agent ids."""
+        return PoolError, (
+            self.message,
+            list(self.exceptions),
+            tuple(cast("Mapping[int, Exception]", self.by_agent)),
+        )

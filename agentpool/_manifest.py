@@ -1,0 +1,374 @@
+"""The manifest: what an agent is, said in TOML or in code, and always valid.
+
+Rules, besides those of the parts in ``_manifest_parts``:
+
+1. An invalid manifest does not exist: making one raises `ManifestError` with every
+   fault. Reading TOML reports the faults of all parts together, each with its path.
+2. Sovereign data stays on this machine: no model and no MCP server elsewhere.
+3. A grant says what it grants: an empty list of paths, commands or hosts allows
+   nothing, so it is refused, as is a scope that could never match.
+4. Where the tier could not be read, nothing is held against it: one slip, one fault.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final, Self, final
+
+import attrs
+
+from agentpool._capability import SCOPE_KEYS, Capability, CapabilityKind, PrivacyTier
+from agentpool._errors import Fault, ManifestError
+from agentpool._manifest_parts import (
+    PROVIDERS,
+    McpServerConfig,
+    McpTransport,
+    ModelConfig,
+    Provider,
+    ResourceQuota,
+    count_faults,
+    is_loopback_url,
+    text_faults,
+)
+from agentpool._manifest_toml import AT_THE_TOP, TomlTable, shown
+
+__all__ = [
+    "AgentManifest",
+    "McpServerConfig",
+    "McpTransport",
+    "ModelConfig",
+    "Provider",
+    "ResourceQuota",
+    "is_loopback_url",
+]
+
+DEFAULT_NAME: Final = "unnamed-agent"
+"""What an agent is called whose manifest does not say."""
+
+DEFAULT_VERSION: Final = "0.1.0"
+"""The version of a manifest that does not say."""
+
+DEFAULT_CAPABILITIES: Final = (
+    Capability(CapabilityKind.RAG),
+    Capability(CapabilityKind.MEMORY),
+)
+"""What an agent may do whose manifest does not say."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class AgentManifest:
+    """What an agent is: model, limits, grants, and where its data may go."""
+
+    name: str = DEFAULT_NAME
+    """What the agent is called in logs and outcomes. One line, not empty."""
+    version: str = DEFAULT_VERSION
+    """The manifest's own version, for its author."""
+    description: str = ""
+    """What the agent is for, in words."""
+    privacy: PrivacyTier = PrivacyTier.SOVEREIGN
+    """Where its data may go. The strictest unless the author says otherwise."""
+    model: ModelConfig = attrs.field(factory=ModelConfig)
+    """Which model answers."""
+    resources: ResourceQuota = attrs.field(factory=ResourceQuota)
+    """What one run may use."""
+    capabilities: tuple[Capability, ...] = DEFAULT_CAPABILITIES
+    """What it is granted. Nothing else is allowed."""
+    mcp_servers: tuple[McpServerConfig, ...] = ()
+    """The MCP servers whose tools it may call."""
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what has no meaning."""
+        faults = tuple(
+            _manifest_faults(
+                self.name, self.privacy, self.model, self.capabilities, self.mcp_servers
+            )
+        )
+        if faults:
+            raise ManifestError(faults)
+
+    @classmethod
+    def parse(cls, text: str, *, source: str = "manifest") -> Self:
+        """Return the manifest that *text* describes in TOML.
+
+        Args:
+            text: The TOML. Empty: all defaults.
+            source: What an error calls the manifest.
+
+        Raises:
+            ManifestError: If anything is wrong. Carries all faults with their paths.
+        """
+        top = TomlTable.parse(text, source=source)
+        name = top.text("name", DEFAULT_NAME)
+        version = top.text("version", DEFAULT_VERSION)
+        description = top.text("description", "")
+        privacy = top.choice("privacy", _TIERS, PrivacyTier.SOVEREIGN)
+        model = _read_model(top.table("model"))
+        resources = _read_resources(top.table("resources"))
+        grants = _read_capabilities(top.tables("capabilities"))
+        servers = tuple(table and _read_server(table) for table in top.tables("mcp_servers") or ())
+        top.close(_HOMES)
+        noted = {fault.path for fault in top.faults}
+        tier_is_known = not any(path.split(".")[-1] == "privacy" for path in noted)
+        found = _manifest_faults(name, privacy if tier_is_known else None, model, grants, servers)
+        faults = [*top.faults, *(fault for fault in found if fault.path not in noted)]
+        if model is None or resources is None or faults:
+            raise ManifestError(sorted(faults, key=_place), source=source)
+        return cls(
+            name=name,
+            version=version,
+            description=description,
+            privacy=privacy,
+            model=model,
+            resources=resources,
+            capabilities=tuple(grant for grant in grants if grant),
+            mcp_servers=tuple(server for server in servers if server),
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Return the manifest in the file *path*.
+
+        Raises:
+            ManifestError: If the file cannot be read, is not UTF-8, or anything in it
+                is wrong. Names the file.
+        """
+        # The one place among the rules that touches the disk: `AgentManifest.load` is
+        # where people look for it, and it waits for nothing but one small file.
+        source = str(path)
+        try:
+            with open(path, "rb") as file:  # noqa: PTH123  # accepts str as well
+                data = file.read()
+        except (OSError, ValueError) as exc:  # ValueError: a path that no system has
+            reason = getattr(exc, "strerror", None) or str(exc)
+            fault = Fault("", f"cannot be read: {reason}")
+            raise ManifestError([fault], source=source) from exc
+        try:
+            text = data.decode("utf-8-sig")  # some editors begin a file with a mark
+        except UnicodeDecodeError as exc:
+            line = data.count(b"\n", 0, exc.start) + 1
+            fault = Fault("", f"is not UTF-8: line {line}; save it as UTF-8")
+            raise ManifestError([fault], source=source) from exc
+        return cls.parse(text, source=source)
+
+
+def _keys(cls: type) -> tuple[str, ...]:
+    return tuple(field.name for field in attrs.fields(cls))
+
+
+_SECTIONS: Final = _keys(AgentManifest)
+_TIERS: Final = {tier.value: tier for tier in PrivacyTier}
+_KINDS: Final = {kind.value: kind for kind in CapabilityKind}
+_TRANSPORTS: Final = {transport.value: transport for transport in McpTransport}
+_OLD_TRANSPORTS: Final[Mapping[str, str]] = dict.fromkeys(
+    ("sse", "web_socket", "websocket"), "; such servers speak 'http' now"
+)
+_GRANT_KEYS: Final = (*dict.fromkeys(SCOPE_KEYS.values()), "server", "tool", "max_depth")
+_HOMES: Final[Mapping[str, str]] = {
+    **dict.fromkeys(_GRANT_KEYS, "in a [[capabilities]] table"),
+    **dict.fromkeys(("transport", "command", "url"), "in an [[mcp_servers]] table"),
+    **dict.fromkeys(_keys(ModelConfig), "in [model]"),
+    **dict.fromkeys(_keys(ResourceQuota), "in [resources]"),
+    **dict.fromkeys(_SECTIONS, AT_THE_TOP),
+}
+
+
+def _read_model(table: TomlTable) -> ModelConfig | None:
+    default = ModelConfig()
+    provider: Provider = table.choice("provider", PROVIDERS, default.provider)
+    model = table.build(
+        ModelConfig,
+        model_path=table.text("model_path", None),
+        model_repo=table.text("model_repo", None),
+        model_quantization=table.text("model_quantization", None),
+        remote_model=table.text("remote_model", None),
+        provider=provider,
+        base_url=table.text("base_url", None),
+        api_key_env=table.text("api_key_env", None),
+        max_tokens=table.integer("max_tokens", default.max_tokens),
+        temperature=table.number("temperature", default.temperature),
+        system_prompt=table.text("system_prompt", default.system_prompt),
+        context_window=table.integer("context_window", None),
+    )
+    table.close(_HOMES)
+    return model
+
+
+def _read_resources(table: TomlTable) -> ResourceQuota | None:
+    default = ResourceQuota()
+    resources = table.build(
+        ResourceQuota,
+        max_iterations=table.integer("max_iterations", default.max_iterations),
+        max_tool_calls=table.integer("max_tool_calls", default.max_tool_calls),
+        max_cost_usd=table.number("max_cost_usd", default.max_cost_usd),
+        max_tokens_budget=table.integer("max_tokens_budget", None),
+        max_repeated_calls=table.integer("max_repeated_calls", default.max_repeated_calls),
+        run_seconds=table.number("run_seconds", None),
+        request_seconds=table.number("request_seconds", None),
+        tool_seconds=table.number("tool_seconds", default.tool_seconds),
+    )
+    table.close(_HOMES)
+    return resources
+
+
+def _read_capabilities(
+    tables: tuple[TomlTable | None, ...] | None,
+) -> tuple[Capability | None, ...]:
+    if tables is None:
+        return DEFAULT_CAPABILITIES
+    return tuple(table and _read_capability(table) for table in tables)
+
+
+def _read_capability(table: TomlTable) -> Capability | None:
+    words = ", ".join(_KINDS)
+    table.require("type", f"write one of {words}")
+    kind = table.choice("type", _KINDS, None)
+    match kind:
+        case None:
+            # Of what type it was meant to be is not known, so every key may be right.
+            table.close(_HOMES, also=_GRANT_KEYS)
+            return None
+        case CapabilityKind.MCP:
+            table.require("server", "write its name, or '*' for all")
+            table.require("tool", "write its name, or '*' for all")
+            scope = (table.text("server", ""), table.text("tool", ""))
+            grant = Capability(kind, scope)
+        case CapabilityKind.SPAWN:
+            table.require("max_depth", "write how many generations of children")
+            grant = Capability.spawn(table.integer("max_depth", 0))
+        case kind if kind in SCOPE_KEYS:
+            grant = Capability(kind, table.texts(SCOPE_KEYS[kind]))
+        case _:
+            grant = Capability(kind)
+    # A key of another type of grant is wrong here, and at home nowhere else.
+    table.close({key: _HOMES[key] for key in _HOMES if key not in _GRANT_KEYS})
+    return grant
+
+
+def _read_server(table: TomlTable) -> McpServerConfig | None:
+    table.require("name", "write a name of letters, digits, '_' and '-'")
+    table.require("transport", "write 'stdio' or 'http'")
+    name = table.text("name", "")
+    transport = table.choice("transport", _TRANSPORTS, None, hints=_OLD_TRANSPORTS)
+    command, url = table.texts("command"), table.text("url", None)
+    capabilities = table.texts("capabilities")
+    table.close(_HOMES)
+    if transport is None:
+        return None
+    return table.build(
+        McpServerConfig,
+        name=name,
+        transport=transport,
+        command=command,
+        url=url,
+        capabilities=capabilities,
+    )
+
+
+def _place(fault: Fault) -> int:
+    """Return where *fault* stands: faults come in the order of the sections."""
+    section = fault.path.partition(".")[0].partition("[")[0]
+    return _SECTIONS.index(section) if section in _SECTIONS else -1
+
+
+def _manifest_faults(
+    name: str,
+    privacy: PrivacyTier | None,
+    model: ModelConfig | None,
+    capabilities: Sequence[Capability | None],
+    servers: Sequence[McpServerConfig | None],
+) -> Iterator[Fault]:
+    """Yield what is wrong across the parts. ``None`` stands for what is not known."""
+    if not name.strip():
+        yield Fault("name", "name must not be empty")
+    elif not name.isprintable():
+        yield Fault("name", f"must be one line of printable text, got {name!r}")
+    if privacy is PrivacyTier.SOVEREIGN:
+        yield from _sovereign_faults(model, servers)
+    grants: dict[Capability, int] = {}
+    for index, grant in enumerate(capabilities):
+        if grant is None:
+            continue
+        path = f"capabilities[{index}]"
+        if grants.setdefault(grant, index) != index:
+            yield Fault(path, f"is the same as capabilities[{grants[grant]}]; drop it")
+        else:
+            yield from _grant_faults(path, grant)
+    names: dict[str, int] = {}
+    for index, server in enumerate(servers):
+        if server is not None and names.setdefault(server.name, index) != index:
+            text = f"must differ from mcp_servers[{names[server.name]}], got "
+            yield Fault(f"mcp_servers[{index}].name", text + repr(server.name))
+
+
+def _sovereign_faults(
+    model: ModelConfig | None, servers: Sequence[McpServerConfig | None]
+) -> Iterator[Fault]:
+    advice = "use a local model, a base_url on this machine, or another privacy"
+    if model is not None and model.remote_model is not None:
+        if model.base_url is None:
+            text = f"sovereign privacy tier cannot use remote_model; {advice}"
+            yield Fault("model.remote_model", text)
+        elif not is_loopback_url(model.base_url):
+            text = "sovereign privacy tier cannot use a base_url off this machine, got "
+            yield Fault("model.base_url", f"{text}{model.base_url!r}; {advice}")
+    for index, server in enumerate(servers):
+        url = server.url if server is not None else None
+        if server is not None and url is not None and not is_loopback_url(url):
+            text = "sovereign privacy tier blocks network MCP transport for server "
+            yield Fault(f"mcp_servers[{index}].url", text + repr(server.name))
+
+
+def _grant_faults(path: str, grant: Capability) -> Iterator[Fault]:
+    kind, scope = grant.kind, grant.scope
+    if kind is CapabilityKind.SPAWN:
+        yield from count_faults(f"{path}.max_depth", grant.max_depth)
+    elif grant.max_depth != 0:
+        text = f"means nothing for {kind.value}, got {grant.max_depth!r}"
+        yield Fault(f"{path}.max_depth", text)
+    if kind is CapabilityKind.MCP:
+        # zip() leaves the missing ones of a scope that is too short to "".
+        for key, value in zip(("server", "tool"), (*scope, "", ""), strict=False):
+            if not value.strip():
+                text = "must not be empty; write its name, or '*' for all"
+                yield Fault(f"{path}.{key}", text)
+    elif kind in SCOPE_KEYS:
+        key = f"{path}.{SCOPE_KEYS[kind]}"
+        if not scope:
+            text = "must not be empty: an empty list allows nothing; '*' allows all"
+            yield Fault(key, text)
+        yield from text_faults(key, scope)
+        yield from (Fault(key, text) for text in map(_trouble_of(kind), scope) if text)
+    elif scope:
+        yield Fault(path, f"{kind.value} takes no scope, got {scope!r}")
+
+
+def _trouble_of(kind: CapabilityKind) -> Callable[[str], str]:
+    match kind:
+        case CapabilityKind.NETWORK:
+            return _host_trouble
+        case CapabilityKind.FILE_READ | CapabilityKind.FILE_WRITE:
+            return _path_trouble
+        case _:
+            return lambda _: ""
+
+
+def _path_trouble(path: str) -> str:
+    """Say why *path* could never cover anything; empty if it could."""
+    if ".." in path.split("/"):
+        return f"must not contain '..', got {path!r}; such a path covers nothing"
+    return ""
+
+
+def _host_trouble(host: str) -> str:
+    """Say why *host* could never cover anything; empty if it could."""
+    if host.startswith("*."):
+        return f"must not be a pattern, got {host!r}; write {host[1:]!r} instead"
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        if any(sign in host for sign in ":/@?#[] "):
+            return f"must be a host without scheme, port or path, got {shown(host)}"
+    return ""

@@ -1,0 +1,244 @@
+"""TOML tables, read with every fault noted and nothing passed over in silence.
+
+Rules:
+
+1. Each key is asked for by its type. A value of another type is a fault; the reading
+   goes on with the default, so that one run reports all faults.
+2. A key that nobody asked for is a fault. If it has a place elsewhere in the file, the
+   fault says where: TOML gives a key below ``[[table]]`` to that table, whatever the
+   author meant. Otherwise the fault names the nearest key that exists.
+3. ``true`` is not an integer, and an integer is a number.
+4. One path gets one fault: what could not be read is not judged as well.
+
+This room knows nothing of manifests: which keys there are is said by who reads.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, ParamSpec, Self, TypeVar, cast, final
+
+import attrs
+
+from agentpool._errors import Fault, ManifestError
+
+D = TypeVar("D")
+P = ParamSpec("P")
+T = TypeVar("T")
+
+SHOWN_CHARACTERS: Final = 60
+"""The most that a fault quotes of a value: one line of a terminal holds it."""
+
+AT_THE_TOP: Final = "at the top of the file, before the first [table]"
+"""Where the keys of the whole file belong, in the words of a fault."""
+
+
+@final
+@attrs.define(eq=False)
+class TomlTable:
+    """One table of a file: asked key by key, then closed."""
+
+    path: str
+    """Where it stands, such as ``capabilities[1]``. Empty for the whole file."""
+    values: Mapping[str, object]
+    """What it holds."""
+    faults: list[Fault]
+    """What was found wrong so far, shared by all tables of one file."""
+    _asked: set[str] = attrs.field(init=False, factory=set[str])
+
+    @classmethod
+    def parse(cls, text: str, *, source: str) -> Self:
+        """Return the table of a whole file.
+
+        Raises:
+            ManifestError: If *text* is no TOML. Says the line.
+        """
+        try:
+            values: Mapping[str, object] = tomllib.loads(text)
+        except RecursionError:
+            fault = Fault("", "is nested too deeply to be read")
+            raise ManifestError([fault], source=source) from None
+        except ValueError as exc:  # TOMLDecodeError, or an integer of 5,000 digits
+            fault = Fault("", f"is not valid TOML: {exc}")
+            raise ManifestError([fault], source=source) from exc
+        return cls("", values, [])
+
+    def path_of(self, key: str) -> str:
+        """Return the path of *key* in this table, quoted where TOML would quote it."""
+        bare = key.isascii() and key.replace("_", "a").replace("-", "a").isalnum()
+        name = key if bare else f'"{key}"'
+        return f"{self.path}.{name}" if self.path else name
+
+    def fault(self, key: str, text: str) -> None:
+        """Note that *key* is wrong."""
+        self.faults.append(Fault(self.path_of(key), text))
+
+    def require(self, key: str, hint: str) -> None:
+        """Note a fault if *key* is not there; *hint* says what to write."""
+        if key not in self.values:
+            self.fault(key, f"is missing; {hint}")
+
+    def text(self, key: str, default: D) -> str | D:
+        """Return the string at *key*, or *default*."""
+        value = self._take(key)
+        if isinstance(value, str):
+            return value
+        self._refuse(key, value, "a string")
+        return default
+
+    def integer(self, key: str, default: D) -> int | D:
+        """Return the integer at *key*, or *default*."""
+        value = self._take(key)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+        self._refuse(key, value, "an integer")
+        return default
+
+    def number(self, key: str, default: D) -> float | D:
+        """Return the number at *key*, or *default*."""
+        value = self._take(key)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            try:
+                return float(value)
+            except OverflowError:
+                self.fault(key, f"is too large, got {shown(value)}")
+                return default
+        self._refuse(key, value, "a number")
+        return default
+
+    def choice(
+        self,
+        key: str,
+        choices: Mapping[str, T],
+        default: D,
+        *,
+        hints: Mapping[str, str] | None = None,
+    ) -> T | D:
+        """Return what the word at *key* stands for in *choices*, or *default*.
+
+        *hints* says what to write instead of words that are known to be wrong.
+        """
+        value = self._take(key)
+        hint = ""
+        if isinstance(value, str):
+            if value in choices:
+                return choices[value]
+            hint = (hints or {}).get(value, "") or _nearest(value, choices)
+        words = ", ".join(repr(word) for word in choices)
+        self._refuse(key, value, f"one of {words}", hint)
+        return default
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """Return the array of strings at *key*; empty if it is not there."""
+        value = self._take(key)
+        if isinstance(value, list):
+            items = cast("list[object]", value)
+            texts = tuple(item for item in items if isinstance(item, str))
+            if len(texts) == len(items):
+                return texts
+        self._refuse(key, value, "an array of strings")
+        return ()
+
+    def table(self, key: str) -> TomlTable:
+        """Return the table at *key*; an empty one if it is not there."""
+        value = self._take(key)
+        if not isinstance(value, dict):
+            self._refuse(key, value, "a table", f"; write [{self.path_of(key)}]")
+            value = {}
+        values = cast("dict[str, object]", value)
+        return TomlTable(self.path_of(key), values, self.faults)
+
+    def tables(self, key: str) -> tuple[TomlTable | None, ...] | None:
+        """Return the array of tables at *key*.
+
+        ``None`` stands for an array that is not there, and for an entry that is no
+        table: entries keep their number.
+        """
+        value = self._take(key)
+        path = self.path_of(key)
+        tables: list[TomlTable | None] = []
+        if not isinstance(value, list):
+            self._refuse(key, value, "an array of tables", f"; write [[{path}]]")
+            return None
+        for index, item in enumerate(cast("list[object]", value)):
+            where = f"{path}[{index}]"
+            if isinstance(item, dict):
+                values = cast("dict[str, object]", item)
+                tables.append(TomlTable(where, values, self.faults))
+            else:
+                text = f"must be a table, got {shown(item)}; write [[{path}]]"
+                self.faults.append(Fault(where, text))
+                tables.append(None)
+        return tuple(tables)
+
+    def close(self, homes: Mapping[str, str], *, also: Sequence[str] = ()) -> None:
+        """Note a fault for every key that was not asked for and is not in *also*.
+
+        Args:
+            homes: Where keys belong, for those that are known elsewhere in the file.
+            also: Keys that are right here although nobody asked for them.
+        """
+        known = [*self._asked, *also]
+        for key in self.values:
+            if key in known:
+                continue
+            if key in homes:
+                self.fault(key, f"unknown key here; it belongs {homes[key]}")
+                continue
+            here = f"; known here: {', '.join(sorted(known))}"
+            self.fault(key, "unknown key" + (_nearest(key, known) or here))
+
+    def build(self, make: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        """Return what *make* makes, or note the faults that it finds.
+
+        Its faults carry paths inside this table. One that is already noted is left as
+        it is: the value that *make* saw was a default.
+        """
+        try:
+            return make(*args, **kwargs)
+        except ManifestError as error:
+            noted = {fault.path for fault in self.faults}
+            placed = (Fault(f"{self.path}.{fault.path}", fault.text) for fault in error.faults)
+            self.faults.extend(fault for fault in placed if fault.path not in noted)
+            return None
+
+    def _take(self, key: str) -> object:
+        self._asked.add(key)
+        return self.values.get(key)
+
+    def _refuse(self, key: str, value: object, wanted: str, hint: str = "") -> None:
+        # None is how _take says "not there": TOML has no null.
+        if value is not None:
+            self.fault(key, f"must be {wanted}, got {shown(value)}{hint}")
+
+
+def shown(value: object) -> str:
+    """Return *value* as a fault quotes it: as TOML writes it, and not too long.
+
+    >>> shown(True), shown("a"), shown({})
+    ('true', "'a'", 'a table')
+    """
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case dict():
+            return "a table"
+        case list():
+            return "an array"
+        case str() if len(value) > SHOWN_CHARACTERS:
+            return repr(value[:SHOWN_CHARACTERS] + "…")
+        # repr() refuses to write an integer of more than 4,300 digits.
+        case int() if value.bit_length() > SHOWN_CHARACTERS * 3:
+            return "a number of more than 50 digits"
+        case _:
+            return repr(value)
+
+
+def _nearest(word: str, words: Sequence[str] | Mapping[str, object]) -> str:
+    """Return a hint that names the nearest of *words*; empty if none is near."""
+    # Without case: 'standard' for 'Standard' is the likeliest slip of all.
+    by_lower = {known.lower(): known for known in sorted(words)}
+    near = difflib.get_close_matches(word.lower(), by_lower, n=1)
+    return f"; did you mean {by_lower[near[0]]!r}?" if near else ""

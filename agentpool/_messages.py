@@ -1,0 +1,196 @@
+"""The words that cross every floor: what is said to a model, and between agents.
+
+All values are frozen. Text only: images and audio are not carried.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias, final
+
+import attrs
+
+Json: TypeAlias = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
+"""A JSON value."""
+
+AgentId: TypeAlias = int
+"""An agent's number in its pool: 1, 2, 3, …, in spawn order, never reused."""
+
+OWNER_ID: AgentId = 0
+"""The sender id of the pool's owner: the code that opened the pool."""
+
+
+@final
+@attrs.frozen
+class AgentMessage:
+    """What one agent says to another. The router writes the sender, nobody else."""
+
+    sender: AgentId
+    """Who said it. 0 is the pool's owner."""
+    recipient: AgentId
+    """Whom it is for. 0 is the pool's owner."""
+    content: str
+    """What is said."""
+    message_id: int
+    """The router's number of this message: 1, 2, 3, …, across the whole pool."""
+    reply_to: int | None = None
+    """The ``message_id`` that this one answers. ``None``: it answers nothing."""
+
+
+@final
+@attrs.frozen
+class ToolCall:
+    """A model's wish to have a tool run."""
+
+    call_id: str
+    """The model's name for this call; its result carries the same."""
+    name: str
+    """The tool's name, as the model wrote it. There may be no such tool."""
+    arguments: str
+    """JSON text, exactly as the model wrote it: it may be invalid."""
+
+
+@final
+@attrs.frozen
+class UserMessage:
+    """Something told to the model: a query, a message of another agent, data."""
+
+    text: str
+    """What is told."""
+
+
+@final
+@attrs.frozen
+class AssistantMessage:
+    """What the model answered in one turn."""
+
+    text: str
+    """The text. Empty when it only called tools."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """The calls that came with it, in the model's order."""
+
+
+@final
+@attrs.frozen
+class ToolMessage:
+    """What became of one tool call."""
+
+    call_id: str
+    """The ``call_id`` of the call that it answers."""
+    name: str
+    """The tool's name."""
+    content: str
+    """The result, or the text of the error."""
+    is_error: bool = False
+    """Whether the call failed or was refused."""
+
+
+ChatMessage: TypeAlias = UserMessage | AssistantMessage | ToolMessage
+"""One entry of a conversation with a model. The system prompt is not part of it."""
+
+
+@final
+@attrs.frozen
+class ToolDefinition:
+    """A tool as a model sees it."""
+
+    name: str
+    """Letters, digits, ``_`` and ``-``; at most 64 of them."""
+    description: str
+    """What the tool does, for the model."""
+    input_schema: Mapping[str, Json]
+    """The JSON Schema of the arguments; its type is ``object``."""
+
+
+@final
+@attrs.frozen
+class Usage:
+    """Tokens that were spent. Sums add up: ``usage + usage``."""
+
+    input_tokens: int = 0
+    """Tokens sent to the model, cached ones included."""
+    output_tokens: int = 0
+    """Tokens that it wrote, reasoning included."""
+    cached_tokens: int = 0
+    """The part of ``input_tokens`` that the provider took from its cache."""
+    reasoning_tokens: int = 0
+    """The part of ``output_tokens`` that the model kept to itself."""
+
+    @property
+    def total_tokens(self) -> int:
+        """Tokens in plus tokens out."""
+        return self.input_tokens + self.output_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        """Add field by field."""
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+        )
+
+
+NO_USAGE = Usage()
+"""Nothing spent."""
+
+
+class FinishReason(enum.Enum):
+    """Why the model stopped writing."""
+
+    END_TURN = "end_turn"
+    """It was done."""
+    TOOL_USE = "tool_use"
+    """It waits for the results of its tool calls."""
+    MAX_TOKENS = "max_tokens"
+    """It ran into ``max_tokens``: the text is cut."""
+    STOP_SEQUENCE = "stop_sequence"
+    """It wrote a text at which it was told to stop."""
+
+
+@final
+@attrs.frozen
+class CompletionRequest:
+    """One request to a model."""
+
+    messages: Sequence[ChatMessage]
+    """The conversation, oldest first. A live run shares it: read it, do not keep it."""
+    system: str = ""
+    """The system prompt. Empty: none."""
+    tools: tuple[ToolDefinition, ...] = ()
+    """The tools that the model may call, in a stable order."""
+    max_tokens: int = 1024
+    """The most tokens that the model may write."""
+    temperature: float = 0.3
+    """0.0 is the likeliest word each time; 2.0 is the upper end."""
+    model: str | None = None
+    """The provider's name of the model. ``None``: the driver's own."""
+
+
+@final
+@attrs.frozen
+class Completion:
+    """What a model answered."""
+
+    text: str = ""
+    """The text. Empty when it only called tools."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """The calls, in the model's order."""
+    finish_reason: FinishReason = FinishReason.END_TURN
+    """Why it stopped."""
+    usage: Usage | None = None
+    """Tokens spent. ``None``: the provider did not say."""
+    model: str | None = None
+    """The model that answered. ``None``: the provider did not say."""
+
+
+def estimate_tokens(text: str) -> int:
+    """Estimate how many tokens *text* takes: its UTF-8 bytes over 2.5, rounded up.
+
+    On the high side on purpose, for English by half: it decides what is sent, and a
+    provider refuses what is one token too long. On samples of English, JSON, Chinese and
+    code this covered the o200k count (2026-11).
+    """
+    size = len(text) if text.isascii() else len(text.encode())
+    return (size * 2 + 4) // 5

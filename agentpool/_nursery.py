@@ -1,0 +1,303 @@
+"""One agent's life in a pool: accepted, started, run, ended.
+
+Rules:
+
+1. Every accepted agent ends in exactly one outcome, whatever its driver, tools, tool
+   builder or observers do.
+2. An agent's task never raises into the trio nursery, but for what ends the whole
+   program, and a cancellation from outside.
+3. Between the end of a run and its outcome there is no checkpoint.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Awaitable, Callable
+from random import Random
+from typing import TypeAlias, final
+
+import attrs
+import trio
+
+from agentpool._admission import Admission
+from agentpool._agent import Agent
+from agentpool._errors import AgentCancelledError, LimitExceededError, UsageError
+from agentpool._events import (
+    AgentFinished,
+    AgentParked,
+    AgentResumed,
+    AgentSpawned,
+    AgentStarted,
+)
+from agentpool._fan_in import FanIn
+from agentpool._handle import AgentHandle, Caretaker
+from agentpool._loop import Receive
+from agentpool._manifest import AgentManifest
+from agentpool._messages import OWNER_ID, AgentId, AgentMessage, UserMessage
+from agentpool._outcome import AgentOutcome, AgentStatus, StopReason
+from agentpool._router import MessageRouter
+from agentpool._slot import Slot, current_slot
+from agentpool._spawn import SpawnConfig
+from agentpool.abc import AgentContext, Driver, Memory
+from agentpool.observe._hub import EventHub
+from agentpool.tools._registry import ToolRegistry
+
+ToolBuilder: TypeAlias = Callable[[AgentContext], ToolRegistry | Awaitable[ToolRegistry]]
+"""Makes the tools of one agent. Async or not; it runs in the agent's own task."""
+
+OUTSIDE = ("outside", "the scope around the pool was cancelled")
+"""Who and why, when a pool is cancelled as a whole."""
+
+
+@final
+@attrs.frozen
+class _Context(AgentContext):
+    """What an agent's tools see of it."""
+
+    _handle: AgentHandle
+    _manifest: AgentManifest
+    _router: MessageRouter
+
+    @property
+    def agent_id(self) -> AgentId:
+        return self._handle.agent_id
+
+    @property
+    def name(self) -> str:
+        return self._handle.name
+
+    @property
+    def manifest(self) -> AgentManifest:
+        return self._manifest
+
+    @property
+    def depth(self) -> int:
+        return self._handle.depth
+
+    async def send(
+        self, recipient: AgentId, content: str, *, reply_to: int | None = None
+    ) -> AgentMessage:
+        return await self._router.send(self.agent_id, recipient, content, reply_to=reply_to)
+
+    async def ask(self, recipient: AgentId, content: str) -> AgentMessage:
+        return await self._router.ask(self.agent_id, recipient, content)
+
+    async def receive_many(self) -> tuple[AgentMessage, ...]:
+        return await self._router.receive_many(self.agent_id)
+
+
+@final
+@attrs.define(eq=False)
+class AgentNursery(Caretaker):
+    """Runs the agents of one pool."""
+
+    name: str
+    router: MessageRouter
+    hub: EventHub
+    memory: Memory
+    tools: ToolRegistry | ToolBuilder
+    abort_on_failure: bool
+    random: Random
+    nursery: trio.Nursery = attrs.field(init=False)
+    admission: Admission = attrs.field(init=False)
+    fan_in: FanIn = attrs.field(init=False, factory=FanIn)
+    running: dict[AgentId, AgentHandle] = attrs.field(init=False, factory=dict)
+    """Agents that have started and have not ended, parked ones included."""
+    last_id: AgentId = attrs.field(init=False, default=OWNER_ID)
+
+    def open(self, nursery: trio.Nursery, limiter: trio.CapacityLimiter, max_queued: int) -> None:
+        """Set up the slots, and run agents in *nursery* from now on."""
+        self.nursery = nursery
+        self.admission = Admission(
+            limiter, max_queued, self._start, self._when_parked, self._when_resumed
+        )
+
+    # --- from spawn to slot
+
+    def accept(self, config: SpawnConfig, driver: Driver) -> AgentHandle:
+        """Take *config* in. The caller has checked that there is room."""
+        self.last_id += 1
+        parent = self._caller()
+        handle = AgentHandle(self, self.last_id, config, driver, parent)
+        self.fan_in.expect(handle)
+        self.router.register(handle.agent_id)
+        if self.hub.listening:
+            stamp = self.hub.stamp(handle.agent_id, handle.name)
+            self.hub.publish(AgentSpawned(*stamp, handle.parent_id))
+        self.admission.admit(handle)
+        return handle
+
+    def _start(self, handle: AgentHandle, slot: Slot) -> None:
+        handle.begin(slot, self.hub.seconds())
+        self.running[handle.agent_id] = handle
+        if self.hub.listening:
+            self.hub.publish(AgentStarted(*self.hub.stamp(handle.agent_id, handle.name)))
+        self.nursery.start_soon(self._live, handle, slot, name=handle.name)
+
+    # --- from slot to outcome
+
+    async def _live(self, handle: AgentHandle, slot: Slot) -> None:
+        current_slot.set(slot)
+        config, driver = handle.take_work()
+        context = _Context(handle, config.manifest, self.router)
+        scope_name = config.memory_scope or f"{self.name}/{handle.agent_id}"
+        agent = Agent(
+            context, config, driver, slot, self.hub, self.memory, scope_name, self.random,
+            lambda effect: self._receive(handle, effect),
+        )
+        seconds = config.deadline_seconds or config.manifest.resources.run_seconds
+        if seconds is not None:
+            slot.scope.deadline = trio.current_time() + seconds
+        status, error, reason = AgentStatus.COMPLETED, None, None
+        try:
+            with slot.scope:
+                await agent.drive(await self._registry(context))
+            status, error, reason = self._verdict(handle, slot, agent, seconds)
+        except Exception as raised:  # noqa: BLE001  # kept whole in the outcome
+            status, error = AgentStatus.FAILED, raised
+        except BaseException:
+            # Cancelled from outside the pool, or the program ends: say so, and pass it on.
+            handle.mark_cancelled(*OUTSIDE)
+            status, error = AgentStatus.CANCELLED, self._cancellation(handle)
+            raise
+        finally:
+            outcome = agent.outcome(
+                status, self.hub.seconds(), handle.started_at, error=error, stop_reason=reason
+            )
+            self._end(handle, outcome, slot)
+
+    def _receive(self, handle: AgentHandle, effect: Receive) -> None:
+        effect.interrupted = handle.interrupted
+        effect.messages = self.router.receive_many_nowait(handle.agent_id)
+
+    async def _registry(self, context: AgentContext) -> ToolRegistry:  # noqa: ASYNC910  # the run that follows has checkpoints
+        if isinstance(self.tools, ToolRegistry):
+            return self.tools
+        built = self.tools(context)
+        if inspect.isawaitable(built):
+            built = await built
+        if not isinstance(built, ToolRegistry):
+            raise UsageError(
+                f"the tool builder must return a ToolRegistry, got {type(built).__name__}"
+            )
+        return built
+
+    def _verdict(
+        self, handle: AgentHandle, slot: Slot, agent: Agent, seconds: float | None
+    ) -> tuple[AgentStatus, Exception | None, StopReason | None]:
+        """Return how a run ended that did not raise."""
+        if slot.scope.cancelled_caught:
+            if handle.cancelled is not None:
+                return AgentStatus.CANCELLED, self._cancellation(handle), None
+            late = LimitExceededError(
+                f"the run took longer than its {seconds:g} seconds",
+                kind=StopReason.DEADLINE.value,
+                used=trio.current_time() - slot.scope.deadline + (seconds or 0.0),
+                limit=seconds or 0.0,
+                source="deadline",
+            )
+            return AgentStatus.STOPPED, late, StopReason.DEADLINE
+        run = agent.run
+        assert run is not None  # noqa: S101  # drive() made it
+        if run.stop is not None:
+            return AgentStatus.STOPPED, run.stop.to_error(), run.stop_reason
+        return AgentStatus.COMPLETED, None, run.stop_reason
+
+    def _end(self, handle: AgentHandle, outcome: AgentOutcome, slot: Slot | None) -> None:
+        handle.end(outcome)
+        self.running.pop(handle.agent_id, None)
+        self.router.unregister(handle.agent_id, reason=f"agent {handle.agent_id} ended first")
+        if self.hub.listening:
+            stamp = self.hub.stamp(handle.agent_id, handle.name)
+            self.hub.publish(AgentFinished(*stamp, outcome))
+        self.fan_in.ended(handle)
+        if self.abort_on_failure and outcome.status is AgentStatus.FAILED:
+            self.abort("pool", f"agent {handle.agent_id} ({handle.name}) failed")
+        if slot is not None:
+            # The agent's own scope is closed here, so this is the nursery's state: once it
+            # is cancelled, newcomers would start only to be cancelled one by one.
+            self.admission.leave(slot, newcomers=trio.current_effective_deadline() != -math.inf)
+
+    # --- ending early
+
+    def cancel_agent(self, handle: AgentHandle, cancelled_by: str, reason: str) -> None:
+        """End one agent, wherever it is."""
+        if handle.has_ended:
+            return
+        handle.mark_cancelled(cancelled_by, reason)
+        slot = handle.slot
+        if slot is None:
+            self._end_unstarted(handle)
+            self.admission.withdraw(handle)
+        else:
+            slot.scope.cancel()
+            slot.abandon()
+
+    def abort(self, cancelled_by: str, reason: str) -> None:
+        """End every agent, the queued ones first, so that none of them starts."""
+        for handle in self.admission.withdraw_all():
+            handle.mark_cancelled(cancelled_by, reason)
+            self._end_unstarted(handle)
+        for handle in tuple(self.running.values()):
+            self.cancel_agent(handle, cancelled_by, reason)
+
+    def _end_unstarted(self, handle: AgentHandle) -> None:
+        config, _ = handle.take_work()
+        outcome = AgentOutcome(
+            agent_id=handle.agent_id,
+            name=handle.name,
+            status=AgentStatus.CANCELLED,
+            error=self._cancellation(handle),
+            messages=(*config.history, UserMessage(config.query)),
+            finished_at=self.hub.seconds(),
+        )
+        self._end(handle, outcome, None)
+
+    def _cancellation(self, handle: AgentHandle) -> AgentCancelledError:
+        cancelled_by, reason = handle.cancelled or ("unknown", "unknown")
+        return AgentCancelledError(
+            f"agent {handle.agent_id} ({handle.name}) was cancelled by {cancelled_by}: {reason}",
+            cancelled_by=cancelled_by,
+            reason=reason,
+        )
+
+    # --- who speaks
+
+    def _caller(self) -> AgentHandle | None:
+        """Return the agent of this pool that the current task belongs to."""
+        slot = current_slot.get()
+        if slot is None or slot.keeper is not self.admission:
+            return None
+        return self.running.get(slot.agent_id)
+
+    def speaker_id(self) -> AgentId:
+        """Return the agent that the current task belongs to, or the owner."""
+        caller = self._caller()
+        return OWNER_ID if caller is None else caller.agent_id
+
+    async def send_to(self, recipient: AgentId, content: str, reply_to: int | None) -> AgentMessage:
+        """Send in the name of whoever calls."""
+        return await self.router.send(self.speaker_id(), recipient, content, reply_to=reply_to)
+
+    def send_to_nowait(
+        self, recipient: AgentId, content: str, reply_to: int | None
+    ) -> AgentMessage:
+        """Send in the name of whoever calls, or raise."""
+        return self.router.send_nowait(self.speaker_id(), recipient, content, reply_to=reply_to)
+
+    async def ask(self, recipient: AgentId, content: str) -> AgentMessage:
+        """Ask in the name of whoever calls."""
+        return await self.router.ask(self.speaker_id(), recipient, content)
+
+    # --- what the admission tells
+
+    def _when_parked(self, slot: Slot, waits_for: str) -> None:
+        if self.hub.listening:
+            name = self.fan_in.handles[slot.agent_id].name
+            self.hub.publish(AgentParked(*self.hub.stamp(slot.agent_id, name), waits_for))
+
+    def _when_resumed(self, slot: Slot) -> None:
+        if self.hub.listening:
+            name = self.fan_in.handles[slot.agent_id].name
+            self.hub.publish(AgentResumed(*self.hub.stamp(slot.agent_id, name)))

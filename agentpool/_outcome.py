@@ -1,0 +1,113 @@
+"""What became of one agent."""
+
+from __future__ import annotations
+
+import enum
+from typing import final
+
+import attrs
+
+from agentpool._messages import NO_USAGE, AgentId, ChatMessage, Usage
+
+
+class AgentStatus(enum.Enum):
+    """Where an agent is in its life. The last four are ends."""
+
+    QUEUED = "queued"
+    """Accepted; waits for its first slot."""
+    RUNNING = "running"
+    """Holds a slot."""
+    PARKED = "parked"
+    """Gave its slot back while it waits for others."""
+    COMPLETED = "completed"
+    """The model gave its answer."""
+    STOPPED = "stopped"
+    """A guard, a budget or a deadline ended it; the stop reason says which."""
+    FAILED = "failed"
+    """An exception ended it; the outcome has it whole."""
+    CANCELLED = "cancelled"
+    """Somebody ended it; the outcome's error says who and why."""
+
+
+ENDED = frozenset(
+    {AgentStatus.COMPLETED, AgentStatus.STOPPED, AgentStatus.FAILED, AgentStatus.CANCELLED}
+)
+"""The statuses that are final."""
+
+
+class StopReason(enum.Enum):
+    """Why a run ended."""
+
+    END_TURN = "end_turn"
+    """The model was done."""
+    STOP_SEQUENCE = "stop_sequence"
+    """The model wrote a stop sequence."""
+    MAX_ITERATIONS = "max_iterations"
+    """It took as many turns as it may."""
+    MAX_TOOL_CALLS = "max_tool_calls"
+    """It asked for more tool calls than it may."""
+    TRUNCATION = "truncation"
+    """Too many answers in a row ran into ``max_tokens``."""
+    TOKEN_BUDGET = "token_budget"  # noqa: S105  # tokens of text, no secret
+    """It used the tokens that it may."""
+    COST_BUDGET = "cost_budget"
+    """It cost what it may."""
+    STUCK = "stuck"
+    """It asked for the same tool calls over and over."""
+    DEADLINE = "deadline"
+    """Its time was over."""
+    INTERRUPTED = "interrupted"
+    """It was asked to stop after its turn, and did."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class AgentOutcome:
+    """What became of one agent: exactly one for every accepted spawn."""
+
+    agent_id: AgentId
+    """The agent's number."""
+    name: str
+    """The agent's name, from its spawn or its manifest."""
+    status: AgentStatus
+    """``COMPLETED``, ``STOPPED``, ``FAILED`` or ``CANCELLED``."""
+    text: str = ""
+    """The answer, or as much of one as there was when it ended."""
+    error: Exception | None = None
+    """What ended a stopped, failed or cancelled agent. ``None`` for a completed one."""
+    stop_reason: StopReason | None = None
+    """Why the run ended. ``None`` for a failed or cancelled one."""
+    over_budget: bool = False
+    """Whether the last answer crossed a budget. The answer is whole all the same."""
+    usage: Usage = NO_USAGE
+    """Tokens of all answers whose usage is known."""
+    unmeasured_requests: int = 0
+    """Answers whose provider did not say what they used."""
+    cost_usd: float | None = None
+    """US dollars. ``None``: nobody can price it, or not all of it. 0.0 is free of charge."""
+    iterations: int = 0
+    """Model requests, retries not counted."""
+    tool_calls: int = 0
+    """Tool calls that the model asked for, refused ones included."""
+    tool_calls_run: int = 0
+    """Tool calls that ran, whatever their result."""
+    messages: tuple[ChatMessage, ...] = ()
+    """The conversation, a result for every tool call."""
+    started_at: float | None = None
+    """Seconds since the pool opened. ``None``: it never had a slot."""
+    finished_at: float = 0.0
+    """Seconds since the pool opened."""
+
+    def unwrap(self) -> str:
+        """Return the text of a completed agent, or raise what ended it.
+
+        Raises:
+            LimitExceededError: If a guard or a budget stopped it.
+            AgentCancelledError: If it was cancelled.
+            Exception: What it failed with, as itself.
+        """
+        if self.status is AgentStatus.COMPLETED:
+            return self.text
+        # Every end but COMPLETED sets its error; the assertion is for the type checker.
+        assert self.error is not None  # noqa: S101
+        raise self.error

@@ -1,0 +1,269 @@
+"""Who delivers messages between the agents of one pool, and what became of each.
+
+Rules:
+
+1. The router writes the sender and the number of a message; nobody else can.
+2. An accepted message is received once, or stands among the dead letters with a reason.
+3. Messages from one sender to one recipient arrive in the order they were sent.
+4. An inbox costs nothing until the first message for it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import final
+
+import attrs
+import trio
+
+from agentpool._errors import AgentGoneError, InboxFullError, UnknownAgentError, UsageError
+from agentpool._inbox import Inbox
+from agentpool._messages import OWNER_ID, AgentId, AgentMessage
+from agentpool._slot import parked
+
+MAX_DEAD_LETTERS = 10_000
+"""Dead letters that are kept. Older ones are only counted."""
+
+
+@final
+@attrs.frozen
+class DeadLetter:
+    """A message that was accepted and that nobody will receive."""
+
+    message: AgentMessage
+    """The message."""
+    reason: str
+    """Why nobody will."""
+
+
+@final
+@attrs.define(eq=False)
+class _Question:
+    """A question that waits for its answer."""
+
+    asker: AgentId
+    answerer: AgentId
+    ended: trio.Event = attrs.field(factory=trio.Event)
+    answer: AgentMessage | None = None
+
+
+Watch = Callable[[AgentMessage, str | None], None]
+"""Called with every accepted message, and again with a reason when it dies."""
+
+
+@final
+@attrs.define(eq=False)
+class MessageRouter:
+    """The post office of one pool."""
+
+    inbox_capacity: int
+    """Messages that one inbox holds."""
+    _watch: Watch
+    _inboxes: dict[AgentId, Inbox | None] = attrs.field(factory=dict)
+    _highest_id: AgentId = OWNER_ID
+    _last_message_id: int = 0
+    _questions: dict[int, _Question] = attrs.field(factory=dict)
+    _dead: deque[DeadLetter] = attrs.field(factory=lambda: deque(maxlen=MAX_DEAD_LETTERS))
+    _dead_count: int = 0
+
+    @property
+    def agent_count(self) -> int:
+        """Agents that can be written to now. The owner is not one."""
+        return len(self._inboxes) - (OWNER_ID in self._inboxes)
+
+    @property
+    def dead_letters(self) -> tuple[DeadLetter, ...]:
+        """Messages that were accepted and that nobody will receive, oldest first."""
+        return tuple(self._dead)
+
+    @property
+    def dead_letter_count(self) -> int:
+        """How many there were in all."""
+        return self._dead_count
+
+    @property
+    def message_count(self) -> int:
+        """Messages that were accepted so far."""
+        return self._last_message_id
+
+    def live_ids(self) -> tuple[AgentId, ...]:
+        """Everyone who can be written to now, the owner first."""
+        return tuple(self._inboxes)
+
+    def register(self, agent_id: AgentId) -> None:
+        """Take post for *agent_id* from now on.
+
+        Raises:
+            UsageError: If it is registered already. Nothing has changed.
+        """
+        if agent_id in self._inboxes:
+            raise UsageError(f"agent {agent_id} is registered already")
+        self._inboxes[agent_id] = None
+        self._highest_id = max(self._highest_id, agent_id)
+
+    def unregister(self, agent_id: AgentId, *, reason: str) -> None:
+        """Take no more post for *agent_id*; what it did not receive becomes dead letters."""
+        inbox = self._inboxes.pop(agent_id, None)
+        if inbox is not None:
+            for message in inbox.close():
+                self._bury(message, reason)
+        if self._questions:
+            for question in self._questions.values():
+                if question.answerer == agent_id:
+                    question.ended.set()
+
+    async def send(
+        self, sender: AgentId, recipient: AgentId, content: str, *, reply_to: int | None = None
+    ) -> AgentMessage:
+        """Deliver *content*, waiting while the inbox is full.
+
+        Raises:
+            UnknownAgentError: If there never was such an agent. Nothing was sent.
+            AgentGoneError: If it has ended, or ends while we wait. Nothing was sent.
+            UsageError: If sender and recipient are the same. Nothing was sent.
+
+        Cancellation:
+            If cancelled, the message was not sent.
+        """
+        inbox = self._inbox_for(sender, recipient)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        message = self._stamp(sender, recipient, content, reply_to)
+        if not self._answers(message):
+            await inbox.send(message)
+        else:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        self._watch(message, None)
+        return message
+
+    def send_nowait(
+        self, sender: AgentId, recipient: AgentId, content: str, *, reply_to: int | None = None
+    ) -> AgentMessage:
+        """Deliver *content* now.
+
+        Raises:
+            InboxFullError: If there is no room. Nothing was sent.
+            UnknownAgentError: If there never was such an agent. Nothing was sent.
+            AgentGoneError: If it has ended. Nothing was sent.
+            UsageError: If sender and recipient are the same. Nothing was sent.
+        """
+        inbox = self._inbox_for(sender, recipient)
+        message = self._stamp(sender, recipient, content, reply_to)
+        if not self._answers(message):
+            try:
+                inbox.send_nowait(message)
+            except InboxFullError:
+                self._last_message_id -= 1  # nothing was sent, so nothing was numbered
+                raise
+        self._watch(message, None)
+        return message
+
+    async def ask(self, sender: AgentId, recipient: AgentId, content: str) -> AgentMessage:
+        """Send a question and wait for the message that replies to it, without a slot.
+
+        Raises:
+            AgentGoneError: If the other side has ended, or ends before it replies.
+            UnknownAgentError: If there never was such an agent. Nothing was sent.
+            UsageError: If sender and recipient are the same. Nothing was sent.
+
+        Cancellation:
+            The question may have been sent; a reply that comes later goes to the inbox.
+        """
+        inbox = self._inbox_for(sender, recipient)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        message = self._stamp(sender, recipient, content, None)
+        question = _Question(asker=sender, answerer=recipient)
+        self._questions[message.message_id] = question
+        try:
+            await inbox.send(message)
+            self._watch(message, None)
+            async with parked(f"an answer of agent {recipient}"):
+                await question.ended.wait()
+        finally:
+            del self._questions[message.message_id]
+        if question.answer is None:
+            raise AgentGoneError(
+                f"agent {recipient} ended before it answered message {message.message_id}",
+                recipient=recipient,
+            )
+        return question.answer
+
+    async def broadcast(self, sender: AgentId, content: str) -> tuple[AgentMessage, ...]:
+        """Deliver *content* to every live agent but the sender, waiting for room.
+
+        An agent that ends while its turn comes is left out: the returned messages are
+        the ones that were accepted.
+
+        Cancellation:
+            Those sent before stay sent; the others were not.
+        """
+        sent: list[AgentMessage] = []
+        for recipient in self.live_ids():
+            if recipient in {sender, OWNER_ID}:
+                continue
+            try:
+                sent.append(await self.send(sender, recipient, content))
+            except AgentGoneError:
+                continue
+        await trio.lowlevel.checkpoint_if_cancelled()
+        return tuple(sent)
+
+    async def receive_many(self, agent_id: AgentId) -> tuple[AgentMessage, ...]:
+        """Take everything that waits for *agent_id*, waiting until something does.
+
+        Cancellation:
+            If cancelled, nothing was taken.
+        """
+        return await self._open_inbox(agent_id).receive_many()
+
+    def receive_many_nowait(self, agent_id: AgentId) -> tuple[AgentMessage, ...]:
+        """Take everything that waits for *agent_id*, perhaps nothing."""
+        inbox = self._inboxes.get(agent_id)
+        return inbox.receive_many_nowait() if inbox is not None else ()
+
+    def _inbox_for(self, sender: AgentId, recipient: AgentId) -> Inbox:
+        if sender == recipient:
+            raise UsageError(f"agent {sender} cannot send to itself; keep it in a variable")
+        return self._open_inbox(recipient)
+
+    def _open_inbox(self, agent_id: AgentId) -> Inbox:
+        try:
+            inbox = self._inboxes[agent_id]
+        except KeyError:
+            if 0 <= agent_id <= self._highest_id:
+                raise AgentGoneError(
+                    f"agent {agent_id} has ended; its outcome tells how", recipient=agent_id
+                ) from None
+            raise UnknownAgentError(
+                f"there is no agent {agent_id} in this pool; the last one is {self._highest_id}",
+                recipient=agent_id,
+            ) from None
+        if inbox is None:
+            inbox = self._inboxes[agent_id] = Inbox(agent_id, self.inbox_capacity)
+        return inbox
+
+    def _stamp(
+        self, sender: AgentId, recipient: AgentId, content: str, reply_to: int | None
+    ) -> AgentMessage:
+        self._last_message_id += 1
+        return AgentMessage(sender, recipient, content, self._last_message_id, reply_to)
+
+    def _answers(self, message: AgentMessage) -> bool:
+        """Hand *message* to the question that it answers, if somebody waits with one."""
+        question = self._questions.get(message.reply_to) if message.reply_to else None
+        if (
+            question is None
+            or question.ended.is_set()
+            or (question.asker, question.answerer) != (message.recipient, message.sender)
+        ):
+            return False
+        question.answer = message
+        question.ended.set()
+        return True
+
+    def _bury(self, message: AgentMessage, reason: str) -> None:
+        self._dead.append(DeadLetter(message, reason))
+        self._dead_count += 1
+        self._watch(message, reason)
+
+

@@ -1,0 +1,243 @@
+"""Where you plug in: the four seams of agentpool.
+
+Write a subclass, give it to ``open_pool``, and hold it against ``agentpool.testing``'s
+check for that seam.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import final
+
+import attrs
+import trio
+
+from agentpool._capability import Capability, PrivacyTier
+from agentpool._events import Event
+from agentpool._manifest import AgentManifest
+from agentpool._messages import (
+    AgentId,
+    AgentMessage,
+    Completion,
+    CompletionRequest,
+    ToolDefinition,
+    Usage,
+)
+
+OnDelta = Callable[[str], None]
+"""Called with each piece of text as it arrives. It must not block."""
+
+
+class Driver(ABC):
+    """The thing that answers a completion request: a model, near or far, or a script."""
+
+    @abstractmethod
+    async def complete(
+        self, request: CompletionRequest, *, on_delta: OnDelta | None = None
+    ) -> Completion:
+        """Answer *request*.
+
+        Args:
+            request: The conversation and its settings. Read it now, do not keep it.
+            on_delta: Where pieces of the text go as they arrive. Together they are the
+                completion's text. A driver that does not stream may ignore it.
+
+        Raises:
+            DriverError: In one of its subclasses, whatever went wrong.
+
+        Cancellation:
+            The request ends at the provider as well, and holds no connection.
+        """
+
+    @property
+    @abstractmethod
+    def context_window(self) -> int | None:
+        """Tokens that request and answer may have together. ``None``: nobody knows."""
+
+    @property
+    @abstractmethod
+    def privacy(self) -> PrivacyTier:
+        """The tier of the place where the request ends up."""
+
+    def price(self, usage: Usage, *, model: str | None = None) -> float | None:  # noqa: ARG002, PLR6301
+        """Return what *usage* costs in US dollars. ``None``: nobody knows; 0.0 is free."""
+        return None
+
+
+@final
+@attrs.frozen
+class ToolResult:
+    """What a tool call came to."""
+
+    content: str
+    """The text for the model."""
+    is_error: bool = False
+    """Whether it failed."""
+
+
+class AgentContext(ABC):
+    """What an agent's tools may know of it, and do in its name. The pool implements it."""
+
+    @property
+    @abstractmethod
+    def agent_id(self) -> AgentId:
+        """The agent's number."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    @abstractmethod
+    def manifest(self) -> AgentManifest:
+        """Its manifest."""
+
+    @property
+    @abstractmethod
+    def depth(self) -> int:
+        """Generations above it: 0 for an agent that the owner spawned."""
+
+    @abstractmethod
+    async def send(
+        self, recipient: AgentId, content: str, *, reply_to: int | None = None
+    ) -> AgentMessage:
+        """Send a message, waiting while the inbox is full, without a slot."""
+
+    @abstractmethod
+    async def ask(self, recipient: AgentId, content: str) -> AgentMessage:
+        """Send a question and wait for its reply, without a slot."""
+
+    @abstractmethod
+    async def receive_many(self) -> tuple[AgentMessage, ...]:
+        """Take all messages that wait, waiting for one, without a slot."""
+
+
+@final
+@attrs.define(eq=False)
+class ToolContext:
+    """What a tool knows of the call that it serves."""
+
+    agent_id: AgentId
+    """The agent that calls."""
+    agent_name: str
+    """That agent's name."""
+    call_id: str
+    """The call's own name."""
+
+    def remaining_seconds(self) -> float:  # noqa: PLR6301  # a fact of the call, whoever asks
+        """Seconds until the nearest deadline of tool, request, run and pool; ``inf``: none."""
+        return trio.current_effective_deadline() - trio.current_time()
+
+
+class Tool(ABC):
+    """Something that an agent can do."""
+
+    @property
+    @abstractmethod
+    def definition(self) -> ToolDefinition:
+        """The tool as the model sees it. The same at every look."""
+
+    @property
+    def capability(self) -> Capability | None:
+        """The grant that the agent needs. ``None``: none."""
+        return None
+
+    @property
+    def timeout_seconds(self) -> float | None:
+        """The longest that one call may take. ``None``: as the manifest says."""
+        return None
+
+    @abstractmethod
+    async def run(self, arguments: str, context: ToolContext) -> ToolResult:
+        """Do it.
+
+        Args:
+            arguments: JSON text as the model wrote it. It may be invalid.
+            context: Who calls, and how much time is left.
+
+        Raises:
+            ToolError: Told to the model, as is every other ``Exception`` by its type and
+                text. The agent goes on.
+
+        Cancellation:
+            Nothing of the call goes on running.
+        """
+
+
+@final
+@attrs.frozen(kw_only=True)
+class Fragment:
+    """Something that an agent remembers."""
+
+    content: str
+    """What."""
+    scope: str
+    """Whose it is: only a recall in the same scope finds it."""
+    source: str = "conversation"
+    """Where it came from: ``conversation``, ``tool``, ``user`` or ``system``."""
+    fragment_id: str = ""
+    """The memory's own name for it. Empty until it is stored."""
+    created_at: float = 0.0
+    """Unix time in seconds, or whatever clock the memory was given."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class MemoryQuery:
+    """What to recall."""
+
+    text: str
+    """Words to look for. Empty: the newest fragments."""
+    scope: str
+    """Whose fragments."""
+    limit: int = 5
+    """At most so many."""
+    source: str | None = None
+    """Only from this source. ``None``: from all."""
+    since: float | None = None
+    """Only fragments created at this time or later. ``None``: all."""
+
+
+@final
+@attrs.frozen
+class MemoryHit:
+    """A fragment that was found."""
+
+    fragment: Fragment
+    """What was found."""
+    score: float
+    """How well it fits, 0.0 to 1.0; comparable only within one recall."""
+
+
+class Memory(ABC):
+    """Where agents keep fragments and recall them."""
+
+    @abstractmethod
+    async def remember(self, fragment: Fragment) -> str:
+        """Keep *fragment* and return the id it got.
+
+        Cancellation:
+            It is either kept whole or not at all.
+        """
+
+    @abstractmethod
+    async def recall(self, query: MemoryQuery) -> tuple[MemoryHit, ...]:
+        """Return what fits *query*, best first; nothing of another scope."""
+
+    @abstractmethod
+    async def forget(self, fragment_id: str) -> bool:
+        """Drop a fragment for good. Return whether it was there."""
+
+
+class Observer(ABC):
+    """Someone who watches a pool."""
+
+    @abstractmethod
+    def on_event(self, event: Event) -> None:
+        """Take note of *event*. Called in order, from the pool's thread; must not block.
+
+        An exception is counted in the pool's statistics and reported once as a warning;
+        the pool goes on.
+        """

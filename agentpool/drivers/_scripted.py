@@ -1,0 +1,305 @@
+"""Drivers for tests: a script of answers, and a function that answers.
+
+Both write down what they were asked, so that a test can look at the request. A test that
+never looks proves little: the same answers would come to any prompt.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import Final, TypeAlias, assert_never, final
+
+import attrs
+import msgspec
+import trio
+
+from agentpool._capability import PrivacyTier
+from agentpool._errors import ProtocolError, UsageError
+from agentpool._messages import (
+    AssistantMessage,
+    ChatMessage,
+    Completion,
+    CompletionRequest,
+    FinishReason,
+    Json,
+    ToolCall,
+    ToolMessage,
+    Usage,
+    UserMessage,
+    estimate_tokens,
+)
+from agentpool.abc import Driver, OnDelta
+
+# As large as the window of the packaged local model, so that a scenario moves from the
+# one to the other without a new limit.
+DEFAULT_CONTEXT_WINDOW: Final = 8192
+
+Step: TypeAlias = Completion | str | Exception
+"""An answer, the text of one, or an error to raise."""
+
+Answer: TypeAlias = Completion | str
+"""An answer, or the text of one."""
+
+AnswerFunction: TypeAlias = Callable[[CompletionRequest], Answer | Awaitable[Answer]]
+"""Answers a request, async or not."""
+
+
+def say(
+    text: str,
+    *,
+    usage: Usage | None = None,
+    finish_reason: FinishReason = FinishReason.END_TURN,
+) -> Completion:
+    """Make the answer that says *text*."""
+    return Completion(text=text, finish_reason=finish_reason, usage=usage)
+
+
+def call(name: str, /, **arguments: Json) -> Completion:
+    """Make the answer that calls the tool *name*.
+
+    The call's id is left to the driver, which numbers its calls: the same answer given
+    twice has two ids.
+
+    >>> call("add", a=1, b=2).tool_calls[0].arguments
+    '{"a":1,"b":2}'
+    """
+    encoded = msgspec.json.encode(arguments).decode()
+    return calls_of((ToolCall(call_id="", name=name, arguments=encoded),))
+
+
+def calls(*answers: Completion, text: str = "", usage: Usage | None = None) -> Completion:
+    """Make one answer of several: ``calls(call("add", a=1), call("now"))``."""
+    return calls_of(
+        tuple(one for answer in answers for one in answer.tool_calls), text=text, usage=usage
+    )
+
+
+def calls_of(
+    tool_calls: tuple[ToolCall, ...], *, text: str = "", usage: Usage | None = None
+) -> Completion:
+    """Make the answer that makes *tool_calls*, whose arguments may be any text."""
+    return Completion(
+        text=text, tool_calls=tool_calls, finish_reason=FinishReason.TOOL_USE, usage=usage
+    )
+
+
+@attrs.define(eq=False, kw_only=True)
+class FakeDriver(Driver):
+    """What the drivers for tests have in common; ``_answer`` is theirs."""
+
+    _context_window: int | None = DEFAULT_CONTEXT_WINDOW
+    _privacy: PrivacyTier = PrivacyTier.SOVEREIGN
+    _price_per_token_usd: float | None = 0.0
+    _pieces: int = attrs.field(default=1, validator=attrs.validators.ge(1))
+    _record: bool = True
+    _estimate_usage: bool = True
+    _requests: list[CompletionRequest] = attrs.field(init=False, factory=list)
+    _numbered_calls: int = attrs.field(init=False, default=0)
+
+    @property
+    def requests(self) -> tuple[CompletionRequest, ...]:
+        """Every request so far, each with its messages as they were at that moment.
+
+        Raises:
+            UsageError: If the driver was made with ``record=False``.
+        """
+        if not self._record:
+            msg = "requests were not kept, because of record=False; use record=True to look"
+            raise UsageError(msg)
+        return tuple(self._requests)
+
+    @property
+    def context_window(self) -> int | None:
+        """The window that the driver was made with."""
+        return self._context_window
+
+    @property
+    def privacy(self) -> PrivacyTier:
+        """The tier that the driver was made with."""
+        return self._privacy
+
+    def price(self, usage: Usage, *, model: str | None = None) -> float | None:  # noqa: ARG002  # one price for all models
+        """Return the price per token times all tokens; ``None`` if it was made so."""
+        if self._price_per_token_usd is None:
+            return None
+        return usage.total_tokens * self._price_per_token_usd
+
+    async def complete(
+        self, request: CompletionRequest, *, on_delta: OnDelta | None = None
+    ) -> Completion:
+        """Answer *request*, after a checkpoint.
+
+        Raises:
+            ProtocolError: If there is no answer left.
+            Exception: Whatever the script or the function raises.
+
+        Cancellation:
+            At the first checkpoint nothing was written down and no answer was used up.
+            Between two pieces, the answer is used up and lost.
+        """
+        await trio.lowlevel.checkpoint()
+        # No await from here to the answer: requests and answers pair up in one order.
+        if self._record:
+            # The conversation is a live view that goes on growing: keep what it is now.
+            self._requests.append(attrs.evolve(request, messages=tuple(request.messages)))
+        answer = self._answer(request)
+        if inspect.isawaitable(answer):
+            answer = await answer
+        completion = self._filled(answer, request)
+        if on_delta is not None and completion.text:
+            await self._stream(completion.text, on_delta)
+        return completion
+
+    @abstractmethod
+    def _answer(self, request: CompletionRequest) -> Answer | Awaitable[Answer]: ...
+
+    def _filled(self, answer: Answer, request: CompletionRequest) -> Completion:
+        completion = Completion(text=answer) if isinstance(answer, str) else answer
+        if any(not one.call_id for one in completion.tool_calls):
+            numbered = tuple(self._numbered(one) for one in completion.tool_calls)
+            completion = attrs.evolve(completion, tool_calls=numbered)
+        if completion.usage is None and self._estimate_usage:
+            completion = attrs.evolve(completion, usage=estimate_usage(request, completion))
+        return completion
+
+    def _numbered(self, tool_call: ToolCall) -> ToolCall:
+        if tool_call.call_id:
+            return tool_call
+        self._numbered_calls += 1
+        return attrs.evolve(tool_call, call_id=f"call-{self._numbered_calls}")
+
+    async def _stream(self, text: str, on_delta: OnDelta) -> None:
+        size = -(-len(text) // self._pieces)
+        for start in range(0, len(text), size):
+            if start:
+                await trio.lowlevel.checkpoint()
+            on_delta(text[start : start + size])
+
+
+@final
+class ScriptedDriver(FakeDriver):
+    """A driver that gives the answers of a script, in order.
+
+    >>> from agentpool.drivers import ScriptedDriver, call
+    >>> driver = ScriptedDriver([call("now"), "It is noon."])
+    """
+
+    __slots__ = ("_steps", "_taken")
+
+    def __init__(
+        self,
+        steps: Iterable[Step],
+        *,
+        context_window: int | None = DEFAULT_CONTEXT_WINDOW,
+        privacy: PrivacyTier = PrivacyTier.SOVEREIGN,
+        price_per_token_usd: float | None = 0.0,
+        pieces: int = 1,
+        record: bool = True,
+        estimate_usage: bool = True,
+    ) -> None:
+        """Take the script.
+
+        Args:
+            steps: One per request: an answer, its text, or an error to raise. It may be
+                endless; it is read as it is used.
+            context_window: The window to report. ``None``: unknown.
+            privacy: The tier to report.
+            price_per_token_usd: For tokens in and out alike. ``None``: unknown.
+            pieces: In how many pieces a text goes to ``on_delta``, with a checkpoint
+                between two.
+            record: Whether to keep the requests. A benchmark does not want to.
+            estimate_usage: Whether an answer without usage gets an estimated one. It
+                reads the whole conversation.
+        """
+        FakeDriver.__init__(
+            self,
+            context_window=context_window,
+            privacy=privacy,
+            price_per_token_usd=price_per_token_usd,
+            pieces=pieces,
+            record=record,
+            estimate_usage=estimate_usage,
+        )
+        self._steps: Iterator[Step] = iter(steps)
+        self._taken = 0
+
+    def _answer(self, request: CompletionRequest) -> Answer:  # noqa: ARG002  # it answers without looking
+        for step in self._steps:
+            self._taken += 1
+            if isinstance(step, Exception):
+                raise step
+            return step
+        msg = f"the script has {self._taken} steps and was asked for one more; add a step"
+        raise ProtocolError(msg)
+
+
+@final
+class FunctionDriver(FakeDriver):
+    """A driver that asks a function for each answer.
+
+    >>> from agentpool.drivers import FunctionDriver
+    >>> driver = FunctionDriver(lambda request: request.messages[-1].text.upper())
+    """
+
+    __slots__ = ("_function",)
+
+    def __init__(
+        self,
+        function: AnswerFunction,
+        *,
+        context_window: int | None = DEFAULT_CONTEXT_WINDOW,
+        privacy: PrivacyTier = PrivacyTier.SOVEREIGN,
+        price_per_token_usd: float | None = 0.0,
+        pieces: int = 1,
+        record: bool = True,
+        estimate_usage: bool = True,
+    ) -> None:
+        """Take the function.
+
+        Args:
+            function: Called with each request; async or not. A sync one must not block.
+            context_window: The window to report. ``None``: unknown.
+            privacy: The tier to report.
+            price_per_token_usd: For tokens in and out alike. ``None``: unknown.
+            pieces: In how many pieces a text goes to ``on_delta``, with a checkpoint
+                between two.
+            record: Whether to keep the requests.
+            estimate_usage: Whether an answer without usage gets an estimated one.
+        """
+        FakeDriver.__init__(
+            self,
+            context_window=context_window,
+            privacy=privacy,
+            price_per_token_usd=price_per_token_usd,
+            pieces=pieces,
+            record=record,
+            estimate_usage=estimate_usage,
+        )
+        self._function = function
+
+    def _answer(self, request: CompletionRequest) -> Answer | Awaitable[Answer]:
+        return self._function(request)
+
+
+def estimate_usage(request: CompletionRequest, completion: Completion) -> Usage:
+    """Estimate what *request* and *completion* cost, from their texts."""
+    heard = estimate_tokens(request.system) + sum(map(_weight, request.messages))
+    said = _weight(AssistantMessage(completion.text, completion.tool_calls))
+    return Usage(input_tokens=heard, output_tokens=said)
+
+
+def _weight(message: ChatMessage) -> int:
+    match message:
+        case UserMessage(text=text):
+            return estimate_tokens(text)
+        case ToolMessage(content=content):
+            return estimate_tokens(content)
+        case AssistantMessage(text=text, tool_calls=tool_calls):
+            return estimate_tokens(text) + sum(
+                estimate_tokens(one.name) + estimate_tokens(one.arguments)
+                for one in tool_calls
+            )
+        case _:
+            assert_never(message)

@@ -1,0 +1,57 @@
+"""What a model is told when a tool fails.
+
+It is told the type and the text of the error, and no traceback: file names and lines
+help whoever wrote the tool, not the model, and show it how this machine is laid out.
+"""
+
+from __future__ import annotations
+
+from agentpool._errors import ToolError
+from agentpool.abc import ToolResult
+
+MAX_FAILURE_CHARS = 2_000
+"""About 500 tokens. Some errors quote all of their input; a model needs the start of it."""
+
+
+def failed_result(name: str, error: Exception) -> ToolResult:
+    """Return what the model is told when the tool *name* raised *error*.
+
+    The text of a ``ToolError`` was written for the model and is passed on as it is. Of a
+    group, every error in it is told.
+    """
+    if isinstance(error, ToolError):
+        return ToolResult(clip(str(error), MAX_FAILURE_CHARS), is_error=True)
+    told = "; ".join(_tell(leaf) for leaf in _leaves(error))
+    text = clip(f"tool {name!r} failed: {told}", MAX_FAILURE_CHARS)
+    return ToolResult(text, is_error=True)
+
+
+def clip(text: str, limit: int) -> str:
+    """Return *text*, or its first *limit* characters and how many were left out."""
+    if len(text) <= limit:
+        return text
+    return f"{text[:limit]}… [{len(text) - limit} more characters]"
+
+
+def _tell(error: Exception) -> str:
+    kind = type(error).__name__
+    if isinstance(error, ToolError):
+        return str(error)
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001  # an error that cannot be printed is still an error
+        return kind
+    return f"{kind}: {text}" if text else kind
+
+
+def _leaves(error: Exception) -> list[Exception]:
+    # A loop and not a recursion: groups can be nested deeper than Python calls can.
+    found: list[Exception] = []
+    rest: list[Exception] = [error]
+    while rest:
+        one = rest.pop()
+        if isinstance(one, ExceptionGroup):
+            rest.extend(reversed(one.exceptions))
+        else:
+            found.append(one)
+    return found

@@ -1,0 +1,188 @@
+"""Which tools there are, and which of them an agent may see and run.
+
+Rules:
+
+1. A name means one tool, and every provider takes it as a function name.
+2. Tools are shown in the order in which they were given, so that the same pool sends
+   the same bytes, and a provider's prompt cache can work.
+3. What an agent may not run, it is not shown. What it asks for nevertheless is refused
+   with a text for the model, by the same rule.
+4. The data of a Sovereign agent does not leave this machine: it is not shown, and may not
+   run, a tool that is there to talk to others, whatever was granted.
+
+This room loads neither msgspec nor docstring-parser: ``import agentpool`` comes by here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Final, final
+
+import attrs
+
+from agentpool._capability import (
+    Capability,
+    CapabilityKind,
+    PrivacyTier,
+    grants_allow,
+)
+from agentpool._errors import UsageError
+from agentpool._messages import ToolDefinition
+from agentpool.abc import Tool
+
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+"""OpenAI's and Anthropic's rule for the name of a function; others allow more."""
+
+EGRESS_KINDS: Final = frozenset({CapabilityKind.NETWORK, CapabilityKind.BROWSER})
+"""What a Sovereign agent never gets: the kinds that exist to talk to other machines.
+
+A program started by ``shell`` or ``mcp`` can do so too, and is not here: whoever grants
+it names the program, and no rule about names can know what that program does.
+"""
+
+_MAX_REMEMBERED = 128
+"""Sets of grants whose answer is kept. A pool has a handful of manifests; one that makes
+a manifest per agent must not grow with the number of its agents."""
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that some provider would not take.
+
+    Raises:
+        UsageError: If *name* is no legal name of a tool.
+    """
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"a tool's name is 1 to 64 letters a-z, digits, '_' or '-', got {name!r}; "
+            "give it another with @tool(name=...)"
+        )
+
+
+@final
+@attrs.frozen
+class _Allowed:
+    """What an agent with certain grants may do."""
+
+    definitions: tuple[ToolDefinition, ...]
+    names: frozenset[str]
+
+
+_NOTHING = _Allowed((), frozenset())
+
+
+@final
+class ToolRegistry:
+    """The tools of an agent, in the order in which models are shown them.
+
+    It does not change; ``with_tools`` makes a larger one.
+    """
+
+    __slots__ = ("_remembered", "_tools")
+
+    def __init__(self, tools: Iterable[Tool] = ()) -> None:
+        """Take *tools* in their order.
+
+        Raises:
+            UsageError: If something is no tool, or a name is not legal, or taken.
+        """
+        by_name: dict[str, Tool] = {}
+        for tool in tools:
+            # A function without @tool is the usual slip, and type checkers are optional.
+            if not isinstance(tool, Tool):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise UsageError(f"{tool!r} is not a tool; decorate the function with @tool")
+            name = tool.definition.name
+            check_name(name)
+            if name in by_name:
+                raise UsageError(
+                    f"there are two tools with the name {name!r}; "
+                    "give one of them another with @tool(name=...)"
+                )
+            by_name[name] = tool
+        self._tools: Mapping[str, Tool] = MappingProxyType(by_name)
+        self._remembered: dict[tuple[tuple[Capability, ...], PrivacyTier], _Allowed] = {}
+
+    def with_tools(self, *tools: Tool) -> ToolRegistry:
+        """Return a registry with *tools* after those that are here.
+
+        Raises:
+            UsageError: If something is no tool, or a name is not legal, or taken.
+        """
+        return ToolRegistry((*self, *tools))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all tools, in order."""
+        return tuple(self._tools)
+
+    def get(self, name: str) -> Tool | None:
+        """Return the tool *name*, whoever may run it. ``None``: there is none."""
+        return self._tools.get(name)
+
+    def definitions_for(
+        self, grants: Iterable[Capability], privacy: PrivacyTier
+    ) -> tuple[ToolDefinition, ...]:
+        """Return what an agent with *grants* is shown: what it may run, and no more."""
+        return self._allowed(grants, privacy).definitions
+
+    def refusal(
+        self, name: str, grants: Iterable[Capability], privacy: PrivacyTier
+    ) -> str | None:
+        """Return why an agent with *grants* may not run the tool *name*, for the model.
+
+        ``None``: it may.
+        """
+        allowed = self._allowed(grants, privacy)
+        if name in allowed.names:
+            return None
+        tool = self._tools.get(name)
+        return f"unknown tool: {name}" if tool is None else may_run(tool, grants, privacy)
+
+    def _allowed(self, grants: Iterable[Capability], privacy: PrivacyTier) -> _Allowed:
+        # EMPTY_REGISTRY is shared by all; it has nothing to remember and never changes.
+        if not self._tools:
+            return _NOTHING
+        key = (tuple(grants), privacy)
+        allowed = self._remembered.get(key)
+        if allowed is None:
+            able = [t for t in self if may_run(t, key[0], privacy) is None]
+            definitions = tuple(tool.definition for tool in able)
+            allowed = _Allowed(definitions, frozenset(d.name for d in definitions))
+            if len(self._remembered) >= _MAX_REMEMBERED:
+                self._remembered.clear()
+            self._remembered[key] = allowed
+        return allowed
+
+    def __len__(self) -> int:
+        """Return how many tools there are."""
+        return len(self._tools)
+
+    def __iter__(self) -> Iterator[Tool]:
+        """Iterate over the tools, in order."""
+        return iter(self._tools.values())
+
+    def __contains__(self, name: object) -> bool:
+        """Return whether there is a tool called *name*."""
+        return name in self._tools
+
+    def __repr__(self) -> str:
+        """Return the names, for a debugger."""
+        return f"<ToolRegistry {', '.join(self._tools) or 'without tools'}>"
+
+
+def may_run(tool: Tool, grants: Iterable[Capability], privacy: PrivacyTier) -> str | None:
+    """Return why an agent with *grants* may not run *tool*, for the model.
+
+    ``None``: it may.
+    """
+    required = tool.capability
+    if not grants_allow(grants, required):
+        return f"capability denied for tool '{tool.definition.name}'"
+    if required is not None and privacy is PrivacyTier.SOVEREIGN:
+        return "sovereign privacy blocks network egress" if required.kind in EGRESS_KINDS else None
+    return None
+
+
+EMPTY_REGISTRY: Final = ToolRegistry()
+"""No tools at all."""

@@ -1,0 +1,296 @@
+"""A Python signature as JSON Schema, so that a model knows how to call it.
+
+Rules:
+
+1. Every parameter is shown, with its type, its default and its line of the docstring;
+   one that is annotated ``ToolContext`` is filled in by the agent and not shown.
+2. What cannot be shown faithfully is refused when the tool is made, never later: no
+   annotation, ``*args``, a type that JSON has no form for, a constraint in ``Annotated``
+   that would be ignored without a word.
+3. Every object is closed (``additionalProperties`` false), the nested ones too, and what
+   a schema says is checked: a misspelt key is told to the model, at any depth.
+4. Definitions are written out where they are used, because several providers and small
+   local models do not follow ``$ref``. Only a type that contains itself stays one.
+
+That is what providers take as it is, in their ordinary mode. OpenAI's ``strict`` mode
+asks for more: that every property is required, an optional one as ``null``. It is left to
+the driver that wants it, since a default is better for everybody else.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from types import MethodType
+from typing import Annotated, Final, TypeAlias, cast, final
+
+import attrs
+import docstring_parser
+import msgspec
+
+from agentpool._errors import UsageError
+from agentpool._messages import Json
+from agentpool.abc import ToolContext
+
+Schema: TypeAlias = dict[str, Json]
+"""A JSON Schema under construction."""
+
+AnyFunction: TypeAlias = Callable[..., object]
+"""A function that becomes a tool. Only its signature matters here."""
+
+_SIMPLE = (type(None), bool, int, float, str)
+"""Defaults that msgspec keeps as they are; all others are handed out by a factory."""
+
+_FLAWS: Final = {
+    inspect.Parameter.VAR_POSITIONAL: "takes any number of arguments",
+    inspect.Parameter.VAR_KEYWORD: "takes any number of arguments",
+    inspect.Parameter.POSITIONAL_ONLY: "has no name to be called by",
+}
+
+
+@final
+@attrs.frozen(eq=False)
+class Signature:
+    """What a model must know to call a function, and what checks its call."""
+
+    description: str
+    """The first paragraph of the docstring, on one line."""
+    input_schema: Mapping[str, Json]
+    """The JSON Schema of the arguments; its type is ``object``."""
+    arguments_type: type[msgspec.Struct]
+    """A struct with a field per parameter that the model fills in."""
+    context_parameter: str | None
+    """The parameter that gets the ``ToolContext``. ``None``: there is none."""
+
+
+def build_signature(function: AnyFunction) -> Signature:
+    """Return what a model must know to call *function*.
+
+    For methods the work is done once per class and not per object, so a tool builder that
+    makes an object for every agent costs little.
+
+    Raises:
+        UsageError: If *function* cannot be a tool. Says why, and what to do about it.
+    """
+    if isinstance(function, MethodType):
+        return _build(function.__func__, bound=True)
+    if not inspect.isfunction(function):
+        raise UsageError(
+            f"a tool is made of a function or a method of an object, got {function!r}; "
+            "write a function that calls it"
+        )
+    return _build(function, bound=False)
+
+
+# A memory of a pure function and nothing else. It holds on to no more than its size.
+@lru_cache(maxsize=256)
+def _build(function: AnyFunction, *, bound: bool) -> Signature:
+    name = function.__name__
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise UsageError(
+            f"{name} is a generator; a tool returns once: collect what it yields"
+        )
+    described = _read_docstring(function)
+    hints = _read_hints(function, f"the annotations of {name}")
+    parameters = list(inspect.signature(function).parameters.values())[bound:]
+    context_parameter: str | None = None
+    fields: list[tuple[str, object, object]] = []
+    for parameter in parameters:
+        where = f"parameter {parameter.name!r} of {name}"
+        flaw = _FLAWS.get(parameter.kind)
+        if flaw is not None:
+            raise UsageError(
+                f"{where} {flaw}; a model calls by name: give each parameter its own"
+            )
+        if parameter.name not in hints:
+            raise UsageError(
+                f"{where} has no annotation; say which type it takes "
+                "(a method becomes a tool as tool(an_object.method))"
+            )
+        hint = hints[parameter.name]
+        if hint is ToolContext:
+            if context_parameter is not None:
+                raise UsageError(f"{where} is a second ToolContext; one is enough")
+            context_parameter = parameter.name
+            continue
+        _refuse_ignored(hint, where, set())
+        fields.append((parameter.name, hint, _field(parameter.default)))
+    arguments_type, schema = _build_schema(name, fields)
+    properties = cast("dict[str, Schema]", schema["properties"])
+    for parameter in parameters:
+        shown = properties.get(parameter.name)
+        if shown is not None:
+            _describe(shown, parameter, described.get(parameter.name))
+    return Signature(described[""], schema, arguments_type, context_parameter)
+
+
+def _read_docstring(function: AnyFunction) -> dict[str, str]:
+    """Return the text of each parameter, and the summary under the empty name."""
+    text = inspect.getdoc(function)
+    if not text or not text.strip():
+        raise UsageError(
+            f"{function.__name__} has no docstring; its first paragraph is what tells "
+            "the model when to call it"
+        )
+    parsed = docstring_parser.parse(text)
+    texts = {
+        parameter.arg_name: " ".join(parameter.description.split())
+        for parameter in parsed.params
+        if parameter.description
+    }
+    summary = (parsed.description or "").split("\n\n")[0]
+    if not summary.strip():
+        raise UsageError(
+            f"the docstring of {function.__name__} says nothing before its sections; "
+            "begin it with what the tool does"
+        )
+    return texts | {"": " ".join(summary.split())}
+
+
+def _read_hints(thing: AnyFunction | type, what: str) -> dict[str, object]:
+    try:
+        return typing.get_type_hints(thing, include_extras=True)
+    except (NameError, TypeError, AttributeError, SyntaxError) as exc:
+        raise UsageError(
+            f"{what} cannot be read: {exc}; a tool's types must exist when it is made: "
+            "import them outside `if TYPE_CHECKING`, define them outside functions"
+        ) from exc
+
+
+def _refuse_ignored(hint: object, where: str, seen: set[object]) -> None:
+    """Refuse what msgspec would pass over in silence, in *hint* and all below it."""
+    if typing.get_origin(hint) is Annotated:
+        for extra in cast("tuple[object, ...]", getattr(hint, "__metadata__", ())):
+            if not isinstance(extra, msgspec.Meta):
+                raise UsageError(
+                    f"{where} has {extra!r} in Annotated, which would be ignored; "
+                    "write constraints as msgspec.Meta(ge=1), texts in the docstring"
+                )
+    if isinstance(hint, type) and hint not in seen and _has_fields(hint):
+        seen.add(hint)
+        for name, inner in _read_hints(hint, f"the annotations of {hint!r}").items():
+            _refuse_ignored(inner, f"{where}, field {name!r} of {hint.__name__},", seen)
+    for inner in typing.get_args(hint):
+        _refuse_ignored(inner, where, seen)
+
+
+def _has_fields(kind: type) -> bool:
+    return (
+        attrs.has(kind)
+        or hasattr(kind, "__dataclass_fields__")
+        or hasattr(kind, "__struct_fields__")
+        or typing.is_typeddict(kind)
+        or hasattr(kind, "_fields")
+    )
+
+
+def _field(default: object) -> object:
+    if default is inspect.Parameter.empty:
+        return msgspec.NODEFAULT
+    if type(default) in _SIMPLE:
+        return default
+    # The very object of the signature, as when Python itself fills it in.
+    return msgspec.field(default_factory=lambda: default)
+
+
+def _build_schema(
+    name: str, fields: list[tuple[str, object, object]]
+) -> tuple[type[msgspec.Struct], Schema]:
+    typed = [
+        (field, hint) if default is msgspec.NODEFAULT else (field, hint, default)
+        for field, hint, default in fields
+    ]
+    try:
+        struct = msgspec.defstruct(
+            name,
+            cast("list[tuple[str, type, object]]", typed),
+            forbid_unknown_fields=True,
+            kw_only=True,
+        )
+        raw = msgspec.json.schema(struct)
+        # Some types have a schema and no decoder, or the other way round.
+        msgspec.json.Decoder(struct)
+    except (TypeError, NameError, AttributeError) as exc:
+        detail = " ".join(str(exc).split())
+        raise UsageError(
+            f"{name} takes a type that cannot be read from JSON: {detail}; use JSON's own "
+            "types, enums, attrs classes, dataclasses, TypedDicts or msgspec structs"
+        ) from exc
+    return struct, _written_out(cast("Schema", raw))
+
+
+def _describe(
+    shown: Schema, parameter: inspect.Parameter, description: str | None
+) -> None:
+    if parameter.default is not inspect.Parameter.empty and "default" not in shown:
+        try:
+            shown["default"] = cast("Json", msgspec.to_builtins(parameter.default))
+        except TypeError:
+            # A marker object that only the function understands: not to be shown, and
+            # the parameter is optional all the same.
+            pass
+    # The parameter's own line says more than the docstring of its class.
+    if description is not None:
+        shown["description"] = description
+
+
+# --- schemas without references
+
+
+def _written_out(raw: Schema) -> Schema:
+    definitions = cast("dict[str, Schema]", raw.pop("$defs", {}))
+    kept: dict[str, Schema] = {}
+    schema = _inlined(raw, definitions, (), kept)
+    schema.pop("title", None)
+    schema.setdefault("properties", {})
+    if kept:
+        schema["$defs"] = cast("Json", kept)
+    return schema
+
+
+def _inlined(
+    node: Schema,
+    definitions: dict[str, Schema],
+    inside: tuple[str, ...],
+    kept: dict[str, Schema],
+) -> Schema:
+    """Return *node* with every reference replaced by what it stands for.
+
+    *inside* are the definitions that are being written out: a reference to one of them
+    stays, and its definition goes to *kept*.
+    """
+    reference = node.get("$ref")
+    if isinstance(reference, str):
+        name = reference.removeprefix("#/$defs/")
+        rest = {key: value for key, value in node.items() if key != "$ref"}
+        if name in inside:
+            kept.setdefault(name, {})
+            return {"$ref": reference, **rest}
+        written = _inlined(definitions[name], definitions, (*inside, name), kept)
+        if kept.get(name) == {}:
+            kept[name] = written
+            return {"$ref": reference, **rest}
+        # The name of a Python class tells a model nothing that its fields do not.
+        written.pop("title", None)
+        return {**written, **rest}
+    out: Schema = {}
+    for key, value in node.items():
+        if key in {"items", "additionalProperties"} and isinstance(value, dict):
+            out[key] = _inlined(value, definitions, inside, kept)
+        elif key in {"anyOf", "prefixItems"}:
+            branches = cast("list[Schema]", value)
+            out[key] = [_inlined(one, definitions, inside, kept) for one in branches]
+        elif key == "properties":
+            named = cast("dict[str, Schema]", value)
+            out[key] = {
+                field: _inlined(one, definitions, inside, kept)
+                for field, one in named.items()
+            }
+        # Its mapping points to definitions that are gone; the tags themselves stay.
+        elif key != "discriminator":
+            out[key] = value
+    if "properties" in out:
+        out.setdefault("additionalProperties", False)
+    return out

@@ -1,0 +1,74 @@
+"""What all tests share: no network, Hypothesis profiles, the installed package."""
+
+import os
+import socket
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+import agentpool
+
+# No deadline anywhere: a busy machine is not a bug. Derandomized where somebody
+# waits for the answer: a change should fail for what it changed. The long profile
+# is the one that looks for something new.
+settings.register_profile("quick", deadline=None, derandomize=True, max_examples=50)
+settings.register_profile("ci", deadline=None, derandomize=True, max_examples=200)
+settings.register_profile(
+    "long",
+    deadline=None,
+    max_examples=2_000,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile(
+    os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "quick")
+)
+
+
+def pytest_sessionstart() -> None:
+    """Stop if nox asked for the wheel and the tests would see something else."""
+    found = Path(agentpool.__file__)
+    if os.environ.get("AGENTPOOL_TESTS_WANT") == "wheel" and not (
+        {"site-packages", "dist-packages"} & set(found.parts)
+    ):
+        pytest.exit(f"agentpool is imported from {found.parent}, not from the wheel", 3)
+
+
+def is_local(address: object) -> bool:
+    """Return whether *address*, as given to a socket, stays on this machine."""
+    if not isinstance(address, tuple):
+        return True  # the path of a Unix socket
+    host = str(address[0]).partition("%")[0]
+    if host in {"", "localhost"}:
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail a test that looks up or connects to anything but this machine.
+
+    `pytest.fail` raises no Exception, so no door can map it to an error of ours
+    and let the test pass.
+    """
+    connect, lookup = socket.socket.connect, socket.getaddrinfo
+
+    def guarded_connect(self: socket.socket, address: Any) -> None:  # noqa: ANN401  # as in socket
+        if not is_local(address):
+            pytest.fail(f"a test connects to {address!r}", pytrace=False)
+        connect(self, address)
+
+    def guarded_lookup(host: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # as in socket
+        name = host.decode() if isinstance(host, bytes) else host
+        if not is_local((name or "",)):
+            pytest.fail(f"a test looks up {name!r}", pytrace=False)
+        return lookup(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded_connect)
+    monkeypatch.setattr(socket, "getaddrinfo", guarded_lookup)

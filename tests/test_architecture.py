@@ -1,0 +1,102 @@
+"""The rooms: their size, their floors, and what entering the house brings along."""
+
+import ast
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import agentpool
+
+PACKAGE = Path(agentpool.__file__).parent
+PYPROJECT = Path(__file__).parent.parent / "pyproject.toml"
+ROOMS = sorted(PACKAGE.rglob("*.py"))
+
+MAX_ROOM_LINES = 400
+MAX_FUNCTION_LINES = 60
+
+each_room = pytest.mark.parametrize("room", ROOMS, ids=lambda p: str(p.relative_to(PACKAGE)))
+
+
+def rule_rooms() -> list[Path]:
+    """Return the files of the rooms that the contract about rules names."""
+    contracts = tomllib.loads(PYPROJECT.read_text())["tool"]["importlinter"]["contracts"]
+    (rules,) = (c for c in contracts if c["name"].startswith("Rules do not wait"))
+    rooms = [PACKAGE.joinpath(*name.split(".")[1:]) for name in rules["source_modules"]]
+    return [f for r in rooms for f in (sorted(r.rglob("*.py")) or [r.with_suffix(".py")])]
+
+
+@each_room
+def test_room_is_small(room: Path) -> None:
+    """A room that is too large has more than one noun."""
+    assert len(room.read_text().splitlines()) <= MAX_ROOM_LINES
+
+
+@each_room
+def test_functions_are_small(room: Path) -> None:
+    """A function is read at one glance, its docstring included."""
+    for node in ast.walk(ast.parse(room.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            assert node.end_lineno - node.lineno < MAX_FUNCTION_LINES, node.name
+
+
+@each_room
+def test_room_has_a_noun(room: Path) -> None:
+    """What fits nowhere else belongs somewhere else."""
+    assert room.stem.strip("_") not in {"utils", "util", "helpers", "common", "misc"}
+
+
+@each_room
+def test_uncovered_code_says_why(room: Path) -> None:
+    """Code that is left out of the coverage has its reason in the line above."""
+    lines = room.read_text().splitlines()
+    for above, line in zip(["", *lines], lines, strict=False):
+        if "pragma: no" in line:
+            assert above.lstrip().startswith("#"), line
+
+
+@pytest.mark.parametrize("room", rule_rooms(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_rules_cannot_wait(room: Path) -> None:
+    """What should happen next is decided by code that cannot be interrupted."""
+    waits = ast.AsyncFunctionDef | ast.Await | ast.AsyncFor | ast.AsyncWith
+    assert not [n for n in ast.walk(ast.parse(room.read_text())) if isinstance(n, waits)]
+
+
+def test_imports_point_down(tmp_path: Path) -> None:
+    """The contracts in pyproject.toml are kept by the package that is installed."""
+    code = f"""
+import sys
+from importlinter.cli import lint_imports
+sys.exit(lint_imports(config_filename={str(PYPROJECT)!r}, no_cache=True))
+"""
+    # From an empty folder, as import-linter prefers a package in the current one.
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_import_is_light(tmp_path: Path) -> None:
+    """Nobody pays at import for a door that they may never open."""
+    heavy = (
+        "httpx", "sqlite3", "rich", "mcp", "opentelemetry", "ray",
+        "hypothesis", "xllamacpp", "jsonschema", "asyncio",
+    )  # fmt: skip
+    code = f"""
+import sys
+import trio
+before = set(sys.modules)
+import agentpool
+print(*sorted(set({heavy!r}) & (set(sys.modules) - before)))
+"""
+    # Coverage would start in the child, and it loads sqlite3 for itself.
+    env = {k: v for k, v in os.environ.items() if not k.startswith("COVERAGE_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path, env=env, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == []
