@@ -171,8 +171,10 @@ def docs(session: nox.Session) -> None:
 @nox.session(name="property")
 def property_(session: nox.Session) -> None:
     """Search for counterexamples with many more tries than the tests make."""
-    install(session, *EXTRAS, also=group("test"))
     folders = [f for f in ("tests/property", "tests/machine") if Path(f).is_dir()]
+    if not folders:
+        session.skip("there are no property tests")
+    install(session, *EXTRAS, also=group("test"))
     session.run("python", "-m", "pytest", "--hypothesis-profile=long",
                 *folders, *session.posargs)  # fmt: skip
 

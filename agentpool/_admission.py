@@ -19,6 +19,7 @@ import trio
 
 from agentpool._handle import AgentHandle
 from agentpool._slot import Slot, SlotKeeper
+from agentpool._waits import Wait
 
 
 @final
@@ -31,7 +32,7 @@ class Admission(SlotKeeper):
     max_queued: int
     """Newcomers that may wait."""
     _start: Callable[[AgentHandle, Slot], None]
-    _on_parked: Callable[[Slot, str], None]
+    _on_parked: Callable[[Slot, Wait], None]
     _on_resumed: Callable[[Slot], None]
     _newcomers: deque[AgentHandle] = attrs.field(factory=deque)
     _withdrawn: int = 0
@@ -129,9 +130,9 @@ class Admission(SlotKeeper):
         self._returning.append(slot)
         self.pump()
 
-    def parked(self, slot: Slot, waits_for: str) -> None:
+    def parked(self, slot: Slot, wait: Wait) -> None:
         """Pass on that an agent waits."""
-        self._on_parked(slot, waits_for)
+        self._on_parked(slot, wait)
 
     def resumed(self, slot: Slot) -> None:
         """Pass on that an agent goes on."""

@@ -41,6 +41,7 @@ from agentpool._outcome import AgentOutcome, AgentStatus, StopReason
 from agentpool._retry import RetrySchedule
 from agentpool._slot import Slot, parked
 from agentpool._spawn import SpawnConfig
+from agentpool._waits import Wait
 from agentpool.abc import AgentContext, Driver, Fragment, Memory, MemoryQuery, ToolContext
 from agentpool.observe._hub import EventHub
 from agentpool.tools._failure import failed_result
@@ -182,7 +183,7 @@ class Agent:
                 if hub.listening:
                     stamp = hub.stamp(self.agent_id, self.name)
                     hub.publish(RequestRetried(*stamp, attempt, delay_seconds, str(error)))
-            async with parked("a retry"):
+            async with parked(Wait.other("a retry")):
                 await trio.sleep(delay_seconds)
             waited_seconds += delay_seconds
         if hub.listening:
@@ -229,6 +230,7 @@ class Agent:
         async with trio.open_nursery() as nursery:
             for index in wanted:
                 nursery.start_soon(branch, index)
+        self.slot.joined()
 
     async def _run_tool(self, effect: RunTools, index: int) -> None:
         call = effect.calls[index]

@@ -5,10 +5,11 @@ Rules:
 1. Nothing is allowed unless it is granted.
 2. Grants add up: ``shell [ls]`` and ``shell [cat]`` allow a tool that needs both.
 3. Paths are compared by containment, part by part: ``/data`` covers ``/data/a.txt`` and
-   not ``/database``. A path that climbs out with ``..`` is covered by nothing.
+   not ``/database``. A path that climbs out with ``..`` is covered by nothing but ``*``.
 4. Hosts are compared by name without case; ``.example.org`` covers every host below
    ``example.org`` and not ``example.org`` itself.
-5. ``*`` must be written to be meant: an empty grant allows nothing.
+5. ``*`` must be written to be meant: an empty grant allows nothing, and to need ``*`` is
+   to need everything, so only ``*`` covers it.
 
 What a name points to on the disk (symlinks) or in the network (addresses) is not decided
 here: the tools do that at the moment of use.
@@ -153,6 +154,8 @@ def path_covers(root: str, path: str) -> bool:
     """
     if root == ANYTHING:
         return True
+    if not root or path in {"", ANYTHING}:
+        return False
     root_parts, path_parts = _path_parts(root), _path_parts(path)
     if ".." in root_parts or ".." in path_parts or root.startswith("/") != path.startswith("/"):
         return False
@@ -164,6 +167,8 @@ def host_covers(rule: str, host: str) -> bool:
     rule, host = rule.lower().rstrip("."), host.lower().rstrip(".")
     if rule == ANYTHING:
         return True
+    if not rule:
+        return False
     if rule.startswith("."):
         return host.endswith(rule) and len(host) > len(rule)
     return rule == host
@@ -174,12 +179,15 @@ def _covers(kind: CapabilityKind, granted: str, wanted: str) -> bool:
         return path_covers(granted, wanted)
     if kind is CapabilityKind.NETWORK:
         return host_covers(granted, wanted)
-    return granted in {ANYTHING, wanted}
+    return bool(granted) and granted in {ANYTHING, wanted}
 
 
 def _mcp_covers(granted: tuple[str, ...], wanted: tuple[str, ...]) -> bool:
-    return len(granted) == len(wanted) and all(
-        one in {ANYTHING, other} for one, other in zip(granted, wanted, strict=True)
+    # A grant without server and tool is empty, and so is one with an empty name.
+    return (
+        all(granted)
+        and len(granted) == len(wanted) == len(("server", "tool"))
+        and all(one in {ANYTHING, other} for one, other in zip(granted, wanted, strict=True))
     )
 
 

@@ -16,6 +16,7 @@ from agentpool._handle import AgentHandle
 from agentpool._messages import AgentId
 from agentpool._outcome import AgentOutcome
 from agentpool._slot import parked
+from agentpool._waits import Wait
 
 
 @final
@@ -69,7 +70,7 @@ class FanIn:
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         while not self._ended and self.active:
-            async with parked("the next agent to end"):
+            async with parked(Wait.other("the next agent to end")):
                 await self._next.park()
         outcome = self._ended.popleft().collect() if self._ended else None
         await trio.lowlevel.cancel_shielded_checkpoint()
@@ -87,7 +88,7 @@ class FanIn:
             join = _Join(last_id, self.active)
             self._joins.append(join)
             try:
-                async with parked("all agents"):
+                async with parked(Wait.other("all agents")):
                     await join.done.wait()
             finally:
                 self._joins.remove(join)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
 from typing import final
 
 import attrs
@@ -13,11 +14,16 @@ from agentpool._messages import AgentId, AgentMessage
 from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool._slot import Slot, current_slot, parked
 from agentpool._spawn import SpawnConfig
+from agentpool._waits import Wait
 from agentpool.abc import Driver
 
 
 class Caretaker(ABC):
     """What a handle needs of its pool."""
+
+    @abstractmethod
+    def owner_waiting(self) -> AbstractContextManager[None]:
+        """While inside, whoever calls does nothing but wait for agents."""
 
     @abstractmethod
     def cancel_agent(self, handle: AgentHandle, cancelled_by: str, reason: str) -> None:
@@ -125,8 +131,9 @@ class AgentHandle:
         if self._outcome is None:
             if self._ended is None:
                 self._ended = trio.Event()
-            async with parked(f"agent {self.agent_id} ({self.name})"):
-                await self._ended.wait()
+            with self._pool.owner_waiting():
+                async with parked(Wait.end_of(self.agent_id, self.name)):
+                    await self._ended.wait()
         else:
             await trio.lowlevel.cancel_shielded_checkpoint()
         return self.collect()

@@ -10,6 +10,7 @@ import trio
 from agentpool._errors import AgentGoneError, InboxFullError
 from agentpool._messages import AgentId, AgentMessage
 from agentpool._slot import parked
+from agentpool._waits import Wait
 
 
 @final
@@ -45,7 +46,7 @@ class Inbox:
         try:
             self.send_nowait(message)
         except InboxFullError:
-            async with parked(f"room in the inbox of agent {self.owner_id}"):
+            async with parked(Wait.room_of(self.owner_id)):
                 try:
                     await self._send.send(message)
                 except trio.BrokenResourceError:
@@ -84,7 +85,7 @@ class Inbox:
             # Taken messages must not be lost to a cancellation.
             await trio.lowlevel.cancel_shielded_checkpoint()
             return taken
-        async with parked("a message"):
+        async with parked(Wait.message()):
             first = await self._receive.receive()
         return (first, *self.receive_many_nowait())
 

@@ -267,10 +267,11 @@ def _read_server(table: TomlTable) -> McpServerConfig | None:
     )
 
 
-def _place(fault: Fault) -> int:
-    """Return where *fault* stands: faults come in the order of the sections."""
-    section = fault.path.partition(".")[0].partition("[")[0]
-    return _SECTIONS.index(section) if section in _SECTIONS else -1
+def _place(fault: Fault) -> tuple[int, int]:
+    """Return where *fault* stands: faults come in the order of sections and entries."""
+    section, _, rest = fault.path.partition(".")[0].partition("[")
+    entry = int(rest.rstrip("]") or 0)
+    return (_SECTIONS.index(section) if section in _SECTIONS else -1, entry)
 
 
 def _manifest_faults(

@@ -278,7 +278,7 @@ def _server_faults(server: McpServerConfig) -> Iterator[Fault]:
 def _url_faults(path: str, url: str) -> Iterator[Fault]:
     parts = _http_parts(url)
     if "@" in (parts.netloc if parts else url):
-        yield Fault(path, "must not carry a user name or password; use api_key_env")
+        yield Fault(path, "must not carry a user name or password")
     elif parts is None:
         text = f"must be a URL such as 'http://127.0.0.1:8080/v1', got {shown(url)}"
         yield Fault(path, text)

@@ -112,10 +112,10 @@ class TomlTable:
         self,
         key: str,
         choices: Mapping[str, T],
-        default: D,
+        default: T,
         *,
         hints: Mapping[str, str] | None = None,
-    ) -> T | D:
+    ) -> T:
         """Return what the word at *key* stands for in *choices*, or *default*.
 
         *hints* says what to write instead of words that are known to be wrong.
@@ -133,13 +133,12 @@ class TomlTable:
     def texts(self, key: str) -> tuple[str, ...]:
         """Return the array of strings at *key*; empty if it is not there."""
         value = self._take(key)
-        if isinstance(value, list):
-            items = cast("list[object]", value)
-            texts = tuple(item for item in items if isinstance(item, str))
-            if len(texts) == len(items):
-                return texts
-        self._refuse(key, value, "an array of strings")
-        return ()
+        items = _as_array(value)
+        texts = tuple(item for item in items or () if isinstance(item, str))
+        if items is None or len(texts) < len(items):
+            self._refuse(key, value, "an array of strings")
+            return ()
+        return texts
 
     def table(self, key: str) -> TomlTable:
         """Return the table at *key*; an empty one if it is not there."""
@@ -158,11 +157,12 @@ class TomlTable:
         """
         value = self._take(key)
         path = self.path_of(key)
-        tables: list[TomlTable | None] = []
-        if not isinstance(value, list):
+        items = _as_array(value)
+        if items is None:
             self._refuse(key, value, "an array of tables", f"; write [[{path}]]")
             return None
-        for index, item in enumerate(cast("list[object]", value)):
+        tables: list[TomlTable | None] = []
+        for index, item in enumerate(items):
             where = f"{path}[{index}]"
             if isinstance(item, dict):
                 values = cast("dict[str, object]", item)
@@ -234,6 +234,10 @@ def shown(value: object) -> str:
             return "a number of more than 50 digits"
         case _:
             return repr(value)
+
+
+def _as_array(value: object) -> list[object] | None:
+    return cast("list[object]", value) if isinstance(value, list) else None
 
 
 def _nearest(word: str, words: Sequence[str] | Mapping[str, object]) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from random import Random
 from typing import TypeAlias, final
 
@@ -22,6 +23,7 @@ import trio
 
 from agentpool._admission import Admission
 from agentpool._agent import Agent
+from agentpool._deadlock import DeadlockWatch
 from agentpool._errors import AgentCancelledError, LimitExceededError, UsageError
 from agentpool._events import (
     AgentFinished,
@@ -39,6 +41,7 @@ from agentpool._outcome import AgentOutcome, AgentStatus, StopReason
 from agentpool._router import MessageRouter
 from agentpool._slot import Slot, current_slot
 from agentpool._spawn import SpawnConfig
+from agentpool._waits import Wait
 from agentpool.abc import AgentContext, Driver, Memory
 from agentpool.observe._hub import EventHub
 from agentpool.tools._registry import ToolRegistry
@@ -101,6 +104,7 @@ class AgentNursery(Caretaker):
     random: Random
     nursery: trio.Nursery = attrs.field(init=False)
     admission: Admission = attrs.field(init=False)
+    deadlocks: DeadlockWatch = attrs.field(init=False)
     fan_in: FanIn = attrs.field(init=False, factory=FanIn)
     running: dict[AgentId, AgentHandle] = attrs.field(init=False, factory=dict)
     """Agents that have started and have not ended, parked ones included."""
@@ -112,6 +116,7 @@ class AgentNursery(Caretaker):
         self.admission = Admission(
             limiter, max_queued, self._start, self._when_parked, self._when_resumed
         )
+        self.deadlocks = DeadlockWatch(nursery, self.admission, self.running)
 
     # --- from spawn to slot
 
@@ -139,6 +144,7 @@ class AgentNursery(Caretaker):
 
     async def _live(self, handle: AgentHandle, slot: Slot) -> None:
         current_slot.set(slot)
+        slot.task = trio.lowlevel.current_task()
         config, driver = handle.take_work()
         context = _Context(handle, config.manifest, self.router)
         scope_name = config.memory_scope or f"{self.name}/{handle.agent_id}"
@@ -218,6 +224,7 @@ class AgentNursery(Caretaker):
             # The agent's own scope is closed here, so this is the nursery's state: once it
             # is cancelled, newcomers would start only to be cancelled one by one.
             self.admission.leave(slot, newcomers=trio.current_effective_deadline() != -math.inf)
+            self.deadlocks.suspect()
 
     # --- ending early
 
@@ -274,7 +281,10 @@ class AgentNursery(Caretaker):
     def speaker_id(self) -> AgentId:
         """Return the agent that the current task belongs to, or the owner."""
         caller = self._caller()
-        return OWNER_ID if caller is None else caller.agent_id
+        if caller is not None:
+            return caller.agent_id
+        self.deadlocks.note_use()
+        return OWNER_ID
 
     async def send_to(self, recipient: AgentId, content: str, reply_to: int | None) -> AgentMessage:
         """Send in the name of whoever calls."""
@@ -290,12 +300,17 @@ class AgentNursery(Caretaker):
         """Ask in the name of whoever calls."""
         return await self.router.ask(self.speaker_id(), recipient, content)
 
+    def owner_waiting(self) -> AbstractContextManager[None]:
+        """While inside, whoever calls does nothing but wait for agents."""
+        return self.deadlocks.owner_waiting()
+
     # --- what the admission tells
 
-    def _when_parked(self, slot: Slot, waits_for: str) -> None:
+    def _when_parked(self, slot: Slot, wait: Wait) -> None:
+        self.deadlocks.suspect(slot.agent_id)
         if self.hub.listening:
             name = self.fan_in.handles[slot.agent_id].name
-            self.hub.publish(AgentParked(*self.hub.stamp(slot.agent_id, name), waits_for))
+            self.hub.publish(AgentParked(*self.hub.stamp(slot.agent_id, name), wait.text))
 
     def _when_resumed(self, slot: Slot) -> None:
         if self.hub.listening:

@@ -30,6 +30,7 @@ from agentpool._router import MessageRouter
 from agentpool._slot import current_slot, parked
 from agentpool._spawn import SpawnConfig
 from agentpool._statistics import PoolStatistics
+from agentpool._waits import Wait
 from agentpool.abc import Driver, Memory, Observer
 from agentpool.memory._in_memory import InMemoryMemory
 from agentpool.observe._hub import EventHub, EventReader
@@ -116,7 +117,7 @@ class AgentPool:
             driver = self._driver_for(config)
             await trio.lowlevel.checkpoint_if_cancelled()
             while not admission.room_for(1):
-                async with parked("a place in the queue"):
+                async with parked(Wait.other("a place in the queue")):
                     await admission.wait_room()
             self._check_open()
             handles.append(self._agents.accept(config, driver))
@@ -189,7 +190,8 @@ class AgentPool:
             No outcome is lost.
         """
         self._not_from_inside("join_all")
-        return await self._agents.fan_in.join_all()
+        with self._agents.owner_waiting():
+            return await self._agents.fan_in.join_all()
 
     async def join_next(self) -> AgentOutcome | None:
         """Return the next agent to end, each once; ``None`` when no agent is left.
@@ -201,7 +203,8 @@ class AgentPool:
             No outcome is lost.
         """
         self._not_from_inside("join_next")
-        return await self._agents.fan_in.join_next()
+        with self._agents.owner_waiting():
+            return await self._agents.fan_in.join_next()
 
     def as_completed(self) -> Completions:
         """Return the outcomes in the order of the ends, as an async iterator."""
@@ -367,6 +370,7 @@ async def open_pool(  # noqa: PLR0917
             agents.open(nursery, limiter, _at_least(0, "max_queued", max_queued))
             try:
                 yield pool
+                agents.deadlocks.owner_left()
             except trio.Cancelled:
                 agents.abort(*OUTSIDE)
                 raise

@@ -21,6 +21,7 @@ from agentpool._errors import AgentGoneError, InboxFullError, UnknownAgentError,
 from agentpool._inbox import Inbox
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage
 from agentpool._slot import parked
+from agentpool._waits import Wait
 
 MAX_DEAD_LETTERS = 10_000
 """Dead letters that are kept. Older ones are only counted."""
@@ -177,7 +178,7 @@ class MessageRouter:
         try:
             await inbox.send(message)
             self._watch(message, None)
-            async with parked(f"an answer of agent {recipient}"):
+            async with parked(Wait.answer_of(recipient)):
                 await question.ended.wait()
         finally:
             del self._questions[message.message_id]

@@ -5,7 +5,8 @@ slot meanwhile, so a pool of one runs any tree of parents and children. It takes
 again before it goes on, ahead of agents that have not started.
 
 An agent may run several tools side by side. It waits only when all of these branches
-wait: ``busy`` counts the ones that do not.
+wait: ``busy`` counts the ones that do not. Tasks that a tool starts by itself belong to
+that tool's branch.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from typing import Self, final
 import attrs
 import trio
 
+from agentpool._errors import DeadlockError
 from agentpool._messages import AgentId
+from agentpool._waits import Wait
 
 
 class SlotKeeper(ABC):
@@ -33,7 +36,7 @@ class SlotKeeper(ABC):
         """Grant *slot* now or later, before any newcomer, by ``slot.grant()``."""
 
     @abstractmethod
-    def parked(self, slot: Slot, waits_for: str) -> None:
+    def parked(self, slot: Slot, wait: Wait) -> None:
         """Take note that the agent waits."""
 
     @abstractmethod
@@ -52,6 +55,13 @@ class Slot:
     """The agent's own scope: cancelled, it needs no slot to end."""
     held: bool = True
     busy: int = 1
+    """Branches of the agent that do not wait."""
+    task: trio.lowlevel.Task | None = None
+    """The agent's own task. ``None``: it has not taken its first step."""
+    forked: bool = False
+    """Whether the agent's own task waits for branches side by side."""
+    waits: dict[trio.lowlevel.Task, parked] = attrs.field(factory=dict)
+    """Who of the agent waits, and for what."""
     _granted: trio.Event | None = None
 
     @property
@@ -62,38 +72,41 @@ class Slot:
     def grant(self) -> None:
         """Let the agent go on."""
         self.held = True
-        if self._granted is not None:
-            self._granted.set()
-            self._granted = None
+        self.abandon()
 
     def abandon(self) -> None:
-        """Wake whoever waits for a slot: the agent is cancelled and ends without one."""
+        """Wake whoever waits for the slot, granted or not."""
         if self._granted is not None:
             self._granted.set()
             self._granted = None
 
     def fork(self, branches: int) -> None:
         """Count *branches* side by side instead of one."""
+        self.forked = True
         self.busy += branches - 1
+
+    def joined(self) -> None:
+        """Take note that the branches have ended."""
+        self.forked = False
 
     def branch_ended(self) -> None:
         """Count one branch less; the last one goes on as the agent itself."""
         self._idle()
 
-    def park(self, waits_for: str) -> None:
+    def park(self, wait: Wait) -> None:
         """Count one busy branch less; when none is left, give the slot back."""
         if self._idle():
-            self.keeper.parked(self, waits_for)
+            self.keeper.parked(self, wait)
 
     def _idle(self) -> bool:
         self.busy -= 1
-        if self.busy == 0 and self.held:
+        if self.busy <= 0 and self.held:
             self.held = False
             self.keeper.release(self)
             return True
         return False
 
-    async def resume(self) -> None:
+    async def resume(self) -> None:  # noqa: ASYNC910  # waits only when the slot is gone
         """Take a slot again, waiting for one.
 
         Cancellation:
@@ -104,16 +117,16 @@ class Slot:
         if self.held or self.scope.cancel_called:
             return
         if self._granted is None:
-            self._granted = trio.Event()
+            self._granted = granted = trio.Event()
             self.keeper.request(self)
-        if self.held:
-            self.keeper.resumed(self)
-            return
-        granted = self._granted
-        # Shielded, since code that goes on without a slot would break the pool's bound. The
-        # agent's own cancellation and deadline do end the wait: it ends without a slot.
-        with trio.CancelScope(shield=True, deadline=self.scope.deadline):
-            await granted.wait()
+        else:
+            granted = self._granted
+        if not granted.is_set():
+            # Shielded, since code that goes on without a slot would break the pool's
+            # bound. The agent's own cancellation and deadline do end the wait: it then
+            # ends without a slot.
+            with trio.CancelScope(shield=True, deadline=self.scope.deadline):
+                await granted.wait()
         if self.held:
             self.keeper.resumed(self)
 
@@ -124,20 +137,37 @@ current_slot: ContextVar[Slot | None] = ContextVar("agentpool_slot", default=Non
 
 @final
 @attrs.define(eq=False)
-class parked:  # noqa: N801  # used as a statement: async with parked("a message")
-    """``async with parked("what for"):`` wait without a slot, and take one afterwards.
+class parked:  # noqa: N801  # used as a statement: async with parked(Wait.message())
+    """``async with parked(wait):`` wait without a slot, and take one afterwards.
 
     Outside of an agent it does nothing.
+
+    Raises:
+        DeadlockError: If the wait turns out to be one that never ends.
     """
 
-    waits_for: str
-    _slot: Slot | None = None
+    wait: Wait
+    slot: Slot | None = None
+    ends_at: float = 0.0
+    """The nearest deadline of whoever waits, on trio's clock."""
+    _scope: trio.CancelScope | None = None
+    _deadlock: DeadlockError | None = None
+
+    def fail(self, error: DeadlockError) -> None:
+        """End the wait: it would never end by itself."""
+        self._deadlock = error
+        if self._scope is not None:
+            self._scope.cancel()
 
     async def __aenter__(self) -> Self:  # noqa: ASYNC910  # nothing to wait for: gives back
         """Give the slot back."""
-        self._slot = current_slot.get()
-        if self._slot is not None:
-            self._slot.park(self.waits_for)
+        self.slot = current_slot.get()
+        if self.slot is not None:
+            self._scope = trio.CancelScope()
+            self._scope.__enter__()
+            self.ends_at = trio.current_effective_deadline()
+            self.slot.waits[trio.lowlevel.current_task()] = self
+            self.slot.park(self.wait)
         return self
 
     async def __aexit__(  # noqa: ASYNC910  # waits only when the slot is gone
@@ -145,7 +175,13 @@ class parked:  # noqa: N801  # used as a statement: async with parked("a message
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
-    ) -> None:
+    ) -> bool:
         """Take a slot again."""
-        if self._slot is not None:
-            await self._slot.resume()
+        if self.slot is None or self._scope is None:
+            return False
+        del self.slot.waits[trio.lowlevel.current_task()]
+        caught = bool(self._scope.__exit__(kind, error, traceback))
+        await self.slot.resume()
+        if caught and self._deadlock is not None:
+            raise self._deadlock
+        return caught

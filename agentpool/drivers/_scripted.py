@@ -298,8 +298,7 @@ def _weight(message: ChatMessage) -> int:
             return estimate_tokens(content)
         case AssistantMessage(text=text, tool_calls=tool_calls):
             return estimate_tokens(text) + sum(
-                estimate_tokens(one.name) + estimate_tokens(one.arguments)
-                for one in tool_calls
+                estimate_tokens(one.name) + estimate_tokens(one.arguments) for one in tool_calls
             )
         case _:
             assert_never(message)

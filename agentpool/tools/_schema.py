@@ -23,7 +23,7 @@ import inspect
 import typing
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from types import MethodType
+from types import FunctionType, MethodType
 from typing import Annotated, Final, TypeAlias, cast, final
 
 import attrs
@@ -63,30 +63,37 @@ class Signature:
     """A struct with a field per parameter that the model fills in."""
     context_parameter: str | None
     """The parameter that gets the ``ToolContext``. ``None``: there is none."""
+    is_flat: bool
+    """Whether no argument has fields of its own, so that the decoder knows every key."""
 
 
 def build_signature(function: AnyFunction) -> Signature:
     """Return what a model must know to call *function*.
 
-    For methods the work is done once per class and not per object, so a tool builder that
-    makes an object for every agent costs little.
+    For a method the work is done once per class and not per object, so a tool builder
+    that makes an object for every agent costs little.
 
     Raises:
         UsageError: If *function* cannot be a tool. Says why, and what to do about it.
     """
     if isinstance(function, MethodType):
-        return _build(function.__func__, bound=True)
+        return _build_of_method(function.__func__)
     if not inspect.isfunction(function):
         raise UsageError(
             f"a tool is made of a function or a method of an object, got {function!r}; "
             "write a function that calls it"
         )
-    return _build(function, bound=False)
+    return _build(function, skip=0)
 
 
-# A memory of a pure function and nothing else. It holds on to no more than its size.
+# It remembers what a pure function gave, and only for methods: a function that a builder
+# makes anew for every agent would be kept here, with all that it has closed over.
 @lru_cache(maxsize=256)
-def _build(function: AnyFunction, *, bound: bool) -> Signature:
+def _build_of_method(function: FunctionType) -> Signature:
+    return _build(function, skip=1)
+
+
+def _build(function: FunctionType, *, skip: int) -> Signature:
     name = function.__name__
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise UsageError(
@@ -94,9 +101,10 @@ def _build(function: AnyFunction, *, bound: bool) -> Signature:
         )
     described = _read_docstring(function)
     hints = _read_hints(function, f"the annotations of {name}")
-    parameters = list(inspect.signature(function).parameters.values())[bound:]
+    parameters = list(inspect.signature(function).parameters.values())[skip:]
     context_parameter: str | None = None
     fields: list[tuple[str, object, object]] = []
+    seen: set[object] = set()
     for parameter in parameters:
         where = f"parameter {parameter.name!r} of {name}"
         flaw = _FLAWS.get(parameter.kind)
@@ -115,7 +123,7 @@ def _build(function: AnyFunction, *, bound: bool) -> Signature:
                 raise UsageError(f"{where} is a second ToolContext; one is enough")
             context_parameter = parameter.name
             continue
-        _refuse_ignored(hint, where, set())
+        _refuse_ignored(hint, where, seen)
         fields.append((parameter.name, hint, _field(parameter.default)))
     arguments_type, schema = _build_schema(name, fields)
     properties = cast("dict[str, Schema]", schema["properties"])
@@ -123,7 +131,8 @@ def _build(function: AnyFunction, *, bound: bool) -> Signature:
         shown = properties.get(parameter.name)
         if shown is not None:
             _describe(shown, parameter, described.get(parameter.name))
-    return Signature(described[""], schema, arguments_type, context_parameter)
+    is_flat = not seen
+    return Signature(described[""], schema, arguments_type, context_parameter, is_flat)
 
 
 def _read_docstring(function: AnyFunction) -> dict[str, str]:
@@ -160,20 +169,28 @@ def _read_hints(thing: AnyFunction | type, what: str) -> dict[str, object]:
 
 
 def _refuse_ignored(hint: object, where: str, seen: set[object]) -> None:
-    """Refuse what msgspec would pass over in silence, in *hint* and all below it."""
-    if typing.get_origin(hint) is Annotated:
-        for extra in cast("tuple[object, ...]", getattr(hint, "__metadata__", ())):
-            if not isinstance(extra, msgspec.Meta):
-                raise UsageError(
-                    f"{where} has {extra!r} in Annotated, which would be ignored; "
-                    "write constraints as msgspec.Meta(ge=1), texts in the docstring"
-                )
-    if isinstance(hint, type) and hint not in seen and _has_fields(hint):
-        seen.add(hint)
-        for name, inner in _read_hints(hint, f"the annotations of {hint!r}").items():
-            _refuse_ignored(inner, f"{where}, field {name!r} of {hint.__name__},", seen)
+    """Refuse what msgspec would pass over in silence, in *hint* and all below it.
+
+    Classes with fields, and named types, are noted in *seen*.
+    """
+    for extra in cast("tuple[object, ...]", getattr(hint, "__metadata__", ())):
+        if not isinstance(extra, msgspec.Meta):
+            raise UsageError(
+                f"{where} has {extra!r} in Annotated, which would be ignored; "
+                "write constraints as msgspec.Meta(ge=1), texts in the docstring"
+            )
+    kind = typing.get_origin(hint) or hint
+    if isinstance(kind, type) and _has_fields(kind) and kind not in seen:
+        seen.add(kind)
+        for name, inner in _read_hints(kind, f"the fields of {kind.__name__}").items():
+            _refuse_ignored(inner, f"{where}, field {name!r} of {kind.__name__},", seen)
     for inner in typing.get_args(hint):
         _refuse_ignored(inner, where, seen)
+    # What stands behind a NewType, and behind `type X = ...` of Python 3.12.
+    for behind in ("__supertype__", "__value__"):
+        if hasattr(hint, behind) and hint not in seen:
+            seen.add(hint)
+            _refuse_ignored(getattr(hint, behind), where, seen)
 
 
 def _has_fields(kind: type) -> bool:
@@ -213,7 +230,7 @@ def _build_schema(
         # Some types have a schema and no decoder, or the other way round.
         msgspec.json.Decoder(struct)
     except (TypeError, NameError, AttributeError) as exc:
-        detail = " ".join(str(exc).split())
+        detail = str(exc).splitlines()[-1]  # the lines above it are about msgspec hooks
         raise UsageError(
             f"{name} takes a type that cannot be read from JSON: {detail}; use JSON's own "
             "types, enums, attrs classes, dataclasses, TypedDicts or msgspec structs"
@@ -226,7 +243,7 @@ def _describe(
 ) -> None:
     if parameter.default is not inspect.Parameter.empty and "default" not in shown:
         try:
-            shown["default"] = cast("Json", msgspec.to_builtins(parameter.default))
+            shown["default"] = cast("Json", msgspec.to_builtins(parameter.default, order="deterministic"))
         except TypeError:
             # A marker object that only the function understands: not to be shown, and
             # the parameter is optional all the same.
@@ -265,11 +282,11 @@ def _inlined(
     if isinstance(reference, str):
         name = reference.removeprefix("#/$defs/")
         rest = {key: value for key, value in node.items() if key != "$ref"}
-        if name in inside:
+        if name in inside or name in kept:
             kept.setdefault(name, {})
             return {"$ref": reference, **rest}
         written = _inlined(definitions[name], definitions, (*inside, name), kept)
-        if kept.get(name) == {}:
+        if name in kept:
             kept[name] = written
             return {"$ref": reference, **rest}
         # The name of a Python class tells a model nothing that its fields do not.

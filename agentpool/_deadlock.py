@@ -1,0 +1,162 @@
+"""Finds agents that wait for each other in a circle, and pools in which all wait.
+
+A suspicion is cheap: it follows the waits of one agent. Only a suspicion is looked into,
+one scheduler step later, when everybody who was woken already has taken a step.
+
+The owner is the task that opened the pool. While it does anything but wait for agents, it
+can still send, so agents that wait for a message are not deadlocked. The same holds when
+it has tasks of its own beside the pool, or when other tasks have used the pool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import final
+
+import attrs
+import trio
+
+from agentpool._admission import Admission
+from agentpool._errors import DeadlockError
+from agentpool._handle import AgentHandle
+from agentpool._messages import AgentId
+from agentpool._slot import Slot
+from agentpool._waits import (
+    Wait,
+    deadlock_cycle,
+    describe_deadlock,
+    find_deadlocked,
+)
+
+
+@final
+@attrs.define(eq=False)
+class DeadlockWatch:
+    """Watches the waits of one pool."""
+
+    _nursery: trio.Nursery
+    _admission: Admission
+    _running: Mapping[AgentId, AgentHandle]
+    _owner: trio.lowlevel.Task = attrs.field(factory=trio.lowlevel.current_task)
+    _outer_deadline: float = attrs.field(factory=trio.current_effective_deadline)
+    """The deadline of everything around the pool: it is nobody's own."""
+    _owner_waits: int = 0
+    _shared: bool = False
+    _looking: bool = False
+
+    def note_use(self) -> None:
+        """Take note that a task outside of the agents uses the pool."""
+        if trio.lowlevel.current_task() is not self._owner:
+            self._shared = True
+
+    @contextmanager
+    def owner_waiting(self) -> Iterator[None]:
+        """While inside, the owner does nothing but wait for agents."""
+        is_owner = trio.lowlevel.current_task() is self._owner
+        if not is_owner or trio.current_effective_deadline() < self._outer_deadline:
+            yield
+            return
+        self._owner_waits += 1
+        self.suspect()
+        try:
+            yield
+        finally:
+            self._owner_waits -= 1
+
+    def owner_left(self) -> None:
+        """Take note that the pool's block has ended: the owner sends no more."""
+        self._owner_waits += 1
+        self.suspect()
+
+    def suspect(self, first: AgentId | None = None) -> None:
+        """Look whether agents are deadlocked, if it seems so.
+
+        Args:
+            first: Who just began to wait. ``None``: somebody ended, or the owner waits.
+        """
+        if self._looking or not self._seems_deadlocked(first):
+            return
+        self._looking = True
+        self._nursery.start_soon(self._look, first, name="deadlock watch")
+
+    def _seems_deadlocked(self, first: AgentId | None) -> bool:
+        if self._nobody_runs() and not self._others_can_send():
+            return bool(self._running)
+        # Follow the waits: a chain that ends at somebody who runs can end.
+        seen: set[AgentId] = set()
+        agent_id = first
+        while agent_id is not None and agent_id not in seen:
+            seen.add(agent_id)
+            handle = self._running.get(agent_id)
+            if handle is None or handle.slot is None or handle.slot.held:
+                return False
+            targets = [parked.wait.target for parked in handle.slot.waits.values()]
+            agent_id = targets[0] if targets else None
+        return agent_id is not None
+
+    def _nobody_runs(self) -> bool:
+        return not (self._admission.running_count or self._admission.queued_count)
+
+    def _others_can_send(self) -> bool:
+        """Whether the owner, or a task of its own, can still send."""
+        if self._shared or not self._owner_waits:
+            return True
+        return any(
+            nursery is not self._nursery and nursery.child_tasks
+            for nursery in self._owner.child_nurseries
+        )
+
+    async def _look(self, first: AgentId | None) -> None:
+        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()
+        self._looking = False
+        waits: dict[AgentId, list[Wait]] = {}
+        for agent_id, handle in self._running.items():
+            slot = handle.slot
+            if slot is not None and not self._can_go_on(slot):
+                waits[agent_id] = [parked.wait for parked in slot.waits.values()]
+        can_send = self._others_can_send() or len(waits) < len(self._running)
+        can_send = can_send or not self._nobody_runs()
+        stuck = find_deadlocked(waits, others_can_send=can_send)
+        if stuck:
+            self._fail_one(first if first in stuck else min(stuck), waits, stuck)
+
+    def _can_go_on(self, slot: Slot) -> bool:
+        if slot.held or slot.wanted or not slot.waits or slot.task is None:
+            return True
+        if any(parked.ends_at < self._outer_deadline for parked in slot.waits.values()):
+            return True
+        # While its tools run side by side, the agent's own task waits for them and for
+        # nothing else. Any other task of it that is not known to wait may do anything.
+        if not slot.forked and slot.task not in slot.waits:
+            return True
+        return not all(task in slot.waits for task in _tasks_below(slot.task))
+
+    def _fail_one(
+        self, first: AgentId, waits: Mapping[AgentId, Sequence[Wait]], stuck: frozenset[AgentId]
+    ) -> None:
+        cycle = deadlock_cycle(first, waits, stuck)
+        victim = first if first in cycle or not cycle else cycle[0]
+        if cycle:
+            start = cycle.index(min(cycle))
+            named = cycle[start:] + cycle[:start]
+        else:
+            named = tuple(sorted(stuck))
+        names = {agent_id: handle.name for agent_id, handle in self._running.items()}
+        text = describe_deadlock(named, waits, names, cycle=bool(cycle))
+        slot = self._running[victim].slot
+        # It was parked when we looked, and nothing has run since.
+        assert slot is not None  # noqa: S101
+        parked = next(
+            (one for one in slot.waits.values() if one.wait.target in stuck),
+            next(iter(slot.waits.values())),
+        )
+        parked.fail(DeadlockError(text, agent_ids=named))
+
+
+def _tasks_below(task: trio.lowlevel.Task) -> Iterator[trio.lowlevel.Task]:
+    for nursery in task.child_nurseries:
+        for child in nursery.child_tasks:
+            yield child
+            yield from _tasks_below(child)

@@ -1,0 +1,75 @@
+"""When a failed request is tried again, and when that is given up.
+
+Rules:
+
+1. Delays double from attempt to attempt and are capped; chance moves each one within
+   its upper half, so that agents that failed together do not come back together.
+2. What the provider asked to wait is never cut short: it is a floor, also above the cap.
+3. There are at most ``max_attempts`` attempts, and no wait that would take all waiting
+   together over ``max_total_seconds``. Then the error is the answer.
+
+Whether an error may be retried at all is not decided here: the error says so itself.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final, final
+
+import attrs
+
+from agentpool._errors import UsageError
+
+MAX_DOUBLINGS: Final = 60
+"""Beyond any cap that somebody would set; a higher power overflows a float."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class RetrySchedule:
+    """How often, and after what delays, a request is tried again."""
+
+    max_attempts: int = 4
+    """Attempts in all, the first one included. 1 means no retry."""
+    base_seconds: float = 1.0
+    """The longest delay after the first attempt; each one after it is twice as long."""
+    max_delay_seconds: float = 60.0
+    """The most that a delay grows to by doubling."""
+    max_total_seconds: float = 120.0
+    """The most that all delays of one request take together."""
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what has no meaning."""
+        if self.max_attempts < 1:
+            raise UsageError(
+                f"max_attempts must be >= 1, got {self.max_attempts!r}; 1 means no retry"
+            )
+        for name in ("base_seconds", "max_delay_seconds", "max_total_seconds"):
+            seconds: float = getattr(self, name)
+            if not 0 <= seconds < math.inf:
+                raise UsageError(f"{name} must be finite and >= 0, got {seconds!r}")
+
+    def next_delay_seconds(
+        self,
+        attempt: int,
+        waited_seconds: float,
+        retry_after_seconds: float | None,
+        jitter: float,
+    ) -> float | None:
+        """Return how long to wait before the next attempt. ``None``: give up.
+
+        Args:
+            attempt: Which attempt failed, from 1.
+            waited_seconds: What the earlier delays of this request took together.
+            retry_after_seconds: What the provider asked for. ``None``: nothing.
+            jitter: A random number from 0.0 up to, not including, 1.0.
+        """
+        if attempt >= self.max_attempts:
+            return None
+        doubled = self.base_seconds * 2.0 ** min(attempt - 1, MAX_DOUBLINGS)
+        delay = min(doubled, self.max_delay_seconds) * (0.5 + 0.5 * jitter)
+        if retry_after_seconds is not None:
+            # A provider tells all of its clients the same time: without a spread they
+            # would come back at the same moment.
+            delay = max(delay, retry_after_seconds + self.base_seconds * jitter)
+        return delay if waited_seconds + delay <= self.max_total_seconds else None

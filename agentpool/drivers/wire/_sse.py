@@ -1,0 +1,136 @@
+"""Server-sent events out of bytes, however the bytes are split.
+
+Rules:
+
+1. Bytes are cut into lines first and decoded after, so a character in two pieces is one
+   character. Lines end with LF, CR or CRLF.
+2. A byte-order mark at the very beginning is dropped. A line with ``:`` in front is a
+   comment. One space after the colon of a field is dropped.
+3. ``data`` lines of one event are joined with LF. An empty line ends the event; one
+   without any ``data`` is no event. What follows the last empty line is no event either.
+4. Only ``event`` and ``data`` are kept: nobody here reconnects, so ``id`` and ``retry``
+   mean nothing.
+5. Lines and events have a largest size. A server that never ends a line must not fill
+   the memory.
+
+Source: https://html.spec.whatwg.org/multipage/server-sent-events.html (2026-11).
+"""
+
+from __future__ import annotations
+
+from typing import Final, final
+
+import attrs
+
+from agentpool._errors import ProtocolError
+
+# A chunk of a chat completion is under 1 KiB; a tool call that arrives whole can be as
+# long as the model's answer. 1 MiB is more than any model writes at once.
+MAX_LINE_BYTES: Final = 1 << 20
+MAX_EVENT_BYTES: Final = 4 << 20
+
+_BOM: Final = b"\xef\xbb\xbf"
+
+
+@final
+@attrs.frozen
+class SseEvent:
+    """One event of a stream."""
+
+    data: str
+    """The lines of data, joined with LF."""
+    event: str = ""
+    """The event's type. Empty: the server named none."""
+
+
+@final
+@attrs.define(eq=False)
+class SseParser:
+    r"""Turns pieces of a stream into events.
+
+    >>> parser = SseParser()
+    >>> parser.feed(b"data: on"), parser.feed(b"e\n\n")
+    ([], [SseEvent(data='one', event='')])
+    """
+
+    _max_line_bytes: int = MAX_LINE_BYTES
+    _max_event_bytes: int = MAX_EVENT_BYTES
+    _partial: bytearray = attrs.field(init=False, factory=bytearray)
+    _after_cr: bool = attrs.field(init=False, default=False)
+    _at_start: bool = attrs.field(init=False, default=True)
+    _event: str = attrs.field(init=False, default="")
+    _data: list[str] = attrs.field(init=False, factory=list)
+    _event_bytes: int = attrs.field(init=False, default=0)
+
+    def feed(self, piece: bytes) -> list[SseEvent]:
+        """Take the next piece of the stream and return the events that it completed.
+
+        Raises:
+            ProtocolError: If a line is too long or is not UTF-8, or an event too large.
+        """
+        if self._after_cr and piece:
+            # The CR has already ended its line; its LF, if it comes, ends no other.
+            piece = piece.removeprefix(b"\n")
+            self._after_cr = False
+        if not piece:
+            return []
+        self._after_cr = piece.endswith(b"\r")
+        if b"\r" in piece:
+            piece = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        *lines, rest = piece.split(b"\n")
+        events: list[SseEvent] = []
+        for line in lines:
+            if self._partial:
+                self._partial += line
+                whole = bytes(self._partial)
+                self._partial.clear()
+            else:
+                whole = line
+            event = self._take_line(whole)
+            if event is not None:
+                events.append(event)
+        self._partial += rest
+        self._check_line(len(self._partial))
+        return events
+
+    def _take_line(self, line: bytes) -> SseEvent | None:
+        self._check_line(len(line))
+        if self._at_start:
+            self._at_start = False
+            line = line.removeprefix(_BOM)
+        if not line:
+            return self._end_event()
+        if line.startswith(b":"):
+            return None
+        name, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if name == b"data":
+            self._event_bytes += len(value)
+            if self._event_bytes > self._max_event_bytes:
+                msg = f"an event of the stream is larger than {self._max_event_bytes} bytes"
+                raise ProtocolError(msg)
+            self._data.append(_decoded(value))
+        elif name == b"event":
+            self._event = _decoded(value)
+        return None
+
+    def _end_event(self) -> SseEvent | None:
+        event = SseEvent("\n".join(self._data), self._event) if self._data else None
+        self._data.clear()
+        self._event = ""
+        self._event_bytes = 0
+        return event
+
+    def _check_line(self, size: int) -> None:
+        if size > self._max_line_bytes:
+            msg = f"a line of the stream is longer than {self._max_line_bytes} bytes"
+            raise ProtocolError(msg)
+
+
+def _decoded(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError as exc:
+        # Not replaced: a wrong character in a tool's argument would go unnoticed.
+        msg = f"a line of the stream is not UTF-8: {value[:80]!r}"
+        raise ProtocolError(msg) from exc

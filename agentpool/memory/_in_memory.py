@@ -1,0 +1,176 @@
+"""Fragments in this process: gone when it ends.
+
+Rules:
+
+1. A recall sees the fragments of its scope and of no other, also in its scores.
+2. To remember costs a dict entry. Words are counted when a scope is first searched: a
+   pool writes one fragment per run, and most of them are never looked at.
+3. What was forgotten, or put out for want of room, leaves nothing behind, no word either.
+4. Newest first where nothing else decides; of two with the same time, the one that was
+   remembered last. So every recall has one right answer.
+"""
+
+from __future__ import annotations
+
+import heapq
+import re
+from typing import Final, final
+
+import attrs
+import trio
+
+from agentpool._errors import UsageError
+from agentpool.abc import Fragment, Memory, MemoryHit, MemoryQuery
+from agentpool.memory._rank import WordIndex, scaled
+
+_ID: Final = re.compile(r"mem-([1-9][0-9]{0,18})", re.ASCII)
+"""As ``remember`` writes them. The bound keeps ``int`` from refusing what is longer."""
+
+
+@final
+@attrs.frozen
+class InMemoryStatistics:
+    """What an ``InMemoryMemory`` holds at one moment."""
+
+    fragments: int
+    """Fragments that can be recalled."""
+    scopes: int
+    """Scopes that have any."""
+    evicted: int
+    """Fragments that were put out so far, because their scope was full."""
+
+
+@final
+@attrs.define(eq=False)
+class _Scope:
+    """The fragments of one scope, by their number, oldest first."""
+
+    fragments: dict[int, Fragment] = attrs.field(factory=dict)
+    index: WordIndex | None = None
+    not_indexed: dict[int, Fragment] = attrs.field(factory=dict)
+
+    def search(self, text: str) -> dict[int, float]:
+        if self.index is None:
+            self.index = WordIndex()
+            self.not_indexed = self.fragments.copy()
+        for number, fragment in self.not_indexed.items():
+            self.index.add(number, fragment.content)
+        self.not_indexed.clear()
+        return scaled(self.index.search(text))
+
+    def add(self, number: int, fragment: Fragment) -> None:
+        self.fragments[number] = fragment
+        if self.index is not None:
+            self.not_indexed[number] = fragment
+
+    def remove(self, number: int) -> None:
+        fragment = self.fragments.pop(number)
+        if self.index is not None and self.not_indexed.pop(number, None) is None:
+            self.index.remove(number, fragment.content)
+
+
+@final
+class InMemoryMemory(Memory):
+    """A memory that lives as long as this object. Its ids are ``mem-1``, ``mem-2``, …"""
+
+    __slots__ = ("_evicted", "_max_fragments", "_scope_of", "_scopes", "_written")
+
+    def __init__(self, *, max_fragments_per_scope: int | None = None) -> None:
+        """Make an empty one.
+
+        Args:
+            max_fragments_per_scope: The most fragments that a scope may have; the oldest
+                goes when another comes, and is counted. ``None``: no limit.
+
+        Raises:
+            UsageError: If the limit is below 1.
+        """
+        if max_fragments_per_scope is not None and max_fragments_per_scope < 1:
+            raise UsageError(
+                "max_fragments_per_scope must be >= 1, "
+                f"got {max_fragments_per_scope!r}; use None for no limit"
+            )
+        self._max_fragments = max_fragments_per_scope
+        self._scopes: dict[str, _Scope] = {}
+        self._scope_of: dict[int, str] = {}
+        self._written = 0
+        self._evicted = 0
+
+    async def remember(self, fragment: Fragment) -> str:
+        """Keep *fragment* and return the id it got.
+
+        Cancellation:
+            It is not kept.
+        """
+        await trio.lowlevel.checkpoint()
+        self._written = number = self._written + 1
+        scope = self._scopes.get(fragment.scope)
+        if scope is None:
+            scope = self._scopes[fragment.scope] = _Scope()
+        elif len(scope.fragments) == self._max_fragments:
+            oldest = next(iter(scope.fragments))
+            scope.remove(oldest)
+            del self._scope_of[oldest]
+            self._evicted += 1
+        scope.add(number, fragment)
+        self._scope_of[number] = fragment.scope
+        return f"mem-{number}"
+
+    async def recall(self, query: MemoryQuery) -> tuple[MemoryHit, ...]:
+        """Return what fits *query*, best first; nothing of another scope.
+
+        Cancellation:
+            Nothing has changed.
+        """
+        await trio.lowlevel.checkpoint()
+        scope = self._scopes.get(query.scope)
+        if scope is None or query.limit < 1:
+            return ()
+        fragments = scope.fragments
+        if query.text.strip():
+            scores = scope.search(query.text)
+        else:
+            # Without words to look for, all fit equally well.
+            scores = dict.fromkeys(fragments, 1.0)
+
+        def place(number: int) -> tuple[float, float, int]:
+            return -scores[number], -fragments[number].created_at, -number
+
+        fitting = (n for n in scores if _passes(fragments[n], query))
+        best = heapq.nsmallest(query.limit, fitting, key=place)
+        top = scores[best[0]] if best else 1.0
+        return tuple(
+            MemoryHit(
+                attrs.evolve(fragments[number], fragment_id=f"mem-{number}"),
+                scores[number] / top,
+            )
+            for number in best
+        )
+
+    async def forget(self, fragment_id: str) -> bool:
+        """Drop a fragment for good. Return whether it was there.
+
+        Cancellation:
+            It is still there.
+        """
+        await trio.lowlevel.checkpoint()
+        parts = _ID.fullmatch(fragment_id)
+        number = int(parts[1]) if parts else 0
+        name = self._scope_of.pop(number, None)
+        if name is None:
+            return False
+        scope = self._scopes[name]
+        scope.remove(number)
+        if not scope.fragments:
+            del self._scopes[name]
+        return True
+
+    def statistics(self) -> InMemoryStatistics:
+        """Return how much it holds now."""
+        return InMemoryStatistics(len(self._scope_of), len(self._scopes), self._evicted)
+
+
+def _passes(fragment: Fragment, query: MemoryQuery) -> bool:
+    return (query.source is None or fragment.source == query.source) and (
+        query.since is None or fragment.created_at >= query.since
+    )

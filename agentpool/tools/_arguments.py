@@ -1,0 +1,218 @@
+"""From the JSON text that a model wrote to the arguments of a call.
+
+Rules:
+
+1. The text is checked in full before anything runs: no coercion, no unknown key, no key
+   written twice (of two values, one reader takes the first and another the last).
+2. What is wrong is told so that a model can put it right: where, what came, what is
+   expected. With jsonschema installed it is told every fault at once, else the first.
+3. No text is written for no arguments: some models send an empty one.
+4. Whatever the text, the answer is arguments or a ``ToolError``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, Protocol, Self, TypeAlias, cast, final
+
+import attrs
+import msgspec
+
+from agentpool._errors import ToolError
+from agentpool._messages import Json
+from agentpool.tools._failure import clip
+from agentpool.tools._schema import Signature
+
+MAX_ARGUMENTS_CHARS = 1_048_576
+"""More than models can write in one answer; short enough that checking it takes some
+milliseconds and not seconds, in which no other agent could move."""
+
+_MAX_FAULTS = 10
+"""A model that made more mistakes than that has misunderstood the whole."""
+
+_MAX_FAULT_CHARS = 300
+"""jsonschema quotes the value; of a long one, its start will do."""
+
+_Node: TypeAlias = Mapping[str, Json]
+"""A JSON Schema, or a part of one."""
+
+_KEYS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class _SchemaFault(Protocol):
+    """What we use of ``jsonschema.ValidationError``, which has no types of its own."""
+
+    message: str
+    json_path: str
+
+
+@final
+@attrs.define(eq=False)
+class ArgumentsDecoder:
+    """Reads the arguments of one tool."""
+
+    _decoder: msgspec.json.Decoder[msgspec.Struct]
+    _schema: _Node
+    _is_flat: bool
+
+    @classmethod
+    def of(cls, signature: Signature) -> Self:
+        """Return what reads the arguments of *signature*."""
+        decoder = msgspec.json.Decoder(signature.arguments_type)
+        return cls(decoder, signature.input_schema, signature.is_flat)
+
+    def decode(self, text: str) -> dict[str, object]:
+        """Return the arguments in *text* by name, defaults filled in.
+
+        Raises:
+            ToolError: If *text* is not what the tool takes. Its text is for the model.
+        """
+        if len(text) > MAX_ARGUMENTS_CHARS:
+            raise ToolError(
+                f"the arguments are {len(text)} characters long, and no more than "
+                f"{MAX_ARGUMENTS_CHARS} are taken; send less at once"
+            )
+        if not text or text.isspace():
+            text = "{}"
+        try:
+            arguments = self._decoder.decode(text)
+        except msgspec.ValidationError as exc:
+            raise self._error(_all_faults(self._schema, text) or [str(exc)]) from exc
+        except msgspec.DecodeError as exc:
+            raise self._error([f"not valid JSON: {exc}"]) from exc
+        except (UnicodeEncodeError, RecursionError) as exc:
+            raise self._error([f"cannot be read: {exc}"]) from exc
+        # One colon is one key at most. With more, texts may hold some of them.
+        colons = text.count(":")
+        if colons > 1 and not (self._is_flat and colons == len(_KEYS.decode(text))):
+            self._check_keys(text)
+        return msgspec.structs.asdict(arguments)
+
+    def _check_keys(self, text: str) -> None:
+        repeated: list[str] = []
+
+        def note_repeated(pairs: Sequence[tuple[str, Json]]) -> dict[str, Json]:
+            known = dict(pairs)
+            if len(known) < len(pairs):
+                names = [name for name, _ in pairs]
+                repeated.extend(n for n in known if names.count(n) > 1)
+            return known
+
+        faults: list[str] = []
+        try:
+            value = cast("Json", json.loads(text, object_pairs_hook=note_repeated))
+            if not self._is_flat:
+                kept = cast("_Node", self._schema.get("$defs", {}))
+                faults += _unknown_keys(self._schema, value, "$", kept)
+        except (ValueError, RecursionError) as exc:
+            raise self._error([f"cannot be read: {exc}"]) from exc
+        faults += [f"key {name!r} is written twice; write it once" for name in repeated]
+        if faults:
+            raise self._error(faults)
+
+    def _error(self, faults: Sequence[str]) -> ToolError:
+        lines = [f"- {clip(fault, _MAX_FAULT_CHARS)}" for fault in faults[:_MAX_FAULTS]]
+        if len(faults) > _MAX_FAULTS:
+            lines.append(f"- and {len(faults) - _MAX_FAULTS} more")
+        told = "\n".join(lines)
+        return ToolError(f"invalid arguments, nothing was run:\n{told}\n{self._usage()}")
+
+    def _usage(self) -> str:
+        properties = cast("Mapping[str, _Node]", self._schema["properties"])
+        required = cast("Sequence[str]", self._schema["required"])
+        if not properties:
+            return "expected: no arguments, {}"
+        shown = ", ".join(
+            f"{name}: {_kind(schema)}" + ("" if name in required else " (optional)")
+            for name, schema in properties.items()
+        )
+        return f"expected: an object with {shown}"
+
+
+def _kind(schema: _Node) -> str:
+    """Return a word or two for what *schema* takes."""
+    if "enum" in schema:
+        return " or ".join(json.dumps(one) for one in cast("Sequence[Json]", schema["enum"]))
+    if "anyOf" in schema:
+        branches = cast("Sequence[_Node]", schema["anyOf"])
+        return " or ".join(_kind(one) for one in branches)
+    return str(schema.get("type", "object" if "$ref" in schema else "any value"))
+
+
+def _all_faults(schema: _Node, text: str) -> list[str]:
+    """Return every fault that jsonschema finds; none where it is not installed.
+
+    None also where it and msgspec differ: to JSON Schema, ``3.0`` is an integer.
+    """
+    try:
+        # Here and not above: it takes 70 ms to load, and most models make no mistakes.
+        from jsonschema import Draft202012Validator  # noqa: PLC0415
+        from jsonschema.exceptions import best_match  # noqa: PLC0415
+    except ImportError:
+        return []
+    try:
+        found = list(Draft202012Validator(schema).iter_errors(json.loads(text)))
+    except (ValueError, RecursionError):
+        return []
+    # Of "none of these types fits" it takes the one that was nearly right.
+    faults = [cast("_SchemaFault", best_match([error])) for error in found]
+    return [f"at {f.json_path}: {f.message}" for f in sorted(faults, key=_place)]
+
+
+def _place(fault: _SchemaFault) -> tuple[str, str]:
+    return fault.json_path, fault.message
+
+
+def _unknown_keys(schema: _Node, value: Json, path: str, kept: _Node) -> Iterator[str]:
+    """Say where *value* has keys that no field of *schema* takes.
+
+    msgspec checks that for the arguments themselves, and cannot for attrs classes,
+    dataclasses and TypedDicts within them. *kept* are the schema's definitions.
+    """
+    schema = _resolved(schema, value, kept)
+    if isinstance(value, dict):
+        fields = cast("_Node", schema.get("properties", {}))
+        others = schema.get("additionalProperties")
+        for key, inner in value.items():
+            below = fields.get(key, others)
+            if below is False:
+                yield f"at {path}: there is no key {key!r}; it has {', '.join(fields)}"
+            elif isinstance(below, dict):
+                yield from _unknown_keys(below, inner, f"{path}.{key}", kept)
+    elif isinstance(value, list):
+        first = cast("Sequence[Json]", schema.get("prefixItems", []))
+        for index, inner in enumerate(value):
+            below = first[index] if index < len(first) else schema.get("items")
+            if isinstance(below, dict):
+                yield from _unknown_keys(below, inner, f"{path}[{index}]", kept)
+
+
+def _resolved(schema: _Node, value: Json, kept: _Node) -> _Node:
+    """Follow references, and of a union take the member that *value* is one of.
+
+    There is one: msgspec has accepted the value, and takes no union of which two members
+    are objects, unless a tag tells them apart.
+    """
+    reference = schema.get("$ref")
+    if isinstance(reference, str):
+        schema = cast("_Node", kept[reference.removeprefix("#/$defs/")])
+    if "anyOf" not in schema:
+        return schema
+    wanted = "object" if isinstance(value, dict) else "array"
+    for one in cast("Sequence[_Node]", schema["anyOf"]):
+        member = _resolved(one, value, kept)
+        if member.get("type") == wanted and _tag_fits(member, value):
+            return member
+    return {}
+
+
+def _tag_fits(schema: _Node, value: Json) -> bool:
+    if not isinstance(value, dict):
+        return True
+    fields = cast("Mapping[str, _Node]", schema.get("properties", {}))
+    return all(
+        value.get(name, only[0]) == only[0]
+        for name, field in fields.items()
+        if len(only := cast("Sequence[Json]", field.get("enum", ()))) == 1
+    )

@@ -1,0 +1,209 @@
+"""A Python function as a tool.
+
+Rules:
+
+1. Arguments are checked before the function runs; a call that is not valid runs nothing.
+2. Whatever the function raises is told to the model as a failed call, but for what is no
+   ``Exception``: a cancellation goes through, and so does Ctrl-C.
+3. Every call is a checkpoint, before the function runs: what it did is never lost to a
+   cancellation that came in between.
+4. A function without ``async`` is called directly: a thread costs ten times what the
+   rest of the call does. One that can block asks for a thread, or every agent stands.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Generic, Literal, ParamSpec, TypeAlias, TypeVar, final, overload
+
+import attrs
+import msgspec
+import trio
+
+from agentpool._capability import Capability
+from agentpool._errors import ToolError, UsageError
+from agentpool._messages import ToolDefinition
+from agentpool.abc import Tool, ToolContext, ToolResult
+from agentpool.tools._arguments import ArgumentsDecoder
+from agentpool.tools._failure import failed_result
+from agentpool.tools._registry import check_name
+from agentpool.tools._schema import build_signature
+
+P = ParamSpec("P")
+R_co = TypeVar("R_co", covariant=True)
+
+OnCancel: TypeAlias = Literal["wait", "abandon"]
+"""What becomes of a thread whose call is cancelled: waited for, or left to itself."""
+
+NOTHING_RETURNED = "ok"
+"""What a model is told of a function that returned ``None``. Not empty: some providers
+refuse a result without text, and small models call again when they see none."""
+
+
+@final
+@attrs.define(eq=False, slots=False)  # functools.update_wrapper writes the function's names
+class FunctionTool(Tool, Generic[P, R_co]):
+    """A function that agents can call, and Python code as well. Made by ``tool``."""
+
+    function: Callable[P, R_co]
+    """The function itself."""
+    _definition: ToolDefinition
+    _decoder: ArgumentsDecoder
+    _context_parameter: str | None
+    _capability: Capability | None
+    _timeout_seconds: float | None
+    _in_thread: bool
+    _on_cancel: OnCancel
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Call the function as if it were no tool: no checks, no conversion."""
+        return self.function(*args, **kwargs)
+
+    @property
+    def definition(self) -> ToolDefinition:
+        """The tool as the model sees it."""
+        return self._definition
+
+    @property
+    def capability(self) -> Capability | None:
+        """The grant that the agent needs. ``None``: none."""
+        return self._capability
+
+    @property
+    def timeout_seconds(self) -> float | None:
+        """The longest that one call may take. ``None``: as the manifest says."""
+        return self._timeout_seconds
+
+    async def run(self, arguments: str, context: ToolContext) -> ToolResult:
+        """Check *arguments*, call the function, and put what it returned into text.
+
+        Args:
+            arguments: JSON text as the model wrote it.
+            context: Who calls; handed to the parameter that is annotated so.
+
+        Returns:
+            What it came to. A call that is not valid, or failed, is a result as well.
+
+        Cancellation:
+            An async function is cancelled where it waits. One in a thread cannot be: the
+            call lasts until it returns, or with ``on_cancel="abandon"`` leaves it behind.
+        """
+        await trio.lowlevel.checkpoint()
+        try:
+            given = self._decoder.decode(arguments)
+            if self._context_parameter is not None:
+                given[self._context_parameter] = context
+            if self._in_thread:
+                returned = await self._run_in_thread(given)
+            else:
+                # What a model wrote is no P; the decoder has seen to it that it fits.
+                returned = self.function(**given)  # type: ignore[call-arg]
+            if isinstance(returned, Awaitable):
+                returned = await returned
+            return _as_result(returned)
+        except Exception as exc:  # noqa: BLE001  # a tool's failure is told to the model
+            return failed_result(self._definition.name, exc)
+
+    async def _run_in_thread(self, given: dict[str, object]) -> object:
+        return await trio.to_thread.run_sync(
+            functools.partial(self.function, **given),
+            thread_name=f"tool {self._definition.name}",
+            abandon_on_cancel=self._on_cancel == "abandon",
+        )
+
+
+def _as_result(returned: object) -> ToolResult:
+    if isinstance(returned, str):
+        # A str subclass, such as a member of a StrEnum, would travel on as what it is.
+        return ToolResult(returned if type(returned) is str else str.__str__(returned))
+    if returned is None:
+        return ToolResult(NOTHING_RETURNED)
+    if isinstance(returned, ToolResult):
+        return returned
+    try:
+        return ToolResult(msgspec.json.encode(returned).decode())
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise ToolError(
+            f"the tool ran, and what it returned ({type(returned).__name__}) "
+            f"cannot be written as JSON: {exc}"
+        ) from exc
+
+
+@overload
+def tool(function: Callable[P, R_co], /) -> FunctionTool[P, R_co]: ...
+@overload
+def tool(
+    *,
+    name: str | None = None,
+    capability: Capability | None = None,
+    timeout_seconds: float | None = None,
+    in_thread: bool = False,
+    on_cancel: OnCancel = "wait",
+) -> Callable[[Callable[P, R_co]], FunctionTool[P, R_co]]: ...
+def tool(
+    function: Callable[P, R_co] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    capability: Capability | None = None,
+    timeout_seconds: float | None = None,
+    in_thread: bool = False,
+    on_cancel: OnCancel = "wait",
+) -> FunctionTool[P, R_co] | Callable[[Callable[P, R_co]], FunctionTool[P, R_co]]:
+    """Make a tool of a function: ``@tool``, or ``@tool(name=...)``.
+
+    The model sees the parameters with their types and the docstring: its first paragraph
+    says what the tool does, its Args section (Google, NumPy or Sphinx style) what each
+    parameter means. A parameter annotated ``ToolContext`` is filled in and not shown.
+
+    The function may return text, ``None`` (told as ``ok``), a ``ToolResult``, or anything
+    that msgspec can write as JSON. It says no by raising ``ToolError``.
+
+    Args:
+        function: The function, async or not; or a method of an object: ``tool(desk.look)``.
+        name: The name that the model sees. ``None``: the function's own.
+        capability: The grant that an agent needs to see and run it. ``None``: none.
+        timeout_seconds: The longest that one call may take. ``None``: as the manifest says.
+        in_thread: Whether to call it in a thread. For functions that can block.
+        on_cancel: What becomes of the thread when the call is cancelled or times out.
+            ``wait``: the call ends when the function returns, so that nothing is left
+            behind. ``abandon``: the call ends at once, and the function goes on alone.
+
+    Raises:
+        UsageError: If the function cannot be a tool. Says why, and what to do about it.
+    """
+    if timeout_seconds is not None and not timeout_seconds > 0:
+        raise UsageError(
+            f"timeout_seconds must be > 0, got {timeout_seconds!r}; "
+            "leave it out for the manifest's limit"
+        )
+    if on_cancel != "wait" and not in_thread:
+        raise UsageError(
+            f"on_cancel={on_cancel!r} is about a thread; say in_thread=True, or leave it out"
+        )
+
+    def make(function: Callable[P, R_co]) -> FunctionTool[P, R_co]:
+        signature = build_signature(function)
+        shown_name = function.__name__ if name is None else name
+        check_name(shown_name)
+        if in_thread and inspect.iscoroutinefunction(function):
+            raise UsageError(
+                f"{shown_name} is async and runs in trio's thread; leave out in_thread, "
+                "and use trio.to_thread.run_sync inside it for what blocks"
+            )
+        made = FunctionTool(
+            function,
+            ToolDefinition(shown_name, signature.description, signature.input_schema),
+            ArgumentsDecoder.of(signature),
+            signature.context_parameter,
+            capability,
+            timeout_seconds,
+            in_thread,
+            on_cancel,
+        )
+        functools.update_wrapper(made, function)
+        return made
+
+    return make if function is None else make(function)

@@ -1,0 +1,85 @@
+"""Tools with which a model itself remembers and recalls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, final
+
+import attrs
+import trio
+from msgspec import Meta
+
+from agentpool._capability import Capability, CapabilityKind
+from agentpool._errors import ToolError
+from agentpool.abc import Fragment, Memory, MemoryQuery, Tool
+from agentpool.tools._failure import clip
+from agentpool.tools._function import tool
+
+MAX_CONTENT_CHARS = 10_000
+"""Four pages. What is longer is a document and belongs into a file."""
+
+MAX_RECALLED = 20
+"""More than a model makes use of; with the limit below it, some 10,000 tokens at most."""
+
+MAX_SHOWN_CHARS = 2_000
+"""Of each recalled fragment: a model that wants the rest can ask for its words."""
+
+_GRANT = Capability(CapabilityKind.MEMORY)
+
+
+def memory_tools(
+    memory: Memory, scope: str, *, clock: Callable[[], float] = trio.current_time
+) -> tuple[Tool, ...]:
+    """Return the tools ``remember`` and ``recall`` on *memory*, for one agent.
+
+    Args:
+        memory: Where fragments are kept: the pool's, so that the loop recalls them too.
+        scope: Whose fragments. The model cannot name another.
+        clock: What ``created_at`` is taken from. The same as the pool's.
+    """
+    notes = _Notes(memory, scope, clock)
+    return (
+        tool(capability=_GRANT)(notes.remember),
+        tool(capability=_GRANT)(notes.recall),
+    )
+
+
+@final
+@attrs.frozen(eq=False)
+class _Notes:
+    _memory: Memory
+    _scope: str
+    _clock: Callable[[], float]
+
+    async def remember(
+        self, content: Annotated[str, Meta(min_length=1, max_length=MAX_CONTENT_CHARS)]
+    ) -> str:
+        """Keep a note for later.
+
+        Args:
+            content: The note, in words by which it can be found again.
+        """
+        if not content.strip():
+            raise ToolError(f"content must not be blank, got {content!r}; say what to keep")
+        fragment = Fragment(
+            content=content, scope=self._scope, source="tool", created_at=self._clock()
+        )
+        return f"Stored memory: {await self._memory.remember(fragment)}"
+
+    async def recall(
+        self, query: str, limit: Annotated[int, Meta(ge=1, le=MAX_RECALLED)] = 5
+    ) -> str:
+        """Find notes that were kept earlier.
+
+        Args:
+            query: Words to look for. Empty for the newest notes.
+            limit: The most notes to return.
+        """
+        hits = await self._memory.recall(
+            MemoryQuery(text=query, scope=self._scope, limit=limit)
+        )
+        lines = [
+            f"{n}. [score={hit.score:.2f}] {clip(hit.fragment.content, MAX_SHOWN_CHARS)}"
+            for n, hit in enumerate(hits, start=1)
+        ]
+        return "\n".join(lines) or "No memories found."

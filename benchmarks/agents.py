@@ -1,0 +1,334 @@
+"""agentpool itself: real pools and real agents, with a driver that answers at once.
+
+``W1:agents`` and ``W3:agent`` are agents as a user gets them who sets nothing: a memory of
+their own, the manifest's limits, a guard. ``W3:deadlines`` has a time limit on every
+request and every tool call, as the full loop among the yardsticks has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
+from typing import TypeAlias, final
+
+import attrs
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from agentpool import (
+    AgentManifest,
+    AgentMessage,
+    AgentOutcome,
+    AgentStatus,
+    PrivacyTier,
+    ResourceQuota,
+    SpawnConfig,
+    open_pool,
+)
+from agentpool._events import Event, Phase, PhaseChanged
+from agentpool._messages import Completion, CompletionRequest, FinishReason, ToolCall
+from agentpool.abc import AgentContext, Driver, Observer, OnDelta
+from agentpool.observe._hub import EventHub
+from agentpool.tools import ToolRegistry, tool
+from meter import Meter, main
+from yardsticks import INBOX, MESH, MIN_TURNS, SLOTS, WARM_UP
+
+DONE = Completion("done")
+"""What every model here says in the end."""
+
+PLENTY = 1_000_000
+"""A limit that no workload reaches."""
+
+
+@attrs.define(eq=False)
+class NullDriver(Driver):
+    """Answers at once, and always the same."""
+
+    @property
+    def context_window(self) -> int | None:
+        """Unknown."""
+        return None
+
+    @property
+    def privacy(self) -> PrivacyTier:
+        """This machine."""
+        return PrivacyTier.SOVEREIGN
+
+    async def complete(
+        self, request: CompletionRequest, *, on_delta: OnDelta | None = None
+    ) -> Completion:
+        """Answer after a checkpoint."""
+        await trio.lowlevel.checkpoint()
+        return self.answer()
+
+    def answer(self) -> Completion:
+        """Return the answer."""
+        return DONE
+
+
+@final
+@attrs.define(eq=False)
+class CallingDriver(NullDriver):
+    """Calls a tool in every turn of a run but the last, each time with other arguments."""
+
+    turns: int
+    tool_name: str = "noop"
+    turn: int = 0
+
+    def answer(self) -> Completion:
+        """Return a call, or the end of the run."""
+        self.turn += 1
+        if self.turn % self.turns == 0:
+            return DONE
+        call = ToolCall(f"c{self.turn}", self.tool_name, f'{{"x": {self.turn}}}')
+        return Completion("", (call,), FinishReason.TOOL_USE)
+
+
+@final
+@attrs.define(eq=False)
+class Listener(Observer):
+    """Keeps every event, as the full loop among the yardsticks does."""
+
+    events: list[Event] = attrs.field(factory=list)
+
+    def on_event(self, event: Event) -> None:
+        """Keep *event*."""
+        self.events.append(event)
+
+
+# --- W1: many agents that do nothing
+
+
+async def w1_agents(n: int, meter: Meter) -> None:
+    """Measure a pool of agents, each with one question."""
+    await _agents(WARM_UP)
+    with meter.running():
+        await _agents(n)
+
+
+async def _agents(count: int) -> None:
+    manifest = AgentManifest()
+    async with open_pool(NullDriver(), max_concurrent=SLOTS, max_queued=count) as pool:
+        pool.fan_out_nowait(SpawnConfig(manifest, "go") for _ in range(count))
+        outcomes = await pool.join_all()
+    assert len(outcomes) == count
+    assert outcomes[count].status is AgentStatus.COMPLETED
+
+
+# --- W3: one agent, many turns
+
+
+@tool
+async def noop(x: int) -> str:  # noqa: ARG001  # a model has something to write
+    """Do nothing.
+
+    Args:
+        x: Any number.
+    """
+    await trio.lowlevel.checkpoint()
+    return "ok"
+
+
+async def w3_agent(n: int, meter: Meter) -> None:
+    """Measure an agent whose limits are out of reach."""
+    await _turns(n, meter, ResourceQuota(max_iterations=PLENTY, max_tool_calls=PLENTY))
+
+
+async def w3_deadlines(n: int, meter: Meter) -> None:
+    """Measure an agent with a time limit on every request and every tool call."""
+    quota = ResourceQuota(
+        max_iterations=PLENTY, max_tool_calls=PLENTY, request_seconds=60.0, tool_seconds=60.0
+    )
+    await _turns(n, meter, quota)
+
+
+async def _turns(n: int, meter: Meter, quota: ResourceQuota) -> None:
+    await _one_agent(CallingDriver(50), quota)
+    runs = max(1, MIN_TURNS // n)
+    meter.operations = n * runs
+    driver = CallingDriver(n)
+    with meter.running():
+        for _ in range(runs):
+            outcome = await _one_agent(driver, quota)
+            assert len(outcome.messages) == 2 * n
+
+
+async def _one_agent(driver: Driver, quota: ResourceQuota) -> AgentOutcome:
+    config = SpawnConfig(AgentManifest(resources=quota), "go")
+    registry, observers = ToolRegistry([noop]), [Listener()]
+    async with open_pool(driver, tools=registry, observers=observers) as pool:
+        handle = await pool.spawn(config)
+        outcome = await handle.wait()
+    outcome.unwrap()
+    return outcome
+
+
+# --- W4: messages between two agents, sent and received by their tools
+
+Work: TypeAlias = Callable[[AgentContext], Coroutine[object, object, None]]
+"""What an agent of W4 does with the messages."""
+
+
+async def _at_work(meter: Meter, works: list[Work]) -> None:
+    """Let one agent do each of *works* in its tool; measure from their start to the end."""
+    manifest = AgentManifest(resources=ResourceQuota(tool_seconds=None))
+
+    def tools(context: AgentContext) -> ToolRegistry:
+        @tool
+        async def work(x: int) -> None:  # noqa: ARG001  # as in W3
+            """Do the agent's work."""
+            await works[context.agent_id - 1](context)
+
+        return ToolRegistry([work])
+
+    def driver(_: AgentManifest) -> Driver:
+        return CallingDriver(2, "work")
+
+    async with open_pool(
+        driver, tools=tools, max_concurrent=len(works), inbox_capacity=INBOX
+    ) as pool:
+        with meter.running():
+            pool.fan_out_nowait(SpawnConfig(manifest, "go") for _ in works)
+            for outcome in (await pool.join_all()).values():
+                outcome.unwrap()
+
+
+async def _receive(context: AgentContext, count: int) -> None:
+    while count > 0:
+        count -= len(await context.receive_many())
+
+
+async def w4_stream(n: int, meter: Meter) -> None:
+    """Measure one sender, one receiver."""
+
+    async def send(context: AgentContext) -> None:
+        for _ in range(n):
+            await context.send(2, "a message")
+
+    await _at_work(meter, [send, lambda context: _receive(context, n)])
+
+
+async def w4_ping_pong(n: int, meter: Meter) -> None:
+    """Measure two who answer each other."""
+
+    async def ping(context: AgentContext) -> None:
+        for _ in range(n // 2):
+            await context.send(2, "ping")
+            await context.receive_many()
+
+    async def pong(context: AgentContext) -> None:
+        for _ in range(n // 2):
+            await context.receive_many()
+            await context.send(1, "pong")
+
+    await _at_work(meter, [ping, pong])
+
+
+async def w4_ask(n: int, meter: Meter) -> None:
+    """Measure one who asks and one who answers."""
+
+    async def ask(context: AgentContext) -> None:
+        for _ in range(n // 2):
+            await context.ask(2, "ping")
+
+    async def reply(context: AgentContext) -> None:
+        left = n // 2
+        while left:
+            asked: tuple[AgentMessage, ...] = await context.receive_many()
+            for message in asked:
+                await context.send(1, "pong", reply_to=message.message_id)
+                left -= 1
+
+    await _at_work(meter, [ask, reply])
+
+
+async def w4_mesh(n: int, meter: Meter) -> None:
+    """Measure many, of whom everyone sends to everyone; each talks, and then listens."""
+    each = max(1, min(INBOX, n // MESH // (MESH - 1)))
+    rounds = max(1, n // MESH // (MESH - 1) // each)
+    meter.operations = rounds * each * MESH * (MESH - 1)
+
+    async def work(context: AgentContext) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_receive, context, rounds * each * (MESH - 1))
+            for number in range(rounds * each * (MESH - 1)):
+                other = (context.agent_id + number % (MESH - 1)) % MESH + 1
+                await context.send(other, "a message")
+
+    await _at_work(meter, [work] * MESH)
+
+
+# --- W5: the end of many agents
+
+
+@final
+@attrs.define(eq=False)
+class SleepingDriver(NullDriver):
+    """Never answers."""
+
+    async def complete(
+        self, request: CompletionRequest, *, on_delta: OnDelta | None = None
+    ) -> Completion:
+        """Sleep."""
+        await trio.sleep_forever()
+        raise AssertionError
+
+
+async def w5_running(n: int, meter: Meter) -> None:
+    """Measure the end of agents that all wait in a completion."""
+    await _aborted(n, n, meter)
+
+
+async def w5_queued(n: int, meter: Meter) -> None:
+    """Measure the end of agents of which only a few run."""
+    await _aborted(n, SLOTS, meter)
+
+
+async def _aborted(n: int, slots: int, meter: Meter) -> None:
+    manifest = AgentManifest()
+    # Measured until the pool's block is left, which waits for the last of them.
+    with ExitStack() as measured:
+        async with open_pool(SleepingDriver(), max_concurrent=slots, max_queued=n) as pool:
+            pool.fan_out_nowait(SpawnConfig(manifest, "go") for _ in range(n))
+            await wait_all_tasks_blocked()
+            measured.enter_context(meter.running())
+            pool.abort_all("measured")
+
+
+# --- W8: one event
+
+
+async def w8_unheard(n: int, meter: Meter) -> None:
+    """Measure an event that nobody listens to."""
+    await _events(n, meter, EventHub((), trio.current_time()))
+
+
+async def w8_heard(n: int, meter: Meter) -> None:
+    """Measure an event that is made, and handed to one listener."""
+    await _events(n, meter, EventHub((Listener(),), trio.current_time()))
+
+
+async def _events(n: int, meter: Meter, hub: EventHub) -> None:
+    with meter.running():
+        for _ in range(n):
+            if hub.listening:
+                hub.publish(PhaseChanged(*hub.stamp(1, "agent"), Phase.REASON))
+    await trio.lowlevel.checkpoint()
+
+
+if __name__ == "__main__":
+    main(
+        {
+            "W1:agents": w1_agents,
+            "W3:agent": w3_agent,
+            "W3:deadlines": w3_deadlines,
+            "W4:stream": w4_stream,
+            "W4:ping-pong": w4_ping_pong,
+            "W4:ask": w4_ask,
+            "W4:mesh": w4_mesh,
+            "W5:running": w5_running,
+            "W5:queued": w5_queued,
+            "W8:unheard": w8_unheard,
+            "W8:heard": w8_heard,
+        }
+    )

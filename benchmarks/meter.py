@@ -1,0 +1,74 @@
+"""What one measured process does: run one workload once, print one line of JSON.
+
+A script of contenders ends in ``main({"W1": w1, ...})`` and is called as
+
+    python benchmarks/agents.py W1 --n 10000
+
+Set-up, imports and a warm-up come before the measured part and do not count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import platform
+import resource
+import sys
+import time
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from contextlib import contextmanager
+from typing import TypeAlias, final
+
+import attrs
+import trio
+
+Workload: TypeAlias = Callable[[int, "Meter"], Awaitable[None]]
+"""Does a number of operations, those that count inside ``with meter.running():``."""
+
+KIB = 1024
+"""Linux counts peak memory in these; macOS in bytes."""
+
+
+@final
+@attrs.define(eq=False)
+class Meter:
+    """How long the measured part of a workload took."""
+
+    operations: int
+    """What the time is divided by. A workload that repeats itself sets it anew."""
+    cpu_seconds: float = 0.0
+    """User and system time of this process."""
+    wall_seconds: float = 0.0
+    """Time on the clock."""
+
+    @contextmanager
+    def running(self) -> Generator[None, None, None]:
+        """Count the time inside of the block."""
+        # What the warm-up left behind is not for the measured part to clean up.
+        gc.collect()
+        wall, cpu = time.perf_counter(), time.process_time()
+        yield
+        self.cpu_seconds = time.process_time() - cpu
+        self.wall_seconds = time.perf_counter() - wall
+
+    def report(self) -> dict[str, float | str]:
+        """Return what was measured, per operation in microseconds."""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return {
+            "cpu_us": self.cpu_seconds / self.operations * 1e6,
+            "wall_us": self.wall_seconds / self.operations * 1e6,
+            "peak_mb": peak * (1 if sys.platform == "darwin" else KIB) / 1e6,
+            "python": platform.python_version(),
+        }
+
+
+def main(workloads: Mapping[str, Workload]) -> None:
+    """Run the workload that the command line names."""
+    parser = argparse.ArgumentParser(description="Run one workload and print a line of JSON.")
+    parser.add_argument("workload", choices=workloads)
+    parser.add_argument("--n", type=int, default=1000, help="operations (default 1000)")
+    options = parser.parse_args()
+    meter = Meter(options.n)
+    trio.run(workloads[options.workload], options.n, meter)
+    print(json.dumps(meter.report()))
