@@ -33,11 +33,12 @@ from agentpool._messages import OWNER_ID as OWNER_ID
 from agentpool._messages import AgentId as AgentId
 from agentpool._messages import AgentMessage as AgentMessage
 from agentpool._messages import Usage as Usage
+from agentpool._nursery import ShutdownStep as ShutdownStep
+from agentpool._open import open_pool as open_pool
 from agentpool._outcome import AgentOutcome as AgentOutcome
 from agentpool._outcome import AgentStatus as AgentStatus
 from agentpool._outcome import StopReason as StopReason
 from agentpool._pool import AgentPool as AgentPool
-from agentpool._statistics import PoolStatistics as PoolStatistics
-from agentpool._pool import open_pool as open_pool
 from agentpool._router import MessageRouter as MessageRouter
 from agentpool._spawn import SpawnConfig as SpawnConfig
+from agentpool._statistics import PoolStatistics as PoolStatistics

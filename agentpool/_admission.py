@@ -88,6 +88,7 @@ class Admission(SlotKeeper):
                 if slot.wanted:
                     self.limiter.acquire_on_behalf_of_nowait(slot)
                     slot.grant()
+                    self._on_resumed(slot)
                 continue
             self._skip_withdrawn()
             if not (newcomers and self._newcomers):
@@ -133,10 +134,6 @@ class Admission(SlotKeeper):
     def parked(self, slot: Slot, wait: Wait) -> None:
         """Pass on that an agent waits."""
         self._on_parked(slot, wait)
-
-    def resumed(self, slot: Slot) -> None:
-        """Pass on that an agent goes on."""
-        self._on_resumed(slot)
 
     def _skip_withdrawn(self) -> None:
         while self._newcomers and self._newcomers[0].has_ended:

@@ -28,7 +28,6 @@ from agentpool._events import (
     ToolFinished,
     ToolStarted,
 )
-from agentpool._guard import Warn
 from agentpool._loop import Complete, Recall, Receive, Remember, Run, RunTools, run_loop
 from agentpool._messages import (
     Completion,
@@ -164,12 +163,10 @@ class Agent:
         self._phase(Phase.REASON)
         hub = self.hub
         asked_at = hub.seconds() if hub.listening else 0.0
-        attempt, waited_seconds = 0, 0.0
+        attempt, waited_seconds = 1, 0.0
         while True:
-            attempt += 1
             try:
                 completion = await self._request(request)
-                break
             except DriverError as error:
                 delay_seconds = (
                     RETRIES.next_delay_seconds(
@@ -183,14 +180,15 @@ class Agent:
                 if hub.listening:
                     stamp = hub.stamp(self.agent_id, self.name)
                     hub.publish(RequestRetried(*stamp, attempt, delay_seconds, str(error)))
-            async with parked(Wait.other("a retry")):
-                await trio.sleep(delay_seconds)
-            waited_seconds += delay_seconds
-        if hub.listening:
-            reason, usage = completion.finish_reason, completion.usage
-            stamp = hub.stamp(self.agent_id, self.name)
-            hub.publish(CompletionReceived(*stamp, reason, usage, hub.seconds() - asked_at))
-        return completion
+                async with parked(Wait.other("a retry")):
+                    await trio.sleep(delay_seconds)
+                attempt, waited_seconds = attempt + 1, waited_seconds + delay_seconds
+                continue
+            if hub.listening:
+                reason, usage = completion.finish_reason, completion.usage
+                stamp = hub.stamp(self.agent_id, self.name)
+                hub.publish(CompletionReceived(*stamp, reason, usage, hub.seconds() - asked_at))
+            return completion
 
     async def _request(self, request: CompletionRequest) -> Completion:
         seconds = self.config.manifest.resources.request_seconds
@@ -289,8 +287,13 @@ class Agent:
             self.hub.publish(PhaseChanged(*stamp, phase, tool_name))
 
     def outcome(
-        self, status: AgentStatus, finished_at: float, started_at: float | None, *,
-        error: Exception | None = None, stop_reason: StopReason | None = None,
+        self,
+        status: AgentStatus,
+        finished_at: float,
+        started_at: float | None,
+        *,
+        error: Exception | None = None,
+        stop_reason: StopReason | None = None,
     ) -> AgentOutcome:
         """Return what became of the agent, with everything that it had."""
         run = self.run

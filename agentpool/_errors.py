@@ -35,7 +35,7 @@ Errors are data: their fields are public, and every one of them survives pickle.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Self, cast
+from typing import ClassVar, Self
 
 import attrs
 
@@ -275,5 +275,5 @@ class PoolError(AgentPoolError, ExceptionGroup[Exception]):
         return PoolError, (
             self.message,
             list(self.exceptions),
-            tuple(cast("Mapping[int, Exception]", self.by_agent)),
+            tuple(self.by_agent),
         )

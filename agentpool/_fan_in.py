@@ -7,7 +7,8 @@ given out once by ``join_next``; ``join_all`` gives all of them and leaves none 
 from __future__ import annotations
 
 from collections import deque
-from typing import final
+from collections.abc import Awaitable, Callable
+from typing import Self, final
 
 import attrs
 import trio
@@ -27,6 +28,29 @@ class _Join:
     last_id: AgentId
     missing: int
     done: trio.Event = attrs.field(factory=trio.Event)
+
+
+@final
+@attrs.define(eq=False)
+class Completions:
+    """Outcomes in the order of the ends: an async iterator."""
+
+    _join_next: Callable[[], Awaitable[AgentOutcome | None]]
+
+    def __aiter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    async def __anext__(self) -> AgentOutcome:
+        """Return the next outcome.
+
+        Cancellation:
+            No outcome is lost.
+        """
+        outcome = await self._join_next()
+        if outcome is None:
+            raise StopAsyncIteration
+        return outcome
 
 
 @final

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import final
 
@@ -57,6 +58,8 @@ class AgentHandle:
     """Who spawned it. 0: the pool's owner."""
     depth: int
     """Generations above it: 0 for an agent that the owner spawned."""
+    on_end: Callable[[AgentHandle], None] | None
+    """Told of its end, alone. ``None``: the pool's fan-in is."""
     _pool: Caretaker
     _config: SpawnConfig | None
     _driver: Driver | None
@@ -75,11 +78,13 @@ class AgentHandle:
         config: SpawnConfig,
         driver: Driver,
         parent: AgentHandle | None,
+        on_end: Callable[[AgentHandle], None] | None = None,
     ) -> None:
         self.agent_id = agent_id
         self.name = config.agent_name
         self.parent_id = parent.agent_id if parent is not None else 0
         self.depth = parent.depth + 1 if parent is not None else 0
+        self.on_end = on_end
         self._pool = pool
         self._config = config
         self._driver = driver

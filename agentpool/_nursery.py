@@ -11,6 +11,7 @@ Rules:
 
 from __future__ import annotations
 
+import enum
 import inspect
 import math
 from collections.abc import Awaitable, Callable
@@ -51,6 +52,17 @@ ToolBuilder: TypeAlias = Callable[[AgentContext], ToolRegistry | Awaitable[ToolR
 
 OUTSIDE = ("outside", "the scope around the pool was cancelled")
 """Who and why, when a pool is cancelled as a whole."""
+
+
+class ShutdownStep(enum.Enum):
+    """How far a shutdown had to go."""
+
+    ASKED = "asked"
+    """Nobody was running."""
+    WAITED = "waited"
+    """Everybody ended in time."""
+    CANCELLED = "cancelled"
+    """Somebody did not, and was cancelled."""
 
 
 @final
@@ -105,6 +117,8 @@ class AgentNursery(Caretaker):
     nursery: trio.Nursery = attrs.field(init=False)
     admission: Admission = attrs.field(init=False)
     deadlocks: DeadlockWatch = attrs.field(init=False)
+    _idle: trio.lowlevel.ParkingLot = attrs.field(init=False, factory=trio.lowlevel.ParkingLot)
+    """Who waits until no agent runs."""
     fan_in: FanIn = attrs.field(init=False, factory=FanIn)
     running: dict[AgentId, AgentHandle] = attrs.field(init=False, factory=dict)
     """Agents that have started and have not ended, parked ones included."""
@@ -120,12 +134,24 @@ class AgentNursery(Caretaker):
 
     # --- from spawn to slot
 
-    def accept(self, config: SpawnConfig, driver: Driver) -> AgentHandle:
-        """Take *config* in. The caller has checked that there is room."""
+    def accept(
+        self,
+        config: SpawnConfig,
+        driver: Driver,
+        on_end: Callable[[AgentHandle], None] | None = None,
+    ) -> AgentHandle:
+        """Take *config* in. The caller has checked that there is room.
+
+        Args:
+            config: What to run.
+            driver: Who answers it.
+            on_end: Told of its end, alone. ``None``: the pool's fan-in is.
+        """
         self.last_id += 1
         parent = self._caller()
-        handle = AgentHandle(self, self.last_id, config, driver, parent)
-        self.fan_in.expect(handle)
+        handle = AgentHandle(self, self.last_id, config, driver, parent, on_end)
+        if on_end is None:
+            self.fan_in.expect(handle)
         self.router.register(handle.agent_id)
         if self.hub.listening:
             stamp = self.hub.stamp(handle.agent_id, handle.name)
@@ -149,7 +175,14 @@ class AgentNursery(Caretaker):
         context = _Context(handle, config.manifest, self.router)
         scope_name = config.memory_scope or f"{self.name}/{handle.agent_id}"
         agent = Agent(
-            context, config, driver, slot, self.hub, self.memory, scope_name, self.random,
+            context,
+            config,
+            driver,
+            slot,
+            self.hub,
+            self.memory,
+            scope_name,
+            self.random,
             lambda effect: self._receive(handle, effect),
         )
         seconds = config.deadline_seconds or config.manifest.resources.run_seconds
@@ -217,7 +250,9 @@ class AgentNursery(Caretaker):
         if self.hub.listening:
             stamp = self.hub.stamp(handle.agent_id, handle.name)
             self.hub.publish(AgentFinished(*stamp, outcome))
-        self.fan_in.ended(handle)
+        (handle.on_end or self.fan_in.ended)(handle)
+        if not self.running:
+            self._idle.unpark_all()
         if self.abort_on_failure and outcome.status is AgentStatus.FAILED:
             self.abort("pool", f"agent {handle.agent_id} ({handle.name}) failed")
         if slot is not None:
@@ -269,7 +304,34 @@ class AgentNursery(Caretaker):
             reason=reason,
         )
 
+    async def shutdown(self, grace_seconds: float) -> ShutdownStep:
+        """Ask every agent to end, wait, cancel who is left; say what was needed."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        by = self.speaker()
+        for handle in self.admission.withdraw_all():
+            handle.mark_cancelled(by, "the pool shuts down")
+            self._end_unstarted(handle)
+        if not self.running:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return ShutdownStep.ASKED
+        for handle in self.running.values():
+            handle.interrupt()
+        with trio.move_on_after(grace_seconds):
+            while self.running:
+                await self._idle.park()
+            return ShutdownStep.WAITED
+        self.abort(by, f"it did not end within {grace_seconds:g} seconds of the shutdown")
+        while self.running:
+            await self._idle.park()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        return ShutdownStep.CANCELLED
+
     # --- who speaks
+
+    def speaker(self) -> str:
+        """Return who calls, for people."""
+        speaker_id = self.speaker_id()
+        return f"agent {speaker_id}" if speaker_id else "owner"
 
     def _caller(self) -> AgentHandle | None:
         """Return the agent of this pool that the current task belongs to."""
@@ -309,10 +371,10 @@ class AgentNursery(Caretaker):
     def _when_parked(self, slot: Slot, wait: Wait) -> None:
         self.deadlocks.suspect(slot.agent_id)
         if self.hub.listening:
-            name = self.fan_in.handles[slot.agent_id].name
+            name = self.running[slot.agent_id].name
             self.hub.publish(AgentParked(*self.hub.stamp(slot.agent_id, name), wait.text))
 
     def _when_resumed(self, slot: Slot) -> None:
         if self.hub.listening:
-            name = self.fan_in.handles[slot.agent_id].name
+            name = self.running[slot.agent_id].name
             self.hub.publish(AgentResumed(*self.hub.stamp(slot.agent_id, name)))

@@ -2,65 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
-from random import Random
-from typing import Literal, Self, TypeAlias, final
+from functools import partial
+from typing import final
 
 import attrs
 import trio
 
-from agentpool._agent import room_tokens
+from agentpool._entry import DriverFactory, driver_for
 from agentpool._errors import (
-    Fault,
-    ManifestError,
     PoolClosedError,
-    PoolError,
     PoolFullError,
-    PrivacyError,
     UsageError,
 )
-from agentpool._events import MessageDropped, MessageSent
+from agentpool._fan_in import Completions
 from agentpool._handle import AgentHandle
 from agentpool._manifest import AgentManifest
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage
-from agentpool._nursery import OUTSIDE, AgentNursery, ToolBuilder
+from agentpool._nursery import AgentNursery, ShutdownStep
 from agentpool._outcome import AgentOutcome
+from agentpool._race import Race
 from agentpool._router import MessageRouter
 from agentpool._slot import current_slot, parked
 from agentpool._spawn import SpawnConfig
 from agentpool._statistics import PoolStatistics
+from agentpool._stream import OutcomeStream, Queries
 from agentpool._waits import Wait
-from agentpool.abc import Driver, Memory, Observer
-from agentpool.memory._in_memory import InMemoryMemory
-from agentpool.observe._hub import EventHub, EventReader
+from agentpool.abc import Driver
+from agentpool.observe._hub import EventReader
 from agentpool.tools._registry import EMPTY_REGISTRY, ToolRegistry
 
-DriverFactory: TypeAlias = Callable[[AgentManifest], Driver]
-"""Chooses the driver of an agent by its manifest. Called at spawn; must not block."""
 
+def at_least(least: int, name: str, number: int) -> int:
+    """Return *number*, a whole one and not below *least*, or raise.
 
-@final
-@attrs.define(eq=False)
-class Completions:
-    """Outcomes in the order of the ends: an async iterator."""
-
-    _pool: AgentPool
-
-    def __aiter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    async def __anext__(self) -> AgentOutcome:
-        """Return the next outcome.
-
-        Cancellation:
-            No outcome is lost.
-        """
-        outcome = await self._pool.join_next()
-        if outcome is None:
-            raise StopAsyncIteration
-        return outcome
+    Raises:
+        UsageError: If it is not.
+    """
+    if not isinstance(number, int) or isinstance(number, bool) or number < least:
+        raise UsageError(f"{name} must be a whole number >= {least}, got {number!r}")
+    return number
 
 
 @final
@@ -149,27 +131,10 @@ class AgentPool:
         return [self._agents.accept(config, driver) for config, driver in wanted]
 
     def _driver_for(self, config: SpawnConfig) -> Driver:
-        """Return the agent's driver, after everything that can be checked beforehand."""
         self._check_open()
-        manifest = config.manifest
-        driver = self._driver if isinstance(self._driver, Driver) else self._driver(manifest)
-        if not manifest.privacy.allows(driver.privacy):
-            raise PrivacyError(
-                f"manifest {manifest.name!r} is {manifest.privacy.value}, its driver is "
-                f"{driver.privacy.value}; use a local model, or a laxer privacy in the manifest"
-            )
-        registry = self._agents.tools
-        known = registry if isinstance(registry, ToolRegistry) else EMPTY_REGISTRY
-        room = room_tokens(driver, config, known)
-        if room is not None and room <= 0:
-            fault = Fault(
-                "model.max_tokens",
-                f"{manifest.model.max_tokens} leaves no room for the query in a window of "
-                f"{driver.context_window or manifest.model.context_window} tokens (system "
-                "prompt and tools taken off); write a smaller one",
-            )
-            raise ManifestError([fault], source=manifest.name)
-        return driver
+        tools = self._agents.tools
+        known = tools if isinstance(tools, ToolRegistry) else EMPTY_REGISTRY
+        return driver_for(config, self._driver, known)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -208,7 +173,7 @@ class AgentPool:
 
     def as_completed(self) -> Completions:
         """Return the outcomes in the order of the ends, as an async iterator."""
-        return Completions(self)
+        return Completions(self.join_next)
 
     def _not_from_inside(self, what: str) -> None:
         slot = current_slot.get()
@@ -218,15 +183,72 @@ class AgentPool:
                 "itself; wait for the handles of its children instead"
             )
 
+    @asynccontextmanager
+    async def map(
+        self, manifest: AgentManifest, queries: Queries, *, ordered: bool = False
+    ) -> AsyncGenerator[OutcomeStream, None]:
+        """Run one agent per query, over any number of them, with flat memory.
+
+        ``async with pool.map(manifest, queries) as outcomes: async for outcome in
+        outcomes``. These agents are the map's own: ``join_all`` and ``join_next`` do not
+        know them. Leaving the block ends those that are left and waits for them.
+
+        Args:
+            manifest: What kind of agent.
+            queries: What to ask, one agent each. Sync or async, of any length.
+            ordered: Whether the outcomes come in the order of the queries.
+        """
+        agents = self._agents
+
+        def accept(config: SpawnConfig, on_end: Callable[[AgentHandle], None]) -> AgentHandle:
+            return agents.accept(config, self._driver_for(config), on_end)
+
+        stream = OutcomeStream(manifest, queries, ordered, agents.admission, accept)
+        agents.nursery.start_soon(stream.feed, name="map")
+        try:
+            yield stream
+        finally:
+            with trio.CancelScope(shield=True):
+                await stream.aclose()
+
+    async def race(self, configs: Iterable[SpawnConfig]) -> AgentOutcome:
+        """Run several agents; the first to complete wins.
+
+        The losers are cancelled and have ended before this returns.
+
+        Raises:
+            PoolError: If none completed; it has what each of them ended with.
+            UsageError: If there are no configs.
+
+        Cancellation:
+            All of them are cancelled, and awaited.
+        """
+        wanted = [(config, self._driver_for(config)) for config in configs]
+        if not wanted:
+            raise UsageError("race() needs at least one config, got none")
+        accept = self._agents.accept
+        return await Race().run([partial(accept, config, driver) for config, driver in wanted])
+
     # --- end
+
+    async def shutdown(self, *, grace_seconds: float) -> ShutdownStep:
+        """End the pool's agents in three steps: ask, wait, cancel. Say which was needed.
+
+        Queued agents are cancelled at once. Running ones are asked to stop after their
+        turn; who has not after *grace_seconds* is cancelled. No new agents are taken.
+
+        Cancellation:
+            The agents were asked to stop; they are not cancelled by it.
+        """
+        self._closed = True
+        return await self._agents.shutdown(grace_seconds)
 
     def abort_all(self, reason: str = "no reason given") -> None:
         """Cancel every agent, queued ones too. Each still gets an outcome with what it had.
 
         Does not wait: ``join_all`` does. The pool takes new agents as before.
         """
-        speaker = self._agents.speaker_id()
-        self._agents.abort(f"agent {speaker}" if speaker else "owner", reason)
+        self._agents.abort(self._agents.speaker(), reason)
 
     # --- messages of the owner
 
@@ -289,7 +311,7 @@ class AgentPool:
 
     @max_concurrent.setter
     def max_concurrent(self, slots: int) -> None:
-        self._agents.admission.resize(_at_least(1, "max_concurrent", slots))
+        self._agents.admission.resize(at_least(1, "max_concurrent", slots))
 
     def statistics(self) -> PoolStatistics:
         """Return the pool as it is at this moment."""
@@ -314,109 +336,3 @@ class AgentPool:
     def close(self) -> None:
         """Take no more agents. Leaving the pool's block does it."""
         self._closed = True
-
-
-@asynccontextmanager
-async def open_pool(  # noqa: PLR0917
-    driver: Driver | DriverFactory,
-    *,
-    max_concurrent: int = 8,
-    max_queued: int = 10_000,
-    inbox_capacity: int = 32,
-    memory: Memory | None = None,
-    tools: ToolRegistry | ToolBuilder | None = None,
-    observers: Sequence[Observer] = (),
-    on_failure: Literal["collect", "abort"] = "collect",
-    name: str = "pool",
-    random_seed: int | None = None,
-) -> AsyncGenerator[AgentPool, None]:
-    """Open a pool of agents; leaving the block waits for all of them.
-
-    If the block raises, the agents are aborted and awaited first.
-
-    Args:
-        driver: Answers the agents' requests, or chooses who does, by manifest.
-        max_concurrent: Agents that run at the same time.
-        max_queued: Agents that may wait for their first slot. 0: refuse instead.
-        inbox_capacity: Messages that wait for one agent before its senders wait.
-        memory: Where agents keep fragments. ``None``: one in memory, for this pool.
-        tools: The agents' tools, or a builder that makes each agent its own.
-        observers: Called with every event, at once; they must not block.
-        on_failure: ``collect`` goes on after a failure; ``abort`` cancels the others.
-        name: What the pool is called in events and in memory scopes.
-        random_seed: Seed of the jitter in retries. ``None``: from the system.
-
-    Yields:
-        The pool.
-
-    Raises:
-        PoolError: At the exit, if agents failed and nobody looked at their outcomes.
-        UsageError: If an argument has no meaning.
-    """
-    limiter = trio.CapacityLimiter(_at_least(1, "max_concurrent", max_concurrent))
-    hub = EventHub(tuple(observers), trio.current_time())
-    router = MessageRouter(_at_least(1, "inbox_capacity", inbox_capacity), _watch(hub))
-    router.register(OWNER_ID)
-    if on_failure not in {"collect", "abort"}:
-        raise UsageError(f"on_failure must be 'collect' or 'abort', got {on_failure!r}")
-    agents = AgentNursery(
-        name, router, hub, memory or InMemoryMemory(), tools or EMPTY_REGISTRY,
-        on_failure == "abort", Random(random_seed),
-    )
-    pool = AgentPool(agents, driver)
-    failed: Exception | None = None
-    try:
-        async with trio.open_nursery() as nursery:
-            agents.open(nursery, limiter, _at_least(0, "max_queued", max_queued))
-            try:
-                yield pool
-                agents.deadlocks.owner_left()
-            except trio.Cancelled:
-                agents.abort(*OUTSIDE)
-                raise
-            except Exception as error:  # noqa: BLE001  # raised again below
-                # After the nursery, so that it comes out as itself and in no group.
-                failed = error
-                agents.abort("pool", f"its block raised {type(error).__name__}")
-    except BaseException as outside:
-        if failed is not None:
-            raise BaseExceptionGroup("the pool's block failed", [failed, outside]) from None
-        if isinstance(outside, BaseExceptionGroup) and len(outside.exceptions) == 1:
-            raise outside.exceptions[0] from None
-        raise
-    finally:
-        pool.close()
-        agents.abort(*OUTSIDE)
-        router.unregister(OWNER_ID, reason="the pool closed")
-        hub.close()
-    unseen = agents.fan_in.unseen_failures()
-    if failed is not None:
-        for agent_id, error in unseen.items():
-            failed.add_note(f"agent {agent_id} failed as well: {type(error).__name__}: {error}")
-        raise failed
-    if unseen:
-        raise PoolError(
-            f"{len(unseen)} of {agents.last_id} agents failed, and nobody looked at it",
-            list(unseen.values()),
-            tuple(unseen),
-        )
-
-
-def _watch(hub: EventHub) -> Callable[[AgentMessage, str | None], None]:
-    """Return what tells *hub* of messages."""
-
-    def watch(message: AgentMessage, reason: str | None) -> None:
-        if not hub.listening:
-            return
-        if reason is None:
-            hub.publish(MessageSent(*hub.stamp(message.sender, ""), message))
-        else:
-            hub.publish(MessageDropped(*hub.stamp(message.recipient, ""), message, reason))
-
-    return watch
-
-
-def _at_least(least: int, name: str, number: int) -> int:
-    if not isinstance(number, int) or isinstance(number, bool) or number < least:
-        raise UsageError(f"{name} must be a whole number >= {least}, got {number!r}")
-    return number

@@ -266,5 +266,3 @@ class MessageRouter:
         self._dead.append(DeadLetter(message, reason))
         self._dead_count += 1
         self._watch(message, reason)
-
-

@@ -39,10 +39,6 @@ class SlotKeeper(ABC):
     def parked(self, slot: Slot, wait: Wait) -> None:
         """Take note that the agent waits."""
 
-    @abstractmethod
-    def resumed(self, slot: Slot) -> None:
-        """Take note that the agent goes on."""
-
 
 @final
 @attrs.define(eq=False)
@@ -127,8 +123,6 @@ class Slot:
             # ends without a slot.
             with trio.CancelScope(shield=True, deadline=self.scope.deadline):
                 await granted.wait()
-        if self.held:
-            self.keeper.resumed(self)
 
 
 current_slot: ContextVar[Slot | None] = ContextVar("agentpool_slot", default=None)

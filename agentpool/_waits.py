@@ -85,7 +85,7 @@ def find_deadlocked(
     while changed and stuck:
         changed = False
         for agent_id, branches in tuple(stuck.items()):
-            if any(_can_end(wait, stuck, others_can_send) for wait in branches):
+            if any(_can_end(wait, stuck, others_can_send=others_can_send) for wait in branches):
                 del stuck[agent_id]
                 # It goes on, so it can send as well.
                 others_can_send = changed = True
@@ -93,7 +93,7 @@ def find_deadlocked(
 
 
 def _can_end(
-    wait: Wait, stuck: Mapping[AgentId, Sequence[Wait]], others_can_send: bool
+    wait: Wait, stuck: Mapping[AgentId, Sequence[Wait]], *, others_can_send: bool
 ) -> bool:
     match wait.kind:
         case WaitKind.OTHER:

@@ -60,7 +60,7 @@ class Driver(ABC):
     def privacy(self) -> PrivacyTier:
         """The tier of the place where the request ends up."""
 
-    def price(self, usage: Usage, *, model: str | None = None) -> float | None:  # noqa: ARG002, PLR6301
+    def price(self, usage: Usage, *, model: str | None = None) -> float | None:  # noqa: ARG002
         """Return what *usage* costs in US dollars. ``None``: nobody knows; 0.0 is free."""
         return None
 
@@ -126,7 +126,7 @@ class ToolContext:
     call_id: str
     """The call's own name."""
 
-    def remaining_seconds(self) -> float:  # noqa: PLR6301  # a fact of the call, whoever asks
+    def remaining_seconds(self) -> float:  # a fact of the call, whoever asks
         """Seconds until the nearest deadline of tool, request, run and pool; ``inf``: none."""
         return trio.current_effective_deadline() - trio.current_time()
 

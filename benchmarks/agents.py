@@ -17,9 +17,10 @@ from trio.testing import wait_all_tasks_blocked
 
 from agentpool import (
     AgentManifest,
-    AgentMessage,
     AgentOutcome,
+    AgentPool,
     AgentStatus,
+    InboxFullError,
     PrivacyTier,
     ResourceQuota,
     SpawnConfig,
@@ -165,7 +166,7 @@ async def _one_agent(driver: Driver, quota: ResourceQuota) -> AgentOutcome:
 
 # --- W4: messages between two agents, sent and received by their tools
 
-Work: TypeAlias = Callable[[AgentContext], Coroutine[object, object, None]]
+Work: TypeAlias = Callable[[AgentContext, AgentPool], Coroutine[object, object, None]]
 """What an agent of W4 does with the messages."""
 
 
@@ -177,7 +178,7 @@ async def _at_work(meter: Meter, works: list[Work]) -> None:
         @tool
         async def work(x: int) -> None:  # noqa: ARG001  # as in W3
             """Do the agent's work."""
-            await works[context.agent_id - 1](context)
+            await works[context.agent_id - 1](context, pool)
 
         return ToolRegistry([work])
 
@@ -193,30 +194,50 @@ async def _at_work(meter: Meter, works: list[Work]) -> None:
                 outcome.unwrap()
 
 
-async def _receive(context: AgentContext, count: int) -> None:
-    while count > 0:
-        count -= len(await context.receive_many())
+def receiver(count: int) -> Work:
+    """Return the work of receiving *count* messages."""
+
+    async def receive(context: AgentContext, _: AgentPool) -> None:
+        left = count
+        while left > 0:
+            left -= len(await context.receive_many())
+
+    return receive
 
 
 async def w4_stream(n: int, meter: Meter) -> None:
     """Measure one sender, one receiver."""
 
-    async def send(context: AgentContext) -> None:
+    async def send(context: AgentContext, _: AgentPool) -> None:
         for _ in range(n):
             await context.send(2, "a message")
 
-    await _at_work(meter, [send, lambda context: _receive(context, n)])
+    await _at_work(meter, [send, receiver(n)])
+
+
+async def w4_batch(n: int, meter: Meter) -> None:
+    """Measure a sender who waits only when the inbox is full."""
+
+    async def send(_: AgentContext, pool: AgentPool) -> None:
+        other = pool[2]
+        for _ in range(n):
+            try:
+                other.send_nowait("a message")
+            except InboxFullError:
+                await other.send("a message")
+
+    await _at_work(meter, [send, receiver(n)])
 
 
 async def w4_ping_pong(n: int, meter: Meter) -> None:
     """Measure two who answer each other."""
 
-    async def ping(context: AgentContext) -> None:
+    async def ping(context: AgentContext, _: AgentPool) -> None:
         for _ in range(n // 2):
             await context.send(2, "ping")
             await context.receive_many()
 
-    async def pong(context: AgentContext) -> None:
+    async def pong(context: AgentContext, _: AgentPool) -> None:
         for _ in range(n // 2):
             await context.receive_many()
             await context.send(1, "pong")
@@ -227,31 +248,27 @@ async def w4_ping_pong(n: int, meter: Meter) -> None:
 async def w4_ask(n: int, meter: Meter) -> None:
     """Measure one who asks and one who answers."""
 
-    async def ask(context: AgentContext) -> None:
+    async def ask(context: AgentContext, _: AgentPool) -> None:
         for _ in range(n // 2):
             await context.ask(2, "ping")
 
-    async def reply(context: AgentContext) -> None:
-        left = n // 2
-        while left:
-            asked: tuple[AgentMessage, ...] = await context.receive_many()
-            for message in asked:
-                await context.send(1, "pong", reply_to=message.message_id)
-                left -= 1
+    async def reply(context: AgentContext, _: AgentPool) -> None:
+        for _ in range(n // 2):
+            (asked,) = await context.receive_many()
+            await context.send(1, "pong", reply_to=asked.message_id)
 
     await _at_work(meter, [ask, reply])
 
 
 async def w4_mesh(n: int, meter: Meter) -> None:
-    """Measure many, of whom everyone sends to everyone; each talks, and then listens."""
-    each = max(1, min(INBOX, n // MESH // (MESH - 1)))
-    rounds = max(1, n // MESH // (MESH - 1) // each)
-    meter.operations = rounds * each * MESH * (MESH - 1)
+    """Measure many, of whom everyone sends to everyone and listens meanwhile."""
+    count = n // MESH
+    meter.operations = count * MESH
 
-    async def work(context: AgentContext) -> None:
+    async def work(context: AgentContext, pool: AgentPool) -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_receive, context, rounds * each * (MESH - 1))
-            for number in range(rounds * each * (MESH - 1)):
+            nursery.start_soon(receiver(count), context, pool)
+            for number in range(count):
                 other = (context.agent_id + number % (MESH - 1)) % MESH + 1
                 await context.send(other, "a message")
 
@@ -323,6 +340,7 @@ if __name__ == "__main__":
             "W3:agent": w3_agent,
             "W3:deadlines": w3_deadlines,
             "W4:stream": w4_stream,
+            "W4:batch": w4_batch,
             "W4:ping-pong": w4_ping_pong,
             "W4:ask": w4_ask,
             "W4:mesh": w4_mesh,

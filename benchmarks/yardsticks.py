@@ -259,15 +259,15 @@ async def w4_ping_pong(n: int, meter: Meter) -> None:
 async def w4_mesh(n: int, meter: Meter) -> None:
     """Measure many, of whom everyone sends to everyone."""
     ends = [trio.open_memory_channel[int](INBOX) for _ in range(MESH)]
-    each = n // MESH // (MESH - 1)
-    meter.operations = each * MESH * (MESH - 1)
+    count = n // MESH
+    meter.operations = count * MESH
 
     async def talk(me: int) -> None:
-        for number in range(each * (MESH - 1)):
+        for number in range(count):
             await ends[(me + 1 + number % (MESH - 1)) % MESH][0].send(number)
 
     async def listen(me: int) -> None:
-        for _ in range(each * (MESH - 1)):
+        for _ in range(count):
             await ends[me][1].receive()
 
     with meter.running():
@@ -303,9 +303,9 @@ if __name__ == "__main__":
             "W1:naive": w1_naive,
             "W1:reference": w1_reference,
             "W3:full": w3_full,
-            "W4:stream": w4_stream,
-            "W4:ping-pong": w4_ping_pong,
-            "W4:mesh": w4_mesh,
+            "W4:channel-stream": w4_stream,
+            "W4:channel-ping-pong": w4_ping_pong,
+            "W4:channel-mesh": w4_mesh,
             "W5:scoped": w5_scoped,
         }
     )

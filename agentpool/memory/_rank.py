@@ -17,8 +17,8 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from typing import Final, final
 
 import attrs
@@ -60,22 +60,26 @@ def _part(between: re.Match[str]) -> str:
     return found if found and unicodedata.category(found).startswith("M") else " "
 
 
+def _new_places() -> defaultdict[str, dict[int, int]]:
+    return defaultdict(dict)
+
+
 @final
 @attrs.define(eq=False)
 class WordIndex:
     """The words of many texts, and in which of them each word is."""
 
-    _places: dict[str, dict[int, int]] = attrs.field(factory=dict)
-    # word -> text's key -> how often it is there
-    _lengths: dict[int, int] = attrs.field(factory=dict)
-    # text's key -> its number of words
+    # By word, then by the text's key: how often it is there.
+    _places: defaultdict[str, dict[int, int]] = attrs.field(factory=_new_places)
+    # By the text's key: its number of words.
+    _lengths: dict[int, int] = attrs.field(factory=dict[int, int])
     _total_length: int = 0
 
     def add(self, key: int, text: str) -> None:
         """Take in *text* under *key*, which is new."""
         counts = Counter(words(text))
         for word, count in counts.items():
-            self._places.setdefault(word, {})[key] = count
+            self._places[word][key] = count
         length = counts.total()
         self._lengths[key] = length
         self._total_length += length
@@ -108,7 +112,6 @@ class WordIndex:
         return scores
 
 
-def scaled(scores: Mapping[int, float]) -> dict[int, float]:
-    """Return *scores* with the best of them at 1.0."""
-    best = max(scores.values(), default=1.0)
-    return {key: score / best for key, score in scores.items()}
+def scaled(scores: Sequence[float]) -> list[float]:
+    """Return *scores*, best first, so that the best of them is 1.0."""
+    return [score / scores[0] for score in scores]

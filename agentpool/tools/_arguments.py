@@ -13,7 +13,7 @@ Rules:
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Protocol, Self, TypeAlias, cast, final
 
 import attrs
@@ -41,10 +41,14 @@ _KEYS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class _SchemaFault(Protocol):
-    """What we use of ``jsonschema.ValidationError``, which has no types of its own."""
+    """What we use of jsonschema's errors; it has no types of its own."""
 
     message: str
     json_path: str
+
+
+class _Validator(Protocol):
+    def iter_errors(self, instance: object) -> Iterator[_SchemaFault]: ...
 
 
 @final
@@ -147,16 +151,21 @@ def _all_faults(schema: _Node, text: str) -> list[str]:
     """
     try:
         # Here and not above: it takes 70 ms to load, and most models make no mistakes.
-        from jsonschema import Draft202012Validator  # noqa: PLC0415
-        from jsonschema.exceptions import best_match  # noqa: PLC0415
+        # It ships no types.
+        from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # noqa: PLC0415
+        from jsonschema.exceptions import (  # type: ignore[import-untyped]  # noqa: PLC0415
+            best_match,  # pyright: ignore[reportUnknownVariableType]
+        )
     except ImportError:
         return []
     try:
-        found = list(Draft202012Validator(schema).iter_errors(json.loads(text)))
+        validator = cast("_Validator", Draft202012Validator(schema))
+        found = list(validator.iter_errors(json.loads(text)))
     except (ValueError, RecursionError):
         return []
     # Of "none of these types fits" it takes the one that was nearly right.
-    faults = [cast("_SchemaFault", best_match([error])) for error in found]
+    nearest = cast("Callable[[Sequence[_SchemaFault]], _SchemaFault]", best_match)
+    faults = [nearest([error]) for error in found]
     return [f"at {f.json_path}: {f.message}" for f in sorted(faults, key=_place)]
 
 

@@ -6,6 +6,8 @@ help whoever wrote the tool, not the model, and show it how this machine is laid
 
 from __future__ import annotations
 
+from typing import cast
+
 from agentpool._errors import ToolError
 from agentpool.abc import ToolResult
 
@@ -51,7 +53,8 @@ def _leaves(error: Exception) -> list[Exception]:
     while rest:
         one = rest.pop()
         if isinstance(one, ExceptionGroup):
-            rest.extend(reversed(one.exceptions))
+            group = cast("ExceptionGroup[Exception]", one)
+            rest.extend(reversed(group.exceptions))
         else:
             found.append(one)
     return found

@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Generic, Literal, ParamSpec, TypeAlias, TypeVar, final, overload
+from typing import Generic, Literal, ParamSpec, TypeAlias, TypeVar, cast, final, overload
 
 import attrs
 import msgspec
@@ -95,20 +95,21 @@ class FunctionTool(Tool, Generic[P, R_co]):
             given = self._decoder.decode(arguments)
             if self._context_parameter is not None:
                 given[self._context_parameter] = context
+            # What a model wrote is no P; the decoder has seen to it that it fits.
+            function = cast("Callable[..., object]", self.function)
             if self._in_thread:
-                returned = await self._run_in_thread(given)
+                returned = await self._run_in_thread(functools.partial(function, **given))
             else:
-                # What a model wrote is no P; the decoder has seen to it that it fits.
-                returned = self.function(**given)  # type: ignore[call-arg]
+                returned = function(**given)
             if isinstance(returned, Awaitable):
-                returned = await returned
+                returned = await cast("Awaitable[object]", returned)
             return _as_result(returned)
         except Exception as exc:  # noqa: BLE001  # a tool's failure is told to the model
             return failed_result(self._definition.name, exc)
 
-    async def _run_in_thread(self, given: dict[str, object]) -> object:
+    async def _run_in_thread(self, call: Callable[[], object]) -> object:
         return await trio.to_thread.run_sync(
-            functools.partial(self.function, **given),
+            call,
             thread_name=f"tool {self._definition.name}",
             abandon_on_cancel=self._on_cancel == "abandon",
         )

@@ -75,9 +75,7 @@ class _Notes:
             query: Words to look for. Empty for the newest notes.
             limit: The most notes to return.
         """
-        hits = await self._memory.recall(
-            MemoryQuery(text=query, scope=self._scope, limit=limit)
-        )
+        hits = await self._memory.recall(MemoryQuery(text=query, scope=self._scope, limit=limit))
         lines = [
             f"{n}. [score={hit.score:.2f}] {clip(hit.fragment.content, MAX_SHOWN_CHARS)}"
             for n, hit in enumerate(hits, start=1)

@@ -126,9 +126,7 @@ class ToolRegistry:
         """Return what an agent with *grants* is shown: what it may run, and no more."""
         return self._allowed(grants, privacy).definitions
 
-    def refusal(
-        self, name: str, grants: Iterable[Capability], privacy: PrivacyTier
-    ) -> str | None:
+    def refusal(self, name: str, grants: Iterable[Capability], privacy: PrivacyTier) -> str | None:
         """Return why an agent with *grants* may not run the tool *name*, for the model.
 
         ``None``: it may.

@@ -19,12 +19,13 @@ the driver that wants it, since a default is better for everybody else.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import typing
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from types import FunctionType, MethodType
-from typing import Annotated, Final, TypeAlias, cast, final
+from typing import Final, TypeAlias, cast, final
 
 import attrs
 import docstring_parser
@@ -43,7 +44,7 @@ AnyFunction: TypeAlias = Callable[..., object]
 _SIMPLE = (type(None), bool, int, float, str)
 """Defaults that msgspec keeps as they are; all others are handed out by a factory."""
 
-_FLAWS: Final = {
+_FLAWS: Final[Mapping[object, str]] = {
     inspect.Parameter.VAR_POSITIONAL: "takes any number of arguments",
     inspect.Parameter.VAR_KEYWORD: "takes any number of arguments",
     inspect.Parameter.POSITIONAL_ONLY: "has no name to be called by",
@@ -96,9 +97,7 @@ def _build_of_method(function: FunctionType) -> Signature:
 def _build(function: FunctionType, *, skip: int) -> Signature:
     name = function.__name__
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise UsageError(
-            f"{name} is a generator; a tool returns once: collect what it yields"
-        )
+        raise UsageError(f"{name} is a generator; a tool returns once: collect what it yields")
     described = _read_docstring(function)
     hints = _read_hints(function, f"the annotations of {name}")
     parameters = list(inspect.signature(function).parameters.values())[skip:]
@@ -109,9 +108,7 @@ def _build(function: FunctionType, *, skip: int) -> Signature:
         where = f"parameter {parameter.name!r} of {name}"
         flaw = _FLAWS.get(parameter.kind)
         if flaw is not None:
-            raise UsageError(
-                f"{where} {flaw}; a model calls by name: give each parameter its own"
-            )
+            raise UsageError(f"{where} {flaw}; a model calls by name: give each parameter its own")
         if parameter.name not in hints:
             raise UsageError(
                 f"{where} has no annotation; say which type it takes "
@@ -238,16 +235,13 @@ def _build_schema(
     return struct, _written_out(cast("Schema", raw))
 
 
-def _describe(
-    shown: Schema, parameter: inspect.Parameter, description: str | None
-) -> None:
+def _describe(shown: Schema, parameter: inspect.Parameter, description: str | None) -> None:
     if parameter.default is not inspect.Parameter.empty and "default" not in shown:
-        try:
-            shown["default"] = cast("Json", msgspec.to_builtins(parameter.default, order="deterministic"))
-        except TypeError:
-            # A marker object that only the function understands: not to be shown, and
-            # the parameter is optional all the same.
-            pass
+        # A marker object that only the function understands is not to be shown, and the
+        # parameter is optional all the same.
+        with contextlib.suppress(TypeError):
+            default = msgspec.to_builtins(parameter.default, order="deterministic")
+            shown["default"] = cast("Json", default)
     # The parameter's own line says more than the docstring of its class.
     if description is not None:
         shown["description"] = description
@@ -302,8 +296,7 @@ def _inlined(
         elif key == "properties":
             named = cast("dict[str, Schema]", value)
             out[key] = {
-                field: _inlined(one, definitions, inside, kept)
-                for field, one in named.items()
+                field: _inlined(one, definitions, inside, kept) for field, one in named.items()
             }
         # Its mapping points to definitions that are gone; the tags themselves stay.
         elif key != "discriminator":

@@ -79,9 +79,10 @@ class _Tool(msgspec.Struct, frozen=True):
 class _Request(msgspec.Struct, frozen=True, omit_defaults=True):
     model: str
     messages: list[_Message]
-    max_tokens: int
     temperature: float
     stream_options: Mapping[str, bool]
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
     tools: tuple[_Tool, ...] = ()
     response_format: Mapping[str, Json] | None = None
     seed: int | None = None
@@ -97,6 +98,9 @@ class ChatOptions:
 
     model: str
     """The model to ask, unless the request names one."""
+    is_openai: bool = False
+    """Whether it is OpenAI itself: its newer models refuse ``max_tokens``, which every
+    other server wants."""
     response_format: Mapping[str, Json] | None = None
     """The form that the answer must have. ``None``: any."""
     seed: int | None = None
@@ -116,7 +120,8 @@ def encode_request(request: CompletionRequest, options: ChatOptions) -> bytes:
         _Request(
             model=request.model or options.model,
             messages=system + [_to_wire(message) for message in request.messages],
-            max_tokens=request.max_tokens,
+            max_tokens=None if options.is_openai else request.max_tokens,
+            max_completion_tokens=request.max_tokens if options.is_openai else None,
             temperature=request.temperature,
             tools=tuple(map(_tool_to_wire, request.tools)),
             response_format=options.response_format,
@@ -358,8 +363,12 @@ class ChatAccumulator:
                 msg = f"tool call {index} of the answer has no name"
                 raise ProtocolError(msg)
             call_id = growing.call_id or f"{self._call_id_prefix}-{index}"
-            # No arguments at all means none: a tool without parameters is called so.
-            yield ToolCall(call_id, growing.name, "".join(growing.pieces) or "{}")
+            arguments = "".join(growing.pieces)
+            if not arguments and self._finish != "length":
+                # A tool without parameters is called so. In a cut answer it means that
+                # the arguments are lost, and the tool must not run without them.
+                arguments = "{}"
+            yield ToolCall(call_id, growing.name, arguments)
 
 
 def _usage_of(usage: _Usage) -> Usage:

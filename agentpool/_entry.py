@@ -1,0 +1,49 @@
+"""What is checked before an agent is accepted: everything that needs no waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from agentpool._agent import room_tokens
+from agentpool._errors import Fault, ManifestError, PrivacyError
+from agentpool._manifest import AgentManifest
+from agentpool._spawn import SpawnConfig
+from agentpool.abc import Driver
+from agentpool.tools._registry import ToolRegistry
+
+DriverFactory: TypeAlias = Callable[[AgentManifest], Driver]
+"""Chooses the driver of an agent by its manifest. Called at spawn; must not block."""
+
+
+def driver_for(
+    config: SpawnConfig, source: Driver | DriverFactory, registry: ToolRegistry
+) -> Driver:
+    """Return the driver of an agent that may be accepted.
+
+    Args:
+        config: The agent.
+        source: The pool's driver, or what chooses one.
+        registry: The tools, as far as they are known before the agent starts.
+
+    Raises:
+        PrivacyError: If the manifest's tier forbids the driver.
+        ManifestError: If the driver's window leaves no room for the query.
+    """
+    manifest = config.manifest
+    driver = source if isinstance(source, Driver) else source(manifest)
+    if not manifest.privacy.allows(driver.privacy):
+        raise PrivacyError(
+            f"manifest {manifest.name!r} is {manifest.privacy.value}, its driver is "
+            f"{driver.privacy.value}; use a local model, or a laxer privacy in the manifest"
+        )
+    room = room_tokens(driver, config, registry)
+    if room is not None and room <= 0:
+        fault = Fault(
+            "model.max_tokens",
+            f"{manifest.model.max_tokens} leaves no room for the query in a window of "
+            f"{driver.context_window or manifest.model.context_window} tokens (system "
+            "prompt and tools taken off); write a smaller one",
+        )
+        raise ManifestError([fault], source=manifest.name)
+    return driver

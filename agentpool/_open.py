@@ -1,0 +1,128 @@
+"""Opening a pool, and what happens when its block is left, however that is."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from random import Random
+from typing import Literal
+
+import trio
+
+from agentpool._entry import DriverFactory
+from agentpool._errors import PoolError, UsageError
+from agentpool._events import MessageDropped, MessageSent
+from agentpool._messages import OWNER_ID, AgentMessage
+from agentpool._nursery import OUTSIDE, AgentNursery, ToolBuilder
+from agentpool._pool import AgentPool, at_least
+from agentpool._router import MessageRouter
+from agentpool.abc import Driver, Memory, Observer
+from agentpool.memory._in_memory import InMemoryMemory
+from agentpool.observe._hub import EventHub
+from agentpool.tools._registry import EMPTY_REGISTRY, ToolRegistry
+
+
+@asynccontextmanager
+async def open_pool(
+    driver: Driver | DriverFactory,
+    *,
+    max_concurrent: int = 8,
+    max_queued: int = 10_000,
+    inbox_capacity: int = 32,
+    memory: Memory | None = None,
+    tools: ToolRegistry | ToolBuilder | None = None,
+    observers: Sequence[Observer] = (),
+    on_failure: Literal["collect", "abort"] = "collect",
+    name: str = "pool",
+    random_seed: int | None = None,
+) -> AsyncGenerator[AgentPool, None]:
+    """Open a pool of agents; leaving the block waits for all of them.
+
+    If the block raises, the agents are aborted and awaited first.
+
+    Args:
+        driver: Answers the agents' requests, or chooses who does, by manifest.
+        max_concurrent: Agents that run at the same time.
+        max_queued: Agents that may wait for their first slot. 0: refuse instead.
+        inbox_capacity: Messages that wait for one agent before its senders wait.
+        memory: Where agents keep fragments. ``None``: one in memory, for this pool.
+        tools: The agents' tools, or a builder that makes each agent its own.
+        observers: Called with every event, at once; they must not block.
+        on_failure: ``collect`` goes on after a failure; ``abort`` cancels the others.
+        name: What the pool is called in events and in memory scopes.
+        random_seed: Seed of the jitter in retries. ``None``: from the system.
+
+    Yields:
+        The pool.
+
+    Raises:
+        PoolError: At the exit, if agents failed and nobody looked at their outcomes.
+        UsageError: If an argument has no meaning.
+    """
+    at_least(0, "max_queued", max_queued)
+    limiter = trio.CapacityLimiter(at_least(1, "max_concurrent", max_concurrent))
+    hub = EventHub(tuple(observers), trio.current_time())
+    router = MessageRouter(at_least(1, "inbox_capacity", inbox_capacity), _watch(hub))
+    router.register(OWNER_ID)
+    if on_failure not in {"collect", "abort"}:
+        raise UsageError(f"on_failure must be 'collect' or 'abort', got {on_failure!r}")
+    agents = AgentNursery(
+        name,
+        router,
+        hub,
+        InMemoryMemory() if memory is None else memory,
+        EMPTY_REGISTRY if tools is None else tools,
+        on_failure == "abort",
+        Random(random_seed),
+    )
+    pool = AgentPool(agents, driver)
+    failed: Exception | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            agents.open(nursery, limiter, max_queued)
+            try:
+                yield pool
+                agents.deadlocks.owner_left()
+            except trio.Cancelled:
+                agents.abort(*OUTSIDE)
+                raise
+            except Exception as raised:  # noqa: BLE001  # raised again below
+                # After the nursery, so that it comes out as itself and in no group.
+                failed = raised
+                agents.abort("pool", f"its block raised {type(raised).__name__}")
+    except BaseException as outside:
+        if failed is not None:
+            raise BaseExceptionGroup("the pool's block failed", [failed, outside]) from None
+        if isinstance(outside, BaseExceptionGroup) and len(outside.exceptions) == 1:
+            raise outside.exceptions[0] from None
+        raise
+    finally:
+        pool.close()
+        agents.abort(*OUTSIDE)
+        router.unregister(OWNER_ID, reason="the pool closed")
+        hub.close()
+    unseen = agents.fan_in.unseen_failures()
+    if failed is not None:
+        for agent_id, error in unseen.items():
+            failed.add_note(f"agent {agent_id} failed as well: {type(error).__name__}: {error}")
+        raise failed
+    if unseen:
+        raise PoolError(
+            f"{len(unseen)} of {agents.last_id} agents failed, and nobody looked at it",
+            list(unseen.values()),
+            tuple(unseen),
+        )
+
+
+def _watch(hub: EventHub) -> Callable[[AgentMessage, str | None], None]:
+    """Return what tells *hub* of messages."""
+
+    def watch(message: AgentMessage, reason: str | None) -> None:
+        if not hub.listening:
+            return
+        if reason is None:
+            hub.publish(MessageSent(*hub.stamp(message.sender, ""), message))
+        else:
+            hub.publish(MessageDropped(*hub.stamp(message.recipient, ""), message, reason))
+
+    return watch

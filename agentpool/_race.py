@@ -1,0 +1,69 @@
+"""A race: several agents, the first that completes wins, nobody is left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias, final
+
+import attrs
+import trio
+
+from agentpool._errors import AgentPoolError, PoolError
+from agentpool._handle import AgentHandle
+from agentpool._outcome import AgentOutcome, AgentStatus
+from agentpool._slot import parked
+from agentpool._waits import Wait
+
+Starter: TypeAlias = Callable[[Callable[[AgentHandle], None]], AgentHandle]
+"""Starts one racer, whose end is told to one function alone."""
+
+
+@final
+@attrs.define(eq=False)
+class Race:
+    """One race."""
+
+    _left: set[AgentHandle] = attrs.field(factory=set)
+    _ended: list[AgentOutcome] = attrs.field(factory=list)
+    _winner: AgentOutcome | None = None
+    _changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
+
+    async def run(self, starters: Sequence[Starter]) -> AgentOutcome:
+        """Start everybody, and return the first that completed, when all have ended.
+
+        Raises:
+            PoolError: If none completed.
+
+        Cancellation:
+            All of them are cancelled, and awaited.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._left.update([start(self._on_end) for start in starters])
+        try:
+            async with parked(Wait.other("the winner of a race")):
+                while self._left and self._winner is None:
+                    await self._changed.park()
+        finally:
+            for handle in tuple(self._left):
+                handle.cancel("lost the race" if self._winner else "the race was cancelled")
+            with trio.CancelScope(shield=True):
+                async with parked(Wait.other("the losers of a race")):
+                    while self._left:
+                        await self._changed.park()
+        if self._winner is None:
+            self._ended.sort(key=lambda outcome: outcome.agent_id)
+            raise PoolError(
+                f"none of the {len(starters)} racers completed",
+                [outcome.error or AgentPoolError(outcome.status.value) for outcome in self._ended],
+                tuple(outcome.agent_id for outcome in self._ended),
+            )
+        return self._winner
+
+    def _on_end(self, handle: AgentHandle) -> None:
+        outcome = handle.collect()
+        self._ended.append(outcome)
+        if self._winner is None and outcome.status is AgentStatus.COMPLETED:
+            self._winner = outcome
+        # A racer can end while the others are still being started: it is not in the set.
+        self._left.discard(handle)
+        self._changed.unpark_all()

@@ -1,0 +1,210 @@
+"""One HTTP/1.1 connection: h11 for the rules, a trio stream for the bytes.
+
+It serves one exchange at a time. After an exchange whose answer was read to its end it can
+serve another; after anything else it is closed, at once and without waiting, which is how
+a cancelled request tells the provider to stop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from collections.abc import Sequence
+from typing import Final, Self, final
+
+import attrs
+import h11
+import trio
+
+# What one read may bring. A token's event is under 1 KiB; a few reads empty any buffer.
+_READ_BYTES: Final = 64 * 1024
+
+# More than any provider sends; a server that sends headers without end is refused here.
+_MAX_HEADER_BYTES: Final = 64 * 1024
+
+# "100 Continue" and its like, before the answer proper.
+_MAX_INFORMATIONAL: Final = 16
+
+
+class ConnectionLostError(Exception):
+    """The other side closed or broke the connection."""
+
+
+class NoAnswerError(ConnectionLostError):
+    """It did so before the first byte of an answer: a reused connection may be stale."""
+
+
+class BadAnswerError(Exception):
+    """What came is not HTTP/1.1."""
+
+
+@final
+@attrs.frozen
+class Target:
+    """Where a connection leads."""
+
+    is_tls: bool
+    """Whether the bytes are encrypted."""
+    host: str
+    """A name or an address."""
+    port: int
+    """The port."""
+
+
+@final
+@attrs.frozen
+class AnswerHead:
+    """What an answer begins with."""
+
+    status: int
+    """The HTTP status."""
+    headers: Sequence[tuple[bytes, bytes]]
+    """Its headers, names in lower case."""
+
+
+@final
+@attrs.define(eq=False)
+class Connection:
+    """An open connection. Made by ``open``, closed by ``close``."""
+
+    _socket: trio.SocketStream
+    _stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]
+    _http: h11.Connection = attrs.field(
+        init=False,
+        factory=lambda: h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEADER_BYTES),
+    )
+    _is_closed: bool = attrs.field(init=False, default=False)
+    _has_answered: bool = attrs.field(init=False, default=False)
+    idle_since: float = attrs.field(init=False, default=0.0)
+    """trio's time when it was last put aside."""
+
+    @classmethod
+    async def open(cls, target: Target, tls: ssl.SSLContext | None) -> Self:
+        """Connect to *target*; *tls* is needed where it is encrypted.
+
+        Raises:
+            OSError: If nobody listens there.
+            trio.BrokenResourceError: If the TLS handshake failed.
+
+        Cancellation:
+            Nothing stays open.
+        """
+        socket_stream = await trio.open_tcp_stream(target.host, target.port)
+        if not target.is_tls:
+            return cls(socket_stream, socket_stream)
+        tls_stream = trio.SSLStream(
+            socket_stream,
+            tls or ssl.create_default_context(),
+            server_hostname=target.host,
+            https_compatible=True,
+        )
+        try:
+            await tls_stream.do_handshake()
+        except BaseException:
+            socket_stream.socket.close()
+            raise
+        return cls(socket_stream, tls_stream)
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether another exchange can begin. Bytes that wait now are the end, or noise."""
+        return not self._is_closed and not self._socket.socket.is_readable()
+
+    def close(self) -> None:
+        """Close it now. Nothing is said to the other side but the end of the line."""
+        self._is_closed = True
+        self._socket.socket.close()
+
+    async def send(self, head: h11.Request, body: bytes) -> AnswerHead:
+        """Send a request and return the beginning of its answer.
+
+        Raises:
+            NoAnswerError: If the connection ended before anything came back.
+            ConnectionLostError: If it ended in the middle of the headers.
+            BadAnswerError: If what came is not HTTP.
+
+        Cancellation:
+            The connection is closed.
+        """
+        try:
+            return await self._send(head, body)
+        except BaseException:
+            self.close()
+            raise
+
+    async def receive(self) -> bytes:
+        """Return the next piece of the answer's body; empty at its end.
+
+        Raises:
+            ConnectionLostError: If the connection ended before the answer did.
+            BadAnswerError: If what came is not HTTP.
+
+        Cancellation:
+            The connection is closed.
+        """
+        try:
+            event = await self._next_event()
+        except BaseException:
+            self.close()
+            raise
+        return bytes(event.data) if isinstance(event, h11.Data) else b""
+
+    def finish(self) -> bool:
+        """End the exchange and return whether another can begin.
+
+        Whatever of the answer has arrived is taken; nothing is waited for. If that was not
+        all, the connection is closed.
+        """
+        if self._is_closed:
+            return False
+        try:
+            while self._http.their_state is h11.SEND_BODY:
+                if self._http.next_event() is h11.NEED_DATA:
+                    break
+            self._http.start_next_cycle()
+        except (h11.LocalProtocolError, h11.RemoteProtocolError):
+            # Not at its end, or the other side does not want to go on.
+            self.close()
+            return False
+        return True
+
+    async def _send(self, head: h11.Request, body: bytes) -> AnswerHead:
+        http = self._http
+        self._has_answered = False
+        data = (http.send(head) or b"") + (http.send(h11.Data(data=body)) or b"")
+        http.send(h11.EndOfMessage())
+        with contextlib.suppress(trio.BrokenResourceError):
+            # A server that refuses a request may close before it has read all of it;
+            # its answer, if there is one, is still to be read.
+            await self._stream.send_all(data)
+        for _ in range(_MAX_INFORMATIONAL):
+            event = await self._next_event()
+            if isinstance(event, h11.Response):
+                return AnswerHead(event.status_code, event.headers)
+        raise BadAnswerError("informational answers without end")
+
+    async def _next_event(self) -> h11.Event:
+        ended = False
+        while True:
+            try:
+                event = self._http.next_event()
+            except h11.RemoteProtocolError as exc:
+                if not ended:
+                    raise BadAnswerError(str(exc)) from None
+                raise self._lost() from None
+            if isinstance(event, h11.Event):
+                return event
+            if event is h11.PAUSED:
+                raise BadAnswerError("more came after the answer's end")
+            try:
+                data = await self._stream.receive_some(_READ_BYTES)
+            except trio.BrokenResourceError as exc:
+                raise self._lost() from exc
+            ended = not data
+            self._has_answered = self._has_answered or bool(data)
+            self._http.receive_data(data)
+
+    def _lost(self) -> ConnectionLostError:
+        if self._has_answered:
+            return ConnectionLostError("the connection ended before the answer did")
+        return NoAnswerError("the connection ended without an answer")

@@ -1,0 +1,370 @@
+"""Fake edges for tests of the pool: drivers, tools, observers and gauges, all real code.
+
+Nothing of ours is replaced: a fake stands where a user's own driver, tool, memory or
+observer would stand.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import TypeVar, final
+
+import attrs
+import trio
+
+from agentpool import (
+    AgentManifest,
+    AgentOutcome,
+    AgentPool,
+    Capability,
+    CapabilityKind,
+    ModelConfig,
+    PrivacyTier,
+    ResourceQuota,
+    SpawnConfig,
+    Usage,
+)
+from agentpool._events import Event
+from agentpool._messages import (
+    AssistantMessage,
+    Completion,
+    CompletionRequest,
+    FinishReason,
+    Json,
+    ToolCall,
+    ToolDefinition,
+    ToolMessage,
+    UserMessage,
+)
+from agentpool.abc import (
+    Driver,
+    Fragment,
+    Memory,
+    MemoryHit,
+    MemoryQuery,
+    Observer,
+    OnDelta,
+    Tool,
+    ToolContext,
+    ToolResult,
+)
+
+E = TypeVar("E")
+
+WITH_MEMORY = (Capability(CapabilityKind.MEMORY),)
+"""The grant that lets an agent recall and remember."""
+
+
+# --- values
+
+
+def manifest(
+    name: str = "worker",
+    *,
+    capabilities: tuple[Capability, ...] = (),
+    privacy: PrivacyTier = PrivacyTier.SOVEREIGN,
+    system_prompt: str = "You are a helpful assistant.",
+    max_tokens: int = 1024,
+    **resources: float | None,
+) -> AgentManifest:
+    """Return a manifest without memory, so that a request holds the query alone."""
+    return AgentManifest(
+        name=name,
+        privacy=privacy,
+        capabilities=capabilities,
+        model=ModelConfig(system_prompt=system_prompt, max_tokens=max_tokens),
+        resources=ResourceQuota(**resources),  # type: ignore[arg-type]  # the quota checks them
+    )
+
+
+def job(query: str = "hello", *, deadline_seconds: float | None = None) -> SpawnConfig:
+    """Return an agent to spawn that is called what it is asked."""
+    return SpawnConfig(
+        manifest(), query, name=query.partition("\n")[0], deadline_seconds=deadline_seconds
+    )
+
+
+def jobs(*queries: str) -> list[SpawnConfig]:
+    """Return one agent to spawn for each query."""
+    return [job(query) for query in queries]
+
+
+def tool_call(name: str, call_id: str = "", /, **arguments: Json) -> ToolCall:
+    """Return the wish to call *name*."""
+    return ToolCall(call_id or f"id-{name}", name, json.dumps(arguments))
+
+
+def calling(*tool_calls: ToolCall, text: str = "", usage: Usage | None = None) -> Completion:
+    """Return the answer that makes these calls."""
+    return Completion(text, tool_calls, FinishReason.TOOL_USE, usage)
+
+
+def cut_off(text: str, usage: Usage | None = None) -> Completion:
+    """Return an answer that ran into ``max_tokens``."""
+    return Completion(text, (), FinishReason.MAX_TOKENS, usage)
+
+
+def query_of(request: CompletionRequest) -> str:
+    """Return what the agent was asked: the first thing that it was told."""
+    first = request.messages[0]
+    assert isinstance(first, UserMessage)
+    return first.text
+
+
+def turns_of(request: CompletionRequest) -> int:
+    """Return how many answers the model has given so far."""
+    return sum(isinstance(message, AssistantMessage) for message in request.messages)
+
+
+def told(request: CompletionRequest) -> list[str]:
+    """Return everything that was told to the model from the user's side."""
+    return [m.text for m in request.messages if isinstance(m, UserMessage)]
+
+
+def results_of(request: CompletionRequest) -> list[ToolMessage]:
+    """Return the results of tool calls in the request."""
+    return [m for m in request.messages if isinstance(m, ToolMessage)]
+
+
+def of_type(events: Iterable[object], kind: type[E]) -> list[E]:
+    """Return the events of one type."""
+    return [event for event in events if isinstance(event, kind)]
+
+
+# --- gauges
+
+
+@final
+class Gauge:
+    """Counts who is at work at each instant, and the most that ever were."""
+
+    def __init__(self) -> None:
+        """Begin at nobody."""
+        self._busy: Counter[str] = Counter()
+        self.peak = 0
+        """The most who were at work at the same time."""
+
+    @property
+    def now(self) -> int:
+        """Who is at work."""
+        return sum(count > 0 for count in self._busy.values())
+
+    @contextmanager
+    def work(self, name: str) -> Iterator[None]:
+        """Be at work as *name* while inside."""
+        self._busy[name] += 1
+        self.peak = max(self.peak, self.now)
+        try:
+            yield
+        finally:
+            self._busy[name] -= 1
+
+
+# --- drivers
+
+
+Answering = Callable[[CompletionRequest, OnDelta], Awaitable[Completion | str]]
+
+
+@final
+@attrs.define(eq=False)
+class LiveDriver(Driver):
+    """A driver that asks an async function, which may stream, hang, sleep or raise."""
+
+    _answer: Answering
+    _privacy: PrivacyTier = PrivacyTier.SOVEREIGN
+    _context_window: int | None = None
+    _usage: Usage | None = None
+    calls: int = 0
+    """Requests so far."""
+
+    async def complete(
+        self, request: CompletionRequest, *, on_delta: OnDelta | None = None
+    ) -> Completion:
+        """Ask the function."""
+        await trio.lowlevel.checkpoint()
+        self.calls += 1
+        answer = await self._answer(request, on_delta or _ignore)
+        return Completion(answer, usage=self._usage) if isinstance(answer, str) else answer
+
+    @property
+    def context_window(self) -> int | None:
+        """What it was made with."""
+        return self._context_window
+
+    @property
+    def privacy(self) -> PrivacyTier:
+        """What it was made with."""
+        return self._privacy
+
+
+def _ignore(_: str) -> None:
+    """Take a piece of text and forget it."""
+
+
+async def _hang(_: CompletionRequest, __: OnDelta) -> Completion:
+    await trio.sleep_forever()
+    raise AssertionError("unreachable")  # pragma: no cover
+
+
+def hanging_driver() -> LiveDriver:
+    """Return a driver whose model never answers."""
+    return LiveDriver(_hang)
+
+
+def sleepy_driver(gauge: Gauge | None = None) -> LiveDriver:
+    """Return a driver that does what the query says, word by word.
+
+    ``sleep 3`` sleeps, ``raise text`` raises ``ValueError``, ``hang`` hangs, ``piece text``
+    streams, ``say text`` answers with the rest of the query.
+    """
+    gauge = gauge or Gauge()
+
+    async def answer(request: CompletionRequest, on_delta: OnDelta) -> str:
+        query = query_of(request)
+        words = iter(query.split())
+        with gauge.work(query):
+            for word in words:
+                if word == "sleep":
+                    await trio.sleep(float(next(words)))
+                elif word == "hang":
+                    await trio.sleep_forever()
+                elif word == "raise":
+                    raise ValueError(next(words, "boom"))
+                elif word == "piece":
+                    on_delta(next(words))
+                elif word == "say":
+                    return " ".join(words)
+        return f"done: {query}"
+
+    return LiveDriver(answer)
+
+
+# --- tools
+
+
+ToolFunction = Callable[[str, ToolContext], Awaitable[ToolResult | str]]
+
+
+@final
+@attrs.define(eq=False)
+class FakeTool(Tool):
+    """A tool made of an async function of the arguments' text and the context."""
+
+    _name: str
+    _function: ToolFunction
+    _capability: Capability | None = None
+    _timeout_seconds: float | None = None
+    calls: list[str] = attrs.field(factory=list)
+    """The arguments of every call."""
+
+    @property
+    def definition(self) -> ToolDefinition:
+        """Name and no parameters."""
+        return ToolDefinition(self._name, f"the tool {self._name}", {"type": "object"})
+
+    @property
+    def capability(self) -> Capability | None:
+        """What it was made with."""
+        return self._capability
+
+    @property
+    def timeout_seconds(self) -> float | None:
+        """What it was made with."""
+        return self._timeout_seconds
+
+    async def run(self, arguments: str, context: ToolContext) -> ToolResult:
+        """Call the function."""
+        await trio.lowlevel.checkpoint()
+        self.calls.append(arguments)
+        result = await self._function(arguments, context)
+        return ToolResult(result) if isinstance(result, str) else result
+
+
+def echo_tool(name: str = "echo") -> FakeTool:
+    """Return a tool that gives back its arguments."""
+
+    async def echo(arguments: str, _: ToolContext) -> str:
+        await trio.lowlevel.checkpoint()
+        return arguments
+
+    return FakeTool(name, echo)
+
+
+# --- observers and memories
+
+
+@final
+@attrs.define(eq=False)
+class Recorder(Observer):
+    """Writes down every event."""
+
+    events: list[Event] = attrs.field(factory=list)
+    """What happened, in order."""
+
+    def on_event(self, event: Event) -> None:
+        """Write it down."""
+        self.events.append(event)
+
+    def names(self, agent_id: int) -> list[str]:
+        """Return the types of one agent's events, in order."""
+        return [type(event).__name__ for event in self.events if event.agent_id == agent_id]
+
+
+@final
+@attrs.define(eq=False)
+class RaisingObserver(Observer):
+    """Raises at every event."""
+
+    calls: int = 0
+    """How often it was called."""
+
+    def on_event(self, event: Event) -> None:
+        """Raise."""
+        self.calls += 1
+        raise RuntimeError(f"observer broke at {event.sequence}")
+
+
+@final
+class BrokenMemory(Memory):
+    """Raises, whatever it is asked."""
+
+    async def remember(self, fragment: Fragment) -> str:
+        """Raise."""
+        await trio.lowlevel.checkpoint()
+        raise OSError("disk full")
+
+    async def recall(self, query: MemoryQuery) -> tuple[MemoryHit, ...]:
+        """Raise."""
+        await trio.lowlevel.checkpoint()
+        raise OSError("disk gone")
+
+    async def forget(self, fragment_id: str) -> bool:
+        """Raise."""
+        await trio.lowlevel.checkpoint()
+        raise OSError("disk gone")
+
+
+# --- pools
+
+
+async def wait_all(pool: AgentPool) -> list[AgentOutcome]:
+    """Return all outcomes, in spawn order."""
+    return list((await pool.join_all()).values())
+
+
+@asynccontextmanager
+async def background(async_fn: Callable[[], Awaitable[object]]) -> AsyncGenerator[None, None]:
+    """Run a function beside the block, and cancel it at the block's end."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(async_fn)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+def texts(outcomes: Sequence[AgentOutcome]) -> list[str]:
+    """Return the texts of outcomes."""
+    return [outcome.text for outcome in outcomes]
