@@ -138,10 +138,11 @@ def lint(session: nox.Session) -> None:
     # named, and are for the package only: a test may well have nothing to await.
     package = sorted(str(p) for p in Path("agentpool").rglob("*.py"))
     strict = "--enable=ASYNC,ASYNC900,ASYNC910,ASYNC911"
-    session.run("python", "-m", "flake8_async", strict, *package)
+    ours = "--disable=ASYNC127"  # it would have httpx2; why httpx is in pyproject.toml
+    session.run("python", "-m", "flake8_async", strict, ours, *package)
     folders = ("tests", "examples", "benchmarks")
     rest = sorted(str(p) for f in folders for p in Path(f).rglob("*.py"))
-    session.run("python", "-m", "flake8_async", "--enable=ASYNC", "noxfile.py", *rest)
+    session.run("python", "-m", "flake8_async", "--enable=ASYNC", ours, "noxfile.py", *rest)
     session.run("lint-imports", "--no-cache")
     session.run("slotscheck", "-m", "agentpool")
     session.run("codespell")

@@ -6,6 +6,7 @@ turn. Tools of one answer run side by side, each a branch of the agent's slot.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from random import Random
 from typing import final
@@ -30,10 +31,12 @@ from agentpool._events import (
 )
 from agentpool._loop import Complete, Recall, Receive, Remember, Run, RunTools, run_loop
 from agentpool._messages import (
+    NO_USAGE,
     Completion,
     CompletionRequest,
     ToolCall,
     ToolMessage,
+    Usage,
     UserMessage,
 )
 from agentpool._outcome import AgentOutcome, AgentStatus, StopReason
@@ -126,6 +129,16 @@ class Agent:
                 self.hub.warned(self.agent_id, self.name, effect.text)
         if run.stop is None:
             self._phase(Phase.DONE)
+
+    @property
+    def used(self) -> Usage:
+        """What the agent and its children have used so far."""
+        return NO_USAGE if self.run is None else self.run.guard.usage
+
+    def charge(self, usage: Usage) -> None:
+        """Count what a child used; a budget that it broke stops the next turn."""
+        if self.run is not None:
+            self.run.guard.record_usage(usage)
 
     # --- the effects
 
@@ -248,12 +261,12 @@ class Agent:
         tool = self.registry.get(call.name)
         # The loop has refused calls of unknown tools already.
         assert tool is not None  # noqa: S101
-        context = ToolContext(self.agent_id, self.name, call.call_id)
+        context = ToolContext(self.context, call.call_id)
         seconds = tool.timeout_seconds
         if seconds is None:
             seconds = self.config.manifest.resources.tool_seconds
         try:
-            if seconds is None:
+            if seconds is None or seconds == math.inf:
                 result = await tool.run(call.arguments, context)
             else:
                 with trio.move_on_after(seconds):

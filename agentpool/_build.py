@@ -24,15 +24,17 @@ import attrs
 import trio
 
 from agentpool._capability import CapabilityKind
+from agentpool._entry import DriverFactory, driver_for
 from agentpool._errors import ManifestError, UsageError
 from agentpool._manifest import DEFAULT_CAPABILITIES, AgentManifest, ModelConfig
 from agentpool._nursery import ToolBuilder
-from agentpool._pool import AgentPool, DriverFactory, open_pool
+from agentpool._open import open_pool
+from agentpool._pool import AgentPool
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import AgentContext, Driver, Memory, Observer
 from agentpool.drivers import open_driver
 from agentpool.memory import InMemoryMemory
-from agentpool.tools import EMPTY_REGISTRY, ToolRegistry
+from agentpool.tools import EMPTY_REGISTRY, ToolRegistry, memory_tools
 
 DriverOpener: TypeAlias = Callable[[ModelConfig], AbstractAsyncContextManager[Driver]]
 """Opens the driver of a model for as long as its block lasts."""
@@ -184,19 +186,15 @@ def _identity(model: ModelConfig) -> tuple[object, ...]:
     )
 
 
-async def check_spawns(manifests: Sequence[AgentManifest], choose: DriverFactory) -> None:
-    """Refuse manifests that a pool would refuse, before anything has run.
+def check_spawns(manifests: Iterable[AgentManifest], choose: DriverFactory) -> None:
+    """Refuse manifests that a pool would refuse later, before anything has run.
 
     Raises:
         ManifestError: If a manifest cannot work with its driver.
         PrivacyError: If a manifest's tier forbids its driver.
     """
-    # A pool makes these checks when it accepts an agent. Here it accepts them all and
-    # aborts them before their first step, so no rule stands in two places.
-    async with open_pool(choose, max_concurrent=1, max_queued=len(manifests)) as pool:
-        pool.fan_out_nowait(SpawnConfig(manifest, "?") for manifest in manifests)
-        pool.abort_all("only checked")
-        await pool.join_all()
+    for manifest in manifests:
+        driver_for(SpawnConfig(manifest, "?"), choose, EMPTY_REGISTRY)
 
 
 @asynccontextmanager
@@ -246,9 +244,6 @@ def build_tools(memory: Memory, *, pool_name: str, opened_at: float) -> ToolBuil
         kinds = {grant.kind for grant in context.manifest.capabilities}
         if CapabilityKind.MEMORY not in kinds:
             return EMPTY_REGISTRY
-        # Loads msgspec, so only for agents that have tools.
-        from agentpool.tools import memory_tools  # noqa: PLC0415
-
         scope = f"{pool_name}/{context.agent_id}"
         return ToolRegistry(
             memory_tools(memory, scope, clock=lambda: trio.current_time() - opened_at)
@@ -277,9 +272,7 @@ def missing_tools(manifest: AgentManifest) -> tuple[str, ...]:
     return tuple(missing)
 
 
-def find_secrets(
-    manifests: Iterable[AgentManifest], environ: Mapping[str, str]
-) -> tuple[str, ...]:
+def find_secrets(manifests: Iterable[AgentManifest], environ: Mapping[str, str]) -> tuple[str, ...]:
     """Return the keys in *environ* that must never be shown, longest first."""
     names = {*KEY_ENVS, *(manifest.model.api_key_env for manifest in manifests)} - {None}
     found = {environ.get(name or "", "") for name in names}

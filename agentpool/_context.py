@@ -175,7 +175,9 @@ class Conversation:
             ContextOverflowError: If the pinned messages and the newest group do not fit.
         """
         items, room = self._items, self._room_tokens
-        if room is not None and self._kept_tokens > room:
+        if room is None:
+            return self.messages
+        if self._kept_tokens > room:
             self._drop(room)
         if self._kept < self._history_groups:
             return MessageView(items, range(self._starts[self._kept], len(items)), range(0))
@@ -220,8 +222,8 @@ class Conversation:
         if self._kept_tokens > room:
             turn = " and the newest turn" if len(self._costs) > self._history_groups else ""
             raise ContextOverflowError(
-                f"the query{turn} need about {self._kept_tokens} tokens, and the model's "
-                f"window leaves {max(room, 0)} for them; shorten the query, lower "
+                f"about {self._kept_tokens} tokens are needed for the query{turn}, and the "
+                f"model's window leaves {max(room, 0)}; shorten the query, lower "
                 "model.max_tokens or choose a model with a larger window"
             )
 

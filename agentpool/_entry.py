@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
-
 from agentpool._agent import room_tokens
 from agentpool._errors import Fault, ManifestError, PrivacyError
-from agentpool._manifest import AgentManifest
 from agentpool._spawn import SpawnConfig
-from agentpool.abc import Driver
+from agentpool.abc import Driver, DriverFactory
 from agentpool.tools._registry import ToolRegistry
-
-DriverFactory: TypeAlias = Callable[[AgentManifest], Driver]
-"""Chooses the driver of an agent by its manifest. Called at spawn; must not block."""
 
 
 def driver_for(

@@ -254,7 +254,7 @@ class PoolError(AgentPoolError, ExceptionGroup[Exception]):
         return group
 
     def __init__(
-        self, message: str, errors: Sequence[Exception], agent_ids: Sequence[int] = ()
+        self, message: str, errors: Sequence[Exception], _agent_ids: Sequence[int] = ()
     ) -> None:
         # The group's parts are set by __new__, which is how CPython builds groups.
         super().__init__(message, errors)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import final
+from typing import TypeAlias, final
 
 import attrs
 import trio
@@ -17,6 +17,9 @@ from agentpool._slot import Slot, current_slot, parked
 from agentpool._spawn import SpawnConfig
 from agentpool._waits import Wait
 from agentpool.abc import Driver
+
+OnEnd: TypeAlias = Callable[["AgentHandle"], object]
+"""Told of an agent's end, alone, at the moment of its outcome. Must not block."""
 
 
 class Caretaker(ABC):
@@ -58,7 +61,7 @@ class AgentHandle:
     """Who spawned it. 0: the pool's owner."""
     depth: int
     """Generations above it: 0 for an agent that the owner spawned."""
-    on_end: Callable[[AgentHandle], None] | None
+    on_end: OnEnd | None
     """Told of its end, alone. ``None``: the pool's fan-in is."""
     _pool: Caretaker
     _config: SpawnConfig | None
@@ -77,8 +80,9 @@ class AgentHandle:
         agent_id: AgentId,
         config: SpawnConfig,
         driver: Driver,
+        *,
         parent: AgentHandle | None,
-        on_end: Callable[[AgentHandle], None] | None = None,
+        on_end: OnEnd | None,
     ) -> None:
         self.agent_id = agent_id
         self.name = config.agent_name

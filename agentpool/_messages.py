@@ -11,7 +11,7 @@ from typing import TypeAlias, final
 
 import attrs
 
-Json: TypeAlias = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
+Json: TypeAlias = bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
 """A JSON value."""
 
 AgentId: TypeAlias = int

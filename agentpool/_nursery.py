@@ -24,6 +24,7 @@ import trio
 
 from agentpool._admission import Admission
 from agentpool._agent import Agent
+from agentpool._agent_context import PoolAgentContext
 from agentpool._deadlock import DeadlockWatch
 from agentpool._errors import AgentCancelledError, LimitExceededError, UsageError
 from agentpool._events import (
@@ -34,9 +35,8 @@ from agentpool._events import (
     AgentStarted,
 )
 from agentpool._fan_in import FanIn
-from agentpool._handle import AgentHandle, Caretaker
+from agentpool._handle import AgentHandle, Caretaker, OnEnd
 from agentpool._loop import Receive
-from agentpool._manifest import AgentManifest
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage, UserMessage
 from agentpool._outcome import AgentOutcome, AgentStatus, StopReason
 from agentpool._router import MessageRouter
@@ -63,43 +63,6 @@ class ShutdownStep(enum.Enum):
     """Everybody ended in time."""
     CANCELLED = "cancelled"
     """Somebody did not, and was cancelled."""
-
-
-@final
-@attrs.frozen
-class _Context(AgentContext):
-    """What an agent's tools see of it."""
-
-    _handle: AgentHandle
-    _manifest: AgentManifest
-    _router: MessageRouter
-
-    @property
-    def agent_id(self) -> AgentId:
-        return self._handle.agent_id
-
-    @property
-    def name(self) -> str:
-        return self._handle.name
-
-    @property
-    def manifest(self) -> AgentManifest:
-        return self._manifest
-
-    @property
-    def depth(self) -> int:
-        return self._handle.depth
-
-    async def send(
-        self, recipient: AgentId, content: str, *, reply_to: int | None = None
-    ) -> AgentMessage:
-        return await self._router.send(self.agent_id, recipient, content, reply_to=reply_to)
-
-    async def ask(self, recipient: AgentId, content: str) -> AgentMessage:
-        return await self._router.ask(self.agent_id, recipient, content)
-
-    async def receive_many(self) -> tuple[AgentMessage, ...]:
-        return await self._router.receive_many(self.agent_id)
 
 
 @final
@@ -138,7 +101,7 @@ class AgentNursery(Caretaker):
         self,
         config: SpawnConfig,
         driver: Driver,
-        on_end: Callable[[AgentHandle], None] | None = None,
+        on_end: OnEnd | None = None,
     ) -> AgentHandle:
         """Take *config* in. The caller has checked that there is room.
 
@@ -149,7 +112,7 @@ class AgentNursery(Caretaker):
         """
         self.last_id += 1
         parent = self._caller()
-        handle = AgentHandle(self, self.last_id, config, driver, parent, on_end)
+        handle = AgentHandle(self, self.last_id, config, driver, parent=parent, on_end=on_end)
         if on_end is None:
             self.fan_in.expect(handle)
         self.router.register(handle.agent_id)
@@ -172,7 +135,17 @@ class AgentNursery(Caretaker):
         current_slot.set(slot)
         slot.task = trio.lowlevel.current_task()
         config, driver = handle.take_work()
-        context = _Context(handle, config.manifest, self.router)
+        context = PoolAgentContext(
+            handle,
+            config,
+            driver,
+            self.router,
+            self.admission,
+            self.running,
+            self.accept,
+            lambda: agent.used,
+            lambda usage: agent.charge(usage),  # noqa: PLW0108  # the agent is made below
+        )
         scope_name = config.memory_scope or f"{self.name}/{handle.agent_id}"
         agent = Agent(
             context,

@@ -9,14 +9,13 @@ from typing import Literal
 
 import trio
 
-from agentpool._entry import DriverFactory
 from agentpool._errors import PoolError, UsageError
 from agentpool._events import MessageDropped, MessageSent
 from agentpool._messages import OWNER_ID, AgentMessage
 from agentpool._nursery import OUTSIDE, AgentNursery, ToolBuilder
 from agentpool._pool import AgentPool, at_least
 from agentpool._router import MessageRouter
-from agentpool.abc import Driver, Memory, Observer
+from agentpool.abc import Driver, DriverFactory, Memory, Observer
 from agentpool.memory._in_memory import InMemoryMemory
 from agentpool.observe._hub import EventHub
 from agentpool.tools._registry import EMPTY_REGISTRY, ToolRegistry
@@ -73,15 +72,31 @@ async def open_pool(
         InMemoryMemory() if memory is None else memory,
         EMPTY_REGISTRY if tools is None else tools,
         on_failure == "abort",
-        Random(random_seed),
+        Random(random_seed),  # noqa: S311  # spreads retries; no secret
     )
     pool = AgentPool(agents, driver)
+    async with _block(pool, agents, limiter, max_queued):
+        yield pool
+    unseen = agents.fan_in.unseen_failures()
+    if unseen:
+        raise PoolError(
+            f"{len(unseen)} of {agents.last_id} agents failed, and nobody looked at it",
+            list(unseen.values()),
+            tuple(unseen),
+        )
+
+
+@asynccontextmanager
+async def _block(
+    pool: AgentPool, agents: AgentNursery, limiter: trio.CapacityLimiter, max_queued: int
+) -> AsyncGenerator[None, None]:
+    """Keep the agents inside; let the block's own error come out as itself."""
     failed: Exception | None = None
     try:
         async with trio.open_nursery() as nursery:
             agents.open(nursery, limiter, max_queued)
             try:
-                yield pool
+                yield
                 agents.deadlocks.owner_left()
             except trio.Cancelled:
                 agents.abort(*OUTSIDE)
@@ -99,19 +114,12 @@ async def open_pool(
     finally:
         pool.close()
         agents.abort(*OUTSIDE)
-        router.unregister(OWNER_ID, reason="the pool closed")
-        hub.close()
-    unseen = agents.fan_in.unseen_failures()
+        agents.router.unregister(OWNER_ID, reason="the pool closed")
+        agents.hub.close()
     if failed is not None:
-        for agent_id, error in unseen.items():
+        for agent_id, error in agents.fan_in.unseen_failures().items():
             failed.add_note(f"agent {agent_id} failed as well: {type(error).__name__}: {error}")
         raise failed
-    if unseen:
-        raise PoolError(
-            f"{len(unseen)} of {agents.last_id} agents failed, and nobody looked at it",
-            list(unseen.values()),
-            tuple(unseen),
-        )
 
 
 def _watch(hub: EventHub) -> Callable[[AgentMessage, str | None], None]:

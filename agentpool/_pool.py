@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import final
@@ -10,14 +10,14 @@ from typing import final
 import attrs
 import trio
 
-from agentpool._entry import DriverFactory, driver_for
+from agentpool._entry import driver_for
 from agentpool._errors import (
     PoolClosedError,
     PoolFullError,
     UsageError,
 )
 from agentpool._fan_in import Completions
-from agentpool._handle import AgentHandle
+from agentpool._handle import AgentHandle, OnEnd
 from agentpool._manifest import AgentManifest
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage
 from agentpool._nursery import AgentNursery, ShutdownStep
@@ -29,12 +29,12 @@ from agentpool._spawn import SpawnConfig
 from agentpool._statistics import PoolStatistics
 from agentpool._stream import OutcomeStream, Queries
 from agentpool._waits import Wait
-from agentpool.abc import Driver
+from agentpool.abc import Driver, DriverFactory
 from agentpool.observe._hub import EventReader
 from agentpool.tools._registry import EMPTY_REGISTRY, ToolRegistry
 
 
-def at_least(least: int, name: str, number: int) -> int:
+def at_least(least: int, name: str, number: object) -> int:
     """Return *number*, a whole one and not below *least*, or raise.
 
     Raises:
@@ -200,7 +200,7 @@ class AgentPool:
         """
         agents = self._agents
 
-        def accept(config: SpawnConfig, on_end: Callable[[AgentHandle], None]) -> AgentHandle:
+        def accept(config: SpawnConfig, on_end: OnEnd) -> AgentHandle:
             return agents.accept(config, self._driver_for(config), on_end)
 
         stream = OutcomeStream(manifest, queries, ordered, agents.admission, accept)

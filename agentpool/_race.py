@@ -9,12 +9,12 @@ import attrs
 import trio
 
 from agentpool._errors import AgentPoolError, PoolError
-from agentpool._handle import AgentHandle
+from agentpool._handle import AgentHandle, OnEnd
 from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool._slot import parked
 from agentpool._waits import Wait
 
-Starter: TypeAlias = Callable[[Callable[[AgentHandle], None]], AgentHandle]
+Starter: TypeAlias = Callable[[OnEnd], AgentHandle]
 """Starts one racer, whose end is told to one function alone."""
 
 

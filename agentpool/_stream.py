@@ -18,7 +18,7 @@ import attrs
 import trio
 
 from agentpool._admission import Admission
-from agentpool._handle import AgentHandle
+from agentpool._handle import AgentHandle, OnEnd
 from agentpool._manifest import AgentManifest
 from agentpool._outcome import AgentOutcome
 from agentpool._slot import parked
@@ -26,7 +26,7 @@ from agentpool._spawn import SpawnConfig
 from agentpool._waits import Wait
 
 Queries: TypeAlias = Iterable[str] | AsyncIterable[str]
-Accept: TypeAlias = Callable[[SpawnConfig, Callable[[AgentHandle], None]], AgentHandle]
+Accept: TypeAlias = Callable[[SpawnConfig, OnEnd], AgentHandle]
 """Accepts an agent whose end is told to one function alone."""
 
 

@@ -92,9 +92,7 @@ def find_deadlocked(
     return frozenset(stuck)
 
 
-def _can_end(
-    wait: Wait, stuck: Mapping[AgentId, Sequence[Wait]], *, others_can_send: bool
-) -> bool:
+def _can_end(wait: Wait, stuck: Mapping[AgentId, Sequence[Wait]], *, others_can_send: bool) -> bool:
     match wait.kind:
         case WaitKind.OTHER:
             return True

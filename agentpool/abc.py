@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import final
+from typing import TypeAlias, final
 
 import attrs
 import trio
@@ -24,6 +24,7 @@ from agentpool._messages import (
     ToolDefinition,
     Usage,
 )
+from agentpool._outcome import AgentOutcome, AgentStatus
 
 OnDelta = Callable[[str], None]
 """Called with each piece of text as it arrives. It must not block."""
@@ -65,6 +66,10 @@ class Driver(ABC):
         return None
 
 
+DriverFactory: TypeAlias = Callable[[AgentManifest], Driver]
+"""Chooses the driver of an agent by its manifest. Called at spawn; must not block."""
+
+
 @final
 @attrs.frozen
 class ToolResult:
@@ -74,6 +79,19 @@ class ToolResult:
     """The text for the model."""
     is_error: bool = False
     """Whether it failed."""
+
+
+@final
+@attrs.frozen
+class AgentInfo:
+    """Another agent of the same pool."""
+
+    agent_id: AgentId
+    """Its number."""
+    name: str
+    """Its name."""
+    status: AgentStatus
+    """``RUNNING`` or ``PARKED``."""
 
 
 class AgentContext(ABC):
@@ -113,20 +131,46 @@ class AgentContext(ABC):
     async def receive_many(self) -> tuple[AgentMessage, ...]:
         """Take all messages that wait, waiting for one, without a slot."""
 
+    @abstractmethod
+    def list_agents(self) -> tuple[AgentInfo, ...]:
+        """Return every other agent that has started and has not ended."""
+
+    @abstractmethod
+    async def run_child(self, query: str, *, name: str | None = None) -> AgentOutcome:
+        """Run a child to its end, without a slot, and return what became of it.
+
+        The child has this agent's manifest, with fewer rights and less to spend.
+
+        Raises:
+            CapabilityDeniedError: If this agent may have no children.
+
+        Cancellation:
+            The child is cancelled and has ended.
+        """
+
 
 @final
-@attrs.define(eq=False)
+@attrs.frozen(eq=False)
 class ToolContext:
     """What a tool knows of the call that it serves."""
 
-    agent_id: AgentId
-    """The agent that calls."""
-    agent_name: str
-    """That agent's name."""
+    agent: AgentContext
+    """The agent that calls, to act in its name."""
     call_id: str
     """The call's own name."""
 
-    def remaining_seconds(self) -> float:  # a fact of the call, whoever asks
+    @property
+    def agent_id(self) -> AgentId:
+        """The number of the agent that calls."""
+        return self.agent.agent_id
+
+    @property
+    def agent_name(self) -> str:
+        """The name of the agent that calls."""
+        return self.agent.name
+
+    @staticmethod
+    def remaining_seconds() -> float:
         """Seconds until the nearest deadline of tool, request, run and pool; ``inf``: none."""
         return trio.current_effective_deadline() - trio.current_time()
 

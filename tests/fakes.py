@@ -332,17 +332,17 @@ class RaisingObserver(Observer):
 class BrokenMemory(Memory):
     """Raises, whatever it is asked."""
 
-    async def remember(self, fragment: Fragment) -> str:
+    async def remember(self, fragment: Fragment) -> str:  # noqa: ARG002  # it breaks before it looks
         """Raise."""
         await trio.lowlevel.checkpoint()
         raise OSError("disk full")
 
-    async def recall(self, query: MemoryQuery) -> tuple[MemoryHit, ...]:
+    async def recall(self, query: MemoryQuery) -> tuple[MemoryHit, ...]:  # noqa: ARG002  # it breaks before it looks
         """Raise."""
         await trio.lowlevel.checkpoint()
         raise OSError("disk gone")
 
-    async def forget(self, fragment_id: str) -> bool:
+    async def forget(self, fragment_id: str) -> bool:  # noqa: ARG002  # it breaks before it looks
         """Raise."""
         await trio.lowlevel.checkpoint()
         raise OSError("disk gone")

@@ -4,6 +4,8 @@ import copy
 import inspect
 import pickle
 import re
+from collections.abc import Callable
+from typing import cast
 
 import pytest
 
@@ -69,6 +71,13 @@ SAMPLES: tuple[AgentPoolError, ...] = (
 )
 
 
+def pickled(error: AgentPoolError) -> AgentPoolError:
+    """Return what arrives when *error* is sent to another process."""
+    again = pickle.loads(pickle.dumps(error))
+    assert isinstance(again, AgentPoolError)
+    return again
+
+
 def classes_of_the_room() -> dict[str, type[AgentPoolError]]:
     """Return every error class of the room by its name."""
     return {
@@ -114,14 +123,15 @@ def test_there_is_a_sample_of_every_class() -> None:
 
 
 @pytest.mark.parametrize("error", SAMPLES, ids=lambda error: type(error).__name__)
-@pytest.mark.parametrize("make", [copy.copy, lambda e: pickle.loads(pickle.dumps(e))])
-def test_errors_survive_pickle_with_their_fields(error: AgentPoolError, make: object) -> None:
+@pytest.mark.parametrize("make", [copy.copy, pickled])
+def test_errors_survive_pickle_with_their_fields(
+    error: AgentPoolError, make: Callable[[AgentPoolError], AgentPoolError]
+) -> None:
     """They cross process lines, and a copy must say what the original says."""
-    assert callable(make)
     again = make(error)
     assert type(again) is type(error)
     assert str(again) == str(error)
-    if isinstance(error, PoolError):
+    if isinstance(again, PoolError):
         assert {i: str(e) for i, e in again.by_agent.items()} == {7: "y"}
         assert [str(e) for e in again.exceptions] == ["y"]
     else:
@@ -133,7 +143,7 @@ def test_notes_survive_pickle() -> None:
     """What somebody added on the way up is part of the story."""
     error = UsageError("x")
     error.add_note("while reading the plan")
-    assert pickle.loads(pickle.dumps(error)).__notes__ == ["while reading the plan"]
+    assert pickled(error).__notes__ == ["while reading the plan"]
 
 
 def test_a_manifest_error_lists_every_fault_with_its_path() -> None:
@@ -190,7 +200,6 @@ def test_except_star_takes_a_pool_error_apart() -> None:
         try:
             raise PoolError("x", [ToolError("c"), KeyError("d")], [3, 5])
         except* ToolError as group:
-            assert isinstance(group, PoolError)
-            seen.extend(group.by_agent)
+            seen.extend(cast("PoolError", group).by_agent)
     assert seen == [3]
     assert list(caught.value.by_agent) == [5]

@@ -42,7 +42,7 @@ def test_words_survive_pickle(value: object) -> None:
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
-def test_words_do_not_change(value: object) -> None:
+def test_words_do_not_change(value: attrs.AttrsInstance) -> None:
     """They are shared by every agent, observer and driver that sees them."""
     field = attrs.fields(type(value))[0].name
     with pytest.raises(attrs.exceptions.FrozenInstanceError):

@@ -39,7 +39,7 @@ def test_the_ends_are_the_statuses_with_an_outcome() -> None:
         AgentStatus.RUNNING,
         AgentStatus.PARKED,
     }
-    assert ENDED == {AgentStatus.COMPLETED, *ERRORS}
+    assert {AgentStatus.COMPLETED, *ERRORS} == ENDED
 
 
 def test_unknown_is_none_and_zero_is_zero() -> None:

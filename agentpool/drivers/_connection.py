@@ -202,7 +202,7 @@ class Connection:
                 raise self._lost() from exc
             ended = not data
             self._has_answered = self._has_answered or bool(data)
-            self._http.receive_data(data)
+            self._http.receive_data(bytes(data))
 
     def _lost(self) -> ConnectionLostError:
         if self._has_answered:

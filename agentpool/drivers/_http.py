@@ -15,7 +15,7 @@ import collections
 import contextlib
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from typing import Final, NoReturn, Self, final
+from typing import Final, NoReturn, Self, cast, final
 
 import attrs
 import h11
@@ -203,7 +203,7 @@ class HttpAnswer:
         """
         try:
             return await anext(self._pieces, b"")
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001  # what is not httpx's is raised as it is
             raise_as_driver_error(exc)
 
     async def receive_all(self) -> bytes:
@@ -272,10 +272,9 @@ class HttpClient:
         request = httpx.Request(method, url, headers=self._headers, content=body)
         try:
             response = await self._transport.handle_async_request(request)
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001  # what is not httpx's is raised as it is
             raise_as_driver_error(exc)
-        stream = response.stream
-        assert isinstance(stream, httpx.AsyncByteStream)
+        stream = cast("httpx.AsyncByteStream", response.stream)
         try:
             _refuse_encoding(response)
             yield HttpAnswer(response.status_code, response.headers, aiter(stream))

@@ -82,7 +82,7 @@ async def _refuse_other_answers(answer: HttpAnswer, *, secret: str) -> None:
 
 
 @final
-@attrs.define(eq=False, init=False)
+@attrs.define(eq=False, kw_only=True)
 class OpenAIDriver(Driver):
     """A model behind the Chat Completions API. Made by ``open_openai``."""
 
@@ -93,32 +93,8 @@ class OpenAIDriver(Driver):
     _privacy: PrivacyTier
     _price: Price | None
     _is_openai: bool
-    _last_key: str = attrs.field(repr=False)
-    _requests: int
-
-    @classmethod
-    def _create(
-        cls,
-        client: HttpClient,
-        model: str,
-        *,
-        api_key: ApiKey,
-        context_window: int | None,
-        privacy: PrivacyTier,
-        price: Price | None,
-        is_openai: bool,
-    ) -> OpenAIDriver:
-        self = cls.__new__(cls)
-        self._client = client
-        self._model = model
-        self._api_key = api_key
-        self._context_window = context_window
-        self._privacy = privacy
-        self._price = price
-        self._is_openai = is_openai
-        self._last_key = ""
-        self._requests = 0
-        return self
+    _last_key: str = attrs.field(init=False, default="", repr=False)
+    _requests: int = attrs.field(init=False, default=0)
 
     @property
     def context_window(self) -> int | None:
@@ -199,13 +175,12 @@ async def open_openai(
     async with open_http(
         base_url, headers=headers, verify=verify, proxy=proxy, transport=transport
     ) as client:
-        driver = OpenAIDriver._create(
-            client,
-            model,
+        yield OpenAIDriver(
+            client=client,
+            model=model,
             api_key=api_key,
             context_window=context_window,
             privacy=privacy,
             price=price,
             is_openai=base_url.rstrip("/") == OPENAI_BASE_URL,
         )
-        yield driver

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import heapq
 import re
+from collections import OrderedDict
 from itertools import islice
 from typing import Final, final
 
@@ -46,26 +47,12 @@ class InMemoryStatistics:
 
 @final
 @attrs.define(eq=False)
-class _Scope:
-    """The fragments of one scope, by their number, oldest first."""
+class _Words:
+    """The words of one scope. Made when it is first searched."""
 
-    fragments: dict[int, Fragment] = attrs.field(factory=dict[int, Fragment])
-    index: WordIndex | None = None
-    """Its words. ``None`` until they are first asked for."""
-    not_indexed: dict[int, Fragment] = attrs.field(factory=dict[int, Fragment])
-    """Fragments that are not in the index yet; used once there is one."""
-
-    def add(self, number: int, fragment: Fragment) -> None:
-        """Keep *fragment*."""
-        self.fragments[number] = fragment
-        if self.index is not None:
-            self.not_indexed[number] = fragment
-
-    def remove(self, number: int) -> None:
-        """Drop a fragment that is here, with its words."""
-        fragment = self.fragments.pop(number)
-        if self.index is not None and self.not_indexed.pop(number, None) is None:
-            self.index.remove(number, fragment.content)
+    waiting: dict[int, Fragment]
+    """Fragments whose words are not counted yet."""
+    index: WordIndex = attrs.field(factory=WordIndex)
 
     async def search(self, text: str) -> dict[int, float]:
         """Return how well each fragment fits *text*; those that do not are left out.
@@ -74,18 +61,35 @@ class _Scope:
             Words that were counted stay counted.
         """
         await trio.lowlevel.checkpoint()
-        index = self.index
-        if index is None:
-            index = self.index = WordIndex()
-            self.not_indexed = self.fragments.copy()
-        while self.not_indexed:
+        while self.waiting:
             # Others may add, remove and count while this waits: what is left is looked
             # at anew each time, and nothing is awaited between the last and the search.
-            for number in tuple(islice(self.not_indexed, INDEXED_AT_ONCE)):
-                index.add(number, self.not_indexed.pop(number).content)
-            if self.not_indexed:
+            for number in tuple(islice(self.waiting, INDEXED_AT_ONCE)):
+                self.index.add(number, self.waiting.pop(number).content)
+            if self.waiting:
                 await trio.lowlevel.checkpoint()
-        return index.search(text)
+        return self.index.search(text)
+
+
+@final
+@attrs.define(eq=False)
+class _Scope:
+    """The fragments of one scope, by their number, oldest first."""
+
+    fragments: dict[int, Fragment]
+    words: _Words | None = None
+
+    def add(self, number: int, fragment: Fragment) -> None:
+        """Keep *fragment*."""
+        self.fragments[number] = fragment
+        if self.words is not None:
+            self.words.waiting[number] = fragment
+
+    def remove(self, number: int) -> None:
+        """Drop a fragment that is here, with its words."""
+        fragment = self.fragments.pop(number)
+        if self.words is not None and self.words.waiting.pop(number, None) is None:
+            self.words.index.remove(number, fragment.content)
 
 
 @final
@@ -125,7 +129,7 @@ class InMemoryMemory(Memory):
         self._written = number = self._written + 1
         scope = self._scopes.get(fragment.scope)
         if scope is None:
-            scope = self._scopes[fragment.scope] = _Scope()
+            scope = self._scopes[fragment.scope] = self._new_scope()
         elif len(scope.fragments) == self._max_fragments:
             oldest = next(iter(scope.fragments))
             scope.remove(oldest)
@@ -146,7 +150,9 @@ class InMemoryMemory(Memory):
             await trio.lowlevel.checkpoint()
             return ()
         if query.text.strip():
-            scores = await scope.search(query.text)
+            if scope.words is None:
+                scope.words = _Words(scope.fragments.copy())
+            scores = await scope.words.search(query.text)
         else:
             await trio.lowlevel.checkpoint()
             # Without words to look for, all fit equally well.
@@ -171,6 +177,13 @@ class InMemoryMemory(Memory):
         if not scope.fragments:
             del self._scopes[name]
         return True
+
+    def _new_scope(self) -> _Scope:
+        if self._max_fragments is None:
+            return _Scope({})
+        # A dict from whose front much was taken walks over the gaps to its first key:
+        # 9 µs with 10,000 fragments, 70 with 100,000. An OrderedDict does not.
+        return _Scope(OrderedDict())
 
     def statistics(self) -> InMemoryStatistics:
         """Return how much it holds now."""

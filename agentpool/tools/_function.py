@@ -56,6 +56,7 @@ class FunctionTool(Tool, Generic[P, R_co]):
     _timeout_seconds: float | None
     _in_thread: bool
     _on_cancel: OnCancel
+    _threads_left: list[_ThreadCall] = attrs.field(factory=list["_ThreadCall"])
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Call the function as if it were no tool: no checks, no conversion."""
@@ -75,6 +76,11 @@ class FunctionTool(Tool, Generic[P, R_co]):
     def timeout_seconds(self) -> float | None:
         """The longest that one call may take. ``None``: as the manifest says."""
         return self._timeout_seconds
+
+    @property
+    def left_behind(self) -> tuple[ToolContext, ...]:
+        """The calls that were cancelled while their thread ran, and whose thread still runs."""
+        return tuple(call.context for call in self._threads_left if not call.is_over)
 
     async def run(self, arguments: str, context: ToolContext) -> ToolResult:
         """Check *arguments*, call the function, and put what it returned into text.
@@ -98,7 +104,8 @@ class FunctionTool(Tool, Generic[P, R_co]):
             # What a model wrote is no P; the decoder has seen to it that it fits.
             function = cast("Callable[..., object]", self.function)
             if self._in_thread:
-                returned = await self._run_in_thread(functools.partial(function, **given))
+                call = _ThreadCall(functools.partial(function, **given), context)
+                returned = await self._run_in_thread(call)
             else:
                 returned = function(**given)
             if isinstance(returned, Awaitable):
@@ -107,12 +114,44 @@ class FunctionTool(Tool, Generic[P, R_co]):
         except Exception as exc:  # noqa: BLE001  # a tool's failure is told to the model
             return failed_result(self._definition.name, exc)
 
-    async def _run_in_thread(self, call: Callable[[], object]) -> object:
-        return await trio.to_thread.run_sync(
-            call,
-            thread_name=f"tool {self._definition.name}",
-            abandon_on_cancel=self._on_cancel == "abandon",
-        )
+    async def _run_in_thread(self, call: _ThreadCall) -> object:
+        try:
+            return await trio.to_thread.run_sync(
+                call.run,
+                thread_name=f"tool {self._definition.name}",
+                abandon_on_cancel=self._on_cancel == "abandon",
+            )
+        except trio.Cancelled:
+            if call.leave():
+                still = [other for other in self._threads_left if not other.is_over]
+                self._threads_left = [*still, call]
+            raise
+
+
+@final
+@attrs.define(eq=False)
+class _ThreadCall:
+    """A call in a thread, and whether it still runs there once nobody waits for it."""
+
+    function: Callable[[], object]
+    context: ToolContext
+    is_begun: bool = False
+    is_over: bool = False
+    is_left: bool = False
+
+    def run(self) -> object:
+        # First say, then look; leave() does it in the same order. So if the two meet, at
+        # least one sees the other: no call runs that was left without being counted.
+        self.is_begun = True
+        try:
+            return None if self.is_left else self.function()
+        finally:
+            self.is_over = True
+
+    def leave(self) -> bool:
+        """Give the call up, from trio's thread. Return whether it goes on running."""
+        self.is_left = True
+        return self.is_begun and not self.is_over
 
 
 def _as_result(returned: object) -> ToolResult:

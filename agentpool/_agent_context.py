@@ -1,0 +1,121 @@
+"""What an agent's tools can do in its name: write, ask, look around, have children.
+
+Rules for children:
+
+1. Whatever a child may do, its parent may: grants, privacy, depth, tokens and time only
+   ever shrink.
+2. A child ends before the call that started it does, however that call ends.
+3. What a child used counts for its parent as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeAlias, final
+
+import attrs
+import trio
+
+from agentpool._admission import Admission
+from agentpool._handle import AgentHandle, OnEnd
+from agentpool._manifest import AgentManifest
+from agentpool._messages import AgentId, AgentMessage, Usage
+from agentpool._outcome import AgentOutcome
+from agentpool._router import MessageRouter
+from agentpool._slot import parked
+from agentpool._spawn import SpawnConfig, child_of
+from agentpool._waits import Wait
+from agentpool.abc import AgentContext, AgentInfo, Driver
+
+Accept: TypeAlias = Callable[[SpawnConfig, Driver, OnEnd | None], AgentHandle]
+"""Takes an agent in, whose end is told to one function alone."""
+
+
+@final
+@attrs.define(eq=False)
+class PoolAgentContext(AgentContext):
+    """One agent, as its tools see it."""
+
+    _handle: AgentHandle
+    _config: SpawnConfig
+    _driver: Driver
+    _router: MessageRouter
+    _admission: Admission
+    _running: Mapping[AgentId, AgentHandle]
+    _accept: Accept
+    _used: Callable[[], Usage]
+    """What the agent has used so far."""
+    _charge: Callable[[Usage], None]
+    """Counts what a child used."""
+
+    @property
+    def agent_id(self) -> AgentId:
+        """The agent's number."""
+        return self._handle.agent_id
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._handle.name
+
+    @property
+    def manifest(self) -> AgentManifest:
+        """Its manifest."""
+        return self._config.manifest
+
+    @property
+    def depth(self) -> int:
+        """Generations above it."""
+        return self._handle.depth
+
+    async def send(
+        self, recipient: AgentId, content: str, *, reply_to: int | None = None
+    ) -> AgentMessage:
+        """Send a message, waiting while the inbox is full, without a slot."""
+        return await self._router.send(self.agent_id, recipient, content, reply_to=reply_to)
+
+    async def ask(self, recipient: AgentId, content: str) -> AgentMessage:
+        """Send a question and wait for its reply, without a slot."""
+        return await self._router.ask(self.agent_id, recipient, content)
+
+    async def receive_many(self) -> tuple[AgentMessage, ...]:
+        """Take all messages that wait, waiting for one, without a slot."""
+        return await self._router.receive_many(self.agent_id)
+
+    def list_agents(self) -> tuple[AgentInfo, ...]:
+        """Return every other agent that has started and has not ended."""
+        return tuple(
+            AgentInfo(handle.agent_id, handle.name, handle.status)
+            for handle in self._running.values()
+            if handle is not self._handle
+        )
+
+    async def run_child(self, query: str, *, name: str | None = None) -> AgentOutcome:
+        """Run a child to its end, without a slot, and return what became of it.
+
+        Raises:
+            CapabilityDeniedError: If this agent may have no children.
+
+        Cancellation:
+            The child is cancelled and has ended.
+        """
+        config = child_of(
+            self._config,
+            query,
+            name=name or f"{self.name}-sub",
+            used_tokens=self._used().total_tokens,
+            seconds_left=trio.current_effective_deadline() - trio.current_time(),
+        )
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while not self._admission.room_for(1):
+            async with parked(Wait.other("a place in the queue")):
+                await self._admission.wait_room()
+        child = self._accept(config, self._driver, AgentHandle.collect)
+        try:
+            outcome = await child.wait()
+        finally:
+            child.cancel("its parent waits no more")
+            with trio.CancelScope(shield=True):
+                outcome = await child.wait()
+            self._charge(outcome.usage)
+        return outcome

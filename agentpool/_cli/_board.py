@@ -1,0 +1,234 @@
+"""Who does what right now: an observer that keeps what a progress display shows.
+
+It only takes notes. Whoever draws looks at it when there is time, so no agent ever waits
+for a terminal.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from typing import Final, final
+
+import attrs
+import trio
+
+from agentpool._events import (
+    AgentFinished,
+    AgentParked,
+    AgentResumed,
+    AgentStarted,
+    AgentWarned,
+    CompletionReceived,
+    Event,
+    Phase,
+    PhaseChanged,
+    RequestRetried,
+    TextDelta,
+)
+from agentpool._messages import AgentId
+from agentpool._outcome import AgentOutcome, AgentStatus
+from agentpool.abc import Observer
+
+TAIL_CHARACTERS: Final = 200
+"""Of what an agent wrote last: wider than the column on any terminal."""
+
+# Long enough to even out an answer that comes in bursts, short enough to show that the
+# model has slowed down.
+RATE_SECONDS: Final = 5.0
+
+CHARACTERS_PER_TOKEN: Final = 4
+"""For English, about. Only until the provider says how many tokens it were."""
+
+_PHASES: Final = {
+    Phase.PERCEIVE: "looks",
+    Phase.REASON: "thinks",
+    Phase.DONE: "done",
+}
+"""What is shown for a phase; for ``ACT`` it is the tool's name."""
+
+
+@final
+@attrs.define(eq=False)
+class _Row:
+    """One running agent."""
+
+    name: str
+    since: float
+    phase: str = "starts"
+    phase_before: str = ""
+    tokens: int = 0
+    characters: int = 0
+    tail: str = ""
+
+    @property
+    def tokens_so_far(self) -> int:
+        return self.tokens + -(-self.characters // CHARACTERS_PER_TOKEN)
+
+
+@final
+@attrs.frozen(kw_only=True)
+class AgentView:
+    """One running agent, as it is drawn."""
+
+    name: str
+    """What it is called."""
+    phase: str
+    """What it does, in a word or a few."""
+    seconds: float
+    """Since it got its first slot."""
+    tokens: int
+    """What it wrote, in tokens; an estimate while it writes."""
+    last_words: str
+    """The end of what it wrote, on one line."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class BoardView:
+    """All of it at one moment."""
+
+    agents: tuple[AgentView, ...]
+    """Who runs, in the order of their starts."""
+    done: int
+    """Agents that completed."""
+    failed: int
+    """Agents that failed, and inputs that could not be read."""
+    ended_otherwise: int
+    """Agents that were stopped or cancelled."""
+    queued: int
+    """Agents that have not started."""
+    tokens: int
+    """What was written so far, in tokens."""
+    tokens_per_second: float
+    """Of the last few seconds."""
+
+
+@final
+@attrs.define(eq=False)
+class Board(Observer):
+    """Keeps what is shown of a pool."""
+
+    total: int
+    """Agents that there will be, and inputs that cannot become one."""
+    _rows: dict[AgentId, _Row] = attrs.field(init=False, factory=dict[AgentId, _Row])
+    _ended: Counter[AgentStatus] = attrs.field(init=False, factory=Counter[AgentStatus])
+    _tokens: int = attrs.field(init=False, default=0)
+    _samples: deque[tuple[float, int]] = attrs.field(init=False, factory=deque[tuple[float, int]])
+    _lines: list[str] = attrs.field(init=False, factory=list[str])
+    _news: trio.Event = attrs.field(init=False, factory=trio.Event)
+
+    def on_event(self, event: Event) -> None:
+        """Take note of *event*."""
+        match event:
+            case AgentStarted():
+                self._rows[event.agent_id] = _Row(event.agent_name, trio.current_time())
+                self.say(f"{event.agent_name} started")
+            case AgentFinished(outcome=outcome):
+                self._finished(event.agent_id, outcome)
+            case TextDelta() | PhaseChanged() | CompletionReceived() | AgentParked() | AgentResumed():
+                if event.agent_id in self._rows:
+                    _update(self._rows[event.agent_id], event)
+            case RequestRetried():
+                self.say(
+                    f"{event.agent_name} asks again in {event.delay_seconds:.1f} s: {event.error}"
+                )
+            case AgentWarned():
+                self.say(f"{event.agent_name}: {event.text}")
+            case _:
+                pass
+
+    def _finished(self, agent_id: AgentId, outcome: AgentOutcome) -> None:
+        row = self._rows.pop(agent_id, None)
+        self._ended[outcome.status] += 1
+        written = outcome.usage.output_tokens or (row.tokens_so_far if row is not None else 0)
+        self._tokens += written
+        # One that never started has nothing to tell; the summary counts it.
+        if row is not None:
+            seconds = trio.current_time() - row.since
+            why = f" ({outcome.stop_reason.value})" if _is_early(outcome) else ""
+            status = outcome.status.value
+            self.say(f"{row.name} {status}{why} after {seconds:.1f} s, {written} tokens")
+
+    def unreadable(self, line: str) -> None:
+        """Count an input from which no agent can be made."""
+        self._ended[AgentStatus.FAILED] += 1
+        self.say(line)
+
+    def say(self, line: str) -> None:
+        """Put *line* where the one who writes finds it."""
+        ended = self._ended.total()
+        self._lines.append(f"[{ended}/{self.total}] {line}")
+        self._news.set()
+
+    async def wait_lines(self) -> list[str]:
+        """Take the lines that nobody took yet, waiting for one.
+
+        Cancellation:
+            No line is lost.
+        """
+        await self._news.wait()
+        return self.take_lines()
+
+    def take_lines(self) -> list[str]:
+        """Take the lines that nobody took yet."""
+        lines, self._lines, self._news = self._lines, [], trio.Event()
+        return lines
+
+    def look(self) -> BoardView:
+        """Return everything as it is at this moment."""
+        now = trio.current_time()
+        agents = tuple(
+            AgentView(
+                name=row.name,
+                phase=row.phase,
+                seconds=now - row.since,
+                tokens=row.tokens_so_far,
+                last_words=row.tail,
+            )
+            for row in self._rows.values()
+        )
+        tokens = self._tokens + sum(agent.tokens for agent in agents)
+        ended = self._ended
+        return BoardView(
+            agents=agents,
+            done=ended[AgentStatus.COMPLETED],
+            failed=ended[AgentStatus.FAILED],
+            ended_otherwise=ended[AgentStatus.STOPPED] + ended[AgentStatus.CANCELLED],
+            queued=max(0, self.total - ended.total() - len(agents)),
+            tokens=tokens,
+            tokens_per_second=self._rate(now, tokens),
+        )
+
+    def _rate(self, now: float, tokens: int) -> float:
+        """Return the tokens per second of the last few seconds."""
+        samples = self._samples
+        samples.append((now, tokens))
+        while len(samples) > 1 and now - samples[0][0] > RATE_SECONDS:
+            samples.popleft()
+        since, before = samples[0]
+        # An estimate may turn out to have been too high; nobody writes backwards.
+        return max(0, tokens - before) / (now - since) if now > since else 0.0
+
+
+def _is_early(outcome: AgentOutcome) -> bool:
+    return outcome.status is AgentStatus.STOPPED and outcome.stop_reason is not None
+
+
+def _update(
+    row: _Row, event: TextDelta | PhaseChanged | CompletionReceived | AgentParked | AgentResumed
+) -> None:
+    match event:
+        case TextDelta(text=text):
+            row.phase = "writes"
+            row.characters += len(text)
+            row.tail = " ".join((row.tail + text).split(" "))[-TAIL_CHARACTERS:]
+        case PhaseChanged(phase=phase, tool_name=tool_name):
+            row.phase = _PHASES.get(phase, tool_name)
+        case CompletionReceived(usage=usage):
+            if usage is not None:
+                row.tokens += usage.output_tokens
+                row.characters = 0
+        case AgentParked(waits_for=waits_for):
+            row.phase_before, row.phase = row.phase, f"waits for {waits_for}"
+        case AgentResumed():
+            row.phase = row.phase_before

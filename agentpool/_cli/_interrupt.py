@@ -1,0 +1,76 @@
+"""Ctrl-C: the first one ends the agents, the second one the program."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable, Generator
+from typing import Final, final
+
+import attrs
+import trio
+
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+"""What asks a program to end. Both exist on every platform."""
+
+
+@final
+@attrs.define(eq=False)
+class Interruption:
+    """Whether somebody wants the command to end early, and what is done about it."""
+
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    """What is cancelled as long as nobody has said how to stop in good order."""
+    reason: str | None = None
+    """Why. ``None``: nobody wants it."""
+    _stop: Callable[[str], None] | None = None
+
+    def stop_with(self, stop: Callable[[str], None]) -> None:
+        """Call *stop* with the reason from now on, instead of cancelling the scope."""
+        self._stop = stop
+
+    def call(self, reason: str) -> None:
+        """End the command early. Only the first call counts."""
+        if self.reason is not None:
+            return
+        self.reason = reason
+        if self._stop is None:
+            self.scope.cancel()
+        else:
+            self._stop(reason)
+
+
+async def watch_signals(
+    interruption: Interruption,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Wait for a signal and call *interruption*; the next one ends the program at once.
+
+    Cancellation:
+        Signals do again what they did before.
+    """
+    with trio.open_signal_receiver(*SIGNALS) as signals:
+        task_status.started()
+        async for number in signals:
+            name = signal.Signals(number).name
+            break
+        else:
+            # A receiver never ends by itself; this is for the type checker.
+            raise AssertionError
+    # No await up to here since the receiver was closed: no signal falls between. The
+    # system's own handling also works when the program no longer gets round to anything.
+    for one in SIGNALS:
+        signal.signal(one, signal.SIG_DFL)
+    interruption.call(name)
+
+
+@contextlib.contextmanager
+def kept_handlers() -> Generator[None]:
+    """Put the signal handlers back at the end of the block."""
+    before = [(one, signal.getsignal(one)) for one in SIGNALS]
+    try:
+        yield
+    finally:
+        for one, handler in before:
+            signal.signal(one, handler)

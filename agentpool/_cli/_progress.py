@@ -1,0 +1,152 @@
+"""The live display on a terminal: the one door to rich.
+
+Without rich there is no display, and plain lines are written instead.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, TextIO, final
+
+import attrs
+
+from agentpool._cli._board import AgentView, BoardView
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.live import Live
+
+FRAMES_PER_SECOND: Final = 8
+"""The display is redrawn at most so often: enough to look alive, too little to cost."""
+
+_NAME_COLUMNS: Final = 24
+_PHASE_COLUMNS: Final = 14
+_NUMBER_COLUMNS: Final = 8
+
+_FIXED_COLUMNS: Final = _NAME_COLUMNS + _PHASE_COLUMNS + 2 * _NUMBER_COLUMNS + 4
+"""What is left of the terminal's width is for the last words; 4 are gaps."""
+
+_OTHER_LINES: Final = 3
+"""Of the display: the counts, a line for the agents that find no room, and the cursor's."""
+
+
+@final
+@attrs.define(eq=False)
+class LiveDisplay:
+    """Lines at the bottom of a terminal that are drawn again and again."""
+
+    _console: Console
+    _live: Live
+    _last: BoardView | None = None
+
+    def draw(self, view: BoardView) -> None:
+        """Show *view*."""
+        self._last = view
+        self._live.start()  # does nothing if it has started
+        self._live.update(self._render(view), refresh=True)
+
+    def hide(self) -> None:
+        """Take it off the screen, so that something else can be written there."""
+        self._live.stop()
+
+    def show(self) -> None:
+        """Draw again what was hidden."""
+        if self._last is not None:
+            self.draw(self._last)
+
+    def close(self) -> None:
+        """Take it off the screen for good; the cursor is as it was."""
+        self._last = None
+        self.hide()
+
+    def _render(self, view: BoardView) -> RenderableType:
+        from rich.console import Group  # noqa: PLC0415  # the optional door
+        from rich.text import Text  # noqa: PLC0415  # the optional door
+
+        width, height = self._console.size
+        room = max(1, height - _OTHER_LINES)
+        lines = [self._agent_line(agent, width) for agent in view.agents[:room]]
+        if len(view.agents) > room:
+            lines.append(Text(f"… and {len(view.agents) - room} more", style="dim"))
+        lines.append(Text(counts_line(view), style="bold", no_wrap=True, overflow="ellipsis"))
+        return Group(*lines)
+
+    @staticmethod
+    def _agent_line(agent: AgentView, width: int) -> RenderableType:
+        from rich.text import Text  # noqa: PLC0415  # the optional door
+
+        line = Text(no_wrap=True, overflow="crop")
+        line.append(_fitted(agent.name, _NAME_COLUMNS), style="cyan")
+        line.append(" " + _fitted(agent.phase, _PHASE_COLUMNS))
+        line.append(f" {agent.seconds:.1f} s".rjust(_NUMBER_COLUMNS + 1))
+        line.append(f" {agent.tokens} tok".rjust(_NUMBER_COLUMNS + 1))
+        words = printable(agent.last_words)
+        left = width - _FIXED_COLUMNS - 2
+        if left > 0:
+            line.append("  " + _tail(words, left), style="dim")
+        return line
+
+
+def open_display(stream: TextIO) -> LiveDisplay | None:
+    """Return a display on *stream*; ``None`` if rich is missing or the terminal is too dumb."""
+    try:
+        from rich.console import Console  # noqa: PLC0415  # the optional door
+        from rich.live import Live  # noqa: PLC0415  # the optional door
+    except ImportError:
+        return None
+    # Rich itself looks at NO_COLOR and at TERM.
+    console = Console(file=stream, highlight=False, markup=False, emoji=False)
+    if not console.is_terminal or console.is_dumb_terminal:
+        return None
+    live = Live(
+        console=console,
+        auto_refresh=False,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+    return LiveDisplay(console, live)
+
+
+def counts_line(view: BoardView) -> str:
+    """Return the counts in words.
+
+    >>> counts_line(BoardView(agents=(), done=3, failed=0, ended_otherwise=1, queued=2,
+    ...                       tokens=1234, tokens_per_second=81.4))
+    '3 done, 1 ended early, 0 running, 2 queued · 1,234 tokens, 81 per second'
+    """
+    parts = [f"{view.done} done"]
+    if view.failed:
+        parts.append(f"{view.failed} failed")
+    if view.ended_otherwise:
+        parts.append(f"{view.ended_otherwise} ended early")
+    parts += [f"{len(view.agents)} running", f"{view.queued} queued"]
+    rate = f"{view.tokens:,} tokens, {view.tokens_per_second:.0f} per second"
+    return f"{', '.join(parts)} · {rate}"
+
+
+def printable(text: str) -> str:
+    """Return *text* on one line, without anything that could steer a terminal.
+
+    >>> printable("a\\x1b[2Jb\\n c")
+    'a [2Jb c'
+    """
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _fitted(text: str, columns: int) -> str:
+    from rich.cells import cell_len, set_cell_size  # noqa: PLC0415  # the optional door
+
+    text = printable(text)
+    if cell_len(text) > columns:
+        text = set_cell_size(text, columns - 1) + "…"
+    return set_cell_size(text, columns)
+
+
+def _tail(text: str, columns: int) -> str:
+    """Return the end of *text* that fits into *columns*; some characters take two."""
+    from rich.cells import cell_len  # noqa: PLC0415  # the optional door
+
+    tail = text[-columns:]
+    while cell_len(tail) > columns:
+        tail = tail[1:]
+    return tail

@@ -1,0 +1,136 @@
+"""Standard output and standard error: who writes when, and what if nobody reads.
+
+Everything is written in a worker thread, one thing at a time: a pager that is not
+scrolled, or a terminal that is held with Ctrl-S, stops no agent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Generator
+from typing import TextIO, final
+
+import attrs
+import trio
+
+from agentpool._cli._board import BoardView
+from agentpool._cli._progress import LiveDisplay
+
+
+@final
+@attrs.define(eq=False)
+class Screen:
+    """Where results, lines and the display go."""
+
+    _out: TextIO
+    _err: TextIO
+    display: LiveDisplay | None = None
+    """What is drawn on the terminal. ``None``: nothing."""
+    _one_at_a_time: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
+
+    async def write_result(self, text: str) -> None:
+        """Write *text* to standard output.
+
+        Raises:
+            OSError: If it cannot be written, or nobody reads it any more.
+
+        Cancellation:
+            The text was written.
+        """
+        await self._run(lambda: write_out(self._out, text))
+
+    async def write_lines(self, lines: list[str]) -> None:
+        """Write *lines* to standard error, above the display.
+
+        Cancellation:
+            They were written.
+        """
+
+        def write() -> None:
+            # There is nobody left to be told that this cannot be written.
+            with contextlib.suppress(OSError, ValueError):
+                self._err.write("".join(f"{line}\n" for line in lines))
+                self._err.flush()
+
+        if lines:
+            await self._run(write)
+        else:
+            await trio.lowlevel.checkpoint()
+
+    async def draw(self, view: BoardView) -> None:
+        """Draw *view*, if there is a display.
+
+        Cancellation:
+            It was drawn.
+        """
+
+        def draw() -> None:
+            # Looked at here: it may have been closed while this waited for its turn.
+            if self.display is not None:
+                with contextlib.suppress(OSError, ValueError):
+                    self.display.draw(view)
+
+        await trio.to_thread.run_sync(draw, limiter=self._one_at_a_time)
+
+    async def close_display(self) -> None:
+        """Take the display off the screen for good.
+
+        Cancellation:
+            It is off.
+        """
+
+        def close() -> None:
+            display, self.display = self.display, None
+            if display is not None:
+                with contextlib.suppress(OSError, ValueError):
+                    display.close()
+
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(close, limiter=self._one_at_a_time)
+        await trio.lowlevel.checkpoint()
+
+    async def _run(self, write: Callable[[], None]) -> None:
+        def run() -> None:
+            with self._hidden():
+                write()
+
+        await trio.to_thread.run_sync(run, limiter=self._one_at_a_time)
+
+    @contextlib.contextmanager
+    def _hidden(self) -> Generator[None]:
+        display = self.display
+        if display is None:
+            yield
+            return
+        display.hide()
+        try:
+            yield
+        finally:
+            display.show()
+
+
+def write_out(stream: TextIO, text: str) -> None:
+    """Write *text* to *stream*, whatever its encoding.
+
+    Raises:
+        OSError: If it cannot be written, or nobody reads it any more.
+    """
+    if stream.isatty():
+        # Whatever a model writes, it does not steer the terminal.
+        text = "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+    encoding = stream.encoding or "utf-8"
+    stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    stream.flush()
+
+
+def drop_output() -> None:
+    """Let standard output lead nowhere, since nobody reads it.
+
+    Otherwise the interpreter would try once more at its end, and complain.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

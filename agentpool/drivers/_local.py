@@ -1,0 +1,314 @@
+"""A real model on this machine: llama.cpp in a child process, asked over HTTP.
+
+Why a process: llama.cpp keeps the interpreter's lock while it loads, may crash, and must
+never outlive its driver. Why HTTP: it is the wire that every other model is asked over, and
+closing a connection is how a running answer is stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import BinaryIO, Final, final
+
+import attrs
+import msgspec
+import trio
+
+from agentpool._capability import PrivacyTier
+from agentpool._errors import DriverError, NetworkError, ProtocolError, UsageError
+from agentpool._messages import Completion, CompletionRequest, Usage
+from agentpool.abc import Driver, OnDelta
+from agentpool.drivers import _local_child
+from agentpool.drivers._http import HttpClient, open_http
+from agentpool.drivers._local_child import ChildConfig, ChildReport
+from agentpool.drivers._local_weights import (
+    check_engine,
+    check_weights,
+    find_packaged_weights,
+)
+from agentpool.drivers._openai import chat
+from agentpool.drivers.wire._failure import shown
+from agentpool.drivers.wire._local_chat import read_answer, shape_prompt
+from agentpool.drivers.wire._openai_chat import ChatAccumulator, ChatOptions, encode_request
+
+# The window that SmolLM2 was trained with; four slots of it take 340 MB.
+DEFAULT_CONTEXT_WINDOW: Final = 8192
+
+# The packaged model calls tools for ever if it may; larger ones see when they are done.
+_PACKAGED_TOOL_ROUNDS: Final = 1
+
+# After SIGTERM llama.cpp is gone in 0.03 s; if it hangs, it is killed.
+_GRACE_SECONDS: Final = 1.0
+
+# What a person needs of llama.cpp's log; the rest is dropped before it fills a disk.
+_SHOWN_LOG_BYTES: Final = 2000
+_MAX_LOG_BYTES: Final = 256 * 1024
+
+_MAX_REPORT_BYTES: Final = 4096
+
+
+@final
+@attrs.define(eq=False)
+class _Child:
+    """The process, its log, and what it says when it dies."""
+
+    _process: trio.Process
+    _log: BinaryIO
+
+    def died_text(self) -> str | None:
+        """Say how the process ended, with its last output. ``None``: it runs."""
+        code = self._process.poll()
+        if code is None:
+            return None
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return f"the local model's process ended ({how}); its last output: {self._tail()!r}"
+
+    def trim_log(self) -> None:
+        """Forget the log if it has grown large. Its place is shared with the child."""
+        if os.fstat(self._log.fileno()).st_size > _MAX_LOG_BYTES:
+            self._log.truncate(0)
+            self._log.seek(0)
+
+    async def wait_ready(self, config: ChildConfig) -> ChildReport:
+        """Tell the child what to serve and wait until it does."""
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None  # noqa: S101  # opened with pipes
+        assert stdout is not None  # noqa: S101
+        line = b""
+        with contextlib.suppress(trio.BrokenResourceError):
+            await stdin.send_all(msgspec.json.encode(config) + b"\n")
+            while not line.endswith(b"\n") and len(line) < _MAX_REPORT_BYTES:
+                piece = await stdout.receive_some()
+                if not piece:
+                    break
+                line += piece
+        try:
+            return msgspec.json.decode(line, type=ChildReport)
+        except msgspec.DecodeError:
+            with trio.move_on_after(_GRACE_SECONDS):
+                await self._process.wait()
+            why = self.died_text() or f"it says {shown(line.decode(errors='replace'))!r}"
+            msg = f"the model {config.model_path!r} could not be loaded: {why}"
+            raise DriverError(msg) from None
+
+    async def stop(self) -> None:
+        """End the process, by force if it does not go by itself."""
+        with trio.CancelScope(shield=True):
+            self._process.terminate()
+            with trio.move_on_after(_GRACE_SECONDS):
+                await self._process.wait()
+            self._process.kill()
+            # A killed process ends; only the kernel's own delay is waited for.
+            await self._process.wait()
+            for stream in (self._process.stdin, self._process.stdout):
+                if stream is not None:
+                    await trio.aclose_forcefully(stream)
+
+    def _tail(self) -> str:
+        size = os.fstat(self._log.fileno()).st_size
+        self._log.seek(max(0, size - _SHOWN_LOG_BYTES))
+        text = self._log.read(_SHOWN_LOG_BYTES).decode(errors="replace")
+        return " ".join(text.split()) or "nothing"
+
+
+@final
+@attrs.define(eq=False, kw_only=True)
+class LocalDriver(Driver):
+    """A model on this machine. Made by ``open_local``."""
+
+    _client: HttpClient
+    _child: _Child
+    _model_path: Path
+    _context_window: int
+    _slots: trio.CapacityLimiter
+    _seed: int | None
+    _tool_rounds: int | None
+    _requests: int = attrs.field(init=False, default=0)
+
+    @property
+    def model_path(self) -> Path:
+        """The file with the weights."""
+        return self._model_path
+
+    @property
+    def context_window(self) -> int:
+        """The window of one request, as the server reports it."""
+        return self._context_window
+
+    @property
+    def privacy(self) -> PrivacyTier:
+        """Sovereign: nothing leaves this machine."""
+        return PrivacyTier.SOVEREIGN
+
+    def price(self, usage: Usage, *, model: str | None = None) -> float | None:  # noqa: ARG002  # free at any size
+        """Return 0.0: it costs nothing but time."""
+        return 0.0
+
+    async def complete(
+        self, request: CompletionRequest, *, on_delta: OnDelta | None = None
+    ) -> Completion:
+        """Ask the model, waiting for a free slot first.
+
+        Where tools may be called, the text comes in one piece, after it has been seen to
+        be text.
+
+        Raises:
+            ContextOverflowError: If the request does not fit the window.
+            NetworkError: If the model's process died. Says what it wrote last.
+            DriverError: In another subclass, whatever else went wrong.
+
+        Cancellation:
+            The model stops and its slot is free.
+        """
+        self._requests += 1
+        call_id = f"local-{self._requests}"
+        prompt = shape_prompt(request, tool_rounds=self._tool_rounds)
+        form = prompt.response_format
+        options = ChatOptions(
+            model=self._model_path.stem,
+            response_format=form,
+            seed=self._seed,
+            # Work that is reused was done in other batches, with other rounding.
+            cache_prompt=None if self._seed is None else False,
+        )
+        body = encode_request(prompt.request, options)
+        accumulator = ChatAccumulator(call_id_prefix=call_id)
+        async with self._slots:
+            self._child.trim_log()
+            try:
+                completion = await chat(
+                    self._client, body, accumulator, on_delta=None if form else on_delta
+                )
+            except NetworkError as exc:
+                died = self._child.died_text()
+                if died is None:
+                    raise
+                raise NetworkError(died, retryable=False) from exc
+        if form is None:
+            return completion
+        completion = read_answer(completion, call_id=call_id)
+        if on_delta is not None and completion.text:
+            on_delta(completion.text)
+        return completion
+
+
+@contextlib.asynccontextmanager
+async def open_local(
+    model_path: str | os.PathLike[str] | None = None,
+    *,
+    context_window: int = DEFAULT_CONTEXT_WINDOW,
+    parallel: int = 4,
+    threads: int = 1,
+    seed: int | None = None,
+    tool_rounds: int | None = None,
+) -> AsyncGenerator[LocalDriver]:
+    """Load a model on this machine; the block is its life.
+
+    Loading takes half a second for the packaged model, more for larger ones.
+
+    Args:
+        model_path: A GGUF file. ``None``: the packaged model.
+        context_window: Tokens of one request and its answer. 0: as many as the model was
+            trained with.
+        parallel: Requests that are worked on at once; more wait here. Each takes memory
+            for a whole window.
+        threads: Threads that compute. More than the cores that are really free makes it
+            slower by far, not faster.
+        seed: What chance starts from. With one, the same request alone gets the same
+            answer each time, and nothing is reused between requests. ``None``: new each
+            time.
+        tool_rounds: How often in a row the model may call tools before it is asked for
+            words. ``None``: once for the packaged model, without bound for others.
+
+    Raises:
+        UsageError: If llama.cpp is missing, or a number has no meaning.
+        UnknownModelError: If there is no such model. Says what to install.
+        DriverError: If the model cannot be loaded. Says what llama.cpp wrote.
+
+    Cancellation:
+        The process is gone.
+    """
+    _check_numbers(context_window=context_window, parallel=parallel, threads=threads)
+    check_engine()
+    if model_path is None:
+        path = find_packaged_weights()
+        tool_rounds = _PACKAGED_TOOL_ROUNDS if tool_rounds is None else tool_rounds
+    else:
+        path = check_weights(model_path)
+    config = ChildConfig(
+        model_path=str(path),
+        api_key=secrets.token_urlsafe(),
+        context_window=context_window,
+        parallel=parallel,
+        threads=threads,
+    )
+    async with _open_child() as child:
+        report = await child.wait_ready(config)
+        headers = {"authorization": f"Bearer {config.api_key}"}
+        async with open_http(report.address, headers=headers) as client:
+            yield LocalDriver(
+                client=client,
+                child=child,
+                model_path=path,
+                context_window=await _read_window(client),
+                slots=trio.CapacityLimiter(parallel),
+                seed=seed,
+                tool_rounds=tool_rounds,
+            )
+
+
+def _check_numbers(*, context_window: int, parallel: int, threads: int) -> None:
+    for name, value, least in (
+        ("context_window", context_window, 0),
+        ("parallel", parallel, 1),
+        ("threads", threads, 1),
+    ):
+        if value < least:
+            msg = f"{name} must be >= {least}, got {value!r}"
+            raise UsageError(msg)
+
+
+@contextlib.asynccontextmanager
+async def _open_child() -> AsyncGenerator[_Child]:
+    with tempfile.TemporaryFile() as log:
+        process = await trio.lowlevel.open_process(
+            # -P: a file of the user's that is called like one of ours is not imported.
+            [sys.executable, "-P", _local_child.__file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            # A file and no pipe: nobody has to read it for the child to go on writing.
+            stderr=log,
+            # Ctrl-C is for the parent, which may want to finish what it has.
+            start_new_session=True,
+        )
+        child = _Child(process, log)
+        try:
+            yield child
+        finally:
+            await child.stop()
+
+
+class _Slot(msgspec.Struct):
+    n_ctx: int
+
+
+class _Props(msgspec.Struct):
+    default_generation_settings: _Slot
+
+
+async def _read_window(client: HttpClient) -> int:
+    status, body = await client.get("/props")
+    try:
+        return msgspec.json.decode(body, type=_Props).default_generation_settings.n_ctx
+    except msgspec.DecodeError as exc:
+        came = shown(body.decode(errors="replace"))
+        msg = f"llama.cpp answered {status} to /props with {came!r}"
+        raise ProtocolError(msg, status_code=status) from exc

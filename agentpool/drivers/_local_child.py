@@ -1,0 +1,158 @@
+"""The process that holds a local model: llama.cpp's server, and the end of both.
+
+Run as a script, so that it starts without importing the package: it needs msgspec and
+llama.cpp, and must be small beside the model. It reads one line of JSON from its input,
+loads the model, writes one line of JSON with its address to its output, and serves until
+its input ends.
+
+Its input is a pipe whose other end only the parent holds, so it ends when the parent does,
+however that happens. Two watch it. A thread, everywhere. And, on Linux, the kernel: it
+sends SIGIO when the pipe ends, which ends the process without asking Python, for
+llama.cpp keeps the interpreter's lock while it loads, and no thread runs then. (Why not
+PR_SET_PDEATHSIG: it means the thread that started the child, and trio starts processes
+from a thread that goes away when it has been idle for a while.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import select
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING, Final, Protocol
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+INPUT_FD: Final = 0
+OUTPUT_FD: Final = 1
+LOG_FD: Final = 2
+
+# So that whoever reads the log can tell the parent's end from a crash.
+PARENT_ENDED: Final = 0
+
+
+class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What the parent tells the child. Through a pipe: others can read a command line."""
+
+    model_path: str
+    """The GGUF file."""
+    api_key: str
+    """Without it nobody is answered."""
+    context_window: int
+    """Tokens per slot. 0: what the model was trained with."""
+    parallel: int
+    """Slots: requests that are worked on at the same time."""
+    threads: int
+    """Threads that compute."""
+
+
+class ChildReport(msgspec.Struct, frozen=True):
+    """What the child tells the parent when it is ready to serve."""
+
+    address: str
+    """The base URL of its server: ``http://127.0.0.1:43210``."""
+
+
+class Server(Protocol):
+    """As much of llama.cpp's server as is used here."""
+
+    @property
+    def listening_address(self) -> str:
+        """The base URL on which it listens."""
+        ...
+
+
+def serve(
+    build_server: Callable[[ChildConfig], Server],
+    *,
+    leave: Callable[[int], object] = os._exit,
+) -> None:
+    """Serve until the input ends.
+
+    Args:
+        build_server: Loads the model and listens. It may take long, and hold the lock.
+        leave: Ends the process at once: nothing here needs to be put in order.
+    """
+    # llama.cpp may print what it likes: only the report goes to the parent's pipe.
+    report_fd = os.dup(OUTPUT_FD)
+    os.dup2(LOG_FD, OUTPUT_FD)
+    config = msgspec.json.decode(_read_line(INPUT_FD), type=ChildConfig)
+    if arm_kernel(INPUT_FD) and _has_ended(INPUT_FD):
+        leave(PARENT_ENDED)
+    watcher = threading.Thread(target=_watch, args=(INPUT_FD, leave), daemon=True)
+    watcher.start()
+    server = build_server(config)
+    report = msgspec.json.encode(ChildReport(server.listening_address))
+    with contextlib.suppress(OSError):  # the parent is gone, and soon so are we
+        os.write(report_fd, report + b"\n")
+    os.close(report_fd)
+    watcher.join()
+
+
+def arm_kernel(fd: int) -> bool:
+    """Have the kernel end this process when the other end of the pipe *fd* is closed.
+
+    Return whether this kernel does. Bytes that arrive later would end it as well.
+    """
+    if sys.platform != "linux":
+        return False
+    import fcntl  # noqa: PLC0415  # not on every platform
+
+    signal.signal(signal.SIGIO, signal.SIG_DFL)  # a parent that ignores it hands that on
+    fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_ASYNC)
+    return True
+
+
+def _watch(fd: int, leave: Callable[[int], object]) -> None:
+    with contextlib.suppress(OSError):
+        os.read(fd, 1)
+    leave(PARENT_ENDED)
+
+
+def _has_ended(fd: int) -> bool:
+    # An end that came before the kernel was armed sends no signal any more.
+    readable, _, _ = select.select([fd], [], [], 0)
+    return bool(readable)
+
+
+def _read_line(fd: int) -> bytes:
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        piece = os.read(fd, 1)
+        if not piece:
+            break
+        line += piece
+    return bytes(line)
+
+
+def build_llama_server(config: ChildConfig) -> Server:
+    """Load the model with llama.cpp and listen on a free port of this machine."""
+    # Not an import statement: it has no types, and a checker may not have it at all.
+    llama = importlib.import_module("xllamacpp")
+    params = llama.CommonParams()
+    params.model.path = config.model_path
+    # 0: the system picks a port that is free, and the server says which.
+    params.hostnames = ["127.0.0.1"]
+    params.port = 0
+    params.api_keys = [config.api_key]
+    params.n_parallel = config.parallel
+    params.n_ctx = config.context_window * config.parallel
+    params.cpuparams.n_threads = config.threads
+    params.cpuparams_batch.n_threads = config.threads
+    params.endpoint_slots = True
+    params.endpoint_props = True
+    params.ui = False
+    server: Server = llama.Server(params)
+    return server
+
+
+if __name__ == "__main__":
+    serve(build_llama_server)

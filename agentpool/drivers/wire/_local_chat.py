@@ -1,0 +1,243 @@
+"""How a small local model is asked: tools as text, answers in a form it cannot leave.
+
+A model of 135M parameters does not keep to a tool-call format by itself. So its grammar
+does it: where tools may be called, the answer must be JSON that is either one call with
+arguments of the tool's own schema, or an answer in words.
+
+Rules:
+
+1. Without tools nothing is added: the conversation goes out as it is.
+2. With tools, the system text lists them, and the answer's form is ``response_format``.
+3. ``tool_rounds`` bounds how often in a row, since it was last told something, the model
+   is given that choice. After that it is asked to say what the tools returned, and
+   answers in words. A small model does not see by itself that it has what it needs.
+4. Calls and results of earlier rounds are shown in the form in which they are made.
+5. An answer that was cut is never a whole one: what is there of a call keeps its broken
+   arguments, what is there of a text is kept with `MAX_TOKENS`.
+
+The texts were chosen by trial on SmolLM2-135M-Instruct: 6 of 8 first calls chose the right
+tool, 8 of 8 were valid, 6 of 6 answers said what the tool had returned (2026-11).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, assert_never, cast, final
+
+import attrs
+import msgspec
+
+from agentpool._errors import ProtocolError
+from agentpool._messages import (
+    AssistantMessage,
+    ChatMessage,
+    Completion,
+    CompletionRequest,
+    FinishReason,
+    Json,
+    ToolCall,
+    ToolDefinition,
+    ToolMessage,
+    UserMessage,
+)
+from agentpool.drivers.wire._failure import shown
+
+_TOOLS_TEXT: Final = """\
+You are provided with function signatures within <tools></tools> XML tags. \
+You may call one function to assist with the user query:
+<tools>
+{tools}
+</tools>
+For each function call, return a json object with function name and arguments: \
+{{"name": <function-name>, "arguments": <args-json-object>}}. \
+To answer in words, return {{"answer": <text>}}."""
+
+_RETURNED_TEXT: Final = """\
+The tool {name} returned:
+{content}"""
+
+_ASK_TEXT: Final = """\
+Answer with what the tool returned, in one sentence."""
+
+
+@final
+@attrs.frozen
+class LocalPrompt:
+    """What to send, and in which form the answer will be."""
+
+    request: CompletionRequest
+    """The request, with everything said as text: it has no tools."""
+    response_format: Mapping[str, Json] | None = None
+    """The form of the answer. ``None``: words."""
+
+
+class _Turn(msgspec.Struct):
+    name: str | None = None
+    arguments: msgspec.Raw = msgspec.Raw(b"{}")
+    answer: str | None = None
+
+
+def shape_prompt(request: CompletionRequest, *, tool_rounds: int | None) -> LocalPrompt:
+    """Return *request* as a local model is asked it.
+
+    Args:
+        request: What an agent wants to know.
+        tool_rounds: See rule 3. ``None``: no bound.
+    """
+    if not request.tools:
+        return LocalPrompt(attrs.evolve(request, messages=list(_plain(request.messages))))
+    rounds = _rounds_since_told(request.messages)
+    if tool_rounds is not None and rounds >= tool_rounds:
+        messages = _asking_for_words(request.messages)
+        return LocalPrompt(attrs.evolve(request, messages=messages, tools=()))
+    listed = "\n".join(msgspec.json.encode(_listed(tool)).decode() for tool in request.tools)
+    system = f"{request.system}\n\n{_TOOLS_TEXT.format(tools=listed)}".strip()
+    shaped = attrs.evolve(request, messages=list(_plain(request.messages)), system=system, tools=())
+    return LocalPrompt(shaped, _answer_form(request.tools))
+
+
+def read_answer(completion: Completion, *, call_id: str) -> Completion:
+    """Return the call or the words that an answer in the form of rule 2 stands for.
+
+    Raises:
+        ProtocolError: If it has another form: the server did not keep to the schema.
+    """
+    if completion.finish_reason is FinishReason.MAX_TOKENS:
+        return _read_cut_answer(completion, call_id=call_id)
+    try:
+        turn = msgspec.json.decode(completion.text, type=_Turn)
+    except msgspec.DecodeError as exc:
+        msg = f"the model left the form of its answer ({exc}): {shown(completion.text)!r}"
+        raise ProtocolError(msg) from exc
+    if turn.name is not None:
+        arguments = bytes(turn.arguments).decode()
+        return _with_call(completion, ToolCall(call_id, turn.name, arguments))
+    return attrs.evolve(completion, text=turn.answer or "")
+
+
+def _read_cut_answer(completion: Completion, *, call_id: str) -> Completion:
+    if found := _CUT_CALL.match(completion.text):
+        cut = ToolCall(call_id, found["name"], found["arguments"])
+        return _with_call(completion, cut)
+    if found := _CUT_ANSWER.match(completion.text):
+        return attrs.evolve(completion, text=_unescape_cut(found["text"]))
+    return attrs.evolve(completion, text="")
+
+
+_CUT_CALL: Final = re.compile(
+    r'\s*\{\s*"name"\s*:\s*"(?P<name>[^"]+)"\s*,\s*"arguments"\s*:\s*(?P<arguments>.*)\Z',
+    re.DOTALL,
+)
+_CUT_ANSWER: Final = re.compile(r'\s*\{\s*"answer"\s*:\s*"(?P<text>.*)\Z', re.DOTALL)
+
+# The longest escape in JSON is a surrogate pair: two times "\uXXXX", the last digit cut.
+_LONGEST_CUT_ESCAPE: Final = 11
+
+
+def _unescape_cut(text: str) -> str:
+    text = text.rstrip('} \n"') if text.endswith("}") else text
+    for cut in range(min(_LONGEST_CUT_ESCAPE, len(text)) + 1):
+        try:
+            return msgspec.json.decode(f'"{text[: len(text) - cut]}"', type=str)
+        except msgspec.DecodeError:
+            continue
+    return ""
+
+
+def _with_call(completion: Completion, call: ToolCall) -> Completion:
+    # A cut call keeps its reason: whoever runs it finds that its arguments are no JSON.
+    is_cut = completion.finish_reason is FinishReason.MAX_TOKENS
+    reason = FinishReason.MAX_TOKENS if is_cut else FinishReason.TOOL_USE
+    return attrs.evolve(completion, text="", tool_calls=(call,), finish_reason=reason)
+
+
+def _plain(messages: Sequence[ChatMessage]) -> Iterator[ChatMessage]:
+    for message in messages:
+        match message:
+            case ToolMessage(name=name, content=content):
+                yield UserMessage(_RETURNED_TEXT.format(name=name, content=content))
+            case AssistantMessage(text=text, tool_calls=calls) if calls:
+                made = [f'{{"name": "{one.name}", "arguments": {one.arguments}}}' for one in calls]
+                yield AssistantMessage("\n".join([text, *made]).strip())
+            case UserMessage() | AssistantMessage():
+                yield message
+            case _:
+                assert_never(message)
+
+
+def _asking_for_words(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
+    start = _last_told(messages)
+    told = cast("UserMessage", messages[start])
+    returned = [
+        _RETURNED_TEXT.format(name=one.name, content=one.content)
+        for one in messages[start + 1 :]
+        if isinstance(one, ToolMessage)
+    ]
+    question = "\n\n".join([told.text, *returned, _ASK_TEXT])
+    return [*_plain(messages[:start]), UserMessage(question)]
+
+
+def _last_told(messages: Sequence[ChatMessage]) -> int:
+    told = [i for i, one in enumerate(messages) if isinstance(one, UserMessage)]
+    return told[-1] if told else -1
+
+
+def _rounds_since_told(messages: Sequence[ChatMessage]) -> int:
+    start = _last_told(messages)
+    if start < 0:
+        return 0  # a conversation that nobody began has nothing to answer
+    return sum(
+        isinstance(one, AssistantMessage) and bool(one.tool_calls) for one in messages[start + 1 :]
+    )
+
+
+def _listed(tool: ToolDefinition) -> Mapping[str, Json]:
+    return {
+        "type": "function",
+        "function": {
+            "name": tool.name,
+            "description": tool.description,
+            "parameters": _copied(tool.input_schema, prefix=None),
+        },
+    }
+
+
+def _answer_form(tools: Sequence[ToolDefinition]) -> Mapping[str, Json]:
+    definitions: dict[str, Json] = {}
+    forms: list[Json] = []
+    for tool in tools:
+        # "$ref" is resolved from the root, so the definitions of all tools move there.
+        prefix = f"{tool.name}."
+        schema = cast("dict[str, Json]", _copied(tool.input_schema, prefix=prefix))
+        own = cast("Mapping[str, Json]", schema.pop("$defs", {}))
+        definitions.update({prefix + name: one for name, one in own.items()})
+        forms.append(_object({"name": {"const": tool.name}, "arguments": schema}))
+    forms.append(_object({"answer": {"type": "string"}}))
+    schema = {"anyOf": forms, **({"$defs": definitions} if definitions else {})}
+    return {"type": "json_schema", "json_schema": {"name": "turn", "schema": schema}}
+
+
+def _object(properties: Mapping[str, Json]) -> Json:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _copied(schema: Json, *, prefix: str | None) -> Json:
+    match schema:
+        case Mapping():
+            copied = {key: _copied(one, prefix=prefix) for key, one in schema.items()}
+            reference = copied.get("$ref")
+            if prefix is not None and isinstance(reference, str):
+                copied["$ref"] = reference.replace("#/$defs/", f"#/$defs/{prefix}", 1)
+            return copied
+        case str():
+            return schema
+        case Sequence():
+            return [_copied(one, prefix=prefix) for one in schema]
+        case _:
+            return schema

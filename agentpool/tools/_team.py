@@ -1,0 +1,91 @@
+"""Tools with which a model works in a team: write, ask, wait, look around, have children.
+
+They act through the agent's own context, so a model cannot write in another's name, and a
+child can do nothing that its parent could not.
+"""
+
+from __future__ import annotations
+
+import math
+
+from agentpool._capability import Capability, CapabilityKind
+from agentpool._errors import ToolError
+from agentpool._messages import OWNER_ID, AgentMessage
+from agentpool._outcome import AgentStatus
+from agentpool.abc import Tool, ToolContext
+from agentpool.tools._function import tool
+
+_MESSAGE = Capability(CapabilityKind.MESSAGE)
+
+
+@tool(capability=_MESSAGE)
+async def send_message(
+    context: ToolContext, to: int, content: str, reply_to: int | None = None
+) -> str:
+    """Send a message to another agent.
+
+    Args:
+        context: The call.
+        to: The number of the agent; 0 is whoever runs this team.
+        content: What to say.
+        reply_to: The number of the message that this one answers, if it answers one.
+    """
+    message = await context.agent.send(to, content, reply_to=reply_to)
+    return f"sent as message {message.message_id}"
+
+
+@tool(capability=_MESSAGE, timeout_seconds=math.inf)
+async def ask_agent(context: ToolContext, to: int, question: str) -> str:
+    """Ask another agent and wait for its answer.
+
+    Args:
+        context: The call.
+        to: The number of the agent; 0 is whoever runs this team.
+        question: What to ask.
+    """
+    return (await context.agent.ask(to, question)).content
+
+
+@tool(capability=_MESSAGE, timeout_seconds=math.inf)
+async def wait_for_message(context: ToolContext) -> str:
+    """Wait until somebody sends you a message, and read all that have arrived."""
+    return "\n\n".join(_shown(message) for message in await context.agent.receive_many())
+
+
+@tool(capability=_MESSAGE)
+def list_agents(context: ToolContext) -> str:
+    """List the other agents that are at work, with their numbers."""
+    agent = context.agent
+    others = [f"{one.agent_id}: {one.name} ({one.status.value})" for one in agent.list_agents()]
+    return "\n".join((f"you are agent {agent.agent_id}: {agent.name}", *others))
+
+
+@tool(capability=Capability.spawn(1), timeout_seconds=math.inf)
+async def spawn_agent(context: ToolContext, query: str, name: str | None = None) -> str:
+    """Give a part of the work to a helper of your own, and wait for its answer.
+
+    Args:
+        context: The call.
+        query: What the helper is asked. It knows nothing else: say all that it needs.
+        name: How the helper is called.
+    """
+    outcome = await context.agent.run_child(query, name=name)
+    if outcome.status is not AgentStatus.COMPLETED:
+        raise ToolError(f"the helper {outcome.status.value}: {outcome.error}; {outcome.text}")
+    return outcome.text
+
+
+TEAM_TOOLS: tuple[Tool, ...] = (
+    send_message,
+    ask_agent,
+    wait_for_message,
+    list_agents,
+    spawn_agent,
+)
+"""The first four need the ``message`` capability, the last one ``spawn``. Those that wait
+have no time limit of their own: the pool sees when a wait can never end."""
+
+
+def _shown(message: AgentMessage) -> str:
+    sender = "the owner" if message.sender == OWNER_ID else f"agent {message.sender}"
+    return f"message {message.message_id} from {sender}: {message.content}"
