@@ -39,6 +39,7 @@ from agentpool._outcome import AgentOutcome as AgentOutcome
 from agentpool._outcome import AgentStatus as AgentStatus
 from agentpool._outcome import StopReason as StopReason
 from agentpool._pool import AgentPool as AgentPool
+from agentpool._restart import RestartPolicy as RestartPolicy
 from agentpool._router import MessageRouter as MessageRouter
 from agentpool._spawn import SpawnConfig as SpawnConfig
 from agentpool._statistics import PoolStatistics as PoolStatistics

@@ -24,14 +24,14 @@ import attrs
 import trio
 
 from agentpool._capability import CapabilityKind
-from agentpool._entry import DriverFactory, driver_for
+from agentpool._entry import driver_for
 from agentpool._errors import ManifestError, UsageError
 from agentpool._manifest import DEFAULT_CAPABILITIES, AgentManifest, ModelConfig
 from agentpool._nursery import ToolBuilder
 from agentpool._open import open_pool
 from agentpool._pool import AgentPool
 from agentpool._spawn import SpawnConfig
-from agentpool.abc import AgentContext, Driver, Memory, Observer
+from agentpool.abc import AgentContext, Driver, DriverFactory, Memory, Observer
 from agentpool.drivers import open_driver
 from agentpool.memory import InMemoryMemory
 from agentpool.tools import EMPTY_REGISTRY, ToolRegistry, memory_tools

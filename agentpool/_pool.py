@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import final
@@ -23,11 +23,13 @@ from agentpool._messages import OWNER_ID, AgentId, AgentMessage
 from agentpool._nursery import AgentNursery, ShutdownStep
 from agentpool._outcome import AgentOutcome
 from agentpool._race import Race
+from agentpool._restart import RestartPolicy
 from agentpool._router import MessageRouter
 from agentpool._slot import current_slot, parked
 from agentpool._spawn import SpawnConfig
 from agentpool._statistics import PoolStatistics
 from agentpool._stream import OutcomeStream, Queries
+from agentpool._supervisor import Supervisor
 from agentpool._waits import Wait
 from agentpool.abc import Driver, DriverFactory
 from agentpool.observe._hub import EventReader
@@ -226,8 +228,33 @@ class AgentPool:
         wanted = [(config, self._driver_for(config)) for config in configs]
         if not wanted:
             raise UsageError("race() needs at least one config, got none")
-        accept = self._agents.accept
-        return await Race().run([partial(accept, config, driver) for config, driver in wanted])
+        return await Race().run(self._starters(wanted))
+
+    async def supervise(
+        self, configs: Iterable[SpawnConfig], policy: RestartPolicy | None = None
+    ) -> list[AgentOutcome]:
+        """Run agents, start them again by *policy*, return their last outcomes in order.
+
+        Each restart is an agent of its own, with a new number. ``join_all`` and
+        ``join_next`` do not know them.
+
+        Args:
+            configs: What to run.
+            policy: ``None``: start a failed one again, three times a minute at most.
+
+        Raises:
+            LimitExceededError: If they had to be started again too often. All have ended.
+
+        Cancellation:
+            All of them are cancelled, and awaited.
+        """
+        wanted = [(config, self._driver_for(config)) for config in configs]
+        return await Supervisor(policy or RestartPolicy(), self._starters(wanted)).run()
+
+    def _starters(
+        self, wanted: Iterable[tuple[SpawnConfig, Driver]]
+    ) -> list[Callable[[OnEnd], AgentHandle]]:
+        return [partial(self._agents.accept, config, driver) for config, driver in wanted]
 
     # --- end
 

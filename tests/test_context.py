@@ -159,7 +159,7 @@ def test_l05_a_newest_turn_that_does_not_fit_is_an_error() -> None:
     """Without it the model would only ask for the same again."""
     after = [asks("1"), result("1", "x" * 1000)]
     with pytest.raises(
-        ContextOverflowError, match="421 tokens are needed for the query and the newest turn"
+        ContextOverflowError, match="417 tokens are needed for the query and the newest turn"
     ):
         fitted([user("old")], after, room_tokens=200)
 

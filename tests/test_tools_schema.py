@@ -7,6 +7,7 @@ import enum
 import functools
 import gc
 import json
+import math
 import subprocess
 import sys
 import weakref
@@ -210,7 +211,7 @@ def test_every_kind_of_type_has_its_schema() -> None:
     def draw(
         colour: Colour,
         mode: Literal["fast", "slow"],
-        count: Annotated[int, Meta(ge=1, le=9, description="how many")],
+        count: Annotated[int, Meta(ge=1, le=9)],
         points: list[Point],
         names: dict[str, int],
         pair: Pair,
@@ -219,11 +220,7 @@ def test_every_kind_of_type_has_its_schema() -> None:
         extra: Any,  # noqa: ANN401  # a tool may take any JSON
         label: str | None = None,
     ) -> None:
-        """Draw.
-
-        Args:
-            count: Not shown twice.
-        """
+        """Draw."""
 
     properties = shown(draw)
     assert properties["colour"] == {"enum": ["green", "red"], "description": "A colour."}
@@ -232,7 +229,6 @@ def test_every_kind_of_type_has_its_schema() -> None:
         "type": "integer",
         "minimum": 1,
         "maximum": 9,
-        "description": "how many",
     }
     assert properties["points"]["items"]["properties"]["y"] == {"type": "integer", "default": 0}
     assert properties["names"] == {
@@ -311,6 +307,7 @@ def test_defaults_are_shown_where_json_has_a_form_for_them() -> None:
         tags: frozenset[str] = frozenset({"b", "a", "c"}),
         place: Point | None = Point(1),  # noqa: B008  # a default that is an object
         depth: int = cast("int", marker),
+        wait: float = math.inf,
     ) -> None:
         """Paint."""
 
@@ -320,6 +317,7 @@ def test_defaults_are_shown_where_json_has_a_form_for_them() -> None:
     assert properties["tags"]["default"] == ["a", "b", "c"]
     assert properties["place"]["default"] == {"x": 1, "y": 0}
     assert "default" not in properties["depth"]
+    assert "default" not in properties["wait"]
     assert build_signature(paint).input_schema["required"] == []
 
 

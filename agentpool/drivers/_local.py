@@ -173,7 +173,7 @@ class LocalDriver(Driver):
         prompt = shape_prompt(request, tool_rounds=self._tool_rounds)
         form = prompt.response_format
         options = ChatOptions(
-            model=self._model_path.stem,
+            model=self._model_path.name,
             response_format=form,
             seed=self._seed,
             # Work that is reused was done in other batches, with other rounding.

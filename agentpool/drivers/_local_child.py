@@ -139,6 +139,7 @@ def build_llama_server(config: ChildConfig) -> Server:
     llama = importlib.import_module("xllamacpp")
     params = llama.CommonParams()
     params.model.path = config.model_path
+    params.model_alias = {os.path.basename(config.model_path)}
     # 0: the system picks a port that is free, and the server says which.
     params.hostnames = ["127.0.0.1"]
     params.port = 0

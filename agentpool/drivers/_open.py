@@ -1,4 +1,4 @@
-"""From a manifest's ``[model]`` to a driver."""
+"""From a manifest's ``[model]`` to an open driver."""
 
 from __future__ import annotations
 
@@ -9,10 +9,110 @@ from pathlib import Path
 from typing import Final
 
 from agentpool._capability import PrivacyTier
-from agentpool._errors import AuthenticationError, PrivacyError, UsageError
+from agentpool._errors import AuthenticationError, UsageError
 from agentpool._manifest import ModelConfig, is_loopback_url
 from agentpool.abc import Driver
 from agentpool.drivers._local import DEFAULT_CONTEXT_WINDOW, open_local
 from agentpool.drivers._local_weights import find_cached_weights
 from agentpool.drivers._openai import OPENAI_BASE_URL, open_openai
-from agentpool.drivers.wire._openai_chat import DONE as DONE
+
+DEFAULT_API_KEY_ENV: Final = "OPENAI_API_KEY"
+"""Where the key is unless the manifest says otherwise."""
+
+
+@contextlib.asynccontextmanager
+async def open_driver(
+    model: ModelConfig,
+    *,
+    privacy: PrivacyTier | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> AsyncGenerator[Driver]:
+    """Open the driver that *model* names; the block is its life.
+
+    A model on this machine is loaded. Of a remote one nothing is sent until the first
+    request.
+
+    Args:
+        model: What the manifest says.
+        privacy: The tier of the place where a remote model is, which only its user knows.
+            ``None``: `SOVEREIGN` for an address of this machine, else `STANDARD`.
+        environ: Where the key and the folders are named. ``None``: the environment.
+
+    Raises:
+        AuthenticationError: If the variable with the key is empty. Names the variable.
+        UnknownModelError: If a local model is not there. Says how to get it.
+        UsageError: If the provider is not supported, or llama.cpp is missing.
+        DriverError: If a local model cannot be loaded.
+
+    Cancellation:
+        The model is unloaded, and no connection stays open.
+    """
+    environ = os.environ if environ is None else environ
+    opened = (
+        _open_here(model, environ)
+        if model.remote_model is None
+        else _open_there(model, model.remote_model, privacy, environ)
+    )
+    async with opened as driver:
+        yield driver
+
+
+def _open_here(
+    model: ModelConfig, environ: Mapping[str, str]
+) -> contextlib.AbstractAsyncContextManager[Driver]:
+    path: str | os.PathLike[str] | None = model.model_path
+    if model.model_repo is not None:
+        path = find_cached_weights(
+            model.model_repo,
+            quantization=model.model_quantization,
+            cache=_hub_cache(environ),
+        )
+    window = model.context_window or DEFAULT_CONTEXT_WINDOW
+    return open_local(path, context_window=window)
+
+
+def _open_there(
+    model: ModelConfig,
+    name: str,
+    privacy: PrivacyTier | None,
+    environ: Mapping[str, str],
+) -> contextlib.AbstractAsyncContextManager[Driver]:
+    if model.provider != "openai":
+        msg = (
+            f"provider {model.provider!r} is not supported; use provider 'openai' with the "
+            "base_url of a server that speaks its chat completions"
+        )
+        raise UsageError(msg)
+    base_url = model.base_url or OPENAI_BASE_URL
+    is_here = is_loopback_url(base_url)
+    if privacy is None:
+        privacy = PrivacyTier.SOVEREIGN if is_here else PrivacyTier.STANDARD
+    # A server on this machine wants no key unless the manifest says where there is one;
+    # the one that happens to be set may be meant for somebody else.
+    variable = model.api_key_env or (None if is_here else DEFAULT_API_KEY_ENV)
+    return open_openai(
+        name,
+        base_url=base_url,
+        api_key=None if variable is None else _read_key(variable, name, environ),
+        context_window=model.context_window,
+        privacy=privacy,
+    )
+
+
+def _read_key(variable: str, name: str, environ: Mapping[str, str]) -> str:
+    key = environ.get(variable, "").strip()
+    if not key:
+        msg = f"model {name!r} needs a key, and {variable} is not set; set it to the key"
+        raise AuthenticationError(msg)
+    return key
+
+
+def _hub_cache(environ: Mapping[str, str]) -> Path:
+    # The order in which huggingface_hub looks.
+    # Source: https://huggingface.co/docs/huggingface_hub/package_reference/environment_variables (2026-11).
+    if place := environ.get("HF_HUB_CACHE"):
+        return Path(place)
+    if home := environ.get("HF_HOME"):
+        return Path(home) / "hub"
+    base = environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "huggingface" / "hub"

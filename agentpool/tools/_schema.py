@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import math
 import typing
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -236,12 +237,15 @@ def _build_schema(
 
 
 def _describe(shown: Schema, parameter: inspect.Parameter, description: str | None) -> None:
-    if parameter.default is not inspect.Parameter.empty and "default" not in shown:
+    # msgspec has written the simple ones.
+    if parameter.default is not inspect.Parameter.empty and (
+        type(parameter.default) not in _SIMPLE
+    ):
         # A marker object that only the function understands is not to be shown, and the
         # parameter is optional all the same.
         with contextlib.suppress(TypeError):
-            default = msgspec.to_builtins(parameter.default, order="deterministic")
-            shown["default"] = cast("Json", default)
+            text = msgspec.json.encode(parameter.default, order="deterministic")
+            shown["default"] = cast("Json", msgspec.json.decode(text))
     # The parameter's own line says more than the docstring of its class.
     if description is not None:
         shown["description"] = description
@@ -298,9 +302,16 @@ def _inlined(
             out[key] = {
                 field: _inlined(one, definitions, inside, kept) for field, one in named.items()
             }
-        # Its mapping points to definitions that are gone; the tags themselves stay.
-        elif key != "discriminator":
+        elif not _is_left_out(key, value):
             out[key] = value
     if "properties" in out:
         out.setdefault("additionalProperties", False)
     return out
+
+
+def _is_left_out(key: str, value: Json) -> bool:
+    # The mapping of a tagged union points to definitions that are gone; the tags stay.
+    if key == "discriminator":
+        return True
+    # JSON has no infinity; the parameter is optional all the same.
+    return key == "default" and isinstance(value, float) and not math.isfinite(value)

@@ -1,0 +1,257 @@
+"""What came out: results to standard output, the rest to standard error, an exit code."""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections import Counter
+from collections.abc import Callable
+from typing import Final, final
+
+import attrs
+
+from agentpool._cli._progress import printable
+from agentpool._cli._screen import Screen, drop_output
+from agentpool._errors import AgentCancelledError, ManifestError
+from agentpool._messages import NO_USAGE, Json, Usage
+from agentpool._outcome import AgentOutcome, AgentStatus
+
+MESSAGE_CHARACTERS: Final = 1000
+"""Of an error: a provider's answer may be a whole page."""
+
+
+class ExitCode(enum.IntEnum):
+    """What the command's exit code says."""
+
+    COMPLETED = 0
+    """Every agent completed."""
+    FAILED = 1
+    """An agent failed or was cancelled, or an input could not be read."""
+    WRONG = 2
+    """The command or a manifest is wrong, or a model could not be opened."""
+    STOPPED = 3
+    """No agent failed, but a guard, a budget or a deadline stopped one."""
+    INTERRUPTED = 130
+    """Somebody ended the command early."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class Result:
+    """What became of one piece of work."""
+
+    name: str
+    """The manifest's name."""
+    label: str
+    """What the result is headed with."""
+    source: str | None = None
+    """The path of the input. ``None``: it came from no file."""
+    outcome: AgentOutcome | None = None
+    """What became of the agent. ``None``: there was none."""
+    error: Exception | None = None
+    """Why there was no agent. ``None``: there was one, or an interruption came first."""
+
+    @property
+    def status(self) -> AgentStatus:
+        """How it ended."""
+        if self.outcome is not None:
+            return self.outcome.status
+        return AgentStatus.CANCELLED if self.error is None else AgentStatus.FAILED
+
+    @property
+    def text(self) -> str:
+        """The answer, or as much of one as there was."""
+        return "" if self.outcome is None else self.outcome.text
+
+    @property
+    def fault(self) -> Exception | None:
+        """What went wrong."""
+        return self.error if self.outcome is None else self.outcome.error
+
+
+@final
+@attrs.define(eq=False)
+class Report:
+    """Tells what came out, as it comes out."""
+
+    screen: Screen
+    as_json: bool
+    quiet: bool
+    headings: bool
+    """Whether each result is headed; a single one is not."""
+    secrets: tuple[str, ...] = ()
+    """What must never be shown."""
+    when_unread: Callable[[str], None] = lambda _: None
+    """Called once when nobody reads standard output any more."""
+    _ended: Counter[AgentStatus] = attrs.field(init=False, factory=Counter[AgentStatus])
+    _usage: Usage = attrs.field(init=False, default=NO_USAGE)
+    _cost_usd: float | None = attrs.field(init=False, default=0.0)
+    _wrong: bool = attrs.field(init=False, default=False)
+    _unread: bool = attrs.field(init=False, default=False)
+
+    # --- as it comes
+
+    async def add(self, result: Result) -> None:
+        """Print *result*, and what went wrong with it."""
+        self._ended[result.status] += 1
+        if result.outcome is not None:
+            self._usage += result.outcome.usage
+            cost = result.outcome.cost_usd
+            known = self._cost_usd is not None and cost is not None
+            self._cost_usd = (self._cost_usd or 0.0) + (cost or 0.0) if known else None
+        if self.as_json:
+            await self._print(self._line(self._object(result)))
+        elif self.headings or result.text:
+            await self._print(self._page(result))
+        fault = result.fault
+        if fault is not None and not isinstance(fault, AgentCancelledError):
+            await self._tell(result, fault)
+
+    async def _tell(self, result: Result, fault: Exception) -> None:
+        text = self.clean(_told(fault) if result.outcome is not None else str(fault))
+        about = f"{result.label}: " if self.headings and result.outcome is not None else ""
+        if result.status is AgentStatus.FAILED:
+            await self.screen.write_lines([f"agentpool: error: {about}{text}"])
+        elif not self.quiet:
+            await self.screen.write_lines([f"agentpool: {about}stopped: {text}"])
+
+    async def refuse(self, error: Exception) -> None:
+        """Tell why the command cannot be done, or not to its end."""
+        self._wrong = True
+        await self.screen.write_lines(error_lines(error, self.clean))
+
+    async def warn(self, text: str) -> None:
+        """Tell something that may not be meant."""
+        if not self.quiet:
+            await self.screen.write_lines([f"agentpool: warning: {self.clean(text)}"])
+
+    # --- at the end
+
+    async def end(self, *, interrupted: str | None, seconds: float) -> ExitCode:
+        """Print the summary and return the exit code.
+
+        Args:
+            interrupted: Why the command ended early. ``None``: it did not.
+            seconds: How long it took.
+        """
+        code = self._exit_code(interrupted)
+        counts = {status.value: self._ended[status] for status in _ENDS}
+        if self.as_json:
+            summary: dict[str, Json] = {
+                "type": "summary",
+                **counts,
+                "interrupted": interrupted is not None,
+                "usage": _usage(self._usage),
+                "cost_usd": self._cost_usd,
+                "seconds": round(seconds, 3),
+                "exit_code": int(code),
+            }
+            await self._print(self._line(summary))
+        if not self.quiet and (interrupted is not None or self._ended):
+            words = [f"{count} {status}" for status, count in counts.items() if count]
+            tokens = self._usage.output_tokens
+            end = f"; interrupted: {interrupted}" if interrupted is not None else ""
+            rate = tokens / seconds if seconds > 0 else 0.0
+            line = (
+                f"agentpool: {', '.join(words) or 'nothing done'} in {seconds:.1f} s, "
+                f"{tokens:,} tokens written ({rate:.0f} per second){end}"
+            )
+            await self.screen.write_lines([line])
+        # The last line may be the one that nobody reads.
+        return ExitCode.INTERRUPTED if self._unread else code
+
+    def _exit_code(self, interrupted: str | None) -> ExitCode:
+        if interrupted is not None:
+            return ExitCode.INTERRUPTED
+        if self._wrong:
+            return ExitCode.WRONG
+        if self._ended[AgentStatus.FAILED] or self._ended[AgentStatus.CANCELLED]:
+            return ExitCode.FAILED
+        return ExitCode.STOPPED if self._ended[AgentStatus.STOPPED] else ExitCode.COMPLETED
+
+    # --- how it is written
+
+    async def _print(self, text: str) -> None:
+        if self._unread:
+            return
+        try:
+            await self.screen.write_result(text)
+        except (OSError, ValueError) as error:  # ValueError: it was closed
+            self._unread = True
+            drop_output()
+            if not isinstance(error, BrokenPipeError):
+                line = f"agentpool: error: cannot write the results: {error}"
+                await self.screen.write_lines([line])
+            self.when_unread("nobody reads the output")
+
+    def _page(self, result: Result) -> str:
+        text = result.text.strip("\n")
+        body = f"{text}\n" if text else ""
+        if not self.headings:
+            return body
+        ended = "" if result.status is AgentStatus.COMPLETED else f" ({result.status.value})"
+        return f"## {printable(result.label)}{ended}\n\n{body}\n" if body else (
+            f"## {printable(result.label)}{ended}\n\n"
+        )
+
+    def _object(self, result: Result) -> dict[str, Json]:
+        outcome, fault = result.outcome, result.fault
+        seconds, reason, usage = None, None, None
+        if outcome is not None:
+            usage = _usage(outcome.usage)
+            reason = outcome.stop_reason.value if outcome.stop_reason is not None else None
+            if outcome.started_at is not None:
+                seconds = round(outcome.finished_at - outcome.started_at, 3)
+        error: Json = None
+        if fault is not None:
+            error = {"type": type(fault).__name__, "message": self.clean(str(fault))}
+        return {
+            "type": "outcome",
+            "agent_id": outcome.agent_id if outcome is not None else None,
+            "name": result.name,
+            "input": result.source,
+            "status": result.status.value,
+            "text": result.text,
+            "stop_reason": reason,
+            "error": error,
+            "iterations": outcome.iterations if outcome is not None else 0,
+            "tool_calls": outcome.tool_calls if outcome is not None else 0,
+            "usage": usage,
+            "cost_usd": outcome.cost_usd if outcome is not None else None,
+            "seconds": seconds,
+        }
+
+    def _line(self, value: Json) -> str:
+        # ASCII, so that a line can be written whatever the terminal's encoding is.
+        return json.dumps(value) + "\n"
+
+    def clean(self, text: str) -> str:
+        """Return *text* on one line, not too long, and without what must not be shown."""
+        for secret in self.secrets:
+            text = text.replace(secret, "[secret]")
+        text = printable(text)
+        return text if len(text) <= MESSAGE_CHARACTERS else text[:MESSAGE_CHARACTERS] + " …"
+
+
+_ENDS: Final = (
+    AgentStatus.COMPLETED,
+    AgentStatus.STOPPED,
+    AgentStatus.FAILED,
+    AgentStatus.CANCELLED,
+)
+
+
+def error_lines(error: Exception, clean: Callable[[str], str] = printable) -> list[str]:
+    """Return the lines that say why something cannot be done: one per fault."""
+    if isinstance(error, ManifestError):
+        return [f"agentpool: error: {clean(f'{error.source}: {fault}')}" for fault in error.faults]
+    return [f"agentpool: error: {clean(str(error))}"]
+
+
+def _told(error: Exception) -> str:
+    """Return type and text: the text of somebody else's error may say nothing alone."""
+    return f"{type(error).__name__}: {error}"
+
+
+def _usage(usage: Usage) -> dict[str, Json]:
+    return {field.name: getattr(usage, field.name) for field in attrs.fields(Usage)}

@@ -1,0 +1,246 @@
+"""One command that runs agents, from opening the models to the exit code.
+
+Rules:
+
+1. Results come in the order of the jobs, each as soon as all before it are there.
+2. An input is read when its agent is about to be spawned, so a thousand files are not in
+   memory at once. One that cannot be read costs no other.
+3. An interruption ends the agents; what they had is still printed, marked as cancelled.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias, final
+
+import attrs
+import trio
+
+from agentpool._build import (
+    check_spawns,
+    find_secrets,
+    missing_tools,
+    open_drivers,
+    open_furnished_pool,
+)
+from agentpool._cli._arguments import Options
+from agentpool._cli._board import Board
+from agentpool._cli._interrupt import Interruption, watch_signals
+from agentpool._cli._progress import FRAMES_PER_SECOND, open_display
+from agentpool._cli._report import Report, Result
+from agentpool._cli._screen import Screen
+from agentpool._cli._script import load_script
+from agentpool._errors import AgentPoolError, PoolError, UsageError
+from agentpool._handle import AgentHandle
+from agentpool._manifest import AgentManifest
+from agentpool._pool import AgentPool
+from agentpool._spawn import SpawnConfig
+
+
+@final
+@attrs.frozen(kw_only=True)
+class Job:
+    """One agent to run."""
+
+    manifest: AgentManifest
+    """What it is."""
+    label: str
+    """What its result is headed with."""
+    name: str
+    """What it is called while it runs."""
+    read: Callable[[], str]
+    """Returns its query. Called in a thread, so it may wait for a file."""
+    source: str | None = None
+    """The path of its input. ``None``: it has none."""
+
+    def result(
+        self, handle: AgentHandle | None = None, error: Exception | None = None
+    ) -> Result:
+        """Return what became of it."""
+        return Result(
+            name=self.manifest.name,
+            label=self.label,
+            source=self.source,
+            outcome=handle.outcome if handle is not None else None,
+            error=error,
+        )
+
+
+Spawned: TypeAlias = tuple[Job, AgentHandle | UsageError]
+"""A job and its agent, or why its input could not be read."""
+
+
+@final
+@attrs.define(eq=False)
+class Session:
+    """A pool with everything around it that a command needs."""
+
+    _pool: AgentPool
+    _options: Options
+    _report: Report
+    _board: Board
+    _interruption: Interruption
+    _feeding: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether somebody ended the command early."""
+        return self._interruption.reason is not None
+
+    @property
+    def report(self) -> Report:
+        """Where to tell things."""
+        return self._report
+
+    def stop(self, reason: str) -> None:
+        """End all agents, and start no more."""
+        self._feeding.cancel()
+        self._pool.abort_all(reason)
+
+    async def run_jobs(self, jobs: Sequence[Job]) -> list[Result]:
+        """Run an agent for each job; print and return the results in order.
+
+        Raises:
+            ManifestError: If a manifest cannot work with its driver.
+            PrivacyError: If a manifest's tier forbids its driver.
+        """
+        results: list[Result] = []
+        refused: list[AgentPoolError] = []
+        # There are never more than there are jobs, so nobody waits for room.
+        send, receive = trio.open_memory_channel[Spawned](len(jobs))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._feed, jobs, send, refused)
+            async for job, spawned in receive:
+                if isinstance(spawned, UsageError):
+                    result = job.result(error=spawned)
+                else:
+                    await spawned.wait()
+                    result = job.result(spawned)
+                results.append(result)
+                await self._report.add(result)
+        if refused:
+            raise refused[0]
+        for job in jobs[len(results) :]:  # an interruption came first
+            results.append(job.result())
+            await self._report.add(results[-1])
+        return results
+
+    async def _feed(
+        self,
+        jobs: Sequence[Job],
+        send: trio.MemorySendChannel[Spawned],
+        refused: list[AgentPoolError],
+    ) -> None:
+        # The scope is one for all jobs: once stopped, a later call starts nothing either.
+        with send, self._feeding:
+            for job in jobs:
+                try:
+                    query = await trio.to_thread.run_sync(job.read, abandon_on_cancel=True)
+                except UsageError as error:
+                    self._board.unreadable(f"{job.name} cannot be read")
+                    await send.send((job, error))
+                    continue
+                config = SpawnConfig(
+                    job.manifest,
+                    query,
+                    name=job.name,
+                    deadline_seconds=self._options.deadline_seconds,
+                )
+                try:
+                    handle = await self._pool.spawn(config)
+                except AgentPoolError as error:
+                    refused.append(error)
+                    self._pool.abort_all("another agent cannot be run")
+                    return
+                await send.send((job, handle))
+
+
+async def conduct(
+    manifests: Sequence[AgentManifest],
+    options: Options,
+    job_count: int,
+    work: Callable[[Session], Awaitable[None]],
+) -> int:
+    """Open models and a pool, do *work*, and return the exit code.
+
+    Args:
+        manifests: Every manifest of which there will be agents.
+        options: How to run them.
+        job_count: How many jobs there will be.
+        work: What to do in the pool.
+    """
+    opened_at = trio.current_time()
+    interruption = Interruption()
+    board = Board(job_count)
+    screen = Screen(sys.stdout, sys.stderr)
+    live = not (options.json or options.quiet) and sys.stderr.isatty()
+    screen.display = open_display(sys.stderr) if live else None
+    report = Report(
+        screen,
+        as_json=options.json,
+        quiet=options.quiet,
+        headings=job_count > 1,
+        secrets=find_secrets(manifests, os.environ),
+        when_unread=interruption.call,
+    )
+    async with trio.open_nursery() as nursery:
+        await nursery.start(watch_signals, interruption)
+        nursery.start_soon(_show, board, screen, options.quiet)
+        try:
+            with interruption.scope:
+                await _run(manifests, options, board, report, interruption, work)
+        except PoolError as error:
+            # Only after a refusal, which says more than the agents that it ended.
+            await report.refuse(error.first)
+        except AgentPoolError as error:
+            await report.refuse(error)
+        nursery.cancel_scope.cancel()
+    await screen.close_display()
+    if not options.quiet:
+        await screen.write_lines(board.take_lines() if not live else [])
+    seconds = trio.current_time() - opened_at
+    return await report.end(interrupted=interruption.reason, seconds=seconds)
+
+
+async def _run(
+    manifests: Sequence[AgentManifest],
+    options: Options,
+    board: Board,
+    report: Report,
+    interruption: Interruption,
+    work: Callable[[Session], Awaitable[None]],
+) -> None:
+    stand_in = load_script(options.script) if options.script is not None else None
+    for manifest in dict.fromkeys(manifests):
+        for missing in missing_tools(manifest):
+            await report.warn(f"manifest {manifest.name!r} {missing}")
+    slots = options.max_concurrent
+    async with (
+        open_drivers(manifests, stand_in=stand_in) as choose,
+        # As many queued as run: the next one is there when a slot is free.
+        open_furnished_pool(
+            choose, max_concurrent=slots, max_queued=slots, observers=(board,)
+        ) as pool,
+    ):
+        check_spawns(manifests, choose)
+        session = Session(pool, options, report, board, interruption)
+
+        def stop(reason: str) -> None:
+            board.say(f"{reason}: ending the agents; once more ends the program at once")
+            session.stop(reason)
+
+        interruption.stop_with(stop)
+        await work(session)
+
+
+async def _show(board: Board, screen: Screen, quiet: bool) -> None:  # noqa: FBT001  # private
+    """Write lines, or draw, for as long as it is let."""
+    while True:
+        if screen.display is not None:
+            await screen.draw(board.look())
+            await trio.sleep(1 / FRAMES_PER_SECOND)
+            continue
+        lines = await board.wait_lines()
+        await screen.write_lines([] if quiet else lines)

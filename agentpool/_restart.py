@@ -1,0 +1,88 @@
+"""When an ended agent is started again, and which others with it.
+
+The words are the field's own, from Erlang's supervisors.
+
+Source: https://www.erlang.org/doc/system/sup_princ.html (2026-11).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Literal, TypeAlias, final
+
+import attrs
+
+from agentpool._errors import UsageError
+from agentpool._outcome import AgentOutcome, AgentStatus
+
+Restart: TypeAlias = Literal["never", "transient", "permanent"]
+"""``transient``: when it failed. ``permanent``: when it ended, however, unless cancelled."""
+
+Strategy: TypeAlias = Literal["one_for_one", "one_for_all", "rest_for_one"]
+"""Who is started again with it: nobody, everybody, everybody who was started after it."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class RestartPolicy:
+    """When agents of one supervision are started again."""
+
+    restart: Restart = "transient"
+    """After which ends."""
+    strategy: Strategy = "one_for_one"
+    """Who is started again together."""
+    max_restarts: int = 3
+    """How many restarts are allowed within the period; one more ends them all."""
+    period_seconds: float = 60.0
+    """The period."""
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what has no meaning."""
+        if self.restart not in {"never", "transient", "permanent"}:
+            raise UsageError(
+                f"restart must be 'never', 'transient' or 'permanent', got {self.restart!r}"
+            )
+        if self.strategy not in {"one_for_one", "one_for_all", "rest_for_one"}:
+            raise UsageError(
+                "strategy must be 'one_for_one', 'one_for_all' or 'rest_for_one', got "
+                f"{self.strategy!r}"
+            )
+        if self.max_restarts < 0:
+            raise UsageError(f"max_restarts must be >= 0, got {self.max_restarts!r}")
+        if not self.period_seconds > 0:
+            raise UsageError(f"period_seconds must be > 0, got {self.period_seconds!r}")
+
+    def wants(self, outcome: AgentOutcome) -> bool:
+        """Whether an agent that ended like this is started again.
+
+        Never one that somebody cancelled: whoever did it meant it.
+        """
+        if self.restart == "never" or outcome.status is AgentStatus.CANCELLED:
+            return False
+        return self.restart == "permanent" or outcome.status is AgentStatus.FAILED
+
+    def together(self, place: int, count: int) -> range:
+        """Return the places of those who are started again with the one at *place*."""
+        match self.strategy:
+            case "one_for_one":
+                return range(place, place + 1)
+            case "one_for_all":
+                return range(count)
+            case "rest_for_one":
+                return range(place, count)
+
+
+@final
+@attrs.define(eq=False)
+class RestartCounter:
+    """Counts restarts within a period."""
+
+    _policy: RestartPolicy
+    _times: deque[float] = attrs.field(factory=deque)
+
+    def allows(self, now: float) -> bool:
+        """Count one restart at *now*, in seconds; return whether it is still allowed."""
+        while self._times and self._times[0] <= now - self._policy.period_seconds:
+            self._times.popleft()
+        self._times.append(now)
+        return len(self._times) <= self._policy.max_restarts
