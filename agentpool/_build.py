@@ -18,11 +18,13 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Final, TypeAlias, final
 
 import attrs
 import trio
 
+from agentpool import drivers
 from agentpool._capability import CapabilityKind
 from agentpool._entry import driver_for
 from agentpool._errors import ManifestError, UsageError
@@ -32,7 +34,11 @@ from agentpool._open import open_pool
 from agentpool._pool import AgentPool
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import AgentContext, Driver, DriverFactory, Memory, Observer
-from agentpool.drivers import open_driver
+from agentpool.drivers._local_weights import (
+    check_weights,
+    find_cached_weights,
+    find_packaged_weights,
+)
 from agentpool.memory import InMemoryMemory
 from agentpool.tools import EMPTY_REGISTRY, ToolRegistry, memory_tools
 
@@ -137,14 +143,14 @@ def _local(model: ModelConfig, path: str | None) -> ModelConfig:
 async def open_drivers(
     manifests: Iterable[AgentManifest],
     *,
-    open_one: DriverOpener = open_driver,
+    open_one: DriverOpener | None = None,
     stand_in: Driver | None = None,
 ) -> AsyncGenerator[DriverFactory, None]:
     """Open one driver for each model that *manifests* name.
 
     Args:
         manifests: Whose models to open.
-        open_one: Opens one of them.
+        open_one: Opens one of them. ``None``: ``agentpool.drivers.open_driver``.
         stand_in: Answers in place of every model, which is then not opened.
 
     Yields:
@@ -153,15 +159,17 @@ async def open_drivers(
     Raises:
         DriverError: If a model cannot be opened; says what is missing.
     """
-    drivers: dict[tuple[object, ...], Driver] = {}
+    opened: dict[tuple[object, ...], Driver] = {}
     async with AsyncExitStack() as stack:
         for manifest in () if stand_in is not None else manifests:
             key = _identity(manifest.model)
-            if key not in drivers:
-                drivers[key] = await stack.enter_async_context(open_one(manifest.model))
+            if key not in opened:
+                # Looked up here, since it loads httpx, which a script has no use for.
+                opening = (open_one or drivers.open_driver)(manifest.model)
+                opened[key] = await stack.enter_async_context(opening)
 
         def choose(manifest: AgentManifest) -> Driver:
-            driver = stand_in or drivers.get(_identity(manifest.model))
+            driver = stand_in or opened.get(_identity(manifest.model))
             if driver is None:
                 raise UsageError(
                     f"the model of manifest {manifest.name!r} is not open; give the manifest "
@@ -270,6 +278,28 @@ def missing_tools(manifest: AgentManifest) -> tuple[str, ...]:
         for server in manifest.mcp_servers
     )
     return tuple(missing)
+
+
+def find_model_file(model: ModelConfig, *, environ: Mapping[str, str]) -> Path | None:
+    """Return the file of a local model, after a look at how it begins.
+
+    ``None``: the model is behind an API and has no file here.
+
+    Raises:
+        UnknownModelError: If it is not there, or is no model. Says what to do.
+    """
+    if model.remote_model is not None:
+        return None
+    if model.model_path is not None:
+        return check_weights(model.model_path)
+    if model.model_repo is not None:
+        from agentpool.drivers._open import _hub_cache  # noqa: PLC0415, PLC2701  # loads httpx
+
+        cache = _hub_cache(environ)  # pyright: ignore[reportPrivateUsage]  # one rule, one place
+        return find_cached_weights(
+            model.model_repo, quantization=model.model_quantization, cache=cache
+        )
+    return find_packaged_weights()
 
 
 def find_secrets(manifests: Iterable[AgentManifest], environ: Mapping[str, str]) -> tuple[str, ...]:

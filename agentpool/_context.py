@@ -260,10 +260,11 @@ def cut_to_tokens(text: str, tokens: int) -> str:
     >>> cut_to_tokens("word " * 100, 20)
     'word word word \n[cut: 15 of 500 characters shown]'
     """
+    tokens = max(tokens, 0)
     if estimate_tokens(text) <= tokens:
         return text
     # The inverse of estimate_tokens(): the most bytes that it counts as that many.
-    most_bytes = max(tokens, 0) * 5 // 2
+    most_bytes = tokens * 5 // 2
     room = max(most_bytes - len(_note(len(text), len(text))), 0)
     # A character takes at least one byte: what is beyond needs no encoding.
     data = text[: room + 1].encode("utf-8", "surrogatepass")

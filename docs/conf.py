@@ -1,6 +1,19 @@
 """How Sphinx builds the documentation: `nox -s docs`."""
 
+import importlib
 import importlib.metadata
+import sys
+
+from sphinx.application import Sphinx
+from sphinx.pycode import ModuleAnalyzer
+
+FACES = (
+    "agentpool",
+    "agentpool.drivers",
+    "agentpool.memory",
+    "agentpool.tools",
+    "agentpool.observe",
+)
 
 project = "agentpool"
 author = "the agentpool contributors"
@@ -27,3 +40,25 @@ napoleon_custom_sections = [("Cancellation", "notes"), ("Source", "notes")]
 # Names of other packages are not looked up: their inventories would be fetched
 # from the network, and the build must work without. Every name of ours is.
 nitpick_ignore_regex = [(r"py:.*", r"(?!agentpool).*")]
+
+
+def find_field_texts(_app: Sphinx) -> None:
+    """Let autodoc find the sentences under the fields of public classes.
+
+    It looks for them in the module that a class says it is from. Ours say the face
+    that exports them; the sentences are in the room that defines them.
+    """
+    for face in FACES:
+        importlib.import_module(face)
+        shown = ModuleAnalyzer.for_module(face)
+        shown.analyze()
+        for room in [name for name in sys.modules if name.startswith(f"{face}._")]:
+            analyzer = ModuleAnalyzer.for_module(room)
+            analyzer.analyze()
+            shown.attr_docs |= analyzer.attr_docs
+            shown.tagorder |= analyzer.tagorder
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    app.connect("builder-inited", find_field_texts)

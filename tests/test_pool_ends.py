@@ -248,7 +248,10 @@ async def run_inside(
 ) -> list[AgentOutcome]:
     """Return the outcomes of a pool whose first agent calls *act*, and tells its result."""
 
-    def answer(request: CompletionRequest) -> Completion | str:
+    async def answer(request: CompletionRequest) -> Completion | str:
+        await trio.lowlevel.checkpoint()
+        if query_of(request) == "hang":
+            await trio.sleep_forever()
         if turns_of(request):
             return results_of(request)[-1].content
         return calling(tool_call("act")) if query_of(request) == "actor" else "done"
@@ -302,7 +305,7 @@ async def test_an_agent_may_cancel_another_and_says_so() -> None:
         pools[-1][2].cancel("in my way")
         return "done"
 
-    _, second = await run_inside(FakeTool("act", act), extra=jobs("other"))
+    _, second = await run_inside(FakeTool("act", act), extra=jobs("hang"))
     assert isinstance(second.error, AgentCancelledError)
     assert (second.error.cancelled_by, second.error.reason) == ("agent 1", "in my way")
 
@@ -340,8 +343,8 @@ async def test_children_know_their_parent_and_depth() -> None:
         child = await pools[-1].spawn(job("child"))
         return f"{child.parent_id} {child.depth}"
 
-    first, _ = await run_inside(FakeTool("act", act))
-    assert first.text == "1 1"
+    (outcome,) = await run_inside(FakeTool("act", act))
+    assert outcome.text == "1 1"
 
 
 # --- drivers and factories that break
@@ -690,12 +693,10 @@ async def test_whoever_waits_for_room_learns_that_the_pool_closed(
     assert pool.statistics().spawned == 2
 
 
-@pytest.mark.parametrize("attempt", range(20))
-async def test_a_spawn_at_the_very_end_runs_or_is_refused(attempt: int) -> None:
+async def test_a_spawn_at_the_very_end_runs_or_is_refused() -> None:
     """A task beside the pool may spawn in the step in which the last agent ended."""
-    results: list[str] = []
 
-    async def restart() -> None:
+    async def restart(pool: AgentPool, results: list[str]) -> None:
         await pool[1].wait()
         try:
             handle = pool.spawn_nowait(job("say again"))
@@ -704,12 +705,15 @@ async def test_a_spawn_at_the_very_end_runs_or_is_refused(attempt: int) -> None:
         else:
             results.append((await handle.wait()).text)
 
-    async with trio.open_nursery() as nursery:
-        async with open_pool(sleepy_driver()) as pool:
-            await pool.spawn(job("say once"))
-            nursery.start_soon(restart)
-    assert results in (["refused"], ["again"])
-    assert len(await pool.join_all()) == pool.statistics().spawned
+    # Who goes first, that task or the pool's block, is trio's to decide, and it throws dice.
+    for _ in range(30):
+        results: list[str] = []
+        async with trio.open_nursery() as nursery:
+            async with open_pool(sleepy_driver()) as pool:
+                await pool.spawn(job("say once"))
+                nursery.start_soon(restart, pool, results)
+        assert results in (["refused"], ["again"])
+        assert len(await pool.join_all()) == pool.statistics().spawned
 
 
 async def test_events_of_a_closed_pool_end_at_once(autojump_clock: trio.testing.MockClock) -> None:

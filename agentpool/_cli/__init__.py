@@ -1,0 +1,57 @@
+"""The command line: ``agentpool run``, ``agentpool map``, ``agentpool check``.
+
+Results go to standard output, everything else to standard error. What a person did wrong
+is one clear line and an exit code, never a traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import assert_never
+
+from agentpool._cli._arguments import CheckCommand, Command, MapCommand, RunCommand, parse
+from agentpool._cli._check import check
+from agentpool._cli._interrupt import kept_handlers
+from agentpool._cli._map import map_files
+from agentpool._cli._report import ExitCode, error_lines
+from agentpool._cli._run import run
+from agentpool._cli._screen import drop_output
+from agentpool._errors import AgentPoolError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the command line says, and return the exit code.
+
+    Args:
+        argv: The words after the program's name. ``None``: those of this process.
+    """
+    try:
+        with kept_handlers():
+            code = _do(parse(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+    except AgentPoolError as error:
+        sys.stderr.write("".join(f"{line}\n" for line in error_lines(error)))
+        return ExitCode.WRONG
+    except SystemExit as done:  # argparse has printed the help or the version
+        return done.code if isinstance(done.code, int) else ExitCode.COMPLETED
+    except KeyboardInterrupt:
+        # Before or after the time in which a command ends its agents in good order.
+        sys.stderr.write("agentpool: interrupted\n")
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        drop_output()
+        return ExitCode.INTERRUPTED
+    return code
+
+
+def _do(command: Command) -> int:
+    match command:
+        case RunCommand():
+            return run(command)
+        case MapCommand():
+            return map_files(command)
+        case CheckCommand():
+            return check(command)
+        case _:
+            assert_never(command)

@@ -104,6 +104,17 @@ class BoardView:
 
 
 @final
+@attrs.frozen
+class Line:
+    """Something that happened, for those who have no display."""
+
+    text: str
+    """What."""
+    notable: bool
+    """Whether it is told to those who have a display, too."""
+
+
+@final
 @attrs.define(eq=False)
 class Board(Observer):
     """Keeps what is shown of a pool."""
@@ -114,7 +125,7 @@ class Board(Observer):
     _ended: Counter[AgentStatus] = attrs.field(init=False, factory=Counter[AgentStatus])
     _tokens: int = attrs.field(init=False, default=0)
     _samples: deque[tuple[float, int]] = attrs.field(init=False, factory=deque[tuple[float, int]])
-    _lines: list[str] = attrs.field(init=False, factory=list[str])
+    _lines: list[Line] = attrs.field(init=False, factory=list[Line])
     _news: trio.Event = attrs.field(init=False, factory=trio.Event)
 
     def on_event(self, event: Event) -> None:
@@ -129,11 +140,10 @@ class Board(Observer):
                 if event.agent_id in self._rows:
                     _update(self._rows[event.agent_id], event)
             case RequestRetried():
-                self.say(
-                    f"{event.agent_name} asks again in {event.delay_seconds:.1f} s: {event.error}"
-                )
+                when = f"in {event.delay_seconds:.1f} s"
+                self.say(f"{event.agent_name} asks again {when}: {event.error}", notable=True)
             case AgentWarned():
-                self.say(f"{event.agent_name}: {event.text}")
+                self.say(f"{event.agent_name}: {event.text}", notable=True)
             case _:
                 pass
 
@@ -154,22 +164,17 @@ class Board(Observer):
         self._ended[AgentStatus.FAILED] += 1
         self.say(line)
 
-    def say(self, line: str) -> None:
-        """Put *line* where the one who writes finds it."""
-        ended = self._ended.total()
-        self._lines.append(f"[{ended}/{self.total}] {line}")
+    def say(self, text: str, *, notable: bool = False) -> None:
+        """Put a line where the one who writes finds it."""
+        line = f"[{self._ended.total()}/{self.total}] {printable(text)}"
+        self._lines.append(Line(line, notable))
         self._news.set()
 
-    async def wait_lines(self) -> list[str]:
-        """Take the lines that nobody took yet, waiting for one.
-
-        Cancellation:
-            No line is lost.
-        """
+    async def wait_lines(self) -> None:
+        """Wait until there are lines to take."""
         await self._news.wait()
-        return self.take_lines()
 
-    def take_lines(self) -> list[str]:
+    def take_lines(self) -> list[Line]:
         """Take the lines that nobody took yet."""
         lines, self._lines, self._news = self._lines, [], trio.Event()
         return lines
@@ -208,6 +213,15 @@ class Board(Observer):
         since, before = samples[0]
         # An estimate may turn out to have been too high; nobody writes backwards.
         return max(0, tokens - before) / (now - since) if now > since else 0.0
+
+
+def printable(text: str) -> str:
+    """Return *text* on one line, without anything that could steer a terminal.
+
+    >>> printable("a\\x1b[2Jb\\n c")
+    'a [2Jb c'
+    """
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _is_early(outcome: AgentOutcome) -> bool:

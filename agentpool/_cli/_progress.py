@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, TextIO, final
 
 import attrs
 
-from agentpool._cli._board import AgentView, BoardView
+from agentpool._cli._board import AgentView, BoardView, printable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -122,15 +122,6 @@ def counts_line(view: BoardView) -> str:
     parts += [f"{len(view.agents)} running", f"{view.queued} queued"]
     rate = f"{view.tokens:,} tokens, {view.tokens_per_second:.0f} per second"
     return f"{', '.join(parts)} · {rate}"
-
-
-def printable(text: str) -> str:
-    """Return *text* on one line, without anything that could steer a terminal.
-
-    >>> printable("a\\x1b[2Jb\\n c")
-    'a [2Jb c'
-    """
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _fitted(text: str, columns: int) -> str:

@@ -10,7 +10,7 @@ from typing import Final, final
 
 import attrs
 
-from agentpool._cli._progress import printable
+from agentpool._cli._board import printable
 from agentpool._cli._screen import Screen, drop_output
 from agentpool._errors import AgentCancelledError, ManifestError
 from agentpool._messages import NO_USAGE, Json, Usage
@@ -244,7 +244,8 @@ _ENDS: Final = (
 def error_lines(error: Exception, clean: Callable[[str], str] = printable) -> list[str]:
     """Return the lines that say why something cannot be done: one per fault."""
     if isinstance(error, ManifestError):
-        return [f"agentpool: error: {clean(f'{error.source}: {fault}')}" for fault in error.faults]
+        where = f"{error.source}: " if error.source else ""
+        return [f"agentpool: error: {clean(f'{where}{fault}')}" for fault in error.faults]
     return [f"agentpool: error: {clean(str(error))}"]
 
 

@@ -29,10 +29,10 @@ from agentpool._cli._arguments import Options
 from agentpool._cli._board import Board
 from agentpool._cli._interrupt import Interruption, watch_signals
 from agentpool._cli._progress import FRAMES_PER_SECOND, open_display
-from agentpool._cli._report import Report, Result
+from agentpool._cli._report import ExitCode, Report, Result
 from agentpool._cli._screen import Screen
 from agentpool._cli._script import load_script
-from agentpool._errors import AgentPoolError, PoolError, UsageError
+from agentpool._errors import AgentPoolError, UsageError
 from agentpool._handle import AgentHandle
 from agentpool._manifest import AgentManifest
 from agentpool._pool import AgentPool
@@ -106,6 +106,9 @@ class Session:
             ManifestError: If a manifest cannot work with its driver.
             PrivacyError: If a manifest's tier forbids its driver.
         """
+        self._feeding = trio.CancelScope()
+        if self.interrupted:
+            self._feeding.cancel()
         results: list[Result] = []
         refused: list[AgentPoolError] = []
         # There are never more than there are jobs, so nobody waits for room.
@@ -133,7 +136,6 @@ class Session:
         send: trio.MemorySendChannel[Spawned],
         refused: list[AgentPoolError],
     ) -> None:
-        # The scope is one for all jobs: once stopped, a later call starts nothing either.
         with send, self._feeding:
             for job in jobs:
                 try:
@@ -160,15 +162,18 @@ class Session:
 async def conduct(
     manifests: Sequence[AgentManifest],
     options: Options,
+    *,
     job_count: int,
+    headings: bool,
     work: Callable[[Session], Awaitable[None]],
-) -> int:
+) -> ExitCode:
     """Open models and a pool, do *work*, and return the exit code.
 
     Args:
         manifests: Every manifest of which there will be agents.
         options: How to run them.
         job_count: How many jobs there will be.
+        headings: Whether each result is headed with its label.
         work: What to do in the pool.
     """
     opened_at = trio.current_time()
@@ -181,25 +186,21 @@ async def conduct(
         screen,
         as_json=options.json,
         quiet=options.quiet,
-        headings=job_count > 1,
+        headings=headings,
         secrets=find_secrets(manifests, os.environ),
         when_unread=interruption.call,
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(watch_signals, interruption)
-        nursery.start_soon(_show, board, screen, options.quiet)
+        nursery.start_soon(_show, board, screen, interruption, options.quiet)
         try:
             with interruption.scope:
                 await _run(manifests, options, board, report, interruption, work)
-        except PoolError as error:
-            # Only after a refusal, which says more than the agents that it ended.
-            await report.refuse(error.first)
         except AgentPoolError as error:
             await report.refuse(error)
         nursery.cancel_scope.cancel()
+    await screen.write_lines(_lines_to_write(board, screen, options.quiet))
     await screen.close_display()
-    if not options.quiet:
-        await screen.write_lines(board.take_lines() if not live else [])
     seconds = trio.current_time() - opened_at
     return await report.end(interrupted=interruption.reason, seconds=seconds)
 
@@ -228,19 +229,37 @@ async def _run(
         session = Session(pool, options, report, board, interruption)
 
         def stop(reason: str) -> None:
-            board.say(f"{reason}: ending the agents; once more ends the program at once")
+            line = f"{reason}: ending the agents; once more ends the program at once"
+            board.say(line, notable=True)
             session.stop(reason)
 
         interruption.stop_with(stop)
         await work(session)
 
 
-async def _show(board: Board, screen: Screen, quiet: bool) -> None:  # noqa: FBT001  # private
+async def _show(
+    board: Board,
+    screen: Screen,
+    interruption: Interruption,
+    quiet: bool,  # noqa: FBT001  # start_soon passes no names
+) -> None:
     """Write lines, or draw, for as long as it is let."""
-    while True:
-        if screen.display is not None:
+    while screen.display is not None:
+        await screen.write_lines(_lines_to_write(board, screen, quiet))
+        if interruption.reason is None:
             await screen.draw(board.look())
             await trio.sleep(1 / FRAMES_PER_SECOND)
-            continue
-        lines = await board.wait_lines()
-        await screen.write_lines([] if quiet else lines)
+        else:
+            # The next signal ends the program at once, and the cursor must be there then.
+            await screen.close_display()
+    while True:
+        await board.wait_lines()
+        await screen.write_lines(_lines_to_write(board, screen, quiet))
+
+
+def _lines_to_write(board: Board, screen: Screen, quiet: bool) -> list[str]:  # noqa: FBT001  # see _show
+    lines = board.take_lines()
+    if quiet:
+        return []
+    # The display shows by itself who started and who ended.
+    return [line.text for line in lines if line.notable or screen.display is None]

@@ -15,14 +15,14 @@ import collections
 import contextlib
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from typing import Final, NoReturn, Self, cast, final
+from typing import Final, Self, TypeAlias, cast, final
 
 import attrs
 import h11
 import httpx
 import trio
 
-from agentpool._errors import BadRequestError, DriverError, NetworkError, ProtocolError, UsageError
+from agentpool._errors import ProtocolError, UsageError
 from agentpool.drivers._connection import (
     BadAnswerError,
     Connection,
@@ -30,6 +30,7 @@ from agentpool.drivers._connection import (
     NoAnswerError,
     Target,
 )
+from agentpool.drivers._http_failure import raise_as_driver_error
 from agentpool.drivers.wire._failure import shown
 
 # Two SYN retransmissions and a TLS handshake over a slow line. A deadline that is nearer
@@ -47,6 +48,9 @@ _CLOSE_SECONDS: Final = 1.0
 _MAX_ERROR_BYTES: Final = 64 * 1024
 
 _PORTS: Final = {"http": 80, "https": 443}
+
+
+_Stack: TypeAlias = collections.deque[Connection]
 
 
 @final
@@ -81,7 +85,7 @@ class StackTransport(httpx.AsyncBaseTransport):
 
     _tls: ssl.SSLContext | None = None
     _idle: dict[Target, collections.deque[Connection]] = attrs.field(init=False, factory=dict)
-    _open: set[Connection] = attrs.field(init=False, factory=set)
+    _open: set[Connection] = attrs.field(init=False, factory=set[Connection])
     _is_closed: bool = attrs.field(init=False, default=False)
 
     @property
@@ -133,7 +137,7 @@ class StackTransport(httpx.AsyncBaseTransport):
             return
         now = trio.current_time()
         connection.idle_since = now
-        stack = self._idle.setdefault(target, collections.deque())
+        stack = self._idle.setdefault(target, _Stack())
         stack.append(connection)
         # The oldest are at the bottom, and at most one is added: this is constant time.
         while stack[0].idle_since < now - _IDLE_SECONDS:
@@ -340,51 +344,6 @@ def checked_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
             msg = f"the value of header {name!r} is not printable ASCII; check where it is from"
             raise UsageError(msg)
     return headers
-
-
-def raise_as_driver_error(exc: Exception) -> NoReturn:
-    """Raise the error of ours that stands for *exc*, an error of httpx or httpcore.
-
-    Raises:
-        DriverError: The error of ours.
-        Exception: *exc* itself, if it is of neither.
-    """
-    for base in type(exc).__mro__:
-        if base.__name__ in _MEANINGS and base.__module__.partition(".")[0] in _FOREIGN:
-            kind, text = _MEANINGS[base.__name__]
-            break
-    else:
-        raise exc
-    if text:
-        # Without its cause as well: h11 quotes the header that it refuses.
-        raise kind(text) from None
-    said = shown(str(exc)) or "no explanation"
-    if kind is ProtocolError and ("disconnect" in said or "closed" in said):
-        kind = NetworkError
-    raise kind(f"{type(exc).__name__}: {said}") from exc
-
-
-_FOREIGN: Final = frozenset({"httpx", "httpcore"})
-
-# By name, because httpx and httpcore have the same ones; from the special to the general
-# by the order of a class's bases. A text stands where the error's own may show a secret.
-_MEANINGS: Final[Mapping[str, tuple[type[DriverError], str]]] = {
-    "LocalProtocolError": (BadRequestError, "the request cannot be sent as HTTP"),
-    "UnsupportedProtocol": (BadRequestError, "only http and https can be used"),
-    "TooManyRedirects": (BadRequestError, ""),
-    "InvalidURL": (BadRequestError, "the URL cannot be used"),
-    "CookieConflict": (BadRequestError, ""),
-    "ProxyError": (NetworkError, ""),
-    "RemoteProtocolError": (ProtocolError, ""),
-    "ProtocolError": (ProtocolError, ""),
-    "DecodingError": (ProtocolError, ""),
-    "StreamError": (ProtocolError, ""),
-    "HTTPStatusError": (ProtocolError, ""),
-    "TimeoutException": (NetworkError, ""),
-    "NetworkError": (NetworkError, ""),
-    "ConnectionNotAvailable": (NetworkError, ""),
-    "HTTPError": (NetworkError, ""),
-}
 
 
 def _to_httpx(exc: Exception) -> httpx.TransportError:

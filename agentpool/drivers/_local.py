@@ -120,28 +120,40 @@ class _Child:
 
 
 @final
-@attrs.define(eq=False, kw_only=True)
+@attrs.frozen(kw_only=True)
+class LocalSettings:
+    """What a driver was opened with, and what the server says."""
+
+    model_path: Path
+    """The file with the weights."""
+    context_window: int
+    """Tokens of one request and its answer, as the server says."""
+    seed: int | None
+    """What chance starts from. ``None``: new each time."""
+    tool_rounds: int | None
+    """Rounds of calls before it is asked for words. ``None``: no bound."""
+
+
+@final
+@attrs.define(eq=False)
 class LocalDriver(Driver):
     """A model on this machine. Made by ``open_local``."""
 
     _client: HttpClient
     _child: _Child
-    _model_path: Path
-    _context_window: int
     _slots: trio.CapacityLimiter
-    _seed: int | None
-    _tool_rounds: int | None
+    _settings: LocalSettings
     _requests: int = attrs.field(init=False, default=0)
 
     @property
     def model_path(self) -> Path:
         """The file with the weights."""
-        return self._model_path
+        return self._settings.model_path
 
     @property
     def context_window(self) -> int:
         """The window of one request, as the server reports it."""
-        return self._context_window
+        return self._settings.context_window
 
     @property
     def privacy(self) -> PrivacyTier:
@@ -170,14 +182,14 @@ class LocalDriver(Driver):
         """
         self._requests += 1
         call_id = f"local-{self._requests}"
-        prompt = shape_prompt(request, tool_rounds=self._tool_rounds)
+        prompt = shape_prompt(request, tool_rounds=self._settings.tool_rounds)
         form = prompt.response_format
         options = ChatOptions(
-            model=self._model_path.name,
+            model=self._settings.model_path.name,
             response_format=form,
-            seed=self._seed,
+            seed=self._settings.seed,
             # Work that is reused was done in other batches, with other rounding.
-            cache_prompt=None if self._seed is None else False,
+            cache_prompt=None if self._settings.seed is None else False,
         )
         body = encode_request(prompt.request, options)
         accumulator = ChatAccumulator(call_id_prefix=call_id)
@@ -254,15 +266,13 @@ async def open_local(
         report = await child.wait_ready(config)
         headers = {"authorization": f"Bearer {config.api_key}"}
         async with open_http(report.address, headers=headers) as client:
-            yield LocalDriver(
-                client=client,
-                child=child,
+            settings = LocalSettings(
                 model_path=path,
                 context_window=await _read_window(client),
-                slots=trio.CapacityLimiter(parallel),
                 seed=seed,
                 tool_rounds=tool_rounds,
             )
+            yield LocalDriver(client, child, trio.CapacityLimiter(parallel), settings)
 
 
 def _check_numbers(*, context_window: int, parallel: int, threads: int) -> None:

@@ -22,6 +22,7 @@ import select
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
@@ -139,7 +140,7 @@ def build_llama_server(config: ChildConfig) -> Server:
     llama = importlib.import_module("xllamacpp")
     params = llama.CommonParams()
     params.model.path = config.model_path
-    params.model_alias = {os.path.basename(config.model_path)}
+    params.model_alias = {Path(config.model_path).name}
     # 0: the system picks a port that is free, and the server says which.
     params.hostnames = ["127.0.0.1"]
     params.port = 0

@@ -108,8 +108,8 @@ def _read_key(variable: str, name: str, environ: Mapping[str, str]) -> str:
 
 
 def _hub_cache(environ: Mapping[str, str]) -> Path:
-    # The order in which huggingface_hub looks.
-    # Source: https://huggingface.co/docs/huggingface_hub/package_reference/environment_variables (2026-11).
+    # The order in which huggingface_hub looks. Source: its page on environment variables,
+    # https://huggingface.co/docs/huggingface_hub (2026-11).
     if place := environ.get("HF_HUB_CACHE"):
         return Path(place)
     if home := environ.get("HF_HOME"):

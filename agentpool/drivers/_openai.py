@@ -82,33 +82,48 @@ async def _refuse_other_answers(answer: HttpAnswer, *, secret: str) -> None:
 
 
 @final
-@attrs.define(eq=False, kw_only=True)
+@attrs.frozen(kw_only=True)
+class OpenAISettings:
+    """What a driver was opened with."""
+
+    model: str
+    """The provider's name of the model."""
+    api_key: ApiKey = attrs.field(repr=False)
+    """The key, or what returns it."""
+    context_window: int | None
+    """Tokens of request and answer together. ``None``: unknown."""
+    privacy: PrivacyTier
+    """The tier of the place where the model is."""
+    price: Price | None
+    """What usage costs. ``None``: nobody knows."""
+    is_openai: bool
+    """Whether it is OpenAI itself."""
+
+
+@final
+@attrs.define(eq=False)
 class OpenAIDriver(Driver):
     """A model behind the Chat Completions API. Made by ``open_openai``."""
 
     _client: HttpClient
-    _model: str
-    _api_key: ApiKey = attrs.field(repr=False)
-    _context_window: int | None
-    _privacy: PrivacyTier
-    _price: Price | None
-    _is_openai: bool
+    _settings: OpenAISettings
     _last_key: str = attrs.field(init=False, default="", repr=False)
     _requests: int = attrs.field(init=False, default=0)
 
     @property
     def context_window(self) -> int | None:
         """The window that the driver was opened with."""
-        return self._context_window
+        return self._settings.context_window
 
     @property
     def privacy(self) -> PrivacyTier:
         """The tier that the driver was opened with."""
-        return self._privacy
+        return self._settings.privacy
 
     def price(self, usage: Usage, *, model: str | None = None) -> float | None:
         """Return what the price function says; ``None`` without one."""
-        return None if self._price is None else self._price(usage, model or self._model)
+        price = self._settings.price
+        return None if price is None else price(usage, model or self._settings.model)
 
     async def complete(
         self, request: CompletionRequest, *, on_delta: OnDelta | None = None
@@ -124,12 +139,13 @@ class OpenAIDriver(Driver):
         key = self._use_key()
         self._requests += 1
         accumulator = ChatAccumulator(call_id_prefix=f"call-{self._requests}", secret=key)
-        options = ChatOptions(model=self._model, is_openai=self._is_openai)
+        options = ChatOptions(model=self._settings.model, is_openai=self._settings.is_openai)
         body = encode_request(request, options)
         return await chat(self._client, body, accumulator, on_delta=on_delta, secret=key)
 
     def _use_key(self) -> str:
-        key = self._api_key() if callable(self._api_key) else self._api_key
+        api_key = self._settings.api_key
+        key = api_key() if callable(api_key) else api_key
         if key and key != self._last_key:
             self._client.set_headers({"authorization": f"Bearer {key}"})
             self._last_key = key
@@ -175,8 +191,7 @@ async def open_openai(
     async with open_http(
         base_url, headers=headers, verify=verify, proxy=proxy, transport=transport
     ) as client:
-        yield OpenAIDriver(
-            client=client,
+        settings = OpenAISettings(
             model=model,
             api_key=api_key,
             context_window=context_window,
@@ -184,3 +199,4 @@ async def open_openai(
             price=price,
             is_openai=base_url.rstrip("/") == OPENAI_BASE_URL,
         )
+        yield OpenAIDriver(client, settings)

@@ -85,17 +85,31 @@ def calls_of(
     )
 
 
-@attrs.define(eq=False, kw_only=True)
+@final
+@attrs.frozen(kw_only=True)
+class FakeFacts:
+    """What a driver for tests says of itself."""
+
+    context_window: int | None
+    """Tokens of request and answer together. ``None``: unknown."""
+    privacy: PrivacyTier
+    """Where a request is said to end up."""
+    price_per_token_usd: float | None
+    """For tokens in and out alike. ``None``: unknown."""
+    pieces: int = attrs.field(validator=attrs.validators.ge(1))
+    """In how many pieces a text goes to ``on_delta``."""
+    record: bool
+    """Whether requests are kept."""
+    estimate_usage: bool
+    """Whether an answer without usage gets an estimated one."""
+
+
+@attrs.define(eq=False)
 class FakeDriver(Driver):
     """What the drivers for tests have in common; ``_answer`` is theirs."""
 
-    _context_window: int | None = DEFAULT_CONTEXT_WINDOW
-    _privacy: PrivacyTier = PrivacyTier.SOVEREIGN
-    _price_per_token_usd: float | None = 0.0
-    _pieces: int = attrs.field(default=1, validator=attrs.validators.ge(1))
-    _record: bool = True
-    _estimate_usage: bool = True
-    _requests: list[CompletionRequest] = attrs.field(init=False, factory=list)
+    _facts: FakeFacts
+    _requests: list[CompletionRequest] = attrs.field(init=False, factory=list[CompletionRequest])
     _numbered_calls: int = attrs.field(init=False, default=0)
 
     @property
@@ -105,7 +119,7 @@ class FakeDriver(Driver):
         Raises:
             UsageError: If the driver was made with ``record=False``.
         """
-        if not self._record:
+        if not self._facts.record:
             msg = "requests were not kept, because of record=False; use record=True to look"
             raise UsageError(msg)
         return tuple(self._requests)
@@ -113,18 +127,18 @@ class FakeDriver(Driver):
     @property
     def context_window(self) -> int | None:
         """The window that the driver was made with."""
-        return self._context_window
+        return self._facts.context_window
 
     @property
     def privacy(self) -> PrivacyTier:
         """The tier that the driver was made with."""
-        return self._privacy
+        return self._facts.privacy
 
     def price(self, usage: Usage, *, model: str | None = None) -> float | None:  # noqa: ARG002  # one price for all models
         """Return the price per token times all tokens; ``None`` if it was made so."""
-        if self._price_per_token_usd is None:
+        if self._facts.price_per_token_usd is None:
             return None
-        return usage.total_tokens * self._price_per_token_usd
+        return usage.total_tokens * self._facts.price_per_token_usd
 
     async def complete(
         self, request: CompletionRequest, *, on_delta: OnDelta | None = None
@@ -141,7 +155,7 @@ class FakeDriver(Driver):
         """
         await trio.lowlevel.checkpoint()
         # No await from here to the answer: requests and answers pair up in one order.
-        if self._record:
+        if self._facts.record:
             # The conversation is a live view that goes on growing: keep what it is now.
             self._requests.append(attrs.evolve(request, messages=tuple(request.messages)))
         answer = self._answer(request)
@@ -160,7 +174,7 @@ class FakeDriver(Driver):
         if any(not one.call_id for one in completion.tool_calls):
             numbered = tuple(self._numbered(one) for one in completion.tool_calls)
             completion = attrs.evolve(completion, tool_calls=numbered)
-        if completion.usage is None and self._estimate_usage:
+        if completion.usage is None and self._facts.estimate_usage:
             completion = attrs.evolve(completion, usage=estimate_usage(request, completion))
         return completion
 
@@ -171,7 +185,7 @@ class FakeDriver(Driver):
         return attrs.evolve(tool_call, call_id=f"call-{self._numbered_calls}")
 
     async def _stream(self, text: str, on_delta: OnDelta) -> None:
-        size = -(-len(text) // self._pieces)
+        size = -(-len(text) // self._facts.pieces)
         for start in range(0, len(text), size):
             if start:
                 await trio.lowlevel.checkpoint()
@@ -213,8 +227,7 @@ class ScriptedDriver(FakeDriver):
             estimate_usage: Whether an answer without usage gets an estimated one. It
                 reads the whole conversation.
         """
-        FakeDriver.__init__(
-            self,
+        facts = FakeFacts(
             context_window=context_window,
             privacy=privacy,
             price_per_token_usd=price_per_token_usd,
@@ -222,6 +235,7 @@ class ScriptedDriver(FakeDriver):
             record=record,
             estimate_usage=estimate_usage,
         )
+        FakeDriver.__init__(self, facts)
         self._steps: Iterator[Step] = iter(steps)
         self._taken = 0
 
@@ -268,8 +282,7 @@ class FunctionDriver(FakeDriver):
             record: Whether to keep the requests.
             estimate_usage: Whether an answer without usage gets an estimated one.
         """
-        FakeDriver.__init__(
-            self,
+        facts = FakeFacts(
             context_window=context_window,
             privacy=privacy,
             price_per_token_usd=price_per_token_usd,
@@ -277,6 +290,7 @@ class FunctionDriver(FakeDriver):
             record=record,
             estimate_usage=estimate_usage,
         )
+        FakeDriver.__init__(self, facts)
         self._function = function
 
     def _answer(self, request: CompletionRequest) -> Answer | Awaitable[Answer]:

@@ -21,7 +21,6 @@ import msgspec
 
 from agentpool._errors import ToolError
 from agentpool._messages import Json
-from agentpool.tools._failure import clip
 from agentpool.tools._schema import Signature
 
 MAX_ARGUMENTS_CHARS = 1_048_576
@@ -32,7 +31,7 @@ _MAX_FAULTS = 10
 """A model that made more mistakes than that has misunderstood the whole."""
 
 _MAX_FAULT_CHARS = 300
-"""jsonschema quotes the value; of a long one, its start will do."""
+"""jsonschema quotes the value between the place and what is wrong: both ends are kept."""
 
 _Node: TypeAlias = Mapping[str, Json]
 """A JSON Schema, or a part of one."""
@@ -116,7 +115,7 @@ class ArgumentsDecoder:
             raise self._error(faults)
 
     def _error(self, faults: Sequence[str]) -> ToolError:
-        lines = [f"- {clip(fault, _MAX_FAULT_CHARS)}" for fault in faults[:_MAX_FAULTS]]
+        lines = [f"- {_shortened(fault)}" for fault in faults[:_MAX_FAULTS]]
         if len(faults) > _MAX_FAULTS:
             lines.append(f"- and {len(faults) - _MAX_FAULTS} more")
         told = "\n".join(lines)
@@ -132,6 +131,11 @@ class ArgumentsDecoder:
             for name, schema in properties.items()
         )
         return f"expected: an object with {shown}"
+
+
+def _shortened(fault: str) -> str:
+    half = _MAX_FAULT_CHARS // 2
+    return fault if len(fault) <= 2 * half else f"{fault[:half]}…{fault[-half:]}"
 
 
 def _kind(schema: _Node) -> str:

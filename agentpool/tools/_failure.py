@@ -22,7 +22,7 @@ def failed_result(name: str, error: Exception) -> ToolResult:
     group, every error in it is told.
     """
     if isinstance(error, ToolError):
-        return ToolResult(clip(str(error), MAX_FAILURE_CHARS), is_error=True)
+        return ToolResult(str(error), is_error=True)
     told = "; ".join(_tell(leaf) for leaf in _leaves(error))
     text = clip(f"tool {name!r} failed: {told}", MAX_FAILURE_CHARS)
     return ToolResult(text, is_error=True)

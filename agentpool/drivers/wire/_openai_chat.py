@@ -21,7 +21,7 @@ https://platform.openai.com/docs/api-reference/chat-streaming (2026-11).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, assert_never, final
+from typing import Final, assert_never, cast, final
 
 import attrs
 import msgspec
@@ -162,9 +162,9 @@ def _tool_to_wire(tool: ToolDefinition) -> _Tool:
 def _plain(value: object) -> object:
     # Schemas may be read-only mappings and sequences, which msgspec does not know.
     if isinstance(value, Mapping):
-        return dict(value.items())
+        return dict(cast("Mapping[str, object]", value))
     if isinstance(value, Sequence):
-        return list(value)
+        return list(cast("Sequence[object]", value))
     msg = f"not JSON: {type(value).__name__}"
     raise NotImplementedError(msg)
 
@@ -232,7 +232,7 @@ _FINISH: Final[Mapping[str, FinishReason]] = {
 class _GrowingCall:
     call_id: str = ""
     name: str = ""
-    pieces: list[str] = attrs.field(factory=list)
+    pieces: list[str] = attrs.field(factory=list[str])
 
 
 @final
@@ -240,12 +240,12 @@ class _GrowingCall:
 class ChatAccumulator:
     """Puts an answer together from the events of its stream."""
 
-    _call_id_prefix: str = "call"
+    call_id_prefix: str = "call"
     """What the ids of calls without one begin with; unlike in every other answer."""
-    _secret: str = ""
+    secret: str = attrs.field(default="", repr=False)
     """Struck out of every error."""
-    _texts: list[str] = attrs.field(init=False, factory=list)
-    _calls: dict[int, _GrowingCall] = attrs.field(init=False, factory=dict)
+    _texts: list[str] = attrs.field(init=False, factory=list[str])
+    _calls: dict[int, _GrowingCall] = attrs.field(init=False, factory=dict[int, _GrowingCall])
     _size: int = attrs.field(init=False, default=0)
     _finish: str | None = attrs.field(init=False, default=None)
     _usage: Usage | None = attrs.field(init=False, default=None)
@@ -271,9 +271,9 @@ class ChatAccumulator:
             return []
         chunk = self._decode(event.data)
         if chunk.error is not None:
-            raise failure_in_stream(chunk.error, secret=self._secret)
+            raise failure_in_stream(chunk.error, secret=self.secret)
         if event.event == "error":
-            raise failure_in_stream(event.data, secret=self._secret)
+            raise failure_in_stream(event.data, secret=self.secret)
         self._model = chunk.model or self._model
         if chunk.usage is not None:
             self._usage = _usage_of(chunk.usage)
@@ -311,8 +311,8 @@ class ChatAccumulator:
         try:
             return _DECODER.decode(data)
         except msgspec.DecodeError as exc:  # a ValidationError is one
-            what = shown(str(exc), secret=self._secret)
-            came = shown(data, secret=self._secret)
+            what = shown(str(exc), secret=self.secret)
+            came = shown(data, secret=self.secret)
             msg = f"an event of the stream is no chat completion chunk ({what}): {came!r}"
             raise ProtocolError(msg) from None  # the cause would show what came in full
 
@@ -362,7 +362,7 @@ class ChatAccumulator:
             if not growing.name:
                 msg = f"tool call {index} of the answer has no name"
                 raise ProtocolError(msg)
-            call_id = growing.call_id or f"{self._call_id_prefix}-{index}"
+            call_id = growing.call_id or f"{self.call_id_prefix}-{index}"
             arguments = "".join(growing.pieces)
             if not arguments and self._finish != "length":
                 # A tool without parameters is called so. In a cut answer it means that

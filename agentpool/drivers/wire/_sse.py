@@ -59,7 +59,7 @@ class SseParser:
     _after_cr: bool = attrs.field(init=False, default=False)
     _at_start: bool = attrs.field(init=False, default=True)
     _event: str = attrs.field(init=False, default="")
-    _data: list[str] = attrs.field(init=False, factory=list)
+    _data: list[str] = attrs.field(init=False, factory=list[str])
     _event_bytes: int = attrs.field(init=False, default=0)
 
     def feed(self, piece: bytes) -> list[SseEvent]:

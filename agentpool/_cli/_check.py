@@ -1,0 +1,128 @@
+"""``agentpool check``: manifests, looked over without running anything."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+
+from agentpool._build import find_model_file, missing_tools
+from agentpool._cli._arguments import CheckCommand
+from agentpool._cli._report import ExitCode, error_lines
+from agentpool._cli._screen import write_out
+from agentpool._capability import PrivacyTier
+from agentpool._errors import DriverError, Fault, ManifestError
+from agentpool._manifest import AgentManifest
+from agentpool._messages import Json
+
+_PRIVACY = {
+    PrivacyTier.SOVEREIGN: "Sovereign: nothing leaves this machine",
+    PrivacyTier.PRIVATE: "Private: only to services under a contract of your own",
+    PrivacyTier.STANDARD: "Standard: to any service",
+}
+
+
+def check(command: CheckCommand) -> int:
+    """Do *command* and return the exit code."""
+    wrong = False
+    for path in command.manifests:
+        try:
+            manifest = AgentManifest.load(path)
+            if command.model_file:
+                _check_model_file(manifest, path)
+        except ManifestError as error:
+            wrong = True
+            if command.json:
+                _print_json(path, None, error.faults, ())
+            else:
+                _print_error(error)
+            continue
+        warnings = missing_tools(manifest)
+        if command.json:
+            _print_json(path, manifest, (), warnings)
+        else:
+            write_out(sys.stdout, "".join(f"{line}\n" for line in _summary(path, manifest)))
+            sys.stderr.write("".join(f"agentpool: warning: {path} {w}\n" for w in warnings))
+    return ExitCode.WRONG if wrong else ExitCode.COMPLETED
+
+
+def _check_model_file(manifest: AgentManifest, path: str) -> None:
+    """Refuse a manifest whose local model is not there.
+
+    Raises:
+        ManifestError: If it is not; says what to do.
+    """
+    try:
+        find_model_file(manifest.model, environ=os.environ)
+    except DriverError as error:
+        key = "model.model_path" if manifest.model.model_path is not None else "model"
+        raise ManifestError([Fault(key, str(error))], source=path) from error
+
+
+def _print_error(error: ManifestError) -> None:
+    sys.stderr.write("".join(f"{line}\n" for line in error_lines(error)))
+
+
+def _print_json(
+    path: str,
+    manifest: AgentManifest | None,
+    faults: tuple[Fault, ...],
+    warnings: tuple[str, ...],
+) -> None:
+    found: dict[str, Json] = {
+        "type": "manifest",
+        "path": path,
+        "good": manifest is not None,
+        "name": manifest.name if manifest is not None else None,
+        "faults": [{"path": fault.path, "text": fault.text} for fault in faults],
+        "warnings": list(warnings),
+    }
+    write_out(sys.stdout, json.dumps(found) + "\n")
+
+
+def _summary(path: str, manifest: AgentManifest) -> Iterator[str]:
+    model = manifest.model
+    window = f"{model.context_window:,} tokens" if model.context_window else "as the model says"
+    yield f"{path}: good"
+    yield f"  name     {manifest.name} {manifest.version}"
+    yield f"  model    {_model(manifest)}"
+    yield f"  window   {window}; at most {model.max_tokens:,} tokens for one answer"
+    yield f"  limits   {_limits(manifest)}"
+    yield f"  grants   {', '.join(map(str, manifest.capabilities)) or 'none'}"
+    yield f"  privacy  {_PRIVACY[manifest.privacy]}"
+
+
+def _model(manifest: AgentManifest) -> str:
+    model = manifest.model
+    if model.remote_model is not None:
+        where = model.base_url or f"the usual address of {model.provider}"
+        return f"{model.remote_model} at {where}"
+    if model.model_path is not None:
+        return f"the file {model.model_path}"
+    if model.model_repo is not None:
+        kind = f" ({model.model_quantization})" if model.model_quantization is not None else ""
+        return f"{model.model_repo}{kind}, on this machine"
+    return "the packaged one, on this machine"
+
+
+def _limits(manifest: AgentManifest) -> str:
+    quota = manifest.resources
+    limits = [f"{quota.max_iterations} model requests", f"{quota.max_tool_calls} tool calls"]
+    if quota.max_tokens_budget is not None:
+        limits.append(f"{quota.max_tokens_budget:,} tokens in all")
+    if quota.max_cost_usd:
+        limits.append(f"{quota.max_cost_usd:g} US dollars")
+    if quota.run_seconds is not None:
+        limits.append(f"{quota.run_seconds:g} seconds")
+    open_ended = [
+        word
+        for word, limit in (
+            ("tokens", quota.max_tokens_budget),
+            ("cost", quota.max_cost_usd),
+            ("time", quota.run_seconds),
+        )
+        if not limit
+    ]
+    end = f"; no limit on {', '.join(open_ended)}" if open_ended else ""
+    return f"at most {', '.join(limits)}{end}"

@@ -1,0 +1,92 @@
+"""``agentpool map``: one agent for each file, then maybe one for all the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import trio
+
+from agentpool._cli._arguments import MapCommand
+from agentpool._cli._inputs import read_text, short_names
+from agentpool._cli._manifests import load_all
+from agentpool._cli._report import Result
+from agentpool._cli._session import Job, Session, conduct
+from agentpool._errors import UsageError
+from agentpool._manifest import AgentManifest
+from agentpool._outcome import AgentStatus
+
+
+def map_files(command: MapCommand) -> int:
+    """Do *command* and return the exit code.
+
+    Raises:
+        UsageError: If the options have no meaning for a manifest.
+        ManifestError: If a manifest is wrong.
+    """
+    paths = [command.manifest] + ([command.reduce] if command.reduce is not None else [])
+    manifests = load_all(paths, command.options.override)
+    reader = manifests[0]
+    jobs = [
+        Job(
+            manifest=reader,
+            label=path,
+            name=f"{reader.name} {name}",
+            read=_reader(path, command.prompt),
+            source=path,
+        )
+        for path, name in zip(command.files, short_names(command.files), strict=True)
+    ]
+
+    async def work(session: Session) -> None:
+        results = await session.run_jobs(jobs)
+        for editor in manifests[1:]:
+            await _reduce(session, editor, results, command.reduce_prompt)
+
+    async def main() -> int:
+        count = len(jobs) + len(manifests) - 1
+        return await conduct(
+            manifests, command.options, job_count=count, headings=True, work=work
+        )
+
+    return trio.run(main)
+
+
+def _reader(path: str, prompt: str | None) -> Callable[[], str]:
+    return lambda: _joined(prompt, read_text(path))
+
+
+def _joined(prompt: str | None, text: str) -> str:
+    return text if prompt is None else f"{prompt}\n\n{text}"
+
+
+async def _reduce(
+    session: Session, editor: AgentManifest, results: Sequence[Result], prompt: str | None
+) -> None:
+    if session.interrupted:
+        await trio.lowlevel.checkpoint()
+        return
+    notes = notes_of(results)
+
+    def read() -> str:
+        if not notes:
+            raise UsageError("there is no answer to reduce; see the errors above")
+        return _joined(prompt, notes)
+
+    await session.run_jobs([Job(manifest=editor, label=editor.name, name=editor.name, read=read)])
+
+
+def notes_of(results: Sequence[Result]) -> str:
+    """Return all answers in their order, each after the name of its file.
+
+    What a stopped agent had is in it: half a note is better than none. A failed one has no
+    answer, and a cancelled one ends the whole command.
+    """
+    kept = [
+        result
+        for result in results
+        if result.status in {AgentStatus.COMPLETED, AgentStatus.STOPPED} and result.text.strip()
+    ]
+    names = short_names([result.source or result.name for result in kept])
+    return "\n\n".join(
+        f"{name}:\n{result.text.strip()}" for name, result in zip(names, kept, strict=True)
+    )

@@ -1,0 +1,60 @@
+"""``agentpool run``: one query, one agent for each manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from agentpool._cli._arguments import RunCommand
+from agentpool._cli._inputs import read_standard_input
+from agentpool._cli._manifests import load_all
+from agentpool._cli._session import Job, Session, conduct
+from agentpool._errors import UsageError
+from agentpool._manifest import AgentManifest
+
+FROM_STANDARD_INPUT: Final = "-"
+"""The query that stands for what is on standard input."""
+
+
+def run(command: RunCommand) -> int:
+    """Do *command* and return the exit code.
+
+    Raises:
+        UsageError: If the query cannot be read, or is none.
+        ManifestError: If a manifest is wrong.
+    """
+    manifests = load_all(command.manifests, command.options.override)
+    query = command.query
+    if query == FROM_STANDARD_INPUT:
+        query = read_standard_input()
+    elif not query.strip():
+        raise UsageError(f"the query must not be empty, got {query!r}; say what to do")
+    elif query.endswith(".toml") and Path(query).is_file():
+        # Whoever forgets the query would otherwise ask the first agents "b.toml".
+        raise UsageError(f"the query is missing: {query!r}, the last word, is a file; add a query")
+    jobs = [
+        Job(manifest=manifest, label=label, name=label, read=lambda: query)
+        for manifest, label in zip(manifests, _labels(manifests), strict=True)
+    ]
+
+    async def work(session: Session) -> None:
+        await session.run_jobs(jobs)
+
+    async def main() -> int:
+        return await conduct(
+            manifests, command.options, job_count=len(jobs), headings=len(jobs) > 1, work=work
+        )
+
+    return trio.run(main)
+
+
+def _labels(manifests: Sequence[AgentManifest]) -> list[str]:
+    """Return what each agent is called: its manifest's name, numbered if it must be."""
+    names = [manifest.name for manifest in manifests]
+    return [
+        name if names.count(name) == 1 else f"{name} {names[:place].count(name) + 1}"
+        for place, name in enumerate(names)
+    ]

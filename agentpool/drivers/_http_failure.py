@@ -1,0 +1,53 @@
+"""What an error of httpx or httpcore means, in our words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NoReturn
+
+from agentpool._errors import BadRequestError, DriverError, NetworkError, ProtocolError
+from agentpool.drivers.wire._failure import shown
+
+_FOREIGN: Final = frozenset({"httpx", "httpcore"})
+
+# By name, because httpx and httpcore have the same ones; from the special to the general
+# by the order of a class's bases. A text stands where the error's own may show a secret.
+_MEANINGS: Final[Mapping[str, tuple[type[DriverError], str]]] = {
+    "LocalProtocolError": (BadRequestError, "the request cannot be sent as HTTP"),
+    "UnsupportedProtocol": (BadRequestError, "only http and https can be used"),
+    "TooManyRedirects": (BadRequestError, ""),
+    "InvalidURL": (BadRequestError, "the URL cannot be used"),
+    "CookieConflict": (BadRequestError, ""),
+    "ProxyError": (NetworkError, ""),
+    "RemoteProtocolError": (ProtocolError, ""),
+    "ProtocolError": (ProtocolError, ""),
+    "DecodingError": (ProtocolError, ""),
+    "StreamError": (ProtocolError, ""),
+    "HTTPStatusError": (ProtocolError, ""),
+    "TimeoutException": (NetworkError, ""),
+    "NetworkError": (NetworkError, ""),
+    "ConnectionNotAvailable": (NetworkError, ""),
+    "HTTPError": (NetworkError, ""),
+}
+
+
+def raise_as_driver_error(exc: Exception) -> NoReturn:
+    """Raise the error of ours that stands for *exc*, an error of httpx or httpcore.
+
+    Raises:
+        DriverError: The error of ours.
+        Exception: *exc* itself, if it is of neither.
+    """
+    for base in type(exc).__mro__:
+        if base.__name__ in _MEANINGS and base.__module__.partition(".")[0] in _FOREIGN:
+            kind, text = _MEANINGS[base.__name__]
+            break
+    else:
+        raise exc
+    if text:
+        # Without its cause as well: h11 quotes the header that it refuses.
+        raise kind(text) from None
+    said = shown(str(exc)) or "no explanation"
+    if kind is ProtocolError and ("disconnect" in said or "closed" in said):
+        kind = NetworkError
+    raise kind(f"{type(exc).__name__}: {said}") from exc

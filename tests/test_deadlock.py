@@ -1,0 +1,188 @@
+"""Agents that wait for each other, in a real pool on a clock that jumps."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from agentpool import (
+    AgentManifest,
+    AgentStatus,
+    Capability,
+    CapabilityKind,
+    DeadlockError,
+    SpawnConfig,
+    open_pool,
+)
+from agentpool._messages import Completion, CompletionRequest
+from agentpool.drivers import FunctionDriver
+from agentpool.tools import ToolContext, ToolRegistry, tool
+from agentpool.tools._team import TEAM_TOOLS
+from tests.fakes import calling, manifest, query_of, results_of, tool_call
+
+TEAM = (Capability(CapabilityKind.MESSAGE), Capability.spawn(2))
+
+
+def member(**resources: float | None) -> AgentManifest:
+    """Return the manifest of an agent that may write and have children."""
+    return manifest(capabilities=TEAM, **resources)
+
+
+def obedient(request: CompletionRequest) -> Completion | str:
+    """Do what the query says (``ask 2``, ``wait``, ``say x``), then tell what came of it."""
+    results = results_of(request)
+    if results:
+        return "; ".join(result.content for result in results)
+    verb, _, rest = query_of(request).partition(" ")
+    match verb:
+        case "ask":
+            asks = [tool_call("ask_agent", f"c{n}", to=int(n), question="?") for n in rest.split()]
+            return calling(*asks)
+        case "wait":
+            return calling(tool_call("wait_for_message"))
+        case _:
+            return rest
+
+
+async def test_g14_a_circle_of_questions_is_named_at_the_moment_it_closes(
+    autojump_clock: MockClock,
+) -> None:
+    """Without this, three agents wait for ever, and so does whoever joins them."""
+    async with open_pool(FunctionDriver(obedient), tools=ToolRegistry(TEAM_TOOLS)) as pool:
+        for target in (2, 3, 1):
+            await pool.spawn(SpawnConfig(member(), f"ask {target}"))
+        outcomes = await pool.join_all()
+    assert trio.current_time() == pytest.approx(0, abs=1e-3)
+    told = [outcome.text for outcome in outcomes.values()]
+    circle = "1 (worker) asks 2 (worker), which asks 3 (worker), which asks 1 (worker)"
+    # One of them is told of the circle and goes on; the others' partners then end.
+    assert sum(circle in text for text in told) == 1
+    assert sum("has ended" in text or "ended before" in text for text in told) == 2
+
+
+async def test_g14_a_quiet_pool_is_reported_when_the_owner_joins() -> None:
+    """Everybody waits for a message that nobody can send any more."""
+    async with open_pool(FunctionDriver(obedient), tools=ToolRegistry(TEAM_TOOLS)) as pool:
+        await pool.spawn(SpawnConfig(member(), "wait"))
+        await pool.spawn(SpawnConfig(member(), "wait"))
+        outcomes = await pool.join_all()
+    for outcome in outcomes.values():
+        assert "waits for a message" in outcome.text
+        assert "nobody is left who could send one" in outcome.text
+
+
+async def test_g14_leaving_the_block_counts_as_waiting() -> None:
+    """The owner that has left its block cannot send either."""
+    async with open_pool(FunctionDriver(obedient), tools=ToolRegistry(TEAM_TOOLS)) as pool:
+        handle = await pool.spawn(SpawnConfig(member(), "wait"))
+    assert handle.outcome is not None
+    assert "nobody is left" in handle.outcome.text
+
+
+async def test_an_owner_who_can_still_send_is_no_deadlock(autojump_clock: MockClock) -> None:
+    """A false alarm would end agents that only wait for their owner."""
+    async with open_pool(FunctionDriver(obedient), tools=ToolRegistry(TEAM_TOOLS)) as pool:
+        handle = await pool.spawn(SpawnConfig(member(), "wait"))
+        await trio.sleep(1000)
+        await handle.send("at last")
+        assert "at last" in (await handle.wait()).text
+
+
+async def test_a_task_beside_the_owner_can_still_send(autojump_clock: MockClock) -> None:
+    """The owner joins, but a task of its own has something to say later."""
+
+    async def say_later() -> None:
+        await trio.sleep(10)
+        await handle.send("late news")
+
+    async with open_pool(FunctionDriver(obedient), tools=ToolRegistry(TEAM_TOOLS)) as pool:
+        handle = await pool.spawn(SpawnConfig(member(), "wait"))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(say_later)
+            outcomes = await pool.join_all()
+    assert "late news" in outcomes[1].text
+
+
+async def test_a_join_with_a_deadline_is_no_deadlock(autojump_clock: MockClock) -> None:
+    """The owner will be back, and may send then."""
+    async with open_pool(FunctionDriver(obedient), tools=ToolRegistry(TEAM_TOOLS)) as pool:
+        handle = await pool.spawn(SpawnConfig(member(), "wait"))
+        with trio.move_on_after(5):
+            await pool.join_all()
+        assert handle.status is AgentStatus.PARKED
+        await handle.send("hello")
+        assert "hello" in (await handle.wait()).text
+
+
+async def test_an_agent_with_a_deadline_of_its_own_is_not_deadlocked(
+    autojump_clock: MockClock,
+) -> None:
+    """It ends by itself, with a reason of its own."""
+    async with open_pool(FunctionDriver(obedient), tools=ToolRegistry(TEAM_TOOLS)) as pool:
+        handle = await pool.spawn(SpawnConfig(member(run_seconds=30), "wait"))
+        outcome = await handle.wait()
+    assert outcome.status is AgentStatus.STOPPED
+    assert trio.current_time() == pytest.approx(30, abs=1e-3)
+
+
+async def test_a_branch_that_works_keeps_the_agent_alive(autojump_clock: MockClock) -> None:
+    """One tool waits for a message, the other one sends it to a third agent later."""
+
+    @tool
+    async def work_then_tell(context: ToolContext, to: int) -> str:
+        """Work, then tell.
+
+        Args:
+            context: The call.
+            to: Whom.
+        """
+        await trio.sleep(3)
+        await context.agent.send(to, "done working")
+        return "told"
+
+    def answer(request: CompletionRequest) -> Completion | str:
+        if results_of(request) or query_of(request) != "both":
+            return obedient(request)
+        return calling(tool_call("wait_for_message"), tool_call("work_then_tell", to=2))
+
+    registry = ToolRegistry((*TEAM_TOOLS, work_then_tell))
+    async with open_pool(FunctionDriver(answer), tools=registry) as pool:
+        first = await pool.spawn(SpawnConfig(member(), "both"))
+        second = await pool.spawn(SpawnConfig(member(), "wait"))
+        assert "done working" in (await second.wait()).text
+        outcome = await first.wait()
+    # Once the work is done, nobody is left who could write to the first one.
+    assert "nobody is left" in outcome.text
+    assert "told" in outcome.text
+
+
+async def test_the_error_names_the_agents_as_data() -> None:
+    """A caller can look them up, and need not read the text."""
+    seen: list[DeadlockError] = []
+
+    @tool
+    async def ask_or_note(context: ToolContext, to: int) -> str:
+        """Ask.
+
+        Args:
+            context: The call.
+            to: Whom.
+        """
+        try:
+            return (await context.agent.ask(to, "?")).content
+        except DeadlockError as error:
+            seen.append(error)
+            return "noted"
+
+    def answer(request: CompletionRequest) -> Completion | str:
+        if results_of(request):
+            return "end"
+        return calling(tool_call("ask_or_note", to=int(query_of(request))))
+
+    quiet = manifest(capabilities=TEAM, tool_seconds=None)
+    async with open_pool(FunctionDriver(answer), tools=ToolRegistry([ask_or_note])) as pool:
+        await pool.fan_out(SpawnConfig(quiet, query) for query in ("2", "1"))
+        await pool.join_all()
+    (error,) = seen
+    assert error.agent_ids == (1, 2)
