@@ -29,6 +29,7 @@ from agentpool._events import (
     ToolFinished,
     ToolStarted,
 )
+from agentpool._guard import Stop
 from agentpool._loop import Complete, Recall, Receive, Remember, Run, RunTools, run_loop
 from agentpool._messages import (
     NO_USAGE,
@@ -136,9 +137,11 @@ class Agent:
         return NO_USAGE if self.run is None else self.run.guard.usage
 
     def charge(self, usage: Usage) -> None:
-        """Count what a child used; a budget that it broke stops the next turn."""
+        """Count what a child used. If that breaks a budget, there is no next turn."""
         if self.run is not None:
-            self.run.guard.record_usage(usage)
+            verdict = self.run.guard.record_usage(usage)
+            if isinstance(verdict, Stop):
+                self.run.exhausted = verdict
 
     # --- the effects
 

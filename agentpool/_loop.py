@@ -134,6 +134,8 @@ class Run:
     stop: Stop | None = attrs.field(init=False, default=None)
     """What stopped the run. ``None``: it goes on, or the model ended it."""
     over_budget: bool = attrs.field(init=False, default=False)
+    exhausted: Stop | None = attrs.field(init=False, default=None)
+    """Set when something else, a child, has used up what the run may use."""
 
     def __attrs_post_init__(self) -> None:
         """Give the run a guard of its own."""
@@ -178,6 +180,9 @@ def run_loop(run: Run) -> Generator[Effect, None, None]:
     conversation = yield from _perceive(run)
     while True:
         if (yield from _interrupted(run, conversation)):
+            return
+        if run.exhausted is not None:
+            _end(run, run.exhausted)
             return
         if (yield from _stopped(run, run.guard.check_iteration())):
             return

@@ -156,14 +156,11 @@ async def test_p01_p02_agents_write_ask_and_answer_each_other() -> None:
                     return f"I was told: {results[0].content}"
                 return calling(tool_call("ask_agent", to=2, question="what is six times seven?"))
             case _:
-                if not results:
-                    return calling(tool_call("wait_for_message"))
-                if len(results) == 1:
-                    assert "six times seven" in results[0].content
-                    number = int(results[0].content.split()[1])
-                    reply = tool_call("send_message", to=1, content="42", reply_to=number)
-                    return calling(reply)
-                return "answered"
+                if results:
+                    return "answered"
+                # The question was there before the first turn, so the loop has given it.
+                assert told(request)[1:] == ["Message 1 from agent 1:\nwhat is six times seven?"]
+                return calling(tool_call("send_message", to=1, content="42", reply_to=1))
 
     team = manifest(capabilities=(Capability(CapabilityKind.MESSAGE),))
     async with open_pool(FunctionDriver(answer), max_concurrent=1, tools=REGISTRY) as pool:

@@ -69,9 +69,7 @@ a_wait = st.builds(
 ).filter(lambda wait: (wait.target is None) == (wait.kind in {WaitKind.MESSAGE, WaitKind.OTHER}))
 
 
-@given(
-    st.dictionaries(st.integers(1, 6), st.lists(a_wait, min_size=1, max_size=3)), st.booleans()
-)
+@given(st.dictionaries(st.integers(1, 6), st.lists(a_wait, min_size=1, max_size=3)), st.booleans())
 def test_nobody_who_can_go_on_is_called_stuck(
     waits: dict[int, list[Wait]], others_can_send: bool
 ) -> None:
@@ -85,9 +83,7 @@ def test_nobody_who_can_go_on_is_called_stuck(
             assert wait.target is None or wait.target in stuck
 
 
-@given(
-    st.dictionaries(st.integers(1, 6), st.lists(a_wait, min_size=1, max_size=3)), st.booleans()
-)
+@given(st.dictionaries(st.integers(1, 6), st.lists(a_wait, min_size=1, max_size=3)), st.booleans())
 def test_whoever_is_not_stuck_can_go_on_in_some_order(
     waits: dict[int, list[Wait]], others_can_send: bool
 ) -> None:

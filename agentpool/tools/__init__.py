@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from agentpool.tools._function import tool as tool
     from agentpool.tools._memory import memory_tools as memory_tools
 
-# These load msgspec and docstring-parser, and the pool needs no more than the registry.
-# Whoever makes a tool pays for them at that moment.
+# These load what makes schemas, docstring-parser for one, and the pool needs no more than
+# the registry. Whoever makes a tool pays for them at that moment.
 _LAZY = {
     "FunctionTool": "agentpool.tools._function",
     "memory_tools": "agentpool.tools._memory",

@@ -10,7 +10,7 @@ Rules:
 4. The data of a Sovereign agent does not leave this machine: it is not shown, and may not
    run, a tool that is there to talk to others, whatever was granted.
 
-This room loads neither msgspec nor docstring-parser: ``import agentpool`` comes by here.
+This room does not load what makes schemas: ``import agentpool`` comes by here.
 """
 
 from __future__ import annotations

@@ -1,0 +1,118 @@
+"""Whether a pool is at rest, and whether one that has closed kept its promises."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from agentpool._handle import AgentHandle
+from agentpool._messages import OWNER_ID, AssistantMessage, ChatMessage, ToolMessage
+from agentpool._nursery import AgentNursery
+from agentpool._outcome import ENDED, AgentOutcome, AgentStatus
+from agentpool._pool import AgentPool
+from agentpool.testing._findings import LeakError
+
+_PASSING_TASKS = frozenset({"deadlock watch"})
+"""Tasks of a pool that end by themselves within two steps, and wait for nobody."""
+
+
+def agents_of(pool: AgentPool) -> AgentNursery:
+    """Return what is behind *pool*. The one place where the kit looks inside."""
+    return pool._agents  # pyright: ignore[reportPrivateUsage]  # the kit checks what is private
+
+
+def assert_quiescent(pool: AgentPool) -> None:
+    """Check that *pool* is at rest: every agent has ended, and left nothing behind.
+
+    Inside the pool's block after ``join_all()``, or after the block.
+
+    Raises:
+        LeakError: If anything is left. Lists all of it.
+    """
+    leaks = tuple(pool_leaks(agents_of(pool), (), closed=False))
+    if leaks:
+        raise LeakError(f"pool {pool.name!r} is not at rest", leaks)
+
+
+def pool_leaks(
+    agents: AgentNursery, handles: Iterable[AgentHandle], *, closed: bool
+) -> Iterator[str]:
+    """Yield what a pool whose agents have all ended still has, or what it lacks.
+
+    Args:
+        agents: The pool.
+        handles: Agents that it started and need not know any more, such as those of a map.
+        closed: Whether its block has ended.
+    """
+    known = {handle.agent_id: handle for handle in handles} | agents.fan_in.handles
+    for agent_id, handle in sorted(known.items()):
+        if not handle.has_ended:
+            yield f"agent {agent_id} ({handle.name}) has no outcome: it is {handle.status.value}"
+            continue
+        outcome = handle._outcome  # pyright: ignore[reportPrivateUsage]  # looking counts as seen
+        if outcome is not None:
+            yield from outcome_faults(outcome, agent_id)
+    yield from _slot_leaks(agents)
+    yield from _mail_leaks(agents, closed=closed)
+    nursery = agents.nursery
+    tasks = sorted(t.name for t in nursery.child_tasks if t.name not in _PASSING_TASKS)
+    yield from (f"task {name!r} is in the pool's nursery" for name in tasks)
+
+
+def outcome_faults(outcome: AgentOutcome, agent_id: int) -> Iterator[str]:
+    """Yield what is wrong with the outcome of the agent *agent_id*."""
+    who = f"agent {agent_id} ({outcome.name})"
+    if outcome.agent_id != agent_id:
+        yield f"{who} has the outcome of agent {outcome.agent_id}"
+    if outcome.status not in ENDED:
+        yield f"{who} has ended and its outcome says {outcome.status.value}"
+    if (outcome.error is None) != (outcome.status is AgentStatus.COMPLETED):
+        yield f"{who} is {outcome.status.value} with the error {outcome.error!r}"
+    if outcome.started_at is not None and outcome.finished_at < outcome.started_at:
+        yield f"{who} finished at {outcome.finished_at:g}, started at {outcome.started_at:g}"
+    yield from (f"the history of {who}: {fault}" for fault in history_faults(outcome.messages))
+
+
+def history_faults(messages: Iterable[ChatMessage]) -> Iterator[str]:
+    """Yield every tool call without its one result, and every result without its call."""
+    waiting: list[str] = []
+    for message in messages:
+        if isinstance(message, ToolMessage):
+            if message.call_id in waiting:
+                waiting.remove(message.call_id)
+            else:
+                yield f"there is a result for call {message.call_id!r}, which nobody made"
+            continue
+        yield from (f"tool call {call_id!r} has no result" for call_id in waiting)
+        waiting = []
+        if isinstance(message, AssistantMessage):
+            waiting = [call.call_id for call in message.tool_calls]
+    yield from (f"tool call {call_id!r} has no result" for call_id in waiting)
+
+
+def _slot_leaks(agents: AgentNursery) -> Iterator[str]:
+    admission = agents.admission
+    for handle in agents.running.values():
+        yield f"agent {handle.agent_id} ({handle.name}) is {handle.status.value}"
+    if admission.queued_count:
+        yield f"{admission.queued_count} agents are in the queue"
+    if admission.running_count:
+        yield f"{admission.running_count} slots are borrowed"
+    wanted = [slot.agent_id for slot in admission._returning if slot.wanted]  # pyright: ignore[reportPrivateUsage]  # see agents_of
+    yield from (f"agent {agent_id} waits for a slot" for agent_id in wanted)
+    if agents.fan_in.active:
+        yield f"{agents.fan_in.active} agents count as active"
+    if agents.fan_in._joins:  # pyright: ignore[reportPrivateUsage]  # see agents_of
+        yield "somebody still waits in join_all()"
+
+
+def _mail_leaks(agents: AgentNursery, *, closed: bool) -> Iterator[str]:
+    router = agents.router
+    allowed = set[int]() if closed else {OWNER_ID}
+    for agent_id in router.live_ids():
+        if agent_id not in allowed:
+            who = "the owner" if agent_id == OWNER_ID else f"agent {agent_id}"
+            yield f"{who} is registered with the router"
+    for number, question in router._questions.items():  # pyright: ignore[reportPrivateUsage]  # see agents_of
+        yield f"agent {question.asker} waits for agent {question.answerer} to answer {number}"
+    if router.dead_letter_count > router.message_count:
+        yield f"{router.dead_letter_count} dead letters of {router.message_count} messages"

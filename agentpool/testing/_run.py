@@ -1,0 +1,138 @@
+"""One run of a scenario, on a clock that jumps, in an order chosen by a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final, Generic, TypeVar, final
+
+import attrs
+import outcome
+import trio
+
+from agentpool._errors import UsageError
+from agentpool.testing._clock import JumpingClock, Stage
+from agentpool.testing._findings import HangError, LeakError
+from agentpool.testing._quiescent import pool_leaks
+from agentpool.testing._schedule import seeded
+from agentpool.testing._watch import Watch, describe
+
+T = TypeVar("T")
+
+MAX_EVICTIONS: Final = 100
+"""How often tasks that survive a cancellation are thrown out, before trio itself gives up."""
+
+FAREWELL_STEPS: Final = 3
+"""Steps that a task gets to end after the scenario did, such as the end of a generator."""
+
+
+@final
+class _Evicted(BaseException):
+    """Thrown into tasks that a cancellation could not end."""
+
+
+@final
+@attrs.define(eq=False)
+class ScenarioRun(Stage, Generic[T]):
+    """One run."""
+
+    _async_fn: Callable[[], Awaitable[T]]
+    _seed: int
+    _max_steps: int
+    _before_step: Callable[[trio.lowlevel.Task], None] | None = None
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    """Around the scenario."""
+    watch: Watch = attrs.field(init=False)
+    result: T | None = attrs.field(init=False, default=None)
+    """What the scenario returned. ``None`` as well if it was cancelled."""
+    _clock: JumpingClock = attrs.field(init=False)
+    _hang: HangError | None = attrs.field(init=False, default=None)
+    _evictions: int = attrs.field(init=False, default=0)
+
+    def __attrs_post_init__(self) -> None:
+        """Make what watches."""
+        self.watch = Watch(self._note_step)
+        self._clock = JumpingClock(self)
+
+    def run(self) -> None:
+        """Run the scenario to its end.
+
+        Raises:
+            HangError: If it has none.
+            LeakError: If something is left behind it.
+            UsageError: If this is called inside of a trio run.
+            Exception: Whatever the scenario raised.
+        """
+        if in_trio():
+            raise UsageError(
+                "the testing kit starts trio by itself; call it from a function without async"
+            )
+        error: BaseException | None = None
+        with seeded(self._seed):
+            try:
+                trio.run(self._main, clock=self._clock, instruments=[self.watch, self._clock])
+            except BaseException as raised:  # noqa: BLE001  # raised again below
+                error = raised
+        if self._hang is not None:
+            raise self._hang from (None if _is_eviction(error) else error)
+        if error is not None:
+            raise error
+        if self.watch.error is not None:
+            raise self.watch.error
+
+    async def _main(self) -> None:
+        self.watch.begin()
+        self._clock.note_start()
+        with self.scope:
+            self.result = await self._async_fn()
+        with trio.CancelScope(shield=True):
+            for _ in range(FAREWELL_STEPS):
+                await trio.lowlevel.checkpoint()
+        leaks = [f"task {describe(task)} goes on" for task in self.watch.others()]
+        for agents, handles in self.watch.pools.items():
+            found = pool_leaks(agents, handles.values(), closed=True)
+            leaks += [f"pool {agents.name!r}: {leak}" for leak in found]
+        if leaks:
+            raise LeakError("the scenario ended and left something behind", leaks)
+
+    def _note_step(self, task: trio.lowlevel.Task) -> None:
+        if self.watch.steps > self._max_steps and self._hang is None:
+            text = f"the scenario took {self._max_steps:,} task steps and did not end"
+            self._hang = HangError(text, self._waiting())
+            self.scope.cancel()
+        if self._before_step is not None:
+            self._before_step(task)
+
+    # --- the stage
+
+    def end_hang(self) -> bool:
+        """Cancel everything; then throw out whatever did not mind."""
+        if self._hang is None:
+            text = "nothing can happen any more: no task can run and no deadline is left"
+            self._hang = HangError(text, self._waiting())
+            self.scope.cancel()
+            return True
+        self._evictions += 1
+        # From the outside in: a task that waits for its nursery must not leave it before
+        # the tasks in there.
+        for task in self.watch.tasks:
+            if not any(nursery.child_tasks for nursery in task.child_nurseries):
+                trio.lowlevel.reschedule(task, outcome.Error(_Evicted()))
+        return self._evictions < MAX_EVICTIONS
+
+    def _waiting(self) -> list[str]:
+        return [describe(task) for task in self.watch.tasks]
+
+
+def in_trio() -> bool:
+    """Whether this is called inside of a trio run."""
+    try:
+        trio.lowlevel.current_root_task()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _is_eviction(error: BaseException | None) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(_Evicted)[1] is None
+    return error is None or isinstance(error, _Evicted | trio.Cancelled)
