@@ -24,9 +24,9 @@ from tests.fakes import calling, manifest, query_of, results_of, tool_call
 TEAM = (Capability(CapabilityKind.MESSAGE), Capability.spawn(2))
 
 
-def member(**resources: float | None) -> AgentManifest:
+def member(*, run_seconds: float | None = None) -> AgentManifest:
     """Return the manifest of an agent that may write and have children."""
-    return manifest(capabilities=TEAM, **resources)
+    return manifest(capabilities=TEAM, run_seconds=run_seconds)
 
 
 def obedient(request: CompletionRequest) -> Completion | str:

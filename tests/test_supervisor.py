@@ -109,15 +109,14 @@ async def test_strategies_start_the_right_ones_together(
 
 async def test_an_agent_that_somebody_cancelled_stays_ended() -> None:
     """Whoever cancelled it meant it."""
-    async with open_pool(hanging_driver()) as pool:
-        async with trio.open_nursery() as nursery:
+    async with open_pool(hanging_driver()) as pool, trio.open_nursery() as nursery:
 
-            async def cancel() -> None:
-                await trio.testing.wait_all_tasks_blocked()
-                pool.abort_all("enough")
+        async def cancel() -> None:
+            await trio.testing.wait_all_tasks_blocked()
+            pool.abort_all("enough")
 
-            nursery.start_soon(cancel)
-            (outcome,) = await pool.supervise([job("a")], RestartPolicy(restart="permanent"))
+        nursery.start_soon(cancel)
+        (outcome,) = await pool.supervise([job("a")], RestartPolicy(restart="permanent"))
     assert outcome.status is AgentStatus.CANCELLED
 
 

@@ -28,9 +28,9 @@ from tests.fakes import LiveDriver, calling, manifest, query_of, results_of, tol
 REGISTRY = ToolRegistry(TEAM_TOOLS)
 
 
-def parent(depth: int, **resources: float | None) -> AgentManifest:
+def parent(depth: int, *, max_tokens_budget: int | None = None) -> AgentManifest:
     """Return the manifest of an agent with *depth* generations below it."""
-    return manifest(capabilities=(Capability.spawn(depth),) if depth else (), **resources)
+    return manifest(capabilities=(Capability.spawn(depth),), max_tokens_budget=max_tokens_budget)
 
 
 def delegating(request: CompletionRequest) -> Completion | str:

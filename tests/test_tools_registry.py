@@ -23,6 +23,7 @@ class NamedTool(Tool):
     """A tool that is not made of a function; it counts how often it was looked at."""
 
     def __init__(self, name: str, capability: Capability | None = None) -> None:
+        """Make one that needs *capability*."""
         self._definition = ToolDefinition(name, "Do it.", {"type": "object"})
         self._capability = capability
         self.looks = 0
@@ -38,7 +39,7 @@ class NamedTool(Tool):
         self.looks += 1
         return self._capability
 
-    async def run(self, arguments: str, context: ToolContext) -> ToolResult:  # noqa: ASYNC910, PLR6301  # never run
+    async def run(self, arguments: str, context: ToolContext) -> ToolResult:
         """Be never run here."""
         raise NotImplementedError
 
@@ -65,7 +66,7 @@ def test_t17_a_name_can_be_taken_once() -> None:
         ToolRegistry([NamedTool("look")]).with_tools(NamedTool("look"))
 
 
-@pytest.mark.parametrize("name", ["", "a b", "ü", "a.b", "x" * 65, "a\n", "١"])
+@pytest.mark.parametrize("name", ["", "a b", "ü", "a.b", "x" * 65, "a\n", "\u0661"])
 def test_t18_a_name_that_a_provider_would_refuse_is_refused_here(name: str) -> None:
     """Later it would be an HTTP error 400 in the middle of a run."""
     with pytest.raises(UsageError, match="1 to 64 letters a-z, digits, '_' or '-', got"):

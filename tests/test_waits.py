@@ -69,9 +69,12 @@ a_wait = st.builds(
 ).filter(lambda wait: (wait.target is None) == (wait.kind in {WaitKind.MESSAGE, WaitKind.OTHER}))
 
 
-@given(st.dictionaries(st.integers(1, 6), st.lists(a_wait, min_size=1, max_size=3)), st.booleans())
+@given(
+    waits=st.dictionaries(st.integers(1, 6), st.lists(a_wait, min_size=1, max_size=3)),
+    others_can_send=st.booleans(),
+)
 def test_nobody_who_can_go_on_is_called_stuck(
-    waits: dict[int, list[Wait]], others_can_send: bool
+    waits: dict[int, list[Wait]], *, others_can_send: bool
 ) -> None:
     """Never a false alarm: no stuck agent has a branch that anybody free could end."""
     stuck = find_deadlocked(waits, others_can_send=others_can_send)
@@ -83,9 +86,12 @@ def test_nobody_who_can_go_on_is_called_stuck(
             assert wait.target is None or wait.target in stuck
 
 
-@given(st.dictionaries(st.integers(1, 6), st.lists(a_wait, min_size=1, max_size=3)), st.booleans())
+@given(
+    waits=st.dictionaries(st.integers(1, 6), st.lists(a_wait, min_size=1, max_size=3)),
+    others_can_send=st.booleans(),
+)
 def test_whoever_is_not_stuck_can_go_on_in_some_order(
-    waits: dict[int, list[Wait]], others_can_send: bool
+    waits: dict[int, list[Wait]], *, others_can_send: bool
 ) -> None:
     """Nobody is missed: those not called stuck can really go on, one after the other."""
     stuck = find_deadlocked(waits, others_can_send=others_can_send)

@@ -41,6 +41,8 @@ class ScenarioRun(Stage, Generic[T]):
     _before_step: Callable[[trio.lowlevel.Task], None] | None = None
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     """Around the scenario."""
+    inside: bool = attrs.field(init=False, default=False)
+    """Whether the scenario runs: it has begun and has not ended."""
     watch: Watch = attrs.field(init=False)
     result: T | None = attrs.field(init=False, default=None)
     """What the scenario returned. ``None`` as well if it was cancelled."""
@@ -59,13 +61,8 @@ class ScenarioRun(Stage, Generic[T]):
         Raises:
             HangError: If it has none.
             LeakError: If something is left behind it.
-            UsageError: If this is called inside of a trio run.
             Exception: Whatever the scenario raised.
         """
-        if in_trio():
-            raise UsageError(
-                "the testing kit starts trio by itself; call it from a function without async"
-            )
         error: BaseException | None = None
         with seeded(self._seed):
             try:
@@ -82,11 +79,25 @@ class ScenarioRun(Stage, Generic[T]):
     async def _main(self) -> None:
         self.watch.begin()
         self._clock.note_start()
-        with self.scope:
-            self.result = await self._async_fn()
+        # So that a point comes before the scenario's first line as well.
+        await trio.lowlevel.checkpoint()
+        self.inside = True
+        try:
+            with self.scope:
+                self.result = await self._async_fn()
+        finally:
+            self.inside = False
         with trio.CancelScope(shield=True):
             for _ in range(FAREWELL_STEPS):
                 await trio.lowlevel.checkpoint()
+        self.check_left()
+
+    def check_left(self) -> None:
+        """Check that the scenario left nothing behind.
+
+        Raises:
+            LeakError: If it did.
+        """
         leaks = [f"task {describe(task)} goes on" for task in self.watch.others()]
         for agents, handles in self.watch.pools.items():
             found = pool_leaks(agents, handles.values(), closed=True)
@@ -123,13 +134,19 @@ class ScenarioRun(Stage, Generic[T]):
         return [describe(task) for task in self.watch.tasks]
 
 
-def in_trio() -> bool:
-    """Whether this is called inside of a trio run."""
+def refuse_inside_trio() -> None:
+    """Raise if this is called inside of a trio run.
+
+    Raises:
+        UsageError: If so.
+    """
     try:
         trio.lowlevel.current_root_task()
     except RuntimeError:
-        return False
-    return True
+        return
+    raise UsageError(
+        "the testing kit starts trio by itself; call it from a function without async"
+    )
 
 
 def _is_eviction(error: BaseException | None) -> bool:

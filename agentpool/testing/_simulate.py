@@ -10,7 +10,7 @@ import attrs
 
 from agentpool._errors import UsageError
 from agentpool.testing._findings import ScheduleError
-from agentpool.testing._run import ScenarioRun
+from agentpool.testing._run import ScenarioRun, refuse_inside_trio
 from agentpool.testing._watch import MAX_STEPS
 
 T = TypeVar("T")
@@ -47,6 +47,7 @@ def simulate(
         UsageError: If it is called inside of a trio run.
         Exception: Whatever the scenario raised.
     """
+    refuse_inside_trio()
     run = ScenarioRun[T](partial(async_fn, *args), seed, max_steps)
     run.run()
     return cast("T", run.result)
@@ -91,14 +92,13 @@ def explore(
     """
     if schedules < 1:
         raise UsageError(f"schedules must be >= 1, got {schedules!r}")
+    refuse_inside_trio()
     distinct: set[int] = set()
     steps = pools = 0
     for number in range(seed, seed + schedules):
         run = ScenarioRun(partial(async_fn, *args), number, max_steps)
         try:
             run.run()
-        except UsageError:
-            raise
         except Exception as error:
             nth = number - seed + 1
             raise ScheduleError(

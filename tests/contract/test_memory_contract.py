@@ -87,7 +87,7 @@ async def test_m01_a_question_in_natural_language_finds_what_it_is_about(
     assert await contents(memory, "What do you know about the concurrency of Trio?") == [
         "Trio is a library for structured concurrency."
     ]
-    assert await contents(memory, "how hot for BREAD?") == ["Bread is baked at 230 degrees."]
+    assert await contents(memory, "how hot must BREAD get?") == ["Bread is baked at 230 degrees."]
     assert await contents(memory, "nothing of that") == []
 
 
