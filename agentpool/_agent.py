@@ -297,6 +297,14 @@ class Agent:
             room_tokens(self.driver, self.config, registry),
         )
 
+    def _left_behind(self) -> tuple[str, ...]:
+        return tuple(
+            f"{name} ({call.call_id})"
+            for name, tool in zip(self.registry.names, self.registry, strict=True)
+            for call in tool.left_behind
+            if call.agent is self.context
+        )
+
     def _phase(self, phase: Phase, tool_name: str = "") -> None:
         if self.hub.listening:
             stamp = self.hub.stamp(self.agent_id, self.name)
@@ -341,6 +349,7 @@ class Agent:
             iterations=guard.iterations,
             tool_calls=guard.tool_calls,
             tool_calls_run=self.tools_run,
+            left_behind=self._left_behind() if self.tools_run else (),
             started_at=started_at,
             finished_at=finished_at,
         )

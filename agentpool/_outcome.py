@@ -91,6 +91,9 @@ class AgentOutcome:
     """Tool calls that the model asked for, refused ones included."""
     tool_calls_run: int = 0
     """Tool calls that ran, whatever their result."""
+    left_behind: tuple[str, ...] = ()
+    """Tool calls that still ran when the agent ended, in threads that cannot be stopped:
+    ``name (call id)`` each. Empty unless a tool asked for such threads."""
     messages: tuple[ChatMessage, ...] = ()
     """The conversation, a result for every tool call."""
     started_at: float | None = None

@@ -193,6 +193,11 @@ class Tool(ABC):
         """The longest that one call may take. ``None``: as the manifest says."""
         return None
 
+    @property
+    def left_behind(self) -> tuple[ToolContext, ...]:
+        """Calls that were cancelled and still run, in threads that cannot be stopped."""
+        return ()
+
     @abstractmethod
     async def run(self, arguments: str, context: ToolContext) -> ToolResult:
         """Do it.

@@ -8,6 +8,7 @@ import functools
 import gc
 import json
 import math
+import os
 import subprocess
 import sys
 import weakref
@@ -122,7 +123,7 @@ class Unshowable:
 
 
 Count = NewType("Count", int)
-MarkedCount = NewType("MarkedCount", Annotated[int, "at least 1"])  # type: ignore[valid-newtype]  # on purpose
+MarkedCount = NewType("MarkedCount", Annotated[int, "at least 1"])
 
 
 def shown(function: Callable[..., object]) -> dict[str, Any]:
@@ -334,12 +335,12 @@ def test_the_same_function_gives_the_same_bytes_in_every_process() -> None:
     seen = {
         subprocess.run(
             [sys.executable, "-c", code],
-            env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)},
+            env={**os.environ, "PYTHONHASHSEED": seed},
             capture_output=True,
             text=True,
             check=True,
         ).stdout
-        for seed in ("1", "2", "3")
+        for seed in ("1", "2")
     }
     assert len(seen) == 1
 

@@ -74,7 +74,7 @@ class Connection:
         factory=lambda: h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEADER_BYTES),
     )
     _is_closed: bool = attrs.field(init=False, default=False)
-    _has_answered: bool = attrs.field(init=False, default=False)
+    _has_begun: bool = attrs.field(init=False, default=False)
     idle_since: float = attrs.field(init=False, default=0.0)
     """trio's time when it was last put aside."""
 
@@ -135,6 +135,8 @@ class Connection:
     async def receive(self) -> bytes:
         """Return the next piece of the answer's body; empty at its end.
 
+        What has arrived together comes together, however the server cut it.
+
         Raises:
             ConnectionLostError: If the connection ended before the answer did.
             BadAnswerError: If what came is not HTTP.
@@ -142,35 +144,50 @@ class Connection:
         Cancellation:
             The connection is closed.
         """
+        if self.has_answered:
+            return b""
         try:
             event = await self._next_event()
+            if not isinstance(event, h11.Data):
+                return b""
+            # Pieces are as small as a token, and each costs a round through all floors.
+            pieces = [event.data]
+            while self._http.their_state is h11.SEND_BODY:
+                more = self._http.next_event()
+                if not isinstance(more, h11.Data):
+                    break
+                pieces.append(more.data)
+        except h11.RemoteProtocolError as exc:
+            self.close()
+            raise BadAnswerError(str(exc)) from None
         except BaseException:
             self.close()
             raise
-        return bytes(event.data) if isinstance(event, h11.Data) else b""
+        return b"".join(pieces)
+
+    @property
+    def has_answered(self) -> bool:
+        """Whether the answer has been read to its end."""
+        return self._http.their_state is h11.DONE
 
     def finish(self) -> bool:
         """End the exchange and return whether another can begin.
 
-        Whatever of the answer has arrived is taken; nothing is waited for. If that was not
-        all, the connection is closed.
+        If the answer was not read to its end, the connection is closed.
         """
         if self._is_closed:
             return False
         try:
-            while self._http.their_state is h11.SEND_BODY:
-                if self._http.next_event() is h11.NEED_DATA:
-                    break
             self._http.start_next_cycle()
-        except (h11.LocalProtocolError, h11.RemoteProtocolError):
-            # Not at its end, or the other side does not want to go on.
+        except h11.LocalProtocolError:
+            # Not at its end, or one of the two does not want to go on.
             self.close()
             return False
         return True
 
     async def _send(self, head: h11.Request, body: bytes) -> AnswerHead:
         http = self._http
-        self._has_answered = False
+        self._has_begun = False
         data = (http.send(head) or b"") + (http.send(h11.Data(data=body)) or b"")
         http.send(h11.EndOfMessage())
         with contextlib.suppress(trio.BrokenResourceError):
@@ -201,10 +218,10 @@ class Connection:
             except trio.BrokenResourceError as exc:
                 raise self._lost() from exc
             ended = not data
-            self._has_answered = self._has_answered or bool(data)
+            self._has_begun = self._has_begun or bool(data)
             self._http.receive_data(bytes(data))
 
     def _lost(self) -> ConnectionLostError:
-        if self._has_answered:
+        if self._has_begun:
             return ConnectionLostError("the connection ended before the answer did")
         return NoAnswerError("the connection ended without an answer")

@@ -74,8 +74,15 @@ class _Body(httpx.AsyncByteStream):
             raise StopAsyncIteration
         return data
 
-    async def aclose(self) -> None:  # noqa: ASYNC910  # cleanup works when cancelled
+    @property
+    def has_ended(self) -> bool:
+        return self._connection.has_answered
+
+    def close(self) -> None:
         self._transport.put_aside(self._target, self._connection)
+
+    async def aclose(self) -> None:  # noqa: ASYNC910  # cleanup works when cancelled
+        self.close()
 
 
 @final
@@ -84,7 +91,7 @@ class StackTransport(httpx.AsyncBaseTransport):
     """An httpx transport over HTTP/1.1 that keeps idle connections in a stack."""
 
     _tls: ssl.SSLContext | None = None
-    _idle: dict[Target, collections.deque[Connection]] = attrs.field(init=False, factory=dict)
+    _idle: dict[Target, _Stack] = attrs.field(init=False, factory=dict[Target, _Stack])
     _open: set[Connection] = attrs.field(init=False, factory=set[Connection])
     _is_closed: bool = attrs.field(init=False, default=False)
 
@@ -193,7 +200,13 @@ class HttpAnswer:
     """The HTTP status."""
     headers: Mapping[str, str]
     """Its headers; names in any case."""
+    _body: httpx.AsyncByteStream = attrs.field(repr=False)
     _pieces: AsyncIterator[bytes] = attrs.field(repr=False)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether all of it has been read, as far as one can know without waiting."""
+        return isinstance(self._body, _Body) and self._body.has_ended
 
     async def receive(self) -> bytes:
         """Return the next piece of the body; empty at its end.
@@ -229,6 +242,7 @@ class HttpClient:
     _base_url: httpx.URL
     # In none of our texts: these may be keys.
     _headers: httpx.Headers = attrs.field(repr=False)
+    _urls: dict[str, httpx.URL] = attrs.field(init=False, factory=dict[str, httpx.URL])
 
     def set_headers(self, headers: Mapping[str, str]) -> None:
         """Send *headers* with every request from now on.
@@ -239,7 +253,9 @@ class HttpClient:
         self._headers.update(checked_headers(headers))
 
     @contextlib.asynccontextmanager
-    async def post_stream(self, path: str, body: bytes) -> AsyncGenerator[HttpAnswer]:
+    async def post_stream(
+        self, path: str, body: bytes, *, method: str = "POST"
+    ) -> AsyncGenerator[HttpAnswer]:
         """POST *body* to *path* below the base URL; the block is the answer's life.
 
         Raises:
@@ -251,8 +267,21 @@ class HttpClient:
             The connection is closed, which tells the provider to stop. It is closed as
             well if the block is left before the answer's end.
         """
-        async with self._exchange("POST", path, body) as answer:
-            yield answer
+        request = httpx.Request(method, self._url(path), headers=self._headers, content=body)
+        try:
+            response = await self._transport.handle_async_request(request)
+        except Exception as exc:  # noqa: BLE001  # what is not httpx's is raised as it is
+            raise_as_driver_error(exc)
+        stream = cast("httpx.AsyncByteStream", response.stream)
+        try:
+            _refuse_encoding(response)
+            yield HttpAnswer(response.status_code, response.headers, stream, aiter(stream))
+        finally:
+            if isinstance(stream, _Body):
+                stream.close()  # ours needs no await, and so no shield
+            else:
+                with trio.move_on_after(_CLOSE_SECONDS, shield=True):
+                    await stream.aclose()
 
     async def get(self, path: str) -> tuple[int, bytes]:
         """GET *path* below the base URL; return the status and the body, cut at 64 KiB.
@@ -264,27 +293,17 @@ class HttpClient:
         Cancellation:
             The connection is closed.
         """
-        async with self._exchange("GET", path, b"") as answer:
+        async with self.post_stream(path, b"", method="GET") as answer:
             return answer.status, await answer.receive_all()
 
-    @contextlib.asynccontextmanager
-    async def _exchange(self, method: str, path: str, body: bytes) -> AsyncGenerator[HttpAnswer]:
-        base = self._base_url
-        raw_path, _, query = base.raw_path.partition(b"?")
-        whole = raw_path.rstrip(b"/") + path.encode() + (b"?" + query if query else b"")
-        url = base.copy_with(raw_path=whole)
-        request = httpx.Request(method, url, headers=self._headers, content=body)
-        try:
-            response = await self._transport.handle_async_request(request)
-        except Exception as exc:  # noqa: BLE001  # what is not httpx's is raised as it is
-            raise_as_driver_error(exc)
-        stream = cast("httpx.AsyncByteStream", response.stream)
-        try:
-            _refuse_encoding(response)
-            yield HttpAnswer(response.status_code, response.headers, aiter(stream))
-        finally:
-            with trio.move_on_after(_CLOSE_SECONDS, shield=True):
-                await stream.aclose()
+    def _url(self, path: str) -> httpx.URL:
+        url = self._urls.get(path)
+        if url is None:
+            base = self._base_url
+            start, _, query = base.raw_path.partition(b"?")
+            whole = start.rstrip(b"/") + path.encode() + (b"?" + query if query else b"")
+            url = self._urls[path] = base.copy_with(raw_path=whole)
+        return url
 
 
 @contextlib.asynccontextmanager

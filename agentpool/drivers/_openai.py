@@ -63,7 +63,7 @@ async def chat(
                     if on_delta is not None:
                         on_delta(text)
         completion = accumulator.finish()
-        if accumulator.done:
+        if accumulator.done and not answer.has_ended:
             with trio.move_on_after(_END_SECONDS):
                 await answer.receive()
         return completion

@@ -1,4 +1,21 @@
 """Watching a pool: observers that are called, readers that take events in their own time."""
 
+from agentpool._events import AgentFinished as AgentFinished
+from agentpool._events import AgentParked as AgentParked
+from agentpool._events import AgentResumed as AgentResumed
+from agentpool._events import AgentSpawned as AgentSpawned
+from agentpool._events import AgentStarted as AgentStarted
+from agentpool._events import AgentWarned as AgentWarned
+from agentpool._events import CompletionReceived as CompletionReceived
+from agentpool._events import Event as Event
+from agentpool._events import EventsMissed as EventsMissed
+from agentpool._events import MessageDropped as MessageDropped
+from agentpool._events import MessageSent as MessageSent
+from agentpool._events import Phase as Phase
+from agentpool._events import PhaseChanged as PhaseChanged
+from agentpool._events import RequestRetried as RequestRetried
+from agentpool._events import TextDelta as TextDelta
+from agentpool._events import ToolFinished as ToolFinished
+from agentpool._events import ToolStarted as ToolStarted
 from agentpool.abc import Observer as Observer
 from agentpool.observe._hub import EventReader as EventReader

@@ -36,6 +36,11 @@ THREAD_PATIENCE_SECONDS: Final = 5.0
 class Stage(ABC):
     """Whoever runs on the clock."""
 
+    @property
+    @abstractmethod
+    def is_over(self) -> bool:
+        """Whether the run has ended. What trio waits for then comes by itself."""
+
     @abstractmethod
     def end_hang(self) -> bool:
         """End a run in which nothing can happen any more. Return whether that may help."""
@@ -80,7 +85,7 @@ class JumpingClock(trio.abc.Clock, trio.abc.Instrument):
 
     def before_io_wait(self, timeout: float) -> None:
         """Go on to the next deadline if trio would sleep for ever."""
-        if timeout < IDLE_SECONDS:
+        if timeout < IDLE_SECONDS or self._stage.is_over:
             return
         token = trio.lowlevel.current_trio_token()
         patience = 0.0 if self._impatient else self._patience_seconds()

@@ -115,6 +115,11 @@ class ScenarioRun(Stage, Generic[T]):
 
     # --- the stage
 
+    @property
+    def is_over(self) -> bool:
+        """Whether no task of the scenario is left."""
+        return not self.watch.tasks
+
     def end_hang(self) -> bool:
         """Cancel everything; then throw out whatever did not mind."""
         if self._hang is None:
