@@ -18,7 +18,8 @@ import attrs
 import trio
 
 from agentpool._handle import AgentHandle
-from agentpool._slot import Slot, SlotKeeper
+from agentpool._messages import AgentId
+from agentpool._slot import Slot, SlotKeeper, parked
 from agentpool._waits import Wait
 
 
@@ -33,6 +34,9 @@ class Admission(SlotKeeper):
     """Newcomers that may wait."""
     _start: Callable[[AgentHandle, Slot], None]
     _on_parked: Callable[[Slot, Wait], None]
+    """Told before the slot is handed on."""
+    _on_waiting: Callable[[AgentId], None]
+    """Told afterwards."""
     _on_resumed: Callable[[Slot], None]
     _newcomers: deque[AgentHandle] = attrs.field(factory=deque)
     _withdrawn: int = 0
@@ -56,9 +60,25 @@ class Admission(SlotKeeper):
         free = 0 if self._newcomers else max(0, int(min(self.limiter.available_tokens, count)))
         return count - free <= self.max_queued - self.queued_count
 
-    async def wait_room(self) -> None:
-        """Wait until a newcomer may have room. Look again afterwards: others wait, too."""
-        await self._room.park()
+    async def enter(self, accept: Callable[[], AgentHandle]) -> AgentHandle:
+        """Call *accept* as soon as a newcomer has room, waiting without a slot.
+
+        An agent that waits here is accepted's parent: it takes its own slot again only
+        after the newcomer was let in, so that a pool of one with no queue has children.
+
+        Cancellation:
+            If cancelled, nothing was accepted.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self.room_for(1):
+            handle = accept()
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return handle
+        async with parked(Wait.other("a place in the queue")):
+            while not self.room_for(1):
+                await self._room.park()
+            handle = accept()
+        return handle  # noqa: RET504  # parked() may swallow, says the type of its exit
 
     def admit(self, handle: AgentHandle) -> None:
         """Queue *handle* and start it as soon as there is a slot. Ask ``room_for`` first."""
@@ -92,6 +112,7 @@ class Admission(SlotKeeper):
                 continue
             self._skip_withdrawn()
             if not (newcomers and self._newcomers):
+                self._room.unpark()
                 return
             handle = self._newcomers.popleft()
             slot = Slot(self, handle.agent_id, trio.CancelScope())
@@ -121,19 +142,17 @@ class Admission(SlotKeeper):
 
     # The slots' side.
 
-    def release(self, slot: Slot) -> None:
+    def release(self, slot: Slot, wait: Wait) -> None:
         """Take back the slot of an agent that waits."""
+        self._on_parked(slot, wait)
         self.limiter.release_on_behalf_of(slot)
         self.pump()
+        self._on_waiting(slot.agent_id)
 
     def request(self, slot: Slot) -> None:
         """Put an agent that comes back in front of every newcomer."""
         self._returning.append(slot)
         self.pump()
-
-    def parked(self, slot: Slot, wait: Wait) -> None:
-        """Pass on that an agent waits."""
-        self._on_parked(slot, wait)
 
     def _skip_withdrawn(self) -> None:
         while self._newcomers and self._newcomers[0].has_ended:

@@ -11,6 +11,7 @@ Rules for children:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TypeAlias, final
 
 import attrs
@@ -22,9 +23,7 @@ from agentpool._manifest import AgentManifest
 from agentpool._messages import AgentId, AgentMessage, Usage
 from agentpool._outcome import AgentOutcome
 from agentpool._router import MessageRouter
-from agentpool._slot import parked
 from agentpool._spawn import SpawnConfig, child_of
-from agentpool._waits import Wait
 from agentpool.abc import AgentContext, AgentInfo, Driver
 
 Accept: TypeAlias = Callable[[SpawnConfig, Driver, OnEnd | None], AgentHandle]
@@ -106,11 +105,9 @@ class PoolAgentContext(AgentContext):
             used_tokens=self._used().total_tokens,
             seconds_left=trio.current_effective_deadline() - trio.current_time(),
         )
-        await trio.lowlevel.checkpoint_if_cancelled()
-        while not self._admission.room_for(1):
-            async with parked(Wait.other("a place in the queue")):
-                await self._admission.wait_room()
-        child = self._accept(config, self._driver, AgentHandle.collect)
+        child = await self._admission.enter(
+            partial(self._accept, config, self._driver, AgentHandle.collect)
+        )
         try:
             outcome = await child.wait()
         finally:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeAlias, final
 
@@ -41,6 +42,7 @@ from agentpool.drivers._local_weights import (
 )
 from agentpool.memory import InMemoryMemory
 from agentpool.tools import EMPTY_REGISTRY, ToolRegistry, memory_tools
+from agentpool.tools._team import TEAM_TOOLS
 
 DriverOpener: TypeAlias = Callable[[ModelConfig], AbstractAsyncContextManager[Driver]]
 """Opens the driver of a model for as long as its block lasts."""
@@ -55,7 +57,10 @@ KEY_ENVS: Final = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
 _SHORTEST_SECRET: Final = 8
 """A shorter value is no key, and to blot it out would garble ordinary text."""
 
-_WITH_TOOLS: Final = frozenset({CapabilityKind.MEMORY})
+_TEAM_KINDS: Final = frozenset({CapabilityKind.MESSAGE, CapabilityKind.SPAWN})
+"""The grants for which the team tools are."""
+
+_WITH_TOOLS: Final = _TEAM_KINDS | {CapabilityKind.MEMORY}
 """The grants for which there are tools here."""
 
 
@@ -247,27 +252,33 @@ def build_tools(memory: Memory, *, pool_name: str, opened_at: float) -> ToolBuil
         pool_name: The pool's name, with which its memory scopes begin.
         opened_at: When the pool opened, on trio's clock.
     """
+    team = ToolRegistry(TEAM_TOOLS)
 
     def build(context: AgentContext) -> ToolRegistry:
         kinds = {grant.kind for grant in context.manifest.capabilities}
+        registry = team if kinds & _TEAM_KINDS else EMPTY_REGISTRY
         if CapabilityKind.MEMORY not in kinds:
-            return EMPTY_REGISTRY
+            return registry
+        # As the pool itself calls the agent's memory.
         scope = f"{pool_name}/{context.agent_id}"
-        return ToolRegistry(
-            memory_tools(memory, scope, clock=lambda: trio.current_time() - opened_at)
-        )
+        clock = partial(_seconds_since, opened_at)
+        return registry.with_tools(*memory_tools(memory, scope, clock=clock))
 
     return build
+
+
+def _seconds_since(opened_at: float) -> float:
+    return trio.current_time() - opened_at
 
 
 def missing_tools(manifest: AgentManifest) -> tuple[str, ...]:
     """Return what *manifest* grants and nothing here can do, in words.
 
-    Grants that the manifest's author did not write are left out.
+    The grants of a manifest that says nothing about them are left out.
     """
     missing: list[str] = []
-    # By identity: an author who wrote the same grants is told, one who wrote none is not.
-    if manifest.capabilities is not DEFAULT_CAPABILITIES:
+    # Whoever wrote no grants has these, and did not ask for anything.
+    if manifest.capabilities != DEFAULT_CAPABILITIES:
         missing.extend(
             f"grants {str(grant)!r}, for which this version has no tool"
             for grant in manifest.capabilities
@@ -293,9 +304,12 @@ def find_model_file(model: ModelConfig, *, environ: Mapping[str, str]) -> Path |
     if model.model_path is not None:
         return check_weights(model.model_path)
     if model.model_repo is not None:
-        from agentpool.drivers._open import _hub_cache  # noqa: PLC0415, PLC2701  # loads httpx
+        # Loads httpx. The rule for the folder stands in one place, which is there.
+        from agentpool.drivers._open import (  # noqa: PLC0415
+            _hub_cache,  # pyright: ignore[reportPrivateUsage]
+        )
 
-        cache = _hub_cache(environ)  # pyright: ignore[reportPrivateUsage]  # one rule, one place
+        cache = _hub_cache(environ)
         return find_cached_weights(
             model.model_repo, quantization=model.model_quantization, cache=cache
         )

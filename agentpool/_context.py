@@ -28,7 +28,7 @@ import operator
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
-from typing import Final, cast, final, overload
+from typing import Final, assert_never, cast, final, overload
 
 import attrs
 import msgspec
@@ -240,6 +240,8 @@ def message_tokens(message: ChatMessage) -> int:
             for call in message.tool_calls:
                 tokens += estimate_tokens(call.name) + estimate_tokens(call.arguments)
             return tokens
+        case _:
+            assert_never(message)
 
 
 def fixed_tokens(system: str, tools: tuple[ToolDefinition, ...]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agentpool._agent import room_tokens
-from agentpool._errors import Fault, ManifestError, PrivacyError
+from agentpool._errors import Fault, ManifestError, PrivacyError, UsageError
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import Driver, DriverFactory
 from agentpool.tools._registry import ToolRegistry
@@ -20,11 +20,18 @@ def driver_for(
         registry: The tools, as far as they are known before the agent starts.
 
     Raises:
+        UsageError: If the factory returned something else.
         PrivacyError: If the manifest's tier forbids the driver.
         ManifestError: If the driver's window leaves no room for the query.
     """
     manifest = config.manifest
     driver = source if isinstance(source, Driver) else source(manifest)
+    # A factory is somebody else's code, and type checkers are optional.
+    if not isinstance(driver, Driver):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise UsageError(
+            f"the driver of manifest {manifest.name!r} must be a Driver, got {driver!r}; "
+            "return one from the factory"
+        )
     if not manifest.privacy.allows(driver.privacy):
         raise PrivacyError(
             f"manifest {manifest.name!r} is {manifest.privacy.value}, its driver is "

@@ -226,7 +226,6 @@ class LoopGuard:
         if batch == self._last_batch:
             self._same_in_row += 1
             self._alternating_in_row = 1
-            self._batch_before = batch
         else:
             alternates = batch == self._batch_before
             self._alternating_in_row = self._alternating_in_row + 1 if alternates else 2

@@ -23,6 +23,12 @@ class Inbox:
     """Messages that may wait. One more makes its sender wait."""
     _send: trio.MemorySendChannel[AgentMessage] = attrs.field(init=False)
     _receive: trio.MemoryReceiveChannel[AgentMessage] = attrs.field(init=False)
+    _turns: trio.lowlevel.ParkingLot = attrs.field(init=False, factory=trio.lowlevel.ParkingLot)
+    """Senders that wait. Not the channel's own queue of them: that takes a message in while
+    its sender is elsewhere, and nobody can tell at that moment that it was sent."""
+    _promised: int = attrs.field(init=False, default=0)
+    """Places that are kept for senders who waited and have not taken their next step."""
+    _closed: bool = attrs.field(init=False, default=False)
 
     def __attrs_post_init__(self) -> None:
         """Open the channel."""
@@ -33,27 +39,23 @@ class Inbox:
         """Messages that wait to be received."""
         return self._receive.statistics().current_buffer_used
 
-    async def send(self, message: AgentMessage) -> None:
-        """Put *message* in, waiting for room without a slot.
+    async def wait_turn(self) -> None:
+        """Wait until a place is kept for the caller, who then puts a message in at once.
 
         Raises:
-            AgentGoneError: If the agent ended meanwhile. Nothing was sent.
+            AgentGoneError: If the agent has ended.
 
         Cancellation:
-            If cancelled, the message was not sent.
+            No place is kept.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        try:
-            self.send_nowait(message)
-        except InboxFullError:
-            async with parked(Wait.room_of(self.owner_id)):
-                try:
-                    await self._send.send(message)
-                except trio.BrokenResourceError:
-                    raise self._gone() from None
-        else:
-            # It is sent: from here on a cancellation must not say otherwise.
-            await trio.lowlevel.cancel_shielded_checkpoint()
+        await self._turns.park()
+        if self._closed:
+            raise self._gone()
+
+    def send_in_turn(self, message: AgentMessage) -> None:
+        """Put *message* in the place that was kept. No await since ``wait_turn``."""
+        self._promised -= 1
+        self._send.send_nowait(message)
 
     def send_nowait(self, message: AgentMessage) -> None:
         """Put *message* in now.
@@ -62,19 +64,21 @@ class Inbox:
             InboxFullError: If there is no room. Nothing was sent.
             AgentGoneError: If the agent has ended. Nothing was sent.
         """
-        try:
-            self._send.send_nowait(message)
-        except trio.WouldBlock:
+        if self._closed:
+            raise self._gone()
+        if self.waiting + self._promised >= self.capacity:
             raise InboxFullError(
                 f"the inbox of agent {self.owner_id} is full ({self.capacity} messages); "
                 "wait with send(), or raise inbox_capacity",
                 recipient=self.owner_id,
-            ) from None
-        except trio.BrokenResourceError:
-            raise self._gone() from None
+            )
+        self._send.send_nowait(message)
 
     async def receive_many(self) -> tuple[AgentMessage, ...]:
         """Take everything that is here, waiting without a slot until something is.
+
+        Raises:
+            AgentGoneError: If the inbox was closed: nothing will come.
 
         Cancellation:
             If cancelled, nothing was taken.
@@ -86,8 +90,13 @@ class Inbox:
             await trio.lowlevel.cancel_shielded_checkpoint()
             return taken
         async with parked(Wait.message()):
-            first = await self._receive.receive()
-        return (first, *self.receive_many_nowait())
+            try:
+                first = await self._receive.receive()
+            except trio.ClosedResourceError:
+                raise self._gone() from None
+        rest = self.receive_many_nowait()
+        self._promised += len(self._turns.unpark())
+        return (first, *rest)
 
     def receive_many_nowait(self) -> tuple[AgentMessage, ...]:
         """Take everything that is here, perhaps nothing."""
@@ -95,15 +104,20 @@ class Inbox:
         while True:
             try:
                 taken.append(self._receive.receive_nowait())
-            except (trio.WouldBlock, trio.EndOfChannel):
-                return tuple(taken)
+            except (trio.WouldBlock, trio.ClosedResourceError):
+                break
+        # Who waits comes before who comes later: the places that are free now are theirs.
+        self._promised += len(self._turns.unpark(count=len(taken)))
+        return tuple(taken)
 
     def close(self) -> tuple[AgentMessage, ...]:
-        """Take no more, fail whoever waits to send, and return what nobody received."""
+        """Take no more, fail whoever waits for a turn, and return what nobody received."""
+        self._closed = True
         left = self.receive_many_nowait()
         self._receive.close()
-        self._send.close()
+        self._turns.unpark_all()
         return left
 
     def _gone(self) -> AgentGoneError:
-        return AgentGoneError(f"agent {self.owner_id} has ended", recipient=self.owner_id)
+        who = f"agent {self.owner_id} has ended" if self.owner_id else "the pool has closed"
+        return AgentGoneError(f"{who}; its inbox is closed", recipient=self.owner_id)

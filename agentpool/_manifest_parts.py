@@ -18,7 +18,7 @@ import enum
 import ipaddress
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Final, Literal, TypeAlias, final
+from typing import Final, Literal, TypeAlias, assert_never, final
 from urllib.parse import SplitResult, urlsplit
 
 import attrs
@@ -272,6 +272,8 @@ def _server_faults(server: McpServerConfig) -> Iterator[Fault]:
                 yield from _url_faults("url", server.url)
             if server.command:
                 yield Fault("command", "means nothing with http transport; use stdio")
+        case _:
+            assert_never(server.transport)
     yield from text_faults("capabilities", server.capabilities)
 
 

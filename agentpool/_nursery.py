@@ -14,6 +14,7 @@ from __future__ import annotations
 import enum
 import inspect
 import math
+import os
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from random import Random
@@ -33,6 +34,8 @@ from agentpool._events import (
     AgentResumed,
     AgentSpawned,
     AgentStarted,
+    MessageDropped,
+    MessageSent,
 )
 from agentpool._fan_in import FanIn
 from agentpool._handle import AgentHandle, Caretaker, OnEnd
@@ -71,12 +74,13 @@ class AgentNursery(Caretaker):
     """Runs the agents of one pool."""
 
     name: str
-    router: MessageRouter
+    inbox_capacity: int
     hub: EventHub
     memory: Memory
     tools: ToolRegistry | ToolBuilder
     abort_on_failure: bool
     random: Random
+    router: MessageRouter = attrs.field(init=False)
     nursery: trio.Nursery = attrs.field(init=False)
     admission: Admission = attrs.field(init=False)
     deadlocks: DeadlockWatch = attrs.field(init=False)
@@ -85,13 +89,26 @@ class AgentNursery(Caretaker):
     fan_in: FanIn = attrs.field(init=False, factory=FanIn)
     running: dict[AgentId, AgentHandle] = attrs.field(init=False, factory=dict)
     """Agents that have started and have not ended, parked ones included."""
+    _memory_scope: str = attrs.field(init=False)
     last_id: AgentId = attrs.field(init=False, default=OWNER_ID)
+
+    def __attrs_post_init__(self) -> None:
+        """Open the post office."""
+        self.router = MessageRouter(self.inbox_capacity, self._when_posted)
+        self.router.register(OWNER_ID)
+        # Pools of one name may share a memory, and their agents have the same numbers.
+        self._memory_scope = f"{self.name}-{os.urandom(8).hex()}"
 
     def open(self, nursery: trio.Nursery, limiter: trio.CapacityLimiter, max_queued: int) -> None:
         """Set up the slots, and run agents in *nursery* from now on."""
         self.nursery = nursery
         self.admission = Admission(
-            limiter, max_queued, self._start, self._when_parked, self._when_resumed
+            limiter,
+            max_queued,
+            self._start,
+            self._when_parked,
+            lambda agent_id: self.deadlocks.suspect(agent_id),  # noqa: PLW0108  # made below
+            self._when_resumed,
         )
         self.deadlocks = DeadlockWatch(nursery, self.admission, self.running)
 
@@ -102,6 +119,7 @@ class AgentNursery(Caretaker):
         config: SpawnConfig,
         driver: Driver,
         on_end: OnEnd | None = None,
+        parent: AgentHandle | None = None,
     ) -> AgentHandle:
         """Take *config* in. The caller has checked that there is room.
 
@@ -109,9 +127,10 @@ class AgentNursery(Caretaker):
             config: What to run.
             driver: Who answers it.
             on_end: Told of its end, alone. ``None``: the pool's fan-in is.
+            parent: Who spawns it. ``None``: the agent that the current task belongs to.
         """
         self.last_id += 1
-        parent = self._caller()
+        parent = parent or self.caller()
         handle = AgentHandle(self, self.last_id, config, driver, parent=parent, on_end=on_end)
         if on_end is None:
             self.fan_in.expect(handle)
@@ -146,7 +165,7 @@ class AgentNursery(Caretaker):
             lambda: agent.used,
             lambda usage: agent.charge(usage),  # noqa: PLW0108  # the agent is made below
         )
-        scope_name = config.memory_scope or f"{self.name}/{handle.agent_id}"
+        scope_name = config.memory_scope or f"{self._memory_scope}/{handle.agent_id}"
         agent = Agent(
             context,
             config,
@@ -218,8 +237,8 @@ class AgentNursery(Caretaker):
 
     def _end(self, handle: AgentHandle, outcome: AgentOutcome, slot: Slot | None) -> None:
         handle.end(outcome)
-        self.running.pop(handle.agent_id, None)
         self.router.unregister(handle.agent_id, reason=f"agent {handle.agent_id} ended first")
+        self.running.pop(handle.agent_id, None)
         if self.hub.listening:
             stamp = self.hub.stamp(handle.agent_id, handle.name)
             self.hub.publish(AgentFinished(*stamp, outcome))
@@ -233,6 +252,11 @@ class AgentNursery(Caretaker):
             # is cancelled, newcomers would start only to be cancelled one by one.
             self.admission.leave(slot, newcomers=trio.current_effective_deadline() != -math.inf)
             self.deadlocks.suspect()
+
+    async def wait_empty(self) -> None:  # noqa: ASYNC910  # the block's end has checkpoints
+        """Wait until no agent is left."""
+        while self.running or self.admission.queued_count:
+            await self._idle.park()
 
     # --- ending early
 
@@ -306,7 +330,7 @@ class AgentNursery(Caretaker):
         speaker_id = self.speaker_id()
         return f"agent {speaker_id}" if speaker_id else "owner"
 
-    def _caller(self) -> AgentHandle | None:
+    def caller(self) -> AgentHandle | None:
         """Return the agent of this pool that the current task belongs to."""
         slot = current_slot.get()
         if slot is None or slot.keeper is not self.admission:
@@ -315,7 +339,7 @@ class AgentNursery(Caretaker):
 
     def speaker_id(self) -> AgentId:
         """Return the agent that the current task belongs to, or the owner."""
-        caller = self._caller()
+        caller = self.caller()
         if caller is not None:
             return caller.agent_id
         self.deadlocks.note_use()
@@ -342,10 +366,20 @@ class AgentNursery(Caretaker):
     # --- what the admission tells
 
     def _when_parked(self, slot: Slot, wait: Wait) -> None:
-        self.deadlocks.suspect(slot.agent_id)
         if self.hub.listening:
             name = self.running[slot.agent_id].name
             self.hub.publish(AgentParked(*self.hub.stamp(slot.agent_id, name), wait.text))
+
+    def _when_posted(self, message: AgentMessage, reason: str | None) -> None:
+        if not self.hub.listening:
+            return
+        whose = message.sender if reason is None else message.recipient
+        handle = self.running.get(whose) or self.fan_in.handles.get(whose)
+        stamp = self.hub.stamp(whose, "" if handle is None else handle.name)
+        if reason is None:
+            self.hub.publish(MessageSent(*stamp, message))
+        else:
+            self.hub.publish(MessageDropped(*stamp, message, reason))
 
     def _when_resumed(self, slot: Slot) -> None:
         if self.hub.listening:

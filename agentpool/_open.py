@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from random import Random
 from typing import Literal
@@ -10,11 +10,9 @@ from typing import Literal
 import trio
 
 from agentpool._errors import PoolError, UsageError
-from agentpool._events import MessageDropped, MessageSent
-from agentpool._messages import OWNER_ID, AgentMessage
+from agentpool._messages import OWNER_ID
 from agentpool._nursery import OUTSIDE, AgentNursery, ToolBuilder
 from agentpool._pool import AgentPool, at_least
-from agentpool._router import MessageRouter
 from agentpool.abc import Driver, DriverFactory, Memory, Observer
 from agentpool.memory._in_memory import InMemoryMemory
 from agentpool.observe._hub import EventHub
@@ -61,13 +59,11 @@ async def open_pool(
     at_least(0, "max_queued", max_queued)
     limiter = trio.CapacityLimiter(at_least(1, "max_concurrent", max_concurrent))
     hub = EventHub(tuple(observers), trio.current_time())
-    router = MessageRouter(at_least(1, "inbox_capacity", inbox_capacity), _watch(hub))
-    router.register(OWNER_ID)
     if on_failure not in {"collect", "abort"}:
         raise UsageError(f"on_failure must be 'collect' or 'abort', got {on_failure!r}")
     agents = AgentNursery(
         name,
-        router,
+        at_least(1, "inbox_capacity", inbox_capacity),
         hub,
         InMemoryMemory() if memory is None else memory,
         EMPTY_REGISTRY if tools is None else tools,
@@ -98,12 +94,17 @@ async def _block(
             try:
                 yield
                 agents.deadlocks.owner_left()
+                await agents.wait_empty()
+                # At once, since the trio nursery takes nobody either from here on.
+                pool.close()
             except trio.Cancelled:
+                pool.close()
                 agents.abort(*OUTSIDE)
                 raise
             except Exception as raised:  # noqa: BLE001  # raised again below
                 # After the nursery, so that it comes out as itself and in no group.
                 failed = raised
+                pool.close()
                 agents.abort("pool", f"its block raised {type(raised).__name__}")
     except BaseException as outside:
         if failed is not None:
@@ -120,17 +121,3 @@ async def _block(
         for agent_id, error in agents.fan_in.unseen_failures().items():
             failed.add_note(f"agent {agent_id} failed as well: {type(error).__name__}: {error}")
         raise failed
-
-
-def _watch(hub: EventHub) -> Callable[[AgentMessage, str | None], None]:
-    """Return what tells *hub* of messages."""
-
-    def watch(message: AgentMessage, reason: str | None) -> None:
-        if not hub.listening:
-            return
-        if reason is None:
-            hub.publish(MessageSent(*hub.stamp(message.sender, ""), message))
-        else:
-            hub.publish(MessageDropped(*hub.stamp(message.recipient, ""), message, reason))
-
-    return watch

@@ -25,12 +25,11 @@ from agentpool._outcome import AgentOutcome
 from agentpool._race import Race
 from agentpool._restart import RestartPolicy
 from agentpool._router import MessageRouter
-from agentpool._slot import current_slot, parked
+from agentpool._slot import current_slot
 from agentpool._spawn import SpawnConfig
 from agentpool._statistics import PoolStatistics
 from agentpool._stream import OutcomeStream, Queries
 from agentpool._supervisor import Supervisor
-from agentpool._waits import Wait
 from agentpool.abc import Driver, DriverFactory
 from agentpool.observe._hub import EventReader
 from agentpool.tools._registry import EMPTY_REGISTRY, ToolRegistry
@@ -95,18 +94,21 @@ class AgentPool:
         Cancellation:
             Agents accepted before stay accepted; ``join_all`` has them.
         """
-        handles: list[AgentHandle] = []
-        admission = self._agents.admission
-        for config in configs:
-            driver = self._driver_for(config)
-            await trio.lowlevel.checkpoint_if_cancelled()
-            while not admission.room_for(1):
-                async with parked(Wait.other("a place in the queue")):
-                    await admission.wait_room()
-            self._check_open()
-            handles.append(self._agents.accept(config, driver))
-        await trio.lowlevel.cancel_shielded_checkpoint()
-        return handles
+        wanted = [(config, self._driver_for(config)) for config in configs]
+        if not wanted:
+            await trio.lowlevel.checkpoint()
+        enter = self._agents.admission.enter
+        return [await enter(partial(self._accept, *one)) for one in wanted]
+
+    def _accept(
+        self,
+        config: SpawnConfig,
+        driver: Driver,
+        on_end: OnEnd | None = None,
+        parent: AgentHandle | None = None,
+    ) -> AgentHandle:
+        self._check_open()
+        return self._agents.accept(config, driver, on_end, parent)
 
     def fan_out_nowait(self, configs: Iterable[SpawnConfig]) -> list[AgentHandle]:
         """Accept all of these agents, or none of them.
@@ -130,7 +132,7 @@ class AgentPool:
                 running=running,
                 queued=queued,
             )
-        return [self._agents.accept(config, driver) for config, driver in wanted]
+        return [self._accept(config, driver) for config, driver in wanted]
 
     def _driver_for(self, config: SpawnConfig) -> Driver:
         self._check_open()
@@ -201,9 +203,10 @@ class AgentPool:
             ordered: Whether the outcomes come in the order of the queries.
         """
         agents = self._agents
+        parent = agents.caller()
 
         def accept(config: SpawnConfig, on_end: OnEnd) -> AgentHandle:
-            return agents.accept(config, self._driver_for(config), on_end)
+            return self._accept(config, self._driver_for(config), on_end, parent)
 
         stream = OutcomeStream(manifest, queries, ordered, agents.admission, accept)
         agents.nursery.start_soon(stream.feed, name="map")
@@ -254,7 +257,7 @@ class AgentPool:
     def _starters(
         self, wanted: Iterable[tuple[SpawnConfig, Driver]]
     ) -> list[Callable[[OnEnd], AgentHandle]]:
-        return [partial(self._agents.accept, config, driver) for config, driver in wanted]
+        return [partial(self._accept, config, driver) for config, driver in wanted]
 
     # --- end
 

@@ -45,6 +45,8 @@ class _Question:
 
     asker: AgentId
     answerer: AgentId
+    message_id: int = 0
+    """0: it has not been accepted."""
     ended: trio.Event = attrs.field(factory=trio.Event)
     answer: AgentMessage | None = None
 
@@ -127,15 +129,7 @@ class MessageRouter:
         Cancellation:
             If cancelled, the message was not sent.
         """
-        inbox = self._inbox_for(sender, recipient)
-        await trio.lowlevel.checkpoint_if_cancelled()
-        message = self._stamp(sender, recipient, content, reply_to)
-        if not self._answers(message):
-            await inbox.send(message)
-        else:
-            await trio.lowlevel.cancel_shielded_checkpoint()
-        self._watch(message, None)
-        return message
+        return await self._post(sender, recipient, content, reply_to, None)
 
     def send_nowait(
         self, sender: AgentId, recipient: AgentId, content: str, *, reply_to: int | None = None
@@ -148,16 +142,7 @@ class MessageRouter:
             AgentGoneError: If it has ended. Nothing was sent.
             UsageError: If sender and recipient are the same. Nothing was sent.
         """
-        inbox = self._inbox_for(sender, recipient)
-        message = self._stamp(sender, recipient, content, reply_to)
-        if not self._answers(message):
-            try:
-                inbox.send_nowait(message)
-            except InboxFullError:
-                self._last_message_id -= 1  # nothing was sent, so nothing was numbered
-                raise
-        self._watch(message, None)
-        return message
+        return self._accept(sender, recipient, content, reply_to)
 
     async def ask(self, sender: AgentId, recipient: AgentId, content: str) -> AgentMessage:
         """Send a question and wait for the message that replies to it, without a slot.
@@ -170,24 +155,68 @@ class MessageRouter:
         Cancellation:
             The question may have been sent; a reply that comes later goes to the inbox.
         """
-        inbox = self._inbox_for(sender, recipient)
-        await trio.lowlevel.checkpoint_if_cancelled()
-        message = self._stamp(sender, recipient, content, None)
         question = _Question(asker=sender, answerer=recipient)
-        self._questions[message.message_id] = question
         try:
-            await inbox.send(message)
-            self._watch(message, None)
+            message = await self._post(sender, recipient, content, None, question)
             async with parked(Wait.answer_of(recipient)):
                 await question.ended.wait()
         finally:
-            del self._questions[message.message_id]
+            self._questions.pop(question.message_id, None)
         if question.answer is None:
             raise AgentGoneError(
                 f"agent {recipient} ended before it answered message {message.message_id}",
                 recipient=recipient,
             )
         return question.answer
+
+    async def _post(
+        self,
+        sender: AgentId,
+        recipient: AgentId,
+        content: str,
+        reply_to: int | None,
+        question: _Question | None,
+    ) -> AgentMessage:
+        """Accept a message, waiting for room without a slot."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            message = self._accept(sender, recipient, content, reply_to, question=question)
+        except InboxFullError:
+            async with parked(Wait.room_of(recipient)):
+                inbox = self._open_inbox(recipient)
+                await inbox.wait_turn()
+                put = inbox.send_in_turn
+                message = self._accept(
+                    sender, recipient, content, reply_to, question=question, put=put
+                )
+        else:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        return message
+
+    def _accept(
+        self,
+        sender: AgentId,
+        recipient: AgentId,
+        content: str,
+        reply_to: int | None,
+        *,
+        question: _Question | None = None,
+        put: Callable[[AgentMessage], None] | None = None,
+    ) -> AgentMessage:
+        """Number a message and put it where it is going, in one step without a wait."""
+        if sender == recipient:
+            raise UsageError(f"agent {sender} cannot send to itself; keep it in a variable")
+        inbox = self._open_inbox(recipient)
+        number = self._last_message_id + 1
+        message = AgentMessage(sender, recipient, content, number, reply_to)
+        if not self._answers(message):
+            (put or inbox.send_nowait)(message)
+        self._last_message_id = number
+        if question is not None:
+            question.message_id = number
+            self._questions[number] = question
+        self._watch(message, None)
+        return message
 
     async def broadcast(self, sender: AgentId, content: str) -> tuple[AgentMessage, ...]:
         """Deliver *content* to every live agent but the sender, waiting for room.
@@ -222,11 +251,6 @@ class MessageRouter:
         inbox = self._inboxes.get(agent_id)
         return inbox.receive_many_nowait() if inbox is not None else ()
 
-    def _inbox_for(self, sender: AgentId, recipient: AgentId) -> Inbox:
-        if sender == recipient:
-            raise UsageError(f"agent {sender} cannot send to itself; keep it in a variable")
-        return self._open_inbox(recipient)
-
     def _open_inbox(self, agent_id: AgentId) -> Inbox:
         try:
             inbox = self._inboxes[agent_id]
@@ -242,12 +266,6 @@ class MessageRouter:
         if inbox is None:
             inbox = self._inboxes[agent_id] = Inbox(agent_id, self.inbox_capacity)
         return inbox
-
-    def _stamp(
-        self, sender: AgentId, recipient: AgentId, content: str, reply_to: int | None
-    ) -> AgentMessage:
-        self._last_message_id += 1
-        return AgentMessage(sender, recipient, content, self._last_message_id, reply_to)
 
     def _answers(self, message: AgentMessage) -> bool:
         """Hand *message* to the question that it answers, if somebody waits with one."""

@@ -28,16 +28,12 @@ class SlotKeeper(ABC):
     """Whoever hands out slots."""
 
     @abstractmethod
-    def release(self, slot: Slot) -> None:
-        """Take the slot back and hand it on."""
+    def release(self, slot: Slot, wait: Wait) -> None:
+        """Take back the slot of an agent that waits, and hand it on."""
 
     @abstractmethod
     def request(self, slot: Slot) -> None:
         """Grant *slot* now or later, before any newcomer, by ``slot.grant()``."""
-
-    @abstractmethod
-    def parked(self, slot: Slot, wait: Wait) -> None:
-        """Take note that the agent waits."""
 
 
 @final
@@ -87,20 +83,17 @@ class Slot:
 
     def branch_ended(self) -> None:
         """Count one branch less; the last one goes on as the agent itself."""
-        self._idle()
+        for waiting in self.waits.values():
+            self.park(waiting.wait)
+            return
+        self.busy -= 1
 
     def park(self, wait: Wait) -> None:
         """Count one busy branch less; when none is left, give the slot back."""
-        if self._idle():
-            self.keeper.parked(self, wait)
-
-    def _idle(self) -> bool:
         self.busy -= 1
         if self.busy <= 0 and self.held:
             self.held = False
-            self.keeper.release(self)
-            return True
-        return False
+            self.keeper.release(self, wait)
 
     async def resume(self) -> None:  # noqa: ASYNC910  # waits only when the slot is gone
         """Take a slot again, waiting for one.
@@ -123,6 +116,8 @@ class Slot:
             # ends without a slot.
             with trio.CancelScope(shield=True, deadline=self.scope.deadline):
                 await granted.wait()
+            if not granted.is_set():
+                self.abandon()
 
 
 current_slot: ContextVar[Slot | None] = ContextVar("agentpool_slot", default=None)

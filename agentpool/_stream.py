@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterable, Callable, Iterable
+from functools import partial
 from typing import Self, TypeAlias, final
 
 import attrs
@@ -21,7 +22,7 @@ from agentpool._admission import Admission
 from agentpool._handle import AgentHandle, OnEnd
 from agentpool._manifest import AgentManifest
 from agentpool._outcome import AgentOutcome
-from agentpool._slot import parked
+from agentpool._slot import current_slot, parked
 from agentpool._spawn import SpawnConfig
 from agentpool._waits import Wait
 
@@ -78,6 +79,8 @@ class OutcomeStream:
 
     async def feed(self) -> None:
         """Turn queries into agents, as many at a time as the pool runs."""
+        # A task of the pool: it has no part in the slot of an agent that opened the map.
+        current_slot.set(None)
         with self._scope:
             try:
                 if isinstance(self._queries, AsyncIterable):
@@ -96,12 +99,14 @@ class OutcomeStream:
         await trio.lowlevel.checkpoint()
         while not self._has_room():
             await self._changed.park()
-        while not self._admission.room_for(1):
-            await self._admission.wait_room()
-        handle = self._accept(SpawnConfig(self._manifest, query), self._ended)
+        await self._admission.enter(partial(self._start, SpawnConfig(self._manifest, query)))
+
+    def _start(self, config: SpawnConfig) -> AgentHandle:
+        handle = self._accept(config, self._ended)
         # Cannot have ended yet: it takes a step of its own to end.
         self._in_flight[handle] = self._spawned
         self._spawned += 1
+        return handle
 
     def _has_room(self) -> bool:
         slots = self._admission.limiter.total_tokens

@@ -1,19 +1,13 @@
 """How Sphinx builds the documentation: `nox -s docs`."""
 
-import importlib
+import ast
 import importlib.metadata
-import sys
+import pkgutil
 
 from sphinx.application import Sphinx
 from sphinx.pycode import ModuleAnalyzer
 
-FACES = (
-    "agentpool",
-    "agentpool.drivers",
-    "agentpool.memory",
-    "agentpool.tools",
-    "agentpool.observe",
-)
+import agentpool
 
 project = "agentpool"
 author = "the agentpool contributors"
@@ -38,8 +32,9 @@ napoleon_numpy_docstring = False
 napoleon_custom_sections = [("Cancellation", "notes"), ("Source", "notes")]
 
 # Names of other packages are not looked up: their inventories would be fetched
-# from the network, and the build must work without. Every name of ours is.
-nitpick_ignore_regex = [(r"py:.*", r"(?!agentpool).*")]
+# from the network, and the build must work without. Every name of ours is, but for
+# type variables and for base classes that are nobody's business.
+nitpick_ignore_regex = [(r"py:.*", r"(?!agentpool).*"), (r"py:.*", r".*\.([TPR](_co)?|_\w+)")]
 
 
 def find_field_texts(_app: Sphinx) -> None:
@@ -48,15 +43,19 @@ def find_field_texts(_app: Sphinx) -> None:
     It looks for them in the module that a class says it is from. Ours say the face
     that exports them; the sentences are in the room that defines them.
     """
-    for face in FACES:
-        importlib.import_module(face)
-        shown = ModuleAnalyzer.for_module(face)
-        shown.analyze()
-        for room in [name for name in sys.modules if name.startswith(f"{face}._")]:
-            analyzer = ModuleAnalyzer.for_module(room)
-            analyzer.analyze()
-            shown.attr_docs |= analyzer.attr_docs
-            shown.tagorder |= analyzer.tagorder
+    names = [info.name for info in pkgutil.walk_packages(agentpool.__path__, "agentpool.")]
+    rooms = [ModuleAnalyzer.for_module(name) for name in ("agentpool", *names)]
+    for room in rooms:
+        room.analyze()
+    texts = {field: text for room in rooms for field, text in room.attr_docs.items()}
+    for face in rooms:
+        if "._" in face.modname:
+            continue
+        imports = [n for n in ast.walk(ast.parse(face.code)) if isinstance(n, ast.ImportFrom)]
+        shown = {a.name for n in imports for a in n.names if a.asname == a.name}
+        # Fields of any class, and the constants that this face shows.
+        wanted = {(owner, name): t for (owner, name), t in texts.items() if owner or name in shown}
+        face.attr_docs = wanted | face.attr_docs
 
 
 def setup(app: Sphinx) -> None:

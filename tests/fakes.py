@@ -10,15 +10,17 @@ import json
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import TypeVar, final
+from typing import Self, TypeVar, final
 
 import attrs
 import trio
 
 from agentpool import (
     AgentManifest,
+    AgentMessage,
     AgentOutcome,
     AgentPool,
+    AgentPoolError,
     Capability,
     CapabilityKind,
     ModelConfig,
@@ -28,8 +30,19 @@ from agentpool import (
     Usage,
 )
 from agentpool._events import Event
+from agentpool._loop import (
+    Complete,
+    Effect,
+    Recall,
+    Receive,
+    Remember,
+    Run,
+    RunTools,
+    run_loop,
+)
 from agentpool._messages import (
     AssistantMessage,
+    ChatMessage,
     Completion,
     CompletionRequest,
     FinishReason,
@@ -368,3 +381,100 @@ async def background(async_fn: Callable[[], Awaitable[object]]) -> AsyncGenerato
 def texts(outcomes: Sequence[AgentOutcome]) -> list[str]:
     """Return the texts of outcomes."""
     return [outcome.text for outcome in outcomes]
+
+
+# --- the loop without an event loop
+
+
+@final
+@attrs.define(eq=False)
+class Performer:
+    """Performs the effects of one run by hand, without an event loop."""
+
+    run: Run
+    answers: Iterator[Completion | str]
+    fragments: Sequence[str] = ()
+    post: dict[int, list[AgentMessage]] = attrs.field(factory=dict)
+    """What waits in the inbox before turn 0, 1, 2, …"""
+    interrupt_at: int | None = None
+    """The turn before which somebody wants the run to stop."""
+    tool: Callable[[ToolCall], str] = attrs.field(default=lambda call: f"ran {call.call_id}")
+    stop_after: int | None = None
+    """The effect after which the run is broken off, as a cancellation does."""
+    effects: list[Effect] = attrs.field(factory=list)
+    requests: list[CompletionRequest] = attrs.field(factory=list)
+    """What the model was asked, with the messages as they were then."""
+    ran: list[ToolCall] = attrs.field(factory=list)
+    remembered: list[str] = attrs.field(factory=list)
+    warnings: list[str] = attrs.field(factory=list)
+    error: Exception | None = None
+    """What the run raised."""
+    turn: int = 0
+
+    def go(self) -> Self:
+        """Take the run to its end, or to where it is broken off."""
+        try:
+            for effect in run_loop(self.run):
+                self.effects.append(effect)
+                if self.stop_after is not None and len(self.effects) > self.stop_after:
+                    break
+                self.perform(effect)
+        except AgentPoolError as error:
+            self.error = error
+        return self
+
+    def perform(self, effect: Effect) -> None:
+        """Do what the run asks for."""
+        if isinstance(effect, Recall):
+            effect.fragments = self.fragments
+        elif isinstance(effect, Receive):
+            effect.messages = self.post.get(self.turn, [])
+            effect.interrupted = self.interrupt_at == self.turn
+            self.turn += 1
+        elif isinstance(effect, Complete):
+            request = effect.request
+            self.requests.append(attrs.evolve(request, messages=tuple(request.messages)))
+            answer = next(self.answers)
+            effect.completion = Completion(answer) if isinstance(answer, str) else answer
+        elif isinstance(effect, RunTools):
+            for index, call in enumerate(effect.calls):
+                if effect.results[index] is None:
+                    self.ran.append(call)
+                    effect.results[index] = ToolMessage(call.call_id, call.name, self.tool(call))
+        elif isinstance(effect, Remember):
+            self.remembered.append(effect.content)
+        else:
+            self.warnings.append(effect.text)
+
+    @property
+    def words(self) -> list[str]:
+        """Return the types of the effects, in order."""
+        return [type(effect).__name__ for effect in self.effects]
+
+    @property
+    def transcript(self) -> tuple[ChatMessage, ...]:
+        """Return the conversation as an outcome would have it."""
+        return self.run.settled_messages("broken off")
+
+
+def new_run(
+    query: str = "hello",
+    *,
+    history: Sequence[ChatMessage] = (),
+    refuse: Callable[[str], str | None] = lambda _: None,
+    price: Callable[[Usage], float | None] = lambda _: 0.0,
+    room_tokens: int | None = None,
+    run_manifest: AgentManifest | None = None,
+    **resources: float | None,
+) -> Run:
+    """Return a run that has not begun."""
+    return Run(
+        run_manifest or manifest(**resources), query, history, (), refuse, price, room_tokens
+    )
+
+
+def perform(
+    answers: Iterable[Completion | str], run: Run | None = None, **given: object
+) -> Performer:
+    """Take a run to its end with these answers."""
+    return Performer(run or new_run(), iter(answers), **given).go()  # type: ignore[arg-type]  # see Performer

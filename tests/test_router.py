@@ -37,7 +37,6 @@ from tests.fakes import (
     of_type,
     query_of,
     results_of,
-    sleepy_driver,
     texts,
     told,
     tool_call,
@@ -133,7 +132,8 @@ async def test_send_waits_for_room() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(router.send, OWNER_ID, 1, "second")
         await wait_all_tasks_blocked()
-        assert [m.content for m in router.receive_many_nowait(1)] == ["first", "second"]
+        assert [m.content for m in router.receive_many_nowait(1)] == ["first"]
+    assert [m.content for m in router.receive_many_nowait(1)] == ["second"]
 
 
 async def test_send_fails_when_the_recipient_ends_meanwhile() -> None:
@@ -527,31 +527,18 @@ async def test_what_the_owner_did_not_read_is_a_dead_letter() -> None:
     assert (letter.message.content, letter.reason) == ("anybody home?", "the pool closed")
 
 
-async def test_a_message_is_sent_before_it_dies(autojump_clock: MockClock) -> None:
+async def test_a_message_is_sent_before_it_dies() -> None:
     """G11: in the order of events, nothing is dropped that was not sent before."""
-    recorder = Recorder()
-    async with open_pool(
-        sleepy_driver(), inbox_capacity=1, observers=[recorder]
-    ) as pool:
-        handle = await pool.spawn(job("sleep 1"))
-        await wait_all_tasks_blocked()
-        await handle.send("fits")
-
-        async def make_room() -> None:
-            await trio.sleep(0.5)
-            pool.router.receive_many_nowait(1)
+    # Whether the sender or the agent takes the next step is trio's to decide, by dice.
+    for _ in range(30):
+        recorder = Recorder()
+        async with open_pool(hanging_driver(), observers=[recorder]) as pool:
+            handle = await pool.spawn(job())
+            await wait_all_tasks_blocked()
             handle.cancel()
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(make_room)
-            await handle.send("waits")
-    story = [
-        (type(event).__name__, event.message.content)
-        for event in recorder.events
-        if isinstance(event, MessageSent | MessageDropped)
-    ]
-    assert ("MessageDropped", "waits") in story
-    assert story.index(("MessageSent", "waits")) < story.index(("MessageDropped", "waits"))
+            await handle.send("in the same step")
+        story = [type(e) for e in recorder.events if isinstance(e, MessageSent | MessageDropped)]
+        assert story == [MessageSent, MessageDropped]
 
 
 # --- G8 as a property
@@ -592,7 +579,8 @@ def test_g8_accepted_is_delivered_once_or_a_dead_letter(
         for number, (how, recipient, pause, patience) in enumerate(script):
             content = f"{sender}.{number}"
             await trio.sleep(pause)
-            with trio.move_on_after(patience):
+            # Nobody reads what is sent to a sender, so a broadcast must not wait for ever.
+            with trio.move_on_after(0.3 if how == "broadcast" else patience):
                 try:
                     if how == "send":
                         accepted.append(await router.send(sender, recipient, content))
@@ -624,19 +612,20 @@ def test_g8_accepted_is_delivered_once_or_a_dead_letter(
         router = MessageRouter(inbox_capacity, lambda m, reason: seen.append((m, reason)))
         for agent_id in (OWNER_ID, 1, 2, 3, 10, 11, 12, 13):
             router.register(agent_id)
-        async with trio.open_nursery() as nursery:
-            for agent_id, (pauses, end) in receivers.items():
-                nursery.start_soon(receive, router, agent_id, pauses, end)
-            for sender, script in enumerate(senders, start=10):
-                nursery.start_soon(send, router, sender, script)
+        with trio.fail_after(1_000):
+            async with trio.open_nursery() as nursery:
+                for agent_id, (pauses, end) in receivers.items():
+                    nursery.start_soon(receive, router, agent_id, pauses, end)
+                for sender, script in enumerate(senders, start=10):
+                    nursery.start_soon(send, router, sender, script)
         for sender in (10, 11, 12, 13):
             router.unregister(sender, reason="over")
-        watched = {m.message_id for m, reason in seen if reason is None and m.content != "reply"}
-        dead = [d.message for d in router.dead_letters if d.message.content != "reply"]
+        watched = {m.message_id for m, reason in seen if reason is None and m.recipient <= 3}
+        dead = [d.message for d in router.dead_letters]
         ends = Counter(m.message_id for m in (*delivered, *dead) if m.recipient <= 3)
         # Everything that was accepted ended exactly once, and nothing else ended at all.
         assert ends == Counter(dict.fromkeys(watched, 1))
-        assert {m.message_id for m in accepted} <= watched
+        assert {m.message_id for m in accepted if m.recipient <= 3} <= watched
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
     for sender in (10, 11, 12, 13):

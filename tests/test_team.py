@@ -209,8 +209,8 @@ async def test_messages_for_a_queued_agent_wait_for_it() -> None:
         return "ok"
 
     async with open_pool(FunctionDriver(answer), max_concurrent=1) as pool:
-        await pool.spawn(SpawnConfig(manifest(), "first"))
-        second = await pool.spawn(SpawnConfig(manifest(), "second"))
-        await second.send("early post")
+        pool.spawn_nowait(SpawnConfig(manifest(), "first"))
+        second = pool.spawn_nowait(SpawnConfig(manifest(), "second"))
+        second.send_nowait("early post")
         await second.wait()
     assert requests[1] == ["second", "Message 1 from the owner:\nearly post"]

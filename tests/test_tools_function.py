@@ -104,9 +104,12 @@ def draw(
     pet: Cat | Dog | None = None,
     pairs: tuple[tuple[Point, int], ...] = (),
     names: dict[str, Point] | None = None,
+    one_or_many: Point | list[Point] | None = None,
+    data: dict[str, Any] | None = None,
+    row: list[Any] | None = None,
 ) -> str:
     """Draw."""
-    return repr((points, options, root, pet, pairs, names))
+    return repr((points, options, root, pet, pairs, names, one_or_many, data, row))
 
 
 async def call(tool: Tool, arguments: str) -> ToolResult:
@@ -605,6 +608,8 @@ async def test_defaults_are_those_of_the_function() -> None:
             "at $.pairs[0][0]: there is no key 'q'",
         ),
         (draw, '{"points": [], "names": {"a": {"x": 1, "q": 2}}}', "at $.names.a: there is no"),
+        (draw, '{"points": [], "one_or_many": {"x": 1, "q": 2}}', "at $.one_or_many: there is"),
+        (draw, '{"points": [], "one_or_many": [{"x": 1, "q": 2}]}', "at $.one_or_many[0]: there"),
         (
             draw,
             '{"points": [{"x": "1"}], "options": {"deep": 1}, "more": 1}',
@@ -637,6 +642,7 @@ async def test_wrong_arguments_are_told_so_that_a_model_can_put_them_right(
         (draw, '{"points": [], "pet": {"type": "dog", "tricks": 1}, "options": null}'),
         (draw, '{"points": [], "pet": {"lives": 9, "type": "cat"}}'),
         (draw, '{"points": [], "pairs": [[{"x": 1}, 3]], "names": {"a b": {"x": 1}}}'),
+        (draw, '{"points": [], "data": {"any": {"x": 1}}, "row": [{"any": 1}, [], null]}'),
     ],
 )
 async def test_right_arguments_are_accepted(tried: Tool, arguments: str) -> None:
@@ -709,13 +715,20 @@ async def test_huge_arguments_are_refused_unread() -> None:
         '{"json": 1, "b": ' + "1" * 5_000 + "}",
         '{"json": ' + "1" * 5_000 + ', "b": 2}',
         '{"json": 1, "number": ' + "1" * 5_000 + "}",
+        '{"json": 1, "raw": ' + "1" * 5_000 + ', "text": "a:b"}',
     ],
 )
 async def test_json_made_to_break_a_reader_is_an_error_result(arguments: str) -> None:
     """Depth and size that break one reader or the other break no agent."""
 
     @tool
-    def take(json: Any, b: Any = None, number: int = 0) -> None:  # noqa: ANN401  # any JSON
+    def take(
+        json: Any,  # noqa: ANN401  # any JSON
+        b: Any = None,  # noqa: ANN401
+        number: int = 0,
+        raw: msgspec.Raw = msgspec.Raw(b"{}"),  # noqa: B008  # a default that is an object
+        text: str = "",
+    ) -> None:
         """Take it."""
 
     result = await call(take, arguments)
@@ -742,5 +755,6 @@ def test_an_unknown_name_of_the_room_is_an_ordinary_attribute_error() -> None:
     """A lazy module must not turn a slip into something else."""
     import agentpool.tools as room
 
+    assert {"tool", "ToolRegistry"} <= set(dir(room))
     with pytest.raises(AttributeError, match="no attribute 'toool'"):
         cast("Any", room).toool  # noqa: B018  # the look-up is the point

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import assert_never
 
-from agentpool._cli._arguments import CheckCommand, Command, MapCommand, RunCommand, parse
+from agentpool._cli._arguments import CheckCommand, MapCommand, RunCommand, parse
 from agentpool._cli._check import check
 from agentpool._cli._interrupt import kept_handlers
 from agentpool._cli._map import map_files
@@ -28,13 +28,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         with kept_handlers():
-            code = _do(parse(sys.argv[1:] if argv is None else argv))
+            code = _do(sys.argv[1:] if argv is None else argv)
+        # Here, and not at the interpreter's end, where nobody can answer for it.
         sys.stdout.flush()
     except AgentPoolError as error:
         sys.stderr.write("".join(f"{line}\n" for line in error_lines(error)))
         return ExitCode.WRONG
-    except SystemExit as done:  # argparse has printed the help or the version
-        return done.code if isinstance(done.code, int) else ExitCode.COMPLETED
     except KeyboardInterrupt:
         # Before or after the time in which a command ends its agents in good order.
         sys.stderr.write("agentpool: interrupted\n")
@@ -45,7 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _do(command: Command) -> int:
+def _do(argv: Sequence[str]) -> int:
+    try:
+        command = parse(argv)
+    except SystemExit:  # argparse has printed the help or the version
+        return ExitCode.COMPLETED
     match command:
         case RunCommand():
             return run(command)

@@ -204,7 +204,7 @@ def parse(argv: Sequence[str]) -> Command:
         overview.error("a command is missing: run, map or check")
     near = difflib.get_close_matches(argv[0], commands, n=1)
     hint = f"did you mean {near[0]!r}?" if near else "it must be run, map or check"
-    overview.error(f"there is no command {argv[0]!r}; {hint}")
+    raise UsageError(f"there is no command {argv[0]!r}; {hint}; see agentpool --help")
 
 
 def _version() -> str:
@@ -308,9 +308,10 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _options(found: _Words) -> Options:
-    driver, script = found.driver, None
+    driver: str | None = found.driver
+    script: str | None = None
     if driver is not None and driver.startswith(SCRIPT_PREFIX):
-        driver, script = None, driver.removeprefix(SCRIPT_PREFIX)
+        script, driver = driver.removeprefix(SCRIPT_PREFIX), None
     # A script answers for every model, so --model has nothing left to say.
     model = found.model if script is None else None
     override = Override(model=model, driver=driver, max_tokens=found.max_tokens)

@@ -16,6 +16,7 @@ from agentpool._events import (
     AgentFinished,
     AgentParked,
     AgentResumed,
+    AgentSpawned,
     AgentStarted,
     AgentWarned,
     CompletionReceived,
@@ -25,7 +26,7 @@ from agentpool._events import (
     RequestRetried,
     TextDelta,
 )
-from agentpool._messages import AgentId
+from agentpool._messages import OWNER_ID, AgentId
 from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool.abc import Observer
 
@@ -131,12 +132,17 @@ class Board(Observer):
     def on_event(self, event: Event) -> None:
         """Take note of *event*."""
         match event:
+            case AgentSpawned(parent_id=parent_id):
+                # Children are nobody's job, but somebody's help: they come on top.
+                self.total += parent_id != OWNER_ID
             case AgentStarted():
                 self._rows[event.agent_id] = _Row(event.agent_name, trio.current_time())
                 self.say(f"{event.agent_name} started")
             case AgentFinished(outcome=outcome):
                 self._finished(event.agent_id, outcome)
-            case TextDelta() | PhaseChanged() | CompletionReceived() | AgentParked() | AgentResumed():
+            case (
+                TextDelta() | PhaseChanged() | CompletionReceived() | AgentParked() | AgentResumed()
+            ):
                 if event.agent_id in self._rows:
                     _update(self._rows[event.agent_id], event)
             case RequestRetried():
@@ -155,9 +161,10 @@ class Board(Observer):
         # One that never started has nothing to tell; the summary counts it.
         if row is not None:
             seconds = trio.current_time() - row.since
-            why = f" ({outcome.stop_reason.value})" if _is_early(outcome) else ""
             status = outcome.status.value
-            self.say(f"{row.name} {status}{why} after {seconds:.1f} s, {written} tokens")
+            if outcome.status is AgentStatus.STOPPED and outcome.stop_reason is not None:
+                status = f"{status} ({outcome.stop_reason.value})"
+            self.say(f"{row.name} {status} after {seconds:.1f} s, {written} tokens")
 
     def unreadable(self, line: str) -> None:
         """Count an input from which no agent can be made."""
@@ -216,16 +223,12 @@ class Board(Observer):
 
 
 def printable(text: str) -> str:
-    """Return *text* on one line, without anything that could steer a terminal.
+    r"""Return *text* on one line, without anything that could steer a terminal.
 
-    >>> printable("a\\x1b[2Jb\\n c")
+    >>> printable("a\x1b[2Jb\n c")
     'a [2Jb c'
     """
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
-def _is_early(outcome: AgentOutcome) -> bool:
-    return outcome.status is AgentStatus.STOPPED and outcome.stop_reason is not None
 
 
 def _update(

@@ -44,9 +44,7 @@ def map_files(command: MapCommand) -> int:
 
     async def main() -> int:
         count = len(jobs) + len(manifests) - 1
-        return await conduct(
-            manifests, command.options, job_count=count, headings=True, work=work
-        )
+        return await conduct(manifests, command.options, job_count=count, headings=True, work=work)
 
     return trio.run(main)
 

@@ -35,18 +35,35 @@ class LiveDisplay:
     """Lines at the bottom of a terminal that are drawn again and again."""
 
     _console: Console
-    _live: Live
+    _live: Live | None = None
     _last: BoardView | None = None
 
     def draw(self, view: BoardView) -> None:
         """Show *view*."""
+        from rich.live import Live  # noqa: PLC0415  # the optional door
+
         self._last = view
-        self._live.start()  # does nothing if it has started
-        self._live.update(self._render(view), refresh=True)
+        picture = self._render(view)
+        if self._live is None:
+            # A new one each time: one that was stopped remembers its height, and would
+            # wipe so many lines of what was written since.
+            self._live = Live(
+                picture,
+                console=self._console,
+                auto_refresh=False,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._live.start(refresh=True)
+        else:
+            self._live.update(picture, refresh=True)
 
     def hide(self) -> None:
         """Take it off the screen, so that something else can be written there."""
-        self._live.stop()
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
 
     def show(self) -> None:
         """Draw again what was hidden."""
@@ -90,21 +107,13 @@ def open_display(stream: TextIO) -> LiveDisplay | None:
     """Return a display on *stream*; ``None`` if rich is missing or the terminal is too dumb."""
     try:
         from rich.console import Console  # noqa: PLC0415  # the optional door
-        from rich.live import Live  # noqa: PLC0415  # the optional door
     except ImportError:
         return None
     # Rich itself looks at NO_COLOR and at TERM.
     console = Console(file=stream, highlight=False, markup=False, emoji=False)
     if not console.is_terminal or console.is_dumb_terminal:
         return None
-    live = Live(
-        console=console,
-        auto_refresh=False,
-        transient=True,
-        redirect_stdout=False,
-        redirect_stderr=False,
-    )
-    return LiveDisplay(console, live)
+    return LiveDisplay(console)
 
 
 def counts_line(view: BoardView) -> str:

@@ -190,8 +190,10 @@ class Report:
         if not self.headings:
             return body
         ended = "" if result.status is AgentStatus.COMPLETED else f" ({result.status.value})"
-        return f"## {printable(result.label)}{ended}\n\n{body}\n" if body else (
-            f"## {printable(result.label)}{ended}\n\n"
+        return (
+            f"## {printable(result.label)}{ended}\n\n{body}\n"
+            if body
+            else (f"## {printable(result.label)}{ended}\n\n")
         )
 
     def _object(self, result: Result) -> dict[str, Json]:

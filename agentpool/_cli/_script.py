@@ -91,7 +91,7 @@ def load_script(path: str) -> ScriptFileDriver:
     answers = [_answer(table) for table in tables]
     top.close({})
     if not answers and not top.faults:
-        top.fault("answers", "is missing; write [[answers]] and text = \"...\"")
+        top.fault("answers", 'is missing; write [[answers]] and text = "..."')
     if top.faults:
         raise ManifestError(top.faults, source=path)
     return ScriptFileDriver(path, answers)

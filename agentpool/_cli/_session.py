@@ -55,9 +55,7 @@ class Job:
     source: str | None = None
     """The path of its input. ``None``: it has none."""
 
-    def result(
-        self, handle: AgentHandle | None = None, error: Exception | None = None
-    ) -> Result:
+    def result(self, handle: AgentHandle | None = None, error: Exception | None = None) -> Result:
         """Return what became of it."""
         return Result(
             name=self.manifest.name,
@@ -195,7 +193,14 @@ async def conduct(
         nursery.start_soon(_show, board, screen, interruption, options.quiet)
         try:
             with interruption.scope:
-                await _run(manifests, options, board, report, interruption, work)
+                await _run(
+                    manifests,
+                    options,
+                    board=board,
+                    report=report,
+                    interruption=interruption,
+                    work=work,
+                )
         except AgentPoolError as error:
             await report.refuse(error)
         nursery.cancel_scope.cancel()
@@ -208,6 +213,7 @@ async def conduct(
 async def _run(
     manifests: Sequence[AgentManifest],
     options: Options,
+    *,
     board: Board,
     report: Report,
     interruption: Interruption,

@@ -31,6 +31,7 @@ from agentpool.drivers._connection import (
     Target,
 )
 from agentpool.drivers._http_failure import raise_as_driver_error
+from agentpool.drivers._http_headers import FIXED_HEADERS, checked_headers
 from agentpool.drivers.wire._failure import shown
 
 # Two SYN retransmissions and a TLS handshake over a slow line. A deadline that is nearer
@@ -331,7 +332,7 @@ async def open_http(
         Every connection is closed.
     """
     url = _checked_url(base_url)
-    fields = httpx.Headers({**_FIXED_HEADERS, **checked_headers(headers or {})})
+    fields = httpx.Headers({**FIXED_HEADERS, **checked_headers(headers or {})})
     if transport is not None:
         yield HttpClient(transport, url, fields)
         return
@@ -341,28 +342,6 @@ async def open_http(
     finally:
         with trio.move_on_after(_CLOSE_SECONDS, shield=True):
             await own.aclose()
-
-
-# An encoded stream arrives in lumps, and may unpack to any size.
-_FIXED_HEADERS: Final = {
-    "accept": "text/event-stream, application/json",
-    "accept-encoding": "identity",
-    "content-type": "application/json",
-    "user-agent": "agentpool",
-}
-
-
-def checked_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
-    """Return *headers* if they can be sent.
-
-    Raises:
-        UsageError: If one cannot. It is named; its value, perhaps a key, is not.
-    """
-    for name, value in headers.items():
-        if not (value.isascii() and value.isprintable() and value == value.strip()):
-            msg = f"the value of header {name!r} is not printable ASCII; check where it is from"
-            raise UsageError(msg)
-    return headers
 
 
 def _to_httpx(exc: Exception) -> httpx.TransportError:

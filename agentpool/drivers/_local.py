@@ -248,7 +248,12 @@ async def open_local(
     Cancellation:
         The process is gone.
     """
-    _check_numbers(context_window=context_window, parallel=parallel, threads=threads)
+    _check_numbers(
+        context_window=(context_window, 0),
+        parallel=(parallel, 1),
+        threads=(threads, 1),
+        tool_rounds=(1 if tool_rounds is None else tool_rounds, 1),
+    )
     check_engine()
     if model_path is None:
         path = find_packaged_weights()
@@ -275,12 +280,8 @@ async def open_local(
             yield LocalDriver(client, child, trio.CapacityLimiter(parallel), settings)
 
 
-def _check_numbers(*, context_window: int, parallel: int, threads: int) -> None:
-    for name, value, least in (
-        ("context_window", context_window, 0),
-        ("parallel", parallel, 1),
-        ("threads", threads, 1),
-    ):
+def _check_numbers(**numbers: tuple[int, int]) -> None:
+    for name, (value, least) in numbers.items():
         if value < least:
             msg = f"{name} must be >= {least}, got {value!r}"
             raise UsageError(msg)

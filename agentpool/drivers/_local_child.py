@@ -30,10 +30,6 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-INPUT_FD: Final = 0
-OUTPUT_FD: Final = 1
-LOG_FD: Final = 2
-
 # So that whoever reads the log can tell the parent's end from a crash.
 PARENT_ENDED: Final = 0
 
@@ -60,6 +56,17 @@ class ChildReport(msgspec.Struct, frozen=True):
     """The base URL of its server: ``http://127.0.0.1:43210``."""
 
 
+class Pipes(msgspec.Struct, frozen=True, kw_only=True):
+    """The descriptors over which parent and child know of each other."""
+
+    input_fd: int = 0
+    """Where the configuration comes from. It ends when the parent does."""
+    output_fd: int = 1
+    """Where the report goes."""
+    log_fd: int = 2
+    """Where everything else goes."""
+
+
 class Server(Protocol):
     """As much of llama.cpp's server as is used here."""
 
@@ -72,21 +79,25 @@ class Server(Protocol):
 def serve(
     build_server: Callable[[ChildConfig], Server],
     *,
-    leave: Callable[[int], object] = os._exit,
+    pipes: Pipes,
+    arm: Callable[[int], bool],
+    leave: Callable[[int], object],
 ) -> None:
     """Serve until the input ends.
 
     Args:
         build_server: Loads the model and listens. It may take long, and hold the lock.
+        pipes: Where the parent is.
+        arm: Has the kernel watch the input, if it can.
         leave: Ends the process at once: nothing here needs to be put in order.
     """
     # llama.cpp may print what it likes: only the report goes to the parent's pipe.
-    report_fd = os.dup(OUTPUT_FD)
-    os.dup2(LOG_FD, OUTPUT_FD)
-    config = msgspec.json.decode(_read_line(INPUT_FD), type=ChildConfig)
-    if arm_kernel(INPUT_FD) and _has_ended(INPUT_FD):
+    report_fd = os.dup(pipes.output_fd)
+    os.dup2(pipes.log_fd, pipes.output_fd)
+    config = msgspec.json.decode(_read_line(pipes.input_fd), type=ChildConfig)
+    if arm(pipes.input_fd) and _has_ended(pipes.input_fd):
         leave(PARENT_ENDED)
-    watcher = threading.Thread(target=_watch, args=(INPUT_FD, leave), daemon=True)
+    watcher = threading.Thread(target=_watch, args=(pipes.input_fd, leave), daemon=True)
     watcher.start()
     server = build_server(config)
     report = msgspec.json.encode(ChildReport(server.listening_address))
@@ -157,4 +168,4 @@ def build_llama_server(config: ChildConfig) -> Server:
 
 
 if __name__ == "__main__":
-    serve(build_llama_server)
+    serve(build_llama_server, pipes=Pipes(), arm=arm_kernel, leave=os._exit)

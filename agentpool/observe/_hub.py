@@ -94,6 +94,7 @@ class EventHub:
     _readers: list[EventReader] = attrs.field(factory=list)
     _last_sequence: int = 0
     _failures: int = 0
+    _closed: bool = False
     warnings: int = 0
     """Warnings so far, whether anybody watched or not."""
     listening: bool = attrs.field(init=False)
@@ -144,6 +145,8 @@ class EventHub:
         reader = EventReader(self)
         self._readers.append(reader)
         self.listening = True
+        if self._closed:
+            reader.close()
         return reader
 
     def forget(self, reader: EventReader) -> None:
@@ -154,5 +157,6 @@ class EventHub:
 
     def close(self) -> None:
         """Tell every reader that nothing more comes."""
+        self._closed = True
         for reader in tuple(self._readers):
             reader.close()

@@ -9,6 +9,7 @@ from agentpool.testing._findings import CancelPointError as CancelPointError
 from agentpool.testing._findings import HangError as HangError
 from agentpool.testing._findings import LeakError as LeakError
 from agentpool.testing._findings import ScheduleError as ScheduleError
+from agentpool.testing._log import EventLog as EventLog
 from agentpool.testing._quiescent import assert_quiescent as assert_quiescent
 from agentpool.testing._simulate import Exploration as Exploration
 from agentpool.testing._simulate import explore as explore

@@ -131,6 +131,6 @@ def _wake() -> None:
 
 def _sockets_waited_for() -> int:
     """Return how many tasks wait for a socket, whatever the platform calls it."""
-    io = trio.lowlevel.current_statistics().io_statistics
-    names = ("tasks_waiting_read", "tasks_waiting_write", "tasks_waiting_overlapped", "tasks_waiting")
-    return sum(int(getattr(io, name, 0)) for name in names)
+    waiting = trio.lowlevel.current_statistics().io_statistics
+    kinds = ("", "_read", "_write", "_overlapped")
+    return sum(int(getattr(waiting, f"tasks_waiting{kind}", 0)) for kind in kinds)

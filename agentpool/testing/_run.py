@@ -78,9 +78,10 @@ class ScenarioRun(Stage, Generic[T]):
 
     async def _main(self) -> None:
         self.watch.begin()
-        self._clock.note_start()
-        # So that a point comes before the scenario's first line as well.
+        # So that a point comes before the scenario's first line as well. By now the tasks
+        # of trio itself have begun to wait.
         await trio.lowlevel.checkpoint()
+        self._clock.note_start()
         self.inside = True
         try:
             with self.scope:
@@ -149,9 +150,7 @@ def refuse_inside_trio() -> None:
         trio.lowlevel.current_root_task()
     except RuntimeError:
         return
-    raise UsageError(
-        "the testing kit starts trio by itself; call it from a function without async"
-    )
+    raise UsageError("the testing kit starts trio by itself; call it from a function without async")
 
 
 def _is_eviction(error: BaseException | None) -> bool:

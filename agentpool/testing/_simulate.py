@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TypeVar, TypeVarTuple, Unpack, cast, final
+from typing import TypeVar, TypeVarTuple, cast, final
 
 import attrs
 
@@ -18,8 +18,8 @@ Ts = TypeVarTuple("Ts")
 
 
 def simulate(
-    async_fn: Callable[[Unpack[Ts]], Awaitable[T]],
-    *args: Unpack[Ts],
+    async_fn: Callable[[*Ts], Awaitable[T]],
+    *args: *Ts,
     seed: int = 0,
     max_steps: int = MAX_STEPS,
 ) -> T:
@@ -69,8 +69,8 @@ class Exploration:
 
 
 def explore(
-    async_fn: Callable[[Unpack[Ts]], Awaitable[object]],
-    *args: Unpack[Ts],
+    async_fn: Callable[[*Ts], Awaitable[object]],
+    *args: *Ts,
     schedules: int = 1000,
     seed: int = 0,
     max_steps: int = MAX_STEPS,

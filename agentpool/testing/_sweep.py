@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
-from typing import Final, Literal, TypeAlias, TypeVarTuple, Unpack, assert_never, final
+from typing import Final, Literal, TypeAlias, TypeVarTuple, assert_never, final
 
 import attrs
 import trio
@@ -51,8 +51,8 @@ class CancelReport:
 
 
 def cancel_everywhere(
-    async_fn: Callable[[Unpack[Ts]], Awaitable[object]],
-    *args: Unpack[Ts],
+    async_fn: Callable[[*Ts], Awaitable[object]],
+    *args: *Ts,
     target: Target = "scenario",
     seed: int = 0,
     points: Iterable[int] | None = None,
@@ -96,9 +96,7 @@ def cancel_everywhere(
     for point in wanted:
         sweep.cancel_at(_Cancel(target, point))
         done += 1
-    return CancelReport(
-        points=done, steps=counter.seen, pools=sweep.pools, agents=sweep.agents
-    )
+    return CancelReport(points=done, steps=counter.seen, pools=sweep.pools, agents=sweep.agents)
 
 
 @final

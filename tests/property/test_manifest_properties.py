@@ -18,7 +18,28 @@ TABLES: Mapping[str, type[attrs.AttrsInstance]] = {
 }
 KEYS = [(table, field.name) for table, cls in TABLES.items() for field in attrs.fields(cls)]
 TOML_VALUES = st.sampled_from(
-    ["0", "-1", "1", "5000", "0.5", "nan", "inf", "-inf", "true", "''", "'x'", "[]", "['x']", "{}", "[{}]", "1979-05-27", "1e400", "'Standard'", "'openai'", "'http://localhost'"]
+    [
+        "0",
+        "-1",
+        "1",
+        "5000",
+        "0.5",
+        "nan",
+        "inf",
+        "-inf",
+        "true",
+        "''",
+        "'x'",
+        "[]",
+        "['x']",
+        "{}",
+        "[{}]",
+        "1979-05-27",
+        "1e400",
+        "'Standard'",
+        "'openai'",
+        "'http://localhost'",
+    ]
 )
 QUOTAS = st.builds(
     ResourceQuota,

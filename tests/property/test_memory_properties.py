@@ -10,7 +10,9 @@ from agentpool.memory import InMemoryMemory
 from agentpool.memory._rank import WordIndex, words
 
 TEXTS = st.text(max_size=40) | st.lists(
-    st.sampled_from(["sea", "SEA", "cold", "Straße", "猫", "हिन्दी", "x_1", "İ", "ſ", "K", "🙂"]),
+    st.sampled_from(
+        ["sea", "SEA", "cold", "Straße", "猫", "हिन्दी", "x_1", "İ", "\u017f", "K", "🙂"]
+    ),
     max_size=8,
 ).map(" ".join)
 SCOPES = st.sampled_from(["a", "a:b", "b", ""])
@@ -135,7 +137,7 @@ def test_words_have_no_case_and_no_signs(text: str) -> None:
     found = words(text)
     assert all(word and not word.isspace() for word in found)
     assert words(" ".join(found)) == found
-    assert words(text.swapcase().swapcase()) == words(text.swapcase().swapcase().casefold())
+    assert words(text.casefold()) == found
 
 
 @given(texts=st.lists(TEXTS, max_size=6), query=TEXTS)

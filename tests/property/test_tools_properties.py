@@ -28,7 +28,11 @@ CAPABILITIES = st.builds(
 # Text as JSON can carry it: no half of a character, which no UTF-8 has a form for.
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT,
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
     max_leaves=12,
 )
@@ -53,7 +57,7 @@ seen: list[dict[str, object]] = []
 
 
 @tool
-async def book(
+async def book(  # noqa: PLR0917  # one of each kind
     name: str,
     nights: int,
     price: float | None = None,
@@ -62,16 +66,16 @@ async def book(
     notes: dict[str, list[str]] | None = None,
 ) -> str:
     """Book a room."""
+    plain = cast("dict[str, object] | None", wishes)
+    if plain and "places" in plain:
+        plain = {**plain, "places": [attrs.asdict(p) for p in cast("list[Place]", plain["places"])]}
     seen.append(
         {
             "name": name,
             "nights": nights,
             "price": price,
             "place": place and attrs.asdict(place),
-            "wishes": wishes
-            and {
-                k: [attrs.asdict(p) for p in v] if k == "places" else v for k, v in wishes.items()
-            },
+            "wishes": plain,
             "notes": notes,
         }
     )

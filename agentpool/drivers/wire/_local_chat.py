@@ -83,7 +83,7 @@ def shape_prompt(request: CompletionRequest, *, tool_rounds: int | None) -> Loca
 
     Args:
         request: What an agent wants to know.
-        tool_rounds: See rule 3. ``None``: no bound.
+        tool_rounds: See rule 3; 1 or more. ``None``: no bound.
     """
     if not request.tools:
         return LocalPrompt(attrs.evolve(request, messages=list(_plain(request.messages))))

@@ -1,0 +1,70 @@
+"""The event log of a pool: what happened, in order, as values and as text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import final
+
+import attrs
+
+from agentpool._events import AgentFinished, AgentSpawned, AgentStarted, Event, EventsMissed
+from agentpool._messages import OWNER_ID, AgentId
+from agentpool.abc import Observer
+from agentpool.testing._findings import LeakError
+
+
+@final
+@attrs.define(eq=False)
+class EventLog(Observer):
+    """An observer that writes down every event.
+
+    >>> log = EventLog()
+    >>> log.text()
+    ''
+    """
+
+    events: list[Event] = attrs.field(factory=list[Event])
+    """What happened, in order."""
+
+    def on_event(self, event: Event) -> None:
+        """Write it down."""
+        self.events.append(event)
+
+    def text(self) -> str:
+        """Return one line for each event: equal for two runs that are the same."""
+        return "".join(f"{event}\n" for event in self.events)
+
+    def check(self) -> None:
+        """Check the order of the events, as it is once the pool has closed.
+
+        Every number once and rising, time never back, and for each agent: spawned first,
+        started at most once, finished exactly once and last.
+
+        Raises:
+            LeakError: If they are not so. Lists what is wrong.
+        """
+        faults = tuple(self._faults())
+        if faults:
+            raise LeakError("the event log is not in order", faults)
+
+    def _faults(self) -> Iterator[str]:
+        sequence, seconds = 0, 0.0
+        for event in self.events:
+            if event.sequence <= sequence or isinstance(event, EventsMissed):
+                yield f"event {event.sequence} comes after event {sequence}"
+            if event.at_seconds < seconds:
+                yield f"event {event.sequence} is at {event.at_seconds:g}, after {seconds:g}"
+            sequence, seconds = event.sequence, event.at_seconds
+        by_agent: dict[AgentId, list[Event]] = {}
+        for event in self.events:
+            by_agent.setdefault(event.agent_id, []).append(event)
+        by_agent.pop(OWNER_ID, None)
+        for agent_id, events in sorted(by_agent.items()):
+            kinds = Counter(type(event) for event in events)
+            if not isinstance(events[0], AgentSpawned) or kinds[AgentSpawned] > 1:
+                yield f"agent {agent_id} does not begin with one spawn"
+            if not isinstance(events[-1], AgentFinished) or kinds[AgentFinished] > 1:
+                yield f"agent {agent_id} does not end with one finish"
+            if kinds[AgentStarted] > 1:
+                yield f"agent {agent_id} started {kinds[AgentStarted]} times"

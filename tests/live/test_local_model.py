@@ -1,0 +1,192 @@
+"""The local driver with llama.cpp and the weights of SmolLM2. Run by ``nox -s live``."""
+
+from __future__ import annotations
+
+import json
+import statistics
+
+import msgspec
+import pytest
+import trio
+
+from agentpool._errors import ContextOverflowError
+from agentpool._messages import (
+    AssistantMessage,
+    ChatMessage,
+    CompletionRequest,
+    FinishReason,
+    ToolDefinition,
+    ToolMessage,
+    UserMessage,
+)
+from agentpool.drivers import LocalDriver, open_local
+
+pytestmark = pytest.mark.live
+
+
+def schema(**properties: str) -> dict[str, object]:
+    return {
+        "type": "object",
+        "properties": {name: {"type": kind} for name, kind in properties.items()},
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def tool(name: str, description: str, **properties: str) -> ToolDefinition:
+    return ToolDefinition(name, description, schema(**properties))  # type: ignore[arg-type]  # it is JSON
+
+
+TOOLS = (
+    tool("get_weather", "Get the current weather in a city.", city="string"),
+    tool("add", "Add two numbers.", a="integer", b="integer"),
+    tool("read_file", "Read a text file.", path="string"),
+)
+
+
+def ask(text: str, **settings: object) -> CompletionRequest:
+    return CompletionRequest([UserMessage(text)], **settings)  # type: ignore[arg-type]  # any of them
+
+
+async def busy_slots(driver: LocalDriver) -> int:
+    status, body = await driver._client.get("/slots")
+    assert status == 200
+    return sum(slot["is_processing"] for slot in json.loads(body))
+
+
+async def test_it_answers_in_words() -> None:
+    """With its window, its tokens, and the pieces as they come."""
+    heard: list[str] = []
+    async with open_local() as driver:
+        assert driver.context_window == 8192
+        answer = await driver.complete(
+            ask("Write one sentence about the sea.", max_tokens=60), on_delta=heard.append
+        )
+    assert "sea" in answer.text.lower()
+    assert "".join(heard) == answer.text
+    assert len(heard) > 3
+    assert answer.usage is not None
+    assert 20 < answer.usage.input_tokens < 60
+    assert 3 < answer.usage.output_tokens <= 60
+
+
+async def test_a_cut_answer_says_so() -> None:
+    """By its reason."""
+    async with open_local() as driver:
+        answer = await driver.complete(ask("Write a long story.", max_tokens=5))
+    assert answer.finish_reason is FinishReason.MAX_TOKENS
+    assert answer.usage is not None
+    assert answer.usage.output_tokens == 5
+
+
+async def test_an_agent_calls_a_tool_and_says_what_it_returned() -> None:
+    """Valid arguments, and an answer that has the result in it."""
+    history: list[ChatMessage] = [UserMessage("What is 17 plus 25?")]
+    async with open_local(seed=1) as driver:
+        request = CompletionRequest(history, tools=TOOLS, max_tokens=100, temperature=0.0)
+        called = await driver.complete(request)
+        assert called.finish_reason is FinishReason.TOOL_USE
+        (call,) = called.tool_calls
+        assert (call.name, json.loads(call.arguments)) == ("add", {"a": 17, "b": 25})
+        history.append(AssistantMessage(called.text, called.tool_calls))
+        history.append(ToolMessage(call.call_id, call.name, "42"))
+        answer = await driver.complete(request)
+    assert answer.tool_calls == ()
+    assert "42" in answer.text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "What is the weather in Paris?",
+        "What is 17 plus 25?",
+        "Read the file notes.txt",
+        "Hello! Who are you?",
+        "Tell me the weather in Berlin right now.",
+    ],
+)
+async def test_whatever_is_asked_calls_are_valid(text: str) -> None:
+    """The grammar sees to that, at any temperature. Or the answer was cut, or is words."""
+    by_name = {one.name: one.input_schema for one in TOOLS}
+    async with open_local(seed=3) as driver:
+        answer = await driver.complete(ask(text, tools=TOOLS, max_tokens=150, temperature=0.8))
+    for call in answer.tool_calls:
+        wanted = by_name[call.name]["required"]
+        if answer.finish_reason is FinishReason.TOOL_USE:
+            assert list(json.loads(call.arguments)) == wanted
+
+
+async def test_the_same_seed_gives_the_same_answer() -> None:
+    """Alone, and also in another process."""
+    request = ask("Tell me a short story.", max_tokens=40, temperature=1.0)
+    texts: list[str] = []
+    for _ in range(2):
+        async with open_local(seed=42) as driver:
+            texts += [(await driver.complete(request)).text for _ in range(2)]
+    assert len(set(texts)) == 1
+
+
+async def test_what_does_not_fit_is_its_own_error() -> None:
+    """With the numbers of the server."""
+    async with open_local(context_window=512, parallel=1) as driver:
+        assert driver.context_window == 512
+        with pytest.raises(ContextOverflowError, match="512 tokens"):
+            await driver.complete(ask("word " * 1000))
+
+
+async def test_a_cancelled_request_frees_its_slot() -> None:
+    """Within 0.2 s, as the server itself says; median of five rounds of four."""
+    async with open_local() as driver:
+        waits: list[float] = []
+        for _ in range(5):
+            with trio.CancelScope() as scope:
+                begun: list[str] = []
+
+                def stop(text: str, scope: trio.CancelScope = scope, seen: list[str] = begun) -> None:
+                    seen.append(text)
+                    if len(seen) > 20:
+                        scope.cancel()
+
+                async with trio.open_nursery() as nursery:
+                    for _ in range(4):
+                        nursery.start_soon(
+                            complete, driver, ask("Write a very long story.", max_tokens=2000), stop
+                        )
+            start = trio.current_time()
+            while await busy_slots(driver):
+                await trio.sleep(0.005)
+            waits.append(trio.current_time() - start)
+    print(f"cancel to idle: {sorted(waits)}")
+    assert statistics.median(waits) < 0.2
+
+
+async def complete(driver: LocalDriver, request: CompletionRequest, stop: object) -> None:
+    assert callable(stop)
+    await driver.complete(request, on_delta=stop)
+
+
+async def test_many_at_once() -> None:
+    """More than there are slots, again and again, on connections that are used again."""
+    async with open_local() as driver:
+        answers: list[str] = []
+
+        async def one(number: int) -> None:
+            for _ in range(5):
+                answer = await driver.complete(ask(f"Say the number {number}.", max_tokens=4))
+                answers.append(answer.text)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(20):
+                nursery.start_soon(one, number)
+        assert await busy_slots(driver) == 0
+    assert len(answers) == 100
+    assert all(answers)
+
+
+async def test_the_server_answers_nobody_else() -> None:
+    """Its key is known to the driver alone."""
+    async with open_local() as driver:
+        driver._client.set_headers({"authorization": "Bearer guessed"})
+        status, body = await driver._client.get("/props")
+    assert status == 401
+    assert msgspec.json.decode(body)["error"]["type"] == "authentication_error"

@@ -1,0 +1,117 @@
+"""From a manifest's model to a driver, and what an import of the room loads."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import agentpool.drivers
+from agentpool._capability import PrivacyTier
+from agentpool._errors import AuthenticationError, UnknownModelError, UsageError
+from agentpool._manifest import ModelConfig
+from agentpool.drivers import LocalDriver, OpenAIDriver, open_driver
+from tests.engine import install, write_model
+
+REMOTE = ModelConfig(remote_model="gpt-x", context_window=50_000)
+
+
+async def test_a_file_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sovereign, free, with the window that the manifest wants."""
+    install(monkeypatch, tmp_path)
+    model = ModelConfig(model_path=str(write_model(tmp_path)), context_window=2048)
+    async with open_driver(model, environ={}) as driver:
+        assert isinstance(driver, LocalDriver)
+        assert driver.context_window == 2048
+        assert driver.privacy is PrivacyTier.SOVEREIGN
+
+
+@pytest.mark.parametrize("variable", ["HF_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"])
+async def test_a_repository_that_was_downloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """Looked up where the hub's own tools put it; nothing is downloaded."""
+    install(monkeypatch, tmp_path)
+    below = {"HF_HUB_CACHE": "", "HF_HOME": "hub", "XDG_CACHE_HOME": "huggingface/hub"}
+    snapshot = tmp_path / below[variable] / "models--org--m" / "snapshots" / "1"
+    snapshot.mkdir(parents=True)
+    path = write_model(snapshot)
+    model = ModelConfig(model_repo="org/m", model_quantization="model")
+    async with open_driver(model, environ={variable: str(tmp_path)}) as driver:
+        assert isinstance(driver, LocalDriver)
+        assert driver.model_path == path.resolve()
+
+
+async def test_a_repository_that_was_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The place where it was looked for is named: by default in the home."""
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    with pytest.raises(UnknownModelError, match=r"\.cache/huggingface/hub"):
+        async with open_driver(ModelConfig(model_repo="org/m"), environ={}):
+            pass
+
+
+async def test_a_model_behind_an_api() -> None:
+    """At the provider itself, with its usual variable; the place is a standard one."""
+    environ = {"OPENAI_API_KEY": " sk-abcdefghij \n"}
+    async with open_driver(REMOTE, environ=environ) as driver:
+        assert isinstance(driver, OpenAIDriver)
+        assert driver.privacy is PrivacyTier.STANDARD
+        assert driver.context_window == 50_000
+        assert driver._settings.api_key == "sk-abcdefghij"
+        assert driver._settings.is_openai
+    async with open_driver(REMOTE, privacy=PrivacyTier.PRIVATE, environ=environ) as driver:
+        assert driver.privacy is PrivacyTier.PRIVATE
+
+
+async def test_a_server_on_this_machine_is_sovereign_and_needs_no_key() -> None:
+    """And does not get the one that is meant for somebody else."""
+    model = ModelConfig(remote_model="m", base_url="http://127.0.0.1:8080/v1")
+    async with open_driver(model, environ={"OPENAI_API_KEY": "sk-abcdefghij"}) as driver:
+        assert isinstance(driver, OpenAIDriver)
+        assert driver.privacy is PrivacyTier.SOVEREIGN
+        assert driver._settings.api_key is None
+
+
+@pytest.mark.parametrize("environ", [{}, {"MY_KEY": "  "}])
+async def test_a_missing_key_names_its_variable(environ: dict[str, str]) -> None:
+    """Before anything is sent."""
+    model = ModelConfig(remote_model="m", api_key_env="MY_KEY")
+    with pytest.raises(AuthenticationError, match="MY_KEY is not set"):
+        async with open_driver(model, environ=environ):
+            pass
+
+
+async def test_the_environment_is_the_processs_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless another is given."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(AuthenticationError, match="OPENAI_API_KEY"):
+        async with open_driver(REMOTE):
+            pass
+
+
+async def test_a_provider_that_is_not_supported() -> None:
+    """Says which one is."""
+    model = ModelConfig(remote_model="claude", provider="anthropic")
+    with pytest.raises(UsageError, match="'anthropic' is not supported; use provider 'openai'"):
+        async with open_driver(model, environ={}):
+            pass
+
+
+def test_the_room_is_light() -> None:
+    """A test with a script does not wait for httpx."""
+    code = (
+        "import sys, agentpool.drivers as d; d.ScriptedDriver([]);"
+        "print([m for m in ('httpx', 'h11', 'xllamacpp', 'ssl') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_names_that_are_not_there() -> None:
+    """An AttributeError, as from any module."""
+    with pytest.raises(AttributeError, match="has no attribute 'open_oracle'"):
+        _ = agentpool.drivers.open_oracle

@@ -1,0 +1,85 @@
+"""Server-sent events out of bytes."""
+
+from __future__ import annotations
+
+import pytest
+
+from agentpool._errors import ProtocolError
+from agentpool.drivers.wire._sse import SseEvent, SseParser
+
+
+@pytest.mark.parametrize(
+    ("stream", "expected"),
+    [
+        (b"data: a\n\n", [SseEvent("a")]),
+        (b"data:a\n\n", [SseEvent("a")]),
+        (b"data:  a\n\n", [SseEvent(" a")]),
+        (b"data: a\r\n\r\n", [SseEvent("a")]),
+        (b"data: a\r\rdata: b\r\r", [SseEvent("a"), SseEvent("b")]),
+        (b"data: a\r\n\ndata: b\n\r\n", [SseEvent("a"), SseEvent("b")]),
+        (b"data: a\ndata: b\n\n", [SseEvent("a\nb")]),
+        (b"data\n\n", [SseEvent("")]),
+        (b"data:\ndata\n\n", [SseEvent("\n")]),
+        (b"\xef\xbb\xbfdata: a\n\n", [SseEvent("a")]),
+        (b"\xef\xbb\xbf\xef\xbb\xbfdata: a\n\n", []),
+        (b"data: \xef\xbb\xbf\n\n", [SseEvent("\ufeff")]),
+        (b": comment\ndata: a\n:\n\n", [SseEvent("a")]),
+        (b"event: error\ndata: a\n\n", [SseEvent("a", "error")]),
+        (b"event: lost\n\ndata: a\n\n", [SseEvent("a")]),
+        (b"id: 1\nretry: 5\nnovel: x\nnovel\ndata: a\n\n", [SseEvent("a")]),
+        (b"DATA: a\n\n", []),
+        (b"data: unfinished\n", []),
+        (b"data: unfinished", []),
+        (b"\n\n\n", []),
+        (b"", []),
+        ("data: Grüße 👋\n\n".encode(), [SseEvent("Grüße 👋")]),
+    ],
+)
+def test_events(stream: bytes, expected: list[SseEvent]) -> None:
+    """As the standard says, in one piece and byte by byte."""
+    assert SseParser().feed(stream) == expected
+    parser = SseParser()
+    one_by_one = [event for byte in stream for event in parser.feed(bytes([byte]))]
+    assert one_by_one == expected
+
+
+def test_d05_a_character_in_two_pieces_is_one_character() -> None:
+    """Decoding each piece by itself would make two replacement characters of it."""
+    parser = SseParser()
+    first, second = "data: ü\n\n".encode()[:7], "data: ü\n\n".encode()[7:]
+    assert parser.feed(first) == []
+    assert parser.feed(second) == [SseEvent("ü")]
+
+
+def test_d05_data_without_a_space_counts() -> None:
+    """The space after the colon is a habit, not a rule."""
+    assert SseParser().feed(b"data:[DONE]\n\n") == [SseEvent("[DONE]")]
+
+
+def test_bytes_that_are_no_utf8_are_an_error() -> None:
+    """Replaced, a wrong character in an argument would go unnoticed."""
+    with pytest.raises(ProtocolError, match=r"not UTF-8: b'a\\xff'"):
+        SseParser().feed(b"data: a\xff\n\n")
+
+
+@pytest.mark.parametrize("piece", [b"x" * 11, b"data: 12345\n"])
+def test_a_line_has_a_largest_size(piece: bytes) -> None:
+    """Ended or not: a line without end must not fill the memory."""
+    with pytest.raises(ProtocolError, match="longer than 10 bytes"):
+        SseParser(max_line_bytes=10).feed(piece)
+
+
+def test_a_line_that_comes_in_pieces_has_the_same_largest_size() -> None:
+    """Slowly is no way around it."""
+    parser = SseParser(max_line_bytes=10)
+    parser.feed(b"data: ")
+    with pytest.raises(ProtocolError, match="longer than 10 bytes"):
+        parser.feed(b"12345\n")
+
+
+def test_an_event_has_a_largest_size() -> None:
+    """Of many lines that are each short enough. The next event counts anew."""
+    parser = SseParser(max_event_bytes=10)
+    parser.feed(b"data: 12345\ndata: 12345\n\ndata: 12345\n")
+    with pytest.raises(ProtocolError, match="larger than 10 bytes"):
+        parser.feed(b"data: 123456\n")
