@@ -42,8 +42,8 @@ class Stage(ABC):
         """Whether the run has ended. What trio waits for then comes by itself."""
 
     @abstractmethod
-    def end_hang(self) -> bool:
-        """End a run in which nothing can happen any more. Return whether that may help."""
+    def end_hang(self) -> None:
+        """End a run in which nothing can happen any more."""
 
 
 @final
@@ -67,19 +67,24 @@ class JumpingClock(trio.abc.Clock, trio.abc.Instrument):
 
     def current_time(self) -> float:
         """Return the seconds since the run began, on this clock."""
+        if self._hopeless:
+            # The last way out of a run that nothing can end: trio asks for the time in
+            # each round, and gives up when its clock does.
+            raise HangError("the scenario cannot be ended: it swallows whatever is raised")
         return self._now
 
     def deadline_to_sleep_time(self, deadline: float) -> float:
         """Return how long trio should sleep until *deadline*: not at all, or for ever."""
-        if self._hopeless:
-            # The last way out of a run that nothing can end: trio gives up on it.
-            raise HangError("the scenario cannot be ended: it swallows whatever is raised")
         self._next_deadline = deadline
         return 0.0 if deadline <= self._now else math.inf
 
     def jump(self, seconds: float) -> None:
         """Move on by *seconds*. Who waits for something in between wakes up then."""
         self._now += max(0.0, seconds)
+
+    def give_up(self) -> None:
+        """Break the run off, whatever its tasks do."""
+        self._hopeless = True
 
     # --- the instrument
 
@@ -95,7 +100,7 @@ class JumpingClock(trio.abc.Clock, trio.abc.Instrument):
             self._timer.daemon = True
             self._timer.start()
         elif self._next_deadline == math.inf:
-            token.run_sync_soon(self._hang)
+            token.run_sync_soon(self._stage.end_hang)
         else:
             self._now = self._next_deadline
             token.run_sync_soon(_wake)
@@ -120,9 +125,6 @@ class JumpingClock(trio.abc.Clock, trio.abc.Instrument):
 
     def _lose_patience(self) -> None:
         self._impatient = True
-
-    def _hang(self) -> None:
-        self._hopeless = not self._stage.end_hang()
 
 
 def _wake() -> None:

@@ -18,8 +18,8 @@ from agentpool.testing._watch import Watch, describe
 
 T = TypeVar("T")
 
-MAX_EVICTIONS: Final = 100
-"""How often tasks that survive a cancellation are thrown out, before trio itself gives up."""
+LAST_STEPS: Final = 10_000
+"""Task steps in which a scenario that hangs may end, before the run is broken off."""
 
 FAREWELL_STEPS: Final = 3
 """Steps that a task gets to end after the scenario did, such as the end of a generator."""
@@ -48,12 +48,13 @@ class ScenarioRun(Stage, Generic[T]):
     """What the scenario returned. ``None`` as well if it was cancelled."""
     _clock: JumpingClock = attrs.field(init=False)
     _hang: HangError | None = attrs.field(init=False, default=None)
-    _evictions: int = attrs.field(init=False, default=0)
+    _last_step: int = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         """Make what watches."""
         self.watch = Watch(self._note_step)
         self._clock = JumpingClock(self)
+        self._last_step = self._max_steps
 
     def run(self) -> None:
         """Run the scenario to its end.
@@ -107,12 +108,18 @@ class ScenarioRun(Stage, Generic[T]):
             raise LeakError("the scenario ended and left something behind", leaks)
 
     def _note_step(self, task: trio.lowlevel.Task) -> None:
-        if self.watch.steps > self._max_steps and self._hang is None:
-            text = f"the scenario took {self._max_steps:,} task steps and did not end"
-            self._hang = HangError(text, self._waiting())
-            self.scope.cancel()
+        if self.watch.steps > self._last_step:
+            if self._hang is None:
+                self._found(f"the scenario took {self._max_steps:,} task steps and did not end")
+            else:
+                self._clock.give_up()
         if self._before_step is not None:
             self._before_step(task)
+
+    def _found(self, text: str) -> None:
+        self._hang = HangError(text, [describe(task) for task in self.watch.tasks])
+        self._last_step = self.watch.steps + LAST_STEPS
+        self.scope.cancel()
 
     # --- the stage
 
@@ -121,23 +128,16 @@ class ScenarioRun(Stage, Generic[T]):
         """Whether no task of the scenario is left."""
         return not self.watch.tasks
 
-    def end_hang(self) -> bool:
-        """Cancel everything; then throw out whatever did not mind."""
+    def end_hang(self) -> None:
+        """Cancel everything; then throw out whoever did not mind."""
         if self._hang is None:
-            text = "nothing can happen any more: no task can run and no deadline is left"
-            self._hang = HangError(text, self._waiting())
-            self.scope.cancel()
-            return True
-        self._evictions += 1
-        # From the outside in: a task that waits for its nursery must not leave it before
+            self._found("nothing can happen any more: no task can run and no deadline is left")
+            return
+        # From the inside out: a task that waits for its nursery must not leave it before
         # the tasks in there.
         for task in self.watch.tasks:
             if not any(nursery.child_tasks for nursery in task.child_nurseries):
                 trio.lowlevel.reschedule(task, outcome.Error(_Evicted()))
-        return self._evictions < MAX_EVICTIONS
-
-    def _waiting(self) -> list[str]:
-        return [describe(task) for task in self.watch.tasks]
 
 
 def refuse_inside_trio() -> None:
