@@ -25,6 +25,7 @@ from agentpool._errors import PrivacyError as PrivacyError
 from agentpool._errors import ToolError as ToolError
 from agentpool._errors import UnknownAgentError as UnknownAgentError
 from agentpool._errors import UsageError as UsageError
+from agentpool._fan_in import Completions as Completions
 from agentpool._handle import AgentHandle as AgentHandle
 from agentpool._manifest import AgentManifest as AgentManifest
 from agentpool._manifest import ModelConfig as ModelConfig
@@ -39,7 +40,11 @@ from agentpool._outcome import AgentOutcome as AgentOutcome
 from agentpool._outcome import AgentStatus as AgentStatus
 from agentpool._outcome import StopReason as StopReason
 from agentpool._pool import AgentPool as AgentPool
+from agentpool._public import publish as _publish
 from agentpool._restart import RestartPolicy as RestartPolicy
 from agentpool._router import MessageRouter as MessageRouter
 from agentpool._spawn import SpawnConfig as SpawnConfig
 from agentpool._statistics import PoolStatistics as PoolStatistics
+from agentpool._stream import OutcomeStream as OutcomeStream
+
+_publish(__name__, globals())

@@ -38,9 +38,9 @@ class Admission(SlotKeeper):
     _on_waiting: Callable[[AgentId], None]
     """Told afterwards."""
     _on_resumed: Callable[[Slot], None]
-    _newcomers: deque[AgentHandle] = attrs.field(factory=deque)
+    _newcomers: deque[AgentHandle] = attrs.field(factory=deque[AgentHandle])
     _withdrawn: int = 0
-    _returning: deque[Slot] = attrs.field(factory=deque)
+    _returning: deque[Slot] = attrs.field(factory=deque[Slot])
     _room: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
 
     @property
@@ -77,8 +77,7 @@ class Admission(SlotKeeper):
         async with parked(Wait.other("a place in the queue")):
             while not self.room_for(1):
                 await self._room.park()
-            handle = accept()
-        return handle  # noqa: RET504  # parked() may swallow, says the type of its exit
+            return accept()
 
     def admit(self, handle: AgentHandle) -> None:
         """Queue *handle* and start it as soon as there is a slot. Ask ``room_for`` first."""

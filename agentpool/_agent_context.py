@@ -109,10 +109,8 @@ class PoolAgentContext(AgentContext):
             partial(self._accept, config, self._driver, AgentHandle.collect)
         )
         try:
-            outcome = await child.wait()
+            return await child.wait()
         finally:
             child.cancel("its parent waits no more")
             with trio.CancelScope(shield=True):
-                outcome = await child.wait()
-            self._charge(outcome.usage)
-        return outcome
+                self._charge((await child.wait()).usage)

@@ -10,7 +10,7 @@ it has tasks of its own beside the pool, or when other tasks have used the pool.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import final
 
@@ -51,7 +51,7 @@ class DeadlockWatch:
             self._shared = True
 
     @contextmanager
-    def owner_waiting(self) -> Iterator[None]:
+    def owner_waiting(self) -> Generator[None, None, None]:
         """While inside, the owner does nothing but wait for agents."""
         is_owner = trio.lowlevel.current_task() is self._owner
         if not is_owner or trio.current_effective_deadline() < self._outer_deadline:

@@ -246,18 +246,16 @@ class PoolError(AgentPoolError, ExceptionGroup[Exception]):
         cls,
         message: str,
         errors: Sequence[Exception],
-        agent_ids: Sequence[int] = (),
+        agent_ids: Sequence[int] = (),  # noqa: ARG004  # for __init__; groups are built in two
     ) -> Self:
-        """Make the group; *agent_ids* names the agent of each of *errors*."""
-        group = super().__new__(cls, message, errors)
-        group.by_agent = dict(zip(agent_ids, errors, strict=False))
-        return group
+        """Make the group; ``__init__`` adds the agents."""
+        return super().__new__(cls, message, errors)
 
     def __init__(
-        self, message: str, errors: Sequence[Exception], _agent_ids: Sequence[int] = ()
+        self, message: str, errors: Sequence[Exception], agent_ids: Sequence[int] = ()
     ) -> None:
-        # The group's parts are set by __new__, which is how CPython builds groups.
         super().__init__(message, errors)
+        self.by_agent = dict(zip(agent_ids, errors, strict=False))
 
     @property
     def first(self) -> Exception:

@@ -58,12 +58,12 @@ class Completions:
 class FanIn:
     """All agents of one pool, by id, and the order in which they end."""
 
-    handles: dict[AgentId, AgentHandle] = attrs.field(factory=dict)
+    handles: dict[AgentId, AgentHandle] = attrs.field(factory=dict[AgentId, AgentHandle])
     """Every agent that was accepted, in spawn order."""
     active: int = 0
     """Agents that have not ended."""
-    _ended: deque[AgentHandle] = attrs.field(factory=deque)
-    _joins: list[_Join] = attrs.field(factory=list)
+    _ended: deque[AgentHandle] = attrs.field(factory=deque[AgentHandle])
+    _joins: list[_Join] = attrs.field(factory=list[_Join])
     _next: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
 
     def expect(self, handle: AgentHandle) -> None:

@@ -124,9 +124,9 @@ class Run:
     """What the conversation may fill of the window. ``None``: nobody knows the window."""
     guard: LoopGuard = attrs.field(init=False)
     conversation: Conversation | None = attrs.field(init=False, default=None)
-    pieces: list[str] = attrs.field(init=False, factory=list)
+    pieces: list[str] = attrs.field(init=False, factory=list[str])
     """The answer so far: pieces of it that were cut off by ``max_tokens``."""
-    arriving: list[str] = attrs.field(init=False, factory=list)
+    arriving: list[str] = attrs.field(init=False, factory=list[str])
     """Pieces of the completion that arrives right now. The performer appends to it."""
     acting: RunTools | None = attrs.field(init=False, default=None)
     """The calls that run right now."""

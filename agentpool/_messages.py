@@ -40,6 +40,17 @@ class AgentMessage:
 
 @final
 @attrs.frozen
+class DeadLetter:
+    """A message that was accepted and that nobody will receive."""
+
+    message: AgentMessage
+    """The message."""
+    reason: str
+    """Why nobody will."""
+
+
+@final
+@attrs.frozen
 class ToolCall:
     """A model's wish to have a tool run."""
 

@@ -87,7 +87,9 @@ class AgentNursery(Caretaker):
     _idle: trio.lowlevel.ParkingLot = attrs.field(init=False, factory=trio.lowlevel.ParkingLot)
     """Who waits until no agent runs."""
     fan_in: FanIn = attrs.field(init=False, factory=FanIn)
-    running: dict[AgentId, AgentHandle] = attrs.field(init=False, factory=dict)
+    running: dict[AgentId, AgentHandle] = attrs.field(
+        init=False, factory=dict[AgentId, AgentHandle]
+    )
     """Agents that have started and have not ended, parked ones included."""
     _memory_scope: str = attrs.field(init=False)
     last_id: AgentId = attrs.field(init=False, default=OWNER_ID)
@@ -208,7 +210,8 @@ class AgentNursery(Caretaker):
         built = self.tools(context)
         if inspect.isawaitable(built):
             built = await built
-        if not isinstance(built, ToolRegistry):
+        # Somebody else's code, and type checkers are optional.
+        if not isinstance(built, ToolRegistry):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise UsageError(
                 f"the tool builder must return a ToolRegistry, got {type(built).__name__}"
             )

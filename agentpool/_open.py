@@ -106,12 +106,13 @@ async def _block(
                 failed = raised
                 pool.close()
                 agents.abort("pool", f"its block raised {type(raised).__name__}")
-    except BaseException as outside:
+    except BaseException as outside:  # raised again, in every branch
         if failed is not None:
             raise BaseExceptionGroup("the pool's block failed", [failed, outside]) from None
-        if isinstance(outside, BaseExceptionGroup) and len(outside.exceptions) == 1:
-            raise outside.exceptions[0] from None
-        raise
+        only = _itself(outside)
+        if only is outside:
+            raise
+        raise only from None
     finally:
         pool.close()
         agents.abort(*OUTSIDE)
@@ -121,3 +122,12 @@ async def _block(
         for agent_id, error in agents.fan_in.unseen_failures().items():
             failed.add_note(f"agent {agent_id} failed as well: {type(error).__name__}: {error}")
         raise failed
+
+
+def _itself(error: BaseException) -> BaseException:
+    """Return the one exception of a trio nursery's group, or *error* as it is."""
+    match error:
+        case BaseExceptionGroup(exceptions=(BaseException() as only,)):
+            return only
+        case _:
+            return error

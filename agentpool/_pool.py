@@ -267,9 +267,13 @@ class AgentPool:
         Queued agents are cancelled at once. Running ones are asked to stop after their
         turn; who has not after *grace_seconds* is cancelled. No new agents are taken.
 
+        Raises:
+            UsageError: If an agent of this pool calls it: it would wait for itself.
+
         Cancellation:
             The agents were asked to stop; they are not cancelled by it.
         """
+        self._not_from_inside("shutdown")
         self._closed = True
         return await self._agents.shutdown(grace_seconds)
 

@@ -23,8 +23,8 @@ Starter: TypeAlias = Callable[[OnEnd], AgentHandle]
 class Race:
     """One race."""
 
-    _left: set[AgentHandle] = attrs.field(factory=set)
-    _ended: list[AgentOutcome] = attrs.field(factory=list)
+    _left: set[AgentHandle] = attrs.field(factory=set[AgentHandle])
+    _ended: list[AgentOutcome] = attrs.field(factory=list[AgentOutcome])
     _winner: AgentOutcome | None = None
     _changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
 

@@ -78,7 +78,7 @@ class RestartCounter:
     """Counts restarts within a period."""
 
     _policy: RestartPolicy
-    _times: deque[float] = attrs.field(factory=deque)
+    _times: deque[float] = attrs.field(factory=deque[float])
 
     def allows(self, now: float) -> bool:
         """Count one restart at *now*, in seconds; return whether it is still allowed."""

@@ -19,23 +19,12 @@ import trio
 
 from agentpool._errors import AgentGoneError, InboxFullError, UnknownAgentError, UsageError
 from agentpool._inbox import Inbox
-from agentpool._messages import OWNER_ID, AgentId, AgentMessage
+from agentpool._messages import OWNER_ID, AgentId, AgentMessage, DeadLetter
 from agentpool._slot import parked
 from agentpool._waits import Wait
 
 MAX_DEAD_LETTERS = 10_000
 """Dead letters that are kept. Older ones are only counted."""
-
-
-@final
-@attrs.frozen
-class DeadLetter:
-    """A message that was accepted and that nobody will receive."""
-
-    message: AgentMessage
-    """The message."""
-    reason: str
-    """Why nobody will."""
 
 
 @final
@@ -63,11 +52,13 @@ class MessageRouter:
     inbox_capacity: int
     """Messages that one inbox holds."""
     _watch: Watch
-    _inboxes: dict[AgentId, Inbox | None] = attrs.field(factory=dict)
+    _inboxes: dict[AgentId, Inbox | None] = attrs.field(factory=dict[AgentId, Inbox | None])
     _highest_id: AgentId = OWNER_ID
     _last_message_id: int = 0
-    _questions: dict[int, _Question] = attrs.field(factory=dict)
-    _dead: deque[DeadLetter] = attrs.field(factory=lambda: deque(maxlen=MAX_DEAD_LETTERS))
+    _questions: dict[int, _Question] = attrs.field(factory=dict[int, _Question])
+    _dead: deque[DeadLetter] = attrs.field(
+        factory=lambda: deque[DeadLetter](maxlen=MAX_DEAD_LETTERS)
+    )
     _dead_count: int = 0
 
     @property

@@ -52,7 +52,9 @@ class Slot:
     """The agent's own task. ``None``: it has not taken its first step."""
     forked: bool = False
     """Whether the agent's own task waits for branches side by side."""
-    waits: dict[trio.lowlevel.Task, parked] = attrs.field(factory=dict)
+    waits: dict[trio.lowlevel.Task, parked] = attrs.field(
+        factory=dict[trio.lowlevel.Task, "parked"]
+    )
     """Who of the agent waits, and for what."""
     _granted: trio.Event | None = None
 
@@ -164,13 +166,12 @@ class parked:  # noqa: N801  # used as a statement: async with parked(Wait.messa
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
-    ) -> bool:
+    ) -> None:
         """Take a slot again."""
         if self.slot is None or self._scope is None:
-            return False
+            return
         del self.slot.waits[trio.lowlevel.current_task()]
-        caught = bool(self._scope.__exit__(kind, error, traceback))
+        caught = self._scope.__exit__(kind, error, traceback)
         await self.slot.resume()
-        if caught and self._deadlock is not None:
-            raise self._deadlock
-        return caught
+        if caught and self._deadlock is not None:  # nothing else cancels our scope
+            raise self._deadlock from None

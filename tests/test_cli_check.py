@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from agentpool._cli import main
 from tests.desk import Desk, make_desk
 
 GOOD = """
@@ -39,8 +40,8 @@ def test_a_good_manifest_is_summed_up(desk: Desk) -> None:
     """What it may use and do, in words; and what it grants to no avail."""
     desk.write(good_toml=GOOD)
     done = desk.call("check", "good.toml")
-    assert (done.code, done.out) == (
-        0,
+    assert done.code == 0
+    assert done.out == (
         "good.toml: good\n"
         "  name     reviewer 1.2.0\n"
         "  model    big at the usual address of openai\n"
@@ -48,7 +49,7 @@ def test_a_good_manifest_is_summed_up(desk: Desk) -> None:
         "  limits   at most 12 model requests, 50 tool calls, 60,000 tokens in all, "
         "0.75 US dollars, 90 seconds\n"
         "  grants   memory, shell [git, ls]\n"
-        "  privacy  Standard: to any service\n",
+        "  privacy  Standard: to any service\n"
     )
     assert done.err == (
         "agentpool: warning: good.toml grants 'shell [git, ls]', "
@@ -154,7 +155,5 @@ def test_json_has_an_object_per_manifest(desk: Desk) -> None:
 
 def test_the_examples_are_good() -> None:
     """What we ship is what we would accept."""
-    from agentpool._cli import main
-
     examples = Path(__file__).parent.parent / "examples"
     assert main(["check", *map(str, sorted(examples.glob("*.toml")))]) == 0

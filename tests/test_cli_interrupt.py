@@ -32,17 +32,12 @@ MAP = (
     "--reduce", "editor.toml", "--max-concurrent", "2", "--driver", "script:slow.toml",
 )  # fmt: skip
 
-# The first is done at once. The second gets out half of its words, then nothing comes.
+# The first is done at once; the next two get out one word, and then nothing comes.
 SLOW = """
 [[answers]]
 when = "endless"
-text = "Half"
-tool = "wait_for_message"
-times = 1
-[[answers]]
-when = "endless"
+text = "Half of it"
 seconds = 3600
-text = "never"
 [[answers]]
 text = "A note."
 """
@@ -70,16 +65,17 @@ def test_ctrl_c_during_map_keeps_what_there_is(desk: Desk, number: signal.Signal
     assert process.returncode == 130
     assert out.decode() == (
         "## a.txt\n\nA note.\n\n"
-        "## b.txt (cancelled)\n\nHalf\n\n"
-        "## c.txt (cancelled)\n\n"
+        "## b.txt (cancelled)\n\nHalf \n\n"
+        "## c.txt (cancelled)\n\nHalf \n\n"
         "## d.txt (cancelled)\n\n"
         "## e.txt (cancelled)\n\n"
+        "## editor (cancelled)\n\n"
     )
     assert f"{number.name}: ending the agents" in err.decode()
-    assert f"1 completed, 4 cancelled in" in err.decode()
+    assert "1 completed, 5 cancelled in" in err.decode()
     assert f"; interrupted: {number.name}" in err.decode()
     assert b"Traceback" not in err
-    assert b"editor" not in err
+    assert b"editor started" not in err
 
 
 def test_json_after_an_interruption_has_all_objects(desk: Desk) -> None:
@@ -90,10 +86,10 @@ def test_json_after_an_interruption_has_all_objects(desk: Desk) -> None:
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     *outcomes, summary = map(json.loads, out.splitlines())
-    assert [one["status"] for one in outcomes] == ["completed", *["cancelled"] * 4]
-    assert [one["input"] for one in outcomes] == ["a.txt", "b.txt", "c.txt", "d.txt", "e.txt"]
+    assert [one["status"] for one in outcomes] == ["completed", *["cancelled"] * 5]
+    assert [one["input"] for one in outcomes] == ["a.txt", "b.txt", "c.txt", "d.txt", "e.txt", None]
     assert outcomes[1]["error"]["type"] == "AgentCancelledError"
-    assert outcomes[4]["error"] is None
+    assert outcomes[5]["error"] is None
     assert (summary["interrupted"], summary["exit_code"]) == (True, 130)
     assert process.returncode == 130
 
@@ -111,30 +107,30 @@ def test_the_second_ctrl_c_ends_the_program_at_once(desk: Desk) -> None:
 
 
 def test_ctrl_c_before_there_is_a_pool(desk: Desk) -> None:
-    """Nothing has run, and nothing is left."""
-    os.mkfifo(desk.folder / "slow.toml")  # opening it waits until somebody writes
-    code = (
-        "import sys, agentpool._cli._session as s; from agentpool._cli import main\n"
-        "import trio\n"
-        "def load(path):\n"
-        "    print('loading', file=sys.stderr, flush=True)\n"
-        "    import os, signal; os.kill(os.getpid(), signal.SIGINT)\n"
-        "    raise s.UsageError('not reached if the signal came first')\n"
-        "s.load_script = load\n"
-        "sys.exit(main(sys.argv[1:]))\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, *MAP],
-        cwd=desk.folder, capture_output=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert done.returncode == 130
-    assert b"interrupted: SIGINT" in done.stderr
-    assert b"Traceback" not in done.stderr
+    """Nothing has run, and nothing is left. The script is a pipe that says nothing."""
+    os.mkfifo(desk.folder / "slow.toml")
+    process = desk.start(*MAP)
+    # Opening it waits until the command has opened it as well.
+    with (desk.folder / "slow.toml").open("w"):
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, b"")
+    assert b"agentpool: nothing done in" in err
+    assert b"interrupted: SIGINT" in err
+    assert b"Traceback" not in err
 
 
-def test_ctrl_c_while_the_query_is_typed(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ctrl_c_before_there_is_an_event_loop(desk: Desk) -> None:
+    """The manifest is a pipe that says nothing."""
+    os.mkfifo(desk.folder / "pipe.toml")
+    process = desk.start("run", "pipe.toml", "Why?")
+    with (desk.folder / "pipe.toml").open("w"):
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+    assert process.communicate()[1] == b"agentpool: interrupted\n"
+
+
+def test_ctrl_c_while_the_query_is_typed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """There is no event loop yet, and no traceback either."""
 
     class Keyboard:

@@ -25,9 +25,7 @@ def desk(
 
 def test_results_come_in_the_order_of_the_files(desk: Desk) -> None:
     """Whoever is done first."""
-    desk.write(
-        script_toml='[[answers]]\nwhen="one"\nseconds=0.1\ntext="1"\n[[answers]]\ntext="5"'
-    )
+    desk.write(script_toml='[[answers]]\nwhen="one"\nseconds=0.1\ntext="1"\n[[answers]]\ntext="5"')
     done = desk.scripted("map", "reader.toml", "--each", "a.txt", "e.txt")
     assert (done.code, done.out) == (0, "## a.txt\n\n1\n\n## e.txt\n\n5\n\n")
     ends = re.findall(r"reader (\S+) completed", done.err)
@@ -48,8 +46,7 @@ def test_one_bad_input_costs_no_other(desk: Desk) -> None:
         "agentpool: error: b.txt: BadRequestError: the model is out of order",
         "agentpool: error: input 'c.txt' is not UTF-8: line 1; save it as UTF-8",
         "agentpool: error: input 'd.txt' is empty; there is nothing to ask",
-        "agentpool: error: input 'gone.txt' cannot be read: No such file or directory; "
-        "check the path",
+        f"agentpool: error: input 'gone.txt' cannot be read: {os.strerror(2)}; check the path",
     ]
     assert "2 completed, 4 failed" in done.err
 

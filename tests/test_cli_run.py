@@ -1,5 +1,6 @@
 """``agentpool run``: answers, exit codes, JSON, and what goes wrong."""
 
+import importlib.metadata
 import io
 import os
 import re
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-import agentpool._cli._arguments
+from agentpool._cli._arguments import _version
 from tests.desk import READER, Desk, make_desk
 
 
@@ -396,7 +397,7 @@ def test_a_version_without_installation(monkeypatch: pytest.MonkeyPatch) -> None
     """A source tree has no version."""
 
     def missing(name: str) -> str:
-        raise agentpool._cli._arguments.importlib.metadata.PackageNotFoundError(name)
+        raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr("importlib.metadata.version", missing)
-    assert agentpool._cli._arguments._version() == "(not installed)"
+    assert _version() == "(not installed)"

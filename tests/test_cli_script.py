@@ -101,7 +101,7 @@ async def test_a_script_may_be_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "faults"),
     [
-        ("s.toml", "a = 1", ["a: unknown key; did you mean", "answers: is missing"]),
+        ("s.toml", "a = 1", ["a: unknown key"]),
         ("s.toml", "# nothing", ["answers: is missing; write [[answers]]"]),
         ("s.toml", "answers = 3", ["answers: must be an array of tables, got 3"]),
         ("s.toml", "[[answers]]\ntxt = 'a'", ["answers[0].txt: unknown key; did you mean"]),
@@ -113,9 +113,7 @@ async def test_a_script_may_be_json(tmp_path: Path) -> None:
         ("s.json", "[]", ['must be an object such as {"answers"']),
     ],
 )
-def test_a_wrong_script_says_where(
-    tmp_path: Path, name: str, text: str, faults: list[str]
-) -> None:
+def test_a_wrong_script_says_where(tmp_path: Path, name: str, text: str, faults: list[str]) -> None:
     """With the path of each fault, as for a manifest."""
     with pytest.raises(ManifestError) as caught:
         script(tmp_path, text, name)

@@ -80,6 +80,8 @@ def kept_at_every_room(
             break
         if sent not in seen:
             seen.append(sent)
+    # Exactly what they cost is room enough for each of them.
+    assert [fitted(history, after, room_tokens=tokens(sent)) for sent in seen] == seen
     return seen
 
 
@@ -235,6 +237,12 @@ def test_history_is_cut_only_where_an_answer_was_finished() -> None:
         [*two, QUERY],
         [QUERY],
     ]
+
+
+def test_an_answer_whose_calls_were_lost_is_not_a_finished_one() -> None:
+    """Somebody hands in a run that was broken off: what was told next stays with it."""
+    history = [user("q1"), asks("1"), user("go on"), answer("a1"), user("q2"), answer("a2")]
+    assert kept_at_every_room(history, []) == [[*history, QUERY], [*history[4:], QUERY], [QUERY]]
 
 
 def test_a_history_that_begins_with_an_answer_is_cut_all_the_same() -> None:

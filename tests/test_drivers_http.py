@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ssl
+from pathlib import Path
 
 import httpcore
 import httpx
@@ -27,6 +28,7 @@ EMPTY = whole(b"")
 
 
 async def post(client: HttpClient, body: bytes = b"{}") -> bytes:
+    """Return the whole body of an answer."""
     async with client.post_stream("/x", body) as answer:
         data = b""
         while piece := await answer.receive():
@@ -35,6 +37,7 @@ async def post(client: HttpClient, body: bytes = b"{}") -> bytes:
 
 
 def stack_of(client: HttpClient) -> StackTransport:
+    """Return the stack of connections below *client*."""
     transport = client._transport
     assert isinstance(transport, StackTransport)
     return transport
@@ -245,10 +248,13 @@ async def test_an_answer_to_a_request_that_was_not_read_is_heard() -> None:
         await line.stream.send_eof()
         await line.wait_gone()
 
-    async with open_loopback(serve) as server, open_http(server.url) as client:
-        async with client.post_stream("/x", b"x" * 4_000_000) as answer:
-            assert answer.status == 413
-            assert await answer.receive_all() == b"too large"
+    async with (
+        open_loopback(serve) as server,
+        open_http(server.url) as client,
+        client.post_stream("/x", b"x" * 4_000_000) as answer,
+    ):
+        assert answer.status == 413
+        assert await answer.receive_all() == b"too large"
 
 
 async def test_the_explanation_of_an_error_is_bounded() -> None:
@@ -289,10 +295,12 @@ async def test_connecting_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     async def serve(line: Line) -> None:
         await line.wait_gone()
 
-    async with open_loopback(serve) as server:
-        async with open_http(f"https://127.0.0.1:{server.port}") as client:
-            with pytest.raises(NetworkError, match=r"no connection to .* within 0\.05 seconds"):
-                await post(client)
+    async with (
+        open_loopback(serve) as server,
+        open_http(f"https://127.0.0.1:{server.port}") as client,
+    ):
+        with pytest.raises(NetworkError, match=r"no connection to .* within 0\.05 seconds"):
+            await post(client)
 
 
 async def test_tls_with_somebody_who_has_none() -> None:
@@ -303,10 +311,45 @@ async def test_tls_with_somebody_who_has_none() -> None:
         await line.send(b"HTTP/1.1 400 Plain\r\n\r\n")
         await line.wait_gone()
 
+    async with (
+        open_loopback(serve) as server,
+        open_http(f"https://127.0.0.1:{server.port}", verify=context) as client,
+    ):
+        with pytest.raises(NetworkError, match="TLS handshake with"):
+            await post(client)
+
+
+async def test_tls() -> None:
+    """Checked against the authority that was given, and kept for the next request."""
+    pem = Path(__file__).parent / "wire" / "tls" / "loopback.pem"
+    there = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    there.load_cert_chain(pem)
+
+    async def serve(line: Line) -> None:
+        tls = trio.SSLStream(line.stream, there, server_side=True)
+        with contextlib.suppress(trio.BrokenResourceError):
+            while await tls.receive_some():
+                await tls.send_all(whole(b"hi"))
+
     async with open_loopback(serve) as server:
-        async with open_http(f"https://127.0.0.1:{server.port}", verify=context) as client:
-            with pytest.raises(NetworkError, match="TLS handshake with"):
-                await post(client)
+        url = f"https://127.0.0.1:{server.port}"
+        async with open_http(url, verify=ssl.create_default_context(cafile=pem)) as client:
+            assert [await post(client) for _ in range(3)] == [b"hi"] * 3
+            assert stack_of(client).idle_count == 1
+        assert len(server.lines) == 1
+        async with open_http(url) as strict:
+            with pytest.raises(NetworkError, match="CERTIFICATE_VERIFY_FAILED"):
+                await post(strict)
+
+
+async def test_bytes_after_the_end_are_no_answer_to_the_next_request() -> None:
+    """Whoever can add them could answer for the provider."""
+    async with (
+        open_loopback(always(whole(b"mine") + whole(b"forged"))) as server,
+        open_http(server.url) as client,
+    ):
+        assert [await post(client) for _ in range(3)] == [b"mine"] * 3
+        assert len(server.lines) == 3
 
 
 async def test_old_idle_connections_are_closed() -> None:
@@ -365,6 +408,21 @@ async def test_a_header_name_that_cannot_be_sent() -> None:
     assert caught.value.__cause__ is None
 
 
+async def test_the_stack_is_an_httpx_transport() -> None:
+    """Whoever wants it elsewhere gives it to a client of httpx."""
+    transport = StackTransport()
+    async with (
+        open_loopback(always(whole(b"hi"))) as server,
+        httpx.AsyncClient(transport=transport) as client,
+    ):
+        for _ in range(2):
+            assert (await client.post(f"{server.url}/x", content=b"")).text == "hi"
+        assert transport.open_count == 1
+        with pytest.raises(httpx.ConnectError):
+            await client.post("http://127.0.0.1:1/x")
+    assert transport.open_count == 0
+
+
 async def test_any_httpx_transport_can_take_its_place() -> None:
     """It is the caller's, and stays open."""
 
@@ -375,11 +433,13 @@ async def test_any_httpx_transport_can_take_its_place() -> None:
             self.closed += 1
 
     transport = Counting(lambda request: httpx.Response(201, content=request.content))
-    async with open_http("https://nowhere.example", transport=transport) as client:
-        async with client.post_stream("/x", b"echo") as answer:
-            assert answer.status == 201
-            assert not answer.has_ended
-            assert await answer.receive_all() == b"echo"
+    async with (
+        open_http("https://nowhere.example", transport=transport) as client,
+        client.post_stream("/x", b"echo") as answer,
+    ):
+        assert answer.status == 201
+        assert not answer.has_ended
+        assert await answer.receive_all() == b"echo"
     assert transport.closed == 0
 
 
@@ -387,15 +447,14 @@ async def test_a_proxy_is_left_to_httpx() -> None:
     """It knows them; ours does not."""
     async with (
         open_loopback(always(whole(b"by proxy"))) as server,
-        open_http(
-            "http://nowhere.example/v1", proxy=f"http://127.0.0.1:{server.port}"
-        ) as client,
+        open_http("http://nowhere.example/v1", proxy=f"http://127.0.0.1:{server.port}") as client,
     ):
         assert await post(client) == b"by proxy"
     assert server.requests[0].startswith(b"POST http://nowhere.example/v1/x HTTP/1.1\r\n")
 
 
 def errors_of(module: object) -> list[type[Exception]]:
+    """Return the exception classes in *module*."""
     return [
         found
         for found in vars(module).values()
@@ -404,7 +463,9 @@ def errors_of(module: object) -> list[type[Exception]]:
 
 
 @pytest.mark.parametrize(
-    "kind", errors_of(httpx) + errors_of(httpcore), ids=lambda kind: f"{kind.__module__}.{kind.__name__}"
+    "kind",
+    errors_of(httpx) + errors_of(httpcore),
+    ids=lambda kind: f"{kind.__module__}.{kind.__name__}",
 )
 def test_every_foreign_error_has_one_of_ours(kind: type[Exception]) -> None:
     """None of httpx's or httpcore's gets past the door."""

@@ -52,18 +52,18 @@ from tests.engine import install, write_model
 
 ASK = CompletionRequest([UserMessage("Hi")], system="Be kind.", max_tokens=9, temperature=0.5)
 TOOL = ToolDefinition("add", "Add.", {"type": "object"})
-CONFIG = ChildConfig(
-    model_path="m.gguf", api_key="k", context_window=10, parallel=2, threads=3
-)
+CONFIG = ChildConfig(model_path="m.gguf", api_key="k", context_window=10, parallel=2, threads=3)
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder in which llama.cpp is the stand-in."""
     install(monkeypatch, tmp_path)
     return tmp_path
 
 
 def is_alive(pid: int) -> bool:
+    """Return whether a process is there and no zombie."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -73,8 +73,9 @@ def is_alive(pid: int) -> bool:
 
 
 async def wait_dead(pid: int, *, seconds: float) -> None:
+    """Wait until a process is gone."""
     with trio.fail_after(seconds):
-        while is_alive(pid):
+        while is_alive(pid):  # noqa: ASYNC110  # nobody is told when a stranger's child ends
             await trio.sleep(0.005)
 
 
@@ -190,9 +191,7 @@ async def test_d08_the_log_is_never_full(folder: Path, monkeypatch: pytest.Monke
     ("plan", "says"),
     [({"fail": True}, "bad tensor"), ({"exit": True}, "exit code 3")],
 )
-async def test_a_model_that_does_not_load(
-    folder: Path, plan: dict[str, object], says: str
-) -> None:
+async def test_a_model_that_does_not_load(folder: Path, plan: dict[str, object], says: str) -> None:
     """What llama.cpp said is in the error."""
     with pytest.raises(DriverError, match=says) as caught:
         async with open_local(write_model(folder, **plan)):
@@ -226,9 +225,7 @@ async def test_a_child_that_ignores_sigterm_is_killed(
     assert not is_alive(pid)
 
 
-async def test_a_child_that_talks_nonsense(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_child_that_talks_nonsense(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And goes on living."""
     script = folder / "nonsense.py"
     script.write_text("import time\nprint('hello, I am no server', flush=True)\ntime.sleep(60)\n")
@@ -287,7 +284,7 @@ async def test_the_child_dies_with_its_parent_at_kill_9(folder: Path, when: str)
     """Within a second, also while it loads and no Python thread of it runs."""
     path = write_model(folder, load_with_lock=30 if when == "loading" else 0)
     paths = os.pathsep.join([str(folder), *filter(None, sys.path)])
-    parent = subprocess.Popen(
+    parent = subprocess.Popen(  # noqa: ASYNC220  # trio would end it in its own way
         [sys.executable, "-c", PARENT, str(path), when],
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": paths},
@@ -306,6 +303,8 @@ async def test_the_child_dies_with_its_parent_at_kill_9(folder: Path, when: str)
 
 
 class Fake:
+    """A server as far as the child knows one."""
+
     listening_address = "http://127.0.0.1:1"
 
 
@@ -323,7 +322,9 @@ def test_serving_ends_when_the_input_does() -> None:
         return Fake()
 
     thread = threading.Thread(
-        target=serve, args=(build,), kwargs={"pipes": pipes, "arm": lambda _: False, "leave": left.append}
+        target=serve,
+        args=(build,),
+        kwargs={"pipes": pipes, "arm": lambda _: False, "leave": left.append},
     )
     thread.start()
     os.write(in_write, msgspec.json.encode(CONFIG) + b"\n")
@@ -478,7 +479,7 @@ def test_weights_that_were_downloaded_before(
 
 def test_weights_that_were_not_downloaded(tmp_path: Path) -> None:
     """What is there, and how to get the rest."""
-    with pytest.raises(UnknownModelError, match="nothing of it is there.*hf download org/m"):
+    with pytest.raises(UnknownModelError, match=r"nothing of it is there.*hf download org/m"):
         find_cached_weights("org/m", quantization=None, cache=tmp_path)
     snapshot = tmp_path / "models--org--m" / "snapshots" / "abc"
     snapshot.mkdir(parents=True)

@@ -43,6 +43,7 @@ HELLO_ANSWER = Completion("Hello", (), FinishReason.END_TURN, Usage(7, 2), "m")
 
 
 async def open_count(driver: OpenAIDriver) -> int:
+    """Return how many connections the driver holds."""
     await wait_all_tasks_blocked()
     count: int = driver._client._transport.open_count  # type: ignore[attr-defined]  # our own transport
     return count
@@ -50,13 +51,15 @@ async def open_count(driver: OpenAIDriver) -> int:
 
 async def test_an_answer() -> None:
     """Text, why it ended, what it cost; the pieces as they come; the key in the request."""
-    async with open_loopback(always(whole(HELLO))) as server:
-        async with open_openai("m", base_url=server.url, api_key=KEY) as driver:
-            heard: list[str] = []
-            assert await driver.complete(ASK, on_delta=heard.append) == HELLO_ANSWER
-            assert heard == ["Hel", "lo"]
-            assert await driver.complete(ASK) == HELLO_ANSWER
-            assert KEY not in repr(driver)
+    async with (
+        open_loopback(always(whole(HELLO))) as server,
+        open_openai("m", base_url=server.url, api_key=KEY) as driver,
+    ):
+        heard: list[str] = []
+        assert await driver.complete(ASK, on_delta=heard.append) == HELLO_ANSWER
+        assert heard == ["Hel", "lo"]
+        assert await driver.complete(ASK) == HELLO_ANSWER
+        assert KEY not in repr(driver)
     assert len(server.lines) == 1
     assert f"authorization: Bearer {KEY}".lower().encode() in server.requests[0].lower()
     body = json.loads(server.requests[0].partition(b"\r\n\r\n")[2])
@@ -74,47 +77,57 @@ async def test_the_connection_is_kept_when_the_end_comes_late() -> None:
             await wait_all_tasks_blocked()
             await line.send(chunk(b""))
 
-    async with open_loopback(serve) as server:
-        async with open_openai("m", base_url=server.url) as driver:
-            for _ in range(3):
-                assert await driver.complete(ASK) == HELLO_ANSWER
+    async with (
+        open_loopback(serve) as server,
+        open_openai("m", base_url=server.url) as driver,
+    ):
+        for _ in range(3):
+            assert await driver.complete(ASK) == HELLO_ANSWER
     assert len(server.lines) == 1
 
 
 async def test_nobody_waits_for_an_end_that_does_not_come() -> None:
     """The answer is there; the connection is given up."""
-    async with open_loopback(always(CHUNKED + chunk(HELLO))) as server:
-        async with open_openai("m", base_url=server.url) as driver:
-            with trio.fail_after(5):
-                assert await driver.complete(ASK) == HELLO_ANSWER
-            assert await open_count(driver) == 0
+    async with (
+        open_loopback(always(CHUNKED + chunk(HELLO))) as server,
+        open_openai("m", base_url=server.url) as driver,
+    ):
+        with trio.fail_after(5):
+            assert await driver.complete(ASK) == HELLO_ANSWER
+        assert await open_count(driver) == 0
 
 
 @pytest.mark.parametrize("cut", range(0, len(HELLO), 7))
 async def test_d05_a_stream_cut_anywhere_is_no_answer(cut: int) -> None:
     """Chunked, the end of the line is not the end of the body."""
-    async with open_loopback(once(CHUNKED + chunk(HELLO[:cut]) if cut else CHUNKED)) as server:
-        async with open_openai("m", base_url=server.url) as driver:
-            with pytest.raises(NetworkError):
-                await driver.complete(ASK)
-            assert await open_count(driver) == 0
+    async with (
+        open_loopback(once(CHUNKED + chunk(HELLO[:cut]) if cut else CHUNKED)) as server,
+        open_openai("m", base_url=server.url) as driver,
+    ):
+        with pytest.raises(NetworkError):
+            await driver.complete(ASK)
+        assert await open_count(driver) == 0
 
 
 async def test_d05_a_stream_that_ends_well_but_early_is_no_answer() -> None:
     """A proxy that gives up ends the body as if that were all."""
-    async with open_loopback(always(whole(text_event("Hel")))) as server:
-        async with open_openai("m", base_url=server.url) as driver:
-            with pytest.raises(NetworkError, match="middle of the answer, after 3 characters"):
-                await driver.complete(ASK)
+    async with (
+        open_loopback(always(whole(text_event("Hel")))) as server,
+        open_openai("m", base_url=server.url) as driver,
+    ):
+        with pytest.raises(NetworkError, match="middle of the answer, after 3 characters"):
+            await driver.complete(ASK)
 
 
 async def test_d05_an_error_after_200_is_an_error() -> None:
     """The original returned the text so far as a success."""
     stream = text_event("Hel") + event({"error": {"message": "oops", "type": "server_error"}})
-    async with open_loopback(always(whole(stream))) as server:
-        async with open_openai("m", base_url=server.url) as driver:
-            with pytest.raises(OverloadedError, match="oops"):
-                await driver.complete(ASK)
+    async with (
+        open_loopback(always(whole(stream))) as server,
+        open_openai("m", base_url=server.url) as driver,
+    ):
+        with pytest.raises(OverloadedError, match="oops"):
+            await driver.complete(ASK)
 
 
 @pytest.mark.parametrize(
@@ -133,13 +146,15 @@ async def test_d05_an_error_after_200_is_an_error() -> None:
 )
 async def test_hostile_answers(answer: bytes, kind: type[DriverError], says: str) -> None:
     """Each has its error, and none of them keeps a connection that is not at its end."""
-    async with open_loopback(always(answer)) as server:
-        async with open_openai("m", base_url=server.url) as driver:
-            with pytest.raises(kind, match=says) as caught:
-                await driver.complete(ASK)
-            if kind is RateLimitError:
-                assert caught.value.retry_after_seconds == 7.0
-            assert len(server.requests) == 1
+    async with (
+        open_loopback(always(answer)) as server,
+        open_openai("m", base_url=server.url) as driver,
+    ):
+        with pytest.raises(kind, match=says) as caught:
+            await driver.complete(ASK)
+        if kind is RateLimitError:
+            assert caught.value.retry_after_seconds == 7.0
+        assert len(server.requests) == 1
 
 
 async def test_d06_no_key_in_any_error() -> None:
@@ -154,10 +169,12 @@ async def test_d06_no_key_in_any_error() -> None:
         whole(b"", status=307, location=f"http://x/{KEY}"),
     ]
     for answer in answers:
-        async with open_loopback(always(answer)) as server:
-            async with open_openai("m", base_url=server.url, api_key=lambda: KEY) as driver:
-                with pytest.raises(DriverError) as caught:
-                    await driver.complete(ASK)
+        async with (
+            open_loopback(always(answer)) as server,
+            open_openai("m", base_url=server.url, api_key=lambda: KEY) as driver,
+        ):
+            with pytest.raises(DriverError) as caught:
+                await driver.complete(ASK)
         assert KEY not in str(caught.value)
         assert KEY not in repr(caught.value.__cause__)
 
@@ -165,10 +182,12 @@ async def test_d06_no_key_in_any_error() -> None:
 async def test_a_key_may_change() -> None:
     """A callable is asked for each request."""
     keys = iter(["first-key", "second-key", "second-key"])
-    async with open_loopback(always(whole(HELLO))) as server:
-        async with open_openai("m", base_url=server.url, api_key=lambda: next(keys)) as driver:
-            for _ in range(3):
-                await driver.complete(ASK)
+    async with (
+        open_loopback(always(whole(HELLO))) as server,
+        open_openai("m", base_url=server.url, api_key=lambda: next(keys)) as driver,
+    ):
+        for _ in range(3):
+            await driver.complete(ASK)
     found = [b"first-key" in one for one in server.requests]
     assert found == [True, False, False]
 
@@ -191,13 +210,15 @@ async def test_a_cancelled_request_stops_the_model() -> None:
         await line.wait_gone()
         gone.set()
 
-    async with open_loopback(serve) as server:
-        async with open_openai("m", base_url=server.url) as driver:
-            with trio.CancelScope() as scope:
-                await driver.complete(ASK, on_delta=lambda _: scope.cancel())
-            assert scope.cancelled_caught
-            with trio.fail_after(5):
-                await gone.wait()
+    async with (
+        open_loopback(serve) as server,
+        open_openai("m", base_url=server.url) as driver,
+    ):
+        with trio.CancelScope() as scope:
+            await driver.complete(ASK, on_delta=lambda _: scope.cancel())
+        assert scope.cancelled_caught
+        with trio.fail_after(5):
+            await gone.wait()
 
 
 async def test_a_silent_server_is_left_at_the_callers_deadline() -> None:
@@ -206,21 +227,25 @@ async def test_a_silent_server_is_left_at_the_callers_deadline() -> None:
     async def serve(line: Line) -> None:
         await line.wait_gone()
 
-    async with open_loopback(serve) as server:
-        async with open_openai("m", base_url=server.url) as driver:
-            with trio.move_on_after(0.02) as scope:
-                await driver.complete(ASK)
-            assert scope.cancelled_caught
-            assert await open_count(driver) == 0
+    async with (
+        open_loopback(serve) as server,
+        open_openai("m", base_url=server.url) as driver,
+    ):
+        with trio.move_on_after(0.02) as scope:
+            await driver.complete(ASK)
+        assert scope.cancelled_caught
+        assert await open_count(driver) == 0
 
 
 async def test_calls_without_an_id_have_different_ones_in_each_answer() -> None:
     """D-07: the original numbered from 1 in each answer, and histories had doubles."""
     piece = {"index": 0, "function": {"name": "now", "arguments": ""}}
     choice = {"delta": {"tool_calls": [piece]}, "finish_reason": "tool_calls"}
-    async with open_loopback(always(whole(event({"choices": [choice]}) + DONE))) as server:
-        async with open_openai("m", base_url=server.url) as driver:
-            answers = [await driver.complete(ASK) for _ in range(2)]
+    async with (
+        open_loopback(always(whole(event({"choices": [choice]}) + DONE))) as server,
+        open_openai("m", base_url=server.url) as driver,
+    ):
+        answers = [await driver.complete(ASK) for _ in range(2)]
     assert [one.tool_calls[0].call_id for one in answers] == ["call-1-0", "call-2-0"]
 
 
@@ -258,17 +283,19 @@ async def test_openai_itself_over_a_transport_of_the_users_own() -> None:
 
 async def test_many_at_once() -> None:
     """200 requests, 50 at once, on 50 connections."""
-    async with open_loopback(always(CHUNKED, chunk(HELLO), chunk(b""))) as server:
-        async with open_openai("m", base_url=server.url) as driver:
-            limiter = trio.CapacityLimiter(50)
-            answers: list[Completion] = []
+    async with (
+        open_loopback(always(CHUNKED, chunk(HELLO), chunk(b""))) as server,
+        open_openai("m", base_url=server.url) as driver,
+    ):
+        limiter = trio.CapacityLimiter(50)
+        answers: list[Completion] = []
 
-            async def ask() -> None:
-                async with limiter:
-                    answers.append(await driver.complete(ASK))
+        async def ask() -> None:
+            async with limiter:
+                answers.append(await driver.complete(ASK))
 
-            async with trio.open_nursery() as nursery:
-                for _ in range(200):
-                    nursery.start_soon(ask)
+        async with trio.open_nursery() as nursery:
+            for _ in range(200):
+                nursery.start_soon(ask)
     assert answers == [HELLO_ANSWER] * 200
     assert len(server.lines) < 100, "most connections are used again"

@@ -26,6 +26,7 @@ from agentpool.drivers import FunctionDriver, ScriptedDriver, call, calls, say
 
 
 def ask(text: str = "hi") -> CompletionRequest:
+    """Return a request that says *text*."""
     return CompletionRequest([UserMessage(text)])
 
 
@@ -119,9 +120,7 @@ async def test_usage_is_estimated_from_the_texts() -> None:
     )
     answer = await ScriptedDriver(["an answer"]).complete(request)
     texts = ["system", "question", "hm", "look", '{"at":1}', "a result"]
-    assert answer.usage == Usage(
-        sum(map(estimate_tokens, texts)), estimate_tokens("an answer")
-    )
+    assert answer.usage == Usage(sum(map(estimate_tokens, texts)), estimate_tokens("an answer"))
 
 
 async def test_usage_that_is_given_is_kept_and_none_can_be_meant() -> None:

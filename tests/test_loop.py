@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from agentpool import AgentMessage, LimitExceededError, StopReason, Usage
@@ -44,7 +46,7 @@ def numbered(count: int, name: str = "echo", first: int = 0) -> list[ToolCall]:
     return [tool_call(name, f"id-{n}", n=n) for n in range(first, first + count)]
 
 
-def assert_every_call_has_one_result(messages: tuple[ChatMessage, ...]) -> None:
+def assert_every_call_has_one_result(messages: Sequence[ChatMessage]) -> None:
     """Check rule 3: one result for each call, right behind it, in the order of the calls."""
     expected: list[str] = []
     for message in messages:

@@ -18,6 +18,7 @@ from agentpool._manifest import (
     ResourceQuota,
     is_loopback_url,
 )
+from agentpool._manifest_toml import TomlTable
 
 FULL = """
 name        = "repo-reviewer"
@@ -309,6 +310,7 @@ def test_model_and_limits_say_what_is_wrong(text: str, path: str, fault: str) ->
         ("", "type", "is missing; write one of memory, rag, inference, compute, browser, "),
         ('type = "shel"', "type", "did you mean 'shell'?"),
         ('type = "Rag"', "type", "did you mean 'rag'?"),
+        ('type = "shel"\nallowed_commands = ["ls"]', "type", "did you mean 'shell'?"),
         (
             'type = "shell"',
             "allowed_commands",
@@ -534,6 +536,14 @@ def test_sovereign_data_may_go_to_a_server_on_this_machine(url: str) -> None:
     assert manifest.privacy is PrivacyTier.SOVEREIGN
 
 
+def test_sovereign_data_may_go_to_an_mcp_server_on_this_machine() -> None:
+    """The tier is about where data goes, not about how it gets there."""
+    server = McpServerConfig(
+        name="index", transport=McpTransport.HTTP, url="http://127.0.0.1:9000/mcp"
+    )
+    assert AgentManifest(mcp_servers=(server,)).privacy is PrivacyTier.SOVEREIGN
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -555,6 +565,7 @@ def test_t15_an_address_that_only_begins_like_this_machine_is_elsewhere(url: str
     "url",
     [
         "http://127.0.0.1\\@evil.example/",
+        "http://127.0.0.1\\.evil.example/",
         "http://127.0.0.1\n.evil.example",
         "http://127.0.0.1 .evil.example",
         "ftp://127.0.0.1/",
@@ -582,7 +593,7 @@ def test_t15_a_password_is_neither_accepted_nor_quoted(url: str) -> None:
     assert "hunter2" not in str(caught.value)
 
 
-@pytest.mark.parametrize("key", ["sk-abc123", "", "1KEY", "KEY É"])
+@pytest.mark.parametrize("key", ["sk-abc123", "", "1KEY", "KEY A", "KÉY"])
 def test_a_key_is_named_and_never_written_down(key: str) -> None:
     """Who gets this wrong has often pasted the key itself, so it is not quoted."""
     with pytest.raises(ManifestError, match="must be the name of an environment") as caught:
@@ -689,6 +700,18 @@ def test_a_value_of_the_wrong_type_is_a_fault(text: str, path: str, fault: str) 
     faults = faults_of(text)
     assert list(faults) == [path]
     assert faults[path].endswith(fault)
+
+
+def test_true_is_no_integer_and_an_integer_is_a_number() -> None:
+    """Python thinks otherwise of the first."""
+    table = TomlTable.parse("flag = true\ncount = 3", source="x.toml")
+    assert table.integer("flag", 5) == 5
+    assert table.number("flag", 5.0) == 5.0
+    assert [str(fault) for fault in table.faults] == [
+        "flag: must be an integer, got true",
+        "flag: must be a number, got true",
+    ]
+    assert isinstance(table.number("count", 5.0), float)
 
 
 def test_all_faults_are_reported_at_once_in_the_order_of_the_file() -> None:

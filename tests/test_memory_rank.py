@@ -15,7 +15,7 @@ from agentpool.memory._rank import WordIndex, scaled, words
         ("Hello, WORLD! hello", ["hello", "world", "hello"]),
         ("max_tokens=3.5", ["max", "tokens", "3", "5"]),
         ("Straße STRASSE", ["strasse", "strasse"]),
-        ("caf\u00e9 cafe\u0301", ["caf\u00e9", "caf\u00e9"]),
+        ("café cafe\u0301", ["café", "café"]),
         ("\uff21\uff22\uff23 \ufb01n", ["abc", "fin"]),  # full width; a ligature
         ("ACME\u2122", ["acmetm"]),
         ("\u212a", ["k"]),  # the Kelvin sign
@@ -63,8 +63,8 @@ def test_one_common_word_is_enough() -> None:
 
 def test_a_rare_word_counts_more_than_a_common_one() -> None:
     """The common ones are in every text, and tell nothing."""
-    index = index_of("the sea the cold", "the the the wind", "the bread the butter")
-    assert order(index, "the wind")[0] == 1
+    index = index_of("the the the the", "cold wind blows here", "the sea the cold")
+    assert order(index, "the wind") == [1, 0, 2]
 
 
 def test_repeating_a_word_helps_less_each_time() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Unpack
 
 import pytest
 import trio
@@ -37,6 +38,7 @@ from agentpool._events import (
 from agentpool._messages import Completion, CompletionRequest, FinishReason
 from agentpool.abc import AgentContext, Observer, OnDelta, ToolContext
 from agentpool.drivers import FunctionDriver, ScriptedDriver, say
+from agentpool.drivers._scripted import Step
 from agentpool.observe._hub import READER_BACKLOG, EventHub
 from agentpool.tools import ToolRegistry
 from tests.fakes import (
@@ -44,6 +46,7 @@ from tests.fakes import (
     BrokenMemory,
     FakeTool,
     LiveDriver,
+    Quota,
     RaisingObserver,
     Recorder,
     calling,
@@ -71,7 +74,7 @@ def outline(events: list[Event]) -> list[str]:
     return words
 
 
-async def watch(driver: ScriptedDriver, *tools: FakeTool, **resources: float) -> Recorder:
+async def watch(driver: ScriptedDriver, *tools: FakeTool, **resources: Unpack[Quota]) -> Recorder:
     """Return what is seen of one agent's run."""
     recorder = Recorder()
     async with open_pool(driver, tools=ToolRegistry(tools), observers=[recorder]) as pool:
@@ -229,7 +232,7 @@ async def test_parents_are_named_in_the_spawn() -> None:
 
 async def test_l13_warnings_of_the_guard_are_events() -> None:
     """L-13: in the original a warning vanished; G2 rows: counted even if nobody watches."""
-    script = [cut_off("a"), cut_off("b"), cut_off("c"), cut_off("d"), "e"]
+    script: list[Step] = [*[cut_off("a")] * 4, "e"]
     recorder = await watch(ScriptedDriver(script), max_iterations=5)
     warned = [event.text for event in of_type(recorder.events, AgentWarned)]
     assert warned == ["iteration 4/5 (80% of budget)", "iteration 5/5 (100% of budget)"]
@@ -313,17 +316,16 @@ async def test_a_reader_waits_for_the_next_event(autojump_clock: MockClock) -> N
 
     async def read() -> None:
         async for event in reader:
-            seen.append(type(event).__name__)
+            seen.append(type(event).__name__)  # noqa: PERF401  # seen while it is read
 
-    async with trio.open_nursery() as nursery:
-        async with open_pool(sleepy_driver()) as pool:
-            reader = pool.events()
-            nursery.start_soon(read)
-            await wait_all_tasks_blocked()
-            assert seen == []
-            await pool.spawn(job("sleep 1"))
-            await wait_all_tasks_blocked()
-            assert seen[:2] == ["AgentSpawned", "AgentStarted"]
+    async with trio.open_nursery() as nursery, open_pool(sleepy_driver()) as pool:
+        reader = pool.events()
+        nursery.start_soon(read)
+        await wait_all_tasks_blocked()
+        assert seen == []
+        await pool.spawn(job("sleep 1"))
+        await wait_all_tasks_blocked()
+        assert seen[:2] == ["AgentSpawned", "AgentStarted"]
     assert seen[-1] == "AgentFinished"
 
 
@@ -499,12 +501,13 @@ async def test_started_comes_once_and_only_with_a_slot(autojump_clock: MockClock
 async def test_nobody_watching_costs_no_events() -> None:
     """Whoever asks whether to make an event is told no, and again once the last has gone."""
     hub = EventHub((), trio.current_time())
-    assert not hub.listening
+    told = [hub.listening]
     reader = hub.open_reader()
-    assert hub.listening
+    told.append(hub.listening)
     reader.close()
     reader.close()
-    assert not hub.listening
+    told.append(hub.listening)
+    assert told == [False, True, False]
     hub.warned(1, "ann", "counted all the same")
     assert hub.warnings == 1
     assert EventHub((Recorder(),), 0.0).listening

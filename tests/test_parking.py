@@ -324,9 +324,7 @@ async def test_returning_agents_go_in_the_order_of_their_return(
 
 async def test_g3_one_call_waits_and_the_other_computes(autojump_clock: MockClock) -> None:
     """An agent that computes in one call holds its slot, although another call waits."""
-    outcomes, house = await run_house(
-        "child compute 1 & compute 5", "compute 1", max_concurrent=1
-    )
+    outcomes, house = await run_house("child compute 1 & compute 5", "compute 1", max_concurrent=1)
     assert house.gauge.peak == 1
     assert {outcome.status for outcome in outcomes} == {AgentStatus.COMPLETED}
     assert house.log[0] == "child compute 1 & compute 5@5"
@@ -337,9 +335,7 @@ async def test_g3_a_call_that_ends_while_the_other_waits_frees_the_slot(
 ) -> None:
     """From then on nobody of that agent is at work, so it is parked."""
     recorder = Recorder()
-    _, house = await run_house(
-        "compute 5 & child compute 1", max_concurrent=1, recorder=recorder
-    )
+    _, house = await run_house("compute 5 & child compute 1", max_concurrent=1, recorder=recorder)
     assert house.log == ["compute 5 & child compute 1@5", "compute 1@6"]
     assert house.gauge.peak == 1
 
@@ -419,9 +415,7 @@ def test_g3_the_bound_holds_at_every_instant(scripts: list[str], max_concurrent:
     """G3: measured by who is at work in a driver or a tool, not by the pool's own count."""
 
     async def main() -> None:
-        outcomes, house = await run_house(
-            *scripts, max_concurrent=max_concurrent, turn_seconds=0.5
-        )
+        outcomes, house = await run_house(*scripts, max_concurrent=max_concurrent, turn_seconds=0.5)
         assert len(outcomes) >= len(scripts)
         assert house.gauge.peak <= max_concurrent
 

@@ -138,10 +138,9 @@ async def test_driver_and_slots_make_a_pool() -> None:
 async def test_pool_has_a_memory_of_its_own() -> None:
     """7: an agent with the grant remembers, without anybody setting up a memory."""
     driver = ScriptedDriver(["blue", "still blue"])
-    terms = {"memory_scope": "shared on purpose"}
     async with open_pool(driver) as pool:
         for query in ("what colour is the sky", "what colour was the sky"):
-            config = SpawnConfig(manifest(capabilities=WITH_MEMORY), query, **terms)
+            config = SpawnConfig(manifest(capabilities=WITH_MEMORY), query, memory_scope="ours")
             await (await pool.spawn(config)).wait()
     assert any("blue" in text for text in told(driver.requests[1]))
 
@@ -642,8 +641,9 @@ async def test_outcome_tells_the_whole_story(autojump_clock: trio.testing.MockCl
 
 async def test_an_unmeasured_answer_has_no_cost_but_a_free_one_costs_nothing() -> None:
     """Unknown is ``None`` and zero is zero."""
-    free, unknown = FunctionDriver(lambda _: "hi"), FunctionDriver(
-        lambda _: "hi", price_per_token_usd=None
+    free, unknown = (
+        FunctionDriver(lambda _: "hi"),
+        FunctionDriver(lambda _: "hi", price_per_token_usd=None),
     )
     costs: list[float | None] = []
     for driver in (free, unknown):

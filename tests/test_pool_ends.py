@@ -243,9 +243,7 @@ async def test_cancelled_in_the_step_of_its_start() -> None:
 # --- from inside
 
 
-async def run_inside(
-    act: FakeTool, *, extra: Iterable[SpawnConfig] = ()
-) -> list[AgentOutcome]:
+async def run_inside(act: FakeTool, *, extra: Iterable[SpawnConfig] = ()) -> list[AgentOutcome]:
     """Return the outcomes of a pool whose first agent calls *act*, and tells its result."""
 
     async def answer(request: CompletionRequest) -> Completion | str:
@@ -328,7 +326,7 @@ async def test_an_agent_may_cancel_itself() -> None:
 
     async def act(_: str, __: ToolContext) -> str:
         pools[-1][1].cancel("enough")
-        await trio.sleep_forever()
+        await trio.lowlevel.checkpoint()
         return "never"  # pragma: no cover
 
     (outcome,) = await run_inside(FakeTool("act", act))
@@ -358,7 +356,7 @@ async def test_a_driver_factory_that_raises_spawns_nobody() -> None:
 
     async with open_pool(factory) as pool:
         for spawn in (pool.spawn_nowait, pool.spawn):
-            with pytest.raises(PlannedError):
+            with pytest.raises(PlannedError):  # noqa: PT012  # the block is what raises
                 handle = spawn(job())
                 await handle  # type: ignore[misc]
         with pytest.raises(PlannedError):
@@ -390,7 +388,7 @@ async def test_fan_out_with_one_refused_manifest_starts_nobody() -> None:
     fine = SpawnConfig(manifest(privacy=PrivacyTier.STANDARD), "hi")
     async with open_pool(cloud) as pool:
         for fan_out in (pool.fan_out, pool.fan_out_nowait):
-            with pytest.raises(PrivacyError):
+            with pytest.raises(PrivacyError):  # noqa: PT012  # the block is what raises
                 handles = fan_out([fine, fine, job("secret")])
                 await handles  # type: ignore[misc]
         assert (pool.active_count, pool.statistics().spawned) == (0, 0)
@@ -541,12 +539,12 @@ async def test_a_body_that_raises_comes_out_as_itself() -> None:
             await trio.sleep_forever()
         finally:
             with trio.CancelScope(shield=True):
-                await trio.sleep(0)
+                await trio.lowlevel.checkpoint()
             ended.append("agent")
         raise AssertionError("unreachable")  # pragma: no cover
 
     error = PlannedError("the body broke")
-    with pytest.raises(PlannedError) as info:
+    with pytest.raises(PlannedError) as info:  # noqa: PT012  # the block is what raises
         async with open_pool(LiveDriver(answer), max_concurrent=1) as pool:
             handles = await pool.fan_out(jobs("a", "b"))
             await wait_all_tasks_blocked()
@@ -562,7 +560,7 @@ async def test_a_body_that_raises_comes_out_as_itself() -> None:
 
 async def test_a_body_that_raises_takes_unseen_failures_along() -> None:
     """The body's error comes out; that agents had failed as well is noted on it."""
-    with pytest.raises(PlannedError) as info:
+    with pytest.raises(PlannedError) as info:  # noqa: PT012  # the block is what raises
         async with open_pool(sleepy_driver()) as pool:
             await pool.spawn(job("raise flour"))
             await wait_all_tasks_blocked()
@@ -584,9 +582,9 @@ async def test_unseen_failures_come_out_at_the_end() -> None:
     with pytest.raises(PoolError, match="2 of 3 agents failed, and nobody looked at it") as info:
         async with open_pool(sleepy_driver()) as pool:
             await pool.fan_out(jobs("raise a", "say b", "raise c"))
-    assert pytest.RaisesGroup(ValueError, ValueError).matches(info.value)
     assert list(info.value.by_agent) == [1, 3]
-    with pytest.raises(PoolError):
+    assert [str(error) for error in info.value.exceptions] == ["a", "c"]
+    with pytest.raises(PoolError):  # noqa: PT012  # the block is what raises
         async with open_pool(sleepy_driver()) as pool:
             await pool.fan_out(jobs("raise a", "raise b"))
             await pool.join_next()  # one of two
@@ -612,7 +610,7 @@ async def test_seen_failures_stay_inside(look: str) -> None:
 
 async def test_a_status_is_no_look_at_the_failure() -> None:
     """A status bar that prints handles does not swallow errors."""
-    with pytest.raises(PoolError):
+    with pytest.raises(PoolError):  # noqa: PT012  # the block is what raises
         async with open_pool(sleepy_driver()) as pool:
             handle = await pool.spawn(job("raise a"))
             await wait_all_tasks_blocked()
@@ -647,11 +645,11 @@ async def test_a_closed_pool_takes_nobody() -> None:
     async with open_pool(sleepy_driver()) as pool:
         handle = await pool.spawn(job())
     for spawn in (pool.spawn, pool.spawn_nowait):
-        with pytest.raises(PoolClosedError, match="the pool has closed"):
+        with pytest.raises(PoolClosedError, match="the pool has closed"):  # noqa: PT012  # the block is what raises
             result = spawn(job())
             await result  # type: ignore[misc]
     for fan_out in (pool.fan_out, pool.fan_out_nowait):
-        with pytest.raises(PoolClosedError):
+        with pytest.raises(PoolClosedError):  # noqa: PT012  # the block is what raises
             results = fan_out(jobs("a"))
             await results  # type: ignore[misc]
     assert (await pool.join_next()) is handle.outcome
@@ -683,12 +681,14 @@ async def test_whoever_waits_for_room_learns_that_the_pool_closed(
         except PoolClosedError as error:
             refused.append(str(error))
 
-    async with trio.open_nursery() as nursery:
-        async with open_pool(sleepy_driver(), max_concurrent=1, max_queued=1) as pool:
-            await pool.fan_out(jobs("sleep 1", "sleep 1"))
-            nursery.start_soon(late)
-            await wait_all_tasks_blocked()
-            pool.close()
+    async with (
+        trio.open_nursery() as nursery,
+        open_pool(sleepy_driver(), max_concurrent=1, max_queued=1) as pool,
+    ):
+        await pool.fan_out(jobs("sleep 1", "sleep 1"))
+        nursery.start_soon(late)
+        await wait_all_tasks_blocked()
+        pool.close()
     assert refused == ["the pool has closed; spawn inside its block"]
     assert pool.statistics().spawned == 2
 
@@ -708,10 +708,9 @@ async def test_a_spawn_at_the_very_end_runs_or_is_refused() -> None:
     # Who goes first, that task or the pool's block, is trio's to decide, and it throws dice.
     for _ in range(30):
         results: list[str] = []
-        async with trio.open_nursery() as nursery:
-            async with open_pool(sleepy_driver()) as pool:
-                await pool.spawn(job("say once"))
-                nursery.start_soon(restart, pool, results)
+        async with trio.open_nursery() as nursery, open_pool(sleepy_driver()) as pool:
+            await pool.spawn(job("say once"))
+            nursery.start_soon(restart, pool, results)
         assert results in (["refused"], ["again"])
         assert len(await pool.join_all()) == pool.statistics().spawned
 
@@ -736,10 +735,9 @@ async def test_the_owner_waiting_for_messages_is_told_that_the_pool_closed(
         except Exception as error:  # noqa: BLE001  # what it is, is what this test is about
             errors.append(error)
 
-    async with trio.open_nursery() as nursery:
-        async with open_pool(sleepy_driver()) as pool:
-            nursery.start_soon(listen)
-            await wait_all_tasks_blocked()
+    async with trio.open_nursery() as nursery, open_pool(sleepy_driver()) as pool:
+        nursery.start_soon(listen)
+        await wait_all_tasks_blocked()
     (error,) = errors
     assert isinstance(error, AgentPoolError)
 
@@ -803,7 +801,7 @@ async def test_outer_cancellation_reaches_parked_agents(
 
 async def test_ctrl_c_in_the_body_comes_out_as_itself() -> None:
     """Nobody catches a group to find Ctrl-C, and nobody survives it."""
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012  # the block is what raises
         async with open_pool(hanging_driver(), max_concurrent=1) as pool:
             handles = await pool.fan_out(jobs("a", "b"))
             await wait_all_tasks_blocked()
@@ -821,7 +819,7 @@ async def test_ctrl_c_in_an_agent_comes_out_as_itself() -> None:
         await trio.sleep_forever()
         raise AssertionError("unreachable")  # pragma: no cover
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012  # the block is what raises
         async with open_pool(LiveDriver(answer), max_concurrent=2) as pool:
             handles = await pool.fan_out(jobs("a", "b", "c"))
             await trio.sleep_forever()
@@ -841,14 +839,14 @@ async def test_a_body_that_raises_while_the_scope_around_it_is_cancelled(
                 await trio.sleep(10)
         raise AssertionError("unreachable")  # pragma: no cover
 
-    with pytest.raises((PlannedError, BaseExceptionGroup)) as info, trio.move_on_after(5):
+    with pytest.raises((PlannedError, BaseExceptionGroup)) as info, trio.move_on_after(5):  # noqa: PT012  # the block is what raises
         async with open_pool(LiveDriver(answer)) as pool:
             await pool.spawn(job())
             await trio.sleep(1)
             raise PlannedError("the body broke")
-    assert pytest.RaisesGroup(
-        PlannedError, allow_unwrapped=True, flatten_subgroups=True
-    ).matches(info.value)
+    assert pytest.RaisesGroup(PlannedError, allow_unwrapped=True, flatten_subgroups=True).matches(
+        info.value
+    )
 
 
 async def test_a_body_with_a_nursery_that_fails_aborts_the_agents() -> None:
@@ -968,3 +966,60 @@ async def test_a_wrong_manifest_is_refused_with_its_faults() -> None:
             pool.spawn_nowait(job())
         assert [fault.path for fault in info.value.faults] == ["model.max_tokens"]
         assert re.search("window of 100 tokens", str(info.value))
+
+
+# --- shutdown in three steps
+
+
+async def test_shutdown_of_an_idle_pool_only_asks() -> None:
+    """Nobody was there to wait for; the queue is ended at once; nobody is taken any more."""
+    async with open_pool(sleepy_driver()) as pool:
+        assert (await pool.shutdown(grace_seconds=5)).value == "asked"
+        with pytest.raises(PoolClosedError):
+            pool.spawn_nowait(job())
+
+
+async def test_shutdown_lets_turns_end(autojump_clock: trio.testing.MockClock) -> None:
+    """Who ends within the grace has its outcome as ever; the queued never start."""
+    async with open_pool(sleepy_driver(), max_concurrent=1) as pool:
+        await pool.fan_out(jobs("sleep 3 say done", "say never"))
+        assert (await pool.shutdown(grace_seconds=5)).value == "waited"
+        assert trio.current_time() == 3
+        running, queued = await wait_all(pool)
+    assert (running.status, running.text) == (AgentStatus.COMPLETED, "done")
+    assert isinstance(queued.error, AgentCancelledError)
+    assert queued.error.reason == "the pool shuts down"
+
+
+async def test_shutdown_cancels_who_does_not_end(autojump_clock: trio.testing.MockClock) -> None:
+    """After the grace, and says so in the result and in the outcome."""
+    async with open_pool(sleepy_driver()) as pool:
+        await pool.fan_out(jobs("sleep 1 say done", "hang"))
+        assert (await pool.shutdown(grace_seconds=5)).value == "cancelled"
+        assert trio.current_time() == 5
+        done, hung = await wait_all(pool)
+    assert done.status is AgentStatus.COMPLETED
+    assert isinstance(hung.error, AgentCancelledError)
+    assert "5 seconds" in hung.error.reason
+
+
+async def test_a_cancelled_shutdown_has_asked(autojump_clock: trio.testing.MockClock) -> None:
+    """Agents that were asked to stop stop; they are not cancelled by it."""
+    async with open_pool(sleepy_driver()) as pool:
+        handle = await pool.spawn(job("sleep 3 say done"))
+        with trio.move_on_after(1) as scope:
+            await pool.shutdown(grace_seconds=5)
+        assert scope.cancelled_caught
+    assert handle.status is AgentStatus.COMPLETED
+
+
+async def test_shutdown_from_inside_is_refused(autojump_clock: trio.testing.MockClock) -> None:
+    """An agent that waits for all agents to end waits for itself, as with a join."""
+
+    async def act(_: str, __: ToolContext) -> str:
+        with pytest.raises(UsageError):
+            await pools[-1].shutdown(grace_seconds=5)
+        return "refused"
+
+    (outcome,) = await run_inside(FakeTool("act", act))
+    assert outcome.text == "refused"

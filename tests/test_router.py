@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from typing import TypeAlias
 
 import pytest
 import trio
@@ -313,9 +314,9 @@ async def test_questions_cross_without_mixing() -> None:
         for question in "abc":
             nursery.start_soon(ask, question)
         await wait_all_tasks_blocked()
-        for question in reversed(router.receive_many_nowait(1)):
-            reply = question.content.upper()
-            router.send_nowait(1, OWNER_ID, reply, reply_to=question.message_id)
+        for asked in reversed(router.receive_many_nowait(1)):
+            reply = asked.content.upper()
+            router.send_nowait(1, OWNER_ID, reply, reply_to=asked.message_id)
     assert sorted(answers) == ["aA", "bB", "cC"]
 
 
@@ -545,6 +546,9 @@ async def test_a_message_is_sent_before_it_dies() -> None:
 
 SECONDS = st.integers(0, 6).map(lambda tenths: tenths / 10)
 
+Letter: TypeAlias = tuple[str, int, float, float]
+"""How it is sent, to whom, after which pause, and with how much patience."""
+
 SENDERS = st.lists(
     st.tuples(
         st.sampled_from(["send", "send_nowait", "ask", "broadcast"]),
@@ -564,8 +568,8 @@ SENDERS = st.lists(
     inbox_capacity=st.integers(1, 3),
 )
 @settings(max_examples=100)
-def test_g8_accepted_is_delivered_once_or_a_dead_letter(
-    senders: list[list[tuple[str, int, float, float]]],
+def test_g8_accepted_is_delivered_once_or_a_dead_letter(  # noqa: C901  # a small world of its own
+    senders: list[list[Letter]],
     receivers: dict[int, tuple[list[float], float]],
     inbox_capacity: int,
 ) -> None:
@@ -575,7 +579,7 @@ def test_g8_accepted_is_delivered_once_or_a_dead_letter(
     delivered: list[AgentMessage] = []
     answered: list[AgentMessage] = []
 
-    async def send(router: MessageRouter, sender: int, script: list[tuple[str, int, float, float]]) -> None:
+    async def send(router: MessageRouter, sender: int, script: list[Letter]) -> None:
         for number, (how, recipient, pause, patience) in enumerate(script):
             content = f"{sender}.{number}"
             await trio.sleep(pause)
@@ -593,7 +597,9 @@ def test_g8_accepted_is_delivered_once_or_a_dead_letter(
                 except MessageError as error:
                     refused.append(type(error).__name__)
 
-    async def receive(router: MessageRouter, agent_id: int, pauses: list[float], end: float) -> None:
+    async def receive(
+        router: MessageRouter, agent_id: int, pauses: list[float], end: float
+    ) -> None:
         for pause in pauses:
             await trio.sleep(pause)
             with trio.move_on_after(pause):

@@ -475,7 +475,11 @@ async def test_a_cancelled_thread_is_waited_for(gate: threading.Event) -> None:
         nursery.start_soon(call, block, "")
         await begun.wait()
         nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            await wait_all_tasks_blocked()
+        still_there = len(nursery.child_tasks)
         gate.set()
+    assert still_there == 1
     assert ended.is_set()
     assert block.left_behind == ()
 
@@ -499,8 +503,9 @@ async def test_an_abandoned_thread_is_named_until_it_ends(gate: threading.Event)
     assert not ended.is_set()
     gate.set()
     assert ended.wait(30)
-    while block.left_behind:  # noqa: ASYNC110  # a thread ends after its function
-        await trio.sleep(0.001)
+    with trio.fail_after(30):
+        while block.left_behind:  # noqa: ASYNC110  # a thread ends after its function
+            await trio.sleep(0.001)
 
 
 async def test_a_call_that_is_cancelled_in_the_queue_for_a_thread_never_runs() -> None:

@@ -27,6 +27,7 @@ from typing import (
 import attrs
 import msgspec
 import pytest
+import trio
 from msgspec import Meta
 
 from agentpool._errors import UsageError
@@ -269,7 +270,7 @@ def test_nested_objects_are_written_out_and_closed() -> None:
 def test_only_a_type_that_contains_itself_stays_a_reference() -> None:
     """It cannot be written out; everything else can."""
 
-    def plant(first: Node, second: Node, even: Even, point: Point) -> None:
+    def plant(first: Node, second: Node, even: Even, odd: Odd, point: Point) -> None:
         """Plant."""
 
     schema = cast("dict[str, Any]", build_signature(plant).input_schema)
@@ -277,6 +278,7 @@ def test_only_a_type_that_contains_itself_stays_a_reference() -> None:
     assert properties["first"] == {"$ref": "#/$defs/Node"}
     assert properties["second"] == {"$ref": "#/$defs/Node"}
     assert properties["even"] == {"$ref": "#/$defs/Even"}
+    assert properties["odd"]["properties"]["next"]["anyOf"][0] == {"$ref": "#/$defs/Even"}
     assert properties["point"]["type"] == "object"
     assert set(schema["$defs"]) == {"Node", "Even"}
     node = schema["$defs"]["Node"]
@@ -479,6 +481,7 @@ def generator(x: int) -> Iterator[int]:
 
 async def async_generator(x: int) -> AsyncIterator[int]:
     """Yield."""
+    await trio.lowlevel.checkpoint()
     yield x
 
 

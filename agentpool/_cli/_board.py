@@ -7,7 +7,7 @@ for a terminal.
 from __future__ import annotations
 
 from collections import Counter, deque
-from typing import Final, final
+from typing import Final, assert_never, final
 
 import attrs
 import trio
@@ -249,3 +249,5 @@ def _update(
             row.phase_before, row.phase = row.phase, f"waits for {waits_for}"
         case AgentResumed():
             row.phase = row.phase_before
+        case _:
+            assert_never(event)

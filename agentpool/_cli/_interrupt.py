@@ -40,7 +40,7 @@ class Interruption:
             self._stop(reason)
 
 
-async def watch_signals(
+async def watch_signals(  # noqa: ASYNC114  # no context manager of ours opens a nursery
     interruption: Interruption,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
@@ -52,12 +52,7 @@ async def watch_signals(
     """
     with trio.open_signal_receiver(*SIGNALS) as signals:
         task_status.started()
-        async for number in signals:
-            name = signal.Signals(number).name
-            break
-        else:
-            # A receiver never ends by itself; this is for the type checker.
-            raise AssertionError
+        name = signal.Signals(await anext(aiter(signals))).name
     # No await up to here since the receiver was closed: no signal falls between. The
     # system's own handling also works when the program no longer gets round to anything.
     for one in SIGNALS:

@@ -60,9 +60,6 @@ def _joined(prompt: str | None, text: str) -> str:
 async def _reduce(
     session: Session, editor: AgentManifest, results: Sequence[Result], prompt: str | None
 ) -> None:
-    if session.interrupted:
-        await trio.lowlevel.checkpoint()
-        return
     notes = notes_of(results)
 
     def read() -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Final, final
 
 import attrs
+import trio
 
 from agentpool._cli._board import printable
 from agentpool._cli._screen import Screen, drop_output
@@ -93,6 +94,7 @@ class Report:
 
     async def add(self, result: Result) -> None:
         """Print *result*, and what went wrong with it."""
+        await trio.lowlevel.checkpoint()
         self._ended[result.status] += 1
         if result.outcome is not None:
             self._usage += result.outcome.usage
@@ -108,6 +110,7 @@ class Report:
             await self._tell(result, fault)
 
     async def _tell(self, result: Result, fault: Exception) -> None:
+        await trio.lowlevel.checkpoint()
         text = self.clean(_told(fault) if result.outcome is not None else str(fault))
         about = f"{result.label}: " if self.headings and result.outcome is not None else ""
         if result.status is AgentStatus.FAILED:
@@ -122,8 +125,8 @@ class Report:
 
     async def warn(self, text: str) -> None:
         """Tell something that may not be meant."""
-        if not self.quiet:
-            await self.screen.write_lines([f"agentpool: warning: {self.clean(text)}"])
+        lines = [] if self.quiet else [f"agentpool: warning: {self.clean(text)}"]
+        await self.screen.write_lines(lines)
 
     # --- at the end
 
@@ -134,6 +137,7 @@ class Report:
             interrupted: Why the command ended early. ``None``: it did not.
             seconds: How long it took.
         """
+        await trio.lowlevel.checkpoint()
         code = self._exit_code(interrupted)
         counts = {status.value: self._ended[status] for status in _ENDS}
         if self.as_json:
@@ -172,6 +176,7 @@ class Report:
     # --- how it is written
 
     async def _print(self, text: str) -> None:
+        await trio.lowlevel.checkpoint()
         if self._unread:
             return
         try:

@@ -1,7 +1,8 @@
 """Standard output and standard error: who writes when, and what if nobody reads.
 
-Everything is written in a worker thread, one thing at a time: a pager that is not
-scrolled, or a terminal that is held with Ctrl-S, stops no agent.
+Everything is written in a worker thread: a pager that is not scrolled, or a terminal that
+is held with Ctrl-S, stops no agent. Where results and the display share a terminal, one
+thing is written at a time, above the display. Otherwise neither waits for the other.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ class Screen:
     _err: TextIO
     display: LiveDisplay | None = None
     """What is drawn on the terminal. ``None``: nothing."""
-    _one_at_a_time: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
+    _for_err: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
+    _for_out: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
 
     async def write_result(self, text: str) -> None:
         """Write *text* to standard output.
@@ -39,7 +41,10 @@ class Screen:
         Cancellation:
             The text was written.
         """
-        await self._run(lambda: write_out(self._out, text))
+        if self._out.isatty():
+            await self._above(lambda: write_out(self._out, text))
+        else:
+            await trio.to_thread.run_sync(write_out, self._out, text, limiter=self._for_out)
 
     async def write_lines(self, lines: list[str]) -> None:
         """Write *lines* to standard error, above the display.
@@ -55,7 +60,7 @@ class Screen:
                 self._err.flush()
 
         if lines:
-            await self._run(write)
+            await self._above(write)
         else:
             await trio.lowlevel.checkpoint()
 
@@ -72,7 +77,7 @@ class Screen:
                 with contextlib.suppress(OSError, ValueError):
                     self.display.draw(view)
 
-        await trio.to_thread.run_sync(draw, limiter=self._one_at_a_time)
+        await trio.to_thread.run_sync(draw, limiter=self._for_err)
 
     async def close_display(self) -> None:
         """Take the display off the screen for good.
@@ -88,15 +93,15 @@ class Screen:
                     display.close()
 
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(close, limiter=self._one_at_a_time)
+            await trio.to_thread.run_sync(close, limiter=self._for_err)
         await trio.lowlevel.checkpoint()
 
-    async def _run(self, write: Callable[[], None]) -> None:
+    async def _above(self, write: Callable[[], None]) -> None:
         def run() -> None:
             with self._hidden():
                 write()
 
-        await trio.to_thread.run_sync(run, limiter=self._one_at_a_time)
+        await trio.to_thread.run_sync(run, limiter=self._for_err)
 
     @contextlib.contextmanager
     def _hidden(self) -> Generator[None]:

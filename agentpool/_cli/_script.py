@@ -18,7 +18,6 @@ from agentpool._cli._inputs import read_text
 from agentpool._errors import BadRequestError, Fault, ManifestError, ProtocolError
 from agentpool._manifest_toml import TomlTable
 from agentpool._messages import (
-    AssistantMessage,
     Completion,
     CompletionRequest,
     FinishReason,
@@ -61,11 +60,8 @@ class ScriptedAnswer:
 
 def last_words(request: CompletionRequest) -> str:
     """Return the text of the last message of *request*."""
-    match request.messages[-1] if request.messages else UserMessage(""):
-        case ToolMessage(content=content):
-            return content
-        case UserMessage(text=text) | AssistantMessage(text=text):
-            return text
+    last = request.messages[-1] if request.messages else UserMessage("")
+    return last.content if isinstance(last, ToolMessage) else last.text
 
 
 def load_script(path: str) -> ScriptFileDriver:
@@ -157,9 +153,9 @@ class ScriptFileDriver(Driver):
         words = [word + " " for word in answer.text.split(" ")]
         words[-1] = words[-1][:-1]
         for word in words:
-            await trio.sleep(answer.seconds / len(words))
             if on_delta is not None and word:
                 on_delta(word)
+            await trio.sleep(answer.seconds / len(words))
         if answer.error is not None:
             raise BadRequestError(answer.error)
         usage = Usage(

@@ -82,37 +82,21 @@ class Session:
     _interruption: Interruption
     _feeding: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
-    @property
-    def interrupted(self) -> bool:
-        """Whether somebody ended the command early."""
-        return self._interruption.reason is not None
-
-    @property
-    def report(self) -> Report:
-        """Where to tell things."""
-        return self._report
-
     def stop(self, reason: str) -> None:
         """End all agents, and start no more."""
         self._feeding.cancel()
         self._pool.abort_all(reason)
 
     async def run_jobs(self, jobs: Sequence[Job]) -> list[Result]:
-        """Run an agent for each job; print and return the results in order.
-
-        Raises:
-            ManifestError: If a manifest cannot work with its driver.
-            PrivacyError: If a manifest's tier forbids its driver.
-        """
+        """Run an agent for each job; print and return the results in order."""
         self._feeding = trio.CancelScope()
-        if self.interrupted:
+        if self._interruption.reason is not None:
             self._feeding.cancel()
         results: list[Result] = []
-        refused: list[AgentPoolError] = []
         # There are never more than there are jobs, so nobody waits for room.
         send, receive = trio.open_memory_channel[Spawned](len(jobs))
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._feed, jobs, send, refused)
+            nursery.start_soon(self._feed, jobs, send)
             async for job, spawned in receive:
                 if isinstance(spawned, UsageError):
                     result = job.result(error=spawned)
@@ -121,19 +105,13 @@ class Session:
                     result = job.result(spawned)
                 results.append(result)
                 await self._report.add(result)
-        if refused:
-            raise refused[0]
         for job in jobs[len(results) :]:  # an interruption came first
             results.append(job.result())
             await self._report.add(results[-1])
         return results
 
-    async def _feed(
-        self,
-        jobs: Sequence[Job],
-        send: trio.MemorySendChannel[Spawned],
-        refused: list[AgentPoolError],
-    ) -> None:
+    async def _feed(self, jobs: Sequence[Job], send: trio.MemorySendChannel[Spawned]) -> None:
+        await trio.lowlevel.checkpoint()
         with send, self._feeding:
             for job in jobs:
                 try:
@@ -148,13 +126,7 @@ class Session:
                     name=job.name,
                     deadline_seconds=self._options.deadline_seconds,
                 )
-                try:
-                    handle = await self._pool.spawn(config)
-                except AgentPoolError as error:
-                    refused.append(error)
-                    self._pool.abort_all("another agent cannot be run")
-                    return
-                await send.send((job, handle))
+                await send.send((job, await self._pool.spawn(config)))
 
 
 async def conduct(
@@ -219,7 +191,12 @@ async def _run(
     interruption: Interruption,
     work: Callable[[Session], Awaitable[None]],
 ) -> None:
-    stand_in = load_script(options.script) if options.script is not None else None
+    stand_in = None
+    if options.script is not None:
+        # In a thread, like all files: it may be a pipe into which nobody writes.
+        stand_in = await trio.to_thread.run_sync(
+            load_script, options.script, abandon_on_cancel=True
+        )
     for manifest in dict.fromkeys(manifests):
         for missing in missing_tools(manifest):
             await report.warn(f"manifest {manifest.name!r} {missing}")

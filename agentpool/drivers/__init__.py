@@ -7,9 +7,27 @@ Those that need httpx are imported when they are first asked for, so that a test
 script does not wait for it.
 """
 
-import importlib
 from typing import TYPE_CHECKING
 
+from agentpool._errors import AuthenticationError as AuthenticationError
+from agentpool._errors import BadRequestError as BadRequestError
+from agentpool._errors import ContextOverflowError as ContextOverflowError
+from agentpool._errors import NetworkError as NetworkError
+from agentpool._errors import OverloadedError as OverloadedError
+from agentpool._errors import ProtocolError as ProtocolError
+from agentpool._errors import RateLimitError as RateLimitError
+from agentpool._errors import UnknownModelError as UnknownModelError
+from agentpool._messages import AssistantMessage as AssistantMessage
+from agentpool._messages import ChatMessage as ChatMessage
+from agentpool._messages import Completion as Completion
+from agentpool._messages import CompletionRequest as CompletionRequest
+from agentpool._messages import FinishReason as FinishReason
+from agentpool._messages import ToolCall as ToolCall
+from agentpool._messages import ToolDefinition as ToolDefinition
+from agentpool._messages import ToolMessage as ToolMessage
+from agentpool._messages import UserMessage as UserMessage
+from agentpool._public import load as _load
+from agentpool._public import publish as _publish
 from agentpool.drivers._scripted import FunctionDriver as FunctionDriver
 from agentpool.drivers._scripted import ScriptedDriver as ScriptedDriver
 from agentpool.drivers._scripted import call as call
@@ -24,18 +42,22 @@ if TYPE_CHECKING:
     from agentpool.drivers._openai import open_openai as open_openai
 
 _HOMES = {
-    "LocalDriver": "_local",
-    "OpenAIDriver": "_openai",
-    "open_driver": "_open",
-    "open_local": "_local",
-    "open_openai": "_openai",
+    "LocalDriver": "agentpool.drivers._local",
+    "OpenAIDriver": "agentpool.drivers._openai",
+    "open_driver": "agentpool.drivers._open",
+    "open_local": "agentpool.drivers._local",
+    "open_openai": "agentpool.drivers._openai",
 }
 
 
 def __getattr__(name: str) -> object:
-    """Import the room in which *name* lives (PEP 562)."""
-    home = _HOMES.get(name)
-    if home is None:
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
-    return getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    """Load what needs httpx when it is first asked for (PEP 562)."""
+    return _load(__name__, _HOMES, name)
+
+
+def __dir__() -> list[str]:
+    """Name the lazy names too."""
+    return sorted({*globals(), *_HOMES})
+
+
+_publish(__name__, globals())

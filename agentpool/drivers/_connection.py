@@ -145,17 +145,14 @@ class Connection:
             The connection is closed.
         """
         if self.has_answered:
-            return b""
+            return b""  # noqa: ASYNC910  # what has arrived is not waited for
         try:
             event = await self._next_event()
             if not isinstance(event, h11.Data):
                 return b""
             # Pieces are as small as a token, and each costs a round through all floors.
             pieces = [event.data]
-            while self._http.their_state is h11.SEND_BODY:
-                more = self._http.next_event()
-                if not isinstance(more, h11.Data):
-                    break
+            while isinstance(more := self._http.next_event(), h11.Data):
                 pieces.append(more.data)
         except h11.RemoteProtocolError as exc:
             self.close()
@@ -175,15 +172,15 @@ class Connection:
 
         If the answer was not read to its end, the connection is closed.
         """
-        if self._is_closed:
-            return False
-        try:
+        unasked, _ = self._http.trailing_data
+        with contextlib.suppress(h11.LocalProtocolError):
+            # Fails if it is not at its end, or one of the two does not want to go on.
             self._http.start_next_cycle()
-        except h11.LocalProtocolError:
-            # Not at its end, or one of the two does not want to go on.
-            self.close()
-            return False
-        return True
+            # What came after the end would be taken for the next request's answer.
+            if not unasked and not self._is_closed:
+                return True
+        self.close()
+        return False
 
     async def _send(self, head: h11.Request, body: bytes) -> AnswerHead:
         http = self._http
@@ -210,9 +207,7 @@ class Connection:
                     raise BadAnswerError(str(exc)) from None
                 raise self._lost() from None
             if isinstance(event, h11.Event):
-                return event
-            if event is h11.PAUSED:
-                raise BadAnswerError("more came after the answer's end")
+                return event  # noqa: ASYNC910  # what has arrived is not waited for
             try:
                 data = await self._stream.receive_some(_READ_BYTES)
             except trio.BrokenResourceError as exc:

@@ -209,7 +209,7 @@ class HttpAnswer:
         """Whether all of it has been read, as far as one can know without waiting."""
         return isinstance(self._body, _Body) and self._body.has_ended
 
-    async def receive(self) -> bytes:
+    async def receive(self) -> bytes:  # noqa: ASYNC910  # what has arrived is not waited for
         """Return the next piece of the body; empty at its end.
 
         Raises:
@@ -254,7 +254,7 @@ class HttpClient:
         self._headers.update(checked_headers(headers))
 
     @contextlib.asynccontextmanager
-    async def post_stream(
+    async def post_stream(  # noqa: ASYNC911  # a request sent is a checkpoint
         self, path: str, body: bytes, *, method: str = "POST"
     ) -> AsyncGenerator[HttpAnswer]:
         """POST *body* to *path* below the base URL; the block is the answer's life.
@@ -276,7 +276,7 @@ class HttpClient:
         stream = cast("httpx.AsyncByteStream", response.stream)
         try:
             _refuse_encoding(response)
-            yield HttpAnswer(response.status_code, response.headers, stream, aiter(stream))
+            yield HttpAnswer(response.status_code, response.headers, stream, aiter(stream))  # noqa: ASYNC911  # a request sent is a checkpoint
         finally:
             if isinstance(stream, _Body):
                 stream.close()  # ours needs no await, and so no shield
@@ -334,11 +334,11 @@ async def open_http(
     url = _checked_url(base_url)
     fields = httpx.Headers({**FIXED_HEADERS, **checked_headers(headers or {})})
     if transport is not None:
-        yield HttpClient(transport, url, fields)
-        return
+        yield HttpClient(transport, url, fields)  # noqa: ASYNC911  # nothing to wait for
+        return  # noqa: ASYNC911  # nothing to wait for
     own = _build_transport(url, verify=verify, proxy=proxy)
     try:
-        yield HttpClient(own, url, fields)
+        yield HttpClient(own, url, fields)  # noqa: ASYNC911  # nothing to wait for
     finally:
         with trio.move_on_after(_CLOSE_SECONDS, shield=True):
             await own.aclose()

@@ -61,6 +61,8 @@ class _Child:
     """The process, its log, and what it says when it dies."""
 
     _process: trio.Process
+    _stdin: trio.abc.SendStream
+    _stdout: trio.abc.ReceiveStream
     _log: BinaryIO
 
     def died_text(self) -> str | None:
@@ -79,25 +81,21 @@ class _Child:
 
     async def wait_ready(self, config: ChildConfig) -> ChildReport:
         """Tell the child what to serve and wait until it does."""
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None  # noqa: S101  # opened with pipes
-        assert stdout is not None  # noqa: S101
         line = b""
         with contextlib.suppress(trio.BrokenResourceError):
-            await stdin.send_all(msgspec.json.encode(config) + b"\n")
+            await self._stdin.send_all(msgspec.json.encode(config) + b"\n")
             while not line.endswith(b"\n") and len(line) < _MAX_REPORT_BYTES:
-                piece = await stdout.receive_some()
+                piece = await self._stdout.receive_some()
                 if not piece:
                     break
                 line += piece
-        try:
-            return msgspec.json.decode(line, type=ChildReport)
-        except msgspec.DecodeError:
-            with trio.move_on_after(_GRACE_SECONDS):
-                await self._process.wait()
-            why = self.died_text() or f"it says {shown(line.decode(errors='replace'))!r}"
-            msg = f"the model {config.model_path!r} could not be loaded: {why}"
-            raise DriverError(msg) from None
+        with contextlib.suppress(msgspec.DecodeError):
+            return msgspec.json.decode(line, type=ChildReport)  # noqa: ASYNC910  # it came over a pipe
+        with trio.move_on_after(_GRACE_SECONDS):
+            await self._process.wait()
+        why = self.died_text() or f"it says {shown(line.decode(errors='replace'))!r}"
+        msg = f"the model {config.model_path!r} could not be loaded: {why}"
+        raise DriverError(msg)
 
     async def stop(self) -> None:
         """End the process, by force if it does not go by itself."""
@@ -108,9 +106,8 @@ class _Child:
             self._process.kill()
             # A killed process ends; only the kernel's own delay is waited for.
             await self._process.wait()
-            for stream in (self._process.stdin, self._process.stdout):
-                if stream is not None:
-                    await trio.aclose_forcefully(stream)
+            await trio.aclose_forcefully(self._stdin)
+            await trio.aclose_forcefully(self._stdout)
 
     def _tail(self) -> str:
         size = os.fstat(self._log.fileno()).st_size
@@ -300,11 +297,13 @@ async def _open_child() -> AsyncGenerator[_Child]:
             # Ctrl-C is for the parent, which may want to finish what it has.
             start_new_session=True,
         )
-        child = _Child(process, log)
+        assert process.stdin is not None  # noqa: S101  # opened with pipes
+        assert process.stdout is not None  # noqa: S101
+        child = _Child(process, process.stdin, process.stdout, log)
         try:
             yield child
         finally:
-            await child.stop()
+            await child.stop()  # noqa: ASYNC102  # it has its own shield and bound
 
 
 class _Slot(msgspec.Struct):

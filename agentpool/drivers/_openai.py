@@ -69,7 +69,7 @@ async def chat(
         return completion
 
 
-async def _refuse_other_answers(answer: HttpAnswer, *, secret: str) -> None:
+async def _refuse_other_answers(answer: HttpAnswer, *, secret: str) -> None:  # noqa: ASYNC910  # a good answer is not waited for
     if answer.status != 200:  # noqa: PLR2004  # the number is the name
         body = await answer.receive_all()
         raise failure_from_response(answer.status, answer.headers, body, secret=secret)

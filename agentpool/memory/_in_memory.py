@@ -96,8 +96,6 @@ class _Scope:
 class InMemoryMemory(Memory):
     """A memory that lives as long as this object, with ids ``mem-1``, ``mem-2`` and so on."""
 
-    __slots__ = ("_evicted", "_max_fragments", "_scope_of", "_scopes", "_written")
-
     def __init__(self, *, max_fragments_per_scope: int | None = None) -> None:
         """Make an empty one.
 

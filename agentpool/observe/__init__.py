@@ -17,5 +17,9 @@ from agentpool._events import RequestRetried as RequestRetried
 from agentpool._events import TextDelta as TextDelta
 from agentpool._events import ToolFinished as ToolFinished
 from agentpool._events import ToolStarted as ToolStarted
+from agentpool._messages import DeadLetter as DeadLetter
+from agentpool._public import publish as _publish
 from agentpool.abc import Observer as Observer
 from agentpool.observe._hub import EventReader as EventReader
+
+_publish(__name__, globals())

@@ -32,7 +32,7 @@ class EventReader:
     """
 
     _hub: EventHub
-    _backlog: deque[Event] = attrs.field(factory=deque)
+    _backlog: deque[Event] = attrs.field(factory=deque[Event])
     _left_out: int = 0
     _closed: bool = False
     _lot: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
@@ -91,7 +91,7 @@ class EventHub:
 
     _observers: tuple[Observer, ...]
     _opened_at: float
-    _readers: list[EventReader] = attrs.field(factory=list)
+    _readers: list[EventReader] = attrs.field(factory=list[EventReader])
     _last_sequence: int = 0
     _failures: int = 0
     _closed: bool = False

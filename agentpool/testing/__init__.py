@@ -2,9 +2,27 @@
 
 ``simulate`` runs a scenario on a clock that jumps, ``explore`` under many orders of its
 tasks, ``cancel_everywhere`` with a cancellation at each of its points. What they find comes
-with a seed that shows it again.
+with a seed that shows it again. ``check_driver`` and its like hold what you plug in against
+the contract of its seam. ``PoolMachine`` and the strategies need Hypothesis.
 """
 
+from typing import TYPE_CHECKING
+
+from agentpool.testing._check_driver import check_driver as check_driver
+from agentpool.testing._check_memory import check_memory as check_memory
+from agentpool.testing._check_observer import check_observer as check_observer
+from agentpool.testing._check_tool import check_tool as check_tool
+from agentpool.testing._check_tool import lone_context as lone_context
+from agentpool.testing._clock import JumpingClock as JumpingClock
+from agentpool.testing._faulty import Answer as Answer
+from agentpool.testing._faulty import CallWildly as CallWildly
+from agentpool.testing._faulty import Fail as Fail
+from agentpool.testing._faulty import Fault as Fault
+from agentpool.testing._faulty import FaultyDriver as FaultyDriver
+from agentpool.testing._faulty import Hang as Hang
+from agentpool.testing._faulty import Stall as Stall
+from agentpool.testing._faulty import Trickle as Trickle
+from agentpool.testing._faulty import Truncate as Truncate
 from agentpool.testing._findings import CancelPointError as CancelPointError
 from agentpool.testing._findings import HangError as HangError
 from agentpool.testing._findings import LeakError as LeakError
@@ -16,3 +34,30 @@ from agentpool.testing._simulate import explore as explore
 from agentpool.testing._simulate import simulate as simulate
 from agentpool.testing._sweep import CancelReport as CancelReport
 from agentpool.testing._sweep import cancel_everywhere as cancel_everywhere
+
+if TYPE_CHECKING:
+    from agentpool.testing import strategies as strategies
+    from agentpool.testing._machine import PoolMachine as PoolMachine
+
+# These load Hypothesis, which takes half a second and need not be installed.
+_LAZY = {
+    "PoolMachine": ("agentpool.testing._machine", "PoolMachine"),
+    "strategies": ("agentpool.testing.strategies", None),
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load what needs Hypothesis when it is first asked for (PEP 562)."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415  # for the lazy path only
+
+    room, inside = _LAZY[name]
+    module = import_module(room)
+    value = globals()[name] = module if inside is None else getattr(module, inside)
+    return value
+
+
+def __dir__() -> list[str]:
+    """Name the lazy names too."""
+    return sorted({*globals(), *_LAZY})

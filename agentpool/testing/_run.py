@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Final, Generic, TypeVar, final
+from typing import Final, Generic, TypeVar, cast, final
 
 import attrs
 import outcome
@@ -39,10 +39,11 @@ class ScenarioRun(Stage, Generic[T]):
     _seed: int
     _max_steps: int
     _before_step: Callable[[trio.lowlevel.Task], None] | None = None
+    _may_raise: tuple[type[Exception], ...] = ()
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     """Around the scenario."""
     inside: bool = attrs.field(init=False, default=False)
-    """Whether the scenario runs: it has begun and has not ended."""
+    """Whether the scenario's own steps are taken: not those before and after it."""
     watch: Watch = attrs.field(init=False)
     result: T | None = attrs.field(init=False, default=None)
     """What the scenario returned. ``None`` as well if it was cancelled."""
@@ -79,27 +80,25 @@ class ScenarioRun(Stage, Generic[T]):
 
     async def _main(self) -> None:
         self.watch.begin()
-        # So that a point comes before the scenario's first line as well. By now the tasks
-        # of trio itself have begun to wait.
+        self.inside = True
+        # So that the scenario begins with a step of its own. The tasks of trio itself have
+        # begun to wait by then.
         await trio.lowlevel.checkpoint()
         self._clock.note_start()
-        self.inside = True
         try:
             with self.scope:
                 self.result = await self._async_fn()
+        except self._may_raise:
+            # What is left behind it is looked for all the same.
+            self.result = None
         finally:
             self.inside = False
         with trio.CancelScope(shield=True):
             for _ in range(FAREWELL_STEPS):
                 await trio.lowlevel.checkpoint()
-        self.check_left()
+        self._check_left()
 
-    def check_left(self) -> None:
-        """Check that the scenario left nothing behind.
-
-        Raises:
-            LeakError: If it did.
-        """
+    def _check_left(self) -> None:
         leaks = [f"task {describe(task)} goes on" for task in self.watch.others()]
         for agents, handles in self.watch.pools.items():
             found = pool_leaks(agents, handles.values(), closed=True)
@@ -155,5 +154,6 @@ def refuse_inside_trio() -> None:
 
 def _is_eviction(error: BaseException | None) -> bool:
     if isinstance(error, BaseExceptionGroup):
-        return error.split(_Evicted)[1] is None
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return all(_is_eviction(one) for one in group.exceptions)
     return error is None or isinstance(error, _Evicted | trio.Cancelled)

@@ -7,13 +7,13 @@ batch before it shuffles them, and the ``random.Random`` that shuffles.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from random import Random
 from typing import Final
 
 import trio
-from trio._core import _run
+from trio._core import _run  # pyright: ignore[reportPrivateUsage]  # what this file is for
 
 from agentpool._errors import UsageError
 
@@ -40,7 +40,7 @@ def scheduler_dice(module: object = _run) -> Random:
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Generator[None]:
     """Order the tasks of every trio run inside by *seed*; then all is as it was.
 
     Raises:

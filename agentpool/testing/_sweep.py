@@ -156,13 +156,12 @@ class _Sweep:
 
     def cancel_at(self, cancel: _Cancel) -> None:
         """Run once and cancel."""
-        run = ScenarioRun(self.scenario, self.seed, self.max_steps, cancel.before_step)
+        run = ScenarioRun(
+            self.scenario, self.seed, self.max_steps, cancel.before_step, self.may_raise
+        )
         cancel.run = run
         try:
-            try:
-                run.run()
-            except self.may_raise:
-                run.check_left()
+            run.run()
             if self.check is not None:
                 self.check()
         except Exception as error:

@@ -52,6 +52,7 @@ class Watch(trio.abc.Instrument):
     def begin(self) -> None:
         """Forget the tasks of trio itself. The scenario's own first task calls it."""
         task = trio.lowlevel.current_task()
+        task.name = "the scenario"
         self.tasks = {task: 0}
         self._spawned = 1
         self._begun = True

@@ -2,6 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+from agentpool._messages import ToolDefinition as ToolDefinition
+from agentpool._public import load as _load
+from agentpool._public import publish as _publish
 from agentpool.abc import Tool as Tool
 from agentpool.abc import ToolContext as ToolContext
 from agentpool.abc import ToolResult as ToolResult
@@ -12,10 +15,12 @@ if TYPE_CHECKING:
     from agentpool.tools._function import FunctionTool as FunctionTool
     from agentpool.tools._function import tool as tool
     from agentpool.tools._memory import memory_tools as memory_tools
+    from agentpool.tools._team import TEAM_TOOLS as TEAM_TOOLS
 
 # These load what makes schemas, docstring-parser for one, and the pool needs no more than
 # the registry. Whoever makes a tool pays for them at that moment.
-_LAZY = {
+_HOMES = {
+    "TEAM_TOOLS": "agentpool.tools._team",
     "FunctionTool": "agentpool.tools._function",
     "memory_tools": "agentpool.tools._memory",
     "tool": "agentpool.tools._function",
@@ -23,15 +28,13 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> object:
-    """Load what needs msgspec when it is first asked for (PEP 562)."""
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module  # noqa: PLC0415  # for the lazy path only
-
-    value = globals()[name] = getattr(import_module(_LAZY[name]), name)
-    return value
+    """Load what makes schemas when it is first asked for (PEP 562)."""
+    return _load(__name__, _HOMES, name)
 
 
 def __dir__() -> list[str]:
     """Name the lazy names too."""
-    return sorted({*globals(), *_LAZY})
+    return sorted({*globals(), *_HOMES})
+
+
+_publish(__name__, globals())

@@ -19,13 +19,15 @@ from agentpool._messages import (
     UserMessage,
 )
 from agentpool.tools import ToolRegistry
-from tests.fakes import Performer, echo_tool, manifest, new_run, perform
+from tests.fakes import Performer, Quota, echo_tool, manifest, new_run, perform
 
 NAMES = ("echo", "search", "rm", "no such tool", "")
 """``rm`` is there and not granted; the last two are not there."""
 
 call_texts = st.one_of(
-    st.sampled_from(["{}", '{"a": 1}', '{"a":1}', "", "not json", "{", '{"a": NaN}', "[]", "\ud800"]),
+    st.sampled_from(
+        ["{}", '{"a": 1}', '{"a":1}', "", "not json", "{", '{"a": NaN}', "[]", "\ud800"]
+    ),
     st.text(max_size=20),
 )
 tool_calls = st.lists(
@@ -96,7 +98,7 @@ adversaries = st.fixed_dictionaries(
 
 def run_against(adversary: dict[str, object], **given_: object) -> Performer:
     """Take a run through what an adversary has prepared."""
-    quota: dict[str, float | None] = adversary["quota"]  # type: ignore[assignment]
+    quota: Quota = adversary["quota"]  # type: ignore[assignment]
     script: list[Completion] = adversary["script"]  # type: ignore[assignment]
     run = new_run(
         refuse=refuse,

@@ -61,7 +61,10 @@ BEHAVIOURS = st.one_of(
 
 OPS = st.lists(
     st.one_of(
-        st.tuples(st.sampled_from(["spawn", "spawn_nowait"]), st.lists(BEHAVIOURS, min_size=1, max_size=1)),
+        st.tuples(
+            st.sampled_from(["spawn", "spawn", "spawn_nowait"]),
+            st.lists(BEHAVIOURS, min_size=1, max_size=1),
+        ),
         st.tuples(st.sampled_from(["fan_out", "fan_out_nowait"]), st.lists(BEHAVIOURS, max_size=5)),
         st.tuples(st.just("sleep"), TENTHS),
         st.tuples(st.sampled_from(["cancel", "interrupt", "send", "wait"]), st.integers(0, 20)),
@@ -239,7 +242,7 @@ SCENARIOS = st.fixed_dictionaries(
     {
         "ops": OPS,
         "max_concurrent": st.integers(1, 4),
-        "max_queued": st.sampled_from([0, 1, 3, 10_000]),
+        "max_queued": st.sampled_from([0, 0, 1, 10_000]),
         "inbox_capacity": st.sampled_from([1, 32]),
         "on_failure": st.sampled_from(["collect", "abort"]),
         # On the tenths, and between them: before, at and after what happens.
@@ -279,7 +282,7 @@ def play(scenario: dict[str, object]) -> World:
 
 
 scenarios = given(SCENARIOS)
-many = settings(max_examples=60)
+many = settings(max_examples=100)
 
 
 @many
@@ -364,12 +367,13 @@ def test_g10_g11_histories_are_whole_and_events_in_order(scenario: dict[str, obj
     for event in of_type(world.recorder.events, AgentFinished):
         outcome = event.outcome
         messages = outcome.messages
-        calls = [c.call_id for m in messages if isinstance(m, AssistantMessage) for c in m.tool_calls]
+        asked = [m.tool_calls for m in messages if isinstance(m, AssistantMessage)]
+        calls = [call.call_id for calls in asked for call in calls]
         assert [m.call_id for m in messages if isinstance(m, ToolMessage)] == calls
         if isinstance(outcome.error, AgentCancelledError):
             assert outcome.error.cancelled_by
             assert outcome.error.reason
-        if outcome.name.startswith("stream") and outcome.iterations:
+        if outcome.name.startswith("stream") and outcome.status is not AgentStatus.COMPLETED:
             assert outcome.text in {"", "half "}
         story = world.recorder.names(outcome.agent_id)
         assert story[0] == "AgentSpawned"
@@ -380,9 +384,7 @@ def test_g10_g11_histories_are_whole_and_events_in_order(scenario: dict[str, obj
     assert started == sorted(started)  # first come, first served
 
 
-@given(
-    st.lists(BEHAVIOURS, min_size=1, max_size=8), st.integers(1, 4), st.integers(0, 4)
-)
+@given(st.lists(BEHAVIOURS, min_size=1, max_size=8), st.integers(1, 4), st.integers(0, 4))
 def test_g6_inv009_fan_out_nowait_is_all_or_none(
     behaviours: list[str], max_concurrent: int, max_queued: int
 ) -> None:
@@ -404,7 +406,7 @@ def test_g6_inv009_fan_out_nowait_is_all_or_none(
                 handles = pool.fan_out_nowait(jobs(*behaviours))
             except PoolFullError as error:
                 assert not fits
-                assert (error.running, error.queued) == (0, 0)
+                assert (error.running, error.queued) == (0, 0)  # noqa: PT017  # not always raised
                 assert (world.recorder.events, pool.statistics().spawned) == ([], 0)
             else:
                 assert fits
@@ -417,8 +419,8 @@ def test_g6_inv009_fan_out_nowait_is_all_or_none(
     trio.run(main, clock=MockClock(autojump_threshold=0))
 
 
-@given(st.lists(st.integers(-3, 3) | st.booleans() | st.floats() | st.none(), min_size=3, max_size=3))
-def test_g9_sizes_are_taken_or_refused_and_never_half(sizes: list[object]) -> None:
+@given(st.tuples(*[st.integers(-3, 3) | st.booleans() | st.floats() | st.none()] * 3))
+def test_g9_sizes_are_taken_or_refused_and_never_half(sizes: tuple[object, ...]) -> None:
     """G9: a pool with a wrong size is not opened, and the error names which one."""
     names = ("max_concurrent", "inbox_capacity", "max_queued")
     least = (1, 1, 0)
@@ -431,12 +433,13 @@ def test_g9_sizes_are_taken_or_refused_and_never_half(sizes: list[object]) -> No
         world = World()
         try:
             async with open_pool(
-                LiveDriver(world.answer), **dict(zip(names, sizes, strict=True))  # type: ignore[arg-type]
+                LiveDriver(world.answer),
+                **dict(zip(names, sizes, strict=True)),  # type: ignore[arg-type]
             ) as pool:
                 assert right
                 await pool.spawn(job("say hi"))
         except UsageError as error:
             assert not right
-            assert any(name in str(error) for name in names)
+            assert any(name in str(error) for name in names)  # noqa: PT017  # not always raised
 
     trio.run(main)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 from hypothesis import given
@@ -23,17 +24,20 @@ ENDS = st.sampled_from([b"\n", b"\r", b"\r\n"])
 
 @st.composite
 def streams(draw: st.DrawFn) -> bytes:
+    """Make a stream of lines with ends of all kinds."""
     lines = draw(st.lists(st.tuples(LINES, ENDS), max_size=12))
     bom = draw(st.sampled_from([b"", b"\xef\xbb\xbf"]))
     return bom + b"".join(line + end for line, end in lines)
 
 
 def split(stream: bytes, cuts: list[int]) -> list[bytes]:
+    """Return the pieces of *stream* between the cuts."""
     places = [0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]
-    return [stream[a:b] for a, b in zip(places, places[1:], strict=False)]
+    return [stream[a:b] for a, b in itertools.pairwise(places)]
 
 
 def events_of(pieces: list[bytes]) -> list[SseEvent]:
+    """Return the events of a stream in pieces."""
     parser = SseParser()
     return [event for piece in pieces for event in parser.feed(piece)]
 
@@ -48,6 +52,7 @@ def test_a_stream_split_anywhere_has_the_same_events(stream: bytes, cuts: list[i
 
 
 def answer_of(pieces: list[bytes]) -> Completion:
+    """Return what a stream in pieces comes to."""
     accumulator = ChatAccumulator()
     for event in events_of(pieces):
         accumulator.feed(event)

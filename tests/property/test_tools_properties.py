@@ -57,7 +57,7 @@ seen: list[dict[str, object]] = []
 
 
 @tool
-async def book(  # noqa: PLR0917  # one of each kind
+def book(  # noqa: PLR0917  # one of each kind
     name: str,
     nights: int,
     price: float | None = None,
@@ -192,8 +192,8 @@ async def test_one_wrong_key_anywhere_is_told_and_nothing_runs(
         if isinstance(inner, dict):
             objects.append(inner)
     target = data.draw(st.sampled_from(objects))
-    target["nmae"] = value
+    target["nights_"] = value
     result = await call(json.dumps(arguments))
     assert result.is_error
-    assert "nmae" in result.content
+    assert "nights_" in result.content
     assert not seen

@@ -26,8 +26,12 @@ from agentpool.drivers.wire._failure import (
     shown,
 )
 
+KEY = "sk-123456789"
+PLACEHOLDER = "test"
+
 
 def error(message: str = "why", **fields: object) -> bytes:
+    """Return an error's body as providers write it."""
     return json.dumps({"error": {"message": message, **fields}}).encode()
 
 
@@ -73,7 +77,7 @@ def error(message: str = "why", **fields: object) -> bytes:
     ],
 )
 def test_d04_every_status_has_its_error(
-    status: int, body: bytes, kind: type[DriverError], retryable: bool
+    status: int, body: bytes, kind: type[DriverError], *, retryable: bool
 ) -> None:
     """A 401 that is tried four times, as in the original, is three too many."""
     failure = failure_from_response(status, {}, body)
@@ -93,7 +97,7 @@ def test_d04_no_status_goes_without() -> None:
 
 
 @pytest.mark.parametrize(("wish", "expected"), [("true", True), ("false", False), ("?", True)])
-def test_the_provider_may_say_whether_to_retry(wish: str, expected: bool) -> None:
+def test_the_provider_may_say_whether_to_retry(wish: str, *, expected: bool) -> None:
     """It knows best. Anything but true and false is no word of it."""
     assert failure_from_response(500, {"x-should-retry": wish}, b"").retryable is expected
     assert failure_from_response(400, {"x-should-retry": "true"}, b"").retryable
@@ -182,7 +186,7 @@ def test_d06_retry_after(headers: dict[str, str], expected: float | None) -> Non
     ],
 )
 def test_errors_inside_a_stream(
-    body: ErrorBody | str, kind: type[DriverError] | None, retryable: bool | None
+    body: ErrorBody | str, kind: type[DriverError] | None, *, retryable: bool | None
 ) -> None:
     """By code or type; what nobody knows is the provider's own trouble."""
     failure = failure_in_stream(body)
@@ -194,14 +198,14 @@ def test_errors_inside_a_stream(
 def test_keys_are_struck_out() -> None:
     """Some servers quote the key that they refuse. Short ones are placeholders."""
     body = error("wrong key sk-123456789")
-    assert "sk-1" not in str(failure_from_response(401, {}, body, secret="sk-123456789"))
-    assert "sk-1" not in str(failure_in_stream("bad sk-123456789", secret="sk-123456789"))
-    assert shown("the latest test", secret="test") == "the latest test"
+    assert "sk-1" not in str(failure_from_response(401, {}, body, secret=KEY))
+    assert "sk-1" not in str(failure_in_stream("bad sk-123456789", secret=KEY))
+    assert shown("the latest test", secret=PLACEHOLDER) == "the latest test"
 
 
 def test_long_texts_are_cut() -> None:
     """And say how long they were; the key goes before the cut."""
-    text = shown("a" * (MAX_SHOWN_CHARS - 4) + "sk-123456789" + "b" * 99, secret="sk-123456789")
+    text = shown("a" * (MAX_SHOWN_CHARS - 4) + "sk-123456789" + "b" * 99, secret=KEY)
     assert "sk-" not in text
     assert len(text) < MAX_SHOWN_CHARS + 30
     assert text.endswith("characters)")

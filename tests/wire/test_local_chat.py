@@ -22,7 +22,9 @@ from agentpool._messages import (
 from agentpool.drivers.wire._local_chat import read_answer, shape_prompt
 
 ADD = ToolDefinition(
-    "add", "Add two numbers.", {"type": "object", "properties": {"a": {"type": "integer"}}}
+    "add",
+    "Add two numbers.",
+    {"type": "object", "properties": {"a": {"type": ["integer", "null"], "minimum": 0}}},
 )
 FIND = ToolDefinition(
     "find",
@@ -41,6 +43,7 @@ RETURNED = ToolMessage("c1", "add", "2")
 def shape(
     *messages: ChatMessage, rounds: int | None = 1, tools: tuple[ToolDefinition, ...] = (ADD,)
 ) -> tuple[CompletionRequest, dict[str, Any] | None]:
+    """Return what is sent, and the form of the answer."""
     request = CompletionRequest(messages, system="Be kind.", tools=tools)
     prompt = shape_prompt(request, tool_rounds=rounds)
     assert prompt.request.tools == ()
@@ -123,6 +126,7 @@ def test_a_conversation_that_nobody_began_has_no_rounds() -> None:
 
 
 def read(text: str, finish: FinishReason = FinishReason.END_TURN) -> Completion:
+    """Return what a model's *text* stands for."""
     return read_answer(Completion(text=text, finish_reason=finish), call_id="local-1")
 
 
@@ -156,9 +160,10 @@ def test_another_form_is_an_error(text: str) -> None:
         ('{"answer": "a \\u00', "a "),
         ('{"answer": "a \\ud83d\\udc4', "a "),
         ('{"answer": "done"', "done"),
-        ('{"answer": "done"}', "done"),
+        ('{"answer": "use {x}', "use {x}"),
         ('{"answer": "', ""),
         ('{"ans', ""),
+        ('{"answer": "a raw \n line break, which JSON does not have', ""),
         ("", ""),
     ],
 )
@@ -167,6 +172,15 @@ def test_d05_words_that_were_cut_say_so(text: str, expected: str) -> None:
     answer = read(text, FinishReason.MAX_TOKENS)
     assert (answer.text, answer.tool_calls) == (expected, ())
     assert answer.finish_reason is FinishReason.MAX_TOKENS
+
+
+def test_an_answer_that_is_whole_at_the_last_token_is_whole() -> None:
+    """The limit was reached, and nothing was cut."""
+    said = read('{"answer": "done"}', FinishReason.MAX_TOKENS)
+    assert (said.text, said.finish_reason) == ("done", FinishReason.END_TURN)
+    called = read('{"name": "add"}', FinishReason.MAX_TOKENS)
+    assert called.tool_calls == (ToolCall("local-1", "add", "{}"),)
+    assert called.finish_reason is FinishReason.TOOL_USE
 
 
 def test_d05_a_call_that_was_cut_keeps_its_broken_arguments() -> None:

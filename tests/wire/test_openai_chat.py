@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import UserList
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -28,19 +29,19 @@ from agentpool.drivers.wire import _openai_chat
 from agentpool.drivers.wire._openai_chat import ChatAccumulator, ChatOptions, encode_request
 from agentpool.drivers.wire._sse import SseEvent, SseParser
 
+KEY = "sk-very-secret"
 GOLDEN = sorted((Path(__file__).parent / "openai").glob("*.sse"))
 
 
 def read(stream: bytes, *, secret: str = "") -> tuple[Completion, list[str]]:
     """Return what *stream* comes to, and the pieces of text on the way."""
     accumulator = ChatAccumulator(call_id_prefix="call-9", secret=secret)
-    texts = [
-        text for event in SseParser().feed(stream) for text in accumulator.feed(event)
-    ]
+    texts = [text for event in SseParser().feed(stream) for text in accumulator.feed(event)]
     return accumulator.finish(), texts
 
 
 def expected_of(golden: Path) -> dict[str, Any]:
+    """Return what is written next to a recorded stream."""
     found: dict[str, Any] = json.loads(golden.with_suffix(".expected.json").read_text())
     return found
 
@@ -125,9 +126,9 @@ def test_an_answer_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_what_came_is_shown_shortened_and_without_the_key() -> None:
     """An error is for a person to read, and may be logged."""
-    accumulator = ChatAccumulator(secret="sk-very-secret")
+    accumulator = ChatAccumulator(secret=KEY)
     with pytest.raises(ProtocolError) as caught:
-        accumulator.feed(SseEvent("sk-very-secret" + "x" * 5000))
+        accumulator.feed(SseEvent(KEY + "x" * 5000))
     said = str(caught.value)
     assert "sk-very" not in said
     assert "***" in said
@@ -139,11 +140,12 @@ def test_what_came_is_shown_shortened_and_without_the_key() -> None:
 TOOL = ToolDefinition(
     "add",
     "Add.",
-    MappingProxyType({"type": "object", "properties": {"a": {"enum": ("x", "y")}}}),
+    MappingProxyType({"type": "object", "properties": {"a": {"enum": UserList("xy")}}}),
 )
 
 
 def body_of(request: CompletionRequest, options: ChatOptions) -> dict[str, Any]:
+    """Return what is sent, decoded."""
     found: dict[str, Any] = json.loads(encode_request(request, options))
     return found
 

@@ -21,6 +21,7 @@ tool, 8 of 8 were valid, 6 of 6 answers said what the tool had returned (2026-11
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, assert_never, cast, final
@@ -103,26 +104,26 @@ def read_answer(completion: Completion, *, call_id: str) -> Completion:
     Raises:
         ProtocolError: If it has another form: the server did not keep to the schema.
     """
-    if completion.finish_reason is FinishReason.MAX_TOKENS:
-        return _read_cut_answer(completion, call_id=call_id)
     try:
         turn = msgspec.json.decode(completion.text, type=_Turn)
     except msgspec.DecodeError as exc:
+        if completion.finish_reason is FinishReason.MAX_TOKENS:
+            return _read_cut_answer(completion, call_id=call_id)
         msg = f"the model left the form of its answer ({exc}): {shown(completion.text)!r}"
         raise ProtocolError(msg) from exc
     if turn.name is not None:
-        arguments = bytes(turn.arguments).decode()
-        return _with_call(completion, ToolCall(call_id, turn.name, arguments))
-    return attrs.evolve(completion, text=turn.answer or "")
+        call = ToolCall(call_id, turn.name, bytes(turn.arguments).decode())
+        return _with_call(completion, call, FinishReason.TOOL_USE)
+    return attrs.evolve(completion, text=turn.answer or "", finish_reason=FinishReason.END_TURN)
 
 
 def _read_cut_answer(completion: Completion, *, call_id: str) -> Completion:
     if found := _CUT_CALL.match(completion.text):
+        # Whoever runs it finds that its arguments are no JSON.
         cut = ToolCall(call_id, found["name"], found["arguments"])
-        return _with_call(completion, cut)
-    if found := _CUT_ANSWER.match(completion.text):
-        return attrs.evolve(completion, text=_unescape_cut(found["text"]))
-    return attrs.evolve(completion, text="")
+        return _with_call(completion, cut, FinishReason.MAX_TOKENS)
+    found = _CUT_ANSWER.match(completion.text)
+    return attrs.evolve(completion, text=_unescape_cut(found["text"]) if found else "")
 
 
 _CUT_CALL: Final = re.compile(
@@ -136,19 +137,14 @@ _LONGEST_CUT_ESCAPE: Final = 11
 
 
 def _unescape_cut(text: str) -> str:
-    text = text.rstrip('} \n"') if text.endswith("}") else text
+    # Shortened until it is no longer cut inside an escape, or after the closing quote.
     for cut in range(min(_LONGEST_CUT_ESCAPE, len(text)) + 1):
-        try:
+        with contextlib.suppress(msgspec.DecodeError):
             return msgspec.json.decode(f'"{text[: len(text) - cut]}"', type=str)
-        except msgspec.DecodeError:
-            continue
     return ""
 
 
-def _with_call(completion: Completion, call: ToolCall) -> Completion:
-    # A cut call keeps its reason: whoever runs it finds that its arguments are no JSON.
-    is_cut = completion.finish_reason is FinishReason.MAX_TOKENS
-    reason = FinishReason.MAX_TOKENS if is_cut else FinishReason.TOOL_USE
+def _with_call(completion: Completion, call: ToolCall, reason: FinishReason) -> Completion:
     return attrs.evolve(completion, text="", tool_calls=(call,), finish_reason=reason)
 
 

@@ -1,0 +1,93 @@
+"""The contract of observers, as a check that runs on anybody's."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from typing import Final
+
+import trio
+
+from agentpool._events import (
+    AgentFinished,
+    AgentParked,
+    AgentResumed,
+    AgentSpawned,
+    AgentStarted,
+    AgentWarned,
+    CompletionReceived,
+    Event,
+    EventsMissed,
+    MessageDropped,
+    MessageSent,
+    Phase,
+    PhaseChanged,
+    RequestRetried,
+    TextDelta,
+    ToolFinished,
+    ToolStarted,
+)
+from agentpool._messages import AgentMessage, FinishReason, ToolCall, Usage
+from agentpool._outcome import AgentOutcome, AgentStatus
+from agentpool.abc import Observer
+from agentpool.testing._contract import Opener, is_a, open_one, promise
+
+ROUNDS: Final = 100
+"""How often an observer is shown every kind of event: what waits or grows is noticed."""
+
+
+async def check_observer(opener: Opener[Observer]) -> None:
+    """Check an observer: it takes every kind of event, at once, and runs nothing itself.
+
+    Args:
+        opener: Opens the observer.
+
+    Raises:
+        AssertionError: If the observer breaks its contract. Says how.
+    """
+    async with AsyncExitStack() as stack:
+        observer = await open_one(opener, stack)
+        promise(is_a(observer, Observer), f"it must be an Observer, got {observer!r}")
+        for number in range(ROUNDS):
+            for event in every_event(number * 100):
+                try:
+                    returned: object = observer.on_event(event)
+                except Exception as error:
+                    raise AssertionError(f"on_event() raised {error!r} for {event}") from error
+                promise(
+                    returned is None,
+                    f"on_event() must not be async and returns nothing, got {returned!r}",
+                )
+        await trio.lowlevel.checkpoint()
+
+
+def every_event(first: int = 0) -> Iterator[Event]:
+    """Yield one event of each kind: the life of an agent, as it could have been.
+
+    Args:
+        first: The sequence number before them.
+    """
+    message, call = AgentMessage(1, 2, "hello", 1), ToolCall("call-1", "add", '{"a": 1}')
+    outcome = AgentOutcome(agent_id=1, name="a", status=AgentStatus.COMPLETED, text="done")
+
+    def stamps() -> Iterator[tuple[int, float, int, str]]:
+        for number in itertools.count(first + 1):
+            yield number, float(number), 1, "a"
+
+    stamp = stamps()
+    yield AgentSpawned(*next(stamp), 0)
+    yield AgentStarted(*next(stamp))
+    yield PhaseChanged(*next(stamp), Phase.REASON)
+    yield TextDelta(*next(stamp), "a piece")
+    yield CompletionReceived(*next(stamp), FinishReason.TOOL_USE, Usage(1, 2), 0.5)
+    yield RequestRetried(*next(stamp), 1, 2.0, "overloaded")
+    yield ToolStarted(*next(stamp), call)
+    yield ToolFinished(*next(stamp), call, "3", is_error=False)
+    yield MessageSent(*next(stamp), message)
+    yield AgentParked(*next(stamp), "a message")
+    yield AgentResumed(*next(stamp))
+    yield AgentWarned(*next(stamp), "near a limit")
+    yield MessageDropped(*next(stamp), message, "it ended first")
+    yield EventsMissed(*next(stamp), 5)
+    yield AgentFinished(*next(stamp), outcome)

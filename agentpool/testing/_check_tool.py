@@ -1,0 +1,149 @@
+"""The contract of tools, as a check that runs on anybody's."""
+
+from __future__ import annotations
+
+import json
+from contextlib import AsyncExitStack
+from typing import Final, final
+
+import attrs
+import trio
+
+from agentpool._capability import Capability
+from agentpool._errors import ToolError
+from agentpool._manifest import AgentManifest
+from agentpool._messages import AgentId, AgentMessage, ToolDefinition
+from agentpool._outcome import AgentOutcome
+from agentpool.abc import AgentContext, AgentInfo, Tool, ToolContext, ToolResult
+from agentpool.testing._contract import Opener, is_a, open_one, promise
+from agentpool.tools._registry import check_name
+
+BAD_ARGUMENTS: Final = ("", "{", "null", "[]", '"text"', '{"a": NaN}', "\x00")
+"""What models write instead of a JSON object."""
+
+
+@final
+@attrs.frozen(eq=False)
+class LoneContext(AgentContext):
+    """An agent without a pool: its messages go nowhere, and it has no colleagues."""
+
+    @property
+    def agent_id(self) -> AgentId:
+        """1: it is the first."""
+        return 1
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return "checker"
+
+    @property
+    def manifest(self) -> AgentManifest:
+        """A manifest with nothing but defaults."""
+        return AgentManifest()
+
+    @property
+    def depth(self) -> int:
+        """0: the owner spawned it."""
+        return 0
+
+    async def send(
+        self, recipient: AgentId, content: str, *, reply_to: int | None = None
+    ) -> AgentMessage:
+        """Take the message, which nobody will read."""
+        await trio.lowlevel.checkpoint()
+        return AgentMessage(self.agent_id, recipient, content, 1, reply_to)
+
+    async def ask(self, recipient: AgentId, content: str) -> AgentMessage:
+        """Answer with the question."""
+        await trio.lowlevel.checkpoint()
+        return AgentMessage(recipient, self.agent_id, content, 2, 1)
+
+    async def receive_many(self) -> tuple[AgentMessage, ...]:
+        """Return one message of the owner."""
+        await trio.lowlevel.checkpoint()
+        return (AgentMessage(0, self.agent_id, "hello", 1),)
+
+    def list_agents(self) -> tuple[AgentInfo, ...]:
+        """Return nobody."""
+        return ()
+
+    async def run_child(self, query: str, *, name: str | None = None) -> AgentOutcome:
+        """Refuse: there is no pool.
+
+        Raises:
+            ToolError: Always.
+        """
+        await trio.lowlevel.checkpoint()
+        raise ToolError(f"there is no pool in which {name or query!r} could run")
+
+
+def lone_context(call_id: str = "call-1") -> ToolContext:
+    """Return what a test calls a tool with, outside of any pool.
+
+    Args:
+        call_id: The name of the call.
+    """
+    return ToolContext(LoneContext(), call_id)
+
+
+async def check_tool(opener: Opener[Tool], *, arguments: str = "{}") -> None:
+    """Check a tool: its definition, a good call, bad calls, and a cancelled one.
+
+    Args:
+        opener: Opens the tool.
+        arguments: JSON of a call that succeeds.
+
+    Raises:
+        AssertionError: If the tool breaks its contract. Says how.
+    """
+    async with AsyncExitStack() as stack:
+        tool = await open_one(opener, stack)
+        promise(is_a(tool, Tool), f"a tool must be a Tool, got {tool!r}")
+        _check_facts(tool)
+        context = lone_context()
+        good = await tool.run(arguments, context)
+        _check_result(good, arguments)
+        promise(not good.is_error, f"the call with {arguments} failed: {good.content}")
+        for bad in BAD_ARGUMENTS:
+            try:
+                _check_result(await tool.run(bad, context), bad)
+            except (AssertionError, ToolError):
+                raise
+            except Exception as error:
+                raise AssertionError(
+                    f"run() must answer {bad!r} or raise a ToolError, it raised {error!r}"
+                ) from error
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await tool.run(arguments, context)
+        promise(scope.cancelled_caught, "run() must have a checkpoint: a cancelled one ended")
+
+
+def _check_facts(tool: Tool) -> None:
+    definition = tool.definition
+    promise(
+        is_a(definition, ToolDefinition),
+        f"definition must be a ToolDefinition, got {definition!r}",
+    )
+    check_name(definition.name)
+    promise(definition == tool.definition, "definition must be the same at every look")
+    schema = definition.input_schema
+    promise(
+        schema.get("type") == "object", f"input_schema must be of type 'object', got {schema!r}"
+    )
+    json.dumps(dict(schema))
+    capability, seconds = tool.capability, tool.timeout_seconds
+    promise(
+        capability is None or is_a(capability, Capability),
+        f"capability must be a Capability or None, got {capability!r}",
+    )
+    promise(seconds is None or seconds > 0, f"timeout_seconds must be > 0 or None, got {seconds!r}")
+
+
+def _check_result(result: ToolResult, arguments: str) -> None:
+    promise(
+        is_a(result, ToolResult),
+        f"run() must return a ToolResult, got {result!r} for {arguments!r}",
+    )
+    promise(is_a(result.content, str), f"a result's content must be text, got {result.content!r}")

@@ -1,0 +1,35 @@
+"""What the checks of the seams share: promises, and things to open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import TypeAlias, TypeVar
+
+T = TypeVar("T")
+
+Opener: TypeAlias = Callable[[], T | AbstractAsyncContextManager[T]]
+"""Returns a fresh one, or what opens and closes it."""
+
+
+def promise(kept: object, text: str) -> None:
+    """Raise unless it is *kept*.
+
+    Raises:
+        AssertionError: With *text*, in which the contract stands.
+    """
+    if not kept:
+        raise AssertionError(text)
+
+
+async def open_one(opener: Opener[T], stack: AsyncExitStack) -> T:  # noqa: ASYNC910  # every check has checkpoints
+    """Return a fresh one, which *stack* closes."""
+    made = opener()
+    if isinstance(made, AbstractAsyncContextManager):
+        return await stack.enter_async_context(made)
+    return made
+
+
+def is_a(value: object, kind: type) -> bool:
+    """Whether *value* is a *kind*, whatever its annotations promise."""
+    return isinstance(value, kind)

@@ -1,0 +1,186 @@
+"""A driver that fails by plan: everything that a model behind a wire can do to an agent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final, TypeAlias, assert_never, final
+
+import attrs
+import trio
+
+from agentpool._capability import PrivacyTier
+from agentpool._messages import (
+    Completion,
+    CompletionRequest,
+    FinishReason,
+    ToolCall,
+    Usage,
+)
+from agentpool.abc import Driver, OnDelta
+
+OUT_OF_PLAN: Final = "done"
+"""What the driver says when its plan is at its end, so that every run can end."""
+
+
+@final
+@attrs.frozen
+class Answer:
+    """The model answers at once."""
+
+    completion: Completion
+    """What it answers."""
+
+
+@final
+@attrs.frozen
+class Fail:
+    """The request fails."""
+
+    error: Exception
+    """With this."""
+    after_pieces: tuple[str, ...] = ()
+    """Text that has arrived by then: such a request is not tried again."""
+
+
+@final
+@attrs.frozen
+class Stall:
+    """The model answers, after a while."""
+
+    seconds: float
+    """How long it takes."""
+    completion: Completion
+    """What it answers."""
+
+
+@final
+@attrs.frozen
+class Trickle:
+    """The model writes slowly."""
+
+    pieces: tuple[str, ...]
+    """The pieces of its text."""
+    seconds: float
+    """How long each piece takes."""
+
+
+@final
+@attrs.frozen
+class Truncate:
+    """The answer runs into ``max_tokens``."""
+
+    text: str
+    """As much as there is of it."""
+
+
+@final
+@attrs.frozen
+class CallWildly:
+    """The model calls tools that there are not, with arguments that are none."""
+
+    tool_calls: tuple[ToolCall, ...]
+    """The calls."""
+
+
+@final
+@attrs.frozen
+class Hang:
+    """The model never answers."""
+
+
+Fault: TypeAlias = Answer | Fail | Stall | Trickle | Truncate | CallWildly | Hang
+"""What becomes of one request."""
+
+
+@final
+class FaultyDriver(Driver):
+    """A driver that takes one fault of its plan for each request, and then says ``done``.
+
+    >>> driver = FaultyDriver([Stall(60.0, Completion("late")), Hang()])
+    """
+
+    __slots__ = ("_left", "taken")
+
+    def __init__(self, plan: Iterable[Fault]) -> None:
+        """Take the plan. It may be endless.
+
+        Args:
+            plan: What becomes of each request, in the order in which they come.
+        """
+        self._left: Iterator[Fault] = iter(plan)
+        self.taken = 0
+        """Faults that were used up so far."""
+
+    @property
+    def context_window(self) -> int | None:
+        """Unknown."""
+        return None
+
+    @property
+    def privacy(self) -> PrivacyTier:
+        """It sends nothing anywhere."""
+        return PrivacyTier.SOVEREIGN
+
+    def price(self, usage: Usage, *, model: str | None = None) -> float | None:  # noqa: ARG002  # it costs nothing
+        """Return 0.0: it is free."""
+        return 0.0
+
+    async def complete(
+        self,
+        request: CompletionRequest,  # noqa: ARG002  # it does not listen
+        *,
+        on_delta: OnDelta | None = None,
+    ) -> Completion:
+        """Do what the plan says.
+
+        Raises:
+            Exception: What the plan says.
+
+        Cancellation:
+            The fault is used up.
+        """
+        await trio.lowlevel.checkpoint()
+        fault = next(self._left, None)
+        if fault is None:
+            return Completion(OUT_OF_PLAN)
+        self.taken += 1
+        return await _perform(fault, on_delta or _ignore)
+
+
+async def _perform(fault: Fault, on_delta: OnDelta) -> Completion:  # noqa: ASYNC910  # complete() had a checkpoint
+    match fault:
+        case Answer(completion):
+            return _heard(completion, on_delta)
+        case Fail(error, pieces):
+            for piece in pieces:
+                on_delta(piece)
+            raise error
+        case Stall(seconds, completion):
+            await trio.sleep(seconds)
+            return _heard(completion, on_delta)
+        case Trickle(pieces, seconds):
+            for piece in pieces:
+                await trio.sleep(seconds)
+                on_delta(piece)
+            return Completion("".join(pieces))
+        case Truncate(text):
+            return _heard(Completion(text, finish_reason=FinishReason.MAX_TOKENS), on_delta)
+        case CallWildly(tool_calls):
+            reason = FinishReason.TOOL_USE if tool_calls else FinishReason.END_TURN
+            return Completion(tool_calls=tool_calls, finish_reason=reason)
+        case Hang():
+            await trio.sleep_forever()
+            # Never reached, whatever linters think.
+            raise AssertionError  # pragma: no cover
+        case _:
+            assert_never(fault)
+
+
+def _heard(completion: Completion, on_delta: OnDelta) -> Completion:
+    if completion.text:
+        on_delta(completion.text)
+    return completion
+
+
+def _ignore(_: str) -> None:
+    """Take a piece of text and forget it."""

@@ -1,0 +1,134 @@
+"""trio as a guest: a host that lets it run until everybody waits, and then looks.
+
+Between two steps of a state machine time stands still and no task runs, so what the
+machine sees is one moment of the pool.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar, cast, final
+
+import attrs
+import outcome
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from agentpool._errors import UsageError
+from agentpool.testing._findings import HangError
+
+T = TypeVar("T")
+
+REAL_SECONDS: Final = 30.0
+"""The longest that the host waits for trio. Nothing in there waits in real time."""
+
+
+@final
+@attrs.define(eq=False)
+class _Job:
+    async_fn: Callable[[], Awaitable[object]]
+    done: outcome.Outcome[object] | None = None
+
+
+@final
+class GuestRun:
+    """One trio run, moved on step by step by code that is not async."""
+
+    def __init__(self, async_fn: Callable[[], Awaitable[object]]) -> None:
+        """Start a run whose first task is *async_fn*; it has not taken a step yet."""
+        self.clock = MockClock()
+        self._host: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        self._end: outcome.Outcome[object] | None = None
+        self._settled = False
+        self._send: trio.MemorySendChannel[_Job] | None = None
+        trio.lowlevel.start_guest_run(
+            self._main,
+            async_fn,
+            run_sync_soon_threadsafe=self._host.put,
+            done_callback=self._note_end,
+            clock=self.clock,
+        )
+
+    def settle(self) -> None:
+        """Let every task go on until all of them wait."""
+        self.call(_nothing)
+
+    def call(self, sync_fn: Callable[[], T]) -> T:
+        """Call a function in a task of its own, let everybody settle, return its result.
+
+        Raises:
+            Exception: Whatever the function raised.
+        """
+
+        async def job() -> T:
+            await trio.lowlevel.checkpoint()
+            return sync_fn()
+
+        return self.run(job)
+
+    def run(self, async_fn: Callable[[], Awaitable[T]]) -> T:
+        """Run a function that does not wait for long, let everybody settle.
+
+        Raises:
+            Exception: Whatever the function raised.
+        """
+        job = _Job(async_fn)
+        while self._send is None:
+            self._tick()
+        self._settled = False
+        self._send.send_nowait(job)
+        while not self._settled:
+            self._tick()
+        if job.done is None:
+            raise UsageError("the function waits for something; start it in a nursery instead")
+        return cast("T", job.done.unwrap())
+
+    def jump(self, seconds: float) -> None:
+        """Let time pass, all at once."""
+        self.clock.jump(seconds)
+        self.settle()
+
+    def finish(self) -> None:
+        """Let the run end, and raise what its first task raised.
+
+        Raises:
+            Exception: Whatever that was.
+        """
+        if self._send is not None:
+            self._send.close()
+        # From here on nobody looks, so the clock may run by itself.
+        self.clock.autojump_threshold = 0.0
+        while self._end is None:
+            self._tick()
+        self._end.unwrap()
+
+    def _tick(self) -> None:
+        if self._end is not None:
+            self._end.unwrap()
+            raise UsageError("the trio run has ended")
+        try:
+            step = self._host.get(timeout=REAL_SECONDS)
+        except queue.Empty:
+            raise HangError(f"nothing happened for {REAL_SECONDS:g} real seconds") from None
+        step()
+
+    def _note_end(self, end: outcome.Outcome[object]) -> None:
+        self._end = end
+
+    async def _main(self, async_fn: Callable[[], Awaitable[object]]) -> None:
+        self._send, receive = trio.open_memory_channel[_Job](1)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(async_fn)
+            async for job in receive:
+                nursery.start_soon(self._perform, job)
+                await wait_all_tasks_blocked()
+                self._settled = True
+
+    @staticmethod
+    async def _perform(job: _Job) -> None:
+        job.done = await outcome.acapture(job.async_fn)
+
+
+def _nothing() -> None:
+    """Do nothing: that it was called made everybody settle."""

@@ -1,0 +1,211 @@
+"""A state machine that drives a pool with everything that can happen to one."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from agentpool._errors import MessageError, PoolClosedError, PoolFullError
+from agentpool._messages import AgentId, Completion, FinishReason, ToolCall
+from agentpool._outcome import ENDED, AgentOutcome
+from agentpool.testing._hypothesis import Strategy, st, stateful
+from agentpool.testing._stage import PoolStage
+from agentpool.testing._strategies import driver_errors
+
+_ANY: Final[Strategy[int]] = st.integers(min_value=0, max_value=20)
+"""Which of those that there are: counted around."""
+
+
+class PoolMachine(PoolStage):
+    """Drives a pool by rules, and compares it with a model after each.
+
+    ``TestMyPool = PoolMachine.TestCase`` is a test. A subclass may replace what the agents
+    are made of (``make_driver``, ``make_tools``, ``make_config``, ``open_pool``), and add
+    rules and invariants of its own.
+    """
+
+    # --- rules: the owner
+
+    @stateful.rule()
+    def spawn(self) -> None:
+        """Spawn, waiting for room."""
+
+        async def job() -> None:
+            self.handles.append(await self.pool.spawn(*self.configs(1)))
+
+        self.start("spawn", job)
+
+    @stateful.rule(count=st.integers(min_value=1, max_value=4))
+    def fan_out_nowait(self, count: int) -> None:
+        """Spawn all of them or none."""
+        before = self.pool.statistics()
+        try:
+            found = self.run.call(lambda: self._fan_out_now(count))
+        except PoolClosedError:
+            assert self.closed, "an open pool said that it is closed"
+        except PoolFullError:
+            after = self.pool.statistics()
+            assert after == before, f"a refused fan-out changed {before} to {after}"
+            room = self.max_queued + self.pool.max_concurrent - before.running - before.queued
+            assert count > room, f"{count} agents were refused with room for {room}"
+        else:
+            assert not self.closed, "a closed pool took an agent"
+            first = before.spawned + 1
+            assert found == list(range(first, first + count)), f"ids {found} after {before}"
+
+    def _fan_out_now(self, count: int) -> list[AgentId]:
+        handles = self.pool.fan_out_nowait(self.configs(count))
+        self.handles += handles
+        return [handle.agent_id for handle in handles]
+
+    @stateful.rule(number=_ANY)
+    def cancel(self, number: int) -> None:
+        """Cancel one agent."""
+        if handle := self.pick(number):
+            self.run.call(lambda: handle.cancel("by the machine"))
+            assert handle.status in ENDED, f"{handle} goes on after its cancellation"
+
+    @stateful.rule()
+    def abort_all(self) -> None:
+        """Cancel all agents: none of those that there were goes on."""
+        before = list(self.handles)
+        self.run.call(self.pool.abort_all)
+        left = [handle for handle in before if not handle.has_ended]
+        assert not left, f"agents are left after abort_all(): {left}"
+
+    @stateful.rule(number=_ANY)
+    def interrupt(self, number: int) -> None:
+        """Ask one agent to stop after its turn."""
+        if handle := self.pick(number):
+            self.run.call(handle.interrupt)
+
+    @stateful.rule(number=_ANY)
+    def send_nowait(self, number: int) -> None:
+        """Write to one agent; a refusal changes nothing."""
+        if (handle := self.pick(number)) is None:
+            return
+        before, text = self.pool.statistics(), self.content()
+        try:
+            self.run.call(lambda: handle.send_nowait(text))
+        except MessageError:
+            assert self.pool.statistics().messages == before.messages, "a refusal was counted"
+
+    @stateful.rule(number=_ANY)
+    def ask(self, number: int) -> None:
+        """Ask one agent."""
+        if handle := self.pick(number):
+
+            async def job() -> None:
+                self.received.append(await handle.ask(self.content()))
+
+            self.start("ask", job)
+
+    @stateful.rule()
+    def receive(self) -> None:
+        """Read the owner's post."""
+
+        async def job() -> None:
+            self.received.extend(await self.pool.receive_many())
+
+        self.start("receive", job)
+
+    @stateful.rule()
+    def join_next(self) -> None:
+        """Wait for the next end."""
+
+        async def job() -> None:
+            outcome = await self.pool.join_next()
+            if outcome is not None:
+                self._note_given(outcome)
+
+        if "join_all" not in self._busy:
+            self.start("join_next", job)
+
+    def _note_given(self, outcome: AgentOutcome) -> None:
+        assert outcome.agent_id not in self.given, f"agent {outcome.agent_id} was given twice"
+        self.given.append(outcome.agent_id)
+        self.given_next.append(outcome.agent_id)
+
+    @stateful.rule()
+    def join_all(self) -> None:
+        """Wait for everybody."""
+
+        async def job() -> None:
+            outcomes = await self.pool.join_all()
+            assert list(outcomes) == sorted(outcomes), "join_all() is not in spawn order"
+            self.given.extend(agent_id for agent_id in outcomes if agent_id not in self.given)
+
+        if "join_next" not in self._busy:
+            self.start("join_all", job)
+
+    @stateful.rule(slots=st.integers(min_value=1, max_value=3))
+    def resize(self, slots: int) -> None:
+        """Change the number of slots."""
+
+        def change() -> None:
+            self.pool.max_concurrent = slots
+
+        self.run.call(change)
+
+    @stateful.rule(seconds=st.sampled_from([0.5, 1.0, 30.0, 1000.0]))
+    def jump(self, seconds: float) -> None:
+        """Let time pass."""
+        self.run.jump(seconds)
+
+    @stateful.rule(grace_seconds=st.sampled_from([0.0, 5.0]))
+    def shutdown(self, grace_seconds: float) -> None:
+        """Shut the pool down."""
+
+        async def job() -> None:
+            await self.pool.shutdown(grace_seconds=grace_seconds)
+
+        self.closed = True
+        self.start("shutdown", job)
+
+    # --- rules: the model behind the agents
+
+    def _decide(self, number: int, completion: Completion) -> None:
+        if pending := self.puppet.pending:
+            request = pending[number % len(pending)]
+            self.run.call(lambda: request.answer(completion))
+
+    @stateful.rule(number=_ANY, text=st.sampled_from(["", "yes", "no"]))
+    def answer(self, number: int, text: str) -> None:
+        """Let a model answer."""
+        self._decide(number, Completion(text))
+
+    @stateful.rule(number=_ANY, error=driver_errors() | st.just(ValueError("broken")))
+    def fail(self, number: int, error: Exception) -> None:
+        """Let a request fail."""
+        if pending := self.puppet.pending:
+            request = pending[number % len(pending)]
+            self.run.call(lambda: request.fail(error))
+
+    @stateful.rule(
+        number=_ANY,
+        to=st.lists(st.integers(min_value=0, max_value=9), min_size=1, max_size=2),
+        name=st.sampled_from(["ask_agent", "send_message", "wait_for_message", "spawn_agent"]),
+    )
+    def call_tools(self, number: int, to: list[int], name: str) -> None:
+        """Let a model write, ask, wait, or have a child, perhaps side by side."""
+        calls = tuple(
+            ToolCall(f"call-{place}", name, self._arguments(name, agent_id))
+            for place, agent_id in enumerate(to)
+        )
+        self._decide(number, Completion("", calls, FinishReason.TOOL_USE))
+
+    def _arguments(self, name: str, to: int) -> str:
+        match name:
+            case "ask_agent":
+                return f'{{"to": {to}, "question": "{self.content()}"}}'
+            case "send_message":
+                return f'{{"to": {to}, "content": "{self.content()}"}}'
+            case "spawn_agent":
+                return '{"query": "help"}'
+            case _:
+                return "{}"
+
+    @stateful.rule(number=_ANY)
+    def nap(self, number: int) -> None:
+        """Let a model sleep in a tool."""
+        call = ToolCall("call-0", "nap", '{"seconds": 2.0}')
+        self._decide(number, Completion("", (call,), FinishReason.TOOL_USE))

@@ -1,0 +1,107 @@
+"""A model whose every answer somebody else decides, at the moment of their choice."""
+
+from __future__ import annotations
+
+from typing import final
+
+import attrs
+import trio
+
+from agentpool._capability import PrivacyTier
+from agentpool._events import AgentResumed, AgentStarted, Event
+from agentpool._messages import Completion, CompletionRequest
+from agentpool._pool import AgentPool
+from agentpool.abc import Driver, Observer, OnDelta
+
+
+@final
+@attrs.define(eq=False)
+class PendingRequest:
+    """A request that waits for its answer."""
+
+    request: CompletionRequest
+    """What was asked. The conversation is a live view."""
+    _on_delta: OnDelta | None
+    _answered: trio.Event = attrs.field(factory=trio.Event)
+    _completion: Completion | None = None
+    _error: Exception | None = None
+
+    def answer(self, completion: Completion) -> None:
+        """Let the model answer."""
+        if completion.text and self._on_delta is not None:
+            self._on_delta(completion.text)
+        self._completion = completion
+        self._answered.set()
+
+    def fail(self, error: Exception) -> None:
+        """Let the request fail."""
+        self._error = error
+        self._answered.set()
+
+    async def wait(self) -> Completion:
+        """Wait for the decision.
+
+        Raises:
+            Exception: If it was to fail.
+        """
+        await self._answered.wait()
+        if self._completion is None:
+            raise self._error or AssertionError("answered with nothing")
+        return self._completion
+
+
+@final
+@attrs.define(eq=False)
+class PuppetDriver(Driver):
+    """A driver whose requests wait until somebody answers them."""
+
+    pending: list[PendingRequest] = attrs.field(factory=list[PendingRequest])
+    """The requests that wait, oldest first."""
+
+    @property
+    def context_window(self) -> int | None:
+        """Unknown: nothing is ever cut."""
+        return None
+
+    @property
+    def privacy(self) -> PrivacyTier:
+        """It sends nothing anywhere."""
+        return PrivacyTier.SOVEREIGN
+
+    async def complete(
+        self, request: CompletionRequest, *, on_delta: OnDelta | None = None
+    ) -> Completion:
+        """Wait for a decision.
+
+        Raises:
+            Exception: If the request was to fail.
+
+        Cancellation:
+            The request waits no more.
+        """
+        await trio.lowlevel.checkpoint()
+        pending = PendingRequest(request, on_delta)
+        self.pending.append(pending)
+        try:
+            return await pending.wait()
+        finally:
+            self.pending.remove(pending)
+
+
+@final
+@attrs.define(eq=False)
+class BoundWatch(Observer):
+    """Sees whether ever more agents run than may, at each moment at which one begins to."""
+
+    pool: AgentPool | None = None
+    """The pool. ``None``: it is not open yet."""
+    faults: list[str] = attrs.field(factory=list[str])
+    """Where the bound was broken."""
+
+    def on_event(self, event: Event) -> None:
+        """Look, if an agent got a slot."""
+        if self.pool is None or not isinstance(event, AgentStarted | AgentResumed):
+            return
+        running, slots = self.pool.statistics().running, self.pool.max_concurrent
+        if running > slots:
+            self.faults.append(f"{running} agents run with {slots:g} slots at {event}")

@@ -1,0 +1,262 @@
+"""The stage of a state machine: a pool in a guest run, a model of it, and what must hold.
+
+Between two rules no task runs, so the invariants look at one moment of the pool. What the
+model knows, it knows from what it did and from the pool's events; the pool is asked for the
+same, and the two must agree.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from typing import ClassVar, Final
+
+import trio
+
+from agentpool._capability import Capability, CapabilityKind
+from agentpool._errors import (
+    AgentPoolError,
+    DeadlockError,
+    MessageError,
+    PoolClosedError,
+    PoolError,
+)
+from agentpool._events import AgentFinished, AgentSpawned, MessageDropped, MessageSent
+from agentpool._handle import AgentHandle
+from agentpool._manifest import AgentManifest
+from agentpool._messages import AgentId, AgentMessage, AssistantMessage, ToolMessage
+from agentpool._open import open_pool
+from agentpool._outcome import AgentOutcome, AgentStatus
+from agentpool._pool import AgentPool
+from agentpool._spawn import SpawnConfig
+from agentpool.abc import Driver, Observer, Tool
+from agentpool.testing._guest import GuestRun
+from agentpool.testing._hypothesis import stateful
+from agentpool.testing._log import EventLog
+from agentpool.testing._puppet import BoundWatch, PuppetDriver
+from agentpool.testing._quiescent import agents_of, outcome_faults, pool_leaks
+from agentpool.tools._function import tool
+from agentpool.tools._registry import ToolRegistry
+from agentpool.tools._team import TEAM_TOOLS
+
+_CONTENT: Final = re.compile("<[0-9]+>")
+"""The texts of messages of a machine: no two are the same."""
+
+MACHINE_MANIFEST: Final = AgentManifest(
+    name="puppet", capabilities=(Capability(CapabilityKind.MESSAGE), Capability.spawn(2))
+)
+"""An agent that may write, wait and have children, and remembers nothing."""
+
+
+@tool
+async def nap(seconds: float) -> str:
+    """Sleep.
+
+    Args:
+        seconds: How long.
+    """
+    await trio.sleep(seconds)
+    return "rested"
+
+
+class PoolStage(stateful.RuleBasedStateMachine):
+    """A pool, a model of it, and the invariants that hold between any two rules."""
+
+    max_concurrent: ClassVar[int] = 2
+    """Slots that the pool begins with."""
+    max_queued: ClassVar[int] = 4
+    """Agents that may wait."""
+    inbox_capacity: ClassVar[int] = 2
+    """Messages that may wait for one agent."""
+
+    def make_driver(self) -> Driver:
+        """Return the driver. The rules that decide answers are for a ``PuppetDriver``."""
+        return self.puppet
+
+    def make_tools(self) -> tuple[Tool, ...]:
+        """Return what the agents can do."""
+        return (*TEAM_TOOLS, nap)
+
+    def make_config(self, number: int) -> SpawnConfig:
+        """Return the *number*-th agent to spawn, from 0."""
+        return SpawnConfig(MACHINE_MANIFEST, f"job {number}")
+
+    def open_pool(
+        self, driver: Driver, observers: tuple[Observer, ...]
+    ) -> AbstractAsyncContextManager[AgentPool]:
+        """Open the pool, with these observers at least."""
+        return open_pool(
+            driver,
+            max_concurrent=self.max_concurrent,
+            max_queued=self.max_queued,
+            inbox_capacity=self.inbox_capacity,
+            tools=ToolRegistry(self.make_tools()),
+            observers=observers,
+            random_seed=0,
+        )
+
+    def __init__(self) -> None:
+        """Open the pool."""
+        super().__init__()
+        self.puppet = PuppetDriver()
+        self.log = EventLog()
+        self.handles: list[AgentHandle] = []
+        self.received: list[AgentMessage] = []
+        self.given: list[AgentId] = []
+        self.given_next: list[AgentId] = []
+        self.contents = 0
+        self.closed = False
+        self.failures: list[BaseException] = []
+        self._bound = BoundWatch()
+        self._busy: set[str] = set()
+        self._leave = trio.Event()
+        self._pool: AgentPool | None = None
+        self._background: trio.Nursery | None = None
+        self.run = GuestRun(self._stage)
+        self.run.settle()
+
+    @property
+    def pool(self) -> AgentPool:
+        """The pool."""
+        assert self._pool is not None  # noqa: S101  # open since __init__
+        return self._pool
+
+    async def _stage(self) -> None:
+        observers = (self.log, self._bound)
+        try:
+            async with self.open_pool(self.make_driver(), observers) as pool:
+                self._pool = self._bound.pool = pool
+                async with trio.open_nursery() as nursery:
+                    self._background = nursery
+                    await self._leave.wait()
+                    nursery.cancel_scope.cancel()
+                pool.abort_all("the machine ends")
+        except PoolError as error:
+            self.failures.extend(self._unexpected(error))
+
+    def _unexpected(self, error: PoolError) -> list[BaseException]:
+        """Return what is wrong with the error that the pool raised at its exit."""
+        failed = {
+            event.agent_id
+            for event in self.log.events
+            if isinstance(event, AgentFinished) and event.outcome.status is AgentStatus.FAILED
+        }
+        own = failed & {handle.agent_id for handle in self.handles}
+        if set(error.by_agent) == own - set(self.given):
+            return []
+        return [AssertionError(f"{error.by_agent} raised at the exit, {own} failed")]
+
+    # --- what the rules are made of
+
+    def start(self, what: str, async_fn: Callable[[], Awaitable[object]]) -> None:
+        """Do something that may wait, beside everything else; one of each kind at a time."""
+        if what in self._busy:
+            return
+
+        async def perform() -> None:
+            try:
+                await async_fn()
+            except (MessageError, PoolClosedError, DeadlockError):
+                pass
+            except AgentPoolError as error:
+                self.failures.append(error)
+            finally:
+                self._busy.discard(what)
+
+        self._busy.add(what)
+        assert self._background is not None  # noqa: S101  # open since __init__
+        background = self._background
+        self.run.call(lambda: background.start_soon(perform, name=what))
+
+    def pick(self, number: int) -> AgentHandle | None:
+        """Return one of the handles. ``None``: there are none."""
+        return self.handles[number % len(self.handles)] if self.handles else None
+
+    def content(self) -> str:
+        """Return a text that no other message has."""
+        self.contents += 1
+        return f"<{self.contents}>"
+
+    def configs(self, count: int) -> list[SpawnConfig]:
+        """Return the next *count* agents to spawn."""
+        return [self.make_config(len(self.handles) + number) for number in range(count)]
+
+    # --- what must hold
+
+    @stateful.invariant()
+    def nothing_failed(self) -> None:
+        """What goes on beside the rules does so without an unexpected error."""
+        for failure in self.failures:
+            raise failure
+        assert not self._bound.faults, self._bound.faults[0]
+
+    @stateful.invariant()
+    def statistics_agree(self) -> None:
+        """The pool's numbers are those of its events."""
+        found = self.pool.statistics()
+        kinds = Counter(type(event) for event in self.log.events)
+        spawned = [e.agent_id for e in self.log.events if isinstance(e, AgentSpawned)]
+        assert spawned == list(range(1, found.spawned + 1)), f"ids {spawned}"
+        at_work = found.running + found.parked + found.queued
+        ended = kinds[AgentFinished]
+        assert at_work == found.spawned - ended, f"{ended} have ended: {found}"
+        assert found.messages == kinds[MessageSent], f"{kinds[MessageSent]} were sent: {found}"
+        dropped = kinds[MessageDropped]
+        assert found.dead_letters == dropped, f"{dropped} were dropped: {found}"
+        assert found.running + found.parked == self.pool.active_count
+        assert found.queued <= self.max_queued, f"more than {self.max_queued} wait: {found}"
+        idle = found.running < found.max_concurrent
+        assert not (idle and found.queued), f"a slot is free and somebody waits: {found}"
+
+    @stateful.invariant()
+    def ends_are_given_in_order(self) -> None:
+        """``join_next`` gives each end once, in the order of the ends."""
+        own = {handle.agent_id for handle in self.handles}
+        ended = [e.agent_id for e in self.log.events if isinstance(e, AgentFinished)]
+        expected = [agent_id for agent_id in ended if agent_id in own]
+        nexts = [agent_id for agent_id in expected if agent_id in set(self.given_next)]
+        assert nexts == self.given_next, f"given {self.given_next}, ended {expected}"
+
+    @stateful.invariant()
+    def senders_keep_their_order(self) -> None:
+        """What the owner got of one sender came in the order in which it was sent."""
+        by_sender: dict[AgentId, list[int]] = {}
+        for message in self.received:
+            by_sender.setdefault(message.sender, []).append(message.message_id)
+        for sender, numbers in by_sender.items():
+            assert numbers == sorted(set(numbers)), f"of agent {sender}: {numbers}"
+
+    # --- the end
+
+    def teardown(self) -> None:
+        """End everything, and check that nothing is left and nothing was lost."""
+        if self._pool is None:
+            return
+        self.run.call(self._leave.set)
+        self.run.finish()
+        self.nothing_failed()
+        self.log.check()
+        leaks = list(pool_leaks(agents_of(self.pool), self.handles, closed=True))
+        ends = [event for event in self.log.events if isinstance(event, AgentFinished)]
+        for end in ends:
+            leaks += outcome_faults(end.outcome, end.agent_id)
+        leaks += self._lost_messages([end.outcome for end in ends])
+        assert not leaks, "\n".join(leaks)
+
+    def _lost_messages(self, outcomes: list[AgentOutcome]) -> Iterator[str]:
+        """Yield every accepted message that was not delivered exactly once."""
+        found: Counter[str] = Counter(message.content for message in self.received)
+        for outcome in outcomes:
+            for message in outcome.messages:
+                if isinstance(message, AssistantMessage):
+                    continue
+                text = message.content if isinstance(message, ToolMessage) else message.text
+                found.update(_CONTENT.findall(text))
+        for letter in self.pool.router.dead_letters:
+            found[letter.message.content] += 1
+        for event in self.log.events:
+            if isinstance(event, MessageSent) and found[event.message.content] != 1:
+                times = found[event.message.content]
+                yield f"{event.message} was delivered {times} times"
