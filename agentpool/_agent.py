@@ -346,7 +346,7 @@ class Agent:
             usage=guard.usage,
             unmeasured_requests=guard.unmeasured_requests,
             cost_usd=guard.cost_usd,
-            iterations=guard.iterations,
+            iterations=guard.turns,
             tool_calls=guard.tool_calls,
             tool_calls_run=self.tools_run,
             left_behind=self._left_behind() if self.tools_run else (),

@@ -42,6 +42,8 @@ class PoolAgentContext(AgentContext):
     _admission: Admission
     _running: Mapping[AgentId, AgentHandle]
     _accept: Accept
+    _memory_scope: str
+    _clock: Callable[[], float]
     _used: Callable[[], Usage]
     """What the agent has used so far."""
     _charge: Callable[[Usage], None]
@@ -66,6 +68,15 @@ class PoolAgentContext(AgentContext):
     def depth(self) -> int:
         """Generations above it."""
         return self._handle.depth
+
+    @property
+    def memory_scope(self) -> str:
+        """The scope in which it recalls and remembers."""
+        return self._memory_scope
+
+    def seconds(self) -> float:
+        """Seconds since the pool opened."""
+        return self._clock()
 
     async def send(
         self, recipient: AgentId, content: str, *, reply_to: int | None = None

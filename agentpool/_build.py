@@ -18,12 +18,10 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Final, TypeAlias, final
 
 import attrs
-import trio
 
 from agentpool import drivers
 from agentpool._capability import CapabilityKind
@@ -237,20 +235,18 @@ async def open_furnished_pool(
         max_concurrent=max_concurrent,
         max_queued=max_queued,
         memory=memory,
-        tools=build_tools(memory, pool_name=name, opened_at=trio.current_time()),
+        tools=build_tools(memory),
         observers=observers,
         name=name,
     ) as pool:
         yield pool
 
 
-def build_tools(memory: Memory, *, pool_name: str, opened_at: float) -> ToolBuilder:
+def build_tools(memory: Memory) -> ToolBuilder:
     """Return what makes the tools of one agent: those that its manifest grants.
 
     Args:
         memory: The pool's memory.
-        pool_name: The pool's name, with which its memory scopes begin.
-        opened_at: When the pool opened, on trio's clock.
     """
     team = ToolRegistry(TEAM_TOOLS)
 
@@ -259,16 +255,10 @@ def build_tools(memory: Memory, *, pool_name: str, opened_at: float) -> ToolBuil
         registry = team if kinds & _TEAM_KINDS else EMPTY_REGISTRY
         if CapabilityKind.MEMORY not in kinds:
             return registry
-        # As the pool itself calls the agent's memory.
-        scope = f"{pool_name}/{context.agent_id}"
-        clock = partial(_seconds_since, opened_at)
-        return registry.with_tools(*memory_tools(memory, scope, clock=clock))
+        tools = memory_tools(memory, context.memory_scope, clock=context.seconds)
+        return registry.with_tools(*tools)
 
     return build
-
-
-def _seconds_since(opened_at: float) -> float:
-    return trio.current_time() - opened_at
 
 
 def missing_tools(manifest: AgentManifest) -> tuple[str, ...]:

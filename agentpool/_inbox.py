@@ -94,9 +94,8 @@ class Inbox:
                 first = await self._receive.receive()
             except trio.ClosedResourceError:
                 raise self._gone() from None
-        rest = self.receive_many_nowait()
-        self._promised += len(self._turns.unpark())
-        return (first, *rest)
+        # It was handed over by its sender, and never took a place.
+        return (first, *self.receive_many_nowait())
 
     def receive_many_nowait(self) -> tuple[AgentMessage, ...]:
         """Take everything that is here, perhaps nothing."""

@@ -203,5 +203,6 @@ def estimate_tokens(text: str) -> int:
     provider refuses what is one token too long. On samples of English, JSON, Chinese and
     code this covered the o200k count (2026-11).
     """
-    size = len(text) if text.isascii() else len(text.encode())
+    # A lone surrogate is no text, but a file's name may have one: it is counted, not refused.
+    size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
     return (size * 2 + 4) // 5

@@ -156,6 +156,7 @@ class AgentNursery(Caretaker):
         current_slot.set(slot)
         slot.task = trio.lowlevel.current_task()
         config, driver = handle.take_work()
+        memory_scope = config.memory_scope or f"{self._memory_scope}/{handle.agent_id}"
         context = PoolAgentContext(
             handle,
             config,
@@ -164,10 +165,11 @@ class AgentNursery(Caretaker):
             self.admission,
             self.running,
             self.accept,
+            memory_scope,
+            self.hub.seconds,
             lambda: agent.used,
             lambda usage: agent.charge(usage),  # noqa: PLW0108  # the agent is made below
         )
-        scope_name = config.memory_scope or f"{self._memory_scope}/{handle.agent_id}"
         agent = Agent(
             context,
             config,
@@ -175,7 +177,7 @@ class AgentNursery(Caretaker):
             slot,
             self.hub,
             self.memory,
-            scope_name,
+            memory_scope,
             self.random,
             lambda effect: self._receive(handle, effect),
         )

@@ -117,6 +117,15 @@ class AgentContext(ABC):
     def depth(self) -> int:
         """Generations above it: 0 for an agent that the owner spawned."""
 
+    @property
+    @abstractmethod
+    def memory_scope(self) -> str:
+        """The scope in which it recalls and remembers."""
+
+    @abstractmethod
+    def seconds(self) -> float:
+        """Seconds since the pool opened: the clock of its events and its memory."""
+
     @abstractmethod
     async def send(
         self, recipient: AgentId, content: str, *, reply_to: int | None = None

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = """
-import http.server, json, os, sys, threading, time
+import http.server, json, os, sys, threading
 
 class _Bag:
     pass
@@ -66,10 +66,11 @@ class Server:
         print("loading", flush=True)
         if plan.get("fail"):
             raise RuntimeError("bad tensor")
+        if plan.get("stubborn"):
+            import signal
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if plan.get("exit"):
             os._exit(3)
-        if plan.get("garbage"):
-            os.write(int(plan["garbage"]), b"hm")
         if plan.get("load_with_lock"):
             # As llama.cpp does it: no other Python thread runs meanwhile.
             import ctypes

@@ -236,7 +236,7 @@ async def test_a_display_may_be_hidden_before_it_was_drawn() -> None:
     ("name", "words", "says"),
     [
         ("a-name-that-is-far-too-long-for-it", "end", "a-name-that-is-far-too-…"),
-        ("漢字漢字漢字漢字漢字漢字漢字", "語" * 60, "漢字漢字漢字漢字漢字漢… "),
+        ("漢字漢字漢字漢字漢字漢字漢字", "語" * 60, "漢字漢字漢字漢字漢字漢 … "),
     ],
 )
 def test_what_is_too_long_is_cut(

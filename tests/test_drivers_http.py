@@ -352,6 +352,23 @@ async def test_bytes_after_the_end_are_no_answer_to_the_next_request() -> None:
         assert len(server.lines) == 3
 
 
+async def test_bytes_while_idle_are_no_answer_to_the_next_request() -> None:
+    """The same, a little later."""
+
+    async def serve(line: Line) -> None:
+        await line.read_request()
+        await line.send(whole(b"mine"))
+        await wait_all_tasks_blocked()
+        await line.send(whole(b"forged"))
+        await line.wait_gone()
+
+    async with open_loopback(serve) as server, open_http(server.url) as client:
+        for _ in range(3):
+            assert await post(client) == b"mine"
+            await wait_all_tasks_blocked(0.01)
+        assert len(server.lines) == 3
+
+
 async def test_old_idle_connections_are_closed() -> None:
     """From the bottom of the stack, when one is put on top."""
     async with open_loopback(always(EMPTY)) as server, open_http(server.url) as client:

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import pytest
 
 from agentpool import AgentMessage, LimitExceededError, StopReason, Usage
-from agentpool._context import CONTINUE as CONTINUE_OF_CONTEXT
+from agentpool._context import CONTINUE
 from agentpool._errors import ContextOverflowError, ProtocolError
 from agentpool._loop import (
-    CONTINUE,
     RECALL_LIMIT,
     RECALLED_HEADING,
     Complete,
@@ -332,17 +331,19 @@ def test_l07_calls_of_a_truncated_answer_run() -> None:
     assert done.run.text == "hi"
 
 
-def test_l07_loop_and_context_mean_the_same_request_to_go_on() -> None:
-    """The context keeps a piece with its continuation, and knows it by its text."""
-    assert CONTINUE == CONTINUE_OF_CONTEXT
-
-
 def test_inv006_the_fifth_truncation_in_a_row_ends_the_run() -> None:
     """INV-006: with everything that had come, and no success."""
     done = perform([cut_off(f"{n}") for n in range(9)])
     assert done.run.stop_reason is StopReason.TRUNCATION
     assert (done.run.text, len(done.requests)) == ("01234", 5)
     assert done.remembered == []
+
+
+def test_inv006_a_tool_call_ends_the_row_of_truncations() -> None:
+    """INV-006: four and four with a call in between are no five in a row."""
+    four = [cut_off("x")] * 4
+    done = perform([*four, calling(tool_call("echo")), *four, "end"])
+    assert (done.run.stop, done.run.text) == (None, "xxxxend")
 
 
 def test_l10_a_stuck_loop_is_a_stop_and_no_success() -> None:

@@ -178,6 +178,35 @@ async def test_a_send_that_is_cancelled_beforehand_is_not_sent() -> None:
     assert (router.message_count, router.receive_many_nowait(1), seen) == (0, (), [])
 
 
+async def test_a_message_handed_over_makes_no_room_for_two() -> None:
+    """A receiver that waits is handed the first message; that one never took a place."""
+    # Who takes the first step, receiver or senders, is trio's to decide, by dice.
+    for _ in range(50):
+        router, _seen = office(1, inbox_capacity=1)
+        received: list[str] = []
+        go = trio.Event()
+
+        async def send(content: str, router: MessageRouter = router, go: trio.Event = go) -> None:
+            await go.wait()
+            await router.send(OWNER_ID, 1, content)
+
+        async def receive(router: MessageRouter = router, received: list[str] = received) -> None:
+            while len(received) < 4:
+                received.extend(m.content for m in await router.receive_many(1))
+                await wait_all_tasks_blocked()
+
+        async with trio.open_nursery() as nursery:
+            for task in ("c", "d"):
+                nursery.start_soon(send, task)
+            nursery.start_soon(receive)
+            await wait_all_tasks_blocked()
+            router.send_nowait(OWNER_ID, 1, "a")
+            router.send_nowait(OWNER_ID, 1, "b")
+            go.set()
+        assert received[:2] == ["a", "b"]
+        assert sorted(received) == ["a", "b", "c", "d"]
+
+
 # --- receive
 
 
@@ -206,12 +235,13 @@ async def test_receiving_for_the_ended_and_unknown_is_an_error() -> None:
 async def ask_and_tell(router: MessageRouter, told: list[str], question: str = "why?") -> None:
     """Ask agent 1 as the owner and write down what came of it."""
     try:
-        told.append((await router.ask(OWNER_ID, 1, question)).content)
+        with trio.fail_after(60):
+            told.append((await router.ask(OWNER_ID, 1, question)).content)
     except MessageError as error:
         told.append(f"{type(error).__name__}: {error}")
 
 
-async def test_ask_waits_for_the_reply_to_its_own_question() -> None:
+async def test_ask_waits_for_the_reply_to_its_own_question(autojump_clock: MockClock) -> None:
     """Other messages of the same agent go to the inbox as ever."""
     router, seen = office(1)
     answers: list[str] = []
@@ -231,7 +261,7 @@ async def test_ask_waits_for_the_reply_to_its_own_question() -> None:
     assert [reason for _, reason in seen] == [None] * 5
 
 
-async def test_only_the_one_who_was_asked_can_answer() -> None:
+async def test_only_the_one_who_was_asked_can_answer(autojump_clock: MockClock) -> None:
     """A reply by somebody else is a message like any other."""
     router, _ = office(1, 2)
     answers: list[str] = []
@@ -249,7 +279,7 @@ async def test_only_the_one_who_was_asked_can_answer() -> None:
     assert [m.content for m in router.receive_many_nowait(2)] == ["not for you"]
 
 
-async def test_a_reply_needs_no_room_in_the_inbox() -> None:
+async def test_a_reply_needs_no_room_in_the_inbox(autojump_clock: MockClock) -> None:
     """Two agents that ask each other with full inboxes would otherwise wait for ever."""
     router, _ = office(1, inbox_capacity=1)
     router.send_nowait(1, OWNER_ID, "inbox is full now")
@@ -263,7 +293,10 @@ async def test_a_reply_needs_no_room_in_the_inbox() -> None:
 
 
 @pytest.mark.parametrize("has_read", [True, False])
-async def test_ask_fails_at_once_when_the_other_side_ends(has_read: bool) -> None:  # noqa: FBT001
+async def test_ask_fails_at_once_when_the_other_side_ends(
+    has_read: bool,  # noqa: FBT001  # a parameter of the test
+    autojump_clock: MockClock,
+) -> None:
     """Whether it had read the question or not: no answer can come any more."""
     router, _ = office(1)
     answers: list[str] = []
@@ -277,7 +310,9 @@ async def test_ask_fails_at_once_when_the_other_side_ends(has_read: bool) -> Non
     assert len(router.dead_letters) == (0 if has_read else 1)
 
 
-async def test_ask_fails_when_the_other_side_ends_before_there_is_room() -> None:
+async def test_ask_fails_when_the_other_side_ends_before_there_is_room(
+    autojump_clock: MockClock,
+) -> None:
     """The question was never accepted, so it is no dead letter."""
     router, _ = office(1, inbox_capacity=1)
     router.send_nowait(OWNER_ID, 1, "full")
@@ -603,8 +638,9 @@ def test_g8_accepted_is_delivered_once_or_a_dead_letter(  # noqa: C901  # a smal
         for pause in pauses:
             await trio.sleep(pause)
             with trio.move_on_after(pause):
-                for message in await router.receive_many(agent_id):
-                    delivered.append(message)
+                taken = await router.receive_many(agent_id)
+                delivered.extend(taken)
+                for message in taken:
                     if message.sender == 12 and message.message_id % 2:
                         await router.send(
                             agent_id, message.sender, "reply", reply_to=message.message_id

@@ -23,6 +23,8 @@ class Interruption:
     """What is cancelled as long as nobody has said how to stop in good order."""
     reason: str | None = None
     """Why. ``None``: nobody wants it."""
+    called: trio.Event = attrs.field(factory=trio.Event)
+    """Set when somebody wants it."""
     _stop: Callable[[str], None] | None = None
 
     def stop_with(self, stop: Callable[[str], None]) -> None:
@@ -34,6 +36,7 @@ class Interruption:
         if self.reason is not None:
             return
         self.reason = reason
+        self.called.set()
         if self._stop is None:
             self.scope.cancel()
         else:

@@ -229,10 +229,9 @@ async def _show(
     """Write lines, or draw, for as long as it is let."""
     while screen.display is not None:
         await screen.write_lines(_lines_to_write(board, screen, quiet))
-        if interruption.reason is None:
-            await screen.draw(board.look())
-            await trio.sleep(1 / FRAMES_PER_SECOND)
-        else:
+        await screen.draw(board.look())
+        with trio.move_on_after(1 / FRAMES_PER_SECOND):
+            await interruption.called.wait()
             # The next signal ends the program at once, and the cursor must be there then.
             await screen.close_display()
     while True:

@@ -48,6 +48,9 @@ _PACKAGED_TOOL_ROUNDS: Final = 1
 # After SIGTERM llama.cpp is gone in 0.03 s; if it hangs, it is killed.
 _GRACE_SECONDS: Final = 1.0
 
+# The kernel closes a dying process's sockets first; the rest takes milliseconds.
+_DYING_SECONDS: Final = 0.2
+
 # What a person needs of llama.cpp's log; the rest is dropped before it fills a disk.
 _SHOWN_LOG_BYTES: Final = 2000
 _MAX_LOG_BYTES: Final = 256 * 1024
@@ -72,6 +75,13 @@ class _Child:
             return None
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         return f"the local model's process ended ({how}); its last output: {self._tail()!r}"
+
+    async def wait_died(self) -> str | None:
+        """Say how the process ended, if it is about to. ``None``: it runs."""
+        # Its connections break a moment before the system says that it has ended.
+        with trio.move_on_after(_DYING_SECONDS):
+            await self._process.wait()
+        return self.died_text()
 
     def trim_log(self) -> None:
         """Forget the log if it has grown large. Its place is shared with the child."""
@@ -192,21 +202,25 @@ class LocalDriver(Driver):
         accumulator = ChatAccumulator(call_id_prefix=call_id)
         async with self._slots:
             self._child.trim_log()
-            try:
-                completion = await chat(
-                    self._client, body, accumulator, on_delta=None if form else on_delta
-                )
-            except NetworkError as exc:
-                died = self._child.died_text()
-                if died is None:
-                    raise
-                raise NetworkError(died, retryable=False) from exc
+            completion = await self._chat(body, accumulator, None if form else on_delta)
         if form is None:
             return completion
         completion = read_answer(completion, call_id=call_id)
         if on_delta is not None and completion.text:
             on_delta(completion.text)
         return completion
+
+    async def _chat(
+        self, body: bytes, accumulator: ChatAccumulator, on_delta: OnDelta | None
+    ) -> Completion:
+        try:
+            return await chat(self._client, body, accumulator, on_delta=on_delta)
+        except NetworkError as exc:
+            failure = exc
+        died = await self._child.wait_died()
+        if died is None:
+            raise failure
+        raise NetworkError(died, retryable=False) from failure
 
 
 @contextlib.asynccontextmanager
@@ -225,8 +239,7 @@ async def open_local(
 
     Args:
         model_path: A GGUF file. ``None``: the packaged model.
-        context_window: Tokens of one request and its answer. 0: as many as the model was
-            trained with.
+        context_window: Tokens of one request and its answer.
         parallel: Requests that are worked on at once; more wait here. Each takes memory
             for a whole window.
         threads: Threads that compute. More than the cores that are really free makes it
@@ -246,7 +259,7 @@ async def open_local(
         The process is gone.
     """
     _check_numbers(
-        context_window=(context_window, 0),
+        context_window=(context_window, 1),
         parallel=(parallel, 1),
         threads=(threads, 1),
         tool_rounds=(1 if tool_rounds is None else tool_rounds, 1),
@@ -264,17 +277,25 @@ async def open_local(
         parallel=parallel,
         threads=threads,
     )
+    async with _open_checked(config, seed=seed, tool_rounds=tool_rounds) as driver:
+        yield driver
+
+
+@contextlib.asynccontextmanager
+async def _open_checked(
+    config: ChildConfig, *, seed: int | None, tool_rounds: int | None
+) -> AsyncGenerator[LocalDriver]:
     async with _open_child() as child:
         report = await child.wait_ready(config)
         headers = {"authorization": f"Bearer {config.api_key}"}
         async with open_http(report.address, headers=headers) as client:
             settings = LocalSettings(
-                model_path=path,
+                model_path=Path(config.model_path),
                 context_window=await _read_window(client),
                 seed=seed,
                 tool_rounds=tool_rounds,
             )
-            yield LocalDriver(client, child, trio.CapacityLimiter(parallel), settings)
+            yield LocalDriver(client, child, trio.CapacityLimiter(config.parallel), settings)
 
 
 def _check_numbers(**numbers: tuple[int, int]) -> None:

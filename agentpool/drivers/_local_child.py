@@ -42,7 +42,7 @@ class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
     api_key: str
     """Without it nobody is answered."""
     context_window: int
-    """Tokens per slot. 0: what the model was trained with."""
+    """Tokens per slot."""
     parallel: int
     """Slots: requests that are worked on at the same time."""
     threads: int

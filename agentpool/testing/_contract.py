@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -12,7 +12,7 @@ Opener: TypeAlias = Callable[[], T | AbstractAsyncContextManager[T]]
 """Returns a fresh one, or what opens and closes it."""
 
 
-def promise(kept: object, text: str) -> None:
+def promise(kept: object, text: object) -> None:
     """Raise unless it is *kept*.
 
     Raises:
@@ -26,7 +26,8 @@ async def open_one(opener: Opener[T], stack: AsyncExitStack) -> T:  # noqa: ASYN
     """Return a fresh one, which *stack* closes."""
     made = opener()
     if isinstance(made, AbstractAsyncContextManager):
-        return await stack.enter_async_context(made)
+        opened = cast("AbstractAsyncContextManager[T]", made)
+        return await stack.enter_async_context(opened)
     return made
 
 

@@ -7,6 +7,7 @@ from typing import Final
 from agentpool._errors import MessageError, PoolClosedError, PoolFullError
 from agentpool._messages import AgentId, Completion, FinishReason, ToolCall
 from agentpool._outcome import ENDED, AgentOutcome
+from agentpool.testing._contract import promise
 from agentpool.testing._hypothesis import Strategy, st, stateful
 from agentpool.testing._stage import PoolStage
 from agentpool.testing._strategies import driver_errors
@@ -41,16 +42,16 @@ class PoolMachine(PoolStage):
         try:
             found = self.run.call(lambda: self._fan_out_now(count))
         except PoolClosedError:
-            assert self.closed, "an open pool said that it is closed"
+            promise(self.closed, "an open pool said that it is closed")
         except PoolFullError:
             after = self.pool.statistics()
-            assert after == before, f"a refused fan-out changed {before} to {after}"
+            promise(after == before, f"a refused fan-out changed {before} to {after}")
             room = self.max_queued + self.pool.max_concurrent - before.running - before.queued
-            assert count > room, f"{count} agents were refused with room for {room}"
+            promise(count > room, f"{count} agents were refused with room for {room}")
         else:
-            assert not self.closed, "a closed pool took an agent"
+            promise(not self.closed, "a closed pool took an agent")
             first = before.spawned + 1
-            assert found == list(range(first, first + count)), f"ids {found} after {before}"
+            promise(found == list(range(first, first + count)), f"ids {found} after {before}")
 
     def _fan_out_now(self, count: int) -> list[AgentId]:
         handles = self.pool.fan_out_nowait(self.configs(count))
@@ -62,7 +63,7 @@ class PoolMachine(PoolStage):
         """Cancel one agent."""
         if handle := self.pick(number):
             self.run.call(lambda: handle.cancel("by the machine"))
-            assert handle.status in ENDED, f"{handle} goes on after its cancellation"
+            promise(handle.status in ENDED, f"{handle} goes on after its cancellation")
 
     @stateful.rule()
     def abort_all(self) -> None:
@@ -70,7 +71,7 @@ class PoolMachine(PoolStage):
         before = list(self.handles)
         self.run.call(self.pool.abort_all)
         left = [handle for handle in before if not handle.has_ended]
-        assert not left, f"agents are left after abort_all(): {left}"
+        promise(not left, f"agents are left after abort_all(): {left}")
 
     @stateful.rule(number=_ANY)
     def interrupt(self, number: int) -> None:
@@ -87,7 +88,7 @@ class PoolMachine(PoolStage):
         try:
             self.run.call(lambda: handle.send_nowait(text))
         except MessageError:
-            assert self.pool.statistics().messages == before.messages, "a refusal was counted"
+            promise(self.pool.statistics().messages == before.messages, "a refusal was counted")
 
     @stateful.rule(number=_ANY)
     def ask(self, number: int) -> None:
@@ -121,7 +122,7 @@ class PoolMachine(PoolStage):
             self.start("join_next", job)
 
     def _note_given(self, outcome: AgentOutcome) -> None:
-        assert outcome.agent_id not in self.given, f"agent {outcome.agent_id} was given twice"
+        promise(outcome.agent_id not in self.given, f"agent {outcome.agent_id} was given twice")
         self.given.append(outcome.agent_id)
         self.given_next.append(outcome.agent_id)
 
@@ -131,7 +132,7 @@ class PoolMachine(PoolStage):
 
         async def job() -> None:
             outcomes = await self.pool.join_all()
-            assert list(outcomes) == sorted(outcomes), "join_all() is not in spawn order"
+            promise(list(outcomes) == sorted(outcomes), "join_all() is not in spawn order")
             self.given.extend(agent_id for agent_id in outcomes if agent_id not in self.given)
 
         if "join_next" not in self._busy:

@@ -123,4 +123,4 @@ def events() -> Strategy[Event]:
 
 def answers() -> Strategy[Completion]:
     """Return answers that end a run: text, and no calls."""
-    return completions().filter(lambda one: one.finish_reason is FinishReason.END_TURN)
+    return st.builds(Completion, text=st.text(), usage=st.none() | usages())

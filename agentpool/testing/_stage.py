@@ -32,6 +32,7 @@ from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool._pool import AgentPool
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import Driver, Observer, Tool
+from agentpool.testing._contract import promise
 from agentpool.testing._guest import GuestRun
 from agentpool.testing._hypothesis import stateful
 from agentpool.testing._log import EventLog
@@ -190,7 +191,7 @@ class PoolStage(stateful.RuleBasedStateMachine):
         """What goes on beside the rules does so without an unexpected error."""
         for failure in self.failures:
             raise failure
-        assert not self._bound.faults, self._bound.faults[0]
+        promise(not self._bound.faults, self._bound.faults[:1])
 
     @stateful.invariant()
     def statistics_agree(self) -> None:
@@ -198,17 +199,20 @@ class PoolStage(stateful.RuleBasedStateMachine):
         found = self.pool.statistics()
         kinds = Counter(type(event) for event in self.log.events)
         spawned = [e.agent_id for e in self.log.events if isinstance(e, AgentSpawned)]
-        assert spawned == list(range(1, found.spawned + 1)), f"ids {spawned}"
+        promise(spawned == list(range(1, found.spawned + 1)), f"ids {spawned}")
         at_work = found.running + found.parked + found.queued
         ended = kinds[AgentFinished]
-        assert at_work == found.spawned - ended, f"{ended} have ended: {found}"
-        assert found.messages == kinds[MessageSent], f"{kinds[MessageSent]} were sent: {found}"
+        promise(at_work == found.spawned - ended, f"{ended} have ended: {found}")
+        promise(found.messages == kinds[MessageSent], f"{kinds[MessageSent]} were sent: {found}")
         dropped = kinds[MessageDropped]
-        assert found.dead_letters == dropped, f"{dropped} were dropped: {found}"
-        assert found.running + found.parked == self.pool.active_count
-        assert found.queued <= self.max_queued, f"more than {self.max_queued} wait: {found}"
+        promise(found.dead_letters == dropped, f"{dropped} were dropped: {found}")
+        promise(
+            found.running + found.parked == self.pool.active_count,
+            f"the numbers do not add up: {found}",
+        )
+        promise(found.queued <= self.max_queued, f"more than {self.max_queued} wait: {found}")
         idle = found.running < found.max_concurrent
-        assert not (idle and found.queued), f"a slot is free and somebody waits: {found}"
+        promise(not (idle and found.queued), f"a slot is free and somebody waits: {found}")
 
     @stateful.invariant()
     def ends_are_given_in_order(self) -> None:
@@ -217,7 +221,7 @@ class PoolStage(stateful.RuleBasedStateMachine):
         ended = [e.agent_id for e in self.log.events if isinstance(e, AgentFinished)]
         expected = [agent_id for agent_id in ended if agent_id in own]
         nexts = [agent_id for agent_id in expected if agent_id in set(self.given_next)]
-        assert nexts == self.given_next, f"given {self.given_next}, ended {expected}"
+        promise(nexts == self.given_next, f"given {self.given_next}, ended {expected}")
 
     @stateful.invariant()
     def senders_keep_their_order(self) -> None:
@@ -226,7 +230,7 @@ class PoolStage(stateful.RuleBasedStateMachine):
         for message in self.received:
             by_sender.setdefault(message.sender, []).append(message.message_id)
         for sender, numbers in by_sender.items():
-            assert numbers == sorted(set(numbers)), f"of agent {sender}: {numbers}"
+            promise(numbers == sorted(set(numbers)), f"of agent {sender}: {numbers}")
 
     # --- the end
 
@@ -243,7 +247,7 @@ class PoolStage(stateful.RuleBasedStateMachine):
         for end in ends:
             leaks += outcome_faults(end.outcome, end.agent_id)
         leaks += self._lost_messages([end.outcome for end in ends])
-        assert not leaks, "\n".join(leaks)
+        promise(not leaks, "\n".join(leaks))
 
     def _lost_messages(self, outcomes: list[AgentOutcome]) -> Iterator[str]:
         """Yield every accepted message that was not delivered exactly once."""

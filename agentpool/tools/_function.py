@@ -80,7 +80,8 @@ class FunctionTool(Tool, Generic[P, R_co]):
     @property
     def left_behind(self) -> tuple[ToolContext, ...]:
         """The calls that were cancelled while their thread ran, and whose thread still runs."""
-        return tuple(call.context for call in self._threads_left if not call.is_over)
+        self._let_go()
+        return tuple(call.context for call in self._threads_left)
 
     async def run(self, arguments: str, context: ToolContext) -> ToolResult:
         """Check *arguments*, call the function, and put what it returned into text.
@@ -123,9 +124,13 @@ class FunctionTool(Tool, Generic[P, R_co]):
             )
         except trio.Cancelled:
             if call.leave():
-                still = [other for other in self._threads_left if not other.is_over]
-                self._threads_left = [*still, call]
+                self._let_go()
+                self._threads_left.append(call)
             raise
+
+    def _let_go(self) -> None:
+        # A call that is over must not keep its agent and its arguments alive from here.
+        self._threads_left = [call for call in self._threads_left if not call.is_over]
 
 
 @final
@@ -225,25 +230,36 @@ def tool(
         )
 
     def make(function: Callable[P, R_co]) -> FunctionTool[P, R_co]:
-        signature = build_signature(function)
-        shown_name = function.__name__ if name is None else name
-        check_name(shown_name)
-        if in_thread and inspect.iscoroutinefunction(function):
-            raise UsageError(
-                f"{shown_name} is async and runs in trio's thread; leave out in_thread, "
-                "and use trio.to_thread.run_sync inside it for what blocks"
-            )
-        made = FunctionTool(
-            function,
-            ToolDefinition(shown_name, signature.description, signature.input_schema),
-            ArgumentsDecoder.of(signature),
-            signature.context_parameter,
-            capability,
-            timeout_seconds,
-            in_thread,
-            on_cancel,
-        )
-        functools.update_wrapper(made, function)
-        return made
+        return _build_tool(function, name, capability, timeout_seconds, in_thread, on_cancel)
 
     return make if function is None else make(function)
+
+
+def _build_tool(  # noqa: PLR0917  # in the order of the fields
+    function: Callable[P, R_co],
+    name: str | None,
+    capability: Capability | None,
+    timeout_seconds: float | None,
+    in_thread: bool,  # noqa: FBT001
+    on_cancel: OnCancel,
+) -> FunctionTool[P, R_co]:
+    signature = build_signature(function)
+    shown_name = function.__name__ if name is None else name
+    check_name(shown_name)
+    if in_thread and inspect.iscoroutinefunction(function):
+        raise UsageError(
+            f"{shown_name} is async and runs in trio's thread; leave out in_thread, "
+            "and use trio.to_thread.run_sync inside it for what blocks"
+        )
+    made = FunctionTool(
+        function,
+        ToolDefinition(shown_name, signature.description, signature.input_schema),
+        ArgumentsDecoder.of(signature),
+        signature.context_parameter,
+        capability,
+        timeout_seconds,
+        in_thread,
+        on_cancel,
+    )
+    functools.update_wrapper(made, function)
+    return made

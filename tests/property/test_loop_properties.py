@@ -252,7 +252,13 @@ def test_inv003_what_is_not_granted_does_not_run(
         assert {call.name for call in done.ran} <= {"echo"}
 
 
-@given(st.lists(st.sampled_from(["cut", "tools", "fine"]), min_size=1, max_size=30))
+@given(
+    st.lists(
+        st.sampled_from(["cut", "cut", "cut", "cut", "cut", "tools", "fine"]),
+        min_size=1,
+        max_size=30,
+    )
+)
 def test_inv006_the_fifth_truncation_in_a_row_and_never_earlier(words: list[str]) -> None:
     """INV-006: any tool call in between ends the row; an answer ends the run."""
     script: list[Completion] = []

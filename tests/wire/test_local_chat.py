@@ -115,7 +115,7 @@ def test_a_new_question_begins_new_rounds() -> None:
 
 def test_a_model_without_bound_goes_on_choosing() -> None:
     """Larger ones see for themselves that they have what they need."""
-    _, form = shape(ASKED, *[CALLED, RETURNED] * 5, rounds=None)
+    _, form = shape(ASKED, CALLED, RETURNED, CALLED, RETURNED, rounds=None)
     assert form is not None
 
 

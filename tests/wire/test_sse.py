@@ -18,6 +18,7 @@ from agentpool.drivers.wire._sse import SseEvent, SseParser
         (b"data: a\r\rdata: b\r\r", [SseEvent("a"), SseEvent("b")]),
         (b"data: a\r\n\ndata: b\n\r\n", [SseEvent("a"), SseEvent("b")]),
         (b"data: a\ndata: b\n\n", [SseEvent("a\nb")]),
+        (b"data: a\r\ndata: b\r\n\r\n", [SseEvent("a\nb")]),
         (b"data\n\n", [SseEvent("")]),
         (b"data:\ndata\n\n", [SseEvent("\n")]),
         (b"\xef\xbb\xbfdata: a\n\n", [SseEvent("a")]),

@@ -1,0 +1,252 @@
+"""PoolMachine and what it stands on: a pool in a guest run, moved on step by step."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import trio
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import rule, run_state_machine_as_test
+
+from agentpool import UsageError
+from agentpool.testing import HangError, PoolMachine
+from agentpool.testing import _guest as guest_room
+from agentpool.testing._guest import GuestRun
+from agentpool.testing._quiescent import agents_of
+
+QUICK = settings(
+    max_examples=60,
+    stateful_step_count=12,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.generate],
+)
+
+
+# --- the machine finds what is planted
+
+
+class Thief(PoolMachine):
+    """Somebody takes a message out of an inbox, and nobody ever reads it."""
+
+    @rule(number=st.integers(min_value=0, max_value=20))
+    def steal(self, number: int) -> None:
+        """Take an agent's post."""
+        if handle := self.pick(number):
+            router = self.pool.router
+            self.run.call(lambda: router.receive_many_nowait(handle.agent_id))
+
+
+class Forger(PoolMachine):
+    """Somebody gives a slot back that was not theirs."""
+
+    @rule()
+    def forge(self) -> None:
+        """Give back the slot of an agent that goes on."""
+        admission = agents_of(self.pool).admission
+        for handle in agents_of(self.pool).running.values():
+            if handle.slot is not None and handle.slot.held:
+                self.run.call(lambda slot=handle.slot: admission.release(slot))
+                handle.slot.held = False
+                return
+
+
+class Amnesiac(PoolMachine):
+    """An agent is taken out of the running ones, and goes on."""
+
+    @rule()
+    def forget(self) -> None:
+        """Forget an agent."""
+        agents = agents_of(self.pool)
+        if agents.running:
+            agents.running.popitem()
+
+
+@pytest.mark.parametrize(
+    ("machine", "text"),
+    [
+        (Thief, "was delivered 0 times"),
+        (Forger, "slots|agents|have ended|bound"),
+        (Amnesiac, "have ended|registered|no outcome"),
+    ],
+)
+def test_a_planted_fault_is_found(machine: type[PoolMachine], text: str) -> None:
+    """A message that vanishes, a slot too many, an agent that nobody knows."""
+    with pytest.raises((AssertionError, BaseExceptionGroup), match=text):
+        run_state_machine_as_test(machine, settings=QUICK)  # type: ignore[no-untyped-call]  # of hypothesis
+
+
+def test_a_machine_can_be_driven_by_hand() -> None:
+    """What Hypothesis does by chance, a test can do on purpose."""
+    machine = PoolMachine()
+    machine.fan_out_nowait(2)
+    machine.call_tools(0, [2], "ask_agent")
+    machine.send_nowait(1)
+    machine.answer(0, "yes")
+    machine.join_next()
+    machine.cancel(0)
+    machine.statistics_agree()
+    assert machine.given_next
+    machine.teardown()
+
+
+# --- the guest
+
+
+def test_a_guest_stands_still_between_two_steps() -> None:
+    """Time passes only when it is told to."""
+    ticks: list[float] = []
+
+    async def clockwork() -> None:
+        for _ in range(3):
+            await trio.sleep(1)
+            ticks.append(trio.current_time())
+
+    guest = GuestRun(clockwork)
+    guest.settle()
+    assert ticks == []
+    guest.jump(1.5)
+    assert ticks == [1.5]
+    assert guest.call(lambda: len(ticks)) == 1
+    guest.finish()
+    assert ticks == [1.5, 2.5, 3.5]
+
+
+def test_what_a_guest_does_may_fail() -> None:
+    """An error of a step is the step's own, and the run goes on."""
+    guest = GuestRun(trio.sleep_forever)
+
+    def fail() -> None:
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        guest.call(fail)
+    with pytest.raises(UsageError, match="waits for something"):
+        guest.run(lambda: trio.sleep(1))
+    assert guest.call(trio.current_time) == 0.0
+    guest.call(_cancel_everything)
+    with pytest.raises(UsageError, match="has ended"):
+        guest.settle()
+
+
+def _cancel_everything() -> None:
+    task = trio.lowlevel.current_task()
+    assert task.parent_nursery is not None
+    task.parent_nursery.cancel_scope.cancel()
+
+
+def test_a_guest_that_breaks_says_with_what() -> None:
+    """An error of the first task comes out at the next step, or at the end."""
+
+    async def broken() -> None:
+        await trio.sleep(1)
+        raise ValueError("broken")
+
+    guest = GuestRun(broken)
+    guest.settle()
+    with pytest.RaisesGroup(ValueError):
+        guest.jump(1)
+
+
+def test_a_guest_that_says_nothing_is_a_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host does not wait for ever."""
+    guest = GuestRun(trio.sleep_forever)
+    guest.settle()
+    monkeypatch.setattr(guest_room, "REAL_SECONDS", 0.01)
+    with pytest.raises(HangError, match="nothing happened for 0.01 real seconds"):
+        guest.finish()
+    monkeypatch.undo()
+    guest._send = None
+    guest._host.put(lambda: None)
+
+
+# --- what the kit needs, and what it does not
+
+
+def python(code: str, folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    """Run *code* with this Python, in *folder*."""
+    return subprocess.run(
+        [sys.executable, *args, "-c", textwrap.dedent(code)],
+        cwd=folder,
+        env={k: v for k, v in os.environ.items() if not k.startswith("COVERAGE_")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_kit_needs_neither_pytest_nor_hypothesis(tmp_path: Path) -> None:
+    """Both are only for those who use them; who lacks Hypothesis is told."""
+    done = python(
+        """
+        import sys
+        sys.modules["pytest"] = sys.modules["hypothesis"] = None
+        import agentpool.testing
+        import trio
+        agentpool.testing.simulate(trio.sleep, 1)
+        assert "PoolMachine" in dir(agentpool.testing)
+        for name in ("PoolMachine", "strategies"):
+            try:
+                getattr(agentpool.testing, name)
+            except ImportError as error:
+                print(error)
+        try:
+            agentpool.testing.nothing
+        except AttributeError as error:
+            print(error)
+        """,
+        tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    needs = "PoolMachine and the strategies need Hypothesis; run: pip install hypothesis"
+    missing = "module 'agentpool.testing' has no attribute 'nothing'"
+    assert done.stdout.splitlines() == [needs, needs, missing]
+
+
+def test_the_plugin_loads_nothing_heavy(tmp_path: Path) -> None:
+    """It is loaded in every test run of whoever has the package installed."""
+    done = python(
+        """
+        import sys, pytest
+        import agentpool.testing._pytest
+        print(*sorted({"hypothesis", "msgspec", "httpx"} & set(sys.modules)))
+        """,
+        tmp_path,
+    )
+    assert done.stdout.split() == [], done.stderr
+
+
+TESTS = """
+    import trio
+
+    def test_simulate(simulate):
+        assert simulate(trio.sleep, 60) is None
+
+    def test_cancel_everywhere(cancel_everywhere):
+        assert cancel_everywhere(trio.sleep, 60).points == 2
+
+    def test_explore(explore):
+        report = explore(trio.sleep, 60)
+        assert (report.schedules, report.steps) == (7, 35)
+
+    def test_explore_more(explore):
+        assert explore(trio.sleep, 60, schedules=3).schedules == 3
+"""
+
+
+def test_the_fixtures_take_their_numbers_from_the_command_line(tmp_path: Path) -> None:
+    """A nightly job looks longer, and a failure of it is seen again on a desk."""
+    (tmp_path / "test_it.py").write_text(textwrap.dedent(TESTS))
+    command = [
+        *(sys.executable, "-m", "pytest", "-q", "-p", "agentpool.testing._pytest"),
+        *("--agentpool-schedules=7", "--agentpool-seed=3", "test_it.py"),
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "4 passed" in done.stdout, done.stdout + done.stderr
