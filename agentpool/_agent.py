@@ -19,6 +19,7 @@ from agentpool._context import fixed_tokens
 from agentpool._errors import (
     DriverError,
     NetworkError,
+    UsageError,
 )
 from agentpool._events import (
     CompletionReceived,
@@ -45,7 +46,15 @@ from agentpool._retry import RetrySchedule
 from agentpool._slot import Slot, parked
 from agentpool._spawn import SpawnConfig
 from agentpool._waits import Wait
-from agentpool.abc import AgentContext, Driver, Fragment, Memory, MemoryQuery, ToolContext
+from agentpool.abc import (
+    AgentContext,
+    Driver,
+    Fragment,
+    Memory,
+    MemoryQuery,
+    ToolContext,
+    ToolResult,
+)
 from agentpool.observe._hub import EventHub
 from agentpool.tools._failure import failed_result
 from agentpool.tools._registry import ToolRegistry
@@ -153,10 +162,9 @@ class Agent:
         query = MemoryQuery(text=effect.query, scope=self.memory_scope, limit=effect.limit)
         try:
             hits = await self.memory.recall(query)
+            effect.fragments = [hit.fragment.content for hit in hits]
         except Exception as error:  # noqa: BLE001  # somebody else's code: told and counted
             self._tolerate("recall", error)
-            return
-        effect.fragments = [hit.fragment.content for hit in hits]
 
     async def _remember(self, effect: Remember) -> None:
         if self.memory is None:
@@ -175,14 +183,35 @@ class Agent:
         self.hub.warned(self.agent_id, self.name, text)
 
     async def _complete(self, request: CompletionRequest, run: Run) -> Completion:
-        """Ask the driver, again where that makes sense and nothing has arrived yet."""
+        """Ask the driver, within the time that the manifest gives one request."""
         self._phase(Phase.REASON)
         hub = self.hub
         asked_at = hub.seconds() if hub.listening else 0.0
+        seconds = self.config.manifest.resources.request_seconds
+        if seconds is None:
+            completion = await self._request(request, run)
+        else:
+            answered: list[Completion] = []
+            with trio.move_on_after(seconds):
+                answered.append(await self._request(request, run))
+            if not answered:
+                raise NetworkError(
+                    f"no whole answer within {seconds:g} seconds; "
+                    "raise resources.request_seconds if the model is slow"
+                )
+            (completion,) = answered
+        if hub.listening:
+            reason, usage = completion.finish_reason, completion.usage
+            stamp = hub.stamp(self.agent_id, self.name)
+            hub.publish(CompletionReceived(*stamp, reason, usage, hub.seconds() - asked_at))
+        return completion
+
+    async def _request(self, request: CompletionRequest, run: Run) -> Completion:
+        """Ask again where that makes sense and nothing has arrived yet."""
         attempt, waited_seconds = 1, 0.0
         while True:
             try:
-                completion = await self._request(request)
+                return await self.driver.complete(request, on_delta=self._arrived)
             except DriverError as error:
                 delay_seconds = (
                     RETRIES.next_delay_seconds(
@@ -193,29 +222,12 @@ class Agent:
                 )
                 if delay_seconds is None:
                     raise
-                if hub.listening:
-                    stamp = hub.stamp(self.agent_id, self.name)
-                    hub.publish(RequestRetried(*stamp, attempt, delay_seconds, str(error)))
-                async with parked(Wait.other("a retry")):
-                    await trio.sleep(delay_seconds)
-                attempt, waited_seconds = attempt + 1, waited_seconds + delay_seconds
-                continue
-            if hub.listening:
-                reason, usage = completion.finish_reason, completion.usage
-                stamp = hub.stamp(self.agent_id, self.name)
-                hub.publish(CompletionReceived(*stamp, reason, usage, hub.seconds() - asked_at))
-            return completion
-
-    async def _request(self, request: CompletionRequest) -> Completion:
-        seconds = self.config.manifest.resources.request_seconds
-        if seconds is None:
-            return await self.driver.complete(request, on_delta=self._arrived)
-        with trio.move_on_after(seconds):
-            return await self.driver.complete(request, on_delta=self._arrived)
-        raise NetworkError(
-            f"no whole answer within {seconds:g} seconds; "
-            "raise resources.request_seconds if the model is slow"
-        )
+                if self.hub.listening:
+                    stamp = self.hub.stamp(self.agent_id, self.name)
+                    self.hub.publish(RequestRetried(*stamp, attempt, delay_seconds, str(error)))
+            async with parked(Wait.other("a retry")):
+                await trio.sleep(delay_seconds)
+            attempt, waited_seconds = attempt + 1, waited_seconds + delay_seconds
 
     def _arrived(self, piece: str) -> None:
         if self.run is not None:
@@ -268,17 +280,21 @@ class Agent:
         seconds = tool.timeout_seconds
         if seconds is None:
             seconds = self.config.manifest.resources.tool_seconds
+        result: ToolResult | None = None
         try:
             if seconds is None or seconds == math.inf:
                 result = await tool.run(call.arguments, context)
             else:
-                with trio.move_on_after(seconds):
+                with trio.move_on_after(seconds) as scope:
                     result = await tool.run(call.arguments, context)
-                    return ToolMessage(call.call_id, call.name, result.content, result.is_error)
-                text = f"tool {call.name!r} timed out after {seconds:g} seconds"
-                return ToolMessage(call.call_id, call.name, text, is_error=True)
+                if scope.cancelled_caught:
+                    text = f"tool {call.name!r} timed out after {seconds:g} seconds"
+                    return ToolMessage(call.call_id, call.name, text, is_error=True)
         except Exception as error:  # noqa: BLE001  # a tool's failure is told to the model
             result = failed_result(call.name, error)
+        if not isinstance(result, ToolResult):
+            got = UsageError(f"a tool must return a ToolResult, got {result!r}")
+            result = failed_result(call.name, got)
         return ToolMessage(call.call_id, call.name, result.content, result.is_error)
 
     # --- what it is made of

@@ -127,6 +127,8 @@ class Run:
     """The answer so far: pieces of it that were cut off by ``max_tokens``."""
     arriving: list[str] = attrs.field(init=False, factory=list[str])
     """Pieces of the completion that arrives right now. The performer appends to it."""
+    last_text: str = attrs.field(init=False, default="")
+    """What the model said when it last called tools."""
     acting: RunTools | None = attrs.field(init=False, default=None)
     """The calls that run right now."""
     stop_reason: StopReason | None = attrs.field(init=False, default=None)
@@ -142,8 +144,8 @@ class Run:
 
     @property
     def text(self) -> str:
-        """The answer, or as much of it as has arrived."""
-        return "".join((*self.pieces, *self.arriving))
+        """The answer, as much of it as has arrived, or else what was said last."""
+        return "".join((*self.pieces, *self.arriving)) or self.last_text
 
     def settle(self, reason: str) -> None:
         """Put the results of the current calls into the conversation, one for each call.
@@ -276,6 +278,7 @@ def _act(
 ) -> Generator[Effect, None, bool]:
     """Deal with every call of the answer. Return whether the run is over."""
     run.guard.reset_truncation()
+    run.last_text = "".join((*run.pieces, completion.text)) or run.last_text
     run.pieces.clear()
     conversation.append(AssistantMessage(completion.text, completion.tool_calls))
     stop = spent or _stuck(run, completion.tool_calls)
@@ -288,7 +291,6 @@ def _act(
             _cut_results(conversation, batch)
     run.settle(f"not run: {stop.text}" if stop else "not run")
     if stop is not None:
-        run.pieces.append(completion.text)
         _end(run, stop)
         return True
     return False
@@ -353,11 +355,11 @@ def _finish(
     run: Run, conversation: Conversation, completion: Completion, spent: Stop | None
 ) -> Generator[Effect, None, None]:
     """The model is done: its answer counts, whatever it cost."""
-    if completion.finish_reason is FinishReason.TOOL_USE:
-        raise ProtocolError("the model stopped for tool calls and named none")
     run.pieces.append(completion.text)
     if completion.text:
         conversation.append(AssistantMessage(completion.text))
+    if completion.finish_reason is FinishReason.TOOL_USE:
+        raise ProtocolError("the model stopped for tool calls and named none")
     run.over_budget = spent is not None
     run.stop_reason = (
         StopReason.STOP_SEQUENCE

@@ -983,6 +983,7 @@ async def test_shutdown_lets_turns_end(autojump_clock: trio.testing.MockClock) -
     """Who ends within the grace has its outcome as ever; the queued never start."""
     async with open_pool(sleepy_driver(), max_concurrent=1) as pool:
         await pool.fan_out(jobs("sleep 3 say done", "say never"))
+        await wait_all_tasks_blocked()
         assert (await pool.shutdown(grace_seconds=5)).value == "waited"
         assert trio.current_time() == 3
         running, queued = await wait_all(pool)
@@ -995,6 +996,7 @@ async def test_shutdown_cancels_who_does_not_end(autojump_clock: trio.testing.Mo
     """After the grace, and says so in the result and in the outcome."""
     async with open_pool(sleepy_driver()) as pool:
         await pool.fan_out(jobs("sleep 1 say done", "hang"))
+        await wait_all_tasks_blocked()
         assert (await pool.shutdown(grace_seconds=5)).value == "cancelled"
         assert trio.current_time() == 5
         done, hung = await wait_all(pool)
@@ -1007,6 +1009,7 @@ async def test_a_cancelled_shutdown_has_asked(autojump_clock: trio.testing.MockC
     """Agents that were asked to stop stop; they are not cancelled by it."""
     async with open_pool(sleepy_driver()) as pool:
         handle = await pool.spawn(job("sleep 3 say done"))
+        await wait_all_tasks_blocked()
         with trio.move_on_after(1) as scope:
             await pool.shutdown(grace_seconds=5)
         assert scope.cancelled_caught

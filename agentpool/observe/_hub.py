@@ -52,6 +52,11 @@ class EventReader:
 
     def close(self) -> None:
         """Take no more events. What is here can still be read."""
+        if self._left_out:
+            hub, count = self._hub, self._left_out
+            place = (hub.last_sequence, hub.seconds(), OWNER_ID, "")
+            self._backlog.append(EventsMissed(*place, count))
+            self._left_out = 0
         self._closed = True
         self._hub.forget(self)
         self._lot.unpark_all()
@@ -103,6 +108,11 @@ class EventHub:
     def __attrs_post_init__(self) -> None:
         """Listen if there are observers."""
         self.listening = bool(self._observers)
+
+    @property
+    def last_sequence(self) -> int:
+        """The number of the last event."""
+        return self._last_sequence
 
     @property
     def observer_failures(self) -> int:

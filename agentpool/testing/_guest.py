@@ -6,6 +6,7 @@ machine sees is one moment of the pool.
 
 from __future__ import annotations
 
+import math
 import queue
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar, cast, final
@@ -17,11 +18,13 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from agentpool._errors import UsageError
 from agentpool.testing._findings import HangError
+from agentpool.testing._watch import describe
 
 T = TypeVar("T")
 
-REAL_SECONDS: Final = 30.0
-"""The longest that the host waits for trio. Nothing in there waits in real time."""
+REAL_SECONDS: Final = 5.0
+"""The longest that the host waits for trio, whose tasks do not wait in real time: long
+enough for a machine that has other things to do."""
 
 
 @final
@@ -42,6 +45,7 @@ class GuestRun:
         self._end: outcome.Outcome[object] | None = None
         self._settled = False
         self._send: trio.MemorySendChannel[_Job] | None = None
+        self._hang: HangError | None = None
         trio.lowlevel.start_guest_run(
             self._main,
             async_fn,
@@ -93,15 +97,17 @@ class GuestRun:
         """Let the run end, and raise what its first task raised.
 
         Raises:
-            Exception: Whatever that was.
+            HangError: If it did not end by itself. It is cancelled.
+            Exception: Whatever its first task raised.
         """
-        if self._send is not None:
-            self._send.close()
-        # From here on nobody looks, so the clock may run by itself.
-        self.clock.autojump_threshold = 0.0
+        while self._send is None:
+            self._tick()
+        self._send.close()
         while self._end is None:
             self._tick()
         self._end.unwrap()
+        if self._hang is not None:
+            raise self._hang
 
     def _tick(self) -> None:
         if self._end is not None:
@@ -124,6 +130,19 @@ class GuestRun:
                 nursery.start_soon(self._perform, job)
                 await wait_all_tasks_blocked()
                 self._settled = True
+            await self._see_out(nursery)
+
+    async def _see_out(self, nursery: trio.Nursery) -> None:
+        """Let time run until every task has ended, or nothing can happen any more."""
+        await wait_all_tasks_blocked()
+        while nursery.child_tasks and self._hang is None:
+            seconds = trio.lowlevel.current_statistics().seconds_to_next_deadline
+            if seconds == math.inf:
+                waiting = sorted(describe(task) for task in nursery.child_tasks)
+                self._hang = HangError("the run does not end, and no deadline is left", waiting)
+                nursery.cancel_scope.cancel()
+            self.clock.jump(seconds if self._hang is None else 0.0)
+            await wait_all_tasks_blocked()
 
     @staticmethod
     async def _perform(job: _Job) -> None:

@@ -238,8 +238,11 @@ class PoolStage(stateful.RuleBasedStateMachine):
         """End everything, and check that nothing is left and nothing was lost."""
         if self._pool is None:
             return
-        self.run.call(self._leave.set)
-        self.run.finish()
+        try:
+            self.run.call(self._leave.set)
+        finally:
+            # Whatever happens: two runs in one thread cannot be.
+            self.run.finish()
         self.nothing_failed()
         self.log.check()
         leaks = list(pool_leaks(agents_of(self.pool), self.handles, closed=True))
