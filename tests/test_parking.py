@@ -273,6 +273,34 @@ async def test_g4_a_pool_in_a_tool_waits_without_the_outer_slot(
     assert order[3] == "outer"
 
 
+async def test_g4_leaving_a_pool_in_a_tool_waits_without_the_outer_slot(
+    autojump_clock: MockClock,
+) -> None:
+    """Nested pools: to leave a block is to join its agents, which may need the outer pool."""
+
+    async def answer(request: CompletionRequest, _: OnDelta) -> Completion | str:
+        await trio.sleep(1)
+        query = query_of(request)
+        if query == "leaf":
+            return "leaf"
+        if turns_of(request):
+            return results_of(request)[-1].content
+        return calling(tool_call("nested" if query == "outer" else "up"))
+
+    async def up(_: str, __: ToolContext) -> str:
+        return (await (await pool.spawn(job("leaf"))).wait()).text
+
+    async def nested(_: str, __: ToolContext) -> str:
+        async with open_pool(LiveDriver(answer), tools=ToolRegistry([FakeTool("up", up)])) as inner:
+            handle = await inner.spawn(job("inner"))
+        return (await handle.wait()).text
+
+    tools = ToolRegistry([FakeTool("nested", nested)])
+    async with open_pool(LiveDriver(answer), tools=tools, max_concurrent=1) as pool:
+        outcome = await (await pool.spawn(job("outer"))).wait()
+    assert outcome.text == "leaf"
+
+
 # --- who goes first
 
 

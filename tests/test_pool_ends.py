@@ -509,6 +509,28 @@ async def test_leaving_the_block_waits_for_everyone(autojump_clock: trio.testing
     assert [handle.status for handle in handles] == [AgentStatus.COMPLETED] * 3
 
 
+async def test_post_for_an_owner_who_has_left_does_not_hold_up_the_end(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """After the block nobody reads the owner's post: who waits for room there is told so."""
+
+    def build(context: AgentContext) -> ToolRegistry:
+        async def flood(_: str, __: ToolContext) -> str:
+            for _unused in range(3):
+                await context.send(OWNER_ID, "read me")
+            return "sent"
+
+        return ToolRegistry([FakeTool("flood", flood)])
+
+    driver = ScriptedDriver([calling(tool_call("flood")), "done"])
+    with trio.fail_after(60):
+        async with open_pool(driver, tools=build, inbox_capacity=1) as pool:
+            handle = await pool.spawn(SpawnConfig(manifest(tool_seconds=None), "hello"))
+    assert handle.status is AgentStatus.COMPLETED
+    (result,) = results_of(driver.requests[1])
+    assert result.is_error
+
+
 async def test_agents_may_spawn_while_the_pool_waits_for_its_end(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

@@ -69,7 +69,7 @@ class Amnesiac(PoolMachine):
     [
         (Thief, "was delivered 0 times"),
         (Counterfeiter, r"ids \[|have ended"),
-        (Amnesiac, "have ended"),
+        (Amnesiac, "have ended|does not end"),
     ],
 )
 def test_a_planted_fault_is_found(machine: type[PoolMachine], text: str) -> None:

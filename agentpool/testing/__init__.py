@@ -8,6 +8,7 @@ the contract of its seam. ``PoolMachine`` and the strategies need Hypothesis.
 
 from typing import TYPE_CHECKING
 
+from agentpool._public import publish as _publish
 from agentpool.testing._check_driver import check_driver as check_driver
 from agentpool.testing._check_memory import check_memory as check_memory
 from agentpool.testing._check_observer import check_observer as check_observer
@@ -55,9 +56,13 @@ def __getattr__(name: str) -> object:
     room, inside = _LAZY[name]
     module = import_module(room)
     value = globals()[name] = module if inside is None else getattr(module, inside)
+    _publish(__name__, {name: value})
     return value
 
 
 def __dir__() -> list[str]:
     """Name the lazy names too."""
     return sorted({*globals(), *_LAZY})
+
+
+_publish(__name__, globals())
