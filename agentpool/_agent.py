@@ -113,7 +113,7 @@ class Agent:
         if not any(grant.kind is CapabilityKind.MEMORY for grant in manifest.capabilities):
             self.memory = None
 
-    async def drive(self, registry: ToolRegistry) -> None:
+    async def drive(self, registry: ToolRegistry) -> None:  # noqa: ASYNC910  # every run asks its driver
         """Take the run to its end. ``outcome`` says how it ended.
 
         Raises:
@@ -154,7 +154,7 @@ class Agent:
 
     # --- the effects
 
-    async def _recall(self, effect: Recall) -> None:
+    async def _recall(self, effect: Recall) -> None:  # noqa: ASYNC910  # a broken memory need not have one
         self._phase(Phase.PERCEIVE)
         if self.memory is None:
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -166,7 +166,7 @@ class Agent:
         except Exception as error:  # noqa: BLE001  # somebody else's code: told and counted
             self._tolerate("recall", error)
 
-    async def _remember(self, effect: Remember) -> None:
+    async def _remember(self, effect: Remember) -> None:  # noqa: ASYNC910  # a broken memory need not have one
         if self.memory is None:
             await trio.lowlevel.checkpoint_if_cancelled()
             return
@@ -295,7 +295,7 @@ class Agent:
         if not isinstance(result, ToolResult):
             got = UsageError(f"a tool must return a ToolResult, got {result!r}")
             result = failed_result(call.name, got)
-        return ToolMessage(call.call_id, call.name, result.content, result.is_error)
+        return ToolMessage(call.call_id, call.name, result.content, result.is_error)  # noqa: ASYNC910  # a tool without one is its own fault
 
     # --- what it is made of
 

@@ -118,7 +118,9 @@ class DeadlockWatch:
                 waits[agent_id] = [parked.wait for parked in slot.waits.values()]
         can_send = self._others_can_send() or len(waits) < len(self._running)
         can_send = can_send or not self._nobody_runs()
-        stuck = find_deadlocked(waits, others_can_send=can_send)
+        stuck = find_deadlocked(
+            waits, others_can_send=can_send, owner_can_act=self._others_can_send()
+        )
         if stuck:
             self._fail_one(first if first in stuck else min(stuck), waits, stuck)
 

@@ -52,10 +52,9 @@ class Inbox:
         if self._closed:
             raise self._gone()
 
-    def send_in_turn(self, message: AgentMessage) -> None:
-        """Put *message* in the place that was kept. No await since ``wait_turn``."""
+    def take_turn(self) -> None:
+        """Take the place that was kept, to put something in at once, or to leave it."""
         self._promised -= 1
-        self._send.send_nowait(message)
 
     def send_nowait(self, message: AgentMessage) -> None:
         """Put *message* in now.

@@ -43,7 +43,7 @@ from agentpool._loop import Receive
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage, UserMessage
 from agentpool._outcome import AgentOutcome, AgentStatus, StopReason
 from agentpool._router import MessageRouter
-from agentpool._slot import Slot, current_slot
+from agentpool._slot import Slot, current_slot, parked
 from agentpool._spawn import SpawnConfig
 from agentpool._waits import Wait
 from agentpool.abc import AgentContext, Driver, Memory
@@ -152,7 +152,7 @@ class AgentNursery(Caretaker):
 
     # --- from slot to outcome
 
-    async def _live(self, handle: AgentHandle, slot: Slot) -> None:
+    async def _live(self, handle: AgentHandle, slot: Slot) -> None:  # noqa: ASYNC910  # the run has its own
         current_slot.set(slot)
         slot.task = trio.lowlevel.current_task()
         config, driver = handle.take_work()
@@ -208,7 +208,7 @@ class AgentNursery(Caretaker):
 
     async def _registry(self, context: AgentContext) -> ToolRegistry:  # noqa: ASYNC910  # the run that follows has checkpoints
         if isinstance(self.tools, ToolRegistry):
-            return self.tools
+            return self.tools  # noqa: ASYNC910  # the run follows
         built = self.tools(context)
         if inspect.isawaitable(built):
             built = await built
@@ -217,7 +217,7 @@ class AgentNursery(Caretaker):
             raise UsageError(
                 f"the tool builder must return a ToolRegistry, got {type(built).__name__}"
             )
-        return built
+        return built  # noqa: ASYNC910  # the run follows
 
     def _verdict(
         self, handle: AgentHandle, slot: Slot, agent: Agent, seconds: float | None
@@ -260,8 +260,11 @@ class AgentNursery(Caretaker):
 
     async def wait_empty(self) -> None:  # noqa: ASYNC910  # the block's end has checkpoints
         """Wait until no agent is left."""
-        while self.running or self.admission.queued_count:
-            await self._idle.park()
+        if self.running or self.admission.queued_count:
+            # The owner may be an agent of another pool, which needs no slot for this.
+            async with parked(Wait.other(f"the end of pool {self.name}")):
+                while self.running or self.admission.queued_count:
+                    await self._idle.park()
 
     # --- ending early
 
@@ -318,7 +321,7 @@ class AgentNursery(Caretaker):
             return ShutdownStep.ASKED
         for handle in self.running.values():
             handle.interrupt()
-        with trio.move_on_after(grace_seconds):
+        with trio.move_on_after(grace_seconds):  # noqa: ASYNC912  # somebody runs, so it waits
             while self.running:
                 await self._idle.park()
             return ShutdownStep.WAITED

@@ -106,13 +106,17 @@ async def _block(
                 failed = raised
                 pool.close()
                 agents.abort("pool", f"its block raised {type(raised).__name__}")
+            except BaseException as raised:  # Ctrl-C, or the end of the program
+                pool.close()
+                agents.abort("pool", f"its block raised {type(raised).__name__}")
+                raise
     except BaseException as outside:  # raised again, in every branch
         if failed is not None:
-            raise BaseExceptionGroup("the pool's block failed", [failed, outside]) from None
+            raise BaseExceptionGroup("the pool's block failed", [failed, outside]) from None  # noqa: ASYNC104  # what is raised holds it
         only = _itself(outside)
         if only is outside:
             raise
-        raise only from None
+        raise only from None  # noqa: ASYNC104  # it was in the group
     finally:
         pool.close()
         agents.abort(*OUTSIDE)

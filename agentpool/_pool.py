@@ -98,7 +98,7 @@ class AgentPool:
         if not wanted:
             await trio.lowlevel.checkpoint()
         enter = self._agents.admission.enter
-        return [await enter(partial(self._accept, *one)) for one in wanted]
+        return [await enter(partial(self._accept, *one)) for one in wanted]  # noqa: ASYNC910  # nobody wanted: see above
 
     def _accept(
         self,

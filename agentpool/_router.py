@@ -176,10 +176,8 @@ class MessageRouter:
             async with parked(Wait.room_of(recipient)):
                 inbox = self._open_inbox(recipient)
                 await inbox.wait_turn()
-                put = inbox.send_in_turn
-                message = self._accept(
-                    sender, recipient, content, reply_to, question=question, put=put
-                )
+                inbox.take_turn()
+                message = self._accept(sender, recipient, content, reply_to, question=question)
         else:
             await trio.lowlevel.cancel_shielded_checkpoint()
         return message
@@ -192,7 +190,6 @@ class MessageRouter:
         reply_to: int | None,
         *,
         question: _Question | None = None,
-        put: Callable[[AgentMessage], None] | None = None,
     ) -> AgentMessage:
         """Number a message and put it where it is going, in one step without a wait."""
         if sender == recipient:
@@ -201,7 +198,7 @@ class MessageRouter:
         number = self._last_message_id + 1
         message = AgentMessage(sender, recipient, content, number, reply_to)
         if not self._answers(message):
-            (put or inbox.send_nowait)(message)
+            inbox.send_nowait(message)
         self._last_message_id = number
         if question is not None:
             question.message_id = number
@@ -240,23 +237,30 @@ class MessageRouter:
     def receive_many_nowait(self, agent_id: AgentId) -> tuple[AgentMessage, ...]:
         """Take everything that waits for *agent_id*, perhaps nothing."""
         inbox = self._inboxes.get(agent_id)
-        return inbox.receive_many_nowait() if inbox is not None else ()
+        if inbox is None:
+            if agent_id not in self._inboxes:
+                raise self._nobody(agent_id)
+            return ()
+        return inbox.receive_many_nowait()
 
     def _open_inbox(self, agent_id: AgentId) -> Inbox:
-        try:
-            inbox = self._inboxes[agent_id]
-        except KeyError:
-            if 0 <= agent_id <= self._highest_id:
-                raise AgentGoneError(
-                    f"agent {agent_id} has ended; its outcome tells how", recipient=agent_id
-                ) from None
-            raise UnknownAgentError(
-                f"there is no agent {agent_id} in this pool; the last one is {self._highest_id}",
-                recipient=agent_id,
-            ) from None
+        # True and 1.0 are keys that find agent 1, and no ids.
+        if type(agent_id) is not int or agent_id not in self._inboxes:
+            raise self._nobody(agent_id)
+        inbox = self._inboxes[agent_id]
         if inbox is None:
             inbox = self._inboxes[agent_id] = Inbox(agent_id, self.inbox_capacity)
         return inbox
+
+    def _nobody(self, agent_id: AgentId) -> UnknownAgentError | AgentGoneError:
+        if type(agent_id) is int and 0 <= agent_id <= self._highest_id:
+            return AgentGoneError(
+                f"agent {agent_id} has ended; its outcome tells how", recipient=agent_id
+            )
+        return UnknownAgentError(
+            f"there is no agent {agent_id!r} in this pool; the last one is {self._highest_id}",
+            recipient=agent_id,
+        )
 
     def _answers(self, message: AgentMessage) -> bool:
         """Hand *message* to the question that it answers, if somebody waits with one."""

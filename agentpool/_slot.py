@@ -106,7 +106,7 @@ class Slot:
         """
         self.busy += 1
         if self.held or self.scope.cancel_called:
-            return
+            return  # noqa: ASYNC910  # there is nothing to wait for
         if self._granted is None:
             self._granted = granted = trio.Event()
             self.keeper.request(self)
@@ -131,7 +131,9 @@ current_slot: ContextVar[Slot | None] = ContextVar("agentpool_slot", default=Non
 class parked:  # noqa: N801  # used as a statement: async with parked(Wait.message())
     """``async with parked(wait):`` wait without a slot, and take one afterwards.
 
-    Outside of an agent it does nothing.
+    Outside of an agent it does nothing. A time limit around it ends the wait, and the
+    agent then waits for a slot like everybody: in a busy pool it goes on later than its
+    limit said. Only the agent's own deadline and cancellation end that as well.
 
     Raises:
         DeadlockError: If the wait turns out to be one that never ends.
@@ -169,9 +171,9 @@ class parked:  # noqa: N801  # used as a statement: async with parked(Wait.messa
     ) -> None:
         """Take a slot again."""
         if self.slot is None or self._scope is None:
-            return
+            return  # noqa: ASYNC910  # there is nothing to wait for
         del self.slot.waits[trio.lowlevel.current_task()]
         caught = self._scope.__exit__(kind, error, traceback)
-        await self.slot.resume()
+        await self.slot.resume()  # noqa: ASYNC102  # it shields itself, up to the agent's deadline
         if caught and self._deadlock is not None:  # nothing else cancels our scope
             raise self._deadlock from None

@@ -4,8 +4,8 @@ Rules:
 
 1. An agent that runs, is queued, or has a deadline of its own can go on.
 2. An agent that waits in several branches can go on when one of them can.
-3. A wait for an agent ends only if that agent can go on. A wait for a message ends if
-   anybody else can go on: another agent, or the owner.
+3. A wait for an agent, or for the owner, ends only if that one can go on. A wait for a
+   message ends if anybody else can go on: another agent, or the owner.
 4. A wait for anything else (a timer, a person, a place in the queue) ends by itself.
 5. Whoever is left when these rules have been applied as often as they change anything
    is deadlocked.
@@ -19,7 +19,7 @@ from typing import Self, final
 
 import attrs
 
-from agentpool._messages import AgentId
+from agentpool._messages import OWNER_ID, AgentId
 
 
 class WaitKind(enum.Enum):
@@ -71,7 +71,7 @@ class Wait:
 
 
 def find_deadlocked(
-    waits: Mapping[AgentId, Sequence[Wait]], *, others_can_send: bool
+    waits: Mapping[AgentId, Sequence[Wait]], *, others_can_send: bool, owner_can_act: bool = True
 ) -> frozenset[AgentId]:
     """Return the agents that wait for ever.
 
@@ -79,20 +79,25 @@ def find_deadlocked(
         waits: What each branch of each agent waits for, for those agents that cannot go
             on by themselves. Everybody else can.
         others_can_send: Whether anybody who is not in *waits* can send a message.
+        owner_can_act: Whether the owner can answer, or read what it was sent.
     """
     stuck = dict(waits)
+    gone = set[AgentId]() if owner_can_act else {OWNER_ID}
     changed = True
     while changed and stuck:
         changed = False
         for agent_id, branches in tuple(stuck.items()):
-            if any(_can_end(wait, stuck, others_can_send=others_can_send) for wait in branches):
+            if any(
+                _can_end(wait, stuck.keys() | gone, others_can_send=others_can_send)
+                for wait in branches
+            ):
                 del stuck[agent_id]
                 # It goes on, so it can send as well.
                 others_can_send = changed = True
     return frozenset(stuck)
 
 
-def _can_end(wait: Wait, stuck: Mapping[AgentId, Sequence[Wait]], *, others_can_send: bool) -> bool:
+def _can_end(wait: Wait, stuck: Set[AgentId], *, others_can_send: bool) -> bool:
     match wait.kind:
         case WaitKind.OTHER:
             return True
@@ -126,7 +131,7 @@ def describe_deadlock(
     """Return who waits for whom: ``1 (planner) asks 2 (critic), which joins …``."""
     if not cycle:
         parts = [_alone(agent_id, waits, names) for agent_id in agent_ids]
-        return f"{', '.join(parts)}, and nobody is left who could send one"
+        return f"{', '.join(parts)}, and nobody is left who could end that"
     text = _who(agent_ids[0], names)
     for place, agent_id in enumerate(agent_ids):
         after = agent_ids[(place + 1) % len(agent_ids)]
@@ -145,4 +150,4 @@ def _alone(
 
 
 def _who(agent_id: AgentId, names: Mapping[AgentId, str]) -> str:
-    return f"{agent_id} ({names.get(agent_id, '?')})"
+    return "the owner" if agent_id == OWNER_ID else f"{agent_id} ({names.get(agent_id, '?')})"

@@ -69,7 +69,7 @@ async def test_g14_a_quiet_pool_is_reported_when_the_owner_joins() -> None:
         outcomes = await pool.join_all()
     for outcome in outcomes.values():
         assert "waits for a message" in outcome.text
-        assert "nobody is left who could send one" in outcome.text
+        assert "nobody is left who could end that" in outcome.text
 
 
 async def test_g14_leaving_the_block_counts_as_waiting() -> None:

@@ -21,7 +21,8 @@ async def send(inbox: Inbox, message: AgentMessage) -> None:
         inbox.send_nowait(message)
     except InboxFullError:
         await inbox.wait_turn()
-        inbox.send_in_turn(message)
+        inbox.take_turn()
+        inbox.send_nowait(message)
 
 
 def numbers(messages: tuple[AgentMessage, ...]) -> list[int]:

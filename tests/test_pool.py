@@ -98,7 +98,9 @@ async def test_ids_are_never_reused() -> None:
         assert (await pool.spawn(job("c"))).agent_id == 3
 
 
-async def test_refused_spawn_consumes_no_id() -> None:
+async def test_refused_spawn_consumes_no_id(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """3: ids have no gaps that somebody would look for."""
     async with open_pool(sleepy_driver(), max_concurrent=1, max_queued=0) as pool:
         pool.spawn_nowait(job("sleep 1"))
@@ -108,7 +110,9 @@ async def test_refused_spawn_consumes_no_id() -> None:
         assert pool.spawn_nowait(job("again")).agent_id == 2
 
 
-async def test_id_zero_is_the_owner() -> None:
+async def test_id_zero_is_the_owner(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """4: a message of the owner has a sender that no agent can have."""
     async with open_pool(sleepy_driver()) as pool:
         handle = await pool.spawn(job("sleep 1"))
@@ -221,7 +225,9 @@ async def test_counts_rise_with_the_spawn() -> None:
             assert (pool.active_count, pool.router.agent_count) == (count, count)
 
 
-async def test_pool_at_capacity_refuses_and_says_how_full_it_is() -> None:
+async def test_pool_at_capacity_refuses_and_says_how_full_it_is(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """15: with no queue, the third of two is refused and nothing has changed."""
     recorder = Recorder()
     async with open_pool(

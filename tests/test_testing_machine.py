@@ -159,6 +159,21 @@ def test_a_guest_that_does_not_end_is_a_hang() -> None:
     GuestRun(trio.lowlevel.checkpoint).finish()
 
 
+def test_a_guest_that_is_deaf_is_thrown_out() -> None:
+    """Under a shield a cancellation changes nothing, and the run must end all the same."""
+
+    async def deaf() -> None:
+        with trio.CancelScope(shield=True):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.sleep_forever, name="deaf")
+
+    guest = GuestRun(deaf)
+    guest.settle()
+    with pytest.raises(HangError, match="deaf"):
+        guest.finish()
+    GuestRun(trio.lowlevel.checkpoint).finish()
+
+
 def test_a_guest_that_says_nothing_is_a_hang(monkeypatch: pytest.MonkeyPatch) -> None:
     """The host does not wait for ever in real time either."""
     guest = GuestRun(trio.sleep_forever)
@@ -220,7 +235,7 @@ def test_the_plugin_loads_nothing_heavy(tmp_path: Path) -> None:
         """
         import sys, pytest
         import agentpool.testing._pytest
-        print(*sorted({"hypothesis", "msgspec", "httpx"} & set(sys.modules)))
+        print(*sorted({"hypothesis", "httpx", "agentpool.testing._machine"} & set(sys.modules)))
         """,
         tmp_path,
     )

@@ -18,11 +18,14 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from agentpool._errors import UsageError
 from agentpool.testing._findings import HangError
-from agentpool.testing._watch import describe
+from agentpool.testing._watch import describe, evict, tasks_below
 
 T = TypeVar("T")
 
-REAL_SECONDS: Final = 5.0
+MAX_EVICTIONS: Final = 20
+"""How often tasks that survive a cancellation are thrown out: as deep as nurseries go."""
+
+REAL_SECONDS: Final = 20.0
 """The longest that the host waits for trio, whose tasks do not wait in real time: long
 enough for a machine that has other things to do."""
 
@@ -105,9 +108,9 @@ class GuestRun:
         self._send.close()
         while self._end is None:
             self._tick()
-        self._end.unwrap()
         if self._hang is not None:
             raise self._hang
+        self._end.unwrap()
 
     def _tick(self) -> None:
         if self._end is not None:
@@ -135,14 +138,25 @@ class GuestRun:
     async def _see_out(self, nursery: trio.Nursery) -> None:
         """Let time run until every task has ended, or nothing can happen any more."""
         await wait_all_tasks_blocked()
-        while nursery.child_tasks and self._hang is None:
+        while nursery.child_tasks:
             seconds = trio.lowlevel.current_statistics().seconds_to_next_deadline
             if seconds == math.inf:
-                waiting = sorted(describe(task) for task in nursery.child_tasks)
+                waiting = sorted(describe(task) for task in tasks_below(nursery))
                 self._hang = HangError("the run does not end, and no deadline is left", waiting)
-                nursery.cancel_scope.cancel()
-            self.clock.jump(seconds if self._hang is None else 0.0)
+                await self._end_all(nursery)
+                return
+            self.clock.jump(seconds)
             await wait_all_tasks_blocked()
+
+    @staticmethod
+    async def _end_all(nursery: trio.Nursery) -> None:
+        """Cancel everything, and throw out whoever does not mind."""
+        with trio.CancelScope(shield=True):
+            nursery.cancel_scope.cancel()
+            await wait_all_tasks_blocked()
+            for _ in range(MAX_EVICTIONS):
+                evict(list(tasks_below(nursery)))
+                await wait_all_tasks_blocked()
 
     @staticmethod
     async def _perform(job: _Job) -> None:

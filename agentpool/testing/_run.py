@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from typing import Final, Generic, TypeVar, cast, final
 
 import attrs
-import outcome
 import trio
 
 from agentpool._errors import UsageError
@@ -14,7 +13,7 @@ from agentpool.testing._clock import JumpingClock, Stage
 from agentpool.testing._findings import HangError, LeakError
 from agentpool.testing._quiescent import pool_leaks
 from agentpool.testing._schedule import seeded
-from agentpool.testing._watch import Watch, describe
+from agentpool.testing._watch import Evicted, Watch, describe, evict
 
 T = TypeVar("T")
 
@@ -23,11 +22,6 @@ LAST_STEPS: Final = 10_000
 
 FAREWELL_STEPS: Final = 3
 """Steps that a task gets to end after the scenario did, such as the end of a generator."""
-
-
-@final
-class _Evicted(BaseException):
-    """Thrown into tasks that a cancellation could not end."""
 
 
 @final
@@ -132,11 +126,7 @@ class ScenarioRun(Stage, Generic[T]):
         if self._hang is None:
             self._found("nothing can happen any more: no task can run and no deadline is left")
             return
-        # From the inside out: a task that waits for its nursery must not leave it before
-        # the tasks in there.
-        for task in self.watch.tasks:
-            if not any(nursery.child_tasks for nursery in task.child_nurseries):
-                trio.lowlevel.reschedule(task, outcome.Error(_Evicted()))
+        evict(self.watch.tasks)
 
 
 def refuse_inside_trio() -> None:
@@ -156,4 +146,4 @@ def _is_eviction(error: BaseException | None) -> bool:
     if isinstance(error, BaseExceptionGroup):
         group = cast("BaseExceptionGroup[BaseException]", error)
         return all(_is_eviction(one) for one in group.exceptions)
-    return error is None or isinstance(error, _Evicted | trio.Cancelled)
+    return error is None or isinstance(error, Evicted | trio.Cancelled)

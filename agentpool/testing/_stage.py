@@ -215,6 +215,12 @@ class PoolStage(stateful.RuleBasedStateMachine):
         promise(not (idle and found.queued), f"a slot is free and somebody waits: {found}")
 
     @stateful.invariant()
+    def who_works_has_a_slot(self) -> None:
+        """Nobody asks its model without a slot: there are never more requests than slots."""
+        asking, running = len(self.puppet.pending), self.pool.statistics().running
+        promise(asking <= running, f"{asking} agents ask their model, {running} have a slot")
+
+    @stateful.invariant()
     def ends_are_given_in_order(self) -> None:
         """``join_next`` gives each end once, in the order of the ends."""
         own = {handle.agent_id for handle in self.handles}

@@ -6,11 +6,12 @@ knows nothing of the kit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Final, final
 
+import outcome
 import trio
 
 from agentpool._handle import AgentHandle
@@ -89,6 +90,30 @@ class Watch(trio.abc.Instrument):
     def others(self) -> list[trio.lowlevel.Task]:
         """Return the tasks that live, but for the scenario's own first one."""
         return [task for task, number in self.tasks.items() if number]
+
+
+@final
+class Evicted(BaseException):
+    """Thrown into tasks that a cancellation could not end."""
+
+
+def evict(tasks: Iterable[trio.lowlevel.Task]) -> None:
+    """Throw out *tasks*, all of which wait, from the inside out.
+
+    A task that waits for its nursery must not leave it before the tasks in there: its turn
+    comes when they have gone.
+    """
+    for task in tasks:
+        if not any(nursery.child_tasks for nursery in task.child_nurseries):
+            trio.lowlevel.reschedule(task, outcome.Error(Evicted()))
+
+
+def tasks_below(nursery: trio.Nursery) -> Iterator[trio.lowlevel.Task]:
+    """Yield every task in *nursery*, and in the nurseries of these."""
+    for task in nursery.child_tasks:
+        yield task
+        for inner in task.child_nurseries:
+            yield from tasks_below(inner)
 
 
 def slot_of(task: trio.lowlevel.Task) -> Slot | None:
