@@ -14,7 +14,8 @@ Rules:
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Self, final
 
 import attrs
@@ -97,7 +98,7 @@ def find_deadlocked(
     return frozenset(stuck)
 
 
-def _can_end(wait: Wait, stuck: Set[AgentId], *, others_can_send: bool) -> bool:
+def _can_end(wait: Wait, stuck: AbstractSet[AgentId], *, others_can_send: bool) -> bool:
     match wait.kind:
         case WaitKind.OTHER:
             return True
