@@ -34,6 +34,7 @@ from agentpool._guard import Stop
 from agentpool._loop import Complete, Recall, Receive, Remember, Run, RunTools, run_loop
 from agentpool._messages import (
     NO_USAGE,
+    AgentId,
     Completion,
     CompletionRequest,
     ToolCall,
@@ -86,7 +87,10 @@ def room_tokens(driver: Driver, config: SpawnConfig, registry: ToolRegistry) -> 
 class Agent:
     """One running agent."""
 
-    context: AgentContext
+    agent_id: AgentId
+    name: str
+    make_context: Callable[[], AgentContext]
+    """Makes what its tools see of it. Most agents have no tools, so it is made when asked."""
     config: SpawnConfig
     driver: Driver
     slot: Slot
@@ -98,17 +102,14 @@ class Agent:
     """Where the jitter of retries comes from."""
     receive: Callable[[Receive], None]
     """Fills in what waits in the inbox, and whether the agent was asked to stop."""
-    agent_id: int = attrs.field(init=False)
-    name: str = attrs.field(init=False)
+    _context: AgentContext | None = attrs.field(init=False, default=None)
     registry: ToolRegistry = attrs.field(init=False)
     run: Run | None = attrs.field(init=False, default=None)
     tools_run: int = attrs.field(init=False, default=0)
     """Tool calls that began, whatever came of them."""
 
     def __attrs_post_init__(self) -> None:
-        """Keep what every event needs close at hand."""
-        self.agent_id = self.context.agent_id
-        self.name = self.context.name
+        """Take the memory away from an agent without the grant."""
         manifest = self.config.manifest
         if not any(grant.kind is CapabilityKind.MEMORY for grant in manifest.capabilities):
             self.memory = None
@@ -139,6 +140,13 @@ class Agent:
                 self.hub.warned(self.agent_id, self.name, effect.text)
         if run.stop is None:
             self._phase(Phase.DONE)
+
+    @property
+    def context(self) -> AgentContext:
+        """What its tools see of it."""
+        if self._context is None:
+            self._context = self.make_context()
+        return self._context
 
     @property
     def used(self) -> Usage:

@@ -18,9 +18,10 @@ import attrs
 import trio
 
 from agentpool._admission import Admission
+from agentpool._agent import Agent
 from agentpool._handle import AgentHandle, OnEnd
 from agentpool._manifest import AgentManifest
-from agentpool._messages import AgentId, AgentMessage, Usage
+from agentpool._messages import AgentId, AgentMessage
 from agentpool._outcome import AgentOutcome
 from agentpool._router import MessageRouter
 from agentpool._spawn import SpawnConfig, child_of
@@ -36,18 +37,11 @@ class PoolAgentContext(AgentContext):
     """One agent, as its tools see it."""
 
     _handle: AgentHandle
-    _config: SpawnConfig
-    _driver: Driver
+    _agent: Agent
     _router: MessageRouter
     _admission: Admission
     _running: Mapping[AgentId, AgentHandle]
     _accept: Accept
-    _memory_scope: str
-    _clock: Callable[[], float]
-    _used: Callable[[], Usage]
-    """What the agent has used so far."""
-    _charge: Callable[[Usage], None]
-    """Counts what a child used."""
 
     @property
     def agent_id(self) -> AgentId:
@@ -62,7 +56,7 @@ class PoolAgentContext(AgentContext):
     @property
     def manifest(self) -> AgentManifest:
         """Its manifest."""
-        return self._config.manifest
+        return self._agent.config.manifest
 
     @property
     def depth(self) -> int:
@@ -72,11 +66,11 @@ class PoolAgentContext(AgentContext):
     @property
     def memory_scope(self) -> str:
         """The scope in which it recalls and remembers."""
-        return self._memory_scope
+        return self._agent.memory_scope
 
     def seconds(self) -> float:
         """Seconds since the pool opened."""
-        return self._clock()
+        return self._agent.hub.seconds()
 
     async def send(
         self, recipient: AgentId, content: str, *, reply_to: int | None = None
@@ -110,18 +104,18 @@ class PoolAgentContext(AgentContext):
             The child is cancelled and has ended.
         """
         config = child_of(
-            self._config,
+            self._agent.config,
             query,
             name=name or f"{self.name}-sub",
-            used_tokens=self._used().total_tokens,
+            used_tokens=self._agent.used.total_tokens,
             seconds_left=trio.current_effective_deadline() - trio.current_time(),
         )
         child = await self._admission.enter(
-            partial(self._accept, config, self._driver, AgentHandle.collect)
+            partial(self._accept, config, self._agent.driver, AgentHandle.collect)
         )
         try:
             return await child.wait()
         finally:
             child.cancel("its parent waits no more")
             with trio.CancelScope(shield=True):
-                self._charge((await child.wait()).usage)
+                self._agent.charge((await child.wait()).usage)

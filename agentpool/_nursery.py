@@ -47,6 +47,7 @@ from agentpool._slot import Slot, current_slot, parked
 from agentpool._spawn import SpawnConfig
 from agentpool._waits import Wait
 from agentpool.abc import AgentContext, Driver, Memory
+from agentpool.memory._in_memory import InMemoryMemory
 from agentpool.observe._hub import EventHub
 from agentpool.tools._registry import ToolRegistry
 
@@ -76,7 +77,8 @@ class AgentNursery(Caretaker):
     name: str
     inbox_capacity: int
     hub: EventHub
-    memory: Memory
+    memory: Memory | None
+    """``None``: one of its own, for agents that share a scope."""
     tools: ToolRegistry | ToolBuilder
     abort_on_failure: bool
     random: Random
@@ -92,6 +94,7 @@ class AgentNursery(Caretaker):
     )
     """Agents that have started and have not ended, parked ones included."""
     _memory_scope: str = attrs.field(init=False)
+    _own_memory: Memory | None = attrs.field(init=False, default=None)
     last_id: AgentId = attrs.field(init=False, default=OWNER_ID)
 
     def __attrs_post_init__(self) -> None:
@@ -156,28 +159,18 @@ class AgentNursery(Caretaker):
         current_slot.set(slot)
         slot.task = trio.lowlevel.current_task()
         config, driver = handle.take_work()
-        memory_scope = config.memory_scope or f"{self._memory_scope}/{handle.agent_id}"
-        context = PoolAgentContext(
-            handle,
-            config,
-            driver,
-            self.router,
-            self.admission,
-            self.running,
-            self.accept,
-            memory_scope,
-            self.hub.seconds,
-            lambda: agent.used,
-            lambda usage: agent.charge(usage),  # noqa: PLW0108  # the agent is made below
-        )
         agent = Agent(
-            context,
+            handle.agent_id,
+            handle.name,
+            lambda: PoolAgentContext(
+                handle, agent, self.router, self.admission, self.running, self.accept
+            ),
             config,
             driver,
             slot,
             self.hub,
-            self.memory,
-            memory_scope,
+            self._memory_for(config),
+            config.memory_scope or f"{self._memory_scope}/{handle.agent_id}",
             self.random,
             lambda effect: self._receive(handle, effect),
         )
@@ -187,7 +180,7 @@ class AgentNursery(Caretaker):
         status, error, reason = AgentStatus.COMPLETED, None, None
         try:
             with slot.scope:
-                await agent.drive(await self._registry(context))
+                await agent.drive(await self._registry(agent))
             status, error, reason = self._verdict(handle, slot, agent, seconds)
         except Exception as raised:  # noqa: BLE001  # kept whole in the outcome
             status, error = AgentStatus.FAILED, raised
@@ -202,14 +195,27 @@ class AgentNursery(Caretaker):
             )
             self._end(handle, outcome, slot)
 
+    def _memory_for(self, config: SpawnConfig) -> Memory | None:
+        """Return the agent's memory; ``None`` if nobody could ever recall what it keeps.
+
+        A pool's own memory ends with the pool, and an agent's own scope with the agent.
+        """
+        if self.memory is not None:
+            return self.memory
+        if config.memory_scope is None:
+            return None
+        if self._own_memory is None:
+            self._own_memory = InMemoryMemory()
+        return self._own_memory
+
     def _receive(self, handle: AgentHandle, effect: Receive) -> None:
         effect.interrupted = handle.interrupted
         effect.messages = self.router.receive_many_nowait(handle.agent_id)
 
-    async def _registry(self, context: AgentContext) -> ToolRegistry:  # noqa: ASYNC910  # the run that follows has checkpoints
+    async def _registry(self, agent: Agent) -> ToolRegistry:  # noqa: ASYNC910  # the run that follows has checkpoints
         if isinstance(self.tools, ToolRegistry):
             return self.tools  # noqa: ASYNC910  # the run follows
-        built = self.tools(context)
+        built = self.tools(agent.context)
         if inspect.isawaitable(built):
             built = await built
         # Somebody else's code, and type checkers are optional.

@@ -14,7 +14,6 @@ from agentpool._messages import OWNER_ID
 from agentpool._nursery import OUTSIDE, AgentNursery, ToolBuilder
 from agentpool._pool import AgentPool, at_least
 from agentpool.abc import Driver, DriverFactory, Memory, Observer
-from agentpool.memory._in_memory import InMemoryMemory
 from agentpool.observe._hub import EventHub
 from agentpool.tools._registry import EMPTY_REGISTRY, ToolRegistry
 
@@ -65,7 +64,7 @@ async def open_pool(
         name,
         at_least(1, "inbox_capacity", inbox_capacity),
         hub,
-        InMemoryMemory() if memory is None else memory,
+        memory,
         EMPTY_REGISTRY if tools is None else tools,
         on_failure == "abort",
         Random(random_seed),  # noqa: S311  # spreads retries; no secret

@@ -13,12 +13,14 @@ from typing import TypeAlias, final
 
 import attrs
 import trio
+from meter import Meter, main
 from trio.testing import wait_all_tasks_blocked
+from yardsticks import INBOX, MESH, MIN_TURNS, SLOTS, WARM_UP
 
 from agentpool import (
+    AgentHandle,
     AgentManifest,
     AgentOutcome,
-    AgentPool,
     AgentStatus,
     InboxFullError,
     PrivacyTier,
@@ -31,8 +33,6 @@ from agentpool._messages import Completion, CompletionRequest, FinishReason, Too
 from agentpool.abc import AgentContext, Driver, Observer, OnDelta
 from agentpool.observe._hub import EventHub
 from agentpool.tools import ToolRegistry, tool
-from meter import Meter, main
-from yardsticks import INBOX, MESH, MIN_TURNS, SLOTS, WARM_UP
 
 DONE = Completion("done")
 """What every model here says in the end."""
@@ -56,7 +56,10 @@ class NullDriver(Driver):
         return PrivacyTier.SOVEREIGN
 
     async def complete(
-        self, request: CompletionRequest, *, on_delta: OnDelta | None = None
+        self,
+        request: CompletionRequest,
+        *,
+        on_delta: OnDelta | None = None,
     ) -> Completion:
         """Answer after a checkpoint."""
         await trio.lowlevel.checkpoint()
@@ -166,19 +169,28 @@ async def _one_agent(driver: Driver, quota: ResourceQuota) -> AgentOutcome:
 
 # --- W4: messages between two agents, sent and received by their tools
 
-Work: TypeAlias = Callable[[AgentContext, AgentPool], Coroutine[object, object, None]]
+Work: TypeAlias = Callable[[AgentContext], Coroutine[object, object, None]]
 """What an agent of W4 does with the messages."""
 
+Owner: TypeAlias = Callable[[list[AgentHandle]], Coroutine[object, object, None]]
+"""What the pool's owner does in W4."""
 
-async def _at_work(meter: Meter, works: list[Work]) -> None:
-    """Let one agent do each of *works* in its tool; measure from their start to the end."""
+
+async def _at_work(meter: Meter, works: list[Work], owner: Owner | None = None) -> None:
+    """Let an agent do each of *works* in its tool; measure from their start to the end.
+
+    Args:
+        meter: What measures.
+        works: The work of agents 1, 2, 3, …
+        owner: What the owner does meanwhile, with their handles.
+    """
     manifest = AgentManifest(resources=ResourceQuota(tool_seconds=None))
 
     def tools(context: AgentContext) -> ToolRegistry:
         @tool
         async def work(x: int) -> None:  # noqa: ARG001  # as in W3
             """Do the agent's work."""
-            await works[context.agent_id - 1](context, pool)
+            await works[context.agent_id - 1](context)
 
         return ToolRegistry([work])
 
@@ -189,7 +201,9 @@ async def _at_work(meter: Meter, works: list[Work]) -> None:
         driver, tools=tools, max_concurrent=len(works), inbox_capacity=INBOX
     ) as pool:
         with meter.running():
-            pool.fan_out_nowait(SpawnConfig(manifest, "go") for _ in works)
+            handles = pool.fan_out_nowait(SpawnConfig(manifest, "go") for _ in works)
+            if owner is not None:
+                await owner(handles)
             for outcome in (await pool.join_all()).values():
                 outcome.unwrap()
 
@@ -197,7 +211,7 @@ async def _at_work(meter: Meter, works: list[Work]) -> None:
 def receiver(count: int) -> Work:
     """Return the work of receiving *count* messages."""
 
-    async def receive(context: AgentContext, _: AgentPool) -> None:
+    async def receive(context: AgentContext) -> None:
         left = count
         while left > 0:
             left -= len(await context.receive_many())
@@ -208,7 +222,7 @@ def receiver(count: int) -> Work:
 async def w4_stream(n: int, meter: Meter) -> None:
     """Measure one sender, one receiver."""
 
-    async def send(context: AgentContext, _: AgentPool) -> None:
+    async def send(context: AgentContext) -> None:
         for _ in range(n):
             await context.send(2, "a message")
 
@@ -218,26 +232,26 @@ async def w4_stream(n: int, meter: Meter) -> None:
 async def w4_batch(n: int, meter: Meter) -> None:
     """Measure a sender who waits only when the inbox is full."""
 
-    async def send(_: AgentContext, pool: AgentPool) -> None:
-        other = pool[2]
+    async def send(handles: list[AgentHandle]) -> None:
+        (handle,) = handles
         for _ in range(n):
             try:
-                other.send_nowait("a message")
+                handle.send_nowait("a message")
             except InboxFullError:
-                await other.send("a message")
+                await handle.send("a message")
 
-    await _at_work(meter, [send, receiver(n)])
+    await _at_work(meter, [receiver(n)], send)
 
 
 async def w4_ping_pong(n: int, meter: Meter) -> None:
     """Measure two who answer each other."""
 
-    async def ping(context: AgentContext, _: AgentPool) -> None:
+    async def ping(context: AgentContext) -> None:
         for _ in range(n // 2):
             await context.send(2, "ping")
             await context.receive_many()
 
-    async def pong(context: AgentContext, _: AgentPool) -> None:
+    async def pong(context: AgentContext) -> None:
         for _ in range(n // 2):
             await context.receive_many()
             await context.send(1, "pong")
@@ -248,11 +262,11 @@ async def w4_ping_pong(n: int, meter: Meter) -> None:
 async def w4_ask(n: int, meter: Meter) -> None:
     """Measure one who asks and one who answers."""
 
-    async def ask(context: AgentContext, _: AgentPool) -> None:
+    async def ask(context: AgentContext) -> None:
         for _ in range(n // 2):
             await context.ask(2, "ping")
 
-    async def reply(context: AgentContext, _: AgentPool) -> None:
+    async def reply(context: AgentContext) -> None:
         for _ in range(n // 2):
             (asked,) = await context.receive_many()
             await context.send(1, "pong", reply_to=asked.message_id)
@@ -265,9 +279,9 @@ async def w4_mesh(n: int, meter: Meter) -> None:
     count = n // MESH
     meter.operations = count * MESH
 
-    async def work(context: AgentContext, pool: AgentPool) -> None:
+    async def work(context: AgentContext) -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(receiver(count), context, pool)
+            nursery.start_soon(receiver(count), context)
             for number in range(count):
                 other = (context.agent_id + number % (MESH - 1)) % MESH + 1
                 await context.send(other, "a message")
@@ -284,7 +298,10 @@ class SleepingDriver(NullDriver):
     """Never answers."""
 
     async def complete(
-        self, request: CompletionRequest, *, on_delta: OnDelta | None = None
+        self,
+        request: CompletionRequest,
+        *,
+        on_delta: OnDelta | None = None,
     ) -> Completion:
         """Sleep."""
         await trio.sleep_forever()

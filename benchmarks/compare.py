@@ -50,7 +50,7 @@ class Run:
         kind, _, what = self.workload.partition(":")
         if kind == "W6":
             return "imports.py", what
-        script = "yardsticks.py" if what in YARDSTICKS.get(kind, ()) else "agents.py"
+        script = "yardsticks.py" if what.startswith(YARDSTICKS) else "agents.py"
         return script, self.workload, "--n", str(self.n)
 
 
@@ -65,12 +65,7 @@ class Target:
     at_most: float
 
 
-YARDSTICKS: Final[Mapping[str, tuple[str, ...]]] = {
-    "W1": ("naive", "reference"),
-    "W3": ("full",),
-    "W4": ("channel-stream", "channel-ping-pong", "channel-mesh"),
-    "W5": ("scoped",),
-}
+YARDSTICKS: Final = ("naive", "reference", "full", "channel", "scoped")
 """What bare trio does; the rest is agentpool's."""
 
 SIZES: Final[Mapping[str, tuple[int, ...]]] = {
@@ -83,12 +78,29 @@ SIZES: Final[Mapping[str, tuple[int, ...]]] = {
 }
 """The workloads, and how many operations of each."""
 
-ALSO: Final[Mapping[str, tuple[str, ...]]] = {
-    "W3": ("W3:agent",),
-    "W4": ("W4:ask",),
-    "W5": ("W5:queued",),
-    "W8": ("W8:unheard", "W8:heard"),
-}
+EACH: Final = (
+    ("T2 agent / reference pool", "W1:agents", "W1:reference", 2.5),
+    ("T2 agent / naive trio", "W1:agents", "W1:naive", 1.5),
+    ("T6 turn / full loop", "W3:deadlines", "W3:full", 1.7),
+    ("T7 stream / channel", "W4:stream", "W4:channel-stream", 1.3),
+    ("T7 mesh / channel", "W4:mesh", "W4:channel-mesh", 1.3),
+    ("T8 batch / channel", "W4:batch", "W4:channel-stream", 0.25),
+    ("T9 ping-pong / channel", "W4:ping-pong", "W4:channel-ping-pong", 1.3),
+    ("T10 abort / scoped trio", "W5:running", "W5:scoped", 1.2),
+    ("T12 import / trio", "W6:agentpool", "W6:trio", 1.5),
+)
+"""Targets at each size: name, what, over what, at most."""
+
+FLAT: Final = (
+    ("T3 agent, many / few", "W1:agents", 1.2),
+    ("T6 turn, late / early", "W3:deadlines", 1.2),
+)
+"""Targets of the largest size over the smallest: name, what, at most."""
+
+ONLY: Final = {"W1:naive": 10_000}
+"""The size of a target over a yardstick that gets dearer with the size."""
+
+ALSO: Final = ("W3:agent", "W4:ask", "W5:queued", "W8:unheard", "W8:heard")
 """What is measured and has no target over a yardstick."""
 
 Figures: TypeAlias = dict[Run, list[dict[str, float]]]
@@ -97,37 +109,14 @@ Figures: TypeAlias = dict[Run, list[dict[str, float]]]
 
 def targets(workload: str, sizes: Sequence[int]) -> Iterator[Target]:
     """Yield what *workload* is held against, at each of *sizes*."""
-    small, large = Run("", min(sizes)), Run("", max(sizes))
-    match workload:
-        case "W1":
+    for name, of, over, at_most in EACH:
+        if of.startswith(workload):
             for n in sizes:
-                agents = Run("W1:agents", n)
-                yield Target("T2 agent / reference pool", agents, Run("W1:reference", n), 2.5)
-                if n == 10_000:
-                    yield Target("T2 agent / naive trio", agents, Run("W1:naive", n), 1.5)
-            of, over = (attrs.evolve(run, workload="W1:agents") for run in (large, small))
-            if of != over:
-                yield Target("T3 agent, many / few", of, over, 1.2)
-        case "W3":
-            for n in sizes:
-                turns = Run("W3:deadlines", n)
-                yield Target("T6 turn / full loop", turns, Run("W3:full", n), 1.7)
-            of, over = (attrs.evolve(run, workload="W3:deadlines") for run in (large, small))
-            if of != over:
-                yield Target("T6 turn, late / early", of, over, 1.2)
-        case "W4":
-            for n in sizes:
-                for name, at_most in (("stream", 1.3), ("mesh", 1.3), ("ping-pong", 1.3)):
-                    of, over = Run(f"W4:{name}", n), Run(f"W4:channel-{name}", n)
-                    yield Target(f"T7 T9 {name} / channel", of, over, at_most)
-                of, over = Run("W4:batch", n), Run("W4:channel-stream", n)
-                yield Target("T8 batch / channel", of, over, 0.25)
-        case "W5":
-            for n in sizes:
-                of, over = Run("W5:running", n), Run("W5:scoped", n)
-                yield Target("T10 abort / scoped trio", of, over, 1.2)
-        case "W6":
-            yield Target("T12 import / trio", Run("W6:agentpool", 0), Run("W6:trio", 0), 1.5)
+                if ONLY.get(over, n) == n:
+                    yield Target(name, Run(of, n), Run(over, n), at_most)
+    for name, of, at_most in FLAT:
+        if of.startswith(workload) and len(sizes) > 1:
+            yield Target(name, Run(of, max(sizes)), Run(of, min(sizes)), at_most)
 
 
 def measure(run: Run, python: str) -> dict[str, float]:
@@ -222,7 +211,7 @@ def main() -> int:
         if options.n and sizes != (0,):
             sizes = tuple(int(n) for n in options.n.split(","))
         wanted += targets(workload, sizes)
-        runs += (Run(name, n) for name in ALSO.get(workload, ()) for n in sizes)
+        runs += (Run(name, n) for name in ALSO if name.startswith(workload) for n in sizes)
     for target in wanted:
         runs += (target.of, target.over)
     figures: Figures = {run: [] for run in sorted(runs, key=lambda run: (run.workload, run.n))}

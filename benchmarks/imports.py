@@ -1,6 +1,6 @@
 """W6: what the first import of a package costs, measured with nothing else loaded.
 
-    python benchmarks/imports.py agentpool
+Called as ``python benchmarks/imports.py agentpool``.
 """
 
 import sys

@@ -15,9 +15,8 @@ from typing import Literal, TypeAlias, final
 
 import attrs
 import trio
-from trio.testing import wait_all_tasks_blocked
-
 from meter import Meter, main
+from trio.testing import wait_all_tasks_blocked
 
 SLOTS = 100
 """Agents at once in W1."""
