@@ -78,7 +78,6 @@ class AgentNursery(Caretaker):
     inbox_capacity: int
     hub: EventHub
     memory: Memory | None
-    """``None``: one of its own, for agents that share a scope."""
     tools: ToolRegistry | ToolBuilder
     abort_on_failure: bool
     random: Random

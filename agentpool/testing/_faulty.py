@@ -108,7 +108,7 @@ class FaultyDriver(Driver):
             plan: What becomes of each request, in the order in which they come.
         """
         self._left: Iterator[Fault] = iter(plan)
-        self.taken = 0
+        self.taken: int = 0
         """Faults that were used up so far."""
 
     @property
@@ -150,7 +150,7 @@ class FaultyDriver(Driver):
 async def _perform(fault: Fault, on_delta: OnDelta) -> Completion:  # noqa: ASYNC910  # complete() had a checkpoint
     match fault:
         case Answer(completion):
-            return _heard(completion, on_delta)
+            return _heard(completion, on_delta)  # noqa: ASYNC910  # complete() had a checkpoint
         case Fail(error, pieces):
             for piece in pieces:
                 on_delta(piece)
@@ -162,12 +162,12 @@ async def _perform(fault: Fault, on_delta: OnDelta) -> Completion:  # noqa: ASYN
             for piece in pieces:
                 await trio.sleep(seconds)
                 on_delta(piece)
-            return Completion("".join(pieces))
+            return Completion("".join(pieces))  # noqa: ASYNC910  # complete() had a checkpoint
         case Truncate(text):
-            return _heard(Completion(text, finish_reason=FinishReason.MAX_TOKENS), on_delta)
+            return _heard(Completion(text, finish_reason=FinishReason.MAX_TOKENS), on_delta)  # noqa: ASYNC910  # complete() had a checkpoint
         case CallWildly(tool_calls):
             reason = FinishReason.TOOL_USE if tool_calls else FinishReason.END_TURN
-            return Completion(tool_calls=tool_calls, finish_reason=reason)
+            return Completion(tool_calls=tool_calls, finish_reason=reason)  # noqa: ASYNC910  # complete() had a checkpoint
         case Hang():
             await trio.sleep_forever()
             # Never reached, whatever linters think.

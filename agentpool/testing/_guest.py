@@ -43,7 +43,7 @@ class GuestRun:
 
     def __init__(self, async_fn: Callable[[], Awaitable[object]]) -> None:
         """Start a run whose first task is *async_fn*; it has not taken a step yet."""
-        self.clock = MockClock()
+        self.clock: MockClock = MockClock()
         self._host: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._end: outcome.Outcome[object] | None = None
         self._settled = False

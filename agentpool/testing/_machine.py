@@ -55,7 +55,7 @@ class PoolMachine(PoolStage):
 
     def _fan_out_now(self, count: int) -> list[AgentId]:
         handles = self.pool.fan_out_nowait(self.configs(count))
-        self.handles += handles
+        self.handles.extend(handles)
         return [handle.agent_id for handle in handles]
 
     @stateful.rule(number=_ANY)

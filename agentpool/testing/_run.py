@@ -63,7 +63,7 @@ class ScenarioRun(Stage, Generic[T]):
         with seeded(self._seed):
             try:
                 trio.run(self._main, clock=self._clock, instruments=[self.watch, self._clock])
-            except BaseException as raised:  # noqa: BLE001  # raised again below
+            except BaseException as raised:  # noqa: ASYNC103, BLE001  # raised again below
                 error = raised
         if self._hang is not None:
             raise self._hang from (None if _is_eviction(error) else error)

@@ -101,13 +101,13 @@ class PoolStage(stateful.RuleBasedStateMachine):
     def __init__(self) -> None:
         """Open the pool."""
         super().__init__()
-        self.puppet = PuppetDriver()
-        self.log = EventLog()
+        self.puppet: PuppetDriver = PuppetDriver()
+        self.log: EventLog = EventLog()
         self.handles: list[AgentHandle] = []
         self.received: list[AgentMessage] = []
         self.given: list[AgentId] = []
         self.given_next: list[AgentId] = []
-        self.contents = 0
+        self.contents: int = 0
         self.closed = False
         self.failures: list[BaseException] = []
         self._bound = BoundWatch()
@@ -115,7 +115,7 @@ class PoolStage(stateful.RuleBasedStateMachine):
         self._leave = trio.Event()
         self._pool: AgentPool | None = None
         self._background: trio.Nursery | None = None
-        self.run = GuestRun(self._stage)
+        self.run: GuestRun = GuestRun(self._stage)
         self.run.settle()
 
     @property
@@ -124,7 +124,7 @@ class PoolStage(stateful.RuleBasedStateMachine):
         assert self._pool is not None  # noqa: S101  # open since __init__
         return self._pool
 
-    async def _stage(self) -> None:
+    async def _stage(self) -> None:  # noqa: ASYNC910  # the pool has checkpoints
         observers = (self.log, self._bound)
         try:
             async with self.open_pool(self.make_driver(), observers) as pool:
@@ -156,7 +156,7 @@ class PoolStage(stateful.RuleBasedStateMachine):
         if what in self._busy:
             return
 
-        async def perform() -> None:
+        async def perform() -> None:  # noqa: ASYNC910  # the pool has checkpoints
             try:
                 await async_fn()
             except (MessageError, PoolClosedError, DeadlockError):

@@ -84,7 +84,7 @@ class Watch(trio.abc.Instrument):
         if self._before_step is not None and self.error is None:
             try:
                 self._before_step(task)
-            except BaseException as raised:  # noqa: BLE001  # raised when the run is over
+            except BaseException as raised:  # noqa: ASYNC103, BLE001  # raised when the run is over
                 self.error = raised
 
     def others(self) -> list[trio.lowlevel.Task]:
