@@ -23,7 +23,8 @@ Starter: TypeAlias = Callable[[OnEnd], AgentHandle]
 class Race:
     """One race."""
 
-    _left: set[AgentHandle] = attrs.field(factory=set[AgentHandle])
+    _left: dict[AgentHandle, None] = attrs.field(factory=dict[AgentHandle, None])
+    """Who has not ended, in the order of the start: a set's order differs from run to run."""
     _ended: list[AgentOutcome] = attrs.field(factory=list[AgentOutcome])
     _winner: AgentOutcome | None = None
     _changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
@@ -38,7 +39,7 @@ class Race:
             All of them are cancelled, and awaited.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        self._left.update([start(self._on_end) for start in starters])
+        self._left = {start(self._on_end): None for start in starters}
         try:
             async with parked(Wait.other("the winner of a race")):
                 while self._left and self._winner is None:
@@ -64,6 +65,6 @@ class Race:
         self._ended.append(outcome)
         if self._winner is None and outcome.status is AgentStatus.COMPLETED:
             self._winner = outcome
-        # A racer can end while the others are still being started: it is not in the set.
-        self._left.discard(handle)
+        # Nobody ends while the others are being started: there is no checkpoint in between.
+        del self._left[handle]
         self._changed.unpark_all()

@@ -81,19 +81,24 @@ class OutcomeStream:
         """Turn queries into agents, as many at a time as the pool runs."""
         # A task of the pool: it has no part in the slot of an agent that opened the map.
         current_slot.set(None)
-        with self._scope:
-            try:
-                if isinstance(self._queries, AsyncIterable):
-                    async for query in self._queries:
-                        await self._spawn(query)
-                else:
-                    for query in self._queries:
-                        await self._spawn(query)
-            except Exception as error:  # noqa: BLE001  # raised to the reader
-                self._error = error
-        await trio.lowlevel.cancel_shielded_checkpoint()
-        self._fed = True
-        self._changed.unpark_all()
+        try:
+            with self._scope:
+                await self._feed()
+        except Exception as error:  # noqa: BLE001  # raised to the reader
+            self._error = error
+        finally:
+            # Also when the pool itself is cancelled: whoever closes the map waits for this.
+            self._fed = True
+            self._changed.unpark_all()
+
+    async def _feed(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if isinstance(self._queries, AsyncIterable):
+            async for query in self._queries:
+                await self._spawn(query)
+        else:
+            for query in self._queries:
+                await self._spawn(query)
 
     async def _spawn(self, query: str) -> None:
         await trio.lowlevel.checkpoint()

@@ -231,6 +231,17 @@ async def test_a_tool_that_breaks_on_bad_json_is_named() -> None:
         await check_tool(lambda: broken_tool(strict))
 
 
+async def test_a_tool_that_returns_nonsense_for_bad_json_is_named() -> None:
+    """A good call is not all."""
+
+    async def sloppy(arguments: str, _: ToolContext) -> ToolResult:
+        await trio.lowlevel.checkpoint()
+        return ToolResult("ok" if arguments == "{}" else 3)  # type: ignore[arg-type]  # the breach
+
+    with pytest.raises(AssertionError, match="content must be text, got 3"):
+        await check_tool(lambda: broken_tool(sloppy))
+
+
 async def test_a_tool_may_refuse_bad_json_in_its_own_words() -> None:
     """A ToolError is told to the model as it is."""
 
@@ -248,6 +259,7 @@ async def test_a_lone_context_stands_for_an_agent() -> None:
     agent = lone_context().agent
     assert (agent.agent_id, agent.name, agent.depth, agent.list_agents()) == (1, "checker", 0, ())
     assert agent.manifest.name
+    assert (agent.memory_scope, agent.seconds()) == ("checker/1", 0.0)
     assert (await agent.send(2, "hi")).content == "hi"
     assert (await agent.ask(2, "well?")).reply_to == 1
     assert (await agent.receive_many())[0].sender == 0

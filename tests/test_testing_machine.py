@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import textwrap
@@ -14,11 +13,14 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import rule, run_state_machine_as_test
 
-from agentpool import UsageError
+from agentpool import PoolError, UsageError
+from agentpool._events import AgentStarted
 from agentpool.testing import HangError, PoolMachine
 from agentpool.testing import _guest as guest_room
 from agentpool.testing._guest import GuestRun
+from agentpool.testing._puppet import BoundWatch
 from agentpool.testing._quiescent import agents_of
+from tests.scenes import crew, member
 
 QUICK = settings(
     max_examples=60,
@@ -74,7 +76,7 @@ class Amnesiac(PoolMachine):
 )
 def test_a_planted_fault_is_found(machine: type[PoolMachine], text: str) -> None:
     """A message that vanishes, a number without an agent, an agent that nobody knows."""
-    with pytest.raises((AssertionError, BaseExceptionGroup), match=text):
+    with pytest.raises((AssertionError, BaseExceptionGroup), match=text):  # noqa: ASYNC401  # also plain assertions
         run_state_machine_as_test(machine, settings=QUICK)
 
 
@@ -90,6 +92,46 @@ def test_a_machine_can_be_driven_by_hand() -> None:
     machine.statistics_agree()
     assert machine.given_next
     machine.teardown()
+
+
+def test_what_a_machine_does_is_checked() -> None:
+    """A nap in a tool, post for the owner, and an error beside the rules."""
+    machine = PoolMachine()
+    machine.fan_out_nowait(2)
+    machine.nap(0)
+    machine.jump(2.0)
+    machine.call_tools(0, [0, 0], "send_message")
+    machine.receive()
+    machine.senders_keep_their_order()
+    assert len(machine.received) == 2
+    (fault,) = machine._unexpected(PoolError("failed", [ValueError("x")], (9,)))
+    assert "raised at the exit" in str(fault)
+
+    async def broken() -> None:
+        await trio.lowlevel.checkpoint()
+        raise UsageError("beside the rules")
+
+    machine.start("broken", broken)
+    with pytest.raises(UsageError, match="beside the rules"):
+        machine.nothing_failed()
+    machine.failures.clear()
+    machine.teardown()
+
+
+async def test_a_bound_that_is_broken_is_seen() -> None:
+    """More agents with a slot than there are slots, at the moment when one begins."""
+    watch = BoundWatch()
+    started = AgentStarted(1, 0.0, 2, "b")
+    watch.on_event(started)  # not open yet
+    async with crew(max_concurrent=2) as pool:
+        watch.pool = pool
+        await pool.fan_out([member("a hear"), member("b hear")])
+        watch.on_event(started)
+        assert watch.faults == []
+        pool.max_concurrent = 1
+        watch.on_event(started)
+        pool.abort_all()
+    assert watch.faults == [f"2 agents run with 1 slots at {started}"]
 
 
 # --- the guest
@@ -164,7 +206,7 @@ def test_a_guest_that_is_deaf_is_thrown_out() -> None:
 
     async def deaf() -> None:
         with trio.CancelScope(shield=True):
-            async with trio.open_nursery() as nursery:
+            async with trio.open_nursery() as nursery:  # noqa: ASYNC112  # what is described is such a task
                 nursery.start_soon(trio.sleep_forever, name="deaf")
 
     guest = GuestRun(deaf)
@@ -194,7 +236,6 @@ def python(code: str, folder: Path, *args: str) -> subprocess.CompletedProcess[s
     return subprocess.run(
         [sys.executable, *args, "-c", textwrap.dedent(code)],
         cwd=folder,
-        env={k: v for k, v in os.environ.items() if not k.startswith("COVERAGE_")},
         capture_output=True,
         text=True,
         check=False,

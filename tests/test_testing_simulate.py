@@ -6,7 +6,9 @@ import gc
 import math
 import pickle
 import threading
+from collections.abc import Generator
 
+import attrs
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -23,6 +25,7 @@ from agentpool.testing import (
     simulate,
 )
 from agentpool.testing import _clock as clock_room
+from agentpool.testing._run import ScenarioRun
 from tests.naive import CountingPool, open_slots, short_work, start_orphan
 from tests.scenes import crew, crowd, member
 
@@ -62,7 +65,7 @@ def test_time_stands_still_while_somebody_waits_for_rest() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.sleep, 5)
             await wait_all_tasks_blocked()
-            return trio.current_time()
+            return trio.current_time()  # noqa: ASYNC121  # nothing else is in there
 
     assert simulate(scenario) == 0.0
 
@@ -75,7 +78,7 @@ def test_the_clock_can_be_moved_by_hand() -> None:
         assert isinstance(clock, clock_room.JumpingClock)
         clock.jump(5)
         clock.jump(-1)
-        with trio.move_on_at(3):
+        with trio.move_on_at(3):  # noqa: ASYNC125  # the clock begins at 0.0
             await trio.sleep_forever()
         return trio.current_time()
 
@@ -144,7 +147,7 @@ def test_a_hang_says_who_waits_and_where() -> None:
                 async with slots:
                     await short_work()
 
-            async with slots, trio.open_nursery() as nursery:
+            async with slots, trio.open_nursery() as nursery:  # noqa: ASYNC112  # what is described is such a task
                 nursery.start_soon(child)
 
     with pytest.raises(HangError, match="no deadline is left") as caught:
@@ -173,7 +176,7 @@ def test_a_hang_under_a_shield_ends() -> None:
 
     async def deaf() -> None:
         with trio.CancelScope(shield=True):
-            async with trio.open_nursery() as nursery:
+            async with trio.open_nursery() as nursery:  # noqa: ASYNC112  # what is described is such a task
                 nursery.start_soon(trio.sleep_forever)
 
     with pytest.raises(HangError, match=r"in sleep_forever|in deaf"):
@@ -188,8 +191,8 @@ def test_a_scenario_that_swallows_everything_ends() -> None:
         while True:
             try:
                 await trio.sleep_forever()
-            except BaseException:  # noqa: BLE001, S112  # the fault that is planted  # fmt: skip
-                continue
+            except BaseException:  # noqa: ASYNC103, BLE001, S112  # the fault that is planted  # fmt: skip
+                continue  # noqa: ASYNC104  # the fault that is planted
 
     with pytest.raises(HangError, match="no deadline is left"):
         simulate(stubborn)
@@ -200,7 +203,7 @@ def test_a_busy_loop_is_a_hang() -> None:
     """Something happens all the time, and nothing comes of it."""
 
     async def scenario() -> None:
-        while True:
+        while True:  # noqa: ASYNC110  # the fault that is planted
             await trio.lowlevel.checkpoint()
 
     with pytest.raises(HangError, match="took 1,000 task steps"):
@@ -247,6 +250,30 @@ def test_a_task_that_is_about_to_end_is_none() -> None:
         await trio.lowlevel.checkpoint()
 
     simulate(scenario)
+
+
+def test_a_wait_that_cannot_be_looked_into_has_a_place_all_the_same() -> None:
+    """Somebody else's awaitable has no frames; whoever awaits it has."""
+
+    class Opaque:
+        def __await__(self) -> Generator[object, object, None]:
+            return trio.sleep_forever().__await__()  # noqa: ASYNC105  # see above
+
+    async def scenario() -> None:
+        await Opaque()
+
+    with pytest.raises(HangError, match="in scenario"):
+        simulate(scenario)
+
+
+def test_an_error_of_the_kit_comes_out() -> None:
+    """Trio would log what an instrument raises, and take it away."""
+
+    def fail(_: trio.lowlevel.Task) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        ScenarioRun(short_work, 0, 1000, fail).run()
 
 
 # --- the rules of use
@@ -365,6 +392,7 @@ def test_the_observer_of_a_fault_is_told() -> None:
         ([*log.events, log.events[-1]], "does not end with one finish"),
         (log.events[:2] + log.events[1:], "started 2 times"),
         (log.events[::-1], "comes after event"),
+        ([attrs.evolve(log.events[0], at_seconds=9.0), *log.events[1:]], "at 0, after 9"),
     ):
         with pytest.raises(LeakError, match=text):
             EventLog(list(broken)).check()

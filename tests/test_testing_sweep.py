@@ -89,7 +89,7 @@ def test_an_error_on_the_way_out_is_found_unless_it_is_allowed() -> None:
         try:
             await trio.sleep(1)
         except trio.Cancelled:
-            raise ValueError("cleanup") from None
+            raise ValueError("cleanup") from None  # noqa: ASYNC104  # the fault that is planted
 
     with pytest.raises(CancelPointError, match="ValueError: cleanup"):
         cancel_everywhere(scenario)
@@ -105,7 +105,7 @@ def test_what_may_be_raised_does_not_hide_what_is_left() -> None:
         try:
             await trio.sleep(2)
         except trio.Cancelled:
-            raise ValueError("cleanup") from None
+            raise ValueError("cleanup") from None  # noqa: ASYNC104  # the fault that is planted
 
     with pytest.raises(CancelPointError, match="task orphan"):
         cancel_everywhere(scenario, may_raise=(ValueError,))
@@ -192,6 +192,21 @@ def test_an_agent_is_cancelled_at_its_own_steps_alone() -> None:
 
     report = cancel_everywhere(scenario, target="agent")
     assert seen == [AgentStatus.COMPLETED, *[AgentStatus.CANCELLED] * report.points]
+
+
+def test_the_agent_of_the_right_pool_is_cancelled() -> None:
+    """Two pools have an agent 1 each."""
+
+    async def scenario() -> None:
+        async with crew() as outer:
+            await outer.spawn(member("outer nap=3"))
+            async with crew() as inner:
+                await inner.spawn(member("inner nap=1"))
+                await inner.join_all()
+            await outer.join_all()
+
+    report = cancel_everywhere(scenario, target="agent")
+    assert report.pools == 2 * report.points
 
 
 def test_a_failure_is_told_with_its_target() -> None:

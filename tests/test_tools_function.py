@@ -3,6 +3,7 @@
 import enum
 import inspect
 import math
+import os
 import subprocess
 import sys
 import threading
@@ -753,7 +754,9 @@ def test_the_registry_alone_loads_no_schema_library() -> None:
         "assert 'docstring_parser' in sys.modules and 'jsonschema' not in sys.modules\n"
         "assert agentpool.tools.tool is tool\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    # Coverage would start in the child, and it loads sqlite3 for itself.
+    env = {k: v for k, v in os.environ.items() if not k.startswith("COVERAGE_")}
+    subprocess.run([sys.executable, "-c", code], check=True, env=env)
 
 
 def test_an_unknown_name_of_the_room_is_an_ordinary_attribute_error() -> None:

@@ -70,12 +70,7 @@ def every_event(first: int = 0) -> Iterator[Event]:
     """
     message, call = AgentMessage(1, 2, "hello", 1), ToolCall("call-1", "add", '{"a": 1}')
     outcome = AgentOutcome(agent_id=1, name="a", status=AgentStatus.COMPLETED, text="done")
-
-    def stamps() -> Iterator[tuple[int, float, int, str]]:
-        for number in itertools.count(first + 1):
-            yield number, float(number), 1, "a"
-
-    stamp = stamps()
+    stamp = ((number, float(number), 1, "a") for number in itertools.count(first + 1))
     yield AgentSpawned(*next(stamp), 0)
     yield AgentStarted(*next(stamp))
     yield PhaseChanged(*next(stamp), Phase.REASON)

@@ -45,11 +45,10 @@ def pool_leaks(
     """
     known = {handle.agent_id: handle for handle in handles} | agents.fan_in.handles
     for agent_id, handle in sorted(known.items()):
-        if not handle.has_ended:
-            yield f"agent {agent_id} ({handle.name}) has no outcome: it is {handle.status.value}"
-            continue
         outcome = handle._outcome  # pyright: ignore[reportPrivateUsage]  # looking counts as seen
-        if outcome is not None:
+        if outcome is None:
+            yield f"agent {agent_id} ({handle.name}) has no outcome: it is {handle.status.value}"
+        else:
             yield from outcome_faults(outcome, agent_id)
     yield from _slot_leaks(agents)
     yield from _mail_leaks(agents, closed=closed)

@@ -242,8 +242,6 @@ class PoolStage(stateful.RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """End everything, and check that nothing is left and nothing was lost."""
-        if self._pool is None:
-            return
         try:
             self.run.call(self._leave.set)
         finally:

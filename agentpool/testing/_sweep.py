@@ -193,7 +193,11 @@ def _agent_of(task: trio.lowlevel.Task, watch: Watch) -> AgentHandle | None:
     slot = slot_of(task)
     if slot is None:
         return None
-    for agents, handles in watch.pools.items():
-        if agents.admission is slot.keeper:
-            return handles.get(slot.agent_id)
-    return None
+    return next(
+        (
+            handles.get(slot.agent_id)
+            for agents, handles in watch.pools.items()
+            if agents.admission is slot.keeper
+        ),
+        None,
+    )

@@ -139,16 +139,8 @@ def describe(task: trio.lowlevel.Task) -> str:
 def place_of(task: trio.lowlevel.Task) -> str:
     """Return where *task* waits: the innermost line that is neither trio's nor a wrapper."""
     place = "its start"
-    for frame, line in _frames(task):
+    for frame, line in task.iter_await_frames():
         path = Path(frame.f_code.co_filename)
         if not path.is_relative_to(_TRIO) and path.name not in _WRAPPERS:
             place = f"{path.name}:{line} in {frame.f_code.co_name}"
     return place
-
-
-def _frames(task: trio.lowlevel.Task) -> Iterator[tuple[FrameType, int]]:
-    try:
-        # It ends early, or breaks, at awaitables that have no frames: what there was counts.
-        yield from task.iter_await_frames()
-    except (TypeError, AttributeError):
-        return
