@@ -155,10 +155,10 @@ class Agent:
 
     def charge(self, usage: Usage) -> None:
         """Count what a child used. If that breaks a budget, there is no next turn."""
-        if self.run is not None:
-            verdict = self.run.guard.record_usage(usage)
-            if isinstance(verdict, Stop):
-                self.run.exhausted = verdict
+        assert self.run is not None  # noqa: S101  # only its tools have children
+        verdict = self.run.guard.record_usage(usage)
+        if isinstance(verdict, Stop):
+            self.run.exhausted = verdict
 
     # --- the effects
 
@@ -238,8 +238,8 @@ class Agent:
             attempt, waited_seconds = attempt + 1, waited_seconds + delay_seconds
 
     def _arrived(self, piece: str) -> None:
-        if self.run is not None:
-            self.run.arriving.append(piece)
+        assert self.run is not None  # noqa: S101  # only a run asks the driver
+        self.run.arriving.append(piece)
         if self.hub.listening:
             self.hub.publish(TextDelta(*self.hub.stamp(self.agent_id, self.name), piece))
 

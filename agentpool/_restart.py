@@ -68,7 +68,7 @@ class RestartPolicy:
                 return range(place, place + 1)
             case "one_for_all":
                 return range(count)
-            case "rest_for_one":
+            case _:  # rest_for_one
                 return range(place, count)
 
 

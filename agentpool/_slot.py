@@ -149,8 +149,8 @@ class parked:  # noqa: N801  # used as a statement: async with parked(Wait.messa
     def fail(self, error: DeadlockError) -> None:
         """End the wait: it would never end by itself."""
         self._deadlock = error
-        if self._scope is not None:
-            self._scope.cancel()
+        assert self._scope is not None  # noqa: S101  # only a wait that has begun is found
+        self._scope.cancel()
 
     async def __aenter__(self) -> Self:  # noqa: ASYNC910  # nothing to wait for: gives back
         """Give the slot back."""

@@ -210,6 +210,13 @@ async def test_a_message_handed_over_makes_no_room_for_two() -> None:
 # --- receive
 
 
+def test_nobody_receives_for_an_agent_that_never_was() -> None:
+    """P-08: "there is nothing" and "there is nobody" are two answers."""
+    router, _ = office(1)
+    with pytest.raises(UnknownAgentError, match="no agent 99"):
+        router.receive_many_nowait(99)
+
+
 async def test_receive_waits_and_takes_all() -> None:
     """One step for all that is there."""
     router, _ = office(1)

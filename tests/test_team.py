@@ -21,9 +21,18 @@ from agentpool._messages import Completion, CompletionRequest, FinishReason
 from agentpool._spawn import child_of
 from agentpool.abc import OnDelta
 from agentpool.drivers import FunctionDriver
-from agentpool.tools import ToolRegistry
+from agentpool.tools import ToolContext, ToolRegistry
 from agentpool.tools._team import TEAM_TOOLS
-from tests.fakes import LiveDriver, calling, manifest, query_of, results_of, told, tool_call
+from tests.fakes import (
+    FakeTool,
+    LiveDriver,
+    calling,
+    manifest,
+    query_of,
+    results_of,
+    told,
+    tool_call,
+)
 
 REGISTRY = ToolRegistry(TEAM_TOOLS)
 
@@ -214,3 +223,21 @@ async def test_messages_for_a_queued_agent_wait_for_it() -> None:
         second.send_nowait("early post")
         await second.wait()
     assert requests[1] == ["second", "Message 1 from the owner:\nearly post"]
+
+
+async def test_a_tool_knows_who_calls_it() -> None:
+    """A tool that serves many agents can tell them apart."""
+    seen: list[tuple[int, str]] = []
+
+    async def look(_: str, context: ToolContext) -> str:
+        await trio.lowlevel.checkpoint()
+        seen.append((context.agent_id, context.agent_name))
+        return "seen"
+
+    def answer(request: CompletionRequest) -> Completion | str:
+        return "done" if results_of(request) else calling(tool_call("look"))
+
+    registry = ToolRegistry([FakeTool("look", look)])
+    async with open_pool(FunctionDriver(answer), tools=registry) as pool:
+        await (await pool.spawn(SpawnConfig(manifest(), "go", name="ann"))).wait()
+    assert seen == [(1, "ann")]
