@@ -77,7 +77,7 @@ class OutcomeStream:
         await trio.lowlevel.cancel_shielded_checkpoint()
         return outcome
 
-    async def feed(self) -> None:
+    async def feed(self) -> None:  # noqa: ASYNC910  # the feeding has its own
         """Turn queries into agents, as many at a time as the pool runs."""
         # A task of the pool: it has no part in the slot of an agent that opened the map.
         current_slot.set(None)

@@ -15,7 +15,6 @@ import agentpool
 # waits for the answer: a change should fail for what it changed. The long profile
 # is the one that looks for something new.
 settings.register_profile("quick", deadline=None, derandomize=True, max_examples=50)
-settings.register_profile("ci", deadline=None, derandomize=True, max_examples=200)
 settings.register_profile(
     "long",
     deadline=None,
@@ -23,9 +22,7 @@ settings.register_profile(
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
-settings.load_profile(
-    os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "quick")
-)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or "quick")
 
 
 def pytest_sessionstart() -> None:

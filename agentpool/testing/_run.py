@@ -87,7 +87,7 @@ class ScenarioRun(Stage, Generic[T]):
             self.result = None
         finally:
             self.inside = False
-        with trio.CancelScope(shield=True):
+        with trio.CancelScope(shield=True):  # noqa: ASYNC912  # the scenario has its own
             for _ in range(FAREWELL_STEPS):
                 await trio.lowlevel.checkpoint()
         self._check_left()
