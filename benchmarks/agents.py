@@ -1,8 +1,10 @@
 """agentpool itself: real pools and real agents, with a driver that answers at once.
 
-``W1:agents`` and ``W3:agent`` are agents as a user gets them who sets nothing: a memory of
-their own, the manifest's limits, a guard. ``W3:deadlines`` has a time limit on every
-request and every tool call, as the full loop among the yardsticks has.
+``W1:agents`` and ``W3:agent`` are agents as a user gets them who sets nothing but limits out
+of reach. Such agents keep nothing in memory, since nobody could recall it;
+``W1:remembering`` is the same with a memory that was handed in, so every agent recalls once
+and remembers once. ``W3:deadlines`` has a time limit on every request and every tool call,
+as the full loop among the yardsticks has.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ from agentpool import (
 )
 from agentpool._events import Event, Phase, PhaseChanged
 from agentpool._messages import Completion, CompletionRequest, FinishReason, ToolCall
-from agentpool.abc import AgentContext, Driver, Observer, OnDelta
+from agentpool.abc import AgentContext, Driver, Memory, Observer, OnDelta
+from agentpool.memory import InMemoryMemory
 from agentpool.observe._hub import EventHub
 from agentpool.tools import ToolRegistry, tool
 
@@ -110,9 +113,19 @@ async def w1_agents(n: int, meter: Meter) -> None:
         await _agents(n)
 
 
-async def _agents(count: int) -> None:
+async def w1_remembering(n: int, meter: Meter) -> None:
+    """Measure the same, with a memory that outlives the pool."""
+    await _agents(WARM_UP, InMemoryMemory())
+    memory = InMemoryMemory()
+    with meter.running():
+        await _agents(n, memory)
+
+
+async def _agents(count: int, memory: Memory | None = None) -> None:
     manifest = AgentManifest()
-    async with open_pool(NullDriver(), max_concurrent=SLOTS, max_queued=count) as pool:
+    async with open_pool(
+        NullDriver(), max_concurrent=SLOTS, max_queued=count, memory=memory
+    ) as pool:
         pool.fan_out_nowait(SpawnConfig(manifest, "go") for _ in range(count))
         outcomes = await pool.join_all()
     assert len(outcomes) == count
@@ -354,6 +367,7 @@ if __name__ == "__main__":
     main(
         {
             "W1:agents": w1_agents,
+            "W1:remembering": w1_remembering,
             "W3:agent": w3_agent,
             "W3:deadlines": w3_deadlines,
             "W4:stream": w4_stream,

@@ -100,7 +100,7 @@ FLAT: Final = (
 ONLY: Final = {"W1:naive": 10_000}
 """The size of a target over a yardstick that gets dearer with the size."""
 
-ALSO: Final = ("W3:agent", "W4:ask", "W5:queued", "W8:unheard", "W8:heard")
+ALSO: Final = ("W1:remembering", "W3:agent", "W4:ask", "W5:queued", "W8:unheard", "W8:heard")
 """What is measured and has no target over a yardstick."""
 
 Figures: TypeAlias = dict[Run, list[dict[str, float]]]
