@@ -1,6 +1,7 @@
 """Measure agentpool against bare trio, side by side, and hold it against its targets.
 
-    nox -s bench                                   all there is
+    nox -s bench                                   W1, W3 and W6
+    nox -s bench -- W4,W5,W8                       messages, aborts, events
     nox -s bench -- W1,W3 --n 100,1000 --rounds 9
     nox -s bench -- --gate --json figures.json
 
@@ -188,9 +189,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "workloads", nargs="?", default=",".join(SIZES), help="default: %(default)s"
-    )
+    parser.add_argument("workloads", nargs="?", default="W1,W3,W6", help="default: %(default)s")
     parser.add_argument("--n", help="operations, such as 100,1000; default: by workload")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write all figures")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -308,5 +309,9 @@ def test_the_fixtures_take_their_numbers_from_the_command_line(tmp_path: Path) -
         *(sys.executable, "-m", "pytest", "-q", "-p", "agentpool.testing._pytest"),
         *("--agentpool-schedules=7", "--agentpool-seed=3", "test_it.py"),
     ]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    # Installed, the plugin is found by itself; named, it is found from a source tree too.
+    env = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
     assert "4 passed" in done.stdout, done.stdout + done.stderr
