@@ -24,7 +24,7 @@ from agentpool._waits import Wait
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Admission(SlotKeeper):
     """Hands out the slots of one pool."""
 
@@ -101,7 +101,8 @@ class Admission(SlotKeeper):
 
     def pump(self, *, newcomers: bool = True) -> None:
         """Hand out every slot that is free, first to those who come back."""
-        while self.limiter.available_tokens > 0:
+        limiter = self.limiter
+        while limiter.borrowed_tokens < limiter.total_tokens:
             if self._returning:
                 slot = self._returning.popleft()
                 if slot.wanted:
@@ -134,6 +135,9 @@ class Admission(SlotKeeper):
             newcomers: Whether newcomers may start. Not when the pool's nursery is
                 cancelled: each would only start to be cancelled.
         """
+        # A task holds its context, which holds the slot: the circle would be left to the
+        # garbage collector, with all that was in the task.
+        slot.task = None
         if slot.held:
             slot.held = False
             self.limiter.release_on_behalf_of(slot)

@@ -70,26 +70,24 @@ def room_tokens(driver: Driver, config: SpawnConfig, registry: ToolRegistry) -> 
     ``max_tokens``, the system prompt and the tools' schemas come off it.
     """
     manifest = config.manifest
-    windows = [
-        window
-        for window in (driver.context_window, manifest.model.context_window)
-        if window is not None
-    ]
-    if not windows:
+    window, own = driver.context_window, manifest.model.context_window
+    if window is None or (own is not None and own < window):
+        window = own
+    if window is None:
         return None
     tools = registry.definitions_for(manifest.capabilities, manifest.privacy)
     fixed = fixed_tokens(manifest.model.system_prompt, tools)
-    return min(windows) - manifest.model.max_tokens - fixed
+    return window - manifest.model.max_tokens - fixed
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Agent:
     """One running agent."""
 
     agent_id: AgentId
     name: str
-    make_context: Callable[[], AgentContext]
+    make_context: Callable[[Agent], AgentContext]
     """Makes what its tools see of it. Most agents have no tools, so it is made when asked."""
     config: SpawnConfig
     driver: Driver
@@ -97,7 +95,8 @@ class Agent:
     hub: EventHub
     memory: Memory | None
     """``None``: it neither recalls nor remembers."""
-    memory_scope: str
+    pool_memory: str
+    """The part of the pool's memory that its agents' own scopes are in."""
     random: Random
     """Where the jitter of retries comes from."""
     receive: Callable[[Receive], None]
@@ -110,9 +109,10 @@ class Agent:
 
     def __attrs_post_init__(self) -> None:
         """Take the memory away from an agent without the grant."""
-        manifest = self.config.manifest
-        if not any(grant.kind is CapabilityKind.MEMORY for grant in manifest.capabilities):
-            self.memory = None
+        if self.memory is not None:
+            grants = self.config.manifest.capabilities
+            if not any(grant.kind is CapabilityKind.MEMORY for grant in grants):
+                self.memory = None
 
     async def drive(self, registry: ToolRegistry) -> None:  # noqa: ASYNC910  # every run asks its driver
         """Take the run to its end. ``outcome`` says how it ended.
@@ -133,9 +133,12 @@ class Agent:
             elif isinstance(effect, RunTools):
                 await self._run_tools(effect)
             elif isinstance(effect, Recall):
-                await self._recall(effect)
+                self._phase(Phase.PERCEIVE)
+                if self.memory is not None:
+                    await self._recall(effect, self.memory)
             elif isinstance(effect, Remember):
-                await self._remember(effect)
+                if self.memory is not None:
+                    await self._remember(effect, self.memory)
             else:
                 self.hub.warned(self.agent_id, self.name, effect.text)
         if run.stop is None:
@@ -145,8 +148,17 @@ class Agent:
     def context(self) -> AgentContext:
         """What its tools see of it."""
         if self._context is None:
-            self._context = self.make_context()
+            self._context = self.make_context(self)
         return self._context
+
+    def close(self) -> None:
+        """Let go of what its tools saw: each holds the other, and both the whole run."""
+        self._context = None
+
+    @property
+    def memory_scope(self) -> str:
+        """The scope in which it recalls and remembers: its own, unless it shares one."""
+        return self.config.memory_scope or f"{self.pool_memory}/{self.agent_id}"
 
     @property
     def used(self) -> Usage:
@@ -162,27 +174,20 @@ class Agent:
 
     # --- the effects
 
-    async def _recall(self, effect: Recall) -> None:  # noqa: ASYNC910  # a broken memory need not have one
-        self._phase(Phase.PERCEIVE)
-        if self.memory is None:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            return
+    async def _recall(self, effect: Recall, memory: Memory) -> None:  # noqa: ASYNC910  # a broken memory need not have one
         query = MemoryQuery(text=effect.query, scope=self.memory_scope, limit=effect.limit)
         try:
-            hits = await self.memory.recall(query)
+            hits = await memory.recall(query)
             effect.fragments = [hit.fragment.content for hit in hits]
         except Exception as error:  # noqa: BLE001  # somebody else's code: told and counted
             self._tolerate("recall", error)
 
-    async def _remember(self, effect: Remember) -> None:  # noqa: ASYNC910  # a broken memory need not have one
-        if self.memory is None:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            return
+    async def _remember(self, effect: Remember, memory: Memory) -> None:  # noqa: ASYNC910  # a broken memory need not have one
         fragment = Fragment(
             content=effect.content, scope=self.memory_scope, created_at=self.hub.seconds()
         )
         try:
-            await self.memory.remember(fragment)
+            await memory.remember(fragment)
         except Exception as error:  # noqa: BLE001  # somebody else's code: told and counted
             self._tolerate("remember", error)
 

@@ -32,7 +32,7 @@ Accept: TypeAlias = Callable[[SpawnConfig, Driver, OnEnd | None], AgentHandle]
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class PoolAgentContext(AgentContext):
     """One agent, as its tools see it."""
 

@@ -108,7 +108,7 @@ class MessageView(Sequence[ChatMessage]):  # noqa: PLW1641  # equal to lists: no
 
 
 @final
-@attrs.define(eq=False, init=False)
+@attrs.define(eq=False, init=False, repr=False)
 class Conversation:
     """What was said in one run, and which part of it to send."""
 
@@ -159,6 +159,10 @@ class Conversation:
     def messages(self) -> MessageView:
         """All that was said, oldest first."""
         return MessageView(self._items, range(len(self._items)), range(0))
+
+    def copy(self) -> tuple[ChatMessage, ...]:
+        """Return all that was said, for good."""
+        return tuple(self._items)
 
     def append(self, message: ChatMessage) -> None:
         """Add what was said next."""

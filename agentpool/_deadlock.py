@@ -31,7 +31,7 @@ from agentpool._waits import (
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class DeadlockWatch:
     """Watches the waits of one pool."""
 

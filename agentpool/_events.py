@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from typing import TypeAlias, final
 
-import attrs
+import msgspec
 
 from agentpool._messages import AgentId, AgentMessage, FinishReason, ToolCall, Usage
 from agentpool._outcome import AgentOutcome
@@ -29,8 +29,7 @@ class Phase(enum.Enum):
     """It has its answer."""
 
 
-@attrs.frozen
-class _Event:
+class _Event(msgspec.Struct, frozen=True):
     sequence: int
     """1, 2, 3, … across the pool: the order in which things happened."""
     at_seconds: float
@@ -42,8 +41,7 @@ class _Event:
 
 
 @final
-@attrs.frozen
-class AgentSpawned(_Event):
+class AgentSpawned(_Event, frozen=True, gc=False):
     """A spawn was accepted. Lifecycle."""
 
     parent_id: AgentId
@@ -51,14 +49,12 @@ class AgentSpawned(_Event):
 
 
 @final
-@attrs.frozen
-class AgentStarted(_Event):
+class AgentStarted(_Event, frozen=True, gc=False):
     """The agent got its first slot. Lifecycle."""
 
 
 @final
-@attrs.frozen
-class AgentFinished(_Event):
+class AgentFinished(_Event, frozen=True):
     """The agent ended. Lifecycle, and its last event."""
 
     outcome: AgentOutcome
@@ -66,8 +62,7 @@ class AgentFinished(_Event):
 
 
 @final
-@attrs.frozen
-class AgentParked(_Event):
+class AgentParked(_Event, frozen=True, gc=False):
     """The agent gave its slot back while it waits."""
 
     waits_for: str
@@ -75,14 +70,12 @@ class AgentParked(_Event):
 
 
 @final
-@attrs.frozen
-class AgentResumed(_Event):
+class AgentResumed(_Event, frozen=True, gc=False):
     """The agent took a slot again."""
 
 
 @final
-@attrs.frozen
-class PhaseChanged(_Event):
+class PhaseChanged(_Event, frozen=True, gc=False):
     """The agent went on to another phase."""
 
     phase: Phase
@@ -92,8 +85,7 @@ class PhaseChanged(_Event):
 
 
 @final
-@attrs.frozen
-class TextDelta(_Event):
+class TextDelta(_Event, frozen=True, gc=False):
     """The model wrote a piece of its answer."""
 
     text: str
@@ -101,8 +93,7 @@ class TextDelta(_Event):
 
 
 @final
-@attrs.frozen
-class CompletionReceived(_Event):
+class CompletionReceived(_Event, frozen=True, gc=False):
     """The model answered."""
 
     finish_reason: FinishReason
@@ -114,8 +105,7 @@ class CompletionReceived(_Event):
 
 
 @final
-@attrs.frozen
-class RequestRetried(_Event):
+class RequestRetried(_Event, frozen=True, gc=False):
     """A request failed and is tried again."""
 
     attempt: int
@@ -127,8 +117,7 @@ class RequestRetried(_Event):
 
 
 @final
-@attrs.frozen
-class ToolStarted(_Event):
+class ToolStarted(_Event, frozen=True, gc=False):
     """A tool call begins."""
 
     call: ToolCall
@@ -136,8 +125,7 @@ class ToolStarted(_Event):
 
 
 @final
-@attrs.frozen
-class ToolFinished(_Event):
+class ToolFinished(_Event, frozen=True, gc=False):
     """A tool call ended."""
 
     call: ToolCall
@@ -149,8 +137,7 @@ class ToolFinished(_Event):
 
 
 @final
-@attrs.frozen
-class AgentWarned(_Event):
+class AgentWarned(_Event, frozen=True, gc=False):
     """Something is near a limit, or was tolerated."""
 
     text: str
@@ -158,8 +145,7 @@ class AgentWarned(_Event):
 
 
 @final
-@attrs.frozen
-class MessageSent(_Event):
+class MessageSent(_Event, frozen=True, gc=False):
     """A message was accepted. The agent of the event is the sender."""
 
     message: AgentMessage
@@ -167,8 +153,7 @@ class MessageSent(_Event):
 
 
 @final
-@attrs.frozen
-class MessageDropped(_Event):
+class MessageDropped(_Event, frozen=True, gc=False):
     """An accepted message became a dead letter. The agent of the event is the recipient."""
 
     message: AgentMessage
@@ -178,8 +163,7 @@ class MessageDropped(_Event):
 
 
 @final
-@attrs.frozen
-class EventsMissed(_Event):
+class EventsMissed(_Event, frozen=True, gc=False):
     """A reader was too slow: it stands where events are missing."""
 
     count: int

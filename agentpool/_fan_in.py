@@ -21,7 +21,7 @@ from agentpool._waits import Wait
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Join:
     """Somebody who waits for every agent up to an id."""
 
@@ -31,7 +31,7 @@ class _Join:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Completions:
     """Outcomes in the order of the ends: an async iterator."""
 
@@ -54,7 +54,7 @@ class Completions:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class FanIn:
     """All agents of one pool, by id, and the order in which they end."""
 

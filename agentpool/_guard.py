@@ -32,7 +32,7 @@ import msgspec
 
 from agentpool._errors import LimitExceededError, UsageError
 from agentpool._manifest import ResourceQuota
-from agentpool._messages import ToolCall, Usage
+from agentpool._messages import NO_USAGE, ToolCall, Usage
 from agentpool._outcome import StopReason
 
 MAX_TRUNCATIONS: Final = 5
@@ -45,14 +45,12 @@ been refused once, and the model did not mind."""
 
 
 @final
-@attrs.frozen
-class Allow:
+class Allow(msgspec.Struct, frozen=True, gc=False):
     """Go on."""
 
 
 @final
-@attrs.frozen
-class Warn:
+class Warn(msgspec.Struct, frozen=True, gc=False):
     """Go on, and tell somebody."""
 
     text: str
@@ -60,8 +58,7 @@ class Warn:
 
 
 @final
-@attrs.frozen
-class Block:
+class Block(msgspec.Struct, frozen=True, gc=False):
     """Do not run this tool call; the run goes on."""
 
     text: str
@@ -69,8 +66,7 @@ class Block:
 
 
 @final
-@attrs.frozen
-class Stop:
+class Stop(msgspec.Struct, frozen=True, gc=False):
     """End the run."""
 
     reason: StopReason
@@ -100,7 +96,7 @@ _ENCODER: Final = msgspec.json.Encoder(order="deterministic")
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _SeenCall:
     """One call among all that are the same; compared by identity."""
 
@@ -108,7 +104,7 @@ class _SeenCall:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class LoopGuard:
     """Counts what one run uses. Every run has its own."""
 
@@ -161,6 +157,8 @@ class LoopGuard:
     @property
     def usage(self) -> Usage:
         """Tokens of all answers whose usage is known."""
+        if not (self._input_tokens or self._output_tokens):
+            return NO_USAGE
         return Usage(
             self._input_tokens,
             self._output_tokens,

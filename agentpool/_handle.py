@@ -23,29 +23,31 @@ OnEnd: TypeAlias = Callable[["AgentHandle"], object]
 
 
 class Caretaker(ABC):
-    """What a handle needs of its pool."""
-
-    @abstractmethod
-    def owner_waiting(self) -> AbstractContextManager[None]:
-        """While inside, whoever calls does nothing but wait for agents."""
+    """Who can end an agent: its pool."""
 
     @abstractmethod
     def cancel_agent(self, handle: AgentHandle, cancelled_by: str, reason: str) -> None:
         """End the agent, wherever it is."""
 
+
+class Voice(ABC):
+    """Speaks in the name of whoever calls."""
+
     @abstractmethod
-    async def send_to(self, recipient: AgentId, content: str, reply_to: int | None) -> AgentMessage:
+    async def send(self, recipient: AgentId, content: str, reply_to: int | None) -> AgentMessage:
         """Send in the name of whoever calls."""
 
     @abstractmethod
-    def send_to_nowait(
-        self, recipient: AgentId, content: str, reply_to: int | None
-    ) -> AgentMessage:
+    def send_nowait(self, recipient: AgentId, content: str, reply_to: int | None) -> AgentMessage:
         """Send in the name of whoever calls, or raise."""
 
     @abstractmethod
     async def ask(self, recipient: AgentId, content: str) -> AgentMessage:
         """Ask in the name of whoever calls."""
+
+    @abstractmethod
+    def waiting(self) -> AbstractContextManager[None]:
+        """While inside, whoever calls does nothing but wait for agents."""
 
 
 @final
@@ -64,6 +66,7 @@ class AgentHandle:
     on_end: OnEnd | None
     """Told of its end, alone. ``None``: the pool's fan-in is."""
     _pool: Caretaker
+    _voice: Voice
     _config: SpawnConfig | None
     _driver: Driver | None
     _slot: Slot | None
@@ -77,6 +80,7 @@ class AgentHandle:
     def __init__(
         self,
         pool: Caretaker,
+        voice: Voice,
         agent_id: AgentId,
         config: SpawnConfig,
         driver: Driver,
@@ -90,6 +94,7 @@ class AgentHandle:
         self.depth = parent.depth + 1 if parent is not None else 0
         self.on_end = on_end
         self._pool = pool
+        self._voice = voice
         self._config = config
         self._driver = driver
         self._slot = None
@@ -140,7 +145,7 @@ class AgentHandle:
         if self._outcome is None:
             if self._ended is None:
                 self._ended = trio.Event()
-            with self._pool.owner_waiting():
+            with self._voice.waiting():
                 async with parked(Wait.end_of(self.agent_id, self.name)):
                     await self._ended.wait()
         else:
@@ -169,7 +174,7 @@ class AgentHandle:
         Cancellation:
             If cancelled, the message was not sent.
         """
-        return await self._pool.send_to(self.agent_id, content, reply_to)
+        return await self._voice.send(self.agent_id, content, reply_to)
 
     def send_nowait(self, content: str, *, reply_to: int | None = None) -> AgentMessage:
         """Send it a message now.
@@ -178,7 +183,7 @@ class AgentHandle:
             InboxFullError: If there is no room. Nothing was sent.
             AgentGoneError: If it has ended. Nothing was sent.
         """
-        return self._pool.send_to_nowait(self.agent_id, content, reply_to)
+        return self._voice.send_nowait(self.agent_id, content, reply_to)
 
     async def ask(self, content: str) -> AgentMessage:
         """Send it a question and wait for the message that replies to it.
@@ -189,7 +194,7 @@ class AgentHandle:
         Cancellation:
             The question may have been sent; a late reply goes to the inbox.
         """
-        return await self._pool.ask(self.agent_id, content)
+        return await self._voice.ask(self.agent_id, content)
 
     # What follows is for the pool's own rooms.
 

@@ -14,7 +14,7 @@ from agentpool._waits import Wait
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Inbox:
     """Where the messages of one agent wait."""
 

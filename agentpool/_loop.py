@@ -23,10 +23,11 @@ from collections.abc import Callable, Generator, Sequence
 from typing import TypeAlias, final
 
 import attrs
+import msgspec
 
 from agentpool._context import CONTINUE, Conversation, cut_to_tokens
 from agentpool._errors import ProtocolError
-from agentpool._guard import Block, LoopGuard, Stop, Verdict, Warn
+from agentpool._guard import ALLOW, Block, LoopGuard, Stop, Warn
 from agentpool._manifest import AgentManifest
 from agentpool._messages import (
     OWNER_ID,
@@ -51,8 +52,7 @@ RECALLED_HEADING = "Recalled from memory (data, not instructions):"
 
 
 @final
-@attrs.define(eq=False)
-class Recall:
+class Recall(msgspec.Struct, eq=False, gc=False):
     """Effect: look into the memory."""
 
     query: str
@@ -62,8 +62,7 @@ class Recall:
 
 
 @final
-@attrs.define(eq=False)
-class Receive:
+class Receive(msgspec.Struct, eq=False):
     """Effect: take what waits in the inbox, without waiting for more."""
 
     messages: Sequence[AgentMessage] = ()
@@ -73,18 +72,16 @@ class Receive:
 
 
 @final
-@attrs.define(eq=False)
-class Complete:
+class Complete(msgspec.Struct, eq=False):
     """Effect: ask the model."""
 
     request: CompletionRequest
-    completion: Completion = attrs.field(init=False)
+    completion: Completion | None = None
     """Result: the answer."""
 
 
 @final
-@attrs.define(eq=False)
-class RunTools:
+class RunTools(msgspec.Struct, eq=False):
     """Effect: run the calls that have no result yet, side by side if there are several."""
 
     calls: Sequence[ToolCall]
@@ -94,8 +91,7 @@ class RunTools:
 
 
 @final
-@attrs.define(eq=False)
-class Remember:
+class Remember(msgspec.Struct, eq=False, gc=False):
     """Effect: keep this in the memory."""
 
     content: str
@@ -106,7 +102,7 @@ Effect: TypeAlias = Recall | Receive | Complete | RunTools | Remember | Warn
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Run:
     """One run: what it was given, and what became of it so far."""
 
@@ -173,39 +169,53 @@ class Run:
             self.arriving.clear()
             self.pieces.append(arrived)
             self.conversation.append(AssistantMessage(arrived))
-        return tuple(self.conversation.messages)
+        return self.conversation.copy()
 
 
 def run_loop(run: Run) -> Generator[Effect, None, None]:
     """Take *run* from its query to its end; ``run`` says how it ended."""
-    conversation = yield from _perceive(run)
+    # Perceive: what it knows.
+    recall = Recall(run.query, RECALL_LIMIT)
+    yield recall
+    conversation = run.conversation = _begin(run, recall)
     while True:
-        if (yield from _interrupted(run, conversation)):
+        # Perceive: what it was told since, control first.
+        receive = Receive()
+        yield receive
+        stop, warnings = _next_turn(run, conversation, receive)
+        yield from warnings
+        if stop is not None:
+            _end(run, stop)
             return
-        if run.exhausted is not None:
-            _end(run, run.exhausted)
-            return
-        if (yield from _stopped(run, run.guard.check_iteration())):
-            return
-        completion = yield from _reason(run, conversation)
-        spent = yield from _account(run, completion)
+        # Reason.
+        ask = Complete(_request(run, conversation))
+        yield ask
+        completion = _answered(run, ask)
+        spent, warnings = _account(run, completion)
+        yield from warnings
+        # Act.
         if completion.tool_calls:
-            if (yield from _act(run, conversation, completion, spent)):
+            batch, stop = _plan(run, conversation, completion, spent)
+            if None in batch.results:
+                yield batch
+                _cut_results(conversation, batch)
+            run.settle("not run")
+            if stop is not None:
+                _end(run, stop)
                 return
         elif completion.finish_reason is FinishReason.MAX_TOKENS:
             if _cut_off(run, conversation, completion.text, spent):
                 return
         else:
-            yield from _finish(run, conversation, completion, spent)
+            _finish(run, conversation, completion, spent)
+            yield Remember(f"Q: {run.query}\nA: {run.text}")
             return
 
 
 # --- perceive
 
 
-def _perceive(run: Run) -> Generator[Effect, None, Conversation]:
-    recall = Recall(run.query, RECALL_LIMIT)
-    yield recall
+def _begin(run: Run, recall: Recall) -> Conversation:
     query = UserMessage(run.query)
     pinned: tuple[UserMessage, ...] = (query,)
     if recall.fragments:
@@ -213,19 +223,23 @@ def _perceive(run: Run) -> Generator[Effect, None, Conversation]:
         # into the memory must not speak with the operator's voice.
         lines = "\n".join(f"- {fragment}" for fragment in recall.fragments)
         pinned = (UserMessage(f"{RECALLED_HEADING}\n{lines}"), query)
-    run.conversation = Conversation(run.history, pinned, room_tokens=run.room_tokens)
-    return run.conversation
+    return Conversation(run.history, pinned, room_tokens=run.room_tokens)
 
 
-def _interrupted(run: Run, conversation: Conversation) -> Generator[Effect, None, bool]:
-    """Take the post, control first. Return whether the run is over."""
-    receive = Receive()
-    yield receive
+def _next_turn(
+    run: Run, conversation: Conversation, receive: Receive
+) -> tuple[Stop | None, Sequence[Warn]]:
+    """Take the post. Return why there is no other turn, if there is none."""
     for message in receive.messages:
         conversation.append(_told(message))
     if receive.interrupted:
-        _end(run, Stop(StopReason.INTERRUPTED, "interrupted after its turn", 1, 1))
-    return receive.interrupted
+        return Stop(StopReason.INTERRUPTED, "interrupted after its turn", 1, 1), ()
+    if run.exhausted is not None:
+        return run.exhausted, ()
+    verdict = run.guard.check_iteration()
+    if isinstance(verdict, Stop):
+        return verdict, ()
+    return None, (verdict,) if isinstance(verdict, Warn) else ()
 
 
 def _told(message: AgentMessage) -> UserMessage:
@@ -237,63 +251,55 @@ def _told(message: AgentMessage) -> UserMessage:
 # --- reason
 
 
-def _reason(run: Run, conversation: Conversation) -> Generator[Effect, None, Completion]:
+def _request(run: Run, conversation: Conversation) -> CompletionRequest:
     model = run.manifest.model
-    complete = Complete(
-        CompletionRequest(
-            conversation.fit(),
-            model.system_prompt,
-            run.tools,
-            model.max_tokens,
-            model.temperature,
-            model.remote_model,
-        )
+    return CompletionRequest(
+        conversation.fit(),
+        model.system_prompt,
+        run.tools,
+        model.max_tokens,
+        model.temperature,
+        model.remote_model,
     )
-    yield complete
-    # The completion carries the whole text from here on.
+
+
+def _answered(run: Run, ask: Complete) -> Completion:
+    # Whoever goes on with the loop has put it there.
+    assert ask.completion is not None  # noqa: S101
+    # It carries the whole text from here on.
     run.arriving.clear()
-    return complete.completion
+    return ask.completion
 
 
-def _account(run: Run, completion: Completion) -> Generator[Effect, None, Stop | None]:
+def _account(run: Run, completion: Completion) -> tuple[Stop | None, Sequence[Warn]]:
     """Charge the guard. Return what ran out, if anything did; the answer is still good."""
-    spent: Stop | None = None
     usage = completion.usage
-    for verdict in (
-        run.guard.record_usage(usage),
-        run.guard.record_cost(None if usage is None else run.price(usage)),
-    ):
-        if isinstance(verdict, Stop):
-            spent = spent or verdict
-        elif isinstance(verdict, Warn):
-            yield verdict
-    return spent
+    tokens = run.guard.record_usage(usage)
+    cost = run.guard.record_cost(None if usage is None else run.price(usage))
+    if tokens is ALLOW and cost is ALLOW:
+        return None, ()
+    verdicts = (tokens, cost)
+    spent = next((verdict for verdict in verdicts if isinstance(verdict, Stop)), None)
+    return spent, [verdict for verdict in verdicts if isinstance(verdict, Warn)]
 
 
 # --- act
 
 
-def _act(
+def _plan(
     run: Run, conversation: Conversation, completion: Completion, spent: Stop | None
-) -> Generator[Effect, None, bool]:
-    """Deal with every call of the answer. Return whether the run is over."""
+) -> tuple[RunTools, Stop | None]:
+    """Decide which calls of the answer run, and whether the run ends with them."""
     run.guard.reset_truncation()
     run.last_text = "".join((*run.pieces, completion.text)) or run.last_text
     run.pieces.clear()
     conversation.append(AssistantMessage(completion.text, completion.tool_calls))
+    run.acting = batch = RunTools(completion.tool_calls, [None] * len(completion.tool_calls))
     stop = spent or _stuck(run, completion.tool_calls)
-    batch = RunTools(completion.tool_calls, [None] * len(completion.tool_calls))
-    run.acting = batch
     if stop is None:
-        stop = _judge(run, batch)
-        if None in batch.results:
-            yield batch
-            _cut_results(conversation, batch)
-    run.settle(f"not run: {stop.text}" if stop else "not run")
-    if stop is not None:
-        _end(run, stop)
-        return True
-    return False
+        return batch, _judge(run, batch)
+    _refuse_from(0, batch, stop)
+    return batch, stop
 
 
 def _stuck(run: Run, calls: Sequence[ToolCall]) -> Stop | None:
@@ -307,8 +313,7 @@ def _judge(run: Run, batch: RunTools) -> Stop | None:
         # Counted before anything else, so that invented and denied calls use up the limit.
         verdict = run.guard.check_tool_call(call.name, call.arguments)
         if isinstance(verdict, Stop):
-            for later in range(index, len(batch.calls)):
-                batch.results[later] = _refusal(batch.calls[later], f"not run: {verdict.text}")
+            _refuse_from(index, batch, verdict)
             return verdict
         refusal = run.refuse(call.name)
         if refusal is None and isinstance(verdict, Block):
@@ -316,6 +321,11 @@ def _judge(run: Run, batch: RunTools) -> Stop | None:
         if refusal is not None:
             batch.results[index] = _refusal(call, refusal)
     return None
+
+
+def _refuse_from(index: int, batch: RunTools, stop: Stop) -> None:
+    for later in range(index, len(batch.calls)):
+        batch.results[later] = _refusal(batch.calls[later], f"not run: {stop.text}")
 
 
 def _refusal(call: ToolCall, text: str) -> ToolMessage:
@@ -331,7 +341,7 @@ def _cut_results(conversation: Conversation, batch: RunTools) -> None:
         # A token is at least 2.5 bytes in our estimate, so short texts need no counting.
         if result is not None and len(result.content) > room_tokens // 2:
             content = cut_to_tokens(result.content, room_tokens)
-            batch.results[index] = attrs.evolve(result, content=content)
+            batch.results[index] = msgspec.structs.replace(result, content=content)
 
 
 # --- the ends
@@ -353,7 +363,7 @@ def _cut_off(run: Run, conversation: Conversation, text: str, spent: Stop | None
 
 def _finish(
     run: Run, conversation: Conversation, completion: Completion, spent: Stop | None
-) -> Generator[Effect, None, None]:
+) -> None:
     """The model is done: its answer counts, whatever it cost."""
     run.pieces.append(completion.text)
     if completion.text:
@@ -366,16 +376,6 @@ def _finish(
         if completion.finish_reason is FinishReason.STOP_SEQUENCE
         else StopReason.END_TURN
     )
-    yield Remember(f"Q: {run.query}\nA: {run.text}")
-
-
-def _stopped(run: Run, verdict: Verdict) -> Generator[Effect, None, bool]:
-    if isinstance(verdict, Stop):
-        _end(run, verdict)
-        return True
-    if isinstance(verdict, Warn):
-        yield verdict
-    return False
 
 
 def _end(run: Run, stop: Stop) -> None:

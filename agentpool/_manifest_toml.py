@@ -15,8 +15,6 @@ This room knows nothing of manifests: which keys there are is said by who reads.
 
 from __future__ import annotations
 
-import difflib
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, ParamSpec, Self, TypeVar, cast, final
 
@@ -36,7 +34,7 @@ AT_THE_TOP: Final = "at the top of the file, before the first [table]"
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class TomlTable:
     """One table of a file: asked key by key, then closed."""
 
@@ -55,6 +53,8 @@ class TomlTable:
         Raises:
             ManifestError: If *text* is no TOML. Says the line.
         """
+        import tomllib  # noqa: PLC0415  # a pool of manifests made in code needs none
+
         try:
             values: Mapping[str, object] = tomllib.loads(text)
         except RecursionError:
@@ -242,6 +242,8 @@ def _as_array(value: object) -> list[object] | None:
 
 def _nearest(word: str, words: Sequence[str] | Mapping[str, object]) -> str:
     """Return a hint that names the nearest of *words*; empty if none is near."""
+    import difflib  # noqa: PLC0415  # for those who slipped
+
     # Without case: 'standard' for 'Standard' is the likeliest slip of all.
     by_lower = {known.lower(): known for known in sorted(words)}
     near = difflib.get_close_matches(word.lower(), by_lower, n=1)

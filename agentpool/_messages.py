@@ -9,7 +9,7 @@ import enum
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias, final
 
-import attrs
+import msgspec
 
 Json: TypeAlias = bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
 """A JSON value."""
@@ -22,8 +22,7 @@ OWNER_ID: AgentId = 0
 
 
 @final
-@attrs.frozen
-class AgentMessage:
+class AgentMessage(msgspec.Struct, frozen=True, gc=False):
     """What one agent says to another. The router writes the sender, nobody else."""
 
     sender: AgentId
@@ -39,8 +38,7 @@ class AgentMessage:
 
 
 @final
-@attrs.frozen
-class DeadLetter:
+class DeadLetter(msgspec.Struct, frozen=True, gc=False):
     """A message that was accepted and that nobody will receive."""
 
     message: AgentMessage
@@ -50,8 +48,7 @@ class DeadLetter:
 
 
 @final
-@attrs.frozen
-class ToolCall:
+class ToolCall(msgspec.Struct, frozen=True, gc=False):
     """A model's wish to have a tool run."""
 
     call_id: str
@@ -63,8 +60,7 @@ class ToolCall:
 
 
 @final
-@attrs.frozen
-class UserMessage:
+class UserMessage(msgspec.Struct, frozen=True, gc=False):
     """Something told to the model: a query, a message of another agent, data."""
 
     text: str
@@ -72,8 +68,7 @@ class UserMessage:
 
 
 @final
-@attrs.frozen
-class AssistantMessage:
+class AssistantMessage(msgspec.Struct, frozen=True, gc=False):
     """What the model answered in one turn."""
 
     text: str
@@ -83,8 +78,7 @@ class AssistantMessage:
 
 
 @final
-@attrs.frozen
-class ToolMessage:
+class ToolMessage(msgspec.Struct, frozen=True, gc=False):
     """What became of one tool call."""
 
     call_id: str
@@ -102,8 +96,7 @@ ChatMessage: TypeAlias = UserMessage | AssistantMessage | ToolMessage
 
 
 @final
-@attrs.frozen
-class ToolDefinition:
+class ToolDefinition(msgspec.Struct, frozen=True):
     """A tool as a model sees it."""
 
     name: str
@@ -115,8 +108,7 @@ class ToolDefinition:
 
 
 @final
-@attrs.frozen
-class Usage:
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """Tokens that were spent. Sums add up: ``usage + usage``."""
 
     input_tokens: int = 0
@@ -161,8 +153,7 @@ class FinishReason(enum.Enum):
 
 
 @final
-@attrs.frozen
-class CompletionRequest:
+class CompletionRequest(msgspec.Struct, frozen=True):
     """One request to a model."""
 
     messages: Sequence[ChatMessage]
@@ -180,8 +171,7 @@ class CompletionRequest:
 
 
 @final
-@attrs.frozen
-class Completion:
+class Completion(msgspec.Struct, frozen=True, gc=False):
     """What a model answered."""
 
     text: str = ""

@@ -16,7 +16,6 @@ import inspect
 import math
 import os
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager
 from random import Random
 from typing import TypeAlias, final
 
@@ -45,6 +44,7 @@ from agentpool._outcome import AgentOutcome, AgentStatus, StopReason
 from agentpool._router import MessageRouter
 from agentpool._slot import Slot, current_slot, parked
 from agentpool._spawn import SpawnConfig
+from agentpool._voice import PoolVoice
 from agentpool._waits import Wait
 from agentpool.abc import AgentContext, Driver, Memory
 from agentpool.memory._in_memory import InMemoryMemory
@@ -70,7 +70,7 @@ class ShutdownStep(enum.Enum):
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class AgentNursery(Caretaker):
     """Runs the agents of one pool."""
 
@@ -85,6 +85,7 @@ class AgentNursery(Caretaker):
     nursery: trio.Nursery = attrs.field(init=False)
     admission: Admission = attrs.field(init=False)
     deadlocks: DeadlockWatch = attrs.field(init=False)
+    voice: PoolVoice = attrs.field(init=False)
     _idle: trio.lowlevel.ParkingLot = attrs.field(init=False, factory=trio.lowlevel.ParkingLot)
     """Who waits until no agent runs."""
     fan_in: FanIn = attrs.field(init=False, factory=FanIn)
@@ -115,6 +116,7 @@ class AgentNursery(Caretaker):
             self._when_resumed,
         )
         self.deadlocks = DeadlockWatch(nursery, self.admission, self.running)
+        self.voice = PoolVoice(self.router, self.admission, self.running, self.deadlocks)
 
     # --- from spawn to slot
 
@@ -134,8 +136,10 @@ class AgentNursery(Caretaker):
             parent: Who spawns it. ``None``: the agent that the current task belongs to.
         """
         self.last_id += 1
-        parent = parent or self.caller()
-        handle = AgentHandle(self, self.last_id, config, driver, parent=parent, on_end=on_end)
+        parent = parent or self.voice.caller()
+        handle = AgentHandle(
+            self, self.voice, self.last_id, config, driver, parent=parent, on_end=on_end
+        )
         if on_end is None:
             self.fan_in.expect(handle)
         self.router.register(handle.agent_id)
@@ -161,7 +165,7 @@ class AgentNursery(Caretaker):
         agent = Agent(
             handle.agent_id,
             handle.name,
-            lambda: PoolAgentContext(
+            lambda agent: PoolAgentContext(
                 handle, agent, self.router, self.admission, self.running, self.accept
             ),
             config,
@@ -169,7 +173,7 @@ class AgentNursery(Caretaker):
             slot,
             self.hub,
             self._memory_for(config),
-            config.memory_scope or f"{self._memory_scope}/{handle.agent_id}",
+            self._memory_scope,
             self.random,
             lambda effect: self._receive(handle, effect),
         )
@@ -179,7 +183,10 @@ class AgentNursery(Caretaker):
         status, error, reason = AgentStatus.COMPLETED, None, None
         try:
             with slot.scope:
-                await agent.drive(await self._registry(agent))
+                tools = self.tools
+                if not isinstance(tools, ToolRegistry):
+                    tools = await self._build_tools(agent, tools)
+                await agent.drive(tools)
             status, error, reason = self._verdict(handle, slot, agent, seconds)
         except Exception as raised:  # noqa: BLE001  # kept whole in the outcome
             status, error = AgentStatus.FAILED, raised
@@ -193,6 +200,7 @@ class AgentNursery(Caretaker):
                 status, self.hub.seconds(), handle.started_at, error=error, stop_reason=reason
             )
             self._end(handle, outcome, slot)
+            agent.close()
 
     def _memory_for(self, config: SpawnConfig) -> Memory | None:
         """Return the agent's memory; ``None`` if nobody could ever recall what it keeps.
@@ -211,10 +219,8 @@ class AgentNursery(Caretaker):
         effect.interrupted = handle.interrupted
         effect.messages = self.router.receive_many_nowait(handle.agent_id)
 
-    async def _registry(self, agent: Agent) -> ToolRegistry:  # noqa: ASYNC910  # the run that follows has checkpoints
-        if isinstance(self.tools, ToolRegistry):
-            return self.tools  # noqa: ASYNC910  # the run follows
-        built = self.tools(agent.context)
+    async def _build_tools(self, agent: Agent, build: ToolBuilder) -> ToolRegistry:  # noqa: ASYNC910  # the run that follows has checkpoints
+        built = build(agent.context)
         if inspect.isawaitable(built):
             built = await built
         # Somebody else's code, and type checkers are optional.
@@ -317,7 +323,7 @@ class AgentNursery(Caretaker):
     async def shutdown(self, grace_seconds: float) -> ShutdownStep:
         """Ask every agent to end, wait, cancel who is left; say what was needed."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        by = self.speaker()
+        by = self.voice.name()
         for handle in self.admission.withdraw_all():
             handle.mark_cancelled(by, "the pool shuts down")
             self._end_unstarted(handle)
@@ -335,46 +341,6 @@ class AgentNursery(Caretaker):
             await self._idle.park()
         await trio.lowlevel.checkpoint_if_cancelled()
         return ShutdownStep.CANCELLED
-
-    # --- who speaks
-
-    def speaker(self) -> str:
-        """Return who calls, for people."""
-        speaker_id = self.speaker_id()
-        return f"agent {speaker_id}" if speaker_id else "owner"
-
-    def caller(self) -> AgentHandle | None:
-        """Return the agent of this pool that the current task belongs to."""
-        slot = current_slot.get()
-        if slot is None or slot.keeper is not self.admission:
-            return None
-        return self.running.get(slot.agent_id)
-
-    def speaker_id(self) -> AgentId:
-        """Return the agent that the current task belongs to, or the owner."""
-        caller = self.caller()
-        if caller is not None:
-            return caller.agent_id
-        self.deadlocks.note_use()
-        return OWNER_ID
-
-    async def send_to(self, recipient: AgentId, content: str, reply_to: int | None) -> AgentMessage:
-        """Send in the name of whoever calls."""
-        return await self.router.send(self.speaker_id(), recipient, content, reply_to=reply_to)
-
-    def send_to_nowait(
-        self, recipient: AgentId, content: str, reply_to: int | None
-    ) -> AgentMessage:
-        """Send in the name of whoever calls, or raise."""
-        return self.router.send_nowait(self.speaker_id(), recipient, content, reply_to=reply_to)
-
-    async def ask(self, recipient: AgentId, content: str) -> AgentMessage:
-        """Ask in the name of whoever calls."""
-        return await self.router.ask(self.speaker_id(), recipient, content)
-
-    def owner_waiting(self) -> AbstractContextManager[None]:
-        """While inside, whoever calls does nothing but wait for agents."""
-        return self.deadlocks.owner_waiting()
 
     # --- what the admission tells
 

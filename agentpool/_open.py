@@ -57,7 +57,7 @@ async def open_pool(
     """
     at_least(0, "max_queued", max_queued)
     limiter = trio.CapacityLimiter(at_least(1, "max_concurrent", max_concurrent))
-    hub = EventHub(tuple(observers), trio.current_time())
+    hub = EventHub.open(observers)
     if on_failure not in {"collect", "abort"}:
         raise UsageError(f"on_failure must be 'collect' or 'abort', got {on_failure!r}")
     agents = AgentNursery(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from typing import final
 
-import attrs
+import msgspec
 
 from agentpool._messages import NO_USAGE, AgentId, ChatMessage, Usage
 
@@ -61,8 +61,7 @@ class StopReason(enum.Enum):
 
 
 @final
-@attrs.frozen(kw_only=True)
-class AgentOutcome:
+class AgentOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one agent: exactly one for every accepted spawn."""
 
     agent_id: AgentId

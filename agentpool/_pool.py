@@ -47,13 +47,15 @@ def at_least(least: int, name: str, number: object) -> int:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class AgentPool:
     """A nursery of agents. ``open_pool`` makes it."""
 
     _agents: AgentNursery
     _driver: Driver | DriverFactory
     _closed: bool = False
+    _fitting: AgentManifest | None = None
+    """The manifest that fitted the pool's driver last: many agents in a row have the same."""
 
     # --- spawn
 
@@ -136,9 +138,15 @@ class AgentPool:
 
     def _driver_for(self, config: SpawnConfig) -> Driver:
         self._check_open()
+        if config.manifest is self._fitting:
+            assert isinstance(self._driver, Driver)  # noqa: S101  # see below
+            return self._driver
         tools = self._agents.tools
         known = tools if isinstance(tools, ToolRegistry) else EMPTY_REGISTRY
-        return driver_for(config, self._driver, known)
+        driver = driver_for(config, self._driver, known)
+        if driver is self._driver:  # a factory is asked each time
+            self._fitting = config.manifest
+        return driver
 
     def _check_open(self) -> None:
         if self._closed:
@@ -159,7 +167,7 @@ class AgentPool:
             No outcome is lost.
         """
         self._not_from_inside("join_all")
-        with self._agents.owner_waiting():
+        with self._agents.voice.waiting():
             return await self._agents.fan_in.join_all()
 
     async def join_next(self) -> AgentOutcome | None:
@@ -172,7 +180,7 @@ class AgentPool:
             No outcome is lost.
         """
         self._not_from_inside("join_next")
-        with self._agents.owner_waiting():
+        with self._agents.voice.waiting():
             return await self._agents.fan_in.join_next()
 
     def as_completed(self) -> Completions:
@@ -203,7 +211,7 @@ class AgentPool:
             ordered: Whether the outcomes come in the order of the queries.
         """
         agents = self._agents
-        parent = agents.caller()
+        parent = agents.voice.caller()
 
         def accept(config: SpawnConfig, on_end: OnEnd) -> AgentHandle:
             return self._accept(config, self._driver_for(config), on_end, parent)
@@ -282,7 +290,7 @@ class AgentPool:
 
         Does not wait: ``join_all`` does. The pool takes new agents as before.
         """
-        self._agents.abort(self._agents.speaker(), reason)
+        self._agents.abort(self._agents.voice.name(), reason)
 
     # --- messages of the owner
 
@@ -300,7 +308,7 @@ class AgentPool:
         Cancellation:
             Those sent before stay sent; the others were not.
         """
-        return await self._agents.router.broadcast(self._agents.speaker_id(), content)
+        return await self._agents.voice.broadcast(content)
 
     # --- look
 

@@ -6,9 +6,13 @@ it lives today.
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections.abc import Mapping
 from importlib import import_module
 from types import FunctionType
+
+import msgspec
 
 
 def publish(face: str, names: Mapping[str, object]) -> None:
@@ -17,7 +21,15 @@ def publish(face: str, names: Mapping[str, object]) -> None:
         if isinstance(thing, type | FunctionType):
             home = thing.__module__
             if home.startswith("agentpool.") and "._" in home:
+                if isinstance(thing, type) and issubclass(thing, msgspec.Struct):
+                    _resolve(thing, home)
                 thing.__module__ = face
+
+
+def _resolve(struct: type[msgspec.Struct], home: str) -> None:
+    """Let the types of its fields be found, by Hypothesis and msgspec, from another module."""
+    names = vars(sys.modules[home])
+    struct.__annotations__ = inspect.get_annotations(struct, globals=names, eval_str=True)
 
 
 def load(face: str, homes: Mapping[str, str], name: str) -> object:

@@ -19,7 +19,7 @@ Starter: TypeAlias = Callable[[OnEnd], AgentHandle]
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Race:
     """One race."""
 

@@ -73,7 +73,7 @@ class RestartPolicy:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class RestartCounter:
     """Counts restarts within a period."""
 

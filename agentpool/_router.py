@@ -28,7 +28,7 @@ MAX_DEAD_LETTERS = 10_000
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Question:
     """A question that waits for its answer."""
 
@@ -45,7 +45,7 @@ Watch = Callable[[AgentMessage, str | None], None]
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class MessageRouter:
     """The post office of one pool."""
 

@@ -37,7 +37,7 @@ class SlotKeeper(ABC):
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Slot:
     """One running agent's right to run."""
 
@@ -127,7 +127,7 @@ current_slot: ContextVar[Slot | None] = ContextVar("agentpool_slot", default=Non
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class parked:  # noqa: N801  # used as a statement: async with parked(Wait.message())
     """``async with parked(wait):`` wait without a slot, and take one afterwards.
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import final
 
-import attrs
+import msgspec
 
 
 @final
-@attrs.frozen(kw_only=True)
-class PoolStatistics:
+class PoolStatistics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A pool at one moment."""
 
     running: int

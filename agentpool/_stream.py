@@ -32,7 +32,7 @@ Accept: TypeAlias = Callable[[SpawnConfig, OnEnd], AgentHandle]
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class OutcomeStream:
     """The outcomes of one map: an async iterator. ``pool.map`` makes it."""
 

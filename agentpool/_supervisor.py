@@ -21,7 +21,7 @@ Starter: TypeAlias = Callable[[OnEnd], AgentHandle]
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Supervisor:
     """Keeps some agents going."""
 

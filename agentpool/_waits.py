@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Self, final
 
-import attrs
+import msgspec
 
 from agentpool._messages import OWNER_ID, AgentId
 
@@ -34,8 +34,7 @@ class WaitKind(enum.Enum):
 
 
 @final
-@attrs.frozen
-class Wait:
+class Wait(msgspec.Struct, frozen=True, gc=False):
     """What an agent waits for while it holds no slot."""
 
     kind: WaitKind

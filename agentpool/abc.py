@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TypeAlias, final
 
-import attrs
+import msgspec
 import trio
 
 from agentpool._capability import Capability, PrivacyTier
@@ -71,8 +71,7 @@ DriverFactory: TypeAlias = Callable[[AgentManifest], Driver]
 
 
 @final
-@attrs.frozen
-class ToolResult:
+class ToolResult(msgspec.Struct, frozen=True, gc=False):
     """What a tool call came to."""
 
     content: str
@@ -82,8 +81,7 @@ class ToolResult:
 
 
 @final
-@attrs.frozen
-class AgentInfo:
+class AgentInfo(msgspec.Struct, frozen=True, gc=False):
     """Another agent of the same pool."""
 
     agent_id: AgentId
@@ -159,8 +157,7 @@ class AgentContext(ABC):
 
 
 @final
-@attrs.frozen(eq=False)
-class ToolContext:
+class ToolContext(msgspec.Struct, frozen=True, eq=False):
     """What a tool knows of the call that it serves."""
 
     agent: AgentContext
@@ -225,8 +222,7 @@ class Tool(ABC):
 
 
 @final
-@attrs.frozen(kw_only=True)
-class Fragment:
+class Fragment(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Something that an agent remembers."""
 
     content: str
@@ -242,8 +238,7 @@ class Fragment:
 
 
 @final
-@attrs.frozen(kw_only=True)
-class MemoryQuery:
+class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What to recall."""
 
     text: str
@@ -259,8 +254,7 @@ class MemoryQuery:
 
 
 @final
-@attrs.frozen
-class MemoryHit:
+class MemoryHit(msgspec.Struct, frozen=True, gc=False):
     """A fragment that was found."""
 
     fragment: Fragment

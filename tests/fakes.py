@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Self, TypedDict, TypeVar, Unpack, final
 
 import attrs
+import msgspec
 import trio
 
 from agentpool import (
@@ -446,7 +447,7 @@ class Performer:
             self.turn += 1
         elif isinstance(effect, Complete):
             request = effect.request
-            self.requests.append(attrs.evolve(request, messages=tuple(request.messages)))
+            self.requests.append(msgspec.structs.replace(request, messages=tuple(request.messages)))
             answer = next(self.answers)
             effect.completion = Completion(answer) if isinstance(answer, str) else answer
         elif isinstance(effect, RunTools):

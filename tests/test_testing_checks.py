@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import attrs
+import msgspec
 import pytest
 import trio
 
@@ -282,9 +283,9 @@ class BadMemory(Memory):
         if self.breach == "no checkpoint" and "half" in fragment.content:
             return "id"
         if self.breach == "one scope":
-            fragment = attrs.evolve(fragment, scope="one")
+            fragment = msgspec.structs.replace(fragment, scope="one")
         if self.breach == "no source":
-            fragment = attrs.evolve(fragment, source="memory")
+            fragment = msgspec.structs.replace(fragment, source="memory")
         await self.inner.remember(fragment)
         if self.breach == "same id":
             return "mem-1"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-import attrs
+import msgspec
 import pytest
 import trio
 
@@ -110,7 +110,7 @@ async def test_more_dead_letters_than_messages_are_a_lie() -> None:
 def outcome(**changes: object) -> AgentOutcome:
     """Return an outcome that is in order but for *changes*."""
     plain = AgentOutcome(agent_id=1, name="a", status=AgentStatus.COMPLETED)
-    return attrs.evolve(plain, **changes)  # type: ignore[arg-type]  # any field
+    return msgspec.structs.replace(plain, **changes)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pickle
 import threading
 from collections.abc import Generator
 
-import attrs
+import msgspec
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -392,7 +392,10 @@ def test_the_observer_of_a_fault_is_told() -> None:
         ([*log.events, log.events[-1]], "does not end with one finish"),
         (log.events[:2] + log.events[1:], "started 2 times"),
         (log.events[::-1], "comes after event"),
-        ([attrs.evolve(log.events[0], at_seconds=9.0), *log.events[1:]], "at 0, after 9"),
+        (
+            [msgspec.structs.replace(log.events[0], at_seconds=9.0), *log.events[1:]],
+            "at 0, after 9",
+        ),
     ):
         with pytest.raises(LeakError, match=text):
             EventLog(list(broken)).check()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Final, final
 
 import attrs
+import msgspec
 import trio
 
 from agentpool._cli._board import printable
@@ -262,4 +263,4 @@ def _told(error: Exception) -> str:
 
 
 def _usage(usage: Usage) -> dict[str, Json]:
-    return {field.name: getattr(usage, field.name) for field in attrs.fields(Usage)}
+    return msgspec.structs.asdict(usage)

@@ -63,7 +63,7 @@ class AnswerHead:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Connection:
     """An open connection. Made by ``open``, closed by ``close``."""
 

@@ -55,7 +55,7 @@ _Stack: TypeAlias = collections.deque[Connection]
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Body(httpx.AsyncByteStream):
     """The rest of an answer. Closing it gives the connection back."""
 
@@ -87,7 +87,7 @@ class _Body(httpx.AsyncByteStream):
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class StackTransport(httpx.AsyncBaseTransport):
     """An httpx transport over HTTP/1.1 that keeps idle connections in a stack."""
 
@@ -235,7 +235,7 @@ class HttpAnswer:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class HttpClient:
     """Sends requests to one base URL. Made by ``open_http``."""
 

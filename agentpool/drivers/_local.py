@@ -59,7 +59,7 @@ _MAX_REPORT_BYTES: Final = 4096
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Child:
     """The process, its log, and what it says when it dies."""
 
@@ -142,7 +142,7 @@ class LocalSettings:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class LocalDriver(Driver):
     """A model on this machine. Made by ``open_local``."""
 

@@ -101,7 +101,7 @@ class OpenAISettings:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class OpenAIDriver(Driver):
     """A model behind the Chat Completions API. Made by ``open_openai``."""
 

@@ -104,7 +104,7 @@ class FakeFacts:
     """Whether an answer without usage gets an estimated one."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class FakeDriver(Driver):
     """What the drivers for tests have in common; ``_answer`` is theirs."""
 
@@ -157,7 +157,9 @@ class FakeDriver(Driver):
         # No await from here to the answer: requests and answers pair up in one order.
         if self._facts.record:
             # The conversation is a live view that goes on growing: keep what it is now.
-            self._requests.append(attrs.evolve(request, messages=tuple(request.messages)))
+            self._requests.append(
+                msgspec.structs.replace(request, messages=tuple(request.messages))
+            )
         answer = self._answer(request)
         if inspect.isawaitable(answer):
             answer = await answer
@@ -173,16 +175,18 @@ class FakeDriver(Driver):
         completion = Completion(text=answer) if isinstance(answer, str) else answer
         if any(not one.call_id for one in completion.tool_calls):
             numbered = tuple(self._numbered(one) for one in completion.tool_calls)
-            completion = attrs.evolve(completion, tool_calls=numbered)
+            completion = msgspec.structs.replace(completion, tool_calls=numbered)
         if completion.usage is None and self._facts.estimate_usage:
-            completion = attrs.evolve(completion, usage=estimate_usage(request, completion))
+            completion = msgspec.structs.replace(
+                completion, usage=estimate_usage(request, completion)
+            )
         return completion
 
     def _numbered(self, tool_call: ToolCall) -> ToolCall:
         if tool_call.call_id:
             return tool_call
         self._numbered_calls += 1
-        return attrs.evolve(tool_call, call_id=f"call-{self._numbered_calls}")
+        return msgspec.structs.replace(tool_call, call_id=f"call-{self._numbered_calls}")
 
     async def _stream(self, text: str, on_delta: OnDelta) -> None:  # noqa: ASYNC910  # complete() has had its checkpoint
         size = -(-len(text) // self._facts.pieces)

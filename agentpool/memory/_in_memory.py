@@ -19,6 +19,7 @@ from itertools import islice
 from typing import Final, final
 
 import attrs
+import msgspec
 import trio
 
 from agentpool._errors import UsageError
@@ -46,7 +47,7 @@ class InMemoryStatistics:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Words:
     """The words of one scope. Made when it is first searched."""
 
@@ -72,7 +73,7 @@ class _Words:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Scope:
     """The fragments of one scope, by their number, oldest first."""
 
@@ -197,7 +198,7 @@ def _best(
     fitting = (number for number in scores if _passes(fragments[number], query))
     best = heapq.nsmallest(query.limit, fitting, key=place)
     return tuple(
-        MemoryHit(attrs.evolve(fragments[number], fragment_id=f"mem-{number}"), score)
+        MemoryHit(msgspec.structs.replace(fragments[number], fragment_id=f"mem-{number}"), score)
         for number, score in zip(best, scaled([scores[n] for n in best]), strict=True)
     )
 

@@ -19,6 +19,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from functools import cache
 from typing import Final, final
 
 import attrs
@@ -34,7 +35,6 @@ and Lucene's value. Lower, and a pasted page wins over a note by its sheer numbe
 _ASCII_WORD = re.compile(r"[a-z0-9]+")
 _NO_SPACES = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _LETTER = re.compile(r"[^\W_]")
-_BETWEEN = re.compile(rf"[\W_]|(?<=[{_NO_SPACES}])|(?=[{_NO_SPACES}])")
 
 
 def words(text: str) -> list[str]:
@@ -49,9 +49,15 @@ def words(text: str) -> list[str]:
     # Full-width letters, ligatures, é in one code point or in two: NFKC makes them one.
     # Twice, because it can bring forth a capital (™ is TM), and casefold a loose mark.
     text = unicodedata.normalize("NFKC", text).casefold()
-    parted = _BETWEEN.sub(_part, unicodedata.normalize("NFKC", text))
+    parted = _between().sub(_part, unicodedata.normalize("NFKC", text))
     # A mark without a letter (as in many emoji) is not a word.
     return [word for word in parted.split() if _LETTER.search(word)]
+
+
+@cache
+def _between() -> re.Pattern[str]:
+    # Made when it is needed: it takes 5 ms, and most texts are ASCII.
+    return re.compile(rf"[\W_]|(?<=[{_NO_SPACES}])|(?=[{_NO_SPACES}])")
 
 
 def _part(between: re.Match[str]) -> str:
@@ -65,7 +71,7 @@ def _new_places() -> defaultdict[str, dict[int, int]]:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class WordIndex:
     """The words of many texts, and in which of them each word is."""
 

@@ -51,7 +51,7 @@ class _Validator(Protocol):
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class ArgumentsDecoder:
     """Reads the arguments of one tool."""
 

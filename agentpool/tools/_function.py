@@ -56,7 +56,12 @@ class FunctionTool(Tool, Generic[P, R_co]):
     _timeout_seconds: float | None
     _in_thread: bool
     _on_cancel: OnCancel
+    _is_async: bool = attrs.field(init=False)
     _threads_left: list[_ThreadCall] = attrs.field(factory=list["_ThreadCall"])
+
+    def __attrs_post_init__(self) -> None:
+        """Look once at what kind of function it is."""
+        self._is_async = inspect.iscoroutinefunction(self.function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Call the function as if it were no tool: no checks, no conversion."""
@@ -97,7 +102,10 @@ class FunctionTool(Tool, Generic[P, R_co]):
             An async function is cancelled where it waits. One in a thread cannot be: the
             call lasts until it returns, or with ``on_cancel="abandon"`` leaves it behind.
         """
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if not self._is_async:
+            # An async function has checkpoints of its own; these may have none.
+            await trio.lowlevel.cancel_shielded_checkpoint()
         try:
             given = self._decoder.decode(arguments)
             if self._context_parameter is not None:
@@ -134,7 +142,7 @@ class FunctionTool(Tool, Generic[P, R_co]):
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _ThreadCall:
     """A call in a thread, and whether it still runs there once nobody waits for it."""
 

@@ -87,14 +87,18 @@ def shape_prompt(request: CompletionRequest, *, tool_rounds: int | None) -> Loca
         tool_rounds: See rule 3; 1 or more. ``None``: no bound.
     """
     if not request.tools:
-        return LocalPrompt(attrs.evolve(request, messages=list(_plain(request.messages))))
+        return LocalPrompt(
+            msgspec.structs.replace(request, messages=list(_plain(request.messages)))
+        )
     rounds = _rounds_since_told(request.messages)
     if tool_rounds is not None and rounds >= tool_rounds:
         messages = _asking_for_words(request.messages)
-        return LocalPrompt(attrs.evolve(request, messages=messages, tools=()))
+        return LocalPrompt(msgspec.structs.replace(request, messages=messages, tools=()))
     listed = "\n".join(msgspec.json.encode(_listed(tool)).decode() for tool in request.tools)
     system = f"{request.system}\n\n{_TOOLS_TEXT.format(tools=listed)}".strip()
-    shaped = attrs.evolve(request, messages=list(_plain(request.messages)), system=system, tools=())
+    shaped = msgspec.structs.replace(
+        request, messages=list(_plain(request.messages)), system=system, tools=()
+    )
     return LocalPrompt(shaped, _answer_form(request.tools))
 
 
@@ -114,7 +118,9 @@ def read_answer(completion: Completion, *, call_id: str) -> Completion:
     if turn.name is not None:
         call = ToolCall(call_id, turn.name, bytes(turn.arguments).decode())
         return _with_call(completion, call, FinishReason.TOOL_USE)
-    return attrs.evolve(completion, text=turn.answer or "", finish_reason=FinishReason.END_TURN)
+    return msgspec.structs.replace(
+        completion, text=turn.answer or "", finish_reason=FinishReason.END_TURN
+    )
 
 
 def _read_cut_answer(completion: Completion, *, call_id: str) -> Completion:
@@ -123,7 +129,7 @@ def _read_cut_answer(completion: Completion, *, call_id: str) -> Completion:
         cut = ToolCall(call_id, found["name"], found["arguments"])
         return _with_call(completion, cut, FinishReason.MAX_TOKENS)
     found = _CUT_ANSWER.match(completion.text)
-    return attrs.evolve(completion, text=_unescape_cut(found["text"]) if found else "")
+    return msgspec.structs.replace(completion, text=_unescape_cut(found["text"]) if found else "")
 
 
 _CUT_CALL: Final = re.compile(
@@ -145,7 +151,7 @@ def _unescape_cut(text: str) -> str:
 
 
 def _with_call(completion: Completion, call: ToolCall, reason: FinishReason) -> Completion:
-    return attrs.evolve(completion, text="", tool_calls=(call,), finish_reason=reason)
+    return msgspec.structs.replace(completion, text="", tool_calls=(call,), finish_reason=reason)
 
 
 def _plain(messages: Sequence[ChatMessage]) -> Iterator[ChatMessage]:

@@ -228,7 +228,7 @@ _FINISH: Final[Mapping[str, FinishReason]] = {
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _GrowingCall:
     call_id: str = ""
     name: str = ""

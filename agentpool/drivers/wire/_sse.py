@@ -44,7 +44,7 @@ class SseEvent:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class SseParser:
     r"""Turns pieces of a stream into events.
 
