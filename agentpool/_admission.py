@@ -19,7 +19,7 @@ import trio
 
 from agentpool._handle import AgentHandle
 from agentpool._messages import AgentId
-from agentpool._slot import Slot, SlotKeeper, parked
+from agentpool._slot import Slot, SlotKeeper, current_slot, parked
 from agentpool._waits import Wait
 
 
@@ -38,6 +38,7 @@ class Admission(SlotKeeper):
     _on_waiting: Callable[[AgentId], None]
     """Told afterwards."""
     _on_resumed: Callable[[Slot], None]
+    outer: Slot | None = attrs.field(factory=current_slot.get)
     _newcomers: deque[AgentHandle] = attrs.field(factory=deque[AgentHandle])
     _withdrawn: int = 0
     _returning: deque[Slot] = attrs.field(factory=deque[Slot])

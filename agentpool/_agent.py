@@ -44,7 +44,7 @@ from agentpool._messages import (
 )
 from agentpool._outcome import AgentOutcome, AgentStatus, StopReason
 from agentpool._retry import RetrySchedule
-from agentpool._slot import Slot, parked
+from agentpool._slot import Branch, Slot, current_branch, parked
 from agentpool._spawn import SpawnConfig
 from agentpool._waits import Wait
 from agentpool.abc import (
@@ -254,22 +254,18 @@ class Agent:
             # Most answers have one call; a nursery would cost as much as the rest of it.
             await self._run_tool(effect, wanted[0])
             return
-        self.slot.fork(len(wanted))
-        left = len(wanted)
 
-        async def branch(index: int) -> None:
-            nonlocal left
+        async def run(index: int, branch: Branch) -> None:
+            current_branch.set(branch)
             try:
                 await self._run_tool(effect, index)
             finally:
-                left -= 1
-                if left:
-                    self.slot.branch_ended()
+                self.slot.branch_ended(branch)
 
+        branches = self.slot.fork(len(wanted))
         async with trio.open_nursery() as nursery:
-            for index in wanted:
-                nursery.start_soon(branch, index)
-        self.slot.joined()
+            for index, branch in zip(wanted, branches, strict=True):
+                nursery.start_soon(run, index, branch)
 
     async def _run_tool(self, effect: RunTools, index: int) -> None:
         call = effect.calls[index]

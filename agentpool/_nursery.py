@@ -42,7 +42,7 @@ from agentpool._loop import Receive
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage, UserMessage
 from agentpool._outcome import AgentOutcome, AgentStatus, StopReason
 from agentpool._router import MessageRouter
-from agentpool._slot import Slot, current_slot, parked
+from agentpool._slot import Slot, current_branch, current_slot, parked
 from agentpool._spawn import SpawnConfig
 from agentpool._voice import PoolVoice
 from agentpool._waits import Wait
@@ -160,6 +160,7 @@ class AgentNursery(Caretaker):
 
     async def _live(self, handle: AgentHandle, slot: Slot) -> None:  # noqa: ASYNC910  # the run has its own
         current_slot.set(slot)
+        current_branch.set(None)  # it may be started by a branch of another agent
         slot.task = trio.lowlevel.current_task()
         config, driver = handle.take_work()
         agent = Agent(

@@ -17,6 +17,9 @@ from agentpool.abc import Driver, DriverFactory, Memory, Observer
 from agentpool.observe._hub import EventHub
 from agentpool.tools._registry import EMPTY_REGISTRY, ToolRegistry
 
+run_seed: trio.lowlevel.RunVar[int | None] = trio.lowlevel.RunVar("agentpool_seed", default=None)
+"""The ``random_seed`` of pools that name none, in this run of trio. ``simulate`` sets it."""
+
 
 @asynccontextmanager
 async def open_pool(
@@ -67,7 +70,7 @@ async def open_pool(
         memory,
         EMPTY_REGISTRY if tools is None else tools,
         on_failure == "abort",
-        Random(random_seed),  # noqa: S311  # spreads retries; no secret
+        _dice(random_seed),
     )
     pool = AgentPool(agents, driver)
     async with _block(pool, agents, limiter, max_queued):
@@ -79,6 +82,10 @@ async def open_pool(
             list(unseen.values()),
             tuple(unseen),
         )
+
+
+def _dice(seed: int | None) -> Random:
+    return Random(run_seed.get() if seed is None else seed)  # noqa: S311  # spreads retries; no secret
 
 
 @asynccontextmanager

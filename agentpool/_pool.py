@@ -189,11 +189,13 @@ class AgentPool:
 
     def _not_from_inside(self, what: str) -> None:
         slot = current_slot.get()
-        if slot is not None and slot.keeper is self._agents.admission:
-            raise UsageError(
-                f"agent {slot.agent_id} called {what}() of its own pool and would wait for "
-                "itself; wait for the handles of its children instead"
-            )
+        while slot is not None:
+            if slot.keeper is self._agents.admission:
+                raise UsageError(
+                    f"agent {slot.agent_id} called {what}() of its own pool and would wait for "
+                    "itself; wait for the handles of its children instead"
+                )
+            slot = slot.keeper.outer
 
     @asynccontextmanager
     async def map(
@@ -207,7 +209,8 @@ class AgentPool:
 
         Args:
             manifest: What kind of agent.
-            queries: What to ask, one agent each. Sync or async, of any length.
+            queries: What to ask, one agent each. Sync or async, of any length. An async
+                generator is closed at the end of the block.
             ordered: Whether the outcomes come in the order of the queries.
         """
         agents = self._agents
@@ -227,7 +230,8 @@ class AgentPool:
     async def race(self, configs: Iterable[SpawnConfig]) -> AgentOutcome:
         """Run several agents; the first to complete wins.
 
-        The losers are cancelled and have ended before this returns.
+        The losers are cancelled and have ended before this returns. A racer for which there
+        is no room waits for it; if somebody wins meanwhile, it is not started at all.
 
         Raises:
             PoolError: If none completed; it has what each of them ended with.
@@ -239,7 +243,7 @@ class AgentPool:
         wanted = [(config, self._driver_for(config)) for config in configs]
         if not wanted:
             raise UsageError("race() needs at least one config, got none")
-        return await Race().run(self._starters(wanted))
+        return await Race(self._agents.admission).run(self._starters(wanted))
 
     async def supervise(
         self, configs: Iterable[SpawnConfig], policy: RestartPolicy | None = None
@@ -260,7 +264,8 @@ class AgentPool:
             All of them are cancelled, and awaited.
         """
         wanted = [(config, self._driver_for(config)) for config in configs]
-        return await Supervisor(policy or RestartPolicy(), self._starters(wanted)).run()
+        policy = policy or RestartPolicy()
+        return await Supervisor(policy, self._starters(wanted), self._agents.admission).run()
 
     def _starters(
         self, wanted: Iterable[tuple[SpawnConfig, Driver]]

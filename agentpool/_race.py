@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeAlias, final
 
 import attrs
 import trio
 
+from agentpool._admission import Admission
 from agentpool._errors import AgentPoolError, PoolError
 from agentpool._handle import AgentHandle, OnEnd
 from agentpool._outcome import AgentOutcome, AgentStatus
@@ -15,7 +17,7 @@ from agentpool._slot import parked
 from agentpool._waits import Wait
 
 Starter: TypeAlias = Callable[[OnEnd], AgentHandle]
-"""Starts one racer, whose end is told to one function alone."""
+"""Starts one racer, whose end is told to one function alone. There must be room."""
 
 
 @final
@@ -23,6 +25,9 @@ Starter: TypeAlias = Callable[[OnEnd], AgentHandle]
 class Race:
     """One race."""
 
+    _admission: Admission
+    _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    """Ends when somebody has won."""
     _left: dict[AgentHandle, None] = attrs.field(factory=dict[AgentHandle, None])
     """Who has not ended, in the order of the start: a set's order differs from run to run."""
     _ended: list[AgentOutcome] = attrs.field(factory=list[AgentOutcome])
@@ -32,18 +37,23 @@ class Race:
     async def run(self, starters: Sequence[Starter]) -> AgentOutcome:
         """Start everybody, and return the first that completed, when all have ended.
 
+        Who finds no room before there is a winner is not started.
+
         Raises:
+            PoolClosedError: If the pool closes before all have started.
             PoolError: If none completed.
 
         Cancellation:
             All of them are cancelled, and awaited.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        self._left = {start(self._on_end): None for start in starters}
         try:
-            async with parked(Wait.other("the winner of a race")):
-                while self._left and self._winner is None:
-                    await self._changed.park()
+            with self._scope:
+                for start in starters:
+                    await self._admission.enter(partial(self._start, start))
+                async with parked(Wait.other("the winner of a race")):
+                    while self._left:
+                        await self._changed.park()
         finally:
             for handle in tuple(self._left):
                 handle.cancel("lost the race" if self._winner else "the race was cancelled")
@@ -60,11 +70,16 @@ class Race:
             )
         return self._winner
 
+    def _start(self, start: Starter) -> AgentHandle:
+        handle = start(self._on_end)
+        self._left[handle] = None
+        return handle
+
     def _on_end(self, handle: AgentHandle) -> None:
         outcome = handle.collect()
         self._ended.append(outcome)
         if self._winner is None and outcome.status is AgentStatus.COMPLETED:
             self._winner = outcome
-        # Nobody ends while the others are being started: there is no checkpoint in between.
+            self._scope.cancel()
         del self._left[handle]
         self._changed.unpark_all()

@@ -4,9 +4,11 @@ An agent that waits for others (a child, an answer, room in an inbox, a retry) h
 slot meanwhile, so a pool of one runs any tree of parents and children. It takes a slot
 again before it goes on, ahead of agents that have not started.
 
-An agent may run several tools side by side. It waits only when all of these branches
-wait: ``busy`` counts the ones that do not. Tasks that a tool starts by itself belong to
-that tool's branch.
+An agent may run several tools side by side, each a branch. It waits when all of its
+branches wait, and a branch waits when any of its tasks does: a tool that waits for two
+children, or for one beside a task that reads a connection, keeps nobody from running. Tasks
+that a tool starts inside itself belong to its branch, and so do calls back from its thread.
+Tasks that it leaves in nurseries of others are not the agent's: they wait like the owner.
 """
 
 from __future__ import annotations
@@ -24,8 +26,21 @@ from agentpool._messages import AgentId
 from agentpool._waits import Wait
 
 
+@final
+@attrs.define(eq=False, repr=False)
+class Branch:
+    """One of the things that an agent does side by side."""
+
+    waits: int = 0
+    """How many of its tasks wait."""
+    ended: bool = False
+
+
 class SlotKeeper(ABC):
     """Whoever hands out slots."""
+
+    outer: Slot | None
+    """The slot of the agent in which the keeper's pool was opened. ``None``: in none."""
 
     @abstractmethod
     def release(self, slot: Slot, wait: Wait) -> None:
@@ -46,12 +61,12 @@ class Slot:
     scope: trio.CancelScope
     """The agent's own scope: cancelled, it needs no slot to end."""
     held: bool = True
-    busy: int = 1
-    """Branches of the agent that do not wait."""
     task: trio.lowlevel.Task | None = None
-    """The agent's own task. ``None``: it has not taken its first step."""
+    """The agent's own task. ``None``: it has not taken its first step, or has ended."""
     forked: bool = False
     """Whether the agent's own task waits for branches side by side."""
+    branches: list[Branch] = attrs.field(factory=lambda: [Branch()])
+    """What it does side by side. The first is its own: what it does when it is alone."""
     waits: dict[trio.lowlevel.Task, parked] = attrs.field(
         factory=dict[trio.lowlevel.Task, "parked"]
     )
@@ -74,26 +89,42 @@ class Slot:
             self._granted.set()
             self._granted = None
 
-    def fork(self, branches: int) -> None:
-        """Count *branches* side by side instead of one."""
+    def fork(self, count: int) -> list[Branch]:
+        """Return *count* branches, which go on side by side instead of the agent's own."""
         self.forked = True
-        self.busy += branches - 1
+        self.branches = [Branch() for _ in range(count)]
+        return self.branches.copy()
 
-    def joined(self) -> None:
-        """Take note that the branches have ended."""
-        self.forked = False
+    def branch_ended(self, branch: Branch) -> None:
+        """Go on with one branch less; after the last one, as the agent itself."""
+        branch.ended = True
+        self.branches.remove(branch)
+        if not self.branches:
+            self.forked = False
+            self.branches = [Branch()]
+        elif self.waits:
+            self.settle(next(iter(self.waits.values())).wait)
 
-    def branch_ended(self) -> None:
-        """Count one branch less; the last one goes on as the agent itself."""
-        for waiting in self.waits.values():
-            self.park(waiting.wait)
-            return
-        self.busy -= 1
+    def branch_of(self, task: trio.lowlevel.Task) -> Branch | None:
+        """Return the branch that *task* belongs to. ``None``: it is not the agent's task."""
+        branch = current_branch.get()
+        if self.task is None or (branch is not None and branch.ended):
+            return None
+        root = trio.lowlevel.current_root_task()
+        above = task
+        while above is not self.task:
+            nursery = above.parent_nursery
+            if nursery is None or nursery.parent_task is root:
+                # A call from a thread that may be left behind has a task of trio's own.
+                if above is task:
+                    break
+                return None
+            above = nursery.parent_task
+        return branch or self.branches[0]
 
-    def park(self, wait: Wait) -> None:
-        """Count one busy branch less; when none is left, give the slot back."""
-        self.busy -= 1
-        if self.busy <= 0 and self.held:
+    def settle(self, wait: Wait) -> None:
+        """Give the slot back if every branch waits, the last one for *wait*."""
+        if self.held and all(branch.waits for branch in self.branches):
             self.held = False
             self.keeper.release(self, wait)
 
@@ -104,7 +135,6 @@ class Slot:
             Not waited for when the agent itself is cancelled. If only a part of it is,
             the slot is waited for all the same: that part ends and the agent goes on.
         """
-        self.busy += 1
         if self.held or self.scope.cancel_called:
             return  # noqa: ASYNC910  # there is nothing to wait for
         if self._granted is None:
@@ -125,6 +155,9 @@ class Slot:
 current_slot: ContextVar[Slot | None] = ContextVar("agentpool_slot", default=None)
 """The slot of the agent that the current task belongs to. ``None``: not an agent."""
 
+current_branch: ContextVar[Branch | None] = ContextVar("agentpool_branch", default=None)
+"""The branch that the current task belongs to. ``None``: the agent's own."""
+
 
 @final
 @attrs.define(eq=False, repr=False)
@@ -143,6 +176,7 @@ class parked:  # noqa: N801  # used as a statement: async with parked(Wait.messa
     slot: Slot | None = None
     ends_at: float = 0.0
     """The nearest deadline of whoever waits, on trio's clock."""
+    _branch: Branch | None = None
     _scope: trio.CancelScope | None = None
     _deadlock: DeadlockError | None = None
 
@@ -154,13 +188,20 @@ class parked:  # noqa: N801  # used as a statement: async with parked(Wait.messa
 
     async def __aenter__(self) -> Self:  # noqa: ASYNC910  # nothing to wait for: gives back
         """Give the slot back."""
-        self.slot = current_slot.get()
-        if self.slot is not None:
-            self._scope = trio.CancelScope()
-            self._scope.__enter__()
-            self.ends_at = trio.current_effective_deadline()
-            self.slot.waits[trio.lowlevel.current_task()] = self
-            self.slot.park(self.wait)
+        slot = current_slot.get()
+        if slot is None:
+            return self
+        task = trio.lowlevel.current_task()
+        self._branch = slot.branch_of(task)
+        if self._branch is None:
+            return self
+        self.slot = slot
+        self._scope = trio.CancelScope()
+        self._scope.__enter__()
+        self.ends_at = trio.current_effective_deadline()
+        slot.waits[task] = self
+        self._branch.waits += 1
+        slot.settle(self.wait)
         return self
 
     async def __aexit__(  # noqa: ASYNC910  # waits only when the slot is gone
@@ -170,9 +211,10 @@ class parked:  # noqa: N801  # used as a statement: async with parked(Wait.messa
         traceback: TracebackType | None,
     ) -> None:
         """Take a slot again."""
-        if self.slot is None or self._scope is None:
+        if self.slot is None or self._scope is None or self._branch is None:
             return  # noqa: ASYNC910  # there is nothing to wait for
         del self.slot.waits[trio.lowlevel.current_task()]
+        self._branch.waits -= 1
         caught = self._scope.__exit__(kind, error, traceback)
         await self.slot.resume()  # noqa: ASYNC102  # it shields itself, up to the agent's deadline
         if caught and self._deadlock is not None:  # nothing else cancels our scope

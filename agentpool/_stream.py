@@ -11,9 +11,10 @@ Rules:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from contextlib import AsyncExitStack, aclosing
 from functools import partial
-from typing import Self, TypeAlias, final
+from typing import Self, TypeAlias, cast, final
 
 import attrs
 import trio
@@ -94,8 +95,14 @@ class OutcomeStream:
     async def _feed(self) -> None:
         await trio.lowlevel.checkpoint()
         if isinstance(self._queries, AsyncIterable):
-            async for query in self._queries:
-                await self._spawn(query)
+            async with AsyncExitStack() as stack:
+                queries = self._queries
+                if isinstance(queries, AsyncGenerator):
+                    # Or its cleanup would be left to the garbage collector.
+                    queries = cast("AsyncGenerator[str]", queries)
+                    await stack.enter_async_context(aclosing(queries))
+                async for query in queries:
+                    await self._spawn(query)
         else:
             for query in self._queries:
                 await self._spawn(query)

@@ -9,6 +9,7 @@ from typing import TypeAlias, final
 import attrs
 import trio
 
+from agentpool._admission import Admission
 from agentpool._errors import LimitExceededError
 from agentpool._handle import AgentHandle, OnEnd
 from agentpool._outcome import AgentOutcome
@@ -17,7 +18,7 @@ from agentpool._slot import parked
 from agentpool._waits import Wait
 
 Starter: TypeAlias = Callable[[OnEnd], AgentHandle]
-"""Starts an agent, whose end is told to one function alone."""
+"""Starts an agent, whose end is told to one function alone. There must be room."""
 
 
 @final
@@ -27,6 +28,7 @@ class Supervisor:
 
     _policy: RestartPolicy
     _starters: Sequence[Starter]
+    _admission: Admission
     _counter: RestartCounter = attrs.field(init=False)
     _live: dict[int, AgentHandle] = attrs.field(factory=dict[int, AgentHandle])
     _ended: deque[tuple[int, AgentOutcome]] = attrs.field(factory=deque[tuple[int, AgentOutcome]])
@@ -49,7 +51,7 @@ class Supervisor:
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
             for place in range(len(self._starters)):
-                self._start(place)
+                await self._start(place)
             while self._live or self._ended:
                 async with parked(Wait.other("supervised agents")):
                     while not self._ended:
@@ -79,15 +81,19 @@ class Supervisor:
         again = self._policy.together(place, len(self._starters))
         await self._end(again, f"agent {outcome.agent_id} ({outcome.name}) is started again")
         for other in again:
-            self._start(other)
+            await self._start(other)
 
-    def _start(self, place: int) -> None:
+    async def _start(self, place: int) -> None:
         def on_end(handle: AgentHandle) -> None:
             self._live.pop(place, None)
             self._ended.append((place, handle.collect()))
             self._changed.unpark_all()
 
-        self._live[place] = self._starters[place](on_end)
+        def start() -> AgentHandle:
+            self._live[place] = handle = self._starters[place](on_end)
+            return handle
+
+        await self._admission.enter(start)
 
     async def _end(self, places: range, reason: str) -> None:
         """Cancel those at *places*, wait for them, and keep how they ended."""

@@ -358,6 +358,80 @@ async def test_g3_one_call_waits_and_the_other_computes(autojump_clock: MockCloc
     assert house.log[0] == "child compute 1 & compute 5@5"
 
 
+async def test_g3_two_waits_in_one_call_are_not_a_wait_of_the_other(
+    autojump_clock: MockClock,
+) -> None:
+    """A call that waits twice gives back no more than its own branch."""
+    _, house = await run_house("several compute 1 & compute 5", max_concurrent=1)
+    assert house.log[0] == "several compute 1 & compute 5@5"
+    assert house.gauge.peak == 1
+
+
+async def test_g3_a_task_left_in_a_nursery_of_others_does_not_give_the_slot_back(
+    autojump_clock: MockClock,
+) -> None:
+    """It is not the agent's: it waits like the owner, and the agent computes on."""
+    gauge = Gauge()
+    seen: list[str] = []
+
+    async def answer(request: CompletionRequest, _: OnDelta) -> Completion | str:
+        with gauge.work(query_of(request)):
+            await trio.sleep(1)
+        return "done" if turns_of(request) or "leave" not in query_of(request) else calls
+
+    calls = calling(tool_call("leave"))
+
+    async def leave(_: str, __: ToolContext) -> str:
+        others.start_soon(listen)
+        await trio.lowlevel.checkpoint()
+        return "left"
+
+    async def listen() -> None:
+        outcome = await pool[2].wait()
+        seen.append(f"{outcome.text}@{trio.current_time():g}")
+
+    tools = ToolRegistry([FakeTool("leave", leave)])
+    async with (
+        trio.open_nursery() as others,
+        open_pool(LiveDriver(answer), tools=tools, max_concurrent=1) as pool,
+    ):
+        await pool.fan_out(jobs("leave", "other"))
+        await pool.join_all()
+        assert pool.statistics().running == 0
+    assert seen == ["done@3"]
+    assert gauge.peak == 1
+
+
+async def test_g3_a_task_left_behind_takes_no_slot_when_its_agent_has_ended(
+    autojump_clock: MockClock,
+) -> None:
+    """Or the slot would be lost to the pool."""
+
+    async def answer(request: CompletionRequest, _: OnDelta) -> Completion | str:
+        await trio.sleep(1)
+        return "done" if turns_of(request) or "leave" not in query_of(request) else calls
+
+    calls = calling(tool_call("leave"))
+
+    async def leave(_: str, __: ToolContext) -> str:
+        others.start_soon(listen)
+        return "left"
+
+    async def listen() -> None:
+        await trio.sleep(5)
+        await pool[10].wait()
+
+    tools = ToolRegistry([FakeTool("leave", leave)])
+    async with (
+        trio.open_nursery() as others,
+        open_pool(LiveDriver(answer), tools=tools, max_concurrent=1) as pool,
+    ):
+        await pool.fan_out(jobs("leave", *["other"] * 9))
+        await pool.join_all()
+        await trio.sleep(1)
+        assert pool.statistics().running == 0
+
+
 async def test_g3_a_call_that_ends_while_the_other_waits_frees_the_slot(
     autojump_clock: MockClock,
 ) -> None:

@@ -1048,3 +1048,24 @@ async def test_shutdown_from_inside_is_refused(autojump_clock: trio.testing.Mock
 
     (outcome,) = await run_inside(FakeTool("act", act))
     assert outcome.text == "refused"
+
+
+async def test_joining_a_pool_from_a_pool_inside_it_is_refused() -> None:
+    """The inner pool's agent would wait for the outer agent in which it runs."""
+    refused: list[str] = []
+
+    async def act(_: str, __: ToolContext) -> str:
+        outer = pools[-1]
+
+        async def join(_: str, __: ToolContext) -> str:
+            with pytest.raises(UsageError, match="agent 1 called join_all"):
+                await outer.join_all()
+            refused.append("inner")
+            return "refused"
+
+        (outcome,) = await run_inside(FakeTool("act", join))
+        return outcome.text
+
+    (outcome,) = await run_inside(FakeTool("act", act))
+    assert outcome.text == "refused"
+    assert refused == ["inner"]

@@ -60,3 +60,18 @@ async def test_a_race_of_nobody_is_refused() -> None:
     async with open_pool(hanging_driver()) as pool:
         with pytest.raises(UsageError, match="at least one"):
             await pool.race([])
+
+
+async def test_a_race_is_not_let_past_the_queue(autojump_clock: MockClock) -> None:
+    """Racers wait for room like everybody, and who finds none before the end is not started."""
+    async with open_pool(sleepy_driver(), max_concurrent=2, max_queued=0) as pool:
+        winner = await pool.race(jobs("sleep 9", "sleep 1 say fast", "say late", "say later"))
+        assert winner.text == "fast"
+        assert pool.statistics().spawned < 4
+        assert pool.active_count == pool.queued_count == 0
+
+
+async def test_a_race_in_a_pool_of_one_goes_through_everybody(autojump_clock: MockClock) -> None:
+    """Room comes when a racer fails."""
+    async with open_pool(sleepy_driver(), max_concurrent=1, max_queued=0) as pool:
+        assert (await pool.race(jobs("raise a", "raise b", "say c"))).text == "c"

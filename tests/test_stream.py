@@ -138,3 +138,24 @@ async def test_a_closed_pool_maps_nothing() -> None:
         async with pool.map(manifest(), ["say a"]) as outcomes:
             with pytest.raises(PoolClosedError):
                 await anext(outcomes)
+
+
+async def test_an_async_generator_of_queries_is_closed_with_the_map(
+    autojump_clock: MockClock,
+) -> None:
+    """Its cleanup runs in the map's block, not whenever the garbage collector comes."""
+    closed: list[float] = []
+
+    async def queries() -> AsyncIterator[str]:
+        try:
+            for number in count():
+                await trio.lowlevel.checkpoint()
+                yield f"say {number}"
+        finally:
+            closed.append(trio.current_time())
+
+    async with open_pool(sleepy_driver(), max_concurrent=2) as pool:
+        async with pool.map(manifest(), queries()) as outcomes:
+            assert (await anext(outcomes)).text == "0"
+            await trio.sleep(1)
+        assert closed == [1]

@@ -164,3 +164,24 @@ async def test_a_sleeping_driver_is_interrupted_by_shutdown(autojump_clock: Mock
     assert step.value == "cancelled"
     assert trio.current_time() == pytest.approx(5, abs=1e-3)
     assert [o.status for o in outcomes.values()] == [AgentStatus.CANCELLED] * 2
+
+
+async def test_supervised_agents_wait_for_room(autojump_clock: MockClock) -> None:
+    """They and their restarts never pass the bound of the queue."""
+    flaky, most = Flaky(), 0
+
+    async def watch() -> None:
+        nonlocal most
+        while True:
+            most = max(most, pool.queued_count)
+            await trio.sleep(0.1)
+
+    async with (
+        open_pool(flaky.driver(), max_concurrent=1, max_queued=1) as pool,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(watch)
+        outcomes = await pool.supervise(jobs("a 1", "b 0", "c 1", "d 0"))
+        nursery.cancel_scope.cancel()
+    assert [outcome.status for outcome in outcomes] == [AgentStatus.COMPLETED] * 4
+    assert most == 1

@@ -14,6 +14,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from agentpool import AgentManifest, AgentStatus, SpawnConfig, UsageError, open_pool
+from agentpool._errors import OverloadedError
+from agentpool._messages import CompletionRequest
 from agentpool.drivers import FunctionDriver
 from agentpool.testing import (
     CancelPointError,
@@ -400,3 +402,23 @@ def test_the_observer_of_a_fault_is_told() -> None:
         with pytest.raises(LeakError, match=text):
             EventLog(list(broken)).check()
     assert math.isclose(log.events[-1].at_seconds, 0.0)
+
+
+def test_the_seed_also_draws_the_jitter_of_retries() -> None:
+    """Or a pool without a seed of its own would retry at another time in each run."""
+
+    async def scenario() -> float:
+        failures = iter([OverloadedError("busy"), OverloadedError("busy")])
+
+        async def answer(_: CompletionRequest) -> str:
+            await trio.lowlevel.checkpoint()
+            for failure in failures:
+                raise failure
+            return "done"
+
+        async with open_pool(FunctionDriver(answer)) as pool:
+            handle = await pool.spawn(SpawnConfig(AgentManifest(), "go"))
+            return (await handle.wait()).finished_at
+
+    assert simulate(scenario, seed=1) == simulate(scenario, seed=1)
+    assert simulate(scenario, seed=1) != simulate(scenario, seed=2)

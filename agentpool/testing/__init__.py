@@ -6,8 +6,10 @@ with a seed that shows it again. ``check_driver`` and its like hold what you plu
 the contract of its seam. ``PoolMachine`` and the strategies need Hypothesis.
 """
 
+from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
 
+from agentpool._public import load as _load
 from agentpool._public import publish as _publish
 from agentpool.testing._check_driver import check_driver as check_driver
 from agentpool.testing._check_memory import check_memory as check_memory
@@ -41,28 +43,19 @@ if TYPE_CHECKING:
     from agentpool.testing._machine import PoolMachine as PoolMachine
 
 # These load Hypothesis, which takes half a second and need not be installed.
-_LAZY = {
-    "PoolMachine": ("agentpool.testing._machine", "PoolMachine"),
-    "strategies": ("agentpool.testing.strategies", None),
-}
+_HOMES = {"PoolMachine": "agentpool.testing._machine"}
 
 
 def __getattr__(name: str) -> object:
     """Load what needs Hypothesis when it is first asked for (PEP 562)."""
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module  # noqa: PLC0415  # for the lazy path only
-
-    room, inside = _LAZY[name]
-    module = import_module(room)
-    value = globals()[name] = module if inside is None else getattr(module, inside)
-    _publish(__name__, {name: value})
-    return value
+    if name == "strategies":
+        return _import_module("agentpool.testing.strategies")
+    return _load(__name__, _HOMES, name)
 
 
 def __dir__() -> list[str]:
     """Name the lazy names too."""
-    return sorted({*globals(), *_LAZY})
+    return sorted({*globals(), *_HOMES, "strategies"})
 
 
 _publish(__name__, globals())

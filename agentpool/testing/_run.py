@@ -9,6 +9,7 @@ import attrs
 import trio
 
 from agentpool._errors import UsageError
+from agentpool._open import run_seed
 from agentpool.testing._clock import JumpingClock, Stage
 from agentpool.testing._findings import HangError, LeakError
 from agentpool.testing._quiescent import pool_leaks
@@ -74,6 +75,7 @@ class ScenarioRun(Stage, Generic[T]):
 
     async def _main(self) -> None:
         self.watch.begin()
+        run_seed.set(self._seed)
         self.inside = True
         # So that the scenario begins with a step of its own. The tasks of trio itself have
         # begun to wait by then.

@@ -28,9 +28,8 @@ def simulate(
     The clock starts at 0.0, stands still while any task can run, and then jumps to the next
     deadline: an hour of waiting takes no time. The seed chooses the order in which tasks
     run. The same seed and the same scenario give the same run, event by event, as long as
-    the scenario makes its drivers, tools and pools itself and gives its pools a
-    ``random_seed``. Threads and sockets work; real time passes for them, and their order is
-    not the seed's.
+    the scenario makes its drivers, tools and pools itself. Threads and sockets work; real
+    time passes for them, and their order is not the seed's.
 
     When it has ended, nothing may be left: no task, and of its pools no agent without
     its outcome, no slot, no registration, no tool call without its result.

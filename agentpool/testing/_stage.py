@@ -108,6 +108,7 @@ class PoolStage(stateful.RuleBasedStateMachine):
         self.given: list[AgentId] = []
         self.given_next: list[AgentId] = []
         self.contents: int = 0
+        self.refusals: Counter[str] = Counter()
         self.closed = False
         self.failures: list[BaseException] = []
         self._bound = BoundWatch()
@@ -159,8 +160,9 @@ class PoolStage(stateful.RuleBasedStateMachine):
         async def perform() -> None:  # noqa: ASYNC910  # the pool has checkpoints
             try:
                 await async_fn()
-            except (MessageError, PoolClosedError, DeadlockError):
-                pass
+            except (MessageError, PoolClosedError, DeadlockError) as error:
+                # What a pool that closes, or in which all wait, may answer.
+                self.refusals[type(error).__name__] += 1
             except AgentPoolError as error:
                 self.failures.append(error)
             finally:

@@ -171,7 +171,7 @@ class _Sweep:
         if not cancel.place:
             raise UsageError(
                 f"{self.name} had no point {cancel.point}: it is not the same at every run; let "
-                "it make its own drivers, tools and pools, and give the pools a random_seed"
+                "it make its own drivers, tools and pools"
             )
         self.pools += len(run.watch.pools)
         self.agents += sum(len(handles) for handles in run.watch.pools.values())
