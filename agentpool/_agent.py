@@ -125,6 +125,7 @@ class Agent:
         """
         self.registry = registry
         self.run = run = self._new_run(registry)
+        self._phase(Phase.PERCEIVE)
         for effect in run_loop(run):
             if isinstance(effect, Receive):
                 self.receive(effect)
@@ -133,12 +134,9 @@ class Agent:
             elif isinstance(effect, RunTools):
                 await self._run_tools(effect)
             elif isinstance(effect, Recall):
-                self._phase(Phase.PERCEIVE)
-                if self.memory is not None:
-                    await self._recall(effect, self.memory)
+                await self._recall(effect)
             elif isinstance(effect, Remember):
-                if self.memory is not None:
-                    await self._remember(effect, self.memory)
+                await self._remember(effect)
             else:
                 self.hub.warned(self.agent_id, self.name, effect.text)
         if run.stop is None:
@@ -174,20 +172,22 @@ class Agent:
 
     # --- the effects
 
-    async def _recall(self, effect: Recall, memory: Memory) -> None:  # noqa: ASYNC910  # a broken memory need not have one
+    async def _recall(self, effect: Recall) -> None:  # noqa: ASYNC910  # a broken memory need not have one
+        assert self.memory is not None  # noqa: S101  # only then the run asks
         query = MemoryQuery(text=effect.query, scope=self.memory_scope, limit=effect.limit)
         try:
-            hits = await memory.recall(query)
+            hits = await self.memory.recall(query)
             effect.fragments = [hit.fragment.content for hit in hits]
         except Exception as error:  # noqa: BLE001  # somebody else's code: told and counted
             self._tolerate("recall", error)
 
-    async def _remember(self, effect: Remember, memory: Memory) -> None:  # noqa: ASYNC910  # a broken memory need not have one
+    async def _remember(self, effect: Remember) -> None:  # noqa: ASYNC910  # a broken memory need not have one
+        assert self.memory is not None  # noqa: S101  # only then the run asks
         fragment = Fragment(
             content=effect.content, scope=self.memory_scope, created_at=self.hub.seconds()
         )
         try:
-            await memory.remember(fragment)
+            await self.memory.remember(fragment)
         except Exception as error:  # noqa: BLE001  # somebody else's code: told and counted
             self._tolerate("remember", error)
 
@@ -320,6 +320,7 @@ class Agent:
             lambda name: registry.refusal(name, grants, privacy),
             self.driver.price,
             room_tokens(self.driver, self.config, registry),
+            self.memory is not None,
         )
 
     def _left_behind(self) -> tuple[str, ...]:

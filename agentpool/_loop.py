@@ -101,6 +101,10 @@ Effect: TypeAlias = Recall | Receive | Complete | RunTools | Remember | Warn
 """Everything that a run can ask for. ``Warn`` has no result: somebody is told."""
 
 
+def _no_pieces() -> list[str]:
+    return []
+
+
 @final
 @attrs.define(eq=False, repr=False)
 class Run:
@@ -117,11 +121,13 @@ class Run:
     """What some usage costs in US dollars. ``None``: nobody knows."""
     room_tokens: int | None
     """What the conversation may fill of the window. ``None``: nobody knows the window."""
+    has_memory: bool = True
+    """Whether it recalls and remembers."""
     guard: LoopGuard = attrs.field(init=False)
     conversation: Conversation | None = attrs.field(init=False, default=None)
-    pieces: list[str] = attrs.field(init=False, factory=list[str])
+    pieces: list[str] = attrs.field(init=False, factory=_no_pieces)
     """The answer so far: pieces of it that were cut off by ``max_tokens``."""
-    arriving: list[str] = attrs.field(init=False, factory=list[str])
+    arriving: list[str] = attrs.field(init=False, factory=_no_pieces)
     """Pieces of the completion that arrives right now. The performer appends to it."""
     last_text: str = attrs.field(init=False, default="")
     """What the model said when it last called tools."""
@@ -176,8 +182,9 @@ def run_loop(run: Run) -> Generator[Effect, None, None]:
     """Take *run* from its query to its end; ``run`` says how it ended."""
     # Perceive: what it knows.
     recall = Recall(run.query, RECALL_LIMIT)
-    yield recall
-    conversation = run.conversation = _begin(run, recall)
+    if run.has_memory:
+        yield recall
+    conversation = run.conversation = _begin(run, recall.fragments)
     while True:
         # Perceive: what it was told since, control first.
         receive = Receive()
@@ -208,20 +215,21 @@ def run_loop(run: Run) -> Generator[Effect, None, None]:
                 return
         else:
             _finish(run, conversation, completion, spent)
-            yield Remember(f"Q: {run.query}\nA: {run.text}")
+            if run.has_memory:
+                yield Remember(f"Q: {run.query}\nA: {run.text}")
             return
 
 
 # --- perceive
 
 
-def _begin(run: Run, recall: Recall) -> Conversation:
+def _begin(run: Run, fragments: Sequence[str]) -> Conversation:
     query = UserMessage(run.query)
     pinned: tuple[UserMessage, ...] = (query,)
-    if recall.fragments:
+    if fragments:
         # As data of the user's side, never in the system prompt: what a tool once wrote
         # into the memory must not speak with the operator's voice.
-        lines = "\n".join(f"- {fragment}" for fragment in recall.fragments)
+        lines = "\n".join(f"- {fragment}" for fragment in fragments)
         pinned = (UserMessage(f"{RECALLED_HEADING}\n{lines}"), query)
     return Conversation(run.history, pinned, room_tokens=run.room_tokens)
 

@@ -51,6 +51,15 @@ class SlotKeeper(ABC):
         """Grant *slot* now or later, before any newcomer, by ``slot.grant()``."""
 
 
+# Written out: calling list[Branch] costs ten times as much, and every agent has both.
+def _no_branches() -> list[Branch]:
+    return []
+
+
+def _no_waits() -> dict[trio.lowlevel.Task, parked]:
+    return {}
+
+
 @final
 @attrs.define(eq=False, repr=False)
 class Slot:
@@ -63,13 +72,11 @@ class Slot:
     held: bool = True
     task: trio.lowlevel.Task | None = None
     """The agent's own task. ``None``: it has not taken its first step, or has ended."""
+    branches: list[Branch] = attrs.field(factory=_no_branches)
+    """What it does side by side. Empty until it first waits; one while it does one thing."""
     forked: bool = False
-    """Whether the agent's own task waits for branches side by side."""
-    branches: list[Branch] = attrs.field(factory=lambda: [Branch()])
-    """What it does side by side. The first is its own: what it does when it is alone."""
-    waits: dict[trio.lowlevel.Task, parked] = attrs.field(
-        factory=dict[trio.lowlevel.Task, "parked"]
-    )
+    """Whether its own task waits for branches side by side, and does nothing else."""
+    waits: dict[trio.lowlevel.Task, parked] = attrs.field(factory=_no_waits)
     """Who of the agent waits, and for what."""
     _granted: trio.Event | None = None
 
@@ -101,7 +108,6 @@ class Slot:
         self.branches.remove(branch)
         if not self.branches:
             self.forked = False
-            self.branches = [Branch()]
         elif self.waits:
             self.settle(next(iter(self.waits.values())).wait)
 
@@ -120,7 +126,12 @@ class Slot:
                     break
                 return None
             above = nursery.parent_task
-        return branch or self.branches[0]
+        if branch is not None or self.forked:
+            # Forked, the own branch does nothing: whoever is of it was left behind.
+            return branch
+        if not self.branches:
+            self.branches.append(Branch())
+        return self.branches[0]
 
     def settle(self, wait: Wait) -> None:
         """Give the slot back if every branch waits, the last one for *wait*."""
