@@ -28,6 +28,7 @@ from agentpool._capability import CapabilityKind
 from agentpool._entry import driver_for
 from agentpool._errors import ManifestError, UsageError
 from agentpool._manifest import DEFAULT_CAPABILITIES, AgentManifest, ModelConfig
+from agentpool._manifest_parts import PROVIDERS, Provider
 from agentpool._nursery import ToolBuilder
 from agentpool._open import open_pool
 from agentpool._pool import AgentPool
@@ -45,9 +46,12 @@ from agentpool.tools._team import TEAM_TOOLS
 DriverOpener: TypeAlias = Callable[[ModelConfig], AbstractAsyncContextManager[Driver]]
 """Opens the driver of a model for as long as its block lasts."""
 
-BASE_URL_ENV: Final = "OPENAI_BASE_URL"
-"""Where ``--driver openai`` looks for a server if the manifest names none. The name is the
-one that other clients of that interface use."""
+BASE_URL_ENVS: Final[Mapping[str, str]] = {
+    "openai": "OPENAI_BASE_URL",
+    "anthropic": "ANTHROPIC_BASE_URL",
+}
+"""Where ``--driver`` looks for a server if the manifest names none. The names are the ones
+that other clients of these interfaces use."""
 
 KEY_ENVS: Final = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
 """Where the providers' keys are unless a manifest says otherwise."""
@@ -70,7 +74,7 @@ class Override:
     model: str | None = None
     """A GGUF file, or a provider's name of a model. ``None``: the manifest's model."""
     driver: str | None = None
-    """``local`` or ``openai``. ``None``: what the manifest's model needs."""
+    """``local``, ``openai`` or ``anthropic``. ``None``: what the manifest's model needs."""
     max_tokens: int | None = None
     """The most tokens of one answer. ``None``: the manifest's number."""
 
@@ -99,8 +103,9 @@ class Override:
     def _model(self, model: ModelConfig, environ: Mapping[str, str]) -> ModelConfig:
         if self.driver is None and self.model is None:
             return model
-        if self.driver == "openai":
-            return self._remote(model, environ)
+        provider = PROVIDERS.get(self.driver or "")
+        if provider is not None:
+            return self._remote(model, provider, environ)
         if self.driver == "local":
             return _local(model, self.model)
         assert self.model is not None  # noqa: S101  # or the first test would have held
@@ -113,30 +118,48 @@ class Override:
             "behind an API add --driver openai"
         )
 
-    def _remote(self, model: ModelConfig, environ: Mapping[str, str]) -> ModelConfig:
+    def _remote(
+        self, model: ModelConfig, provider: Provider, environ: Mapping[str, str]
+    ) -> ModelConfig:
         name = self.model or model.remote_model
         if name is None:
             raise UsageError(
-                "--driver openai needs a model's name, and the manifest has no remote_model; "
+                f"--driver {provider} needs a model's name, and the manifest has no remote_model; "
                 "add --model NAME"
             )
-        was_openai = model.remote_model is not None and model.provider == "openai"
-        url = model.base_url if was_openai else None
+        was_there = model.remote_model is not None and model.provider == provider
+        url = model.base_url if was_there else None
         return attrs.evolve(
             model,
             model_path=None,
             model_repo=None,
             model_quantization=None,
             remote_model=name,
-            provider="openai",
-            base_url=url or environ.get(BASE_URL_ENV) or None,
-            api_key_env=model.api_key_env if was_openai else None,
+            provider=provider,
+            base_url=url or _base_url_of(provider, environ),
+            private_host=model.private_host and url is not None,
+            api_key_env=model.api_key_env if was_there else None,
         )
+
+
+def _base_url_of(provider: Provider, environ: Mapping[str, str]) -> str | None:
+    url = environ.get(BASE_URL_ENVS[provider], "").rstrip("/")
+    # Anthropic's own clients want it without the version, and ours with it.
+    if url and provider == "anthropic" and not url.endswith("/v1"):
+        url += "/v1"
+    return url or None
 
 
 def _local(model: ModelConfig, path: str | None) -> ModelConfig:
     """Return *model* as a local one; without *path* the manifest's own, or the packaged one."""
-    own = attrs.evolve(model, remote_model=None, provider="openai", base_url=None, api_key_env=None)
+    own = attrs.evolve(
+        model,
+        remote_model=None,
+        provider="openai",
+        base_url=None,
+        private_host=False,
+        api_key_env=None,
+    )
     if path is None:
         return own
     return attrs.evolve(own, model_path=path, model_repo=None, model_quantization=None)
@@ -192,6 +215,7 @@ def _identity(model: ModelConfig) -> tuple[object, ...]:
         model.remote_model,
         model.provider,
         model.base_url,
+        model.private_host,
         model.api_key_env,
         model.context_window,
     )

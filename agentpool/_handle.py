@@ -25,6 +25,8 @@ OnEnd: TypeAlias = Callable[["AgentHandle"], object]
 class Caretaker(ABC):
     """Who can end an agent: its pool."""
 
+    __slots__ = ()
+
     @abstractmethod
     def cancel_agent(self, handle: AgentHandle, cancelled_by: str, reason: str) -> None:
         """End the agent, wherever it is."""
@@ -32,6 +34,8 @@ class Caretaker(ABC):
 
 class Voice(ABC):
     """Speaks in the name of whoever calls."""
+
+    __slots__ = ()
 
     @abstractmethod
     async def send(self, recipient: AgentId, content: str, reply_to: int | None) -> AgentMessage:

@@ -186,6 +186,7 @@ def _read_model(table: TomlTable) -> ModelConfig | None:
         remote_model=table.text("remote_model", None),
         provider=provider,
         base_url=table.text("base_url", None),
+        private_host=table.flag("private_host", default=default.private_host),
         api_key_env=table.text("api_key_env", None),
         max_tokens=table.integer("max_tokens", default.max_tokens),
         temperature=table.number("temperature", default.temperature),

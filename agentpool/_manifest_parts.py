@@ -62,6 +62,8 @@ class ModelConfig:
     """The wire format of ``remote_model``."""
     base_url: str | None = None
     """Where ``remote_model`` is served. ``None``: at the provider itself."""
+    private_host: bool = False
+    """Whether the place at ``base_url`` is your own: `PRIVATE` instead of `STANDARD`."""
     api_key_env: str | None = None
     """The environment variable with the key. ``None``: the provider's usual one."""
     max_tokens: int = 1024
@@ -219,6 +221,8 @@ def _remote_faults(model: ModelConfig) -> Iterator[Fault]:
             yield Fault("api_key_env", unused)
     if model.base_url is not None:
         yield from _url_faults("base_url", model.base_url)
+    elif model.private_host:
+        yield Fault("private_host", "means nothing without base_url: no provider's host is yours")
     key = model.api_key_env
     if key is not None and not (key.isascii() and key.isidentifier()):
         # Not quoted: who gets this wrong has often written the key itself.

@@ -108,6 +108,14 @@ class TomlTable:
         self._refuse(key, value, "a number")
         return default
 
+    def flag(self, key: str, *, default: bool) -> bool:
+        """Return the truth value at *key*, or *default*."""
+        value = self._take(key)
+        if isinstance(value, bool):
+            return value
+        self._refuse(key, value, "true or false")
+        return default
+
     def choice(
         self,
         key: str,

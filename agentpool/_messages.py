@@ -103,7 +103,7 @@ class ToolDefinition(msgspec.Struct, frozen=True):
     """Letters, digits, ``_`` and ``-``; at most 64 of them."""
     description: str
     """What the tool does, for the model."""
-    input_schema: Mapping[str, Json]
+    input_schema: Mapping[str, object]
     """The JSON Schema of the arguments; its type is ``object``."""
 
 

@@ -39,6 +39,8 @@ class Branch:
 class SlotKeeper(ABC):
     """Whoever hands out slots."""
 
+    __slots__ = ()
+
     outer: Slot | None
     """The slot of the agent in which the keeper's pool was opened. ``None``: in none."""
 

@@ -33,6 +33,8 @@ OnDelta = Callable[[str], None]
 class Driver(ABC):
     """The thing that answers a completion request: a model, near or far, or a script."""
 
+    __slots__ = ()
+
     @abstractmethod
     async def complete(
         self, request: CompletionRequest, *, on_delta: OnDelta | None = None
@@ -94,6 +96,8 @@ class AgentInfo(msgspec.Struct, frozen=True, gc=False):
 
 class AgentContext(ABC):
     """What an agent's tools may know of it, and do in its name. The pool implements it."""
+
+    __slots__ = ()
 
     @property
     @abstractmethod
@@ -184,6 +188,8 @@ class ToolContext(msgspec.Struct, frozen=True, eq=False):
 class Tool(ABC):
     """Something that an agent can do."""
 
+    __slots__ = ()
+
     @property
     @abstractmethod
     def definition(self) -> ToolDefinition:
@@ -266,6 +272,8 @@ class MemoryHit(msgspec.Struct, frozen=True, gc=False):
 class Memory(ABC):
     """Where agents keep fragments and recall them."""
 
+    __slots__ = ()
+
     @abstractmethod
     async def remember(self, fragment: Fragment) -> str:
         """Keep *fragment* and return the id it got.
@@ -285,6 +293,8 @@ class Memory(ABC):
 
 class Observer(ABC):
     """Someone who watches a pool."""
+
+    __slots__ = ()
 
     @abstractmethod
     def on_event(self, event: Event) -> None:

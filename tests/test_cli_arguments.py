@@ -76,8 +76,14 @@ def test_check_has_its_own_options() -> None:
         ("run a q --max-tokens many", "must be a whole number >= 1, got 'many'"),
         ("run a q --deadline nan", "must be a number of seconds > 0, got 'nan'"),
         ("run a q --deadline soon", "must be a number of seconds > 0, got 'soon'"),
-        ("run a q --driver remote", "must be local, openai or script:FILE, got 'remote'"),
-        ("run a q --driver script:", "must be local, openai or script:FILE, got 'script:'"),
+        (
+            "run a q --driver remote",
+            "must be local, openai, anthropic or script:FILE, got 'remote'",
+        ),
+        (
+            "run a q --driver script:",
+            "must be local, openai, anthropic or script:FILE, got 'script:'",
+        ),
         ("map r", "required: --each"),
         ("map r --each", "--each: expected at least one argument"),
         ("map --each a b", "required: MANIFEST"),

@@ -10,9 +10,9 @@ import pytest
 
 import agentpool.drivers
 from agentpool._capability import PrivacyTier
-from agentpool._errors import AuthenticationError, UnknownModelError, UsageError
+from agentpool._errors import AuthenticationError, UnknownModelError
 from agentpool._manifest import ModelConfig
-from agentpool.drivers import LocalDriver, OpenAIDriver, open_driver
+from agentpool.drivers import AnthropicDriver, LocalDriver, OpenAIDriver, open_driver
 from tests.engine import install, write_model
 
 REMOTE = ModelConfig(remote_model="gpt-x", context_window=50_000)
@@ -60,7 +60,7 @@ async def test_a_model_behind_an_api() -> None:
         assert driver.privacy is PrivacyTier.STANDARD
         assert driver.context_window == 50_000
         assert driver._settings.api_key == "sk-abcdefghij"
-        assert driver._settings.is_openai
+        assert driver._is_openai
     async with open_driver(REMOTE, privacy=PrivacyTier.PRIVATE, environ=environ) as driver:
         assert driver.privacy is PrivacyTier.PRIVATE
 
@@ -91,12 +91,23 @@ async def test_the_environment_is_the_processs_own(monkeypatch: pytest.MonkeyPat
             pass
 
 
-async def test_a_provider_that_is_not_supported() -> None:
-    """Says which one is."""
+async def test_a_model_at_anthropic() -> None:
+    """Each provider has its own address and its own variable."""
     model = ModelConfig(remote_model="claude", provider="anthropic")
-    with pytest.raises(UsageError, match="'anthropic' is not supported; use provider 'openai'"):
-        async with open_driver(model, environ={}):
+    with pytest.raises(AuthenticationError, match="ANTHROPIC_API_KEY is not set"):
+        async with open_driver(model, environ={"OPENAI_API_KEY": "sk-abcdefghij"}):
             pass
+    async with open_driver(model, environ={"ANTHROPIC_API_KEY": "sk-abcdefghij"}) as driver:
+        assert isinstance(driver, AnthropicDriver)
+        assert driver.privacy is PrivacyTier.STANDARD
+        assert driver._client._base_url == "https://api.anthropic.com/v1"
+
+
+async def test_a_host_of_ones_own_is_private() -> None:
+    """Only its user knows that, so the manifest says it."""
+    model = ModelConfig(remote_model="m", base_url="https://gpu.example.com/v1", private_host=True)
+    async with open_driver(model, environ={"OPENAI_API_KEY": "sk-abcdefghij"}) as driver:
+        assert driver.privacy is PrivacyTier.PRIVATE
 
 
 def test_the_room_is_light() -> None:

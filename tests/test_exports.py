@@ -70,6 +70,7 @@ NAMES: dict[str, list[str]] = {
         "ToolResult",
     ],
     "agentpool.drivers": [
+        "AnthropicDriver",
         "AssistantMessage",
         "AuthenticationError",
         "BadRequestError",
@@ -93,6 +94,7 @@ NAMES: dict[str, list[str]] = {
         "UserMessage",
         "call",
         "calls",
+        "open_anthropic",
         "open_driver",
         "open_local",
         "open_openai",

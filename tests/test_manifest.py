@@ -166,7 +166,10 @@ def test_a_full_manifest_is_read_whole() -> None:
 def test_every_key_of_a_part_can_be_said_in_toml() -> None:
     """A field that only code can set would surprise who writes the files."""
     local = '[model]\nmodel_repo="a/b"\nmodel_quantization="q8_0"\n'
-    at_home = '[model]\nremote_model="m"\nbase_url="http://localhost:1234/v1"\n'
+    at_home = (
+        'privacy="Private"\n[model]\nremote_model="m"\nbase_url="http://localhost:1234/v1"\n'
+        "private_host=true\n"
+    )
     path = '[model]\nmodel_path="model.gguf"\n'
     texts = (FULL, local, at_home, path)
     said = "\n".join(texts)
@@ -244,6 +247,16 @@ def test_grants_without_scope_are_a_word(kind: str) -> None:
             '[model]\nbase_url = "http://localhost"',
             "model.base_url",
             "means nothing without remote_model",
+        ),
+        (
+            'privacy = "Private"\n[model]\nremote_model = "m"\nprivate_host = true',
+            "model.private_host",
+            "means nothing without base_url: no provider's host is yours",
+        ),
+        (
+            '[model]\nprivate_host = "yes"',
+            "model.private_host",
+            "must be true or false, got 'yes'",
         ),
         (
             '[model]\napi_key_env = "KEY"',

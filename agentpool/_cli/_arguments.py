@@ -16,6 +16,7 @@ import attrs
 
 from agentpool._build import Override
 from agentpool._errors import UsageError
+from agentpool._manifest_parts import PROVIDERS
 
 # So that a local model is kept busy and a person can still follow who does what.
 DEFAULT_MAX_CONCURRENT: Final = 3
@@ -295,9 +296,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--model", metavar="PATH|NAME",
         help="a GGUF file, or a provider's model, in place of the manifest's")  # fmt: skip
     add("--driver", type=_driver, metavar="KIND",
-        help="local: a model on this machine; openai: a server that speaks OpenAI's "
-        "interface, at the manifest's base_url or at OPENAI_BASE_URL; "
-        "script:FILE: answers from a file, to try things out")  # fmt: skip
+        help="local: a model on this machine; openai, anthropic: a server that speaks that "
+        "interface, at the manifest's base_url, at OPENAI_BASE_URL or ANTHROPIC_BASE_URL, "
+        "or at its home; script:FILE: answers from a file, to try things out")  # fmt: skip
     add("--max-tokens", type=_count, metavar="N",
         help="the most tokens of one answer, in place of the manifest's")  # fmt: skip
     add("--deadline", type=_seconds, metavar="SECONDS",
@@ -342,6 +343,7 @@ def _seconds(word: str) -> float:
 
 
 def _driver(word: str) -> str:
-    if word in {"local", "openai"} or word.removeprefix(SCRIPT_PREFIX) not in {word, ""}:
+    if word in {"local", *PROVIDERS} or word.removeprefix(SCRIPT_PREFIX) not in {word, ""}:
         return word
-    raise argparse.ArgumentTypeError(f"must be local, openai or script:FILE, got {word!r}")
+    kinds = ", ".join(("local", *PROVIDERS))
+    raise argparse.ArgumentTypeError(f"must be {kinds} or script:FILE, got {word!r}")

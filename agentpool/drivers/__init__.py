@@ -1,7 +1,7 @@
 """Drivers: what answers a completion request.
 
-``open_driver`` makes one from a manifest's ``[model]``; ``open_local`` and ``open_openai``
-make one by hand; ``ScriptedDriver`` and ``FunctionDriver`` are for tests.
+``open_driver`` makes one from a manifest's ``[model]``; ``open_local``, ``open_openai`` and
+``open_anthropic`` make one by hand; ``ScriptedDriver`` and ``FunctionDriver`` are for tests.
 
 Those that need httpx are imported when they are first asked for, so that a test with a
 script does not wait for it.
@@ -35,6 +35,8 @@ from agentpool.drivers._scripted import calls as calls
 from agentpool.drivers._scripted import say as say
 
 if TYPE_CHECKING:
+    from agentpool.drivers._anthropic import AnthropicDriver as AnthropicDriver
+    from agentpool.drivers._anthropic import open_anthropic as open_anthropic
     from agentpool.drivers._local import LocalDriver as LocalDriver
     from agentpool.drivers._local import open_local as open_local
     from agentpool.drivers._open import open_driver as open_driver
@@ -42,8 +44,10 @@ if TYPE_CHECKING:
     from agentpool.drivers._openai import open_openai as open_openai
 
 _HOMES = {
+    "AnthropicDriver": "agentpool.drivers._anthropic",
     "LocalDriver": "agentpool.drivers._local",
     "OpenAIDriver": "agentpool.drivers._openai",
+    "open_anthropic": "agentpool.drivers._anthropic",
     "open_driver": "agentpool.drivers._open",
     "open_local": "agentpool.drivers._local",
     "open_openai": "agentpool.drivers._openai",

@@ -27,6 +27,7 @@ from agentpool._errors import DriverError, NetworkError, ProtocolError, UsageErr
 from agentpool._messages import Completion, CompletionRequest, Usage
 from agentpool.abc import Driver, OnDelta
 from agentpool.drivers import _local_child
+from agentpool.drivers._hosted import Exchange, stream_completion
 from agentpool.drivers._http import HttpClient, open_http
 from agentpool.drivers._local_child import ChildConfig, ChildReport
 from agentpool.drivers._local_weights import (
@@ -34,7 +35,6 @@ from agentpool.drivers._local_weights import (
     check_weights,
     find_packaged_weights,
 )
-from agentpool.drivers._openai import chat
 from agentpool.drivers.wire._failure import shown
 from agentpool.drivers.wire._local_chat import read_answer, shape_prompt
 from agentpool.drivers.wire._openai_chat import ChatAccumulator, ChatOptions, encode_request
@@ -202,7 +202,8 @@ class LocalDriver(Driver):
         accumulator = ChatAccumulator(call_id_prefix=call_id)
         async with self._slots:
             self._child.trim_log()
-            completion = await self._chat(body, accumulator, None if form else on_delta)
+            exchange = Exchange(path="/chat/completions", body=body, accumulator=accumulator)
+            completion = await self._stream(exchange, None if form else on_delta)
         if form is None:
             return completion
         completion = read_answer(completion, call_id=call_id)
@@ -210,11 +211,9 @@ class LocalDriver(Driver):
             on_delta(completion.text)
         return completion
 
-    async def _chat(
-        self, body: bytes, accumulator: ChatAccumulator, on_delta: OnDelta | None
-    ) -> Completion:
+    async def _stream(self, exchange: Exchange, on_delta: OnDelta | None) -> Completion:
         try:
-            return await chat(self._client, body, accumulator, on_delta=on_delta)
+            return await stream_completion(self._client, exchange, on_delta=on_delta)
         except NetworkError as exc:
             failure = exc
         died = await self._child.wait_died()

@@ -6,18 +6,53 @@ import contextlib
 import os
 from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol, final
+
+import attrs
 
 from agentpool._capability import PrivacyTier
-from agentpool._errors import AuthenticationError, UsageError
+from agentpool._errors import AuthenticationError
 from agentpool._manifest import ModelConfig, is_loopback_url
+from agentpool._manifest_parts import Provider
 from agentpool.abc import Driver
+from agentpool.drivers._anthropic import ANTHROPIC_BASE_URL, open_anthropic
+from agentpool.drivers._hosted import ApiKey
 from agentpool.drivers._local import DEFAULT_CONTEXT_WINDOW, open_local
 from agentpool.drivers._local_weights import find_cached_weights
 from agentpool.drivers._openai import OPENAI_BASE_URL, open_openai
 
-DEFAULT_API_KEY_ENV: Final = "OPENAI_API_KEY"
-"""Where the key is unless the manifest says otherwise."""
+
+class _Open(Protocol):
+    """What opens a driver for a model behind an API."""
+
+    def __call__(
+        self,
+        model: str,
+        /,
+        *,
+        base_url: str,
+        api_key: ApiKey,
+        context_window: int | None,
+        privacy: PrivacyTier,
+    ) -> contextlib.AbstractAsyncContextManager[Driver]: ...
+
+
+@final
+@attrs.frozen
+class Place:
+    """Where the models of a provider are, and who opens them."""
+
+    base_url: str
+    """Unless the manifest names one."""
+    api_key_env: str
+    """Where the key is unless the manifest says otherwise."""
+    open: _Open
+
+
+PLACES: Final[Mapping[Provider, Place]] = {
+    "openai": Place(OPENAI_BASE_URL, "OPENAI_API_KEY", open_openai),
+    "anthropic": Place(ANTHROPIC_BASE_URL, "ANTHROPIC_API_KEY", open_anthropic),
+}
 
 
 @contextlib.asynccontextmanager
@@ -35,13 +70,14 @@ async def open_driver(
     Args:
         model: What the manifest says.
         privacy: The tier of the place where a remote model is, which only its user knows.
-            ``None``: `SOVEREIGN` for an address of this machine, else `STANDARD`.
+            ``None``: `SOVEREIGN` for an address of this machine, else as the model's
+            ``private_host`` says.
         environ: Where the key and the folders are named. ``None``: the environment.
 
     Raises:
         AuthenticationError: If the variable with the key is empty. Names the variable.
         UnknownModelError: If a local model is not there. Says how to get it.
-        UsageError: If the provider is not supported, or llama.cpp is missing.
+        UsageError: If llama.cpp is missing.
         DriverError: If a local model cannot be loaded.
 
     Cancellation:
@@ -77,26 +113,27 @@ def _open_there(
     privacy: PrivacyTier | None,
     environ: Mapping[str, str],
 ) -> contextlib.AbstractAsyncContextManager[Driver]:
-    if model.provider != "openai":
-        msg = (
-            f"provider {model.provider!r} is not supported; use provider 'openai' with the "
-            "base_url of a server that speaks its chat completions"
-        )
-        raise UsageError(msg)
-    base_url = model.base_url or OPENAI_BASE_URL
+    place = PLACES[model.provider]
+    base_url = model.base_url or place.base_url
     is_here = is_loopback_url(base_url)
     if privacy is None:
-        privacy = PrivacyTier.SOVEREIGN if is_here else PrivacyTier.STANDARD
+        privacy = _tier_of(model, is_here=is_here)
     # A server on this machine wants no key unless the manifest says where there is one;
     # the one that happens to be set may be meant for somebody else.
-    variable = model.api_key_env or (None if is_here else DEFAULT_API_KEY_ENV)
-    return open_openai(
+    variable = model.api_key_env or (None if is_here else place.api_key_env)
+    return place.open(
         name,
         base_url=base_url,
         api_key=None if variable is None else _read_key(variable, name, environ),
         context_window=model.context_window,
         privacy=privacy,
     )
+
+
+def _tier_of(model: ModelConfig, *, is_here: bool) -> PrivacyTier:
+    if is_here:
+        return PrivacyTier.SOVEREIGN
+    return PrivacyTier.PRIVATE if model.private_host else PrivacyTier.STANDARD
 
 
 def _read_key(variable: str, name: str, environ: Mapping[str, str]) -> str:

@@ -36,6 +36,8 @@ THREAD_PATIENCE_SECONDS: Final = 5.0
 class Stage(ABC):
     """Whoever runs on the clock."""
 
+    __slots__ = ()
+
     @property
     @abstractmethod
     def is_over(self) -> bool:

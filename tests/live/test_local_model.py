@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import statistics
+from collections.abc import AsyncGenerator
 
 import msgspec
 import pytest
@@ -12,13 +15,15 @@ from agentpool._errors import ContextOverflowError
 from agentpool._messages import (
     AssistantMessage,
     ChatMessage,
+    Completion,
     CompletionRequest,
     FinishReason,
     ToolDefinition,
     ToolMessage,
     UserMessage,
 )
-from agentpool.drivers import LocalDriver, open_local
+from agentpool.abc import Driver
+from agentpool.drivers import LocalDriver, open_anthropic, open_local, open_openai
 
 pytestmark = pytest.mark.live
 
@@ -35,7 +40,7 @@ def schema(**properties: str) -> dict[str, object]:
 
 def tool(name: str, description: str, **properties: str) -> ToolDefinition:
     """Return the definition of a tool."""
-    return ToolDefinition(name, description, schema(**properties))  # type: ignore[arg-type]  # it is JSON
+    return ToolDefinition(name, description, schema(**properties))
 
 
 TOOLS = (
@@ -137,14 +142,44 @@ async def test_what_does_not_fit_is_its_own_error() -> None:
             await driver.complete(ask("word " * 1000))
 
 
-async def test_a_cancelled_request_frees_its_slot() -> None:
-    """Within 0.2 s, as the server itself says; the best of five rounds of four.
+@contextlib.asynccontextmanager
+async def open_wire(wire: str, server: LocalDriver) -> AsyncGenerator[Driver]:
+    """Open a driver that speaks *wire* to the server that runs already."""
+    client = server._client
+    key = client._headers["authorization"].removeprefix("Bearer ")
+    opened = {"openai": open_openai, "anthropic": open_anthropic}[wire]
+    async with opened("local", base_url=f"{client._base_url}/v1", api_key=key) as driver:
+        yield driver
 
-    The best, because what else this machine does delays the looking as well.
-    """
-    async with open_local() as driver:
+
+@pytest.mark.parametrize("wire", ["openai", "anthropic"])
+async def test_each_wire_of_the_server(wire: str) -> None:
+    """200 requests, 50 at once: each streamed to its end, with its usage."""
+    heard: list[str] = []
+    answers: list[Completion] = []
+    limiter = trio.CapacityLimiter(50)
+
+    async def one(driver: Driver, number: int) -> None:
+        async with limiter:
+            request = ask(f"Say the number {number}.", max_tokens=4)
+            answers.append(await driver.complete(request, on_delta=heard.append))
+
+    async with open_local() as server, open_wire(wire, server) as driver:
+        async with trio.open_nursery() as nursery:
+            for number in range(200):
+                nursery.start_soon(one, driver, number)
+        assert await busy_slots(server) == 0
+    assert len(answers) == 200
+    assert sum(len(answer.text) for answer in answers) == sum(map(len, heard))
+    assert all(answer.text and answer.usage and answer.usage.output_tokens for answer in answers)
+
+
+@pytest.mark.parametrize("wire", ["openai", "anthropic"])
+async def test_a_cancelled_request_frees_its_slot(wire: str) -> None:
+    """Within 0.2 s, as the server itself says; the median of seven rounds of four."""
+    async with open_local() as server, open_wire(wire, server) as driver:
         waits: list[float] = []
-        for _ in range(5):
+        for _ in range(7):
             with trio.CancelScope() as scope:
                 begun: list[str] = []
 
@@ -161,13 +196,13 @@ async def test_a_cancelled_request_frees_its_slot() -> None:
                             complete, driver, ask("Write a very long story.", max_tokens=2000), stop
                         )
             start = trio.current_time()
-            while await busy_slots(driver):  # noqa: ASYNC110  # the server has no event
+            while await busy_slots(server):  # noqa: ASYNC110  # the server has no event
                 await trio.sleep(0.005)
             waits.append(trio.current_time() - start)
-    assert min(waits) < 0.2, sorted(waits)
+    assert statistics.median(waits) < 0.2, sorted(waits)
 
 
-async def complete(driver: LocalDriver, request: CompletionRequest, stop: object) -> None:
+async def complete(driver: Driver, request: CompletionRequest, stop: object) -> None:
     """Ask, and have the pieces go to *stop*."""
     assert callable(stop)
     await driver.complete(request, on_delta=stop)

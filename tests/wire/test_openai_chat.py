@@ -4,95 +4,27 @@ from __future__ import annotations
 
 import json
 from collections import UserList
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import msgspec
 import pytest
 
-from agentpool import _errors
-from agentpool._errors import DriverError, ProtocolError
+from agentpool._errors import ProtocolError
 from agentpool._messages import (
     AssistantMessage,
-    Completion,
     CompletionRequest,
-    FinishReason,
     Json,
     ToolCall,
     ToolDefinition,
     ToolMessage,
-    Usage,
     UserMessage,
 )
-from agentpool.drivers.wire import _openai_chat
+from agentpool.drivers.wire import _growing
 from agentpool.drivers.wire._openai_chat import ChatAccumulator, ChatOptions, encode_request
-from agentpool.drivers.wire._sse import SseEvent, SseParser
+from agentpool.drivers.wire._sse import SseEvent
 
 KEY = "sk-very-secret"
-GOLDEN = sorted((Path(__file__).parent / "openai").glob("*.sse"))
-
-
-def read(stream: bytes, *, secret: str = "") -> tuple[Completion, list[str]]:
-    """Return what *stream* comes to, and the pieces of text on the way."""
-    accumulator = ChatAccumulator(call_id_prefix="call-9", secret=secret)
-    texts = [text for event in SseParser().feed(stream) for text in accumulator.feed(event)]
-    return accumulator.finish(), texts
-
-
-def expected_of(golden: Path) -> dict[str, Any]:
-    """Return what is written next to a recorded stream."""
-    found: dict[str, Any] = json.loads(golden.with_suffix(".expected.json").read_text())
-    return found
-
-
-@pytest.mark.parametrize("golden", GOLDEN, ids=lambda path: path.stem)
-def test_golden_streams(golden: Path) -> None:
-    """Each recorded stream comes to the answer, or the error, that is written next to it."""
-    expected = expected_of(golden)
-    if "error" in expected:
-        with pytest.raises(DriverError) as caught:
-            read(golden.read_bytes())
-        assert type(caught.value) is getattr(_errors, expected["error"])
-        assert caught.value.retryable is expected["retryable"]
-        assert expected["says"] in str(caught.value)
-        return
-    completion, texts = read(golden.read_bytes())
-    usage = expected["usage"] and Usage(*expected["usage"])
-    assert completion == Completion(
-        text=expected["text"],
-        tool_calls=tuple(ToolCall(*one) for one in expected["tool_calls"]),
-        finish_reason=FinishReason[expected["finish"]],
-        usage=usage,
-        model=expected["model"],
-    )
-    assert "".join(texts) == expected["text"]
-    assert all(texts)
-
-
-@pytest.mark.parametrize("golden", GOLDEN, ids=lambda path: path.stem)
-def test_d05_a_stream_that_is_cut_is_never_a_whole_answer(golden: Path) -> None:
-    """Cut at any event: an error, or everything that the model said."""
-    expected = expected_of(golden)
-    events = SseParser().feed(golden.read_bytes())
-    for count in range(len(events)):
-        accumulator = ChatAccumulator(call_id_prefix="call-9")
-        try:
-            for event in events[:count]:
-                accumulator.feed(event)
-            completion = accumulator.finish()
-        except DriverError:
-            continue
-        assert completion.text == expected["text"]
-        assert [[one.call_id, one.name, one.arguments] for one in completion.tool_calls] == (
-            expected["tool_calls"]
-        )
-
-
-def test_d05_an_empty_piece_of_arguments_wipes_nothing() -> None:
-    """It is in the recorded stream; here by name."""
-    completion, _ = read((GOLDEN[0].parent / "parallel_calls.sse").read_bytes())
-    assert completion.tool_calls[0].arguments == '{"city":"Paris"}'
 
 
 def test_d05_arguments_that_are_no_json_stay_as_they_came() -> None:
@@ -116,7 +48,7 @@ def test_nothing_counts_after_done() -> None:
 
 def test_an_answer_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Text and arguments together have a bound."""
-    monkeypatch.setattr(_openai_chat, "MAX_ANSWER_CHARS", 10)
+    monkeypatch.setattr(_growing, "MAX_ANSWER_CHARS", 10)
     accumulator = ChatAccumulator()
     event = SseEvent('{"choices":[{"delta":{"content":"123456"}}]}')
     accumulator.feed(event)

@@ -200,7 +200,7 @@ def _listed(tool: ToolDefinition) -> Mapping[str, Json]:
         "function": {
             "name": tool.name,
             "description": tool.description,
-            "parameters": _copied(tool.input_schema, prefix=None),
+            "parameters": _copied(cast("Json", tool.input_schema), prefix=None),
         },
     }
 
@@ -211,7 +211,7 @@ def _answer_form(tools: Sequence[ToolDefinition]) -> Mapping[str, Json]:
     for tool in tools:
         # "$ref" is resolved from the root, so the definitions of all tools move there.
         prefix = f"{tool.name}."
-        schema = cast("dict[str, Json]", _copied(tool.input_schema, prefix=prefix))
+        schema = cast("dict[str, Json]", _copied(cast("Json", tool.input_schema), prefix=prefix))
         own = cast("Mapping[str, Json]", schema.pop("$defs", {}))
         definitions.update({prefix + name: one for name, one in own.items()})
         forms.append(_object({"name": {"const": tool.name}, "arguments": schema}))

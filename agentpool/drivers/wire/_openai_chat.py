@@ -34,23 +34,17 @@ from agentpool._messages import (
     CompletionRequest,
     FinishReason,
     Json,
-    ToolCall,
     ToolDefinition,
     ToolMessage,
     Usage,
     UserMessage,
 )
 from agentpool.drivers.wire._failure import ErrorBody, failure_in_stream, shown
+from agentpool.drivers.wire._growing import GrowingAnswer
 from agentpool.drivers.wire._sse import SseEvent
 
 DONE: Final = "[DONE]"
 """The data of the event that ends a stream."""
-
-# No provider allows as many calls in one answer; a larger index is a broken stream.
-MAX_TOOL_CALLS: Final = 128
-
-# The longest answers on offer (128,000 tokens) are around 0.5 MiB.
-MAX_ANSWER_CHARS: Final = 16 << 20
 
 
 class _Function(msgspec.Struct, frozen=True):
@@ -72,7 +66,7 @@ class _Message(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class _Tool(msgspec.Struct, frozen=True):
-    function: Mapping[str, Json]
+    function: Mapping[str, object]
     type: str = "function"
 
 
@@ -228,14 +222,6 @@ _FINISH: Final[Mapping[str, FinishReason]] = {
 
 
 @final
-@attrs.define(eq=False, repr=False)
-class _GrowingCall:
-    call_id: str = ""
-    name: str = ""
-    pieces: list[str] = attrs.field(factory=list[str])
-
-
-@final
 @attrs.define(eq=False, kw_only=True)
 class ChatAccumulator:
     """Puts an answer together from the events of its stream."""
@@ -244,13 +230,15 @@ class ChatAccumulator:
     """What the ids of calls without one begin with; unlike in every other answer."""
     secret: str = attrs.field(default="", repr=False)
     """Struck out of every error."""
-    _texts: list[str] = attrs.field(init=False, factory=list[str])
-    _calls: dict[int, _GrowingCall] = attrs.field(init=False, factory=dict[int, _GrowingCall])
-    _size: int = attrs.field(init=False, default=0)
+    _answer: GrowingAnswer = attrs.field(init=False)
     _finish: str | None = attrs.field(init=False, default=None)
     _usage: Usage | None = attrs.field(init=False, default=None)
     _model: str | None = attrs.field(init=False, default=None)
     _done: bool = attrs.field(init=False, default=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Begin with nothing."""
+        self._answer = GrowingAnswer(self.call_id_prefix)
 
     @property
     def done(self) -> bool:
@@ -287,25 +275,23 @@ class ChatAccumulator:
             BadRequestError: If the provider withheld the rest of the answer.
             ProtocolError: If the answer contradicts itself.
         """
-        text = "".join(self._texts)
         if self._finish is None:
-            so_far = f"{len(text)} characters and {len(self._calls)} tool calls"
             if self._done:
-                msg = f"the answer ended without a finish_reason, after {so_far}"
+                msg = f"the answer ended without a finish_reason, after {self._answer.so_far}"
                 raise ProtocolError(msg)
-            msg = f"the stream stopped in the middle of the answer, after {so_far}"
+            msg = f"the stream stopped in the middle of the answer, after {self._answer.so_far}"
             raise NetworkError(msg)
         if self._finish == "content_filter":
             msg = "the provider's content filter withheld the answer; change the request"
             raise BadRequestError(msg)
-        tool_calls = tuple(self._finished_calls())
+        tool_calls = self._answer.tool_calls(was_cut=self._finish == "length")
         reason = _FINISH.get(self._finish, FinishReason.END_TURN)
         if tool_calls and reason is FinishReason.END_TURN:
             reason = FinishReason.TOOL_USE
         if reason is FinishReason.TOOL_USE and not tool_calls:
             msg = f"the answer ended with {self._finish!r} and has no tool call"
             raise ProtocolError(msg)
-        return Completion(text, tool_calls, reason, self._usage, self._model)
+        return Completion(self._answer.text, tool_calls, reason, self._usage, self._model)
 
     def _decode(self, data: str) -> _Chunk:
         try:
@@ -327,48 +313,22 @@ class ChatAccumulator:
                 for piece in choice.delta.tool_calls or ():
                     self._take_call(piece)
             self._finish = choice.finish_reason or self._finish
-        self._grow(sum(map(len, texts)))
-        self._texts += texts
+        self._answer.add_texts(texts)
         return texts
 
     def _take_call(self, piece: _CallPiece) -> None:
         index = piece.index
         if index is None:
             # Some servers leave the index out: an id begins a call, its lack goes on.
-            index = len(self._calls) if piece.id or not self._calls else max(self._calls)
-        if index not in range(MAX_TOOL_CALLS):
-            msg = f"tool call index {index} is not in 0..{MAX_TOOL_CALLS - 1}"
-            raise ProtocolError(msg)
-        growing = self._calls.setdefault(index, _GrowingCall())
-        growing.call_id = growing.call_id or piece.id or ""
-        if piece.function is None:
-            return
-        name, arguments = piece.function.name or "", piece.function.arguments or ""
-        # Some servers repeat the name with every piece.
-        if name != growing.name:
-            growing.name += name
-        if arguments:
-            growing.pieces.append(arguments)
-        self._grow(len(name) + len(arguments))
-
-    def _grow(self, chars: int) -> None:
-        self._size += chars
-        if self._size > MAX_ANSWER_CHARS:
-            msg = f"the answer is longer than {MAX_ANSWER_CHARS} characters"
-            raise ProtocolError(msg)
-
-    def _finished_calls(self) -> Iterable[ToolCall]:
-        for index, growing in sorted(self._calls.items()):
-            if not growing.name:
-                msg = f"tool call {index} of the answer has no name"
-                raise ProtocolError(msg)
-            call_id = growing.call_id or f"{self.call_id_prefix}-{index}"
-            arguments = "".join(growing.pieces)
-            if not arguments and self._finish != "length":
-                # A tool without parameters is called so. In a cut answer it means that
-                # the arguments are lost, and the tool must not run without them.
-                arguments = "{}"
-            yield ToolCall(call_id, growing.name, arguments)
+            last = self._answer.last_index
+            index = last + 1 if piece.id or last < 0 else last
+        function = piece.function or _FunctionPiece()
+        self._answer.add_call(
+            index,
+            call_id=piece.id or "",
+            name=function.name or "",
+            arguments=function.arguments or "",
+        )
 
 
 def _usage_of(usage: _Usage) -> Usage:

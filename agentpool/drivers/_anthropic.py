@@ -1,0 +1,95 @@
+"""A driver for everything that speaks Anthropic Messages over HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from collections.abc import AsyncGenerator, Mapping
+from typing import TYPE_CHECKING, Final, final
+
+import attrs
+
+from agentpool._capability import PrivacyTier
+from agentpool._messages import CompletionRequest
+from agentpool.drivers._hosted import ApiKey, Exchange, HostedDriver, HostedSettings, Price
+from agentpool.drivers._http import open_http
+from agentpool.drivers.wire._anthropic_messages import MessageAccumulator, encode_request
+
+if TYPE_CHECKING:
+    import httpx
+
+ANTHROPIC_BASE_URL: Final = "https://api.anthropic.com/v1"
+
+# Source: https://docs.claude.com/en/api/versioning (2026-11).
+ANTHROPIC_VERSION: Final = "2023-06-01"
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class AnthropicDriver(HostedDriver):
+    """A model behind the Messages API. Made by ``open_anthropic``."""
+
+    def _exchange(self, request: CompletionRequest, prefix: str, key: str) -> Exchange:
+        return Exchange(
+            path="/messages",
+            body=encode_request(request, model=self._settings.model),
+            accumulator=MessageAccumulator(call_id_prefix=prefix, secret=key),
+            secret=key,
+        )
+
+    def _key_headers(self, key: str) -> Mapping[str, str]:
+        return {"x-api-key": key}
+
+
+@contextlib.asynccontextmanager
+async def open_anthropic(
+    model: str,
+    *,
+    base_url: str = ANTHROPIC_BASE_URL,
+    api_key: ApiKey = None,
+    context_window: int | None = None,
+    privacy: PrivacyTier = PrivacyTier.STANDARD,
+    price: Price | None = None,
+    headers: Mapping[str, str] | None = None,
+    verify: ssl.SSLContext | bool = True,
+    proxy: str | None = None,
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> AsyncGenerator[AnthropicDriver]:
+    """Open a driver for *model* at *base_url*.
+
+    Nothing is sent until the first request.
+
+    Args:
+        model: The provider's name of the model.
+        base_url: Where the API is, with its version: ``http://127.0.0.1:8080/v1``.
+        api_key: The key, or what returns it. It appears in no repr, error or log.
+        context_window: Tokens of request and answer together. ``None``: unknown.
+        privacy: The tier of that place. Only the caller knows it.
+        price: What usage costs. ``None``: nobody knows.
+        headers: Sent with every request, such as ``anthropic-beta``.
+        verify: Whether to check certificates, or the TLS context to use.
+        proxy: The URL of a proxy.
+        transport: An httpx transport to use instead; left open at the end.
+
+    Raises:
+        UsageError: If the URL, the key or a header cannot be used.
+
+    Cancellation:
+        Every connection is closed.
+    """
+    fixed = {"anthropic-version": ANTHROPIC_VERSION}
+    async with open_http(
+        base_url,
+        headers={**fixed, **(headers or {})},
+        verify=verify,
+        proxy=proxy,
+        transport=transport,
+    ) as client:
+        settings = HostedSettings(
+            model=model,
+            api_key=api_key,
+            context_window=context_window,
+            privacy=privacy,
+            price=price,
+        )
+        yield AnthropicDriver(client, settings)

@@ -1,0 +1,181 @@
+"""What the drivers for models behind an API share: keys, facts, one streamed exchange.
+
+The wire says what is sent and what the answer means; this room sends it and hands on what
+comes. A key is read anew for each request, and appears in no repr, error, log or event.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol, TypeAlias, final
+
+import attrs
+import trio
+
+from agentpool._capability import PrivacyTier
+from agentpool._errors import ProtocolError
+from agentpool._messages import Completion, CompletionRequest, Usage
+from agentpool.abc import Driver, OnDelta
+from agentpool.drivers._http import HttpAnswer, HttpClient
+from agentpool.drivers.wire._failure import failure_from_response, shown
+from agentpool.drivers.wire._sse import SseEvent, SseParser
+
+# What follows the last event is the empty chunk that ends the body, mostly in the same
+# packet. Waiting this long for it keeps the connection, which saves the next request a
+# handshake.
+_END_SECONDS: Final = 0.02
+
+ApiKey: TypeAlias = str | Callable[[], str] | None
+"""A key, or what returns the one to use now. ``None``: the server wants none."""
+
+Price: TypeAlias = Callable[[Usage, str | None], float | None]
+"""What usage of a model costs in US dollars. ``None``: nobody knows."""
+
+
+class Accumulator(Protocol):
+    """Puts an answer together from the events of its stream."""
+
+    @property
+    def done(self) -> bool:
+        """Whether the stream has said that nothing more comes."""
+        ...
+
+    def feed(self, event: SseEvent) -> list[str]:
+        """Take the next event and return the pieces of text in it."""
+        ...
+
+    def finish(self) -> Completion:
+        """Return the answer, after the last event."""
+        ...
+
+
+@final
+@attrs.frozen(kw_only=True, repr=False)
+class Exchange:
+    """One request, ready to be sent."""
+
+    path: str
+    """Below the base URL."""
+    body: bytes
+    """JSON."""
+    accumulator: Accumulator
+    """What the answer goes into."""
+    secret: str = ""
+    """Struck out of every error."""
+
+
+async def stream_completion(
+    client: HttpClient, exchange: Exchange, *, on_delta: OnDelta | None
+) -> Completion:
+    """Send a request and put its streamed answer together.
+
+    Raises:
+        DriverError: In one of its subclasses, whatever went wrong.
+
+    Cancellation:
+        The connection is closed, which stops the model.
+    """
+    accumulator = exchange.accumulator
+    async with client.post_stream(exchange.path, exchange.body) as answer:
+        await _refuse_other_answers(answer, secret=exchange.secret)
+        parser = SseParser()
+        while not accumulator.done:
+            piece = await answer.receive()
+            if not piece:
+                break
+            for event in parser.feed(piece):
+                for text in accumulator.feed(event):
+                    if on_delta is not None:
+                        on_delta(text)
+        completion = accumulator.finish()
+        if accumulator.done and not answer.has_ended:
+            with trio.move_on_after(_END_SECONDS):
+                await answer.receive()
+        return completion
+
+
+async def _refuse_other_answers(answer: HttpAnswer, *, secret: str) -> None:  # noqa: ASYNC910  # a good answer is not waited for
+    if answer.status != 200:  # noqa: PLR2004  # the number is the name
+        body = await answer.receive_all()
+        raise failure_from_response(answer.status, answer.headers, body, secret=secret)
+    kind = answer.headers.get("content-type", "")
+    if not kind.startswith("text/event-stream"):
+        body = await answer.receive_all()
+        came = shown(body.decode(errors="replace"), secret=secret)
+        msg = f"the answer is {kind or 'of no type'!r} and no event stream: {came!r}"
+        raise ProtocolError(msg, status_code=200)
+
+
+@final
+@attrs.frozen(kw_only=True)
+class HostedSettings:
+    """What a driver was opened with."""
+
+    model: str
+    """The provider's name of the model."""
+    api_key: ApiKey = attrs.field(repr=False)
+    """The key, or what returns it."""
+    context_window: int | None
+    """Tokens of request and answer together. ``None``: unknown."""
+    privacy: PrivacyTier
+    """The tier of the place where the model is."""
+    price: Price | None
+    """What usage costs. ``None``: nobody knows."""
+
+
+@attrs.define(eq=False, repr=False)
+class HostedDriver(Driver):
+    """A model behind an API. A subclass knows its wire."""
+
+    _client: HttpClient
+    _settings: HostedSettings
+    _last_key: str = attrs.field(init=False, default="")
+    _requests: int = attrs.field(init=False, default=0)
+
+    @property
+    def context_window(self) -> int | None:
+        """The window that the driver was opened with."""
+        return self._settings.context_window
+
+    @property
+    def privacy(self) -> PrivacyTier:
+        """The tier that the driver was opened with."""
+        return self._settings.privacy
+
+    def price(self, usage: Usage, *, model: str | None = None) -> float | None:
+        """Return what the price function says; ``None`` without one."""
+        price = self._settings.price
+        return None if price is None else price(usage, model or self._settings.model)
+
+    async def complete(
+        self, request: CompletionRequest, *, on_delta: OnDelta | None = None
+    ) -> Completion:
+        """Ask the provider.
+
+        Raises:
+            DriverError: In one of its subclasses, whatever went wrong.
+
+        Cancellation:
+            The connection is closed, which stops the model.
+        """
+        key = self._use_key()
+        self._requests += 1
+        exchange = self._exchange(request, f"call-{self._requests}", key)
+        return await stream_completion(self._client, exchange, on_delta=on_delta)
+
+    @abstractmethod
+    def _exchange(self, request: CompletionRequest, prefix: str, key: str) -> Exchange:
+        """Return what to send; *prefix* begins the ids of calls that have none."""
+
+    @abstractmethod
+    def _key_headers(self, key: str) -> Mapping[str, str]:
+        """Return the headers that show the key."""
+
+    def _use_key(self) -> str:
+        api_key = self._settings.api_key
+        key = api_key() if callable(api_key) else api_key
+        if key and key != self._last_key:
+            self._client.set_headers(self._key_headers(key))
+            self._last_key = key
+        return key or ""
