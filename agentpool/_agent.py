@@ -1,66 +1,25 @@
-"""How an agent is driven: the effects of its loop, performed for real.
-
-Time limits stand where they are set and nowhere else: a cancel scope costs a quarter of a
-turn. Tools of one answer run side by side, each a branch of the agent's slot.
-"""
+"""One running agent: who it is, what it works with, and what it has done so far."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from random import Random
 from typing import final
 
 import attrs
-import trio
 
 from agentpool._capability import CapabilityKind
 from agentpool._context import fixed_tokens
-from agentpool._errors import (
-    DriverError,
-    NetworkError,
-    UsageError,
-)
-from agentpool._events import (
-    CompletionReceived,
-    Phase,
-    PhaseChanged,
-    RequestRetried,
-    TextDelta,
-    ToolFinished,
-    ToolStarted,
-)
+from agentpool._events import Phase, PhaseChanged, TextDelta
 from agentpool._guard import Stop
-from agentpool._loop import Complete, Recall, Receive, Remember, Run, RunTools, run_loop
-from agentpool._messages import (
-    NO_USAGE,
-    AgentId,
-    Completion,
-    CompletionRequest,
-    ToolCall,
-    ToolMessage,
-    Usage,
-    UserMessage,
-)
+from agentpool._messages import NO_USAGE, AgentId, Usage, UserMessage
 from agentpool._outcome import AgentOutcome, AgentStatus, StopReason
-from agentpool._retry import RetrySchedule
-from agentpool._slot import Branch, Slot, current_branch, parked
+from agentpool._run import Receive, Run
+from agentpool._slot import Slot
 from agentpool._spawn import SpawnConfig
-from agentpool._waits import Wait
-from agentpool.abc import (
-    AgentContext,
-    Driver,
-    Fragment,
-    Memory,
-    MemoryQuery,
-    ToolContext,
-    ToolResult,
-)
+from agentpool.abc import AgentContext, Driver, Memory
 from agentpool.observe._hub import EventHub
-from agentpool.tools._failure import failed_result
 from agentpool.tools._registry import ToolRegistry
-
-RETRIES = RetrySchedule()
 
 
 def room_tokens(driver: Driver, config: SpawnConfig, registry: ToolRegistry) -> int | None:
@@ -114,34 +73,6 @@ class Agent:
             if not any(grant.kind is CapabilityKind.MEMORY for grant in grants):
                 self.memory = None
 
-    async def drive(self, registry: ToolRegistry) -> None:  # noqa: ASYNC910  # every run asks its driver
-        """Take the run to its end. ``outcome`` says how it ended.
-
-        Raises:
-            Exception: Whatever the driver failed with.
-
-        Cancellation:
-            The run keeps what it had; nothing of it goes on.
-        """
-        self.registry = registry
-        self.run = run = self._new_run(registry)
-        self._phase(Phase.PERCEIVE)
-        for effect in run_loop(run):
-            if isinstance(effect, Receive):
-                self.receive(effect)
-            elif isinstance(effect, Complete):
-                effect.completion = await self._complete(effect.request, run)
-            elif isinstance(effect, RunTools):
-                await self._run_tools(effect)
-            elif isinstance(effect, Recall):
-                await self._recall(effect)
-            elif isinstance(effect, Remember):
-                await self._remember(effect)
-            else:
-                self.hub.warned(self.agent_id, self.name, effect.text)
-        if run.stop is None:
-            self._phase(Phase.DONE)
-
     @property
     def context(self) -> AgentContext:
         """What its tools see of it."""
@@ -170,159 +101,6 @@ class Agent:
         if isinstance(verdict, Stop):
             self.run.exhausted = verdict
 
-    # --- the effects
-
-    async def _recall(self, effect: Recall) -> None:  # noqa: ASYNC910  # a broken memory need not have one
-        assert self.memory is not None  # noqa: S101  # only then the run asks
-        query = MemoryQuery(text=effect.query, scope=self.memory_scope, limit=effect.limit)
-        try:
-            hits = await self.memory.recall(query)
-            effect.fragments = [hit.fragment.content for hit in hits]
-        except Exception as error:  # noqa: BLE001  # somebody else's code: told and counted
-            self._tolerate("recall", error)
-
-    async def _remember(self, effect: Remember) -> None:  # noqa: ASYNC910  # a broken memory need not have one
-        assert self.memory is not None  # noqa: S101  # only then the run asks
-        fragment = Fragment(
-            content=effect.content, scope=self.memory_scope, created_at=self.hub.seconds()
-        )
-        try:
-            await self.memory.remember(fragment)
-        except Exception as error:  # noqa: BLE001  # somebody else's code: told and counted
-            self._tolerate("remember", error)
-
-    def _tolerate(self, what: str, error: Exception) -> None:
-        text = f"memory failed to {what}: {type(error).__name__}: {error}; the run goes on"
-        self.hub.warned(self.agent_id, self.name, text)
-
-    async def _complete(self, request: CompletionRequest, run: Run) -> Completion:
-        """Ask the driver, within the time that the manifest gives one request."""
-        self._phase(Phase.REASON)
-        hub = self.hub
-        asked_at = hub.seconds() if hub.listening else 0.0
-        seconds = self.config.manifest.resources.request_seconds
-        if seconds is None:
-            completion = await self._request(request, run)
-        else:
-            answered: list[Completion] = []
-            with trio.move_on_after(seconds):
-                answered.append(await self._request(request, run))
-            if not answered:
-                raise NetworkError(
-                    f"no whole answer within {seconds:g} seconds; "
-                    "raise resources.request_seconds if the model is slow"
-                )
-            (completion,) = answered
-        if hub.listening:
-            reason, usage = completion.finish_reason, completion.usage
-            stamp = hub.stamp(self.agent_id, self.name)
-            hub.publish(CompletionReceived(*stamp, reason, usage, hub.seconds() - asked_at))
-        return completion
-
-    async def _request(self, request: CompletionRequest, run: Run) -> Completion:
-        """Ask again where that makes sense and nothing has arrived yet."""
-        attempt, waited_seconds = 1, 0.0
-        while True:
-            try:
-                return await self.driver.complete(request, on_delta=self._arrived)
-            except DriverError as error:
-                delay_seconds = (
-                    RETRIES.next_delay_seconds(
-                        attempt, waited_seconds, error.retry_after_seconds, self.random.random()
-                    )
-                    if error.retryable and not run.arriving
-                    else None
-                )
-                if delay_seconds is None:
-                    raise
-                if self.hub.listening:
-                    stamp = self.hub.stamp(self.agent_id, self.name)
-                    self.hub.publish(RequestRetried(*stamp, attempt, delay_seconds, str(error)))
-            async with parked(Wait.other("a retry")):
-                await trio.sleep(delay_seconds)
-            attempt, waited_seconds = attempt + 1, waited_seconds + delay_seconds
-
-    def _arrived(self, piece: str) -> None:
-        assert self.run is not None  # noqa: S101  # only a run asks the driver
-        self.run.arriving.append(piece)
-        if self.hub.listening:
-            self.hub.publish(TextDelta(*self.hub.stamp(self.agent_id, self.name), piece))
-
-    async def _run_tools(self, effect: RunTools) -> None:
-        wanted = [index for index, result in enumerate(effect.results) if result is None]
-        if len(wanted) == 1:
-            # Most answers have one call; a nursery would cost as much as the rest of it.
-            await self._run_tool(effect, wanted[0])
-            return
-
-        async def run(index: int, branch: Branch) -> None:
-            current_branch.set(branch)
-            try:
-                await self._run_tool(effect, index)
-            finally:
-                self.slot.branch_ended(branch)
-
-        branches = self.slot.fork(len(wanted))
-        async with trio.open_nursery() as nursery:
-            for index, branch in zip(wanted, branches, strict=True):
-                nursery.start_soon(run, index, branch)
-
-    async def _run_tool(self, effect: RunTools, index: int) -> None:
-        call = effect.calls[index]
-        hub = self.hub
-        if hub.listening:
-            self._phase(Phase.ACT, call.name)
-            hub.publish(ToolStarted(*hub.stamp(self.agent_id, self.name), call))
-        self.tools_run += 1
-        result = await self._call(call)
-        # Written before anybody is told, so that a cancellation finds it in its place.
-        effect.results[index] = result
-        if hub.listening:
-            stamp = hub.stamp(self.agent_id, self.name)
-            hub.publish(ToolFinished(*stamp, call, result.content, result.is_error))
-
-    async def _call(self, call: ToolCall) -> ToolMessage:
-        tool = self.registry.get(call.name)
-        # The loop has refused calls of unknown tools already.
-        assert tool is not None  # noqa: S101
-        context = ToolContext(self.context, call.call_id)
-        seconds = tool.timeout_seconds
-        if seconds is None:
-            seconds = self.config.manifest.resources.tool_seconds
-        result: ToolResult | None = None
-        try:
-            if seconds is None or seconds == math.inf:
-                result = await tool.run(call.arguments, context)
-            else:
-                with trio.move_on_after(seconds) as scope:
-                    result = await tool.run(call.arguments, context)
-                if scope.cancelled_caught:
-                    text = f"tool {call.name!r} timed out after {seconds:g} seconds"
-                    return ToolMessage(call.call_id, call.name, text, is_error=True)
-        except Exception as error:  # noqa: BLE001  # a tool's failure is told to the model
-            result = failed_result(call.name, error)
-        if not isinstance(result, ToolResult):
-            got = UsageError(f"a tool must return a ToolResult, got {result!r}")
-            result = failed_result(call.name, got)
-        return ToolMessage(call.call_id, call.name, result.content, result.is_error)  # noqa: ASYNC910  # a tool without one is its own fault
-
-    # --- what it is made of
-
-    def _new_run(self, registry: ToolRegistry) -> Run:
-        manifest = self.config.manifest
-        grants, privacy = manifest.capabilities, manifest.privacy
-        tools = registry.definitions_for(grants, privacy)
-        return Run(
-            manifest,
-            self.config.query,
-            self.config.history,
-            tools,
-            lambda name: registry.refusal(name, grants, privacy),
-            self.driver.price,
-            room_tokens(self.driver, self.config, registry),
-            self.memory is not None,
-        )
-
     def _left_behind(self) -> tuple[str, ...]:
         return tuple(
             f"{name} ({call.call_id})"
@@ -331,10 +109,18 @@ class Agent:
             if call.agent is self.context
         )
 
-    def _phase(self, phase: Phase, tool_name: str = "") -> None:
+    def phase(self, phase: Phase, tool_name: str = "") -> None:
+        """Tell who listens what the agent is doing now."""
         if self.hub.listening:
             stamp = self.hub.stamp(self.agent_id, self.name)
             self.hub.publish(PhaseChanged(*stamp, phase, tool_name))
+
+    def arrived(self, piece: str) -> None:
+        """Take note of a piece of the answer."""
+        assert self.run is not None  # noqa: S101  # only a run asks the driver
+        self.run.arriving.append(piece)
+        if self.hub.listening:
+            self.hub.publish(TextDelta(*self.hub.stamp(self.agent_id, self.name), piece))
 
     def outcome(
         self,

@@ -218,6 +218,7 @@ def _identity(model: ModelConfig) -> tuple[object, ...]:
         model.private_host,
         model.api_key_env,
         model.context_window,
+        model.fallback and _identity(model.fallback),
     )
 
 

@@ -20,6 +20,7 @@ The branches say who must act::
     │   ├── BadRequestError
     │   ├── ContextOverflowError
     │   ├── UnknownModelError
+    │   ├── AllDriversFailedError
     │   └── ProtocolError
     ├── ToolError                  told to the model, which may try again
     │   └── CapabilityDeniedError
@@ -186,6 +187,21 @@ class ContextOverflowError(DriverError):
 
 class UnknownModelError(DriverError):
     """There is no such model where it was looked for."""
+
+
+class AllDriversFailedError(DriverError):
+    """Several drivers were asked, and none answered. Has what each of them failed with."""
+
+    def __init__(self, message: str, *, errors: Sequence[DriverError]) -> None:
+        wishes = [error.retry_after_seconds or 0.0 for error in errors if error.retryable]
+        # Who was left alone may be well again later, so nobody asked is no verdict.
+        super().__init__(
+            message,
+            retryable=bool(wishes) or not errors,
+            retry_after_seconds=min(wishes, default=None) or None,
+        )
+        self.errors: tuple[DriverError, ...] = tuple(errors)
+        """What they failed with, in the order in which they were asked."""
 
 
 class ProtocolError(DriverError):

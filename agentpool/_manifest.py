@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final, Self, final
 
@@ -177,9 +178,24 @@ _HOMES: Final[Mapping[str, str]] = {
 
 def _read_model(table: TomlTable) -> ModelConfig | None:
     default = ModelConfig()
+    max_tokens = table.integer("max_tokens", default.max_tokens)
+    temperature = table.number("temperature", default.temperature)
+    system_prompt = table.text("system_prompt", default.system_prompt)
+    # How both are asked is the same, and stands in the outer table alone.
+    ask = partial(
+        ModelConfig, max_tokens=max_tokens, temperature=temperature, system_prompt=system_prompt
+    )
+    fallback = None
+    if "fallback" in table.values:
+        fallback = _read_which_model(table.table("fallback"), ask)
+    return _read_which_model(table, partial(ask, fallback=fallback))
+
+
+def _read_which_model(table: TomlTable, make: Callable[..., ModelConfig]) -> ModelConfig | None:
+    default = ModelConfig()
     provider: Provider = table.choice("provider", PROVIDERS, default.provider)
     model = table.build(
-        ModelConfig,
+        make,
         model_path=table.text("model_path", None),
         model_repo=table.text("model_repo", None),
         model_quantization=table.text("model_quantization", None),
@@ -188,9 +204,6 @@ def _read_model(table: TomlTable) -> ModelConfig | None:
         base_url=table.text("base_url", None),
         private_host=table.flag("private_host", default=default.private_host),
         api_key_env=table.text("api_key_env", None),
-        max_tokens=table.integer("max_tokens", default.max_tokens),
-        temperature=table.number("temperature", default.temperature),
-        system_prompt=table.text("system_prompt", default.system_prompt),
         context_window=table.integer("context_window", None),
     )
     table.close(_HOMES)
@@ -288,7 +301,9 @@ def _manifest_faults(
     elif not name.isprintable():
         yield Fault("name", f"must be one line of printable text, got {name!r}")
     if privacy is PrivacyTier.SOVEREIGN:
-        yield from _sovereign_faults(model, servers)
+        yield from _sovereign_faults("model", model)
+        yield from _sovereign_faults("model.fallback", model and model.fallback)
+        yield from _sovereign_server_faults(servers)
     grants: dict[Capability, int] = {}
     for index, grant in enumerate(capabilities):
         if grant is None:
@@ -305,17 +320,18 @@ def _manifest_faults(
             yield Fault(f"mcp_servers[{index}].name", text + repr(server.name))
 
 
-def _sovereign_faults(
-    model: ModelConfig | None, servers: Sequence[McpServerConfig | None]
-) -> Iterator[Fault]:
+def _sovereign_faults(path: str, model: ModelConfig | None) -> Iterator[Fault]:
     advice = "use a local model, a base_url on this machine, or another privacy"
     if model is not None and model.remote_model is not None:
         if model.base_url is None:
             text = f"sovereign privacy tier cannot use remote_model; {advice}"
-            yield Fault("model.remote_model", text)
+            yield Fault(f"{path}.remote_model", text)
         elif not is_loopback_url(model.base_url):
             text = "sovereign privacy tier cannot use a base_url off this machine, got "
-            yield Fault("model.base_url", f"{text}{model.base_url!r}; {advice}")
+            yield Fault(f"{path}.base_url", f"{text}{model.base_url!r}; {advice}")
+
+
+def _sovereign_server_faults(servers: Sequence[McpServerConfig | None]) -> Iterator[Fault]:
     for index, server in enumerate(servers):
         url = server.url if server is not None else None
         if server is not None and url is not None and not is_loopback_url(url):

@@ -74,6 +74,8 @@ class ModelConfig:
     """What the model is told before everything else. Empty: nothing."""
     context_window: int | None = None
     """Tokens of request and answer together. ``None``: as the driver says."""
+    fallback: ModelConfig | None = None
+    """Which model answers when this one fails. ``None``: none. How it is asked is the same."""
 
     def __attrs_post_init__(self) -> None:
         """Refuse what has no meaning."""
@@ -191,6 +193,8 @@ def _model_faults(model: ModelConfig) -> Iterator[Fault]:
     if model.model_quantization is not None and model.model_repo is None:
         yield Fault("model_quantization", "means nothing without model_repo")
     yield from _remote_faults(model)
+    if model.fallback is not None and model.fallback.fallback is not None:
+        yield Fault("fallback.fallback", "is one too many; a model has one fallback")
     yield from count_faults("max_tokens", model.max_tokens)
     if not (_is_number(model.temperature) and 0 <= model.temperature <= MAX_TEMPERATURE):
         text = f"must be in [0.0, {MAX_TEMPERATURE}], got {shown(model.temperature)}"

@@ -184,6 +184,8 @@ class Completion(msgspec.Struct, frozen=True, gc=False):
     """Tokens spent. ``None``: the provider did not say."""
     model: str | None = None
     """The model that answered. ``None``: the provider did not say."""
+    cost_usd: float | None = None
+    """US dollars. ``None``: as the driver prices its usage."""
 
 
 def estimate_tokens(text: str) -> int:

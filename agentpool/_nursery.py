@@ -26,6 +26,7 @@ from agentpool._admission import Admission
 from agentpool._agent import Agent
 from agentpool._agent_context import PoolAgentContext
 from agentpool._deadlock import DeadlockWatch
+from agentpool._drive import drive
 from agentpool._errors import AgentCancelledError, LimitExceededError, UsageError
 from agentpool._events import (
     AgentFinished,
@@ -38,10 +39,10 @@ from agentpool._events import (
 )
 from agentpool._fan_in import FanIn
 from agentpool._handle import AgentHandle, Caretaker, OnEnd
-from agentpool._loop import Receive
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage, UserMessage
 from agentpool._outcome import AgentOutcome, AgentStatus, StopReason
 from agentpool._router import MessageRouter
+from agentpool._run import Receive
 from agentpool._slot import Slot, current_branch, current_slot, parked
 from agentpool._spawn import SpawnConfig
 from agentpool._voice import PoolVoice
@@ -187,7 +188,7 @@ class AgentNursery(Caretaker):
                 tools = self.tools
                 if not isinstance(tools, ToolRegistry):
                     tools = await self._build_tools(agent, tools)
-                await agent.drive(tools)
+                await drive(agent, tools)
             status, error, reason = self._verdict(handle, slot, agent, seconds)
         except Exception as raised:  # noqa: BLE001  # kept whole in the outcome
             status, error = AgentStatus.FAILED, raised

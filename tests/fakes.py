@@ -31,16 +31,7 @@ from agentpool import (
     Usage,
 )
 from agentpool._events import Event
-from agentpool._loop import (
-    Complete,
-    Effect,
-    Recall,
-    Receive,
-    Remember,
-    Run,
-    RunTools,
-    run_loop,
-)
+from agentpool._loop import run_loop
 from agentpool._messages import (
     AssistantMessage,
     ChatMessage,
@@ -53,6 +44,7 @@ from agentpool._messages import (
     ToolMessage,
     UserMessage,
 )
+from agentpool._run import Complete, Effect, Recall, Receive, Remember, Run, RunTools
 from agentpool.abc import (
     Driver,
     Fragment,
@@ -413,6 +405,8 @@ class Performer:
     interrupt_at: int | None = None
     """The turn before which somebody wants the run to stop."""
     tool: Callable[[ToolCall], str] = attrs.field(default=lambda call: f"ran {call.call_id}")
+    price: Callable[[Usage], float | None] = attrs.field(default=lambda _: 0.0)
+    """What an answer costs whose usage is known."""
     stop_after: int | None = None
     """The effect after which the run is broken off, as a cancellation does."""
     effects: list[Effect] = attrs.field(factory=list)
@@ -449,7 +443,11 @@ class Performer:
             request = effect.request
             self.requests.append(msgspec.structs.replace(request, messages=tuple(request.messages)))
             answer = next(self.answers)
-            effect.completion = Completion(answer) if isinstance(answer, str) else answer
+            completion = Completion(answer) if isinstance(answer, str) else answer
+            if completion.usage is not None:
+                cost_usd = self.price(completion.usage)
+                completion = msgspec.structs.replace(completion, cost_usd=cost_usd)
+            effect.completion = completion
         elif isinstance(effect, RunTools):
             for index, call in enumerate(effect.calls):
                 if effect.results[index] is None:
@@ -476,15 +474,12 @@ def new_run(
     *,
     history: Sequence[ChatMessage] = (),
     refuse: Callable[[str], str | None] = lambda _: None,
-    price: Callable[[Usage], float | None] = lambda _: 0.0,
     room_tokens: int | None = None,
     run_manifest: AgentManifest | None = None,
     **resources: Unpack[Quota],
 ) -> Run:
     """Return a run that has not begun."""
-    return Run(
-        run_manifest or manifest(**resources), query, history, (), refuse, price, room_tokens
-    )
+    return Run(run_manifest or manifest(**resources), query, history, (), refuse, room_tokens)
 
 
 def perform(

@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM: agents end in good order, results are kept, the second is final."""
 
+import contextlib
 import json
 import os
 import signal
@@ -121,12 +122,20 @@ def test_ctrl_c_before_there_is_a_pool(desk: Desk) -> None:
 
 
 def test_ctrl_c_before_there_is_an_event_loop(desk: Desk) -> None:
-    """The manifest is a pipe that says nothing."""
+    """The manifest is a pipe that says nothing.
+
+    A signal that comes between two instructions, just before a read begins, does not end
+    that read: in CPython, as in C. A person presses again, and so does this test.
+    """
     os.mkfifo(desk.folder / "pipe.toml")
     process = desk.start("run", "pipe.toml", "Why?")
     with (desk.folder / "pipe.toml").open("w"):
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 130
+        for _ in range(60):
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=1)
+                break
+    assert process.returncode == 130
     assert process.communicate()[1] == b"agentpool: interrupted\n"
 
 

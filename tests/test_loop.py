@@ -9,14 +9,7 @@ import pytest
 from agentpool import AgentMessage, LimitExceededError, StopReason, Usage
 from agentpool._context import CONTINUE
 from agentpool._errors import ContextOverflowError, ProtocolError
-from agentpool._loop import (
-    RECALL_LIMIT,
-    RECALLED_HEADING,
-    Complete,
-    Recall,
-    RunTools,
-    run_loop,
-)
+from agentpool._loop import RECALL_LIMIT, RECALLED_HEADING, run_loop
 from agentpool._messages import (
     AssistantMessage,
     ChatMessage,
@@ -27,6 +20,7 @@ from agentpool._messages import (
     UserMessage,
     estimate_tokens,
 )
+from agentpool._run import Complete, Recall, RunTools
 from tests.fakes import (
     Performer,
     calling,
@@ -270,8 +264,9 @@ def test_l06_calls_that_come_with_a_spent_budget_do_not_run() -> None:
 
 def test_l06_cost_counts_likewise() -> None:
     """A price and a limit in dollars: the answer is kept, the next request is not made."""
-    run = new_run(price=lambda usage: usage.total_tokens * 0.01, max_cost_usd=1.0)
-    done = perform([cut_off("half ", Usage(100, 1)), "never"], run)
+    run = new_run(max_cost_usd=1.0)
+    answers: list[Completion | str] = [cut_off("half ", Usage(100, 1)), "never"]
+    done = perform(answers, run, price=lambda usage: usage.total_tokens * 0.01)
     assert done.run.stop_reason is StopReason.COST_BUDGET
     assert (done.run.text, len(done.requests)) == ("half ", 1)
     assert run.guard.cost_usd == pytest.approx(1.01)
@@ -279,8 +274,9 @@ def test_l06_cost_counts_likewise() -> None:
 
 def test_l06_tokens_are_named_before_cost_when_both_run_out() -> None:
     """One reason, and always the same one."""
-    run = new_run(price=lambda _: 5.0, max_cost_usd=1.0, max_tokens_budget=10)
-    done = perform([calling(tool_call("echo"), usage=Usage(50, 50))], run)
+    run = new_run(max_cost_usd=1.0, max_tokens_budget=10)
+    answers = [calling(tool_call("echo"), usage=Usage(50, 50))]
+    done = perform(answers, run, price=lambda _: 5.0)
     assert done.run.stop_reason is StopReason.TOKEN_BUDGET
 
 
@@ -293,8 +289,9 @@ def test_l06_near_a_budget_there_is_a_warning() -> None:
 
 def test_l06_unpriced_usage_is_said_once() -> None:
     """A limit in dollars that nobody can check is worth a warning."""
-    run = new_run(price=lambda _: None, max_cost_usd=1.0)
-    done = perform([cut_off("a", Usage(1, 1)), Completion("b", usage=Usage(1, 1))], run)
+    run = new_run(max_cost_usd=1.0)
+    answers = [cut_off("a", Usage(1, 1)), Completion("b", usage=Usage(1, 1))]
+    done = perform(answers, run, price=lambda _: None)
     assert done.warnings == [
         "cost of an answer is unknown: the budget of $1.0000 cannot be checked"
     ]

@@ -171,7 +171,8 @@ def test_every_key_of_a_part_can_be_said_in_toml() -> None:
         "private_host=true\n"
     )
     path = '[model]\nmodel_path="model.gguf"\n'
-    texts = (FULL, local, at_home, path)
+    second = '[model]\nmodel_path="a.gguf"\n[model.fallback]\nmodel_path="b.gguf"\n'
+    texts = (FULL, local, at_home, path, second)
     said = "\n".join(texts)
     for part in (AgentManifest, ModelConfig, ResourceQuota, McpServerConfig):
         assert all(field.name in said for field in attrs.fields(part))

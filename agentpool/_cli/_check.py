@@ -13,7 +13,7 @@ from agentpool._cli._arguments import CheckCommand
 from agentpool._cli._report import ExitCode, error_lines
 from agentpool._cli._screen import write_out
 from agentpool._errors import DriverError, Fault, ManifestError
-from agentpool._manifest import AgentManifest
+from agentpool._manifest import AgentManifest, ModelConfig
 from agentpool._messages import Json
 
 _PRIVACY = {
@@ -86,15 +86,16 @@ def _summary(path: str, manifest: AgentManifest) -> Iterator[str]:
     window = f"{model.context_window:,} tokens" if model.context_window else "as the model says"
     yield f"{path}: good"
     yield f"  name     {manifest.name} {manifest.version}"
-    yield f"  model    {_model(manifest)}"
+    yield f"  model    {_model(model)}"
+    if model.fallback is not None:
+        yield f"  or else  {_model(model.fallback)}"
     yield f"  window   {window}; at most {model.max_tokens:,} tokens for one answer"
     yield f"  limits   {_limits(manifest)}"
     yield f"  grants   {', '.join(map(str, manifest.capabilities)) or 'none'}"
     yield f"  privacy  {_PRIVACY[manifest.privacy]}"
 
 
-def _model(manifest: AgentManifest) -> str:
-    model = manifest.model
+def _model(model: ModelConfig) -> str:
     if model.remote_model is not None:
         where = model.base_url or f"the usual address of {model.provider}"
         return f"{model.remote_model} at {where}"

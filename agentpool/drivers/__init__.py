@@ -9,6 +9,8 @@ script does not wait for it.
 
 from typing import TYPE_CHECKING
 
+from agentpool._breaker import BreakerState as BreakerState
+from agentpool._errors import AllDriversFailedError as AllDriversFailedError
 from agentpool._errors import AuthenticationError as AuthenticationError
 from agentpool._errors import BadRequestError as BadRequestError
 from agentpool._errors import ContextOverflowError as ContextOverflowError
@@ -28,6 +30,8 @@ from agentpool._messages import ToolMessage as ToolMessage
 from agentpool._messages import UserMessage as UserMessage
 from agentpool._public import load as _load
 from agentpool._public import publish as _publish
+from agentpool.drivers._fallback import FallbackCounts as FallbackCounts
+from agentpool.drivers._fallback import FallbackDriver as FallbackDriver
 from agentpool.drivers._scripted import FunctionDriver as FunctionDriver
 from agentpool.drivers._scripted import ScriptedDriver as ScriptedDriver
 from agentpool.drivers._scripted import call as call

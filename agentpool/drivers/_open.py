@@ -16,6 +16,7 @@ from agentpool._manifest import ModelConfig, is_loopback_url
 from agentpool._manifest_parts import Provider
 from agentpool.abc import Driver
 from agentpool.drivers._anthropic import ANTHROPIC_BASE_URL, open_anthropic
+from agentpool.drivers._fallback import FallbackDriver
 from agentpool.drivers._hosted import ApiKey
 from agentpool.drivers._local import DEFAULT_CONTEXT_WINDOW, open_local
 from agentpool.drivers._local_weights import find_cached_weights
@@ -84,13 +85,20 @@ async def open_driver(
         The model is unloaded, and no connection stays open.
     """
     environ = os.environ if environ is None else environ
-    opened = (
-        _open_here(model, environ)
-        if model.remote_model is None
-        else _open_there(model, model.remote_model, privacy, environ)
-    )
-    async with opened as driver:
-        yield driver
+    async with _open_one(model, privacy, environ) as driver:
+        if model.fallback is None:
+            yield driver
+            return
+        async with _open_one(model.fallback, privacy, environ) as fallback:
+            yield FallbackDriver(driver, fallback)
+
+
+def _open_one(
+    model: ModelConfig, privacy: PrivacyTier | None, environ: Mapping[str, str]
+) -> contextlib.AbstractAsyncContextManager[Driver]:
+    if model.remote_model is None:
+        return _open_here(model, environ)
+    return _open_there(model, model.remote_model, privacy, environ)
 
 
 def _open_here(

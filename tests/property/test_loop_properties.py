@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from agentpool import AgentMessage, AgentPoolError, StopReason, Usage
 from agentpool._capability import Capability, PrivacyTier
 from agentpool._errors import ContextOverflowError, ProtocolError
-from agentpool._loop import RunTools
 from agentpool._messages import (
     AssistantMessage,
     ChatMessage,
@@ -18,6 +17,7 @@ from agentpool._messages import (
     ToolMessage,
     UserMessage,
 )
+from agentpool._run import RunTools
 from agentpool.tools import ToolRegistry
 from tests.fakes import Performer, Quota, echo_tool, manifest, new_run, perform
 
@@ -102,12 +102,16 @@ def run_against(adversary: dict[str, object], **given_: object) -> Performer:
     script: list[Completion] = adversary["script"]  # type: ignore[assignment]
     run = new_run(
         refuse=refuse,
-        price=lambda usage: usage.total_tokens / 1e6,
         room_tokens=adversary["room"],  # type: ignore[arg-type]
         **quota,
     )
     return perform(
-        endless(script), run, post=adversary["post"], tool=lambda _: adversary["result"], **given_
+        endless(script),
+        run,
+        post=adversary["post"],
+        tool=lambda _: adversary["result"],
+        price=lambda usage: usage.total_tokens / 1e6,
+        **given_,
     )
 
 

@@ -1,0 +1,115 @@
+"""A circuit breaker: when not to ask a provider that fails.
+
+Rules:
+
+1. Closed, everybody goes. After ``max_failures`` in a row it opens.
+2. Open, nobody goes, for ``cool_down_seconds``, or as long as the provider asked to wait
+   if that is longer.
+3. Then one goes, to try, and everybody else is still turned away. If that attempt
+   succeeds, the breaker closes; if it fails, it opens anew. If it is abandoned (cancelled,
+   or nobody's fault), the next one tries.
+4. How attempts end that began before it opened is old news, and changes nothing.
+
+Time is told, not looked at: seconds on any clock that does not go back.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import final
+
+import attrs
+
+from agentpool._errors import UsageError
+
+
+class BreakerState(enum.Enum):
+    """Who may go."""
+
+    CLOSED = "closed"
+    """Everybody."""
+    OPEN = "open"
+    """Nobody, until its time has come."""
+    HALF_OPEN = "half-open"
+    """One, to try."""
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class Attempt:
+    """One request that a breaker let through. Tell the breaker how it ended."""
+
+    opened_before: int
+    """How often the breaker had opened when the attempt began."""
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class CircuitBreaker:
+    """Lets requests through, or not."""
+
+    max_failures: int = 5
+    """Failures in a row at which it opens."""
+    cool_down_seconds: float = 30.0
+    """How long it then stays open at least."""
+    _failures: int = attrs.field(init=False, default=0)
+    _times_opened: int = attrs.field(init=False, default=0)
+    _opens_until: float | None = attrs.field(init=False, default=None)
+    """``None``: it is closed."""
+    _probe: Attempt | None = attrs.field(init=False, default=None)
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what has no meaning."""
+        if self.max_failures < 1:
+            raise UsageError(f"max_failures must be >= 1, got {self.max_failures!r}")
+        if not self.cool_down_seconds >= 0:
+            raise UsageError(f"cool_down_seconds must be >= 0, got {self.cool_down_seconds!r}")
+
+    @property
+    def times_opened(self) -> int:
+        """How often it has opened."""
+        return self._times_opened
+
+    def state(self, now: float) -> BreakerState:
+        """Return who may go at *now*."""
+        if self._opens_until is None:
+            return BreakerState.CLOSED
+        return BreakerState.OPEN if now < self._opens_until else BreakerState.HALF_OPEN
+
+    def begin(self, now: float) -> Attempt | None:
+        """Return an attempt that may go. ``None``: not now."""
+        state = self.state(now)
+        if state is BreakerState.OPEN or self._probe is not None:
+            return None
+        attempt = Attempt(self._times_opened)
+        if state is BreakerState.HALF_OPEN:
+            self._probe = attempt
+        return attempt
+
+    def succeeded(self, attempt: Attempt) -> None:
+        """Take note that the provider answered."""
+        if attempt.opened_before == self._times_opened:
+            self._failures = 0
+            self._probe = self._opens_until = None
+
+    def failed(self, attempt: Attempt, now: float, retry_after_seconds: float | None) -> None:
+        """Take note that the provider is not well.
+
+        Args:
+            attempt: Which attempt told so.
+            now: When.
+            retry_after_seconds: What the provider asked to wait. ``None``: it did not say.
+        """
+        if attempt.opened_before != self._times_opened:
+            return
+        self._failures += 1
+        if attempt is self._probe or self._failures >= self.max_failures:
+            self._probe = None
+            self._failures = 0
+            self._times_opened += 1
+            self._opens_until = now + max(self.cool_down_seconds, retry_after_seconds or 0.0)
+
+    def abandoned(self, attempt: Attempt) -> None:
+        """Take note that the attempt ended without telling how the provider is."""
+        if attempt is self._probe:
+            self._probe = None

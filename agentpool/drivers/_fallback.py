@@ -1,0 +1,207 @@
+"""A driver that asks the next one when one fails.
+
+Rules:
+
+1. Drivers are asked in order, each that its breaker lets through.
+2. Every `DriverError` falls over to the next, whatever its kind: what one provider cannot
+   do, another may. A bug (any other exception) does not.
+3. Once text was handed on, nothing falls over: it would be said twice.
+4. When all have failed, the error has all of their errors.
+5. Only failures of a provider's own health count for its breaker: rate limits, overload,
+   the network, the key. A request that is wrong says nothing about it.
+6. An answer carries its price, as the driver that gave it says.
+7. The facts are the worst of all drivers: the smallest window, the laxest tier. So a
+   manifest that forbids one of them is refused before anything is sent to any.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import final
+
+import attrs
+import msgspec
+import trio
+
+from agentpool._breaker import Attempt, BreakerState, CircuitBreaker
+from agentpool._capability import PrivacyTier
+from agentpool._errors import (
+    AllDriversFailedError,
+    AuthenticationError,
+    DriverError,
+    NetworkError,
+    OverloadedError,
+    RateLimitError,
+    UsageError,
+)
+from agentpool._messages import Completion, CompletionRequest, Usage
+from agentpool.abc import Driver, OnDelta
+
+_UNWELL = (RateLimitError, OverloadedError, NetworkError, AuthenticationError)
+
+
+@final
+@attrs.frozen(kw_only=True)
+class FallbackCounts:
+    """What became of the requests to one of the drivers."""
+
+    answered: int
+    """Requests that it answered."""
+    failed: int
+    """Requests in which it failed."""
+    skipped: int
+    """Requests that its breaker kept away."""
+    breaker: BreakerState
+    """Whom its breaker lets through now."""
+    times_opened: int
+    """How often its breaker has opened."""
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class _Choice:
+    driver: Driver
+    breaker: CircuitBreaker
+    counts: Counter[str] = attrs.field(factory=Counter[str])
+
+
+@final
+class FallbackDriver(Driver):
+    """Asks several drivers in order until one answers."""
+
+    __slots__ = ("_choices",)
+
+    def __init__(
+        self,
+        *drivers: Driver,
+        max_failures: int = 5,
+        cool_down_seconds: float = 30.0,
+    ) -> None:
+        """Ask *drivers* in this order.
+
+        Args:
+            drivers: The first is asked first. They stay their opener's to close.
+            max_failures: Failures in a row after which a driver is left alone.
+            cool_down_seconds: For how long, unless its provider asked for longer.
+
+        Raises:
+            UsageError: If there are no drivers, or a number has no meaning.
+        """
+        if not drivers:
+            raise UsageError("FallbackDriver needs at least one driver, got none")
+        self._choices = [
+            _Choice(driver, CircuitBreaker(max_failures, cool_down_seconds)) for driver in drivers
+        ]
+
+    @property
+    def context_window(self) -> int | None:
+        """The smallest window that is known: any of them may be asked."""
+        windows = [choice.driver.context_window for choice in self._choices]
+        return min((window for window in windows if window is not None), default=None)
+
+    @property
+    def privacy(self) -> PrivacyTier:
+        """The laxest tier: any of them may be asked."""
+        tiers = [choice.driver.privacy for choice in self._choices]
+        return next(tier for tier in tiers if all(tier.allows(other) for other in tiers))
+
+    def price(self, usage: Usage, *, model: str | None = None) -> float | None:
+        """Return the price that all of them agree on, else ``None``.
+
+        What an answer of this driver costs stands in the answer.
+        """
+        prices = {choice.driver.price(usage, model=model) for choice in self._choices}
+        return prices.pop() if len(prices) == 1 else None
+
+    def counts(self) -> tuple[FallbackCounts, ...]:
+        """Return what became of the requests so far, for each driver in order."""
+        now = trio.current_time()
+        return tuple(
+            FallbackCounts(
+                answered=choice.counts["answered"],
+                failed=choice.counts["failed"],
+                skipped=choice.counts["skipped"],
+                breaker=choice.breaker.state(now),
+                times_opened=choice.breaker.times_opened,
+            )
+            for choice in self._choices
+        )
+
+    async def complete(
+        self, request: CompletionRequest, *, on_delta: OnDelta | None = None
+    ) -> Completion:
+        """Ask one after the other.
+
+        Raises:
+            AllDriversFailedError: If none answered. Has all of their errors.
+            DriverError: If one failed in the middle of its answer.
+
+        Cancellation:
+            The request ends at whoever was asked; no breaker holds it against them.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        # Each is asked for its own model: the name is the first one's.
+        request = msgspec.structs.replace(request, model=None)
+        errors: list[DriverError] = []
+        for choice in self._choices:
+            attempt = choice.breaker.begin(trio.current_time())
+            if attempt is None:
+                choice.counts["skipped"] += 1
+                continue
+            heard = _Heard(on_delta)
+            try:
+                return await _ask(choice, attempt, request, heard if on_delta else None)
+            except DriverError as error:
+                if heard.anything:
+                    raise
+                errors.append(error)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        raise AllDriversFailedError(_text_of(self._choices, errors), errors=errors) from (
+            errors[-1] if errors else None
+        )
+
+
+@final
+class _Heard:
+    """Hands text on and remembers that there was some."""
+
+    __slots__ = ("_on_delta", "anything")
+
+    def __init__(self, on_delta: OnDelta | None) -> None:
+        self._on_delta = on_delta
+        self.anything = False
+
+    def __call__(self, text: str) -> None:
+        self.anything = True
+        if self._on_delta is not None:
+            self._on_delta(text)
+
+
+async def _ask(
+    choice: _Choice, attempt: Attempt, request: CompletionRequest, on_delta: OnDelta | None
+) -> Completion:
+    try:
+        completion = await choice.driver.complete(request, on_delta=on_delta)
+    except BaseException as error:
+        if isinstance(error, DriverError):
+            choice.counts["failed"] += 1
+        if isinstance(error, _UNWELL):
+            now, seconds = trio.current_time(), error.retry_after_seconds
+            choice.breaker.failed(attempt, now, seconds)
+        else:
+            choice.breaker.abandoned(attempt)
+        raise
+    choice.breaker.succeeded(attempt)
+    choice.counts["answered"] += 1
+    if completion.cost_usd is not None or completion.usage is None:
+        return completion
+    cost_usd = choice.driver.price(completion.usage, model=completion.model)
+    return msgspec.structs.replace(completion, cost_usd=cost_usd)
+
+
+def _text_of(choices: Sequence[_Choice], errors: Sequence[DriverError]) -> str:
+    skipped = len(choices) - len(errors)
+    told = "; ".join(f"{type(error).__name__}: {error}" for error in errors)
+    left = f"{skipped} left alone for now because they failed before" if skipped else ""
+    return f"no driver of {len(choices)} answered: " + "; ".join(filter(None, (told, left)))
