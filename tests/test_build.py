@@ -1,4 +1,4 @@
-"""Manifest and environment meet: drivers, overrides, tools, secrets."""
+"""Manifest and environment meet: drivers, files, secrets."""
 
 import importlib.util
 from collections.abc import AsyncGenerator
@@ -18,20 +18,11 @@ from agentpool import (
     SpawnConfig,
     UsageError,
 )
-from agentpool._build import (
-    Override,
-    check_spawns,
-    find_model_file,
-    find_secrets,
-    missing_tools,
-    open_drivers,
-    open_furnished_pool,
-)
+from agentpool._build import check_spawns, find_model_file, find_secrets, open_drivers
 from agentpool._errors import UnknownModelError
-from agentpool._messages import CompletionRequest, ToolMessage
+from agentpool._furnish import open_furnished_pool
 from agentpool.abc import Driver
-from agentpool.drivers import FunctionDriver, call
-from agentpool.drivers._scripted import Answer
+from agentpool.drivers import FunctionDriver
 
 MEMORY = Capability(CapabilityKind.MEMORY)
 
@@ -61,11 +52,6 @@ class Garage:
             yield FunctionDriver(lambda _: f"I am {name}", privacy=tier)
         finally:
             self.closed.append(name)
-
-
-def apply(override: Override, manifest: AgentManifest, **environ: str) -> ModelConfig:
-    """Return the model of *manifest* after *override*."""
-    return override.apply(manifest, source="a.toml", environ=environ).model
 
 
 # --- drivers
@@ -131,138 +117,6 @@ async def test_what_a_pool_would_refuse_is_refused_before_anything_runs() -> Non
             check_spawns([AgentManifest(), tight], choose)
     with pytest.raises(PrivacyError):
         check_spawns([LOCAL], lambda _: loose)
-
-
-# --- overrides
-
-
-def test_no_override_changes_nothing() -> None:
-    """Whoever says nothing gets the manifest."""
-    assert Override().apply(REMOTE, source="a.toml", environ={}) == REMOTE
-
-
-def test_max_tokens_goes_before_the_manifest() -> None:
-    """And it alone is changed."""
-    model = apply(Override(max_tokens=7), LOCAL)
-    assert (model.max_tokens, model.model_path) == (7, "m.gguf")
-
-
-def test_a_gguf_file_makes_any_manifest_local(tmp_path: Path) -> None:
-    """By its ending, or because it is there."""
-    other = tmp_path / "model.bin"
-    other.touch()
-    for path in ("x.gguf", str(other)):
-        model = apply(Override(model=path), REMOTE)
-        assert (model.model_path, model.remote_model, model.api_key_env) == (path, None, None)
-
-
-def test_a_name_goes_before_a_remote_model() -> None:
-    """Address and key stay."""
-    model = apply(Override(model="small"), REMOTE)
-    assert (model.remote_model, model.api_key_env) == ("small", "MY_KEY")
-
-
-def test_a_name_for_a_local_manifest_needs_the_driver() -> None:
-    """A slip in a file's name must not become a request to somebody."""
-    with pytest.raises(UsageError, match=r"must be a GGUF file.*'smal'.*--driver openai"):
-        apply(Override(model="smal"), LOCAL)
-
-
-def test_driver_local_takes_the_packaged_model() -> None:
-    """Or the file that is named, whatever its ending is."""
-    assert apply(Override(driver="local"), REMOTE) == ModelConfig()
-    assert apply(Override(driver="local"), LOCAL).model_path == "m.gguf"
-    assert apply(Override(driver="local", model="w"), LOCAL).model_path == "w"
-
-
-def test_driver_openai_needs_a_name() -> None:
-    """There is no default model to be billed for."""
-    with pytest.raises(UsageError, match="--model NAME"):
-        apply(Override(driver="openai"), LOCAL)
-
-
-def test_driver_openai_asks_the_server_of_the_environment() -> None:
-    """A server on this machine is fine for a Sovereign manifest."""
-    url = "http://127.0.0.1:8080/v1"
-    model = apply(Override(driver="openai", model="m"), LOCAL, OPENAI_BASE_URL=url)
-    assert (model.remote_model, model.base_url, model.model_path) == ("m", url, None)
-
-
-def test_driver_openai_keeps_the_address_of_the_manifest() -> None:
-    """The environment is for manifests that name none."""
-    manifest = AgentManifest(
-        privacy=PrivacyTier.STANDARD,
-        model=ModelConfig(remote_model="m", base_url="https://a.example/v1", api_key_env="K"),
-    )
-    model = apply(Override(driver="openai"), manifest, OPENAI_BASE_URL="https://b.example/v1")
-    assert (model.base_url, model.api_key_env) == ("https://a.example/v1", "K")
-
-
-def test_an_override_does_not_go_around_privacy() -> None:
-    """A Sovereign manifest cannot be sent to a provider by an option."""
-    with pytest.raises(ManifestError, match="sovereign") as caught:
-        apply(Override(driver="openai", model="big"), LOCAL)
-    assert caught.value.source == "a.toml, changed by options"
-
-
-# --- tools
-
-
-async def test_M_04_memory_tools_work_on_the_memory_of_the_loop() -> None:  # noqa: N802
-    """What the model kept by a tool, its next recall finds."""
-    manifest = AgentManifest(capabilities=(MEMORY,))
-
-    def answer(request: CompletionRequest) -> Answer:
-        last = request.messages[-1]
-        if not isinstance(last, ToolMessage):
-            return call("remember", content="the key is under the mat")
-        if last.name == "remember":
-            return call("recall", query="key")
-        return last.content
-
-    driver = FunctionDriver(answer)
-    async with open_furnished_pool(lambda _: driver, max_concurrent=1, max_queued=1) as pool:
-        outcome = await (await pool.spawn(SpawnConfig(manifest, "Where?"))).wait()
-    assert "under the mat" in outcome.text
-    assert [tool.name for tool in driver.requests[0].tools] == ["remember", "recall"]
-
-
-async def test_P_21_agents_get_the_tools_of_their_grants() -> None:  # noqa: N802
-    """An agent without grants has none, one that may talk has the team's."""
-    grants = (Capability(CapabilityKind.MESSAGE), Capability.spawn(1))
-    driver = FunctionDriver(lambda _: "hm")
-    async with open_furnished_pool(lambda _: driver, max_concurrent=1, max_queued=2) as pool:
-        await pool.spawn(SpawnConfig(AgentManifest(capabilities=()), "?"))
-        await pool.spawn(SpawnConfig(AgentManifest(capabilities=grants), "?"))
-        await pool.join_all()
-    alone, team = ([tool.name for tool in request.tools] for request in driver.requests)
-    assert not alone
-    assert {"send_message", "spawn_agent"} <= set(team)
-
-
-def test_F_03_a_grant_without_a_tool_is_said() -> None:  # noqa: N802
-    """A grant that does nothing is a surprise at best."""
-    manifest = AgentManifest.parse("""
-        [[capabilities]]
-        type = "memory"
-        [[capabilities]]
-        type = "shell"
-        allowed_commands = ["git"]
-        [[mcp_servers]]
-        name = "index"
-        transport = "stdio"
-        command = ["serve"]
-    """)
-    shell, server = missing_tools(manifest)
-    assert "shell [git]" in shell
-    assert "'index'" in server
-
-
-def test_grants_that_nobody_wrote_are_not_said() -> None:
-    """The defaults are ours, not the author's."""
-    assert missing_tools(AgentManifest.parse("")) == ()
-    written = AgentManifest.parse('[[capabilities]]\ntype = "rag"')
-    assert len(missing_tools(written)) == 1
 
 
 # --- files and secrets

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agentpool._cli._arguments import CheckCommand, MapCommand, RunCommand, parse
+from agentpool._cli._arguments import parse
+from agentpool._cli._command import CheckCommand, MapCommand, RunCommand
 from agentpool._cli._report import ExitCode
 from agentpool._errors import UsageError
 from tests.desk import Desk, make_desk

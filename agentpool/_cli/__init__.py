@@ -10,8 +10,9 @@ import sys
 from collections.abc import Sequence
 from typing import assert_never
 
-from agentpool._cli._arguments import CheckCommand, MapCommand, RunCommand, parse
+from agentpool._cli._arguments import parse
 from agentpool._cli._check import check
+from agentpool._cli._command import CheckCommand, MapCommand, RunCommand
 from agentpool._cli._interrupt import kept_handlers
 from agentpool._cli._map import map_files
 from agentpool._cli._report import ExitCode, error_lines

@@ -8,21 +8,12 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib.metadata
-import math
 from collections.abc import Callable, Sequence
-from typing import Final, Never, TypeAlias, final
+from typing import Final
 
-import attrs
-
-from agentpool._build import Override
+from agentpool._cli._command import CheckCommand, Command, MapCommand, RunCommand
+from agentpool._cli._options import Parser, Words, add_options, read_options
 from agentpool._errors import UsageError
-from agentpool._manifest_parts import PROVIDERS
-
-# So that a local model is kept busy and a person can still follow who does what.
-DEFAULT_MAX_CONCURRENT: Final = 3
-
-SCRIPT_PREFIX: Final = "script:"
-"""What ``--driver`` begins with when a file answers in place of a model."""
 
 EXIT_CODES: Final = """\
 exit codes:
@@ -80,109 +71,6 @@ examples:
 {EXIT_CODES}"""
 
 
-@final
-@attrs.frozen(kw_only=True)
-class Options:
-    """What ``run`` and ``map`` have in common."""
-
-    json: bool
-    """Whether results are JSON lines."""
-    quiet: bool
-    """Whether nothing but results and errors is said."""
-    max_concurrent: int
-    """Agents that run at the same time."""
-    override: Override
-    """What goes before the manifests' own words."""
-    script: str | None
-    """The file that answers in place of a model. ``None``: models answer."""
-    deadline_seconds: float | None
-    """The longest that one agent may run. ``None``: as its manifest says."""
-
-
-@final
-@attrs.frozen(kw_only=True)
-class RunCommand:
-    """``agentpool run``."""
-
-    manifests: tuple[str, ...]
-    """Their paths; one agent each."""
-    query: str
-    """What they are asked. ``-``: what is on standard input."""
-    options: Options
-
-
-@final
-@attrs.frozen(kw_only=True)
-class MapCommand:
-    """``agentpool map``."""
-
-    manifest: str
-    """Its path; one agent for each file."""
-    files: tuple[str, ...]
-    """The paths of the inputs."""
-    prompt: str | None
-    """What is said before each text. ``None``: nothing."""
-    reduce: str | None
-    """The path of the manifest that gets all answers. ``None``: nobody does."""
-    reduce_prompt: str | None
-    """What is said before the answers. ``None``: nothing."""
-    options: Options
-
-
-@final
-@attrs.frozen(kw_only=True)
-class CheckCommand:
-    """``agentpool check``."""
-
-    manifests: tuple[str, ...]
-    """Their paths."""
-    model_file: bool
-    """Whether the model's file must be there."""
-    json: bool
-    """Whether findings are JSON lines."""
-
-
-Command: TypeAlias = RunCommand | MapCommand | CheckCommand
-"""What somebody wants done."""
-
-
-class _Words(argparse.Namespace):
-    """What argparse found, with types."""
-
-    words: list[str]
-    manifest: str
-    manifests: list[str]
-    each: list[str]
-    prompt: str | None
-    reduce: str | None
-    reduce_prompt: str | None
-    json: bool
-    quiet: bool
-    max_concurrent: int
-    model: str | None
-    driver: str | None
-    deadline: float | None
-    max_tokens: int | None
-    model_file: bool
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser that raises: who prints errors, and how, is decided in one place."""
-
-    def __init__(self, command: str, usage: str, description: str, epilog: str) -> None:
-        super().__init__(
-            prog=f"agentpool {command}".rstrip(),
-            usage=usage,
-            description=description,
-            epilog=epilog,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-
-    def error(self, message: str) -> Never:
-        raise UsageError(f"{message}; see {self.prog} --help")
-
-
 def parse(argv: Sequence[str]) -> Command:
     """Return the command that *argv* says.
 
@@ -197,7 +85,7 @@ def parse(argv: Sequence[str]) -> Command:
     }
     if argv and argv[0] in commands:
         return commands[argv[0]](argv[1:])
-    overview = _Parser("", "agentpool COMMAND ...", _OVERVIEW, "")
+    overview = Parser("", "agentpool COMMAND ...", _OVERVIEW, "")
     overview.add_argument("--version", action="version", version=f"agentpool {_version()}")
     overview.add_argument("command", nargs="?", metavar="COMMAND", help=argparse.SUPPRESS)
     overview.parse_known_args(argv)
@@ -216,7 +104,7 @@ def _version() -> str:
 
 
 def _parse_run(argv: Sequence[str]) -> RunCommand:
-    parser = _Parser(
+    parser = Parser(
         "run",
         "agentpool run MANIFEST... QUERY [options]",
         "Put a query to one agent for each manifest, and print their answers.",
@@ -228,16 +116,16 @@ def _parse_run(argv: Sequence[str]) -> RunCommand:
         metavar="MANIFEST... QUERY",
         help="the manifests, then the query; - as the query reads standard input",
     )
-    _add_options(parser)
-    found = parser.parse_intermixed_args(argv, namespace=_Words())
+    add_options(parser)
+    found = parser.parse_intermixed_args(argv, namespace=Words())
     *manifests, query = found.words
     if not manifests:
         parser.error(f"a manifest and a query are needed, got only {query!r}")
-    return RunCommand(manifests=tuple(manifests), query=query, options=_options(found))
+    return RunCommand(manifests=tuple(manifests), query=query, options=read_options(found))
 
 
 def _parse_map(argv: Sequence[str]) -> MapCommand:
-    parser = _Parser(
+    parser = Parser(
         "map",
         "agentpool map MANIFEST --each FILE... [--reduce MANIFEST] [options]",
         "Give each file to an agent of its own; then, maybe, all answers to one more.",
@@ -257,8 +145,8 @@ def _parse_map(argv: Sequence[str]) -> MapCommand:
         "--reduce", metavar="MANIFEST", help="give all answers, with their files, to this agent"
     )
     parser.add_argument("--reduce-prompt", metavar="TEXT", help="say this before the answers")
-    _add_options(parser)
-    found = parser.parse_intermixed_args(argv, namespace=_Words())
+    add_options(parser)
+    found = parser.parse_intermixed_args(argv, namespace=Words())
     if found.reduce_prompt is not None and found.reduce is None:
         parser.error("--reduce-prompt means nothing without --reduce")
     return MapCommand(
@@ -267,12 +155,12 @@ def _parse_map(argv: Sequence[str]) -> MapCommand:
         prompt=found.prompt,
         reduce=found.reduce,
         reduce_prompt=found.reduce_prompt,
-        options=_options(found),
+        options=read_options(found),
     )
 
 
 def _parse_check(argv: Sequence[str]) -> CheckCommand:
-    parser = _Parser(
+    parser = Parser(
         "check",
         "agentpool check MANIFEST... [options]",
         "Look manifests over, without running anything.",
@@ -283,67 +171,7 @@ def _parse_check(argv: Sequence[str]) -> CheckCommand:
         "--model-file", action="store_true", help="a local model's file must be there as well"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object per manifest")
-    found = parser.parse_intermixed_args(argv, namespace=_Words())
+    found = parser.parse_intermixed_args(argv, namespace=Words())
     return CheckCommand(
         manifests=tuple(found.manifests), model_file=found.model_file, json=found.json
     )
-
-
-def _add_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--max-concurrent", type=_count, default=DEFAULT_MAX_CONCURRENT, metavar="N",
-        help="agents that run at the same time (%(default)s)")  # fmt: skip
-    add("--model", metavar="PATH|NAME",
-        help="a GGUF file, or a provider's model, in place of the manifest's")  # fmt: skip
-    add("--driver", type=_driver, metavar="KIND",
-        help="local: a model on this machine; openai, anthropic: a server that speaks that "
-        "interface, at the manifest's base_url, at OPENAI_BASE_URL or ANTHROPIC_BASE_URL, "
-        "or at its home; script:FILE: answers from a file, to try things out")  # fmt: skip
-    add("--max-tokens", type=_count, metavar="N",
-        help="the most tokens of one answer, in place of the manifest's")  # fmt: skip
-    add("--deadline", type=_seconds, metavar="SECONDS",
-        help="stop an agent that runs longer than this")  # fmt: skip
-    add("--json", action="store_true",
-        help="print one JSON object per agent and a summary, a line each")  # fmt: skip
-    add("--quiet", action="store_true", help="say nothing but results and errors")
-
-
-def _options(found: _Words) -> Options:
-    driver: str | None = found.driver
-    script: str | None = None
-    if driver is not None and driver.startswith(SCRIPT_PREFIX):
-        script, driver = driver.removeprefix(SCRIPT_PREFIX), None
-    # A script answers for every model, so --model has nothing left to say.
-    model = found.model if script is None else None
-    override = Override(model=model, driver=driver, max_tokens=found.max_tokens)
-    return Options(
-        json=found.json,
-        quiet=found.quiet,
-        max_concurrent=found.max_concurrent,
-        override=override,
-        script=script,
-        deadline_seconds=found.deadline,
-    )
-
-
-def _count(word: str) -> int:
-    if not (word.isascii() and word.isdigit() and int(word) > 0):
-        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, got {word!r}")
-    return int(word)
-
-
-def _seconds(word: str) -> float:
-    try:
-        seconds = float(word)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a number of seconds > 0, got {word!r}")
-    return seconds
-
-
-def _driver(word: str) -> str:
-    if word in {"local", *PROVIDERS} or word.removeprefix(SCRIPT_PREFIX) not in {word, ""}:
-        return word
-    kinds = ", ".join(("local", *PROVIDERS))
-    raise argparse.ArgumentTypeError(f"must be {kinds} or script:FILE, got {word!r}")

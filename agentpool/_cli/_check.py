@@ -7,12 +7,13 @@ import os
 import sys
 from collections.abc import Iterator
 
-from agentpool._build import find_model_file, missing_tools
+from agentpool._build import find_model_file
 from agentpool._capability import PrivacyTier
-from agentpool._cli._arguments import CheckCommand
+from agentpool._cli._command import CheckCommand
 from agentpool._cli._report import ExitCode, error_lines
 from agentpool._cli._screen import write_out
 from agentpool._errors import DriverError, Fault, ManifestError
+from agentpool._furnish import missing_tools
 from agentpool._manifest import AgentManifest, ModelConfig
 from agentpool._messages import Json
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import trio
 
-from agentpool._cli._arguments import MapCommand
+from agentpool._cli._command import MapCommand
 from agentpool._cli._inputs import read_text, short_names
 from agentpool._cli._manifests import load_all
 from agentpool._cli._report import Result

@@ -8,7 +8,7 @@ from typing import Final
 
 import trio
 
-from agentpool._cli._arguments import RunCommand
+from agentpool._cli._command import RunCommand
 from agentpool._cli._inputs import read_standard_input
 from agentpool._cli._manifests import load_all
 from agentpool._cli._session import Job, Session, conduct

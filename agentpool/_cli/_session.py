@@ -18,21 +18,16 @@ from typing import TypeAlias, final
 import attrs
 import trio
 
-from agentpool._build import (
-    check_spawns,
-    find_secrets,
-    missing_tools,
-    open_drivers,
-    open_furnished_pool,
-)
-from agentpool._cli._arguments import Options
+from agentpool._build import check_spawns, find_secrets, open_drivers
 from agentpool._cli._board import Board
+from agentpool._cli._command import Options
 from agentpool._cli._interrupt import Interruption, watch_signals
 from agentpool._cli._progress import FRAMES_PER_SECOND, open_display
 from agentpool._cli._report import ExitCode, Report, Result
 from agentpool._cli._screen import Screen
 from agentpool._cli._script import load_script
 from agentpool._errors import AgentPoolError, UsageError
+from agentpool._furnish import missing_tools, open_furnished_pool
 from agentpool._handle import AgentHandle
 from agentpool._manifest import AgentManifest
 from agentpool._pool import AgentPool

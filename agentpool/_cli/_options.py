@@ -1,0 +1,117 @@
+"""The parser, and the options that ``run`` and ``map`` have in common."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import Final, Never
+
+from agentpool._cli._command import Options
+from agentpool._errors import UsageError
+from agentpool._manifest_parts import PROVIDERS
+from agentpool._override import Override
+
+# So that a local model is kept busy and a person can still follow who does what.
+DEFAULT_MAX_CONCURRENT: Final = 3
+
+SCRIPT_PREFIX: Final = "script:"
+"""What ``--driver`` begins with when a file answers in place of a model."""
+
+
+class Words(argparse.Namespace):
+    """What argparse found, with types."""
+
+    words: list[str]
+    manifest: str
+    manifests: list[str]
+    each: list[str]
+    prompt: str | None
+    reduce: str | None
+    reduce_prompt: str | None
+    json: bool
+    quiet: bool
+    max_concurrent: int
+    model: str | None
+    driver: str | None
+    deadline: float | None
+    max_tokens: int | None
+    model_file: bool
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that raises: who prints errors, and how, is decided in one place."""
+
+    def __init__(self, command: str, usage: str, description: str, epilog: str) -> None:
+        super().__init__(
+            prog=f"agentpool {command}".rstrip(),
+            usage=usage,
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> Never:
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Let *parser* take what ``run`` and ``map`` have in common."""
+    add = parser.add_argument
+    add("--max-concurrent", type=_count, default=DEFAULT_MAX_CONCURRENT, metavar="N",
+        help="agents that run at the same time (%(default)s)")  # fmt: skip
+    add("--model", metavar="PATH|NAME",
+        help="a GGUF file, or a provider's model, in place of the manifest's")  # fmt: skip
+    add("--driver", type=_driver, metavar="KIND",
+        help="local: a model on this machine; openai, anthropic: a server that speaks that "
+        "interface, at the manifest's base_url, at OPENAI_BASE_URL or ANTHROPIC_BASE_URL, "
+        "or at its home; script:FILE: answers from a file, to try things out")  # fmt: skip
+    add("--max-tokens", type=_count, metavar="N",
+        help="the most tokens of one answer, in place of the manifest's")  # fmt: skip
+    add("--deadline", type=_seconds, metavar="SECONDS",
+        help="stop an agent that runs longer than this")  # fmt: skip
+    add("--json", action="store_true",
+        help="print one JSON object per agent and a summary, a line each")  # fmt: skip
+    add("--quiet", action="store_true", help="say nothing but results and errors")
+
+
+def read_options(found: Words) -> Options:
+    """Return what was said of it."""
+    driver: str | None = found.driver
+    script: str | None = None
+    if driver is not None and driver.startswith(SCRIPT_PREFIX):
+        script, driver = driver.removeprefix(SCRIPT_PREFIX), None
+    # A script answers for every model, so --model has nothing left to say.
+    model = found.model if script is None else None
+    override = Override(model=model, driver=driver, max_tokens=found.max_tokens)
+    return Options(
+        json=found.json,
+        quiet=found.quiet,
+        max_concurrent=found.max_concurrent,
+        override=override,
+        script=script,
+        deadline_seconds=found.deadline,
+    )
+
+
+def _count(word: str) -> int:
+    if not (word.isascii() and word.isdigit() and int(word) > 0):
+        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, got {word!r}")
+    return int(word)
+
+
+def _seconds(word: str) -> float:
+    try:
+        seconds = float(word)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds > 0, got {word!r}")
+    return seconds
+
+
+def _driver(word: str) -> str:
+    if word in {"local", *PROVIDERS} or word.removeprefix(SCRIPT_PREFIX) not in {word, ""}:
+        return word
+    kinds = ", ".join(("local", *PROVIDERS))
+    raise argparse.ArgumentTypeError(f"must be {kinds} or script:FILE, got {word!r}")
