@@ -69,7 +69,7 @@ async def _recall(agent: Agent, effect: Recall) -> None:  # noqa: ASYNC910  # a 
 async def _remember(agent: Agent, effect: Remember) -> None:  # noqa: ASYNC910  # a broken memory need not have one
     assert agent.memory is not None  # noqa: S101  # only then the run asks
     fragment = Fragment(
-        content=effect.content, scope=agent.memory_scope, created_at=agent.hub.seconds()
+        content=effect.content, scope=agent.memory_scope, created_at=agent.memory.now()
     )
     try:
         await agent.memory.remember(fragment)

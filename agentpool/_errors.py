@@ -25,6 +25,7 @@ The branches say who must act::
     ├── ToolError                  told to the model, which may try again
     │   └── CapabilityDeniedError
     ├── LimitExceededError         a guard or a budget said stop
+    ├── MemoryStoreError           the file of a memory is locked, damaged or newer
     ├── PrivacyError               the data may not go there
     ├── AgentCancelledError        somebody cancelled the agent; says who and why
     └── PoolError                  the group raised at the pool's exit
@@ -231,6 +232,10 @@ class LimitExceededError(AgentPoolError):
         """How much was allowed, in the same unit."""
         self.source: str = source
         """Who set the limit: the run's guard, or a budget by its name."""
+
+
+class MemoryStoreError(AgentPoolError):
+    """The file in which a memory keeps its fragments cannot be used. Says what is wrong."""
 
 
 class PrivacyError(AgentPoolError):

@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
+from agentpool import memory as memories
 from agentpool._capability import CapabilityKind
 from agentpool._manifest import DEFAULT_CAPABILITIES, AgentManifest
 from agentpool._nursery import ToolBuilder
@@ -37,6 +38,7 @@ async def open_furnished_pool(
     *,
     max_concurrent: int,
     max_queued: int,
+    memory_file: str | None = None,
     observers: Sequence[Observer] = (),
     name: str = "pool",
 ) -> AsyncGenerator[AgentPool, None]:
@@ -46,23 +48,36 @@ async def open_furnished_pool(
         choose: The drivers.
         max_concurrent: Agents that run at the same time.
         max_queued: Agents that may wait for their first slot.
+        memory_file: Where agents keep fragments. ``None``: in memory.
         observers: Called with every event.
         name: What the pool is called.
 
     Yields:
         The pool.
     """
-    memory = InMemoryMemory()
-    async with open_pool(
-        choose,
-        max_concurrent=max_concurrent,
-        max_queued=max_queued,
-        memory=memory,
-        tools=build_tools(memory),
-        observers=observers,
-        name=name,
-    ) as pool:
+    async with (
+        _open_memory(memory_file) as memory,
+        open_pool(
+            choose,
+            max_concurrent=max_concurrent,
+            max_queued=max_queued,
+            memory=memory,
+            tools=build_tools(memory),
+            observers=observers,
+            name=name,
+        ) as pool,
+    ):
         yield pool
+
+
+@asynccontextmanager
+async def _open_memory(file: str | None) -> AsyncGenerator[Memory]:
+    if file is None:
+        yield InMemoryMemory()
+    else:
+        # Looked up here, since it loads SQLite.
+        async with memories.open_sqlite_memory(file) as opened:
+            yield opened
 
 
 def build_tools(memory: Memory) -> ToolBuilder:
@@ -78,7 +93,7 @@ def build_tools(memory: Memory) -> ToolBuilder:
         registry = team if kinds & _TEAM_KINDS else EMPTY_REGISTRY
         if CapabilityKind.MEMORY not in kinds:
             return registry
-        tools = memory_tools(memory, context.memory_scope, clock=context.seconds)
+        tools = memory_tools(memory, context.memory_scope)
         return registry.with_tools(*tools)
 
     return build

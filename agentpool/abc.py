@@ -126,7 +126,7 @@ class AgentContext(ABC):
 
     @abstractmethod
     def seconds(self) -> float:
-        """Seconds since the pool opened: the clock of its events and its memory."""
+        """Seconds since the pool opened: the clock of its events."""
 
     @abstractmethod
     async def send(
@@ -240,7 +240,7 @@ class Fragment(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     fragment_id: str = ""
     """The memory's own name for it. Empty until it is stored."""
     created_at: float = 0.0
-    """Unix time in seconds, or whatever clock the memory was given."""
+    """When, in seconds on the memory's clock: ``memory.now()``."""
 
 
 @final
@@ -289,6 +289,14 @@ class Memory(ABC):
     @abstractmethod
     async def forget(self, fragment_id: str) -> bool:
         """Drop a fragment for good. Return whether it was there."""
+
+    def now(self) -> float:
+        """Return the time that a new fragment gets, in seconds.
+
+        Trio's clock, which begins anew with each run. A memory that outlives the run has
+        another.
+        """
+        return trio.current_time()
 
 
 class Observer(ABC):

@@ -66,9 +66,9 @@ def test_check_has_its_own_options() -> None:
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("", "a command is missing: run, map or check; see agentpool --help"),
+        ("", "a command is missing, one of run, map, check"),
         ("rnu a b", "there is no command 'rnu'; did you mean 'run'?"),
-        ("xyz", "there is no command 'xyz'; it must be run, map or check"),
+        ("xyz", "there is no command 'xyz'; it must be one of run, map, check"),
         ("run", "required: MANIFEST... QUERY; see agentpool run --help"),
         ("run a.toml", "a manifest and a query are needed, got only 'a.toml'"),
         ("run a q --frob", "unrecognized arguments: --frob"),

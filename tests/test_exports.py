@@ -111,6 +111,10 @@ NAMES: dict[str, list[str]] = {
         "Memory",
         "MemoryHit",
         "MemoryQuery",
+        "MemoryStoreError",
+        "ScopeSummary",
+        "SqliteMemory",
+        "open_sqlite_memory",
     ],
     "agentpool.observe": [
         "AgentFinished",

@@ -17,7 +17,7 @@ CONTEXT = ToolContext(AGENT, "call-1")
 
 def registry_on(memory: InMemoryMemory, scope: str = "mine") -> ToolRegistry:
     """Return the memory tools on *memory* in a registry."""
-    return ToolRegistry(memory_tools(memory, scope, clock=lambda: 42.0))
+    return ToolRegistry(memory_tools(memory, scope))
 
 
 async def call(registry: ToolRegistry, name: str, arguments: str) -> ToolResult:
@@ -38,7 +38,7 @@ async def test_m04_what_a_model_remembers_is_in_the_memory_that_it_was_given() -
         scope="mine",
         source="tool",
         fragment_id="mem-1",
-        created_at=42.0,
+        created_at=hit.fragment.created_at,
     )
 
 
@@ -113,7 +113,7 @@ def test_memory_tools_need_the_memory_capability() -> None:
         assert tool.capability == Capability(CapabilityKind.MEMORY)
 
 
-async def test_the_clock_is_trios_unless_another_is_given() -> None:
+async def test_the_clock_is_that_of_the_memory() -> None:
     """So that a simulated run repeats itself to the byte."""
     memory = InMemoryMemory()
     before = trio.current_time()

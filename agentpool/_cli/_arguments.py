@@ -11,8 +11,8 @@ import importlib.metadata
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from agentpool._cli._command import CheckCommand, Command, MapCommand, RunCommand
-from agentpool._cli._options import Parser, Words, add_options, read_options
+from agentpool._cli._command import CheckCommand, Command, MapCommand, MemoryCommand, RunCommand
+from agentpool._cli._options import Parser, Words, add_options, count, read_options
 from agentpool._errors import UsageError
 
 EXIT_CODES: Final = """\
@@ -31,6 +31,7 @@ commands:
   run      put a query to one or more agents
   map      give each of several files to an agent of its own
   check    look manifests over, without running anything
+  memory   look after the file in which agents remember
 
 examples:
   agentpool run examples/reader.toml "Why is the sky blue?"
@@ -71,6 +72,23 @@ examples:
 {EXIT_CODES}"""
 
 
+_MEMORY_EXAMPLES = """\
+The file is the one of agentpool run --memory FILE.
+
+examples:
+  agentpool memory list notes.db
+  agentpool memory list notes.db --scope team
+  agentpool memory search notes.db "north wind"
+  agentpool memory delete notes.db mem-12 mem-13
+  agentpool memory delete notes.db --scope team
+
+exit codes:
+  0    done
+  1    something that was to be deleted was not there
+  2    the command is wrong, or the file cannot be used
+"""
+
+
 def parse(argv: Sequence[str]) -> Command:
     """Return the command that *argv* says.
 
@@ -82,6 +100,7 @@ def parse(argv: Sequence[str]) -> Command:
         "run": _parse_run,
         "map": _parse_map,
         "check": _parse_check,
+        "memory": _parse_memory,
     }
     if argv and argv[0] in commands:
         return commands[argv[0]](argv[1:])
@@ -89,10 +108,11 @@ def parse(argv: Sequence[str]) -> Command:
     overview.add_argument("--version", action="version", version=f"agentpool {_version()}")
     overview.add_argument("command", nargs="?", metavar="COMMAND", help=argparse.SUPPRESS)
     overview.parse_known_args(argv)
+    known = ", ".join(commands)
     if not argv:
-        overview.error("a command is missing: run, map or check")
+        overview.error(f"a command is missing, one of {known}")
     near = difflib.get_close_matches(argv[0], commands, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else "it must be run, map or check"
+    hint = f"did you mean {near[0]!r}?" if near else f"it must be one of {known}"
     raise UsageError(f"there is no command {argv[0]!r}; {hint}; see agentpool --help")
 
 
@@ -174,4 +194,36 @@ def _parse_check(argv: Sequence[str]) -> CheckCommand:
     found = parser.parse_intermixed_args(argv, namespace=Words())
     return CheckCommand(
         manifests=tuple(found.manifests), model_file=found.model_file, json=found.json
+    )
+
+
+def _parse_memory(argv: Sequence[str]) -> MemoryCommand:
+    parser = Parser(
+        "memory",
+        "agentpool memory list|search|delete FILE [WORDS... | ID...] [options]",
+        "List, search or delete what agents keep in a memory's file.",
+        _MEMORY_EXAMPLES,
+    )
+    add = parser.add_argument
+    add("action", choices=("list", "search", "delete"), help="what to do")
+    add("file", metavar="FILE", help="the memory's file")
+    add("words", nargs="*", metavar="WORDS|ID", help="what to search for; which to delete")
+    add("--scope", metavar="NAME", help="list, search or delete in this scope alone")
+    add("--limit", type=count, default=20, metavar="N", help="at most so many (%(default)s)")
+    add("--json", action="store_true", help="print one JSON object per fragment or scope")
+    found = parser.parse_intermixed_args(argv, namespace=Words())
+    if found.action == "list" and found.words:
+        parser.error(f"list takes no words, got {found.words[0]!r}; did you mean search?")
+    if found.action == "search" and not found.words:
+        parser.error("search needs words; list shows the newest")
+    if found.action == "delete" and bool(found.words) == (found.scope is not None):
+        parser.error("delete needs either ids or --scope")
+    return MemoryCommand(
+        action=found.action,
+        file=found.file,
+        words=" ".join(found.words) if found.action == "search" else "",
+        ids=tuple(found.words) if found.action == "delete" else (),
+        scope=found.scope,
+        limit=found.limit,
+        json=found.json,
     )

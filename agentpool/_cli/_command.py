@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias, final
+from typing import Literal, TypeAlias, final
 
 import attrs
 
@@ -26,6 +26,10 @@ class Options:
     """The file that answers in place of a model. ``None``: models answer."""
     deadline_seconds: float | None
     """The longest that one agent may run. ``None``: as its manifest says."""
+    memory: str | None
+    """The file in which agents keep fragments. ``None``: none, they end with the command."""
+    memory_scope: str | None
+    """The scope that all agents share. ``None``: each has its own."""
 
 
 @final
@@ -71,5 +75,25 @@ class CheckCommand:
     """Whether findings are JSON lines."""
 
 
-Command: TypeAlias = RunCommand | MapCommand | CheckCommand
+@final
+@attrs.frozen(kw_only=True)
+class MemoryCommand:
+    """``agentpool memory``."""
+
+    action: Literal["list", "search", "delete"]
+    file: str
+    """The path of the memory's file."""
+    words: str
+    """What to search for. Empty: the newest."""
+    ids: tuple[str, ...]
+    """The fragments to delete."""
+    scope: str | None
+    """Where to look, or what to delete. ``None``: everywhere, or the named fragments."""
+    limit: int
+    """At most so many fragments."""
+    json: bool
+    """Whether what is found is JSON lines."""
+
+
+Command: TypeAlias = RunCommand | MapCommand | CheckCommand | MemoryCommand
 """What somebody wants done."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from typing import Final, Never
+from typing import Final, Literal, Never
 
 from agentpool._cli._command import Options
 from agentpool._errors import UsageError
@@ -36,6 +36,12 @@ class Words(argparse.Namespace):
     deadline: float | None
     max_tokens: int | None
     model_file: bool
+    memory: str | None
+    memory_scope: str | None
+    action: Literal["list", "search", "delete"]
+    file: str
+    scope: str | None
+    limit: int
 
 
 class Parser(argparse.ArgumentParser):
@@ -58,7 +64,7 @@ class Parser(argparse.ArgumentParser):
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Let *parser* take what ``run`` and ``map`` have in common."""
     add = parser.add_argument
-    add("--max-concurrent", type=_count, default=DEFAULT_MAX_CONCURRENT, metavar="N",
+    add("--max-concurrent", type=count, default=DEFAULT_MAX_CONCURRENT, metavar="N",
         help="agents that run at the same time (%(default)s)")  # fmt: skip
     add("--model", metavar="PATH|NAME",
         help="a GGUF file, or a provider's model, in place of the manifest's")  # fmt: skip
@@ -66,10 +72,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="local: a model on this machine; openai, anthropic: a server that speaks that "
         "interface, at the manifest's base_url, at OPENAI_BASE_URL or ANTHROPIC_BASE_URL, "
         "or at its home; script:FILE: answers from a file, to try things out")  # fmt: skip
-    add("--max-tokens", type=_count, metavar="N",
+    add("--max-tokens", type=count, metavar="N",
         help="the most tokens of one answer, in place of the manifest's")  # fmt: skip
     add("--deadline", type=_seconds, metavar="SECONDS",
         help="stop an agent that runs longer than this")  # fmt: skip
+    add("--memory", metavar="FILE",
+        help="keep what agents remember in this file; it is made if it is not there")  # fmt: skip
+    add("--memory-scope", metavar="NAME",
+        help="let all agents, of later runs too, share what they remember under this name; "
+        "otherwise each recalls its own alone")  # fmt: skip
     add("--json", action="store_true",
         help="print one JSON object per agent and a summary, a line each")  # fmt: skip
     add("--quiet", action="store_true", help="say nothing but results and errors")
@@ -91,10 +102,13 @@ def read_options(found: Words) -> Options:
         override=override,
         script=script,
         deadline_seconds=found.deadline,
+        memory=found.memory,
+        memory_scope=found.memory_scope,
     )
 
 
-def _count(word: str) -> int:
+def count(word: str) -> int:
+    """Return the number that *word* is, for argparse."""
     if not (word.isascii() and word.isdigit() and int(word) > 0):
         raise argparse.ArgumentTypeError(f"must be a whole number >= 1, got {word!r}")
     return int(word)

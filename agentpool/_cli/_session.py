@@ -120,6 +120,7 @@ class Session:
                     query,
                     name=job.name,
                     deadline_seconds=self._options.deadline_seconds,
+                    memory_scope=self._options.memory_scope,
                 )
                 await send.send((job, await self._pool.spawn(config)))
 
@@ -200,7 +201,11 @@ async def _run(
         open_drivers(manifests, stand_in=stand_in) as choose,
         # As many queued as run: the next one is there when a slot is free.
         open_furnished_pool(
-            choose, max_concurrent=slots, max_queued=slots, observers=(board,)
+            choose,
+            max_concurrent=slots,
+            max_queued=slots,
+            memory_file=options.memory,
+            observers=(board,),
         ) as pool,
     ):
         check_spawns(manifests, choose)

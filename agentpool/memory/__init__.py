@@ -1,5 +1,13 @@
-"""Where an agent keeps what it learns."""
+"""Where an agent keeps what it learns.
 
+``InMemoryMemory`` is gone with the process; ``open_sqlite_memory`` opens one in a file,
+and loads SQLite when it is first asked for.
+"""
+
+from typing import TYPE_CHECKING
+
+from agentpool._errors import MemoryStoreError as MemoryStoreError
+from agentpool._public import load as _load
 from agentpool._public import publish as _publish
 from agentpool.abc import Fragment as Fragment
 from agentpool.abc import Memory as Memory
@@ -7,5 +15,27 @@ from agentpool.abc import MemoryHit as MemoryHit
 from agentpool.abc import MemoryQuery as MemoryQuery
 from agentpool.memory._in_memory import InMemoryMemory as InMemoryMemory
 from agentpool.memory._in_memory import InMemoryStatistics as InMemoryStatistics
+
+if TYPE_CHECKING:
+    from agentpool.memory._sqlite import ScopeSummary as ScopeSummary
+    from agentpool.memory._sqlite import SqliteMemory as SqliteMemory
+    from agentpool.memory._sqlite import open_sqlite_memory as open_sqlite_memory
+
+_HOMES = {
+    "ScopeSummary": "agentpool.memory._sqlite",
+    "SqliteMemory": "agentpool.memory._sqlite",
+    "open_sqlite_memory": "agentpool.memory._sqlite",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load what needs SQLite when it is first asked for (PEP 562)."""
+    return _load(__name__, _HOMES, name)
+
+
+def __dir__() -> list[str]:
+    """Name the lazy names too."""
+    return sorted({*globals(), *_HOMES})
+
 
 _publish(__name__, globals())

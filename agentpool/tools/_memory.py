@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, final
 
 import attrs
-import trio
 from msgspec import Meta
 
 from agentpool._capability import Capability, CapabilityKind
@@ -27,17 +25,14 @@ MAX_SHOWN_CHARS = 2_000
 _GRANT = Capability(CapabilityKind.MEMORY)
 
 
-def memory_tools(
-    memory: Memory, scope: str, *, clock: Callable[[], float] = trio.current_time
-) -> tuple[Tool, ...]:
+def memory_tools(memory: Memory, scope: str) -> tuple[Tool, ...]:
     """Return the tools ``remember`` and ``recall`` on *memory*, for one agent.
 
     Args:
         memory: Where fragments are kept: the pool's, so that the loop recalls them too.
         scope: Whose fragments. The model cannot name another.
-        clock: What ``created_at`` is taken from. The same as the pool's.
     """
-    notes = _Notes(memory, scope, clock)
+    notes = _Notes(memory, scope)
     return (
         tool(capability=_GRANT)(notes.remember),
         tool(capability=_GRANT)(notes.recall),
@@ -49,7 +44,6 @@ def memory_tools(
 class _Notes:
     _memory: Memory
     _scope: str
-    _clock: Callable[[], float]
 
     async def remember(
         self, content: Annotated[str, Meta(min_length=1, max_length=MAX_CONTENT_CHARS)]
@@ -62,7 +56,7 @@ class _Notes:
         if not content.strip():
             raise ToolError(f"content must not be blank, got {content!r}; say what to keep")
         fragment = Fragment(
-            content=content, scope=self._scope, source="tool", created_at=self._clock()
+            content=content, scope=self._scope, source="tool", created_at=self._memory.now()
         )
         return f"Stored memory: {await self._memory.remember(fragment)}"
 

@@ -5,11 +5,13 @@ A memory that is added joins ``MEMORIES``; nothing else here changes.
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from agentpool.abc import Fragment, Memory, MemoryHit, MemoryQuery
-from agentpool.memory import InMemoryMemory
+from agentpool.memory import InMemoryMemory, open_sqlite_memory
 
 
 @asynccontextmanager
@@ -18,8 +20,17 @@ async def open_in_memory() -> AsyncIterator[Memory]:
     yield InMemoryMemory()  # noqa: ASYNC119  # nothing to clean up
 
 
+@asynccontextmanager
+async def open_in_a_file() -> AsyncIterator[Memory]:
+    """Open one in a file of its own."""
+    with TemporaryDirectory() as folder:
+        async with open_sqlite_memory(Path(folder, "memory.db")) as memory:
+            yield memory  # noqa: ASYNC119  # pytest-trio leaves it in order
+
+
 MEMORIES: dict[str, Callable[[], AbstractAsyncContextManager[Memory]]] = {
     "in memory": open_in_memory,
+    "sqlite": open_in_a_file,
 }
 
 

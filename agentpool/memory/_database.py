@@ -1,0 +1,259 @@
+"""The door to SQLite: one file, one connection, one transaction at a time, in a thread.
+
+Rules:
+
+1. A transaction is done whole or not at all, whatever ends it.
+2. A call that is cancelled interrupts its own transaction, and returns when the thread is
+   free: nothing goes on behind it. A transaction that was committed in that moment stays.
+3. Who finds the file locked by another process waits in trio, not in the thread, and not
+   for ever.
+4. What SQLite raises comes out as `MemoryStoreError` and names the file.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final, NoReturn, TypeAlias, TypeVar, final
+
+import attrs
+import trio
+
+from agentpool._errors import MemoryStoreError
+
+Value: TypeAlias = str | int | float | bytes | None
+"""What a column can hold."""
+
+Row: TypeAlias = tuple[Value, ...]
+
+T = TypeVar("T")
+
+LOCKED_SECONDS: Final = 30.0
+"""How long a file may be locked by others. A transaction here takes a millisecond; one that
+takes so long is a program that hangs, or a backup tool that holds the file."""
+
+_FIRST_PAUSE_SECONDS: Final = 0.002
+_LONGEST_PAUSE_SECONDS: Final = 0.1
+
+CLOSE_SECONDS: Final = 10.0
+"""For the last checkpoint of a large log on a slow disk. After a kill it is made at the
+next opening, so nothing depends on it."""
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class Transaction:
+    """What a job can do, inside the thread."""
+
+    _connection: sqlite3.Connection
+
+    def rows(self, sql: str, *values: Value) -> list[Row]:
+        """Return what *sql* selects."""
+        return self._connection.execute(sql, values).fetchall()
+
+    def insert(self, sql: str, *values: Value) -> int:
+        """Insert a row and return its number."""
+        number = self._connection.execute(sql, values).lastrowid
+        assert number is not None  # noqa: S101  # it was an INSERT
+        return number
+
+    def change(self, sql: str, *values: Value) -> int:
+        """Change rows and return how many there were."""
+        return self._connection.execute(sql, values).rowcount
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class _Job:
+    """One transaction on its way through the thread, and what came of it."""
+
+    run: Callable[[], object]
+    value: object = None
+    error: Exception | None = None
+    is_over: bool = False
+
+    def do(self) -> None:
+        """Run, in the thread; never raise there."""
+        try:
+            self.value = self.run()
+        except Exception as error:  # noqa: BLE001  # raised again where it was asked for
+            self.error = error
+        finally:
+            self.is_over = True
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class Database:
+    """An open SQLite file. ``open_database`` makes it."""
+
+    path: Path
+    _connection: sqlite3.Connection
+    _turn: trio.Lock = attrs.field(factory=trio.Lock)
+    # Of its own: tools may have taken all of trio's threads, and wait for this file.
+    _thread: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
+
+    async def read(self, job: Callable[[Transaction], T]) -> T:
+        """Run *job* on one state of the file.
+
+        Raises:
+            MemoryStoreError: If the file cannot be read.
+
+        Cancellation:
+            Nothing has changed.
+        """
+        return await self._transact("BEGIN", job)
+
+    async def write(self, job: Callable[[Transaction], T]) -> T:
+        """Run *job*, and keep what it changes.
+
+        Raises:
+            MemoryStoreError: If the file cannot be written. Nothing has changed.
+
+        Cancellation:
+            It is done whole or not at all.
+        """
+        return await self._transact("BEGIN IMMEDIATE", job)
+
+    async def command(self, sql: str) -> None:
+        """Run one statement that must stand outside of transactions.
+
+        Raises:
+            MemoryStoreError: If it fails.
+
+        Cancellation:
+            It is done whole or not at all.
+        """
+        await self._in_turn(lambda: self._connection.execute(sql).fetchall())
+
+    async def _transact(self, begin: str, job: Callable[[Transaction], T]) -> T:
+        def run() -> T:
+            self._connection.execute(begin)
+            try:
+                value = job(Transaction(self._connection))
+                self._connection.execute("COMMIT")
+            except BaseException:
+                # An interruption may have rolled it back already.
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+            return value
+
+        return await self._in_turn(run)
+
+    async def _in_turn(self, run: Callable[[], T]) -> T:
+        give_up_at = trio.current_time() + LOCKED_SECONDS
+        pause_seconds = _FIRST_PAUSE_SECONDS
+        async with self._turn:
+            while True:
+                try:
+                    return await self._in_thread(run)
+                except sqlite3.Error as error:
+                    if not _is_locked(error) or trio.current_time() >= give_up_at:
+                        _raise_as_ours(error, self.path)
+                await trio.sleep(pause_seconds)
+                pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
+
+    async def _in_thread(self, run: Callable[[], T]) -> T:
+        job = _Job(run)
+
+        async def interrupt_when_cancelled() -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                # It is our turn, so the statement that runs is ours. Where none runs,
+                # this does nothing, to a later one neither.
+                if not job.is_over:
+                    self._connection.interrupt()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(interrupt_when_cancelled)
+            await trio.to_thread.run_sync(job.do, limiter=self._thread)
+            nursery.cancel_scope.cancel()
+        if job.error is not None:
+            raise job.error
+        return job.value  # type: ignore[return-value]  # what run() returned
+
+
+@asynccontextmanager
+async def open_database(path: Path, migrations: Sequence[str]) -> AsyncGenerator[Database]:
+    """Open the SQLite file at *path*, making it if there is none.
+
+    Args:
+        path: The file. Its folder exists.
+        migrations: SQL scripts. The file's ``user_version`` says how many it has had; the
+            others are run, each with its number in one transaction.
+
+    Raises:
+        MemoryStoreError: If it cannot be opened, is no such file, or is of a later version.
+
+    Cancellation:
+        The file is closed; each migration is done whole or not at all.
+    """
+
+    def connect() -> sqlite3.Connection:
+        # Transactions are ours to begin; a lock is waited for in trio.
+        return sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+
+    try:
+        connection = await trio.to_thread.run_sync(connect)
+    except sqlite3.Error as error:
+        _raise_as_ours(error, path)
+    database = Database(path, connection)
+    try:
+        # A log beside the file: readers and one writer at once, from several processes. A
+        # kill loses nothing; after a power cut the last writes may be missing, none half.
+        await database.command("PRAGMA journal_mode = WAL")
+        await database.command("PRAGMA synchronous = NORMAL")
+        await database.command("PRAGMA foreign_keys = ON")
+        # What is deleted is overwritten, and not only given free.
+        await database.command("PRAGMA secure_delete = ON")
+        await _migrate(database, migrations)
+        yield database
+    finally:
+        with trio.move_on_after(CLOSE_SECONDS, shield=True):
+            await trio.to_thread.run_sync(connection.close)
+
+
+async def _migrate(database: Database, migrations: Sequence[str]) -> None:
+    def version(transaction: Transaction) -> int:
+        ((number,),) = transaction.rows("PRAGMA user_version")
+        return int(number or 0)
+
+    def migrate(transaction: Transaction) -> None:
+        # Looked at again inside: another process may have been here in between.
+        first = version(transaction)
+        for number, script in enumerate(migrations[first:], start=first + 1):
+            for statement in filter(str.strip, script.split(";\n\n")):
+                transaction.change(statement)
+            transaction.change(f"PRAGMA user_version = {number}")
+
+    found = await database.read(version)
+    if found > len(migrations):
+        raise MemoryStoreError(
+            f"{str(database.path)!r} was written by a later version: it has format {found}, and "
+            f"this one knows {len(migrations)}; upgrade trio-agentpool"
+        )
+    if found < len(migrations):
+        await database.write(migrate)
+
+
+def _is_locked(error: sqlite3.Error) -> bool:
+    # The low byte is the cause, the rest tells more of it.
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
+def _raise_as_ours(error: sqlite3.Error, path: Path) -> NoReturn:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    advice = {
+        sqlite3.SQLITE_BUSY: f"another program has held it for {LOCKED_SECONDS:g} seconds; end it",
+        sqlite3.SQLITE_CANTOPEN: "its folder must exist, and must be writable",
+        sqlite3.SQLITE_NOTADB: "it is not a memory; name another file",
+        sqlite3.SQLITE_READONLY: "make the file and its folder writable",
+        sqlite3.SQLITE_FULL: "make room on the disk",
+        sqlite3.SQLITE_CORRUPT: "it is damaged; restore it from a copy",
+    }.get(code, "look at the file")
+    raise MemoryStoreError(f"memory file {str(path)!r}: {error}; {advice}") from error

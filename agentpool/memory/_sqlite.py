@@ -1,0 +1,356 @@
+"""Fragments in a file: they outlive the process, and several processes may share them.
+
+Rules:
+
+1. A recall returns fragments of its scope and of no other. Scores are FTS5's BM25, which
+   counts how rare a word is over the whole file: what others keep may change an order, and
+   never what is found.
+2. Words are those of `agentpool.memory._rank`, so both memories find the same. They are
+   stored beside the content: an index can only take out what was put in, and what a word
+   is may differ from one Python to the next.
+3. Ids are never given out again.
+4. What was remembered is on its way to the disk when the call returns: a kill loses nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, cast, final
+
+import attrs
+import trio
+
+from agentpool._errors import UsageError
+from agentpool.abc import Fragment, Memory, MemoryHit, MemoryQuery
+from agentpool.memory._database import Database, Row, Transaction, Value, open_database
+from agentpool.memory._rank import scaled, words
+
+MAX_QUERY_WORDS: Final = 64
+"""Of a longer query the longest words are looked for, which are the rarest. A query may be a
+whole document: with each of its words, every fragment fits, and all are ranked."""
+
+_ID: Final = re.compile(r"mem-([1-9][0-9]{0,17})", re.ASCII)
+"""As ``remember`` writes them. The bound is that of SQLite's integers."""
+
+MIGRATIONS: Final = (
+    """\
+CREATE TABLE scopes (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE
+);
+
+CREATE TABLE fragments (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    scope INTEGER NOT NULL REFERENCES scopes,
+    content TEXT NOT NULL,
+    source TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    words TEXT NOT NULL
+);
+
+CREATE INDEX newest ON fragments (scope, created_at, id);
+
+CREATE VIRTUAL TABLE word_index USING fts5(
+    scope, words, content = 'fragments', content_rowid = 'id', tokenize = 'ascii'
+);
+
+CREATE TRIGGER fragment_added AFTER INSERT ON fragments BEGIN
+    INSERT INTO word_index (rowid, scope, words) VALUES (new.id, new.scope, new.words);
+END;
+
+CREATE TRIGGER fragment_forgotten AFTER DELETE ON fragments BEGIN
+    INSERT INTO word_index (word_index, rowid, scope, words)
+    VALUES ('delete', old.id, old.scope, old.words);
+END;
+
+""",
+)
+"""Format 1, 2, 3, … of the file. One that was released never changes: another is added.
+
+The index is over the words as our own rules part them, joined by spaces; its ``ascii``
+tokenizer parts at nothing else that is in them. The scope is in it as a word of its own
+column, so that a search of one scope does not walk over the others.
+"""
+
+_NEWEST: Final = """
+SELECT fragments.id, content, scopes.name, source, created_at, 1.0
+FROM fragments JOIN scopes ON scopes.id = fragments.scope
+WHERE (?1 IS NULL OR scopes.name = ?1)
+AND (?2 IS NULL OR source = ?2) AND (?3 IS NULL OR created_at >= ?3)
+ORDER BY created_at DESC, fragments.id DESC LIMIT ?4
+"""
+
+# The scope's own column has no weight: every hit has its word.
+_BEST: Final = """
+SELECT fragments.id, content, scopes.name, source, created_at,
+       -bm25(word_index, 0.0, 1.0) AS score
+FROM word_index
+JOIN fragments ON fragments.id = word_index.rowid
+JOIN scopes ON scopes.id = fragments.scope
+WHERE word_index MATCH ?1
+AND (?2 IS NULL OR source = ?2) AND (?3 IS NULL OR created_at >= ?3)
+ORDER BY score DESC, created_at DESC, fragments.id DESC LIMIT ?4
+"""
+
+
+@final
+@attrs.frozen
+class ScopeSummary:
+    """One scope of a memory's file."""
+
+    scope: str
+    """Its name."""
+    fragments: int
+    """How many fragments it has."""
+    newest_at: float
+    """When the newest of them was made, on the clock of the fragments."""
+
+
+@final
+class SqliteMemory(Memory):
+    """A memory in an SQLite file. ``open_sqlite_memory`` makes it."""
+
+    __slots__ = ("_database",)
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._database.path
+
+    async def remember(self, fragment: Fragment) -> str:
+        """Keep *fragment* and return the id it got.
+
+        Raises:
+            UsageError: If it cannot be stored as text or time. Nothing was kept.
+            MemoryStoreError: If the file cannot be written. Nothing was kept.
+
+        Cancellation:
+            It is either kept whole or not at all.
+        """
+        _check(fragment)
+        indexed = " ".join(words(fragment.content))
+
+        def insert(transaction: Transaction) -> int:
+            transaction.change("INSERT OR IGNORE INTO scopes (name) VALUES (?)", fragment.scope)
+            return transaction.insert(
+                "INSERT INTO fragments (scope, content, source, created_at, words)"
+                " SELECT id, ?, ?, ?, ? FROM scopes WHERE name = ?",
+                fragment.content,
+                fragment.source,
+                fragment.created_at,
+                indexed,
+                fragment.scope,
+            )
+
+        return f"mem-{await self._database.write(insert)}"
+
+    async def recall(self, query: MemoryQuery) -> tuple[MemoryHit, ...]:
+        """Return what fits *query*, best first; nothing of another scope.
+
+        Raises:
+            MemoryStoreError: If the file cannot be read.
+
+        Cancellation:
+            Nothing has changed.
+        """
+        return await self._find(
+            query.text, query.scope, query.limit, source=query.source, since=query.since
+        )
+
+    async def search(
+        self, text: str, *, scope: str | None = None, limit: int = 20
+    ) -> tuple[MemoryHit, ...]:
+        """Return what fits *text*, best first, for whoever looks after the file.
+
+        Args:
+            text: Words to look for. Empty: the newest fragments.
+            scope: Where to look. ``None``: in every scope.
+            limit: At most so many.
+
+        Raises:
+            MemoryStoreError: If the file cannot be read.
+
+        Cancellation:
+            Nothing has changed.
+        """
+        return await self._find(text, scope, limit)
+
+    async def _find(
+        self,
+        text: str,
+        scope: str | None,
+        limit: int,
+        *,
+        source: str | None = None,
+        since: float | None = None,
+    ) -> tuple[MemoryHit, ...]:
+        wanted = _longest(words(text))
+        if limit < 1 or (text.strip() and not wanted) or not _is_text(scope or ""):
+            await trio.lowlevel.checkpoint()
+            return ()
+
+        def select(transaction: Transaction) -> list[Row]:
+            if not wanted:
+                return transaction.rows(_NEWEST, scope, source, since, limit)
+            match = " OR ".join(f'"{word}"' for word in wanted)
+            match = f"words : ({match})"
+            if scope is not None:
+                numbers = transaction.rows("SELECT id FROM scopes WHERE name = ?", scope)
+                if not numbers:
+                    return []
+                match = f'scope : "{numbers[0][0]!r}" AND {match}'
+            return transaction.rows(_BEST, match, source, since, limit)
+
+        return _hits(await self._database.read(select))
+
+    async def forget(self, fragment_id: str) -> bool:
+        """Drop a fragment for good. Return whether it was there.
+
+        Raises:
+            MemoryStoreError: If the file cannot be written. It is still there.
+
+        Cancellation:
+            It is there or not; nothing of it is left over.
+        """
+        parts = _ID.fullmatch(fragment_id)
+        if parts is None:
+            await trio.lowlevel.checkpoint()
+            return False
+        sql, number = "DELETE FROM fragments WHERE id = ?", int(parts[1])
+        return await self._delete(sql, number) == 1
+
+    async def forget_scope(self, scope: str) -> int:
+        """Drop every fragment of *scope* for good. Return how many there were.
+
+        Raises:
+            MemoryStoreError: If the file cannot be written. They are still there.
+
+        Cancellation:
+            Either all are there or none is.
+        """
+        sql = "DELETE FROM fragments WHERE scope = (SELECT id FROM scopes WHERE name = ?)"
+        return await self._delete(sql, scope)
+
+    async def _delete(self, sql: str, value: Value) -> int:
+        def delete(transaction: Transaction) -> int:
+            count = transaction.change(sql, value)
+            if count:
+                empty = "DELETE FROM scopes WHERE id NOT IN (SELECT scope FROM fragments)"
+                transaction.change(empty)
+            return count
+
+        return await self._database.write(delete)
+
+    def now(self) -> float:
+        """Return the time that a new fragment gets: Unix time, in seconds."""
+        return datetime.now(UTC).timestamp()
+
+    async def scopes(self) -> tuple[ScopeSummary, ...]:
+        """Return every scope that has fragments, by name.
+
+        Raises:
+            MemoryStoreError: If the file cannot be read.
+
+        Cancellation:
+            Nothing has changed.
+        """
+
+        def select(transaction: Transaction) -> list[Row]:
+            return transaction.rows(
+                "SELECT name, count(*), max(created_at) FROM fragments"
+                " JOIN scopes ON scopes.id = fragments.scope GROUP BY name ORDER BY name"
+            )
+
+        found = cast("Iterable[tuple[str, int, float]]", await self._database.read(select))
+        return tuple(ScopeSummary(*row) for row in found)
+
+    async def compact(self) -> None:
+        """Take out of the file whatever was forgotten: its words in the index as well.
+
+        Takes as long as to write the whole file anew.
+
+        Raises:
+            MemoryStoreError: If the file cannot be written.
+
+        Cancellation:
+            Some of it may be done; no fragment is lost.
+        """
+        await self._database.command("INSERT INTO word_index (word_index) VALUES ('optimize')")
+        await self._database.command("VACUUM")
+        await self._database.command("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+@asynccontextmanager
+async def open_sqlite_memory(path: str | os.PathLike[str]) -> AsyncGenerator[SqliteMemory]:
+    """Open the memory in the file at *path*; it is made if it is not there.
+
+    Several processes may have it open at once. Give it to ``open_pool(memory=...)``, and
+    agents a ``memory_scope`` that they are to find again.
+
+    Raises:
+        MemoryStoreError: If it cannot be opened, or is another kind of file.
+
+    Cancellation:
+        The file is closed.
+    """
+    async with open_database(Path(path), MIGRATIONS) as database:
+        yield SqliteMemory(database)
+
+
+def _check(fragment: Fragment) -> None:
+    for name in ("content", "scope", "source"):
+        text: str = getattr(fragment, name)
+        if not _is_text(text):
+            raise UsageError(
+                f"{name} of a fragment must be text that UTF-8 can write, got {text!r:.80}; "
+                "leave out lone surrogates and NUL"
+            )
+    if not math.isfinite(fragment.created_at):
+        raise UsageError(
+            f"created_at must be a time in seconds, got {fragment.created_at!r}; take it from now()"
+        )
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _longest(found: list[str]) -> list[str]:
+    distinct = list(dict.fromkeys(found))
+    if len(distinct) > MAX_QUERY_WORDS:
+        # Sorting is stable: of words of one length, those that came first.
+        distinct.sort(key=len, reverse=True)
+    return distinct[:MAX_QUERY_WORDS]
+
+
+def _hits(rows: list[Row]) -> tuple[MemoryHit, ...]:
+    found = cast("list[tuple[int, str, str, str, float, float]]", rows)
+    scores = scaled([row[-1] for row in found])
+    return tuple(
+        MemoryHit(
+            Fragment(
+                content=content,
+                scope=scope,
+                source=source,
+                fragment_id=f"mem-{number}",
+                created_at=created_at,
+            ),
+            score,
+        )
+        for (number, content, scope, source, created_at, _), score in zip(
+            found, scores, strict=True
+        )
+    )
