@@ -68,8 +68,8 @@ async def _delete(memory: memories.SqliteMemory, command: MemoryCommand) -> tupl
                 count += 1
             else:
                 missing.append(fragment_id)
-    if count:
-        await memory.compact()
+    # Also when there was nothing: what was forgotten earlier leaves the file as well.
+    await memory.compact()
     if command.json:
         told: Json = {"type": "deleted", "count": count, "missing": missing}
         text = json.dumps(told)

@@ -87,8 +87,8 @@ async def open_driver(
     environ = os.environ if environ is None else environ
     async with _open_one(model, privacy, environ) as driver:
         if model.fallback is None:
-            yield driver
-            return
+            yield driver  # noqa: ASYNC911  # closing it is up to the driver
+            return  # noqa: ASYNC911  # the same
         async with _open_one(model.fallback, privacy, environ) as fallback:
             yield FallbackDriver(driver, fallback)
 
