@@ -5,6 +5,7 @@ rooms in this order: ``_loop`` (what an agent does), ``_agent`` (how it is drive
 (how many at once), ``abc`` (where you plug in).
 """
 
+from agentpool._budget import Budget as Budget
 from agentpool._capability import Capability as Capability
 from agentpool._capability import CapabilityKind as CapabilityKind
 from agentpool._capability import PrivacyTier as PrivacyTier
@@ -25,13 +26,11 @@ from agentpool._errors import PrivacyError as PrivacyError
 from agentpool._errors import ToolError as ToolError
 from agentpool._errors import UnknownAgentError as UnknownAgentError
 from agentpool._errors import UsageError as UsageError
-from agentpool._fan_in import Completions as Completions
 from agentpool._handle import AgentHandle as AgentHandle
 from agentpool._manifest import AgentManifest as AgentManifest
 from agentpool._manifest import ModelConfig as ModelConfig
 from agentpool._manifest import ResourceQuota as ResourceQuota
 from agentpool._messages import OWNER_ID as OWNER_ID
-from agentpool._messages import AgentId as AgentId
 from agentpool._messages import AgentMessage as AgentMessage
 from agentpool._messages import Usage as Usage
 from agentpool._nursery import ShutdownStep as ShutdownStep
@@ -46,5 +45,6 @@ from agentpool._router import MessageRouter as MessageRouter
 from agentpool._spawn import SpawnConfig as SpawnConfig
 from agentpool._statistics import PoolStatistics as PoolStatistics
 from agentpool._stream import OutcomeStream as OutcomeStream
+from agentpool._usage_limits import UsageLimits as UsageLimits
 
 _publish(__name__, globals())

@@ -11,9 +11,10 @@ import attrs
 from agentpool._capability import CapabilityKind
 from agentpool._context import fixed_tokens
 from agentpool._events import Phase, PhaseChanged, TextDelta
-from agentpool._guard import Stop
+from agentpool._guard import Stop, Warn
 from agentpool._messages import NO_USAGE, AgentId, Usage, UserMessage
 from agentpool._outcome import AgentOutcome, AgentStatus, StopReason
+from agentpool._purse import Purse
 from agentpool._run import Receive, Run
 from agentpool._slot import Slot
 from agentpool._spawn import SpawnConfig
@@ -60,6 +61,8 @@ class Agent:
     """Where the jitter of retries comes from."""
     receive: Callable[[Receive], None]
     """Fills in what waits in the inbox, and whether the agent was asked to stop."""
+    purse: Purse | None
+    """How it spends of what others spend as well. ``None``: it shares no budget."""
     _context: AgentContext | None = attrs.field(init=False, default=None)
     registry: ToolRegistry = attrs.field(init=False)
     run: Run | None = attrs.field(init=False, default=None)
@@ -94,12 +97,15 @@ class Agent:
         """What the agent and its children have used so far."""
         return NO_USAGE if self.run is None else self.run.guard.usage
 
-    def charge(self, usage: Usage) -> None:
-        """Count what a child used. If that breaks a budget, there is no next turn."""
+    def charge(self, usage: Usage | None, cost_usd: float | None) -> None:
+        """Count what a child or a tool used. If that breaks a limit, there is no next turn."""
         assert self.run is not None  # noqa: S101  # only its tools have children
-        verdict = self.run.guard.record_usage(usage)
-        if isinstance(verdict, Stop):
-            self.run.exhausted = verdict
+        guard = self.run.guard
+        for verdict in (guard.record_usage(usage), guard.record_cost(cost_usd)):
+            if isinstance(verdict, Stop):
+                self.run.exhausted = self.run.exhausted or verdict
+            elif isinstance(verdict, Warn):
+                self.hub.warned(self.agent_id, self.name, verdict.text)
 
     def _left_behind(self) -> tuple[str, ...]:
         return tuple(

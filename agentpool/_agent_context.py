@@ -19,13 +19,16 @@ import trio
 
 from agentpool._admission import Admission
 from agentpool._agent import Agent
+from agentpool._budget import Budget
+from agentpool._errors import PrivacyError
 from agentpool._handle import AgentHandle, OnEnd
 from agentpool._manifest import AgentManifest
-from agentpool._messages import AgentId, AgentMessage
+from agentpool._messages import AgentId, AgentMessage, Completion, CompletionRequest
 from agentpool._outcome import AgentOutcome
+from agentpool._request import complete_aside
 from agentpool._router import MessageRouter
 from agentpool._spawn import SpawnConfig, child_of
-from agentpool.abc import AgentContext, AgentInfo, Driver
+from agentpool.abc import AgentContext, AgentInfo, Driver, OnDelta
 
 Accept: TypeAlias = Callable[[SpawnConfig, Driver, OnEnd | None], AgentHandle]
 """Takes an agent in, whose end is told to one function alone."""
@@ -71,6 +74,33 @@ class PoolAgentContext(AgentContext):
     def seconds(self) -> float:
         """Seconds since the pool opened."""
         return self._agent.hub.seconds()
+
+    @property
+    def budget(self) -> Budget | None:
+        """What the agent spends of."""
+        purse = self._agent.purse
+        return None if purse is None else purse.budget
+
+    async def complete(
+        self, driver: Driver, request: CompletionRequest, *, on_delta: OnDelta | None = None
+    ) -> Completion:
+        """Ask a model in the agent's name; what it takes is the agent's expense.
+
+        Raises:
+            LimitExceededError: If a budget does not allow it. The driver was not asked.
+            PrivacyError: If the agent's tier forbids the driver. It was not asked.
+            DriverError: What the last attempt failed with.
+
+        Cancellation:
+            The request ends at the provider as well.
+        """
+        manifest = self.manifest
+        if not manifest.privacy.allows(driver.privacy):
+            raise PrivacyError(
+                f"manifest {manifest.name!r} is {manifest.privacy.value}, and the driver of a "
+                f"tool is {driver.privacy.value}; give the tool a driver of that tier"
+            )
+        return await complete_aside(self._agent, driver, request, on_delta)
 
     async def send(
         self, recipient: AgentId, content: str, *, reply_to: int | None = None
@@ -118,4 +148,5 @@ class PoolAgentContext(AgentContext):
         finally:
             child.cancel("its parent waits no more")
             with trio.CancelScope(shield=True):
-                self._agent.charge((await child.wait()).usage)
+                outcome = await child.wait()
+                self._agent.charge(outcome.usage, outcome.cost_usd)

@@ -13,8 +13,9 @@ import trio
 from agentpool._agent import Agent
 from agentpool._errors import UsageError
 from agentpool._events import Phase, ToolFinished, ToolStarted
+from agentpool._guard import Stop
 from agentpool._messages import ToolCall, ToolMessage
-from agentpool._run import RunTools
+from agentpool._run import RunTools, refused
 from agentpool._slot import Branch, current_branch
 from agentpool.abc import ToolContext, ToolResult
 from agentpool.tools._failure import failed_result
@@ -48,6 +49,11 @@ async def run_calls(agent: Agent, effect: RunTools) -> None:
 async def _run_call(agent: Agent, effect: RunTools, index: int) -> None:
     call = effect.calls[index]
     hub = agent.hub
+    if agent.purse is not None and (error := agent.purse.take_tool_call()) is not None:
+        assert agent.run is not None  # noqa: S101  # only a run has calls
+        agent.run.exhausted = Stop.of_error(error)
+        effect.results[index] = refused(call, f"not run: {error}")
+        return  # noqa: ASYNC910  # a call that is not allowed waits for nothing
     if hub.listening:
         agent.phase(Phase.ACT, call.name)
         hub.publish(ToolStarted(*hub.stamp(agent.agent_id, agent.name), call))

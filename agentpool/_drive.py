@@ -42,7 +42,7 @@ async def drive(agent: Agent, registry: ToolRegistry) -> None:  # noqa: ASYNC910
 
 
 def _new_run(agent: Agent, registry: ToolRegistry) -> Run:
-    manifest = agent.config.manifest
+    manifest = agent.config.limited_manifest
     grants, privacy = manifest.capabilities, manifest.privacy
     tools = registry.definitions_for(grants, privacy)
     return Run(

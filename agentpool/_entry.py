@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agentpool._agent import room_tokens
+from agentpool._budget import Budget
 from agentpool._errors import Fault, ManifestError, PrivacyError, UsageError
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import Driver, DriverFactory
@@ -47,3 +48,24 @@ def driver_for(
         )
         raise ManifestError([fault], source=manifest.name)
     return driver
+
+
+def budget_for(config: SpawnConfig, inherited: Budget | None) -> Budget | None:
+    """Return what an agent that may be accepted spends of.
+
+    Args:
+        config: The agent.
+        inherited: What its parent spends of, or else its pool.
+
+    Raises:
+        UsageError: If the agent's own budget is not a part of that one.
+    """
+    own = config.budget
+    if own is None:
+        return inherited
+    if inherited is not None and not own.is_within(inherited):
+        raise UsageError(
+            f"budget {own.name!r} of agent {config.agent_name!r} is no part of budget "
+            f"{inherited.name!r}, which it must keep to; make it with parent="
+        )
+    return own

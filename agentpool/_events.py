@@ -13,7 +13,7 @@ from typing import TypeAlias, final
 import msgspec
 
 from agentpool._messages import AgentId, AgentMessage, FinishReason, ToolCall, Usage
-from agentpool._outcome import AgentOutcome
+from agentpool._outcome import AgentOutcome, StopReason
 
 
 class Phase(enum.Enum):
@@ -145,6 +145,40 @@ class AgentWarned(_Event, frozen=True, gc=False):
 
 
 @final
+class BudgetNear(_Event, frozen=True, gc=False):
+    """Four fifths of a limit are used. Told once for each limit of a budget.
+
+    The agent of the event is the one whose request was counted last.
+    """
+
+    budget: str
+    """The budget's name."""
+    kind: StopReason
+    """Which of its limits, by what it would stop an agent with."""
+    used: float
+    """How much of it was used, in its own unit."""
+    limit: float
+    """How much is allowed, in the same unit."""
+
+
+@final
+class BudgetReached(_Event, frozen=True, gc=False):
+    """A limit is reached, or leaves too little for somebody. Told once for each limit.
+
+    The agent of the event is the one whose request was counted, or refused.
+    """
+
+    budget: str
+    """The budget's name."""
+    kind: StopReason
+    """Which of its limits, by what it stops agents with."""
+    used: float
+    """How much of it was used, in its own unit."""
+    limit: float
+    """How much is allowed, in the same unit."""
+
+
+@final
 class MessageSent(_Event, frozen=True, gc=False):
     """A message was accepted. The agent of the event is the sender."""
 
@@ -183,6 +217,8 @@ Event: TypeAlias = (
     | ToolStarted
     | ToolFinished
     | AgentWarned
+    | BudgetNear
+    | BudgetReached
     | MessageSent
     | MessageDropped
     | EventsMissed

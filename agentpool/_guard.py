@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final, TypeAlias, final
+from typing import Final, Self, TypeAlias, final
 
 import attrs
 import msgspec
@@ -77,11 +77,23 @@ class Stop(msgspec.Struct, frozen=True, gc=False):
     """How much was used, in the limit's own unit."""
     limit: float
     """How much was allowed, in the same unit."""
+    source: str = "guard"
+    """Who set the limit: the run's guard, or a budget by its name."""
+
+    @classmethod
+    def of_error(cls, error: LimitExceededError) -> Self:
+        """Return the end of a run that a budget stops with *error*."""
+        reason = StopReason(error.kind)
+        return cls(reason, str(error), error.used, error.limit, error.source)
 
     def to_error(self) -> LimitExceededError:
         """Return the error of a run that ended this way."""
         return LimitExceededError(
-            self.text, kind=self.reason.value, used=self.used, limit=self.limit
+            self.text,
+            kind=self.reason.value,
+            used=self.used,
+            limit=self.limit,
+            source=self.source,
         )
 
 

@@ -10,6 +10,7 @@ from typing import TypeAlias, final
 import attrs
 import trio
 
+from agentpool._budget import Budget
 from agentpool._errors import UsageError
 from agentpool._messages import AgentId, AgentMessage
 from agentpool._outcome import AgentOutcome, AgentStatus
@@ -69,6 +70,8 @@ class AgentHandle:
     """Generations above it: 0 for an agent that the owner spawned."""
     on_end: OnEnd | None
     """Told of its end, alone. ``None``: the pool's fan-in is."""
+    budget: Budget | None
+    """What it spends of. ``None``: it shares none."""
     _pool: Caretaker
     _voice: Voice
     _config: SpawnConfig | None
@@ -91,12 +94,14 @@ class AgentHandle:
         *,
         parent: AgentHandle | None,
         on_end: OnEnd | None,
+        budget: Budget | None,
     ) -> None:
         self.agent_id = agent_id
         self.name = config.agent_name
         self.parent_id = parent.agent_id if parent is not None else 0
         self.depth = parent.depth + 1 if parent is not None else 0
         self.on_end = on_end
+        self.budget = budget
         self._pool = pool
         self._voice = voice
         self._config = config

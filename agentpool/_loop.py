@@ -52,7 +52,7 @@ def run_loop(run: Run) -> Generator[Effect, None, None]:
     if run.has_memory:
         yield recall
     conversation = run.conversation = _begin(run, recall.fragments)
-    while True:
+    while run.stop is None:
         # Perceive: what it was told since, control first.
         receive = Receive()
         yield receive
@@ -65,6 +65,8 @@ def run_loop(run: Run) -> Generator[Effect, None, None]:
         ask = Complete(_request(run, conversation))
         yield ask
         completion = _answered(run, ask)
+        if completion is None:
+            return
         spent, warnings = _account(run, completion)
         yield from warnings
         # Act.
@@ -76,10 +78,8 @@ def run_loop(run: Run) -> Generator[Effect, None, None]:
             run.settle("not run")
             if stop is not None:
                 _end(run, stop)
-                return
         elif completion.finish_reason is FinishReason.MAX_TOKENS:
-            if _cut_off(run, conversation, completion.text, spent):
-                return
+            _cut_off(run, conversation, completion.text, spent)
         else:
             _finish(run, conversation, completion, spent)
             if run.has_memory:
@@ -138,12 +138,16 @@ def _request(run: Run, conversation: Conversation) -> CompletionRequest:
     )
 
 
-def _answered(run: Run, ask: Complete) -> Completion:
-    # Whoever goes on with the loop has put it there.
-    assert ask.completion is not None  # noqa: S101
-    # It carries the whole text from here on.
+def _answered(run: Run, ask: Complete) -> Completion | None:
+    """Return the answer; ``None`` if a budget did not allow the request, and the run ends."""
+    completion = ask.completion
+    if completion is None:
+        # Whoever goes on with the loop has put one of the two there.
+        assert run.exhausted is not None  # noqa: S101
+        _end(run, run.exhausted)
+    # A completion carries the whole text from here on; without one there is no piece.
     run.arriving.clear()
-    return ask.completion
+    return completion
 
 
 def _account(run: Run, completion: Completion) -> tuple[Stop | None, Sequence[Warn]]:
@@ -217,8 +221,8 @@ def _cut_results(conversation: Conversation, batch: RunTools) -> None:
 # --- the ends
 
 
-def _cut_off(run: Run, conversation: Conversation, text: str, spent: Stop | None) -> bool:
-    """Keep a truncated piece and ask for the rest. Return whether the run is over."""
+def _cut_off(run: Run, conversation: Conversation, text: str, spent: Stop | None) -> None:
+    """Keep a truncated piece and ask for the rest, unless the run is over."""
     run.pieces.append(text)
     if text:
         conversation.append(AssistantMessage(text))
@@ -226,9 +230,8 @@ def _cut_off(run: Run, conversation: Conversation, text: str, spent: Stop | None
     stop = spent or (verdict if isinstance(verdict, Stop) else None)
     if stop is not None:
         _end(run, stop)
-        return True
-    conversation.append(UserMessage(CONTINUE))
-    return False
+    else:
+        conversation.append(UserMessage(CONTINUE))
 
 
 def _finish(
@@ -240,7 +243,7 @@ def _finish(
         conversation.append(AssistantMessage(completion.text))
     if completion.finish_reason is FinishReason.TOOL_USE:
         raise ProtocolError("the model stopped for tool calls and named none")
-    run.over_budget = spent is not None
+    run.over_budget = spent is not None or run.passed_shared
     run.stop_reason = (
         StopReason.STOP_SEQUENCE
         if completion.finish_reason is FinishReason.STOP_SEQUENCE

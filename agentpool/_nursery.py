@@ -25,8 +25,10 @@ import trio
 from agentpool._admission import Admission
 from agentpool._agent import Agent
 from agentpool._agent_context import PoolAgentContext
+from agentpool._budget import Budget
 from agentpool._deadlock import DeadlockWatch
 from agentpool._drive import drive
+from agentpool._entry import budget_for
 from agentpool._errors import AgentCancelledError, LimitExceededError, UsageError
 from agentpool._events import (
     AgentFinished,
@@ -41,6 +43,7 @@ from agentpool._fan_in import FanIn
 from agentpool._handle import AgentHandle, Caretaker, OnEnd
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage, UserMessage
 from agentpool._outcome import AgentOutcome, AgentStatus, StopReason
+from agentpool._purse import Purse
 from agentpool._router import MessageRouter
 from agentpool._run import Receive
 from agentpool._slot import Slot, current_branch, current_slot, parked
@@ -82,6 +85,8 @@ class AgentNursery(Caretaker):
     tools: ToolRegistry | ToolBuilder
     abort_on_failure: bool
     random: Random
+    budget: Budget | None
+    """What all of its agents spend of. ``None``: they share none."""
     router: MessageRouter = attrs.field(init=False)
     nursery: trio.Nursery = attrs.field(init=False)
     admission: Admission = attrs.field(init=False)
@@ -136,10 +141,18 @@ class AgentNursery(Caretaker):
             on_end: Told of its end, alone. ``None``: the pool's fan-in is.
             parent: Who spawns it. ``None``: the agent that the current task belongs to.
         """
-        self.last_id += 1
         parent = parent or self.voice.caller()
+        budget = self.budget_of(config, parent)
+        self.last_id += 1
         handle = AgentHandle(
-            self, self.voice, self.last_id, config, driver, parent=parent, on_end=on_end
+            self,
+            self.voice,
+            self.last_id,
+            config,
+            driver,
+            parent=parent,
+            on_end=on_end,
+            budget=budget,
         )
         if on_end is None:
             self.fan_in.expect(handle)
@@ -149,6 +162,17 @@ class AgentNursery(Caretaker):
             self.hub.publish(AgentSpawned(*stamp, handle.parent_id))
         self.admission.admit(handle)
         return handle
+
+    def budget_of(self, config: SpawnConfig, parent: AgentHandle | None = None) -> Budget | None:
+        """Return what an agent spends of that whoever calls, or *parent*, spawns.
+
+        Raises:
+            UsageError: If its own budget is not a part of what it has to keep to.
+        """
+        if config.budget is None and parent is None:
+            return self.budget
+        parent = parent or self.voice.caller()
+        return budget_for(config, self.budget if parent is None else parent.budget)
 
     def _start(self, handle: AgentHandle, slot: Slot) -> None:
         handle.begin(slot, self.hub.seconds())
@@ -178,6 +202,7 @@ class AgentNursery(Caretaker):
             self._memory_scope,
             self.random,
             lambda effect: self._receive(handle, effect),
+            handle.budget and Purse(handle.budget, slot, self.hub, handle.agent_id, handle.name),
         )
         seconds = config.deadline_seconds or config.manifest.resources.run_seconds
         if seconds is not None:

@@ -9,6 +9,7 @@ from typing import Literal
 
 import trio
 
+from agentpool._budget import Budget
 from agentpool._errors import PoolError, UsageError
 from agentpool._messages import OWNER_ID
 from agentpool._nursery import OUTSIDE, AgentNursery, ToolBuilder
@@ -30,6 +31,7 @@ async def open_pool(
     inbox_capacity: int = 32,
     memory: Memory | None = None,
     tools: ToolRegistry | ToolBuilder | None = None,
+    budget: Budget | None = None,
     observers: Sequence[Observer] = (),
     on_failure: Literal["collect", "abort"] = "collect",
     name: str = "pool",
@@ -46,6 +48,8 @@ async def open_pool(
         inbox_capacity: Messages that wait for one agent before its senders wait.
         memory: Where agents keep fragments. ``None``: one in memory, for this pool.
         tools: The agents' tools, or a builder that makes each agent its own.
+        budget: What all of them may spend together. Other pools may have the same.
+            ``None``: no limit but each run's own.
         observers: Called with every event, at once; they must not block.
         on_failure: ``collect`` goes on after a failure; ``abort`` cancels the others.
         name: What the pool is called in events and in memory scopes.
@@ -71,10 +75,15 @@ async def open_pool(
         EMPTY_REGISTRY if tools is None else tools,
         on_failure == "abort",
         _dice(random_seed),
+        budget,
     )
     pool = AgentPool(agents, driver)
     async with _block(pool, agents, limiter, max_queued):
         yield pool
+    _raise_unseen(agents)
+
+
+def _raise_unseen(agents: AgentNursery) -> None:
     unseen = agents.fan_in.unseen_failures()
     if unseen:
         raise PoolError(

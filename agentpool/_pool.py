@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import final
@@ -138,6 +138,8 @@ class AgentPool:
 
     def _driver_for(self, config: SpawnConfig) -> Driver:
         self._check_open()
+        if config.budget is not None:
+            self._agents.budget_of(config)
         if config.manifest is self._fitting:
             assert isinstance(self._driver, Driver)  # noqa: S101  # see below
             return self._driver
@@ -183,7 +185,7 @@ class AgentPool:
         with self._agents.voice.waiting():
             return await self._agents.fan_in.join_next()
 
-    def as_completed(self) -> Completions:
+    def as_completed(self) -> AsyncIterator[AgentOutcome]:
         """Return the outcomes in the order of the ends, as an async iterator."""
         return Completions(self.join_next)
 
@@ -374,6 +376,7 @@ class AgentPool:
             dead_letters=agents.router.dead_letter_count,
             warnings=agents.hub.warnings,
             observer_failures=agents.hub.observer_failures,
+            budget=None if agents.budget is None else agents.budget.statistics(),
         )
 
     def events(self) -> EventReader:

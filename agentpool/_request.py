@@ -7,29 +7,60 @@ Rules:
 2. While an agent waits to ask again it has no slot.
 3. An answer leaves here with its price, if anybody knows it: the one that it came with, or
    else the driver's.
+4. What a request needs of a budget is set aside before it is made, for each attempt anew.
+   A provider that refuses takes nothing but the request; of one that broke off, or that was
+   cancelled, nobody knows what it took, so all of it is charged.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 import trio
 
 from agentpool._agent import Agent
-from agentpool._errors import DriverError, NetworkError
+from agentpool._errors import (
+    AllDriversFailedError,
+    AuthenticationError,
+    BadRequestError,
+    ContextOverflowError,
+    DriverError,
+    LimitExceededError,
+    NetworkError,
+    OverloadedError,
+    RateLimitError,
+    UnknownModelError,
+)
+from agentpool._estimate import Estimator
 from agentpool._events import CompletionReceived, Phase, RequestRetried
+from agentpool._guard import Stop
 from agentpool._messages import Completion, CompletionRequest
+from agentpool._purse import Purse
 from agentpool._retry import RetrySchedule
 from agentpool._run import Run
 from agentpool._slot import parked
 from agentpool._waits import Wait
+from agentpool.abc import Driver, OnDelta
 
 RETRIES: Final = RetrySchedule()
 
+_REFUSALS: Final = (
+    AuthenticationError,
+    BadRequestError,
+    ContextOverflowError,
+    OverloadedError,
+    RateLimitError,
+    UnknownModelError,
+)
+"""What a provider says in place of an answer. It charges for answers."""
 
-async def complete(agent: Agent, request: CompletionRequest, run: Run) -> Completion:
+
+async def complete(agent: Agent, request: CompletionRequest, run: Run) -> Completion | None:
     """Ask the driver, within the time that the manifest gives one request.
+
+    ``None``: a budget does not allow it, and ``run.exhausted`` says which.
 
     Raises:
         DriverError: What the last attempt failed with.
@@ -42,36 +73,79 @@ async def complete(agent: Agent, request: CompletionRequest, run: Run) -> Comple
     asked_at = hub.seconds() if hub.listening else 0.0
     seconds = agent.config.manifest.resources.request_seconds
     if seconds is None:
-        completion = await _ask(agent, request, run)
+        answer = await _ask(agent, agent.driver, request, agent.arrived, run.arriving)
     else:
-        answered: list[Completion] = []
+        answers: list[Completion | LimitExceededError] = []
         with trio.move_on_after(seconds):
-            answered.append(await _ask(agent, request, run))
-        if not answered:
+            answers.append(await _ask(agent, agent.driver, request, agent.arrived, run.arriving))
+        if not answers:
             raise NetworkError(
                 f"no whole answer within {seconds:g} seconds; "
                 "raise resources.request_seconds if the model is slow"
             )
-        (completion,) = answered
+        (answer,) = answers
+    if isinstance(answer, LimitExceededError):
+        run.exhausted = Stop.of_error(answer)
+        return None
+    if agent.purse is not None:
+        run.passed_shared = agent.purse.passed
     if hub.listening:
-        reason, usage = completion.finish_reason, completion.usage
+        reason, usage = answer.finish_reason, answer.usage
         stamp = hub.stamp(agent.agent_id, agent.name)
         hub.publish(CompletionReceived(*stamp, reason, usage, hub.seconds() - asked_at))
-    return completion
+    return answer
 
 
-async def _ask(agent: Agent, request: CompletionRequest, run: Run) -> Completion:
+async def complete_aside(
+    agent: Agent, driver: Driver, request: CompletionRequest, on_delta: OnDelta | None
+) -> Completion:
+    """Ask a model for a tool of *agent*: what that takes counts for the agent.
+
+    Raises:
+        DriverError: What the last attempt failed with.
+        LimitExceededError: If a budget does not allow it. The driver was not asked.
+
+    Cancellation:
+        The request ends at the provider as well.
+    """
+    arrived: list[str] = []
+
+    def arrive(piece: str) -> None:
+        arrived.append(piece)
+        if on_delta is not None:
+            on_delta(piece)
+
+    answer = await _ask(agent, driver, request, arrive, arrived, estimator=Estimator())
+    if isinstance(answer, LimitExceededError):
+        raise answer
+    agent.charge(answer.usage, answer.cost_usd)
+    return answer
+
+
+async def _ask(
+    agent: Agent,
+    driver: Driver,
+    request: CompletionRequest,
+    on_delta: OnDelta,
+    arrived: Sequence[str],
+    *,
+    estimator: Estimator | None = None,
+) -> Completion | LimitExceededError:
     """Ask again where that makes sense and nothing has arrived yet."""
     attempt, waited_seconds = 1, 0.0
     while True:
         try:
-            return _priced(agent, await agent.driver.complete(request, on_delta=agent.arrived))
+            if agent.purse is None:
+                return _priced(driver, await driver.complete(request, on_delta=on_delta))
+            return await _ask_paying(
+                agent.purse, driver, request, on_delta, arrived, estimator=estimator
+            )
         except DriverError as error:
             delay_seconds = (
                 RETRIES.next_delay_seconds(
                     attempt, waited_seconds, error.retry_after_seconds, agent.random.random()
                 )
-                if error.retryable and not run.arriving
+                if error.retryable and not arrived
                 else None
             )
             if delay_seconds is None:
@@ -84,10 +158,44 @@ async def _ask(agent: Agent, request: CompletionRequest, run: Run) -> Completion
         attempt, waited_seconds = attempt + 1, waited_seconds + delay_seconds
 
 
-def _priced(agent: Agent, completion: Completion) -> Completion:
+async def _ask_paying(  # noqa: ASYNC910  # without a request there is nothing to wait for
+    purse: Purse,
+    driver: Driver,
+    request: CompletionRequest,
+    on_delta: OnDelta,
+    arrived: Sequence[str],
+    *,
+    estimator: Estimator | None,
+) -> Completion | LimitExceededError:
+    """Ask once, and settle what was set aside for it, however that ends."""
+    reservation = await purse.reserve(driver, request, estimator or purse.estimator)
+    if isinstance(reservation, LimitExceededError):
+        return reservation
+    with reservation:  # all of it is charged if nothing below says better
+        reservation.start()
+        try:
+            completion = _priced(driver, await driver.complete(request, on_delta=on_delta))
+        except DriverError as error:
+            if _is_refusal(error) and not arrived:
+                reservation.commit(tokens=0, cost_usd=0.0)
+            raise
+        usage = completion.usage
+        tokens = None if usage is None else usage.total_tokens
+        purse.passed = reservation.commit(tokens=tokens, cost_usd=completion.cost_usd)
+    purse.tell()
+    return completion
+
+
+def _is_refusal(error: DriverError) -> bool:
+    if isinstance(error, AllDriversFailedError):
+        return all(map(_is_refusal, error.errors))
+    return isinstance(error, _REFUSALS)
+
+
+def _priced(driver: Driver, completion: Completion) -> Completion:
     if completion.cost_usd is not None or completion.usage is None:
         return completion
-    cost_usd = agent.driver.price(completion.usage, model=completion.model)
+    cost_usd = driver.price(completion.usage, model=completion.model)
     if cost_usd is None:
         return completion
     return msgspec.structs.replace(completion, cost_usd=cost_usd)

@@ -55,7 +55,8 @@ class Complete(msgspec.Struct, eq=False):
 
     request: CompletionRequest
     completion: Completion | None = None
-    """Result: the answer."""
+    """Result: the answer. ``None``: a budget does not allow the request, and the run's
+    ``exhausted`` says which."""
 
 
 @final
@@ -119,7 +120,9 @@ class Run:
     """What stopped the run. ``None``: it goes on, or the model ended it."""
     over_budget: bool = attrs.field(init=False, default=False)
     exhausted: Stop | None = attrs.field(init=False, default=None)
-    """Set when something else, a child, has used up what the run may use."""
+    """Set when a budget, or a child, leaves nothing for the run to use."""
+    passed_shared: bool = attrs.field(init=False, default=False)
+    """Whether the last answer passed a limit of a budget that others share."""
 
     def __attrs_post_init__(self) -> None:
         """Give the run a guard of its own."""

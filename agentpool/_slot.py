@@ -14,6 +14,7 @@ Tasks that it leaves in nurseries of others are not the agent's: they wait like 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Self, final
@@ -80,6 +81,8 @@ class Slot:
     """Whether its own task waits for branches side by side, and does nothing else."""
     waits: dict[trio.lowlevel.Task, parked] = attrs.field(factory=_no_waits)
     """Who of the agent waits, and for what."""
+    on_waiting: Callable[[], None] | None = None
+    """Called when a task of the agent begins to wait. ``None``: nobody counts on it."""
     _granted: trio.Event | None = None
 
     @property
@@ -215,6 +218,8 @@ class parked:  # noqa: N801  # used as a statement: async with parked(Wait.messa
         slot.waits[task] = self
         self._branch.waits += 1
         slot.settle(self.wait)
+        if slot.on_waiting is not None:
+            slot.on_waiting()
         return self
 
     async def __aexit__(  # noqa: ASYNC910  # waits only when the slot is gone

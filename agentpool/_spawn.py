@@ -7,10 +7,12 @@ from typing import final
 
 import attrs
 
+from agentpool._budget import Budget
 from agentpool._capability import Capability, CapabilityKind
 from agentpool._errors import CapabilityDeniedError, UsageError
 from agentpool._manifest import AgentManifest
 from agentpool._messages import ChatMessage
+from agentpool._usage_limits import UsageLimits
 
 
 @final
@@ -31,6 +33,11 @@ class SpawnConfig:
     memory_scope: str | None = attrs.field(default=None, kw_only=True)
     """Whose memory it shares: agents with the same scope read each other's fragments.
     ``None``: its own alone."""
+    limits: UsageLimits | None = attrs.field(default=None, kw_only=True)
+    """What narrows the manifest's limits for this run. ``None``: nothing."""
+    budget: Budget | None = attrs.field(default=None, kw_only=True)
+    """What it spends of, with its children: a part of its parent's budget, or else of the
+    pool's. ``None``: that one itself."""
 
     def __attrs_post_init__(self) -> None:
         """Refuse what has no meaning."""
@@ -43,6 +50,14 @@ class SpawnConfig:
             )
 
     @property
+    def limited_manifest(self) -> AgentManifest:
+        """The manifest, with the limits of this run in it."""
+        if self.limits is None:
+            return self.manifest
+        resources = self.limits.narrow(self.manifest.resources)
+        return attrs.evolve(self.manifest, resources=resources)
+
+    @property
     def agent_name(self) -> str:
         """The name that the agent goes by."""
         return self.name or self.manifest.name
@@ -53,7 +68,14 @@ CHILD_MAX_ITERATIONS = 10
 
 
 def child_of(
-    parent: SpawnConfig, query: str, *, name: str, used_tokens: int, seconds_left: float
+    parent: SpawnConfig,
+    query: str,
+    *,
+    name: str,
+    used_tokens: int,
+    seconds_left: float,
+    used_usd: float = 0.0,
+    budget: Budget | None = None,
 ) -> SpawnConfig:
     """Return the config of a child: its parent's, with fewer rights and less to spend.
 
@@ -63,11 +85,13 @@ def child_of(
         name: How it is called.
         used_tokens: What the parent has used of its own token budget.
         seconds_left: What the parent has left of its time; ``inf``: no limit.
+        used_usd: What the parent has spent of its own cost limit, as far as is known.
+        budget: What the child spends of. ``None``: of what its parent spends of.
 
     Raises:
         CapabilityDeniedError: If the parent may have no children, or has nothing left.
     """
-    manifest = parent.manifest
+    manifest = parent.limited_manifest
     depth = max(
         (g.max_depth for g in manifest.capabilities if g.kind is CapabilityKind.SPAWN), default=0
     )
@@ -79,18 +103,26 @@ def child_of(
     if depth > 1:
         grants = (*grants, Capability.spawn(depth - 1))
     resources = manifest.resources
-    budget = resources.max_tokens_budget
-    if budget is not None:
-        budget -= used_tokens
-        if budget < 1:
+    tokens = resources.max_tokens_budget
+    if tokens is not None:
+        tokens -= used_tokens
+        if tokens < 1:
             raise CapabilityDeniedError("no tokens are left for a child; give your answer now")
+    cost_usd = resources.max_cost_usd
+    if cost_usd > 0:
+        # 0 would mean no limit.
+        cost_usd -= used_usd
+        if cost_usd <= 0:
+            raise CapabilityDeniedError("no money is left for a child; give your answer now")
     narrowed = attrs.evolve(
         resources,
         max_iterations=min(resources.max_iterations, CHILD_MAX_ITERATIONS),
-        max_tokens_budget=budget,
+        max_tokens_budget=tokens,
+        max_cost_usd=cost_usd,
     )
     return SpawnConfig(
         attrs.evolve(manifest, name=name, capabilities=grants, resources=narrowed),
         query,
         deadline_seconds=seconds_left if seconds_left < math.inf else None,
+        budget=budget,
     )

@@ -1,10 +1,56 @@
-"""A pool at one moment, in numbers."""
+"""A pool, or a budget, at one moment, in numbers."""
 
 from __future__ import annotations
 
 from typing import final
 
 import msgspec
+
+
+@final
+class BudgetMeter(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One kind of thing that a budget counts, at one moment."""
+
+    limit: float | None
+    """How much is allowed. ``None``: no limit."""
+    committed: float
+    """How much was used, by what is known or else by what was reserved for it."""
+    reserved: float
+    """How much is set aside for what is under way."""
+
+    @property
+    def left(self) -> float | None:
+        """What is neither used nor set aside; never below 0. ``None``: no limit."""
+        if self.limit is None:
+            return None
+        return max(0, self.limit - self.committed - self.reserved)
+
+
+@final
+class BudgetStatistics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A budget at one moment, with all that was spent below it."""
+
+    name: str
+    """What the budget is called."""
+    tokens: BudgetMeter
+    """Tokens in plus tokens out."""
+    cost: BudgetMeter
+    """US dollars, as far as anybody can price them."""
+    requests: BudgetMeter
+    """Requests to a model, retries included."""
+    tool_calls: BudgetMeter
+    """Tool calls that ran."""
+    unmeasured: int
+    """Requests whose usage or cost nobody said: charged as reserved."""
+    unpriced: int
+    """Requests that nobody can price at all: they add nothing to ``cost``."""
+    refused: int
+    """How often something was not allowed, by this budget or by one above it."""
+
+    @property
+    def cost_usd(self) -> float | None:
+        """US dollars that were spent. ``None``: a part of it has no price; 0.0 is free."""
+        return None if self.unpriced else self.cost.committed
 
 
 @final
@@ -29,3 +75,5 @@ class PoolStatistics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Things that were near a limit, or that went wrong and were tolerated."""
     observer_failures: int
     """How often an observer raised."""
+    budget: BudgetStatistics | None = None
+    """The budget that the pool was opened with. ``None``: none."""

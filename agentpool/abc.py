@@ -13,6 +13,7 @@ from typing import TypeAlias, final
 import msgspec
 import trio
 
+from agentpool._budget import Budget
 from agentpool._capability import Capability, PrivacyTier
 from agentpool._events import Event
 from agentpool._manifest import AgentManifest
@@ -128,6 +129,36 @@ class AgentContext(ABC):
     def seconds(self) -> float:
         """Seconds since the pool opened: the clock of its events."""
 
+    @property
+    @abstractmethod
+    def budget(self) -> Budget | None:
+        """What the agent spends of. ``None``: of nothing that others spend of as well."""
+
+    @abstractmethod
+    async def complete(
+        self, driver: Driver, request: CompletionRequest, *, on_delta: OnDelta | None = None
+    ) -> Completion:
+        """Ask a model in the agent's name; what it takes is the agent's expense.
+
+        It counts for the agent's own limits and in every budget that it spends of, and a
+        failed request is made again as the agent's own would be. It holds a slot. A tool
+        that spends in another way takes it from ``budget`` itself.
+
+        Args:
+            driver: Who answers. It need not be the agent's own.
+            request: What is asked.
+            on_delta: Where pieces of the text go as they arrive.
+
+        Raises:
+            LimitExceededError: If a budget does not allow it. The driver was not asked.
+            PrivacyError: If the agent's tier forbids the driver. It was not asked.
+            DriverError: What the last attempt failed with.
+
+        Cancellation:
+            The request ends at the provider as well. Nobody knows what it took, so what was
+            set aside for it is charged.
+        """
+
     @abstractmethod
     async def send(
         self, recipient: AgentId, content: str, *, reply_to: int | None = None
@@ -178,6 +209,18 @@ class ToolContext(msgspec.Struct, frozen=True, eq=False):
     def agent_name(self) -> str:
         """The name of the agent that calls."""
         return self.agent.name
+
+    @property
+    def budget(self) -> Budget | None:
+        """What the agent that calls spends of. ``None``: of nothing that others share.
+
+        To ask a model use ``agent.complete(driver, request)``: it reserves, settles and
+        counts. For anything else that costs something::
+
+            with context.budget.reserve(cost_usd=0.05) as reservation:
+                reservation.commit(tokens=0, cost_usd=await buy_something())
+        """
+        return self.agent.budget
 
     @staticmethod
     def remaining_seconds() -> float:

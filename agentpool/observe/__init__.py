@@ -6,6 +6,8 @@ from agentpool._events import AgentResumed as AgentResumed
 from agentpool._events import AgentSpawned as AgentSpawned
 from agentpool._events import AgentStarted as AgentStarted
 from agentpool._events import AgentWarned as AgentWarned
+from agentpool._events import BudgetNear as BudgetNear
+from agentpool._events import BudgetReached as BudgetReached
 from agentpool._events import CompletionReceived as CompletionReceived
 from agentpool._events import Event as Event
 from agentpool._events import EventsMissed as EventsMissed
@@ -17,8 +19,11 @@ from agentpool._events import RequestRetried as RequestRetried
 from agentpool._events import TextDelta as TextDelta
 from agentpool._events import ToolFinished as ToolFinished
 from agentpool._events import ToolStarted as ToolStarted
+from agentpool._messages import AgentId as AgentId
 from agentpool._messages import DeadLetter as DeadLetter
 from agentpool._public import publish as _publish
+from agentpool._statistics import BudgetMeter as BudgetMeter
+from agentpool._statistics import BudgetStatistics as BudgetStatistics
 from agentpool.abc import Observer as Observer
 from agentpool.observe._hub import EventReader as EventReader
 

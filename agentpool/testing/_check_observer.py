@@ -16,6 +16,8 @@ from agentpool._events import (
     AgentSpawned,
     AgentStarted,
     AgentWarned,
+    BudgetNear,
+    BudgetReached,
     CompletionReceived,
     Event,
     EventsMissed,
@@ -29,7 +31,7 @@ from agentpool._events import (
     ToolStarted,
 )
 from agentpool._messages import AgentMessage, FinishReason, ToolCall, Usage
-from agentpool._outcome import AgentOutcome, AgentStatus
+from agentpool._outcome import AgentOutcome, AgentStatus, StopReason
 from agentpool.abc import Observer
 from agentpool.testing._contract import Opener, is_a, open_one, promise
 
@@ -83,6 +85,8 @@ def every_event(first: int = 0) -> Iterator[Event]:
     yield AgentParked(*next(stamp), "a message")
     yield AgentResumed(*next(stamp))
     yield AgentWarned(*next(stamp), "near a limit")
+    yield BudgetNear(*next(stamp), "night", StopReason.TOKEN_BUDGET, 800, 1000)
+    yield BudgetReached(*next(stamp), "night", StopReason.COST_BUDGET, 1.0, 1.0)
     yield MessageDropped(*next(stamp), message, "it ended first")
     yield EventsMissed(*next(stamp), 5)
     yield AgentFinished(*next(stamp), outcome)

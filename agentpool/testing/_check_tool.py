@@ -9,12 +9,19 @@ from typing import Final, final
 import attrs
 import trio
 
+from agentpool._budget import Budget
 from agentpool._capability import Capability
 from agentpool._errors import ToolError
 from agentpool._manifest import AgentManifest
-from agentpool._messages import AgentId, AgentMessage, ToolDefinition
+from agentpool._messages import (
+    AgentId,
+    AgentMessage,
+    Completion,
+    CompletionRequest,
+    ToolDefinition,
+)
 from agentpool._outcome import AgentOutcome
-from agentpool.abc import AgentContext, AgentInfo, Tool, ToolContext, ToolResult
+from agentpool.abc import AgentContext, AgentInfo, Driver, OnDelta, Tool, ToolContext, ToolResult
 from agentpool.testing._contract import Opener, is_a, open_one, promise
 from agentpool.tools._registry import check_name
 
@@ -55,6 +62,17 @@ class LoneContext(AgentContext):
     def seconds(self) -> float:
         """0: its pool opened just now."""
         return 0.0
+
+    @property
+    def budget(self) -> Budget | None:
+        """None: it shares nothing."""
+        return None
+
+    async def complete(
+        self, driver: Driver, request: CompletionRequest, *, on_delta: OnDelta | None = None
+    ) -> Completion:
+        """Ask the driver, for nothing."""
+        return await driver.complete(request, on_delta=on_delta)
 
     async def send(
         self, recipient: AgentId, content: str, *, reply_to: int | None = None

@@ -11,6 +11,8 @@ from agentpool._events import (
     AgentSpawned,
     AgentStarted,
     AgentWarned,
+    BudgetNear,
+    BudgetReached,
     CompletionReceived,
     Event,
     EventsMissed,
@@ -24,6 +26,7 @@ from agentpool._events import (
     ToolStarted,
 )
 from agentpool._messages import Completion, FinishReason
+from agentpool._outcome import StopReason
 from agentpool.drivers._scripted import Step
 from agentpool.testing._faulty import (
     Answer,
@@ -98,6 +101,7 @@ def events() -> Strategy[Event]:
     counts = st.integers(min_value=1, max_value=100)
     seconds = st.floats(min_value=0.0, max_value=1e6)
     stamp = (counts, seconds, agent_ids(), names())
+    budget_facts = (names(), st.sampled_from(StopReason), seconds, seconds)
 
     def kind(made: Callable[..., Event], *fields: Strategy[object]) -> Strategy[Event]:
         return st.builds(made, *stamp, *fields)
@@ -115,6 +119,8 @@ def events() -> Strategy[Event]:
         kind(ToolStarted, call),
         kind(ToolFinished, call, text, st.booleans()),
         kind(AgentWarned, text),
+        kind(BudgetNear, *budget_facts),
+        kind(BudgetReached, *budget_facts),
         kind(MessageSent, agent_messages()),
         kind(MessageDropped, agent_messages(), text),
         kind(EventsMissed, counts),

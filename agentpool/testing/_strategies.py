@@ -40,6 +40,7 @@ from agentpool._outcome import AgentOutcome, AgentStatus, StopReason
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import Fragment, MemoryQuery
 from agentpool.testing._hypothesis import Strategy, st
+from agentpool.testing._spending import usage_limits
 
 MAX_SMALL: Final = 5
 """The longest tuple that is drawn: faults of sequences show in two or three."""
@@ -242,6 +243,7 @@ def spawn_configs(manifest: Strategy[AgentManifest] | None = None) -> Strategy[S
         history=histories(),
         deadline_seconds=st.none() | st.floats(min_value=0.001, max_value=3600.0),
         memory_scope=st.none() | _WORDS,
+        limits=st.none() | usage_limits(),
     )
 
 

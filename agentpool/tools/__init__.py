@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from agentpool._budget import Reservation as Reservation
 from agentpool._messages import ToolDefinition as ToolDefinition
 from agentpool._public import load as _load
 from agentpool._public import publish as _publish

@@ -5,6 +5,9 @@ from agentpool.testing._scripts import events as events
 from agentpool.testing._scripts import fault_plans as fault_plans
 from agentpool.testing._scripts import faults as faults
 from agentpool.testing._scripts import scripts as scripts
+from agentpool.testing._spending import budget_statistics as budget_statistics
+from agentpool.testing._spending import budgets as budgets
+from agentpool.testing._spending import usage_limits as usage_limits
 from agentpool.testing._strategies import agent_ids as agent_ids
 from agentpool.testing._strategies import agent_messages as agent_messages
 from agentpool.testing._strategies import calls_of_one_answer as calls_of_one_answer

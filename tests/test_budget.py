@@ -1,0 +1,491 @@
+"""Budgets: set aside first, used then, counted once, in every budget above."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+
+from agentpool import Budget, LimitExceededError, StopReason, UsageError
+from agentpool._account import BudgetNotice
+from agentpool._budget import Claim, Reservation
+from agentpool.observe import BudgetMeter
+
+
+def reserved(budget: Budget) -> tuple[float, float, float, float]:
+    """Return what is set aside of each kind."""
+    now = budget.statistics()
+    return (
+        now.tokens.reserved,
+        now.cost.reserved,
+        now.requests.reserved,
+        now.tool_calls.reserved,
+    )
+
+
+def committed(budget: Budget) -> tuple[float, float, float, float]:
+    """Return what is used of each kind."""
+    now = budget.statistics()
+    return (
+        now.tokens.committed,
+        now.cost.committed,
+        now.requests.committed,
+        now.tool_calls.committed,
+    )
+
+
+def claim(budget: Budget, tokens: int, *, stalled: bool = False) -> Claim:
+    """Want one request of so many tokens, and wait if need be."""
+    return budget.claim(tokens=tokens, cost_usd=0.0, is_stalled=lambda: stalled)
+
+
+def granted(claim: Claim) -> Reservation:
+    """Return the reservation of a claim that has it."""
+    assert isinstance(claim.result, Reservation), claim.result
+    return claim.result
+
+
+def refusal(claim: Claim) -> LimitExceededError:
+    """Return the error of a claim that was refused."""
+    assert isinstance(claim.result, LimitExceededError), claim.result
+    return claim.result
+
+
+# --- limits
+
+
+@pytest.mark.parametrize("name", ["tokens", "requests", "tool_calls"])
+@pytest.mark.parametrize("limit", [0, -1, 1.5, math.nan, math.inf, True, "7"])
+def test_g04_a_limit_is_a_whole_number_above_nothing(name: str, limit: object) -> None:
+    """G-03, G-04: a limit of 0 divided by zero, and NaN switched the guard off."""
+    with pytest.raises(UsageError, match=f"{name} must be a whole number >= 1, got"):
+        Budget(**{name: limit})  # type: ignore[arg-type]  # that is the point
+
+
+@pytest.mark.parametrize("limit", [0, 0.0, -0.5, math.nan, math.inf])
+def test_g04_a_limit_on_cost_is_finite_and_above_nothing(limit: float) -> None:
+    """G-04: a limit of NaN was never exceeded."""
+    with pytest.raises(UsageError, match="cost_usd must be finite and > 0, got"):
+        Budget(cost_usd=limit)
+
+
+def test_without_limits_it_only_counts() -> None:
+    """A budget may be there to see what was spent."""
+    budget = Budget(name="all")
+    budget.reserve(tokens=10**9, cost_usd=1e6, requests=10**6, tool_calls=10**6).commit(
+        tokens=5, cost_usd=0.25
+    )
+    assert committed(budget) == (5, 0.25, 10**6, 10**6)
+    assert repr(budget) == "<Budget 'all': no limit>"
+
+
+def test_its_repr_says_what_is_limited() -> None:
+    """For logs."""
+    budget = Budget(tokens=10_000, cost_usd=2.5, requests=3, tool_calls=4)
+    assert repr(budget) == (
+        "<Budget 'budget': 10,000 tokens, 2.500000 US dollars, 3 requests, 4 tool calls>"
+    )
+
+
+# --- reserve and settle
+
+
+def test_what_was_not_used_comes_back() -> None:
+    """A reservation is an estimate, and the provider's usage is the truth."""
+    budget = Budget(tokens=100, cost_usd=1.0)
+    reservation = budget.reserve(tokens=90, cost_usd=0.9, requests=1)
+    assert (reservation.tokens, reservation.is_settled) == (90, False)
+    assert reserved(budget) == (90, 0.9, 1, 0)
+    assert reservation.commit(tokens=20, cost_usd=0.1) is False
+    assert (committed(budget), reserved(budget)) == ((20, 0.1, 1, 0), (0, 0, 0, 0))
+    assert reservation.is_settled
+
+
+@pytest.mark.parametrize(
+    ("limits", "wanted", "kind", "used", "limit"),
+    [
+        ({"tokens": 100}, {"tokens": 41}, StopReason.TOKEN_BUDGET, 60, 100),
+        ({"cost_usd": 1.0}, {"cost_usd": 0.41}, StopReason.COST_BUDGET, 0.6, 1.0),
+        ({"requests": 2}, {"requests": 1}, StopReason.REQUEST_BUDGET, 2, 2),
+        ({"tool_calls": 2}, {"tool_calls": 1}, StopReason.TOOL_CALL_BUDGET, 2, 2),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_changes_nothing(
+    limits: dict[str, float],
+    wanted: dict[str, float],
+    kind: StopReason,
+    used: float,
+    limit: float,
+) -> None:
+    """The error says what, how much, of how much, and whose limit it is."""
+    budget = Budget(name="night", **limits)  # type: ignore[arg-type]  # one of four
+    budget.reserve(tokens=30, cost_usd=0.3, requests=1, tool_calls=1).commit()
+    budget.reserve(tokens=30, cost_usd=0.3, requests=1, tool_calls=1)
+    before = (committed(budget), reserved(budget))
+    with pytest.raises(LimitExceededError, match="budget 'night' has too little left") as caught:
+        budget.reserve(**wanted)  # type: ignore[arg-type]  # one of four
+    error = caught.value
+    assert (error.kind, error.used, error.limit) == (kind.value, used, limit)
+    assert error.source == "night"
+    assert (committed(budget), reserved(budget)) == before
+    assert budget.statistics().refused == 1
+
+
+def test_exactly_the_rest_fits() -> None:
+    """Up to the limit, not below it."""
+    budget = Budget(tokens=100, requests=1)
+    budget.reserve(tokens=100, requests=1)
+    assert budget.statistics().tokens.left == 0
+
+
+def test_nothing_is_always_allowed() -> None:
+    """A free request is no expense, so no limit on cost is in its way."""
+    budget = Budget(cost_usd=1.0)
+    budget.reserve(cost_usd=1.0).commit()
+    budget.reserve(cost_usd=0.0, requests=1).commit(tokens=0, cost_usd=0.0)
+
+
+@pytest.mark.parametrize("how", ["commit", "charge", "refund"])
+@pytest.mark.parametrize("again", ["commit", "charge", "refund"])
+def test_a_reservation_is_settled_once(how: str, again: str) -> None:
+    """Whatever it was the first time: nothing is given back twice."""
+    budget = Budget(tokens=100)
+    reservation = budget.reserve(tokens=60)
+    getattr(reservation, how)()
+    before = (committed(budget), reserved(budget))
+    with pytest.raises(UsageError, match="was settled before"):
+        getattr(reservation, again)()
+    assert (committed(budget), reserved(budget)) == before
+
+
+def test_a_refund_gives_everything_back() -> None:
+    """Also the request: it was not made."""
+    budget = Budget(tokens=100, cost_usd=1.0, requests=1, tool_calls=1)
+    budget.reserve(tokens=60, cost_usd=0.5, requests=1, tool_calls=1).refund()
+    assert (committed(budget), reserved(budget)) == ((0, 0, 0, 0), (0, 0, 0, 0))
+    assert budget.statistics().unmeasured == 0
+
+
+def test_unknown_usage_charges_the_reservation_and_is_counted() -> None:
+    """A provider that does not say what it used has not used nothing."""
+    budget = Budget(tokens=100, cost_usd=1.0)
+    budget.reserve(tokens=60, cost_usd=0.5, requests=1).commit()
+    assert committed(budget) == (60, 0.5, 1, 0)
+    now = budget.statistics()
+    assert (now.unmeasured, now.unpriced, now.cost_usd) == (1, 0, 0.5)
+
+
+def test_a_block_that_does_not_settle_charges_the_reservation() -> None:
+    """However it was left: it was under way, and nobody has said what it used."""
+    budget = Budget(tokens=100)
+    with pytest.raises(OSError, match="gone"), budget.reserve(tokens=60) as reservation:
+        raise OSError("gone")
+    assert reservation.is_settled
+    assert committed(budget)[0] == 60
+    assert budget.statistics().unmeasured == 1
+
+
+def test_a_block_that_settles_is_left_alone() -> None:
+    """What was said inside counts."""
+    budget = Budget(tokens=100)
+    with budget.reserve(tokens=60) as reservation:
+        reservation.commit(tokens=5, cost_usd=0.0)
+    assert committed(budget)[0] == 5
+
+
+@pytest.mark.parametrize("tokens", [-1, 1.5, "7"])
+def test_g04_tokens_that_mean_nothing_change_nothing(tokens: object) -> None:
+    """G-04: a negative usage was a refund."""
+    budget = Budget(tokens=100)
+    reservation = budget.reserve(tokens=60)
+    with pytest.raises(UsageError, match="tokens must be a whole number >= 0"):
+        reservation.commit(tokens=tokens)  # type: ignore[arg-type]  # that is the point
+    with pytest.raises(UsageError, match="tokens must be a whole number >= 0"):
+        budget.reserve(tokens=tokens)  # type: ignore[arg-type]  # that is the point
+    assert (committed(budget)[0], reserved(budget)[0]) == (0, 60)
+
+
+@pytest.mark.parametrize("cost_usd", [-0.5, math.nan, math.inf, -math.inf])
+def test_g04_a_cost_that_means_nothing_changes_nothing(cost_usd: float) -> None:
+    """G-04: NaN switched the cost limit off."""
+    budget = Budget(cost_usd=1.0)
+    reservation = budget.reserve(cost_usd=0.5)
+    with pytest.raises(UsageError, match="cost_usd must be finite and >= 0"):
+        reservation.commit(tokens=1, cost_usd=cost_usd)
+    with pytest.raises(UsageError, match="cost_usd must be finite and >= 0"):
+        budget.reserve(cost_usd=cost_usd)
+    assert (committed(budget)[1], reserved(budget)[1]) == (0, 0.5)
+
+
+def test_an_answer_may_pass_a_limit_and_says_so() -> None:
+    """It is there and paid for; nothing more is allowed after it."""
+    outer = Budget(tokens=100, name="outer")
+    inner = Budget(parent=outer)
+    assert inner.reserve(tokens=50).commit(tokens=101) is True
+    assert committed(outer)[0] == 101
+    with pytest.raises(LimitExceededError):
+        inner.reserve(tokens=1)
+    assert outer.statistics().tokens.left == 0
+
+
+def test_sums_of_money_are_exact() -> None:
+    """Ten times ten cents are a dollar, which they are not in floats."""
+    budget = Budget(cost_usd=1.0)
+    for _ in range(10):
+        budget.reserve(cost_usd=0.1).commit(tokens=0, cost_usd=0.1)
+    assert budget.statistics().cost == BudgetMeter(limit=1.0, committed=1.0, reserved=0.0)
+
+
+def test_money_beyond_every_float_is_still_money() -> None:
+    """A price list with a slip in it must not end in an error that nobody understands."""
+    budget = Budget(cost_usd=1e300)
+    budget.reserve(cost_usd=1e299).commit(tokens=0, cost_usd=1e299)
+    assert math.isclose(committed(budget)[1], 1e299)
+
+
+# --- trees
+
+
+def test_a_child_spends_of_every_budget_above() -> None:
+    """G-09: what a sub-agent spent counted nowhere."""
+    root = Budget(tokens=100, name="root")
+    middle = Budget(tokens=80, parent=root, name="middle")
+    leaf = Budget(parent=middle, name="leaf")
+    leaf.reserve(tokens=30, requests=1).commit(tokens=20, cost_usd=0.0)
+    middle.reserve(tokens=10)
+    assert [committed(budget)[0] for budget in (leaf, middle, root)] == [20, 20, 20]
+    assert [reserved(budget)[0] for budget in (leaf, middle, root)] == [0, 10, 10]
+    assert leaf.is_within(root)
+    assert leaf.is_within(leaf)
+    assert not root.is_within(leaf)
+    assert leaf.root is root
+
+
+@pytest.mark.parametrize(("own", "above"), [(10, 100), (100, 10)])
+def test_a_child_can_only_narrow(own: int, above: int) -> None:
+    """A larger limit below a smaller one allows nothing more."""
+    root = Budget(tokens=above, name="root")
+    child = Budget(tokens=own, parent=root, name="child")
+    with pytest.raises(LimitExceededError) as caught:
+        child.reserve(tokens=11)
+    assert caught.value.source == ("child" if own < above else "root")
+    assert reserved(root) == reserved(child) == (0, 0, 0, 0)
+    assert root.statistics().refused == child.statistics().refused == 1
+
+
+# --- costs that nobody knows
+
+
+def test_an_answer_without_a_price_ends_a_limit_on_cost() -> None:
+    """D-02: a driver that priced everything at 0 switched the cost limit off."""
+    budget = Budget(cost_usd=1.0, name="night")
+    other = Budget(cost_usd=1.0)
+    for one in (budget, other):
+        one.reserve(cost_usd=None, requests=1).commit(tokens=5)
+    now = budget.statistics()
+    assert (now.unpriced, now.unmeasured, now.cost_usd) == (1, 0, None)
+    with pytest.raises(LimitExceededError, match="nobody can price an answer") as caught:
+        budget.reserve(cost_usd=0.1)
+    assert caught.value.kind == StopReason.COST_BUDGET.value
+    with pytest.raises(LimitExceededError, match="nobody can price an answer"):
+        budget.reserve(cost_usd=None, requests=1)
+    budget.reserve(requests=1, cost_usd=0.0).commit(tokens=1, cost_usd=0.0)
+
+
+def test_a_budget_may_allow_what_nobody_can_price() -> None:
+    """It is then held against what is known."""
+    budget = Budget(cost_usd=1.0, allow_unpriced=True)
+    budget.reserve(cost_usd=None, requests=1).commit(tokens=5)
+    budget.reserve(cost_usd=0.6).commit(tokens=5, cost_usd=0.6)
+    assert budget.statistics().cost_usd is None
+    with pytest.raises(LimitExceededError):
+        budget.reserve(cost_usd=0.6)
+
+
+def test_without_a_limit_on_cost_nobody_needs_prices() -> None:
+    """The number is unknown, and nothing stops for it."""
+    budget = Budget(tokens=100)
+    budget.reserve(tokens=1, cost_usd=None, requests=1).commit(tokens=1)
+    budget.reserve(tokens=1, cost_usd=None, requests=1).commit(tokens=1)
+    assert budget.statistics().cost_usd is None
+
+
+def test_a_spent_limit_on_cost_allows_nothing_without_a_price() -> None:
+    """Nobody knows how much it takes, and nothing is left."""
+    budget = Budget(cost_usd=1.0)
+    budget.reserve(cost_usd=1.0).commit()
+    with pytest.raises(LimitExceededError):
+        budget.reserve(cost_usd=None, requests=1)
+
+
+def test_an_estimate_stands_in_for_a_price_that_did_not_come() -> None:
+    """The answer of another model than was asked may have no price."""
+    budget = Budget(cost_usd=1.0)
+    budget.reserve(cost_usd=0.3, requests=1).commit(tokens=5)
+    now = budget.statistics()
+    assert (now.unmeasured, now.unpriced, now.cost_usd) == (1, 0, 0.3)
+    budget.reserve(cost_usd=0.3)
+
+
+def test_a_request_without_an_answer_does_not_end_a_limit_on_cost() -> None:
+    """An answer would perhaps have had a price: one that broke off proves nothing."""
+    budget = Budget(cost_usd=1.0)
+    budget.reserve(cost_usd=None, requests=1).charge()
+    assert budget.statistics().cost_usd is None
+    budget.reserve(cost_usd=None, requests=1).commit(tokens=5, cost_usd=0.2)
+
+
+# --- waiting
+
+
+def test_who_finds_too_little_waits_for_what_may_come_back() -> None:
+    """The others have set aside more than they will use."""
+    budget = Budget(tokens=100)
+    first = granted(claim(budget, 80))
+    woken = list[str]()
+    second, third = claim(budget, 60), claim(budget, 30)
+    for name, one in (("second", second), ("third", third)):
+        assert one.result is None
+        one.wake = _noting(woken, name)
+    first.start()
+    first.commit(tokens=5)
+    assert woken == ["second", "third"]
+    assert reserved(budget)[0] == granted(second).tokens + granted(third).tokens == 90
+
+
+def _noting(names: list[str], name: str) -> Callable[[], object]:
+    return lambda: names.append(name)
+
+
+def test_who_fits_goes_before_who_does_not() -> None:
+    """A budget ends, so nobody waits for ever; and waiting would help nobody."""
+    budget = Budget(tokens=100)
+    first = granted(claim(budget, 80))
+    large = claim(budget, 50)
+    assert large.result is None
+    granted(claim(budget, 20)).commit(tokens=20)
+    first.commit(tokens=40)
+    refusal(large)
+
+
+def test_who_can_never_fit_is_refused_at_once() -> None:
+    """What is used does not come back."""
+    budget = Budget(tokens=100)
+    budget.reserve(tokens=50).commit()
+    claim(budget, 30)
+    assert "has too little left" in str(refusal(claim(budget, 51)))
+
+
+def test_who_waits_is_refused_when_nothing_more_can_come() -> None:
+    """The last one that was under way took it all."""
+    budget = Budget(tokens=100)
+    first = granted(claim(budget, 80))
+    second = claim(budget, 60)
+    first.commit(tokens=70)
+    assert refusal(second).used == 70
+
+
+def test_nobody_waits_for_requests() -> None:
+    """What was made is made: a limit of requests is settled when it is reserved."""
+    budget = Budget(requests=1)
+    granted(claim(budget, 1))
+    assert refusal(claim(budget, 1)).kind == StopReason.REQUEST_BUDGET.value
+
+
+def test_nobody_waits_for_a_reservation_that_is_for_no_request() -> None:
+    """Whoever made it by hand may keep it as long as the pool lives."""
+    budget = Budget(tokens=100)
+    budget.reserve(tokens=80)
+    refusal(claim(budget, 60))
+
+
+def test_nobody_waits_for_one_who_waits() -> None:
+    """The request of an agent that waits for others may wait for who waits for it."""
+    budget = Budget(tokens=100)
+    waits = False
+    first = granted(budget.claim(tokens=80, cost_usd=0.0, is_stalled=lambda: waits))
+    first.start()
+    second = claim(budget, 60)
+    assert second.result is None
+    waits = True
+    budget.reconsider()
+    refusal(second)
+
+
+def test_one_that_did_not_start_is_waited_for() -> None:
+    """It got its reservation while it had no slot: it takes one before it goes on."""
+    budget = Budget(tokens=100)
+    granted(claim(budget, 80, stalled=True))
+    assert claim(budget, 60).result is None
+
+
+def test_a_claim_that_is_withdrawn_leaves_nothing() -> None:
+    """Whoever is cancelled while it waits, or just after it was served."""
+    budget = Budget(tokens=100)
+    first = granted(claim(budget, 80))
+    second, third = claim(budget, 60), claim(budget, 60)
+    second.withdraw()
+    first.commit(tokens=0, cost_usd=0.0)
+    assert second.result is None
+    granted(third)
+    third.withdraw()
+    assert (reserved(budget), committed(budget)) == ((0, 0, 0, 0), (0, 0, 1, 0))
+
+
+def test_a_request_that_did_not_start_is_given_back() -> None:
+    """Nothing was sent, so there is nothing to pay."""
+    budget = Budget(tokens=100, requests=1)
+    with pytest.raises(OSError, match="gone"), granted(claim(budget, 60)):
+        raise OSError("gone")
+    second = granted(claim(budget, 60))
+    second.start()
+    with pytest.raises(OSError, match="gone"), second:
+        raise OSError("gone")
+    assert committed(budget) == (60, 0, 1, 0)
+
+
+def test_a_run_is_held_to_its_limits_as_by_a_guard() -> None:
+    """One more request to whoever is not above them, whatever the estimate says."""
+    budget = Budget.of_run(tokens=100, cost_usd=None, parent=None, name="run")
+    for tokens in (90, 10, 1):
+        granted(claim(budget, 1000)).commit(tokens=tokens, cost_usd=0.0)
+    refusal(claim(budget, 1))
+
+
+# --- news
+
+
+def test_that_a_limit_is_near_and_reached_is_told_once() -> None:
+    """At four fifths, and at the end."""
+    root = Budget(tokens=100, name="root")
+    leaf = Budget(requests=1, parent=root, name="leaf")
+    root.reserve(tokens=79).commit()
+    assert root.take_news() == ()
+    root.reserve(tokens=1).commit()
+    root.reserve(tokens=1).commit()
+    leaf.reserve(requests=1).commit()
+    root.reserve(tokens=19).commit()
+    with pytest.raises(LimitExceededError):
+        root.reserve(tokens=1)
+    assert leaf.take_news() == (
+        BudgetNotice("root", StopReason.TOKEN_BUDGET, 80, 100, reached=False),
+        BudgetNotice("leaf", StopReason.REQUEST_BUDGET, 1, 1, reached=True),
+        BudgetNotice("root", StopReason.TOKEN_BUDGET, 100, 100, reached=True),
+    )
+    assert root.take_news() == ()
+
+
+def test_a_limit_that_leaves_too_little_counts_as_reached() -> None:
+    """Somebody was refused, so somebody has to know."""
+    budget = Budget(tokens=100)
+    budget.reserve(tokens=50)
+    with pytest.raises(LimitExceededError):
+        budget.reserve(tokens=60)
+    (notice,) = budget.take_news()
+    assert (notice.used, notice.limit, notice.reached) == (50, 100, True)
+
+
+def test_a_meter_without_a_limit_has_no_rest() -> None:
+    """None is not zero."""
+    assert Budget().statistics().tokens.left is None
