@@ -1,6 +1,6 @@
 """The driver for the Messages API, against a server on this machine.
 
-What it shares with the other driver over HTTP is tested there.
+What it shares with the other driver over HTTP is tested there, and in test_hostile.py.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ from agentpool._capability import PrivacyTier
 from agentpool._errors import (
     AuthenticationError,
     DriverError,
-    NetworkError,
     OverloadedError,
     UsageError,
 )
 from agentpool._messages import Completion, CompletionRequest, FinishReason, Usage, UserMessage
 from agentpool.drivers import open_anthropic
-from tests.loopback import CHUNKED, always, chunk, head, once, open_loopback, whole
+from tests.loopback import always, head, open_loopback, whole
 
 KEY = "sk-ant-test-4711-do-not-show"
 ASK = CompletionRequest([UserMessage("Hi")])
@@ -49,17 +48,6 @@ async def test_an_answer() -> None:
     assert f"x-api-key: {KEY}" in fields
     assert "anthropic-version: 2023-06-01" in fields
     assert json.loads(body)["stream"] is True
-
-
-@pytest.mark.parametrize("cut", range(0, len(HELLO), 29))
-async def test_d05_a_stream_cut_anywhere_is_no_answer(cut: int) -> None:
-    """Chunked, the end of the line is not the end of the body."""
-    async with (
-        open_loopback(once(CHUNKED + chunk(HELLO[:cut]) if cut else CHUNKED)) as server,
-        open_anthropic("claude", base_url=server.url) as driver,
-    ):
-        with pytest.raises(NetworkError):
-            await driver.complete(ASK)
 
 
 async def test_d05_an_error_after_200_is_an_error() -> None:

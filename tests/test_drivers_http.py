@@ -19,9 +19,10 @@ from agentpool._errors import (
     ProtocolError,
     UsageError,
 )
-from agentpool.drivers import _http
-from agentpool.drivers._http import HttpClient, StackTransport, open_http
+from agentpool.drivers import _http_stack
+from agentpool.drivers._http import HttpClient, open_http
 from agentpool.drivers._http_failure import raise_as_driver_error
+from agentpool.drivers._http_stack import StackTransport
 from tests.loopback import CHUNKED, Line, always, chunk, head, once, open_loopback, whole
 
 EMPTY = whole(b"")
@@ -290,7 +291,7 @@ async def test_nobody_listens() -> None:
 
 async def test_connecting_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """TLS to a server that says nothing would hang for ever."""
-    monkeypatch.setattr(_http, "CONNECT_SECONDS", 0.05)
+    monkeypatch.setattr(_http_stack, "CONNECT_SECONDS", 0.05)
 
     async def serve(line: Line) -> None:
         await line.wait_gone()

@@ -6,6 +6,7 @@ comes. A key is read anew for each request, and appears in no repr, error, log o
 
 from __future__ import annotations
 
+import contextlib
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol, TypeAlias, final
@@ -14,11 +15,11 @@ import attrs
 import trio
 
 from agentpool._capability import PrivacyTier
-from agentpool._errors import ProtocolError
+from agentpool._errors import DriverError, ProtocolError
 from agentpool._messages import Completion, CompletionRequest, Usage
 from agentpool.abc import Driver, OnDelta
 from agentpool.drivers._http import HttpAnswer, HttpClient
-from agentpool.drivers.wire._failure import failure_from_response, shown
+from agentpool.drivers.wire._failure import failure_from_response, failure_in_body, shown
 from agentpool.drivers.wire._sse import SseEvent, SseParser
 
 # What follows the last event is the empty chunk that ends the body, mostly in the same
@@ -79,7 +80,7 @@ async def stream_completion(
     accumulator = exchange.accumulator
     async with client.post_stream(exchange.path, exchange.body) as answer:
         await _refuse_other_answers(answer, secret=exchange.secret)
-        parser = SseParser()
+        parser = SseParser(secret=exchange.secret)
         while not accumulator.done:
             piece = await answer.receive()
             if not piece:
@@ -90,20 +91,24 @@ async def stream_completion(
                         on_delta(text)
         completion = accumulator.finish()
         if accumulator.done and not answer.has_ended:
-            with trio.move_on_after(_END_SECONDS):
+            # The answer is whole: what happens to the connection now is no harm to it.
+            with trio.move_on_after(_END_SECONDS), contextlib.suppress(DriverError):
                 await answer.receive()
         return completion
 
 
 async def _refuse_other_answers(answer: HttpAnswer, *, secret: str) -> None:  # noqa: ASYNC910  # a good answer is not waited for
     if answer.status != 200:  # noqa: PLR2004  # the number is the name
-        body = await answer.receive_all()
+        body = await answer.receive_explanation()
         raise failure_from_response(answer.status, answer.headers, body, secret=secret)
     kind = answer.headers.get("content-type", "")
-    if not kind.startswith("text/event-stream"):
-        body = await answer.receive_all()
+    if not kind.lower().startswith("text/event-stream"):
+        body = await answer.receive_explanation()
+        if failure := failure_in_body(body, secret=secret):
+            raise failure
         came = shown(body.decode(errors="replace"), secret=secret)
-        msg = f"the answer is {kind or 'of no type'!r} and no event stream: {came!r}"
+        kind = shown(kind, secret=secret) or "of no type"
+        msg = f"the answer is {kind!r} and no event stream: {came!r}"
         raise ProtocolError(msg, status_code=200)
 
 

@@ -1,46 +1,30 @@
 """The only door to httpx: POST a body, read the answer as a stream.
 
-Why not ``httpx.AsyncClient``: its connection pool looks at every connection at every
-request, which at 100 requests at once costs more than all the rest (encode/httpcore#1035).
-So the transport is our own, a stack of idle connections: the last one put aside is the
-first one taken, and the others grow old at the bottom. Any other ``httpx`` transport can
-take its place, for proxies, for tests, for recording.
+The transport is our own stack of connections, unless there is a proxy or the caller brings
+one: any ``httpx`` transport can take its place, for tests, for recording. Ours is asked
+without httpx's requests and answers in between, which cost as much as the HTTP itself.
 
-Seconds are the caller's, by cancel scope. Only connecting has a limit of its own.
+Seconds are the caller's, by cancel scope. Only connecting has a limit of its own, and the
+explanation of an error.
 """
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from typing import Final, Self, TypeAlias, cast, final
+from typing import Final, Protocol, cast, final
 
 import attrs
-import h11
 import httpx
 import trio
 
-from agentpool._errors import ProtocolError, UsageError
-from agentpool.drivers._connection import (
-    BadAnswerError,
-    Connection,
-    ConnectionLostError,
-    NoAnswerError,
-    Target,
-)
+from agentpool._errors import NetworkError, ProtocolError, UsageError
+from agentpool.drivers._connection import BadAnswerError, ConnectionLostError, Target
 from agentpool.drivers._http_failure import raise_as_driver_error
-from agentpool.drivers._http_headers import FIXED_HEADERS, checked_headers
-from agentpool.drivers.wire._failure import shown
-
-# Two SYN retransmissions and a TLS handshake over a slow line. A deadline that is nearer
-# wins, being a cancel scope.
-CONNECT_SECONDS: Final = 15.0
-
-# Providers and their proxies close idle connections after 60 s and more; llama.cpp after
-# 5 s, which is seen by looking at the socket.
-_IDLE_SECONDS: Final = 60.0
+from agentpool.drivers._http_headers import FIXED_HEADERS, checked_headers, secrets_in
+from agentpool.drivers._http_stack import PORTS, RawHeaders, StackBody, StackTransport, to_h11
+from agentpool.drivers.wire._failure import shown, struck
 
 # A transport of somebody else's gets this long to close an answer; ours needs no time.
 _CLOSE_SECONDS: Final = 1.0
@@ -48,148 +32,31 @@ _CLOSE_SECONDS: Final = 1.0
 # An error's explanation is a few hundred bytes; what is longer is cut.
 _MAX_ERROR_BYTES: Final = 64 * 1024
 
-_PORTS: Final = {"http": 80, "https": 443}
+# It comes with its head, mostly in the same packet. Who refuses a request and then says
+# nothing more is not waited for: the status has said enough.
+_EXPLANATION_SECONDS: Final = 2.0
 
 
-_Stack: TypeAlias = collections.deque[Connection]
+class _Body(Protocol):
+    """The rest of an answer, whoever brings it."""
+
+    @property
+    def has_ended(self) -> bool: ...
+    async def receive(self) -> bytes: ...
 
 
 @final
 @attrs.define(eq=False, repr=False)
-class _Body(httpx.AsyncByteStream):
-    """The rest of an answer. Closing it gives the connection back."""
+class _ForeignBody:
+    """The rest of an answer that another transport brings."""
 
-    _transport: StackTransport
-    _target: Target
-    _connection: Connection
+    _pieces: AsyncIterator[bytes]
+    has_ended: bool = attrs.field(init=False, default=False)
 
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> bytes:
-        try:
-            data = await self._connection.receive()
-        except (ConnectionLostError, BadAnswerError) as exc:
-            raise _to_httpx(exc) from exc
-        if not data:
-            raise StopAsyncIteration
-        return data
-
-    @property
-    def has_ended(self) -> bool:
-        return self._connection.has_answered
-
-    def close(self) -> None:
-        self._transport.put_aside(self._target, self._connection)
-
-    async def aclose(self) -> None:  # noqa: ASYNC910  # cleanup works when cancelled
-        self.close()
-
-
-@final
-@attrs.define(eq=False, repr=False)
-class StackTransport(httpx.AsyncBaseTransport):
-    """An httpx transport over HTTP/1.1 that keeps idle connections in a stack."""
-
-    _tls: ssl.SSLContext | None = None
-    _idle: dict[Target, _Stack] = attrs.field(init=False, factory=dict[Target, _Stack])
-    _open: set[Connection] = attrs.field(init=False, factory=set[Connection])
-    _is_closed: bool = attrs.field(init=False, default=False)
-
-    @property
-    def idle_count(self) -> int:
-        """Connections that wait for the next request."""
-        return sum(map(len, self._idle.values()))
-
-    @property
-    def open_count(self) -> int:
-        """Connections, idle and busy."""
-        return len(self._open)
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send *request*, on the connection that was put aside last if there is one.
-
-        Raises:
-            httpx.TransportError: In one of its subclasses.
-
-        Cancellation:
-            The connection is closed.
-        """
-        url = request.url
-        target = Target(url.scheme == "https", url.host, url.port or _PORTS[url.scheme])
-        head = _to_h11(request)
-        idle = self._take(target)
-        try:
-            if idle is not None:
-                # The server may have closed it while the request was on its way. Nothing
-                # came back, so nothing was begun; once more, on a new connection.
-                with contextlib.suppress(NoAnswerError):
-                    return await self._exchange(idle, target, head, request.content)
-            connection = await self._connect(target)
-            return await self._exchange(connection, target, head, request.content)
-        except (ConnectionLostError, BadAnswerError) as exc:
-            raise _to_httpx(exc) from exc
-
-    async def aclose(self) -> None:  # noqa: ASYNC910  # cleanup works when cancelled
-        """Close every connection, idle or busy."""
-        self._is_closed = True
-        self._idle.clear()
-        while self._open:
-            self._open.pop().close()
-
-    def put_aside(self, target: Target, connection: Connection) -> None:
-        """Keep *connection* for the next request if it can serve one; or close it."""
-        if self._is_closed or not connection.finish():
-            connection.close()
-            self._open.discard(connection)
-            return
-        now = trio.current_time()
-        connection.idle_since = now
-        stack = self._idle.setdefault(target, _Stack())
-        stack.append(connection)
-        # The oldest are at the bottom, and at most one is added: this is constant time.
-        while stack[0].idle_since < now - _IDLE_SECONDS:
-            self._drop(stack.popleft())
-
-    def _take(self, target: Target) -> Connection | None:
-        stack = self._idle.get(target)
-        while stack:
-            connection = stack.pop()
-            if connection.is_usable:
-                return connection
-            self._drop(connection)
-        return None
-
-    def _drop(self, connection: Connection) -> None:
-        connection.close()
-        self._open.discard(connection)
-
-    async def _connect(self, target: Target) -> Connection:
-        place = f"{target.host}:{target.port}"
-        with trio.move_on_after(CONNECT_SECONDS):
-            try:
-                connection = await Connection.open(target, self._tls)
-            except OSError as exc:
-                raise httpx.ConnectError(f"cannot connect to {place}: {exc}") from exc
-            except trio.BrokenResourceError as exc:
-                why = exc.__cause__ or exc
-                msg = f"TLS handshake with {place} failed: {why}"
-                raise httpx.ConnectError(msg) from exc
-            self._open.add(connection)
-            return connection
-        msg = f"no connection to {place} within {CONNECT_SECONDS:g} seconds"
-        raise httpx.ConnectTimeout(msg)
-
-    async def _exchange(
-        self, connection: Connection, target: Target, head: h11.Request, body: bytes
-    ) -> httpx.Response:
-        try:
-            answer = await connection.send(head, body)
-        except BaseException:
-            self._drop(connection)
-            raise
-        stream = _Body(self, target, connection)
-        return httpx.Response(answer.status, headers=list(answer.headers), stream=stream)
+    async def receive(self) -> bytes:  # noqa: ASYNC910  # its transport's own
+        piece = await anext(self._pieces, b"")
+        self.has_ended = not piece
+        return piece
 
 
 @final
@@ -200,14 +67,14 @@ class HttpAnswer:
     status: int
     """The HTTP status."""
     headers: Mapping[str, str]
-    """Its headers; names in any case."""
-    _body: httpx.AsyncByteStream = attrs.field(repr=False)
-    _pieces: AsyncIterator[bytes] = attrs.field(repr=False)
+    """Its headers, names in lower case."""
+    _body: _Body = attrs.field(repr=False)
+    _secrets: frozenset[str] = attrs.field(repr=False)
 
     @property
     def has_ended(self) -> bool:
         """Whether all of it has been read, as far as one can know without waiting."""
-        return isinstance(self._body, _Body) and self._body.has_ended
+        return self._body.has_ended
 
     async def receive(self) -> bytes:  # noqa: ASYNC910  # what has arrived is not waited for
         """Return the next piece of the body; empty at its end.
@@ -220,18 +87,41 @@ class HttpAnswer:
             The answer is over; leave its block.
         """
         try:
-            return await anext(self._pieces, b"")
-        except Exception as exc:  # noqa: BLE001  # what is not httpx's is raised as it is
-            raise_as_driver_error(exc)
+            return await self._body.receive()
+        except Exception as exc:  # noqa: BLE001  # what is not HTTP's is raised as it is
+            raise_as_driver_error(exc, self._secrets)
 
     async def receive_all(self) -> bytes:
-        """Return the beginning of the body, as much of it as explains an error."""
+        """Return the body, cut at 64 KiB.
+
+        Raises:
+            NetworkError: If the connection broke.
+            ProtocolError: If what came is not HTTP.
+
+        Cancellation:
+            The answer is over; leave its block.
+        """
         whole = bytearray()
-        while piece := await self.receive():
+        while (piece := await self.receive()) and len(whole) <= _MAX_ERROR_BYTES:
             whole += piece
-            if len(whole) > _MAX_ERROR_BYTES:
-                break
         return bytes(whole[:_MAX_ERROR_BYTES])
+
+    async def receive_explanation(self) -> bytes:
+        """Return as much of the body as came within two seconds: it explains a status.
+
+        A status stands, also when the connection breaks after it.
+
+        Cancellation:
+            The answer is over; leave its block.
+        """
+        whole = bytearray()
+        with (
+            trio.move_on_after(_EXPLANATION_SECONDS),
+            contextlib.suppress(NetworkError, ProtocolError),
+        ):
+            while (piece := await self.receive()) and len(whole) <= _MAX_ERROR_BYTES:
+                whole += piece
+        return bytes(whole[:_MAX_ERROR_BYTES])  # noqa: ASYNC910  # as receive()
 
 
 @final
@@ -239,11 +129,20 @@ class HttpAnswer:
 class HttpClient:
     """Sends requests to one base URL. Made by ``open_http``."""
 
-    _transport: httpx.AsyncBaseTransport = attrs.field(repr=False)
+    _transport: httpx.AsyncBaseTransport
     _base_url: httpx.URL
-    # In none of our texts: these may be keys.
-    _headers: httpx.Headers = attrs.field(repr=False)
-    _urls: dict[str, httpx.URL] = attrs.field(init=False, factory=dict[str, httpx.URL])
+    _headers: httpx.Headers
+    _target: Target = attrs.field(init=False)
+    _paths: dict[str, bytes] = attrs.field(init=False, factory=dict[str, bytes])
+    _raw: RawHeaders = attrs.field(init=False)
+    # What must be struck out of every text, because a server may quote it.
+    _secrets: frozenset[str] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Find out once what every request needs."""
+        url = self._base_url
+        self._target = Target(url.scheme == "https", url.host, url.port or PORTS[url.scheme])
+        self.set_headers({})
 
     def set_headers(self, headers: Mapping[str, str]) -> None:
         """Send *headers* with every request from now on.
@@ -252,12 +151,14 @@ class HttpClient:
             UsageError: If one of them cannot be sent. It is named; its value is not.
         """
         self._headers.update(checked_headers(headers))
+        self._raw = [(b"host", self._base_url.netloc), *self._headers.raw]
+        self._secrets = secrets_in(self._headers)
 
     @contextlib.asynccontextmanager
     async def post_stream(  # noqa: ASYNC911  # a request sent is a checkpoint
-        self, path: str, body: bytes, *, method: str = "POST"
+        self, path: str, content: bytes, *, method: str = "POST"
     ) -> AsyncGenerator[HttpAnswer]:
-        """POST *body* to *path* below the base URL; the block is the answer's life.
+        """POST *content* to *path* below the base URL; the block is the answer's life.
 
         Raises:
             NetworkError: If there is no connection, or it broke.
@@ -268,21 +169,21 @@ class HttpClient:
             The connection is closed, which tells the provider to stop. It is closed as
             well if the block is left before the answer's end.
         """
-        request = httpx.Request(method, self._url(path), headers=self._headers, content=body)
+        if isinstance(self._transport, StackTransport):
+            answer, body = await self._ask_stack(self._transport, method, path, content)
+            try:
+                _refuse_encoding(answer.headers, self._secrets)
+                yield answer  # noqa: ASYNC911  # a request sent is a checkpoint
+            finally:
+                body.close()  # it needs no await, and so no shield
+            return  # noqa: ASYNC911  # a request sent is a checkpoint
+        answer, stream = await self._ask_other(method, path, content)
         try:
-            response = await self._transport.handle_async_request(request)
-        except Exception as exc:  # noqa: BLE001  # what is not httpx's is raised as it is
-            raise_as_driver_error(exc)
-        stream = cast("httpx.AsyncByteStream", response.stream)
-        try:
-            _refuse_encoding(response)
-            yield HttpAnswer(response.status_code, response.headers, stream, aiter(stream))  # noqa: ASYNC911  # a request sent is a checkpoint
+            _refuse_encoding(answer.headers, self._secrets)
+            yield answer  # noqa: ASYNC911  # a request sent is a checkpoint
         finally:
-            if isinstance(stream, _Body):
-                stream.close()  # ours needs no await, and so no shield
-            else:
-                with trio.move_on_after(_CLOSE_SECONDS, shield=True):
-                    await stream.aclose()
+            with trio.move_on_after(_CLOSE_SECONDS, shield=True):
+                await stream.aclose()
 
     async def get(self, path: str) -> tuple[int, bytes]:
         """GET *path* below the base URL; return the status and the body, cut at 64 KiB.
@@ -297,14 +198,43 @@ class HttpClient:
         async with self.post_stream(path, b"", method="GET") as answer:
             return answer.status, await answer.receive_all()
 
-    def _url(self, path: str) -> httpx.URL:
-        url = self._urls.get(path)
-        if url is None:
-            base = self._base_url
-            start, _, query = base.raw_path.partition(b"?")
+    async def _ask_stack(
+        self, stack: StackTransport, method: str, path: str, content: bytes
+    ) -> tuple[HttpAnswer, StackBody]:
+        headers = self._raw
+        if content or method == "POST":
+            headers = [*headers, (b"content-length", b"%d" % len(content))]
+        secrets = self._secrets
+        try:
+            head = to_h11(method, self._path(path), headers)
+            found, body = await stack.exchange(self._target, head, content)
+        except (ConnectionLostError, BadAnswerError) as exc:
+            raise_as_driver_error(exc, secrets)
+        fields = {name.decode("latin-1"): value.decode("latin-1") for name, value in found.headers}
+        return HttpAnswer(found.status, fields, body, secrets), body  # noqa: ASYNC910  # it was sent
+
+    async def _ask_other(
+        self, method: str, path: str, content: bytes
+    ) -> tuple[HttpAnswer, httpx.AsyncByteStream]:
+        url = self._base_url.copy_with(raw_path=self._path(path))
+        request = httpx.Request(method, url, headers=self._headers, content=content)
+        secrets = self._secrets
+        try:
+            response = await self._transport.handle_async_request(request)
+        except Exception as exc:  # noqa: BLE001  # what is not httpx's is raised as it is
+            raise_as_driver_error(exc, secrets)
+        stream = cast("httpx.AsyncByteStream", response.stream)
+        body = _ForeignBody(aiter(stream))
+        answer = HttpAnswer(response.status_code, response.headers, body, secrets)
+        return answer, stream  # noqa: ASYNC910  # its transport's own
+
+    def _path(self, path: str) -> bytes:
+        whole = self._paths.get(path)
+        if whole is None:
+            start, _, query = self._base_url.raw_path.partition(b"?")
             whole = start.rstrip(b"/") + path.encode() + (b"?" + query if query else b"")
-            url = self._urls[path] = base.copy_with(raw_path=whole)
-        return url
+            self._paths[path] = whole
+        return whole
 
 
 @contextlib.asynccontextmanager
@@ -344,26 +274,11 @@ async def open_http(
             await own.aclose()
 
 
-def _to_httpx(exc: Exception) -> httpx.TransportError:
-    if isinstance(exc, BadAnswerError):
-        return httpx.RemoteProtocolError(shown(str(exc)))
-    return httpx.ReadError(str(exc))
-
-
-def _to_h11(request: httpx.Request) -> h11.Request:
-    try:
-        return h11.Request(
-            method=request.method, target=request.url.raw_path, headers=request.headers.raw
-        )
-    except h11.LocalProtocolError:
-        # From None: h11 quotes the header that it refuses, which may be a key.
-        raise httpx.LocalProtocolError("a header cannot be sent") from None
-
-
-def _refuse_encoding(response: httpx.Response) -> None:
-    encoding = response.headers.get("content-encoding", "identity")
+def _refuse_encoding(headers: Mapping[str, str], secrets: frozenset[str]) -> None:
+    encoding = headers.get("content-encoding", "identity").lower()
     if encoding != "identity":
-        msg = f"the answer is encoded as {encoding!r}, which was not asked for"
+        came = shown(struck(encoding, secrets))
+        msg = f"the answer is encoded as {came!r}, which was not asked for"
         raise ProtocolError(msg)
 
 
@@ -371,12 +286,14 @@ def _checked_url(base_url: str) -> httpx.URL:
     try:
         url = httpx.URL(base_url)
     except httpx.InvalidURL as exc:
-        msg = f"base_url {shown(base_url)!r} is no URL: {exc}"
-        raise UsageError(msg) from exc
+        # What stands before an @ may be a password, and httpx quotes it.
+        _, _, place = base_url.rpartition("@")
+        msg = f"base_url {shown(place)!r} is no URL; write it as https://host/path"
+        raise UsageError(msg) from None if place != base_url else exc
     if url.userinfo:
         msg = f"base_url for {url.host!r} holds a password; use api_key or headers"
         raise UsageError(msg)
-    if url.scheme not in _PORTS or not url.host:
+    if url.scheme not in PORTS or not url.host:
         msg = f"base_url must be http:// or https:// and a host, got {shown(base_url)!r}"
         raise UsageError(msg)
     return url

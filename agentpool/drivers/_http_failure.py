@@ -1,12 +1,13 @@
-"""What an error of httpx or httpcore means, in our words."""
+"""What an error of httpx, httpcore or a connection of ours means, in our words."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final, NoReturn
 
 from agentpool._errors import BadRequestError, DriverError, NetworkError, ProtocolError
-from agentpool.drivers.wire._failure import shown
+from agentpool.drivers._connection import BadAnswerError, ConnectionLostError
+from agentpool.drivers.wire._failure import shown, struck
 
 _FOREIGN: Final = frozenset({"httpx", "httpcore"})
 
@@ -31,13 +32,19 @@ _MEANINGS: Final[Mapping[str, tuple[type[DriverError], str]]] = {
 }
 
 
-def raise_as_driver_error(exc: Exception) -> NoReturn:
-    """Raise the error of ours that stands for *exc*, an error of httpx or httpcore.
+def raise_as_driver_error(exc: Exception, secrets: Collection[str] = ()) -> NoReturn:
+    """Raise the error of ours that stands for *exc*; *secrets* are struck out of it.
 
     Raises:
         DriverError: The error of ours.
-        Exception: *exc* itself, if it is of neither.
+        Exception: *exc* itself, if it is nobody's that we know.
     """
+    if isinstance(exc, ConnectionLostError):
+        raise NetworkError(str(exc)) from exc
+    if isinstance(exc, BadAnswerError):
+        # Without its cause: h11 quotes what came, which a server can make of our key.
+        msg = f"the answer is not HTTP: {shown(struck(str(exc), secrets))}"
+        raise ProtocolError(msg) from None
     for base in type(exc).__mro__:
         if base.__name__ in _MEANINGS and base.__module__.partition(".")[0] in _FOREIGN:
             kind, text = _MEANINGS[base.__name__]
@@ -47,7 +54,17 @@ def raise_as_driver_error(exc: Exception) -> NoReturn:
     if text:
         # Without its cause as well: h11 quotes the header that it refuses.
         raise kind(text) from None
-    said = shown(str(exc)) or "no explanation"
+    said = shown(struck(str(exc), secrets)) or "no explanation"
     if kind is ProtocolError and ("disconnect" in said or "closed" in said):
         kind = NetworkError
-    raise kind(f"{type(exc).__name__}: {said}") from exc
+    is_quoted = struck(chain := _chain_of(exc), secrets) != chain
+    raise kind(f"{type(exc).__name__}: {said}") from None if is_quoted else exc
+
+
+def _chain_of(exc: BaseException | None) -> str:
+    """Return everything that a traceback of *exc* would quote."""
+    texts: list[str] = []
+    while exc is not None:
+        texts += [str(exc), repr(exc)]
+        exc = exc.__cause__ or exc.__context__
+    return "\n".join(texts)

@@ -1,4 +1,4 @@
-"""The headers that every request has, and which others can be sent."""
+"""The headers that every request has, which others can be sent, and which are secret."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ FIXED_HEADERS: Final[Mapping[str, str]] = {
     "user-agent": "agentpool",
 }
 
+# Parts of the names of headers whose values open something.
+_SECRET_NAMES: Final = ("auth", "key", "token", "secret", "cookie", "password")
+
 
 def checked_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
     """Return *headers* if they can be sent.
@@ -27,3 +30,15 @@ def checked_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
             msg = f"the value of header {name!r} is not printable ASCII; check where it is from"
             raise UsageError(msg)
     return headers
+
+
+def secrets_in(headers: Mapping[str, str]) -> frozenset[str]:
+    """Return what must be seen in no text: the values of headers that open something.
+
+    A value such as ``Bearer KEY`` is two: whole, and the key alone.
+    """
+    found: set[str] = set()
+    for name, value in headers.items():
+        if any(part in name.lower() for part in _SECRET_NAMES):
+            found |= {value, value.rpartition(" ")[2]}
+    return frozenset(found)

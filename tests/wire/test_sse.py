@@ -59,7 +59,7 @@ def test_d05_data_without_a_space_counts() -> None:
 
 def test_bytes_that_are_no_utf8_are_an_error() -> None:
     """Replaced, a wrong character in an argument would go unnoticed."""
-    with pytest.raises(ProtocolError, match=r"not UTF-8: b'a\\xff'"):
+    with pytest.raises(ProtocolError, match=r"not UTF-8: 'a\\\\xff'"):
         SseParser().feed(b"data: a\xff\n\n")
 
 

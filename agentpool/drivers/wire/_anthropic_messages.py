@@ -12,7 +12,8 @@ Rules:
 5. Unknown events, blocks and fields are ignored; a known field of a wrong type is a
    `ProtocolError` that shows what came.
 6. The blocks of an answer are counted together, so its first call may have index 1. A
-   block of a kind that we did not ask for (a thought, a server's own tool) is passed over.
+   block of a kind that we did not ask for (a thought, a server's own tool) is passed over;
+   an image is refused, as it is in a request.
 7. Input tokens count with those read from the cache and those written to it, since all of
    them were sent; the API reports the three apart.
 
@@ -45,6 +46,7 @@ from agentpool._messages import (
 from agentpool.drivers.wire._failure import ErrorBody, failure_in_stream, shown
 from agentpool.drivers.wire._growing import GrowingAnswer
 from agentpool.drivers.wire._sse import SseEvent
+from agentpool.drivers.wire._text_only import checked_text, refuse_media
 
 MAX_TEMPERATURE: Final = 1.0
 """The upper end here; ours is 2.0, and what is above this end is sent as this end."""
@@ -129,9 +131,9 @@ def _to_wire(messages: Sequence[ChatMessage]) -> list[_Message]:
 def _blocks_of(message: ChatMessage) -> list[_Text | _ToolUse | _ToolResult]:
     match message:
         case UserMessage(text=text):
-            return [_Text(text)]
+            return [_Text(checked_text(text))]
         case ToolMessage(call_id=call_id, content=content, is_error=is_error):
-            return [_ToolResult(_legal(call_id), content, is_error)]
+            return [_ToolResult(_legal(call_id), checked_text(content), is_error)]
         case AssistantMessage(text=text, tool_calls=tool_calls):
             calls = [_ToolUse(_legal(c.call_id), c.name, _arguments_of(c)) for c in tool_calls]
             # White space alone is refused as well.
@@ -190,6 +192,7 @@ class _Block(msgspec.Struct):
     id: str | None = None
     name: str | None = None
     input: msgspec.Raw = msgspec.Raw(b"{}")
+    source: msgspec.Raw = msgspec.Raw()
 
 
 class _Delta(msgspec.Struct):
@@ -326,6 +329,8 @@ class MessageAccumulator:
             if whole not in {"{}", "null"}:
                 self._inputs[place] = whole
             return []
+        if block.type == "image":
+            refuse_media("images", block.source)
         return self._take_text(block.text if block.type == "text" else None)
 
     def _grow_block(self, index: int, delta: _Delta) -> list[str]:

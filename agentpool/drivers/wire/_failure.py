@@ -17,7 +17,7 @@ https://docs.claude.com/en/api/errors, llama.cpp's server README, RFC 9110 secti
 from __future__ import annotations
 
 import email.utils
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 import attrs
@@ -70,10 +70,18 @@ class Reason:
     """Its types and codes, such as ``invalid_request_error``."""
 
 
+def struck(text: str, secrets: Collection[str]) -> str:
+    """Return *text* with *secrets* struck out; those of a few characters are none."""
+    # Longest first: "Bearer KEY" has KEY in it.
+    for secret in sorted(secrets, key=len, reverse=True):
+        if len(secret) >= _MIN_SECRET_CHARS:
+            text = text.replace(secret, "***")
+    return text
+
+
 def shown(text: str, *, secret: str = "") -> str:
     """Return *text* fit for a message: on one line, shortened, without *secret*."""
-    if len(secret) >= _MIN_SECRET_CHARS:
-        text = text.replace(secret, "***")
+    text = struck(text, (secret,))
     text = " ".join(text.split())
     if len(text) <= MAX_SHOWN_CHARS:
         return text
@@ -117,6 +125,18 @@ def failure_in_stream(error: ErrorBody | str, *, secret: str = "") -> DriverErro
         kind, retryable = _kind_of_words(reason) or (OverloadedError, True)
     text = reason.text or "no explanation"
     return kind(f"the provider broke off its answer: {text}", retryable=retryable)
+
+
+def failure_in_body(body: bytes, *, secret: str = "") -> DriverError | None:
+    """Return the error that a body with an ``error`` object stands for, if it has one.
+
+    Some servers refuse a request with 200, and say so in the body alone.
+    """
+    try:
+        envelope = msgspec.json.decode(body, type=_Envelope)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return None if envelope.error is None else failure_in_stream(envelope.error, secret=secret)
 
 
 def retry_after_seconds(headers: Mapping[str, str]) -> float | None:

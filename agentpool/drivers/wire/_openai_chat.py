@@ -13,6 +13,7 @@ Rules:
    changes nothing; an index beyond the bound is refused, so nothing is allocated for it.
 6. Tool calls make the answer `TOOL_USE`, also where the provider says ``stop``.
 7. A call without an id gets one, so that its result can name it.
+8. What is no text is refused, in a request and in an answer.
 
 Source: https://platform.openai.com/docs/api-reference/chat/create and
 https://platform.openai.com/docs/api-reference/chat-streaming (2026-11).
@@ -42,6 +43,7 @@ from agentpool._messages import (
 from agentpool.drivers.wire._failure import ErrorBody, failure_in_stream, shown
 from agentpool.drivers.wire._growing import GrowingAnswer
 from agentpool.drivers.wire._sse import SseEvent
+from agentpool.drivers.wire._text_only import checked_text, refuse_media
 
 DONE: Final = "[DONE]"
 """The data of the event that ends a stream."""
@@ -130,9 +132,9 @@ def encode_request(request: CompletionRequest, options: ChatOptions) -> bytes:
 def _to_wire(message: ChatMessage) -> _Message:
     match message:
         case UserMessage(text=text):
-            return _Message("user", text)
+            return _Message("user", checked_text(text))
         case ToolMessage(content=content, call_id=call_id):
-            return _Message("tool", content, tool_call_id=call_id)
+            return _Message("tool", checked_text(content), tool_call_id=call_id)
         case AssistantMessage(text=text, tool_calls=tool_calls):
             wired = tuple(
                 _Call(one.call_id, _Function(one.name, one.arguments)) for one in tool_calls
@@ -181,6 +183,9 @@ class _Delta(msgspec.Struct):
     content: str | None = None
     refusal: str | None = None
     tool_calls: list[_CallPiece] | None = None
+    # OpenAI's, and that of gateways to models that draw.
+    audio: msgspec.Raw = msgspec.Raw()
+    images: msgspec.Raw = msgspec.Raw()
 
 
 class _Choice(msgspec.Struct):
@@ -312,6 +317,8 @@ class ChatAccumulator:
                 texts += [piece for piece in pieces if piece]
                 for piece in choice.delta.tool_calls or ():
                     self._take_call(piece)
+                refuse_media("audio", choice.delta.audio)
+                refuse_media("images", choice.delta.images)
             self._finish = choice.finish_reason or self._finish
         self._answer.add_texts(texts)
         return texts

@@ -12,6 +12,7 @@ Rules:
    mean nothing.
 5. Lines and events have a largest size. A server that never ends a line must not fill
    the memory.
+6. What is refused is shown, with the key struck out: a server may quote it.
 
 Source: https://html.spec.whatwg.org/multipage/server-sent-events.html (2026-11).
 """
@@ -23,6 +24,7 @@ from typing import Final, final
 import attrs
 
 from agentpool._errors import ProtocolError
+from agentpool.drivers.wire._failure import shown
 
 # A chunk of a chat completion is under 1 KiB; a tool call that arrives whole can be as
 # long as the model's answer. 1 MiB is more than any model writes at once.
@@ -55,6 +57,7 @@ class SseParser:
 
     _max_line_bytes: int = MAX_LINE_BYTES
     _max_event_bytes: int = MAX_EVENT_BYTES
+    _secret: str = attrs.field(default="", alias="secret", kw_only=True)
     _partial: bytearray = attrs.field(init=False, factory=bytearray)
     _after_cr: bool = attrs.field(init=False, default=False)
     _at_start: bool = attrs.field(init=False, default=True)
@@ -109,9 +112,9 @@ class SseParser:
             if self._event_bytes > self._max_event_bytes:
                 msg = f"an event of the stream is larger than {self._max_event_bytes} bytes"
                 raise ProtocolError(msg)
-            self._data.append(_decoded(value))
+            self._data.append(self._decoded(value))
         elif name == b"event":
-            self._event = _decoded(value)
+            self._event = self._decoded(value)
         return None
 
     def _end_event(self) -> SseEvent | None:
@@ -126,11 +129,11 @@ class SseParser:
             msg = f"a line of the stream is longer than {self._max_line_bytes} bytes"
             raise ProtocolError(msg)
 
-
-def _decoded(value: bytes) -> str:
-    try:
-        return value.decode()
-    except UnicodeDecodeError as exc:
-        # Not replaced: a wrong character in a tool's argument would go unnoticed.
-        msg = f"a line of the stream is not UTF-8: {value[:80]!r}"
-        raise ProtocolError(msg) from exc
+    def _decoded(self, value: bytes) -> str:
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            # Not replaced: a wrong character in a tool's argument would go unnoticed.
+            came = shown(value.decode(errors="backslashreplace"), secret=self._secret)
+            msg = f"a line of the stream is not UTF-8: {came!r}"
+            raise ProtocolError(msg) from None  # the cause has all of it

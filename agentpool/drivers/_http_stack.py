@@ -1,0 +1,248 @@
+"""Connections in a stack: the last one put aside is the first one taken.
+
+Why not ``httpx.AsyncClient``'s pool: it looks at every connection at every request, which
+at 100 requests at once costs more than all the rest (encode/httpcore#1035). In a stack the
+others grow old at the bottom, and taking one costs the same however many there are.
+
+The door asks with ``exchange``. The stack is an ``httpx`` transport as well, for whoever
+wants it under a client of httpx's.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import ssl
+from typing import Final, Self, TypeAlias, final
+
+import attrs
+import h11
+import httpx
+import trio
+
+from agentpool._errors import BadRequestError, NetworkError
+from agentpool.drivers._connection import (
+    AnswerHead,
+    BadAnswerError,
+    Connection,
+    ConnectionLostError,
+    NoAnswerError,
+    Target,
+)
+from agentpool.drivers.wire._failure import shown
+
+# Two SYN retransmissions and a TLS handshake over a slow line. A deadline that is nearer
+# wins, being a cancel scope.
+CONNECT_SECONDS: Final = 15.0
+
+PORTS: Final = {"http": 80, "https": 443}
+"""The schemes that can be spoken, and their ports."""
+
+# Providers and their proxies close idle connections after 60 s and more; llama.cpp after
+# 5 s, which is seen by looking at the socket.
+_IDLE_SECONDS: Final = 60.0
+
+_Stack: TypeAlias = collections.deque[Connection]
+
+RawHeaders: TypeAlias = list[tuple[bytes, bytes]]
+"""Headers as they are sent."""
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class StackBody:
+    """The rest of an answer. Closing it gives the connection back."""
+
+    _stack: StackTransport
+    _target: Target
+    _connection: Connection
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether all of it has been read."""
+        return self._connection.has_answered
+
+    async def receive(self) -> bytes:  # noqa: ASYNC910  # what has arrived is not waited for
+        """Return the next piece; empty at the end.
+
+        Raises:
+            ConnectionLostError: If the connection ended before the answer did.
+            BadAnswerError: If what came is not HTTP.
+
+        Cancellation:
+            The connection is closed.
+        """
+        return await self._connection.receive()
+
+    def close(self) -> None:
+        """Put the connection aside, or close it if the answer is not at its end."""
+        self._stack.put_aside(self._target, self._connection)
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class _HttpxBody(httpx.AsyncByteStream):
+    """The same, as httpx wants it."""
+
+    _body: StackBody
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            data = await self._body.receive()
+        except (ConnectionLostError, BadAnswerError) as exc:
+            raise _to_httpx(exc) from None
+        if not data:
+            raise StopAsyncIteration
+        return data
+
+    async def aclose(self) -> None:  # noqa: ASYNC910  # cleanup works when cancelled
+        self._body.close()
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class StackTransport(httpx.AsyncBaseTransport):
+    """HTTP/1.1 over idle connections that are kept in a stack."""
+
+    _tls: ssl.SSLContext | None = None
+    _idle: dict[Target, _Stack] = attrs.field(init=False, factory=dict[Target, _Stack])
+    _open: set[Connection] = attrs.field(init=False, factory=set[Connection])
+    _is_closed: bool = attrs.field(init=False, default=False)
+
+    @property
+    def idle_count(self) -> int:
+        """Connections that wait for the next request."""
+        return sum(map(len, self._idle.values()))
+
+    @property
+    def open_count(self) -> int:
+        """Connections, idle and busy."""
+        return len(self._open)
+
+    async def exchange(
+        self, target: Target, head: h11.Request, content: bytes
+    ) -> tuple[AnswerHead, StackBody]:
+        """Send a request, on the connection that was put aside last if there is one.
+
+        Raises:
+            NetworkError: If nobody could be reached.
+            ConnectionLostError: If the connection ended before an answer had begun.
+            BadAnswerError: If what came is not HTTP.
+
+        Cancellation:
+            The connection is closed.
+        """
+        idle = self._take(target)
+        if idle is not None:
+            # The server may have closed it while the request was on its way. Nothing
+            # came back, so nothing was begun; once more, on a new connection.
+            with contextlib.suppress(NoAnswerError):
+                return await self._exchange(idle, target, head, content)
+        connection = await self._connect(target)
+        return await self._exchange(connection, target, head, content)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send *request* for a client of httpx's.
+
+        Raises:
+            httpx.TransportError: In one of its subclasses.
+
+        Cancellation:
+            The connection is closed.
+        """
+        url = request.url
+        target = Target(url.scheme == "https", url.host, url.port or PORTS[url.scheme])
+        content = await request.aread()
+        try:
+            head = to_h11(request.method, url.raw_path, request.headers.raw)
+            answer, body = await self.exchange(target, head, content)
+        except BadRequestError as exc:
+            raise httpx.LocalProtocolError(str(exc)) from None
+        except NetworkError as exc:
+            raise httpx.ConnectError(str(exc)) from exc
+        except (ConnectionLostError, BadAnswerError) as exc:
+            raise _to_httpx(exc) from None
+        return httpx.Response(answer.status, headers=answer.headers, stream=_HttpxBody(body))
+
+    async def aclose(self) -> None:  # noqa: ASYNC910  # cleanup works when cancelled
+        """Close every connection, idle or busy."""
+        self._is_closed = True
+        self._idle.clear()
+        while self._open:
+            self._open.pop().close()
+
+    def put_aside(self, target: Target, connection: Connection) -> None:
+        """Keep *connection* for the next request if it can serve one; or close it."""
+        if self._is_closed or not connection.finish():
+            connection.close()
+            self._open.discard(connection)
+            return
+        now = trio.current_time()
+        connection.idle_since = now
+        stack = self._idle.setdefault(target, _Stack())
+        stack.append(connection)
+        # The oldest are at the bottom, and at most one is added: this is constant time.
+        while stack[0].idle_since < now - _IDLE_SECONDS:
+            self._drop(stack.popleft())
+
+    def _take(self, target: Target) -> Connection | None:
+        stack = self._idle.get(target)
+        while stack:
+            connection = stack.pop()
+            if connection.is_usable:
+                return connection
+            self._drop(connection)
+        return None
+
+    def _drop(self, connection: Connection) -> None:
+        connection.close()
+        self._open.discard(connection)
+
+    async def _connect(self, target: Target) -> Connection:
+        place = f"{target.host}:{target.port}"
+        with trio.move_on_after(CONNECT_SECONDS):
+            try:
+                connection = await Connection.open(target, self._tls)
+            except OSError as exc:
+                msg = f"cannot connect to {place}: {exc}"
+                raise NetworkError(msg) from exc
+            except trio.BrokenResourceError as exc:
+                msg = f"TLS handshake with {place} failed: {exc.__cause__ or exc}"
+                raise NetworkError(msg) from exc
+            self._open.add(connection)
+            return connection
+        msg = f"no connection to {place} within {CONNECT_SECONDS:g} seconds"
+        raise NetworkError(msg)
+
+    async def _exchange(
+        self, connection: Connection, target: Target, head: h11.Request, content: bytes
+    ) -> tuple[AnswerHead, StackBody]:
+        try:
+            answer = await connection.send(head, content)
+        except BaseException:
+            self._drop(connection)
+            raise
+        return answer, StackBody(self, target, connection)
+
+
+def to_h11(method: str, path: bytes, headers: RawHeaders) -> h11.Request:
+    """Return the head of a request.
+
+    Raises:
+        BadRequestError: If it cannot be sent.
+    """
+    try:
+        return h11.Request(method=method, target=path, headers=headers)
+    except h11.LocalProtocolError:
+        # From None: h11 quotes the header that it refuses, which may be a key.
+        msg = "the request cannot be sent as HTTP: a header has bytes that no header may have"
+        raise BadRequestError(msg) from None
+
+
+def _to_httpx(exc: Exception) -> httpx.TransportError:
+    if isinstance(exc, BadAnswerError):
+        return httpx.RemoteProtocolError(shown(str(exc)))
+    return httpx.ReadError(str(exc))
