@@ -76,6 +76,10 @@ class CircuitBreaker:
             return BreakerState.CLOSED
         return BreakerState.OPEN if now < self._opens_until else BreakerState.HALF_OPEN
 
+    def rest_seconds(self, now: float) -> float:
+        """Return how long nobody may go from *now* on. 0.0: somebody may, or tries already."""
+        return 0.0 if self._opens_until is None else max(0.0, self._opens_until - now)
+
     def begin(self, now: float) -> Attempt | None:
         """Return an attempt that may go. ``None``: not now."""
         state = self.state(now)

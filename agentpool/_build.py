@@ -91,6 +91,8 @@ def _identity(model: ModelConfig) -> tuple[object, ...]:
         model.api_key_env,
         model.context_window,
         model.fallback and _identity(model.fallback),
+        model.patience_seconds,
+        model.price,
     )
 
 
@@ -132,6 +134,8 @@ def find_model_file(model: ModelConfig, *, environ: Mapping[str, str]) -> Path |
 
 def find_secrets(manifests: Iterable[AgentManifest], environ: Mapping[str, str]) -> tuple[str, ...]:
     """Return the keys in *environ* that must never be shown, longest first."""
-    names = {*KEY_ENVS, *(manifest.model.api_key_env for manifest in manifests)} - {None}
+    models = [manifest.model for manifest in manifests]
+    models += [model.fallback for model in models if model.fallback is not None]
+    names = {*KEY_ENVS, *(model.api_key_env for model in models)} - {None}
     found = {environ.get(name or "", "") for name in names}
     return tuple(sorted((f for f in found if len(f) >= _SHORTEST_SECRET), key=len, reverse=True))

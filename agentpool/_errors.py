@@ -193,16 +193,18 @@ class UnknownModelError(DriverError):
 class AllDriversFailedError(DriverError):
     """Several drivers were asked, and none answered. Has what each of them failed with."""
 
-    def __init__(self, message: str, *, errors: Sequence[DriverError]) -> None:
-        wishes = [error.retry_after_seconds or 0.0 for error in errors if error.retryable]
-        # Who was left alone may be well again later, so nobody asked is no verdict.
-        super().__init__(
-            message,
-            retryable=bool(wishes) or not errors,
-            retry_after_seconds=min(wishes, default=None) or None,
-        )
+    def __init__(
+        self,
+        message: str,
+        *,
+        errors: Sequence[DriverError],
+        retryable: bool = False,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(message, retryable=retryable, retry_after_seconds=retry_after_seconds)
         self.errors: tuple[DriverError, ...] = tuple(errors)
-        """What they failed with, in the order in which they were asked."""
+        """What they failed with, in the order in which they were asked. Empty: nobody was
+        asked, since all of them had failed too often before."""
 
 
 class ProtocolError(DriverError):

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Final, Self, final
 
@@ -22,12 +21,10 @@ import attrs
 
 from agentpool._capability import SCOPE_KEYS, Capability, CapabilityKind, PrivacyTier
 from agentpool._errors import Fault, ManifestError
+from agentpool._manifest_model import ModelConfig, Provider, TokenPrice, read_model
 from agentpool._manifest_parts import (
-    PROVIDERS,
     McpServerConfig,
     McpTransport,
-    ModelConfig,
-    Provider,
     ResourceQuota,
     count_faults,
     is_loopback_url,
@@ -42,6 +39,7 @@ __all__ = [
     "ModelConfig",
     "Provider",
     "ResourceQuota",
+    "TokenPrice",
     "is_loopback_url",
 ]
 
@@ -106,7 +104,7 @@ class AgentManifest:
         version = top.text("version", DEFAULT_VERSION)
         description = top.text("description", "")
         privacy = top.choice("privacy", _TIERS, PrivacyTier.SOVEREIGN)
-        model = _read_model(top.table("model"))
+        model = read_model(top.table("model"), _HOMES)
         resources = _read_resources(top.table("resources"))
         grants = _read_capabilities(top.tables("capabilities"))
         servers = tuple(table and _read_server(table) for table in top.tables("mcp_servers") or ())
@@ -170,44 +168,11 @@ _GRANT_KEYS: Final = (*dict.fromkeys(SCOPE_KEYS.values()), "server", "tool", "ma
 _HOMES: Final[Mapping[str, str]] = {
     **dict.fromkeys(_GRANT_KEYS, "in a [[capabilities]] table"),
     **dict.fromkeys(("transport", "command", "url"), "in an [[mcp_servers]] table"),
+    **dict.fromkeys(_keys(TokenPrice), "in a [model.price] table"),
     **dict.fromkeys(_keys(ModelConfig), "in [model]"),
     **dict.fromkeys(_keys(ResourceQuota), "in [resources]"),
     **dict.fromkeys(_SECTIONS, AT_THE_TOP),
 }
-
-
-def _read_model(table: TomlTable) -> ModelConfig | None:
-    default = ModelConfig()
-    max_tokens = table.integer("max_tokens", default.max_tokens)
-    temperature = table.number("temperature", default.temperature)
-    system_prompt = table.text("system_prompt", default.system_prompt)
-    # How both are asked is the same, and stands in the outer table alone.
-    ask = partial(
-        ModelConfig, max_tokens=max_tokens, temperature=temperature, system_prompt=system_prompt
-    )
-    fallback = None
-    if "fallback" in table.values:
-        fallback = _read_which_model(table.table("fallback"), ask)
-    return _read_which_model(table, partial(ask, fallback=fallback))
-
-
-def _read_which_model(table: TomlTable, make: Callable[..., ModelConfig]) -> ModelConfig | None:
-    default = ModelConfig()
-    provider: Provider = table.choice("provider", PROVIDERS, default.provider)
-    model = table.build(
-        make,
-        model_path=table.text("model_path", None),
-        model_repo=table.text("model_repo", None),
-        model_quantization=table.text("model_quantization", None),
-        remote_model=table.text("remote_model", None),
-        provider=provider,
-        base_url=table.text("base_url", None),
-        private_host=table.flag("private_host", default=default.private_host),
-        api_key_env=table.text("api_key_env", None),
-        context_window=table.integer("context_window", None),
-    )
-    table.close(_HOMES)
-    return model
 
 
 def _read_resources(table: TomlTable) -> ResourceQuota | None:

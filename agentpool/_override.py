@@ -13,7 +13,7 @@ import attrs
 
 from agentpool._errors import ManifestError, UsageError
 from agentpool._manifest import AgentManifest, ModelConfig
-from agentpool._manifest_parts import PROVIDERS, Provider
+from agentpool._manifest_model import PROVIDERS, Provider
 
 BASE_URL_ENVS: Final[Mapping[str, str]] = {
     "openai": "OPENAI_BASE_URL",
@@ -52,7 +52,7 @@ class Override:
         try:
             model = self._model(manifest.model, environ)
             if self.max_tokens is not None:
-                model = attrs.evolve(model, max_tokens=self.max_tokens)
+                model = _with_max_tokens(model, self.max_tokens)
             return attrs.evolve(manifest, model=model)
         except ManifestError as error:
             raise ManifestError(error.faults, source=f"{source}, changed by options") from error
@@ -60,6 +60,8 @@ class Override:
     def _model(self, model: ModelConfig, environ: Mapping[str, str]) -> ModelConfig:
         if self.driver is None and self.model is None:
             return model
+        # Whoever names a model wants that one, and not the fallback or the price of another.
+        model = attrs.evolve(model, price=None, fallback=None, patience_seconds=None)
         provider = PROVIDERS.get(self.driver or "")
         if provider is not None:
             return self._remote(model, provider, environ)
@@ -97,6 +99,12 @@ class Override:
             private_host=model.private_host and url is not None,
             api_key_env=model.api_key_env if was_there else None,
         )
+
+
+def _with_max_tokens(model: ModelConfig, max_tokens: int) -> ModelConfig:
+    # How both are asked is said once, for both.
+    fallback = model.fallback and attrs.evolve(model.fallback, max_tokens=max_tokens)
+    return attrs.evolve(model, max_tokens=max_tokens, fallback=fallback)
 
 
 def _base_url_of(provider: Provider, environ: Mapping[str, str]) -> str | None:

@@ -157,3 +157,22 @@ def test_secrets_are_found_by_the_names_of_their_variables() -> None:
     environ = {"MY_KEY": "sk-123456789", "OPENAI_API_KEY": "sk-123456", "OTHER": "not a key"}
     assert find_secrets([REMOTE, LOCAL], environ) == ("sk-123456789", "sk-123456")
     assert find_secrets([REMOTE], {"MY_KEY": "short"}) == ()
+
+
+def test_the_secrets_of_a_fallback_are_found_as_well() -> None:
+    """Its answers and its errors may quote the key like anybody's."""
+    manifest = AgentManifest(
+        privacy=PrivacyTier.STANDARD, model=ModelConfig(model_path="m", fallback=REMOTE.model)
+    )
+    assert find_secrets([manifest], {"MY_KEY": "sk-123456789"}) == ("sk-123456789",)
+
+
+async def test_models_that_differ_in_their_fallback_alone_are_opened_apart() -> None:
+    """Or one agent would fall over to the fallback of another."""
+    garage = Garage()
+    plain, second = ModelConfig(model_path="a.gguf"), ModelConfig(model_path="b.gguf")
+    with_one = ModelConfig(model_path="a.gguf", fallback=second)
+    patient = ModelConfig(model_path="a.gguf", fallback=second, patience_seconds=9)
+    manifests = [AgentManifest(model=model) for model in (plain, with_one, patient)]
+    async with open_drivers(manifests, open_one=garage.open_one) as choose:
+        assert len({choose(manifest) for manifest in manifests}) == 3

@@ -118,6 +118,18 @@ def test_the_model_file_is_looked_at_when_asked(desk: Desk) -> None:
     assert done.out.startswith("real.toml: good\n")
 
 
+def test_the_fallback_is_looked_at_as_well(desk: Desk) -> None:
+    """It is needed on the day on which nobody wants to look for it."""
+    desk.write(
+        a_toml='[model]\nmodel_path = "real.gguf"\n[model.fallback]\nmodel_path = "gone.gguf"',
+        real_gguf="GGUF",
+    )
+    assert "  or else  the file gone.gguf\n" in desk.call("check", "a.toml").out
+    done = desk.call("check", "a.toml", "--model-file")
+    assert done.code == 2
+    assert "a.toml: model.fallback.model_path: the model file 'gone.gguf'" in done.err
+
+
 def test_a_missing_repository_is_a_fault_of_the_model(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

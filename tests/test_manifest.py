@@ -18,6 +18,7 @@ from agentpool._manifest import (
     ResourceQuota,
     is_loopback_url,
 )
+from agentpool._manifest_model import TokenPrice
 from agentpool._manifest_toml import TomlTable
 
 FULL = """
@@ -171,10 +172,15 @@ def test_every_key_of_a_part_can_be_said_in_toml() -> None:
         "private_host=true\n"
     )
     path = '[model]\nmodel_path="model.gguf"\n'
-    second = '[model]\nmodel_path="a.gguf"\n[model.fallback]\nmodel_path="b.gguf"\n'
+    second = (
+        '[model]\nmodel_path="a.gguf"\npatience_seconds=9\n'
+        '[model.fallback]\nremote_model="m"\nbase_url="http://localhost:1234/v1"\n'
+        "[model.fallback.price]\ninput_usd_per_million=1\noutput_usd_per_million=2\n"
+        "cached_usd_per_million=0.5\n"
+    )
     texts = (FULL, local, at_home, path, second)
     said = "\n".join(texts)
-    for part in (AgentManifest, ModelConfig, ResourceQuota, McpServerConfig):
+    for part in (AgentManifest, ModelConfig, TokenPrice, ResourceQuota, McpServerConfig):
         assert all(field.name in said for field in attrs.fields(part))
     assert all(AgentManifest.parse(text) for text in texts)
 
@@ -586,6 +592,7 @@ def test_t15_an_address_that_only_begins_like_this_machine_is_elsewhere(url: str
         "127.0.0.1:8080",
         "http:///v1",
         "http://[::1/",
+        "http://evil.example[::1]/",
         "http://127.0.0.1:99999/",
         "http://127.0.0.1:0/",
         "",

@@ -13,6 +13,7 @@ from agentpool import (
     PrivacyTier,
     UsageError,
 )
+from agentpool._manifest_model import TokenPrice
 from agentpool._override import Override
 
 MEMORY = Capability(CapabilityKind.MEMORY)
@@ -67,6 +68,33 @@ def test_driver_local_takes_the_packaged_model() -> None:
     assert apply(Override(driver="local"), REMOTE) == ModelConfig()
     assert apply(Override(driver="local"), LOCAL).model_path == "m.gguf"
     assert apply(Override(driver="local", model="w"), LOCAL).model_path == "w"
+
+
+def test_max_tokens_is_said_for_the_fallback_as_well() -> None:
+    """How both are asked is the same."""
+    second = ModelConfig(model_path="b.gguf")
+    two = AgentManifest(model=ModelConfig(model_path="a.gguf", fallback=second))
+    model = apply(Override(max_tokens=7), two)
+    assert model.fallback is not None
+    assert (model.max_tokens, model.fallback.max_tokens) == (7, 7)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        Override(model="other"),
+        Override(model="other.gguf"),
+        Override(driver="openai"),
+        Override(driver="local"),
+    ],
+)
+def test_whoever_names_a_model_gets_that_one(override: Override) -> None:
+    """Not the fallback of another, nor its price."""
+    price = TokenPrice(input_usd_per_million=1, output_usd_per_million=2)
+    model = ModelConfig(remote_model="big", price=price, patience_seconds=9, fallback=ModelConfig())
+    manifest = AgentManifest(privacy=PrivacyTier.STANDARD, model=model)
+    alone = apply(override, manifest)
+    assert (alone.fallback, alone.patience_seconds, alone.price) == (None, None, None)
 
 
 def test_driver_openai_needs_a_name() -> None:

@@ -54,11 +54,15 @@ def _check_model_file(manifest: AgentManifest, path: str) -> None:
     Raises:
         ManifestError: If it is not; says what to do.
     """
-    try:
-        find_model_file(manifest.model, environ=os.environ)
-    except DriverError as error:
-        key = "model.model_path" if manifest.model.model_path is not None else "model"
-        raise ManifestError([Fault(key, str(error))], source=path) from error
+    models = {"model": manifest.model, "model.fallback": manifest.model.fallback}
+    for key, model in models.items():
+        if model is None:
+            continue
+        try:
+            find_model_file(model, environ=os.environ)
+        except DriverError as error:
+            place = f"{key}.model_path" if model.model_path is not None else key
+            raise ManifestError([Fault(place, str(error))], source=path) from error
 
 
 def _print_error(error: ManifestError) -> None:

@@ -8,7 +8,7 @@ from typing import Final, Literal, Never
 
 from agentpool._cli._command import Options
 from agentpool._errors import UsageError
-from agentpool._manifest_parts import PROVIDERS
+from agentpool._manifest_model import PROVIDERS
 from agentpool._override import Override
 
 # So that a local model is kept busy and a person can still follow who does what.

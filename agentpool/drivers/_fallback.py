@@ -6,16 +6,21 @@ Rules:
 2. Every `DriverError` falls over to the next, whatever its kind: what one provider cannot
    do, another may. A bug (any other exception) does not.
 3. Once text was handed on, nothing falls over: it would be said twice.
-4. When all have failed, the error has all of their errors.
+4. When none has answered, the error has all of their errors. It is worth a retry as soon as
+   one of them may be asked again who has not said that it never will answer.
 5. Only failures of a provider's own health count for its breaker: rate limits, overload,
-   the network, the key. A request that is wrong says nothing about it.
+   the network, the key, silence. A request that is wrong says nothing about it.
 6. An answer carries its price, as the driver that gave it says.
 7. The facts are the worst of all drivers: the smallest window, the laxest tier. So a
    manifest that forbids one of them is refused before anything is sent to any.
+
+It never asks the same driver twice for one request: that is for whoever asks it. So four
+attempts of an agent at two drivers are eight requests at most.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import final
@@ -64,17 +69,19 @@ class _Choice:
     driver: Driver
     breaker: CircuitBreaker
     counts: Counter[str] = attrs.field(factory=Counter[str])
+    last_failure: str = ""
 
 
 @final
 class FallbackDriver(Driver):
     """Asks several drivers in order until one answers."""
 
-    __slots__ = ("_choices",)
+    __slots__ = ("_choices", "_patience_seconds")
 
     def __init__(
         self,
         *drivers: Driver,
+        patience_seconds: float | None = None,
         max_failures: int = 5,
         cool_down_seconds: float = 30.0,
     ) -> None:
@@ -82,6 +89,8 @@ class FallbackDriver(Driver):
 
         Args:
             drivers: The first is asked first. They stay their opener's to close.
+            patience_seconds: How long each may take to its first word, or without one to
+                its whole answer, before the next is asked. ``None``: as long as it likes.
             max_failures: Failures in a row after which a driver is left alone.
             cool_down_seconds: For how long, unless its provider asked for longer.
 
@@ -90,6 +99,9 @@ class FallbackDriver(Driver):
         """
         if not drivers:
             raise UsageError("FallbackDriver needs at least one driver, got none")
+        if patience_seconds is not None and not patience_seconds > 0:
+            raise UsageError(f"patience_seconds must be > 0, got {patience_seconds!r}")
+        self._patience_seconds = patience_seconds
         self._choices = [
             _Choice(driver, CircuitBreaker(max_failures, cool_down_seconds)) for driver in drivers
         ]
@@ -141,67 +153,100 @@ class FallbackDriver(Driver):
             The request ends at whoever was asked; no breaker holds it against them.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        # Each is asked for its own model: the name is the first one's.
-        request = msgspec.structs.replace(request, model=None)
-        errors: list[DriverError] = []
+        errors: list[DriverError | None] = []
         for choice in self._choices:
             attempt = choice.breaker.begin(trio.current_time())
             if attempt is None:
                 choice.counts["skipped"] += 1
+                errors.append(None)
                 continue
             heard = _Heard(on_delta)
             try:
-                return await _ask(choice, attempt, request, heard if on_delta else None)
+                return await self._ask(choice, attempt, request, heard)
             except DriverError as error:
-                if heard.anything:
+                if heard.was_handed_on:
                     raise
                 errors.append(error)
+            # The name is the first one's; each of the others knows its own model.
+            request = msgspec.structs.replace(request, model=None)
         await trio.lowlevel.cancel_shielded_checkpoint()
-        raise AllDriversFailedError(_text_of(self._choices, errors), errors=errors) from (
-            errors[-1] if errors else None
-        )
+        failure = _failure(self._choices, errors)
+        raise failure from (failure.errors[-1] if failure.errors else None)
+
+    async def _ask(
+        self, choice: _Choice, attempt: Attempt, request: CompletionRequest, heard: _Heard
+    ) -> Completion:
+        try:
+            completion = await self._patiently(choice.driver, request, heard)
+        except BaseException as error:
+            if isinstance(error, DriverError):
+                choice.counts["failed"] += 1
+                choice.last_failure = f"{type(error).__name__}: {error}"
+            if isinstance(error, _UNWELL):
+                now, seconds = trio.current_time(), error.retry_after_seconds
+                choice.breaker.failed(attempt, now, seconds)
+            else:
+                choice.breaker.abandoned(attempt)
+            raise
+        choice.breaker.succeeded(attempt)
+        choice.counts["answered"] += 1
+        if completion.cost_usd is not None or completion.usage is None:
+            return completion
+        cost_usd = choice.driver.price(completion.usage, model=completion.model)
+        return msgspec.structs.replace(completion, cost_usd=cost_usd)
+
+    async def _patiently(
+        self, driver: Driver, request: CompletionRequest, heard: _Heard
+    ) -> Completion:
+        seconds = self._patience_seconds
+        if seconds is None:
+            return await driver.complete(request, on_delta=heard)
+        answered: list[Completion] = []
+        with trio.move_on_after(seconds) as heard.patience:
+            answered.append(await driver.complete(request, on_delta=heard))
+        if not answered:
+            raise NetworkError(f"not a word within {seconds:g} seconds")
+        return answered[0]
 
 
 @final
 class _Heard:
-    """Hands text on and remembers that there was some."""
+    """Hands text on, and remembers that there was some."""
 
-    __slots__ = ("_on_delta", "anything")
+    __slots__ = ("_on_delta", "patience", "was_handed_on")
 
     def __init__(self, on_delta: OnDelta | None) -> None:
         self._on_delta = on_delta
-        self.anything = False
+        self.was_handed_on = False
+        self.patience: trio.CancelScope | None = None
 
     def __call__(self, text: str) -> None:
-        self.anything = True
+        if self.patience is not None:
+            self.patience.deadline = math.inf
         if self._on_delta is not None:
+            self.was_handed_on = True
             self._on_delta(text)
 
 
-async def _ask(
-    choice: _Choice, attempt: Attempt, request: CompletionRequest, on_delta: OnDelta | None
-) -> Completion:
-    try:
-        completion = await choice.driver.complete(request, on_delta=on_delta)
-    except BaseException as error:
-        if isinstance(error, DriverError):
-            choice.counts["failed"] += 1
-        if isinstance(error, _UNWELL):
-            now, seconds = trio.current_time(), error.retry_after_seconds
-            choice.breaker.failed(attempt, now, seconds)
-        else:
-            choice.breaker.abandoned(attempt)
-        raise
-    choice.breaker.succeeded(attempt)
-    choice.counts["answered"] += 1
-    if completion.cost_usd is not None or completion.usage is None:
-        return completion
-    cost_usd = choice.driver.price(completion.usage, model=completion.model)
-    return msgspec.structs.replace(completion, cost_usd=cost_usd)
-
-
-def _text_of(choices: Sequence[_Choice], errors: Sequence[DriverError]) -> str:
-    skipped = len(choices) - len(errors)
-    told = "; ".join(f"{type(error).__name__}: {error}" for error in errors)
-    left = f"{skipped} left alone for now because they failed before" if skipped else ""
-    return f"no driver of {len(choices)} answered: " + "; ".join(filter(None, (told, left)))
+def _failure(
+    choices: Sequence[_Choice], errors: Sequence[DriverError | None]
+) -> AllDriversFailedError:
+    """Return the error for *errors*, one for each choice. ``None``: it was not asked."""
+    now = trio.current_time()
+    told: list[str] = []
+    waits: list[float] = []
+    for choice, error in zip(choices, errors, strict=True):
+        rest_seconds = choice.breaker.rest_seconds(now)
+        if error is None:
+            told.append(f"one was left alone because of {choice.last_failure}")
+            waits.append(rest_seconds)
+            continue
+        told.append(f"{type(error).__name__}: {error}")
+        if error.retryable:
+            waits.append(max(rest_seconds, error.retry_after_seconds or 0.0))
+    return AllDriversFailedError(
+        f"no driver of {len(choices)} answered: " + "; ".join(told),
+        errors=[error for error in errors if error is not None],
+        retryable=bool(waits),
+        retry_after_seconds=min(waits, default=0.0) or None,
+    )

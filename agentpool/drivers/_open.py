@@ -13,7 +13,7 @@ import attrs
 from agentpool._capability import PrivacyTier
 from agentpool._errors import AuthenticationError
 from agentpool._manifest import ModelConfig, is_loopback_url
-from agentpool._manifest_parts import Provider
+from agentpool._manifest_model import Provider
 from agentpool.abc import Driver
 from agentpool.drivers._anthropic import ANTHROPIC_BASE_URL, open_anthropic
 from agentpool.drivers._fallback import FallbackDriver
@@ -72,7 +72,7 @@ async def open_driver(
         model: What the manifest says.
         privacy: The tier of the place where a remote model is, which only its user knows.
             ``None``: `SOVEREIGN` for an address of this machine, else as the model's
-            ``private_host`` says.
+            ``private_host`` says. It is not said of the fallback, which is elsewhere.
         environ: Where the key and the folders are named. ``None``: the environment.
 
     Raises:
@@ -87,10 +87,10 @@ async def open_driver(
     environ = os.environ if environ is None else environ
     async with _open_one(model, privacy, environ) as driver:
         if model.fallback is None:
-            yield driver  # noqa: ASYNC911  # closing it is up to the driver
-            return  # noqa: ASYNC911  # the same
-        async with _open_one(model.fallback, privacy, environ) as fallback:
-            yield FallbackDriver(driver, fallback)
+            yield driver
+        else:
+            async with _open_one(model.fallback, None, environ) as fallback:
+                yield FallbackDriver(driver, fallback, patience_seconds=model.patience_seconds)
 
 
 def _open_one(

@@ -23,8 +23,14 @@ from agentpool._errors import (
     RateLimitError,
     UnknownModelError,
 )
-from agentpool._manifest import AgentManifest, McpServerConfig, McpTransport, ModelConfig
-from agentpool._manifest_parts import MAX_TEMPERATURE, ResourceQuota
+from agentpool._manifest import (
+    AgentManifest,
+    McpServerConfig,
+    McpTransport,
+    ModelConfig,
+    ResourceQuota,
+)
+from agentpool._manifest_model import MAX_TEMPERATURE
 from agentpool._messages import (
     AgentMessage,
     AssistantMessage,

@@ -12,9 +12,17 @@ from typing import TypeAlias
 import pytest
 import trio
 
+from agentpool._errors import OverloadedError
 from agentpool._messages import Completion
 from agentpool.abc import Driver, Memory, Observer, Tool
-from agentpool.drivers import FunctionDriver, ScriptedDriver, call, calls, open_openai
+from agentpool.drivers import (
+    FallbackDriver,
+    FunctionDriver,
+    ScriptedDriver,
+    call,
+    calls,
+    open_openai,
+)
 from agentpool.memory import InMemoryMemory
 from agentpool.testing import (
     EventLog,
@@ -76,6 +84,9 @@ DRIVERS: dict[str, DriverOpener] = {
         [calls(call("add", a=1), call("add", a=2), text="adding")] * 5
     ),
     "function": lambda: FunctionDriver(lambda _: "hello"),
+    "fallback": lambda: FallbackDriver(
+        ScriptedDriver([OverloadedError("busy")] * 5), ScriptedDriver(["hello"] * 5)
+    ),
     "faulty": lambda: FaultyDriver([Stall(0.01, Completion("late"))] * 5),
     "live": sleepy_driver,
     "openai": open_real_openai,
