@@ -134,8 +134,11 @@ def find_model_file(model: ModelConfig, *, environ: Mapping[str, str]) -> Path |
 
 def find_secrets(manifests: Iterable[AgentManifest], environ: Mapping[str, str]) -> tuple[str, ...]:
     """Return the keys in *environ* that must never be shown, longest first."""
-    models = [manifest.model for manifest in manifests]
+    known = tuple(manifests)
+    models = [manifest.model for manifest in known]
     models += [model.fallback for model in models if model.fallback is not None]
+    servers = [server for manifest in known for server in manifest.mcp_servers]
     names = {*KEY_ENVS, *(model.api_key_env for model in models)} - {None}
+    names = names.union(*((server.api_key_env, *server.env) for server in servers))
     found = {environ.get(name or "", "") for name in names}
     return tuple(sorted((f for f in found if len(f) >= _SHORTEST_SECRET), key=len, reverse=True))

@@ -21,6 +21,7 @@ import attrs
 
 from agentpool._capability import SCOPE_KEYS, Capability, CapabilityKind, PrivacyTier
 from agentpool._errors import Fault, ManifestError
+from agentpool._manifest_mcp import read_server, server_faults
 from agentpool._manifest_model import ModelConfig, Provider, TokenPrice, read_model
 from agentpool._manifest_parts import (
     McpServerConfig,
@@ -107,7 +108,8 @@ class AgentManifest:
         model = read_model(top.table("model"), _HOMES)
         resources = _read_resources(top.table("resources"))
         grants = _read_capabilities(top.tables("capabilities"))
-        servers = tuple(table and _read_server(table) for table in top.tables("mcp_servers") or ())
+        tables = top.tables("mcp_servers") or ()
+        servers = tuple(table and read_server(table, _HOMES) for table in tables)
         top.close(_HOMES)
         noted = {fault.path for fault in top.faults}
         tier_is_known = not any(path.split(".")[-1] == "privacy" for path in noted)
@@ -160,14 +162,10 @@ def _keys(cls: type) -> tuple[str, ...]:
 _SECTIONS: Final = _keys(AgentManifest)
 _TIERS: Final = {tier.value: tier for tier in PrivacyTier}
 _KINDS: Final = {kind.value: kind for kind in CapabilityKind}
-_TRANSPORTS: Final = {transport.value: transport for transport in McpTransport}
-_OLD_TRANSPORTS: Final[Mapping[str, str]] = dict.fromkeys(
-    ("sse", "web_socket", "websocket"), "; such servers speak 'http' now"
-)
 _GRANT_KEYS: Final = (*dict.fromkeys(SCOPE_KEYS.values()), "server", "tool", "max_depth")
 _HOMES: Final[Mapping[str, str]] = {
     **dict.fromkeys(_GRANT_KEYS, "in a [[capabilities]] table"),
-    **dict.fromkeys(("transport", "command", "url"), "in an [[mcp_servers]] table"),
+    **dict.fromkeys(("transport", "command", "url", "env"), "in an [[mcp_servers]] table"),
     **dict.fromkeys(_keys(TokenPrice), "in a [model.price] table"),
     **dict.fromkeys(_keys(ModelConfig), "in [model]"),
     **dict.fromkeys(_keys(ResourceQuota), "in [resources]"),
@@ -226,26 +224,6 @@ def _read_capability(table: TomlTable) -> Capability | None:
     return grant
 
 
-def _read_server(table: TomlTable) -> McpServerConfig | None:
-    table.require("name", "write a name of letters, digits, '_' and '-'")
-    table.require("transport", "write 'stdio' or 'http'")
-    name = table.text("name", "")
-    transport = table.choice("transport", _TRANSPORTS, None, hints=_OLD_TRANSPORTS)
-    command, url = table.texts("command"), table.text("url", None)
-    capabilities = table.texts("capabilities")
-    table.close(_HOMES)
-    if transport is None:
-        return None
-    return table.build(
-        McpServerConfig,
-        name=name,
-        transport=transport,
-        command=command,
-        url=url,
-        capabilities=capabilities,
-    )
-
-
 def _place(fault: Fault) -> tuple[int, int]:
     """Return where *fault* stands: faults come in the order of sections and entries."""
     section, _, rest = fault.path.partition(".")[0].partition("[")
@@ -268,7 +246,7 @@ def _manifest_faults(
     if privacy is PrivacyTier.SOVEREIGN:
         yield from _sovereign_faults("model", model)
         yield from _sovereign_faults("model.fallback", model and model.fallback)
-        yield from _sovereign_server_faults(servers)
+    yield from server_faults(privacy, servers)
     grants: dict[Capability, int] = {}
     for index, grant in enumerate(capabilities):
         if grant is None:
@@ -294,14 +272,6 @@ def _sovereign_faults(path: str, model: ModelConfig | None) -> Iterator[Fault]:
         elif not is_loopback_url(model.base_url):
             text = "sovereign privacy tier cannot use a base_url off this machine, got "
             yield Fault(f"{path}.base_url", f"{text}{model.base_url!r}; {advice}")
-
-
-def _sovereign_server_faults(servers: Sequence[McpServerConfig | None]) -> Iterator[Fault]:
-    for index, server in enumerate(servers):
-        url = server.url if server is not None else None
-        if server is not None and url is not None and not is_loopback_url(url):
-            text = "sovereign privacy tier blocks network MCP transport for server "
-            yield Fault(f"mcp_servers[{index}].url", text + repr(server.name))
 
 
 def _grant_faults(path: str, grant: Capability) -> Iterator[Fault]:

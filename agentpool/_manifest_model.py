@@ -23,6 +23,7 @@ from agentpool._manifest_parts import (
     raise_if_any,
     seconds_faults,
     url_faults,
+    variable_faults,
 )
 from agentpool._manifest_toml import TomlTable, shown
 from agentpool._messages import Usage
@@ -187,11 +188,8 @@ def _remote_faults(model: ModelConfig) -> Iterator[Fault]:
         yield from url_faults("base_url", model.base_url)
     elif model.private_host:
         yield Fault("private_host", "means nothing without base_url: no provider's host is yours")
-    key = model.api_key_env
-    if key is not None and not (key.isascii() and key.isidentifier()):
-        # Not quoted: who gets this wrong has often written the key itself.
-        text = "must be the name of an environment variable, not the key itself"
-        yield Fault("api_key_env", text)
+    if model.api_key_env is not None:
+        yield from variable_faults("api_key_env", (model.api_key_env,))
 
 
 def _price_faults(price: TokenPrice) -> Iterator[Fault]:

@@ -90,6 +90,12 @@ class McpServerConfig:
     """Its address. ``None`` for ``stdio``."""
     capabilities: tuple[str, ...] = ()
     """The tools that may be called; ``*`` is all of them, empty is none."""
+    env: tuple[str, ...] = ()
+    """The environment variables that the program gets, besides the harmless ones."""
+    api_key_env: str | None = None
+    """The variable with the token that an ``http`` server asks for. ``None``: none."""
+    private_host: bool = False
+    """Whether the place at ``url`` is your own. A `PRIVATE` agent goes to no other."""
 
     def __attrs_post_init__(self) -> None:
         """Refuse what has no meaning."""
@@ -141,6 +147,13 @@ def seconds_faults(path: str, seconds: float) -> Iterator[Fault]:
         yield Fault(path, f"must be a finite number > 0, got {shown(seconds)}")
 
 
+def variable_faults(path: str, names: Iterable[str]) -> Iterator[Fault]:
+    """Yield a fault unless all *names* are such as environment variables have."""
+    if not all(name.isascii() and name.isidentifier() for name in names):
+        # Not quoted: who gets this wrong has often written the key itself.
+        yield Fault(path, "must be the name of an environment variable, not the key itself")
+
+
 def _quota_faults(quota: ResourceQuota) -> Iterator[Fault]:
     yield from count_faults("max_iterations", quota.max_iterations)
     yield from count_faults("max_tool_calls", quota.max_tool_calls)
@@ -174,19 +187,28 @@ def _server_faults(server: McpServerConfig) -> Iterator[Fault]:
             if not (server.command and server.command[0].strip()):
                 text = f"MCP server {name!r} uses stdio transport but has no command"
                 yield Fault("command", text)
-            if server.url is not None:
-                yield Fault("url", "means nothing with stdio transport; use http")
+            yield from _unused_faults(server, "stdio", ("url", "api_key_env", "private_host"))
         case McpTransport.HTTP:
             if server.url is None:
                 text = f"MCP server {name!r} uses http transport but has no url"
                 yield Fault("url", text)
             else:
                 yield from url_faults("url", server.url)
-            if server.command:
-                yield Fault("command", "means nothing with http transport; use stdio")
+            yield from _unused_faults(server, "http", ("command", "env"))
         case _:
             assert_never(server.transport)
     yield from text_faults("capabilities", server.capabilities)
+    yield from text_faults("env", server.env)
+    yield from variable_faults("env", (name for name in server.env if name.strip()))
+    if server.api_key_env is not None:
+        yield from variable_faults("api_key_env", (server.api_key_env,))
+
+
+def _unused_faults(server: McpServerConfig, used: str, names: Iterable[str]) -> Iterator[Fault]:
+    other = "http" if used == "stdio" else "stdio"
+    for name in names:
+        if getattr(server, name):
+            yield Fault(name, f"means nothing with {used} transport; use {other}")
 
 
 def url_faults(path: str, url: str) -> Iterator[Fault]:

@@ -176,3 +176,21 @@ async def test_models_that_differ_in_their_fallback_alone_are_opened_apart() -> 
     manifests = [AgentManifest(model=model) for model in (plain, with_one, patient)]
     async with open_drivers(manifests, open_one=garage.open_one) as choose:
         assert len({choose(manifest) for manifest in manifests}) == 3
+
+
+def test_what_mcp_servers_are_given_is_secret() -> None:
+    """A manifest names a variable because not everybody is to have it."""
+    manifest = AgentManifest.parse("""
+        [[mcp_servers]]
+        name = "hub"
+        transport = "stdio"
+        command = ["hub"]
+        env = ["HUB_TOKEN"]
+        [[mcp_servers]]
+        name = "web"
+        transport = "http"
+        url = "http://localhost:1"
+        api_key_env = "WEB_KEY"
+    """)
+    environ = {"HUB_TOKEN": "ghp-12345678", "WEB_KEY": "web-12345"}
+    assert find_secrets([manifest], environ) == ("ghp-12345678", "web-12345")

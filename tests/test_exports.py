@@ -178,6 +178,7 @@ NAMES: dict[str, list[str]] = {
     "agentpool.tools": [
         "EMPTY_REGISTRY",
         "FunctionTool",
+        "McpServers",
         "Reservation",
         "TEAM_TOOLS",
         "Tool",
@@ -186,6 +187,7 @@ NAMES: dict[str, list[str]] = {
         "ToolRegistry",
         "ToolResult",
         "memory_tools",
+        "open_mcp_servers",
         "tool",
     ],
 }

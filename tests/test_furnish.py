@@ -1,5 +1,9 @@
 """Agents get the memory and the tools that their manifests grant."""
 
+import sys
+
+import pytest
+
 from agentpool import (
     AgentManifest,
     Capability,
@@ -7,9 +11,11 @@ from agentpool import (
     SpawnConfig,
 )
 from agentpool._furnish import missing_tools, open_furnished_pool
+from agentpool._manifest_parts import McpServerConfig, McpTransport
 from agentpool._messages import CompletionRequest, ToolMessage
 from agentpool.drivers import FunctionDriver, call
 from agentpool.drivers._scripted import Answer
+from tests.mcp_stub import command
 
 MEMORY = Capability(CapabilityKind.MEMORY)
 
@@ -54,14 +60,80 @@ def test_F_03_a_grant_without_a_tool_is_said() -> None:  # noqa: N802
         [[capabilities]]
         type = "shell"
         allowed_commands = ["git"]
+    """)
+    (shell,) = missing_tools(manifest)
+    assert "shell [git]" in shell
+
+
+def test_F_03_an_mcp_server_and_its_grant_belong_together() -> None:  # noqa: N802
+    """One without the other does nothing, and so does an entry that lists no tool."""
+    manifest = AgentManifest.parse("""
+        [[capabilities]]
+        type = "mcp"
+        server = "inbox"
+        tool = "*"
+        [[capabilities]]
+        type = "mcp"
+        server = "empty"
+        tool = "*"
         [[mcp_servers]]
         name = "index"
         transport = "stdio"
         command = ["serve"]
+        capabilities = ["*"]
+        [[mcp_servers]]
+        name = "empty"
+        transport = "stdio"
+        command = ["serve"]
     """)
-    shell, server = missing_tools(manifest)
-    assert "shell [git]" in shell
-    assert "'index'" in server
+    index, empty, grant = missing_tools(manifest)
+    assert index == (
+        "names the MCP server 'index', of which nothing is granted: add a grant of type 'mcp'"
+    )
+    assert empty == (
+        "names the MCP server 'empty', whose 'capabilities' are empty: none of its tools may be "
+        "called"
+    )
+    assert grant == "grants 'mcp [inbox, *]', and names no MCP server 'inbox'"
+
+
+async def test_F_03_a_furnished_agent_has_the_tools_of_its_mcp_servers() -> None:  # noqa: N802
+    """Beside its own."""
+    manifest = AgentManifest(
+        capabilities=(MEMORY, Capability.mcp("stub", "pid")),
+        mcp_servers=(
+            McpServerConfig(
+                name="stub",
+                transport=McpTransport.STDIO,
+                command=command(),
+                capabilities=("*",),
+            ),
+        ),
+    )
+    driver = FunctionDriver(lambda _: "hm")
+    async with open_furnished_pool(lambda _: driver, max_concurrent=1, max_queued=1) as pool:
+        await (await pool.spawn(SpawnConfig(manifest, "?"))).wait()
+    names = [tool.name for tool in driver.requests[0].tools]
+    assert names == ["remember", "recall", "mcp_stub_pid"]
+
+
+def test_without_the_extra_a_warning_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before an agent fails for it."""
+    monkeypatch.setitem(sys.modules, "mcp", None)
+    manifest = AgentManifest.parse("""
+        [[capabilities]]
+        type = "mcp"
+        server = "*"
+        tool = "*"
+        [[mcp_servers]]
+        name = "index"
+        transport = "stdio"
+        command = ["serve"]
+        capabilities = ["*"]
+    """)
+    assert missing_tools(manifest) == (
+        "names MCP servers, which need: pip install 'trio-agentpool[mcp]'",
+    )
 
 
 def test_grants_that_nobody_wrote_are_not_said() -> None:

@@ -511,6 +511,36 @@ def test_the_same_grant_twice_is_a_fault() -> None:
             "capabilities",
             "must not contain 't' twice",
         ),
+        (
+            'name="a"\ntransport="stdio"\ncommand=["x"]\nenv=["ghp-12345"]',
+            "env",
+            "must be the name of an environment variable, not the key itself",
+        ),
+        (
+            'name="a"\ntransport="stdio"\ncommand=["x"]\nenv=["A", " "]',
+            "env",
+            "must not contain an empty text, got ' '",
+        ),
+        (
+            'name="a"\ntransport="stdio"\ncommand=["x"]\napi_key_env="KEY"',
+            "api_key_env",
+            "means nothing with stdio transport; use http",
+        ),
+        (
+            'name="a"\ntransport="stdio"\ncommand=["x"]\nprivate_host=true',
+            "private_host",
+            "means nothing with stdio transport; use http",
+        ),
+        (
+            'name="a"\ntransport="http"\nurl="http://localhost"\nenv=["KEY"]',
+            "env",
+            "means nothing with http transport; use stdio",
+        ),
+        (
+            'name="a"\ntransport="http"\nurl="http://localhost"\napi_key_env="sk-123"',
+            "api_key_env",
+            "must be the name of an environment variable, not the key itself",
+        ),
     ],
 )
 def test_an_mcp_server_says_what_is_wrong(table: str, path: str, fault: str) -> None:
@@ -562,6 +592,21 @@ def test_sovereign_data_may_go_to_an_mcp_server_on_this_machine() -> None:
         name="index", transport=McpTransport.HTTP, url="http://127.0.0.1:9000/mcp"
     )
     assert AgentManifest(mcp_servers=(server,)).privacy is PrivacyTier.SOVEREIGN
+
+
+def test_T_16_private_data_goes_to_no_mcp_server_of_others() -> None:  # noqa: N802
+    """A host off this machine is somebody's; whose, the author of the manifest has to say."""
+    server = 'name="a"\ntransport="http"\nurl="https://mcp.example.org"\n'
+    private, standard = 'privacy = "Private"\n', 'privacy = "Standard"\n'
+    table = f"[[mcp_servers]]\n{server}"
+    assert faults_of(private + table) == {
+        "mcp_servers[0].url": "private privacy tier blocks the MCP server 'a' off this machine; "
+        "if its host is your own, say private_host = true"
+    }
+    mine = AgentManifest.parse(private + table + "private_host = true")
+    assert mine.mcp_servers[0].private_host
+    assert not AgentManifest.parse(standard + table).mcp_servers[0].private_host
+    assert list(faults_of(table + "private_host = true")) == ["mcp_servers[0].url"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The command line: ``agentpool run``, ``map``, ``check`` and ``memory``.
+"""The command line: ``agentpool run``, ``map``, ``check``, ``memory`` and ``serve``.
 
 Results go to standard output, everything else to standard error. What a person did wrong
 is one clear line and an exit code, never a traceback.
@@ -12,13 +12,20 @@ from typing import assert_never
 
 from agentpool._cli._arguments import parse
 from agentpool._cli._check import check
-from agentpool._cli._command import CheckCommand, MapCommand, MemoryCommand, RunCommand
+from agentpool._cli._command import (
+    CheckCommand,
+    MapCommand,
+    MemoryCommand,
+    RunCommand,
+    ServeCommand,
+)
 from agentpool._cli._interrupt import kept_handlers
 from agentpool._cli._map import map_files
 from agentpool._cli._memory import look_after_memory
 from agentpool._cli._report import ExitCode, error_lines
 from agentpool._cli._run import run
 from agentpool._cli._screen import drop_output
+from agentpool._cli._serve import serve
 from agentpool._errors import AgentPoolError
 
 
@@ -60,5 +67,7 @@ def _do(argv: Sequence[str]) -> int:
             return check(command)
         case MemoryCommand():
             return look_after_memory(command)
+        case ServeCommand():
+            return serve(command)
         case _:
             assert_never(command)

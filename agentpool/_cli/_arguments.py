@@ -8,10 +8,19 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib.metadata
+import ipaddress
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from agentpool._cli._command import CheckCommand, Command, MapCommand, MemoryCommand, RunCommand
+from agentpool._cli._command import (
+    Address,
+    CheckCommand,
+    Command,
+    MapCommand,
+    MemoryCommand,
+    RunCommand,
+    ServeCommand,
+)
 from agentpool._cli._options import Parser, Words, add_options, count, read_options
 from agentpool._errors import UsageError
 
@@ -24,6 +33,8 @@ exit codes:
   130  interrupted: Ctrl-C, SIGTERM, or nobody reads the output any more
 """
 
+_LAST_PORT: Final = 65_535
+
 _OVERVIEW = f"""\
 Run pools of LLM agents: bounded, cancellable, one outcome for every agent.
 
@@ -32,6 +43,7 @@ commands:
   map      give each of several files to an agent of its own
   check    look manifests over, without running anything
   memory   look after the file in which agents remember
+  serve    offer agents to other programs, over MCP
 
 examples:
   agentpool run examples/reader.toml "Why is the sky blue?"
@@ -61,6 +73,21 @@ examples:
   agentpool map reader.toml --each texts/*.txt --model larger.gguf --max-concurrent 2
 
 {EXIT_CODES}"""
+
+_SERVE_EXAMPLES = """\
+Each manifest is a tool with one argument, the query. Without --http it speaks over standard
+input and output, until input ends.
+
+examples:
+  agentpool serve reader.toml editor.toml
+  agentpool serve reader.toml --max-concurrent 2 --deadline 300
+  agentpool serve reader.toml --http 127.0.0.1:8000
+
+exit codes:
+  0    the client is done
+  2    the command or a manifest is wrong, or a model could not be opened
+  130  interrupted: Ctrl-C or SIGTERM
+"""
 
 _CHECK_EXAMPLES = f"""\
 Every fault of every file is printed, with its place and what to write instead.
@@ -101,6 +128,7 @@ def parse(argv: Sequence[str]) -> Command:
         "map": _parse_map,
         "check": _parse_check,
         "memory": _parse_memory,
+        "serve": _parse_serve,
     }
     if argv and argv[0] in commands:
         return commands[argv[0]](argv[1:])
@@ -227,3 +255,38 @@ def _parse_memory(argv: Sequence[str]) -> MemoryCommand:
         limit=found.limit,
         json=found.json,
     )
+
+
+def _parse_serve(argv: Sequence[str]) -> ServeCommand:
+    parser = Parser(
+        "serve",
+        "agentpool serve MANIFEST... [options]",
+        "Offer agents to other programs as an MCP server.",
+        _SERVE_EXAMPLES,
+    )
+    parser.add_argument("manifests", nargs="+", metavar="MANIFEST", help="what each agent is")
+    parser.add_argument(
+        "--http",
+        type=_address,
+        metavar="HOST:PORT",
+        help="listen there instead, on an address of this machine alone; port 0 is any that is "
+        "free",
+    )
+    add_options(parser, results=False)
+    found = parser.parse_intermixed_args(argv, namespace=Words())
+    return ServeCommand(
+        manifests=tuple(found.manifests), http=found.http, options=read_options(found)
+    )
+
+
+def _address(word: str) -> Address:
+    host, _, port = word.rpartition(":")
+    host = {"localhost": "127.0.0.1"}.get(host, host.removeprefix("[").removesuffix("]"))
+    try:
+        ipaddress.ip_address(host)
+        number = int(port) if port.isascii() and port.isdigit() else -1
+    except ValueError:
+        number = -1
+    if not 0 <= number <= _LAST_PORT:
+        raise argparse.ArgumentTypeError(f"must be such as 127.0.0.1:8000, got {word!r}")
+    return host, number

@@ -95,5 +95,21 @@ class MemoryCommand:
     """Whether what is found is JSON lines."""
 
 
-Command: TypeAlias = RunCommand | MapCommand | CheckCommand | MemoryCommand
+Address: TypeAlias = tuple[str, int]
+"""A host's number and a port."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class ServeCommand:
+    """``agentpool serve``."""
+
+    manifests: tuple[str, ...]
+    """Their paths; one tool each."""
+    http: Address | None
+    """Where to listen. ``None``: standard input and output."""
+    options: Options
+
+
+Command: TypeAlias = RunCommand | MapCommand | CheckCommand | MemoryCommand | ServeCommand
 """What somebody wants done."""

@@ -1,4 +1,4 @@
-"""The parser, and the options that ``run`` and ``map`` have in common."""
+"""The parser, and the options that commands have in common."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import math
 from typing import Final, Literal, Never
 
-from agentpool._cli._command import Options
+from agentpool._cli._command import Address, Options
 from agentpool._errors import UsageError
 from agentpool._manifest_model import PROVIDERS
 from agentpool._override import Override
@@ -34,6 +34,7 @@ class Words(argparse.Namespace):
     model: str | None
     driver: str | None
     deadline: float | None
+    http: Address | None
     max_tokens: int | None
     model_file: bool
     memory: str | None
@@ -61,8 +62,13 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; see {self.prog} --help")
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Let *parser* take what ``run`` and ``map`` have in common."""
+def add_options(parser: argparse.ArgumentParser, *, results: bool = True) -> None:
+    """Let *parser* take what commands that run agents have in common.
+
+    Args:
+        parser: The command's.
+        results: Whether it prints results.
+    """
     add = parser.add_argument
     add("--max-concurrent", type=count, default=DEFAULT_MAX_CONCURRENT, metavar="N",
         help="agents that run at the same time (%(default)s)")  # fmt: skip
@@ -81,9 +87,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--memory-scope", metavar="NAME",
         help="let all agents, of later runs too, share what they remember under this name; "
         "otherwise each recalls its own alone")  # fmt: skip
-    add("--json", action="store_true",
-        help="print one JSON object per agent and a summary, a line each")  # fmt: skip
-    add("--quiet", action="store_true", help="say nothing but results and errors")
+    if results:
+        add("--json", action="store_true",
+            help="print one JSON object per agent and a summary, a line each")  # fmt: skip
+    kept = "results and errors" if results else "errors"
+    add("--quiet", action="store_true", help=f"say nothing but {kept}")
 
 
 def read_options(found: Words) -> Options:
@@ -96,7 +104,7 @@ def read_options(found: Words) -> Options:
     model = found.model if script is None else None
     override = Override(model=model, driver=driver, max_tokens=found.max_tokens)
     return Options(
-        json=found.json,
+        json=getattr(found, "json", False),
         quiet=found.quiet,
         max_concurrent=found.max_concurrent,
         override=override,

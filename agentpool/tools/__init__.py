@@ -15,6 +15,8 @@ from agentpool.tools._registry import ToolRegistry as ToolRegistry
 if TYPE_CHECKING:
     from agentpool.tools._function import FunctionTool as FunctionTool
     from agentpool.tools._function import tool as tool
+    from agentpool.tools._mcp_servers import McpServers as McpServers
+    from agentpool.tools._mcp_servers import open_mcp_servers as open_mcp_servers
     from agentpool.tools._memory import memory_tools as memory_tools
     from agentpool.tools._team import TEAM_TOOLS as TEAM_TOOLS
 
@@ -23,7 +25,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "TEAM_TOOLS": "agentpool.tools._team",
     "FunctionTool": "agentpool.tools._function",
+    "McpServers": "agentpool.tools._mcp_servers",
     "memory_tools": "agentpool.tools._memory",
+    "open_mcp_servers": "agentpool.tools._mcp_servers",
     "tool": "agentpool.tools._function",
 }
 

@@ -1,0 +1,201 @@
+"""What a pool offers to MCP clients: an agent is a tool, an outcome a result.
+
+Rules:
+
+1. What is offered is agents, each with the grants of its own manifest, and nothing else: no
+   tool, no memory and no file of this program can be reached but through one of them.
+2. A call has one argument, the query. What it came to is said in words, and as data.
+3. Progress is a notebook: what an agent does now replaces what it did before, so a client
+   that reads slowly misses something and holds up nobody.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, final
+
+import attrs
+import msgspec
+import trio
+
+from agentpool._cli._board import printable
+from agentpool._errors import ToolError
+from agentpool._events import (
+    AgentParked,
+    AgentResumed,
+    AgentStarted,
+    Event,
+    Phase,
+    PhaseChanged,
+    ToolStarted,
+)
+from agentpool._manifest import AgentManifest
+from agentpool._messages import Json
+from agentpool._outcome import AgentOutcome, AgentStatus
+from agentpool.abc import Observer
+
+MAX_NAME_CHARACTERS: Final = 64
+"""OpenAI's and Anthropic's limit, at which a client's names of tools must end."""
+
+_ILLEGAL: Final = re.compile(r"[^a-zA-Z0-9_-]+")
+
+QUERY_SCHEMA: Final[Mapping[str, object]] = {
+    "type": "object",
+    "properties": {"query": {"type": "string", "description": "What the agent is asked."}},
+    "required": ["query"],
+    "additionalProperties": False,
+}
+"""The arguments of every agent."""
+
+
+@final
+@attrs.frozen
+class Offer:
+    """One agent, as clients see it."""
+
+    name: str
+    """The tool's name: legal at every provider, and no other one's."""
+    description: str
+    """What the agent is for."""
+    manifest: AgentManifest
+    """What it is."""
+
+
+def build_offers(manifests: Sequence[AgentManifest]) -> dict[str, Offer]:
+    """Return what is offered, by name: one tool for each of *manifests*, in order.
+
+    Namesakes are numbered.
+    """
+    offers: dict[str, Offer] = {}
+    for manifest in manifests:
+        plain = _ILLEGAL.sub("_", manifest.name).strip("_")[:MAX_NAME_CHARACTERS] or "agent"
+        name, number = plain, 1
+        while name in offers:
+            number += 1
+            ending = f"_{number}"
+            name = plain[: MAX_NAME_CHARACTERS - len(ending)] + ending
+        description = manifest.description or f"Asks the agent {manifest.name}."
+        offers[name] = Offer(name, description, manifest)
+    return offers
+
+
+def read_query(arguments: Mapping[str, object] | None) -> str:
+    """Return what the agent is asked.
+
+    Raises:
+        ToolError: If it is not that, or something else comes with it.
+    """
+    given = arguments or {}
+    others = ", ".join(repr(name) for name in given if name != "query")
+    if others:
+        raise ToolError(f"there is no argument {printable(others)}; give 'query' alone")
+    query = given.get("query")
+    if not isinstance(query, str) or not query.strip():
+        raise ToolError(f"'query' must be a text that is not empty, got {query!r}; say what to do")
+    return query
+
+
+@final
+@attrs.frozen
+class Answer:
+    """What a call came to."""
+
+    text: str
+    """In words."""
+    is_error: bool
+    """Whether the agent did not complete."""
+    data: Mapping[str, Json]
+    """The same, to be read by a program."""
+
+
+def read_outcome(outcome: AgentOutcome, secrets: Iterable[str]) -> Answer:
+    """Return what a client is told of *outcome*; what must not be shown is blotted out."""
+    completed = outcome.status is AgentStatus.COMPLETED
+    # Half a surrogate is no text, and would end the connection.
+    text = outcome.text.encode("utf-8", "replace").decode()
+    error = None
+    if outcome.error is not None:
+        error = f"{type(outcome.error).__name__}: {outcome.error}"
+        for secret in secrets:
+            error = error.replace(secret, "[secret]")
+        error = printable(error)
+    if not completed:
+        head = f"the agent {outcome.name} was {outcome.status.value}"
+        if outcome.status is AgentStatus.FAILED:
+            head = f"the agent {outcome.name} failed"
+        # What it had is paid for, and may be what was wanted.
+        text = f"{head}: {error}" + (f"\n\nUntil then it wrote:\n{text}" if text else "")
+    data: dict[str, Json] = {
+        "status": outcome.status.value,
+        "stop_reason": outcome.stop_reason.value if outcome.stop_reason is not None else None,
+        "error": error,
+        "iterations": outcome.iterations,
+        "tool_calls": outcome.tool_calls,
+        "usage": msgspec.structs.asdict(outcome.usage),
+        "cost_usd": outcome.cost_usd,
+    }
+    return Answer(text, not completed, data)
+
+
+# --- progress
+
+
+@final
+@attrs.define(eq=False)
+class Progress:
+    """What one agent does right now."""
+
+    steps: int = 0
+    """How much has happened; it only grows."""
+    text: str = ""
+    """What, in a few words."""
+    _news: trio.Event = attrs.field(factory=trio.Event)
+
+    def say(self, text: str) -> None:
+        """Replace what was said before."""
+        self.steps += 1
+        self.text = text
+        self._news.set()
+
+    async def wait_news(self) -> None:
+        """Wait until there is something that nobody has read."""
+        await self._news.wait()
+        self._news = trio.Event()
+
+
+@final
+@attrs.define(eq=False)
+class ProgressDesk(Observer):
+    """Knows who does what, of the agents that clients have asked for."""
+
+    _progress: dict[str, Progress] = attrs.field(factory=dict[str, Progress])
+    _calls: int = 0
+
+    def open(self, offer: Offer) -> tuple[str, Progress]:
+        """Return a name for a new agent, which no other one has, and its progress."""
+        self._calls += 1
+        name = f"{offer.manifest.name} {self._calls}"
+        self._progress[name] = Progress()
+        return name, self._progress[name]
+
+    def close(self, name: str) -> None:
+        """Forget an agent that has ended."""
+        del self._progress[name]
+
+    def on_event(self, event: Event) -> None:
+        """Take note of *event*."""
+        progress = self._progress.get(event.agent_name)
+        if progress is None:
+            return
+        match event:
+            case AgentStarted():
+                progress.say("started")
+            case PhaseChanged(phase=Phase.REASON) | AgentResumed():
+                progress.say("thinks")
+            case ToolStarted(call=call):
+                progress.say(f"uses {printable(call.name)}")
+            case AgentParked(waits_for=waits_for):
+                progress.say(f"waits for {waits_for}")
+            case _:
+                pass

@@ -1,0 +1,213 @@
+"""``agentpool serve``: agents, offered to other programs over MCP.
+
+Rules:
+
+1. Standard output belongs to the messages; everything else goes to standard error.
+2. It ends when its client does: when standard input ends. Or when it is told to, by a
+   signal, and then the agents that run are ended.
+3. Over HTTP it listens on this machine's own address and no other: whoever can reach it can
+   make its agents work, and it asks for no password.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import socket
+import sys
+from collections import deque
+from collections.abc import Sequence
+from importlib import import_module, metadata
+from typing import Final, final
+
+import attrs
+import trio
+
+from agentpool._build import check_spawns, find_secrets, open_drivers
+from agentpool._cli._board import printable
+from agentpool._cli._command import Address, ServeCommand
+from agentpool._cli._interrupt import Interruption, watch_signals
+from agentpool._cli._manifests import load_all
+from agentpool._cli._offer import ProgressDesk, build_offers
+from agentpool._cli._report import ExitCode, error_lines
+from agentpool._cli._script import load_script
+from agentpool._errors import AgentPoolError, UsageError
+from agentpool._events import AgentFinished, AgentStarted, AgentWarned, Event, RequestRetried
+from agentpool._furnish import missing_tools, open_furnished_pool
+from agentpool._manifest import AgentManifest
+from agentpool._messages import AgentId
+from agentpool._outcome import AgentStatus
+from agentpool.abc import Observer
+
+_MAX_LINES: Final = 1000
+"""That wait to be written. Clients often do not read what a server says on the side."""
+
+_SHOWN_BYTES: Final = 60
+"""Of a line that is no message."""
+
+
+@final
+@attrs.define(eq=False)
+class ServeLog(Observer):
+    """What is said on standard error while agents are offered."""
+
+    quiet: bool
+    _started: dict[AgentId, float] = attrs.field(factory=dict[AgentId, float])
+    _lines: deque[str] = attrs.field(factory=lambda: deque[str](maxlen=_MAX_LINES))
+    _news: trio.Event = attrs.field(factory=trio.Event)
+
+    def on_event(self, event: Event) -> None:
+        """Take note of *event*."""
+        match event:
+            case AgentStarted():
+                self._started[event.agent_id] = event.at_seconds
+                self.say(f"{event.agent_name} started")
+            case AgentFinished(outcome=outcome):
+                since = self._started.pop(event.agent_id, event.at_seconds)
+                why = ""
+                if outcome.error is not None and outcome.status is not AgentStatus.CANCELLED:
+                    why = f": {type(outcome.error).__name__}"
+                how = f"{outcome.status.value} after {event.at_seconds - since:.1f} s"
+                self.say(f"{event.agent_name} {how}{why}")
+            case RequestRetried():
+                self.say(f"{event.agent_name} asks again in {event.delay_seconds:.1f} s")
+            case AgentWarned(text=text):
+                self.say(f"{event.agent_name}: {text}")
+            case _:
+                pass
+
+    def say(self, text: str, *, notable: bool = False) -> None:
+        """Put a line where the one who writes finds it."""
+        if notable or not self.quiet:
+            self._lines.append(f"agentpool: {printable(text)}\n")
+            self._news.set()
+
+    def garbage(self, line: bytes) -> None:
+        """Say that a line was no message."""
+        text = line[:_SHOWN_BYTES].decode(errors="replace")
+        self.say(f"a line that is no MCP message was passed over: {text!r}", notable=True)
+
+    async def write(self) -> None:
+        """Write lines as they come."""
+        while True:
+            await self._news.wait()
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write what there is. Who does not read it is left alone with it."""
+        self._news = trio.Event()
+        text = "".join(self._lines)
+        self._lines.clear()
+
+        def write() -> None:
+            with contextlib.suppress(OSError, ValueError):
+                sys.stderr.write(text)
+                sys.stderr.flush()
+
+        await trio.to_thread.run_sync(write, abandon_on_cancel=True)
+
+
+def serve(command: ServeCommand) -> int:
+    """Do *command* and return the exit code.
+
+    Raises:
+        UsageError: If what it needs is not installed, or the address cannot be used.
+        ManifestError: If a manifest is wrong.
+    """
+    manifests = load_all(command.manifests, command.options.override)
+    try:
+        import_module("agentpool._cli._mcp_server")
+    except ImportError as exc:
+        raise UsageError(
+            f"serve needs the package mcp ({exc}); run: pip install 'trio-agentpool[mcp]'"
+        ) from exc
+    listener = None if command.http is None else _listen(command.http)
+    return trio.run(_main, command, manifests, listener)
+
+
+def _listen(address: Address) -> socket.socket:
+    host, port = address
+    if not ipaddress.ip_address(host).is_loopback:
+        raise UsageError(
+            f"--http must be an address of this machine alone, such as 127.0.0.1:{port}, got "
+            f"{host!r}; let a proxy that asks for a password stand before it"
+        )
+    try:
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+        )
+    except OSError as exc:
+        raise UsageError(
+            f"cannot listen on {host}:{port}: {os.strerror(exc.errno or 0)}; try another"
+        ) from exc
+
+
+async def _main(
+    command: ServeCommand, manifests: Sequence[AgentManifest], listener: socket.socket | None
+) -> int:
+    interruption = Interruption()
+    log = ServeLog(command.options.quiet)
+    code = ExitCode.COMPLETED
+    async with trio.open_nursery() as nursery:
+        await nursery.start(watch_signals, interruption)
+        nursery.start_soon(log.write)
+        try:
+            with interruption.scope:
+                await _serve(command, manifests, listener, log)
+        except AgentPoolError as error:
+            code = ExitCode.WRONG
+            for line in error_lines(error):
+                log.say(line.removeprefix("agentpool: "), notable=True)
+        nursery.cancel_scope.cancel()
+    if interruption.reason is not None:
+        log.say(f"ended: {interruption.reason}")
+        code = ExitCode.INTERRUPTED
+    with trio.move_on_after(1):
+        await log.flush()
+    return code
+
+
+async def _serve(
+    command: ServeCommand,
+    manifests: Sequence[AgentManifest],
+    listener: socket.socket | None,
+    log: ServeLog,
+) -> None:
+    from agentpool._cli import _mcp_server as door  # noqa: PLC0415  # the extra is optional
+
+    options, offers, desk = command.options, build_offers(manifests), ProgressDesk()
+    stand_in = None
+    if options.script is not None:
+        stand_in = await trio.to_thread.run_sync(
+            load_script, options.script, abandon_on_cancel=True
+        )
+    for manifest in dict.fromkeys(manifests):
+        for missing in missing_tools(manifest):
+            log.say(f"warning: manifest {manifest.name!r} {missing}")
+    slots = options.max_concurrent
+    async with (
+        open_drivers(manifests, stand_in=stand_in) as choose,
+        # Requests wait in their clients' own tasks, so none of them is turned away.
+        open_furnished_pool(
+            choose,
+            max_concurrent=slots,
+            max_queued=slots,
+            memory_file=options.memory,
+            observers=(log, desk),
+        ) as pool,
+    ):
+        check_spawns(manifests, choose)
+        secrets = find_secrets(manifests, os.environ)
+        offered = door.PoolServer(pool, offers, desk, options, secrets)
+        server = offered.build(metadata.version("trio-agentpool"))
+        words = f"serving {', '.join(offers)}"
+        if listener is None:
+            with door.claim_pipes() as (read_fd, write_fd):
+                log.say(f"{words} over standard input and output")
+                await door.serve_pipes(server, read_fd, write_fd, note=log.garbage)
+        else:
+            host, port, *_ = listener.getsockname()
+            place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            log.say(f"{words} at http://{place}/mcp")
+            await door.serve_http(server, listener, wait_end=trio.sleep_forever)

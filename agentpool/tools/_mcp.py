@@ -1,0 +1,337 @@
+"""The door to MCP servers: a session with one, through the official SDK.
+
+Loaded when the first server is started: it takes 0.6 s. A session lives in the task that
+opened it; calls come from everywhere, and a cancelled one is told to the server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from typing import Final, assert_never, final
+
+import anyio
+import attrs
+import httpx2
+import mcp_types as types
+import trio
+from mcp.client import Client
+from mcp.client._transport import TransportStreams
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.exceptions import MCPError
+from mcp.shared.message import SessionMessage
+from pydantic import ValidationError
+
+from agentpool._errors import ToolError
+from agentpool._manifest_parts import McpServerConfig, McpTransport
+from agentpool._messages import Json
+from agentpool.abc import ToolResult
+from agentpool.tools._mcp_child import DYING_SECONDS, Child, open_child
+from agentpool.tools._mcp_rules import (
+    MAX_HINT_CHARS,
+    one_line,
+    read_result,
+    shown_description,
+    shown_schema,
+)
+from agentpool.tools._mcp_wire import (
+    MAX_MESSAGE_BYTES,
+    Incoming,
+    read_messages,
+    write_messages,
+)
+
+MAX_TOOLS: Final = 500
+"""Of one server. No model can choose among more, and a list without end must end."""
+
+_QUEUED_MESSAGES: Final = 256
+"""To a server that does not read: as many calls can be cancelled without a wait."""
+
+
+@final
+@attrs.frozen
+class ListedTool:
+    """A tool as its server describes it, made fit for a model."""
+
+    name: str
+    """Its name there: any text at all."""
+    description: str
+    """What it does, and whose it is."""
+    input_schema: Mapping[str, object]
+    """The JSON Schema of its arguments."""
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class Life:
+    """Whether a session still lives, and of what it died."""
+
+    ended: trio.Event = attrs.field(factory=trio.Event)
+    """Set when it is of no more use."""
+    over: trio.Event = attrs.field(factory=trio.Event)
+    """Set when everything is closed."""
+    why: str = ""
+    """Of what it died. Empty: nobody knows yet."""
+    last_words: str = ""
+    """What it wrote last, to be put behind a sentence. Empty: it is not known."""
+
+    def end(self, why: str) -> None:
+        """Be of no more use."""
+        self.why = self.why or why
+        self.ended.set()
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class Link:
+    """An open session."""
+
+    tools: tuple[ListedTool, ...]
+    """What the server has, as it said at the start."""
+    life: Life
+    _client: Client
+    answered: bool = False
+    """Whether a call was answered, with whatever it was."""
+
+    async def call(self, tool: str, arguments: Mapping[str, Json]) -> ToolResult:
+        """Call *tool* and return what it came to.
+
+        Raises:
+            ToolError: If the server refuses the call, answers with something else than a
+                result, or ends before it has answered.
+
+        Cancellation:
+            The server is told that nobody waits for the call.
+        """
+        params = types.CallToolRequestParams(name=tool, arguments=dict(arguments))
+        try:
+            # Not the client's call_tool(): it checks the result against the server's own
+            # schema, and a pattern in it may have been written to take for ever.
+            result = await self._client.session.send_request(
+                types.CallToolRequest(params=params), types.CallToolResult
+            )
+        except MCPError as exc:
+            refused = exc
+        except ValidationError as exc:
+            self.answered = True
+            raise ToolError("answered with something that is no result") from exc
+        else:
+            self.answered = True
+            return read_result(result.model_dump(mode="json", by_alias=True, exclude_none=True))
+        if not _means_lost(refused):
+            self.answered = True
+            raise ToolError(f"refused: {_say(refused)}") from refused
+        self.life.end("")
+        if not self.life.why:
+            with trio.move_on_after(DYING_SECONDS):
+                await self.life.over.wait()
+        why = self.life.why or _say(refused)
+        text = f"ended before it answered, so it may or may not be done: {why}"
+        raise ToolError(text) from refused
+
+
+@contextlib.asynccontextmanager
+async def open_link(
+    config: McpServerConfig, environment: Mapping[str, str], *, token: str | None, life: Life
+) -> AsyncGenerator[Link]:
+    """Open a session with a server, and start it if it is a program.
+
+    Args:
+        config: Which server.
+        environment: The variables that its program gets.
+        token: What is said to an HTTP server to be let in. ``None``: nothing.
+        life: Told when the session is of no more use.
+
+    Raises:
+        ExceptionGroup: With whatever went wrong; ``tell`` says it in words.
+    """
+    match config.transport:
+        case McpTransport.STDIO:
+            opening = _open_stdio(config, environment, life)
+        case McpTransport.HTTP:
+            opening = _open_http(config, token)
+        case _:
+            assert_never(config.transport)
+    async with Client(opening, cache=None) as client:
+        yield Link(await _list_tools(client, config.name), life, client)
+
+
+async def _list_tools(client: Client, server: str) -> tuple[ListedTool, ...]:
+    found: dict[str, ListedTool] = {}
+    cursor: str | None = None
+    while len(found) < MAX_TOOLS:
+        before = len(found)
+        params = types.PaginatedRequestParams(cursor=cursor)
+        page = await client.session.list_tools(params=params)
+        for tool in page.tools:
+            if tool.name not in found:
+                description = shown_description(server, tool.description)
+                schema = shown_schema(tool.input_schema)
+                found[tool.name] = ListedTool(tool.name, description, schema)
+        cursor = page.next_cursor
+        # A page that brings nothing new would be followed by more of them.
+        if cursor is None or len(found) == before:
+            break
+    return tuple(found.values())[:MAX_TOOLS]  # noqa: ASYNC910  # it has asked at least once
+
+
+@contextlib.asynccontextmanager
+async def _open_stdio(
+    config: McpServerConfig, environment: Mapping[str, str], life: Life
+) -> AsyncGenerator[TransportStreams]:
+    async with open_child(config.command, environment) as child, trio.open_nursery() as nursery:
+        into, arriving = anyio.create_memory_object_stream[Incoming](0)
+        leaving, queued = anyio.create_memory_object_stream[SessionMessage](_QUEUED_MESSAGES)
+        reading, read, drained = trio.CancelScope(), trio.Event(), trio.Event()
+
+        async def read_all() -> None:  # noqa: ASYNC910  # to receive is a checkpoint
+            # Whoever waits for an answer learns that none will come when `into` closes,
+            # and can say why.
+            with into:
+                why = ""
+                with reading:
+                    try:
+                        await read_messages(child.receive, into, note=child.note)
+                    except ToolError as error:
+                        why = str(error)
+                read.set()
+                life.end(why or await _last_of(child, drained))
+
+        async def write_all() -> None:  # noqa: ASYNC910  # what it waits for is suppressed
+            with queued, contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await write_messages(queued, child.send)
+            reading.cancel()  # it reads no more, so it will answer nothing more
+
+        async def drain() -> None:  # noqa: ASYNC910  # see Child.drain
+            await child.drain()
+            drained.set()
+
+        async def watch() -> None:
+            # What it left behind may hold its pipes, and then they never end.
+            await child.wait_died()
+            with trio.move_on_after(DYING_SECONDS):
+                await read.wait()
+            reading.cancel()
+
+        for task in (read_all, write_all, drain, watch):
+            nursery.start_soon(task)
+        try:
+            yield arriving, leaving
+        finally:
+            life.last_words = f"; {child.last_words()}"
+            nursery.cancel_scope.cancel()
+            for stream in (into, arriving, leaving, queued):
+                stream.close()
+
+
+async def _last_of(child: Child, drained: trio.Event) -> str:
+    with trio.move_on_after(DYING_SECONDS):
+        await drained.wait()
+    return await child.say_how()
+
+
+@contextlib.asynccontextmanager
+async def _open_http(
+    config: McpServerConfig, token: str | None
+) -> AsyncGenerator[TransportStreams]:
+    assert config.url is not None  # noqa: S101  # the manifest has seen to it
+    # Bytes are counted as they come, and packed ones would say nothing of their size.
+    headers = {"accept-encoding": "identity"}
+    if token is not None:
+        headers["authorization"] = f"Bearer {token}"
+    # No proxy from the environment: what is meant for this machine would go through it.
+    # The SDK follows no redirect to another host. Who waits how long is ours to say.
+    async with (
+        httpx2.AsyncClient(
+            transport=_Bounded(httpx2.AsyncHTTPTransport()),
+            headers=headers,
+            timeout=None,
+            trust_env=False,
+        ) as client,
+        streamable_http_client(
+            config.url, http_client=client, max_sse_event_size=MAX_MESSAGE_BYTES
+        ) as streams,
+    ):
+        yield streams
+
+
+@final
+class _Bounded(httpx2.AsyncBaseTransport):
+    """Refuses answers that are packed, or whose one message is too long."""
+
+    def __init__(self, inner: httpx2.AsyncBaseTransport) -> None:
+        self._inner = inner
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        response = await self._inner.handle_async_request(request)
+        packing = response.headers.get("content-encoding", "identity")
+        if packing != "identity":
+            await response.aclose()
+            raise httpx2.DecodingError(f"it packed its answer as {packing!r}", request=request)
+        # Events are counted one by one, where they are read; a stream of them may be endless.
+        if not response.headers.get("content-type", "").startswith("text/event-stream"):
+            assert isinstance(response.stream, httpx2.AsyncByteStream)  # noqa: S101  # an async transport's
+            response.stream = _BoundedStream(response.stream)
+        return response
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+@final
+class _BoundedStream(httpx2.AsyncByteStream):
+    def __init__(self, inner: httpx2.AsyncByteStream) -> None:
+        self._inner = inner
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        self._pieces = aiter(self._inner)
+        self._seen = 0
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece = await anext(self._pieces)
+        self._seen += len(piece)
+        if self._seen <= MAX_MESSAGE_BYTES:
+            return piece
+        # Closed first, and then asked once more: so the generators inside run to their end,
+        # and none of them is left for the garbage collector.
+        await self._inner.aclose()
+        with contextlib.suppress(Exception):
+            await anext(self._pieces)
+        raise httpx2.ReadError(f"it sent a message of more than {MAX_MESSAGE_BYTES:,} bytes")
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+# --- what went wrong, in words
+
+
+def _means_lost(error: MCPError) -> bool:
+    """Whether no call of this session will be answered any more."""
+    # What the SDK says by itself, the second of an HTTP server that does not know the session.
+    # Not the code alone: servers use the same one for whatever they like.
+    return error.message in {"Connection closed", "Session terminated"}
+
+
+def tell(error: Exception) -> str:
+    """Return what went wrong with a session, in words."""
+    # What the groups hold besides is the same end, as other tasks saw it.
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    match error:
+        case ToolError():
+            return str(error)
+        case MCPError():
+            return f"it answered the handshake with an error: {_say(error)}"
+        case httpx2.HTTPError():
+            text = one_line(str(error), MAX_HINT_CHARS)
+            return f"the connection failed: {type(error).__name__}: {text}"
+        case ValidationError():
+            return "it answered the handshake with something that is no MCP"
+        case _:
+            return f"{type(error).__name__}: {one_line(str(error), MAX_HINT_CHARS)}"
+
+
+def _say(error: MCPError) -> str:
+    return f"{one_line(error.message, MAX_HINT_CHARS)} (code {error.code})"

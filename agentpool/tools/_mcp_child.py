@@ -1,0 +1,163 @@
+"""The process of an MCP server: its pipes, its last words, and its whole group's end.
+
+The server starts in a process group of its own, and the group is ended with it, so that
+neither a wrapper such as ``npx`` nor what the server started is left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Final, final
+
+import attrs
+import trio
+
+from agentpool._errors import ToolError
+
+GRACE_SECONDS: Final = 1.0
+"""For each step of the end: input closed, SIGTERM. Servers in Python need 0.2 s."""
+
+DYING_SECONDS: Final = 0.2
+"""For what a dead process has written to be read, and for its death to be known."""
+
+TAIL_BYTES: Final = 2_000
+"""Of what it wrote to standard error; the rest is read and forgotten."""
+
+_PIECE_BYTES: Final = 65_536
+
+HANDED_ON: Final = (
+    # What programs need to find their files and speak somebody's language: no secrets.
+    "HOME", "LANG", "LC_ALL", "LC_CTYPE", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ",
+    "USER",
+    # The same on Windows.
+    "APPDATA", "HOMEDRIVE", "HOMEPATH", "LOCALAPPDATA", "PATHEXT", "PROCESSOR_ARCHITECTURE",
+    "SYSTEMDRIVE", "SYSTEMROOT", "TEMP", "USERNAME", "USERPROFILE",
+)  # fmt: skip
+"""The variables of the environment that every server gets."""
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class Child:
+    """A server's process, while it lives and a moment longer."""
+
+    _process: trio.Process
+    _stdin: trio.abc.SendStream
+    _stdout: trio.abc.ReceiveStream
+    _stderr: trio.abc.ReceiveStream
+    _tail: bytearray = attrs.field(factory=bytearray)
+
+    async def receive(self) -> bytes:
+        """Return the next piece of its output. Empty: there will be no more."""
+        try:
+            return bytes(await self._stdout.receive_some(_PIECE_BYTES))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return b""  # noqa: ASYNC910  # it has tried to receive
+
+    async def send(self, data: bytes) -> None:
+        """Write *data* to its input.
+
+        Raises:
+            trio.BrokenResourceError: If it reads no more.
+        """
+        await self._stdin.send_all(data)
+
+    def note(self, output: bytes) -> None:
+        """Remember *output* among its last words."""
+        self._tail += output[-TAIL_BYTES:]
+        del self._tail[:-TAIL_BYTES]
+
+    async def drain(self) -> None:  # noqa: ASYNC910  # it has tried to receive
+        """Read its standard error until it ends, and remember the last of it."""
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            async for piece in self._stderr:
+                self.note(bytes(piece))
+
+    async def wait_died(self) -> None:
+        """Wait until the process has ended; then end what is left of its group."""
+        await self._process.wait()
+        self._signal_group(signal.SIGKILL if sys.platform != "win32" else signal.SIGTERM)
+
+    async def say_how(self) -> str:
+        """Return how it ended, or that it did not, with its last words."""
+        with trio.move_on_after(DYING_SECONDS):
+            await self._process.wait()
+        code = self._process.returncode
+        if code is None:
+            how = "it closed its output"
+        else:
+            how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return f"{how}; {self.last_words()}"  # noqa: ASYNC910  # it has waited
+
+    def last_words(self) -> str:
+        """Return the end of what it wrote to standard error."""
+        text = " ".join(self._tail.decode(errors="replace").split())
+        return f"its last output: {text!r}" if text else "it wrote nothing to standard error"
+
+    async def stop(self) -> None:
+        """End the process and its group: ask, tell, kill."""
+        with trio.CancelScope(shield=True):
+            # An MCP server ends when its input does.
+            await trio.aclose_forcefully(self._stdin)
+            with trio.move_on_after(GRACE_SECONDS):
+                await self._process.wait()
+            if self._process.returncode is None:
+                self._signal_group(signal.SIGTERM)
+                with trio.move_on_after(GRACE_SECONDS):
+                    await self._process.wait()
+            # Also if the server itself is gone: what it started may not be. Its number is
+            # not given to another group while one of them is there, nor that soon.
+            self._signal_group(signal.SIGKILL if sys.platform != "win32" else signal.SIGTERM)
+            await self._process.wait()
+            await trio.aclose_forcefully(self._stdout)
+            await trio.aclose_forcefully(self._stderr)
+
+    def _signal_group(self, number: signal.Signals) -> None:
+        # PermissionError: macOS says so of a group of which nothing but a corpse is left.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if sys.platform == "win32":
+                self._process.kill()
+            else:
+                os.killpg(self._process.pid, number)
+
+
+@contextlib.asynccontextmanager
+async def open_child(
+    command: Sequence[str], environment: Mapping[str, str]
+) -> AsyncGenerator[Child]:
+    """Start a server; at the end of the block it has ended, and so has its group.
+
+    Raises:
+        ToolError: If there is no such program, or it cannot be started.
+    """
+    program = shutil.which(command[0], path=environment.get("PATH", os.defpath))
+    if program is None:
+        raise ToolError(
+            f"there is no program {command[0]!r} on the PATH; install it, or correct 'command'"
+        )
+    try:
+        process = await trio.lowlevel.open_process(
+            [program, *command[1:]],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as exc:  # ValueError: a NUL in a word
+        raise ToolError(f"the program {command[0]!r} cannot be started: {exc}") from exc
+    # No await up to here: a cancellation in between would leave it running.
+    assert process.stdin is not None  # noqa: S101  # all three are pipes
+    assert process.stdout is not None  # noqa: S101
+    assert process.stderr is not None  # noqa: S101
+    child = Child(process, process.stdin, process.stdout, process.stderr)
+    try:
+        yield child
+    finally:
+        await child.stop()  # noqa: ASYNC102  # it shields itself, and each of its steps is short

@@ -1,0 +1,259 @@
+"""What a model is told of an MCP server's tools, and what is made of their results.
+
+Everything that a server says is somebody else's text. Rules:
+
+1. A tool's name at a provider says which server it is from, is legal everywhere, and is
+   no other tool's: ``a_b`` + ``c`` and ``a`` + ``b_c`` differ, and no server can choose a
+   name so that it is taken for another one's.
+2. A tool is offered if the manifest's entry for the server lists it. Whether the agent may
+   run it is asked of its grants, like of every tool.
+3. Descriptions are one line, without signs that nobody sees, and not long. A schema that
+   is too large is not shown; the server checks its arguments by itself. It is never checked
+   here: a pattern in it can be written to take for ever.
+4. A result is text. What is no text is described, not dumped, and no result is longer than
+   a model can use.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, TypeAlias, cast
+
+import msgspec
+
+from agentpool._capability import ANYTHING, Capability, CapabilityKind, grants_allow
+from agentpool._errors import ToolError
+from agentpool._manifest_parts import McpServerConfig
+from agentpool._messages import Json
+from agentpool.abc import ToolResult
+from agentpool.tools._failure import clip
+
+MAX_NAME_CHARS: Final = 64
+"""OpenAI's and Anthropic's limit."""
+
+MAX_DESCRIPTION_CHARS: Final = 1_000
+"""Of a tool. The longest of the reference servers' is 600."""
+
+MAX_HINT_CHARS: Final = 500
+"""Of a description within a schema."""
+
+MAX_SCHEMA_BYTES: Final = 20_000
+"""Some 8,000 tokens, sent with every request. The largest of the reference servers' is 2,000."""
+
+MAX_SCHEMA_DEPTH: Final = 32
+"""Deeper than schemas written by people; a limit for the recursion over it."""
+
+MAX_RESULT_CHARS: Final = 30_000
+"""About 8,000 tokens: what several results may take of a usual window."""
+
+MAX_ARGUMENTS_CHARS: Final = 1_048_576
+"""More than models can write in one answer."""
+
+EMPTY_RESULT: Final = "ok"
+"""Not empty: some providers refuse a result without text."""
+
+ToolKey: TypeAlias = tuple[str, str]
+"""The names of a server and of one of its tools, as they write them."""
+
+_HASH_CHARS: Final = 8
+_HASHED = re.compile(rf".*_[0-9a-f]{{{_HASH_CHARS}}}", re.DOTALL)
+_ILLEGAL = re.compile(r"[^a-zA-Z0-9_-]+")
+
+_Node: TypeAlias = Mapping[str, object]
+_SPOKEN: Final = frozenset({"description", "title", "$comment"})
+"""The keys of a schema that are words for the reader."""
+
+
+# --- names
+
+
+def tool_names(keys: Iterable[ToolKey]) -> dict[ToolKey, str]:
+    """Return what each tool is called before a model: all legal, no two alike.
+
+    A name depends on its own server and tool alone, unless two servers' names differ in
+    nothing but ``-`` and ``_``.
+
+    >>> list(tool_names([("a_b", "c"), ("a", "b_c")]).values())
+    ['mcp_a-b_c', 'mcp_a_b_c']
+    """
+    keys = tuple(dict.fromkeys(keys))
+    plain = {key: _plain_name(*key) for key in keys}
+    taken = Counter(plain.values())
+    return {
+        key: name if name is not None and taken[name] == 1 else _hashed_name(*key)
+        for key, name in plain.items()
+    }
+
+
+def _plain_name(server: str, tool: str) -> str | None:
+    """Return the name without a hash. ``None``: it would not be legal, or not sure."""
+    # Without "_" in the server's part, the first one after "mcp_" ends it.
+    name = f"mcp_{server.replace('_', '-')}_{tool}"
+    legal = len(name) <= MAX_NAME_CHARS and tool and not _ILLEGAL.search(name)
+    # A tool may be called as another one's name with its hash would be.
+    return name if legal and not _HASHED.fullmatch(name) else None
+
+
+def _hashed_name(server: str, tool: str) -> str:
+    # A lone surrogate is no text, but a server may send one.
+    data = f"{server}\0{tool}".encode("utf-8", "surrogatepass")
+    digest = hashlib.sha256(data).hexdigest()[:_HASH_CHARS]
+    name = _ILLEGAL.sub("_", f"mcp_{server}_{tool}")
+    return f"{name[: MAX_NAME_CHARS - 1 - _HASH_CHARS]}_{digest}"
+
+
+# --- what is offered
+
+
+def wants_server(server: McpServerConfig, grants: Sequence[Capability]) -> bool:
+    """Whether an agent with *grants* could call anything of *server*."""
+    names = server.capabilities
+    if ANYTHING not in names:
+        return any(grants_allow(grants, Capability.mcp(server.name, name)) for name in names)
+    return any(
+        grant.kind is CapabilityKind.MCP
+        and all(grant.scope)
+        and grant.scope[:1] in {(ANYTHING,), (server.name,)}
+        for grant in grants
+    )
+
+
+def offered_tools(server: McpServerConfig, listed: Iterable[str]) -> tuple[str, ...]:
+    """Return which of the *listed* tools the manifest's entry for *server* offers.
+
+    Raises:
+        ToolError: If the entry names a tool that the server does not have.
+    """
+    there = tuple(listed)
+    if ANYTHING in server.capabilities:
+        return there
+    missing = [name for name in server.capabilities if name not in there]
+    if missing:
+        words = ", ".join(map(repr, missing))
+        has = ", ".join(map(repr, there)) or "none"
+        raise ToolError(
+            f"the MCP server {server.name!r} has no tool {words}; correct its 'capabilities' "
+            f"in the manifest; it has {clip(has, MAX_DESCRIPTION_CHARS)}"
+        )
+    return tuple(name for name in there if name in server.capabilities)
+
+
+# --- what is said of a tool
+
+
+def shown_description(server: str, text: str | None) -> str:
+    """Return a server's description of a tool, as a model may see it."""
+    return f"[MCP:{server}] {one_line(text or '', MAX_DESCRIPTION_CHARS)}".rstrip()
+
+
+def shown_schema(schema: Mapping[str, object]) -> dict[str, object]:
+    """Return a server's schema of a tool's arguments, as a model may see it."""
+    open_ended: dict[str, object] = {"type": "object"}
+    try:
+        cleaned = _cleaned(schema, MAX_SCHEMA_DEPTH)
+        size = len(msgspec.json.encode(cleaned))
+    except (RecursionError, TypeError, ValueError):
+        return open_ended
+    if not isinstance(cleaned, dict) or size > MAX_SCHEMA_BYTES:
+        return open_ended
+    shown = cast("dict[str, object]", cleaned)
+    for key in ("$schema", "$id"):  # some providers know one dialect alone
+        shown.pop(key, None)
+    return shown | open_ended
+
+
+def _cleaned(node: object, depth: int) -> object:
+    if depth == 0:
+        raise RecursionError
+    if isinstance(node, Mapping):
+        cleaned: dict[str, object] = {}
+        for key, value in cast("_Node", node).items():
+            if key in _SPOKEN and isinstance(value, str):
+                cleaned[key] = one_line(value, MAX_HINT_CHARS)
+            elif key == "$ref" and not str(value).startswith("#"):
+                continue  # a schema elsewhere is nobody's to fetch
+            else:
+                cleaned[key] = _cleaned(value, depth - 1)
+        return cleaned
+    if isinstance(node, list):
+        return [_cleaned(one, depth - 1) for one in cast("list[object]", node)]
+    return node
+
+
+def one_line(text: str, limit: int) -> str:
+    """Return *text* on one line, without signs that nobody sees, and not too long."""
+    # Cut twice: a text of megabytes is not looked through for what is thrown away.
+    rough = clip(text, 4 * limit)
+    seen = "".join(sign if sign.isprintable() else " " for sign in rough)
+    return clip(" ".join(seen.split()), limit)
+
+
+# --- arguments and results
+
+
+def read_arguments(text: str) -> dict[str, Json]:
+    """Return the arguments that a model wrote. The server checks what is in them.
+
+    Raises:
+        ToolError: If they are no JSON object. Its text is for the model.
+    """
+    if len(text) > MAX_ARGUMENTS_CHARS:
+        raise ToolError(
+            f"the arguments are {len(text)} characters long, and no more than "
+            f"{MAX_ARGUMENTS_CHARS} are taken; send less at once"
+        )
+    if not text or text.isspace():
+        return {}
+    try:
+        arguments: object = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as exc:
+        raise ToolError(
+            f"invalid arguments, nothing was run: {exc}; expected: a JSON object"
+        ) from exc
+    if not isinstance(arguments, dict):
+        kind = type(arguments).__name__
+        raise ToolError(f"invalid arguments, nothing was run: expected a JSON object, got {kind}")
+    return cast("dict[str, Json]", arguments)
+
+
+def read_result(result: _Node) -> ToolResult:
+    """Return what a server's result, as it is on the wire, comes to for a model."""
+    content = cast("Sequence[_Node]", result.get("content") or ())
+    parts = [_told(block) for block in content]
+    structured = result.get("structuredContent")
+    if structured is not None and not any(block.get("type") == "text" for block in content):
+        parts.append(msgspec.json.encode(structured).decode())
+    failed = result.get("isError") is True
+    nothing = "the tool failed and did not say why" if failed else EMPTY_RESULT
+    text = clip("\n".join(part for part in parts if part), MAX_RESULT_CHARS)
+    return ToolResult(text or nothing, is_error=failed)
+
+
+def _told(block: _Node) -> str:
+    """Return one block of a result: its text, or what it is."""
+    match block:
+        case {"type": "text", "text": str(text)}:
+            return text
+        case {"type": "image" | "audio" as kind, "data": str(data)}:
+            return f"[{kind} {_kind(block)}, {_size(data)}, not shown]"
+        case {"type": "resource_link", "uri": uri}:
+            return f"[resource {one_line(str(uri), MAX_HINT_CHARS)}, {_kind(block)}]"
+        case {"type": "resource", "resource": {"text": str(text)}}:
+            return text
+        case {"type": "resource", "resource": {"blob": str(data)} as inner}:
+            inner = cast("_Node", inner)
+            uri = one_line(str(inner.get("uri")), MAX_HINT_CHARS)
+            return f"[resource {uri}, {_kind(inner)}, {_size(data)}, not shown]"
+        case _:
+            return f"[{one_line(str(block.get('type')), MAX_HINT_CHARS)}, not shown]"
+
+
+def _kind(block: _Node) -> str:
+    return one_line(str(block.get("mimeType") or "of an unknown type"), MAX_HINT_CHARS)
+
+
+def _size(base64: str) -> str:
+    return f"{len(base64) * 3 // 4 - base64[-2:].count('='):,} bytes"

@@ -1,0 +1,348 @@
+"""MCP servers that agents share: started when needed, restarted, and ended with the block.
+
+Rules:
+
+1. A server has one session, owned by the block and not by an agent or a call. It starts
+   when the first agent comes that may call one of its tools; who waits for that holds no
+   slot. Agents whose manifests name the same server share it, if their tiers agree.
+2. A server that cannot start, dies or hangs is an error for whoever wanted something of it,
+   told in words, and nobody else's.
+3. It is started again when somebody next wants it. One that was started three times in a
+   row and never answered a call is gone for good.
+4. A server gets the variables of the environment that every program needs, and those that
+   its manifest names. Their values are blotted out of what it says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import AsyncGenerator, Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Final, final
+
+import attrs
+import trio
+
+from agentpool._capability import Capability, PrivacyTier
+from agentpool._errors import ToolError, UsageError
+from agentpool._manifest import AgentManifest
+from agentpool._manifest_parts import McpServerConfig
+from agentpool._messages import Json, ToolDefinition
+from agentpool._slot import parked
+from agentpool._waits import Wait
+from agentpool.abc import AgentContext, Tool, ToolContext, ToolResult
+from agentpool.tools._mcp_child import GRACE_SECONDS, HANDED_ON
+from agentpool.tools._mcp_rules import (
+    ToolKey,
+    offered_tools,
+    read_arguments,
+    tool_names,
+    wants_server,
+)
+from agentpool.tools._registry import ToolRegistry
+
+if TYPE_CHECKING:
+    from agentpool.tools._mcp import Link, ListedTool
+
+MAX_FAILURES: Final = 3
+"""Starts in a row that came to nothing. A server that is overwhelmed for a moment comes
+back within that; one that is broken does not cost every agent a handshake."""
+
+_SHORTEST_SECRET: Final = 8
+"""A shorter value is no key, and to blot it out would garble ordinary text."""
+
+
+@final
+@attrs.frozen(eq=False, repr=False)
+class McpTool(Tool):
+    """One tool of an MCP server."""
+
+    _server: _Server
+    _remote_name: str
+    _definition: ToolDefinition
+
+    @property
+    def definition(self) -> ToolDefinition:
+        """The tool as the model sees it."""
+        return self._definition
+
+    @property
+    def capability(self) -> Capability:
+        """The grant that the agent needs: this server and this tool."""
+        return Capability.mcp(self._server.config.name, self._remote_name)
+
+    async def run(self, arguments: str, context: ToolContext) -> ToolResult:  # noqa: ARG002  # servers know no agents
+        """Call it, starting its server if that has ended.
+
+        Raises:
+            ToolError: If the arguments are no JSON object, or the server does not answer.
+
+        Cancellation:
+            The server is told that nobody waits for the call.
+        """
+        await trio.lowlevel.checkpoint()
+        return await self._server.call(self._remote_name, read_arguments(arguments))
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class _Start:
+    """A start that somebody waits for."""
+
+    scope: trio.CancelScope
+    done: trio.Event = attrs.field(factory=trio.Event)
+    link: Link | None = None
+    why: str = "the block in which it would have run has ended"
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class _Server:
+    config: McpServerConfig
+    _environ: Mapping[str, str]
+    _start_seconds: float
+    _nursery: trio.Nursery
+    _start: _Start | None = None
+    _link: Link | None = None
+    _failures: int = 0
+    _why: str = ""
+    _closed: bool = False
+
+    def begin(self) -> None:
+        """Start it if that is needed and allowed; ``wait_link`` waits for it."""
+        open_already = self._link is not None and not self._link.life.ended.is_set()
+        if open_already or self._closed or self._start or self._failures >= MAX_FAILURES:
+            return
+        self._link = None
+        self._failures += 1  # until a call is answered, this start has come to nothing
+        deadline = trio.current_time() + self._start_seconds
+        self._start = _Start(trio.CancelScope(deadline=deadline))
+        self._nursery.start_soon(self._keep, self._start, name=f"MCP server {self.config.name}")
+
+    async def wait_link(self) -> Link:
+        """Return the open session, without a slot while the server starts.
+
+        Raises:
+            ToolError: If there is none, and why.
+        """
+        await trio.lowlevel.checkpoint()
+        name = self.config.name
+        if self._link is not None and not self._link.life.ended.is_set():
+            return self._link
+        if self._closed:
+            raise ToolError(f"the MCP server {name!r} has ended with its block")
+        if self._failures >= MAX_FAILURES and self._start is None:
+            raise ToolError(
+                f"the MCP server {name!r} is gone after {MAX_FAILURES} starts; the last one: "
+                f"{self._hide(self._link.life.why) if self._link is not None else self._why}"
+            )
+        self.begin()
+        start = self._start
+        assert start is not None  # noqa: S101  # the other cases are above
+        async with parked(Wait.other(f"the start of the MCP server {name!r}")):
+            await start.done.wait()
+        if start.link is None:
+            raise ToolError(f"the MCP server {name!r} could not be started: {start.why}")
+        return start.link
+
+    async def call(self, tool: str, arguments: Mapping[str, Json]) -> ToolResult:
+        """Call *tool*.
+
+        Raises:
+            ToolError: If there is no answer, and why.
+        """
+        link = await self.wait_link()
+        try:
+            result = await link.call(tool, arguments)
+        except ToolError as error:
+            self._failures = 0 if link.answered else self._failures
+            text = f"the MCP server {self.config.name!r} {error}"
+            raise ToolError(self._hide(text)) from error
+        self._failures = 0
+        return ToolResult(self._hide(result.content), result.is_error)
+
+    def close(self) -> None:
+        """Ask the server to end, and start it no more."""
+        self._closed = True
+        if self._link is not None:
+            self._link.life.end("the block in which it ran has ended")
+        if self._start is not None:
+            self._start.scope.cancel()
+
+    async def _keep(self, start: _Start) -> None:  # noqa: ASYNC910  # the session has checkpoints
+        """Start the server and hold its session until one of them ends."""
+        why = ""
+        try:
+            why = await self._hold(start)
+        finally:
+            start.why = self._hide(why) or start.why
+            if self._start is start:  # it came to nothing
+                self._start = None
+            if start.link is not None:
+                start.link.life.end(start.why)
+                start.link.life.over.set()
+            self._why = start.why
+            start.done.set()
+
+    async def _hold(self, start: _Start) -> str:
+        """Return why there is no session, or none any more."""
+        try:
+            # In a thread, for it takes 0.6 s, in which other agents can go on.
+            await trio.to_thread.run_sync(import_module, "agentpool.tools._mcp")
+            from agentpool.tools import _mcp as door  # noqa: PLC0415  # the extra is optional
+        except ImportError as error:
+            how = "run: pip install 'trio-agentpool[mcp]'"
+            return f"it needs the package mcp ({error}); {how}"  # noqa: ASYNC910  # a thread was waited for
+        life = door.Life()
+        try:
+            environment, token = self._handed_on()
+            with start.scope:
+                async with door.open_link(self.config, environment, token=token, life=life) as link:
+                    # Opened, it may live for ever; ended, it is given a moment to close.
+                    start.scope.deadline = math.inf
+                    self._link = start.link = link
+                    self._start = None
+                    start.done.set()
+                    await life.ended.wait()
+                    start.scope.deadline = trio.current_time() + GRACE_SECONDS
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is this server's alone
+            return life.why or door.tell(error)
+        if start.link is None and not self._closed:
+            seconds = f"{self._start_seconds:g} seconds"
+            return f"it did not finish the handshake within {seconds}{life.last_words}"
+        return life.why
+
+    def _handed_on(self) -> tuple[dict[str, str], str | None]:
+        """Return the variables of a program, and the token for an HTTP server."""
+        names = (*HANDED_ON, *self.config.env)
+        environment = {name: self._environ[name] for name in names if name in self._environ}
+        token = None
+        if self.config.api_key_env is not None:
+            token = self._environ.get(self.config.api_key_env, "").strip()
+        missing = [name for name in self.config.env if name not in self._environ]
+        if token == "":
+            missing.append(self.config.api_key_env or "")
+        if missing:
+            raise ToolError(
+                f"the environment variable {missing[0]} is not set; set it, or take it out of "
+                "the manifest"
+            )
+        return environment, token
+
+    def _hide(self, text: str) -> str:
+        for name in (*self.config.env, self.config.api_key_env or ""):
+            value = self._environ.get(name, "").strip()
+            if len(value) >= _SHORTEST_SECRET:
+                text = text.replace(value, "[secret]")
+        return text
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class McpServers:
+    """The MCP servers of a block. Made by ``open_mcp_servers``."""
+
+    _nursery: trio.Nursery
+    _environ: Mapping[str, str]
+    _start_seconds: float
+    _servers: dict[tuple[object, ...], _Server] = attrs.field(
+        factory=dict[tuple[object, ...], _Server]
+    )
+
+    async def build(self, context: AgentContext) -> ToolRegistry:
+        """Return a registry of the tools that an agent may call: ``tools=servers.build``.
+
+        Args:
+            context: The agent.
+
+        Raises:
+            ToolError: If one of its servers cannot be used. Says which, and why.
+        """
+        return ToolRegistry(await self.tools_for(context.manifest))
+
+    async def tools_for(self, manifest: AgentManifest) -> tuple[Tool, ...]:
+        """Return the tools of the servers that *manifest* names, and start those servers.
+
+        A server of which nothing is granted is not started.
+
+        Args:
+            manifest: The agent's.
+
+        Raises:
+            ToolError: If one of its servers cannot be used. Says which, and why.
+
+        Cancellation:
+            Servers that have started go on.
+        """
+        await trio.lowlevel.checkpoint()
+        wanted = [
+            (config, self._server_of(config, manifest.privacy))
+            for config in manifest.mcp_servers
+            if wants_server(config, manifest.capabilities)
+        ]
+        for _, server in wanted:
+            server.begin()
+        found: dict[ToolKey, tuple[_Server, ListedTool]] = {}
+        for config, server in wanted:
+            link = await server.wait_link()
+            listed = {tool.name: tool for tool in link.tools}
+            for name in offered_tools(config, listed):
+                found[config.name, name] = (server, listed[name])
+        names = tool_names(found)
+        return tuple(
+            McpTool(
+                server,
+                tool.name,
+                ToolDefinition(names[key], tool.description, tool.input_schema),
+            )
+            for key, (server, tool) in found.items()
+        )
+
+    def close(self) -> None:
+        """Ask all servers to end, and start none any more."""
+        for server in self._servers.values():
+            server.close()
+
+    def _server_of(self, config: McpServerConfig, privacy: PrivacyTier) -> _Server:
+        # What one agent's calls left in a server, another's may read. So tiers share none.
+        key = (attrs.evolve(config, capabilities=()), privacy)
+        server = self._servers.get(key)
+        if server is None:
+            server = _Server(config, self._environ, self._start_seconds, self._nursery)
+            self._servers[key] = server
+        return server
+
+
+@contextlib.asynccontextmanager
+async def open_mcp_servers(
+    *, environ: Mapping[str, str] | None = None, start_seconds: float = 30.0
+) -> AsyncGenerator[McpServers]:
+    """Let agents use the MCP servers of their manifests; at the block's end those end too.
+
+    A server starts when the first agent needs it, and is shared from then on.
+
+    Args:
+        environ: Where the variables are that servers get. ``None``: the environment.
+        start_seconds: The longest that one may take to start and to say what it has.
+
+    Yields:
+        The servers: ``open_pool(driver, tools=servers.build)``.
+
+    Raises:
+        UsageError: If *start_seconds* has no meaning.
+    """
+    if not start_seconds > 0:
+        raise UsageError(f"start_seconds must be > 0, got {start_seconds!r}")
+    failed: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        servers = McpServers(nursery, os.environ if environ is None else environ, start_seconds)
+        try:
+            yield servers
+        except Exception as raised:  # noqa: BLE001  # raised again below, and in no group
+            failed = raised
+        finally:
+            servers.close()
+    if failed is not None:
+        raise failed

@@ -1,0 +1,98 @@
+"""MCP messages over a pair of pipes, one a line, for either end of them.
+
+Why not the SDK's own: its client keeps a line of any length, and copies it for every piece
+that comes; its server reads standard input in a thread that no cancellation ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias, final
+
+import anyio
+import attrs
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from mcp.shared.message import SessionMessage
+from mcp_types import jsonrpc_message_adapter
+
+from agentpool._errors import ToolError
+
+MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
+"""A screenshot of a large display is 10 MB in base64; to read this much takes 0.1 s, in
+which no other agent can move."""
+
+Incoming: TypeAlias = SessionMessage | Exception
+"""What the SDK's sessions read. The exceptions are its own way of saying that a line was
+none; ours does not say it."""
+
+
+@final
+@attrs.define(eq=False)
+class LineSplitter:
+    """Cuts bytes into lines, and looks at each of them once."""
+
+    _limit: int = MAX_MESSAGE_BYTES
+    _rest: bytearray = attrs.field(factory=bytearray)
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Return the lines that *data* completes.
+
+        Raises:
+            ToolError: If a line is longer than the limit.
+        """
+        first, *others = data.split(b"\n")
+        self._rest += first
+        lines: list[bytes] = []
+        for other in others:
+            lines.append(bytes(self._rest))
+            self._rest = bytearray(other)
+        # The pieces are smaller than the limit, so only what was collected can pass it.
+        if max(len(self._rest), *map(len, lines), 0) > self._limit:
+            raise ToolError(f"it sent a message of more than {self._limit:,} bytes")
+        return lines
+
+
+async def read_messages(
+    receive: Callable[[], Awaitable[bytes]],
+    to: MemoryObjectSendStream[Incoming],
+    *,
+    note: Callable[[bytes], object],
+) -> None:
+    """Read messages until there are no more, or nobody wants them.
+
+    Args:
+        receive: Returns the next bytes; empty ones at the end.
+        to: Where they go.
+        note: Told of each line that is no message.
+
+    Raises:
+        ToolError: If a message is too long.
+    """
+    splitter = LineSplitter()
+    while data := await receive():
+        for line in splitter.feed(data):
+            if line.isspace() or not line:
+                continue
+            try:
+                message = jsonrpc_message_adapter.validate_json(line, by_name=False)
+            except ValueError:
+                note(line + b"\n")
+                continue
+            try:
+                await to.send(SessionMessage(message))
+            except (anyio.ClosedResourceError, anyio.BrokenResourceError):
+                return
+
+
+async def write_messages(
+    messages: MemoryObjectReceiveStream[SessionMessage],
+    send: Callable[[bytes], Awaitable[None]],
+) -> None:
+    """Write *messages* until there are no more.
+
+    Raises:
+        trio.BrokenResourceError, OSError: As *send* does, if nobody reads them.
+    """
+    async for one in messages:
+        line = one.message.model_dump_json(by_alias=True, exclude_unset=True)
+        await send(line.encode() + b"\n")
