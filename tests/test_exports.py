@@ -177,6 +177,7 @@ NAMES: dict[str, list[str]] = {
     ],
     "agentpool.tools": [
         "EMPTY_REGISTRY",
+        "FileWork",
         "FunctionTool",
         "McpServers",
         "Reservation",
@@ -186,8 +187,11 @@ NAMES: dict[str, list[str]] = {
         "ToolDefinition",
         "ToolRegistry",
         "ToolResult",
+        "file_tools",
+        "find_isolation",
         "memory_tools",
         "open_mcp_servers",
+        "shell_tools",
         "tool",
     ],
 }

@@ -5,13 +5,18 @@ An implementation that is added joins its list; nothing else here changes.
 
 from __future__ import annotations
 
+import json
+import os
+import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from typing import TypeAlias
 
 import pytest
 import trio
 
+from agentpool._capability import Capability
 from agentpool._errors import OverloadedError
 from agentpool._messages import Completion
 from agentpool.abc import Driver, Memory, Observer, Tool
@@ -34,7 +39,7 @@ from agentpool.testing import (
     check_tool,
 )
 from agentpool.testing._puppet import BoundWatch
-from agentpool.tools import memory_tools, tool
+from agentpool.tools import file_tools, memory_tools, shell_tools, tool
 from agentpool.tools._team import TEAM_TOOLS
 from tests.fakes import Recorder, echo_tool, sleepy_driver
 
@@ -125,6 +130,11 @@ def slow_add(a: int, b: int) -> int:
 
 
 NOTES = memory_tools(InMemoryMemory(), "scope")
+HERE = {
+    one.definition.name: one
+    for one in file_tools([Capability.file_read(".")], folder=Path(__file__).parent)
+}
+(SHELL,) = shell_tools([Capability.shell(sys.executable)], environ=os.environ)
 TOOLS: dict[str, tuple[Tool, str]] = {
     "function": (add, '{"a": 1, "b": 2}'),
     "function in a thread": (slow_add, '{"a": 1, "b": 2}'),
@@ -135,6 +145,10 @@ TOOLS: dict[str, tuple[Tool, str]] = {
     "ask_agent": (TEAM_TOOLS[1], '{"to": 2, "question": "well?"}'),
     "wait_for_message": (TEAM_TOOLS[2], "{}"),
     "list_agents": (TEAM_TOOLS[3], "{}"),
+    "file_read": (HERE["file_read"], '{"path": "test_seams.py", "limit": 1}'),
+    "glob": (HERE["glob"], '{"pattern": "*.py"}'),
+    "grep": (HERE["grep"], '{"pattern": "def test_"}'),
+    "shell": (SHELL, json.dumps({"command": f"'{sys.executable}' --version"})),
 }
 
 
@@ -143,6 +157,17 @@ async def test_tool(name: str) -> None:
     """Its definition, a good call, bad calls, a cancelled one."""
     made, arguments = TOOLS[name]
     await check_tool(lambda: made, arguments=arguments)
+
+
+@pytest.mark.parametrize("name", ["file_write", "file_edit"])
+async def test_tool_that_writes(name: str, tmp_path: Path) -> None:
+    """The same, with a folder that is thrown away."""
+    (tmp_path / "a").write_text("one two three")
+    tools = file_tools([Capability.file_write(".")], folder=tmp_path)
+    (made,) = (one for one in tools if one.definition.name == name)
+    edit = {"path": "a", "old_string": "two", "new_string": "2"}
+    arguments = {"path": "b", "content": "x"} if name == "file_write" else edit
+    await check_tool(lambda: made, arguments=json.dumps(arguments))
 
 
 MEMORIES: dict[str, Callable[[], Memory]] = {

@@ -1,0 +1,241 @@
+"""Tools with which a model reads, writes and edits files.
+
+Rules:
+
+1. What a tool asks for is what it was made with: an agent whose grants do not cover all of
+   that is not shown it.
+2. A file is read in pieces and shown in pages, so it may be of any size.
+3. A write or an edit is there as a whole or not at all. An edit of a file that somebody has
+   changed since it was read is refused; another program can still come in between in the
+   instant before the renaming.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import Annotated, BinaryIO, Final, final
+
+import attrs
+import trio
+from msgspec import Meta
+
+from agentpool._capability import Capability, CapabilityKind
+from agentpool._errors import ToolError
+from agentpool.abc import Tool
+from agentpool.tools._file_work import FileWork
+from agentpool.tools._function import tool
+from agentpool.tools._page import MAX_PAGE_LINES, Page
+from agentpool.tools._roots import Roots
+from agentpool.tools._search import search_tools
+from agentpool.tools._walk import find_roots, open_place
+
+MAX_EDIT_BYTES: Final = 10 * 1024 * 1024
+"""A file is edited in memory. Larger ones are data, and made by programs."""
+
+MAX_COUNTED_BYTES: Final = 64 * 1024 * 1024
+"""How far a page and what follows it is read, to count it: for some hundredths of a second."""
+
+_PIECE_BYTES: Final = 256 * 1024
+
+_SNIFFED_BYTES: Final = 8192
+"""Where a NUL is looked for, which says that a file is no text: as grep and git do it."""
+
+
+def file_tools(
+    grants: Iterable[Capability], *, folder: str | Path = ".", work: FileWork | None = None
+) -> tuple[Tool, ...]:
+    """Return the tools on files that *grants* allow.
+
+    With ``file_read``: ``file_read``, ``glob`` and ``grep``. With ``file_write``:
+    ``file_write`` and ``file_edit``. They reach nothing that is not below a granted path,
+    whatever links there are, and whoever puts them there while a tool runs.
+
+    Args:
+        grants: An agent's grants; only those about files are looked at. Links in their
+            paths are followed now, and not again.
+        folder: Where relative paths begin, in grants and from the model.
+        work: How much of it goes on at once. Give the same to all agents of a pool.
+            ``None``: one of their own.
+    """
+    granted = tuple(grants)
+    shared = work or FileWork()
+    made: list[Tool] = []
+    if scope := _scope(granted, CapabilityKind.FILE_READ):
+        roots = find_roots(granted, CapabilityKind.FILE_READ, str(folder))
+        needed = Capability(CapabilityKind.FILE_READ, scope)
+        reading = _Reading(roots, shared)
+        made += [tool(capability=needed)(reading.file_read), *search_tools(roots, needed, shared)]
+    if scope := _scope(granted, CapabilityKind.FILE_WRITE):
+        roots = find_roots(granted, CapabilityKind.FILE_WRITE, str(folder))
+        needed = Capability(CapabilityKind.FILE_WRITE, scope)
+        writing = _Writing(roots, shared)
+        made += [
+            tool(capability=needed)(writing.file_write),
+            tool(capability=needed)(writing.file_edit),
+        ]
+    return tuple(made)
+
+
+def _scope(grants: tuple[Capability, ...], kind: CapabilityKind) -> tuple[str, ...]:
+    return tuple(text for grant in grants if grant.kind is kind for text in grant.scope)
+
+
+@final
+@attrs.frozen(eq=False)
+class _Reading:
+    _roots: Roots
+    _work: FileWork
+
+    async def file_read(
+        self,
+        path: str,
+        offset: Annotated[int, Meta(ge=1)] = 1,
+        limit: Annotated[int, Meta(ge=1, le=MAX_PAGE_LINES)] = MAX_PAGE_LINES,
+        column: Annotated[int, Meta(ge=1)] = 1,
+    ) -> str:
+        """Read a text file, a page at a time. Lines are shown with their numbers.
+
+        Args:
+            path: The file.
+            offset: The number of the first line to show.
+            limit: The most lines to show.
+            column: The first character to show of each line, for very long lines.
+        """
+        page = Page(offset=offset, limit=limit, column=column)
+        return await self._work.read(path, partial(self._read, path, page, offset))
+
+    def _read(self, path: str, page: Page, offset: int) -> str:
+        with open_place(self._roots, path) as place, os.fdopen(place.open_file(), "rb", 0) as file:
+            _check_text(path, file.read(_SNIFFED_BYTES))
+            file.seek(0)
+            return _fill(page, file, offset)
+
+
+def _fill(page: Page, file: BinaryIO, offset: int) -> str:
+    """Fill *page* from *file* and return it."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    to_skip = offset - 1
+    counted_bytes = 0
+    while counted_bytes < MAX_COUNTED_BYTES:
+        # Whoever asked may be gone, and a file can be as long as a disk.
+        trio.from_thread.check_cancelled()
+        piece = file.read(_PIECE_BYTES)
+        if not piece:
+            if not page.is_full:
+                # Bytes of a character that the file does not finish.
+                page.add(decoder.decode(b"", final=True))
+            return page.finish(is_end=True)
+        if to_skip:
+            lines = piece.count(b"\n")
+            if lines < to_skip:
+                page.count(lines, is_open=not piece.endswith(b"\n"))
+                to_skip -= lines
+                continue
+            head = b"\n".join(piece.split(b"\n", to_skip)[:to_skip])
+            page.count(to_skip, is_open=False)
+            piece, to_skip = piece[len(head) + 1 :], 0
+        counted_bytes += len(piece)
+        if page.is_full:
+            page.count(piece.count(b"\n"), is_open=not piece.endswith(b"\n"))
+        else:
+            page.add(decoder.decode(piece))
+    return page.finish(is_end=False)
+
+
+@final
+@attrs.frozen(eq=False)
+class _Writing:
+    _roots: Roots
+    _work: FileWork
+
+    async def file_write(self, path: str, content: str) -> str:
+        """Write a file: a new one, or all of one that is there. Folders are made if needed.
+
+        Args:
+            path: The file.
+            content: Everything that the file will hold.
+        """
+        data = content.encode()
+        await self._work.write(path, partial(self._write, path, data))
+        return f"Wrote {len(data)} bytes to {path}"
+
+    def _write(self, path: str, data: bytes) -> None:
+        with open_place(self._roots, path, make_folders=True) as place:
+            place.write(data, instead_of=place.check_writable())
+
+    async def file_edit(self, path: str, old_string: str, new_string: str) -> str:
+        """Replace a piece of a text file. The piece must occur exactly once.
+
+        Args:
+            path: The file.
+            old_string: The piece as it stands in the file, without line numbers, with
+                enough around it that there is only one like it.
+            new_string: What to write instead.
+        """
+        return await self._work.write(path, partial(self._edit, path, old_string, new_string))
+
+    def _edit(self, path: str, old: str, new: str) -> str:
+        with open_place(self._roots, path) as place:
+            with os.fdopen(place.open_file(), "rb", 0) as file:
+                before = os.fstat(file.fileno())
+                if before.st_size > MAX_EDIT_BYTES:
+                    raise ToolError(
+                        f"{path!r} has {before.st_size} bytes, and no more than {MAX_EDIT_BYTES} "
+                        "are edited; write another program for it"
+                    )
+                data = file.read(MAX_EDIT_BYTES + 1)
+            _check_text(path, data[:_SNIFFED_BYTES])
+            try:
+                text = data.decode()
+            except UnicodeDecodeError as exc:
+                line = data.count(b"\n", 0, exc.start) + 1
+                raise ToolError(f"{path!r} is not UTF-8: line {line}; nothing was changed") from exc
+            edited, line = replace_once(text, old, new)
+            now = place.look()
+            if now is None or _identity(now) != _identity(before):
+                raise ToolError(f"{path!r} has changed meanwhile; read it again")
+            place.write(edited.encode(), instead_of=before)
+        return f"Edited {path} at line {line}"
+
+
+def replace_once(text: str, old: str, new: str) -> tuple[str, int]:
+    """Return *text* with the only *old* in it replaced by *new*, and its line.
+
+    Where lines end in CR LF, *old* and *new* may be written with LF alone.
+
+    Raises:
+        ToolError: If there is not exactly one, or nothing would change.
+    """
+    if not old:
+        raise ToolError("old_string must not be empty; write the piece that is to be replaced")
+    if old == new:
+        raise ToolError("old_string and new_string are the same; nothing would change")
+    if old not in text and "\r\n" in text and "\r" not in old:
+        # Models see lines without their ends, and write "\n".
+        old, new = old.replace("\n", "\r\n"), new.replace("\n", "\r\n")
+    first = text.find(old)
+    if first < 0:
+        raise ToolError("old_string is not in the file; read it again and copy it exactly")
+    line = text.count("\n", 0, first) + 1
+    # From the next character on, since two can overlap.
+    second = text.find(old, first + 1)
+    if second >= 0:
+        again = text.count("\n", 0, second) + 1
+        raise ToolError(
+            f"old_string occurs more than once, at lines {line} and {again}; "
+            "take more of what is around it"
+        )
+    return text[:first] + new + text[first + len(old) :], line
+
+
+def _identity(found: os.stat_result) -> tuple[int, int, int, int]:
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _check_text(path: str, start: bytes) -> None:
+    if b"\0" in start:
+        raise ToolError(f"{path!r} is a binary file; only text in UTF-8 can be read")

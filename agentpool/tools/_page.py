@@ -1,0 +1,120 @@
+"""One page of a text of any size: numbered lines, cut between characters.
+
+The text comes in pieces, and no more than the page is kept: a line of a gigabyte costs as
+much memory as one that fits.
+
+Rules:
+
+1. A line begins after a line feed; a carriage return before that belongs to its end.
+2. A line is shown from *column* on, at most ``MAX_LINE_CHARS`` of it. What is left out is
+   said, with where to go on.
+3. The page ends after *limit* lines or ``MAX_PAGE_CHARS`` characters, whichever is first.
+4. Lines are counted to the end of the text as far as the reader goes on giving it.
+"""
+
+from __future__ import annotations
+
+from typing import Final, final
+
+MAX_PAGE_LINES: Final = 2000
+"""The most lines of one page: as the system had it that this one grew from."""
+
+MAX_PAGE_CHARS: Final = 64_000
+"""Some 16,000 tokens: half of what a middling model can see at all."""
+
+MAX_LINE_CHARS: Final = 2000
+"""Longer than what people write in one line; minified files are read by columns."""
+
+
+@final
+class Page:
+    """The page that comes of the pieces that it is given."""
+
+    def __init__(self, *, offset: int, limit: int, column: int) -> None:
+        """Begin a page.
+
+        Args:
+            offset: The number of its first line, from 1.
+            limit: The most lines that it has.
+            column: The number of the first character that is shown of each line, from 1.
+        """
+        self._offset = offset
+        self._limit = limit
+        self._skipped = column - 1
+        self._shown: list[str] = []
+        self._shown_chars = 0
+        self._number = 1
+        self._line: list[str] = []
+        self._line_chars = 0
+        self._ends_in_return = False
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing that comes now is shown: lines are only counted."""
+        return len(self._shown) >= self._limit or self._shown_chars >= MAX_PAGE_CHARS
+
+    def add(self, piece: str) -> None:
+        """Take the next piece of the text."""
+        *ended, rest = piece.split("\n")
+        for part in ended:
+            self._extend(part)
+            self._end_line()
+        self._extend(rest)
+
+    def count(self, lines: int, *, is_open: bool) -> None:
+        """Count *lines* that ended, before the page or after it.
+
+        Args:
+            lines: How many ended.
+            is_open: Whether another one has begun since.
+        """
+        self._number += lines
+        self._line_chars = int(is_open)
+
+    def finish(self, *, is_end: bool) -> str:
+        """Return the page.
+
+        Args:
+            is_end: Whether the text ends here; otherwise there may be more lines.
+        """
+        at_least = "" if is_end else "at least "
+        if self._line_chars:
+            self._end_line(at_least)
+        total = self._number - 1
+        if not self._shown:
+            if total == 0:
+                return "[the file is empty]"
+            return f"[there is no line {self._offset}: the file has {total} lines]"
+        last = self._offset + len(self._shown) - 1
+        lines = list(self._shown)
+        if any("\ufffd" in line for line in lines):
+            lines.append("[what is not UTF-8 is shown as \ufffd]")
+        if total > last:
+            more = total - last
+            lines.append(f"[{at_least}{more} more lines, use offset={last + 1} to continue]")
+        return "\n".join(lines)
+
+    def _extend(self, part: str) -> None:
+        if part:
+            start = max(0, self._skipped - self._line_chars)
+            stop = self._skipped + MAX_LINE_CHARS - self._line_chars
+            if stop > start and self._offset <= self._number and not self.is_full:
+                self._line.append(part[start:stop])
+            self._line_chars += len(part)
+            self._ends_in_return = part.endswith("\r")
+
+    def _end_line(self, at_least: str = "") -> None:
+        if self._offset <= self._number and not self.is_full:
+            chars = max(0, self._line_chars - self._ends_in_return - self._skipped)
+            text = "".join(self._line)[:chars]
+            if chars > len(text):
+                text += (
+                    f"… [{at_least}{chars - len(text)} more characters, use "
+                    f"offset={self._number} and column={self._skipped + len(text) + 1} to continue]"
+                )
+            self._shown.append(f"{self._number}\t{text}")
+            self._shown_chars += len(text) + 1
+        self._number += 1
+        self._line.clear()
+        self._line_chars = 0
+        self._ends_in_return = False

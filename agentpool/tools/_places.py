@@ -1,0 +1,184 @@
+"""Places on the disk: a name in a folder that is held open.
+
+Rules:
+
+1. What is opened is opened in the folder, by a single name, and never through a link.
+2. Only ordinary files are opened. A pipe would hang, a device would never end.
+3. A file is written whole beside its place and then renamed into it. A reader sees the old
+   one or the new one; a link that has taken its place is replaced and not followed.
+
+How one gets there is in ``_walk``. All of this blocks, and is done in threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+from typing import Final, final
+
+import attrs
+
+from agentpool._errors import ToolError
+from agentpool.tools._roots import Parts, join
+
+_FOLDER_FLAGS: Final = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
+# Should a pipe take the file's place after it was looked at, O_NONBLOCK keeps it from hanging.
+_READ_FLAGS: Final = (
+    os.O_RDONLY
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_NONBLOCK", 0)
+    | getattr(os, "O_NOCTTY", 0)
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_BINARY", 0)
+)
+_NEW_FLAGS: Final = (
+    os.O_WRONLY
+    | os.O_CREAT
+    | os.O_EXCL
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_BINARY", 0)
+)
+
+
+@final
+@attrs.define(eq=False)
+class Place:
+    """A name in a folder that the walk holds open."""
+
+    path: str
+    """The path as the model wrote it, for messages."""
+    parts: Parts
+    """Where it is, without links."""
+    name: str
+    """The last part; ``.`` for the folder itself."""
+    _folder_fd: int | None
+    """``None``: this platform has none, and full paths are used."""
+
+    def _at(self, name: str) -> str:
+        if self._folder_fd is not None:
+            return name
+        return os.path.join(self.folder_path, name)  # noqa: PTH118  # as everything here
+
+    @property
+    def is_held(self) -> bool:
+        """Whether its folder is held open, and not only known by its path."""
+        return self._folder_fd is not None
+
+    @property
+    def folder_path(self) -> str:
+        """The full path of the folder that it is in."""
+        return native_path(self.parts if self.name == "." else self.parts[:-1])
+
+    @property
+    def full_path(self) -> str:
+        """The full path of the place itself, without links."""
+        return native_path(self.parts)
+
+    def look(self) -> os.stat_result | None:
+        """Return what is there. ``None``: nothing.
+
+        Raises:
+            OSError: If that cannot be said.
+        """
+        try:
+            return os.stat(self._at(self.name), dir_fd=self._folder_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+    def open_file(self) -> int:
+        """Open the file for reading and return its descriptor.
+
+        Raises:
+            ToolError: If it is no ordinary file. Says what it is.
+            OSError: If it cannot be opened.
+        """
+        found = self.look()
+        if found is None:
+            raise ToolError(f"there is no file {self.path!r}")
+        # Looked at before it is opened, for opening a device can be to act on it.
+        self._check_ordinary(found)
+        fd = os.open(self._at(self.name), _READ_FLAGS, dir_fd=self._folder_fd)
+        try:
+            self._check_ordinary(os.fstat(fd))
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def open_folder(self) -> int:
+        """Open the folder for listing and return its descriptor.
+
+        Raises:
+            OSError: If it cannot be opened, or is none.
+        """
+        flags = _FOLDER_FLAGS | getattr(os, "O_NOFOLLOW", 0)
+        return os.open(self._at(self.name), flags, dir_fd=self._folder_fd)
+
+    def check_writable(self) -> os.stat_result | None:
+        """Return the file that a write would replace. ``None``: there is nothing yet.
+
+        Raises:
+            ToolError: If it is no ordinary file.
+        """
+        found = self.look()
+        if found is not None:
+            self._check_ordinary(found)
+        return found
+
+    def write(self, data: bytes, *, instead_of: os.stat_result | None) -> None:
+        """Put a file with *data* in the place, in one step.
+
+        The data is on the disk before the name is: after a power cut there is the old file
+        or the new one. The name itself is not forced out, so it may be the old one.
+
+        Args:
+            data: All that the file will hold.
+            instead_of: The file that it replaces, whose permissions it keeps. ``None``: a new
+                file, with those that the process gives to new files.
+
+        Raises:
+            OSError: If it cannot be written. Then everything is as before.
+        """
+        temporary = f".agentpool-{secrets.token_hex(8)}.tmp"
+        fd = os.open(self._at(temporary), _NEW_FLAGS, 0o666, dir_fd=self._folder_fd)
+        try:
+            with os.fdopen(fd, "wb", buffering=0) as file:
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[file.write(rest) :]
+                if instead_of is not None and hasattr(os, "fchmod"):
+                    os.fchmod(fd, stat.S_IMODE(instead_of.st_mode) & 0o777)
+                os.fsync(fd)
+            self._rename(temporary)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(self._at(temporary), dir_fd=self._folder_fd)
+            raise
+
+    def _rename(self, temporary: str) -> None:
+        source, target = self._at(temporary), self._at(self.name)
+        os.replace(source, target, src_dir_fd=self._folder_fd, dst_dir_fd=self._folder_fd)
+
+    def _check_ordinary(self, found: os.stat_result) -> None:
+        if not stat.S_ISREG(found.st_mode):
+            raise ToolError(
+                f"{self.path!r} is {_kind(found.st_mode)}; only ordinary files are opened"
+            )
+
+
+def _kind(mode: int) -> str:
+    kinds = (
+        (stat.S_ISDIR, "a folder"),
+        (stat.S_ISLNK, "a link that was put there just now"),
+        (stat.S_ISFIFO, "a pipe"),
+        (stat.S_ISSOCK, "a socket"),
+    )
+    return next((text for is_kind, text in kinds if is_kind(mode)), "a device")
+
+
+def native_path(parts: Parts) -> str:
+    """Return *parts* as this platform writes it; the first part may be a drive."""
+    return join(parts).removeprefix("/" if os.sep != "/" else "")

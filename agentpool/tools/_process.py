@@ -1,0 +1,282 @@
+"""A program and everything that it starts, begun and ended as one.
+
+Rules:
+
+1. A program gets a session of its own. Leaving the block ends all that is in it: asked
+   first, killed a moment later, whatever the program did with its children.
+2. When the program itself ends, what it left running ends too.
+3. The group is killed before the program is reaped, while its number cannot be anybody
+   else's. (Where the system has no descriptor for a process, only right after.)
+4. What leaves the session is found by a mark in its environment, on Linux. Who takes the
+   mark off as well is not found: that takes a program that means to escape.
+5. Of each output the beginning and the end are kept and the rest is counted, so a program
+   that writes for ever takes no more memory than one that writes a page.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final, final
+
+import attrs
+import trio
+
+MARK: Final = "AGENTPOOL_CALL"
+"""The environment variable by which what left its session is found."""
+
+_GRACE_SECONDS: Final = 1.0
+"""Between asking and killing: git removes its locks in less."""
+
+_DYING_SECONDS: Final = 5.0
+"""For the kernel to end what was killed. It takes milliseconds, unless a disk hangs."""
+
+_DRAIN_SECONDS: Final = 1.0
+"""For the last output, if somebody who left the session still holds the pipe."""
+
+_SWEEPS: Final = 5
+"""How often those who left are looked for: they can start others while we look."""
+
+_PIECE_BYTES: Final = 64 * 1024
+
+
+@final
+class Kept:
+    """An output: its beginning, its end, and how much there was."""
+
+    def __init__(self, limit: int) -> None:
+        """Keep at most *limit* bytes."""
+        self._half = limit // 2
+        self._head = bytearray()
+        self._tail = bytearray()
+        self.total = 0
+        """Bytes that were written in all."""
+
+    def add(self, data: bytes | bytearray) -> None:
+        """Take the next piece."""
+        self.total += len(data)
+        room = self._half - len(self._head)
+        self._head += data[:room]
+        self._tail += data[room:]
+        if len(self._tail) > 2 * self._half:
+            del self._tail[: -self._half]
+
+    def text(self) -> str:
+        """Return what was kept, as text that is cut between characters."""
+        if self.total <= 2 * self._half:
+            return (self._head + self._tail).decode(errors="replace")
+        head = codecs.getincrementaldecoder("utf-8")("replace").decode(bytes(self._head))
+        tail = self._tail[-self._half :]
+        while tail and tail[0] & 0xC0 == 0x80:  # noqa: PLR2004  # inside of a character in UTF-8
+            del tail[0]
+        left_out = self.total - len(head.encode()) - len(tail)
+        return f"{head}\n… [{left_out} bytes left out] …\n{tail.decode(errors='replace')}"
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class Group:
+    """A program that runs, with everything that it started."""
+
+    stdout: Kept
+    """What it wrote to its output."""
+    stderr: Kept
+    """What it wrote to its error output."""
+    _process: trio.Process
+    _input: bytes
+    _max_bytes: float
+    _mark: str | None
+    is_flooded: bool = attrs.field(init=False, default=False)
+    """Whether it wrote more than it may, and is being ended for that."""
+    _is_over: bool = attrs.field(init=False, default=False)
+
+    @property
+    def returncode(self) -> int | None:
+        """What it ended with; below 0 the signal. ``None``: it has not ended by itself."""
+        return self._process.returncode
+
+    async def run(self) -> None:
+        """Take the program to its end, or to more output than it may write.
+
+        Cancellation:
+            It runs on until its block is left.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._feed)
+            for stream, kept in (
+                (self._process.stdout, self.stdout),
+                (self._process.stderr, self.stderr),
+            ):
+                nursery.start_soon(self._read, stream, kept, nursery.cancel_scope)
+            await self._wait_exited()
+            self._signal(_KILL)
+            await self._process.wait()
+            await self._sweep()
+            self._is_over = True
+            nursery.cancel_scope.deadline = trio.current_time() + _DRAIN_SECONDS
+
+    async def end(self) -> None:
+        """End all that runs. Shielded, and bounded."""
+        with trio.CancelScope(shield=True):
+            await trio.lowlevel.checkpoint()
+            try:
+                # Not whether the program has ended: to ask that reaps it, and what it left
+                # running may go on in its group.
+                if not self._is_over:
+                    self._signal(signal.SIGTERM)
+                    with trio.move_on_after(_GRACE_SECONDS):
+                        await self._wait_exited()
+                    self._signal(_KILL)
+                    with trio.move_on_after(_DYING_SECONDS):
+                        await self._process.wait()
+                        await self._sweep()
+            finally:
+                for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
+                    if stream is not None:
+                        await trio.aclose_forcefully(stream)
+
+    async def _feed(self) -> None:
+        stdin = self._process.stdin
+        if stdin is None:
+            await trio.lowlevel.checkpoint()
+            return
+        async with stdin:
+            with contextlib.suppress(trio.BrokenResourceError):
+                await stdin.send_all(self._input)
+
+    async def _read(
+        self, stream: trio.abc.ReceiveStream | None, kept: Kept, scope: trio.CancelScope
+    ) -> None:
+        assert stream is not None  # noqa: S101  # it was opened with pipes
+        while data := await stream.receive_some(_PIECE_BYTES):
+            kept.add(data)
+            if kept.total > self._max_bytes:
+                self.is_flooded = True
+                scope.cancel()
+
+    async def _wait_exited(self) -> None:
+        """Wait until the program has ended, and where that can be done do not reap it."""
+        try:
+            fd = os.pidfd_open(self._process.pid)
+        except (AttributeError, OSError):
+            # Not on this platform, or it has been reaped.
+            await self._process.wait()
+            return
+        try:
+            await trio.lowlevel.wait_readable(fd)
+        finally:
+            os.close(fd)
+
+    def _signal(self, number: int) -> None:
+        if not hasattr(os, "killpg"):
+            self._process.kill()
+            return
+        # Nobody is left, or (macOS) nobody who is not already dying.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, number)
+
+    async def _sweep(self) -> None:
+        """End those who have left the session, where they can be found."""
+        if self._mark is None or sys.platform != "linux":
+            await trio.lowlevel.checkpoint()
+            return
+        wanted = f"{MARK}={self._mark}".encode()
+        rounds = 1
+        while await trio.to_thread.run_sync(_kill_marked, wanted) and rounds < _SWEEPS:
+            rounds += 1
+
+
+_KILL: Final = getattr(signal, "SIGKILL", signal.SIGTERM)
+
+
+def _kill_marked(mark: bytes) -> int:
+    """Kill every process with *mark* in its environment. Return how many."""
+    killed = 0
+    for pid in _processes():
+        if not _is_marked(pid, mark):
+            continue
+        with contextlib.suppress(OSError):
+            # By a descriptor, and after a second look: by now its number may be another's.
+            fd = os.pidfd_open(pid)
+            try:
+                if _is_marked(pid, mark):
+                    signal.pidfd_send_signal(fd, _KILL)
+                    killed += 1
+            finally:
+                os.close(fd)
+    return killed
+
+
+def _processes() -> Iterator[int]:
+    for name in os.listdir("/proc"):  # noqa: PTH208  # numbers, not paths
+        if name.isdecimal():
+            yield int(name)
+
+
+def _is_marked(pid: int, mark: bytes) -> bool:
+    try:
+        return mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False  # it has ended, or is somebody else's
+
+
+@asynccontextmanager
+async def open_group(
+    argv: Sequence[str],
+    *,
+    path: str | None = None,
+    folder: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    stdin: bytes | None = None,
+    pass_fds: Sequence[int] = (),
+    keep_bytes: int,
+    max_bytes: float,
+    mark: str | None = None,
+) -> AsyncGenerator[Group, None]:
+    """Start a program without a shell, and end it with all that it started.
+
+    Args:
+        argv: The program's name and its arguments.
+        path: The program's full path. ``None``: its name is that.
+        folder: Where it runs. ``None``: where this process does.
+        environ: All of its environment. ``None``: this process's own.
+        stdin: What it can read. ``None``: nothing.
+        pass_fds: Descriptors that it inherits. No others are.
+        keep_bytes: How much of each output is kept.
+        max_bytes: After so much of one output it is ended.
+        mark: What it is marked with, in *environ*. It must be nobody else's, ever.
+
+    Yields:
+        The program. It has been started, and is taken to its end by ``run``.
+
+    Raises:
+        OSError: If it cannot be started.
+
+    Cancellation:
+        Nothing of it runs any more.
+    """
+    if environ is not None and mark is not None:
+        environ = {**environ, MARK: mark}
+    process = await trio.lowlevel.open_process(
+        list(argv),
+        executable=path,
+        stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=folder,
+        env=environ,
+        pass_fds=tuple(pass_fds),
+        start_new_session=True,
+    )
+    group = Group(Kept(keep_bytes), Kept(keep_bytes), process, stdin or b"", max_bytes, mark)
+    try:
+        yield group
+    finally:
+        await group.end()  # noqa: ASYNC102  # it has its own shield and bounds

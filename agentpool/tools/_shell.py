@@ -1,0 +1,260 @@
+"""The tool with which a model runs programs: those that are granted, and without a shell.
+
+Rules:
+
+1. Names are looked up on the path once, when the tool is made. A relative entry of the path
+   is passed over: what it means changes with the folder.
+2. A program runs in one folder, with nothing to read, and with an environment of a few
+   known names: keys and tokens are in none of them.
+3. It ends with the call, with all that it started, however the call ends.
+4. A Sovereign agent's programs run without a network, or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final, final
+
+import attrs
+import trio
+
+from agentpool._capability import ANYTHING, Capability, CapabilityKind
+from agentpool._errors import ToolError, UsageError
+from agentpool.abc import Tool, ToolContext, ToolResult
+from agentpool.tools._function import tool
+from agentpool.tools._process import Group, open_group
+from agentpool.tools._programs import Programs, closed_door, split_command
+
+MAX_SHOWN_BYTES: Final = 16 * 1024
+"""Of each of the two outputs: some 4,000 tokens, half from its beginning, half from its end."""
+
+MAX_OUTPUT_BYTES: Final = 64 * 1024 * 1024
+"""After that a program is ended: nobody will read it, and it may write for ever."""
+
+SHELL_SECONDS: Final = 60.0
+"""How long a program may take, unless the tool is made with another number."""
+
+_OUR_SHARE: Final = 0.9
+"""Of the time that is left to the call: the rest is for ending the program and telling what
+it wrote, which the call's own time limit would not do."""
+
+_KEPT: Final = (
+    "PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP",
+    "SYSTEMROOT", "SYSTEMDRIVE", "COMSPEC", "PATHEXT", "USERPROFILE", "VIRTUAL_ENV",
+)  # fmt: skip
+"""What programs need to find their files and speak the user's language."""
+
+_SET: Final[Mapping[str, str]] = {
+    "TERM": "dumb",
+    "NO_COLOR": "1",
+    "PAGER": "cat",
+    "GIT_PAGER": "cat",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_OPTIONAL_LOCKS": "0",
+}
+"""So that nothing waits for a key, or draws."""
+
+_NO_NETWORK: Final = ("--user", "--map-current-user", "--net", "--")
+"""What ``unshare`` is told: a network of its own, with nothing in it, needs a user
+namespace where one is not root, and leaves files as they are."""
+
+
+def shell_tools(
+    grants: Iterable[Capability],
+    *,
+    environ: Mapping[str, str],
+    folder: str | Path = ".",
+    seconds: float = SHELL_SECONDS,
+    without_network: tuple[str, ...] = (),
+) -> tuple[Tool, ...]:
+    """Return the tool ``shell`` for the programs that *grants* allow; nothing without any.
+
+    Args:
+        grants: An agent's grants; only those of ``shell`` are looked at. The programs are
+            looked up now, and not again.
+        environ: Where programs are looked for, and what they may know: of it, they get
+            a few names that are no secrets.
+        folder: Where programs run. It does not keep them there.
+        seconds: How long a program may take.
+        without_network: What goes before every program: see ``find_isolation``. ``()``:
+            nothing, and they use the network as they like.
+
+    Raises:
+        UsageError: If *seconds* is not above 0.
+    """
+    if not seconds > 0:
+        raise UsageError(f"seconds must be > 0, got {seconds!r}")
+    scope = tuple(
+        text for grant in grants if grant.kind is CapabilityKind.SHELL for text in grant.scope
+    )
+    if not scope:
+        return ()
+    path = search_path(environ)
+    found = {name: shutil.which(name, path=path) for name in scope if _is_plain(name)}
+    programs = Programs(
+        granted=scope, paths={name: where for name, where in found.items() if where is not None}
+    )
+    runner = _Shell(
+        programs,
+        path,
+        str(Path(folder).absolute()),
+        build_environ(environ, path),
+        seconds,
+        without_network,
+    )
+
+    async def shell(context: ToolContext, command: str) -> ToolResult:
+        return await runner.run(command, context)
+
+    # A model must know what it may run before it tries; so the text is made here.
+    which = "Any program may be run" if ANYTHING in scope else f"Programs: {', '.join(scope)}"
+    shell.__doc__ = f"""Run one program and read what it writes. {which}.
+    There is no shell: no pipes, redirections, variables or wildcards.
+
+    Args:
+        context: The call.
+        command: The program and its arguments; quotes keep words together.
+    """
+    return (tool(capability=Capability(CapabilityKind.SHELL, scope))(shell),)
+
+
+def search_path(environ: Mapping[str, str]) -> str:
+    """Return where *environ* has programs, without what is relative."""
+    entries = environ.get("PATH", os.defpath).split(os.pathsep)
+    return os.pathsep.join(entry for entry in entries if Path(entry).is_absolute())
+
+
+def build_environ(environ: Mapping[str, str], path: str) -> dict[str, str]:
+    """Return what a program may know of *environ*."""
+    kept = {name: text for name, text in environ.items() if name in _KEPT or name.startswith("LC_")}
+    return {**kept, **_SET, "PATH": path}
+
+
+async def find_isolation(environ: Mapping[str, str]) -> tuple[str, ...] | None:
+    """Return what to put before a program so that it has no network. ``None``: nothing does.
+
+    It is tried: a kernel can have it and a container forbid it.
+
+    Args:
+        environ: Where ``unshare`` is looked for.
+    """
+    await trio.lowlevel.checkpoint()
+    path = search_path(environ)
+    unshare, trial = (shutil.which(name, path=path) for name in ("unshare", "true"))
+    if unshare is None or trial is None:
+        return None
+    argv = (unshare, *_NO_NETWORK)
+    try:
+        async with open_group(
+            [*argv, trial],
+            environ=build_environ(environ, path),
+            keep_bytes=0,
+            max_bytes=MAX_SHOWN_BYTES,
+        ) as group:
+            await group.run()
+    except OSError:
+        return None
+    return argv if group.returncode == 0 else None
+
+
+@final
+@attrs.frozen(eq=False)
+class _Shell:
+    _programs: Programs
+    _path: str
+    _folder: str
+    _environ: Mapping[str, str]
+    _seconds: float
+    _prefix: tuple[str, ...]
+
+    async def run(self, command: str, context: ToolContext) -> ToolResult:
+        """Run *command* and return what a model is told about it.
+
+        Raises:
+            ToolError: If it is not granted, or cannot be started.
+
+        Cancellation:
+            Nothing that it started runs any more.
+        """
+        name, *arguments = split_command(command)
+        where = self._find(name)
+        self._check(name, where, arguments)
+        seconds = min(self._seconds, context.remaining_seconds() * _OUR_SHARE)
+        # Under its own name, so that it does not tell where it lies.
+        argv = (*self._prefix, where, *arguments) if self._prefix else (name, *arguments)
+        path = None if self._prefix else where
+        try:
+            async with open_group(
+                argv,
+                path=path,
+                folder=self._folder,
+                environ=self._environ,
+                keep_bytes=MAX_SHOWN_BYTES,
+                max_bytes=MAX_OUTPUT_BYTES,
+                mark=secrets.token_hex(16),
+            ) as group:
+                with trio.move_on_after(seconds) as limit:
+                    await group.run()
+        except (OSError, ValueError) as exc:
+            raise ToolError(f"{name} cannot be started: {exc}") from exc
+        return _told(group, seconds if limit.cancelled_caught else None)
+
+    def _check(self, name: str, where: str, arguments: Sequence[str]) -> None:
+        """Refuse arguments that lead out of what the program *name* is granted for.
+
+        Raises:
+            ToolError: If there are any.
+        """
+        if self._programs.allows_all:
+            return
+        for known_as in (name, os.path.realpath(where)):
+            if door := closed_door(known_as, arguments):
+                raise ToolError(
+                    f"{name} may not be run with {door!r}: with it, it runs other programs, "
+                    "deletes or writes, and that is not granted"
+                )
+
+    def _find(self, name: str) -> str:
+        """Return the full path of the program *name*.
+
+        Raises:
+            ToolError: If it is not granted, or not here.
+        """
+        programs = self._programs
+        where = programs.paths.get(name)
+        if where is None and name in programs.paths.values():
+            where = name
+        if where is None and programs.allows_all and _is_plain(name):
+            where = shutil.which(name, path=self._path)
+        if where is not None:
+            return where
+        if programs.allows_all or name in programs.granted:
+            raise ToolError(f"there is no program {name!r} on this machine")
+        granted = ", ".join(programs.granted)
+        raise ToolError(f"program {name!r} is not granted; granted are: {granted}")
+
+
+def _is_plain(name: str) -> bool:
+    """Whether *name* is a bare name or a full path, and not relative to some folder."""
+    return name != ANYTHING and (Path(name).is_absolute() or Path(name).name == name)
+
+
+def _told(group: Group, seconds: float | None) -> ToolResult:
+    output, errors, code = group.stdout.text(), group.stderr.text(), group.returncode
+    if group.is_flooded:
+        how = f"ended: it wrote more than {MAX_OUTPUT_BYTES} bytes"
+    elif seconds is not None:
+        how = f"ended after {seconds:.3g} seconds, before it was done"
+    elif code == 0:
+        text = f"{output}\nstderr:\n{errors}" if errors else output
+        return ToolResult(text or "exit code 0, without any output")
+    elif code is not None and code < 0:
+        how = f"ended by {signal.Signals(-code).name}"
+    else:
+        how = f"exit code {code}"
+    return ToolResult(f"{how}:\n{output}{errors}", is_error=True)

@@ -1,0 +1,231 @@
+"""The way from a path to a place on the disk, without leaving the granted roots.
+
+Rules:
+
+1. A path is walked from ``/`` part by part, each part opened in the folder before it and
+   never through a link. A link is read, and what it says is walked like a path from a
+   model. So whoever swaps a folder for a link while we walk changes where we are refused,
+   and not where we get.
+2. ``..`` goes back to the folder from which the walk came.
+3. The name at the end may be of nothing yet. It is never that of a link: a link is walked,
+   also if it leads nowhere.
+
+Where the platform cannot open relative to a folder (Windows), links are resolved first and
+the result is opened by its full path: the same answers, but somebody who swaps a folder
+between the two is not noticed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Generator, Iterable
+from pathlib import Path
+from typing import Final, final
+
+from agentpool._capability import Capability, CapabilityKind
+from agentpool._errors import ToolError
+from agentpool.tools._places import Place, native_path
+from agentpool.tools._roots import Parts, Root, Roots, is_anything, split
+
+CAN_WALK: Final = {
+    os.open,
+    os.stat,
+    os.mkdir,
+    os.readlink,
+    os.rename,
+    os.unlink,
+} <= os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")
+"""Whether this platform opens by a name in a folder."""
+
+MAX_LINKS: Final = 40
+"""Linux's own limit; more is a circle."""
+
+_MAX_LOOKS: Final = 10_000
+"""How often one walk looks again because a part has changed, or was made. Longer paths than
+this has parts do not exist."""
+
+# With O_PATH a folder on the way need not be readable, as for anybody who names a path.
+_PASS_FLAGS: Final = (
+    getattr(os, "O_PATH", os.O_RDONLY)
+    | getattr(os, "O_DIRECTORY", 0)
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_CLOEXEC", 0)
+)
+
+
+def find_roots(grants: Iterable[Capability], kind: CapabilityKind, folder: str) -> Roots:
+    """Return what *grants* of *kind* allow, with their links followed now.
+
+    Args:
+        grants: An agent's grants.
+        kind: ``FILE_READ`` or ``FILE_WRITE``.
+        folder: Where relative paths begin.
+    """
+    texts = [text for grant in grants if grant.kind is kind for text in grant.scope]
+    here = Path(folder).absolute()
+    granted = tuple(
+        Root(text=text, name=(), real=()) if is_anything(text) else _root(text, here / text)
+        for text in texts
+    )
+    return Roots(folder=_root(folder, here), granted=granted)
+
+
+def _root(text: str, path: Path) -> Root:
+    return Root(text=text, name=_parts_of(str(path)), real=_parts_of(os.path.realpath(path)))
+
+
+def _parts_of(path: str) -> Parts:
+    return split(path.replace(os.sep, "/"))
+
+
+@contextlib.contextmanager
+def open_place(
+    roots: Roots, path: str, *, make_folders: bool = False, by_step: bool = CAN_WALK
+) -> Generator[Place, None, None]:
+    """Find where *path* leads, and hold the folder that it is in.
+
+    Args:
+        roots: What may be touched.
+        path: As the model wrote it.
+        make_folders: Whether folders on the way that are not there are made.
+        by_step: Whether to walk. Otherwise links are resolved at once, as on Windows.
+
+    Yields:
+        The place. Its name was no link when it was looked at, and is opened as none.
+
+    Raises:
+        ToolError: If it leads out of *roots*, or nowhere.
+        OSError: If the way is closed.
+    """
+    if not by_step:
+        yield _resolve(roots, path, make_folders=make_folders)
+        return
+    walk = _Walk(roots, path, make_folders)
+    try:
+        yield walk.go()
+    finally:
+        walk.close()
+
+
+def _resolve(roots: Roots, path: str, *, make_folders: bool) -> Place:
+    """Return the place of *path* by following all links at once."""
+    real = _parts_of(os.path.realpath(native_path(roots.locate(path))))
+    if not roots.covers(real):
+        raise roots.outside(path)
+    place = Place(path, real, real[-1] if real else ".", None)
+    if make_folders:
+        os.makedirs(place.folder_path, exist_ok=True)  # noqa: PTH103  # as everything here
+    return place
+
+
+@final
+class _Walk:
+    """One walk: where it is, the folders that it holds, and the parts that are left."""
+
+    def __init__(self, roots: Roots, path: str, make_folders: bool) -> None:  # noqa: FBT001  # made in one place
+        self._roots = roots
+        self._path = path
+        self._make_folders = make_folders
+        self._left = list(reversed(roots.locate(path)))
+        self._names: list[str] = []
+        self._fds: list[int] = []
+        self._links = 0
+        self._looks = 0
+
+    def close(self) -> None:
+        """Let go of the folders."""
+        while self._fds:
+            os.close(self._fds.pop())
+
+    def go(self) -> Place:
+        """Walk to the end.
+
+        Raises:
+            ToolError: If it leads out of the roots, or nowhere.
+            OSError: If the way is closed.
+        """
+        self._fds.append(os.open("/", _PASS_FLAGS))
+        name = "."
+        while self._left:
+            part = self._left.pop()
+            if part == "..":
+                self._go_up()
+                continue
+            if not self._roots.may_pass((*self._names, part)):
+                raise self._roots.outside(self._path)
+            if self._is_link(part):
+                continue
+            if not self._left:
+                name = part
+                break
+            self._go_down(part)
+        parts = tuple(self._names) if name == "." else (*self._names, name)
+        if not self._roots.covers(parts):
+            raise self._roots.outside(self._path)
+        return Place(self._path, parts, name, self._fds[-1])
+
+    def _go_up(self) -> None:
+        # To the folder that we came from, and not to what ".." leads to by now.
+        if self._names:
+            self._names.pop()
+            os.close(self._fds.pop())
+
+    def _is_link(self, part: str) -> bool:
+        """Whether *part* is a link. If so, walk on where it says."""
+        here = self._fds[-1]
+        try:
+            found = os.stat(part, dir_fd=here, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        if not stat.S_ISLNK(found.st_mode):
+            return False
+        self._links += 1
+        if self._links > MAX_LINKS:
+            raise ToolError(f"{self._path!r} goes through more than {MAX_LINKS} links")
+        try:
+            target = os.readlink(part, dir_fd=here)
+        except OSError as exc:
+            if exc.errno not in {errno.EINVAL, errno.ENOENT}:
+                raise
+            self._look_again(part)  # it is no link any more
+            return True
+        parts = split(target)
+        if target.startswith("/"):
+            parts = self._roots.without_links(parts)
+            while len(self._fds) > 1:
+                os.close(self._fds.pop())
+            self._names.clear()
+        self._left.extend(reversed(parts))
+        return True
+
+    def _go_down(self, part: str) -> None:
+        here = self._fds[-1]
+        try:
+            fd = os.open(part, _PASS_FLAGS, dir_fd=here)
+        except FileNotFoundError:
+            if not self._make_folders:
+                raise ToolError(
+                    f"there is no folder {part!r} on the way to {self._path!r}"
+                ) from None
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(part, dir_fd=here)
+            self._look_again(part)
+            return
+        except OSError as exc:
+            if exc.errno not in {errno.ELOOP, errno.ENOTDIR}:
+                raise
+            if stat.S_ISREG(os.stat(part, dir_fd=here, follow_symlinks=False).st_mode):
+                raise ToolError(f"{part!r} on the way to {self._path!r} is no folder") from None
+            self._look_again(part)  # it was swapped between two looks
+            return
+        self._names.append(part)
+        self._fds.append(fd)
+
+    def _look_again(self, part: str) -> None:
+        self._looks += 1
+        if self._looks > _MAX_LOOKS:
+            raise ToolError(f"the way to {self._path!r} does not stop changing; try again")
+        self._left.append(part)

@@ -1,0 +1,191 @@
+"""From a model's line to a program, or to a refusal."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentpool._errors import ToolError
+from agentpool.tools._programs import (
+    MAX_COMMAND_CHARS,
+    carriers,
+    closed_door,
+    split_command,
+)
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("ls", ("ls",)),
+        ("  git log\t-n 3 \n", ("git", "log", "-n", "3")),
+        ("echo 'a b' \"c d\"", ("echo", "a b", "c d")),
+        ("echo a'b'\"c\"d", ("echo", "abcd")),
+        ("echo ''", ("echo", "")),
+        (r"echo a\ b \; \'", ("echo", "a b", ";", "'")),
+        (r'echo "a\"b\\c\n\$d"', ("echo", r'a"b\c\n$d')),
+        ("grep 'foo$' a", ("grep", "foo$", "a")),
+        ("grep foo$ a", ("grep", "foo$", "a")),
+        ("grep \"foo$\" '$HOME; `id`'", ("grep", "foo$", "$HOME; `id`")),
+        ("git commit -m 'one\ntwo'", ("git", "commit", "-m", "one\ntwo")),
+        ('git commit -m "Mend `x`; and (y)"', ("git", "commit", "-m", "Mend `x`; and (y)")),
+        ("ls *.py ~ #x {a,b}", ("ls", "*.py", "~", "#x", "{a,b}")),
+        ("echo é漢🙂", ("echo", "é漢🙂")),
+    ],
+)
+def test_words_are_split_as_a_shell_would(command: str, words: tuple[str, ...]) -> None:
+    """Quotes keep words together, and what is quoted is what it is."""
+    assert split_command(command) == words
+
+
+@pytest.mark.parametrize(
+    ("command", "sign"),
+    [
+        ("ls\nid", r"'\\n'"),
+        ("ls\r\nid", r"'\\r'"),
+        ("ls & id", "'&'"),
+        ("ls&id", "'&'"),
+        ("ls && id", "'&'"),
+        ("ls || id", r"'\|'"),
+        ("ls | id", r"'\|'"),
+        ("ls; id", "';'"),
+        ("ls > out", "'>'"),
+        ("ls 2>&1", "'>'"),
+        ("ls < in", "'<'"),
+        ("ls <(id)", "'<'"),
+        ("ls `id`", "'`'"),
+        ("ls $(id)", r"'\$'"),
+        ("ls ${IFS}id", r"'\$'"),
+        ("ls $HOME", r"'\$'"),
+        ('ls "$(id)"', r"'\$'"),
+        ('ls "a $HOME b"', r"'\$'"),
+    ],
+)
+def test_t10_what_only_a_shell_can_do_is_refused(command: str, sign: str) -> None:
+    """In the original newline, ``&`` and redirections get through."""
+    with pytest.raises(ToolError, match=f"^{sign} has no meaning here"):
+        split_command(command)
+
+
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        ("", "is empty"),
+        (" \n ", "is empty"),
+        ("echo 'a", "a ' without its end"),
+        ('echo "a', 'a " without its end'),
+        ('echo "a\\', 'a " without its end'),
+        ("echo a\\", "ends with a backslash"),
+        ("echo \0", "must not contain NUL"),
+        ("x" * (MAX_COMMAND_CHARS + 1), "no more than 32000 are taken"),
+    ],
+)
+def test_a_line_that_is_no_command_is_refused(command: str, text: str) -> None:
+    """Nothing is guessed."""
+    with pytest.raises(ToolError, match=text):
+        split_command(command)
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=6), min_size=1, max_size=5))  # fmt: skip  # noqa: E501
+def test_what_is_quoted_comes_out_as_it_went_in(words: list[str]) -> None:
+    """Whatever the words are made of."""
+    command = shlex.join(words)
+    assert split_command(command) == tuple(words)
+
+
+@given(st.text(st.sampled_from("a \\'\"$;|&<>`\n({_"), max_size=12))
+def test_what_is_split_here_is_split_so_by_a_shell(text: str) -> None:
+    """Where we accept a line, so do others, and they find the same words."""
+    try:
+        words = split_command(text)
+    except ToolError:
+        return
+    assert list(words) == shlex.split(text.strip())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "find . -exec id {} +",
+        "find . -execdir id {} +",
+        "find . -name x -ok rm {} +",
+        "find . -okdir rm {} +",
+        "find / -delete",
+        "find . -fprint /tmp/x",
+        "find . -fprintf /tmp/x %p",
+        "/usr/bin/find . -delete",
+        "fd -x rm",
+        "fd -Hx rm",
+        "fdfind --exec=rm",
+        "git -c core.fsmonitor=id status",
+        "git --config-env=core.pager=X log",
+        "git --exec-path=/tmp/x status",
+        "git -C sub -c alias.x=!id x",
+        "git grep -Oid x",
+        "git grep --open-files-in-pager=id x",
+        "git diff --ext-diff",
+        "git diff --output=/tmp/x",
+        "git diff --outp /tmp/x",
+        "git ls-remote --upload-pack=id .",
+        "git ls-remote --upload-pac id .",
+        "git push --receive-pack=id",
+        "git archive --exec=id",
+        "git clone -c core.fsmonitor=id a b",
+        "git config alias.x !id",
+        "git -p config --global x y",
+        "git rebase -x id HEAD",
+        "git bisect run id",
+        "git submodule foreach id",
+        "git difftool -x id",
+        "rg --pre id x",
+        "rg --pre=id x",
+        "sort -o /tmp/x a",
+        "sort --compress-program=id a",
+        "tar xf a.tar --to-command=id",
+        "tar xf a.tar --checkpoint-action=exec=id",
+        "tar -I id -xf a.tar",
+        "tar xfI a.tar id",
+        "tar xf a.tar --use-comp=id",
+        "zip -T a.zip b",
+        "zip a.zip b --unzip-command=id",
+    ],
+)
+def test_t10_doors_that_run_or_delete_are_closed(command: str) -> None:
+    """The shipped example of the original grants ``find``, and with it everything."""
+    name, *arguments = command.split()
+    assert closed_door(name, arguments) is not None
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "ls -la",
+        "find . -name -x -type f -newer a",
+        "git log -c -n 3 --oneline",
+        "git switch -c new",
+        "git -C sub status",
+        "git",
+        "git --version",
+        "git diff -- --",
+        "git commit -m config",
+        "fd -e py",
+        "rg -n x -g *.py",
+        "sort -rn a",
+        "tar tf a.tar",
+        "tar -czf a.tgz b",
+        "cat -exec",
+    ],
+)
+def test_what_looks_around_is_let_through(command: str) -> None:
+    """A door that is closed too far makes people grant a shell."""
+    name, *arguments = command.split()
+    assert closed_door(name, arguments) is None
+
+
+def test_programs_that_run_others_are_known() -> None:
+    """Whoever checks a manifest is told that such a grant is as good as all."""
+    names = ("git", "env", "/bin/bash", "xargs", "PYTHON3.exe", "ls")
+    assert carriers(names) == ("env", "/bin/bash", "xargs", "PYTHON3.exe")

@@ -1,0 +1,280 @@
+"""What the process that searches does, and how it ends."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from agentpool._messages import Json
+from agentpool.tools import _search_child
+from agentpool.tools._search_child import (
+    MAX_LINE_BYTES,
+    MAX_SHOWN_CHARS,
+    GlobPattern,
+    Request,
+    excerpt,
+    grep,
+    main,
+    text_lines,
+)
+
+if sys.platform == "win32":
+    pytest.skip("there are no descriptors of folders", allow_module_level=True)
+
+
+def request_for(
+    folder: Path,
+    kind: str,
+    pattern: str,
+    *,
+    fd: int | None = None,
+    shown: str = "",
+    limit: int = 10,
+    max_entries: int = 1000,
+    seconds: float = 60,
+) -> Request:
+    """Return a request for *folder*."""
+    return Request(
+        kind=kind, fd=fd, path=str(folder), shown=shown, pattern=pattern, include="*",
+        ignore_case=False, limit=limit, max_entries=max_entries, seconds=seconds,
+    )  # fmt: skip
+
+
+def run(request: Request) -> list[dict[str, Json]]:
+    """Have *request* done here, and return what was said."""
+    target = io.BytesIO()
+    source = io.BytesIO(json.dumps(request._asdict()).encode() + b"\n")
+    main(source, target, limit=lambda _: None)
+    return [cast("dict[str, Json]", json.loads(line)) for line in target.getvalue().splitlines()]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder with a few files."""
+    for name in ("a.py", "sub/b.py", "sub/.hidden/c.py", ".top.py"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("one\ntwo\n")
+    (tmp_path / "link").symlink_to("sub")
+    (tmp_path / "link.py").symlink_to("a.py")
+    return tmp_path
+
+
+@pytest.mark.parametrize("by_fd", [True, False], ids=["by descriptor", "by path"])
+def test_both_ways_to_name_a_folder_find_the_same(folder: Path, *, by_fd: bool) -> None:
+    """Where folders have no descriptors, by its path."""
+    fd = os.open(folder, os.O_RDONLY) if by_fd else None
+    found = run(request_for(folder, "glob", "**/*.py", fd=fd))
+    assert {str(one["path"]) for one in found[:-1]} == {"a.py", "sub/b.py"}
+    assert found[-1] == {"end": "", "total": 2}
+    found = run(request_for(folder, "grep", "tw", fd=fd))
+    assert found == [
+        {"path": "a.py", "line": 2, "text": "two"},
+        {"path": "sub/b.py", "line": 2, "text": "two"},
+        {"end": ""},
+    ]
+    assert len(run(request_for(folder / "a.py", "grep", "tw", shown="a.py"))) == 2
+    if fd is not None:
+        os.close(fd)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "fits"),
+    [
+        ("a", "a", True),
+        ("a", "b", False),
+        ("a", "a/a", False),
+        ("**", "a/b/c", True),
+        ("**/c", "c", True),
+        ("**/c", "a/b/c", True),
+        ("a/**/c", "a/c", True),
+        ("a/**/c", "a/x/y/c", True),
+        ("a/**/c", "b/c", False),
+        ("**/b/**/b/**", "b/x/b/y", True),
+        ("**/b/**/b/**", "b/x/y", False),
+        ("*", ".a", False),
+        (".*", ".a", True),
+        ("**/a", ".b/a", False),
+        ("[!a]?c", "bbc", True),
+        ("[!a]?c", "abc", False),
+    ],
+)
+def test_patterns_are_matched_part_by_part(pattern: str, path: str, *, fits: bool) -> None:
+    """And no part is tried twice, however many stars there are."""
+    glob = GlobPattern(pattern)
+    states = glob.start
+    for name in path.split("/"):
+        states = glob.step(states, name)
+    assert glob.is_whole(states) is fits
+
+
+def test_many_stars_take_no_longer() -> None:
+    """Matched by trying, 30 of them in a path of 60 parts would take for ever."""
+    glob = GlobPattern("/".join(["**", "a"] * 30 + ["b"]))
+    states = glob.start
+    for _ in range(60):
+        states = glob.step(states, "a")
+        assert glob.goes_on(states)
+    assert not glob.is_whole(states)
+
+
+def test_the_newest_are_kept(folder: Path) -> None:
+    """However many there are, no more than wanted are held."""
+    for n in range(20):
+        (folder / f"{n}.txt").write_text("")
+        os.utime(folder / f"{n}.txt", (n, n))
+    found = run(request_for(folder, "glob", "*.txt", limit=3))
+    assert [one.get("path") for one in found] == ["19.txt", "18.txt", "17.txt", None]
+    assert found[-1] == {"end": "", "total": 20}
+
+
+@pytest.mark.parametrize("kind", ["glob", "grep"])
+def test_it_stops_when_it_has_looked_at_enough(folder: Path, kind: str) -> None:
+    """Entries, time, or finds; and says which."""
+    assert run(request_for(folder, kind, "t*", max_entries=2))[-1]["end"] == "entries"
+    assert run(request_for(folder, kind, "t*", seconds=-1))[-1]["end"] == "time"
+    assert run(request_for(folder, "grep", "o", limit=1))[-1] == {"end": "limit"}
+
+
+def test_folders_within_folders_have_an_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each holds a descriptor."""
+    monkeypatch.setattr(_search_child, "MAX_DEPTH", 1)
+    (folder / "sub" / "deep").mkdir()
+    (folder / "sub" / "deep" / "d.py").write_text("two")
+    for kind, pattern in (("glob", "**/*.py"), ("grep", "two")):
+        shown = json.dumps(run(request_for(folder, kind, pattern)))
+        assert "sub/b.py" in shown
+        assert "d.py" not in shown
+
+
+def test_what_cannot_be_opened_or_has_gone_is_passed_over(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others may remove what was listed a moment ago."""
+    fd = os.open(folder, os.O_RDONLY)
+
+    def gone(*_: object, **__: object) -> int:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    real_stat = os.stat
+
+    def gone_below(path: int | str, **_: object) -> os.stat_result:
+        if not isinstance(path, int) and path != str(folder):
+            gone()
+        return real_stat(path)
+
+    monkeypatch.setattr(os, "stat", gone_below)
+    for named in (fd, None):
+        found = run(request_for(folder, "glob", "*.py", fd=named))
+        assert [one.get("path") for one in found] == ["a.py", None]
+    monkeypatch.setattr(os, "open", gone)
+    assert run(request_for(folder, "glob", "**/b.py", fd=fd)) == [{"end": "", "total": 0}]
+    assert run(request_for(folder, "grep", "two", fd=fd)) == [{"end": ""}]
+    assert run(request_for(folder, "grep", "two")) == [{"end": ""}]
+    os.close(fd)
+
+
+def test_a_pipe_that_takes_the_place_of_a_file_is_passed_over(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is opened without waiting, and looked at."""
+    real_open = os.open
+
+    def swap_then_open(path: str, flags: int, **options: int) -> int:
+        if path.endswith("a.py"):
+            os.replace(folder / "pipe", folder / "a.py")  # noqa: PTH105  # the test's own swap
+        return real_open(path, flags, **options)
+
+    os.mkfifo(folder / "pipe")
+    monkeypatch.setattr(os, "open", swap_then_open)
+    found = run(request_for(folder, "grep", "two"))
+    assert [one.get("path") for one in found] == ["sub/b.py", None]
+
+
+def test_names_that_are_no_text_are_shown_as_well_as_they_can_be(folder: Path) -> None:
+    """A name is bytes; the answer must be text."""
+    try:
+        Path(os.fsdecode(os.fsencode(folder) + b"/x\xff.txt")).write_text("two")
+    except OSError:
+        pytest.skip("this file system knows no such names")
+    assert run(request_for(folder, "glob", "x*"))[0] == {"path": "x\ufffd.txt"}
+
+
+def test_t11_long_lines_are_searched_at_their_beginning() -> None:
+    """A line of megabytes takes no more memory than a short one, and is one line."""
+    text = "é" * 200_000 + "end\nnext"
+    lines = list(text_lines(io.BytesIO(text.encode())))
+    assert [number for number, _ in lines] == [1, 2]
+    assert len(lines[0][1].encode()) <= MAX_LINE_BYTES + 3
+    assert lines[1][1] == "next"
+    exact = b"x" * MAX_LINE_BYTES
+    assert len(list(text_lines(io.BytesIO(exact)))) == 1
+    assert [n for n, _ in text_lines(io.BytesIO(exact + b"\r\ny"))] == [1, 2]
+    assert not list(text_lines(io.BytesIO(b"a\0b")))
+
+
+def test_t11_a_piece_of_a_line_is_cut_between_characters() -> None:
+    """With dots where it was cut."""
+    assert excerpt("short", 0, 5) == "short"
+    line = "漢" * 1000
+    assert excerpt(line, 0, 1) == "漢" * MAX_SHOWN_CHARS + "…"
+    assert excerpt(line, 500, 501) == "…" + "漢" * MAX_SHOWN_CHARS + "…"
+    assert excerpt(line, 990, 1000) == "…" + "漢" * 70
+
+
+def test_too_much_memory_is_said(folder: Path) -> None:
+    """And not a traceback on the other side."""
+
+    class Full(io.BytesIO):
+        def write(self, data: object, /) -> int:
+            if b'"line"' in cast("bytes", data):
+                raise MemoryError
+            return super().write(cast("bytes", data))
+
+    target = Full()
+    source = io.BytesIO(json.dumps(request_for(folder, "grep", "two")._asdict()).encode())
+    main(source, target, limit=lambda _: None)
+    assert b"it takes too much memory" in target.getvalue()
+
+
+def test_a_pattern_that_is_none_is_said(folder: Path) -> None:
+    """Nothing is searched then."""
+    said: list[dict[str, object]] = []
+    grep(request_for(folder, "grep", "("), said.append)
+    assert "not a regular expression" in str(said[0]["error"])
+
+
+def test_the_kernel_ends_it_if_nobody_else_does(folder: Path) -> None:
+    """Whoever started it may be gone, and no Python code runs while it matches."""
+    (folder / "a.py").write_text("a" * 40 + "b")
+    request = request_for(folder, "grep", "^(a|a)*$", seconds=0.5)
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", _search_child.__file__],
+        input=json.dumps(request._asdict()).encode() + b"\n",
+        capture_output=True, check=False, timeout=20,
+    )  # fmt: skip
+    assert done.returncode in {-signal.SIGXCPU, -signal.SIGKILL}
+
+
+def test_nobody_who_listens_is_no_error(folder: Path) -> None:
+    """It ends quietly when its output is closed."""
+    with subprocess.Popen(
+        [sys.executable, "-I", "-S", _search_child.__file__],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as child:  # fmt: skip
+        assert child.stdin
+        assert child.stdout
+        assert child.stderr
+        child.stdout.close()
+        child.stdin.write(json.dumps(request_for(folder, "grep", "o")._asdict()).encode() + b"\n")
+        child.stdin.close()
+        assert child.wait(20) in {0, 120}
+        assert b"Traceback" not in child.stderr.read()
