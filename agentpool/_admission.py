@@ -3,9 +3,12 @@
 Rules:
 
 1. At no instant do more agents hold a slot than there are slots.
-2. Who gave a slot back to wait for others comes before who has not started.
-3. Within each of the two, first come first served.
+2. Who gave a slot back to wait for others comes before who has not started, and a child
+   of an agent before a newcomer: what has begun is ended first.
+3. Who comes back is served in order. Newcomers, and children, share by their groups.
 4. A newcomer is a plain value until it has a slot: no task, no scope, no inbox.
+5. A slot whose agent waits at a gate is lent to those who come back, and to nobody else:
+   whoever starts would wait at the gate as well, with its time running.
 """
 
 from __future__ import annotations
@@ -17,10 +20,23 @@ from typing import final
 import attrs
 import trio
 
+from agentpool._fair import FairQueue
 from agentpool._handle import AgentHandle
 from agentpool._messages import AgentId
 from agentpool._slot import Slot, SlotKeeper, current_slot, parked
 from agentpool._waits import Wait
+
+
+def _number_of(handle: AgentHandle) -> AgentId:
+    return handle.agent_id
+
+
+def _has_ended(handle: AgentHandle) -> bool:
+    return handle.has_ended
+
+
+def _new_queue() -> FairQueue[AgentHandle]:
+    return FairQueue(_has_ended)
 
 
 @final
@@ -39,27 +55,36 @@ class Admission(SlotKeeper):
     """Told afterwards."""
     _on_resumed: Callable[[Slot], None]
     outer: Slot | None = attrs.field(factory=current_slot.get)
-    _newcomers: deque[AgentHandle] = attrs.field(factory=deque[AgentHandle])
-    _withdrawn: int = 0
+    _newcomers: FairQueue[AgentHandle] = attrs.field(factory=_new_queue)
+    _children: FairQueue[AgentHandle] = attrs.field(factory=_new_queue)
+    """Newcomers whose parents are agents of the pool."""
+    _lent: int = 0
+    """Slots that wait for their agents to come back from a gate."""
     _returning: deque[Slot] = attrs.field(factory=deque[Slot])
     _room: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
 
     @property
     def queued_count(self) -> int:
         """Newcomers that wait for their first slot."""
-        return len(self._newcomers) - self._withdrawn
+        return len(self._newcomers) + len(self._children)
 
     @property
     def running_count(self) -> int:
         """Agents that hold a slot."""
         return self.limiter.borrowed_tokens
 
+    @property
+    def lent_count(self) -> int:
+        """Agents that wait at a gate, and whose slots are kept from newcomers."""
+        return self._lent
+
     def room_for(self, count: int) -> bool:
         """Whether *count* more newcomers would find a slot or a place in the queue."""
         # Slots that are free now are not promised to anybody: whoever comes back was
         # served when they became free.
-        free = 0 if self._newcomers else max(0, int(min(self.limiter.available_tokens, count)))
-        return count - free <= self.max_queued - self.queued_count
+        queued = self.queued_count
+        free = 0 if queued else max(0, int(min(self.limiter.available_tokens - self._lent, count)))
+        return count - free <= self.max_queued - queued
 
     async def enter(self, accept: Callable[[], AgentHandle]) -> AgentHandle:
         """Call *accept* as soon as a newcomer has room, waiting without a slot.
@@ -82,23 +107,22 @@ class Admission(SlotKeeper):
 
     def admit(self, handle: AgentHandle) -> None:
         """Queue *handle* and start it as soon as there is a slot. Ask ``room_for`` first."""
-        self._newcomers.append(handle)
+        queue = self._children if handle.depth else self._newcomers
+        queue.push(handle, handle.share)
         self.pump()
 
     def withdraw(self, handle: AgentHandle) -> None:
         """Forget a newcomer that ended before it started. Its place counts as free."""
-        self._withdrawn += 1
+        queue = self._children if handle.depth else self._newcomers
+        queue.note_gone()
         self._room.unpark()
-        if self._newcomers and self._newcomers[0] is handle:
-            self._skip_withdrawn()
 
     def withdraw_all(self) -> tuple[AgentHandle, ...]:
-        """Empty the queue and return who was in it."""
-        left = tuple(handle for handle in self._newcomers if not handle.has_ended)
-        self._newcomers.clear()
-        self._withdrawn = 0
+        """Empty the queue and return who was in it, in the order of their coming."""
+        left = self._newcomers.drain() + self._children.drain()
+        left.sort(key=_number_of)
         self._room.unpark_all()
-        return left
+        return tuple(left)
 
     def pump(self, *, newcomers: bool = True) -> None:
         """Hand out every slot that is free, first to those who come back."""
@@ -107,16 +131,19 @@ class Admission(SlotKeeper):
             if self._returning:
                 slot = self._returning.popleft()
                 if slot.wanted:
+                    self._end_loan(slot)
                     self.limiter.acquire_on_behalf_of_nowait(slot)
                     slot.grant()
                     self._on_resumed(slot)
                 continue
-            self._skip_withdrawn()
-            if not (newcomers and self._newcomers):
+            if limiter.borrowed_tokens + self._lent >= limiter.total_tokens:
+                return
+            queue = self._children or self._newcomers
+            if not (newcomers and queue):
                 self._room.unpark()
                 return
-            handle = self._newcomers.popleft()
-            slot = Slot(self, handle.agent_id, trio.CancelScope())
+            handle = queue.pop()
+            slot = Slot(self, handle.agent_id, trio.CancelScope(), handle.share)
             self.limiter.acquire_on_behalf_of_nowait(slot)
             if self._room:
                 self._room.unpark()
@@ -139,6 +166,7 @@ class Admission(SlotKeeper):
         # A task holds its context, which holds the slot: the circle would be left to the
         # garbage collector, with all that was in the task.
         slot.task = None
+        self._end_loan(slot)
         if slot.held:
             slot.held = False
             self.limiter.release_on_behalf_of(slot)
@@ -149,6 +177,9 @@ class Admission(SlotKeeper):
     def release(self, slot: Slot, wait: Wait) -> None:
         """Take back the slot of an agent that waits."""
         self._on_parked(slot, wait)
+        if wait.lends:
+            slot.lent = True
+            self._lent += 1
         self.limiter.release_on_behalf_of(slot)
         self.pump()
         self._on_waiting(slot.agent_id)
@@ -158,7 +189,7 @@ class Admission(SlotKeeper):
         self._returning.append(slot)
         self.pump()
 
-    def _skip_withdrawn(self) -> None:
-        while self._newcomers and self._newcomers[0].has_ended:
-            self._newcomers.popleft()
-            self._withdrawn -= 1
+    def _end_loan(self, slot: Slot) -> None:
+        if slot.lent:
+            slot.lent = False
+            self._lent -= 1

@@ -37,6 +37,7 @@ from agentpool._errors import ContextOverflowError
 from agentpool._messages import (
     AssistantMessage,
     ChatMessage,
+    CompletionRequest,
     Json,
     ToolDefinition,
     ToolMessage,
@@ -256,6 +257,12 @@ def fixed_tokens(system: str, tools: tuple[ToolDefinition, ...]) -> int:
         tokens += MESSAGE_TOKENS + estimate_tokens(tool.name)
         tokens += estimate_tokens(tool.description) + estimate_tokens(schema)
     return tokens
+
+
+def request_tokens(request: CompletionRequest) -> int:
+    """Estimate the most tokens that *request* and its answer take together."""
+    tokens = fixed_tokens(request.system, request.tools) + request.max_tokens
+    return tokens + sum(map(message_tokens, request.messages))
 
 
 def cut_to_tokens(text: str, tokens: int) -> str:

@@ -12,6 +12,7 @@ import trio
 
 from agentpool._budget import Budget
 from agentpool._errors import UsageError
+from agentpool._fair import PLAIN, Share
 from agentpool._messages import AgentId, AgentMessage
 from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool._slot import Slot, current_slot, parked
@@ -229,6 +230,11 @@ class AgentHandle:
     def cancelled(self) -> tuple[str, str] | None:
         """Who cancelled it first, and why."""
         return self._cancelled
+
+    @property
+    def share(self) -> Share:
+        """What part of the queue it may have."""
+        return PLAIN if self._config is None else self._config.share
 
     @property
     def interrupted(self) -> bool:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from random import Random
 from typing import Literal
 
 import trio
 
 from agentpool._budget import Budget
+from agentpool._dice import open_dice
 from agentpool._errors import PoolError, UsageError
 from agentpool._messages import OWNER_ID
 from agentpool._nursery import OUTSIDE, AgentNursery, ToolBuilder
@@ -17,9 +17,6 @@ from agentpool._pool import AgentPool, at_least
 from agentpool.abc import Driver, DriverFactory, Memory, Observer
 from agentpool.observe._hub import EventHub
 from agentpool.tools._registry import EMPTY_REGISTRY, ToolRegistry
-
-run_seed: trio.lowlevel.RunVar[int | None] = trio.lowlevel.RunVar("agentpool_seed", default=None)
-"""The ``random_seed`` of pools that name none, in this run of trio. ``simulate`` sets it."""
 
 
 @asynccontextmanager
@@ -74,7 +71,7 @@ async def open_pool(
         memory,
         EMPTY_REGISTRY if tools is None else tools,
         on_failure == "abort",
-        _dice(random_seed),
+        open_dice(random_seed),
         budget,
     )
     pool = AgentPool(agents, driver)
@@ -91,10 +88,6 @@ def _raise_unseen(agents: AgentNursery) -> None:
             list(unseen.values()),
             tuple(unseen),
         )
-
-
-def _dice(seed: int | None) -> Random:
-    return Random(run_seed.get() if seed is None else seed)  # noqa: S311  # spreads retries; no secret
 
 
 @asynccontextmanager

@@ -369,6 +369,7 @@ class AgentPool:
         return PoolStatistics(
             running=running,
             parked=len(agents.running) - running,
+            at_gate=agents.admission.lent_count,
             queued=agents.admission.queued_count,
             spawned=agents.last_id,
             max_concurrent=self.max_concurrent,

@@ -76,8 +76,14 @@ async def complete(agent: Agent, request: CompletionRequest, run: Run) -> Comple
         answer = await _ask(agent, agent.driver, request, agent.arrived, run.arriving)
     else:
         answers: list[Completion | LimitExceededError] = []
-        with trio.move_on_after(seconds):
-            answers.append(await _ask(agent, agent.driver, request, agent.arrived, run.arriving))
+        try:
+            # Its clock stands still while the request waits at a gate.
+            with trio.move_on_after(seconds) as agent.slot.request_clock:
+                answers.append(
+                    await _ask(agent, agent.driver, request, agent.arrived, run.arriving)
+                )
+        finally:
+            agent.slot.request_clock = None
         if not answers:
             raise NetworkError(
                 f"no whole answer within {seconds:g} seconds; "

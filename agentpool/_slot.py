@@ -23,6 +23,7 @@ import attrs
 import trio
 
 from agentpool._errors import DeadlockError
+from agentpool._fair import PLAIN, Share
 from agentpool._messages import AgentId
 from agentpool._waits import Wait
 
@@ -72,7 +73,13 @@ class Slot:
     agent_id: AgentId
     scope: trio.CancelScope
     """The agent's own scope: cancelled, it needs no slot to end."""
+    share: Share = PLAIN
+    """What part of a gate the agent may have."""
     held: bool = True
+    lent: bool = False
+    """Whether it is given back for agents that come back, and for no newcomer."""
+    request_clock: trio.CancelScope | None = None
+    """The time that the agent's request may take. ``None``: it makes none, or has no limit."""
     task: trio.lowlevel.Task | None = None
     """The agent's own task. ``None``: it has not taken its first step, or has ended."""
     branches: list[Branch] = attrs.field(factory=_no_branches)

@@ -10,6 +10,7 @@ import attrs
 from agentpool._budget import Budget
 from agentpool._capability import Capability, CapabilityKind
 from agentpool._errors import CapabilityDeniedError, UsageError
+from agentpool._fair import PLAIN, Share
 from agentpool._manifest import AgentManifest
 from agentpool._messages import ChatMessage
 from agentpool._usage_limits import UsageLimits
@@ -38,6 +39,12 @@ class SpawnConfig:
     budget: Budget | None = attrs.field(default=None, kw_only=True)
     """What it spends of, with its children: a part of its parent's budget, or else of the
     pool's. ``None``: that one itself."""
+    group: str = attrs.field(default="", kw_only=True)
+    """With whom it shares slots and gates. Groups that wait take turns, whatever their sizes."""
+    weight: int = attrs.field(default=1, kw_only=True)
+    """The agents of its group that are let in at each turn. What its newest agent says, counts."""
+    priority: int = attrs.field(default=0, kw_only=True)
+    """Its place within its group: one level is worth a hundred places in the queue."""
 
     def __attrs_post_init__(self) -> None:
         """Refuse what has no meaning."""
@@ -48,6 +55,8 @@ class SpawnConfig:
                 f"deadline_seconds must be > 0, got {self.deadline_seconds!r}; "
                 "leave it out for no deadline"
             )
+        if self.weight != 1 and (self.weight < 1 or self.weight != int(self.weight)):
+            raise UsageError(f"weight must be a whole number >= 1, got {self.weight!r}")
 
     @property
     def limited_manifest(self) -> AgentManifest:
@@ -61,6 +70,13 @@ class SpawnConfig:
     def agent_name(self) -> str:
         """The name that the agent goes by."""
         return self.name or self.manifest.name
+
+    @property
+    def share(self) -> Share:
+        """What part of a queue it may have."""
+        if self.weight == 1 and not self.group and not self.priority:
+            return PLAIN
+        return Share(self.group, self.weight, self.priority)
 
 
 CHILD_MAX_ITERATIONS = 10
@@ -99,9 +115,7 @@ def child_of(
         raise CapabilityDeniedError(
             "spawn depth limit reached: this agent may have no children; do the work yourself"
         )
-    grants = tuple(g for g in manifest.capabilities if g.kind is not CapabilityKind.SPAWN)
-    if depth > 1:
-        grants = (*grants, Capability.spawn(depth - 1))
+    grants = _grants_of_child(manifest, depth)
     resources = manifest.resources
     tokens = resources.max_tokens_budget
     if tokens is not None:
@@ -125,4 +139,12 @@ def child_of(
         query,
         deadline_seconds=seconds_left if seconds_left < math.inf else None,
         budget=budget,
+        group=parent.group,
+        weight=parent.weight,
+        priority=parent.priority,
     )
+
+
+def _grants_of_child(manifest: AgentManifest, depth: int) -> tuple[Capability, ...]:
+    grants = tuple(g for g in manifest.capabilities if g.kind is not CapabilityKind.SPAWN)
+    return (*grants, Capability.spawn(depth - 1)) if depth > 1 else grants

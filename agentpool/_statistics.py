@@ -61,6 +61,8 @@ class PoolStatistics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Agents that hold a slot."""
     parked: int
     """Agents that gave theirs back while they wait."""
+    at_gate: int
+    """The part of ``parked`` that waits for a provider: newcomers do not get these slots."""
     queued: int
     """Agents that wait for their first slot."""
     spawned: int

@@ -43,6 +43,9 @@ class Wait(msgspec.Struct, frozen=True, gc=False):
     """The agent that must do it. ``None``: nobody in particular."""
     text: str = ""
     """For people: what is waited for."""
+    lends: bool = False
+    """Whether the slot is only lent meanwhile, to agents that come back: a newcomer would
+    have to wait for the same."""
 
     @classmethod
     def end_of(cls, agent_id: AgentId, name: str) -> Self:
@@ -68,6 +71,11 @@ class Wait(msgspec.Struct, frozen=True, gc=False):
     def other(cls, text: str) -> Self:
         """Wait for something that ends by itself."""
         return cls(WaitKind.OTHER, None, text)
+
+    @classmethod
+    def gate(cls, name: str) -> Self:
+        """Wait until a provider takes one more request."""
+        return cls(WaitKind.OTHER, None, f"gate {name!r}", lends=True)
 
 
 def find_deadlocked(

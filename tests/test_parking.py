@@ -309,12 +309,13 @@ async def test_who_comes_back_goes_before_newcomers(autojump_clock: MockClock) -
     _, house = await run_house(
         "child compute 1; compute 1", "compute 2", "compute 3", max_concurrent=1
     )
-    # The child was queued last; its parent goes on before nobody but those who ran already.
+    # The child was queued last and goes first. Its parent wakes one step after that, when
+    # the slot has gone to the second agent, and goes on before the third.
     assert house.log == [
-        "compute 2@2",
-        "compute 3@5",
-        "compute 1@6",
-        "child compute 1; compute 1@7",
+        "compute 1@1",
+        "compute 2@3",
+        "child compute 1; compute 1@4",
+        "compute 3@7",
     ]
 
 
@@ -561,7 +562,7 @@ async def test_every_kind_of_waiting_gives_the_slot_back(autojump_clock: MockClo
         observers=[recorder],
     ) as house.pool:
         handles = await house.pool.fan_out(
-            jobs("hear x", "ask 4", "retry", "child compute 9", "full 1")
+            jobs("hear x", "ask 5", "retry", "full 1", "child compute 9")
         )
         await wait_all_tasks_blocked()
         assert [handle.status for handle in handles] == [AgentStatus.PARKED] * 5
@@ -570,10 +571,10 @@ async def test_every_kind_of_waiting_gives_the_slot_back(autojump_clock: MockClo
     waits = {e.agent_id: e.waits_for for e in of_type(recorder.events, AgentParked)}
     assert sorted(waits) == [1, 2, 3, 4, 5]
     assert "a message" in waits[1]
-    assert "agent 4" in waits[2]
+    assert "agent 5" in waits[2]
     assert "retry" in waits[3]
-    assert "agent 6" in waits[4]
-    assert "room" in waits[5]
+    assert "room" in waits[4]
+    assert "agent 6" in waits[5]
 
 
 async def test_waiting_for_an_ended_agent_costs_nothing(autojump_clock: MockClock) -> None:
@@ -730,9 +731,9 @@ async def test_an_agent_whose_deadline_comes_while_it_waits_for_its_slot_takes_n
 async def test_a_tool_may_give_up_waiting(autojump_clock: MockClock) -> None:
     """``move_on_after`` around a wait ends the wait, and the agent goes on with a slot."""
     outcomes, house = await run_house("hurried compute 9", "compute 3", max_concurrent=1)
-    # Given up at 1, while the other one holds the only slot until 3, and the child until 12:
-    # the parent comes back before the child that has not started.
-    assert outcomes[0].text == "gave up at 3.25"
+    # Given up at 1, while the child holds the only slot until 9: the parent comes back
+    # before the newcomer, which has not started.
+    assert outcomes[0].text == "gave up at 9.25"
     assert house.gauge.peak == 1
     assert {outcome.status for outcome in outcomes} == {AgentStatus.COMPLETED}
 

@@ -19,6 +19,9 @@ from agentpool._errors import OverloadedError as OverloadedError
 from agentpool._errors import ProtocolError as ProtocolError
 from agentpool._errors import RateLimitError as RateLimitError
 from agentpool._errors import UnknownModelError as UnknownModelError
+from agentpool._gate import GateStatistics as GateStatistics
+from agentpool._gate import GateTicket as GateTicket
+from agentpool._gate import RequestGate as RequestGate
 from agentpool._messages import AssistantMessage as AssistantMessage
 from agentpool._messages import ChatMessage as ChatMessage
 from agentpool._messages import Completion as Completion
@@ -32,6 +35,7 @@ from agentpool._public import load as _load
 from agentpool._public import publish as _publish
 from agentpool.drivers._fallback import FallbackCounts as FallbackCounts
 from agentpool.drivers._fallback import FallbackDriver as FallbackDriver
+from agentpool.drivers._gated import GatedDriver as GatedDriver
 from agentpool.drivers._scripted import FunctionDriver as FunctionDriver
 from agentpool.drivers._scripted import ScriptedDriver as ScriptedDriver
 from agentpool.drivers._scripted import call as call

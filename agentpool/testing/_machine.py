@@ -46,7 +46,8 @@ class PoolMachine(PoolStage):
         except PoolFullError:
             after = self.pool.statistics()
             promise(after == before, f"a refused fan-out changed {before} to {after}")
-            room = self.max_queued + self.pool.max_concurrent - before.running - before.queued
+            taken = before.running + before.at_gate + before.queued
+            room = self.max_queued + self.pool.max_concurrent - taken
             promise(count > room, f"{count} agents were refused with room for {room}")
         else:
             promise(not self.closed, "a closed pool took an agent")

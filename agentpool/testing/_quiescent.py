@@ -96,6 +96,8 @@ def _slot_leaks(agents: AgentNursery) -> Iterator[str]:
         yield f"{admission.queued_count} agents are in the queue"
     if admission.running_count:
         yield f"{admission.running_count} slots are borrowed"
+    if admission.lent_count:
+        yield f"{admission.lent_count} slots are lent for agents at a gate"
     wanted = [slot.agent_id for slot in admission._returning if slot.wanted]  # pyright: ignore[reportPrivateUsage]  # see agents_of
     yield from (f"agent {agent_id} waits for a slot" for agent_id in wanted)
     if agents.fan_in.active:

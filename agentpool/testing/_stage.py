@@ -213,7 +213,7 @@ class PoolStage(stateful.RuleBasedStateMachine):
             f"the numbers do not add up: {found}",
         )
         promise(found.queued <= self.max_queued, f"more than {self.max_queued} wait: {found}")
-        idle = found.running < found.max_concurrent
+        idle = found.running + found.at_gate < found.max_concurrent
         promise(not (idle and found.queued), f"a slot is free and somebody waits: {found}")
 
     @stateful.invariant()

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import attrs
+
+from agentpool import SpawnConfig
+from agentpool.abc import Driver
+from agentpool.drivers import GatedDriver, RequestGate
 from agentpool.testing import PoolMachine
 
 
@@ -21,6 +26,25 @@ class NarrowPool(PoolMachine):
     inbox_capacity = 1
 
 
+class GatedPool(PoolMachine):
+    """A pool before a gate, in groups: who waits has no slot, and nobody is forgotten."""
+
+    max_concurrent = 2
+
+    def make_driver(self) -> Driver:
+        """Let two requests through, and four a minute."""
+        gate = RequestGate(max_in_flight=2, requests_per_minute=4, random_seed=0)
+        return GatedDriver(self.puppet, gate)
+
+    def make_config(self, number: int) -> SpawnConfig:
+        """Return an agent of one of three groups, some of them urgent."""
+        config = super().make_config(number)
+        return attrs.evolve(
+            config, group="ab"[: number % 3], weight=1 + number % 2, priority=number % 5 // 4
+        )
+
+
 TestPool = PoolMachine.TestCase
 TestWidePool = WidePool.TestCase
 TestNarrowPool = NarrowPool.TestCase
+TestGatedPool = GatedPool.TestCase

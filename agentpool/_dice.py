@@ -1,0 +1,15 @@
+"""Where chance comes from: the system, or the seed of a run that must be repeatable."""
+
+from __future__ import annotations
+
+from random import Random
+
+import trio
+
+run_seed: trio.lowlevel.RunVar[int | None] = trio.lowlevel.RunVar("agentpool_seed", default=None)
+"""The ``random_seed`` of whoever names none, in this run of trio. ``simulate`` sets it."""
+
+
+def open_dice(seed: int | None) -> Random:
+    """Return a source of chance. ``None``: the run's seed, or else the system's."""
+    return Random(run_seed.get() if seed is None else seed)  # noqa: S311  # spreads retries; no secret

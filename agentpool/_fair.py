@@ -1,0 +1,229 @@
+"""Whose turn it is: groups that share one queue by their weights, and nobody waits for ever.
+
+Rules:
+
+1. Groups with work take turns in a circle. A turn is worth the group's weight times the
+   dearest item that waits or waited; what a turn leaves over counts for the group's next
+   one. This is deficit round robin.
+2. A group that gets work is last in the circle. One without work keeps nothing.
+3. A group's weight is what its newest item says.
+4. Within a group the first come is the first served. Each level of priority is worth
+   ``PLACES_PER_LEVEL`` places: an item that waits is older with every one that comes after
+   it, until nobody can overtake it any more. Priority moves nobody past another group.
+
+So where all items cost the same, between two items of a group with work at most ``W - w``
+of the others come, and before its *n*-th one at most ``ceil(n / w) * (W - w)``: ``w`` is
+the group's weight, and ``W`` that of all groups with work together.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Final, Generic, TypeVar, final
+
+import msgspec
+
+T = TypeVar("T")
+
+PLACES_PER_LEVEL: Final = 100
+"""How many who came before it an item passes for each level of its priority. More than most
+queues hold, so that a level means first; and a number, so that nobody waits for ever."""
+
+SPARE_GHOSTS: Final = 32
+"""Withdrawn items that stay in the line before it is looked through: a scan of a short line
+for each withdrawal would cost more than they take."""
+
+
+@final
+class Share(msgspec.Struct, frozen=True, gc=False):
+    """What part of a queue somebody may have."""
+
+    group: str = ""
+    """With whom it shares."""
+    weight: int = 1
+    """The group's part, next to the other groups' weights. >= 1."""
+    priority: int = 0
+    """Its place within the group: higher is earlier. May be negative."""
+
+
+PLAIN: Final = Share()
+"""The share of whoever says nothing."""
+
+
+@final
+class _Group(Generic[T]):
+    """Those of one group who wait."""
+
+    __slots__ = ("_arrived", "_line", "_ranked", "credit", "name", "weight")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.weight = 1
+        self.credit = 0
+        """What it may still spend, in this turn and what the last ones left over."""
+        self._arrived = 0
+        self._line: deque[T] = deque()
+        self._ranked: list[tuple[int, int, T]] = []
+        """Used instead of the line while somebody has a priority: rank, arrival, item."""
+
+    def __len__(self) -> int:
+        return len(self._line) or len(self._ranked)
+
+    def __iter__(self) -> Iterator[T]:
+        yield from self._line
+        for _, _, item in sorted(self._ranked, key=lambda ranked: ranked[:2]):
+            yield item
+
+    def push(self, item: T, priority: int) -> None:
+        self._arrived += 1
+        if priority or self._ranked:
+            # Those in the line arrived one after the other, and last of all groups this one.
+            first = self._arrived - len(self._line)
+            for place, waiting in enumerate(self._line):
+                heapq.heappush(self._ranked, (first + place, first + place, waiting))
+            self._line.clear()
+            rank = self._arrived - priority * PLACES_PER_LEVEL
+            heapq.heappush(self._ranked, (rank, self._arrived, item))
+        else:
+            self._line.append(item)
+
+    def head(self) -> T:
+        return self._line[0] if self._line else self._ranked[0][2]
+
+    def pop(self) -> T:
+        return self._line.popleft() if self._line else heapq.heappop(self._ranked)[2]
+
+    def drop(self, is_gone: Callable[[T], bool]) -> None:
+        self._line = deque(item for item in self._line if not is_gone(item))
+        self._ranked = [ranked for ranked in self._ranked if not is_gone(ranked[2])]
+        heapq.heapify(self._ranked)
+
+
+@final
+class FairQueue(Generic[T]):
+    """A queue that several groups share."""
+
+    __slots__ = (
+        "_cost_of", "_dearest", "_ghosts", "_groups", "_home", "_is_gone", "_size", "_turns",
+    )  # fmt: skip
+
+    def __init__(
+        self, is_gone: Callable[[T], bool], cost_of: Callable[[T], int] | None = None
+    ) -> None:
+        """Begin empty.
+
+        Args:
+            is_gone: Whether an item was withdrawn. Each one is told by ``note_gone`` as well.
+            cost_of: What an item takes of its group's turn, >= 1. ``None``: 1 each.
+        """
+        self._is_gone = is_gone
+        self._cost_of = cost_of
+        # The group of all who say nothing is always there: most queues have no other.
+        self._home = _Group[T](PLAIN.group)
+        self._groups = {PLAIN.group: self._home}
+        self._turns: deque[_Group[T]] = deque()
+        """The groups with items, the one whose turn it is first."""
+        self._size = 0
+        """Items, withdrawn ones included."""
+        self._ghosts = 0
+        """Withdrawn ones among them."""
+        self._dearest = 1
+
+    def __len__(self) -> int:
+        """Return how many wait."""
+        return self._size - self._ghosts
+
+    def push(self, item: T, share: Share = PLAIN) -> None:
+        """Let *item* wait."""
+        if share is PLAIN:
+            group = self._home
+        else:
+            found = self._groups.get(share.group)
+            group = found or self._groups.setdefault(share.group, _Group(share.group))
+        group.weight = share.weight
+        if self._cost_of is not None:
+            dearest = self._dearest if self._size else 1
+            self._dearest = max(dearest, self._cost_of(item))
+        group.push(item, share.priority)
+        self._size += 1
+        if len(group) == 1:
+            self._turns.append(group)
+            if len(self._turns) == 1:
+                self._begin_turn()
+
+    def head(self) -> T:
+        """Return whose turn it is. Somebody must wait."""
+        while True:
+            group = self._turns[0]
+            item = group.head()
+            if self._ghosts and self._is_gone(item):
+                self._ghosts -= 1
+                self._take(group)
+            elif group.credit < self._cost(item):
+                # A dearer one took the place of the one that the turn was left for.
+                self._turns.rotate(-1)
+                self._begin_turn()
+            else:
+                return item
+
+    def pop(self) -> T:
+        """Take out and return whose turn it is. Somebody must wait."""
+        item = self.head()
+        group = self._turns[0]
+        group.credit -= self._cost(item)
+        self._take(group)
+        return item
+
+    def note_gone(self) -> None:
+        """Take note that one of the items was withdrawn."""
+        self._ghosts += 1
+        if self._ghosts * 2 <= self._size + SPARE_GHOSTS and self._ghosts < self._size:
+            return
+        # Each scan is paid for by the half of the items that it throws out.
+        first = self._turns[0]
+        for group in self._turns:
+            group.drop(self._is_gone)
+        for group in [group for group in self._turns if not group]:
+            self._forget(group)
+        self._turns = deque(group for group in self._turns if group)
+        self._size -= self._ghosts
+        self._ghosts = 0
+        if self._turns and self._turns[0] is not first:
+            self._begin_turn()
+
+    def drain(self) -> list[T]:
+        """Take out and return all that wait, group by group."""
+        left = [item for group in self._turns for item in group if not self._is_gone(item)]
+        self._groups = {PLAIN.group: self._home}
+        self._home.drop(lambda _: True)
+        self._home.credit = self._size = self._ghosts = 0
+        self._turns.clear()
+        return left
+
+    def _cost(self, item: T) -> int:
+        return 1 if self._cost_of is None else self._cost_of(item)
+
+    def _take(self, group: _Group[T]) -> None:
+        """Take the head out of the group whose turn it is, and end the turn if that was it."""
+        group.pop()
+        self._size -= 1
+        if not group:
+            self._forget(group)
+            self._turns.popleft()
+            if self._turns:
+                self._begin_turn()
+        elif group.credit < self._cost(group.head()):
+            self._turns.rotate(-1)
+            self._begin_turn()
+
+    def _forget(self, group: _Group[T]) -> None:
+        group.credit = 0
+        if group is not self._home:
+            del self._groups[group.name]
+
+    def _begin_turn(self) -> None:
+        # At least the dearest item: whoever has a turn is served in it.
+        group = self._turns[0]
+        group.credit += group.weight * self._dearest

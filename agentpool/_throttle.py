@@ -1,0 +1,310 @@
+"""How many requests may go to a provider now: its limits, and what its answers teach.
+
+Rules:
+
+1. At no instant are more requests in flight than the limit.
+2. In no 60 seconds do more requests begin, or more tokens, than the provider allows in a
+   minute. Only a request that is larger than that goes all the same, alone.
+3. Within the minute they are spread: who has been quiet has two seconds' worth at once,
+   and then they go one by one.
+4. Tokens are estimated before a request and corrected after it. What is unknown stays as
+   it was estimated.
+5. The limit in flight is found out. It starts small and grows by one with each answer
+   (slow start) up to the mark at which it was too much last time, then by one with each
+   round of answers. It grows only if it was used.
+6. A refusal (a rate limit, or overload) closes the gate for everybody until its time plus a
+   spread, halves the mark, and the limit starts again at one: the first request after the
+   pause tries, and its answer lets two more in.
+7. How requests end that began before the last refusal is old news: a refusal of theirs may
+   close the gate for longer, but does not cut the limit once more.
+8. For some time after a pause the limit does not grow over its mark.
+
+Time is told, not looked at: seconds on any clock that does not go back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import Final, final
+
+import attrs
+
+from agentpool._errors import UsageError
+
+MINUTE_SECONDS: Final = 60.0
+
+BURST_SECONDS: Final = 2.0
+"""What may go at once after a quiet time, in seconds' worth of the minute. A provider that
+says 60 a minute may count one a second."""
+
+START_IN_FLIGHT: Final = 8
+"""The limit in flight before anything is known: what a pool of the usual size sends."""
+
+PAUSE_SECONDS: Final = 1.0
+"""The pause after a refusal that names no time. Doubles with each that follows."""
+
+MAX_PAUSE_SECONDS: Final = 60.0
+"""The most that such a pause grows to: the minute in which providers count."""
+
+SPREAD: Final = 0.1
+"""How much longer a pause is at most, by chance, next to its length: programs that were
+refused together should not come back together."""
+
+COOL_DOWN_SECONDS: Final = 10.0
+"""How long after a pause the limit does not grow over its mark. A few answers' time."""
+
+
+@final
+class _Spent:
+    """What began at one time."""
+
+    __slots__ = ("amount", "at")
+
+    def __init__(self, at: float, amount: int) -> None:
+        self.at = at
+        self.amount = amount
+
+
+@final
+class _Minute:
+    """What began in the last minute, of something that is limited by the minute."""
+
+    __slots__ = ("_limit", "_paced_until", "_promised", "_spent", "_total")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._spent: deque[_Spent] = deque()
+        self._total = 0
+        self._promised = 0
+        """Of those that were let in and have not begun."""
+        self._paced_until = -math.inf
+        """When all that was let in would have gone, evenly spread."""
+
+    def total(self, now: float) -> int:
+        """Return what began in the last minute."""
+        while self._spent and self._spent[0].at + MINUTE_SECONDS <= now:
+            self._total -= self._spent.popleft().amount
+        return self._total
+
+    def ready_at(self, amount: int, now: float) -> float:
+        """Return when *amount* may be let in. ``inf``: not before something else begins."""
+        left = self.total(now) + self._promised
+        ready_at = self._paced_until - BURST_SECONDS
+        if left + amount <= self._limit or not left:
+            return ready_at
+        for spent in self._spent:
+            left -= spent.amount
+            if left + amount <= self._limit or not left:
+                return max(ready_at, spent.at + MINUTE_SECONDS)
+        return math.inf
+
+    def let_in(self, amount: int, now: float) -> None:
+        self._promised += amount
+        self._pace(amount, now)
+
+    def begin(self, amount: int, now: float) -> _Spent:
+        self._promised -= amount
+        self._total += amount
+        spent = _Spent(now, amount)
+        self._spent.append(spent)
+        return spent
+
+    def give_back(self, amount: int, now: float) -> None:
+        """Take back what was let in and never began."""
+        self._promised -= amount
+        self._pace(-amount, now)
+
+    def correct(self, spent: _Spent, amount: int, now: float) -> None:
+        """Take note of how much it really was."""
+        more = amount - spent.amount
+        self._pace(more, now)
+        if spent.at + MINUTE_SECONDS > now:
+            # Or it was forgotten, or is about to be, with the amount that it has.
+            spent.amount = amount
+            self._total += more
+
+    def _pace(self, amount: int, now: float) -> None:
+        self._paced_until = max(self._paced_until, now) + amount * MINUTE_SECONDS / self._limit
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class Passage:
+    """One request that was let in. Tell the throttle when it begins, and how it ends."""
+
+    tokens: int
+    """What it is estimated at, question and answer."""
+    round: int
+    """How many refusals had cut the limit when it was let in."""
+    number: int
+    """The first is 1."""
+    requests_spent: _Spent | None = None
+    tokens_spent: _Spent | None = None
+    has_begun: bool = False
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class Throttle:
+    """Lets requests in."""
+
+    max_in_flight: int | None = None
+    """The most that the limit grows to. ``None``: as far as it goes."""
+    requests_per_minute: int | None = None
+    """``None``: no limit is known."""
+    tokens_per_minute: int | None = None
+    """Of questions and answers together. ``None``: no limit is known."""
+    in_flight: int = attrs.field(init=False, default=0)
+    """Requests that were let in and have not ended."""
+    closed_until: float = attrs.field(init=False, default=-math.inf)
+    """The end of the last pause."""
+    answered: int = attrs.field(init=False, default=0)
+    """Requests that were answered."""
+    refused: int = attrs.field(init=False, default=0)
+    """Requests that met a rate limit or overload."""
+    pauses: int = attrs.field(init=False, default=0)
+    """How often the limit was cut."""
+    _limit: float = attrs.field(init=False)
+    _mark: float = attrs.field(init=False, default=math.inf)
+    """Up to here the limit grows quickly."""
+    _let_in: int = attrs.field(init=False, default=0)
+    """How many were let in."""
+    _full_at: int = attrs.field(init=False, default=0)
+    """The number of the last one that took the last place there was."""
+    _refused_in_a_row: int = attrs.field(init=False, default=0)
+    _requests: _Minute | None = attrs.field(init=False, default=None)
+    _tokens: _Minute | None = attrs.field(init=False, default=None)
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what has no meaning."""
+        for name in ("max_in_flight", "requests_per_minute", "tokens_per_minute"):
+            limit: object = getattr(self, name)
+            # Somebody else's number, and type checkers are optional.
+            if limit is not None and (not isinstance(limit, int) or limit < 1):
+                raise UsageError(
+                    f"{name} must be a whole number >= 1, got {limit!r}; use None for no limit"
+                )
+        self._limit = min(START_IN_FLIGHT, self._most)
+        if self.requests_per_minute is not None:
+            self._requests = _Minute(self.requests_per_minute)
+        if self.tokens_per_minute is not None:
+            self._tokens = _Minute(self.tokens_per_minute)
+
+    @property
+    def limit(self) -> int:
+        """Requests that may be in flight now."""
+        return int(self._limit)
+
+    @property
+    def _most(self) -> float:
+        return math.inf if self.max_in_flight is None else self.max_in_flight
+
+    def begun(self, now: float) -> tuple[int | None, int | None]:
+        """Return the requests and the tokens of the last minute. ``None``: not counted."""
+        return tuple(  # type: ignore[return-value]  # two of them
+            None if minute is None else minute.total(now)
+            for minute in (self._requests, self._tokens)
+        )
+
+    def ready_at(self, tokens: int, now: float) -> float:
+        """Return when a request of so many tokens may go, if nobody else does meanwhile.
+
+        A time that is over: now. ``inf``: not before one in flight ends.
+        """
+        if self.in_flight >= self.limit:
+            return math.inf
+        ready_at = self.closed_until
+        if self._requests is not None:
+            ready_at = max(ready_at, self._requests.ready_at(1, now))
+        if self._tokens is not None:
+            ready_at = max(ready_at, self._tokens.ready_at(tokens, now))
+        return ready_at
+
+    def let_in(self, tokens: int, now: float) -> Passage:
+        """Let a request in that is ready. It takes its place before it begins."""
+        self.in_flight += 1
+        self._let_in += 1
+        if self.in_flight >= self.limit:
+            self._full_at = self._let_in
+        if self._requests is not None:
+            self._requests.let_in(1, now)
+        if self._tokens is not None:
+            self._tokens.let_in(tokens, now)
+        return Passage(tokens, self.pauses, self._let_in)
+
+    def begin(self, passage: Passage, now: float) -> bool:
+        """Take note that it goes now. ``False``: the gate has closed since it was let in."""
+        if now < self.closed_until:
+            return False
+        passage.has_begun = True
+        if self._requests is not None:
+            passage.requests_spent = self._requests.begin(1, now)
+        if self._tokens is not None:
+            passage.tokens_spent = self._tokens.begin(passage.tokens, now)
+        return True
+
+    def give_up(self, passage: Passage, now: float) -> None:
+        """Take note that it ended without telling how the provider is.
+
+        If it began it may have been counted there, so it stays counted here.
+        """
+        self.in_flight -= 1
+        if passage.has_begun:
+            return
+        if self._requests is not None:
+            self._requests.give_back(1, now)
+        if self._tokens is not None:
+            self._tokens.give_back(passage.tokens, now)
+
+    def answer(self, passage: Passage, now: float, used_tokens: int | None) -> None:
+        """Take note that the provider answered.
+
+        Args:
+            passage: Which request.
+            now: When.
+            used_tokens: Question and answer. ``None``: it did not say.
+        """
+        self.in_flight -= 1
+        self.answered += 1
+        if passage.tokens_spent is not None and used_tokens is not None:
+            assert self._tokens is not None  # noqa: S101  # or nothing was spent
+            self._tokens.correct(passage.tokens_spent, used_tokens, now)
+        if passage.round != self.pauses:
+            return
+        self._refused_in_a_row = 0
+        if passage.number > self._full_at:
+            return  # the limit was never reached while it was in flight
+        if self._limit < self._mark:
+            self._limit = min(self._limit + 1, self._mark, self._most)
+        elif now >= self.closed_until + COOL_DOWN_SECONDS:
+            self._limit = min(self._limit + 1 / self._limit, self._most)
+
+    def refuse(
+        self, passage: Passage, now: float, retry_after_seconds: float | None, chance: float
+    ) -> None:
+        """Take note that the provider refused: close for everybody.
+
+        Args:
+            passage: Which request.
+            now: When.
+            retry_after_seconds: What the provider asked to wait. ``None``: it did not say.
+            chance: A random number from 0.0 up to, not including, 1.0.
+        """
+        self.in_flight -= 1
+        self.refused += 1
+        if passage.round == self.pauses:
+            self.pauses += 1
+            self._refused_in_a_row += 1
+            if self._limit > 1:
+                # Not when the one that tries is refused: that tells nothing about how many.
+                self._mark = self._limit / 2
+            self._limit = 1.0
+        elif retry_after_seconds is None:
+            return
+        pause_seconds = retry_after_seconds
+        if pause_seconds is None:
+            doubled = PAUSE_SECONDS * 2.0 ** min(self._refused_in_a_row - 1, 10)
+            pause_seconds = min(doubled, MAX_PAUSE_SECONDS)
+        pause_seconds *= 1 + SPREAD * chance
+        self.closed_until = max(self.closed_until, now + pause_seconds)
