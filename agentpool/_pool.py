@@ -201,7 +201,7 @@ class AgentPool:
 
     @asynccontextmanager
     async def map(
-        self, manifest: AgentManifest, queries: Queries, *, ordered: bool = False
+        self, manifest: AgentManifest, *sources: Queries, ordered: bool = False
     ) -> AsyncGenerator[OutcomeStream, None]:
         """Run one agent per query, over any number of them, with flat memory.
 
@@ -211,17 +211,23 @@ class AgentPool:
 
         Args:
             manifest: What kind of agent.
-            queries: What to ask, one agent each. Sync or async, of any length. An async
-                generator is closed at the end of the block.
-            ordered: Whether the outcomes come in the order of the queries.
+            sources: What to ask, one agent each. Sync or async, of any length. Several
+                are taken level, and a slow one keeps no other waiting. An async generator
+                is closed at the end of the block.
+            ordered: Whether the outcomes come in the order in which the queries were taken.
+
+        Raises:
+            UsageError: If there is no source.
         """
+        if not sources:
+            raise UsageError("map() needs at least one source of queries, got none")
         agents = self._agents
         parent = agents.voice.caller()
 
         def accept(config: SpawnConfig, on_end: OnEnd) -> AgentHandle:
             return self._accept(config, self._driver_for(config), on_end, parent)
 
-        stream = OutcomeStream(manifest, queries, ordered, agents.admission, accept)
+        stream = OutcomeStream(manifest, sources, ordered, agents.admission, accept)
         agents.nursery.start_soon(stream.feed, name="map")
         try:
             yield stream

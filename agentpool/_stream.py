@@ -6,12 +6,15 @@ Rules:
    outcomes wait for the reader. A slow reader slows the map; nothing piles up.
 2. What the reader was given is forgotten by the pool.
 3. Leaving the block ends the agents that are left, and waits for them.
+4. Several sources are taken level: those that have a query ready take turns, and one that
+   is slow, or has ended, keeps no other one waiting.
+5. A source that raises ends all of them; what has begun is still given out.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from functools import partial
 from typing import Self, TypeAlias, cast, final
@@ -38,7 +41,7 @@ class OutcomeStream:
     """The outcomes of one map: an async iterator. ``pool.map`` makes it."""
 
     _manifest: AgentManifest
-    _queries: Queries
+    _sources: Sequence[Queries]
     _ordered: bool
     _admission: Admission
     _accept: Accept
@@ -49,7 +52,12 @@ class OutcomeStream:
     _spawned: int = 0
     _given: int = 0
     _fed: bool = False
-    _error: Exception | None = None
+    _errors: list[Exception] = attrs.field(factory=list[Exception])
+    """What the sources raised."""
+    _letting_in: int = 0
+    """Queries whose turn has come, and that are not agents yet."""
+    _turns: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
+    """The sources that have a query ready, in the order of their turns."""
     _changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
 
     def __aiter__(self) -> Self:
@@ -68,13 +76,15 @@ class OutcomeStream:
         await trio.lowlevel.checkpoint_if_cancelled()
         while not self._done:
             if self._fed and not self._in_flight:
-                if self._error is not None:
-                    raise self._error
+                if len(self._errors) > 1:
+                    raise ExceptionGroup("several sources of a map failed", self._errors)
+                if self._errors:
+                    raise self._errors[0]
                 raise StopAsyncIteration
             async with parked(Wait.other("the next outcome of a map")):
                 await self._changed.park()
         outcome = self._done.popleft()
-        self._changed.unpark_all()
+        self._give_turns()
         await trio.lowlevel.cancel_shielded_checkpoint()
         return outcome
 
@@ -84,19 +94,25 @@ class OutcomeStream:
         current_slot.set(None)
         try:
             with self._scope:
-                await self._feed()
-        except Exception as error:  # noqa: BLE001  # raised to the reader
-            self._error = error
+                async with trio.open_nursery() as nursery:
+                    for source in self._sources:
+                        nursery.start_soon(self._feed, source, name="source of a map")
         finally:
             # Also when the pool itself is cancelled: whoever closes the map waits for this.
             self._fed = True
             self._changed.unpark_all()
 
-    async def _feed(self) -> None:
+    async def _feed(self, source: Queries) -> None:  # noqa: ASYNC910  # the taking has its own
+        try:
+            await self._take(source)
+        except Exception as error:  # noqa: BLE001  # raised to the reader
+            self._errors.append(error)
+            self._scope.cancel()
+
+    async def _take(self, queries: Queries) -> None:
         await trio.lowlevel.checkpoint()
-        if isinstance(self._queries, AsyncIterable):
+        if isinstance(queries, AsyncIterable):
             async with AsyncExitStack() as stack:
-                queries = self._queries
                 if isinstance(queries, AsyncGenerator):
                     # Or its cleanup would be left to the garbage collector.
                     queries = cast("AsyncGenerator[str]", queries)
@@ -104,14 +120,27 @@ class OutcomeStream:
                 async for query in queries:
                     await self._spawn(query)
         else:
-            for query in self._queries:
+            for query in queries:
                 await self._spawn(query)
 
     async def _spawn(self, query: str) -> None:
         await trio.lowlevel.checkpoint()
-        while not self._has_room():
-            await self._changed.park()
-        await self._admission.enter(partial(self._start, SpawnConfig(self._manifest, query)))
+        if self._turns or not self._has_room():
+            await self._turns.park()  # its turn is counted by whoever gives it
+        else:
+            self._letting_in += 1
+        try:
+            config = SpawnConfig(self._manifest, query)
+            await self._admission.enter(partial(self._start, config))
+        finally:
+            self._letting_in -= 1
+            self._give_turns()
+
+    def _give_turns(self) -> None:
+        while self._turns and self._has_room():
+            self._letting_in += 1
+            self._turns.unpark()
+        self._changed.unpark_all()
 
     def _start(self, config: SpawnConfig) -> AgentHandle:
         handle = self._accept(config, self._ended)
@@ -123,7 +152,7 @@ class OutcomeStream:
     def _has_room(self) -> bool:
         slots = self._admission.limiter.total_tokens
         waiting = len(self._done) + len(self._out_of_order)
-        return len(self._in_flight) < slots and waiting < 2 * slots
+        return len(self._in_flight) + self._letting_in < slots and waiting < 2 * slots
 
     def _ended(self, handle: AgentHandle) -> None:
         place = self._in_flight.pop(handle)
@@ -134,7 +163,7 @@ class OutcomeStream:
                 self._given += 1
         else:
             self._done.append(handle.collect())
-        self._changed.unpark_all()
+        self._give_turns()
 
     async def aclose(self) -> None:
         """End the agents that are left, and wait for them."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from itertools import count
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from itertools import count, pairwise
 
 import pytest
 import trio
 from trio.testing import MockClock
 
 from agentpool import AgentStatus, PoolClosedError, UsageError, open_pool
+from agentpool.testing import cancel_everywhere, explore
 from tests.fakes import Gauge, hanging_driver, manifest, sleepy_driver
 
 
@@ -159,3 +160,133 @@ async def test_an_async_generator_of_queries_is_closed_with_the_map(
             assert (await anext(outcomes)).text == "0"
             await trio.sleep(1)
         assert closed == [1]
+
+
+# --- several sources
+
+
+async def test_several_sources_are_taken_level(autojump_clock: MockClock) -> None:
+    """Heijunka: the short list is not behind the long one."""
+    long, short = [f"say a{n}" for n in range(9)], [f"say b{n}" for n in range(3)]
+    async with (
+        open_pool(sleepy_driver(), max_concurrent=1) as pool,
+        pool.map(manifest(), long, short, ordered=True) as outcomes,
+    ):
+        found = [outcome.text async for outcome in outcomes]
+    assert sorted(found) == sorted(query.removeprefix("say ") for query in (*long, *short))
+    places = [place for place, text in enumerate(found) if text.startswith("b")]
+    assert places[0] <= 1
+    assert [after - before for before, after in pairwise(places)] == [2, 2]
+
+
+async def test_a_slow_source_keeps_no_other_one_waiting(autojump_clock: MockClock) -> None:
+    """It is asked beside the others, and endless ones may be left."""
+
+    async def slow() -> AsyncGenerator[str, None]:
+        for number in range(3):
+            await trio.sleep(100)
+            yield f"say slow {number}"
+
+    endless = (f"sleep 1 say quick {number}" for number in count())
+    async with (
+        open_pool(sleepy_driver(), max_concurrent=2) as pool,
+        pool.map(manifest(), slow(), endless) as outcomes,
+    ):
+        found: list[str] = []
+        async for outcome in outcomes:
+            found.append(outcome.text)
+            if outcome.text == "slow 2":
+                break
+    assert 300 <= trio.current_time() < 303
+    assert sum(text.startswith("quick") for text in found) >= 590
+
+
+async def test_never_more_of_several_sources_than_run(autojump_clock: MockClock) -> None:
+    """The bound of a map is for all of its sources together."""
+    gauge = Gauge()
+    sources = [[f"sleep 1 say {name}{n}" for n in range(5)] for name in "abcd"]
+    async with (
+        open_pool(sleepy_driver(gauge), max_concurrent=3) as pool,
+        pool.map(manifest(), *sources) as outcomes,
+    ):
+        found = [outcome.text async for outcome in outcomes]
+        assert pool.statistics().spawned == len(found) == 20
+    assert gauge.peak == 3
+
+
+async def test_what_sources_raise_comes_after_the_outcomes(autojump_clock: MockClock) -> None:
+    """The other sources end with it, and nothing that began is lost."""
+
+    def broken() -> Iterator[str]:
+        yield "say one"
+        raise ValueError("broken source")
+
+    endless = (f"sleep 1 say {number}" for number in count())
+    async with (
+        open_pool(sleepy_driver()) as pool,
+        pool.map(manifest(), endless, broken()) as outcomes,
+    ):
+        found: list[str] = []
+
+        async def read() -> None:
+            async for outcome in outcomes:
+                found.append(outcome.text)  # noqa: PERF401  # it raises before it is whole
+
+        with pytest.raises(ValueError, match="broken source"):
+            await read()
+        assert "one" in found
+        assert pool.active_count == 0
+
+
+async def test_all_that_sources_raise_is_told(autojump_clock: MockClock) -> None:
+    """One fails, and another one fails while it is closed for that: two errors."""
+
+    async def broken() -> AsyncGenerator[str, None]:
+        yield "say one"
+        await trio.sleep(1)
+        raise ValueError("broken source")
+
+    async def unclean() -> AsyncGenerator[str, None]:
+        yield "say one"
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise KeyError("broken cleanup")
+
+    async with (
+        open_pool(sleepy_driver()) as pool,
+        pool.map(manifest(), broken(), unclean()) as outcomes,
+    ):
+        assert [(await anext(outcomes)).text for _ in range(2)] == ["one", "one"]
+        with pytest.RaisesGroup(ValueError, KeyError):
+            await anext(outcomes)
+
+
+async def test_a_map_over_nothing_is_refused() -> None:
+    """Without any source somebody forgot it; an empty one is fine."""
+    async with open_pool(sleepy_driver()) as pool:
+        with pytest.raises(UsageError, match="at least one source"):
+            async with pool.map(manifest()):
+                raise AssertionError("unreachable")  # pragma: no cover
+        async with pool.map(manifest(), [], []) as outcomes:
+            assert [outcome async for outcome in outcomes] == []
+
+
+def test_level_sources_leave_nothing_in_any_order_cancelled_anywhere() -> None:
+    """G16: the tasks that take from the sources are the map's own."""
+
+    async def scene() -> None:
+        async def pages() -> AsyncGenerator[str, None]:
+            for number in range(2):
+                await trio.sleep(1)
+                yield f"say page {number}"
+
+        async with (
+            open_pool(sleepy_driver(), max_concurrent=2) as pool,
+            pool.map(manifest(), pages(), ["sleep 1 say x", "say y"]) as outcomes,
+        ):
+            async for outcome in outcomes:
+                assert outcome.text
+
+    explore(scene, schedules=50)
+    assert cancel_everywhere(scene).points > 20
