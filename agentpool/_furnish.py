@@ -6,33 +6,71 @@ Rules:
 
 1. The memory tools work on the memory that the loop uses, in the agent's own scope.
 2. A grant for which there is no tool is said, not passed over.
+3. Relative paths, in grants and from a model, begin in the folder in which the command was
+   called, as every other path on its line does; programs run there.
+4. The programs of a Sovereign agent have no network. Where that cannot be had, such an
+   agent fails before its model is asked anything.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Iterator, Sequence
+import os
+import shutil
+from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
-from typing import Final
+from typing import Final, final
+
+import attrs
+import trio
 
 from agentpool import memory as memories
-from agentpool._capability import ANYTHING, CapabilityKind
+from agentpool._capability import ANYTHING, Capability, CapabilityKind, PrivacyTier
+from agentpool._errors import PrivacyError
 from agentpool._manifest import DEFAULT_CAPABILITIES, AgentManifest
 from agentpool._nursery import ToolBuilder
 from agentpool._open import open_pool
 from agentpool._pool import AgentPool
-from agentpool.abc import AgentContext, DriverFactory, Memory, Observer
+from agentpool.abc import AgentContext, DriverFactory, Memory, Observer, Tool
 from agentpool.memory import InMemoryMemory
-from agentpool.tools import EMPTY_REGISTRY, ToolRegistry, memory_tools
+from agentpool.tools import (
+    EMPTY_REGISTRY,
+    FileWork,
+    ToolRegistry,
+    file_tools,
+    find_isolation,
+    memory_tools,
+    shell_tools,
+)
 from agentpool.tools._mcp_rules import wants_server
 from agentpool.tools._mcp_servers import McpServers, open_mcp_servers
+from agentpool.tools._programs import carriers
+from agentpool.tools._shell import search_path
 from agentpool.tools._team import TEAM_TOOLS
 
 _TEAM_KINDS: Final = frozenset({CapabilityKind.MESSAGE, CapabilityKind.SPAWN})
 """The grants for which the team tools are."""
 
-_WITH_TOOLS: Final = _TEAM_KINDS | {CapabilityKind.MEMORY, CapabilityKind.MCP}
+HAND_KINDS: Final = frozenset(
+    {CapabilityKind.FILE_READ, CapabilityKind.FILE_WRITE, CapabilityKind.SHELL}
+)
+"""The grants for which the tools on files and programs are."""
+
+_WITH_TOOLS: Final = _TEAM_KINDS | HAND_KINDS | {CapabilityKind.MEMORY, CapabilityKind.MCP}
 """The grants for which there are tools here."""
+
+_ADVICE: Final[Mapping[CapabilityKind, str]] = {
+    CapabilityKind.COMPUTE: ": it would be a shell without a list; grant programs with 'shell'"
+}
+
+NO_ISOLATION: Final = (
+    "may not run programs here: they would have a network, and this system cannot take it "
+    "away (Linux with unshare can); choose another privacy, or grant no 'shell'"
+)
+"""What is said of Sovereign manifests with ``shell`` where it is so."""
+
+_MAX_MADE: Final = 128
+"""Sets of grants whose tools are kept."""
 
 
 @asynccontextmanager
@@ -66,7 +104,7 @@ async def open_furnished_pool(
             max_concurrent=max_concurrent,
             max_queued=max_queued,
             memory=memory,
-            tools=build_tools(memory, servers),
+            tools=build_tools(memory, servers, Hands(os.environ)),
             observers=observers,
             name=name,
         ) as pool,
@@ -84,26 +122,30 @@ async def _open_memory(file: str | None) -> AsyncGenerator[Memory]:
             yield opened
 
 
-def build_tools(memory: Memory, servers: McpServers) -> ToolBuilder:
+def build_tools(memory: Memory, servers: McpServers, hands: Hands) -> ToolBuilder:
     """Return what makes the tools of one agent: those that its manifest grants.
 
     Args:
         memory: The pool's memory.
         servers: What starts the MCP servers of its manifest.
+        hands: What makes its tools on files and programs.
     """
     team = ToolRegistry(TEAM_TOOLS)
 
     def build(context: AgentContext) -> ToolRegistry | Awaitable[ToolRegistry]:
-        registry = build_own(context)
-        if not context.manifest.mcp_servers:
+        registry, manifest = build_own(context), context.manifest
+        if not manifest.mcp_servers and not _kinds(manifest) & HAND_KINDS:
             return registry
-        return add_servers(registry, context.manifest)
+        return add_others(registry, manifest)
 
-    async def add_servers(registry: ToolRegistry, manifest: AgentManifest) -> ToolRegistry:
+    async def add_others(registry: ToolRegistry, manifest: AgentManifest) -> ToolRegistry:
+        registry = registry.with_tools(*await hands.tools_for(manifest))
+        if not manifest.mcp_servers:
+            return registry
         return registry.with_tools(*await servers.tools_for(manifest))
 
     def build_own(context: AgentContext) -> ToolRegistry:
-        kinds = {grant.kind for grant in context.manifest.capabilities}
+        kinds = _kinds(context.manifest)
         registry = team if kinds & _TEAM_KINDS else EMPTY_REGISTRY
         if CapabilityKind.MEMORY not in kinds:
             return registry
@@ -111,6 +153,66 @@ def build_tools(memory: Memory, servers: McpServers) -> ToolBuilder:
         return registry.with_tools(*tools)
 
     return build
+
+
+def _kinds(manifest: AgentManifest) -> frozenset[CapabilityKind]:
+    return frozenset(grant.kind for grant in manifest.capabilities)
+
+
+@final
+@attrs.define(eq=False)
+class Hands:
+    """Makes the tools on files and programs, once for all agents with the same grants."""
+
+    _environ: Mapping[str, str]
+    _folder: str = "."
+    _work: FileWork = attrs.field(init=False, factory=FileWork)
+    _isolation: tuple[str, ...] | None = attrs.field(init=False, default=None)
+    _made: dict[tuple[tuple[Capability, ...], PrivacyTier], tuple[Tool, ...]] = attrs.field(
+        init=False, factory=dict[tuple[tuple[Capability, ...], PrivacyTier], tuple[Tool, ...]]
+    )
+
+    async def tools_for(self, manifest: AgentManifest) -> tuple[Tool, ...]:
+        """Return the tools on files and programs that *manifest* grants.
+
+        Raises:
+            PrivacyError: If its programs must have no network, and would have one.
+        """
+        await trio.lowlevel.checkpoint()
+        grants, privacy = manifest.capabilities, manifest.privacy
+        made = self._made.get((grants, privacy))
+        if made is None:
+            alone: tuple[str, ...] = ()
+            if privacy is PrivacyTier.SOVEREIGN and CapabilityKind.SHELL in _kinds(manifest):
+                alone = await self._without_network()
+            shell = shell_tools(
+                grants, environ=self._environ, folder=self._folder, without_network=alone
+            )
+            made = (*file_tools(grants, folder=self._folder, work=self._work), *shell)
+            # Children have fewer grants at each depth, so there are a few of each manifest.
+            if len(self._made) >= _MAX_MADE:
+                self._made.clear()
+            self._made[grants, privacy] = made
+        return made
+
+    async def _without_network(self) -> tuple[str, ...]:
+        if self._isolation is None:
+            self._isolation = await find_isolation(self._environ)
+        if self._isolation is None:
+            raise PrivacyError(f"a Sovereign agent {NO_ISOLATION}")
+        return self._isolation  # noqa: ASYNC910  # tools_for() has had its checkpoint
+
+
+def tool_names(manifest: AgentManifest) -> tuple[str, ...]:
+    """Return the tools that agents of *manifest* have here, without those of MCP servers."""
+    kinds = _kinds(manifest)
+    tools = [
+        *(tool for tool in TEAM_TOOLS if tool.capability and tool.capability.kind in kinds),
+        *(memory_tools(InMemoryMemory(), "") if CapabilityKind.MEMORY in kinds else ()),
+        *file_tools(manifest.capabilities),
+        *shell_tools(manifest.capabilities, environ=os.environ),
+    ]
+    return tuple(tool.definition.name for tool in tools)
 
 
 def missing_tools(manifest: AgentManifest) -> tuple[str, ...]:
@@ -123,11 +225,25 @@ def missing_tools(manifest: AgentManifest) -> tuple[str, ...]:
     if manifest.capabilities != DEFAULT_CAPABILITIES:
         missing.extend(
             f"grants {str(grant)!r}, for which this version has no tool"
+            + _ADVICE.get(grant.kind, "")
             for grant in manifest.capabilities
             if grant.kind not in _WITH_TOOLS
         )
+    missing.extend(_missing_programs(manifest))
     missing.extend(_missing_servers(manifest))
     return tuple(missing)
+
+
+def _missing_programs(manifest: AgentManifest) -> Iterator[str]:
+    path = search_path(os.environ)
+    for grant in manifest.capabilities:
+        if grant.kind is not CapabilityKind.SHELL:
+            continue
+        for name in carriers(grant.scope):
+            yield f"grants {name!r}, which runs whatever it is told to: that is as good as '*'"
+        for name in grant.scope:
+            if name != ANYTHING and shutil.which(name, path=path) is None:
+                yield f"grants the program {name!r}, which is not on this machine"
 
 
 def _missing_servers(manifest: AgentManifest) -> Iterator[str]:

@@ -24,7 +24,9 @@ run_seconds = 90
 type = "memory"
 [[capabilities]]
 type = "shell"
-allowed_commands = ["git", "ls"]
+allowed_commands = ["ls"]
+[[capabilities]]
+type = "rag"
 """
 
 
@@ -48,13 +50,23 @@ def test_a_good_manifest_is_summed_up(desk: Desk) -> None:
         "  window   32,000 tokens; at most 1,000 tokens for one answer\n"
         "  limits   at most 12 model requests, 50 tool calls, 60,000 tokens in all, "
         "0.75 US dollars, 90 seconds\n"
-        "  grants   memory, shell [git, ls]\n"
+        "  grants   memory, shell [ls], rag\n"
+        "  tools    remember, recall, shell\n"
+        f"  folder   {desk.folder}: relative paths begin there, and programs run there\n"
         "  privacy  Standard: to any service\n"
     )
     assert done.err == (
-        "agentpool: warning: good.toml grants 'shell [git, ls]', "
-        "for which this version has no tool\n"
+        "agentpool: warning: good.toml grants 'rag', for which this version has no tool\n"
     )
+
+
+def test_t16_programs_that_would_have_a_network_are_said(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a Sovereign manifest, on a system that cannot take it away from them."""
+    desk.write(good_toml=GOOD.replace("Standard", "Sovereign").replace("remote_model", "# "))
+    monkeypatch.setenv("PATH", str(desk.folder))
+    assert "may not run programs here" in desk.call("check", "good.toml").err
 
 
 def test_a_manifest_without_limits_says_so(desk: Desk) -> None:
@@ -153,7 +165,7 @@ def test_json_has_an_object_per_manifest(desk: Desk) -> None:
         "good": True,
         "name": "reviewer",
         "faults": [],
-        "warnings": ["grants 'shell [git, ls]', for which this version has no tool"],
+        "warnings": ["grants 'rag', for which this version has no tool"],
     }
     assert bad == {
         "type": "manifest",

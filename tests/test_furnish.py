@@ -1,6 +1,8 @@
 """Agents get the memory and the tools that their manifests grant."""
 
+import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -8,13 +10,16 @@ from agentpool import (
     AgentManifest,
     Capability,
     CapabilityKind,
+    PrivacyError,
+    PrivacyTier,
     SpawnConfig,
 )
-from agentpool._furnish import missing_tools, open_furnished_pool
+from agentpool._furnish import Hands, missing_tools, open_furnished_pool, tool_names
 from agentpool._manifest_parts import McpServerConfig, McpTransport
 from agentpool._messages import CompletionRequest, ToolMessage
 from agentpool.drivers import FunctionDriver, call
 from agentpool.drivers._scripted import Answer
+from agentpool.tools import find_isolation
 from tests.mcp_stub import command
 
 MEMORY = Capability(CapabilityKind.MEMORY)
@@ -58,11 +63,74 @@ def test_F_03_a_grant_without_a_tool_is_said() -> None:  # noqa: N802
         [[capabilities]]
         type = "memory"
         [[capabilities]]
-        type = "shell"
-        allowed_commands = ["git"]
+        type = "browser"
     """)
-    (shell,) = missing_tools(manifest)
-    assert "shell [git]" in shell
+    (browser,) = missing_tools(manifest)
+    assert "grants 'browser', for which this version has no tool" in browser
+
+
+def test_t12_compute_is_no_shell_by_another_name() -> None:
+    """In the original it is: any command, whatever else was granted."""
+    (compute,) = missing_tools(AgentManifest(capabilities=(Capability(CapabilityKind.COMPUTE),)))
+    assert compute.endswith("it would be a shell without a list; grant programs with 'shell'")
+
+
+def test_a_grant_of_a_program_that_runs_others_is_said() -> None:
+    """It is as good as all; and one that is not here is no good."""
+    manifest = AgentManifest(capabilities=(Capability.shell("ls", "env", "no-such-program", "*"),))
+    runs, lacks = missing_tools(manifest)
+    assert runs.startswith("grants 'env', which runs whatever it is told to")
+    assert lacks == "grants the program 'no-such-program', which is not on this machine"
+
+
+HANDS = (Capability.file_read("."), Capability.file_write("."), Capability.shell("ls"))
+
+
+async def test_t17_agents_get_files_and_programs_as_granted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the folder in which the command was called; made once for all of a manifest."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("hello")
+
+    def answer(request: CompletionRequest) -> Answer:
+        last = request.messages[-1]
+        return last.content if isinstance(last, ToolMessage) else call("file_read", path="a.txt")
+
+    driver = FunctionDriver(answer)
+    manifest = AgentManifest(
+        capabilities=(*HANDS, Capability(CapabilityKind.MESSAGE)), privacy=PrivacyTier.STANDARD
+    )
+    async with open_furnished_pool(lambda _: driver, max_concurrent=2, max_queued=2) as pool:
+        await pool.fan_out([SpawnConfig(manifest, "?")] * 2)
+        outcomes = await pool.join_all()
+    assert [one.text for one in outcomes.values()] == ["1\thello"] * 2
+    names = [tool.name for tool in driver.requests[0].tools]
+    assert names[-6:] == ["file_read", "glob", "grep", "file_write", "file_edit", "shell"]
+    assert tool_names(manifest) == tuple(names)
+
+
+async def test_t16_a_sovereign_agent_runs_programs_without_a_network_or_fails(
+    tmp_path: Path,
+) -> None:
+    """Before its model is asked anything."""
+    manifest = AgentManifest(capabilities=HANDS)
+    with pytest.raises(PrivacyError, match="a Sovereign agent may not run programs here"):
+        await Hands({"PATH": str(tmp_path)}).tools_for(manifest)
+    assert await Hands({"PATH": str(tmp_path)}).tools_for(AgentManifest(capabilities=HANDS[:2]))
+    if await find_isolation(os.environ):
+        hands = Hands(os.environ)
+        made = await hands.tools_for(manifest)
+        assert made[-1].definition.name == "shell"
+        assert await hands.tools_for(manifest) is made
+
+
+async def test_the_tools_of_many_manifests_are_not_kept_for_ever() -> None:
+    """A pool may make a manifest for each agent."""
+    hands = Hands({})
+    for n in range(200):
+        await hands.tools_for(AgentManifest(capabilities=(Capability.file_read(f"{n}"),)))
+    assert len(hands._made) <= 128  # pyright: ignore[reportPrivateUsage]
 
 
 def test_F_03_an_mcp_server_and_its_grant_belong_together() -> None:  # noqa: N802

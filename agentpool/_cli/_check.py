@@ -6,16 +6,20 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+
+import trio
 
 from agentpool._build import find_model_file
-from agentpool._capability import PrivacyTier
+from agentpool._capability import CapabilityKind, PrivacyTier
 from agentpool._cli._command import CheckCommand
 from agentpool._cli._report import ExitCode, error_lines
 from agentpool._cli._screen import write_out
 from agentpool._errors import DriverError, Fault, ManifestError
-from agentpool._furnish import missing_tools
+from agentpool._furnish import HAND_KINDS, NO_ISOLATION, missing_tools, tool_names
 from agentpool._manifest import AgentManifest, ModelConfig
 from agentpool._messages import Json
+from agentpool.tools import find_isolation
 
 _PRIVACY = {
     PrivacyTier.SOVEREIGN: "Sovereign: nothing leaves this machine",
@@ -39,13 +43,22 @@ def check(command: CheckCommand) -> int:
             else:
                 _print_error(error)
             continue
-        warnings = missing_tools(manifest)
+        warnings = (*missing_tools(manifest), *_missing_isolation(manifest))
         if command.json:
             _print_json(path, manifest, (), warnings)
         else:
             write_out(sys.stdout, "".join(f"{line}\n" for line in _summary(path, manifest)))
             sys.stderr.write("".join(f"agentpool: warning: {path} {w}\n" for w in warnings))
     return ExitCode.WRONG if wrong else ExitCode.COMPLETED
+
+
+def _missing_isolation(manifest: AgentManifest) -> tuple[str, ...]:
+    """Say so if a Sovereign agent's programs could not be kept from the network here."""
+    kinds = {grant.kind for grant in manifest.capabilities}
+    if manifest.privacy is not PrivacyTier.SOVEREIGN or CapabilityKind.SHELL not in kinds:
+        return ()
+    # It is tried, since a kernel can have it and a container forbid it.
+    return () if trio.run(find_isolation, os.environ) else (NO_ISOLATION,)
 
 
 def _check_model_file(manifest: AgentManifest, path: str) -> None:
@@ -96,7 +109,11 @@ def _summary(path: str, manifest: AgentManifest) -> Iterator[str]:
         yield f"  or else  {_model(model.fallback)}"
     yield f"  window   {window}; at most {model.max_tokens:,} tokens for one answer"
     yield f"  limits   {_limits(manifest)}"
+    kinds = {grant.kind for grant in manifest.capabilities}
     yield f"  grants   {', '.join(map(str, manifest.capabilities)) or 'none'}"
+    yield f"  tools    {', '.join(tool_names(manifest)) or 'none'}"
+    if kinds & HAND_KINDS:
+        yield f"  folder   {Path.cwd()}: relative paths begin there, and programs run there"
     yield f"  privacy  {_PRIVACY[manifest.privacy]}"
 
 
