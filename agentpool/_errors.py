@@ -21,7 +21,8 @@ The branches say who must act::
     │   ├── ContextOverflowError
     │   ├── UnknownModelError
     │   ├── AllDriversFailedError
-    │   └── ProtocolError
+    │   ├── ProtocolError
+    │   └── RecordingMissError
     ├── ToolError                  told to the model, which may try again
     │   └── CapabilityDeniedError
     ├── LimitExceededError         a guard or a budget said stop
@@ -209,6 +210,10 @@ class AllDriversFailedError(DriverError):
 
 class ProtocolError(DriverError):
     """The answer does not follow the wire format. Says what came."""
+
+
+class RecordingMissError(DriverError):
+    """A recording has no answer to a request. Says what was asked, and what is nearest."""
 
 
 class ToolError(AgentPoolError):

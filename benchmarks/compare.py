@@ -2,6 +2,7 @@
 
     nox -s bench                                   W1, W3 and W6
     nox -s bench -- W4,W5,W8                       messages, aborts, events
+    nox -s bench -- W9                             completions over HTTP
     nox -s bench -- W1,W3 --n 100,1000 --rounds 9
     nox -s bench -- --gate --json figures.json
 
@@ -43,7 +44,7 @@ class Run:
     workload: str
     """As the script calls it: ``W1:agents``."""
     n: int
-    """Operations. 0 for an import."""
+    """Operations, or how many ask at once. 0 for an import."""
 
     @property
     def command(self) -> tuple[str, ...]:
@@ -52,6 +53,8 @@ class Run:
         if kind == "W6":
             return "imports.py", what
         script = "yardsticks.py" if what.startswith(YARDSTICKS) else "agents.py"
+        if kind == "W9":
+            script = "wire.py"
         return script, self.workload, "--n", str(self.n)
 
 
@@ -76,8 +79,9 @@ SIZES: Final[Mapping[str, tuple[int, ...]]] = {
     "W5": (10_000,),
     "W6": (0,),
     "W8": (100_000,),
+    "W9": (10, 100, 1_000),
 }
-"""The workloads, and how many operations of each."""
+"""The workloads, and how many operations of each; of W9, how many at once."""
 
 EACH: Final = (
     ("T2 agent / reference pool", "W1:agents", "W1:reference", 2.5),
@@ -89,12 +93,15 @@ EACH: Final = (
     ("T9 ping-pong / channel", "W4:ping-pong", "W4:channel-ping-pong", 1.3),
     ("T10 abort / scoped trio", "W5:running", "W5:scoped", 1.2),
     ("T12 import / trio", "W6:agentpool", "W6:trio", 1.5),
+    ("T14 driver / h11 by hand", "W9:driver", "W9:handmade", 1.5),
+    ("T14 driver / stock httpx", "W9:driver", "W9:httpx", 1.0),
 )
 """Targets at each size: name, what, over what, at most."""
 
 FLAT: Final = (
     ("T3 agent, many / few", "W1:agents", 1.2),
     ("T6 turn, late / early", "W3:deadlines", 1.2),
+    ("T14 driver, many at once / few", "W9:driver", 1.6),
 )
 """Targets of the largest size over the smallest: name, what, at most."""
 
@@ -152,14 +159,16 @@ def ratios(figures: Figures, of: Run, over: Run) -> list[float]:
 
 def print_runs(figures: Figures) -> None:
     """Print what each run took."""
-    print("| run | n | CPU µs each | min-max | peak MB |")
-    print("|---|---|---|---|---|")
+    print("| run | n | CPU µs each | min-max | each second | peak MB |")
+    print("|---|---|---|---|---|---|")
     for run, rows in figures.items():
         cpu = [row["cpu_us"] for row in rows]
         peak = statistics.median(row["peak_mb"] for row in rows)
+        # By the clock, so this one is about the machine as much as about the run.
+        rate = 1e6 / statistics.median(row["wall_us"] for row in rows)
         print(
             f"| {run.workload} | {run.n:,} | {statistics.median(cpu):,.2f} "
-            f"| {min(cpu):,.2f}-{max(cpu):,.2f} | {peak:.0f} |"
+            f"| {min(cpu):,.2f}-{max(cpu):,.2f} | {rate:,.0f} | {peak:.0f} |"
         )
 
 

@@ -35,6 +35,7 @@ from agentpool._errors import (
     PrivacyError,
     ProtocolError,
     RateLimitError,
+    RecordingMissError,
     ToolError,
     UnknownAgentError,
     UnknownModelError,
@@ -51,6 +52,7 @@ DRIVER_ERRORS = (
     ContextOverflowError,
     UnknownModelError,
     ProtocolError,
+    RecordingMissError,
 )
 SAMPLES: tuple[AgentPoolError, ...] = (
     AgentPoolError("x"),

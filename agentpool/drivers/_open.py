@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
-from typing import Final, Protocol, final
+from typing import TYPE_CHECKING, Final, Protocol, final
 
 import attrs
 
@@ -22,6 +22,9 @@ from agentpool.drivers._local import DEFAULT_CONTEXT_WINDOW, open_local
 from agentpool.drivers._local_weights import find_cached_weights
 from agentpool.drivers._openai import OPENAI_BASE_URL, open_openai
 
+if TYPE_CHECKING:
+    import httpx
+
 
 class _Open(Protocol):
     """What opens a driver for a model behind an API."""
@@ -35,6 +38,7 @@ class _Open(Protocol):
         api_key: ApiKey,
         context_window: int | None,
         privacy: PrivacyTier,
+        transport: httpx.AsyncBaseTransport | None,
     ) -> contextlib.AbstractAsyncContextManager[Driver]: ...
 
 
@@ -62,6 +66,7 @@ async def open_driver(
     *,
     privacy: PrivacyTier | None = None,
     environ: Mapping[str, str] | None = None,
+    transport: httpx.AsyncBaseTransport | None = None,
 ) -> AsyncGenerator[Driver]:
     """Open the driver that *model* names; the block is its life.
 
@@ -74,6 +79,8 @@ async def open_driver(
             ``None``: `SOVEREIGN` for an address of this machine, else as the model's
             ``private_host`` says. It is not said of the fallback, which is elsewhere.
         environ: Where the key and the folders are named. ``None``: the environment.
+        transport: An httpx transport for a remote model, such as a recording of it; left
+            open at the end. ``None``: our own.
 
     Raises:
         AuthenticationError: If the variable with the key is empty. Names the variable.
@@ -85,20 +92,23 @@ async def open_driver(
         The model is unloaded, and no connection stays open.
     """
     environ = os.environ if environ is None else environ
-    async with _open_one(model, privacy, environ) as driver:
+    async with _open_one(model, privacy, environ, transport) as driver:
         if model.fallback is None:
             yield driver
         else:
-            async with _open_one(model.fallback, None, environ) as fallback:
+            async with _open_one(model.fallback, None, environ, transport) as fallback:
                 yield FallbackDriver(driver, fallback, patience_seconds=model.patience_seconds)
 
 
 def _open_one(
-    model: ModelConfig, privacy: PrivacyTier | None, environ: Mapping[str, str]
+    model: ModelConfig,
+    privacy: PrivacyTier | None,
+    environ: Mapping[str, str],
+    transport: httpx.AsyncBaseTransport | None,
 ) -> contextlib.AbstractAsyncContextManager[Driver]:
     if model.remote_model is None:
         return _open_here(model, environ)
-    return _open_there(model, model.remote_model, privacy, environ)
+    return _open_there(model, model.remote_model, privacy, environ, transport)
 
 
 def _open_here(
@@ -120,6 +130,7 @@ def _open_there(
     name: str,
     privacy: PrivacyTier | None,
     environ: Mapping[str, str],
+    transport: httpx.AsyncBaseTransport | None,
 ) -> contextlib.AbstractAsyncContextManager[Driver]:
     place = PLACES[model.provider]
     base_url = model.base_url or place.base_url
@@ -135,6 +146,7 @@ def _open_there(
         api_key=None if variable is None else _read_key(variable, name, environ),
         context_window=model.context_window,
         privacy=privacy,
+        transport=transport,
     )
 
 

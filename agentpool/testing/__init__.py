@@ -3,12 +3,14 @@
 ``simulate`` runs a scenario on a clock that jumps, ``explore`` under many orders of its
 tasks, ``cancel_everywhere`` with a cancellation at each of its points. What they find comes
 with a seed that shows it again. ``check_driver`` and its like hold what you plug in against
-the contract of its seam. ``PoolMachine`` and the strategies need Hypothesis.
+the contract of its seam. ``open_recording`` writes down what a provider answers, and
+``open_replay`` gives it again. ``PoolMachine`` and the strategies need Hypothesis.
 """
 
 from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
 
+from agentpool._errors import RecordingMissError as RecordingMissError
 from agentpool._public import load as _load
 from agentpool._public import publish as _publish
 from agentpool.testing._check_driver import check_driver as check_driver
@@ -41,13 +43,23 @@ from agentpool.testing._sweep import cancel_everywhere as cancel_everywhere
 if TYPE_CHECKING:
     from agentpool.testing import strategies as strategies
     from agentpool.testing._machine import PoolMachine as PoolMachine
+    from agentpool.testing._replay import RecordingTransport as RecordingTransport
+    from agentpool.testing._replay import ReplayTransport as ReplayTransport
+    from agentpool.testing._replay import open_recording as open_recording
+    from agentpool.testing._replay import open_replay as open_replay
 
-# These load Hypothesis, which takes half a second and need not be installed.
-_HOMES = {"PoolMachine": "agentpool.testing._machine"}
+# These load Hypothesis, which takes half a second and need not be installed, or httpx.
+_HOMES = {
+    "PoolMachine": "agentpool.testing._machine",
+    "RecordingTransport": "agentpool.testing._replay",
+    "ReplayTransport": "agentpool.testing._replay",
+    "open_recording": "agentpool.testing._replay",
+    "open_replay": "agentpool.testing._replay",
+}
 
 
 def __getattr__(name: str) -> object:
-    """Load what needs Hypothesis when it is first asked for (PEP 562)."""
+    """Load what needs Hypothesis or httpx when it is first asked for (PEP 562)."""
     if name == "strategies":
         return _import_module("agentpool.testing.strategies")
     return _load(__name__, _HOMES, name)

@@ -1,0 +1,196 @@
+"""What a recording is: one line of JSON for each exchange, without secrets.
+
+Rules:
+
+1. A request is known by its method, its host without the port, its path without the query,
+   and its body. Headers are no part of it, so neither is a key; a server on another port
+   is the same one.
+2. Of an answer's headers only those are kept that a driver acts on.
+3. A key that a server quotes, or a prompt contains, is written as stars, as many as it had
+   characters: the pieces of the stream keep their lengths.
+4. An exchange is a line that is written at once, at its end. A last line without its end is
+   what a crash left, and is no exchange.
+5. An answer that was left or broke off before its end is recorded as one that breaks off.
+   It can never pass for a whole one.
+6. Equal requests get their answers in the order in which they were recorded, each once.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, cast, final
+
+import msgspec
+
+from agentpool._errors import UsageError
+from agentpool.drivers.wire._failure import shown
+
+KEPT_HEADERS: Final = frozenset(
+    {"content-type", "date", "retry-after", "retry-after-ms", "x-should-retry"}
+)
+"""What a driver acts on. A session's cookie and an account's name are not among them."""
+
+# Shorter ones are placeholders such as "none", and would make holes in ordinary words.
+_MIN_SECRET_CHARS: Final = 8
+
+_SHOWN_DIFFERENCES: Final = 3
+
+# Of a value, for a person who compares two.
+_SHOWN_CHARS: Final = 120
+
+
+@final
+class Asked(msgspec.Struct, frozen=True):
+    """What a request is known by."""
+
+    method: str
+    host: str
+    path: str
+    body: object
+    """JSON, or a text that is none."""
+
+    @property
+    def identity(self) -> bytes:
+        """Equal for equal requests, whatever the order of their keys."""
+        return msgspec.json.encode(self, order="deterministic")
+
+
+@final
+class Piece(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What came together."""
+
+    after_seconds: float
+    """Since the request."""
+    text: str | None = None
+    """``None``: it was no UTF-8 by itself, such as half a character."""
+    data: bytes = b""
+    """What it was then."""
+
+    @property
+    def content(self) -> bytes:
+        """The bytes."""
+        return self.data if self.text is None else self.text.encode()
+
+
+@final
+class Exchange(msgspec.Struct, frozen=True):
+    """A request, and the answer that it got."""
+
+    asked: Asked
+    status: int
+    headers: Mapping[str, str]
+    after_seconds: float
+    """When the answer began, since the request."""
+    pieces: Sequence[Piece]
+    is_whole: bool
+    """Whether it came to its end."""
+
+
+def read_asked(
+    method: str, host: str, path: bytes, content: bytes, secrets: Sequence[str]
+) -> Asked:
+    """Return what a request is known by, without *secrets*."""
+    content = masked(content, secrets)
+    start = masked(path.partition(b"?")[0], secrets).decode("latin-1")
+    try:
+        body = msgspec.json.decode(content) if content else None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        body = content.decode(errors="backslashreplace")
+    return Asked(method, host, start, body)
+
+
+def masked(data: bytes, secrets: Sequence[str]) -> bytes:
+    """Return *data* with stars in the place of *secrets*."""
+    # Longest first: "Bearer KEY" has KEY in it.
+    for secret in sorted((one.encode() for one in secrets), key=len, reverse=True):
+        if len(secret) >= _MIN_SECRET_CHARS:
+            data = data.replace(secret, b"*" * len(secret))
+    return data
+
+
+def build_pieces(pieces: Sequence[tuple[float, bytes]], secrets: Sequence[str]) -> list[Piece]:
+    """Return the pieces of a stream, without *secrets*, which may lie across two of them."""
+    whole = masked(b"".join(data for _, data in pieces), secrets)
+    ends = itertools.accumulate(len(data) for _, data in pieces)
+    parts = [whole[end - len(data) : end] for end, (_, data) in zip(ends, pieces, strict=True)]
+    return [_build_piece(after, part) for (after, _), part in zip(pieces, parts, strict=True)]
+
+
+def _build_piece(after: float, data: bytes) -> Piece:
+    try:
+        return Piece(round(after, 6), data.decode())
+    except UnicodeDecodeError:
+        return Piece(round(after, 6), None, data)
+
+
+def write_exchange(exchange: Exchange) -> bytes:
+    """Return the line of *exchange*."""
+    return msgspec.json.encode(exchange) + b"\n"
+
+
+def read_exchanges(recording: bytes, *, name: str) -> list[Exchange]:
+    """Return the exchanges of a recording.
+
+    Raises:
+        UsageError: If a line is none. Names *name* and the line.
+    """
+    *lines, _ = recording.split(b"\n")  # what follows the last end of a line is torn
+    found: list[Exchange] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            found.append(msgspec.json.decode(line, type=Exchange))
+        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+            msg = f"line {number} of {name!r} is no exchange ({exc}); record it anew"
+            raise UsageError(msg) from exc
+    return found
+
+
+def explain_miss(asked: Asked, recorded: Sequence[Exchange], *, name: str) -> str:
+    """Say what was asked, and what the nearest of *recorded* was."""
+    what = f"{name!r} has no answer to {asked.method} {asked.host}{asked.path}"
+    others = [one.asked for one in recorded]
+    times = sum(one.identity == asked.identity for one in others)
+    if times:
+        return f"{what} any more: it was recorded {times} times, and this is one more"
+    if not others:
+        return f"{what}: nothing is recorded there; use open_recording"
+    apart = min((list(_differences("", asked, one)) for one in others), key=len)
+    more = len(apart) - _SHOWN_DIFFERENCES
+    listed = "; ".join(apart[:_SHOWN_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
+    return f"{what}; the nearest of {len(others)} differs in {listed}"
+
+
+_MISSING: Final = object()
+
+
+def _differences(path: str, asked: object, recorded: object) -> Iterator[str]:
+    """Yield where two values differ, as a person would point at it."""
+    match asked, recorded:
+        case Asked(), Asked():
+            for name in Asked.__struct_fields__:
+                yield from _differences(name, getattr(asked, name), getattr(recorded, name))
+        case dict(), dict():
+            ours = cast("dict[str, object]", asked)
+            theirs = cast("dict[str, object]", recorded)
+            for key in {**ours, **theirs}:
+                yield from _differences(
+                    f"{path}.{key}", ours.get(key, _MISSING), theirs.get(key, _MISSING)
+                )
+        case list(), list():
+            pairs = itertools.zip_longest(
+                cast("list[object]", asked), cast("list[object]", recorded), fillvalue=_MISSING
+            )
+            for index, (one, other) in enumerate(pairs):
+                yield from _differences(f"{path}[{index}]", one, other)
+        case _ if asked != recorded:
+            yield f"{path}: asked {_shown(asked)}, recorded {_shown(recorded)}"
+        case _:
+            return
+
+
+def _shown(value: object) -> str:
+    if value is _MISSING:
+        return "nothing"
+    text = shown(msgspec.json.encode(value).decode())
+    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"

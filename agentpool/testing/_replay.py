@@ -1,0 +1,268 @@
+"""Transports that record what a provider answers, and give it again.
+
+Both are ``httpx`` transports, so the driver under test is the real one, with its wire, its
+errors and its retries; only the network is missing.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO, Final, Self, cast, final
+
+import attrs
+import httpx
+import trio
+
+from agentpool._errors import RecordingMissError, UsageError
+from agentpool.drivers._http_headers import secrets_in
+from agentpool.drivers._http_stack import StackTransport
+from agentpool.testing._recording import (
+    KEPT_HEADERS,
+    Asked,
+    Exchange,
+    Piece,
+    build_pieces,
+    explain_miss,
+    masked,
+    read_asked,
+    read_exchanges,
+    write_exchange,
+)
+
+# A transport of somebody else's gets this long to close; ours needs no time.
+_CLOSE_SECONDS: Final = 1.0
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class _RecordedBody(httpx.AsyncByteStream):
+    """An answer's body on its way through; written down when it is over."""
+
+    _inner: httpx.AsyncByteStream
+    _iterator: AsyncIterator[bytes]
+    _recorder: RecordingTransport
+    _exchange: Exchange
+    _secrets: Sequence[str]
+    _start: float
+    _pieces: list[tuple[float, bytes]] = attrs.field(init=False, factory=list[tuple[float, bytes]])
+    _is_whole: bool = attrs.field(init=False, default=False)
+    _is_written: bool = attrs.field(init=False, default=False)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            data = await anext(self._iterator)
+        except StopAsyncIteration:
+            self._is_whole = True
+            raise
+        self._pieces.append((trio.current_time() - self._start, data))
+        return data
+
+    async def aclose(self) -> None:
+        if not self._is_written:
+            self._is_written = True
+            pieces = build_pieces(self._pieces, self._secrets)
+            found = self._exchange
+            exchange = Exchange(
+                found.asked,
+                found.status,
+                found.headers,
+                found.after_seconds,
+                pieces,
+                self._is_whole,
+            )
+            self._recorder.write(exchange)
+        await self._inner.aclose()
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class RecordingTransport(httpx.AsyncBaseTransport):
+    """Sends what it is given, and writes down what comes back. Made by ``open_recording``."""
+
+    _inner: httpx.AsyncBaseTransport
+    _file: BinaryIO
+    _more_secrets: Sequence[str]
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send *request*; its answer is written down when its body is closed.
+
+        Raises:
+            httpx.TransportError: What the transport below raised. It is not recorded.
+
+        Cancellation:
+            What had come of the answer is recorded as one that breaks off.
+        """
+        secrets = (*secrets_in(request.headers), *self._more_secrets)
+        asked = await _asked_of(request, secrets)
+        start = trio.current_time()
+        response = await self._inner.handle_async_request(request)
+        headers = {
+            name: masked(response.headers[name].encode(), secrets).decode()
+            for name in sorted(KEPT_HEADERS & set(response.headers))
+        }
+        after = round(trio.current_time() - start, 6)
+        exchange = Exchange(asked, response.status_code, headers, after, (), is_whole=False)
+        stream = cast("httpx.AsyncByteStream", response.stream)
+        body = _RecordedBody(stream, aiter(stream), self, exchange, secrets, start)
+        return httpx.Response(response.status_code, headers=response.headers, stream=body)
+
+    def write(self, exchange: Exchange) -> None:
+        """Write one line, at once: the file is not buffered."""
+        self._file.write(write_exchange(exchange))
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class _ReplayedBody(httpx.AsyncByteStream):
+    """An answer's body as it was recorded."""
+
+    _pieces: Iterator[Piece]
+    _is_whole: bool
+    _start: float
+    """When the request came. Minus infinity: nothing is waited for."""
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece = next(self._pieces, None)
+        if piece is not None:
+            await trio.sleep_until(self._start + piece.after_seconds)
+            return piece.content
+        await trio.lowlevel.checkpoint()
+        if self._is_whole:
+            raise StopAsyncIteration
+        msg = "the recorded answer breaks off here: it was cancelled, left or lost"
+        raise httpx.ReadError(msg)
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class ReplayTransport(httpx.AsyncBaseTransport):
+    """Answers from a recording. Made by ``open_replay``."""
+
+    _name: str
+    _exchanges: Sequence[Exchange]
+    _paced: bool
+    _left: dict[bytes, collections.deque[Exchange]] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Have each answer ready."""
+        self._left = {}
+        for exchange in self._exchanges:
+            queue = self._left.setdefault(exchange.asked.identity, collections.deque())
+            queue.append(exchange)
+
+    @property
+    def left_count(self) -> int:
+        """Recorded answers that nobody has asked for yet."""
+        return sum(map(len, self._left.values()))
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Return the next answer that was recorded for *request*.
+
+        Raises:
+            RecordingMissError: If there is none. Says which is nearest.
+
+        Cancellation:
+            The answer has been given all the same.
+        """
+        start = trio.current_time() if self._paced else float("-inf")
+        asked = await _asked_of(request, tuple(secrets_in(request.headers)))
+        queue = self._left.get(asked.identity)
+        if not queue:
+            raise RecordingMissError(explain_miss(asked, self._exchanges, name=self._name))
+        exchange = queue.popleft()
+        await trio.sleep_until(start + exchange.after_seconds)
+        body = _ReplayedBody(iter(exchange.pieces), exchange.is_whole, start)
+        return httpx.Response(exchange.status, headers=dict(exchange.headers), stream=body)
+
+
+async def _asked_of(request: httpx.Request, secrets: Sequence[str]) -> Asked:
+    content = await request.aread()
+    url = request.url
+    return read_asked(request.method, url.host, url.raw_path, content, secrets)
+
+
+@contextlib.asynccontextmanager
+async def open_recording(  # noqa: ASYNC911  # nothing to wait for
+    path: str | os.PathLike[str],
+    *,
+    transport: httpx.AsyncBaseTransport | None = None,
+    secrets: Sequence[str] = (),
+) -> AsyncGenerator[RecordingTransport]:
+    """Open a transport that adds every exchange to the file at *path*.
+
+    A line is written at the end of each exchange, so a crash loses only those that were
+    under way. Headers are not stored; a key that is in one of them is written as stars
+    wherever it appears.
+
+    Args:
+        path: The file. It is made if it is not there, and added to if it is.
+        transport: What sends the requests, and stays open. ``None``: one of our own.
+        secrets: What must not be written either, such as a name in a prompt.
+
+    Raises:
+        OSError: If the file cannot be written.
+
+    Cancellation:
+        What had come of an answer is recorded as one that breaks off.
+    """
+    place = Path(path)
+    own = None
+    if transport is None:
+        own = transport = StackTransport(httpx.create_ssl_context())
+    with _open_for_lines(place) as file:
+        try:
+            yield RecordingTransport(transport, file, tuple(secrets))  # noqa: ASYNC911  # a file on disk
+        finally:
+            if own is not None:
+                with trio.move_on_after(_CLOSE_SECONDS, shield=True):
+                    await own.aclose()
+
+
+def _open_for_lines(place: Path) -> BinaryIO:
+    """Open the file without a buffer, so that each line is there when it is written."""
+    file = place.open("ab", buffering=0)
+    recording = place.read_bytes()
+    if recording and not recording.endswith(b"\n"):
+        # What a crash left of a line goes, or the next one would go on with it.
+        file.truncate(recording.rfind(b"\n") + 1)
+    return cast("BinaryIO", file)
+
+
+def _read(place: Path) -> bytes:
+    try:
+        return place.read_bytes()
+    except FileNotFoundError as exc:
+        msg = f"there is no recording at {str(place)!r}; make it with open_recording"
+        raise UsageError(msg) from exc
+
+
+@contextlib.asynccontextmanager
+async def open_replay(  # noqa: ASYNC124, ASYNC911  # nothing to wait for
+    path: str | os.PathLike[str], *, paced: bool = False
+) -> AsyncGenerator[ReplayTransport]:
+    """Open a transport that answers from the recording at *path*, without a network.
+
+    Args:
+        path: A file that ``open_recording`` wrote.
+        paced: Whether every piece comes as late as it did then. On a clock that jumps
+            this takes no time either.
+
+    Raises:
+        UsageError: If there is no such file, or it is no recording.
+
+    Cancellation:
+        Nothing is left.
+    """
+    place = Path(path)
+    exchanges = read_exchanges(_read(place), name=place.name)
+    yield ReplayTransport(place.name, exchanges, paced)  # noqa: ASYNC911  # a file on disk
