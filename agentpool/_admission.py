@@ -131,10 +131,7 @@ class Admission(SlotKeeper):
             if self._returning:
                 slot = self._returning.popleft()
                 if slot.wanted:
-                    self._end_loan(slot)
-                    self.limiter.acquire_on_behalf_of_nowait(slot)
-                    slot.grant()
-                    self._on_resumed(slot)
+                    self._give_back(slot)
                 continue
             if limiter.borrowed_tokens + self._lent >= limiter.total_tokens:
                 return
@@ -184,10 +181,23 @@ class Admission(SlotKeeper):
         self.pump()
         self._on_waiting(slot.agent_id)
 
+    def regain(self, slot: Slot) -> bool:
+        """Give *slot* back to its agent if one is free and nobody comes before it."""
+        if self._returning or self.limiter.borrowed_tokens >= self.limiter.total_tokens:
+            return False
+        self._give_back(slot)
+        return True
+
     def request(self, slot: Slot) -> None:
         """Put an agent that comes back in front of every newcomer."""
         self._returning.append(slot)
         self.pump()
+
+    def _give_back(self, slot: Slot) -> None:
+        self._end_loan(slot)
+        self.limiter.acquire_on_behalf_of_nowait(slot)
+        slot.grant()
+        self._on_resumed(slot)
 
     def _end_loan(self, slot: Slot) -> None:
         if slot.lent:

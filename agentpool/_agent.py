@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from random import Random
 from typing import final
 
-import attrs
-
-from agentpool._capability import CapabilityKind
 from agentpool._context import fixed_tokens
 from agentpool._events import Phase, PhaseChanged, TextDelta
 from agentpool._guard import Stop, Warn
+from agentpool._live import Live
 from agentpool._messages import NO_USAGE, AgentId, Usage, UserMessage
 from agentpool._outcome import AgentOutcome, AgentStatus, StopReason
 from agentpool._purse import Purse
@@ -20,7 +18,7 @@ from agentpool._slot import Slot
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import AgentContext, Driver, Memory
 from agentpool.observe._hub import EventHub
-from agentpool.tools._registry import ToolRegistry
+from agentpool.tools._registry import EMPTY_REGISTRY, ToolRegistry
 
 
 def room_tokens(driver: Driver, config: SpawnConfig, registry: ToolRegistry) -> int | None:
@@ -40,15 +38,31 @@ def room_tokens(driver: Driver, config: SpawnConfig, registry: ToolRegistry) -> 
     return window - manifest.model.max_tokens - fixed
 
 
+class Home(ABC):
+    """What an agent needs of its pool.
+
+    One for all agents: functions made for each of them would be six objects more that the
+    garbage collector walks over.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    def make_context(self, agent: Agent) -> AgentContext:
+        """Make what the tools of *agent* see of it."""
+
+    @abstractmethod
+    def receive(self, agent: Agent, effect: Receive) -> None:
+        """Fill in what waits in the inbox, and whether *agent* was asked to stop."""
+
+
 @final
-@attrs.define(eq=False, repr=False)
-class Agent:
+class Agent(Live):
     """One running agent."""
 
     agent_id: AgentId
     name: str
-    make_context: Callable[[Agent], AgentContext]
-    """Makes what its tools see of it. Most agents have no tools, so it is made when asked."""
+    home: Home
     config: SpawnConfig
     driver: Driver
     slot: Slot
@@ -59,28 +73,20 @@ class Agent:
     """The part of the pool's memory that its agents' own scopes are in."""
     random: Random
     """Where the jitter of retries comes from."""
-    receive: Callable[[Receive], None]
-    """Fills in what waits in the inbox, and whether the agent was asked to stop."""
     purse: Purse | None
     """How it spends of what others spend as well. ``None``: it shares no budget."""
-    _context: AgentContext | None = attrs.field(init=False, default=None)
-    registry: ToolRegistry = attrs.field(init=False)
-    run: Run | None = attrs.field(init=False, default=None)
-    tools_run: int = attrs.field(init=False, default=0)
+    registry: ToolRegistry = EMPTY_REGISTRY
+    """Its tools, once they have been made."""
+    run: Run | None = None
+    tools_run: int = 0
     """Tool calls that began, whatever came of them."""
-
-    def __attrs_post_init__(self) -> None:
-        """Take the memory away from an agent without the grant."""
-        if self.memory is not None:
-            grants = self.config.manifest.capabilities
-            if not any(grant.kind is CapabilityKind.MEMORY for grant in grants):
-                self.memory = None
+    _context: AgentContext | None = None
 
     @property
     def context(self) -> AgentContext:
-        """What its tools see of it."""
+        """What its tools see of it. Most agents have no tools, so it is made when asked."""
         if self._context is None:
-            self._context = self.make_context(self)
+            self._context = self.home.make_context(self)
         return self._context
 
     def close(self) -> None:

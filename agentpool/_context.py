@@ -30,10 +30,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Final, assert_never, cast, final, overload
 
-import attrs
 import msgspec
 
 from agentpool._errors import ContextOverflowError
+from agentpool._live import Live
 from agentpool._messages import (
     AssistantMessage,
     ChatMessage,
@@ -109,21 +109,76 @@ class MessageView(Sequence[ChatMessage]):  # noqa: PLW1641  # equal to lists: no
 
 
 @final
-@attrs.define(eq=False, init=False, repr=False)
+class _Window(Live):
+    """What of a conversation fits a window that somebody knows."""
+
+    room_tokens: int
+    pinned_tokens: int
+    kept_tokens: int
+    """What is sent now."""
+    starts: list[int] = []  # noqa: RUF012  # each has its own
+    """Where each group begins."""
+    costs: list[int] = []  # noqa: RUF012  # each has its own
+    """What each group takes."""
+    history_groups: int = 0
+    """So many of the groups are of the history. They come first."""
+    kept: int = 0
+    """Groups before this one are left out."""
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether any group follows the pinned messages."""
+        return len(self.costs) > self.history_groups
+
+    def take_history(self, history: Sequence[ChatMessage]) -> None:
+        """Measure what was said in earlier runs."""
+        before: ChatMessage | None = None
+        for index, message in enumerate(history):
+            self.count(message, index, begins=_begins_group(before, message))
+            before = message
+        self.history_groups = len(self.starts)
+
+    def append(self, message: ChatMessage, index: int) -> None:
+        """Measure what was said next."""
+        begins = not self.has_answers or isinstance(message, AssistantMessage)
+        self.count(message, index, begins=begins)
+
+    def count(self, message: ChatMessage, index: int, *, begins: bool) -> None:
+        """Add a message to the newest group, or begin one with it."""
+        tokens = message_tokens(message)
+        self.kept_tokens += tokens
+        if begins:
+            self.starts.append(index)
+            self.costs.append(tokens)
+        else:
+            self.costs[-1] += tokens
+
+    def drop(self) -> None:
+        """Leave out the oldest groups until the others fit.
+
+        Raises:
+            ContextOverflowError: If the pinned messages and the newest group do not fit.
+        """
+        room = self.room_tokens
+        # The newest group stays; the history has none that must.
+        last = max(len(self.costs) - 1, self.history_groups)
+        while self.kept_tokens > room and self.kept < last:
+            self.kept_tokens -= self.costs[self.kept]
+            self.kept += 1
+        if self.kept_tokens > room:
+            turn = " and the newest turn" if self.has_answers else ""
+            raise ContextOverflowError(
+                f"about {self.kept_tokens} tokens are needed for the query{turn}, and the "
+                f"model's window leaves {max(room, 0)}; shorten the query, lower "
+                "model.max_tokens or choose a model with a larger window"
+            )
+
+
+@final
 class Conversation:
     """What was said in one run, and which part of it to send."""
 
-    _items: list[ChatMessage]
-    _pinned: range
-    _room_tokens: int | None
-    # Of each group, where it begins and what it costs. The first _history_groups of them
-    # are of the history; those before _kept are left out. Empty if the room is unlimited.
-    _starts: list[int]
-    _costs: list[int]
-    _history_groups: int
-    _kept: int
-    _pinned_tokens: int
-    _kept_tokens: int
+    __slots__ = ("_items", "_pinned", "_window")
 
     def __init__(
         self,
@@ -140,21 +195,13 @@ class Conversation:
             room_tokens: The window without the answer's own room, the system prompt and
                 the tools. ``None``: nobody knows the window, so everything is sent.
         """
-        self._items = [*history, *pinned]
+        self._items: list[ChatMessage] = [*history, *pinned]
         self._pinned = range(len(history), len(self._items))
-        self._room_tokens = room_tokens
-        self._starts = []
-        self._costs = []
-        self._pinned_tokens = 0
-        self._kept = 0
+        self._window: _Window | None = None
         if room_tokens is not None:
-            before: ChatMessage | None = None
-            for index, message in enumerate(history):
-                self._count(message, index, begins=_begins_group(before, message))
-                before = message
-            self._pinned_tokens = sum(map(message_tokens, pinned))
-        self._history_groups = len(self._starts)
-        self._kept_tokens = sum(self._costs, self._pinned_tokens)
+            tokens = sum(map(message_tokens, pinned))
+            self._window = _Window(room_tokens, tokens, tokens)
+            self._window.take_history(history)
 
     @property
     def messages(self) -> MessageView:
@@ -167,10 +214,8 @@ class Conversation:
 
     def append(self, message: ChatMessage) -> None:
         """Add what was said next."""
-        if self._room_tokens is not None:
-            first = len(self._starts) == self._history_groups
-            begins = first or isinstance(message, AssistantMessage)
-            self._kept_tokens += self._count(message, len(self._items), begins=begins)
+        if self._window is not None:
+            self._window.append(message, len(self._items))
         self._items.append(message)
 
     def fit(self) -> MessageView:
@@ -179,16 +224,16 @@ class Conversation:
         Raises:
             ContextOverflowError: If the pinned messages and the newest group do not fit.
         """
-        items, room = self._items, self._room_tokens
-        if room is None:
+        items, window = self._items, self._window
+        if window is None:
             return self.messages
-        if self._kept_tokens > room:
-            self._drop(room)
-        if self._kept < self._history_groups:
-            return MessageView(items, range(self._starts[self._kept], len(items)), range(0))
-        if self._kept in {0, self._history_groups}:
+        if window.kept_tokens > window.room_tokens:
+            window.drop()
+        if window.kept < window.history_groups:
+            return MessageView(items, range(window.starts[window.kept], len(items)), range(0))
+        if window.kept in {0, window.history_groups}:
             return MessageView(items, range(self._pinned.start, len(items)), range(0))
-        return MessageView(items, self._pinned, range(self._starts[self._kept], len(items)))
+        return MessageView(items, self._pinned, range(window.starts[window.kept], len(items)))
 
     def room_tokens_for_results(self, count: int) -> int | None:
         """Return how large each result of the newest answer's calls may be, in tokens.
@@ -203,34 +248,12 @@ class Conversation:
         Returns:
             Tokens, 0 if there is no room at all. ``None``: there is no limit.
         """
-        if self._room_tokens is None:
+        window = self._window
+        if window is None:
             return None
-        room = self._room_tokens - self._pinned_tokens
-        newest = self._costs[-1] if len(self._costs) > self._history_groups else 0
+        room = window.room_tokens - window.pinned_tokens
+        newest = window.costs[-1] if window.has_answers else 0
         return max(min(room // 2, room - newest) // count - MESSAGE_TOKENS, 0)
-
-    def _count(self, message: ChatMessage, index: int, *, begins: bool) -> int:
-        tokens = message_tokens(message)
-        if begins:
-            self._starts.append(index)
-            self._costs.append(tokens)
-        else:
-            self._costs[-1] += tokens
-        return tokens
-
-    def _drop(self, room: int) -> None:
-        # The newest group stays; the history has none that must.
-        last = max(len(self._costs) - 1, self._history_groups)
-        while self._kept_tokens > room and self._kept < last:
-            self._kept_tokens -= self._costs[self._kept]
-            self._kept += 1
-        if self._kept_tokens > room:
-            turn = " and the newest turn" if len(self._costs) > self._history_groups else ""
-            raise ContextOverflowError(
-                f"about {self._kept_tokens} tokens are needed for the query{turn}, and the "
-                f"model's window leaves {max(room, 0)}; shorten the query, lower "
-                "model.max_tokens or choose a model with a larger window"
-            )
 
 
 def message_tokens(message: ChatMessage) -> int:
@@ -298,7 +321,7 @@ def repaired(messages: Sequence[ChatMessage], text: str) -> tuple[ChatMessage, .
         messages: A conversation that may have been broken off.
         text: What the error says, such as ``not run: the pool was aborted``.
     """
-    whole: list[ChatMessage] = []
+    whole: list[ChatMessage] = []  # each has its own
     left = list(reversed(messages))
     while left:
         message = left.pop()

@@ -127,7 +127,9 @@ class DeadlockWatch:
     def _can_go_on(self, slot: Slot) -> bool:
         if slot.held or slot.wanted or not slot.waits or slot.task is None:
             return True
-        if any(parked.ends_at < self._outer_deadline for parked in slot.waits.values()):
+        if any(
+            parked.woken or parked.ends_at < self._outer_deadline for parked in slot.waits.values()
+        ):
             return True
         # While its tools run side by side, the agent's own task waits for them and for
         # nothing else. Any other task of it that is not known to wait may do anything.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from agentpool._agent import Agent, room_tokens
 from agentpool._calls import run_calls
 from agentpool._events import Phase
+from agentpool._guard import LoopGuard
 from agentpool._loop import run_loop
 from agentpool._request import complete
 from agentpool._run import Complete, Recall, Receive, Remember, Run, RunTools
@@ -26,7 +27,7 @@ async def drive(agent: Agent, registry: ToolRegistry) -> None:  # noqa: ASYNC910
     agent.phase(Phase.PERCEIVE)
     for effect in run_loop(run):
         if isinstance(effect, Receive):
-            agent.receive(effect)
+            agent.home.receive(agent, effect)
         elif isinstance(effect, Complete):
             effect.completion = await complete(agent, effect.request, run)
         elif isinstance(effect, RunTools):
@@ -43,15 +44,15 @@ async def drive(agent: Agent, registry: ToolRegistry) -> None:  # noqa: ASYNC910
 
 def _new_run(agent: Agent, registry: ToolRegistry) -> Run:
     manifest = agent.config.limited_manifest
-    grants, privacy = manifest.capabilities, manifest.privacy
-    tools = registry.definitions_for(grants, privacy)
+    allowed = registry.allowed(manifest.capabilities, manifest.privacy)
     return Run(
         manifest,
         agent.config.query,
         agent.config.history,
-        tools,
-        lambda name: registry.refusal(name, grants, privacy),
+        allowed.definitions,
+        allowed.refusal,
         room_tokens(agent.driver, agent.config, registry),
+        LoopGuard(manifest.resources),
         agent.memory is not None,
     )
 

@@ -27,10 +27,10 @@ import math
 from collections.abc import Sequence
 from typing import Final, Self, TypeAlias, final
 
-import attrs
 import msgspec
 
 from agentpool._errors import LimitExceededError, UsageError
+from agentpool._live import Live
 from agentpool._manifest import ResourceQuota
 from agentpool._messages import NO_USAGE, ToolCall, Usage
 from agentpool._outcome import StopReason
@@ -108,48 +108,65 @@ _ENCODER: Final = msgspec.json.Encoder(order="deterministic")
 
 
 @final
-@attrs.define(eq=False, repr=False)
-class _SeenCall:
+class _SeenCall(Live):
     """One call among all that are the same; compared by identity."""
 
     count: int = 0
 
 
 @final
-@attrs.define(eq=False, repr=False)
-class LoopGuard:
+class _SeenCalls(Live):
+    """The calls of one run. Made for the first: most agents of a large crowd have none."""
+
+    by_text: dict[tuple[str, str], _SeenCall] = {}  # noqa: RUF012  # each has its own
+    by_meaning: dict[tuple[str, bytes], _SeenCall] = {}  # noqa: RUF012  # each has its own
+    last_batch: tuple[_SeenCall, ...] | None = None
+    batch_before: tuple[_SeenCall, ...] | None = None
+    same_in_row: int = 0
+    alternating_in_row: int = 0
+
+    def find(self, name: str, arguments: str) -> _SeenCall:
+        """Return the entry of a call."""
+        return self.by_text.get((name, arguments)) or self._read(name, arguments)
+
+    def _read(self, name: str, arguments: str) -> _SeenCall:
+        """Return the entry of a call in a wording that is new, made if it is new itself."""
+        try:
+            meaning = _ENCODER.encode(_DECODER.decode(arguments))
+        except (msgspec.MsgspecError, RecursionError, UnicodeError):
+            # No JSON, so it means nothing but its own text.
+            seen = _SeenCall()
+        else:
+            seen = self.by_meaning.setdefault((name, meaning), _SeenCall())
+        self.by_text[name, arguments] = seen
+        return seen
+
+    def note_batch(self, batch: tuple[_SeenCall, ...]) -> None:
+        """Count how often the newest batch was there before, in a row or in turn."""
+        if batch == self.last_batch:
+            self.same_in_row += 1
+            self.alternating_in_row = 1
+        else:
+            alternates = batch == self.batch_before
+            self.alternating_in_row = self.alternating_in_row + 1 if alternates else 2
+            self.same_in_row = 1
+            self.batch_before, self.last_batch = self.last_batch, batch
+
+
+@final
+class LoopGuard(Live):
     """Counts what one run uses. Every run has its own."""
 
     resources: ResourceQuota
     """The limits."""
-    _warn_from_iteration: int = attrs.field(init=False)
-    _warn_from_tokens: float = attrs.field(init=False, default=math.inf)
-    _iterations: int = attrs.field(init=False, default=0)
-    _tool_calls: int = attrs.field(init=False, default=0)
-    _truncations: int = attrs.field(init=False, default=0)
-    _input_tokens: int = attrs.field(init=False, default=0)
-    _output_tokens: int = attrs.field(init=False, default=0)
-    _cached_tokens: int = attrs.field(init=False, default=0)
-    _reasoning_tokens: int = attrs.field(init=False, default=0)
-    _unmeasured_requests: int = attrs.field(init=False, default=0)
-    _known_cost_usd: float = attrs.field(init=False, default=0.0)
-    _cost_is_known: bool = attrs.field(init=False, default=True)
-    _by_text: dict[tuple[str, str], _SeenCall] = attrs.field(init=False)
-    _by_meaning: dict[tuple[str, bytes], _SeenCall] = attrs.field(init=False)
-    _last_batch: tuple[_SeenCall, ...] | None = attrs.field(init=False, default=None)
-    _batch_before: tuple[_SeenCall, ...] | None = attrs.field(init=False, default=None)
-    _same_in_row: int = attrs.field(init=False, default=0)
-    _alternating_in_row: int = attrs.field(init=False, default=0)
-
-    def __attrs_post_init__(self) -> None:
-        """Work out once from where on there are warnings."""
-        self._by_text = {}
-        self._by_meaning = {}
-        # Rounded up: at 2 of 3 iterations no four fifths are used.
-        self._warn_from_iteration = max(2, -(-self.resources.max_iterations * 4 // 5))
-        budget = self.resources.max_tokens_budget
-        if budget is not None:
-            self._warn_from_tokens = budget * 4 // 5
+    _iterations: int = 0
+    _tool_calls: int = 0
+    _truncations: int = 0
+    _usage: Usage = NO_USAGE
+    _unmeasured_requests: int = 0
+    _known_cost_usd: float = 0.0
+    _cost_is_known: bool = True
+    _calls: _SeenCalls | None = None
 
     @property
     def iterations(self) -> int:
@@ -169,14 +186,7 @@ class LoopGuard:
     @property
     def usage(self) -> Usage:
         """Tokens of all answers whose usage is known."""
-        if not (self._input_tokens or self._output_tokens):
-            return NO_USAGE
-        return Usage(
-            self._input_tokens,
-            self._output_tokens,
-            self._cached_tokens,
-            self._reasoning_tokens,
-        )
+        return self._usage
 
     @property
     def unmeasured_requests(self) -> int:
@@ -191,9 +201,10 @@ class LoopGuard:
     def check_iteration(self) -> Allow | Warn | Stop:
         """Count an iteration and say whether it may make its request."""
         self._iterations = count = self._iterations + 1
-        if count < self._warn_from_iteration:
-            return ALLOW
         limit = self.resources.max_iterations
+        # In whole numbers: at 2 of 3 iterations no four fifths are used.
+        if count == 1 or (count <= limit and count * 5 < limit * 4):
+            return ALLOW
         if count > limit:
             text = f"max iterations reached ({limit})"
             return Stop(StopReason.MAX_ITERATIONS, text, limit, limit)
@@ -214,7 +225,7 @@ class LoopGuard:
             text = f"max tool calls reached ({limit})"
             return Stop(StopReason.MAX_TOOL_CALLS, text, limit, limit)
         self._tool_calls += 1
-        seen = self._by_text.get((name, arguments)) or self._see(name, arguments)
+        seen = self._seen().find(name, arguments)
         seen.count += 1
         if seen.count < self.resources.max_repeated_calls:
             return ALLOW
@@ -226,24 +237,11 @@ class LoopGuard:
         To be asked once per answer with tool calls, before `check_tool_call`: what it
         works out about the calls is kept for it.
         """
-        known = self._by_text
-        batch = tuple(
-            [
-                known.get((call.name, call.arguments)) or self._see(call.name, call.arguments)
-                for call in calls
-            ]
-        )
-        if batch == self._last_batch:
-            self._same_in_row += 1
-            self._alternating_in_row = 1
-        else:
-            alternates = batch == self._batch_before
-            self._alternating_in_row = self._alternating_in_row + 1 if alternates else 2
-            self._same_in_row = 1
-            self._batch_before, self._last_batch = self._last_batch, batch
-        if self._same_in_row >= STUCK_REPEATS:
+        seen = self._seen()
+        seen.note_batch(tuple([seen.find(call.name, call.arguments) for call in calls]))
+        if seen.same_in_row >= STUCK_REPEATS:
             text = f"stuck: the same tool calls {STUCK_REPEATS} times in a row"
-        elif self._alternating_in_row >= 2 * STUCK_REPEATS:
+        elif seen.alternating_in_row >= 2 * STUCK_REPEATS:
             text = f"stuck: the same two sets of tool calls in turn, {STUCK_REPEATS} times each"
         else:
             return ALLOW
@@ -276,13 +274,12 @@ class LoopGuard:
             return ALLOW
         if usage.input_tokens < 0 or usage.output_tokens < 0:
             raise UsageError(f"tokens must be >= 0, got {usage!r}; no budget is refunded")
-        self._input_tokens += usage.input_tokens
-        self._output_tokens += usage.output_tokens
-        self._cached_tokens += usage.cached_tokens
-        self._reasoning_tokens += usage.reasoning_tokens
-        total = self._input_tokens + self._output_tokens
+        self._usage += usage
         budget = self.resources.max_tokens_budget
-        if budget is None or total < self._warn_from_tokens:
+        if budget is None:
+            return ALLOW
+        total = self._usage.total_tokens
+        if total < budget * 4 // 5:
             return ALLOW
         if total > budget:
             text = f"token budget exhausted: {total} > {budget}"
@@ -316,14 +313,7 @@ class LoopGuard:
             return Stop(StopReason.COST_BUDGET, text, spent, limit)
         return ALLOW
 
-    def _see(self, name: str, arguments: str) -> _SeenCall:
-        """Return the entry of a call in a wording that is new, made if it is new itself."""
-        try:
-            meaning = _ENCODER.encode(_DECODER.decode(arguments))
-        except (msgspec.MsgspecError, RecursionError, UnicodeError):
-            # No JSON, so it means nothing but its own text.
-            seen = _SeenCall()
-        else:
-            seen = self._by_meaning.setdefault((name, meaning), _SeenCall())
-        self._by_text[name, arguments] = seen
-        return seen
+    def _seen(self) -> _SeenCalls:
+        if self._calls is None:
+            self._calls = _SeenCalls()
+        return self._calls

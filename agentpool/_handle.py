@@ -13,6 +13,7 @@ import trio
 from agentpool._budget import Budget
 from agentpool._errors import UsageError
 from agentpool._fair import PLAIN, Share
+from agentpool._lot import Lot
 from agentpool._messages import AgentId, AgentMessage
 from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool._slot import Slot, current_slot, parked
@@ -79,7 +80,7 @@ class AgentHandle:
     _driver: Driver | None
     _slot: Slot | None
     _outcome: AgentOutcome | None
-    _ended: trio.Event | None
+    _ended: Lot | None
     _seen: bool
     _interrupted: bool
     _cancelled: tuple[str, str] | None
@@ -154,10 +155,10 @@ class AgentHandle:
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._outcome is None:
             if self._ended is None:
-                self._ended = trio.Event()
+                self._ended = Lot()
             with self._voice.waiting():
-                async with parked(Wait.end_of(self.agent_id, self.name)):
-                    await self._ended.wait()
+                async with parked(Wait.end_of(self.agent_id, self.name), self._ended):
+                    await self._ended.park()
         else:
             await trio.lowlevel.cancel_shielded_checkpoint()
         return self.collect()
@@ -266,7 +267,7 @@ class AgentHandle:
         self._outcome = outcome
         self._config = self._driver = self._slot = None
         if self._ended is not None:
-            self._ended.set()
+            self._ended.unpark_all()
 
     def collect(self) -> AgentOutcome:
         """Return the outcome of an agent that has ended; it counts as seen."""

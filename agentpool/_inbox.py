@@ -1,43 +1,51 @@
-"""One agent's inbox: a bounded memory channel, made when the first message comes."""
+"""One agent's inbox: bounded, and made when the first message comes."""
 
 from __future__ import annotations
 
+from collections import deque
 from typing import final
 
-import attrs
+import msgspec
 import trio
 
 from agentpool._errors import AgentGoneError, InboxFullError
+from agentpool._live import Live
+from agentpool._lot import Lot
 from agentpool._messages import AgentId, AgentMessage
 from agentpool._slot import parked
 from agentpool._waits import Wait
 
 
+def _no_messages() -> deque[AgentMessage]:
+    return deque()
+
+
 @final
-@attrs.define(eq=False, repr=False)
-class Inbox:
-    """Where the messages of one agent wait."""
+class Inbox(Live):
+    """Where the messages of one agent wait.
+
+    Not a memory channel: that takes a message of a waiting sender in while the sender is
+    elsewhere, and nobody can tell at that moment that it was sent.
+    """
 
     owner_id: AgentId
     capacity: int
     """Messages that may wait. One more makes its sender wait."""
-    _send: trio.MemorySendChannel[AgentMessage] = attrs.field(init=False)
-    _receive: trio.MemoryReceiveChannel[AgentMessage] = attrs.field(init=False)
-    _turns: trio.lowlevel.ParkingLot = attrs.field(init=False, factory=trio.lowlevel.ParkingLot)
-    """Senders that wait. Not the channel's own queue of them: that takes a message in while
-    its sender is elsewhere, and nobody can tell at that moment that it was sent."""
-    _promised: int = attrs.field(init=False, default=0)
+    turns: Lot = msgspec.field(default_factory=Lot)
+    """Senders that wait for room."""
+    _messages: deque[AgentMessage] = msgspec.field(default_factory=_no_messages)
+    _readers: Lot = msgspec.field(default_factory=Lot)
+    """Who of its owner waits for a message."""
+    _promised: int = 0
     """Places that are kept for senders who waited and have not taken their next step."""
-    _closed: bool = attrs.field(init=False, default=False)
-
-    def __attrs_post_init__(self) -> None:
-        """Open the channel."""
-        self._send, self._receive = trio.open_memory_channel[AgentMessage](self.capacity)
+    _handed: int = 0
+    """Messages that are here for readers who were woken: they take no place."""
+    _closed: bool = False
 
     @property
     def waiting(self) -> int:
         """Messages that wait to be received."""
-        return self._receive.statistics().current_buffer_used
+        return len(self._messages)
 
     async def wait_turn(self) -> None:
         """Wait until a place is kept for the caller, who then puts a message in at once.
@@ -48,7 +56,7 @@ class Inbox:
         Cancellation:
             No place is kept.
         """
-        await self._turns.park()
+        await self.turns.park()
         if self._closed:
             raise self._gone()
 
@@ -65,13 +73,15 @@ class Inbox:
         """
         if self._closed:
             raise self._gone()
-        if self.waiting + self._promised >= self.capacity:
+        if len(self._messages) - self._handed + self._promised >= self.capacity:
             raise InboxFullError(
                 f"the inbox of agent {self.owner_id} is full ({self.capacity} messages); "
                 "wait with send(), or raise inbox_capacity",
                 recipient=self.owner_id,
             )
-        self._send.send_nowait(message)
+        self._messages.append(message)
+        if self._readers:
+            self._handed += self._readers.unpark(1)
 
     async def receive_many(self) -> tuple[AgentMessage, ...]:
         """Take everything that is here, waiting without a slot until something is.
@@ -88,32 +98,31 @@ class Inbox:
             # Taken messages must not be lost to a cancellation.
             await trio.lowlevel.cancel_shielded_checkpoint()
             return taken
-        async with parked(Wait.message()):
-            try:
-                first = await self._receive.receive()
-            except trio.ClosedResourceError:
-                raise self._gone() from None
-        # It was handed over by its sender, and never took a place.
-        return (first, *self.receive_many_nowait())
+        while not taken:
+            if self._closed:
+                raise self._gone()
+            async with parked(Wait.message(), self._readers):
+                await self._readers.park()
+            # Another task of the agent may have been quicker.
+            taken = self.receive_many_nowait()
+        return taken
 
     def receive_many_nowait(self) -> tuple[AgentMessage, ...]:
         """Take everything that is here, perhaps nothing."""
-        taken: list[AgentMessage] = []
-        while True:
-            try:
-                taken.append(self._receive.receive_nowait())
-            except (trio.WouldBlock, trio.ClosedResourceError):
-                break
-        # Who waits comes before who comes later: the places that are free now are theirs.
-        self._promised += len(self._turns.unpark(count=len(taken)))
-        return tuple(taken)
+        taken = tuple(self._messages)
+        if taken:
+            self._messages.clear()
+            # Who waits comes before who comes later: the places that are free now are theirs.
+            self._promised += self.turns.unpark(len(taken) - self._handed)
+            self._handed = 0
+        return taken
 
     def close(self) -> tuple[AgentMessage, ...]:
-        """Take no more, fail whoever waits for a turn, and return what nobody received."""
+        """Take no more, fail whoever waits, and return what nobody received."""
         self._closed = True
         left = self.receive_many_nowait()
-        self._receive.close()
-        self._turns.unpark_all()
+        self._readers.unpark_all()
+        self.turns.unpark_all()
         return left
 
     def _gone(self) -> AgentGoneError:

@@ -23,9 +23,10 @@ import attrs
 import trio
 
 from agentpool._admission import Admission
-from agentpool._agent import Agent
+from agentpool._agent import Agent, Home
 from agentpool._agent_context import PoolAgentContext
 from agentpool._budget import Budget
+from agentpool._capability import CapabilityKind
 from agentpool._deadlock import DeadlockWatch
 from agentpool._drive import drive
 from agentpool._entry import budget_for
@@ -75,7 +76,7 @@ class ShutdownStep(enum.Enum):
 
 @final
 @attrs.define(eq=False, repr=False)
-class AgentNursery(Caretaker):
+class AgentNursery(Caretaker, Home):
     """Runs the agents of one pool."""
 
     name: str
@@ -191,9 +192,7 @@ class AgentNursery(Caretaker):
         agent = Agent(
             handle.agent_id,
             handle.name,
-            lambda agent: PoolAgentContext(
-                handle, agent, self.router, self.admission, self.running, self.accept
-            ),
+            self,
             config,
             driver,
             slot,
@@ -201,7 +200,6 @@ class AgentNursery(Caretaker):
             self._memory_for(config),
             self._memory_scope,
             self.random,
-            lambda effect: self._receive(handle, effect),
             handle.budget and Purse(handle.budget, slot, self.hub, handle.agent_id, handle.name),
         )
         seconds = config.deadline_seconds or config.manifest.resources.run_seconds
@@ -230,21 +228,33 @@ class AgentNursery(Caretaker):
             agent.close()
 
     def _memory_for(self, config: SpawnConfig) -> Memory | None:
-        """Return the agent's memory; ``None`` if nobody could ever recall what it keeps.
+        """Return the agent's memory. ``None``: it has none.
 
-        A pool's own memory ends with the pool, and an agent's own scope with the agent.
+        Not without the grant, and not if nobody could ever recall what it keeps: a pool's
+        own memory ends with the pool, and an agent's own scope with the agent.
         """
+        if self.memory is None and config.memory_scope is None:
+            return None
+        grants = config.manifest.capabilities
+        if not any(grant.kind is CapabilityKind.MEMORY for grant in grants):
+            return None
         if self.memory is not None:
             return self.memory
-        if config.memory_scope is None:
-            return None
         if self._own_memory is None:
             self._own_memory = InMemoryMemory()
         return self._own_memory
 
-    def _receive(self, handle: AgentHandle, effect: Receive) -> None:
-        effect.interrupted = handle.interrupted
-        effect.messages = self.router.receive_many_nowait(handle.agent_id)
+    def make_context(self, agent: Agent) -> AgentContext:
+        """Make what the tools of *agent* see of it."""
+        handle = self.running[agent.agent_id]
+        return PoolAgentContext(
+            handle, agent, self.router, self.admission, self.running, self.accept
+        )
+
+    def receive(self, agent: Agent, effect: Receive) -> None:
+        """Fill in what waits in the inbox, and whether *agent* was asked to stop."""
+        effect.interrupted = self.running[agent.agent_id].interrupted
+        effect.messages = self.router.receive_many_nowait(agent.agent_id)
 
     async def _build_tools(self, agent: Agent, build: ToolBuilder) -> ToolRegistry:  # noqa: ASYNC910  # the run that follows has checkpoints
         built = build(agent.context)

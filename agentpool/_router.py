@@ -15,10 +15,13 @@ from collections.abc import Callable
 from typing import final
 
 import attrs
+import msgspec
 import trio
 
 from agentpool._errors import AgentGoneError, InboxFullError, UnknownAgentError, UsageError
 from agentpool._inbox import Inbox
+from agentpool._live import Live
+from agentpool._lot import Lot
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage, DeadLetter
 from agentpool._slot import parked
 from agentpool._waits import Wait
@@ -28,16 +31,23 @@ MAX_DEAD_LETTERS = 10_000
 
 
 @final
-@attrs.define(eq=False, repr=False)
-class _Question:
+class _Question(Live):
     """A question that waits for its answer."""
 
     asker: AgentId
     answerer: AgentId
     message_id: int = 0
     """0: it has not been accepted."""
-    ended: trio.Event = attrs.field(factory=trio.Event)
+    over: bool = False
+    """Whether it was answered, or never will be."""
     answer: AgentMessage | None = None
+    lot: Lot = msgspec.field(default_factory=Lot)
+    """Where the asker waits."""
+
+    def end(self) -> None:
+        """Take note that there is an answer, or that there will be none."""
+        self.over = True
+        self.lot.unpark_all()
 
 
 Watch = Callable[[AgentMessage, str | None], None]
@@ -105,7 +115,7 @@ class MessageRouter:
         if self._questions:
             for question in self._questions.values():
                 if question.answerer == agent_id:
-                    question.ended.set()
+                    question.end()
 
     async def send(
         self, sender: AgentId, recipient: AgentId, content: str, *, reply_to: int | None = None
@@ -149,8 +159,9 @@ class MessageRouter:
         question = _Question(asker=sender, answerer=recipient)
         try:
             message = await self._post(sender, recipient, content, None, question)
-            async with parked(Wait.answer_of(recipient)):
-                await question.ended.wait()
+            if not question.over:
+                async with parked(Wait.answer_of(recipient), question.lot):
+                    await question.lot.park()
         finally:
             self._questions.pop(question.message_id, None)
         if question.answer is None:
@@ -173,8 +184,8 @@ class MessageRouter:
         try:
             message = self._accept(sender, recipient, content, reply_to, question=question)
         except InboxFullError:
-            async with parked(Wait.room_of(recipient)):
-                inbox = self._open_inbox(recipient)
+            inbox = self._open_inbox(recipient)
+            async with parked(Wait.room_of(recipient), inbox.turns):
                 await inbox.wait_turn()
                 inbox.take_turn()
                 message = self._accept(sender, recipient, content, reply_to, question=question)
@@ -267,12 +278,12 @@ class MessageRouter:
         question = self._questions.get(message.reply_to) if message.reply_to else None
         if (
             question is None
-            or question.ended.is_set()
+            or question.over
             or (question.asker, question.answerer) != (message.recipient, message.sender)
         ):
             return False
         question.answer = message
-        question.ended.set()
+        question.end()
         return True
 
     def _bury(self, message: AgentMessage, reason: str) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeAlias, final
 
-import attrs
 import msgspec
 
 from agentpool._context import Conversation
 from agentpool._guard import LoopGuard, Stop, Warn
+from agentpool._live import Live
 from agentpool._manifest import AgentManifest
 from agentpool._messages import (
     AgentMessage,
@@ -85,13 +85,8 @@ def refused(call: ToolCall, text: str) -> ToolMessage:
     return ToolMessage(call.call_id, call.name, text, is_error=True)
 
 
-def _no_pieces() -> list[str]:
-    return []
-
-
 @final
-@attrs.define(eq=False, repr=False)
-class Run:
+class Run(Live):
     """One run: what it was given, and what became of it so far."""
 
     manifest: AgentManifest
@@ -103,30 +98,26 @@ class Run:
     """Why the tool of that name may not run. ``None``: it may."""
     room_tokens: int | None
     """What the conversation may fill of the window. ``None``: nobody knows the window."""
+    guard: LoopGuard
     has_memory: bool = True
     """Whether it recalls and remembers."""
-    guard: LoopGuard = attrs.field(init=False)
-    conversation: Conversation | None = attrs.field(init=False, default=None)
-    pieces: list[str] = attrs.field(init=False, factory=_no_pieces)
+    conversation: Conversation | None = None
+    pieces: list[str] = []  # noqa: RUF012  # each has its own
     """The answer so far: pieces of it that were cut off by ``max_tokens``."""
-    arriving: list[str] = attrs.field(init=False, factory=_no_pieces)
+    arriving: list[str] = []  # noqa: RUF012  # each has its own
     """Pieces of the completion that arrives right now. The performer appends to it."""
-    last_text: str = attrs.field(init=False, default="")
+    last_text: str = ""
     """What the model said when it last called tools."""
-    acting: RunTools | None = attrs.field(init=False, default=None)
+    acting: RunTools | None = None
     """The calls that run right now."""
-    stop_reason: StopReason | None = attrs.field(init=False, default=None)
-    stop: Stop | None = attrs.field(init=False, default=None)
+    stop_reason: StopReason | None = None
+    stop: Stop | None = None
     """What stopped the run. ``None``: it goes on, or the model ended it."""
-    over_budget: bool = attrs.field(init=False, default=False)
-    exhausted: Stop | None = attrs.field(init=False, default=None)
+    over_budget: bool = False
+    exhausted: Stop | None = None
     """Set when a budget, or a child, leaves nothing for the run to use."""
-    passed_shared: bool = attrs.field(init=False, default=False)
+    passed_shared: bool = False
     """Whether the last answer passed a limit of a budget that others share."""
-
-    def __attrs_post_init__(self) -> None:
-        """Give the run a guard of its own."""
-        self.guard = LoopGuard(self.manifest.resources)
 
     @property
     def text(self) -> str:

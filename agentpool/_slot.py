@@ -13,29 +13,34 @@ Tasks that it leaves in nurseries of others are not the agent's: they wait like 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from types import TracebackType
-from typing import Self, final
+from types import MappingProxyType, TracebackType
+from typing import Final, final
 
-import attrs
 import trio
 
 from agentpool._errors import DeadlockError
 from agentpool._fair import PLAIN, Share
+from agentpool._live import Live
+from agentpool._lot import Lot
 from agentpool._messages import AgentId
 from agentpool._waits import Wait
 
 
 @final
-@attrs.define(eq=False, repr=False)
-class Branch:
+class Branch(Live):
     """One of the things that an agent does side by side."""
 
     waits: int = 0
     """How many of its tasks wait."""
     ended: bool = False
+
+
+NO_WAITS: Final[Mapping[trio.lowlevel.Task, parked]] = MappingProxyType({})
+"""What an agent that waits for nothing has."""
 
 
 class SlotKeeper(ABC):
@@ -51,22 +56,16 @@ class SlotKeeper(ABC):
         """Take back the slot of an agent that waits, and hand it on."""
 
     @abstractmethod
+    def regain(self, slot: Slot) -> bool:
+        """Give *slot* back to its agent if one is free and nobody comes before it."""
+
+    @abstractmethod
     def request(self, slot: Slot) -> None:
         """Grant *slot* now or later, before any newcomer, by ``slot.grant()``."""
 
 
-# Written out: calling list[Branch] costs ten times as much, and every agent has both.
-def _no_branches() -> list[Branch]:
-    return []
-
-
-def _no_waits() -> dict[trio.lowlevel.Task, parked]:
-    return {}
-
-
 @final
-@attrs.define(eq=False, repr=False)
-class Slot:
+class Slot(Live):
     """One running agent's right to run."""
 
     keeper: SlotKeeper
@@ -82,15 +81,19 @@ class Slot:
     """The time that the agent's request may take. ``None``: it makes none, or has no limit."""
     task: trio.lowlevel.Task | None = None
     """The agent's own task. ``None``: it has not taken its first step, or has ended."""
-    branches: list[Branch] = attrs.field(factory=_no_branches)
+    branches: tuple[Branch, ...] = ()
     """What it does side by side. Empty until it first waits; one while it does one thing."""
     forked: bool = False
     """Whether its own task waits for branches side by side, and does nothing else."""
-    waits: dict[trio.lowlevel.Task, parked] = attrs.field(factory=_no_waits)
-    """Who of the agent waits, and for what."""
     on_waiting: Callable[[], None] | None = None
     """Called when a task of the agent begins to wait. ``None``: nobody counts on it."""
+    _waits: dict[trio.lowlevel.Task, parked] | None = None
     _granted: trio.Event | None = None
+
+    @property
+    def waits(self) -> Mapping[trio.lowlevel.Task, parked]:
+        """Who of the agent waits, and for what."""
+        return self._waits or NO_WAITS
 
     @property
     def wanted(self) -> bool:
@@ -108,16 +111,16 @@ class Slot:
             self._granted.set()
             self._granted = None
 
-    def fork(self, count: int) -> list[Branch]:
+    def fork(self, count: int) -> tuple[Branch, ...]:
         """Return *count* branches, which go on side by side instead of the agent's own."""
         self.forked = True
-        self.branches = [Branch() for _ in range(count)]
-        return self.branches.copy()
+        self.branches = tuple([Branch() for _ in range(count)])
+        return self.branches
 
     def branch_ended(self, branch: Branch) -> None:
         """Go on with one branch less; after the last one, as the agent itself."""
         branch.ended = True
-        self.branches.remove(branch)
+        self.branches = tuple([one for one in self.branches if one is not branch])
         if not self.branches:
             self.forked = False
         elif self.waits:
@@ -126,6 +129,8 @@ class Slot:
     def branch_of(self, task: trio.lowlevel.Task) -> Branch | None:
         """Return the branch that *task* belongs to. ``None``: it is not the agent's task."""
         branch = current_branch.get()
+        if branch is None and task is self.task and not self.forked:
+            return self._own_branch()
         if self.task is None or (branch is not None and branch.ended):
             return None
         root = trio.lowlevel.current_root_task()
@@ -141,9 +146,24 @@ class Slot:
         if branch is not None or self.forked:
             # Forked, the own branch does nothing: whoever is of it was left behind.
             return branch
+        return self._own_branch()
+
+    def _own_branch(self) -> Branch:
         if not self.branches:
-            self.branches.append(Branch())
+            self.branches = (Branch(),)
         return self.branches[0]
+
+    def begin_wait(self, task: trio.lowlevel.Task, wait: parked) -> None:
+        """Take note that *task* waits, and give the slot back if that was the last branch."""
+        if self._waits is None:
+            self._waits = {}
+        self._waits[task] = wait
+        self.settle(wait.wait)
+
+    def end_wait(self, task: trio.lowlevel.Task) -> None:
+        """Take note that *task* waits no more."""
+        assert self._waits is not None  # noqa: S101  # it began to wait
+        del self._waits[task]
 
     def settle(self, wait: Wait) -> None:
         """Give the slot back if every branch waits, the last one for *wait*."""
@@ -158,7 +178,7 @@ class Slot:
             Not waited for when the agent itself is cancelled. If only a part of it is,
             the slot is waited for all the same: that part ends and the agent goes on.
         """
-        if self.held or self.scope.cancel_called:
+        if self.held or self.scope.cancel_called or self.keeper.regain(self):
             return  # noqa: ASYNC910  # there is nothing to wait for
         if self._granted is None:
             self._granted = granted = trio.Event()
@@ -183,51 +203,53 @@ current_branch: ContextVar[Branch | None] = ContextVar("agentpool_branch", defau
 
 
 @final
-@attrs.define(eq=False, repr=False)
-class parked:  # noqa: N801  # used as a statement: async with parked(Wait.message())
-    """``async with parked(wait):`` wait without a slot, and take one afterwards.
+class parked(Live):  # noqa: N801  # used as a statement: async with parked(Wait.message(), lot)
+    """``async with parked(wait, lot):`` wait without a slot, and take one afterwards.
 
     Outside of an agent it does nothing. A time limit around it ends the wait, and the
     agent then waits for a slot like everybody: in a busy pool it goes on later than its
     limit said. Only the agent's own deadline and cancellation end that as well.
 
     Raises:
-        DeadlockError: If the wait turns out to be one that never ends.
+        DeadlockError: Out of ``lot.park()``, if the wait turns out to be one that never ends.
     """
 
     wait: Wait
-    slot: Slot | None = None
-    ends_at: float = 0.0
+    lot: Lot | None = None
+    """Where it waits. ``None``: it waits for something that ends by itself."""
+    ends_at: float = math.inf
     """The nearest deadline of whoever waits, on trio's clock."""
+    _slot: Slot | None = None
     _branch: Branch | None = None
-    _scope: trio.CancelScope | None = None
-    _deadlock: DeadlockError | None = None
+    _task: trio.lowlevel.Task | None = None
+
+    @property
+    def woken(self) -> bool:
+        """Whether what it waited for has happened, though it has not taken its next step."""
+        return self.lot is not None and self._task not in self.lot
 
     def fail(self, error: DeadlockError) -> None:
         """End the wait: it would never end by itself."""
-        self._deadlock = error
-        assert self._scope is not None  # noqa: S101  # only a wait that has begun is found
-        self._scope.cancel()
+        # Only a wait that has begun is found, and only one that can last is failed.
+        assert self.lot is not None and self._task is not None  # noqa: S101, PT018
+        self.lot.fail(self._task, error)
 
-    async def __aenter__(self) -> Self:  # noqa: ASYNC910  # nothing to wait for: gives back
+    async def __aenter__(self) -> None:  # noqa: ASYNC910  # nothing to wait for: gives back
         """Give the slot back."""
         slot = current_slot.get()
         if slot is None:
-            return self
+            return  # noqa: ASYNC910  # nothing to give back
         task = trio.lowlevel.current_task()
-        self._branch = slot.branch_of(task)
-        if self._branch is None:
-            return self
-        self.slot = slot
-        self._scope = trio.CancelScope()
-        self._scope.__enter__()
-        self.ends_at = trio.current_effective_deadline()
-        slot.waits[task] = self
-        self._branch.waits += 1
-        slot.settle(self.wait)
+        branch = slot.branch_of(task)
+        if branch is None:
+            return  # noqa: ASYNC910  # nothing to give back
+        self._slot, self._branch, self._task = slot, branch, task
+        if self.lot is not None:
+            self.ends_at = trio.current_effective_deadline()
+        branch.waits += 1
+        slot.begin_wait(task, self)
         if slot.on_waiting is not None:
             slot.on_waiting()
-        return self
 
     async def __aexit__(  # noqa: ASYNC910  # waits only when the slot is gone
         self,
@@ -236,11 +258,9 @@ class parked:  # noqa: N801  # used as a statement: async with parked(Wait.messa
         traceback: TracebackType | None,
     ) -> None:
         """Take a slot again."""
-        if self.slot is None or self._scope is None or self._branch is None:
+        slot, branch, task = self._slot, self._branch, self._task
+        if slot is None or branch is None or task is None:
             return  # noqa: ASYNC910  # there is nothing to wait for
-        del self.slot.waits[trio.lowlevel.current_task()]
-        self._branch.waits -= 1
-        caught = self._scope.__exit__(kind, error, traceback)
-        await self.slot.resume()  # noqa: ASYNC102  # it shields itself, up to the agent's deadline
-        if caught and self._deadlock is not None:  # nothing else cancels our scope
-            raise self._deadlock from None
+        slot.end_wait(task)
+        branch.waits -= 1
+        await slot.resume()  # noqa: ASYNC102  # it shields itself, up to the agent's deadline

@@ -31,6 +31,7 @@ from agentpool import (
     Usage,
 )
 from agentpool._events import Event
+from agentpool._guard import LoopGuard
 from agentpool._loop import run_loop
 from agentpool._messages import (
     AssistantMessage,
@@ -479,7 +480,9 @@ def new_run(
     **resources: Unpack[Quota],
 ) -> Run:
     """Return a run that has not begun."""
-    return Run(run_manifest or manifest(**resources), query, history, (), refuse, room_tokens)
+    run_manifest = run_manifest or manifest(**resources)
+    guard = LoopGuard(run_manifest.resources)
+    return Run(run_manifest, query, history, (), refuse, room_tokens, guard)
 
 
 def perform(

@@ -3,7 +3,9 @@
 import math
 
 import attrs
+import msgspec
 import pytest
+from msgspec.structs import asdict
 
 from agentpool._errors import ManifestError, UsageError
 from agentpool._guard import ALLOW, Allow, Block, LoopGuard, Stop, Warn
@@ -357,7 +359,6 @@ def test_turn_10_000_looks_back_no_further_than_turn_10() -> None:
         calls = batch("read", arguments=f'{{"page": {turn % 100}}}')
         fresh.check_stuck(calls)
         fresh.check_tool_call(calls[0].name, calls[0].arguments)
-    held = [
-        value for value in attrs.asdict(fresh, recurse=False).values() if hasattr(value, "__len__")
-    ]
+    parts = [part for part in asdict(fresh).values() if isinstance(part, msgspec.Struct)]
+    held = [value for part in parts for value in asdict(part).values() if hasattr(value, "__len__")]
     assert max(map(len, held)) == 100

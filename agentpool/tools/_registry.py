@@ -62,14 +62,22 @@ def check_name(name: str) -> None:
 
 @final
 @attrs.frozen
-class _Allowed:
-    """What an agent with certain grants may do."""
+class Allowed:
+    """What agents with certain grants may do."""
 
     definitions: tuple[ToolDefinition, ...]
-    names: frozenset[str]
+    """What they are shown: what they may run, and no more."""
+    _names: frozenset[str]
+    _refused: Mapping[str, str]
+
+    def refusal(self, name: str) -> str | None:
+        """Return why they may not run the tool *name*, for the model. ``None``: they may."""
+        if name in self._names:
+            return None
+        return self._refused.get(name, f"unknown tool: {name}")
 
 
-_NOTHING = _Allowed((), frozenset())
+_NOTHING = Allowed((), frozenset(), {})
 
 
 @final
@@ -101,7 +109,7 @@ class ToolRegistry:
                 )
             by_name[name] = tool
         self._tools: Mapping[str, Tool] = MappingProxyType(by_name)
-        self._remembered: dict[tuple[tuple[Capability, ...], PrivacyTier], _Allowed] = {}
+        self._remembered: dict[tuple[tuple[Capability, ...], PrivacyTier], Allowed] = {}
 
     def with_tools(self, *tools: Tool) -> ToolRegistry:
         """Return a registry with *tools* after those that are here.
@@ -124,29 +132,33 @@ class ToolRegistry:
         self, grants: Iterable[Capability], privacy: PrivacyTier
     ) -> tuple[ToolDefinition, ...]:
         """Return what an agent with *grants* is shown: what it may run, and no more."""
-        return self._allowed(grants, privacy).definitions
+        return self.allowed(grants, privacy).definitions
 
     def refusal(self, name: str, grants: Iterable[Capability], privacy: PrivacyTier) -> str | None:
         """Return why an agent with *grants* may not run the tool *name*, for the model.
 
         ``None``: it may.
         """
-        allowed = self._allowed(grants, privacy)
-        if name in allowed.names:
-            return None
-        tool = self._tools.get(name)
-        return f"unknown tool: {name}" if tool is None else may_run(tool, grants, privacy)
+        return self.allowed(grants, privacy).refusal(name)
 
-    def _allowed(self, grants: Iterable[Capability], privacy: PrivacyTier) -> _Allowed:
+    def allowed(self, grants: Iterable[Capability], privacy: PrivacyTier) -> Allowed:
+        """Return what agents with *grants* may do: the same value each time."""
         # EMPTY_REGISTRY is shared by all; it has nothing to remember and never changes.
         if not self._tools:
             return _NOTHING
         key = (tuple(grants), privacy)
         allowed = self._remembered.get(key)
         if allowed is None:
-            able = [t for t in self if may_run(t, key[0], privacy) is None]
-            definitions = tuple(tool.definition for tool in able)
-            allowed = _Allowed(definitions, frozenset(d.name for d in definitions))
+            refused = {
+                name: reason
+                for name, tool in self._tools.items()
+                if (reason := may_run(tool, key[0], privacy)) is not None
+            }
+            definitions = tuple(
+                tool.definition for name, tool in self._tools.items() if name not in refused
+            )
+            names = frozenset(self._tools.keys() - refused.keys())
+            allowed = Allowed(definitions, names, refused)
             if len(self._remembered) >= _MAX_REMEMBERED:
                 self._remembered.clear()
             self._remembered[key] = allowed
