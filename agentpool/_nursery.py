@@ -31,18 +31,10 @@ from agentpool._deadlock import DeadlockWatch
 from agentpool._drive import drive
 from agentpool._entry import budget_for
 from agentpool._errors import AgentCancelledError, LimitExceededError, UsageError
-from agentpool._events import (
-    AgentFinished,
-    AgentParked,
-    AgentResumed,
-    AgentSpawned,
-    AgentStarted,
-    MessageDropped,
-    MessageSent,
-)
 from agentpool._fan_in import FanIn
 from agentpool._handle import AgentHandle, Caretaker, OnEnd
-from agentpool._messages import OWNER_ID, AgentId, AgentMessage, UserMessage
+from agentpool._herald import Herald
+from agentpool._messages import OWNER_ID, AgentId, UserMessage
 from agentpool._outcome import AgentOutcome, AgentStatus, StopReason
 from agentpool._purse import Purse
 from agentpool._router import MessageRouter
@@ -93,6 +85,7 @@ class AgentNursery(Caretaker, Home):
     admission: Admission = attrs.field(init=False)
     deadlocks: DeadlockWatch = attrs.field(init=False)
     voice: PoolVoice = attrs.field(init=False)
+    _herald: Herald = attrs.field(init=False)
     _idle: trio.lowlevel.ParkingLot = attrs.field(init=False, factory=trio.lowlevel.ParkingLot)
     """Who waits until no agent runs."""
     fan_in: FanIn = attrs.field(init=False, factory=FanIn)
@@ -106,7 +99,8 @@ class AgentNursery(Caretaker, Home):
 
     def __attrs_post_init__(self) -> None:
         """Open the post office."""
-        self.router = MessageRouter(self.inbox_capacity, self._when_posted)
+        self._herald = Herald(self.hub, self.running, self.fan_in.handles)
+        self.router = MessageRouter(self.inbox_capacity, self._herald.posted)
         self.router.register(OWNER_ID)
         # Pools of one name may share a memory, and their agents have the same numbers.
         self._memory_scope = f"{self.name}-{os.urandom(8).hex()}"
@@ -118,9 +112,9 @@ class AgentNursery(Caretaker, Home):
             limiter,
             max_queued,
             self._start,
-            self._when_parked,
+            self._herald.parked,
             lambda agent_id: self.deadlocks.suspect(agent_id),  # noqa: PLW0108  # made below
-            self._when_resumed,
+            self._herald.resumed,
         )
         self.deadlocks = DeadlockWatch(nursery, self.admission, self.running)
         self.voice = PoolVoice(self.router, self.admission, self.running, self.deadlocks)
@@ -158,9 +152,7 @@ class AgentNursery(Caretaker, Home):
         if on_end is None:
             self.fan_in.expect(handle)
         self.router.register(handle.agent_id)
-        if self.hub.listening:
-            stamp = self.hub.stamp(handle.agent_id, handle.name)
-            self.hub.publish(AgentSpawned(*stamp, handle.parent_id))
+        self._herald.spawned(handle)
         self.admission.admit(handle)
         return handle
 
@@ -178,8 +170,7 @@ class AgentNursery(Caretaker, Home):
     def _start(self, handle: AgentHandle, slot: Slot) -> None:
         handle.begin(slot, self.hub.seconds())
         self.running[handle.agent_id] = handle
-        if self.hub.listening:
-            self.hub.publish(AgentStarted(*self.hub.stamp(handle.agent_id, handle.name)))
+        self._herald.started(handle)
         self.nursery.start_soon(self._live, handle, slot, name=handle.name)
 
     # --- from slot to outcome
@@ -292,9 +283,7 @@ class AgentNursery(Caretaker, Home):
         handle.end(outcome)
         self.router.unregister(handle.agent_id, reason=f"agent {handle.agent_id} ended first")
         self.running.pop(handle.agent_id, None)
-        if self.hub.listening:
-            stamp = self.hub.stamp(handle.agent_id, handle.name)
-            self.hub.publish(AgentFinished(*stamp, outcome))
+        self._herald.finished(handle, outcome)
         (handle.on_end or self.fan_in.ended)(handle)
         if not self.running:
             self._idle.unpark_all()
@@ -378,26 +367,3 @@ class AgentNursery(Caretaker, Home):
             await self._idle.park()
         await trio.lowlevel.checkpoint_if_cancelled()
         return ShutdownStep.CANCELLED
-
-    # --- what the admission tells
-
-    def _when_parked(self, slot: Slot, wait: Wait) -> None:
-        if self.hub.listening:
-            name = self.running[slot.agent_id].name
-            self.hub.publish(AgentParked(*self.hub.stamp(slot.agent_id, name), wait.text))
-
-    def _when_posted(self, message: AgentMessage, reason: str | None) -> None:
-        if not self.hub.listening:
-            return
-        whose = message.sender if reason is None else message.recipient
-        handle = self.running.get(whose) or self.fan_in.handles.get(whose)
-        stamp = self.hub.stamp(whose, "" if handle is None else handle.name)
-        if reason is None:
-            self.hub.publish(MessageSent(*stamp, message))
-        else:
-            self.hub.publish(MessageDropped(*stamp, message, reason))
-
-    def _when_resumed(self, slot: Slot) -> None:
-        if self.hub.listening:
-            name = self.running[slot.agent_id].name
-            self.hub.publish(AgentResumed(*self.hub.stamp(slot.agent_id, name)))
