@@ -252,4 +252,5 @@ async def serve_http(
     config.graceful_timeout = _FLUSH_SECONDS
     # A browser's page must not reach it by a name that leads here: the SDK checks the Host.
     app = cast("ASGIFramework", server.streamable_http_app(host=host))
-    await hypercorn.trio.serve(app, config, shutdown_trigger=wait_end, mode="asgi")
+    serve = hypercorn.trio.serve  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # its WSGI half has no types
+    await serve(app, config, shutdown_trigger=wait_end, mode="asgi")

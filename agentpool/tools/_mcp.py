@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from typing import Final, assert_never, final
+from typing import Final, assert_never, cast, final
 
 import anyio
 import attrs
@@ -318,7 +318,7 @@ def tell(error: Exception) -> str:
     """Return what went wrong with a session, in words."""
     # What the groups hold besides is the same end, as other tasks saw it.
     while isinstance(error, ExceptionGroup):
-        error = error.exceptions[0]
+        error = cast("ExceptionGroup[Exception]", error).exceptions[0]
     match error:
         case ToolError():
             return str(error)
