@@ -23,14 +23,18 @@ from agentpool import (
     AgentOutcome,
     AgentPool,
     AgentStatus,
+    SpawnConfig,
     StopReason,
     open_pool,
 )
 from agentpool._errors import OverloadedError
 from agentpool._events import AgentParked, AgentResumed, AgentStarted, Event
 from agentpool._messages import Completion, CompletionRequest
+from agentpool._slot import parked
+from agentpool._waits import Wait
 from agentpool.abc import AgentContext, OnDelta, ToolContext
-from agentpool.tools import ToolRegistry
+from agentpool.drivers import FunctionDriver
+from agentpool.tools import ToolRegistry, tool
 from tests.fakes import (
     FakeTool,
     Gauge,
@@ -39,6 +43,7 @@ from tests.fakes import (
     calling,
     job,
     jobs,
+    manifest,
     of_type,
     query_of,
     results_of,
@@ -765,3 +770,31 @@ async def test_outside_of_an_agent_nothing_is_parked(autojump_clock: MockClock) 
         handle = await house.pool.spawn(job("compute 1"))
         await handle.wait()
     assert of_type(recorder.events, AgentParked) == []
+
+
+async def test_a_cancelled_agent_waits_for_no_slot(autojump_clock: MockClock) -> None:
+    """It needs none to end: in a busy pool its end would come as late as the others'."""
+
+    @tool
+    async def nap() -> str:
+        """Wait without a slot."""
+        async with parked(Wait.other("a nap")):
+            await trio.sleep(1)
+        return "slept"
+
+    async def answer(request: CompletionRequest) -> Completion | str:
+        if query_of(request) == "nap":
+            return calling(tool_call("nap"))
+        await trio.sleep(1000)
+        return "worked"
+
+    tools = ToolRegistry([nap])
+    async with open_pool(FunctionDriver(answer), tools=tools, max_concurrent=1) as pool:
+        napper = await pool.spawn(SpawnConfig(manifest(), "nap"))
+        await pool.spawn(SpawnConfig(manifest(), "work"))
+        await trio.sleep(5)  # it has slept, and waits for the slot that the other one has
+        assert napper.status is AgentStatus.PARKED
+        napper.cancel("not needed")
+        assert (await napper.wait()).status is AgentStatus.CANCELLED
+        assert trio.current_time() == pytest.approx(5)
+        pool.abort_all("seen enough")
