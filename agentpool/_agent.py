@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from random import Random
 from typing import final
 
+from agentpool._approval import Approver
 from agentpool._context import fixed_tokens
 from agentpool._events import Phase, PhaseChanged, TextDelta
 from agentpool._guard import Stop, Warn
@@ -16,6 +17,7 @@ from agentpool._purse import Purse
 from agentpool._run import Receive, Run
 from agentpool._slot import Slot
 from agentpool._spawn import SpawnConfig
+from agentpool._untrusted import Cleaner
 from agentpool.abc import AgentContext, Driver, Memory
 from agentpool.observe._hub import EventHub
 from agentpool.tools._registry import EMPTY_REGISTRY, ToolRegistry
@@ -75,6 +77,10 @@ class Agent(Live):
     """Where the jitter of retries comes from."""
     purse: Purse | None
     """How it spends of what others spend as well. ``None``: it shares no budget."""
+    cleaner: Cleaner
+    """Takes markers out of what tools return and of what is recalled."""
+    approve: Approver | None
+    """Asked before calls that need it. ``None``: nobody can be asked."""
     registry: ToolRegistry = EMPTY_REGISTRY
     """Its tools, once they have been made."""
     run: Run | None = None

@@ -71,6 +71,22 @@ SCOPE_KEYS = {
 """The kinds whose grant is a list of scopes, and the list's name in a manifest."""
 
 
+OUTSIDE_KINDS = frozenset(
+    {
+        CapabilityKind.MEMORY,
+        CapabilityKind.RAG,
+        CapabilityKind.COMPUTE,
+        CapabilityKind.BROWSER,
+        CapabilityKind.FILE_READ,
+        CapabilityKind.SHELL,
+        CapabilityKind.NETWORK,
+        CapabilityKind.MCP,
+    }
+)
+"""The kinds whose tools bring in text that anybody may have written. What a colleague, a
+child or a model says of it is not among them: it was asked for."""
+
+
 @final
 @attrs.frozen
 class Capability:
@@ -82,6 +98,8 @@ class Capability:
     """Commands, paths or hosts; for MCP the server and the tool. ``*`` is all."""
     max_depth: int = 0
     """For ``spawn``: how many generations of children. 0 for every other kind."""
+    ask_first: bool = False
+    """Whether somebody is asked before each call of a tool of this kind."""
 
     @classmethod
     def shell(cls, *commands: str) -> Self:
@@ -116,8 +134,12 @@ class Capability:
     def __str__(self) -> str:
         """Return the grant as a person would write it: ``shell [git, ls]``."""
         if self.kind is CapabilityKind.SPAWN:
-            return f"spawn (depth {self.max_depth})"
-        return f"{self.kind.value} [{', '.join(self.scope)}]" if self.scope else self.kind.value
+            text = f"spawn (depth {self.max_depth})"
+        elif self.scope:
+            text = f"{self.kind.value} [{', '.join(self.scope)}]"
+        else:
+            text = self.kind.value
+        return f"{text}, asks first" if self.ask_first else text
 
 
 def grants_allow(grants: Iterable[Capability], required: Capability | None) -> bool:
@@ -144,6 +166,20 @@ def grants_allow(grants: Iterable[Capability], required: Capability | None) -> b
             )
         case _:
             return bool(same_kind)
+
+
+def asks_first(grants: Iterable[Capability], required: Capability | None) -> bool:
+    """Whether one of *grants* says that somebody is asked before *required* is used.
+
+    A tool checks by itself which of its grants covers a call, so one grant of its kind that
+    asks is enough. Of MCP tools, which are named, only those that the grant covers ask.
+    """
+    return required is not None and any(
+        grant.ask_first
+        and grant.kind is required.kind
+        and (grant.kind is not CapabilityKind.MCP or _mcp_covers(grant.scope, required.scope))
+        for grant in grants
+    )
 
 
 def path_covers(root: str, path: str) -> bool:

@@ -62,7 +62,8 @@ async def _recall(agent: Agent, effect: Recall) -> None:  # noqa: ASYNC910  # a 
     query = MemoryQuery(text=effect.query, scope=agent.memory_scope, limit=effect.limit)
     try:
         hits = await agent.memory.recall(query)
-        effect.fragments = [hit.fragment.content for hit in hits]
+        # What a tool once wrote into it is no better than what tools write now.
+        effect.fragments = [agent.cleaner.clean(hit.fragment.content) for hit in hits]
     except Exception as error:  # noqa: BLE001  # somebody else's code: told and counted
         _tolerate(agent, "recall", error)
 

@@ -137,6 +137,26 @@ class ToolFinished(_Event, frozen=True, gc=False):
 
 
 @final
+class ApprovalAsked(_Event, frozen=True, gc=False):
+    """A tool call waits for somebody's word."""
+
+    call: ToolCall
+    """The call."""
+
+
+@final
+class ApprovalGiven(_Event, frozen=True, gc=False):
+    """Somebody said whether a tool call may run, or nobody did in time."""
+
+    call: ToolCall
+    """The call, with the arguments that it runs with."""
+    approved: bool
+    """Whether it runs."""
+    reason: str
+    """Why it does not run. Empty: no reason was given, or it runs."""
+
+
+@final
 class AgentWarned(_Event, frozen=True, gc=False):
     """Something is near a limit, or was tolerated."""
 
@@ -214,6 +234,8 @@ Event: TypeAlias = (
     | TextDelta
     | CompletionReceived
     | RequestRetried
+    | ApprovalAsked
+    | ApprovalGiven
     | ToolStarted
     | ToolFinished
     | AgentWarned

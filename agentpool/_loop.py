@@ -38,6 +38,7 @@ from agentpool._messages import (
 )
 from agentpool._outcome import StopReason
 from agentpool._run import Complete, Effect, Recall, Receive, Remember, Run, RunTools, refused
+from agentpool._untrusted import as_data
 
 RECALL_LIMIT = 5
 """Fragments that a run recalls before its first turn."""
@@ -97,7 +98,7 @@ def _begin(run: Run, fragments: Sequence[str]) -> Conversation:
         # As data of the user's side, never in the system prompt: what a tool once wrote
         # into the memory must not speak with the operator's voice.
         lines = "\n".join(f"- {fragment}" for fragment in fragments)
-        pinned = (UserMessage(f"{RECALLED_HEADING}\n{lines}"), query)
+        pinned = (UserMessage(as_data(RECALLED_HEADING, lines)), query)
     return Conversation(run.history, pinned, room_tokens=run.room_tokens)
 
 

@@ -162,7 +162,13 @@ def _keys(cls: type) -> tuple[str, ...]:
 _SECTIONS: Final = _keys(AgentManifest)
 _TIERS: Final = {tier.value: tier for tier in PrivacyTier}
 _KINDS: Final = {kind.value: kind for kind in CapabilityKind}
-_GRANT_KEYS: Final = (*dict.fromkeys(SCOPE_KEYS.values()), "server", "tool", "max_depth")
+_GRANT_KEYS: Final = (
+    *dict.fromkeys(SCOPE_KEYS.values()),
+    "server",
+    "tool",
+    "max_depth",
+    "ask_first",
+)
 _HOMES: Final[Mapping[str, str]] = {
     **dict.fromkeys(_GRANT_KEYS, "in a [[capabilities]] table"),
     **dict.fromkeys(("transport", "command", "url", "env"), "in an [[mcp_servers]] table"),
@@ -185,6 +191,7 @@ def _read_resources(table: TomlTable) -> ResourceQuota | None:
         run_seconds=table.number("run_seconds", None),
         request_seconds=table.number("request_seconds", None),
         tool_seconds=table.number("tool_seconds", default.tool_seconds),
+        approval_seconds=table.number("approval_seconds", default.approval_seconds),
     )
     table.close(_HOMES)
     return resources
@@ -219,6 +226,7 @@ def _read_capability(table: TomlTable) -> Capability | None:
             grant = Capability(kind, table.texts(SCOPE_KEYS[kind]))
         case _:
             grant = Capability(kind)
+    grant = attrs.evolve(grant, ask_first=table.flag("ask_first", default=False))
     # A key of another type of grant is wrong here, and at home nowhere else.
     table.close({key: _HOMES[key] for key in _HOMES if key not in _GRANT_KEYS})
     return grant

@@ -60,6 +60,8 @@ class ResourceQuota:
     """For one model request, retries included. ``None``: no limit."""
     tool_seconds: float | None = 120.0
     """For one tool call whose tool does not say otherwise. ``None``: no limit."""
+    approval_seconds: float | None = 3600.0
+    """For somebody's word on one tool call; then it is refused. ``None``: no limit."""
 
     def __attrs_post_init__(self) -> None:
         """Refuse what has no meaning."""
@@ -169,6 +171,7 @@ def _quota_faults(quota: ResourceQuota) -> Iterator[Fault]:
         ("run_seconds", quota.run_seconds),
         ("request_seconds", quota.request_seconds),
         ("tool_seconds", quota.tool_seconds),
+        ("approval_seconds", quota.approval_seconds),
     )
     for name, seconds in limits:
         if seconds is not None:

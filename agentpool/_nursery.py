@@ -25,6 +25,7 @@ import trio
 from agentpool._admission import Admission
 from agentpool._agent import Agent, Home
 from agentpool._agent_context import PoolAgentContext
+from agentpool._approval import Approver
 from agentpool._budget import Budget
 from agentpool._capability import CapabilityKind
 from agentpool._deadlock import DeadlockWatch
@@ -41,6 +42,7 @@ from agentpool._router import MessageRouter
 from agentpool._run import Receive
 from agentpool._slot import Slot, current_branch, current_slot, parked
 from agentpool._spawn import SpawnConfig
+from agentpool._untrusted import Cleaner
 from agentpool._voice import PoolVoice
 from agentpool._waits import Wait
 from agentpool.abc import AgentContext, Driver, Memory
@@ -80,6 +82,8 @@ class AgentNursery(Caretaker, Home):
     random: Random
     budget: Budget | None
     """What all of its agents spend of. ``None``: they share none."""
+    cleaner: Cleaner
+    approve: Approver | None
     router: MessageRouter = attrs.field(init=False)
     nursery: trio.Nursery = attrs.field(init=False)
     admission: Admission = attrs.field(init=False)
@@ -192,6 +196,8 @@ class AgentNursery(Caretaker, Home):
             self._memory_scope,
             self.random,
             handle.budget and Purse(handle.budget, slot, self.hub, handle.agent_id, handle.name),
+            self.cleaner,
+            self.approve,
         )
         seconds = config.deadline_seconds or config.manifest.resources.run_seconds
         if seconds is not None:

@@ -8,12 +8,14 @@ from typing import Literal
 
 import trio
 
+from agentpool._approval import Approver
 from agentpool._budget import Budget
 from agentpool._dice import open_dice
 from agentpool._errors import PoolError, UsageError
 from agentpool._messages import OWNER_ID
 from agentpool._nursery import OUTSIDE, AgentNursery, ToolBuilder
 from agentpool._pool import AgentPool, at_least
+from agentpool._untrusted import MARKERS, Cleaner
 from agentpool.abc import Driver, DriverFactory, Memory, Observer
 from agentpool.observe._hub import EventHub
 from agentpool.tools._registry import EMPTY_REGISTRY, ToolRegistry
@@ -29,9 +31,11 @@ async def open_pool(
     memory: Memory | None = None,
     tools: ToolRegistry | ToolBuilder | None = None,
     budget: Budget | None = None,
+    approve: Approver | None = None,
     observers: Sequence[Observer] = (),
     on_failure: Literal["collect", "abort"] = "collect",
     name: str = "pool",
+    markers: Sequence[str] = MARKERS,
     random_seed: int | None = None,
 ) -> AsyncGenerator[AgentPool, None]:
     """Open a pool of agents; leaving the block waits for all of them.
@@ -47,9 +51,11 @@ async def open_pool(
         tools: The agents' tools, or a builder that makes each agent its own.
         budget: What all of them may spend together. Other pools may have the same.
             ``None``: no limit but each run's own.
+        approve: Asked before calls that need somebody's word. ``None``: nobody; they fail.
         observers: Called with every event, at once; they must not block.
         on_failure: ``collect`` goes on after a failure; ``abort`` cancels the others.
         name: What the pool is called in events and in memory scopes.
+        markers: What is taken out of tool results and recalled memories. Empty: nothing.
         random_seed: Seed of the jitter in retries. ``None``: from the system.
 
     Yields:
@@ -61,21 +67,19 @@ async def open_pool(
     """
     at_least(0, "max_queued", max_queued)
     limiter = trio.CapacityLimiter(at_least(1, "max_concurrent", max_concurrent))
-    hub = EventHub.open(observers)
-    if on_failure not in {"collect", "abort"}:
-        raise UsageError(f"on_failure must be 'collect' or 'abort', got {on_failure!r}")
     agents = AgentNursery(
         name,
         at_least(1, "inbox_capacity", inbox_capacity),
-        hub,
+        EventHub.open(observers),
         memory,
         EMPTY_REGISTRY if tools is None else tools,
-        on_failure == "abort",
+        _is_abort(on_failure),
         open_dice(random_seed),
         budget,
+        Cleaner(markers),
+        approve,
     )
-    pool = AgentPool(agents, driver)
-    async with _block(pool, agents, limiter, max_queued):
+    async with _block(pool := AgentPool(agents, driver), agents, limiter, max_queued):
         yield pool
     _raise_unseen(agents)
 
@@ -88,6 +92,12 @@ def _raise_unseen(agents: AgentNursery) -> None:
             list(unseen.values()),
             tuple(unseen),
         )
+
+
+def _is_abort(on_failure: str) -> bool:
+    if on_failure not in {"collect", "abort"}:
+        raise UsageError(f"on_failure must be 'collect' or 'abort', got {on_failure!r}")
+    return on_failure == "abort"
 
 
 @asynccontextmanager

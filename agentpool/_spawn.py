@@ -8,7 +8,7 @@ from typing import final
 import attrs
 
 from agentpool._budget import Budget
-from agentpool._capability import Capability, CapabilityKind
+from agentpool._capability import Capability, CapabilityKind, asks_first
 from agentpool._errors import CapabilityDeniedError, UsageError
 from agentpool._fair import PLAIN, Share
 from agentpool._manifest import AgentManifest
@@ -147,4 +147,7 @@ def child_of(
 
 def _grants_of_child(manifest: AgentManifest, depth: int) -> tuple[Capability, ...]:
     grants = tuple(g for g in manifest.capabilities if g.kind is not CapabilityKind.SPAWN)
-    return (*grants, Capability.spawn(depth - 1)) if depth > 1 else grants
+    if depth <= 1:
+        return grants
+    asks = asks_first(manifest.capabilities, Capability.spawn(1))
+    return (*grants, Capability(CapabilityKind.SPAWN, max_depth=depth - 1, ask_first=asks))

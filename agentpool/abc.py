@@ -249,6 +249,11 @@ class Tool(ABC):
         return None
 
     @property
+    def needs_approval(self) -> bool:
+        """Whether somebody is asked before each call, whatever was granted."""
+        return False
+
+    @property
     def left_behind(self) -> tuple[ToolContext, ...]:
         """Calls that were cancelled and still run, in threads that cannot be stopped."""
         return ()

@@ -79,6 +79,7 @@ class Quota(TypedDict, total=False):
     run_seconds: float | None
     request_seconds: float | None
     tool_seconds: float | None
+    approval_seconds: float | None
 
 
 def manifest(

@@ -445,7 +445,7 @@ def test_l20_recalled_text_is_data_of_the_users_side() -> None:
     done = perform(["hi"], new_run(run_manifest=described), fragments=[poison, "second"])
     (request,) = done.requests
     assert request.system == "Be kind."
-    assert told(request) == [f"{RECALLED_HEADING}\n- {poison}\n- second", "hello"]
+    assert told(request) == [f"{RECALLED_HEADING}\n~~~\n- {poison}\n- second\n~~~", "hello"]
 
 
 def test_nothing_recalled_is_nothing_told() -> None:

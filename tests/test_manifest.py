@@ -45,6 +45,7 @@ max_repeated_calls = 5
 run_seconds        = 600
 request_seconds    = 60.5
 tool_seconds       = 30
+approval_seconds   = 60
 
 [[capabilities]]
 type = "memory"
@@ -138,6 +139,7 @@ def test_a_full_manifest_is_read_whole() -> None:
             run_seconds=600.0,
             request_seconds=60.5,
             tool_seconds=30.0,
+            approval_seconds=60.0,
         ),
         capabilities=(
             Capability(CapabilityKind.MEMORY),
@@ -393,7 +395,7 @@ def test_model_and_limits_say_what_is_wrong(text: str, path: str, fault: str) ->
         (
             'type = "memory"\nallowed_paths = ["/"]',
             "allowed_paths",
-            "unknown key; known here: type",
+            "unknown key; known here: ask_first, type",
         ),
     ],
 )

@@ -6,6 +6,8 @@ from agentpool._events import AgentResumed as AgentResumed
 from agentpool._events import AgentSpawned as AgentSpawned
 from agentpool._events import AgentStarted as AgentStarted
 from agentpool._events import AgentWarned as AgentWarned
+from agentpool._events import ApprovalAsked as ApprovalAsked
+from agentpool._events import ApprovalGiven as ApprovalGiven
 from agentpool._events import BudgetNear as BudgetNear
 from agentpool._events import BudgetReached as BudgetReached
 from agentpool._events import CompletionReceived as CompletionReceived

@@ -16,6 +16,8 @@ from agentpool._events import (
     AgentSpawned,
     AgentStarted,
     AgentWarned,
+    ApprovalAsked,
+    ApprovalGiven,
     BudgetNear,
     BudgetReached,
     CompletionReceived,
@@ -79,6 +81,8 @@ def every_event(first: int = 0) -> Iterator[Event]:
     yield TextDelta(*next(stamp), "a piece")
     yield CompletionReceived(*next(stamp), FinishReason.TOOL_USE, Usage(1, 2), 0.5)
     yield RequestRetried(*next(stamp), 1, 2.0, "overloaded")
+    yield ApprovalAsked(*next(stamp), call)
+    yield ApprovalGiven(*next(stamp), call, approved=True, reason="")
     yield ToolStarted(*next(stamp), call)
     yield ToolFinished(*next(stamp), call, "3", is_error=False)
     yield MessageSent(*next(stamp), message)

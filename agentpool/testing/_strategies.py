@@ -206,6 +206,7 @@ def resources() -> Strategy[ResourceQuota]:
         run_seconds=seconds,
         request_seconds=seconds,
         tool_seconds=seconds,
+        approval_seconds=seconds,
     )
 
 

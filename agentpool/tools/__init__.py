@@ -2,10 +2,19 @@
 
 from typing import TYPE_CHECKING
 
+from agentpool._approval import ApprovalRequest as ApprovalRequest
+from agentpool._approval import Approved as Approved
+from agentpool._approval import Approver as Approver
+from agentpool._approval import Changed as Changed
+from agentpool._approval import Decision as Decision
+from agentpool._approval import Denied as Denied
 from agentpool._budget import Reservation as Reservation
 from agentpool._messages import ToolDefinition as ToolDefinition
 from agentpool._public import load as _load
 from agentpool._public import publish as _publish
+from agentpool._untrusted import MARKERS as MARKERS
+from agentpool._untrusted import Cleaner as Cleaner
+from agentpool._untrusted import as_data as as_data
 from agentpool.abc import Tool as Tool
 from agentpool.abc import ToolContext as ToolContext
 from agentpool.abc import ToolResult as ToolResult

@@ -56,6 +56,7 @@ class FunctionTool(Tool, Generic[P, R_co]):
     _timeout_seconds: float | None
     _in_thread: bool
     _on_cancel: OnCancel
+    _needs_approval: bool
     _is_async: bool = attrs.field(init=False)
     _threads_left: list[_ThreadCall] = attrs.field(factory=list["_ThreadCall"])
 
@@ -81,6 +82,11 @@ class FunctionTool(Tool, Generic[P, R_co]):
     def timeout_seconds(self) -> float | None:
         """The longest that one call may take. ``None``: as the manifest says."""
         return self._timeout_seconds
+
+    @property
+    def needs_approval(self) -> bool:
+        """Whether somebody is asked before each call."""
+        return self._needs_approval
 
     @property
     def left_behind(self) -> tuple[ToolContext, ...]:
@@ -194,6 +200,7 @@ def tool(
     timeout_seconds: float | None = None,
     in_thread: bool = False,
     on_cancel: OnCancel = "wait",
+    needs_approval: bool = False,
 ) -> Callable[[Callable[P, R_co]], FunctionTool[P, R_co]]: ...
 def tool(
     function: Callable[P, R_co] | None = None,
@@ -204,6 +211,7 @@ def tool(
     timeout_seconds: float | None = None,
     in_thread: bool = False,
     on_cancel: OnCancel = "wait",
+    needs_approval: bool = False,
 ) -> FunctionTool[P, R_co] | Callable[[Callable[P, R_co]], FunctionTool[P, R_co]]:
     """Make a tool of a function: ``@tool``, or ``@tool(name=...)``.
 
@@ -223,6 +231,7 @@ def tool(
         on_cancel: What becomes of the thread when the call is cancelled or times out.
             ``wait``: the call ends when the function returns, so that nothing is left
             behind. ``abandon``: the call ends at once, and the function goes on alone.
+        needs_approval: Whether somebody is asked before each call. The pool says who.
 
     Raises:
         UsageError: If the function cannot be a tool. Says why, and what to do about it.
@@ -238,7 +247,9 @@ def tool(
         )
 
     def make(function: Callable[P, R_co]) -> FunctionTool[P, R_co]:
-        return _build_tool(function, name, capability, timeout_seconds, in_thread, on_cancel)
+        return _build_tool(
+            function, name, capability, timeout_seconds, in_thread, on_cancel, needs_approval
+        )
 
     return make if function is None else make(function)
 
@@ -250,6 +261,7 @@ def _build_tool(  # noqa: PLR0917  # in the order of the fields
     timeout_seconds: float | None,
     in_thread: bool,  # noqa: FBT001
     on_cancel: OnCancel,
+    needs_approval: bool,  # noqa: FBT001
 ) -> FunctionTool[P, R_co]:
     signature = build_signature(function)
     shown_name = function.__name__ if name is None else name
@@ -268,6 +280,7 @@ def _build_tool(  # noqa: PLR0917  # in the order of the fields
         timeout_seconds,
         in_thread,
         on_cancel,
+        needs_approval,
     )
     functools.update_wrapper(made, function)
     return made

@@ -1,0 +1,57 @@
+"""Asking a person before a tool call runs: the question and its answers, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias, final
+
+import msgspec
+
+from agentpool._capability import Capability
+from agentpool._messages import AgentId, ToolCall
+
+
+@final
+class ApprovalRequest(msgspec.Struct, frozen=True, gc=False):
+    """A tool call that waits for somebody's word."""
+
+    agent_id: AgentId
+    """The number of the agent that wants it."""
+    agent_name: str
+    """That agent's name."""
+    call: ToolCall
+    """The call, as the model wrote it. Its arguments may be no valid JSON."""
+    capability: Capability | None
+    """What the tool needs. ``None``: nothing."""
+
+
+@final
+class Approved(msgspec.Struct, frozen=True, gc=False):
+    """Run it."""
+
+
+@final
+class Denied(msgspec.Struct, frozen=True, gc=False):
+    """Do not run it; the agent goes on without."""
+
+    reason: str = ""
+    """Why not, for the model. Empty: it is told no reason."""
+
+
+@final
+class Changed(msgspec.Struct, frozen=True, gc=False):
+    """Run it with other arguments."""
+
+    arguments: str
+    """JSON text. The tool checks it as it checks what a model wrote."""
+
+
+Decision: TypeAlias = Approved | Denied | Changed
+"""What can be said of a call."""
+
+Approver: TypeAlias = Callable[[ApprovalRequest], Decision | Awaitable[Decision]]
+"""Whoever is asked, async or not. One that is not async must not block.
+
+The agent waits without a slot; several may ask at the same time. If it raises, the call is
+refused and the agent told; the pool goes on.
+"""
