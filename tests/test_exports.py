@@ -209,6 +209,7 @@ NAMES: dict[str, list[str]] = {
         "as_data",
         "file_tools",
         "find_isolation",
+        "http_tools",
         "memory_tools",
         "open_mcp_servers",
         "shell_tools",

@@ -19,8 +19,8 @@ import attrs
 import httpx
 import trio
 
+from agentpool._connection import BadAnswerError, ConnectionLostError, Target
 from agentpool._errors import NetworkError, ProtocolError, UsageError
-from agentpool.drivers._connection import BadAnswerError, ConnectionLostError, Target
 from agentpool.drivers._http_failure import raise_as_driver_error
 from agentpool.drivers._http_headers import FIXED_HEADERS, checked_headers, secrets_in
 from agentpool.drivers._http_stack import PORTS, RawHeaders, StackBody, StackTransport, to_h11

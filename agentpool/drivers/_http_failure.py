@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Final, NoReturn
 
+from agentpool._connection import BadAnswerError, ConnectionLostError
 from agentpool._errors import BadRequestError, DriverError, NetworkError, ProtocolError
-from agentpool.drivers._connection import BadAnswerError, ConnectionLostError
 from agentpool.drivers.wire._failure import shown, struck
 
 _FOREIGN: Final = frozenset({"httpx", "httpcore"})

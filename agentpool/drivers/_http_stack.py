@@ -20,8 +20,7 @@ import h11
 import httpx
 import trio
 
-from agentpool._errors import BadRequestError, NetworkError
-from agentpool.drivers._connection import (
+from agentpool._connection import (
     AnswerHead,
     BadAnswerError,
     Connection,
@@ -29,6 +28,7 @@ from agentpool.drivers._connection import (
     NoAnswerError,
     Target,
 )
+from agentpool._errors import BadRequestError, NetworkError
 from agentpool.drivers.wire._failure import shown
 
 # Two SYN retransmissions and a TLS handshake over a slow line. A deadline that is nearer

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from agentpool.tools._files import file_tools as file_tools
     from agentpool.tools._function import FunctionTool as FunctionTool
     from agentpool.tools._function import tool as tool
+    from agentpool.tools._http_request import http_tools as http_tools
     from agentpool.tools._mcp_servers import McpServers as McpServers
     from agentpool.tools._mcp_servers import open_mcp_servers as open_mcp_servers
     from agentpool.tools._memory import memory_tools as memory_tools
@@ -42,6 +43,7 @@ _HOMES = {
     "McpServers": "agentpool.tools._mcp_servers",
     "file_tools": "agentpool.tools._files",
     "find_isolation": "agentpool.tools._shell",
+    "http_tools": "agentpool.tools._http_request",
     "memory_tools": "agentpool.tools._memory",
     "open_mcp_servers": "agentpool.tools._mcp_servers",
     "shell_tools": "agentpool.tools._shell",

@@ -79,8 +79,15 @@ class Connection:
     """trio's time when it was last put aside."""
 
     @classmethod
-    async def open(cls, target: Target, tls: ssl.SSLContext | None) -> Self:
+    async def open(
+        cls, target: Target, tls: ssl.SSLContext | None, *, address: str | None = None
+    ) -> Self:
         """Connect to *target*; *tls* is needed where it is encrypted.
+
+        Args:
+            target: Where to. Its certificate must have that name.
+            tls: The certificates to trust.
+            address: Connect to this address, whatever the name leads to. ``None``: look it up.
 
         Raises:
             OSError: If nobody listens there.
@@ -89,7 +96,7 @@ class Connection:
         Cancellation:
             Nothing stays open.
         """
-        socket_stream = await trio.open_tcp_stream(target.host, target.port)
+        socket_stream = await trio.open_tcp_stream(address or target.host, target.port)
         if not target.is_tls:
             return cls(socket_stream, socket_stream)
         tls_stream = trio.SSLStream(
@@ -104,6 +111,11 @@ class Connection:
             socket_stream.socket.close()
             raise
         return cls(socket_stream, tls_stream)
+
+    @property
+    def peer(self) -> str:
+        """The address at the other end."""
+        return str(self._socket.socket.getpeername()[0]).partition("%")[0]
 
     @property
     def is_usable(self) -> bool:

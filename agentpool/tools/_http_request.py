@@ -1,0 +1,276 @@
+"""A tool that asks a web server, and goes nowhere else.
+
+Rules:
+
+1. Every hop is judged anew: its URL, and every address that its host has. If one of them may
+   not be connected to, none is.
+2. The connection is made to an address that was judged, and it is looked at again once it
+   stands. A name server that says something else the second time is not asked a second time.
+3. Nothing is sent that was not asked for: no cookies, no key, no proxy of the environment.
+   Headers are not carried to another host.
+4. What comes back is bounded, and characters are whole. What is no text is described.
+"""
+
+from __future__ import annotations
+
+import codecs
+import ipaddress
+import json
+import ssl
+from collections.abc import Collection, Mapping
+from typing import Annotated, Final, Literal, TypeAlias, final
+
+import attrs
+import h11
+import trio
+from msgspec import Meta
+
+from agentpool._capability import Capability
+from agentpool._connection import (
+    AnswerHead,
+    BadAnswerError,
+    Connection,
+    ConnectionLostError,
+    Target,
+)
+from agentpool._errors import ToolError
+from agentpool._hosts import Address, HostRules, HttpUrl, address_of
+from agentpool.abc import Tool
+from agentpool.tools._function import tool
+
+Method: TypeAlias = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+
+TOOL_SECONDS: Final = 30.0
+"""For one call, redirects included; a page that takes longer is not worth the wait."""
+
+CONNECT_SECONDS: Final = 10.0
+"""For one address. Then the next one of the same host is tried."""
+
+MAX_REDIRECTS: Final = 5
+
+MAX_REQUEST_BYTES: Final = 256 * 1024
+
+MAX_READ_BYTES: Final = 256 * 1024
+"""Of a body. A server that sends more, or without end, is not listened to any longer."""
+
+MAX_SHOWN_CHARS: Final = 16_000
+"""About 4,000 tokens."""
+
+MAX_HEADERS: Final = 20
+
+SAFE_HEADERS: Final = frozenset(
+    {"accept", "accept-language", "content-type", "if-match", "if-modified-since",
+     "if-none-match", "if-unmodified-since", "range", "user-agent"}
+)  # fmt: skip
+"""What a model may say. ``Host`` would name another server than the one that was judged,
+``Authorization`` and ``Cookie`` would speak for somebody, ``Content-Length`` lie about the body."""
+
+NEVER_HEADERS: Final = frozenset(
+    {"host", "connection", "content-length", "transfer-encoding", "accept-encoding", "upgrade",
+     "te", "trailer", "expect", "keep-alive", "proxy-connection"}
+)  # fmt: skip
+"""What nobody may allow: they are the request's own."""
+
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_KEEP_METHOD: Final = frozenset({307, 308})
+_TEXT_TYPES: Final = ("text/", "application/json", "application/xml", "application/javascript")
+_TEXT_ENDS: Final = ("+json", "+xml")
+
+
+def http_tools(
+    *hosts: str,
+    also_headers: Collection[str] = (),
+    tls: ssl.SSLContext | None = None,
+) -> tuple[Tool, ...]:
+    """Return the tool ``http_request``, which may talk to *hosts* and nobody else.
+
+    Args:
+        hosts: Names, ``.name`` for all below, ``*`` for every public host, addresses and
+            networks; with a port, if it is not 80 or 443. Addresses that are not public
+            must be named themselves.
+        also_headers: Headers that a model may send besides the harmless ones, such as
+            ``authorization``.
+        tls: The certificates to trust. ``None``: those of the system.
+    """
+    allowed = SAFE_HEADERS | {name.lower() for name in also_headers}
+    web = _Web(HostRules(hosts), allowed - NEVER_HEADERS, tls)
+    grant = Capability.network(*hosts)
+    return (tool(capability=grant, timeout_seconds=TOOL_SECONDS)(web.http_request),)
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class _Web:
+    _rules: HostRules
+    _allowed_headers: frozenset[str]
+    _tls: ssl.SSLContext | None
+
+    async def http_request(
+        self,
+        url: str,
+        method: Method = "GET",
+        headers: dict[str, str] | None = None,
+        body: Annotated[str, Meta(max_length=MAX_REQUEST_BYTES)] = "",
+    ) -> str:
+        """Ask a web server and read its answer.
+
+        Args:
+            url: The full address, http:// or https://.
+            method: What to do with it.
+            headers: Extra headers, such as accept or content-type.
+            body: The text to send with POST, PUT or PATCH.
+        """
+        here = HttpUrl.parse(url)
+        data = body.encode("utf-8", "replace")
+        fields = self._checked(headers or {}, data)
+        for _ in range(MAX_REDIRECTS + 1):
+            self._rules.check_url(here)
+            head, payload, is_whole = await self._ask(here, method, fields, data)
+            location = _header(head, b"location")
+            if head.status not in _REDIRECTS or not location:
+                return _shown(here, url, head, payload, is_whole)
+            there = here.join(location)
+            if here.scheme == "https" and there.scheme == "http":
+                raise ToolError(f"{here} redirects to http, where anybody can read along")
+            if head.status not in _KEEP_METHOD and method not in {"GET", "HEAD"}:
+                method, data = "GET", b""
+                fields = {k: v for k, v in fields.items() if k != "content-type"}
+            if there.authority != here.authority:
+                fields = {k: v for k, v in fields.items() if k in SAFE_HEADERS}
+            here = there
+        raise ToolError(f"more than {MAX_REDIRECTS} redirects; the last one led to {here}")
+
+    def _checked(self, headers: Mapping[str, str], data: bytes) -> dict[str, str]:
+        if len(headers) > MAX_HEADERS:
+            raise ToolError(f"at most {MAX_HEADERS} headers can be sent, got {len(headers)}")
+        fields: dict[str, str] = {"user-agent": "agentpool", "accept": "*/*"}
+        if data:
+            fields["content-type"] = "text/plain; charset=utf-8"
+        for name, value in headers.items():
+            if name.lower() not in self._allowed_headers:
+                allowed = ", ".join(sorted(self._allowed_headers))
+                raise ToolError(f"the header {name!r} may not be sent; allowed are: {allowed}")
+            if not (value.isascii() and value.isprintable() and value == value.strip()):
+                raise ToolError(f"the value of header {name!r} is not printable ASCII")
+            fields[name.lower()] = value
+        return fields
+
+    async def _ask(
+        self, url: HttpUrl, method: str, fields: Mapping[str, str], data: bytes
+    ) -> tuple[AnswerHead, bytes, bool]:
+        """Ask once; return the head, the body, and whether that is all of it."""
+        own = {
+            "host": url.authority,
+            "accept-encoding": "identity",
+            "connection": "close",
+            "content-length": str(len(data)),
+        }
+        request = h11.Request(
+            method=method, target=url.target, headers=list({**own, **fields}.items())
+        )
+        connection = await self._connect(url)
+        try:
+            head = await connection.send(request, data)
+            encoding = _header(head, b"content-encoding") or "identity"
+            if encoding.lower() != "identity":
+                # It was not asked for, and may unpack to any size.
+                raise ToolError(f"the answer is encoded as {encoding!r}, which was not asked for")
+            payload = bytearray()
+            while piece := await connection.receive():
+                payload += piece
+                if len(payload) > MAX_READ_BYTES:
+                    return head, bytes(payload[:MAX_READ_BYTES]), False
+            return head, bytes(payload), True
+        except ConnectionLostError as exc:
+            raise ToolError(f"the connection to {url.authority} broke: {exc}") from exc
+        except BadAnswerError as exc:
+            raise ToolError(f"what {url.authority} answered is not HTTP: {exc}") from exc
+        finally:
+            connection.close()
+
+    async def _connect(self, url: HttpUrl) -> Connection:
+        is_tls = url.scheme == "https"
+        if is_tls and self._tls is None:
+            self._tls = ssl.create_default_context()
+        target = Target(is_tls, url.host, url.port)
+        failures: list[str] = []
+        for address in await self._resolve(url):
+            with trio.move_on_after(CONNECT_SECONDS) as scope:  # noqa: ASYNC912  # connecting has a checkpoint, and trio sees none in a loop
+                try:
+                    connection = await Connection.open(target, self._tls, address=str(address))
+                except (OSError, trio.BrokenResourceError) as exc:
+                    failures.append(f"{address}: {exc.__cause__ or exc}")
+                    continue
+                try:
+                    self._rules.check_address(url, ipaddress.ip_address(connection.peer))
+                except BaseException:
+                    connection.close()
+                    raise
+                return connection
+            if scope.cancelled_caught:
+                failures.append(f"{address}: no connection in {CONNECT_SECONDS:g} seconds")
+        raise ToolError(f"cannot connect to {url.authority}: {'; '.join(failures)}")
+
+    async def _resolve(self, url: HttpUrl) -> list[Address]:
+        """Return the addresses of the host, each of them judged."""
+        literal = address_of(url.host)
+        if literal is not None:
+            await trio.lowlevel.checkpoint()
+            self._rules.check_address(url, literal)
+            return [literal]
+        try:
+            found = await trio.socket.getaddrinfo(url.host, url.port, type=trio.socket.SOCK_STREAM)
+        except OSError as exc:
+            raise ToolError(f"the host {url.host!r} cannot be found: {exc}") from exc
+        addresses = [
+            ipaddress.ip_address(str(place[0]).partition("%")[0]) for _, _, _, _, place in found
+        ]
+        for address in addresses:
+            self._rules.check_address(url, address)
+        return list(dict.fromkeys(addresses))
+
+
+def _header(head: AnswerHead, name: bytes) -> str:
+    return next((v.decode("latin-1") for k, v in head.headers if k.lower() == name), "")
+
+
+def _shown(
+    here: HttpUrl,
+    asked: str,
+    head: AnswerHead,
+    payload: bytes,
+    is_whole: bool,  # noqa: FBT001
+) -> str:
+    kind = _header(head, b"content-type")
+    lines = [f"HTTP {head.status}"]
+    if str(here) != asked:
+        lines.append(f"from {here}")
+    if kind:
+        lines.append(f"content-type: {kind}")
+    return "\n".join((*lines, "", _text_of(kind, payload, is_whole)))
+
+
+def _text_of(kind: str, payload: bytes, is_whole: bool) -> str:  # noqa: FBT001
+    media, _, rest = kind.partition(";")
+    media = media.strip().lower()
+    is_text = media.startswith(_TEXT_TYPES) or media.endswith(_TEXT_ENDS)
+    charset = "utf-8"
+    for word in rest.split(";"):
+        name, _, value = word.strip().partition("=")
+        if name.lower() == "charset":
+            charset = value.strip("\"' ")
+    more = "" if is_whole else " or more"
+    try:
+        decoder = codecs.getincrementaldecoder(charset)("replace" if is_text else "strict")
+        # Not final where the body was cut: the end of it may be a part of a character.
+        text = str(decoder.decode(payload, is_whole))
+    except (LookupError, UnicodeError, TypeError):
+        text = payload.decode("utf-8", "replace") if is_text else "\0"
+    if "\0" in text or (media and not is_text):
+        return (
+            f"[no text: {len(payload)} bytes{more} of {json.dumps(media or 'unknown')}, not shown]"
+        )
+    if len(text) > MAX_SHOWN_CHARS or not is_whole:
+        left = max(len(text) - MAX_SHOWN_CHARS, 0)
+        return f"{text[:MAX_SHOWN_CHARS]}\n[cut: {left}{more} more characters]"
+    return text
