@@ -39,6 +39,8 @@ from agentpool.tools import (
     ToolRegistry,
     file_tools,
     find_isolation,
+    http_tools,
+    inference_tools,
     memory_tools,
     shell_tools,
 )
@@ -56,7 +58,16 @@ HAND_KINDS: Final = frozenset(
 )
 """The grants for which the tools on files and programs are."""
 
-_WITH_TOOLS: Final = _TEAM_KINDS | HAND_KINDS | {CapabilityKind.MEMORY, CapabilityKind.MCP}
+_WITH_TOOLS: Final = (
+    _TEAM_KINDS
+    | HAND_KINDS
+    | {
+        CapabilityKind.INFERENCE,
+        CapabilityKind.MCP,
+        CapabilityKind.MEMORY,
+        CapabilityKind.NETWORK,
+    }
+)
 """The grants for which there are tools here."""
 
 _ADVICE: Final[Mapping[CapabilityKind, str]] = {
@@ -104,7 +115,7 @@ async def open_furnished_pool(
             max_concurrent=max_concurrent,
             max_queued=max_queued,
             memory=memory,
-            tools=build_tools(memory, servers, Hands(os.environ)),
+            tools=build_tools(memory, servers, Hands(os.environ), choose),
             observers=observers,
             name=name,
         ) as pool,
@@ -122,13 +133,16 @@ async def _open_memory(file: str | None) -> AsyncGenerator[Memory]:
             yield opened
 
 
-def build_tools(memory: Memory, servers: McpServers, hands: Hands) -> ToolBuilder:
+def build_tools(
+    memory: Memory, servers: McpServers, hands: Hands, choose: DriverFactory
+) -> ToolBuilder:
     """Return what makes the tools of one agent: those that its manifest grants.
 
     Args:
         memory: The pool's memory.
         servers: What starts the MCP servers of its manifest.
         hands: What makes its tools on files and programs.
+        choose: The drivers, of which each agent may ask its own.
     """
     team = ToolRegistry(TEAM_TOOLS)
 
@@ -145,12 +159,17 @@ def build_tools(memory: Memory, servers: McpServers, hands: Hands) -> ToolBuilde
         return registry.with_tools(*await servers.tools_for(manifest))
 
     def build_own(context: AgentContext) -> ToolRegistry:
+        grants = context.manifest.capabilities
         kinds = _kinds(context.manifest)
         registry = team if kinds & _TEAM_KINDS else EMPTY_REGISTRY
-        if CapabilityKind.MEMORY not in kinds:
-            return registry
-        tools = memory_tools(memory, context.memory_scope)
-        return registry.with_tools(*tools)
+        if CapabilityKind.MEMORY in kinds:
+            registry = registry.with_tools(*memory_tools(memory, context.memory_scope))
+        if CapabilityKind.INFERENCE in kinds:
+            registry = registry.with_tools(*inference_tools(choose(context.manifest)))
+        if CapabilityKind.NETWORK in kinds:
+            hosts = [h for g in grants if g.kind is CapabilityKind.NETWORK for h in g.scope]
+            registry = registry.with_tools(*http_tools(*hosts))
+        return registry
 
     return build
 

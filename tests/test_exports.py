@@ -210,6 +210,7 @@ NAMES: dict[str, list[str]] = {
         "file_tools",
         "find_isolation",
         "http_tools",
+        "inference_tools",
         "memory_tools",
         "open_mcp_servers",
         "shell_tools",

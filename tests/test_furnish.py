@@ -57,6 +57,20 @@ async def test_P_21_agents_get_the_tools_of_their_grants() -> None:  # noqa: N80
     assert {"send_message", "spawn_agent"} <= set(team)
 
 
+async def test_F_03_web_and_inference_come_with_their_grants() -> None:  # noqa: N802
+    """And a Sovereign agent does not see the one that talks to others."""
+    grants = (Capability(CapabilityKind.INFERENCE), Capability.network("a.example"))
+    driver = FunctionDriver(lambda _: "hm")
+    async with open_furnished_pool(lambda _: driver, max_concurrent=1, max_queued=2) as pool:
+        for tier in (PrivacyTier.SOVEREIGN, PrivacyTier.PRIVATE):
+            manifest = AgentManifest(capabilities=grants, privacy=tier)
+            assert not missing_tools(manifest)
+            await pool.spawn(SpawnConfig(manifest, "?"))
+        await pool.join_all()
+    shown = [[tool.name for tool in request.tools] for request in driver.requests]
+    assert shown == [["inference"], ["inference", "http_request"]]
+
+
 def test_F_03_a_grant_without_a_tool_is_said() -> None:  # noqa: N802
     """A grant that does nothing is a surprise at best."""
     manifest = AgentManifest.parse("""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from agentpool.tools._function import FunctionTool as FunctionTool
     from agentpool.tools._function import tool as tool
     from agentpool.tools._http_request import http_tools as http_tools
+    from agentpool.tools._inference import inference_tools as inference_tools
     from agentpool.tools._mcp_servers import McpServers as McpServers
     from agentpool.tools._mcp_servers import open_mcp_servers as open_mcp_servers
     from agentpool.tools._memory import memory_tools as memory_tools
@@ -44,6 +45,7 @@ _HOMES = {
     "file_tools": "agentpool.tools._files",
     "find_isolation": "agentpool.tools._shell",
     "http_tools": "agentpool.tools._http_request",
+    "inference_tools": "agentpool.tools._inference",
     "memory_tools": "agentpool.tools._memory",
     "open_mcp_servers": "agentpool.tools._mcp_servers",
     "shell_tools": "agentpool.tools._shell",

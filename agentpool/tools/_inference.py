@@ -1,0 +1,68 @@
+"""A tool with which an agent asks a model one question, at its own expense."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, final
+
+import attrs
+from msgspec import Meta
+
+from agentpool._capability import Capability, CapabilityKind
+from agentpool._errors import ToolError
+from agentpool._messages import CompletionRequest, UserMessage
+from agentpool.abc import Driver, Tool, ToolContext
+from agentpool.tools._function import tool
+
+TOOL_SECONDS: Final = 300.0
+"""For one call: a local model takes minutes for a long answer (INV-014)."""
+
+MAX_TOKENS: Final = 1024
+"""Of an answer, and no more than the manifest gives the agent's own."""
+
+MAX_PROMPT_CHARS: Final = 100_000
+"""About 25,000 tokens: the whole window of most small models."""
+
+
+def inference_tools(driver: Driver, *, max_tokens: int = MAX_TOKENS) -> tuple[Tool, ...]:
+    """Return the tool ``inference``, which asks *driver* one question without a history.
+
+    Args:
+        driver: Who answers: the agent's own, or another of its privacy tier.
+        max_tokens: The most tokens of an answer. The manifest's limit counts as well.
+    """
+    grant = Capability(CapabilityKind.INFERENCE)
+    mind = _Mind(driver, max_tokens)
+    return (tool(capability=grant, timeout_seconds=TOOL_SECONDS)(mind.inference),)
+
+
+@final
+@attrs.frozen(eq=False)
+class _Mind:
+    _driver: Driver
+    _max_tokens: int
+
+    async def inference(
+        self,
+        context: ToolContext,
+        prompt: Annotated[str, Meta(min_length=1, max_length=MAX_PROMPT_CHARS)],
+        system_prompt: str = "",
+    ) -> str:
+        """Ask a model one question. It knows nothing else: say all that it needs.
+
+        Args:
+            context: The call.
+            prompt: The question.
+            system_prompt: How it should answer.
+        """
+        model = context.agent.manifest.model
+        request = CompletionRequest(
+            (UserMessage(prompt),),
+            system_prompt,
+            max_tokens=min(self._max_tokens, model.max_tokens),
+            temperature=0.0,
+            model=model.remote_model,
+        )
+        completion = await context.agent.complete(self._driver, request)
+        if not completion.text.strip():
+            raise ToolError("inference returned empty response")
+        return completion.text
