@@ -67,7 +67,7 @@ SAFE_HEADERS: Final = frozenset(
 
 NEVER_HEADERS: Final = frozenset(
     {"host", "connection", "content-length", "transfer-encoding", "accept-encoding", "upgrade",
-     "te", "trailer", "expect", "keep-alive", "proxy-connection"}
+     "trailer", "expect", "keep-alive", "proxy-connection"}
 )  # fmt: skip
 """What nobody may allow: they are the request's own."""
 
