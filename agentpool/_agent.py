@@ -11,8 +11,9 @@ from agentpool._context import fixed_tokens
 from agentpool._events import Phase, PhaseChanged, TextDelta
 from agentpool._guard import Stop, Warn
 from agentpool._live import Live
-from agentpool._messages import NO_USAGE, AgentId, Usage, UserMessage
+from agentpool._messages import NO_USAGE, AgentId, Usage, UserMessage, estimate_tokens
 from agentpool._outcome import AgentOutcome, AgentStatus, StopReason
+from agentpool._output import Output
 from agentpool._purse import Purse
 from agentpool._run import Receive, Run
 from agentpool._slot import Slot
@@ -21,6 +22,20 @@ from agentpool._untrusted import Cleaner
 from agentpool.abc import AgentContext, Driver, Memory
 from agentpool.observe._hub import EventHub
 from agentpool.tools._registry import EMPTY_REGISTRY, ToolRegistry
+
+
+def output_of(config: SpawnConfig) -> Output | None:
+    """Return what the agent's answer must be. ``None``: any text.
+
+    Raises:
+        UsageError: If its type has no form in JSON.
+    """
+    if config.output_type is None:
+        return None
+    # What makes schemas is loaded by whoever wants one.
+    from agentpool.tools._output import build_output  # noqa: PLC0415
+
+    return build_output(config.output_type)
 
 
 def room_tokens(driver: Driver, config: SpawnConfig, registry: ToolRegistry) -> int | None:
@@ -37,6 +52,9 @@ def room_tokens(driver: Driver, config: SpawnConfig, registry: ToolRegistry) -> 
         return None
     tools = registry.definitions_for(manifest.capabilities, manifest.privacy)
     fixed = fixed_tokens(manifest.model.system_prompt, tools)
+    output = output_of(config)
+    if output is not None:
+        fixed += estimate_tokens(output.schema_text)
     return window - manifest.model.max_tokens - fixed
 
 
@@ -170,6 +188,7 @@ class Agent(Live):
             status=status,
             messages=run.settled_messages(why),
             text=run.text,
+            value=run.value if status is AgentStatus.COMPLETED else None,
             error=error,
             stop_reason=stop_reason,
             over_budget=run.over_budget,

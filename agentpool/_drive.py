@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentpool._agent import Agent, room_tokens
+from agentpool._agent import Agent, output_of, room_tokens
 from agentpool._calls import run_calls
 from agentpool._events import Phase
 from agentpool._guard import LoopGuard
@@ -54,6 +54,7 @@ def _new_run(agent: Agent, registry: ToolRegistry) -> Run:
         room_tokens(agent.driver, agent.config, registry),
         LoopGuard(manifest.resources),
         agent.memory is not None,
+        output_of(agent.config),
     )
 
 

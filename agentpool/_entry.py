@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentpool._agent import room_tokens
+from agentpool._agent import output_of, room_tokens
 from agentpool._budget import Budget
 from agentpool._errors import Fault, ManifestError, PrivacyError, UsageError
 from agentpool._spawn import SpawnConfig
@@ -21,10 +21,11 @@ def driver_for(
         registry: The tools, as far as they are known before the agent starts.
 
     Raises:
-        UsageError: If the factory returned something else.
+        UsageError: If the factory returned something else, or the output type has no form.
         PrivacyError: If the manifest's tier forbids the driver.
         ManifestError: If the driver's window leaves no room for the query.
     """
+    output_of(config)
     manifest = config.manifest
     driver = source if isinstance(source, Driver) else source(manifest)
     # A factory is somebody else's code, and type checkers are optional.

@@ -21,6 +21,7 @@ The branches say who must act::
     │   ├── ContextOverflowError
     │   ├── UnknownModelError
     │   ├── AllDriversFailedError
+    │   ├── InvalidOutputError     no answer had the form that was asked for
     │   ├── ProtocolError
     │   └── RecordingMissError
     ├── ToolError                  told to the model, which may try again
@@ -206,6 +207,15 @@ class AllDriversFailedError(DriverError):
         self.errors: tuple[DriverError, ...] = tuple(errors)
         """What they failed with, in the order in which they were asked. Empty: nobody was
         asked, since all of them had failed too often before."""
+
+
+class InvalidOutputError(DriverError):
+    """No answer had the form that was asked for, though the model was told what was wrong."""
+
+    def __init__(self, message: str, *, answers: int) -> None:
+        super().__init__(message)
+        self.answers: int = answers
+        """How many answers were tried."""
 
 
 class ProtocolError(DriverError):

@@ -14,17 +14,19 @@ Rules:
 4. Every call counts for the guard: unknown, denied and repeated ones too.
 5. A stuck loop, a spent budget and a truncated answer are stop reasons. Only an answer
    that the model itself ended is a success.
-6. Whatever ends a run, its ``Run`` has the conversation, the text and the usage so far.
+6. An answer of the wrong form is no answer; ``_output`` says what happens then.
+7. Whatever ends a run, its ``Run`` has the conversation, the text and the usage so far.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from typing import assert_never
 
 import msgspec
 
 from agentpool._context import CONTINUE, Conversation, cut_to_tokens
-from agentpool._errors import ProtocolError
+from agentpool._errors import InvalidOutputError, ProtocolError
 from agentpool._guard import ALLOW, Block, Stop, Warn
 from agentpool._messages import (
     OWNER_ID,
@@ -37,6 +39,7 @@ from agentpool._messages import (
     UserMessage,
 )
 from agentpool._outcome import StopReason
+from agentpool._output import CUT_OFF, MAX_REPAIRS, Misfit, Output
 from agentpool._run import Complete, Effect, Recall, Receive, Remember, Run, RunTools, refused
 from agentpool._untrusted import as_data
 
@@ -79,10 +82,7 @@ def run_loop(run: Run) -> Generator[Effect, None, None]:
             run.settle("not run")
             if stop is not None:
                 _end(run, stop)
-        elif completion.finish_reason is FinishReason.MAX_TOKENS:
-            _cut_off(run, conversation, completion.text, spent)
-        else:
-            _finish(run, conversation, completion, spent)
+        elif _said(run, conversation, completion, spent):
             if run.has_memory:
                 yield Remember(f"Q: {run.query}\nA: {run.text}")
             return
@@ -136,6 +136,7 @@ def _request(run: Run, conversation: Conversation) -> CompletionRequest:
         model.max_tokens,
         model.temperature,
         model.remote_model,
+        run.output and run.output.form,
     )
 
 
@@ -222,6 +223,19 @@ def _cut_results(conversation: Conversation, batch: RunTools) -> None:
 # --- the ends
 
 
+def _said(run: Run, conversation: Conversation, completion: Completion, spent: Stop | None) -> bool:
+    """Take an answer in words. Return whether it is the one that ends the run well."""
+    fault = "" if run.output is None else _misfit(run, run.output, completion)
+    if fault:
+        _ask_again(run, conversation, completion, fault, spent)
+    elif completion.finish_reason is FinishReason.MAX_TOKENS:
+        _cut_off(run, conversation, completion.text, spent)
+    else:
+        _finish(run, conversation, completion, spent)
+        return True
+    return False
+
+
 def _cut_off(run: Run, conversation: Conversation, text: str, spent: Stop | None) -> None:
     """Keep a truncated piece and ask for the rest, unless the run is over."""
     run.pieces.append(text)
@@ -233,6 +247,47 @@ def _cut_off(run: Run, conversation: Conversation, text: str, spent: Stop | None
         _end(run, stop)
     else:
         conversation.append(UserMessage(CONTINUE))
+
+
+def _misfit(run: Run, output: Output, completion: Completion) -> str:
+    """Read the answer into the run's value. Return what is wrong with it; empty: it fits."""
+    match completion.finish_reason:
+        case FinishReason.MAX_TOKENS:
+            return CUT_OFF
+        case FinishReason.TOOL_USE:
+            return ""  # another fault, of which nobody can be told
+        case FinishReason.END_TURN | FinishReason.STOP_SEQUENCE:
+            value = output.read(completion.text)
+        case _:
+            assert_never(completion.finish_reason)
+    if isinstance(value, Misfit):
+        return value.text
+    run.value = value
+    return ""
+
+
+def _ask_again(
+    run: Run, conversation: Conversation, completion: Completion, fault: str, spent: Stop | None
+) -> None:
+    """Tell the model what is wrong with its answer, unless the run is over."""
+    assert run.output is not None  # noqa: S101  # or nothing would be wrong
+    run.last_text = completion.text or run.last_text
+    if completion.text:
+        conversation.append(AssistantMessage(completion.text))
+    was_cut = completion.finish_reason is FinishReason.MAX_TOKENS
+    verdict = run.guard.record_truncation() if was_cut else ALLOW
+    stop = spent or (verdict if isinstance(verdict, Stop) else None)
+    if stop is not None:
+        _end(run, stop)
+    elif run.repairs >= MAX_REPAIRS:
+        answers = run.repairs + 1
+        raise InvalidOutputError(
+            f"none of {answers} answers was {run.output.form.name!r}; the last one: {fault}",
+            answers=answers,
+        )
+    else:
+        run.repairs += 1
+        conversation.append(UserMessage(run.output.repair(fault)))
 
 
 def _finish(

@@ -153,6 +153,16 @@ class FinishReason(enum.Enum):
 
 
 @final
+class AnswerForm(msgspec.Struct, frozen=True):
+    """The form that an answer in words must have: JSON of a schema, and nothing else."""
+
+    name: str
+    """Letters, digits, ``_`` and ``-``; at most 64 of them."""
+    schema: Mapping[str, object]
+    """The JSON Schema of the answer; its type is ``object``."""
+
+
+@final
 class CompletionRequest(msgspec.Struct, frozen=True):
     """One request to a model."""
 
@@ -168,6 +178,9 @@ class CompletionRequest(msgspec.Struct, frozen=True):
     """0.0 is the likeliest word each time; 2.0 is the upper end."""
     model: str | None = None
     """The provider's name of the model. ``None``: the driver's own."""
+    answer_form: AnswerForm | None = None
+    """The form of the answer, unless it calls tools. ``None``: any. A driver that cannot
+    have it kept need not: whoever asked checks the answer."""
 
 
 @final

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import enum
-from typing import final
+from typing import TypeVar, cast, final, is_typeddict
 
 import msgspec
 
+from agentpool._errors import UsageError
 from agentpool._messages import NO_USAGE, AgentId, ChatMessage, Usage
+
+T = TypeVar("T")
 
 
 class AgentStatus(enum.Enum):
@@ -76,6 +79,9 @@ class AgentOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """``COMPLETED``, ``STOPPED``, ``FAILED`` or ``CANCELLED``."""
     text: str = ""
     """The answer, or as much of one as there was when it ended."""
+    value: object = None
+    """The answer as the ``output_type`` that the spawn asked for. ``None``: it asked for none,
+    or the agent did not complete."""
     error: Exception | None = None
     """What ended a stopped, failed or cancelled agent. ``None`` for a completed one."""
     stop_reason: StopReason | None = None
@@ -117,3 +123,23 @@ class AgentOutcome(msgspec.Struct, frozen=True, kw_only=True):
         # Every end but COMPLETED sets its error; the assertion is for the type checker.
         assert self.error is not None  # noqa: S101
         raise self.error
+
+    def unwrap_as(self, output_type: type[T]) -> T:
+        """Return the value of a completed agent, or raise what ended it.
+
+        Args:
+            output_type: The one that it was spawned with.
+
+        Raises:
+            UsageError: If its value is of another type, or it was spawned without one.
+            Exception: What ``unwrap`` raises.
+        """
+        self.unwrap()
+        # A TypedDict is a plain dict when the program runs.
+        kind: type[object] = dict if is_typeddict(output_type) else output_type
+        if not isinstance(self.value, kind):
+            raise UsageError(
+                f"the value of agent {self.agent_id} is {type(self.value).__name__}, not "
+                f"{output_type.__name__}; spawn it with output_type={output_type.__name__}"
+            )
+        return cast("T", self.value)

@@ -140,7 +140,7 @@ class AgentPool:
         self._check_open()
         if config.budget is not None:
             self._agents.budget_of(config)
-        if config.manifest is self._fitting:
+        if config.manifest is self._fitting and config.output_type is None:
             assert isinstance(self._driver, Driver)  # noqa: S101  # see below
             return self._driver
         tools = self._agents.tools
@@ -201,7 +201,11 @@ class AgentPool:
 
     @asynccontextmanager
     async def map(
-        self, manifest: AgentManifest, *sources: Queries, ordered: bool = False
+        self,
+        manifest: AgentManifest,
+        *sources: Queries,
+        ordered: bool = False,
+        output_type: type | None = None,
     ) -> AsyncGenerator[OutcomeStream, None]:
         """Run one agent per query, over any number of them, with flat memory.
 
@@ -215,9 +219,10 @@ class AgentPool:
                 are taken level, and a slow one keeps no other waiting. An async generator
                 is closed at the end of the block.
             ordered: Whether the outcomes come in the order in which the queries were taken.
+            output_type: As in ``SpawnConfig``, for all of them.
 
         Raises:
-            UsageError: If there is no source.
+            UsageError: If there is no source, or the output type has no form in JSON.
         """
         if not sources:
             raise UsageError("map() needs at least one source of queries, got none")
@@ -227,7 +232,7 @@ class AgentPool:
         def accept(config: SpawnConfig, on_end: OnEnd) -> AgentHandle:
             return self._accept(config, self._driver_for(config), on_end, parent)
 
-        stream = OutcomeStream(manifest, sources, ordered, agents.admission, accept)
+        stream = OutcomeStream(manifest, sources, ordered, agents.admission, accept, output_type)
         agents.nursery.start_soon(stream.feed, name="map")
         try:
             yield stream

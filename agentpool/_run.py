@@ -27,6 +27,7 @@ from agentpool._messages import (
     UserMessage,
 )
 from agentpool._outcome import StopReason
+from agentpool._output import Output
 
 
 @final
@@ -101,6 +102,12 @@ class Run(Live):
     guard: LoopGuard
     has_memory: bool = True
     """Whether it recalls and remembers."""
+    output: Output | None = None
+    """What its answer must be. ``None``: any text."""
+    repairs: int = 0
+    """How often it was asked for another answer."""
+    value: object = None
+    """What the answer stands for, of the output's type."""
     conversation: Conversation | None = None
     pieces: list[str] = []  # noqa: RUF012  # each has its own
     """The answer so far: pieces of it that were cut off by ``max_tokens``."""

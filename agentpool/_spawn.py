@@ -31,6 +31,9 @@ class SpawnConfig:
     """A conversation that goes on, such as the ``messages`` of an earlier outcome."""
     deadline_seconds: float | None = attrs.field(default=None, kw_only=True)
     """The longest that the run may take, from its first slot. ``None``: as the manifest says."""
+    output_type: type | None = attrs.field(default=None, kw_only=True)
+    """What its answer must be: an attrs class, a dataclass, a TypedDict or a msgspec struct.
+    The outcome's ``value`` is one. ``None``: any text."""
     memory_scope: str | None = attrs.field(default=None, kw_only=True)
     """Whose memory it shares: agents with the same scope read each other's fragments.
     ``None``: its own alone."""

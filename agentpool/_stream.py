@@ -23,6 +23,7 @@ import attrs
 import trio
 
 from agentpool._admission import Admission
+from agentpool._agent import output_of
 from agentpool._handle import AgentHandle, OnEnd
 from agentpool._manifest import AgentManifest
 from agentpool._outcome import AgentOutcome
@@ -45,6 +46,7 @@ class OutcomeStream:
     _ordered: bool
     _admission: Admission
     _accept: Accept
+    _output_type: type | None = None
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _in_flight: dict[AgentHandle, int] = attrs.field(factory=dict[AgentHandle, int])
     _done: deque[AgentOutcome] = attrs.field(factory=deque[AgentOutcome])
@@ -59,6 +61,10 @@ class OutcomeStream:
     _turns: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
     """The sources that have a query ready, in the order of their turns."""
     _changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse a type without a form before the first query is read."""
+        output_of(SpawnConfig(self._manifest, "?", output_type=self._output_type))
 
     def __aiter__(self) -> Self:
         """Return itself."""
@@ -130,7 +136,7 @@ class OutcomeStream:
         else:
             self._letting_in += 1
         try:
-            config = SpawnConfig(self._manifest, query)
+            config = SpawnConfig(self._manifest, query, output_type=self._output_type)
             await self._admission.enter(partial(self._start, config))
         finally:
             self._letting_in -= 1

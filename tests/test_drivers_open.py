@@ -9,11 +9,20 @@ from pathlib import Path
 import pytest
 
 import agentpool.drivers
+from agentpool import AgentManifest, PrivacyError, SpawnConfig, Usage, open_pool
 from agentpool._capability import PrivacyTier
-from agentpool._errors import AuthenticationError, UnknownModelError
+from agentpool._errors import AuthenticationError, BadRequestError, UnknownModelError
 from agentpool._manifest import ModelConfig
-from agentpool.drivers import AnthropicDriver, LocalDriver, OpenAIDriver, open_driver
+from agentpool.drivers import (
+    AnthropicDriver,
+    FallbackDriver,
+    LocalDriver,
+    OpenAIDriver,
+    TokenPrice,
+    open_driver,
+)
 from tests.engine import install, write_model
+from tests.loopback import HELLO, always, open_loopback, whole
 
 REMOTE = ModelConfig(remote_model="gpt-x", context_window=50_000)
 
@@ -108,6 +117,61 @@ async def test_a_host_of_ones_own_is_private() -> None:
     model = ModelConfig(remote_model="m", base_url="https://gpu.example.com/v1", private_host=True)
     async with open_driver(model, environ={"OPENAI_API_KEY": "sk-abcdefghij"}) as driver:
         assert driver.privacy is PrivacyTier.PRIVATE
+
+
+async def test_a_price_in_the_manifest_is_the_drivers() -> None:
+    """Without one nobody knows: a provider's name is no price."""
+    price = TokenPrice(input_usd_per_million=2, output_usd_per_million=10)
+    environ = {"OPENAI_API_KEY": "sk-abcdefghij"}
+    async with open_driver(ModelConfig(remote_model="m", price=price), environ=environ) as driver:
+        assert driver.price(Usage(1_000_000, 100_000)) == 3.0
+    async with open_driver(ModelConfig(remote_model="m"), environ=environ) as driver:
+        assert driver.price(Usage(1, 1)) is None
+
+
+async def test_a_fallback_is_opened_as_well_and_is_no_more_private_than_it_is() -> None:
+    """What a caller says of the first model's place is not said of the second's."""
+    second = ModelConfig(remote_model="b")
+    url = "https://gpu.example.com/v1"
+    model = ModelConfig(remote_model="a", base_url=url, fallback=second, patience_seconds=9)
+    environ = {"OPENAI_API_KEY": "sk-abcdefghij"}
+    async with open_driver(model, privacy=PrivacyTier.PRIVATE, environ=environ) as driver:
+        assert isinstance(driver, FallbackDriver)
+        assert driver.privacy is PrivacyTier.STANDARD
+        assert driver._patience_seconds == 9
+
+
+async def test_d01_a_sovereign_agent_reaches_nobody_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By trying: no proxy of the environment, no redirect, no server that is not its own."""
+    async with open_loopback(always(whole(HELLO))) as elsewhere:
+        for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "HTTPS_PROXY"):
+            monkeypatch.setenv(variable, elsewhere.url)
+        away = whole(b"", status=307, location=f"{elsewhere.url}/chat/completions")
+        for answer, ends in ((whole(HELLO), None), (away, BadRequestError)):
+            async with open_loopback(always(answer)) as here:
+                model = ModelConfig(remote_model="m", base_url=here.url)
+                async with open_driver(model) as driver, open_pool(driver) as pool:
+                    config = SpawnConfig(AgentManifest(model=model, capabilities=()), "secret")
+                    outcome = await (await pool.spawn(config)).wait()
+            assert type(outcome.error) is (ends or type(None))
+            assert len(here.requests) == 1
+    assert elsewhere.lines == []
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost.evil.com", "2130706433", "0x7f.1", "127.1", "127.0.0.1.nip.io", "localhost."],
+)
+async def test_d01_a_name_that_only_looks_like_this_machine_is_elsewhere(host: str) -> None:
+    """The driver says so too, for whoever gives it to a pool without a manifest of its own."""
+    model = ModelConfig(remote_model="m", base_url=f"http://{host}/v1")
+    environ = {"OPENAI_API_KEY": "sk-abcdefghij"}
+    async with open_driver(model, environ=environ) as driver, open_pool(driver) as pool:
+        assert driver.privacy is PrivacyTier.STANDARD
+        with pytest.raises(PrivacyError):
+            pool.spawn_nowait(SpawnConfig(AgentManifest(), "secret"))
 
 
 def test_the_room_is_light() -> None:

@@ -71,6 +71,7 @@ NAMES: dict[str, list[str]] = {
     ],
     "agentpool.drivers": [
         "AllDriversFailedError",
+        "AnswerForm",
         "AnthropicDriver",
         "AssistantMessage",
         "AuthenticationError",
@@ -87,6 +88,7 @@ NAMES: dict[str, list[str]] = {
         "GateStatistics",
         "GateTicket",
         "GatedDriver",
+        "InvalidOutputError",
         "LocalDriver",
         "NetworkError",
         "OpenAIDriver",
@@ -95,6 +97,7 @@ NAMES: dict[str, list[str]] = {
         "RateLimitError",
         "RequestGate",
         "ScriptedDriver",
+        "TokenPrice",
         "ToolCall",
         "ToolDefinition",
         "ToolMessage",

@@ -14,6 +14,7 @@ from agentpool._errors import AllDriversFailedError as AllDriversFailedError
 from agentpool._errors import AuthenticationError as AuthenticationError
 from agentpool._errors import BadRequestError as BadRequestError
 from agentpool._errors import ContextOverflowError as ContextOverflowError
+from agentpool._errors import InvalidOutputError as InvalidOutputError
 from agentpool._errors import NetworkError as NetworkError
 from agentpool._errors import OverloadedError as OverloadedError
 from agentpool._errors import ProtocolError as ProtocolError
@@ -22,6 +23,8 @@ from agentpool._errors import UnknownModelError as UnknownModelError
 from agentpool._gate import GateStatistics as GateStatistics
 from agentpool._gate import GateTicket as GateTicket
 from agentpool._gate import RequestGate as RequestGate
+from agentpool._manifest_model import TokenPrice as TokenPrice
+from agentpool._messages import AnswerForm as AnswerForm
 from agentpool._messages import AssistantMessage as AssistantMessage
 from agentpool._messages import ChatMessage as ChatMessage
 from agentpool._messages import Completion as Completion

@@ -17,7 +17,7 @@ from agentpool._manifest_model import Provider
 from agentpool.abc import Driver
 from agentpool.drivers._anthropic import ANTHROPIC_BASE_URL, open_anthropic
 from agentpool.drivers._fallback import FallbackDriver
-from agentpool.drivers._hosted import ApiKey
+from agentpool.drivers._hosted import ApiKey, Price
 from agentpool.drivers._local import DEFAULT_CONTEXT_WINDOW, open_local
 from agentpool.drivers._local_weights import find_cached_weights
 from agentpool.drivers._openai import OPENAI_BASE_URL, open_openai
@@ -38,6 +38,7 @@ class _Open(Protocol):
         api_key: ApiKey,
         context_window: int | None,
         privacy: PrivacyTier,
+        price: Price | None,
         transport: httpx.AsyncBaseTransport | None,
     ) -> contextlib.AbstractAsyncContextManager[Driver]: ...
 
@@ -146,6 +147,7 @@ def _open_there(
         api_key=None if variable is None else _read_key(variable, name, environ),
         context_window=model.context_window,
         privacy=privacy,
+        price=model.price,
         transport=transport,
     )
 

@@ -81,7 +81,7 @@ class ArgumentsDecoder:
         try:
             arguments = self._decoder.decode(text)
         except msgspec.ValidationError as exc:
-            raise self._error(_all_faults(self._schema, text) or [str(exc)]) from exc
+            raise self._error(all_faults(self._schema, text) or [str(exc)]) from exc
         except msgspec.DecodeError as exc:
             raise self._error([f"not valid JSON: {exc}"]) from exc
         except (UnicodeEncodeError, RecursionError) as exc:
@@ -107,7 +107,7 @@ class ArgumentsDecoder:
             value = cast("Json", json.loads(text, object_pairs_hook=note_repeated))
             if not self._is_flat:
                 kept = cast("_Node", self._schema.get("$defs", {}))
-                faults += _unknown_keys(self._schema, value, "$", kept)
+                faults += unknown_keys(self._schema, value, "$", kept)
         except (ValueError, RecursionError) as exc:
             raise self._error([f"cannot be read: {exc}"]) from exc
         faults += [f"key {name!r} is written twice; write it once" for name in repeated]
@@ -115,7 +115,7 @@ class ArgumentsDecoder:
             raise self._error(faults)
 
     def _error(self, faults: Sequence[str]) -> ToolError:
-        lines = [f"- {_shortened(fault)}" for fault in faults[:_MAX_FAULTS]]
+        lines = [f"- {shortened(fault)}" for fault in faults[:_MAX_FAULTS]]
         if len(faults) > _MAX_FAULTS:
             lines.append(f"- and {len(faults) - _MAX_FAULTS} more")
         told = "\n".join(lines)
@@ -133,7 +133,8 @@ class ArgumentsDecoder:
         return f"expected: an object with {shown}"
 
 
-def _shortened(fault: str) -> str:
+def shortened(fault: str) -> str:
+    """Return *fault* as long as a model needs it."""
     half = _MAX_FAULT_CHARS // 2
     return fault if len(fault) <= 2 * half else f"{fault[:half]}…{fault[-half:]}"
 
@@ -148,7 +149,7 @@ def _kind(schema: _Node) -> str:
     return str(schema.get("type", "object" if "$ref" in schema else "any value"))
 
 
-def _all_faults(schema: _Node, text: str) -> list[str]:
+def all_faults(schema: _Node, text: str) -> list[str]:
     """Return every fault that jsonschema finds; none where it is not installed.
 
     None also where it and msgspec differ: to JSON Schema, ``3.0`` is an integer.
@@ -177,7 +178,7 @@ def _place(fault: _SchemaFault) -> tuple[str, str]:
     return fault.json_path, fault.message
 
 
-def _unknown_keys(schema: _Node, value: Json, path: str, kept: _Node) -> Iterator[str]:
+def unknown_keys(schema: _Node, value: Json, path: str, kept: _Node) -> Iterator[str]:
     """Say where *value* has keys that no field of *schema* takes.
 
     msgspec checks that for the arguments themselves, and cannot for attrs classes,
@@ -192,13 +193,13 @@ def _unknown_keys(schema: _Node, value: Json, path: str, kept: _Node) -> Iterato
             if below is False:
                 yield f"at {path}: there is no key {key!r}; it has {', '.join(fields)}"
             elif isinstance(below, dict):
-                yield from _unknown_keys(below, inner, f"{path}.{key}", kept)
+                yield from unknown_keys(below, inner, f"{path}.{key}", kept)
     elif isinstance(value, list):
         first = cast("Sequence[Json]", schema.get("prefixItems", []))
         for index, inner in enumerate(value):
             below = first[index] if index < len(first) else schema.get("items")
             if isinstance(below, dict):
-                yield from _unknown_keys(below, inner, f"{path}[{index}]", kept)
+                yield from unknown_keys(below, inner, f"{path}[{index}]", kept)
 
 
 def _resolved(schema: _Node, value: Json, kept: _Node) -> _Node:

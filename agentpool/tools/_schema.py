@@ -121,7 +121,7 @@ def _build(function: FunctionType, *, skip: int) -> Signature:
                 raise UsageError(f"{where} is a second ToolContext; one is enough")
             context_parameter = parameter.name
             continue
-        _refuse_ignored(hint, where, seen)
+        refuse_ignored(hint, where, seen)
         fields.append((parameter.name, hint, _field(parameter.default)))
     arguments_type, schema = _build_schema(name, fields)
     properties = cast("dict[str, Schema]", schema["properties"])
@@ -166,7 +166,7 @@ def _read_hints(thing: AnyFunction | type, what: str) -> dict[str, object]:
         ) from exc
 
 
-def _refuse_ignored(hint: object, where: str, seen: set[object]) -> None:
+def refuse_ignored(hint: object, where: str, seen: set[object]) -> None:
     """Refuse what msgspec would pass over in silence, in *hint* and all below it.
 
     Classes with fields, and named types, are noted in *seen*.
@@ -178,20 +178,21 @@ def _refuse_ignored(hint: object, where: str, seen: set[object]) -> None:
                 "write constraints as msgspec.Meta(ge=1), texts in the docstring"
             )
     kind = typing.get_origin(hint) or hint
-    if isinstance(kind, type) and _has_fields(kind) and kind not in seen:
+    if isinstance(kind, type) and has_fields(kind) and kind not in seen:
         seen.add(kind)
         for name, inner in _read_hints(kind, f"the fields of {kind.__name__}").items():
-            _refuse_ignored(inner, f"{where}, field {name!r} of {kind.__name__},", seen)
+            refuse_ignored(inner, f"{where}, field {name!r} of {kind.__name__},", seen)
     for inner in typing.get_args(hint):
-        _refuse_ignored(inner, where, seen)
+        refuse_ignored(inner, where, seen)
     # What stands behind a NewType, and behind `type X = ...` of Python 3.12.
     for behind in ("__supertype__", "__value__"):
         if hasattr(hint, behind) and hint not in seen:
             seen.add(hint)
-            _refuse_ignored(getattr(hint, behind), where, seen)
+            refuse_ignored(getattr(hint, behind), where, seen)
 
 
-def _has_fields(kind: type) -> bool:
+def has_fields(kind: type) -> bool:
+    """Whether objects of *kind* are made of named fields."""
     return (
         attrs.has(kind)
         or hasattr(kind, "__dataclass_fields__")
@@ -233,7 +234,7 @@ def _build_schema(
             f"{name} takes a type that cannot be read from JSON: {detail}; use JSON's own "
             "types, enums, attrs classes, dataclasses, TypedDicts or msgspec structs"
         ) from exc
-    return struct, _written_out(cast("Schema", raw))
+    return struct, written_out(cast("Schema", raw))
 
 
 def _describe(shown: Schema, parameter: inspect.Parameter, description: str | None) -> None:
@@ -254,7 +255,8 @@ def _describe(shown: Schema, parameter: inspect.Parameter, description: str | No
 # --- schemas without references
 
 
-def _written_out(raw: Schema) -> Schema:
+def written_out(raw: Schema) -> Schema:
+    """Return *raw* as rules 3 and 4 want it."""
     definitions = cast("dict[str, Schema]", raw.pop("$defs", {}))
     kept: dict[str, Schema] = {}
     schema = _inlined(raw, definitions, (), kept)

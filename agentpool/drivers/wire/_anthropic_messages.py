@@ -38,11 +38,13 @@ from agentpool._messages import (
     Completion,
     CompletionRequest,
     FinishReason,
+    Json,
     ToolCall,
     ToolMessage,
     Usage,
     UserMessage,
 )
+from agentpool.drivers.wire._answer_form import anthropic_format, told_form
 from agentpool.drivers.wire._failure import ErrorBody, failure_in_stream, shown
 from agentpool.drivers.wire._growing import GrowingAnswer
 from agentpool.drivers.wire._sse import SseEvent
@@ -93,6 +95,7 @@ class _Request(msgspec.Struct, frozen=True, omit_defaults=True):
     temperature: float
     system: str = ""
     tools: tuple[_Tool, ...] = ()
+    output_config: Mapping[str, Json] | None = None
     # Last, and never the default, so that it is always written.
     stream: bool | None = None
 
@@ -104,14 +107,19 @@ def encode_request(request: CompletionRequest, *, model: str) -> bytes:
         request: What is asked.
         model: The model to ask, unless the request names one.
     """
+    form, system = request.answer_form, request.system
+    output_config = None if form is None else anthropic_format(form)
+    if form is not None and output_config is None:
+        system = f"{system}\n\n{told_form(form)}".strip()
     return _ENCODER.encode(
         _Request(
             model=request.model or model,
             messages=_to_wire(request.messages),
             max_tokens=request.max_tokens,
             temperature=min(request.temperature, MAX_TEMPERATURE),
-            system=request.system,
+            system=system,
             tools=tuple(_Tool(t.name, t.description, t.input_schema) for t in request.tools),
+            output_config=output_config,
             stream=True,
         )
     )

@@ -40,6 +40,7 @@ from agentpool._messages import (
     Usage,
     UserMessage,
 )
+from agentpool.drivers.wire._answer_form import openai_format
 from agentpool.drivers.wire._failure import ErrorBody, failure_in_stream, shown
 from agentpool.drivers.wire._growing import GrowingAnswer
 from agentpool.drivers.wire._sse import SseEvent
@@ -120,13 +121,19 @@ def encode_request(request: CompletionRequest, options: ChatOptions) -> bytes:
             max_completion_tokens=request.max_tokens if options.is_openai else None,
             temperature=request.temperature,
             tools=tuple(map(_tool_to_wire, request.tools)),
-            response_format=options.response_format,
+            response_format=_response_format(request, options),
             seed=options.seed,
             cache_prompt=options.cache_prompt,
             stream=True,
             stream_options={"include_usage": True},
         )
     )
+
+
+def _response_format(request: CompletionRequest, options: ChatOptions) -> Mapping[str, Json] | None:
+    if options.response_format is not None or request.answer_form is None:
+        return options.response_format
+    return openai_format(request.answer_form, is_openai=options.is_openai)
 
 
 def _to_wire(message: ChatMessage) -> _Message:

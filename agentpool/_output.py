@@ -1,0 +1,60 @@
+"""An answer of a type: when it fits, and what the model is told when it does not.
+
+Rules:
+
+1. The answer is the first one without tool calls. Tools run as ever before it.
+2. It fits if it is JSON of the schema and nothing else; a code fence around it is forgiven.
+3. One that does not fit is told what is wrong with it, and is asked for again, at most
+   ``MAX_REPAIRS`` times in a run. Each is a turn like any other to the guard.
+4. One that was cut off does not fit: the next piece of a form would begin a new one.
+5. When that was of no use, the run fails. No value ever comes of an answer that does not fit.
+
+How a text is read as a type is handed in from above: here nothing knows of types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, TypeAlias, final
+
+import attrs
+import msgspec
+
+from agentpool._messages import AnswerForm
+
+MAX_REPAIRS: Final = 2
+"""A model that has been told twice what is wrong will hardly see it the third time."""
+
+CUT_OFF: Final = "it was cut off at max_tokens; write less"
+
+
+@final
+class Misfit(msgspec.Struct, frozen=True, gc=False):
+    """Why a text is not what was asked for."""
+
+    text: str
+    """What is wrong, for the model."""
+
+
+Reader: TypeAlias = Callable[[str], object]
+"""Returns the value that a text stands for, or a `Misfit`."""
+
+
+@final
+@attrs.frozen(eq=False)
+class Output:
+    """What an answer must be."""
+
+    form: AnswerForm
+    """Its form, for the provider."""
+    read: Reader
+    """What reads it."""
+    schema_text: str
+    """The form's schema as JSON, for the model."""
+
+    def repair(self, fault: str) -> str:
+        """Return what to tell a model whose answer did not fit."""
+        return (
+            f"That is not the form that the answer must have:\n{fault}\n"
+            f"Answer again, with JSON of this schema and nothing else:\n{self.schema_text}"
+        )

@@ -1,0 +1,92 @@
+"""The form of an answer, as far as a provider can have it kept.
+
+Rules:
+
+1. OpenAI keeps a form to the letter (``strict``) if every object in it is closed and has
+   all of its keys. Another one is only shown to the model.
+2. Anthropic keeps a form of closed objects, lists and unions. What it does not know about a
+   value (how large, how long) is left out: whoever asked checks the answer.
+3. A form that cannot be kept at all, such as an object with any keys, is told in words.
+
+Source: https://platform.openai.com/docs/guides/structured-outputs and
+https://platform.claude.com/docs/en/build-with-claude/structured-outputs (2026-11).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, cast
+
+import msgspec
+
+from agentpool._messages import AnswerForm, Json
+
+_ANTHROPIC_KEYS: Final = frozenset(
+    {"$defs", "$ref", "additionalProperties", "anyOf", "const", "description", "enum", "items"}
+    | {"properties", "required", "type"}
+)
+
+
+def openai_format(form: AnswerForm, *, is_openai: bool) -> Mapping[str, Json]:
+    """Return the ``response_format`` that asks for *form*."""
+    schema = cast("Json", form.schema)
+    named: dict[str, Json] = {"name": form.name, "schema": schema}
+    if is_openai and all(map(_is_strict, _objects(schema))):
+        named["strict"] = True
+    return {"type": "json_schema", "json_schema": named}
+
+
+def anthropic_format(form: AnswerForm) -> Mapping[str, Json] | None:
+    """Return the ``output_config`` that asks for *form*. ``None``: it cannot be kept."""
+    schema = cast("Mapping[str, Json]", form.schema)
+    if not all(map(_is_closed, _objects(schema))):
+        return None
+    return {"format": {"type": "json_schema", "schema": _known(schema)}}
+
+
+def told_form(form: AnswerForm) -> str:
+    """Return *form* in words."""
+    schema = msgspec.json.encode(form.schema).decode()
+    return f"Unless you call a tool, answer with JSON of this schema and nothing else:\n{schema}"
+
+
+def _objects(schema: Json) -> Iterator[Mapping[str, Json]]:
+    """Yield every schema in *schema* that is one of objects or of tuples, itself included."""
+    if isinstance(schema, Mapping):
+        if schema.get("type") == "object" or "prefixItems" in schema:
+            yield schema
+        for key, inner in schema.items():
+            if key in {"properties", "$defs"}:
+                for one in cast("Mapping[str, Json]", inner).values():
+                    yield from _objects(one)
+            elif key in {"items", "anyOf", "additionalProperties"}:
+                yield from _objects(inner)
+    elif isinstance(schema, Sequence) and not isinstance(schema, str):
+        for one in schema:
+            yield from _objects(one)
+
+
+def _is_closed(schema: Mapping[str, Json]) -> bool:
+    return schema.get("additionalProperties") is False and "prefixItems" not in schema
+
+
+def _is_strict(schema: Mapping[str, Json]) -> bool:
+    properties = cast("Mapping[str, Json]", schema.get("properties", {}))
+    required = cast("Sequence[str]", schema.get("required", ()))
+    return _is_closed(schema) and set(required) == set(properties)
+
+
+def _known(schema: Json) -> Json:
+    if isinstance(schema, Mapping):
+        return {
+            key: _known_below(key, inner) for key, inner in schema.items() if key in _ANTHROPIC_KEYS
+        }
+    if isinstance(schema, Sequence) and not isinstance(schema, str):
+        return [_known(one) for one in schema]
+    return schema
+
+
+def _known_below(key: str, inner: Json) -> Json:
+    if key in {"properties", "$defs"}:
+        return {name: _known(one) for name, one in cast("Mapping[str, Json]", inner).items()}
+    return _known(inner) if key in {"items", "anyOf"} else inner
