@@ -1,0 +1,436 @@
+"""What holds of budgets for every order of reservations, answers, failures and waits.
+
+The model knows no sums: it keeps what was reserved and what was charged, each with the
+budget where that happened, and adds it up anew each time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterable
+from typing import TypeAlias
+
+import attrs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from agentpool import Budget, LimitExceededError, UsageError, UsageLimits
+from agentpool._budget import Claim, Reservation
+from agentpool._context import fixed_tokens, message_tokens
+from agentpool._estimate import Estimator
+from agentpool._manifest import ResourceQuota
+from agentpool._messages import ChatMessage, CompletionRequest, Usage
+from agentpool.observe import BudgetMeter
+from agentpool.testing import strategies
+
+KINDS = ("tokens", "cost", "requests", "tool_calls")
+EXACT = ("requests", "tool_calls")
+LIMITS = st.none() | st.integers(1, 30)
+AMOUNTS = st.integers(0, 12)
+PLACES = st.integers(0, 50)
+
+Spent: TypeAlias = tuple[Budget, dict[str, int]]
+"""Where something was spent, and how much of each kind."""
+
+
+def meters(budget: Budget) -> dict[str, BudgetMeter]:
+    """Return what a budget counts, by kind."""
+    now = budget.statistics()
+    return {kind: getattr(now, kind) for kind in KINDS}
+
+
+@attrs.define(eq=False)
+class Held:
+    """A reservation, as the model knows it."""
+
+    at: Budget
+    amounts: dict[str, int]
+    reservation: Reservation
+    is_request: bool = False
+    stalled: bool = False
+
+
+@attrs.define(eq=False)
+class Waiting:
+    """A claim that waits, as the model knows it."""
+
+    at: Budget
+    amounts: dict[str, int]
+    claim: Claim
+    woken: int = 0
+    stalled: bool = False
+
+
+class BudgetMachine(RuleBasedStateMachine):
+    """A tree of budgets, and everybody who spends of it."""
+
+    def __init__(self) -> None:
+        """Begin with a root that is easily spent."""
+        super().__init__()
+        root = Budget(tokens=40, cost_usd=40.0, requests=12, tool_calls=8, name="root")
+        self.budgets = [root]
+        self.open: list[Held] = []
+        self.waiting: list[Waiting] = []
+        self.charged: list[Spent] = []
+        self.wrong: dict[tuple[int, str], int] = {}
+        """By how much estimates were too low since the last reservation that was granted."""
+
+    # --- the model
+
+    def below(
+        self, budget: Budget, things: Iterable[tuple[Budget, dict[str, int]]]
+    ) -> dict[str, int]:
+        """Add up what happened at or below *budget*."""
+        sums = dict.fromkeys(KINDS, 0)
+        for at, amounts in things:
+            if budget in at.path:
+                for kind in KINDS:
+                    sums[kind] += amounts[kind]
+        return sums
+
+    def fits(self, at: Budget, amounts: dict[str, int]) -> bool:
+        """Say whether a reservation fits at *at* and everywhere above."""
+        for budget in at.path:
+            taken = self.below(budget, self.charged)
+            held = self.below(budget, [(one.at, one.amounts) for one in self.open])
+            for kind, meter in meters(budget).items():
+                used = taken[kind] + held[kind] + amounts[kind]
+                if meter.limit is not None and amounts[kind] and used > meter.limit:
+                    return False
+        return True
+
+    def granted(self, held: Held) -> None:
+        """Take note of a reservation; from here on estimates may be wrong again."""
+        self.open.append(held)
+        for budget in held.at.path:
+            for kind in KINDS:
+                if held.amounts[kind]:
+                    self.wrong[id(budget), kind] = 0
+
+    def settle(self, held: Held, used: dict[str, int] | None) -> None:
+        """Take note of an end."""
+        self.open.remove(held)
+        if used is not None:
+            self.charged.append((held.at, used))
+            for budget in held.at.path:
+                for kind in KINDS:
+                    low = max(0, used[kind] - held.amounts[kind])
+                    self.wrong[id(budget), kind] = self.wrong.get((id(budget), kind), 0) + low
+        self.collect()
+
+    def collect(self) -> None:
+        """Take note of those who waited and have their result."""
+        for one in [one for one in self.waiting if one.claim.result is not None]:
+            assert one.woken == 1, "somebody was served and not woken"
+            self.waiting.remove(one)
+            self.take(one)
+
+    def take(self, one: Waiting) -> None:
+        """Take note of what a claim got."""
+        result = one.claim.result
+        if isinstance(result, Reservation):
+            held = Held(one.at, one.amounts, result, is_request=True)
+            self.stalls[id(one)] = held
+            self.granted(held)
+
+    @property
+    def stalls(self) -> dict[int, Held]:
+        """What became of claims, for their functions that say whether they are stalled."""
+        found: dict[int, Held] = self.__dict__.setdefault("_stalls", {})
+        return found
+
+    # --- rules
+
+    @rule(limits=st.tuples(LIMITS, LIMITS, LIMITS), place=PLACES)
+    def narrow(self, limits: tuple[int | None, int | None, int | None], place: int) -> None:
+        """Make a budget inside another."""
+        if len(self.budgets) < 6:
+            parent = self.budgets[place % len(self.budgets)]
+            tokens, cost, requests = limits
+            self.budgets.append(
+                Budget(tokens=tokens, cost_usd=cost, requests=requests, parent=parent)
+            )
+
+    @rule(place=PLACES, tokens=AMOUNTS, cost=AMOUNTS, calls=st.integers(0, 2))
+    def reserve(self, place: int, tokens: int, cost: int, calls: int) -> None:
+        """Set something aside by hand, if it fits."""
+        at = self.budgets[place % len(self.budgets)]
+        amounts = {"tokens": tokens, "cost": cost, "requests": 1, "tool_calls": calls}
+        fits = self.fits(at, amounts)
+        before = [meters(budget) for budget in self.budgets]
+        made: Reservation | None = None
+        with contextlib.suppress(LimitExceededError):
+            made = at.reserve(tokens=tokens, cost_usd=cost, requests=1, tool_calls=calls)
+        assert (made is not None) is fits
+        if made is None:
+            assert [meters(budget) for budget in self.budgets] == before
+        else:
+            self.granted(Held(at, amounts, made))
+
+    @rule(place=PLACES, tokens=AMOUNTS, cost=AMOUNTS)
+    def want(self, place: int, tokens: int, cost: int) -> None:
+        """Want a request, and wait if need be."""
+        at = self.budgets[place % len(self.budgets)]
+        amounts = {"tokens": tokens, "cost": cost, "requests": 1, "tool_calls": 0}
+        fits = self.fits(at, amounts)
+        stalls = self.stalls
+        key: list[int] = []
+
+        def is_stalled() -> bool:
+            held = stalls.get(key[0]) if key else None
+            return held is not None and held.stalled
+
+        claim = at.claim(tokens=tokens, cost_usd=cost, is_stalled=is_stalled)
+        one = Waiting(at, amounts, claim)
+        key.append(id(one))
+        self.keep.append(one)
+        assert isinstance(claim.result, Reservation) is fits
+        if claim.result is None:
+
+            def wake() -> None:
+                one.woken += 1
+
+            claim.wake = wake
+            self.waiting.append(one)
+        else:
+            self.take(one)
+
+    @property
+    def keep(self) -> list[Waiting]:
+        """Every claim, so that no two have the same id."""
+        found: list[Waiting] = self.__dict__.setdefault("_keep", [])
+        return found
+
+    @precondition(lambda self: self.open)
+    @rule(place=PLACES, tokens=st.none() | st.integers(0, 15), cost=st.none() | st.integers(0, 15))
+    def answer(self, place: int, tokens: int | None, cost: int | None) -> None:
+        """Charge what was used, or what was set aside if nobody says."""
+        held = self.open[place % len(self.open)]
+        if not held.reservation.is_settled:
+            held.reservation.start()
+        used = dict(held.amounts)
+        if tokens is not None:
+            used["tokens"] = tokens
+        if cost is not None:
+            used["cost"] = cost
+        passed = held.reservation.commit(tokens=tokens, cost_usd=cost)
+        self.settle(held, used)
+        over = any(
+            meter.limit is not None and meter.committed > meter.limit
+            for budget in held.at.path
+            for meter in meters(budget).values()
+        )
+        assert passed is over
+
+    @precondition(lambda self: self.open)
+    @rule(place=PLACES)
+    def lose(self, place: int) -> None:
+        """A request breaks off: all of it is charged."""
+        held = self.open[place % len(self.open)]
+        held.reservation.charge()
+        self.settle(held, held.amounts)
+
+    @precondition(lambda self: self.open)
+    @rule(place=PLACES)
+    def refund(self, place: int) -> None:
+        """INV-005: a refund never leaves more than there was before."""
+        held = self.open[place % len(self.open)]
+        held.reservation.refund()
+        self.settle(held, None)
+
+    @precondition(lambda self: self.open)
+    @rule(place=PLACES, stalled=st.booleans())
+    def stall(self, place: int, *, stalled: bool) -> None:
+        """Who makes a request begins to wait for others, or goes on."""
+        held = self.open[place % len(self.open)]
+        held.reservation.start()
+        held.stalled = stalled
+        self.budgets[0].reconsider()
+        self.collect()
+
+    @precondition(lambda self: self.waiting)
+    @rule(place=PLACES)
+    def give_up(self, place: int) -> None:
+        """Who waits is cancelled."""
+        one = self.waiting.pop(place % len(self.waiting))
+        one.claim.withdraw()
+        assert one.claim.result is None
+
+    # --- what holds
+
+    @invariant()
+    def a_tree_adds_up(self) -> None:
+        """What each budget counts is what happened at or below it."""
+        for budget in self.budgets:
+            used = self.below(budget, self.charged)
+            held = self.below(budget, [(one.at, one.amounts) for one in self.open])
+            for kind, meter in meters(budget).items():
+                assert meter.committed == used[kind], (budget, kind)
+                assert meter.reserved == held[kind], (budget, kind)
+
+    @invariant()
+    def limits_hold(self) -> None:
+        """G12: exactly, or but for the estimates of what was under way."""
+        for budget in self.budgets:
+            for kind, meter in meters(budget).items():
+                if meter.limit is None:
+                    continue
+                excess = meter.committed + meter.reserved - meter.limit
+                wrong = 0 if kind in EXACT else self.wrong.get((id(budget), kind), 0)
+                assert excess <= wrong, (budget, kind, excess, wrong)
+
+    @invariant()
+    def nobody_waits_in_vain(self) -> None:
+        """Who waits does not fit now, and somebody who goes on holds what it waits for."""
+        for one in self.waiting:
+            assert not self.fits(one.at, one.amounts)
+            assert any(held.is_request and not held.stalled for held in self.open)
+
+    def teardown(self) -> None:
+        """When everything has ended, nothing is set aside and nobody waits."""
+        while self.open:
+            self.lose(0)
+        assert not self.waiting
+        for budget in self.budgets:
+            assert [meter.reserved for meter in meters(budget).values()] == [0, 0, 0, 0]
+            assert not budget.under_way
+
+
+TestBudgets = BudgetMachine.TestCase
+TestBudgets.settings = settings(stateful_step_count=30)
+
+
+@given(
+    strategies.budgets(),
+    st.lists(
+        st.tuples(st.floats(0, 5, allow_nan=False), st.floats(0, 5, allow_nan=False) | st.none()),
+        max_size=20,
+    ),
+)
+def test_inv_005_cost_is_the_sum_of_what_is_known(
+    budget: Budget, requests: list[tuple[float, float | None]]
+) -> None:
+    """It never goes down, and an estimate counts only where nobody knows better."""
+    expected = 0
+    for estimate, actual in requests:
+        before = budget.statistics().cost.committed
+        try:
+            reservation = budget.reserve(cost_usd=estimate, requests=1)
+        except LimitExceededError:
+            assert budget.statistics().cost.committed == before
+            continue
+        reservation.commit(tokens=0, cost_usd=actual)
+        expected += round((estimate if actual is None else actual) * 10**12)
+        now = budget.statistics()
+        assert now.cost.committed == expected / 10**12 >= before
+        assert now.cost_usd == now.cost.committed
+
+
+@given(strategies.budgets(), st.lists(st.tuples(AMOUNTS, AMOUNTS), max_size=30))
+def test_inv_016_no_request_is_made_above_the_limit(
+    budget: Budget, requests: list[tuple[int, int]]
+) -> None:
+    """One after the other, tokens pass a limit by no more than the last estimate was low."""
+    limit = budget.statistics().tokens.limit
+    for estimate, actual in requests:
+        try:
+            reservation = budget.reserve(tokens=estimate)
+        except LimitExceededError:
+            assert limit is not None
+            assert budget.statistics().tokens.committed + estimate > limit
+        else:
+            reservation.commit(tokens=actual, cost_usd=0.0)
+            committed = budget.statistics().tokens.committed
+            assert limit is None or committed <= limit + max(0, actual - estimate)
+
+
+@given(st.data())
+def test_a_refund_leaves_a_tree_as_it_was(data: st.DataObject) -> None:
+    """Whatever is wanted, and in whichever budget of a tree."""
+    root = data.draw(strategies.budgets())
+    tree = [root]
+    for _ in range(data.draw(st.integers(0, 3))):
+        tree.append(data.draw(strategies.budgets(data.draw(st.sampled_from(tree)))))
+    before = [meters(budget) for budget in tree]
+    at = data.draw(st.sampled_from(tree))
+    try:
+        reservation = at.reserve(
+            tokens=data.draw(st.integers(0, 1000)),
+            cost_usd=data.draw(st.none() | st.floats(0, 10)),
+            requests=data.draw(st.integers(0, 2)),
+            tool_calls=data.draw(st.integers(0, 2)),
+        )
+    except LimitExceededError:
+        pass
+    else:
+        reservation.refund()
+    assert [meters(budget) for budget in tree] == before
+
+
+@given(strategies.usage_limits(), strategies.resources())
+def test_limits_of_a_run_only_narrow(limits: UsageLimits, quota: ResourceQuota) -> None:
+    """INV-012 for limits: nobody below has more than somebody above."""
+
+    def as_limit(number: float | None) -> float:
+        return number or math.inf
+
+    narrow = limits.narrow(quota)
+    assert narrow.max_iterations == min(quota.max_iterations, limits.request_limit or math.inf)
+    assert narrow.max_tool_calls == min(quota.max_tool_calls, limits.tool_calls_limit or math.inf)
+    assert as_limit(narrow.max_tokens_budget) == min(
+        as_limit(quota.max_tokens_budget), as_limit(limits.total_tokens_limit)
+    )
+    assert as_limit(narrow.max_cost_usd) == min(
+        as_limit(quota.max_cost_usd), as_limit(limits.cost_limit_usd)
+    )
+    assert (
+        attrs.evolve(
+            narrow,
+            max_iterations=quota.max_iterations,
+            max_tool_calls=quota.max_tool_calls,
+            max_tokens_budget=quota.max_tokens_budget,
+            max_cost_usd=quota.max_cost_usd,
+        )
+        == quota
+    )
+    assert limits.narrow(narrow) == narrow
+
+
+@given(strategies.histories(), st.lists(st.integers(0, 6), max_size=8), st.integers(1, 500))
+def test_an_estimate_of_a_part_is_that_of_the_whole(
+    messages: tuple[ChatMessage, ...], cuts: list[int], max_tokens: int
+) -> None:
+    """What was measured before is not measured again, and the sum is the same."""
+    estimator = Estimator()
+    told = list(messages)
+    for cut in [*cuts, len(told)]:
+        sent = told[cut // 2 : cut]
+        request = CompletionRequest(sent, "be brief", max_tokens=max_tokens)
+        tokens, cost_usd = estimator.estimate(request, lambda usage: usage.total_tokens * 0.5)
+        expected = sum(map(message_tokens, sent)) + fixed_tokens("be brief", ())
+        assert tokens == expected + max_tokens
+        assert cost_usd == tokens * 0.5
+    assert estimator.estimate(CompletionRequest([]), lambda _: None) == (1024, None)
+
+
+@pytest.mark.parametrize("name", ["request_limit", "tool_calls_limit", "total_tokens_limit"])
+@given(limit=st.integers(max_value=0))
+def test_a_limit_that_allows_nothing_is_refused(name: str, limit: int) -> None:
+    """G-03: a limit of 0 divided by zero."""
+    with pytest.raises(UsageError, match=f"{name} must be a whole number"):
+        UsageLimits(**{name: limit})
+
+
+def test_the_usage_that_is_priced_is_the_estimate() -> None:
+    """Nothing of it cached, and as long an answer as is allowed."""
+    seen: list[Usage] = []
+
+    def price(usage: Usage) -> float | None:
+        seen.append(usage)
+        return None
+
+    Estimator().estimate(CompletionRequest([], "hello there!"), price)
+    assert seen == [Usage(9, 1024)]
