@@ -1,7 +1,7 @@
 """The guarantees of docs/explanation/design.md, by their numbers.
 
 Each under explored orders of tasks, and cancelled at every point where that makes sense.
-G12 (budgets) and G17 (privacy) have their own files. ``SCHEDULES`` is small here and large
+G17 (privacy) has its own file. ``SCHEDULES`` is small here and large
 under the long profile of Hypothesis: ``nox -s property``.
 """
 
@@ -21,6 +21,7 @@ from agentpool import (
     AgentPool,
     AgentPoolError,
     AgentStatus,
+    Budget,
     InboxFullError,
     ManifestError,
     ModelConfig,
@@ -32,10 +33,11 @@ from agentpool import (
     SpawnConfig,
     StopReason,
     UnknownAgentError,
+    Usage,
     UsageError,
     open_pool,
 )
-from agentpool._errors import OverloadedError, RateLimitError
+from agentpool._errors import BadRequestError, OverloadedError, RateLimitError
 from agentpool._events import (
     LIFECYCLE,
     AgentFinished,
@@ -46,7 +48,7 @@ from agentpool._events import (
     MessageSent,
     ToolFinished,
 )
-from agentpool._messages import CompletionRequest
+from agentpool._messages import Completion, CompletionRequest
 from agentpool.abc import AgentContext, Observer, ToolContext
 from agentpool.drivers import FunctionDriver, ScriptedDriver, call
 from agentpool.drivers._scripted import Answer, Step
@@ -77,7 +79,7 @@ from tests.fakes import (
     results_of,
     turns_of,
 )
-from tests.scenes import crew, member, nap, open_scene, orders
+from tests.scenes import TEAM, crew, member, nap, open_scene, orders
 
 TARGETS: tuple[Target, ...] = ("scenario", "agents", "agent")
 SCHEDULES = 25 if settings().max_examples < 1000 else 1000
@@ -481,6 +483,125 @@ def test_g11_lifecycle_is_never_dropped(monkeypatch: pytest.MonkeyPatch) -> None
         assert missed + kept == len(log.events)
 
     everywhere(scenario, schedules=10)
+
+
+def _frugal(request: CompletionRequest) -> Completion:
+    """Have a child once if the query says so; answers take more or less than was estimated."""
+    name, _, child = query_of(request).partition(" ")
+    usage = Usage(40 * len(name), 100)
+    if child and not results_of(request):
+        asked = call("spawn_agent", query=child)
+        return Completion(name, asked.tool_calls, asked.finish_reason, usage)
+    return Completion(name, usage=usage)
+
+
+async def _spend(budget: Budget, asked: list[str], *, slots: int = 3) -> None:
+    """Let agents with children spend of *budget*, some slowly; some fail, one is cancelled."""
+
+    async def answer(request: CompletionRequest) -> Completion:
+        name = query_of(request).partition(" ")[0]
+        asked.append(name)
+        await trio.sleep(len(name) % 3)
+        if name == "refused":
+            raise BadRequestError("no")
+        if name == "broken":
+            raise ValueError("broken")
+        return _frugal(request)
+
+    queries = ["a aa", "bbbb", "refused", "ccccc cc", "broken", "dddddddd", "e ee"]
+    config = manifest(capabilities=TEAM, max_tokens=100, system_prompt="")
+    driver = FunctionDriver(answer, record=False, price_per_token_usd=0.001)
+    tools = ToolRegistry(TEAM_TOOLS)
+    async with open_pool(
+        driver, max_concurrent=slots, budget=budget, tools=tools, random_seed=0
+    ) as pool:
+        own = Budget(requests=2, parent=budget, name="own")
+        handles = await pool.fan_out(SpawnConfig(config, query) for query in queries)
+        handles += await pool.fan_out([SpawnConfig(config, "f ff", budget=own)])
+        await trio.sleep(1.5)
+        handles[5].cancel("enough")
+        await pool.join_all()
+
+
+@pytest.mark.parametrize(
+    "limits", [{"requests": 5}, {"tool_calls": 1}, {"tokens": 700}, {"cost_usd": 0.7}]
+)
+def test_g12_budgets(limits: dict[str, float]) -> None:
+    """Exact in requests and calls; else over by no more than estimates were too low."""
+    budgets: list[Budget] = []
+
+    async def scenario(cut_short: int = 20) -> None:
+        budget = Budget(**limits)  # type: ignore[arg-type]  # one of four
+        budgets.append(budget)
+        asked: list[str] = []
+        try:
+            await _spend(budget, asked)
+        finally:
+            now = budget.statistics()
+            # One that is cancelled on its way counts as made.
+            assert len(asked) <= now.requests.committed <= len(asked) + cut_short
+            meters = (now.tokens, now.cost, now.requests, now.tool_calls)
+            assert [meter.reserved for meter in meters] == [0, 0, 0, 0]
+            assert not budget.waiting
+            for meter in (now.requests, now.tool_calls):
+                assert meter.limit is None or meter.committed <= meter.limit
+            # "dddddddd" alone takes 420 tokens and was estimated at some 110, three of
+            # the others take a little more than that: they may have been under way together.
+            assert now.tokens.limit is None or now.tokens.committed <= now.tokens.limit + 520
+            assert now.cost.limit is None or now.cost.committed <= now.cost.limit + 0.52
+
+    explore(scenario, 0, schedules=SCHEDULES)
+    assert len(budgets) == SCHEDULES
+    for target in TARGETS:
+        cancel_everywhere(scenario, target=target, may_raise=(AgentPoolError,))
+
+
+def test_g12_ten_agents_and_three_requests() -> None:
+    """Exactly three reach the driver, in every order of tasks."""
+
+    async def scenario() -> None:
+        asked: list[str] = []
+
+        async def answer(request: CompletionRequest) -> str:
+            asked.append(query_of(request))
+            await trio.lowlevel.checkpoint()
+            return "done"
+
+        async with open_pool(
+            FunctionDriver(answer), max_concurrent=10, budget=Budget(requests=3)
+        ) as pool:
+            await pool.fan_out(job(f"job {n}") for n in range(10))
+            ends = [outcome.status for outcome in (await pool.join_all()).values()]
+        assert len(asked) == 3, asked
+        assert ends.count(AgentStatus.STOPPED) == 7
+
+    explore(scenario, schedules=SCHEDULES)
+
+
+def test_g12_waiting_for_a_budget_ends() -> None:
+    """Pools inside of drivers that spend of one budget: somebody stops, nobody hangs."""
+
+    async def scenario() -> None:
+        budget = Budget(tokens=2400)
+
+        async def nested(request: CompletionRequest) -> str:
+            if query_of(request) == "outer":
+                async with open_pool(driver, max_concurrent=2, budget=budget) as inner:
+                    await inner.fan_out(jobs("inner", "inner"))
+                    await inner.join_all()
+            await trio.sleep(1)
+            return "done"
+
+        driver = FunctionDriver(nested, record=False)
+        async with open_pool(driver, max_concurrent=3, budget=budget, random_seed=0) as pool:
+            await pool.fan_out(jobs("outer", "outer", "plain", "outer"))
+            outcomes = await pool.join_all()
+        ends = {one.status for one in outcomes.values()}
+        assert ends & {AgentStatus.COMPLETED, AgentStatus.CANCELLED}
+        assert not budget.waiting
+        assert not budget.under_way
+
+    everywhere(scenario, schedules=SCHEDULES)
 
 
 def test_g13_deadlines() -> None:
