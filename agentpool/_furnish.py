@@ -25,6 +25,7 @@ import attrs
 import trio
 
 from agentpool import memory as memories
+from agentpool._budget import Budget
 from agentpool._capability import ANYTHING, Capability, CapabilityKind, PrivacyTier
 from agentpool._errors import PrivacyError
 from agentpool._manifest import DEFAULT_CAPABILITIES, AgentManifest
@@ -91,6 +92,7 @@ async def open_furnished_pool(
     max_concurrent: int,
     max_queued: int,
     memory_file: str | None = None,
+    budget: Budget | None = None,
     observers: Sequence[Observer] = (),
     name: str = "pool",
 ) -> AsyncGenerator[AgentPool, None]:
@@ -101,6 +103,7 @@ async def open_furnished_pool(
         max_concurrent: Agents that run at the same time.
         max_queued: Agents that may wait for their first slot.
         memory_file: Where agents keep fragments. ``None``: in memory.
+        budget: What all of them may spend together. ``None``: no limit but their own.
         observers: Called with every event.
         name: What the pool is called.
 
@@ -116,6 +119,7 @@ async def open_furnished_pool(
             max_queued=max_queued,
             memory=memory,
             tools=build_tools(memory, servers, Hands(os.environ), choose),
+            budget=budget,
             observers=observers,
             name=name,
         ) as pool,

@@ -136,6 +136,54 @@ def test_a_deadline_is_exit_code_3(desk: Desk) -> None:
     assert summary["exit_code"] == 3
 
 
+@pytest.mark.parametrize(
+    ("limit", "says"),
+    [
+        (("--max-requests", "2"), "2 of 2 requests; 1 refused"),
+        (("--max-total-tokens", "125"), " of 125 tokens, 0.0000 US dollars, 2 requests; 1"),
+    ],
+)
+def test_a_budget_is_exit_code_3(desk: Desk, limit: tuple[str, str], says: str) -> None:
+    """What was answered is printed, and the summary says what was spent and refused."""
+    words = ["run", "reader.toml", "reader.toml", "reader.toml", "Why?", "--max-concurrent", "1"]
+    done = desk.scripted(*words, *limit)
+    assert done.code == 3
+    assert done.out.count("A note.") == 2
+    assert "reader 3: stopped: LimitExceededError: budget 'command line' has too little" in done.err
+    last = done.err.splitlines()[-1]
+    assert last.startswith("agentpool: spent ")
+    assert says in last
+    asked = desk.scripted(*words, *limit, "--json")
+    assert asked.code == asked.lines[-1]["exit_code"] == 3
+    assert asked.lines[-1]["budget"]["refused"] == 1
+    assert asked.lines[-2]["stop_reason"] in {"request_budget", "token_budget"}
+
+
+def test_a_budget_that_holds_is_exit_code_0(desk: Desk) -> None:
+    """A script costs nothing, so its prices are known."""
+    done = desk.scripted("run", "reader.toml", "Why?", "--max-cost", "0.5")
+    assert done.code == 0
+    assert done.err.splitlines()[-1].endswith(
+        "tokens, 0.0000 of 0.5000 US dollars, 1 requests; 0 refused"
+    )
+
+
+def test_d02_a_limit_on_cost_needs_prices(desk: Desk) -> None:
+    """D-02: a model without a price cost nothing, and the limit never held."""
+    remote = """
+    name = "remote"
+    privacy = "Standard"
+    capabilities = []
+    [model]
+    remote_model = "m"
+    base_url = "http://127.0.0.1:9/v1"
+    """
+    desk.write(remote_toml=remote)
+    done = desk.call("run", "remote.toml", "Why?", "--max-cost", "1")
+    assert done.code == 2
+    assert "nobody can price the model of 'remote'; use --max-total-tokens" in done.err
+
+
 def test_a_failure_outranks_a_guard(desk: Desk) -> None:
     """Who sees 3 may trust that nothing failed."""
     desk.write(
@@ -181,6 +229,7 @@ def test_json_has_an_object_per_agent_and_a_summary(desk: Desk) -> None:
         "interrupted": False,
         "usage": usage,
         "cost_usd": 0.0,
+        "budget": None,
         "exit_code": 0,
     }
 

@@ -6,6 +6,7 @@ from typing import Literal, TypeAlias, final
 
 import attrs
 
+from agentpool._budget import Budget
 from agentpool._override import Override
 
 
@@ -26,10 +27,24 @@ class Options:
     """The file that answers in place of a model. ``None``: models answer."""
     deadline_seconds: float | None
     """The longest that one agent may run. ``None``: as its manifest says."""
+    max_cost_usd: float | None = None
+    """US dollars that all agents may spend together. ``None``: no limit, here as below."""
+    max_total_tokens: int | None = None
+    """Tokens in plus out that all agents may use together."""
+    max_requests: int | None = None
+    """Requests that all agents may make together."""
     memory: str | None
     """The file in which agents keep fragments. ``None``: none, they end with the command."""
     memory_scope: str | None
     """The scope that all agents share. ``None``: each has its own."""
+
+    def new_budget(self) -> Budget | None:
+        """Return what all agents spend of. ``None``: nothing is limited."""
+        limits = (self.max_total_tokens, self.max_cost_usd, self.max_requests)
+        if limits == (None, None, None):
+            return None
+        tokens, cost_usd, requests = limits
+        return Budget(tokens=tokens, cost_usd=cost_usd, requests=requests, name="command line")
 
 
 @final

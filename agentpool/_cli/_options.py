@@ -36,6 +36,9 @@ class Words(argparse.Namespace):
     deadline: float | None
     http: Address | None
     max_tokens: int | None
+    max_cost: float | None
+    max_total_tokens: int | None
+    max_requests: int | None
     model_file: bool
     memory: str | None
     memory_scope: str | None
@@ -80,6 +83,12 @@ def add_options(parser: argparse.ArgumentParser, *, results: bool = True) -> Non
         "or at its home; script:FILE: answers from a file, to try things out")  # fmt: skip
     add("--max-tokens", type=count, metavar="N",
         help="the most tokens of one answer, in place of the manifest's")  # fmt: skip
+    add("--max-total-tokens", type=count, metavar="N",
+        help="the most tokens of all agents together, questions and answers")  # fmt: skip
+    add("--max-cost", type=_dollars, metavar="USD",
+        help="the most US dollars of all agents together")  # fmt: skip
+    add("--max-requests", type=count, metavar="N",
+        help="the most requests of all agents together, retries included")  # fmt: skip
     add("--deadline", type=_seconds, metavar="SECONDS",
         help="stop an agent that runs longer than this")  # fmt: skip
     add("--memory", metavar="FILE",
@@ -110,6 +119,9 @@ def read_options(found: Words) -> Options:
         override=override,
         script=script,
         deadline_seconds=found.deadline,
+        max_cost_usd=found.max_cost,
+        max_total_tokens=found.max_total_tokens,
+        max_requests=found.max_requests,
         memory=found.memory,
         memory_scope=found.memory_scope,
     )
@@ -123,13 +135,21 @@ def count(word: str) -> int:
 
 
 def _seconds(word: str) -> float:
+    return _amount(word, "seconds")
+
+
+def _dollars(word: str) -> float:
+    return _amount(word, "US dollars")
+
+
+def _amount(word: str, unit: str) -> float:
     try:
-        seconds = float(word)
+        amount = float(word)
     except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a number of seconds > 0, got {word!r}")
-    return seconds
+        amount = math.nan
+    if not 0 < amount < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number of {unit} > 0, got {word!r}")
+    return amount
 
 
 def _driver(word: str) -> str:

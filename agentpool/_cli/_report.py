@@ -17,6 +17,7 @@ from agentpool._cli._screen import Screen, drop_output
 from agentpool._errors import AgentCancelledError, ManifestError
 from agentpool._messages import NO_USAGE, Json, Usage
 from agentpool._outcome import AgentOutcome, AgentStatus
+from agentpool._statistics import BudgetMeter, BudgetStatistics
 
 MESSAGE_CHARACTERS: Final = 1000
 """Of an error: a provider's answer may be a whole page."""
@@ -131,12 +132,15 @@ class Report:
 
     # --- at the end
 
-    async def end(self, *, interrupted: str | None, seconds: float) -> ExitCode:
+    async def end(
+        self, *, interrupted: str | None, seconds: float, spent: BudgetStatistics | None = None
+    ) -> ExitCode:
         """Print the summary and return the exit code.
 
         Args:
             interrupted: Why the command ended early. ``None``: it did not.
             seconds: How long it took.
+            spent: What was spent of what all agents may spend. ``None``: nothing was limited.
         """
         await trio.lowlevel.checkpoint()
         code = self._exit_code(interrupted)
@@ -148,6 +152,7 @@ class Report:
                 "interrupted": interrupted is not None,
                 "usage": _usage(self._usage),
                 "cost_usd": self._cost_usd,
+                "budget": None if spent is None else msgspec.to_builtins(spent),
                 "seconds": round(seconds, 3),
                 "exit_code": int(code),
             }
@@ -161,7 +166,8 @@ class Report:
                 f"agentpool: {', '.join(words) or 'nothing done'} in {seconds:.1f} s, "
                 f"{tokens:,} tokens written ({rate:.0f} per second){end}"
             )
-            await self.screen.write_lines([line])
+            budget = [] if spent is None else [f"agentpool: {budget_words(spent)}"]
+            await self.screen.write_lines([line, *budget])
         # The last line may be the one that nobody reads.
         return ExitCode.INTERRUPTED if self._unread else code
 
@@ -247,6 +253,31 @@ _ENDS: Final = (
     AgentStatus.FAILED,
     AgentStatus.CANCELLED,
 )
+
+
+def budget_words(spent: BudgetStatistics) -> str:
+    """Return what was spent, of how much, and how often somebody was refused.
+
+    >>> meter = BudgetMeter(limit=None, committed=0, reserved=0)
+    >>> three = BudgetMeter(limit=3, committed=3, reserved=0)
+    >>> budget_words(BudgetStatistics(name="b", tokens=meter, cost=meter, requests=three,
+    ...                               tool_calls=meter, unmeasured=0, unpriced=1, refused=7))
+    'spent 0 tokens, cost unknown (1 request without a price), 3 of 3 requests; 7 refused'
+    """
+    tokens = f"{_of(spent.tokens, ',')} tokens"
+    if spent.cost_usd is None:
+        plural = "" if spent.unpriced == 1 else "s"
+        cost = f"cost unknown ({spent.unpriced} request{plural} without a price)"
+    else:
+        cost = f"{_of(spent.cost, '.4f')} US dollars"
+    unmeasured = f", {spent.unmeasured} charged by estimate" if spent.unmeasured else ""
+    requests = f"{_of(spent.requests, ',')} requests{unmeasured}"
+    return f"spent {tokens}, {cost}, {requests}; {spent.refused} refused"
+
+
+def _of(meter: BudgetMeter, form: str) -> str:
+    limit = "" if meter.limit is None else f" of {meter.limit:{form}}"
+    return f"{meter.committed:{form}}{limit}"
 
 
 def error_lines(error: Exception, clean: Callable[[str], str] = printable) -> list[str]:

@@ -18,6 +18,7 @@ from typing import TypeAlias, final
 import attrs
 import trio
 
+from agentpool._budget import Budget
 from agentpool._build import check_spawns, find_secrets, open_drivers
 from agentpool._cli._board import Board
 from agentpool._cli._command import Options
@@ -30,8 +31,10 @@ from agentpool._errors import AgentPoolError, UsageError
 from agentpool._furnish import missing_tools, open_furnished_pool
 from agentpool._handle import AgentHandle
 from agentpool._manifest import AgentManifest
+from agentpool._messages import NO_USAGE
 from agentpool._pool import AgentPool
 from agentpool._spawn import SpawnConfig
+from agentpool.abc import DriverFactory
 
 
 @final
@@ -143,6 +146,7 @@ async def conduct(
         work: What to do in the pool.
     """
     opened_at = trio.current_time()
+    budget = options.new_budget()
     interruption = Interruption()
     board = Board(job_count)
     screen = Screen(sys.stdout, sys.stderr)
@@ -164,6 +168,7 @@ async def conduct(
                 await _run(
                     manifests,
                     options,
+                    budget,
                     board=board,
                     report=report,
                     interruption=interruption,
@@ -175,12 +180,14 @@ async def conduct(
     await screen.write_lines(_lines_to_write(board, screen, options.quiet))
     await screen.close_display()
     seconds = trio.current_time() - opened_at
-    return await report.end(interrupted=interruption.reason, seconds=seconds)
+    spent = None if budget is None else budget.statistics()
+    return await report.end(interrupted=interruption.reason, seconds=seconds, spent=spent)
 
 
 async def _run(
     manifests: Sequence[AgentManifest],
     options: Options,
+    budget: Budget | None,
     *,
     board: Board,
     report: Report,
@@ -205,10 +212,13 @@ async def _run(
             max_concurrent=slots,
             max_queued=slots,
             memory_file=options.memory,
+            budget=budget,
             observers=(board,),
         ) as pool,
     ):
         check_spawns(manifests, choose)
+        if options.max_cost_usd is not None:
+            _check_prices(manifests, choose)
         session = Session(pool, options, report, board, interruption)
 
         def stop(reason: str) -> None:
@@ -218,6 +228,18 @@ async def _run(
 
         interruption.stop_with(stop)
         await work(session)
+
+
+def _check_prices(manifests: Sequence[AgentManifest], choose: DriverFactory) -> None:
+    """Refuse a limit on cost that could not be held."""
+    for manifest in manifests:
+        model = manifest.model
+        # With two models, the answer says which of them it was, and so what it costs.
+        if model.fallback is None and choose(manifest).price(NO_USAGE) is None:
+            raise UsageError(
+                f"--max-cost cannot be held: nobody can price the model of {manifest.name!r}; "
+                "use --max-total-tokens"
+            )
 
 
 async def _show(
