@@ -82,12 +82,14 @@ class Account:
         for kind, limit in enumerate(self.limits):
             # Nobody knows what an unpriced request takes, so there must be something.
             amount = amounts[kind] or (1 if kind == COST and not priced and amounts[2] else 0)
-            if limit is None or not amount:
+            # A request that is thought to be free is none once the limit is passed: what
+            # it takes may turn out to be more, and nothing else would ever stop it.
+            if limit is None or not (amount or amounts[2]):
                 continue
             used = self.committed[kind]
             if self.by_estimate:
                 used += self.reserved[kind] + amount
-            if used > limit or (kind == COST and self.blind):
+            if used > limit or (kind == COST and self.blind and amount):
                 return kind
         return None
 

@@ -7,6 +7,7 @@ from random import Random
 from typing import final
 
 from agentpool._approval import Approver
+from agentpool._budget import Budget
 from agentpool._context import fixed_tokens
 from agentpool._events import Phase, PhaseChanged, TextDelta
 from agentpool._guard import Stop, Warn
@@ -104,6 +105,8 @@ class Agent(Live):
     run: Run | None = None
     tools_run: int = 0
     """Tool calls that began, whatever came of them."""
+    shares: bool = False
+    """Whether its children spend of its own limits."""
     _context: AgentContext | None = None
 
     @property
@@ -126,6 +129,36 @@ class Agent(Live):
     def used(self) -> Usage:
         """What the agent and its children have used so far."""
         return NO_USAGE if self.run is None else self.run.guard.usage
+
+    @property
+    def used_usd(self) -> float:
+        """What the agent and its children have spent so far, as far as it is known."""
+        return 0.0 if self.run is None else self.run.guard.known_cost_usd
+
+    def share_limits(self) -> Budget | None:
+        """Return what the agent's children spend of, and it itself from the first one on.
+
+        The run's own limits are the guard's, which knows of a child when it has ended. So
+        that several side by side cannot each use all that is left, what is left becomes a
+        budget that they have together.
+        """
+        assert self.run is not None  # noqa: S101  # only its tools have children
+        shared = None if self.purse is None else self.purse.budget
+        quota, guard = self.run.manifest.resources, self.run.guard
+        tokens, cost_usd = quota.max_tokens_budget, quota.max_cost_usd
+        if self.shares or (tokens is None and not cost_usd):
+            return shared
+        left_tokens = None if tokens is None else tokens - guard.usage.total_tokens
+        left_usd = cost_usd - guard.known_cost_usd if cost_usd else None
+        if (left_tokens is not None and left_tokens < 1) or (
+            left_usd is not None and left_usd <= 0
+        ):
+            return shared  # nothing is left, and so there is no child
+        name = f"{self.name} and its children"
+        family = Budget.of_run(tokens=left_tokens, cost_usd=left_usd, parent=shared, name=name)
+        self.purse = Purse(family, self.slot, self.hub, self.agent_id, self.name)
+        self.shares = True
+        return family
 
     def charge(self, usage: Usage | None, cost_usd: float | None) -> None:
         """Count what a child or a tool used. If that breaks a limit, there is no next turn."""

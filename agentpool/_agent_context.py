@@ -139,6 +139,8 @@ class PoolAgentContext(AgentContext):
             name=name or f"{self.name}-sub",
             used_tokens=self._agent.used.total_tokens,
             seconds_left=trio.current_effective_deadline() - trio.current_time(),
+            used_usd=self._agent.used_usd,
+            budget=self._agent.share_limits(),
         )
         child = await self._admission.enter(
             partial(self._accept, config, self._agent.driver, AgentHandle.collect)

@@ -198,6 +198,11 @@ class LoopGuard(Live):
         """US dollars so far. ``None``: not all of it can be priced; 0.0 is free."""
         return self._known_cost_usd if self._cost_is_known else None
 
+    @property
+    def known_cost_usd(self) -> float:
+        """US dollars so far, as far as they are known."""
+        return self._known_cost_usd
+
     def check_iteration(self) -> Allow | Warn | Stop:
         """Count an iteration and say whether it may make its request."""
         self._iterations = count = self._iterations + 1

@@ -146,6 +146,15 @@ def test_nothing_is_always_allowed() -> None:
     budget.reserve(cost_usd=0.0, requests=1).commit(tokens=0, cost_usd=0.0)
 
 
+def test_a_request_that_is_thought_to_be_free_is_none_above_the_limit() -> None:
+    """Found by the properties: a driver that estimates nothing was never stopped."""
+    budget = Budget(cost_usd=1.0)
+    budget.reserve(cost_usd=0.0, requests=1).commit(tokens=0, cost_usd=1.5)
+    with pytest.raises(LimitExceededError):
+        budget.reserve(cost_usd=0.0, requests=1)
+    budget.reserve(tool_calls=1)
+
+
 @pytest.mark.parametrize("how", ["commit", "charge", "refund"])
 @pytest.mark.parametrize("again", ["commit", "charge", "refund"])
 def test_a_reservation_is_settled_once(how: str, again: str) -> None:

@@ -36,6 +36,7 @@ from agentpool.tools._team import TEAM_TOOLS
 from tests.fakes import (
     FakeTool,
     LiveDriver,
+    Quota,
     Recorder,
     echo_tool,
     job,
@@ -402,6 +403,27 @@ async def test_g09_children_spend_of_their_parents_budget(requests: int, made: i
     assert len(driver.requests) == made
     assert (outcome.status is AgentStatus.COMPLETED) is (requests == 3)
     assert spent(budget).requests.committed == spent(own).requests.committed == made
+
+
+@pytest.mark.parametrize("limit", [{"max_tokens_budget": 350}, {"max_cost_usd": 3.5}])
+async def test_g09_children_side_by_side_share_what_is_left(limit: Quota) -> None:
+    """G-09: each of them had all that was left, so five could use five times as much."""
+
+    def answers(request: CompletionRequest) -> Completion:
+        if query_of(request) == "parent":
+            five = calls(*(call("spawn_agent", query=f"child {n}") for n in range(5)))
+            return Completion("", five.tool_calls, five.finish_reason, SPENT)
+        return Completion("", call("echo", n=turns_of(request)).tool_calls, usage=SPENT)
+
+    driver = FunctionDriver(answers, price_per_token_usd=0.01)
+    config = SpawnConfig(manifest(capabilities=FAMILY, **limit), "parent")
+    tools = ToolRegistry([*TEAM_TOOLS, echo_tool()])
+    async with open_pool(driver, max_concurrent=1, tools=tools) as pool:
+        outcome = await (await pool.spawn(config)).wait()
+    # 100 of its own, and then whoever is not above the 250 that are left may ask once more.
+    assert len(driver.requests) == 1 + 3
+    assert outcome.usage.total_tokens == 400
+    assert outcome.status is AgentStatus.STOPPED
 
 
 async def test_g09_an_agent_that_a_tool_spawns_spends_of_the_same_budget() -> None:
