@@ -78,8 +78,9 @@ class Purse:
 
     def _is_stalled(self, task: trio.lowlevel.Task) -> bool:
         """Whether the request of *task* may wait for an agent, and so for a claim."""
-        if task in self._slot.waits:
-            return True
+        waiting = self._slot.waits.get(task)
+        if waiting is not None:
+            return not waiting.wait.lends  # who waits at a gate waits for no agent
         # Its driver may have tasks of its own. Who wants a slot does not wait for anybody.
         return not (self._slot.held or self._slot.wanted)
 

@@ -27,7 +27,15 @@ from agentpool import (
 from agentpool._errors import BadRequestError, DriverError, NetworkError, RateLimitError
 from agentpool._messages import Completion, CompletionRequest, ToolMessage, UserMessage
 from agentpool.abc import Driver, OnDelta, ToolContext
-from agentpool.drivers import AllDriversFailedError, FunctionDriver, ScriptedDriver, call, calls
+from agentpool.drivers import (
+    AllDriversFailedError,
+    FunctionDriver,
+    GatedDriver,
+    RequestGate,
+    ScriptedDriver,
+    call,
+    calls,
+)
 from agentpool.drivers._scripted import Step
 from agentpool.observe import BudgetNear, BudgetReached, BudgetStatistics
 from agentpool.testing import EventLog, lone_context
@@ -335,6 +343,23 @@ async def test_who_is_cancelled_while_it_waits_has_set_nothing_aside(
         await first.wait()
     now = spent(budget)
     assert (now.requests.committed, now.tokens.committed) == (1, 100)
+
+
+async def test_one_that_waits_at_a_gate_is_waited_for(autojump_clock: MockClock) -> None:
+    """It waits for its provider and for no agent, so what it has set aside comes back."""
+    gate = RequestGate(max_in_flight=1, random_seed=0)
+
+    async def slow(_: CompletionRequest) -> Completion:
+        await trio.sleep(1)
+        return answer()
+
+    budget = Budget(tokens=2500)
+    driver = GatedDriver(FunctionDriver(slow), gate)
+    async with open_pool(driver, max_concurrent=4, budget=budget) as pool:
+        await pool.fan_out(jobs("a", "b", "c", "d"))
+        outcomes = await pool.join_all()
+    assert [outcome.status for outcome in outcomes.values()] == [AgentStatus.COMPLETED] * 4
+    assert spent(budget).tokens.committed == 400
 
 
 async def test_who_waits_for_one_that_waits_for_it_is_told(autojump_clock: MockClock) -> None:

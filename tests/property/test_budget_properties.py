@@ -22,7 +22,7 @@ from agentpool._budget import Claim, Reservation
 from agentpool._context import fixed_tokens, message_tokens
 from agentpool._estimate import Estimator
 from agentpool._manifest import ResourceQuota
-from agentpool._messages import ChatMessage, CompletionRequest, Usage
+from agentpool._messages import ChatMessage, CompletionRequest, Usage, UserMessage
 from agentpool.observe import BudgetMeter
 from agentpool.testing import strategies
 
@@ -435,3 +435,12 @@ def test_the_usage_that_is_priced_is_the_estimate() -> None:
 
     Estimator().estimate(CompletionRequest([], "hello there!"), price)
     assert seen == [Usage(9, 1024)]
+
+
+def test_an_estimate_sees_that_the_middle_was_left_out() -> None:
+    """The pinned query stays, and between it and the newest turn something else stands."""
+    query, old, new = UserMessage("q"), UserMessage("old " * 99), UserMessage("new")
+    estimator, fresh = Estimator(), Estimator()
+    estimator.estimate(CompletionRequest([query, old]), lambda _: None)
+    shorter = CompletionRequest([query, new])
+    assert estimator.estimate(shorter, lambda _: None) == fresh.estimate(shorter, lambda _: None)
