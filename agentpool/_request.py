@@ -31,6 +31,7 @@ from agentpool._errors import (
     NetworkError,
     OverloadedError,
     RateLimitError,
+    RecordingMissError,
     UnknownModelError,
 )
 from agentpool._estimate import Estimator
@@ -52,6 +53,7 @@ _REFUSALS: Final = (
     ContextOverflowError,
     OverloadedError,
     RateLimitError,
+    RecordingMissError,
     UnknownModelError,
 )
 """What a provider says in place of an answer. It charges for answers."""

@@ -687,5 +687,6 @@ def test_driver_errors_are_known() -> None:
         "OverloadedError",
         "ProtocolError",
         "RateLimitError",
+        "RecordingMissError",
         "UnknownModelError",
     }
