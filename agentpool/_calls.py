@@ -73,11 +73,14 @@ async def _run_call(agent: Agent, effect: RunTools, index: int) -> None:
         agent.phase(Phase.ACT, call.name)
         hub.publish(ToolStarted(*hub.stamp(agent.agent_id, agent.name), call))
     agent.tools_run += 1
-    result = await _call(agent, tool, call)
+    result, is_ours = await _call(agent, tool, call)
     content = agent.cleaner.clean(result.content)
     # Written before anybody is told, so that a cancellation finds it in its place.
     effect.results[index] = ToolMessage(
-        asked.call_id, asked.name, _told(tool, call, asked, content), result.is_error
+        asked.call_id,
+        asked.name,
+        content if is_ours else _told(tool, call, asked, content),
+        result.is_error,
     )
     if hub.listening:
         stamp = hub.stamp(agent.agent_id, agent.name)
@@ -93,7 +96,8 @@ def _told(tool: Tool, call: ToolCall, asked: ToolCall, content: str) -> str:
     return f"It was run with other arguments: {call.arguments}\n{content}"
 
 
-async def _call(agent: Agent, tool: Tool, call: ToolCall) -> ToolResult:
+async def _call(agent: Agent, tool: Tool, call: ToolCall) -> tuple[ToolResult, bool]:
+    """Run *call*; return its result, and whether that is our word and not the tool's."""
     context = ToolContext(agent.context, call.call_id)
     seconds = tool.timeout_seconds
     if seconds is None:
@@ -107,10 +111,10 @@ async def _call(agent: Agent, tool: Tool, call: ToolCall) -> ToolResult:
                 result = await tool.run(call.arguments, context)
             if scope.cancelled_caught:
                 text = f"tool {call.name!r} timed out after {seconds:g} seconds"
-                return ToolResult(text, is_error=True)
+                return ToolResult(text, is_error=True), True
     except Exception as error:  # noqa: BLE001  # a tool's failure is told to the model
         result = failed_result(call.name, error)
     if not isinstance(result, ToolResult):
         got = UsageError(f"a tool must return a ToolResult, got {result!r}")
         result = failed_result(call.name, got)
-    return result  # noqa: ASYNC910  # a tool without a checkpoint is its own fault
+    return result, False  # noqa: ASYNC910  # a tool without a checkpoint is its own fault

@@ -316,12 +316,10 @@ def test_a_manifest_that_cannot_run_costs_no_other_one_its_work(desk: Desk) -> N
 
 def test_F_03_a_grant_without_a_tool_is_a_warning(desk: Desk) -> None:  # noqa: N802
     """Once for each manifest, however often it is used."""
-    desk.write(
-        reader_toml='name="reader"\n[[capabilities]]\ntype="shell"\nallowed_commands=["git"]'
-    )
+    desk.write(reader_toml='name="reader"\n[[capabilities]]\ntype="browser"')
     done = desk.scripted("run", "reader.toml", "reader.toml", "Why?")
     assert done.code == 0
-    says = "agentpool: warning: manifest 'reader' grants 'shell [git]', for which"
+    says = "agentpool: warning: manifest 'reader' grants 'browser', for which"
     assert done.err.count(says) == 1
     assert "warning" not in desk.scripted("run", "reader.toml", "Why?", "--quiet").err
 
