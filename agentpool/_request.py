@@ -47,7 +47,7 @@ from agentpool.abc import Driver, OnDelta
 
 RETRIES: Final = RetrySchedule()
 
-_REFUSALS: Final = (
+REFUSALS: Final = (
     AuthenticationError,
     BadRequestError,
     ContextOverflowError,
@@ -197,7 +197,7 @@ async def _ask_paying(  # noqa: ASYNC910  # without a request there is nothing t
 def _is_refusal(error: DriverError) -> bool:
     if isinstance(error, AllDriversFailedError):
         return all(map(_is_refusal, error.errors))
-    return isinstance(error, _REFUSALS)
+    return isinstance(error, REFUSALS)
 
 
 def _priced(driver: Driver, completion: Completion) -> Completion:
