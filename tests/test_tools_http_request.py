@@ -140,6 +140,19 @@ async def test_t08_a_redirect_to_a_private_address_is_refused() -> None:
     assert inside.requests == []
 
 
+async def test_inv013_a_host_that_is_not_named_is_not_even_looked_up() -> None:
+    """Neither as the first one nor after a redirect: a lookup tells somebody as well."""
+    names = Names(["8.8.8.8"])
+    trio.socket.set_custom_hostname_resolver(names)
+    async with site(to("http://evil.example/?secret")) as web:
+        host = f"127.0.0.1:{web.port}"
+        for url in ("http://evil.example/", f"http://{host}/"):
+            result = await ask(host, "good.example", url=url)
+            assert result.is_error
+            assert "host 'evil.example' is not in allowed_hosts" in result.content
+    assert names.asked == 0
+
+
 async def test_a_redirect_within_what_is_allowed_is_followed() -> None:
     """A POST becomes a GET without its body; the page says where it came from."""
     async with site(to("/there"), page(b"here I am")) as web:
