@@ -20,6 +20,7 @@ from agentpool._errors import UsageError
 from agentpool._manifest import AgentManifest, ModelConfig
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import Driver, DriverFactory
+from agentpool.drivers._gated import ProviderGates
 from agentpool.drivers._local_weights import (
     check_weights,
     find_cached_weights,
@@ -43,6 +44,7 @@ async def open_drivers(
     *,
     open_one: DriverOpener | None = None,
     stand_in: Driver | None = None,
+    gates: ProviderGates | None = None,
 ) -> AsyncGenerator[DriverFactory, None]:
     """Open one driver for each model that *manifests* name.
 
@@ -50,6 +52,8 @@ async def open_drivers(
         manifests: Whose models to open.
         open_one: Opens one of them. ``None``: ``agentpool.drivers.open_driver``.
         stand_in: Answers in place of every model, which is then not opened.
+        gates: Where requests to providers wait, if ``open_driver`` opens their drivers.
+            ``None``: nobody waits.
 
     Yields:
         What chooses the driver of an agent, for ``open_pool``.
@@ -62,8 +66,11 @@ async def open_drivers(
         for manifest in () if stand_in is not None else manifests:
             key = _identity(manifest.model)
             if key not in opened:
-                # Looked up here, since it loads httpx, which a script has no use for.
-                opening = (open_one or drivers.open_driver)(manifest.model)
+                if open_one is not None:
+                    opening = open_one(manifest.model)
+                else:
+                    # Looked up here, since it loads httpx, which a script has no use for.
+                    opening = drivers.open_driver(manifest.model, gates=gates)
                 opened[key] = await stack.enter_async_context(opening)
 
         def choose(manifest: AgentManifest) -> Driver:

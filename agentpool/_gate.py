@@ -48,6 +48,8 @@ class GateStatistics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Requests that may be in flight now."""
     closed_seconds: float
     """How long the gate stays closed after a refusal. 0.0: it is open."""
+    held_back: int
+    """Requests that had to wait so far."""
     answered: int
     """Requests that were answered so far."""
     refused: int
@@ -94,7 +96,8 @@ class RequestGate:
     """
 
     __slots__ = (
-        "_again", "_alarm", "_dice", "_keeper", "_next_at", "_queue", "_seed", "_throttle", "name",
+        "_again", "_alarm", "_dice", "_held_back", "_keeper", "_next_at", "_queue", "_seed",
+        "_throttle", "name",
     )  # fmt: skip
 
     def __init__(
@@ -135,6 +138,7 @@ class RequestGate:
         self._alarm = trio.CancelScope()
         """The keeper's."""
         self._next_at = math.inf
+        self._held_back = 0
         self._seed = random_seed
         self._dice: Random | None = None
 
@@ -182,6 +186,7 @@ class RequestGate:
             in_flight=throttle.in_flight,
             limit=throttle.limit,
             closed_seconds=max(throttle.closed_until - now, 0.0),
+            held_back=self._held_back,
             answered=throttle.answered,
             refused=throttle.refused,
             pauses=throttle.pauses,
@@ -207,6 +212,7 @@ class RequestGate:
         slot = current_slot.get()
         waiting = _Waiting(tokens)
         self._queue.push(waiting, PLAIN if slot is None else slot.share)
+        self._held_back += 1
         self._pump()
         try:
             with _clock_stopped(slot):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import queue
 import socket
 import struct
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+import threading
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 
 import attrs
 import trio
@@ -127,6 +129,28 @@ async def open_loopback(
         nursery.start_soon(trio.serve_listeners, handle, [listener])
         yield server
         nursery.cancel_scope.cancel()
+
+
+@contextlib.contextmanager
+def loopback_thread(serve: Callable[[Line], Awaitable[None]]) -> Generator[Loopback]:
+    """Serve from a thread of its own, for a command that runs trio itself."""
+    ready: queue.SimpleQueue[tuple[Loopback, trio.lowlevel.TrioToken, trio.Event]]
+    ready = queue.SimpleQueue()
+
+    async def main() -> None:
+        async with open_loopback(serve) as server:
+            stop = trio.Event()
+            ready.put((server, trio.lowlevel.current_trio_token(), stop))
+            await stop.wait()
+
+    thread = threading.Thread(target=trio.run, args=(main,))
+    thread.start()
+    server, token, stop = ready.get(timeout=10)
+    try:
+        yield server
+    finally:
+        token.run_sync_soon(stop.set)
+        thread.join()
 
 
 def always(*answers: bytes) -> Callable[[Line], Awaitable[None]]:

@@ -22,7 +22,7 @@ from agentpool._build import check_spawns, find_model_file, find_secrets, open_d
 from agentpool._errors import UnknownModelError
 from agentpool._furnish import open_furnished_pool
 from agentpool.abc import Driver
-from agentpool.drivers import FunctionDriver
+from agentpool.drivers import FunctionDriver, GatedDriver, ProviderGates
 
 MEMORY = Capability(CapabilityKind.MEMORY)
 
@@ -105,6 +105,21 @@ async def test_drivers_are_opened_by_the_drivers_room() -> None:
     with pytest.raises((UnknownModelError, UsageError)):
         async with open_drivers([gone]):
             pytest.fail("there is no such model")
+
+
+async def test_models_of_one_provider_share_a_gate() -> None:
+    """Its minute is counted for all of them together."""
+    url = "http://127.0.0.1:9/v1"
+    manifests = [
+        AgentManifest(model=ModelConfig(remote_model=name, base_url=url)) for name in ("a", "b")
+    ]
+    gates = ProviderGates(requests_per_minute=7)
+    async with open_drivers(manifests, gates=gates) as choose:
+        first, second = map(choose, manifests)
+    assert isinstance(first, GatedDriver)
+    assert isinstance(second, GatedDriver)
+    assert first is not second
+    assert first.gate is second.gate
 
 
 async def test_what_a_pool_would_refuse_is_refused_before_anything_runs() -> None:

@@ -77,6 +77,8 @@ def test_check_has_its_own_options() -> None:
         ("run a q --max-tokens many", "must be a whole number >= 1, got 'many'"),
         ("run a q --max-total-tokens 0", "must be a whole number >= 1, got '0'"),
         ("run a q --max-requests -1", "must be a whole number >= 1, got '-1'"),
+        ("run a q --rpm 0", "must be a whole number >= 1, got '0'"),
+        ("run a q --tpm 1.5", "must be a whole number >= 1, got '1.5'"),
         ("run a q --max-cost nan", "must be a number of US dollars > 0, got 'nan'"),
         ("run a q --deadline nan", "must be a number of seconds > 0, got 'nan'"),
         ("run a q --deadline soon", "must be a number of seconds > 0, got 'soon'"),

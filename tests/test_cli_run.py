@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import trio
 
 from agentpool._cli._arguments import _version
 from tests.desk import READER, Desk, make_desk
+from tests.loopback import HELLO, Line, always, loopback_thread, whole
 
 
 @pytest.fixture
@@ -184,6 +186,61 @@ def test_d02_a_limit_on_cost_needs_prices(desk: Desk) -> None:
     assert "nobody can price the model of 'remote'; use --max-total-tokens" in done.err
 
 
+REMOTE = """
+name = "%s"
+capabilities = []
+[model]
+remote_model = "m"
+base_url = "%s"
+"""
+
+
+def test_requests_wait_for_the_minute_of_their_provider(desk: Desk) -> None:
+    """Those of all manifests that ask it, and who waits is still stopped by its deadline."""
+    with loopback_thread(always(whole(HELLO))) as server:
+        desk.write(one_toml=REMOTE % ("one", server.url), two_toml=REMOTE % ("two", server.url))
+        words = ["run", "one.toml", "two.toml", "Why?", "--rpm", "1", "--deadline", "0.5"]
+        done = desk.call(*words, "--max-concurrent", "1")
+        assert (done.code, len(server.requests)) == (3, 1)
+        assert done.out == "## one\n\nHello\n\n## two (stopped)\n\n"
+        gate = f"agentpool: gate '127.0.0.1:{server.port}'"
+        said = f"{gate}: 1 requests answered, 1 held back, 0 refused"
+        assert done.err.splitlines()[-1] == said
+        # With nine of a hundred tokens gone there is no room for the longest answer.
+        words = ["run", "one.toml", "two.toml", "Why?", "--tpm", "100", "--deadline", "0.5"]
+        done = desk.call(*words, "--max-concurrent", "1", "--json")
+        assert (done.code, len(server.requests)) == (3, 2)
+        (counted,) = done.lines[-1]["gates"]
+        assert (counted["name"], counted["held_back"]) == (f"127.0.0.1:{server.port}", 1)
+
+
+def test_a_429_holds_the_others_back(desk: Desk) -> None:
+    """One agent is refused, and nobody asks before the time is over."""
+    times: list[float] = []
+    busy = whole(b'{"error": {"message": "slow down"}}', status=429, retry_after_ms="300")
+
+    async def serve(line: Line) -> None:
+        while await line.read_request() is not None:
+            times.append(trio.current_time())
+            await line.send(busy if len(times) == 1 else whole(HELLO))
+
+    with loopback_thread(serve) as server:
+        desk.write(one_toml=REMOTE % ("one", server.url))
+        manifests = ["one.toml"] * 3
+        done = desk.call("run", *manifests, "Why?", "--rpm", "6000", "--max-concurrent", "1")
+        assert done.code == 0
+        assert done.out.count("Hello") == 3
+        assert "3 requests answered, 1 held back, 1 refused" in done.err
+    assert times[1] - times[0] >= 0.3
+
+
+def test_a_gate_that_has_nothing_to_hold_back_is_said(desk: Desk) -> None:
+    """Whoever limits something wants it limited."""
+    done = desk.scripted("run", "reader.toml", "Why?", "--rpm", "60")
+    assert done.code == 0
+    assert "agentpool: warning: --rpm and --tpm hold requests to providers back" in done.err
+
+
 def test_a_failure_outranks_a_guard(desk: Desk) -> None:
     """Who sees 3 may trust that nothing failed."""
     desk.write(
@@ -230,6 +287,7 @@ def test_json_has_an_object_per_agent_and_a_summary(desk: Desk) -> None:
         "usage": usage,
         "cost_usd": 0.0,
         "budget": None,
+        "gates": [],
         "exit_code": 0,
     }
 

@@ -16,8 +16,10 @@ from agentpool._manifest import ModelConfig
 from agentpool.drivers import (
     AnthropicDriver,
     FallbackDriver,
+    GatedDriver,
     LocalDriver,
     OpenAIDriver,
+    ProviderGates,
     TokenPrice,
     open_driver,
 )
@@ -172,6 +174,41 @@ async def test_d01_a_name_that_only_looks_like_this_machine_is_elsewhere(host: s
         assert driver.privacy is PrivacyTier.STANDARD
         with pytest.raises(PrivacyError):
             pool.spawn_nowait(SpawnConfig(AgentManifest(), "secret"))
+
+
+async def test_requests_to_one_provider_wait_at_one_gate() -> None:
+    """It counts them together by place and key, whatever the model; a fallback is elsewhere."""
+    environ = {"OPENAI_API_KEY": "sk-abcdefghij", "OTHER": "sk-abcdefghik"}
+    spare = ModelConfig(remote_model="s", provider="anthropic", base_url="http://127.0.0.1:9/v1/")
+    models = [
+        REMOTE,
+        ModelConfig(remote_model="n", base_url="https://api.openai.com/v1/", fallback=spare),
+        ModelConfig(remote_model="m", api_key_env="OTHER"),
+    ]
+    gates = ProviderGates(requests_per_minute=60, tokens_per_minute=9000, max_in_flight=3)
+    for model in models * 2:
+        async with open_driver(model, environ=environ, gates=gates) as driver:
+            assert isinstance(driver, GatedDriver if model.fallback is None else FallbackDriver)
+    assert [gate.name for gate in gates.statistics()] == [
+        "api.openai.com with OPENAI_API_KEY",
+        "127.0.0.1:9",
+        "api.openai.com with OTHER",
+    ]
+    assert gates.gate("openai", "https://me:secret@gpu.example.com/v1").name == "gpu.example.com"
+    (first, *_) = gates.statistics()
+    assert (first.limit, first.requests_last_minute, first.tokens_last_minute) == (3, 0, 0)
+
+
+async def test_a_model_on_this_machine_has_no_gate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody counts its minutes."""
+    install(monkeypatch, tmp_path)
+    gates = ProviderGates(requests_per_minute=1)
+    model = ModelConfig(model_path=str(write_model(tmp_path)))
+    async with open_driver(model, environ={}, gates=gates) as driver:
+        assert isinstance(driver, LocalDriver)
+    assert gates.statistics() == ()
 
 
 def test_the_room_is_light() -> None:

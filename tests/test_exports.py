@@ -94,6 +94,7 @@ NAMES: dict[str, list[str]] = {
         "OpenAIDriver",
         "OverloadedError",
         "ProtocolError",
+        "ProviderGates",
         "RateLimitError",
         "RequestGate",
         "ScriptedDriver",

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias, final
+from typing import Final, Literal, TypeAlias, final
 
 import attrs
 
 from agentpool._budget import Budget
 from agentpool._override import Override
+from agentpool.drivers._gated import ProviderGates
+
+NOTHING_HELD_BACK: Final = (
+    "--rpm and --tpm hold requests to providers back, and no model here is behind one"
+)
+"""What is said where they have nothing to do."""
 
 
 @final
@@ -37,6 +43,17 @@ class Options:
     """The file in which agents keep fragments. ``None``: none, they end with the command."""
     memory_scope: str | None
     """The scope that all agents share. ``None``: each has its own."""
+    requests_per_minute: int | None = None
+    """The most requests to one provider in a minute. ``None``: no limit, here as below."""
+    tokens_per_minute: int | None = None
+    """The most tokens of these, questions and answers."""
+
+    def new_gates(self) -> ProviderGates | None:
+        """Return where requests to providers wait. ``None``: nobody waits."""
+        requests, tokens = self.requests_per_minute, self.tokens_per_minute
+        if requests is None and tokens is None:
+            return None
+        return ProviderGates(requests_per_minute=requests, tokens_per_minute=tokens)
 
     def new_budget(self) -> Budget | None:
         """Return what all agents spend of. ``None``: nothing is limited."""

@@ -46,6 +46,8 @@ class Words(argparse.Namespace):
     file: str
     scope: str | None
     limit: int
+    rpm: int | None
+    tpm: int | None
 
 
 class Parser(argparse.ArgumentParser):
@@ -89,6 +91,10 @@ def add_options(parser: argparse.ArgumentParser, *, results: bool = True) -> Non
         help="the most US dollars of all agents together")  # fmt: skip
     add("--max-requests", type=count, metavar="N",
         help="the most requests of all agents together, retries included")  # fmt: skip
+    add("--rpm", type=count, metavar="N",
+        help="the most requests to one provider in a minute; the others wait")  # fmt: skip
+    add("--tpm", type=count, metavar="N",
+        help="the most tokens of these, questions and answers")  # fmt: skip
     add("--deadline", type=_seconds, metavar="SECONDS",
         help="stop an agent that runs longer than this")  # fmt: skip
     add("--memory", metavar="FILE",
@@ -124,6 +130,8 @@ def read_options(found: Words) -> Options:
         max_requests=found.max_requests,
         memory=found.memory,
         memory_scope=found.memory_scope,
+        requests_per_minute=found.rpm,
+        tokens_per_minute=found.tpm,
     )
 
 

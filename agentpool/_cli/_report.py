@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, final
 
 import attrs
@@ -15,6 +15,7 @@ import trio
 from agentpool._cli._board import printable
 from agentpool._cli._screen import Screen, drop_output
 from agentpool._errors import AgentCancelledError, ManifestError
+from agentpool._gate import GateStatistics
 from agentpool._messages import NO_USAGE, Json, Usage
 from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool._statistics import BudgetMeter, BudgetStatistics
@@ -133,7 +134,12 @@ class Report:
     # --- at the end
 
     async def end(
-        self, *, interrupted: str | None, seconds: float, spent: BudgetStatistics | None = None
+        self,
+        *,
+        interrupted: str | None,
+        seconds: float,
+        spent: BudgetStatistics | None = None,
+        gates: Sequence[GateStatistics] = (),
     ) -> ExitCode:
         """Print the summary and return the exit code.
 
@@ -141,6 +147,7 @@ class Report:
             interrupted: Why the command ended early. ``None``: it did not.
             seconds: How long it took.
             spent: What was spent of what all agents may spend. ``None``: nothing was limited.
+            gates: At which requests waited.
         """
         await trio.lowlevel.checkpoint()
         code = self._exit_code(interrupted)
@@ -153,6 +160,7 @@ class Report:
                 "usage": _usage(self._usage),
                 "cost_usd": self._cost_usd,
                 "budget": None if spent is None else msgspec.to_builtins(spent),
+                "gates": [msgspec.to_builtins(gate) for gate in gates],
                 "seconds": round(seconds, 3),
                 "exit_code": int(code),
             }
@@ -167,7 +175,8 @@ class Report:
                 f"{tokens:,} tokens written ({rate:.0f} per second){end}"
             )
             budget = [] if spent is None else [f"agentpool: {budget_words(spent)}"]
-            await self.screen.write_lines([line, *budget])
+            held_back = [f"agentpool: {gate_words(gate)}" for gate in gates]
+            await self.screen.write_lines([line, *budget, *held_back])
         # The last line may be the one that nobody reads.
         return ExitCode.INTERRUPTED if self._unread else code
 
@@ -273,6 +282,15 @@ def budget_words(spent: BudgetStatistics) -> str:
     unmeasured = f", {spent.unmeasured} charged by estimate" if spent.unmeasured else ""
     requests = f"{_of(spent.requests, ',')} requests{unmeasured}"
     return f"spent {tokens}, {cost}, {requests}; {spent.refused} refused"
+
+
+def gate_words(gate: GateStatistics) -> str:
+    """Return how many requests were answered, had to wait, and were refused all the same."""
+    left = f", {gate.waiting:,} still wait" if gate.waiting else ""
+    return (
+        f"gate {gate.name!r}: {gate.answered:,} requests answered, {gate.held_back:,} held back, "
+        f"{gate.refused:,} refused{left}"
+    )
 
 
 def _of(meter: BudgetMeter, form: str) -> str:

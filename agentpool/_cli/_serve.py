@@ -26,7 +26,7 @@ import trio
 
 from agentpool._build import check_spawns, find_secrets, open_drivers
 from agentpool._cli._board import printable
-from agentpool._cli._command import Address, ServeCommand
+from agentpool._cli._command import NOTHING_HELD_BACK, Address, ServeCommand
 from agentpool._cli._interrupt import Interruption, watch_signals
 from agentpool._cli._manifests import load_all
 from agentpool._cli._offer import ProgressDesk, build_offers
@@ -185,9 +185,9 @@ async def _serve(
     for manifest in dict.fromkeys(manifests):
         for missing in missing_tools(manifest):
             log.say(f"warning: manifest {manifest.name!r} {missing}")
-    slots = options.max_concurrent
+    slots, gates = options.max_concurrent, options.new_gates()
     async with (
-        open_drivers(manifests, stand_in=stand_in) as choose,
+        open_drivers(manifests, stand_in=stand_in, gates=gates) as choose,
         # Requests wait in their clients' own tasks, so none of them is turned away.
         open_furnished_pool(
             choose,
@@ -198,6 +198,8 @@ async def _serve(
         ) as pool,
     ):
         check_spawns(manifests, choose)
+        if gates is not None and not gates.statistics():
+            log.say(f"warning: {NOTHING_HELD_BACK}")
         secrets = find_secrets(manifests, os.environ)
         offered = door.PoolServer(pool, offers, desk, options, secrets)
         server = offered.build(metadata.version("trio-agentpool"))

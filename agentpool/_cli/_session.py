@@ -21,7 +21,7 @@ import trio
 from agentpool._budget import Budget
 from agentpool._build import check_spawns, find_secrets, open_drivers
 from agentpool._cli._board import Board
-from agentpool._cli._command import Options
+from agentpool._cli._command import NOTHING_HELD_BACK, Options
 from agentpool._cli._interrupt import Interruption, watch_signals
 from agentpool._cli._progress import FRAMES_PER_SECOND, open_display
 from agentpool._cli._report import ExitCode, Report, Result
@@ -35,6 +35,7 @@ from agentpool._messages import NO_USAGE
 from agentpool._pool import AgentPool
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import DriverFactory
+from agentpool.drivers._gated import ProviderGates
 
 
 @final
@@ -146,7 +147,7 @@ async def conduct(
         work: What to do in the pool.
     """
     opened_at = trio.current_time()
-    budget = options.new_budget()
+    budget, gates = options.new_budget(), options.new_gates()
     interruption = Interruption()
     board = Board(job_count)
     screen = Screen(sys.stdout, sys.stderr)
@@ -169,6 +170,7 @@ async def conduct(
                     manifests,
                     options,
                     budget,
+                    gates,
                     board=board,
                     report=report,
                     interruption=interruption,
@@ -181,13 +183,19 @@ async def conduct(
     await screen.close_display()
     seconds = trio.current_time() - opened_at
     spent = None if budget is None else budget.statistics()
-    return await report.end(interrupted=interruption.reason, seconds=seconds, spent=spent)
+    return await report.end(
+        interrupted=interruption.reason,
+        seconds=seconds,
+        spent=spent,
+        gates=() if gates is None else gates.statistics(),
+    )
 
 
 async def _run(
     manifests: Sequence[AgentManifest],
     options: Options,
     budget: Budget | None,
+    gates: ProviderGates | None,
     *,
     board: Board,
     report: Report,
@@ -205,7 +213,7 @@ async def _run(
             await report.warn(f"manifest {manifest.name!r} {missing}")
     slots = options.max_concurrent
     async with (
-        open_drivers(manifests, stand_in=stand_in) as choose,
+        open_drivers(manifests, stand_in=stand_in, gates=gates) as choose,
         # As many queued as run: the next one is there when a slot is free.
         open_furnished_pool(
             choose,
@@ -219,6 +227,8 @@ async def _run(
         check_spawns(manifests, choose)
         if options.max_cost_usd is not None:
             _check_prices(manifests, choose)
+        if gates is not None and not gates.statistics():
+            await report.warn(NOTHING_HELD_BACK)
         session = Session(pool, options, report, board, interruption)
 
         def stop(reason: str) -> None:

@@ -39,6 +39,7 @@ from agentpool._public import publish as _publish
 from agentpool.drivers._fallback import FallbackCounts as FallbackCounts
 from agentpool.drivers._fallback import FallbackDriver as FallbackDriver
 from agentpool.drivers._gated import GatedDriver as GatedDriver
+from agentpool.drivers._gated import ProviderGates as ProviderGates
 from agentpool.drivers._scripted import FunctionDriver as FunctionDriver
 from agentpool.drivers._scripted import ScriptedDriver as ScriptedDriver
 from agentpool.drivers._scripted import call as call

@@ -1,12 +1,13 @@
-"""A driver whose requests wait at a gate."""
+"""A driver whose requests wait at a gate, and the gates of several providers."""
 
 from __future__ import annotations
 
 from typing import final
+from urllib.parse import urlsplit
 
 from agentpool._capability import PrivacyTier
 from agentpool._context import request_tokens
-from agentpool._gate import RequestGate
+from agentpool._gate import GateStatistics, RequestGate
 from agentpool._messages import Completion, CompletionRequest, Usage
 from agentpool.abc import Driver, OnDelta
 
@@ -67,3 +68,60 @@ class GatedDriver(Driver):
             if completion.usage is not None:
                 ticket.used_tokens = completion.usage.total_tokens
             return completion
+
+
+@final
+class ProviderGates:
+    """One gate for each provider, with the same limits, made when it is first asked for.
+
+    Requests count together if they go to the same place with the same key: a provider
+    counts them so.
+    """
+
+    __slots__ = ("_gates", "_max_in_flight", "_requests_per_minute", "_tokens_per_minute")
+
+    def __init__(
+        self,
+        *,
+        max_in_flight: int | None = None,
+        requests_per_minute: int | None = None,
+        tokens_per_minute: int | None = None,
+    ) -> None:
+        """Begin with none.
+
+        Args:
+            max_in_flight: Of each gate, as in ``RequestGate``.
+            requests_per_minute: Of each gate.
+            tokens_per_minute: Of each gate.
+        """
+        self._max_in_flight = max_in_flight
+        self._requests_per_minute = requests_per_minute
+        self._tokens_per_minute = tokens_per_minute
+        self._gates: dict[tuple[str, str, str | None], RequestGate] = {}
+
+    def gate(self, provider: str, base_url: str, api_key_env: str | None = None) -> RequestGate:
+        """Return the gate of a provider, the same one each time.
+
+        Args:
+            provider: The wire format.
+            base_url: Where it is. Its host is in the gate's name.
+            api_key_env: The variable with the key, so is this. ``None``: there is no key.
+
+        Raises:
+            UsageError: If a limit is not a whole number of at least 1.
+        """
+        key = provider, base_url.rstrip("/"), api_key_env
+        if key not in self._gates:
+            # Not the whole address: it may have a name and a password in it.
+            place = urlsplit(base_url).netloc.rpartition("@")[2]
+            self._gates[key] = RequestGate(
+                place if api_key_env is None else f"{place} with {api_key_env}",
+                max_in_flight=self._max_in_flight,
+                requests_per_minute=self._requests_per_minute,
+                tokens_per_minute=self._tokens_per_minute,
+            )
+        return self._gates[key]
+
+    def statistics(self) -> tuple[GateStatistics, ...]:
+        """Return each gate as it is at this moment, the one that was asked for first first."""
+        return tuple(gate.statistics() for gate in self._gates.values())

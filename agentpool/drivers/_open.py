@@ -17,6 +17,7 @@ from agentpool._manifest_model import Provider
 from agentpool.abc import Driver
 from agentpool.drivers._anthropic import ANTHROPIC_BASE_URL, open_anthropic
 from agentpool.drivers._fallback import FallbackDriver
+from agentpool.drivers._gated import GatedDriver, ProviderGates
 from agentpool.drivers._hosted import ApiKey, Price
 from agentpool.drivers._local import DEFAULT_CONTEXT_WINDOW, open_local
 from agentpool.drivers._local_weights import find_cached_weights
@@ -68,6 +69,7 @@ async def open_driver(
     privacy: PrivacyTier | None = None,
     environ: Mapping[str, str] | None = None,
     transport: httpx.AsyncBaseTransport | None = None,
+    gates: ProviderGates | None = None,
 ) -> AsyncGenerator[Driver]:
     """Open the driver that *model* names; the block is its life.
 
@@ -82,6 +84,8 @@ async def open_driver(
         environ: Where the key and the folders are named. ``None``: the environment.
         transport: An httpx transport for a remote model, such as a recording of it; left
             open at the end. ``None``: our own.
+        gates: Where requests to providers wait, those of the fallback at its own. A model
+            on this machine has no gate. ``None``: nobody waits.
 
     Raises:
         AuthenticationError: If the variable with the key is empty. Names the variable.
@@ -94,11 +98,19 @@ async def open_driver(
     """
     environ = os.environ if environ is None else environ
     async with _open_one(model, privacy, environ, transport) as driver:
+        first = _gated(driver, model, gates)
         if model.fallback is None:
-            yield driver
+            yield first
         else:
             async with _open_one(model.fallback, None, environ, transport) as fallback:
-                yield FallbackDriver(driver, fallback, patience_seconds=model.patience_seconds)
+                second = _gated(fallback, model.fallback, gates)
+                yield FallbackDriver(first, second, patience_seconds=model.patience_seconds)
+
+
+def _gated(driver: Driver, model: ModelConfig, gates: ProviderGates | None) -> Driver:
+    if gates is None or model.remote_model is None:
+        return driver
+    return GatedDriver(driver, gates.gate(model.provider, *_place_of(model)))
 
 
 def _open_one(
@@ -133,15 +145,10 @@ def _open_there(
     environ: Mapping[str, str],
     transport: httpx.AsyncBaseTransport | None,
 ) -> contextlib.AbstractAsyncContextManager[Driver]:
-    place = PLACES[model.provider]
-    base_url = model.base_url or place.base_url
-    is_here = is_loopback_url(base_url)
+    base_url, variable = _place_of(model)
     if privacy is None:
-        privacy = _tier_of(model, is_here=is_here)
-    # A server on this machine wants no key unless the manifest says where there is one;
-    # the one that happens to be set may be meant for somebody else.
-    variable = model.api_key_env or (None if is_here else place.api_key_env)
-    return place.open(
+        privacy = _tier_of(model, is_here=is_loopback_url(base_url))
+    return PLACES[model.provider].open(
         name,
         base_url=base_url,
         api_key=None if variable is None else _read_key(variable, name, environ),
@@ -150,6 +157,16 @@ def _open_there(
         price=model.price,
         transport=transport,
     )
+
+
+def _place_of(model: ModelConfig) -> tuple[str, str | None]:
+    """Return where *model* is, and which variable has the key."""
+    place = PLACES[model.provider]
+    base_url = model.base_url or place.base_url
+    # A server on this machine wants no key unless the manifest says where there is one;
+    # the one that happens to be set may be meant for somebody else.
+    default = None if is_loopback_url(base_url) else place.api_key_env
+    return base_url, model.api_key_env or default
 
 
 def _tier_of(model: ModelConfig, *, is_here: bool) -> PrivacyTier:
