@@ -39,11 +39,11 @@ def test_a_query_may_begin_with_a_dash() -> None:
 
 
 def test_map_takes_files_until_the_next_option() -> None:
-    """Also in several portions."""
+    """Each portion is a source of its own."""
     words = ["map", "r", "--each", "a", "b", "--reduce", "e", "--each", "c", "--prompt", "p"]
     command = parse([*words, "--reduce-prompt", "q"])
     assert isinstance(command, MapCommand)
-    assert (command.manifest, command.files) == ("r", ("a", "b", "c"))
+    assert (command.manifest, command.sources) == ("r", (("a", "b"), ("c",)))
     assert (command.reduce, command.prompt, command.reduce_prompt) == ("e", "p", "q")
 
 

@@ -95,6 +95,26 @@ def test_json_after_an_interruption_has_all_objects(desk: Desk) -> None:
     assert process.returncode == 130
 
 
+def test_what_began_before_its_turn_to_be_printed_is_printed_all_the_same(desk: Desk) -> None:
+    """Of two sources the second is at work while files of the first were not even read."""
+    desk.write(slow_toml=SLOW)
+    process = desk.start(
+        "map", "reader.toml", "--each", "a.txt", "d.txt", "e.txt", "e.txt", "--each", "b.txt",
+        "--max-concurrent", "1", "--driver", "script:slow.toml",
+    )  # fmt: skip
+    wait_for(process, b"b.txt started")
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out.decode() == (
+        "## a.txt\n\nA note.\n\n"
+        "## d.txt (cancelled)\n\n"
+        "## e.txt (cancelled)\n\n"
+        "## e.txt (cancelled)\n\n"
+        "## b.txt (cancelled)\n\nHalf \n\n"
+    )
+
+
 def test_the_second_ctrl_c_ends_the_program_at_once(desk: Desk) -> None:
     """Here the agents' end is held up by output that nobody takes."""
     desk.write(slow_toml='[[answers]]\nwhen = "one"\ntext = "' + "x" * 200_000 + '"\n' + SLOW)

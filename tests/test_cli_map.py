@@ -32,6 +32,18 @@ def test_results_come_in_the_order_of_the_files(desk: Desk) -> None:
     assert ends == ["e.txt", "a.txt"]
 
 
+def test_several_sources_are_taken_level(desk: Desk) -> None:
+    """A short source is not kept waiting by a long one, and results keep their order."""
+    desk.write(**{f"{name}_txt": name for name in ("m1", "m2", "m3", "p1", "p2")})
+    sources = ["--each", "m1.txt", "m2.txt", "m3.txt", "--each", "p1.txt", "gone.txt", "p2.txt"]
+    done = desk.scripted("map", "reader.toml", *sources, "--max-concurrent", "1")
+    assert re.findall("^## (.*)$", done.out, re.MULTILINE) == [
+        "m1.txt", "m2.txt", "m3.txt", "p1.txt", "gone.txt (failed)", "p2.txt",
+    ]  # fmt: skip
+    starts = re.findall(r"reader (\S+) started", done.err)
+    assert starts == ["m1.txt", "p1.txt", "m2.txt", "m3.txt", "p2.txt"]
+
+
 def test_one_bad_input_costs_no_other(desk: Desk) -> None:
     """Broken, no text, empty, missing: each is said, and the rest is done."""
     files = ["a.txt", "b.txt", "c.txt", "d.txt", "gone.txt", "e.txt"]

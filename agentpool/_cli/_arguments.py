@@ -69,6 +69,7 @@ Results are printed in the order of the files. An input that cannot be read cost
 examples:
   agentpool map reader.toml --each texts/*.txt
   agentpool map reader.toml --each texts/*.txt --reduce editor.toml
+  agentpool map reader.toml --each mails/*.txt --each pages/*.txt
   agentpool map reader.toml --each *.md --prompt "Who is this for?" --json > answers.jsonl
   agentpool map reader.toml --each texts/*.txt --model larger.gguf --max-concurrent 2
 
@@ -183,10 +184,11 @@ def _parse_map(argv: Sequence[str]) -> MapCommand:
     parser.add_argument(
         "--each",
         nargs="+",
-        action="extend",
+        action="append",
         required=True,
         metavar="FILE",
-        help="the inputs: the text of each file (UTF-8) is one agent's query",
+        help="the inputs: the text of each file (UTF-8) is one agent's query; several --each "
+        "are sources that take turns",
     )
     parser.add_argument("--prompt", metavar="TEXT", help="say this before each text")
     parser.add_argument(
@@ -199,7 +201,7 @@ def _parse_map(argv: Sequence[str]) -> MapCommand:
         parser.error("--reduce-prompt means nothing without --reduce")
     return MapCommand(
         manifest=found.manifest,
-        files=tuple(found.each),
+        sources=tuple(map(tuple, found.each)),
         prompt=found.prompt,
         reduce=found.reduce,
         reduce_prompt=found.reduce_prompt,

@@ -83,8 +83,8 @@ class MapCommand:
 
     manifest: str
     """Its path; one agent for each file."""
-    files: tuple[str, ...]
-    """The paths of the inputs."""
+    sources: tuple[tuple[str, ...], ...]
+    """The paths of the inputs, in sources that take turns."""
     prompt: str | None
     """What is said before each text. ``None``: nothing."""
     reduce: str | None

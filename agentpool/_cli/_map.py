@@ -26,6 +26,8 @@ def map_files(command: MapCommand) -> int:
     paths = [command.manifest] + ([command.reduce] if command.reduce is not None else [])
     manifests = load_all(paths, command.options.override)
     reader = manifests[0]
+    turns = [(turn, path) for source in command.sources for turn, path in enumerate(source)]
+    names = short_names([path for _, path in turns])
     jobs = [
         Job(
             manifest=reader,
@@ -33,8 +35,9 @@ def map_files(command: MapCommand) -> int:
             name=f"{reader.name} {name}",
             read=_reader(path, command.prompt),
             source=path,
+            turn=turn,
         )
-        for path, name in zip(command.files, short_names(command.files), strict=True)
+        for (turn, path), name in zip(turns, names, strict=True)
     ]
 
     async def work(session: Session) -> None:

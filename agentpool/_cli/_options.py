@@ -24,7 +24,7 @@ class Words(argparse.Namespace):
     words: list[str]
     manifest: str
     manifests: list[str]
-    each: list[str]
+    each: list[list[str]]
     prompt: str | None
     reduce: str | None
     reduce_prompt: str | None

@@ -2,7 +2,8 @@
 
 Rules:
 
-1. Results come in the order of the jobs, each as soon as all before it are there.
+1. Results come in the order of the jobs, each as soon as all before it are there. They
+   begin in the order of their turns, so that several sources are taken level.
 2. An input is read when its agent is about to be spawned, so a thousand files are not in
    memory at once. One that cannot be read costs no other.
 3. An interruption ends the agents; what they had is still printed, marked as cancelled.
@@ -39,7 +40,7 @@ from agentpool.drivers._gated import ProviderGates
 
 
 @final
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False)
 class Job:
     """One agent to run."""
 
@@ -53,6 +54,8 @@ class Job:
     """Returns its query. Called in a thread, so it may wait for a file."""
     source: str | None = None
     """The path of its input. ``None``: it has none."""
+    turn: int = 0
+    """Its place in its source."""
 
     def result(self, handle: AgentHandle | None = None, error: Exception | None = None) -> Result:
         """Return what became of it."""
@@ -65,8 +68,8 @@ class Job:
         )
 
 
-Spawned: TypeAlias = tuple[Job, AgentHandle | UsageError]
-"""A job and its agent, or why its input could not be read."""
+Spawned: TypeAlias = AgentHandle | UsageError
+"""The agent of a job, or why its input could not be read."""
 
 
 @final
@@ -92,27 +95,36 @@ class Session:
         if self._interruption.reason is not None:
             self._feeding.cancel()
         results: list[Result] = []
+        early: dict[Job, Spawned] = {}
         # There are never more than there are jobs, so nobody waits for room.
-        send, receive = trio.open_memory_channel[Spawned](len(jobs))
+        send, receive = trio.open_memory_channel[tuple[Job, Spawned]](len(jobs))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._feed, jobs, send)
-            async for job, spawned in receive:
-                if isinstance(spawned, UsageError):
-                    result = job.result(error=spawned)
-                else:
-                    await spawned.wait()
-                    result = job.result(spawned)
-                results.append(result)
-                await self._report.add(result)
+            async for begun, spawned in receive:
+                early[begun] = spawned
+                while len(results) < len(jobs) and (job := jobs[len(results)]) in early:
+                    results.append(await self._result(job, early.pop(job)))
         for job in jobs[len(results) :]:  # an interruption came first
-            results.append(job.result())
-            await self._report.add(results[-1])
+            result = await self._result(job, early.pop(job, None))
+            results.append(result)
         return results
 
-    async def _feed(self, jobs: Sequence[Job], send: trio.MemorySendChannel[Spawned]) -> None:
+    async def _result(self, job: Job, spawned: Spawned | None) -> Result:
+        """Wait for what becomes of *job*, and print it."""
+        if isinstance(spawned, AgentHandle):
+            await spawned.wait()
+            result = job.result(spawned)
+        else:
+            result = job.result(error=spawned)
+        await self._report.add(result)
+        return result
+
+    async def _feed(
+        self, jobs: Sequence[Job], send: trio.MemorySendChannel[tuple[Job, Spawned]]
+    ) -> None:
         await trio.lowlevel.checkpoint()
         with send, self._feeding:
-            for job in jobs:
+            for job in sorted(jobs, key=_turn_of):
                 try:
                     query = await trio.to_thread.run_sync(job.read, abandon_on_cancel=True)
                 except UsageError as error:
@@ -127,6 +139,10 @@ class Session:
                     memory_scope=self._options.memory_scope,
                 )
                 await send.send((job, await self._pool.spawn(config)))
+
+
+def _turn_of(job: Job) -> int:
+    return job.turn
 
 
 async def conduct(
