@@ -11,7 +11,7 @@ import trio
 
 from agentpool import Capability, CapabilityKind
 from agentpool.abc import Tool
-from agentpool.tools import FileWork, _search
+from agentpool.tools import FileWork, _search, _search_child
 from agentpool.tools._search import MAX_FOUND, search_tools, split_pattern
 from agentpool.tools._walk import find_roots
 from tests.workshop import all_gone, fail, file_kit, open_fds, result_of, use
@@ -175,7 +175,7 @@ async def test_a_pattern_that_takes_for_ever_is_ended(folder: Path) -> None:
     assert told.split("\n")[0] == "a.py:1:aaa"
     assert told.split("\n")[1].startswith("[stopped: out of time")
     assert beats > 30
-    assert await all_gone("tools/_search_child.py")
+    assert await all_gone(_search_child.__file__)
 
 
 @pytest.mark.parametrize("pattern", ["(", "a{99999999999}", "(?P<a>", "[", "*", "\\"])
@@ -214,7 +214,7 @@ async def test_a_search_that_is_cancelled_leaves_nothing(folder: Path) -> None:
     with trio.move_on_after(0.3) as scope:
         await result_of(grep, pattern="^(a|a)*$")
     assert scope.cancelled_caught
-    assert await all_gone("tools/_search_child.py")
+    assert await all_gone(_search_child.__file__)
     assert open_fds() == fds
 
 

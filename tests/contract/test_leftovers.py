@@ -13,7 +13,7 @@ import trio
 from agentpool import Capability
 from agentpool._messages import Json
 from agentpool.abc import Tool
-from agentpool.tools import shell_tools
+from agentpool.tools import _search_child, shell_tools
 from tests.workshop import (
     CancelAt,
     all_gone,
@@ -77,4 +77,4 @@ async def test_a_tool_that_is_cancelled_leaves_nothing(name: str, tmp_path: Path
         pytest.fail("it has no end")
     assert step > 2
     assert await all_gone(WORD)
-    assert await all_gone("tools/_search_child.py")
+    assert await all_gone(_search_child.__file__)
