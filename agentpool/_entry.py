@@ -1,4 +1,4 @@
-"""What is checked before an agent is accepted: everything that needs no waiting."""
+"""What is checked before a pool opens or accepts an agent: everything that needs no waiting."""
 
 from __future__ import annotations
 
@@ -8,6 +8,17 @@ from agentpool._errors import Fault, ManifestError, PrivacyError, UsageError
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import Driver, DriverFactory
 from agentpool.tools._registry import ToolRegistry
+
+
+def at_least(least: int, name: str, number: object) -> int:
+    """Return *number*, a whole one and not below *least*, or raise.
+
+    Raises:
+        UsageError: If it is not.
+    """
+    if not isinstance(number, int) or isinstance(number, bool) or number < least:
+        raise UsageError(f"{name} must be a whole number >= {least}, got {number!r}")
+    return number
 
 
 def driver_for(

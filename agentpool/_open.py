@@ -11,10 +11,11 @@ import trio
 from agentpool._approval import Approver
 from agentpool._budget import Budget
 from agentpool._dice import open_dice
+from agentpool._entry import at_least
 from agentpool._errors import PoolError, UsageError
 from agentpool._messages import OWNER_ID
 from agentpool._nursery import OUTSIDE, AgentNursery, ToolBuilder
-from agentpool._pool import AgentPool, at_least
+from agentpool._pool import AgentPool
 from agentpool._untrusted import MARKERS, Cleaner
 from agentpool.abc import Driver, DriverFactory, Memory, Observer
 from agentpool.observe._hub import EventHub

@@ -10,7 +10,7 @@ from typing import final
 import attrs
 import trio
 
-from agentpool._entry import driver_for
+from agentpool._entry import at_least, driver_for
 from agentpool._errors import (
     PoolClosedError,
     PoolFullError,
@@ -33,17 +33,6 @@ from agentpool._supervisor import Supervisor
 from agentpool.abc import Driver, DriverFactory
 from agentpool.observe._hub import EventReader
 from agentpool.tools._registry import EMPTY_REGISTRY, ToolRegistry
-
-
-def at_least(least: int, name: str, number: object) -> int:
-    """Return *number*, a whole one and not below *least*, or raise.
-
-    Raises:
-        UsageError: If it is not.
-    """
-    if not isinstance(number, int) or isinstance(number, bool) or number < least:
-        raise UsageError(f"{name} must be a whole number >= {least}, got {number!r}")
-    return number
 
 
 @final
@@ -206,6 +195,9 @@ class AgentPool:
         *sources: Queries,
         ordered: bool = False,
         output_type: type | None = None,
+        group: str = "",
+        weight: int = 1,
+        priority: int = 0,
     ) -> AsyncGenerator[OutcomeStream, None]:
         """Run one agent per query, over any number of them, with flat memory.
 
@@ -220,19 +212,27 @@ class AgentPool:
                 is closed at the end of the block.
             ordered: Whether the outcomes come in the order in which the queries were taken.
             output_type: As in ``SpawnConfig``, for all of them.
+            group: The same.
+            weight: The same.
+            priority: The same.
 
         Raises:
-            UsageError: If there is no source, or the output type has no form in JSON.
+            UsageError: If there is no source, the weight has no meaning, or the output
+                type has no form in JSON.
         """
         if not sources:
             raise UsageError("map() needs at least one source of queries, got none")
+        config_of = partial(
+            SpawnConfig, manifest,
+            output_type=output_type, group=group, weight=weight, priority=priority,
+        )  # fmt: skip
         agents = self._agents
         parent = agents.voice.caller()
 
         def accept(config: SpawnConfig, on_end: OnEnd) -> AgentHandle:
             return self._accept(config, self._driver_for(config), on_end, parent)
 
-        stream = OutcomeStream(manifest, sources, ordered, agents.admission, accept, output_type)
+        stream = OutcomeStream(config_of, sources, ordered, agents.admission, accept)
         agents.nursery.start_soon(stream.feed, name="map")
         try:
             yield stream

@@ -25,7 +25,6 @@ import trio
 from agentpool._admission import Admission
 from agentpool._agent import output_of
 from agentpool._handle import AgentHandle, OnEnd
-from agentpool._manifest import AgentManifest
 from agentpool._outcome import AgentOutcome
 from agentpool._slot import current_slot, parked
 from agentpool._spawn import SpawnConfig
@@ -41,12 +40,11 @@ Accept: TypeAlias = Callable[[SpawnConfig, OnEnd], AgentHandle]
 class OutcomeStream:
     """The outcomes of one map: an async iterator. ``pool.map`` makes it."""
 
-    _manifest: AgentManifest
+    _config_of: Callable[[str], SpawnConfig]
     _sources: Sequence[Queries]
     _ordered: bool
     _admission: Admission
     _accept: Accept
-    _output_type: type | None = None
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _in_flight: dict[AgentHandle, int] = attrs.field(factory=dict[AgentHandle, int])
     _done: deque[AgentOutcome] = attrs.field(factory=deque[AgentOutcome])
@@ -63,8 +61,8 @@ class OutcomeStream:
     _changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
 
     def __attrs_post_init__(self) -> None:
-        """Refuse a type without a form before the first query is read."""
-        output_of(SpawnConfig(self._manifest, "?", output_type=self._output_type))
+        """Refuse what fits no query before the first one is read."""
+        output_of(self._config_of("?"))
 
     def __aiter__(self) -> Self:
         """Return itself."""
@@ -136,8 +134,7 @@ class OutcomeStream:
         else:
             self._letting_in += 1
         try:
-            config = SpawnConfig(self._manifest, query, output_type=self._output_type)
-            await self._admission.enter(partial(self._start, config))
+            await self._admission.enter(partial(self._start, self._config_of(query)))
         finally:
             self._letting_in -= 1
             self._give_turns()

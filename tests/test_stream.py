@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from itertools import count, pairwise
+from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
 from agentpool import AgentStatus, PoolClosedError, UsageError, open_pool
+from agentpool._messages import CompletionRequest
+from agentpool.abc import OnDelta
 from agentpool.testing import cancel_everywhere, explore
-from tests.fakes import Gauge, hanging_driver, manifest, sleepy_driver
+from tests.fakes import Gauge, LiveDriver, hanging_driver, jobs, manifest, query_of, sleepy_driver
 
 
 async def test_outcomes_come_as_they_end(autojump_clock: MockClock) -> None:
@@ -212,6 +215,38 @@ async def test_never_more_of_several_sources_than_run(autojump_clock: MockClock)
         found = [outcome.text async for outcome in outcomes]
         assert pool.statistics().spawned == len(found) == 20
     assert gauge.peak == 3
+
+
+@pytest.mark.parametrize(
+    ("share", "started"),
+    [({}, 0), ({"group": "few"}, 2), ({"group": "few", "weight": 3}, 3), ({"priority": 1}, 4)],
+)
+async def test_a_map_has_its_share_of_the_slots(
+    autojump_clock: MockClock, share: Mapping[str, Any], started: int
+) -> None:
+    """Without one, what it asks stands behind the crowd that came before."""
+    times: list[float] = []
+
+    async def answer(request: CompletionRequest, _: OnDelta) -> str:
+        if query_of(request) == "few":
+            times.append(trio.current_time())
+        await trio.sleep(1)
+        return "done"
+
+    async with open_pool(LiveDriver(answer), max_concurrent=4) as pool:
+        await pool.fan_out(jobs(*["crowd"] * 60))
+        async with pool.map(manifest(), ["few"] * 8, **share) as outcomes:
+            assert len([outcome async for outcome in outcomes]) == 8
+    # The first of the crowd end after a second, and four slots are given out again.
+    assert times.count(1) == started
+
+
+async def test_a_weight_without_meaning_is_refused_at_once() -> None:
+    """Before a query is read, and not to the reader."""
+    async with open_pool(hanging_driver()) as pool:
+        with pytest.raises(UsageError, match="weight must be a whole number >= 1, got 0"):
+            async with pool.map(manifest(), iter(["a"]), weight=0):
+                pytest.fail("it must not open")
 
 
 async def test_what_sources_raise_comes_after_the_outcomes(autojump_clock: MockClock) -> None:
