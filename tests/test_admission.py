@@ -218,6 +218,58 @@ async def test_all_who_queue_are_aborted_in_the_order_of_their_coming() -> None:
     assert ended == [2, 3, 4, 5, 6, 1]
 
 
+# --- room
+
+
+async def test_whoever_finds_the_queue_full_waits_in_order(autojump_clock: MockClock) -> None:
+    """The place in the queue that one leaves is the next one's."""
+    async with open_pool(sleepy_driver(), max_concurrent=1, max_queued=1) as pool:
+        handles = await pool.fan_out(jobs(*["sleep 1"] * 4))
+        assert (trio.current_time(), pool.queued_count) == (2, 1)
+        ends = [(await handle.wait()).finished_at for handle in handles]
+    assert ends == [1, 2, 3, 4]
+
+
+async def test_new_slots_are_given_out_at_once(autojump_clock: MockClock) -> None:
+    """To those who queue, and their places to those who wait for one."""
+    async with open_pool(sleepy_driver(), max_concurrent=1, max_queued=1) as pool:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pool.fan_out, jobs(*["sleep 1"] * 3))
+            await wait_all_tasks_blocked()
+            assert (pool.active_count, pool.queued_count) == (1, 1)
+            pool.max_concurrent = 2
+            await wait_all_tasks_blocked()
+            assert (pool.active_count, pool.queued_count) == (2, 1)
+        await pool.join_all()
+        assert trio.current_time() == 2
+
+
+async def test_who_is_cancelled_on_its_way_back_leaves_the_slot_to_the_next() -> None:
+    """It does not want it any more."""
+
+    async def answer(request: CompletionRequest, _: OnDelta) -> Completion | str:
+        if query_of(request) == "hear":
+            return calling(tool_call("hear"))
+        return await trio.sleep_forever()
+
+    async def hear(_: str, context: ToolContext) -> str:
+        await context.agent.receive_many()
+        raise AssertionError("it had no slot")  # pragma: no cover
+
+    tools = ToolRegistry([FakeTool("hear", hear)])
+    async with open_pool(LiveDriver(answer), tools=tools, max_concurrent=1) as pool:
+        hearing, busy, late = await pool.fan_out(jobs("hear", "busy", "late"))
+        await wait_all_tasks_blocked()
+        assert busy.status is AgentStatus.RUNNING
+        await hearing.send("come back")
+        await wait_all_tasks_blocked()
+        hearing.cancel()
+        busy.cancel()
+        await wait_all_tasks_blocked()
+        assert late.status is AgentStatus.RUNNING
+        pool.abort_all()
+
+
 # --- lent slots
 
 

@@ -154,6 +154,17 @@ def test_the_turn_passes_on_when_a_whole_group_is_withdrawn() -> None:
     assert queue.head() is items[90]
 
 
+def test_a_withdrawn_group_that_is_swept_out_hands_its_turn_on_whole() -> None:
+    """Whoever is next has all of its own turn."""
+    crowd = [("a", 1, 0)] * (SPARE_GHOSTS + 4)
+    queue, items = queue_of(*crowd, ("b", 2, 0), ("b", 2, 0), ("c", 1, 0))
+    for item in items[: len(crowd)]:
+        item.gone = True
+        queue.note_gone()
+    assert queue._size == 3
+    assert groups_of(queue) == "bbc"
+
+
 def test_the_last_one_may_be_withdrawn() -> None:
     """An empty queue is as good as new."""
     queue, (item,) = queue_of(("a", 1, 0))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial, wraps
+from typing import ParamSpec
 
 import attrs
 import pytest
@@ -16,6 +17,7 @@ from agentpool import (
     AgentStatus,
     SpawnConfig,
     Usage,
+    UsageError,
     open_pool,
 )
 from agentpool._events import AgentParked, AgentStarted
@@ -25,6 +27,7 @@ from agentpool.drivers import (
     FallbackDriver,
     GatedDriver,
     OverloadedError,
+    ProviderGates,
     RateLimitError,
     RequestGate,
 )
@@ -45,6 +48,8 @@ from tests.fakes import (
     tool_call,
     turns_of,
 )
+
+P = ParamSpec("P")
 
 
 @attrs.define(eq=False)
@@ -102,9 +107,21 @@ class Door:
             await self.go(name, error)
 
 
+def in_time(test: Callable[P, Awaitable[None]]) -> Callable[P, Awaitable[None]]:
+    """Make a test fail that would never end: at a broken gate everybody sleeps for ever."""
+
+    @wraps(test)
+    async def timed(*args: P.args, **kwargs: P.kwargs) -> None:
+        with trio.fail_after(10_000):
+            await test(*args, **kwargs)
+
+    return timed
+
+
 # --- without agents
 
 
+@in_time
 async def test_no_more_are_in_flight_than_the_limit(autojump_clock: MockClock) -> None:
     """The others wait, and go in the order in which they came."""
     door = Door(RequestGate(max_in_flight=2))
@@ -119,6 +136,7 @@ async def test_no_more_are_in_flight_than_the_limit(autojump_clock: MockClock) -
     assert door.gate.statistics().in_flight == 0
 
 
+@in_time
 async def test_requests_wait_for_their_minute(autojump_clock: MockClock) -> None:
     """Of four a minute, the fifth begins a minute after the first."""
     door = Door(RequestGate(requests_per_minute=4))
@@ -131,6 +149,7 @@ async def test_requests_wait_for_their_minute(autojump_clock: MockClock) -> None
     assert [at for _, at in door.log] == [0, 13, 28, 43, 60, 73]
 
 
+@in_time
 async def test_tokens_wait_for_their_minute(autojump_clock: MockClock) -> None:
     """What an answer really took is what the next one waits for."""
     gate = RequestGate(tokens_per_minute=1000)
@@ -145,6 +164,7 @@ async def test_tokens_wait_for_their_minute(autojump_clock: MockClock) -> None:
         assert trio.current_time() == 61
 
 
+@in_time
 async def test_a_refusal_closes_the_gate_for_everybody(autojump_clock: MockClock) -> None:
     """Who waits is not sent into the same refusal."""
     door = Door(RequestGate("shop", max_in_flight=1, random_seed=1))
@@ -167,6 +187,7 @@ async def test_a_refusal_closes_the_gate_for_everybody(autojump_clock: MockClock
     assert door.gate.statistics().closed_seconds == 0
 
 
+@in_time
 async def test_overload_closes_it_as_well(autojump_clock: MockClock) -> None:
     """A provider that cannot answer is not asked by everybody at once."""
     door = Door(RequestGate(random_seed=1), seconds=0)
@@ -175,6 +196,7 @@ async def test_overload_closes_it_as_well(autojump_clock: MockClock) -> None:
     assert 1 <= door.log[1][1] <= 1.1
 
 
+@in_time
 async def test_other_errors_close_nothing(autojump_clock: MockClock) -> None:
     """A request that is wrong says nothing about the provider."""
     door = Door(RequestGate(), seconds=0)
@@ -183,6 +205,7 @@ async def test_other_errors_close_nothing(autojump_clock: MockClock) -> None:
     assert (statistics.closed_seconds, statistics.in_flight, statistics.answered) == (0, 0, 0)
 
 
+@in_time
 async def test_the_opening_is_gradual(autojump_clock: MockClock) -> None:
     """One tries, and each answer lets two in: not twenty at the same moment."""
     door = Door(RequestGate(random_seed=1), seconds=0)
@@ -196,6 +219,7 @@ async def test_the_opening_is_gradual(autojump_clock: MockClock) -> None:
     assert [rounds.count(n) for n in range(4)] == [1, 2, 4, 4]
 
 
+@in_time
 async def test_who_waits_can_be_cancelled_and_nobody_is_lost(autojump_clock: MockClock) -> None:
     """The first of those who wait keeps the time for all: another one must take over."""
     door = Door(RequestGate(requests_per_minute=1))
@@ -218,6 +242,7 @@ async def test_who_waits_can_be_cancelled_and_nobody_is_lost(autojump_clock: Moc
     assert door.gate.statistics().waiting == 0
 
 
+@in_time
 async def test_a_request_that_is_cancelled_makes_room(autojump_clock: MockClock) -> None:
     """It is not in flight any more."""
     door = Door(RequestGate(max_in_flight=1), seconds=100)
@@ -228,6 +253,7 @@ async def test_a_request_that_is_cancelled_makes_room(autojump_clock: MockClock)
     assert door.log[1] == ("b", 3)
 
 
+@in_time
 async def test_a_cancelled_caller_is_not_let_in(autojump_clock: MockClock) -> None:
     """There is a checkpoint before anything changes."""
     gate = RequestGate()
@@ -276,6 +302,7 @@ def test_500_agents_find_a_limit_that_nobody_told_them() -> None:
     assert provider.refused < 120  # without a gate 820, and 380 of the agents fail
 
 
+@in_time
 async def test_who_waits_at_a_gate_has_no_slot_and_lends_it(autojump_clock: MockClock) -> None:
     """It goes to who comes back; a newcomer would wait at the gate as well."""
     provider = Provider(per_minute=1)
@@ -311,6 +338,7 @@ async def test_who_waits_at_a_gate_has_no_slot_and_lends_it(autojump_clock: Mock
     assert provider.order == ["first", "second", "late"]
 
 
+@in_time
 async def test_newcomers_stay_in_the_queue_while_slots_are_lent(
     autojump_clock: MockClock,
 ) -> None:
@@ -327,6 +355,7 @@ async def test_newcomers_stay_in_the_queue_while_slots_are_lent(
     assert {outcome.status for outcome in outcomes.values()} == {AgentStatus.COMPLETED}
 
 
+@in_time
 async def test_a_child_in_a_pool_of_one_gets_through(autojump_clock: MockClock) -> None:
     """G4: the parent waits, and its child waits at the gate."""
     provider = Provider(per_minute=2)
@@ -349,6 +378,7 @@ async def test_a_child_in_a_pool_of_one_gets_through(autojump_clock: MockClock) 
     assert provider.refused == 0
 
 
+@in_time
 async def test_the_time_of_a_request_stands_still_at_the_gate(autojump_clock: MockClock) -> None:
     """A manifest's ``request_seconds`` are for the model, not for the queue before it."""
     provider = Provider(per_minute=1, seconds=3.0)
@@ -367,6 +397,7 @@ async def test_the_time_of_a_request_stands_still_at_the_gate(autojump_clock: Mo
     assert "no whole answer within 2 seconds" in str(outcomes[2].error)
 
 
+@in_time
 async def test_the_deadline_of_a_run_does_not_stand_still(autojump_clock: MockClock) -> None:
     """G13: whoever sets it means the clock on the wall."""
     provider = Provider(per_minute=1)
@@ -382,6 +413,7 @@ async def test_the_deadline_of_a_run_does_not_stand_still(autojump_clock: MockCl
     ]
 
 
+@in_time
 async def test_a_closed_gate_is_no_deadlock(autojump_clock: MockClock) -> None:
     """G14, the other way round: nobody runs and the owner waits, and it ends by itself."""
     provider = Provider(per_minute=1)
@@ -393,6 +425,7 @@ async def test_a_closed_gate_is_no_deadlock(autojump_clock: MockClock) -> None:
     assert trio.current_time() == 121
 
 
+@in_time
 async def test_pools_and_drivers_share_a_gate(autojump_clock: MockClock) -> None:
     """What counts together waits together, and one's refusal is everybody's."""
     provider = Provider(per_minute=2)
@@ -416,6 +449,7 @@ async def test_pools_and_drivers_share_a_gate(autojump_clock: MockClock) -> None
     assert gate.statistics().answered == 7
 
 
+@in_time
 async def test_groups_share_a_gate_by_their_weights(autojump_clock: MockClock) -> None:
     """Also across pools: a crowd in one does not keep a few in the other waiting."""
     provider = Provider(seconds=0.5)
@@ -435,6 +469,7 @@ async def test_groups_share_a_gate_by_their_weights(autojump_clock: MockClock) -
     assert places[0] <= 3 + 4
 
 
+@in_time
 async def test_a_gate_with_tokens_shares_tokens(autojump_clock: MockClock) -> None:
     """Long requests are fewer requests."""
     door = Door(RequestGate(tokens_per_minute=600), seconds=0)
@@ -450,6 +485,7 @@ async def test_a_gate_with_tokens_shares_tokens(autojump_clock: MockClock) -> No
     assert first.count("short") in range(4 * first.count("long"), 6 * first.count("long") + 1)
 
 
+@in_time
 async def test_a_driver_behind_a_gate_is_the_driver(autojump_clock: MockClock) -> None:
     """Its facts are the other's, and so is what the gate learns of tokens."""
     usage = Usage(7, 5)
@@ -475,6 +511,7 @@ async def test_a_driver_behind_a_gate_is_the_driver(autojump_clock: MockClock) -
     assert pieces == ["an", "an"]
 
 
+@in_time
 async def test_each_driver_of_a_fallback_has_its_gate(autojump_clock: MockClock) -> None:
     """A gate belongs to a provider, and a refusal falls over to the next one."""
     strict, generous = Provider(per_minute=1, seconds=0), Provider(seconds=0)
@@ -492,8 +529,24 @@ async def test_each_driver_of_a_fallback_has_its_gate(autojump_clock: MockClock)
     assert gates[0].statistics().refused == 1
 
 
+@in_time
+async def test_each_provider_has_its_gate(autojump_clock: MockClock) -> None:
+    """The place and the key say which, and the name says no secret."""
+    gates = ProviderGates(max_in_flight=3, requests_per_minute=60)
+    gate = gates.gate("openai", "https://me:secret@gpu.example.com/v1/")
+    assert gates.gate("openai", "https://me:secret@gpu.example.com/v1") is gate
+    assert gates.gate("openai", "https://me:secret@gpu.example.com/v1", "KEY") is not gate
+    names = [statistics.name for statistics in gates.statistics()]
+    assert names == ["gpu.example.com", "gpu.example.com with KEY"]
+    assert gate.statistics().limit == 3
+    with pytest.raises(UsageError, match="requests_per_minute must be a whole number"):
+        ProviderGates(requests_per_minute=0).gate("openai", "https://gpu.example.com/v1")
+
+
+@in_time
+@pytest.mark.parametrize("cancelled", [False, True])
 async def test_let_in_and_without_a_slot_it_goes_back_when_the_gate_closes(
-    autojump_clock: MockClock,
+    autojump_clock: MockClock, *, cancelled: bool
 ) -> None:
     """It may not begin while the gate is closed, and is first when it opens."""
     gate = RequestGate(requests_per_minute=1, random_seed=1)
@@ -525,7 +578,7 @@ async def test_let_in_and_without_a_slot_it_goes_back_when_the_gate_closes(
         await wait_all_tasks_blocked()
         busy = await pool.spawn(job("busy"))
         await wait_all_tasks_blocked()
-        await pool.spawn(job("waits"))
+        waits = await pool.spawn(job("waits"))
         await wait_all_tasks_blocked()
         # The slot is lent to who comes back, until 101; let in at 60, closed at 70.
         await trio.sleep(1)
@@ -534,10 +587,14 @@ async def test_let_in_and_without_a_slot_it_goes_back_when_the_gate_closes(
         assert (gate.statistics().in_flight, gate.statistics().waiting) == (2, 0)
         await trio.sleep(50)
         assert (gate.statistics().in_flight, gate.statistics().waiting) == (0, 1)
-    assert len(log) == 1
-    assert 170 <= log[0][1] <= 180
+        if cancelled:
+            waits.cancel()
+            await waits.wait()
+            assert gate.statistics().waiting == 0
+    assert [170 <= at <= 180 for _, at in log] == ([] if cancelled else [True])
 
 
+@in_time
 async def test_aborted_agents_leave_the_gate(autojump_clock: MockClock) -> None:
     """Queued, waiting, let in or in flight: nothing of them is left."""
     provider = Provider(seconds=10)
@@ -628,6 +685,7 @@ def test_cancelled_anywhere_it_leaves_nothing(target: str) -> None:
     assert report.points > 40
 
 
+@in_time
 async def test_only_agents_that_were_let_in_start(autojump_clock: MockClock) -> None:
     """Heijunka: the events of a gated pool are spread over its time."""
     recorder = Recorder()
