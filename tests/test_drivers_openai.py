@@ -22,6 +22,7 @@ from agentpool._errors import (
 )
 from agentpool._messages import Completion, CompletionRequest, FinishReason, Usage, UserMessage
 from agentpool.drivers import OpenAIDriver, open_openai
+from agentpool.drivers._http_stack import StackTransport
 from tests.loopback import (
     CHUNKED,
     DONE,
@@ -44,8 +45,9 @@ HELLO_ANSWER = Completion("Hello", (), FinishReason.END_TURN, Usage(7, 2), "m")
 async def open_count(driver: OpenAIDriver) -> int:
     """Return how many connections the driver holds."""
     await wait_all_tasks_blocked()
-    count: int = driver._client._transport.open_count  # type: ignore[attr-defined]  # our own transport
-    return count
+    transport = driver._client._transport
+    assert isinstance(transport, StackTransport)
+    return transport.open_count
 
 
 async def test_an_answer() -> None:

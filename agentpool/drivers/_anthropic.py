@@ -11,8 +11,9 @@ import attrs
 
 from agentpool._capability import PrivacyTier
 from agentpool._messages import CompletionRequest
-from agentpool.drivers._hosted import ApiKey, Exchange, HostedDriver, HostedSettings, Price
+from agentpool.drivers._hosted import ApiKey, Exchange, HostedDriver, HostedSettings
 from agentpool.drivers._http import open_http
+from agentpool.drivers._prices import Prices, find_price
 from agentpool.drivers.wire._anthropic_messages import MessageAccumulator, encode_request
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ async def open_anthropic(
     api_key: ApiKey = None,
     context_window: int | None = None,
     privacy: PrivacyTier = PrivacyTier.STANDARD,
-    price: Price | None = None,
+    price: Prices | None = None,
     headers: Mapping[str, str] | None = None,
     verify: ssl.SSLContext | bool = True,
     proxy: str | None = None,
@@ -65,7 +66,9 @@ async def open_anthropic(
         api_key: The key, or what returns it. It appears in no repr, error or log.
         context_window: Tokens of request and answer together. ``None``: unknown.
         privacy: The tier of that place. Only the caller knows it.
-        price: What usage costs. ``None``: nobody knows.
+        price: What usage costs: one ``TokenPrice``, a function, or a table from the names of
+            models to their prices. ``None``, or not in the table: what genai-prices says,
+            if it is installed and knows the model at *base_url*; else nobody knows.
         headers: Sent with every request, such as ``anthropic-beta``.
         verify: Whether to check certificates, or the TLS context to use.
         proxy: The URL of a proxy.
@@ -90,6 +93,6 @@ async def open_anthropic(
             api_key=api_key,
             context_window=context_window,
             privacy=privacy,
-            price=price,
+            price=await find_price(price, base_url),
         )
         yield AnthropicDriver(client, settings)

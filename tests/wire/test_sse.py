@@ -67,12 +67,12 @@ def test_bytes_that_are_no_utf8_are_an_error() -> None:
 def test_a_line_has_a_largest_size(piece: bytes) -> None:
     """Ended or not: a line without end must not fill the memory."""
     with pytest.raises(ProtocolError, match="longer than 10 bytes"):
-        SseParser(max_line_bytes=10).feed(piece)
+        SseParser(10).feed(piece)
 
 
 def test_a_line_that_comes_in_pieces_has_the_same_largest_size() -> None:
     """Slowly is no way around it."""
-    parser = SseParser(max_line_bytes=10)
+    parser = SseParser(10)
     parser.feed(b"data: ")
     with pytest.raises(ProtocolError, match="longer than 10 bytes"):
         parser.feed(b"12345\n")
@@ -80,7 +80,7 @@ def test_a_line_that_comes_in_pieces_has_the_same_largest_size() -> None:
 
 def test_an_event_has_a_largest_size() -> None:
     """Of many lines that are each short enough. The next event counts anew."""
-    parser = SseParser(max_event_bytes=10)
+    parser = SseParser(100, 10)
     parser.feed(b"data: 12345\ndata: 12345\n\ndata: 12345\n")
     with pytest.raises(ProtocolError, match="larger than 10 bytes"):
         parser.feed(b"data: 123456\n")
