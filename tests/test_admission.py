@@ -19,7 +19,7 @@ from agentpool import (
     UsageError,
     open_pool,
 )
-from agentpool._events import AgentFinished, AgentStarted
+from agentpool._events import AgentFinished, AgentResumed, AgentStarted
 from agentpool._messages import Completion, CompletionRequest
 from agentpool._spawn import child_of
 from agentpool.abc import OnDelta, ToolContext
@@ -256,17 +256,22 @@ async def test_who_is_cancelled_on_its_way_back_leaves_the_slot_to_the_next() ->
         await context.agent.receive_many()
         raise AssertionError("it had no slot")  # pragma: no cover
 
+    recorder = Recorder()
     tools = ToolRegistry([FakeTool("hear", hear)])
-    async with open_pool(LiveDriver(answer), tools=tools, max_concurrent=1) as pool:
+    async with open_pool(
+        LiveDriver(answer), tools=tools, max_concurrent=1, observers=[recorder]
+    ) as pool:
         hearing, busy, late = await pool.fan_out(jobs("hear", "busy", "late"))
         await wait_all_tasks_blocked()
         assert busy.status is AgentStatus.RUNNING
         await hearing.send("come back")
         await wait_all_tasks_blocked()
         hearing.cancel()
+        await wait_all_tasks_blocked()
         busy.cancel()
         await wait_all_tasks_blocked()
         assert late.status is AgentStatus.RUNNING
+        assert not of_type(recorder.events, AgentResumed)
         pool.abort_all()
 
 
