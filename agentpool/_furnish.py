@@ -25,6 +25,7 @@ import attrs
 import trio
 
 from agentpool import memory as memories
+from agentpool._approval import Approver
 from agentpool._budget import Budget
 from agentpool._capability import ANYTHING, Capability, CapabilityKind, PrivacyTier
 from agentpool._errors import PrivacyError
@@ -93,6 +94,7 @@ async def open_furnished_pool(
     max_queued: int,
     memory_file: str | None = None,
     budget: Budget | None = None,
+    approve: Approver | None = None,
     observers: Sequence[Observer] = (),
     name: str = "pool",
 ) -> AsyncGenerator[AgentPool, None]:
@@ -104,6 +106,7 @@ async def open_furnished_pool(
         max_queued: Agents that may wait for their first slot.
         memory_file: Where agents keep fragments. ``None``: in memory.
         budget: What all of them may spend together. ``None``: no limit but their own.
+        approve: Asked before calls that need somebody's word. ``None``: nobody; they fail.
         observers: Called with every event.
         name: What the pool is called.
 
@@ -120,6 +123,7 @@ async def open_furnished_pool(
             memory=memory,
             tools=build_tools(memory, servers, Hands(os.environ), choose),
             budget=budget,
+            approve=approve,
             observers=observers,
             name=name,
         ) as pool,

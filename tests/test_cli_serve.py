@@ -43,6 +43,13 @@ when = "endless"
 text = "It goes on and on"
 seconds = 3600
 [[answers]]
+when = "write it"
+tool = "file_write"
+arguments = { path = "a.txt", content = "one" }
+[[answers]]
+when = "nobody can be asked"
+text = "Nobody was there."
+[[answers]]
 when = "use it"
 tool = "mcp_stub_pid"
 [[answers]]
@@ -136,6 +143,19 @@ async def test_the_sdks_client_asks_agents(desk: Desk) -> None:
     assert re.search(r"agentpool: editor \d+ cancelled after", log)
     assert "Traceback" not in log
     assert open_files() == files
+
+
+async def test_what_must_be_approved_does_not_run(desk: Desk) -> None:
+    """Whoever asks over a pipe is a program, and nobody sits at a terminal."""
+    desk.write(
+        editor_toml='name = "editor"\n[[capabilities]]\ntype = "file_write"\n'
+        'allowed_paths = ["."]\nask_first = true\n'
+    )
+    with trio.fail_after(60):
+        async with connected(desk) as client:
+            asked = await client.call_tool("editor", {"query": "write it"})
+    assert text_of(asked) == "Nobody was there."
+    assert not (desk.folder / "a.txt").exists()
 
 
 async def test_no_more_agents_run_than_were_allowed(desk: Desk) -> None:

@@ -15,6 +15,9 @@ NOTHING_HELD_BACK: Final = (
 )
 """What is said where they have nothing to do."""
 
+ApproveMode: TypeAlias = Literal["ask", "always", "never"]
+"""Who has the word on calls that must be approved: a person, or nobody but this."""
+
 
 @final
 @attrs.frozen(kw_only=True)
@@ -39,6 +42,8 @@ class Options:
     """Tokens in plus out that all agents may use together."""
     max_requests: int | None = None
     """Requests that all agents may make together."""
+    approve: ApproveMode = "ask"
+    """What is done with calls that must be approved."""
     memory: str | None
     """The file in which agents keep fragments. ``None``: none, they end with the command."""
     memory_scope: str | None

@@ -6,7 +6,7 @@ import argparse
 import math
 from typing import Final, Literal, Never
 
-from agentpool._cli._command import Address, Options
+from agentpool._cli._command import Address, ApproveMode, Options
 from agentpool._errors import UsageError
 from agentpool._manifest_model import PROVIDERS
 from agentpool._override import Override
@@ -48,6 +48,7 @@ class Words(argparse.Namespace):
     limit: int
     rpm: int | None
     tpm: int | None
+    approve: ApproveMode
 
 
 class Parser(argparse.ArgumentParser):
@@ -103,6 +104,10 @@ def add_options(parser: argparse.ArgumentParser, *, results: bool = True) -> Non
         help="let all agents, of later runs too, share what they remember under this name; "
         "otherwise each recalls its own alone")  # fmt: skip
     if results:
+        add("--approve", choices=("ask", "always", "never"), default="ask",
+            metavar="ask|always|never",
+            help="what to do with calls that must be approved: ask at the terminal, or let all "
+            "of them run, or none (%(default)s)")  # fmt: skip
         add("--json", action="store_true",
             help="print one JSON object per agent and a summary, a line each")  # fmt: skip
     kept = "results and errors" if results else "errors"
@@ -128,6 +133,8 @@ def read_options(found: Words) -> Options:
         max_cost_usd=found.max_cost,
         max_total_tokens=found.max_total_tokens,
         max_requests=found.max_requests,
+        # Where results are for other programs, nobody sits at a terminal.
+        approve=getattr(found, "approve", "never"),
         memory=found.memory,
         memory_scope=found.memory_scope,
         requests_per_minute=found.rpm,

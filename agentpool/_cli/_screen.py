@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from functools import partial
 from typing import TextIO, final
 
 import attrs
@@ -31,6 +32,13 @@ class Screen:
     """What is drawn on the terminal. ``None``: nothing."""
     _for_err: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
     _for_out: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
+    # Of whoever holds _for_err. Not trio's own: all its threads may wait for inputs.
+    _for_holder: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether standard error is one."""
+        return self._err.isatty()
 
     async def write_result(self, text: str) -> None:
         """Write *text* to standard output.
@@ -96,6 +104,36 @@ class Screen:
             await trio.to_thread.run_sync(close, limiter=self._for_err)
         await trio.lowlevel.checkpoint()
 
+    @contextlib.asynccontextmanager
+    async def suspended(self) -> AsyncGenerator[Callable[[str], Awaitable[None]]]:
+        """Take the display off the screen, and let nothing else be written above it.
+
+        Yields:
+            What writes to standard error meanwhile. It raises OSError if it cannot.
+
+        Cancellation:
+            The display is back.
+        """
+
+        async def write(text: str) -> None:
+            await trio.to_thread.run_sync(write_out, self._err, text, limiter=self._for_holder)
+
+        def change(*, hide: bool) -> None:
+            display = self.display
+            if display is not None:
+                with contextlib.suppress(OSError, ValueError):
+                    display.hide() if hide else display.show()
+
+        async with self._for_err:
+            try:
+                hide = partial(change, hide=True)
+                await trio.to_thread.run_sync(hide, limiter=self._for_holder)
+                yield write
+            finally:
+                with trio.CancelScope(shield=True):
+                    show = partial(change, hide=False)
+                    await trio.to_thread.run_sync(show, limiter=self._for_holder)
+
     async def _above(self, write: Callable[[], None]) -> None:
         def run() -> None:
             with self._hidden():
@@ -124,10 +162,23 @@ def write_out(stream: TextIO, text: str) -> None:
     """
     if stream.isatty():
         # Whatever a model writes, it does not steer the terminal.
-        text = "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+        text = visible(text, "\n\t")
     encoding = stream.encoding or "utf-8"
     stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
     stream.flush()
+
+
+def visible(text: str, also: str = "") -> str:
+    r"""Return *text* with everything that is not printable written out.
+
+    Args:
+        text: Anything.
+        also: What may stay as it is all the same.
+
+    >>> visible("a\x1b[2Jb\n")
+    'a\\x1b[2Jb\\n'
+    """
+    return "".join(c if c.isprintable() or c in also else repr(c)[1:-1] for c in text)
 
 
 def drop_output() -> None:

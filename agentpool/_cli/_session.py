@@ -19,8 +19,10 @@ from typing import TypeAlias, final
 import attrs
 import trio
 
+from agentpool._approval import Approver
 from agentpool._budget import Budget
 from agentpool._build import check_spawns, find_secrets, open_drivers
+from agentpool._cli._approve import choose_approver
 from agentpool._cli._board import Board
 from agentpool._cli._command import NOTHING_HELD_BACK, Options
 from agentpool._cli._interrupt import Interruption, watch_signals
@@ -166,9 +168,7 @@ async def conduct(
     budget, gates = options.new_budget(), options.new_gates()
     interruption = Interruption()
     board = Board(job_count)
-    screen = Screen(sys.stdout, sys.stderr)
-    live = not (options.json or options.quiet) and sys.stderr.isatty()
-    screen.display = open_display(sys.stderr) if live else None
+    screen = _open_screen(options)
     report = Report(
         screen,
         as_json=options.json,
@@ -190,6 +190,7 @@ async def conduct(
                     board=board,
                     report=report,
                     interruption=interruption,
+                    approve=choose_approver(options.approve, screen, board),
                     work=work,
                 )
         except AgentPoolError as error:
@@ -207,6 +208,11 @@ async def conduct(
     )
 
 
+def _open_screen(options: Options) -> Screen:
+    live = not (options.json or options.quiet) and sys.stderr.isatty()
+    return Screen(sys.stdout, sys.stderr, open_display(sys.stderr) if live else None)
+
+
 async def _run(
     manifests: Sequence[AgentManifest],
     options: Options,
@@ -216,6 +222,7 @@ async def _run(
     board: Board,
     report: Report,
     interruption: Interruption,
+    approve: Approver,
     work: Callable[[Session], Awaitable[None]],
 ) -> None:
     stand_in = None
@@ -237,6 +244,7 @@ async def _run(
             max_queued=slots,
             memory_file=options.memory,
             budget=budget,
+            approve=approve,
             observers=(board,),
         ) as pool,
     ):
