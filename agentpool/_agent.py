@@ -12,7 +12,7 @@ from agentpool._context import fixed_tokens
 from agentpool._events import Phase, PhaseChanged, TextDelta
 from agentpool._guard import Stop, Warn
 from agentpool._live import Live
-from agentpool._messages import NO_USAGE, AgentId, Usage, UserMessage, estimate_tokens
+from agentpool._messages import NO_USAGE, AgentId, Usage, UserMessage
 from agentpool._outcome import AgentOutcome, AgentStatus, StopReason
 from agentpool._output import Output
 from agentpool._purse import Purse
@@ -52,10 +52,9 @@ def room_tokens(driver: Driver, config: SpawnConfig, registry: ToolRegistry) -> 
     if window is None:
         return None
     tools = registry.definitions_for(manifest.capabilities, manifest.privacy)
-    fixed = fixed_tokens(manifest.model.system_prompt, tools)
     output = output_of(config)
-    if output is not None:
-        fixed += estimate_tokens(output.schema_text)
+    form = None if output is None else output.form
+    fixed = fixed_tokens(manifest.model.system_prompt, tools, form)
     return window - manifest.model.max_tokens - fixed
 
 

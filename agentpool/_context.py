@@ -35,6 +35,7 @@ import msgspec
 from agentpool._errors import ContextOverflowError
 from agentpool._live import Live
 from agentpool._messages import (
+    AnswerForm,
     AssistantMessage,
     ChatMessage,
     CompletionRequest,
@@ -272,19 +273,25 @@ def message_tokens(message: ChatMessage) -> int:
             assert_never(message)
 
 
-def fixed_tokens(system: str, tools: tuple[ToolDefinition, ...]) -> int:
-    """Estimate what the system prompt and the tools take of the window in each request."""
+def fixed_tokens(
+    system: str, tools: tuple[ToolDefinition, ...], form: AnswerForm | None = None
+) -> int:
+    """Estimate what is the same in each request: system prompt, tools, form of the answer."""
     tokens = MESSAGE_TOKENS + estimate_tokens(system) if system else 0
     for tool in tools:
-        schema = msgspec.json.encode(tool.input_schema, enc_hook=_plain).decode()
         tokens += MESSAGE_TOKENS + estimate_tokens(tool.name)
-        tokens += estimate_tokens(tool.description) + estimate_tokens(schema)
-    return tokens
+        tokens += estimate_tokens(tool.description) + _schema_tokens(tool.input_schema)
+    return tokens if form is None else tokens + _schema_tokens(form.schema)
+
+
+def _schema_tokens(schema: Mapping[str, object]) -> int:
+    return estimate_tokens(msgspec.json.encode(schema, enc_hook=_plain).decode())
 
 
 def request_tokens(request: CompletionRequest) -> int:
     """Estimate the most tokens that *request* and its answer take together."""
-    tokens = fixed_tokens(request.system, request.tools) + request.max_tokens
+    tokens = fixed_tokens(request.system, request.tools, request.answer_form)
+    tokens += request.max_tokens
     return tokens + sum(map(message_tokens, request.messages))
 
 

@@ -3,7 +3,8 @@
 Rules:
 
 1. Input is the bytes of everything that is sent over 2.5, as in ``estimate_tokens``: on the
-   high side. Output is ``max_tokens``: a model cannot write more.
+   high side. The schema of the answer is sent as well. Output is ``max_tokens``: a model
+   cannot write more.
 2. The cost is what the driver asks for exactly that, nothing of it cached. Nobody knows the
    cost of a request whose driver has no price, and it is not zero.
 3. A conversation only grows, so what was measured is not measured again. Where its oldest
@@ -20,7 +21,7 @@ from typing import TypeAlias, final
 import attrs
 
 from agentpool._context import fixed_tokens, message_tokens
-from agentpool._messages import ChatMessage, CompletionRequest, ToolDefinition, Usage
+from agentpool._messages import AnswerForm, ChatMessage, CompletionRequest, ToolDefinition, Usage
 
 Price: TypeAlias = Callable[[Usage], float | None]
 """What some usage costs in US dollars. ``None``: nobody knows."""
@@ -33,6 +34,7 @@ class Estimator:
 
     _system: str = ""
     _tools: tuple[ToolDefinition, ...] = ()
+    _form: AnswerForm | None = None
     _fixed_tokens: int = 0
     _first: ChatMessage | None = None
     _last: ChatMessage | None = None
@@ -51,9 +53,11 @@ class Estimator:
         return usage.total_tokens, price(usage)
 
     def _measure_fixed(self, request: CompletionRequest) -> int:
-        if request.system is not self._system or request.tools is not self._tools:
-            self._system, self._tools = request.system, request.tools
-            self._fixed_tokens = fixed_tokens(request.system, request.tools)
+        system, tools, form = request.system, request.tools, request.answer_form
+        same = system is self._system and tools is self._tools and form is self._form
+        if not same:
+            self._system, self._tools, self._form = system, tools, form
+            self._fixed_tokens = fixed_tokens(system, tools, form)
         return self._fixed_tokens
 
     def _measure(self, request: CompletionRequest) -> int:

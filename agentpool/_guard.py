@@ -14,8 +14,9 @@ Rules:
 6. Stuck is: the same batch of calls four times in a row, or two batches in turn four
    times each. The whole batch is compared, not its first call.
 7. Five truncated answers in a row stop the run; an answer with tool calls ends the row.
-8. What cannot be measured is counted as unmeasured, not as zero. A cost of which a part
-   is unknown is unknown, yet its known part still must not exceed the limit.
+8. What cannot be measured is counted as unmeasured, not as zero, and a limit that it
+   leaves unchecked warns once. A cost of which a part is unknown is unknown, yet its known
+   part still must not exceed the limit.
 
 A guard trusts its limits: a `ResourceQuota` cannot be made with wrong ones. It never
 looks back over what has been, so turn 10,000 costs what turn 10 costs.
@@ -276,6 +277,12 @@ class LoopGuard(Live):
         """
         if usage is None:
             self._unmeasured_requests += 1
+            budget = self.resources.max_tokens_budget
+            if budget is not None and self._unmeasured_requests == 1:
+                return Warn(
+                    f"usage of an answer is unknown: the budget of {budget} tokens "
+                    "cannot be checked"
+                )
             return ALLOW
         if usage.input_tokens < 0 or usage.output_tokens < 0:
             raise UsageError(f"tokens must be >= 0, got {usage!r}; no budget is refunded")

@@ -4,7 +4,8 @@ Rules:
 
 1. A request is asked again only if its error says so and nothing of the answer has arrived:
    a text is never said twice.
-2. While an agent waits to ask again it has no slot.
+2. While an agent waits to ask again it has no slot. Where the wait is longer than what is
+   left of the request's time, the provider's own error is the answer, at once.
 3. An answer leaves here with its price, if anybody knows it: the one that it came with, or
    else the driver's.
 4. What a request needs of a budget is set aside before it is made, for each attempt anew.
@@ -14,6 +15,7 @@ Rules:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -41,7 +43,7 @@ from agentpool._messages import Completion, CompletionRequest
 from agentpool._purse import Purse
 from agentpool._retry import RetrySchedule
 from agentpool._run import Run
-from agentpool._slot import parked
+from agentpool._slot import Slot, parked
 from agentpool._waits import Wait
 from agentpool.abc import Driver, OnDelta
 
@@ -156,7 +158,7 @@ async def _ask(
                 if error.retryable and not arrived
                 else None
             )
-            if delay_seconds is None:
+            if delay_seconds is None or delay_seconds >= _seconds_left(agent.slot):
                 raise
             if agent.hub.listening:
                 stamp = agent.hub.stamp(agent.agent_id, agent.name)
@@ -164,6 +166,11 @@ async def _ask(
         async with parked(Wait.other("a retry")):
             await trio.sleep(delay_seconds)
         attempt, waited_seconds = attempt + 1, waited_seconds + delay_seconds
+
+
+def _seconds_left(slot: Slot) -> float:
+    clock = slot.request_clock
+    return math.inf if clock is None else clock.deadline - trio.current_time()
 
 
 async def _ask_paying(  # noqa: ASYNC910  # without a request there is nothing to wait for

@@ -218,11 +218,27 @@ async def test_request_seconds_limits_one_request_retries_included(
 async def test_request_seconds_counts_the_waits_between_attempts(
     autojump_clock: MockClock,
 ) -> None:
-    """Whoever sets ten seconds for a request does not wait for thirty."""
-    script: list[Step] = [RateLimitError("slow", retry_after_seconds=30), "hi"]
-    outcome = await run_one(ScriptedDriver(script), request_seconds=10)
-    assert outcome.status is AgentStatus.FAILED
-    assert trio.current_time() <= 10
+    """Whoever sets ten seconds for a request does not wait for eight twice."""
+    slow = RateLimitError("slow", retry_after_seconds=8)
+    outcome = await run_one(ScriptedDriver([slow, slow, "hi"]), request_seconds=10)
+    assert outcome.error is slow
+    assert 8 <= trio.current_time() < 10
+
+
+async def test_a_wait_that_does_not_fit_is_not_begun(autojump_clock: MockClock) -> None:
+    """What the provider said is the error, not the limit that ran out asleep."""
+    slow = RateLimitError("slow", retry_after_seconds=30)
+    outcome = await run_one(ScriptedDriver([slow, "hi"]), request_seconds=10)
+    assert outcome.error is slow
+    assert trio.current_time() == 0
+
+
+async def test_a_wait_that_fits_is_waited(autojump_clock: MockClock) -> None:
+    """A limit on the time of a request is no end of its retries."""
+    slow = RateLimitError("slow", retry_after_seconds=30)
+    outcome = await run_one(ScriptedDriver([slow, "hi"]), request_seconds=40)
+    assert outcome.text == "hi"
+    assert 30 <= trio.current_time() < 40
 
 
 async def test_an_answer_in_time_is_an_answer(autojump_clock: MockClock) -> None:

@@ -271,9 +271,17 @@ def test_usage_is_summed_in_all_its_parts() -> None:
 
 def test_an_answer_without_usage_counts_as_unmeasured() -> None:
     """Unknown is not zero: somebody should see that the sum is not the whole."""
-    fresh = guard(max_tokens_budget=1)
+    fresh = guard()
     assert fresh.record_usage(None) is ALLOW
     assert (fresh.unmeasured_requests, fresh.usage) == (1, Usage())
+
+
+def test_d02_a_token_budget_that_cannot_be_checked_warns_once() -> None:
+    """D-02: a limit that never held looked like one that did. What is known still stops."""
+    fresh = guard(max_tokens_budget=100)
+    text = "usage of an answer is unknown: the budget of 100 tokens cannot be checked"
+    assert [fresh.record_usage(None), fresh.record_usage(None)] == [Warn(text), ALLOW]
+    assert isinstance(fresh.record_usage(Usage(101, 0)), Stop)
 
 
 @pytest.mark.parametrize("usage", [Usage(-1, 5), Usage(5, -1)])

@@ -19,10 +19,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from agentpool import Budget, LimitExceededError, UsageError, UsageLimits
 from agentpool._budget import Claim, Reservation
-from agentpool._context import fixed_tokens, message_tokens
+from agentpool._context import fixed_tokens, message_tokens, request_tokens
 from agentpool._estimate import Estimator
 from agentpool._manifest import ResourceQuota
-from agentpool._messages import ChatMessage, CompletionRequest, Usage, UserMessage
+from agentpool._messages import AnswerForm, ChatMessage, CompletionRequest, Usage, UserMessage
 from agentpool.observe import BudgetMeter
 from agentpool.testing import strategies
 
@@ -435,6 +435,17 @@ def test_the_usage_that_is_priced_is_the_estimate() -> None:
 
     Estimator().estimate(CompletionRequest([], "hello there!"), price)
     assert seen == [Usage(9, 1024)]
+
+
+def test_the_form_of_the_answer_is_estimated_as_it_is_sent() -> None:
+    """A schema may be longer than the question; each request has its own."""
+    estimator = Estimator()
+    form = AnswerForm("review", {"type": "object", "description": "x" * 250})
+    plain, formed = CompletionRequest([]), CompletionRequest([], answer_form=form)
+    sizes = [estimator.estimate(one, lambda _: None)[0] for one in (plain, formed, plain)]
+    assert sizes[0] == sizes[2] == 1024
+    assert 1124 < sizes[1] < 1154
+    assert [request_tokens(one) for one in (plain, formed)] == sizes[:2]
 
 
 def test_an_estimate_sees_that_the_middle_was_left_out() -> None:
