@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import agentpool
+from tests import watch
 
 # No deadline anywhere: a busy machine is not a bug. Derandomized where somebody
 # waits for the answer: a change should fail for what it changed. The long profile
@@ -23,6 +24,11 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or "quick")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """See that no key is written by any test."""
+    config.pluginmanager.register(watch)
 
 
 def pytest_sessionstart() -> None:

@@ -23,6 +23,7 @@ from agentpool._errors import UnknownModelError
 from agentpool._furnish import open_furnished_pool
 from agentpool.abc import Driver
 from agentpool.drivers import FunctionDriver, GatedDriver, ProviderGates
+from tests.keys import KEY, make_key
 
 MEMORY = Capability(CapabilityKind.MEMORY)
 
@@ -169,8 +170,8 @@ def test_the_packaged_model_is_found_or_said_how_to_get() -> None:
 
 def test_secrets_are_found_by_the_names_of_their_variables() -> None:
     """Longest first, so that one that contains another is blotted out whole."""
-    environ = {"MY_KEY": "sk-123456789", "OPENAI_API_KEY": "sk-123456", "OTHER": "not a key"}
-    assert find_secrets([REMOTE, LOCAL], environ) == ("sk-123456789", "sk-123456")
+    environ = {"MY_KEY": f"{KEY}-more", "OPENAI_API_KEY": KEY, "OTHER": "not a key"}
+    assert find_secrets([REMOTE, LOCAL], environ) == (f"{KEY}-more", KEY)
     assert find_secrets([REMOTE], {"MY_KEY": "short"}) == ()
 
 
@@ -179,7 +180,7 @@ def test_the_secrets_of_a_fallback_are_found_as_well() -> None:
     manifest = AgentManifest(
         privacy=PrivacyTier.STANDARD, model=ModelConfig(model_path="m", fallback=REMOTE.model)
     )
-    assert find_secrets([manifest], {"MY_KEY": "sk-123456789"}) == ("sk-123456789",)
+    assert find_secrets([manifest], {"MY_KEY": KEY}) == (KEY,)
 
 
 async def test_models_that_differ_in_their_fallback_alone_are_opened_apart() -> None:
@@ -207,5 +208,5 @@ def test_what_mcp_servers_are_given_is_secret() -> None:
         url = "http://localhost:1"
         api_key_env = "WEB_KEY"
     """)
-    environ = {"HUB_TOKEN": "ghp-12345678", "WEB_KEY": "web-12345"}
-    assert find_secrets([manifest], environ) == ("ghp-12345678", "web-12345")
+    environ = {"HUB_TOKEN": make_key("ghp-"), "WEB_KEY": make_key("web")}
+    assert find_secrets([manifest], environ) == (make_key("ghp-"), make_key("web"))

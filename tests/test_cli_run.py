@@ -418,6 +418,7 @@ def unused_port() -> int:
 
 def test_secrets_are_never_printed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Providers quote keys in their errors."""
+    # The script stands for a provider that quotes it, and is read here: no key of the session.
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
     desk.write(script_toml='[[answers]]\nerror = "wrong key sk-very-secret!"')
     for json in ([], ["--json"]):

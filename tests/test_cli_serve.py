@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 
 import pytest
@@ -28,6 +28,7 @@ from agentpool._events import AgentParked, AgentStarted, Phase, PhaseChanged, To
 from agentpool._messages import ToolCall
 from agentpool._outcome import AgentOutcome
 from tests.desk import Desk, make_desk
+from tests.keys import KEY
 from tests.mcp_stub import command
 from tests.processes import open_files
 
@@ -37,7 +38,7 @@ SCRIPT = """
 [[answers]]
 when = "broken"
 text = "Half of"
-error = "the key sk-123456789 is wrong"
+error = "the key KEY is wrong"
 [[answers]]
 when = "endless"
 text = "It goes on and on"
@@ -60,11 +61,12 @@ text = "A note."
 @pytest.fixture
 def desk(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Desk:
-    """Return a folder with manifests, and the command line in it."""
+) -> Generator[Desk]:
+    """Yield a folder with manifests, and the command line in it."""
     desk = make_desk(tmp_path, capsys, monkeypatch)
-    desk.write(script_toml=SCRIPT)
-    return desk
+    desk.write(script_toml=SCRIPT.replace("KEY", KEY))
+    yield desk
+    (tmp_path / "script.toml").unlink()  # it has the key on purpose
 
 
 WORDS = ("serve", "reader.toml", "editor.toml", "--driver", "script:script.toml")
@@ -76,7 +78,7 @@ async def connected(desk: Desk, *words: str) -> AsyncGenerator[Client]:
     parameters = StdioServerParameters(
         command=sys.executable,
         args=["-m", "agentpool", *WORDS, *words],
-        env={**os.environ, "OPENAI_API_KEY": "sk-123456789"},
+        env={**os.environ, "OPENAI_API_KEY": KEY},
     )
     with (desk.folder / "log").open("w", encoding="utf-8") as log:
         async with Client(stdio_client(parameters, errlog=log)) as client:

@@ -19,9 +19,9 @@ from agentpool._errors import (
 )
 from agentpool._messages import Completion, CompletionRequest, FinishReason, Usage, UserMessage
 from agentpool.drivers import open_anthropic
+from tests.keys import KEY
 from tests.loopback import always, head, open_loopback, whole
 
-KEY = "sk-ant-test-4711-do-not-show"
 ASK = CompletionRequest([UserMessage("Hi")])
 STREAMS = Path(__file__).parent / "wire" / "anthropic"
 HELLO = (STREAMS / "text.sse").read_bytes()
@@ -120,7 +120,7 @@ async def test_headers_are_added_and_facts_are_what_was_said() -> None:
 
 async def test_a_key_with_a_newline_is_named_and_not_shown() -> None:
     """It would be a header of its own."""
-    async with open_anthropic("claude", api_key="sk-secret\nx: y") as driver:
+    async with open_anthropic("claude", api_key=f"{KEY}\nx: y") as driver:
         with pytest.raises((UsageError, AuthenticationError)) as caught:
             await driver.complete(ASK)
-    assert "secret" not in str(caught.value)
+    assert KEY not in str(caught.value)

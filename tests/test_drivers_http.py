@@ -23,6 +23,7 @@ from agentpool.drivers import _http_stack
 from agentpool.drivers._http import HttpClient, open_http
 from agentpool.drivers._http_failure import raise_as_driver_error
 from agentpool.drivers._http_stack import StackTransport
+from tests.keys import KEY
 from tests.loopback import CHUNKED, Line, always, chunk, head, once, open_loopback, whole
 
 EMPTY = whole(b"")
@@ -69,18 +70,18 @@ async def test_the_request_is_what_was_asked_for() -> None:
     """Path below the base, its query kept, the headers, the length."""
     async with open_loopback(always(EMPTY)) as server:
         url = f"{server.url}/?api-version=1"
-        async with open_http(url, headers={"x-key": "secret"}) as client:
-            client.set_headers({"authorization": "Bearer other"})
+        async with open_http(url, headers={"x-key": KEY}) as client:
+            client.set_headers({"authorization": f"Bearer {KEY}"})
             await post(client, b"body")
-            assert "secret" not in repr(client)
+            assert KEY not in repr(client)
     (request,) = server.requests
     top, body = request.split(b"\r\n\r\n")
     assert top.startswith(b"POST /v1/x?api-version=1 HTTP/1.1\r\n")
     assert body == b"body"
     lines = set(top.lower().split(b"\r\n")[1:])
     assert {
-        b"x-key: secret",
-        b"authorization: bearer other",
+        b"x-key: " + KEY.encode(),
+        b"authorization: bearer " + KEY.encode(),
         b"content-length: 4",
         b"accept-encoding: identity",
         b"host: 127.0.0.1:%d" % server.port,
@@ -408,21 +409,21 @@ async def test_a_url_that_cannot_be_used(url: str) -> None:
     assert "base_url" in str(caught.value)
 
 
-@pytest.mark.parametrize("value", ["sk-bad\n", "sk-bäd", " sk-bad", "sk-b\x00ad"])
-async def test_a_header_that_cannot_be_sent(value: str) -> None:
+@pytest.mark.parametrize("shape", ["{}\n", "{}ä", " {}", "sk-\x00{}"])
+async def test_a_header_that_cannot_be_sent(shape: str) -> None:
     """A key with a newline, from a file: the header is named, its value is not."""
     with pytest.raises(UsageError, match="'authorization'") as caught:
-        async with open_http("http://127.0.0.1:1", headers={"authorization": value}):
+        async with open_http("http://127.0.0.1:1", headers={"authorization": shape.format(KEY)}):
             pass
-    assert "sk-b" not in str(caught.value)
+    assert KEY not in str(caught.value)
 
 
 async def test_a_header_name_that_cannot_be_sent() -> None:
     """h11 quotes what it refuses; we do not."""
-    async with open_http("http://127.0.0.1:1", headers={"bad name": "sk-secret"}) as client:
+    async with open_http("http://127.0.0.1:1", headers={"bad name": KEY}) as client:
         with pytest.raises(BadRequestError) as caught:
             await post(client)
-    assert "sk-secret" not in str(caught.value)
+    assert KEY not in str(caught.value)
     assert caught.value.__cause__ is None
 
 

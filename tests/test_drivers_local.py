@@ -50,10 +50,11 @@ from agentpool.drivers._local_weights import (
     find_packaged_weights,
 )
 from tests.engine import install, write_model
+from tests.keys import KEY
 
 ASK = CompletionRequest([UserMessage("Hi")], system="Be kind.", max_tokens=9, temperature=0.5)
 TOOL = ToolDefinition("add", "Add.", {"type": "object"})
-CONFIG = ChildConfig(model_path="m.gguf", api_key="k", context_window=10, parallel=2, threads=3)
+CONFIG = ChildConfig(model_path="m.gguf", api_key=KEY, context_window=10, parallel=2, threads=3)
 
 
 @pytest.fixture
@@ -409,7 +410,7 @@ def test_llama_is_told_everything(folder: Path) -> None:
     importlib.invalidate_caches()
     sys.modules.pop("xllamacpp", None)
     config = ChildConfig(
-        model_path=str(path), api_key="k", context_window=10, parallel=2, threads=3
+        model_path=str(path), api_key=KEY, context_window=10, parallel=2, threads=3
     )
     try:
         server = build_llama_server(config)

@@ -24,6 +24,7 @@ from agentpool.drivers import (
     open_driver,
 )
 from tests.engine import install, write_model
+from tests.keys import KEY
 from tests.loopback import HELLO, always, open_loopback, whole
 
 REMOTE = ModelConfig(remote_model="gpt-x", context_window=50_000)
@@ -65,12 +66,12 @@ async def test_a_repository_that_was_not(tmp_path: Path, monkeypatch: pytest.Mon
 
 async def test_a_model_behind_an_api() -> None:
     """At the provider itself, with its usual variable; the place is a standard one."""
-    environ = {"OPENAI_API_KEY": " sk-abcdefghij \n"}
+    environ = {"OPENAI_API_KEY": f" {KEY} \n"}
     async with open_driver(REMOTE, environ=environ) as driver:
         assert isinstance(driver, OpenAIDriver)
         assert driver.privacy is PrivacyTier.STANDARD
         assert driver.context_window == 50_000
-        assert driver._settings.api_key == "sk-abcdefghij"
+        assert driver._settings.api_key == KEY
         assert driver._is_openai
     async with open_driver(REMOTE, privacy=PrivacyTier.PRIVATE, environ=environ) as driver:
         assert driver.privacy is PrivacyTier.PRIVATE
@@ -79,7 +80,7 @@ async def test_a_model_behind_an_api() -> None:
 async def test_a_server_on_this_machine_is_sovereign_and_needs_no_key() -> None:
     """And does not get the one that is meant for somebody else."""
     model = ModelConfig(remote_model="m", base_url="http://127.0.0.1:8080/v1")
-    async with open_driver(model, environ={"OPENAI_API_KEY": "sk-abcdefghij"}) as driver:
+    async with open_driver(model, environ={"OPENAI_API_KEY": KEY}) as driver:
         assert isinstance(driver, OpenAIDriver)
         assert driver.privacy is PrivacyTier.SOVEREIGN
         assert driver._settings.api_key is None
@@ -106,9 +107,9 @@ async def test_a_model_at_anthropic() -> None:
     """Each provider has its own address and its own variable."""
     model = ModelConfig(remote_model="claude", provider="anthropic")
     with pytest.raises(AuthenticationError, match="ANTHROPIC_API_KEY is not set"):
-        async with open_driver(model, environ={"OPENAI_API_KEY": "sk-abcdefghij"}):
+        async with open_driver(model, environ={"OPENAI_API_KEY": KEY}):
             pass
-    async with open_driver(model, environ={"ANTHROPIC_API_KEY": "sk-abcdefghij"}) as driver:
+    async with open_driver(model, environ={"ANTHROPIC_API_KEY": KEY}) as driver:
         assert isinstance(driver, AnthropicDriver)
         assert driver.privacy is PrivacyTier.STANDARD
         assert driver._client._base_url == "https://api.anthropic.com/v1"
@@ -117,14 +118,14 @@ async def test_a_model_at_anthropic() -> None:
 async def test_a_host_of_ones_own_is_private() -> None:
     """Only its user knows that, so the manifest says it."""
     model = ModelConfig(remote_model="m", base_url="https://gpu.example.com/v1", private_host=True)
-    async with open_driver(model, environ={"OPENAI_API_KEY": "sk-abcdefghij"}) as driver:
+    async with open_driver(model, environ={"OPENAI_API_KEY": KEY}) as driver:
         assert driver.privacy is PrivacyTier.PRIVATE
 
 
 async def test_a_price_in_the_manifest_is_the_drivers() -> None:
     """Without one nobody knows: a provider's name is no price."""
     price = TokenPrice(input_usd_per_million=2, output_usd_per_million=10)
-    environ = {"OPENAI_API_KEY": "sk-abcdefghij"}
+    environ = {"OPENAI_API_KEY": KEY}
     async with open_driver(ModelConfig(remote_model="m", price=price), environ=environ) as driver:
         assert driver.price(Usage(1_000_000, 100_000)) == 3.0
     async with open_driver(ModelConfig(remote_model="m"), environ=environ) as driver:
@@ -136,7 +137,7 @@ async def test_a_fallback_is_opened_as_well_and_is_no_more_private_than_it_is() 
     second = ModelConfig(remote_model="b")
     url = "https://gpu.example.com/v1"
     model = ModelConfig(remote_model="a", base_url=url, fallback=second, patience_seconds=9)
-    environ = {"OPENAI_API_KEY": "sk-abcdefghij"}
+    environ = {"OPENAI_API_KEY": KEY}
     async with open_driver(model, privacy=PrivacyTier.PRIVATE, environ=environ) as driver:
         assert isinstance(driver, FallbackDriver)
         assert driver.privacy is PrivacyTier.STANDARD
@@ -169,7 +170,7 @@ async def test_d01_a_sovereign_agent_reaches_nobody_elsewhere(
 async def test_d01_a_name_that_only_looks_like_this_machine_is_elsewhere(host: str) -> None:
     """The driver says so too, for whoever gives it to a pool without a manifest of its own."""
     model = ModelConfig(remote_model="m", base_url=f"http://{host}/v1")
-    environ = {"OPENAI_API_KEY": "sk-abcdefghij"}
+    environ = {"OPENAI_API_KEY": KEY}
     async with open_driver(model, environ=environ) as driver, open_pool(driver) as pool:
         assert driver.privacy is PrivacyTier.STANDARD
         with pytest.raises(PrivacyError):

@@ -23,6 +23,7 @@ from agentpool._errors import (
 from agentpool._messages import Completion, CompletionRequest, FinishReason, Usage, UserMessage
 from agentpool.drivers import OpenAIDriver, open_openai
 from agentpool.drivers._http_stack import StackTransport
+from tests.keys import KEY, make_key
 from tests.loopback import (
     CHUNKED,
     DONE,
@@ -37,7 +38,6 @@ from tests.loopback import (
     whole,
 )
 
-KEY = "sk-test-4711-do-not-show"
 ASK = CompletionRequest([UserMessage("Hi")])
 HELLO_ANSWER = Completion("Hello", (), FinishReason.END_TURN, Usage(7, 2), "m")
 
@@ -148,23 +148,23 @@ async def test_hostile_answers(answer: bytes, kind: type[DriverError], says: str
 
 async def test_a_key_may_change() -> None:
     """A callable is asked for each request."""
-    keys = iter(["first-key", "second-key", "second-key"])
+    keys = iter([make_key("first-"), make_key("second-"), make_key("second-")])
     async with (
         open_loopback(always(whole(HELLO))) as server,
         open_openai("m", base_url=server.url, api_key=lambda: next(keys)) as driver,
     ):
         for _ in range(3):
             await driver.complete(ASK)
-    found = [b"first-key" in one for one in server.requests]
+    found = [make_key("first-").encode() in one for one in server.requests]
     assert found == [True, False, False]
 
 
 async def test_a_key_with_a_newline_is_named_and_not_shown() -> None:
     """It is from a file, mostly."""
-    async with open_openai("m", base_url="http://127.0.0.1:1", api_key="sk-abc\n") as driver:
+    async with open_openai("m", base_url="http://127.0.0.1:1", api_key=f"{KEY}\n") as driver:
         with pytest.raises(UsageError, match="'authorization'") as caught:
             await driver.complete(ASK)
-    assert "sk-abc" not in str(caught.value)
+    assert KEY not in str(caught.value)
 
 
 async def test_a_cancelled_request_stops_the_model() -> None:

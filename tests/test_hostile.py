@@ -38,6 +38,7 @@ from tests.hostile import (
     silent,
     trickling,
 )
+from tests.keys import KEY
 from tests.loopback import (
     CHUNKED,
     EVENT_STREAM,
@@ -100,7 +101,7 @@ def connections_of(driver: Driver) -> StackTransport:
 async def open_driver(wire: Wire, watched: Watched) -> AsyncGenerator[Driver]:
     """Open a driver; at the end neither it nor the server knows of a connection."""
     with trio.fail_after(HANG_SECONDS):
-        async with wire.open("m", base_url=watched.server.url, api_key="sk-1234567890") as driver:
+        async with wire.open("m", base_url=watched.server.url, api_key=KEY) as driver:
             yield driver
             stack = connections_of(driver)
             assert stack.open_count == stack.idle_count, "a connection is still busy"
@@ -282,7 +283,6 @@ async def test_one_bad_answer_harms_no_other(wire: Wire) -> None:
         assert len(failed) == 20
 
 
-KEY: Final = "sk-4711-a-key-that-must-not-be-shown"
 SAYS: Final = f"bad key {KEY}".encode()
 REFUSAL: Final = b'{"error":{"message":"%s","type":"%s"}}' % (SAYS, KEY.encode())
 
@@ -309,6 +309,7 @@ REFUSAL: Final = b'{"error":{"message":"%s","type":"%s"}}' % (SAYS, KEY.encode()
         b"HTTP/1.1 200 OK\r\n" + KEY.encode() + b"\x00: 1\r\n\r\n",
         CHUNKED + KEY.encode() + b"\r\n",
     ],
+    ids=map(str, itertools.count()),  # no key in a name
 )
 @pytest.mark.parametrize("own", [True, False], ids=["our transport", "httpx's"])
 async def test_d06_a_key_that_the_server_quotes_is_in_no_error(

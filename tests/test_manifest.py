@@ -20,6 +20,7 @@ from agentpool._manifest import (
 )
 from agentpool._manifest_model import TokenPrice
 from agentpool._manifest_toml import TomlTable
+from tests.keys import KEY
 
 FULL = """
 name        = "repo-reviewer"
@@ -539,7 +540,7 @@ def test_the_same_grant_twice_is_a_fault() -> None:
             "means nothing with http transport; use stdio",
         ),
         (
-            'name="a"\ntransport="http"\nurl="http://localhost"\napi_key_env="sk-123"',
+            'name="a"\ntransport="http"\nurl="http://localhost"\napi_key_env="sk-KEY"',
             "api_key_env",
             "must be the name of an environment variable, not the key itself",
         ),
@@ -547,7 +548,9 @@ def test_the_same_grant_twice_is_a_fault() -> None:
 )
 def test_an_mcp_server_says_what_is_wrong(table: str, path: str, fault: str) -> None:
     """In the original's words where it had some."""
-    assert faults_of(f"[[mcp_servers]]\n{table}") == {f"mcp_servers[0].{path}": fault}
+    assert faults_of(f"[[mcp_servers]]\n{table.replace('sk-KEY', KEY)}") == {
+        f"mcp_servers[0].{path}": fault
+    }
 
 
 def test_mcp_servers_have_different_names() -> None:
@@ -661,7 +664,7 @@ def test_t15_a_password_is_neither_accepted_nor_quoted(url: str) -> None:
     assert "hunter2" not in str(caught.value)
 
 
-@pytest.mark.parametrize("key", ["sk-abc123", "", "1KEY", "KEY A", "KÉY"])
+@pytest.mark.parametrize("key", [KEY, "", "1KEY", "KEY A", "KÉY"], ids=range(5))  # no key in a name
 def test_a_key_is_named_and_never_written_down(key: str) -> None:
     """Who gets this wrong has often pasted the key itself, so it is not quoted."""
     with pytest.raises(ManifestError, match="must be the name of an environment") as caught:

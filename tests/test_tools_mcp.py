@@ -25,6 +25,7 @@ from agentpool._manifest_parts import McpServerConfig, McpTransport
 from agentpool.abc import Tool, ToolContext, ToolResult
 from agentpool.testing._check_tool import LoneContext
 from agentpool.tools import open_mcp_servers
+from tests.keys import KEY
 
 CONTEXT = ToolContext(LoneContext(), "call-1")
 
@@ -128,13 +129,13 @@ async def test_calls_over_http() -> None:
         async with opened(config(port)) as call:
             with trio.fail_after(10):
                 assert await call("echo", a=1) == ToolResult('{"a": 1}')
-        environ = {**os.environ, "DESK_KEY": " secret-123 "}
+        environ = {**os.environ, "DESK_KEY": f" {KEY} "}
         async with opened(config(port, api_key_env="DESK_KEY"), environ=environ) as call:
-            assert (await call("echo", a="secret-123")).content == '{"a": "[secret]"}'
+            assert (await call("echo", a=KEY)).content == '{"a": "[secret]"}'
         with pytest.raises(ToolError, match="DESK_KEY is not set"):
             async with opened(config(port, api_key_env="DESK_KEY"), environ={}):
                 pass
-    assert desk.authorization == [None, "Bearer secret-123"]
+    assert desk.authorization == [None, f"Bearer {KEY}"]
 
 
 async def test_a_cancelled_call_ends_at_the_http_server() -> None:

@@ -15,6 +15,7 @@ from agentpool import Capability, UsageError
 from agentpool.abc import Tool
 from agentpool.tools import _shell, find_isolation, shell_tools
 from agentpool.tools._shell import MAX_SHOWN_BYTES, build_environ, search_path
+from tests.keys import KEY, MARK, make_key
 from tests.workshop import all_gone, fail, names_in, processes_with, result_of, use
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "killpg"), reason="the programs are POSIX")
@@ -169,8 +170,8 @@ async def test_keys_are_not_in_its_environment(tmp_path: Path) -> None:
         "PATH": os.environ["PATH"],
         "HOME": "/home/u",
         "LC_ALL": "C.UTF-8",
-        "OPENAI_API_KEY": "sk-secret",
-        "MY_TOKEN": "secret",
+        "OPENAI_API_KEY": KEY,
+        "MY_TOKEN": make_key("token-"),
         "LD_PRELOAD": "/evil.so",
         "GIT_SSH_COMMAND": "evil",
         "PAGER": "evil",
@@ -179,7 +180,7 @@ async def test_keys_are_not_in_its_environment(tmp_path: Path) -> None:
     names = {line.partition("=")[0] for line in told.splitlines()}
     assert names == {"PATH", "HOME", "LC_ALL", "TERM", "NO_COLOR", "PAGER", "GIT_PAGER",
                      "GIT_TERMINAL_PROMPT", "GIT_OPTIONAL_LOCKS", "AGENTPOOL_CALL"}  # fmt: skip
-    assert "secret" not in told
+    assert MARK not in told
     assert "evil" not in told
     assert build_environ({"TZ": "UTC"}, "/bin")["TZ"] == "UTC"
 

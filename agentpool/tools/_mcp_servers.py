@@ -158,8 +158,10 @@ class _Server:
             result = await link.call(tool, arguments)
         except ToolError as error:
             self._failures = 0 if link.answered else self._failures
-            text = f"the MCP server {self.config.name!r} {error}"
-            raise ToolError(self._hide(text)) from error
+            # The same error with other words: a second one would have the first for its
+            # cause, and a traceback would show the key that was blotted out.
+            error.args = (self._hide(f"the MCP server {self.config.name!r} {error}"),)
+            raise error from None
         self._failures = 0
         return ToolResult(self._hide(result.content), result.is_error)
 

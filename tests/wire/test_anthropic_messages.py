@@ -25,8 +25,8 @@ from agentpool.drivers.wire._anthropic_messages import (
     encode_request,
 )
 from agentpool.drivers.wire._sse import SseEvent
+from tests.keys import KEY
 
-KEY = "sk-ant-very-secret"
 TOOL = ToolDefinition(
     "add",
     "Add.",
@@ -190,5 +190,5 @@ def test_what_came_is_shown_without_the_key() -> None:
     accumulator = MessageAccumulator(secret=KEY)
     with pytest.raises(ProtocolError) as caught:
         accumulator.feed(SseEvent(KEY + "x" * 5000))
-    assert "very-secret" not in str(caught.value) + repr(accumulator)
+    assert KEY not in str(caught.value) + repr(accumulator)
     assert "***" in str(caught.value)

@@ -25,8 +25,8 @@ from agentpool.drivers.wire._failure import (
     retry_after_seconds,
     shown,
 )
+from tests.keys import KEY
 
-KEY = "sk-123456789"
 PLACEHOLDER = "test"
 
 
@@ -197,15 +197,15 @@ def test_errors_inside_a_stream(
 
 def test_keys_are_struck_out() -> None:
     """Some servers quote the key that they refuse. Short ones are placeholders."""
-    body = error("wrong key sk-123456789")
-    assert "sk-1" not in str(failure_from_response(401, {}, body, secret=KEY))
-    assert "sk-1" not in str(failure_in_stream("bad sk-123456789", secret=KEY))
+    body = error(f"wrong key {KEY}")
+    assert "sk-" not in str(failure_from_response(401, {}, body, secret=KEY))
+    assert "sk-" not in str(failure_in_stream(f"bad {KEY}", secret=KEY))
     assert shown("the latest test", secret=PLACEHOLDER) == "the latest test"
 
 
 def test_long_texts_are_cut() -> None:
     """And say how long they were; the key goes before the cut."""
-    text = shown("a" * (MAX_SHOWN_CHARS - 4) + "sk-123456789" + "b" * 99, secret=KEY)
+    text = shown("a" * (MAX_SHOWN_CHARS - 4) + KEY + "b" * 99, secret=KEY)
     assert "sk-" not in text
     assert len(text) < MAX_SHOWN_CHARS + 30
     assert text.endswith("characters)")

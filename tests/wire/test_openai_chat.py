@@ -23,8 +23,7 @@ from agentpool._messages import (
 from agentpool.drivers.wire import _growing
 from agentpool.drivers.wire._openai_chat import ChatAccumulator, ChatOptions, encode_request
 from agentpool.drivers.wire._sse import SseEvent
-
-KEY = "sk-very-secret"
+from tests.keys import KEY
 
 
 def test_d05_arguments_that_are_no_json_stay_as_they_came() -> None:
@@ -62,11 +61,11 @@ def test_what_came_is_shown_shortened_and_without_the_key() -> None:
     with pytest.raises(ProtocolError) as caught:
         accumulator.feed(SseEvent(KEY + "x" * 5000))
     said = str(caught.value)
-    assert "sk-very" not in said
+    assert "sk-" not in said
     assert "***" in said
     assert len(said) < 1000
     assert caught.value.__cause__ is None
-    assert "sk-very" not in repr(accumulator)
+    assert "sk-" not in repr(accumulator)
 
 
 TOOL = ToolDefinition(
