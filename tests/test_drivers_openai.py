@@ -159,6 +159,25 @@ async def test_a_key_may_change() -> None:
     assert found == [True, False, False]
 
 
+async def test_a_key_that_was_taken_away_is_sent_no_more() -> None:
+    """Who returns none has none, and what the driver was opened with is sent again."""
+    keys = iter([KEY, None, "", KEY])
+    async with (
+        open_loopback(always(whole(HELLO))) as server,
+        open_openai(
+            "m",
+            base_url=server.url,
+            api_key=lambda: next(keys) or "",
+            headers={"authorization": "Basic proxy"},
+        ) as driver,
+    ):
+        for _ in range(4):
+            await driver.complete(ASK)
+    own = [b"authorization: Basic proxy" in one for one in server.requests]
+    assert own == [False, True, True, False]
+    assert [KEY.encode() in one for one in server.requests] == [True, False, False, True]
+
+
 async def test_a_key_with_a_newline_is_named_and_not_shown() -> None:
     """It is from a file, mostly."""
     async with open_openai("m", base_url="http://127.0.0.1:1", api_key=f"{KEY}\n") as driver:

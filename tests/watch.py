@@ -37,7 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _folder_of_the_session(  # pyright: ignore[reportUnusedFunction]  # pytest uses it
+def _folder_of_the_session(
     pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     pytestconfig.stash[_WATCH].folder = tmp_path_factory.getbasetemp()

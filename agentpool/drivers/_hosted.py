@@ -179,8 +179,9 @@ class HostedDriver(Driver):
 
     def _use_key(self) -> str:
         api_key = self._settings.api_key
-        key = api_key() if callable(api_key) else api_key
-        if key and key != self._last_key:
-            self._client.set_headers(self._key_headers(key))
+        key = (api_key() if callable(api_key) else api_key) or ""
+        if key != self._last_key:
+            # Without a key the old one goes: somebody took it away.
+            self._client.set_headers(self._key_headers(key) if key else {})
             self._last_key = key
-        return key or ""
+        return key

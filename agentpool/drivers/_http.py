@@ -131,7 +131,9 @@ class HttpClient:
 
     _transport: httpx.AsyncBaseTransport
     _base_url: httpx.URL
-    _headers: httpx.Headers
+    _own_headers: httpx.Headers
+    """What every request has, whatever else is set."""
+    _headers: httpx.Headers = attrs.field(init=False)
     _target: Target = attrs.field(init=False)
     _paths: dict[str, bytes] = attrs.field(init=False, factory=dict[str, bytes])
     _raw: RawHeaders = attrs.field(init=False)
@@ -145,12 +147,16 @@ class HttpClient:
         self.set_headers({})
 
     def set_headers(self, headers: Mapping[str, str]) -> None:
-        """Send *headers* with every request from now on.
+        """Send *headers* with every request from now on, and no more those set before.
+
+        What the client was opened with is sent all the same, unless it has the same name.
 
         Raises:
             UsageError: If one of them cannot be sent. It is named; its value is not.
         """
-        self._headers.update(checked_headers(headers))
+        found = self._own_headers.copy()
+        found.update(checked_headers(headers))
+        self._headers = found
         self._raw = [(b"host", self._base_url.netloc), *self._headers.raw]
         self._secrets = secrets_in(self._headers)
 

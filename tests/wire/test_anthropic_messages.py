@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import UserList
 from types import MappingProxyType
 from typing import Any
@@ -144,10 +145,21 @@ def test_ids_of_another_provider_are_made_legal() -> None:
         AssistantMessage("", calls),
         ToolMessage("functions.add:0", "add", ""),
     )
-    assert body["messages"][1]["content"][0]["id"] == "functions_add_0"
-    assert body["messages"][2]["content"] == [
-        {"type": "tool_result", "tool_use_id": "functions_add_0"}
-    ]
+    sent = body["messages"][1]["content"][0]["id"]
+    assert re.fullmatch("[a-zA-Z0-9_-]+", sent)
+    assert body["messages"][2]["content"] == [{"type": "tool_result", "tool_use_id": sent}]
+
+
+def test_ids_that_differ_stay_different() -> None:
+    """Or the result of one call would be told as that of another. Legal ones go as they are."""
+    legal = ["a_b", "toolu_01-x", "hex", "call-1-0"]
+    strange = ["a.b", "a:b", "a b", "", "ä", "\ud800", "a_b\n", "hex-612e62", "hex-"]
+    calls = tuple(ToolCall(one, "add", "{}") for one in legal + strange)
+    body = body_of(UserMessage("go"), AssistantMessage("", calls))
+    sent = [block["id"] for block in body["messages"][1]["content"]]
+    assert sent[: len(legal)] == legal
+    assert len(set(sent)) == len(calls)
+    assert all(re.fullmatch("[a-zA-Z0-9_-]+", one) for one in sent)
 
 
 def test_a_schema_that_is_no_json_is_refused() -> None:

@@ -56,7 +56,8 @@ MAX_TEMPERATURE: Final = 1.0
 INVALID_ARGUMENTS: Final = "arguments_that_are_no_object"
 """The key under which arguments go back that are no JSON object."""
 
-_NOT_IN_AN_ID: Final = re.compile(r"[^a-zA-Z0-9_-]")
+# An id as the API takes it, and not as we make one.
+_GOOD_ID: Final = re.compile(r"(?!hex-)[a-zA-Z0-9_-]+")
 
 
 class _Text(msgspec.Struct, frozen=True, tag_field="type", tag="text"):
@@ -157,7 +158,10 @@ def _results_first(message: _Message) -> _Message:
 
 def _legal(call_id: str) -> str:
     # A conversation may have begun with another provider, whose ids have dots and colons.
-    return _NOT_IN_AN_ID.sub("_", call_id)
+    # Two of them never become one, or a result would be that of another call.
+    if _GOOD_ID.fullmatch(call_id):
+        return call_id
+    return f"hex-{call_id.encode(errors='surrogatepass').hex()}"
 
 
 def _arguments_of(call: ToolCall) -> msgspec.Raw:
