@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -187,6 +188,43 @@ async def test_a_cancelled_exchange_never_replays_as_a_success(when: str, tmp_pa
                 assert when == "broken off"
     wanted = "RecordingMissError" if when == "before the answer" else "NetworkError"
     assert await replay(path, "Hi") == [wanted]
+
+
+@pytest.mark.parametrize("end", ["broken off", "cancelled", "whole"])
+async def test_a_client_without_a_wire_sees_where_it_breaks_off(end: str, tmp_path: Path) -> None:
+    """A driver knows by its wire that an answer is cut; who reads bytes is only told here."""
+    path = tmp_path / "r.jsonl"
+
+    async def serve(line: Line) -> None:
+        await line.read_request()
+        await line.send(CHUNKED + chunk(b"one"))
+        if end == "whole":
+            await line.send(chunk(b"two") + chunk(b""))
+        if end == "cancelled":
+            await line.wait_gone()
+
+    async def read(transport: httpx.AsyncBaseTransport, url: str) -> bytes:
+        found = b""
+        client = httpx.AsyncClient(transport=transport)
+        async with client.stream("GET", f"{url}/x") as response:
+            async for piece in response.aiter_raw():
+                found += piece
+                if end == "cancelled":
+                    scope.cancel()
+        return found
+
+    lost = pytest.raises(httpx.ReadError) if end == "broken off" else contextlib.nullcontext()
+    async with open_loopback(serve) as server, open_recording(path) as recording:
+        with trio.CancelScope() as scope, lost:
+            await read(recording, server.url)
+    (line,) = (await trio.Path(path).read_bytes()).splitlines()
+    assert json.loads(line)["is_whole"] is (end == "whole")
+    async with open_replay(path) as replayed, httpx.AsyncClient(transport=replayed) as client:
+        if end == "whole":
+            assert (await client.get("http://127.0.0.1/v1/x")).content == b"onetwo"
+        else:
+            with pytest.raises(httpx.ReadError, match="breaks off here"):
+                await client.get("http://127.0.0.1/v1/x")
 
 
 async def test_a_crash_leaves_whole_lines(tmp_path: Path) -> None:
