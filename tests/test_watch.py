@@ -97,6 +97,11 @@ from tests.keys import KEY
 def test_text(tmp_path):
     (tmp_path / "a.txt").write_text(f"x{KEY}y")
 
+def test_after_a_hole(tmp_path):
+    with (tmp_path / "sparse").open("wb") as file:
+        file.seek(1 << 36)
+        file.write(b"x" * ((1 << 20) - 10) + KEY.encode())
+
 def test_bytes(tmp_path):
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "c.bin").write_bytes(base64.b64encode(b"Bearer " + KEY.encode()))
@@ -139,9 +144,10 @@ def test_a_key_in_a_file_fails_the_session(tmp_path: Path) -> None:
     """And names the file. The tests themselves have passed by then."""
     code, report = run(tmp_path, FILES)
     assert code == 1, report
-    assert "2 passed" in report
+    assert "3 passed" in report
     assert "a.txt: 'xsk-[key]" in report
     assert "c.bin: " in report
+    assert "sparse: " in report
 
 
 @pytest.mark.parametrize("before", range(4))

@@ -12,6 +12,7 @@ A test that wrote a key fails. A file that has one fails the session.
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import logging
 import os
@@ -140,7 +141,7 @@ class Watch:
         gc.collect()
         for path in _files_in(self.folder):
             with contextlib.suppress(PermissionError):
-                self.look(f"the file {path}", str(path), path.read_bytes())
+                self.look(f"the file {path}", str(path), *_pieces_of(path))
         if self._found:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -156,6 +157,8 @@ class Watch:
         logging.setLogRecordFactory(self._make_record)
 
 
+_PIECE_BYTES: Final = 1 << 20
+
 _WATCH: Final = pytest.StashKey[Watch]()
 
 
@@ -166,3 +169,19 @@ def _files_in(folder: Path | None) -> Generator[Path]:
             path = Path(parent, name)
             if stat.S_ISREG(path.lstat().st_mode):
                 yield path
+
+
+def _pieces_of(path: Path) -> Generator[bytes]:
+    """Yield what is in a file, without its holes: some are as large as a model's weights."""
+    with path.open("rb", buffering=0) as file:
+        at = 0
+        while True:
+            try:
+                at = file.seek(at, os.SEEK_DATA)
+            except OSError as exc:
+                if exc.errno == errno.ENXIO:  # there is nothing after this
+                    return
+                raise
+            # Of a key that lies across two pieces, one has a half, which is enough.
+            yield file.read(_PIECE_BYTES)
+            at += _PIECE_BYTES
