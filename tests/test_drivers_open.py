@@ -24,7 +24,7 @@ from agentpool.drivers import (
     open_driver,
 )
 from tests.engine import install, write_model
-from tests.keys import KEY
+from tests.keys import KEY, make_key
 from tests.loopback import HELLO, always, open_loopback, whole
 
 REMOTE = ModelConfig(remote_model="gpt-x", context_window=50_000)
@@ -179,7 +179,7 @@ async def test_d01_a_name_that_only_looks_like_this_machine_is_elsewhere(host: s
 
 async def test_requests_to_one_provider_wait_at_one_gate() -> None:
     """It counts them together by place and key, whatever the model; a fallback is elsewhere."""
-    environ = {"OPENAI_API_KEY": "sk-abcdefghij", "OTHER": "sk-abcdefghik"}
+    environ = {"OPENAI_API_KEY": KEY, "OTHER": make_key("sk-other-")}
     spare = ModelConfig(remote_model="s", provider="anthropic", base_url="http://127.0.0.1:9/v1/")
     models = [
         REMOTE,

@@ -16,6 +16,7 @@ from agentpool.drivers import TokenPrice, open_anthropic, open_openai
 from agentpool.drivers._anthropic import ANTHROPIC_BASE_URL
 from agentpool.drivers._openai import OPENAI_BASE_URL
 from agentpool.drivers._prices import PublishedPrices, TableOfPrices, find_price
+from tests.keys import KEY
 
 MILLION = Usage(1_000_000, 0)
 OWN = TokenPrice(input_usd_per_million=7, output_usd_per_million=70)
@@ -127,7 +128,7 @@ async def test_d02_a_commands_limit_on_cost_holds_for_a_model_whose_price_is_pub
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """And is refused for one that nobody knows, before anything was sent."""
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-abcdefghij")
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
     text = 'name = "far"\nprivacy = "Standard"\n[model]\nremote_model = "%s"\n'
     known, unknown = (AgentManifest.parse(text % name) for name in ("gpt-4o", "no-such-model"))
     async with open_drivers([known, unknown]) as choose:
