@@ -230,6 +230,15 @@ class HostRules:
         return any(rule.name == "localhost" and rule.covers_port(port) for rule in self._rules)
 
 
+def is_host_rule(scope: str) -> bool:
+    """Whether *scope* can be read as a rule, and so could ever cover a host.
+
+    >>> is_host_rule("example.org:8080"), is_host_rule("https://example.org")
+    (True, False)
+    """
+    return _read_rule(scope) is not None
+
+
 def address_of(host: str) -> Address | None:
     """Return the address that *host* is. ``None``: it is a name."""
     try:
@@ -240,22 +249,27 @@ def address_of(host: str) -> Address | None:
 
 def _read_rules(scopes: Iterable[str]) -> Iterable[_Rule]:
     for scope in scopes:
-        if scope == ANYTHING:
-            yield _Rule(ANYTHING, None, None)
-            continue
-        try:
-            yield _Rule("", ipaddress.ip_network(scope), None)
-        except ValueError:
-            below = "." if scope.startswith(".") else ""
-            netloc = scope.removeprefix(".")
-            try:
-                host = parse_host(netloc)
-            except ToolError:
-                continue
-            _, colon, word = netloc.rpartition("]")[2].partition(":")
-            if colon and not (word.isascii() and word.isdigit() and 0 < int(word) <= _MOST_PORT):
-                continue
-            port = int(word) if colon else None
-            address = address_of(host)
-            network = None if address is None else ipaddress.ip_network(address)
-            yield _Rule("" if network else below + host, network, port)
+        rule = _read_rule(scope)
+        if rule is not None:
+            yield rule
+
+
+def _read_rule(scope: str) -> _Rule | None:
+    if scope == ANYTHING:
+        return _Rule(ANYTHING, None, None)
+    try:
+        return _Rule("", ipaddress.ip_network(scope), None)
+    except ValueError:
+        below = "." if scope.startswith(".") else ""
+        netloc = scope.removeprefix(".")
+    try:
+        host = parse_host(netloc)
+    except ToolError:
+        return None
+    _, colon, word = netloc.rpartition("]")[2].partition(":")
+    if colon and not (word.isascii() and word.isdigit() and 0 < int(word) <= _MOST_PORT):
+        return None
+    port = int(word) if colon else None
+    address = address_of(host)
+    network = None if address is None else ipaddress.ip_network(address)
+    return _Rule("" if network else below + host, network, port)

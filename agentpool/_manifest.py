@@ -12,7 +12,6 @@ Rules, besides those of the parts in ``_manifest_parts``:
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self, final
@@ -21,6 +20,7 @@ import attrs
 
 from agentpool._capability import SCOPE_KEYS, Capability, CapabilityKind, PrivacyTier
 from agentpool._errors import Fault, ManifestError
+from agentpool._hosts import is_host_rule
 from agentpool._manifest_mcp import read_server, server_faults
 from agentpool._manifest_model import ModelConfig, Provider, TokenPrice, read_model
 from agentpool._manifest_parts import (
@@ -327,9 +327,7 @@ def _host_trouble(host: str) -> str:
     """Say why *host* could never cover anything; empty if it could."""
     if host.startswith("*."):
         return f"must not be a pattern, got {host!r}; write {host[1:]!r} instead"
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        if any(sign in host for sign in ":/@?#[] "):
-            return f"must be a host without scheme, port or path, got {shown(host)}"
+    if host.strip() and not is_host_rule(host):  # an empty one is said already
+        text = "must be a host, '.host', an address or a network, perhaps with a port"
+        return f"{text}, got {shown(host)}"
     return ""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentpool import ToolError
+from agentpool import AgentManifest, Capability, ManifestError, ToolError
 from agentpool._hosts import HostRules, HttpUrl, is_public
 
 
@@ -163,3 +163,41 @@ def test_inv013_a_url_is_allowed_only_if_its_parsed_host_is(text: str) -> None:
     assert (url.host, url.port in {80, 443}) == ("allowed.com", True)
     assert HttpUrl.parse(str(url)) == url
     assert "@" not in text.partition("//")[2].partition("/")[0].partition("?")[0].partition("#")[0]
+
+
+@pytest.mark.parametrize(
+    ("scope", "url"),
+    [
+        ("example.org:8080", "http://example.org:8080/"),
+        (".example.org:8080", "http://a.example.org:8080/"),
+        ("[::1]:80", "http://[::1]/"),
+        ("::1", "http://[::1]/"),
+        ("10.0.0.0/8", "http://10.1.2.3/"),
+        ("fd00::/8", "http://[fd00::1]/"),
+        ("127.0.0.1:1234", "http://127.0.0.1:1234/"),
+        ("b\u00fccher.example", "https://b\u00fccher.example/"),
+    ],
+)
+def test_a_manifest_takes_what_the_tool_takes(scope: str, url: str) -> None:
+    """A grant that works in Python can be written in a file."""
+    manifest = AgentManifest.parse(
+        f'[[capabilities]]\ntype = "network"\nallowed_hosts = ["{scope}"]\n'
+    )
+    assert manifest.capabilities == (Capability.network(scope),)
+    assert may(url, *manifest.capabilities[0].scope)
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        "a.example:0", "a.example:99999", "a.example:http", "a.example/path", "me@a.example",
+        "[::1", "[::1]x", "0x7f.1", "a b", "a..b", "10.0.0.1/8", ".", "api.*", "*.a.example",
+    ],
+)  # fmt: skip
+def test_a_manifest_refuses_what_would_cover_nothing(scope: str) -> None:
+    """Nobody finds out at the first request that a grant was never one."""
+    assert not may("http://a.example/", scope)
+    with pytest.raises(ManifestError) as caught:
+        AgentManifest(capabilities=(Capability.network("ok.example", scope),))
+    (fault,) = caught.value.faults
+    assert fault.path == "capabilities[0].allowed_hosts"

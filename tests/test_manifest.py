@@ -372,12 +372,26 @@ def test_model_and_limits_say_what_is_wrong(text: str, path: str, fault: str) ->
         (
             'type = "network"\nallowed_hosts = ["https://example.org"]',
             "allowed_hosts",
-            "must be a host without scheme, port or path, got 'https://example.org'",
+            (
+                "must be a host, '.host', an address or a network, perhaps with a port, "
+                "got 'https://example.org'"
+            ),
         ),
         (
-            'type = "network"\nallowed_hosts = ["example.org:443"]',
+            'type = "network"\nallowed_hosts = ["example.org:99999"]',
             "allowed_hosts",
-            "must be a host without scheme, port or path, got 'example.org:443'",
+            (
+                "must be a host, '.host', an address or a network, perhaps with a port, "
+                "got 'example.org:99999'"
+            ),
+        ),
+        (
+            'type = "network"\nallowed_hosts = ["10.0.0.1/8"]',
+            "allowed_hosts",
+            (
+                "must be a host, '.host', an address or a network, perhaps with a port, "
+                "got '10.0.0.1/8'"
+            ),
         ),
         (
             'type = "network"\nallowed_hosts = ["*.example.org"]',
