@@ -18,6 +18,7 @@ from agentpool import drivers
 from agentpool._entry import driver_for
 from agentpool._errors import UsageError
 from agentpool._manifest import AgentManifest, ModelConfig
+from agentpool._messages import NO_USAGE
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import Driver, DriverFactory
 from agentpool.drivers._gated import ProviderGates
@@ -112,6 +113,22 @@ def check_spawns(manifests: Iterable[AgentManifest], choose: DriverFactory) -> N
     """
     for manifest in manifests:
         driver_for(SpawnConfig(manifest, "?"), choose, EMPTY_REGISTRY)
+
+
+def check_prices(manifests: Iterable[AgentManifest], choose: DriverFactory) -> None:
+    """Refuse a limit on cost that could not be held.
+
+    Raises:
+        UsageError: If nobody can price the model of a manifest.
+    """
+    for manifest in manifests:
+        model = manifest.model
+        # With two models, the answer says which of them it was, and so what it costs.
+        if model.fallback is None and choose(manifest).price(NO_USAGE) is None:
+            raise UsageError(
+                f"--max-cost cannot be held: nobody can price the model of {manifest.name!r}; "
+                "use --max-total-tokens"
+            )
 
 
 def find_model_file(model: ModelConfig, *, environ: Mapping[str, str]) -> Path | None:

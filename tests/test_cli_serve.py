@@ -160,6 +160,15 @@ async def test_what_must_be_approved_does_not_run(desk: Desk) -> None:
     assert not (desk.folder / "a.txt").exists()
 
 
+async def test_a_limit_of_the_server_holds_for_all_its_clients_calls(desk: Desk) -> None:
+    """A server that answers for ever is the place where a limit matters most."""
+    async with connected(desk, "--max-requests", "1") as client:
+        assert text_of(await client.call_tool("reader", {"query": "x"})) == "A note."
+        refused = await client.call_tool("reader", {"query": "x"})
+        assert refused.is_error
+        assert "request" in text_of(refused)
+
+
 async def test_no_more_agents_run_than_were_allowed(desk: Desk) -> None:
     """The others wait for a slot, and are answered after all."""
     desk.write(script_toml='[[answers]]\ntext = "Slow."\nseconds = 0.2')

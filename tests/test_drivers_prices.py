@@ -9,8 +9,7 @@ import sys
 import pytest
 
 from agentpool import AgentManifest, UsageError
-from agentpool._build import open_drivers
-from agentpool._cli._session import _check_prices
+from agentpool._build import check_prices, open_drivers
 from agentpool._messages import Usage
 from agentpool.drivers import TokenPrice, open_anthropic, open_openai
 from agentpool.drivers._anthropic import ANTHROPIC_BASE_URL
@@ -132,6 +131,6 @@ async def test_d02_a_commands_limit_on_cost_holds_for_a_model_whose_price_is_pub
     text = 'name = "far"\nprivacy = "Standard"\n[model]\nremote_model = "%s"\n'
     known, unknown = (AgentManifest.parse(text % name) for name in ("gpt-4o", "no-such-model"))
     async with open_drivers([known, unknown]) as choose:
-        _check_prices([known], choose)
+        check_prices([known], choose)
         with pytest.raises(UsageError, match="nobody can price the model of 'far'"):
-            _check_prices([unknown], choose)
+            check_prices([unknown], choose)

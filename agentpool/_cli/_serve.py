@@ -24,7 +24,7 @@ from typing import Final, final
 import attrs
 import trio
 
-from agentpool._build import check_spawns, find_secrets, open_drivers
+from agentpool._build import check_prices, check_spawns, find_secrets, open_drivers
 from agentpool._cli._board import printable
 from agentpool._cli._command import NOTHING_HELD_BACK, Address, ServeCommand
 from agentpool._cli._interrupt import Interruption, watch_signals
@@ -194,10 +194,13 @@ async def _serve(
             max_concurrent=slots,
             max_queued=slots,
             memory_file=options.memory,
+            budget=options.new_budget(),
             observers=(log, desk),
         ) as pool,
     ):
         check_spawns(manifests, choose)
+        if options.max_cost_usd is not None:
+            check_prices(manifests, choose)
         if gates is not None and not gates.statistics():
             log.say(f"warning: {NOTHING_HELD_BACK}")
         secrets = find_secrets(manifests, os.environ)

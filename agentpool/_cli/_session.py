@@ -21,7 +21,7 @@ import trio
 
 from agentpool._approval import Approver
 from agentpool._budget import Budget
-from agentpool._build import check_spawns, find_secrets, open_drivers
+from agentpool._build import check_prices, check_spawns, find_secrets, open_drivers
 from agentpool._cli._approve import choose_approver
 from agentpool._cli._board import Board
 from agentpool._cli._command import NOTHING_HELD_BACK, Options
@@ -34,10 +34,8 @@ from agentpool._errors import AgentPoolError, UsageError
 from agentpool._furnish import missing_tools, open_furnished_pool
 from agentpool._handle import AgentHandle
 from agentpool._manifest import AgentManifest
-from agentpool._messages import NO_USAGE
 from agentpool._pool import AgentPool
 from agentpool._spawn import SpawnConfig
-from agentpool.abc import DriverFactory
 from agentpool.drivers._gated import ProviderGates
 
 
@@ -250,7 +248,7 @@ async def _run(
     ):
         check_spawns(manifests, choose)
         if options.max_cost_usd is not None:
-            _check_prices(manifests, choose)
+            check_prices(manifests, choose)
         if gates is not None and not gates.statistics():
             await report.warn(NOTHING_HELD_BACK)
         session = Session(pool, options, report, board, interruption)
@@ -262,18 +260,6 @@ async def _run(
 
         interruption.stop_with(stop)
         await work(session)
-
-
-def _check_prices(manifests: Sequence[AgentManifest], choose: DriverFactory) -> None:
-    """Refuse a limit on cost that could not be held."""
-    for manifest in manifests:
-        model = manifest.model
-        # With two models, the answer says which of them it was, and so what it costs.
-        if model.fallback is None and choose(manifest).price(NO_USAGE) is None:
-            raise UsageError(
-                f"--max-cost cannot be held: nobody can price the model of {manifest.name!r}; "
-                "use --max-total-tokens"
-            )
 
 
 async def _show(
