@@ -228,7 +228,7 @@ def slots_of(server: LocalDriver) -> Slots:
 
 @pytest.mark.parametrize("wire", ["openai", "anthropic"])
 async def test_a_cancelled_request_frees_its_slot(
-    wire: str, record_property: Callable[[str, object], None]
+    wire: str, record_testsuite_property: Callable[[str, object], None]
 ) -> None:
     """Within 0.2 s, as the server itself says; the median of eleven rounds of four.
 
@@ -266,7 +266,7 @@ async def test_a_cancelled_request_frees_its_slot(
     quick = sum(wait < 0.2 for wait in waits)
     listed = ", ".join(f"{wait:.3f}" for wait in sorted(waits))
     says = f"{quick} of {len(waits)} were free within 0.2 s; seconds: {listed}"
-    record_property(f"slots freed, {wire}", says)
+    record_testsuite_property(f"slots freed, {wire}", says)
     assert statistics.median(waits) < 0.2, says
 
 
