@@ -1,8 +1,8 @@
 """The guarantees of docs/explanation/design.md, by their numbers.
 
 Each under explored orders of tasks, and cancelled at every point where that makes sense.
-G17 (privacy) has its own file. ``SCHEDULES`` is small here and large
-under the long profile of Hypothesis: ``nox -s property``.
+``SCHEDULES`` is small here and large under the long profile of Hypothesis:
+``nox -s property``.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from agentpool import (
     AgentPoolError,
     AgentStatus,
     Budget,
+    Capability,
     InboxFullError,
     ManifestError,
     ModelConfig,
@@ -48,7 +49,7 @@ from agentpool._events import (
     MessageSent,
     ToolFinished,
 )
-from agentpool._messages import Completion, CompletionRequest
+from agentpool._messages import AssistantMessage, Completion, CompletionRequest, UserMessage
 from agentpool.abc import AgentContext, Observer, ToolContext
 from agentpool.drivers import FunctionDriver, ScriptedDriver, call
 from agentpool.drivers._scripted import Answer, Step
@@ -77,6 +78,8 @@ from tests.fakes import (
     manifest,
     query_of,
     results_of,
+    sleepy_driver,
+    texts,
     turns_of,
 )
 from tests.scenes import TEAM, crew, member, nap, open_scene, orders
@@ -135,12 +138,16 @@ def test_g02_one_outcome() -> None:
         async with open_pool(
             driver, max_concurrent=2, tools=builder, observers=observers, random_seed=0
         ) as pool:
-            await pool.fan_out(jobs("driver", "builder", "tool", "fine"))
+            handles = await pool.fan_out(jobs("driver", "builder", "tool", "fine", "tool"))
+            was_queued = handles[-1].status is AgentStatus.QUEUED  # in most of the orders
+            handles[-1].cancel()
+            assert handles[-1].outcome is not None or not was_queued
             await trio.sleep(9)
             pool.abort_all()
             outcomes = await pool.join_all()
-        assert list(outcomes) == [1, 2, 3, 4]
+        assert list(outcomes) == [1, 2, 3, 4, 5]
         assert outcomes[1].status is AgentStatus.FAILED
+        assert outcomes[5].status is AgentStatus.CANCELLED
         log.check()
 
     explore(scenario, schedules=SCHEDULES)
@@ -322,6 +329,30 @@ def test_g07_each_end_is_given_to_one_of_many() -> None:
     explore(scenario, schedules=SCHEDULES)
 
 
+def test_g07_no_end_is_lost_to_a_reader_that_gives_up() -> None:
+    """Wherever it was cancelled, the next reader gets what it was not given."""
+
+    async def scenario(steps: int) -> None:
+        given: list[int] = []
+
+        async def read(pool: AgentPool) -> None:
+            while (outcome := await pool.join_next()) is not None:
+                given.append(outcome.agent_id)
+
+        async with crew(max_concurrent=3) as pool:
+            await pool.fan_out([member("a"), member("b"), member("c")])
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(read, pool)
+                for _ in range(steps):
+                    await trio.lowlevel.checkpoint()
+                nursery.cancel_scope.cancel()
+            await read(pool)
+        assert sorted(given) == [1, 2, 3], given
+
+    for steps in range(20):
+        explore(scenario, steps, schedules=5)
+
+
 def test_g08_messages() -> None:
     """Per sender in order; accepted means read once, or among the dead letters."""
 
@@ -429,6 +460,23 @@ def test_g10_abort() -> None:
             assert not list(history_faults(outcome.messages))
             assert "enough" in str(outcome.error)
         assert [o.tool_calls for o in outcomes.values()] == [1, 1, 0]
+
+    explore(scenario, schedules=SCHEDULES)
+    cancel_everywhere(scenario)
+
+
+def test_g10_what_had_been_said_is_kept() -> None:
+    """The part of an answer that had arrived is the text, and the end of the history."""
+
+    async def scenario() -> None:
+        async with open_pool(sleepy_driver(), random_seed=0) as pool:
+            await pool.fan_out(jobs("piece half hang", "piece a sleep 1 piece b hang"))
+            await trio.sleep(2)
+            pool.abort_all()
+            outcomes = await pool.join_all()
+        assert texts(list(outcomes.values())) == ["half", "ab"]
+        last = [outcome.messages[-1] for outcome in outcomes.values()]
+        assert last == [AssistantMessage("half"), AssistantMessage("ab")]
 
     explore(scenario, schedules=SCHEDULES)
     cancel_everywhere(scenario)
@@ -578,6 +626,31 @@ def test_g12_ten_agents_and_three_requests() -> None:
     explore(scenario, schedules=SCHEDULES)
 
 
+def test_g12_who_waits_for_a_budget_has_its_turn() -> None:
+    """What fits one after the other is sent; one that gives up waiting holds up nobody."""
+
+    async def scenario() -> None:
+        budget = Budget(tokens=1500)
+
+        async def slow(_: CompletionRequest) -> Completion:
+            await trio.sleep(1)
+            return Completion("done", usage=Usage(60, 40))
+
+        driver = FunctionDriver(slow, record=False)
+        async with open_pool(driver, max_concurrent=4, budget=budget, random_seed=0) as pool:
+            handles = await pool.fan_out(jobs("a", "b", "c", "d"))
+            await trio.sleep(0.5)
+            waiting = [one for one in handles if one.status is AgentStatus.PARKED]
+            assert len(waiting) == 3
+            waiting[0].cancel()
+            ends = [outcome.status for outcome in (await pool.join_all()).values()]
+        assert ends.count(AgentStatus.COMPLETED) == 3, ends
+        assert budget.statistics().tokens.committed == 300
+        assert (budget.statistics().tokens.reserved, len(budget.waiting)) == (0, 0)
+
+    explore(scenario, schedules=SCHEDULES)
+
+
 def test_g12_waiting_for_a_budget_ends() -> None:
     """Pools inside of drivers that spend of one budget: somebody stops, nobody hangs."""
 
@@ -655,7 +728,18 @@ def test_g14_deadlock() -> None:
         assert outcomes[1].text == "a ask=2: far", outcomes[1].text
 
     explore(scenario, schedules=SCHEDULES)
+
+    async def in_a_hurry() -> None:
+        log = EventLog()
+        async with crew(log, max_concurrent=1) as pool:
+            await pool.fan_out([member("a ask=2", deadline_seconds=5), member("b ask=1")])
+            outcomes = await pool.join_all()
+        assert outcomes[1].stop_reason is StopReason.DEADLINE
+        assert outcomes[2].finished_at == 5.0
+        assert "DeadlockError" not in log.text()
+
     explore(innocent, schedules=SCHEDULES)
+    explore(in_a_hurry, schedules=SCHEDULES)
     for target in TARGETS:
         cancel_everywhere(crew_of_three, target=target)
 
@@ -747,6 +831,23 @@ def test_g16_cancellation() -> None:
         assert report.points > 30
 
 
+def test_g16_who_is_cancelled_ends_at_once() -> None:
+    """It waits neither for its child's own end nor until there is a slot for it."""
+
+    async def scenario() -> None:
+        async with crew(max_concurrent=1) as pool:
+            listener, parent = await pool.fan_out([member("a hear"), member("b spawn=c.nap.nap")])
+            await trio.sleep(0.5)
+            await listener.send("wake up")  # the slot is the child's now
+            await trio.sleep(0.5)
+            listener.cancel()
+            assert (await listener.wait()).finished_at <= 1
+            parent.cancel()
+            assert (await parent.wait()).finished_at <= 1
+
+    everywhere(scenario)
+
+
 def test_g17_privacy_is_checked_before_anything_is_sent() -> None:
     """A sovereign manifest and a driver elsewhere: no id, no request."""
 
@@ -756,6 +857,35 @@ def test_g17_privacy_is_checked_before_anything_is_sent() -> None:
             with pytest.raises(PrivacyError):
                 await pool.spawn(job("secret"))
             assert (pool.statistics().spawned, driver.requests) == (0, ())
+
+    explore(scenario, schedules=5)
+
+
+def test_g17_tools_and_children_are_held_to_the_tier() -> None:
+    """What a sovereign agent may not send, no tool, model of a tool or child sends for it."""
+
+    async def scenario() -> None:
+        elsewhere = ScriptedDriver(["hello"], privacy=PrivacyTier.STANDARD)
+        told: list[object] = []
+
+        async def consult(_: str, context: ToolContext) -> str:
+            with pytest.raises(PrivacyError):
+                await context.agent.complete(elsewhere, CompletionRequest([UserMessage("hi")]))
+            return "refused"
+
+        async def send(_: str, context: ToolContext) -> str:
+            told.append(context.agent_name)
+            return "sent"
+
+        network = Capability.network("example.org")
+        tools = [FakeTool("send", send, network), FakeTool("consult", consult), *TEAM_TOOLS]
+        steps = [call("send"), call("consult")]
+        driver = ScriptedDriver([*steps, call("spawn_agent", query="and you?"), *steps, "no", "no"])
+        async with open_pool(driver, tools=ToolRegistry(tools), random_seed=0) as pool:
+            own = manifest(capabilities=(*TEAM, network))
+            outcome = await (await pool.spawn(SpawnConfig(own, "secret"))).wait()
+        assert (outcome.text, outcome.tool_calls, outcome.error) == ("no", 3, None)
+        assert (told, elsewhere.requests, len(driver.requests)) == ([], (), 7)
 
     explore(scenario, schedules=5)
 
