@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import socket
+import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -12,13 +14,17 @@ from typing import Any
 
 import pytest
 import trio
+import trustme
+from trio.testing import wait_all_tasks_blocked
 
 from agentpool import Capability, PrivacyTier
 from agentpool.abc import ToolResult
 from agentpool.testing import check_tool, lone_context
 from agentpool.tools import ToolRegistry, http_tools
+from tests.processes import open_files
 
-Answer = bytes | Callable[[trio.SocketStream], Awaitable[None]]
+Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
+Answer = bytes | Callable[[Stream], Awaitable[None]]
 
 
 class Site:
@@ -29,8 +35,10 @@ class Site:
         self.answers = list(answers)
         self.requests: list[bytes] = []
         self.port = 0
+        self.names: list[str | None] = []
+        """What TLS clients said whom they mean."""
 
-    async def serve(self, stream: trio.SocketStream) -> None:
+    async def serve(self, stream: Stream) -> None:
         """Answer one request."""
         async with stream:
             data = b""
@@ -97,6 +105,49 @@ class Names(trio.abc.HostnameResolver):
     async def getnameinfo(self, sockaddr: object, flags: int) -> tuple[str, str]:
         """Say nothing: nobody asks."""
         raise NotImplementedError
+
+
+def names_are_no_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let trio see that a name is none, before it asks its resolver."""
+    guarded = socket.getaddrinfo
+
+    def lookup(host: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # as in socket
+        if str(host).endswith("example"):  # trio asks first whether it is an address
+            raise socket.gaierror(socket.EAI_NONAME, "no address")
+        return guarded(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+
+
+@asynccontextmanager
+async def tls_site(answer: bytes, *names: str) -> AsyncGenerator[tuple[Site, ssl.SSLContext]]:
+    """Open a site whose certificate has these names; yield what trusts it as well."""
+    authority = trustme.CA()
+    context, trust = (
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH),
+        ssl.create_default_context(),
+    )
+    authority.issue_cert(*names).configure_cert(context)
+    authority.configure_trust(trust)
+    here = Site(answer)
+    context.sni_callback = lambda _, name, __: here.names.append(name)
+
+    async def serve(stream: trio.SocketStream) -> None:
+        tls = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
+        with contextlib.suppress(trio.BrokenResourceError):
+            await here.serve(tls)
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+        here.port = listener.socket.getsockname()[1]
+        yield here, trust
+        nursery.cancel_scope.cancel()
+
+
+async def ask_tls(trust: ssl.SSLContext, url: str, *hosts: str) -> ToolResult:
+    """Call the tool, which trusts nobody else."""
+    (http,) = http_tools(*hosts, tls=trust)
+    return await http.run(json.dumps({"url": url}), lone_context())
 
 
 async def test_a_page_is_read() -> None:
@@ -177,14 +228,7 @@ async def test_a_name_server_that_changes_its_answer_wins_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """DNS rebinding: it is asked once, and what it said is what is connected to."""
-    guarded = socket.getaddrinfo
-
-    def lookup(host: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # as in socket
-        if str(host).endswith("example"):  # trio asks first whether it is an address
-            raise socket.gaierror(socket.EAI_NONAME, "no address")
-        return guarded(host, *args, **kwargs)
-
-    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+    names_are_no_addresses(monkeypatch)
     async with site(page(b"secret")) as inside:
         names = Names(["127.0.0.1"])
         trio.socket.set_custom_hostname_resolver(names)
@@ -222,7 +266,7 @@ async def test_loopback_is_refused_unless_named() -> None:
 async def test_an_endless_body_is_left() -> None:
     """It is read as far as anybody needs it, and the connection closed."""
 
-    async def endless(stream: trio.SocketStream) -> None:
+    async def endless(stream: Stream) -> None:
         await stream.send_all(b"HTTP/1.1 200 X\r\ncontent-type: text/plain\r\n\r\n")
         while True:
             await stream.send_all("\u00e9".encode() * 10_001)
@@ -305,7 +349,7 @@ async def test_more_headers_can_be_allowed_but_not_for_another_host() -> None:
 async def test_what_is_not_http_is_an_error_and_so_is_nobody() -> None:
     """Both are told to the model."""
 
-    async def hang_up(stream: trio.SocketStream) -> None:
+    async def hang_up(stream: Stream) -> None:
         await stream.send_all(b"HTTP/1.1 200 X\r\ncontent-length: 9\r\n\r\nhalf")
 
     async with site(b"220 ftp ready\r\n\r\n", hang_up) as web:
@@ -313,6 +357,80 @@ async def test_what_is_not_http_is_an_error_and_so_is_nobody() -> None:
         assert "is not HTTP" in (await ask(host, url=f"http://{host}/")).content
         assert "broke" in (await ask(host, url=f"http://{host}/")).content
     assert "cannot connect" in (await ask(host, url=f"http://{host}/")).content
+
+
+async def test_tls_is_about_the_name_and_the_connection_about_the_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The server is told the name, its certificate is checked for it, and DNS is asked once."""
+    names_are_no_addresses(monkeypatch)
+    names = Names(["127.0.0.1"], ["169.254.169.254"])
+    async with tls_site(page(b"secret"), "api.example") as (web, trust):
+        trio.socket.set_custom_hostname_resolver(names)
+        url = f"https://api.example:{web.port}/"
+        result = await ask_tls(trust, url, f"api.example:{web.port}", f"127.0.0.1:{web.port}")
+    assert result.content.endswith("secret"), result
+    assert web.names == ["api.example"]
+    assert names.asked == 1
+
+
+async def test_a_certificate_for_another_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one for the address to which the connection went; nothing is sent."""
+    names_are_no_addresses(monkeypatch)
+    async with tls_site(page(b"secret"), "other.example", "127.0.0.1") as (web, trust):
+        trio.socket.set_custom_hostname_resolver(Names(["127.0.0.1"]))
+        url = f"https://api.example:{web.port}/"
+        result = await ask_tls(trust, url, f"api.example:{web.port}", f"127.0.0.1:{web.port}")
+    assert result.is_error
+    assert "certificate verify failed" in result.content
+    assert web.requests == []
+
+
+async def test_a_certificate_nobody_vouches_for_is_refused() -> None:
+    """The name alone is no proof."""
+    async with tls_site(page(b"secret"), "127.0.0.1") as (web, _):
+        url = f"https://127.0.0.1:{web.port}/"
+        result = await ask_tls(ssl.create_default_context(), url, f"127.0.0.1:{web.port}")
+    assert "certificate verify failed" in result.content
+    assert web.requests == []
+
+
+class CancelBefore(trio.abc.Instrument):
+    """Cancels a scope before the so-many-th step of the task that made this."""
+
+    def __init__(self, steps: int, scope: trio.CancelScope) -> None:
+        """Take both."""
+        self.steps, self.scope = steps, scope
+        self.task = trio.lowlevel.current_task()
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        """Count."""
+        if task is self.task:
+            self.steps -= 1
+            if not self.steps:
+                self.scope.cancel()
+
+
+async def test_a_request_that_is_given_up_leaves_no_socket() -> None:
+    """At whichever step: the connection, the handshake, the head, the body."""
+    points = 0
+    async with tls_site(page(b"secret"), "127.0.0.1") as (web, trust):
+        host, done = f"127.0.0.1:{web.port}", False
+        while not done:
+            await wait_all_tasks_blocked()
+            before = open_files()
+            with trio.CancelScope() as scope:
+                instrument = CancelBefore(points + 1, scope)
+                trio.lowlevel.add_instrument(instrument)
+                await ask_tls(trust, f"https://{host}/", host)
+                done = instrument.steps > 0
+            trio.lowlevel.remove_instrument(instrument)
+            points += 1
+            # The server's end goes when it has seen that ours is gone.
+            with trio.fail_after(10):
+                while open_files() != before:
+                    await wait_all_tasks_blocked(0.001)
+    assert points > 5
 
 
 async def test_the_tool_keeps_its_contract() -> None:
