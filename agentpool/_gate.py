@@ -233,12 +233,18 @@ class RequestGate:
 
     async def _let_in(self, waiting: _Waiting) -> Passage:  # noqa: ASYNC910  # see below
         """Wait until it is let in."""
-        while waiting.passage is None:
-            if self._keeper is None:
-                await self._keep_time(waiting)
-            else:
-                await waiting.woken.wait()
-                waiting.woken = trio.Event()
+        try:
+            while waiting.passage is None:
+                if self._keeper is None:
+                    await self._keep_time(waiting)
+                else:
+                    await waiting.woken.wait()
+                    waiting.woken = trio.Event()
+        except BaseException:
+            # At once, not when it has its slot again: until then it would keep no time.
+            self._withdraw(waiting)
+            self._pump()
+            raise
         return waiting.passage  # noqa: ASYNC910  # who is let in at once goes on at once
 
     async def _keep_time(self, waiting: _Waiting) -> None:
@@ -285,12 +291,14 @@ class RequestGate:
         self._pump()
 
     def _withdraw(self, waiting: _Waiting) -> None:
+        if waiting.gone:
+            return
+        waiting.gone = True
         if waiting.passage is not None:
             self._throttle.give_up(waiting.passage, trio.current_time())
         elif waiting in self._again:
             self._again.remove(waiting)
         else:
-            waiting.gone = True
             self._queue.note_gone()
 
 

@@ -67,12 +67,13 @@ class Purse:
     async def _wait(self, claim: Claim) -> Reservation | LimitExceededError:
         decided = trio.Event()
         claim.wake = decided.set
-        try:
-            async with parked(Wait.other(f"budget {claim.budget.name!r}")):
+        async with parked(Wait.other(f"budget {claim.budget.name!r}")):
+            try:
                 await decided.wait()
-        except BaseException:
-            claim.withdraw()
-            raise
+            except BaseException:
+                # At once, not when it has its slot again: others wait for what it has.
+                claim.withdraw()
+                raise
         assert claim.result is not None  # noqa: S101  # decided
         return claim.result
 

@@ -187,6 +187,8 @@ async def _ask_paying(  # noqa: ASYNC910  # without a request there is nothing t
     if isinstance(reservation, LimitExceededError):
         return reservation
     with reservation:  # all of it is charged if nothing below says better
+        # Who was cancelled while it waited for its slot asks nothing, and is charged nothing.
+        await trio.lowlevel.checkpoint_if_cancelled()
         reservation.start()
         try:
             completion = _priced(driver, await driver.complete(request, on_delta=on_delta))

@@ -158,6 +158,10 @@ class Slot(Live):
         if self._waits is None:
             self._waits = {}
         self._waits[task] = wait
+        if self.wanted and all(branch.waits for branch in self.branches):
+            # Who came back is beside one that waits now: it goes on, and takes no slot that
+            # nobody would give back when it ends.
+            self.abandon()
         self.settle(wait.wait)
 
     def end_wait(self, task: trio.lowlevel.Task) -> None:
@@ -241,7 +245,8 @@ class parked(Live):  # noqa: N801  # used as a statement: async with parked(Wait
             return  # noqa: ASYNC910  # nothing to give back
         task = trio.lowlevel.current_task()
         branch = slot.branch_of(task)
-        if branch is None:
+        if branch is None or task in slot.waits:
+            # A wait within a wait, such as an approver that asks a model, is one wait.
             return  # noqa: ASYNC910  # nothing to give back
         self._slot, self._branch, self._task = slot, branch, task
         if self.lot is not None:
@@ -263,4 +268,7 @@ class parked(Live):  # noqa: N801  # used as a statement: async with parked(Wait
             return  # noqa: ASYNC910  # there is nothing to wait for
         slot.end_wait(task)
         branch.waits -= 1
-        await slot.resume()  # noqa: ASYNC102  # it shields itself, up to the agent's deadline
+        if not branch.waits:
+            # Else others of the branch still wait, and so the branch does: nobody would give
+            # the slot back when this task ends.
+            await slot.resume()  # noqa: ASYNC102  # it shields itself, up to the agent's deadline

@@ -29,7 +29,7 @@ from agentpool._events import (
 from agentpool._messages import Completion, CompletionRequest, ToolMessage
 from agentpool._spawn import child_of
 from agentpool.abc import Tool
-from agentpool.drivers import FunctionDriver, ScriptedDriver
+from agentpool.drivers import FunctionDriver, RequestGate, ScriptedDriver
 from agentpool.testing import cancel_everywhere, check_tool
 from agentpool.tools import (
     ApprovalRequest,
@@ -261,6 +261,48 @@ async def test_who_waits_for_a_person_has_no_slot() -> None:
         assert (await eraser.wait()).text == "done"
     assert DONE == ["a.txt"]
     assert [event.waits_for for event in of_type(recorder.events, AgentParked)] == ["an approval"]
+
+
+async def test_an_approver_may_wait_as_agents_do(autojump_clock: MockClock) -> None:
+    """One that asked another agent, or a model at a gate, was taken for one that failed."""
+    gate = RequestGate(max_in_flight=1)
+
+    async def judge(_: CompletionRequest) -> str:
+        await trio.sleep(1)
+        return "fine"
+
+    async def approve(_: ApprovalRequest) -> Decision:
+        verdict = await (await pool.spawn(job("judge"))).wait()
+        async with gate.request():
+            return Approved() if verdict.text == "fine" else Denied()
+
+    async def hold() -> None:
+        async with gate.request():
+            await trio.sleep(5)
+
+    async def answer(request: CompletionRequest) -> Completion | str:
+        if query_of(request) == "judge":
+            return await judge(request)
+        return "done" if results_of(request) else calling(tool_call("erase", name="a.txt"))
+
+    tools = ToolRegistry([erase])
+    recorder = Recorder()
+    with trio.fail_after(60):
+        async with (
+            trio.open_nursery() as nursery,
+            open_pool(
+                FunctionDriver(answer),
+                tools=tools,
+                approve=approve,
+                max_concurrent=1,
+                observers=[recorder],
+            ) as pool,
+        ):
+            nursery.start_soon(hold)
+            outcome = await (await pool.spawn(job())).wait()
+    assert (outcome.status, DONE) == (AgentStatus.COMPLETED, ["a.txt"])
+    assert [event.reason for event in of_type(recorder.events, ApprovalGiven)] == [""]
+    assert trio.current_time() == 5
 
 
 async def test_the_time_of_the_tool_begins_after_the_approval(autojump_clock: MockClock) -> None:

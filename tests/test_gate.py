@@ -594,6 +594,37 @@ async def test_let_in_and_without_a_slot_it_goes_back_when_the_gate_closes(
     assert [170 <= at <= 180 for _, at in log] == ([] if cancelled else [True])
 
 
+async def test_a_call_that_gives_up_keeps_nobodys_time_while_it_waits_for_its_slot(
+    autojump_clock: MockClock,
+) -> None:
+    """It kept the time for all, and woke nobody when it had: the open gate let no one in."""
+    door = Door(RequestGate(requests_per_minute=1, random_seed=1), seconds=0)
+
+    async def answer(request: CompletionRequest, _: OnDelta) -> Completion | str:
+        if query_of(request) == "busy":
+            await trio.sleep(1000)
+        hurries = query_of(request) == "hurried" and not turns_of(request)
+        return calling(tool_call("pass")) if hurries else "done"
+
+    async def pass_through(_: str, __: ToolContext) -> str:
+        await door.go("hurried")
+        return "passed"
+
+    tools = ToolRegistry([FakeTool("pass", pass_through, timeout_seconds=10)])
+    await door.go("first")
+    async with (
+        open_pool(LiveDriver(answer), tools=tools, max_concurrent=2) as pool,
+        trio.open_nursery() as nursery,
+    ):
+        await pool.spawn(job("hurried"))
+        await wait_all_tasks_blocked()
+        nursery.start_soon(door.go, "outside")
+        await pool.spawn(job("busy"))
+        pool.max_concurrent = 1
+    assert [name for name, _ in door.log] == ["first", "outside"]
+    assert door.log[1][1] <= 61
+
+
 @in_time
 async def test_aborted_agents_leave_the_gate(autojump_clock: MockClock) -> None:
     """Queued, waiting, let in or in flight: nothing of them is left."""

@@ -103,6 +103,7 @@ class House:
                 fake("child", self.child),
                 fake("hurried", self.hurried),
                 fake("several", self.several),
+                fake("each", self.each),
                 fake("hear", self.hear),
                 fake("ask", self.ask),
                 fake("hang", self.hang),
@@ -153,6 +154,20 @@ class House:
             for _ in range(2):
                 nursery.start_soon(one_after_the_other)
         return "all four"
+
+    async def each(self, scripts: str, context: AgentContext) -> str:
+        """Wait for children from one task of the tool's own each; ``later 2 …`` begins late."""
+
+        async def one(script: str) -> None:
+            if script.startswith("later"):
+                _, seconds, script = script.split(" ", 2)
+                await trio.sleep(float(seconds))
+            await self.child(script, context)
+
+        async with trio.open_nursery() as nursery:
+            for script in scripts.split(","):
+                nursery.start_soon(one, script)
+        return "all of them"
 
     async def hear(self, _: str, context: AgentContext) -> str:
         """Wait for messages."""
@@ -239,6 +254,27 @@ async def test_g4_tasks_of_a_tools_own_may_wait_too(autojump_clock: MockClock) -
     assert outcomes[0].text == "all four"
     assert {outcome.status for outcome in outcomes} == {AgentStatus.COMPLETED}
     assert house.gauge.peak == 1
+
+
+async def test_g4_tasks_of_a_tools_own_may_come_back_one_by_one(
+    autojump_clock: MockClock,
+) -> None:
+    """The first one back took a slot that nobody gave back, and the others' children starved."""
+    (parent, *_), house = await run_house("each compute 1,compute 2,compute 3,compute 4")
+    assert parent.text == "all of them"
+    assert trio.current_time() == 10
+    assert house.gauge.peak == 1
+
+
+async def test_g4_who_comes_back_while_another_task_begins_to_wait_takes_no_slot(
+    autojump_clock: MockClock,
+) -> None:
+    """Granted later, the slot would belong to an agent that waits, for ever."""
+    # The first child ends at 1, and "compute 10" runs when its waiter comes back. The second
+    # child is spawned at 2, before there is a slot for that one.
+    (parent, *_), house = await run_house("each compute 1,later 2 compute 1", "compute 10")
+    assert parent.text == "all of them"
+    assert (trio.current_time(), house.gauge.peak) == (12, 1)
 
 
 async def test_g4_parallel_calls_may_all_wait(autojump_clock: MockClock) -> None:

@@ -47,6 +47,7 @@ from tests.fakes import (
     LiveDriver,
     Quota,
     Recorder,
+    calling,
     echo_tool,
     job,
     jobs,
@@ -54,6 +55,7 @@ from tests.fakes import (
     of_type,
     query_of,
     results_of,
+    tool_call,
     turns_of,
 )
 
@@ -219,6 +221,41 @@ async def test_a_cancelled_request_charges_what_was_set_aside(autojump_clock: Mo
     assert (now.tokens.committed, now.unmeasured) == (1046, 1)
 
 
+async def test_g16_who_is_cancelled_before_its_request_is_charged_nothing() -> None:
+    """A pool that was aborted at its start had spent its budget on requests nobody made."""
+    driver, budget = script(answer()), Budget(tokens=5000)
+    async with open_pool(driver, budget=budget) as pool:
+        handle = pool.spawn_nowait(job())
+        pool.abort_all("enough")
+        assert (await handle.wait()).status is AgentStatus.CANCELLED
+    now = spent(budget)
+    assert (now.tokens.committed, now.requests.committed, now.unmeasured) == (0, 0, 0)
+
+
+async def test_g16_who_is_cancelled_before_it_asks_again_is_charged_for_one(
+    autojump_clock: MockClock,
+) -> None:
+    """The retry waited for a slot, went on without one, and was charged."""
+    budget = Budget(tokens=5000)
+
+    async def refuse(request: CompletionRequest) -> Completion:
+        if query_of(request) == "refused":
+            raise RateLimitError("slow down", retry_after_seconds=1)
+        await trio.sleep(60)
+        return answer()
+
+    driver = FunctionDriver(refuse)
+    async with open_pool(driver, budget=budget, max_concurrent=1) as pool:
+        handle, _ = await pool.fan_out(jobs("refused", "busy"))
+        await trio.sleep(30)
+        handle.cancel("enough")
+        assert (await handle.wait()).status is AgentStatus.CANCELLED
+        assert budget.statistics().requests.reserved == 1
+        await pool.join_all()
+    now = spent(budget)
+    assert (now.tokens.committed, now.requests.committed, now.unmeasured) == (100, 2, 0)
+
+
 async def test_g04_a_usage_that_means_nothing_fails_and_is_charged() -> None:
     """G-04: negative tokens were a refund."""
     budget = Budget(tokens=5000)
@@ -344,6 +381,33 @@ async def test_who_is_cancelled_while_it_waits_has_set_nothing_aside(
         await first.wait()
     now = spent(budget)
     assert (now.requests.committed, now.tokens.committed) == (1, 100)
+
+
+async def test_a_call_that_gives_up_wants_nothing_while_it_waits_for_its_slot(
+    autojump_clock: MockClock,
+) -> None:
+    """What it was granted then stood idle for as long as others had the slots."""
+    budget = Budget(tokens=2000)
+
+    async def think(request: CompletionRequest) -> Completion:
+        await trio.sleep({"slow": 10, "busy": 100}.get(query_of(request), 0))
+        if query_of(request) == "hurried" and not results_of(request):
+            return calling(tool_call("ask_model"), usage=SPENT)
+        return answer()
+
+    hurry = asking(script("never asked"), timeout_seconds=2)
+    driver = FunctionDriver(think)
+    async with (
+        open_pool(driver, budget=budget) as other,
+        open_pool(driver, tools=ToolRegistry([hurry]), max_concurrent=1) as pool,
+    ):
+        hurried = SpawnConfig(manifest(), "hurried", budget=budget)
+        handle, _ = await pool.fan_out([hurried, job("busy")])
+        await other.spawn(job("slow"))
+        await trio.sleep(20)
+        assert handle.status is AgentStatus.PARKED
+        assert spent(budget).tokens.committed == 200
+    assert spent(budget).tokens.committed == 300
 
 
 async def test_one_that_waits_at_a_gate_is_waited_for(autojump_clock: MockClock) -> None:
@@ -494,7 +558,7 @@ async def test_tool_calls_are_counted_exactly() -> None:
     assert spent(budget).tool_calls.committed == 2
 
 
-def asking(driver: Driver) -> FakeTool:
+def asking(driver: Driver, timeout_seconds: float | None = None) -> FakeTool:
     """Return a tool that asks a model of its own."""
 
     async def ask(arguments: str, context: ToolContext) -> str:
@@ -504,7 +568,7 @@ def asking(driver: Driver) -> FakeTool:
         assert "".join(pieces) in {"", completion.text}
         return completion.text
 
-    return FakeTool("ask_model", ask)
+    return FakeTool("ask_model", ask, timeout_seconds=timeout_seconds)
 
 
 async def test_g09_a_tool_that_asks_a_model_spends_of_the_agents_budget() -> None:
