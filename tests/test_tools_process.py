@@ -208,12 +208,16 @@ async def test_who_leaves_without_the_mark_does_not_keep_the_call(
     """It holds the output open; after a moment nobody waits for that any more."""
     monkeypatch.setattr(_process, "_DRAIN_SECONDS", 0.05)
     word = unique("runaway")
+    # It says on 3 that it has left, and holds the output open on 1. Until then it would be
+    # ended with its session.
+    runaway = f"env -i setsid -f sh -c 'echo left >&3; exec 3>&-; exec sleep {word}'"
+    script = f"{{ {runaway} 3>&1 >&4 | read left; }} 4>&1; echo go"
     with trio.fail_after(10):
-        async with shell(f"env -i setsid -f sleep {word}; echo go", mark="m" + word) as group:
+        async with shell(script, mark="m" + word) as group:
             await group.run()
     assert group.stdout.text() == "go\n"
-    (runaway,) = processes_with(word)
-    os.kill(runaway, signal.SIGKILL)
+    (left,) = processes_with(word)
+    os.kill(left, signal.SIGKILL)
 
 
 async def test_without_descriptors_for_processes_it_works_as_well(
