@@ -170,12 +170,18 @@ class Agent(Live):
                 self.hub.warned(self.agent_id, self.name, verdict.text)
 
     def _left_behind(self) -> tuple[str, ...]:
-        return tuple(
-            f"{name} ({call.call_id})"
-            for name, tool in zip(self.registry.names, self.registry, strict=True)
-            for call in tool.left_behind
-            if call.agent is self.context
-        )
+        left: list[str] = []
+        for name, tool in zip(self.registry.names, self.registry, strict=True):
+            try:
+                calls = [call for call in tool.left_behind if call.agent is self.context]
+            except Exception as error:  # noqa: BLE001  # somebody else's code, and the outcome must come
+                text = (
+                    f"tool {name!r} cannot say what it left behind: {type(error).__name__}: {error}"
+                )
+                self.hub.warned(self.agent_id, self.name, text)
+                continue
+            left.extend(f"{name} ({call.call_id})" for call in calls)
+        return tuple(left)
 
     def phase(self, phase: Phase, tool_name: str = "") -> None:
         """Tell who listens what the agent is doing now."""

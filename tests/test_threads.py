@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import threading
+from typing import final
 
 import trio
 
 from agentpool import AgentStatus, SpawnConfig, open_pool
+from agentpool._messages import ToolDefinition
+from agentpool.abc import Tool, ToolContext, ToolResult
 from agentpool.drivers import FunctionDriver, call, say
 from agentpool.tools import ToolRegistry, tool
 from tests.fakes import manifest, results_of
@@ -57,3 +60,32 @@ async def test_a_thread_that_is_waited_for_is_not_left_behind() -> None:
         end.set()
         outcome = await handle.wait()
     assert outcome.left_behind == ()
+
+
+async def test_g02_a_tool_that_cannot_say_what_it_left_costs_no_outcome() -> None:
+    """It is asked at the very end, when nobody else could make the outcome."""
+
+    @final
+    class Confused(Tool):
+        """Runs well, and raises when it is asked what still runs."""
+
+        @property
+        def definition(self) -> ToolDefinition:
+            """It takes nothing."""
+            return ToolDefinition("confused", "Do it.", {"type": "object", "properties": {}})
+
+        @property
+        def left_behind(self) -> tuple[ToolContext, ...]:
+            """Raise."""
+            raise RuntimeError("no idea")
+
+        async def run(self, arguments: str, context: ToolContext) -> ToolResult:  # noqa: ARG002  # takes nothing
+            """Do nothing."""
+            await trio.lowlevel.checkpoint()
+            return ToolResult("done")
+
+    driver = FunctionDriver(lambda asked: say("ok") if results_of(asked) else call("confused"))
+    async with open_pool(driver, tools=ToolRegistry([Confused()])) as pool:
+        outcome = await (await pool.spawn(SpawnConfig(manifest(), "go"))).wait()
+        assert (outcome.status, outcome.text) == (AgentStatus.COMPLETED, "ok")
+        assert pool.statistics().warnings == 1
