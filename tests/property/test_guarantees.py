@@ -297,7 +297,7 @@ def test_g07_fan_in_order() -> None:
         log = EventLog()
         async with crew(log, max_concurrent=3) as pool:
             await pool.fan_out([member("a nap=2"), member("b nap"), member("c nap"), member("d")])
-            given = []
+            given: list[int] = []
             while (outcome := await pool.join_next()) is not None:
                 given.append(outcome.agent_id)
             ended = [e.agent_id for e in log.events if isinstance(e, AgentFinished)]
