@@ -137,9 +137,10 @@ class AgentOutcome(msgspec.Struct, frozen=True, kw_only=True):
         self.unwrap()
         # A TypedDict is a plain dict when the program runs.
         kind: type[object] = dict if is_typeddict(output_type) else output_type
-        if not isinstance(self.value, kind):
+        value = self.value
+        if not isinstance(value, kind):
             raise UsageError(
-                f"the value of agent {self.agent_id} is {type(self.value).__name__}, not "
+                f"the value of agent {self.agent_id} is {type(value).__name__}, not "
                 f"{output_type.__name__}; spawn it with output_type={output_type.__name__}"
             )
-        return cast("T", self.value)
+        return cast("T", value)
