@@ -1,6 +1,7 @@
 """What all tests share: no network, Hypothesis profiles, the installed package."""
 
 import os
+import signal
 import socket
 from ipaddress import ip_address
 from pathlib import Path
@@ -33,6 +34,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_sessionstart() -> None:
     """Stop if nox asked for the wheel and the tests would see something else."""
+    # A shell that runs the tests in the background has Ctrl-C ignored, by them and by all
+    # that they start; some of them are about Ctrl-C.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     found = Path(agentpool.__file__)
     if os.environ.get("AGENTPOOL_TESTS_WANT") == "wheel" and not (
         {"site-packages", "dist-packages"} & set(found.parts)
