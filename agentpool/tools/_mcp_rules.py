@@ -28,8 +28,11 @@ from agentpool._capability import ANYTHING, Capability, CapabilityKind, grants_a
 from agentpool._errors import ToolError
 from agentpool._manifest_parts import McpServerConfig
 from agentpool._messages import Json
+from agentpool._untrusted import Cleaner
 from agentpool.abc import ToolResult
 from agentpool.tools._failure import clip
+
+_CLEANER: Final = Cleaner()
 
 MAX_NAME_CHARS: Final = 64
 """OpenAI's and Anthropic's limit."""
@@ -184,11 +187,15 @@ def _cleaned(node: object, depth: int) -> object:
 
 
 def one_line(text: str, limit: int) -> str:
-    """Return *text* on one line, without signs that nobody sees, and not too long."""
+    """Return *text* on one line, without unseen signs and markers, and not too long.
+
+    For what a model is shown of a server before it has called anything: a description is
+    somebody else's text as much as a result is.
+    """
     # Cut twice: a text of megabytes is not looked through for what is thrown away.
     rough = clip(text, 4 * limit)
     seen = "".join(sign if sign.isprintable() else " " for sign in rough)
-    return clip(" ".join(seen.split()), limit)
+    return clip(_CLEANER.clean(" ".join(seen.split())), limit)
 
 
 # --- arguments and results
