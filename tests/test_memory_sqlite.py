@@ -311,14 +311,15 @@ async def test_a_locked_file_is_waited_for_and_then_said(
 async def test_a_lock_that_is_let_go_costs_nothing(tmp_path: Path) -> None:
     """Whoever waits goes on when the other is done."""
     path = tmp_path / "memory.db"
-    async with open_sqlite_memory(path) as memory, trio.open_nursery() as nursery:
+    async with open_sqlite_memory(path) as memory:
         holder = sqlite3.connect(path, isolation_level=None)
         holder.execute("BEGIN IMMEDIATE")
-        nursery.start_soon(keep, memory, "sea")
-        await trio.testing.wait_all_tasks_blocked()
-        holder.execute("COMMIT")
-        holder.close()
-    # The nursery ended, so it was kept.
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep, memory, "sea")
+            await trio.testing.wait_all_tasks_blocked()
+            holder.execute("COMMIT")
+            holder.close()
+        assert await contents(memory, "sea") == ["sea"]
 
 
 @pytest.mark.parametrize(
