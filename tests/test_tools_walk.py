@@ -260,6 +260,40 @@ def test_a_folder_that_becomes_a_link_between_two_looks_is_looked_at_again(
     assert read(roots_of(room / "in", "."), "sub/a.txt") == "this is other"
 
 
+def test_a_folder_that_becomes_a_link_and_then_nothing_is_looked_at_again(
+    room: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a link when it is opened, and gone when it is asked what it is."""
+    folder, aside = room / "in" / "sub", room / "in" / "aside"
+    folder.mkdir()
+    (folder / "a.txt").write_text("this is sub")
+    real_open, real_stat = os.open, os.stat
+    opened: list[str] = []
+
+    def swap_then_open(path: str, flags: int, **options: int) -> int:
+        if path != "sub" or opened:
+            return real_open(path, flags, **options)
+        opened.append(path)
+        folder.rename(aside)
+        folder.symlink_to("aside")
+        try:
+            return real_open(path, flags, **options)
+        finally:
+            folder.unlink()
+
+    def stat_then_put_back(path: object, **options: object) -> os.stat_result:
+        try:
+            return real_stat(path, **options)  # type: ignore[arg-type]  # handed on as it is
+        finally:
+            if path == "sub" and aside.exists():
+                aside.rename(folder)
+
+    monkeypatch.setattr(os, "open", swap_then_open)
+    monkeypatch.setattr(os, "stat", stat_then_put_back)
+    assert read(roots_of(room / "in", "."), "sub/a.txt") == "this is sub"
+    assert opened
+
+
 def test_a_link_that_is_none_any_more_is_looked_at_again(
     room: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

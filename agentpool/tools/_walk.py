@@ -217,7 +217,10 @@ class _Walk:
         except OSError as exc:
             if exc.errno not in {errno.ELOOP, errno.ENOTDIR}:
                 raise
-            if stat.S_ISREG(os.stat(part, dir_fd=here, follow_symlinks=False).st_mode):
+            mode = 0  # it may be gone by now
+            with contextlib.suppress(FileNotFoundError):
+                mode = os.stat(part, dir_fd=here, follow_symlinks=False).st_mode
+            if stat.S_ISREG(mode):
                 raise ToolError(f"{part!r} on the way to {self._path!r} is no folder") from None
             self._look_again(part)  # it was swapped between two looks
             return
