@@ -181,6 +181,10 @@ class Admission(SlotKeeper):
         self.pump()
         self._on_waiting(slot.agent_id)
 
+    def note_work(self, slot: Slot) -> None:
+        """Take note that a task of an agent works on without a slot, beside one that waits."""
+        self._on_waiting(slot.agent_id)
+
     def regain(self, slot: Slot) -> bool:
         """Give *slot* back to its agent if one is free and nobody comes before it."""
         if self._returning or self.limiter.borrowed_tokens >= self.limiter.total_tokens:

@@ -3,6 +3,9 @@
 A suspicion is cheap: it follows the waits of one agent. Only a suspicion is looked into,
 one scheduler step later, when everybody who was woken already has taken a step.
 
+An agent without a slot may have a task that works, beside others that wait. trio tells
+nobody when such a task ends, so whoever has looked watches it until it works no more.
+
 The owner is the task that opened the pool. While it does anything but wait for agents, it
 can still send, so agents that wait for a message are not deadlocked. The same holds when
 it has tasks of its own beside the pool, or when other tasks have used the pool.
@@ -10,7 +13,7 @@ it has tasks of its own beside the pool, or when other tasks have used the pool.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import final
 
@@ -32,6 +35,32 @@ from agentpool._waits import (
 
 @final
 @attrs.define(eq=False, repr=False)
+class Workers(trio.abc.Instrument):
+    """Watches tasks that work without a slot. In place only while there are any."""
+
+    _stopped: Callable[[AgentId], None]
+    """Called when one of them works no more."""
+    _slots: dict[trio.lowlevel.Task, Slot] = attrs.field(factory=dict[trio.lowlevel.Task, Slot])
+
+    def watch(self, task: trio.lowlevel.Task, slot: Slot) -> None:
+        """Watch *task*, of the agent that *slot* is of."""
+        if not self._slots:
+            trio.lowlevel.add_instrument(self)
+        self._slots[task] = slot
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        """Tell if *task* was watched and works no more."""
+        slot = self._slots.get(task)
+        if slot is None or _works(task, slot):
+            return
+        del self._slots[task]
+        if not self._slots:
+            trio.lowlevel.remove_instrument(self)
+        self._stopped(slot.agent_id)
+
+
+@final
+@attrs.define(eq=False, repr=False)
 class DeadlockWatch:
     """Watches the waits of one pool."""
 
@@ -44,6 +73,11 @@ class DeadlockWatch:
     _owner_waits: int = 0
     _shared: bool = False
     _looking: bool = False
+    _workers: Workers = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Have it told when somebody works no more."""
+        self._workers = Workers(self.suspect)
 
     def note_use(self) -> None:
         """Take note that a task outside of the agents uses the pool."""
@@ -73,7 +107,8 @@ class DeadlockWatch:
         """Look whether agents are deadlocked, if it seems so.
 
         Args:
-            first: Who just began to wait. ``None``: somebody ended, or the owner waits.
+            first: Who just began to wait, or works no more. ``None``: somebody ended, or the
+                owner waits.
         """
         if self._looking or not self._seems_deadlocked(first):
             return
@@ -125,17 +160,18 @@ class DeadlockWatch:
             self._fail_one(first if first in stuck else min(stuck), waits, stuck)
 
     def _can_go_on(self, slot: Slot) -> bool:
-        if slot.held or slot.wanted or not slot.waits or slot.task is None:
+        # Who has a slot, or gets one, is looked at when it gives it back.
+        if slot.held or slot.wanted or slot.task is None:
             return True
         if any(
             parked.woken or parked.ends_at < self._outer_deadline for parked in slot.waits.values()
         ):
             return True
-        # While its tools run side by side, the agent's own task waits for them and for
-        # nothing else. Any other task of it that is not known to wait may do anything.
-        if not slot.forked and slot.task not in slot.waits:
-            return True
-        return not all(task in slot.waits for task in _tasks_below(slot.task))
+        worker = next((task for task in _tasks_of(slot.task) if _works(task, slot)), None)
+        if worker is None:
+            return False
+        self._workers.watch(worker, slot)
+        return True
 
     def _fail_one(
         self, first: AgentId, waits: Mapping[AgentId, Sequence[Wait]], stuck: frozenset[AgentId]
@@ -159,8 +195,22 @@ class DeadlockWatch:
         parked.fail(DeadlockError(text, agent_ids=named))
 
 
-def _tasks_below(task: trio.lowlevel.Task) -> Iterator[trio.lowlevel.Task]:
+def _tasks_of(task: trio.lowlevel.Task) -> Iterator[trio.lowlevel.Task]:
+    yield task
     for nursery in task.child_nurseries:
         for child in nursery.child_tasks:
-            yield child
-            yield from _tasks_below(child)
+            yield from _tasks_of(child)
+
+
+def _works(task: trio.lowlevel.Task, slot: Slot) -> bool:
+    """Whether *task* may do anything: it is not known to wait, and has not ended."""
+    if task in slot.waits:
+        return False
+    home = task.parent_nursery
+    if home is None or task not in home.child_tasks:
+        return False
+    # trio does not say in public that a task waits for its own nursery. Where it says it
+    # no more, agents with tasks of their own are never deadlocked, as far as we know.
+    return not any(
+        getattr(nursery, "_parent_waiting_in_aexit", False) for nursery in task.child_nurseries
+    )

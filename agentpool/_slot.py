@@ -56,6 +56,10 @@ class SlotKeeper(ABC):
         """Take back the slot of an agent that waits, and hand it on."""
 
     @abstractmethod
+    def note_work(self, slot: Slot) -> None:
+        """Take note that a task of an agent works on without a slot, beside one that waits."""
+
+    @abstractmethod
     def regain(self, slot: Slot) -> bool:
         """Give *slot* back to its agent if one is free and nobody comes before it."""
 
@@ -268,7 +272,9 @@ class parked(Live):  # noqa: N801  # used as a statement: async with parked(Wait
             return  # noqa: ASYNC910  # there is nothing to wait for
         slot.end_wait(task)
         branch.waits -= 1
-        if not branch.waits:
-            # Else others of the branch still wait, and so the branch does: nobody would give
-            # the slot back when this task ends.
+        if branch.waits:
+            # Others of the branch still wait, and so the branch does: nobody would give the
+            # slot back when this task ends.
+            slot.keeper.note_work(slot)
+        else:
             await slot.resume()  # noqa: ASYNC102  # it shields itself, up to the agent's deadline

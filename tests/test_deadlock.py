@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import cast
+
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from agentpool import (
     AgentManifest,
@@ -15,8 +19,11 @@ from agentpool import (
     SpawnConfig,
     open_pool,
 )
+from agentpool._deadlock import Workers
 from agentpool._messages import Completion, CompletionRequest
+from agentpool._slot import Slot, SlotKeeper
 from agentpool.drivers import FunctionDriver
+from agentpool.testing import cancel_everywhere, explore, simulate
 from agentpool.tools import ToolContext, ToolRegistry, tool
 from agentpool.tools._team import TEAM_TOOLS
 from tests.fakes import calling, manifest, query_of, results_of, tool_call
@@ -186,3 +193,164 @@ async def test_the_error_names_the_agents_as_data() -> None:
         await pool.join_all()
     (error,) = seen
     assert error.agent_ids == (1, 2)
+
+
+# --- several tasks in one tool
+
+
+async def hear(context: ToolContext) -> None:
+    """Wait for a message."""
+    await context.agent.receive_many()
+
+
+async def work(_: ToolContext) -> None:
+    """Be at work for three seconds."""
+    await trio.sleep(3)
+
+
+async def work_and_hear(context: ToolContext) -> None:
+    """Be at work, and then wait for a message."""
+    await work(context)
+    await hear(context)
+
+
+async def hear_in_time(context: ToolContext) -> None:
+    """Wait three seconds for a message."""
+    with trio.move_on_after(3):
+        await hear(context)
+
+
+async def work_deep_down(context: ToolContext) -> None:
+    """Be at work in a task of a task."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hear, context)
+        nursery.start_soon(work, context)
+
+
+Step = Callable[[ToolContext], Awaitable[None]]
+
+
+async def together(body: Step | None, *steps: Step) -> tuple[str, float]:
+    """Run one agent whose tool does this side by side; return what came of it, and when."""
+
+    @tool
+    async def several(context: ToolContext) -> str:
+        """Do several things.
+
+        Args:
+            context: The call.
+        """
+        async with trio.open_nursery() as nursery:
+            for step in steps:
+                nursery.start_soon(step, context)
+            if body is not None:
+                await body(context)
+        return "all done"
+
+    def answer(request: CompletionRequest) -> Completion | str:
+        results = results_of(request)
+        return results[0].content if results else calling(tool_call("several"))
+
+    with trio.fail_after(1000):
+        async with open_pool(FunctionDriver(answer), tools=ToolRegistry([several])) as pool:
+            await pool.spawn(SpawnConfig(manifest(tool_seconds=None), "several"))
+            (outcome,) = (await pool.join_all()).values()
+    return outcome.text, trio.current_time()
+
+
+@pytest.mark.parametrize(
+    ("steps", "body", "at"),
+    [
+        ((hear, hear), None, 0.0),
+        ((hear,), hear, 0.0),
+        ((hear, work), None, 3.0),
+        ((hear,), work, 3.0),
+        ((work,), hear, 3.0),
+        ((hear, work_and_hear), None, 3.0),
+        ((hear,), work_and_hear, 3.0),
+        ((hear, work_deep_down), None, 3.0),
+        ((hear, hear_in_time), None, 3.0),
+        ((hear, work, work), work, 3.0),
+    ],
+)
+def test_g14_a_tool_that_waits_in_several_tasks_is_told(
+    steps: tuple[Step, ...], body: Step | None, at: float
+) -> None:
+    """When the last one at work is done, who is left waits for ever, and nobody looked."""
+    text, told_at = simulate(partial(together, body, *steps))
+    assert "nobody is left who could end that" in text
+    assert told_at == pytest.approx(at)
+
+
+def test_g14_the_last_one_at_work_may_end_in_any_order() -> None:
+    """Who wakes first, and who is cancelled where, changes nothing."""
+    explore(together, None, hear, work, hear_in_time, schedules=25)
+    cancel_everywhere(together, None, hear, work, hear_in_time)
+
+
+async def ask_each_other(*, replies: bool) -> tuple[list[str], float]:
+    """Let 1 ask 2, which asks 1, where a second task takes the question and works on it."""
+
+    @tool
+    async def listen_and_ask(context: ToolContext) -> str:
+        """Take a question, and ask one.
+
+        Args:
+            context: The call.
+        """
+
+        async def listen() -> None:
+            (question,) = await context.agent.receive_many()
+            await work(context)
+            if replies:
+                await context.agent.send(2, "well", reply_to=question.message_id)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listen)
+            await wait_all_tasks_blocked()
+            await context.agent.ask(2, "?")
+        return "heard"
+
+    def answer(request: CompletionRequest) -> Completion | str:
+        if query_of(request) == "ask 1" or results_of(request):
+            return obedient(request)
+        return calling(tool_call("listen_and_ask"))
+
+    registry = ToolRegistry((*TEAM_TOOLS, listen_and_ask))
+    patient = manifest(capabilities=TEAM, tool_seconds=None)
+    async with open_pool(FunctionDriver(answer), tools=registry) as pool:
+        first = await pool.spawn(SpawnConfig(patient, "both"))
+        await wait_all_tasks_blocked()
+        second = await pool.spawn(SpawnConfig(patient, "ask 1"))
+        # An owner that only waits would be a reason to look, and there is none.
+        await trio.sleep(100)
+        ended = [handle.outcome for handle in (first, second)]
+    return [outcome.text for outcome in ended if outcome], trio.current_time()
+
+
+def test_g14_who_woke_beside_one_that_waits_is_watched_to_its_end() -> None:
+    """It was waiting when the circle closed, so nobody had a reason to look later."""
+    texts, _ = simulate(partial(ask_each_other, replies=False))
+    circle = "1 (worker) asks 2 (worker), which asks 1 (worker)"
+    assert sum(circle in text for text in texts) == 1
+
+
+def test_who_works_beside_one_that_waits_may_end_the_circle() -> None:
+    """A question that is being worked on is no deadlock."""
+    texts, _ = simulate(partial(ask_each_other, replies=True))
+    assert not any("nobody is left" in text or "which asks" in text for text in texts)
+    assert "well" in texts[1]
+
+
+async def test_nobody_watches_longer_than_somebody_works(autojump_clock: MockClock) -> None:
+    """What watches is called at every step of every task, so it must not stay."""
+    stopped: list[int] = []
+    workers = Workers(stopped.append)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep, 1, name="one")
+        nursery.start_soon(trio.sleep, 2, name="two")
+        for agent_id, task in enumerate(nursery.child_tasks):
+            workers.watch(task, Slot(cast("SlotKeeper", None), agent_id, trio.CancelScope()))
+    assert sorted(stopped) == [0, 1]
+    with pytest.raises(KeyError):
+        trio.lowlevel.remove_instrument(workers)
