@@ -46,11 +46,11 @@ from agentpool.tools import (
     memory_tools,
     shell_tools,
 )
-from agentpool.tools._mcp_rules import wants_server
-from agentpool.tools._mcp_servers import McpServers, open_mcp_servers
-from agentpool.tools._programs import carriers
-from agentpool.tools._shell import search_path
-from agentpool.tools._team import TEAM_TOOLS
+from agentpool.tools.builtin._shell import search_path
+from agentpool.tools.builtin._team import TEAM_TOOLS
+from agentpool.tools.mcp._rules import wants_server
+from agentpool.tools.mcp._servers import McpServers, open_mcp_servers
+from agentpool.tools.system._programs import carriers
 
 _TEAM_KINDS: Final = frozenset({CapabilityKind.MESSAGE, CapabilityKind.SPAWN})
 """The grants for which the team tools are."""

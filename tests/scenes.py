@@ -22,7 +22,7 @@ from agentpool.drivers import FunctionDriver, call, calls
 from agentpool.drivers._scripted import Answer
 from agentpool.memory import InMemoryMemory
 from agentpool.tools import ToolRegistry, memory_tools, tool
-from agentpool.tools._team import TEAM_TOOLS
+from agentpool.tools.builtin._team import TEAM_TOOLS
 from tests.fakes import manifest, query_of, results_of, told, turns_of
 
 TEAM = (

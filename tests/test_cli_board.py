@@ -22,7 +22,7 @@ from agentpool._outcome import AgentOutcome
 from agentpool._slot import current_slot
 from agentpool.drivers import FunctionDriver, ScriptedDriver, call
 from agentpool.tools import ToolRegistry
-from agentpool.tools._team import TEAM_TOOLS
+from agentpool.tools.builtin._team import TEAM_TOOLS
 
 STAMP = (1, 0.0, 1, "reader")
 

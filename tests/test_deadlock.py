@@ -25,7 +25,7 @@ from agentpool._slot import Slot, SlotKeeper
 from agentpool.drivers import FunctionDriver
 from agentpool.testing import cancel_everywhere, explore, simulate
 from agentpool.tools import ToolContext, ToolRegistry, tool
-from agentpool.tools._team import TEAM_TOOLS
+from agentpool.tools.builtin._team import TEAM_TOOLS
 from tests.fakes import calling, manifest, query_of, results_of, tool_call
 
 TEAM = (Capability(CapabilityKind.MESSAGE), Capability.spawn(2))

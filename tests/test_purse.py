@@ -41,7 +41,7 @@ from agentpool.drivers._scripted import Step
 from agentpool.observe import BudgetNear, BudgetReached, BudgetStatistics
 from agentpool.testing import EventLog, lone_context
 from agentpool.tools import ToolRegistry
-from agentpool.tools._team import TEAM_TOOLS
+from agentpool.tools.builtin._team import TEAM_TOOLS
 from tests.fakes import (
     FakeTool,
     LiveDriver,

@@ -22,7 +22,7 @@ from agentpool._spawn import child_of
 from agentpool.abc import OnDelta
 from agentpool.drivers import FunctionDriver
 from agentpool.tools import ToolContext, ToolRegistry
-from agentpool.tools._team import TEAM_TOOLS
+from agentpool.tools.builtin._team import TEAM_TOOLS
 from tests.fakes import (
     FakeTool,
     LiveDriver,

@@ -11,7 +11,8 @@ from agentpool._capability import Capability
 from agentpool._errors import ToolError
 from agentpool._manifest_parts import McpServerConfig, McpTransport
 from agentpool.abc import ToolResult
-from agentpool.tools._mcp_rules import (
+from agentpool.tools._registry import check_name
+from agentpool.tools.mcp._rules import (
     MAX_ARGUMENTS_CHARS,
     MAX_DESCRIPTION_CHARS,
     MAX_RESULT_CHARS,
@@ -24,7 +25,6 @@ from agentpool.tools._mcp_rules import (
     tool_names,
     wants_server,
 )
-from agentpool.tools._registry import check_name
 
 # --- names
 

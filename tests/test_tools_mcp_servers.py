@@ -95,7 +95,7 @@ async def opened(
 
 async def warm_up() -> None:
     """Load what is loaded once, so that it does not count as a leak."""
-    await trio.to_thread.run_sync(__import__, "agentpool.tools._mcp")
+    await trio.to_thread.run_sync(__import__, "agentpool.tools.mcp._session")
 
 
 # --- one session for all

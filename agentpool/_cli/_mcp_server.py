@@ -37,7 +37,7 @@ from agentpool._errors import AgentPoolError
 from agentpool._pool import AgentPool
 from agentpool._restart import RestartPolicy
 from agentpool._spawn import SpawnConfig
-from agentpool.tools._mcp_wire import Incoming, read_messages, write_messages
+from agentpool.tools.mcp._wire import Incoming, read_messages, write_messages
 
 PROGRESS_SECONDS: Final = 0.25
 """Between two notifications of one call: often enough for a person who watches."""

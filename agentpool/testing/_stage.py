@@ -40,7 +40,7 @@ from agentpool.testing._puppet import BoundWatch, PuppetDriver
 from agentpool.testing._quiescent import agents_of, outcome_faults, pool_leaks
 from agentpool.tools._function import tool
 from agentpool.tools._registry import ToolRegistry
-from agentpool.tools._team import TEAM_TOOLS
+from agentpool.tools.builtin._team import TEAM_TOOLS
 
 _CONTENT: Final = re.compile("<[0-9]+>")
 """The texts of messages of a machine: no two are the same."""

@@ -22,33 +22,33 @@ from agentpool.tools._registry import EMPTY_REGISTRY as EMPTY_REGISTRY
 from agentpool.tools._registry import ToolRegistry as ToolRegistry
 
 if TYPE_CHECKING:
-    from agentpool.tools._file_work import FileWork as FileWork
-    from agentpool.tools._files import file_tools as file_tools
     from agentpool.tools._function import FunctionTool as FunctionTool
     from agentpool.tools._function import tool as tool
-    from agentpool.tools._http_request import http_tools as http_tools
-    from agentpool.tools._inference import inference_tools as inference_tools
-    from agentpool.tools._mcp_servers import McpServers as McpServers
-    from agentpool.tools._mcp_servers import open_mcp_servers as open_mcp_servers
-    from agentpool.tools._memory import memory_tools as memory_tools
-    from agentpool.tools._shell import find_isolation as find_isolation
-    from agentpool.tools._shell import shell_tools as shell_tools
-    from agentpool.tools._team import TEAM_TOOLS as TEAM_TOOLS
+    from agentpool.tools.builtin._files import file_tools as file_tools
+    from agentpool.tools.builtin._http_request import http_tools as http_tools
+    from agentpool.tools.builtin._inference import inference_tools as inference_tools
+    from agentpool.tools.builtin._memory import memory_tools as memory_tools
+    from agentpool.tools.builtin._shell import find_isolation as find_isolation
+    from agentpool.tools.builtin._shell import shell_tools as shell_tools
+    from agentpool.tools.builtin._team import TEAM_TOOLS as TEAM_TOOLS
+    from agentpool.tools.mcp._servers import McpServers as McpServers
+    from agentpool.tools.mcp._servers import open_mcp_servers as open_mcp_servers
+    from agentpool.tools.system._file_work import FileWork as FileWork
 
 # These load what makes schemas, docstring-parser for one, and the pool needs no more than
 # the registry. Whoever makes a tool pays for them at that moment.
 _HOMES = {
-    "TEAM_TOOLS": "agentpool.tools._team",
-    "FileWork": "agentpool.tools._file_work",
+    "TEAM_TOOLS": "agentpool.tools.builtin._team",
+    "FileWork": "agentpool.tools.system._file_work",
     "FunctionTool": "agentpool.tools._function",
-    "McpServers": "agentpool.tools._mcp_servers",
-    "file_tools": "agentpool.tools._files",
-    "find_isolation": "agentpool.tools._shell",
-    "http_tools": "agentpool.tools._http_request",
-    "inference_tools": "agentpool.tools._inference",
-    "memory_tools": "agentpool.tools._memory",
-    "open_mcp_servers": "agentpool.tools._mcp_servers",
-    "shell_tools": "agentpool.tools._shell",
+    "McpServers": "agentpool.tools.mcp._servers",
+    "file_tools": "agentpool.tools.builtin._files",
+    "find_isolation": "agentpool.tools.builtin._shell",
+    "http_tools": "agentpool.tools.builtin._http_request",
+    "inference_tools": "agentpool.tools.builtin._inference",
+    "memory_tools": "agentpool.tools.builtin._memory",
+    "open_mcp_servers": "agentpool.tools.mcp._servers",
+    "shell_tools": "agentpool.tools.builtin._shell",
     "tool": "agentpool.tools._function",
 }
 

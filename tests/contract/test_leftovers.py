@@ -13,7 +13,8 @@ import trio
 from agentpool import Capability
 from agentpool._messages import Json
 from agentpool.abc import Tool
-from agentpool.tools import _search_child, shell_tools
+from agentpool.tools import shell_tools
+from agentpool.tools.system import _search_child
 from tests.workshop import (
     CancelAt,
     all_gone,

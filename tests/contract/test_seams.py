@@ -40,7 +40,7 @@ from agentpool.testing import (
 )
 from agentpool.testing._puppet import BoundWatch
 from agentpool.tools import file_tools, memory_tools, shell_tools, tool
-from agentpool.tools._team import TEAM_TOOLS
+from agentpool.tools.builtin._team import TEAM_TOOLS
 from tests.fakes import Recorder, echo_tool, sleepy_driver
 
 DriverOpener: TypeAlias = Callable[[], Driver | AbstractAsyncContextManager[Driver]]

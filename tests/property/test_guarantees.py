@@ -67,7 +67,7 @@ from agentpool.testing._quiescent import history_faults
 from agentpool.testing._sweep import Target
 from agentpool.testing.strategies import fault_plans
 from agentpool.tools import ToolRegistry, tool
-from agentpool.tools._team import TEAM_TOOLS
+from agentpool.tools.builtin._team import TEAM_TOOLS
 from tests.fakes import (
     WITH_MEMORY,
     FakeTool,

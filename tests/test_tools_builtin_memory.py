@@ -9,7 +9,7 @@ from agentpool._capability import Capability, CapabilityKind
 from agentpool.abc import AgentContext, Fragment, MemoryQuery, ToolContext, ToolResult
 from agentpool.memory import InMemoryMemory
 from agentpool.tools import ToolRegistry, memory_tools
-from agentpool.tools._memory import MAX_CONTENT_CHARS, MAX_RECALLED, MAX_SHOWN_CHARS
+from agentpool.tools.builtin._memory import MAX_CONTENT_CHARS, MAX_RECALLED, MAX_SHOWN_CHARS
 
 AGENT = cast("AgentContext", SimpleNamespace(agent_id=1, name="reader"))
 CONTEXT = ToolContext(AGENT, "call-1")

@@ -27,8 +27,8 @@ from agentpool._capability import ANYTHING, Capability, CapabilityKind
 from agentpool._errors import ToolError, UsageError
 from agentpool.abc import Tool, ToolContext, ToolResult
 from agentpool.tools._function import tool
-from agentpool.tools._process import Group, open_group
-from agentpool.tools._programs import Programs, closed_door, split_command
+from agentpool.tools.system._process import Group, open_group
+from agentpool.tools.system._programs import Programs, closed_door, split_command
 
 MAX_SHOWN_BYTES: Final = 16 * 1024
 """Of each of the two outputs: some 4,000 tokens, half from its beginning, half from its end."""

@@ -23,13 +23,13 @@ from agentpool._capability import Capability
 from agentpool._errors import ToolError
 from agentpool._messages import Json
 from agentpool.abc import Tool
-from agentpool.tools import _search_child
-from agentpool.tools._file_work import FileWork, refused
 from agentpool.tools._function import tool
-from agentpool.tools._process import open_group
-from agentpool.tools._roots import Roots
-from agentpool.tools._search_child import Request
-from agentpool.tools._walk import open_place
+from agentpool.tools.system import _search_child
+from agentpool.tools.system._file_work import FileWork, refused
+from agentpool.tools.system._process import open_group
+from agentpool.tools.system._roots import Roots
+from agentpool.tools.system._search_child import Request
+from agentpool.tools.system._walk import open_place
 
 MAX_FOUND: Final = 200
 """Files or lines: more than a model makes use of, as in the system that this grew from."""

@@ -33,18 +33,18 @@ from agentpool._messages import Json, ToolDefinition
 from agentpool._slot import parked
 from agentpool._waits import Wait
 from agentpool.abc import AgentContext, Tool, ToolContext, ToolResult
-from agentpool.tools._mcp_child import GRACE_SECONDS, HANDED_ON
-from agentpool.tools._mcp_rules import (
+from agentpool.tools._registry import ToolRegistry
+from agentpool.tools.mcp._child import GRACE_SECONDS, HANDED_ON
+from agentpool.tools.mcp._rules import (
     ToolKey,
     offered_tools,
     read_arguments,
     tool_names,
     wants_server,
 )
-from agentpool.tools._registry import ToolRegistry
 
 if TYPE_CHECKING:
-    from agentpool.tools._mcp import Link, ListedTool
+    from agentpool.tools.mcp._session import Link, ListedTool
 
 MAX_FAILURES: Final = 3
 """Starts in a row that came to nothing. A server that is overwhelmed for a moment comes
@@ -192,8 +192,8 @@ class _Server:
         """Return why there is no session, or none any more."""
         try:
             # In a thread, for it takes 0.6 s, in which other agents can go on.
-            await trio.to_thread.run_sync(import_module, "agentpool.tools._mcp")
-            from agentpool.tools import _mcp as door  # noqa: PLC0415  # the extra is optional
+            await trio.to_thread.run_sync(import_module, "agentpool.tools.mcp._session")
+            from agentpool.tools.mcp import _session as door  # noqa: PLC0415  # the extra is optional
         except ImportError as error:
             how = "run: pip install 'trio-agentpool[mcp]'"
             return f"it needs the package mcp ({error}); {how}"  # noqa: ASYNC910  # a thread was waited for

@@ -26,12 +26,12 @@ from msgspec import Meta
 from agentpool._capability import Capability, CapabilityKind
 from agentpool._errors import ToolError
 from agentpool.abc import Tool
-from agentpool.tools._file_work import FileWork
 from agentpool.tools._function import tool
-from agentpool.tools._page import MAX_PAGE_LINES, Page
-from agentpool.tools._roots import Roots
-from agentpool.tools._search import search_tools
-from agentpool.tools._walk import find_roots, open_place
+from agentpool.tools.builtin._search import search_tools
+from agentpool.tools.system._file_work import FileWork
+from agentpool.tools.system._page import MAX_PAGE_LINES, Page
+from agentpool.tools.system._roots import Roots
+from agentpool.tools.system._walk import find_roots, open_place
 
 MAX_EDIT_BYTES: Final = 10 * 1024 * 1024
 """A file is edited in memory. Larger ones are data, and made by programs."""

@@ -14,8 +14,8 @@ from typing import cast
 import pytest
 
 from agentpool._messages import Json
-from agentpool.tools import _search_child
-from agentpool.tools._search_child import (
+from agentpool.tools.system import _search_child
+from agentpool.tools.system._search_child import (
     MAX_LINE_BYTES,
     MAX_SHOWN_CHARS,
     GlobPattern,

@@ -3,7 +3,7 @@
 import pytest
 
 from agentpool._errors import ToolError
-from agentpool.tools._roots import MAX_PATH_CHARS, Root, Roots, join, split
+from agentpool.tools.system._roots import MAX_PATH_CHARS, Root, Roots, join, split
 
 
 def root(text: str, name: str, real: str | None = None) -> Root:

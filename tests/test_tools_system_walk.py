@@ -13,10 +13,10 @@ import pytest
 
 from agentpool import Capability, CapabilityKind
 from agentpool._errors import ToolError
-from agentpool.tools import _walk
-from agentpool.tools._places import Place
-from agentpool.tools._roots import Roots
-from agentpool.tools._walk import CAN_WALK, MAX_LINKS, find_roots, open_place
+from agentpool.tools.system import _walk
+from agentpool.tools.system._places import Place
+from agentpool.tools.system._roots import Roots
+from agentpool.tools.system._walk import CAN_WALK, MAX_LINKS, find_roots, open_place
 from tests.workshop import open_fds
 
 pytestmark = pytest.mark.skipif(not CAN_WALK, reason="folders have no descriptors here")

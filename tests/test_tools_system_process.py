@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from agentpool.tools import _process
-from agentpool.tools._process import Group, Kept, open_group
+from agentpool.tools.system import _process
+from agentpool.tools.system._process import Group, Kept, open_group
 from tests.workshop import all_gone, open_fds, processes_with
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "killpg"), reason="sessions are POSIX")

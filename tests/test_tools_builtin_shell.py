@@ -13,8 +13,9 @@ import trio
 
 from agentpool import Capability, UsageError
 from agentpool.abc import Tool
-from agentpool.tools import _shell, find_isolation, shell_tools
-from agentpool.tools._shell import MAX_SHOWN_BYTES, build_environ, search_path
+from agentpool.tools import find_isolation, shell_tools
+from agentpool.tools.builtin import _shell
+from agentpool.tools.builtin._shell import MAX_SHOWN_BYTES, build_environ, search_path
 from tests.keys import KEY, MARK, make_key
 from tests.workshop import all_gone, fail, names_in, processes_with, result_of, use
 

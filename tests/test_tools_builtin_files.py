@@ -12,9 +12,10 @@ import trio
 from agentpool import Capability
 from agentpool._errors import ToolError
 from agentpool.testing import lone_context
-from agentpool.tools import FileWork, ToolRegistry, _files, file_tools
-from agentpool.tools._files import MAX_EDIT_BYTES, replace_once
-from agentpool.tools._page import MAX_PAGE_LINES
+from agentpool.tools import FileWork, ToolRegistry, file_tools
+from agentpool.tools.builtin import _files
+from agentpool.tools.builtin._files import MAX_EDIT_BYTES, replace_once
+from agentpool.tools.system._page import MAX_PAGE_LINES
 from tests.workshop import fail, file_kit, names_in, open_fds, result_of, use
 
 READERS = ["file_read", "glob", "grep"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentpool.tools._page import MAX_LINE_CHARS, MAX_PAGE_CHARS, Page
+from agentpool.tools.system._page import MAX_LINE_CHARS, MAX_PAGE_CHARS, Page
 
 
 def page_of(

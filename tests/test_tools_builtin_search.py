@@ -11,9 +11,11 @@ import trio
 
 from agentpool import Capability, CapabilityKind
 from agentpool.abc import Tool
-from agentpool.tools import FileWork, _search, _search_child
-from agentpool.tools._search import MAX_FOUND, search_tools, split_pattern
-from agentpool.tools._walk import find_roots
+from agentpool.tools import FileWork
+from agentpool.tools.builtin import _search
+from agentpool.tools.builtin._search import MAX_FOUND, search_tools, split_pattern
+from agentpool.tools.system import _search_child
+from agentpool.tools.system._walk import find_roots
 from tests.workshop import all_gone, fail, file_kit, open_fds, result_of, use
 
 

@@ -26,15 +26,15 @@ from agentpool._errors import ToolError
 from agentpool._manifest_parts import McpServerConfig, McpTransport
 from agentpool._messages import Json
 from agentpool.abc import ToolResult
-from agentpool.tools._mcp_child import DYING_SECONDS, Child, open_child
-from agentpool.tools._mcp_rules import (
+from agentpool.tools.mcp._child import DYING_SECONDS, Child, open_child
+from agentpool.tools.mcp._rules import (
     MAX_HINT_CHARS,
     one_line,
     read_result,
     shown_description,
     shown_schema,
 )
-from agentpool.tools._mcp_wire import (
+from agentpool.tools.mcp._wire import (
     MAX_MESSAGE_BYTES,
     Incoming,
     read_messages,

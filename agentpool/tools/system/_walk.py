@@ -27,8 +27,8 @@ from typing import Final, final
 
 from agentpool._capability import Capability, CapabilityKind
 from agentpool._errors import ToolError
-from agentpool.tools._places import Place, native_path
-from agentpool.tools._roots import Parts, Root, Roots, is_anything, split
+from agentpool.tools.system._places import Place, native_path
+from agentpool.tools.system._roots import Parts, Root, Roots, is_anything, split
 
 CAN_WALK: Final = {
     os.open,

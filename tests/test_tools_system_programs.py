@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentpool._errors import ToolError
-from agentpool.tools._programs import (
+from agentpool.tools.system._programs import (
     MAX_COMMAND_CHARS,
     carriers,
     closed_door,
