@@ -53,6 +53,9 @@ CONTINUATION_MASK: Final = 0b1100_0000
 CONTINUATION_BYTE: Final = 0b1000_0000
 """Every byte of a UTF-8 character but its first begins with these two bits: RFC 3629."""
 
+NOTHING: Final = range(0)
+"""The part of a conversation that has no messages."""
+
 CONTINUE: Final = "Your answer was cut off. Continue exactly where it ended."
 """What the model is told after an answer that ran into ``max_tokens``."""
 
@@ -207,7 +210,7 @@ class Conversation:
     @property
     def messages(self) -> MessageView:
         """All that was said, oldest first."""
-        return MessageView(self._items, range(len(self._items)), range(0))
+        return MessageView(self._items, range(len(self._items)), NOTHING)
 
     def copy(self) -> tuple[ChatMessage, ...]:
         """Return all that was said, for good."""
@@ -227,13 +230,13 @@ class Conversation:
         """
         items, window = self._items, self._window
         if window is None:
-            return self.messages
+            return MessageView(items, range(len(items)), NOTHING)
         if window.kept_tokens > window.room_tokens:
             window.drop()
         if window.kept < window.history_groups:
-            return MessageView(items, range(window.starts[window.kept], len(items)), range(0))
+            return MessageView(items, range(window.starts[window.kept], len(items)), NOTHING)
         if window.kept in {0, window.history_groups}:
-            return MessageView(items, range(self._pinned.start, len(items)), range(0))
+            return MessageView(items, range(self._pinned.start, len(items)), NOTHING)
         return MessageView(items, self._pinned, range(window.starts[window.kept], len(items)))
 
     def room_tokens_for_results(self, count: int) -> int | None:

@@ -110,7 +110,9 @@ class DeadlockWatch:
             first: Who just began to wait, or works no more. ``None``: somebody ended, or the
                 owner waits.
         """
-        if self._looking or not self._seems_deadlocked(first):
+        if self._looking or (first is None and self._admission.running_count):
+            return
+        if not self._seems_deadlocked(first):
             return
         self._looking = True
         self._nursery.start_soon(self._look, first, name="deadlock watch")

@@ -56,23 +56,24 @@ PLAIN: Final = Share()
 class _Group(Generic[T]):
     """Those of one group who wait."""
 
-    __slots__ = ("_arrived", "_line", "_ranked", "credit", "name", "weight")
+    __slots__ = ("_arrived", "_ranked", "credit", "line", "name", "weight")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.weight = 1
         self.credit = 0
         """What it may still spend, in this turn and what the last ones left over."""
+        self.line: deque[T] = deque()
+        """Those who wait, while nobody has a priority."""
         self._arrived = 0
-        self._line: deque[T] = deque()
         self._ranked: list[tuple[int, int, T]] = []
-        """Used instead of the line while somebody has a priority: rank, arrival, item."""
+        """Used instead of the line while somebody has one: rank, arrival, item."""
 
     def __len__(self) -> int:
-        return len(self._line) or len(self._ranked)
+        return len(self.line) or len(self._ranked)
 
     def __iter__(self) -> Iterator[T]:
-        yield from self._line
+        yield from self.line
         for _, _, item in sorted(self._ranked, key=lambda ranked: ranked[:2]):
             yield item
 
@@ -80,23 +81,23 @@ class _Group(Generic[T]):
         self._arrived += 1
         if priority or self._ranked:
             # Those in the line arrived one after the other, and last of all groups this one.
-            first = self._arrived - len(self._line)
-            for place, waiting in enumerate(self._line):
+            first = self._arrived - len(self.line)
+            for place, waiting in enumerate(self.line):
                 heapq.heappush(self._ranked, (first + place, first + place, waiting))
-            self._line.clear()
+            self.line.clear()
             rank = self._arrived - priority * PLACES_PER_LEVEL
             heapq.heappush(self._ranked, (rank, self._arrived, item))
         else:
-            self._line.append(item)
+            self.line.append(item)
 
     def head(self) -> T:
-        return self._line[0] if self._line else self._ranked[0][2]
+        return self.line[0] if self.line else self._ranked[0][2]
 
     def pop(self) -> T:
-        return self._line.popleft() if self._line else heapq.heappop(self._ranked)[2]
+        return self.line.popleft() if self.line else heapq.heappop(self._ranked)[2]
 
     def drop(self, is_gone: Callable[[T], bool]) -> None:
-        self._line = deque(item for item in self._line if not is_gone(item))
+        self.line = deque(item for item in self.line if not is_gone(item))
         self._ranked = [ranked for ranked in self._ranked if not is_gone(ranked[2])]
         heapq.heapify(self._ranked)
 
@@ -170,6 +171,13 @@ class FairQueue(Generic[T]):
 
     def pop(self) -> T:
         """Take out and return whose turn it is. Somebody must wait."""
+        group = self._turns[0]
+        line = group.line
+        if len(self._turns) == 1 and len(line) > 1 and not self._ghosts:
+            # Most queues have one group, and there is nobody to take turns with. What is left
+            # of its turn stays, and is no more than its weight.
+            self._size -= 1
+            return line.popleft()
         item = self.head()
         group = self._turns[0]
         group.credit -= self._cost(item)

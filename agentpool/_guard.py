@@ -155,7 +155,7 @@ class _SeenCalls(Live):
 
 
 @final
-class LoopGuard(Live):
+class LoopGuard(Live, gc=False):
     """Counts what one run uses. Every run has its own."""
 
     resources: ResourceQuota

@@ -12,7 +12,7 @@ import trio
 
 from agentpool._budget import Budget
 from agentpool._errors import UsageError
-from agentpool._fair import PLAIN, Share
+from agentpool._fair import Share
 from agentpool._lot import Lot
 from agentpool._messages import AgentId, AgentMessage
 from agentpool._outcome import AgentOutcome, AgentStatus
@@ -74,6 +74,8 @@ class AgentHandle:
     """Told of its end, alone. ``None``: the pool's fan-in is."""
     budget: Budget | None
     """What it spends of. ``None``: it shares none."""
+    share: Share
+    """What part of the queue it may have."""
     _pool: Caretaker
     _voice: Voice
     _config: SpawnConfig | None
@@ -104,6 +106,7 @@ class AgentHandle:
         self.depth = parent.depth + 1 if parent is not None else 0
         self.on_end = on_end
         self.budget = budget
+        self.share = config.share
         self._pool = pool
         self._voice = voice
         self._config = config
@@ -231,11 +234,6 @@ class AgentHandle:
     def cancelled(self) -> tuple[str, str] | None:
         """Who cancelled it first, and why."""
         return self._cancelled
-
-    @property
-    def share(self) -> Share:
-        """What part of the queue it may have."""
-        return PLAIN if self._config is None else self._config.share
 
     @property
     def interrupted(self) -> bool:

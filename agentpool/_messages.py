@@ -163,7 +163,7 @@ class AnswerForm(msgspec.Struct, frozen=True):
 
 
 @final
-class CompletionRequest(msgspec.Struct, frozen=True):
+class CompletionRequest(msgspec.Struct, frozen=True, gc=False):
     """One request to a model."""
 
     messages: Sequence[ChatMessage]

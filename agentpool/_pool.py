@@ -43,7 +43,7 @@ class AgentPool:
     _agents: AgentNursery
     _driver: Driver | DriverFactory
     _closed: bool = False
-    _fitting: AgentManifest | None = None
+    _fitting: tuple[AgentManifest | None, Driver | None] = (None, None)
     """The manifest that fitted the pool's driver last: many agents in a row have the same."""
 
     # --- spawn
@@ -129,14 +129,14 @@ class AgentPool:
         self._check_open()
         if config.budget is not None:
             self._agents.budget_of(config)
-        if config.manifest is self._fitting and config.output_type is None:
-            assert isinstance(self._driver, Driver)  # noqa: S101  # see below
-            return self._driver
+        manifest, driver = self._fitting
+        if config.manifest is manifest and driver is not None and config.output_type is None:
+            return driver
         tools = self._agents.tools
         known = tools if isinstance(tools, ToolRegistry) else EMPTY_REGISTRY
         driver = driver_for(config, self._driver, known)
         if driver is self._driver:  # a factory is asked each time
-            self._fitting = config.manifest
+            self._fitting = (config.manifest, driver)
         return driver
 
     def _check_open(self) -> None:

@@ -106,12 +106,17 @@ class MessageRouter:
         self._inboxes[agent_id] = None
         self._highest_id = max(self._highest_id, agent_id)
 
-    def unregister(self, agent_id: AgentId, *, reason: str) -> None:
-        """Take no more post for *agent_id*; what it did not receive becomes dead letters."""
+    def unregister(self, agent_id: AgentId, *, reason: str = "") -> None:
+        """Take no more post for *agent_id*; what it did not receive becomes dead letters.
+
+        Args:
+            agent_id: Whose.
+            reason: What the dead letters say. Empty: that it ended first.
+        """
         inbox = self._inboxes.pop(agent_id, None)
         if inbox is not None:
             for message in inbox.close():
-                self._bury(message, reason)
+                self._bury(message, reason or f"agent {agent_id} ended first")
         if self._questions:
             for question in self._questions.values():
                 if question.answerer == agent_id:

@@ -76,6 +76,8 @@ class Slot(Live):
     agent_id: AgentId
     scope: trio.CancelScope
     """The agent's own scope: cancelled, it needs no slot to end."""
+    token: object = None
+    """What the keeper's limiter knows it by."""
     share: Share = PLAIN
     """What part of a gate the agent may have."""
     held: bool = True

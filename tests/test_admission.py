@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from agentpool import (
+    AgentManifest,
     AgentStatus,
     Capability,
     PoolFullError,
@@ -22,7 +23,7 @@ from agentpool import (
 from agentpool._events import AgentFinished, AgentResumed, AgentStarted
 from agentpool._messages import Completion, CompletionRequest
 from agentpool._spawn import child_of
-from agentpool.abc import OnDelta, ToolContext
+from agentpool.abc import Driver, OnDelta, ToolContext
 from agentpool.drivers import FunctionDriver, GatedDriver, RequestGate
 from agentpool.testing import simulate
 from agentpool.tools import ToolRegistry
@@ -312,3 +313,47 @@ async def test_an_agent_cancelled_at_a_gate_frees_its_slot_for_newcomers(
         await wait_all_tasks_blocked()
         assert third.status is AgentStatus.PARKED
         assert (await third.wait()).finished_at == 60
+
+
+async def test_a_slot_that_was_lent_goes_back_before_a_newcomer_starts(
+    autojump_clock: MockClock,
+) -> None:
+    """One who came back has the slot of one at a gate; the next that is free is not anybody's."""
+
+    async def listen(_: str, context: ToolContext) -> str:
+        await context.agent.receive_many()
+        await trio.sleep(100)
+        return "heard"
+
+    async def answer(request: CompletionRequest, _: OnDelta) -> Completion | str:
+        if query_of(request) == "listen" and not turns_of(request):
+            return calling(tool_call("listen"))
+        if query_of(request) == "work":
+            await trio.sleep(10)
+        return "done"
+
+    open_driver, gate = LiveDriver(answer), RequestGate(requests_per_minute=1)
+    gated = GatedDriver(open_driver, gate)
+
+    def driver_of(wanted: AgentManifest) -> Driver:
+        return gated if wanted.name == "gated" else open_driver
+
+    def one(name: str, query: str) -> SpawnConfig:
+        return SpawnConfig(manifest(name), query)
+
+    tools = ToolRegistry([FakeTool("listen", listen)])
+    async with open_pool(driver_of, tools=tools, max_concurrent=2) as pool:
+        await (await pool.spawn(one("gated", "first through the gate"))).wait()
+        listener, worker = await pool.fan_out([one("free", "listen"), one("free", "work")])
+        await wait_all_tasks_blocked()
+        late = await pool.spawn(one("gated", "at the gate"))
+        newcomer = await pool.spawn(one("free", "new"))
+        await wait_all_tasks_blocked()
+        assert pool.statistics().at_gate == 1
+        listener.send_nowait("go on")
+        await worker.wait()
+        await wait_all_tasks_blocked()
+        statuses: Sequence[AgentStatus] = [one.status for one in (listener, late, newcomer)]
+        assert statuses == [AgentStatus.RUNNING, AgentStatus.PARKED, AgentStatus.QUEUED]
+        assert (await late.wait()).status is AgentStatus.COMPLETED
+        assert (await newcomer.wait()).status is AgentStatus.COMPLETED
