@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from random import Random
 from typing import final
 
+import trio
+
 from agentpool._approval import Approver
 from agentpool._budget import Budget
 from agentpool._context import fixed_tokens
@@ -67,6 +69,15 @@ class Home(ABC):
 
     __slots__ = ()
 
+    random: Random
+    """Where the jitter of retries comes from."""
+    cleaner: Cleaner
+    """Takes markers out of what tools return and of what is recalled."""
+    approve: Approver | None
+    """Asked before calls that need it. ``None``: nobody can be asked."""
+    memory_scope: str
+    """The part of the pool's memory that its agents' own scopes are in."""
+
     @abstractmethod
     def make_context(self, agent: Agent) -> AgentContext:
         """Make what the tools of *agent* see of it."""
@@ -89,16 +100,8 @@ class Agent(Live):
     hub: EventHub
     memory: Memory | None
     """``None``: it neither recalls nor remembers."""
-    pool_memory: str
-    """The part of the pool's memory that its agents' own scopes are in."""
-    random: Random
-    """Where the jitter of retries comes from."""
     purse: Purse | None
     """How it spends of what others spend as well. ``None``: it shares no budget."""
-    cleaner: Cleaner
-    """Takes markers out of what tools return and of what is recalled."""
-    approve: Approver | None
-    """Asked before calls that need it. ``None``: nobody can be asked."""
     registry: ToolRegistry = EMPTY_REGISTRY
     """Its tools, once they have been made."""
     run: Run | None = None
@@ -106,6 +109,8 @@ class Agent(Live):
     """Tool calls that began, whatever came of them."""
     shares: bool = False
     """Whether its children spend of its own limits."""
+    clock: trio.CancelScope | None = None
+    """What ends a step that takes too long. ``None``: no step of it has a limit."""
     _context: AgentContext | None = None
 
     @property
@@ -122,7 +127,7 @@ class Agent(Live):
     @property
     def memory_scope(self) -> str:
         """The scope in which it recalls and remembers: its own, unless it shares one."""
-        return self.config.memory_scope or f"{self.pool_memory}/{self.agent_id}"
+        return self.config.memory_scope or f"{self.home.memory_scope}/{self.agent_id}"
 
     @property
     def used(self) -> Usage:
@@ -219,7 +224,8 @@ class Agent(Live):
                 finished_at=finished_at,
             )
         guard = run.guard
-        why = f"not run: the agent was {status.value} before it ended"
+        # Most runs end between two answers, and the text takes longer than the rest of this.
+        why = "" if run.acting is None else f"not run: the agent was {status.value} before it ended"
         return AgentOutcome(
             agent_id=self.agent_id,
             name=self.name,

@@ -1,18 +1,17 @@
 """Running the tool calls of one answer: side by side, each with its result in its place.
 
-Each call is a branch of the agent's slot. A time limit stands where one is set and nowhere
-else: a cancel scope costs a quarter of a turn.
+Each call is a branch of the agent's slot. One alone uses the agent's clock; side by side,
+each has its own.
 """
 
 from __future__ import annotations
-
-import math
 
 import trio
 
 from agentpool._agent import Agent
 from agentpool._approval import Denied
 from agentpool._capability import OUTSIDE_KINDS
+from agentpool._clock import allow
 from agentpool._consent import ask_first, must_ask
 from agentpool._errors import UsageError
 from agentpool._events import Phase, ToolFinished, ToolStarted
@@ -34,35 +33,64 @@ async def run_calls(agent: Agent, effect: RunTools) -> None:
     wanted = [index for index, result in enumerate(effect.results) if result is None]
     if len(wanted) == 1:
         # Most answers have one call; a nursery would cost as much as the rest of it.
-        await _run_call(agent, effect, wanted[0])
+        await _run_call(agent, effect, wanted[0], agent.clock)
         return
 
-    async def run(index: int, branch: Branch) -> None:
+    async def run(index: int, branch: Branch) -> None:  # noqa: ASYNC910  # see below
         current_branch.set(branch)
+        clock, error = trio.CancelScope(), None
         try:
-            await _run_call(agent, effect, index)
+            with clock:
+                await _run_call(agent, effect, index, clock)
+        except Exception as raised:
+            if not clock.cancelled_caught:
+                raise
+            error = raised
         finally:
             agent.slot.branch_ended(branch)
+        if clock.cancelled_caught:
+            end_late(agent, effect, index, error)
 
+    allow(agent.clock, None)
     branches = agent.slot.fork(len(wanted))
     async with trio.open_nursery() as nursery:
         for index, branch in zip(wanted, branches, strict=True):
             nursery.start_soon(run, index, branch)
 
 
-async def _run_call(agent: Agent, effect: RunTools, index: int) -> None:
+def end_late(agent: Agent, effect: RunTools, index: int, error: Exception | None) -> None:
+    """Give a call whose time was over its result.
+
+    Args:
+        agent: Whose call.
+        effect: The calls of the answer.
+        index: Which of them.
+        error: What it failed with when it was ended. ``None``: it just ended.
+    """
+    call = effect.calls[index]
+    tool = _tool_of(agent, call)
+    if error is None:
+        text = f"tool {call.name!r} timed out after {_seconds_for(agent, tool):g} seconds"
+        _finish(agent, effect, index, ToolResult(text, is_error=True), None)
+    else:
+        _finish(agent, effect, index, failed_result(call.name, error), tool)
+
+
+async def _run_call(  # noqa: ASYNC910  # a tool without a checkpoint is its own fault
+    agent: Agent, effect: RunTools, index: int, clock: trio.CancelScope | None
+) -> None:
     asked = effect.calls[index]
-    tool = agent.registry.get(asked.name)
-    # The loop has refused calls of unknown tools already.
-    assert tool is not None  # noqa: S101
+    tool = _tool_of(agent, asked)
     # What runs may have other arguments; the result belongs to the call of the model.
-    call: ToolCall | Denied = asked
+    call = asked
     if must_ask(agent, tool):
-        call = await ask_first(agent, tool, asked)
-    if isinstance(call, Denied):
-        reason = f": {call.reason}" if call.reason else ""
-        effect.results[index] = refused(asked, f"not run: it was not approved{reason}")
-        return  # noqa: ASYNC910  # it was waited for
+        allow(clock, None)
+        approved = await ask_first(agent, tool, asked)
+        if isinstance(approved, Denied):
+            reason = f": {approved.reason}" if approved.reason else ""
+            effect.results[index] = refused(asked, f"not run: it was not approved{reason}")
+            return  # noqa: ASYNC910  # it was waited for
+        call = effect.changed[index] = approved
     hub = agent.hub
     if agent.purse is not None and (error := agent.purse.take_tool_call()) is not None:
         assert agent.run is not None  # noqa: S101  # only a run has calls
@@ -73,18 +101,38 @@ async def _run_call(agent: Agent, effect: RunTools, index: int) -> None:
         agent.phase(Phase.ACT, call.name)
         hub.publish(ToolStarted(*hub.stamp(agent.agent_id, agent.name), call))
     agent.tools_run += 1
-    result, is_ours = await _call(agent, tool, call)
-    content = agent.cleaner.clean(result.content)
+    allow(clock, _seconds_for(agent, tool))
+    try:
+        result = await tool.run(call.arguments, ToolContext(agent.context, call.call_id))
+        # Somebody else's code, and type checkers are optional.
+        if not isinstance(result, ToolResult):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise UsageError(f"a tool must return a ToolResult, got {result!r}")  # noqa: TRY301
+    except Exception as error:  # noqa: BLE001  # a tool's failure is told to the model
+        result = failed_result(call.name, error)
+    _finish(agent, effect, index, result, tool)
+
+
+def _finish(
+    agent: Agent, effect: RunTools, index: int, result: ToolResult, tool: Tool | None
+) -> None:
+    """Put the result of a call into its place, and tell who watches.
+
+    Args:
+        agent: Whose call.
+        effect: The calls of the answer.
+        index: Which of them.
+        result: What it came to.
+        tool: Who says so. ``None``: we do.
+    """
+    asked = effect.calls[index]
+    call = effect.changed.get(index, asked)
+    content = agent.home.cleaner.clean(result.content)
+    told = content if tool is None else _told(tool, call, asked, content)
     # Written before anybody is told, so that a cancellation finds it in its place.
-    effect.results[index] = ToolMessage(
-        asked.call_id,
-        asked.name,
-        content if is_ours else _told(tool, call, asked, content),
-        result.is_error,
-    )
-    if hub.listening:
-        stamp = hub.stamp(agent.agent_id, agent.name)
-        hub.publish(ToolFinished(*stamp, call, content, result.is_error))
+    effect.results[index] = ToolMessage(asked.call_id, asked.name, told, result.is_error)
+    if agent.hub.listening:
+        stamp = agent.hub.stamp(agent.agent_id, agent.name)
+        agent.hub.publish(ToolFinished(*stamp, call, content, result.is_error))
 
 
 def _told(tool: Tool, call: ToolCall, asked: ToolCall, content: str) -> str:
@@ -96,25 +144,13 @@ def _told(tool: Tool, call: ToolCall, asked: ToolCall, content: str) -> str:
     return f"It was run with other arguments: {call.arguments}\n{content}"
 
 
-async def _call(agent: Agent, tool: Tool, call: ToolCall) -> tuple[ToolResult, bool]:
-    """Run *call*; return its result, and whether that is our word and not the tool's."""
-    context = ToolContext(agent.context, call.call_id)
+def _tool_of(agent: Agent, call: ToolCall) -> Tool:
+    tool = agent.registry.get(call.name)
+    # The loop has refused calls of unknown tools already.
+    assert tool is not None  # noqa: S101
+    return tool
+
+
+def _seconds_for(agent: Agent, tool: Tool) -> float | None:
     seconds = tool.timeout_seconds
-    if seconds is None:
-        seconds = agent.config.manifest.resources.tool_seconds
-    result: ToolResult | None = None
-    try:
-        if seconds is None or seconds == math.inf:
-            result = await tool.run(call.arguments, context)
-        else:
-            with trio.move_on_after(seconds) as scope:
-                result = await tool.run(call.arguments, context)
-            if scope.cancelled_caught:
-                text = f"tool {call.name!r} timed out after {seconds:g} seconds"
-                return ToolResult(text, is_error=True), True
-    except Exception as error:  # noqa: BLE001  # a tool's failure is told to the model
-        result = failed_result(call.name, error)
-    if not isinstance(result, ToolResult):
-        got = UsageError(f"a tool must return a ToolResult, got {result!r}")
-        result = failed_result(call.name, got)
-    return result, False  # noqa: ASYNC910  # a tool without a checkpoint is its own fault
+    return agent.config.manifest.resources.tool_seconds if seconds is None else seconds

@@ -47,11 +47,11 @@ async def ask_first(agent: Agent, tool: Tool, call: ToolCall) -> ToolCall | Deni
     if hub.listening:
         hub.publish(ApprovalAsked(*hub.stamp(agent.agent_id, agent.name), call))
     decision: Decision = Denied(NOBODY)
-    if agent.approve is not None:
+    if agent.home.approve is not None:
         request = ApprovalRequest(agent.agent_id, agent.name, call, tool.capability)
         try:
             async with parked(Wait.other("an approval")):
-                decision = await _ask(agent, agent.approve, request)
+                decision = await _ask(agent, agent.home.approve, request)
         except Exception as error:  # noqa: BLE001  # somebody else's code: told to the model
             told = failed_result(call.name, error).content
             decision = Denied(f"nobody could be asked for approval: {told}")

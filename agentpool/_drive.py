@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from typing import Final
+
+import trio
+
 from agentpool._agent import Agent, output_of, room_tokens
-from agentpool._calls import run_calls
+from agentpool._calls import end_late, run_calls
+from agentpool._clock import allow
 from agentpool._events import Phase
-from agentpool._guard import LoopGuard
+from agentpool._guard import LoopGuard, Warn
 from agentpool._loop import run_loop
-from agentpool._request import complete
-from agentpool._run import Complete, Recall, Receive, Remember, Run, RunTools
+from agentpool._request import complete, late_answer
+from agentpool._run import Complete, Effect, Recall, Receive, Remember, Run, RunTools
 from agentpool.abc import Fragment, MemoryQuery
 from agentpool.tools._registry import ToolRegistry
+
+NO_LIMIT: Final = nullcontext()
 
 
 async def drive(agent: Agent, registry: ToolRegistry) -> None:  # noqa: ASYNC910  # every run asks its driver
@@ -25,21 +33,60 @@ async def drive(agent: Agent, registry: ToolRegistry) -> None:  # noqa: ASYNC910
     agent.registry = registry
     agent.run = run = _new_run(agent, registry)
     agent.phase(Phase.PERCEIVE)
-    for effect in run_loop(run):
-        if isinstance(effect, Receive):
-            agent.home.receive(agent, effect)
-        elif isinstance(effect, Complete):
-            effect.completion = await complete(agent, effect.request, run)
-        elif isinstance(effect, RunTools):
-            await run_calls(agent, effect)
-        elif isinstance(effect, Recall):
-            await _recall(agent, effect)
-        elif isinstance(effect, Remember):
-            await _remember(agent, effect)
-        else:
-            agent.hub.warned(agent.agent_id, agent.name, effect.text)
+    has_limits = bool(registry) or agent.config.manifest.resources.request_seconds is not None
+    effects = run_loop(run)
+    effect = next(effects, None)
+    while effect is not None:
+        clock = agent.clock = trio.CancelScope() if has_limits else None
+        error: Exception | None = None
+        try:
+            with clock or NO_LIMIT:
+                while effect is not None and not (clock and clock.cancel_called):
+                    if isinstance(effect, Receive):
+                        agent.home.receive(agent, effect)
+                    elif isinstance(effect, Complete):
+                        effect.completion = await complete(agent, effect.request, run)
+                    elif isinstance(effect, RunTools):
+                        await run_calls(agent, effect)
+                    else:
+                        await _do_aside(agent, effect)
+                    effect = next(effects, None)
+        except Exception as raised:
+            if clock is None or not clock.cancelled_caught:
+                raise
+            error = raised  # what else was wrong when its time was over
+        if clock and clock.cancelled_caught:
+            # It stands where it was ended.
+            _end_late(agent, effect, error)
+            effect = next(effects, None)
     if run.stop is None:
         agent.phase(Phase.DONE)
+
+
+async def _do_aside(agent: Agent, effect: Recall | Remember | Warn) -> None:  # noqa: ASYNC910  # see below
+    """Do what has no time limit of its own."""
+    if isinstance(effect, Warn):
+        agent.hub.warned(agent.agent_id, agent.name, effect.text)
+        return  # noqa: ASYNC910  # there is nothing to wait for
+    allow(agent.clock, None)
+    if isinstance(effect, Recall):
+        await _recall(agent, effect)
+    else:
+        await _remember(agent, effect)
+
+
+def _end_late(agent: Agent, effect: Effect | None, error: Exception | None) -> None:
+    """Take note that the time of *effect* was over.
+
+    Raises:
+        NetworkError: If it was a request: without an answer there is nothing to go on with.
+    """
+    if isinstance(effect, RunTools):
+        end_late(agent, effect, effect.results.index(None), error)
+        return
+    # Nothing else has a limit.
+    assert isinstance(effect, Complete)  # noqa: S101
+    raise error or late_answer(agent)
 
 
 def _new_run(agent: Agent, registry: ToolRegistry) -> Run:
@@ -64,7 +111,7 @@ async def _recall(agent: Agent, effect: Recall) -> None:  # noqa: ASYNC910  # a 
     try:
         hits = await agent.memory.recall(query)
         # What a tool once wrote into it is no better than what tools write now.
-        effect.fragments = [agent.cleaner.clean(hit.fragment.content) for hit in hits]
+        effect.fragments = [agent.home.cleaner.clean(hit.fragment.content) for hit in hits]
     except Exception as error:  # noqa: BLE001  # somebody else's code: told and counted
         _tolerate(agent, "recall", error)
 

@@ -56,9 +56,9 @@ def run_loop(run: Run) -> Generator[Effect, None, None]:
     if run.has_memory:
         yield recall
     conversation = run.conversation = _begin(run, recall.fragments)
+    receive = Receive()
     while run.stop is None:
         # Perceive: what it was told since, control first.
-        receive = Receive()
         yield receive
         stop, warnings = _next_turn(run, conversation, receive)
         yield from warnings
@@ -113,6 +113,8 @@ def _next_turn(
     if run.exhausted is not None:
         return run.exhausted, ()
     verdict = run.guard.check_iteration()
+    if verdict is ALLOW:
+        return None, ()
     if isinstance(verdict, Stop):
         return verdict, ()
     return None, (verdict,) if isinstance(verdict, Warn) else ()

@@ -97,7 +97,7 @@ class AgentNursery(Caretaker, Home):
         init=False, factory=dict[AgentId, AgentHandle]
     )
     """Agents that have started and have not ended, parked ones included."""
-    _memory_scope: str = attrs.field(init=False)
+    memory_scope: str = attrs.field(init=False)
     _own_memory: Memory | None = attrs.field(init=False, default=None)
     last_id: AgentId = attrs.field(init=False, default=OWNER_ID)
 
@@ -107,7 +107,7 @@ class AgentNursery(Caretaker, Home):
         self.router = MessageRouter(self.inbox_capacity, self._herald.posted)
         self.router.register(OWNER_ID)
         # Pools of one name may share a memory, and their agents have the same numbers.
-        self._memory_scope = f"{self.name}-{os.urandom(8).hex()}"
+        self.memory_scope = f"{self.name}-{os.urandom(8).hex()}"
 
     def open(self, nursery: trio.Nursery, limiter: trio.CapacityLimiter, max_queued: int) -> None:
         """Set up the slots, and run agents in *nursery* from now on."""
@@ -181,7 +181,8 @@ class AgentNursery(Caretaker, Home):
 
     async def _live(self, handle: AgentHandle, slot: Slot) -> None:  # noqa: ASYNC910  # the run has its own
         current_slot.set(slot)
-        current_branch.set(None)  # it may be started by a branch of another agent
+        if current_branch.get() is not None:
+            current_branch.set(None)  # it was started by a branch of another agent
         slot.task = trio.lowlevel.current_task()
         config, driver = handle.take_work()
         agent = Agent(
@@ -193,11 +194,7 @@ class AgentNursery(Caretaker, Home):
             slot,
             self.hub,
             self._memory_for(config),
-            self._memory_scope,
-            self.random,
             handle.budget and Purse(handle.budget, slot, self.hub, handle.agent_id, handle.name),
-            self.cleaner,
-            self.approve,
         )
         seconds = config.deadline_seconds or config.manifest.resources.run_seconds
         if seconds is not None:
@@ -287,7 +284,7 @@ class AgentNursery(Caretaker, Home):
 
     def _end(self, handle: AgentHandle, outcome: AgentOutcome, slot: Slot | None) -> None:
         handle.end(outcome)
-        self.router.unregister(handle.agent_id, reason=f"agent {handle.agent_id} ended first")
+        self.router.unregister(handle.agent_id)
         self.running.pop(handle.agent_id, None)
         self._herald.finished(handle, outcome)
         (handle.on_end or self.fan_in.ended)(handle)

@@ -23,6 +23,7 @@ import msgspec
 import trio
 
 from agentpool._agent import Agent
+from agentpool._clock import allow
 from agentpool._errors import (
     AllDriversFailedError,
     AuthenticationError,
@@ -75,25 +76,16 @@ async def complete(agent: Agent, request: CompletionRequest, run: Run) -> Comple
     agent.phase(Phase.REASON)
     hub = agent.hub
     asked_at = hub.seconds() if hub.listening else 0.0
+    clock, slot = agent.clock, agent.slot
     seconds = agent.config.manifest.resources.request_seconds
-    if seconds is None:
+    allow(clock, seconds)
+    if seconds is not None:
+        # It stands still while the request waits at a gate.
+        slot.request_clock = clock
+    try:
         answer = await _ask(agent, agent.driver, request, agent.arrived, run.arriving)
-    else:
-        answers: list[Completion | LimitExceededError] = []
-        try:
-            # Its clock stands still while the request waits at a gate.
-            with trio.move_on_after(seconds) as agent.slot.request_clock:
-                answers.append(
-                    await _ask(agent, agent.driver, request, agent.arrived, run.arriving)
-                )
-        finally:
-            agent.slot.request_clock = None
-        if not answers:
-            raise NetworkError(
-                f"no whole answer within {seconds:g} seconds; "
-                "raise resources.request_seconds if the model is slow"
-            )
-        (answer,) = answers
+    finally:
+        slot.request_clock = None
     if isinstance(answer, LimitExceededError):
         run.exhausted = Stop.of_error(answer)
         return None
@@ -104,6 +96,14 @@ async def complete(agent: Agent, request: CompletionRequest, run: Run) -> Comple
         stamp = hub.stamp(agent.agent_id, agent.name)
         hub.publish(CompletionReceived(*stamp, reason, usage, hub.seconds() - asked_at))
     return answer
+
+
+def late_answer(agent: Agent) -> NetworkError:
+    """Return the error of a request whose time was over."""
+    return NetworkError(
+        f"no whole answer within {agent.config.manifest.resources.request_seconds:g} seconds; "
+        "raise resources.request_seconds if the model is slow"
+    )
 
 
 async def complete_aside(
@@ -153,7 +153,7 @@ async def _ask(
         except DriverError as error:
             delay_seconds = (
                 RETRIES.next_delay_seconds(
-                    attempt, waited_seconds, error.retry_after_seconds, agent.random.random()
+                    attempt, waited_seconds, error.retry_after_seconds, agent.home.random.random()
                 )
                 if error.retryable and not arrived
                 else None

@@ -41,8 +41,8 @@ class Recall(msgspec.Struct, eq=False, gc=False):
 
 
 @final
-class Receive(msgspec.Struct, eq=False):
-    """Effect: take what waits in the inbox, without waiting for more."""
+class Receive(msgspec.Struct, eq=False, gc=False):
+    """Effect: take what waits in the inbox, without waiting for more. Each turn's is the same."""
 
     messages: Sequence[AgentMessage] = ()
     """Result: the messages, in the order of their arrival."""
@@ -51,7 +51,7 @@ class Receive(msgspec.Struct, eq=False):
 
 
 @final
-class Complete(msgspec.Struct, eq=False):
+class Complete(msgspec.Struct, eq=False, gc=False):
     """Effect: ask the model."""
 
     request: CompletionRequest
@@ -68,6 +68,8 @@ class RunTools(msgspec.Struct, eq=False):
     results: list[ToolMessage | None]
     """Result: one for each call, in their order; refused calls have theirs already. Each is
     written as its call ends, so a run that is cancelled in between keeps what it has."""
+    changed: dict[int, ToolCall] = {}  # each has its own
+    """Calls that somebody approved, as they are to run, by their places."""
 
 
 @final
@@ -87,7 +89,7 @@ def refused(call: ToolCall, text: str) -> ToolMessage:
 
 
 @final
-class Run(Live):
+class Run(Live, gc=False):
     """One run: what it was given, and what became of it so far."""
 
     manifest: AgentManifest
@@ -151,7 +153,8 @@ class Run(Live):
         """
         if self.conversation is None:
             return (*self.history, UserMessage(self.query))
-        self.settle(reason)
+        if self.acting is not None:
+            self.settle(reason)
         arrived = "".join(self.arriving)
         if arrived:
             self.arriving.clear()

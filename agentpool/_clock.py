@@ -1,0 +1,31 @@
+"""The time that one step of a run may take: a request, or a tool call.
+
+A run makes its steps one after the other, so one cancel scope serves all of them: moving its
+deadline costs a quarter of what a scope costs. One that has ended a step is of no more use,
+and the next step gets a new one.
+
+Rule: whatever may wait says by ``allow`` first how long, also if that is for ever. So no
+step is ended by what was left of the one before.
+"""
+
+from __future__ import annotations
+
+import math
+
+import trio
+
+
+def allow(clock: trio.CancelScope | None, seconds: float | None) -> None:
+    """Let what comes next take *seconds*.
+
+    Args:
+        clock: What ends it. ``None``: no step of the agent has a limit.
+        seconds: The longest that it may take. ``None`` and ``inf``: as long as it likes.
+    """
+    if clock is None:
+        return
+    if seconds is None:
+        if clock.deadline == math.inf:
+            return
+        seconds = math.inf
+    clock.deadline = trio.current_time() + seconds
