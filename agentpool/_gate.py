@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from random import Random
 from typing import final
 
@@ -29,7 +29,8 @@ import trio
 from agentpool._dice import open_dice
 from agentpool._errors import OverloadedError, RateLimitError
 from agentpool._fair import PLAIN, FairQueue
-from agentpool._slot import Slot, current_slot, parked
+from agentpool._request_clock import waiting_for_turn
+from agentpool._slot import current_slot, parked
 from agentpool._throttle import Passage, Throttle
 from agentpool._waits import Wait
 
@@ -215,7 +216,7 @@ class RequestGate:
         self._held_back += 1
         self._pump()
         try:
-            with _clock_stopped(slot):
+            with waiting_for_turn():
                 while True:
                     async with parked(Wait.gate(self.name)):
                         passage = await self._let_in(waiting)
@@ -308,18 +309,3 @@ def _is_gone(waiting: _Waiting) -> bool:
 
 def _tokens_of(waiting: _Waiting) -> int:
     return max(waiting.tokens, 1)
-
-
-@contextmanager
-def _clock_stopped(slot: Slot | None) -> Generator[None, None, None]:
-    """Stop the clock of the agent's request: waiting at a gate is not asking."""
-    clock = None if slot is None else slot.request_clock
-    if clock is None:
-        yield
-        return
-    left_seconds = clock.deadline - trio.current_time()
-    clock.deadline = math.inf
-    try:
-        yield
-    finally:
-        clock.deadline = trio.current_time() + left_seconds

@@ -57,7 +57,8 @@ class ResourceQuota:
     run_seconds: float | None = None
     """From the first slot to the end. ``None``: no limit."""
     request_seconds: float | None = None
-    """For one model request, retries included. ``None``: no limit."""
+    """For one model request, retries included; not while it waits for its turn. ``None``: no
+    limit."""
     tool_seconds: float | None = 120.0
     """For one tool call whose tool does not say otherwise. ``None``: no limit."""
     approval_seconds: float | None = 3600.0

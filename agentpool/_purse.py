@@ -17,6 +17,7 @@ from agentpool._errors import LimitExceededError
 from agentpool._estimate import Estimator
 from agentpool._events import BudgetNear, BudgetReached
 from agentpool._messages import AgentId, CompletionRequest, Usage
+from agentpool._request_clock import waiting_for_turn
 from agentpool._slot import Slot, parked
 from agentpool._waits import Wait
 from agentpool.abc import Driver
@@ -67,13 +68,14 @@ class Purse:
     async def _wait(self, claim: Claim) -> Reservation | LimitExceededError:
         decided = trio.Event()
         claim.wake = decided.set
-        async with parked(Wait.other(f"budget {claim.budget.name!r}")):
-            try:
-                await decided.wait()
-            except BaseException:
-                # At once, not when it has its slot again: others wait for what it has.
-                claim.withdraw()
-                raise
+        with waiting_for_turn():
+            async with parked(Wait.other(f"budget {claim.budget.name!r}")):
+                try:
+                    await decided.wait()
+                except BaseException:
+                    # At once, not when it has its slot again: others wait for what it has.
+                    claim.withdraw()
+                    raise
         assert claim.result is not None  # noqa: S101  # decided
         return claim.result
 

@@ -42,9 +42,10 @@ from agentpool._events import CompletionReceived, Phase, RequestRetried
 from agentpool._guard import Stop
 from agentpool._messages import Completion, CompletionRequest
 from agentpool._purse import Purse
+from agentpool._request_clock import RequestClock, current_clock
 from agentpool._retry import RetrySchedule
 from agentpool._run import Run
-from agentpool._slot import Slot, parked
+from agentpool._slot import parked
 from agentpool._waits import Wait
 from agentpool.abc import Driver, OnDelta
 
@@ -76,16 +77,13 @@ async def complete(agent: Agent, request: CompletionRequest, run: Run) -> Comple
     agent.phase(Phase.REASON)
     hub = agent.hub
     asked_at = hub.seconds() if hub.listening else 0.0
-    clock, slot = agent.clock, agent.slot
     seconds = agent.config.manifest.resources.request_seconds
-    allow(clock, seconds)
-    if seconds is not None:
-        # It stands still while the request waits at a gate.
-        slot.request_clock = clock
-    try:
+    allow(agent.clock, seconds)
+    if seconds is None or agent.clock is None:
         answer = await _ask(agent, agent.driver, request, agent.arrived, run.arriving)
-    finally:
-        slot.request_clock = None
+    else:
+        with RequestClock(agent.clock):
+            answer = await _ask(agent, agent.driver, request, agent.arrived, run.arriving)
     if isinstance(answer, LimitExceededError):
         run.exhausted = Stop.of_error(answer)
         return None
@@ -158,7 +156,9 @@ async def _ask(
                 if error.retryable and not arrived
                 else None
             )
-            if delay_seconds is None or delay_seconds >= _seconds_left(agent.slot):
+            clock = current_clock()
+            seconds_left = math.inf if clock is None else clock.seconds_left
+            if delay_seconds is None or delay_seconds >= seconds_left:
                 raise
             if agent.hub.listening:
                 stamp = agent.hub.stamp(agent.agent_id, agent.name)
@@ -166,11 +166,6 @@ async def _ask(
         async with parked(Wait.other("a retry")):
             await trio.sleep(delay_seconds)
         attempt, waited_seconds = attempt + 1, waited_seconds + delay_seconds
-
-
-def _seconds_left(slot: Slot) -> float:
-    clock = slot.request_clock
-    return math.inf if clock is None else clock.deadline - trio.current_time()
 
 
 async def _ask_paying(  # noqa: ASYNC910  # without a request there is nothing to wait for

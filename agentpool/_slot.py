@@ -83,8 +83,6 @@ class Slot(Live):
     held: bool = True
     lent: bool = False
     """Whether it is given back for agents that come back, and for no newcomer."""
-    request_clock: trio.CancelScope | None = None
-    """The time that the agent's request may take. ``None``: it makes none, or has no limit."""
     task: trio.lowlevel.Task | None = None
     """The agent's own task. ``None``: it has not taken its first step, or has ended."""
     branches: tuple[Branch, ...] = ()

@@ -20,7 +20,6 @@ attempts of an agent at two drivers are eight requests at most.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import final
@@ -41,6 +40,7 @@ from agentpool._errors import (
     UsageError,
 )
 from agentpool._messages import Completion, CompletionRequest, Usage
+from agentpool._request_clock import RequestClock
 from agentpool.abc import Driver, OnDelta
 
 _UNWELL = (RateLimitError, OverloadedError, NetworkError, AuthenticationError)
@@ -90,7 +90,8 @@ class FallbackDriver(Driver):
         Args:
             drivers: The first is asked first. They stay their opener's to close.
             patience_seconds: How long each may take to its first word, or without one to
-                its whole answer, before the next is asked. ``None``: as long as it likes.
+                its whole answer, before the next is asked. Waiting at a gate does not
+                count. ``None``: as long as it likes.
             max_failures: Failures in a row after which a driver is left alone.
             cool_down_seconds: For how long, unless its provider asked for longer.
 
@@ -202,7 +203,7 @@ class FallbackDriver(Driver):
         if seconds is None:
             return await driver.complete(request, on_delta=heard)
         answered: list[Completion] = []
-        with trio.move_on_after(seconds) as heard.patience:
+        with trio.move_on_after(seconds) as scope, RequestClock(scope) as heard.patience:
             answered.append(await driver.complete(request, on_delta=heard))
         if not answered:
             raise NetworkError(f"not a word within {seconds:g} seconds")
@@ -218,11 +219,11 @@ class _Heard:
     def __init__(self, on_delta: OnDelta | None) -> None:
         self._on_delta = on_delta
         self.was_handed_on = False
-        self.patience: trio.CancelScope | None = None
+        self.patience: RequestClock | None = None
 
     def __call__(self, text: str) -> None:
         if self.patience is not None:
-            self.patience.deadline = math.inf
+            self.patience.lift()
         if self._on_delta is not None:
             self.was_handed_on = True
             self._on_delta(text)
