@@ -7,8 +7,9 @@ Rules:
    of an agent before a newcomer: what has begun is ended first.
 3. Who comes back is served in order. Newcomers, and children, share by their groups.
 4. A newcomer is a plain value until it has a slot: no task, no scope, no inbox.
-5. A slot whose agent waits at a gate is lent to those who come back, and to nobody else:
-   whoever starts would wait at the gate as well, with its time running.
+5. A slot whose agent waits at gates alone is lent to those who come back, and to nobody
+   else: whoever starts would wait at the gate as well, with its time running. One whose
+   agent waits for anything besides is given away: that may be the end of who has to start.
 """
 
 from __future__ import annotations
@@ -194,15 +195,19 @@ class Admission(SlotKeeper):
     def release(self, slot: Slot, wait: Wait) -> None:
         """Take back the slot of an agent that waits."""
         self._on_parked(slot, wait)
-        if wait.lends:
-            slot.lent = True
-            self._lent += 1
+        if wait.lends and slot.only_lends:
+            self._lend(slot)
         self.limiter.release_on_behalf_of(slot.token)
         self.pump()
         self._on_waiting(slot.agent_id)
 
-    def note_work(self, slot: Slot) -> None:
-        """Take note that a task of an agent works on without a slot, beside one that waits."""
+    def look_again(self, slot: Slot) -> None:
+        """Take note that an agent without a slot waits for more, or for less."""
+        if slot.only_lends:
+            self._lend(slot)
+        elif slot.lent:
+            self._end_loan(slot)
+            self.pump()
         self._on_waiting(slot.agent_id)
 
     def regain(self, slot: Slot) -> bool:
@@ -222,6 +227,11 @@ class Admission(SlotKeeper):
         self.limiter.acquire_on_behalf_of_nowait(slot.token)
         slot.grant()
         self._on_resumed(slot)
+
+    def _lend(self, slot: Slot) -> None:
+        if not slot.lent:
+            slot.lent = True
+            self._lent += 1
 
     def _end_loan(self, slot: Slot) -> None:
         if slot.lent:

@@ -56,8 +56,8 @@ class SlotKeeper(ABC):
         """Take back the slot of an agent that waits, and hand it on."""
 
     @abstractmethod
-    def note_work(self, slot: Slot) -> None:
-        """Take note that a task of an agent works on without a slot, beside one that waits."""
+    def look_again(self, slot: Slot) -> None:
+        """Take note that an agent without a slot waits for more, or for less."""
 
     @abstractmethod
     def regain(self, slot: Slot) -> bool:
@@ -98,6 +98,11 @@ class Slot(Live):
     def waits(self) -> Mapping[trio.lowlevel.Task, parked]:
         """Who of the agent waits, and for what."""
         return self._waits or NO_WAITS
+
+    @property
+    def only_lends(self) -> bool:
+        """Whether all that it waits for is such that its slot is lent meanwhile."""
+        return all(parked.wait.lends for parked in self.waits.values())
 
     @property
     def wanted(self) -> bool:
@@ -175,7 +180,9 @@ class Slot(Live):
 
     def settle(self, wait: Wait) -> None:
         """Give the slot back if every branch waits, the last one for *wait*."""
-        if self.held and all(branch.waits for branch in self.branches):
+        if not self.held:
+            self.keeper.look_again(self)
+        elif all(branch.waits for branch in self.branches):
             self.held = False
             self.keeper.release(self, wait)
 
@@ -275,6 +282,6 @@ class parked(Live):  # noqa: N801  # used as a statement: async with parked(Wait
         if branch.waits:
             # Others of the branch still wait, and so the branch does: nobody would give the
             # slot back when this task ends.
-            slot.keeper.note_work(slot)
+            slot.keeper.look_again(slot)
         else:
             await slot.resume()  # noqa: ASYNC102  # it shields itself, up to the agent's deadline

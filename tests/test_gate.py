@@ -22,6 +22,8 @@ from agentpool import (
 )
 from agentpool._events import AgentParked, AgentStarted
 from agentpool._messages import Completion, CompletionRequest, UserMessage
+from agentpool._slot import parked
+from agentpool._waits import Wait
 from agentpool.abc import OnDelta, ToolContext
 from agentpool.drivers import (
     FallbackDriver,
@@ -639,6 +641,107 @@ async def test_aborted_agents_leave_the_gate(autojump_clock: MockClock) -> None:
         assert (gate.statistics().in_flight, gate.statistics().waiting) == (0, 0)
         handle = await pool.spawn(job("later"))
         assert (await handle.wait()).status is AgentStatus.COMPLETED
+
+
+# --- at a gate, and for something else
+
+
+async def wait_for_two(*steps: str, in_one_tool: bool) -> tuple[dict[str, float], list[int]]:
+    """Let an agent wait at a gate until 60 and for a child; return when, and who was lent."""
+    gate = RequestGate(max_in_flight=1)
+    log: dict[str, float] = {}
+    lent: list[int] = []
+
+    async def answer(request: CompletionRequest, _: OnDelta) -> Completion | str:
+        await trio.lowlevel.checkpoint()
+        if query_of(request) != "parent" or turns_of(request):
+            log[query_of(request)] = trio.current_time()
+            return "done"
+        return calling(*map(tool_call, ["both"] if in_one_tool else steps))
+
+    async def pass_gate(_: str, __: ToolContext) -> str:
+        async with gate.request():
+            return "through"
+
+    async def child(_: str, __: ToolContext) -> str:
+        await trio.sleep(1)
+        return (await (await pool.spawn(job("child"))).wait()).text
+
+    async def nap(_: str, __: ToolContext) -> str:
+        async with parked(Wait.other("a nap")):
+            await trio.sleep(2)
+        return "rested"
+
+    tools = {"gate": pass_gate, "child": child, "nap": nap}
+
+    async def both(arguments: str, context: ToolContext) -> str:
+        async with trio.open_nursery() as nursery:
+            for step in steps:
+                nursery.start_soon(tools[step], arguments, context)
+        return "both"
+
+    async def hold() -> None:
+        async with gate.request():
+            await trio.sleep(60)
+
+    registry = ToolRegistry(
+        [FakeTool(name, tool) for name, tool in {**tools, "both": both}.items()]
+    )
+    with trio.fail_after(1000):
+        async with (
+            trio.open_nursery() as nursery,
+            open_pool(LiveDriver(answer), tools=registry, max_concurrent=1) as pool,
+        ):
+            nursery.start_soon(hold)
+            await wait_all_tasks_blocked()
+            await pool.spawn(SpawnConfig(manifest(tool_seconds=None), "parent"))
+            await trio.sleep(0.5)
+            lent.append(pool.statistics().at_gate)
+            await trio.sleep(9.5)
+            lent.append(pool.statistics().at_gate)
+            await pool.join_all()
+            lent.append(pool.statistics().at_gate)
+    return log, lent
+
+
+@pytest.mark.parametrize("in_one_tool", [False, True])
+def test_g04_who_waits_for_a_child_as_well_lends_no_slot(*, in_one_tool: bool) -> None:
+    """The child could not start, with the only slot kept for who waits for it."""
+    log, lent = simulate(partial(wait_for_two, "gate", "child", in_one_tool=in_one_tool))
+    assert log == {"child": 1, "parent": 60}
+    # One tool waits as soon as one of its tasks does. When the child has ended, the gate is
+    # all that is waited for.
+    assert lent == [1 if in_one_tool else 0, 1, 0]
+
+
+@pytest.mark.parametrize("in_one_tool", [False, True])
+def test_who_waits_at_a_gate_alone_again_lends_its_slot_again(*, in_one_tool: bool) -> None:
+    """Whoever started meanwhile would wait at the gate as well."""
+    _, lent = simulate(partial(wait_for_two, "gate", "nap", in_one_tool=in_one_tool))
+    assert lent == [0, 1, 0]
+
+
+def test_who_waits_twice_at_a_gate_lends_one_slot() -> None:
+    """It has no more than one."""
+    _, lent = simulate(partial(wait_for_two, "gate", "gate", in_one_tool=True))
+    assert lent == [1, 1, 0]
+
+
+@pytest.mark.parametrize("in_one_tool", [False, True])
+def test_who_waits_at_a_gate_and_for_a_child_gets_through_in_any_order(
+    *, in_one_tool: bool
+) -> None:
+    """Cancelled anywhere, no loan is left."""
+    scenario = partial(wait_for_two, "gate", "nap", "child", in_one_tool=in_one_tool)
+    found: list[int] = []
+
+    async def scene() -> None:
+        _, lent = await scenario()
+        found.append(lent[-1])
+
+    explore(scene, schedules=25)
+    cancel_everywhere(scene)
+    assert not any(found)
 
 
 # --- in any order, cancelled anywhere
