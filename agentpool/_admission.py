@@ -199,7 +199,9 @@ class Admission(SlotKeeper):
             self._lend(slot)
         self.limiter.release_on_behalf_of(slot.token)
         self.pump()
-        self._on_waiting(slot.agent_id)
+        # A wait for nobody in particular can end as long as anybody runs.
+        if wait.target is not None or not self.limiter.borrowed_tokens:
+            self._on_waiting(slot.agent_id)
 
     def look_again(self, slot: Slot) -> None:
         """Take note that an agent without a slot waits for more, or for less."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Self, final
+from typing import Final, Self, final
 
 import msgspec
 
@@ -62,10 +62,10 @@ class Wait(msgspec.Struct, frozen=True, gc=False):
         """Wait until an agent takes something out of its inbox."""
         return cls(WaitKind.ROOM, agent_id, f"room in the inbox of agent {agent_id}")
 
-    @classmethod
-    def message(cls) -> Self:
+    @staticmethod
+    def message() -> Wait:
         """Wait until anybody sends something."""
-        return cls(WaitKind.MESSAGE, None, "a message")
+        return FOR_A_MESSAGE
 
     @classmethod
     def other(cls, text: str) -> Self:
@@ -76,6 +76,9 @@ class Wait(msgspec.Struct, frozen=True, gc=False):
     def gate(cls, name: str) -> Self:
         """Wait until a provider takes one more request."""
         return cls(WaitKind.OTHER, None, f"gate {name!r}", lends=True)
+
+
+FOR_A_MESSAGE: Final = Wait(WaitKind.MESSAGE, None, "a message")
 
 
 def find_deadlocked(
