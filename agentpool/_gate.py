@@ -127,7 +127,7 @@ class RequestGate:
         Raises:
             UsageError: If a limit is not a whole number of at least 1.
         """
-        self.name = name
+        self.name: str = name
         """What it is called in events and statistics."""
         self._throttle = Throttle(max_in_flight, requests_per_minute, tokens_per_minute)
         cost_of = None if tokens_per_minute is None else _tokens_of
