@@ -1,8 +1,10 @@
 """What all tests share: no network, Hypothesis profiles, the installed package."""
 
+import gc
 import os
 import signal
 import socket
+from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -80,3 +82,17 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket.socket, "connect", guarded_connect)
     monkeypatch.setattr(socket, "getaddrinfo", guarded_lookup)
+
+
+@pytest.fixture
+def no_collection() -> Iterator[None]:
+    """Keep the garbage collector out of a test that uses the stack up.
+
+    What earlier tests left is finalized wherever a collection happens to fall, and errors
+    of ours are looked at then (tests/watch.py). Where the stack ends there is no room for
+    that: Python warns, warnings are errors, and a test without a fault fails.
+    """
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()

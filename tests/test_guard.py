@@ -108,6 +108,7 @@ def test_same_calls_need_not_follow_each_other() -> None:
     assert isinstance(fresh.check_tool_call("search", '{"for": "x"}'), Block)
 
 
+@pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize(
     ("one", "other", "same"),
     [

@@ -850,6 +850,7 @@ def test_a_toml_error_says_the_line() -> None:
     assert "line 2" in faults[""]
 
 
+@pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize("text", ["x = " + "[" * 5000, "x = " + "9" * 5000])
 def test_a_manifest_made_to_break_the_parser_is_a_fault(text: str) -> None:
     """Whoever writes such a file gets an error of ours, and no traceback."""

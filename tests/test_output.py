@@ -129,6 +129,7 @@ def test_an_answer_becomes_a_value(output_type: type) -> None:
     assert output.form.schema["additionalProperties"] is False
 
 
+@pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize(
     ("output_type", "text", "says"),
     [

@@ -712,6 +712,7 @@ async def test_huge_arguments_are_refused_unread() -> None:
     assert "no more than 1048576 are taken; send less at once" in result.content
 
 
+@pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize(
     "arguments",
     [

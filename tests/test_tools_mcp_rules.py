@@ -151,6 +151,7 @@ def deep(levels: int) -> dict[str, Any]:
     return schema
 
 
+@pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize(
     "schema",
     [{"enum": ["x" * 30_000]}, deep(50), deep(100_000), {"default": "\ud800"}, {"type": "array"}],
@@ -170,6 +171,7 @@ def test_arguments_are_an_object() -> None:
     assert read_arguments("") == read_arguments(" \n") == read_arguments("{}") == {}
 
 
+@pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize(
     ("text", "says"),
     [

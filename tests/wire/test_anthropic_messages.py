@@ -129,6 +129,7 @@ def test_what_one_side_says_in_a_row_is_one_message() -> None:
     ]
 
 
+@pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize("arguments", ['{"path', "[1]", "", "7", "[" * 100_000])
 def test_arguments_that_are_no_object_go_back_as_text(arguments: str) -> None:
     """The model sees what it wrote."""
