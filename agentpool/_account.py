@@ -14,7 +14,7 @@ import msgspec
 
 from agentpool._errors import LimitExceededError, UsageError
 from agentpool._outcome import StopReason
-from agentpool._statistics import BudgetMeter
+from agentpool._statistics import BudgetMeter, BudgetStatistics
 
 KINDS: Final = (
     StopReason.TOKEN_BUDGET,
@@ -162,8 +162,21 @@ class Account:
             source=self.name,
         )
 
-    def meter(self, kind: int) -> BudgetMeter:
-        """Return what is counted of *kind*."""
+    def statistics(self) -> BudgetStatistics:
+        """Return the books as they are at this moment."""
+        tokens, cost, requests, tool_calls = map(self._meter, range(len(KINDS)))
+        return BudgetStatistics(
+            name=self.name,
+            tokens=tokens,
+            cost=cost,
+            requests=requests,
+            tool_calls=tool_calls,
+            unmeasured=self.unmeasured,
+            unpriced=self.unpriced,
+            refused=self.refused,
+        )
+
+    def _meter(self, kind: int) -> BudgetMeter:
         limit = self.limits[kind]
         return BudgetMeter(
             limit=None if limit is None else _plain(kind, limit),

@@ -21,6 +21,7 @@ from typing import final
 import attrs
 import trio
 
+from agentpool._errors import PoolFullError
 from agentpool._fair import FairQueue
 from agentpool._handle import AgentHandle
 from agentpool._messages import AgentId
@@ -86,6 +87,17 @@ class Admission(SlotKeeper):
         queued = self.queued_count
         free = 0 if queued else max(0, int(min(self.limiter.available_tokens - self._lent, count)))
         return count - free <= self.max_queued - queued
+
+    def full_error(self, count: int) -> PoolFullError:
+        """Return the error of somebody who has no room for *count* newcomers."""
+        running, queued = self.running_count, self.queued_count
+        return PoolFullError(
+            f"no room for {count} more: {running} of {self.limiter.total_tokens:g} slots are "
+            f"taken and {queued} of {self.max_queued} places in the queue; wait with spawn(), "
+            "or raise max_queued",
+            running=running,
+            queued=queued,
+        )
 
     async def enter(self, accept: Callable[[], AgentHandle]) -> AgentHandle:
         """Call *accept* as soon as a newcomer has room, waiting without a slot.

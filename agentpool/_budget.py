@@ -32,7 +32,6 @@ import attrs
 
 from agentpool._account import (
     COST,
-    KINDS,
     TOKENS,
     Account,
     Amounts,
@@ -272,18 +271,7 @@ class Budget:
 
     def statistics(self) -> BudgetStatistics:
         """Return the budget as it is at this moment."""
-        account = self.account
-        tokens, cost, requests, tool_calls = map(account.meter, range(len(KINDS)))
-        return BudgetStatistics(
-            name=self.name,
-            tokens=tokens,
-            cost=cost,
-            requests=requests,
-            tool_calls=tool_calls,
-            unmeasured=account.unmeasured,
-            unpriced=account.unpriced,
-            refused=account.refused,
-        )
+        return self.account.statistics()
 
     def reserve(
         self,

@@ -2,12 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import final
+
+import attrs
+
 from agentpool._agent import output_of, room_tokens
 from agentpool._budget import Budget
-from agentpool._errors import Fault, ManifestError, PrivacyError, UsageError
+from agentpool._errors import Fault, ManifestError, PoolClosedError, PrivacyError, UsageError
+from agentpool._manifest import AgentManifest
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import Driver, DriverFactory
 from agentpool.tools._registry import ToolRegistry
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class Entry:
+    """The way into one pool: whether it is open, and to whom."""
+
+    _source: Driver | DriverFactory
+    """The pool's driver, or what chooses one."""
+    _registry: ToolRegistry
+    """The tools, as far as they are known before an agent starts."""
+    _budget_of: Callable[[SpawnConfig], Budget | None]
+    """What an agent would spend of; it raises if the agent may not."""
+    closed: bool = False
+    """Whether nobody is taken any more."""
+    _fitting: tuple[AgentManifest | None, Driver | None] = (None, None)
+    """The manifest that fitted the pool's driver last, and that driver: many agents in a row
+    have the same."""
+
+    def check_open(self) -> None:
+        """Raise if nobody is taken any more.
+
+        Raises:
+            PoolClosedError: If so.
+        """
+        if self.closed:
+            raise PoolClosedError("the pool has closed; spawn inside its block")
+
+    def driver_for(self, config: SpawnConfig) -> Driver:
+        """Return the driver of an agent that may be accepted now.
+
+        Raises:
+            PoolClosedError: If nobody is taken any more.
+            UsageError: If its budget is not a part of what it has to keep to, or as in
+                ``driver_for``.
+            PrivacyError: If the manifest's tier forbids the driver.
+            ManifestError: If the driver's window leaves no room for the query.
+        """
+        self.check_open()
+        if config.budget is not None:
+            self._budget_of(config)
+        manifest, driver = self._fitting
+        if config.manifest is manifest and driver is not None and config.output_type is None:
+            return driver
+        driver = driver_for(config, self._source, self._registry)
+        if driver is self._source:  # a factory is asked each time
+            self._fitting = (config.manifest, driver)
+        return driver
 
 
 def at_least(least: int, name: str, number: object) -> int:

@@ -11,7 +11,7 @@ import trio
 from agentpool._approval import Approver
 from agentpool._budget import Budget
 from agentpool._dice import open_dice
-from agentpool._entry import at_least
+from agentpool._entry import Entry, at_least
 from agentpool._errors import PoolError, UsageError
 from agentpool._messages import OWNER_ID
 from agentpool._nursery import OUTSIDE, AgentNursery, ToolBuilder
@@ -80,7 +80,7 @@ async def open_pool(
         Cleaner(markers),
         approve,
     )
-    async with _block(pool := AgentPool(agents, driver), agents, limiter, max_queued):
+    async with _block(pool := _pool_of(agents, driver), agents, limiter, max_queued):
         yield pool
     _raise_unseen(agents)
 
@@ -93,6 +93,11 @@ def _raise_unseen(agents: AgentNursery) -> None:
             list(unseen.values()),
             tuple(unseen),
         )
+
+
+def _pool_of(agents: AgentNursery, driver: Driver | DriverFactory) -> AgentPool:
+    known = agents.tools if isinstance(agents.tools, ToolRegistry) else EMPTY_REGISTRY
+    return AgentPool(agents, Entry(driver, known, agents.budget_of))
 
 
 def _is_abort(on_failure: str) -> bool:

@@ -10,12 +10,8 @@ from typing import final
 import attrs
 import trio
 
-from agentpool._entry import at_least, driver_for
-from agentpool._errors import (
-    PoolClosedError,
-    PoolFullError,
-    UsageError,
-)
+from agentpool._entry import Entry, at_least
+from agentpool._errors import UsageError
 from agentpool._fan_in import Completions
 from agentpool._handle import AgentHandle, OnEnd
 from agentpool._manifest import AgentManifest
@@ -25,14 +21,12 @@ from agentpool._outcome import AgentOutcome
 from agentpool._race import Race
 from agentpool._restart import RestartPolicy
 from agentpool._router import MessageRouter
-from agentpool._slot import current_slot
 from agentpool._spawn import SpawnConfig
 from agentpool._statistics import PoolStatistics
 from agentpool._stream import OutcomeStream, Queries
 from agentpool._supervisor import Supervisor
-from agentpool.abc import Driver, DriverFactory
+from agentpool.abc import Driver
 from agentpool.observe._hub import EventReader
-from agentpool.tools._registry import EMPTY_REGISTRY, ToolRegistry
 
 
 @final
@@ -41,10 +35,7 @@ class AgentPool:
     """A nursery of agents. ``open_pool`` makes it."""
 
     _agents: AgentNursery
-    _driver: Driver | DriverFactory
-    _closed: bool = False
-    _fitting: tuple[AgentManifest | None, Driver | None] = (None, None)
-    """The manifest that fitted the pool's driver last: many agents in a row have the same."""
+    _entry: Entry
 
     # --- spawn
 
@@ -85,7 +76,7 @@ class AgentPool:
         Cancellation:
             Agents accepted before stay accepted; ``join_all`` has them.
         """
-        wanted = [(config, self._driver_for(config)) for config in configs]
+        wanted = [(config, self._entry.driver_for(config)) for config in configs]
         if not wanted:
             await trio.lowlevel.checkpoint()
         enter = self._agents.admission.enter
@@ -98,7 +89,7 @@ class AgentPool:
         on_end: OnEnd | None = None,
         parent: AgentHandle | None = None,
     ) -> AgentHandle:
-        self._check_open()
+        self._entry.check_open()
         return self._agents.accept(config, driver, on_end, parent)
 
     def fan_out_nowait(self, configs: Iterable[SpawnConfig]) -> list[AgentHandle]:
@@ -110,38 +101,12 @@ class AgentPool:
             ManifestError: If a manifest cannot work with its driver.
             PrivacyError: If a manifest's tier forbids its driver.
         """
-        wanted = [(config, self._driver_for(config)) for config in configs]
+        wanted = [(config, self._entry.driver_for(config)) for config in configs]
         admission = self._agents.admission
         # No await between the test and the change, so no other task can slip in.
         if not admission.room_for(len(wanted)):
-            running, queued = admission.running_count, admission.queued_count
-            raise PoolFullError(
-                f"no room for {len(wanted)} more: {running} of "
-                f"{admission.limiter.total_tokens:g} slots are taken and {queued} of "
-                f"{admission.max_queued} places in the queue; wait with spawn(), or raise "
-                "max_queued",
-                running=running,
-                queued=queued,
-            )
+            raise admission.full_error(len(wanted))
         return [self._accept(config, driver) for config, driver in wanted]
-
-    def _driver_for(self, config: SpawnConfig) -> Driver:
-        self._check_open()
-        if config.budget is not None:
-            self._agents.budget_of(config)
-        manifest, driver = self._fitting
-        if config.manifest is manifest and driver is not None and config.output_type is None:
-            return driver
-        tools = self._agents.tools
-        known = tools if isinstance(tools, ToolRegistry) else EMPTY_REGISTRY
-        driver = driver_for(config, self._driver, known)
-        if driver is self._driver:  # a factory is asked each time
-            self._fitting = (config.manifest, driver)
-        return driver
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise PoolClosedError("the pool has closed; spawn inside its block")
 
     # --- join
 
@@ -157,7 +122,7 @@ class AgentPool:
         Cancellation:
             No outcome is lost.
         """
-        self._not_from_inside("join_all")
+        self._agents.voice.refuse_agents("join_all")
         with self._agents.voice.waiting():
             return await self._agents.fan_in.join_all()
 
@@ -170,23 +135,13 @@ class AgentPool:
         Cancellation:
             No outcome is lost.
         """
-        self._not_from_inside("join_next")
+        self._agents.voice.refuse_agents("join_next")
         with self._agents.voice.waiting():
             return await self._agents.fan_in.join_next()
 
     def as_completed(self) -> AsyncIterator[AgentOutcome]:
         """Return the outcomes in the order of the ends, as an async iterator."""
         return Completions(self.join_next)
-
-    def _not_from_inside(self, what: str) -> None:
-        slot = current_slot.get()
-        while slot is not None:
-            if slot.keeper is self._agents.admission:
-                raise UsageError(
-                    f"agent {slot.agent_id} called {what}() of its own pool and would wait for "
-                    "itself; wait for the handles of its children instead"
-                )
-            slot = slot.keeper.outer
 
     @asynccontextmanager
     async def map(
@@ -230,7 +185,7 @@ class AgentPool:
         parent = agents.voice.caller()
 
         def accept(config: SpawnConfig, on_end: OnEnd) -> AgentHandle:
-            return self._accept(config, self._driver_for(config), on_end, parent)
+            return self._accept(config, self._entry.driver_for(config), on_end, parent)
 
         stream = OutcomeStream(config_of, sources, ordered, agents.admission, accept)
         agents.nursery.start_soon(stream.feed, name="map")
@@ -253,7 +208,7 @@ class AgentPool:
         Cancellation:
             All of them are cancelled, and awaited.
         """
-        wanted = [(config, self._driver_for(config)) for config in configs]
+        wanted = [(config, self._entry.driver_for(config)) for config in configs]
         if not wanted:
             raise UsageError("race() needs at least one config, got none")
         return await Race(self._agents.admission).run(self._starters(wanted))
@@ -276,7 +231,7 @@ class AgentPool:
         Cancellation:
             All of them are cancelled, and awaited.
         """
-        wanted = [(config, self._driver_for(config)) for config in configs]
+        wanted = [(config, self._entry.driver_for(config)) for config in configs]
         policy = policy or RestartPolicy()
         return await Supervisor(policy, self._starters(wanted), self._agents.admission).run()
 
@@ -299,8 +254,8 @@ class AgentPool:
         Cancellation:
             The agents were asked to stop; they are not cancelled by it.
         """
-        self._not_from_inside("shutdown")
-        self._closed = True
+        self._agents.voice.refuse_agents("shutdown")
+        self._entry.closed = True
         return await self._agents.shutdown(grace_seconds)
 
     def abort_all(self, reason: str = "no reason given") -> None:
@@ -397,4 +352,4 @@ class AgentPool:
 
     def close(self) -> None:
         """Take no more agents. Leaving the pool's block does it."""
-        self._closed = True
+        self._entry.closed = True

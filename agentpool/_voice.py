@@ -14,6 +14,7 @@ import attrs
 
 from agentpool._admission import Admission
 from agentpool._deadlock import DeadlockWatch
+from agentpool._errors import UsageError
 from agentpool._handle import AgentHandle, Voice
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage
 from agentpool._router import MessageRouter
@@ -36,6 +37,21 @@ class PoolVoice(Voice):
         if slot is None or slot.keeper is not self._admission:
             return None
         return self._running.get(slot.agent_id)
+
+    def refuse_agents(self, what: str) -> None:
+        """Let nobody in the pool call *what*, which waits for everybody in it.
+
+        Raises:
+            UsageError: If an agent of this pool calls, or of a pool that is inside one.
+        """
+        slot = current_slot.get()
+        while slot is not None:
+            if slot.keeper is self._admission:
+                raise UsageError(
+                    f"agent {slot.agent_id} called {what}() of its own pool and would wait for "
+                    "itself; wait for the handles of its children instead"
+                )
+            slot = slot.keeper.outer
 
     def agent_id(self) -> AgentId:
         """Return the number of whoever calls. The owner's also stands for anybody outside."""
