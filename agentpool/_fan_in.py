@@ -10,10 +10,11 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Self, final
 
-import attrs
+import msgspec
 import trio
 
 from agentpool._handle import AgentHandle
+from agentpool._live import Live
 from agentpool._messages import AgentId
 from agentpool._outcome import AgentOutcome
 from agentpool._slot import parked
@@ -21,18 +22,16 @@ from agentpool._waits import Wait
 
 
 @final
-@attrs.define(eq=False, repr=False)
-class _Join:
+class _Join(Live):
     """Somebody who waits for every agent up to an id."""
 
     last_id: AgentId
     missing: int
-    done: trio.Event = attrs.field(factory=trio.Event)
+    done: trio.Event = msgspec.field(default_factory=trio.Event)
 
 
 @final
-@attrs.define(eq=False, repr=False)
-class Completions:
+class Completions(Live):
     """Outcomes in the order of the ends: an async iterator."""
 
     _join_next: Callable[[], Awaitable[AgentOutcome | None]]
@@ -54,17 +53,16 @@ class Completions:
 
 
 @final
-@attrs.define(eq=False, repr=False)
-class FanIn:
+class FanIn(Live):
     """All agents of one pool, by id, and the order in which they end."""
 
-    handles: dict[AgentId, AgentHandle] = attrs.field(factory=dict[AgentId, AgentHandle])
+    handles: dict[AgentId, AgentHandle] = msgspec.field(default_factory=dict[AgentId, AgentHandle])
     """Every agent that was accepted, in spawn order."""
     active: int = 0
     """Agents that have not ended."""
-    _ended: deque[AgentHandle] = attrs.field(factory=deque[AgentHandle])
-    _joins: list[_Join] = attrs.field(factory=list[_Join])
-    _next: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
+    _ended: deque[AgentHandle] = msgspec.field(default_factory=deque[AgentHandle])
+    _joins: list[_Join] = msgspec.field(default_factory=list[_Join])
+    _next: trio.lowlevel.ParkingLot = msgspec.field(default_factory=trio.lowlevel.ParkingLot)
 
     def expect(self, handle: AgentHandle) -> None:
         """Take note of an accepted agent."""

@@ -46,7 +46,6 @@ from agentpool._untrusted import Cleaner
 from agentpool._voice import PoolVoice
 from agentpool._waits import Wait
 from agentpool.abc import AgentContext, Driver, Memory
-from agentpool.memory._in_memory import InMemoryMemory
 from agentpool.observe._hub import EventHub
 from agentpool.tools._registry import ToolRegistry
 
@@ -235,6 +234,9 @@ class AgentNursery(Caretaker, Home):
         if self.memory is not None:
             return self.memory
         if self._own_memory is None:
+            # Few pools have one of their own, and whoever imports agentpool would pay for it.
+            from agentpool.memory import InMemoryMemory  # noqa: PLC0415
+
             self._own_memory = InMemoryMemory()
         return self._own_memory
 

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeAlias, final
 
-import attrs
+import msgspec
 import trio
 
 from agentpool._admission import Admission
 from agentpool._errors import AgentPoolError, PoolError
 from agentpool._handle import AgentHandle, OnEnd
+from agentpool._live import Live
 from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool._slot import parked
 from agentpool._waits import Wait
@@ -21,18 +22,17 @@ Starter: TypeAlias = Callable[[OnEnd], AgentHandle]
 
 
 @final
-@attrs.define(eq=False, repr=False)
-class Race:
+class Race(Live):
     """One race."""
 
     _admission: Admission
-    _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    _scope: trio.CancelScope = msgspec.field(default_factory=trio.CancelScope)
     """Ends when somebody has won."""
-    _left: dict[AgentHandle, None] = attrs.field(factory=dict[AgentHandle, None])
+    _left: dict[AgentHandle, None] = msgspec.field(default_factory=dict[AgentHandle, None])
     """Who has not ended, in the order of the start: a set's order differs from run to run."""
-    _ended: list[AgentOutcome] = attrs.field(factory=list[AgentOutcome])
+    _ended: list[AgentOutcome] = msgspec.field(default_factory=list[AgentOutcome])
     _winner: AgentOutcome | None = None
-    _changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
+    _changed: trio.lowlevel.ParkingLot = msgspec.field(default_factory=trio.lowlevel.ParkingLot)
 
     async def run(self, starters: Sequence[Starter]) -> AgentOutcome:
         """Start everybody, and return the first that completed, when all have ended.

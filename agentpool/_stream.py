@@ -19,12 +19,13 @@ from contextlib import AsyncExitStack, aclosing
 from functools import partial
 from typing import Self, TypeAlias, cast, final
 
-import attrs
+import msgspec
 import trio
 
 from agentpool._admission import Admission
 from agentpool._agent import output_of
 from agentpool._handle import AgentHandle, OnEnd
+from agentpool._live import Live
 from agentpool._outcome import AgentOutcome
 from agentpool._slot import current_slot, parked
 from agentpool._spawn import SpawnConfig
@@ -36,8 +37,7 @@ Accept: TypeAlias = Callable[[SpawnConfig, OnEnd], AgentHandle]
 
 
 @final
-@attrs.define(eq=False, repr=False)
-class OutcomeStream:
+class OutcomeStream(Live):
     """The outcomes of one map: an async iterator. ``pool.map`` makes it."""
 
     _config_of: Callable[[str], SpawnConfig]
@@ -45,22 +45,22 @@ class OutcomeStream:
     _ordered: bool
     _admission: Admission
     _accept: Accept
-    _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
-    _in_flight: dict[AgentHandle, int] = attrs.field(factory=dict[AgentHandle, int])
-    _done: deque[AgentOutcome] = attrs.field(factory=deque[AgentOutcome])
-    _out_of_order: dict[int, AgentOutcome] = attrs.field(factory=dict[int, AgentOutcome])
+    _scope: trio.CancelScope = msgspec.field(default_factory=trio.CancelScope)
+    _in_flight: dict[AgentHandle, int] = msgspec.field(default_factory=dict[AgentHandle, int])
+    _done: deque[AgentOutcome] = msgspec.field(default_factory=deque[AgentOutcome])
+    _out_of_order: dict[int, AgentOutcome] = msgspec.field(default_factory=dict[int, AgentOutcome])
     _spawned: int = 0
     _given: int = 0
     _fed: bool = False
-    _errors: list[Exception] = attrs.field(factory=list[Exception])
+    _errors: list[Exception] = msgspec.field(default_factory=list[Exception])
     """What the sources raised."""
     _letting_in: int = 0
     """Queries whose turn has come, and that are not agents yet."""
-    _turns: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
+    _turns: trio.lowlevel.ParkingLot = msgspec.field(default_factory=trio.lowlevel.ParkingLot)
     """The sources that have a query ready, in the order of their turns."""
-    _changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
+    _changed: trio.lowlevel.ParkingLot = msgspec.field(default_factory=trio.lowlevel.ParkingLot)
 
-    def __attrs_post_init__(self) -> None:
+    def __post_init__(self) -> None:
         """Refuse what fits no query before the first one is read."""
         output_of(self._config_of("?"))
 

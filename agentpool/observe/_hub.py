@@ -11,10 +11,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Self, final
 
-import attrs
+import msgspec
 import trio
 
 from agentpool._events import LIFECYCLE, AgentWarned, Event, EventsMissed
+from agentpool._live import Live
 from agentpool._messages import OWNER_ID, AgentId
 from agentpool.abc import Observer
 
@@ -25,18 +26,17 @@ READER_BACKLOG = 4096
 
 
 @final
-@attrs.define(eq=False, repr=False)
-class EventReader:
+class EventReader(Live):
     """The events of a pool, one after the other, from the moment it was opened.
 
     An async iterator; it ends when the pool has closed and everything was read.
     """
 
     _hub: EventHub
-    _backlog: deque[Event] = attrs.field(factory=deque[Event])
+    _backlog: deque[Event] = msgspec.field(default_factory=deque[Event])
     _left_out: int = 0
     _closed: bool = False
-    _lot: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
+    _lot: trio.lowlevel.ParkingLot = msgspec.field(default_factory=trio.lowlevel.ParkingLot)
 
     def put(self, event: Event) -> None:
         """Keep *event* for the reader, or count it as left out."""
@@ -91,23 +91,22 @@ class EventReader:
 
 
 @final
-@attrs.define(eq=False, repr=False)
-class EventHub:
+class EventHub(Live):
     """Numbers the events of one pool and hands them on."""
 
     _observers: tuple[Observer, ...]
     _opened_at: float
     _now: Callable[[], float] = trio.current_time
-    _readers: list[EventReader] = attrs.field(factory=list[EventReader])
+    _readers: list[EventReader] = msgspec.field(default_factory=list[EventReader])
     _last_sequence: int = 0
     _failures: int = 0
     _closed: bool = False
     warnings: int = 0
     """Warnings so far, whether anybody watched or not."""
-    listening: bool = attrs.field(init=False)
+    listening: bool = False
     """Whether anybody watches. Nobody does: do not even make the event."""
 
-    def __attrs_post_init__(self) -> None:
+    def __post_init__(self) -> None:
         """Listen if there are observers."""
         self.listening = bool(self._observers)
 
