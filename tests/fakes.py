@@ -64,6 +64,16 @@ E = TypeVar("E")
 WITH_MEMORY = (Capability(CapabilityKind.MEMORY),)
 """The grant that lets an agent recall and remember."""
 
+LOCAL = AgentManifest(name="local", model=ModelConfig(model_path="m.gguf"))
+"""An agent whose model is a file of this machine."""
+
+REMOTE = AgentManifest(
+    name="remote",
+    privacy=PrivacyTier.STANDARD,
+    model=ModelConfig(remote_model="big", api_key_env="MY_KEY"),
+)
+"""An agent whose model is behind somebody's API, with a key."""
+
 
 # --- values
 

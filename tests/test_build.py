@@ -9,8 +9,6 @@ import pytest
 
 from agentpool import (
     AgentManifest,
-    Capability,
-    CapabilityKind,
     ManifestError,
     ModelConfig,
     PrivacyError,
@@ -23,16 +21,8 @@ from agentpool._errors import UnknownModelError
 from agentpool._furnish import open_furnished_pool
 from agentpool.abc import Driver
 from agentpool.drivers import FunctionDriver, GatedDriver, ProviderGates
+from tests.fakes import LOCAL, REMOTE
 from tests.keys import KEY, make_key
-
-MEMORY = Capability(CapabilityKind.MEMORY)
-
-LOCAL = AgentManifest(name="local", model=ModelConfig(model_path="m.gguf"))
-REMOTE = AgentManifest(
-    name="remote",
-    privacy=PrivacyTier.STANDARD,
-    model=ModelConfig(remote_model="big", api_key_env="MY_KEY"),
-)
 
 
 class Garage:

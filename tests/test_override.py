@@ -6,8 +6,6 @@ import pytest
 
 from agentpool import (
     AgentManifest,
-    Capability,
-    CapabilityKind,
     ManifestError,
     ModelConfig,
     PrivacyTier,
@@ -15,15 +13,7 @@ from agentpool import (
 )
 from agentpool._manifest_model import TokenPrice
 from agentpool._override import Override
-
-MEMORY = Capability(CapabilityKind.MEMORY)
-
-LOCAL = AgentManifest(name="local", model=ModelConfig(model_path="m.gguf"))
-REMOTE = AgentManifest(
-    name="remote",
-    privacy=PrivacyTier.STANDARD,
-    model=ModelConfig(remote_model="big", api_key_env="MY_KEY"),
-)
+from tests.fakes import LOCAL, REMOTE
 
 
 def apply(override: Override, manifest: AgentManifest, **environ: str) -> ModelConfig:

@@ -21,7 +21,7 @@ from agentpool._cli._command import (
     RunCommand,
     ServeCommand,
 )
-from agentpool._cli._options import Parser, Words, add_options, count, read_options
+from agentpool._cli._options import Parser, add_options, count, read_options
 from agentpool._errors import UsageError
 
 EXIT_CODES: Final = """\
@@ -133,7 +133,7 @@ def parse(argv: Sequence[str]) -> Command:
     }
     if argv and argv[0] in commands:
         return commands[argv[0]](argv[1:])
-    overview = Parser("", "agentpool COMMAND ...", _OVERVIEW, "")
+    overview = Parser("", "COMMAND ...", _OVERVIEW, "")
     overview.add_argument("--version", action="version", version=f"agentpool {_version()}")
     overview.add_argument("command", nargs="?", metavar="COMMAND", help=argparse.SUPPRESS)
     overview.parse_known_args(argv)
@@ -155,7 +155,7 @@ def _version() -> str:
 def _parse_run(argv: Sequence[str]) -> RunCommand:
     parser = Parser(
         "run",
-        "agentpool run MANIFEST... QUERY [options]",
+        "MANIFEST... QUERY [options]",
         "Put a query to one agent for each manifest, and print their answers.",
         _RUN_EXAMPLES,
     )
@@ -166,7 +166,7 @@ def _parse_run(argv: Sequence[str]) -> RunCommand:
         help="the manifests, then the query; - as the query reads standard input",
     )
     add_options(parser)
-    found = parser.parse_intermixed_args(argv, namespace=Words())
+    found = parser.read(argv)
     *manifests, query = found.words
     if not manifests:
         parser.error(f"a manifest and a query are needed, got only {query!r}")
@@ -176,7 +176,7 @@ def _parse_run(argv: Sequence[str]) -> RunCommand:
 def _parse_map(argv: Sequence[str]) -> MapCommand:
     parser = Parser(
         "map",
-        "agentpool map MANIFEST --each FILE... [--reduce MANIFEST] [options]",
+        "MANIFEST --each FILE... [--reduce MANIFEST] [options]",
         "Give each file to an agent of its own; then, maybe, all answers to one more.",
         _MAP_EXAMPLES,
     )
@@ -196,7 +196,7 @@ def _parse_map(argv: Sequence[str]) -> MapCommand:
     )
     parser.add_argument("--reduce-prompt", metavar="TEXT", help="say this before the answers")
     add_options(parser)
-    found = parser.parse_intermixed_args(argv, namespace=Words())
+    found = parser.read(argv)
     if found.reduce_prompt is not None and found.reduce is None:
         parser.error("--reduce-prompt means nothing without --reduce")
     return MapCommand(
@@ -212,7 +212,7 @@ def _parse_map(argv: Sequence[str]) -> MapCommand:
 def _parse_check(argv: Sequence[str]) -> CheckCommand:
     parser = Parser(
         "check",
-        "agentpool check MANIFEST... [options]",
+        "MANIFEST... [options]",
         "Look manifests over, without running anything.",
         _CHECK_EXAMPLES,
     )
@@ -221,7 +221,7 @@ def _parse_check(argv: Sequence[str]) -> CheckCommand:
         "--model-file", action="store_true", help="a local model's file must be there as well"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object per manifest")
-    found = parser.parse_intermixed_args(argv, namespace=Words())
+    found = parser.read(argv)
     return CheckCommand(
         manifests=tuple(found.manifests), model_file=found.model_file, json=found.json
     )
@@ -230,7 +230,7 @@ def _parse_check(argv: Sequence[str]) -> CheckCommand:
 def _parse_memory(argv: Sequence[str]) -> MemoryCommand:
     parser = Parser(
         "memory",
-        "agentpool memory list|search|delete FILE [WORDS... | ID...] [options]",
+        "list|search|delete FILE [WORDS... | ID...] [options]",
         "List, search or delete what agents keep in a memory's file.",
         _MEMORY_EXAMPLES,
     )
@@ -241,7 +241,7 @@ def _parse_memory(argv: Sequence[str]) -> MemoryCommand:
     add("--scope", metavar="NAME", help="list, search or delete in this scope alone")
     add("--limit", type=count, default=20, metavar="N", help="at most so many (%(default)s)")
     add("--json", action="store_true", help="print one JSON object per fragment or scope")
-    found = parser.parse_intermixed_args(argv, namespace=Words())
+    found = parser.read(argv)
     if found.action == "list" and found.words:
         parser.error(f"list takes no words, got {found.words[0]!r}; did you mean search?")
     if found.action == "search" and not found.words:
@@ -262,7 +262,7 @@ def _parse_memory(argv: Sequence[str]) -> MemoryCommand:
 def _parse_serve(argv: Sequence[str]) -> ServeCommand:
     parser = Parser(
         "serve",
-        "agentpool serve MANIFEST... [options]",
+        "MANIFEST... [options]",
         "Offer agents to other programs as an MCP server.",
         _SERVE_EXAMPLES,
     )
@@ -275,7 +275,7 @@ def _parse_serve(argv: Sequence[str]) -> ServeCommand:
         "free",
     )
     add_options(parser, results=False)
-    found = parser.parse_intermixed_args(argv, namespace=Words())
+    found = parser.read(argv)
     return ServeCommand(
         manifests=tuple(found.manifests), http=found.http, options=read_options(found)
     )

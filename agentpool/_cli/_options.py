@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Sequence
 from typing import Final, Literal, Never
 
 from agentpool._cli._command import Address, ApproveMode, Options
@@ -54,15 +55,21 @@ class Words(argparse.Namespace):
 class Parser(argparse.ArgumentParser):
     """A parser that raises: who prints errors, and how, is decided in one place."""
 
-    def __init__(self, command: str, usage: str, description: str, epilog: str) -> None:
+    def __init__(self, command: str, words: str, description: str, epilog: str) -> None:
+        """Make the parser of one command, which is followed by *words*."""
+        prog = f"agentpool {command}".rstrip()
         super().__init__(
-            prog=f"agentpool {command}".rstrip(),
-            usage=usage,
+            prog=prog,
+            usage=f"{prog} {words}",
             description=description,
             epilog=epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+
+    def read(self, argv: Sequence[str]) -> Words:
+        """Return what *argv* says. Options may stand between its other words."""
+        return self.parse_intermixed_args(argv, namespace=Words())
 
     def error(self, message: str) -> Never:
         raise UsageError(f"{message}; see {self.prog} --help")

@@ -24,17 +24,16 @@ from typing import Final, final
 import attrs
 import trio
 
-from agentpool._build import check_prices, check_spawns, find_secrets, open_drivers
+from agentpool._build import find_secrets
 from agentpool._cli._board import printable
-from agentpool._cli._command import NOTHING_HELD_BACK, Address, ServeCommand
+from agentpool._cli._command import Address, ServeCommand
 from agentpool._cli._interrupt import Interruption, watch_signals
 from agentpool._cli._manifests import load_all
 from agentpool._cli._offer import ProgressDesk, build_offers
+from agentpool._cli._pool import open_command_pool
 from agentpool._cli._report import ExitCode, error_lines
-from agentpool._cli._script import load_script
 from agentpool._errors import AgentPoolError, UsageError
 from agentpool._events import AgentFinished, AgentStarted, AgentWarned, Event, RequestRetried
-from agentpool._furnish import missing_tools, open_furnished_pool
 from agentpool._manifest import AgentManifest
 from agentpool._messages import AgentId
 from agentpool._outcome import AgentStatus
@@ -82,6 +81,11 @@ class ServeLog(Observer):
         if notable or not self.quiet:
             self._lines.append(f"agentpool: {printable(text)}\n")
             self._news.set()
+
+    async def warn(self, text: str) -> None:
+        """Say what may not be meant."""
+        await trio.lowlevel.checkpoint()
+        self.say(f"warning: {text}")
 
     def garbage(self, line: bytes) -> None:
         """Say that a line was no message."""
@@ -177,32 +181,14 @@ async def _serve(
     from agentpool._cli import _mcp_server as door  # noqa: PLC0415  # the extra is optional
 
     options, offers, desk = command.options, build_offers(manifests), ProgressDesk()
-    stand_in = None
-    if options.script is not None:
-        stand_in = await trio.to_thread.run_sync(
-            load_script, options.script, abandon_on_cancel=True
-        )
-    for manifest in dict.fromkeys(manifests):
-        for missing in missing_tools(manifest):
-            log.say(f"warning: manifest {manifest.name!r} {missing}")
-    slots, gates = options.max_concurrent, options.new_gates()
-    async with (
-        open_drivers(manifests, stand_in=stand_in, gates=gates) as choose,
-        # Requests wait in their clients' own tasks, so none of them is turned away.
-        open_furnished_pool(
-            choose,
-            max_concurrent=slots,
-            max_queued=slots,
-            memory_file=options.memory,
-            budget=options.new_budget(),
-            observers=(log, desk),
-        ) as pool,
-    ):
-        check_spawns(manifests, choose)
-        if options.max_cost_usd is not None:
-            check_prices(manifests, choose)
-        if gates is not None and not gates.statistics():
-            log.say(f"warning: {NOTHING_HELD_BACK}")
+    async with open_command_pool(
+        manifests,
+        options,
+        budget=options.new_budget(),
+        gates=options.new_gates(),
+        observers=(log, desk),
+        warn=log.warn,
+    ) as pool:
         secrets = find_secrets(manifests, os.environ)
         offered = door.PoolServer(pool, offers, desk, options, secrets)
         server = offered.build(metadata.version("trio-agentpool"))

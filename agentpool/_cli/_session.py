@@ -21,17 +21,16 @@ import trio
 
 from agentpool._approval import Approver
 from agentpool._budget import Budget
-from agentpool._build import check_prices, check_spawns, find_secrets, open_drivers
+from agentpool._build import find_secrets
 from agentpool._cli._approve import choose_approver
 from agentpool._cli._board import Board
-from agentpool._cli._command import NOTHING_HELD_BACK, Options
+from agentpool._cli._command import Options
 from agentpool._cli._interrupt import Interruption, watch_signals
+from agentpool._cli._pool import open_command_pool
 from agentpool._cli._progress import FRAMES_PER_SECOND, open_display
 from agentpool._cli._report import ExitCode, Report, Result
 from agentpool._cli._screen import Screen
-from agentpool._cli._script import load_script
 from agentpool._errors import AgentPoolError, UsageError
-from agentpool._furnish import missing_tools, open_furnished_pool
 from agentpool._handle import AgentHandle
 from agentpool._manifest import AgentManifest
 from agentpool._pool import AgentPool
@@ -223,34 +222,15 @@ async def _run(
     approve: Approver,
     work: Callable[[Session], Awaitable[None]],
 ) -> None:
-    stand_in = None
-    if options.script is not None:
-        # In a thread, like all files: it may be a pipe into which nobody writes.
-        stand_in = await trio.to_thread.run_sync(
-            load_script, options.script, abandon_on_cancel=True
-        )
-    for manifest in dict.fromkeys(manifests):
-        for missing in missing_tools(manifest):
-            await report.warn(f"manifest {manifest.name!r} {missing}")
-    slots = options.max_concurrent
-    async with (
-        open_drivers(manifests, stand_in=stand_in, gates=gates) as choose,
-        # As many queued as run: the next one is there when a slot is free.
-        open_furnished_pool(
-            choose,
-            max_concurrent=slots,
-            max_queued=slots,
-            memory_file=options.memory,
-            budget=budget,
-            approve=approve,
-            observers=(board,),
-        ) as pool,
-    ):
-        check_spawns(manifests, choose)
-        if options.max_cost_usd is not None:
-            check_prices(manifests, choose)
-        if gates is not None and not gates.statistics():
-            await report.warn(NOTHING_HELD_BACK)
+    async with open_command_pool(
+        manifests,
+        options,
+        budget=budget,
+        gates=gates,
+        observers=(board,),
+        warn=report.warn,
+        approve=approve,
+    ) as pool:
         session = Session(pool, options, report, board, interruption)
 
         def stop(reason: str) -> None:

@@ -1,0 +1,76 @@
+"""The pool of a command that runs agents: models opened, manifests checked, doubts told."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import trio
+
+from agentpool._approval import Approver
+from agentpool._budget import Budget
+from agentpool._build import check_prices, check_spawns, open_drivers
+from agentpool._cli._command import NOTHING_HELD_BACK, Options
+from agentpool._cli._script import load_script
+from agentpool._furnish import missing_tools, open_furnished_pool
+from agentpool._manifest import AgentManifest
+from agentpool._pool import AgentPool
+from agentpool.abc import Observer
+from agentpool.drivers._gated import ProviderGates
+
+
+@asynccontextmanager
+async def open_command_pool(
+    manifests: Sequence[AgentManifest],
+    options: Options,
+    *,
+    budget: Budget | None,
+    gates: ProviderGates | None,
+    observers: Sequence[Observer],
+    warn: Callable[[str], Awaitable[None]],
+    approve: Approver | None = None,
+) -> AsyncGenerator[AgentPool, None]:
+    """Open the models of *manifests* and a pool of agents that use them.
+
+    Args:
+        manifests: Every manifest of which there will be agents.
+        options: How to run them.
+        budget: What all of them may spend together. ``None``: nothing is limited.
+        gates: What their requests go through. ``None``: nothing.
+        observers: Told of everything.
+        warn: Tells somebody what may not be meant.
+        approve: Asked before calls that need somebody's word. ``None``: nobody; they fail.
+
+    Raises:
+        AgentPoolError: If a model cannot be opened, or a manifest cannot work.
+    """
+    stand_in = None
+    if options.script is not None:
+        # In a thread, like all files: it may be a pipe into which nobody writes.
+        stand_in = await trio.to_thread.run_sync(
+            load_script, options.script, abandon_on_cancel=True
+        )
+    for manifest in dict.fromkeys(manifests):
+        for missing in missing_tools(manifest):
+            await warn(f"manifest {manifest.name!r} {missing}")
+    slots = options.max_concurrent
+    async with (
+        open_drivers(manifests, stand_in=stand_in, gates=gates) as choose,
+        # As many queued as run, so that the next one is there when a slot is free. Who
+        # finds no place waits where it is, and is not turned away.
+        open_furnished_pool(
+            choose,
+            max_concurrent=slots,
+            max_queued=slots,
+            memory_file=options.memory,
+            budget=budget,
+            approve=approve,
+            observers=observers,
+        ) as pool,
+    ):
+        check_spawns(manifests, choose)
+        if options.max_cost_usd is not None:
+            check_prices(manifests, choose)
+        if gates is not None and not gates.statistics():
+            await warn(NOTHING_HELD_BACK)
+        yield pool
