@@ -33,12 +33,13 @@ def _number_of(handle: AgentHandle) -> AgentId:
     return handle.agent_id
 
 
-def _has_ended(handle: AgentHandle) -> bool:
-    return handle.has_ended
+def _is_withdrawn(handle: AgentHandle) -> bool:
+    # Before it has ended: whoever is told of that may use the pool.
+    return handle.cancelled is not None
 
 
 def _new_queue() -> FairQueue[AgentHandle]:
-    return FairQueue(_has_ended)
+    return FairQueue(_is_withdrawn)
 
 
 @final
@@ -119,13 +120,12 @@ class Admission(SlotKeeper):
             return accept()
 
     def admit(self, handle: AgentHandle) -> None:
-        """Queue *handle* and start it as soon as there is a slot. Ask ``room_for`` first."""
+        """Queue *handle*. Ask ``room_for`` first; ``pump`` starts it if there is a slot."""
         queue = self._children if handle.depth else self._newcomers
         queue.push(handle, handle.share)
-        self.pump()
 
     def withdraw(self, handle: AgentHandle) -> None:
-        """Forget a newcomer that ended before it started. Its place counts as free."""
+        """Forget a newcomer that was cancelled. Its place is free at once."""
         queue = self._children if handle.depth else self._newcomers
         queue.note_gone()
         self._room.unpark()

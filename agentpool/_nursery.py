@@ -155,8 +155,10 @@ class AgentNursery(Caretaker, Home):
         if on_end is None:
             self.fan_in.expect(handle)
         self.router.register(handle.agent_id)
-        self._herald.spawned(handle)
+        # Queued before anybody is told of it, and cancels it.
         self.admission.admit(handle)
+        self._herald.spawned(handle)
+        self.admission.pump()
         return handle
 
     def budget_of(self, config: SpawnConfig, parent: AgentHandle | None = None) -> Budget | None:
@@ -312,24 +314,29 @@ class AgentNursery(Caretaker, Home):
 
     def cancel_agent(self, handle: AgentHandle, cancelled_by: str, reason: str) -> None:
         """End one agent, wherever it is."""
-        if handle.has_ended:
-            return
-        handle.mark_cancelled(cancelled_by, reason)
         slot = handle.slot
-        if slot is None:
-            self._end_unstarted(handle)
-            self.admission.withdraw(handle)
-        else:
+        if slot is not None:
+            handle.mark_cancelled(cancelled_by, reason)
             slot.scope.cancel()
             slot.abandon()
+        elif handle.cancelled is None and not handle.has_ended:
+            # One that is cancelled already has left the queue, and is about to be ended.
+            handle.mark_cancelled(cancelled_by, reason)
+            self.admission.withdraw(handle)
+            self._end_unstarted(handle)
 
     def abort(self, cancelled_by: str, reason: str) -> None:
         """End every agent, the queued ones first, so that none of them starts."""
-        for handle in self.admission.withdraw_all():
-            handle.mark_cancelled(cancelled_by, reason)
-            self._end_unstarted(handle)
+        self._end_queued(cancelled_by, reason)
         for handle in tuple(self.running.values()):
             self.cancel_agent(handle, cancelled_by, reason)
+
+    def _end_queued(self, cancelled_by: str, reason: str) -> None:
+        left = self.admission.withdraw_all()
+        for handle in left:
+            handle.mark_cancelled(cancelled_by, reason)
+        for handle in left:
+            self._end_unstarted(handle)
 
     def _end_unstarted(self, handle: AgentHandle) -> None:
         config, _ = handle.take_work()
@@ -355,9 +362,7 @@ class AgentNursery(Caretaker, Home):
         """Ask every agent to end, wait, cancel who is left; say what was needed."""
         await trio.lowlevel.checkpoint_if_cancelled()
         by = self.voice.name()
-        for handle in self.admission.withdraw_all():
-            handle.mark_cancelled(by, "the pool shuts down")
-            self._end_unstarted(handle)
+        self._end_queued(by, "the pool shuts down")
         if not self.running:
             await trio.lowlevel.cancel_shielded_checkpoint()
             return ShutdownStep.ASKED

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+import attrs
 import pytest
 import trio
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from agentpool import (
     AgentManifest,
+    AgentPool,
     AgentStatus,
     Capability,
     PoolFullError,
@@ -20,10 +22,10 @@ from agentpool import (
     UsageError,
     open_pool,
 )
-from agentpool._events import AgentFinished, AgentResumed, AgentStarted
+from agentpool._events import AgentFinished, AgentResumed, AgentSpawned, AgentStarted, Event
 from agentpool._messages import Completion, CompletionRequest
 from agentpool._spawn import child_of
-from agentpool.abc import Driver, OnDelta, ToolContext
+from agentpool.abc import Driver, Observer, OnDelta, ToolContext
 from agentpool.drivers import FunctionDriver, GatedDriver, RequestGate
 from agentpool.testing import simulate
 from agentpool.tools import ToolRegistry
@@ -217,6 +219,99 @@ async def test_all_who_queue_are_aborted_in_the_order_of_their_coming() -> None:
         pool.abort_all()
     ended = [event.agent_id for event in of_type(recorder.events, AgentFinished)]
     assert ended == [2, 3, 4, 5, 6, 1]
+
+
+@attrs.define(eq=False)
+class Meddler(Observer):
+    """Uses the pool at each event of one kind, while it is told of it."""
+
+    _kind: type[Event]
+    _meddle: Callable[[int], object]
+
+    def on_event(self, event: Event) -> None:
+        """Use it."""
+        if isinstance(event, self._kind):
+            self._meddle(event.agent_id)
+
+
+def abort(pool: AgentPool) -> None:
+    """Cancel all of them."""
+    pool.abort_all()
+
+
+def grow(pool: AgentPool) -> None:
+    """Make room for all of them."""
+    pool.max_concurrent = 4
+
+
+def spawn(pool: AgentPool) -> None:
+    """Take the place that the end of one has left, once."""
+    if pool.statistics().spawned == 3:
+        pool.spawn_nowait(job("say more"))
+
+
+def cancel_all(pool: AgentPool) -> None:
+    """Cancel each of them."""
+    for agent_id in range(1, pool.statistics().spawned + 1):
+        pool[agent_id].cancel()
+
+
+@pytest.mark.parametrize("meddle", [abort, grow, spawn, cancel_all])
+async def test_g2_who_is_told_of_the_end_of_a_newcomer_may_use_the_pool(
+    meddle: Callable[[AgentPool], None], autojump_clock: MockClock
+) -> None:
+    """It has left the queue by then. It could be started, and that ended the whole pool."""
+    watcher = Meddler(AgentFinished, lambda _: meddle(pool))
+    async with open_pool(
+        sleepy_driver(), max_concurrent=1, max_queued=2, observers=[watcher]
+    ) as pool:
+        _, gone, _ = pool.fan_out_nowait(jobs("sleep 1", "gone", "sleep 1"))
+        gone.cancel()
+        assert gone.status is AgentStatus.CANCELLED
+        outcomes = await pool.join_all()
+        assert {outcome.status for outcome in outcomes.values()} <= {
+            AgentStatus.COMPLETED,
+            AgentStatus.CANCELLED,
+        }
+        statistics = pool.statistics()
+    assert (statistics.queued, statistics.observer_failures) == (0, 0)
+
+
+@pytest.mark.parametrize("meddle", [abort, cancel_all])
+async def test_g2_who_is_told_of_one_of_many_ends_may_ask_for_the_others(
+    meddle: Callable[[AgentPool], None],
+) -> None:
+    """They have left the queue as well, and are about to be ended."""
+    watcher = Meddler(AgentFinished, lambda _: meddle(pool))
+    async with open_pool(hanging_driver(), max_concurrent=1, observers=[watcher]) as pool:
+        pool.fan_out_nowait(jobs("a", "b", "c", "d"))
+        pool.abort_all()
+        assert pool.queued_count == 0
+        outcomes = await pool.join_all()
+        late = pool.fan_out_nowait(jobs("e", "f"))
+        assert pool.queued_count == 1
+        assert [handle.status for handle in late] == [AgentStatus.RUNNING, AgentStatus.QUEUED]
+        pool.abort_all()
+    assert {outcome.status for outcome in outcomes.values()} == {AgentStatus.CANCELLED}
+
+
+@pytest.mark.parametrize("ahead", [0, 1])
+async def test_g2_who_is_told_of_a_newcomer_may_cancel_it(
+    ahead: int, autojump_clock: MockClock
+) -> None:
+    """It is in the queue by then, whether or not there is a slot for it."""
+    watcher = Meddler(
+        AgentSpawned, lambda agent_id: pool[agent_id].name == "no" and pool[agent_id].cancel()
+    )
+    async with open_pool(sleepy_driver(), max_concurrent=1, observers=[watcher]) as pool:
+        pool.fan_out_nowait(jobs(*["sleep 1"] * ahead, "no", "say done"))
+        outcomes = await pool.join_all()
+        assert pool.statistics().observer_failures == 0
+    assert [outcome.status for outcome in outcomes.values()][ahead:] == [
+        AgentStatus.CANCELLED,
+        AgentStatus.COMPLETED,
+    ]
+    assert outcomes[ahead + 1].started_at is None
 
 
 # --- room
