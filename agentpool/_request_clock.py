@@ -36,6 +36,8 @@ class RequestClock(Live):
     """How many wait for their turn."""
     _outer: RequestClock | None = None
     _slot: Slot | None = None
+    _is_over: bool = False
+    """Whether its scope limits something else by now."""
     _token: Token[RequestClock | None] | None = None
 
     @property
@@ -45,7 +47,8 @@ class RequestClock(Live):
 
     def stop(self) -> None:
         """Let it stand still, until it goes on as often as it was stopped."""
-        self._left_seconds, self.scope.deadline = self.seconds_left, math.inf
+        self._left_seconds = self.seconds_left
+        self._set(math.inf)
         self._stops += 1
         if self._outer is not None:
             self._outer.stop()
@@ -54,13 +57,18 @@ class RequestClock(Live):
         """Let it run again, if nobody else has stopped it."""
         self._stops -= 1
         if not self._stops:
-            self.scope.deadline = trio.current_time() + self._left_seconds
+            self._set(trio.current_time() + self._left_seconds)
         if self._outer is not None:
             self._outer.go_on()
 
     def lift(self) -> None:
         """Let what is under it take as long as it likes from now on."""
-        self._left_seconds = self.scope.deadline = math.inf
+        self._left_seconds = math.inf
+        self._set(math.inf)
+
+    def _set(self, deadline: float) -> None:
+        if not self._is_over:
+            self.scope.deadline = deadline
 
     def __enter__(self) -> Self:
         """Let whoever waits inside stop it."""
@@ -70,8 +78,9 @@ class RequestClock(Live):
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let nobody stop it any more."""
+        """Let nobody stop it any more, not even a task that was left behind and waits."""
         assert self._token is not None  # noqa: S101  # it was entered
+        self._is_over = True
         _clock.reset(self._token)
 
     def is_of(self, slot: Slot | None) -> bool:

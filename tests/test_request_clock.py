@@ -11,10 +11,20 @@ from trio.testing import MockClock
 from agentpool import AgentOutcome, AgentStatus, Budget, SpawnConfig, StopReason, Usage, open_pool
 from agentpool._messages import Completion, CompletionRequest
 from agentpool._request_clock import RequestClock, current_clock, waiting_for_turn
-from agentpool.abc import Driver, OnDelta
+from agentpool.abc import Driver, OnDelta, ToolContext
 from agentpool.drivers import FallbackDriver, GatedDriver, RequestGate, ScriptedDriver
 from agentpool.testing import cancel_everywhere, explore, simulate
-from tests.fakes import LiveDriver, hanging_driver, job, manifest
+from agentpool.tools import ToolRegistry
+from tests.fakes import (
+    FakeTool,
+    LiveDriver,
+    calling,
+    hanging_driver,
+    job,
+    manifest,
+    tool_call,
+    turns_of,
+)
 
 
 @attrs.define(eq=False)
@@ -202,6 +212,33 @@ async def test_an_agent_does_not_stop_the_clock_of_whoever_starts_it(
     outcome = await ask(LiveDriver(ask_another_pool), (line, 60.0))
     assert "no whole answer within 5 seconds" in str(outcome.error)
     assert trio.current_time() == 5
+
+
+async def test_g13_a_task_that_a_request_left_behind_sets_no_time_of_the_next_step(
+    autojump_clock: MockClock,
+) -> None:
+    """All steps have one scope: the tool was ended with what was left of the request."""
+    line = Line()
+
+    async def answer(request: CompletionRequest, _: OnDelta) -> Completion | str:
+        if turns_of(request):
+            return "done"
+        others.start_soon(GatedDriver(after(0), line.gate).complete, request)
+        await trio.sleep(1)
+        return calling(tool_call("nap"))
+
+    async def sleep(_: str, __: ToolContext) -> str:
+        await trio.sleep(100)
+        return "slept"
+
+    tools = ToolRegistry([FakeTool("nap", sleep)])
+    async with trio.open_nursery() as others, open_pool(LiveDriver(answer), tools=tools) as pool:
+        others.start_soon(line.hold, 60.0)
+        await trio.testing.wait_all_tasks_blocked()
+        wanted = manifest(request_seconds=20.0, tool_seconds=None)
+        outcome = await (await pool.spawn(SpawnConfig(wanted, "ask"))).wait()
+    assert (outcome.text, outcome.error) == ("done", None)
+    assert trio.current_time() == 101
 
 
 async def test_what_is_left_is_known_while_it_stands_still(autojump_clock: MockClock) -> None:
