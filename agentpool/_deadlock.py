@@ -148,6 +148,12 @@ class DeadlockWatch:
         await trio.lowlevel.checkpoint()
         await trio.lowlevel.checkpoint()
         self._looking = False
+        # Several circles may have closed since somebody suspected one of them.
+        while self._fail_first(first):
+            pass
+
+    def _fail_first(self, first: AgentId | None) -> bool:
+        """Fail one of those that are deadlocked, *first* if it is. Return whether any was."""
         waits: dict[AgentId, list[Wait]] = {}
         for agent_id, handle in self._running.items():
             slot = handle.slot
@@ -160,6 +166,7 @@ class DeadlockWatch:
         )
         if stuck:
             self._fail_one(first if first in stuck else min(stuck), waits, stuck)
+        return bool(stuck)
 
     def _can_go_on(self, slot: Slot) -> bool:
         # Who has a slot, or gets one, is looked at when it gives it back.

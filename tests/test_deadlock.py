@@ -68,6 +68,20 @@ async def test_g14_a_circle_of_questions_is_named_at_the_moment_it_closes(
     assert sum("has ended" in text or "ended before" in text for text in told) == 2
 
 
+async def test_g14_circles_that_close_at_the_same_moment_are_all_named(
+    autojump_clock: MockClock,
+) -> None:
+    """Whoever looked for the first one found both, told one, and nobody looked again."""
+    async with open_pool(FunctionDriver(obedient), tools=ToolRegistry(TEAM_TOOLS)) as pool:
+        handles = await pool.fan_out(
+            [SpawnConfig(member(), f"ask {target}") for target in (2, 1, 4, 3)]
+        )
+        await trio.sleep(1)
+        told = [handle.outcome.text for handle in handles if handle.outcome]
+    for circle in ("1 (worker) asks 2 (worker), which", "3 (worker) asks 4 (worker), which"):
+        assert sum(circle in text for text in told) == 1
+
+
 async def test_g14_a_quiet_pool_is_reported_when_the_owner_joins() -> None:
     """Everybody waits for a message that nobody can send any more."""
     async with open_pool(FunctionDriver(obedient), tools=ToolRegistry(TEAM_TOOLS)) as pool:
