@@ -300,9 +300,12 @@ async def test_g2_who_is_told_of_a_newcomer_may_cancel_it(
     ahead: int, autojump_clock: MockClock
 ) -> None:
     """It is in the queue by then, whether or not there is a slot for it."""
-    watcher = Meddler(
-        AgentSpawned, lambda agent_id: pool[agent_id].name == "no" and pool[agent_id].cancel()
-    )
+
+    def cancel(agent_id: int) -> None:
+        if pool[agent_id].name == "no":
+            pool[agent_id].cancel()
+
+    watcher = Meddler(AgentSpawned, cancel)
     async with open_pool(sleepy_driver(), max_concurrent=1, observers=[watcher]) as pool:
         pool.fan_out_nowait(jobs(*["sleep 1"] * ahead, "no", "say done"))
         outcomes = await pool.join_all()
