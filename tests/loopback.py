@@ -126,7 +126,7 @@ async def open_loopback(
             server.lines.append(line)
             await serve(line)
 
-        nursery.start_soon(trio.serve_listeners, handle, [listener])
+        await nursery.start(trio.serve_listeners, handle, [listener])
         yield server
         nursery.cancel_scope.cancel()
 

@@ -376,7 +376,6 @@ async def test_a_terminal_that_is_hung_up_approves_nothing(line: Line) -> None:
             await line.wait_for(ASKED)
             os.close(line.ours)
 
-    with pytest.raises(ExceptionGroup) as caught:
+    with pytest.RaisesGroup(OSError):
         await hang_up()
-    assert caught.group_contains(OSError)
     assert said == []

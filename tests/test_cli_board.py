@@ -59,7 +59,7 @@ async def test_a_row_says_what_an_agent_does(autojump_clock: object) -> None:
     assert board.look().agents[0].phase == "recall"
 
 
-async def test_only_the_end_of_what_was_written_is_kept() -> None:
+async def test_only_the_end_of_what_was_written_is_kept() -> None:  # noqa: ASYNC124  # its clock is trio's
     """An agent that writes a book costs no book."""
     board = Board(1)
     board.on_event(AgentStarted(*STAMP))
@@ -81,7 +81,7 @@ async def test_tokens_per_second_are_of_the_last_seconds(autojump_clock: object)
     assert board.look().tokens_per_second == 0
 
 
-async def test_an_agent_that_never_started_is_counted_and_no_more() -> None:
+async def test_an_agent_that_never_started_is_counted_and_no_more() -> None:  # noqa: ASYNC124  # its clock is trio's
     """It was cancelled in the queue: there is nothing to tell."""
     board = Board(1)
     outcome = AgentOutcome(agent_id=1, name="reader", status=AgentStatus.CANCELLED)

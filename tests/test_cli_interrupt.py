@@ -181,7 +181,7 @@ def test_handlers_are_as_they_were(desk: Desk) -> None:
     assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-async def test_only_the_first_call_counts() -> None:
+def test_only_the_first_call_counts() -> None:
     """The reason that is reported is the one that it was."""
     interruption = Interruption()
     interruption.call("first")
@@ -190,7 +190,7 @@ async def test_only_the_first_call_counts() -> None:
     assert interruption.scope.cancel_called
 
 
-async def test_who_knows_how_to_stop_is_asked() -> None:
+async def test_who_knows_how_to_stop_is_asked() -> None:  # noqa: ASYNC124  # its scope is trio's
     """Then nothing is cut off."""
     reasons: list[str] = []
     interruption = Interruption()

@@ -532,7 +532,7 @@ async def test_each_driver_of_a_fallback_has_its_gate(autojump_clock: MockClock)
 
 
 @in_time
-async def test_each_provider_has_its_gate(autojump_clock: MockClock) -> None:
+async def test_each_provider_has_its_gate(autojump_clock: MockClock) -> None:  # noqa: ASYNC124  # its clock is trio's
     """The place and the key say which, and the name says no secret."""
     gates = ProviderGates(max_in_flight=3, requests_per_minute=60)
     gate = gates.gate("openai", "https://me:secret@gpu.example.com/v1/")

@@ -498,9 +498,9 @@ async def test_started_comes_once_and_only_with_a_slot(autojump_clock: MockClock
 # --- the hub itself
 
 
-async def test_nobody_watching_costs_no_events() -> None:
+def test_nobody_watching_costs_no_events() -> None:
     """Whoever asks whether to make an event is told no, and again once the last has gone."""
-    hub = EventHub((), trio.current_time())
+    hub = EventHub((), 0.0)
     told = [hub.listening]
     reader = hub.open_reader()
     told.append(hub.listening)

@@ -455,7 +455,7 @@ async def test_g3_a_task_left_behind_takes_no_slot_when_its_agent_has_ended(
 
     calls = calling(tool_call("leave"))
 
-    async def leave(_: str, __: ToolContext) -> str:
+    async def leave(_: str, __: ToolContext) -> str:  # noqa: ASYNC124  # a tool is async
         others.start_soon(listen)
         return "left"
 

@@ -69,7 +69,7 @@ async def test_a_slow_reader_slows_the_map(autojump_clock: MockClock) -> None:
     """Outcomes that nobody reads must not pile up."""
     taken = 0
 
-    async def queries() -> AsyncIterator[str]:
+    async def queries() -> AsyncIterator[str]:  # noqa: ASYNC900  # as users write them
         nonlocal taken
         for number in count():
             taken += 1
@@ -150,7 +150,7 @@ async def test_an_async_generator_of_queries_is_closed_with_the_map(
     """Its cleanup runs in the map's block, not whenever the garbage collector comes."""
     closed: list[float] = []
 
-    async def queries() -> AsyncIterator[str]:
+    async def queries() -> AsyncIterator[str]:  # noqa: ASYNC900  # as users write them
         try:
             for number in count():
                 await trio.lowlevel.checkpoint()
@@ -185,7 +185,7 @@ async def test_several_sources_are_taken_level(autojump_clock: MockClock) -> Non
 async def test_a_slow_source_keeps_no_other_one_waiting(autojump_clock: MockClock) -> None:
     """It is asked beside the others, and endless ones may be left."""
 
-    async def slow() -> AsyncGenerator[str, None]:
+    async def slow() -> AsyncGenerator[str, None]:  # noqa: ASYNC900  # as users write them
         for number in range(3):
             await trio.sleep(100)
             yield f"say slow {number}"
@@ -276,12 +276,12 @@ async def test_what_sources_raise_comes_after_the_outcomes(autojump_clock: MockC
 async def test_all_that_sources_raise_is_told(autojump_clock: MockClock) -> None:
     """One fails, and another one fails while it is closed for that: two errors."""
 
-    async def broken() -> AsyncGenerator[str, None]:
+    async def broken() -> AsyncGenerator[str, None]:  # noqa: ASYNC900  # as users write them
         yield "say one"
         await trio.sleep(1)
         raise ValueError("broken source")
 
-    async def unclean() -> AsyncGenerator[str, None]:
+    async def unclean() -> AsyncGenerator[str, None]:  # noqa: ASYNC900  # as users write them
         yield "say one"
         try:
             await trio.sleep_forever()
@@ -311,7 +311,7 @@ def test_level_sources_leave_nothing_in_any_order_cancelled_anywhere() -> None:
     """G16: the tasks that take from the sources are the map's own."""
 
     async def scene() -> None:
-        async def pages() -> AsyncGenerator[str, None]:
+        async def pages() -> AsyncGenerator[str, None]:  # noqa: ASYNC900  # as users write them
             for number in range(2):
                 await trio.sleep(1)
                 yield f"say page {number}"

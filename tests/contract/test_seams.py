@@ -75,7 +75,7 @@ async def open_real_openai() -> AsyncGenerator[Driver, None]:
     """Open the driver for OpenAI's wire format, and a server for it on this machine."""
     async with trio.open_nursery() as nursery:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        nursery.start_soon(trio.serve_listeners, serve, [listener])  # noqa: ASYNC113  # the listener is open already
+        await nursery.start(trio.serve_listeners, serve, [listener])
         port = listener.socket.getsockname()[1]
         async with open_openai("some-model", base_url=f"http://127.0.0.1:{port}/v1") as driver:
             yield driver  # noqa: ASYNC119  # a context manager

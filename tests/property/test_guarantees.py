@@ -873,7 +873,7 @@ def test_g17_tools_and_children_are_held_to_the_tier() -> None:
                 await context.agent.complete(elsewhere, CompletionRequest([UserMessage("hi")]))
             return "refused"
 
-        async def send(_: str, context: ToolContext) -> str:
+        async def send(_: str, context: ToolContext) -> str:  # noqa: ASYNC124  # a tool is async
             told.append(context.agent_name)
             return "sent"
 
