@@ -184,6 +184,12 @@ class Account:
             reserved=_plain(kind, self.reserved[kind]),
         )
 
+    def take_news(self) -> tuple[BudgetNotice, ...]:
+        """Return what nobody was told yet, of the whole tree. It counts as told."""
+        news = tuple(self.news)
+        self.news.clear()
+        return news
+
     def words(self) -> str:
         """Return the limits as a person would write them."""
         limits = (

@@ -16,7 +16,10 @@ Rules:
    while what is used alone would leave enough, and while some of what lacks is held by a
    request whose agent does not wait for anybody. So there is no circle of waiting, and who
    cannot be served is told.
-7. A cost that nobody can know is not zero: it is counted as unpriced, and a limit on cost
+7. Who fits goes before one that waits for more, but not more than ``MAX_PASSED`` times past
+   the same one: then all who want of the budget that lacks wait behind it. So a large
+   request does not starve among small ones.
+8. A cost that nobody can know is not zero: it is counted as unpriced, and a limit on cost
    allows nothing more after such an answer, unless the budget says so.
 
 A budget belongs to one thread, the one that trio runs in. It knows no pool: several pools
@@ -26,136 +29,26 @@ may share one, and one may last longer than any of them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Self, final
+from itertools import takewhile
+from typing import Final, Self, final
 
 import attrs
 
 from agentpool._account import (
-    COST,
-    TOKENS,
     Account,
     Amounts,
     BudgetNotice,
     amounts_of,
     cost_limit,
-    count,
     count_limit,
-    pico,
 )
-from agentpool._errors import LimitExceededError, UsageError
+from agentpool._errors import LimitExceededError
+from agentpool._reservation import Reservation, Source
 from agentpool._statistics import BudgetStatistics
 
-
-@final
-@attrs.define(eq=False, repr=False)
-class Reservation:
-    """What a budget has set aside for one thing. Settle it once, whatever happens.
-
-    As a context manager it settles itself at the end of its block, if nobody did: nobody
-    has said then what was used, so all of it is charged. One for a request that did not
-    start is given back.
-    """
-
-    budget: Budget
-    """Where it was taken."""
-    _amounts: Amounts
-    _priced: bool
-    _is_stalled: Callable[[], bool] | None
-    """Whether who makes the request waits for others. ``None``: it is for no request."""
-    _started: bool = False
-    _settled: bool = False
-
-    @property
-    def tokens(self) -> int:
-        """Tokens that were set aside."""
-        return self._amounts[TOKENS]
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether it was settled."""
-        return self._settled
-
-    def start(self) -> None:
-        """Say that the request goes out now: from here on it is not simply given back."""
-        self._started = True
-
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Settle it, unless that was done."""
-        if not self._settled:
-            if self._is_stalled is None or self._started:
-                self.charge()
-            else:
-                self.refund()
-
-    def commit(self, *, tokens: int | None = None, cost_usd: float | None = None) -> bool:
-        """Charge what was used and give the rest back; return whether that passed a limit.
-
-        Requests and tool calls are charged as they were reserved.
-
-        Args:
-            tokens: Tokens in plus out. ``None``: nobody said, so what was reserved counts.
-            cost_usd: US dollars. ``None``: nobody said, so what was reserved counts. If
-                there was no estimate either, the cost is unknown.
-
-        Raises:
-            UsageError: If it was settled before, or a number has no meaning. Nothing has
-                changed.
-        """
-        used = self._amounts[TOKENS] if tokens is None else count("tokens", tokens)
-        cost = self._amounts[COST] if cost_usd is None else pico(cost_usd)
-        unpriced = cost_usd is None and not self._priced
-        unmeasured = tokens is None or (cost_usd is None and self._priced)
-        self._settle((used, cost, *self._amounts[2:]))
-        passed = [
-            budget.account.note_answer(unmeasured=unmeasured, unpriced=unpriced)
-            for budget in self.budget.path
-        ]
-        self.budget.root.reconsider()
-        return any(passed)
-
-    def charge(self) -> None:
-        """Charge all of it: something was under way, and nobody knows what it used.
-
-        Raises:
-            UsageError: If it was settled before.
-        """
-        self._settle(self._amounts)
-        for budget in self.budget.path:
-            budget.account.note_loss(unpriced=not self._priced)
-        self.budget.root.reconsider()
-
-    def refund(self) -> None:
-        """Give all of it back: nothing was used.
-
-        Raises:
-            UsageError: If it was settled before.
-        """
-        self._settle(None)
-        self.budget.root.reconsider()
-
-    def may_give_back(self, kind: int) -> bool:
-        """Whether some of *kind* may come back from it before long."""
-        if self._is_stalled is None or not self._amounts[kind]:
-            return False
-        # Who has its reservation and did not start yet waits for a slot or for its turn.
-        return not (self._started and self._is_stalled())
-
-    def _settle(self, used: Amounts | None) -> None:
-        if self._settled:
-            raise UsageError(
-                f"a reservation of budget {self.budget.name!r} was settled before; commit, "
-                "charge or refund it once"
-            )
-        self._settled = True
-        for budget in self.budget.path:
-            budget.account.set_aside(self._amounts, -1)
-            budget.under_way.pop(self, None)
-            if used is not None:
-                budget.account.use(used)
+MAX_PASSED: Final = 8
+"""How many may go before one that waits for more. As many as run side by side in a pool that
+says nothing else: so it waits for about one round of them."""
 
 
 @final
@@ -171,17 +64,28 @@ class Claim:
     """``None``: it waits."""
     wake: Callable[[], object] = lambda: None
     """Called when a claim that waited has its result. Set it if it waits."""
+    short: Budget | None = None
+    """What had too little for it when somebody last looked. ``None``: nothing had."""
+    passed: int = 0
+    """How many who came later were served before it."""
+
+    def hold(self, held: set[Budget]) -> None:
+        """Add to *held* what it lacks, if nobody may go before it any more."""
+        if self.short is not None and self.passed >= MAX_PASSED:
+            held.add(self.short)
 
     def withdraw(self) -> None:
         """Want it no more, and give back what was set aside for it."""
-        self.budget.root.waiting.pop(self, None)
+        root = self.budget.root
+        root.waiting.pop(self, None)
         if isinstance(self.result, Reservation):
             self.result.refund()
+        root.reconsider()  # others may have waited for its turn
 
 
 @final
 @attrs.define(eq=False, init=False, repr=False)
-class Budget:
+class Budget(Source):
     """What agents, pools and tools may spend together.
 
     Give it to ``open_pool`` or to a ``SpawnConfig``; several may have the same one. What is
@@ -261,6 +165,11 @@ class Budget:
         return f"<Budget {self.name!r}: {self.account.words()}>"
 
     @property
+    def sources(self) -> tuple[Budget, ...]:
+        """Itself and every budget above it, the root last."""
+        return self.path
+
+    @property
     def root(self) -> Budget:
         """The budget above all others: itself, if it has no parent."""
         return self.path[-1]
@@ -306,11 +215,7 @@ class Budget:
     # --- for requests, which may wait
 
     def claim(
-        self,
-        *,
-        tokens: int,
-        cost_usd: float | None,
-        is_stalled: Callable[[], bool],
+        self, *, tokens: int, cost_usd: float | None, is_stalled: Callable[[], bool]
     ) -> Claim:
         """Set aside what one request needs, now or when others have given some back.
 
@@ -325,7 +230,10 @@ class Budget:
         """
         amounts = amounts_of(tokens=tokens, cost_usd=cost_usd, requests=1, tool_calls=0)
         claim = Claim(self, amounts, cost_usd is not None, is_stalled)
-        self._decide(claim)
+        held = set[Budget]()
+        for one in self.root.waiting:
+            one.hold(held)
+        self._decide(claim, held)
         if claim.result is None:
             self.root.waiting[claim] = None
         return claim
@@ -335,22 +243,30 @@ class Budget:
 
         After each settlement, and when somebody who makes a request begins to wait.
         """
+        held = set[Budget]()
         for claim in tuple(self.waiting):
-            self._decide(claim)
+            self._decide(claim, held)
             if claim.result is not None:
                 del self.waiting[claim]
                 claim.wake()
+            else:
+                claim.hold(held)
 
     @staticmethod
-    def _decide(claim: Claim) -> None:
-        """Give *claim* its result, unless it can wait for one."""
+    def _decide(claim: Claim, held: set[Budget]) -> None:
+        """Give *claim* its result, unless it can wait for one, or must: *held* is for others."""
         budget = claim.budget
         lack = budget._find_lack(claim.amounts, priced=claim.priced)
         if lack is None:
-            stalled = claim.is_stalled
-            claim.result = budget._take(claim.amounts, priced=claim.priced, is_stalled=stalled)
+            if held.isdisjoint(budget.path):
+                for one in takewhile(lambda one: one is not claim, budget.root.waiting):
+                    one.passed += one.short in budget.path
+                    one.hold(held)
+                stalled = claim.is_stalled
+                claim.result = budget._take(claim.amounts, priced=claim.priced, is_stalled=stalled)
             return
         short, kind = lack
+        claim.short = short
         if short.account.is_used_up(kind, claim.amounts) or not any(
             reservation.may_give_back(kind) for reservation in short.under_way
         ):
@@ -379,9 +295,3 @@ class Budget:
             if is_stalled is not None:
                 budget.under_way[reservation] = None
         return reservation
-
-    def take_news(self) -> tuple[BudgetNotice, ...]:
-        """Return what nobody was told yet, of the whole tree. It counts as told."""
-        news = tuple(self.account.news)
-        self.account.news.clear()
-        return news

@@ -12,12 +12,13 @@ from typing import final
 import attrs
 import trio
 
-from agentpool._budget import Budget, Claim, Reservation
+from agentpool._budget import Budget, Claim
 from agentpool._errors import LimitExceededError
 from agentpool._estimate import Estimator
 from agentpool._events import BudgetNear, BudgetReached
 from agentpool._messages import AgentId, CompletionRequest, Usage
 from agentpool._request_clock import waiting_for_turn
+from agentpool._reservation import Reservation
 from agentpool._slot import Slot, parked
 from agentpool._waits import Wait
 from agentpool.abc import Driver
@@ -99,7 +100,7 @@ class Purse:
 
     def tell(self) -> None:
         """Tell who listens that limits are near or reached."""
-        for notice in self.budget.take_news():
+        for notice in self.budget.account.take_news():
             if self._hub.listening:
                 kind = BudgetReached if notice.reached else BudgetNear
                 stamp = self._hub.stamp(self._agent_id, self._name)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
 
 import pytest
 
 from agentpool import Budget, LimitExceededError, StopReason, UsageError
 from agentpool._account import BudgetNotice
-from agentpool._budget import Claim, Reservation
+from agentpool._budget import MAX_PASSED, Claim
+from agentpool._reservation import Reservation
 from agentpool.observe import BudgetMeter
 
 
@@ -360,6 +362,7 @@ def test_who_finds_too_little_waits_for_what_may_come_back() -> None:
     first.start()
     first.commit(tokens=5)
     assert woken == ["second", "third"]
+    assert third.passed == 0
     assert reserved(budget)[0] == granted(second).tokens + granted(third).tokens == 90
 
 
@@ -376,6 +379,65 @@ def test_who_fits_goes_before_who_does_not() -> None:
     granted(claim(budget, 20)).commit(tokens=20)
     first.commit(tokens=40)
     refusal(large)
+
+
+def test_one_that_wants_much_does_not_starve_among_those_that_want_little() -> None:
+    """They went before it for as long as there were any: it waited for the last of them."""
+    budget = Budget(tokens=100)
+    under_way = deque(granted(claim(budget, 30)) for _ in range(3))
+    large = claim(budget, 90)
+    for _ in range(20):
+        small = claim(budget, 10)
+        if isinstance(small.result, Reservation):
+            under_way.append(small.result)
+        if under_way:
+            under_way.popleft().commit(tokens=0)
+    assert granted(large).tokens == 90
+
+
+def test_who_waits_for_a_turn_has_it_when_the_one_before_gives_up() -> None:
+    """It is not what the budget has that they wait for."""
+    budget = Budget(tokens=100)
+    granted(claim(budget, 30)).start()
+    large = claim(budget, 90)
+    for _ in range(MAX_PASSED):
+        granted(claim(budget, 5)).commit(tokens=0)
+    held_up = claim(budget, 5)
+    assert held_up.result is None
+    large.withdraw()
+    granted(held_up)
+
+
+def test_who_spends_of_another_budget_waits_for_no_turn() -> None:
+    """What it takes would not be missed."""
+    root = Budget(tokens=1000)
+    here, there = Budget(tokens=100, parent=root), Budget(tokens=100, parent=root)
+    first = granted(claim(here, 30))
+    large = claim(here, 90)
+    for _ in range(MAX_PASSED):
+        granted(claim(there, 5)).commit(tokens=0)
+        granted(claim(here, 5)).commit(tokens=0)
+    assert claim(here, 5).result is None
+    granted(claim(there, 5))
+    granted(claim(root, 5))
+    first.commit(tokens=0)
+    granted(large)
+
+
+def test_who_cannot_be_served_holds_up_nobody() -> None:
+    """The one that it waits for waits as well: it is told, and the others have their turn."""
+    budget = Budget(tokens=100)
+    waits = False
+    first = granted(budget.claim(tokens=30, cost_usd=0.0, is_stalled=lambda: waits))
+    first.start()
+    large = claim(budget, 90)
+    for _ in range(MAX_PASSED):
+        granted(claim(budget, 5)).commit(tokens=0)
+    held_up = claim(budget, 5)
+    waits = True
+    budget.reconsider()
+    refusal(large)
+    granted(held_up)
 
 
 def test_who_can_never_fit_is_refused_at_once() -> None:
@@ -470,19 +532,19 @@ def test_that_a_limit_is_near_and_reached_is_told_once() -> None:
     root = Budget(tokens=100, name="root")
     leaf = Budget(requests=1, parent=root, name="leaf")
     root.reserve(tokens=79).commit()
-    assert root.take_news() == ()
+    assert root.account.take_news() == ()
     root.reserve(tokens=1).commit()
     root.reserve(tokens=1).commit()
     leaf.reserve(requests=1).commit()
     root.reserve(tokens=19).commit()
     with pytest.raises(LimitExceededError):
         root.reserve(tokens=1)
-    assert leaf.take_news() == (
+    assert leaf.account.take_news() == (
         BudgetNotice("root", StopReason.TOKEN_BUDGET, 80, 100, reached=False),
         BudgetNotice("leaf", StopReason.REQUEST_BUDGET, 1, 1, reached=True),
         BudgetNotice("root", StopReason.TOKEN_BUDGET, 100, 100, reached=True),
     )
-    assert root.take_news() == ()
+    assert root.account.take_news() == ()
 
 
 def test_a_limit_that_leaves_too_little_counts_as_reached() -> None:
@@ -491,7 +553,7 @@ def test_a_limit_that_leaves_too_little_counts_as_reached() -> None:
     budget.reserve(tokens=50)
     with pytest.raises(LimitExceededError):
         budget.reserve(tokens=60)
-    (notice,) = budget.take_news()
+    (notice,) = budget.account.take_news()
     assert (notice.used, notice.limit, notice.reached) == (50, 100, True)
 
 

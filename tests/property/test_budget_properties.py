@@ -7,8 +7,10 @@ budget where that happened, and adds it up anew each time.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from collections.abc import Iterable
+from functools import partial
 from typing import TypeAlias
 
 import attrs
@@ -18,11 +20,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from agentpool import Budget, LimitExceededError, UsageError, UsageLimits
-from agentpool._budget import Claim, Reservation
+from agentpool._budget import MAX_PASSED, Claim
 from agentpool._context import fixed_tokens, message_tokens, request_tokens
 from agentpool._estimate import Estimator
 from agentpool._manifest import ResourceQuota
 from agentpool._messages import AnswerForm, ChatMessage, CompletionRequest, Usage, UserMessage
+from agentpool._reservation import Reservation
 from agentpool.observe import BudgetMeter
 from agentpool.testing import strategies
 
@@ -103,6 +106,14 @@ class BudgetMachine(RuleBasedStateMachine):
                 if meter.limit is not None and used > meter.limit and wants:
                     return False
         return True
+
+    def is_held_up(self, one: Waiting) -> bool:
+        """Say whether somebody before it was passed too often, and wants of what it wants."""
+        before = itertools.takewhile(lambda other: other is not one, self.waiting)
+        return any(
+            other.claim.passed >= MAX_PASSED and set(other.at.path) & set(one.at.path)
+            for other in before
+        )
 
     def granted(self, held: Held) -> None:
         """Take note of a reservation; from here on estimates may be wrong again."""
@@ -188,7 +199,10 @@ class BudgetMachine(RuleBasedStateMachine):
         one = Waiting(at, amounts, claim)
         key.append(id(one))
         self.keep.append(one)
-        assert isinstance(claim.result, Reservation) is fits
+        if self.is_held_up(one):
+            assert not isinstance(claim.result, Reservation)
+        else:
+            assert isinstance(claim.result, Reservation) is fits
         if claim.result is None:
 
             def wake() -> None:
@@ -287,7 +301,7 @@ class BudgetMachine(RuleBasedStateMachine):
     def nobody_waits_in_vain(self) -> None:
         """Who waits does not fit now, and somebody who goes on holds what it waits for."""
         for one in self.waiting:
-            assert not self.fits(one.at, one.amounts)
+            assert not self.fits(one.at, one.amounts) or self.is_held_up(one)
             assert any(held.is_request and not held.stalled for held in self.open)
 
     def teardown(self) -> None:
@@ -302,6 +316,52 @@ class BudgetMachine(RuleBasedStateMachine):
 
 TestBudgets = BudgetMachine.TestCase
 TestBudgets.settings = settings(stateful_step_count=30)
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["want"] * 3 + ["end", "end", "give up"]), st.integers(1, 100)),
+        min_size=20,
+        max_size=120,
+    )
+)
+def test_nobody_starves(steps: list[tuple[str, int]]) -> None:
+    """However many come later and want less, so many go before one that waits and no more."""
+    budget = Budget(tokens=100)
+    claims: list[Claim] = []
+    served: list[Claim] = []
+    for what, number in steps:
+        waiting = [one for one in claims if one.result is None]
+        open_ones = [one for one in served if _is_open(one)]
+        if what == "want":
+            one = budget.claim(tokens=number, cost_usd=0.0, is_stalled=lambda: False)
+            one.wake = partial(served.append, one)
+            claims.append(one)
+            if one.result is not None:
+                served.append(one)
+        elif what == "end" and open_ones:
+            _end(open_ones[number % len(open_ones)])
+        elif what == "give up" and waiting:
+            one = waiting[number % len(waiting)]
+            claims.remove(one)
+            one.withdraw()
+    for one in served:  # it grows
+        if _is_open(one):
+            _end(one)
+    assert all(isinstance(one.result, Reservation) for one in claims)
+    for place, one in enumerate(served):
+        came_later = claims[claims.index(one) :] if one in claims else []
+        assert sum(other in came_later for other in served[:place]) <= MAX_PASSED
+    assert budget.statistics().tokens.reserved == 0
+
+
+def _is_open(one: Claim) -> bool:
+    return isinstance(one.result, Reservation) and not one.result.is_settled
+
+
+def _end(one: Claim) -> None:
+    assert isinstance(one.result, Reservation)
+    one.result.commit(tokens=0, cost_usd=0.0)
 
 
 @given(

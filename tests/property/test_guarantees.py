@@ -38,6 +38,7 @@ from agentpool import (
     UsageError,
     open_pool,
 )
+from agentpool._budget import MAX_PASSED
 from agentpool._errors import BadRequestError, OverloadedError, RateLimitError
 from agentpool._events import (
     LIFECYCLE,
@@ -649,6 +650,37 @@ def test_g12_who_waits_for_a_budget_has_its_turn() -> None:
         assert (budget.statistics().tokens.reserved, len(budget.waiting)) == (0, 0)
 
     explore(scenario, schedules=SCHEDULES)
+
+
+def test_g12_one_that_wants_much_has_its_turn_among_those_that_want_little() -> None:
+    """A queue of small requests does not keep a large one waiting to its own end."""
+
+    async def scenario() -> None:
+        budget = Budget(tokens=2000)
+        asked: list[str] = []
+
+        async def slow(request: CompletionRequest) -> Completion:
+            asked.append(query_of(request))
+            await trio.sleep(1 + len(asked) % 3)
+            return Completion("done", usage=Usage(3, 2))
+
+        small = [SpawnConfig(manifest(max_tokens=500), f"small {n}") for n in range(18)]
+        large = SpawnConfig(manifest(max_tokens=1500), "large")
+        driver = FunctionDriver(slow, record=False)
+        async with open_pool(driver, max_concurrent=19, budget=budget, random_seed=0) as pool:
+            for config in (*small[:3], large, *small[3:]):
+                await pool.spawn(config)
+                await trio.sleep(0.01)
+            outcomes = await pool.join_all()
+        if all(one.status is AgentStatus.COMPLETED for one in outcomes.values()):
+            assert len(asked) == 19
+            assert asked.index("large") <= 3 + MAX_PASSED
+        assert budget.statistics().tokens.committed <= 2000
+        assert not budget.waiting
+        assert not budget.under_way
+
+    explore(scenario, schedules=SCHEDULES)
+    cancel_everywhere(scenario, target="agent", may_raise=(AgentPoolError,))
 
 
 def test_g12_waiting_for_a_budget_ends() -> None:
