@@ -179,8 +179,10 @@ def property_(session: nox.Session) -> None:
     if not folders:
         session.skip("there are no property tests")
     install(session, *EXTRAS, also=group("test"))
-    session.run("python", "-m", "pytest", "--hypothesis-profile=long",
-                *folders, *session.posargs)  # fmt: skip
+    # One test takes minutes here, and none of them hangs: a dump of all threads in the
+    # middle of it tells nothing, and was seen to crash Python.
+    patient = ("--hypothesis-profile=long", "--override-ini=faulthandler_timeout=0")
+    session.run("python", "-m", "pytest", *patient, *folders, *session.posargs)
 
 
 @nox.session(python=pythons()[0])
