@@ -56,6 +56,8 @@ async def run_calls(agent: Agent, effect: RunTools) -> None:
     async with trio.open_nursery() as nursery:
         for index, branch in zip(wanted, branches, strict=True):
             nursery.start_soon(run, index, branch)
+    if not agent.slot.held:
+        await agent.slot.leave_behind()
 
 
 def end_late(agent: Agent, effect: RunTools, index: int, error: Exception | None) -> None:

@@ -57,7 +57,7 @@ async def drive(agent: Agent, registry: ToolRegistry) -> None:  # noqa: ASYNC910
             error = raised  # what else was wrong when its time was over
         if clock and clock.cancelled_caught:
             # It stands where it was ended.
-            _end_late(agent, effect, error)
+            await _end_late(agent, effect, error)
             effect = next(effects, None)
     if run.stop is None:
         agent.phase(Phase.DONE)
@@ -75,7 +75,7 @@ async def _do_aside(agent: Agent, effect: Recall | Remember | Warn) -> None:  # 
         await _remember(agent, effect)
 
 
-def _end_late(agent: Agent, effect: Effect | None, error: Exception | None) -> None:
+async def _end_late(agent: Agent, effect: Effect | None, error: Exception | None) -> None:  # noqa: ASYNC910  # it has been waited for
     """Take note that the time of *effect* was over.
 
     Raises:
@@ -83,7 +83,9 @@ def _end_late(agent: Agent, effect: Effect | None, error: Exception | None) -> N
     """
     if isinstance(effect, RunTools):
         end_late(agent, effect, effect.results.index(None), error)
-        return
+        if not agent.slot.held:
+            await agent.slot.leave_behind()
+        return  # noqa: ASYNC910  # it has been waited for
     # Nothing else has a limit.
     assert isinstance(effect, Complete)  # noqa: S101
     raise error or late_answer(agent)

@@ -175,8 +175,8 @@ class Slot(Live):
 
     def end_wait(self, task: trio.lowlevel.Task) -> None:
         """Take note that *task* waits no more."""
-        assert self._waits is not None  # noqa: S101  # it began to wait
-        del self._waits[task]
+        if self._waits is not None:
+            self._waits.pop(task, None)  # unless it was left behind
 
     def settle(self, wait: Wait) -> None:
         """Give the slot back if every branch waits, the last one for *wait*."""
@@ -185,6 +185,17 @@ class Slot(Live):
         elif all(branch.waits for branch in self.branches):
             self.held = False
             self.keeper.release(self, wait)
+
+    async def leave_behind(self) -> None:  # noqa: ASYNC910  # waits only when the slot is gone
+        """Take a slot again, though a call from a thread that was left behind still waits.
+
+        Cancellation:
+            As in ``resume``.
+        """
+        for branch in self.branches:
+            branch.ended = True
+        self.branches, self._waits = (), None
+        await self.resume()
 
     async def resume(self) -> None:  # noqa: ASYNC910  # waits only when the slot is gone
         """Take a slot again, waiting for one.
@@ -279,6 +290,10 @@ class parked(Live):  # noqa: N801  # used as a statement: async with parked(Wait
             return  # noqa: ASYNC910  # there is nothing to wait for
         slot.end_wait(task)
         branch.waits -= 1
+        if branch.ended or slot.task is None:
+            # A call from a thread that was left behind: its agent has gone on, or has ended,
+            # and nobody would give the slot back.
+            return  # noqa: ASYNC910  # it has been waited for
         if branch.waits:
             # Others of the branch still wait, and so the branch does: nobody would give the
             # slot back when this task ends.
