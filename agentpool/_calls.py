@@ -38,18 +38,13 @@ async def run_calls(agent: Agent, effect: RunTools) -> None:
 
     async def run(index: int, branch: Branch) -> None:  # noqa: ASYNC910  # see below
         current_branch.set(branch)
-        clock, error = trio.CancelScope(), None
         try:
-            with clock:
+            with trio.CancelScope() as clock:
                 await _run_call(agent, effect, index, clock)
-        except Exception as raised:
-            if not clock.cancelled_caught:
-                raise
-            error = raised
         finally:
             agent.slot.branch_ended(branch)
-        if clock.cancelled_caught:
-            end_late(agent, effect, index, error)
+        if clock.cancelled_caught and effect.results[index] is None:
+            end_late(agent, effect, index)
 
     allow(agent.clock, None)
     branches = agent.slot.fork(len(wanted))
@@ -60,22 +55,18 @@ async def run_calls(agent: Agent, effect: RunTools) -> None:
         await agent.slot.leave_behind()
 
 
-def end_late(agent: Agent, effect: RunTools, index: int, error: Exception | None) -> None:
+def end_late(agent: Agent, effect: RunTools, index: int) -> None:
     """Give a call whose time was over its result.
 
     Args:
         agent: Whose call.
         effect: The calls of the answer.
         index: Which of them.
-        error: What it failed with when it was ended. ``None``: it just ended.
     """
     call = effect.calls[index]
-    tool = _tool_of(agent, call)
-    if error is None:
-        text = f"tool {call.name!r} timed out after {_seconds_for(agent, tool):g} seconds"
-        _finish(agent, effect, index, ToolResult(text, is_error=True), None)
-    else:
-        _finish(agent, effect, index, failed_result(call.name, error), tool)
+    seconds = _seconds_for(agent, _tool_of(agent, call))
+    text = f"tool {call.name!r} timed out after {seconds:g} seconds"
+    _finish(agent, effect, index, ToolResult(text, is_error=True), None)
 
 
 async def _run_call(  # noqa: ASYNC910  # a tool without a checkpoint is its own fault
@@ -111,6 +102,12 @@ async def _run_call(  # noqa: ASYNC910  # a tool without a checkpoint is its own
             raise UsageError(f"a tool must return a ToolResult, got {result!r}")  # noqa: TRY301
     except Exception as error:  # noqa: BLE001  # a tool's failure is told to the model
         result = failed_result(call.name, error)
+    except BaseExceptionGroup as group:
+        # What else broke while it was ended is a failure like any other; the ending goes on.
+        broken, ended = group.split(Exception)
+        if broken is not None:
+            _finish(agent, effect, index, failed_result(call.name, broken), tool)
+        raise ended or group from None
     _finish(agent, effect, index, result, tool)
 
 

@@ -82,7 +82,8 @@ async def _end_late(agent: Agent, effect: Effect | None, error: Exception | None
         NetworkError: If it was a request: without an answer there is nothing to go on with.
     """
     if isinstance(effect, RunTools):
-        end_late(agent, effect, effect.results.index(None), error)
+        if None in effect.results:  # or it broke as it was ended, and that is its result
+            end_late(agent, effect, effect.results.index(None))
         if not agent.slot.held:
             await agent.slot.leave_behind()
         return  # noqa: ASYNC910  # it has been waited for

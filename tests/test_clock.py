@@ -143,24 +143,26 @@ async def test_a_step_that_ended_when_its_time_was_over_costs_the_next_nothing(
     assert trio.current_time() == 2 * REQUEST_SECONDS + TOOL_SECONDS - 1
 
 
+async def break_late(_: str, __: ToolContext) -> str:
+    """Hang, and break when that is ended."""
+
+    async def clean_up_badly() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ValueError("half written")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(clean_up_badly)
+        await trio.sleep_forever()
+    raise AssertionError("unreachable")  # pragma: no cover
+
+
 @pytest.mark.parametrize("count", [1, 2])
 async def test_what_else_went_wrong_in_a_late_call_is_told_to_the_model(
     count: int, autojump_clock: MockClock
 ) -> None:
     """A tool that breaks while it is ended has failed, and the run goes on."""
-
-    async def break_late(_: str, __: ToolContext) -> str:
-        async def clean_up_badly() -> None:
-            try:
-                await trio.sleep_forever()
-            finally:
-                raise ValueError("half written")
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(clean_up_badly)
-            await trio.sleep_forever()
-        raise AssertionError("unreachable")  # pragma: no cover
-
     recorder = Recorder()
     calls = calling(*(tool_call("write", f"call-{number}") for number in range(count)))
     driver = ScriptedDriver([calls, "done"])
@@ -170,6 +172,30 @@ async def test_what_else_went_wrong_in_a_late_call_is_told_to_the_model(
     assert [result.is_error for result in results] == [True] * count
     assert all("half written" in result.content for result in results)
     assert len(of_type(recorder.events, ToolFinished)) == count
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("run_seconds", [None, 5.0])
+async def test_g10_what_breaks_as_the_agent_is_ended_does_not_say_how_it_ended(
+    run_seconds: float | None, count: int, autojump_clock: MockClock
+) -> None:
+    """A tool's failure is told; who cancelled the agent, or how long it took, is the outcome."""
+    calls = calling(*(tool_call("write", f"call-{number}") for number in range(count)))
+    recorder = Recorder()
+    async with open_pool(
+        ScriptedDriver([calls]),
+        tools=ToolRegistry([FakeTool("write", break_late)]),
+        observers=[recorder],
+    ) as pool:
+        handle = await pool.spawn(SpawnConfig(manifest(run_seconds=run_seconds), "go"))
+        await trio.sleep(6)
+        handle.cancel("enough")
+        outcome = await handle.wait()
+    expected = AgentStatus.CANCELLED if run_seconds is None else AgentStatus.STOPPED
+    assert outcome.status is expected
+    results = [message for message in outcome.messages if isinstance(message, ToolMessage)]
+    assert len(results) == len(of_type(recorder.events, ToolFinished)) == count
+    assert all("half written" in result.content for result in results)
 
 
 async def test_what_else_went_wrong_in_a_late_request_ends_the_run(
