@@ -10,7 +10,8 @@ Rules:
    else the driver's.
 4. What a request needs of a budget is set aside before it is made, for each attempt anew.
    A provider that refuses takes nothing but the request; of one that broke off, or that was
-   cancelled, nobody knows what it took, so all of it is charged.
+   cancelled, nobody knows what it took, so all of it is charged. A request that never left
+   is none.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from agentpool._purse import Purse
 from agentpool._request_clock import RequestClock, current_clock
 from agentpool._retry import RetrySchedule
 from agentpool._run import Run
+from agentpool._sending import ask
 from agentpool._slot import parked
 from agentpool._waits import Wait
 from agentpool.abc import Driver, OnDelta
@@ -184,11 +186,10 @@ async def _ask_paying(  # noqa: ASYNC910  # without a request there is nothing t
     with reservation:  # all of it is charged if nothing below says better
         # Who was cancelled while it waited for its slot asks nothing, and is charged nothing.
         await trio.lowlevel.checkpoint_if_cancelled()
-        reservation.start()
         try:
-            completion = _priced(driver, await driver.complete(request, on_delta=on_delta))
+            completion = _priced(driver, await ask(driver, request, on_delta, reservation.start))
         except DriverError as error:
-            if _is_refusal(error) and not arrived:
+            if reservation.has_started and _is_refusal(error) and not arrived:
                 reservation.commit(tokens=0, cost_usd=0.0)
             raise
         usage = completion.usage

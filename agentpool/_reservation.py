@@ -62,6 +62,11 @@ class Reservation:
         return self._amounts[TOKENS]
 
     @property
+    def has_started(self) -> bool:
+        """Whether the request may have gone out."""
+        return self._started
+
+    @property
     def is_settled(self) -> bool:
         """Whether it was settled."""
         return self._settled

@@ -41,6 +41,7 @@ from agentpool._errors import (
 )
 from agentpool._messages import Completion, CompletionRequest, Usage
 from agentpool._request_clock import RequestClock
+from agentpool._sending import OnSent, SayingDriver, ask
 from agentpool.abc import Driver, OnDelta
 
 _UNWELL = (RateLimitError, OverloadedError, NetworkError, AuthenticationError)
@@ -73,7 +74,7 @@ class _Choice:
 
 
 @final
-class FallbackDriver(Driver):
+class FallbackDriver(SayingDriver):
     """Asks several drivers in order until one answers."""
 
     __slots__ = ("_choices", "_patience_seconds")
@@ -142,7 +143,11 @@ class FallbackDriver(Driver):
         )
 
     async def complete(
-        self, request: CompletionRequest, *, on_delta: OnDelta | None = None
+        self,
+        request: CompletionRequest,
+        *,
+        on_delta: OnDelta | None = None,
+        on_sent: OnSent | None = None,
     ) -> Completion:
         """Ask one after the other.
 
@@ -161,7 +166,7 @@ class FallbackDriver(Driver):
                 choice.counts["skipped"] += 1
                 errors.append(None)
                 continue
-            heard = _Heard(on_delta)
+            heard = _Heard(on_delta, on_sent)
             try:
                 return await self._ask(choice, attempt, request, heard)
             except DriverError as error:
@@ -201,10 +206,10 @@ class FallbackDriver(Driver):
     ) -> Completion:
         seconds = self._patience_seconds
         if seconds is None:
-            return await driver.complete(request, on_delta=heard)
+            return await ask(driver, request, heard, heard.on_sent)
         answered: list[Completion] = []
         with trio.move_on_after(seconds) as scope, RequestClock(scope) as heard.patience:
-            answered.append(await driver.complete(request, on_delta=heard))
+            answered.append(await ask(driver, request, heard, heard.on_sent))
         if not answered:
             raise NetworkError(f"not a word within {seconds:g} seconds")
         return answered[0]
@@ -214,10 +219,11 @@ class FallbackDriver(Driver):
 class _Heard:
     """Hands text on, and remembers that there was some."""
 
-    __slots__ = ("_on_delta", "patience", "was_handed_on")
+    __slots__ = ("_on_delta", "on_sent", "patience", "was_handed_on")
 
-    def __init__(self, on_delta: OnDelta | None) -> None:
+    def __init__(self, on_delta: OnDelta | None, on_sent: OnSent | None) -> None:
         self._on_delta = on_delta
+        self.on_sent = on_sent
         self.was_handed_on = False
         self.patience: RequestClock | None = None
 

@@ -9,11 +9,12 @@ from agentpool._capability import PrivacyTier
 from agentpool._context import request_tokens
 from agentpool._gate import GateStatistics, RequestGate
 from agentpool._messages import Completion, CompletionRequest, Usage
+from agentpool._sending import OnSent, SayingDriver, ask
 from agentpool.abc import Driver, OnDelta
 
 
 @final
-class GatedDriver(Driver):
+class GatedDriver(SayingDriver):
     """Asks another driver, through a gate.
 
     An agent that waits at the gate has no slot, and the time that its manifest gives one
@@ -52,7 +53,11 @@ class GatedDriver(Driver):
         return self._driver.price(usage, model=model)
 
     async def complete(
-        self, request: CompletionRequest, *, on_delta: OnDelta | None = None
+        self,
+        request: CompletionRequest,
+        *,
+        on_delta: OnDelta | None = None,
+        on_sent: OnSent | None = None,
     ) -> Completion:
         """Wait until the gate lets the request in, and ask the driver.
 
@@ -64,7 +69,7 @@ class GatedDriver(Driver):
         """
         tokens = request_tokens(request) if self._gate.counts_tokens else 0
         async with self._gate.request(tokens) as ticket:
-            completion = await self._driver.complete(request, on_delta=on_delta)
+            completion = await ask(self._driver, request, on_delta, on_sent)
             if completion.usage is not None:
                 ticket.used_tokens = completion.usage.total_tokens
             return completion

@@ -17,7 +17,8 @@ import trio
 from agentpool._capability import PrivacyTier
 from agentpool._errors import DriverError, ProtocolError
 from agentpool._messages import Completion, CompletionRequest, Usage
-from agentpool.abc import Driver, OnDelta
+from agentpool._sending import OnSent, SayingDriver
+from agentpool.abc import OnDelta
 from agentpool.drivers._http import HttpAnswer, HttpClient
 from agentpool.drivers.wire._failure import failure_from_response, failure_in_body, shown
 from agentpool.drivers.wire._sse import SseEvent, SseParser
@@ -67,7 +68,11 @@ class Exchange:
 
 
 async def stream_completion(
-    client: HttpClient, exchange: Exchange, *, on_delta: OnDelta | None
+    client: HttpClient,
+    exchange: Exchange,
+    *,
+    on_delta: OnDelta | None,
+    on_sent: OnSent | None = None,
 ) -> Completion:
     """Send a request and put its streamed answer together.
 
@@ -78,7 +83,7 @@ async def stream_completion(
         The connection is closed, which stops the model.
     """
     accumulator = exchange.accumulator
-    async with client.post_stream(exchange.path, exchange.body) as answer:
+    async with client.post_stream(exchange.path, exchange.body, on_sent=on_sent) as answer:
         await _refuse_other_answers(answer, secret=exchange.secret)
         parser = SseParser(secret=exchange.secret)
         while not accumulator.done:
@@ -130,7 +135,7 @@ class HostedSettings:
 
 
 @attrs.define(eq=False, repr=False)
-class HostedDriver(Driver):
+class HostedDriver(SayingDriver):
     """A model behind an API. A subclass knows its wire."""
 
     _client: HttpClient
@@ -154,7 +159,11 @@ class HostedDriver(Driver):
         return None if price is None else price(usage, model or self._settings.model)
 
     async def complete(
-        self, request: CompletionRequest, *, on_delta: OnDelta | None = None
+        self,
+        request: CompletionRequest,
+        *,
+        on_delta: OnDelta | None = None,
+        on_sent: OnSent | None = None,
     ) -> Completion:
         """Ask the provider.
 
@@ -167,7 +176,7 @@ class HostedDriver(Driver):
         key = self._use_key()
         self._requests += 1
         exchange = self._exchange(request, f"call-{self._requests}", key)
-        return await stream_completion(self._client, exchange, on_delta=on_delta)
+        return await stream_completion(self._client, exchange, on_delta=on_delta, on_sent=on_sent)
 
     @abstractmethod
     def _exchange(self, request: CompletionRequest, prefix: str, key: str) -> Exchange:

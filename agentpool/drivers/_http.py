@@ -21,6 +21,7 @@ import trio
 
 from agentpool._connection import BadAnswerError, ConnectionLostError, Target
 from agentpool._errors import NetworkError, ProtocolError, UsageError
+from agentpool._sending import OnSent
 from agentpool.drivers._http_failure import raise_as_driver_error
 from agentpool.drivers._http_headers import FIXED_HEADERS, checked_headers, secrets_in
 from agentpool.drivers._http_stack import PORTS, RawHeaders, StackBody, StackTransport, to_h11
@@ -35,6 +36,8 @@ _MAX_ERROR_BYTES: Final = 64 * 1024
 # It comes with its head, mostly in the same packet. Who refuses a request and then says
 # nothing more is not waited for: the status has said enough.
 _EXPLANATION_SECONDS: Final = 2.0
+
+_NO_CONNECTION: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
 class _Body(Protocol):
@@ -162,9 +165,11 @@ class HttpClient:
 
     @contextlib.asynccontextmanager
     async def post_stream(  # noqa: ASYNC911  # a request sent is a checkpoint
-        self, path: str, content: bytes, *, method: str = "POST"
+        self, path: str, content: bytes, *, method: str = "POST", on_sent: OnSent | None = None
     ) -> AsyncGenerator[HttpAnswer]:
         """POST *content* to *path* below the base URL; the block is the answer's life.
+
+        *on_sent* is called before anything leaves: not if there is no connection.
 
         Raises:
             NetworkError: If there is no connection, or it broke.
@@ -176,14 +181,14 @@ class HttpClient:
             well if the block is left before the answer's end.
         """
         if isinstance(self._transport, StackTransport):
-            answer, body = await self._ask_stack(self._transport, method, path, content)
+            answer, body = await self._ask_stack(self._transport, method, path, content, on_sent)
             try:
                 _refuse_encoding(answer.headers, self._secrets)
                 yield answer  # noqa: ASYNC911  # a request sent is a checkpoint
             finally:
                 body.close()  # it needs no await, and so no shield
             return  # noqa: ASYNC911  # a request sent is a checkpoint
-        answer, stream = await self._ask_other(method, path, content)
+        answer, stream = await self._ask_other(method, path, content, on_sent)
         try:
             _refuse_encoding(answer.headers, self._secrets)
             yield answer  # noqa: ASYNC911  # a request sent is a checkpoint
@@ -205,7 +210,12 @@ class HttpClient:
             return answer.status, await answer.receive_all()
 
     async def _ask_stack(
-        self, stack: StackTransport, method: str, path: str, content: bytes
+        self,
+        stack: StackTransport,
+        method: str,
+        path: str,
+        content: bytes,
+        on_sent: OnSent | None,
     ) -> tuple[HttpAnswer, StackBody]:
         headers = self._raw
         if content or method == "POST":
@@ -213,22 +223,31 @@ class HttpClient:
         secrets = self._secrets
         try:
             head = to_h11(method, self._path(path), headers)
-            found, body = await stack.exchange(self._target, head, content)
+            found, body = await stack.exchange(self._target, head, content, on_sent)
         except (ConnectionLostError, BadAnswerError) as exc:
             raise_as_driver_error(exc, secrets)
         fields = {name.decode("latin-1"): value.decode("latin-1") for name, value in found.headers}
         return HttpAnswer(found.status, fields, body, secrets), body  # noqa: ASYNC910  # it was sent
 
     async def _ask_other(
-        self, method: str, path: str, content: bytes
+        self, method: str, path: str, content: bytes, on_sent: OnSent | None
     ) -> tuple[HttpAnswer, httpx.AsyncByteStream]:
         url = self._base_url.copy_with(raw_path=self._path(path))
         request = httpx.Request(method, url, headers=self._headers, content=content)
         secrets = self._secrets
         try:
             response = await self._transport.handle_async_request(request)
-        except Exception as exc:  # noqa: BLE001  # what is not httpx's is raised as it is
+        except _NO_CONNECTION as exc:
             raise_as_driver_error(exc, secrets)
+        except BaseException as exc:
+            # Whose transport it is does not say when the request left.
+            if on_sent is not None:
+                on_sent()
+            if isinstance(exc, Exception):
+                raise_as_driver_error(exc, secrets)  # what is not httpx's is raised as it is
+            raise
+        if on_sent is not None:
+            on_sent()
         stream = cast("httpx.AsyncByteStream", response.stream)
         body = _ForeignBody(aiter(stream))
         answer = HttpAnswer(response.status_code, response.headers, body, secrets)

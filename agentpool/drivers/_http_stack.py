@@ -29,6 +29,7 @@ from agentpool._connection import (
     Target,
 )
 from agentpool._errors import BadRequestError, NetworkError
+from agentpool._sending import OnSent
 from agentpool.drivers.wire._failure import shown
 
 # Two SYN retransmissions and a TLS handshake over a slow line. A deadline that is nearer
@@ -123,9 +124,11 @@ class StackTransport(httpx.AsyncBaseTransport):
         return len(self._open)
 
     async def exchange(
-        self, target: Target, head: h11.Request, content: bytes
+        self, target: Target, head: h11.Request, content: bytes, on_sent: OnSent | None = None
     ) -> tuple[AnswerHead, StackBody]:
         """Send a request, on the connection that was put aside last if there is one.
+
+        *on_sent* is called when there is a connection, before anything is sent on it.
 
         Raises:
             NetworkError: If nobody could be reached.
@@ -140,9 +143,9 @@ class StackTransport(httpx.AsyncBaseTransport):
             # The server may have closed it while the request was on its way. Nothing
             # came back, so nothing was begun; once more, on a new connection.
             with contextlib.suppress(NoAnswerError):
-                return await self._exchange(idle, target, head, content)
+                return await self._exchange(idle, target, head, content, on_sent)
         connection = await self._connect(target)
-        return await self._exchange(connection, target, head, content)
+        return await self._exchange(connection, target, head, content, on_sent)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send *request* for a client of httpx's.
@@ -218,8 +221,15 @@ class StackTransport(httpx.AsyncBaseTransport):
         raise NetworkError(msg)
 
     async def _exchange(
-        self, connection: Connection, target: Target, head: h11.Request, content: bytes
+        self,
+        connection: Connection,
+        target: Target,
+        head: h11.Request,
+        content: bytes,
+        on_sent: OnSent | None,
     ) -> tuple[AnswerHead, StackBody]:
+        if on_sent is not None:
+            on_sent()
         try:
             answer = await connection.send(head, content)
         except BaseException:

@@ -1,0 +1,65 @@
+"""Drivers that say when a request leaves: one that never left costs nothing.
+
+A connection that was refused, or a wait at a gate that was cancelled, is no request. Of a
+driver that does not say it, nobody can know, so whatever it was asked counts as sent.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import TypeAlias
+
+from agentpool._messages import Completion, CompletionRequest
+from agentpool.abc import Driver, OnDelta
+
+OnSent: TypeAlias = Callable[[], None]
+"""Called as soon as some of a request may have left. It must not block."""
+
+
+class SayingDriver(Driver):
+    """A driver that says when a request leaves."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    async def complete(
+        self,
+        request: CompletionRequest,
+        *,
+        on_delta: OnDelta | None = None,
+        on_sent: OnSent | None = None,
+    ) -> Completion:
+        """Answer *request*.
+
+        Args:
+            request: What to answer.
+            on_delta: As in ``Driver``.
+            on_sent: Called before anything leaves, perhaps more than once. If it was not
+                called when this ends, however it ends, nobody was asked.
+
+        Raises:
+            DriverError: In one of its subclasses.
+
+        Cancellation:
+            As in ``Driver``.
+        """
+
+
+async def ask(
+    driver: Driver, request: CompletionRequest, on_delta: OnDelta | None, on_sent: OnSent | None
+) -> Completion:
+    """Ask *driver*, and have it said when the request leaves.
+
+    Raises:
+        DriverError: As the driver raises it.
+
+    Cancellation:
+        As in ``Driver``.
+    """
+    if on_sent is None:
+        return await driver.complete(request, on_delta=on_delta)
+    if isinstance(driver, SayingDriver):
+        return await driver.complete(request, on_delta=on_delta, on_sent=on_sent)
+    on_sent()
+    return await driver.complete(request, on_delta=on_delta)
