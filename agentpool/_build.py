@@ -9,6 +9,7 @@ Rules:
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -125,9 +126,11 @@ def check_prices(manifests: Iterable[AgentManifest], choose: DriverFactory) -> N
         model = manifest.model
         # With two models, the answer says which of them it was, and so what it costs.
         if model.fallback is None and choose(manifest).price(NO_USAGE) is None:
+            known = importlib.util.find_spec("genai_prices") is not None
+            install = "" if known else "run: pip install 'trio-agentpool[prices]'; or "
             raise UsageError(
                 f"--max-cost cannot be held: nobody can price the model of {manifest.name!r}; "
-                "use --max-total-tokens"
+                f"{install}use --max-total-tokens"
             )
 
 

@@ -21,7 +21,8 @@ CANCELLED: list[Any] = []
 
 NAMES = (
     "args", "blocks", "cancelled", "child", "close", "deaf", "die", "env", "error", "fail", "hang",
-    "huge", "line", "noise", "odd", "pid", "think",
+    "huge", "line", "noise", "odd", "pid", "quote",
+    "think",
 )  # fmt: skip
 """The tools that do something; a plan may have others, which say their name."""
 
@@ -90,6 +91,10 @@ def call(  # noqa: C901, PLR0911, PLR0912  # a table of what it can do
             return {"content": "five"}
         case "pid":
             return text(str(os.getpid()))
+        case "quote":
+            progress = {"progressToken": 1, "progress": os.environ["TOKEN"]}
+            send({"jsonrpc": "2.0", "method": "notifications/progress", "params": progress})
+            return text("quoted")
         case "think":
             time.sleep(arguments["seconds"])
             return text("thought")

@@ -16,7 +16,7 @@ from agentpool import (
     SpawnConfig,
     UsageError,
 )
-from agentpool._build import check_spawns, find_model_file, find_secrets, open_drivers
+from agentpool._build import check_prices, check_spawns, find_model_file, find_secrets, open_drivers
 from agentpool._errors import UnknownModelError
 from agentpool._furnish import open_furnished_pool
 from agentpool.abc import Driver
@@ -156,6 +156,22 @@ def test_the_packaged_model_is_found_or_said_how_to_get() -> None:
             find_model_file(ModelConfig(), environ={})
     else:
         assert find_model_file(ModelConfig(), environ={}) is not None
+
+
+async def test_a_limit_on_cost_says_where_prices_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has not installed them learns how; whoever has is not sent there again."""
+    driver = FunctionDriver(lambda _: "", privacy=PrivacyTier.STANDARD, price_per_token_usd=None)
+    for found, says in (
+        (None, "'remote'; run: pip install 'trio-agentpool[prices]'; or use "),
+        (
+            object(),
+            "'remote'; use --max-total-tokens",
+        ),
+    ):
+        monkeypatch.setattr("importlib.util.find_spec", lambda _, found=found: found)
+        with pytest.raises(UsageError) as caught:
+            check_prices([REMOTE], lambda _: driver)
+        assert says in str(caught.value)
 
 
 def test_secrets_are_found_by_the_names_of_their_variables() -> None:

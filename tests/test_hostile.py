@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import traceback
 from collections.abc import AsyncGenerator, Callable, Iterator
 from pathlib import Path
@@ -328,6 +329,24 @@ async def test_d06_a_key_that_the_server_quotes_is_in_no_error(
                 await transport.aclose()
     shown = "".join(traceback.format_exception(caught.value))
     assert KEY[:10] not in shown.replace(__file__, "")
+
+
+@each_wire
+async def test_a_key_that_is_sent_is_in_no_log(
+    wire: Wire, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With httpx's own transport httpcore writes a log, and has no header of the request."""
+    caplog.set_level(logging.DEBUG, "httpcore")
+    transport = httpx.AsyncHTTPTransport()
+    async with (
+        open_watched(answering(whole(b"no", status=500))) as watched,
+        wire.open("m", base_url=watched.server.url, api_key=KEY, transport=transport) as driver,
+    ):
+        with pytest.raises(DriverError):
+            await driver.complete(ASK)
+        await transport.aclose()
+    assert "send_request_headers" in caplog.text
+    assert KEY not in caplog.text
 
 
 ANSWERS: Final = [golden for golden in GOLDEN if "error" not in expected_of(golden)]

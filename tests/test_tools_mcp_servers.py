@@ -170,6 +170,17 @@ async def test_T_05_only_named_variables_reach_the_server() -> None:  # noqa: N8
     assert "out of [secret]" in died
 
 
+async def test_a_key_that_the_server_quotes_is_in_no_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The SDK warns of a message that it cannot read, and shows it."""
+    server = attrs.evolve(config(), env=("TOKEN",))
+    async with opened(server, environ={**os.environ, "TOKEN": TOKEN}) as box:
+        assert (await box.call("quote")).content == "quoted"
+    assert "'[secret]'" in caplog.text
+    assert TOKEN not in caplog.text
+
+
 async def test_a_variable_that_is_not_set_is_said() -> None:
     """Before anything is started."""
     server = attrs.evolve(config(), env=("NO_SUCH_VARIABLE",))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import itertools
 import json
+import logging
 import os
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -122,8 +124,11 @@ async def opened(
         yield call
 
 
-async def test_calls_over_http() -> None:
+async def test_calls_over_http(caplog: pytest.LogCaptureFixture) -> None:
     """With the token that the manifest names; and the server's own pattern is not tried."""
+    # The SDK writes down what it is told to send, and here that is a key.
+    caplog.set_level(logging.INFO, "mcp.client.streamable_http")
+    caplog.set_level(logging.DEBUG, "httpcore2")  # but no header of ours
     desk = Desk()
     async with serving(desk) as (port, _):
         async with opened(config(port)) as call:
@@ -259,3 +264,29 @@ async def test_T_16_no_proxy_of_the_environment_is_used(  # noqa: N802
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     async with serving(Desk()) as (port, _), opened(config(port)) as call:
         assert await call("echo") == ToolResult("{}")
+
+
+def _quoting(key: str) -> list[bytes]:
+    """Return answers that quote the key, each in another place."""
+    note = {"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progress": key}}
+    events = f"event: message\ndata: {json.dumps(note)}\n\nevent: {key}\ndata: {key}\n\n".encode()
+    return [
+        response("200 OK", f'{{"{key}'.encode(), "content-type: application/json"),
+        response("200 OK", b"", f"content-type: {key}"),
+        response("307 Gone", b"", f"location: http://127.0.0.2/{key}"),
+        response("200 OK", b"", "content-type: text/event-stream", f"content-encoding: {key}"),
+        response("200 OK", events, "content-type: text/event-stream"),
+        response("500 Oh", key.encode(), "content-type: application/json"),
+    ]
+
+
+@pytest.mark.parametrize("answer", _quoting(KEY), ids=map(str, itertools.count()))
+async def test_a_key_that_the_server_quotes_is_in_no_log_of_the_sdk(
+    answer: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The SDK writes down what it cannot read, some of it as a warning."""
+    async with lying(answer) as port:
+        with trio.fail_after(20), pytest.raises(ToolError):
+            async with opened(config(port, api_key_env="DESK_KEY"), environ={"DESK_KEY": KEY}):
+                pass
+    assert KEY not in caplog.text

@@ -81,9 +81,9 @@ class Watch:
     def begin(self) -> None:
         """Stand where things are written."""
         logging.setLogRecordFactory(self._see_record)
-        for name in ("agentpool", "httpx"):
-            # All of it, as a user may want all of it. Not what httpcore and the SDK of MCP
-            # have: they write down every header and message, ours or not.
+        for name in ("agentpool", "client", "httpx", "httpx2", "mcp"):
+            # All of it, as a user may want all of it. Not what httpcore has: it writes down
+            # every header that comes, before anybody here can look at it.
             logging.getLogger(name).setLevel(logging.DEBUG)
 
         def see_error(error: AgentPoolError) -> None:

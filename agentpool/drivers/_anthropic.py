@@ -67,8 +67,9 @@ async def open_anthropic(
         context_window: Tokens of request and answer together. ``None``: unknown.
         privacy: The tier of that place. Only the caller knows it.
         price: What usage costs: one ``TokenPrice``, a function, or a table from the names of
-            models to their prices. ``None``, or not in the table: what genai-prices says,
-            if it is installed and knows the model at *base_url*; else nobody knows.
+            models to their prices. ``None``, or not in the table: what genai-prices says, if
+            it is installed (``trio-agentpool[prices]``) and knows the model at *base_url*;
+            else nobody knows.
         headers: Sent with every request, such as ``anthropic-beta``.
         verify: Whether to check certificates, or the TLS context to use.
         proxy: The URL of a proxy.

@@ -19,6 +19,7 @@ import attrs
 import trio
 
 from agentpool._errors import ToolError
+from agentpool.tools.mcp._secrets import Secrets, SecretsInStream
 
 GRACE_SECONDS: Final = 1.0
 """For each step of the end: input closed, SIGTERM. Servers in Python need 0.2 s."""
@@ -51,14 +52,16 @@ class Child:
     _stdin: trio.abc.SendStream
     _stdout: trio.abc.ReceiveStream
     _stderr: trio.abc.ReceiveStream
+    _output: SecretsInStream
     _tail: bytearray = attrs.field(factory=bytearray)
 
     async def receive(self) -> bytes:
-        """Return the next piece of its output. Empty: there will be no more."""
-        try:
-            return bytes(await self._stdout.receive_some(_PIECE_BYTES))
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            return b""  # noqa: ASYNC910  # it has tried to receive
+        """Return the next piece of its output, without secrets. Empty: there is no more."""
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            while data := await self._stdout.receive_some(_PIECE_BYTES):
+                if known := self._output.feed(bytes(data)):
+                    return known
+        return self._output.end()  # noqa: ASYNC910  # it has tried to receive
 
     async def send(self, data: bytes) -> None:
         """Write *data* to its input.
@@ -129,9 +132,14 @@ class Child:
 
 @contextlib.asynccontextmanager
 async def open_child(
-    command: Sequence[str], environment: Mapping[str, str]
+    command: Sequence[str], environment: Mapping[str, str], secrets: Secrets
 ) -> AsyncGenerator[Child]:
     """Start a server; at the end of the block it has ended, and so has its group.
+
+    Args:
+        command: The program and its arguments.
+        environment: Its variables.
+        secrets: Taken out of its output.
 
     Raises:
         ToolError: If there is no such program, or it cannot be started.
@@ -156,7 +164,7 @@ async def open_child(
     assert process.stdin is not None  # noqa: S101  # all three are pipes
     assert process.stdout is not None  # noqa: S101
     assert process.stderr is not None  # noqa: S101
-    child = Child(process, process.stdin, process.stdout, process.stderr)
+    child = Child(process, process.stdin, process.stdout, process.stderr, SecretsInStream(secrets))
     try:
         yield child
     finally:

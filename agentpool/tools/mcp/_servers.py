@@ -42,6 +42,7 @@ from agentpool.tools.mcp._rules import (
     tool_names,
     wants_server,
 )
+from agentpool.tools.mcp._secrets import Secrets
 
 if TYPE_CHECKING:
     from agentpool.tools.mcp._session import Link, ListedTool
@@ -49,9 +50,6 @@ if TYPE_CHECKING:
 MAX_FAILURES: Final = 3
 """Starts in a row that came to nothing. A server that is overwhelmed for a moment comes
 back within that; one that is broken does not cost every agent a handshake."""
-
-_SHORTEST_SECRET: Final = 8
-"""A shorter value is no key, and to blot it out would garble ordinary text."""
 
 
 @final
@@ -109,6 +107,8 @@ class _Server:
     _failures: int = 0
     _why: str = ""
     _closed: bool = False
+    _secrets: Secrets = attrs.field(factory=Secrets)
+    """What it was given, which is taken out of all that it says."""
 
     def begin(self) -> None:
         """Start it if that is needed and allowed; ``wait_link`` waits for it."""
@@ -136,7 +136,7 @@ class _Server:
         if self._failures >= MAX_FAILURES and self._start is None:
             raise ToolError(
                 f"the MCP server {name!r} is gone after {MAX_FAILURES} starts; the last one: "
-                f"{self._hide(self._link.life.why) if self._link is not None else self._why}"
+                f"{self._why if self._link is None else self._secrets.hide(self._link.life.why)}"
             )
         self.begin()
         start = self._start
@@ -160,10 +160,10 @@ class _Server:
             self._failures = 0 if link.answered else self._failures
             # The same error with other words: a second one would have the first for its
             # cause, and a traceback would show the key that was blotted out.
-            error.args = (self._hide(f"the MCP server {self.config.name!r} {error}"),)
+            error.args = (self._secrets.hide(f"the MCP server {self.config.name!r} {error}"),)
             raise error from None
         self._failures = 0
-        return ToolResult(self._hide(result.content), result.is_error)
+        return ToolResult(self._secrets.hide(result.content), result.is_error)
 
     def close(self) -> None:
         """Ask the server to end, and start it no more."""
@@ -179,7 +179,7 @@ class _Server:
         try:
             why = await self._hold(start)
         finally:
-            start.why = self._hide(why) or start.why
+            start.why = self._secrets.hide(why) or start.why
             if self._start is start:  # it came to nothing
                 self._start = None
             if start.link is not None:
@@ -200,8 +200,12 @@ class _Server:
         life = door.Life()
         try:
             environment, token = self._handed_on()
+            given = [environment[name] for name in self.config.env]
+            self._secrets = Secrets.of([*given, token or ""])
             with start.scope:
-                async with door.open_link(self.config, environment, token=token, life=life) as link:
+                async with door.open_link(
+                    self.config, environment, token=token, secrets=self._secrets, life=life
+                ) as link:
                     # Opened, it may live for ever; ended, it is given a moment to close.
                     start.scope.deadline = math.inf
                     self._link = start.link = link
@@ -232,13 +236,6 @@ class _Server:
                 "the manifest"
             )
         return environment, token
-
-    def _hide(self, text: str) -> str:
-        for name in (*self.config.env, self.config.api_key_env or ""):
-            value = self._environ.get(name, "").strip()
-            if len(value) >= _SHORTEST_SECRET:
-                text = text.replace(value, "[secret]")
-        return text
 
 
 @final

@@ -7,7 +7,7 @@ opened it; calls come from everywhere, and a cancelled one is told to the server
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Final, assert_never, cast, final
 
 import anyio
@@ -27,6 +27,7 @@ from agentpool._manifest_parts import McpServerConfig, McpTransport
 from agentpool._messages import Json
 from agentpool.abc import ToolResult
 from agentpool.tools.mcp._child import DYING_SECONDS, Child, open_child
+from agentpool.tools.mcp._http import open_http_client
 from agentpool.tools.mcp._rules import (
     MAX_HINT_CHARS,
     one_line,
@@ -34,6 +35,7 @@ from agentpool.tools.mcp._rules import (
     shown_description,
     shown_schema,
 )
+from agentpool.tools.mcp._secrets import Secrets
 from agentpool.tools.mcp._wire import (
     MAX_MESSAGE_BYTES,
     Incoming,
@@ -132,7 +134,12 @@ class Link:
 
 @contextlib.asynccontextmanager
 async def open_link(
-    config: McpServerConfig, environment: Mapping[str, str], *, token: str | None, life: Life
+    config: McpServerConfig,
+    environment: Mapping[str, str],
+    *,
+    token: str | None,
+    secrets: Secrets,
+    life: Life,
 ) -> AsyncGenerator[Link]:
     """Open a session with a server, and start it if it is a program.
 
@@ -140,6 +147,7 @@ async def open_link(
         config: Which server.
         environment: The variables that its program gets.
         token: What is said to an HTTP server to be let in. ``None``: nothing.
+        secrets: Taken out of what the server says, before the SDK reads it.
         life: Told when the session is of no more use.
 
     Raises:
@@ -147,9 +155,9 @@ async def open_link(
     """
     match config.transport:
         case McpTransport.STDIO:
-            opening = _open_stdio(config, environment, life)
+            opening = _open_stdio(config, environment, secrets, life)
         case McpTransport.HTTP:
-            opening = _open_http(config, token)
+            opening = _open_http(config, token, secrets)
         case _:
             assert_never(config.transport)
     async with Client(opening, cache=None) as client:
@@ -177,9 +185,12 @@ async def _list_tools(client: Client, server: str) -> tuple[ListedTool, ...]:
 
 @contextlib.asynccontextmanager
 async def _open_stdio(
-    config: McpServerConfig, environment: Mapping[str, str], life: Life
+    config: McpServerConfig, environment: Mapping[str, str], secrets: Secrets, life: Life
 ) -> AsyncGenerator[TransportStreams]:
-    async with open_child(config.command, environment) as child, trio.open_nursery() as nursery:
+    async with (
+        open_child(config.command, environment, secrets) as child,
+        trio.open_nursery() as nursery,
+    ):
         into, arriving = anyio.create_memory_object_stream[Incoming](0)
         leaving, queued = anyio.create_memory_object_stream[SessionMessage](_QUEUED_MESSAGES)
         reading, read, drained = trio.CancelScope(), trio.Event(), trio.Event()
@@ -232,76 +243,17 @@ async def _last_of(child: Child, drained: trio.Event) -> str:
 
 @contextlib.asynccontextmanager
 async def _open_http(
-    config: McpServerConfig, token: str | None
+    config: McpServerConfig, token: str | None, secrets: Secrets
 ) -> AsyncGenerator[TransportStreams]:
     assert config.url is not None  # noqa: S101  # the manifest has seen to it
-    # Bytes are counted as they come, and packed ones would say nothing of their size.
-    headers = {"accept-encoding": "identity"}
-    if token is not None:
-        headers["authorization"] = f"Bearer {token}"
-    # No proxy from the environment: what is meant for this machine would go through it.
     # The SDK follows no redirect to another host. Who waits how long is ours to say.
     async with (
-        httpx2.AsyncClient(
-            transport=_Bounded(httpx2.AsyncHTTPTransport()),
-            headers=headers,
-            timeout=None,
-            trust_env=False,
-        ) as client,
+        open_http_client(token, secrets) as client,
         streamable_http_client(
             config.url, http_client=client, max_sse_event_size=MAX_MESSAGE_BYTES
         ) as streams,
     ):
         yield streams
-
-
-@final
-class _Bounded(httpx2.AsyncBaseTransport):
-    """Refuses answers that are packed, or whose one message is too long."""
-
-    def __init__(self, inner: httpx2.AsyncBaseTransport) -> None:
-        self._inner = inner
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        response = await self._inner.handle_async_request(request)
-        packing = response.headers.get("content-encoding", "identity")
-        if packing != "identity":
-            await response.aclose()
-            raise httpx2.DecodingError(f"it packed its answer as {packing!r}", request=request)
-        # Events are counted one by one, where they are read; a stream of them may be endless.
-        if not response.headers.get("content-type", "").startswith("text/event-stream"):
-            assert isinstance(response.stream, httpx2.AsyncByteStream)  # noqa: S101  # an async transport's
-            response.stream = _BoundedStream(response.stream)
-        return response
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()
-
-
-@final
-class _BoundedStream(httpx2.AsyncByteStream):
-    def __init__(self, inner: httpx2.AsyncByteStream) -> None:
-        self._inner = inner
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        self._pieces = aiter(self._inner)
-        self._seen = 0
-        return self
-
-    async def __anext__(self) -> bytes:
-        piece = await anext(self._pieces)
-        self._seen += len(piece)
-        if self._seen <= MAX_MESSAGE_BYTES:
-            return piece
-        # Closed first, and then asked once more: so the generators inside run to their end,
-        # and none of them is left for the garbage collector.
-        await self._inner.aclose()
-        with contextlib.suppress(Exception):
-            await anext(self._pieces)
-        raise httpx2.ReadError(f"it sent a message of more than {MAX_MESSAGE_BYTES:,} bytes")
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()
 
 
 # --- what went wrong, in words

@@ -1,0 +1,111 @@
+"""What an MCP server says over HTTP, before the SDK reads it: bounded, and without keys."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import final
+
+import httpx2
+
+from agentpool.tools.mcp._secrets import Secrets, SecretsInStream
+from agentpool.tools.mcp._wire import MAX_MESSAGE_BYTES
+
+
+@contextlib.asynccontextmanager
+async def open_http_client(
+    token: str | None, secrets: Secrets
+) -> AsyncGenerator[httpx2.AsyncClient]:
+    """Open the HTTP client of one session.
+
+    Args:
+        token: What is said to the server to be let in. ``None``: nothing.
+        secrets: Taken out of all that it says.
+    """
+    # Bytes are counted as they come, and packed ones would say nothing of their size.
+    headers = {"accept-encoding": "identity"}
+    if token is not None:
+        headers["authorization"] = f"Bearer {token}"
+    # No proxy from the environment: what is meant for this machine would go through it.
+    async with httpx2.AsyncClient(
+        transport=_Bounded(httpx2.AsyncHTTPTransport(), secrets),
+        headers=headers,
+        timeout=None,
+        trust_env=False,
+    ) as client:
+        yield client
+
+
+@final
+class _Bounded(httpx2.AsyncBaseTransport):
+    """Refuses answers that are packed, or whose one message is too long."""
+
+    def __init__(self, inner: httpx2.AsyncBaseTransport, secrets: Secrets) -> None:
+        self._inner = inner
+        self._secrets = secrets
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        try:
+            response = await self._inner.handle_async_request(request)
+        except httpx2.TransportError as error:
+            raise _hidden(error, self._secrets) from None
+        hide = self._secrets.hide_bytes
+        response.headers = httpx2.Headers(
+            [(hide(name), hide(value)) for name, value in response.headers.raw]
+        )
+        packing = response.headers.get("content-encoding", "identity")
+        if packing != "identity":
+            await response.aclose()
+            raise httpx2.DecodingError(f"it packed its answer as {packing!r}", request=request)
+        # Events are counted one by one, where they are read; a stream of them may be endless.
+        is_endless = response.headers.get("content-type", "").startswith("text/event-stream")
+        assert isinstance(response.stream, httpx2.AsyncByteStream)  # noqa: S101  # an async transport's
+        response.stream = _BoundedStream(response.stream, self._secrets, is_endless=is_endless)
+        return response
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+@final
+class _BoundedStream(httpx2.AsyncByteStream):
+    def __init__(
+        self, inner: httpx2.AsyncByteStream, secrets: Secrets, *, is_endless: bool
+    ) -> None:
+        self._inner = inner
+        self._secrets = secrets
+        self._is_endless = is_endless
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        self._pieces = aiter(self._inner)
+        self._in_stream = SecretsInStream(self._secrets)
+        self._seen = 0
+        return self
+
+    async def __anext__(self) -> bytes:  # noqa: ASYNC910  # to ask for a piece is a checkpoint
+        try:
+            piece = await anext(self._pieces)
+        except StopAsyncIteration:
+            if rest := self._in_stream.end():
+                return rest  # noqa: ASYNC910  # it has asked
+            raise
+        except httpx2.TransportError as error:
+            raise _hidden(error, self._secrets) from None
+        self._seen += len(piece)
+        if self._is_endless or self._seen <= MAX_MESSAGE_BYTES:
+            return self._in_stream.feed(piece)
+        # Closed first, and then asked once more: so the generators inside run to their end,
+        # and none of them is left for the garbage collector.
+        await self._inner.aclose()
+        with contextlib.suppress(Exception):
+            await anext(self._pieces)
+        raise httpx2.ReadError(f"it sent a message of more than {MAX_MESSAGE_BYTES:,} bytes")
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+def _hidden(error: httpx2.TransportError, secrets: Secrets) -> httpx2.TransportError:
+    """Return *error* without secrets. Raise it from None: its cause quotes what came."""
+    error.args = (secrets.hide(str(error)),)
+    return error

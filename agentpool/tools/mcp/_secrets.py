@@ -1,0 +1,94 @@
+"""What a server was given and may quote, taken out of what it says.
+
+Before anybody else reads it: the SDK writes to its log what it cannot make sense of, some of
+it as a warning. What is quoted in another form (in base64, or with other escapes) is not
+found.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Final, Self, final
+
+import attrs
+
+BLOT: Final = "[secret]"
+"""What stands in its place."""
+
+_SHORTEST_CHARS: Final = 8
+"""A shorter value is no key, and to blot it out would garble ordinary text."""
+
+# In JSON it may stand outside of a text, and what is put in its place would be no JSON.
+_NUMBER: Final = re.compile(r"[0-9.eE+-]+")
+
+
+@final
+@attrs.frozen(repr=False)
+class Secrets:
+    """The values of variables that a server was given."""
+
+    values: tuple[str, ...] = ()
+    """Those that are worth it, the longest first: one may be the beginning of another."""
+
+    @classmethod
+    def of(cls, values: Iterable[str]) -> Self:
+        """Return those of *values* that are long enough for a secret."""
+        found = {value.strip() for value in values if len(value.strip()) >= _SHORTEST_CHARS}
+        return cls(tuple(sorted(found, key=lambda value: (-len(value), value))))
+
+    def hide(self, text: str) -> str:
+        """Return *text* without them."""
+        for value in self.values:
+            text = text.replace(value, BLOT)
+        return text
+
+    def hide_bytes(self, data: bytes) -> bytes:
+        """Return *data*, all of it, without them."""
+        stream = SecretsInStream(self)
+        return stream.feed(data) + stream.end()
+
+
+@final
+class SecretsInStream:
+    """Takes secrets out of bytes that come in pieces, and keeps none of them waiting.
+
+    Only what may be the beginning of a secret is held back until more has come.
+    """
+
+    __slots__ = ("_forms", "_held", "_pattern")
+
+    def __init__(self, secrets: Secrets) -> None:
+        """Begin with nothing."""
+        values = [value for value in secrets.values if not _NUMBER.fullmatch(value)]
+        plain = (value.encode() for value in values)
+        escaped = (json.dumps(value)[1:-1].encode() for value in values)
+        self._forms = sorted({*plain, *escaped}, key=lambda form: (-len(form), form))
+        # Of nothing it would be found everywhere.
+        self._pattern = re.compile(b"|".join(map(re.escape, self._forms)) or b"(?!)")
+        self._held = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """Return what can be said now."""
+        data = self._held + data
+        at = self._last_beginning(data)
+        self._held = data[at:]
+        return self._pattern.sub(BLOT.encode(), data[:at])
+
+    def end(self) -> bytes:
+        """Return what was held back: no more comes."""
+        held, self._held = self._held, b""
+        return self._pattern.sub(BLOT.encode(), held)
+
+    def _last_beginning(self, data: bytes) -> int:
+        """Return where the end of *data* may begin a secret; if nowhere, its length."""
+        longest = max(map(len, self._forms), default=0)
+        found = [match.span() for match in self._pattern.finditer(data)]
+        for at in range(max(0, len(data) - longest + 1), len(data)):
+            rest = data[at:]
+            is_begun = any(form != rest and form.startswith(rest) for form in self._forms)
+            # Not inside of one that is there as a whole. That one may begin a longer one.
+            if is_begun and not any(start < at < end for start, end in found):
+                return at
+        return len(data)
