@@ -12,7 +12,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from agentpool import AgentOutcome, AgentStatus, Budget, PrivacyTier, SpawnConfig, open_pool
-from agentpool._errors import NetworkError, RateLimitError
+from agentpool._errors import NetworkError, OverloadedError, RateLimitError
 from agentpool._messages import Completion, CompletionRequest, UserMessage
 from agentpool._sending import ask
 from agentpool.abc import Driver, OnDelta
@@ -222,6 +222,17 @@ async def test_a_refusal_before_the_gate_of_another_is_one_request(
         handle.cancel("enough")
         assert (await handle.wait()).status is AgentStatus.CANCELLED
     assert committed(budget)[0] == 1
+
+
+async def test_a_fallback_that_asks_nobody_costs_nothing(autojump_clock: MockClock) -> None:
+    """All of its drivers had failed too often: its error is no answer of a provider."""
+    budget = Budget(tokens=100_000)
+    driver = FallbackDriver(ScriptedDriver([OverloadedError("busy")]), max_failures=1)
+    await run(driver, budget, seconds=5)
+    assert committed(budget) == (1, 0, 0)
+    outcome = await run(driver, budget, seconds=5)
+    assert "left alone" in str(outcome.error)
+    assert committed(budget) == (1, 0, 0)
 
 
 def test_g12_g16_whoever_is_cancelled_where_as_many_are_charged_as_were_sent() -> None:
