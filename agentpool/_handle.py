@@ -53,6 +53,10 @@ class Voice(ABC):
         """Ask in the name of whoever calls."""
 
     @abstractmethod
+    def seen(self, wait: Wait) -> Wait:
+        """Return *wait* as the pool of whoever calls sees it."""
+
+    @abstractmethod
     def waiting(self) -> AbstractContextManager[None]:
         """While inside, whoever calls does nothing but wait for agents."""
 
@@ -151,16 +155,19 @@ class AgentHandle:
             The agent goes on; its outcome stays to be looked at.
         """
         slot = current_slot.get()
-        if slot is not None and slot is self._slot:
-            raise UsageError(
-                f"agent {self.agent_id} cannot wait for itself; return from its tool instead"
-            )
+        while slot is not None:  # an agent, and those in which its pool runs
+            if slot is self._slot:
+                raise UsageError(
+                    f"agent {self.agent_id} cannot wait for itself; return from its tool instead"
+                )
+            slot = slot.keeper.outer
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._outcome is None:
             if self._ended is None:
                 self._ended = Lot()
             with self._voice.waiting():
-                async with parked(Wait.end_of(self.agent_id, self.name), self._ended):
+                wait = self._voice.seen(Wait.end_of(self.agent_id, self.name))
+                async with parked(wait, self._ended):
                     await self._ended.park()
         else:
             await trio.lowlevel.cancel_shielded_checkpoint()

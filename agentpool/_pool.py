@@ -15,7 +15,7 @@ from agentpool._errors import UsageError
 from agentpool._fan_in import Completions
 from agentpool._handle import AgentHandle, OnEnd
 from agentpool._manifest import AgentManifest
-from agentpool._messages import OWNER_ID, AgentId, AgentMessage
+from agentpool._messages import AgentId, AgentMessage
 from agentpool._nursery import AgentNursery, ShutdownStep
 from agentpool._outcome import AgentOutcome
 from agentpool._race import Race
@@ -273,7 +273,7 @@ class AgentPool:
         Cancellation:
             If cancelled, nothing was taken.
         """
-        return await self._agents.router.receive_many(OWNER_ID)
+        return await self._agents.voice.receive_many()
 
     async def broadcast(self, content: str) -> tuple[AgentMessage, ...]:
         """Send *content* to every live agent, waiting for room; return what was accepted.

@@ -7,7 +7,7 @@ context does.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from typing import final
 
 import attrs
@@ -18,7 +18,8 @@ from agentpool._errors import UsageError
 from agentpool._handle import AgentHandle, Voice
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage
 from agentpool._router import MessageRouter
-from agentpool._slot import current_slot
+from agentpool._slot import current_slot, parked
+from agentpool._waits import Wait
 
 
 @final
@@ -68,7 +69,8 @@ class PoolVoice(Voice):
 
     async def send(self, recipient: AgentId, content: str, reply_to: int | None) -> AgentMessage:
         """Send in the name of whoever calls."""
-        return await self._router.send(self.agent_id(), recipient, content, reply_to=reply_to)
+        async with self._outside():
+            return await self._router.send(self.agent_id(), recipient, content, reply_to=reply_to)
 
     def send_nowait(self, recipient: AgentId, content: str, reply_to: int | None) -> AgentMessage:
         """Send in the name of whoever calls, or raise."""
@@ -76,11 +78,36 @@ class PoolVoice(Voice):
 
     async def ask(self, recipient: AgentId, content: str) -> AgentMessage:
         """Ask in the name of whoever calls."""
-        return await self._router.ask(self.agent_id(), recipient, content)
+        async with self._outside():
+            return await self._router.ask(self.agent_id(), recipient, content)
 
     async def broadcast(self, content: str) -> tuple[AgentMessage, ...]:
         """Send to every live agent, in the name of whoever calls."""
-        return await self._router.broadcast(self.agent_id(), content)
+        async with self._outside():
+            return await self._router.broadcast(self.agent_id(), content)
+
+    async def receive_many(self) -> tuple[AgentMessage, ...]:
+        """Take all messages for the owner, waiting for one."""
+        async with self._outside():
+            return await self._router.receive_many(OWNER_ID)
+
+    def seen(self, wait: Wait) -> Wait:
+        """Return *wait* as the pool of whoever calls sees it.
+
+        Agents of two pools have the same numbers, and one pool knows nothing of the other:
+        what happens there ends by itself.
+        """
+        slot = current_slot.get()
+        if slot is None or slot.keeper is self._admission:
+            return wait
+        return Wait.other(f"{wait.text} of another pool")
+
+    def _outside(self) -> AbstractAsyncContextManager[None]:
+        """While inside, an agent of another pool waits, as that one sees it."""
+        slot = current_slot.get()
+        if slot is None or slot.keeper is self._admission:
+            return nullcontext()
+        return parked(Wait.other("messages of another pool"))
 
     def waiting(self) -> AbstractContextManager[None]:
         """While inside, whoever calls does nothing but wait for agents."""

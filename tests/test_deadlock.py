@@ -11,7 +11,9 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from agentpool import (
+    AgentGoneError,
     AgentManifest,
+    AgentPool,
     AgentStatus,
     Capability,
     CapabilityKind,
@@ -368,3 +370,97 @@ async def test_nobody_watches_longer_than_somebody_works(autojump_clock: MockClo
     assert sorted(stopped) == [0, 1]
     with pytest.raises(KeyError):
         trio.lowlevel.remove_instrument(workers)
+
+
+# --- a pool in an agent of another
+
+
+async def inside(act: Callable[[AgentPool, AgentPool], Awaitable[str]]) -> tuple[str, float]:
+    """Run a pool of two in agent 1 of another, beside an agent 2 that works for ten seconds.
+
+    Agent 1 of the inner pool does *act*, and agent 2 of it joins agent 1.
+    """
+
+    @tool
+    async def do() -> str:
+        """Do it."""
+        return await act(outer, inner[0])
+
+    @tool
+    async def join() -> str:
+        """Wait for agent 1."""
+        return (await inner[0][1].wait()).text
+
+    def answer(request: CompletionRequest) -> Completion | str:
+        results = results_of(request)
+        return results[0].content if results else calling(tool_call(query_of(request)))
+
+    async def outer_answer(request: CompletionRequest) -> str:
+        if query_of(request) == "work":
+            await trio.sleep(10)
+            await outer.router.send(2, 0, "worked")
+            return "worked"
+        async with open_pool(FunctionDriver(answer), tools=ToolRegistry([do, join])) as pool:
+            inner.append(pool)
+            await pool.fan_out(SpawnConfig(quiet, query) for query in ("do", "join"))
+            return (await pool.join_all())[2].text
+
+    quiet = manifest(tool_seconds=None)
+    inner: list[AgentPool] = []
+    async with open_pool(FunctionDriver(outer_answer), inbox_capacity=1) as outer:
+        await outer.fan_out(SpawnConfig(quiet, query) for query in ("open", "work"))
+        outcomes = await outer.join_all()
+    return outcomes[1].text, trio.current_time()
+
+
+async def wait_for_two(outer: AgentPool, _: AgentPool) -> str:
+    """Wait for agent 2 of the outer pool."""
+    return (await outer[2].wait()).text
+
+
+async def wait_for_oneself(outer: AgentPool, _: AgentPool) -> str:
+    """Wait for the agent in which all of this happens."""
+    return (await outer[1].wait()).text
+
+
+async def join_next(outer: AgentPool, _: AgentPool) -> str:
+    """Wait for any agent of the outer pool."""
+    outcome = await outer.join_next()
+    return "nobody" if outcome is None else outcome.text
+
+
+async def receive(outer: AgentPool, _: AgentPool) -> str:
+    """Wait for a message to the owner of the outer pool."""
+    return (await outer.receive_many())[0].content
+
+
+async def ask_two(outer: AgentPool, _: AgentPool) -> str:
+    """Ask agent 2 of the outer pool, which will not answer."""
+    with pytest.raises(AgentGoneError):
+        await outer[2].ask("and?")
+    return "worked"
+
+
+async def fill_two(outer: AgentPool, _: AgentPool) -> str:
+    """Wait for room in the inbox of agent 2 of the outer pool."""
+    await outer[2].send("one")
+    with pytest.raises(AgentGoneError):
+        await outer[2].send("two")
+    return "worked"
+
+
+@pytest.mark.parametrize("act", [wait_for_two, receive, ask_two, fill_two])
+def test_who_waits_for_another_pool_is_in_no_circle_of_its_own(
+    act: Callable[[AgentPool, AgentPool], Awaitable[str]],
+) -> None:
+    """Agents of two pools have the same numbers, and a false alarm would end them."""
+    assert simulate(inside, act) == ("worked", 10)
+
+
+@pytest.mark.parametrize("act", [wait_for_oneself, join_next])
+def test_g14_who_waits_for_the_agent_around_its_pool_is_told(
+    act: Callable[[AgentPool, AgentPool], Awaitable[str]],
+) -> None:
+    """That one waits for the pool, and so for who waits: no watch sees both."""
+    text, _ = simulate(inside, act)
+    assert "itself" in text
