@@ -271,6 +271,48 @@ def test_the_nth_of_a_group_waits_for_so_many_of_the_others(
 
 
 @given(
+    weights=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    alone=st.integers(0, 40),
+    costs=st.lists(st.integers(1, 3), min_size=60, max_size=60),
+    costly=st.booleans(),
+)
+def test_a_group_that_was_alone_has_saved_nothing(
+    weights: tuple[int, int], alone: int, costs: list[int], *, costly: bool
+) -> None:
+    """However long it had all turns: who comes then waits for one turn, and no more."""
+    queue = FairQueue[Item](is_gone, (lambda item: item.cost) if costly else None)
+    for cost in costs:
+        queue.push(Item(group="a", cost=cost), Share("a", weights[0]))
+    for _ in range(alone):
+        queue.pop()
+    for cost in costs:
+        queue.push(Item(group="b", cost=cost), Share("b", weights[1]))
+    spent = 0
+    while (item := queue.pop()).group == "a":
+        spent += item.cost if costly else 1
+    dearest = max(costs) if costly else 1
+    # What was left of a turn is less than an item.
+    assert spent < (weights[0] + 1) * dearest
+
+
+@given(ops=OPS)
+def test_one_group_alone_is_a_line(ops: list[tuple[str, str, int]]) -> None:
+    """First come, first served, but for who has gone."""
+    queue, waiting = FairQueue[Item](is_gone), list[Item]()
+    for op, _, number in ops:
+        if op == "push":
+            waiting.append(Item())
+            queue.push(waiting[-1])
+        elif op == "pop" and waiting:
+            assert queue.pop() is waiting.pop(0)
+        elif op == "withdraw" and waiting:
+            item = waiting.pop(number % len(waiting))
+            item.gone = True
+            queue.note_gone()
+        assert len(queue) == len(waiting)
+
+
+@given(
     weights=st.tuples(st.integers(1, 4), st.integers(1, 4)),
     costs=st.lists(st.tuples(st.integers(1, 20), st.integers(1, 20)), min_size=50, max_size=50),
 )
