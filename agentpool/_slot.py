@@ -296,7 +296,8 @@ class parked(Live):  # noqa: N801  # used as a statement: async with parked(Wait
             return  # noqa: ASYNC910  # it has been waited for
         if branch.waits:
             # Others of the branch still wait, and so the branch does: nobody would give the
-            # slot back when this task ends.
-            slot.keeper.look_again(slot)
+            # slot back when this task ends. If another branch is at work, it has it.
+            if not slot.held:
+                slot.keeper.look_again(slot)
         else:
             await slot.resume()  # noqa: ASYNC102  # it shields itself, up to the agent's deadline

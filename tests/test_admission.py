@@ -455,3 +455,38 @@ async def test_a_slot_that_was_lent_goes_back_before_a_newcomer_starts(
         assert statuses == [AgentStatus.RUNNING, AgentStatus.PARKED, AgentStatus.QUEUED]
         assert (await late.wait()).status is AgentStatus.COMPLETED
         assert (await newcomer.wait()).status is AgentStatus.COMPLETED
+
+
+async def test_g3_an_agent_of_whose_calls_one_works_has_its_slot_and_lends_none(
+    autojump_clock: MockClock,
+) -> None:
+    """A call with two tasks at a gate, one of which is let in, said it twice: 1 of 2 was lost."""
+    gate = RequestGate(requests_per_minute=1)
+
+    async def pass_through() -> None:
+        async with gate.request():
+            pass
+
+    async def wait_twice(_: str, __: ToolContext) -> str:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pass_through)
+            nursery.start_soon(pass_through)
+        return "through"
+
+    async def work(_: str, __: ToolContext) -> str:
+        await trio.sleep(200)
+        return "worked"
+
+    def answer(request: CompletionRequest) -> Completion | str:
+        return "done" if turns_of(request) else calling(tool_call("twice"), tool_call("work"))
+
+    tools = ToolRegistry([FakeTool("twice", wait_twice), FakeTool("work", work)])
+    async with open_pool(FunctionDriver(answer), tools=tools, max_concurrent=2) as pool:
+        await pass_through()
+        await pool.spawn(job("both"))
+        await trio.sleep(100)
+        statistics = pool.statistics()
+        assert (statistics.running, statistics.at_gate) == (1, 0)
+        newcomer = pool.spawn_nowait(job("new"))
+        assert newcomer.status is AgentStatus.RUNNING
+        pool.abort_all()
