@@ -37,7 +37,7 @@ KEY_ENVS: Final = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
 """Where the providers' keys are unless a manifest says otherwise."""
 
 _SHORTEST_SECRET: Final = 8
-"""A shorter value is no key, and to blot it out would garble ordinary text."""
+"""A shorter value is no key, and to redact it would garble ordinary text."""
 
 
 @asynccontextmanager

@@ -10,9 +10,9 @@ import trio
 
 from agentpool._agent import Agent
 from agentpool._approval import Denied
+from agentpool._approver import ask_first, must_ask
 from agentpool._capability import OUTSIDE_KINDS
 from agentpool._clock import allow
-from agentpool._consent import ask_first, must_ask
 from agentpool._errors import UsageError
 from agentpool._events import Phase, ToolFinished, ToolStarted
 from agentpool._guard import Stop

@@ -121,7 +121,7 @@ async def open_furnished_pool(
             max_concurrent=max_concurrent,
             max_queued=max_queued,
             memory=memory,
-            tools=build_tools(memory, servers, Hands(os.environ), choose),
+            tools=build_tools(memory, servers, SystemTools(os.environ), choose),
             budget=budget,
             approve=approve,
             observers=observers,
@@ -142,14 +142,14 @@ async def _open_memory(file: str | None) -> AsyncGenerator[Memory]:
 
 
 def build_tools(
-    memory: Memory, servers: McpServers, hands: Hands, choose: DriverFactory
+    memory: Memory, servers: McpServers, system_tools: SystemTools, choose: DriverFactory
 ) -> ToolBuilder:
     """Return what makes the tools of one agent: those that its manifest grants.
 
     Args:
         memory: The pool's memory.
         servers: What starts the MCP servers of its manifest.
-        hands: What makes its tools on files and programs.
+        system_tools: What makes its tools on files and programs.
         choose: The drivers, of which each agent may ask its own.
     """
     team = ToolRegistry(TEAM_TOOLS)
@@ -161,7 +161,7 @@ def build_tools(
         return add_others(registry, manifest)
 
     async def add_others(registry: ToolRegistry, manifest: AgentManifest) -> ToolRegistry:
-        registry = registry.with_tools(*await hands.tools_for(manifest))
+        registry = registry.with_tools(*await system_tools.tools_for(manifest))
         if not manifest.mcp_servers:
             return registry
         return registry.with_tools(*await servers.tools_for(manifest))
@@ -188,7 +188,7 @@ def _kinds(manifest: AgentManifest) -> frozenset[CapabilityKind]:
 
 @final
 @attrs.define(eq=False)
-class Hands:
+class SystemTools:
     """Makes the tools on files and programs, once for all agents with the same grants."""
 
     _environ: Mapping[str, str]

@@ -26,9 +26,9 @@ import attrs
 import msgspec
 import trio
 
-from agentpool._dice import open_dice
 from agentpool._errors import OverloadedError, RateLimitError
 from agentpool._fair import PLAIN, FairQueue
+from agentpool._random import build_random
 from agentpool._request_clock import waiting_for_turn
 from agentpool._slot import current_slot, parked
 from agentpool._throttle import Passage, Throttle
@@ -97,7 +97,7 @@ class RequestGate:
     """
 
     __slots__ = (
-        "_again", "_alarm", "_dice", "_held_back", "_keeper", "_next_at", "_queue", "_seed",
+        "_again", "_alarm", "_held_back", "_keeper", "_next_at", "_queue", "_random", "_seed",
         "_throttle", "name",
     )  # fmt: skip
 
@@ -141,7 +141,7 @@ class RequestGate:
         self._next_at = math.inf
         self._held_back = 0
         self._seed = random_seed
-        self._dice: Random | None = None
+        self._random: Random | None = None
 
     @asynccontextmanager
     async def request(self, tokens: int = 0) -> AsyncGenerator[GateTicket, None]:
@@ -196,9 +196,9 @@ class RequestGate:
         )
 
     def _refuse(self, passage: Passage, retry_after_seconds: float | None) -> None:
-        if self._dice is None:
-            self._dice = open_dice(self._seed)
-        now, chance = trio.current_time(), self._dice.random()
+        if self._random is None:
+            self._random = build_random(self._seed)
+        now, chance = trio.current_time(), self._random.random()
         self._throttle.refuse(passage, now, retry_after_seconds, chance)
 
     # --- waiting

@@ -10,12 +10,12 @@ import trio
 
 from agentpool._approval import Approver
 from agentpool._budget import Budget
-from agentpool._dice import open_dice
 from agentpool._entry import Entry, at_least
 from agentpool._errors import PoolError, UsageError
 from agentpool._messages import OWNER_ID
 from agentpool._nursery import OUTSIDE, AgentNursery, ToolBuilder
 from agentpool._pool import AgentPool
+from agentpool._random import build_random
 from agentpool._untrusted import MARKERS, Cleaner
 from agentpool.abc import Driver, DriverFactory, Memory, Observer
 from agentpool.observe._hub import EventHub
@@ -75,7 +75,7 @@ async def open_pool(
         memory,
         EMPTY_REGISTRY if tools is None else tools,
         _is_abort(on_failure),
-        open_dice(random_seed),
+        build_random(random_seed),
         budget,
         Cleaner(markers),
         approve,

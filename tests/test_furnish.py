@@ -14,7 +14,7 @@ from agentpool import (
     PrivacyTier,
     SpawnConfig,
 )
-from agentpool._furnish import Hands, missing_tools, open_furnished_pool, tool_names
+from agentpool._furnish import SystemTools, missing_tools, open_furnished_pool, tool_names
 from agentpool._manifest_parts import McpServerConfig, McpTransport
 from agentpool._messages import CompletionRequest, ToolMessage
 from agentpool.drivers import FunctionDriver, call
@@ -130,10 +130,12 @@ async def test_t16_a_sovereign_agent_runs_programs_without_a_network_or_fails(
     """Before its model is asked anything."""
     manifest = AgentManifest(capabilities=HANDS)
     with pytest.raises(PrivacyError, match="a Sovereign agent may not run programs here"):
-        await Hands({"PATH": str(tmp_path)}).tools_for(manifest)
-    assert await Hands({"PATH": str(tmp_path)}).tools_for(AgentManifest(capabilities=HANDS[:2]))
+        await SystemTools({"PATH": str(tmp_path)}).tools_for(manifest)
+    assert await SystemTools({"PATH": str(tmp_path)}).tools_for(
+        AgentManifest(capabilities=HANDS[:2])
+    )
     if await find_isolation(os.environ):
-        hands = Hands(os.environ)
+        hands = SystemTools(os.environ)
         made = await hands.tools_for(manifest)
         assert made[-1].definition.name == "shell"
         assert await hands.tools_for(manifest) is made
@@ -141,7 +143,7 @@ async def test_t16_a_sovereign_agent_runs_programs_without_a_network_or_fails(
 
 async def test_the_tools_of_many_manifests_are_not_kept_for_ever() -> None:
     """A pool may make a manifest for each agent."""
-    hands = Hands({})
+    hands = SystemTools({})
     for n in range(200):
         await hands.tools_for(AgentManifest(capabilities=(Capability.file_read(f"{n}"),)))
     assert len(hands._made) <= 128  # pyright: ignore[reportPrivateUsage]

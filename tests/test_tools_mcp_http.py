@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from agentpool.tools.mcp._http import open_http_client
-from agentpool.tools.mcp._secrets import BLOT, Secrets
+from agentpool.tools.mcp._secrets import REDACTED, Secrets
 from tests.hostile import answering, open_watched
 from tests.keys import KEY
 from tests.loopback import CHUNKED, chunk, head, whole
@@ -45,7 +45,7 @@ async def test_pieces_are_given_on_and_the_last_one_too() -> None:
     async with open_watched(answer) as watched, open_http_client(None, SECRETS) as client:
         with trio.fail_after(20):
             found = await client.get(watched.server.url)
-    assert found.content == BLOT.encode() + b", " + HALF
+    assert found.content == REDACTED.encode() + b", " + HALF
 
 
 async def test_headers_have_no_key() -> None:
@@ -54,5 +54,5 @@ async def test_headers_have_no_key() -> None:
     async with open_watched(answer) as watched, open_http_client(None, SECRETS) as client:
         with trio.fail_after(20):
             found = await client.get(watched.server.url)
-    assert found.headers["location"] == f"http://{BLOT}/"
+    assert found.headers["location"] == f"http://{REDACTED}/"
     assert found.headers["content-length"] == "0"

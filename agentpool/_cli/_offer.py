@@ -110,7 +110,7 @@ class Answer:
 
 
 def read_outcome(outcome: AgentOutcome, secrets: Iterable[str]) -> Answer:
-    """Return what a client is told of *outcome*; what must not be shown is blotted out."""
+    """Return what a client is told of *outcome*; what must not be shown is redacted."""
     completed = outcome.status is AgentStatus.COMPLETED
     # Half a surrogate is no text, and would end the connection.
     text = outcome.text.encode("utf-8", "replace").decode()

@@ -64,7 +64,7 @@ class Exchange:
     accumulator: Accumulator
     """What the answer goes into."""
     secret: str = ""
-    """Struck out of every error."""
+    """Redacted in every error."""
 
 
 async def stream_completion(

@@ -25,7 +25,7 @@ from agentpool._sending import OnSent
 from agentpool.drivers._http_failure import raise_as_driver_error
 from agentpool.drivers._http_headers import FIXED_HEADERS, checked_headers, secrets_in
 from agentpool.drivers._http_stack import PORTS, RawHeaders, StackBody, StackTransport, to_h11
-from agentpool.drivers.wire._failure import shown, struck
+from agentpool.drivers.wire._failure import redacted, shown
 
 # A transport of somebody else's gets this long to close an answer; ours needs no time.
 _CLOSE_SECONDS: Final = 1.0
@@ -140,7 +140,7 @@ class HttpClient:
     _target: Target = attrs.field(init=False)
     _paths: dict[str, bytes] = attrs.field(init=False, factory=dict[str, bytes])
     _raw: RawHeaders = attrs.field(init=False)
-    # What must be struck out of every text, because a server may quote it.
+    # What must be redacted in every text, because a server may quote it.
     _secrets: frozenset[str] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -302,7 +302,7 @@ async def open_http(
 def _refuse_encoding(headers: Mapping[str, str], secrets: frozenset[str]) -> None:
     encoding = headers.get("content-encoding", "identity").lower()
     if encoding != "identity":
-        came = shown(struck(encoding, secrets))
+        came = shown(redacted(encoding, secrets))
         msg = f"the answer is encoded as {came!r}, which was not asked for"
         raise ProtocolError(msg)
 

@@ -7,7 +7,7 @@ from typing import Final, NoReturn
 
 from agentpool._connection import BadAnswerError, ConnectionLostError
 from agentpool._errors import BadRequestError, DriverError, NetworkError, ProtocolError
-from agentpool.drivers.wire._failure import shown, struck
+from agentpool.drivers.wire._failure import redacted, shown
 
 _FOREIGN: Final = frozenset({"httpx", "httpcore"})
 
@@ -33,7 +33,7 @@ _MEANINGS: Final[Mapping[str, tuple[type[DriverError], str]]] = {
 
 
 def raise_as_driver_error(exc: Exception, secrets: Collection[str] = ()) -> NoReturn:
-    """Raise the error of ours that stands for *exc*; *secrets* are struck out of it.
+    """Raise the error of ours that stands for *exc*; *secrets* are redacted in it.
 
     Raises:
         DriverError: The error of ours.
@@ -43,7 +43,7 @@ def raise_as_driver_error(exc: Exception, secrets: Collection[str] = ()) -> NoRe
         raise NetworkError(str(exc)) from exc
     if isinstance(exc, BadAnswerError):
         # Without its cause: h11 quotes what came, which a server can make of our key.
-        msg = f"the answer is not HTTP: {shown(struck(str(exc), secrets))}"
+        msg = f"the answer is not HTTP: {shown(redacted(str(exc), secrets))}"
         raise ProtocolError(msg) from None
     for base in type(exc).__mro__:
         if base.__name__ in _MEANINGS and base.__module__.partition(".")[0] in _FOREIGN:
@@ -54,10 +54,10 @@ def raise_as_driver_error(exc: Exception, secrets: Collection[str] = ()) -> NoRe
     if text:
         # Without its cause as well: h11 quotes the header that it refuses.
         raise kind(text) from None
-    said = shown(struck(str(exc), secrets)) or "no explanation"
+    said = shown(redacted(str(exc), secrets)) or "no explanation"
     if kind is ProtocolError and ("disconnect" in said or "closed" in said):
         kind = NetworkError
-    is_quoted = struck(chain := _chain_of(exc), secrets) != chain
+    is_quoted = redacted(chain := _chain_of(exc), secrets) != chain
     raise kind(f"{type(exc).__name__}: {said}") from None if is_quoted else exc
 
 

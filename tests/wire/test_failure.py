@@ -195,7 +195,7 @@ def test_errors_inside_a_stream(
     assert failure.status_code is None
 
 
-def test_keys_are_struck_out() -> None:
+def test_keys_are_redacted() -> None:
     """Some servers quote the key that they refuse. Short ones are placeholders."""
     body = error(f"wrong key {KEY}")
     assert "sk-" not in str(failure_from_response(401, {}, body, secret=KEY))

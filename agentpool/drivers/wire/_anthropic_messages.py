@@ -243,7 +243,7 @@ class MessageAccumulator:
     call_id_prefix: str = "call"
     """What the ids of calls without one begin with; unlike in every other answer."""
     secret: str = ""
-    """Struck out of every error."""
+    """Redacted in every error."""
     _answer: GrowingAnswer = attrs.field(init=False)
     _uses: dict[int, int] = attrs.field(init=False, factory=dict[int, int])
     """Of each block that is a call, the place among the calls."""

@@ -7,7 +7,7 @@ Rules:
 2. A conversation that is too long is its own error, whatever the status says.
 3. ``retry-after-ms`` goes before ``retry-after``, which is seconds or a date; a date is
    compared with the answer's own ``date``, so no clock is needed here.
-4. What came is shown, shortened, with the key struck out.
+4. What came is shown, shortened, with the key redacted.
 
 Source: https://platform.openai.com/docs/guides/error-codes,
 https://docs.claude.com/en/api/errors, llama.cpp's server README, RFC 9110 section
@@ -70,8 +70,8 @@ class Reason:
     """Its types and codes, such as ``invalid_request_error``."""
 
 
-def struck(text: str, secrets: Collection[str]) -> str:
-    """Return *text* with *secrets* struck out; those of a few characters are none."""
+def redacted(text: str, secrets: Collection[str]) -> str:
+    """Return *text* with *secrets* redacted; those of a few characters are none."""
     # Longest first: "Bearer KEY" has KEY in it.
     for secret in sorted(secrets, key=len, reverse=True):
         if len(secret) >= _MIN_SECRET_CHARS:
@@ -81,7 +81,7 @@ def struck(text: str, secrets: Collection[str]) -> str:
 
 def shown(text: str, *, secret: str = "") -> str:
     """Return *text* fit for a message: on one line, shortened, without *secret*."""
-    text = struck(text, (secret,))
+    text = redacted(text, (secret,))
     text = " ".join(text.split())
     if len(text) <= MAX_SHOWN_CHARS:
         return text
@@ -97,7 +97,7 @@ def failure_from_response(
         status: The HTTP status.
         headers: Its headers, names in lower case.
         body: Its body, or the beginning of it.
-        secret: Struck out wherever it appears.
+        secret: Redacted wherever it appears.
     """
     reason = _reason_of(body, secret=secret)
     kind, retryable = _kind_of_status(status, reason)

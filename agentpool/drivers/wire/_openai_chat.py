@@ -241,7 +241,7 @@ class ChatAccumulator:
     call_id_prefix: str = "call"
     """What the ids of calls without one begin with; unlike in every other answer."""
     secret: str = attrs.field(default="", repr=False)
-    """Struck out of every error."""
+    """Redacted in every error."""
     _answer: GrowingAnswer = attrs.field(init=False)
     _finish: str | None = attrs.field(init=False, default=None)
     _usage: Usage | None = attrs.field(init=False, default=None)

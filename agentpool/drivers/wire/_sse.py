@@ -12,7 +12,7 @@ Rules:
    mean nothing.
 5. Lines and events have a largest size. A server that never ends a line must not fill
    the memory.
-6. What is refused is shown, with the key struck out: a server may quote it.
+6. What is refused is shown, with the key redacted: a server may quote it.
 
 Source: https://html.spec.whatwg.org/multipage/server-sent-events.html (2026-11).
 """

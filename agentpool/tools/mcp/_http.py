@@ -48,10 +48,10 @@ class _Bounded(httpx2.AsyncBaseTransport):
         try:
             response = await self._inner.handle_async_request(request)
         except httpx2.TransportError as error:
-            raise _hidden(error, self._secrets) from None
-        hide = self._secrets.hide_bytes
+            raise _redacted(error, self._secrets) from None
+        redact = self._secrets.redact_bytes
         response.headers = httpx2.Headers(
-            [(hide(name), hide(value)) for name, value in response.headers.raw]
+            [(redact(name), redact(value)) for name, value in response.headers.raw]
         )
         packing = response.headers.get("content-encoding", "identity")
         if packing != "identity":
@@ -90,7 +90,7 @@ class _BoundedStream(httpx2.AsyncByteStream):
                 return rest  # noqa: ASYNC910  # it has asked
             raise
         except httpx2.TransportError as error:
-            raise _hidden(error, self._secrets) from None
+            raise _redacted(error, self._secrets) from None
         self._seen += len(piece)
         if self._is_endless or self._seen <= MAX_MESSAGE_BYTES:
             return self._in_stream.feed(piece)
@@ -105,7 +105,7 @@ class _BoundedStream(httpx2.AsyncByteStream):
         await self._inner.aclose()
 
 
-def _hidden(error: httpx2.TransportError, secrets: Secrets) -> httpx2.TransportError:
+def _redacted(error: httpx2.TransportError, secrets: Secrets) -> httpx2.TransportError:
     """Return *error* without secrets. Raise it from None: its cause quotes what came."""
-    error.args = (secrets.hide(str(error)),)
+    error.args = (secrets.redact(str(error)),)
     return error

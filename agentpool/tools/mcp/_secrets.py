@@ -14,11 +14,11 @@ from typing import Final, Self, final
 
 import attrs
 
-BLOT: Final = "[secret]"
+REDACTED: Final = "[secret]"
 """What stands in its place."""
 
 _SHORTEST_CHARS: Final = 8
-"""A shorter value is no key, and to blot it out would garble ordinary text."""
+"""A shorter value is no key, and to redact it would garble ordinary text."""
 
 # In JSON it may stand outside of a text, and what is put in its place would be no JSON.
 _NUMBER: Final = re.compile(r"[0-9.eE+-]+")
@@ -38,13 +38,13 @@ class Secrets:
         found = {value.strip() for value in values if len(value.strip()) >= _SHORTEST_CHARS}
         return cls(tuple(sorted(found, key=lambda value: (-len(value), value))))
 
-    def hide(self, text: str) -> str:
+    def redact(self, text: str) -> str:
         """Return *text* without them."""
         for value in self.values:
-            text = text.replace(value, BLOT)
+            text = text.replace(value, REDACTED)
         return text
 
-    def hide_bytes(self, data: bytes) -> bytes:
+    def redact_bytes(self, data: bytes) -> bytes:
         """Return *data*, all of it, without them."""
         stream = SecretsInStream(self)
         return stream.feed(data) + stream.end()
@@ -74,12 +74,12 @@ class SecretsInStream:
         data = self._held + data
         at = self._last_beginning(data)
         self._held = data[at:]
-        return self._pattern.sub(BLOT.encode(), data[:at])
+        return self._pattern.sub(REDACTED.encode(), data[:at])
 
     def end(self) -> bytes:
         """Return what was held back: no more comes."""
         held, self._held = self._held, b""
-        return self._pattern.sub(BLOT.encode(), held)
+        return self._pattern.sub(REDACTED.encode(), held)
 
     def _last_beginning(self, data: bytes) -> int:
         """Return where the end of *data* may begin a secret; if nowhere, its length."""

@@ -10,7 +10,7 @@ Rules:
 3. It is started again when somebody next wants it. One that was started three times in a
    row and never answered a call is gone for good.
 4. A server gets the variables of the environment that every program needs, and those that
-   its manifest names. Their values are blotted out of what it says.
+   its manifest names. Their values are redacted in what it says.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from agentpool.tools.mcp._rules import (
 from agentpool.tools.mcp._secrets import Secrets
 
 if TYPE_CHECKING:
-    from agentpool.tools.mcp._session import Link, ListedTool
+    from agentpool.tools.mcp._session import ListedTool, Session
 
 MAX_FAILURES: Final = 3
 """Starts in a row that came to nothing. A server that is overwhelmed for a moment comes
@@ -91,7 +91,7 @@ class _Start:
 
     scope: trio.CancelScope
     done: trio.Event = attrs.field(factory=trio.Event)
-    link: Link | None = None
+    session: Session | None = None
     why: str = "the block in which it would have run has ended"
 
 
@@ -103,7 +103,7 @@ class _Server:
     _start_seconds: float
     _nursery: trio.Nursery
     _start: _Start | None = None
-    _link: Link | None = None
+    _session: Session | None = None
     _failures: int = 0
     _why: str = ""
     _closed: bool = False
@@ -111,17 +111,17 @@ class _Server:
     """What it was given, which is taken out of all that it says."""
 
     def begin(self) -> None:
-        """Start it if that is needed and allowed; ``wait_link`` waits for it."""
-        open_already = self._link is not None and not self._link.life.ended.is_set()
+        """Start it if that is needed and allowed; ``wait_session`` waits for it."""
+        open_already = self._session is not None and not self._session.life.ended.is_set()
         if open_already or self._closed or self._start or self._failures >= MAX_FAILURES:
             return
-        self._link = None
+        self._session = None
         self._failures += 1  # until a call is answered, this start has come to nothing
         deadline = trio.current_time() + self._start_seconds
         self._start = _Start(trio.CancelScope(deadline=deadline))
         self._nursery.start_soon(self._keep, self._start, name=f"MCP server {self.config.name}")
 
-    async def wait_link(self) -> Link:
+    async def wait_session(self) -> Session:
         """Return the open session, without a slot while the server starts.
 
         Raises:
@@ -129,23 +129,24 @@ class _Server:
         """
         await trio.lowlevel.checkpoint()
         name = self.config.name
-        if self._link is not None and not self._link.life.ended.is_set():
-            return self._link
+        if self._session is not None and not self._session.life.ended.is_set():
+            return self._session
         if self._closed:
             raise ToolError(f"the MCP server {name!r} has ended with its block")
         if self._failures >= MAX_FAILURES and self._start is None:
+            session = self._session
+            why = self._why if session is None else self._secrets.redact(session.life.why)
             raise ToolError(
-                f"the MCP server {name!r} is gone after {MAX_FAILURES} starts; the last one: "
-                f"{self._why if self._link is None else self._secrets.hide(self._link.life.why)}"
+                f"the MCP server {name!r} is gone after {MAX_FAILURES} starts; the last one: {why}"
             )
         self.begin()
         start = self._start
         assert start is not None  # noqa: S101  # the other cases are above
         async with parked(Wait.other(f"the start of the MCP server {name!r}")):
             await start.done.wait()
-        if start.link is None:
+        if start.session is None:
             raise ToolError(f"the MCP server {name!r} could not be started: {start.why}")
-        return start.link
+        return start.session
 
     async def call(self, tool: str, arguments: Mapping[str, Json]) -> ToolResult:
         """Call *tool*.
@@ -153,23 +154,23 @@ class _Server:
         Raises:
             ToolError: If there is no answer, and why.
         """
-        link = await self.wait_link()
+        session = await self.wait_session()
         try:
-            result = await link.call(tool, arguments)
+            result = await session.call(tool, arguments)
         except ToolError as error:
-            self._failures = 0 if link.answered else self._failures
+            self._failures = 0 if session.answered else self._failures
             # The same error with other words: a second one would have the first for its
-            # cause, and a traceback would show the key that was blotted out.
-            error.args = (self._secrets.hide(f"the MCP server {self.config.name!r} {error}"),)
+            # cause, and a traceback would show the key that was redacted.
+            error.args = (self._secrets.redact(f"the MCP server {self.config.name!r} {error}"),)
             raise error from None
         self._failures = 0
-        return ToolResult(self._secrets.hide(result.content), result.is_error)
+        return ToolResult(self._secrets.redact(result.content), result.is_error)
 
     def close(self) -> None:
         """Ask the server to end, and start it no more."""
         self._closed = True
-        if self._link is not None:
-            self._link.life.end("the block in which it ran has ended")
+        if self._session is not None:
+            self._session.life.end("the block in which it ran has ended")
         if self._start is not None:
             self._start.scope.cancel()
 
@@ -179,12 +180,12 @@ class _Server:
         try:
             why = await self._hold(start)
         finally:
-            start.why = self._secrets.hide(why) or start.why
+            start.why = self._secrets.redact(why) or start.why
             if self._start is start:  # it came to nothing
                 self._start = None
-            if start.link is not None:
-                start.link.life.end(start.why)
-                start.link.life.over.set()
+            if start.session is not None:
+                start.session.life.end(start.why)
+                start.session.life.over.set()
             self._why = start.why
             start.done.set()
 
@@ -203,19 +204,19 @@ class _Server:
             given = [environment[name] for name in self.config.env]
             self._secrets = Secrets.of([*given, token or ""])
             with start.scope:
-                async with door.open_link(
+                async with door.open_session(
                     self.config, environment, token=token, secrets=self._secrets, life=life
-                ) as link:
+                ) as session:
                     # Opened, it may live for ever; ended, it is given a moment to close.
                     start.scope.deadline = math.inf
-                    self._link = start.link = link
+                    self._session = start.session = session
                     self._start = None
                     start.done.set()
                     await life.ended.wait()
                     start.scope.deadline = trio.current_time() + GRACE_SECONDS
         except Exception as error:  # noqa: BLE001  # whatever it is, it is this server's alone
             return life.why or door.tell(error)
-        if start.link is None and not self._closed:
+        if start.session is None and not self._closed:
             seconds = f"{self._start_seconds:g} seconds"
             return f"it did not finish the handshake within {seconds}{life.last_words}"
         return life.why
@@ -285,8 +286,8 @@ class McpServers:
             server.begin()
         found: dict[ToolKey, tuple[_Server, ListedTool]] = {}
         for config, server in wanted:
-            link = await server.wait_link()
-            listed = {tool.name: tool for tool in link.tools}
+            session = await server.wait_session()
+            listed = {tool.name: tool for tool in session.tools}
             for name in offered_tools(config, listed):
                 found[config.name, name] = (server, listed[name])
         names = tool_names(found)

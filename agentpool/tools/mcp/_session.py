@@ -85,7 +85,7 @@ class Life:
 
 @final
 @attrs.define(eq=False, repr=False)
-class Link:
+class Session:
     """An open session."""
 
     tools: tuple[ListedTool, ...]
@@ -133,14 +133,14 @@ class Link:
 
 
 @contextlib.asynccontextmanager
-async def open_link(
+async def open_session(
     config: McpServerConfig,
     environment: Mapping[str, str],
     *,
     token: str | None,
     secrets: Secrets,
     life: Life,
-) -> AsyncGenerator[Link]:
+) -> AsyncGenerator[Session]:
     """Open a session with a server, and start it if it is a program.
 
     Args:
@@ -161,7 +161,7 @@ async def open_link(
         case _:
             assert_never(config.transport)
     async with Client(opening, cache=None) as client:
-        yield Link(await _list_tools(client, config.name), life, client)
+        yield Session(await _list_tools(client, config.name), life, client)
 
 
 async def _list_tools(client: Client, server: str) -> tuple[ListedTool, ...]:

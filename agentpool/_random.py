@@ -10,6 +10,6 @@ run_seed: trio.lowlevel.RunVar[int | None] = trio.lowlevel.RunVar("agentpool_see
 """The ``random_seed`` of whoever names none, in this run of trio. ``simulate`` sets it."""
 
 
-def open_dice(seed: int | None) -> Random:
+def build_random(seed: int | None) -> Random:
     """Return a source of chance. ``None``: the run's seed, or else the system's."""
     return Random(run_seed.get() if seed is None else seed)  # noqa: S311  # spreads retries; no secret

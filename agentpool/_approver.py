@@ -1,4 +1,4 @@
-"""Getting somebody's word for a tool call before it runs.
+"""Asking the approver before a tool call runs.
 
 Rules:
 
