@@ -43,7 +43,7 @@ from agentpool._events import CompletionReceived, Phase, RequestRetried
 from agentpool._guard import Stop
 from agentpool._messages import Completion, CompletionRequest
 from agentpool._purse import Purse
-from agentpool._request_clock import RequestClock, current_clock
+from agentpool._request_clock import RequestClock, current_clock, waiting_for_turn
 from agentpool._retry import RetrySchedule
 from agentpool._run import Run
 from agentpool._sending import ask
@@ -165,8 +165,12 @@ async def _ask(
             if agent.hub.listening:
                 stamp = agent.hub.stamp(agent.agent_id, agent.name)
                 agent.hub.publish(RequestRetried(*stamp, attempt, delay_seconds, str(error)))
-        async with parked(Wait.other("a retry")):
-            await trio.sleep(delay_seconds)
+        # Others may have the slots when the delay is over: that is no time of the model.
+        with waiting_for_turn():
+            async with parked(Wait.other("a retry")):
+                await trio.sleep(delay_seconds)
+        if clock is not None:
+            clock.spend(delay_seconds)
         attempt, waited_seconds = attempt + 1, waited_seconds + delay_seconds
 
 

@@ -3,8 +3,9 @@
 Rules:
 
 1. It limits what is done under it, in every task that is started there.
-2. It stands still while any of that waits for its turn: at a gate, or for what others have
-   set aside of a budget. That is no time of the model. Deadlines around it go on.
+2. It stands still while any of that waits for its turn: at a gate, for what others have
+   set aside of a budget, or for a slot. That is no time of the model. Deadlines around it
+   go on.
 3. Clocks lie within each other, and stand still together.
 4. It is the clock of one agent, or of somebody who is none. Others do not stop it, though
    an agent may be started by a task that has one.
@@ -60,6 +61,11 @@ class RequestClock(Live):
             self._set(trio.current_time() + self._left_seconds)
         if self._outer is not None:
             self._outer.go_on()
+
+    def spend(self, seconds: float) -> None:
+        """Have as much less."""
+        self._left_seconds -= seconds
+        self._set(self.scope.deadline - seconds)
 
     def lift(self) -> None:
         """Let what is under it take as long as it likes from now on."""

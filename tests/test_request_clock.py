@@ -9,6 +9,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from agentpool import AgentOutcome, AgentStatus, Budget, SpawnConfig, StopReason, Usage, open_pool
+from agentpool._errors import RateLimitError
 from agentpool._messages import Completion, CompletionRequest
 from agentpool._request_clock import RequestClock, current_clock, waiting_for_turn
 from agentpool.abc import Driver, OnDelta, ToolContext
@@ -22,6 +23,7 @@ from tests.fakes import (
     hanging_driver,
     job,
     manifest,
+    query_of,
     tool_call,
     turns_of,
 )
@@ -241,6 +243,31 @@ async def test_g13_a_task_that_a_request_left_behind_sets_no_time_of_the_next_st
     assert trio.current_time() == 101
 
 
+@pytest.mark.parametrize(("seconds", "text"), [(4.0, "done"), (2.4, "")])
+async def test_g13_a_retry_waits_for_its_slot_in_nobodys_time(
+    seconds: float, text: str, autojump_clock: MockClock
+) -> None:
+    """It failed because others were at work; what the provider asked to wait does count."""
+    asked: list[float] = []
+
+    async def answer(request: CompletionRequest, _: OnDelta) -> str:
+        if query_of(request) == "busy":
+            await trio.sleep(60)
+            return "worked"
+        asked.append(trio.current_time())
+        if len(asked) == 1:
+            raise RateLimitError("slow down", retry_after_seconds=1)
+        await trio.sleep(1.5)
+        return "done"
+
+    config = SpawnConfig(manifest(request_seconds=seconds), "ask")
+    async with open_pool(LiveDriver(answer), max_concurrent=1, random_seed=0) as pool:
+        handle, _ = await pool.fan_out([config, job("busy")])
+        outcome = await handle.wait()
+    assert outcome.text == text
+    assert asked == [0, 60]
+
+
 async def test_what_is_left_is_known_while_it_stands_still(autojump_clock: MockClock) -> None:
     """A retry asks for it, while another part of the request may wait."""
     with trio.fail_after(5) as scope, RequestClock(scope) as outer:
@@ -248,6 +275,8 @@ async def test_what_is_left_is_known_while_it_stands_still(autojump_clock: MockC
         with trio.fail_after(3) as nearer, RequestClock(nearer) as inner, waiting_for_turn():
             await trio.sleep(60)
             assert (inner.seconds_left, outer.seconds_left) == (3, 4)
+            inner.spend(1)
+            assert (inner.seconds_left, outer.seconds_left) == (2, 4)
         assert current_clock() is outer
         assert outer.seconds_left == 4
     assert current_clock() is None
