@@ -96,8 +96,7 @@ class Account:
     def is_used_up(self, kind: int, amounts: Amounts) -> bool:
         """Whether there would be too little even if all that is set aside came back."""
         limit = self.limits[kind]
-        if limit is None:
-            return False
+        assert limit is not None  # noqa: S101  # there is too little of it
         if kind not in {TOKENS, COST} or (kind == COST and self.blind):
             # Requests and calls that are under way were made: they do not come back.
             return True

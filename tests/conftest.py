@@ -55,9 +55,11 @@ def is_local(address: object) -> bool:
     if host in {"", "localhost"}:
         return True
     try:
-        return ip_address(host).is_loopback
+        found = ip_address(host)
     except ValueError:
         return False
+    # The system takes 0.0.0.0 for this machine.
+    return found.is_loopback or found.is_unspecified
 
 
 @pytest.fixture(autouse=True)

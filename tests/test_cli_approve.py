@@ -98,13 +98,6 @@ class Person:
         """Press these keys."""
         os.write(self.fd, text.encode())
 
-    def end(self, code: int = 0) -> str:
-        """Read to the end of the command; return all that was shown, without steering."""
-        while piece := self._read():
-            self.seen += piece
-        assert self.process.wait(30) == code
-        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.seen).replace("\r\n", "\n")
-
     def _read(self) -> str:
         try:
             return os.read(self.fd, 65536).decode(errors="replace")
@@ -113,12 +106,12 @@ class Person:
 
 
 @contextlib.contextmanager
-def at_terminal(desk: Desk, *words: str) -> Generator[Person]:
-    """Start a command whose terminal is a real one, Ctrl-C included."""
+def at_terminal(desk: Desk, *, code: int = 0) -> Generator[Person]:
+    """Start a command whose terminal is a real one, Ctrl-C included, and see it end with *code*."""
     ours, theirs = pty.openpty()
     env = {k: v for k, v in os.environ.items() if k not in {"NO_COLOR", "COLUMNS", "LINES"}}
     process = subprocess.Popen(
-        [sys.executable, "-m", "agentpool", *COMMAND, *words],
+        [sys.executable, "-m", "agentpool", *COMMAND],
         cwd=desk.folder,
         env={**env, "TERM": "xterm-256color"},
         stdin=theirs, stdout=theirs, stderr=theirs,
@@ -128,6 +121,7 @@ def at_terminal(desk: Desk, *words: str) -> Generator[Person]:
     )  # fmt: skip
     try:
         yield Person(process, ours, termios.tcgetattr(theirs))
+        assert process.wait(30) == code
     finally:
         process.kill()
         process.wait(30)
@@ -195,11 +189,11 @@ def test_always_asks_no_more_for_this_tool(desk: Desk) -> None:
 
 def test_ctrl_c_at_a_question_ends_the_command(desk: Desk) -> None:
     """As everywhere: 130, the cursor is there, and the terminal is set as it was."""
-    with at_terminal(desk) as person:
+    with at_terminal(desk, code=130) as person:
         person.wait_for(QUESTION)
         person.type("y\x03")
         person.wait_for("; interrupted: SIGINT")
-        assert person.process.wait(30) == 130
+        person.process.wait(30)
         assert termios.tcgetattr(person.fd) == person.settings
         text = person.seen
     assert text.rfind("\x1b[?25h") >= text.rfind("\x1b[?25l")

@@ -19,14 +19,26 @@ from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.shared.exceptions import MCPError
 
-from agentpool import AgentManifest, AgentStatus
+from agentpool import AgentManifest, AgentStatus, open_pool
 from agentpool._cli._arguments import parse
-from agentpool._cli._command import ServeCommand
+from agentpool._cli._command import NOTHING_HELD_BACK, ServeCommand
+from agentpool._cli._mcp_server import PoolServer
 from agentpool._cli._offer import Offer, ProgressDesk, build_offers, read_outcome
+from agentpool._cli._serve import ServeLog
 from agentpool._errors import BadRequestError, UsageError
-from agentpool._events import AgentParked, AgentStarted, Phase, PhaseChanged, ToolStarted
-from agentpool._messages import ToolCall
+from agentpool._events import (
+    AgentParked,
+    AgentStarted,
+    AgentWarned,
+    Phase,
+    PhaseChanged,
+    RequestRetried,
+    TextDelta,
+    ToolStarted,
+)
+from agentpool._messages import AgentId, ToolCall
 from agentpool._outcome import AgentOutcome
+from agentpool.drivers import ScriptedDriver
 from tests.desk import Desk, make_desk
 from tests.keys import KEY
 from tests.mcp_stub import command
@@ -167,6 +179,30 @@ async def test_a_limit_of_the_server_holds_for_all_its_clients_calls(desk: Desk)
         refused = await client.call_tool("reader", {"query": "x"})
         assert refused.is_error
         assert "request" in text_of(refused)
+
+
+async def test_what_will_not_do_what_was_asked_is_said(desk: Desk) -> None:
+    """A grant without a tool, and a limit on requests that go to no provider."""
+    desk.write(editor_toml='name = "editor"\n[[capabilities]]\ntype = "compute"\n')
+    async with connected(desk, "--rpm", "9") as client:
+        assert text_of(await client.call_tool("editor", {"query": "x"})) == "A note."
+    log = (desk.folder / "log").read_text(encoding="utf-8")
+    assert "agentpool: warning: manifest 'editor' grants 'compute'" in log
+    assert f"agentpool: warning: {NOTHING_HELD_BACK}\n" in log
+
+
+async def test_a_pool_that_takes_no_agents_is_told_to_the_client() -> None:
+    """As a failed call with the reason, not as an error of the protocol."""
+    command = parse(["serve", "reader.toml"])
+    assert isinstance(command, ServeCommand)
+    async with open_pool(ScriptedDriver([])) as pool:
+        pass
+    offers = build_offers([AgentManifest(name="reader")])
+    server = PoolServer(pool, offers, ProgressDesk(), command.options, ()).build("1")
+    async with Client(server) as client:
+        result = await client.call_tool("reader", {"query": "x"})
+    assert result.is_error
+    assert "closed" in text_of(result)
 
 
 async def test_no_more_agents_run_than_were_allowed(desk: Desk) -> None:
@@ -377,6 +413,23 @@ def test_an_outcome_without_an_error_is_told_as_well() -> None:
         finished_at=1.0,
     )
     assert read_outcome(failed, ()).text == "the agent a failed: BadRequestError: no"
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+async def test_the_log_tells_what_went_wrong(
+    capsys: pytest.CaptureFixture[str], *, quiet: bool
+) -> None:
+    """Retries and warnings of agents; and nothing of it to whoever wants no such lines."""
+    log = ServeLog(quiet)
+    log.on_event(RequestRetried(1, 2.0, AgentId(1), "reader", 1, 0.5, "no network"))
+    log.on_event(AgentWarned(2, 2.0, AgentId(1), "reader", "iteration 8/10"))
+    log.on_event(TextDelta(3, 2.0, AgentId(1), "reader", "word by word"))
+    log.say("important", notable=True)
+    await log.flush()
+    lines = ["agentpool: reader asks again in 0.5 s", "agentpool: reader: iteration 8/10"]
+    assert capsys.readouterr().err.splitlines() == ([] if quiet else lines) + [
+        "agentpool: important"
+    ]
 
 
 async def test_progress_is_what_an_agent_does_now() -> None:

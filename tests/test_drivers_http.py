@@ -502,3 +502,21 @@ def test_errors_of_nobody_we_know_are_left_alone() -> None:
         raise_as_driver_error(ZeroDivisionError())
     with pytest.raises(NetworkError, match="Server disconnected"):
         raise_as_driver_error(httpx.RemoteProtocolError("Server disconnected"))
+
+
+# --- the stack below a client of httpx's -----------------------------------
+
+
+async def test_what_goes_wrong_below_a_client_of_httpx_is_an_error_of_httpx() -> None:
+    """Whoever brings a client has written handlers for its errors."""
+    stack = StackTransport(ssl.create_default_context())
+    async with (
+        open_loopback(always(b"220 ftp ready\r\n\r\n")) as server,
+        httpx.AsyncClient(transport=stack) as client,
+    ):
+        with pytest.raises(httpx.RemoteProtocolError):
+            await client.get(server.url)
+        with pytest.raises(httpx.LocalProtocolError) as caught:
+            await client.get(server.url, headers={"x-key": f"{KEY}\n"})
+        assert KEY not in str(caught.value)
+    assert len(server.lines) == 1

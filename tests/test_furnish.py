@@ -139,6 +139,9 @@ async def test_t16_a_sovereign_agent_runs_programs_without_a_network_or_fails(
         made = await hands.tools_for(manifest)
         assert made[-1].definition.name == "shell"
         assert await hands.tools_for(manifest) is made
+        # What was found out is known for the next manifest.
+        fewer = await hands.tools_for(AgentManifest(capabilities=HANDS[-1:]))
+        assert [tool.definition.name for tool in fewer] == ["shell"]
 
 
 async def test_the_tools_of_many_manifests_are_not_kept_for_ever() -> None:

@@ -106,6 +106,13 @@ def test_what_is_not_public_must_be_named_itself(address: str) -> None:
         HostRules((named,)).check_address(HttpUrl.parse("https://inside.example/"), where)
 
 
+@pytest.mark.parametrize("host", ["\u2603.example", "xn--\u00e9.example", "b\u00fccher..example"])
+def test_a_host_that_is_no_name_in_any_script_is_refused(host: str) -> None:
+    """The model is told, whatever the library of names says of it."""
+    with pytest.raises(ToolError, match="is no name"):
+        HttpUrl.parse(f"https://{host}/")
+
+
 def test_public_addresses_need_no_name() -> None:
     """NAT64 is judged by the address in it."""
     for address in ("8.8.8.8", "2606:4700::1111", "64:ff9b::808:808"):

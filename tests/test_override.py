@@ -100,6 +100,13 @@ def test_driver_openai_asks_the_server_of_the_environment() -> None:
     assert (model.remote_model, model.base_url, model.model_path) == ("m", url, None)
 
 
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8080", "http://127.0.0.1:8080/v1/"])
+def test_driver_anthropic_takes_the_address_as_other_clients_do(url: str) -> None:
+    """They want it without the version, and some people write it all the same."""
+    override = Override(driver="anthropic", model="m")
+    assert apply(override, LOCAL, ANTHROPIC_BASE_URL=url).base_url == "http://127.0.0.1:8080/v1"
+
+
 def test_driver_openai_keeps_the_address_of_the_manifest() -> None:
     """The environment is for manifests that name none."""
     manifest = AgentManifest(

@@ -25,6 +25,16 @@ async def test_outcomes_come_as_they_end(autojump_clock: MockClock) -> None:
     assert texts == ["b", "c", "a"]
 
 
+async def test_queries_may_come_from_anything_that_is_iterated_with_await() -> None:
+    """A channel has no cleanup of a generator, and needs none."""
+    send, receive = trio.open_memory_channel[str](2)
+    with send:
+        send.send_nowait("say a")
+        send.send_nowait("say b")
+    async with open_pool(sleepy_driver()) as pool, pool.map(manifest(), receive) as outcomes:
+        assert {outcome.text async for outcome in outcomes} == {"a", "b"}
+
+
 async def test_ordered_outcomes_come_in_the_order_of_the_queries(
     autojump_clock: MockClock,
 ) -> None:

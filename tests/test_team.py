@@ -17,6 +17,7 @@ from agentpool import (
     Usage,
     open_pool,
 )
+from agentpool._events import AgentWarned
 from agentpool._messages import Completion, CompletionRequest, FinishReason
 from agentpool._spawn import child_of
 from agentpool.abc import OnDelta
@@ -26,8 +27,11 @@ from agentpool.tools.builtin._team import TEAM_TOOLS
 from tests.fakes import (
     FakeTool,
     LiveDriver,
+    Quota,
+    Recorder,
     calling,
     manifest,
+    of_type,
     query_of,
     results_of,
     told,
@@ -137,6 +141,15 @@ def test_a_child_has_fewer_rights_and_less_to_spend() -> None:
         child_of(child, "part", name="sub", used_tokens=600, seconds_left=1)
 
 
+def test_a_child_may_spend_what_its_parent_has_not() -> None:
+    """And where nothing is left there is none: a limit of 0 would mean no limit."""
+    config = SpawnConfig(manifest(capabilities=(Capability.spawn(1),), max_cost_usd=2.0), "go")
+    half = child_of(config, "part", name="sub", used_tokens=0, seconds_left=1, used_usd=0.5)
+    assert half.manifest.resources.max_cost_usd == 1.5
+    with pytest.raises(CapabilityDeniedError, match="no money is left"):
+        child_of(config, "part", name="sub", used_tokens=0, seconds_left=1, used_usd=2.0)
+
+
 async def test_g09_what_a_child_used_counts_for_its_parent() -> None:
     """G-09: each child had the full budget, and the parent never saw what it spent."""
     usage = Usage(50, 50)
@@ -152,6 +165,63 @@ async def test_g09_what_a_child_used_counts_for_its_parent() -> None:
         outcome = await handle.wait()
     assert outcome.status is AgentStatus.STOPPED
     assert outcome.usage.total_tokens == 400
+
+
+async def test_what_a_child_used_may_bring_its_parent_near_a_limit() -> None:
+    """Whoever watches learns of it while there is something left."""
+
+    def answer(request: CompletionRequest) -> Completion:
+        if query_of(request) == "child":
+            return Completion("done", usage=Usage(50, 50))
+        if results_of(request):
+            return Completion("ready", usage=Usage(5, 5))
+        call = tool_call("spawn_agent", query="child")
+        return Completion("", (call,), FinishReason.TOOL_USE, Usage(50, 50))
+
+    recorder = Recorder()
+    async with open_pool(FunctionDriver(answer), tools=REGISTRY, observers=(recorder,)) as pool:
+        handle = await pool.spawn(SpawnConfig(parent(1, max_tokens_budget=240), "go"))
+        assert (await handle.wait()).status is AgentStatus.COMPLETED
+    said = [event.text for event in of_type(recorder.events, AgentWarned) if event.agent_id == 1]
+    assert said[0] == "token usage 200/240 (83% of budget)"
+
+
+@pytest.mark.parametrize(
+    ("limit", "what"), [({"max_tokens_budget": 100}, "tokens"), ({"max_cost_usd": 1.0}, "money")]
+)
+async def test_g09_an_agent_that_has_used_all_up_has_no_children(limit: Quota, what: str) -> None:
+    """It is told so, and not that its child failed."""
+
+    def answer(request: CompletionRequest) -> Completion:
+        if results_of(request):
+            return Completion(results_of(request)[0].content)
+        call = tool_call("spawn_agent", query="child")
+        return Completion("", (call,), FinishReason.TOOL_USE, Usage(50, 50))
+
+    family = manifest(capabilities=(Capability.spawn(1),), **limit)
+    driver = FunctionDriver(answer, price_per_token_usd=0.01)
+    async with open_pool(driver, tools=REGISTRY) as pool:
+        outcome = await (await pool.spawn(SpawnConfig(family, "go"))).wait()
+        assert pool.statistics().spawned == 1
+    assert f"no {what} " in outcome.text
+
+
+async def test_a_tool_is_told_the_time_of_the_pool(autojump_clock: MockClock) -> None:
+    """The same that events have: seconds since the pool opened."""
+
+    async def look(_: str, context: ToolContext) -> str:
+        await trio.sleep(2)
+        return f"{context.agent.seconds():g}"
+
+    def answer(request: CompletionRequest) -> Completion | str:
+        return results_of(request)[0].content if results_of(request) else calling(tool_call("look"))
+
+    await trio.sleep(5)
+    tools = ToolRegistry([FakeTool("look", look)])
+    async with open_pool(FunctionDriver(answer), tools=tools) as pool:
+        await trio.sleep(1)
+        outcome = await (await pool.spawn(SpawnConfig(manifest(), "go"))).wait()
+    assert outcome.text == "3"
 
 
 async def test_p01_p02_agents_write_ask_and_answer_each_other() -> None:

@@ -9,10 +9,12 @@ import msgspec
 import pytest
 import trio
 
-from agentpool import OWNER_ID, AgentOutcome, AgentPool, AgentStatus
+from agentpool import OWNER_ID, AgentOutcome, AgentPool, AgentStatus, open_pool
 from agentpool._messages import AssistantMessage, ToolCall, ToolMessage, UserMessage
+from agentpool.drivers import GatedDriver, RequestGate, ScriptedDriver
 from agentpool.testing import LeakError, assert_quiescent
 from agentpool.testing._quiescent import agents_of, history_faults, outcome_faults, pool_leaks
+from tests.fakes import jobs
 from tests.scenes import crew, member
 
 
@@ -71,6 +73,17 @@ async def test_whoever_is_at_work_is_named(autojump_clock: trio.testing.MockCloc
         "agent 3 (c) has no outcome: it is queued",
     } <= found
     assert_quiescent(pool)
+
+
+async def test_whoever_waits_at_a_gate_is_named(autojump_clock: trio.testing.MockClock) -> None:
+    """Its slot is lent: not taken, and not free either."""
+    driver = GatedDriver(ScriptedDriver(["a", "b"]), RequestGate(requests_per_minute=1))
+    async with open_pool(driver, max_concurrent=1) as pool:
+        await pool.fan_out(jobs("one", "two"))
+        await trio.sleep(1)
+        assert "1 slots are lent for agents at a gate" in leaks(pool)
+        await pool.join_all()
+        assert leaks(pool) == []
 
 
 async def test_a_question_without_an_answer_is_named() -> None:

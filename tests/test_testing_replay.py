@@ -239,6 +239,18 @@ async def test_a_crash_leaves_whole_lines(tmp_path: Path) -> None:
     assert await replay(path, "one", "two") == ["Hello", "Hello"]
 
 
+async def test_an_exchange_that_is_closed_twice_is_written_once(tmp_path: Path) -> None:
+    """Clients close what they have read to its end, and close it again on the way out."""
+    path = tmp_path / "r.jsonl"
+    async with open_loopback(always(whole(b"hi"))) as server, open_recording(path) as transport:
+        response = await transport.handle_async_request(httpx.Request("GET", server.url))
+        assert await response.aread() == b"hi"
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        await response.stream.aclose()
+        await response.stream.aclose()
+    assert len(path.read_text(encoding="utf-8").splitlines()) == 1
+
+
 async def test_an_exchange_is_written_at_its_end(tmp_path: Path) -> None:
     """Not when the recording is closed, which a crash never does."""
     path = tmp_path / "r.jsonl"

@@ -88,7 +88,7 @@ async def ask(*hosts: str, also: tuple[str, ...] = (), **arguments: object) -> T
 
 
 class Names(trio.abc.HostnameResolver):
-    """A name server that gives its answers in turn, the last one for ever."""
+    """A name server that gives its answers in turn, the last one for ever; or knows none."""
 
     def __init__(self, *answers: list[str]) -> None:
         """Take the answers."""
@@ -99,6 +99,8 @@ class Names(trio.abc.HostnameResolver):
         """Return the next answer."""
         await trio.lowlevel.checkpoint()
         self.asked += 1
+        if not self.answers:
+            raise socket.gaierror(socket.EAI_NONAME, "nobody has that name")
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         return [(trio.socket.AF_INET, trio.socket.SOCK_STREAM, 6, "", (a, port)) for a in answer]
 
@@ -212,6 +214,17 @@ async def test_a_redirect_within_what_is_allowed_is_followed() -> None:
     assert result.content.startswith(f"HTTP 200\nfrom http://{host}/there\n")
     assert web.requests[1].startswith(b"GET /there ")
     assert b"content-length: 0" in web.requests[1]
+
+
+async def test_a_redirect_from_tls_to_plain_http_is_refused() -> None:
+    """What was kept from everybody on the way would be open from there on."""
+    async with site(page(b"open")) as plain:
+        there = f"127.0.0.1:{plain.port}"
+        async with tls_site(to(f"http://{there}/"), "127.0.0.1") as (web, trust):
+            here = f"127.0.0.1:{web.port}"
+            result = await ask_tls(trust, f"https://{here}/", here, there)
+    assert "redirects to http, where anybody can read along" in result.content
+    assert plain.requests == []
 
 
 async def test_redirects_have_an_end() -> None:
@@ -389,10 +402,46 @@ async def test_a_certificate_for_another_name_is_refused(monkeypatch: pytest.Mon
 async def test_a_certificate_nobody_vouches_for_is_refused() -> None:
     """The name alone is no proof."""
     async with tls_site(page(b"secret"), "127.0.0.1") as (web, _):
-        url = f"https://127.0.0.1:{web.port}/"
-        result = await ask_tls(ssl.create_default_context(), url, f"127.0.0.1:{web.port}")
+        result = await ask(f"127.0.0.1:{web.port}", url=f"https://127.0.0.1:{web.port}/")
     assert "certificate verify failed" in result.content
     assert web.requests == []
+
+
+async def test_a_host_that_nobody_knows_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model can correct a name; an error of sockets it could not."""
+    names_are_no_addresses(monkeypatch)
+    trio.socket.set_custom_hostname_resolver(Names())
+    result = await ask("api.example", url="http://api.example/")
+    assert result.is_error
+    assert "the host 'api.example' cannot be found" in result.content
+
+
+async def test_an_address_that_leads_to_another_one_is_refused() -> None:
+    """The system takes 0.0.0.0 for this machine: who is really there is looked at as well."""
+    async with site(page(b"secret")) as web:
+        host = f"0.0.0.0:{web.port}"
+        result = await ask(host, url=f"http://{host}/")
+    assert result.is_error
+    assert "127.0.0.1" in result.content
+    assert web.requests == []
+
+
+async def test_a_server_that_is_silent_at_the_handshake_is_given_up(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The connection is there and nothing comes; each address has its time."""
+
+    async def keep_silent(stream: trio.SocketStream) -> None:
+        while await stream.receive_some():
+            pass
+
+    async with trio.open_nursery() as nursery:
+        opening = partial(trio.serve_tcp, keep_silent, 0, host="127.0.0.1")
+        (listener,) = await nursery.start(opening)
+        host = f"127.0.0.1:{listener.socket.getsockname()[1]}"
+        result = await ask(host, url=f"https://{host}/")
+        nursery.cancel_scope.cancel()
+    assert f"cannot connect to {host}: 127.0.0.1: no connection in 10 seconds" in result.content
 
 
 class CancelBefore(trio.abc.Instrument):

@@ -390,6 +390,15 @@ async def test_T_18_a_server_that_does_not_start_says_why(  # noqa: N802
     assert open_files() == files
 
 
+async def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever wrote the manifest may not be the one who installed agentpool."""
+    monkeypatch.delitem(sys.modules, "agentpool.tools.mcp._session", raising=False)
+    monkeypatch.setitem(sys.modules, "mcp_types", None)
+    async with open_mcp_servers() as servers:
+        with pytest.raises(ToolError, match=r"it needs the package mcp .*run: pip install"):
+            await servers.tools_for(manifest(config()))
+
+
 async def test_a_server_that_starts_while_the_block_ends_is_ended(tmp_path: Path) -> None:
     """And whoever waited for it is told."""
     said: list[str] = []

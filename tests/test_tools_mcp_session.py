@@ -18,6 +18,7 @@ import pytest
 import trio
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
+from pydantic import ValidationError
 
 from agentpool._capability import Capability
 from agentpool._cli._mcp_server import serve_http
@@ -27,6 +28,7 @@ from agentpool._manifest_parts import McpServerConfig, McpTransport
 from agentpool.abc import Tool, ToolContext, ToolResult
 from agentpool.testing._check_tool import LoneContext
 from agentpool.tools import open_mcp_servers
+from agentpool.tools.mcp._session import tell
 from tests.keys import KEY
 
 CONTEXT = ToolContext(LoneContext(), "call-1")
@@ -40,6 +42,8 @@ class Desk:
     begun: trio.Event = attrs.field(factory=trio.Event)
     ended: trio.Event = attrs.field(factory=trio.Event)
     closed: trio.Event = attrs.field(factory=trio.Event)
+    pages: int = 1
+    """How many pages of tools it says it has."""
 
     def build(self) -> Server[Any]:
         """Return the SDK's server."""
@@ -47,14 +51,18 @@ class Desk:
         async def list_tools(  # noqa: ASYNC124  # as the SDK calls it
             context: ServerRequestContext[Any, Any], params: types.PaginatedRequestParams | None
         ) -> types.ListToolsResult:
-            names = ("echo", "hang", "huge")
+            names = ["echo", "hang", "huge"]
+            page = int((params and params.cursor) or 0)
+            if self.pages > 1:
+                names += [f"other-{page}-{n}" for n in range(200)]
             # A pattern that takes for ever on what `echo` returns.
             schema = {"type": "object", "properties": {"a": {"pattern": "^(a+)+$"}}}
             return types.ListToolsResult(
                 tools=[
                     types.Tool(name=n, input_schema={"type": "object"}, output_schema=schema)
                     for n in names
-                ]
+                ],
+                next_cursor=str(page + 1) if page + 1 < self.pages else None,
             )
 
         async def call_tool(
@@ -141,6 +149,16 @@ async def test_calls_over_http(caplog: pytest.LogCaptureFixture) -> None:
             async with opened(config(port, api_key_env="DESK_KEY"), environ={}):
                 pass
     assert desk.authorization == [None, f"Bearer {KEY}"]
+
+
+async def test_a_server_that_has_tools_without_end_is_asked_for_some() -> None:
+    """Their descriptions are read by a model with each request."""
+    server = config
+    async with serving(Desk(pages=1_000)) as (port, _), opened(server(port)) as call:
+        assert (await call("other-0-0")).content == "{}"
+        assert (await call("other-2-96")).content == "{}"
+        with pytest.raises(KeyError):
+            await call("other-2-97")
 
 
 async def test_a_cancelled_call_ends_at_the_http_server() -> None:
@@ -231,8 +249,14 @@ DISCOVERED = json.dumps({"jsonrpc": "2.0", "id": 1, "result": {}}).encode()
             response("200 OK", b" " * 16_777_217, "content-type: application/json"),
             "the connection failed: ReadError: it sent a message of more than 16,777,216 bytes",
         ),
+        pytest.param(
+            response("200 OK", b"data: {oops\n\n", "content-type: text/event-stream"),
+            "Failed to parse SSE message",
+            # The SDK leaves its reader of events to the garbage collector.
+            marks=pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+        ),
     ],
-    ids=["500", "no json", "text", "packed", "long"],
+    ids=["500", "no json", "text", "packed", "long", "stream"],
 )
 async def test_a_server_that_is_none_says_why(answer: bytes, says: str) -> None:
     """What came, in words."""
@@ -242,6 +266,15 @@ async def test_a_server_that_is_none_says_why(answer: bytes, says: str) -> None:
                 pass
     assert says in str(caught.value)
     assert str(caught.value).startswith("the MCP server 'desk' could not be started: ")
+
+
+def test_whatever_else_goes_wrong_is_said_as_well() -> None:
+    """Also what the SDK raises of its own accord; on one line, for a model reads it."""
+    with pytest.raises(ValidationError) as caught:
+        types.ListToolsResult.model_validate({"tools": "none"})
+    group = ExceptionGroup("", [ExceptionGroup("", [caught.value])])
+    assert tell(group) == "it answered the handshake with something that is no MCP"
+    assert tell(RuntimeError("over\nand out")) == "RuntimeError: over and out"
 
 
 async def test_T_16_a_redirect_to_another_host_is_not_followed() -> None:  # noqa: N802

@@ -160,6 +160,15 @@ async def test_a_program_that_does_not_listen_is_killed(monkeypatch: pytest.Monk
     assert await all_gone(word)
 
 
+async def test_without_sessions_the_program_itself_is_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There are platforms that have none; what it started is not found there."""
+    monkeypatch.delattr(os, "killpg")
+    group = await cancelled_run("echo go; exec sleep 60")
+    assert group.returncode == -signal.SIGKILL
+
+
 async def test_t05_a_grandchild_does_not_outlive_its_parent() -> None:
     """Nor keep the call from ending by holding its output."""
     word = unique("grandchild")

@@ -17,11 +17,13 @@ from agentpool._messages import Json
 from agentpool.tools.system import _search_child
 from agentpool.tools.system._search_child import (
     MAX_LINE_BYTES,
+    MAX_MEMORY_BYTES,
     MAX_SHOWN_CHARS,
     GlobPattern,
     Request,
     excerpt,
     grep,
+    limit_process,
     main,
     text_lines,
 )
@@ -262,6 +264,33 @@ def test_the_kernel_ends_it_if_nobody_else_does(folder: Path) -> None:
         capture_output=True, check=False, timeout=20,
     )  # fmt: skip
     assert done.returncode in {-signal.SIGXCPU, -signal.SIGKILL}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere memory is not limited")
+def test_what_the_kernel_is_told() -> None:
+    """A second more than it was given, and memory for any sane pattern."""
+    code = (
+        "import resource as r\n"
+        "from agentpool.tools.system._search_child import limit_process\n"
+        "limit_process(30.5)\n"
+        "print(r.getrlimit(r.RLIMIT_CPU), r.getrlimit(r.RLIMIT_AS))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert done.stdout == f"(31, 31) ({MAX_MEMORY_BYTES}, {MAX_MEMORY_BYTES})\n"
+
+
+def test_other_names_than_those_asked_for_are_not_opened(folder: Path) -> None:
+    """Neither for their lines nor for the limit on how much is looked at."""
+    request = request_for(folder, "grep", ".")._replace(include="*.none")
+    assert not [said for said in run(request) if "line" in said]
+
+
+def test_a_platform_without_limits_searches_as_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever asked has a clock too."""
+    monkeypatch.setitem(sys.modules, "resource", None)
+    limit_process(1.0)
 
 
 def test_nobody_who_listens_is_no_error(folder: Path) -> None:

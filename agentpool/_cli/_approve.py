@@ -174,7 +174,7 @@ class Prompter:
 
 
 def _forget_typed(input_fd: int) -> None:
-    if sys.platform != "win32":
-        import termios  # noqa: PLC0415  # not everywhere
+    assert sys.platform != "win32"  # noqa: S101  # there nobody is asked, see _terminal
+    import termios  # noqa: PLC0415  # not everywhere
 
-        termios.tcflush(input_fd, termios.TCIFLUSH)
+    termios.tcflush(input_fd, termios.TCIFLUSH)

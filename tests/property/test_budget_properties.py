@@ -26,7 +26,7 @@ from agentpool._estimate import Estimator
 from agentpool._manifest import ResourceQuota
 from agentpool._messages import AnswerForm, ChatMessage, CompletionRequest, Usage, UserMessage
 from agentpool._reservation import Reservation
-from agentpool.observe import BudgetMeter
+from agentpool.observe import BudgetMeter, BudgetStatistics
 from agentpool.testing import strategies
 
 KINDS = ("tokens", "cost", "requests", "tool_calls")
@@ -429,6 +429,16 @@ def test_a_refund_leaves_a_tree_as_it_was(data: st.DataObject) -> None:
     else:
         reservation.refund()
     assert [meters(budget) for budget in tree] == before
+
+
+@given(strategies.budget_statistics())
+def test_what_is_left_is_never_less_than_nothing(seen: BudgetStatistics) -> None:
+    """Also where more was used than allowed; and a cost that nobody knows is no 0."""
+    for meter in (seen.tokens, seen.cost, seen.requests, seen.tool_calls):
+        assert (meter.left is None) is (meter.limit is None)
+        if meter.left is not None and meter.limit is not None:
+            assert meter.left == 0 or meter.left + meter.committed + meter.reserved == meter.limit
+    assert seen.cost_usd == (None if seen.unpriced else seen.cost.committed)
 
 
 @given(strategies.usage_limits(), strategies.resources())

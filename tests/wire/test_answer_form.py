@@ -37,6 +37,25 @@ class Loose:
     note: str = ""
 
 
+class Part(msgspec.Struct):
+    """A part of a part, or of the whole."""
+
+    name: Annotated[str, msgspec.Meta(max_length=9)]
+    above: Part | None
+
+
+class Whole(msgspec.Struct):
+    """All parts, from the smallest one on."""
+
+    part: Part
+
+
+class Place(msgspec.Struct):
+    """Where it is: two numbers, in this order."""
+
+    at: tuple[float, float]
+
+
 TOOL = ToolDefinition("now", "the time", {"type": "object", "properties": {}, "required": []})
 
 
@@ -93,6 +112,41 @@ def test_anthropic_is_told_what_it_cannot_keep() -> None:
     assert "output_config" not in body
     assert body["system"].startswith("Be kind.\n\nUnless you call a tool, answer with JSON")
     assert json.loads(body["system"].splitlines()[-1]) == form.schema
+
+
+def test_unions_and_named_types_are_kept_by_both() -> None:
+    """What is inside of them is looked at as well, and its bounds are left out."""
+    request, _ = asking(Whole)
+    body = json.loads(encode_request(request, ChatOptions(model="m", is_openai=True)))
+    assert body["response_format"]["json_schema"]["strict"] is True
+    body = json.loads(_anthropic_messages.encode_request(request, model="m"))
+    kept = body["output_config"]["format"]["schema"]["$defs"]["Part"]["properties"]
+    assert kept == {
+        "name": {"type": "string"},
+        "above": {"anyOf": [{"$ref": "#/$defs/Part"}, {"type": "null"}]},
+    }
+
+
+def test_a_form_may_let_anything_into_a_list() -> None:
+    """Whoever writes a schema by hand may write ``true`` for that."""
+    schema = {
+        "type": "object",
+        "properties": {"all": {"type": "array", "items": True}},
+        "required": ["all"],
+        "additionalProperties": False,
+    }
+    request = CompletionRequest([UserMessage("Hi")], answer_form=AnswerForm("all", schema))
+    body = json.loads(_anthropic_messages.encode_request(request, model="m"))
+    assert body["output_config"]["format"]["schema"] == schema
+
+
+def test_places_in_a_list_are_kept_by_neither() -> None:
+    """Neither provider knows a schema for each of them."""
+    request, _ = asking(Place)
+    body = json.loads(encode_request(request, ChatOptions(model="m", is_openai=True)))
+    assert "strict" not in body["response_format"]["json_schema"]
+    body = json.loads(_anthropic_messages.encode_request(request, model="m"))
+    assert "output_config" not in body
 
 
 def test_a_local_model_without_tools_is_held_to_the_form_itself() -> None:

@@ -124,10 +124,10 @@ class Child:
     def _signal_group(self, number: signal.Signals) -> None:
         # PermissionError: macOS says so of a group of which nothing but a corpse is left.
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            if sys.platform == "win32":
-                self._process.kill()
-            else:
+            if hasattr(os, "killpg"):
                 os.killpg(self._process.pid, number)
+            else:
+                self._process.kill()
 
 
 @contextlib.asynccontextmanager

@@ -200,10 +200,8 @@ def _kill_marked(mark: bytes) -> int:
     """Kill every process with *mark* in its environment. Return how many."""
     killed = 0
     for pid in _processes():
-        if not _is_marked(pid, mark):
-            continue
         with contextlib.suppress(OSError):
-            # By a descriptor, and after a second look: by now its number may be another's.
+            # By a descriptor from before the look: by now its number may be another's.
             fd = os.pidfd_open(pid)
             try:
                 if _is_marked(pid, mark):

@@ -210,8 +210,8 @@ def _words(text: str) -> Iterator[str]:
         token = found[0]
         match found.lastgroup:
             case "blank":
-                if word is not None:
-                    yield word
+                assert word is not None  # noqa: S101  # a command does not begin with one
+                yield word
                 word = None
                 continue
             case "double":

@@ -357,8 +357,10 @@ def limit_process(seconds: float) -> None:
         return
     cpu_seconds = int(seconds) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
-    if sys.platform == "linux":  # elsewhere it counts what is shared as well
-        resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
+    most = (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES)
+    # Elsewhere what is shared counts as well, so it stays as it is.
+    memory = most if sys.platform == "linux" else resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, memory)
 
 
 def main(
