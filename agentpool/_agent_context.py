@@ -147,10 +147,12 @@ class PoolAgentContext(AgentContext):
         child = await self._admission.enter(
             partial(self._accept, config, self._agent.driver, AgentHandle.collect)
         )
-        try:
-            return await child.wait()
-        finally:
-            child.cancel("its parent waits no more")
-            with trio.CancelScope(shield=True):
-                outcome = await child.wait()
-                self._agent.charge(outcome.usage, outcome.cost_usd)
+        # Without a slot until it has ended: to be ended, it may need that very slot.
+        async with child.parked_for_end():
+            try:
+                return await child.wait()
+            finally:
+                child.cancel("its parent waits no more")
+                with trio.CancelScope(shield=True):
+                    outcome = await child.wait()
+                    self._agent.charge(outcome.usage, outcome.cost_usd)

@@ -163,12 +163,10 @@ class AgentHandle:
             slot = slot.keeper.outer
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._outcome is None:
-            if self._ended is None:
-                self._ended = Lot()
+            lot = self._end_lot()
             with self._voice.waiting():
-                wait = self._voice.seen(Wait.end_of(self.agent_id, self.name))
-                async with parked(wait, self._ended):
-                    await self._ended.park()
+                async with self.parked_for_end():
+                    await lot.park()
         else:
             await trio.lowlevel.cancel_shielded_checkpoint()
         return self.collect()
@@ -273,6 +271,16 @@ class AgentHandle:
         self._config = self._driver = self._slot = None
         if self._ended is not None:
             self._ended.unpark_all()
+
+    def parked_for_end(self) -> parked:
+        """Return what makes whoever waits for its end wait without a slot."""
+        wait = self._voice.seen(Wait.end_of(self.agent_id, self.name))
+        return parked(wait, self._end_lot())
+
+    def _end_lot(self) -> Lot:
+        if self._ended is None:
+            self._ended = Lot()
+        return self._ended
 
     def collect(self) -> AgentOutcome:
         """Return the outcome of an agent that has ended; it counts as seen."""

@@ -23,6 +23,7 @@ from agentpool import (
     AgentOutcome,
     AgentPool,
     AgentStatus,
+    Capability,
     SpawnConfig,
     StopReason,
     open_pool,
@@ -777,6 +778,33 @@ async def test_a_tool_may_give_up_waiting(autojump_clock: MockClock) -> None:
     assert outcomes[0].text == "gave up at 9.25"
     assert house.gauge.peak == 1
     assert {outcome.status for outcome in outcomes} == {AgentStatus.COMPLETED}
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+async def test_g4_a_tool_may_give_up_a_child_that_has_the_only_slot(
+    slots: int, autojump_clock: MockClock
+) -> None:
+    """It had to have its slot again before it could end the child, which never gave it back."""
+
+    async def answer(request: CompletionRequest, _: OnDelta) -> Completion | str:
+        if query_of(request) == "hang":
+            await trio.sleep_forever()
+        return "done" if turns_of(request) else calling(tool_call("delegate"))
+
+    async def delegate(_: str, context: ToolContext) -> str:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(context.agent.run_child, "hang")
+            await trio.sleep(5)
+            nursery.cancel_scope.cancel()
+        return "gave up"
+
+    tools = ToolRegistry([FakeTool("delegate", delegate)])
+    config = SpawnConfig(manifest(capabilities=(Capability.spawn(1),), tool_seconds=None), "go")
+    async with open_pool(LiveDriver(answer), tools=tools, max_concurrent=slots) as pool:
+        with trio.fail_after(100):
+            outcome = await (await pool.spawn(config)).wait()
+        assert (outcome.text, trio.current_time()) == ("done", 5)
+        assert pool.statistics().running == 0
 
 
 async def test_abort_all_ends_parked_and_queued_and_running(autojump_clock: MockClock) -> None:
