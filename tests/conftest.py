@@ -18,7 +18,7 @@ from tests import watch
 # No deadline anywhere: a busy machine is not a bug. Derandomized where somebody
 # waits for the answer: a change should fail for what it changed. The long profile
 # is the one that looks for something new.
-settings.register_profile("quick", deadline=None, derandomize=True, max_examples=50)
+settings.register_profile("quick", deadline=None, derandomize=True, max_examples=100)
 settings.register_profile(
     "long",
     deadline=None,
