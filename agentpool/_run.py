@@ -140,8 +140,8 @@ class Run(Live, gc=False):
             reason: Told to the model for calls that have no result.
         """
         batch, self.acting = self.acting, None
-        if batch is None or self.conversation is None:
-            return
+        assert batch is not None  # noqa: S101  # there are calls
+        assert self.conversation is not None  # noqa: S101  # and so there was a turn
         for call, result in zip(batch.calls, batch.results, strict=True):
             self.conversation.append(result or refused(call, reason))
 

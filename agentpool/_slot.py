@@ -211,14 +211,12 @@ class Slot(Live):
             self.keeper.request(self)
         else:
             granted = self._granted
+        # Shielded, since code that goes on without a slot would break the pool's bound. The
+        # agent's own cancellation and deadline do end the wait: it then ends without a slot.
+        with trio.CancelScope(shield=True, deadline=self.scope.deadline):
+            await granted.wait()
         if not granted.is_set():
-            # Shielded, since code that goes on without a slot would break the pool's
-            # bound. The agent's own cancellation and deadline do end the wait: it then
-            # ends without a slot.
-            with trio.CancelScope(shield=True, deadline=self.scope.deadline):
-                await granted.wait()
-            if not granted.is_set():
-                self.abandon()
+            self.abandon()
 
 
 current_slot: ContextVar[Slot | None] = ContextVar("agentpool_slot", default=None)
