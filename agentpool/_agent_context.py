@@ -10,7 +10,7 @@ Rules for children:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypeAlias, final
 
@@ -102,21 +102,19 @@ class PoolAgentContext(AgentContext):
             )
         return await complete_aside(self._agent, driver, request, on_delta)
 
-    # A coroutine that only awaits another costs a tenth of a message.
-
-    def send(  # pyright: ignore[reportIncompatibleMethodOverride]  # what async def makes is not named the same by all checkers
+    async def send(
         self, recipient: AgentId, content: str, *, reply_to: int | None = None
-    ) -> Coroutine[object, object, AgentMessage]:
+    ) -> AgentMessage:
         """Send a message, waiting while the inbox is full, without a slot."""
-        return self._router.send(self.agent_id, recipient, content, reply_to=reply_to)
+        return await self._router.send(self.agent_id, recipient, content, reply_to=reply_to)
 
     async def ask(self, recipient: AgentId, content: str) -> AgentMessage:
         """Send a question and wait for its reply, without a slot."""
         return await self._router.ask(self.agent_id, recipient, content)
 
-    def receive_many(self) -> Coroutine[object, object, tuple[AgentMessage, ...]]:  # pyright: ignore[reportIncompatibleMethodOverride]  # the same
+    async def receive_many(self) -> tuple[AgentMessage, ...]:
         """Take all messages that wait, waiting for one, without a slot."""
-        return self._router.receive_many(self.agent_id)
+        return await self._router.receive_many(self.agent_id)
 
     def list_agents(self) -> tuple[AgentInfo, ...]:
         """Return every other agent that has started and has not ended."""

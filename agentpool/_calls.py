@@ -12,13 +12,13 @@ from agentpool._agent import Agent
 from agentpool._approval import Denied
 from agentpool._approver import ask_first, must_ask
 from agentpool._capability import OUTSIDE_KINDS
-from agentpool._clock import allow
 from agentpool._errors import UsageError
 from agentpool._events import Phase, ToolFinished, ToolStarted
 from agentpool._guard import Stop
 from agentpool._messages import ToolCall, ToolMessage
 from agentpool._run import RunTools, refused
 from agentpool._slot import Branch, current_branch
+from agentpool._step_clock import allow
 from agentpool._untrusted import as_data
 from agentpool.abc import Tool, ToolContext, ToolResult
 from agentpool.tools._failure import failed_result

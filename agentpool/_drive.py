@@ -9,12 +9,12 @@ import trio
 
 from agentpool._agent import Agent, output_of, room_tokens
 from agentpool._calls import end_late, run_calls
-from agentpool._clock import allow
 from agentpool._events import Phase
 from agentpool._guard import LoopGuard, Warn
 from agentpool._loop import run_loop
 from agentpool._request import complete, late_answer
 from agentpool._run import Complete, Effect, Recall, Receive, Remember, Run, RunTools
+from agentpool._step_clock import allow
 from agentpool.abc import Fragment, MemoryQuery
 from agentpool.tools._registry import ToolRegistry
 

@@ -175,7 +175,7 @@ class FairQueue(Generic[T]):
         line = group.line
         if len(self._turns) == 1 and len(line) > 1 and not self._ghosts:
             # Most queues have one group, and there is nobody to take turns with. What is left
-            # of its turn stays, and is no more than its weight.
+            # of its turn stays as it is.
             self._size -= 1
             return line.popleft()
         item = self.head()

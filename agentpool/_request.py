@@ -24,7 +24,6 @@ import msgspec
 import trio
 
 from agentpool._agent import Agent
-from agentpool._clock import allow
 from agentpool._errors import (
     AllDriversFailedError,
     AuthenticationError,
@@ -48,6 +47,7 @@ from agentpool._retry import RetrySchedule
 from agentpool._run import Run
 from agentpool._sending import ask
 from agentpool._slot import parked
+from agentpool._step_clock import allow
 from agentpool._waits import Wait
 from agentpool.abc import Driver, OnDelta
 

@@ -11,7 +11,7 @@ Rules:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import final
 
 import attrs
@@ -122,9 +122,9 @@ class MessageRouter:
                 if question.answerer == agent_id:
                     question.end()
 
-    def send(
+    async def send(
         self, sender: AgentId, recipient: AgentId, content: str, *, reply_to: int | None = None
-    ) -> Coroutine[object, object, AgentMessage]:
+    ) -> AgentMessage:
         """Deliver *content*, waiting while the inbox is full.
 
         Raises:
@@ -135,7 +135,7 @@ class MessageRouter:
         Cancellation:
             If cancelled, the message was not sent.
         """
-        return self._post(sender, recipient, content, reply_to, None)
+        return await self._post(sender, recipient, content, reply_to, None)
 
     def send_nowait(
         self, sender: AgentId, recipient: AgentId, content: str, *, reply_to: int | None = None
@@ -242,15 +242,13 @@ class MessageRouter:
         await trio.lowlevel.checkpoint_if_cancelled()
         return tuple(sent)
 
-    def receive_many(
-        self, agent_id: AgentId
-    ) -> Coroutine[object, object, tuple[AgentMessage, ...]]:
+    async def receive_many(self, agent_id: AgentId) -> tuple[AgentMessage, ...]:
         """Take everything that waits for *agent_id*, waiting until something does.
 
         Cancellation:
             If cancelled, nothing was taken.
         """
-        return self._open_inbox(agent_id).receive_many()
+        return await self._open_inbox(agent_id).receive_many()
 
     def receive_many_nowait(self, agent_id: AgentId) -> tuple[AgentMessage, ...]:
         """Take everything that waits for *agent_id*, perhaps nothing."""
