@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from typing import cast
 
 import pytest
 import trio
+from trio.testing import memory_stream_one_way_pair, wait_all_tasks_blocked
 
-from agentpool.tools.mcp._child import open_child
-from agentpool.tools.mcp._secrets import Secrets
+from agentpool.tools.mcp._child import Child, open_child
+from agentpool.tools.mcp._secrets import REDACTED, Secrets, SecretsInStream
+from tests.keys import KEY
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the programs are POSIX")
 
@@ -19,6 +22,25 @@ async def test_nothing_comes_from_a_server_that_was_ended() -> None:
         await child.send(b"hello")
         assert await child.receive() == b"hello"
     assert await child.receive() == b""
+
+
+async def test_the_beginning_of_a_secret_is_not_the_end_of_the_output() -> None:
+    """It is held back, and nothing at all would mean that no more comes."""
+    output, stdout = memory_stream_one_way_pair()
+    nobody = cast("trio.Process", None)  # it is only read
+    child = Child(nobody, output, stdout, stdout, SecretsInStream(Secrets.of([KEY])))
+    said: list[bytes] = []
+
+    async def read() -> None:
+        said.append(await child.receive())
+
+    async with trio.open_nursery() as nursery:
+        await output.send_all(KEY[:9].encode())
+        nursery.start_soon(read)
+        await wait_all_tasks_blocked()
+        assert said == []
+        await output.send_all(KEY[9:].encode() + b"!")
+    assert said == [f"{REDACTED}!".encode()]
 
 
 async def test_without_sessions_the_server_itself_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
