@@ -7,6 +7,7 @@ from typing import Annotated
 
 import attrs
 import msgspec
+import pytest
 
 from agentpool._messages import (
     AnswerForm,
@@ -48,6 +49,19 @@ class Whole(msgspec.Struct):
     """All parts, from the smallest one on."""
 
     part: Part
+
+
+class Knot(msgspec.Struct):
+    """One with any keys, and the next one."""
+
+    counts: dict[str, int]
+    after: Knot | None
+
+
+class Rope(msgspec.Struct):
+    """Knots."""
+
+    first: Knot
 
 
 class Place(msgspec.Struct):
@@ -140,9 +154,10 @@ def test_a_form_may_let_anything_into_a_list() -> None:
     assert body["output_config"]["format"]["schema"] == schema
 
 
-def test_places_in_a_list_are_kept_by_neither() -> None:
-    """Neither provider knows a schema for each of them."""
-    request, _ = asking(Place)
+@pytest.mark.parametrize("kind", [Place, Rope])
+def test_what_neither_provider_knows_is_kept_by_neither(kind: type) -> None:
+    """Places in a list, and any keys, also of a type that only stands below a name."""
+    request, _ = asking(kind)
     body = json.loads(encode_request(request, ChatOptions(model="m", is_openai=True)))
     assert "strict" not in body["response_format"]["json_schema"]
     body = json.loads(_anthropic_messages.encode_request(request, model="m"))
