@@ -158,7 +158,7 @@ def test_the_packaged_model_is_found_or_said_how_to_get() -> None:
         assert find_model_file(ModelConfig(), environ={}) is not None
 
 
-async def test_a_limit_on_cost_says_where_prices_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_limit_on_cost_says_where_prices_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever has not installed them learns how; whoever has is not sent there again."""
     driver = FunctionDriver(lambda _: "", privacy=PrivacyTier.STANDARD, price_per_token_usd=None)
     for found, says in (
