@@ -44,6 +44,9 @@ __all__ = [
     "is_loopback_url",
 ]
 
+# A long system prompt is a thousandth of it. A device such as /dev/zero never ends.
+_MAX_BYTES: Final = 16 * 1024 * 1024
+
 DEFAULT_NAME: Final = "unnamed-agent"
 """What an agent is called whose manifest does not say."""
 
@@ -133,19 +136,22 @@ class AgentManifest:
         """Return the manifest in the file *path*.
 
         Raises:
-            ManifestError: If the file cannot be read, is not UTF-8, or anything in it
-                is wrong. Names the file.
+            ManifestError: If the file cannot be read, is too large, is not UTF-8, or
+                anything in it is wrong. Names the file.
         """
         # The one place among the rules that touches the disk: `AgentManifest.load` is
         # where people look for it, and it waits for nothing but one small file.
         source = str(path)
         try:
             with open(path, "rb") as file:  # noqa: PTH123  # accepts str as well
-                data = file.read()
+                data = file.read(_MAX_BYTES + 1)
         except (OSError, ValueError) as exc:  # ValueError: a path that no system has
             reason = getattr(exc, "strerror", None) or str(exc)
             fault = Fault("", f"cannot be read: {reason}")
             raise ManifestError([fault], source=source) from exc
+        if len(data) > _MAX_BYTES:
+            fault = Fault("", f"is larger than {_MAX_BYTES:,} bytes; is it a manifest?")
+            raise ManifestError([fault], source=source)
         try:
             text = data.decode("utf-8-sig")  # some editors begin a file with a mark
         except UnicodeDecodeError as exc:

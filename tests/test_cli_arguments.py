@@ -38,6 +38,13 @@ def test_a_query_may_begin_with_a_dash() -> None:
         assert command.query == words[-1]
 
 
+@pytest.mark.parametrize("option", ["--prompt", "--reduce-prompt"])
+def test_a_prompt_is_text(option: str) -> None:
+    """Python hands on bytes that are not UTF-8 as characters that cannot be sent."""
+    with pytest.raises(UsageError, match=rf"{option}: must be UTF-8, got '\\udcff'"):
+        parse(["map", "r", "--each", "a", "--reduce", "e", option, "\udcff"])
+
+
 def test_map_takes_files_until_the_next_option() -> None:
     """Each portion is a source of its own."""
     words = ["map", "r", "--each", "a", "b", "--reduce", "e", "--each", "c", "--prompt", "p"]

@@ -1,5 +1,8 @@
 """``agentpool check``: every fault of every manifest, and what the good ones say."""
 
+import errno
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -181,3 +184,33 @@ def test_the_examples_are_good() -> None:
     """What we ship is what we would accept."""
     examples = Path(__file__).parent.parent / "examples"
     assert main(["check", *map(str, sorted(examples.glob("*.toml")))]) == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full disk")
+def test_a_full_disk_is_said(desk: Desk) -> None:
+    """As it is for the results of agents."""
+    with Path("/dev/full").open("wb") as full:
+        process = desk.start("check", "reader.toml", stdout=full)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    reason = os.strerror(errno.ENOSPC)
+    assert err.decode() == (
+        f"agentpool: error: cannot write the results: [Errno {errno.ENOSPC}] {reason}\n"
+    )
+
+
+def test_there_may_be_no_standard_output(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever started the command closed it."""
+    monkeypatch.setattr(sys, "stdout", None)
+    done = desk.call("check", "reader.toml")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("agentpool: error: there is no standard output; send it")
+
+
+def test_there_may_be_no_standard_error(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then nobody is told, and results are still printed."""
+    monkeypatch.setattr(sys, "stderr", None)
+    done = desk.call("check", "reader.toml", "gone.toml")
+    sys.stderr.close()
+    assert (done.code, done.err) == (2, "")
+    assert done.out.startswith("reader.toml: good")

@@ -114,13 +114,14 @@ def test_an_editor_that_cannot_run_is_said_first(desk: Desk) -> None:
     assert "started" not in done.err
 
 
+def result(source: str, status: AgentStatus, text: str) -> Result:
+    """Return what became of the file *source*."""
+    outcome = AgentOutcome(agent_id=1, name="r", status=status, text=text)
+    return Result(name="r", label=source, source=source, outcome=outcome)
+
+
 def test_half_a_note_is_better_than_none() -> None:
     """What a guard stopped has words; what failed or was cancelled is left out."""
-
-    def result(source: str, status: AgentStatus, text: str) -> Result:
-        outcome = AgentOutcome(agent_id=1, name="r", status=status, text=text)
-        return Result(name="r", label=source, source=source, outcome=outcome)
-
     results = [
         result("x/a.txt", AgentStatus.COMPLETED, " one\n"),
         result("x/b.txt", AgentStatus.STOPPED, "hal"),
@@ -128,6 +129,13 @@ def test_half_a_note_is_better_than_none() -> None:
         result("x/d.txt", AgentStatus.COMPLETED, ""),
     ]
     assert notes_of(results) == "a.txt:\none\n\nb.txt:\nhal"
+
+
+def test_a_file_may_have_any_name() -> None:
+    """On Linux one that is not UTF-8: as it is, no request could carry it to the editor."""
+    names = ("a\udcff.txt", "b\n.txt")
+    notes = notes_of([result(name, AgentStatus.COMPLETED, "one") for name in names])
+    assert notes.encode() == b"a .txt:\none\n\nb .txt:\none"
 
 
 def test_files_with_the_same_name_are_told_apart() -> None:
@@ -145,3 +153,25 @@ def test_an_input_may_be_a_pipe(desk: Desk) -> None:
         pipe.write("text")
     out, _ = process.communicate(timeout=60)
     assert (process.returncode, out) == (0, b"## pipe\n\nA note.\n\n")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_an_input_that_never_comes_costs_no_other(desk: Desk) -> None:
+    """Nobody may ever write into a pipe, so the files behind it do not wait for it."""
+    os.mkfifo(desk.folder / "pipe")
+    words = ["map", "reader.toml", "--each", "pipe", "a.txt", "--driver", "script:script.toml"]
+    process = desk.start(*words)
+    assert process.stderr is not None
+    assert any(b"a.txt completed" in line for line in process.stderr)
+    with Path(desk.folder / "pipe").open("w") as pipe:
+        pipe.write("text")
+    out, _ = process.communicate(timeout=60)
+    assert (process.returncode, out) == (0, b"## pipe\n\nA note.\n\n## a.txt\n\nA note.\n\n")
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs a file without an end")
+def test_an_input_without_an_end_costs_no_other(desk: Desk) -> None:
+    """It was read until there was no memory left, and that was the end of all."""
+    done = desk.scripted("map", "reader.toml", "--each", "/dev/zero", "a.txt")
+    assert (done.code, done.out) == (1, "## /dev/zero (failed)\n\n## a.txt\n\nA note.\n\n")
+    assert "input '/dev/zero' is larger than 67,108,864 bytes, and no model reads" in done.err

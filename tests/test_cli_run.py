@@ -308,6 +308,7 @@ def test_json_has_the_error_by_type_and_text(desk: Desk) -> None:
     ("words", "says"),
     [
         (["reader.toml", " "], "the query must not be empty, got ' '; say what to do"),
+        (["reader.toml", "\udcff"], r"the query must be UTF-8, got '\udcff'"),
         (["gone.toml", "q"], "gone.toml: cannot be read: No such file or directory"),
         ([".", "q"], ".: cannot be read: Is a directory"),
         (["bad.toml", "q"], "bad.toml: model.nmae: unknown key"),

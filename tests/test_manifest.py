@@ -898,6 +898,13 @@ def test_a_file_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
 # --- values made in code
 
 
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs a file without an end")
+def test_a_file_without_an_end_is_a_fault() -> None:
+    """Otherwise it is read until there is no memory left."""
+    with pytest.raises(ManifestError, match=r"zero: is larger than 16,777,216 bytes; is it a"):
+        AgentManifest.load("/dev/zero")
+
+
 def test_an_invalid_manifest_cannot_be_made() -> None:
     """So nobody has to check one again, and a pool cannot be given one."""
     with pytest.raises(ManifestError) as caught:

@@ -6,6 +6,7 @@ is one clear line and an exit code, never a traceback.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import assert_never
@@ -26,7 +27,7 @@ from agentpool._cli._report import ExitCode, error_lines
 from agentpool._cli._run import run
 from agentpool._cli._screen import drop_output
 from agentpool._cli._serve import serve
-from agentpool._errors import AgentPoolError
+from agentpool._errors import AgentPoolError, UsageError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,7 +36,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: The words after the program's name. ``None``: those of this process.
     """
+    if sys.stderr is None:  # pyright: ignore[reportUnnecessaryComparison]  # so it is if it was closed
+        # Before any other file is opened, which would get its number.
+        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115  # for the life of the process
     try:
+        if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]  # see above
+            raise UsageError("there is no standard output; send it somewhere, such as to a file")
         with kept_handlers():
             code = _do(sys.argv[1:] if argv is None else argv)
         # Here, and not at the interpreter's end, where nobody can answer for it.
@@ -47,8 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Before or after the time in which a command ends its agents in good order.
         sys.stderr.write("agentpool: interrupted\n")
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:
+    except OSError as error:
+        # Whoever opens or reads a file says what is wrong with it. This is about the output.
         drop_output()
+        if not isinstance(error, BrokenPipeError):
+            sys.stderr.write(f"agentpool: error: cannot write the results: {error}\n")
         return ExitCode.INTERRUPTED
     return code
 

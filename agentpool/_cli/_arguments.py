@@ -21,7 +21,7 @@ from agentpool._cli._command import (
     RunCommand,
     ServeCommand,
 )
-from agentpool._cli._options import Parser, add_options, count, read_options
+from agentpool._cli._options import Parser, add_options, count, is_text, read_options, text
 from agentpool._errors import UsageError
 
 EXIT_CODES: Final = """\
@@ -170,6 +170,8 @@ def _parse_run(argv: Sequence[str]) -> RunCommand:
     *manifests, query = found.words
     if not manifests:
         parser.error(f"a manifest and a query are needed, got only {query!r}")
+    if not is_text(query):
+        parser.error(f"the query must be UTF-8, got {query!r}")
     return RunCommand(manifests=tuple(manifests), query=query, options=read_options(found))
 
 
@@ -190,11 +192,13 @@ def _parse_map(argv: Sequence[str]) -> MapCommand:
         help="the inputs: the text of each file (UTF-8) is one agent's query; several --each "
         "are sources that take turns",
     )
-    parser.add_argument("--prompt", metavar="TEXT", help="say this before each text")
+    parser.add_argument("--prompt", type=text, metavar="TEXT", help="say this before each text")
     parser.add_argument(
         "--reduce", metavar="MANIFEST", help="give all answers, with their files, to this agent"
     )
-    parser.add_argument("--reduce-prompt", metavar="TEXT", help="say this before the answers")
+    parser.add_argument(
+        "--reduce-prompt", type=text, metavar="TEXT", help="say this before the answers"
+    )
     add_options(parser)
     found = parser.read(argv)
     if found.reduce_prompt is not None and found.reduce is None:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
 from collections.abc import Sequence
 from pathlib import PurePath
+from typing import Final
 
 from agentpool._errors import UsageError
+
+# More than the largest window of any model, and little enough to hold. A device such as
+# /dev/zero never ends.
+MAX_INPUT_BYTES: Final = 64 * 1024 * 1024
 
 
 def read_text(path: str) -> str:
     """Return the text of the file *path*.
 
     Raises:
-        UsageError: If it cannot be read, is not UTF-8, or says nothing.
+        UsageError: If it cannot be read, is too large, is not UTF-8, or says nothing.
     """
     try:
         with open(path, "rb") as file:  # noqa: PTH123  # a path that nobody takes apart
-            data = file.read()
+            data = file.read(MAX_INPUT_BYTES + 1)
     except (OSError, ValueError) as exc:  # ValueError: a path that no system has
         reason = getattr(exc, "strerror", None) or str(exc)
         raise UsageError(f"input {path!r} cannot be read: {reason}; check the path") from exc
@@ -28,14 +35,26 @@ def read_standard_input() -> str:
     """Return what is on standard input.
 
     Raises:
-        UsageError: If there is none, or it is not UTF-8, or says nothing.
+        UsageError: If there is none, or it is too large, not UTF-8, or says nothing.
     """
     if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]  # so it is without a console
         raise UsageError("there is no standard input; write the query instead of '-'")
-    return _text(sys.stdin.buffer.read(), "standard input")
+    return _text(sys.stdin.buffer.read(MAX_INPUT_BYTES + 1), "standard input")
+
+
+def may_wait(path: str) -> bool:
+    """Return whether reading the file *path* may take for ever, as with a pipe."""
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116  # see read_text
+    except (OSError, ValueError):  # whoever reads it says what is wrong
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def _text(data: bytes, what: str) -> str:
+    if len(data) > MAX_INPUT_BYTES:
+        limit = f"{MAX_INPUT_BYTES:,} bytes"
+        raise UsageError(f"{what} is larger than {limit}, and no model reads so much; split it")
     try:
         text = data.decode("utf-8-sig")  # some editors begin a file with a mark
     except UnicodeDecodeError as exc:

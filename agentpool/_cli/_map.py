@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 import trio
 
+from agentpool._cli._board import printable
 from agentpool._cli._command import MapCommand
-from agentpool._cli._inputs import read_text, short_names
+from agentpool._cli._inputs import may_wait, read_text, short_names
 from agentpool._cli._manifests import load_all
 from agentpool._cli._report import Result
 from agentpool._cli._session import Job, Session, conduct
@@ -36,6 +37,7 @@ def map_files(command: MapCommand) -> int:
             read=_reader(path, command.prompt),
             source=path,
             turn=turn,
+            may_wait=may_wait(path),
         )
         for (turn, path), name in zip(turns, names, strict=True)
     ]
@@ -85,6 +87,8 @@ def notes_of(results: Sequence[Result]) -> str:
         if result.status in {AgentStatus.COMPLETED, AgentStatus.STOPPED} and result.text.strip()
     ]
     names = short_names([result.source or result.name for result in kept])
+    # A file's name may have line breaks in it, or be no text at all, which cannot be sent.
     return "\n\n".join(
-        f"{name}:\n{result.text.strip()}" for name, result in zip(names, kept, strict=True)
+        f"{printable(name)}:\n{result.text.strip()}"
+        for name, result in zip(names, kept, strict=True)
     )

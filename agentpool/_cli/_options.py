@@ -156,6 +156,22 @@ def count(word: str) -> int:
     return int(word)
 
 
+def is_text(word: str) -> bool:
+    """Return whether *word* can be sent: a system hands on what is not UTF-8 as well."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def text(word: str) -> str:
+    """Return *word* if it can be sent, for argparse."""
+    if not is_text(word):
+        raise argparse.ArgumentTypeError(f"must be UTF-8, got {word!r}")
+    return word
+
+
 def _seconds(word: str) -> float:
     return _amount(word, "seconds")
 

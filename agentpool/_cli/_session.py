@@ -5,7 +5,8 @@ Rules:
 1. Results come in the order of the jobs, each as soon as all before it are there. They
    begin in the order of their turns, so that several sources are taken level.
 2. An input is read when its agent is about to be spawned, so a thousand files are not in
-   memory at once. One that cannot be read costs no other.
+   memory at once. One that cannot be read costs no other, and nobody waits for one that
+   may never come.
 3. An interruption ends the agents; what they had is still printed, marked as cancelled.
 """
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeAlias, final
+from typing import Final, TypeAlias, final
 
 import attrs
 import trio
@@ -37,6 +38,9 @@ from agentpool._pool import AgentPool
 from agentpool._spawn import SpawnConfig
 from agentpool.drivers._gated import ProviderGates
 
+# As many as trio has itself: more pipes than a person types.
+_WAITING_THREADS: Final = 40
+
 
 @final
 @attrs.frozen(kw_only=True, eq=False)
@@ -55,6 +59,8 @@ class Job:
     """The path of its input. ``None``: it has none."""
     turn: int = 0
     """Its place in its source."""
+    may_wait: bool = False
+    """Whether reading may take for ever. Then it is read beside the others."""
 
     def result(self, handle: AgentHandle | None = None, error: Exception | None = None) -> Result:
         """Return what became of it."""
@@ -82,6 +88,10 @@ class Session:
     _board: Board
     _interruption: Interruption
     _feeding: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    # Not trio's own: inputs that never come must leave threads for those that do.
+    _for_waiting: trio.CapacityLimiter = attrs.field(
+        factory=lambda: trio.CapacityLimiter(_WAITING_THREADS)
+    )
 
     def stop(self, reason: str) -> None:
         """End all agents, and start no more."""
@@ -123,21 +133,34 @@ class Session:
     ) -> None:
         await trio.lowlevel.checkpoint()
         with send, self._feeding:
-            for job in sorted(jobs, key=_turn_of):
-                try:
-                    query = await trio.to_thread.run_sync(job.read, abandon_on_cancel=True)
-                except UsageError as error:
-                    self._board.unreadable(f"{job.name} cannot be read")
-                    await send.send((job, error))
-                    continue
-                config = SpawnConfig(
-                    job.manifest,
-                    query,
-                    name=job.name,
-                    deadline_seconds=self._options.deadline_seconds,
-                    memory_scope=self._options.memory_scope,
-                )
-                await send.send((job, await self._pool.spawn(config)))
+            async with trio.open_nursery() as nursery:
+                for job in sorted(jobs, key=_turn_of):
+                    if job.may_wait:
+                        nursery.start_soon(self._begin, job, self._for_waiting, send)
+                    else:
+                        await self._begin(job, None, send)
+
+    async def _begin(
+        self,
+        job: Job,
+        limiter: trio.CapacityLimiter | None,
+        send: trio.MemorySendChannel[tuple[Job, Spawned]],
+    ) -> None:
+        """Read the input of *job* and spawn its agent."""
+        try:
+            query = await trio.to_thread.run_sync(job.read, abandon_on_cancel=True, limiter=limiter)
+        except UsageError as error:
+            self._board.unreadable(f"{job.name} cannot be read")
+            await send.send((job, error))
+            return
+        config = SpawnConfig(
+            job.manifest,
+            query,
+            name=job.name,
+            deadline_seconds=self._options.deadline_seconds,
+            memory_scope=self._options.memory_scope,
+        )
+        await send.send((job, await self._pool.spawn(config)))
 
 
 def _turn_of(job: Job) -> int:
