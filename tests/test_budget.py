@@ -197,6 +197,12 @@ def test_a_block_that_does_not_settle_charges_the_reservation() -> None:
     assert budget.statistics().unmeasured == 1
 
 
+def test_nobody_waits_for_what_was_reserved_by_hand() -> None:
+    """Its owner may keep it for as long as the pool is open."""
+    reservation = Budget(tokens=10).reserve(tokens=5, requests=1)
+    assert not any(reservation.may_give_back(kind) for kind in range(4))
+
+
 def test_a_block_that_settles_is_left_alone() -> None:
     """What was said inside counts."""
     budget = Budget(tokens=100)
