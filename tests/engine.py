@@ -64,6 +64,8 @@ class Server:
         with open(params.model.path, "rb") as file:
             plan = json.loads(file.read()[4:] or b"{}")
         print("loading", flush=True)
+        if "log" in plan:
+            sys.stderr.write(plan["log"]); sys.stderr.flush()
         if plan.get("fail"):
             raise RuntimeError("bad tensor")
         if plan.get("stubborn"):

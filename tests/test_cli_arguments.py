@@ -120,15 +120,16 @@ def test_a_wrong_line_is_one_line_and_exit_code_2(desk: Desk) -> None:
     )
 
 
-@pytest.mark.parametrize("command", ["", "run", "map", "check", "serve"])
+@pytest.mark.parametrize("command", ["", "run", "map", "check", "memory", "serve"])
 def test_help_has_examples_and_exit_codes(desk: Desk, command: str) -> None:
     """An example says more than a list of options, and a script needs the codes."""
     done = desk.call(*command.split(), "--help")
     assert (done.code, done.err) == (0, "")
     examples = re.findall(rf"^  agentpool {command}.*$", done.out, re.MULTILINE)
     assert len(examples) >= 2
-    # A server's agents fail one by one, and not the server.
-    codes = list(ExitCode) if command != "serve" else [0, 2, 130]
+    # A server's agents fail one by one, and not the server; check and memory run none.
+    codes = list(ExitCode) if command in {"", "run", "map"} else [0, 2, 130]
+    assert ("every agent completed" in done.out) == (command in {"", "run", "map"})
     for code in codes:
         assert re.search(rf"^  {int(code)} +\S", done.out, re.MULTILINE)
     for example in examples:

@@ -143,6 +143,14 @@ def test_files_with_the_same_name_are_told_apart() -> None:
     assert short_names(["a/x", "b/x", "c/y", "."]) == ["a/x", "b/x", "y", "."]
 
 
+def test_many_files_are_named_at_once() -> None:
+    """Each was looked for among all: 20,000 took six seconds before anything began."""
+    before = os.times().user
+    names = short_names([f"texts/{n}" for n in range(20_000)])
+    assert (names[0], names[-1]) == ("0", "19999")
+    assert os.times().user - before < 2
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_an_input_may_be_a_pipe(desk: Desk) -> None:
     """As the shell makes them of ``<(command)``; the others go on while one waits."""

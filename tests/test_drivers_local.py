@@ -203,6 +203,14 @@ async def test_a_model_that_does_not_load(folder: Path, plan: dict[str, object],
     assert "model.gguf" in str(caught.value)
 
 
+async def test_of_a_log_only_its_errors_are_told(folder: Path) -> None:
+    """Each once: the one line that says why is lost among thirty about other things."""
+    log = "0.00.002 I srv init: hello\n0.00.197 E load: no such tensor\n"
+    with pytest.raises(DriverError, match=r"last output: 'load: no such tensor'$"):
+        async with open_local(write_model(folder, log=log * 2, exit=True)):
+            pass
+
+
 async def test_d08_only_our_own_child_is_taken_for_it(folder: Path) -> None:
     """Its address comes through our pipe, and what it cannot tell is not guessed."""
     with pytest.raises(ProtocolError, match="no props today"):

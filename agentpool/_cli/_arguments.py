@@ -90,15 +90,18 @@ exit codes:
   130  interrupted: Ctrl-C or SIGTERM
 """
 
-_CHECK_EXAMPLES = f"""\
+_CHECK_EXAMPLES = """\
 Every fault of every file is printed, with its place and what to write instead.
 
 examples:
   agentpool check reader.toml
   agentpool check *.toml --model-file
 
-{EXIT_CODES}"""
-
+exit codes:
+  0    every manifest is good
+  2    a manifest or the command is wrong
+  130  interrupted, or nobody reads the output any more
+"""
 
 _MEMORY_EXAMPLES = """\
 The file is the one of agentpool run --memory FILE.
@@ -114,6 +117,7 @@ exit codes:
   0    done
   1    something that was to be deleted was not there
   2    the command is wrong, or the file cannot be used
+  130  interrupted, or nobody reads the output any more
 """
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Final
@@ -72,6 +73,5 @@ def short_names(paths: Sequence[str]) -> list[str]:
     ['x.txt', 'b/y.txt', 'c/y.txt']
     """
     names = [PurePath(path).name or path for path in paths]
-    return [
-        name if names.count(name) == 1 else path for name, path in zip(names, paths, strict=True)
-    ]
+    times = Counter(names)
+    return [name if times[name] == 1 else path for name, path in zip(names, paths, strict=True)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -55,6 +56,9 @@ _DYING_SECONDS: Final = 0.2
 _SHOWN_LOG_BYTES: Final = 2000
 _MAX_LOG_BYTES: Final = 256 * 1024
 
+# A line of its log has the seconds, a letter for how grave it is, and the words.
+_ERROR_LINE: Final = re.compile(r"^[\d.]+ E (.*)$", re.MULTILINE)
+
 _MAX_REPORT_BYTES: Final = 4096
 
 
@@ -68,13 +72,14 @@ class _Child:
     _stdout: trio.abc.ReceiveStream
     _log: BinaryIO
 
-    def died_text(self) -> str | None:
+    def died_text(self, *, errors_alone: bool = False) -> str | None:
         """Say how the process ended, with its last output. ``None``: it runs."""
         code = self._process.poll()
         if code is None:
             return None
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return f"the local model's process ended ({how}); its last output: {self._tail()!r}"
+        output = self._tail(errors_alone=errors_alone)
+        return f"the local model's process ended ({how}); its last output: {output!r}"
 
     async def wait_died(self) -> str | None:
         """Say how the process ended, if it is about to. ``None``: it runs."""
@@ -103,7 +108,9 @@ class _Child:
             return msgspec.json.decode(line, type=ChildReport)  # noqa: ASYNC910  # it came over a pipe
         with trio.move_on_after(_GRACE_SECONDS):
             await self._process.wait()
-        why = self.died_text() or f"it says {shown(line.decode(errors='replace'))!r}"
+        why = (
+            self.died_text(errors_alone=True) or f"it says {shown(line.decode(errors='replace'))!r}"
+        )
         msg = f"the model {config.model_path!r} could not be loaded: {why}"
         raise DriverError(msg)
 
@@ -119,10 +126,13 @@ class _Child:
             await trio.aclose_forcefully(self._stdin)
             await trio.aclose_forcefully(self._stdout)
 
-    def _tail(self) -> str:
+    def _tail(self, *, errors_alone: bool) -> str:
         size = os.fstat(self._log.fileno()).st_size
         self._log.seek(max(0, size - _SHOWN_LOG_BYTES))
         text = self._log.read(_SHOWN_LOG_BYTES).decode(errors="replace")
+        # While it loads, an error is why it ended; the rest is chatter. It says some twice.
+        if errors_alone:
+            text = "\n".join(dict.fromkeys(_ERROR_LINE.findall(text))) or text
         return " ".join(text.split()) or "nothing"
 
 
