@@ -170,6 +170,7 @@ def test_an_input_that_never_comes_costs_no_other(desk: Desk) -> None:
     words = ["map", "reader.toml", "--each", "pipe", "a.txt", "--driver", "script:script.toml"]
     process = desk.start(*words)
     assert process.stderr is not None
+    assert process.stderr.readline() == b"[0/2] reader pipe waits for its input\n"
     assert any(b"a.txt completed" in line for line in process.stderr)
     with Path(desk.folder / "pipe").open("w") as pipe:
         pipe.write("text")

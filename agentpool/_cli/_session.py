@@ -136,6 +136,8 @@ class Session:
             async with trio.open_nursery() as nursery:
                 for job in sorted(jobs, key=_turn_of):
                     if job.may_wait:
+                        # Otherwise nobody knows why the command does not end.
+                        self._board.say(f"{job.name} waits for its input")
                         nursery.start_soon(self._begin, job, self._for_waiting, send)
                     else:
                         await self._begin(job, None, send)
