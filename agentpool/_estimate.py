@@ -18,9 +18,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias, final
 
-import attrs
-
 from agentpool._context import fixed_tokens, message_tokens
+from agentpool._live import Live
 from agentpool._messages import AnswerForm, ChatMessage, CompletionRequest, ToolDefinition, Usage
 
 Price: TypeAlias = Callable[[Usage], float | None]
@@ -28,8 +27,7 @@ Price: TypeAlias = Callable[[Usage], float | None]
 
 
 @final
-@attrs.define(eq=False, repr=False)
-class Estimator:
+class Estimator(Live):
     """Estimates the requests of one conversation, one after the other."""
 
     _system: str = ""

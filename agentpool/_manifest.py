@@ -20,7 +20,6 @@ import attrs
 
 from agentpool._capability import SCOPE_KEYS, Capability, CapabilityKind, PrivacyTier
 from agentpool._errors import Fault, ManifestError
-from agentpool._hosts import is_host_rule
 from agentpool._manifest_mcp import read_server, server_faults
 from agentpool._manifest_model import ModelConfig, Provider, TokenPrice, read_model
 from agentpool._manifest_parts import (
@@ -333,6 +332,8 @@ def _host_trouble(host: str) -> str:
     """Say why *host* could never cover anything; empty if it could."""
     if host.startswith("*."):
         return f"must not be a pattern, got {host!r}; write {host[1:]!r} instead"
+    from agentpool._hosts import is_host_rule  # noqa: PLC0415  # few grant a host
+
     if host.strip() and not is_host_rule(host):  # an empty one is said already
         text = "must be a host, '.host', an address or a network, perhaps with a port"
         return f"{text}, got {shown(host)}"

@@ -9,10 +9,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Self, final
 
-import attrs
-
 from agentpool._account import COST, TOKENS, Account, Amounts, count, pico
 from agentpool._errors import UsageError
+from agentpool._live import Live
 
 
 class Source(ABC):
@@ -38,8 +37,7 @@ class Source(ABC):
 
 
 @final
-@attrs.define(eq=False, repr=False)
-class Reservation:
+class Reservation(Live):
     """What a budget has set aside for one thing. Settle it once, whatever happens.
 
     As a context manager it settles itself at the end of its block, if nobody did: nobody
