@@ -16,7 +16,7 @@ from agentpool._messages import OWNER_ID
 from agentpool._nursery import OUTSIDE, AgentNursery, ToolBuilder
 from agentpool._pool import AgentPool
 from agentpool._random import build_random
-from agentpool._untrusted import MARKERS, Cleaner
+from agentpool._untrusted import MARKERS, Cleaner, default_cleaner
 from agentpool.abc import Driver, DriverFactory, Memory, Observer
 from agentpool.observe._hub import EventHub
 from agentpool.tools._registry import EMPTY_REGISTRY, ToolRegistry
@@ -77,7 +77,7 @@ async def open_pool(
         _is_abort(on_failure),
         build_random(random_seed),
         budget,
-        Cleaner(markers),
+        default_cleaner() if markers is MARKERS else Cleaner(markers),
         approve,
     )
     async with _block(pool := _pool_of(agents, driver), agents, limiter, max_queued):

@@ -94,7 +94,8 @@ async def complete(agent: Agent, request: CompletionRequest, run: Run) -> Comple
     if hub.listening:
         reason, usage = answer.finish_reason, answer.usage
         stamp = hub.stamp(agent.agent_id, agent.name)
-        hub.publish(CompletionReceived(*stamp, reason, usage, hub.seconds() - asked_at))
+        _, at_seconds, _, _ = stamp
+        hub.publish(CompletionReceived(*stamp, reason, usage, at_seconds - asked_at))
     return answer
 
 

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from typing import Final, final
 
 import attrs
@@ -108,6 +109,12 @@ class Cleaner:
             kept_from = end
         parts.append(text[kept_from:])
         return "".join(parts)
+
+
+@cache
+def default_cleaner() -> Cleaner:
+    """Return what takes ``MARKERS`` out. To check them is half of opening a pool."""
+    return Cleaner()
 
 
 def as_data(heading: str, text: str) -> str:
