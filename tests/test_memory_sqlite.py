@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -20,7 +21,13 @@ from agentpool import AgentManifest, SpawnConfig, UsageError, open_pool
 from agentpool._capability import Capability, CapabilityKind
 from agentpool.abc import Fragment, MemoryQuery
 from agentpool.drivers import ScriptedDriver
-from agentpool.memory import MemoryStoreError, ScopeSummary, SqliteMemory, open_sqlite_memory
+from agentpool.memory import (
+    MemoryStoreError,
+    ScopeSummary,
+    SqliteMemory,
+    _sqlite,
+    open_sqlite_memory,
+)
 from agentpool.memory._database import Transaction, open_database
 from agentpool.memory._sqlite import MAX_QUERY_WORDS, MIGRATIONS
 from agentpool.testing import cancel_everywhere
@@ -444,3 +451,10 @@ def test_sqlite_is_loaded_only_when_it_is_asked_for() -> None:
     words: Sequence[str] = [sys.executable, "-c", code]
     done = subprocess.run(words, capture_output=True, text=True, check=True, env=env)
     assert done.stdout == "False\n"
+
+
+def test_no_statement_numbers_its_values() -> None:
+    """CPython 3.12.0 to 3.12.3 take ``?1`` for a name, and warn where values come in order."""
+    rooms = sorted(Path(_sqlite.__file__).parent.glob("*.py"))
+    assert rooms
+    assert not [room.name for room in rooms if re.search(r"[\s(=]\?[0-9]", room.read_text())]

@@ -45,15 +45,15 @@ _WITHOUT_VECTOR: Final = """
 SELECT fragments.id, content FROM fragments
 JOIN scopes ON scopes.id = fragments.scope
 LEFT JOIN vectors ON vectors.fragment = fragments.id
-WHERE scopes.name = ?1 AND vectors.fragment IS NULL ORDER BY fragments.id LIMIT ?2
+WHERE scopes.name = ? AND vectors.fragment IS NULL ORDER BY fragments.id LIMIT ?
 """
 
 _WITH_VECTOR: Final = """
 SELECT fragments.id, content, scopes.name, source, created_at, vector FROM vectors
 JOIN fragments ON fragments.id = vectors.fragment
 JOIN scopes ON scopes.id = fragments.scope
-WHERE scopes.name = ?1
-AND (?2 IS NULL OR source = ?2) AND (?3 IS NULL OR created_at >= ?3)
+WHERE scopes.name = :scope
+AND (:source IS NULL OR source = :source) AND (:since IS NULL OR created_at >= :since)
 ORDER BY created_at DESC, fragments.id DESC
 """
 
@@ -117,7 +117,9 @@ class SemanticMemory(Memory):
         await self._make_vectors(query.scope)
 
         def select(transaction: Transaction) -> list[Row]:
-            return transaction.rows(_WITH_VECTOR, query.scope, query.source, query.since)
+            return transaction.rows(
+                _WITH_VECTOR, scope=query.scope, source=query.source, since=query.since
+            )
 
         rows = await self._database.read(select)
 

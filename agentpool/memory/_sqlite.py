@@ -89,9 +89,9 @@ somebody has searched by meaning, and go with their fragment.
 _NEWEST: Final = """
 SELECT fragments.id, content, scopes.name, source, created_at, 1.0
 FROM fragments JOIN scopes ON scopes.id = fragments.scope
-WHERE (?1 IS NULL OR scopes.name = ?1)
-AND (?2 IS NULL OR source = ?2) AND (?3 IS NULL OR created_at >= ?3)
-ORDER BY created_at DESC, fragments.id DESC LIMIT ?4
+WHERE (:scope IS NULL OR scopes.name = :scope)
+AND (:source IS NULL OR source = :source) AND (:since IS NULL OR created_at >= :since)
+ORDER BY created_at DESC, fragments.id DESC LIMIT :limit
 """
 
 # The scope's own column has no weight: every hit has its word.
@@ -101,9 +101,9 @@ SELECT fragments.id, content, scopes.name, source, created_at,
 FROM word_index
 JOIN fragments ON fragments.id = word_index.rowid
 JOIN scopes ON scopes.id = fragments.scope
-WHERE word_index MATCH ?1
-AND (?2 IS NULL OR source = ?2) AND (?3 IS NULL OR created_at >= ?3)
-ORDER BY score DESC, created_at DESC, fragments.id DESC LIMIT ?4
+WHERE word_index MATCH :match
+AND (:source IS NULL OR source = :source) AND (:since IS NULL OR created_at >= :since)
+ORDER BY score DESC, created_at DESC, fragments.id DESC LIMIT :limit
 """
 
 
@@ -208,7 +208,9 @@ class SqliteMemory(Memory):
 
         def select(transaction: Transaction) -> list[Row]:
             if not wanted:
-                return transaction.rows(_NEWEST, scope, source, since, limit)
+                return transaction.rows(
+                    _NEWEST, scope=scope, source=source, since=since, limit=limit
+                )
             match = " OR ".join(f'"{word}"' for word in wanted)
             match = f"words : ({match})"
             if scope is not None:
@@ -216,7 +218,7 @@ class SqliteMemory(Memory):
                 if not numbers:
                     return []
                 match = f'scope : "{numbers[0][0]!r}" AND {match}'
-            return transaction.rows(_BEST, match, source, since, limit)
+            return transaction.rows(_BEST, match=match, source=source, since=since, limit=limit)
 
         return hits_of(await self._database.read(select))
 
