@@ -146,6 +146,8 @@ def test_nothing_is_always_allowed() -> None:
     budget = Budget(cost_usd=1.0)
     budget.reserve(cost_usd=1.0).commit()
     budget.reserve(cost_usd=0.0, requests=1).commit(tokens=0, cost_usd=0.0)
+    statistics = budget.statistics()
+    assert (statistics.cost_usd, statistics.requests.committed) == (1.0, 1)
 
 
 def test_a_request_that_is_thought_to_be_free_is_none_above_the_limit() -> None:

@@ -38,8 +38,8 @@ from agentpool._errors import (
 MAX_SHOWN_CHARS: Final = 500
 """As much of a foreign text as fits a message that a person reads."""
 
-# Shorter ones are placeholders for servers without keys ("none", "EMPTY"); striking
-# those out would make holes in ordinary words.
+# Shorter ones are placeholders for servers without keys ("none", "EMPTY"); to redact
+# them would make holes in ordinary words.
 _MIN_SECRET_CHARS: Final = 8
 
 # A provider that asks for more has lost its clock; a day is as good as never.
