@@ -30,10 +30,19 @@ from agentpool import (
     SpawnConfig,
     open_pool,
 )
-from agentpool._events import Event, Phase, PhaseChanged
-from agentpool._messages import Completion, CompletionRequest, FinishReason, ToolCall
-from agentpool.abc import AgentContext, Driver, Memory, Observer, OnDelta
+from agentpool.abc import (
+    AgentContext,
+    Completion,
+    CompletionRequest,
+    Driver,
+    Event,
+    Memory,
+    Observer,
+    OnDelta,
+)
+from agentpool.drivers import FinishReason, ToolCall
 from agentpool.memory import InMemoryMemory
+from agentpool.observe import Phase, PhaseChanged
 from agentpool.observe._hub import EventHub
 from agentpool.tools import ToolRegistry, tool
 

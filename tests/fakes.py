@@ -30,24 +30,15 @@ from agentpool import (
     SpawnConfig,
     Usage,
 )
-from agentpool._events import Event
 from agentpool._guard import LoopGuard
 from agentpool._loop import run_loop
-from agentpool._messages import (
-    AssistantMessage,
-    ChatMessage,
-    Completion,
-    CompletionRequest,
-    FinishReason,
-    Json,
-    ToolCall,
-    ToolDefinition,
-    ToolMessage,
-    UserMessage,
-)
+from agentpool._messages import Json
 from agentpool._run import Complete, Effect, Recall, Receive, Remember, Run, RunTools
 from agentpool.abc import (
+    Completion,
+    CompletionRequest,
     Driver,
+    Event,
     Fragment,
     Memory,
     MemoryHit,
@@ -56,7 +47,16 @@ from agentpool.abc import (
     OnDelta,
     Tool,
     ToolContext,
+    ToolDefinition,
     ToolResult,
+)
+from agentpool.drivers import (
+    AssistantMessage,
+    ChatMessage,
+    FinishReason,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
 )
 
 E = TypeVar("E")

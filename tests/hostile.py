@@ -13,13 +13,8 @@ from typing import Final, TypeAlias
 import attrs
 import trio
 
-from agentpool._errors import (
-    BadRequestError,
-    DriverError,
-    NetworkError,
-    OverloadedError,
-    ProtocolError,
-)
+from agentpool import DriverError
+from agentpool.drivers import BadRequestError, NetworkError, OverloadedError, ProtocolError
 from tests.loopback import CHUNKED, EVENT_STREAM, Line, Loopback, chunk, head, open_loopback, whole
 
 Serve: TypeAlias = Callable[[Line], Awaitable[None]]

@@ -16,13 +16,11 @@ from agentpool import (
     SpawnConfig,
     open_pool,
 )
-from agentpool._messages import CompletionRequest
-from agentpool.abc import Driver, Observer
+from agentpool.abc import CompletionRequest, Driver, Observer
 from agentpool.drivers import FunctionDriver, call, calls
 from agentpool.drivers._scripted import Answer
 from agentpool.memory import InMemoryMemory
-from agentpool.tools import ToolRegistry, memory_tools, tool
-from agentpool.tools.builtin._team import TEAM_TOOLS
+from agentpool.tools import TEAM_TOOLS, ToolRegistry, memory_tools, tool
 from tests.fakes import manifest, query_of, results_of, told, turns_of
 
 TEAM = (

@@ -22,11 +22,18 @@ from agentpool import (
     UsageError,
     open_pool,
 )
-from agentpool._events import AgentFinished, AgentResumed, AgentSpawned, AgentStarted, Event
-from agentpool._messages import Completion, CompletionRequest
 from agentpool._spawn import child_of
-from agentpool.abc import Driver, Observer, OnDelta, ToolContext
+from agentpool.abc import (
+    Completion,
+    CompletionRequest,
+    Driver,
+    Event,
+    Observer,
+    OnDelta,
+    ToolContext,
+)
 from agentpool.drivers import FunctionDriver, GatedDriver, RequestGate
+from agentpool.observe import AgentFinished, AgentResumed, AgentSpawned, AgentStarted
 from agentpool.testing import simulate
 from agentpool.tools import ToolRegistry
 from tests.fakes import (

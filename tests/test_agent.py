@@ -27,27 +27,35 @@ from agentpool import (
     Usage,
     open_pool,
 )
-from agentpool._errors import (
+from agentpool.abc import (
+    Completion,
+    CompletionRequest,
+    Driver,
+    Memory,
+    MemoryHit,
+    MemoryQuery,
+    OnDelta,
+    ToolContext,
+    ToolResult,
+)
+from agentpool.drivers import (
+    AssistantMessage,
     AuthenticationError,
     BadRequestError,
+    FinishReason,
+    FunctionDriver,
     NetworkError,
     OverloadedError,
     ProtocolError,
     RateLimitError,
-)
-from agentpool._events import AgentWarned, RequestRetried, ToolFinished
-from agentpool._messages import (
-    AssistantMessage,
-    Completion,
-    CompletionRequest,
-    FinishReason,
+    ScriptedDriver,
     ToolMessage,
     UserMessage,
+    say,
 )
-from agentpool.abc import Driver, Memory, MemoryHit, MemoryQuery, OnDelta, ToolContext, ToolResult
-from agentpool.drivers import FunctionDriver, ScriptedDriver, say
 from agentpool.drivers._scripted import Step
 from agentpool.memory import InMemoryMemory
+from agentpool.observe import AgentWarned, RequestRetried, ToolFinished
 from agentpool.tools import ToolRegistry
 from tests.fakes import (
     WITH_MEMORY,

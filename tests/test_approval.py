@@ -19,17 +19,10 @@ from agentpool import (
     open_pool,
 )
 from agentpool._capability import asks_first
-from agentpool._events import (
-    AgentParked,
-    ApprovalAsked,
-    ApprovalGiven,
-    ToolFinished,
-    ToolStarted,
-)
-from agentpool._messages import Completion, CompletionRequest, ToolMessage
 from agentpool._spawn import child_of
-from agentpool.abc import Tool
-from agentpool.drivers import FunctionDriver, RequestGate, ScriptedDriver
+from agentpool.abc import Completion, CompletionRequest, Tool
+from agentpool.drivers import FunctionDriver, RequestGate, ScriptedDriver, ToolMessage
+from agentpool.observe import AgentParked, ApprovalAsked, ApprovalGiven, ToolFinished, ToolStarted
 from agentpool.testing import cancel_everywhere, check_tool
 from agentpool.tools import (
     ApprovalRequest,

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentpool._breaker import Attempt, BreakerState, CircuitBreaker
-from agentpool._errors import UsageError
+from agentpool import UsageError
+from agentpool._breaker import Attempt, CircuitBreaker
+from agentpool.drivers import BreakerState
 
 
 def opened(breaker: CircuitBreaker, now: float = 0.0, wish: float | None = None) -> CircuitBreaker:

@@ -11,8 +11,8 @@ import pytest
 from agentpool import Budget, LimitExceededError, StopReason, UsageError
 from agentpool._account import BudgetNotice
 from agentpool._budget import MAX_PASSED, Claim
-from agentpool._reservation import Reservation
 from agentpool.observe import BudgetMeter
+from agentpool.tools import Reservation
 
 
 def reserved(budget: Budget) -> tuple[float, float, float, float]:

@@ -17,10 +17,9 @@ from agentpool import (
     UsageError,
 )
 from agentpool._build import check_prices, check_spawns, find_model_file, find_secrets, open_drivers
-from agentpool._errors import UnknownModelError
 from agentpool._furnish import open_furnished_pool
 from agentpool.abc import Driver
-from agentpool.drivers import FunctionDriver, GatedDriver, ProviderGates
+from agentpool.drivers import FunctionDriver, GatedDriver, ProviderGates, UnknownModelError
 from tests.fakes import LOCAL, REMOTE
 from tests.keys import KEY, make_key
 

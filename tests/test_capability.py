@@ -5,15 +5,8 @@ import pickle
 import attrs
 import pytest
 
-from agentpool._capability import (
-    SCOPE_KEYS,
-    Capability,
-    CapabilityKind,
-    PrivacyTier,
-    grants_allow,
-    host_covers,
-    path_covers,
-)
+from agentpool import Capability, CapabilityKind, PrivacyTier
+from agentpool._capability import SCOPE_KEYS, grants_allow, host_covers, path_covers
 
 SIMPLE_KINDS = (
     CapabilityKind.MEMORY,

@@ -16,10 +16,11 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from agentpool._approval import ApprovalRequest, Approved, Decision
 from agentpool._cli._approve import Prompter
 from agentpool._cli._screen import Screen
-from agentpool._messages import AgentId, ToolCall
+from agentpool.abc import AgentId
+from agentpool.drivers import ToolCall
+from agentpool.tools import ApprovalRequest, Approved, Decision
 from tests.desk import Desk, make_desk
 
 fcntl = pytest.importorskip("fcntl", reason="needs pseudo-terminals")

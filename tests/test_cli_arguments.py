@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from agentpool import UsageError
 from agentpool._cli._arguments import parse
 from agentpool._cli._command import CheckCommand, MapCommand, RunCommand
 from agentpool._cli._report import ExitCode
-from agentpool._errors import UsageError
 from tests.desk import Desk, make_desk
 
 

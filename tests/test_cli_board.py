@@ -3,11 +3,21 @@
 import pytest
 import trio
 
-from agentpool import AgentManifest, AgentStatus, Capability, SpawnConfig, Usage, open_pool
+from agentpool import (
+    AgentManifest,
+    AgentOutcome,
+    AgentStatus,
+    Capability,
+    SpawnConfig,
+    Usage,
+    open_pool,
+)
 from agentpool._cli._board import TAIL_CHARACTERS, Board, BoardView
 from agentpool._cli._progress import counts_line
-from agentpool._errors import OverloadedError
-from agentpool._events import (
+from agentpool._slot import current_slot
+from agentpool.abc import Completion, CompletionRequest
+from agentpool.drivers import FinishReason, FunctionDriver, OverloadedError, ScriptedDriver, call
+from agentpool.observe import (
     AgentFinished,
     AgentParked,
     AgentResumed,
@@ -17,12 +27,7 @@ from agentpool._events import (
     PhaseChanged,
     TextDelta,
 )
-from agentpool._messages import Completion, CompletionRequest, FinishReason
-from agentpool._outcome import AgentOutcome
-from agentpool._slot import current_slot
-from agentpool.drivers import FunctionDriver, ScriptedDriver, call
-from agentpool.tools import ToolRegistry
-from agentpool.tools.builtin._team import TEAM_TOOLS
+from agentpool.tools import TEAM_TOOLS, ToolRegistry
 
 STAMP = (1, 0.0, 1, "reader")
 

@@ -3,10 +3,9 @@
 import io
 import json
 
-from agentpool import AgentOutcome, AgentStatus
+from agentpool import AgentCancelledError, AgentOutcome, AgentStatus
 from agentpool._cli._report import ExitCode, Report, Result
 from agentpool._cli._screen import Screen
-from agentpool._errors import AgentCancelledError
 
 
 def result(status: AgentStatus, cost_usd: float | None) -> Result:

@@ -4,16 +4,17 @@ from pathlib import Path
 
 import pytest
 
+from agentpool import ManifestError, UsageError
 from agentpool._cli._script import load_script
-from agentpool._errors import BadRequestError, ManifestError, ProtocolError, UsageError
-from agentpool._messages import (
+from agentpool.abc import CompletionRequest, Driver
+from agentpool.drivers import (
     AssistantMessage,
-    CompletionRequest,
+    BadRequestError,
     FinishReason,
+    ProtocolError,
     ToolMessage,
     UserMessage,
 )
-from agentpool.abc import Driver
 
 
 def script(folder: Path, text: str, name: str = "s.toml") -> Driver:

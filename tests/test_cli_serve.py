@@ -19,14 +19,15 @@ from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.shared.exceptions import MCPError
 
-from agentpool import AgentManifest, AgentStatus, open_pool
+from agentpool import AgentManifest, AgentOutcome, AgentStatus, UsageError, open_pool
 from agentpool._cli._arguments import parse
 from agentpool._cli._command import NOTHING_HELD_BACK, ServeCommand
 from agentpool._cli._mcp_server import PoolServer
 from agentpool._cli._offer import Offer, ProgressDesk, build_offers, read_outcome
 from agentpool._cli._serve import ServeLog
-from agentpool._errors import BadRequestError, UsageError
-from agentpool._events import (
+from agentpool.abc import AgentId
+from agentpool.drivers import BadRequestError, ScriptedDriver, ToolCall
+from agentpool.observe import (
     AgentParked,
     AgentStarted,
     AgentWarned,
@@ -36,9 +37,6 @@ from agentpool._events import (
     TextDelta,
     ToolStarted,
 )
-from agentpool._messages import AgentId, ToolCall
-from agentpool._outcome import AgentOutcome
-from agentpool.drivers import ScriptedDriver
 from tests.desk import Desk, make_desk
 from tests.keys import KEY
 from tests.mcp_stub import command

@@ -16,16 +16,15 @@ from agentpool._context import (
     message_tokens,
     repaired,
 )
-from agentpool._errors import ContextOverflowError
-from agentpool._messages import (
+from agentpool._messages import Json, estimate_tokens
+from agentpool.abc import ToolDefinition
+from agentpool.drivers import (
     AssistantMessage,
     ChatMessage,
-    Json,
+    ContextOverflowError,
     ToolCall,
-    ToolDefinition,
     ToolMessage,
     UserMessage,
-    estimate_tokens,
 )
 
 QUERY = UserMessage("query")

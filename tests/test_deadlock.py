@@ -22,12 +22,11 @@ from agentpool import (
     open_pool,
 )
 from agentpool._deadlock import Workers
-from agentpool._messages import Completion, CompletionRequest
 from agentpool._slot import Slot, SlotKeeper
+from agentpool.abc import Completion, CompletionRequest
 from agentpool.drivers import FunctionDriver
 from agentpool.testing import cancel_everywhere, explore, simulate
-from agentpool.tools import ToolContext, ToolRegistry, tool
-from agentpool.tools.builtin._team import TEAM_TOOLS
+from agentpool.tools import TEAM_TOOLS, ToolContext, ToolRegistry, tool
 from tests.fakes import calling, manifest, query_of, results_of, tool_call
 
 TEAM = (Capability(CapabilityKind.MESSAGE), Capability.spawn(2))

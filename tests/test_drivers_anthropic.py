@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from agentpool._capability import PrivacyTier
-from agentpool._errors import (
+from agentpool import DriverError, PrivacyTier, Usage, UsageError
+from agentpool.abc import Completion, CompletionRequest
+from agentpool.drivers import (
     AuthenticationError,
-    DriverError,
+    FinishReason,
     OverloadedError,
-    UsageError,
+    UserMessage,
+    open_anthropic,
 )
-from agentpool._messages import Completion, CompletionRequest, FinishReason, Usage, UserMessage
-from agentpool.drivers import open_anthropic
 from tests.keys import KEY
 from tests.loopback import always, head, open_loopback, whole
 

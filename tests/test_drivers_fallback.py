@@ -13,32 +13,31 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from agentpool import (
     AgentManifest,
     AgentStatus,
+    DriverError,
     PrivacyError,
     PrivacyTier,
     SpawnConfig,
     StopReason,
+    Usage,
     UsageError,
     open_pool,
 )
-from agentpool._errors import (
+from agentpool.abc import Completion, CompletionRequest, Driver, OnDelta
+from agentpool.drivers import (
     AllDriversFailedError,
     AuthenticationError,
     BadRequestError,
+    BreakerState,
     ContextOverflowError,
-    DriverError,
+    FallbackDriver,
+    FunctionDriver,
     NetworkError,
     OverloadedError,
     ProtocolError,
     RateLimitError,
-    UnknownModelError,
-)
-from agentpool._messages import Completion, CompletionRequest, Usage, UserMessage
-from agentpool.abc import Driver, OnDelta
-from agentpool.drivers import (
-    BreakerState,
-    FallbackDriver,
-    FunctionDriver,
     ScriptedDriver,
+    UnknownModelError,
+    UserMessage,
     open_openai,
 )
 from agentpool.testing import check_driver

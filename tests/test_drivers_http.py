@@ -12,14 +12,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from agentpool._errors import (
-    BadRequestError,
-    DriverError,
-    NetworkError,
-    ProtocolError,
-    UsageError,
-)
-from agentpool.drivers import _http_stack
+from agentpool import DriverError, UsageError
+from agentpool.drivers import BadRequestError, NetworkError, ProtocolError, _http_stack
 from agentpool.drivers._http import HttpClient, open_http
 from agentpool.drivers._http_failure import raise_as_driver_error
 from agentpool.drivers._http_stack import StackTransport

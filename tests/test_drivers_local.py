@@ -17,22 +17,18 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from agentpool._capability import PrivacyTier
-from agentpool._errors import (
-    DriverError,
+from agentpool import DriverError, PrivacyTier, Usage, UsageError
+from agentpool.abc import CompletionRequest, ToolDefinition
+from agentpool.drivers import (
+    FinishReason,
     NetworkError,
     ProtocolError,
     UnknownModelError,
-    UsageError,
-)
-from agentpool._messages import (
-    CompletionRequest,
-    FinishReason,
-    ToolDefinition,
-    Usage,
     UserMessage,
+    _local,
+    _local_child,
+    open_local,
 )
-from agentpool.drivers import _local, _local_child, open_local
 from agentpool.drivers._local_child import (
     PARENT_ENDED,
     ChildConfig,

@@ -9,18 +9,26 @@ from pathlib import Path
 import pytest
 
 import agentpool.drivers
-from agentpool import AgentManifest, PrivacyError, SpawnConfig, Usage, open_pool
-from agentpool._capability import PrivacyTier
-from agentpool._errors import AuthenticationError, BadRequestError, UnknownModelError
-from agentpool._manifest import ModelConfig
+from agentpool import (
+    AgentManifest,
+    ModelConfig,
+    PrivacyError,
+    PrivacyTier,
+    SpawnConfig,
+    Usage,
+    open_pool,
+)
 from agentpool.drivers import (
     AnthropicDriver,
+    AuthenticationError,
+    BadRequestError,
     FallbackDriver,
     GatedDriver,
     LocalDriver,
     OpenAIDriver,
     ProviderGates,
     TokenPrice,
+    UnknownModelError,
     open_driver,
 )
 from tests.engine import install, write_model

@@ -9,19 +9,20 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from agentpool._capability import PrivacyTier
-from agentpool._errors import (
+from agentpool import DriverError, PrivacyTier, Usage, UsageError
+from agentpool.abc import Completion, CompletionRequest
+from agentpool.drivers import (
     AuthenticationError,
     BadRequestError,
-    DriverError,
+    FinishReason,
     NetworkError,
+    OpenAIDriver,
     OverloadedError,
     ProtocolError,
     RateLimitError,
-    UsageError,
+    UserMessage,
+    open_openai,
 )
-from agentpool._messages import Completion, CompletionRequest, FinishReason, Usage, UserMessage
-from agentpool.drivers import OpenAIDriver, open_openai
 from agentpool.drivers._http_stack import StackTransport
 from tests.keys import KEY, make_key
 from tests.loopback import (

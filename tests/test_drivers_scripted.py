@@ -8,21 +8,24 @@ import json
 import pytest
 import trio
 
-from agentpool._capability import PrivacyTier
-from agentpool._errors import ProtocolError, RateLimitError, UsageError
-from agentpool._messages import (
+from agentpool import PrivacyTier, Usage, UsageError
+from agentpool._messages import estimate_tokens
+from agentpool.abc import Completion, CompletionRequest
+from agentpool.drivers import (
     AssistantMessage,
     ChatMessage,
-    Completion,
-    CompletionRequest,
     FinishReason,
+    FunctionDriver,
+    ProtocolError,
+    RateLimitError,
+    ScriptedDriver,
     ToolCall,
     ToolMessage,
-    Usage,
     UserMessage,
-    estimate_tokens,
+    call,
+    calls,
+    say,
 )
-from agentpool.drivers import FunctionDriver, ScriptedDriver, call, calls, say
 
 
 def ask(text: str = "hi") -> CompletionRequest:

@@ -10,38 +10,40 @@ from typing import cast
 import pytest
 
 import agentpool._errors as room
-from agentpool._errors import (
+from agentpool import (
     AgentCancelledError,
     AgentGoneError,
     AgentPoolError,
-    AllDriversFailedError,
-    AuthenticationError,
-    BadRequestError,
     CapabilityDeniedError,
-    ContextOverflowError,
     DeadlockError,
     DriverError,
-    Fault,
     InboxFullError,
-    InvalidOutputError,
     LimitExceededError,
     ManifestError,
-    MemoryStoreError,
     MessageError,
-    NetworkError,
-    OverloadedError,
     PoolClosedError,
     PoolError,
     PoolFullError,
     PrivacyError,
-    ProtocolError,
-    RateLimitError,
-    RecordingMissError,
     ToolError,
     UnknownAgentError,
-    UnknownModelError,
     UsageError,
 )
+from agentpool._errors import Fault
+from agentpool.drivers import (
+    AllDriversFailedError,
+    AuthenticationError,
+    BadRequestError,
+    ContextOverflowError,
+    InvalidOutputError,
+    NetworkError,
+    OverloadedError,
+    ProtocolError,
+    RateLimitError,
+    UnknownModelError,
+)
+from agentpool.memory import MemoryStoreError
+from agentpool.testing import RecordingMissError
 
 DRIVER_ERRORS = (
     DriverError,

@@ -16,8 +16,8 @@ from agentpool import (
 )
 from agentpool._furnish import SystemTools, missing_tools, open_furnished_pool, tool_names
 from agentpool._manifest_parts import McpServerConfig, McpTransport
-from agentpool._messages import CompletionRequest, ToolMessage
-from agentpool.drivers import FunctionDriver, call
+from agentpool.abc import CompletionRequest
+from agentpool.drivers import FunctionDriver, ToolMessage, call
 from agentpool.drivers._scripted import Answer
 from agentpool.tools import find_isolation
 from tests.mcp_stub import command

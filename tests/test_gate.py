@@ -20,11 +20,9 @@ from agentpool import (
     UsageError,
     open_pool,
 )
-from agentpool._events import AgentParked, AgentStarted
-from agentpool._messages import Completion, CompletionRequest, UserMessage
 from agentpool._slot import parked
 from agentpool._waits import Wait
-from agentpool.abc import OnDelta, ToolContext
+from agentpool.abc import Completion, CompletionRequest, OnDelta, ToolContext
 from agentpool.drivers import (
     FallbackDriver,
     GatedDriver,
@@ -32,7 +30,9 @@ from agentpool.drivers import (
     ProviderGates,
     RateLimitError,
     RequestGate,
+    UserMessage,
 )
+from agentpool.observe import AgentParked, AgentStarted
 from agentpool.testing import cancel_everywhere, explore, simulate
 from agentpool.tools import ToolRegistry
 from tests.fakes import (

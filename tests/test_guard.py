@@ -7,11 +7,9 @@ import msgspec
 import pytest
 from msgspec.structs import asdict
 
-from agentpool._errors import ManifestError, UsageError
+from agentpool import ManifestError, ResourceQuota, StopReason, Usage, UsageError
 from agentpool._guard import ALLOW, Allow, Block, LoopGuard, Stop, Warn
-from agentpool._manifest import ResourceQuota
-from agentpool._messages import ToolCall, Usage
-from agentpool._outcome import StopReason
+from agentpool.drivers import ToolCall
 
 
 def guard(**limits: float) -> LoopGuard:

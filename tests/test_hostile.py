@@ -21,10 +21,16 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentpool._errors import BadRequestError, DriverError, NetworkError, OverloadedError
-from agentpool._messages import Completion, CompletionRequest, UserMessage
-from agentpool.abc import Driver
-from agentpool.drivers import open_anthropic, open_openai
+from agentpool import DriverError
+from agentpool.abc import Completion, CompletionRequest, Driver
+from agentpool.drivers import (
+    BadRequestError,
+    NetworkError,
+    OverloadedError,
+    UserMessage,
+    open_anthropic,
+    open_openai,
+)
 from agentpool.drivers._hosted import HostedDriver
 from agentpool.drivers._http_stack import StackTransport
 from agentpool.drivers.wire._failure import failure_from_response

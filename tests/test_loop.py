@@ -8,19 +8,20 @@ import pytest
 
 from agentpool import AgentMessage, LimitExceededError, StopReason, Usage
 from agentpool._context import CONTINUE
-from agentpool._errors import ContextOverflowError, ProtocolError
 from agentpool._loop import RECALL_LIMIT, RECALLED_HEADING, run_loop
-from agentpool._messages import (
+from agentpool._messages import estimate_tokens
+from agentpool._run import Complete, Recall, RunTools
+from agentpool.abc import Completion
+from agentpool.drivers import (
     AssistantMessage,
     ChatMessage,
-    Completion,
+    ContextOverflowError,
     FinishReason,
+    ProtocolError,
     ToolCall,
     ToolMessage,
     UserMessage,
-    estimate_tokens,
 )
-from agentpool._run import Complete, Recall, RunTools
 from tests.fakes import (
     Performer,
     calling,

@@ -8,18 +8,18 @@ from pathlib import Path
 import attrs
 import pytest
 
-from agentpool._capability import Capability, CapabilityKind, PrivacyTier
-from agentpool._errors import ManifestError
-from agentpool._manifest import (
+from agentpool import (
     AgentManifest,
-    McpServerConfig,
-    McpTransport,
+    Capability,
+    CapabilityKind,
+    ManifestError,
     ModelConfig,
+    PrivacyTier,
     ResourceQuota,
-    is_loopback_url,
 )
-from agentpool._manifest_model import TokenPrice
+from agentpool._manifest import McpServerConfig, McpTransport, is_loopback_url
 from agentpool._manifest_toml import TomlTable
+from agentpool.drivers import TokenPrice
 from tests.keys import KEY
 
 FULL = """

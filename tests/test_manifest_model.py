@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agentpool import AgentManifest, ManifestError, ModelConfig, PrivacyTier, Usage
 from agentpool._manifest import is_loopback_url
-from agentpool._manifest_model import TokenPrice
+from agentpool.drivers import TokenPrice
 
 SECOND = ModelConfig(model_path="b.gguf")
 PRICE = TokenPrice(input_usd_per_million=3, output_usd_per_million=15, cached_usd_per_million=0.3)

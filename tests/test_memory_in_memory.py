@@ -3,7 +3,7 @@
 import pytest
 import trio
 
-from agentpool._errors import UsageError
+from agentpool import UsageError
 from agentpool.abc import Fragment, MemoryQuery
 from agentpool.memory import InMemoryMemory, InMemoryStatistics
 from agentpool.memory._in_memory import INDEXED_AT_ONCE

@@ -17,8 +17,7 @@ import pytest
 import trio
 import trio.testing
 
-from agentpool import AgentManifest, SpawnConfig, UsageError, open_pool
-from agentpool._capability import Capability, CapabilityKind
+from agentpool import AgentManifest, Capability, CapabilityKind, SpawnConfig, UsageError, open_pool
 from agentpool.abc import Fragment, MemoryQuery
 from agentpool.drivers import ScriptedDriver
 from agentpool.memory import (

@@ -5,21 +5,10 @@ import pickle
 import msgspec
 import pytest
 
-from agentpool._messages import (
-    NO_USAGE,
-    OWNER_ID,
-    AgentMessage,
-    AssistantMessage,
-    Completion,
-    CompletionRequest,
-    FinishReason,
-    ToolCall,
-    ToolDefinition,
-    ToolMessage,
-    Usage,
-    UserMessage,
-    estimate_tokens,
-)
+from agentpool import OWNER_ID, AgentMessage, Usage
+from agentpool._messages import NO_USAGE, estimate_tokens
+from agentpool.abc import Completion, CompletionRequest, ToolDefinition
+from agentpool.drivers import AssistantMessage, FinishReason, ToolCall, ToolMessage, UserMessage
 
 CALL = ToolCall("call-1", "search", '{"for": "x"}')
 VALUES = (

@@ -18,15 +18,24 @@ from agentpool import (
     Usage,
     open_pool,
 )
-from agentpool._errors import RateLimitError
-from agentpool._events import (
-    LIFECYCLE,
+from agentpool._events import LIFECYCLE
+from agentpool.abc import (
+    AgentContext,
+    Completion,
+    CompletionRequest,
+    Event,
+    Observer,
+    OnDelta,
+    ToolContext,
+)
+from agentpool.drivers import FinishReason, FunctionDriver, RateLimitError, ScriptedDriver, say
+from agentpool.drivers._scripted import Step
+from agentpool.observe import (
     AgentFinished,
     AgentSpawned,
     AgentStarted,
     AgentWarned,
     CompletionReceived,
-    Event,
     EventsMissed,
     Phase,
     PhaseChanged,
@@ -35,10 +44,6 @@ from agentpool._events import (
     ToolFinished,
     ToolStarted,
 )
-from agentpool._messages import Completion, CompletionRequest, FinishReason
-from agentpool.abc import AgentContext, Observer, OnDelta, ToolContext
-from agentpool.drivers import FunctionDriver, ScriptedDriver, say
-from agentpool.drivers._scripted import Step
 from agentpool.observe._hub import READER_BACKLOG, EventHub
 from agentpool.tools import ToolRegistry
 from tests.fakes import (

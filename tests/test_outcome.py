@@ -4,9 +4,9 @@ import pickle
 
 import pytest
 
-from agentpool._errors import AgentCancelledError, LimitExceededError
+from agentpool import AgentCancelledError, AgentOutcome, AgentStatus, LimitExceededError, StopReason
 from agentpool._messages import NO_USAGE
-from agentpool._outcome import ENDED, AgentOutcome, AgentStatus, StopReason
+from agentpool._outcome import ENDED
 
 ERRORS: dict[AgentStatus, Exception] = {
     AgentStatus.STOPPED: LimitExceededError("x", kind="stuck", used=4, limit=4),

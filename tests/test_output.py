@@ -14,13 +14,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentpool import AgentStatus, SpawnConfig, StopReason, Usage, UsageError, open_pool
-from agentpool._errors import InvalidOutputError, LimitExceededError, ProtocolError
-from agentpool._messages import AssistantMessage, Completion, FinishReason, UserMessage
+from agentpool import (
+    AgentStatus,
+    LimitExceededError,
+    SpawnConfig,
+    StopReason,
+    Usage,
+    UsageError,
+    open_pool,
+)
 from agentpool._output import MAX_REPAIRS, Misfit
 from agentpool._run import Run
-from agentpool.abc import AgentContext
-from agentpool.drivers import ScriptedDriver
+from agentpool.abc import AgentContext, Completion
+from agentpool.drivers import (
+    AssistantMessage,
+    FinishReason,
+    InvalidOutputError,
+    ProtocolError,
+    ScriptedDriver,
+    UserMessage,
+)
 from agentpool.tools import ToolRegistry
 from agentpool.tools._output import build_output
 from tests.fakes import (

@@ -11,8 +11,8 @@ from agentpool import (
     PrivacyTier,
     UsageError,
 )
-from agentpool._manifest_model import TokenPrice
 from agentpool._override import Override
+from agentpool.drivers import TokenPrice
 from tests.fakes import LOCAL, REMOTE
 
 

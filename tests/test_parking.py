@@ -28,13 +28,11 @@ from agentpool import (
     StopReason,
     open_pool,
 )
-from agentpool._errors import OverloadedError
-from agentpool._events import AgentParked, AgentResumed, AgentStarted, Event
-from agentpool._messages import Completion, CompletionRequest
 from agentpool._slot import parked
 from agentpool._waits import Wait
-from agentpool.abc import AgentContext, OnDelta, ToolContext
-from agentpool.drivers import FunctionDriver
+from agentpool.abc import AgentContext, Completion, CompletionRequest, Event, OnDelta, ToolContext
+from agentpool.drivers import FunctionDriver, OverloadedError
+from agentpool.observe import AgentParked, AgentResumed, AgentStarted
 from agentpool.tools import ToolRegistry, tool
 from tests.fakes import (
     FakeTool,

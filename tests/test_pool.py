@@ -52,10 +52,15 @@ from agentpool import (
     UnknownAgentError,
     open_pool,
 )
-from agentpool._errors import AuthenticationError
-from agentpool._messages import Completion, CompletionRequest, ToolMessage
-from agentpool.abc import AgentContext, MemoryQuery, OnDelta, ToolContext
-from agentpool.drivers import FunctionDriver, ScriptedDriver
+from agentpool.abc import (
+    AgentContext,
+    Completion,
+    CompletionRequest,
+    MemoryQuery,
+    OnDelta,
+    ToolContext,
+)
+from agentpool.drivers import AuthenticationError, FunctionDriver, ScriptedDriver, ToolMessage
 from agentpool.memory import InMemoryMemory
 from agentpool.tools import ToolRegistry
 from tests.fakes import (
@@ -732,7 +737,7 @@ async def test_events_begin_with_the_spawn_and_end_with_the_outcome() -> None:
         names = recorder.names(agent_id)
         assert names[:2] == ["AgentSpawned", "AgentStarted"]
         assert names[-1] == "AgentFinished"
-    from agentpool._events import AgentFinished
+    from agentpool.observe import AgentFinished
 
     finished = of_type(recorder.events, AgentFinished)
     assert [event.outcome for event in finished] == list(outcomes.values())

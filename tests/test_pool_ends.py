@@ -30,8 +30,7 @@ from agentpool import (
     UsageError,
     open_pool,
 )
-from agentpool._messages import Completion, CompletionRequest
-from agentpool.abc import AgentContext, Driver, OnDelta, ToolContext
+from agentpool.abc import AgentContext, Completion, CompletionRequest, Driver, OnDelta, ToolContext
 from agentpool.drivers import FunctionDriver, ScriptedDriver
 from agentpool.tools import ToolRegistry
 from tests.fakes import (

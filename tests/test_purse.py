@@ -14,6 +14,7 @@ from agentpool import (
     AgentStatus,
     Budget,
     Capability,
+    DriverError,
     LimitExceededError,
     PrivacyError,
     PrivacyTier,
@@ -24,24 +25,26 @@ from agentpool import (
     UsageLimits,
     open_pool,
 )
-from agentpool._errors import BadRequestError, DriverError, NetworkError, RateLimitError
-from agentpool._messages import Completion, CompletionRequest, ToolMessage, UserMessage
 from agentpool._request import REFUSALS
-from agentpool.abc import Driver, OnDelta, ToolContext
+from agentpool.abc import Completion, CompletionRequest, Driver, OnDelta, ToolContext
 from agentpool.drivers import (
     AllDriversFailedError,
+    BadRequestError,
     FunctionDriver,
     GatedDriver,
+    NetworkError,
+    RateLimitError,
     RequestGate,
     ScriptedDriver,
+    ToolMessage,
+    UserMessage,
     call,
     calls,
 )
 from agentpool.drivers._scripted import Step
 from agentpool.observe import BudgetNear, BudgetReached, BudgetStatistics
 from agentpool.testing import EventLog, lone_context
-from agentpool.tools import ToolRegistry
-from agentpool.tools.builtin._team import TEAM_TOOLS
+from agentpool.tools import TEAM_TOOLS, ToolRegistry
 from tests.fakes import (
     FakeTool,
     LiveDriver,

@@ -7,7 +7,7 @@ import trio
 from trio.testing import MockClock
 
 from agentpool import AgentCancelledError, AgentStatus, PoolError, UsageError, open_pool
-from agentpool._events import AgentFinished
+from agentpool.observe import AgentFinished
 from tests.fakes import Recorder, hanging_driver, jobs, of_type, sleepy_driver
 
 

@@ -9,11 +9,15 @@ import trio.testing
 from trio.testing import MockClock
 
 from agentpool import AgentOutcome, AgentStatus, Budget, SpawnConfig, StopReason, Usage, open_pool
-from agentpool._errors import RateLimitError
-from agentpool._messages import Completion, CompletionRequest
 from agentpool._request_clock import RequestClock, current_clock, waiting_for_turn
-from agentpool.abc import Driver, OnDelta, ToolContext
-from agentpool.drivers import FallbackDriver, GatedDriver, RequestGate, ScriptedDriver
+from agentpool.abc import Completion, CompletionRequest, Driver, OnDelta, ToolContext
+from agentpool.drivers import (
+    FallbackDriver,
+    GatedDriver,
+    RateLimitError,
+    RequestGate,
+    ScriptedDriver,
+)
 from agentpool.testing import cancel_everywhere, explore, simulate
 from agentpool.tools import ToolRegistry
 from tests.fakes import (

@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 
-from agentpool._errors import UsageError
+from agentpool import UsageError
 from agentpool._retry import RetrySchedule
 
 SCHEDULE = RetrySchedule()

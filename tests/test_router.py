@@ -23,10 +23,9 @@ from agentpool import (
     UsageError,
     open_pool,
 )
-from agentpool._events import MessageDropped, MessageSent
-from agentpool._messages import Completion, CompletionRequest
-from agentpool.abc import AgentContext, ToolContext
+from agentpool.abc import AgentContext, Completion, CompletionRequest, ToolContext
 from agentpool.drivers import FunctionDriver, ScriptedDriver
+from agentpool.observe import MessageDropped, MessageSent
 from agentpool.tools import ToolRegistry
 from tests.fakes import (
     FakeTool,

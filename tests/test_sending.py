@@ -12,15 +12,17 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from agentpool import AgentOutcome, AgentStatus, Budget, PrivacyTier, SpawnConfig, open_pool
-from agentpool._errors import NetworkError, OverloadedError, RateLimitError
-from agentpool._messages import Completion, CompletionRequest, UserMessage
 from agentpool._sending import ask
-from agentpool.abc import Driver, OnDelta
+from agentpool.abc import Completion, CompletionRequest, Driver, OnDelta
 from agentpool.drivers import (
     FallbackDriver,
     GatedDriver,
+    NetworkError,
+    OverloadedError,
+    RateLimitError,
     RequestGate,
     ScriptedDriver,
+    UserMessage,
     open_anthropic,
     open_openai,
 )

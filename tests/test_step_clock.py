@@ -7,11 +7,19 @@ import trio
 from trio.testing import MockClock
 
 from agentpool import AgentOutcome, AgentStatus, SpawnConfig, open_pool
-from agentpool._errors import NetworkError
-from agentpool._events import ToolFinished
-from agentpool._messages import Completion, CompletionRequest, ToolMessage
-from agentpool.abc import Driver, Fragment, Memory, MemoryHit, MemoryQuery, OnDelta, ToolContext
-from agentpool.drivers import ScriptedDriver
+from agentpool.abc import (
+    Completion,
+    CompletionRequest,
+    Driver,
+    Fragment,
+    Memory,
+    MemoryHit,
+    MemoryQuery,
+    OnDelta,
+    ToolContext,
+)
+from agentpool.drivers import NetworkError, ScriptedDriver, ToolMessage
+from agentpool.observe import ToolFinished
 from agentpool.testing import cancel_everywhere
 from agentpool.tools import ApprovalRequest, Approved, Decision, ToolRegistry, tool
 from tests.fakes import (

@@ -11,8 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from agentpool import AgentStatus, PoolClosedError, UsageError, open_pool
-from agentpool._messages import CompletionRequest
-from agentpool.abc import OnDelta
+from agentpool.abc import CompletionRequest, OnDelta
 from agentpool.testing import cancel_everywhere, explore
 from tests.fakes import Gauge, LiveDriver, hanging_driver, jobs, manifest, query_of, sleepy_driver
 

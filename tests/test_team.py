@@ -17,13 +17,11 @@ from agentpool import (
     Usage,
     open_pool,
 )
-from agentpool._events import AgentWarned
-from agentpool._messages import Completion, CompletionRequest, FinishReason
 from agentpool._spawn import child_of
-from agentpool.abc import OnDelta
-from agentpool.drivers import FunctionDriver
-from agentpool.tools import ToolContext, ToolRegistry
-from agentpool.tools.builtin._team import TEAM_TOOLS
+from agentpool.abc import Completion, CompletionRequest, OnDelta
+from agentpool.drivers import FinishReason, FunctionDriver
+from agentpool.observe import AgentWarned
+from agentpool.tools import TEAM_TOOLS, ToolContext, ToolRegistry
 from tests.fakes import (
     FakeTool,
     LiveDriver,

@@ -11,17 +11,12 @@ import pytest
 import trio
 
 from agentpool import Capability, DriverError, PrivacyTier, ToolError, Usage
-from agentpool._events import Event
-from agentpool._messages import (
+from agentpool._messages import Json
+from agentpool.abc import (
     Completion,
     CompletionRequest,
-    FinishReason,
-    Json,
-    ToolCall,
-    ToolDefinition,
-)
-from agentpool.abc import (
     Driver,
+    Event,
     Fragment,
     Memory,
     MemoryHit,
@@ -30,9 +25,10 @@ from agentpool.abc import (
     OnDelta,
     Tool,
     ToolContext,
+    ToolDefinition,
     ToolResult,
 )
-from agentpool.drivers import FunctionDriver
+from agentpool.drivers import FinishReason, FunctionDriver, ToolCall
 from agentpool.memory import InMemoryMemory
 from agentpool.testing import (
     check_driver,

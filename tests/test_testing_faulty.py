@@ -20,8 +20,8 @@ from agentpool import (
     StopReason,
     open_pool,
 )
-from agentpool._messages import Completion, CompletionRequest, FinishReason, ToolCall, UserMessage
-from agentpool.drivers import ScriptedDriver
+from agentpool.abc import Completion, CompletionRequest
+from agentpool.drivers import FinishReason, ScriptedDriver, ToolCall, UserMessage
 from agentpool.drivers._scripted import Step
 from agentpool.testing import (
     Answer,

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule, run_state_machine_as_test
 
 from agentpool import PoolError, UsageError
-from agentpool._events import AgentStarted
+from agentpool.observe import AgentStarted
 from agentpool.testing import HangError, PoolMachine
 from agentpool.testing import _guest as guest_room
 from agentpool.testing._guest import GuestRun

@@ -10,8 +10,15 @@ import pytest
 import trio
 
 from agentpool import OWNER_ID, AgentOutcome, AgentPool, AgentStatus, open_pool
-from agentpool._messages import AssistantMessage, ToolCall, ToolMessage, UserMessage
-from agentpool.drivers import GatedDriver, RequestGate, ScriptedDriver
+from agentpool.drivers import (
+    AssistantMessage,
+    GatedDriver,
+    RequestGate,
+    ScriptedDriver,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
 from agentpool.testing import LeakError, assert_quiescent
 from agentpool.testing._quiescent import agents_of, history_faults, outcome_faults, pool_leaks
 from tests.fakes import jobs

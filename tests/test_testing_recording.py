@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentpool._errors import UsageError
+from agentpool import UsageError
 from agentpool.testing._recording import (
     Asked,
     Exchange,

@@ -10,10 +10,16 @@ import httpx
 import pytest
 import trio
 
-from agentpool._errors import DriverError, NetworkError, RateLimitError, UsageError
-from agentpool._manifest import ModelConfig
-from agentpool._messages import CompletionRequest, UserMessage
-from agentpool.drivers import open_anthropic, open_driver, open_openai
+from agentpool import DriverError, ModelConfig, UsageError
+from agentpool.abc import CompletionRequest
+from agentpool.drivers import (
+    NetworkError,
+    RateLimitError,
+    UserMessage,
+    open_anthropic,
+    open_driver,
+    open_openai,
+)
 from agentpool.testing import RecordingMissError, open_recording, open_replay, simulate
 from tests.keys import KEY
 from tests.loopback import (

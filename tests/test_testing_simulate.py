@@ -14,9 +14,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from agentpool import AgentManifest, AgentStatus, SpawnConfig, UsageError, open_pool
-from agentpool._errors import OverloadedError
-from agentpool._messages import CompletionRequest
-from agentpool.drivers import FunctionDriver
+from agentpool.abc import CompletionRequest
+from agentpool.drivers import FunctionDriver, OverloadedError
 from agentpool.testing import (
     CancelPointError,
     EventLog,

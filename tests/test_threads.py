@@ -10,8 +10,15 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from agentpool import AgentStatus, SpawnConfig, open_pool
-from agentpool._messages import Completion, CompletionRequest, ToolDefinition
-from agentpool.abc import OnDelta, Tool, ToolContext, ToolResult
+from agentpool.abc import (
+    Completion,
+    CompletionRequest,
+    OnDelta,
+    Tool,
+    ToolContext,
+    ToolDefinition,
+    ToolResult,
+)
 from agentpool.drivers import FunctionDriver, call, calls, say
 from agentpool.tools import ToolRegistry, tool
 from tests.fakes import Gauge, LiveDriver, jobs, manifest, query_of, results_of

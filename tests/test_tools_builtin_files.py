@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from agentpool import Capability
-from agentpool._errors import ToolError
+from agentpool import Capability, ToolError
 from agentpool.testing import lone_context
 from agentpool.tools import FileWork, ToolRegistry, file_tools
 from agentpool.tools.builtin import _files

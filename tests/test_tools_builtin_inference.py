@@ -14,7 +14,7 @@ from agentpool import (
     Usage,
     open_pool,
 )
-from agentpool._messages import Completion
+from agentpool.abc import Completion
 from agentpool.drivers import ScriptedDriver, say
 from agentpool.testing import check_tool
 from agentpool.tools import ToolRegistry, inference_tools

@@ -5,7 +5,7 @@ from typing import cast
 
 import trio
 
-from agentpool._capability import Capability, CapabilityKind
+from agentpool import Capability, CapabilityKind
 from agentpool.abc import AgentContext, Fragment, MemoryQuery, ToolContext, ToolResult
 from agentpool.memory import InMemoryMemory
 from agentpool.tools import ToolRegistry, memory_tools

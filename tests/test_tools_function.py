@@ -18,8 +18,7 @@ import trio
 from msgspec import Meta
 from trio.testing import wait_all_tasks_blocked
 
-from agentpool._capability import Capability, CapabilityKind
-from agentpool._errors import CapabilityDeniedError, ToolError, UsageError
+from agentpool import Capability, CapabilityDeniedError, CapabilityKind, ToolError, UsageError
 from agentpool.abc import AgentContext, Tool, ToolContext, ToolResult
 from agentpool.tools import FunctionTool, tool
 from agentpool.tools._arguments import MAX_ARGUMENTS_CHARS

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from agentpool._capability import Capability
-from agentpool._errors import ToolError
+from agentpool import Capability, ToolError
 from agentpool._manifest_parts import McpServerConfig, McpTransport
 from agentpool.abc import ToolResult
 from agentpool.tools._registry import check_name

@@ -15,13 +15,19 @@ import attrs
 import pytest
 import trio
 
-from agentpool import AgentManifest, AgentStatus, Capability, SpawnConfig, open_pool
-from agentpool._capability import PrivacyTier
-from agentpool._errors import ToolError, UsageError
+from agentpool import (
+    AgentManifest,
+    AgentStatus,
+    Capability,
+    PrivacyTier,
+    SpawnConfig,
+    ToolError,
+    UsageError,
+    open_pool,
+)
 from agentpool._manifest_parts import McpServerConfig, McpTransport
-from agentpool._messages import CompletionRequest, ToolMessage
-from agentpool.abc import Tool, ToolContext, ToolResult
-from agentpool.drivers import FunctionDriver, call
+from agentpool.abc import CompletionRequest, Tool, ToolContext, ToolResult
+from agentpool.drivers import FunctionDriver, ToolMessage, call
 from agentpool.drivers._scripted import Answer
 from agentpool.testing import check_tool
 from agentpool.testing._check_tool import LoneContext

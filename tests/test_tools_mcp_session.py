@@ -20,10 +20,8 @@ from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from pydantic import ValidationError
 
-from agentpool._capability import Capability
+from agentpool import AgentManifest, Capability, ToolError
 from agentpool._cli._mcp_server import serve_http
-from agentpool._errors import ToolError
-from agentpool._manifest import AgentManifest
 from agentpool._manifest_parts import McpServerConfig, McpTransport
 from agentpool.abc import Tool, ToolContext, ToolResult
 from agentpool.testing._check_tool import LoneContext

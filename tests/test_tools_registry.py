@@ -2,10 +2,8 @@
 
 import pytest
 
-from agentpool._capability import Capability, CapabilityKind, PrivacyTier
-from agentpool._errors import UsageError
-from agentpool._messages import ToolDefinition
-from agentpool.abc import Tool, ToolContext, ToolResult
+from agentpool import Capability, CapabilityKind, PrivacyTier, UsageError
+from agentpool.abc import Tool, ToolContext, ToolDefinition, ToolResult
 from agentpool.tools import EMPTY_REGISTRY, ToolRegistry
 from agentpool.tools._registry import _MAX_REMEMBERED, may_run
 

@@ -30,7 +30,7 @@ import pytest
 import trio
 from msgspec import Meta
 
-from agentpool._errors import UsageError
+from agentpool import UsageError
 from agentpool._messages import Json
 from agentpool.abc import ToolContext
 from agentpool.tools._schema import build_signature

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentpool._errors import ToolError
+from agentpool import ToolError
 from agentpool.tools.system._programs import (
     MAX_COMMAND_CHARS,
     carriers,

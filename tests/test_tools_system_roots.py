@@ -2,7 +2,7 @@
 
 import pytest
 
-from agentpool._errors import ToolError
+from agentpool import ToolError
 from agentpool.tools.system._roots import MAX_PATH_CHARS, Root, Roots, join, split
 
 

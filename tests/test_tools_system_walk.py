@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agentpool import Capability, CapabilityKind
-from agentpool._errors import ToolError
+from agentpool import Capability, CapabilityKind, ToolError
 from agentpool.tools.system import _walk
 from agentpool.tools.system._places import Place
 from agentpool.tools.system._roots import Roots

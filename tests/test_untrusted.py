@@ -8,13 +8,12 @@ from collections.abc import Callable
 import pytest
 
 from agentpool import Capability, SpawnConfig, ToolError, UsageError, open_pool
-from agentpool._events import ToolFinished
-from agentpool._messages import Completion, CompletionRequest
-from agentpool._untrusted import MARKERS, REPLACEMENT, Cleaner, as_data
-from agentpool.abc import Fragment
+from agentpool._untrusted import REPLACEMENT
+from agentpool.abc import Completion, CompletionRequest, Fragment
 from agentpool.drivers import FunctionDriver, ScriptedDriver
 from agentpool.memory import InMemoryMemory
-from agentpool.tools import Tool, ToolRegistry, tool
+from agentpool.observe import ToolFinished
+from agentpool.tools import MARKERS, Cleaner, Tool, ToolRegistry, as_data, tool
 from tests.fakes import (
     WITH_MEMORY,
     Recorder,

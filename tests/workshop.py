@@ -10,11 +10,10 @@ from pathlib import Path
 
 import trio
 
-from agentpool import Capability
-from agentpool._errors import ToolError
+from agentpool import Capability, ToolError
 from agentpool._messages import Json
 from agentpool.abc import Tool, ToolResult
-from agentpool.testing._check_tool import lone_context
+from agentpool.testing import lone_context
 from agentpool.tools import FileWork, file_tools
 
 

@@ -16,13 +16,12 @@ from typing import TypeAlias
 import pytest
 import trio
 
-from agentpool._capability import Capability
-from agentpool._errors import OverloadedError
-from agentpool._messages import Completion
-from agentpool.abc import Driver, Memory, Observer, Tool
+from agentpool import Capability
+from agentpool.abc import Completion, Driver, Memory, Observer, Tool
 from agentpool.drivers import (
     FallbackDriver,
     FunctionDriver,
+    OverloadedError,
     ScriptedDriver,
     call,
     calls,
@@ -39,8 +38,7 @@ from agentpool.testing import (
     check_tool,
 )
 from agentpool.testing._puppet import BoundWatch
-from agentpool.tools import file_tools, memory_tools, shell_tools, tool
-from agentpool.tools.builtin._team import TEAM_TOOLS
+from agentpool.tools import TEAM_TOOLS, file_tools, memory_tools, shell_tools, tool
 from tests.fakes import Recorder, echo_tool, sleepy_driver
 
 DriverOpener: TypeAlias = Callable[[], Driver | AbstractAsyncContextManager[Driver]]

@@ -13,19 +13,19 @@ import msgspec
 import pytest
 import trio
 
-from agentpool._errors import ContextOverflowError
-from agentpool._messages import (
+from agentpool.abc import Completion, CompletionRequest, Driver, ToolDefinition
+from agentpool.drivers import (
     AssistantMessage,
     ChatMessage,
-    Completion,
-    CompletionRequest,
+    ContextOverflowError,
     FinishReason,
-    ToolDefinition,
+    LocalDriver,
     ToolMessage,
     UserMessage,
+    open_anthropic,
+    open_local,
+    open_openai,
 )
-from agentpool.abc import Driver
-from agentpool.drivers import LocalDriver, open_anthropic, open_local, open_openai
 
 pytestmark = pytest.mark.live
 

@@ -14,8 +14,8 @@ import pytest
 
 from agentpool import AgentManifest, AgentStatus, Capability, SpawnConfig, open_pool
 from agentpool._manifest_parts import McpServerConfig, McpTransport
-from agentpool._messages import AssistantMessage, CompletionRequest, ToolMessage
-from agentpool.drivers import FunctionDriver, call, open_driver
+from agentpool.abc import CompletionRequest
+from agentpool.drivers import AssistantMessage, FunctionDriver, ToolMessage, call, open_driver
 from agentpool.drivers._scripted import Answer
 from agentpool.tools import open_mcp_servers
 from tests.processes import open_files

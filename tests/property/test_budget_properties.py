@@ -19,15 +19,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from agentpool import Budget, LimitExceededError, UsageError, UsageLimits
+from agentpool import Budget, LimitExceededError, ResourceQuota, Usage, UsageError, UsageLimits
 from agentpool._budget import MAX_PASSED, Claim
 from agentpool._context import fixed_tokens, message_tokens, request_tokens
 from agentpool._estimate import Estimator
-from agentpool._manifest import ResourceQuota
-from agentpool._messages import AnswerForm, ChatMessage, CompletionRequest, Usage, UserMessage
-from agentpool._reservation import Reservation
+from agentpool.abc import CompletionRequest
+from agentpool.drivers import AnswerForm, ChatMessage, UserMessage
 from agentpool.observe import BudgetMeter, BudgetStatistics
 from agentpool.testing import strategies
+from agentpool.tools import Reservation
 
 KINDS = ("tokens", "cost", "requests", "tool_calls")
 EXACT = ("requests", "tool_calls")

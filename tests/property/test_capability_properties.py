@@ -3,15 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentpool._capability import (
-    ANYTHING,
-    SCOPE_KEYS,
-    Capability,
-    CapabilityKind,
-    grants_allow,
-    host_covers,
-    path_covers,
-)
+from agentpool import Capability, CapabilityKind
+from agentpool._capability import ANYTHING, SCOPE_KEYS, grants_allow, host_covers, path_covers
 
 PARTS = st.sampled_from(["a", "b", "ab", "..", ".", ""])
 PATHS = st.builds(

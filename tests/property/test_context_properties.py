@@ -12,14 +12,14 @@ from agentpool._context import (
     message_tokens,
     repaired,
 )
-from agentpool._errors import ContextOverflowError
-from agentpool._messages import (
+from agentpool._messages import estimate_tokens
+from agentpool.drivers import (
     AssistantMessage,
     ChatMessage,
+    ContextOverflowError,
     ToolCall,
     ToolMessage,
     UserMessage,
-    estimate_tokens,
 )
 
 TEXTS = st.text("aé日", max_size=40)

@@ -39,22 +39,28 @@ from agentpool import (
     open_pool,
 )
 from agentpool._budget import MAX_PASSED
-from agentpool._errors import BadRequestError, OverloadedError, RateLimitError
-from agentpool._events import (
-    LIFECYCLE,
+from agentpool._events import LIFECYCLE
+from agentpool.abc import AgentContext, Completion, CompletionRequest, Event, Observer, ToolContext
+from agentpool.drivers import (
+    AssistantMessage,
+    BadRequestError,
+    FunctionDriver,
+    OverloadedError,
+    RateLimitError,
+    ScriptedDriver,
+    UserMessage,
+    call,
+)
+from agentpool.drivers._scripted import Answer, Step
+from agentpool.memory import InMemoryMemory
+from agentpool.observe import (
     AgentFinished,
     AgentResumed,
     AgentStarted,
-    Event,
     EventsMissed,
     MessageSent,
     ToolFinished,
 )
-from agentpool._messages import AssistantMessage, Completion, CompletionRequest, UserMessage
-from agentpool.abc import AgentContext, Observer, ToolContext
-from agentpool.drivers import FunctionDriver, ScriptedDriver, call
-from agentpool.drivers._scripted import Answer, Step
-from agentpool.memory import InMemoryMemory
 from agentpool.testing import (
     EventLog,
     Fault,
@@ -67,8 +73,7 @@ from agentpool.testing import (
 from agentpool.testing._quiescent import history_faults
 from agentpool.testing._sweep import Target
 from agentpool.testing.strategies import fault_plans
-from agentpool.tools import ToolRegistry, tool
-from agentpool.tools.builtin._team import TEAM_TOOLS
+from agentpool.tools import TEAM_TOOLS, ToolRegistry, tool
 from tests.fakes import (
     WITH_MEMORY,
     FakeTool,

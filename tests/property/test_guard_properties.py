@@ -11,11 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from agentpool._errors import ManifestError, UsageError
+from agentpool import ManifestError, ResourceQuota, StopReason, Usage, UsageError
 from agentpool._guard import ALLOW, Allow, Block, LoopGuard, Stop, Warn
-from agentpool._manifest import ResourceQuota
-from agentpool._messages import NO_USAGE, Json, ToolCall, Usage
-from agentpool._outcome import StopReason
+from agentpool._messages import NO_USAGE, Json
+from agentpool.drivers import ToolCall
 
 NAMES = st.sampled_from(["a", "b", "ab"])
 JSONS: st.SearchStrategy[Json] = st.recursive(

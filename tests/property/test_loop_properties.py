@@ -5,19 +5,19 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentpool import AgentMessage, AgentPoolError, StopReason, Usage
-from agentpool._capability import Capability, PrivacyTier
-from agentpool._errors import ContextOverflowError, ProtocolError
-from agentpool._messages import (
+from agentpool import AgentMessage, AgentPoolError, Capability, PrivacyTier, StopReason, Usage
+from agentpool._run import RunTools
+from agentpool.abc import Completion
+from agentpool.drivers import (
     AssistantMessage,
     ChatMessage,
-    Completion,
+    ContextOverflowError,
     FinishReason,
+    ProtocolError,
     ToolCall,
     ToolMessage,
     UserMessage,
 )
-from agentpool._run import RunTools
 from agentpool.tools import ToolRegistry
 from tests.fakes import Performer, Quota, echo_tool, manifest, new_run, perform
 

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from agentpool._capability import PrivacyTier
-from agentpool._errors import ManifestError
-from agentpool._manifest import AgentManifest, ModelConfig, ResourceQuota, is_loopback_url
+from agentpool import AgentManifest, ManifestError, ModelConfig, PrivacyTier, ResourceQuota
+from agentpool._manifest import is_loopback_url
 
 TABLES: Mapping[str, type[attrs.AttrsInstance]] = {
     "": AgentManifest,

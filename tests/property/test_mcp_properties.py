@@ -7,7 +7,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentpool._errors import ToolError
+from agentpool import ToolError
 from agentpool.tools.mcp._rules import (
     MAX_HINT_CHARS,
     MAX_RESULT_CHARS,

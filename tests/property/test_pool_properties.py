@@ -27,10 +27,10 @@ from agentpool import (
     UsageError,
     open_pool,
 )
-from agentpool._events import AgentFinished, AgentSpawned, AgentStarted
-from agentpool._messages import AssistantMessage, Completion, CompletionRequest, ToolMessage
 from agentpool._outcome import ENDED
-from agentpool.abc import AgentContext, OnDelta, ToolContext
+from agentpool.abc import AgentContext, Completion, CompletionRequest, OnDelta, ToolContext
+from agentpool.drivers import AssistantMessage, ToolMessage
+from agentpool.observe import AgentFinished, AgentSpawned, AgentStarted
 from agentpool.tools import ToolRegistry
 from tests.fakes import (
     FakeTool,

@@ -26,16 +26,23 @@ from agentpool import (
     AgentStatus,
     Budget,
     Capability,
+    DriverError,
     PoolFullError,
     SpawnConfig,
     open_pool,
 )
-from agentpool._errors import DriverError, OverloadedError
-from agentpool._events import AgentStarted, Event
-from agentpool._messages import Completion, CompletionRequest
 from agentpool._slot import Slot
-from agentpool.abc import Driver, Observer, OnDelta, ToolContext
-from agentpool.drivers import FallbackDriver, GatedDriver, RequestGate
+from agentpool.abc import (
+    Completion,
+    CompletionRequest,
+    Driver,
+    Event,
+    Observer,
+    OnDelta,
+    ToolContext,
+)
+from agentpool.drivers import FallbackDriver, GatedDriver, OverloadedError, RequestGate
+from agentpool.observe import AgentStarted
 from agentpool.testing import assert_quiescent, simulate
 from agentpool.testing._quiescent import agents_of, history_faults
 from agentpool.tools import ToolRegistry

@@ -8,8 +8,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentpool._errors import DriverError
-from agentpool._messages import Completion
+from agentpool import DriverError
+from agentpool.abc import Completion
 from agentpool.drivers.wire._openai_chat import ChatAccumulator
 from agentpool.drivers.wire._sse import SseEvent, SseParser
 

@@ -8,7 +8,8 @@ import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentpool._capability import Capability, CapabilityKind, PrivacyTier, grants_allow
+from agentpool import Capability, CapabilityKind, PrivacyTier
+from agentpool._capability import grants_allow
 from agentpool._messages import Json
 from agentpool.abc import AgentContext, ToolContext, ToolResult
 from agentpool.tools import ToolRegistry, tool

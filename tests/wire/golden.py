@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from agentpool._messages import Completion, FinishReason, ToolCall, Usage
+from agentpool import Usage
+from agentpool.abc import Completion
+from agentpool.drivers import FinishReason, ToolCall
 from agentpool.drivers._hosted import Accumulator
 from agentpool.drivers.wire._anthropic_messages import MessageAccumulator
 from agentpool.drivers.wire._openai_chat import ChatAccumulator

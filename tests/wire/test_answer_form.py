@@ -9,14 +9,8 @@ import attrs
 import msgspec
 import pytest
 
-from agentpool._messages import (
-    AnswerForm,
-    Completion,
-    CompletionRequest,
-    FinishReason,
-    ToolDefinition,
-    UserMessage,
-)
+from agentpool.abc import Completion, CompletionRequest, ToolDefinition
+from agentpool.drivers import AnswerForm, FinishReason, UserMessage
 from agentpool.drivers.wire import _anthropic_messages
 from agentpool.drivers.wire._local_chat import read_answer, shape_prompt
 from agentpool.drivers.wire._openai_chat import ChatOptions, encode_request

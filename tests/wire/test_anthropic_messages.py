@@ -10,13 +10,12 @@ from typing import Any
 
 import pytest
 
-from agentpool._errors import ProtocolError
-from agentpool._messages import (
+from agentpool.abc import CompletionRequest, ToolDefinition
+from agentpool.drivers import (
     AssistantMessage,
     ChatMessage,
-    CompletionRequest,
+    ProtocolError,
     ToolCall,
-    ToolDefinition,
     ToolMessage,
     UserMessage,
 )

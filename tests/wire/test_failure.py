@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from agentpool._errors import (
+from agentpool import DriverError
+from agentpool.drivers import (
     AuthenticationError,
     BadRequestError,
     ContextOverflowError,
-    DriverError,
     NetworkError,
     OverloadedError,
     ProtocolError,

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agentpool import _errors
-from agentpool._errors import DriverError
-from agentpool._messages import Completion
+from agentpool import DriverError, _errors
+from agentpool.abc import Completion
 from agentpool.drivers.wire._sse import SseParser
 from tests.wire.golden import GOLDEN, accumulator_of, completion_of, expected_of, name_of
 

@@ -7,15 +7,13 @@ from typing import Any, cast
 
 import pytest
 
-from agentpool._errors import ProtocolError
-from agentpool._messages import (
+from agentpool.abc import Completion, CompletionRequest, ToolDefinition
+from agentpool.drivers import (
     AssistantMessage,
     ChatMessage,
-    Completion,
-    CompletionRequest,
     FinishReason,
+    ProtocolError,
     ToolCall,
-    ToolDefinition,
     ToolMessage,
     UserMessage,
 )

@@ -10,16 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from agentpool._errors import ProtocolError
-from agentpool._messages import (
-    AssistantMessage,
-    CompletionRequest,
-    Json,
-    ToolCall,
-    ToolDefinition,
-    ToolMessage,
-    UserMessage,
-)
+from agentpool._messages import Json
+from agentpool.abc import CompletionRequest, ToolDefinition
+from agentpool.drivers import AssistantMessage, ProtocolError, ToolCall, ToolMessage, UserMessage
 from agentpool.drivers.wire import _growing
 from agentpool.drivers.wire._openai_chat import ChatAccumulator, ChatOptions, encode_request
 from agentpool.drivers.wire._sse import SseEvent

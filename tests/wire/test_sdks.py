@@ -13,7 +13,7 @@ import trio
 from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types import CompletionUsage
 
-from agentpool._messages import Usage
+from agentpool import Usage
 from tests.loopback import always, open_loopback, whole
 from tests.wire.golden import GOLDEN, completion_of, expected_of, name_of
 

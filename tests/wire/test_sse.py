@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agentpool._errors import ProtocolError
+from agentpool.drivers import ProtocolError
 from agentpool.drivers.wire._sse import SseEvent, SseParser
 
 

@@ -9,8 +9,8 @@ from typing import Final
 import msgspec
 import pytest
 
-from agentpool._errors import BadRequestError, ProtocolError
-from agentpool._messages import ChatMessage, CompletionRequest, ToolMessage, UserMessage
+from agentpool.abc import CompletionRequest
+from agentpool.drivers import BadRequestError, ChatMessage, ProtocolError, ToolMessage, UserMessage
 from agentpool.drivers.wire import _anthropic_messages, _openai_chat
 from agentpool.drivers.wire._openai_chat import ChatAccumulator, ChatOptions
 from agentpool.drivers.wire._sse import SseEvent
