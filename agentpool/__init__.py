@@ -5,10 +5,9 @@ rooms in this order: ``_loop`` (what an agent does), ``_agent`` (how it is drive
 (how many at once), ``abc`` (where you plug in).
 """
 
-from agentpool._budget import Budget as Budget
-from agentpool._capability import Capability as Capability
-from agentpool._capability import CapabilityKind as CapabilityKind
-from agentpool._capability import PrivacyTier as PrivacyTier
+from agentpool._budget.budget import Budget as Budget
+from agentpool._budget.statistics import PoolStatistics as PoolStatistics
+from agentpool._manifest.usage_limits import UsageLimits as UsageLimits
 from agentpool._errors import AgentCancelledError as AgentCancelledError
 from agentpool._errors import AgentGoneError as AgentGoneError
 from agentpool._errors import AgentPoolError as AgentPoolError
@@ -26,25 +25,26 @@ from agentpool._errors import PrivacyError as PrivacyError
 from agentpool._errors import ToolError as ToolError
 from agentpool._errors import UnknownAgentError as UnknownAgentError
 from agentpool._errors import UsageError as UsageError
-from agentpool._handle import AgentHandle as AgentHandle
-from agentpool._manifest import AgentManifest as AgentManifest
-from agentpool._manifest import ModelConfig as ModelConfig
-from agentpool._manifest import ResourceQuota as ResourceQuota
+from agentpool._manifest.capability import Capability as Capability
+from agentpool._manifest.capability import CapabilityKind as CapabilityKind
+from agentpool._manifest.capability import PrivacyTier as PrivacyTier
+from agentpool._manifest.manifest import AgentManifest as AgentManifest
+from agentpool._manifest.manifest import ModelConfig as ModelConfig
+from agentpool._manifest.manifest import ResourceQuota as ResourceQuota
 from agentpool._messages import OWNER_ID as OWNER_ID
 from agentpool._messages import AgentMessage as AgentMessage
 from agentpool._messages import Usage as Usage
-from agentpool._nursery import ShutdownStep as ShutdownStep
-from agentpool._open import open_pool as open_pool
+from agentpool._messaging.router import MessageRouter as MessageRouter
 from agentpool._outcome import AgentOutcome as AgentOutcome
 from agentpool._outcome import AgentStatus as AgentStatus
 from agentpool._outcome import StopReason as StopReason
-from agentpool._pool import AgentPool as AgentPool
+from agentpool._pool.handle import AgentHandle as AgentHandle
+from agentpool._pool.map import OutcomeStream as OutcomeStream
+from agentpool._pool.nursery import ShutdownStep as ShutdownStep
+from agentpool._pool.open import open_pool as open_pool
+from agentpool._pool.pool import AgentPool as AgentPool
+from agentpool._pool.restart import RestartPolicy as RestartPolicy
 from agentpool._public import publish as _publish
-from agentpool._restart import RestartPolicy as RestartPolicy
-from agentpool._router import MessageRouter as MessageRouter
 from agentpool._spawn import SpawnConfig as SpawnConfig
-from agentpool._statistics import PoolStatistics as PoolStatistics
-from agentpool._stream import OutcomeStream as OutcomeStream
-from agentpool._usage_limits import UsageLimits as UsageLimits
 
 _publish(__name__, globals())

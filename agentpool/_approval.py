@@ -7,7 +7,7 @@ from typing import TypeAlias, final
 
 import msgspec
 
-from agentpool._capability import Capability
+from agentpool._manifest.capability import Capability
 from agentpool._messages import AgentId, ToolCall
 
 

@@ -7,13 +7,13 @@ from typing import final
 
 import attrs
 
-from agentpool._budget import Budget
-from agentpool._capability import Capability, CapabilityKind, asks_first
+from agentpool._budget.budget import Budget
+from agentpool._manifest.usage_limits import UsageLimits
 from agentpool._errors import CapabilityDeniedError, UsageError
-from agentpool._fair import PLAIN, Share
-from agentpool._manifest import AgentManifest
+from agentpool._manifest.capability import Capability, CapabilityKind, asks_first
+from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import ChatMessage
-from agentpool._usage_limits import UsageLimits
+from agentpool._scheduling.fair_queue import PLAIN, Share
 
 
 @final

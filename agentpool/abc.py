@@ -13,10 +13,10 @@ from typing import TypeAlias, final
 import msgspec
 import trio
 
-from agentpool._budget import Budget
-from agentpool._capability import Capability, PrivacyTier
+from agentpool._budget.budget import Budget
 from agentpool._events import Event
-from agentpool._manifest import AgentManifest
+from agentpool._manifest.capability import Capability, PrivacyTier
+from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import (
     AgentId,
     AgentMessage,

@@ -30,10 +30,10 @@ from agentpool import (
     SpawnConfig,
     Usage,
 )
-from agentpool._guard import LoopGuard
-from agentpool._loop import run_loop
+from agentpool._loop.guard import LoopGuard
+from agentpool._loop.loop import run_loop
+from agentpool._loop.run import Complete, Effect, Recall, Receive, Remember, Run, RunTools
 from agentpool._messages import Json
-from agentpool._run import Complete, Effect, Recall, Receive, Remember, Run, RunTools
 from agentpool.abc import (
     Completion,
     CompletionRequest,

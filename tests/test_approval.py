@@ -18,7 +18,7 @@ from agentpool import (
     SpawnConfig,
     open_pool,
 )
-from agentpool._capability import asks_first
+from agentpool._manifest.capability import asks_first
 from agentpool._spawn import child_of
 from agentpool.abc import Completion, CompletionRequest, Tool
 from agentpool.drivers import FunctionDriver, RequestGate, ScriptedDriver, ToolMessage

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentpool import UsageError
-from agentpool._breaker import Attempt, CircuitBreaker
 from agentpool.drivers import BreakerState
+from agentpool.drivers._breaker import Attempt, CircuitBreaker
 
 
 def opened(breaker: CircuitBreaker, now: float = 0.0, wish: float | None = None) -> CircuitBreaker:

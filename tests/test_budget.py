@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from agentpool import Budget, LimitExceededError, StopReason, UsageError
-from agentpool._account import BudgetNotice
-from agentpool._budget import MAX_PASSED, Claim
+from agentpool._budget.account import BudgetNotice
+from agentpool._budget.budget import MAX_PASSED, Claim
 from agentpool.observe import BudgetMeter
 from agentpool.tools import Reservation
 

@@ -16,8 +16,14 @@ from agentpool import (
     SpawnConfig,
     UsageError,
 )
-from agentpool._build import check_prices, check_spawns, find_model_file, find_secrets, open_drivers
-from agentpool._furnish import open_furnished_pool
+from agentpool._build.drivers import (
+    check_prices,
+    check_spawns,
+    find_model_file,
+    find_secrets,
+    open_drivers,
+)
+from agentpool._build.tools import open_furnished_pool
 from agentpool.abc import Driver
 from agentpool.drivers import FunctionDriver, GatedDriver, ProviderGates, UnknownModelError
 from tests.fakes import LOCAL, REMOTE

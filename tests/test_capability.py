@@ -6,7 +6,7 @@ import attrs
 import pytest
 
 from agentpool import Capability, CapabilityKind, PrivacyTier
-from agentpool._capability import SCOPE_KEYS, grants_allow, host_covers, path_covers
+from agentpool._manifest.capability import SCOPE_KEYS, grants_allow, host_covers, path_covers
 
 SIMPLE_KINDS = (
     CapabilityKind.MEMORY,

@@ -14,7 +14,7 @@ from agentpool import (
 )
 from agentpool._cli._board import TAIL_CHARACTERS, Board, BoardView
 from agentpool._cli._progress import counts_line
-from agentpool._slot import current_slot
+from agentpool._scheduling.slot import current_slot
 from agentpool.abc import Completion, CompletionRequest
 from agentpool.drivers import FinishReason, FunctionDriver, OverloadedError, ScriptedDriver, call
 from agentpool.observe import (

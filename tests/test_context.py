@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 import pytest
 
-from agentpool._context import (
+from agentpool._loop.conversation import (
     CONTINUE,
     Conversation,
     MessageView,

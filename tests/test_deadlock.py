@@ -21,8 +21,8 @@ from agentpool import (
     SpawnConfig,
     open_pool,
 )
-from agentpool._deadlock import Workers
-from agentpool._slot import Slot, SlotKeeper
+from agentpool._pool.deadlock import Workers
+from agentpool._scheduling.slot import Slot, SlotKeeper
 from agentpool.abc import Completion, CompletionRequest
 from agentpool.drivers import FunctionDriver
 from agentpool.testing import cancel_everywhere, explore, simulate

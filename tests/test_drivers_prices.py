@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from agentpool import AgentManifest, Usage, UsageError
-from agentpool._build import check_prices, open_drivers
+from agentpool._build.drivers import check_prices, open_drivers
 from agentpool.drivers import TokenPrice, open_anthropic, open_openai
 from agentpool.drivers._anthropic import ANTHROPIC_BASE_URL
 from agentpool.drivers._openai import OPENAI_BASE_URL

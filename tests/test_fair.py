@@ -9,7 +9,7 @@ import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentpool._fair import PLACES_PER_LEVEL, SPARE_GHOSTS, FairQueue, Share
+from agentpool._scheduling.fair_queue import PLACES_PER_LEVEL, SPARE_GHOSTS, FairQueue, Share
 
 
 @attrs.define(eq=False)

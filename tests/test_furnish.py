@@ -14,8 +14,8 @@ from agentpool import (
     PrivacyTier,
     SpawnConfig,
 )
-from agentpool._furnish import SystemTools, missing_tools, open_furnished_pool, tool_names
-from agentpool._manifest_parts import McpServerConfig, McpTransport
+from agentpool._build.tools import SystemTools, missing_tools, open_furnished_pool, tool_names
+from agentpool._manifest.parts import McpServerConfig, McpTransport
 from agentpool.abc import CompletionRequest
 from agentpool.drivers import FunctionDriver, ToolMessage, call
 from agentpool.drivers._scripted import Answer

@@ -20,8 +20,8 @@ from agentpool import (
     UsageError,
     open_pool,
 )
-from agentpool._slot import parked
-from agentpool._waits import Wait
+from agentpool._scheduling.slot import parked
+from agentpool._scheduling.waits import Wait
 from agentpool.abc import Completion, CompletionRequest, OnDelta, ToolContext
 from agentpool.drivers import (
     FallbackDriver,

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import asdict
 
 from agentpool import ManifestError, ResourceQuota, StopReason, Usage, UsageError
-from agentpool._guard import ALLOW, Allow, Block, LoopGuard, Stop, Warn
+from agentpool._loop.guard import ALLOW, Allow, Block, LoopGuard, Stop, Warn
 from agentpool.drivers import ToolCall
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentpool import AgentManifest, Capability, ManifestError, ToolError
-from agentpool._hosts import HostRules, HttpUrl, is_public
+from agentpool._manifest.hosts import HostRules, HttpUrl, is_public
 
 
 def may(url: str, *scopes: str) -> bool:

@@ -7,7 +7,7 @@ import trio
 from trio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
 
 from agentpool import AgentGoneError, AgentMessage, InboxFullError
-from agentpool._inbox import Inbox
+from agentpool._messaging.inbox import Inbox
 
 
 def letter(number: int) -> AgentMessage:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentpool._live import Live
+from agentpool._base import Live
 
 
 class Drawer(Live):

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import pytest
 
 from agentpool import AgentMessage, LimitExceededError, StopReason, Usage
-from agentpool._context import CONTINUE
-from agentpool._loop import RECALL_LIMIT, RECALLED_HEADING, run_loop
+from agentpool._loop.conversation import CONTINUE
+from agentpool._loop.loop import RECALL_LIMIT, RECALLED_HEADING, run_loop
+from agentpool._loop.run import Complete, Recall, RunTools
 from agentpool._messages import estimate_tokens
-from agentpool._run import Complete, Recall, RunTools
 from agentpool.abc import Completion
 from agentpool.drivers import (
     AssistantMessage,

@@ -7,7 +7,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from agentpool import DeadlockError
-from agentpool._lot import Lot
+from agentpool._scheduling.parking_lot import Lot
 
 
 async def test_who_waits_first_is_woken_first() -> None:

@@ -17,8 +17,8 @@ from agentpool import (
     PrivacyTier,
     ResourceQuota,
 )
-from agentpool._manifest import McpServerConfig, McpTransport, is_loopback_url
-from agentpool._manifest_toml import TomlTable
+from agentpool._manifest.manifest import McpServerConfig, McpTransport, is_loopback_url
+from agentpool._manifest.toml_table import TomlTable
 from agentpool.drivers import TokenPrice
 from tests.keys import KEY
 

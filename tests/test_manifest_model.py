@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentpool import AgentManifest, ManifestError, ModelConfig, PrivacyTier, Usage
-from agentpool._manifest import is_loopback_url
+from agentpool._manifest.manifest import is_loopback_url
 from agentpool.drivers import TokenPrice
 
 SECOND = ModelConfig(model_path="b.gguf")

@@ -23,8 +23,8 @@ from agentpool import (
     UsageError,
     open_pool,
 )
-from agentpool._output import MAX_REPAIRS, Misfit
-from agentpool._run import Run
+from agentpool._loop.output import MAX_REPAIRS, Misfit
+from agentpool._loop.run import Run
 from agentpool.abc import AgentContext, Completion
 from agentpool.drivers import (
     AssistantMessage,

@@ -11,7 +11,7 @@ from agentpool import (
     PrivacyTier,
     UsageError,
 )
-from agentpool._override import Override
+from agentpool._cli._override import Override
 from agentpool.drivers import TokenPrice
 from tests.fakes import LOCAL, REMOTE
 

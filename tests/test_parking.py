@@ -28,8 +28,8 @@ from agentpool import (
     StopReason,
     open_pool,
 )
-from agentpool._slot import parked
-from agentpool._waits import Wait
+from agentpool._scheduling.slot import parked
+from agentpool._scheduling.waits import Wait
 from agentpool.abc import AgentContext, Completion, CompletionRequest, Event, OnDelta, ToolContext
 from agentpool.drivers import FunctionDriver, OverloadedError
 from agentpool.observe import AgentParked, AgentResumed, AgentStarted

@@ -9,7 +9,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from agentpool import AgentOutcome, AgentStatus, Budget, SpawnConfig, StopReason, Usage, open_pool
-from agentpool._request_clock import RequestClock, current_clock, waiting_for_turn
+from agentpool._scheduling.request_clock import RequestClock, current_clock, waiting_for_turn
 from agentpool.abc import Completion, CompletionRequest, Driver, OnDelta, ToolContext
 from agentpool.drivers import (
     FallbackDriver,

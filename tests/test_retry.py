@@ -6,7 +6,7 @@ import pickle
 import pytest
 
 from agentpool import UsageError
-from agentpool._retry import RetrySchedule
+from agentpool._agent.retry import RetrySchedule
 
 SCHEDULE = RetrySchedule()
 

@@ -12,7 +12,6 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from agentpool import AgentOutcome, AgentStatus, Budget, PrivacyTier, SpawnConfig, open_pool
-from agentpool._sending import ask
 from agentpool.abc import Completion, CompletionRequest, Driver, OnDelta
 from agentpool.drivers import (
     FallbackDriver,
@@ -26,6 +25,7 @@ from agentpool.drivers import (
     open_anthropic,
     open_openai,
 )
+from agentpool.drivers._sending import ask
 from agentpool.testing import cancel_everywhere, explore
 from tests.fakes import LiveDriver, job, jobs, manifest, query_of
 from tests.hostile import open_watched, resetting

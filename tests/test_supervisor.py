@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from agentpool import AgentStatus, LimitExceededError, RestartPolicy, UsageError, open_pool
-from agentpool._restart import RestartCounter
+from agentpool._pool.restart import RestartCounter
 from agentpool.abc import CompletionRequest, OnDelta
 from tests.fakes import LiveDriver, hanging_driver, job, jobs, query_of, sleepy_driver
 

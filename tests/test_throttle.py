@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentpool import UsageError
-from agentpool._throttle import (
+from agentpool.drivers._throttle import (
     BURST_SECONDS,
     COOL_DOWN_SECONDS,
     MAX_PAUSE_SECONDS,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agentpool import Capability, ToolError
-from agentpool._manifest_parts import McpServerConfig, McpTransport
+from agentpool._manifest.parts import McpServerConfig, McpTransport
 from agentpool.abc import ToolResult
 from agentpool.tools._registry import check_name
 from agentpool.tools.mcp._rules import (

@@ -25,7 +25,7 @@ from agentpool import (
     UsageError,
     open_pool,
 )
-from agentpool._manifest_parts import McpServerConfig, McpTransport
+from agentpool._manifest.parts import McpServerConfig, McpTransport
 from agentpool.abc import CompletionRequest, Tool, ToolContext, ToolResult
 from agentpool.drivers import FunctionDriver, ToolMessage, call
 from agentpool.drivers._scripted import Answer

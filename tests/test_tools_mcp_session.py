@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from agentpool import AgentManifest, Capability, ToolError
 from agentpool._cli._mcp_server import serve_http
-from agentpool._manifest_parts import McpServerConfig, McpTransport
+from agentpool._manifest.parts import McpServerConfig, McpTransport
 from agentpool.abc import Tool, ToolContext, ToolResult
 from agentpool.testing._check_tool import LoneContext
 from agentpool.tools import open_mcp_servers

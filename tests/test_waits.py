@@ -5,7 +5,13 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentpool._waits import Wait, WaitKind, deadlock_cycle, describe_deadlock, find_deadlocked
+from agentpool._scheduling.waits import (
+    Wait,
+    WaitKind,
+    deadlock_cycle,
+    describe_deadlock,
+    find_deadlocked,
+)
 
 
 def test_a_circle_waits_for_ever_and_is_named_from_its_smallest_member() -> None:

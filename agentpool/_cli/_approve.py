@@ -22,10 +22,10 @@ import attrs
 import trio
 
 from agentpool._approval import ApprovalRequest, Approved, Approver, Changed, Decision, Denied
-from agentpool._capability import Capability
 from agentpool._cli._board import Board
 from agentpool._cli._command import ApproveMode
 from agentpool._cli._screen import Screen, visible
+from agentpool._manifest.capability import Capability
 
 Write: TypeAlias = Callable[[str], Awaitable[None]]
 """Writes to the terminal."""

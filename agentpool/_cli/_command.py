@@ -6,8 +6,8 @@ from typing import Final, Literal, TypeAlias, final
 
 import attrs
 
-from agentpool._budget import Budget
-from agentpool._override import Override
+from agentpool._budget.budget import Budget
+from agentpool._cli._override import Override
 from agentpool.drivers._gated import ProviderGates
 
 NOTHING_HELD_BACK: Final = (

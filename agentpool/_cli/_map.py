@@ -13,7 +13,7 @@ from agentpool._cli._manifests import load_all
 from agentpool._cli._report import Result
 from agentpool._cli._session import Job, Session, conduct
 from agentpool._errors import UsageError
-from agentpool._manifest import AgentManifest
+from agentpool._manifest.manifest import AgentManifest
 from agentpool._outcome import AgentStatus
 
 

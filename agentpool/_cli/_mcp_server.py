@@ -34,8 +34,8 @@ from agentpool._cli._offer import (
     read_query,
 )
 from agentpool._errors import AgentPoolError
-from agentpool._pool import AgentPool
-from agentpool._restart import RestartPolicy
+from agentpool._pool.pool import AgentPool
+from agentpool._pool.restart import RestartPolicy
 from agentpool._spawn import SpawnConfig
 from agentpool.tools.mcp._wire import Incoming, read_messages, write_messages
 

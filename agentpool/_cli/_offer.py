@@ -30,7 +30,7 @@ from agentpool._events import (
     PhaseChanged,
     ToolStarted,
 )
-from agentpool._manifest import AgentManifest
+from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import Json
 from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool.abc import Observer

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Final, Literal, Never
 
 from agentpool._cli._command import Address, ApproveMode, Options
+from agentpool._cli._override import Override
 from agentpool._errors import UsageError
-from agentpool._manifest_model import PROVIDERS
-from agentpool._override import Override
+from agentpool._manifest.model import PROVIDERS
 
 # So that a local model is kept busy and a person can still follow who does what.
 DEFAULT_MAX_CONCURRENT: Final = 3

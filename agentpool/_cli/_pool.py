@@ -8,13 +8,13 @@ from contextlib import asynccontextmanager
 import trio
 
 from agentpool._approval import Approver
-from agentpool._budget import Budget
-from agentpool._build import check_prices, check_spawns, open_drivers
+from agentpool._budget.budget import Budget
+from agentpool._build.drivers import check_prices, check_spawns, open_drivers
+from agentpool._build.tools import missing_tools, open_furnished_pool
 from agentpool._cli._command import NOTHING_HELD_BACK, Options
 from agentpool._cli._script import load_script
-from agentpool._furnish import missing_tools, open_furnished_pool
-from agentpool._manifest import AgentManifest
-from agentpool._pool import AgentPool
+from agentpool._manifest.manifest import AgentManifest
+from agentpool._pool.pool import AgentPool
 from agentpool.abc import Observer
 from agentpool.drivers._gated import ProviderGates
 

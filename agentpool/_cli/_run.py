@@ -13,7 +13,7 @@ from agentpool._cli._inputs import read_standard_input
 from agentpool._cli._manifests import load_all
 from agentpool._cli._session import Job, Session, conduct
 from agentpool._errors import UsageError
-from agentpool._manifest import AgentManifest
+from agentpool._manifest.manifest import AgentManifest
 
 FROM_STANDARD_INPUT: Final = "-"
 """The query that stands for what is on standard input."""

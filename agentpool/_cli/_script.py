@@ -13,10 +13,10 @@ from typing import Final, cast, final
 import attrs
 import trio
 
-from agentpool._capability import PrivacyTier
 from agentpool._cli._inputs import read_text
 from agentpool._errors import BadRequestError, Fault, ManifestError, ProtocolError
-from agentpool._manifest_toml import TomlTable
+from agentpool._manifest.capability import PrivacyTier
+from agentpool._manifest.toml_table import TomlTable
 from agentpool._messages import (
     Completion,
     CompletionRequest,

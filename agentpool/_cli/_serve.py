@@ -24,7 +24,7 @@ from typing import Final, final
 import attrs
 import trio
 
-from agentpool._build import find_secrets
+from agentpool._build.drivers import find_secrets
 from agentpool._cli._board import printable
 from agentpool._cli._command import Address, ServeCommand
 from agentpool._cli._interrupt import Interruption, watch_signals
@@ -34,7 +34,7 @@ from agentpool._cli._pool import open_command_pool
 from agentpool._cli._report import ExitCode, error_lines
 from agentpool._errors import AgentPoolError, UsageError
 from agentpool._events import AgentFinished, AgentStarted, AgentWarned, Event, RequestRetried
-from agentpool._manifest import AgentManifest
+from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import AgentId
 from agentpool._outcome import AgentStatus
 from agentpool.abc import Observer

@@ -21,8 +21,8 @@ import attrs
 import trio
 
 from agentpool._approval import Approver
-from agentpool._budget import Budget
-from agentpool._build import find_secrets
+from agentpool._budget.budget import Budget
+from agentpool._build.drivers import find_secrets
 from agentpool._cli._approve import choose_approver
 from agentpool._cli._board import Board
 from agentpool._cli._command import Options
@@ -32,9 +32,9 @@ from agentpool._cli._progress import FRAMES_PER_SECOND, open_display
 from agentpool._cli._report import ExitCode, Report, Result
 from agentpool._cli._screen import Screen
 from agentpool._errors import AgentPoolError, UsageError
-from agentpool._handle import AgentHandle
-from agentpool._manifest import AgentManifest
-from agentpool._pool import AgentPool
+from agentpool._manifest.manifest import AgentManifest
+from agentpool._pool.handle import AgentHandle
+from agentpool._pool.pool import AgentPool
 from agentpool._spawn import SpawnConfig
 from agentpool.drivers._gated import ProviderGates
 

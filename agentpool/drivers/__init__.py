@@ -9,7 +9,6 @@ script does not wait for it.
 
 from typing import TYPE_CHECKING
 
-from agentpool._breaker import BreakerState as BreakerState
 from agentpool._errors import AllDriversFailedError as AllDriversFailedError
 from agentpool._errors import AuthenticationError as AuthenticationError
 from agentpool._errors import BadRequestError as BadRequestError
@@ -20,10 +19,7 @@ from agentpool._errors import OverloadedError as OverloadedError
 from agentpool._errors import ProtocolError as ProtocolError
 from agentpool._errors import RateLimitError as RateLimitError
 from agentpool._errors import UnknownModelError as UnknownModelError
-from agentpool._gate import GateStatistics as GateStatistics
-from agentpool._gate import GateTicket as GateTicket
-from agentpool._gate import RequestGate as RequestGate
-from agentpool._manifest_model import TokenPrice as TokenPrice
+from agentpool._manifest.model import TokenPrice as TokenPrice
 from agentpool._messages import AnswerForm as AnswerForm
 from agentpool._messages import AssistantMessage as AssistantMessage
 from agentpool._messages import ChatMessage as ChatMessage
@@ -36,8 +32,12 @@ from agentpool._messages import ToolMessage as ToolMessage
 from agentpool._messages import UserMessage as UserMessage
 from agentpool._public import load as _load
 from agentpool._public import publish as _publish
+from agentpool.drivers._breaker import BreakerState as BreakerState
 from agentpool.drivers._fallback import FallbackCounts as FallbackCounts
 from agentpool.drivers._fallback import FallbackDriver as FallbackDriver
+from agentpool.drivers._gate import GateStatistics as GateStatistics
+from agentpool.drivers._gate import GateTicket as GateTicket
+from agentpool.drivers._gate import RequestGate as RequestGate
 from agentpool.drivers._gated import GatedDriver as GatedDriver
 from agentpool.drivers._gated import ProviderGates as ProviderGates
 from agentpool.drivers._scripted import FunctionDriver as FunctionDriver

@@ -28,8 +28,6 @@ import attrs
 import msgspec
 import trio
 
-from agentpool._breaker import Attempt, BreakerState, CircuitBreaker
-from agentpool._capability import PrivacyTier
 from agentpool._errors import (
     AllDriversFailedError,
     AuthenticationError,
@@ -39,10 +37,12 @@ from agentpool._errors import (
     RateLimitError,
     UsageError,
 )
+from agentpool._manifest.capability import PrivacyTier
 from agentpool._messages import Completion, CompletionRequest, Usage
-from agentpool._request_clock import RequestClock
-from agentpool._sending import OnSent, SayingDriver, ask
+from agentpool._scheduling.request_clock import RequestClock
 from agentpool.abc import Driver, OnDelta
+from agentpool.drivers._breaker import Attempt, BreakerState, CircuitBreaker
+from agentpool.drivers._sending import OnSent, SayingDriver, ask
 
 _UNWELL = (RateLimitError, OverloadedError, NetworkError, AuthenticationError)
 

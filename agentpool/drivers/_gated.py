@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import final
 from urllib.parse import urlsplit
 
-from agentpool._capability import PrivacyTier
-from agentpool._context import request_tokens
-from agentpool._gate import GateStatistics, RequestGate
+from agentpool._loop.conversation import request_tokens
+from agentpool._manifest.capability import PrivacyTier
 from agentpool._messages import Completion, CompletionRequest, Usage
-from agentpool._sending import OnSent, SayingDriver, ask
 from agentpool.abc import Driver, OnDelta
+from agentpool.drivers._gate import GateStatistics, RequestGate
+from agentpool.drivers._sending import OnSent, SayingDriver, ask
 
 
 @final

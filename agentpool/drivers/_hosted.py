@@ -14,12 +14,12 @@ from typing import Final, Protocol, TypeAlias, final
 import attrs
 import trio
 
-from agentpool._capability import PrivacyTier
 from agentpool._errors import DriverError, ProtocolError
+from agentpool._manifest.capability import PrivacyTier
 from agentpool._messages import Completion, CompletionRequest, Usage
-from agentpool._sending import OnSent, SayingDriver
 from agentpool.abc import OnDelta
 from agentpool.drivers._http import HttpAnswer, HttpClient
+from agentpool.drivers._sending import OnSent, SayingDriver
 from agentpool.drivers.wire._failure import failure_from_response, failure_in_body, shown
 from agentpool.drivers.wire._sse import SseEvent, SseParser
 

@@ -23,8 +23,8 @@ import attrs
 import msgspec
 import trio
 
-from agentpool._capability import PrivacyTier
 from agentpool._errors import DriverError, NetworkError, ProtocolError, UsageError
+from agentpool._manifest.capability import PrivacyTier
 from agentpool._messages import Completion, CompletionRequest, Usage
 from agentpool.abc import Driver, OnDelta
 from agentpool.drivers import _local_child

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Final, Protocol, final
 
 import attrs
 
-from agentpool._capability import PrivacyTier
 from agentpool._errors import AuthenticationError
-from agentpool._manifest import ModelConfig, is_loopback_url
-from agentpool._manifest_model import Provider
+from agentpool._manifest.capability import PrivacyTier
+from agentpool._manifest.manifest import ModelConfig, is_loopback_url
+from agentpool._manifest.model import Provider
 from agentpool.abc import Driver
 from agentpool.drivers._anthropic import ANTHROPIC_BASE_URL, open_anthropic
 from agentpool.drivers._fallback import FallbackDriver

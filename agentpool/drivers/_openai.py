@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, final
 
 import attrs
 
-from agentpool._capability import PrivacyTier
+from agentpool._manifest.capability import PrivacyTier
 from agentpool._messages import CompletionRequest
 from agentpool.drivers._hosted import ApiKey, Exchange, HostedDriver, HostedSettings
 from agentpool.drivers._http import open_http

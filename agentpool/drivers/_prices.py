@@ -22,7 +22,7 @@ from typing import Final, TypeAlias, final
 import attrs
 import trio
 
-from agentpool._manifest_model import TokenPrice
+from agentpool._manifest.model import TokenPrice
 from agentpool._messages import Usage
 from agentpool.drivers._hosted import Price
 

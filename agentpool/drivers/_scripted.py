@@ -15,8 +15,8 @@ import attrs
 import msgspec
 import trio
 
-from agentpool._capability import PrivacyTier
 from agentpool._errors import ProtocolError, UsageError
+from agentpool._manifest.capability import PrivacyTier
 from agentpool._messages import (
     AssistantMessage,
     ChatMessage,

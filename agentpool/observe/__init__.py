@@ -1,5 +1,7 @@
 """Watching a pool: observers that are called, readers that take events in their own time."""
 
+from agentpool._budget.statistics import BudgetMeter as BudgetMeter
+from agentpool._budget.statistics import BudgetStatistics as BudgetStatistics
 from agentpool._events import AgentFinished as AgentFinished
 from agentpool._events import AgentParked as AgentParked
 from agentpool._events import AgentResumed as AgentResumed
@@ -24,8 +26,6 @@ from agentpool._events import ToolStarted as ToolStarted
 from agentpool._messages import AgentId as AgentId
 from agentpool._messages import DeadLetter as DeadLetter
 from agentpool._public import publish as _publish
-from agentpool._statistics import BudgetMeter as BudgetMeter
-from agentpool._statistics import BudgetStatistics as BudgetStatistics
 from agentpool.abc import Observer as Observer
 from agentpool.observe._hub import EventReader as EventReader
 

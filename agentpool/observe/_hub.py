@@ -14,8 +14,8 @@ from typing import Self, final
 import msgspec
 import trio
 
+from agentpool._base import Live
 from agentpool._events import LIFECYCLE, AgentWarned, Event, EventsMissed
-from agentpool._live import Live
 from agentpool._messages import OWNER_ID, AgentId
 from agentpool.abc import Observer
 

@@ -6,8 +6,8 @@ from contextlib import AsyncExitStack
 
 import trio
 
-from agentpool._capability import PrivacyTier
 from agentpool._errors import DriverError
+from agentpool._manifest.capability import PrivacyTier
 from agentpool._messages import (
     NO_USAGE,
     Completion,

@@ -9,10 +9,10 @@ from typing import Final, final
 import attrs
 import trio
 
-from agentpool._budget import Budget
-from agentpool._capability import Capability
+from agentpool._budget.budget import Budget
 from agentpool._errors import ToolError
-from agentpool._manifest import AgentManifest
+from agentpool._manifest.capability import Capability
+from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import (
     AgentId,
     AgentMessage,

@@ -8,7 +8,7 @@ from typing import Final, TypeAlias, assert_never, final
 import attrs
 import trio
 
-from agentpool._capability import PrivacyTier
+from agentpool._manifest.capability import PrivacyTier
 from agentpool._messages import (
     Completion,
     CompletionRequest,

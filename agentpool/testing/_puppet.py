@@ -7,10 +7,10 @@ from typing import final
 import attrs
 import trio
 
-from agentpool._capability import PrivacyTier
 from agentpool._events import AgentResumed, AgentStarted, Event
+from agentpool._manifest.capability import PrivacyTier
 from agentpool._messages import Completion, CompletionRequest
-from agentpool._pool import AgentPool
+from agentpool._pool.pool import AgentPool
 from agentpool.abc import Driver, Observer, OnDelta
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from agentpool._handle import AgentHandle
 from agentpool._messages import OWNER_ID, AssistantMessage, ChatMessage, ToolMessage
-from agentpool._nursery import AgentNursery
 from agentpool._outcome import ENDED, AgentOutcome, AgentStatus
-from agentpool._pool import AgentPool
+from agentpool._pool.handle import AgentHandle
+from agentpool._pool.nursery import AgentNursery
+from agentpool._pool.pool import AgentPool
 from agentpool.testing._findings import LeakError
 
 _PASSING_TASKS = frozenset({"deadlock watch"})

@@ -9,7 +9,7 @@ import attrs
 import trio
 
 from agentpool._errors import UsageError
-from agentpool._random import run_seed
+from agentpool._scheduling.random import run_seed
 from agentpool.testing._clock import JumpingClock, Stage
 from agentpool.testing._findings import HangError, LeakError
 from agentpool.testing._quiescent import pool_leaks

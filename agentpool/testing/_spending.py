@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from agentpool._budget import Budget
-from agentpool._statistics import BudgetMeter, BudgetStatistics
-from agentpool._usage_limits import UsageLimits
+from agentpool._budget.budget import Budget
+from agentpool._budget.statistics import BudgetMeter, BudgetStatistics
+from agentpool._manifest.usage_limits import UsageLimits
 from agentpool.testing._hypothesis import Strategy, st
 
 

@@ -15,7 +15,6 @@ from typing import ClassVar, Final
 
 import trio
 
-from agentpool._capability import Capability, CapabilityKind
 from agentpool._errors import (
     AgentPoolError,
     DeadlockError,
@@ -24,12 +23,13 @@ from agentpool._errors import (
     PoolError,
 )
 from agentpool._events import AgentFinished, AgentSpawned, MessageDropped, MessageSent
-from agentpool._handle import AgentHandle
-from agentpool._manifest import AgentManifest
+from agentpool._manifest.capability import Capability, CapabilityKind
+from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import AgentId, AgentMessage, AssistantMessage, ToolMessage
-from agentpool._open import open_pool
 from agentpool._outcome import AgentOutcome, AgentStatus
-from agentpool._pool import AgentPool
+from agentpool._pool.handle import AgentHandle
+from agentpool._pool.open import open_pool
+from agentpool._pool.pool import AgentPool
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import Driver, Observer, Tool
 from agentpool.testing._contract import promise

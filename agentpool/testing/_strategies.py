@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from typing import Final, TypeAlias
 
-from agentpool._capability import SCOPE_KEYS, Capability, CapabilityKind, PrivacyTier
 from agentpool._errors import (
     AgentCancelledError,
     AuthenticationError,
@@ -23,14 +22,15 @@ from agentpool._errors import (
     RateLimitError,
     UnknownModelError,
 )
-from agentpool._manifest import (
+from agentpool._manifest.capability import SCOPE_KEYS, Capability, CapabilityKind, PrivacyTier
+from agentpool._manifest.manifest import (
     AgentManifest,
     McpServerConfig,
     McpTransport,
     ModelConfig,
     ResourceQuota,
 )
-from agentpool._manifest_model import MAX_TEMPERATURE
+from agentpool._manifest.model import MAX_TEMPERATURE
 from agentpool._messages import (
     AgentMessage,
     AssistantMessage,

@@ -19,7 +19,7 @@ import attrs
 import trio
 
 from agentpool._errors import UsageError
-from agentpool._handle import AgentHandle
+from agentpool._pool.handle import AgentHandle
 from agentpool.testing._findings import CancelPointError
 from agentpool.testing._run import ScenarioRun, refuse_inside_trio
 from agentpool.testing._simulate import name_of

@@ -14,9 +14,9 @@ from typing import Final, final
 import outcome
 import trio
 
-from agentpool._handle import AgentHandle
-from agentpool._nursery import AgentNursery
-from agentpool._slot import Slot, current_slot
+from agentpool._pool.handle import AgentHandle
+from agentpool._pool.nursery import AgentNursery
+from agentpool._scheduling.slot import Slot, current_slot
 
 MAX_STEPS: Final = 10_000_000
 """Task steps of one run. A minute of a busy loop; a scenario for a test takes thousands."""

@@ -22,8 +22,8 @@ import attrs
 import msgspec
 import trio
 
-from agentpool._capability import Capability
 from agentpool._errors import ToolError, UsageError
+from agentpool._manifest.capability import Capability
 from agentpool._messages import ToolDefinition
 from agentpool.abc import Tool, ToolContext, ToolResult
 from agentpool.tools._arguments import ArgumentsDecoder

@@ -10,8 +10,8 @@ from typing import Final, cast
 import msgspec
 
 from agentpool._errors import UsageError
+from agentpool._loop.output import Misfit, Output
 from agentpool._messages import AnswerForm, Json
-from agentpool._output import Misfit, Output
 from agentpool.tools._arguments import all_faults, shortened, unknown_keys
 from agentpool.tools._schema import Schema, has_fields, refuse_ignored, written_out
 

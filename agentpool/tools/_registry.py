@@ -22,13 +22,13 @@ from typing import Final, final
 
 import attrs
 
-from agentpool._capability import (
+from agentpool._errors import UsageError
+from agentpool._manifest.capability import (
     Capability,
     CapabilityKind,
     PrivacyTier,
     grants_allow,
 )
-from agentpool._errors import UsageError
 from agentpool._messages import ToolDefinition
 from agentpool.abc import Tool
 

@@ -13,7 +13,7 @@ import attrs
 import pytest
 
 from agentpool import AgentManifest, AgentStatus, Capability, SpawnConfig, open_pool
-from agentpool._manifest_parts import McpServerConfig, McpTransport
+from agentpool._manifest.parts import McpServerConfig, McpTransport
 from agentpool.abc import CompletionRequest
 from agentpool.drivers import AssistantMessage, FunctionDriver, ToolMessage, call, open_driver
 from agentpool.drivers._scripted import Answer

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from agentpool import Budget, LimitExceededError, ResourceQuota, Usage, UsageError, UsageLimits
-from agentpool._budget import MAX_PASSED, Claim
-from agentpool._context import fixed_tokens, message_tokens, request_tokens
-from agentpool._estimate import Estimator
+from agentpool._budget.budget import MAX_PASSED, Claim
+from agentpool._loop.conversation import fixed_tokens, message_tokens, request_tokens
+from agentpool._loop.tokens import Estimator
 from agentpool.abc import CompletionRequest
 from agentpool.drivers import AnswerForm, ChatMessage, UserMessage
 from agentpool.observe import BudgetMeter, BudgetStatistics

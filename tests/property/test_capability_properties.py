@@ -4,7 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentpool import Capability, CapabilityKind
-from agentpool._capability import ANYTHING, SCOPE_KEYS, grants_allow, host_covers, path_covers
+from agentpool._manifest.capability import (
+    ANYTHING,
+    SCOPE_KEYS,
+    grants_allow,
+    host_covers,
+    path_covers,
+)
 
 PARTS = st.sampled_from(["a", "b", "ab", "..", ".", ""])
 PATHS = st.builds(

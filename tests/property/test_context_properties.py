@@ -5,7 +5,7 @@ import contextlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentpool._context import (
+from agentpool._loop.conversation import (
     CONTINUE,
     Conversation,
     cut_to_tokens,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from agentpool import ManifestError, ResourceQuota, StopReason, Usage, UsageError
-from agentpool._guard import ALLOW, Allow, Block, LoopGuard, Stop, Warn
+from agentpool._loop.guard import ALLOW, Allow, Block, LoopGuard, Stop, Warn
 from agentpool._messages import NO_USAGE, Json
 from agentpool.drivers import ToolCall
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentpool import AgentMessage, AgentPoolError, Capability, PrivacyTier, StopReason, Usage
-from agentpool._run import RunTools
+from agentpool._loop.run import RunTools
 from agentpool.abc import Completion
 from agentpool.drivers import (
     AssistantMessage,
@@ -216,7 +216,7 @@ def test_inv003_what_is_not_granted_does_not_run(
 ) -> None:
     """INV-003: not executed, an error result that says why, and the next turn still runs."""
     from agentpool import CapabilityKind
-    from agentpool._capability import grants_allow
+    from agentpool._manifest.capability import grants_allow
     from tests.fakes import FakeTool
 
     needs = {

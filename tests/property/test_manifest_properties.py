@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from agentpool import AgentManifest, ManifestError, ModelConfig, PrivacyTier, ResourceQuota
-from agentpool._manifest import is_loopback_url
+from agentpool._manifest.manifest import is_loopback_url
 
 TABLES: Mapping[str, type[attrs.AttrsInstance]] = {
     "": AgentManifest,

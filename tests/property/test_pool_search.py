@@ -31,7 +31,7 @@ from agentpool import (
     SpawnConfig,
     open_pool,
 )
-from agentpool._slot import Slot
+from agentpool._scheduling.slot import Slot
 from agentpool.abc import (
     Completion,
     CompletionRequest,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentpool import Capability, CapabilityKind, PrivacyTier
-from agentpool._capability import grants_allow
+from agentpool._manifest.capability import grants_allow
 from agentpool._messages import Json
 from agentpool.abc import AgentContext, ToolContext, ToolResult
 from agentpool.tools import ToolRegistry, tool

@@ -23,8 +23,8 @@ import attrs
 import trio
 from msgspec import Meta
 
-from agentpool._capability import Capability, CapabilityKind
 from agentpool._errors import ToolError
+from agentpool._manifest.capability import Capability, CapabilityKind
 from agentpool.abc import Tool
 from agentpool.tools._function import tool
 from agentpool.tools.builtin._search import search_tools

@@ -25,7 +25,6 @@ import h11
 import trio
 from msgspec import Meta
 
-from agentpool._capability import Capability
 from agentpool._connection import (
     AnswerHead,
     BadAnswerError,
@@ -34,7 +33,8 @@ from agentpool._connection import (
     Target,
 )
 from agentpool._errors import ToolError
-from agentpool._hosts import Address, HostRules, HttpUrl, address_of
+from agentpool._manifest.capability import Capability
+from agentpool._manifest.hosts import Address, HostRules, HttpUrl, address_of
 from agentpool.abc import Tool
 from agentpool.tools._function import tool
 

@@ -7,8 +7,8 @@ from typing import Annotated, Final, final
 import attrs
 from msgspec import Meta
 
-from agentpool._capability import Capability, CapabilityKind
 from agentpool._errors import ToolError
+from agentpool._manifest.capability import Capability, CapabilityKind
 from agentpool._messages import CompletionRequest, UserMessage
 from agentpool.abc import Driver, Tool, ToolContext
 from agentpool.tools._function import tool

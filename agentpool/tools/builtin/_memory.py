@@ -7,8 +7,8 @@ from typing import Annotated, final
 import attrs
 from msgspec import Meta
 
-from agentpool._capability import Capability, CapabilityKind
 from agentpool._errors import ToolError
+from agentpool._manifest.capability import Capability, CapabilityKind
 from agentpool.abc import Fragment, Memory, MemoryQuery, Tool
 from agentpool.tools._failure import clip
 from agentpool.tools._function import tool

@@ -19,8 +19,8 @@ import attrs
 import trio
 from msgspec import Meta
 
-from agentpool._capability import Capability
 from agentpool._errors import ToolError
+from agentpool._manifest.capability import Capability
 from agentpool._messages import Json
 from agentpool.abc import Tool
 from agentpool.tools._function import tool

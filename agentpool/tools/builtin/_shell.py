@@ -23,8 +23,8 @@ from typing import Final, final
 import attrs
 import trio
 
-from agentpool._capability import ANYTHING, Capability, CapabilityKind
 from agentpool._errors import ToolError, UsageError
+from agentpool._manifest.capability import ANYTHING, Capability, CapabilityKind
 from agentpool.abc import Tool, ToolContext, ToolResult
 from agentpool.tools._function import tool
 from agentpool.tools.system._process import Group, open_group

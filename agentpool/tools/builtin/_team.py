@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 
-from agentpool._capability import Capability, CapabilityKind
 from agentpool._errors import ToolError
+from agentpool._manifest.capability import Capability, CapabilityKind
 from agentpool._messages import OWNER_ID, AgentMessage
 from agentpool._outcome import AgentStatus
 from agentpool.abc import Tool, ToolContext

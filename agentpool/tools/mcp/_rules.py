@@ -24,9 +24,9 @@ from typing import Final, TypeAlias, cast
 
 import msgspec
 
-from agentpool._capability import ANYTHING, Capability, CapabilityKind, grants_allow
 from agentpool._errors import ToolError
-from agentpool._manifest_parts import McpServerConfig
+from agentpool._manifest.capability import ANYTHING, Capability, CapabilityKind, grants_allow
+from agentpool._manifest.parts import McpServerConfig
 from agentpool._messages import Json
 from agentpool._untrusted import Cleaner
 from agentpool.abc import ToolResult

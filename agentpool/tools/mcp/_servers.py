@@ -25,13 +25,13 @@ from typing import TYPE_CHECKING, Final, final
 import attrs
 import trio
 
-from agentpool._capability import Capability, PrivacyTier
 from agentpool._errors import ToolError, UsageError
-from agentpool._manifest import AgentManifest
-from agentpool._manifest_parts import McpServerConfig
+from agentpool._manifest.capability import Capability, PrivacyTier
+from agentpool._manifest.manifest import AgentManifest
+from agentpool._manifest.parts import McpServerConfig
 from agentpool._messages import Json, ToolDefinition
-from agentpool._slot import parked
-from agentpool._waits import Wait
+from agentpool._scheduling.slot import parked
+from agentpool._scheduling.waits import Wait
 from agentpool.abc import AgentContext, Tool, ToolContext, ToolResult
 from agentpool.tools._registry import ToolRegistry
 from agentpool.tools.mcp._child import GRACE_SECONDS, HANDED_ON

@@ -23,7 +23,7 @@ from mcp.shared.message import SessionMessage
 from pydantic import ValidationError
 
 from agentpool._errors import ToolError
-from agentpool._manifest_parts import McpServerConfig, McpTransport
+from agentpool._manifest.parts import McpServerConfig, McpTransport
 from agentpool._messages import Json
 from agentpool.abc import ToolResult
 from agentpool.tools.mcp._child import DYING_SECONDS, Child, open_child

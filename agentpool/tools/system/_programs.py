@@ -22,8 +22,8 @@ from typing import Final, final
 
 import attrs
 
-from agentpool._capability import ANYTHING
 from agentpool._errors import ToolError
+from agentpool._manifest.capability import ANYTHING
 
 MAX_COMMAND_CHARS: Final = 32_000
 """What every system takes, and longer than any that was meant."""

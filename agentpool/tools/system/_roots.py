@@ -21,8 +21,8 @@ from typing import Final, TypeAlias, final
 
 import attrs
 
-from agentpool._capability import ANYTHING
 from agentpool._errors import ToolError
+from agentpool._manifest.capability import ANYTHING
 
 Parts: TypeAlias = tuple[str, ...]
 """A path from the root of the file system, part by part; ``()`` is ``/`` itself."""

@@ -25,8 +25,8 @@ from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Final, final
 
-from agentpool._capability import Capability, CapabilityKind
 from agentpool._errors import ToolError
+from agentpool._manifest.capability import Capability, CapabilityKind
 from agentpool.tools.system._places import Place, native_path
 from agentpool.tools.system._roots import Parts, Root, Roots, is_anything, split
 

@@ -1,0 +1,248 @@
+"""One running agent: who it is, what it works with, and what it has done so far."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from random import Random
+from typing import final
+
+import trio
+
+from agentpool._agent.spending import Purse
+from agentpool._approval import Approver
+from agentpool._base import Live
+from agentpool._budget.budget import Budget
+from agentpool._events import Phase, PhaseChanged, TextDelta
+from agentpool._loop.conversation import fixed_tokens
+from agentpool._loop.guard import Stop, Warn
+from agentpool._loop.output import Output
+from agentpool._loop.run import Receive, Run
+from agentpool._messages import NO_USAGE, AgentId, Usage, UserMessage
+from agentpool._outcome import AgentOutcome, AgentStatus, StopReason
+from agentpool._scheduling.slot import Slot
+from agentpool._spawn import SpawnConfig
+from agentpool._untrusted import Cleaner
+from agentpool.abc import AgentContext, Driver, Memory
+from agentpool.observe._hub import EventHub
+from agentpool.tools._registry import EMPTY_REGISTRY, ToolRegistry
+
+
+def output_of(config: SpawnConfig) -> Output | None:
+    """Return what the agent's answer must be. ``None``: any text.
+
+    Raises:
+        UsageError: If its type has no form in JSON.
+    """
+    if config.output_type is None:
+        return None
+    # What makes schemas is loaded by whoever wants one.
+    from agentpool.tools._output import build_output  # noqa: PLC0415
+
+    return build_output(config.output_type)
+
+
+def room_tokens(driver: Driver, config: SpawnConfig, registry: ToolRegistry) -> int | None:
+    """Return the tokens that the conversation may have; ``None``: no window is known.
+
+    The narrower window counts, the driver's or the manifest's; the answer's own
+    ``max_tokens``, the system prompt and the tools' schemas come off it.
+    """
+    manifest = config.manifest
+    window, own = driver.context_window, manifest.model.context_window
+    if window is None or (own is not None and own < window):
+        window = own
+    if window is None:
+        return None
+    tools = registry.definitions_for(manifest.capabilities, manifest.privacy)
+    output = output_of(config)
+    form = None if output is None else output.form
+    fixed = fixed_tokens(manifest.model.system_prompt, tools, form)
+    return window - manifest.model.max_tokens - fixed
+
+
+class Home(ABC):
+    """What an agent needs of its pool.
+
+    One for all agents: functions made for each of them would be six objects more that the
+    garbage collector walks over.
+    """
+
+    __slots__ = ()
+
+    random: Random
+    """Where the jitter of retries comes from."""
+    cleaner: Cleaner
+    """Takes markers out of what tools return and of what is recalled."""
+    approve: Approver | None
+    """Asked before calls that need it. ``None``: nobody can be asked."""
+    memory_scope: str
+    """The part of the pool's memory that its agents' own scopes are in."""
+
+    @abstractmethod
+    def make_context(self, agent: Agent) -> AgentContext:
+        """Make what the tools of *agent* see of it."""
+
+    @abstractmethod
+    def receive(self, agent: Agent, effect: Receive) -> None:
+        """Fill in what waits in the inbox, and whether *agent* was asked to stop."""
+
+
+@final
+class Agent(Live):
+    """One running agent."""
+
+    agent_id: AgentId
+    name: str
+    home: Home
+    config: SpawnConfig
+    driver: Driver
+    slot: Slot
+    hub: EventHub
+    memory: Memory | None
+    """``None``: it neither recalls nor remembers."""
+    purse: Purse | None
+    """How it spends of what others spend as well. ``None``: it shares no budget."""
+    registry: ToolRegistry = EMPTY_REGISTRY
+    """Its tools, once they have been made."""
+    run: Run | None = None
+    tools_run: int = 0
+    """Tool calls that began, whatever came of them."""
+    shares: bool = False
+    """Whether its children spend of its own limits."""
+    clock: trio.CancelScope | None = None
+    """What ends a step that takes too long. ``None``: no step of it has a limit."""
+    _context: AgentContext | None = None
+
+    @property
+    def context(self) -> AgentContext:
+        """What its tools see of it. Most agents have no tools, so it is made when asked."""
+        if self._context is None:
+            self._context = self.home.make_context(self)
+        return self._context
+
+    def close(self) -> None:
+        """Let go of what its tools saw: each holds the other, and both the whole run."""
+        self._context = None
+
+    @property
+    def memory_scope(self) -> str:
+        """The scope in which it recalls and remembers: its own, unless it shares one."""
+        return self.config.memory_scope or f"{self.home.memory_scope}/{self.agent_id}"
+
+    @property
+    def used(self) -> Usage:
+        """What the agent and its children have used so far."""
+        return NO_USAGE if self.run is None else self.run.guard.usage
+
+    @property
+    def used_usd(self) -> float:
+        """What the agent and its children have spent so far, as far as it is known."""
+        return 0.0 if self.run is None else self.run.guard.known_cost_usd
+
+    def share_limits(self) -> Budget | None:
+        """Return what the agent's children spend of, and it itself from the first one on.
+
+        The run's own limits are the guard's, which knows of a child when it has ended. So
+        that several side by side cannot each use all that is left, what is left becomes a
+        budget that they have together.
+        """
+        assert self.run is not None  # noqa: S101  # only its tools have children
+        shared = None if self.purse is None else self.purse.budget
+        quota, guard = self.run.manifest.resources, self.run.guard
+        tokens, cost_usd = quota.max_tokens_budget, quota.max_cost_usd
+        if self.shares or (tokens is None and not cost_usd):
+            return shared
+        left_tokens = None if tokens is None else tokens - guard.usage.total_tokens
+        left_usd = cost_usd - guard.known_cost_usd if cost_usd else None
+        if (left_tokens is not None and left_tokens < 1) or (
+            left_usd is not None and left_usd <= 0
+        ):
+            return shared  # nothing is left, and so there is no child
+        name = f"{self.name} and its children"
+        family = Budget.of_run(tokens=left_tokens, cost_usd=left_usd, parent=shared, name=name)
+        self.purse = Purse(family, self.slot, self.hub, self.agent_id, self.name)
+        self.shares = True
+        return family
+
+    def charge(self, usage: Usage | None, cost_usd: float | None) -> None:
+        """Count what a child or a tool used. If that breaks a limit, there is no next turn."""
+        assert self.run is not None  # noqa: S101  # only its tools have children
+        guard = self.run.guard
+        for verdict in (guard.record_usage(usage), guard.record_cost(cost_usd)):
+            if isinstance(verdict, Stop):
+                self.run.exhausted = self.run.exhausted or verdict
+            elif isinstance(verdict, Warn):
+                self.hub.warned(self.agent_id, self.name, verdict.text)
+
+    def _left_behind(self) -> tuple[str, ...]:
+        left: list[str] = []
+        for name, tool in zip(self.registry.names, self.registry, strict=True):
+            try:
+                calls = [call for call in tool.left_behind if call.agent is self.context]
+            except Exception as error:  # noqa: BLE001  # somebody else's code, and the outcome must come
+                text = (
+                    f"tool {name!r} cannot say what it left behind: {type(error).__name__}: {error}"
+                )
+                self.hub.warned(self.agent_id, self.name, text)
+                continue
+            left.extend(f"{name} ({call.call_id})" for call in calls)
+        return tuple(left)
+
+    def phase(self, phase: Phase, tool_name: str = "") -> None:
+        """Tell who listens what the agent is doing now."""
+        if self.hub.listening:
+            stamp = self.hub.stamp(self.agent_id, self.name)
+            self.hub.publish(PhaseChanged(*stamp, phase, tool_name))
+
+    def arrived(self, piece: str) -> None:
+        """Take note of a piece of the answer."""
+        assert self.run is not None  # noqa: S101  # only a run asks the driver
+        self.run.arriving.append(piece)
+        if self.hub.listening:
+            self.hub.publish(TextDelta(*self.hub.stamp(self.agent_id, self.name), piece))
+
+    def outcome(
+        self,
+        status: AgentStatus,
+        finished_at: float,
+        started_at: float | None,
+        *,
+        error: Exception | None = None,
+        stop_reason: StopReason | None = None,
+    ) -> AgentOutcome:
+        """Return what became of the agent, with everything that it had."""
+        run = self.run
+        if run is None:
+            return AgentOutcome(
+                agent_id=self.agent_id,
+                name=self.name,
+                status=status,
+                error=error,
+                stop_reason=stop_reason,
+                messages=(*self.config.history, UserMessage(self.config.query)),
+                started_at=started_at,
+                finished_at=finished_at,
+            )
+        guard = run.guard
+        # Most runs end between two answers, and the text takes longer than the rest of this.
+        why = "" if run.acting is None else f"not run: the agent was {status.value} before it ended"
+        return AgentOutcome(
+            agent_id=self.agent_id,
+            name=self.name,
+            status=status,
+            messages=run.settled_messages(why),
+            text=run.text,
+            value=run.value if status is AgentStatus.COMPLETED else None,
+            error=error,
+            stop_reason=stop_reason,
+            over_budget=run.over_budget,
+            usage=guard.usage,
+            unmeasured_requests=guard.unmeasured_requests,
+            cost_usd=guard.cost_usd,
+            iterations=guard.turns,
+            tool_calls=guard.tool_calls,
+            tool_calls_run=self.tools_run,
+            left_behind=self._left_behind() if self.tools_run else (),
+            started_at=started_at,
+            finished_at=finished_at,
+        )

@@ -1,0 +1,82 @@
+"""Asking the approver before a tool call runs.
+
+Rules:
+
+1. A call that must be asked for and that nobody answers for does not run: no approver, one
+   that fails, one that says nothing in time.
+2. The agent waits without a slot. The time of the tool itself begins afterwards.
+3. A failing approver is an error of that call, for the model and for who watches.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+import msgspec
+import trio
+
+from agentpool._agent.agent import Agent
+from agentpool._approval import ApprovalRequest, Approved, Approver, Changed, Decision, Denied
+from agentpool._errors import UsageError
+from agentpool._events import ApprovalAsked, ApprovalGiven
+from agentpool._manifest.capability import asks_first
+from agentpool._messages import ToolCall
+from agentpool._scheduling.slot import parked
+from agentpool._scheduling.waits import Wait
+from agentpool.abc import Tool
+from agentpool.tools._failure import failed_result
+
+NOBODY = (
+    "this tool needs somebody's approval, and nobody can be asked here; go on without it, "
+    "and say in your answer what you would have needed it for"
+)
+
+
+def must_ask(agent: Agent, tool: Tool) -> bool:
+    """Whether a call of *tool* needs somebody's word."""
+    return tool.needs_approval or asks_first(agent.config.manifest.capabilities, tool.capability)
+
+
+async def ask_first(agent: Agent, tool: Tool, call: ToolCall) -> ToolCall | Denied:
+    """Return the call that may run, or why none may.
+
+    Cancellation:
+        Nobody waits for an answer any more; nothing ran.
+    """
+    hub = agent.hub
+    if hub.listening:
+        hub.publish(ApprovalAsked(*hub.stamp(agent.agent_id, agent.name), call))
+    decision: Decision = Denied(NOBODY)
+    if agent.home.approve is not None:
+        request = ApprovalRequest(agent.agent_id, agent.name, call, tool.capability)
+        try:
+            async with parked(Wait.other("an approval")):
+                decision = await _ask(agent, agent.home.approve, request)
+        except Exception as error:  # noqa: BLE001  # somebody else's code: told to the model
+            told = failed_result(call.name, error).content
+            decision = Denied(f"nobody could be asked for approval: {told}")
+    if isinstance(decision, Changed):
+        call = msgspec.structs.replace(call, arguments=decision.arguments)
+    denied = decision if isinstance(decision, Denied) else None
+    if hub.listening:
+        reason = "" if denied is None else denied.reason
+        stamp = hub.stamp(agent.agent_id, agent.name)
+        hub.publish(ApprovalGiven(*stamp, call, denied is None, reason))
+    return call if denied is None else denied  # noqa: ASYNC910  # one that is not async has no checkpoint
+
+
+async def _ask(agent: Agent, approve: Approver, request: ApprovalRequest) -> Decision:  # noqa: ASYNC910  # see above
+    seconds = agent.config.manifest.resources.approval_seconds
+    said: object = None
+    with trio.CancelScope() as scope:  # noqa: ASYNC912  # one that is not async does not wait
+        if seconds is not None:
+            scope.deadline = trio.current_time() + seconds
+        said = approve(request)
+        if inspect.isawaitable(said):
+            said = await said
+    if scope.cancelled_caught:
+        return Denied(f"nobody answered within {seconds:g} seconds")  # noqa: ASYNC910  # waited for
+    # Somebody else's code, and type checkers are optional.
+    if not isinstance(said, Approved | Denied | Changed):
+        raise UsageError(f"approve must return Approved, Denied or Changed, got {said!r}")
+    return said  # noqa: ASYNC910  # see above

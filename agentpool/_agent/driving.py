@@ -1,0 +1,135 @@
+"""How an agent is driven: the effects of its loop, performed for real."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Final
+
+import trio
+
+from agentpool._agent.agent import Agent, output_of, room_tokens
+from agentpool._agent.request import complete, late_answer
+from agentpool._agent.tool_calls import end_late, run_calls
+from agentpool._events import Phase
+from agentpool._loop.guard import LoopGuard, Warn
+from agentpool._loop.loop import run_loop
+from agentpool._loop.run import Complete, Effect, Recall, Receive, Remember, Run, RunTools
+from agentpool._scheduling.step_clock import allow
+from agentpool.abc import Fragment, MemoryQuery
+from agentpool.tools._registry import ToolRegistry
+
+NO_LIMIT: Final = nullcontext()
+
+
+async def drive(agent: Agent, registry: ToolRegistry) -> None:  # noqa: ASYNC910  # every run asks its driver
+    """Take *agent* to the end of its run. ``agent.outcome`` says how it ended.
+
+    Raises:
+        Exception: Whatever the driver failed with.
+
+    Cancellation:
+        The run keeps what it had; nothing of it goes on.
+    """
+    agent.registry = registry
+    agent.run = run = _new_run(agent, registry)
+    agent.phase(Phase.PERCEIVE)
+    has_limits = bool(registry) or agent.config.manifest.resources.request_seconds is not None
+    effects = run_loop(run)
+    effect = next(effects, None)
+    while effect is not None:
+        clock = agent.clock = trio.CancelScope() if has_limits else None
+        error: Exception | None = None
+        try:
+            with clock or NO_LIMIT:
+                while effect is not None and not (clock and clock.cancel_called):
+                    if isinstance(effect, Receive):
+                        agent.home.receive(agent, effect)
+                    elif isinstance(effect, Complete):
+                        effect.completion = await complete(agent, effect.request, run)
+                    elif isinstance(effect, RunTools):
+                        await run_calls(agent, effect)
+                    else:
+                        await _do_aside(agent, effect)
+                    effect = next(effects, None)
+        except Exception as raised:
+            if clock is None or not clock.cancelled_caught:
+                raise
+            error = raised  # what else was wrong when its time was over
+        if clock and clock.cancelled_caught:
+            # It stands where it was ended.
+            await _end_late(agent, effect, error)
+            effect = next(effects, None)
+    if run.stop is None:
+        agent.phase(Phase.DONE)
+
+
+async def _do_aside(agent: Agent, effect: Recall | Remember | Warn) -> None:  # noqa: ASYNC910  # see below
+    """Do what has no time limit of its own."""
+    if isinstance(effect, Warn):
+        agent.hub.warned(agent.agent_id, agent.name, effect.text)
+        return  # noqa: ASYNC910  # there is nothing to wait for
+    allow(agent.clock, None)
+    if isinstance(effect, Recall):
+        await _recall(agent, effect)
+    else:
+        await _remember(agent, effect)
+
+
+async def _end_late(agent: Agent, effect: Effect | None, error: Exception | None) -> None:  # noqa: ASYNC910  # it has been waited for
+    """Take note that the time of *effect* was over.
+
+    Raises:
+        NetworkError: If it was a request: without an answer there is nothing to go on with.
+    """
+    if isinstance(effect, RunTools):
+        if None in effect.results:  # or it broke as it was ended, and that is its result
+            end_late(agent, effect, effect.results.index(None))
+        if not agent.slot.held:
+            await agent.slot.leave_behind()
+        return  # noqa: ASYNC910  # it has been waited for
+    # Nothing else has a limit.
+    assert isinstance(effect, Complete)  # noqa: S101
+    raise error or late_answer(agent)
+
+
+def _new_run(agent: Agent, registry: ToolRegistry) -> Run:
+    manifest = agent.config.limited_manifest
+    allowed = registry.allowed(manifest.capabilities, manifest.privacy)
+    return Run(
+        manifest,
+        agent.config.query,
+        agent.config.history,
+        allowed.definitions,
+        allowed.refusal,
+        room_tokens(agent.driver, agent.config, registry),
+        LoopGuard(manifest.resources),
+        agent.memory is not None,
+        output_of(agent.config),
+    )
+
+
+async def _recall(agent: Agent, effect: Recall) -> None:  # noqa: ASYNC910  # a broken memory need not have one
+    assert agent.memory is not None  # noqa: S101  # only then the run asks
+    query = MemoryQuery(text=effect.query, scope=agent.memory_scope, limit=effect.limit)
+    try:
+        hits = await agent.memory.recall(query)
+        # What a tool once wrote into it is no better than what tools write now.
+        effect.fragments = [agent.home.cleaner.clean(hit.fragment.content) for hit in hits]
+    except Exception as error:  # noqa: BLE001  # somebody else's code: told and counted
+        _tolerate(agent, "recall", error)
+
+
+async def _remember(agent: Agent, effect: Remember) -> None:  # noqa: ASYNC910  # a broken memory need not have one
+    assert agent.memory is not None  # noqa: S101  # only then the run asks
+    fragment = Fragment(
+        content=effect.content, scope=agent.memory_scope, created_at=agent.memory.now()
+    )
+    try:
+        await agent.memory.remember(fragment)
+    except Exception as error:  # noqa: BLE001  # somebody else's code: told and counted
+        _tolerate(agent, "remember", error)
+
+
+def _tolerate(agent: Agent, what: str, error: Exception) -> None:
+    text = f"memory failed to {what}: {type(error).__name__}: {error}; the run goes on"
+    agent.hub.warned(agent.agent_id, agent.name, text)

@@ -1,0 +1,219 @@
+"""Asking the model: one request of a run, within its time, again where that makes sense.
+
+Rules:
+
+1. A request is asked again only if its error says so and nothing of the answer has arrived:
+   a text is never said twice.
+2. While an agent waits to ask again it has no slot. Where the wait is longer than what is
+   left of the request's time, the provider's own error is the answer, at once.
+3. An answer leaves here with its price, if anybody knows it: the one that it came with, or
+   else the driver's.
+4. What a request needs of a budget is set aside before it is made, for each attempt anew.
+   A provider that refuses takes nothing but the request; of one that broke off, or that was
+   cancelled, nobody knows what it took, so all of it is charged. A request that never left
+   is none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+import trio
+
+from agentpool._agent.agent import Agent
+from agentpool._agent.retry import RetrySchedule
+from agentpool._agent.spending import Purse
+from agentpool._errors import (
+    AllDriversFailedError,
+    AuthenticationError,
+    BadRequestError,
+    ContextOverflowError,
+    DriverError,
+    LimitExceededError,
+    NetworkError,
+    OverloadedError,
+    RateLimitError,
+    RecordingMissError,
+    UnknownModelError,
+)
+from agentpool._events import CompletionReceived, Phase, RequestRetried
+from agentpool._loop.guard import Stop
+from agentpool._loop.run import Run
+from agentpool._loop.tokens import Estimator
+from agentpool._messages import Completion, CompletionRequest
+from agentpool._scheduling.request_clock import RequestClock, current_clock, waiting_for_turn
+from agentpool._scheduling.slot import parked
+from agentpool._scheduling.step_clock import allow
+from agentpool._scheduling.waits import Wait
+from agentpool.abc import Driver, OnDelta
+from agentpool.drivers._sending import ask
+
+RETRIES: Final = RetrySchedule()
+
+REFUSALS: Final = (
+    AuthenticationError,
+    BadRequestError,
+    ContextOverflowError,
+    OverloadedError,
+    RateLimitError,
+    RecordingMissError,
+    UnknownModelError,
+)
+"""What a provider says in place of an answer. It charges for answers."""
+
+
+async def complete(agent: Agent, request: CompletionRequest, run: Run) -> Completion | None:
+    """Ask the driver, within the time that the manifest gives one request.
+
+    ``None``: a budget does not allow it, and ``run.exhausted`` says which.
+
+    Raises:
+        DriverError: What the last attempt failed with.
+
+    Cancellation:
+        The request ends at the provider as well. What had arrived is in the run.
+    """
+    agent.phase(Phase.REASON)
+    hub = agent.hub
+    asked_at = hub.seconds() if hub.listening else 0.0
+    seconds = agent.config.manifest.resources.request_seconds
+    allow(agent.clock, seconds)
+    if seconds is None or agent.clock is None:
+        answer = await _ask(agent, agent.driver, request, agent.arrived, run.arriving)
+    else:
+        with RequestClock(agent.clock):
+            answer = await _ask(agent, agent.driver, request, agent.arrived, run.arriving)
+    if isinstance(answer, LimitExceededError):
+        run.exhausted = Stop.of_error(answer)
+        return None
+    if agent.purse is not None:
+        run.passed_shared = agent.purse.passed
+    if hub.listening:
+        reason, usage = answer.finish_reason, answer.usage
+        stamp = hub.stamp(agent.agent_id, agent.name)
+        _, at_seconds, _, _ = stamp
+        hub.publish(CompletionReceived(*stamp, reason, usage, at_seconds - asked_at))
+    return answer
+
+
+def late_answer(agent: Agent) -> NetworkError:
+    """Return the error of a request whose time was over."""
+    return NetworkError(
+        f"no whole answer within {agent.config.manifest.resources.request_seconds:g} seconds; "
+        "raise resources.request_seconds if the model is slow"
+    )
+
+
+async def complete_aside(
+    agent: Agent, driver: Driver, request: CompletionRequest, on_delta: OnDelta | None
+) -> Completion:
+    """Ask a model for a tool of *agent*: what that takes counts for the agent.
+
+    Raises:
+        DriverError: What the last attempt failed with.
+        LimitExceededError: If a budget does not allow it. The driver was not asked.
+
+    Cancellation:
+        The request ends at the provider as well.
+    """
+    arrived: list[str] = []
+
+    def arrive(piece: str) -> None:
+        arrived.append(piece)
+        if on_delta is not None:
+            on_delta(piece)
+
+    answer = await _ask(agent, driver, request, arrive, arrived, estimator=Estimator())
+    if isinstance(answer, LimitExceededError):
+        raise answer
+    agent.charge(answer.usage, answer.cost_usd)
+    return answer
+
+
+async def _ask(
+    agent: Agent,
+    driver: Driver,
+    request: CompletionRequest,
+    on_delta: OnDelta,
+    arrived: Sequence[str],
+    *,
+    estimator: Estimator | None = None,
+) -> Completion | LimitExceededError:
+    """Ask again where that makes sense and nothing has arrived yet."""
+    attempt, waited_seconds = 1, 0.0
+    while True:
+        try:
+            if agent.purse is None:
+                return _priced(driver, await driver.complete(request, on_delta=on_delta))
+            return await _ask_paying(
+                agent.purse, driver, request, on_delta, arrived, estimator=estimator
+            )
+        except DriverError as error:
+            delay_seconds = (
+                RETRIES.next_delay_seconds(
+                    attempt, waited_seconds, error.retry_after_seconds, agent.home.random.random()
+                )
+                if error.retryable and not arrived
+                else None
+            )
+            clock = current_clock()
+            seconds_left = math.inf if clock is None else clock.seconds_left
+            if delay_seconds is None or delay_seconds >= seconds_left:
+                raise
+            if agent.hub.listening:
+                stamp = agent.hub.stamp(agent.agent_id, agent.name)
+                agent.hub.publish(RequestRetried(*stamp, attempt, delay_seconds, str(error)))
+        # Others may have the slots when the delay is over: that is no time of the model.
+        with waiting_for_turn():
+            async with parked(Wait.other("a retry")):
+                await trio.sleep(delay_seconds)
+        if clock is not None:
+            clock.spend(delay_seconds)
+        attempt, waited_seconds = attempt + 1, waited_seconds + delay_seconds
+
+
+async def _ask_paying(  # noqa: ASYNC910  # without a request there is nothing to wait for
+    purse: Purse,
+    driver: Driver,
+    request: CompletionRequest,
+    on_delta: OnDelta,
+    arrived: Sequence[str],
+    *,
+    estimator: Estimator | None,
+) -> Completion | LimitExceededError:
+    """Ask once, and settle what was set aside for it, however that ends."""
+    reservation = await purse.reserve(driver, request, estimator or purse.estimator)
+    if isinstance(reservation, LimitExceededError):
+        return reservation
+    with reservation:  # all of it is charged if nothing below says better
+        # Who was cancelled while it waited for its slot asks nothing, and is charged nothing.
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            completion = _priced(driver, await ask(driver, request, on_delta, reservation.start))
+        except DriverError as error:
+            if reservation.has_started and _is_refusal(error) and not arrived:
+                reservation.commit(tokens=0, cost_usd=0.0)
+            raise
+        usage = completion.usage
+        tokens = None if usage is None else usage.total_tokens
+        purse.passed = reservation.commit(tokens=tokens, cost_usd=completion.cost_usd)
+    purse.tell()
+    return completion
+
+
+def _is_refusal(error: DriverError) -> bool:
+    if isinstance(error, AllDriversFailedError):
+        return all(map(_is_refusal, error.errors))
+    return isinstance(error, REFUSALS)
+
+
+def _priced(driver: Driver, completion: Completion) -> Completion:
+    if completion.cost_usd is not None or completion.usage is None:
+        return completion
+    cost_usd = driver.price(completion.usage, model=completion.model)
+    if cost_usd is None:
+        return completion
+    return msgspec.structs.replace(completion, cost_usd=cost_usd)

@@ -1,0 +1,285 @@
+"""The books of one budget: what is allowed, what was used, what is set aside.
+
+Money is counted in whole trillionths of a dollar: sums of floats would not come back to
+nothing when everything was given back, and a tree would not add up.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final, TypeAlias, final
+
+import attrs
+import msgspec
+
+from agentpool._budget.statistics import BudgetMeter, BudgetStatistics
+from agentpool._errors import LimitExceededError, UsageError
+from agentpool._outcome import StopReason
+
+KINDS: Final = (
+    StopReason.TOKEN_BUDGET,
+    StopReason.COST_BUDGET,
+    StopReason.REQUEST_BUDGET,
+    StopReason.TOOL_CALL_BUDGET,
+)
+"""What a budget counts, in the order of ``Amounts``."""
+
+TOKENS: Final = 0
+COST: Final = 1
+
+PICO: Final = 10**12
+"""Trillionths in a dollar. The cheapest tokens cost some ten thousand of them."""
+
+_UNITS: Final = ("tokens", "US dollars", "requests", "tool calls")
+
+Amounts: TypeAlias = tuple[int, int, int, int]
+"""Tokens, trillionths of a dollar, requests, tool calls."""
+
+
+@final
+class BudgetNotice(msgspec.Struct, frozen=True, gc=False):
+    """A limit of a budget is near, or is reached."""
+
+    budget: str
+    """The budget's name."""
+    kind: StopReason
+    """Which of its limits."""
+    used: float
+    """How much of it was used, and at a refusal also what is set aside."""
+    limit: float
+    """How much is allowed."""
+    reached: bool
+    """Whether it is reached. If not, four fifths of it are used."""
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class Account:
+    """What one budget counts, of everything that was spent below it."""
+
+    name: str
+    limits: tuple[int | None, int | None, int | None, int | None]
+    allow_unpriced: bool
+    by_estimate: bool
+    """Whether an estimate has to fit. If not, whoever is not above a limit may go on once."""
+    news: list[BudgetNotice]
+    """What nobody was told yet; one list for a whole tree."""
+    committed: list[int] = attrs.field(init=False)
+    reserved: list[int] = attrs.field(init=False)
+    unmeasured: int = 0
+    unpriced: int = 0
+    refused: int = 0
+    blind: bool = False
+    """Whether an answer had no price, so that the limit on cost cannot be held any more."""
+    _told: set[tuple[int, bool]] = attrs.field(init=False, factory=set[tuple[int, bool]])
+
+    def __attrs_post_init__(self) -> None:
+        """Begin at nothing."""
+        self.committed, self.reserved = [0] * len(KINDS), [0] * len(KINDS)
+
+    def lacks(self, amounts: Amounts, *, priced: bool) -> int | None:
+        """Return of which kind there is too little for *amounts*. ``None``: of none."""
+        for kind, limit in enumerate(self.limits):
+            # Nobody knows what an unpriced request takes, so there must be something.
+            amount = amounts[kind] or (1 if kind == COST and not priced and amounts[2] else 0)
+            # A request that is thought to be free is none once the limit is passed: what
+            # it takes may turn out to be more, and nothing else would ever stop it.
+            if limit is None or not (amount or amounts[2]):
+                continue
+            used = self.committed[kind]
+            if self.by_estimate:
+                used += self.reserved[kind] + amount
+            if used > limit or (kind == COST and self.blind and amount):
+                return kind
+        return None
+
+    def is_used_up(self, kind: int, amounts: Amounts) -> bool:
+        """Whether there would be too little even if all that is set aside came back."""
+        limit = self.limits[kind]
+        assert limit is not None  # noqa: S101  # there is too little of it
+        if kind not in {TOKENS, COST} or (kind == COST and self.blind):
+            # Requests and calls that are under way were made: they do not come back.
+            return True
+        return self.committed[kind] + max(amounts[kind], 1) > limit
+
+    def set_aside(self, amounts: Amounts, sign: int = 1) -> None:
+        """Set *amounts* aside; with the sign -1, no longer."""
+        for kind, amount in enumerate(amounts):
+            self.reserved[kind] += sign * amount
+
+    def use(self, amounts: Amounts) -> None:
+        """Count *amounts* as used."""
+        for kind, amount in enumerate(amounts):
+            if not amount:
+                continue
+            self.committed[kind] += amount
+            limit = self.limits[kind]
+            if limit is not None and self.committed[kind] * 5 >= limit * 4:
+                self._tell(kind, self.committed[kind], reached=self.committed[kind] >= limit)
+
+    def note_answer(self, *, unmeasured: bool, unpriced: bool) -> bool:
+        """Take note of how an answer was charged; return whether a limit is passed."""
+        self.unmeasured += unmeasured
+        if unpriced:
+            self.unpriced += 1
+            self.blind = self.limits[COST] is not None and not self.allow_unpriced
+        return any(
+            limit is not None and used > limit
+            for limit, used in zip(self.limits, self.committed, strict=True)
+        )
+
+    def note_loss(self, *, unpriced: bool) -> None:
+        """Take note of something that was charged without an answer."""
+        self.unmeasured += 1
+        # No reason to allow nothing more: an answer would perhaps have had a price.
+        self.unpriced += unpriced
+
+    def error(self, kind: int, amounts: Amounts) -> LimitExceededError:
+        """Return the error of somebody who wants *amounts*, of which *kind* lacks."""
+        limit, used = self.limits[kind], self.committed[kind]
+        assert limit is not None  # noqa: S101  # or it would not lack
+        taken = used + self.reserved[kind]
+        self._tell(kind, taken, reached=True)
+        if kind == COST and self.blind:
+            text = (
+                f"budget {self.name!r}: nobody can price an answer, so its limit of "
+                f"{_shown(kind, limit)} cannot be held; give the driver prices, limit tokens "
+                "instead, or say allow_unpriced=True"
+            )
+        else:
+            text = (
+                f"budget {self.name!r} has too little left: {_shown(kind, used)} of "
+                f"{_shown(kind, limit)} {_UNITS[kind]} are used and "
+                f"{_shown(kind, self.reserved[kind])} set aside, and "
+                f"{_shown(kind, amounts[kind])} are wanted; raise the limit to go on"
+            )
+        return LimitExceededError(
+            text,
+            kind=KINDS[kind].value,
+            used=_plain(kind, taken),
+            limit=_plain(kind, limit),
+            source=self.name,
+        )
+
+    def statistics(self) -> BudgetStatistics:
+        """Return the books as they are at this moment."""
+        tokens, cost, requests, tool_calls = map(self._meter, range(len(KINDS)))
+        return BudgetStatistics(
+            name=self.name,
+            tokens=tokens,
+            cost=cost,
+            requests=requests,
+            tool_calls=tool_calls,
+            unmeasured=self.unmeasured,
+            unpriced=self.unpriced,
+            refused=self.refused,
+        )
+
+    def _meter(self, kind: int) -> BudgetMeter:
+        limit = self.limits[kind]
+        return BudgetMeter(
+            limit=None if limit is None else _plain(kind, limit),
+            committed=_plain(kind, self.committed[kind]),
+            reserved=_plain(kind, self.reserved[kind]),
+        )
+
+    def take_news(self) -> tuple[BudgetNotice, ...]:
+        """Return what nobody was told yet, of the whole tree. It counts as told."""
+        news = tuple(self.news)
+        self.news.clear()
+        return news
+
+    def words(self) -> str:
+        """Return the limits as a person would write them."""
+        limits = (
+            f"{_shown(kind, limit)} {_UNITS[kind]}"
+            for kind, limit in enumerate(self.limits)
+            if limit is not None
+        )
+        return ", ".join(limits) or "no limit"
+
+    def _tell(self, kind: int, used: int, *, reached: bool) -> None:
+        """Have it told that a limit is near or reached, each once; near not after reached."""
+        if (kind, reached) in self._told or (kind, True) in self._told:
+            return
+        self._told.add((kind, reached))
+        limit = self.limits[kind]
+        assert limit is not None  # noqa: S101  # nothing else is near or reached
+        amounts = (_plain(kind, used), _plain(kind, limit))
+        self.news.append(BudgetNotice(self.name, KINDS[kind], *amounts, reached))
+
+
+def count_limit(name: str, limit: int | None) -> int | None:
+    """Return *limit*, a whole number above 0, or raise.
+
+    Raises:
+        UsageError: If it is not.
+    """
+    # Type checkers are optional, and a bool is an int.
+    whole = isinstance(limit, int) and not isinstance(limit, bool)
+    if limit is not None and not (whole and limit > 0):
+        raise UsageError(
+            f"{name} must be a whole number >= 1, got {limit!r}; leave it out for no limit"
+        )
+    return limit
+
+
+def cost_limit(name: str, limit: float | None) -> int | None:
+    """Return *limit*, US dollars, in trillionths, or raise.
+
+    Raises:
+        UsageError: If it is not finite or not above 0.
+    """
+    if limit is None:
+        return None
+    if not 0 < limit < math.inf:
+        raise UsageError(f"{name} must be finite and > 0, got {limit!r}; leave it out for no limit")
+    return max(1, pico(limit))
+
+
+def count(name: str, number: int) -> int:
+    """Return *number*, a whole one and not below 0, or raise.
+
+    Raises:
+        UsageError: If it is not.
+    """
+    whole = isinstance(number, int)  # pyright: ignore[reportUnnecessaryIsInstance]  # type checkers are optional
+    if not (whole and number >= 0):
+        raise UsageError(f"{name} must be a whole number >= 0, got {number!r}")
+    return number
+
+
+def pico(cost_usd: float) -> int:
+    """Return US dollars in trillionths, the nearest whole number of them.
+
+    Raises:
+        UsageError: If it is negative, infinite or no number.
+    """
+    if not 0 <= cost_usd < math.inf:
+        raise UsageError(
+            f"cost_usd must be finite and >= 0, got {cost_usd!r}; use None if it is unknown"
+        )
+    scaled = cost_usd * PICO
+    return round(scaled) if scaled < math.inf else int(cost_usd) * PICO
+
+
+def amounts_of(*, tokens: int, cost_usd: float | None, requests: int, tool_calls: int) -> Amounts:
+    """Return what is wanted, checked.
+
+    Raises:
+        UsageError: If a number has no meaning.
+    """
+    return (
+        count("tokens", tokens),
+        0 if cost_usd is None else pico(cost_usd),
+        count("requests", requests),
+        count("tool_calls", tool_calls),
+    )
+
+
+def _plain(kind: int, amount: int) -> float:
+    return amount / PICO if kind == COST else amount
+
+
+def _shown(kind: int, amount: int) -> str:
+    return f"{amount / PICO:.6f}" if kind == COST else f"{amount:,}"

@@ -1,0 +1,1 @@
+"""From manifests to drivers, tools and a running pool."""

@@ -1,0 +1,171 @@
+"""Manifest and environment, put together: which driver answers which agent.
+
+Rules:
+
+1. Each agent gets the driver of its own manifest, never of another one's. Manifests that
+   name the same model share one driver.
+2. What would be refused at a spawn is refused before anything has run.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from agentpool import drivers
+from agentpool._pool.spawn_checks import driver_for
+from agentpool._errors import UsageError
+from agentpool._manifest.manifest import AgentManifest, ModelConfig
+from agentpool._messages import NO_USAGE
+from agentpool._spawn import SpawnConfig
+from agentpool.abc import Driver, DriverFactory
+from agentpool.drivers._gated import ProviderGates
+from agentpool.drivers._local_weights import (
+    check_weights,
+    find_cached_weights,
+    find_packaged_weights,
+)
+from agentpool.tools import EMPTY_REGISTRY
+
+DriverOpener: TypeAlias = Callable[[ModelConfig], AbstractAsyncContextManager[Driver]]
+"""Opens the driver of a model for as long as its block lasts."""
+
+KEY_ENVS: Final = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
+"""Where the providers' keys are unless a manifest says otherwise."""
+
+_SHORTEST_SECRET: Final = 8
+"""A shorter value is no key, and to redact it would garble ordinary text."""
+
+
+@asynccontextmanager
+async def open_drivers(
+    manifests: Iterable[AgentManifest],
+    *,
+    open_one: DriverOpener | None = None,
+    stand_in: Driver | None = None,
+    gates: ProviderGates | None = None,
+) -> AsyncGenerator[DriverFactory, None]:
+    """Open one driver for each model that *manifests* name.
+
+    Args:
+        manifests: Whose models to open.
+        open_one: Opens one of them. ``None``: ``agentpool.drivers.open_driver``.
+        stand_in: Answers in place of every model, which is then not opened.
+        gates: Where requests to providers wait, if ``open_driver`` opens their drivers.
+            ``None``: nobody waits.
+
+    Yields:
+        What chooses the driver of an agent, for ``open_pool``.
+
+    Raises:
+        DriverError: If a model cannot be opened; says what is missing.
+    """
+    opened: dict[tuple[object, ...], Driver] = {}
+    async with AsyncExitStack() as stack:
+        for manifest in () if stand_in is not None else manifests:
+            key = _identity(manifest.model)
+            if key not in opened:
+                if open_one is not None:
+                    opening = open_one(manifest.model)
+                else:
+                    # Looked up here, since it loads httpx, which a script has no use for.
+                    opening = drivers.open_driver(manifest.model, gates=gates)
+                opened[key] = await stack.enter_async_context(opening)
+
+        def choose(manifest: AgentManifest) -> Driver:
+            driver = stand_in or opened.get(_identity(manifest.model))
+            if driver is None:
+                raise UsageError(
+                    f"the model of manifest {manifest.name!r} is not open; give the manifest "
+                    "to open_drivers()"
+                )
+            return driver
+
+        yield choose
+
+
+def _identity(model: ModelConfig) -> tuple[object, ...]:
+    """Return what makes *model* another one, leaving out how it is asked."""
+    return (
+        model.model_path,
+        model.model_repo,
+        model.model_quantization,
+        model.remote_model,
+        model.provider,
+        model.base_url,
+        model.private_host,
+        model.api_key_env,
+        model.context_window,
+        model.fallback and _identity(model.fallback),
+        model.patience_seconds,
+        model.price,
+    )
+
+
+def check_spawns(manifests: Iterable[AgentManifest], choose: DriverFactory) -> None:
+    """Refuse manifests that a pool would refuse later, before anything has run.
+
+    Raises:
+        ManifestError: If a manifest cannot work with its driver.
+        PrivacyError: If a manifest's tier forbids its driver.
+    """
+    for manifest in manifests:
+        driver_for(SpawnConfig(manifest, "?"), choose, EMPTY_REGISTRY)
+
+
+def check_prices(manifests: Iterable[AgentManifest], choose: DriverFactory) -> None:
+    """Refuse a limit on cost that could not be held.
+
+    Raises:
+        UsageError: If nobody can price the model of a manifest.
+    """
+    for manifest in manifests:
+        model = manifest.model
+        # With two models, the answer says which of them it was, and so what it costs.
+        if model.fallback is None and choose(manifest).price(NO_USAGE) is None:
+            known = importlib.util.find_spec("genai_prices") is not None
+            install = "" if known else "run: pip install 'trio-agentpool[prices]'; or "
+            raise UsageError(
+                f"--max-cost cannot be held: nobody can price the model of {manifest.name!r}; "
+                f"{install}use --max-total-tokens"
+            )
+
+
+def find_model_file(model: ModelConfig, *, environ: Mapping[str, str]) -> Path | None:
+    """Return the file of a local model, after a look at how it begins.
+
+    ``None``: the model is behind an API and has no file here.
+
+    Raises:
+        UnknownModelError: If it is not there, or is no model. Says what to do.
+    """
+    if model.remote_model is not None:
+        return None
+    if model.model_path is not None:
+        return check_weights(model.model_path)
+    if model.model_repo is not None:
+        # Loads httpx. The rule for the folder stands in one place, which is there.
+        from agentpool.drivers._open import (  # noqa: PLC0415
+            _hub_cache,  # pyright: ignore[reportPrivateUsage]
+        )
+
+        cache = _hub_cache(environ)
+        return find_cached_weights(
+            model.model_repo, quantization=model.model_quantization, cache=cache
+        )
+    return find_packaged_weights()
+
+
+def find_secrets(manifests: Iterable[AgentManifest], environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the keys in *environ* that must never be shown, longest first."""
+    known = tuple(manifests)
+    models = [manifest.model for manifest in known]
+    models += [model.fallback for model in models if model.fallback is not None]
+    servers = [server for manifest in known for server in manifest.mcp_servers]
+    names = {*KEY_ENVS, *(model.api_key_env for model in models)} - {None}
+    names = names.union(*((server.api_key_env, *server.env) for server in servers))
+    found = {environ.get(name or "", "") for name in names}
+    return tuple(sorted((f for f in found if len(f) >= _SHORTEST_SECRET), key=len, reverse=True))

@@ -1,0 +1,289 @@
+"""What a manifest grants, made real: the memory and the tools of its agents.
+
+The command line is built on it; whoever embeds a pool may prefer to choose by hand.
+
+Rules:
+
+1. The memory tools work on the memory that the loop uses, in the agent's own scope.
+2. A grant for which there is no tool is said, not passed over.
+3. Relative paths, in grants and from a model, begin in the folder in which the command was
+   called, as every other path on its line does; programs run there.
+4. The programs of a Sovereign agent have no network. Where that cannot be had, such an
+   agent fails before its model is asked anything.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from importlib.util import find_spec
+from typing import Final, final
+
+import attrs
+import trio
+
+from agentpool import memory as memories
+from agentpool._approval import Approver
+from agentpool._budget.budget import Budget
+from agentpool._manifest.capability import ANYTHING, Capability, CapabilityKind, PrivacyTier
+from agentpool._errors import PrivacyError
+from agentpool._manifest.manifest import DEFAULT_CAPABILITIES, AgentManifest
+from agentpool._pool.nursery import ToolBuilder
+from agentpool._pool.open import open_pool
+from agentpool._pool.pool import AgentPool
+from agentpool.abc import AgentContext, DriverFactory, Memory, Observer, Tool
+from agentpool.memory import InMemoryMemory
+from agentpool.tools import (
+    EMPTY_REGISTRY,
+    FileWork,
+    ToolRegistry,
+    file_tools,
+    find_isolation,
+    http_tools,
+    inference_tools,
+    memory_tools,
+    shell_tools,
+)
+from agentpool.tools.builtin._shell import search_path
+from agentpool.tools.builtin._team import TEAM_TOOLS
+from agentpool.tools.mcp._rules import wants_server
+from agentpool.tools.mcp._servers import McpServers, open_mcp_servers
+from agentpool.tools.system._programs import carriers
+
+_TEAM_KINDS: Final = frozenset({CapabilityKind.MESSAGE, CapabilityKind.SPAWN})
+"""The grants for which the team tools are."""
+
+HAND_KINDS: Final = frozenset(
+    {CapabilityKind.FILE_READ, CapabilityKind.FILE_WRITE, CapabilityKind.SHELL}
+)
+"""The grants for which the tools on files and programs are."""
+
+_WITH_TOOLS: Final = (
+    _TEAM_KINDS
+    | HAND_KINDS
+    | {
+        CapabilityKind.INFERENCE,
+        CapabilityKind.MCP,
+        CapabilityKind.MEMORY,
+        CapabilityKind.NETWORK,
+    }
+)
+"""The grants for which there are tools here."""
+
+_ADVICE: Final[Mapping[CapabilityKind, str]] = {
+    CapabilityKind.COMPUTE: ": it would be a shell without a list; grant programs with 'shell'"
+}
+
+NO_ISOLATION: Final = (
+    "may not run programs here: they would have a network, and this system cannot take it "
+    "away (Linux with unshare can); choose another privacy, or grant no 'shell'"
+)
+"""What is said of Sovereign manifests with ``shell`` where it is so."""
+
+_MAX_MADE: Final = 128
+"""Sets of grants whose tools are kept."""
+
+
+@asynccontextmanager
+async def open_furnished_pool(
+    choose: DriverFactory,
+    *,
+    max_concurrent: int,
+    max_queued: int,
+    memory_file: str | None = None,
+    budget: Budget | None = None,
+    approve: Approver | None = None,
+    observers: Sequence[Observer] = (),
+    name: str = "pool",
+) -> AsyncGenerator[AgentPool, None]:
+    """Open a pool whose agents have the memory and the tools that their manifests grant.
+
+    Args:
+        choose: The drivers.
+        max_concurrent: Agents that run at the same time.
+        max_queued: Agents that may wait for their first slot.
+        memory_file: Where agents keep fragments. ``None``: in memory.
+        budget: What all of them may spend together. ``None``: no limit but their own.
+        approve: Asked before calls that need somebody's word. ``None``: nobody; they fail.
+        observers: Called with every event.
+        name: What the pool is called.
+
+    Yields:
+        The pool.
+    """
+    async with (
+        _open_memory(memory_file) as memory,
+        open_mcp_servers() as servers,
+        open_pool(
+            choose,
+            max_concurrent=max_concurrent,
+            max_queued=max_queued,
+            memory=memory,
+            tools=build_tools(memory, servers, SystemTools(os.environ), choose),
+            budget=budget,
+            approve=approve,
+            observers=observers,
+            name=name,
+        ) as pool,
+    ):
+        yield pool
+
+
+@asynccontextmanager
+async def _open_memory(file: str | None) -> AsyncGenerator[Memory]:
+    if file is None:
+        yield InMemoryMemory()
+    else:
+        # Looked up here, since it loads SQLite.
+        async with memories.open_sqlite_memory(file) as opened:
+            yield opened
+
+
+def build_tools(
+    memory: Memory, servers: McpServers, system_tools: SystemTools, choose: DriverFactory
+) -> ToolBuilder:
+    """Return what makes the tools of one agent: those that its manifest grants.
+
+    Args:
+        memory: The pool's memory.
+        servers: What starts the MCP servers of its manifest.
+        system_tools: What makes its tools on files and programs.
+        choose: The drivers, of which each agent may ask its own.
+    """
+    team = ToolRegistry(TEAM_TOOLS)
+
+    def build(context: AgentContext) -> ToolRegistry | Awaitable[ToolRegistry]:
+        registry, manifest = build_own(context), context.manifest
+        if not manifest.mcp_servers and not _kinds(manifest) & HAND_KINDS:
+            return registry
+        return add_others(registry, manifest)
+
+    async def add_others(registry: ToolRegistry, manifest: AgentManifest) -> ToolRegistry:
+        registry = registry.with_tools(*await system_tools.tools_for(manifest))
+        if not manifest.mcp_servers:
+            return registry
+        return registry.with_tools(*await servers.tools_for(manifest))
+
+    def build_own(context: AgentContext) -> ToolRegistry:
+        grants = context.manifest.capabilities
+        kinds = _kinds(context.manifest)
+        registry = team if kinds & _TEAM_KINDS else EMPTY_REGISTRY
+        if CapabilityKind.MEMORY in kinds:
+            registry = registry.with_tools(*memory_tools(memory, context.memory_scope))
+        if CapabilityKind.INFERENCE in kinds:
+            registry = registry.with_tools(*inference_tools(choose(context.manifest)))
+        if CapabilityKind.NETWORK in kinds:
+            hosts = [h for g in grants if g.kind is CapabilityKind.NETWORK for h in g.scope]
+            registry = registry.with_tools(*http_tools(*hosts))
+        return registry
+
+    return build
+
+
+def _kinds(manifest: AgentManifest) -> frozenset[CapabilityKind]:
+    return frozenset(grant.kind for grant in manifest.capabilities)
+
+
+@final
+@attrs.define(eq=False)
+class SystemTools:
+    """Makes the tools on files and programs, once for all agents with the same grants."""
+
+    _environ: Mapping[str, str]
+    _folder: str = "."
+    _work: FileWork = attrs.field(init=False, factory=FileWork)
+    _isolation: tuple[str, ...] | None = attrs.field(init=False, default=None)
+    _made: dict[tuple[tuple[Capability, ...], PrivacyTier], tuple[Tool, ...]] = attrs.field(
+        init=False, factory=dict[tuple[tuple[Capability, ...], PrivacyTier], tuple[Tool, ...]]
+    )
+
+    async def tools_for(self, manifest: AgentManifest) -> tuple[Tool, ...]:
+        """Return the tools on files and programs that *manifest* grants.
+
+        Raises:
+            PrivacyError: If its programs must have no network, and would have one.
+        """
+        await trio.lowlevel.checkpoint()
+        grants, privacy = manifest.capabilities, manifest.privacy
+        made = self._made.get((grants, privacy))
+        if made is None:
+            alone: tuple[str, ...] = ()
+            if privacy is PrivacyTier.SOVEREIGN and CapabilityKind.SHELL in _kinds(manifest):
+                alone = await self._without_network()
+            shell = shell_tools(
+                grants, environ=self._environ, folder=self._folder, without_network=alone
+            )
+            made = (*file_tools(grants, folder=self._folder, work=self._work), *shell)
+            # Children have fewer grants at each depth, so there are a few of each manifest.
+            if len(self._made) >= _MAX_MADE:
+                self._made.clear()
+            self._made[grants, privacy] = made
+        return made
+
+    async def _without_network(self) -> tuple[str, ...]:
+        if self._isolation is None:
+            self._isolation = await find_isolation(self._environ)
+        if self._isolation is None:
+            raise PrivacyError(f"a Sovereign agent {NO_ISOLATION}")
+        return self._isolation  # noqa: ASYNC910  # tools_for() has had its checkpoint
+
+
+def tool_names(manifest: AgentManifest) -> tuple[str, ...]:
+    """Return the tools that agents of *manifest* have here, without those of MCP servers."""
+    kinds = _kinds(manifest)
+    tools = [
+        *(tool for tool in TEAM_TOOLS if tool.capability and tool.capability.kind in kinds),
+        *(memory_tools(InMemoryMemory(), "") if CapabilityKind.MEMORY in kinds else ()),
+        *file_tools(manifest.capabilities),
+        *shell_tools(manifest.capabilities, environ=os.environ),
+    ]
+    return tuple(tool.definition.name for tool in tools)
+
+
+def missing_tools(manifest: AgentManifest) -> tuple[str, ...]:
+    """Return what *manifest* grants and nothing here can do, in words.
+
+    The grants of a manifest that says nothing about them are left out.
+    """
+    missing: list[str] = []
+    # Whoever wrote no grants has these, and did not ask for anything.
+    if manifest.capabilities != DEFAULT_CAPABILITIES:
+        missing.extend(
+            f"grants {str(grant)!r}, for which this version has no tool"
+            + _ADVICE.get(grant.kind, "")
+            for grant in manifest.capabilities
+            if grant.kind not in _WITH_TOOLS
+        )
+    missing.extend(_missing_programs(manifest))
+    missing.extend(_missing_servers(manifest))
+    return tuple(missing)
+
+
+def _missing_programs(manifest: AgentManifest) -> Iterator[str]:
+    path = search_path(os.environ)
+    for grant in manifest.capabilities:
+        if grant.kind is not CapabilityKind.SHELL:
+            continue
+        for name in carriers(grant.scope):
+            yield f"grants {name!r}, which runs whatever it is told to: that is as good as '*'"
+        for name in grant.scope:
+            if name != ANYTHING and shutil.which(name, path=path) is None:
+                yield f"grants the program {name!r}, which is not on this machine"
+
+
+def _missing_servers(manifest: AgentManifest) -> Iterator[str]:
+    for server in manifest.mcp_servers:
+        if not server.capabilities:
+            text = "whose 'capabilities' are empty: none of its tools may be called"
+            yield f"names the MCP server {server.name!r}, {text}"
+        elif not wants_server(server, manifest.capabilities):
+            text = "of which nothing is granted: add a grant of type 'mcp'"
+            yield f"names the MCP server {server.name!r}, {text}"
+    if manifest.mcp_servers and find_spec("mcp") is None:
+        yield "names MCP servers, which need: pip install 'trio-agentpool[mcp]'"
+    names = {server.name for server in manifest.mcp_servers} | {ANYTHING}
+    for grant in manifest.capabilities:
+        if grant.kind is CapabilityKind.MCP and grant.scope[0] not in names:
+            yield f"grants {str(grant)!r}, and names no MCP server {grant.scope[0]!r}"

@@ -1,0 +1,130 @@
+"""What a person says on the command line, before a manifest's own words.
+
+It never goes around the manifest's privacy: the changed manifest is checked like any other.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Final, final
+
+import attrs
+
+from agentpool._errors import ManifestError, UsageError
+from agentpool._manifest.manifest import AgentManifest, ModelConfig
+from agentpool._manifest.model import PROVIDERS, Provider
+
+BASE_URL_ENVS: Final[Mapping[str, str]] = {
+    "openai": "OPENAI_BASE_URL",
+    "anthropic": "ANTHROPIC_BASE_URL",
+}
+"""Where ``--driver`` looks for a server if the manifest names none. The names are the ones
+that other clients of these interfaces use."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class Override:
+    """What goes before a manifest's own words."""
+
+    model: str | None = None
+    """A GGUF file, or a provider's name of a model. ``None``: the manifest's model."""
+    driver: str | None = None
+    """``local``, ``openai`` or ``anthropic``. ``None``: what the manifest's model needs."""
+    max_tokens: int | None = None
+    """The most tokens of one answer. ``None``: the manifest's number."""
+
+    def apply(
+        self, manifest: AgentManifest, *, source: str, environ: Mapping[str, str]
+    ) -> AgentManifest:
+        """Return *manifest* with this in it.
+
+        Args:
+            manifest: What the file says.
+            source: What an error calls the manifest.
+            environ: The environment, for the address of a server.
+
+        Raises:
+            UsageError: If the words make no sense together.
+            ManifestError: If the manifest does not allow the result.
+        """
+        try:
+            model = self._model(manifest.model, environ)
+            if self.max_tokens is not None:
+                model = _with_max_tokens(model, self.max_tokens)
+            return attrs.evolve(manifest, model=model)
+        except ManifestError as error:
+            raise ManifestError(error.faults, source=f"{source}, changed by options") from error
+
+    def _model(self, model: ModelConfig, environ: Mapping[str, str]) -> ModelConfig:
+        if self.driver is None and self.model is None:
+            return model
+        # Whoever names a model wants that one, and not the fallback or the price of another.
+        model = attrs.evolve(model, price=None, fallback=None, patience_seconds=None)
+        provider = PROVIDERS.get(self.driver or "")
+        if provider is not None:
+            return self._remote(model, provider, environ)
+        if self.driver == "local":
+            return _local(model, self.model)
+        assert self.model is not None  # noqa: S101  # or the first test would have held
+        if self.model.endswith(".gguf") or os.path.isfile(self.model):  # noqa: PTH113  # a word, not yet a path
+            return _local(model, self.model)
+        if model.remote_model is not None:
+            return attrs.evolve(model, remote_model=self.model)
+        raise UsageError(
+            f"--model must be a GGUF file for a local model, got {self.model!r}; for a model "
+            "behind an API add --driver openai"
+        )
+
+    def _remote(
+        self, model: ModelConfig, provider: Provider, environ: Mapping[str, str]
+    ) -> ModelConfig:
+        name = self.model or model.remote_model
+        if name is None:
+            raise UsageError(
+                f"--driver {provider} needs a model's name, and the manifest has no remote_model; "
+                "add --model NAME"
+            )
+        was_there = model.remote_model is not None and model.provider == provider
+        url = model.base_url if was_there else None
+        return attrs.evolve(
+            model,
+            model_path=None,
+            model_repo=None,
+            model_quantization=None,
+            remote_model=name,
+            provider=provider,
+            base_url=url or _base_url_of(provider, environ),
+            private_host=model.private_host and url is not None,
+            api_key_env=model.api_key_env if was_there else None,
+        )
+
+
+def _with_max_tokens(model: ModelConfig, max_tokens: int) -> ModelConfig:
+    # How both are asked is said once, for both.
+    fallback = model.fallback and attrs.evolve(model.fallback, max_tokens=max_tokens)
+    return attrs.evolve(model, max_tokens=max_tokens, fallback=fallback)
+
+
+def _base_url_of(provider: Provider, environ: Mapping[str, str]) -> str | None:
+    url = environ.get(BASE_URL_ENVS[provider], "").rstrip("/")
+    # Anthropic's own clients want it without the version, and ours with it.
+    if url and provider == "anthropic" and not url.endswith("/v1"):
+        url += "/v1"
+    return url or None
+
+
+def _local(model: ModelConfig, path: str | None) -> ModelConfig:
+    """Return *model* as a local one; without *path* the manifest's own, or the packaged one."""
+    own = attrs.evolve(
+        model,
+        remote_model=None,
+        provider="openai",
+        base_url=None,
+        private_host=False,
+        api_key_env=None,
+    )
+    if path is None:
+        return own
+    return attrs.evolve(own, model_path=path, model_repo=None, model_quantization=None)

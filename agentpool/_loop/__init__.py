@@ -1,0 +1,1 @@
+"""What one agent does, decided without I/O."""

@@ -1,0 +1,331 @@
+"""The guard of one run: it counts, and says when to go on, to warn, to refuse, to stop.
+
+Rules:
+
+1. Each check counts first and judges then. A counter rises by exactly one per check.
+2. From four fifths of the iterations or tokens on there is a warning each time; the
+   first iteration never warns, since a run of one turn is at its limit by design.
+3. At the limit is allowed, above it is not: a run of 5 iterations makes 5 requests.
+4. Every requested tool call counts, whether it can run or not. The one that is one too
+   many stops the run and is not counted.
+5. Two calls are the same if their names are and their arguments mean the same JSON:
+   spaces and the order of keys do not matter. From ``max_repeated_calls`` on a call is
+   refused, however long ago the others were.
+6. Stuck is: the same batch of calls four times in a row, or two batches in turn four
+   times each. The whole batch is compared, not its first call.
+7. Five truncated answers in a row stop the run; an answer with tool calls ends the row.
+8. What cannot be measured is counted as unmeasured, not as zero, and a limit that it
+   leaves unchecked warns once. A cost of which a part is unknown is unknown, yet its known
+   part still must not exceed the limit.
+
+A guard trusts its limits: a `ResourceQuota` cannot be made with wrong ones. It never
+looks back over what has been, so turn 10,000 costs what turn 10 costs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final, Self, TypeAlias, final
+
+import msgspec
+
+from agentpool._base import Live
+from agentpool._errors import LimitExceededError, UsageError
+from agentpool._manifest.manifest import ResourceQuota
+from agentpool._messages import NO_USAGE, ToolCall, Usage
+from agentpool._outcome import StopReason
+
+MAX_TRUNCATIONS: Final = 5
+"""Truncated answers in a row that stop a run. A model that has not come to its end after
+five answers of full length will hardly do so in the sixth."""
+
+STUCK_REPEATS: Final = 4
+"""The same batch so often in a row is no longer polling: by then each of its calls has
+been refused once, and the model did not mind."""
+
+
+@final
+class Allow(msgspec.Struct, frozen=True, gc=False):
+    """Go on."""
+
+
+@final
+class Warn(msgspec.Struct, frozen=True, gc=False):
+    """Go on, and tell somebody."""
+
+    text: str
+    """What is near its limit, with the numbers."""
+
+
+@final
+class Block(msgspec.Struct, frozen=True, gc=False):
+    """Do not run this tool call; the run goes on."""
+
+    text: str
+    """Why, for the model."""
+
+
+@final
+class Stop(msgspec.Struct, frozen=True, gc=False):
+    """End the run."""
+
+    reason: StopReason
+    """Which limit."""
+    text: str
+    """What was reached, with the numbers."""
+    used: float
+    """How much was used, in the limit's own unit."""
+    limit: float
+    """How much was allowed, in the same unit."""
+    source: str = "guard"
+    """Who set the limit: the run's guard, or a budget by its name."""
+
+    @classmethod
+    def of_error(cls, error: LimitExceededError) -> Self:
+        """Return the end of a run that a budget stops with *error*."""
+        reason = StopReason(error.kind)
+        return cls(reason, str(error), error.used, error.limit, error.source)
+
+    def to_error(self) -> LimitExceededError:
+        """Return the error of a run that ended this way."""
+        return LimitExceededError(
+            self.text,
+            kind=self.reason.value,
+            used=self.used,
+            limit=self.limit,
+            source=self.source,
+        )
+
+
+Verdict: TypeAlias = Allow | Warn | Block | Stop
+"""All that a guard can say."""
+
+ALLOW: Final = Allow()
+"""The one verdict that nearly every check ends in; shared, so that it costs nothing."""
+
+_DECODER: Final = msgspec.json.Decoder()
+_ENCODER: Final = msgspec.json.Encoder(order="deterministic")
+
+
+@final
+class _SeenCall(Live):
+    """One call among all that are the same; compared by identity."""
+
+    count: int = 0
+
+
+@final
+class _SeenCalls(Live):
+    """The calls of one run. Made for the first: most agents of a large crowd have none."""
+
+    by_text: dict[tuple[str, str], _SeenCall] = {}  # noqa: RUF012  # each has its own
+    by_meaning: dict[tuple[str, bytes], _SeenCall] = {}  # noqa: RUF012  # each has its own
+    last_batch: tuple[_SeenCall, ...] | None = None
+    batch_before: tuple[_SeenCall, ...] | None = None
+    same_in_row: int = 0
+    alternating_in_row: int = 0
+
+    def find(self, name: str, arguments: str) -> _SeenCall:
+        """Return the entry of a call."""
+        return self.by_text.get((name, arguments)) or self._read(name, arguments)
+
+    def _read(self, name: str, arguments: str) -> _SeenCall:
+        """Return the entry of a call in a wording that is new, made if it is new itself."""
+        try:
+            meaning = _ENCODER.encode(_DECODER.decode(arguments))
+        except (msgspec.MsgspecError, RecursionError, UnicodeError):
+            # No JSON, so it means nothing but its own text.
+            seen = _SeenCall()
+        else:
+            seen = self.by_meaning.setdefault((name, meaning), _SeenCall())
+        self.by_text[name, arguments] = seen
+        return seen
+
+    def note_batch(self, batch: tuple[_SeenCall, ...]) -> None:
+        """Count how often the newest batch was there before, in a row or in turn."""
+        if batch == self.last_batch:
+            self.same_in_row += 1
+            self.alternating_in_row = 1
+        else:
+            alternates = batch == self.batch_before
+            self.alternating_in_row = self.alternating_in_row + 1 if alternates else 2
+            self.same_in_row = 1
+            self.batch_before, self.last_batch = self.last_batch, batch
+
+
+@final
+class LoopGuard(Live, gc=False):
+    """Counts what one run uses. Every run has its own."""
+
+    resources: ResourceQuota
+    """The limits."""
+    _iterations: int = 0
+    _tool_calls: int = 0
+    _truncations: int = 0
+    _usage: Usage = NO_USAGE
+    _unmeasured_requests: int = 0
+    _known_cost_usd: float = 0.0
+    _cost_is_known: bool = True
+    _calls: _SeenCalls | None = None
+
+    @property
+    def iterations(self) -> int:
+        """Iterations that were checked, the one that stopped the run included."""
+        return self._iterations
+
+    @property
+    def turns(self) -> int:
+        """Iterations that were allowed, so model requests of the run."""
+        return min(self._iterations, self.resources.max_iterations)
+
+    @property
+    def tool_calls(self) -> int:
+        """Tool calls that were asked for: run, unknown, denied and refused ones."""
+        return self._tool_calls
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens of all answers whose usage is known."""
+        return self._usage
+
+    @property
+    def unmeasured_requests(self) -> int:
+        """Answers whose usage nobody knows."""
+        return self._unmeasured_requests
+
+    @property
+    def cost_usd(self) -> float | None:
+        """US dollars so far. ``None``: not all of it can be priced; 0.0 is free."""
+        return self._known_cost_usd if self._cost_is_known else None
+
+    @property
+    def known_cost_usd(self) -> float:
+        """US dollars so far, as far as they are known."""
+        return self._known_cost_usd
+
+    def check_iteration(self) -> Allow | Warn | Stop:
+        """Count an iteration and say whether it may make its request."""
+        self._iterations = count = self._iterations + 1
+        limit = self.resources.max_iterations
+        # In whole numbers: at 2 of 3 iterations no four fifths are used.
+        if count == 1 or (count <= limit and count * 5 < limit * 4):
+            return ALLOW
+        if count > limit:
+            text = f"max iterations reached ({limit})"
+            return Stop(StopReason.MAX_ITERATIONS, text, limit, limit)
+        return Warn(f"iteration {count}/{limit} ({count * 100 // limit}% of budget)")
+
+    def check_tool_call(self, name: str, arguments: str) -> Allow | Block | Stop:
+        """Count a tool call that the model asked for and say whether it may run.
+
+        To be asked for every call, before it is known whether there is such a tool and
+        whether it is granted: invented calls use up the limit as well.
+
+        Args:
+            name: The tool's name, as the model wrote it.
+            arguments: JSON text, as the model wrote it; it may be invalid.
+        """
+        limit = self.resources.max_tool_calls
+        if self._tool_calls >= limit:
+            text = f"max tool calls reached ({limit})"
+            return Stop(StopReason.MAX_TOOL_CALLS, text, limit, limit)
+        self._tool_calls += 1
+        seen = self._seen().find(name, arguments)
+        seen.count += 1
+        if seen.count < self.resources.max_repeated_calls:
+            return ALLOW
+        return Block(f"ping-pong detected: tool '{name}' called {seen.count} times with same input")
+
+    def check_stuck(self, calls: Sequence[ToolCall]) -> Allow | Stop:
+        """Take note of the calls of one answer and say whether the model goes in circles.
+
+        To be asked once per answer with tool calls, before `check_tool_call`: what it
+        works out about the calls is kept for it.
+        """
+        seen = self._seen()
+        seen.note_batch(tuple([seen.find(call.name, call.arguments) for call in calls]))
+        if seen.same_in_row >= STUCK_REPEATS:
+            text = f"stuck: the same tool calls {STUCK_REPEATS} times in a row"
+        elif seen.alternating_in_row >= 2 * STUCK_REPEATS:
+            text = f"stuck: the same two sets of tool calls in turn, {STUCK_REPEATS} times each"
+        else:
+            return ALLOW
+        return Stop(StopReason.STUCK, text, STUCK_REPEATS, STUCK_REPEATS)
+
+    def record_truncation(self) -> Allow | Stop:
+        """Count an answer that was cut off and say whether to ask for the rest."""
+        self._truncations += 1
+        if self._truncations < MAX_TRUNCATIONS:
+            return ALLOW
+        # The original's words, which people search their logs for.
+        text = f"{self._truncations} consecutive MaxTokens responses"
+        return Stop(StopReason.TRUNCATION, text, self._truncations, MAX_TRUNCATIONS)
+
+    def reset_truncation(self) -> None:
+        """End a row of truncated answers: the model asked for tools."""
+        self._truncations = 0
+
+    def record_usage(self, usage: Usage | None) -> Allow | Warn | Stop:
+        """Add the tokens of an answer and say whether there are any left.
+
+        Args:
+            usage: What the answer took. ``None``: the provider did not say.
+
+        Raises:
+            UsageError: If a number is negative. Nothing was added.
+        """
+        if usage is None:
+            self._unmeasured_requests += 1
+            budget = self.resources.max_tokens_budget
+            if budget is not None and self._unmeasured_requests == 1:
+                return Warn(
+                    f"usage of an answer is unknown: the budget of {budget} tokens "
+                    "cannot be checked"
+                )
+            return ALLOW
+        if usage.input_tokens < 0 or usage.output_tokens < 0:
+            raise UsageError(f"tokens must be >= 0, got {usage!r}; no budget is refunded")
+        self._usage += usage
+        budget = self.resources.max_tokens_budget
+        if budget is None:
+            return ALLOW
+        total = self._usage.total_tokens
+        if total < budget * 4 // 5:
+            return ALLOW
+        if total > budget:
+            text = f"token budget exhausted: {total} > {budget}"
+            return Stop(StopReason.TOKEN_BUDGET, text, total, budget)
+        return Warn(f"token usage {total}/{budget} ({total * 100 // budget}% of budget)")
+
+    def record_cost(self, cost_usd: float | None) -> Allow | Warn | Stop:
+        """Add the cost of an answer and say whether there is money left.
+
+        Args:
+            cost_usd: US dollars. ``None``: nobody can price the answer.
+
+        Raises:
+            UsageError: If it is negative, infinite or no number. Nothing was added.
+        """
+        limit = self.resources.max_cost_usd
+        if cost_usd is None:
+            first, self._cost_is_known = self._cost_is_known, False
+            if first and limit > 0:
+                return Warn(
+                    f"cost of an answer is unknown: the budget of ${limit:.4f} cannot be checked"
+                )
+            return ALLOW
+        if not 0 <= cost_usd < math.inf:
+            raise UsageError(
+                f"cost_usd must be finite and >= 0, got {cost_usd!r}; use None if it is unknown"
+            )
+        self._known_cost_usd = spent = self._known_cost_usd + cost_usd
+        if 0 < limit < spent:
+            text = f"cost budget exceeded: ${spent:.4f} > ${limit:.4f}"
+            return Stop(StopReason.COST_BUDGET, text, spent, limit)
+        return ALLOW
+
+    def _seen(self) -> _SeenCalls:
+        if self._calls is None:
+            self._calls = _SeenCalls()
+        return self._calls

@@ -1,0 +1,163 @@
+"""One run: what it was given, what it can ask for, and what became of it so far.
+
+The loop writes the rules; here is what they are about. A run asks by effects: a value says
+what is wanted, whoever performs it writes the result into it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias, final
+
+import msgspec
+
+from agentpool._base import Live
+from agentpool._loop.conversation import Conversation
+from agentpool._loop.guard import LoopGuard, Stop, Warn
+from agentpool._loop.output import Output
+from agentpool._manifest.manifest import AgentManifest
+from agentpool._messages import (
+    AgentMessage,
+    AssistantMessage,
+    ChatMessage,
+    Completion,
+    CompletionRequest,
+    ToolCall,
+    ToolDefinition,
+    ToolMessage,
+    UserMessage,
+)
+from agentpool._outcome import StopReason
+
+
+@final
+class Recall(msgspec.Struct, eq=False, gc=False):
+    """Effect: look into the memory."""
+
+    query: str
+    limit: int
+    fragments: Sequence[str] = ()
+    """Result: what was found, best first."""
+
+
+@final
+class Receive(msgspec.Struct, eq=False, gc=False):
+    """Effect: take what waits in the inbox, without waiting for more. Each turn's is the same."""
+
+    messages: Sequence[AgentMessage] = ()
+    """Result: the messages, in the order of their arrival."""
+    interrupted: bool = False
+    """Result: whether somebody wants the run to stop here. Comes before any message."""
+
+
+@final
+class Complete(msgspec.Struct, eq=False, gc=False):
+    """Effect: ask the model."""
+
+    request: CompletionRequest
+    completion: Completion | None = None
+    """Result: the answer. ``None``: a budget does not allow the request, and the run's
+    ``exhausted`` says which."""
+
+
+@final
+class RunTools(msgspec.Struct, eq=False):
+    """Effect: run the calls that have no result yet, side by side if there are several."""
+
+    calls: Sequence[ToolCall]
+    results: list[ToolMessage | None]
+    """Result: one for each call, in their order; refused calls have theirs already. Each is
+    written as its call ends, so a run that is cancelled in between keeps what it has."""
+    changed: dict[int, ToolCall] = {}  # each has its own
+    """Calls that somebody approved, as they are to run, by their places."""
+
+
+@final
+class Remember(msgspec.Struct, eq=False, gc=False):
+    """Effect: keep this in the memory."""
+
+    content: str
+
+
+Effect: TypeAlias = Recall | Receive | Complete | RunTools | Remember | Warn
+"""Everything that a run can ask for. ``Warn`` has no result: somebody is told."""
+
+
+def refused(call: ToolCall, text: str) -> ToolMessage:
+    """Return the result of a call that did not run, with the reason for the model."""
+    return ToolMessage(call.call_id, call.name, text, is_error=True)
+
+
+@final
+class Run(Live, gc=False):
+    """One run: what it was given, and what became of it so far."""
+
+    manifest: AgentManifest
+    query: str
+    history: Sequence[ChatMessage]
+    tools: tuple[ToolDefinition, ...]
+    """What the model is shown."""
+    refuse: Callable[[str], str | None]
+    """Why the tool of that name may not run. ``None``: it may."""
+    room_tokens: int | None
+    """What the conversation may fill of the window. ``None``: nobody knows the window."""
+    guard: LoopGuard
+    has_memory: bool = True
+    """Whether it recalls and remembers."""
+    output: Output | None = None
+    """What its answer must be. ``None``: any text."""
+    repairs: int = 0
+    """How often it was asked for another answer."""
+    value: object = None
+    """What the answer stands for, of the output's type."""
+    conversation: Conversation | None = None
+    pieces: list[str] = []  # noqa: RUF012  # each has its own
+    """The answer so far: pieces of it that were cut off by ``max_tokens``."""
+    arriving: list[str] = []  # noqa: RUF012  # each has its own
+    """Pieces of the completion that arrives right now. The performer appends to it."""
+    last_text: str = ""
+    """What the model said when it last called tools."""
+    acting: RunTools | None = None
+    """The calls that run right now."""
+    stop_reason: StopReason | None = None
+    stop: Stop | None = None
+    """What stopped the run. ``None``: it goes on, or the model ended it."""
+    over_budget: bool = False
+    exhausted: Stop | None = None
+    """Set when a budget, or a child, leaves nothing for the run to use."""
+    passed_shared: bool = False
+    """Whether the last answer passed a limit of a budget that others share."""
+
+    @property
+    def text(self) -> str:
+        """The answer, as much of it as has arrived, or else what was said last."""
+        return "".join((*self.pieces, *self.arriving)) or self.last_text
+
+    def settle(self, reason: str) -> None:
+        """Put the results of the current calls into the conversation, one for each call.
+
+        Args:
+            reason: Told to the model for calls that have no result.
+        """
+        batch, self.acting = self.acting, None
+        assert batch is not None  # noqa: S101  # there are calls
+        assert self.conversation is not None  # noqa: S101  # and so there was a turn
+        for call, result in zip(batch.calls, batch.results, strict=True):
+            self.conversation.append(result or refused(call, reason))
+
+    def settled_messages(self, reason: str) -> tuple[ChatMessage, ...]:
+        """Return the conversation, with a result for every call and the text that arrived.
+
+        Args:
+            reason: Why calls that have no result did not end.
+        """
+        if self.conversation is None:
+            return (*self.history, UserMessage(self.query))
+        if self.acting is not None:
+            self.settle(reason)
+        arrived = "".join(self.arriving)
+        if arrived:
+            self.arriving.clear()
+            self.pieces.append(arrived)
+            self.conversation.append(AssistantMessage(arrived))
+        return self.conversation.copy()

@@ -1,0 +1,76 @@
+"""What a request will use, before it is made.
+
+Rules:
+
+1. Input is the bytes of everything that is sent over 2.5, as in ``estimate_tokens``: on the
+   high side. The schema of the answer is sent as well. Output is ``max_tokens``: a model
+   cannot write more.
+2. The cost is what the driver asks for exactly that, nothing of it cached. Nobody knows the
+   cost of a request whose driver has no price, and it is not zero.
+3. A conversation only grows, so what was measured is not measured again. Where its oldest
+   part was left out, what is sent is measured anew: it is never more than a window.
+
+A provider's own usage is the truth; this is only what is set aside until it comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias, final
+
+from agentpool._base import Live
+from agentpool._loop.conversation import fixed_tokens, message_tokens
+from agentpool._messages import AnswerForm, ChatMessage, CompletionRequest, ToolDefinition, Usage
+
+Price: TypeAlias = Callable[[Usage], float | None]
+"""What some usage costs in US dollars. ``None``: nobody knows."""
+
+
+@final
+class Estimator(Live):
+    """Estimates the requests of one conversation, one after the other."""
+
+    _system: str = ""
+    _tools: tuple[ToolDefinition, ...] = ()
+    _form: AnswerForm | None = None
+    _fixed_tokens: int = 0
+    _first: ChatMessage | None = None
+    _last: ChatMessage | None = None
+    _count: int = 0
+    _tokens: int = 0
+
+    def estimate(self, request: CompletionRequest, price: Price) -> tuple[int, float | None]:
+        """Return the tokens in plus out of *request*, and its cost in US dollars.
+
+        Args:
+            request: What will be sent.
+            price: What the driver asks for some usage.
+        """
+        input_tokens = self._measure_fixed(request) + self._measure(request)
+        usage = Usage(input_tokens, request.max_tokens)
+        return usage.total_tokens, price(usage)
+
+    def _measure_fixed(self, request: CompletionRequest) -> int:
+        system, tools, form = request.system, request.tools, request.answer_form
+        same = system is self._system and tools is self._tools and form is self._form
+        if not same:
+            self._system, self._tools, self._form = system, tools, form
+            self._fixed_tokens = fixed_tokens(system, tools, form)
+        return self._fixed_tokens
+
+    def _measure(self, request: CompletionRequest) -> int:
+        messages = request.messages
+        size = len(messages)
+        # If the oldest were left out since, or something else was, another one stands there.
+        grown = (
+            0 < self._count <= size
+            and messages[0] is self._first
+            and messages[self._count - 1] is self._last
+        )
+        if not grown:
+            self._count = self._tokens = 0
+        for index in range(self._count, size):
+            self._tokens += message_tokens(messages[index])
+        if size:
+            self._first, self._last, self._count = messages[0], messages[size - 1], size
+        return self._tokens

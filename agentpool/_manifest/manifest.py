@@ -1,0 +1,340 @@
+"""The manifest: what an agent is, said in TOML or in code, and always valid.
+
+Rules, besides those of the parts in ``_manifest_parts``:
+
+1. An invalid manifest does not exist: making one raises `ManifestError` with every
+   fault. Reading TOML reports the faults of all parts together, each with its path.
+2. Sovereign data stays on this machine: no model and no MCP server elsewhere.
+3. A grant says what it grants: an empty list of paths, commands or hosts allows
+   nothing, so it is refused, as is a scope that could never match.
+4. Where the tier could not be read, nothing is held against it: one slip, one fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final, Self, final
+
+import attrs
+
+from agentpool._errors import Fault, ManifestError
+from agentpool._manifest.capability import SCOPE_KEYS, Capability, CapabilityKind, PrivacyTier
+from agentpool._manifest.mcp import read_server, server_faults
+from agentpool._manifest.model import ModelConfig, Provider, TokenPrice, read_model
+from agentpool._manifest.parts import (
+    McpServerConfig,
+    McpTransport,
+    ResourceQuota,
+    count_faults,
+    is_loopback_url,
+    text_faults,
+)
+from agentpool._manifest.toml_table import AT_THE_TOP, TomlTable, shown
+
+__all__ = [
+    "AgentManifest",
+    "McpServerConfig",
+    "McpTransport",
+    "ModelConfig",
+    "Provider",
+    "ResourceQuota",
+    "TokenPrice",
+    "is_loopback_url",
+]
+
+# A long system prompt is a thousandth of it. A device such as /dev/zero never ends.
+_MAX_BYTES: Final = 16 * 1024 * 1024
+
+DEFAULT_NAME: Final = "unnamed-agent"
+"""What an agent is called whose manifest does not say."""
+
+DEFAULT_VERSION: Final = "0.1.0"
+"""The version of a manifest that does not say."""
+
+DEFAULT_CAPABILITIES: Final = (
+    Capability(CapabilityKind.RAG),
+    Capability(CapabilityKind.MEMORY),
+)
+"""What an agent may do whose manifest does not say."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class AgentManifest:
+    """What an agent is: model, limits, grants, and where its data may go."""
+
+    name: str = DEFAULT_NAME
+    """What the agent is called in logs and outcomes. One line, not empty."""
+    version: str = DEFAULT_VERSION
+    """The manifest's own version, for its author."""
+    description: str = ""
+    """What the agent is for, in words."""
+    privacy: PrivacyTier = PrivacyTier.SOVEREIGN
+    """Where its data may go. The strictest unless the author says otherwise."""
+    model: ModelConfig = attrs.field(factory=ModelConfig)
+    """Which model answers."""
+    resources: ResourceQuota = attrs.field(factory=ResourceQuota)
+    """What one run may use."""
+    capabilities: tuple[Capability, ...] = DEFAULT_CAPABILITIES
+    """What it is granted. Nothing else is allowed."""
+    mcp_servers: tuple[McpServerConfig, ...] = ()
+    """The MCP servers whose tools it may call."""
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what has no meaning."""
+        faults = tuple(
+            _manifest_faults(
+                self.name, self.privacy, self.model, self.capabilities, self.mcp_servers
+            )
+        )
+        if faults:
+            raise ManifestError(faults)
+
+    @classmethod
+    def parse(cls, text: str, *, source: str = "manifest") -> Self:
+        """Return the manifest that *text* describes in TOML.
+
+        Args:
+            text: The TOML. Empty: all defaults.
+            source: What an error calls the manifest.
+
+        Raises:
+            ManifestError: If anything is wrong. Carries all faults with their paths.
+        """
+        top = TomlTable.parse(text, source=source)
+        name = top.text("name", DEFAULT_NAME)
+        version = top.text("version", DEFAULT_VERSION)
+        description = top.text("description", "")
+        privacy = top.choice("privacy", _TIERS, PrivacyTier.SOVEREIGN)
+        model = read_model(top.table("model"), _HOMES)
+        resources = _read_resources(top.table("resources"))
+        grants = _read_capabilities(top.tables("capabilities"))
+        tables = top.tables("mcp_servers") or ()
+        servers = tuple(table and read_server(table, _HOMES) for table in tables)
+        top.close(_HOMES)
+        noted = {fault.path for fault in top.faults}
+        tier_is_known = not any(path.split(".")[-1] == "privacy" for path in noted)
+        found = _manifest_faults(name, privacy if tier_is_known else None, model, grants, servers)
+        faults = [*top.faults, *(fault for fault in found if fault.path not in noted)]
+        if model is None or resources is None or faults:
+            raise ManifestError(sorted(faults, key=_place), source=source)
+        return cls(
+            name=name,
+            version=version,
+            description=description,
+            privacy=privacy,
+            model=model,
+            resources=resources,
+            capabilities=tuple(grant for grant in grants if grant),
+            mcp_servers=tuple(server for server in servers if server),
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Return the manifest in the file *path*.
+
+        Raises:
+            ManifestError: If the file cannot be read, is too large, is not UTF-8, or
+                anything in it is wrong. Names the file.
+        """
+        # The one place among the rules that touches the disk: `AgentManifest.load` is
+        # where people look for it, and it waits for nothing but one small file.
+        source = str(path)
+        try:
+            with open(path, "rb") as file:  # noqa: PTH123  # accepts str as well
+                data = file.read(_MAX_BYTES + 1)
+        except (OSError, ValueError) as exc:  # ValueError: a path that no system has
+            reason = getattr(exc, "strerror", None) or str(exc)
+            fault = Fault("", f"cannot be read: {reason}")
+            raise ManifestError([fault], source=source) from exc
+        if len(data) > _MAX_BYTES:
+            fault = Fault("", f"is larger than {_MAX_BYTES:,} bytes; is it a manifest?")
+            raise ManifestError([fault], source=source)
+        try:
+            text = data.decode("utf-8-sig")  # some editors begin a file with a mark
+        except UnicodeDecodeError as exc:
+            line = data.count(b"\n", 0, exc.start) + 1
+            fault = Fault("", f"is not UTF-8: line {line}; save it as UTF-8")
+            raise ManifestError([fault], source=source) from exc
+        return cls.parse(text, source=source)
+
+
+def _keys(cls: type) -> tuple[str, ...]:
+    return tuple(field.name for field in attrs.fields(cls))
+
+
+_SECTIONS: Final = _keys(AgentManifest)
+_TIERS: Final = {tier.value: tier for tier in PrivacyTier}
+_KINDS: Final = {kind.value: kind for kind in CapabilityKind}
+_GRANT_KEYS: Final = (
+    *dict.fromkeys(SCOPE_KEYS.values()),
+    "server",
+    "tool",
+    "max_depth",
+    "ask_first",
+)
+_HOMES: Final[Mapping[str, str]] = {
+    **dict.fromkeys(_GRANT_KEYS, "in a [[capabilities]] table"),
+    **dict.fromkeys(("transport", "command", "url", "env"), "in an [[mcp_servers]] table"),
+    **dict.fromkeys(_keys(TokenPrice), "in a [model.price] table"),
+    **dict.fromkeys(_keys(ModelConfig), "in [model]"),
+    **dict.fromkeys(_keys(ResourceQuota), "in [resources]"),
+    **dict.fromkeys(_SECTIONS, AT_THE_TOP),
+}
+
+
+def _read_resources(table: TomlTable) -> ResourceQuota | None:
+    default = ResourceQuota()
+    resources = table.build(
+        ResourceQuota,
+        max_iterations=table.integer("max_iterations", default.max_iterations),
+        max_tool_calls=table.integer("max_tool_calls", default.max_tool_calls),
+        max_cost_usd=table.number("max_cost_usd", default.max_cost_usd),
+        max_tokens_budget=table.integer("max_tokens_budget", None),
+        max_repeated_calls=table.integer("max_repeated_calls", default.max_repeated_calls),
+        run_seconds=table.number("run_seconds", None),
+        request_seconds=table.number("request_seconds", None),
+        tool_seconds=table.number("tool_seconds", default.tool_seconds),
+        approval_seconds=table.number("approval_seconds", default.approval_seconds),
+    )
+    table.close(_HOMES)
+    return resources
+
+
+def _read_capabilities(
+    tables: tuple[TomlTable | None, ...] | None,
+) -> tuple[Capability | None, ...]:
+    if tables is None:
+        return DEFAULT_CAPABILITIES
+    return tuple(table and _read_capability(table) for table in tables)
+
+
+def _read_capability(table: TomlTable) -> Capability | None:
+    words = ", ".join(_KINDS)
+    table.require("type", f"write one of {words}")
+    kind = table.choice("type", _KINDS, None)
+    match kind:
+        case None:
+            # Of what type it was meant to be is not known, so every key may be right.
+            table.close(_HOMES, also=_GRANT_KEYS)
+            return None
+        case CapabilityKind.MCP:
+            table.require("server", "write its name, or '*' for all")
+            table.require("tool", "write its name, or '*' for all")
+            scope = (table.text("server", ""), table.text("tool", ""))
+            grant = Capability(kind, scope)
+        case CapabilityKind.SPAWN:
+            table.require("max_depth", "write how many generations of children")
+            grant = Capability.spawn(table.integer("max_depth", 0))
+        case kind if kind in SCOPE_KEYS:
+            grant = Capability(kind, table.texts(SCOPE_KEYS[kind]))
+        case _:
+            grant = Capability(kind)
+    grant = attrs.evolve(grant, ask_first=table.flag("ask_first", default=False))
+    # A key of another type of grant is wrong here, and at home nowhere else.
+    table.close({key: _HOMES[key] for key in _HOMES if key not in _GRANT_KEYS})
+    return grant
+
+
+def _place(fault: Fault) -> tuple[int, int]:
+    """Return where *fault* stands: faults come in the order of sections and entries."""
+    section, _, rest = fault.path.partition(".")[0].partition("[")
+    entry = int(rest.rstrip("]") or 0)
+    return (_SECTIONS.index(section) if section in _SECTIONS else -1, entry)
+
+
+def _manifest_faults(
+    name: str,
+    privacy: PrivacyTier | None,
+    model: ModelConfig | None,
+    capabilities: Sequence[Capability | None],
+    servers: Sequence[McpServerConfig | None],
+) -> Iterator[Fault]:
+    """Yield what is wrong across the parts. ``None`` stands for what is not known."""
+    if not name.strip():
+        yield Fault("name", "name must not be empty")
+    elif not name.isprintable():
+        yield Fault("name", f"must be one line of printable text, got {name!r}")
+    if privacy is PrivacyTier.SOVEREIGN:
+        yield from _sovereign_faults("model", model)
+        yield from _sovereign_faults("model.fallback", model and model.fallback)
+    yield from server_faults(privacy, servers)
+    grants: dict[Capability, int] = {}
+    for index, grant in enumerate(capabilities):
+        if grant is None:
+            continue
+        path = f"capabilities[{index}]"
+        if grants.setdefault(grant, index) != index:
+            yield Fault(path, f"is the same as capabilities[{grants[grant]}]; drop it")
+        else:
+            yield from _grant_faults(path, grant)
+    names: dict[str, int] = {}
+    for index, server in enumerate(servers):
+        if server is not None and names.setdefault(server.name, index) != index:
+            text = f"must differ from mcp_servers[{names[server.name]}], got "
+            yield Fault(f"mcp_servers[{index}].name", text + repr(server.name))
+
+
+def _sovereign_faults(path: str, model: ModelConfig | None) -> Iterator[Fault]:
+    advice = "use a local model, a base_url on this machine, or another privacy"
+    if model is not None and model.remote_model is not None:
+        if model.base_url is None:
+            text = f"sovereign privacy tier cannot use remote_model; {advice}"
+            yield Fault(f"{path}.remote_model", text)
+        elif not is_loopback_url(model.base_url):
+            text = "sovereign privacy tier cannot use a base_url off this machine, got "
+            yield Fault(f"{path}.base_url", f"{text}{model.base_url!r}; {advice}")
+
+
+def _grant_faults(path: str, grant: Capability) -> Iterator[Fault]:
+    kind, scope = grant.kind, grant.scope
+    if kind is CapabilityKind.SPAWN:
+        yield from count_faults(f"{path}.max_depth", grant.max_depth)
+    elif grant.max_depth != 0:
+        text = f"means nothing for {kind.value}, got {grant.max_depth!r}"
+        yield Fault(f"{path}.max_depth", text)
+    if kind is CapabilityKind.MCP:
+        # zip() leaves the missing ones of a scope that is too short to "".
+        for key, value in zip(("server", "tool"), (*scope, "", ""), strict=False):
+            if not value.strip():
+                text = "must not be empty; write its name, or '*' for all"
+                yield Fault(f"{path}.{key}", text)
+    elif kind in SCOPE_KEYS:
+        key = f"{path}.{SCOPE_KEYS[kind]}"
+        if not scope:
+            text = "must not be empty: an empty list allows nothing; '*' allows all"
+            yield Fault(key, text)
+        yield from text_faults(key, scope)
+        yield from (Fault(key, text) for text in map(_trouble_of(kind), scope) if text)
+    elif scope:
+        yield Fault(path, f"{kind.value} takes no scope, got {scope!r}")
+
+
+def _trouble_of(kind: CapabilityKind) -> Callable[[str], str]:
+    match kind:
+        case CapabilityKind.NETWORK:
+            return _host_trouble
+        case CapabilityKind.FILE_READ | CapabilityKind.FILE_WRITE:
+            return _path_trouble
+        case _:
+            return lambda _: ""
+
+
+def _path_trouble(path: str) -> str:
+    """Say why *path* could never cover anything; empty if it could."""
+    if ".." in path.split("/"):
+        return f"must not contain '..', got {path!r}; such a path covers nothing"
+    return ""
+
+
+def _host_trouble(host: str) -> str:
+    """Say why *host* could never cover anything; empty if it could."""
+    if host.startswith("*."):
+        return f"must not be a pattern, got {host!r}; write {host[1:]!r} instead"
+    from agentpool._manifest.hosts import is_host_rule  # noqa: PLC0415  # few grant a host
+
+    if host.strip() and not is_host_rule(host):  # an empty one is said already
+        text = "must be a host, '.host', an address or a network, perhaps with a port"
+        return f"{text}, got {shown(host)}"
+    return ""

@@ -1,0 +1,71 @@
+"""The MCP servers of a manifest: how they are written, and where a tier lets data go.
+
+Rules:
+
+1. A Sovereign agent has no server off this machine, a Private one none that is not its
+   user's own. What a program does that is started here no rule about names can know: the
+   grant names it.
+2. No secret stands in a manifest: ``env`` and ``api_key_env`` name variables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from agentpool._errors import Fault
+from agentpool._manifest.capability import PrivacyTier
+from agentpool._manifest.parts import McpServerConfig, McpTransport, is_loopback_url
+from agentpool._manifest.toml_table import TomlTable
+
+_TRANSPORTS: Final = {transport.value: transport for transport in McpTransport}
+_OLD_TRANSPORTS: Final[Mapping[str, str]] = dict.fromkeys(
+    ("sse", "web_socket", "websocket"), "; such servers speak 'http' now"
+)
+
+
+def read_server(table: TomlTable, homes: Mapping[str, str]) -> McpServerConfig | None:
+    """Return the server that *table* describes. ``None``: it describes none.
+
+    Args:
+        table: One ``[[mcp_servers]]`` table; it collects what is wrong.
+        homes: Where other keys belong, for the hint about one that stands here.
+    """
+    table.require("name", "write a name of letters, digits, '_' and '-'")
+    table.require("transport", "write 'stdio' or 'http'")
+    name = table.text("name", "")
+    transport = table.choice("transport", _TRANSPORTS, None, hints=_OLD_TRANSPORTS)
+    command, url = table.texts("command"), table.text("url", None)
+    capabilities, env = table.texts("capabilities"), table.texts("env")
+    api_key_env = table.text("api_key_env", None)
+    private_host = table.flag("private_host", default=False)
+    table.close(homes)
+    if transport is None:
+        return None
+    return table.build(
+        McpServerConfig,
+        name=name,
+        transport=transport,
+        command=command,
+        url=url,
+        capabilities=capabilities,
+        env=env,
+        api_key_env=api_key_env,
+        private_host=private_host,
+    )
+
+
+def server_faults(
+    privacy: PrivacyTier | None, servers: Sequence[McpServerConfig | None]
+) -> Iterator[Fault]:
+    """Yield where data would go that may not go there. ``None`` stands for what is not known."""
+    for index, server in enumerate(servers):
+        if server is None or server.url is None or is_loopback_url(server.url):
+            continue
+        path, name = f"mcp_servers[{index}].url", repr(server.name)
+        if privacy is PrivacyTier.SOVEREIGN:
+            text = "sovereign privacy tier blocks network MCP transport for server "
+            yield Fault(path, text + name)
+        elif privacy is PrivacyTier.PRIVATE and not server.private_host:
+            text = f"private privacy tier blocks the MCP server {name} off this machine; "
+            yield Fault(path, text + "if its host is your own, say private_host = true")

@@ -1,0 +1,263 @@
+"""The model of a manifest: which one answers, how it is asked, what it costs.
+
+Rules, besides those of the other parts:
+
+1. A model is on this machine or behind an API; what belongs to the other kind is refused.
+2. A fallback says only which model it is. How it is asked is said once, for both.
+3. A price is for every token or for none: half a price would be a wrong one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Final, Literal, TypeAlias, final
+
+import attrs
+
+from agentpool._errors import Fault
+from agentpool._manifest.parts import (
+    count_faults,
+    is_number,
+    raise_if_any,
+    seconds_faults,
+    url_faults,
+    variable_faults,
+)
+from agentpool._manifest.toml_table import TomlTable, shown
+from agentpool._messages import Usage
+
+Provider: TypeAlias = Literal["openai", "anthropic"]
+"""The wire formats that a remote model may speak."""
+
+PROVIDERS: Final[Mapping[str, Provider]] = {
+    "openai": "openai",
+    "anthropic": "anthropic",
+}
+"""The providers by their word in a manifest."""
+
+MAX_TEMPERATURE: Final = 2.0
+"""The upper end at OpenAI; Anthropic refuses more than 1.0 by itself."""
+
+
+TOKENS_OF_A_PRICE: Final = 1_000_000
+"""Prices are said for so many tokens, as on the providers' pages."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class TokenPrice:
+    """What a model costs, in US dollars per million tokens.
+
+    >>> TokenPrice(input_usd_per_million=3, output_usd_per_million=15)(Usage(1000, 100))
+    0.0045
+    """
+
+    input_usd_per_million: float
+    """For tokens that are sent."""
+    output_usd_per_million: float
+    """For tokens that it writes, reasoning included."""
+    cached_usd_per_million: float | None = None
+    """For tokens that are sent and come from the provider's cache. ``None``: as all others."""
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what has no meaning."""
+        raise_if_any(_price_faults(self), "TokenPrice")
+
+    def __call__(self, usage: Usage, model: str | None = None) -> float:  # noqa: ARG002  # one price for one model
+        """Return what *usage* costs."""
+        cached = self.cached_usd_per_million
+        if cached is None:
+            cached = self.input_usd_per_million
+        fresh = usage.input_tokens - usage.cached_tokens
+        sent = fresh * self.input_usd_per_million + usage.cached_tokens * cached
+        return (sent + usage.output_tokens * self.output_usd_per_million) / TOKENS_OF_A_PRICE
+
+
+@final
+@attrs.frozen(kw_only=True)
+class ModelConfig:
+    """Which model answers, and how it is asked."""
+
+    model_path: str | None = None
+    """A GGUF file on this machine. ``None``: the packaged one, or ``model_repo``."""
+    model_repo: str | None = None
+    """A repository of GGUF files, such as ``owner/name``. ``None``: none."""
+    model_quantization: str | None = None
+    """Which file of ``model_repo``, such as ``q4_k_m``. ``None``: the usual one."""
+    remote_model: str | None = None
+    """The provider's name of a model behind an API. ``None``: a local model."""
+    provider: Provider = "openai"
+    """The wire format of ``remote_model``."""
+    base_url: str | None = None
+    """Where ``remote_model`` is served. ``None``: at the provider itself."""
+    private_host: bool = False
+    """Whether the place at ``base_url`` is your own: `PRIVATE` instead of `STANDARD`."""
+    api_key_env: str | None = None
+    """The environment variable with the key. ``None``: the provider's usual one."""
+    max_tokens: int = 1024
+    """The most tokens of one answer. Less than the window: the question needs room."""
+    temperature: float = 0.3
+    """0.0 is the likeliest word each time; 2.0 is the upper end."""
+    system_prompt: str = "You are a helpful assistant."
+    """What the model is told before everything else. Empty: nothing."""
+    context_window: int | None = None
+    """Tokens of request and answer together. ``None``: as the driver says."""
+    fallback: ModelConfig | None = None
+    """Which model answers when this one fails. ``None``: none. How it is asked is the same."""
+    price: TokenPrice | None = None
+    """What it costs. ``None``: as the driver knows. Of a fallback, its own."""
+    patience_seconds: float | None = None
+    """How long this one may be silent before the fallback is asked. ``None``: no limit."""
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what has no meaning."""
+        raise_if_any(_model_faults(self), "ModelConfig")
+
+
+_DEFAULTS: Final[Mapping[str, object]] = {
+    field.name: field.default for field in attrs.fields(ModelConfig)
+}
+
+
+def _model_faults(model: ModelConfig) -> Iterator[Fault]:
+    local, remote = model.model_path or model.model_repo, model.remote_model
+    names = ("model_path", "model_repo", "model_quantization", "remote_model")
+    for name in names:
+        value: str | None = getattr(model, name)
+        if value is not None and not value.strip():
+            yield Fault(name, f"must not be empty, got {value!r}; leave it out")
+    if model.model_path is not None and model.model_repo is not None:
+        yield Fault("model_repo", "model_repo and model_path are mutually exclusive")
+    if remote is not None and local is not None:
+        text = "cannot stand beside model_path or model_repo; keep one of them"
+        yield Fault("remote_model", text)
+    if model.model_quantization is not None and model.model_repo is None:
+        yield Fault("model_quantization", "means nothing without model_repo")
+    yield from _remote_faults(model)
+    yield from _fallback_faults(model)
+    yield from count_faults("max_tokens", model.max_tokens)
+    if not (is_number(model.temperature) and 0 <= model.temperature <= MAX_TEMPERATURE):
+        text = f"must be in [0.0, {MAX_TEMPERATURE}], got {shown(model.temperature)}"
+        yield Fault("temperature", text)
+    window = model.context_window
+    if window is not None:
+        wrong = tuple(count_faults("context_window", window))
+        yield from wrong
+        if not wrong and is_number(model.max_tokens) and window <= model.max_tokens:
+            # The answer's room is taken from the window: nothing would be left of it
+            # for the question.
+            text = f"must be less than context_window ({window}), got "
+            text += f"{model.max_tokens}; the question needs room as well"
+            yield Fault("max_tokens", text)
+
+
+def _fallback_faults(model: ModelConfig) -> Iterator[Fault]:
+    seconds, fallback = model.patience_seconds, model.fallback
+    if seconds is not None:
+        yield from seconds_faults("patience_seconds", seconds)
+        if fallback is None:
+            yield Fault("patience_seconds", "means nothing without a fallback")
+    if fallback is None:
+        return
+    if fallback.fallback is not None:
+        yield Fault("fallback.fallback", "is one too many; a model has one fallback")
+    for name in ("max_tokens", "temperature", "system_prompt"):
+        value: object = getattr(fallback, name)
+        if value not in (getattr(model, name), _DEFAULTS[name]):
+            text = f"is said once, for the model and its fallback, got {shown(value)}; drop it"
+            yield Fault(f"fallback.{name}", text)
+
+
+def _remote_faults(model: ModelConfig) -> Iterator[Fault]:
+    if model.provider not in PROVIDERS:
+        words = ", ".join(repr(word) for word in PROVIDERS)
+        yield Fault("provider", f"must be one of {words}, got {model.provider!r}")
+    if model.remote_model is None:
+        unused = "means nothing without remote_model"
+        if model.provider == "anthropic":
+            yield Fault("provider", unused)
+        if model.base_url is not None:
+            yield Fault("base_url", unused)
+        if model.api_key_env is not None:
+            yield Fault("api_key_env", unused)
+        if model.price is not None:
+            yield Fault("price", unused)
+    if model.base_url is not None:
+        yield from url_faults("base_url", model.base_url)
+    elif model.private_host:
+        yield Fault("private_host", "means nothing without base_url: no provider's host is yours")
+    if model.api_key_env is not None:
+        yield from variable_faults("api_key_env", (model.api_key_env,))
+
+
+def _price_faults(price: TokenPrice) -> Iterator[Fault]:
+    for field in attrs.fields(TokenPrice):
+        usd: float | None = getattr(price, field.name)
+        if usd is None and field.default is None:
+            continue
+        if usd is None or not (is_number(usd) and 0 <= usd < math.inf):
+            yield Fault(field.name, f"must be a finite number >= 0, got {shown(usd)}")
+
+
+# --- from TOML
+
+
+def read_model(table: TomlTable, homes: Mapping[str, str]) -> ModelConfig | None:
+    """Return the model that *table* describes. ``None``: it has faults, which are noted.
+
+    Args:
+        table: The manifest's ``[model]``.
+        homes: Where keys belong, for those that are known elsewhere in the file.
+    """
+    default = ModelConfig()
+    max_tokens = table.integer("max_tokens", default.max_tokens)
+    temperature = table.number("temperature", default.temperature)
+    system_prompt = table.text("system_prompt", default.system_prompt)
+    # How both are asked is the same, and stands in the outer table alone.
+    ask = partial(
+        ModelConfig, max_tokens=max_tokens, temperature=temperature, system_prompt=system_prompt
+    )
+    fallback = None
+    if "fallback" in table.values:
+        fallback = _read_which_model(table.table("fallback"), ask, homes)
+    patience_seconds = table.number("patience_seconds", None)
+    make = partial(ask, fallback=fallback, patience_seconds=patience_seconds)
+    return _read_which_model(table, make, homes)
+
+
+def _read_which_model(
+    table: TomlTable, make: Callable[..., ModelConfig], homes: Mapping[str, str]
+) -> ModelConfig | None:
+    default = ModelConfig()
+    provider: Provider = table.choice("provider", PROVIDERS, default.provider)
+    price = _read_price(table.table("price"), homes) if "price" in table.values else None
+    model = table.build(
+        make,
+        model_path=table.text("model_path", None),
+        model_repo=table.text("model_repo", None),
+        model_quantization=table.text("model_quantization", None),
+        remote_model=table.text("remote_model", None),
+        provider=provider,
+        base_url=table.text("base_url", None),
+        private_host=table.flag("private_host", default=default.private_host),
+        api_key_env=table.text("api_key_env", None),
+        context_window=table.integer("context_window", None),
+        price=price,
+    )
+    table.close(homes)
+    return model
+
+
+def _read_price(table: TomlTable, homes: Mapping[str, str]) -> TokenPrice | None:
+    for key in ("input_usd_per_million", "output_usd_per_million"):
+        table.require(key, "write US dollars per million tokens; 0 is free of charge")
+    price = table.build(
+        TokenPrice,
+        input_usd_per_million=table.number("input_usd_per_million", 0.0),
+        output_usd_per_million=table.number("output_usd_per_million", 0.0),
+        cached_usd_per_million=table.number("cached_usd_per_million", None),
+    )
+    table.close(homes)
+    return price

@@ -1,0 +1,247 @@
+"""The parts of a manifest: limits and MCP servers. Each part refuses to be wrong.
+
+Rules, of the model in ``_manifest_model`` as well, checked when the value is made, so that
+nobody checks again:
+
+1. Counts are integers above zero; ``True`` is not one. Money and seconds are finite.
+2. No limit is ``None``, except for cost, where it is 0 (as in manifests that exist).
+3. What would be ignored is refused: a quantization without a repository, an address
+   without a remote model, a URL for a server that is started by a command.
+4. An address is judged by its parsed host, never by how its text begins.
+5. A fault never quotes what may be a secret: keys, and URLs with a password.
+
+All faults of a part are raised at once, with paths inside the part.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+import math
+from collections.abc import Iterable, Iterator
+from typing import assert_never, final
+from urllib.parse import SplitResult, urlsplit
+
+import attrs
+
+from agentpool._errors import Fault, ManifestError
+from agentpool._manifest.toml_table import shown
+
+
+def raise_if_any(faults: Iterable[Fault], source: str) -> None:
+    """Raise all *faults* at once, if there are any.
+
+    Raises:
+        ManifestError: If there are.
+    """
+    found = tuple(faults)
+    if found:
+        raise ManifestError(found, source=source)
+
+
+@final
+@attrs.frozen(kw_only=True)
+class ResourceQuota:
+    """What one run may use."""
+
+    max_iterations: int = 20
+    """Model requests, retries not counted."""
+    max_tool_calls: int = 50
+    """Tool calls that the model asks for, refused ones included."""
+    max_cost_usd: float = 0.0
+    """US dollars. 0 means no limit."""
+    max_tokens_budget: int | None = None
+    """Tokens in plus tokens out, over all requests. ``None``: no limit."""
+    max_repeated_calls: int = 3
+    """The same call is refused from this time on: 3 lets it run twice."""
+    run_seconds: float | None = None
+    """From the first slot to the end. ``None``: no limit."""
+    request_seconds: float | None = None
+    """For one model request, retries included; not while it waits for its turn. ``None``: no
+    limit."""
+    tool_seconds: float | None = 120.0
+    """For one tool call whose tool does not say otherwise. ``None``: no limit."""
+    approval_seconds: float | None = 3600.0
+    """For somebody's word on one tool call; then it is refused. ``None``: no limit."""
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what has no meaning."""
+        raise_if_any(_quota_faults(self), "ResourceQuota")
+
+
+class McpTransport(enum.Enum):
+    """How an MCP server is reached."""
+
+    STDIO = "stdio"
+    """A child process that reads and writes lines."""
+    HTTP = "http"
+    """Streamable HTTP."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class McpServerConfig:
+    """An MCP server whose tools the agent may call."""
+
+    name: str
+    """What its tools are named after: letters, digits, ``_`` and ``-``."""
+    transport: McpTransport
+    """How it is reached."""
+    command: tuple[str, ...] = ()
+    """The program and its arguments. Empty for ``http``."""
+    url: str | None = None
+    """Its address. ``None`` for ``stdio``."""
+    capabilities: tuple[str, ...] = ()
+    """The tools that may be called; ``*`` is all of them, empty is none."""
+    env: tuple[str, ...] = ()
+    """The environment variables that the program gets, besides the harmless ones."""
+    api_key_env: str | None = None
+    """The variable with the token that an ``http`` server asks for. ``None``: none."""
+    private_host: bool = False
+    """Whether the place at ``url`` is your own. A `PRIVATE` agent goes to no other."""
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what has no meaning."""
+        raise_if_any(_server_faults(self), "McpServerConfig")
+
+
+def is_loopback_url(url: str) -> bool:
+    """Whether *url* leads to this machine, whatever it looks like.
+
+    >>> is_loopback_url("http://127.0.0.1:8080/v1")
+    True
+    >>> is_loopback_url("http://127.0.0.1@evil.example/")
+    False
+    """
+    parts = _http_parts(url)
+    if parts is None or "@" in parts.netloc:
+        return False
+    host = parts.hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def count_faults(path: str, value: object, *, above: int = 0) -> Iterator[Fault]:
+    """Yield a fault unless *value* is an integer above *above*."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        yield Fault(path, f"must be an integer, got {shown(value)}")
+    elif value <= above:
+        yield Fault(path, f"must be > {above}, got {shown(value)}")
+
+
+def text_faults(path: str, texts: Iterable[str]) -> Iterator[Fault]:
+    """Yield a fault for each of *texts* that is empty or stands there twice."""
+    seen: set[str] = set()
+    for text in texts:
+        if not text.strip():
+            yield Fault(path, f"must not contain an empty text, got {text!r}")
+        elif text in seen:
+            yield Fault(path, f"must not contain {text!r} twice")
+        seen.add(text)
+
+
+def seconds_faults(path: str, seconds: float) -> Iterator[Fault]:
+    """Yield a fault unless *seconds* is a time that can be waited for."""
+    if not (is_number(seconds) and 0 < seconds < math.inf):
+        yield Fault(path, f"must be a finite number > 0, got {shown(seconds)}")
+
+
+def variable_faults(path: str, names: Iterable[str]) -> Iterator[Fault]:
+    """Yield a fault unless all *names* are such as environment variables have."""
+    if not all(name.isascii() and name.isidentifier() for name in names):
+        # Not quoted: who gets this wrong has often written the key itself.
+        yield Fault(path, "must be the name of an environment variable, not the key itself")
+
+
+def _quota_faults(quota: ResourceQuota) -> Iterator[Fault]:
+    yield from count_faults("max_iterations", quota.max_iterations)
+    yield from count_faults("max_tool_calls", quota.max_tool_calls)
+    cost = quota.max_cost_usd
+    if not (is_number(cost) and 0 <= cost < math.inf):
+        text = f"must be a finite number >= 0, got {shown(cost)}; 0 means no limit"
+        yield Fault("max_cost_usd", text)
+    if quota.max_tokens_budget is not None:
+        yield from count_faults("max_tokens_budget", quota.max_tokens_budget)
+    # Above 1: a limit of 1 would refuse every call that there is.
+    yield from count_faults("max_repeated_calls", quota.max_repeated_calls, above=1)
+    limits = (
+        ("run_seconds", quota.run_seconds),
+        ("request_seconds", quota.request_seconds),
+        ("tool_seconds", quota.tool_seconds),
+        ("approval_seconds", quota.approval_seconds),
+    )
+    for name, seconds in limits:
+        if seconds is not None:
+            yield from seconds_faults(name, seconds)
+
+
+def _server_faults(server: McpServerConfig) -> Iterator[Fault]:
+    name = server.name
+    if not name.strip():
+        yield Fault("name", "MCP server name must not be empty")
+    elif not (name.isascii() and name.replace("_", "a").replace("-", "a").isalnum()):
+        # Tool names are made from it, and providers accept no others.
+        yield Fault("name", f"must be letters, digits, '_' and '-', got {name!r}")
+    match server.transport:
+        case McpTransport.STDIO:
+            if not (server.command and server.command[0].strip()):
+                text = f"MCP server {name!r} uses stdio transport but has no command"
+                yield Fault("command", text)
+            yield from _unused_faults(server, "stdio", ("url", "api_key_env", "private_host"))
+        case McpTransport.HTTP:
+            if server.url is None:
+                text = f"MCP server {name!r} uses http transport but has no url"
+                yield Fault("url", text)
+            else:
+                yield from url_faults("url", server.url)
+            yield from _unused_faults(server, "http", ("command", "env"))
+        case _:
+            assert_never(server.transport)
+    yield from text_faults("capabilities", server.capabilities)
+    yield from text_faults("env", server.env)
+    yield from variable_faults("env", (name for name in server.env if name.strip()))
+    if server.api_key_env is not None:
+        yield from variable_faults("api_key_env", (server.api_key_env,))
+
+
+def _unused_faults(server: McpServerConfig, used: str, names: Iterable[str]) -> Iterator[Fault]:
+    other = "http" if used == "stdio" else "stdio"
+    for name in names:
+        if getattr(server, name):
+            yield Fault(name, f"means nothing with {used} transport; use {other}")
+
+
+def url_faults(path: str, url: str) -> Iterator[Fault]:
+    """Yield a fault unless *url* is an address that is read in one way only."""
+    parts = _http_parts(url)
+    if "@" in (parts.netloc if parts else url):
+        yield Fault(path, "must not carry a user name or password")
+    elif parts is None:
+        text = f"must be a URL such as 'http://127.0.0.1:8080/v1', got {shown(url)}"
+        yield Fault(path, text)
+
+
+def _http_parts(url: str) -> SplitResult | None:
+    """Return the parts of an http or https URL. ``None``: it is none."""
+    # urlsplit() drops some of these in silence, and clients disagree about what a
+    # backslash means, so the host that is judged might not be the one that is asked.
+    if any(sign.isspace() or not sign.isprintable() or sign == "\\" for sign in url):
+        return None
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return None
+    # Of "name[::1]" urlsplit() takes the one and a client perhaps the other.
+    is_one_host = "[" not in parts.netloc or parts.netloc.rpartition("@")[2].startswith("[")
+    fine = parts.scheme in {"http", "https"} and bool(parts.hostname) and port != 0 and is_one_host
+    return parts if fine else None
+
+
+def is_number(value: object) -> bool:
+    """Whether *value* is a number; ``True`` is none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,1 @@
+"""How agents send each other messages."""

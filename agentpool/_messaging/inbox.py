@@ -1,0 +1,130 @@
+"""One agent's inbox: bounded, and made when the first message comes."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import final
+
+import msgspec
+import trio
+
+from agentpool._base import Live
+from agentpool._errors import AgentGoneError, InboxFullError
+from agentpool._messages import AgentId, AgentMessage
+from agentpool._scheduling.parking_lot import Lot
+from agentpool._scheduling.slot import parked
+from agentpool._scheduling.waits import Wait
+
+
+def _no_messages() -> deque[AgentMessage]:
+    return deque()
+
+
+@final
+class Inbox(Live):
+    """Where the messages of one agent wait.
+
+    Not a memory channel: that takes a message of a waiting sender in while the sender is
+    elsewhere, and nobody can tell at that moment that it was sent.
+    """
+
+    owner_id: AgentId
+    capacity: int
+    """Messages that may wait. One more makes its sender wait."""
+    turns: Lot = msgspec.field(default_factory=Lot)
+    """Senders that wait for room."""
+    _messages: deque[AgentMessage] = msgspec.field(default_factory=_no_messages)
+    _readers: Lot = msgspec.field(default_factory=Lot)
+    """Who of its owner waits for a message."""
+    _promised: int = 0
+    """Places that are kept for senders who waited and have not taken their next step."""
+    _handed: int = 0
+    """Messages that are here for readers who were woken: they take no place."""
+    _closed: bool = False
+
+    @property
+    def waiting(self) -> int:
+        """Messages that wait to be received."""
+        return len(self._messages)
+
+    async def wait_turn(self) -> None:
+        """Wait until a place is kept for the caller, who then puts a message in at once.
+
+        Raises:
+            AgentGoneError: If the agent has ended.
+
+        Cancellation:
+            No place is kept.
+        """
+        await self.turns.park()
+        if self._closed:
+            raise self._gone()
+
+    def take_turn(self) -> None:
+        """Take the place that was kept, to put something in at once, or to leave it."""
+        self._promised -= 1
+
+    def send_nowait(self, message: AgentMessage) -> None:
+        """Put *message* in now.
+
+        Raises:
+            InboxFullError: If there is no room. Nothing was sent.
+            AgentGoneError: If the agent has ended. Nothing was sent.
+        """
+        if self._closed:
+            raise self._gone()
+        if len(self._messages) - self._handed + self._promised >= self.capacity:
+            raise InboxFullError(
+                f"the inbox of agent {self.owner_id} is full ({self.capacity} messages); "
+                "wait with send(), or raise inbox_capacity",
+                recipient=self.owner_id,
+            )
+        self._messages.append(message)
+        if self._readers:
+            self._handed += self._readers.unpark(1)
+
+    async def receive_many(self) -> tuple[AgentMessage, ...]:
+        """Take everything that is here, waiting without a slot until something is.
+
+        Raises:
+            AgentGoneError: If the inbox was closed: nothing will come.
+
+        Cancellation:
+            If cancelled, nothing was taken.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        taken = self.receive_many_nowait()
+        if taken:
+            # Taken messages must not be lost to a cancellation.
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return taken
+        while not taken:
+            if self._closed:
+                raise self._gone()
+            async with parked(Wait.message(), self._readers):
+                await self._readers.park()
+            # Another task of the agent may have been quicker.
+            taken = self.receive_many_nowait()
+        return taken
+
+    def receive_many_nowait(self) -> tuple[AgentMessage, ...]:
+        """Take everything that is here, perhaps nothing."""
+        taken = tuple(self._messages)
+        if taken:
+            self._messages.clear()
+            # Who waits comes before who comes later: the places that are free now are theirs.
+            self._promised += self.turns.unpark(len(taken) - self._handed)
+            self._handed = 0
+        return taken
+
+    def close(self) -> tuple[AgentMessage, ...]:
+        """Take no more, fail whoever waits, and return what nobody received."""
+        self._closed = True
+        left = self.receive_many_nowait()
+        self._readers.unpark_all()
+        self.turns.unpark_all()
+        return left
+
+    def _gone(self) -> AgentGoneError:
+        who = f"agent {self.owner_id} has ended" if self.owner_id else "the pool has closed"
+        return AgentGoneError(f"{who}; its inbox is closed", recipient=self.owner_id)

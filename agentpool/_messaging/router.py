@@ -1,0 +1,297 @@
+"""Who delivers messages between the agents of one pool, and what became of each.
+
+Rules:
+
+1. The router writes the sender and the number of a message; nobody else can.
+2. An accepted message is received once, or stands among the dead letters with a reason.
+3. Messages from one sender to one recipient arrive in the order they were sent.
+4. An inbox costs nothing until the first message for it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import final
+
+import attrs
+import msgspec
+import trio
+
+from agentpool._base import Live
+from agentpool._errors import AgentGoneError, InboxFullError, UnknownAgentError, UsageError
+from agentpool._messages import OWNER_ID, AgentId, AgentMessage, DeadLetter
+from agentpool._messaging.inbox import Inbox
+from agentpool._scheduling.parking_lot import Lot
+from agentpool._scheduling.slot import parked
+from agentpool._scheduling.waits import Wait
+
+MAX_DEAD_LETTERS = 10_000
+"""Dead letters that are kept. Older ones are only counted."""
+
+
+@final
+class _Question(Live):
+    """A question that waits for its answer."""
+
+    asker: AgentId
+    answerer: AgentId
+    message_id: int = 0
+    """0: it has not been accepted."""
+    over: bool = False
+    """Whether it was answered, or never will be."""
+    answer: AgentMessage | None = None
+    lot: Lot = msgspec.field(default_factory=Lot)
+    """Where the asker waits."""
+
+    def end(self) -> None:
+        """Take note that there is an answer, or that there will be none."""
+        self.over = True
+        self.lot.unpark_all()
+
+
+Watch = Callable[[AgentMessage, str | None], None]
+"""Called with every accepted message, and again with a reason when it dies."""
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class MessageRouter:
+    """The post office of one pool."""
+
+    inbox_capacity: int
+    """Messages that one inbox holds."""
+    _watch: Watch
+    _inboxes: dict[AgentId, Inbox | None] = attrs.field(factory=dict[AgentId, Inbox | None])
+    _highest_id: AgentId = OWNER_ID
+    _last_message_id: int = 0
+    _questions: dict[int, _Question] = attrs.field(factory=dict[int, _Question])
+    _dead: deque[DeadLetter] = attrs.field(
+        factory=lambda: deque[DeadLetter](maxlen=MAX_DEAD_LETTERS)
+    )
+    _dead_count: int = 0
+
+    @property
+    def agent_count(self) -> int:
+        """Agents that can be written to now. The owner is not one."""
+        return len(self._inboxes) - (OWNER_ID in self._inboxes)
+
+    @property
+    def dead_letters(self) -> tuple[DeadLetter, ...]:
+        """Messages that were accepted and that nobody will receive, oldest first."""
+        return tuple(self._dead)
+
+    @property
+    def dead_letter_count(self) -> int:
+        """How many there were in all."""
+        return self._dead_count
+
+    @property
+    def message_count(self) -> int:
+        """Messages that were accepted so far."""
+        return self._last_message_id
+
+    def live_ids(self) -> tuple[AgentId, ...]:
+        """Everyone who can be written to now, the owner first."""
+        return tuple(self._inboxes)
+
+    def register(self, agent_id: AgentId) -> None:
+        """Take post for *agent_id* from now on.
+
+        Raises:
+            UsageError: If it is registered already. Nothing has changed.
+        """
+        if agent_id in self._inboxes:
+            raise UsageError(f"agent {agent_id} is registered already")
+        self._inboxes[agent_id] = None
+        self._highest_id = max(self._highest_id, agent_id)
+
+    def unregister(self, agent_id: AgentId, *, reason: str = "") -> None:
+        """Take no more post for *agent_id*; what it did not receive becomes dead letters.
+
+        Args:
+            agent_id: Whose.
+            reason: What the dead letters say. Empty: that it ended first.
+        """
+        inbox = self._inboxes.pop(agent_id, None)
+        if inbox is not None:
+            for message in inbox.close():
+                self._bury(message, reason or f"agent {agent_id} ended first")
+        if self._questions:
+            for question in self._questions.values():
+                if question.answerer == agent_id:
+                    question.end()
+
+    async def send(
+        self, sender: AgentId, recipient: AgentId, content: str, *, reply_to: int | None = None
+    ) -> AgentMessage:
+        """Deliver *content*, waiting while the inbox is full.
+
+        Raises:
+            UnknownAgentError: If there never was such an agent. Nothing was sent.
+            AgentGoneError: If it has ended, or ends while we wait. Nothing was sent.
+            UsageError: If sender and recipient are the same. Nothing was sent.
+
+        Cancellation:
+            If cancelled, the message was not sent.
+        """
+        return await self._post(sender, recipient, content, reply_to, None)
+
+    def send_nowait(
+        self, sender: AgentId, recipient: AgentId, content: str, *, reply_to: int | None = None
+    ) -> AgentMessage:
+        """Deliver *content* now.
+
+        Raises:
+            InboxFullError: If there is no room. Nothing was sent.
+            UnknownAgentError: If there never was such an agent. Nothing was sent.
+            AgentGoneError: If it has ended. Nothing was sent.
+            UsageError: If sender and recipient are the same. Nothing was sent.
+        """
+        return self._accept(sender, recipient, content, reply_to)
+
+    async def ask(self, sender: AgentId, recipient: AgentId, content: str) -> AgentMessage:
+        """Send a question and wait for the message that replies to it, without a slot.
+
+        Raises:
+            AgentGoneError: If the other side has ended, or ends before it replies.
+            UnknownAgentError: If there never was such an agent. Nothing was sent.
+            UsageError: If sender and recipient are the same. Nothing was sent.
+
+        Cancellation:
+            The question may have been sent; a reply that comes later goes to the inbox.
+        """
+        question = _Question(asker=sender, answerer=recipient)
+        try:
+            message = await self._post(sender, recipient, content, None, question)
+            if not question.over:
+                async with parked(Wait.answer_of(recipient), question.lot):
+                    await question.lot.park()
+        finally:
+            self._questions.pop(question.message_id, None)
+        if question.answer is None:
+            raise AgentGoneError(
+                f"agent {recipient} ended before it answered message {message.message_id}",
+                recipient=recipient,
+            )
+        return question.answer
+
+    async def _post(
+        self,
+        sender: AgentId,
+        recipient: AgentId,
+        content: str,
+        reply_to: int | None,
+        question: _Question | None,
+    ) -> AgentMessage:
+        """Accept a message, waiting for room without a slot."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            message = self._accept(sender, recipient, content, reply_to, question=question)
+        except InboxFullError:
+            inbox = self._open_inbox(recipient)
+            async with parked(Wait.room_of(recipient), inbox.turns):
+                await inbox.wait_turn()
+                inbox.take_turn()
+                message = self._accept(sender, recipient, content, reply_to, question=question)
+        else:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        return message
+
+    def _accept(
+        self,
+        sender: AgentId,
+        recipient: AgentId,
+        content: str,
+        reply_to: int | None,
+        *,
+        question: _Question | None = None,
+    ) -> AgentMessage:
+        """Number a message and put it where it is going, in one step without a wait."""
+        if sender == recipient:
+            raise UsageError(f"agent {sender} cannot send to itself; keep it in a variable")
+        inbox = self._open_inbox(recipient)
+        number = self._last_message_id + 1
+        message = AgentMessage(sender, recipient, content, number, reply_to)
+        if not self._answers(message):
+            inbox.send_nowait(message)
+        self._last_message_id = number
+        if question is not None:
+            question.message_id = number
+            self._questions[number] = question
+        self._watch(message, None)
+        return message
+
+    async def broadcast(self, sender: AgentId, content: str) -> tuple[AgentMessage, ...]:
+        """Deliver *content* to every live agent but the sender, waiting for room.
+
+        An agent that ends while its turn comes is left out: the returned messages are
+        the ones that were accepted.
+
+        Cancellation:
+            Those sent before stay sent; the others were not.
+        """
+        sent: list[AgentMessage] = []
+        for recipient in self.live_ids():
+            if recipient in {sender, OWNER_ID}:
+                continue
+            try:
+                sent.append(await self.send(sender, recipient, content))
+            except AgentGoneError:
+                continue
+        await trio.lowlevel.checkpoint_if_cancelled()
+        return tuple(sent)
+
+    async def receive_many(self, agent_id: AgentId) -> tuple[AgentMessage, ...]:
+        """Take everything that waits for *agent_id*, waiting until something does.
+
+        Cancellation:
+            If cancelled, nothing was taken.
+        """
+        return await self._open_inbox(agent_id).receive_many()
+
+    def receive_many_nowait(self, agent_id: AgentId) -> tuple[AgentMessage, ...]:
+        """Take everything that waits for *agent_id*, perhaps nothing."""
+        inbox = self._inboxes.get(agent_id)
+        if inbox is None:
+            if agent_id not in self._inboxes:
+                raise self._nobody(agent_id)
+            return ()
+        return inbox.receive_many_nowait()
+
+    def _open_inbox(self, agent_id: AgentId) -> Inbox:
+        # True and 1.0 are keys that find agent 1, and no ids.
+        if type(agent_id) is not int or agent_id not in self._inboxes:
+            raise self._nobody(agent_id)
+        inbox = self._inboxes[agent_id]
+        if inbox is None:
+            inbox = self._inboxes[agent_id] = Inbox(agent_id, self.inbox_capacity)
+        return inbox
+
+    def _nobody(self, agent_id: AgentId) -> UnknownAgentError | AgentGoneError:
+        if type(agent_id) is int and 0 <= agent_id <= self._highest_id:
+            return AgentGoneError(
+                f"agent {agent_id} has ended; its outcome tells how", recipient=agent_id
+            )
+        return UnknownAgentError(
+            f"there is no agent {agent_id!r} in this pool; the last one is {self._highest_id}",
+            recipient=agent_id,
+        )
+
+    def _answers(self, message: AgentMessage) -> bool:
+        """Hand *message* to the question that it answers, if somebody waits with one."""
+        question = self._questions.get(message.reply_to) if message.reply_to else None
+        if (
+            question is None
+            or question.over
+            or (question.asker, question.answerer) != (message.recipient, message.sender)
+        ):
+            return False
+        question.answer = message
+        question.end()
+        return True
+
+    def _bury(self, message: AgentMessage, reason: str) -> None:
+        self._dead.append(DeadLetter(message, reason))
+        self._dead_count += 1
+        self._watch(message, reason)

@@ -1,0 +1,1 @@
+"""Many agents, a few at a time."""

@@ -1,0 +1,253 @@
+"""Who runs next: slots, the queue of newcomers, and agents that come back.
+
+Rules:
+
+1. At no instant do more agents hold a slot than there are slots.
+2. Who gave a slot back to wait for others comes before who has not started, and a child
+   of an agent before a newcomer: what has begun is ended first.
+3. Who comes back is served in order. Newcomers, and children, share by their groups.
+4. A newcomer is a plain value until it has a slot: no task, no scope, no inbox.
+5. A slot whose agent waits at gates alone is lent to those who come back, and to nobody
+   else: whoever starts would wait at the gate as well, with its time running. One whose
+   agent waits for anything besides is given away: that may be the end of who has to start.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import final
+
+import attrs
+import trio
+
+from agentpool._errors import PoolFullError
+from agentpool._messages import AgentId
+from agentpool._pool.handle import AgentHandle
+from agentpool._scheduling.fair_queue import FairQueue
+from agentpool._scheduling.slot import Slot, SlotKeeper, current_slot, parked
+from agentpool._scheduling.waits import Wait
+
+
+def _number_of(handle: AgentHandle) -> AgentId:
+    return handle.agent_id
+
+
+def _is_withdrawn(handle: AgentHandle) -> bool:
+    # Before it has ended: whoever is told of that may use the pool.
+    return handle.cancelled is not None
+
+
+def _new_queue() -> FairQueue[AgentHandle]:
+    return FairQueue(_is_withdrawn)
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class Admission(SlotKeeper):
+    """Hands out the slots of one pool."""
+
+    limiter: trio.CapacityLimiter
+    """The slots. Its borrowers are tokens, of which each agent that runs has one."""
+    max_queued: int
+    """Newcomers that may wait."""
+    _start: Callable[[AgentHandle, Slot], None]
+    _on_parked: Callable[[Slot, Wait], None]
+    """Told before the slot is handed on."""
+    _on_waiting: Callable[[AgentId], None]
+    """Told afterwards."""
+    _on_resumed: Callable[[Slot], None]
+    outer: Slot | None = attrs.field(factory=current_slot.get)
+    _newcomers: FairQueue[AgentHandle] = attrs.field(factory=_new_queue)
+    _children: FairQueue[AgentHandle] = attrs.field(factory=_new_queue)
+    """Newcomers whose parents are agents of the pool."""
+    _lent: int = 0
+    """Slots that wait for their agents to come back from a gate."""
+    _returning: deque[Slot] = attrs.field(factory=deque[Slot])
+    _room: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
+
+    @property
+    def queued_count(self) -> int:
+        """Newcomers that wait for their first slot."""
+        return len(self._newcomers) + len(self._children)
+
+    @property
+    def running_count(self) -> int:
+        """Agents that hold a slot."""
+        return self.limiter.borrowed_tokens
+
+    @property
+    def lent_count(self) -> int:
+        """Agents that wait at a gate, and whose slots are kept from newcomers."""
+        return self._lent
+
+    def room_for(self, count: int) -> bool:
+        """Whether *count* more newcomers would find a slot or a place in the queue."""
+        # Slots that are free now are not promised to anybody: whoever comes back was
+        # served when they became free.
+        queued = self.queued_count
+        free = 0 if queued else max(0, int(min(self.limiter.available_tokens - self._lent, count)))
+        return count - free <= self.max_queued - queued
+
+    def full_error(self, count: int) -> PoolFullError:
+        """Return the error of somebody who has no room for *count* newcomers."""
+        running, queued = self.running_count, self.queued_count
+        return PoolFullError(
+            f"no room for {count} more: {running} of {self.limiter.total_tokens:g} slots are "
+            f"taken and {queued} of {self.max_queued} places in the queue; wait with spawn(), "
+            "or raise max_queued",
+            running=running,
+            queued=queued,
+        )
+
+    async def enter(self, accept: Callable[[], AgentHandle]) -> AgentHandle:
+        """Call *accept* as soon as a newcomer has room, waiting without a slot.
+
+        An agent that waits here is accepted's parent: it takes its own slot again only
+        after the newcomer was let in, so that a pool of one with no queue has children.
+
+        Cancellation:
+            If cancelled, nothing was accepted.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self.room_for(1):
+            handle = accept()
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return handle
+        async with parked(Wait.other("a place in the queue")):
+            while not self.room_for(1):
+                await self._room.park()
+            return accept()
+
+    def admit(self, handle: AgentHandle) -> None:
+        """Queue *handle*. Ask ``room_for`` first; ``pump`` starts it if there is a slot."""
+        queue = self._children if handle.depth else self._newcomers
+        queue.push(handle, handle.share)
+
+    def withdraw(self, handle: AgentHandle) -> None:
+        """Forget a newcomer that was cancelled. Its place is free at once."""
+        queue = self._children if handle.depth else self._newcomers
+        queue.note_gone()
+        self._room.unpark()
+
+    def withdraw_all(self) -> tuple[AgentHandle, ...]:
+        """Empty the queue and return who was in it, in the order of their coming."""
+        left = self._newcomers.drain() + self._children.drain()
+        left.sort(key=_number_of)
+        self._room.unpark_all()
+        return tuple(left)
+
+    def pump(self, *, newcomers: bool = True) -> None:
+        """Hand out every slot that is free, first to those who come back."""
+        limiter = self.limiter
+        while limiter.borrowed_tokens < limiter.total_tokens:
+            if self._returning:
+                slot = self._returning.popleft()
+                if slot.wanted:
+                    self._give_back(slot)
+                continue
+            if limiter.borrowed_tokens + self._lent >= limiter.total_tokens:
+                return
+            queue = self._children or self._newcomers
+            if not (newcomers and queue):
+                self._room.unpark()
+                return
+            token = object()
+            limiter.acquire_on_behalf_of_nowait(token)
+            self._start_next(queue, token)
+
+    def _start_next(self, queue: FairQueue[AgentHandle], token: object) -> None:
+        handle = queue.pop()
+        if self._room:
+            self._room.unpark()
+        self._start(handle, Slot(self, handle.agent_id, trio.CancelScope(), token, handle.share))
+
+    def resize(self, slots: float) -> None:
+        """Change the number of slots. Who runs, runs on; fewer start until it fits."""
+        self.limiter.total_tokens = slots
+        self.pump()
+        self._room.unpark_all()
+
+    def leave(self, slot: Slot, *, newcomers: bool) -> None:
+        """Take back the slot of an agent that ended, if it holds one.
+
+        Args:
+            slot: The agent's.
+            newcomers: Whether newcomers may start. Not when the pool's nursery is
+                cancelled: each would only start to be cancelled.
+        """
+        # A task holds its context, which holds the slot: the circle would be left to the
+        # garbage collector, with all that was in the task.
+        slot.task = None
+        self._end_loan(slot)
+        if slot.held:
+            slot.held = False
+            if newcomers and self._hand_on(slot.token):
+                return
+            self.limiter.release_on_behalf_of(slot.token)
+        self.pump(newcomers=newcomers)
+
+    def _hand_on(self, token: object) -> bool:
+        """Let a newcomer have the slot of who ended, if it is the newcomer's turn.
+
+        In a pool with a queue that is what every end does. It costs a fifth of giving the
+        token back and taking another.
+        """
+        limiter = self.limiter
+        if self._returning or limiter.borrowed_tokens + self._lent > limiter.total_tokens:
+            return False
+        queue = self._children or self._newcomers
+        if not queue:
+            return False
+        self._start_next(queue, token)
+        return True
+
+    # The slots' side.
+
+    def release(self, slot: Slot, wait: Wait) -> None:
+        """Take back the slot of an agent that waits."""
+        self._on_parked(slot, wait)
+        if wait.lends and slot.only_lends:
+            self._lend(slot)
+        self.limiter.release_on_behalf_of(slot.token)
+        self.pump()
+        # A wait for nobody in particular can end as long as anybody runs.
+        if wait.target is not None or not self.limiter.borrowed_tokens:
+            self._on_waiting(slot.agent_id)
+
+    def look_again(self, slot: Slot) -> None:
+        """Take note that an agent without a slot waits for more, or for less."""
+        if slot.only_lends:
+            self._lend(slot)
+        elif slot.lent:
+            self._end_loan(slot)
+            self.pump()
+        self._on_waiting(slot.agent_id)
+
+    def regain(self, slot: Slot) -> bool:
+        """Give *slot* back to its agent if one is free and nobody comes before it."""
+        if self._returning or self.limiter.borrowed_tokens >= self.limiter.total_tokens:
+            return False
+        self._give_back(slot)
+        return True
+
+    def request(self, slot: Slot) -> None:
+        """Put an agent that comes back in front of every newcomer."""
+        self._returning.append(slot)
+        self.pump()
+
+    def _give_back(self, slot: Slot) -> None:
+        self._end_loan(slot)
+        self.limiter.acquire_on_behalf_of_nowait(slot.token)
+        slot.grant()
+        self._on_resumed(slot)
+
+    def _lend(self, slot: Slot) -> None:
+        if not slot.lent:
+            slot.lent = True
+            self._lent += 1
+
+    def _end_loan(self, slot: Slot) -> None:
+        if slot.lent:
+            slot.lent = False
+            self._lent -= 1

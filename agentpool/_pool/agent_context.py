@@ -1,0 +1,156 @@
+"""What an agent's tools can do in its name: write, ask, look around, have children.
+
+Rules for children:
+
+1. Whatever a child may do, its parent may: grants, privacy, depth, tokens and time only
+   ever shrink.
+2. A child ends before the call that started it does, however that call ends.
+3. What a child used counts for its parent as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TypeAlias, final
+
+import attrs
+import trio
+
+from agentpool._agent.agent import Agent
+from agentpool._agent.request import complete_aside
+from agentpool._budget.budget import Budget
+from agentpool._errors import PrivacyError
+from agentpool._manifest.manifest import AgentManifest
+from agentpool._messages import AgentId, AgentMessage, Completion, CompletionRequest
+from agentpool._messaging.router import MessageRouter
+from agentpool._outcome import AgentOutcome
+from agentpool._pool.admission import Admission
+from agentpool._pool.handle import AgentHandle, OnEnd
+from agentpool._spawn import SpawnConfig, child_of
+from agentpool.abc import AgentContext, AgentInfo, Driver, OnDelta
+
+Accept: TypeAlias = Callable[[SpawnConfig, Driver, OnEnd | None], AgentHandle]
+"""Takes an agent in, whose end is told to one function alone."""
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class PoolAgentContext(AgentContext):
+    """One agent, as its tools see it."""
+
+    _handle: AgentHandle
+    _agent: Agent
+    _router: MessageRouter
+    _admission: Admission
+    _running: Mapping[AgentId, AgentHandle]
+    _accept: Accept
+
+    @property
+    def agent_id(self) -> AgentId:
+        """The agent's number."""
+        return self._handle.agent_id
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._handle.name
+
+    @property
+    def manifest(self) -> AgentManifest:
+        """Its manifest."""
+        return self._agent.config.manifest
+
+    @property
+    def depth(self) -> int:
+        """Generations above it."""
+        return self._handle.depth
+
+    @property
+    def memory_scope(self) -> str:
+        """The scope in which it recalls and remembers."""
+        return self._agent.memory_scope
+
+    def seconds(self) -> float:
+        """Seconds since the pool opened."""
+        return self._agent.hub.seconds()
+
+    @property
+    def budget(self) -> Budget | None:
+        """What the agent spends of."""
+        purse = self._agent.purse
+        return None if purse is None else purse.budget
+
+    async def complete(
+        self, driver: Driver, request: CompletionRequest, *, on_delta: OnDelta | None = None
+    ) -> Completion:
+        """Ask a model in the agent's name; what it takes is the agent's expense.
+
+        Raises:
+            LimitExceededError: If a budget does not allow it. The driver was not asked.
+            PrivacyError: If the agent's tier forbids the driver. It was not asked.
+            DriverError: What the last attempt failed with.
+
+        Cancellation:
+            The request ends at the provider as well.
+        """
+        manifest = self.manifest
+        if not manifest.privacy.allows(driver.privacy):
+            raise PrivacyError(
+                f"manifest {manifest.name!r} is {manifest.privacy.value}, and the driver of a "
+                f"tool is {driver.privacy.value}; give the tool a driver of that tier"
+            )
+        return await complete_aside(self._agent, driver, request, on_delta)
+
+    async def send(
+        self, recipient: AgentId, content: str, *, reply_to: int | None = None
+    ) -> AgentMessage:
+        """Send a message, waiting while the inbox is full, without a slot."""
+        return await self._router.send(self.agent_id, recipient, content, reply_to=reply_to)
+
+    async def ask(self, recipient: AgentId, content: str) -> AgentMessage:
+        """Send a question and wait for its reply, without a slot."""
+        return await self._router.ask(self.agent_id, recipient, content)
+
+    async def receive_many(self) -> tuple[AgentMessage, ...]:
+        """Take all messages that wait, waiting for one, without a slot."""
+        return await self._router.receive_many(self.agent_id)
+
+    def list_agents(self) -> tuple[AgentInfo, ...]:
+        """Return every other agent that has started and has not ended."""
+        return tuple(
+            AgentInfo(handle.agent_id, handle.name, handle.status)
+            for handle in self._running.values()
+            if handle is not self._handle
+        )
+
+    async def run_child(self, query: str, *, name: str | None = None) -> AgentOutcome:
+        """Run a child to its end, without a slot, and return what became of it.
+
+        Raises:
+            CapabilityDeniedError: If this agent may have no children.
+
+        Cancellation:
+            The child is cancelled and has ended.
+        """
+        config = child_of(
+            self._agent.config,
+            query,
+            name=name or f"{self.name}-sub",
+            used_tokens=self._agent.used.total_tokens,
+            seconds_left=trio.current_effective_deadline() - trio.current_time(),
+            used_usd=self._agent.used_usd,
+            budget=self._agent.share_limits(),
+        )
+        child = await self._admission.enter(
+            partial(self._accept, config, self._agent.driver, AgentHandle.collect)
+        )
+        # Without a slot until it has ended: to be ended, it may need that very slot.
+        async with child.parked_for_end():
+            try:
+                return await child.wait()
+            finally:
+                child.cancel("its parent waits no more")
+                with trio.CancelScope(shield=True):
+                    outcome = await child.wait()
+                    self._agent.charge(outcome.usage, outcome.cost_usd)

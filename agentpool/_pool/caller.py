@@ -1,0 +1,114 @@
+"""Who speaks in a pool: the agent whose task calls, or else the owner.
+
+An agent cannot write in another's name, since it never says its own: the slot in its task's
+context does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
+from typing import final
+
+import attrs
+
+from agentpool._errors import UsageError
+from agentpool._messages import OWNER_ID, AgentId, AgentMessage
+from agentpool._messaging.router import MessageRouter
+from agentpool._pool.admission import Admission
+from agentpool._pool.deadlock import DeadlockWatch
+from agentpool._pool.handle import AgentHandle, Voice
+from agentpool._scheduling.slot import current_slot, parked
+from agentpool._scheduling.waits import Wait
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class PoolVoice(Voice):
+    """Speaks for whoever calls."""
+
+    _router: MessageRouter
+    _admission: Admission
+    _running: Mapping[AgentId, AgentHandle]
+    _deadlocks: DeadlockWatch
+
+    def caller(self) -> AgentHandle | None:
+        """Return the agent of this pool that the current task belongs to."""
+        slot = current_slot.get()
+        if slot is None or slot.keeper is not self._admission:
+            return None
+        return self._running.get(slot.agent_id)
+
+    def refuse_agents(self, what: str) -> None:
+        """Let nobody in the pool call *what*, which waits for everybody in it.
+
+        Raises:
+            UsageError: If an agent of this pool calls, or of a pool that is inside one.
+        """
+        slot = current_slot.get()
+        while slot is not None:
+            if slot.keeper is self._admission:
+                raise UsageError(
+                    f"agent {slot.agent_id} called {what}() of its own pool and would wait for "
+                    "itself; wait for the handles of its children instead"
+                )
+            slot = slot.keeper.outer
+
+    def agent_id(self) -> AgentId:
+        """Return the number of whoever calls. The owner's also stands for anybody outside."""
+        caller = self.caller()
+        if caller is not None:
+            return caller.agent_id
+        self._deadlocks.note_use()
+        return OWNER_ID
+
+    def name(self) -> str:
+        """Return who calls, for people."""
+        agent_id = self.agent_id()
+        return f"agent {agent_id}" if agent_id else "owner"
+
+    async def send(self, recipient: AgentId, content: str, reply_to: int | None) -> AgentMessage:
+        """Send in the name of whoever calls."""
+        async with self._outside():
+            return await self._router.send(self.agent_id(), recipient, content, reply_to=reply_to)
+
+    def send_nowait(self, recipient: AgentId, content: str, reply_to: int | None) -> AgentMessage:
+        """Send in the name of whoever calls, or raise."""
+        return self._router.send_nowait(self.agent_id(), recipient, content, reply_to=reply_to)
+
+    async def ask(self, recipient: AgentId, content: str) -> AgentMessage:
+        """Ask in the name of whoever calls."""
+        async with self._outside():
+            return await self._router.ask(self.agent_id(), recipient, content)
+
+    async def broadcast(self, content: str) -> tuple[AgentMessage, ...]:
+        """Send to every live agent, in the name of whoever calls."""
+        async with self._outside():
+            return await self._router.broadcast(self.agent_id(), content)
+
+    async def receive_many(self) -> tuple[AgentMessage, ...]:
+        """Take all messages for the owner, waiting for one."""
+        async with self._outside():
+            return await self._router.receive_many(OWNER_ID)
+
+    def seen(self, wait: Wait) -> Wait:
+        """Return *wait* as the pool of whoever calls sees it.
+
+        Agents of two pools have the same numbers, and one pool knows nothing of the other:
+        what happens there ends by itself.
+        """
+        slot = current_slot.get()
+        if slot is None or slot.keeper is self._admission:
+            return wait
+        return Wait.other(f"{wait.text} of another pool")
+
+    def _outside(self) -> AbstractAsyncContextManager[None]:
+        """While inside, an agent of another pool waits, as that one sees it."""
+        slot = current_slot.get()
+        if slot is None or slot.keeper is self._admission:
+            return nullcontext()
+        return parked(Wait.other("messages of another pool"))
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """While inside, whoever calls does nothing but wait for agents."""
+        return self._deadlocks.owner_waiting()

@@ -1,0 +1,379 @@
+"""One agent's life in a pool: accepted, started, run, ended.
+
+Rules:
+
+1. Every accepted agent ends in exactly one outcome, whatever its driver, tools, tool
+   builder or observers do.
+2. An agent's task never raises into the trio nursery, but for what ends the whole
+   program, and a cancellation from outside.
+3. Between the end of a run and its outcome there is no checkpoint.
+"""
+
+from __future__ import annotations
+
+import enum
+import inspect
+import math
+import os
+from collections.abc import Awaitable, Callable
+from random import Random
+from typing import TypeAlias, final
+
+import attrs
+import trio
+
+from agentpool._agent.agent import Agent, Home
+from agentpool._agent.driving import drive
+from agentpool._agent.spending import Purse
+from agentpool._approval import Approver
+from agentpool._budget.budget import Budget
+from agentpool._errors import AgentCancelledError, LimitExceededError, UsageError
+from agentpool._loop.run import Receive
+from agentpool._manifest.capability import CapabilityKind
+from agentpool._messages import OWNER_ID, AgentId, UserMessage
+from agentpool._messaging.router import MessageRouter
+from agentpool._outcome import AgentOutcome, AgentStatus, StopReason
+from agentpool._pool.admission import Admission
+from agentpool._pool.agent_context import PoolAgentContext
+from agentpool._pool.caller import PoolVoice
+from agentpool._pool.deadlock import DeadlockWatch
+from agentpool._pool.fan_in import FanIn
+from agentpool._pool.handle import AgentHandle, Caretaker, OnEnd
+from agentpool._pool.herald import Herald
+from agentpool._pool.spawn_checks import budget_for
+from agentpool._scheduling.slot import Slot, current_branch, current_slot, parked
+from agentpool._scheduling.waits import Wait
+from agentpool._spawn import SpawnConfig
+from agentpool._untrusted import Cleaner
+from agentpool.abc import AgentContext, Driver, Memory
+from agentpool.observe._hub import EventHub
+from agentpool.tools._registry import ToolRegistry
+
+ToolBuilder: TypeAlias = Callable[[AgentContext], ToolRegistry | Awaitable[ToolRegistry]]
+"""Makes the tools of one agent. Async or not; it runs in the agent's own task."""
+
+OUTSIDE = ("outside", "the scope around the pool was cancelled")
+"""Who and why, when a pool is cancelled as a whole."""
+
+
+class ShutdownStep(enum.Enum):
+    """How far a shutdown had to go."""
+
+    ASKED = "asked"
+    """Nobody was running."""
+    WAITED = "waited"
+    """Everybody ended in time."""
+    CANCELLED = "cancelled"
+    """Somebody did not, and was cancelled."""
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class AgentNursery(Caretaker, Home):
+    """Runs the agents of one pool."""
+
+    name: str
+    inbox_capacity: int
+    hub: EventHub
+    memory: Memory | None
+    tools: ToolRegistry | ToolBuilder
+    abort_on_failure: bool
+    random: Random
+    budget: Budget | None
+    """What all of its agents spend of. ``None``: they share none."""
+    cleaner: Cleaner
+    approve: Approver | None
+    router: MessageRouter = attrs.field(init=False)
+    nursery: trio.Nursery = attrs.field(init=False)
+    admission: Admission = attrs.field(init=False)
+    deadlocks: DeadlockWatch = attrs.field(init=False)
+    voice: PoolVoice = attrs.field(init=False)
+    _herald: Herald = attrs.field(init=False)
+    _idle: trio.lowlevel.ParkingLot = attrs.field(init=False, factory=trio.lowlevel.ParkingLot)
+    """Who waits until no agent runs."""
+    fan_in: FanIn = attrs.field(init=False, factory=FanIn)
+    running: dict[AgentId, AgentHandle] = attrs.field(
+        init=False, factory=dict[AgentId, AgentHandle]
+    )
+    """Agents that have started and have not ended, parked ones included."""
+    memory_scope: str = attrs.field(init=False)
+    _own_memory: Memory | None = attrs.field(init=False, default=None)
+    last_id: AgentId = attrs.field(init=False, default=OWNER_ID)
+
+    def __attrs_post_init__(self) -> None:
+        """Open the post office."""
+        self._herald = Herald(self.hub, self.running, self.fan_in.handles)
+        self.router = MessageRouter(self.inbox_capacity, self._herald.posted)
+        self.router.register(OWNER_ID)
+        # Pools of one name may share a memory, and their agents have the same numbers.
+        self.memory_scope = f"{self.name}-{os.urandom(8).hex()}"
+
+    def open(self, nursery: trio.Nursery, limiter: trio.CapacityLimiter, max_queued: int) -> None:
+        """Set up the slots, and run agents in *nursery* from now on."""
+        self.nursery = nursery
+        self.admission = Admission(
+            limiter,
+            max_queued,
+            self._start,
+            self._herald.parked,
+            lambda agent_id: self.deadlocks.suspect(agent_id),  # noqa: PLW0108  # made below
+            self._herald.resumed,
+        )
+        self.deadlocks = DeadlockWatch(nursery, self.admission, self.running)
+        self.voice = PoolVoice(self.router, self.admission, self.running, self.deadlocks)
+
+    # --- from spawn to slot
+
+    def accept(
+        self,
+        config: SpawnConfig,
+        driver: Driver,
+        on_end: OnEnd | None = None,
+        parent: AgentHandle | None = None,
+    ) -> AgentHandle:
+        """Take *config* in. The caller has checked that there is room.
+
+        Args:
+            config: What to run.
+            driver: Who answers it.
+            on_end: Told of its end, alone. ``None``: the pool's fan-in is.
+            parent: Who spawns it. ``None``: the agent that the current task belongs to.
+        """
+        parent = parent or self.voice.caller()
+        budget = self.budget_of(config, parent)
+        self.last_id += 1
+        handle = AgentHandle(
+            self,
+            self.voice,
+            self.last_id,
+            config,
+            driver,
+            parent=parent,
+            on_end=on_end,
+            budget=budget,
+        )
+        if on_end is None:
+            self.fan_in.expect(handle)
+        self.router.register(handle.agent_id)
+        # Queued before anybody is told of it, and cancels it.
+        self.admission.admit(handle)
+        self._herald.spawned(handle)
+        self.admission.pump()
+        return handle
+
+    def budget_of(self, config: SpawnConfig, parent: AgentHandle | None = None) -> Budget | None:
+        """Return what an agent spends of that whoever calls, or *parent*, spawns.
+
+        Raises:
+            UsageError: If its own budget is not a part of what it has to keep to.
+        """
+        if config.budget is None and parent is None:
+            return self.budget
+        parent = parent or self.voice.caller()
+        return budget_for(config, self.budget if parent is None else parent.budget)
+
+    def _start(self, handle: AgentHandle, slot: Slot) -> None:
+        handle.begin(slot, self.hub.seconds())
+        self.running[handle.agent_id] = handle
+        self._herald.started(handle)
+        self.nursery.start_soon(self._live, handle, slot, name=handle.name)
+
+    # --- from slot to outcome
+
+    async def _live(self, handle: AgentHandle, slot: Slot) -> None:  # noqa: ASYNC910  # the run has its own
+        current_slot.set(slot)
+        if current_branch.get() is not None:
+            current_branch.set(None)  # it was started by a branch of another agent
+        slot.task = trio.lowlevel.current_task()
+        config, driver = handle.take_work()
+        agent = Agent(
+            handle.agent_id,
+            handle.name,
+            self,
+            config,
+            driver,
+            slot,
+            self.hub,
+            self._memory_for(config),
+            handle.budget and Purse(handle.budget, slot, self.hub, handle.agent_id, handle.name),
+        )
+        seconds = config.deadline_seconds or config.manifest.resources.run_seconds
+        if seconds is not None:
+            slot.scope.deadline = trio.current_time() + seconds
+        status, error, reason = AgentStatus.COMPLETED, None, None
+        try:
+            with slot.scope:
+                tools = self.tools
+                if not isinstance(tools, ToolRegistry):
+                    tools = await self._build_tools(agent, tools)
+                await drive(agent, tools)
+            status, error, reason = self._verdict(handle, slot, agent, seconds)
+        except Exception as raised:  # noqa: BLE001  # kept whole in the outcome
+            status, error = AgentStatus.FAILED, raised
+        except BaseException:
+            # Cancelled from outside the pool, or the program ends: say so, and pass it on.
+            handle.mark_cancelled(*OUTSIDE)
+            status, error = AgentStatus.CANCELLED, self._cancellation(handle)
+            raise
+        finally:
+            outcome = agent.outcome(
+                status, self.hub.seconds(), handle.started_at, error=error, stop_reason=reason
+            )
+            self._end(handle, outcome, slot)
+            agent.close()
+
+    def _memory_for(self, config: SpawnConfig) -> Memory | None:
+        """Return the agent's memory. ``None``: it has none.
+
+        Not without the grant, and not if nobody could ever recall what it keeps: a pool's
+        own memory ends with the pool, and an agent's own scope with the agent.
+        """
+        if self.memory is None and config.memory_scope is None:
+            return None
+        grants = config.manifest.capabilities
+        if not any(grant.kind is CapabilityKind.MEMORY for grant in grants):
+            return None
+        if self.memory is not None:
+            return self.memory
+        if self._own_memory is None:
+            # Few pools have one of their own, and whoever imports agentpool would pay for it.
+            from agentpool.memory import InMemoryMemory  # noqa: PLC0415
+
+            self._own_memory = InMemoryMemory()
+        return self._own_memory
+
+    def make_context(self, agent: Agent) -> AgentContext:
+        """Make what the tools of *agent* see of it."""
+        handle = self.running[agent.agent_id]
+        return PoolAgentContext(
+            handle, agent, self.router, self.admission, self.running, self.accept
+        )
+
+    def receive(self, agent: Agent, effect: Receive) -> None:
+        """Fill in what waits in the inbox, and whether *agent* was asked to stop."""
+        effect.interrupted = self.running[agent.agent_id].interrupted
+        effect.messages = self.router.receive_many_nowait(agent.agent_id)
+
+    async def _build_tools(self, agent: Agent, build: ToolBuilder) -> ToolRegistry:  # noqa: ASYNC910  # the run that follows has checkpoints
+        built = build(agent.context)
+        if inspect.isawaitable(built):
+            built = await built
+        # Somebody else's code, and type checkers are optional.
+        if not isinstance(built, ToolRegistry):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise UsageError(
+                f"the tool builder must return a ToolRegistry, got {type(built).__name__}"
+            )
+        return built  # noqa: ASYNC910  # the run follows
+
+    def _verdict(
+        self, handle: AgentHandle, slot: Slot, agent: Agent, seconds: float | None
+    ) -> tuple[AgentStatus, Exception | None, StopReason | None]:
+        """Return how a run ended that did not raise."""
+        if slot.scope.cancelled_caught:
+            if handle.cancelled is not None:
+                return AgentStatus.CANCELLED, self._cancellation(handle), None
+            late = LimitExceededError(
+                f"the run took longer than its {seconds:g} seconds",
+                kind=StopReason.DEADLINE.value,
+                used=trio.current_time() - slot.scope.deadline + (seconds or 0.0),
+                limit=seconds or 0.0,
+                source="deadline",
+            )
+            return AgentStatus.STOPPED, late, StopReason.DEADLINE
+        run = agent.run
+        assert run is not None  # noqa: S101  # drive() made it
+        if run.stop is not None:
+            return AgentStatus.STOPPED, run.stop.to_error(), run.stop_reason
+        return AgentStatus.COMPLETED, None, run.stop_reason
+
+    def _end(self, handle: AgentHandle, outcome: AgentOutcome, slot: Slot | None) -> None:
+        handle.end(outcome)
+        self.router.unregister(handle.agent_id)
+        self.running.pop(handle.agent_id, None)
+        self._herald.finished(handle, outcome)
+        (handle.on_end or self.fan_in.ended)(handle)
+        if not self.running:
+            self._idle.unpark_all()
+        if self.abort_on_failure and outcome.status is AgentStatus.FAILED:
+            self.abort("pool", f"agent {handle.agent_id} ({handle.name}) failed")
+        if slot is not None:
+            # The agent's own scope is closed here, so this is the nursery's state: once it
+            # is cancelled, newcomers would start only to be cancelled one by one.
+            self.admission.leave(slot, newcomers=trio.current_effective_deadline() != -math.inf)
+            self.deadlocks.suspect()
+
+    async def wait_empty(self) -> None:  # noqa: ASYNC910  # the block's end has checkpoints
+        """Wait until no agent is left."""
+        if self.running or self.admission.queued_count:
+            # The owner may be an agent of another pool, which needs no slot for this.
+            async with parked(Wait.other(f"the end of pool {self.name}")):
+                while self.running or self.admission.queued_count:
+                    await self._idle.park()
+
+    # --- ending early
+
+    def cancel_agent(self, handle: AgentHandle, cancelled_by: str, reason: str) -> None:
+        """End one agent, wherever it is."""
+        slot = handle.slot
+        if slot is not None:
+            handle.mark_cancelled(cancelled_by, reason)
+            slot.scope.cancel()
+            slot.abandon()
+        elif handle.cancelled is None and not handle.has_ended:
+            # One that is cancelled already has left the queue, and is about to be ended.
+            handle.mark_cancelled(cancelled_by, reason)
+            self.admission.withdraw(handle)
+            self._end_unstarted(handle)
+
+    def abort(self, cancelled_by: str, reason: str) -> None:
+        """End every agent, the queued ones first, so that none of them starts."""
+        self._end_queued(cancelled_by, reason)
+        for handle in tuple(self.running.values()):
+            self.cancel_agent(handle, cancelled_by, reason)
+
+    def _end_queued(self, cancelled_by: str, reason: str) -> None:
+        left = self.admission.withdraw_all()
+        for handle in left:
+            handle.mark_cancelled(cancelled_by, reason)
+        for handle in left:
+            self._end_unstarted(handle)
+
+    def _end_unstarted(self, handle: AgentHandle) -> None:
+        config, _ = handle.take_work()
+        outcome = AgentOutcome(
+            agent_id=handle.agent_id,
+            name=handle.name,
+            status=AgentStatus.CANCELLED,
+            error=self._cancellation(handle),
+            messages=(*config.history, UserMessage(config.query)),
+            finished_at=self.hub.seconds(),
+        )
+        self._end(handle, outcome, None)
+
+    def _cancellation(self, handle: AgentHandle) -> AgentCancelledError:
+        cancelled_by, reason = handle.cancelled or ("unknown", "unknown")
+        return AgentCancelledError(
+            f"agent {handle.agent_id} ({handle.name}) was cancelled by {cancelled_by}: {reason}",
+            cancelled_by=cancelled_by,
+            reason=reason,
+        )
+
+    async def shutdown(self, grace_seconds: float) -> ShutdownStep:
+        """Ask every agent to end, wait, cancel who is left; say what was needed."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        by = self.voice.name()
+        self._end_queued(by, "the pool shuts down")
+        if not self.running:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return ShutdownStep.ASKED
+        for handle in self.running.values():
+            handle.interrupt()
+        with trio.move_on_after(grace_seconds):  # noqa: ASYNC912  # somebody runs, so it waits
+            while self.running:
+                await self._idle.park()
+            return ShutdownStep.WAITED
+        self.abort(by, f"it did not end within {grace_seconds:g} seconds of the shutdown")
+        while self.running:
+            await self._idle.park()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        return ShutdownStep.CANCELLED

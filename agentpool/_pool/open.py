@@ -1,0 +1,161 @@
+"""Opening a pool, and what happens when its block is left, however that is."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from typing import Literal
+
+import trio
+
+from agentpool._approval import Approver
+from agentpool._budget.budget import Budget
+from agentpool._errors import PoolError, UsageError
+from agentpool._messages import OWNER_ID
+from agentpool._pool.nursery import OUTSIDE, AgentNursery, ToolBuilder
+from agentpool._pool.pool import AgentPool
+from agentpool._pool.spawn_checks import Entry, at_least
+from agentpool._scheduling.random import build_random
+from agentpool._untrusted import MARKERS, Cleaner, default_cleaner
+from agentpool.abc import Driver, DriverFactory, Memory, Observer
+from agentpool.observe._hub import EventHub
+from agentpool.tools._registry import EMPTY_REGISTRY, ToolRegistry
+
+
+@asynccontextmanager
+async def open_pool(
+    driver: Driver | DriverFactory,
+    *,
+    max_concurrent: int = 8,
+    max_queued: int = 10_000,
+    inbox_capacity: int = 32,
+    memory: Memory | None = None,
+    tools: ToolRegistry | ToolBuilder | None = None,
+    budget: Budget | None = None,
+    approve: Approver | None = None,
+    observers: Sequence[Observer] = (),
+    on_failure: Literal["collect", "abort"] = "collect",
+    name: str = "pool",
+    markers: Sequence[str] = MARKERS,
+    random_seed: int | None = None,
+) -> AsyncGenerator[AgentPool, None]:
+    """Open a pool of agents; leaving the block waits for all of them.
+
+    If the block raises, the agents are aborted and awaited first.
+
+    Args:
+        driver: Answers the agents' requests, or chooses who does, by manifest.
+        max_concurrent: Agents that run at the same time.
+        max_queued: Agents that may wait for their first slot. 0: refuse instead.
+        inbox_capacity: Messages that wait for one agent before its senders wait.
+        memory: Where agents keep fragments. ``None``: one in memory, for this pool.
+        tools: The agents' tools, or a builder that makes each agent its own.
+        budget: What all of them may spend together. Other pools may have the same.
+            ``None``: no limit but each run's own.
+        approve: Asked before calls that need somebody's word. ``None``: nobody; they fail.
+        observers: Called with every event, at once; they must not block.
+        on_failure: ``collect`` goes on after a failure; ``abort`` cancels the others.
+        name: What the pool is called in events and in memory scopes.
+        markers: What is taken out of tool results and recalled memories. Empty: nothing.
+        random_seed: Seed of the jitter in retries. ``None``: from the system.
+
+    Yields:
+        The pool.
+
+    Raises:
+        PoolError: At the exit, if agents failed and nobody looked at their outcomes.
+        UsageError: If an argument has no meaning.
+    """
+    at_least(0, "max_queued", max_queued)
+    limiter = trio.CapacityLimiter(at_least(1, "max_concurrent", max_concurrent))
+    agents = AgentNursery(
+        name,
+        at_least(1, "inbox_capacity", inbox_capacity),
+        EventHub.open(observers),
+        memory,
+        EMPTY_REGISTRY if tools is None else tools,
+        _is_abort(on_failure),
+        build_random(random_seed),
+        budget,
+        default_cleaner() if markers is MARKERS else Cleaner(markers),
+        approve,
+    )
+    async with _block(pool := _pool_of(agents, driver), agents, limiter, max_queued):
+        yield pool
+    _raise_unseen(agents)
+
+
+def _raise_unseen(agents: AgentNursery) -> None:
+    unseen = agents.fan_in.unseen_failures()
+    if unseen:
+        raise PoolError(
+            f"{len(unseen)} of {agents.last_id} agents failed, and nobody looked at it",
+            list(unseen.values()),
+            tuple(unseen),
+        )
+
+
+def _pool_of(agents: AgentNursery, driver: Driver | DriverFactory) -> AgentPool:
+    known = agents.tools if isinstance(agents.tools, ToolRegistry) else EMPTY_REGISTRY
+    return AgentPool(agents, Entry(driver, known, agents.budget_of))
+
+
+def _is_abort(on_failure: str) -> bool:
+    if on_failure not in {"collect", "abort"}:
+        raise UsageError(f"on_failure must be 'collect' or 'abort', got {on_failure!r}")
+    return on_failure == "abort"
+
+
+@asynccontextmanager
+async def _block(
+    pool: AgentPool, agents: AgentNursery, limiter: trio.CapacityLimiter, max_queued: int
+) -> AsyncGenerator[None, None]:
+    """Keep the agents inside; let the block's own error come out as itself."""
+    failed: Exception | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            agents.open(nursery, limiter, max_queued)
+            try:
+                yield
+                agents.deadlocks.owner_left()
+                await agents.wait_empty()
+                # At once, since the trio nursery takes nobody either from here on.
+                pool.close()
+            except trio.Cancelled:
+                pool.close()
+                agents.abort(*OUTSIDE)
+                raise
+            except Exception as raised:  # noqa: BLE001  # raised again below
+                # After the nursery, so that it comes out as itself and in no group.
+                failed = raised
+                pool.close()
+                agents.abort("pool", f"its block raised {type(raised).__name__}")
+            except BaseException as raised:  # Ctrl-C, or the end of the program
+                pool.close()
+                agents.abort("pool", f"its block raised {type(raised).__name__}")
+                raise
+    except BaseException as outside:  # raised again, in every branch
+        if failed is not None:
+            raise BaseExceptionGroup("the pool's block failed", [failed, outside]) from None  # noqa: ASYNC104  # what is raised holds it
+        only = _itself(outside)
+        if only is outside:
+            raise
+        raise only from None  # noqa: ASYNC104  # it was in the group
+    finally:
+        pool.close()
+        agents.abort(*OUTSIDE)
+        agents.router.unregister(OWNER_ID, reason="the pool closed")
+        agents.hub.close()
+    if failed is not None:
+        for agent_id, error in agents.fan_in.unseen_failures().items():
+            failed.add_note(f"agent {agent_id} failed as well: {type(error).__name__}: {error}")
+        raise failed
+
+
+def _itself(error: BaseException) -> BaseException:
+    """Return the one exception of a trio nursery's group, or *error* as it is."""
+    match error:
+        case BaseExceptionGroup(exceptions=(BaseException() as only,)):
+            return only
+        case _:
+            return error

@@ -1,0 +1,355 @@
+"""How many agents at once: the pool that applications open."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import final
+
+import attrs
+import trio
+
+from agentpool._budget.statistics import PoolStatistics
+from agentpool._errors import UsageError
+from agentpool._manifest.manifest import AgentManifest
+from agentpool._messages import AgentId, AgentMessage
+from agentpool._messaging.router import MessageRouter
+from agentpool._outcome import AgentOutcome
+from agentpool._pool.fan_in import Completions
+from agentpool._pool.handle import AgentHandle, OnEnd
+from agentpool._pool.map import OutcomeStream, Queries
+from agentpool._pool.nursery import AgentNursery, ShutdownStep
+from agentpool._pool.race import Race
+from agentpool._pool.restart import RestartPolicy
+from agentpool._pool.spawn_checks import Entry, at_least
+from agentpool._pool.supervisor import Supervisor
+from agentpool._spawn import SpawnConfig
+from agentpool.abc import Driver
+from agentpool.observe._hub import EventReader
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class AgentPool:
+    """A nursery of agents. ``open_pool`` makes it."""
+
+    _agents: AgentNursery
+    _entry: Entry
+
+    # --- spawn
+
+    async def spawn(self, config: SpawnConfig) -> AgentHandle:
+        """Accept an agent, waiting while the queue is full.
+
+        Raises:
+            PoolClosedError: If the pool is closing.
+            ManifestError: If the manifest cannot work with its driver.
+            PrivacyError: If the manifest's tier forbids its driver.
+
+        Cancellation:
+            If cancelled, nothing was accepted.
+        """
+        (handle,) = await self.fan_out((config,))
+        return handle
+
+    def spawn_nowait(self, config: SpawnConfig) -> AgentHandle:
+        """Accept an agent now.
+
+        Raises:
+            PoolFullError: If there is no room. Nothing has changed.
+            PoolClosedError: If the pool is closing.
+            ManifestError: If the manifest cannot work with its driver.
+            PrivacyError: If the manifest's tier forbids its driver.
+        """
+        (handle,) = self.fan_out_nowait((config,))
+        return handle
+
+    async def fan_out(self, configs: Iterable[SpawnConfig]) -> list[AgentHandle]:
+        """Accept agents in order, waiting while the queue is full.
+
+        Raises:
+            PoolClosedError: If the pool is closing.
+            ManifestError: If a manifest cannot work with its driver.
+            PrivacyError: If a manifest's tier forbids its driver.
+
+        Cancellation:
+            Agents accepted before stay accepted; ``join_all`` has them.
+        """
+        wanted = [(config, self._entry.driver_for(config)) for config in configs]
+        if not wanted:
+            await trio.lowlevel.checkpoint()
+        enter = self._agents.admission.enter
+        return [await enter(partial(self._accept, *one)) for one in wanted]  # noqa: ASYNC910  # nobody wanted: see above
+
+    def _accept(
+        self,
+        config: SpawnConfig,
+        driver: Driver,
+        on_end: OnEnd | None = None,
+        parent: AgentHandle | None = None,
+    ) -> AgentHandle:
+        self._entry.check_open()
+        return self._agents.accept(config, driver, on_end, parent)
+
+    def fan_out_nowait(self, configs: Iterable[SpawnConfig]) -> list[AgentHandle]:
+        """Accept all of these agents, or none of them.
+
+        Raises:
+            PoolFullError: If there is not room for all. Nothing has changed.
+            PoolClosedError: If the pool is closing.
+            ManifestError: If a manifest cannot work with its driver.
+            PrivacyError: If a manifest's tier forbids its driver.
+        """
+        wanted = [(config, self._entry.driver_for(config)) for config in configs]
+        admission = self._agents.admission
+        # No await between the test and the change, so no other task can slip in.
+        if not admission.room_for(len(wanted)):
+            raise admission.full_error(len(wanted))
+        return [self._accept(config, driver) for config, driver in wanted]
+
+    # --- join
+
+    async def join_all(self) -> dict[AgentId, AgentOutcome]:
+        """Wait for every agent spawned so far; return their outcomes in spawn order.
+
+        Nobody is missing, whatever happened to them; agents whose outcome was given out
+        before are in it again.
+
+        Raises:
+            UsageError: If an agent of this pool calls it: it would wait for itself.
+
+        Cancellation:
+            No outcome is lost.
+        """
+        self._agents.voice.refuse_agents("join_all")
+        with self._agents.voice.waiting():
+            return await self._agents.fan_in.join_all()
+
+    async def join_next(self) -> AgentOutcome | None:
+        """Return the next agent to end, each once; ``None`` when no agent is left.
+
+        Raises:
+            UsageError: If an agent of this pool calls it: it would wait for itself.
+
+        Cancellation:
+            No outcome is lost.
+        """
+        self._agents.voice.refuse_agents("join_next")
+        with self._agents.voice.waiting():
+            return await self._agents.fan_in.join_next()
+
+    def as_completed(self) -> AsyncIterator[AgentOutcome]:
+        """Return the outcomes in the order of the ends, as an async iterator."""
+        return Completions(self.join_next)
+
+    @asynccontextmanager
+    async def map(
+        self,
+        manifest: AgentManifest,
+        *sources: Queries,
+        ordered: bool = False,
+        output_type: type | None = None,
+        group: str = "",
+        weight: int = 1,
+        priority: int = 0,
+    ) -> AsyncGenerator[OutcomeStream, None]:
+        """Run one agent per query, over any number of them, with flat memory.
+
+        ``async with pool.map(manifest, queries) as outcomes: async for outcome in
+        outcomes``. These agents are the map's own: ``join_all`` and ``join_next`` do not
+        know them. Leaving the block ends those that are left and waits for them.
+
+        Args:
+            manifest: What kind of agent.
+            sources: What to ask, one agent each. Sync or async, of any length. Several
+                are taken level, and a slow one keeps no other waiting. An async generator
+                is closed at the end of the block.
+            ordered: Whether the outcomes come in the order in which the queries were taken.
+            output_type: As in ``SpawnConfig``, for all of them.
+            group: The same.
+            weight: The same.
+            priority: The same.
+
+        Raises:
+            UsageError: If there is no source, the weight has no meaning, or the output
+                type has no form in JSON.
+        """
+        if not sources:
+            raise UsageError("map() needs at least one source of queries, got none")
+        config_of = partial(
+            SpawnConfig, manifest,
+            output_type=output_type, group=group, weight=weight, priority=priority,
+        )  # fmt: skip
+        agents = self._agents
+        parent = agents.voice.caller()
+
+        def accept(config: SpawnConfig, on_end: OnEnd) -> AgentHandle:
+            return self._accept(config, self._entry.driver_for(config), on_end, parent)
+
+        stream = OutcomeStream(config_of, sources, ordered, agents.admission, accept)
+        agents.nursery.start_soon(stream.feed, name="map")
+        try:
+            yield stream
+        finally:
+            with trio.CancelScope(shield=True):
+                await stream.aclose()
+
+    async def race(self, configs: Iterable[SpawnConfig]) -> AgentOutcome:
+        """Run several agents; the first to complete wins.
+
+        The losers are cancelled and have ended before this returns. A racer for which there
+        is no room waits for it; if somebody wins meanwhile, it is not started at all.
+
+        Raises:
+            PoolError: If none completed; it has what each of them ended with.
+            UsageError: If there are no configs.
+
+        Cancellation:
+            All of them are cancelled, and awaited.
+        """
+        wanted = [(config, self._entry.driver_for(config)) for config in configs]
+        if not wanted:
+            raise UsageError("race() needs at least one config, got none")
+        return await Race(self._agents.admission).run(self._starters(wanted))
+
+    async def supervise(
+        self, configs: Iterable[SpawnConfig], policy: RestartPolicy | None = None
+    ) -> list[AgentOutcome]:
+        """Run agents, start them again by *policy*, return their last outcomes in order.
+
+        Each restart is an agent of its own, with a new number. ``join_all`` and
+        ``join_next`` do not know them.
+
+        Args:
+            configs: What to run.
+            policy: ``None``: start a failed one again, three times a minute at most.
+
+        Raises:
+            LimitExceededError: If they had to be started again too often. All have ended.
+
+        Cancellation:
+            All of them are cancelled, and awaited.
+        """
+        wanted = [(config, self._entry.driver_for(config)) for config in configs]
+        policy = policy or RestartPolicy()
+        return await Supervisor(policy, self._starters(wanted), self._agents.admission).run()
+
+    def _starters(
+        self, wanted: Iterable[tuple[SpawnConfig, Driver]]
+    ) -> list[Callable[[OnEnd], AgentHandle]]:
+        return [partial(self._accept, config, driver) for config, driver in wanted]
+
+    # --- end
+
+    async def shutdown(self, *, grace_seconds: float) -> ShutdownStep:
+        """End the pool's agents in three steps: ask, wait, cancel. Say which was needed.
+
+        Queued agents are cancelled at once. Running ones are asked to stop after their
+        turn; who has not after *grace_seconds* is cancelled. No new agents are taken.
+
+        Raises:
+            UsageError: If an agent of this pool calls it: it would wait for itself.
+
+        Cancellation:
+            The agents were asked to stop; they are not cancelled by it.
+        """
+        self._agents.voice.refuse_agents("shutdown")
+        self._entry.closed = True
+        return await self._agents.shutdown(grace_seconds)
+
+    def abort_all(self, reason: str = "no reason given") -> None:
+        """Cancel every agent, queued ones too. Each still gets an outcome with what it had.
+
+        Does not wait: ``join_all`` does. The pool takes new agents as before.
+        """
+        self._agents.abort(self._agents.voice.name(), reason)
+
+    # --- messages of the owner
+
+    async def receive_many(self) -> tuple[AgentMessage, ...]:
+        """Take all messages for the owner, waiting for one.
+
+        Cancellation:
+            If cancelled, nothing was taken.
+        """
+        return await self._agents.voice.receive_many()
+
+    async def broadcast(self, content: str) -> tuple[AgentMessage, ...]:
+        """Send *content* to every live agent, waiting for room; return what was accepted.
+
+        Cancellation:
+            Those sent before stay sent; the others were not.
+        """
+        return await self._agents.voice.broadcast(content)
+
+    # --- look
+
+    def __getitem__(self, agent_id: AgentId) -> AgentHandle:
+        """Return the handle of an agent, running or ended.
+
+        Raises:
+            UsageError: If there never was such an agent.
+        """
+        handle = self._agents.fan_in.handles.get(agent_id)
+        if handle is None:
+            raise UsageError(
+                f"there is no agent {agent_id!r} in this pool; the last one is "
+                f"{self._agents.last_id}"
+            )
+        return handle
+
+    @property
+    def name(self) -> str:
+        """The pool's name."""
+        return self._agents.name
+
+    @property
+    def router(self) -> MessageRouter:
+        """Who delivers the messages."""
+        return self._agents.router
+
+    @property
+    def active_count(self) -> int:
+        """Agents that have a slot or gave it back for a while; ended ones do not count."""
+        return len(self._agents.running)
+
+    @property
+    def queued_count(self) -> int:
+        """Agents that wait for their first slot."""
+        return self._agents.admission.queued_count
+
+    @property
+    def max_concurrent(self) -> float:
+        """Slots. Setting it takes effect at once; who runs, runs on."""
+        return self._agents.admission.limiter.total_tokens
+
+    @max_concurrent.setter
+    def max_concurrent(self, slots: int) -> None:
+        self._agents.admission.resize(at_least(1, "max_concurrent", slots))
+
+    def statistics(self) -> PoolStatistics:
+        """Return the pool as it is at this moment."""
+        agents = self._agents
+        running = agents.admission.running_count
+        return PoolStatistics(
+            running=running,
+            parked=len(agents.running) - running,
+            at_gate=agents.admission.lent_count,
+            queued=agents.admission.queued_count,
+            spawned=agents.last_id,
+            max_concurrent=self.max_concurrent,
+            messages=agents.router.message_count,
+            dead_letters=agents.router.dead_letter_count,
+            warnings=agents.hub.warnings,
+            observer_failures=agents.hub.observer_failures,
+            budget=None if agents.budget is None else agents.budget.statistics(),
+        )
+
+    def events(self) -> EventReader:
+        """Return a reader of everything that happens from now on."""
+        return self._agents.hub.open_reader()
+
+    def close(self) -> None:
+        """Take no more agents. Leaving the pool's block does it."""
+        self._entry.closed = True

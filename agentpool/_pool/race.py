@@ -1,0 +1,85 @@
+"""A race: several agents, the first that completes wins, nobody is left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeAlias, final
+
+import msgspec
+import trio
+
+from agentpool._base import Live
+from agentpool._errors import AgentPoolError, PoolError
+from agentpool._outcome import AgentOutcome, AgentStatus
+from agentpool._pool.admission import Admission
+from agentpool._pool.handle import AgentHandle, OnEnd
+from agentpool._scheduling.slot import parked
+from agentpool._scheduling.waits import Wait
+
+Starter: TypeAlias = Callable[[OnEnd], AgentHandle]
+"""Starts one racer, whose end is told to one function alone. There must be room."""
+
+
+@final
+class Race(Live):
+    """One race."""
+
+    _admission: Admission
+    _scope: trio.CancelScope = msgspec.field(default_factory=trio.CancelScope)
+    """Ends when somebody has won."""
+    _left: dict[AgentHandle, None] = msgspec.field(default_factory=dict[AgentHandle, None])
+    """Who has not ended, in the order of the start: a set's order differs from run to run."""
+    _ended: list[AgentOutcome] = msgspec.field(default_factory=list[AgentOutcome])
+    _winner: AgentOutcome | None = None
+    _changed: trio.lowlevel.ParkingLot = msgspec.field(default_factory=trio.lowlevel.ParkingLot)
+
+    async def run(self, starters: Sequence[Starter]) -> AgentOutcome:
+        """Start everybody, and return the first that completed, when all have ended.
+
+        Who finds no room before there is a winner is not started.
+
+        Raises:
+            PoolClosedError: If the pool closes before all have started.
+            PoolError: If none completed.
+
+        Cancellation:
+            All of them are cancelled, and awaited.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            with self._scope:
+                for start in starters:
+                    await self._admission.enter(partial(self._start, start))
+                async with parked(Wait.other("the winner of a race")):
+                    while self._left:
+                        await self._changed.park()
+        finally:
+            for handle in tuple(self._left):
+                handle.cancel("lost the race" if self._winner else "the race was cancelled")
+            with trio.CancelScope(shield=True):
+                async with parked(Wait.other("the losers of a race")):
+                    while self._left:
+                        await self._changed.park()
+        if self._winner is None:
+            self._ended.sort(key=lambda outcome: outcome.agent_id)
+            raise PoolError(
+                f"none of the {len(starters)} racers completed",
+                [outcome.error or AgentPoolError(outcome.status.value) for outcome in self._ended],
+                tuple(outcome.agent_id for outcome in self._ended),
+            )
+        return self._winner
+
+    def _start(self, start: Starter) -> AgentHandle:
+        handle = start(self._on_end)
+        self._left[handle] = None
+        return handle
+
+    def _on_end(self, handle: AgentHandle) -> None:
+        outcome = handle.collect()
+        self._ended.append(outcome)
+        if self._winner is None and outcome.status is AgentStatus.COMPLETED:
+            self._winner = outcome
+            self._scope.cancel()
+        del self._left[handle]
+        self._changed.unpark_all()

@@ -1,0 +1,137 @@
+"""What is checked before a pool opens or accepts an agent: everything that needs no waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import final
+
+import attrs
+
+from agentpool._agent.agent import output_of, room_tokens
+from agentpool._budget.budget import Budget
+from agentpool._errors import Fault, ManifestError, PoolClosedError, PrivacyError, UsageError
+from agentpool._manifest.manifest import AgentManifest
+from agentpool._spawn import SpawnConfig
+from agentpool.abc import Driver, DriverFactory
+from agentpool.tools._registry import ToolRegistry
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class Entry:
+    """The way into one pool: whether it is open, and to whom."""
+
+    _source: Driver | DriverFactory
+    """The pool's driver, or what chooses one."""
+    _registry: ToolRegistry
+    """The tools, as far as they are known before an agent starts."""
+    _budget_of: Callable[[SpawnConfig], Budget | None]
+    """What an agent would spend of; it raises if the agent may not."""
+    closed: bool = False
+    """Whether nobody is taken any more."""
+    _fitting: tuple[AgentManifest | None, Driver | None] = (None, None)
+    """The manifest that fitted the pool's driver last, and that driver: many agents in a row
+    have the same."""
+
+    def check_open(self) -> None:
+        """Raise if nobody is taken any more.
+
+        Raises:
+            PoolClosedError: If so.
+        """
+        if self.closed:
+            raise PoolClosedError("the pool has closed; spawn inside its block")
+
+    def driver_for(self, config: SpawnConfig) -> Driver:
+        """Return the driver of an agent that may be accepted now.
+
+        Raises:
+            PoolClosedError: If nobody is taken any more.
+            UsageError: If its budget is not a part of what it has to keep to, or as in
+                ``driver_for``.
+            PrivacyError: If the manifest's tier forbids the driver.
+            ManifestError: If the driver's window leaves no room for the query.
+        """
+        self.check_open()
+        if config.budget is not None:
+            self._budget_of(config)
+        manifest, driver = self._fitting
+        if config.manifest is manifest and driver is not None and config.output_type is None:
+            return driver
+        driver = driver_for(config, self._source, self._registry)
+        if driver is self._source:  # a factory is asked each time
+            self._fitting = (config.manifest, driver)
+        return driver
+
+
+def at_least(least: int, name: str, number: object) -> int:
+    """Return *number*, a whole one and not below *least*, or raise.
+
+    Raises:
+        UsageError: If it is not.
+    """
+    if not isinstance(number, int) or isinstance(number, bool) or number < least:
+        raise UsageError(f"{name} must be a whole number >= {least}, got {number!r}")
+    return number
+
+
+def driver_for(
+    config: SpawnConfig, source: Driver | DriverFactory, registry: ToolRegistry
+) -> Driver:
+    """Return the driver of an agent that may be accepted.
+
+    Args:
+        config: The agent.
+        source: The pool's driver, or what chooses one.
+        registry: The tools, as far as they are known before the agent starts.
+
+    Raises:
+        UsageError: If the factory returned something else, or the output type has no form.
+        PrivacyError: If the manifest's tier forbids the driver.
+        ManifestError: If the driver's window leaves no room for the query.
+    """
+    output_of(config)
+    manifest = config.manifest
+    driver = source if isinstance(source, Driver) else source(manifest)
+    # A factory is somebody else's code, and type checkers are optional.
+    if not isinstance(driver, Driver):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise UsageError(
+            f"the driver of manifest {manifest.name!r} must be a Driver, got {driver!r}; "
+            "return one from the factory"
+        )
+    if not manifest.privacy.allows(driver.privacy):
+        raise PrivacyError(
+            f"manifest {manifest.name!r} is {manifest.privacy.value}, its driver is "
+            f"{driver.privacy.value}; use a local model, or a laxer privacy in the manifest"
+        )
+    room = room_tokens(driver, config, registry)
+    if room is not None and room <= 0:
+        fault = Fault(
+            "model.max_tokens",
+            f"{manifest.model.max_tokens} leaves no room for the query in a window of "
+            f"{driver.context_window or manifest.model.context_window} tokens (system "
+            "prompt and tools taken off); write a smaller one",
+        )
+        raise ManifestError([fault], source=manifest.name)
+    return driver
+
+
+def budget_for(config: SpawnConfig, inherited: Budget | None) -> Budget | None:
+    """Return what an agent that may be accepted spends of.
+
+    Args:
+        config: The agent.
+        inherited: What its parent spends of, or else its pool.
+
+    Raises:
+        UsageError: If the agent's own budget is not a part of that one.
+    """
+    own = config.budget
+    if own is None:
+        return inherited
+    if inherited is not None and not own.is_within(inherited):
+        raise UsageError(
+            f"budget {own.name!r} of agent {config.agent_name!r} is no part of budget "
+            f"{inherited.name!r}, which it must keep to; make it with parent="
+        )
+    return own

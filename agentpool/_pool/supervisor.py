@@ -1,0 +1,113 @@
+"""Agents that are started again when they end, by a policy."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TypeAlias, final
+
+import attrs
+import trio
+
+from agentpool._errors import LimitExceededError
+from agentpool._outcome import AgentOutcome
+from agentpool._pool.admission import Admission
+from agentpool._pool.handle import AgentHandle, OnEnd
+from agentpool._pool.restart import RestartCounter, RestartPolicy
+from agentpool._scheduling.slot import parked
+from agentpool._scheduling.waits import Wait
+
+Starter: TypeAlias = Callable[[OnEnd], AgentHandle]
+"""Starts an agent, whose end is told to one function alone. There must be room."""
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class Supervisor:
+    """Keeps some agents going."""
+
+    _policy: RestartPolicy
+    _starters: Sequence[Starter]
+    _admission: Admission
+    _counter: RestartCounter = attrs.field(init=False)
+    _live: dict[int, AgentHandle] = attrs.field(factory=dict[int, AgentHandle])
+    _ended: deque[tuple[int, AgentOutcome]] = attrs.field(factory=deque[tuple[int, AgentOutcome]])
+    _outcomes: dict[int, AgentOutcome] = attrs.field(factory=dict[int, AgentOutcome])
+    _changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
+
+    def __attrs_post_init__(self) -> None:
+        """Start counting."""
+        self._counter = RestartCounter(self._policy)
+
+    async def run(self) -> list[AgentOutcome]:
+        """Keep the agents going until all have ended for good; return their last outcomes.
+
+        Raises:
+            LimitExceededError: If they had to be started again too often. All have ended.
+
+        Cancellation:
+            All of them are cancelled, and awaited.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            for place in range(len(self._starters)):
+                await self._start(place)
+            while self._live or self._ended:
+                async with parked(Wait.other("supervised agents")):
+                    while not self._ended:
+                        await self._changed.park()
+                await self._deal_with(*self._ended.popleft())
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._end(range(len(self._starters)), "the supervision ended")
+        return [self._outcomes[place] for place in range(len(self._starters))]
+
+    async def _deal_with(self, place: int, outcome: AgentOutcome) -> None:
+        self._outcomes[place] = outcome
+        if not self._policy.wants(outcome):
+            await trio.lowlevel.checkpoint()
+            return
+        if not self._counter.allows(trio.current_time()):
+            error = LimitExceededError(
+                f"agents were started again more than {self._policy.max_restarts} times in "
+                f"{self._policy.period_seconds:g} seconds; the last to end was "
+                f"{outcome.agent_id} ({outcome.name})",
+                kind="restarts",
+                used=self._policy.max_restarts + 1,
+                limit=self._policy.max_restarts,
+                source="supervision",
+            )
+            raise error from outcome.error
+        again = self._policy.together(place, len(self._starters))
+        await self._end(again, f"agent {outcome.agent_id} ({outcome.name}) is started again")
+        for other in again:
+            await self._start(other)
+
+    async def _start(self, place: int) -> None:
+        def on_end(handle: AgentHandle) -> None:
+            self._live.pop(place, None)
+            self._ended.append((place, handle.collect()))
+            self._changed.unpark_all()
+
+        def start() -> AgentHandle:
+            self._live[place] = handle = self._starters[place](on_end)
+            return handle
+
+        await self._admission.enter(start)
+
+    async def _end(self, places: range, reason: str) -> None:
+        """Cancel those at *places*, wait for them, and keep how they ended."""
+        for place in places:
+            if place in self._live:
+                self._live[place].cancel(reason)
+        async with parked(Wait.other("supervised agents to end")):
+            while any(place in self._live for place in places):
+                await self._changed.park()
+        kept: deque[tuple[int, AgentOutcome]] = deque()
+        for place, outcome in self._ended:
+            if place in places:
+                self._outcomes[place] = outcome
+            else:
+                kept.append((place, outcome))
+        self._ended = kept
+        await trio.lowlevel.checkpoint_if_cancelled()

@@ -1,0 +1,1 @@
+"""Who runs, and how an agent waits without a slot."""

@@ -1,0 +1,72 @@
+"""Where tasks wait for each other: trio's parking lot, and what a deadlock needs besides."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import final
+
+import msgspec
+import trio
+from outcome import Error
+
+from agentpool._base import Live
+
+
+# A plain dict finds its first entry ever more slowly when its first ones keep going.
+def _nobody() -> OrderedDict[trio.lowlevel.Task, None]:
+    return OrderedDict()
+
+
+@final
+class Lot(Live):
+    """Tasks that wait until somebody wakes them, first come first served.
+
+    One of them can be failed, and it can be told who still waits: trio's own lot can do
+    neither, and a cancel scope around each wait costs as much as the wait.
+    """
+
+    _sleepers: OrderedDict[trio.lowlevel.Task, None] = msgspec.field(default_factory=_nobody)
+
+    def __len__(self) -> int:
+        """Return how many wait."""
+        return len(self._sleepers)
+
+    def __contains__(self, task: object) -> bool:
+        """Return whether *task* waits here and has not been woken."""
+        return task in self._sleepers
+
+    async def park(self) -> None:
+        """Wait until woken.
+
+        Raises:
+            Exception: What ``fail`` was given.
+
+        Cancellation:
+            Nobody was woken in the caller's stead.
+        """
+        task = trio.lowlevel.current_task()
+        self._sleepers[task] = None
+
+        def give_up(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
+            del self._sleepers[task]
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(give_up)
+
+    def unpark(self, count: int) -> int:
+        """Wake the first *count* who wait, or as many as there are; return how many."""
+        woken = 0
+        while woken < count and self._sleepers:
+            task, _ = self._sleepers.popitem(last=False)
+            trio.lowlevel.reschedule(task)
+            woken += 1
+        return woken
+
+    def unpark_all(self) -> None:
+        """Wake everybody."""
+        self.unpark(len(self._sleepers))
+
+    def fail(self, task: trio.lowlevel.Task, error: Exception) -> None:
+        """Let the wait of *task* raise *error*."""
+        del self._sleepers[task]
+        trio.lowlevel.reschedule(task, Error(error))

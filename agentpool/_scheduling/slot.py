@@ -1,0 +1,301 @@
+"""The right to run, and how an agent gives it back while it waits.
+
+An agent that waits for others (a child, an answer, room in an inbox, a retry) holds no
+slot meanwhile, so a pool of one runs any tree of parents and children. It takes a slot
+again before it goes on, ahead of agents that have not started.
+
+An agent may run several tools side by side, each a branch. It waits when all of its
+branches wait, and a branch waits when any of its tasks does: a tool that waits for two
+children, or for one beside a task that reads a connection, keeps nobody from running. Tasks
+that a tool starts inside itself belong to its branch, and so do calls back from its thread.
+Tasks that it leaves in nurseries of others are not the agent's: they wait like the owner.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from types import MappingProxyType, TracebackType
+from typing import Final, final
+
+import trio
+
+from agentpool._base import Live
+from agentpool._errors import DeadlockError
+from agentpool._messages import AgentId
+from agentpool._scheduling.fair_queue import PLAIN, Share
+from agentpool._scheduling.parking_lot import Lot
+from agentpool._scheduling.waits import Wait
+
+
+@final
+class Branch(Live):
+    """One of the things that an agent does side by side."""
+
+    waits: int = 0
+    """How many of its tasks wait."""
+    ended: bool = False
+
+
+NO_WAITS: Final[Mapping[trio.lowlevel.Task, parked]] = MappingProxyType({})
+"""What an agent that waits for nothing has."""
+
+
+class SlotKeeper(ABC):
+    """Whoever hands out slots."""
+
+    __slots__ = ()
+
+    outer: Slot | None
+    """The slot of the agent in which the keeper's pool was opened. ``None``: in none."""
+
+    @abstractmethod
+    def release(self, slot: Slot, wait: Wait) -> None:
+        """Take back the slot of an agent that waits, and hand it on."""
+
+    @abstractmethod
+    def look_again(self, slot: Slot) -> None:
+        """Take note that an agent without a slot waits for more, or for less."""
+
+    @abstractmethod
+    def regain(self, slot: Slot) -> bool:
+        """Give *slot* back to its agent if one is free and nobody comes before it."""
+
+    @abstractmethod
+    def request(self, slot: Slot) -> None:
+        """Grant *slot* now or later, before any newcomer, by ``slot.grant()``."""
+
+
+@final
+class Slot(Live):
+    """One running agent's right to run."""
+
+    keeper: SlotKeeper
+    agent_id: AgentId
+    scope: trio.CancelScope
+    """The agent's own scope: cancelled, it needs no slot to end."""
+    token: object = None
+    """What the keeper's limiter knows it by."""
+    share: Share = PLAIN
+    """What part of a gate the agent may have."""
+    held: bool = True
+    lent: bool = False
+    """Whether it is given back for agents that come back, and for no newcomer."""
+    task: trio.lowlevel.Task | None = None
+    """The agent's own task. ``None``: it has not taken its first step, or has ended."""
+    branches: tuple[Branch, ...] = ()
+    """What it does side by side. Empty until it first waits; one while it does one thing."""
+    forked: bool = False
+    """Whether its own task waits for branches side by side, and does nothing else."""
+    on_waiting: Callable[[], None] | None = None
+    """Called when a task of the agent begins to wait. ``None``: nobody counts on it."""
+    _waits: dict[trio.lowlevel.Task, parked] | None = None
+    _granted: trio.Event | None = None
+
+    @property
+    def waits(self) -> Mapping[trio.lowlevel.Task, parked]:
+        """Who of the agent waits, and for what."""
+        return self._waits or NO_WAITS
+
+    @property
+    def only_lends(self) -> bool:
+        """Whether all that it waits for is such that its slot is lent meanwhile."""
+        return all(parked.wait.lends for parked in self.waits.values())
+
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody waits for it to be granted."""
+        return self._granted is not None
+
+    def grant(self) -> None:
+        """Let the agent go on."""
+        self.held = True
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Wake whoever waits for the slot, granted or not."""
+        if self._granted is not None:
+            self._granted.set()
+            self._granted = None
+
+    def fork(self, count: int) -> tuple[Branch, ...]:
+        """Return *count* branches, which go on side by side instead of the agent's own."""
+        self.forked = True
+        self.branches = tuple([Branch() for _ in range(count)])
+        return self.branches
+
+    def branch_ended(self, branch: Branch) -> None:
+        """Go on with one branch less; after the last one, as the agent itself."""
+        branch.ended = True
+        self.branches = tuple([one for one in self.branches if one is not branch])
+        if not self.branches:
+            self.forked = False
+        elif self.waits:
+            self.settle(next(iter(self.waits.values())).wait)
+
+    def branch_of(self, task: trio.lowlevel.Task) -> Branch | None:
+        """Return the branch that *task* belongs to. ``None``: it is not the agent's task."""
+        branch = current_branch.get()
+        if branch is None and task is self.task and not self.forked:
+            return self._own_branch()
+        if self.task is None or (branch is not None and branch.ended):
+            return None
+        root = trio.lowlevel.current_root_task()
+        above = task
+        while above is not self.task:
+            nursery = above.parent_nursery
+            if nursery is None or nursery.parent_task is root:
+                # A call from a thread that may be left behind has a task of trio's own.
+                if above is task:
+                    break
+                return None
+            above = nursery.parent_task
+        if branch is not None or self.forked:
+            # Forked, the own branch does nothing: whoever is of it was left behind.
+            return branch
+        return self._own_branch()
+
+    def _own_branch(self) -> Branch:
+        if not self.branches:
+            self.branches = (Branch(),)
+        return self.branches[0]
+
+    def begin_wait(self, task: trio.lowlevel.Task, wait: parked) -> None:
+        """Take note that *task* waits, and give the slot back if that was the last branch."""
+        if self._waits is None:
+            self._waits = {}
+        self._waits[task] = wait
+        if self.wanted and all(branch.waits for branch in self.branches):
+            # Who came back is beside one that waits now: it goes on, and takes no slot that
+            # nobody would give back when it ends.
+            self.abandon()
+        self.settle(wait.wait)
+
+    def end_wait(self, task: trio.lowlevel.Task) -> None:
+        """Take note that *task* waits no more."""
+        if self._waits is not None:
+            self._waits.pop(task, None)  # unless it was left behind
+
+    def settle(self, wait: Wait) -> None:
+        """Give the slot back if every branch waits, the last one for *wait*."""
+        if not self.held:
+            self.keeper.look_again(self)
+        elif all(branch.waits for branch in self.branches):
+            self.held = False
+            self.keeper.release(self, wait)
+
+    async def leave_behind(self) -> None:  # noqa: ASYNC910  # waits only when the slot is gone
+        """Take a slot again, though a call from a thread that was left behind still waits.
+
+        Cancellation:
+            As in ``resume``.
+        """
+        for branch in self.branches:
+            branch.ended = True
+        self.branches, self._waits = (), None
+        await self.resume()
+
+    async def resume(self) -> None:  # noqa: ASYNC910  # waits only when the slot is gone
+        """Take a slot again, waiting for one.
+
+        Cancellation:
+            Not waited for when the agent itself is cancelled. If only a part of it is,
+            the slot is waited for all the same: that part ends and the agent goes on.
+        """
+        if self.held or self.scope.cancel_called or self.keeper.regain(self):
+            return  # noqa: ASYNC910  # there is nothing to wait for
+        if self._granted is None:
+            self._granted = granted = trio.Event()
+            self.keeper.request(self)
+        else:
+            granted = self._granted
+        # Shielded, since code that goes on without a slot would break the pool's bound. The
+        # agent's own cancellation and deadline do end the wait: it then ends without a slot.
+        with trio.CancelScope(shield=True, deadline=self.scope.deadline):
+            await granted.wait()
+        if not granted.is_set():
+            self.abandon()
+
+
+current_slot: ContextVar[Slot | None] = ContextVar("agentpool_slot", default=None)
+"""The slot of the agent that the current task belongs to. ``None``: not an agent."""
+
+current_branch: ContextVar[Branch | None] = ContextVar("agentpool_branch", default=None)
+"""The branch that the current task belongs to. ``None``: the agent's own."""
+
+
+@final
+class parked(Live):  # noqa: N801  # used as a statement: async with parked(Wait.message(), lot)
+    """``async with parked(wait, lot):`` wait without a slot, and take one afterwards.
+
+    Outside of an agent it does nothing. A time limit around it ends the wait, and the
+    agent then waits for a slot like everybody: in a busy pool it goes on later than its
+    limit said. Only the agent's own deadline and cancellation end that as well.
+
+    Raises:
+        DeadlockError: Out of ``lot.park()``, if the wait turns out to be one that never ends.
+    """
+
+    wait: Wait
+    lot: Lot | None = None
+    """Where it waits. ``None``: it waits for something that ends by itself."""
+    ends_at: float = math.inf
+    """The nearest deadline of whoever waits, on trio's clock."""
+    _slot: Slot | None = None
+    _branch: Branch | None = None
+    _task: trio.lowlevel.Task | None = None
+
+    @property
+    def woken(self) -> bool:
+        """Whether what it waited for has happened, though it has not taken its next step."""
+        return self.lot is not None and self._task not in self.lot
+
+    def fail(self, error: DeadlockError) -> None:
+        """End the wait: it would never end by itself."""
+        # Only a wait that has begun is found, and only one that can last is failed.
+        assert self.lot is not None and self._task is not None  # noqa: S101, PT018
+        self.lot.fail(self._task, error)
+
+    async def __aenter__(self) -> None:  # noqa: ASYNC910  # nothing to wait for: gives back
+        """Give the slot back."""
+        slot = current_slot.get()
+        if slot is None:
+            return  # noqa: ASYNC910  # nothing to give back
+        task = trio.lowlevel.current_task()
+        branch = slot.branch_of(task)
+        if branch is None or task in slot.waits:
+            # A wait within a wait, such as an approver that asks a model, is one wait.
+            return  # noqa: ASYNC910  # nothing to give back
+        self._slot, self._branch, self._task = slot, branch, task
+        if self.lot is not None:
+            self.ends_at = trio.current_effective_deadline()
+        branch.waits += 1
+        slot.begin_wait(task, self)
+        if slot.on_waiting is not None:
+            slot.on_waiting()
+
+    async def __aexit__(  # noqa: ASYNC910  # waits only when the slot is gone
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Take a slot again."""
+        slot, branch, task = self._slot, self._branch, self._task
+        if slot is None or branch is None or task is None:
+            return  # noqa: ASYNC910  # there is nothing to wait for
+        slot.end_wait(task)
+        branch.waits -= 1
+        if branch.ended or slot.task is None:
+            # A call from a thread that was left behind: its agent has gone on, or has ended,
+            # and nobody would give the slot back.
+            return  # noqa: ASYNC910  # it has been waited for
+        if branch.waits:
+            # Others of the branch still wait, and so the branch does: nobody would give the
+            # slot back when this task ends. If another branch is at work, it has it.
+            if not slot.held:
+                slot.keeper.look_again(slot)
+        else:
+            await slot.resume()  # noqa: ASYNC102  # it shields itself, up to the agent's deadline

@@ -1,0 +1,311 @@
+"""One gate for all requests to a provider, whoever makes them.
+
+Rules:
+
+1. Who waits at a gate has no slot. It takes one again before its request begins, and the
+   request counts from then on.
+2. Between the look at the throttle and the change there is no await.
+3. Groups of agents share the gate by their weights, as they share the queue of a pool.
+   Where tokens are limited they share tokens, else requests.
+4. As long as somebody waits, exactly one of them keeps the time for all, or has been woken
+   to do so. So a gate needs no task of its own, and outlives no block.
+5. Who was let in and finds the gate closed when it has its slot goes back, before all who
+   were not let in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from random import Random
+from typing import final
+
+import attrs
+import msgspec
+import trio
+
+from agentpool._errors import OverloadedError, RateLimitError
+from agentpool._scheduling.fair_queue import PLAIN, FairQueue
+from agentpool._scheduling.random import build_random
+from agentpool._scheduling.request_clock import waiting_for_turn
+from agentpool._scheduling.slot import current_slot, parked
+from agentpool._scheduling.waits import Wait
+from agentpool.drivers._throttle import Passage, Throttle
+
+
+@final
+class GateStatistics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A gate at one moment."""
+
+    name: str
+    """What the gate is called."""
+    waiting: int
+    """Requests that wait to be let in."""
+    in_flight: int
+    """Requests that were let in and have not ended."""
+    limit: int
+    """Requests that may be in flight now."""
+    closed_seconds: float
+    """How long the gate stays closed after a refusal. 0.0: it is open."""
+    held_back: int
+    """Requests that had to wait so far."""
+    answered: int
+    """Requests that were answered so far."""
+    refused: int
+    """Requests that met a rate limit or overload so far."""
+    pauses: int
+    """How often a refusal closed the gate and cut the limit. One pause may have several
+    refusals: of all who were in flight."""
+    requests_last_minute: int | None
+    """Requests that began in the last minute. ``None``: they are not limited."""
+    tokens_last_minute: int | None
+    """Tokens of these, the estimate where the answer is not there. ``None``: not limited."""
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class GateTicket:
+    """One request on its way through a gate."""
+
+    tokens: int
+    """What the request is estimated at, question and answer."""
+    used_tokens: int | None = None
+    """What it really took. Set it before the block ends; ``None``: nobody knows."""
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class _Waiting:
+    """One who waits."""
+
+    tokens: int
+    passage: Passage | None = None
+    """``None``: not let in."""
+    gone: bool = False
+    woken: trio.Event = attrs.field(factory=trio.Event)
+
+
+@final
+class RequestGate:
+    """Lets requests through to one provider, as many as it takes.
+
+    Give the same gate to every driver whose requests count together, usually all that use
+    one key. It may serve several pools, one after the other or side by side, in one run of
+    trio.
+    """
+
+    __slots__ = (
+        "_again", "_alarm", "_held_back", "_keeper", "_next_at", "_queue", "_random", "_seed",
+        "_throttle", "name",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        name: str = "gate",
+        *,
+        max_in_flight: int | None = None,
+        requests_per_minute: int | None = None,
+        tokens_per_minute: int | None = None,
+        random_seed: int | None = None,
+    ) -> None:
+        """Open it.
+
+        How many requests may be in flight is found out: it grows while answers come, and
+        is cut when the provider refuses.
+
+        Args:
+            name: What it is called in events and statistics.
+            max_in_flight: The most requests at the same time. ``None``: what is found out.
+            requests_per_minute: The most requests that begin in any 60 seconds. ``None``:
+                no limit is known.
+            tokens_per_minute: The most tokens of these, questions and answers. ``None``:
+                no limit is known.
+            random_seed: Seed of the spread of pauses. ``None``: from the system.
+
+        Raises:
+            UsageError: If a limit is not a whole number of at least 1.
+        """
+        self.name: str = name
+        """What it is called in events and statistics."""
+        self._throttle = Throttle(max_in_flight, requests_per_minute, tokens_per_minute)
+        cost_of = None if tokens_per_minute is None else _tokens_of
+        self._queue: FairQueue[_Waiting] = FairQueue(_is_gone, cost_of)
+        self._again: deque[_Waiting] = deque()
+        """Who was let in once, and found the gate closed."""
+        self._keeper: _Waiting | None = None
+        """Who keeps the time."""
+        self._alarm = trio.CancelScope()
+        """The keeper's."""
+        self._next_at = math.inf
+        self._held_back = 0
+        self._seed = random_seed
+        self._random: Random | None = None
+
+    @asynccontextmanager
+    async def request(self, tokens: int = 0) -> AsyncGenerator[GateTicket, None]:
+        """Wait until a request may go; the block is the request.
+
+        If the block raises ``RateLimitError`` or ``OverloadedError``, the gate closes for
+        everybody, for as long as the error says.
+
+        Args:
+            tokens: What question and answer are estimated at. 0: they do not count.
+
+        Cancellation:
+            Nobody's turn is lost. A request that had begun stays counted in its minute.
+        """
+        passage = await self._enter(max(tokens, 0))
+        ticket = GateTicket(passage.tokens)
+        try:
+            yield ticket
+        except (RateLimitError, OverloadedError) as error:
+            self._refuse(passage, error.retry_after_seconds)
+            raise
+        except BaseException:
+            self._throttle.give_up(passage, trio.current_time())
+            raise
+        else:
+            self._throttle.answer(passage, trio.current_time(), ticket.used_tokens)
+        finally:
+            self._pump()
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether it limits tokens, so that the estimates of requests matter."""
+        return self._throttle.tokens_per_minute is not None
+
+    def statistics(self) -> GateStatistics:
+        """Return the gate as it is at this moment."""
+        now = trio.current_time()
+        throttle = self._throttle
+        requests, tokens = throttle.begun(now)
+        return GateStatistics(
+            name=self.name,
+            waiting=len(self._queue) + len(self._again),
+            in_flight=throttle.in_flight,
+            limit=throttle.limit,
+            closed_seconds=max(throttle.closed_until - now, 0.0),
+            held_back=self._held_back,
+            answered=throttle.answered,
+            refused=throttle.refused,
+            pauses=throttle.pauses,
+            requests_last_minute=requests,
+            tokens_last_minute=tokens,
+        )
+
+    def _refuse(self, passage: Passage, retry_after_seconds: float | None) -> None:
+        if self._random is None:
+            self._random = build_random(self._seed)
+        now, chance = trio.current_time(), self._random.random()
+        self._throttle.refuse(passage, now, retry_after_seconds, chance)
+
+    # --- waiting
+
+    async def _enter(self, tokens: int) -> Passage:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        throttle, now = self._throttle, trio.current_time()
+        if not (self._queue or self._again) and throttle.ready_at(tokens, now) <= now:
+            passage = throttle.let_in(tokens, now)
+            throttle.begin(passage, now)
+            return passage  # noqa: ASYNC910  # the request has checkpoints
+        slot = current_slot.get()
+        waiting = _Waiting(tokens)
+        self._queue.push(waiting, PLAIN if slot is None else slot.share)
+        self._held_back += 1
+        self._pump()
+        try:
+            with waiting_for_turn():
+                while True:
+                    async with parked(Wait.gate(self.name)):
+                        passage = await self._let_in(waiting)
+                    await trio.lowlevel.checkpoint_if_cancelled()
+                    if throttle.begin(passage, trio.current_time()):
+                        return passage  # noqa: ASYNC910  # it has waited
+                    throttle.give_up(passage, trio.current_time())
+                    self._put_back(waiting)
+        except BaseException:
+            self._withdraw(waiting)
+            raise
+        finally:
+            # What was promised to it has begun, or is free again.
+            self._pump()
+
+    async def _let_in(self, waiting: _Waiting) -> Passage:  # noqa: ASYNC910  # see below
+        """Wait until it is let in."""
+        try:
+            while waiting.passage is None:
+                if self._keeper is None:
+                    await self._keep_time(waiting)
+                else:
+                    await waiting.woken.wait()
+                    waiting.woken = trio.Event()
+        except BaseException:
+            # At once, not when it has its slot again: until then it would keep no time.
+            self._withdraw(waiting)
+            self._pump()
+            raise
+        return waiting.passage  # noqa: ASYNC910  # who is let in at once goes on at once
+
+    async def _keep_time(self, waiting: _Waiting) -> None:
+        """Wait for all, until it is let in or somebody may be."""
+        self._keeper = waiting
+        if waiting.woken.is_set():
+            waiting.woken = trio.Event()  # it was woken to keep the time
+        try:
+            with trio.CancelScope(deadline=self._next_at) as self._alarm:
+                await waiting.woken.wait()
+        finally:
+            self._keeper = None
+            self._pump()
+
+    def _pump(self) -> None:
+        """Let in all who may be, and see to it that somebody keeps the time for the others."""
+        self._next_at = math.inf
+        now = trio.current_time()
+        while (waiting := self._head()) is not None:
+            ready_at = self._throttle.ready_at(waiting.tokens, now)
+            if ready_at > now:
+                self._next_at = ready_at
+                if self._keeper is None:
+                    waiting.woken.set()
+                break
+            if self._again:
+                self._again.popleft()
+            else:
+                self._queue.pop()
+            waiting.passage = self._throttle.let_in(waiting.tokens, now)
+            waiting.woken.set()
+        if self._keeper is not None:
+            self._alarm.deadline = self._next_at
+
+    def _head(self) -> _Waiting | None:
+        if self._again:
+            return self._again[0]
+        return self._queue.head() if self._queue else None
+
+    def _put_back(self, waiting: _Waiting) -> None:
+        waiting.passage = None
+        waiting.woken = trio.Event()
+        self._again.append(waiting)
+        self._pump()
+
+    def _withdraw(self, waiting: _Waiting) -> None:
+        if waiting.gone:
+            return
+        waiting.gone = True
+        if waiting.passage is not None:
+            self._throttle.give_up(waiting.passage, trio.current_time())
+        elif waiting in self._again:
+            self._again.remove(waiting)
+        else:
+            self._queue.note_gone()
+
+
+def _is_gone(waiting: _Waiting) -> bool:
+    return waiting.gone
+
+
+def _tokens_of(waiting: _Waiting) -> int:
+    return max(waiting.tokens, 1)
