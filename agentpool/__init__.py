@@ -7,7 +7,6 @@ rooms in this order: ``_loop`` (what an agent does), ``_agent`` (how it is drive
 
 from agentpool._budget.budget import Budget as Budget
 from agentpool._budget.statistics import PoolStatistics as PoolStatistics
-from agentpool._manifest.usage_limits import UsageLimits as UsageLimits
 from agentpool._errors import AgentCancelledError as AgentCancelledError
 from agentpool._errors import AgentGoneError as AgentGoneError
 from agentpool._errors import AgentPoolError as AgentPoolError
@@ -31,6 +30,7 @@ from agentpool._manifest.capability import PrivacyTier as PrivacyTier
 from agentpool._manifest.manifest import AgentManifest as AgentManifest
 from agentpool._manifest.manifest import ModelConfig as ModelConfig
 from agentpool._manifest.manifest import ResourceQuota as ResourceQuota
+from agentpool._manifest.usage_limits import UsageLimits as UsageLimits
 from agentpool._messages import OWNER_ID as OWNER_ID
 from agentpool._messages import AgentMessage as AgentMessage
 from agentpool._messages import Usage as Usage

@@ -8,10 +8,10 @@ from typing import final
 import attrs
 
 from agentpool._budget.budget import Budget
-from agentpool._manifest.usage_limits import UsageLimits
 from agentpool._errors import CapabilityDeniedError, UsageError
 from agentpool._manifest.capability import Capability, CapabilityKind, asks_first
 from agentpool._manifest.manifest import AgentManifest
+from agentpool._manifest.usage_limits import UsageLimits
 from agentpool._messages import ChatMessage
 from agentpool._scheduling.fair_queue import PLAIN, Share
 

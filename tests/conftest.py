@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import agentpool
-from tests import watch
+from tests.support import secret_watch
 
 # No deadline anywhere: a busy machine is not a bug. Derandomized where somebody
 # waits for the answer: a change should fail for what it changed. The long profile
@@ -31,7 +31,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or "quick")
 
 def pytest_configure(config: pytest.Config) -> None:
     """See that no key is written by any test."""
-    config.pluginmanager.register(watch)
+    config.pluginmanager.register(secret_watch)
 
 
 def pytest_sessionstart() -> None:
@@ -91,7 +91,7 @@ def no_collection() -> Iterator[None]:
     """Keep the garbage collector out of a test that uses the stack up.
 
     What earlier tests left is finalized wherever a collection happens to fall, and errors
-    of ours are looked at then (tests/watch.py). Where the stack ends there is no room for
+    of ours are looked at then (tests/support/secret_watch.py). Where the stack ends there is no room for
     that: Python warns, warnings are errors, and a test without a fault fails.
     """
     gc.collect()

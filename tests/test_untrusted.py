@@ -14,7 +14,7 @@ from agentpool.drivers import FunctionDriver, ScriptedDriver
 from agentpool.memory import InMemoryMemory
 from agentpool.observe import ToolFinished
 from agentpool.tools import MARKERS, Cleaner, Tool, ToolRegistry, as_data, tool
-from tests.fakes import (
+from tests.support.fakes import (
     WITH_MEMORY,
     Recorder,
     calling,

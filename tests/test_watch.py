@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.keys import KEY, MARK, VARIABLE, find_key, make_key
+from tests.support.keys import KEY, MARK, VARIABLE, find_key, make_key
 
 LEAKS = """
 import logging
@@ -23,7 +23,7 @@ import pytest
 from agentpool import AgentPoolError, UsageError
 from agentpool.observe import AgentWarned
 from agentpool.observe._hub import EventHub
-from tests.keys import KEY, MARK
+from tests.support.keys import KEY, MARK
 
 def test_log():
     logging.getLogger("agentpool").debug("the key is %s", KEY)
@@ -67,7 +67,7 @@ def test_output_that_is_read(capsys):
     capsys.readouterr()
 
 def test_program():
-    code = "from tests.keys import KEY; print(KEY)"
+    code = "from tests.support.keys import KEY; print(KEY)"
     subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE)
 
 def test_assertion():
@@ -92,7 +92,7 @@ class TestFine:
 
 FILES = """
 import base64
-from tests.keys import KEY
+from tests.support.keys import KEY
 
 def test_text(tmp_path):
     (tmp_path / "a.txt").write_text(f"x{KEY}y")
@@ -115,7 +115,16 @@ def run(folder: Path, source: str) -> tuple[int, str]:
     environ = {name: value for name, value in os.environ.items() if name != VARIABLE}
     environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # a third of the time
     environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
-    words = ("-m", "pytest", "-p", "tests.watch", "-p", "no:cacheprovider", "-rA", "--basetemp=t")
+    words = (
+        "-m",
+        "pytest",
+        "-p",
+        "tests.support.secret_watch",
+        "-p",
+        "no:cacheprovider",
+        "-rA",
+        "--basetemp=t",
+    )
     done = subprocess.run(
         [sys.executable, *words, "test_it.py"],
         cwd=folder,

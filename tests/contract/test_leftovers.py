@@ -15,7 +15,7 @@ from agentpool._messages import Json
 from agentpool.abc import Tool
 from agentpool.tools import shell_tools
 from agentpool.tools.system import _search_child
-from tests.workshop import (
+from tests.support.tool_helpers import (
     CancelAt,
     all_gone,
     file_kit,

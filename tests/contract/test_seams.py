@@ -39,7 +39,7 @@ from agentpool.testing import (
 )
 from agentpool.testing._puppet import BoundWatch
 from agentpool.tools import TEAM_TOOLS, file_tools, memory_tools, shell_tools, tool
-from tests.fakes import Recorder, echo_tool, sleepy_driver
+from tests.support.fakes import Recorder, echo_tool, sleepy_driver
 
 DriverOpener: TypeAlias = Callable[[], Driver | AbstractAsyncContextManager[Driver]]
 

@@ -18,7 +18,7 @@ from agentpool.abc import CompletionRequest
 from agentpool.drivers import AssistantMessage, FunctionDriver, ToolMessage, call, open_driver
 from agentpool.drivers._scripted import Answer
 from agentpool.tools import open_mcp_servers
-from tests.processes import open_files
+from tests.support.processes import open_files
 
 pytestmark = pytest.mark.live
 

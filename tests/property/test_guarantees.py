@@ -74,7 +74,7 @@ from agentpool.testing._quiescent import history_faults
 from agentpool.testing._sweep import Target
 from agentpool.testing.strategies import fault_plans
 from agentpool.tools import TEAM_TOOLS, ToolRegistry, tool
-from tests.fakes import (
+from tests.support.fakes import (
     WITH_MEMORY,
     FakeTool,
     Gauge,
@@ -88,7 +88,7 @@ from tests.fakes import (
     texts,
     turns_of,
 )
-from tests.scenes import TEAM, crew, member, nap, open_scene, orders
+from tests.support.scenarios import TEAM, crew, member, nap, open_scene, orders
 
 TARGETS: tuple[Target, ...] = ("scenario", "agents", "agent")
 SCHEDULES = 25 if settings().max_examples < 1000 else 1000

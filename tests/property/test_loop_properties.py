@@ -19,7 +19,7 @@ from agentpool.drivers import (
     UserMessage,
 )
 from agentpool.tools import ToolRegistry
-from tests.fakes import Performer, Quota, echo_tool, manifest, new_run, perform
+from tests.support.fakes import Performer, Quota, echo_tool, manifest, new_run, perform
 
 NAMES = ("echo", "search", "rm", "no such tool", "")
 """``rm`` is there and not granted; the last two are not there."""
@@ -217,7 +217,7 @@ def test_inv003_what_is_not_granted_does_not_run(
     """INV-003: not executed, an error result that says why, and the next turn still runs."""
     from agentpool import CapabilityKind
     from agentpool._manifest.capability import grants_allow
-    from tests.fakes import FakeTool
+    from tests.support.fakes import FakeTool
 
     needs = {
         "echo": None,

@@ -32,7 +32,7 @@ from agentpool.abc import AgentContext, Completion, CompletionRequest, OnDelta, 
 from agentpool.drivers import AssistantMessage, ToolMessage
 from agentpool.observe import AgentFinished, AgentSpawned, AgentStarted
 from agentpool.tools import ToolRegistry
-from tests.fakes import (
+from tests.support.fakes import (
     FakeTool,
     Gauge,
     LiveDriver,

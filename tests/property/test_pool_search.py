@@ -46,7 +46,7 @@ from agentpool.observe import AgentStarted
 from agentpool.testing import assert_quiescent, simulate
 from agentpool.testing._quiescent import agents_of, history_faults
 from agentpool.tools import ToolRegistry
-from tests.fakes import (
+from tests.support.fakes import (
     FakeTool,
     Gauge,
     LiveDriver,

@@ -13,7 +13,7 @@ from agentpool.abc import Completion
 from agentpool.drivers.wire._openai_chat import ChatAccumulator
 from agentpool.drivers.wire._sse import SseEvent, SseParser
 
-FOLDER = Path(__file__).parent.parent / "wire" / "openai"
+FOLDER = Path(__file__).parent.parent / "drivers" / "wire" / "openai"
 STREAMS = [(FOLDER / f"{name}.sse").read_bytes() for name in ("text", "parallel_calls", "cut_call")]
 
 LINES = st.sampled_from(

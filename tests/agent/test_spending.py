@@ -1,0 +1,752 @@
+"""Agents, their children and their tools, which spend of one budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import trio
+import trio.lowlevel
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from agentpool import (
+    AgentOutcome,
+    AgentStatus,
+    Budget,
+    Capability,
+    DriverError,
+    LimitExceededError,
+    PrivacyError,
+    PrivacyTier,
+    SpawnConfig,
+    StopReason,
+    Usage,
+    UsageError,
+    UsageLimits,
+    open_pool,
+)
+from agentpool._agent.request import REFUSALS
+from agentpool.abc import Completion, CompletionRequest, Driver, OnDelta, ToolContext
+from agentpool.drivers import (
+    AllDriversFailedError,
+    BadRequestError,
+    FunctionDriver,
+    GatedDriver,
+    NetworkError,
+    RateLimitError,
+    RequestGate,
+    ScriptedDriver,
+    ToolMessage,
+    UserMessage,
+    call,
+    calls,
+)
+from agentpool.drivers._scripted import Step
+from agentpool.observe import BudgetNear, BudgetReached, BudgetStatistics
+from agentpool.testing import EventLog, lone_context
+from agentpool.tools import TEAM_TOOLS, ToolRegistry
+from tests.support.fakes import (
+    FakeTool,
+    LiveDriver,
+    Quota,
+    Recorder,
+    calling,
+    echo_tool,
+    job,
+    jobs,
+    manifest,
+    of_type,
+    query_of,
+    results_of,
+    tool_call,
+    turns_of,
+)
+
+SPENT = Usage(60, 40)
+"""What one answer takes."""
+
+
+def answer(text: str = "done") -> Completion:
+    """Return an answer that took 100 tokens."""
+    return Completion(text, usage=SPENT)
+
+
+def script(*steps: Step, price: float | None = None) -> ScriptedDriver:
+    """Return a driver that gives these answers, in this order."""
+    return ScriptedDriver(steps, price_per_token_usd=price)
+
+
+async def run(
+    driver: Driver, budget: Budget, config: SpawnConfig | None = None, **pool: object
+) -> AgentOutcome:
+    """Run one agent that spends of *budget*."""
+    async with open_pool(driver, budget=budget, **pool) as agents:  # type: ignore[arg-type]  # by name
+        return await (await agents.spawn(config or job())).wait()
+
+
+def spent(budget: Budget) -> BudgetStatistics:
+    """Return what was spent, of a budget of which nothing is set aside any more."""
+    now = budget.statistics()
+    meters = (now.tokens, now.cost, now.requests, now.tool_calls)
+    assert [meter.reserved for meter in meters] == [0, 0, 0, 0]
+    return now
+
+
+# --- requests
+
+
+async def test_ten_agents_and_three_requests_make_three() -> None:
+    """P-25: whoever looks at a shared limit after the fact lets all ten through."""
+    driver = FunctionDriver(lambda _: answer())
+    budget = Budget(requests=3, name="night")
+    async with open_pool(driver, max_concurrent=10, budget=budget) as pool:
+        await pool.fan_out(job(f"job {n}") for n in range(10))
+        outcomes = list((await pool.join_all()).values())
+    assert len(driver.requests) == 3
+    stopped = [outcome for outcome in outcomes if outcome.status is AgentStatus.STOPPED]
+    assert len(stopped) == 7
+    error = stopped[0].error
+    assert isinstance(error, LimitExceededError)
+    assert (error.kind, error.used, error.limit) == ("request_budget", 3, 3)
+    assert error.source == "night"
+    assert {outcome.stop_reason for outcome in stopped} == {StopReason.REQUEST_BUDGET}
+    assert spent(budget).refused == 7
+
+
+async def test_an_answer_is_charged_and_priced() -> None:
+    """By what the provider says it took, not by the estimate."""
+    budget = Budget(tokens=5000, cost_usd=20.0)
+    outcome = await run(script(answer(), price=0.01), budget)
+    assert outcome.status is AgentStatus.COMPLETED
+    now = spent(budget)
+    assert (now.tokens.committed, now.cost_usd, now.requests.committed) == (100, 1.0, 1)
+
+
+async def test_an_estimate_that_does_not_fit_is_not_sent() -> None:
+    """L-06: budgets were checked when the money was spent."""
+    driver = script(answer())
+    outcome = await run(driver, Budget(tokens=1000))
+    assert outcome.stop_reason is StopReason.TOKEN_BUDGET
+    assert driver.requests == ()
+    # The estimate: 2 tokens of text and 4 of marks, 16 of the system prompt, 1024 of answer.
+    assert "1,046 are wanted" in str(outcome.error)
+
+
+async def test_l06_the_answer_that_passes_a_budget_is_kept_and_flagged() -> None:
+    """L-06: a finished answer that crossed a limit was thrown away."""
+    budget = Budget(tokens=1100)
+    outcome = await run(script(Completion("dear", usage=Usage(2000, 5))), budget)
+    assert (outcome.status, outcome.text, outcome.over_budget) == (
+        AgentStatus.COMPLETED,
+        "dear",
+        True,
+    )
+    assert spent(budget).tokens.committed == 2005
+
+
+async def test_a_stopped_agent_keeps_what_it_had() -> None:
+    """Its last words, its history with every result, its usage."""
+    tools = ToolRegistry([echo_tool()])
+    asked = Completion("let me see", call("echo", a=1).tool_calls, usage=SPENT)
+    budget = Budget(requests=1)
+    outcome = await run(script(asked, "never said"), budget, tools=tools)
+    assert (outcome.status, outcome.text) == (AgentStatus.STOPPED, "let me see")
+    assert outcome.usage == SPENT
+    assert (outcome.tool_calls_run, len(outcome.messages)) == (1, 3)
+
+
+async def test_every_attempt_is_a_request(autojump_clock: MockClock) -> None:
+    """A provider counts what it was sent, and so does the budget; a refusal takes no tokens."""
+    budget = Budget(requests=3, tokens=10_000)
+    refusals = [RateLimitError("slow down"), RateLimitError("slower")]
+    assert (await run(script(*refusals, answer()), budget)).text == "done"
+    now = spent(budget)
+    assert (now.requests.committed, now.tokens.committed, now.unmeasured) == (3, 100, 0)
+
+
+async def test_a_retry_that_is_not_allowed_stops_the_run(autojump_clock: MockClock) -> None:
+    """The limit is why there is no answer, so the outcome says that."""
+    outcome = await run(script(RateLimitError("slow down"), answer()), Budget(requests=1))
+    assert outcome.stop_reason is StopReason.REQUEST_BUDGET
+
+
+@pytest.mark.parametrize(
+    ("error", "unmeasured"),
+    [
+        (BadRequestError("no"), 0),
+        (AllDriversFailedError("none", errors=[BadRequestError("no")]), 0),
+        (AllDriversFailedError("none", errors=[NetworkError("cut", retryable=False)]), 1),
+        (NetworkError("cut", retryable=False), 1),
+        (ValueError("broken"), 1),
+    ],
+)
+async def test_a_failed_request_is_charged_by_what_is_known(
+    error: Exception, unmeasured: int
+) -> None:
+    """A provider that refuses takes nothing; of a line that broke nobody knows."""
+    budget = Budget(tokens=5000)
+    outcome = await run(script(error), budget)
+    assert outcome.status is AgentStatus.FAILED
+    now = spent(budget)
+    assert now.requests.committed == 1
+    assert now.unmeasured == unmeasured
+    assert now.tokens.committed == (1046 if unmeasured else 0)
+
+
+async def test_a_refusal_after_a_piece_of_the_answer_is_no_refusal() -> None:
+    """The model wrote, so somebody pays."""
+
+    async def broken(_: CompletionRequest, on_delta: OnDelta) -> Completion:
+        await trio.lowlevel.checkpoint()
+        on_delta("well")
+        raise RateLimitError("slow down")
+
+    budget = Budget(tokens=5000)
+    await run(LiveDriver(broken), budget)
+    assert spent(budget).unmeasured == 1
+
+
+async def test_a_cancelled_request_charges_what_was_set_aside(autojump_clock: MockClock) -> None:
+    """It was under way, and nobody will say what it took."""
+    budget = Budget(tokens=5000)
+
+    async def slow(_: CompletionRequest) -> Completion:
+        await trio.sleep(60)
+        return answer()
+
+    async with open_pool(FunctionDriver(slow), budget=budget) as pool:
+        handle = await pool.spawn(job())
+        await trio.sleep(1)
+        assert budget.statistics().tokens.reserved == 1046
+        handle.cancel("enough")
+        await handle.wait()
+    now = spent(budget)
+    assert (now.tokens.committed, now.unmeasured) == (1046, 1)
+
+
+async def test_g16_who_is_cancelled_before_its_request_is_charged_nothing() -> None:
+    """A pool that was aborted at its start had spent its budget on requests nobody made."""
+    driver, budget = script(answer()), Budget(tokens=5000)
+    async with open_pool(driver, budget=budget) as pool:
+        handle = pool.spawn_nowait(job())
+        pool.abort_all("enough")
+        assert (await handle.wait()).status is AgentStatus.CANCELLED
+    now = spent(budget)
+    assert (now.tokens.committed, now.requests.committed, now.unmeasured) == (0, 0, 0)
+
+
+async def test_g16_who_is_cancelled_before_it_asks_again_is_charged_for_one(
+    autojump_clock: MockClock,
+) -> None:
+    """The retry waited for a slot, went on without one, and was charged."""
+    budget = Budget(tokens=5000)
+
+    async def refuse(request: CompletionRequest) -> Completion:
+        if query_of(request) == "refused":
+            raise RateLimitError("slow down", retry_after_seconds=1)
+        await trio.sleep(60)
+        return answer()
+
+    driver = FunctionDriver(refuse)
+    async with open_pool(driver, budget=budget, max_concurrent=1) as pool:
+        handle, _ = await pool.fan_out(jobs("refused", "busy"))
+        await trio.sleep(30)
+        handle.cancel("enough")
+        assert (await handle.wait()).status is AgentStatus.CANCELLED
+        assert budget.statistics().requests.reserved == 1
+        await pool.join_all()
+    now = spent(budget)
+    assert (now.tokens.committed, now.requests.committed, now.unmeasured) == (100, 2, 0)
+
+
+async def test_g04_a_usage_that_means_nothing_fails_and_is_charged() -> None:
+    """G-04: negative tokens were a refund."""
+    budget = Budget(tokens=5000)
+    outcome = await run(script(Completion("hi", usage=Usage(-500, 0))), budget)
+    assert isinstance(outcome.error, UsageError)
+    assert spent(budget).tokens.committed == 1046
+
+
+async def test_d02_a_price_that_nobody_knows_is_said() -> None:
+    """D-02: a driver without prices cost nothing, so the cost limit never held."""
+    budget = Budget(cost_usd=5.0, name="night")
+    async with open_pool(script(answer(), answer()), max_concurrent=1, budget=budget) as pool:
+        await pool.fan_out(jobs("a", "b"))
+        first, second = (await pool.join_all()).values()
+        now = pool.statistics().budget
+    assert (first.status, first.cost_usd) == (AgentStatus.COMPLETED, None)
+    assert (second.status, second.stop_reason) == (AgentStatus.STOPPED, StopReason.COST_BUDGET)
+    assert "nobody can price an answer" in str(second.error)
+    assert now is not None
+    assert (now.cost_usd, now.unpriced) == (None, 1)
+
+
+class Priced(Driver):
+    """A driver that says which model answered, and notes which one is to be priced."""
+
+    def __init__(self) -> None:
+        """Begin with an empty list."""
+        self.models: list[str | None] = []
+
+    async def complete(
+        self,
+        request: CompletionRequest,  # noqa: ARG002  # as in the seam
+        *,
+        on_delta: OnDelta | None = None,  # noqa: ARG002  # as in the seam
+    ) -> Completion:
+        """Answer at once."""
+        await trio.lowlevel.checkpoint()
+        return Completion("hi", usage=SPENT, model="answerer")
+
+    def price(self, usage: Usage, *, model: str | None = None) -> float | None:  # noqa: ARG002  # as in the seam
+        """Note it."""
+        self.models.append(model)
+        return 0.0
+
+    @property
+    def context_window(self) -> int | None:
+        """Nobody knows."""
+        return None
+
+    @property
+    def privacy(self) -> PrivacyTier:
+        """Here."""
+        return PrivacyTier.SOVEREIGN
+
+
+async def test_the_models_own_price_is_asked_for() -> None:
+    """Before the request that of the model that is asked, and then of the one that answered."""
+    driver = Priced()
+    await run(driver, Budget(cost_usd=1.0))
+    assert driver.models == [None, "answerer"]
+
+
+# --- waiting
+
+
+async def test_agents_wait_for_what_others_have_set_aside(autojump_clock: MockClock) -> None:
+    """Four requests fit one after the other and not side by side; nobody is stopped."""
+
+    async def slow(_: CompletionRequest) -> Completion:
+        await trio.sleep(1)
+        return answer()
+
+    budget = Budget(tokens=1500)
+    async with open_pool(FunctionDriver(slow), max_concurrent=4, budget=budget) as pool:
+        await pool.fan_out(jobs("a", "b", "c", "d"))
+        await wait_all_tasks_blocked()
+        parked = pool.statistics().parked
+        outcomes = await pool.join_all()
+    assert parked == 3
+    assert [outcome.status for outcome in outcomes.values()] == [AgentStatus.COMPLETED] * 4
+    assert trio.current_time() == 4
+    assert spent(budget).tokens.committed == 400
+
+
+async def test_one_that_waits_holds_no_slot(autojump_clock: MockClock) -> None:
+    """So a pool of one is not held up by a budget that another pool has set aside."""
+    budget = Budget(tokens=1500)
+
+    async def slow(request: CompletionRequest) -> Completion:
+        await trio.sleep(5 if query_of(request) == "other pool" else 0)
+        return answer()
+
+    driver = FunctionDriver(slow)
+    async with (
+        open_pool(driver, budget=budget) as other,
+        open_pool(driver, max_concurrent=1) as pool,
+    ):
+        await other.spawn(job("other pool"))
+        await wait_all_tasks_blocked()
+        own = SpawnConfig(manifest(), "waits", budget=budget)
+        waits, free = await pool.fan_out([own, job("free")])
+        await free.wait()
+        assert (trio.current_time(), waits.status) == (0, AgentStatus.PARKED)
+        assert (await waits.wait()).status is AgentStatus.COMPLETED
+    assert trio.current_time() == 5
+
+
+async def test_who_is_cancelled_while_it_waits_has_set_nothing_aside(
+    autojump_clock: MockClock,
+) -> None:
+    """Nothing was sent for it."""
+    budget = Budget(tokens=1500)
+
+    async def slow(_: CompletionRequest) -> Completion:
+        await trio.sleep(1)
+        return answer()
+
+    async with open_pool(FunctionDriver(slow), budget=budget) as pool:
+        first, second = await pool.fan_out(jobs("a", "b"))
+        await wait_all_tasks_blocked()
+        second.cancel("enough")
+        assert (await second.wait()).status is AgentStatus.CANCELLED
+        await first.wait()
+    now = spent(budget)
+    assert (now.requests.committed, now.tokens.committed) == (1, 100)
+
+
+async def test_a_call_that_gives_up_wants_nothing_while_it_waits_for_its_slot(
+    autojump_clock: MockClock,
+) -> None:
+    """What it was granted then stood idle for as long as others had the slots."""
+    budget = Budget(tokens=2000)
+
+    async def think(request: CompletionRequest) -> Completion:
+        await trio.sleep({"slow": 10, "busy": 100}.get(query_of(request), 0))
+        if query_of(request) == "hurried" and not results_of(request):
+            return calling(tool_call("ask_model"), usage=SPENT)
+        return answer()
+
+    hurry = asking(script("never asked"), timeout_seconds=2)
+    driver = FunctionDriver(think)
+    async with (
+        open_pool(driver, budget=budget) as other,
+        open_pool(driver, tools=ToolRegistry([hurry]), max_concurrent=1) as pool,
+    ):
+        hurried = SpawnConfig(manifest(), "hurried", budget=budget)
+        handle, _ = await pool.fan_out([hurried, job("busy")])
+        await other.spawn(job("slow"))
+        await trio.sleep(20)
+        assert handle.status is AgentStatus.PARKED
+        assert spent(budget).tokens.committed == 200
+    assert spent(budget).tokens.committed == 300
+
+
+async def test_one_that_waits_at_a_gate_is_waited_for(autojump_clock: MockClock) -> None:
+    """It waits for its provider and for no agent, so what it has set aside comes back."""
+    gate = RequestGate(max_in_flight=1, random_seed=0)
+
+    async def slow(_: CompletionRequest) -> Completion:
+        await trio.sleep(1)
+        return answer()
+
+    budget = Budget(tokens=2500)
+    driver = GatedDriver(FunctionDriver(slow), gate)
+    async with open_pool(driver, max_concurrent=4, budget=budget) as pool:
+        await pool.fan_out(jobs("a", "b", "c", "d"))
+        outcomes = await pool.join_all()
+    assert [outcome.status for outcome in outcomes.values()] == [AgentStatus.COMPLETED] * 4
+    assert spent(budget).tokens.committed == 400
+
+
+async def test_who_waits_for_one_that_waits_for_it_is_told(autojump_clock: MockClock) -> None:
+    """A driver that runs a pool of its own: its agents must not wait for their own request."""
+    budget = Budget(tokens=1500)
+
+    async def nested(request: CompletionRequest) -> Completion:
+        async with open_pool(script(answer("inner")), budget=budget) as inner:
+            outcome = await (await inner.spawn(job("inner"))).wait()
+        return answer(f"inner: {outcome.status.value}")
+
+    outcome = await run(FunctionDriver(nested), budget)
+    assert outcome.text == "inner: stopped"
+    assert trio.current_time() == 0
+
+
+# --- runs and children
+
+
+async def test_a_run_spends_of_its_own_budget_and_of_the_pools() -> None:
+    """Whichever is narrower stops it."""
+    pool_budget = Budget(requests=10, name="pool")
+    own = Budget(requests=1, parent=pool_budget, name="own")
+    tools = ToolRegistry([echo_tool()])
+    config = SpawnConfig(manifest(), "go", budget=own)
+    outcome = await run(script(call("echo"), "x"), pool_budget, config, tools=tools)
+    assert isinstance(outcome.error, LimitExceededError)
+    assert outcome.error.source == "own"
+    assert spent(pool_budget).requests.committed == spent(own).requests.committed == 1
+
+
+async def test_a_budget_beside_the_pools_is_refused_and_changes_nothing() -> None:
+    """Nobody gets around a budget by bringing another one."""
+    async with open_pool(script("hi"), budget=Budget(requests=1, name="pool")) as pool:
+        before = pool.statistics()
+        beside = SpawnConfig(manifest(), "go", budget=Budget(name="beside"))
+        with pytest.raises(UsageError, match="budget 'beside' of agent 'worker' is no part of"):
+            pool.spawn_nowait(beside)
+        with pytest.raises(UsageError, match="make it with parent="):
+            pool.fan_out_nowait([job(), beside])
+        assert pool.statistics() == before
+
+
+def parent(request: CompletionRequest) -> Completion:
+    """Have a child once, and repeat what it says; children answer at once."""
+    if query_of(request) != "parent":
+        return answer()
+    results = results_of(request)
+    if results:
+        return answer(results[-1].content)
+    asked = call("spawn_agent", query="child")
+    return Completion("", asked.tool_calls, asked.finish_reason, SPENT)
+
+
+FAMILY = (Capability.spawn(3),)
+
+
+@pytest.mark.parametrize(("requests", "made"), [(1, 1), (2, 2), (3, 3)])
+async def test_g09_children_spend_of_their_parents_budget(requests: int, made: int) -> None:
+    """G-09: every child had the whole budget of its parent, and told nobody."""
+    driver = FunctionDriver(parent)
+    budget = Budget(requests=10)
+    own = Budget(requests=requests, parent=budget, name="own")
+    config = SpawnConfig(manifest(capabilities=FAMILY), "parent", budget=own)
+    outcome = await run(driver, budget, config, tools=ToolRegistry(TEAM_TOOLS))
+    assert len(driver.requests) == made
+    assert (outcome.status is AgentStatus.COMPLETED) is (requests == 3)
+    assert spent(budget).requests.committed == spent(own).requests.committed == made
+
+
+@pytest.mark.parametrize("limit", [{"max_tokens_budget": 350}, {"max_cost_usd": 3.5}])
+async def test_g09_children_side_by_side_share_what_is_left(limit: Quota) -> None:
+    """G-09: each of them had all that was left, so five could use five times as much."""
+
+    def answers(request: CompletionRequest) -> Completion:
+        if query_of(request) == "parent":
+            five = calls(*(call("spawn_agent", query=f"child {n}") for n in range(5)))
+            return Completion("", five.tool_calls, five.finish_reason, SPENT)
+        return Completion("", call("echo", n=turns_of(request)).tool_calls, usage=SPENT)
+
+    driver = FunctionDriver(answers, price_per_token_usd=0.01)
+    config = SpawnConfig(manifest(capabilities=FAMILY, **limit), "parent")
+    tools = ToolRegistry([*TEAM_TOOLS, echo_tool()])
+    async with open_pool(driver, max_concurrent=1, tools=tools) as pool:
+        outcome = await (await pool.spawn(config)).wait()
+    # 100 of its own, and then whoever is not above the 250 that are left may ask once more.
+    assert len(driver.requests) == 1 + 3
+    assert outcome.usage.total_tokens == 400
+    assert outcome.status is AgentStatus.STOPPED
+
+
+async def test_g09_an_agent_that_a_tool_spawns_spends_of_the_same_budget() -> None:
+    """Also one that is spawned by hand, in the pool itself."""
+    budget = Budget(name="pool")
+    own = Budget(requests=2, parent=budget, name="own")
+    asked: list[Budget | None] = []
+
+    async def spawn(_: str, context: ToolContext) -> str:
+        asked.append(context.budget)
+        handle = await pool.spawn(job("by hand"))
+        return (await handle.wait()).status.value
+
+    def answers(request: CompletionRequest) -> Completion:
+        return call("spawn") if turns_of(request) == 0 else answer()
+
+    tools = ToolRegistry([FakeTool("spawn", spawn)])
+    async with open_pool(FunctionDriver(answers), budget=budget, tools=tools) as pool:
+        config = SpawnConfig(manifest(), "go", budget=own)
+        await (await pool.spawn(config)).wait()
+    assert asked[0] is own
+    # One request of the first, one of the second, and the third agent's was refused.
+    assert spent(own).requests.committed == spent(budget).requests.committed == 2
+
+
+# --- tools
+
+
+async def test_tool_calls_are_counted_exactly() -> None:
+    """Five calls of one answer, and a budget of two: two run, and all have a result."""
+    echo = echo_tool()
+    five = calls(*(call("echo", n=n) for n in range(5)))
+    budget = Budget(tool_calls=2, name="night")
+    outcome = await run(script(five, "x"), budget, tools=ToolRegistry([echo]))
+    assert outcome.stop_reason is StopReason.TOOL_CALL_BUDGET
+    assert len(echo.calls) == outcome.tool_calls_run == 2
+    results = [m for m in outcome.messages if isinstance(m, ToolMessage)]
+    # They begin in no particular order, and each has its result in its place.
+    assert sorted(result.is_error for result in results) == [False, False, True, True, True]
+    refused = next(result for result in results if result.is_error)
+    assert "not run: budget 'night' has too little left" in refused.content
+    assert spent(budget).tool_calls.committed == 2
+
+
+def asking(driver: Driver, timeout_seconds: float | None = None) -> FakeTool:
+    """Return a tool that asks a model of its own."""
+
+    async def ask(arguments: str, context: ToolContext) -> str:
+        request = CompletionRequest([UserMessage(arguments)])
+        pieces: list[str] = []
+        completion = await context.agent.complete(driver, request, on_delta=pieces.append)
+        assert "".join(pieces) in {"", completion.text}
+        return completion.text
+
+    return FakeTool("ask_model", ask, timeout_seconds=timeout_seconds)
+
+
+async def test_g09_a_tool_that_asks_a_model_spends_of_the_agents_budget() -> None:
+    """G-09: sub-inference was outside of every limit."""
+    inner = script(answer("inner"), price=0.001)
+    driver = script(call("ask_model"), answer(), price=0.0)
+    budget = Budget(requests=3, cost_usd=10.0)
+    outcome = await run(driver, budget, tools=ToolRegistry([asking(inner)]))
+    assert outcome.status is AgentStatus.COMPLETED
+    now = spent(budget)
+    assert (now.requests.committed, now.cost.committed) == (3, 0.1)
+    # It counts for the run as well, so that the run's own limits hold for it.
+    assert outcome.usage.total_tokens == now.tokens.committed
+    assert outcome.cost_usd == 0.1
+
+
+async def test_g09_a_tools_model_is_not_asked_without_budget() -> None:
+    """The tool fails, the model is told, and the run's own next request is stopped."""
+    inner = script("never asked")
+    budget = Budget(requests=1)
+    outcome = await run(
+        script(call("ask_model"), "never said"), budget, tools=ToolRegistry([asking(inner)])
+    )
+    assert inner.requests == ()
+    assert outcome.stop_reason is StopReason.REQUEST_BUDGET
+    assert "LimitExceededError" in str(outcome.messages[-1])
+
+
+async def test_a_tools_model_counts_for_the_run_without_any_budget() -> None:
+    """The run's own limits are for all that it causes."""
+    inner = script(Completion("inner", usage=Usage(500, 500)))
+    config = SpawnConfig(manifest(max_tokens_budget=600), "go")
+    async with open_pool(script(call("ask_model"), "x"), tools=ToolRegistry([asking(inner)])) as p:
+        outcome = await (await p.spawn(config)).wait()
+    assert outcome.stop_reason is StopReason.TOKEN_BUDGET
+    assert outcome.usage.total_tokens >= 1000
+
+
+async def test_a_tools_model_is_asked_again_as_the_agents_own(autojump_clock: MockClock) -> None:
+    """A tool need not know about rate limits."""
+    inner = script(RateLimitError("slow down"), answer("inner"))
+    budget = Budget(requests=10)
+    await run(script(call("ask_model"), "x"), budget, tools=ToolRegistry([asking(inner)]))
+    assert spent(budget).requests.committed == 4
+
+
+async def test_g17_a_tools_model_is_held_to_the_agents_privacy() -> None:
+    """What the agent may not send, its tools may not send for it."""
+    inner = ScriptedDriver(["never asked"], privacy=PrivacyTier.STANDARD)
+    told: list[Exception] = []
+
+    async def ask(_: str, context: ToolContext) -> str:
+        try:
+            await context.agent.complete(inner, CompletionRequest([UserMessage("hi")]))
+        except PrivacyError as error:
+            told.append(error)
+        return "refused"
+
+    await run(script(call("ask"), "x"), Budget(), tools=ToolRegistry([FakeTool("ask", ask)]))
+    assert inner.requests == ()
+    assert "is Sovereign, and the driver of a tool is Standard" in str(told[0])
+
+
+async def test_a_tool_spends_by_hand() -> None:
+    """Whatever else costs something."""
+
+    async def buy(_: str, context: ToolContext) -> str:
+        await trio.lowlevel.checkpoint()
+        assert context.budget is not None
+        with context.budget.reserve(cost_usd=0.5) as reservation:
+            reservation.commit(tokens=0, cost_usd=0.25)
+        return "bought"
+
+    budget = Budget(cost_usd=1.0)
+    tools = ToolRegistry([FakeTool("buy", buy)])
+    await run(script(call("buy"), "x", price=0.0), budget, tools=tools)
+    assert spent(budget).cost_usd == 0.25
+
+
+async def test_a_lone_tool_has_no_budget_and_may_ask() -> None:
+    """A tool is tested outside of any pool."""
+    context = lone_context()
+    assert context.budget is None
+    request = CompletionRequest([UserMessage("hi")])
+    assert (await context.agent.complete(script("hello"), request)).text == "hello"
+
+
+# --- limits of one run
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [
+        (UsageLimits(request_limit=1), StopReason.MAX_ITERATIONS),
+        (UsageLimits(tool_calls_limit=1), StopReason.MAX_TOOL_CALLS),
+        (UsageLimits(total_tokens_limit=150), StopReason.TOKEN_BUDGET),
+        (UsageLimits(cost_limit_usd=1.5), StopReason.COST_BUDGET),
+    ],
+)
+async def test_limits_of_a_run_are_its_guards(limits: UsageLimits, reason: StopReason) -> None:
+    """In the field's words, and with the guard's own reasons."""
+    steps = [Completion("", call("echo", n=n).tool_calls, usage=SPENT) for n in range(5)]
+    config = SpawnConfig(manifest(), "go", limits=limits)
+    tools = ToolRegistry([echo_tool()])
+    async with open_pool(script(*steps, price=0.01), tools=tools) as pool:
+        outcome = await (await pool.spawn(config)).wait()
+    assert outcome.stop_reason is reason
+    assert isinstance(outcome.error, LimitExceededError)
+    assert outcome.error.source == "guard"
+
+
+async def test_g09_a_child_has_its_parents_limits(autojump_clock: MockClock) -> None:
+    """What narrows a run narrows everything below it."""
+    config = SpawnConfig(
+        manifest(capabilities=FAMILY),
+        "parent",
+        limits=UsageLimits(cost_limit_usd=1.5, total_tokens_limit=1000),
+    )
+    driver = FunctionDriver(parent, price_per_token_usd=0.01)
+    async with open_pool(driver, tools=ToolRegistry(TEAM_TOOLS)) as pool:
+        outcome = await (await pool.spawn(config)).wait()
+    # The child's answer passed what was left, so it is flagged, and the parent stops.
+    assert outcome.stop_reason is StopReason.COST_BUDGET
+    assert outcome.cost_usd == 2.0
+
+
+# --- telling
+
+
+async def test_observers_are_told_once_that_a_limit_is_near_and_reached() -> None:
+    """L-13: the warning at four fifths was thrown away."""
+    log = EventLog()
+    driver = FunctionDriver(lambda _: answer())
+    budget = Budget(requests=5, name="night")
+    async with open_pool(driver, max_concurrent=1, budget=budget, observers=[log]) as pool:
+        await pool.fan_out(job(f"job {n}") for n in range(8))
+        await pool.join_all()
+    (near,) = of_type(log.events, BudgetNear)
+    (reached,) = of_type(log.events, BudgetReached)
+    assert (near.budget, near.kind, near.used, near.limit) == (
+        "night",
+        StopReason.REQUEST_BUDGET,
+        4,
+        5,
+    )
+    assert (near.agent_id, reached.agent_id, reached.used) == (4, 5, 5)
+    log.check()
+
+
+async def test_a_pool_without_a_budget_says_so() -> None:
+    """None is not a budget of which nothing was spent."""
+    recorder = Recorder()
+    async with open_pool(script("hi"), observers=[recorder]) as pool:
+        await (await pool.spawn(job())).wait()
+        assert pool.statistics().budget is None
+    assert not of_type(recorder.events, BudgetNear)
+
+
+async def test_two_pools_share_a_budget() -> None:
+    """It belongs to nobody, and lasts as long as somebody has it."""
+    budget = Budget(requests=3)
+    counts: list[Sequence[AgentStatus]] = []
+    for _ in range(2):
+        async with open_pool(script(answer(), answer()), budget=budget) as pool:
+            await pool.fan_out(jobs("a", "b"))
+            counts.append([outcome.status for outcome in (await pool.join_all()).values()])
+    assert counts == [
+        [AgentStatus.COMPLETED, AgentStatus.COMPLETED],
+        [AgentStatus.COMPLETED, AgentStatus.STOPPED],
+    ]
+
+
+def test_what_the_model_wrote_is_no_refusal() -> None:
+    """Whatever comes after an answer, or in the middle of one, was paid for."""
+    kinds = DriverError.__subclasses__()
+    charged = {kind.__name__ for kind in kinds if kind not in REFUSALS}
+    assert charged >= {"InvalidOutputError", "NetworkError", "ProtocolError"}
+    assert set(REFUSALS) <= set(kinds)

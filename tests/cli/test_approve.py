@@ -1,0 +1,376 @@
+"""``--approve``: a person at a real terminal has the word, or nobody has."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from agentpool._cli._approve import Prompter
+from agentpool._cli._screen import Screen
+from agentpool.abc import AgentId
+from agentpool.drivers import ToolCall
+from agentpool.tools import ApprovalRequest, Approved, Decision
+from tests.support.cli_runner import Desk, make_desk
+
+fcntl = pytest.importorskip("fcntl", reason="needs pseudo-terminals")
+termios = pytest.importorskip("termios", reason="needs pseudo-terminals")
+pty = pytest.importorskip("pty", reason="needs pseudo-terminals")
+
+WRITER = """
+name = "writer"
+[model]
+system_prompt = "You write."
+[[capabilities]]
+type = "file_write"
+allowed_paths = ["."]
+ask_first = true
+"""
+
+SCRIPT = """
+[[answers]]
+when = "write it"
+tool = "file_write"
+arguments = { path = "a.txt", content = "one" }
+[[answers]]
+when = "Wrote"
+tool = "file_write"
+arguments = { path = "b.txt", content = "two" }
+times = 1
+[[answers]]
+when = "keep it"
+text = "So I leave it."
+[[answers]]
+when = "no terminal"
+text = "Nobody was there."
+[[answers]]
+when = "refuses every call"
+text = "It was refused."
+[[answers]]
+text = "Done."
+"""
+
+COMMAND = ("run", "writer.toml", "write it", "--driver", "script:script.toml")
+
+QUESTION = "a always for file_write: "
+
+
+@pytest.fixture
+def desk(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Desk:
+    """Return a folder with an agent that writes files, and the command line in it."""
+    desk = make_desk(tmp_path, capsys, monkeypatch)
+    desk.write(writer_toml=WRITER, script_toml=SCRIPT)
+    return desk
+
+
+@attrs.define(eq=False)
+class Person:
+    """Somebody at the terminal of a command."""
+
+    process: subprocess.Popen[bytes]
+    fd: int
+    settings: object
+    seen: str = ""
+    read_to: int = 0
+
+    def wait_for(self, text: str) -> str:
+        """Read until *text* was there after what was waited for last; return what is new."""
+        deadline = time.monotonic() + 30
+        while (place := self.seen.find(text, self.read_to)) < 0:
+            piece = self._read() if time.monotonic() < deadline else ""
+            assert piece, f"no {text!r} in {self.seen!r}"
+            self.seen += piece
+        before, self.read_to = self.read_to, place + len(text)
+        return self.seen[before : self.read_to]
+
+    def type(self, text: str) -> None:
+        """Press these keys."""
+        os.write(self.fd, text.encode())
+
+    def _read(self) -> str:
+        try:
+            return os.read(self.fd, 65536).decode(errors="replace")
+        except OSError:  # Linux says so that the other end was closed
+            return ""
+
+
+@contextlib.contextmanager
+def at_terminal(desk: Desk, *, code: int = 0) -> Generator[Person]:
+    """Start a command whose terminal is a real one, Ctrl-C included, and see it end with *code*."""
+    ours, theirs = pty.openpty()
+    env = {k: v for k, v in os.environ.items() if k not in {"NO_COLOR", "COLUMNS", "LINES"}}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "agentpool", *COMMAND],
+        cwd=desk.folder,
+        env={**env, "TERM": "xterm-256color"},
+        stdin=theirs, stdout=theirs, stderr=theirs,
+        start_new_session=True,
+        # No other thread holds a lock that this one call takes.
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509  # see above
+    )  # fmt: skip
+    try:
+        yield Person(process, ours, termios.tcgetattr(theirs))
+        assert process.wait(30) == code
+    finally:
+        process.kill()
+        process.wait(30)
+        os.close(theirs)
+        os.close(ours)
+
+
+def test_yes_runs_the_call(desk: Desk) -> None:
+    """The question says who wants what; each call has its own."""
+    with at_terminal(desk) as person:
+        asked = person.wait_for(QUESTION)
+        assert '{"path":"a.txt","content":"one"}' in asked.replace('": ', '":').replace(", ", ",")
+        assert "writer asks to call file_write with this" in asked
+        person.type("y\n")
+        person.wait_for(QUESTION)
+        person.type("YES\n")
+        person.wait_for("completed in")
+    assert (desk.folder / "a.txt").read_text() == "one"
+    assert (desk.folder / "b.txt").read_text() == "two"
+
+
+def test_no_refuses_it_and_the_model_is_told_why(desk: Desk) -> None:
+    """What is no answer is asked again; an empty line approves nothing."""
+    with at_terminal(desk) as person:
+        person.wait_for(QUESTION)
+        person.type("\n")
+        person.wait_for("answer with one of these letters")
+        person.type("n\n")
+        person.wait_for("why not? ")
+        person.type("keep it\n")
+        person.wait_for("So I leave it.")
+        person.wait_for("completed in")
+    assert not (desk.folder / "a.txt").exists()
+
+
+def test_edit_runs_it_with_other_arguments(desk: Desk) -> None:
+    """What is no JSON object goes back to the question."""
+    with at_terminal(desk) as person:
+        for typed, told in (("{", "not valid JSON"), ("[1]", "a JSON object"), ("", "y yes")):
+            person.wait_for(QUESTION)
+            person.type("e\n")
+            person.wait_for("on one line: ")
+            person.type(f"{typed}\n")
+            person.wait_for(told)
+        person.wait_for(": ")
+        person.type("e\n")
+        person.wait_for("on one line: ")
+        person.type('{"path": "c.txt", "content": "other"}\n')
+        person.wait_for(QUESTION)
+        person.type("n\n\n")
+        person.wait_for("completed in")
+    assert (desk.folder / "c.txt").read_text() == "other"
+    assert not (desk.folder / "a.txt").exists()
+
+
+def test_always_asks_no_more_for_this_tool(desk: Desk) -> None:
+    """One answer, two calls."""
+    with at_terminal(desk) as person:
+        person.wait_for(QUESTION)
+        person.type("a\n")
+        person.wait_for("completed in")
+        assert person.seen.count("asks to call") == 1
+    assert (desk.folder / "b.txt").read_text() == "two"
+
+
+def test_ctrl_c_at_a_question_ends_the_command(desk: Desk) -> None:
+    """As everywhere: 130, the cursor is there, and the terminal is set as it was."""
+    with at_terminal(desk, code=130) as person:
+        person.wait_for(QUESTION)
+        person.type("y\x03")
+        person.wait_for("; interrupted: SIGINT")
+        person.process.wait(30)
+        assert termios.tcgetattr(person.fd) == person.settings
+        text = person.seen
+    assert text.rfind("\x1b[?25h") >= text.rfind("\x1b[?25l")
+    assert "Traceback" not in text
+    assert not (desk.folder / "a.txt").exists()
+
+
+def test_ctrl_d_is_no_approval(desk: Desk) -> None:
+    """The end of input says nothing, and nothing said is no."""
+    with at_terminal(desk) as person:
+        person.wait_for(QUESTION)
+        person.type("\x04")
+        person.wait_for("completed in")
+    assert not (desk.folder / "a.txt").exists()
+
+
+def test_what_was_typed_before_the_question_is_no_answer(desk: Desk) -> None:
+    """Somebody who leans on the return key, or on y, has not read anything."""
+    desk.write(script_toml=SCRIPT.replace('"one" }', '"one" }\nseconds = 1.0'))
+    with at_terminal(desk) as person:
+        person.wait_for("running")
+        person.type("y\ny\n")
+        person.wait_for(QUESTION)
+        person.type("n\nkeep it\n")
+        person.wait_for("So I leave it.")
+    assert not (desk.folder / "a.txt").exists()
+
+
+def test_what_a_model_wrote_does_not_steer_the_terminal(desk: Desk) -> None:
+    """Nor does it hide: characters without a picture and without an end are shown."""
+    forged = 'content = "\\u001b[2J\\u202e' + "x" * 2000 + '"'
+    desk.write(script_toml=SCRIPT.replace('content = "one"', forged))
+    with at_terminal(desk) as person:
+        asked = person.wait_for("s show all: ")
+        assert "u001b[2J" in asked
+        assert "u202e" in asked
+        assert "\x1b[2J" not in asked
+        assert "\u202e" not in asked
+        assert re.search(r"… and 1\d\d\d more characters", asked)
+        person.type("s\n")
+        person.wait_for("x" * 2000)
+        person.type("n\n\n")
+        person.wait_for("completed in")
+
+
+def test_never_and_always_ask_nobody(desk: Desk) -> None:
+    """The first runs nothing, the second everything."""
+    done = desk.call(*COMMAND, "--approve", "never")
+    assert (done.code, done.out) == (0, "It was refused.\n")
+    assert "writer may not call file_write: --approve never" in done.err
+    assert not (desk.folder / "a.txt").exists()
+    done = desk.call(*COMMAND, "--approve", "always", "--quiet")
+    assert (done.code, done.err) == (0, "")
+    assert (desk.folder / "b.txt").read_text() == "two"
+
+
+def test_without_a_terminal_nothing_runs_unasked(desk: Desk) -> None:
+    """The model is told, and the person as well."""
+    done = desk.call(*COMMAND)
+    assert (done.code, done.out) == (0, "Nobody was there.\n")
+    assert "may not call file_write: nobody can be asked without a terminal; see --ap" in done.err
+    assert not (desk.folder / "a.txt").exists()
+
+
+def test_another_word_is_refused(desk: Desk) -> None:
+    """Before anything runs."""
+    done = desk.call(*COMMAND, "--approve", "maybe")
+    assert done.code == 2
+    assert "--approve" in done.err
+
+
+# --- the parts, on a terminal of this process ------------------------------
+
+
+@attrs.define(eq=False)
+class Line:
+    """Both ends of a terminal, and who asks there."""
+
+    ours: int
+    theirs: int
+    prompter: Prompter
+    screen: Screen
+    seen: str = ""
+
+    async def wait_for(self, text: str) -> None:
+        """Read until *text* is the end of what was shown."""
+        with trio.fail_after(30):
+            while not self.seen.endswith(text):
+                await trio.lowlevel.wait_readable(self.ours)
+                self.seen += os.read(self.ours, 65536).decode()
+
+    def type(self, text: str) -> None:
+        """Press these keys."""
+        os.write(self.ours, text.encode())
+
+    async def ask(self, said: list[Decision], arguments: str = "{}") -> None:
+        """Ask whether to erase, and keep what was said."""
+        call = ToolCall("c1", "erase", arguments)
+        said.append(await self.prompter.ask(ApprovalRequest(AgentId(1), "reader", call, None)))
+
+
+ASKED = "a always for erase: "
+
+
+@pytest.fixture
+def line() -> Generator[Line]:
+    """Return a terminal."""
+    ours, theirs = pty.openpty()
+    with contextlib.suppress(OSError), os.fdopen(theirs, "w", encoding="utf-8") as stream:
+        screen = Screen(stream, stream)
+        yield Line(ours, theirs, Prompter(screen, theirs), screen)
+    with contextlib.suppress(OSError):
+        os.close(ours)
+
+
+async def test_who_waits_behind_an_always_is_not_asked(line: Line) -> None:
+    """Several calls of one answer ask at the same time, and one word is for all of them."""
+    said: list[Decision] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(line.ask, said)
+        nursery.start_soon(line.ask, said)
+        await line.wait_for(ASKED)
+        line.type("always\n")
+    assert said == [Approved(), Approved()]
+    await line.wait_for(ASKED + "always\r\n")
+    assert line.seen.count("asks to call") == 1
+
+
+async def test_arguments_cannot_pass_for_a_question(line: Line) -> None:
+    """They are one line, whatever a model writes into them."""
+    said: list[Decision] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(line.ask, said, "{}\nreader asks to call look\x1b[8m")
+        await line.wait_for(ASKED)
+        line.type("y\n")
+    assert line.seen.startswith("  {}\\nreader asks to call look\\x1b[8m\r\nreader asks")
+
+
+async def test_nothing_is_written_across_a_question(line: Line) -> None:
+    """A line of another agent waits until it is answered."""
+    said: list[Decision] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(line.ask, said)
+        await line.wait_for(ASKED)
+        nursery.start_soon(line.screen.write_lines, ["another agent started"])
+        await wait_all_tasks_blocked(0.01)
+        line.type("y\n")
+    await line.wait_for(ASKED + "y\r\nanother agent started\r\n")
+
+
+async def test_a_cancelled_question_leaves_nothing_behind(line: Line) -> None:
+    """No thread that takes the next line, no lock, and others may write again."""
+    said: list[Decision] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(line.ask, said)
+        await line.wait_for(ASKED)
+        nursery.cancel_scope.cancel()
+    await line.screen.write_lines(["the next"])
+    await line.wait_for(ASKED + "\r\nthe next\r\n")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(line.ask, said)
+        await line.wait_for(ASKED)
+        line.type("y\n")
+    assert said == [Approved()]
+
+
+async def test_a_terminal_that_is_hung_up_approves_nothing(line: Line) -> None:
+    """It is an error of whoever was to be asked, and then the call is refused."""
+    said: list[Decision] = []
+
+    async def hang_up() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(line.ask, said)
+            await line.wait_for(ASKED)
+            os.close(line.ours)
+
+    with pytest.RaisesGroup(OSError):
+        await hang_up()
+    assert said == []

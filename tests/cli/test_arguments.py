@@ -1,0 +1,150 @@
+"""Words on the command line, and the help about them."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from agentpool import UsageError
+from agentpool._cli._arguments import parse
+from agentpool._cli._command import CheckCommand, MapCommand, RunCommand
+from agentpool._cli._report import ExitCode
+from tests.support.cli_runner import Desk, make_desk
+
+
+@pytest.fixture
+def desk(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Desk:
+    """Return a folder with manifests, and the command line in it."""
+    monkeypatch.setenv("COLUMNS", "80")
+    return make_desk(tmp_path, capsys, monkeypatch)
+
+
+def test_the_last_word_of_run_is_the_query() -> None:
+    """Options may stand between."""
+    command = parse(["run", "a.toml", "--json", "b.toml", "Why?", "--max-concurrent", "2"])
+    assert isinstance(command, RunCommand)
+    assert (command.manifests, command.query) == (("a.toml", "b.toml"), "Why?")
+    assert (command.options.json, command.options.max_concurrent) == (True, 2)
+
+
+def test_a_query_may_begin_with_a_dash() -> None:
+    """After two of them, or with a space in it."""
+    for words in (["--", "-x"], ["-5 + 3"]):
+        command = parse(["run", "a.toml", *words])
+        assert isinstance(command, RunCommand)
+        assert command.query == words[-1]
+
+
+@pytest.mark.parametrize("option", ["--prompt", "--reduce-prompt"])
+def test_a_prompt_is_text(option: str) -> None:
+    """Python hands on bytes that are not UTF-8 as characters that cannot be sent."""
+    with pytest.raises(UsageError, match=rf"{option}: must be UTF-8, got '\\udcff'"):
+        parse(["map", "r", "--each", "a", "--reduce", "e", option, "\udcff"])
+
+
+def test_map_takes_files_until_the_next_option() -> None:
+    """Each portion is a source of its own."""
+    words = ["map", "r", "--each", "a", "b", "--reduce", "e", "--each", "c", "--prompt", "p"]
+    command = parse([*words, "--reduce-prompt", "q"])
+    assert isinstance(command, MapCommand)
+    assert (command.manifest, command.sources) == ("r", (("a", "b"), ("c",)))
+    assert (command.reduce, command.prompt, command.reduce_prompt) == ("e", "p", "q")
+
+
+def test_a_script_is_a_driver_of_its_own() -> None:
+    """It answers for every model, so --model says nothing beside it."""
+    command = parse(["run", "a", "q", "--driver", "script:s.toml", "--model", "m"])
+    assert isinstance(command, RunCommand)
+    options = command.options
+    assert (options.script, options.override.driver, options.override.model) == (
+        "s.toml", None, None,
+    )  # fmt: skip
+
+
+def test_check_has_its_own_options() -> None:
+    """It runs nothing, so it needs few."""
+    command = parse(["check", "a", "b", "--model-file"])
+    assert command == CheckCommand(manifests=("a", "b"), model_file=True, json=False)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("", "a command is missing, one of run, map, check"),
+        ("rnu a b", "there is no command 'rnu'; did you mean 'run'?"),
+        ("xyz", "there is no command 'xyz'; it must be one of run, map, check"),
+        ("run", "required: MANIFEST... QUERY; see agentpool run --help"),
+        ("run a.toml", "a manifest and a query are needed, got only 'a.toml'"),
+        ("run a q --frob", "unrecognized arguments: --frob"),
+        ("run a q --max 2", "unrecognized arguments: --max 2"),
+        ("run a q --max-concurrent 0", "must be a whole number >= 1, got '0'"),
+        ("run a q --max-tokens many", "must be a whole number >= 1, got 'many'"),
+        ("run a q --max-total-tokens 0", "must be a whole number >= 1, got '0'"),
+        ("run a q --max-requests -1", "must be a whole number >= 1, got '-1'"),
+        ("run a q --rpm 0", "must be a whole number >= 1, got '0'"),
+        ("run a q --tpm 1.5", "must be a whole number >= 1, got '1.5'"),
+        ("run a q --max-cost nan", "must be a number of US dollars > 0, got 'nan'"),
+        ("run a q --deadline nan", "must be a number of seconds > 0, got 'nan'"),
+        ("run a q --deadline soon", "must be a number of seconds > 0, got 'soon'"),
+        (
+            "run a q --driver remote",
+            "must be local, openai, anthropic or script:FILE, got 'remote'",
+        ),
+        (
+            "run a q --driver script:",
+            "must be local, openai, anthropic or script:FILE, got 'script:'",
+        ),
+        ("map r", "required: --each"),
+        ("map r --each", "--each: expected at least one argument"),
+        ("map --each a b", "required: MANIFEST"),
+        ("map r --each a --reduce-prompt p", "means nothing without --reduce"),
+        ("check", "required: MANIFEST"),
+    ],
+)
+def test_a_wrong_line_says_what_is_wrong_with_it(line: str, says: str) -> None:
+    """With the value, and where to look it up."""
+    with pytest.raises(UsageError, match=re.escape(says)) as caught:
+        parse(line.split())
+    assert "--help" in str(caught.value)
+
+
+def test_a_wrong_line_is_one_line_and_exit_code_2(desk: Desk) -> None:
+    """And nothing on standard output."""
+    done = desk.call("rnu")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == (
+        "agentpool: error: there is no command 'rnu'; did you mean 'run'?; see agentpool --help\n"
+    )
+
+
+@pytest.mark.parametrize("command", ["", "run", "map", "check", "memory", "serve"])
+def test_help_has_examples_and_exit_codes(desk: Desk, command: str) -> None:
+    """An example says more than a list of options, and a script needs the codes."""
+    done = desk.call(*command.split(), "--help")
+    assert (done.code, done.err) == (0, "")
+    examples = re.findall(rf"^  agentpool {command}.*$", done.out, re.MULTILINE)
+    assert len(examples) >= 2
+    # A server's agents fail one by one, and not the server; check and memory run none.
+    codes = list(ExitCode) if command in {"", "run", "map"} else [0, 2, 130]
+    assert ("every agent completed" in done.out) == (command in {"", "run", "map"})
+    for code in codes:
+        assert re.search(rf"^  {int(code)} +\S", done.out, re.MULTILINE)
+    for example in examples:
+        words = shlex.split(re.sub(" [<>] .*", "", example))
+        if "--help" not in words:
+            parse(words[1:])
+
+
+def test_help_of_run_is_as_it_was_agreed(desk: Desk) -> None:
+    """The whole text, so that a change of it is seen."""
+    assert desk.call("run", "--help").out == (Path(__file__).parent / "run.txt").read_text()
+
+
+def test_version_says_its_number(desk: Desk) -> None:
+    """Or that there is none, in a source tree."""
+    done = desk.call("--version")
+    assert (done.code, done.err) == (0, "")
+    assert re.fullmatch(r"agentpool (\d+\.\d+\S*|\(not installed\))\n", done.out)

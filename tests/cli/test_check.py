@@ -1,0 +1,216 @@
+"""``agentpool check``: every fault of every manifest, and what the good ones say."""
+
+import errno
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from agentpool._cli import main
+from tests.support.cli_runner import Desk, make_desk
+
+GOOD = """
+name = "reviewer"
+version = "1.2.0"
+privacy = "Standard"
+[model]
+remote_model = "big"
+max_tokens = 1000
+context_window = 32000
+[resources]
+max_iterations = 12
+max_cost_usd = 0.75
+max_tokens_budget = 60000
+run_seconds = 90
+[[capabilities]]
+type = "memory"
+[[capabilities]]
+type = "shell"
+allowed_commands = ["ls"]
+[[capabilities]]
+type = "rag"
+"""
+
+
+@pytest.fixture
+def desk(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Desk:
+    """Return a folder with manifests, and the command line in it."""
+    return make_desk(tmp_path, capsys, monkeypatch)
+
+
+def test_a_good_manifest_is_summed_up(desk: Desk) -> None:
+    """What it may use and do, in words; and what it grants to no avail."""
+    desk.write(good_toml=GOOD)
+    done = desk.call("check", "good.toml")
+    assert done.code == 0
+    assert done.out == (
+        "good.toml: good\n"
+        "  name     reviewer 1.2.0\n"
+        "  model    big at the usual address of openai\n"
+        "  window   32,000 tokens; at most 1,000 tokens for one answer\n"
+        "  limits   at most 12 model requests, 50 tool calls, 60,000 tokens in all, "
+        "0.75 US dollars, 90 seconds\n"
+        "  grants   memory, shell [ls], rag\n"
+        "  tools    remember, recall, shell\n"
+        f"  folder   {desk.folder}: relative paths begin there, and programs run there\n"
+        "  privacy  Standard: to any service\n"
+    )
+    assert done.err == (
+        "agentpool: warning: good.toml grants 'rag', for which this version has no tool\n"
+    )
+
+
+def test_t16_programs_that_would_have_a_network_are_said(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a Sovereign manifest, on a system that cannot take it away from them."""
+    desk.write(good_toml=GOOD.replace("Standard", "Sovereign").replace("remote_model", "# "))
+    monkeypatch.setenv("PATH", str(desk.folder))
+    assert "may not run programs here" in desk.call("check", "good.toml").err
+
+
+def test_a_manifest_without_limits_says_so(desk: Desk) -> None:
+    """No limit is worth a thought."""
+    done = desk.call("check", "reader.toml")
+    assert "; no limit on tokens, cost, time\n" in done.out
+    assert "  grants   none\n" in done.out
+    assert "  model    the packaged one, on this machine\n" in done.out
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        ('model_path = "m.gguf"', "the file m.gguf"),
+        ('model_repo = "a/b"', "a/b, on this machine"),
+        ('model_repo = "a/b"\nmodel_quantization = "q4_0"', "a/b (q4_0), on this machine"),
+        ('remote_model = "m"\nbase_url = "http://[::1]/v1"', "m at http://[::1]/v1"),
+    ],
+)
+def test_the_model_is_said_in_words(desk: Desk, model: str, says: str) -> None:
+    """Where it is above all."""
+    desk.write(a_toml=f"[model]\n{model}")
+    assert f"  model    {says}\n" in desk.call("check", "a.toml").out
+
+
+def test_all_faults_of_all_files(desk: Desk) -> None:
+    """Each with its place and what to write instead; the good ones are still good."""
+    desk.write(bad_toml='nmae = "x"\n[model]\nmax_tokens = 0\ntemprature = 1')
+    done = desk.call("check", "bad.toml", "reader.toml", "gone.toml")
+    assert done.code == 2
+    assert done.out.startswith("reader.toml: good\n")
+    first, second, third, fourth = done.err.splitlines()
+    assert first == "agentpool: error: bad.toml: nmae: unknown key; did you mean 'name'?"
+    assert "model.temprature: unknown key; did you mean 'temperature'?" in second + third
+    assert "model.max_tokens: must be > 0, got 0" in second + third
+    assert fourth == "agentpool: error: gone.toml: cannot be read: No such file or directory"
+
+
+def test_F_01_a_key_in_the_wrong_table_is_a_fault(desk: Desk) -> None:  # noqa: N802
+    """TOML gives it to the table above, where it would be ignored."""
+    desk.write(a_toml='[[capabilities]]\ntype = "memory"\nprivacy = "Standard"')
+    done = desk.call("check", "a.toml")
+    assert done.code == 2
+    assert "capabilities[0].privacy: unknown key here; it belongs at the top" in done.err
+
+
+def test_the_model_file_is_looked_at_when_asked(desk: Desk) -> None:
+    """A manifest may be good on a machine that has no model."""
+    desk.write(
+        gone_toml='[model]\nmodel_path = "gone.gguf"',
+        fake_toml='[model]\nmodel_path = "reader.toml"',
+        real_toml='[model]\nmodel_path = "real.gguf"',
+        real_gguf="GGUF",
+    )
+    assert desk.call("check", "gone.toml").code == 0
+    done = desk.call("check", "gone.toml", "fake.toml", "real.toml", "--model-file")
+    assert done.code == 2
+    gone, fake = done.err.splitlines()
+    assert "gone.toml: model.model_path: the model file 'gone.gguf' cannot be read" in gone
+    assert "fake.toml: model.model_path: 'reader.toml' is no GGUF model" in fake
+    assert done.out.startswith("real.toml: good\n")
+
+
+def test_the_fallback_is_looked_at_as_well(desk: Desk) -> None:
+    """It is needed on the day on which nobody wants to look for it."""
+    desk.write(
+        a_toml='[model]\nmodel_path = "real.gguf"\n[model.fallback]\nmodel_path = "gone.gguf"',
+        real_gguf="GGUF",
+    )
+    assert "  or else  the file gone.gguf\n" in desk.call("check", "a.toml").out
+    done = desk.call("check", "a.toml", "--model-file")
+    assert done.code == 2
+    assert "a.toml: model.fallback.model_path: the model file 'gone.gguf'" in done.err
+
+
+def test_a_missing_repository_is_a_fault_of_the_model(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no path to blame."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(desk.folder))
+    desk.write(a_toml='[model]\nmodel_repo = "a/b"')
+    done = desk.call("check", "a.toml", "--model-file")
+    assert (done.code, done.out) == (2, "")
+    assert "a.toml: model: 'a/b' is not in" in done.err
+
+
+def test_json_has_an_object_per_manifest(desk: Desk) -> None:
+    """For whoever checks many of them."""
+    desk.write(good_toml=GOOD, bad_toml="nmae = 1")
+    done = desk.call("check", "good.toml", "bad.toml", "--json")
+    assert (done.code, done.err) == (2, "")
+    good, bad = done.lines
+    assert good == {
+        "type": "manifest",
+        "path": "good.toml",
+        "good": True,
+        "name": "reviewer",
+        "faults": [],
+        "warnings": ["grants 'rag', for which this version has no tool"],
+    }
+    assert bad == {
+        "type": "manifest",
+        "path": "bad.toml",
+        "good": False,
+        "name": None,
+        "faults": [{"path": "nmae", "text": "unknown key; did you mean 'name'?"}],
+        "warnings": [],
+    }
+
+
+def test_the_examples_are_good() -> None:
+    """What we ship is what we would accept."""
+    examples = Path(__file__).parent.parent.parent / "examples"
+    assert main(["check", *map(str, sorted(examples.glob("*.toml")))]) == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full disk")
+def test_a_full_disk_is_said(desk: Desk) -> None:
+    """As it is for the results of agents."""
+    with Path("/dev/full").open("wb") as full:
+        process = desk.start("check", "reader.toml", stdout=full)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    reason = os.strerror(errno.ENOSPC)
+    assert err.decode() == (
+        f"agentpool: error: cannot write the results: [Errno {errno.ENOSPC}] {reason}\n"
+    )
+
+
+def test_there_may_be_no_standard_output(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever started the command closed it."""
+    monkeypatch.setattr(sys, "stdout", None)
+    done = desk.call("check", "reader.toml")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("agentpool: error: there is no standard output; send it")
+
+
+def test_there_may_be_no_standard_error(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then nobody is told, and results are still printed."""
+    monkeypatch.setattr(sys, "stderr", None)
+    done = desk.call("check", "reader.toml", "gone.toml")
+    sys.stderr.close()
+    assert (done.code, done.err) == (2, "")
+    assert done.out.startswith("reader.toml: good")

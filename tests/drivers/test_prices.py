@@ -1,0 +1,135 @@
+"""What a model costs: the user's own word first, then what is published, else unknown."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from agentpool import AgentManifest, Usage, UsageError
+from agentpool._build.drivers import check_prices, open_drivers
+from agentpool.drivers import TokenPrice, open_anthropic, open_openai
+from agentpool.drivers._anthropic import ANTHROPIC_BASE_URL
+from agentpool.drivers._openai import OPENAI_BASE_URL
+from agentpool.drivers._prices import PublishedPrices, TableOfPrices, find_price
+from tests.support.keys import KEY
+
+MILLION = Usage(1_000_000, 0)
+OWN = TokenPrice(input_usd_per_million=7, output_usd_per_million=70)
+
+
+async def test_d02_a_published_price_is_known_without_a_word_of_the_user() -> None:
+    """D-02: a model without a price cost nothing. Sent, written and cached tokens differ."""
+    async with open_openai("gpt-4o") as driver:
+        assert driver.price(MILLION) == 2.5
+        assert driver.price(Usage(0, 1_000_000)) == 10.0
+        assert driver.price(Usage(1_000_000, 0, cached_tokens=1_000_000)) == 1.25
+        assert driver.price(MILLION, model="gpt-4o-2024-08-06") == 2.5
+        assert driver.price(MILLION, model="gpt-4o-mini") == 0.15
+    async with open_anthropic("claude-3-5-haiku-latest") as driver:
+        assert driver.price(Usage(100_000, 10_000)) == pytest.approx(0.12)
+
+
+@pytest.mark.parametrize(
+    ("base_url", "model"),
+    [
+        (OPENAI_BASE_URL, "no-such-model"),
+        (OPENAI_BASE_URL, None),
+        (ANTHROPIC_BASE_URL, "gpt-4o"),
+        ("http://127.0.0.1:8080/v1", "gpt-4o"),
+        ("https://gpu.example.com/v1", "gpt-4o"),
+    ],
+)
+def test_what_is_not_published_is_unknown(base_url: str, model: str | None) -> None:
+    """A name alone is no price: on a server of one's own it means another bill."""
+    assert PublishedPrices(base_url)(MILLION, model) is None
+
+
+def test_half_a_price_is_none() -> None:
+    """A model that embeds has no price for what it writes, and that is not zero."""
+    assert PublishedPrices(OPENAI_BASE_URL)(MILLION, "text-embedding-3-small") is None
+
+
+def test_a_usage_that_means_nothing_has_no_price() -> None:
+    """More cached than was sent: a provider's slip is no reason to lose the answer."""
+    assert PublishedPrices(OPENAI_BASE_URL)(Usage(5, 0, cached_tokens=9), "gpt-4o") is None
+
+
+async def test_a_price_or_function_of_the_user_is_the_last_word() -> None:
+    """Whoever negotiated another price, or wants none, is not told the published one."""
+    async with open_openai("gpt-4o", price=OWN) as driver:
+        assert driver.price(MILLION) == 7.0
+    async with open_anthropic("claude-3-5-haiku-latest", price=lambda _u, _m: None) as driver:
+        assert driver.price(MILLION) is None
+
+
+async def test_a_table_of_the_user_is_asked_first() -> None:
+    """Of its own models, dated or not; of others what is published holds."""
+    async with open_openai("gpt-4o", price={"gpt-4o": OWN, "mine": OWN}) as driver:
+        assert driver.price(MILLION) == 7.0
+        assert driver.price(MILLION, model="gpt-4o-2024-08-06") == 7.0
+        assert driver.price(MILLION, model="mine-20260806") == 7.0
+        assert driver.price(MILLION, model="gpt-4o-mini") == 0.15
+        assert driver.price(MILLION, model="mine-large") is None
+    async with open_openai("gpt-4o", price={}) as driver:
+        assert driver.price(MILLION) == 2.5
+
+
+async def test_without_the_package_only_the_users_word_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is an extra."""
+    monkeypatch.setitem(sys.modules, "genai_prices", None)
+    assert await find_price(None, OPENAI_BASE_URL) is None
+    table = await find_price({"mine": OWN}, OPENAI_BASE_URL)
+    assert table is not None
+    assert table == TableOfPrices({"mine": OWN}, None)
+    assert (table(MILLION, "mine"), table(MILLION, "gpt-4o")) == (7.0, None)
+
+
+def test_a_price_is_loaded_by_a_driver_and_fetched_from_nowhere() -> None:
+    """In a process of its own, where every look at the network is an error.
+
+    Nothing is loaded for the door itself, nor for a driver whose price is given.
+    """
+    code = """
+import sys
+import trio
+from agentpool import Usage
+from agentpool.drivers import TokenPrice, open_openai
+
+def watch(event, _):
+    if event in {"socket.connect", "socket.getaddrinfo", "socket.sendto"}:
+        raise SystemExit(event)
+
+async def main():
+    own = TokenPrice(input_usd_per_million=1, output_usd_per_million=1)
+    async with open_openai("gpt-4o", price=own):
+        assert "genai_prices" not in sys.modules
+    sys.addaudithook(watch)
+    async with open_openai("gpt-4o") as driver:
+        assert "genai_prices.data" in sys.modules
+        print(driver.price(Usage(1_000_000, 0)))
+
+trio.run(main)
+"""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("COVERAGE_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == ("2.5\n", "")
+
+
+async def test_d02_a_commands_limit_on_cost_holds_for_a_model_whose_price_is_published(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And is refused for one that nobody knows, before anything was sent."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    text = 'name = "far"\nprivacy = "Standard"\n[model]\nremote_model = "%s"\n'
+    known, unknown = (AgentManifest.parse(text % name) for name in ("gpt-4o", "no-such-model"))
+    async with open_drivers([known, unknown]) as choose:
+        check_prices([known], choose)
+        with pytest.raises(UsageError, match="nobody can price the model of 'far'"):
+            check_prices([unknown], choose)

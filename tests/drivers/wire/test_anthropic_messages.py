@@ -1,0 +1,206 @@
+"""Anthropic Messages: what is sent. What a stream comes to is in test_golden."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import UserList
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+
+from agentpool.abc import CompletionRequest, ToolDefinition
+from agentpool.drivers import (
+    AssistantMessage,
+    ChatMessage,
+    ProtocolError,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
+from agentpool.drivers.wire._anthropic_messages import (
+    INVALID_ARGUMENTS,
+    MessageAccumulator,
+    encode_request,
+)
+from agentpool.drivers.wire._sse import SseEvent
+from tests.support.keys import KEY
+
+TOOL = ToolDefinition(
+    "add",
+    "Add.",
+    MappingProxyType({"type": "object", "properties": {"a": {"enum": UserList("xy")}}}),
+)
+
+
+def body_of(*messages: ChatMessage, **settings: Any) -> dict[str, Any]:  # noqa: ANN401  # any setting
+    """Return what is sent for *messages*, decoded."""
+    request = CompletionRequest(messages, **settings)
+    found: dict[str, Any] = json.loads(encode_request(request, model="claude"))
+    return found
+
+
+def text(said: str) -> dict[str, str]:
+    """Return a block of text."""
+    return {"type": "text", "text": said}
+
+
+def test_a_request_says_everything() -> None:
+    """As the API's page has it."""
+    assert body_of(
+        UserMessage("Hi"), system="Be brief.", tools=(TOOL,), max_tokens=7, temperature=0.5
+    ) == {
+        "model": "claude",
+        "messages": [{"role": "user", "content": [text("Hi")]}],
+        "max_tokens": 7,
+        "temperature": 0.5,
+        "system": "Be brief.",
+        "tools": [
+            {
+                "name": "add",
+                "description": "Add.",
+                "input_schema": {"type": "object", "properties": {"a": {"enum": ["x", "y"]}}},
+            }
+        ],
+        "stream": True,
+    }
+
+
+def test_what_is_not_there_is_not_said() -> None:
+    """And the request's own model goes before the driver's; the upper end is 1.0 here."""
+    body = body_of(UserMessage("Hi"), model="opus", temperature=2.0)
+    assert (body["model"], body["temperature"]) == ("opus", 1.0)
+    assert "system" not in body
+    assert "tools" not in body
+
+
+def test_calls_and_results_are_blocks() -> None:
+    """Results come first in the message after their calls, and arguments as they came."""
+    calls = (ToolCall("a", "add", '{"a": 1.0}'), ToolCall("b", "now", "{}"))
+    body = body_of(
+        UserMessage("go"),
+        AssistantMessage("Well.", calls),
+        ToolMessage("a", "add", "2"),
+        UserMessage("by the way"),
+        ToolMessage("b", "now", "broken", is_error=True),
+    )
+    assert body["messages"] == [
+        {"role": "user", "content": [text("go")]},
+        {
+            "role": "assistant",
+            "content": [
+                text("Well."),
+                {"type": "tool_use", "id": "a", "name": "add", "input": {"a": 1.0}},
+                {"type": "tool_use", "id": "b", "name": "now", "input": {}},
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {"type": "tool_result", "tool_use_id": "a", "content": "2"},
+                {
+                    "type": "tool_result",
+                    "tool_use_id": "b",
+                    "content": "broken",
+                    "is_error": True,
+                },
+                text("by the way"),
+            ],
+        },
+    ]
+
+
+def test_what_one_side_says_in_a_row_is_one_message() -> None:
+    """Also across an answer that was empty: the API refuses a message without content."""
+    body = body_of(
+        UserMessage("a"),
+        UserMessage("b"),
+        AssistantMessage("one"),
+        AssistantMessage("two"),
+        UserMessage("c"),
+        AssistantMessage("  "),
+    )
+    assert [(m["role"], [b["text"] for b in m["content"]]) for m in body["messages"]] == [
+        ("user", ["a", "b"]),
+        ("assistant", ["one", "two"]),
+        ("user", ["c"]),
+    ]
+
+
+@pytest.mark.usefixtures("no_collection")
+@pytest.mark.parametrize("arguments", ['{"path', "[1]", "", "7", "[" * 100_000])
+def test_arguments_that_are_no_object_go_back_as_text(arguments: str) -> None:
+    """The model sees what it wrote."""
+    body = body_of(UserMessage("go"), AssistantMessage("", (ToolCall("a", "add", arguments),)))
+    (block,) = body["messages"][1]["content"]
+    assert block["input"] == {INVALID_ARGUMENTS: arguments}
+
+
+def test_ids_of_another_provider_are_made_legal() -> None:
+    """The same way in the call and in its result."""
+    calls = (ToolCall("functions.add:0", "add", "{}"),)
+    body = body_of(
+        UserMessage("go"),
+        AssistantMessage("", calls),
+        ToolMessage("functions.add:0", "add", ""),
+    )
+    sent = body["messages"][1]["content"][0]["id"]
+    assert re.fullmatch("[a-zA-Z0-9_-]+", sent)
+    assert body["messages"][2]["content"] == [{"type": "tool_result", "tool_use_id": sent}]
+
+
+def test_ids_that_differ_stay_different() -> None:
+    """Or the result of one call would be told as that of another. Legal ones go as they are."""
+    legal = ["a_b", "toolu_01-x", "hex", "call-1-0"]
+    strange = ["a.b", "a:b", "a b", "", "ä", "\ud800", "a_b\n", "hex-612e62", "hex-"]
+    calls = tuple(ToolCall(one, "add", "{}") for one in legal + strange)
+    body = body_of(UserMessage("go"), AssistantMessage("", calls))
+    sent = [block["id"] for block in body["messages"][1]["content"]]
+    assert sent[: len(legal)] == legal
+    assert len(set(sent)) == len(calls)
+    assert all(re.fullmatch("[a-zA-Z0-9_-]+", one) for one in sent)
+
+
+def test_a_schema_that_is_no_json_is_refused() -> None:
+    """Before anything is sent."""
+    tool = ToolDefinition("x", "X.", {"type": object()})
+    with pytest.raises(NotImplementedError, match="not JSON: object"):
+        encode_request(CompletionRequest([UserMessage("Hi")], tools=(tool,)), model="m")
+
+
+def test_arguments_that_come_whole_are_taken() -> None:
+    """Some servers give them with the beginning of the block, and nothing follows."""
+    accumulator = MessageAccumulator()
+    block = {"type": "tool_use", "id": "a", "name": "add", "input": {"a": 1}}
+    for event in (
+        {"type": "content_block_start", "index": 0, "content_block": block},
+        {"type": "message_delta", "delta": {"stop_reason": "tool_use"}},
+        {"type": "message_stop"},
+    ):
+        accumulator.feed(SseEvent(json.dumps(event)))
+    assert json.loads(accumulator.finish().tool_calls[0].arguments) == {"a": 1}
+
+
+def test_nothing_counts_after_the_end() -> None:
+    """A server may send what it likes there; it is not part of the answer."""
+    accumulator = MessageAccumulator()
+    accumulator.feed(SseEvent('{"type":"message_stop"}'))
+    assert accumulator.done
+    assert accumulator.feed(SseEvent("{not json")) == []
+
+
+def test_the_name_of_an_event_counts_where_its_data_has_none() -> None:
+    """They are the same in every stream that is right."""
+    accumulator = MessageAccumulator()
+    data = '{"index":0,"content_block":{"type":"text","text":"Hi"}}'
+    assert accumulator.feed(SseEvent(data, "content_block_start")) == ["Hi"]
+
+
+def test_what_came_is_shown_without_the_key() -> None:
+    """An error is for a person to read, and may be logged."""
+    accumulator = MessageAccumulator(secret=KEY)
+    with pytest.raises(ProtocolError) as caught:
+        accumulator.feed(SseEvent(KEY + "x" * 5000))
+    assert KEY not in str(caught.value) + repr(accumulator)
+    assert "***" in str(caught.value)

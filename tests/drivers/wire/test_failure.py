@@ -1,0 +1,211 @@
+"""What a provider's refusal means."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from agentpool import DriverError
+from agentpool.drivers import (
+    AuthenticationError,
+    BadRequestError,
+    ContextOverflowError,
+    NetworkError,
+    OverloadedError,
+    ProtocolError,
+    RateLimitError,
+    UnknownModelError,
+)
+from agentpool.drivers.wire._failure import (
+    MAX_SHOWN_CHARS,
+    ErrorBody,
+    failure_from_response,
+    failure_in_stream,
+    retry_after_seconds,
+    shown,
+)
+from tests.support.keys import KEY
+
+PLACEHOLDER = "test"
+
+
+def error(message: str = "why", **fields: object) -> bytes:
+    """Return an error's body as providers write it."""
+    return json.dumps({"error": {"message": message, **fields}}).encode()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "retryable"),
+    [
+        (400, error(), BadRequestError, False),
+        (400, error(code="context_length_exceeded"), ContextOverflowError, False),
+        (
+            400,
+            error(code=400, type="exceed_context_size_error", n_prompt_tokens=9, n_ctx=8),
+            ContextOverflowError,
+            False,
+        ),
+        (400, error("prompt is too long: 9 > 8"), ContextOverflowError, False),
+        (400, error(code="model_not_found"), UnknownModelError, False),
+        (401, error(type="authentication_error"), AuthenticationError, False),
+        (402, b"", AuthenticationError, False),
+        (403, b"", AuthenticationError, False),
+        (404, error("the model `x` does not exist"), UnknownModelError, False),
+        (404, error("File Not Found", type="not_found_error"), BadRequestError, False),
+        (405, b"", BadRequestError, False),
+        (407, b"", AuthenticationError, False),
+        (408, b"", NetworkError, True),
+        (409, b"", OverloadedError, True),
+        (413, b"", ContextOverflowError, False),
+        (418, b"", BadRequestError, False),
+        (422, error("prompt is too long"), ContextOverflowError, False),
+        (422, b"", BadRequestError, False),
+        (425, b"", OverloadedError, True),
+        (429, error(type="rate_limit_error"), RateLimitError, True),
+        (429, error(code="insufficient_quota"), RateLimitError, False),
+        (500, error(type="server_error"), OverloadedError, True),
+        (501, error(type="not_supported_error"), BadRequestError, False),
+        (502, b"<html>bad gateway</html>", NetworkError, True),
+        (503, error(type="unavailable_error"), OverloadedError, True),
+        (504, b"", NetworkError, True),
+        (505, b"", BadRequestError, False),
+        (529, error(type="overloaded_error"), OverloadedError, True),
+        (599, b"", OverloadedError, True),
+        (204, b"", ProtocolError, False),
+        (301, b"", BadRequestError, False),
+    ],
+)
+def test_d04_every_status_has_its_error(
+    status: int, body: bytes, kind: type[DriverError], *, retryable: bool
+) -> None:
+    """A 401 that is tried four times, as in the original, is three too many."""
+    failure = failure_from_response(status, {}, body)
+    assert type(failure) is kind
+    assert failure.retryable is retryable
+    assert failure.status_code == status
+    assert str(status) in str(failure)
+
+
+def test_d04_no_status_goes_without() -> None:
+    """Any number at all comes to one of ours, and only the server's faults are retried."""
+    for status in range(100, 1000):
+        failure = failure_from_response(status, {}, b"")
+        assert isinstance(failure, DriverError)
+        if failure.retryable:
+            assert status in {408, 409, 425, 429} or status >= 500
+
+
+@pytest.mark.parametrize(("wish", "expected"), [("true", True), ("false", False), ("?", True)])
+def test_the_provider_may_say_whether_to_retry(wish: str, *, expected: bool) -> None:
+    """It knows best. Anything but true and false is no word of it."""
+    assert failure_from_response(500, {"x-should-retry": wish}, b"").retryable is expected
+    assert failure_from_response(400, {"x-should-retry": "true"}, b"").retryable
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (error("why", type="t", code="c"), "why (c, t)"),
+        (b'{"error":{"type":"t"}}', "t"),
+        (b'{"error":{}}', "no explanation"),
+        (b'{"error":"just text"}', "just text"),
+        (b'{"message":"top level"}', "top level"),
+        (b'{"detail":"of FastAPI"}', "of FastAPI"),
+        (b'{"other":1}', '{"other":1}'),
+        (b"<html>\n <b>no</b>", "<html> <b>no</b>"),
+        (b"[1]", "[1]"),
+        (b"\xff\xfe", "\ufffd\ufffd"),
+        (b"", "no explanation"),
+    ],
+)
+def test_what_the_provider_says_is_shown(body: bytes, says: str) -> None:
+    """Whatever form it has."""
+    assert str(failure_from_response(500, {}, body)) == f"the provider answered 500: {says}"
+
+
+def test_a_redirect_says_where_to() -> None:
+    """Followed, the key would go to another host."""
+    failure = failure_from_response(302, {"location": "https://evil.example/"}, b"")
+    assert "https://evil.example/" in str(failure)
+    assert "base_url" in str(failure)
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({}, None),
+        ({"retry-after": "3"}, 3.0),
+        ({"retry-after": "0.5"}, 0.5),
+        ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),
+        ({"retry-after-ms": "soon", "retry-after": "9"}, 9.0),
+        ({"retry-after": "-1"}, 0.0),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "inf"}, 86_400.0),
+        ({"retry-after": "soon"}, None),
+        (
+            {
+                "retry-after": "Wed, 21 Oct 2026 07:28:30 GMT",
+                "date": "Wed, 21 Oct 2026 07:28:00 GMT",
+            },
+            30.0,
+        ),
+        (
+            {
+                "retry-after": "Wed, 21 Oct 2026 07:28:00 GMT",
+                "date": "Wed, 21 Oct 2026 07:28:30 GMT",
+            },
+            0.0,
+        ),
+        ({"retry-after": "Wed, 21 Oct 2026 07:28:30 GMT"}, None),
+        (
+            {
+                "retry-after": "Wed, 21 Oct 2026 07:28:30 GMT",
+                "date": "Wed, 21 Oct 2026 07:28:00 -0000",
+            },
+            None,
+        ),
+    ],
+)
+def test_d06_retry_after(headers: dict[str, str], expected: float | None) -> None:
+    """Seconds, milliseconds or a date; the original waited what it liked."""
+    assert retry_after_seconds(headers) == expected
+    assert failure_from_response(429, headers, b"").retry_after_seconds == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "retryable"),
+    [
+        (ErrorBody(type="invalid_request_error", code="context_length_exceeded"), None, None),
+        (ErrorBody(code=401), AuthenticationError, False),
+        (ErrorBody(type="rate_limit_error"), RateLimitError, True),
+        (ErrorBody(type="timeout_error"), NetworkError, True),
+        (ErrorBody(type="never heard of"), OverloadedError, True),
+        ("text", OverloadedError, True),
+        (ErrorBody(), OverloadedError, True),
+    ],
+)
+def test_errors_inside_a_stream(
+    body: ErrorBody | str, kind: type[DriverError] | None, *, retryable: bool | None
+) -> None:
+    """By code or type; what nobody knows is the provider's own trouble."""
+    failure = failure_in_stream(body)
+    assert type(failure) is (kind or ContextOverflowError)
+    assert failure.retryable is bool(retryable)
+    assert failure.status_code is None
+
+
+def test_keys_are_redacted() -> None:
+    """Some servers quote the key that they refuse. Short ones are placeholders."""
+    body = error(f"wrong key {KEY}")
+    assert "sk-" not in str(failure_from_response(401, {}, body, secret=KEY))
+    assert "sk-" not in str(failure_in_stream(f"bad {KEY}", secret=KEY))
+    assert shown("the latest test", secret=PLACEHOLDER) == "the latest test"
+
+
+def test_long_texts_are_cut() -> None:
+    """And say how long they were; the key goes before the cut."""
+    text = shown("a" * (MAX_SHOWN_CHARS - 4) + KEY + "b" * 99, secret=KEY)
+    assert "sk-" not in text
+    assert len(text) < MAX_SHOWN_CHARS + 30
+    assert text.endswith("characters)")

@@ -1,0 +1,54 @@
+"""The process of an MCP server, as far as it is one of any program."""
+
+from __future__ import annotations
+
+import os
+from typing import cast
+
+import pytest
+import trio
+from trio.testing import memory_stream_one_way_pair, wait_all_tasks_blocked
+
+from agentpool.tools.mcp._child import Child, open_child
+from agentpool.tools.mcp._secrets import REDACTED, Secrets, SecretsInStream
+from tests.support.keys import KEY
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="the programs are POSIX")
+
+
+async def test_nothing_comes_from_a_server_that_was_ended() -> None:
+    """Whoever still reads when the block ends sees the end, and no error of pipes."""
+    async with open_child(["cat"], os.environ, Secrets()) as child:
+        await child.send(b"hello")
+        assert await child.receive() == b"hello"
+    assert await child.receive() == b""
+
+
+async def test_the_beginning_of_a_secret_is_not_the_end_of_the_output() -> None:
+    """It is held back, and nothing at all would mean that no more comes."""
+    output, stdout = memory_stream_one_way_pair()
+    nobody = cast("trio.Process", None)  # it is only read
+    child = Child(nobody, output, stdout, stdout, SecretsInStream(Secrets.of([KEY])))
+    said: list[bytes] = []
+
+    async def read() -> None:
+        said.append(await child.receive())
+
+    async with trio.open_nursery() as nursery:
+        await output.send_all(KEY[:9].encode())
+        nursery.start_soon(read)
+        await wait_all_tasks_blocked()
+        assert said == []
+        await output.send_all(KEY[9:].encode() + b"!")
+    assert said == [f"{REDACTED}!".encode()]
+
+
+async def test_without_sessions_the_server_itself_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are platforms that have none."""
+    monkeypatch.delattr(os, "killpg")
+    with trio.fail_after(20):
+        async with open_child(
+            ["sh", "-c", "exec 0<&-; exec sleep 60"], os.environ, Secrets()
+        ) as child:
+            pass
+        assert await child.say_how() == "SIGKILL; it wrote nothing to standard error"

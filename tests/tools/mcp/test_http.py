@@ -1,0 +1,58 @@
+"""What an MCP server says over HTTP, as the SDK gets it."""
+
+from __future__ import annotations
+
+import traceback
+
+import httpx2
+import pytest
+import trio
+
+from agentpool.tools.mcp._http import open_http_client
+from agentpool.tools.mcp._secrets import REDACTED, Secrets
+from tests.support.hostile_server import answering, open_watched
+from tests.support.http_servers import CHUNKED, chunk, head, whole
+from tests.support.keys import KEY
+
+SECRETS = Secrets.of([KEY])
+HALF = KEY[:4].encode()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        f"HTTP/1.1 {KEY}\r\n\r\n".encode(),
+        head(200, {f"{KEY}\x00": "1"}),
+        CHUNKED + chunk(b"one") + f"{KEY}\r\n".encode(),
+    ],
+    ids=["status", "header", "chunk"],
+)
+async def test_a_key_that_is_no_http_is_in_no_error(answer: bytes) -> None:
+    """The parser quotes what it refuses, and the SDK writes errors with their tracebacks."""
+    async with open_watched(answering(answer)) as watched, open_http_client(KEY, SECRETS) as client:
+        with (
+            trio.fail_after(20),
+            pytest.raises(httpx2.RemoteProtocolError, match=r"\[secret\]") as c,
+        ):
+            await client.get(watched.server.url)
+    assert KEY not in "".join(traceback.format_exception(c.value))
+
+
+async def test_pieces_are_given_on_and_the_last_one_too() -> None:
+    """A half of a key waits for the other half, and at the end for nothing."""
+    pieces = [chunk(HALF), chunk(KEY[4:].encode()), chunk(b", " + HALF), chunk(b"")]
+    answer = answering(CHUNKED, *pieces)
+    async with open_watched(answer) as watched, open_http_client(None, SECRETS) as client:
+        with trio.fail_after(20):
+            found = await client.get(watched.server.url)
+    assert found.content == REDACTED.encode() + b", " + HALF
+
+
+async def test_headers_have_no_key() -> None:
+    """The SDK writes some of them down: the type, the place of a redirect, the session."""
+    answer = answering(whole(b"", location=f"http://{KEY}/"))
+    async with open_watched(answer) as watched, open_http_client(None, SECRETS) as client:
+        with trio.fail_after(20):
+            found = await client.get(watched.server.url)
+    assert found.headers["location"] == f"http://{REDACTED}/"
+    assert found.headers["content-length"] == "0"
