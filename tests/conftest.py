@@ -91,8 +91,8 @@ def no_collection() -> Iterator[None]:
     """Keep the garbage collector out of a test that uses the stack up.
 
     What earlier tests left is finalized wherever a collection happens to fall, and errors
-    of ours are looked at then (tests/support/secret_watch.py). Where the stack ends there is no room for
-    that: Python warns, warnings are errors, and a test without a fault fails.
+    of ours are looked at then (tests/support/secret_watch.py). Where the stack ends there is
+    no room for that: Python warns, warnings are errors, and a test without a fault fails.
     """
     gc.collect()
     gc.disable()

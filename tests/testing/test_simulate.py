@@ -235,7 +235,8 @@ def test_an_orphan_is_found() -> None:
         start_orphan(short_work)
         await trio.lowlevel.checkpoint()
 
-    with pytest.raises(LeakError, match=r"task orphan: at broken_pools.py:\d+ in short_work goes on"):
+    found = r"task orphan: at broken_pools.py:\d+ in short_work goes on"
+    with pytest.raises(LeakError, match=found):
         simulate(scenario)
 
 
