@@ -64,13 +64,15 @@ examples:
 {EXIT_CODES}"""
 
 _MAP_EXAMPLES = f"""\
-Results are printed in the order of the files. An input that cannot be read costs no other.
+Results are printed in the order of the files; with --json, --unordered or --output-dir each
+is written as soon as it is there. An input that cannot be read costs no other.
 
 examples:
   agentpool map reader.toml --each texts/*.txt
   agentpool map reader.toml --each texts/*.txt --reduce editor.toml
   agentpool map reader.toml --each mails/*.txt --each pages/*.txt
   agentpool map reader.toml --each *.md --prompt "Who is this for?" --json > answers.jsonl
+  agentpool map reader.toml --each texts/ --output-dir answers
   agentpool map reader.toml --each texts/*.txt --model larger.gguf --max-concurrent 2
 
 {EXIT_CODES}"""
@@ -193,8 +195,8 @@ def _parse_map(argv: Sequence[str]) -> MapCommand:
         action="append",
         required=True,
         metavar="FILE",
-        help="the inputs: the text of each file (UTF-8) is one agent's query; several --each "
-        "are sources that take turns",
+        help="the inputs: the text of each file (UTF-8) is one agent's query; a folder stands "
+        "for the files in it, - for standard input; several --each are sources that take turns",
     )
     parser.add_argument("--prompt", type=text, metavar="TEXT", help="say this before each text")
     parser.add_argument(
@@ -203,8 +205,19 @@ def _parse_map(argv: Sequence[str]) -> MapCommand:
     parser.add_argument(
         "--reduce-prompt", type=text, metavar="TEXT", help="say this before the answers"
     )
+    parser.add_argument(
+        "--unordered", action="store_true", help="print each result as soon as it is there"
+    )
+    parser.add_argument(
+        "--output-dir",
+        metavar="DIR",
+        help="write each answer into a file of this folder as soon as it is there, named after "
+        "its input; an unfinished one ends in .partial",
+    )
     add_options(parser)
     found = parser.read(argv)
+    if found.output_dir is not None and found.json:
+        parser.error("--output-dir writes texts and --json prints lines; choose one of them")
     if found.reduce_prompt is not None and found.reduce is None:
         parser.error("--reduce-prompt means nothing without --reduce")
     return MapCommand(
@@ -213,6 +226,10 @@ def _parse_map(argv: Sequence[str]) -> MapCommand:
         prompt=found.prompt,
         reduce=found.reduce,
         reduce_prompt=found.reduce_prompt,
+        # Lines of JSON name their inputs, so a reader needs no order, and loses nothing if
+        # the program is killed.
+        ordered=not (found.unordered or found.json or found.output_dir is not None),
+        output_dir=found.output_dir,
         options=read_options(found),
     )
 

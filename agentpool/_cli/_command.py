@@ -96,6 +96,10 @@ class MapCommand:
     """The path of the manifest that gets all answers. ``None``: nobody does."""
     reduce_prompt: str | None
     """What is said before the answers. ``None``: nothing."""
+    ordered: bool
+    """Whether results are printed in the order of the inputs, and not as they come."""
+    output_dir: str | None
+    """The folder that gets a file for each answer. ``None``: answers are printed."""
     options: Options
 
 

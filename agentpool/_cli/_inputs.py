@@ -17,6 +17,10 @@ from agentpool._errors import UsageError
 MAX_INPUT_BYTES: Final = 64 * 1024 * 1024
 
 
+FROM_STANDARD_INPUT: Final = "-"
+"""What stands for standard input, as an input or as the query."""
+
+
 def read_text(path: str) -> str:
     """Return the text of the file *path*.
 
@@ -32,6 +36,26 @@ def read_text(path: str) -> str:
     return _text(data, f"input {path!r}")
 
 
+def files_of(path: str) -> list[str]:
+    """Return the inputs that *path* stands for: a folder's files, or *path* itself.
+
+    Hidden files and folders inside are left out.
+
+    Raises:
+        UsageError: If a folder cannot be read, or has no file.
+    """
+    if not os.path.isdir(path):  # noqa: PTH112  # see read_text
+        return [path]
+    try:
+        with os.scandir(path) as entries:
+            found = sorted(e.path for e in entries if not e.name.startswith(".") and e.is_file())
+    except OSError as exc:
+        raise UsageError(f"folder {path!r} cannot be read: {exc.strerror}; check it") from exc
+    if not found:
+        raise UsageError(f"folder {path!r} has no file to read; name files, or another folder")
+    return found
+
+
 def read_standard_input() -> str:
     """Return what is on standard input.
 
@@ -39,12 +63,14 @@ def read_standard_input() -> str:
         UsageError: If there is none, or it is too large, not UTF-8, or says nothing.
     """
     if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]  # so it is without a console
-        raise UsageError("there is no standard input; write the query instead of '-'")
+        raise UsageError("there is no standard input; write a query or a file instead of '-'")
     return _text(sys.stdin.buffer.read(MAX_INPUT_BYTES + 1), "standard input")
 
 
 def may_wait(path: str) -> bool:
     """Return whether reading the file *path* may take for ever, as with a pipe."""
+    if path == FROM_STANDARD_INPUT:
+        return True
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116  # see read_text
     except (OSError, ValueError):  # whoever reads it says what is wrong

@@ -6,9 +6,17 @@ from collections.abc import Callable, Sequence
 
 import trio
 
+from agentpool._cli._answers import AnswerFolder
 from agentpool._cli._board import printable
 from agentpool._cli._command import MapCommand
-from agentpool._cli._inputs import may_wait, read_text, short_names
+from agentpool._cli._inputs import (
+    FROM_STANDARD_INPUT,
+    files_of,
+    may_wait,
+    read_standard_input,
+    read_text,
+    short_names,
+)
 from agentpool._cli._manifests import load_all
 from agentpool._cli._report import Result
 from agentpool._cli._session import Job, Session, conduct
@@ -27,8 +35,14 @@ def map_files(command: MapCommand) -> int:
     paths = [command.manifest] + ([command.reduce] if command.reduce is not None else [])
     manifests = load_all(paths, command.options.override)
     reader = manifests[0]
-    turns = [(turn, path) for source in command.sources for turn, path in enumerate(source)]
-    names = short_names([path for _, path in turns])
+    turns = [
+        (turn, path)
+        for source in command.sources
+        for turn, path in enumerate(path for word in source for path in files_of(word))
+    ]
+    inputs = [path for _, path in turns]
+    names = short_names(inputs)
+    answers = None if command.output_dir is None else AnswerFolder.open(command.output_dir, inputs)
     jobs = [
         Job(
             manifest=reader,
@@ -43,7 +57,7 @@ def map_files(command: MapCommand) -> int:
     ]
 
     async def work(session: Session) -> None:
-        results = await session.run_jobs(jobs)
+        results = await session.run_jobs(jobs, ordered=command.ordered, answers=answers)
         for editor in manifests[1:]:
             await _reduce(session, editor, results, command.reduce_prompt)
 
@@ -55,6 +69,8 @@ def map_files(command: MapCommand) -> int:
 
 
 def _reader(path: str, prompt: str | None) -> Callable[[], str]:
+    if path == FROM_STANDARD_INPUT:
+        return lambda: _joined(prompt, read_standard_input())
     return lambda: _joined(prompt, read_text(path))
 
 

@@ -95,8 +95,13 @@ class Report:
 
     # --- as it comes
 
-    async def add(self, result: Result) -> None:
-        """Print *result*, and what went wrong with it."""
+    async def add(self, result: Result, *, printed: bool = True) -> None:
+        """Count *result*, print it, and tell what went wrong with it.
+
+        Args:
+            result: What came out.
+            printed: Whether its text goes to standard output.
+        """
         await trio.lowlevel.checkpoint()
         self._ended[result.status] += 1
         if result.outcome is not None:
@@ -104,9 +109,9 @@ class Report:
             cost = result.outcome.cost_usd
             known = self._cost_usd is not None and cost is not None
             self._cost_usd = (self._cost_usd or 0.0) + (cost or 0.0) if known else None
-        if self.as_json:
+        if printed and self.as_json:
             await self._print(self._line(self._object(result)))
-        elif self.headings or result.text:
+        elif printed and (self.headings or result.text):
             await self._print(self._page(result))
         fault = result.fault
         if fault is not None and not isinstance(fault, AgentCancelledError):

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 import trio
 
 from agentpool._cli._command import RunCommand
-from agentpool._cli._inputs import read_standard_input
+from agentpool._cli._inputs import FROM_STANDARD_INPUT, read_standard_input
 from agentpool._cli._manifests import load_all
 from agentpool._cli._session import Job, Session, conduct
 from agentpool._errors import UsageError
 from agentpool._manifest.manifest import AgentManifest
-
-FROM_STANDARD_INPUT: Final = "-"
-"""The query that stands for what is on standard input."""
 
 
 def run(command: RunCommand) -> int:

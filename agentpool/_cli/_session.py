@@ -23,6 +23,7 @@ import trio
 from agentpool._approval import Approver
 from agentpool._budget.budget import Budget
 from agentpool._build.drivers import find_secrets
+from agentpool._cli._answers import AnswerFolder
 from agentpool._cli._approve import choose_approver
 from agentpool._cli._board import Board
 from agentpool._cli._command import Options
@@ -88,6 +89,7 @@ class Session:
     _board: Board
     _interruption: Interruption
     _feeding: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    _answers: AnswerFolder | None = None
     # Not trio's own: inputs that never come must leave threads for those that do.
     _for_waiting: trio.CapacityLimiter = attrs.field(
         factory=lambda: trio.CapacityLimiter(_WAITING_THREADS)
@@ -98,11 +100,39 @@ class Session:
         self._feeding.cancel()
         self._pool.abort_all(reason)
 
-    async def run_jobs(self, jobs: Sequence[Job]) -> list[Result]:
-        """Run an agent for each job; print and return the results in order."""
+    async def run_jobs(
+        self, jobs: Sequence[Job], *, ordered: bool = True, answers: AnswerFolder | None = None
+    ) -> list[Result]:
+        """Run an agent for each job; return the results in the order of the jobs.
+
+        Args:
+            jobs: What to run.
+            ordered: Whether results are printed in that order, and not as they come.
+            answers: Where answers are written. ``None``: they are printed.
+        """
         self._feeding = trio.CancelScope()
+        self._answers = answers
         if self._interruption.reason is not None:
             self._feeding.cancel()
+        return await (self._run_in_order(jobs) if ordered else self._run_as_they_come(jobs))
+
+    async def _run_as_they_come(self, jobs: Sequence[Job]) -> list[Result]:
+        results: dict[Job, Result] = {}
+
+        async def finish(job: Job, spawned: Spawned) -> None:
+            results[job] = await self._result(job, spawned)
+
+        send, receive = trio.open_memory_channel[tuple[Job, Spawned]](len(jobs))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._feed, jobs, send)
+            async for begun, spawned in receive:
+                nursery.start_soon(finish, begun, spawned)
+        for job in jobs:
+            if job not in results:  # an interruption came first
+                results[job] = await self._result(job, None)
+        return [results[job] for job in jobs]
+
+    async def _run_in_order(self, jobs: Sequence[Job]) -> list[Result]:
         results: list[Result] = []
         early: dict[Job, Spawned] = {}
         # There are never more than there are jobs, so nobody waits for room.
@@ -125,7 +155,15 @@ class Session:
             result = job.result(spawned)
         else:
             result = job.result(error=spawned)
-        await self._report.add(result)
+        if self._answers is None:
+            await self._report.add(result)
+            return result
+        try:
+            await self._answers.write(result)
+        except UsageError as error:
+            await self._report.refuse(error)
+            self.stop("an answer cannot be written")
+        await self._report.add(result, printed=False)
         return result
 
     async def _feed(
@@ -162,7 +200,9 @@ class Session:
             deadline_seconds=self._options.deadline_seconds,
             memory_scope=self._options.memory_scope,
         )
-        await send.send((job, await self._pool.spawn(config)))
+        handle = await self._pool.spawn(config)
+        # No checkpoint after the spawn: an interruption here would lose what it answers.
+        send.send_nowait((job, handle))
 
 
 def _turn_of(job: Job) -> int:

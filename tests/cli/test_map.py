@@ -1,7 +1,11 @@
 """``agentpool map``: one agent for each file, in order, and one bad input costs no other."""
 
+import io
+import json
 import os
 import re
+import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -184,3 +188,139 @@ def test_an_input_without_an_end_costs_no_other(desk: Desk) -> None:
     done = desk.scripted("map", "reader.toml", "--each", "/dev/zero", "a.txt")
     assert (done.code, done.out) == (1, "## /dev/zero (failed)\n\n## a.txt\n\nA note.\n\n")
     assert "input '/dev/zero' is larger than 67,108,864 bytes, and no model reads" in done.err
+
+
+SLOW_FIRST = """
+[[answers]]
+when = "one"
+seconds = 0.1
+text = "1"
+[[answers]]
+text = "5"
+"""
+
+
+@pytest.mark.parametrize("flag", ["--json", "--unordered"])
+def test_a_slow_input_holds_no_other_back(desk: Desk, flag: str) -> None:
+    """With JSON lines, or when asked for, each result is written when it is there."""
+    desk.write(script_toml=SLOW_FIRST)
+    done = desk.scripted("map", "reader.toml", "--each", "a.txt", "e.txt", flag)
+    assert done.code == 0
+    assert done.out.index("e.txt") < done.out.index("a.txt")
+
+
+def test_the_editor_gets_notes_in_order_whoever_is_first(desk: Desk) -> None:
+    """What is printed early changes nothing about the reduction."""
+    desk.write(script_toml=SLOW_FIRST)
+    words = ("map", "reader.toml", "--each", "a.txt", "e.txt", "--reduce", "editor.toml")
+    done = desk.scripted(*words, "--unordered", "--json")
+    assert [line.get("input") for line in done.lines] == ["e.txt", "a.txt", None, None]
+
+
+def test_results_written_before_a_kill_are_kept(desk: Desk) -> None:
+    """Somebody who kills the program has what was there, though the first input hangs."""
+    (desk.folder / "n_endless.txt").write_text("endless")
+    words = ("--each", "n_endless.txt", "a.txt", "e.txt", "--driver", "script:script.toml")
+    with desk.start("map", "reader.toml", *words, "--json") as process:
+        assert process.stdout is not None
+        lines = [json.loads(process.stdout.readline()) for _ in range(2)]
+        process.kill()
+    assert {line["input"] for line in lines} == {"a.txt", "e.txt"}
+
+
+def test_an_interruption_names_every_input(desk: Desk) -> None:
+    """Those that ended and those that did not, once each, also when they come unordered."""
+    (desk.folder / "n_endless.txt").write_text("endless")
+    words = ("--each", "n_endless.txt", "a.txt", "e.txt", "--driver", "script:script.toml")
+    command = ("map", "reader.toml", *words, "--json", "--max-concurrent", "1")
+    with desk.start(*command, "--deadline", "3600") as process:
+        assert process.stderr is not None
+        while b"n_endless.txt started" not in process.stderr.readline():
+            pass
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate()
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert process.returncode == 130
+    assert sorted(line["input"] for line in lines[:-1]) == ["a.txt", "e.txt", "n_endless.txt"]
+    assert {line["status"] for line in lines[:-1]} == {"cancelled"}
+
+
+def test_answers_go_into_a_folder(desk: Desk) -> None:
+    """One file each, named after its input; what is not complete says so by its name."""
+    manifest = (desk.folder / "reader.toml").read_text()
+    desk.write(reader_toml=manifest + "[resources]\nmax_iterations = 3\n", n_txt="two\nlines")
+    words = ("map", "reader.toml", "--each", "a.txt", "b.txt", "e.txt", "--output-dir", "out/new")
+    done = desk.scripted(*words)
+    assert (done.code, done.out) == (1, "")
+    folder = desk.folder / "out" / "new"
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {
+        "a.txt": "A note.\n",
+        "e.txt": "A note.\n",
+    }
+    assert "b.txt: BadRequestError" in done.err
+
+
+def test_an_answer_that_is_not_complete_is_marked(desk: Desk) -> None:
+    """Half an answer must not look like a whole one."""
+    (desk.folder / "long.txt").write_text("endless")
+    words = ("--each", "long.txt", "--output-dir", "out", "--deadline", "0.2")
+    assert desk.scripted("map", "reader.toml", *words).code == 3
+    assert [path.name for path in (desk.folder / "out").iterdir()] == ["long.txt.partial"]
+
+
+def test_a_folder_that_cannot_be_written_ends_the_command(desk: Desk) -> None:
+    """At once where it is no folder, and at the first answer otherwise."""
+    words = ("map", "reader.toml", "--each", "a.txt", "e.txt", "--output-dir")
+    done = desk.scripted(*words, "e.txt")
+    reason = f"--output-dir 'e.txt' cannot be used: {os.strerror(17)}; name a folder"
+    assert (done.code, done.err) == (2, f"agentpool: error: {reason}\n")
+    (desk.folder / "out" / "a.txt").mkdir(parents=True)
+    done = desk.scripted(*words, "out", "--max-concurrent", "1")
+    assert done.code in {2, 130}
+    assert f"answer 'out/a.txt' cannot be written: {os.strerror(21)}" in done.err
+    assert not list((desk.folder / "out").glob(".*"))
+
+
+def test_texts_and_lines_are_not_mixed(desk: Desk) -> None:
+    """Two places for one answer is a mistake of who writes the command."""
+    words = ("map", "reader.toml", "--each", "a.txt", "--json", "--output-dir", "out")
+    done = desk.scripted(*words)
+    assert done.code == 2
+    assert "--output-dir writes texts and --json prints lines; choose one" in done.err
+
+
+def test_a_folder_stands_for_its_files(desk: Desk) -> None:
+    """In the order of their names, without hidden files and folders."""
+    folder = desk.folder / "texts"
+    (folder / "deeper").mkdir(parents=True)
+    for name in ("b.txt", "a.txt", ".hidden"):
+        (folder / name).write_text(name)
+    done = desk.scripted("map", "reader.toml", "--each", "texts", "e.txt")
+    found = re.findall("^## (.*)$", done.out, re.MULTILINE)
+    assert found == ["texts/a.txt", "texts/b.txt", "e.txt"]
+    (desk.folder / "empty").mkdir()
+    done = desk.scripted("map", "reader.toml", "--each", "empty")
+    assert (done.code, done.out) == (2, "")
+    assert "folder 'empty' has no file to read" in done.err
+
+
+def test_a_folder_that_cannot_be_read_is_named(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason is the system's."""
+    (desk.folder / "texts").mkdir()
+
+    def refuse(path: str) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    done = desk.scripted("map", "reader.toml", "--each", "texts")
+    assert done.err == (
+        "agentpool: error: folder 'texts' cannot be read: Permission denied; check it\n"
+    )
+
+
+def test_standard_input_is_an_input(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside files, and under its own name."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a question")))
+    done = desk.scripted("map", "reader.toml", "--each", "-", "a.txt", "--output-dir", "out")
+    assert done.code == 0
+    assert {path.name for path in (desk.folder / "out").iterdir()} == {"standard-input", "a.txt"}

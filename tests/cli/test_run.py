@@ -75,7 +75,7 @@ def test_a_query_from_standard_input(desk: Desk, monkeypatch: pytest.MonkeyPatch
     [
         (b"", "standard input is empty; there is nothing to ask"),
         (b"a\nb\xff", "standard input is not UTF-8: line 2; save it as UTF-8"),
-        (None, "there is no standard input; write the query instead of '-'"),
+        (None, "there is no standard input; write a query or a file instead of '-'"),
     ],
 )
 def test_standard_input_that_says_nothing(

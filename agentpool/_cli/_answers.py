@@ -1,0 +1,80 @@
+"""A folder with one file for each answer, written as soon as the answer is there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import final
+
+import attrs
+import trio
+
+from agentpool._cli._inputs import short_names
+from agentpool._cli._report import Result
+from agentpool._errors import UsageError
+from agentpool._outcome import AgentStatus
+
+
+@final
+@attrs.frozen(eq=False)
+class AnswerFolder:
+    """Writes each answer into a file that is named after its input."""
+
+    _folder: Path
+    _names: dict[str, str]
+
+    @classmethod
+    def open(cls, folder: str, inputs: Sequence[str]) -> AnswerFolder:
+        """Make *folder* if it is not there.
+
+        Raises:
+            UsageError: If it cannot be made, or is something else.
+        """
+        path = Path(folder)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise UsageError(
+                f"--output-dir {folder!r} cannot be used: {exc.strerror}; name a folder"
+            ) from exc
+        names = [_file_name(name) for name in short_names(inputs)]
+        return cls(path, dict(zip(inputs, names, strict=True)))
+
+    async def write(self, result: Result) -> None:
+        """Write the answer of *result*; one that is not complete ends in ``.partial``.
+
+        The file appears under its name when all of it is written.
+
+        Raises:
+            UsageError: If it cannot be written.
+
+        Cancellation:
+            The file was written.
+        """
+        if not result.text:
+            await trio.lowlevel.checkpoint()
+            return
+        name = self._names.get(result.source or "", _file_name(result.name))
+        if result.status is not AgentStatus.COMPLETED:
+            name += ".partial"
+        await trio.to_thread.run_sync(_write, self._folder / name, result.text)
+
+
+def _file_name(name: str) -> str:
+    """Return *name* as the name of a file: ``texts/a.txt`` becomes ``texts_a.txt``.
+
+    >>> _file_name("../texts/a.txt"), _file_name("-")
+    ('.._texts_a.txt', 'standard-input')
+    """
+    return "standard-input" if name == "-" else name.replace(os.sep, "_")
+
+
+def _write(path: Path, text: str) -> None:
+    unfinished = path.with_name(f".{path.name}.writing")
+    try:
+        unfinished.write_text(f"{text.rstrip()}\n", encoding="utf-8", errors="backslashreplace")
+        unfinished.replace(path)
+    except OSError as exc:
+        unfinished.unlink(missing_ok=True)
+        raise UsageError(f"answer {str(path)!r} cannot be written: {exc.strerror}") from exc
