@@ -21,10 +21,10 @@ from typing import Final, cast, final
 import msgspec
 import trio
 
+from agentpool._database import Database, Row, Transaction, open_database
 from agentpool.abc import Fragment, Memory, MemoryHit, MemoryQuery
-from agentpool.memory._database import Database, Row, Transaction, open_database
 from agentpool.memory._embedding import Embedder, load_embedder
-from agentpool.memory._sqlite import MIGRATIONS, SqliteMemory, hits_of
+from agentpool.memory._sqlite import MEMORY_FILE, SqliteMemory, hits_of
 
 MIN_LIKENESS: Final = 0.35
 """Below it, this model's likeness says nothing: unrelated sentences reach 0.33."""
@@ -193,5 +193,5 @@ async def open_semantic_memory(path: str | os.PathLike[str]) -> AsyncGenerator[S
         The file is closed.
     """
     embedder = await trio.to_thread.run_sync(load_embedder)
-    async with open_database(Path(path), MIGRATIONS) as database:
+    async with open_database(Path(path), MEMORY_FILE) as database:
         yield SemanticMemory(database, embedder)

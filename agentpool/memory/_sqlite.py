@@ -26,9 +26,9 @@ from typing import Final, cast, final
 import attrs
 import trio
 
-from agentpool._errors import UsageError
+from agentpool._database import Database, FileKind, Row, Transaction, Value, open_database
+from agentpool._errors import MemoryStoreError, UsageError
 from agentpool.abc import Fragment, Memory, MemoryHit, MemoryQuery
-from agentpool.memory._database import Database, Row, Transaction, Value, open_database
 from agentpool.memory._rank import scaled, words
 
 MAX_QUERY_WORDS: Final = 64
@@ -85,6 +85,9 @@ tokenizer parts at nothing else that is in them. The scope is in it as a word of
 column, so that a search of one scope does not walk over the others. Vectors are there once
 somebody has searched by meaning, and go with their fragment.
 """
+
+MEMORY_FILE: Final = FileKind("memory", MemoryStoreError, MIGRATIONS)
+"""What `open_sqlite_memory` opens."""
 
 _NEWEST: Final = """
 SELECT fragments.id, content, scopes.name, source, created_at, 1.0
@@ -312,7 +315,7 @@ async def open_sqlite_memory(path: str | os.PathLike[str]) -> AsyncGenerator[Sql
     Cancellation:
         The file is closed.
     """
-    async with open_database(Path(path), MIGRATIONS) as database:
+    async with open_database(Path(path), MEMORY_FILE) as database:
         yield SqliteMemory(database)
 
 

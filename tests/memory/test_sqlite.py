@@ -18,6 +18,7 @@ import trio
 import trio.testing
 
 from agentpool import AgentManifest, Capability, CapabilityKind, SpawnConfig, UsageError, open_pool
+from agentpool._database import FileKind, Transaction, open_database
 from agentpool.abc import Fragment, MemoryQuery
 from agentpool.drivers import ScriptedDriver
 from agentpool.memory import (
@@ -27,11 +28,15 @@ from agentpool.memory import (
     _sqlite,
     open_sqlite_memory,
 )
-from agentpool.memory._database import Transaction, open_database
 from agentpool.memory._sqlite import MAX_QUERY_WORDS, MIGRATIONS
 from agentpool.testing import cancel_everywhere
 
 MEMORY = Capability(CapabilityKind.MEMORY)
+
+
+def memory_file(migrations: Sequence[str]) -> FileKind:
+    """Return a kind of file with formats of its own."""
+    return FileKind("memory", MemoryStoreError, migrations)
 
 
 async def keep(memory: SqliteMemory, content: str, *, scope: str = "mine", at: float = 0.0) -> str:
@@ -219,7 +224,7 @@ async def test_a_cancelled_recall_stops_the_search(tmp_path: Path) -> None:
     endless = (
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
     )
-    async with open_database(tmp_path / "x.db", ()) as database:
+    async with open_database(tmp_path / "x.db", memory_file(())) as database:
         with trio.move_on_after(0.05) as scope:
             await database.read(lambda transaction: transaction.rows(endless))
         assert scope.cancelled_caught
@@ -236,7 +241,7 @@ async def test_a_cancelled_write_changes_nothing(tmp_path: Path) -> None:
             " SELECT i FROM n"
         )
 
-    async with open_database(tmp_path / "x.db", ()) as database:
+    async with open_database(tmp_path / "x.db", memory_file(())) as database:
         with trio.move_on_after(0.05) as scope:
             await database.write(write)
         assert scope.cancelled_caught
@@ -255,7 +260,8 @@ async def test_who_waits_for_a_turn_interrupts_nobody(tmp_path: Path) -> None:
             )
         )
 
-    async with open_database(tmp_path / "x.db", ()) as database, trio.open_nursery() as nursery:
+    kind = memory_file(())
+    async with open_database(tmp_path / "x.db", kind) as database, trio.open_nursery() as nursery:
         counts: list[int] = []
 
         async def run_slow() -> None:
@@ -404,21 +410,21 @@ async def test_each_migration_runs_once_and_in_order(tmp_path: Path) -> None:
     first = "CREATE TABLE t (i);\n\nINSERT INTO t VALUES (1);\n\n"
     steps = (first, "INSERT INTO t VALUES (2);\n\n")
     for known in (steps[:1], steps, steps):
-        async with open_database(tmp_path / "x.db", known):
+        async with open_database(tmp_path / "x.db", memory_file(known)):
             pass
-    async with open_database(tmp_path / "x.db", steps) as database:
+    async with open_database(tmp_path / "x.db", memory_file(steps)) as database:
         assert await database.read(lambda t: t.rows("SELECT i FROM t")) == [(1,), (2,)]
 
 
 async def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     """Also what its first statements did."""
-    async with open_database(tmp_path / "x.db", ("CREATE TABLE t (i);\n\n",)):
+    async with open_database(tmp_path / "x.db", memory_file(("CREATE TABLE t (i);\n\n",))):
         pass
     broken = ("CREATE TABLE t (i);\n\n", "INSERT INTO t VALUES (1);\n\nNONSENSE;\n\n")
     with pytest.raises(MemoryStoreError, match="syntax error"):
-        async with open_database(tmp_path / "x.db", broken):
+        async with open_database(tmp_path / "x.db", memory_file(broken)):
             pytest.fail("it was opened")
-    async with open_database(tmp_path / "x.db", broken[:1]) as database:
+    async with open_database(tmp_path / "x.db", memory_file(broken[:1])) as database:
         assert await database.read(lambda t: t.rows("SELECT i FROM t")) == []
 
 

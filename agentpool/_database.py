@@ -7,7 +7,7 @@ Rules:
    free: nothing goes on behind it. A transaction that was committed in that moment stays.
 3. Who finds the file locked by another process waits in trio, not in the thread, and not
    for ever.
-4. What SQLite raises comes out as `MemoryStoreError` and names the file.
+4. What SQLite raises comes out as the error of the file's kind and names the file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Final, NoReturn, TypeAlias, TypeVar, final
 import attrs
 import trio
 
-from agentpool._errors import MemoryStoreError
+from agentpool._errors import AgentPoolError
 
 Value: TypeAlias = str | int | float | bytes | None
 """What a column can hold."""
@@ -40,6 +40,23 @@ _LONGEST_PAUSE_SECONDS: Final = 0.1
 CLOSE_SECONDS: Final = 10.0
 """For the last checkpoint of a large log on a slow disk. After a kill it is made at the
 next opening, so nothing depends on it."""
+
+
+@final
+@attrs.frozen
+class FileKind:
+    """What a file is for, in its errors and its format."""
+
+    name: str
+    """What an error calls it, such as ``memory``."""
+    error: type[AgentPoolError]
+    """What SQLite's errors come out as."""
+    migrations: Sequence[str]
+    """SQL scripts. The file's ``user_version`` says how many it has had; the others are run,
+    each with its number in one transaction."""
+    synchronous: str = "NORMAL"
+    """When the disk itself is waited for, in SQLite's words. With ``OFF`` and ``NORMAL`` a
+    kill loses nothing, with ``FULL`` a power cut neither."""
 
 
 @final
@@ -91,6 +108,7 @@ class Database:
     """An open SQLite file. ``open_database`` makes it."""
 
     path: Path
+    _kind: FileKind
     _connection: sqlite3.Connection
     _turn: trio.Lock = attrs.field(factory=trio.Lock)
     # Of its own: tools may have taken all of trio's threads, and wait for this file.
@@ -100,7 +118,7 @@ class Database:
         """Run *job* on one state of the file.
 
         Raises:
-            MemoryStoreError: If the file cannot be read.
+            AgentPoolError: The kind's error, if the file cannot be read.
 
         Cancellation:
             Nothing has changed.
@@ -111,7 +129,8 @@ class Database:
         """Run *job*, and keep what it changes.
 
         Raises:
-            MemoryStoreError: If the file cannot be written. Nothing has changed.
+            AgentPoolError: The kind's error, if the file cannot be written. Nothing has
+                changed.
 
         Cancellation:
             It is done whole or not at all.
@@ -122,7 +141,7 @@ class Database:
         """Run one statement that must stand outside of transactions.
 
         Raises:
-            MemoryStoreError: If it fails.
+            AgentPoolError: The kind's error, if it fails.
 
         Cancellation:
             It is done whole or not at all.
@@ -153,7 +172,7 @@ class Database:
                     return await self._in_thread(run)
                 except sqlite3.Error as error:
                     if not _is_locked(error) or trio.current_time() >= give_up_at:
-                        _raise_as_ours(error, self.path)
+                        _raise_as_ours(error, self.path, self._kind)
                 await trio.sleep(pause_seconds)
                 pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
 
@@ -179,16 +198,16 @@ class Database:
 
 
 @asynccontextmanager
-async def open_database(path: Path, migrations: Sequence[str]) -> AsyncGenerator[Database]:
+async def open_database(path: Path, kind: FileKind) -> AsyncGenerator[Database]:
     """Open the SQLite file at *path*, making it if there is none.
 
     Args:
         path: The file. Its folder exists.
-        migrations: SQL scripts. The file's ``user_version`` says how many it has had; the
-            others are run, each with its number in one transaction.
+        kind: What it is for.
 
     Raises:
-        MemoryStoreError: If it cannot be opened, is no such file, or is of a later version.
+        AgentPoolError: The kind's error, if it cannot be opened, is no such file, or is of a
+            later version.
 
     Cancellation:
         The file is closed; each migration is done whole or not at all.
@@ -201,24 +220,26 @@ async def open_database(path: Path, migrations: Sequence[str]) -> AsyncGenerator
     try:
         connection = await trio.to_thread.run_sync(connect)
     except sqlite3.Error as error:
-        _raise_as_ours(error, path)
-    database = Database(path, connection)
+        _raise_as_ours(error, path, kind)
+    database = Database(path, kind, connection)
     try:
         # A log beside the file: readers and one writer at once, from several processes. A
         # kill loses nothing; after a power cut the last writes may be missing, none half.
         await database.command("PRAGMA journal_mode = WAL")
-        await database.command("PRAGMA synchronous = NORMAL")
+        await database.command(f"PRAGMA synchronous = {kind.synchronous}")
         await database.command("PRAGMA foreign_keys = ON")
         # What is deleted is overwritten, and not only given free.
         await database.command("PRAGMA secure_delete = ON")
-        await _migrate(database, migrations)
+        await _migrate(database, kind)
         yield database
     finally:
         with trio.move_on_after(CLOSE_SECONDS, shield=True):
             await trio.to_thread.run_sync(connection.close)
 
 
-async def _migrate(database: Database, migrations: Sequence[str]) -> None:
+async def _migrate(database: Database, kind: FileKind) -> None:
+    migrations = kind.migrations
+
     def version(transaction: Transaction) -> int:
         ((number,),) = transaction.rows("PRAGMA user_version")
         return int(number or 0)
@@ -233,7 +254,7 @@ async def _migrate(database: Database, migrations: Sequence[str]) -> None:
 
     found = await database.read(version)
     if found > len(migrations):
-        raise MemoryStoreError(
+        raise kind.error(
             f"{str(database.path)!r} was written by a later version: it has format {found}, and "
             f"this one knows {len(migrations)}; upgrade trio-agentpool"
         )
@@ -247,14 +268,14 @@ def _is_locked(error: sqlite3.Error) -> bool:
     return code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
-def _raise_as_ours(error: sqlite3.Error, path: Path) -> NoReturn:
+def _raise_as_ours(error: sqlite3.Error, path: Path, kind: FileKind) -> NoReturn:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     advice = {
         sqlite3.SQLITE_BUSY: f"another program has held it for {LOCKED_SECONDS:g} seconds; end it",
         sqlite3.SQLITE_CANTOPEN: "its folder must exist, and must be writable",
-        sqlite3.SQLITE_NOTADB: "it is not a memory; name another file",
+        sqlite3.SQLITE_NOTADB: f"it is not a {kind.name}; name another file",
         sqlite3.SQLITE_READONLY: "make the file and its folder writable",
         sqlite3.SQLITE_FULL: "make room on the disk",
         sqlite3.SQLITE_CORRUPT: "it is damaged; restore it from a copy",
     }.get(code, "look at the file")
-    raise MemoryStoreError(f"memory file {str(path)!r}: {error}; {advice}") from error
+    raise kind.error(f"{kind.name} file {str(path)!r}: {error}; {advice}") from error
