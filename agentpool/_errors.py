@@ -22,6 +22,7 @@ The branches say who must act::
     │   ├── UnknownModelError
     │   ├── AllDriversFailedError
     │   ├── InvalidOutputError     no answer had the form that was asked for
+    │   ├── EmptyAnswerError       the model answered, and said nothing
     │   ├── ProtocolError
     │   └── RecordingMissError
     ├── ToolError                  told to the model, which may try again
@@ -216,6 +217,10 @@ class InvalidOutputError(DriverError):
         super().__init__(message)
         self.answers: int = answers
         """How many answers were tried."""
+
+
+class EmptyAnswerError(DriverError):
+    """The model answered with no text and no tool call, also when it was asked again."""
 
 
 class ProtocolError(DriverError):

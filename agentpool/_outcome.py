@@ -50,7 +50,7 @@ class StopReason(enum.Enum):
     MAX_TOOL_CALLS = "max_tool_calls"
     """It asked for more tool calls than it may."""
     TRUNCATION = "truncation"
-    """Too many answers in a row ran into ``max_tokens``."""
+    """Its answer ran into ``max_tokens``; the text that came is kept."""
     TOKEN_BUDGET = "token_budget"  # noqa: S105  # tokens of text, no secret
     """It used the tokens that it may."""
     COST_BUDGET = "cost_budget"

@@ -60,6 +60,11 @@ class Driver(ABC):
         """Tokens that request and answer may have together. ``None``: nobody knows."""
 
     @property
+    def max_output_tokens(self) -> int | None:
+        """The most tokens that the model can write in one answer. ``None``: nobody knows."""
+        return None
+
+    @property
     @abstractmethod
     def privacy(self) -> PrivacyTier:
         """The tier of the place where the request ends up."""

@@ -35,6 +35,7 @@ from agentpool.drivers import (
     AuthenticationError,
     BadRequestError,
     ContextOverflowError,
+    EmptyAnswerError,
     InvalidOutputError,
     NetworkError,
     OverloadedError,
@@ -54,6 +55,7 @@ DRIVER_ERRORS = (
     BadRequestError,
     ContextOverflowError,
     UnknownModelError,
+    EmptyAnswerError,
     ProtocolError,
     RecordingMissError,
 )

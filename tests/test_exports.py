@@ -81,6 +81,7 @@ NAMES: dict[str, list[str]] = {
         "Completion",
         "CompletionRequest",
         "ContextOverflowError",
+        "EmptyAnswerError",
         "FallbackCounts",
         "FallbackDriver",
         "FinishReason",

@@ -105,6 +105,7 @@ def _new_run(agent: Agent, registry: ToolRegistry) -> Run:
         LoopGuard(manifest.resources),
         agent.memory is not None,
         output_of(agent.config),
+        max_output_tokens=agent.driver.max_output_tokens,
     )
 
 

@@ -8,11 +8,11 @@ Rules:
    query) and what follows them. The pinned messages are always sent.
 3. History and what follows are cut into groups, which are sent whole or not at all.
    What follows: a group begins at each answer of the model, and holds the results of its
-   calls, the request to continue it and the messages that came in after it. What came in
-   before the first answer is a group of its own.
+   calls and the messages that came in after it. What came in before the first answer is a
+   group of its own.
    History: a group begins at what was told after a finished answer, and ends with the
-   answer that finishes it. So a call is never parted from its result, nor a piece of an
-   answer from the request to continue it, and what is sent never begins with an answer.
+   answer that finishes it. So a call is never parted from its result, and what is sent
+   never begins with an answer.
 4. The oldest groups go first and none is skipped, first of the history, then of what
    follows. A group that was left out once stays out: the window does not grow.
 5. The newest group is always sent: without it the model would repeat its last turn. If it
@@ -55,9 +55,6 @@ CONTINUATION_BYTE: Final = 0b1000_0000
 
 NOTHING: Final = range(0)
 """The part of a conversation that has no messages."""
-
-CONTINUE: Final = "Your answer was cut off. Continue exactly where it ended."
-"""What the model is told after an answer that ran into ``max_tokens``."""
 
 
 @final
@@ -157,13 +154,16 @@ class _Window(Live):
         else:
             self.costs[-1] += tokens
 
-    def drop(self) -> None:
+    def drop(self, pending_tokens: int) -> None:
         """Leave out the oldest groups until the others fit.
+
+        Args:
+            pending_tokens: What is sent behind the conversation.
 
         Raises:
             ContextOverflowError: If the pinned messages and the newest group do not fit.
         """
-        room = self.room_tokens
+        room = self.room_tokens - pending_tokens
         # The newest group stays; the history has none that must.
         last = max(len(self.costs) - 1, self.history_groups)
         while self.kept_tokens > room and self.kept < last:
@@ -222,17 +222,34 @@ class Conversation:
             self._window.append(message, len(self._items))
         self._items.append(message)
 
-    def fit(self) -> MessageView:
+    def fit(self, pending: Sequence[ChatMessage] = ()) -> Sequence[ChatMessage]:
         """Return what to send now: the pinned messages and the newest groups that fit.
+
+        Args:
+            pending: What is sent behind the conversation and is no part of it.
 
         Raises:
             ContextOverflowError: If the pinned messages and the newest group do not fit.
         """
+        pending_tokens = sum(map(message_tokens, pending))
+        if self._window is not None and self.spare_tokens(pending_tokens) < 0:
+            self._window.drop(pending_tokens)
+        view = self._view()
+        return (*view, *pending) if pending else view
+
+    def spare_tokens(self, pending_tokens: int = 0) -> int:
+        """Return how many tokens of the window are free; 0 if no window is known.
+
+        Args:
+            pending_tokens: What is sent behind the conversation.
+        """
+        window = self._window
+        return 0 if window is None else window.room_tokens - window.kept_tokens - pending_tokens
+
+    def _view(self) -> MessageView:
         items, window = self._items, self._window
         if window is None:
             return MessageView(items, range(len(items)), NOTHING)
-        if window.kept_tokens > window.room_tokens:
-            window.drop()
         if window.kept < window.history_groups:
             return MessageView(items, range(window.starts[window.kept], len(items)), NOTHING)
         if window.kept in {0, window.history_groups}:
@@ -357,7 +374,7 @@ def _begins_group(before: ChatMessage | None, message: ChatMessage) -> bool:
     if before is None:
         return True
     finished = isinstance(before, AssistantMessage) and not before.tool_calls
-    return finished and isinstance(message, UserMessage) and message.text != CONTINUE
+    return finished and isinstance(message, UserMessage)
 
 
 def _note(kept: int, of: int) -> str:

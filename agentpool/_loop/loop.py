@@ -14,19 +14,24 @@ Rules:
 4. Every call counts for the guard: unknown, denied and repeated ones too.
 5. A stuck loop, a spent budget and a truncated answer are stop reasons. Only an answer
    that the model itself ended is a success.
-6. An answer of the wrong form is no answer; ``_output`` says what happens then.
-7. Whatever ends a run, its ``Run`` has the conversation, the text and the usage so far.
+6. A truncated answer is continued only if the manifest says so. Its pieces are one answer,
+   and what asks for the next piece is no part of the conversation.
+7. An answer that was truncated before it said a word had no room for it: the limit is
+   raised once to what the model can write. One that says nothing at all is asked for once
+   more, and then is an error.
+8. An answer of the wrong form is no answer; ``output`` says what happens then.
+9. Whatever ends a run, its ``Run`` has the conversation, the text and the usage so far.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from typing import assert_never
 
 import msgspec
 
-from agentpool._errors import InvalidOutputError, ProtocolError
-from agentpool._loop.conversation import CONTINUE, Conversation, cut_to_tokens
+from agentpool._errors import EmptyAnswerError, InvalidOutputError, ProtocolError
+from agentpool._loop.continuation import CONTINUE, join_pieces
+from agentpool._loop.conversation import Conversation, cut_to_tokens
 from agentpool._loop.guard import ALLOW, Block, Stop, Warn
 from agentpool._loop.output import CUT_OFF, MAX_REPAIRS, Misfit, Output
 from agentpool._loop.run import Complete, Effect, Recall, Receive, Remember, Run, RunTools, refused
@@ -75,7 +80,7 @@ def run_loop(run: Run) -> Generator[Effect, None, None]:
         yield from warnings
         # Act.
         if completion.tool_calls:
-            batch, stop = _plan(run, conversation, completion, spent)
+            batch, stop = _plan(run, completion, spent)
             if None in batch.results:
                 yield batch
                 _cut_results(conversation, batch)
@@ -131,24 +136,48 @@ def _told(message: AgentMessage) -> UserMessage:
 
 def _request(run: Run, conversation: Conversation) -> CompletionRequest:
     model = run.manifest.model
+    pending = (AssistantMessage(run.partial), UserMessage(CONTINUE)) if run.partial else ()
+    messages = conversation.fit(pending)
     return CompletionRequest(
-        conversation.fit(),
+        messages,
         model.system_prompt,
         run.tools,
-        model.max_tokens,
+        _output_limit(run, conversation),
         model.temperature,
         model.remote_model,
         run.output and run.output.form,
     )
 
 
+def _output_limit(run: Run, conversation: Conversation) -> int:
+    """Return the most tokens that the next answer may have."""
+    limit = run.manifest.model.max_tokens
+    if run.raised_tokens is None:
+        return limit
+    if run.room_tokens is None:
+        return run.raised_tokens
+    # What the conversation does not fill of the window is free for the answer.
+    return max(limit, min(run.raised_tokens, limit + conversation.spare_tokens()))
+
+
 def _answered(run: Run, ask: Complete) -> Completion | None:
-    """Return the answer; ``None`` if a budget did not allow the request, and the run ends."""
+    """Return the answer; ``None`` if a budget did not allow the request, and the run ends.
+
+    Raises:
+        ProtocolError: If nobody knows the ending of the answer.
+    """
     completion = ask.completion
     if completion is None:
         # Whoever goes on with the loop has put one of the two there.
         assert run.exhausted is not None  # noqa: S101
         _end(run, run.exhausted)
+        return None
+    # A driver is somebody else's code, and type checkers are optional.
+    if not isinstance(completion.finish_reason, FinishReason):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ProtocolError(
+            f"the answer ended with {completion.finish_reason!r}, which is no FinishReason; "
+            "a driver must say why the model stopped"
+        )
     # A completion carries the whole text from here on; without one there is no piece.
     run.arriving.clear()
     return completion
@@ -168,14 +197,11 @@ def _account(run: Run, completion: Completion) -> tuple[Stop | None, Sequence[Wa
 # --- act
 
 
-def _plan(
-    run: Run, conversation: Conversation, completion: Completion, spent: Stop | None
-) -> tuple[RunTools, Stop | None]:
+def _plan(run: Run, completion: Completion, spent: Stop | None) -> tuple[RunTools, Stop | None]:
     """Decide which calls of the answer run, and whether the run ends with them."""
     run.guard.reset_truncation()
-    run.last_text = "".join((*run.pieces, completion.text)) or run.last_text
-    run.pieces.clear()
-    conversation.append(AssistantMessage(completion.text, completion.tool_calls))
+    run.was_empty = False
+    run.say(join_pieces(run.partial, completion.text), completion.tool_calls)
     run.acting = batch = RunTools(completion.tool_calls, [None] * len(completion.tool_calls))
     stop = spent or _stuck(run, completion.tool_calls)
     if stop is None:
@@ -227,41 +253,82 @@ def _cut_results(conversation: Conversation, batch: RunTools) -> None:
 
 def _said(run: Run, conversation: Conversation, completion: Completion, spent: Stop | None) -> bool:
     """Take an answer in words. Return whether it is the one that ends the run well."""
+    if completion.finish_reason is FinishReason.TOOL_USE:
+        run.say(join_pieces(run.partial, completion.text))
+        raise ProtocolError("the model stopped for tool calls and named none")
+    was_cut = completion.finish_reason is FinishReason.MAX_TOKENS
+    is_blank = not completion.text.strip()
+    if is_blank and (was_cut or not run.partial):
+        if was_cut:
+            _find_room(run, conversation, spent)
+        else:
+            _ask_once_more(run, spent)
+        return False
+    run.was_empty = False
     fault = "" if run.output is None else _misfit(run, run.output, completion)
     if fault:
         _ask_again(run, conversation, completion, fault, spent)
-    elif completion.finish_reason is FinishReason.MAX_TOKENS:
+    elif was_cut:
         _cut_off(run, conversation, completion.text, spent)
     else:
-        _finish(run, conversation, completion, spent)
+        _finish(run, completion, spent)
         return True
     return False
 
 
+def _find_room(run: Run, conversation: Conversation, spent: Stop | None) -> None:
+    """Raise the limit of an answer that ended before its first word, or end the run."""
+    limit = _output_limit(run, conversation)
+    can_raise = run.raised_tokens is None and run.max_output_tokens is not None
+    if spent is not None:
+        _end(run, spent)
+        return
+    if can_raise:
+        run.raised_tokens = run.max_output_tokens
+        if _output_limit(run, conversation) > limit:
+            return
+    is_known = run.raised_tokens is not None
+    advice = "the model can write no more" if is_known else "raise model.max_tokens"
+    text = f"the answer was cut off at max_tokens ({limit}) before its first word; {advice}"
+    _end(run, Stop(StopReason.TRUNCATION, text, limit, limit))
+
+
+def _ask_once_more(run: Run, spent: Stop | None) -> None:
+    """Ask the same again after an answer that says nothing, unless the run is over.
+
+    Raises:
+        EmptyAnswerError: If the answer before it said nothing either.
+    """
+    if spent is not None:
+        _end(run, spent)
+    elif run.was_empty:
+        raise EmptyAnswerError(
+            "the model gave an empty answer, with no text and no tool call, twice in a row; "
+            "look at its settings, or ask another model"
+        )
+    run.was_empty = True
+
+
 def _cut_off(run: Run, conversation: Conversation, text: str, spent: Stop | None) -> None:
-    """Keep a truncated piece and ask for the rest, unless the run is over."""
-    run.pieces.append(text)
-    if text:
-        conversation.append(AssistantMessage(text))
-    verdict = run.guard.record_truncation()
-    stop = spent or (verdict if isinstance(verdict, Stop) else None)
+    """Keep a truncated piece; ask for the rest if the manifest wants that."""
+    limit = _output_limit(run, conversation)
+    run.partial = join_pieces(run.partial, text)
+    if spent is None and run.manifest.model.on_cut == "continue":
+        verdict = run.guard.record_truncation()
+        stop = verdict if isinstance(verdict, Stop) else None
+    else:
+        advice = 'raise model.max_tokens, or set model.on_cut = "continue"'
+        text = f"the answer was cut off at max_tokens ({limit}); {advice}"
+        stop = spent or Stop(StopReason.TRUNCATION, text, limit, limit)
     if stop is not None:
         _end(run, stop)
-    else:
-        conversation.append(UserMessage(CONTINUE))
 
 
 def _misfit(run: Run, output: Output, completion: Completion) -> str:
     """Read the answer into the run's value. Return what is wrong with it; empty: it fits."""
-    match completion.finish_reason:
-        case FinishReason.MAX_TOKENS:
-            return CUT_OFF
-        case FinishReason.TOOL_USE:
-            return ""  # another fault, of which nobody can be told
-        case FinishReason.END_TURN | FinishReason.STOP_SEQUENCE:
-            value = output.read(completion.text)
-        case _:
-            assert_never(completion.finish_reason)
+    if completion.finish_reason is FinishReason.MAX_TOKENS:
+        return CUT_OFF
+    value = output.read(completion.text)
     if isinstance(value, Misfit):
         return value.text
     run.value = value
@@ -273,9 +340,7 @@ def _ask_again(
 ) -> None:
     """Tell the model what is wrong with its answer, unless the run is over."""
     assert run.output is not None  # noqa: S101  # or nothing would be wrong
-    run.last_text = completion.text or run.last_text
-    if completion.text:
-        conversation.append(AssistantMessage(completion.text))
+    run.say(completion.text)
     was_cut = completion.finish_reason is FinishReason.MAX_TOKENS
     verdict = run.guard.record_truncation() if was_cut else ALLOW
     stop = spent or (verdict if isinstance(verdict, Stop) else None)
@@ -292,15 +357,9 @@ def _ask_again(
         conversation.append(UserMessage(run.output.repair(fault)))
 
 
-def _finish(
-    run: Run, conversation: Conversation, completion: Completion, spent: Stop | None
-) -> None:
+def _finish(run: Run, completion: Completion, spent: Stop | None) -> None:
     """The model is done: its answer counts, whatever it cost."""
-    run.pieces.append(completion.text)
-    if completion.text:
-        conversation.append(AssistantMessage(completion.text))
-    if completion.finish_reason is FinishReason.TOOL_USE:
-        raise ProtocolError("the model stopped for tool calls and named none")
+    run.say(join_pieces(run.partial, completion.text))
     run.over_budget = spent is not None or run.passed_shared
     run.stop_reason = (
         StopReason.STOP_SEQUENCE

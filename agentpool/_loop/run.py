@@ -12,6 +12,7 @@ from typing import TypeAlias, final
 import msgspec
 
 from agentpool._base import Live
+from agentpool._loop.continuation import join_pieces
 from agentpool._loop.conversation import Conversation
 from agentpool._loop.guard import LoopGuard, Stop, Warn
 from agentpool._loop.output import Output
@@ -111,8 +112,14 @@ class Run(Live, gc=False):
     value: object = None
     """What the answer stands for, of the output's type."""
     conversation: Conversation | None = None
-    pieces: list[str] = []  # noqa: RUF012  # each has its own
-    """The answer so far: pieces of it that were cut off by ``max_tokens``."""
+    max_output_tokens: int | None = None
+    """The most tokens that the model can write in one answer. ``None``: nobody knows."""
+    raised_tokens: int | None = None
+    """What ``max_tokens`` was raised to, for an answer that had no room for words."""
+    was_empty: bool = False
+    """Whether the last answer said nothing at all."""
+    partial: str = ""
+    """The answer so far, cut off by ``max_tokens``. The conversation has it when it ends."""
     arriving: list[str] = []  # noqa: RUF012  # each has its own
     """Pieces of the completion that arrives right now. The performer appends to it."""
     last_text: str = ""
@@ -131,7 +138,7 @@ class Run(Live, gc=False):
     @property
     def text(self) -> str:
         """The answer, as much of it as has arrived, or else what was said last."""
-        return "".join((*self.pieces, *self.arriving)) or self.last_text
+        return join_pieces(self.partial, "".join(self.arriving)) or self.last_text
 
     def settle(self, reason: str) -> None:
         """Put the results of the current calls into the conversation, one for each call.
@@ -155,9 +162,19 @@ class Run(Live, gc=False):
             return (*self.history, UserMessage(self.query))
         if self.acting is not None:
             self.settle(reason)
-        arrived = "".join(self.arriving)
-        if arrived:
-            self.arriving.clear()
-            self.pieces.append(arrived)
-            self.conversation.append(AssistantMessage(arrived))
+        self.say(join_pieces(self.partial, "".join(self.arriving)))
+        self.arriving.clear()
         return self.conversation.copy()
+
+    def say(self, text: str, tool_calls: tuple[ToolCall, ...] = ()) -> None:
+        """Put an answer into the conversation; one that says nothing is no message.
+
+        Args:
+            text: The whole of it, with what was cut off before.
+            tool_calls: The calls that came with it.
+        """
+        assert self.conversation is not None  # noqa: S101  # there was a turn
+        self.partial = ""
+        self.last_text = text or self.last_text
+        if text or tool_calls:
+            self.conversation.append(AssistantMessage(text, tool_calls))

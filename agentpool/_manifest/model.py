@@ -37,6 +37,11 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
 }
 """The providers by their word in a manifest."""
 
+OnCut: TypeAlias = Literal["stop", "continue"]
+"""What follows an answer that ran into ``max_tokens``."""
+
+ON_CUT: Final[Mapping[str, OnCut]] = {"stop": "stop", "continue": "continue"}
+
 MAX_TEMPERATURE: Final = 2.0
 """The upper end at OpenAI; Anthropic refuses more than 1.0 by itself."""
 
@@ -102,6 +107,9 @@ class ModelConfig:
     """0.0 is the likeliest word each time; 2.0 is the upper end."""
     system_prompt: str = "You are a helpful assistant."
     """What the model is told before everything else. Empty: nothing."""
+    on_cut: OnCut = "stop"
+    """What follows an answer that ran into ``max_tokens``: ``"stop"`` ends the run with the text
+    that came, ``"continue"`` asks for the rest."""
     context_window: int | None = None
     """Tokens of request and answer together. ``None``: as the driver says."""
     fallback: ModelConfig | None = None
@@ -141,6 +149,9 @@ def _model_faults(model: ModelConfig) -> Iterator[Fault]:
     if not (is_number(model.temperature) and 0 <= model.temperature <= MAX_TEMPERATURE):
         text = f"must be in [0.0, {MAX_TEMPERATURE}], got {shown(model.temperature)}"
         yield Fault("temperature", text)
+    if model.on_cut not in ON_CUT:
+        words = ", ".join(map(repr, ON_CUT))
+        yield Fault("on_cut", f"must be one of {words}, got {shown(model.on_cut)}")
     window = model.context_window
     if window is not None:
         wrong = tuple(count_faults("context_window", window))
@@ -163,7 +174,7 @@ def _fallback_faults(model: ModelConfig) -> Iterator[Fault]:
         return
     if fallback.fallback is not None:
         yield Fault("fallback.fallback", "is one too many; a model has one fallback")
-    for name in ("max_tokens", "temperature", "system_prompt"):
+    for name in ("max_tokens", "temperature", "system_prompt", "on_cut"):
         value: object = getattr(fallback, name)
         if value not in (getattr(model, name), _DEFAULTS[name]):
             text = f"is said once, for the model and its fallback, got {shown(value)}; drop it"
@@ -215,9 +226,14 @@ def read_model(table: TomlTable, homes: Mapping[str, str]) -> ModelConfig | None
     max_tokens = table.integer("max_tokens", default.max_tokens)
     temperature = table.number("temperature", default.temperature)
     system_prompt = table.text("system_prompt", default.system_prompt)
+    on_cut: OnCut = table.choice("on_cut", ON_CUT, default.on_cut)
     # How both are asked is the same, and stands in the outer table alone.
     ask = partial(
-        ModelConfig, max_tokens=max_tokens, temperature=temperature, system_prompt=system_prompt
+        ModelConfig,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        system_prompt=system_prompt,
+        on_cut=on_cut,
     )
     fallback = None
     if "fallback" in table.values:

@@ -13,6 +13,7 @@ from agentpool._errors import AllDriversFailedError as AllDriversFailedError
 from agentpool._errors import AuthenticationError as AuthenticationError
 from agentpool._errors import BadRequestError as BadRequestError
 from agentpool._errors import ContextOverflowError as ContextOverflowError
+from agentpool._errors import EmptyAnswerError as EmptyAnswerError
 from agentpool._errors import InvalidOutputError as InvalidOutputError
 from agentpool._errors import NetworkError as NetworkError
 from agentpool._errors import OverloadedError as OverloadedError

@@ -115,6 +115,13 @@ class FallbackDriver(SayingDriver):
         return min((window for window in windows if window is not None), default=None)
 
     @property
+    def max_output_tokens(self) -> int | None:
+        """The least of all of them. ``None``: of one of them nobody knows it."""
+        limits = [choice.driver.max_output_tokens for choice in self._choices]
+        known = [limit for limit in limits if limit is not None]
+        return min(known) if len(known) == len(limits) else None
+
+    @property
     def privacy(self) -> PrivacyTier:
         """The laxest tier: any of them may be asked."""
         tiers = [choice.driver.privacy for choice in self._choices]

@@ -44,6 +44,11 @@ class GatedDriver(SayingDriver):
         return self._driver.context_window
 
     @property
+    def max_output_tokens(self) -> int | None:
+        """As the driver's."""
+        return self._driver.max_output_tokens
+
+    @property
     def privacy(self) -> PrivacyTier:
         """As the driver's."""
         return self._driver.privacy

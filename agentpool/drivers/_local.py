@@ -173,6 +173,11 @@ class LocalDriver(Driver):
         return self._settings.context_window
 
     @property
+    def max_output_tokens(self) -> int:
+        """The window: a local model writes until that is full."""
+        return self._settings.context_window
+
+    @property
     def privacy(self) -> PrivacyTier:
         """Sovereign: nothing leaves this machine."""
         return PrivacyTier.SOVEREIGN

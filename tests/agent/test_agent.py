@@ -389,13 +389,13 @@ async def test_g10_a_cancelled_agent_keeps_the_text_that_had_come() -> None:
         raise AssertionError("unreachable")  # pragma: no cover
 
     async with open_pool(LiveDriver(answer)) as pool:
-        handle = await pool.spawn(job())
+        handle = await pool.spawn(SpawnConfig(manifest(on_cut="continue"), "hello"))
         await wait_all_tasks_blocked()
         handle.cancel()
         outcome = await handle.wait()
     assert outcome.status is AgentStatus.CANCELLED
     assert (outcome.text, outcome.usage) == ("one two thr", Usage(10, 5))
-    assert outcome.messages[-1] == AssistantMessage("two thr")
+    assert outcome.messages[1:] == (AssistantMessage("one two thr"),)
 
 
 async def test_g10_cancelled_tools_have_results_and_finished_ones_keep_theirs() -> None:
@@ -610,7 +610,7 @@ async def contents(memory: Memory, scope: str) -> list[str]:
     return [hit.fragment.content for hit in hits]
 
 
-@given(st.text(min_size=1).filter(str.strip), st.text())
+@given(st.text(min_size=1).filter(str.strip), st.text().filter(str.strip))
 @settings(max_examples=30)
 def test_inv007_what_was_asked_and_answered_is_remembered(query: str, answer: str) -> None:
     """INV-007: after a success, the scope has a fragment with query and answer."""
@@ -625,6 +625,27 @@ def test_inv007_what_was_asked_and_answered_is_remembered(query: str, answer: st
         assert await contents(memory, "mine") == [f"Q: {query}\nA: {answer}"]
 
     trio.run(main)
+
+
+async def test_an_agent_that_thinks_gets_the_room_that_its_driver_knows_of() -> None:
+    """An answer of thoughts alone is asked for again, with all that the model can write."""
+    limits: list[int] = []
+
+    async def answer(request: CompletionRequest, _: OnDelta) -> Completion | str:
+        await trio.lowlevel.checkpoint()
+        limits.append(request.max_tokens)
+        return "so" if request.max_tokens > 1024 else Completion("", (), FinishReason.MAX_TOKENS)
+
+    driver = LiveDriver(answer, max_output_tokens=8_000)
+    async with open_pool(driver) as pool:
+        outcome = await (await pool.spawn(job())).wait()
+        refused = await (await pool.spawn(job())).wait()
+        async with open_pool(LiveDriver(answer)) as other:
+            stopped = await (await other.spawn(job())).wait()
+    assert (outcome.text, refused.text, limits) == ("so", "so", [1024, 8_000] * 2 + [1024])
+    assert stopped.stop_reason is StopReason.TRUNCATION
+    with pytest.raises(LimitExceededError, match="before its first word; raise"):
+        stopped.unwrap()
 
 
 async def test_inv007_only_a_success_is_remembered() -> None:

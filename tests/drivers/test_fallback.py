@@ -400,6 +400,21 @@ def test_d03_the_window_is_the_smallest_that_is_known(chosen: list[int | None]) 
     assert driver.context_window == (min(known) if known else None)
 
 
+@pytest.mark.parametrize(
+    ("limits", "least"), [((8, 4), 4), ((8, None), None), ((None,), None), ((8,), 8)]
+)
+def test_what_an_answer_may_have_is_what_all_of_them_can_write(
+    limits: tuple[int | None, ...], least: int | None
+) -> None:
+    """One whose limit nobody knows may refuse what another takes."""
+
+    async def answer(_: CompletionRequest, __: OnDelta) -> str:
+        raise AssertionError("unreachable")  # pragma: no cover
+
+    drivers = [LiveDriver(answer, max_output_tokens=limit) for limit in limits]
+    assert FallbackDriver(*drivers).max_output_tokens == least
+
+
 async def test_d03_a_conversation_is_cut_for_the_smaller_window() -> None:
     """The request that both are sent fits both."""
     small = ScriptedDriver(["fits"], context_window=400)

@@ -498,10 +498,11 @@ async def test_a_driver_behind_a_gate_is_the_driver(autojump_clock: MockClock) -
         return Completion("an", usage=usage if not pieces[1:] else None)
 
     pieces: list[str] = []
-    inner = LiveDriver(answer, context_window=4096)
+    inner = LiveDriver(answer, context_window=4096, max_output_tokens=512)
     gate = RequestGate(tokens_per_minute=10_000)
     driver = GatedDriver(inner, gate)
     assert driver.context_window == 4096
+    assert driver.max_output_tokens == 512
     assert driver.privacy is inner.privacy
     assert driver.price(usage) is None
     request = CompletionRequest((UserMessage("x" * 100),), max_tokens=500)

@@ -96,7 +96,7 @@ async def test_facts(folder: Path) -> None:
     """The window is what the server has, the rest what a local model is."""
     path = write_model(folder)
     async with open_local(path, context_window=100, parallel=3) as driver:
-        assert driver.context_window == 100
+        assert driver.context_window == driver.max_output_tokens == 100
         assert driver.privacy is PrivacyTier.SOVEREIGN
         assert driver.price(Usage(1, 1)) == 0.0
         assert driver.model_path == path.resolve()

@@ -8,7 +8,6 @@ from types import MappingProxyType
 import pytest
 
 from agentpool._loop.conversation import (
-    CONTINUE,
     Conversation,
     MessageView,
     cut_to_tokens,
@@ -216,15 +215,23 @@ def test_what_came_in_before_the_first_answer_is_newest_until_there_is_one() -> 
         fitted([], [user("post")], room_tokens=QUERY_TOKENS + 5)
 
 
-def test_l07_the_request_to_continue_stays_with_the_piece_that_it_continues() -> None:
-    """In the run itself and later, as history."""
-    pieces = [answer("one"), user(CONTINUE), answer("two")]
-    assert kept_at_every_room([], [*pieces, asks("1"), result("1")]) == [
-        [QUERY, *pieces, asks("1"), result("1")],
-        [QUERY, pieces[2], asks("1"), result("1")],
-        [QUERY, asks("1"), result("1")],
-    ]
-    assert kept_at_every_room([user("q"), *pieces], []) == [[user("q"), *pieces, QUERY], [QUERY]]
+def test_what_is_sent_behind_it_has_its_room() -> None:
+    """The piece of an answer that goes on is sent, and is no part of the conversation."""
+    turn = [asks("1"), result("1")]
+    room = QUERY_TOKENS + sum(map(message_tokens, turn))
+    conversation = Conversation([], [QUERY], room_tokens=room)
+    for message in [*turn, *turn]:
+        conversation.append(message)
+    pending = [answer("so far"), user("go on")]
+    with pytest.raises(ContextOverflowError):
+        conversation.fit(pending)
+    wider = Conversation([], [QUERY], room_tokens=room + sum(map(message_tokens, pending)))
+    for message in [*turn, *turn]:
+        wider.append(message)
+    assert wider.spare_tokens() == 0
+    assert wider.fit(pending) == (QUERY, *turn, *pending)
+    assert wider.messages == [QUERY, *turn, *turn]
+    assert wider.spare_tokens() > 0
 
 
 def test_history_is_cut_only_where_an_answer_was_finished() -> None:

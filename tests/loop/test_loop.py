@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import pytest
 
 from agentpool import AgentMessage, LimitExceededError, StopReason, Usage
-from agentpool._loop.conversation import CONTINUE
+from agentpool._loop.continuation import CONTINUE
 from agentpool._loop.loop import RECALL_LIMIT, RECALLED_HEADING, run_loop
 from agentpool._loop.run import Complete, Recall, RunTools
 from agentpool._messages import estimate_tokens
@@ -16,6 +17,7 @@ from agentpool.drivers import (
     AssistantMessage,
     ChatMessage,
     ContextOverflowError,
+    EmptyAnswerError,
     FinishReason,
     ProtocolError,
     ToolCall,
@@ -91,7 +93,7 @@ def test_recall_asks_for_five_with_the_query() -> None:
 
 def test_request_carries_what_the_manifest_says() -> None:
     """System prompt, tools, limits and temperature, the same in every turn."""
-    described = manifest(system_prompt="Be brief.", max_tokens=77)
+    described = manifest(system_prompt="Be brief.", max_tokens=77, on_cut="continue")
     done = perform([cut_off("a"), "b"], new_run(run_manifest=described))
     for request in done.requests:
         assert (request.system, request.max_tokens) == ("Be brief.", 77)
@@ -123,11 +125,55 @@ def test_calls_count_whatever_the_model_says_why_it_stopped() -> None:
         assert done.run.text == "hi"
 
 
-def test_an_empty_answer_is_no_message() -> None:
-    """Providers refuse an empty assistant message when the conversation goes on."""
-    done = perform([""])
+@pytest.mark.parametrize("reason", [FinishReason.END_TURN, FinishReason.STOP_SEQUENCE])
+@pytest.mark.parametrize("blank", ["", " \n"])
+def test_an_answer_that_says_nothing_is_asked_for_once_more(
+    reason: FinishReason, blank: str
+) -> None:
+    """It is no answer: the same is asked again, and paid; providers refuse empty messages."""
+    done = perform([Completion(blank, (), reason, Usage(5, 1)), "hi"])
+    assert done.requests[0].messages == done.requests[1].messages
+    assert done.transcript == (UserMessage("hello"), AssistantMessage("hi"))
+    assert done.run.guard.usage == Usage(5, 1)
+
+
+def test_a_second_answer_that_says_nothing_is_an_error() -> None:
+    """Never a success without a word."""
+    done = perform(["", "", "never"])
+    assert isinstance(done.error, EmptyAnswerError)
+    assert not done.error.retryable
+    assert len(done.requests) == 2
     assert done.transcript == (UserMessage("hello"),)
-    assert (done.run.text, done.run.stop_reason) == ("", StopReason.END_TURN)
+    assert done.remembered == []
+
+
+def test_answers_that_say_nothing_are_counted_in_a_row() -> None:
+    """What lies between two of them ends the row."""
+    done = perform(["", calling(tool_call("echo")), "", "hi"])
+    assert (done.error, done.run.text) == (None, "hi")
+    run = new_run(on_cut="continue")
+    done = perform(["", cut_off("one "), calling(tool_call("echo")), "", "hi"], run)
+    assert (done.error, done.run.text) == (None, "hi")
+
+
+def test_a_continued_answer_may_end_without_another_word() -> None:
+    """It was cut exactly at its end."""
+    done = perform([cut_off("all of it"), ""], new_run(on_cut="continue"))
+    assert (done.run.text, done.run.stop_reason) == ("all of it", StopReason.END_TURN)
+
+
+def test_a_budget_comes_before_another_try() -> None:
+    """An answer that says nothing and crosses a budget is the last one."""
+    done = perform([Completion("", usage=Usage(90, 20))], new_run(max_tokens_budget=100))
+    assert (done.error, done.run.stop_reason) == (None, StopReason.TOKEN_BUDGET)
+
+
+def test_an_ending_that_nobody_knows_is_an_error() -> None:
+    """Half an answer that a driver calls by its own word is never a success."""
+    done = perform([Completion("half", (), "safety")])  # type: ignore[arg-type]  # the point
+    assert isinstance(done.error, ProtocolError)
+    assert "'safety'" in str(done.error)
+    assert done.remembered == []
 
 
 # --- the inbox
@@ -301,24 +347,101 @@ def test_l06_unpriced_usage_is_said_once() -> None:
 
 def test_l07_pieces_of_a_truncated_answer_are_joined() -> None:
     """L-07: the original returned the last piece alone, and asked without asking."""
-    done = perform([cut_off("one "), cut_off("two "), "three"])
+    done = perform([cut_off("one "), cut_off("two "), "three"], new_run(on_cut="continue"))
     assert done.run.text == "one two three"
     assert done.remembered == ["Q: hello\nA: one two three"]
-    assert done.transcript == (
-        UserMessage("hello"),
-        AssistantMessage("one "),
-        UserMessage(CONTINUE),
-        AssistantMessage("two "),
-        UserMessage(CONTINUE),
-        AssistantMessage("three"),
+    assert done.transcript == (UserMessage("hello"), AssistantMessage("one two three"))
+
+
+def test_a_cut_answer_is_continued_behind_what_was_said() -> None:
+    """The model sees its answer so far and is asked to go on, once and at the end."""
+    done = perform([cut_off("one "), cut_off("two "), "three"], new_run(on_cut="continue"))
+    asked = (UserMessage("hello"), AssistantMessage("one two "), UserMessage(CONTINUE))
+    assert done.requests[2].messages == asked
+
+
+def test_what_a_continued_answer_says_again_is_said_once() -> None:
+    """A model that begins its answer anew is not glued to what it said before."""
+    script = [cut_off("The sky is"), cut_off("The sky is blue because"), "The sky is blue."]
+    done = perform(script, new_run(on_cut="continue"))
+    assert done.run.text == "The sky is blue."
+    assert done.transcript[1:] == (AssistantMessage("The sky is blue."),)
+
+
+def test_a_cut_answer_ends_the_run_unless_it_is_to_be_continued() -> None:
+    """One request is paid, the text is kept, and the reason says what to do."""
+    done = perform([cut_off("The sky is", Usage(5, 3)), "never"])
+    assert (done.run.text, len(done.requests)) == ("The sky is", 1)
+    assert done.transcript == (UserMessage("hello"), AssistantMessage("The sky is"))
+    assert done.run.stop_reason is StopReason.TRUNCATION
+    assert done.run.stop is not None
+    assert done.run.stop.text == (
+        "the answer was cut off at max_tokens (1024); raise model.max_tokens, or set "
+        'model.on_cut = "continue"'
+    )
+    assert done.remembered == []
+
+
+@pytest.mark.parametrize("on_cut", ["stop", "continue"])
+@pytest.mark.parametrize("blank", ["", " \n"])
+def test_a_cut_answer_without_a_word_has_its_limit_raised_once(
+    on_cut: Literal["stop", "continue"], blank: str
+) -> None:
+    """A model that thinks has used all of its room: it gets what the model can write."""
+    run = new_run(on_cut=on_cut)
+    run.max_output_tokens = 8_000
+    done = perform([cut_off(blank), calling(tool_call("echo")), "all"], run)
+    assert [request.max_tokens for request in done.requests] == [1024, 8_000, 8_000]
+    assert done.requests[1].messages == (UserMessage("hello"),)
+    assert done.run.text == "all"
+
+
+def test_a_raised_limit_leaves_room_for_the_conversation() -> None:
+    """What the window has besides the conversation is all that an answer can have."""
+    run = new_run(room_tokens=1_000)
+    run.max_output_tokens = 8_000
+    answers: list[Completion | str] = [cut_off(""), calling(tool_call("echo")), "all"]
+    done = perform(answers, run, tool=lambda _: "word " * 100)
+    first, second, third = (request.max_tokens for request in done.requests)
+    assert first == 1024
+    assert 1024 < third < second < 2024
+    assert done.run.text == "all"
+
+
+def test_a_second_cut_without_a_word_ends_the_run() -> None:
+    """It is not asked for ever: the reason says that there is no more room."""
+    run = new_run()
+    run.max_output_tokens = 8_000
+    done = perform([cut_off(""), cut_off(""), "never"], run)
+    assert (len(done.requests), done.run.stop_reason) == (2, StopReason.TRUNCATION)
+    assert done.run.stop is not None
+    assert done.run.stop.text == (
+        "the answer was cut off at max_tokens (8000) before its first word; the model can "
+        "write no more"
     )
 
 
-def test_l07_an_empty_piece_is_no_message() -> None:
-    """L-07: Anthropic refuses an empty assistant message."""
-    done = perform([cut_off(""), "all"])
-    assert done.requests[1].messages == (UserMessage("hello"), UserMessage(CONTINUE))
-    assert done.run.text == "all"
+@pytest.mark.parametrize(
+    ("most", "advice"), [(None, "raise model.max_tokens"), (1024, "the model can write no more")]
+)
+def test_a_cut_without_a_word_ends_the_run_where_no_room_is_known(
+    most: int | None, advice: str
+) -> None:
+    """A request that a provider may refuse is not made on a guess."""
+    run = new_run(on_cut="continue")
+    run.max_output_tokens = most
+    done = perform([cut_off(""), "never"], run)
+    assert (len(done.requests), done.run.stop_reason) == (1, StopReason.TRUNCATION)
+    assert done.run.stop is not None
+    assert done.run.stop.text.endswith(f"(1024) before its first word; {advice}")
+
+
+def test_a_budget_comes_before_more_room() -> None:
+    """An answer without a word that was too dear is the last one."""
+    run = new_run(max_tokens_budget=100)
+    run.max_output_tokens = 8_000
+    done = perform([cut_off("", Usage(90, 20)), "never"], run)
+    assert (len(done.requests), done.run.stop_reason) == (1, StopReason.TOKEN_BUDGET)
 
 
 def test_l07_calls_of_a_truncated_answer_run() -> None:
@@ -331,7 +454,7 @@ def test_l07_calls_of_a_truncated_answer_run() -> None:
 
 def test_inv006_the_fifth_truncation_in_a_row_ends_the_run() -> None:
     """INV-006: with everything that had come, and no success."""
-    done = perform([cut_off(f"{n}") for n in range(9)])
+    done = perform([cut_off(f"{n}") for n in range(9)], new_run(on_cut="continue"))
     assert done.run.stop_reason is StopReason.TRUNCATION
     assert (done.run.text, len(done.requests)) == ("01234", 5)
     assert done.remembered == []
@@ -340,7 +463,8 @@ def test_inv006_the_fifth_truncation_in_a_row_ends_the_run() -> None:
 def test_inv006_a_tool_call_ends_the_row_of_truncations() -> None:
     """INV-006: four and four with a call in between are no five in a row."""
     four = [cut_off("x")] * 4
-    done = perform([*four, calling(tool_call("echo")), *four, "end"])
+    script = [*four, calling(tool_call("echo")), *four, "end"]
+    done = perform(script, new_run(on_cut="continue"))
     assert (done.run.stop, done.run.text) == (None, "xxxxend")
 
 
@@ -540,7 +664,9 @@ def test_text_before_tool_calls_is_no_part_of_the_answer_after_them() -> None:
 
 def test_pieces_before_a_tool_call_are_no_part_of_the_answer_after_it() -> None:
     """The same for an answer that was cut off before the model turned to tools."""
-    done = perform([cut_off("I think"), calling(tool_call("echo"), text=" so"), "42"])
+    script = [cut_off("I think"), calling(tool_call("echo"), text=" so"), "42"]
+    done = perform(script, new_run(on_cut="continue"))
+    assert done.transcript[1] == AssistantMessage("I think so", (tool_call("echo"),))
     assert done.run.text == "42"
 
 
@@ -568,11 +694,11 @@ def test_broken_off_before_it_began() -> None:
 
 def test_broken_off_while_an_answer_arrives() -> None:
     """Pieces that have arrived are text and transcript, once."""
-    broken = perform([cut_off("one ")], stop_after=4)
+    broken = perform([cut_off("one ")], new_run(on_cut="continue"), stop_after=4)
     assert isinstance(broken.effects[-1], Complete)
     broken.run.arriving += ["two", " thr"]
     assert broken.run.text == "one two thr"
-    assert broken.transcript[-1] == AssistantMessage("two thr")
+    assert broken.transcript[1:] == (AssistantMessage("one two thr"),)
     assert broken.run.text == "one two thr"
     assert broken.transcript == broken.transcript
 

@@ -33,6 +33,7 @@ remote_model   = "claude-sonnet-x"
 provider       = "anthropic"
 api_key_env    = "ANTHROPIC_API_KEY"
 max_tokens     = 1024
+on_cut         = "continue"
 temperature    = 1
 context_window = 32000
 system_prompt  = "Review changes and report risks."
@@ -127,6 +128,7 @@ def test_a_full_manifest_is_read_whole() -> None:
             remote_model="claude-sonnet-x",
             provider="anthropic",
             api_key_env="ANTHROPIC_API_KEY",
+            on_cut="continue",
             temperature=1.0,
             context_window=32000,
             system_prompt="Review changes and report risks.",
@@ -224,6 +226,7 @@ def test_grants_without_scope_are_a_word(kind: str) -> None:
             "model.max_tokens",
             "must be less than context_window (4096), got 4096; the question needs room as well",
         ),
+        ('[model]\non_cut = "go"', "model.on_cut", "must be one of 'stop', 'continue', got 'go'"),
         ("[model]\ncontext_window = 0", "model.context_window", "must be > 0, got 0"),
         ("[model]\ntemperature = 2.1", "model.temperature", "must be in [0.0, 2.0], got 2.1"),
         ("[model]\ntemperature = -1", "model.temperature", "must be in [0.0, 2.0], got -1.0"),
@@ -946,6 +949,8 @@ def test_a_provider_made_in_code_is_checked() -> None:
     """Who reads it from a configuration of their own has no type checker."""
     with pytest.raises(ManifestError, match="must be one of 'openai', 'anthropic', got 'x'"):
         ModelConfig(remote_model="m", provider="x")  # type: ignore[arg-type]  # tested
+    with pytest.raises(ManifestError, match="must be one of 'stop', 'continue', got 'go'"):
+        ModelConfig(on_cut="go")  # type: ignore[arg-type]  # tested
 
 
 def test_a_window_that_is_no_number_gives_one_fault() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Unpack
+from typing import Literal, Unpack
 
 import pytest
 import trio
@@ -79,11 +79,16 @@ def outline(events: list[Event]) -> list[str]:
     return words
 
 
-async def watch(driver: ScriptedDriver, *tools: FakeTool, **resources: Unpack[Quota]) -> Recorder:
+async def watch(
+    driver: ScriptedDriver,
+    *tools: FakeTool,
+    on_cut: Literal["stop", "continue"] = "stop",
+    **resources: Unpack[Quota],
+) -> Recorder:
     """Return what is seen of one agent's run."""
     recorder = Recorder()
     async with open_pool(driver, tools=ToolRegistry(tools), observers=[recorder]) as pool:
-        await (await pool.spawn(SpawnConfig(manifest(**resources), "hello"))).wait()
+        await (await pool.spawn(SpawnConfig(manifest(on_cut=on_cut, **resources), "hello"))).wait()
     return recorder
 
 
@@ -153,7 +158,7 @@ async def test_sequence_of_refused_calls() -> None:
 
 async def test_sequence_of_a_truncated_answer() -> None:
     """Conformance: perceive, reason, reason, done."""
-    recorder = await watch(ScriptedDriver([cut_off("he"), "llo"]))
+    recorder = await watch(ScriptedDriver([cut_off("he"), "llo"]), on_cut="continue")
     assert outline(recorder.events) == ["perceive", "reason", "reason", "done"]
     reasons = [event.finish_reason for event in of_type(recorder.events, CompletionReceived)]
     assert reasons == [FinishReason.MAX_TOKENS, FinishReason.END_TURN]
@@ -238,11 +243,11 @@ async def test_parents_are_named_in_the_spawn() -> None:
 async def test_l13_warnings_of_the_guard_are_events() -> None:
     """L-13: in the original a warning vanished; G2 rows: counted even if nobody watches."""
     script: list[Step] = [*[cut_off("a")] * 4, "e"]
-    recorder = await watch(ScriptedDriver(script), max_iterations=5)
+    recorder = await watch(ScriptedDriver(script), on_cut="continue", max_iterations=5)
     warned = [event.text for event in of_type(recorder.events, AgentWarned)]
     assert warned == ["iteration 4/5 (80% of budget)", "iteration 5/5 (100% of budget)"]
     async with open_pool(ScriptedDriver(script)) as pool:
-        await pool.spawn(SpawnConfig(manifest(max_iterations=5), "hello"))
+        await pool.spawn(SpawnConfig(manifest(on_cut="continue", max_iterations=5), "hello"))
         await pool.join_all()
         assert pool.statistics().warnings == 2
 

@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentpool._loop.conversation import (
-    CONTINUE,
     Conversation,
     cut_to_tokens,
     message_tokens,
@@ -40,7 +39,7 @@ TURNS = st.builds(
     turn_of,
     st.lists(st.just("{}"), max_size=3),
     st.lists(TEXTS, min_size=1, max_size=2),
-    st.lists(TEXTS | st.just(CONTINUE), max_size=1),
+    st.lists(TEXTS, max_size=1),
 )
 AFTER = st.lists(TURNS, max_size=6)
 RUNS = st.builds(

@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Self, TypedDict, TypeVar, Unpack, final
+from typing import Literal, Self, TypedDict, TypeVar, Unpack, final
 
 import attrs
 import msgspec
@@ -99,6 +99,7 @@ def manifest(
     privacy: PrivacyTier = PrivacyTier.SOVEREIGN,
     system_prompt: str = "You are a helpful assistant.",
     max_tokens: int = 1024,
+    on_cut: Literal["stop", "continue"] = "stop",
     **resources: Unpack[Quota],
 ) -> AgentManifest:
     """Return a manifest without memory, so that a request holds the query alone."""
@@ -106,7 +107,7 @@ def manifest(
         name=name,
         privacy=privacy,
         capabilities=capabilities,
-        model=ModelConfig(system_prompt=system_prompt, max_tokens=max_tokens),
+        model=ModelConfig(system_prompt=system_prompt, max_tokens=max_tokens, on_cut=on_cut),
         resources=ResourceQuota(**resources),
     )
 
@@ -209,6 +210,7 @@ class LiveDriver(Driver):
     _privacy: PrivacyTier = PrivacyTier.SOVEREIGN
     _context_window: int | None = None
     _usage: Usage | None = None
+    _max_output_tokens: int | None = None
     calls: int = 0
     """Requests so far."""
 
@@ -225,6 +227,11 @@ class LiveDriver(Driver):
     def context_window(self) -> int | None:
         """What it was made with."""
         return self._context_window
+
+    @property
+    def max_output_tokens(self) -> int | None:
+        """What it was made with."""
+        return self._max_output_tokens
 
     @property
     def privacy(self) -> PrivacyTier:
@@ -488,10 +495,11 @@ def new_run(
     refuse: Callable[[str], str | None] = lambda _: None,
     room_tokens: int | None = None,
     run_manifest: AgentManifest | None = None,
+    on_cut: Literal["stop", "continue"] = "stop",
     **resources: Unpack[Quota],
 ) -> Run:
     """Return a run that has not begun."""
-    run_manifest = run_manifest or manifest(**resources)
+    run_manifest = run_manifest or manifest(on_cut=on_cut, **resources)
     guard = LoopGuard(run_manifest.resources)
     return Run(run_manifest, query, history, (), refuse, room_tokens, guard)
 

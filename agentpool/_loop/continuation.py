@@ -1,0 +1,59 @@
+"""How the pieces of one answer become one text.
+
+Rules:
+
+1. A model that is asked to go on may do so, may say the end of what it said once more, or
+   may begin its whole answer anew. The joined text has nothing twice.
+2. A piece begins anew if it begins as the answer did, for at least half of the answer so
+   far. The newest wording counts then.
+3. Else the longest end of the answer with which the piece begins is said once. A short or
+   monotonous one is chance: two lines of a table begin alike.
+"""
+
+from __future__ import annotations
+
+from itertools import takewhile
+from operator import eq
+from typing import Final
+
+CONTINUE: Final = (
+    "Your answer was cut off. Continue exactly where it ended, and repeat nothing of it."
+)
+"""What the model is told after an answer that ran into ``max_tokens``, if it is to go on."""
+
+MIN_RESTART: Final = 8
+"""Characters of an answer below which its beginning says nothing."""
+
+MIN_OVERLAP: Final = 12
+"""Characters that must be the same before they count as said twice."""
+
+MIN_VARIETY: Final = 6
+"""Different characters among these: a rule of a table has two or three."""
+
+MAX_OVERLAP: Final = 2_000
+"""Characters that are looked at. A model that says more than that again begins anew."""
+
+
+def join_pieces(before: str, piece: str) -> str:
+    """Return the answer *before* and its next *piece* as one text.
+
+    >>> join_pieces("The sky is", "The sky is blue because")
+    'The sky is blue because'
+    >>> join_pieces("It is blue because of", " the air.")
+    'It is blue because of the air.'
+    """
+    if len(before) >= MIN_RESTART:
+        pairs = zip(before, piece, strict=False)
+        same = sum(1 for _ in takewhile(lambda pair: eq(*pair), pairs))
+        if 2 * same >= len(before):
+            return piece
+    return before + piece[_overlap(before, piece) :]
+
+
+def _overlap(before: str, piece: str) -> int:
+    """Return how many characters of *piece* repeat the end of *before*."""
+    most = min(len(before), len(piece), MAX_OVERLAP)
+    for length in range(most, MIN_OVERLAP - 1, -1):
+        if before.endswith(piece[:length]) and len(set(piece[:length])) >= MIN_VARIETY:
+            return length
+    return 0
