@@ -29,6 +29,9 @@ class ApprovalRequest(msgspec.Struct, frozen=True, gc=False):
 class Approved(msgspec.Struct, frozen=True, gc=False):
     """Run it."""
 
+    by: str = ""
+    """Who decided, for those who watch. Empty: it is not said. So it is in each decision."""
+
 
 @final
 class Denied(msgspec.Struct, frozen=True, gc=False):
@@ -36,6 +39,8 @@ class Denied(msgspec.Struct, frozen=True, gc=False):
 
     reason: str = ""
     """Why not, for the model. Empty: it is told no reason."""
+    by: str = ""
+    """Who decided."""
 
 
 @final
@@ -44,6 +49,8 @@ class Changed(msgspec.Struct, frozen=True, gc=False):
 
     arguments: str
     """JSON text. The tool checks it as it checks what a model wrote."""
+    by: str = ""
+    """Who decided."""
 
 
 Decision: TypeAlias = Approved | Denied | Changed

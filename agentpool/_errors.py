@@ -31,6 +31,8 @@ The branches say who must act::
     ├── MemoryStoreError           the file of a memory is locked, damaged or newer
     ├── PrivacyError               the data may not go there
     ├── AgentCancelledError        somebody cancelled the agent; says who and why
+    ├── TraceError                 the file of a trace cannot be read or written
+    ├── RecordedError              what an agent ended with, as a trace has it
     └── PoolError                  the group raised at the pool's exit
 
 A message has three parts: what went wrong, with which value, and what to do about it.
@@ -39,8 +41,9 @@ Errors are data: their fields are public, and every one of them survives pickle.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Self
+from typing import ClassVar, Final, Self
 
 import attrs
 
@@ -61,6 +64,15 @@ class AgentPoolError(Exception):
     def __reduce__(self) -> tuple[object, ...]:
         """Rebuild from args and fields, so that keyword-only fields survive pickle."""
         return _rebuild, (type(self), self.args, self.__dict__)
+
+
+MAX_TRACEBACK_CHARACTERS: Final = 20_000
+"""Of a traceback: its end says more than its beginning."""
+
+
+def traceback_text(error: BaseException) -> str:
+    """Return the traceback of *error* as Python prints it, the end of a very long one."""
+    return "".join(traceback.format_exception(error))[-MAX_TRACEBACK_CHARACTERS:]
 
 
 class UsageError(AgentPoolError):
@@ -273,6 +285,25 @@ class AgentCancelledError(AgentPoolError):
         """Who did it: ``owner``, ``pool``, ``agent 3``, …"""
         self.reason: str = reason
         """Why, in the words of whoever did it."""
+
+
+class TraceError(AgentPoolError):
+    """The file of a trace is not there, is no trace, or cannot be written."""
+
+
+class RecordedError(AgentPoolError):
+    """What an agent ended with, as a trace has it: no longer the exception itself."""
+
+    def __init__(
+        self, message: str, *, kind: str, traceback: str = "", details: Mapping[str, str] = {}
+    ) -> None:
+        super().__init__(message)
+        self.kind: str = kind
+        """The name of the exception's type."""
+        self.traceback: str = traceback
+        """Where it was raised, as Python prints it. Empty: it was raised nowhere."""
+        self.details: Mapping[str, str] = details
+        """Its fields, such as ``cancelled_by``."""
 
 
 class PoolError(AgentPoolError, ExceptionGroup[Exception]):

@@ -60,7 +60,7 @@ class ToolCall(msgspec.Struct, frozen=True, gc=False):
 
 
 @final
-class UserMessage(msgspec.Struct, frozen=True, gc=False):
+class UserMessage(msgspec.Struct, frozen=True, gc=False, tag_field="role", tag="user"):
     """Something told to the model: a query, a message of another agent, data."""
 
     text: str
@@ -68,7 +68,7 @@ class UserMessage(msgspec.Struct, frozen=True, gc=False):
 
 
 @final
-class AssistantMessage(msgspec.Struct, frozen=True, gc=False):
+class AssistantMessage(msgspec.Struct, frozen=True, gc=False, tag_field="role", tag="assistant"):
     """What the model answered in one turn."""
 
     text: str
@@ -78,7 +78,7 @@ class AssistantMessage(msgspec.Struct, frozen=True, gc=False):
 
 
 @final
-class ToolMessage(msgspec.Struct, frozen=True, gc=False):
+class ToolMessage(msgspec.Struct, frozen=True, gc=False, tag_field="role", tag="tool"):
     """What became of one tool call."""
 
     call_id: str

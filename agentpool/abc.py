@@ -14,7 +14,8 @@ import msgspec
 import trio
 
 from agentpool._budget.budget import Budget
-from agentpool._events import Event
+from agentpool._budget.statistics import PoolStatistics
+from agentpool._events import Event, PoolInfo
 from agentpool._manifest.capability import Capability, PrivacyTier
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import (
@@ -364,3 +365,12 @@ class Observer(ABC):
         An exception is counted in the pool's statistics and reported once as a warning;
         the pool goes on.
         """
+
+    def on_open(self, pool: PoolInfo) -> None:  # noqa: B027  # most need not know
+        """Take note that *pool* opens: this comes before its first event.
+
+        Not called for a pool that was open already.
+        """
+
+    def on_close(self, statistics: PoolStatistics) -> None:  # noqa: B027  # the same
+        """Take note that the pool has closed: no event comes after this."""

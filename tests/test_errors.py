@@ -44,6 +44,7 @@ from agentpool.drivers import (
     UnknownModelError,
 )
 from agentpool.memory import MemoryStoreError
+from agentpool.observe import RecordedError, TraceError
 from agentpool.testing import RecordingMissError
 
 DRIVER_ERRORS = (
@@ -79,6 +80,8 @@ SAMPLES: tuple[AgentPoolError, ...] = (
     MemoryStoreError("x"),
     PrivacyError("x"),
     AgentCancelledError("x", cancelled_by="owner", reason="enough"),
+    TraceError("x"),
+    RecordedError("x", kind="ValueError", traceback="at line 3", details={"limit": "4"}),
     PoolError("x", [ToolError("y")], [7]),
 )
 

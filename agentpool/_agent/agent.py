@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from random import Random
 from typing import final
 
@@ -111,6 +112,10 @@ class Agent(Live):
     """Whether its children spend of its own limits."""
     clock: trio.CancelScope | None = None
     """What ends a step that takes too long. ``None``: no step of it has a limit."""
+    on_piece: Callable[[], None] | None = None
+    """Told of each piece of an answer. ``None``: nobody watches the request."""
+    told: int = 0
+    """Messages of its conversation that those who watch were told of."""
     _context: AgentContext | None = None
 
     @property
@@ -121,13 +126,18 @@ class Agent(Live):
         return self._context
 
     def close(self) -> None:
-        """Let go of what its tools saw: each holds the other, and both the whole run."""
-        self._context = None
+        """Let go of what holds the agent as well, and with it the whole run."""
+        self._context = self.on_piece = None
 
     @property
     def memory_scope(self) -> str:
         """The scope in which it recalls and remembers: its own, unless it shares one."""
         return self.config.memory_scope or f"{self.home.memory_scope}/{self.agent_id}"
+
+    @property
+    def turn(self) -> int:
+        """The turn that it takes, from 1. 0: none has begun."""
+        return 0 if self.run is None else self.run.guard.turns
 
     @property
     def used(self) -> Usage:
@@ -192,12 +202,14 @@ class Agent(Live):
         """Tell who listens what the agent is doing now."""
         if self.hub.listening:
             stamp = self.hub.stamp(self.agent_id, self.name)
-            self.hub.publish(PhaseChanged(*stamp, phase, tool_name))
+            self.hub.publish(PhaseChanged(*stamp, phase, tool_name, self.turn))
 
     def arrived(self, piece: str) -> None:
         """Take note of a piece of the answer."""
         assert self.run is not None  # noqa: S101  # only a run asks the driver
         self.run.arriving.append(piece)
+        if self.on_piece is not None:
+            self.on_piece()
         if self.hub.listening:
             self.hub.publish(TextDelta(*self.hub.stamp(self.agent_id, self.name), piece))
 

@@ -22,7 +22,7 @@ from agentpool._events import ApprovalAsked, ApprovalGiven
 from agentpool._manifest.capability import asks_first
 from agentpool._messages import ToolCall
 from agentpool._scheduling.slot import parked
-from agentpool._scheduling.waits import Wait
+from agentpool._scheduling.waits import Wait, WaitReason
 from agentpool.abc import Tool
 from agentpool.tools._failure import failed_result
 
@@ -44,13 +44,14 @@ async def ask_first(agent: Agent, tool: Tool, call: ToolCall) -> ToolCall | Deni
         Nobody waits for an answer any more; nothing ran.
     """
     hub = agent.hub
+    asked_at = hub.seconds() if hub.listening else 0.0
     if hub.listening:
         hub.publish(ApprovalAsked(*hub.stamp(agent.agent_id, agent.name), call))
     decision: Decision = Denied(NOBODY)
     if agent.home.approve is not None:
         request = ApprovalRequest(agent.agent_id, agent.name, call, tool.capability)
         try:
-            async with parked(Wait.other("an approval")):
+            async with parked(Wait.other("an approval", WaitReason.APPROVAL)):
                 decision = await _ask(agent, agent.home.approve, request)
         except Exception as error:  # noqa: BLE001  # somebody else's code: told to the model
             told = failed_result(call.name, error).content
@@ -61,7 +62,9 @@ async def ask_first(agent: Agent, tool: Tool, call: ToolCall) -> ToolCall | Deni
     if hub.listening:
         reason = "" if denied is None else denied.reason
         stamp = hub.stamp(agent.agent_id, agent.name)
-        hub.publish(ApprovalGiven(*stamp, call, denied is None, reason))
+        waited_seconds = hub.seconds() - asked_at
+        given = (denied is None, reason, decision.by, waited_seconds)
+        hub.publish(ApprovalGiven(*stamp, call, *given))
     return call if denied is None else denied  # noqa: ASYNC910  # one that is not async has no checkpoint
 
 

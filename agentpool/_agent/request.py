@@ -26,6 +26,7 @@ import trio
 from agentpool._agent.agent import Agent
 from agentpool._agent.retry import RetrySchedule
 from agentpool._agent.spending import Purse
+from agentpool._agent.telling import RequestTeller, attempt, tell_messages
 from agentpool._errors import (
     AllDriversFailedError,
     AuthenticationError,
@@ -39,7 +40,7 @@ from agentpool._errors import (
     RecordingMissError,
     UnknownModelError,
 )
-from agentpool._events import CompletionReceived, Phase, RequestRetried
+from agentpool._events import Phase, RequestRetried
 from agentpool._loop.guard import Stop
 from agentpool._loop.run import Run
 from agentpool._loop.tokens import Estimator
@@ -47,7 +48,7 @@ from agentpool._messages import Completion, CompletionRequest
 from agentpool._scheduling.request_clock import RequestClock, current_clock, waiting_for_turn
 from agentpool._scheduling.slot import parked
 from agentpool._scheduling.step_clock import allow
-from agentpool._scheduling.waits import Wait
+from agentpool._scheduling.waits import Wait, WaitReason
 from agentpool.abc import Driver, OnDelta
 from agentpool.drivers._sending import ask
 
@@ -77,25 +78,30 @@ async def complete(agent: Agent, request: CompletionRequest, run: Run) -> Comple
         The request ends at the provider as well. What had arrived is in the run.
     """
     agent.phase(Phase.REASON)
-    hub = agent.hub
-    asked_at = hub.seconds() if hub.listening else 0.0
+    teller = None
+    if agent.hub.listening:
+        tell_messages(agent, run)
+        teller = RequestTeller.of(agent, request, by_tool=False)
+    agent.on_piece = None if teller is None else teller.arrived
     seconds = agent.config.manifest.resources.request_seconds
     allow(agent.clock, seconds)
     if seconds is None or agent.clock is None:
-        answer = await _ask(agent, agent.driver, request, agent.arrived, run.arriving)
+        answer = await _ask(
+            agent, agent.driver, request, agent.arrived, run.arriving, teller=teller
+        )
     else:
         with RequestClock(agent.clock):
-            answer = await _ask(agent, agent.driver, request, agent.arrived, run.arriving)
+            answer = await _ask(
+                agent, agent.driver, request, agent.arrived, run.arriving, teller=teller
+            )
     if isinstance(answer, LimitExceededError):
         run.exhausted = Stop.of_error(answer)
         return None
     if agent.purse is not None:
         run.passed_shared = agent.purse.passed
-    if hub.listening:
-        reason, usage = answer.finish_reason, answer.usage
-        stamp = hub.stamp(agent.agent_id, agent.name)
-        _, at_seconds, _, _ = stamp
-        hub.publish(CompletionReceived(*stamp, reason, usage, at_seconds - asked_at))
+    agent.on_piece = None
+    if agent.hub.listening:
+        (teller or RequestTeller.of(agent, request, by_tool=False)).answered(answer)
     return answer
 
 
@@ -120,16 +126,23 @@ async def complete_aside(
         The request ends at the provider as well.
     """
     arrived: list[str] = []
+    teller = RequestTeller.of(agent, request, by_tool=True) if agent.hub.listening else None
 
     def arrive(piece: str) -> None:
         arrived.append(piece)
+        if teller is not None:
+            teller.arrived()
         if on_delta is not None:
             on_delta(piece)
 
-    answer = await _ask(agent, driver, request, arrive, arrived, estimator=Estimator())
+    answer = await _ask(
+        agent, driver, request, arrive, arrived, teller=teller, estimator=Estimator()
+    )
     if isinstance(answer, LimitExceededError):
         raise answer
     agent.charge(answer.usage, answer.cost_usd)
+    if teller is not None:
+        teller.answered(answer)
     return answer
 
 
@@ -140,21 +153,23 @@ async def _ask(
     on_delta: OnDelta,
     arrived: Sequence[str],
     *,
+    teller: RequestTeller | None,
     estimator: Estimator | None = None,
 ) -> Completion | LimitExceededError:
     """Ask again where that makes sense and nothing has arrived yet."""
-    attempt, waited_seconds = 1, 0.0
+    attempts, waited_seconds = 1, 0.0
     while True:
         try:
             if agent.purse is None:
-                return _priced(driver, await driver.complete(request, on_delta=on_delta))
+                with attempt(teller):
+                    return _priced(driver, await driver.complete(request, on_delta=on_delta))
             return await _ask_paying(
-                agent.purse, driver, request, on_delta, arrived, estimator=estimator
+                agent.purse, driver, request, on_delta, arrived, teller=teller, estimator=estimator
             )
         except DriverError as error:
             delay_seconds = (
                 RETRIES.next_delay_seconds(
-                    attempt, waited_seconds, error.retry_after_seconds, agent.home.random.random()
+                    attempts, waited_seconds, error.retry_after_seconds, agent.home.random.random()
                 )
                 if error.retryable and not arrived
                 else None
@@ -165,14 +180,14 @@ async def _ask(
                 raise
             if agent.hub.listening:
                 stamp = agent.hub.stamp(agent.agent_id, agent.name)
-                agent.hub.publish(RequestRetried(*stamp, attempt, delay_seconds, str(error)))
+                agent.hub.publish(RequestRetried(*stamp, attempts, delay_seconds, str(error)))
         # Others may have the slots when the delay is over: that is no time of the model.
         with waiting_for_turn():
-            async with parked(Wait.other("a retry")):
+            async with parked(Wait.other("a retry", WaitReason.RETRY)):
                 await trio.sleep(delay_seconds)
         if clock is not None:
             clock.spend(delay_seconds)
-        attempt, waited_seconds = attempt + 1, waited_seconds + delay_seconds
+        attempts, waited_seconds = attempts + 1, waited_seconds + delay_seconds
 
 
 async def _ask_paying(  # noqa: ASYNC910  # without a request there is nothing to wait for
@@ -182,6 +197,7 @@ async def _ask_paying(  # noqa: ASYNC910  # without a request there is nothing t
     on_delta: OnDelta,
     arrived: Sequence[str],
     *,
+    teller: RequestTeller | None,
     estimator: Estimator | None,
 ) -> Completion | LimitExceededError:
     """Ask once, and settle what was set aside for it, however that ends."""
@@ -192,7 +208,9 @@ async def _ask_paying(  # noqa: ASYNC910  # without a request there is nothing t
         # Who was cancelled while it waited for its slot asks nothing, and is charged nothing.
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
-            completion = _priced(driver, await ask(driver, request, on_delta, reservation.start))
+            with attempt(teller, reservation):
+                answer = await ask(driver, request, on_delta, reservation.start)
+            completion = _priced(driver, answer)
         except DriverError as error:
             if reservation.has_started and _is_refusal(error) and not arrived:
                 reservation.commit(tokens=0, cost_usd=0.0)

@@ -20,7 +20,7 @@ from agentpool._loop.tokens import Estimator
 from agentpool._messages import AgentId, CompletionRequest, Usage
 from agentpool._scheduling.request_clock import waiting_for_turn
 from agentpool._scheduling.slot import Slot, parked
-from agentpool._scheduling.waits import Wait
+from agentpool._scheduling.waits import Wait, WaitReason
 from agentpool.abc import Driver
 from agentpool.observe._hub import EventHub
 
@@ -70,7 +70,7 @@ class Purse:
         decided = trio.Event()
         claim.wake = decided.set
         with waiting_for_turn():
-            async with parked(Wait.other(f"budget {claim.budget.name!r}")):
+            async with parked(Wait.other(f"budget {claim.budget.name!r}", WaitReason.BUDGET)):
                 try:
                     await decided.wait()
                 except BaseException:

@@ -11,7 +11,7 @@ import trio
 from agentpool._agent.agent import Agent
 from agentpool._agent.approver import ask_first, must_ask
 from agentpool._approval import Denied
-from agentpool._errors import UsageError
+from agentpool._errors import UsageError, traceback_text
 from agentpool._events import Phase, ToolFinished, ToolStarted
 from agentpool._loop.guard import Stop
 from agentpool._loop.run import RunTools, refused
@@ -92,7 +92,9 @@ async def _run_call(  # noqa: ASYNC910  # a tool without a checkpoint is its own
         return  # noqa: ASYNC910  # a call that is not allowed waits for nothing
     if hub.listening:
         agent.phase(Phase.ACT, call.name)
-        hub.publish(ToolStarted(*hub.stamp(agent.agent_id, agent.name), call))
+        stamp = hub.stamp(agent.agent_id, agent.name)
+        effect.began[index] = stamp[1]
+        hub.publish(ToolStarted(*stamp, call, agent.turn))
     agent.tools_run += 1
     allow(clock, _seconds_for(agent, tool))
     try:
@@ -101,18 +103,25 @@ async def _run_call(  # noqa: ASYNC910  # a tool without a checkpoint is its own
         if not isinstance(result, ToolResult):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise UsageError(f"a tool must return a ToolResult, got {result!r}")  # noqa: TRY301
     except Exception as error:  # noqa: BLE001  # a tool's failure is told to the model
-        result = failed_result(call.name, error)
+        _finish(agent, effect, index, failed_result(call.name, error), tool, error=error)
+        return
     except BaseExceptionGroup as group:
         # What else broke while it was ended is a failure like any other; the ending goes on.
         broken, ended = group.split(Exception)
         if broken is not None:
-            _finish(agent, effect, index, failed_result(call.name, broken), tool)
+            _finish(agent, effect, index, failed_result(call.name, broken), tool, error=broken)
         raise ended or group from None
     _finish(agent, effect, index, result, tool)
 
 
 def _finish(
-    agent: Agent, effect: RunTools, index: int, result: ToolResult, tool: Tool | None
+    agent: Agent,
+    effect: RunTools,
+    index: int,
+    result: ToolResult,
+    tool: Tool | None,
+    *,
+    error: Exception | None = None,
 ) -> None:
     """Put the result of a call into its place, and tell who watches.
 
@@ -122,6 +131,7 @@ def _finish(
         index: Which of them.
         result: What it came to.
         tool: Who says so. ``None``: we do.
+        error: What it raised. ``None``: nothing.
     """
     asked = effect.calls[index]
     call = effect.changed.get(index, asked)
@@ -131,7 +141,19 @@ def _finish(
     effect.results[index] = ToolMessage(asked.call_id, asked.name, told, result.is_error)
     if agent.hub.listening:
         stamp = agent.hub.stamp(agent.agent_id, agent.name)
-        agent.hub.publish(ToolFinished(*stamp, call, content, result.is_error))
+        began_at = effect.began.get(index)
+        agent.hub.publish(
+            ToolFinished(
+                *stamp,
+                call,
+                content,
+                result.is_error,
+                turn=agent.turn,
+                duration_seconds=None if began_at is None else stamp[1] - began_at,
+                error_type="" if error is None else type(error).__name__,
+                traceback="" if error is None else traceback_text(error),
+            )
+        )
 
 
 def _told(tool: Tool, call: ToolCall, asked: ToolCall, content: str) -> str:

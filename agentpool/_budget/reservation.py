@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Self, final
 
 from agentpool._base import Live
-from agentpool._budget.account import COST, TOKENS, Account, Amounts, count, pico
+from agentpool._budget.account import COST, PICO, TOKENS, Account, Amounts, count, pico
 from agentpool._errors import UsageError
 
 
@@ -58,6 +58,11 @@ class Reservation(Live):
     def tokens(self) -> int:
         """Tokens that were set aside."""
         return self._amounts[TOKENS]
+
+    @property
+    def cost_usd(self) -> float | None:
+        """US dollars that were set aside. ``None``: there was no price to go by."""
+        return self._amounts[COST] / PICO if self._priced else None
 
     @property
     def has_started(self) -> bool:

@@ -55,7 +55,7 @@ def choose_approver(mode: ApproveMode, screen: Screen, board: Board) -> Approver
         board: Where it is said that a call was refused unasked.
     """
     if mode == "always":
-        return lambda _: Approved()
+        return lambda _: Approved("--approve always")
     input_fd = _terminal(sys.stdin) if mode == "ask" else None
     if input_fd is not None and screen.is_terminal:
         return Prompter(screen, input_fd).ask

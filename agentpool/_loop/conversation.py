@@ -72,6 +72,12 @@ class MessageView(Sequence[ChatMessage]):  # noqa: PLW1641  # equal to lists: no
         self._first = first
         self._second = second
 
+    @property
+    def places(self) -> tuple[tuple[int, int], ...]:
+        """What it shows of the conversation: from, and up to but not including."""
+        parts = (self._first, self._second)
+        return tuple((part.start, part.stop) for part in parts if part)
+
     def __len__(self) -> int:
         return len(self._first) + len(self._second)
 

@@ -71,6 +71,8 @@ class RunTools(msgspec.Struct, eq=False):
     written as its call ends, so a run that is cancelled in between keeps what it has."""
     changed: dict[int, ToolCall] = {}  # each has its own
     """Calls that somebody approved, as they are to run, by their places."""
+    began: dict[int, float] = {}  # the same
+    """When calls began that somebody watches, by their places."""
 
 
 @final

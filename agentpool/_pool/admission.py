@@ -26,7 +26,7 @@ from agentpool._messages import AgentId
 from agentpool._pool.handle import AgentHandle
 from agentpool._scheduling.fair_queue import FairQueue
 from agentpool._scheduling.slot import Slot, SlotKeeper, current_slot, parked
-from agentpool._scheduling.waits import Wait
+from agentpool._scheduling.waits import Wait, WaitReason
 
 
 def _number_of(handle: AgentHandle) -> AgentId:
@@ -114,7 +114,7 @@ class Admission(SlotKeeper):
             handle = accept()
             await trio.lowlevel.cancel_shielded_checkpoint()
             return handle
-        async with parked(Wait.other("a place in the queue")):
+        async with parked(Wait.other("a place in the queue", WaitReason.QUEUE)):
             while not self.room_for(1):
                 await self._room.park()
             return accept()

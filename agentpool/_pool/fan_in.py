@@ -18,7 +18,7 @@ from agentpool._messages import AgentId
 from agentpool._outcome import AgentOutcome
 from agentpool._pool.handle import AgentHandle
 from agentpool._scheduling.slot import parked
-from agentpool._scheduling.waits import Wait
+from agentpool._scheduling.waits import Wait, WaitReason
 
 
 @final
@@ -92,7 +92,7 @@ class FanIn(Live):
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         while not self._ended and self.active:
-            async with parked(Wait.other("the next agent to end")):
+            async with parked(Wait.other("the next agent to end", WaitReason.AGENT)):
                 await self._next.park()
         outcome = self._ended.popleft().collect() if self._ended else None
         await trio.lowlevel.cancel_shielded_checkpoint()
@@ -110,7 +110,7 @@ class FanIn(Live):
             join = _Join(last_id, self.active)
             self._joins.append(join)
             try:
-                async with parked(Wait.other("all agents")):
+                async with parked(Wait.other("all agents", WaitReason.AGENT)):
                     await join.done.wait()
             finally:
                 self._joins.remove(join)

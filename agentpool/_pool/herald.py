@@ -12,17 +12,20 @@ from agentpool._base import Live
 from agentpool._events import (
     AgentFinished,
     AgentParked,
+    AgentQueued,
     AgentResumed,
     AgentSpawned,
     AgentStarted,
     MessageDropped,
     MessageSent,
+    SlotsChanged,
 )
-from agentpool._messages import AgentId, AgentMessage
+from agentpool._messages import OWNER_ID, AgentId, AgentMessage
 from agentpool._outcome import AgentOutcome
 from agentpool._pool.handle import AgentHandle
 from agentpool._scheduling.slot import Slot
 from agentpool._scheduling.waits import Wait
+from agentpool._spawn import SpawnConfig
 from agentpool.observe._hub import EventHub
 
 
@@ -35,11 +38,36 @@ class Herald(Live):
     _accepted: Mapping[AgentId, AgentHandle]
     """Those that the fan-in knows, ended ones too."""
 
-    def spawned(self, handle: AgentHandle) -> None:
+    def spawned(self, handle: AgentHandle, config: SpawnConfig) -> None:
         """Tell that an agent was accepted."""
         if self._hub.listening:
             stamp = self._hub.stamp(handle.agent_id, handle.name)
-            self._hub.publish(AgentSpawned(*stamp, handle.parent_id))
+            manifest = config.manifest
+            model = manifest.model
+            self._hub.publish(
+                AgentSpawned(
+                    *stamp,
+                    handle.parent_id,
+                    query=config.query,
+                    manifest=manifest.name,
+                    model=model.remote_model or str(model.model_path or ""),
+                    system_prompt=model.system_prompt,
+                    grants=tuple(grant.kind.value for grant in manifest.capabilities),
+                    group=config.group,
+                    deadline_seconds=config.deadline_seconds or manifest.resources.run_seconds,
+                )
+            )
+
+    def queued(self, handle: AgentHandle, running: int, slots: float, ahead: int) -> None:
+        """Tell that it waits for its first slot."""
+        if self._hub.listening:
+            stamp = self._hub.stamp(handle.agent_id, handle.name)
+            self._hub.publish(AgentQueued(*stamp, running, slots, ahead, again=False))
+
+    def resized(self, slots: float) -> None:
+        """Tell that there is another number of slots."""
+        if self._hub.listening:
+            self._hub.publish(SlotsChanged(*self._hub.stamp(OWNER_ID, ""), slots))
 
     def started(self, handle: AgentHandle) -> None:
         """Tell that it has its first slot."""
@@ -49,8 +77,8 @@ class Herald(Live):
     def parked(self, slot: Slot, wait: Wait) -> None:
         """Tell that it gave its slot back."""
         if self._hub.listening:
-            name = self._running[slot.agent_id].name
-            self._hub.publish(AgentParked(*self._hub.stamp(slot.agent_id, name), wait.text))
+            stamp = self._hub.stamp(slot.agent_id, self._running[slot.agent_id].name)
+            self._hub.publish(AgentParked(*stamp, wait.text, wait.reason, wait.target))
 
     def resumed(self, slot: Slot) -> None:
         """Tell that it has a slot again."""

@@ -111,6 +111,7 @@ class AgentNursery(Caretaker, Home):
     def open(self, nursery: trio.Nursery, limiter: trio.CapacityLimiter, max_queued: int) -> None:
         """Set up the slots, and run agents in *nursery* from now on."""
         self.nursery = nursery
+        self.hub.introduce(self.name, limiter.total_tokens)
         self.admission = Admission(
             limiter,
             max_queued,
@@ -157,8 +158,12 @@ class AgentNursery(Caretaker, Home):
         self.router.register(handle.agent_id)
         # Queued before anybody is told of it, and cancels it.
         self.admission.admit(handle)
-        self._herald.spawned(handle)
+        self._herald.spawned(handle, config)
         self.admission.pump()
+        if self.hub.listening and handle.status is AgentStatus.QUEUED:
+            admission = self.admission
+            counts = (admission.running_count, admission.limiter.total_tokens)
+            self._herald.queued(handle, *counts, admission.queued_count - 1)
         return handle
 
     def budget_of(self, config: SpawnConfig, parent: AgentHandle | None = None) -> Budget | None:
@@ -301,6 +306,11 @@ class AgentNursery(Caretaker, Home):
             # is cancelled, newcomers would start only to be cancelled one by one.
             self.admission.leave(slot, newcomers=trio.current_effective_deadline() != -math.inf)
             self.deadlocks.suspect()
+
+    def resize(self, slots: int) -> None:
+        """Have another number of slots. Who runs, runs on."""
+        self._herald.resized(slots)
+        self.admission.resize(slots)
 
     async def wait_empty(self) -> None:  # noqa: ASYNC910  # the block's end has checkpoints
         """Wait until no agent is left."""

@@ -145,7 +145,7 @@ async def _block(
         pool.close()
         agents.abort(*OUTSIDE)
         agents.router.unregister(OWNER_ID, reason="the pool closed")
-        agents.hub.close()
+        agents.hub.close(pool.statistics())
     if failed is not None:
         for agent_id, error in agents.fan_in.unseen_failures().items():
             failed.add_note(f"agent {agent_id} failed as well: {type(error).__name__}: {error}")

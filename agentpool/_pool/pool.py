@@ -326,7 +326,7 @@ class AgentPool:
 
     @max_concurrent.setter
     def max_concurrent(self, slots: int) -> None:
-        self._agents.admission.resize(at_least(1, "max_concurrent", slots))
+        self._agents.resize(at_least(1, "max_concurrent", slots))
 
     def statistics(self) -> PoolStatistics:
         """Return the pool as it is at this moment."""

@@ -33,6 +33,31 @@ class WaitKind(enum.Enum):
     OTHER = "waits"
 
 
+class WaitReason(enum.Enum):
+    """What an agent waits for, for those who watch."""
+
+    AGENT = "agent"
+    """The end of another agent."""
+    ANSWER = "answer"
+    """An answer of another agent."""
+    ROOM = "room"
+    """Room in another agent's inbox."""
+    MESSAGE = "message"
+    """A message of any agent."""
+    QUEUE = "queue"
+    """A place in the queue for a new agent."""
+    APPROVAL = "approval"
+    """A decision whether a tool call may run."""
+    RETRY = "retry"
+    """The time to make a failed request again."""
+    GATE = "gate"
+    """A gate that lets no more requests through."""
+    BUDGET = "budget"
+    """What others have set aside of a budget."""
+    OTHER = "other"
+    """Something else that ends by itself."""
+
+
 @final
 class Wait(msgspec.Struct, frozen=True, gc=False):
     """What an agent waits for while it holds no slot."""
@@ -46,21 +71,26 @@ class Wait(msgspec.Struct, frozen=True, gc=False):
     lends: bool = False
     """Whether the slot is only lent meanwhile, to agents that come back: a newcomer would
     have to wait for the same."""
+    reason: WaitReason = WaitReason.OTHER
+    """What kind of thing it is, for those who watch."""
 
     @classmethod
     def end_of(cls, agent_id: AgentId, name: str) -> Self:
         """Wait until an agent has ended."""
-        return cls(WaitKind.END, agent_id, f"the end of agent {agent_id} ({name})")
+        text = f"the end of agent {agent_id} ({name})"
+        return cls(WaitKind.END, agent_id, text, reason=WaitReason.AGENT)
 
     @classmethod
     def answer_of(cls, agent_id: AgentId) -> Self:
         """Wait until an agent answers a question."""
-        return cls(WaitKind.ANSWER, agent_id, f"an answer of agent {agent_id}")
+        text = f"an answer of agent {agent_id}"
+        return cls(WaitKind.ANSWER, agent_id, text, reason=WaitReason.ANSWER)
 
     @classmethod
     def room_of(cls, agent_id: AgentId) -> Self:
         """Wait until an agent takes something out of its inbox."""
-        return cls(WaitKind.ROOM, agent_id, f"room in the inbox of agent {agent_id}")
+        text = f"room in the inbox of agent {agent_id}"
+        return cls(WaitKind.ROOM, agent_id, text, reason=WaitReason.ROOM)
 
     @staticmethod
     def message() -> Wait:
@@ -68,17 +98,17 @@ class Wait(msgspec.Struct, frozen=True, gc=False):
         return FOR_A_MESSAGE
 
     @classmethod
-    def other(cls, text: str) -> Self:
+    def other(cls, text: str, reason: WaitReason = WaitReason.OTHER) -> Self:
         """Wait for something that ends by itself."""
-        return cls(WaitKind.OTHER, None, text)
+        return cls(WaitKind.OTHER, None, text, reason=reason)
 
     @classmethod
     def gate(cls, name: str) -> Self:
         """Wait until a provider takes one more request."""
-        return cls(WaitKind.OTHER, None, f"gate {name!r}", lends=True)
+        return cls(WaitKind.OTHER, None, f"gate {name!r}", lends=True, reason=WaitReason.GATE)
 
 
-FOR_A_MESSAGE: Final = Wait(WaitKind.MESSAGE, None, "a message")
+FOR_A_MESSAGE: Final = Wait(WaitKind.MESSAGE, None, "a message", reason=WaitReason.MESSAGE)
 
 
 def find_deadlocked(

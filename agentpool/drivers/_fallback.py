@@ -40,6 +40,7 @@ from agentpool._errors import (
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._messages import Completion, CompletionRequest, Usage
 from agentpool._scheduling.request_clock import RequestClock
+from agentpool._scheduling.watcher import current_watcher
 from agentpool.abc import Driver, OnDelta
 from agentpool.drivers._breaker import Attempt, BreakerState, CircuitBreaker
 from agentpool.drivers._sending import OnSent, SayingDriver, ask
@@ -167,11 +168,12 @@ class FallbackDriver(SayingDriver):
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         errors: list[DriverError | None] = []
-        for choice in self._choices:
+        for number, choice in enumerate(self._choices, 1):
             attempt = choice.breaker.begin(trio.current_time())
             if attempt is None:
                 choice.counts["skipped"] += 1
                 errors.append(None)
+                self._tell(number, None)
                 continue
             heard = _Heard(on_delta, on_sent)
             try:
@@ -180,11 +182,18 @@ class FallbackDriver(SayingDriver):
                 if heard.was_handed_on:
                     raise
                 errors.append(error)
+                self._tell(number, error)
             # The name is the first one's; each of the others knows its own model.
             request = msgspec.structs.replace(request, model=None)
         await trio.lowlevel.cancel_shielded_checkpoint()
         failure = _failure(self._choices, errors)
         raise failure from (failure.errors[-1] if failure.errors else None)
+
+    def _tell(self, number: int, error: DriverError | None) -> None:
+        """Tell who watches that the next one is asked, if there is one."""
+        watcher = current_watcher.get()
+        if watcher is not None and number < len(self._choices):
+            watcher.fell_back(number, error)
 
     async def _ask(
         self, choice: _Choice, attempt: Attempt, request: CompletionRequest, heard: _Heard

@@ -32,6 +32,7 @@ from agentpool._scheduling.random import build_random
 from agentpool._scheduling.request_clock import waiting_for_turn
 from agentpool._scheduling.slot import current_slot, parked
 from agentpool._scheduling.waits import Wait
+from agentpool._scheduling.watcher import current_watcher
 from agentpool.drivers._throttle import Passage, Throttle
 
 
@@ -199,7 +200,17 @@ class RequestGate:
         if self._random is None:
             self._random = build_random(self._seed)
         now, chance = trio.current_time(), self._random.random()
-        self._throttle.refuse(passage, now, retry_after_seconds, chance)
+        throttle = self._throttle
+        throttle.refuse(passage, now, retry_after_seconds, chance)
+        watcher = current_watcher.get()
+        if watcher is not None:
+            watcher.gate_changed(
+                self.name,
+                limit=throttle.limit,
+                in_flight=throttle.in_flight,
+                waiting=len(self._queue) + len(self._again),
+                closed_seconds=max(throttle.closed_until - now, 0.0),
+            )
 
     # --- waiting
 

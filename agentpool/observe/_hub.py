@@ -7,15 +7,18 @@ their own: when it is full, events that are not lifecycle are left out and count
 from __future__ import annotations
 
 import logging
+import os
 from collections import deque
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Self, final
 
 import msgspec
 import trio
 
 from agentpool._base import Live
-from agentpool._events import LIFECYCLE, AgentWarned, Event, EventsMissed
+from agentpool._budget.statistics import PoolStatistics
+from agentpool._events import LIFECYCLE, AgentWarned, Event, EventsMissed, PoolInfo
 from agentpool._messages import OWNER_ID, AgentId
 from agentpool.abc import Observer
 
@@ -137,21 +140,40 @@ class EventHub(Live):
         at_seconds = self._now() - self._opened_at
         return self._last_sequence, at_seconds, agent_id, agent_name
 
+    def introduce(self, name: str, max_concurrent: float) -> None:
+        """Tell observers which pool they watch."""
+        if not self._observers:
+            return
+        info = PoolInfo(
+            run_id=os.urandom(16).hex(),
+            name=name,
+            opened_at=datetime.now(UTC).timestamp(),
+            max_concurrent=max_concurrent,
+        )
+        for observer in self._observers:
+            try:
+                observer.on_open(info)
+            except Exception:  # noqa: BLE001  # as in publish()
+                self._failed(observer)
+
     def publish(self, event: Event) -> None:
         """Hand *event* to everybody who watches."""
         for observer in self._observers:
             try:
                 observer.on_event(event)
             except Exception:  # noqa: BLE001  # somebody else's code: counted, told once
-                self._failures += 1
-                if self._failures == 1:
-                    _log.error(
-                        "observer %s raised; the pool goes on and counts further failures",
-                        type(observer).__name__,
-                        exc_info=True,
-                    )
+                self._failed(observer)
         for reader in self._readers:
             reader.put(event)
+
+    def _failed(self, observer: Observer) -> None:
+        self._failures += 1
+        if self._failures == 1:
+            _log.error(
+                "observer %s raised; the pool goes on and counts further failures",
+                type(observer).__name__,
+                exc_info=True,
+            )
 
     def warned(self, agent_id: AgentId, agent_name: str, text: str) -> None:
         """Count something that is near a limit or was tolerated, and tell who watches."""
@@ -174,8 +196,13 @@ class EventHub(Live):
             self._readers.remove(reader)
         self.listening = bool(self._observers or self._readers)
 
-    def close(self) -> None:
-        """Tell every reader that nothing more comes."""
+    def close(self, statistics: PoolStatistics) -> None:
+        """Tell everybody who watches that nothing more comes."""
+        for observer in self._observers:
+            try:
+                observer.on_close(statistics)
+            except Exception:  # noqa: BLE001  # as in publish()
+                self._failed(observer)
         self._closed = True
         for reader in tuple(self._readers):
             reader.close()

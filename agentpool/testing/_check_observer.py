@@ -12,6 +12,7 @@ import trio
 from agentpool._events import (
     AgentFinished,
     AgentParked,
+    AgentQueued,
     AgentResumed,
     AgentSpawned,
     AgentStarted,
@@ -23,16 +24,31 @@ from agentpool._events import (
     CompletionReceived,
     Event,
     EventsMissed,
+    FellBack,
+    GateChanged,
     MessageDropped,
+    MessagesAdded,
     MessageSent,
     Phase,
     PhaseChanged,
+    RequestFailed,
+    RequestFirstPiece,
     RequestRetried,
+    RequestStarted,
+    SlotsChanged,
     TextDelta,
     ToolFinished,
     ToolStarted,
 )
-from agentpool._messages import AgentMessage, FinishReason, ToolCall, Usage
+from agentpool._messages import (
+    AgentMessage,
+    AssistantMessage,
+    FinishReason,
+    ToolCall,
+    ToolMessage,
+    Usage,
+    UserMessage,
+)
 from agentpool._outcome import AgentOutcome, AgentStatus, StopReason
 from agentpool.abc import Observer
 from agentpool.testing._contract import Opener, is_a, open_one, promise
@@ -76,8 +92,16 @@ def every_event(first: int = 0) -> Iterator[Event]:
     outcome = AgentOutcome(agent_id=1, name="a", status=AgentStatus.COMPLETED, text="done")
     stamp = ((number, float(number), 1, "a") for number in itertools.count(first + 1))
     yield AgentSpawned(*next(stamp), 0)
+    yield AgentQueued(*next(stamp), 8, 8, 0, again=False)
     yield AgentStarted(*next(stamp))
     yield PhaseChanged(*next(stamp), Phase.REASON)
+    said = (UserMessage("hello"), AssistantMessage("", (call,)), ToolMessage("call-1", "add", "3"))
+    yield MessagesAdded(*next(stamp), 0, said)
+    yield RequestStarted(*next(stamp), 1, 1, "a-model", by_tool=False, sent=((0, 3),))
+    yield FellBack(*next(stamp), 1, 2, "OverloadedError", "busy")
+    yield GateChanged(*next(stamp), "a gate", 2, 1, 0, 5.0)
+    yield RequestFailed(*next(stamp), first + 5, 1, "OverloadedError", "busy", by_tool=False)
+    yield RequestFirstPiece(*next(stamp), first + 5, 0.25)
     yield TextDelta(*next(stamp), "a piece")
     yield CompletionReceived(*next(stamp), FinishReason.TOOL_USE, Usage(1, 2), 0.5)
     yield RequestRetried(*next(stamp), 1, 2.0, "overloaded")
@@ -92,5 +116,6 @@ def every_event(first: int = 0) -> Iterator[Event]:
     yield BudgetNear(*next(stamp), "night", StopReason.TOKEN_BUDGET, 800, 1000)
     yield BudgetReached(*next(stamp), "night", StopReason.COST_BUDGET, 1.0, 1.0)
     yield MessageDropped(*next(stamp), message, "it ended first")
+    yield SlotsChanged(*next(stamp), 4)
     yield EventsMissed(*next(stamp), 5)
     yield AgentFinished(*next(stamp), outcome)

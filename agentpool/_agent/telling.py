@@ -1,0 +1,168 @@
+"""Telling those who watch about one request: when it began, its first piece, how it ended.
+
+Made only for a request that somebody watches. One that has begun is told to its end, also
+if nobody watches any more: that costs little, and happens once.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import Token
+from types import TracebackType
+from typing import Final, Self, final
+
+from agentpool._agent.agent import Agent
+from agentpool._base import Live
+from agentpool._budget.reservation import Reservation
+from agentpool._events import (
+    CompletionReceived,
+    FellBack,
+    GateChanged,
+    MessagesAdded,
+    RequestFailed,
+    RequestFirstPiece,
+    RequestStarted,
+)
+from agentpool._loop.conversation import MessageView
+from agentpool._loop.run import Run
+from agentpool._messages import Completion, CompletionRequest
+from agentpool._scheduling.watcher import RequestWatcher, current_watcher
+
+UNWATCHED: Final = nullcontext()
+
+
+@final
+class RequestTeller(Live):
+    """Tells about one request of an agent, in all of its attempts.
+
+    ``with teller:`` around each attempt.
+    """
+
+    _agent: Agent
+    _request: CompletionRequest
+    _by_tool: bool
+    _asked_at: float
+    _attempt: int = 0
+    _request_id: int = 0
+    _began_at: float = 0.0
+    _first_piece_seconds: float | None = None
+    _paid_by: Reservation | None = None
+    _token: Token[RequestWatcher | None] | None = None
+
+    @classmethod
+    def of(cls, agent: Agent, request: CompletionRequest, *, by_tool: bool) -> Self:
+        """Return one for a request that is about to be made."""
+        return cls(agent, request, by_tool, agent.hub.seconds())
+
+    def attempt(self, reservation: Reservation | None) -> Self:
+        """Return itself, for the next attempt, which *reservation* pays."""
+        self._paid_by = reservation
+        return self
+
+    def __enter__(self) -> Self:
+        """Tell that an attempt begins."""
+        agent, request, paid = self._agent, self._request, self._paid_by
+        self._attempt += 1
+        self._first_piece_seconds = None
+        stamp = agent.hub.stamp(agent.agent_id, agent.name)
+        self._request_id, self._began_at, _, _ = stamp
+        view = request.messages
+        sent = view.places if isinstance(view, MessageView) and not self._by_tool else ()
+        agent.hub.publish(
+            RequestStarted(
+                *stamp,
+                turn=agent.turn,
+                attempt=self._attempt,
+                model=request.model or "",
+                by_tool=self._by_tool,
+                sent=sent,
+                budget="" if paid is None else paid.budget.name,
+                reserved_tokens=None if paid is None else paid.tokens,
+                reserved_usd=None if paid is None else paid.cost_usd,
+            )
+        )
+        self._token = current_watcher.set(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Tell that it failed, if it did."""
+        assert self._token is not None  # noqa: S101  # it was entered
+        current_watcher.reset(self._token)
+        if error is not None:
+            agent = self._agent
+            # Only the kind of a cancellation says something; trio keeps its text.
+            text = str(error) if isinstance(error, Exception) else "given up"
+            agent.hub.publish(
+                RequestFailed(
+                    *agent.hub.stamp(agent.agent_id, agent.name),
+                    request_id=self._request_id,
+                    attempt=self._attempt,
+                    error_type=type(error).__name__,
+                    error=text,
+                    by_tool=self._by_tool,
+                )
+            )
+
+    def arrived(self) -> None:
+        """Tell about the first piece, if this is it."""
+        if self._first_piece_seconds is None:
+            agent = self._agent
+            stamp = agent.hub.stamp(agent.agent_id, agent.name)
+            self._first_piece_seconds = seconds = stamp[1] - self._began_at
+            agent.hub.publish(RequestFirstPiece(*stamp, self._request_id, seconds))
+
+    def gate_changed(
+        self, name: str, *, limit: int, in_flight: int, waiting: int, closed_seconds: float
+    ) -> None:
+        """Tell that a refusal has closed a gate, or cut its limit."""
+        stamp = self._agent.hub.stamp(self._agent.agent_id, self._agent.name)
+        gate = (limit, in_flight, waiting)
+        self._agent.hub.publish(GateChanged(*stamp, name, *gate, closed_seconds))
+
+    def fell_back(self, driver: int, error: Exception | None) -> None:
+        """Tell that the next of several drivers is asked."""
+        agent = self._agent
+        kind, text = ("", "") if error is None else (type(error).__name__, str(error))
+        stamp = agent.hub.stamp(agent.agent_id, agent.name)
+        agent.hub.publish(FellBack(*stamp, driver, driver + 1, kind, text))
+
+    def answered(self, answer: Completion) -> None:
+        """Tell that the answer is there."""
+        agent = self._agent
+        stamp = agent.hub.stamp(agent.agent_id, agent.name)
+        agent.hub.publish(
+            CompletionReceived(
+                *stamp,
+                answer.finish_reason,
+                answer.usage,
+                stamp[1] - self._asked_at,
+                request_id=self._request_id,
+                turn=agent.turn,
+                attempt=self._attempt or 1,
+                model=answer.model or self._request.model,
+                cost_usd=answer.cost_usd,
+                first_piece_seconds=self._first_piece_seconds,
+                by_tool=self._by_tool,
+            )
+        )
+
+
+def attempt(
+    teller: RequestTeller | None, reservation: Reservation | None = None
+) -> AbstractContextManager[object]:
+    """Return the context of one attempt. ``None``: nobody watches."""
+    return UNWATCHED if teller is None else teller.attempt(reservation)
+
+
+def tell_messages(agent: Agent, run: Run) -> None:
+    """Tell about what was said since this was last called."""
+    assert run.conversation is not None  # noqa: S101  # only a conversation is sent
+    messages = run.conversation.messages[agent.told :]
+    stamp = agent.hub.stamp(agent.agent_id, agent.name)
+    agent.hub.publish(MessagesAdded(*stamp, agent.told, messages))
+    agent.told += len(messages)

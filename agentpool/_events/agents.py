@@ -1,0 +1,110 @@
+"""An agent begins, waits, goes on and ends."""
+
+from __future__ import annotations
+
+import enum
+from typing import final
+
+from agentpool._events.base import EventBase
+from agentpool._messages import AgentId
+from agentpool._outcome import AgentOutcome
+from agentpool._scheduling.waits import WaitReason
+
+
+@final
+class AgentSpawned(EventBase, frozen=True, gc=False):
+    """A spawn was accepted. Lifecycle."""
+
+    parent_id: AgentId
+    """Who spawned it. 0: the owner."""
+    query: str = ""
+    """What it is asked."""
+    manifest: str = ""
+    """The name of its manifest."""
+    model: str = ""
+    """The model that its manifest names. Empty: it names none."""
+    system_prompt: str = ""
+    """What its model is told before everything else."""
+    grants: tuple[str, ...] = ()
+    """What it may do, such as ``memory`` or ``spawn``."""
+    group: str = ""
+    """With whom it shares slots and gates."""
+    deadline_seconds: float | None = None
+    """The longest that it may take. ``None``: no limit."""
+
+
+@final
+class AgentQueued(EventBase, frozen=True, gc=False):
+    """The agent waits for a slot, since all are taken."""
+
+    running: int
+    """Agents that have a slot."""
+    max_concurrent: float
+    """Slots that there are."""
+    ahead: int
+    """Agents that wait as well, and came before it."""
+    again: bool
+    """Whether it had a slot before, and waited for something without one."""
+
+
+@final
+class AgentStarted(EventBase, frozen=True, gc=False):
+    """The agent got its first slot. Lifecycle."""
+
+
+@final
+class AgentFinished(EventBase, frozen=True):
+    """The agent ended. Lifecycle, and its last event."""
+
+    outcome: AgentOutcome
+    """What became of it."""
+
+
+@final
+class AgentParked(EventBase, frozen=True, gc=False):
+    """The agent gave its slot back while it waits."""
+
+    waits_for: str
+    """What it waits for, in words: ``agent 3 (critic)``, ``a message``, …"""
+    reason: WaitReason = WaitReason.OTHER
+    """What kind of thing it waits for."""
+    target_id: AgentId | None = None
+    """The agent that must act. ``None``: no agent in particular."""
+
+
+@final
+class AgentResumed(EventBase, frozen=True, gc=False):
+    """The agent took a slot again."""
+
+
+class Phase(enum.Enum):
+    """What an agent is doing."""
+
+    PERCEIVE = "perceive"
+    """It looks at what it knows and what it was told."""
+    REASON = "reason"
+    """It waits for the model."""
+    ACT = "act"
+    """It runs tools."""
+    DONE = "done"
+    """It has its answer."""
+
+
+@final
+class PhaseChanged(EventBase, frozen=True, gc=False):
+    """The agent went on to another phase."""
+
+    phase: Phase
+    """The phase that begins."""
+    tool_name: str = ""
+    """In ``ACT``: the tool. Empty otherwise."""
+    turn: int = 0
+    """Which turn of the agent, from 1. 0: its first has not begun."""
+
+
+@final
+class AgentWarned(EventBase, frozen=True, gc=False):
+    """Something is near a limit, or was tolerated."""
+
+    text: str
+    """What."""

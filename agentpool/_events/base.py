@@ -1,0 +1,42 @@
+"""What every event begins with, and the pool that it is of."""
+
+from __future__ import annotations
+
+import re
+from typing import final
+
+import msgspec
+
+from agentpool._messages import AgentId
+
+
+def _tag(class_name: str) -> str:
+    """Return what an event is called in JSON: ``agent_spawned`` for ``AgentSpawned``."""
+    return re.sub(r"(?<=.)(?=[A-Z])", "_", class_name).lower()
+
+
+@final
+class PoolInfo(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A pool, as it introduces itself to its observers before its first event."""
+
+    run_id: str
+    """32 hexadecimal digits that no other pool has."""
+    name: str
+    """The pool's name."""
+    opened_at: float
+    """When it opened: seconds since 1970-01-01 UTC, by the clock on the wall."""
+    max_concurrent: float
+    """Its slots."""
+
+
+class EventBase(msgspec.Struct, frozen=True, tag_field="event", tag=_tag):
+    """What every event begins with."""
+
+    sequence: int
+    """1, 2, 3, … across the pool: the order in which things happened."""
+    at_seconds: float
+    """Seconds since the pool opened."""
+    agent_id: AgentId
+    """Whom it concerns. 0: the pool itself."""
+    agent_name: str
+    """That agent's name. Empty for the pool itself."""

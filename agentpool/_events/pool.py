@@ -1,0 +1,77 @@
+"""What agents share: budgets, messages, slots, and the events themselves."""
+
+from __future__ import annotations
+
+from typing import final
+
+from agentpool._events.base import EventBase
+from agentpool._messages import AgentMessage
+from agentpool._outcome import StopReason
+
+
+@final
+class BudgetNear(EventBase, frozen=True, gc=False):
+    """Four fifths of a limit are used. Told once for each limit of a budget.
+
+    The agent of the event is the one whose request was counted last.
+    """
+
+    budget: str
+    """The budget's name."""
+    kind: StopReason
+    """Which of its limits, by what it would stop an agent with."""
+    used: float
+    """How much of it was used, in its own unit."""
+    limit: float
+    """How much is allowed, in the same unit."""
+
+
+@final
+class BudgetReached(EventBase, frozen=True, gc=False):
+    """A limit is reached, or leaves too little for somebody. Told once for each limit.
+
+    The agent of the event is the one whose request was counted, or refused.
+    """
+
+    budget: str
+    """The budget's name."""
+    kind: StopReason
+    """Which of its limits, by what it stops agents with."""
+    used: float
+    """How much of it was used, in its own unit."""
+    limit: float
+    """How much is allowed, in the same unit."""
+
+
+@final
+class MessageSent(EventBase, frozen=True, gc=False):
+    """A message was accepted. The agent of the event is the sender."""
+
+    message: AgentMessage
+    """The message."""
+
+
+@final
+class MessageDropped(EventBase, frozen=True, gc=False):
+    """An accepted message became a dead letter. The agent of the event is the recipient."""
+
+    message: AgentMessage
+    """The message."""
+    reason: str
+    """Why nobody will read it."""
+
+
+@final
+class SlotsChanged(EventBase, frozen=True, gc=False):
+    """The pool has another number of slots."""
+
+    max_concurrent: float
+    """Slots from now on."""
+
+
+@final
+class EventsMissed(EventBase, frozen=True, gc=False):
+    """A reader was too slow: it stands where events are missing."""
+
+    count: int
+    """How many events were left out just before this one."""

@@ -1,0 +1,143 @@
+"""An agent, or a tool in its name, asks a model."""
+
+from __future__ import annotations
+
+from typing import final
+
+from agentpool._events.base import EventBase
+from agentpool._messages import ChatMessage, FinishReason, Usage
+
+
+@final
+class MessagesAdded(EventBase, frozen=True):
+    """The agent's conversation has grown. Told before the request that sends it."""
+
+    place: int
+    """The place of the first of these messages in the conversation, from 0."""
+    messages: tuple[ChatMessage, ...]
+    """What was said, oldest first."""
+
+
+@final
+class RequestStarted(EventBase, frozen=True, gc=False):
+    """An attempt to ask a model begins. Its ``sequence`` is the number of the request."""
+
+    turn: int
+    """The turn that it belongs to."""
+    attempt: int
+    """Which attempt, from 1."""
+    model: str
+    """The model that is asked. Empty: the driver's own."""
+    by_tool: bool
+    """Whether a tool asks, in the agent's name."""
+    sent: tuple[tuple[int, int], ...]
+    """The places of the conversation that are sent: from, and up to but not including.
+    Empty if a tool asks."""
+    budget: str = ""
+    """The budget that pays. Empty: none."""
+    reserved_tokens: int | None = None
+    """Tokens set aside of it for this attempt. ``None``: nothing was."""
+    reserved_usd: float | None = None
+    """US dollars set aside of it. ``None``: nothing was, or there is no price."""
+
+
+@final
+class RequestFirstPiece(EventBase, frozen=True, gc=False):
+    """The first piece of an answer arrived."""
+
+    request_id: int
+    """The ``sequence`` of its ``RequestStarted``."""
+    seconds: float
+    """Since then."""
+
+
+@final
+class TextDelta(EventBase, frozen=True, gc=False):
+    """The model wrote a piece of its answer."""
+
+    text: str
+    """The piece."""
+
+
+@final
+class CompletionReceived(EventBase, frozen=True, gc=False):
+    """The model answered."""
+
+    finish_reason: FinishReason
+    """Why it stopped writing."""
+    usage: Usage | None
+    """Tokens of this answer. ``None``: the provider did not say."""
+    duration_seconds: float
+    """From the request to the end of the answer, retries included."""
+    request_id: int = 0
+    """The ``sequence`` of its ``RequestStarted``. 0: it was not watched from its start."""
+    turn: int = 0
+    """The turn that it belongs to."""
+    attempt: int = 1
+    """Which attempt was answered, from 1."""
+    model: str | None = None
+    """The model that answered. ``None``: the provider did not say, and none was named."""
+    cost_usd: float | None = None
+    """US dollars. ``None``: there is no price."""
+    first_piece_seconds: float | None = None
+    """From the start of this attempt to its first piece. ``None``: it came as a whole."""
+    by_tool: bool = False
+    """Whether a tool asked, in the agent's name."""
+
+
+@final
+class RequestFailed(EventBase, frozen=True, gc=False):
+    """An attempt ended without a whole answer."""
+
+    request_id: int
+    """The ``sequence`` of its ``RequestStarted``."""
+    attempt: int
+    """Which attempt, from 1."""
+    error_type: str
+    """The type of the error; ``Cancelled`` if the request was given up."""
+    error: str
+    """Its text."""
+    by_tool: bool
+    """Whether a tool asked."""
+
+
+@final
+class RequestRetried(EventBase, frozen=True, gc=False):
+    """A request failed and is tried again."""
+
+    attempt: int
+    """Which attempt failed, from 1."""
+    delay_seconds: float
+    """How long the agent waits before the next one."""
+    error: str
+    """What the attempt failed with."""
+
+
+@final
+class FellBack(EventBase, frozen=True, gc=False):
+    """One driver of several failed, and the next one is asked."""
+
+    driver: int
+    """Which one failed, from 1."""
+    next_driver: int
+    """Which one is asked."""
+    error_type: str
+    """The type of the error. Empty: it was left alone, since it failed too often before."""
+    error: str
+    """Its text."""
+
+
+@final
+class GateChanged(EventBase, frozen=True, gc=False):
+    """A gate was closed by a provider's refusal, or lets fewer requests through."""
+
+    gate: str
+    """The gate's name."""
+    limit: int
+    """Requests that may be in flight from now on."""
+    in_flight: int
+    """Requests that are."""
+    waiting: int
+    """Requests that wait."""
+    closed_seconds: float
+    """How long it stays closed. 0.0: it is open."""

@@ -1,0 +1,62 @@
+"""A tool call is approved, begins and ends."""
+
+from __future__ import annotations
+
+from typing import final
+
+from agentpool._events.base import EventBase
+from agentpool._messages import ToolCall
+
+
+@final
+class ToolStarted(EventBase, frozen=True, gc=False):
+    """A tool call begins."""
+
+    call: ToolCall
+    """The call."""
+    turn: int = 0
+    """The turn that it belongs to."""
+
+
+@final
+class ToolFinished(EventBase, frozen=True, gc=False):
+    """A tool call ended."""
+
+    call: ToolCall
+    """The call."""
+    content: str
+    """Its result, or the text of its error."""
+    is_error: bool
+    """Whether it failed."""
+    turn: int = 0
+    """The turn that it belongs to."""
+    duration_seconds: float | None = None
+    """How long it ran. ``None``: it was not watched from its start."""
+    error_type: str = ""
+    """The type of what it raised. Empty: it raised nothing."""
+    traceback: str = ""
+    """Where it was raised, for people; the model is not told. Empty: nowhere."""
+
+
+@final
+class ApprovalAsked(EventBase, frozen=True, gc=False):
+    """A tool call waits for somebody's word."""
+
+    call: ToolCall
+    """The call."""
+
+
+@final
+class ApprovalGiven(EventBase, frozen=True, gc=False):
+    """Somebody said whether a tool call may run, or nobody did in time."""
+
+    call: ToolCall
+    """The call, with the arguments that it runs with."""
+    approved: bool
+    """Whether it runs."""
+    reason: str
+    """Why it does not run. Empty: no reason was given, or it runs."""
+    decided_by: str = ""
+    """Who decided, as the approver says. Empty: it does not say."""
+    waited_seconds: float = 0.0
+    """How long the agent waited for it."""

@@ -1,0 +1,30 @@
+"""How what lies between an agent and its model tells those who watch the agent.
+
+A gate and a fallback know no pool; a watched request leaves here whom they can tell.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Protocol
+
+
+class RequestWatcher(Protocol):
+    """Whoever tells about one request."""
+
+    def gate_changed(
+        self, name: str, *, limit: int, in_flight: int, waiting: int, closed_seconds: float
+    ) -> None:
+        """Tell that a refusal has closed a gate, or cut its limit."""
+
+    def fell_back(self, driver: int, error: Exception | None) -> None:
+        """Tell that the next of several drivers is asked.
+
+        Args:
+            driver: Which one failed, from 1.
+            error: What it failed with. ``None``: it was not asked.
+        """
+
+
+current_watcher: ContextVar[RequestWatcher | None] = ContextVar("agentpool_watcher", default=None)
+"""Who watches the request that the current task makes. ``None``: nobody does."""
