@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias, final
+from typing import Final, TypeAlias, final
 
 import msgspec
 
@@ -172,15 +172,26 @@ class CompletionRequest(msgspec.Struct, frozen=True, gc=False):
     """The system prompt. Empty: none."""
     tools: tuple[ToolDefinition, ...] = ()
     """The tools that the model may call, in a stable order."""
-    max_tokens: int = 1024
-    """The most tokens that the model may write."""
-    temperature: float = 0.3
-    """0.0 is the likeliest word each time; 2.0 is the upper end."""
+    max_tokens: int | None = None
+    """The most tokens that the model may write, what it thinks included. ``None``: as many
+    as the model may."""
+    temperature: float | None = None
+    """0.0 is the likeliest word each time; 2.0 is the upper end. ``None``: not sent."""
     model: str | None = None
     """The provider's name of the model. ``None``: the driver's own."""
     answer_form: AnswerForm | None = None
     """The form of the answer, unless it calls tools. ``None``: any. A driver that cannot
     have it kept need not: whoever asked checks the answer."""
+    top_p: float | None = None
+    """The share of likely words to choose from. ``None``: not sent."""
+    stop: tuple[str, ...] = ()
+    """Texts at which the model stops writing."""
+    seed: int | None = None
+    """What chance starts from. ``None``: not sent."""
+    reasoning_effort: str | None = None
+    """How much to think, in the provider's words. ``None``: not sent."""
+    verbosity: str | None = None
+    """How much to write, in the provider's words. ``None``: not sent."""
 
 
 @final
@@ -199,6 +210,26 @@ class Completion(msgspec.Struct, frozen=True, gc=False):
     """The model that answered. ``None``: the provider did not say."""
     cost_usd: float | None = None
     """US dollars. ``None``: as the driver prices its usage."""
+
+
+ANSWER_TOKENS: Final = 16_384
+"""What an answer is taken to need where nobody said its limit: a long one, thoughts included."""
+
+
+def answer_tokens(max_tokens: int | None, window: int | None = None) -> int:
+    """Return how many tokens to keep free for an answer.
+
+    >>> answer_tokens(500), answer_tokens(None), answer_tokens(None, 8192)
+    (500, 16384, 2048)
+
+    Args:
+        max_tokens: The limit of the answer. ``None``: nobody said one.
+        window: Tokens of request and answer together. ``None``: unknown.
+    """
+    if max_tokens is not None:
+        return max_tokens
+    # A quarter: the question, the tools and what they return are most of a conversation.
+    return ANSWER_TOKENS if window is None else min(ANSWER_TOKENS, window // 4)
 
 
 def estimate_tokens(text: str) -> int:

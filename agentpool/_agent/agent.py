@@ -18,7 +18,7 @@ from agentpool._loop.conversation import fixed_tokens
 from agentpool._loop.guard import Stop, Warn
 from agentpool._loop.output import Output
 from agentpool._loop.run import Receive, Run
-from agentpool._messages import NO_USAGE, AgentId, Usage, UserMessage
+from agentpool._messages import NO_USAGE, AgentId, Usage, UserMessage, answer_tokens
 from agentpool._outcome import AgentOutcome, AgentStatus, StopReason
 from agentpool._scheduling.slot import Slot
 from agentpool._spawn import SpawnConfig
@@ -58,7 +58,7 @@ def room_tokens(driver: Driver, config: SpawnConfig, registry: ToolRegistry) -> 
     output = output_of(config)
     form = None if output is None else output.form
     fixed = fixed_tokens(manifest.model.system_prompt, tools, form)
-    return window - manifest.model.max_tokens - fixed
+    return window - answer_tokens(manifest.model.max_tokens, window) - fixed
 
 
 class Home(ABC):

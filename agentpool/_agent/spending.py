@@ -59,7 +59,7 @@ class Purse:
         def price(usage: Usage) -> float | None:
             return driver.price(usage, model=request.model)
 
-        tokens, cost_usd = estimator.estimate(request, price)
+        tokens, cost_usd = estimator.estimate(request, price, driver.context_window)
         is_stalled = partial(self._is_stalled, trio.lowlevel.current_task())
         claim = self.budget.claim(tokens=tokens, cost_usd=cost_usd, is_stalled=is_stalled)
         result = claim.result or await self._wait(claim)

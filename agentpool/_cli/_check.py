@@ -107,7 +107,8 @@ def _summary(path: str, manifest: AgentManifest) -> Iterator[str]:
     yield f"  model    {_model(model)}"
     if model.fallback is not None:
         yield f"  or else  {_model(model.fallback)}"
-    yield f"  window   {window}; at most {model.max_tokens:,} tokens for one answer"
+    most = "no limit" if model.max_tokens is None else f"at most {model.max_tokens:,} tokens"
+    yield f"  window   {window}; {most} for one answer"
     yield f"  limits   {_limits(manifest)}"
     kinds = {grant.kind for grant in manifest.capabilities}
     yield f"  grants   {', '.join(map(str, manifest.capabilities)) or 'none'}"

@@ -43,6 +43,7 @@ from agentpool._messages import (
     ToolDefinition,
     ToolMessage,
     UserMessage,
+    answer_tokens,
     estimate_tokens,
 )
 
@@ -314,10 +315,10 @@ def _schema_tokens(schema: Mapping[str, object]) -> int:
     return estimate_tokens(msgspec.json.encode(schema, enc_hook=_plain).decode())
 
 
-def request_tokens(request: CompletionRequest) -> int:
-    """Estimate the most tokens that *request* and its answer take together."""
+def request_tokens(request: CompletionRequest, window: int | None = None) -> int:
+    """Estimate the most tokens that *request* and its answer take together in *window*."""
     tokens = fixed_tokens(request.system, request.tools, request.answer_form)
-    tokens += request.max_tokens
+    tokens += answer_tokens(request.max_tokens, window)
     return tokens + sum(map(message_tokens, request.messages))
 
 

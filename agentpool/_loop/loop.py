@@ -44,6 +44,7 @@ from agentpool._messages import (
     FinishReason,
     ToolCall,
     UserMessage,
+    answer_tokens,
 )
 from agentpool._outcome import StopReason
 from agentpool._untrusted import as_data
@@ -146,16 +147,21 @@ def _request(run: Run, conversation: Conversation) -> CompletionRequest:
         model.temperature,
         model.remote_model,
         run.output and run.output.form,
+        model.top_p,
+        model.stop,
+        model.seed,
+        model.reasoning_effort,
+        model.verbosity,
     )
 
 
-def _output_limit(run: Run, conversation: Conversation) -> int:
-    """Return the most tokens that the next answer may have."""
-    limit = run.manifest.model.max_tokens
+def _output_limit(run: Run, conversation: Conversation) -> int | None:
+    """Return the most tokens that the next answer may have. ``None``: nobody said."""
     if run.raised_tokens is None:
-        return limit
+        return run.manifest.model.max_tokens
     if run.room_tokens is None:
         return run.raised_tokens
+    limit = answer_tokens(run.manifest.model.max_tokens, run.room_tokens)
     # What the conversation does not fill of the window is free for the answer.
     return max(limit, min(run.raised_tokens, limit + conversation.spare_tokens()))
 
@@ -285,12 +291,18 @@ def _find_room(run: Run, conversation: Conversation, spent: Stop | None) -> None
         return
     if can_raise:
         run.raised_tokens = run.max_output_tokens
-        if _output_limit(run, conversation) > limit:
+        raised = _output_limit(run, conversation)
+        if raised is not None and raised > answer_tokens(limit, run.room_tokens):
             return
     is_known = run.raised_tokens is not None
     advice = "the model can write no more" if is_known else "raise model.max_tokens"
-    text = f"the answer was cut off at max_tokens ({limit}) before its first word; {advice}"
-    _end(run, Stop(StopReason.TRUNCATION, text, limit, limit))
+    _end(run, _truncated(run, limit, f" before its first word; {advice}"))
+
+
+def _truncated(run: Run, limit: int | None, rest: str) -> Stop:
+    where = "the model's own limit" if limit is None else f"max_tokens ({limit})"
+    tokens = answer_tokens(limit or run.max_output_tokens)
+    return Stop(StopReason.TRUNCATION, f"the answer was cut off at {where}{rest}", tokens, tokens)
 
 
 def _ask_once_more(run: Run, spent: Stop | None) -> None:
@@ -318,8 +330,7 @@ def _cut_off(run: Run, conversation: Conversation, text: str, spent: Stop | None
         stop = verdict if isinstance(verdict, Stop) else None
     else:
         advice = 'raise model.max_tokens, or set model.on_cut = "continue"'
-        text = f"the answer was cut off at max_tokens ({limit}); {advice}"
-        stop = spent or Stop(StopReason.TRUNCATION, text, limit, limit)
+        stop = spent or _truncated(run, limit, f"; {advice}")
     if stop is not None:
         _end(run, stop)
 

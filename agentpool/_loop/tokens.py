@@ -4,7 +4,7 @@ Rules:
 
 1. Input is the bytes of everything that is sent over 2.5, as in ``estimate_tokens``: on the
    high side. The schema of the answer is sent as well. Output is ``max_tokens``: a model
-   cannot write more.
+   cannot write more. Where nobody said that, a long answer is taken for granted.
 2. The cost is what the driver asks for exactly that, nothing of it cached. Nobody knows the
    cost of a request whose driver has no price, and it is not zero.
 3. A conversation only grows, so what was measured is not measured again. Where its oldest
@@ -20,7 +20,14 @@ from typing import TypeAlias, final
 
 from agentpool._base import Live
 from agentpool._loop.conversation import fixed_tokens, message_tokens
-from agentpool._messages import AnswerForm, ChatMessage, CompletionRequest, ToolDefinition, Usage
+from agentpool._messages import (
+    AnswerForm,
+    ChatMessage,
+    CompletionRequest,
+    ToolDefinition,
+    Usage,
+    answer_tokens,
+)
 
 Price: TypeAlias = Callable[[Usage], float | None]
 """What some usage costs in US dollars. ``None``: nobody knows."""
@@ -39,15 +46,18 @@ class Estimator(Live):
     _count: int = 0
     _tokens: int = 0
 
-    def estimate(self, request: CompletionRequest, price: Price) -> tuple[int, float | None]:
+    def estimate(
+        self, request: CompletionRequest, price: Price, window: int | None = None
+    ) -> tuple[int, float | None]:
         """Return the tokens in plus out of *request*, and its cost in US dollars.
 
         Args:
             request: What will be sent.
             price: What the driver asks for some usage.
+            window: Tokens that request and answer may have together. ``None``: unknown.
         """
         input_tokens = self._measure_fixed(request) + self._measure(request)
-        usage = Usage(input_tokens, request.max_tokens)
+        usage = Usage(input_tokens, answer_tokens(request.max_tokens, window))
         return usage.total_tokens, price(usage)
 
     def _measure_fixed(self, request: CompletionRequest) -> int:

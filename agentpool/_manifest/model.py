@@ -12,13 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Final, Literal, TypeAlias, final
+from typing import Final, Literal, TypeAlias, cast, final
 
 import attrs
 
 from agentpool._errors import Fault
+from agentpool._manifest.asking import Asking, asking_faults, options_faults, read_asking
 from agentpool._manifest.parts import (
-    count_faults,
     is_number,
     raise_if_any,
     seconds_faults,
@@ -26,7 +26,7 @@ from agentpool._manifest.parts import (
     variable_faults,
 )
 from agentpool._manifest.toml_table import TomlTable, shown
-from agentpool._messages import Usage
+from agentpool._messages import Json, Usage
 
 Provider: TypeAlias = Literal["openai", "anthropic"]
 """The wire formats that a remote model may speak."""
@@ -42,9 +42,20 @@ OnCut: TypeAlias = Literal["stop", "continue"]
 
 ON_CUT: Final[Mapping[str, OnCut]] = {"stop": "stop", "continue": "continue"}
 
-MAX_TEMPERATURE: Final = 2.0
-"""The upper end at OpenAI; Anthropic refuses more than 1.0 by itself."""
+Api: TypeAlias = Literal["chat", "responses"]
+"""The two interfaces of OpenAI. All others who speak its wire format have the first one."""
 
+APIS: Final[Mapping[str, Api]] = {"chat": "chat", "responses": "responses"}
+"""The interfaces by their word in a manifest."""
+
+MaxTokensField: TypeAlias = Literal["max_tokens", "max_completion_tokens"]
+"""What the limit of an answer is called in Chat Completions: the older name, or the newer."""
+
+MAX_TOKENS_FIELDS: Final[Mapping[str, MaxTokensField]] = {
+    "max_tokens": "max_tokens",
+    "max_completion_tokens": "max_completion_tokens",
+}
+"""Both names, by themselves."""
 
 TOKENS_OF_A_PRICE: Final = 1_000_000
 """Prices are said for so many tokens, as on the providers' pages."""
@@ -101,10 +112,23 @@ class ModelConfig:
     """Whether the place at ``base_url`` is your own: `PRIVATE` instead of `STANDARD`."""
     api_key_env: str | None = None
     """The environment variable with the key. ``None``: the provider's usual one."""
-    max_tokens: int = 1024
-    """The most tokens of one answer. Less than the window: the question needs room."""
-    temperature: float = 0.3
-    """0.0 is the likeliest word each time; 2.0 is the upper end."""
+    max_tokens: int | None = None
+    """The most tokens of one answer, what the model thinks included. Less than the window:
+    the question needs room. ``None``: as many as the model may write."""
+    temperature: float | None = None
+    """0.0 is the likeliest word each time; 2.0 is the upper end. ``None``: the model's own;
+    newer models take no other."""
+    top_p: float | None = None
+    """The share of likely words to choose from. ``None``: the model's own."""
+    stop: tuple[str, ...] = ()
+    """Texts at which the model stops writing."""
+    seed: int | None = None
+    """What chance starts from, where the provider lets one say so. ``None``: new each time."""
+    reasoning_effort: str | None = None
+    """How much to think, in the provider's words: ``none``, ``low``, ``high``, … ``None``:
+    as the model does by itself."""
+    verbosity: str | None = None
+    """How much to write: ``low``, ``medium``, ``high``. OpenAI's. ``None``: not said."""
     system_prompt: str = "You are a helpful assistant."
     """What the model is told before everything else. Empty: nothing."""
     on_cut: OnCut = "stop"
@@ -118,6 +142,16 @@ class ModelConfig:
     """What it costs. ``None``: as the driver knows. Of a fallback, its own."""
     patience_seconds: float | None = None
     """How long this one may be silent before the fallback is asked. ``None``: no limit."""
+    api: Api | None = None
+    """Which of OpenAI's interfaces to use. ``None``: Responses at OpenAI itself, Chat
+    Completions elsewhere."""
+    max_tokens_field: MaxTokensField | None = None
+    """What Chat Completions at ``base_url`` calls ``max_tokens``. ``None``: the newer name
+    at OpenAI and its known hosts, the older one elsewhere."""
+    cache: bool = True
+    """Whether Anthropic may keep what is sent, so that the next request costs less."""
+    options: Mapping[str, Json] = attrs.field(factory=dict[str, Json], hash=False)
+    """Other fields of the request's body, as the provider names them."""
 
     def __attrs_post_init__(self) -> None:
         """Refuse what has no meaning."""
@@ -127,6 +161,20 @@ class ModelConfig:
 _DEFAULTS: Final[Mapping[str, object]] = {
     field.name: field.default for field in attrs.fields(ModelConfig)
 }
+
+_SAID_ONCE: Final = (*Asking.__annotations__, "system_prompt", "on_cut")
+"""How a model and its fallback are asked: both in the same way."""
+
+
+_REMOTE_ALONE: Final = (
+    "provider",
+    "base_url",
+    "api_key_env",
+    "price",
+    "api",
+    "max_tokens_field",
+)
+"""What is said of a model behind an API, and of no other."""
 
 
 def _model_faults(model: ModelConfig) -> Iterator[Fault]:
@@ -145,23 +193,20 @@ def _model_faults(model: ModelConfig) -> Iterator[Fault]:
         yield Fault("model_quantization", "means nothing without model_repo")
     yield from _remote_faults(model)
     yield from _fallback_faults(model)
-    yield from count_faults("max_tokens", model.max_tokens)
-    if not (is_number(model.temperature) and 0 <= model.temperature <= MAX_TEMPERATURE):
-        text = f"must be in [0.0, {MAX_TEMPERATURE}], got {shown(model.temperature)}"
-        yield Fault("temperature", text)
     if model.on_cut not in ON_CUT:
         words = ", ".join(map(repr, ON_CUT))
         yield Fault("on_cut", f"must be one of {words}, got {shown(model.on_cut)}")
-    window = model.context_window
-    if window is not None:
-        wrong = tuple(count_faults("context_window", window))
-        yield from wrong
-        if not wrong and is_number(model.max_tokens) and window <= model.max_tokens:
-            # The answer's room is taken from the window: nothing would be left of it
-            # for the question.
-            text = f"must be less than context_window ({window}), got "
-            text += f"{model.max_tokens}; the question needs room as well"
-            yield Fault("max_tokens", text)
+    asking = Asking(
+        max_tokens=model.max_tokens,
+        temperature=model.temperature,
+        top_p=model.top_p,
+        stop=model.stop,
+        seed=model.seed,
+        reasoning_effort=model.reasoning_effort,
+        verbosity=model.verbosity,
+    )
+    yield from asking_faults(asking, model.context_window)
+    yield from options_faults(model.options)
 
 
 def _fallback_faults(model: ModelConfig) -> Iterator[Fault]:
@@ -174,7 +219,7 @@ def _fallback_faults(model: ModelConfig) -> Iterator[Fault]:
         return
     if fallback.fallback is not None:
         yield Fault("fallback.fallback", "is one too many; a model has one fallback")
-    for name in ("max_tokens", "temperature", "system_prompt", "on_cut"):
+    for name in _SAID_ONCE:
         value: object = getattr(fallback, name)
         if value not in (getattr(model, name), _DEFAULTS[name]):
             text = f"is said once, for the model and its fallback, got {shown(value)}; drop it"
@@ -186,15 +231,9 @@ def _remote_faults(model: ModelConfig) -> Iterator[Fault]:
         words = ", ".join(repr(word) for word in PROVIDERS)
         yield Fault("provider", f"must be one of {words}, got {model.provider!r}")
     if model.remote_model is None:
-        unused = "means nothing without remote_model"
-        if model.provider == "anthropic":
-            yield Fault("provider", unused)
-        if model.base_url is not None:
-            yield Fault("base_url", unused)
-        if model.api_key_env is not None:
-            yield Fault("api_key_env", unused)
-        if model.price is not None:
-            yield Fault("price", unused)
+        for name in _REMOTE_ALONE:
+            if getattr(model, name) != _DEFAULTS[name]:
+                yield Fault(name, "means nothing without remote_model")
     if model.base_url is not None:
         yield from url_faults("base_url", model.base_url)
     elif model.private_host:
@@ -223,18 +262,10 @@ def read_model(table: TomlTable, homes: Mapping[str, str]) -> ModelConfig | None
         homes: Where keys belong, for those that are known elsewhere in the file.
     """
     default = ModelConfig()
-    max_tokens = table.integer("max_tokens", default.max_tokens)
-    temperature = table.number("temperature", default.temperature)
     system_prompt = table.text("system_prompt", default.system_prompt)
     on_cut: OnCut = table.choice("on_cut", ON_CUT, default.on_cut)
     # How both are asked is the same, and stands in the outer table alone.
-    ask = partial(
-        ModelConfig,
-        max_tokens=max_tokens,
-        temperature=temperature,
-        system_prompt=system_prompt,
-        on_cut=on_cut,
-    )
+    ask = partial(ModelConfig, **read_asking(table), system_prompt=system_prompt, on_cut=on_cut)
     fallback = None
     if "fallback" in table.values:
         fallback = _read_which_model(table.table("fallback"), ask, homes)
@@ -261,6 +292,10 @@ def _read_which_model(
         api_key_env=table.text("api_key_env", None),
         context_window=table.integer("context_window", None),
         price=price,
+        api=table.choice("api", APIS, default.api),
+        max_tokens_field=table.choice("max_tokens_field", MAX_TOKENS_FIELDS, None),
+        cache=table.flag("cache", default=default.cache),
+        options=cast("Mapping[str, Json]", table.table("options").values),
     )
     table.close(homes)
     return model

@@ -11,6 +11,7 @@ from agentpool._agent.agent import output_of, room_tokens
 from agentpool._budget.budget import Budget
 from agentpool._errors import Fault, ManifestError, PoolClosedError, PrivacyError, UsageError
 from agentpool._manifest.manifest import AgentManifest
+from agentpool._messages import answer_tokens
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import Driver, DriverFactory
 from agentpool.tools._registry import ToolRegistry
@@ -106,11 +107,11 @@ def driver_for(
         )
     room = room_tokens(driver, config, registry)
     if room is not None and room <= 0:
+        window = driver.context_window or manifest.model.context_window
         fault = Fault(
             "model.max_tokens",
-            f"{manifest.model.max_tokens} leaves no room for the query in a window of "
-            f"{driver.context_window or manifest.model.context_window} tokens (system "
-            "prompt and tools taken off); write a smaller one",
+            f"{answer_tokens(manifest.model.max_tokens, window)} leaves no room for the query in "
+            f"a window of {window} tokens (system prompt and tools taken off); write a smaller one",
         )
         raise ManifestError([fault], source=manifest.name)
     return driver

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Final, final
 import attrs
 
 from agentpool._manifest.capability import PrivacyTier
-from agentpool._messages import CompletionRequest
+from agentpool._messages import CompletionRequest, Json
 from agentpool.drivers._hosted import ApiKey, Exchange, HostedDriver, HostedSettings
 from agentpool.drivers._http import open_http
 from agentpool.drivers._prices import Prices, find_price
-from agentpool.drivers.wire._anthropic_messages import MessageAccumulator, encode_request
+from agentpool.drivers.wire._messages_answer import MessageAccumulator
+from agentpool.drivers.wire._messages_request import MessageOptions, encode_request
 
 if TYPE_CHECKING:
     import httpx
@@ -30,10 +31,12 @@ ANTHROPIC_VERSION: Final = "2023-06-01"
 class AnthropicDriver(HostedDriver):
     """A model behind the Messages API. Made by ``open_anthropic``."""
 
+    _options: MessageOptions
+
     def _exchange(self, request: CompletionRequest, prefix: str, key: str) -> Exchange:
         return Exchange(
             path="/messages",
-            body=encode_request(request, model=self._settings.model),
+            body=encode_request(request, self._options),
             accumulator=MessageAccumulator(call_id_prefix=prefix, secret=key),
             secret=key,
         )
@@ -51,6 +54,8 @@ async def open_anthropic(
     context_window: int | None = None,
     privacy: PrivacyTier = PrivacyTier.STANDARD,
     price: Prices | None = None,
+    options: Mapping[str, Json] | None = None,
+    answer_limit: int | None = None,
     headers: Mapping[str, str] | None = None,
     verify: ssl.SSLContext | bool = True,
     proxy: str | None = None,
@@ -66,17 +71,17 @@ async def open_anthropic(
         api_key: The key, or what returns it. It appears in no repr, error or log.
         context_window: Tokens of request and answer together. ``None``: unknown.
         privacy: The tier of that place. Only the caller knows it.
-        price: What usage costs: one ``TokenPrice``, a function, or a table from the names of
-            models to their prices. ``None``, or not in the table: what genai-prices says, if
-            it is installed (``trio-agentpool[prices]``) and knows the model at *base_url*;
-            else nobody knows.
+        price: What usage costs: one ``TokenPrice``, a function, or a table by the names of
+            models. What it leaves open is looked up if ``trio-agentpool[prices]`` is installed.
+        options: Other fields of each request's body, such as ``thinking``.
+        answer_limit: What requests ask for that say no limit. ``None``: 16,384 tokens.
         headers: Sent with every request, such as ``anthropic-beta``.
         verify: Whether to check certificates, or the TLS context to use.
         proxy: The URL of a proxy.
         transport: An httpx transport to use instead; left open at the end.
 
     Raises:
-        UsageError: If the URL, the key or a header cannot be used.
+        UsageError: If the URL, the key, a header or an option cannot be used.
 
     Cancellation:
         Every connection is closed.
@@ -95,5 +100,7 @@ async def open_anthropic(
             context_window=context_window,
             privacy=privacy,
             price=await find_price(price, base_url),
+            options=options or {},
         )
-        yield AnthropicDriver(client, settings)
+        wire = MessageOptions(model=model, answer_limit=answer_limit, extra=settings.options)
+        yield AnthropicDriver(client, settings, wire)

@@ -72,7 +72,8 @@ class GatedDriver(SayingDriver):
         Cancellation:
             Nobody else's turn is lost, and the request ends at the provider as well.
         """
-        tokens = request_tokens(request) if self._gate.counts_tokens else 0
+        window = self._driver.context_window
+        tokens = request_tokens(request, window) if self._gate.counts_tokens else 0
         async with self._gate.request(tokens) as ticket:
             completion = await ask(self._driver, request, on_delta, on_sent)
             if completion.usage is not None:

@@ -14,9 +14,10 @@ from typing import Final, Protocol, TypeAlias, final
 import attrs
 import trio
 
-from agentpool._errors import DriverError, ProtocolError
+from agentpool._errors import DriverError, ProtocolError, UsageError
+from agentpool._manifest.asking import options_faults
 from agentpool._manifest.capability import PrivacyTier
-from agentpool._messages import Completion, CompletionRequest, Usage
+from agentpool._messages import Completion, CompletionRequest, Json, Usage
 from agentpool.abc import OnDelta
 from agentpool.drivers._http import HttpAnswer, HttpClient
 from agentpool.drivers._sending import OnSent, SayingDriver
@@ -117,6 +118,16 @@ async def _refuse_other_answers(answer: HttpAnswer, *, secret: str) -> None:  # 
         raise ProtocolError(msg, status_code=200)
 
 
+def check_options(options: Mapping[str, Json]) -> None:
+    """Check that *options* have no field that the wires write.
+
+    Raises:
+        UsageError: If they have one. Names it, with what to use instead.
+    """
+    if faults := tuple(options_faults(options)):
+        raise UsageError("; ".join(map(str, faults)))
+
+
 @final
 @attrs.frozen(kw_only=True)
 class HostedSettings:
@@ -132,6 +143,12 @@ class HostedSettings:
     """The tier of the place where the model is."""
     price: Price | None
     """What usage costs. ``None``: nobody knows."""
+    options: Mapping[str, Json] = attrs.field(factory=dict[str, Json])
+    """Other fields of each request's body."""
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse options that the wires write themselves."""
+        check_options(self.options)
 
 
 @attrs.define(eq=False, repr=False)

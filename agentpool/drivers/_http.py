@@ -149,6 +149,11 @@ class HttpClient:
         self._target = Target(url.scheme == "https", url.host, url.port or PORTS[url.scheme])
         self.set_headers({})
 
+    @property
+    def place(self) -> str:
+        """The host below which everything is, with its port if that is not the usual one."""
+        return self._base_url.netloc.decode("ascii")
+
     def set_headers(self, headers: Mapping[str, str]) -> None:
         """Send *headers* with every request from now on, and no more those set before.
 

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import BinaryIO, Final, final
 
@@ -25,10 +25,10 @@ import trio
 
 from agentpool._errors import DriverError, NetworkError, ProtocolError, UsageError
 from agentpool._manifest.capability import PrivacyTier
-from agentpool._messages import Completion, CompletionRequest, Usage
+from agentpool._messages import Completion, CompletionRequest, Json, Usage, answer_tokens
 from agentpool.abc import Driver, OnDelta
 from agentpool.drivers import _local_child
-from agentpool.drivers._hosted import Exchange, stream_completion
+from agentpool.drivers._hosted import Exchange, check_options, stream_completion
 from agentpool.drivers._http import HttpClient, open_http
 from agentpool.drivers._local_child import ChildConfig, ChildReport
 from agentpool.drivers._local_weights import (
@@ -36,9 +36,10 @@ from agentpool.drivers._local_weights import (
     check_weights,
     find_packaged_weights,
 )
+from agentpool.drivers.wire._chat_answer import ChatAccumulator
+from agentpool.drivers.wire._chat_request import ChatOptions, encode_request
 from agentpool.drivers.wire._failure import shown
 from agentpool.drivers.wire._local_chat import read_answer, shape_prompt
-from agentpool.drivers.wire._openai_chat import ChatAccumulator, ChatOptions, encode_request
 
 # The window that SmolLM2 was trained with; four slots of it take 340 MB.
 DEFAULT_CONTEXT_WINDOW: Final = 8192
@@ -149,6 +150,8 @@ class LocalSettings:
     """What chance starts from. ``None``: new each time."""
     tool_rounds: int | None
     """Rounds of calls before it is asked for words. ``None``: no bound."""
+    options: Mapping[str, Json]
+    """Other fields of each request's body."""
 
 
 @final
@@ -212,8 +215,12 @@ class LocalDriver(Driver):
             seed=self._settings.seed,
             # Work that is reused was done in other batches, with other rounding.
             cache_prompt=None if self._settings.seed is None else False,
+            extra=self._settings.options,
         )
-        body = encode_request(prompt.request, options)
+        # Without a limit a small model may write until its window is full.
+        most = answer_tokens(request.max_tokens, self._settings.context_window)
+        asked = msgspec.structs.replace(prompt.request, max_tokens=most)
+        body = encode_request(asked, options)
         accumulator = ChatAccumulator(call_id_prefix=call_id)
         async with self._slots:
             self._child.trim_log()
@@ -246,26 +253,23 @@ async def open_local(
     threads: int = 1,
     seed: int | None = None,
     tool_rounds: int | None = None,
+    options: Mapping[str, Json] | None = None,
 ) -> AsyncGenerator[LocalDriver]:
     """Load a model on this machine; the block is its life.
-
-    Loading takes half a second for the packaged model, more for larger ones.
 
     Args:
         model_path: A GGUF file. ``None``: the packaged model.
         context_window: Tokens of one request and its answer.
-        parallel: Requests that are worked on at once; more wait here. Each takes memory
-            for a whole window.
-        threads: Threads that compute. More than the cores that are really free makes it
-            slower by far, not faster.
+        parallel: Requests at once; each takes memory for a window. More wait here.
+        threads: Threads that compute; more than the cores that are free slow it down.
         seed: What chance starts from. With one, the same request alone gets the same
-            answer each time, and nothing is reused between requests. ``None``: new each
-            time.
+            answer, and no work is reused between requests. ``None``: new each time.
         tool_rounds: How often in a row the model may call tools before it is asked for
             words. ``None``: once for the packaged model, without bound for others.
+        options: Other fields of each request to llama.cpp, such as ``top_k``.
 
     Raises:
-        UsageError: If llama.cpp is missing, or a number has no meaning.
+        UsageError: If llama.cpp is missing, or a number or an option has no meaning.
         UnknownModelError: If there is no such model. Says what to install.
         DriverError: If the model cannot be loaded. Says what llama.cpp wrote.
 
@@ -278,6 +282,7 @@ async def open_local(
         threads=(threads, 1),
         tool_rounds=(1 if tool_rounds is None else tool_rounds, 1),
     )
+    check_options(options or {})
     check_engine()
     if model_path is None:
         path = find_packaged_weights()
@@ -291,25 +296,28 @@ async def open_local(
         parallel=parallel,
         threads=threads,
     )
-    async with _open_checked(config, seed=seed, tool_rounds=tool_rounds) as driver:
+    settings = LocalSettings(
+        model_path=path,
+        context_window=context_window,
+        seed=seed,
+        tool_rounds=tool_rounds,
+        options=options or {},
+    )
+    async with _open_checked(config, settings) as driver:
         yield driver
 
 
 @contextlib.asynccontextmanager
 async def _open_checked(
-    config: ChildConfig, *, seed: int | None, tool_rounds: int | None
+    config: ChildConfig, settings: LocalSettings
 ) -> AsyncGenerator[LocalDriver]:
     async with _open_child() as child:
         report = await child.wait_ready(config)
         headers = {"authorization": f"Bearer {config.api_key}"}
         async with open_http(report.address, headers=headers) as client:
-            settings = LocalSettings(
-                model_path=Path(config.model_path),
-                context_window=await _read_window(client),
-                seed=seed,
-                tool_rounds=tool_rounds,
-            )
-            yield LocalDriver(client, child, trio.CapacityLimiter(config.parallel), settings)
+            # The server may give less than it was asked for, such as what the model knows.
+            found = attrs.evolve(settings, context_window=await _read_window(client))
+            yield LocalDriver(client, child, trio.CapacityLimiter(config.parallel), found)
 
 
 def _check_numbers(**numbers: tuple[int, int]) -> None:

@@ -18,7 +18,7 @@ from agentpool.abc import Driver
 from agentpool.drivers._anthropic import ANTHROPIC_BASE_URL, open_anthropic
 from agentpool.drivers._fallback import FallbackDriver
 from agentpool.drivers._gated import GatedDriver, ProviderGates
-from agentpool.drivers._hosted import ApiKey, Price
+from agentpool.drivers._hosted import ApiKey
 from agentpool.drivers._local import DEFAULT_CONTEXT_WINDOW, open_local
 from agentpool.drivers._local_weights import find_cached_weights
 from agentpool.drivers._openai import OPENAI_BASE_URL, open_openai
@@ -32,14 +32,13 @@ class _Open(Protocol):
 
     def __call__(
         self,
-        model: str,
+        model: ModelConfig,
+        name: str,
         /,
         *,
         base_url: str,
         api_key: ApiKey,
-        context_window: int | None,
         privacy: PrivacyTier,
-        price: Price | None,
         transport: httpx.AsyncBaseTransport | None,
     ) -> contextlib.AbstractAsyncContextManager[Driver]: ...
 
@@ -56,9 +55,52 @@ class Place:
     open: _Open
 
 
+def _open_openai(
+    model: ModelConfig,
+    name: str,
+    *,
+    base_url: str,
+    api_key: ApiKey,
+    privacy: PrivacyTier,
+    transport: httpx.AsyncBaseTransport | None,
+) -> contextlib.AbstractAsyncContextManager[Driver]:
+    return open_openai(
+        name,
+        base_url=base_url,
+        api_key=api_key,
+        context_window=model.context_window,
+        privacy=privacy,
+        price=model.price,
+        options=model.options,
+        max_tokens_field=model.max_tokens_field,
+        transport=transport,
+    )
+
+
+def _open_anthropic(
+    model: ModelConfig,
+    name: str,
+    *,
+    base_url: str,
+    api_key: ApiKey,
+    privacy: PrivacyTier,
+    transport: httpx.AsyncBaseTransport | None,
+) -> contextlib.AbstractAsyncContextManager[Driver]:
+    return open_anthropic(
+        name,
+        base_url=base_url,
+        api_key=api_key,
+        context_window=model.context_window,
+        privacy=privacy,
+        price=model.price,
+        options=model.options,
+        transport=transport,
+    )
+
+
 PLACES: Final[Mapping[Provider, Place]] = {
-    "openai": Place(OPENAI_BASE_URL, "OPENAI_API_KEY", open_openai),
-    "anthropic": Place(ANTHROPIC_BASE_URL, "ANTHROPIC_API_KEY", open_anthropic),
+    "openai": Place(OPENAI_BASE_URL, "OPENAI_API_KEY", _open_openai),
+    "anthropic": Place(ANTHROPIC_BASE_URL, "ANTHROPIC_API_KEY", _open_anthropic),
 }
 
 
@@ -135,7 +177,7 @@ def _open_here(
             cache=_hub_cache(environ),
         )
     window = model.context_window or DEFAULT_CONTEXT_WINDOW
-    return open_local(path, context_window=window)
+    return open_local(path, context_window=window, options=model.options)
 
 
 def _open_there(
@@ -149,12 +191,11 @@ def _open_there(
     if privacy is None:
         privacy = _tier_of(model, is_here=is_loopback_url(base_url))
     return PLACES[model.provider].open(
+        model,
         name,
         base_url=base_url,
         api_key=None if variable is None else _read_key(variable, name, environ),
-        context_window=model.context_window,
         privacy=privacy,
-        price=model.price,
         transport=transport,
     )
 

@@ -10,16 +10,37 @@ from typing import TYPE_CHECKING, Final, final
 import attrs
 
 from agentpool._manifest.capability import PrivacyTier
-from agentpool._messages import CompletionRequest
+from agentpool._manifest.model import MaxTokensField
+from agentpool._messages import CompletionRequest, Json
 from agentpool.drivers._hosted import ApiKey, Exchange, HostedDriver, HostedSettings
 from agentpool.drivers._http import open_http
 from agentpool.drivers._prices import Prices, find_price
-from agentpool.drivers.wire._openai_chat import ChatAccumulator, ChatOptions, encode_request
+from agentpool.drivers.wire._chat_answer import ChatAccumulator
+from agentpool.drivers.wire._chat_request import ChatOptions, encode_request
 
 if TYPE_CHECKING:
     import httpx
 
 OPENAI_BASE_URL: Final = "https://api.openai.com/v1"
+
+OPENAI_HOST: Final = "api.openai.com"
+
+# They refuse the older name for newer models. Source: OpenHands#11662, CLIProxyAPI#2101 and
+# opencode#37964 on GitHub, and OpenAI's page on data residency (2026-11).
+_NEWER_HOSTS: Final = (
+    OPENAI_HOST,
+    ".api.openai.com",
+    ".openai.azure.com",
+    ".services.ai.azure.com",
+    "models.github.ai",
+    "models.inference.ai.azure.com",
+)
+
+
+def _usual_field(place: str) -> MaxTokensField:
+    """Return what the server at *place* calls the limit of an answer."""
+    is_newer = any(place == host or place.endswith(host) for host in _NEWER_HOSTS)
+    return "max_completion_tokens" if is_newer else "max_tokens"
 
 
 @final
@@ -27,14 +48,12 @@ OPENAI_BASE_URL: Final = "https://api.openai.com/v1"
 class OpenAIDriver(HostedDriver):
     """A model behind the Chat Completions API. Made by ``open_openai``."""
 
-    _is_openai: bool
-    """Whether it is OpenAI itself."""
+    _options: ChatOptions
 
     def _exchange(self, request: CompletionRequest, prefix: str, key: str) -> Exchange:
-        options = ChatOptions(model=self._settings.model, is_openai=self._is_openai)
         return Exchange(
             path="/chat/completions",
-            body=encode_request(request, options),
+            body=encode_request(request, self._options),
             accumulator=ChatAccumulator(call_id_prefix=prefix, secret=key),
             secret=key,
         )
@@ -52,6 +71,8 @@ async def open_openai(
     context_window: int | None = None,
     privacy: PrivacyTier = PrivacyTier.STANDARD,
     price: Prices | None = None,
+    options: Mapping[str, Json] | None = None,
+    max_tokens_field: MaxTokensField | None = None,
     headers: Mapping[str, str] | None = None,
     verify: ssl.SSLContext | bool = True,
     proxy: str | None = None,
@@ -67,17 +88,17 @@ async def open_openai(
         api_key: The key, or what returns it. It appears in no repr, error or log.
         context_window: Tokens of request and answer together. ``None``: unknown.
         privacy: The tier of that place. Only the caller knows it.
-        price: What usage costs: one ``TokenPrice``, a function, or a table from the names of
-            models to their prices. ``None``, or not in the table: what genai-prices says, if
-            it is installed (``trio-agentpool[prices]``) and knows the model at *base_url*;
-            else nobody knows.
+        price: What usage costs: one ``TokenPrice``, a function, or a table by the names of
+            models. What it leaves open is looked up if ``trio-agentpool[prices]`` is installed.
+        options: Other fields of each request's body, such as ``service_tier``.
+        max_tokens_field: What the server calls the limit of an answer. ``None``: as usual.
         headers: Sent with every request, such as an organisation.
         verify: Whether to check certificates, or the TLS context to use.
         proxy: The URL of a proxy.
         transport: An httpx transport to use instead; left open at the end.
 
     Raises:
-        UsageError: If the URL, the key or a header cannot be used.
+        UsageError: If the URL, the key, a header or an option cannot be used.
 
     Cancellation:
         Every connection is closed.
@@ -91,5 +112,12 @@ async def open_openai(
             context_window=context_window,
             privacy=privacy,
             price=await find_price(price, base_url),
+            options=options or {},
         )
-        yield OpenAIDriver(client, settings, base_url.rstrip("/") == OPENAI_BASE_URL)
+        wire = ChatOptions(
+            model=model,
+            is_openai=client.place == OPENAI_HOST,
+            max_tokens_field=max_tokens_field or _usual_field(client.place),
+            extra=settings.options,
+        )
+        yield OpenAIDriver(client, settings, wire)

@@ -22,6 +22,7 @@ from agentpool._errors import (
     RateLimitError,
     UnknownModelError,
 )
+from agentpool._manifest.asking import MAX_TEMPERATURE
 from agentpool._manifest.capability import SCOPE_KEYS, Capability, CapabilityKind, PrivacyTier
 from agentpool._manifest.manifest import (
     AgentManifest,
@@ -30,7 +31,6 @@ from agentpool._manifest.manifest import (
     ModelConfig,
     ResourceQuota,
 )
-from agentpool._manifest.model import MAX_TEMPERATURE
 from agentpool._messages import (
     AgentMessage,
     AssistantMessage,
@@ -214,8 +214,8 @@ def models() -> Strategy[ModelConfig]:
     """Return settings of local models."""
     return st.builds(
         ModelConfig,
-        max_tokens=st.integers(min_value=1, max_value=2048),
-        temperature=st.floats(min_value=0.0, max_value=MAX_TEMPERATURE),
+        max_tokens=st.none() | st.integers(min_value=1, max_value=2048),
+        temperature=st.none() | st.floats(min_value=0.0, max_value=MAX_TEMPERATURE),
         system_prompt=st.text(max_size=100),
         context_window=st.none() | st.integers(min_value=100_000, max_value=1_000_000),
     )

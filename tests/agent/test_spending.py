@@ -565,7 +565,7 @@ def asking(driver: Driver, timeout_seconds: float | None = None) -> FakeTool:
     """Return a tool that asks a model of its own."""
 
     async def ask(arguments: str, context: ToolContext) -> str:
-        request = CompletionRequest([UserMessage(arguments)])
+        request = CompletionRequest([UserMessage(arguments)], max_tokens=1024)
         pieces: list[str] = []
         completion = await context.agent.complete(driver, request, on_delta=pieces.append)
         assert "".join(pieces) in {"", completion.text}

@@ -80,7 +80,7 @@ async def test_a_model_behind_an_api() -> None:
         assert driver.privacy is PrivacyTier.STANDARD
         assert driver.context_window == 50_000
         assert driver._settings.api_key == KEY
-        assert driver._is_openai
+        assert driver._options.is_openai
     async with open_driver(REMOTE, privacy=PrivacyTier.PRIVATE, environ=environ) as driver:
         assert driver.privacy is PrivacyTier.PRIVATE
 

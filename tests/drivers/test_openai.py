@@ -7,9 +7,11 @@ import json
 import httpx
 import pytest
 import trio
+from msgspec.structs import replace
 from trio.testing import wait_all_tasks_blocked
 
 from agentpool import DriverError, PrivacyTier, Usage, UsageError
+from agentpool._messages import Json
 from agentpool.abc import Completion, CompletionRequest
 from agentpool.drivers import (
     AuthenticationError,
@@ -67,7 +69,38 @@ async def test_an_answer() -> None:
     body = json.loads(server.requests[0].partition(b"\r\n\r\n")[2])
     assert body["stream"] is True
     assert body["stream_options"] == {"include_usage": True}
-    assert body["max_tokens"] == 1024
+    assert set(body) == {"model", "messages", "stream", "stream_options"}
+
+
+@pytest.mark.parametrize(
+    ("url", "field"),
+    [
+        ("https://api.openai.com/v1", "max_completion_tokens"),
+        ("https://eu.api.openai.com/v1", "max_completion_tokens"),
+        ("https://mine.openai.azure.com/openai/v1", "max_completion_tokens"),
+        ("https://models.github.ai/inference", "max_completion_tokens"),
+        ("https://api.moonshot.ai/v1", "max_tokens"),
+        ("https://notapi.openai.com.example.org/v1", "max_tokens"),
+    ],
+)
+async def test_the_limit_has_the_name_that_the_host_wants(url: str, field: str) -> None:
+    """Decided by the host and not by the whole address; a setting goes before."""
+    async with open_openai("m", base_url=url) as driver:
+        assert driver._options.max_tokens_field == field
+    async with open_openai("m", base_url=url, max_tokens_field="max_tokens") as driver:
+        assert driver._options.max_tokens_field == "max_tokens"
+
+
+async def test_options_that_the_wire_writes_are_refused() -> None:
+    """By name, with what to do instead; before anything is sent."""
+    options: dict[str, Json] = {"temperature": 1, "user": "me", "text": {"format": {}, "other": 1}}
+    with pytest.raises(UsageError) as caught:
+        async with open_openai("m", options=options):
+            pass
+    assert str(caught.value) == (
+        "options.temperature: is written by agentpool; write model.temperature; "
+        "options.text.format: is written by agentpool; spawn the agent with output_type"
+    )
 
 
 async def test_the_connection_is_kept_when_the_end_comes_late() -> None:
@@ -261,11 +294,11 @@ async def test_openai_itself_over_a_transport_of_the_users_own() -> None:
 
     transport = httpx.MockTransport(answer)
     async with open_openai("m", api_key=KEY, transport=transport, headers={"x-org": "o"}) as driver:
-        assert await driver.complete(ASK) == HELLO_ANSWER
+        assert await driver.complete(replace(ASK, max_tokens=9)) == HELLO_ANSWER
     (request,) = seen
     assert str(request.url) == "https://api.openai.com/v1/chat/completions"
     assert request.headers["x-org"] == "o"
-    assert json.loads(request.content)["max_completion_tokens"] == 1024
+    assert json.loads(request.content)["max_completion_tokens"] == 9
 
 
 async def test_many_at_once() -> None:

@@ -7,7 +7,14 @@ from typing import Literal
 
 import pytest
 
-from agentpool import AgentMessage, LimitExceededError, StopReason, Usage
+from agentpool import (
+    AgentManifest,
+    AgentMessage,
+    LimitExceededError,
+    ModelConfig,
+    StopReason,
+    Usage,
+)
 from agentpool._loop.continuation import CONTINUE
 from agentpool._loop.loop import RECALL_LIMIT, RECALLED_HEADING, run_loop
 from agentpool._loop.run import Complete, Recall, RunTools
@@ -92,12 +99,27 @@ def test_recall_asks_for_five_with_the_query() -> None:
 
 
 def test_request_carries_what_the_manifest_says() -> None:
-    """System prompt, tools, limits and temperature, the same in every turn."""
-    described = manifest(system_prompt="Be brief.", max_tokens=77, on_cut="continue")
+    """System prompt, tools, limits and sampling, the same in every turn; nothing unsaid."""
+    model = ModelConfig(
+        system_prompt="Be brief.",
+        max_tokens=77,
+        top_p=0.5,
+        stop=("END",),
+        seed=7,
+        reasoning_effort="high",
+        verbosity="low",
+        on_cut="continue",
+    )
+    described = AgentManifest(model=model)
     done = perform([cut_off("a"), "b"], new_run(run_manifest=described))
     for request in done.requests:
         assert (request.system, request.max_tokens) == ("Be brief.", 77)
-        assert (request.temperature, request.tools, request.model) == (0.3, (), None)
+        assert (request.temperature, request.tools, request.model) == (None, (), None)
+        assert (request.top_p, request.stop, request.seed) == (0.5, ("END",), 7)
+        assert (request.reasoning_effort, request.verbosity) == ("high", "low")
+    (plain,) = perform(["a"], new_run(run_manifest=AgentManifest())).requests
+    assert plain.max_tokens is plain.temperature is plain.top_p is plain.seed is None
+    assert (plain.stop, plain.reasoning_effort, plain.verbosity) == ((), None, None)
 
 
 def test_history_comes_before_the_query_and_grows_by_the_turn() -> None:
@@ -419,6 +441,20 @@ def test_a_second_cut_without_a_word_ends_the_run() -> None:
         "the answer was cut off at max_tokens (8000) before its first word; the model can "
         "write no more"
     )
+
+
+@pytest.mark.parametrize(
+    ("most", "limits"), [(None, [None]), (16_384, [None]), (64_000, [None, 64_000])]
+)
+def test_a_cut_at_a_limit_that_nobody_said(most: int | None, limits: list[int | None]) -> None:
+    """The limit of the model is asked for once, where it is more than a long answer."""
+    run = new_run(run_manifest=AgentManifest())
+    run.max_output_tokens = most
+    done = perform([cut_off(""), cut_off(""), "never"], run)
+    assert [request.max_tokens for request in done.requests] == limits
+    assert done.run.stop is not None
+    where = "the model's own limit" if limits[-1] is None else "max_tokens (64000)"
+    assert done.run.stop.text.startswith(f"the answer was cut off at {where} before its first")
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def faults_of(text: str) -> dict[str, str]:
 
 
 def test_an_empty_manifest_has_all_defaults() -> None:
-    """As in the original, but for max_tokens: with 4096 of them no query would fit."""
+    """As in the original, but for what is sent: nothing that nobody said."""
     manifest = AgentManifest.parse("")
     assert manifest == AgentManifest()
     assert (manifest.name, manifest.version, manifest.description) == (
@@ -105,9 +105,11 @@ def test_an_empty_manifest_has_all_defaults() -> None:
     assert manifest.privacy is PrivacyTier.SOVEREIGN
     assert [str(grant) for grant in manifest.capabilities] == ["rag", "memory"]
     assert manifest.mcp_servers == ()
-    assert manifest.model == ModelConfig(
-        max_tokens=1024, temperature=0.3, system_prompt="You are a helpful assistant."
-    )
+    model = manifest.model
+    assert model == ModelConfig(system_prompt="You are a helpful assistant.")
+    assert model.max_tokens is model.temperature is model.top_p is model.seed is None
+    assert model.reasoning_effort is model.verbosity is model.api is None
+    assert (model.stop, model.options, model.cache) == ((), {}, True)
     assert manifest.resources == ResourceQuota(
         max_iterations=20,
         max_tool_calls=50,
@@ -129,6 +131,7 @@ def test_a_full_manifest_is_read_whole() -> None:
             provider="anthropic",
             api_key_env="ANTHROPIC_API_KEY",
             on_cut="continue",
+            max_tokens=1024,
             temperature=1.0,
             context_window=32000,
             system_prompt="Review changes and report risks.",
@@ -183,7 +186,11 @@ def test_every_key_of_a_part_can_be_said_in_toml() -> None:
         "[model.fallback.price]\ninput_usd_per_million=1\noutput_usd_per_million=2\n"
         "cached_usd_per_million=0.5\n"
     )
-    texts = (FULL, local, at_home, path, second)
+    asked = (
+        f'{at_home}top_p=1\nstop=["x"]\nseed=1\nreasoning_effort="low"\nverbosity="low"\n'
+        'api="chat"\nmax_tokens_field="max_tokens"\ncache=true\noptions={user="x"}\n'
+    )
+    texts = (FULL, local, at_home, path, second, asked)
     said = "\n".join(texts)
     for part in (AgentManifest, ModelConfig, TokenPrice, ResourceQuota, McpServerConfig):
         assert all(field.name in said for field in attrs.fields(part))
@@ -729,7 +736,7 @@ def test_f01_a_key_in_the_wrong_table_says_where_it_belongs(
         ('nmae = "x"', "nmae", "unknown key; did you mean 'name'?"),
         ("[modle]", "modle", "unknown key; did you mean 'model'?"),
         ('[model]\napi_key = "x"', "model.api_key", "unknown key; did you mean 'api_key_env'?"),
-        ("[model.sub]", "model.sub", "unknown key; known here: api_key_env, base_url, "),
+        ("[model.sub]", "model.sub", "unknown key; known here: api, api_key_env, base_url, "),
         ("[resources]\nMAX_ITERATIONS = 1", "resources.MAX_ITERATIONS", "'max_iterations'?"),
         ('"a.b" = 1', '"a.b"', "unknown key; known here: capabilities, description, "),
         ('"é" = 1', '"é"', "unknown key; "),

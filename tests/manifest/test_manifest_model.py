@@ -88,7 +88,7 @@ def test_a_fallback_is_another_model_asked_in_the_same_way() -> None:
             "must be a table, got 'big'; write [model.fallback]",
         ),
         (
-            "[model.fallback]\ncontext_window = 1000",
+            "[model]\nmax_tokens = 1024\n[model.fallback]\ncontext_window = 1000",
             "model.fallback.max_tokens",
             "must be less than context_window (1000), got 1024; the question needs room as well",
         ),

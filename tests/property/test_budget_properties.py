@@ -23,6 +23,7 @@ from agentpool import Budget, LimitExceededError, ResourceQuota, Usage, UsageErr
 from agentpool._budget.budget import MAX_PASSED, Claim
 from agentpool._loop.conversation import fixed_tokens, message_tokens, request_tokens
 from agentpool._loop.tokens import Estimator
+from agentpool._messages import ANSWER_TOKENS
 from agentpool.abc import CompletionRequest
 from agentpool.drivers import AnswerForm, ChatMessage, UserMessage
 from agentpool.observe import BudgetMeter, BudgetStatistics
@@ -484,7 +485,7 @@ def test_an_estimate_of_a_part_is_that_of_the_whole(
         expected = sum(map(message_tokens, sent)) + fixed_tokens("be brief", ())
         assert tokens == expected + max_tokens
         assert cost_usd == tokens * 0.5
-    assert estimator.estimate(CompletionRequest([]), lambda _: None) == (1024, None)
+    assert estimator.estimate(CompletionRequest([]), lambda _: None) == (ANSWER_TOKENS, None)
 
 
 @pytest.mark.parametrize("name", ["request_limit", "tool_calls_limit", "total_tokens_limit"])
@@ -496,7 +497,7 @@ def test_a_limit_that_allows_nothing_is_refused(name: str, limit: int) -> None:
 
 
 def test_the_usage_that_is_priced_is_the_estimate() -> None:
-    """Nothing of it cached, and as long an answer as is allowed."""
+    """Nothing of it cached, and as long an answer as is allowed, or fits a small window."""
     seen: list[Usage] = []
 
     def price(usage: Usage) -> float | None:
@@ -504,7 +505,8 @@ def test_the_usage_that_is_priced_is_the_estimate() -> None:
         return None
 
     Estimator().estimate(CompletionRequest([], "hello there!"), price)
-    assert seen == [Usage(9, 1024)]
+    Estimator().estimate(CompletionRequest([], "hello there!"), price, 8192)
+    assert seen == [Usage(9, ANSWER_TOKENS), Usage(9, 2048)]
 
 
 def test_the_form_of_the_answer_is_estimated_as_it_is_sent() -> None:
@@ -513,8 +515,8 @@ def test_the_form_of_the_answer_is_estimated_as_it_is_sent() -> None:
     form = AnswerForm("review", {"type": "object", "description": "x" * 250})
     plain, formed = CompletionRequest([]), CompletionRequest([], answer_form=form)
     sizes = [estimator.estimate(one, lambda _: None)[0] for one in (plain, formed, plain)]
-    assert sizes[0] == sizes[2] == 1024
-    assert 1124 < sizes[1] < 1154
+    assert sizes[0] == sizes[2] == ANSWER_TOKENS
+    assert 100 < sizes[1] - ANSWER_TOKENS < 130
     assert [request_tokens(one) for one in (plain, formed)] == sizes[:2]
 
 

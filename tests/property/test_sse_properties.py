@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from agentpool import DriverError
 from agentpool.abc import Completion
-from agentpool.drivers.wire._openai_chat import ChatAccumulator
+from agentpool.drivers.wire._chat_answer import ChatAccumulator
 from agentpool.drivers.wire._sse import SseEvent, SseParser
 
 FOLDER = Path(__file__).parent.parent / "drivers" / "wire" / "openai"

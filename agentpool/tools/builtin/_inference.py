@@ -16,19 +16,17 @@ from agentpool.tools._function import tool
 TOOL_SECONDS: Final = 300.0
 """For one call: a local model takes minutes for a long answer (INV-014)."""
 
-MAX_TOKENS: Final = 1024
-"""Of an answer, and no more than the manifest gives the agent's own."""
-
 MAX_PROMPT_CHARS: Final = 100_000
 """About 25,000 tokens: the whole window of most small models."""
 
 
-def inference_tools(driver: Driver, *, max_tokens: int = MAX_TOKENS) -> tuple[Tool, ...]:
+def inference_tools(driver: Driver, *, max_tokens: int | None = None) -> tuple[Tool, ...]:
     """Return the tool ``inference``, which asks *driver* one question without a history.
 
     Args:
         driver: Who answers: the agent's own, or another of its privacy tier.
         max_tokens: The most tokens of an answer. The manifest's limit counts as well.
+            ``None``: that one alone.
     """
     grant = Capability(CapabilityKind.INFERENCE)
     mind = _Mind(driver, max_tokens)
@@ -39,7 +37,7 @@ def inference_tools(driver: Driver, *, max_tokens: int = MAX_TOKENS) -> tuple[To
 @attrs.frozen(eq=False)
 class _Mind:
     _driver: Driver
-    _max_tokens: int
+    _max_tokens: int | None
 
     async def inference(
         self,
@@ -55,12 +53,18 @@ class _Mind:
             system_prompt: How it should answer.
         """
         model = context.agent.manifest.model
+        limits = [one for one in (self._max_tokens, model.max_tokens) if one is not None]
         request = CompletionRequest(
             (UserMessage(prompt),),
             system_prompt,
-            max_tokens=min(self._max_tokens, model.max_tokens),
-            temperature=0.0,
+            max_tokens=min(limits, default=None),
+            temperature=model.temperature,
             model=model.remote_model,
+            top_p=model.top_p,
+            stop=model.stop,
+            seed=model.seed,
+            reasoning_effort=model.reasoning_effort,
+            verbosity=model.verbosity,
         )
         completion = await context.agent.complete(self._driver, request)
         if not completion.text.strip():

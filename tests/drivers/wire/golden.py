@@ -11,8 +11,8 @@ from agentpool import Usage
 from agentpool.abc import Completion
 from agentpool.drivers import FinishReason, ToolCall
 from agentpool.drivers._hosted import Accumulator
-from agentpool.drivers.wire._anthropic_messages import MessageAccumulator
-from agentpool.drivers.wire._openai_chat import ChatAccumulator
+from agentpool.drivers.wire._chat_answer import ChatAccumulator
+from agentpool.drivers.wire._messages_answer import MessageAccumulator
 
 PREFIX = "call-9"
 """What the ids of calls without one begin with."""

@@ -11,16 +11,20 @@ import pytest
 
 from agentpool.abc import CompletionRequest
 from agentpool.drivers import BadRequestError, ChatMessage, ProtocolError, ToolMessage, UserMessage
-from agentpool.drivers.wire import _anthropic_messages, _openai_chat
-from agentpool.drivers.wire._openai_chat import ChatAccumulator, ChatOptions
+from agentpool.drivers.wire import _chat_request, _messages_request
+from agentpool.drivers.wire._chat_answer import ChatAccumulator
+from agentpool.drivers.wire._chat_request import ChatOptions
+from agentpool.drivers.wire._messages_request import MessageOptions
 from agentpool.drivers.wire._sse import SseEvent
 from agentpool.drivers.wire._text_only import refuse_media
 
 PICTURE = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}]
 
 ENCODERS: Final[Mapping[str, Callable[[CompletionRequest], bytes]]] = {
-    "openai": lambda request: _openai_chat.encode_request(request, ChatOptions(model="m")),
-    "anthropic": lambda request: _anthropic_messages.encode_request(request, model="m"),
+    "openai": lambda request: _chat_request.encode_request(request, ChatOptions(model="m")),
+    "anthropic": lambda request: _messages_request.encode_request(
+        request, MessageOptions(model="m")
+    ),
 }
 
 

@@ -31,13 +31,13 @@ def asking(*more: str) -> ScriptedDriver:
 
 
 async def test_g09_what_a_question_takes_is_the_agents_expense() -> None:
-    """Temperature 0, bounded, without a history; its tokens count for who asked."""
+    """As the agent's own, without a history; its tokens count for who asked."""
     helper, agent = ScriptedDriver([say("because", usage=Usage(100, 20))]), asking("done")
     async with open_pool(agent, tools=ToolRegistry(inference_tools(helper))) as pool:
         config = SpawnConfig(manifest(capabilities=GRANT, max_tokens=99), "hi")
         outcome = await (await pool.spawn(config)).wait()
     (request,) = helper.requests
-    assert (request.temperature, request.max_tokens, request.tools) == (0.0, 99, ())
+    assert (request.temperature, request.max_tokens, request.tools) == (None, 99, ())
     assert results_of(agent.requests[1])[0].content == "because"
     assert outcome.usage.total_tokens >= 122
 

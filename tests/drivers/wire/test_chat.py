@@ -14,7 +14,8 @@ from agentpool._messages import Json
 from agentpool.abc import CompletionRequest, ToolDefinition
 from agentpool.drivers import AssistantMessage, ProtocolError, ToolCall, ToolMessage, UserMessage
 from agentpool.drivers.wire import _growing
-from agentpool.drivers.wire._openai_chat import ChatAccumulator, ChatOptions, encode_request
+from agentpool.drivers.wire._chat_answer import ChatAccumulator
+from agentpool.drivers.wire._chat_request import ChatOptions, encode_request
 from agentpool.drivers.wire._sse import SseEvent
 from tests.support.keys import KEY
 
@@ -141,10 +142,40 @@ def test_openai_itself_is_told_max_completion_tokens() -> None:
     """Its newer models refuse the other name, which everybody else wants."""
     body = body_of(
         CompletionRequest([UserMessage("x")], max_tokens=9),
-        ChatOptions(model="m", is_openai=True),
+        ChatOptions(model="m", max_tokens_field="max_completion_tokens"),
     )
     assert body["max_completion_tokens"] == 9
     assert "max_tokens" not in body
+
+
+def test_nothing_is_sent_that_was_not_said() -> None:
+    """GPT-5 answers 400 to any temperature but 1, and Claude to any."""
+    body = body_of(CompletionRequest([UserMessage("x")]), ChatOptions(model="m"))
+    assert set(body) == {"model", "messages", "stream", "stream_options"}
+
+
+def test_what_was_said_is_sent() -> None:
+    """Under the names of the API; other fields as they are."""
+    request = CompletionRequest(
+        [UserMessage("x")],
+        temperature=0.0,
+        top_p=0.0,
+        stop=("END",),
+        seed=0,
+        reasoning_effort="high",
+        verbosity="low",
+    )
+    body = body_of(request, ChatOptions(model="m", seed=1, extra={"logit_bias": {"5": -1}}))
+    del body["model"], body["messages"], body["stream"], body["stream_options"]
+    assert body == {
+        "temperature": 0.0,
+        "top_p": 0.0,
+        "stop": ["END"],
+        "seed": 0,
+        "reasoning_effort": "high",
+        "verbosity": "low",
+        "logit_bias": {"5": -1},
+    }
 
 
 def test_a_schema_that_is_no_json_is_refused() -> None:

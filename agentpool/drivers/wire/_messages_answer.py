@@ -1,189 +1,39 @@
-"""Anthropic Messages: a request to bytes, and a stream of events to an answer.
+"""An answer in Anthropic's Messages: from the events of its stream to our values.
 
 Rules:
 
-1. A request always asks for a stream: only a stream stops when the connection is closed.
-2. What the user's side says in a row is one message, with the results of calls first, as
-   the API wants it. An answer in several pieces is one message as well.
-3. Arguments that a model wrote are sent back as they came. Those that are no JSON object
-   cannot be; they are sent as the text that they are, under one key.
-4. An answer is whole or it is an error. Text that ended before the model said why it
+1. An answer is whole or it is an error. Text that ended before the model said why it
    stopped is never handed out as an answer (D-05).
-5. Unknown events, blocks and fields are ignored; a known field of a wrong type is a
+2. Unknown events, blocks and fields are ignored; a known field of a wrong type is a
    `ProtocolError` that shows what came.
-6. The blocks of an answer are counted together, so its first call may have index 1. A
+3. The blocks of an answer are counted together, so its first call may have index 1. A
    block of a kind that we did not ask for (a thought, a server's own tool) is passed over;
-   an image is refused, as it is in a request.
-7. Input tokens count with those read from the cache and those written to it, since all of
+   an image is refused.
+4. Input tokens count with those read from the cache and those written to it, since all of
    them were sent; the API reports the three apart.
 
-Source: https://docs.claude.com/en/api/messages,
-https://docs.claude.com/en/docs/build-with-claude/streaming and
+Source: https://docs.claude.com/en/docs/build-with-claude/streaming and
 https://docs.claude.com/en/api/handling-stop-reasons (2026-11).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from typing import Final, assert_never, cast, final
+from collections.abc import Mapping
+from typing import Final, final
 
 import attrs
 import msgspec
 
 from agentpool._errors import BadRequestError, NetworkError, ProtocolError
 from agentpool._messages import (
-    AssistantMessage,
-    ChatMessage,
     Completion,
-    CompletionRequest,
     FinishReason,
-    Json,
-    ToolCall,
-    ToolMessage,
     Usage,
-    UserMessage,
 )
-from agentpool.drivers.wire._answer_form import anthropic_format, told_form
 from agentpool.drivers.wire._failure import ErrorBody, failure_in_stream, shown
 from agentpool.drivers.wire._growing import GrowingAnswer
 from agentpool.drivers.wire._sse import SseEvent
-from agentpool.drivers.wire._text_only import checked_text, refuse_media
-
-MAX_TEMPERATURE: Final = 1.0
-"""The upper end here; ours is 2.0, and what is above this end is sent as this end."""
-
-INVALID_ARGUMENTS: Final = "arguments_that_are_no_object"
-"""The key under which arguments go back that are no JSON object."""
-
-# An id as the API takes it, and not as we make one.
-_GOOD_ID: Final = re.compile(r"(?!hex-)[a-zA-Z0-9_-]+")
-
-
-class _Text(msgspec.Struct, frozen=True, tag_field="type", tag="text"):
-    text: str
-
-
-class _ToolUse(msgspec.Struct, frozen=True, tag_field="type", tag="tool_use"):
-    id: str
-    name: str
-    input: msgspec.Raw
-
-
-class _ToolResult(
-    msgspec.Struct, frozen=True, tag_field="type", tag="tool_result", omit_defaults=True
-):
-    tool_use_id: str
-    content: str = ""
-    is_error: bool = False
-
-
-class _Message(msgspec.Struct, frozen=True):
-    role: str
-    content: list[_Text | _ToolUse | _ToolResult]
-
-
-class _Tool(msgspec.Struct, frozen=True):
-    name: str
-    description: str
-    input_schema: Mapping[str, object]
-
-
-class _Request(msgspec.Struct, frozen=True, omit_defaults=True):
-    model: str
-    messages: list[_Message]
-    max_tokens: int
-    temperature: float
-    system: str = ""
-    tools: tuple[_Tool, ...] = ()
-    output_config: Mapping[str, Json] | None = None
-    # Last, and never the default, so that it is always written.
-    stream: bool | None = None
-
-
-def encode_request(request: CompletionRequest, *, model: str) -> bytes:
-    """Return the JSON that asks the API for *request*.
-
-    Args:
-        request: What is asked.
-        model: The model to ask, unless the request names one.
-    """
-    form, system = request.answer_form, request.system
-    output_config = None if form is None else anthropic_format(form)
-    if form is not None and output_config is None:
-        system = f"{system}\n\n{told_form(form)}".strip()
-    return _ENCODER.encode(
-        _Request(
-            model=request.model or model,
-            messages=_to_wire(request.messages),
-            max_tokens=request.max_tokens,
-            temperature=min(request.temperature, MAX_TEMPERATURE),
-            system=system,
-            tools=tuple(_Tool(t.name, t.description, t.input_schema) for t in request.tools),
-            output_config=output_config,
-            stream=True,
-        )
-    )
-
-
-def _to_wire(messages: Sequence[ChatMessage]) -> list[_Message]:
-    wired: list[_Message] = []
-    for message in messages:
-        role = "assistant" if isinstance(message, AssistantMessage) else "user"
-        if not wired or wired[-1].role != role:
-            wired.append(_Message(role, []))
-        wired[-1].content.extend(_blocks_of(message))
-    # An answer without text or calls has no block, and an empty message is refused.
-    return [_results_first(message) for message in wired if message.content]
-
-
-def _blocks_of(message: ChatMessage) -> list[_Text | _ToolUse | _ToolResult]:
-    match message:
-        case UserMessage(text=text):
-            return [_Text(checked_text(text))]
-        case ToolMessage(call_id=call_id, content=content, is_error=is_error):
-            return [_ToolResult(_legal(call_id), checked_text(content), is_error)]
-        case AssistantMessage(text=text, tool_calls=tool_calls):
-            calls = [_ToolUse(_legal(c.call_id), c.name, _arguments_of(c)) for c in tool_calls]
-            # White space alone is refused as well.
-            return [_Text(text), *calls] if text.strip() else list(calls)
-        case _:
-            assert_never(message)
-
-
-def _results_first(message: _Message) -> _Message:
-    message.content.sort(key=lambda block: not isinstance(block, _ToolResult))
-    return message
-
-
-def _legal(call_id: str) -> str:
-    # A conversation may have begun with another provider, whose ids have dots and colons.
-    # Two of them never become one, or a result would be that of another call.
-    if _GOOD_ID.fullmatch(call_id):
-        return call_id
-    return f"hex-{call_id.encode(errors='surrogatepass').hex()}"
-
-
-def _arguments_of(call: ToolCall) -> msgspec.Raw:
-    try:
-        _OBJECT.decode(call.arguments)
-    except (msgspec.DecodeError, RecursionError, UnicodeError):
-        return msgspec.Raw(msgspec.json.encode({INVALID_ARGUMENTS: call.arguments}))
-    return msgspec.Raw(call.arguments.encode())
-
-
-def _plain(value: object) -> object:
-    # Schemas may be read-only mappings and sequences, which msgspec does not know.
-    if isinstance(value, Mapping):
-        return dict(cast("Mapping[str, object]", value))
-    if isinstance(value, Sequence):
-        return list(cast("Sequence[object]", value))
-    msg = f"not JSON: {type(value).__name__}"
-    raise NotImplementedError(msg)
-
-
-_ENCODER: Final = msgspec.json.Encoder(enc_hook=_plain)
-_OBJECT: Final = msgspec.json.Decoder(dict[str, object])
+from agentpool.drivers.wire._text_only import refuse_media
 
 
 class _Usage(msgspec.Struct):

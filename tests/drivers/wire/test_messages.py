@@ -13,15 +13,17 @@ import pytest
 from agentpool.abc import CompletionRequest, ToolDefinition
 from agentpool.drivers import (
     AssistantMessage,
+    BadRequestError,
     ChatMessage,
     ProtocolError,
     ToolCall,
     ToolMessage,
     UserMessage,
 )
-from agentpool.drivers.wire._anthropic_messages import (
+from agentpool.drivers.wire._messages_answer import MessageAccumulator
+from agentpool.drivers.wire._messages_request import (
     INVALID_ARGUMENTS,
-    MessageAccumulator,
+    MessageOptions,
     encode_request,
 )
 from agentpool.drivers.wire._sse import SseEvent
@@ -37,7 +39,7 @@ TOOL = ToolDefinition(
 def body_of(*messages: ChatMessage, **settings: Any) -> dict[str, Any]:  # noqa: ANN401  # any setting
     """Return what is sent for *messages*, decoded."""
     request = CompletionRequest(messages, **settings)
-    found: dict[str, Any] = json.loads(encode_request(request, model="claude"))
+    found: dict[str, Any] = json.loads(encode_request(request, MessageOptions(model="claude")))
     return found
 
 
@@ -73,6 +75,38 @@ def test_what_is_not_there_is_not_said() -> None:
     assert (body["model"], body["temperature"]) == ("opus", 1.0)
     assert "system" not in body
     assert "tools" not in body
+    assert set(body_of(UserMessage("Hi"))) == {"model", "messages", "max_tokens", "stream"}
+
+
+def test_what_was_said_is_sent() -> None:
+    """Under the names of the API."""
+    body = body_of(UserMessage("Hi"), top_p=0.5, stop=("END",))
+    assert (body["top_p"], body["stop_sequences"]) == (0.5, ["END"])
+
+
+@pytest.mark.parametrize("setting", [{"seed": 1}, {"verbosity": "low"}])
+def test_what_the_api_does_not_know_is_refused(setting: dict[str, Any]) -> None:
+    """A setting that was left out without a word would seem to work."""
+    (name,) = setting
+    with pytest.raises(BadRequestError, match=f"knows no {name}; leave model.{name} out"):
+        body_of(UserMessage("Hi"), **setting)
+
+
+@pytest.mark.parametrize(
+    ("options", "most"),
+    [
+        ({}, 16_384),
+        ({"answer_limit": 64_000}, 64_000),
+        ({"extra": {"thinking": {"type": "enabled", "budget_tokens": 4096}}}, 20_480),
+        ({"extra": {"thinking": {"type": "adaptive"}}}, 16_384),
+    ],
+)
+def test_the_api_wants_a_limit(options: dict[str, Any], most: int) -> None:
+    """What is known of the model, or else room for a long answer besides its thoughts."""
+    request = CompletionRequest([UserMessage("Hi")])
+    body = json.loads(encode_request(request, MessageOptions(model="claude", **options)))
+    assert body["max_tokens"] == most
+    assert body.get("thinking") == options.get("extra", {}).get("thinking")
 
 
 def test_calls_and_results_are_blocks() -> None:
@@ -166,7 +200,7 @@ def test_a_schema_that_is_no_json_is_refused() -> None:
     """Before anything is sent."""
     tool = ToolDefinition("x", "X.", {"type": object()})
     with pytest.raises(NotImplementedError, match="not JSON: object"):
-        encode_request(CompletionRequest([UserMessage("Hi")], tools=(tool,)), model="m")
+        body_of(UserMessage("Hi"), tools=(tool,))
 
 
 def test_arguments_that_come_whole_are_taken() -> None:

@@ -1,178 +1,42 @@
-"""OpenAI Chat Completions: a request to bytes, and a stream of events to an answer.
+"""An answer in OpenAI's Chat Completions: from the events of its stream to our values.
 
 Rules:
 
-1. A request always asks for a stream, and for the usage at its end: only a stream stops
-   when the connection is closed, and without usage no budget could count.
-2. An answer is whole or it is an error. Text that ended before the model said why it
+1. An answer is whole or it is an error. Text that ended before the model said why it
    stopped is never handed out as an answer (D-05).
-3. Unknown fields are ignored; a known field of a wrong type is a `ProtocolError` that
+2. Unknown fields are ignored; a known field of a wrong type is a `ProtocolError` that
    shows what came.
-4. An ``error`` object ends the stream with the error that it stands for.
-5. Pieces of one tool call belong together by their index. A piece without arguments
+3. An ``error`` object ends the stream with the error that it stands for.
+4. Pieces of one tool call belong together by their index. A piece without arguments
    changes nothing; an index beyond the bound is refused, so nothing is allocated for it.
-6. Tool calls make the answer `TOOL_USE`, also where the provider says ``stop``.
-7. A call without an id gets one, so that its result can name it.
-8. What is no text is refused, in a request and in an answer.
+5. Tool calls make the answer `TOOL_USE`, also where the provider says ``stop``.
+6. A call without an id gets one, so that its result can name it.
+7. What is no text is refused.
 
-Source: https://platform.openai.com/docs/api-reference/chat/create and
-https://platform.openai.com/docs/api-reference/chat-streaming (2026-11).
+Source: https://platform.openai.com/docs/api-reference/chat-streaming (2026-11).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, assert_never, cast, final
+from collections.abc import Iterable, Mapping
+from typing import Final, final
 
 import attrs
 import msgspec
 
 from agentpool._errors import BadRequestError, NetworkError, ProtocolError
 from agentpool._messages import (
-    AssistantMessage,
-    ChatMessage,
     Completion,
-    CompletionRequest,
     FinishReason,
-    Json,
-    ToolDefinition,
-    ToolMessage,
     Usage,
-    UserMessage,
 )
-from agentpool.drivers.wire._answer_form import openai_format
 from agentpool.drivers.wire._failure import ErrorBody, failure_in_stream, shown
 from agentpool.drivers.wire._growing import GrowingAnswer
 from agentpool.drivers.wire._sse import SseEvent
-from agentpool.drivers.wire._text_only import checked_text, refuse_media
+from agentpool.drivers.wire._text_only import refuse_media
 
 DONE: Final = "[DONE]"
 """The data of the event that ends a stream."""
-
-
-class _Function(msgspec.Struct, frozen=True):
-    name: str
-    arguments: str
-
-
-class _Call(msgspec.Struct, frozen=True):
-    id: str
-    function: _Function
-    type: str = "function"
-
-
-class _Message(msgspec.Struct, frozen=True, omit_defaults=True):
-    role: str
-    content: str | None = None
-    tool_calls: tuple[_Call, ...] = ()
-    tool_call_id: str = ""
-
-
-class _Tool(msgspec.Struct, frozen=True):
-    function: Mapping[str, object]
-    type: str = "function"
-
-
-class _Request(msgspec.Struct, frozen=True, omit_defaults=True):
-    model: str
-    messages: list[_Message]
-    temperature: float
-    stream_options: Mapping[str, bool]
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    tools: tuple[_Tool, ...] = ()
-    response_format: Mapping[str, Json] | None = None
-    seed: int | None = None
-    cache_prompt: bool | None = None
-    # Last, and never the default, so that it is always written.
-    stream: bool | None = None
-
-
-@final
-@attrs.frozen(kw_only=True)
-class ChatOptions:
-    """What a driver adds to a request."""
-
-    model: str
-    """The model to ask, unless the request names one."""
-    is_openai: bool = False
-    """Whether it is OpenAI itself: its newer models refuse ``max_tokens``, which every
-    other server wants."""
-    response_format: Mapping[str, Json] | None = None
-    """The form that the answer must have. ``None``: any."""
-    seed: int | None = None
-    """What chance starts from. ``None``: something new each time."""
-    cache_prompt: bool | None = None
-    """llama.cpp's: whether to reuse work on an equal beginning. ``None``: not said."""
-
-
-def encode_request(request: CompletionRequest, options: ChatOptions) -> bytes:
-    """Return the JSON that asks a provider for *request*.
-
-    The time it takes grows with the conversation: 7 ms for 10,000 messages. A provider
-    is sent the whole conversation each time, so its bytes are moved anyway.
-    """
-    system = [_Message("system", request.system)] if request.system else []
-    return _ENCODER.encode(
-        _Request(
-            model=request.model or options.model,
-            messages=system + [_to_wire(message) for message in request.messages],
-            max_tokens=None if options.is_openai else request.max_tokens,
-            max_completion_tokens=request.max_tokens if options.is_openai else None,
-            temperature=request.temperature,
-            tools=tuple(map(_tool_to_wire, request.tools)),
-            response_format=_response_format(request, options),
-            seed=options.seed,
-            cache_prompt=options.cache_prompt,
-            stream=True,
-            stream_options={"include_usage": True},
-        )
-    )
-
-
-def _response_format(request: CompletionRequest, options: ChatOptions) -> Mapping[str, Json] | None:
-    if options.response_format is not None or request.answer_form is None:
-        return options.response_format
-    return openai_format(request.answer_form, is_openai=options.is_openai)
-
-
-def _to_wire(message: ChatMessage) -> _Message:
-    match message:
-        case UserMessage(text=text):
-            return _Message("user", checked_text(text))
-        case ToolMessage(content=content, call_id=call_id):
-            return _Message("tool", checked_text(content), tool_call_id=call_id)
-        case AssistantMessage(text=text, tool_calls=tool_calls):
-            wired = tuple(
-                _Call(one.call_id, _Function(one.name, one.arguments)) for one in tool_calls
-            )
-            # Some servers insist on a content where there are no calls.
-            return _Message("assistant", text if text or not wired else None, wired)
-        case _:
-            assert_never(message)
-
-
-def _tool_to_wire(tool: ToolDefinition) -> _Tool:
-    return _Tool(
-        {
-            "name": tool.name,
-            "description": tool.description,
-            "parameters": tool.input_schema,
-        }
-    )
-
-
-def _plain(value: object) -> object:
-    # Schemas may be read-only mappings and sequences, which msgspec does not know.
-    if isinstance(value, Mapping):
-        return dict(cast("Mapping[str, object]", value))
-    if isinstance(value, Sequence):
-        return list(cast("Sequence[object]", value))
-    msg = f"not JSON: {type(value).__name__}"
-    raise NotImplementedError(msg)
-
-
-_ENCODER: Final = msgspec.json.Encoder(enc_hook=_plain)
 
 
 class _FunctionPiece(msgspec.Struct):

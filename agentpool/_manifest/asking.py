@@ -1,0 +1,168 @@
+"""How a model is asked: sampling, the length of an answer, and options of its provider.
+
+Rules:
+
+1. Nothing is sent that nobody said: each setting is ``None``, or empty, by default. Newer
+   models refuse any sampling parameter, even one that names their own default.
+2. Options are for fields that have no setting here. They go into the body as they are. A
+   field that is written by the wire itself is refused, with the setting to use instead.
+3. A number that no provider takes is refused here; one that some take is theirs to judge.
+
+Source: https://platform.openai.com/docs/api-reference/chat/create,
+https://platform.openai.com/docs/api-reference/responses/create and
+https://platform.claude.com/docs/en/api/messages (2026-11).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, TypedDict, cast
+
+from agentpool._errors import Fault
+from agentpool._manifest.parts import count_faults, is_number
+from agentpool._manifest.toml_table import TomlTable, shown
+from agentpool._messages import Json
+
+MAX_TEMPERATURE: Final = 2.0
+"""The upper end at OpenAI; Anthropic refuses more than 1.0 by itself."""
+
+MAX_STOPS: Final = 16
+"""More texts to stop at than any provider takes; OpenAI takes four."""
+
+OWN_FIELDS: Final[Mapping[str, str]] = {
+    "model": "write model.remote_model",
+    "messages": "it is the conversation",
+    "input": "it is the conversation",
+    "instructions": "write model.system_prompt",
+    "system": "write model.system_prompt",
+    "tools": "grant capabilities",
+    "stream": "answers are always streamed",
+    "stream_options": "answers are always streamed",
+    "max_tokens": "write model.max_tokens",
+    "max_completion_tokens": "write model.max_tokens",
+    "max_output_tokens": "write model.max_tokens",
+    "temperature": "write model.temperature",
+    "top_p": "write model.top_p",
+    "stop": "write model.stop",
+    "stop_sequences": "write model.stop",
+    "seed": "write model.seed",
+    "reasoning_effort": "write model.reasoning_effort",
+    "verbosity": "write model.verbosity",
+    "response_format": "spawn the agent with output_type",
+    "n": "one answer is read",
+    "store": "nothing is stored at the provider",
+    "previous_response_id": "the conversation is sent whole",
+    "conversation": "the conversation is sent whole",
+    "background": "answers are always streamed",
+}
+"""The fields that the wires write, and what to do instead of naming them in options."""
+
+OWN_INNER_FIELDS: Final[Mapping[tuple[str, str], str]] = {
+    ("reasoning", "effort"): "write model.reasoning_effort",
+    ("text", "format"): "spawn the agent with output_type",
+    ("text", "verbosity"): "write model.verbosity",
+    ("output_config", "effort"): "write model.reasoning_effort",
+    ("output_config", "format"): "spawn the agent with output_type",
+}
+"""The fields inside an object of which the rest may be named in options."""
+
+
+class Asking(TypedDict):
+    """The settings of this room, as `ModelConfig` takes them."""
+
+    max_tokens: int | None
+    temperature: float | None
+    top_p: float | None
+    stop: tuple[str, ...]
+    seed: int | None
+    reasoning_effort: str | None
+    verbosity: str | None
+
+
+def asking_faults(asking: Asking, window: int | None) -> Iterator[Fault]:
+    """Yield what is wrong with *asking* in a window of so many tokens."""
+    max_tokens = asking["max_tokens"]
+    if max_tokens is not None:
+        yield from count_faults("max_tokens", max_tokens)
+    for name, value, most in (
+        ("temperature", asking["temperature"], MAX_TEMPERATURE),
+        ("top_p", asking["top_p"], 1.0),
+    ):
+        if value is not None and not (is_number(value) and 0 <= value <= most):
+            yield Fault(name, f"must be in [0.0, {most}], got {shown(value)}")
+    seed: object = asking["seed"]
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+        yield Fault("seed", f"must be an integer, got {shown(seed)}")
+    yield from _stop_faults(asking["stop"])
+    for name, word in (
+        ("reasoning_effort", asking["reasoning_effort"]),
+        ("verbosity", asking["verbosity"]),
+    ):
+        if word is not None and not word.strip():
+            yield Fault(name, f"must not be empty, got {word!r}; leave it out")
+    if window is not None:
+        yield from _room_faults(max_tokens, window)
+
+
+def _stop_faults(stop: object) -> Iterator[Fault]:
+    texts = cast("tuple[object, ...]", stop) if isinstance(stop, tuple) else None
+    if texts is None or not all(isinstance(one, str) and one for one in texts):
+        yield Fault("stop", f"must be texts, none of them empty, got {stop!r}")
+    elif len(texts) > MAX_STOPS:
+        yield Fault("stop", f"must be at most {MAX_STOPS} texts, got {len(texts)}")
+
+
+def _room_faults(max_tokens: int | None, window: int) -> Iterator[Fault]:
+    wrong = tuple(count_faults("context_window", window))
+    yield from wrong
+    if not wrong and is_number(max_tokens) and window <= cast("int", max_tokens):
+        # The answer's room is taken from the window: nothing would be left of it for the
+        # question.
+        text = f"must be less than context_window ({window}), got "
+        text += f"{max_tokens}; the question needs room as well"
+        yield Fault("max_tokens", text)
+
+
+def options_faults(options: Mapping[str, Json]) -> Iterator[Fault]:
+    """Yield what is wrong with *options*: fields of the wires, and what is no JSON."""
+    for key, value in options.items():
+        if key in OWN_FIELDS:
+            yield Fault(f"options.{key}", f"is written by agentpool; {OWN_FIELDS[key]}")
+        elif not _is_json(value):
+            yield Fault(f"options.{key}", f"must be JSON, got {shown(value)}")
+        elif isinstance(value, Mapping):
+            for inner in value:
+                if (key, inner) in OWN_INNER_FIELDS:
+                    text = f"is written by agentpool; {OWN_INNER_FIELDS[key, inner]}"
+                    yield Fault(f"options.{key}.{inner}", text)
+
+
+def _is_json(value: object) -> bool:
+    match value:
+        case None | str():
+            return True
+        case bool() | int() | float():
+            return is_number(value) or isinstance(value, bool)
+        case Mapping():
+            items = cast("Mapping[object, object]", value)
+            return all(isinstance(key, str) and _is_json(one) for key, one in items.items())
+        case Sequence() if not isinstance(value, bytes | bytearray):
+            return all(map(_is_json, cast("Sequence[object]", value)))
+        case _:  # dates and times, which TOML has
+            return False
+
+
+# --- from TOML
+
+
+def read_asking(table: TomlTable) -> Asking:
+    """Return how the model of *table* is asked."""
+    return Asking(
+        max_tokens=table.integer("max_tokens", None),
+        temperature=table.number("temperature", None),
+        top_p=table.number("top_p", None),
+        stop=table.texts("stop"),
+        seed=table.integer("seed", None),
+        reasoning_effort=table.text("reasoning_effort", None),
+        verbosity=table.text("verbosity", None),
+    )

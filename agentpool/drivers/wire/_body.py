@@ -1,0 +1,36 @@
+"""The body of a request: JSON of what a wire writes, and of what a user adds to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final, cast
+
+import msgspec
+
+from agentpool._messages import Json
+
+
+def encode_body(body: msgspec.Struct, extra: Mapping[str, Json]) -> bytes:
+    """Return the JSON of *body* with the fields of *extra* behind its own.
+
+    Args:
+        body: What the wire writes. It is never empty.
+        extra: Other fields, none of them one of the wire's.
+    """
+    encoded = _ENCODER.encode(body)
+    if not extra:
+        return encoded
+    return encoded[:-1] + b"," + _ENCODER.encode(extra)[1:]
+
+
+def _plain(value: object) -> object:
+    # Schemas may be read-only mappings and sequences, which msgspec does not know.
+    if isinstance(value, Mapping):
+        return dict(cast("Mapping[str, object]", value))
+    if isinstance(value, Sequence):
+        return list(cast("Sequence[object]", value))
+    msg = f"not JSON: {type(value).__name__}"
+    raise NotImplementedError(msg)
+
+
+_ENCODER: Final = msgspec.json.Encoder(enc_hook=_plain)
