@@ -61,8 +61,14 @@ class Inbox(Live):
             raise self._gone()
 
     def take_turn(self) -> None:
-        """Take the place that was kept, to put something in at once, or to leave it."""
+        """Give up the place that was kept: put a message in at once, or ``wake_senders``."""
         self._promised -= 1
+
+    def wake_senders(self) -> None:
+        """Keep every free place for a sender that waits, in the order in which they came."""
+        taken = len(self._messages) - self._handed + self._promised
+        if self.turns and taken < self.capacity:
+            self._promised += self.turns.unpark(self.capacity - taken)
 
     def send_nowait(self, message: AgentMessage) -> None:
         """Put *message* in now.
@@ -112,9 +118,10 @@ class Inbox(Live):
         taken = tuple(self._messages)
         if taken:
             self._messages.clear()
-            # Who waits comes before who comes later: the places that are free now are theirs.
-            self._promised += self.turns.unpark(len(taken) - self._handed)
             self._handed = 0
+            # Counted from the places that are free, not from what was taken: messages that
+            # were handed to a reader took no place, so nobody would be woken for them.
+            self.wake_senders()
         return taken
 
     def close(self) -> tuple[AgentMessage, ...]:

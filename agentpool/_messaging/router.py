@@ -43,6 +43,18 @@ class _Question(Live):
     answer: AgentMessage | None = None
     lot: Lot = msgspec.field(default_factory=Lot)
     """Where the asker waits."""
+    has_waited: bool = False
+    """Whether the asker has begun to wait."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether an answer would reach the asker.
+
+        An asker that has begun to wait and is not in the lot any more was cancelled, or told
+        of a deadlock. It may need a slot before it takes its next step, and its question
+        stays in the router until then: an answer that comes meanwhile goes to its inbox.
+        """
+        return not self.over and (bool(self.lot) or not self.has_waited)
 
     def end(self) -> None:
         """Take note that there is an answer, or that there will be none."""
@@ -166,6 +178,7 @@ class MessageRouter:
             message = await self._post(sender, recipient, content, None, question)
             if not question.over:
                 async with parked(Wait.answer_of(recipient), question.lot):
+                    question.has_waited = True
                     await question.lot.park()
         finally:
             self._questions.pop(question.message_id, None)
@@ -194,6 +207,8 @@ class MessageRouter:
                 await inbox.wait_turn()
                 inbox.take_turn()
                 message = self._accept(sender, recipient, content, reply_to, question=question)
+                # A reply goes to whoever asked, and leaves its place to the next sender.
+                inbox.wake_senders()
         else:
             await trio.lowlevel.cancel_shielded_checkpoint()
         return message
@@ -283,7 +298,7 @@ class MessageRouter:
         question = self._questions.get(message.reply_to) if message.reply_to else None
         if (
             question is None
-            or question.over
+            or not question.is_open
             or (question.asker, question.answerer) != (message.recipient, message.sender)
         ):
             return False

@@ -61,6 +61,8 @@ class Admission(SlotKeeper):
     _newcomers: FairQueue[AgentHandle] = attrs.field(factory=_new_queue)
     _children: FairQueue[AgentHandle] = attrs.field(factory=_new_queue)
     """Newcomers whose parents are agents of the pool."""
+    closed: bool = attrs.field(init=False, default=False)
+    """Whether the pool takes no more agents."""
     _lent: int = 0
     """Slots that wait for their agents to come back from a gate."""
     _returning: deque[Slot] = attrs.field(factory=deque[Slot])
@@ -106,6 +108,9 @@ class Admission(SlotKeeper):
         An agent that waits here is accepted's parent: it takes its own slot again only
         after the newcomer was let in, so that a pool of one with no queue has children.
 
+        Raises:
+            Exception: What *accept* raises.
+
         Cancellation:
             If cancelled, nothing was accepted.
         """
@@ -115,9 +120,21 @@ class Admission(SlotKeeper):
             await trio.lowlevel.cancel_shielded_checkpoint()
             return handle
         async with parked(Wait.other("a place in the queue", WaitReason.QUEUE)):
-            while not self.room_for(1):
+            while not (self.closed or self.room_for(1)):
                 await self._room.park()
-            return accept()
+            try:
+                # Cancelled in the tick in which there was room: a map that is being left
+                # must start no agent that nobody would cancel.
+                await trio.lowlevel.checkpoint_if_cancelled()
+                return accept()
+            except BaseException:
+                self._room.unpark()  # the room is the next one's
+                raise
+
+    def close(self) -> None:
+        """Keep nobody waiting for room any more: ``accept`` says that the pool has closed."""
+        self.closed = True
+        self._room.unpark_all()
 
     def admit(self, handle: AgentHandle) -> None:
         """Queue *handle*. Ask ``room_for`` first; ``pump`` starts it if there is a slot."""

@@ -30,8 +30,8 @@ from agentpool._pool.handle import AgentHandle, OnEnd
 from agentpool._spawn import SpawnConfig, child_of
 from agentpool.abc import AgentContext, AgentInfo, Driver, OnDelta
 
-Accept: TypeAlias = Callable[[SpawnConfig, Driver, OnEnd | None], AgentHandle]
-"""Takes an agent in, whose end is told to one function alone."""
+Accept: TypeAlias = Callable[[SpawnConfig, Driver, OnEnd | None, AgentHandle], AgentHandle]
+"""Takes in the child of an agent; its end is told to one function alone."""
 
 
 @final
@@ -129,21 +129,28 @@ class PoolAgentContext(AgentContext):
 
         Raises:
             CapabilityDeniedError: If this agent may have no children.
+            PoolClosedError: If the pool takes no more agents.
+            UsageError: If this agent has ended.
 
         Cancellation:
             The child is cancelled and has ended.
         """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        seconds_left = trio.current_effective_deadline() - trio.current_time()
+        if seconds_left <= 0:
+            # A deadline has come, and its scope is about to hear of it.
+            await trio.sleep_forever()
         config = child_of(
             self._agent.config,
             query,
             name=name or f"{self.name}-sub",
             used_tokens=self._agent.used.total_tokens,
-            seconds_left=trio.current_effective_deadline() - trio.current_time(),
+            seconds_left=seconds_left,
             used_usd=self._agent.used_usd,
             budget=self._agent.share_limits(),
         )
         child = await self._admission.enter(
-            partial(self._accept, config, self._agent.driver, AgentHandle.collect)
+            partial(self._accept, config, self._agent.driver, AgentHandle.collect, self._handle)
         )
         # Without a slot until it has ended: to be ended, it may need that very slot.
         async with child.parked_for_end():

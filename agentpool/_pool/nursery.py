@@ -27,7 +27,7 @@ from agentpool._agent.driving import drive
 from agentpool._agent.spending import Purse
 from agentpool._approval import Approver
 from agentpool._budget.budget import Budget
-from agentpool._errors import AgentCancelledError, LimitExceededError, UsageError
+from agentpool._errors import AgentCancelledError, LimitExceededError, PoolClosedError, UsageError
 from agentpool._loop.run import Receive
 from agentpool._manifest.capability import CapabilityKind
 from agentpool._messages import OWNER_ID, AgentId, UserMessage
@@ -40,7 +40,7 @@ from agentpool._pool.deadlock import DeadlockWatch
 from agentpool._pool.fan_in import FanIn
 from agentpool._pool.handle import AgentHandle, Caretaker, OnEnd
 from agentpool._pool.herald import Herald
-from agentpool._pool.spawn_checks import budget_for
+from agentpool._pool.spawn_checks import Entry, budget_for
 from agentpool._scheduling.slot import Slot, current_branch, current_slot, parked
 from agentpool._scheduling.waits import Wait
 from agentpool._spawn import SpawnConfig
@@ -91,6 +91,8 @@ class AgentNursery(Caretaker, Home):
     _herald: Herald = attrs.field(init=False)
     _idle: trio.lowlevel.ParkingLot = attrs.field(init=False, factory=trio.lowlevel.ParkingLot)
     """Who waits until no agent runs."""
+    entry: Entry = attrs.field(init=False)
+    """What every agent has to fit."""
     fan_in: FanIn = attrs.field(init=False, factory=FanIn)
     running: dict[AgentId, AgentHandle] = attrs.field(
         init=False, factory=dict[AgentId, AgentHandle]
@@ -125,6 +127,32 @@ class AgentNursery(Caretaker, Home):
 
     # --- from spawn to slot
 
+    def close(self) -> None:
+        """Take no more agents, children included."""
+        self.admission.close()
+
+    def check_open(self) -> None:
+        """Raise if no agents are taken any more.
+
+        Raises:
+            PoolClosedError: If so.
+        """
+        if self.admission.closed:
+            raise PoolClosedError("the pool has closed; spawn inside its block")
+
+    def driver_for(self, config: SpawnConfig) -> Driver:
+        """Return the driver of an agent that may be accepted now.
+
+        Raises:
+            PoolClosedError: If no agents are taken any more.
+            UsageError: If its budget is not a part of what it has to keep to, or its driver
+                is none.
+            PrivacyError: If the manifest's tier forbids the driver.
+            ManifestError: If the driver's window leaves no room for the query.
+        """
+        self.check_open()
+        return self.entry.driver_for(config)
+
     def accept(
         self,
         config: SpawnConfig,
@@ -132,15 +160,27 @@ class AgentNursery(Caretaker, Home):
         on_end: OnEnd | None = None,
         parent: AgentHandle | None = None,
     ) -> AgentHandle:
-        """Take *config* in. The caller has checked that there is room.
+        """Take *config* in: the one place where an agent is accepted.
+
+        The caller has checked that there is room, with no await since.
 
         Args:
             config: What to run.
             driver: Who answers it.
             on_end: Told of its end, alone. ``None``: the pool's fan-in is.
             parent: Who spawns it. ``None``: the agent that the current task belongs to.
+
+        Raises:
+            PoolClosedError: If no agents are taken any more.
+            UsageError: If its parent has ended, or its budget is no part of its parent's.
         """
+        self.check_open()
         parent = parent or self.voice.caller()
+        if parent is not None and parent.has_ended:
+            raise UsageError(
+                f"agent {parent.agent_id} ({parent.name}) has ended and has no children any "
+                "more; spawn from the pool"
+            )
         budget = self.budget_of(config, parent)
         self.last_id += 1
         handle = AgentHandle(

@@ -97,7 +97,8 @@ def _raise_unseen(agents: AgentNursery) -> None:
 
 def _pool_of(agents: AgentNursery, driver: Driver | DriverFactory) -> AgentPool:
     known = agents.tools if isinstance(agents.tools, ToolRegistry) else EMPTY_REGISTRY
-    return AgentPool(agents, Entry(driver, known, agents.budget_of))
+    agents.entry = Entry(driver, known, agents.budget_of)
+    return AgentPool(agents)
 
 
 def _is_abort(on_failure: str) -> bool:

@@ -22,7 +22,7 @@ from agentpool._pool.map import OutcomeStream, Queries
 from agentpool._pool.nursery import AgentNursery, ShutdownStep
 from agentpool._pool.race import Race
 from agentpool._pool.restart import RestartPolicy
-from agentpool._pool.spawn_checks import Entry, at_least
+from agentpool._pool.spawn_checks import at_least
 from agentpool._pool.supervisor import Supervisor
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import Driver
@@ -35,7 +35,6 @@ class AgentPool:
     """A nursery of agents. ``open_pool`` makes it."""
 
     _agents: AgentNursery
-    _entry: Entry
 
     # --- spawn
 
@@ -76,21 +75,11 @@ class AgentPool:
         Cancellation:
             Agents accepted before stay accepted; ``join_all`` has them.
         """
-        wanted = [(config, self._entry.driver_for(config)) for config in configs]
+        wanted = [(config, self._agents.driver_for(config)) for config in configs]
         if not wanted:
             await trio.lowlevel.checkpoint()
         enter = self._agents.admission.enter
-        return [await enter(partial(self._accept, *one)) for one in wanted]  # noqa: ASYNC910  # nobody wanted: see above
-
-    def _accept(
-        self,
-        config: SpawnConfig,
-        driver: Driver,
-        on_end: OnEnd | None = None,
-        parent: AgentHandle | None = None,
-    ) -> AgentHandle:
-        self._entry.check_open()
-        return self._agents.accept(config, driver, on_end, parent)
+        return [await enter(partial(self._agents.accept, *one)) for one in wanted]  # noqa: ASYNC910  # nobody wanted: see above
 
     def fan_out_nowait(self, configs: Iterable[SpawnConfig]) -> list[AgentHandle]:
         """Accept all of these agents, or none of them.
@@ -101,12 +90,12 @@ class AgentPool:
             ManifestError: If a manifest cannot work with its driver.
             PrivacyError: If a manifest's tier forbids its driver.
         """
-        wanted = [(config, self._entry.driver_for(config)) for config in configs]
+        wanted = [(config, self._agents.driver_for(config)) for config in configs]
         admission = self._agents.admission
         # No await between the test and the change, so no other task can slip in.
         if not admission.room_for(len(wanted)):
             raise admission.full_error(len(wanted))
-        return [self._accept(config, driver) for config, driver in wanted]
+        return [self._agents.accept(config, driver) for config, driver in wanted]
 
     # --- join
 
@@ -172,6 +161,7 @@ class AgentPool:
             priority: The same.
 
         Raises:
+            PoolClosedError: If the pool is closing.
             UsageError: If there is no source, the weight has no meaning, or the output
                 type has no form in JSON.
         """
@@ -182,10 +172,11 @@ class AgentPool:
             output_type=output_type, group=group, weight=weight, priority=priority,
         )  # fmt: skip
         agents = self._agents
+        agents.check_open()
         parent = agents.voice.caller()
 
         def accept(config: SpawnConfig, on_end: OnEnd) -> AgentHandle:
-            return self._accept(config, self._entry.driver_for(config), on_end, parent)
+            return agents.accept(config, agents.driver_for(config), on_end, parent)
 
         stream = OutcomeStream(config_of, sources, ordered, agents.admission, accept)
         agents.nursery.start_soon(stream.feed, name="map")
@@ -208,7 +199,7 @@ class AgentPool:
         Cancellation:
             All of them are cancelled, and awaited.
         """
-        wanted = [(config, self._entry.driver_for(config)) for config in configs]
+        wanted = [(config, self._agents.driver_for(config)) for config in configs]
         if not wanted:
             raise UsageError("race() needs at least one config, got none")
         return await Race(self._agents.admission).run(self._starters(wanted))
@@ -231,14 +222,14 @@ class AgentPool:
         Cancellation:
             All of them are cancelled, and awaited.
         """
-        wanted = [(config, self._entry.driver_for(config)) for config in configs]
+        wanted = [(config, self._agents.driver_for(config)) for config in configs]
         policy = policy or RestartPolicy()
         return await Supervisor(policy, self._starters(wanted), self._agents.admission).run()
 
     def _starters(
         self, wanted: Iterable[tuple[SpawnConfig, Driver]]
     ) -> list[Callable[[OnEnd], AgentHandle]]:
-        return [partial(self._accept, config, driver) for config, driver in wanted]
+        return [partial(self._agents.accept, config, driver) for config, driver in wanted]
 
     # --- end
 
@@ -255,7 +246,7 @@ class AgentPool:
             The agents were asked to stop; they are not cancelled by it.
         """
         self._agents.voice.refuse_agents("shutdown")
-        self._entry.closed = True
+        self._agents.close()
         return await self._agents.shutdown(grace_seconds)
 
     def abort_all(self, reason: str = "no reason given") -> None:
@@ -352,4 +343,4 @@ class AgentPool:
 
     def close(self) -> None:
         """Take no more agents. Leaving the pool's block does it."""
-        self._entry.closed = True
+        self._agents.close()

@@ -9,7 +9,7 @@ import attrs
 
 from agentpool._agent.agent import output_of, room_tokens
 from agentpool._budget.budget import Budget
-from agentpool._errors import Fault, ManifestError, PoolClosedError, PrivacyError, UsageError
+from agentpool._errors import Fault, ManifestError, PrivacyError, UsageError
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import answer_tokens
 from agentpool._spawn import SpawnConfig
@@ -20,7 +20,7 @@ from agentpool.tools._registry import ToolRegistry
 @final
 @attrs.define(eq=False, repr=False)
 class Entry:
-    """The way into one pool: whether it is open, and to whom."""
+    """What every agent of one pool has to fit: its driver, its tools and its budget."""
 
     _source: Driver | DriverFactory
     """The pool's driver, or what chooses one."""
@@ -28,32 +28,19 @@ class Entry:
     """The tools, as far as they are known before an agent starts."""
     _budget_of: Callable[[SpawnConfig], Budget | None]
     """What an agent would spend of; it raises if the agent may not."""
-    closed: bool = False
-    """Whether nobody is taken any more."""
     _fitting: tuple[AgentManifest | None, Driver | None] = (None, None)
     """The manifest that fitted the pool's driver last, and that driver: many agents in a row
     have the same."""
-
-    def check_open(self) -> None:
-        """Raise if nobody is taken any more.
-
-        Raises:
-            PoolClosedError: If so.
-        """
-        if self.closed:
-            raise PoolClosedError("the pool has closed; spawn inside its block")
 
     def driver_for(self, config: SpawnConfig) -> Driver:
         """Return the driver of an agent that may be accepted now.
 
         Raises:
-            PoolClosedError: If nobody is taken any more.
             UsageError: If its budget is not a part of what it has to keep to, or as in
                 ``driver_for``.
             PrivacyError: If the manifest's tier forbids the driver.
             ManifestError: If the driver's window leaves no room for the query.
         """
-        self.check_open()
         if config.budget is not None:
             self._budget_of(config)
         manifest, driver = self._fitting

@@ -219,6 +219,17 @@ class Slot(Live):
             self.abandon()
 
 
+def ends_the_program(error: BaseException | None) -> bool:
+    """Whether *error* is, or has in it, what no agent can go on after."""
+    match error:
+        case None | Exception() | trio.Cancelled():
+            return False
+        case BaseExceptionGroup():
+            return any(map(ends_the_program, error.exceptions))
+        case _:
+            return True
+
+
 current_slot: ContextVar[Slot | None] = ContextVar("agentpool_slot", default=None)
 """The slot of the agent that the current task belongs to. ``None``: not an agent."""
 
@@ -288,9 +299,10 @@ class parked(Live):  # noqa: N801  # used as a statement: async with parked(Wait
             return  # noqa: ASYNC910  # there is nothing to wait for
         slot.end_wait(task)
         branch.waits -= 1
-        if branch.ended or slot.task is None:
+        if branch.ended or slot.task is None or ends_the_program(error):
             # A call from a thread that was left behind: its agent has gone on, or has ended,
-            # and nobody would give the slot back.
+            # and nobody would give the slot back. And what ends the program, such as Ctrl-C
+            # at an approver's prompt, waits for nobody.
             return  # noqa: ASYNC910  # it has been waited for
         if branch.waits:
             # Others of the branch still wait, and so the branch does: nobody would give the

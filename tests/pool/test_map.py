@@ -156,9 +156,9 @@ async def test_a_closed_pool_maps_nothing() -> None:
     """A clear error, and not a wait for ever."""
     async with open_pool(sleepy_driver()) as pool:
         pool.close()
-        async with pool.map(manifest(), ["say a"]) as outcomes:
-            with pytest.raises(PoolClosedError):
-                await anext(outcomes)
+        with pytest.raises(PoolClosedError):
+            async with pool.map(manifest(), ["say a"]):
+                pass  # pragma: no cover  # refused
 
 
 async def test_an_async_generator_of_queries_is_closed_with_the_map(

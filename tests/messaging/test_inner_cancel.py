@@ -1,0 +1,115 @@
+"""One call is cancelled while its caller goes on: what was accepted is not lost."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import trio
+
+from agentpool import (
+    AgentGoneError,
+    AgentMessage,
+    Capability,
+    CapabilityKind,
+    SpawnConfig,
+    open_pool,
+)
+from agentpool.drivers import Completion, CompletionRequest, FunctionDriver
+from agentpool.tools import ToolContext, ToolRegistry, tool
+from tests.support.fakes import calling, manifest, query_of, results_of, tool_call
+from tests.support.inner_cancel import cancel_inner_everywhere
+
+TEAM = manifest(capabilities=(Capability(CapabilityKind.MESSAGE), Capability.spawn(2)))
+
+
+def one_call(request: CompletionRequest) -> Completion | str:
+    """Call the tool that the query names, then say what came of it."""
+    results = results_of(request)
+    return results[0].content if results else calling(tool_call(query_of(request)))
+
+
+async def _asks_and_gives_up(scope: trio.CancelScope) -> None:
+    """Let agent 1 ask agent 2, give up, and read what came later; the pool has one slot."""
+    seen: Counter[int] = Counter()
+    sent: list[AgentMessage] = []
+
+    @tool
+    async def asker(context: ToolContext) -> str:
+        """Ask, perhaps in vain."""
+        with scope:
+            answer = await context.agent.ask(2, "how much?")
+            seen[answer.message_id] += 1
+        with trio.move_on_after(5):
+            while True:
+                seen.update(one.message_id for one in await context.agent.receive_many())
+        return "done"
+
+    @tool
+    async def answerer(context: ToolContext) -> str:
+        """Answer what comes."""
+        for question in await context.agent.receive_many():
+            seen[question.message_id] += 1
+            sent.append(question)
+            await trio.sleep(1)
+            sent.append(await context.agent.send(1, "42", reply_to=question.message_id))
+        return "done"
+
+    driver = FunctionDriver(one_call)
+    async with open_pool(driver, tools=ToolRegistry([asker, answerer]), max_concurrent=1) as pool:
+        await pool.fan_out([SpawnConfig(TEAM, "asker"), SpawnConfig(TEAM, "answerer")])
+        if scope.cancel_called:
+            # Nobody may ever ask agent 2, so it is asked by the owner.
+            with trio.move_on_after(20):
+                await pool.join_all()
+            pool.abort_all("nobody asked")
+        await pool.join_all()
+    # The question itself may be a dead letter, if agent 2 had ended by then.
+    accepted = {message.message_id for message in sent}
+    seen = Counter({number: n for number, n in seen.items() if number in accepted})
+    seen.update(
+        letter.message.message_id
+        for letter in pool.router.dead_letters
+        if letter.message.message_id in accepted
+    )
+    assert seen == Counter(accepted)
+
+
+def test_d17_a_reply_that_was_accepted_is_returned_or_read_or_a_dead_letter() -> None:
+    """Its sender was told "sent", and the asker, who had given up, never saw it."""
+    assert cancel_inner_everywhere(_asks_and_gives_up) > 60
+
+
+async def _owner_gives_up(scope: trio.CancelScope) -> None:
+    """Let the owner ask, give up and read on: in one scope of its own."""
+    seen: Counter[int] = Counter()
+    sent: list[AgentMessage] = []
+
+    @tool
+    async def answerer(context: ToolContext) -> str:
+        """Answer what comes."""
+        (question,) = await context.agent.receive_many()
+        sent.append(await context.agent.send(0, "42", reply_to=question.message_id))
+        return "done"
+
+    async with open_pool(FunctionDriver(one_call), tools=ToolRegistry([answerer])) as pool:
+        handle = await pool.spawn(SpawnConfig(TEAM, "answerer"))
+        try:
+            with scope:
+                seen[(await handle.ask("how much?")).message_id] += 1
+        except AgentGoneError:
+            pass
+        with trio.move_on_after(5):
+            while True:
+                seen.update(one.message_id for one in await pool.receive_many())
+        pool.abort_all("the end")
+        await pool.join_all()
+    check = Counter({number: n for number, n in seen.items() if n})
+    for letter in pool.router.dead_letters:
+        if letter.message.sender:
+            check[letter.message.message_id] += 1
+    assert check == Counter({message.message_id: 1 for message in sent})
+
+
+def test_d17_the_owner_loses_no_reply_either() -> None:
+    """In the same tick, the reply was accepted for somebody who had just been cancelled."""
+    assert cancel_inner_everywhere(_owner_gives_up) > 40
