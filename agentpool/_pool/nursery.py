@@ -27,12 +27,12 @@ from agentpool._agent.driving import drive
 from agentpool._agent.spending import Purse
 from agentpool._approval import Approver
 from agentpool._budget.budget import Budget
-from agentpool._errors import AgentCancelledError, LimitExceededError, PoolClosedError, UsageError
+from agentpool._errors import PoolClosedError, UsageError
 from agentpool._loop.run import Receive
 from agentpool._manifest.capability import CapabilityKind
-from agentpool._messages import OWNER_ID, AgentId, UserMessage
+from agentpool._messages import OWNER_ID, AgentId
 from agentpool._messaging.router import MessageRouter
-from agentpool._outcome import AgentOutcome, AgentStatus, StopReason
+from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool._pool.admission import Admission
 from agentpool._pool.agent_context import PoolAgentContext
 from agentpool._pool.caller import PoolVoice
@@ -41,6 +41,7 @@ from agentpool._pool.fan_in import FanIn
 from agentpool._pool.handle import AgentHandle, Caretaker, OnEnd
 from agentpool._pool.herald import Herald
 from agentpool._pool.spawn_checks import Entry, budget_for
+from agentpool._pool.verdict import cancellation_of, unstarted_outcome, verdict
 from agentpool._scheduling.slot import Slot, current_branch, current_slot, parked
 from agentpool._scheduling.waits import Wait
 from agentpool._spawn import SpawnConfig
@@ -252,13 +253,13 @@ class AgentNursery(Caretaker, Home):
                 if not isinstance(tools, ToolRegistry):
                     tools = await self._build_tools(agent, tools)
                 await drive(agent, tools)
-            status, error, reason = self._verdict(handle, slot, agent, seconds)
+            status, error, reason = verdict(handle, slot, agent, seconds)
         except Exception as raised:  # noqa: BLE001  # kept whole in the outcome
             status, error = AgentStatus.FAILED, raised
         except BaseException:
             # Cancelled from outside the pool, or the program ends: say so, and pass it on.
             handle.mark_cancelled(*OUTSIDE)
-            status, error = AgentStatus.CANCELLED, self._cancellation(handle)
+            status, error = AgentStatus.CANCELLED, cancellation_of(handle)
             raise
         finally:
             outcome = agent.outcome(
@@ -309,27 +310,6 @@ class AgentNursery(Caretaker, Home):
                 f"the tool builder must return a ToolRegistry, got {type(built).__name__}"
             )
         return built  # noqa: ASYNC910  # the run follows
-
-    def _verdict(
-        self, handle: AgentHandle, slot: Slot, agent: Agent, seconds: float | None
-    ) -> tuple[AgentStatus, Exception | None, StopReason | None]:
-        """Return how a run ended that did not raise."""
-        if slot.scope.cancelled_caught:
-            if handle.cancelled is not None:
-                return AgentStatus.CANCELLED, self._cancellation(handle), None
-            late = LimitExceededError(
-                f"the run took longer than its {seconds:g} seconds",
-                kind=StopReason.DEADLINE.value,
-                used=trio.current_time() - slot.scope.deadline + (seconds or 0.0),
-                limit=seconds or 0.0,
-                source="deadline",
-            )
-            return AgentStatus.STOPPED, late, StopReason.DEADLINE
-        run = agent.run
-        assert run is not None  # noqa: S101  # drive() made it
-        if run.stop is not None:
-            return AgentStatus.STOPPED, run.stop.to_error(), run.stop_reason
-        return AgentStatus.COMPLETED, None, run.stop_reason
 
     def _end(self, handle: AgentHandle, outcome: AgentOutcome, slot: Slot | None) -> None:
         handle.end(outcome)
@@ -389,24 +369,7 @@ class AgentNursery(Caretaker, Home):
             self._end_unstarted(handle)
 
     def _end_unstarted(self, handle: AgentHandle) -> None:
-        config, _ = handle.take_work()
-        outcome = AgentOutcome(
-            agent_id=handle.agent_id,
-            name=handle.name,
-            status=AgentStatus.CANCELLED,
-            error=self._cancellation(handle),
-            messages=(*config.history, UserMessage(config.query)),
-            finished_at=self.hub.seconds(),
-        )
-        self._end(handle, outcome, None)
-
-    def _cancellation(self, handle: AgentHandle) -> AgentCancelledError:
-        cancelled_by, reason = handle.cancelled or ("unknown", "unknown")
-        return AgentCancelledError(
-            f"agent {handle.agent_id} ({handle.name}) was cancelled by {cancelled_by}: {reason}",
-            cancelled_by=cancelled_by,
-            reason=reason,
-        )
+        self._end(handle, unstarted_outcome(handle, self.hub.seconds()), None)
 
     async def shutdown(self, grace_seconds: float) -> ShutdownStep:
         """Ask every agent to end, wait, cancel who is left; say what was needed."""

@@ -1,0 +1,57 @@
+"""How an agent ended, and what became of one that never started."""
+
+from __future__ import annotations
+
+import trio
+
+from agentpool._agent.agent import Agent
+from agentpool._errors import AgentCancelledError, LimitExceededError
+from agentpool._messages import UserMessage
+from agentpool._outcome import AgentOutcome, AgentStatus, StopReason
+from agentpool._pool.handle import AgentHandle
+from agentpool._scheduling.slot import Slot
+
+
+def verdict(
+    handle: AgentHandle, slot: Slot, agent: Agent, seconds: float | None
+) -> tuple[AgentStatus, Exception | None, StopReason | None]:
+    """Return how a run ended that did not raise."""
+    if slot.scope.cancelled_caught:
+        if handle.cancelled is not None:
+            return AgentStatus.CANCELLED, cancellation_of(handle), None
+        late = LimitExceededError(
+            f"the run took longer than its {seconds:g} seconds",
+            kind=StopReason.DEADLINE.value,
+            used=trio.current_time() - slot.scope.deadline + (seconds or 0.0),
+            limit=seconds or 0.0,
+            source="deadline",
+        )
+        return AgentStatus.STOPPED, late, StopReason.DEADLINE
+    run = agent.run
+    assert run is not None  # noqa: S101  # drive() made it
+    if run.stop is not None:
+        return AgentStatus.STOPPED, run.stop.to_error(), run.stop_reason
+    return AgentStatus.COMPLETED, None, run.stop_reason
+
+
+def unstarted_outcome(handle: AgentHandle, finished_at: float) -> AgentOutcome:
+    """Return the outcome of an agent that was cancelled before it had a slot."""
+    config, _ = handle.take_work()
+    return AgentOutcome(
+        agent_id=handle.agent_id,
+        name=handle.name,
+        status=AgentStatus.CANCELLED,
+        error=cancellation_of(handle),
+        messages=(*config.history, UserMessage(config.query)),
+        finished_at=finished_at,
+    )
+
+
+def cancellation_of(handle: AgentHandle) -> AgentCancelledError:
+    """Return the error of a cancelled agent: who cancelled it, and why."""
+    cancelled_by, reason = handle.cancelled or ("unknown", "unknown")
+    return AgentCancelledError(
+        f"agent {handle.agent_id} ({handle.name}) was cancelled by {cancelled_by}: {reason}",
+        cancelled_by=cancelled_by,
+        reason=reason,
+    )
