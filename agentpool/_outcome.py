@@ -89,9 +89,11 @@ class AgentOutcome(msgspec.Struct, frozen=True, kw_only=True):
     over_budget: bool = False
     """Whether the last answer crossed a budget. The answer is whole all the same."""
     usage: Usage = NO_USAGE
-    """Tokens of all answers whose usage is known."""
+    """Tokens of all answers whose usage is known, and an estimate of the text that had come
+    of a request that broke off."""
     unmeasured_requests: int = 0
-    """Answers whose provider did not say what they used."""
+    """Requests of which nobody knows what they took: the provider did not say, or they broke
+    off. Where there are any, ``usage`` is too low."""
     cost_usd: float | None = None
     """US dollars. ``None``: nobody can price it, or not all of it. 0.0 is free of charge."""
     iterations: int = 0

@@ -87,6 +87,11 @@ class ToolResult(msgspec.Struct, frozen=True, gc=False):
     """The text for the model."""
     is_error: bool = False
     """Whether it failed."""
+    error_type: str = ""
+    """The type of what it raised by accident. Empty: nothing, or it said no on purpose."""
+    traceback: str = ""
+    """Where that was raised, for the log and for whoever watches; the model sees ``content``
+    alone. Empty: nowhere."""
 
 
 @final
@@ -257,6 +262,11 @@ class Tool(ABC):
     @property
     def needs_approval(self) -> bool:
         """Whether somebody is asked before each call, whatever was granted."""
+        return False
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for what others do, so that calling it again is no loop."""
         return False
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import final
 
@@ -18,7 +18,16 @@ from agentpool._loop.conversation import fixed_tokens
 from agentpool._loop.guard import Stop, Warn
 from agentpool._loop.output import Output
 from agentpool._loop.run import Receive, Run
-from agentpool._messages import NO_USAGE, AgentId, Usage, UserMessage, answer_tokens
+from agentpool._loop.tokens import sound_cost
+from agentpool._messages import (
+    NO_USAGE,
+    AgentId,
+    CompletionRequest,
+    Usage,
+    UserMessage,
+    answer_tokens,
+    estimate_tokens,
+)
 from agentpool._outcome import AgentOutcome, AgentStatus, StopReason
 from agentpool._scheduling.slot import Slot
 from agentpool._spawn import SpawnConfig
@@ -184,6 +193,22 @@ class Agent(Live):
             elif isinstance(verdict, Warn):
                 self.hub.warned(self.agent_id, self.name, verdict.text)
 
+    def lose(self, driver: Driver, request: CompletionRequest, arrived: Sequence[str]) -> None:
+        """Count a request that left and broke off, as far as it is known what it took.
+
+        Args:
+            driver: Who was asked.
+            request: What.
+            arrived: The pieces of its answer that had come.
+        """
+        assert self.run is not None  # noqa: S101  # only a run asks the driver
+        written = estimate_tokens("".join(arrived))
+        # The price of what is known tells whether there is any: one that is free stays free.
+        price = sound_cost(driver.price(Usage(1, written), model=request.model))
+        verdict = self.run.guard.record_lost(written, None if price else price)
+        if isinstance(verdict, Warn):
+            self.hub.warned(self.agent_id, self.name, verdict.text)
+
     def _left_behind(self) -> tuple[str, ...]:
         left: list[str] = []
         for name, tool in zip(self.registry.names, self.registry, strict=True):
@@ -237,7 +262,7 @@ class Agent(Live):
             )
         guard = run.guard
         # Most runs end between two answers, and the text takes longer than the rest of this.
-        why = "" if run.acting is None else f"not run: the agent was {status.value} before it ended"
+        why = "" if run.acting is None else f"the agent was {status.value}"
         return AgentOutcome(
             agent_id=self.agent_id,
             name=self.name,

@@ -102,7 +102,7 @@ def _new_run(agent: Agent, registry: ToolRegistry) -> Run:
         allowed.definitions,
         allowed.refusal,
         room_tokens(agent.driver, agent.config, registry),
-        LoopGuard(manifest.resources),
+        LoopGuard(manifest.resources, allowed.waiting),
         agent.memory is not None,
         output_of(agent.config),
         max_output_tokens=agent.driver.max_output_tokens,

@@ -10,23 +10,26 @@ Rules:
    else the driver's.
 4. What a request needs of a budget is set aside before it is made, for each attempt anew.
    A provider that refuses takes nothing but the request; of one that broke off, or that was
-   cancelled, nobody knows what it took, so all of it is charged. A request that never left
-   is none.
+   cancelled, nobody knows what it took, so all of it is charged, and the run counts it as
+   unmeasured, with the text that had come. A request that never left is none.
+5. A usage or a cost below zero is a fault of the provider: it is not known, and is said.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final
+from contextlib import nullcontext
+from typing import Final, final
 
 import msgspec
 import trio
 
 from agentpool._agent.agent import Agent
 from agentpool._agent.retry import RetrySchedule
-from agentpool._agent.spending import Purse
 from agentpool._agent.telling import RequestTeller, attempt, tell_messages
+from agentpool._base import Live
+from agentpool._budget.reservation import Reservation
 from agentpool._errors import (
     AllDriversFailedError,
     AuthenticationError,
@@ -43,7 +46,7 @@ from agentpool._errors import (
 from agentpool._events import Phase, RequestRetried
 from agentpool._loop.guard import Stop
 from agentpool._loop.run import Run
-from agentpool._loop.tokens import Estimator
+from agentpool._loop.tokens import Estimator, sound_cost
 from agentpool._messages import Completion, CompletionRequest
 from agentpool._scheduling.request_clock import RequestClock, current_clock, waiting_for_turn
 from agentpool._scheduling.slot import parked
@@ -53,6 +56,8 @@ from agentpool.abc import Driver, OnDelta
 from agentpool.drivers._sending import ask
 
 RETRIES: Final = RetrySchedule()
+
+NOTHING_RESERVED: Final = nullcontext()
 
 REFUSALS: Final = (
     AuthenticationError,
@@ -160,11 +165,8 @@ async def _ask(
     attempts, waited_seconds = 1, 0.0
     while True:
         try:
-            if agent.purse is None:
-                with attempt(teller):
-                    return _priced(driver, await driver.complete(request, on_delta=on_delta))
-            return await _ask_paying(
-                agent.purse, driver, request, on_delta, arrived, teller=teller, estimator=estimator
+            return await _ask_once(
+                agent, driver, request, on_delta, arrived, teller=teller, estimator=estimator
             )
         except DriverError as error:
             delay_seconds = (
@@ -190,8 +192,8 @@ async def _ask(
         attempts, waited_seconds = attempts + 1, waited_seconds + delay_seconds
 
 
-async def _ask_paying(  # noqa: ASYNC910  # without a request there is nothing to wait for
-    purse: Purse,
+async def _ask_once(  # noqa: ASYNC910  # without a request there is nothing to wait for
+    agent: Agent,
     driver: Driver,
     request: CompletionRequest,
     on_delta: OnDelta,
@@ -201,37 +203,66 @@ async def _ask_paying(  # noqa: ASYNC910  # without a request there is nothing t
     estimator: Estimator | None,
 ) -> Completion | LimitExceededError:
     """Ask once, and settle what was set aside for it, however that ends."""
-    reservation = await purse.reserve(driver, request, estimator or purse.estimator)
-    if isinstance(reservation, LimitExceededError):
-        return reservation
-    with reservation:  # all of it is charged if nothing below says better
-        # Who was cancelled while it waited for its slot asks nothing, and is charged nothing.
-        await trio.lowlevel.checkpoint_if_cancelled()
+    purse, reservation = agent.purse, None
+    if purse is not None:
+        reserved = await purse.reserve(driver, request, estimator or purse.estimator)
+        if isinstance(reserved, LimitExceededError):
+            return reserved
+        reservation = reserved
+    sending = _Sending(reservation)
+    with reservation or NOTHING_RESERVED:  # all of it is charged if nothing below says better
+        if reservation is not None:
+            # Who was cancelled while it waited for its slot asks nothing, and is charged nothing.
+            await trio.lowlevel.checkpoint_if_cancelled()
         try:
             with attempt(teller, reservation):
-                answer = await ask(driver, request, on_delta, reservation.start)
-            completion = _priced(driver, answer)
-        except DriverError as error:
-            if reservation.has_started and _is_refusal(error) and not arrived:
-                reservation.commit(tokens=0, cost_usd=0.0)
+                answer = await ask(driver, request, on_delta, sending.leave)
+        except BaseException as error:
+            if sending.has_left:
+                if arrived or not _is_refusal(error):
+                    agent.lose(driver, request, arrived)
+                elif reservation is not None:
+                    reservation.commit(tokens=0, cost_usd=0.0)
             raise
-        usage = completion.usage
-        tokens = None if usage is None else usage.total_tokens
-        purse.passed = reservation.commit(tokens=tokens, cost_usd=completion.cost_usd)
-    purse.tell()
+        completion = _sound(agent, driver, answer)
+        if purse is not None and reservation is not None:
+            usage = completion.usage
+            tokens = None if usage is None else usage.total_tokens
+            purse.passed = reservation.commit(tokens=tokens, cost_usd=completion.cost_usd)
+    if purse is not None:
+        purse.tell()
     return completion
 
 
-def _is_refusal(error: DriverError) -> bool:
+@final
+class _Sending(Live):
+    """One attempt at a request: whether any of it has left."""
+
+    reservation: Reservation | None
+    has_left: bool = False
+
+    def leave(self) -> None:
+        """Take note that some of it leaves now."""
+        self.has_left = True
+        if self.reservation is not None:
+            self.reservation.start()
+
+
+def _is_refusal(error: BaseException) -> bool:
     if isinstance(error, AllDriversFailedError):
         return all(map(_is_refusal, error.errors))
     return isinstance(error, REFUSALS)
 
 
-def _priced(driver: Driver, completion: Completion) -> Completion:
-    if completion.cost_usd is not None or completion.usage is None:
+def _sound(agent: Agent, driver: Driver, completion: Completion) -> Completion:
+    """Return the answer with its price; what a provider cannot mean is not known."""
+    usage, cost_usd = completion.usage, sound_cost(completion.cost_usd)
+    if usage is not None and min(msgspec.structs.astuple(usage)) < 0:
+        text = f"the provider says that an answer took {usage!r}; counted as unknown"
+        agent.hub.warned(agent.agent_id, agent.name, text)
+        usage = None
+    if cost_usd is None and usage is not None:
+        cost_usd = sound_cost(driver.price(usage, model=completion.model))
+    if usage is completion.usage and cost_usd == completion.cost_usd:
         return completion
-    cost_usd = driver.price(completion.usage, model=completion.model)
-    if cost_usd is None:
-        return completion
-    return msgspec.structs.replace(completion, cost_usd=cost_usd)
+    return msgspec.structs.replace(completion, usage=usage, cost_usd=cost_usd)

@@ -6,15 +6,18 @@ each has its own.
 
 from __future__ import annotations
 
+import logging
+from typing import Final
+
 import trio
 
 from agentpool._agent.agent import Agent
 from agentpool._agent.approver import ask_first, must_ask
 from agentpool._approval import Denied
-from agentpool._errors import UsageError, traceback_text
+from agentpool._errors import UsageError
 from agentpool._events import Phase, ToolFinished, ToolStarted
 from agentpool._loop.guard import Stop
-from agentpool._loop.run import RunTools, refused
+from agentpool._loop.run import UNSURE, RunTools, refused
 from agentpool._manifest.capability import OUTSIDE_KINDS
 from agentpool._messages import ToolCall, ToolMessage
 from agentpool._scheduling.slot import Branch, current_branch
@@ -22,6 +25,8 @@ from agentpool._scheduling.step_clock import allow
 from agentpool._untrusted import as_data
 from agentpool.abc import Tool, ToolContext, ToolResult
 from agentpool.tools._failure import failed_result
+
+_log: Final = logging.getLogger("agentpool")
 
 
 async def run_calls(agent: Agent, effect: RunTools) -> None:
@@ -65,7 +70,7 @@ def end_late(agent: Agent, effect: RunTools, index: int) -> None:
     """
     call = effect.calls[index]
     seconds = _seconds_for(agent, _tool_of(agent, call))
-    text = f"tool {call.name!r} timed out after {seconds:g} seconds"
+    text = f"tool {call.name!r} timed out after {seconds:g} seconds; {UNSURE}"
     _finish(agent, effect, index, ToolResult(text, is_error=True), None)
 
 
@@ -96,6 +101,7 @@ async def _run_call(  # noqa: ASYNC910  # a tool without a checkpoint is its own
         effect.began[index] = stamp[1]
         hub.publish(ToolStarted(*stamp, call, agent.turn))
     agent.tools_run += 1
+    effect.begun.add(index)
     allow(clock, _seconds_for(agent, tool))
     try:
         result = await tool.run(call.arguments, ToolContext(agent.context, call.call_id))
@@ -139,6 +145,9 @@ def _finish(
     told = content if tool is None else _told(tool, call, asked, content)
     # Written before anybody is told, so that a cancellation finds it in its place.
     effect.results[index] = ToolMessage(asked.call_id, asked.name, told, result.is_error)
+    if result.traceback:
+        text = "tool %r of agent %d (%s) broke; the model was told its error alone\n%s"
+        _log.warning(text, call.name, agent.agent_id, agent.name, result.traceback)
     if agent.hub.listening:
         stamp = agent.hub.stamp(agent.agent_id, agent.name)
         began_at = effect.began.get(index)
@@ -150,8 +159,8 @@ def _finish(
                 result.is_error,
                 turn=agent.turn,
                 duration_seconds=None if began_at is None else stamp[1] - began_at,
-                error_type="" if error is None else type(error).__name__,
-                traceback="" if error is None else traceback_text(error),
+                error_type=result.error_type if error is None else type(error).__name__,
+                traceback=result.traceback,
             )
         )
 

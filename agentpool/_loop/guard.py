@@ -10,13 +10,17 @@ Rules:
    many stops the run and is not counted.
 5. Two calls are the same if their names are and their arguments mean the same JSON:
    spaces and the order of keys do not matter. From ``max_repeated_calls`` on a call is
-   refused, however long ago the others were.
-6. Stuck is: the same batch of calls four times in a row, or two batches in turn four
-   times each. The whole batch is compared, not its first call.
-7. Five truncated answers in a row stop the run; an answer with tool calls ends the row.
-8. What cannot be measured is counted as unmeasured, not as zero, and a limit that it
+   refused, however long ago the others were, as long as all had the same result. A result
+   that differs from the one before begins the count anew: who polls is in no loop.
+6. Stuck is: the same batch of calls with the same results four times in a row, or two
+   batches in turn four times each; later where ``max_repeated_calls`` allows more. The
+   whole batch is compared, not its first call.
+7. A tool that waits for what others do never repeats: calling it again is its use.
+8. Five truncated answers in a row stop the run; an answer with tool calls ends the row.
+9. What cannot be measured is counted as unmeasured, not as zero, and a limit that it
    leaves unchecked warns once. A cost of which a part is unknown is unknown, yet its known
-   part still must not exceed the limit.
+   part still must not exceed the limit. Of a request that broke off, the tokens of the text
+   that came are counted as estimated, and the rest is unknown.
 
 A guard trusts its limits: a `ResourceQuota` cannot be made with wrong ones. It never
 looks back over what has been, so turn 10,000 costs what turn 10 costs.
@@ -26,6 +30,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final, Self, TypeAlias, final
 
 import msgspec
@@ -41,8 +46,10 @@ MAX_TRUNCATIONS: Final = 5
 five answers of full length will hardly do so in the sixth."""
 
 STUCK_REPEATS: Final = 4
-"""The same batch so often in a row is no longer polling: by then each of its calls has
-been refused once, and the model did not mind."""
+"""The same batch with the same results so often in a row is no longer polling: by then each
+of its calls has been refused once, and the model did not mind."""
+
+NO_NAMES: Final[frozenset[str]] = frozenset()
 
 
 @final
@@ -113,6 +120,28 @@ class _SeenCall(Live):
     """One call among all that are the same; compared by identity."""
 
     count: int = 0
+    """How often it was asked for since its result last changed."""
+    result: str | None = None
+    """What it came to last. ``None``: nobody has said."""
+
+
+@final
+class _Batch(msgspec.Struct, eq=False, gc=False):
+    """The calls of one answer."""
+
+    calls: tuple[_SeenCall, ...]
+    waits: bool = False
+    """Whether one of them waits for others, so that it repeats nothing."""
+    results: tuple[str | None, ...] | None = None
+    """What they came to. ``None``: nobody has said."""
+
+    def repeats(self, other: _Batch) -> bool:
+        """Whether *other* had the same calls."""
+        return not (self.waits or other.waits) and self.calls == other.calls
+
+
+NO_BATCH: Final = _Batch((), waits=True)
+"""Repeats nothing."""
 
 
 @final
@@ -121,8 +150,8 @@ class _SeenCalls(Live):
 
     by_text: dict[tuple[str, str], _SeenCall] = {}  # noqa: RUF012  # each has its own
     by_meaning: dict[tuple[str, bytes], _SeenCall] = {}  # noqa: RUF012  # each has its own
-    last_batch: tuple[_SeenCall, ...] | None = None
-    batch_before: tuple[_SeenCall, ...] | None = None
+    batches: tuple[_Batch, _Batch, _Batch, _Batch] = (NO_BATCH, NO_BATCH, NO_BATCH, NO_BATCH)
+    """The last ones, the newest first."""
     same_in_row: int = 0
     alternating_in_row: int = 0
 
@@ -142,16 +171,25 @@ class _SeenCalls(Live):
         self.by_text[name, arguments] = seen
         return seen
 
-    def note_batch(self, batch: tuple[_SeenCall, ...]) -> None:
-        """Count how often the newest batch was there before, in a row or in turn."""
-        if batch == self.last_batch:
-            self.same_in_row += 1
+    def note_batch(self, batch: _Batch) -> None:
+        """Count how often the newest batch was there before, in a row or in turn.
+
+        Only with the same results each time: what changed in between begins the count anew.
+        """
+        last, before, third, fourth = self.batches
+        if batch.repeats(last):
+            goes_on = self.same_in_row == 1 or last.results == before.results
+            self.same_in_row = self.same_in_row + 1 if goes_on else 2
             self.alternating_in_row = 1
-        else:
-            alternates = batch == self.batch_before
-            self.alternating_in_row = self.alternating_in_row + 1 if alternates else 2
+        elif batch.repeats(before):
+            goes_on = (
+                self.alternating_in_row < len(self.batches) or before.results == fourth.results
+            )
+            self.alternating_in_row = self.alternating_in_row + 1 if goes_on else 3
             self.same_in_row = 1
-            self.batch_before, self.last_batch = self.last_batch, batch
+        else:
+            self.same_in_row, self.alternating_in_row = 1, 2
+        self.batches = (batch, last, before, third)
 
 
 @final
@@ -160,6 +198,8 @@ class LoopGuard(Live, gc=False):
 
     resources: ResourceQuota
     """The limits."""
+    waiting_tools: AbstractSet[str] = NO_NAMES
+    """The tools that wait for what others do."""
     _iterations: int = 0
     _tool_calls: int = 0
     _truncations: int = 0
@@ -231,11 +271,16 @@ class LoopGuard(Live, gc=False):
             text = f"max tool calls reached ({limit})"
             return Stop(StopReason.MAX_TOOL_CALLS, text, limit, limit)
         self._tool_calls += 1
+        if name in self.waiting_tools:
+            return ALLOW
         seen = self._seen().find(name, arguments)
         seen.count += 1
         if seen.count < self.resources.max_repeated_calls:
             return ALLOW
-        return Block(f"ping-pong detected: tool '{name}' called {seen.count} times with same input")
+        return Block(
+            f"ping-pong detected: tool '{name}' called {seen.count} times with same input, and "
+            "its result has not changed; do something else"
+        )
 
     def check_stuck(self, calls: Sequence[ToolCall]) -> Allow | Stop:
         """Take note of the calls of one answer and say whether the model goes in circles.
@@ -244,14 +289,33 @@ class LoopGuard(Live, gc=False):
         works out about the calls is kept for it.
         """
         seen = self._seen()
-        seen.note_batch(tuple([seen.find(call.name, call.arguments) for call in calls]))
-        if seen.same_in_row >= STUCK_REPEATS:
-            text = f"stuck: the same tool calls {STUCK_REPEATS} times in a row"
-        elif seen.alternating_in_row >= 2 * STUCK_REPEATS:
-            text = f"stuck: the same two sets of tool calls in turn, {STUCK_REPEATS} times each"
+        waits = not self.waiting_tools.isdisjoint([call.name for call in calls])
+        found = tuple([seen.find(call.name, call.arguments) for call in calls])
+        seen.note_batch(_Batch(found, waits))
+        # A call that may be repeated more often must be able to reach its own limit first.
+        limit = max(STUCK_REPEATS, self.resources.max_repeated_calls + 1)
+        if seen.same_in_row >= limit:
+            text = f"stuck: the same tool calls {limit} times in a row, with the same results"
+        elif seen.alternating_in_row >= 2 * limit:
+            text = f"stuck: the same two sets of tool calls in turn, {limit} times each"
         else:
             return ALLOW
-        return Stop(StopReason.STUCK, text, STUCK_REPEATS, STUCK_REPEATS)
+        return Stop(StopReason.STUCK, text, limit, limit)
+
+    def record_results(self, results: Sequence[str | None]) -> None:
+        """Take note of what the calls of the newest answer came to.
+
+        Args:
+            results: One for each call, in their order. ``None``: it was refused.
+        """
+        batch, *_ = self._seen().batches
+        for seen, result in zip(batch.calls, results, strict=True):
+            if result is not None:
+                if seen.result is not None and seen.result != result:
+                    seen.count = 1
+                seen.result = result
+        # One that was refused has changed nothing: it counts as what it came to before.
+        batch.results = tuple([seen.result for seen in batch.calls])
 
     def record_truncation(self) -> Allow | Stop:
         """Count an answer that was cut off and say whether to ask for the rest."""
@@ -297,6 +361,17 @@ class LoopGuard(Live, gc=False):
             text = f"token budget exhausted: {total} > {budget}"
             return Stop(StopReason.TOKEN_BUDGET, text, total, budget)
         return Warn(f"token usage {total}/{budget} ({total * 100 // budget}% of budget)")
+
+    def record_lost(self, written_tokens: int, cost_usd: float | None) -> Allow | Warn:
+        """Count a request that broke off, so that nobody knows what it took.
+
+        Args:
+            written_tokens: An estimate of the text that had come.
+            cost_usd: What such a request costs. ``None``: nobody knows.
+        """
+        self._usage += Usage(output_tokens=written_tokens)
+        verdicts = (self.record_usage(None), self.record_cost(cost_usd))
+        return next((verdict for verdict in verdicts if isinstance(verdict, Warn)), ALLOW)
 
     def record_cost(self, cost_usd: float | None) -> Allow | Warn | Stop:
         """Add the cost of an answer and say whether there is money left.

@@ -43,6 +43,7 @@ from agentpool._messages import (
     CompletionRequest,
     FinishReason,
     ToolCall,
+    ToolMessage,
     UserMessage,
     answer_tokens,
 )
@@ -81,13 +82,7 @@ def run_loop(run: Run) -> Generator[Effect, None, None]:
         yield from warnings
         # Act.
         if completion.tool_calls:
-            batch, stop = _plan(run, completion, spent)
-            if None in batch.results:
-                yield batch
-                _cut_results(conversation, batch)
-            run.settle("not run")
-            if stop is not None:
-                _end(run, stop)
+            yield from _act(run, conversation, completion, spent)
         elif _said(run, conversation, completion, spent):
             if run.has_memory:
                 yield Remember(f"Q: {run.query}\nA: {run.text}")
@@ -203,6 +198,22 @@ def _account(run: Run, completion: Completion) -> tuple[Stop | None, Sequence[Wa
 # --- act
 
 
+def _act(
+    run: Run, conversation: Conversation, completion: Completion, spent: Stop | None
+) -> Generator[Effect, None, None]:
+    """Run the calls of the answer that may run, and put a result for each into place."""
+    batch, stop = _plan(run, completion, spent)
+    refusals = list(batch.results)
+    if None in batch.results:
+        yield batch
+        _cut_results(conversation, batch)
+    if stop is None:
+        run.guard.record_results(_contents(batch, refusals))
+    run.settle("the run has ended")
+    if stop is not None:
+        _end(run, stop)
+
+
 def _plan(run: Run, completion: Completion, spent: Stop | None) -> tuple[RunTools, Stop | None]:
     """Decide which calls of the answer run, and whether the run ends with them."""
     run.guard.reset_truncation()
@@ -240,6 +251,12 @@ def _judge(run: Run, batch: RunTools) -> Stop | None:
 def _refuse_from(index: int, batch: RunTools, stop: Stop) -> None:
     for later in range(index, len(batch.calls)):
         batch.results[later] = refused(batch.calls[later], f"not run: {stop.text}")
+
+
+def _contents(batch: RunTools, refusals: Sequence[ToolMessage | None]) -> Sequence[str | None]:
+    """Return what the calls came to; ``None`` for those that were refused."""
+    pairs = zip(refusals, batch.results, strict=True)
+    return [result.content if result and not refusal else None for refusal, result in pairs]
 
 
 def _cut_results(conversation: Conversation, batch: RunTools) -> None:

@@ -7,7 +7,7 @@ what is wanted, whoever performs it writes the result into it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias, final
+from typing import Final, TypeAlias, final
 
 import msgspec
 
@@ -69,6 +69,8 @@ class RunTools(msgspec.Struct, eq=False):
     results: list[ToolMessage | None]
     """Result: one for each call, in their order; refused calls have theirs already. Each is
     written as its call ends, so a run that is cancelled in between keeps what it has."""
+    begun: set[int] = set()  # each has its own
+    """The places of calls whose tool was started, so that they may have been done."""
     changed: dict[int, ToolCall] = {}  # each has its own
     """Calls that somebody approved, as they are to run, by their places."""
     began: dict[int, float] = {}  # the same
@@ -81,6 +83,15 @@ class Remember(msgspec.Struct, eq=False, gc=False):
 
     content: str
 
+
+NOT_RUN: Final = "not run"
+"""What a result says of a call that never began."""
+
+UNSURE: Final = "it may or may not have been done"
+"""What a result says of a call that was ended while its tool ran."""
+
+BEGUN: Final = f"was begun; {UNSURE}"
+"""What a result says of a call that was broken off: its tool may have paid, sent or written."""
 
 Effect: TypeAlias = Recall | Receive | Complete | RunTools | Remember | Warn
 """Everything that a run can ask for. ``Warn`` has no result: somebody is told."""
@@ -146,13 +157,15 @@ class Run(Live, gc=False):
         """Put the results of the current calls into the conversation, one for each call.
 
         Args:
-            reason: Told to the model for calls that have no result.
+            reason: Why calls that have no result did not end, for the model.
         """
         batch, self.acting = self.acting, None
         assert batch is not None  # noqa: S101  # there are calls
         assert self.conversation is not None  # noqa: S101  # and so there was a turn
-        for call, result in zip(batch.calls, batch.results, strict=True):
-            self.conversation.append(result or refused(call, reason))
+        for index, call in enumerate(batch.calls):
+            state = BEGUN if index in batch.begun else NOT_RUN
+            result = batch.results[index] or refused(call, f"{state}: {reason}")
+            self.conversation.append(result)
 
     def settled_messages(self, reason: str) -> tuple[ChatMessage, ...]:
         """Return the conversation, with a result for every call and the text that arrived.

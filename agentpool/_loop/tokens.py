@@ -15,6 +15,7 @@ A provider's own usage is the truth; this is only what is set aside until it com
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TypeAlias, final
 
@@ -31,6 +32,11 @@ from agentpool._messages import (
 
 Price: TypeAlias = Callable[[Usage], float | None]
 """What some usage costs in US dollars. ``None``: nobody knows."""
+
+
+def sound_cost(cost_usd: float | None) -> float | None:
+    """Return *cost_usd*, or ``None`` where it is no amount: negative, infinite, no number."""
+    return cost_usd if cost_usd is not None and 0 <= cost_usd < math.inf else None
 
 
 @final

@@ -53,7 +53,8 @@ class ResourceQuota:
     max_tokens_budget: int | None = None
     """Tokens in plus tokens out, over all requests. ``None``: no limit."""
     max_repeated_calls: int = 3
-    """The same call is refused from this time on: 3 lets it run twice."""
+    """The same call with the same result is refused from this time on: 3 lets it run twice. One
+    whose result changes may go on, and so may a tool that waits for others."""
     run_seconds: float | None = None
     """From the first slot to the end. ``None``: no limit."""
     request_seconds: float | None = None

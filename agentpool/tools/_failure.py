@@ -1,14 +1,15 @@
 """What a model is told when a tool fails.
 
 It is told the type and the text of the error, and no traceback: file names and lines
-help whoever wrote the tool, not the model, and show it how this machine is laid out.
+help whoever wrote the tool, not the model, and show it how this machine is laid out. The
+traceback goes with the result, for the log and for whoever watches.
 """
 
 from __future__ import annotations
 
 from typing import cast
 
-from agentpool._errors import ToolError
+from agentpool._errors import ToolError, traceback_text
 from agentpool.abc import ToolResult
 
 MAX_FAILURE_CHARS = 2_000
@@ -23,9 +24,12 @@ def failed_result(name: str, error: Exception) -> ToolResult:
     """
     if isinstance(error, ToolError):
         return ToolResult(str(error), is_error=True)
-    told = "; ".join(_tell(leaf) for leaf in _leaves(error))
-    text = clip(f"tool {name!r} failed: {told}", MAX_FAILURE_CHARS)
-    return ToolResult(text, is_error=True)
+    leaves = _leaves(error)
+    text = clip(f"tool {name!r} failed: {'; '.join(map(_tell, leaves))}", MAX_FAILURE_CHARS)
+    if all(isinstance(leaf, ToolError) for leaf in leaves):
+        return ToolResult(text, is_error=True)
+    kind = type(error).__name__
+    return ToolResult(text, is_error=True, error_type=kind, traceback=traceback_text(error))
 
 
 def clip(text: str, limit: int) -> str:

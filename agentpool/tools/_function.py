@@ -57,6 +57,7 @@ class FunctionTool(Tool, Generic[P, R_co]):
     _in_thread: bool
     _on_cancel: OnCancel
     _needs_approval: bool
+    _waits: bool
     _is_async: bool = attrs.field(init=False)
     _threads_left: list[_ThreadCall] = attrs.field(factory=list["_ThreadCall"])
 
@@ -87,6 +88,11 @@ class FunctionTool(Tool, Generic[P, R_co]):
     def needs_approval(self) -> bool:
         """Whether somebody is asked before each call."""
         return self._needs_approval
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for what others do, so that calling it again is no loop."""
+        return self._waits
 
     @property
     def left_behind(self) -> tuple[ToolContext, ...]:
@@ -201,6 +207,7 @@ def tool(
     in_thread: bool = False,
     on_cancel: OnCancel = "wait",
     needs_approval: bool = False,
+    waits: bool = False,
 ) -> Callable[[Callable[P, R_co]], FunctionTool[P, R_co]]: ...
 def tool(
     function: Callable[P, R_co] | None = None,
@@ -212,6 +219,7 @@ def tool(
     in_thread: bool = False,
     on_cancel: OnCancel = "wait",
     needs_approval: bool = False,
+    waits: bool = False,
 ) -> FunctionTool[P, R_co] | Callable[[Callable[P, R_co]], FunctionTool[P, R_co]]:
     """Make a tool of a function: ``@tool``, or ``@tool(name=...)``.
 
@@ -232,6 +240,8 @@ def tool(
             ``wait``: the call ends when the function returns, so that nothing is left
             behind. ``abandon``: the call ends at once, and the function goes on alone.
         needs_approval: Whether somebody is asked before each call. The pool says who.
+        waits: Whether it waits for what others do: calling it again is then no loop, whatever
+            it returned the last time.
 
     Raises:
         UsageError: If the function cannot be a tool. Says why, and what to do about it.
@@ -248,7 +258,7 @@ def tool(
 
     def make(function: Callable[P, R_co]) -> FunctionTool[P, R_co]:
         return _build_tool(
-            function, name, capability, timeout_seconds, in_thread, on_cancel, needs_approval
+            function, name, capability, timeout_seconds, in_thread, on_cancel, needs_approval, waits
         )
 
     return make if function is None else make(function)
@@ -262,6 +272,7 @@ def _build_tool(  # noqa: PLR0917  # in the order of the fields
     in_thread: bool,  # noqa: FBT001
     on_cancel: OnCancel,
     needs_approval: bool,  # noqa: FBT001
+    waits: bool,  # noqa: FBT001
 ) -> FunctionTool[P, R_co]:
     signature = build_signature(function)
     shown_name = function.__name__ if name is None else name
@@ -281,6 +292,7 @@ def _build_tool(  # noqa: PLR0917  # in the order of the fields
         in_thread,
         on_cancel,
         needs_approval,
+        waits,
     )
     functools.update_wrapper(made, function)
     return made

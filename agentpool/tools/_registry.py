@@ -67,6 +67,8 @@ class Allowed:
 
     definitions: tuple[ToolDefinition, ...]
     """What they are shown: what they may run, and no more."""
+    waiting: frozenset[str]
+    """The names of those that wait for what others do."""
     _names: frozenset[str]
     _refused: Mapping[str, str]
 
@@ -77,7 +79,7 @@ class Allowed:
         return self._refused.get(name, f"unknown tool: {name}")
 
 
-_NOTHING = Allowed((), frozenset(), {})
+_NOTHING = Allowed((), frozenset(), frozenset(), {})
 
 
 @final
@@ -158,7 +160,8 @@ class ToolRegistry:
                 tool.definition for name, tool in self._tools.items() if name not in refused
             )
             names = frozenset(self._tools.keys() - refused.keys())
-            allowed = Allowed(definitions, names, refused)
+            waiting = frozenset(name for name in names if self._tools[name].waits)
+            allowed = Allowed(definitions, waiting, names, refused)
             if len(self._remembered) >= _MAX_REMEMBERED:
                 self._remembered.clear()
             self._remembered[key] = allowed

@@ -56,7 +56,7 @@ from agentpool.drivers import (
 from agentpool.drivers._scripted import Step
 from agentpool.memory import InMemoryMemory
 from agentpool.observe import AgentWarned, RequestRetried, ToolFinished
-from agentpool.tools import ToolRegistry
+from agentpool.tools import TEAM_TOOLS, ToolRegistry, tool
 from tests.support.fakes import (
     WITH_MEMORY,
     BrokenMemory,
@@ -273,7 +273,12 @@ async def test_l17_a_tool_that_takes_too_long_is_told_to_the_model(
     outcome = await run_one(driver, FakeTool("hang", hang))
     assert (outcome.text, trio.current_time()) == ("gave up", 120)
     assert results_of(driver.requests[1]) == [
-        ToolMessage("id-hang", "hang", "tool 'hang' timed out after 120 seconds", is_error=True)
+        ToolMessage(
+            "id-hang",
+            "hang",
+            "tool 'hang' timed out after 120 seconds; it may or may not have been done",
+            is_error=True,
+        )
     ]
 
 
@@ -394,7 +399,9 @@ async def test_g10_a_cancelled_agent_keeps_the_text_that_had_come() -> None:
         handle.cancel()
         outcome = await handle.wait()
     assert outcome.status is AgentStatus.CANCELLED
-    assert (outcome.text, outcome.usage) == ("one two thr", Usage(10, 5))
+    # What is known to have been written is counted, and what is not known is said to be unknown.
+    assert (outcome.text, outcome.usage) == ("one two thr", Usage(10, 8))
+    assert (outcome.unmeasured_requests, outcome.cost_usd) == (1, None)
     assert outcome.messages[1:] == (AssistantMessage("one two thr"),)
 
 
@@ -414,8 +421,105 @@ async def test_g10_cancelled_tools_have_results_and_finished_ones_keep_theirs() 
         outcome = await handle.wait()
     results = [m for m in outcome.messages if isinstance(m, ToolMessage)]
     assert [(r.call_id, r.is_error) for r in results] == [("a", True), ("b", False), ("c", True)]
-    assert "cancelled" in results[0].content
+    # Both were begun: they may have paid, sent or written, and the history says so.
+    begun = "was begun; it may or may not have been done: the agent was cancelled"
+    assert [results[0].content, results[2].content] == [begun, begun]
     assert (outcome.tool_calls, outcome.tool_calls_run) == (3, 3)
+
+
+@pytest.mark.parametrize(("price", "cost_usd"), [(0.0, 0.0), (None, None), (0.01, None)])
+async def test_what_an_agent_has_written_when_its_time_is_over_is_counted(
+    price: float | None, cost_usd: float | None, autojump_clock: MockClock
+) -> None:
+    """Never zero for what nobody measured: the text that came is counted, the rest unknown."""
+
+    async def answer(_: CompletionRequest, on_delta: OnDelta) -> Completion:
+        on_delta("x" * 35)
+        await trio.sleep_forever()
+        raise AssertionError("unreachable")  # pragma: no cover
+
+    driver = LiveDriver(answer, price_per_token_usd=price)
+    async with open_pool(driver) as pool:
+        config = SpawnConfig(manifest(), "hello", deadline_seconds=5)
+        outcome = await (await pool.spawn(config)).wait()
+    assert (outcome.stop_reason, trio.current_time()) == (StopReason.DEADLINE, 5)
+    assert (outcome.usage, outcome.unmeasured_requests) == (Usage(0, 14), 1)
+    assert outcome.cost_usd == cost_usd
+
+
+async def test_a_request_that_was_refused_took_nothing() -> None:
+    """A provider charges for answers: what it refuses is known to be nothing."""
+    outcome = await run_one(ScriptedDriver([BadRequestError("no")]))
+    assert (outcome.status, outcome.unmeasured_requests) == (AgentStatus.FAILED, 0)
+    assert (outcome.usage, outcome.cost_usd) == (Usage(), 0.0)
+
+
+async def test_a_request_that_broke_off_and_was_made_again_is_unmeasured(
+    autojump_clock: MockClock,
+) -> None:
+    """The second one is measured; of the first nobody knows what it took."""
+    answers: list[Step] = [NetworkError("reset"), Completion("hi", usage=Usage(5, 1))]
+    driver = ScriptedDriver(answers, price_per_token_usd=None)
+    outcome = await run_one(driver)
+    assert (outcome.text, outcome.usage, outcome.unmeasured_requests) == ("hi", Usage(5, 1), 1)
+    assert outcome.cost_usd is None
+
+
+async def test_a_lost_request_is_said_where_a_budget_cannot_be_checked() -> None:
+    """The limit on tokens is held against what is known, and somebody is told."""
+    recorder = Recorder()
+    answers: list[Step] = [NetworkError("reset", retryable=False)]
+    async with open_pool(ScriptedDriver(answers), observers=[recorder]) as pool:
+        handle = await pool.spawn(SpawnConfig(manifest(max_tokens_budget=100), "hello"))
+        assert (await handle.wait()).status is AgentStatus.FAILED
+    assert [event.text for event in of_type(recorder.events, AgentWarned)] == [
+        "usage of an answer is unknown: the budget of 100 tokens cannot be checked"
+    ]
+
+
+async def test_where_a_tool_broke_is_in_the_log_and_in_the_event(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The model is told the error alone: file names are no help to it."""
+
+    async def look_up(_: str, __: ToolContext) -> str:  # noqa: ASYNC124  # a tool is async
+        return {}["no such key"]
+
+    async def refuse(_: str, __: ToolContext) -> str:  # noqa: ASYNC124  # a tool is async
+        raise ToolError("not today")
+
+    recorder = Recorder()
+    tools = [FakeTool("look_up", look_up), FakeTool("refuse", refuse)]
+    driver = ScriptedDriver([calling(tool_call("look_up"), tool_call("refuse")), "I see"])
+    async with open_pool(driver, tools=ToolRegistry(tools), observers=[recorder]) as pool:
+        await (await pool.spawn(job())).wait()
+    by_name = {event.call.name: event for event in of_type(recorder.events, ToolFinished)}
+    assert by_name["refuse"].traceback == ""
+    traceback = by_name["look_up"].traceback
+    assert by_name["look_up"].error_type == "KeyError"
+    assert traceback.endswith("KeyError: 'no such key'\n")
+    assert "in look_up" in traceback
+    (record,) = [record for record in caplog.records if record.name == "agentpool"]
+    assert record.levelname == "WARNING"
+    assert traceback in record.getMessage()
+    assert "tool 'look_up' of agent 1 (hello) broke" in record.getMessage()
+    assert all("Traceback" not in result.content for result in results_of(driver.requests[1]))
+
+
+async def test_a_tool_that_waits_is_no_loop() -> None:
+    """An agent that listens calls the same tool for ever, and is never stuck."""
+
+    @tool(waits=True)
+    def listen() -> str:
+        """Wait for news."""
+        return "no news"
+
+    script: list[Step] = [calling(tool_call("listen"))] * 12
+    async with open_pool(ScriptedDriver([*script, "done"]), tools=ToolRegistry([listen])) as pool:
+        outcome = await (await pool.spawn(job())).wait()
+    assert (outcome.text, outcome.tool_calls_run) == ("done", 12)
+    assert {m.content for m in outcome.messages if isinstance(m, ToolMessage)} == {"no news"}
+    assert [one.definition.name for one in TEAM_TOOLS if one.waits] == ["wait_for_message"]
 
 
 async def test_an_interrupted_agent_ends_after_its_turn() -> None:

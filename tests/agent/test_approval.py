@@ -403,7 +403,7 @@ async def test_whoever_is_cancelled_asks_no_longer() -> None:
         outcome = await handle.wait()
     assert (outcome.status, DONE, ended.is_set()) == (AgentStatus.CANCELLED, [], True)
     assert [m.content for m in outcome.messages if isinstance(m, ToolMessage)] == [
-        "not run: the agent was cancelled before it ended"
+        "not run: the agent was cancelled"
     ] * 2
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import pytest
@@ -42,7 +43,7 @@ from agentpool.drivers import (
     calls,
 )
 from agentpool.drivers._scripted import Step
-from agentpool.observe import BudgetNear, BudgetReached, BudgetStatistics
+from agentpool.observe import AgentWarned, BudgetNear, BudgetReached, BudgetStatistics
 from agentpool.testing import EventLog, lone_context
 from agentpool.tools import TEAM_TOOLS, ToolRegistry
 from tests.support.fakes import (
@@ -259,12 +260,30 @@ async def test_g16_who_is_cancelled_before_it_asks_again_is_charged_for_one(
     assert (now.tokens.committed, now.requests.committed, now.unmeasured) == (100, 2, 0)
 
 
-async def test_g04_a_usage_that_means_nothing_fails_and_is_charged() -> None:
-    """G-04: negative tokens were a refund."""
+@pytest.mark.parametrize(
+    "usage", [Usage(-500, 0), Usage(5, -1), Usage(5, 1, cached_tokens=-1)], ids=repr
+)
+async def test_g04_a_usage_that_means_nothing_is_unknown_and_charged(usage: Usage) -> None:
+    """G-04: negative tokens were a refund; they are a provider's fault, and the answer is good."""
     budget = Budget(tokens=5000)
-    outcome = await run(script(Completion("hi", usage=Usage(-500, 0))), budget)
-    assert isinstance(outcome.error, UsageError)
+    recorder = Recorder()
+    async with open_pool(
+        script(Completion("hi", usage=usage)), budget=budget, observers=[recorder]
+    ) as pool:
+        outcome = await (await pool.spawn(job())).wait()
+    assert (outcome.text, outcome.usage, outcome.unmeasured_requests) == ("hi", Usage(), 1)
     assert spent(budget).tokens.committed == 1046
+    (warned,) = of_type(recorder.events, AgentWarned)
+    assert warned.text.startswith("the provider says that an answer took Usage(")
+    assert warned.text.endswith("; counted as unknown")
+
+
+@pytest.mark.parametrize("cost_usd", [-0.5, math.inf, math.nan])
+async def test_a_cost_that_means_nothing_is_unknown(cost_usd: float) -> None:
+    """It is neither a refund nor an error of the calling code."""
+    answers = script(Completion("hi", usage=Usage(5, 1), cost_usd=cost_usd))
+    outcome = await run(answers, Budget(cost_usd=1.0))
+    assert (outcome.text, outcome.cost_usd) == ("hi", None)
 
 
 async def test_d02_a_price_that_nobody_knows_is_said() -> None:

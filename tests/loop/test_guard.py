@@ -85,8 +85,13 @@ def test_the_third_same_call_is_refused() -> None:
     assert verdicts == [
         ALLOW,
         ALLOW,
-        Block("ping-pong detected: tool 'search' called 3 times with same input"),
-        Block("ping-pong detected: tool 'search' called 4 times with same input"),
+        *[
+            Block(
+                f"ping-pong detected: tool 'search' called {n} times with same input, and its "
+                "result has not changed; do something else"
+            )
+            for n in (3, 4)
+        ],
     ]
 
 
@@ -159,7 +164,7 @@ def test_l10_the_same_batch_four_times_in_a_row_is_stuck() -> None:
     """That is an end of its own, and no success."""
     fresh = guard()
     verdicts = [fresh.check_stuck(batch("a", "b")) for _ in range(4)]
-    text = "stuck: the same tool calls 4 times in a row"
+    text = "stuck: the same tool calls 4 times in a row, with the same results"
     assert verdicts == [ALLOW, ALLOW, ALLOW, Stop(StopReason.STUCK, text, 4, 4)]
 
 
@@ -190,6 +195,80 @@ def test_a_row_may_begin_late(turns: str, stuck_at: int) -> None:
     fresh = guard()
     kinds = [type(fresh.check_stuck(batch(name))) for name in turns]
     assert kinds.index(Stop) + 1 == stuck_at
+
+
+def ask(fresh: LoopGuard, *calls: tuple[str, str | None]) -> type:
+    """Make one answer of calls with these results; return what the guard says first."""
+    asked = batch(*(name for name, _ in calls))
+    stop = fresh.check_stuck(asked)
+    if stop is not ALLOW:
+        return type(stop)
+    verdicts = [fresh.check_tool_call(call.name, call.arguments) for call in asked]
+    ran = [verdict is ALLOW for verdict in verdicts]
+    results = [result if may else None for (_, result), may in zip(calls, ran, strict=True)]
+    fresh.record_results(results)
+    return next((type(verdict) for verdict in verdicts if verdict is not ALLOW), Allow)
+
+
+def test_equal_calls_with_different_results_are_no_loop() -> None:
+    """An agent that polls a job sees it move: 10, 20, 30 percent."""
+    fresh = guard(max_tool_calls=1000, max_iterations=1000)
+    assert {ask(fresh, ("status", f"{n} percent")) for n in range(100)} == {Allow}
+    turns = ((("a", f"{n}"),) if n % 2 else (("b", "the same"),) for n in range(100))
+    assert {ask(guard(), *turn) for turn in turns} == {Allow}
+
+
+def test_a_result_that_has_not_changed_makes_the_call_a_repeat() -> None:
+    """Two may be the same, the third is refused, and then the run is stuck."""
+    fresh = guard()
+    said = [ask(fresh, ("status", "10 percent")) for _ in range(4)]
+    assert said == [Allow, Allow, Block, Stop]
+
+
+def test_a_result_that_changes_begins_the_count_anew() -> None:
+    """Moved on once, it may stand still again as long as before."""
+    patient = guard(max_repeated_calls=4)
+    results = ["10", "10", "20", "20", "20", "20", "20"]
+    said = [ask(patient, ("status", f"{result} percent")) for result in results]
+    assert said == [Allow] * 5 + [Block, Stop]
+
+
+def test_two_batches_in_turn_are_stuck_only_if_nothing_changes() -> None:
+    """Look and wait, look and wait: each look may see something new."""
+    fresh = guard(max_repeated_calls=100, max_tool_calls=1000)
+    said = [ask(fresh, ("look", f"{n}") if n % 2 else ("nap", "ok")) for n in range(150)]
+    assert set(said) == {Allow}
+    fresh = guard(max_repeated_calls=5)
+    said = [ask(fresh, ("look", "same") if n % 2 else ("nap", "ok")) for n in range(12)]
+    assert said == [Allow] * 8 + [Block] * 3 + [Stop]
+
+
+def test_one_knob_says_how_often_a_call_may_repeat() -> None:
+    """Fifty equal looks are fifty looks: being stuck comes after the knob, not before."""
+    fresh = guard(max_repeated_calls=50, max_tool_calls=1000)
+    said = [ask(fresh, ("status", "10 percent")) for _ in range(51)]
+    assert said == [Allow] * 49 + [Block, Stop]
+
+
+def test_a_tool_that_waits_never_repeats() -> None:
+    """Also beside other calls; those count as ever."""
+    fresh = LoopGuard(ResourceQuota(max_tool_calls=1000), frozenset({"wait"}))
+    assert {ask(fresh, ("wait", "no news")) for _ in range(100)} == {Allow}
+    assert fresh.tool_calls == 100
+    said = [ask(fresh, ("wait", "no news"), ("look", "same")) for _ in range(5)]
+    assert said == [Allow, Allow, Block, Block, Block]
+
+
+def test_a_request_that_broke_off_is_counted_as_far_as_it_is_known() -> None:
+    """The text that came is counted, the request is unmeasured, and its cost is unknown."""
+    fresh = guard()
+    assert fresh.record_lost(35, None) is ALLOW
+    assert (fresh.usage, fresh.unmeasured_requests) == (Usage(0, 35), 1)
+    assert (fresh.cost_usd, fresh.known_cost_usd) == (None, 0.0)
+    free = guard()
+    free.record_lost(35, 0.0)
+    assert free.cost_usd == 0.0
+    assert isinstance(guard(max_tokens_budget=100).record_lost(1, 0.0), Warn)
 
 
 def test_stuck_compares_what_arguments_mean() -> None:

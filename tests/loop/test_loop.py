@@ -44,6 +44,14 @@ from tests.support.fakes import (
 )
 
 
+def guard_text(name: str, count: int) -> str:
+    """Return why a repeated call is refused."""
+    return (
+        f"ping-pong detected: tool {name!r} called {count} times with same input, and its result "
+        "has not changed; do something else"
+    )
+
+
 def numbered(count: int, name: str = "echo", first: int = 0) -> list[ToolCall]:
     """Return calls that all differ."""
     return [tool_call(name, f"id-{n}", n=n) for n in range(first, first + count)]
@@ -644,12 +652,20 @@ def test_a_batch_of_refused_calls_is_no_effect() -> None:
 def test_the_third_identical_call_is_refused_and_says_so() -> None:
     """Ping-pong: the model is told, and may do something else."""
     script = [calling(tool_call("echo", f"id-{n}", x=1), *numbered(1, first=n)) for n in range(3)]
-    done = perform([*script, "hi"])
+    done = perform([*script, "hi"], tool=lambda _: "the same")
     assert [r.content for r in results_of(done.requests[3])][-2:] == [
-        "ping-pong detected: tool 'echo' called 3 times with same input",
-        "ran id-2",
+        guard_text("echo", 3),
+        "the same",
     ]
     assert (done.run.stop, done.run.text) == (None, "hi")
+
+
+def test_a_tool_that_is_polled_is_no_loop() -> None:
+    """Each look comes to something else: the run goes on to its answer."""
+    percent = iter(range(10, 101, 10))
+    script = [calling(tool_call("job_status", job=1))] * 10
+    done = perform([*script, "done"], tool=lambda _: f"{next(percent)} percent")
+    assert (done.run.stop, done.run.text, len(done.ran)) == (None, "done", 10)
 
 
 def test_calls_with_one_id_have_one_result_each() -> None:
@@ -756,10 +772,11 @@ def test_broken_off_while_tools_run() -> None:
     broken = perform([calling(*numbered(3), text="three")], stop_after=3)
     batch = broken.effects[-1]
     assert isinstance(batch, RunTools)
+    batch.begun |= {0, 1}
     batch.results[1] = ToolMessage("id-1", "echo", "came in time")
     assert [m.content for m in broken.transcript if isinstance(m, ToolMessage)] == [
-        "broken off",
+        "was begun; it may or may not have been done: broken off",
         "came in time",
-        "broken off",
+        "not run: broken off",
     ]
     assert_every_call_has_one_result(broken.transcript)

@@ -211,6 +211,7 @@ class LiveDriver(Driver):
     _context_window: int | None = None
     _usage: Usage | None = None
     _max_output_tokens: int | None = None
+    _price_per_token_usd: float | None = None
     calls: int = 0
     """Requests so far."""
 
@@ -232,6 +233,11 @@ class LiveDriver(Driver):
     def max_output_tokens(self) -> int | None:
         """What it was made with."""
         return self._max_output_tokens
+
+    def price(self, usage: Usage, *, model: str | None = None) -> float | None:  # noqa: ARG002  # one price
+        """Return the price that it was made with, for all tokens."""
+        price = self._price_per_token_usd
+        return None if price is None else usage.total_tokens * price
 
     @property
     def privacy(self) -> PrivacyTier:

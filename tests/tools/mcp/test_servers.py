@@ -561,7 +561,9 @@ async def test_a_hanging_tool_runs_into_the_manifests_limit() -> None:
             if tool.definition.name == "mcp_stub_cancelled"
         )
         assert json.loads((await cancelled.run("", CONTEXT)).content)
-    assert outcome.text == "error: tool 'mcp_stub_hang' timed out after 0.1 seconds"
+    assert outcome.text == (
+        "error: tool 'mcp_stub_hang' timed out after 0.1 seconds; it may or may not have been done"
+    )
 
 
 async def test_a_cancelled_agent_tells_the_server() -> None:
