@@ -37,6 +37,7 @@ import msgspec
 
 from agentpool._base import Live
 from agentpool._errors import LimitExceededError, UsageError
+from agentpool._loop.repeats import Batch, SeenCalls
 from agentpool._manifest.manifest import ResourceQuota
 from agentpool._messages import NO_USAGE, ToolCall, Usage
 from agentpool._outcome import StopReason
@@ -111,86 +112,6 @@ Verdict: TypeAlias = Allow | Warn | Block | Stop
 ALLOW: Final = Allow()
 """The one verdict that nearly every check ends in; shared, so that it costs nothing."""
 
-_DECODER: Final = msgspec.json.Decoder()
-_ENCODER: Final = msgspec.json.Encoder(order="deterministic")
-
-
-@final
-class _SeenCall(Live):
-    """One call among all that are the same; compared by identity."""
-
-    count: int = 0
-    """How often it was asked for since its result last changed."""
-    result: str | None = None
-    """What it came to last. ``None``: nobody has said."""
-
-
-@final
-class _Batch(msgspec.Struct, eq=False, gc=False):
-    """The calls of one answer."""
-
-    calls: tuple[_SeenCall, ...]
-    waits: bool = False
-    """Whether one of them waits for others, so that it repeats nothing."""
-    results: tuple[str | None, ...] | None = None
-    """What they came to. ``None``: nobody has said."""
-
-    def repeats(self, other: _Batch) -> bool:
-        """Whether *other* had the same calls."""
-        return not (self.waits or other.waits) and self.calls == other.calls
-
-
-NO_BATCH: Final = _Batch((), waits=True)
-"""Repeats nothing."""
-
-
-@final
-class _SeenCalls(Live):
-    """The calls of one run. Made for the first: most agents of a large crowd have none."""
-
-    by_text: dict[tuple[str, str], _SeenCall] = {}  # noqa: RUF012  # each has its own
-    by_meaning: dict[tuple[str, bytes], _SeenCall] = {}  # noqa: RUF012  # each has its own
-    batches: tuple[_Batch, _Batch, _Batch, _Batch] = (NO_BATCH, NO_BATCH, NO_BATCH, NO_BATCH)
-    """The last ones, the newest first."""
-    same_in_row: int = 0
-    alternating_in_row: int = 0
-
-    def find(self, name: str, arguments: str) -> _SeenCall:
-        """Return the entry of a call."""
-        return self.by_text.get((name, arguments)) or self._read(name, arguments)
-
-    def _read(self, name: str, arguments: str) -> _SeenCall:
-        """Return the entry of a call in a wording that is new, made if it is new itself."""
-        try:
-            meaning = _ENCODER.encode(_DECODER.decode(arguments))
-        except (msgspec.MsgspecError, RecursionError, UnicodeError):
-            # No JSON, so it means nothing but its own text.
-            seen = _SeenCall()
-        else:
-            seen = self.by_meaning.setdefault((name, meaning), _SeenCall())
-        self.by_text[name, arguments] = seen
-        return seen
-
-    def note_batch(self, batch: _Batch) -> None:
-        """Count how often the newest batch was there before, in a row or in turn.
-
-        Only with the same results each time: what changed in between begins the count anew.
-        """
-        last, before, third, fourth = self.batches
-        if batch.repeats(last):
-            goes_on = self.same_in_row == 1 or last.results == before.results
-            self.same_in_row = self.same_in_row + 1 if goes_on else 2
-            self.alternating_in_row = 1
-        elif batch.repeats(before):
-            goes_on = (
-                self.alternating_in_row < len(self.batches) or before.results == fourth.results
-            )
-            self.alternating_in_row = self.alternating_in_row + 1 if goes_on else 3
-            self.same_in_row = 1
-        else:
-            self.same_in_row, self.alternating_in_row = 1, 2
-        self.batches = (batch, last, before, third)
-
 
 @final
 class LoopGuard(Live, gc=False):
@@ -207,7 +128,7 @@ class LoopGuard(Live, gc=False):
     _unmeasured_requests: int = 0
     _known_cost_usd: float = 0.0
     _cost_is_known: bool = True
-    _calls: _SeenCalls | None = None
+    _calls: SeenCalls | None = None
 
     @property
     def iterations(self) -> int:
@@ -291,7 +212,7 @@ class LoopGuard(Live, gc=False):
         seen = self._seen()
         waits = not self.waiting_tools.isdisjoint([call.name for call in calls])
         found = tuple([seen.find(call.name, call.arguments) for call in calls])
-        seen.note_batch(_Batch(found, waits))
+        seen.note_batch(Batch(found, waits))
         # A call that may be repeated more often must be able to reach its own limit first.
         limit = max(STUCK_REPEATS, self.resources.max_repeated_calls + 1)
         if seen.same_in_row >= limit:
@@ -400,7 +321,7 @@ class LoopGuard(Live, gc=False):
             return Stop(StopReason.COST_BUDGET, text, spent, limit)
         return ALLOW
 
-    def _seen(self) -> _SeenCalls:
+    def _seen(self) -> SeenCalls:
         if self._calls is None:
-            self._calls = _SeenCalls()
+            self._calls = SeenCalls()
         return self._calls

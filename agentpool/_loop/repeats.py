@@ -1,0 +1,93 @@
+"""Which tool calls of a run were made before, and whether anything has changed since.
+
+The guard's rules 5 to 7 say when two calls are the same, and when that is a loop. Nothing in
+here looks back further than four answers.
+"""
+
+from __future__ import annotations
+
+from typing import Final, final
+
+import msgspec
+
+from agentpool._base import Live
+
+_DECODER: Final = msgspec.json.Decoder()
+_ENCODER: Final = msgspec.json.Encoder(order="deterministic")
+
+
+@final
+class SeenCall(Live):
+    """One call among all that are the same; compared by identity."""
+
+    count: int = 0
+    """How often it was asked for since its result last changed."""
+    result: str | None = None
+    """What it came to last. ``None``: nobody has said."""
+
+
+@final
+class Batch(msgspec.Struct, eq=False, gc=False):
+    """The calls of one answer."""
+
+    calls: tuple[SeenCall, ...]
+    waits: bool = False
+    """Whether one of them waits for others, so that it repeats nothing."""
+    results: tuple[str | None, ...] | None = None
+    """What they came to. ``None``: nobody has said."""
+
+    def repeats(self, other: Batch) -> bool:
+        """Whether *other* had the same calls."""
+        return not (self.waits or other.waits) and self.calls == other.calls
+
+
+NO_BATCH: Final = Batch((), waits=True)
+"""Repeats nothing."""
+
+
+@final
+class SeenCalls(Live):
+    """The calls of one run. Made for the first: most agents of a large crowd have none."""
+
+    by_text: dict[tuple[str, str], SeenCall] = {}  # noqa: RUF012  # each has its own
+    by_meaning: dict[tuple[str, bytes], SeenCall] = {}  # noqa: RUF012  # each has its own
+    batches: tuple[Batch, Batch, Batch, Batch] = (NO_BATCH, NO_BATCH, NO_BATCH, NO_BATCH)
+    """The last ones, the newest first."""
+    same_in_row: int = 0
+    alternating_in_row: int = 0
+
+    def find(self, name: str, arguments: str) -> SeenCall:
+        """Return the entry of a call."""
+        return self.by_text.get((name, arguments)) or self._read(name, arguments)
+
+    def _read(self, name: str, arguments: str) -> SeenCall:
+        """Return the entry of a call in a wording that is new, made if it is new itself."""
+        try:
+            meaning = _ENCODER.encode(_DECODER.decode(arguments))
+        except (msgspec.MsgspecError, RecursionError, UnicodeError):
+            # No JSON, so it means nothing but its own text.
+            seen = SeenCall()
+        else:
+            seen = self.by_meaning.setdefault((name, meaning), SeenCall())
+        self.by_text[name, arguments] = seen
+        return seen
+
+    def note_batch(self, batch: Batch) -> None:
+        """Count how often the newest batch was there before, in a row or in turn.
+
+        Only with the same results each time: what changed in between begins the count anew.
+        """
+        last, before, third, fourth = self.batches
+        if batch.repeats(last):
+            goes_on = self.same_in_row == 1 or last.results == before.results
+            self.same_in_row = self.same_in_row + 1 if goes_on else 2
+            self.alternating_in_row = 1
+        elif batch.repeats(before):
+            goes_on = (
+                self.alternating_in_row < len(self.batches) or before.results == fourth.results
+            )
+            self.alternating_in_row = self.alternating_in_row + 1 if goes_on else 3
+            self.same_in_row = 1
+        else:
+            self.same_in_row, self.alternating_in_row = 1, 2
+        self.batches = (batch, last, before, third)
