@@ -29,12 +29,12 @@ from collections.abc import Generator, Sequence
 
 import msgspec
 
-from agentpool._errors import EmptyAnswerError, InvalidOutputError, ProtocolError
+from agentpool._errors import ProtocolError
 from agentpool._loop.continuation import CONTINUE, join_pieces
 from agentpool._loop.conversation import Conversation, cut_to_tokens
 from agentpool._loop.guard import ALLOW, Block, Stop, Warn
-from agentpool._loop.output import CUT_OFF, MAX_REPAIRS, Misfit, Output
 from agentpool._loop.run import Complete, Effect, Recall, Receive, Remember, Run, RunTools, refused
+from agentpool._loop.words import take_words
 from agentpool._messages import (
     OWNER_ID,
     AgentMessage,
@@ -45,7 +45,6 @@ from agentpool._messages import (
     ToolCall,
     ToolMessage,
     UserMessage,
-    answer_tokens,
 )
 from agentpool._outcome import StopReason
 from agentpool._untrusted import as_data
@@ -70,7 +69,7 @@ def run_loop(run: Run) -> Generator[Effect, None, None]:
         stop, warnings = _next_turn(run, conversation, receive)
         yield from warnings
         if stop is not None:
-            _end(run, stop)
+            run.end(stop)
             return
         # Reason.
         ask = Complete(_request(run, conversation))
@@ -83,7 +82,7 @@ def run_loop(run: Run) -> Generator[Effect, None, None]:
         # Act.
         if completion.tool_calls:
             yield from _act(run, conversation, completion, spent)
-        elif _said(run, conversation, completion, spent):
+        elif take_words(run, conversation, completion, spent):
             if run.has_memory:
                 yield Remember(f"Q: {run.query}\nA: {run.text}")
             return
@@ -138,7 +137,7 @@ def _request(run: Run, conversation: Conversation) -> CompletionRequest:
         messages,
         model.system_prompt,
         run.tools,
-        _output_limit(run, conversation),
+        run.output_limit,
         model.temperature,
         model.remote_model,
         run.output and run.output.form,
@@ -148,17 +147,6 @@ def _request(run: Run, conversation: Conversation) -> CompletionRequest:
         model.reasoning_effort,
         model.verbosity,
     )
-
-
-def _output_limit(run: Run, conversation: Conversation) -> int | None:
-    """Return the most tokens that the next answer may have. ``None``: nobody said."""
-    if run.raised_tokens is None:
-        return run.manifest.model.max_tokens
-    if run.room_tokens is None:
-        return run.raised_tokens
-    limit = answer_tokens(run.manifest.model.max_tokens, run.room_tokens)
-    # What the conversation does not fill of the window is free for the answer.
-    return max(limit, min(run.raised_tokens, limit + conversation.spare_tokens()))
 
 
 def _answered(run: Run, ask: Complete) -> Completion | None:
@@ -171,7 +159,7 @@ def _answered(run: Run, ask: Complete) -> Completion | None:
     if completion is None:
         # Whoever goes on with the loop has put one of the two there.
         assert run.exhausted is not None  # noqa: S101
-        _end(run, run.exhausted)
+        run.end(run.exhausted)
         return None
     # A driver is somebody else's code, and type checkers are optional.
     if not isinstance(completion.finish_reason, FinishReason):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -211,7 +199,7 @@ def _act(
         run.guard.record_results(_contents(batch, refusals))
     run.settle("the run has ended")
     if stop is not None:
-        _end(run, stop)
+        run.end(stop)
 
 
 def _plan(run: Run, completion: Completion, spent: Stop | None) -> tuple[RunTools, Stop | None]:
@@ -269,133 +257,3 @@ def _cut_results(conversation: Conversation, batch: RunTools) -> None:
         if result is not None and len(result.content) > room_tokens // 2:
             content = cut_to_tokens(result.content, room_tokens)
             batch.results[index] = msgspec.structs.replace(result, content=content)
-
-
-# --- the ends
-
-
-def _said(run: Run, conversation: Conversation, completion: Completion, spent: Stop | None) -> bool:
-    """Take an answer in words. Return whether it is the one that ends the run well."""
-    if completion.finish_reason is FinishReason.TOOL_USE:
-        run.say(join_pieces(run.partial, completion.text))
-        raise ProtocolError("the model stopped for tool calls and named none")
-    was_cut = completion.finish_reason is FinishReason.MAX_TOKENS
-    is_blank = not completion.text.strip()
-    if is_blank and (was_cut or not run.partial):
-        if was_cut:
-            _find_room(run, conversation, spent)
-        else:
-            _ask_once_more(run, spent)
-        return False
-    run.was_empty = False
-    fault = "" if run.output is None else _misfit(run, run.output, completion)
-    if fault:
-        _ask_again(run, conversation, completion, fault, spent)
-    elif was_cut:
-        _cut_off(run, conversation, completion.text, spent)
-    else:
-        _finish(run, completion, spent)
-        return True
-    return False
-
-
-def _find_room(run: Run, conversation: Conversation, spent: Stop | None) -> None:
-    """Raise the limit of an answer that ended before its first word, or end the run."""
-    limit = _output_limit(run, conversation)
-    can_raise = run.raised_tokens is None and run.max_output_tokens is not None
-    if spent is not None:
-        _end(run, spent)
-        return
-    if can_raise:
-        run.raised_tokens = run.max_output_tokens
-        raised = _output_limit(run, conversation)
-        if raised is not None and raised > answer_tokens(limit, run.room_tokens):
-            return
-    is_known = run.raised_tokens is not None
-    advice = "the model can write no more" if is_known else "raise model.max_tokens"
-    _end(run, _truncated(run, limit, f" before its first word; {advice}"))
-
-
-def _truncated(run: Run, limit: int | None, rest: str) -> Stop:
-    where = "the model's own limit" if limit is None else f"max_tokens ({limit})"
-    tokens = answer_tokens(limit or run.max_output_tokens)
-    return Stop(StopReason.TRUNCATION, f"the answer was cut off at {where}{rest}", tokens, tokens)
-
-
-def _ask_once_more(run: Run, spent: Stop | None) -> None:
-    """Ask the same again after an answer that says nothing, unless the run is over.
-
-    Raises:
-        EmptyAnswerError: If the answer before it said nothing either.
-    """
-    if spent is not None:
-        _end(run, spent)
-    elif run.was_empty:
-        raise EmptyAnswerError(
-            "the model gave an empty answer, with no text and no tool call, twice in a row; "
-            "look at its settings, or ask another model"
-        )
-    run.was_empty = True
-
-
-def _cut_off(run: Run, conversation: Conversation, text: str, spent: Stop | None) -> None:
-    """Keep a truncated piece; ask for the rest if the manifest wants that."""
-    limit = _output_limit(run, conversation)
-    run.partial = join_pieces(run.partial, text)
-    if spent is None and run.manifest.model.on_cut == "continue":
-        verdict = run.guard.record_truncation()
-        stop = verdict if isinstance(verdict, Stop) else None
-    else:
-        advice = 'raise model.max_tokens, or set model.on_cut = "continue"'
-        stop = spent or _truncated(run, limit, f"; {advice}")
-    if stop is not None:
-        _end(run, stop)
-
-
-def _misfit(run: Run, output: Output, completion: Completion) -> str:
-    """Read the answer into the run's value. Return what is wrong with it; empty: it fits."""
-    if completion.finish_reason is FinishReason.MAX_TOKENS:
-        return CUT_OFF
-    value = output.read(completion.text)
-    if isinstance(value, Misfit):
-        return value.text
-    run.value = value
-    return ""
-
-
-def _ask_again(
-    run: Run, conversation: Conversation, completion: Completion, fault: str, spent: Stop | None
-) -> None:
-    """Tell the model what is wrong with its answer, unless the run is over."""
-    assert run.output is not None  # noqa: S101  # or nothing would be wrong
-    run.say(completion.text)
-    was_cut = completion.finish_reason is FinishReason.MAX_TOKENS
-    verdict = run.guard.record_truncation() if was_cut else ALLOW
-    stop = spent or (verdict if isinstance(verdict, Stop) else None)
-    if stop is not None:
-        _end(run, stop)
-    elif run.repairs >= MAX_REPAIRS:
-        answers = run.repairs + 1
-        raise InvalidOutputError(
-            f"none of {answers} answers was {run.output.form.name!r}; the last one: {fault}",
-            answers=answers,
-        )
-    else:
-        run.repairs += 1
-        conversation.append(UserMessage(run.output.repair(fault)))
-
-
-def _finish(run: Run, completion: Completion, spent: Stop | None) -> None:
-    """The model is done: its answer counts, whatever it cost."""
-    run.say(join_pieces(run.partial, completion.text))
-    run.over_budget = spent is not None or run.passed_shared
-    run.stop_reason = (
-        StopReason.STOP_SEQUENCE
-        if completion.finish_reason is FinishReason.STOP_SEQUENCE
-        else StopReason.END_TURN
-    )
-
-
-def _end(run: Run, stop: Stop) -> None:
-    run.stop = stop
-    run.stop_reason = stop.reason

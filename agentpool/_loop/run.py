@@ -27,6 +27,7 @@ from agentpool._messages import (
     ToolDefinition,
     ToolMessage,
     UserMessage,
+    answer_tokens,
 )
 from agentpool._outcome import StopReason
 
@@ -152,6 +153,23 @@ class Run(Live, gc=False):
     def text(self) -> str:
         """The answer, as much of it as has arrived, or else what was said last."""
         return join_pieces(self.partial, "".join(self.arriving)) or self.last_text
+
+    @property
+    def output_limit(self) -> int | None:
+        """The most tokens that the next answer may have. ``None``: nobody said."""
+        if self.raised_tokens is None:
+            return self.manifest.model.max_tokens
+        if self.room_tokens is None:
+            return self.raised_tokens
+        assert self.conversation is not None  # noqa: S101  # there was an answer
+        limit = answer_tokens(self.manifest.model.max_tokens, self.room_tokens)
+        # What the conversation does not fill of the window is free for the answer.
+        return max(limit, min(self.raised_tokens, limit + self.conversation.spare_tokens()))
+
+    def end(self, stop: Stop) -> None:
+        """Let the run end here, because of *stop*."""
+        self.stop = stop
+        self.stop_reason = stop.reason
 
     def settle(self, reason: str) -> None:
         """Put the results of the current calls into the conversation, one for each call.

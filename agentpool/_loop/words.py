@@ -1,0 +1,139 @@
+"""What becomes of an answer in words: the end of the run, its next piece, or another try.
+
+The rules are those of ``loop``.
+"""
+
+from __future__ import annotations
+
+from agentpool._errors import EmptyAnswerError, InvalidOutputError, ProtocolError
+from agentpool._loop.continuation import join_pieces
+from agentpool._loop.conversation import Conversation
+from agentpool._loop.guard import ALLOW, Stop
+from agentpool._loop.output import CUT_OFF, MAX_REPAIRS, Misfit, Output
+from agentpool._loop.run import Run
+from agentpool._messages import Completion, FinishReason, UserMessage, answer_tokens
+from agentpool._outcome import StopReason
+
+
+def take_words(
+    run: Run, conversation: Conversation, completion: Completion, spent: Stop | None
+) -> bool:
+    """Take an answer in words. Return whether it is the one that ends the run well."""
+    if completion.finish_reason is FinishReason.TOOL_USE:
+        run.say(join_pieces(run.partial, completion.text))
+        raise ProtocolError("the model stopped for tool calls and named none")
+    was_cut = completion.finish_reason is FinishReason.MAX_TOKENS
+    is_blank = not completion.text.strip()
+    if is_blank and (was_cut or not run.partial):
+        if was_cut:
+            _find_room(run, spent)
+        else:
+            _ask_once_more(run, spent)
+        return False
+    run.was_empty = False
+    fault = "" if run.output is None else _misfit(run, run.output, completion)
+    if fault:
+        _ask_again(run, conversation, completion, fault, spent)
+    elif was_cut:
+        _cut_off(run, completion.text, spent)
+    else:
+        _finish(run, completion, spent)
+        return True
+    return False
+
+
+def _find_room(run: Run, spent: Stop | None) -> None:
+    """Raise the limit of an answer that ended before its first word, or end the run."""
+    limit = run.output_limit
+    can_raise = run.raised_tokens is None and run.max_output_tokens is not None
+    if spent is not None:
+        run.end(spent)
+        return
+    if can_raise:
+        run.raised_tokens = run.max_output_tokens
+        raised = run.output_limit
+        if raised is not None and raised > answer_tokens(limit, run.room_tokens):
+            return
+    is_known = run.raised_tokens is not None
+    advice = "the model can write no more" if is_known else "raise model.max_tokens"
+    run.end(_truncated(run, limit, f" before its first word; {advice}"))
+
+
+def _truncated(run: Run, limit: int | None, rest: str) -> Stop:
+    where = "the model's own limit" if limit is None else f"max_tokens ({limit})"
+    tokens = answer_tokens(limit or run.max_output_tokens)
+    return Stop(StopReason.TRUNCATION, f"the answer was cut off at {where}{rest}", tokens, tokens)
+
+
+def _ask_once_more(run: Run, spent: Stop | None) -> None:
+    """Ask the same again after an answer that says nothing, unless the run is over.
+
+    Raises:
+        EmptyAnswerError: If the answer before it said nothing either.
+    """
+    if spent is not None:
+        run.end(spent)
+    elif run.was_empty:
+        raise EmptyAnswerError(
+            "the model gave an empty answer, with no text and no tool call, twice in a row; "
+            "look at its settings, or ask another model"
+        )
+    run.was_empty = True
+
+
+def _cut_off(run: Run, text: str, spent: Stop | None) -> None:
+    """Keep a truncated piece; ask for the rest if the manifest wants that."""
+    limit = run.output_limit
+    run.partial = join_pieces(run.partial, text)
+    if spent is None and run.manifest.model.on_cut == "continue":
+        verdict = run.guard.record_truncation()
+        stop = verdict if isinstance(verdict, Stop) else None
+    else:
+        advice = 'raise model.max_tokens, or set model.on_cut = "continue"'
+        stop = spent or _truncated(run, limit, f"; {advice}")
+    if stop is not None:
+        run.end(stop)
+
+
+def _misfit(run: Run, output: Output, completion: Completion) -> str:
+    """Read the answer into the run's value. Return what is wrong with it; empty: it fits."""
+    if completion.finish_reason is FinishReason.MAX_TOKENS:
+        return CUT_OFF
+    value = output.read(completion.text)
+    if isinstance(value, Misfit):
+        return value.text
+    run.value = value
+    return ""
+
+
+def _ask_again(
+    run: Run, conversation: Conversation, completion: Completion, fault: str, spent: Stop | None
+) -> None:
+    """Tell the model what is wrong with its answer, unless the run is over."""
+    assert run.output is not None  # noqa: S101  # or nothing would be wrong
+    run.say(completion.text)
+    was_cut = completion.finish_reason is FinishReason.MAX_TOKENS
+    verdict = run.guard.record_truncation() if was_cut else ALLOW
+    stop = spent or (verdict if isinstance(verdict, Stop) else None)
+    if stop is not None:
+        run.end(stop)
+    elif run.repairs >= MAX_REPAIRS:
+        answers = run.repairs + 1
+        raise InvalidOutputError(
+            f"none of {answers} answers was {run.output.form.name!r}; the last one: {fault}",
+            answers=answers,
+        )
+    else:
+        run.repairs += 1
+        conversation.append(UserMessage(run.output.repair(fault)))
+
+
+def _finish(run: Run, completion: Completion, spent: Stop | None) -> None:
+    """The model is done: its answer counts, whatever it cost."""
+    run.say(join_pieces(run.partial, completion.text))
+    run.over_budget = spent is not None or run.passed_shared
+    run.stop_reason = (
+        StopReason.STOP_SEQUENCE
+        if completion.finish_reason is FinishReason.STOP_SEQUENCE
+        else StopReason.END_TURN
+    )
