@@ -34,6 +34,7 @@ from agentpool._loop.continuation import CONTINUE, join_pieces
 from agentpool._loop.conversation import Conversation, cut_to_tokens
 from agentpool._loop.guard import ALLOW, Block, Stop, Warn
 from agentpool._loop.run import Complete, Effect, Recall, Receive, Remember, Run, RunTools, refused
+from agentpool._loop.thoughts import without_thoughts
 from agentpool._loop.words import take_words
 from agentpool._messages import (
     OWNER_ID,
@@ -169,7 +170,11 @@ def _answered(run: Run, ask: Complete) -> Completion | None:
         )
     # A completion carries the whole text from here on; without one there is no piece.
     run.arriving.clear()
-    return completion
+    was_cut = completion.finish_reason is FinishReason.MAX_TOKENS
+    text = without_thoughts(completion.text, was_cut=was_cut)
+    if text == completion.text:
+        return completion
+    return msgspec.structs.replace(completion, text=text)
 
 
 def _account(run: Run, completion: Completion) -> tuple[Stop | None, Sequence[Warn]]:

@@ -16,6 +16,7 @@ from agentpool._loop.continuation import join_pieces
 from agentpool._loop.conversation import Conversation
 from agentpool._loop.guard import LoopGuard, Stop, Warn
 from agentpool._loop.output import Output
+from agentpool._loop.thoughts import without_thoughts
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import (
     AgentMessage,
@@ -150,9 +151,14 @@ class Run(Live, gc=False):
     """Whether the last answer passed a limit of a budget that others share."""
 
     @property
+    def arrived_text(self) -> str:
+        """What has arrived of the answer, without what the model thought before it."""
+        return without_thoughts("".join(self.arriving), was_cut=True)
+
+    @property
     def text(self) -> str:
         """The answer, as much of it as has arrived, or else what was said last."""
-        return join_pieces(self.partial, "".join(self.arriving)) or self.last_text
+        return join_pieces(self.partial, self.arrived_text) or self.last_text
 
     @property
     def output_limit(self) -> int | None:
@@ -195,7 +201,7 @@ class Run(Live, gc=False):
             return (*self.history, UserMessage(self.query))
         if self.acting is not None:
             self.settle(reason)
-        self.say(join_pieces(self.partial, "".join(self.arriving)))
+        self.say(join_pieces(self.partial, self.arrived_text))
         self.arriving.clear()
         return self.conversation.copy()
 

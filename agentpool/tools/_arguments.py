@@ -3,18 +3,21 @@
 Rules:
 
 1. The text is checked in full before anything runs: no coercion, no unknown key, no key
-   written twice (of two values, one reader takes the first and another the last).
+   written twice (of two values, one reader takes the first and another the last). What JSON
+   Schema takes is taken: ``20.0`` is an integer.
 2. What is wrong is told so that a model can put it right: where, what came, what is
-   expected. With jsonschema installed it is told every fault at once, else the first.
-3. No text is written for no arguments: some models send an empty one.
-4. Whatever the text, the answer is arguments or a ``ToolError``.
+   expected. With jsonschema installed it is told several faults at once, else the first.
+3. No text is written for no arguments: some models send an empty one, or ``null``.
+4. Whatever the text, the answer is arguments or a ``ToolError``, in time in proportion to it.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final, Protocol, Self, TypeAlias, cast, final
+from itertools import islice
+from typing import Final, Never, Protocol, Self, TypeAlias, TypeVar, cast, final
 
 import attrs
 import msgspec
@@ -27,11 +30,20 @@ MAX_ARGUMENTS_CHARS = 1_048_576
 """More than models can write in one answer; short enough that checking it takes some
 milliseconds and not seconds, in which no other agent could move."""
 
-_MAX_FAULTS = 10
+MAX_FAULTS: Final = 10
 """A model that made more mistakes than that has misunderstood the whole."""
 
 _MAX_FAULT_CHARS = 300
 """jsonschema quotes the value between the place and what is wrong: both ends are kept."""
+
+_MAX_LISTED_CHARS: Final = 65_536
+"""Of a longer text the first fault is told: jsonschema needs a second for a megabyte of
+them, in which no other agent could move."""
+
+_MAX_EXACT: Final = 2.0**53
+"""Up to here a float stands for one whole number."""
+
+T = TypeVar("T")
 
 _Node: TypeAlias = Mapping[str, Json]
 """A JSON Schema, or a part of one."""
@@ -63,7 +75,7 @@ class ArgumentsDecoder:
     def of(cls, signature: Signature) -> Self:
         """Return what reads the arguments of *signature*."""
         decoder = msgspec.json.Decoder(signature.arguments_type)
-        return cls(decoder, signature.input_schema, signature.is_flat)
+        return cls(decoder, signature.checked_schema, signature.is_flat)
 
     def decode(self, text: str) -> dict[str, object]:
         """Return the arguments in *text* by name, defaults filled in.
@@ -76,10 +88,10 @@ class ArgumentsDecoder:
                 f"the arguments are {len(text)} characters long, and no more than "
                 f"{MAX_ARGUMENTS_CHARS} are taken; send less at once"
             )
-        if not text or text.isspace():
+        if is_nothing(text) and not (self._schema["required"] and text.strip()):
             text = "{}"
         try:
-            arguments = self._decoder.decode(text)
+            arguments = decode(self._decoder, text)
         except msgspec.ValidationError as exc:
             raise self._error(all_faults(self._schema, text) or [str(exc)]) from exc
         except msgspec.DecodeError as exc:
@@ -93,32 +105,21 @@ class ArgumentsDecoder:
         return msgspec.structs.asdict(arguments)
 
     def _check_keys(self, text: str) -> None:
-        repeated: list[str] = []
-
-        def note_repeated(pairs: Sequence[tuple[str, Json]]) -> dict[str, Json]:
-            known = dict(pairs)
-            if len(known) < len(pairs):
-                names = [name for name, _ in pairs]
-                repeated.extend(n for n in known if names.count(n) > 1)
-            return known
-
         faults: list[str] = []
         try:
-            value = cast("Json", json.loads(text, object_pairs_hook=note_repeated))
+            value, repeated = read_keys(text)
             if not self._is_flat:
                 kept = cast("_Node", self._schema.get("$defs", {}))
-                faults += unknown_keys(self._schema, value, "$", kept)
+                unknown = unknown_keys(self._schema, value, "$", kept)
+                faults += islice(unknown, MAX_FAULTS + 1)
         except (ValueError, RecursionError) as exc:
             raise self._error([f"cannot be read: {exc}"]) from exc
-        faults += [f"key {name!r} is written twice; write it once" for name in repeated]
+        faults += repeated
         if faults:
             raise self._error(faults)
 
     def _error(self, faults: Sequence[str]) -> ToolError:
-        lines = [f"- {shortened(fault)}" for fault in faults[:_MAX_FAULTS]]
-        if len(faults) > _MAX_FAULTS:
-            lines.append(f"- and {len(faults) - _MAX_FAULTS} more")
-        told = "\n".join(lines)
+        told = listed(faults)
         return ToolError(f"invalid arguments, nothing was run:\n{told}\n{self._usage()}")
 
     def _usage(self) -> str:
@@ -131,6 +132,79 @@ class ArgumentsDecoder:
             for name, schema in properties.items()
         )
         return f"expected: an object with {shown}"
+
+
+def is_nothing(text: str) -> bool:
+    """Whether *text* is what models write for no arguments."""
+    return not text or text.isspace() or text.strip() == "null"
+
+
+def decode(decoder: msgspec.json.Decoder[T], text: str) -> T:
+    """Return what *decoder* reads in *text*, also where ``20.0`` is written for an integer.
+
+    Raises:
+        msgspec.DecodeError: If it is not what the decoder takes.
+        UnicodeEncodeError: If it is no text.
+        RecursionError: If it is nested too deeply.
+    """
+    try:
+        return decoder.decode(text)
+    except msgspec.ValidationError:
+        whole = _with_whole_numbers(text)
+        if whole is None:
+            raise
+        return decoder.decode(whole)
+
+
+def _with_whole_numbers(text: str) -> bytes | None:
+    """Return *text* with ``20`` for each ``20.0``. ``None``: it has none, or is no JSON."""
+    changed = False
+
+    def read_number(written: str) -> float:
+        nonlocal changed
+        number = float(written)
+        if not (number.is_integer() and abs(number) <= _MAX_EXACT):
+            return number
+        changed = True
+        return int(number)
+
+    def refuse(word: str) -> Never:
+        raise ValueError(f"{word} is no JSON")
+
+    try:
+        value: object = json.loads(text, parse_float=read_number, parse_constant=refuse)
+        return msgspec.json.encode(value) if changed else None
+    except (ValueError, RecursionError, OverflowError):
+        return None
+
+
+def read_keys(text: str) -> tuple[Json, list[str]]:
+    """Return what *text* is, and a fault for each key that is written twice in an object.
+
+    Raises:
+        ValueError: If it is no JSON.
+        RecursionError: If it is nested too deeply.
+    """
+    repeated: dict[str, None] = {}
+
+    def note_repeated(pairs: Sequence[tuple[str, Json]]) -> dict[str, Json]:
+        known = dict(pairs)
+        if len(known) < len(pairs):
+            times = Counter(name for name, _ in pairs)
+            repeated.update(dict.fromkeys(name for name, count in times.items() if count > 1))
+        return known
+
+    value = cast("Json", json.loads(text, object_pairs_hook=note_repeated))
+    some = islice(repeated, MAX_FAULTS + 1)
+    return value, [f"key {shortened(repr(name))} is written twice; write it once" for name in some]
+
+
+def listed(faults: Sequence[str]) -> str:
+    """Return *faults* as a list that a model can read, or the first of them."""
+    lines = [f"- {shortened(fault)}" for fault in faults[:MAX_FAULTS]]
+    if len(faults) > MAX_FAULTS:
+        lines.append("- and more")
+    return "\n".join(lines)
 
 
 def shortened(fault: str) -> str:
@@ -150,10 +224,12 @@ def _kind(schema: _Node) -> str:
 
 
 def all_faults(schema: _Node, text: str) -> list[str]:
-    """Return every fault that jsonschema finds; none where it is not installed.
+    """Return the first faults that jsonschema finds; none where it is not installed.
 
-    None also where it and msgspec differ: to JSON Schema, ``3.0`` is an integer.
+    None also of a long text, and where it and msgspec differ, as on dates.
     """
+    if len(text) > _MAX_LISTED_CHARS:
+        return []
     try:
         # Here and not above: it takes 70 ms to load, and most models make no mistakes.
         # It ships no types.
@@ -165,7 +241,7 @@ def all_faults(schema: _Node, text: str) -> list[str]:
         return []
     try:
         validator = cast("_Validator", Draft202012Validator(schema))
-        found = list(validator.iter_errors(json.loads(text)))
+        found = list(islice(validator.iter_errors(json.loads(text)), MAX_FAULTS + 1))
     except (ValueError, RecursionError):
         return []
     # Of "none of these types fits" it takes the one that was nearly right.

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import re
 from functools import lru_cache, partial
+from itertools import islice
 from typing import Final, cast
 
 import msgspec
 
 from agentpool._errors import UsageError
 from agentpool._loop.output import Misfit, Output
-from agentpool._messages import AnswerForm, Json
-from agentpool.tools._arguments import all_faults, shortened, unknown_keys
+from agentpool._messages import AnswerForm
+from agentpool.tools._arguments import (
+    MAX_FAULTS,
+    all_faults,
+    decode,
+    listed,
+    read_keys,
+    unknown_keys,
+)
+from agentpool.tools._common_schema import common_schema
+from agentpool.tools._find_json import find_objects
 from agentpool.tools._schema import Schema, has_fields, refuse_ignored, written_out
 
-_MAX_FAULTS: Final = 10
-"""A model that made more mistakes than that has misunderstood the whole."""
+_MAX_OBJECTS: Final = 32
+"""A text with more of them is no answer of one object."""
 
 _MAX_NAME_CHARS: Final = 64
-
-_FENCED: Final = re.compile(r"\s*```[a-zA-Z]*\s*\n(?P<inside>.*?)\n?\s*```\s*", re.DOTALL)
 
 
 # It remembers what a pure function gave, for types, of which a program has few.
@@ -49,19 +56,37 @@ def build_output(output_type: object) -> Output:
             f"output_type {name} is no JSON object at its top, which providers want; "
             "make it a field of another class"
         )
-    form = AnswerForm(re.sub(r"[^a-zA-Z0-9_-]", "_", name)[:_MAX_NAME_CHARS], schema)
-    text = msgspec.json.encode(schema).decode()
+    shown = common_schema(schema, keep_references=True)
+    form = AnswerForm(re.sub(r"[^a-zA-Z0-9_-]", "_", name)[:_MAX_NAME_CHARS], shown)
+    text = msgspec.json.encode(shown).decode()
     return Output(form, partial(_read, decoder, schema), text)
 
 
 def _read(decoder: msgspec.json.Decoder[object], schema: Schema, text: str) -> object:
-    fenced = _FENCED.fullmatch(text)
-    if fenced is not None:
-        text = fenced["inside"]
+    """Return the one value in *text*, or why there is none."""
+    whole = _read_one(decoder, schema, text)
+    if not isinstance(whole, Misfit):
+        return whole
+    found = tuple(islice(find_objects(text), _MAX_OBJECTS))
+    # What is written twice is one answer, and braces alone are none beside another.
+    values = {one: _read_one(decoder, schema, one) for one in found}
+    fits = [one for one, value in values.items() if not isinstance(value, Misfit)]
+    if len(fits) > 1:
+        fits = [one for one in fits if one.strip("{ }")]
+    if len(fits) > 1:
+        return Misfit(f"- it has {len(fits)} JSON objects that fit; answer with one")
+    if fits:
+        return values[fits[0]]
+    return values[found[-1]] if found else whole
+
+
+def _read_one(decoder: msgspec.json.Decoder[object], schema: Schema, text: str) -> object:
     try:
-        value = decoder.decode(text)
+        value = decode(decoder, text)
+        known, repeated = read_keys(text)
         kept = cast("Schema", schema.get("$defs", {}))
-        faults = list(unknown_keys(schema, cast("Json", json.loads(text)), "$", kept))
+        faults = list(islice(unknown_keys(schema, known, "$", kept), MAX_FAULTS + 1))
+        faults += repeated
     except msgspec.ValidationError as exc:
         faults = all_faults(schema, text) or [str(exc)]
     except msgspec.DecodeError as exc:
@@ -71,7 +96,4 @@ def _read(decoder: msgspec.json.Decoder[object], schema: Schema, text: str) -> o
     else:
         if not faults:
             return value
-    lines = [f"- {shortened(fault)}" for fault in faults[:_MAX_FAULTS]]
-    if len(faults) > _MAX_FAULTS:
-        lines.append(f"- and {len(faults) - _MAX_FAULTS} more")
-    return Misfit("\n".join(lines))
+    return Misfit(listed(faults))

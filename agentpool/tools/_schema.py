@@ -10,9 +10,10 @@ Rules:
 3. Every object is closed (``additionalProperties`` false), the nested ones too, and what
    a schema says is checked: a misspelt key is told to the model, at any depth.
 4. Definitions are written out where they are used, because several providers and small
-   local models do not follow ``$ref``. Only a type that contains itself stays one.
+   local models do not follow ``$ref``. Only a type that contains itself stays one, and only
+   in the schema that checks: what is shown is that of ``_common_schema``.
 
-That is what providers take as it is, in their ordinary mode. OpenAI's ``strict`` mode
+What is shown is what providers take in their ordinary mode. OpenAI's ``strict`` mode
 asks for more: that every property is required, an optional one as ``null``. It is left to
 the driver that wants it, since a default is better for everybody else.
 """
@@ -35,6 +36,7 @@ import msgspec
 from agentpool._errors import UsageError
 from agentpool._messages import Json
 from agentpool.abc import ToolContext
+from agentpool.tools._common_schema import common_schema
 
 Schema: TypeAlias = dict[str, Json]
 """A JSON Schema under construction."""
@@ -60,7 +62,9 @@ class Signature:
     description: str
     """The first paragraph of the docstring, on one line."""
     input_schema: Mapping[str, Json]
-    """The JSON Schema of the arguments; its type is ``object``."""
+    """The JSON Schema of the arguments as every provider takes it; its type is ``object``."""
+    checked_schema: Mapping[str, Json]
+    """The same with all that the types say, for the check of a call."""
     arguments_type: type[msgspec.Struct]
     """A struct with a field per parameter that the model fills in."""
     context_parameter: str | None
@@ -130,7 +134,14 @@ def _build(function: FunctionType, *, skip: int) -> Signature:
         if shown is not None:
             _describe(shown, parameter, described.get(parameter.name))
     is_flat = not seen
-    return Signature(described[""], schema, arguments_type, context_parameter, is_flat)
+    return Signature(
+        description=described[""],
+        input_schema=common_schema(schema),
+        checked_schema=schema,
+        arguments_type=arguments_type,
+        context_parameter=context_parameter,
+        is_flat=is_flat,
+    )
 
 
 def _read_docstring(function: AnyFunction) -> dict[str, str]:

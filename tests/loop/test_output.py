@@ -25,9 +25,10 @@ from agentpool import (
 )
 from agentpool._loop.output import MAX_REPAIRS, Misfit
 from agentpool._loop.run import Run
-from agentpool.abc import AgentContext, Completion
+from agentpool.abc import AgentContext
 from agentpool.drivers import (
     AssistantMessage,
+    Completion,
     EmptyAnswerError,
     FinishReason,
     InvalidOutputError,
@@ -93,6 +94,12 @@ class Tree(msgspec.Struct):
     children: list[Tree] = []
 
 
+class Label(msgspec.Struct):
+    """One whose fields may all be left out."""
+
+    label: str = ""
+
+
 class Corner(NamedTuple):
     """An array in JSON."""
 
@@ -143,12 +150,43 @@ def test_an_answer_becomes_a_value(output_type: type) -> None:
     assert output.form.schema["additionalProperties"] is False
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"Sure! {GOOD}",
+        f"Sure, here it is:\n```json\n{GOOD}\n```\nCall me again.",
+        f"{GOOD}</s>",
+        f"{GOOD}<|im_end|>",
+        f"[{GOOD}]",
+        f"{GOOD}\n{GOOD}",
+        f"In {{braces}}: {GOOD}",
+        '{"things": 3.0}',
+        '```\n{\n  "things": 3e0\n}',
+    ],
+)
+def test_the_one_object_in_an_answer_is_found(text: str) -> None:
+    """Models wrap what they were asked for; a paid turn to unwrap it would be wasted."""
+    assert build_output(Count).read(text) == Count(3)
+
+
+def test_empty_braces_are_no_answer_beside_another() -> None:
+    """Where every field has a default, `{}` would fit as well."""
+    read = build_output(Label).read
+    assert read('With {} or so: {"label": "x"}') == Label("x")
+    assert read("{}") == Label()
+    assert isinstance(read('{"label": "x"}, or {"label": "y"}'), Misfit)
+
+
 @pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize(
     ("output_type", "text", "says"),
     [
         (Count, "There are three.", "not valid JSON"),
-        (Count, f"Sure! {GOOD}", "not valid JSON"),
+        (Count, f'First {GOOD}, then {{"things": 4}}', "2 JSON objects that fit"),
+        (Count, '{"things": 3, "things": 4}', "key 'things' is written twice"),
+        (Count, '{"things": 3.5}', "3.5"),
+        (Count, '{"of": {"things": 3}, }', "not valid JSON"),
+        (Count, 'Sure: {"thing": 3}', "things"),
         (Count, '{"things": "3"}', "things"),
         (Count, "{}", "things"),
         (Count, "3", "object"),

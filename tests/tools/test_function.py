@@ -587,7 +587,11 @@ async def test_defaults_are_those_of_the_function() -> None:
         (add, "[1]", "- at $: [1] is not of type 'object'"),
         (add, "null", "- at $: None is not of type 'object'"),
         (add, '{"x": "1"}', "- at $.x: '1' is not of type 'integer'"),
-        (add, '{"x": 3.0}', "- Expected `int`, got `float` - at `$.x`"),
+        (add, '{"x": 3.5}', "- at $.x: 3.5 is not of type 'integer'"),
+        (add, '{"x": 1e17}', "got `float` - at `$.x`"),
+        (add, '{"x": 3.0, "x": 3.0}', "- key 'x' is written twice"),
+        (add, '{"x": 3.0, "y": NaN}', "- at $.y: nan is not of type 'integer'"),
+        (add, '{"x": 3.0, "y": "1"}', "- at $.y: '1' is not of type 'integer'"),
         (add, '{"x": 1, "z": 2}', "('z' was unexpected)"),
         (add, '{"x": 1', "- not valid JSON: Input data was truncated"),
         (add, "x=1", "- not valid JSON: JSON is malformed"),
@@ -647,6 +651,9 @@ async def test_wrong_arguments_are_told_so_that_a_model_can_put_them_right(
     ("tried", "arguments"),
     [
         (add, '{"x": 1, "y": 2}'),
+        (add, '{"x": 20.0, "y": 2e1}'),
+        (now, "null"),
+        (now, " null\n"),
         (shout, '{"text": "a: b: c \\" : "}'),
         (draw, '{"points": [{"x": 1, "y": 2}, {"x": 3}], "options": {"deep": true}}'),
         (draw, '{"points": [], "root": {"label": "a:b", "children": [{"label": "b"}]}}'),
@@ -705,9 +712,16 @@ async def test_many_faults_and_long_values_are_cut() -> None:
     points = ", ".join(['{"x": "' + "long" * 200 + '"}'] * 30)
     result = await call(draw, f'{{"points": [{points}]}}')
     assert result.content.count("\n- at $.points[") == 10
-    assert "\n- and 20 more\n" in result.content
+    assert "\n- and more\n" in result.content
     assert result.content.count("long' is not of type 'integer'\n") == 10
     assert len(result.content) < 4_000
+
+
+async def test_of_a_long_text_the_first_fault_is_told() -> None:
+    """To list them all would hold up every other agent."""
+    points = ", ".join(['{"x": "1"}'] * 10_000)
+    result = await call(draw, f'{{"points": [{points}]}}')
+    assert "\n- Expected `int`, got `str` - at `$.points[0].x`\nexpected: " in result.content
 
 
 async def test_huge_arguments_are_refused_unread() -> None:

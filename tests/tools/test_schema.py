@@ -225,8 +225,12 @@ def test_every_kind_of_type_has_its_schema() -> None:
         """Draw."""
 
     properties = shown(draw)
-    assert properties["colour"] == {"enum": ["green", "red"], "description": "A colour."}
-    assert properties["mode"] == {"enum": ["fast", "slow"]}
+    assert properties["colour"] == {
+        "type": "string",
+        "enum": ["green", "red"],
+        "description": "A colour.",
+    }
+    assert properties["mode"] == {"type": "string", "enum": ["fast", "slow"]}
     assert properties["count"] == {
         "type": "integer",
         "minimum": 1,
@@ -235,12 +239,15 @@ def test_every_kind_of_type_has_its_schema() -> None:
     assert properties["points"]["items"]["properties"]["y"] == {"type": "integer", "default": 0}
     assert properties["names"] == {
         "type": "object",
+        "properties": {},
         "additionalProperties": {"type": "integer"},
     }
-    assert properties["pair"]["prefixItems"] == [{"type": "integer"}, {"type": "string"}]
+    assert properties["pair"]["items"] == {"anyOf": [{"type": "integer"}, {"type": "string"}]}
+    assert (properties["pair"]["minItems"], properties["pair"]["maxItems"]) == (2, 2)
+    assert "(in this order: integer, string)" in properties["pair"]["description"]
     assert properties["options"]["properties"] == {"deep": {"type": "boolean"}}
     assert properties["number"] == {"type": "integer"}
-    assert properties["extra"] == {}
+    assert {one["type"] for one in properties["extra"]["anyOf"]} > {"string", "object", "array"}
     assert properties["label"] == {
         "anyOf": [{"type": "string"}, {"type": "null"}],
         "default": None,
@@ -267,23 +274,28 @@ def test_nested_objects_are_written_out_and_closed() -> None:
     assert line["properties"]["end"]["anyOf"][0]["additionalProperties"] is False
 
 
-def test_only_a_type_that_contains_itself_stays_a_reference() -> None:
-    """It cannot be written out; everything else can."""
+def test_a_type_that_contains_itself_is_written_out_once() -> None:
+    """It cannot be written out for ever, and a provider that takes no reference takes none."""
 
     def plant(first: Node, second: Node, even: Even, odd: Odd, point: Point) -> None:
         """Plant."""
 
-    schema = cast("dict[str, Any]", build_signature(plant).input_schema)
-    properties = schema["properties"]
-    assert properties["first"] == {"$ref": "#/$defs/Node"}
-    assert properties["second"] == {"$ref": "#/$defs/Node"}
-    assert properties["even"] == {"$ref": "#/$defs/Even"}
-    assert properties["odd"]["properties"]["next"]["anyOf"][0] == {"$ref": "#/$defs/Even"}
+    signature = build_signature(plant)
+    assert "$" not in json.dumps(signature.input_schema)
+    properties = cast("dict[str, Any]", signature.input_schema)["properties"]
+    children = properties["first"]["properties"]["children"]
+    again = {
+        "type": "object",
+        "properties": {},
+        "description": "(again Node, with the same fields)",
+    }
+    assert children["items"] == again
+    assert properties["second"] == properties["first"]
+    assert properties["even"]["properties"]["next"]["anyOf"][0]["properties"]
     assert properties["point"]["type"] == "object"
-    assert set(schema["$defs"]) == {"Node", "Even"}
-    node = schema["$defs"]["Node"]
-    assert node["properties"]["children"]["items"] == {"$ref": "#/$defs/Node"}
-    assert node["additionalProperties"] is False
+    checked = cast("dict[str, Any]", signature.checked_schema)
+    assert set(checked["$defs"]) == {"Node", "Even"}
+    assert checked["properties"]["first"] == {"$ref": "#/$defs/Node"}
 
 
 def test_a_tagged_union_keeps_its_tags_and_no_dangling_mapping() -> None:
@@ -295,8 +307,8 @@ def test_a_tagged_union_keeps_its_tags_and_no_dangling_mapping() -> None:
     pet = shown(feed)["pet"]
     assert set(pet) == {"anyOf"}
     assert [one["properties"]["type"] for one in pet["anyOf"]] == [
-        {"enum": ["cat"]},
-        {"enum": ["dog"]},
+        {"type": "string", "enum": ["cat"]},
+        {"type": "string", "enum": ["dog"]},
     ]
 
 

@@ -24,12 +24,14 @@ from typing import Final, TypeAlias, cast
 
 import msgspec
 
-from agentpool._errors import ToolError
+from agentpool._errors import ToolError, UsageError
 from agentpool._manifest.capability import ANYTHING, Capability, CapabilityKind, grants_allow
 from agentpool._manifest.parts import McpServerConfig
 from agentpool._messages import Json
 from agentpool._untrusted import Cleaner
 from agentpool.abc import ToolResult
+from agentpool.tools._arguments import MAX_ARGUMENTS_CHARS, is_nothing, listed, read_keys
+from agentpool.tools._common_schema import common_schema
 from agentpool.tools._failure import clip
 
 _CLEANER: Final = Cleaner()
@@ -51,9 +53,6 @@ MAX_SCHEMA_DEPTH: Final = 32
 
 MAX_RESULT_CHARS: Final = 30_000
 """About 8,000 tokens: what several results may take of a usual window."""
-
-MAX_ARGUMENTS_CHARS: Final = 1_048_576
-"""More than models can write in one answer."""
 
 EMPTY_RESULT: Final = "ok"
 """Not empty: some providers refuse a result without text."""
@@ -154,18 +153,16 @@ def shown_description(server: str, text: str | None) -> str:
 
 def shown_schema(schema: Mapping[str, object]) -> dict[str, object]:
     """Return a server's schema of a tool's arguments, as a model may see it."""
-    open_ended: dict[str, object] = {"type": "object"}
+    open_ended: dict[str, object] = {"type": "object", "properties": {}}
     try:
         cleaned = _cleaned(schema, MAX_SCHEMA_DEPTH)
-        size = len(msgspec.json.encode(cleaned))
-    except (RecursionError, TypeError, ValueError):
+        if len(msgspec.json.encode(cleaned)) > MAX_SCHEMA_BYTES:
+            return open_ended
+        shown = common_schema(cast("dict[str, object]", cleaned))
+        is_large = len(msgspec.json.encode(shown)) > MAX_SCHEMA_BYTES
+    except (RecursionError, TypeError, ValueError, UsageError):
         return open_ended
-    if not isinstance(cleaned, dict) or size > MAX_SCHEMA_BYTES:
-        return open_ended
-    shown = cast("dict[str, object]", cleaned)
-    for key in ("$schema", "$id"):  # some providers know one dialect alone
-        shown.pop(key, None)
-    return shown | open_ended
+    return open_ended if is_large else dict(shown)
 
 
 def _cleaned(node: object, depth: int) -> object:
@@ -212,17 +209,20 @@ def read_arguments(text: str) -> dict[str, Json]:
             f"the arguments are {len(text)} characters long, and no more than "
             f"{MAX_ARGUMENTS_CHARS} are taken; send less at once"
         )
-    if not text or text.isspace():
+    if is_nothing(text):
         return {}
     try:
         arguments: object = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as exc:
+        _, repeated = read_keys(text)
+    except (ValueError, RecursionError) as exc:
         raise ToolError(
             f"invalid arguments, nothing was run: {exc}; expected: a JSON object"
         ) from exc
     if not isinstance(arguments, dict):
         kind = type(arguments).__name__
         raise ToolError(f"invalid arguments, nothing was run: expected a JSON object, got {kind}")
+    if repeated:
+        raise ToolError(f"invalid arguments, nothing was run:\n{listed(repeated)}")
     return cast("dict[str, Json]", arguments)
 
 

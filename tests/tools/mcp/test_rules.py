@@ -10,9 +10,9 @@ import pytest
 from agentpool import Capability, ToolError
 from agentpool._manifest.parts import McpServerConfig, McpTransport
 from agentpool.abc import ToolResult
+from agentpool.tools._arguments import MAX_ARGUMENTS_CHARS
 from agentpool.tools._registry import check_name
 from agentpool.tools.mcp._rules import (
-    MAX_ARGUMENTS_CHARS,
     MAX_DESCRIPTION_CHARS,
     MAX_RESULT_CHARS,
     offered_tools,
@@ -123,8 +123,8 @@ def test_texts_inside_a_schema_are_cleaned_as_well() -> None:
     schema = {
         "$schema": "https://json-schema.org/draft-07/schema",
         "properties": {
-            "city": {"type": "string", "description": "The\u200b\ncity.", "enum": ["a\nb", 1]},
-            "list": {"items": [{"title": "a\nb"}, {"$ref": "https://elsewhere.example/x"}]},
+            "city": {"type": "string", "description": "The\u200b\ncity.", "enum": ["a\nb"]},
+            "list": {"items": [{"type": "string", "title": "a\nb"}]},
             "same": {"$ref": "#/$defs/Same"},
             "description": {"type": "string"},
         },
@@ -133,12 +133,14 @@ def test_texts_inside_a_schema_are_cleaned_as_well() -> None:
     assert shown_schema(schema) == {
         "type": "object",
         "properties": {
-            "city": {"type": "string", "description": "The city.", "enum": ["a\nb", 1]},
-            "list": {"items": [{"title": "a b"}, {}]},
-            "same": {"$ref": "#/$defs/Same"},
+            "city": {"type": "string", "description": "The city.", "enum": ["a\nb"]},
+            "list": {
+                "type": "array",
+                "items": {"type": "string", "description": "a b"},
+            },
+            "same": {"type": "integer"},
             "description": {"type": "string"},
         },
-        "$defs": {"Same": {"type": "integer"}},
     }
 
 
@@ -158,7 +160,27 @@ def deep(levels: int) -> dict[str, Any]:
 )
 def test_a_schema_that_is_no_use_is_left_out(schema: dict[str, Any]) -> None:
     """The server checks the arguments by itself; a provider would refuse the request."""
-    assert shown_schema(schema) == {"type": "object"}
+    assert shown_schema(schema) == {"type": "object", "properties": {}}
+
+
+def test_a_schema_that_grows_when_it_is_written_out_is_left_out() -> None:
+    """References to references double it, level by level."""
+    levels = {
+        f"l{n}": {
+            "properties": {k: {"$ref": f"#/$defs/l{n + 1}"} for k in "ab"},
+        }
+        for n in range(30)
+    }
+    schema = {"properties": {"x": {"$ref": "#/$defs/l0"}}, "$defs": levels}
+    assert shown_schema(schema) == {"type": "object", "properties": {}}
+    few = {"properties": {"x": {"$ref": "#/$defs/l20"}}, "$defs": levels}
+    assert shown_schema(few) == {"type": "object", "properties": {}}
+
+
+def test_a_reference_elsewhere_is_not_followed() -> None:
+    """What it means may be any value."""
+    shown = shown_schema({"properties": {"x": {"$ref": "https://elsewhere.example/x"}}})
+    assert set(shown["properties"]["x"]) == {"anyOf"}  # type: ignore[index]  # it is an object
 
 
 # --- arguments
@@ -168,6 +190,7 @@ def test_arguments_are_an_object() -> None:
     """None at all is one without keys."""
     assert read_arguments('{"a": [1, null]}') == {"a": [1, None]}
     assert read_arguments("") == read_arguments(" \n") == read_arguments("{}") == {}
+    assert read_arguments("null") == {}
 
 
 @pytest.mark.usefixtures("no_collection")
@@ -175,14 +198,16 @@ def test_arguments_are_an_object() -> None:
     ("text", "says"),
     [
         ("[]", "expected a JSON object, got list"),
-        ("null", "expected a JSON object, got NoneType"),
+        ("1", "expected a JSON object, got int"),
+        ('{"path": "a", "path": "b"}', "key 'path' is written twice; write it once"),
+        ('{"a": {"path": "a", "path": "b"}}', "key 'path' is written twice"),
         ("{", "expected: a JSON object"),
         ('{"a": NaN}', "expected: a JSON object"),
         ('{"a": "\ud800"}', "expected: a JSON object"),
         ("[" * 100_000, "expected: a JSON object"),
         (" " * (MAX_ARGUMENTS_CHARS + 1), "no more than 1048576 are taken; send less"),
     ],
-    ids=["list", "null", "half", "nan", "surrogate", "deep", "long"],
+    ids=["list", "number", "twice", "twice within", "half", "nan", "surrogate", "deep", "long"],
 )
 def test_other_arguments_run_nothing(text: str, says: str) -> None:
     """The model is told what was expected."""

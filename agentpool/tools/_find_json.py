@@ -1,0 +1,35 @@
+"""The JSON objects in a text that says more than that: fences, a sentence, an end token.
+
+It takes time in proportion to the text: what begins like an object and is none ends the
+search. An object that stands within a broken one is not looked for, since it would be taken
+for the whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Final
+
+_SPACES: Final = 256
+"""More than any indentation between a brace and the first key."""
+
+_DECODER: Final = json.JSONDecoder()
+
+
+def find_objects(text: str) -> Iterator[str]:
+    """Yield each JSON object of *text* that is within no other, as it is written.
+
+    >>> list(find_objects('Sure, {x} is: ```json {"a": {"b": 1}} ``` </s>'))
+    ['{"a": {"b": 1}}']
+    """
+    at = text.find("{")
+    while at >= 0:
+        end = at + 1
+        if text[end : end + _SPACES].lstrip().startswith(('"', "}")):
+            try:
+                _, end = _DECODER.raw_decode(text, at)
+            except (ValueError, RecursionError):
+                return
+            yield text[at:end]
+        at = text.find("{", end)

@@ -1,0 +1,177 @@
+"""What reads foreign text or structures takes time in proportion to them."""
+
+from __future__ import annotations
+
+import gc
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import pytest
+
+from agentpool import ToolError
+from agentpool._loop.output import Misfit
+from agentpool._loop.thoughts import without_thoughts
+from agentpool.tools._arguments import ArgumentsDecoder
+from agentpool.tools._output import build_output
+from agentpool.tools._schema import build_signature
+from agentpool.tools.mcp._rules import read_arguments, read_result, shown_schema
+
+
+@attrs.frozen
+class Rows:
+    """What an answer must be."""
+
+    rows: list[int]
+    headers: dict[str, str] = attrs.field(factory=dict[str, str])
+
+
+@attrs.frozen
+class Chain:
+    """One that contains itself."""
+
+    value: int
+    rest: list[Chain] = attrs.field(factory=list["Chain"])
+
+
+def ask(headers: dict[str, str], rows: list[int], chain: Chain | None = None) -> str:
+    """Ask."""
+    return f"{headers}{rows}{chain}"
+
+
+WHILE_SECONDS = 0.001
+MOST = 32_000
+READ = build_output(Rows).read
+DECODER = ArgumentsDecoder.of(build_signature(ask))
+
+
+def decode(text: str) -> None:
+    """Decode arguments; whether they are right does not matter here."""
+    try:
+        DECODER.decode(text)
+    except ToolError:
+        return
+
+
+def read_for_server(text: str) -> None:
+    """Decode arguments for an MCP server."""
+    try:
+        read_arguments(text)
+    except ToolError:
+        return
+
+
+def repeated_keys(n: int) -> str:
+    """Return arguments of which every key stands there twice."""
+    keys = ", ".join(f'"k{place}": ""' for place in range(n))
+    return f'{{"headers": {{{keys}, {keys}}}, "rows": []}}'
+
+
+def chained(n: int) -> str:
+    """Return arguments that are nested as deeply as they may be."""
+    inner = ", ".join('{"value": "x"}' for _ in range(n))
+    return f'{{"headers": {{}}, "rows": [1.0], "chain": {{"value": 1.0, "rest": [{inner}]}}}}'
+
+
+WRONG: dict[str, Callable[[int], str]] = {
+    "twice": repeated_keys,
+    "unknown": lambda n: json.dumps({f"k{place}": 1 for place in range(n)}),
+    "wrong": lambda n: json.dumps({"headers": {}, "rows": ["x"] * n}),
+    "floats": lambda n: json.dumps({"headers": {}, "rows": [1.0] * n}),
+    "chained": chained,
+}
+TEXTS: dict[str, Callable[[int], str]] = {
+    "fence": lambda n: "```" + "\n" * n,
+    "braces": lambda n: "{" * n,
+    "spaced braces": lambda n: "{ " * n,
+    "open": lambda n: '{"a": [' * n,
+    "open texts": lambda n: '{"a" ' * n,
+    "objects": lambda n: '{"rows": ["x"]} ' * n,
+    "equal": lambda n: '{"rows": [1]} ' * n,
+    "wrong": lambda n: json.dumps({"rows": ["x"] * n}),
+    "floats": lambda n: json.dumps({"rows": [1.0] * n}),
+    "twice": lambda n: '{"rows": [], ' + ", ".join(['"rows": []'] * n) + "}",
+}
+THOUGHTS: dict[str, Callable[[int], str]] = {
+    "blocks": lambda n: "<think></think>" * n,
+    "begins": lambda n: "<think>" * n,
+    "ends": lambda n: "</think>" * n,
+    "lines": lambda n: "\n</think" * n,
+    "spaces": lambda n: " " * n,
+}
+SCHEMAS: dict[str, Callable[[int], dict[str, Any]]] = {
+    "branches": lambda n: {
+        "properties": {"x": {"anyOf": [{"type": "string", "maxLength": k} for k in range(n)]}}
+    },
+    "allOf": lambda n: {"properties": {"x": {"allOf": [{"title": "x"}] * n}}},
+    "values": lambda n: {"properties": {"x": {"enum": list(range(n))}}},
+    "fields": lambda n: {"properties": {f"k{k}": {"enum": ["a"]} for k in range(n)}},
+    "references": lambda n: {
+        "properties": {f"k{k}": {"$ref": "#/$defs/A"} for k in range(n)},
+        "$defs": {"A": {"properties": {"b": {"$ref": "#/$defs/A"}}}},
+    },
+}
+
+
+def seconds(function: Callable[[Any], object], given: object) -> float:
+    """Return the least time of three, of this thread alone."""
+    times: list[float] = []
+    for _ in range(3):
+        begin = time.thread_time()
+        function(given)
+        times.append(time.thread_time() - begin)
+    return min(times)
+
+
+def assert_linear(function: Callable[[Any], object], make: Callable[[int], object]) -> None:
+    """Raise a size until it takes a while; twice as much then takes twice as long.
+
+    A busy machine slows one measurement or the other, so the best of some counts: what grows
+    with the square takes four times as long in each.
+    """
+    gc.collect()
+    gc.disable()
+    try:
+        n = 500
+        while seconds(function, make(n)) < WHILE_SECONDS and n < MOST:
+            n *= 4
+        once, twice = make(n), make(2 * n)
+        ratios = ((seconds(function, twice), seconds(function, once)) for _ in range(5))
+        # What is that fast with so much has no growth to speak of.
+        assert any(b <= 2.5 * a or b < WHILE_SECONDS for b, a in ratios)
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_arguments_are_read_in_proportion(kind: str) -> None:
+    """A model, or who speaks through it, may write a megabyte of them."""
+    assert_linear(decode, WRONG[kind])
+    assert_linear(read_for_server, WRONG[kind])
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_answers_are_read_in_proportion(kind: str) -> None:
+    """An answer may be as long as the model can write."""
+    assert_linear(READ, TEXTS[kind])
+    assert isinstance(READ(TEXTS[kind](3)), Misfit | Rows)
+
+
+@pytest.mark.parametrize("kind", THOUGHTS)
+def test_thoughts_are_found_in_proportion(kind: str) -> None:
+    """They are the longest texts that models write."""
+    assert_linear(without_thoughts, THOUGHTS[kind])
+
+
+@pytest.mark.parametrize("kind", SCHEMAS)
+def test_schemas_are_written_in_proportion(kind: str) -> None:
+    """An MCP server's schema is somebody else's."""
+    assert_linear(shown_schema, SCHEMAS[kind])
+
+
+def test_results_are_read_in_proportion() -> None:
+    """An MCP server's result as well."""
+    assert_linear(read_result, lambda n: {"content": [{"type": "text", "text": "x" * 99}] * n})
+    assert_linear(read_result, lambda n: {"content": [{"type": "image", "data": "x" * n}]})
