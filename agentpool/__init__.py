@@ -5,6 +5,8 @@ rooms in this order: ``_loop`` (what an agent does), ``_agent`` (how it is drive
 (how many at once), ``abc`` (where you plug in).
 """
 
+from typing import TYPE_CHECKING
+
 from agentpool._budget.budget import Budget as Budget
 from agentpool._budget.statistics import PoolStatistics as PoolStatistics
 from agentpool._errors import AgentCancelledError as AgentCancelledError
@@ -30,21 +32,107 @@ from agentpool._manifest.capability import PrivacyTier as PrivacyTier
 from agentpool._manifest.manifest import AgentManifest as AgentManifest
 from agentpool._manifest.manifest import ModelConfig as ModelConfig
 from agentpool._manifest.manifest import ResourceQuota as ResourceQuota
+from agentpool._manifest.parts import McpServerConfig as McpServerConfig
+from agentpool._manifest.parts import McpTransport as McpTransport
 from agentpool._manifest.usage_limits import UsageLimits as UsageLimits
 from agentpool._messages import OWNER_ID as OWNER_ID
 from agentpool._messages import AgentMessage as AgentMessage
+from agentpool._messages import AssistantMessage as AssistantMessage
+from agentpool._messages import ChatMessage as ChatMessage
+from agentpool._messages import ToolCall as ToolCall
+from agentpool._messages import ToolMessage as ToolMessage
 from agentpool._messages import Usage as Usage
+from agentpool._messages import UserMessage as UserMessage
 from agentpool._messaging.router import MessageRouter as MessageRouter
 from agentpool._outcome import AgentOutcome as AgentOutcome
 from agentpool._outcome import AgentStatus as AgentStatus
 from agentpool._outcome import StopReason as StopReason
 from agentpool._pool.handle import AgentHandle as AgentHandle
 from agentpool._pool.map import OutcomeStream as OutcomeStream
+from agentpool._pool.map import Queries as Queries
 from agentpool._pool.nursery import ShutdownStep as ShutdownStep
+from agentpool._pool.nursery import ToolBuilder as ToolBuilder
 from agentpool._pool.open import open_pool as open_pool
 from agentpool._pool.pool import AgentPool as AgentPool
 from agentpool._pool.restart import RestartPolicy as RestartPolicy
-from agentpool._public import publish as _publish
+from agentpool._public import load as _load
 from agentpool._spawn import SpawnConfig as SpawnConfig
 
-_publish(__name__, globals())
+__all__ = [
+    "OWNER_ID",
+    "AgentCancelledError",
+    "AgentGoneError",
+    "AgentHandle",
+    "AgentManifest",
+    "AgentMessage",
+    "AgentOutcome",
+    "AgentPool",
+    "AgentPoolError",
+    "AgentStatus",
+    "AssistantMessage",
+    "Budget",
+    "Capability",
+    "CapabilityDeniedError",
+    "CapabilityKind",
+    "ChatMessage",
+    "DeadlockError",
+    "DriverError",
+    "InboxFullError",
+    "LimitExceededError",
+    "ManifestError",
+    "McpServerConfig",
+    "McpTransport",
+    "MessageError",
+    "MessageRouter",
+    "ModelConfig",
+    "OutcomeStream",
+    "PoolClosedError",
+    "PoolError",
+    "PoolFullError",
+    "PoolPlan",
+    "PoolStatistics",
+    "PrivacyError",
+    "PrivacyTier",
+    "Queries",
+    "ResourceQuota",
+    "RestartPolicy",
+    "ShutdownStep",
+    "SpawnConfig",
+    "StopReason",
+    "ToolBuilder",
+    "ToolCall",
+    "ToolError",
+    "ToolMessage",
+    "UnknownAgentError",
+    "Usage",
+    "UsageError",
+    "UsageLimits",
+    "UserMessage",
+    "__version__",
+    "open_drivers",
+    "open_manifest_pool",
+    "open_pool",
+]
+
+
+if TYPE_CHECKING:
+    from agentpool._build.drivers import open_drivers as open_drivers
+    from agentpool._build.manifest_pool import PoolPlan as PoolPlan
+    from agentpool._build.manifest_pool import open_manifest_pool as open_manifest_pool
+
+_HOMES = {
+    "PoolPlan": "agentpool._build.manifest_pool",
+    "__version__": "agentpool._version",
+    "open_drivers": "agentpool._build.drivers",
+    "open_manifest_pool": "agentpool._build.manifest_pool",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load what brings tools, drivers or metadata along when it is asked for (PEP 562)."""
+    return _load(__name__, _HOMES, name)
+
+
+def __dir__() -> list[str]:
+    """Name the lazy names too."""
+    return sorted({*globals(), *_HOMES})

@@ -28,6 +28,14 @@ from agentpool._messages import (
 )
 from agentpool._outcome import AgentOutcome, AgentStatus
 
+__all__ = [
+    "AgentContext", "AgentId", "AgentInfo", "AgentManifest", "AgentMessage", "AgentOutcome",
+    "AgentStatus", "Budget", "Capability", "Completion", "CompletionRequest", "Driver",
+    "DriverFactory", "Event", "Fragment", "Memory", "MemoryHit", "MemoryQuery", "Observer",
+    "OnDelta", "PoolInfo", "PoolStatistics", "PrivacyTier", "Tool", "ToolContext",
+    "ToolDefinition", "ToolResult", "Usage",
+]  # fmt: skip
+
 OnDelta = Callable[[str], None]
 """Called with each piece of text as it arrives. It must not block."""
 

@@ -1,13 +1,24 @@
 """How Sphinx builds the documentation: `nox -s docs`."""
 
-import ast
+import importlib
 import importlib.metadata
-import pkgutil
 
+from docutils import nodes
+from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
-from sphinx.pycode import ModuleAnalyzer
+from sphinx.environment import BuildEnvironment
+from sphinx.util.nodes import make_refnode
 
-import agentpool
+FACES = (
+    "agentpool",
+    "agentpool.drivers",
+    "agentpool.tools",
+    "agentpool.memory",
+    "agentpool.observe",
+    "agentpool.testing",
+    "agentpool.abc",
+)
+"""Each public thing is documented once, in the first of these that shows it."""
 
 project = "agentpool"
 author = "the agentpool contributors"
@@ -37,31 +48,64 @@ napoleon_custom_sections = [("Cancellation", "notes"), ("Source", "notes")]
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!agentpool).*"),
     (r"py:.*", r".*\.([TPR](_co)?|_\w+)"),
-    (r"py:.*", r"agentpool\.(\w+\.)*_\w+\.\w+"),  # bases that live in a private room
+    (r"py:.*", r"agentpool\.(\w+\.)*_\w+(\.\w+)+"),  # bases that live in a private room
 ]
 
 
-def find_field_texts(_app: Sphinx) -> None:
-    """Let autodoc find the sentences under the fields of public classes.
+def public_names() -> dict[str, str]:
+    """Return where each public thing is documented, by the room that it lives in."""
+    found: dict[str, str] = {}
+    for face in FACES:
+        module = importlib.import_module(face)
+        for name in module.__all__:
+            thing = getattr(module, name)
+            home = getattr(thing, "__module__", None)
+            found.setdefault(f"{home}.{name}", f"{face}.{name}")
+            found.setdefault(name, f"{face}.{name}")
+    return found
 
-    It looks for them in the module that a class says it is from. Ours say the face
-    that exports them; the sentences are in the room that defines them.
-    """
-    names = [info.name for info in pkgutil.walk_packages(agentpool.__path__, "agentpool.")]
-    rooms = [ModuleAnalyzer.for_module(name) for name in ("agentpool", *names)]
-    for room in rooms:
-        room.analyze()
-    texts = {field: text for room in rooms for field, text in room.attr_docs.items()}
-    for face in rooms:
-        if "._" in face.modname:
-            continue
-        imports = [n for n in ast.walk(ast.parse(face.code)) if isinstance(n, ast.ImportFrom)]
-        shown = {a.name for n in imports for a in n.names if a.asname == a.name}
-        # Fields of any class, and the constants that this face shows.
-        wanted = {(owner, name): t for (owner, name), t in texts.items() if owner or name in shown}
-        face.attr_docs = wanted | face.attr_docs
+
+PUBLIC = public_names()
+
+
+def is_shown_elsewhere(
+    app: Sphinx,
+    _what: str,
+    name: str,
+    thing: object,
+    skip: bool,  # noqa: FBT001  # as Sphinx calls it
+    _options: object,
+) -> bool | None:
+    """Leave out of a face what another face documents."""
+    face = app.env.current_document.autodoc_module
+    home = getattr(thing, "__module__", None)
+    shown = PUBLIC.get(f"{home}.{name}")
+    if skip or shown is None or face not in FACES:
+        return None
+    return True if shown != f"{face}.{name}" else None
+
+
+def point_to_the_face(
+    app: Sphinx, env: BuildEnvironment, node: pending_xref, contnode: nodes.Element
+) -> nodes.reference | None:
+    """Link a name of a private room to the face that shows it."""
+    target = str(node.get("reftarget", ""))
+    owner, _, member = target.rpartition(".")
+    shown = PUBLIC.get(target) or PUBLIC.get(target.rpartition(".")[2])
+    if shown is None and owner in PUBLIC:
+        shown = f"{PUBLIC[owner]}.{member}"
+    if shown is None or shown == target or node.get("refdomain") != "py":
+        return None
+    document = node.get("refdoc", env.docname)
+    domain = env.domains.python_domain
+    found = domain.find_obj(env, None, None, shown, None, 0)
+    if not found:
+        return None
+    name, entry = found[0]
+    return make_refnode(app.builder, document, entry.docname, entry.node_id, contnode, name)
 
 
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
-    app.connect("builder-inited", find_field_texts)
+    app.connect("autodoc-skip-member", is_shown_elsewhere)
+    app.connect("missing-reference", point_to_the_face)

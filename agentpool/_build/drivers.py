@@ -129,8 +129,8 @@ def check_prices(manifests: Iterable[AgentManifest], choose: DriverFactory) -> N
             known = importlib.util.find_spec("genai_prices") is not None
             install = "" if known else "run: pip install 'trio-agentpool[prices]'; or "
             raise UsageError(
-                f"--max-cost cannot be held: nobody can price the model of {manifest.name!r}; "
-                f"{install}use --max-total-tokens"
+                f"a limit on cost cannot be held: the model of {manifest.name!r} has no known "
+                f"price; {install}limit the tokens"
             )
 
 

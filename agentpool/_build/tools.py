@@ -1,6 +1,4 @@
-"""What a manifest grants, made real: the memory and the tools of its agents.
-
-The command line is built on it; whoever embeds a pool may prefer to choose by hand.
+"""The tools that a manifest grants to its agents.
 
 Rules:
 
@@ -16,24 +14,18 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Iterator, Mapping
 from importlib.util import find_spec
 from typing import Final, final
 
 import attrs
 import trio
 
-from agentpool import memory as memories
-from agentpool._approval import Approver
-from agentpool._budget.budget import Budget
 from agentpool._manifest.capability import ANYTHING, Capability, CapabilityKind, PrivacyTier
 from agentpool._errors import PrivacyError
 from agentpool._manifest.manifest import DEFAULT_CAPABILITIES, AgentManifest
 from agentpool._pool.nursery import ToolBuilder
-from agentpool._pool.open import open_pool
-from agentpool._pool.pool import AgentPool
-from agentpool.abc import AgentContext, DriverFactory, Memory, Observer, Tool
+from agentpool.abc import AgentContext, DriverFactory, Memory, Tool
 from agentpool.memory import InMemoryMemory
 from agentpool.tools import (
     EMPTY_REGISTRY,
@@ -49,7 +41,7 @@ from agentpool.tools import (
 from agentpool.tools.builtin._shell import search_path
 from agentpool.tools.builtin._team import TEAM_TOOLS
 from agentpool.tools.mcp._rules import wants_server
-from agentpool.tools.mcp._servers import McpServers, open_mcp_servers
+from agentpool.tools.mcp._servers import McpServers
 from agentpool.tools.system._programs import carriers
 
 _TEAM_KINDS: Final = frozenset({CapabilityKind.MESSAGE, CapabilityKind.SPAWN})
@@ -84,61 +76,6 @@ NO_ISOLATION: Final = (
 
 _MAX_MADE: Final = 128
 """Sets of grants whose tools are kept."""
-
-
-@asynccontextmanager
-async def open_furnished_pool(
-    choose: DriverFactory,
-    *,
-    max_concurrent: int,
-    max_queued: int,
-    memory_file: str | None = None,
-    budget: Budget | None = None,
-    approve: Approver | None = None,
-    observers: Sequence[Observer] = (),
-    name: str = "pool",
-) -> AsyncGenerator[AgentPool, None]:
-    """Open a pool whose agents have the memory and the tools that their manifests grant.
-
-    Args:
-        choose: The drivers.
-        max_concurrent: Agents that run at the same time.
-        max_queued: Agents that may wait for their first slot.
-        memory_file: Where agents keep fragments. ``None``: in memory.
-        budget: What all of them may spend together. ``None``: no limit but their own.
-        approve: Asked before calls that need somebody's word. ``None``: nobody; they fail.
-        observers: Called with every event.
-        name: What the pool is called.
-
-    Yields:
-        The pool.
-    """
-    async with (
-        _open_memory(memory_file) as memory,
-        open_mcp_servers() as servers,
-        open_pool(
-            choose,
-            max_concurrent=max_concurrent,
-            max_queued=max_queued,
-            memory=memory,
-            tools=build_tools(memory, servers, SystemTools(os.environ), choose),
-            budget=budget,
-            approve=approve,
-            observers=observers,
-            name=name,
-        ) as pool,
-    ):
-        yield pool
-
-
-@asynccontextmanager
-async def _open_memory(file: str | None) -> AsyncGenerator[Memory]:
-    if file is None:
-        yield InMemoryMemory()
-    else:
-        # Looked up here, since it loads SQLite.
-        async with memories.open_sqlite_memory(file) as opened:
-            yield opened
 
 
 def build_tools(

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import assert_never
 
+from agentpool import AgentPoolError, UsageError
 from agentpool._cli._arguments import parse
 from agentpool._cli._check import check
 from agentpool._cli._command import (
@@ -27,7 +28,6 @@ from agentpool._cli._report import ExitCode, error_lines
 from agentpool._cli._run import run
 from agentpool._cli._screen import drop_output
 from agentpool._cli._serve import serve
-from agentpool._errors import AgentPoolError, UsageError
 
 
 def main(argv: Sequence[str] | None = None) -> int:

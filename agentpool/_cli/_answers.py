@@ -10,10 +10,9 @@ from typing import final
 import attrs
 import trio
 
+from agentpool import AgentStatus, UsageError
 from agentpool._cli._inputs import short_names
 from agentpool._cli._report import Result
-from agentpool._errors import UsageError
-from agentpool._outcome import AgentStatus
 
 
 @final

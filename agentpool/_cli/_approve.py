@@ -21,11 +21,11 @@ from typing import Final, TextIO, TypeAlias, final
 import attrs
 import trio
 
-from agentpool._approval import ApprovalRequest, Approved, Approver, Changed, Decision, Denied
+from agentpool import Capability
 from agentpool._cli._board import Board
 from agentpool._cli._command import ApproveMode
 from agentpool._cli._screen import Screen, visible
-from agentpool._manifest.capability import Capability
+from agentpool.tools import ApprovalRequest, Approved, Approver, Changed, Decision, Denied
 
 Write: TypeAlias = Callable[[str], Awaitable[None]]
 """Writes to the terminal."""

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import importlib.metadata
 import ipaddress
 from collections.abc import Callable, Sequence
 from typing import Final
 
+import agentpool
+from agentpool import UsageError
 from agentpool._cli._command import (
     Address,
     CheckCommand,
@@ -22,7 +23,6 @@ from agentpool._cli._command import (
     ServeCommand,
 )
 from agentpool._cli._options import Parser, add_options, count, is_text, read_options, text
-from agentpool._errors import UsageError
 
 EXIT_CODES: Final = """\
 exit codes:
@@ -140,7 +140,9 @@ def parse(argv: Sequence[str]) -> Command:
     if argv and argv[0] in commands:
         return commands[argv[0]](argv[1:])
     overview = Parser("", "COMMAND ...", _OVERVIEW, "")
-    overview.add_argument("--version", action="version", version=f"agentpool {_version()}")
+    overview.add_argument(
+        "--version", action="version", version=f"agentpool {agentpool.__version__}"
+    )
     overview.add_argument("command", nargs="?", metavar="COMMAND", help=argparse.SUPPRESS)
     overview.parse_known_args(argv)
     known = ", ".join(commands)
@@ -149,13 +151,6 @@ def parse(argv: Sequence[str]) -> Command:
     near = difflib.get_close_matches(argv[0], commands, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"it must be one of {known}"
     raise UsageError(f"there is no command {argv[0]!r}; {hint}; see agentpool --help")
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("trio-agentpool")
-    except importlib.metadata.PackageNotFoundError:
-        return "(not installed)"
 
 
 def _parse_run(argv: Sequence[str]) -> RunCommand:

@@ -12,7 +12,9 @@ from typing import Final, assert_never, final
 import attrs
 import trio
 
-from agentpool._events import (
+from agentpool import OWNER_ID, AgentOutcome, AgentStatus
+from agentpool.abc import AgentId, Event, Observer
+from agentpool.observe import (
     AgentFinished,
     AgentParked,
     AgentResumed,
@@ -20,15 +22,11 @@ from agentpool._events import (
     AgentStarted,
     AgentWarned,
     CompletionReceived,
-    Event,
     Phase,
     PhaseChanged,
     RequestRetried,
     TextDelta,
 )
-from agentpool._messages import OWNER_ID, AgentId
-from agentpool._outcome import AgentOutcome, AgentStatus
-from agentpool.abc import Observer
 
 TAIL_CHARACTERS: Final = 200
 """Of what an agent wrote last: wider than the column on any terminal."""

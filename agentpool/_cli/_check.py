@@ -10,15 +10,21 @@ from pathlib import Path
 
 import trio
 
+from agentpool import (
+    AgentManifest,
+    CapabilityKind,
+    DriverError,
+    ManifestError,
+    ModelConfig,
+    PrivacyTier,
+)
 from agentpool._build.drivers import find_model_file
 from agentpool._build.tools import HAND_KINDS, NO_ISOLATION, missing_tools, tool_names
 from agentpool._cli._command import CheckCommand
 from agentpool._cli._report import ExitCode, error_lines
 from agentpool._cli._screen import write_out
-from agentpool._errors import DriverError, Fault, ManifestError
-from agentpool._manifest.capability import CapabilityKind, PrivacyTier
-from agentpool._manifest.manifest import AgentManifest, ModelConfig
-from agentpool._messages import Json
+from agentpool._errors import Fault
+from agentpool.drivers import Json
 from agentpool.tools import find_isolation
 
 _PRIVACY = {

@@ -6,9 +6,9 @@ from typing import Final, Literal, TypeAlias, final
 
 import attrs
 
-from agentpool._budget.budget import Budget
+from agentpool import Budget
 from agentpool._cli._override import Override
-from agentpool.drivers._gated import ProviderGates
+from agentpool.drivers import ProviderGates
 
 NOTHING_HELD_BACK: Final = (
     "--rpm and --tpm hold requests to providers back, and no model here is behind one"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Final
 
-from agentpool._errors import UsageError
+from agentpool import UsageError
 
 # More than the largest window of any model, and little enough to hold. A device such as
 # /dev/zero never ends.

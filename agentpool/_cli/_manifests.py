@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from agentpool import AgentManifest, ManifestError
 from agentpool._cli._override import Override
-from agentpool._errors import Fault, ManifestError
-from agentpool._manifest.manifest import AgentManifest
+from agentpool._errors import Fault
 
 
 def load_all(paths: Sequence[str], override: Override) -> list[AgentManifest]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import trio
 
+from agentpool import AgentManifest, AgentStatus, UsageError
 from agentpool._cli._answers import AnswerFolder
 from agentpool._cli._board import printable
 from agentpool._cli._command import MapCommand
@@ -20,9 +21,6 @@ from agentpool._cli._inputs import (
 from agentpool._cli._manifests import load_all
 from agentpool._cli._report import Result
 from agentpool._cli._session import Job, Session, conduct
-from agentpool._errors import UsageError
-from agentpool._manifest.manifest import AgentManifest
-from agentpool._outcome import AgentStatus
 
 
 def map_files(command: MapCommand) -> int:

@@ -23,6 +23,7 @@ from mcp.server.session import ServerSession
 from mcp.shared.exceptions import MCPError
 from mcp.shared.message import SessionMessage
 
+from agentpool import AgentPool, AgentPoolError, RestartPolicy, SpawnConfig
 from agentpool._cli._command import Options
 from agentpool._cli._offer import (
     QUERY_SCHEMA,
@@ -33,10 +34,6 @@ from agentpool._cli._offer import (
     read_outcome,
     read_query,
 )
-from agentpool._errors import AgentPoolError
-from agentpool._pool.pool import AgentPool
-from agentpool._pool.restart import RestartPolicy
-from agentpool._spawn import SpawnConfig
 from agentpool.tools.mcp._wire import Incoming, read_messages, write_messages
 
 PROGRESS_SECONDS: Final = 0.25

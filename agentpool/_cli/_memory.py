@@ -11,13 +11,13 @@ from typing import Final
 
 import trio
 
+from agentpool import UsageError
 from agentpool import memory as memories
 from agentpool._cli._command import MemoryCommand
 from agentpool._cli._report import ExitCode
 from agentpool._cli._screen import write_out
-from agentpool._errors import UsageError
-from agentpool._messages import Json
 from agentpool.abc import MemoryHit
+from agentpool.drivers import Json
 
 SHOWN_CHARS: Final = 100
 """Of each fragment, on one line; ``--json`` has the whole."""

@@ -19,21 +19,18 @@ import attrs
 import msgspec
 import trio
 
+from agentpool import AgentManifest, AgentOutcome, AgentStatus, ToolError
 from agentpool._cli._board import printable
-from agentpool._errors import ToolError
-from agentpool._events import (
+from agentpool.abc import Event, Observer
+from agentpool.drivers import Json
+from agentpool.observe import (
     AgentParked,
     AgentResumed,
     AgentStarted,
-    Event,
     Phase,
     PhaseChanged,
     ToolStarted,
 )
-from agentpool._manifest.manifest import AgentManifest
-from agentpool._messages import Json
-from agentpool._outcome import AgentOutcome, AgentStatus
-from agentpool.abc import Observer
 
 MAX_NAME_CHARACTERS: Final = 64
 """OpenAI's and Anthropic's limit, at which a client's names of tools must end."""

@@ -7,9 +7,9 @@ import math
 from collections.abc import Sequence
 from typing import Final, Literal, Never
 
+from agentpool import UsageError
 from agentpool._cli._command import Address, ApproveMode, Options
 from agentpool._cli._override import Override
-from agentpool._errors import UsageError
 from agentpool._manifest.model import PROVIDERS
 
 # So that a local model is kept busy and a person can still follow who does what.

@@ -11,8 +11,7 @@ from typing import Final, final
 
 import attrs
 
-from agentpool._errors import ManifestError, UsageError
-from agentpool._manifest.manifest import AgentManifest, ModelConfig
+from agentpool import AgentManifest, ManifestError, ModelConfig, UsageError
 from agentpool._manifest.model import PROVIDERS, Provider
 
 BASE_URL_ENVS: Final[Mapping[str, str]] = {

@@ -7,16 +7,12 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from agentpool._approval import Approver
-from agentpool._budget.budget import Budget
-from agentpool._build.drivers import check_prices, check_spawns, open_drivers
-from agentpool._build.tools import missing_tools, open_furnished_pool
+from agentpool import AgentManifest, AgentPool, Budget, PoolPlan, open_manifest_pool
 from agentpool._cli._command import NOTHING_HELD_BACK, Options
 from agentpool._cli._script import load_script
-from agentpool._manifest.manifest import AgentManifest
-from agentpool._pool.pool import AgentPool
 from agentpool.abc import Observer
-from agentpool.drivers._gated import ProviderGates
+from agentpool.drivers import ProviderGates
+from agentpool.tools import Approver
 
 
 @asynccontextmanager
@@ -50,27 +46,27 @@ async def open_command_pool(
         stand_in = await trio.to_thread.run_sync(
             load_script, options.script, abandon_on_cancel=True
         )
-    for manifest in dict.fromkeys(manifests):
-        for missing in missing_tools(manifest):
-            await warn(f"manifest {manifest.name!r} {missing}")
     slots = options.max_concurrent
-    async with (
-        open_drivers(manifests, stand_in=stand_in, gates=gates) as choose,
-        # As many queued as run, so that the next one is there when a slot is free. Who
-        # finds no place waits where it is, and is not turned away.
-        open_furnished_pool(
-            choose,
-            max_concurrent=slots,
-            max_queued=slots,
-            memory_file=options.memory,
-            budget=budget,
-            approve=approve,
-            observers=observers,
-        ) as pool,
-    ):
-        check_spawns(manifests, choose)
-        if options.max_cost_usd is not None:
-            check_prices(manifests, choose)
+    plan = PoolPlan(
+        manifests=tuple(manifests),
+        max_concurrent=slots,
+        # As many queued as run, so that the next one is there when a slot is free. Who finds
+        # no place waits where it is, and is not turned away.
+        max_queued=slots,
+        driver=stand_in,
+        gates=gates,
+        memory_file=options.memory,
+        budget=budget,
+        approve=approve,
+        observers=observers,
+    )
+    for text in plan.warnings:
+        await warn(text)
+    async with open_manifest_pool(plan, warn=_was_told) as pool:
         if gates is not None and not gates.statistics():
             await warn(NOTHING_HELD_BACK)
         yield pool
+
+
+def _was_told(_text: str) -> None:
+    """Take what was written to standard error already."""

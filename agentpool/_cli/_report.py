@@ -12,13 +12,11 @@ import attrs
 import msgspec
 import trio
 
-from agentpool._budget.statistics import BudgetMeter, BudgetStatistics
+from agentpool import AgentCancelledError, AgentOutcome, AgentStatus, ManifestError, Usage
 from agentpool._cli._board import printable
 from agentpool._cli._screen import Screen, drop_output
-from agentpool._errors import AgentCancelledError, ManifestError
-from agentpool._messages import NO_USAGE, Json, Usage
-from agentpool._outcome import AgentOutcome, AgentStatus
-from agentpool.drivers._gate import GateStatistics
+from agentpool.drivers import NO_USAGE, GateStatistics, Json
+from agentpool.observe import BudgetMeter, BudgetStatistics
 
 MESSAGE_CHARACTERS: Final = 1000
 """Of an error: a provider's answer may be a whole page."""

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import trio
 
+from agentpool import AgentManifest, UsageError
 from agentpool._cli._command import RunCommand
 from agentpool._cli._inputs import FROM_STANDARD_INPUT, read_standard_input
 from agentpool._cli._manifests import load_all
 from agentpool._cli._session import Job, Session, conduct
-from agentpool._errors import UsageError
-from agentpool._manifest.manifest import AgentManifest
 
 
 def run(command: RunCommand) -> int:

@@ -13,21 +13,20 @@ from typing import Final, cast, final
 import attrs
 import trio
 
+from agentpool import ManifestError, PrivacyTier, Usage
 from agentpool._cli._inputs import read_text
-from agentpool._errors import BadRequestError, Fault, ManifestError, ProtocolError
-from agentpool._manifest.capability import PrivacyTier
+from agentpool._errors import Fault
 from agentpool._manifest.toml_table import TomlTable
-from agentpool._messages import (
-    Completion,
-    CompletionRequest,
+from agentpool.abc import Completion, CompletionRequest, Driver, OnDelta
+from agentpool.drivers import (
+    BadRequestError,
     FinishReason,
+    ProtocolError,
     ToolCall,
     ToolMessage,
-    Usage,
     UserMessage,
     estimate_tokens,
 )
-from agentpool.abc import Driver, OnDelta
 
 _SHOWN_CHARACTERS: Final = 60
 """Of a request that no answer fits, in the error."""

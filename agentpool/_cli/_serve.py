@@ -24,7 +24,7 @@ from typing import Final, final
 import attrs
 import trio
 
-from agentpool._build.drivers import find_secrets
+from agentpool import AgentManifest, AgentPoolError, AgentStatus, PoolPlan, UsageError
 from agentpool._cli._board import printable
 from agentpool._cli._command import Address, ServeCommand
 from agentpool._cli._interrupt import Interruption, watch_signals
@@ -32,12 +32,8 @@ from agentpool._cli._manifests import load_all
 from agentpool._cli._offer import ProgressDesk, build_offers
 from agentpool._cli._pool import open_command_pool
 from agentpool._cli._report import ExitCode, error_lines
-from agentpool._errors import AgentPoolError, UsageError
-from agentpool._events import AgentFinished, AgentStarted, AgentWarned, Event, RequestRetried
-from agentpool._manifest.manifest import AgentManifest
-from agentpool._messages import AgentId
-from agentpool._outcome import AgentStatus
-from agentpool.abc import Observer
+from agentpool.abc import AgentId, Event, Observer
+from agentpool.observe import AgentFinished, AgentStarted, AgentWarned, RequestRetried
 
 _MAX_LINES: Final = 1000
 """That wait to be written. Clients often do not read what a server says on the side."""
@@ -189,7 +185,7 @@ async def _serve(
         observers=(log, desk),
         warn=log.warn,
     ) as pool:
-        secrets = find_secrets(manifests, os.environ)
+        secrets = PoolPlan(manifests=tuple(manifests)).secrets
         offered = door.PoolServer(pool, offers, desk, options, secrets)
         server = offered.build(metadata.version("trio-agentpool"))
         words = f"serving {', '.join(offers)}"

@@ -12,7 +12,6 @@ Rules:
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeAlias, final
@@ -20,9 +19,16 @@ from typing import Final, TypeAlias, final
 import attrs
 import trio
 
-from agentpool._approval import Approver
-from agentpool._budget.budget import Budget
-from agentpool._build.drivers import find_secrets
+from agentpool import (
+    AgentHandle,
+    AgentManifest,
+    AgentPool,
+    AgentPoolError,
+    Budget,
+    PoolPlan,
+    SpawnConfig,
+    UsageError,
+)
 from agentpool._cli._answers import AnswerFolder
 from agentpool._cli._approve import choose_approver
 from agentpool._cli._board import Board
@@ -32,12 +38,8 @@ from agentpool._cli._pool import open_command_pool
 from agentpool._cli._progress import FRAMES_PER_SECOND, open_display
 from agentpool._cli._report import ExitCode, Report, Result
 from agentpool._cli._screen import Screen
-from agentpool._errors import AgentPoolError, UsageError
-from agentpool._manifest.manifest import AgentManifest
-from agentpool._pool.handle import AgentHandle
-from agentpool._pool.pool import AgentPool
-from agentpool._spawn import SpawnConfig
-from agentpool.drivers._gated import ProviderGates
+from agentpool.drivers import ProviderGates
+from agentpool.tools import Approver
 
 # As many as trio has itself: more pipes than a person types.
 _WAITING_THREADS: Final = 40
@@ -236,7 +238,7 @@ async def conduct(
         as_json=options.json,
         quiet=options.quiet,
         headings=headings,
-        secrets=find_secrets(manifests, os.environ),
+        secrets=PoolPlan(manifests=tuple(manifests)).secrets,
         when_unread=interruption.call,
     )
     async with trio.open_nursery() as nursery:

@@ -21,18 +21,20 @@ from agentpool._errors import ProtocolError as ProtocolError
 from agentpool._errors import RateLimitError as RateLimitError
 from agentpool._errors import UnknownModelError as UnknownModelError
 from agentpool._manifest.model import TokenPrice as TokenPrice
+from agentpool._messages import NO_USAGE as NO_USAGE
 from agentpool._messages import AnswerForm as AnswerForm
 from agentpool._messages import AssistantMessage as AssistantMessage
 from agentpool._messages import ChatMessage as ChatMessage
 from agentpool._messages import Completion as Completion
 from agentpool._messages import CompletionRequest as CompletionRequest
 from agentpool._messages import FinishReason as FinishReason
+from agentpool._messages import Json as Json
 from agentpool._messages import ToolCall as ToolCall
 from agentpool._messages import ToolDefinition as ToolDefinition
 from agentpool._messages import ToolMessage as ToolMessage
 from agentpool._messages import UserMessage as UserMessage
+from agentpool._messages import estimate_tokens as estimate_tokens
 from agentpool._public import load as _load
-from agentpool._public import publish as _publish
 from agentpool.drivers._breaker import BreakerState as BreakerState
 from agentpool.drivers._fallback import FallbackCounts as FallbackCounts
 from agentpool.drivers._fallback import FallbackDriver as FallbackDriver
@@ -50,13 +52,67 @@ from agentpool.drivers._scripted import say as say
 if TYPE_CHECKING:
     from agentpool.drivers._anthropic import AnthropicDriver as AnthropicDriver
     from agentpool.drivers._anthropic import open_anthropic as open_anthropic
+    from agentpool.drivers._hosted import ApiKey as ApiKey
     from agentpool.drivers._local import LocalDriver as LocalDriver
     from agentpool.drivers._local import open_local as open_local
     from agentpool.drivers._open import open_driver as open_driver
     from agentpool.drivers._openai import OpenAIDriver as OpenAIDriver
     from agentpool.drivers._openai import open_openai as open_openai
+    from agentpool.drivers._prices import Prices as Prices
+
+__all__ = [
+    "NO_USAGE",
+    "AllDriversFailedError",
+    "AnswerForm",
+    "AnthropicDriver",
+    "ApiKey",
+    "AssistantMessage",
+    "AuthenticationError",
+    "BadRequestError",
+    "BreakerState",
+    "ChatMessage",
+    "Completion",
+    "CompletionRequest",
+    "ContextOverflowError",
+    "EmptyAnswerError",
+    "FallbackCounts",
+    "FallbackDriver",
+    "FinishReason",
+    "FunctionDriver",
+    "GateStatistics",
+    "GateTicket",
+    "GatedDriver",
+    "InvalidOutputError",
+    "Json",
+    "LocalDriver",
+    "NetworkError",
+    "OpenAIDriver",
+    "OverloadedError",
+    "Prices",
+    "ProtocolError",
+    "ProviderGates",
+    "RateLimitError",
+    "RequestGate",
+    "ScriptedDriver",
+    "TokenPrice",
+    "ToolCall",
+    "ToolDefinition",
+    "ToolMessage",
+    "UnknownModelError",
+    "UserMessage",
+    "call",
+    "calls",
+    "estimate_tokens",
+    "open_anthropic",
+    "open_driver",
+    "open_local",
+    "open_openai",
+    "say",
+]
 
 _HOMES = {
+    "ApiKey": "agentpool.drivers._hosted",
+    "Prices": "agentpool.drivers._prices",
     "AnthropicDriver": "agentpool.drivers._anthropic",
     "LocalDriver": "agentpool.drivers._local",
     "OpenAIDriver": "agentpool.drivers._openai",
@@ -75,6 +131,3 @@ def __getattr__(name: str) -> object:
 def __dir__() -> list[str]:
     """Name the lazy names too."""
     return sorted({*globals(), *_HOMES})
-
-
-_publish(__name__, globals())

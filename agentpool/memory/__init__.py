@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from agentpool._errors import MemoryStoreError as MemoryStoreError
 from agentpool._public import load as _load
-from agentpool._public import publish as _publish
 from agentpool.abc import Fragment as Fragment
 from agentpool.abc import Memory as Memory
 from agentpool.abc import MemoryHit as MemoryHit
@@ -23,6 +22,21 @@ if TYPE_CHECKING:
     from agentpool.memory._sqlite import ScopeSummary as ScopeSummary
     from agentpool.memory._sqlite import SqliteMemory as SqliteMemory
     from agentpool.memory._sqlite import open_sqlite_memory as open_sqlite_memory
+
+__all__ = [
+    "Fragment",
+    "InMemoryMemory",
+    "InMemoryStatistics",
+    "Memory",
+    "MemoryHit",
+    "MemoryQuery",
+    "MemoryStoreError",
+    "ScopeSummary",
+    "SemanticMemory",
+    "SqliteMemory",
+    "open_semantic_memory",
+    "open_sqlite_memory",
+]
 
 _HOMES = {
     "ScopeSummary": "agentpool.memory._sqlite",
@@ -41,6 +55,3 @@ def __getattr__(name: str) -> object:
 def __dir__() -> list[str]:
     """Name the lazy names too."""
     return sorted({*globals(), *_HOMES})
-
-
-_publish(__name__, globals())

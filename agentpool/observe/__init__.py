@@ -37,9 +37,49 @@ from agentpool._events import ToolFinished as ToolFinished
 from agentpool._events import ToolStarted as ToolStarted
 from agentpool._messages import AgentId as AgentId
 from agentpool._messages import DeadLetter as DeadLetter
-from agentpool._public import publish as _publish
 from agentpool._scheduling.waits import WaitReason as WaitReason
 from agentpool.abc import Observer as Observer
 from agentpool.observe._hub import EventReader as EventReader
 
-_publish(__name__, globals())
+__all__ = [
+    "AgentFinished",
+    "AgentId",
+    "AgentParked",
+    "AgentQueued",
+    "AgentResumed",
+    "AgentSpawned",
+    "AgentStarted",
+    "AgentWarned",
+    "ApprovalAsked",
+    "ApprovalGiven",
+    "BudgetMeter",
+    "BudgetNear",
+    "BudgetReached",
+    "BudgetStatistics",
+    "CompletionReceived",
+    "DeadLetter",
+    "Event",
+    "EventReader",
+    "EventsMissed",
+    "FellBack",
+    "GateChanged",
+    "MessageDropped",
+    "MessageSent",
+    "MessagesAdded",
+    "Observer",
+    "Phase",
+    "PhaseChanged",
+    "PoolInfo",
+    "PoolStatistics",
+    "RecordedError",
+    "RequestFailed",
+    "RequestFirstPiece",
+    "RequestRetried",
+    "RequestStarted",
+    "SlotsChanged",
+    "TextDelta",
+    "ToolFinished",
+    "ToolStarted",
+    "TraceError",
+    "WaitReason",
+]

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from agentpool._errors import RecordingMissError as RecordingMissError
 from agentpool._public import load as _load
-from agentpool._public import publish as _publish
 from agentpool.testing._check_driver import check_driver as check_driver
 from agentpool.testing._check_memory import check_memory as check_memory
 from agentpool.testing._check_observer import check_observer as check_observer
@@ -48,6 +47,42 @@ if TYPE_CHECKING:
     from agentpool.testing._replay import open_recording as open_recording
     from agentpool.testing._replay import open_replay as open_replay
 
+__all__ = [
+    "Answer",
+    "CallWildly",
+    "CancelPointError",
+    "CancelReport",
+    "EventLog",
+    "Exploration",
+    "Fail",
+    "Fault",
+    "FaultyDriver",
+    "Hang",
+    "HangError",
+    "JumpingClock",
+    "LeakError",
+    "PoolMachine",
+    "RecordingMissError",
+    "RecordingTransport",
+    "ReplayTransport",
+    "ScheduleError",
+    "Stall",
+    "Trickle",
+    "Truncate",
+    "assert_quiescent",
+    "cancel_everywhere",
+    "check_driver",
+    "check_memory",
+    "check_observer",
+    "check_tool",
+    "explore",
+    "lone_context",
+    "open_recording",
+    "open_replay",
+    "simulate",
+    "strategies",
+]
+
 # These load Hypothesis, which takes half a second and need not be installed, or httpx.
 _HOMES = {
     "PoolMachine": "agentpool.testing._machine",
@@ -68,6 +103,3 @@ def __getattr__(name: str) -> object:
 def __dir__() -> list[str]:
     """Name the lazy names too."""
     return sorted({*globals(), *_HOMES, "strategies"})
-
-
-_publish(__name__, globals())

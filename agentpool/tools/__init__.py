@@ -11,7 +11,6 @@ from agentpool._approval import Denied as Denied
 from agentpool._budget.reservation import Reservation as Reservation
 from agentpool._messages import ToolDefinition as ToolDefinition
 from agentpool._public import load as _load
-from agentpool._public import publish as _publish
 from agentpool._untrusted import MARKERS as MARKERS
 from agentpool._untrusted import Cleaner as Cleaner
 from agentpool._untrusted import as_data as as_data
@@ -37,6 +36,37 @@ if TYPE_CHECKING:
 
 # These load what makes schemas, docstring-parser for one, and the pool needs no more than
 # the registry. Whoever makes a tool pays for them at that moment.
+__all__ = [
+    "EMPTY_REGISTRY",
+    "MARKERS",
+    "TEAM_TOOLS",
+    "ApprovalRequest",
+    "Approved",
+    "Approver",
+    "Changed",
+    "Cleaner",
+    "Decision",
+    "Denied",
+    "FileWork",
+    "FunctionTool",
+    "McpServers",
+    "Reservation",
+    "Tool",
+    "ToolContext",
+    "ToolDefinition",
+    "ToolRegistry",
+    "ToolResult",
+    "as_data",
+    "file_tools",
+    "find_isolation",
+    "http_tools",
+    "inference_tools",
+    "memory_tools",
+    "open_mcp_servers",
+    "shell_tools",
+    "tool",
+]
+
 _HOMES = {
     "TEAM_TOOLS": "agentpool.tools.builtin._team",
     "FileWork": "agentpool.tools.system._file_work",
@@ -61,6 +91,3 @@ def __getattr__(name: str) -> object:
 def __dir__() -> list[str]:
     """Name the lazy names too."""
     return sorted({*globals(), *_HOMES})
-
-
-_publish(__name__, globals())

@@ -15,6 +15,7 @@ from agentpool import (
     PrivacyTier,
     SpawnConfig,
     UsageError,
+    open_pool,
 )
 from agentpool._build.drivers import (
     check_prices,
@@ -23,7 +24,6 @@ from agentpool._build.drivers import (
     find_secrets,
     open_drivers,
 )
-from agentpool._build.tools import open_furnished_pool
 from agentpool.abc import Driver
 from agentpool.drivers import FunctionDriver, GatedDriver, ProviderGates, UnknownModelError
 from tests.support.fakes import LOCAL, REMOTE
@@ -58,7 +58,7 @@ async def test_P_18_each_agent_gets_the_driver_of_its_own_manifest() -> None:  #
     garage = Garage()
     async with (
         open_drivers([LOCAL, REMOTE], open_one=garage.open_one) as choose,
-        open_furnished_pool(choose, max_concurrent=2, max_queued=2) as pool,
+        open_pool(choose, max_concurrent=2) as pool,
     ):
         for manifest in (LOCAL, REMOTE):
             await pool.spawn(SpawnConfig(manifest, "Who are you?"))
@@ -167,10 +167,10 @@ def test_a_limit_on_cost_says_where_prices_are(monkeypatch: pytest.MonkeyPatch) 
     """Whoever has not installed them learns how; whoever has is not sent there again."""
     driver = FunctionDriver(lambda _: "", privacy=PrivacyTier.STANDARD, price_per_token_usd=None)
     for found, says in (
-        (None, "'remote'; run: pip install 'trio-agentpool[prices]'; or use "),
+        (None, "'remote' has no known price; run: pip install 'trio-agentpool[prices]'; or limit"),
         (
             object(),
-            "'remote'; use --max-total-tokens",
+            "'remote' has no known price; limit the tokens",
         ),
     ):
         monkeypatch.setattr("importlib.util.find_spec", lambda _, found=found: found)

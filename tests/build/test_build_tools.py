@@ -10,19 +10,31 @@ from agentpool import (
     AgentManifest,
     Capability,
     CapabilityKind,
+    PoolPlan,
     PrivacyError,
     PrivacyTier,
     SpawnConfig,
+    open_manifest_pool,
 )
-from agentpool._build.tools import SystemTools, missing_tools, open_furnished_pool, tool_names
+from agentpool._build.tools import SystemTools, missing_tools, tool_names
 from agentpool._manifest.parts import McpServerConfig, McpTransport
-from agentpool.abc import CompletionRequest
+from agentpool.abc import CompletionRequest, Driver
 from agentpool.drivers import FunctionDriver, ToolMessage, call
 from agentpool.drivers._scripted import Answer
 from agentpool.tools import find_isolation
 from tests.support.mcp_stub import command
 
 MEMORY = Capability(CapabilityKind.MEMORY)
+
+
+def plan_of(driver: Driver, max_concurrent: int, max_queued: int) -> PoolPlan:
+    """Return a plan of a pool in which *driver* answers."""
+    return PoolPlan(
+        manifests=(AgentManifest(capabilities=()),),
+        driver=driver,
+        max_concurrent=max_concurrent,
+        max_queued=max_queued,
+    )
 
 
 async def test_M_04_memory_tools_work_on_the_memory_of_the_loop() -> None:  # noqa: N802
@@ -38,7 +50,7 @@ async def test_M_04_memory_tools_work_on_the_memory_of_the_loop() -> None:  # no
         return last.content
 
     driver = FunctionDriver(answer)
-    async with open_furnished_pool(lambda _: driver, max_concurrent=1, max_queued=1) as pool:
+    async with open_manifest_pool(plan_of(driver, 1, 1)) as pool:
         outcome = await (await pool.spawn(SpawnConfig(manifest, "Where?"))).wait()
     assert "under the mat" in outcome.text
     assert [tool.name for tool in driver.requests[0].tools] == ["remember", "recall"]
@@ -48,7 +60,7 @@ async def test_P_21_agents_get_the_tools_of_their_grants() -> None:  # noqa: N80
     """An agent without grants has none, one that may talk has the team's."""
     grants = (Capability(CapabilityKind.MESSAGE), Capability.spawn(1))
     driver = FunctionDriver(lambda _: "hm")
-    async with open_furnished_pool(lambda _: driver, max_concurrent=1, max_queued=2) as pool:
+    async with open_manifest_pool(plan_of(driver, 1, 2)) as pool:
         await pool.spawn(SpawnConfig(AgentManifest(capabilities=()), "?"))
         await pool.spawn(SpawnConfig(AgentManifest(capabilities=grants), "?"))
         await pool.join_all()
@@ -61,7 +73,7 @@ async def test_F_03_web_and_inference_come_with_their_grants() -> None:  # noqa:
     """And a Sovereign agent does not see the one that talks to others."""
     grants = (Capability(CapabilityKind.INFERENCE), Capability.network("a.example"))
     driver = FunctionDriver(lambda _: "hm")
-    async with open_furnished_pool(lambda _: driver, max_concurrent=1, max_queued=2) as pool:
+    async with open_manifest_pool(plan_of(driver, 1, 2)) as pool:
         for tier in (PrivacyTier.SOVEREIGN, PrivacyTier.PRIVATE):
             manifest = AgentManifest(capabilities=grants, privacy=tier)
             assert not missing_tools(manifest)
@@ -115,7 +127,7 @@ async def test_t17_agents_get_files_and_programs_as_granted(
     manifest = AgentManifest(
         capabilities=(*HANDS, Capability(CapabilityKind.MESSAGE)), privacy=PrivacyTier.STANDARD
     )
-    async with open_furnished_pool(lambda _: driver, max_concurrent=2, max_queued=2) as pool:
+    async with open_manifest_pool(plan_of(driver, 2, 2)) as pool:
         await pool.fan_out([SpawnConfig(manifest, "?")] * 2)
         outcomes = await pool.join_all()
     assert all("~~~\n1\thello\n~~~" in one.text for one in outcomes.values())
@@ -198,7 +210,7 @@ async def test_F_03_a_furnished_agent_has_the_tools_of_its_mcp_servers() -> None
         ),
     )
     driver = FunctionDriver(lambda _: "hm")
-    async with open_furnished_pool(lambda _: driver, max_concurrent=1, max_queued=1) as pool:
+    async with open_manifest_pool(plan_of(driver, 1, 1)) as pool:
         await (await pool.spawn(SpawnConfig(manifest, "?"))).wait()
     names = [tool.name for tool in driver.requests[0].tools]
     assert names == ["remember", "recall", "mcp_stub_pid"]

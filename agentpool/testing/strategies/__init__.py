@@ -27,3 +27,33 @@ from agentpool.testing._strategies import spawn_configs as spawn_configs
 from agentpool.testing._strategies import tool_arguments as tool_arguments
 from agentpool.testing._strategies import tool_calls as tool_calls
 from agentpool.testing._strategies import usages as usages
+
+__all__ = [
+    "agent_ids",
+    "agent_messages",
+    "answers",
+    "budget_statistics",
+    "budgets",
+    "calls_of_one_answer",
+    "capabilities",
+    "completions",
+    "driver_errors",
+    "events",
+    "fault_plans",
+    "faults",
+    "fragments",
+    "histories",
+    "manifests",
+    "memory_queries",
+    "models",
+    "names",
+    "outcomes",
+    "queries",
+    "resources",
+    "scripts",
+    "spawn_configs",
+    "tool_arguments",
+    "tool_calls",
+    "usage_limits",
+    "usages",
+]

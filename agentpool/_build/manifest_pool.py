@@ -1,0 +1,162 @@
+"""From manifests to a running pool: what they name is opened, what they grant is there."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from typing import final
+
+import attrs
+
+from agentpool import memory as memories
+from agentpool._approval import Approver
+from agentpool._budget.budget import Budget
+from agentpool._build.drivers import check_prices, check_spawns, find_secrets, open_drivers
+from agentpool._build.tools import SystemTools, build_tools, missing_tools
+from agentpool._errors import UsageError
+from agentpool._manifest.manifest import AgentManifest
+from agentpool._pool.open import open_pool
+from agentpool._pool.pool import AgentPool
+from agentpool.abc import Driver, Memory, Observer
+from agentpool.drivers._gated import ProviderGates
+from agentpool.memory import InMemoryMemory
+from agentpool.tools.mcp._servers import open_mcp_servers
+
+
+@final
+@attrs.frozen(kw_only=True)
+class PoolPlan:
+    """What a pool of some manifests needs. ``open_manifest_pool`` opens it.
+
+    >>> from agentpool import AgentManifest, PoolPlan
+    >>> manifest = AgentManifest.parse('''
+    ... name = "reader"
+    ... [[capabilities]]
+    ... type = "compute"
+    ... ''')
+    >>> PoolPlan(manifests=(manifest,)).warnings[0][:38]
+    "manifest 'reader' grants 'compute', fo"
+    """
+
+    manifests: tuple[AgentManifest, ...]
+    """Every manifest of which there will be agents."""
+    max_concurrent: int = 8
+    """Agents that run at the same time."""
+    max_queued: int = 10_000
+    """Agents that may wait for their first slot. 0: refuse instead."""
+    driver: Driver | None = None
+    """Answers in place of every model, which is then not opened. ``None``: the models do."""
+    gates: ProviderGates | None = None
+    """Where requests to providers wait. ``None``: nowhere."""
+    memory_file: str | None = None
+    """Where agents keep fragments. ``None``: in memory, for as long as the pool is open."""
+    budget: Budget | None = None
+    """What all agents may spend together. ``None``: no limit but each run's own."""
+    approve: Approver | None = None
+    """Asked before calls that need approval. ``None``: they are refused."""
+    observers: Sequence[Observer] = ()
+    """Called with every event, at once; they must not block."""
+    name: str = "pool"
+    """What the pool is called in events and in memory scopes."""
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what has no meaning."""
+        if not self.manifests:
+            raise UsageError("a PoolPlan needs at least one manifest, got none")
+        for manifest in self.manifests:
+            if not isinstance(manifest, AgentManifest):  # pyright: ignore[reportUnnecessaryIsInstance]  # from a newcomer's hand
+                raise UsageError(
+                    f"manifests must be AgentManifest objects, got {manifest!r}; read a file "
+                    "with AgentManifest.load(path)"
+                )
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The keys in the environment that its models and servers use, longest first.
+
+        Whoever shows texts of agents and errors takes them out first.
+        """
+        return find_secrets(self.manifests, os.environ)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the manifests grant and nothing here can do, one sentence for each."""
+        return tuple(self._warnings())
+
+    def _warnings(self) -> Iterator[str]:
+        for manifest in dict.fromkeys(self.manifests):
+            for missing in missing_tools(manifest):
+                yield f"manifest {manifest.name!r} {missing}"
+
+
+@asynccontextmanager
+async def open_manifest_pool(
+    plan: PoolPlan, *, warn: Callable[[str], object] | None = None
+) -> AsyncGenerator[AgentPool, None]:
+    """Open a pool whose agents have the models, memory and tools that their manifests name.
+
+    Every grant of a manifest works as it does on the command line. Relative paths begin in
+    the current folder.
+
+    Example::
+
+        plan = PoolPlan(manifests=(AgentManifest.load("reviewer.toml"),), max_concurrent=4)
+        async with open_manifest_pool(plan) as pool:
+            handle = await pool.spawn(SpawnConfig(plan.manifests[0], "Review this"))
+            print((await handle.wait()).text)
+
+    Args:
+        plan: What to open.
+        warn: Called with each of ``plan.warnings``. ``None``: each is a ``UserWarning``.
+
+    Yields:
+        The pool.
+
+    Raises:
+        DriverError: If a model cannot be opened; says what is missing.
+        ManifestError: If a manifest cannot work with its model.
+        PrivacyError: If a manifest's tier forbids its model.
+        UsageError: If there is a limit on cost and a model has no price.
+        PoolError: At the exit, if agents failed and their outcomes were never retrieved.
+
+    Cancellation:
+        All agents have ended, and everything that was opened is closed.
+    """
+    for text in plan.warnings:
+        if warn is None:
+            # A frame of contextlib stands between this and whoever opens the pool.
+            warnings.warn(text, UserWarning, stacklevel=3)
+        else:
+            warn(text)
+    async with (
+        open_drivers(plan.manifests, stand_in=plan.driver, gates=plan.gates) as choose,
+        _open_memory(plan.memory_file) as memory,
+        open_mcp_servers() as servers,
+        open_pool(
+            choose,
+            max_concurrent=plan.max_concurrent,
+            max_queued=plan.max_queued,
+            memory=memory,
+            tools=build_tools(memory, servers, SystemTools(os.environ), choose),
+            budget=plan.budget,
+            approve=plan.approve,
+            observers=plan.observers,
+            name=plan.name,
+        ) as pool,
+    ):
+        check_spawns(plan.manifests, choose)
+        if plan.budget is not None and plan.budget.statistics().cost.limit is not None:
+            check_prices(plan.manifests, choose)
+        yield pool
+
+
+@asynccontextmanager
+async def _open_memory(file: str | None) -> AsyncGenerator[Memory]:
+    if file is None:
+        yield InMemoryMemory()
+    else:
+        # Looked up here, since it loads SQLite.
+        async with memories.open_sqlite_memory(file) as opened:
+            yield opened

@@ -1,0 +1,104 @@
+"""From manifests to a running pool, in Python as on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agentpool import (
+    AgentManifest,
+    Budget,
+    PoolPlan,
+    PrivacyError,
+    SpawnConfig,
+    UsageError,
+    open_manifest_pool,
+)
+from agentpool.abc import CompletionRequest
+from agentpool.drivers import FunctionDriver, ToolMessage, call
+from agentpool.drivers._scripted import Answer
+from tests.support.fakes import REMOTE
+from tests.support.keys import KEY
+
+READER = AgentManifest.parse("""
+name = "reader"
+[[capabilities]]
+type = "file_read"
+allowed_paths = ["."]
+""")
+
+DREAMER = AgentManifest.parse("""
+name = "dreamer"
+[[capabilities]]
+type = "compute"
+""")
+
+
+async def test_grants_work_without_another_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A manifest that may read files has the tool for it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "note.txt").write_text("the sea is cold")
+
+    def answer(request: CompletionRequest) -> Answer:
+        last = request.messages[-1]
+        return last.content if isinstance(last, ToolMessage) else call("file_read", path="note.txt")
+
+    plan = PoolPlan(manifests=(READER,), driver=FunctionDriver(answer))
+    async with open_manifest_pool(plan) as pool:
+        outcome = await (await pool.spawn(SpawnConfig(READER, "?"))).wait()
+    assert "the sea is cold" in outcome.text
+
+
+async def test_a_grant_that_nothing_furnishes_is_a_warning() -> None:
+    """As it is on the command line; whoever wants it elsewhere says where."""
+    plan = PoolPlan(manifests=(DREAMER, DREAMER), driver=FunctionDriver(lambda _: "hm"))
+    (text,) = plan.warnings
+    assert text.startswith("manifest 'dreamer' grants 'compute', for which this version has no")
+    with pytest.warns(UserWarning, match="grants 'compute'") as caught:
+        async with open_manifest_pool(plan):
+            pass
+    assert [one.filename for one in caught] == [__file__]
+    told: list[str] = []
+    async with open_manifest_pool(plan, warn=told.append):
+        assert told == [text]
+
+
+async def test_a_memory_file_outlives_the_pool(tmp_path: Path) -> None:
+    """And a plan without one keeps nothing."""
+    keeper = AgentManifest.parse('name = "keeper"\n[[capabilities]]\ntype = "memory"')
+    config = SpawnConfig(keeper, "What do you know of whales?", memory_scope="all")
+    driver = FunctionDriver(lambda _: "whales are grey")
+    plan = PoolPlan(manifests=(keeper,), driver=driver, memory_file=str(tmp_path / "m.db"))
+    for _ in range(2):
+        async with open_manifest_pool(plan) as pool:
+            await (await pool.spawn(config)).wait()
+    assert "whales are grey" in driver.requests[-1].messages[0].text
+
+
+async def test_what_cannot_work_is_refused_before_anything_runs() -> None:
+    """A tier that forbids the driver, a limit on cost without a price, no manifest at all."""
+    hosted = FunctionDriver(lambda _: "hm", privacy=REMOTE.privacy, price_per_token_usd=None)
+    with pytest.raises(PrivacyError):
+        async with open_manifest_pool(PoolPlan(manifests=(READER,), driver=hosted)):
+            raise AssertionError
+    unpriced = PoolPlan(
+        manifests=(REMOTE,),
+        driver=hosted,
+        budget=Budget(cost_usd=1.0),
+    )
+    with pytest.raises(UsageError, match="a limit on cost cannot be held"):
+        async with open_manifest_pool(unpriced):
+            raise AssertionError
+    with pytest.raises(UsageError, match="needs at least one manifest"):
+        PoolPlan(manifests=())
+    with pytest.raises(UsageError, match=r"AgentManifest objects, got 'reader\.toml'"):
+        PoolPlan(manifests=("reader.toml",))  # type: ignore[arg-type]  # a newcomer's hand
+
+
+def test_a_plan_knows_the_keys_that_must_not_be_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of its models, for who shows texts of its agents."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    assert PoolPlan(manifests=(REMOTE,)).secrets == (KEY,)
