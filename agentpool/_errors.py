@@ -20,6 +20,7 @@ The branches say who must act::
     │   ├── BadRequestError
     │   ├── ContextOverflowError
     │   ├── UnknownModelError
+    │   ├── FailedAttemptError     the model failed to write what it wanted to
     │   ├── AllDriversFailedError
     │   ├── InvalidOutputError     no answer had the form that was asked for
     │   ├── EmptyAnswerError       the model answered, and said nothing
@@ -203,6 +204,15 @@ class ContextOverflowError(DriverError):
 
 class UnknownModelError(DriverError):
     """There is no such model where it was looked for."""
+
+
+class FailedAttemptError(DriverError):
+    """The model failed to write what it wanted to, such as a call that nothing can read.
+
+    Asked once more, it mostly succeeds; a third time it would be paid for the same again.
+    """
+
+    default_retryable = True
 
 
 class AllDriversFailedError(DriverError):

@@ -6,10 +6,12 @@ All values are frozen. Text only: images and audio are not carried.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, TypeAlias, final
 
 import msgspec
+
+from agentpool._errors import UsageError
 
 Json: TypeAlias = bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
 """A JSON value."""
@@ -68,6 +70,30 @@ class UserMessage(msgspec.Struct, frozen=True, gc=False, tag_field="role", tag="
 
 
 @final
+class ProviderPart(msgspec.Struct, frozen=True, gc=False):
+    """A part of an answer that only its provider understands, such as a signed thought.
+
+    It goes back, as it came, to the same model at the same provider, and to no other. It is
+    never a part of the answer's text.
+    """
+
+    provider: str
+    """The host that it came from."""
+    model: str
+    """The model that was asked for."""
+    kind: str
+    """What it is, in the words of the wire: ``thinking``, ``reasoning_content``, …"""
+    data: str
+    """JSON text, as it came."""
+    text: str = ""
+    """What a person can read of it. Empty: nothing."""
+    text_at: int = 0
+    """Characters of the answer's text before it."""
+    call_at: int = 0
+    """Tool calls before it; for what belongs to a call, the place of that call."""
+
+
+@final
 class AssistantMessage(msgspec.Struct, frozen=True, gc=False, tag_field="role", tag="assistant"):
     """What the model answered in one turn."""
 
@@ -75,6 +101,8 @@ class AssistantMessage(msgspec.Struct, frozen=True, gc=False, tag_field="role", 
     """The text. Empty when it only called tools."""
     tool_calls: tuple[ToolCall, ...] = ()
     """The calls that came with it, in the model's order."""
+    parts: tuple[ProviderPart, ...] = ()
+    """What its provider wants back with it, in the order in which it came."""
 
 
 @final
@@ -119,6 +147,8 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     """The part of ``input_tokens`` that the provider took from its cache."""
     reasoning_tokens: int = 0
     """The part of ``output_tokens`` that the model kept to itself."""
+    cache_write_tokens: int = 0
+    """The part of ``input_tokens`` that was written to the provider's cache."""
 
     @property
     def total_tokens(self) -> int:
@@ -132,6 +162,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
             self.output_tokens + other.output_tokens,
             self.cached_tokens + other.cached_tokens,
             self.reasoning_tokens + other.reasoning_tokens,
+            self.cache_write_tokens + other.cache_write_tokens,
         )
 
 
@@ -210,6 +241,36 @@ class Completion(msgspec.Struct, frozen=True, gc=False):
     """The model that answered. ``None``: the provider did not say."""
     cost_usd: float | None = None
     """US dollars. ``None``: as the driver prices its usage."""
+    parts: tuple[ProviderPart, ...] = ()
+    """What its provider wants back with the answer, in the order in which it came."""
+
+
+def messages_to_json(messages: Iterable[ChatMessage]) -> str:
+    """Return a conversation as JSON: an array of objects, each with its ``role``.
+
+    Everything is in it, what belongs to providers as well, so that another process can go on
+    with the conversation.
+
+    >>> messages_to_json([UserMessage("Hi")])
+    '[{"role":"user","text":"Hi"}]'
+    """
+    return msgspec.json.encode(tuple(messages)).decode()
+
+
+def messages_from_json(text: str | bytes) -> tuple[ChatMessage, ...]:
+    """Return the conversation that ``messages_to_json`` wrote.
+
+    >>> messages_from_json('[{"role":"user","text":"Hi"}]')
+    (UserMessage(text='Hi'),)
+
+    Raises:
+        UsageError: If *text* is no such conversation. Says where.
+    """
+    try:
+        return msgspec.json.decode(text, type=tuple[ChatMessage, ...])
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
+        msg = f"the text is no conversation ({exc}); write it with messages_to_json"
+        raise UsageError(msg) from exc
 
 
 ANSWER_TOKENS: Final = 16_384

@@ -36,6 +36,7 @@ from agentpool.drivers import (
     BadRequestError,
     ContextOverflowError,
     EmptyAnswerError,
+    FailedAttemptError,
     InvalidOutputError,
     NetworkError,
     OverloadedError,
@@ -57,6 +58,7 @@ DRIVER_ERRORS = (
     ContextOverflowError,
     UnknownModelError,
     EmptyAnswerError,
+    FailedAttemptError,
     ProtocolError,
     RecordingMissError,
 )
@@ -172,7 +174,7 @@ def test_a_manifest_error_lists_every_fault_with_its_path() -> None:
 @pytest.mark.parametrize("cls", DRIVER_ERRORS)
 def test_what_may_succeed_later_says_so(cls: type[DriverError]) -> None:
     """A refused key is refused again; a busy server is not busy for ever."""
-    transient = {RateLimitError, OverloadedError, NetworkError}
+    transient = {RateLimitError, OverloadedError, NetworkError, FailedAttemptError}
     assert cls("x").retryable is (cls in transient)
     assert cls("x", retryable=False).retryable is False
 

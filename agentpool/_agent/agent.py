@@ -13,7 +13,7 @@ from agentpool._agent.spending import Purse
 from agentpool._approval import Approver
 from agentpool._base import Live
 from agentpool._budget.budget import Budget
-from agentpool._events import Phase, PhaseChanged, TextDelta
+from agentpool._events import Phase, PhaseChanged, TextDelta, ThoughtDelta
 from agentpool._loop.conversation import fixed_tokens
 from agentpool._loop.guard import Stop, Warn
 from agentpool._loop.output import Output
@@ -95,6 +95,23 @@ class Home(ABC):
     @abstractmethod
     def receive(self, agent: Agent, effect: Receive) -> None:
         """Fill in what waits in the inbox, and whether *agent* was asked to stop."""
+
+
+@final
+class Hearing:
+    """Takes what arrives of an agent's answer, and of its thoughts."""
+
+    __slots__ = ("_agent",)
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+
+    def __call__(self, text: str) -> None:
+        self._agent.arrived(text)
+
+    def thought(self, text: str) -> None:
+        """Tell who listens what the model thinks."""
+        self._agent.thought(text)
 
 
 @final
@@ -237,6 +254,11 @@ class Agent(Live):
             self.on_piece()
         if self.hub.listening:
             self.hub.publish(TextDelta(*self.hub.stamp(self.agent_id, self.name), piece))
+
+    def thought(self, piece: str) -> None:
+        """Tell who listens of a piece of what the model thinks."""
+        if self.hub.listening:
+            self.hub.publish(ThoughtDelta(*self.hub.stamp(self.agent_id, self.name), piece))
 
     def outcome(
         self,

@@ -25,7 +25,7 @@ from typing import Final, final
 import msgspec
 import trio
 
-from agentpool._agent.agent import Agent
+from agentpool._agent.agent import Agent, Hearing
 from agentpool._agent.retry import RetrySchedule
 from agentpool._agent.telling import RequestTeller, attempt, tell_messages
 from agentpool._base import Live
@@ -36,6 +36,7 @@ from agentpool._errors import (
     BadRequestError,
     ContextOverflowError,
     DriverError,
+    FailedAttemptError,
     LimitExceededError,
     NetworkError,
     OverloadedError,
@@ -87,18 +88,15 @@ async def complete(agent: Agent, request: CompletionRequest, run: Run) -> Comple
     if agent.hub.listening:
         tell_messages(agent, run)
         teller = RequestTeller.of(agent, request, by_tool=False)
+    hear = Hearing(agent) if agent.hub.listening else agent.arrived
     agent.on_piece = None if teller is None else teller.arrived
     seconds = agent.config.manifest.resources.request_seconds
     allow(agent.clock, seconds)
     if seconds is None or agent.clock is None:
-        answer = await _ask(
-            agent, agent.driver, request, agent.arrived, run.arriving, teller=teller
-        )
+        answer = await _ask(agent, agent.driver, request, hear, run.arriving, teller=teller)
     else:
         with RequestClock(agent.clock):
-            answer = await _ask(
-                agent, agent.driver, request, agent.arrived, run.arriving, teller=teller
-            )
+            answer = await _ask(agent, agent.driver, request, hear, run.arriving, teller=teller)
     if isinstance(answer, LimitExceededError):
         run.exhausted = Stop.of_error(answer)
         return None
@@ -173,7 +171,7 @@ async def _ask(
                 RETRIES.next_delay_seconds(
                     attempts, waited_seconds, error.retry_after_seconds, agent.home.random.random()
                 )
-                if error.retryable and not arrived
+                if _makes_sense(error, attempts) and not arrived
                 else None
             )
             clock = current_clock()
@@ -246,6 +244,11 @@ class _Sending(Live):
         self.has_left = True
         if self.reservation is not None:
             self.reservation.start()
+
+
+def _makes_sense(error: DriverError, attempt: int) -> bool:
+    """Whether to ask again after the attempt of that number."""
+    return error.retryable and not (isinstance(error, FailedAttemptError) and attempt > 1)
 
 
 def _is_refusal(error: BaseException) -> bool:

@@ -34,6 +34,7 @@ from agentpool._events.requests import RequestFirstPiece as RequestFirstPiece
 from agentpool._events.requests import RequestRetried as RequestRetried
 from agentpool._events.requests import RequestStarted as RequestStarted
 from agentpool._events.requests import TextDelta as TextDelta
+from agentpool._events.requests import ThoughtDelta as ThoughtDelta
 from agentpool._events.tools import ApprovalAsked as ApprovalAsked
 from agentpool._events.tools import ApprovalGiven as ApprovalGiven
 from agentpool._events.tools import ToolFinished as ToolFinished
@@ -51,6 +52,7 @@ Event: TypeAlias = (
     | RequestStarted
     | RequestFirstPiece
     | TextDelta
+    | ThoughtDelta
     | CompletionReceived
     | RequestFailed
     | RequestRetried

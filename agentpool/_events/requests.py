@@ -60,6 +60,14 @@ class TextDelta(EventBase, frozen=True, gc=False):
 
 
 @final
+class ThoughtDelta(EventBase, frozen=True, gc=False):
+    """The model wrote a piece of what it thinks, which is no part of its answer."""
+
+    text: str
+    """The piece."""
+
+
+@final
 class CompletionReceived(EventBase, frozen=True, gc=False):
     """The model answered."""
 

@@ -295,6 +295,8 @@ def message_tokens(message: ChatMessage) -> int:
             tokens = MESSAGE_TOKENS + estimate_tokens(message.text)
             for call in message.tool_calls:
                 tokens += estimate_tokens(call.name) + estimate_tokens(call.arguments)
+            for part in message.parts:
+                tokens += estimate_tokens(part.data)
             return tokens
         case _:
             assert_never(message)

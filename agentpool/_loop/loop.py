@@ -32,6 +32,7 @@ import msgspec
 from agentpool._errors import ProtocolError
 from agentpool._loop.continuation import CONTINUE, join_pieces
 from agentpool._loop.conversation import Conversation, cut_to_tokens
+from agentpool._loop.cut_call import refuse_cut
 from agentpool._loop.guard import ALLOW, Block, Stop, Warn
 from agentpool._loop.run import Complete, Effect, Recall, Receive, Remember, Run, RunTools, refused
 from agentpool._loop.thoughts import without_thoughts
@@ -211,12 +212,15 @@ def _plan(run: Run, completion: Completion, spent: Stop | None) -> tuple[RunTool
     """Decide which calls of the answer run, and whether the run ends with them."""
     run.guard.reset_truncation()
     run.was_empty = False
-    run.say(join_pieces(run.partial, completion.text), completion.tool_calls)
+    run.say(join_pieces(run.partial, completion.text), completion)
     run.acting = batch = RunTools(completion.tool_calls, [None] * len(completion.tool_calls))
     stop = spent or _stuck(run, completion.tool_calls)
-    if stop is None:
-        return batch, _judge(run, batch)
-    _refuse_from(0, batch, stop)
+    if stop is not None:
+        _refuse_from(0, batch, stop)
+        return batch, stop
+    stop = _judge(run, batch)
+    if completion.finish_reason is FinishReason.MAX_TOKENS:
+        refuse_cut(batch)
     return batch, stop
 
 

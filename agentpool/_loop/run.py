@@ -24,6 +24,7 @@ from agentpool._messages import (
     ChatMessage,
     Completion,
     CompletionRequest,
+    ProviderPart,
     ToolCall,
     ToolDefinition,
     ToolMessage,
@@ -31,6 +32,9 @@ from agentpool._messages import (
     answer_tokens,
 )
 from agentpool._outcome import StopReason
+
+NO_ANSWER = Completion()
+"""The last piece of an answer that was broken off: nothing is known of it."""
 
 
 @final
@@ -205,15 +209,25 @@ class Run(Live, gc=False):
         self.arriving.clear()
         return self.conversation.copy()
 
-    def say(self, text: str, tool_calls: tuple[ToolCall, ...] = ()) -> None:
+    def say(self, text: str, completion: Completion = NO_ANSWER) -> None:
         """Put an answer into the conversation; one that says nothing is no message.
 
         Args:
             text: The whole of it, with what was cut off before.
-            tool_calls: The calls that came with it.
+            completion: Its last piece, with the calls and what its provider wants back.
         """
         assert self.conversation is not None  # noqa: S101  # there was a turn
         self.partial = ""
         self.last_text = text or self.last_text
+        tool_calls = completion.tool_calls
         if text or tool_calls:
-            self.conversation.append(AssistantMessage(text, tool_calls))
+            before = len(text) - len(completion.text)
+            parts = _moved(completion.parts, before) if before else completion.parts
+            self.conversation.append(AssistantMessage(text, tool_calls, parts))
+
+
+def _moved(parts: tuple[ProviderPart, ...], chars: int) -> tuple[ProviderPart, ...]:
+    """Return *parts* of the last piece of an answer as those of the whole one."""
+    return tuple(
+        msgspec.structs.replace(part, text_at=max(part.text_at + chars, 0)) for part in parts
+    )

@@ -20,7 +20,7 @@ def take_words(
 ) -> bool:
     """Take an answer in words. Return whether it is the one that ends the run well."""
     if completion.finish_reason is FinishReason.TOOL_USE:
-        run.say(join_pieces(run.partial, completion.text))
+        run.say(join_pieces(run.partial, completion.text), completion)
         raise ProtocolError("the model stopped for tool calls and named none")
     was_cut = completion.finish_reason is FinishReason.MAX_TOKENS
     is_blank = not completion.text.strip()
@@ -111,7 +111,7 @@ def _ask_again(
 ) -> None:
     """Tell the model what is wrong with its answer, unless the run is over."""
     assert run.output is not None  # noqa: S101  # or nothing would be wrong
-    run.say(completion.text)
+    run.say(completion.text, completion)
     was_cut = completion.finish_reason is FinishReason.MAX_TOKENS
     verdict = run.guard.record_truncation() if was_cut else ALLOW
     stop = spent or (verdict if isinstance(verdict, Stop) else None)
@@ -130,7 +130,7 @@ def _ask_again(
 
 def _finish(run: Run, completion: Completion, spent: Stop | None) -> None:
     """The model is done: its answer counts, whatever it cost."""
-    run.say(join_pieces(run.partial, completion.text))
+    run.say(join_pieces(run.partial, completion.text), completion)
     run.over_budget = spent is not None or run.passed_shared
     run.stop_reason = (
         StopReason.STOP_SEQUENCE

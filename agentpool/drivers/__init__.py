@@ -14,6 +14,7 @@ from agentpool._errors import AuthenticationError as AuthenticationError
 from agentpool._errors import BadRequestError as BadRequestError
 from agentpool._errors import ContextOverflowError as ContextOverflowError
 from agentpool._errors import EmptyAnswerError as EmptyAnswerError
+from agentpool._errors import FailedAttemptError as FailedAttemptError
 from agentpool._errors import InvalidOutputError as InvalidOutputError
 from agentpool._errors import NetworkError as NetworkError
 from agentpool._errors import OverloadedError as OverloadedError
@@ -29,11 +30,14 @@ from agentpool._messages import Completion as Completion
 from agentpool._messages import CompletionRequest as CompletionRequest
 from agentpool._messages import FinishReason as FinishReason
 from agentpool._messages import Json as Json
+from agentpool._messages import ProviderPart as ProviderPart
 from agentpool._messages import ToolCall as ToolCall
 from agentpool._messages import ToolDefinition as ToolDefinition
 from agentpool._messages import ToolMessage as ToolMessage
 from agentpool._messages import UserMessage as UserMessage
 from agentpool._messages import estimate_tokens as estimate_tokens
+from agentpool._messages import messages_from_json as messages_from_json
+from agentpool._messages import messages_to_json as messages_to_json
 from agentpool._public import load as _load
 from agentpool.drivers._breaker import BreakerState as BreakerState
 from agentpool.drivers._fallback import FallbackCounts as FallbackCounts

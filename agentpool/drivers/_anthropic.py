@@ -16,6 +16,7 @@ from agentpool.drivers._http import open_http
 from agentpool.drivers._prices import Prices, find_price
 from agentpool.drivers.wire._messages_answer import MessageAccumulator
 from agentpool.drivers.wire._messages_request import MessageOptions, encode_request
+from agentpool.drivers.wire._parts import Origin
 
 if TYPE_CHECKING:
     import httpx
@@ -37,7 +38,11 @@ class AnthropicDriver(HostedDriver):
         return Exchange(
             path="/messages",
             body=encode_request(request, self._options),
-            accumulator=MessageAccumulator(call_id_prefix=prefix, secret=key),
+            accumulator=MessageAccumulator(
+                call_id_prefix=prefix,
+                secret=key,
+                origin=Origin(self._options.provider, request.model or self._settings.model),
+            ),
             secret=key,
         )
 
@@ -55,15 +60,14 @@ async def open_anthropic(
     privacy: PrivacyTier = PrivacyTier.STANDARD,
     price: Prices | None = None,
     options: Mapping[str, Json] | None = None,
-    answer_limit: int | None = None,
+    max_output_tokens: int | None = None,
+    cache: bool = True,
     headers: Mapping[str, str] | None = None,
     verify: ssl.SSLContext | bool = True,
     proxy: str | None = None,
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> AsyncGenerator[AnthropicDriver]:
-    """Open a driver for *model* at *base_url*.
-
-    Nothing is sent until the first request.
+    """Open a driver for *model* at *base_url*; nothing is sent until the first request.
 
     Args:
         model: The provider's name of the model.
@@ -71,10 +75,10 @@ async def open_anthropic(
         api_key: The key, or what returns it. It appears in no repr, error or log.
         context_window: Tokens of request and answer together. ``None``: unknown.
         privacy: The tier of that place. Only the caller knows it.
-        price: What usage costs: one ``TokenPrice``, a function, or a table by the names of
-            models. What it leaves open is looked up if ``trio-agentpool[prices]`` is installed.
+        price: One price, a function or a table by models; else as the ``prices`` extra knows.
         options: Other fields of each request's body, such as ``thinking``.
-        answer_limit: What requests ask for that say no limit. ``None``: 16,384 tokens.
+        max_output_tokens: The most that the model can write. ``None``: unknown.
+        cache: Whether the provider may keep what is sent, which makes the next one cheaper.
         headers: Sent with every request, such as ``anthropic-beta``.
         verify: Whether to check certificates, or the TLS context to use.
         proxy: The URL of a proxy.
@@ -86,13 +90,9 @@ async def open_anthropic(
     Cancellation:
         Every connection is closed.
     """
-    fixed = {"anthropic-version": ANTHROPIC_VERSION}
+    sent = {"anthropic-version": ANTHROPIC_VERSION, **(headers or {})}
     async with open_http(
-        base_url,
-        headers={**fixed, **(headers or {})},
-        verify=verify,
-        proxy=proxy,
-        transport=transport,
+        base_url, headers=sent, verify=verify, proxy=proxy, transport=transport
     ) as client:
         settings = HostedSettings(
             model=model,
@@ -100,7 +100,14 @@ async def open_anthropic(
             context_window=context_window,
             privacy=privacy,
             price=await find_price(price, base_url),
+            max_output_tokens=max_output_tokens,
             options=options or {},
         )
-        wire = MessageOptions(model=model, answer_limit=answer_limit, extra=settings.options)
+        wire = MessageOptions(
+            model=model,
+            max_output_tokens=max_output_tokens,
+            cache=cache,
+            provider=client.place,
+            extra=settings.options,
+        )
         yield AnthropicDriver(client, settings, wire)

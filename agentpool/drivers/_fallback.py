@@ -41,7 +41,7 @@ from agentpool._manifest.capability import PrivacyTier
 from agentpool._messages import Completion, CompletionRequest, Usage
 from agentpool._scheduling.request_clock import RequestClock
 from agentpool._scheduling.watcher import current_watcher
-from agentpool.abc import Driver, OnDelta
+from agentpool.abc import Driver, HearsThoughts, OnDelta
 from agentpool.drivers._breaker import Attempt, BreakerState, CircuitBreaker
 from agentpool.drivers._sending import OnSent, SayingDriver, ask
 
@@ -249,6 +249,13 @@ class _Heard:
         if self._on_delta is not None:
             self.was_handed_on = True
             self._on_delta(text)
+
+    def thought(self, text: str) -> None:
+        """Hand on what the model thinks. Another one may be asked all the same."""
+        if self.patience is not None:
+            self.patience.lift()
+        if isinstance(self._on_delta, HearsThoughts):
+            self._on_delta.thought(text)
 
 
 def _failure(

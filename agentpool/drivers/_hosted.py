@@ -18,7 +18,7 @@ from agentpool._errors import DriverError, ProtocolError, UsageError
 from agentpool._manifest.asking import options_faults
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._messages import Completion, CompletionRequest, Json, Usage
-from agentpool.abc import OnDelta
+from agentpool.abc import HearsThoughts, OnDelta
 from agentpool.drivers._http import HttpAnswer, HttpClient
 from agentpool.drivers._sending import OnSent, SayingDriver
 from agentpool.drivers.wire._failure import failure_from_response, failure_in_body, shown
@@ -46,6 +46,10 @@ class Accumulator(Protocol):
 
     def feed(self, event: SseEvent) -> list[str]:
         """Take the next event and return the pieces of text in it."""
+        ...
+
+    def take_thoughts(self) -> list[str]:
+        """Return what the model thought since the last call."""
         ...
 
     def finish(self) -> Completion:
@@ -84,6 +88,7 @@ async def stream_completion(
         The connection is closed, which stops the model.
     """
     accumulator = exchange.accumulator
+    hears_thoughts = on_delta if isinstance(on_delta, HearsThoughts) else None
     async with client.post_stream(exchange.path, exchange.body, on_sent=on_sent) as answer:
         await _refuse_other_answers(answer, secret=exchange.secret)
         parser = SseParser(secret=exchange.secret)
@@ -92,7 +97,12 @@ async def stream_completion(
             if not piece:
                 break
             for event in parser.feed(piece):
-                for text in accumulator.feed(event):
+                texts = accumulator.feed(event)
+                # A thought comes before the text that it led to.
+                for thought in accumulator.take_thoughts():
+                    if hears_thoughts is not None:
+                        hears_thoughts.thought(thought)
+                for text in texts:
                     if on_delta is not None:
                         on_delta(text)
         completion = accumulator.finish()
@@ -143,6 +153,8 @@ class HostedSettings:
     """The tier of the place where the model is."""
     price: Price | None
     """What usage costs. ``None``: nobody knows."""
+    max_output_tokens: int | None = None
+    """The most tokens that the model can write. ``None``: unknown."""
     options: Mapping[str, Json] = attrs.field(factory=dict[str, Json])
     """Other fields of each request's body."""
 
@@ -164,6 +176,11 @@ class HostedDriver(SayingDriver):
     def context_window(self) -> int | None:
         """The window that the driver was opened with."""
         return self._settings.context_window
+
+    @property
+    def max_output_tokens(self) -> int | None:
+        """The limit that the driver was opened with."""
+        return self._settings.max_output_tokens
 
     @property
     def privacy(self) -> PrivacyTier:

@@ -94,6 +94,7 @@ def _open_anthropic(
         privacy=privacy,
         price=model.price,
         options=model.options,
+        cache=model.cache,
         transport=transport,
     )
 

@@ -15,8 +15,10 @@ from agentpool._messages import CompletionRequest, Json
 from agentpool.drivers._hosted import ApiKey, Exchange, HostedDriver, HostedSettings
 from agentpool.drivers._http import open_http
 from agentpool.drivers._prices import Prices, find_price
+from agentpool.drivers.wire._call_ids import CHAT_IDS, MISTRAL_IDS
 from agentpool.drivers.wire._chat_answer import ChatAccumulator
 from agentpool.drivers.wire._chat_request import ChatOptions, encode_request
+from agentpool.drivers.wire._parts import Origin
 
 if TYPE_CHECKING:
     import httpx
@@ -54,7 +56,11 @@ class OpenAIDriver(HostedDriver):
         return Exchange(
             path="/chat/completions",
             body=encode_request(request, self._options),
-            accumulator=ChatAccumulator(call_id_prefix=prefix, secret=key),
+            accumulator=ChatAccumulator(
+                call_id_prefix=prefix,
+                secret=key,
+                origin=Origin(self._options.provider, request.model or self._settings.model),
+            ),
             secret=key,
         )
 
@@ -118,6 +124,8 @@ async def open_openai(
             model=model,
             is_openai=client.place == OPENAI_HOST,
             max_tokens_field=max_tokens_field or _usual_field(client.place),
+            provider=client.place,
+            call_ids=MISTRAL_IDS if client.place == "api.mistral.ai" else CHAT_IDS,
             extra=settings.options,
         )
         yield OpenAIDriver(client, settings, wire)

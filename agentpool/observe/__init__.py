@@ -33,6 +33,7 @@ from agentpool._events import RequestRetried as RequestRetried
 from agentpool._events import RequestStarted as RequestStarted
 from agentpool._events import SlotsChanged as SlotsChanged
 from agentpool._events import TextDelta as TextDelta
+from agentpool._events import ThoughtDelta as ThoughtDelta
 from agentpool._events import ToolFinished as ToolFinished
 from agentpool._events import ToolStarted as ToolStarted
 from agentpool._messages import AgentId as AgentId
@@ -40,6 +41,8 @@ from agentpool._messages import DeadLetter as DeadLetter
 from agentpool._scheduling.waits import WaitReason as WaitReason
 from agentpool.abc import Observer as Observer
 from agentpool.observe._hub import EventReader as EventReader
+from agentpool.observe._saved import outcome_from_json as outcome_from_json
+from agentpool.observe._saved import outcome_to_json as outcome_to_json
 
 __all__ = [
     "AgentFinished",

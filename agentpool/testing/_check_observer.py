@@ -37,6 +37,7 @@ from agentpool._events import (
     RequestStarted,
     SlotsChanged,
     TextDelta,
+    ThoughtDelta,
     ToolFinished,
     ToolStarted,
 )
@@ -103,6 +104,7 @@ def every_event(first: int = 0) -> Iterator[Event]:
     yield RequestFailed(*next(stamp), first + 5, 1, "OverloadedError", "busy", by_tool=False)
     yield RequestFirstPiece(*next(stamp), first + 5, 0.25)
     yield TextDelta(*next(stamp), "a piece")
+    yield ThoughtDelta(*next(stamp), "a thought")
     yield CompletionReceived(*next(stamp), FinishReason.TOOL_USE, Usage(1, 2), 0.5)
     yield RequestRetried(*next(stamp), 1, 2.0, "overloaded")
     yield ApprovalAsked(*next(stamp), call)

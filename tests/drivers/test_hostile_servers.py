@@ -387,6 +387,7 @@ async def test_d05_streams_split_and_cut_anywhere_on_the_way(
         return
     assert completion.text == wanted.text
     assert completion.finish_reason is wanted.finish_reason
+    assert [part.data for part in completion.parts] == [part.data for part in wanted.parts]
     # An id that the server did not give is ours, and its own in each answer.
     assert [(one.name, one.arguments) for one in completion.tool_calls] == [
         (one.name, one.arguments) for one in wanted.tool_calls

@@ -160,7 +160,7 @@ async def test_d05_an_error_after_200_is_an_error() -> None:
         (head(200, {"content-length": "2"}) + b"hi", ProtocolError, "of no type"),
         (whole(b"data: " + b"x" * 1_100_000), ProtocolError, "longer than"),
         (whole(b"data: \xff\n\n"), ProtocolError, "not UTF-8"),
-        (whole(b"data: {}\n\n" + DONE), ProtocolError, "without a finish_reason"),
+        (whole(b"data: {}\n\n" + DONE), ProtocolError, "without a reason"),
         (whole(b"", status=204), ProtocolError, "204"),
         (whole(b"", status=302, location="http://evil.example/"), BadRequestError, "evil"),
         (whole(b"slow", status=429, retry_after="7"), RateLimitError, "slow"),

@@ -5,7 +5,9 @@ Rules:
 1. It always asks for a stream, and for the usage at its end: only a stream stops when the
    connection is closed, and without usage no budget could count.
 2. Nothing optional is sent that nobody said.
-3. What is no text is refused.
+3. What the provider wants back goes back under the name that it has for it.
+4. Ids are those that the server takes, each once. Arguments are JSON, whatever a model wrote.
+5. What is no text is refused.
 
 Source: https://platform.openai.com/docs/api-reference/chat/create (2026-11).
 """
@@ -13,7 +15,7 @@ Source: https://platform.openai.com/docs/api-reference/chat/create (2026-11).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import assert_never, final
+from typing import Final, assert_never, final
 
 import attrs
 import msgspec
@@ -30,6 +32,8 @@ from agentpool._messages import (
 )
 from agentpool.drivers.wire._answer_form import openai_format
 from agentpool.drivers.wire._body import encode_body
+from agentpool.drivers.wire._call_ids import CHAT_IDS, CallIds, IdForm
+from agentpool.drivers.wire._parts import Origin, valid_arguments
 from agentpool.drivers.wire._text_only import checked_text
 
 
@@ -42,13 +46,18 @@ class _Call(msgspec.Struct, frozen=True):
     id: str
     function: _Function
     type: str = "function"
+    extra_content: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
-class _Message(msgspec.Struct, frozen=True, omit_defaults=True):
+class _Message(msgspec.Struct, frozen=True):
     role: str
-    content: str | None = None
-    tool_calls: tuple[_Call, ...] = ()
-    tool_call_id: str = ""
+    content: str | list[msgspec.Raw] | None
+    tool_calls: tuple[_Call, ...] | msgspec.UnsetType = msgspec.UNSET
+    tool_call_id: str | msgspec.UnsetType = msgspec.UNSET
+    reasoning_content: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    reasoning: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    reasoning_details: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    extra_content: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class _Tool(msgspec.Struct, frozen=True):
@@ -95,6 +104,10 @@ class ChatOptions:
     """What chance starts from where the request does not say. ``None``: new each time."""
     cache_prompt: bool | None = None
     """llama.cpp's: whether to reuse work on an equal beginning. ``None``: not said."""
+    provider: str = ""
+    """The host, for what belongs to it."""
+    call_ids: IdForm = CHAT_IDS
+    """Which ids of calls the server takes."""
 
 
 def encode_request(request: CompletionRequest, options: ChatOptions) -> bytes:
@@ -104,11 +117,13 @@ def encode_request(request: CompletionRequest, options: ChatOptions) -> bytes:
     is sent the whole conversation each time, so its bytes are moved anyway.
     """
     system = [_Message("system", request.system)] if request.system else []
+    model = request.model or options.model
+    origin, ids = Origin(options.provider, model), CallIds(options.call_ids)
     is_newer = options.max_tokens_field == "max_completion_tokens"
     return encode_body(
         _Request(
-            model=request.model or options.model,
-            messages=system + [_to_wire(message) for message in request.messages],
+            model=model,
+            messages=system + [_to_wire(message, origin, ids) for message in request.messages],
             max_tokens=None if is_newer else request.max_tokens,
             max_completion_tokens=request.max_tokens if is_newer else None,
             temperature=request.temperature,
@@ -133,20 +148,45 @@ def _response_format(request: CompletionRequest, options: ChatOptions) -> Mappin
     return openai_format(request.answer_form, is_openai=options.is_openai)
 
 
-def _to_wire(message: ChatMessage) -> _Message:
+def _to_wire(message: ChatMessage, origin: Origin, ids: CallIds) -> _Message:
     match message:
         case UserMessage(text=text):
             return _Message("user", checked_text(text))
         case ToolMessage(content=content, call_id=call_id):
-            return _Message("tool", checked_text(content), tool_call_id=call_id)
-        case AssistantMessage(text=text, tool_calls=tool_calls):
-            wired = tuple(
-                _Call(one.call_id, _Function(one.name, one.arguments)) for one in tool_calls
-            )
-            # Some servers insist on a content where there are no calls.
-            return _Message("assistant", text if text or not wired else None, wired)
+            return _Message("tool", checked_text(content), tool_call_id=ids.of_result(call_id))
+        case AssistantMessage():
+            return _answer_to_wire(message, origin, ids)
         case _:
             assert_never(message)
+
+
+def _answer_to_wire(message: AssistantMessage, origin: Origin, ids: CallIds) -> _Message:
+    text = message.text
+    calls = tuple(
+        _Call(ids.of_call(call.call_id), _Function(call.name, valid_arguments(call)))
+        for call in message.tool_calls
+    )
+    # Some servers insist on a text where there are no calls, and others on the key where
+    # there are.
+    content: str | list[msgspec.Raw] | None = text if text or not calls else None
+    fields: dict[str, msgspec.Raw] = {}
+    for part in origin.parts_of(message) if message.parts else ():
+        data = msgspec.Raw(part.data.encode())
+        if part.kind in _MESSAGE_FIELDS:
+            fields[part.kind] = data
+        elif part.kind == "call.extra_content" and part.call_at < len(calls):
+            one = msgspec.structs.replace(calls[part.call_at], extra_content=data)
+            calls = (*calls[: part.call_at], one, *calls[part.call_at + 1 :])
+        elif part.kind == "content":
+            said = [msgspec.Raw(msgspec.json.encode({"type": "text", "text": text}))]
+            content = [data, *(said if text else [])]
+    return _Message("assistant", content, calls or msgspec.UNSET, **fields)  # type: ignore[arg-type]  # names of fields
+
+
+_MESSAGE_FIELDS: Final = frozenset(
+    {"reasoning_content", "reasoning", "reasoning_details", "extra_content"}
+)
+"""What stands beside the text under a name of its own."""
 
 
 def _tool_to_wire(tool: ToolDefinition) -> _Tool:

@@ -1,19 +1,20 @@
 """An answer in Anthropic's Messages: from the events of its stream to our values.
 
-Rules:
+Rules, besides those of every wire:
 
-1. An answer is whole or it is an error. Text that ended before the model said why it
-   stopped is never handed out as an answer (D-05).
-2. Unknown events, blocks and fields are ignored; a known field of a wrong type is a
+1. Unknown events, blocks and fields are ignored; a known field of a wrong type is a
    `ProtocolError` that shows what came.
-3. The blocks of an answer are counted together, so its first call may have index 1. A
-   block of a kind that we did not ask for (a thought, a server's own tool) is passed over;
-   an image is refused.
+2. The blocks of an answer are counted together, so its first call may have index 1. A
+   block of a kind that we did not ask for (a server's own tool) is passed over; an image
+   is refused.
+3. Thoughts are kept whole, with their signatures, and with their place in the answer. They
+   may be empty of words and must go back all the same.
 4. Input tokens count with those read from the cache and those written to it, since all of
    them were sent; the API reports the three apart.
 
-Source: https://docs.claude.com/en/docs/build-with-claude/streaming and
-https://docs.claude.com/en/api/handling-stop-reasons (2026-11).
+Source: https://platform.claude.com/docs/en/build-with-claude/streaming,
+https://platform.claude.com/docs/en/api/handling-stop-reasons and
+https://platform.claude.com/docs/en/build-with-claude/extended-thinking (2026-11).
 """
 
 from __future__ import annotations
@@ -24,23 +25,24 @@ from typing import Final, final
 import attrs
 import msgspec
 
-from agentpool._errors import BadRequestError, NetworkError, ProtocolError
-from agentpool._messages import (
-    Completion,
-    FinishReason,
-    Usage,
-)
+from agentpool._errors import ProtocolError
+from agentpool._messages import FinishReason, ProviderPart, Usage
 from agentpool.drivers.wire._failure import ErrorBody, failure_in_stream, shown
-from agentpool.drivers.wire._growing import GrowingAnswer
+from agentpool.drivers.wire._growing import Ending, GrowingCompletion
 from agentpool.drivers.wire._sse import SseEvent
 from agentpool.drivers.wire._text_only import refuse_media
 
 
+class _OutputDetails(msgspec.Struct):
+    thinking_tokens: float | None = None
+
+
 class _Usage(msgspec.Struct):
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
+    input_tokens: float | None = None
+    output_tokens: float | None = None
+    cache_creation_input_tokens: float | None = None
+    cache_read_input_tokens: float | None = None
+    output_tokens_details: _OutputDetails | None = None
 
 
 class _Start(msgspec.Struct):
@@ -55,6 +57,9 @@ class _Block(msgspec.Struct):
     name: str | None = None
     input: msgspec.Raw = msgspec.Raw(b"{}")
     source: msgspec.Raw = msgspec.Raw()
+    thinking: str | None = None
+    signature: str | None = None
+    data: msgspec.Raw = msgspec.Raw()
 
 
 class _Delta(msgspec.Struct):
@@ -62,11 +67,13 @@ class _Delta(msgspec.Struct):
     text: str | None = None
     partial_json: str | None = None
     stop_reason: str | None = None
+    thinking: str | None = None
+    signature: str | None = None
 
 
 class _Event(msgspec.Struct):
     type: str = ""
-    index: int = 0
+    index: int | None = 0
     message: _Start | None = None
     content_block: _Block | None = None
     delta: _Delta | None = None
@@ -74,161 +81,164 @@ class _Event(msgspec.Struct):
     error: ErrorBody | str | None = None
 
 
+@final
+@attrs.define(eq=False, repr=False)
+class _Thought:
+    """A block of thoughts, and where it stands."""
+
+    block: _Block
+    text_at: int
+    call_at: int
+    texts: list[str] = attrs.field(factory=list[str])
+    signatures: list[str] = attrs.field(factory=list[str])
+
+
 _DECODER: Final = msgspec.json.Decoder(_Event)
 
-_FINISH: Final[Mapping[str, FinishReason]] = {
+_ENDINGS: Final[Mapping[str, FinishReason | Ending]] = {
     "end_turn": FinishReason.END_TURN,
     "max_tokens": FinishReason.MAX_TOKENS,
     "model_context_window_exceeded": FinishReason.MAX_TOKENS,
     "stop_sequence": FinishReason.STOP_SEQUENCE,
     "tool_use": FinishReason.TOOL_USE,
+    "refusal": Ending.WITHHELD,
+    "pause_turn": Ending.PAUSED,
+    # Gateways to other providers write these.
+    "error": Ending.BROKEN,
+    "content_filter": Ending.WITHHELD,
 }
 
 
 @final
 @attrs.define(eq=False, kw_only=True, repr=False)
-class MessageAccumulator:
+class MessageAccumulator(GrowingCompletion):
     """Puts an answer together from the events of its stream."""
 
-    call_id_prefix: str = "call"
-    """What the ids of calls without one begin with; unlike in every other answer."""
-    secret: str = ""
-    """Redacted in every error."""
-    _answer: GrowingAnswer = attrs.field(init=False)
     _uses: dict[int, int] = attrs.field(init=False, factory=dict[int, int])
     """Of each block that is a call, the place among the calls."""
     _inputs: dict[int, str] = attrs.field(init=False, factory=dict[int, str])
     """Arguments that came whole, with the beginning of their block."""
-    _finish: str | None = attrs.field(init=False, default=None)
-    _usage: _Usage = attrs.field(init=False, factory=_Usage)
-    _model: str | None = attrs.field(init=False, default=None)
-    _done: bool = attrs.field(init=False, default=False)
+    _blocks: dict[int, _Thought] = attrs.field(init=False, factory=dict[int, _Thought])
+    """Blocks of thoughts, by their index."""
+    _counted: _Usage = attrs.field(init=False, factory=_Usage)
 
-    def __attrs_post_init__(self) -> None:
-        """Begin with nothing."""
-        self._answer = GrowingAnswer(self.call_id_prefix)
+    def _endings(self) -> Mapping[str, FinishReason | Ending]:
+        return _ENDINGS
 
-    @property
-    def done(self) -> bool:
-        """Whether the stream has said that nothing more comes."""
-        return self._done
+    def _settle(self) -> None:
+        # Arguments that came whole and were followed by nothing are all there is.
+        for index, arguments in self._inputs.items():
+            self._answer.add_call(index, arguments=arguments)
+        self._inputs.clear()
 
-    def feed(self, event: SseEvent) -> list[str]:
-        """Take the next event and return the pieces of text in it.
+    def _usage(self) -> Usage | None:
+        usage = self._counted
+        if usage.input_tokens is None or usage.output_tokens is None:
+            return None
+        cached = int(usage.cache_read_input_tokens or 0)
+        written = int(usage.cache_creation_input_tokens or 0)
+        details = usage.output_tokens_details or _OutputDetails()
+        return Usage(
+            input_tokens=int(usage.input_tokens) + cached + written,
+            output_tokens=int(usage.output_tokens),
+            cached_tokens=cached,
+            reasoning_tokens=int(details.thinking_tokens or 0),
+            cache_write_tokens=written,
+        )
 
-        Raises:
-            DriverError: If the event is an error of the provider's.
-            ProtocolError: If it is nothing that this wire knows, or too much.
-        """
-        if self._done:
-            return []
-        told = self._decode(event.data)
+    def _parts(self) -> tuple[ProviderPart, ...]:
+        return tuple(self._part_of(thought) for thought in self._blocks.values())
+
+    def _part_of(self, thought: _Thought) -> ProviderPart:
+        block, text = thought.block, "".join(thought.texts)
+        value: dict[str, object] = {"type": block.type}
+        if block.type == "redacted_thinking":
+            value["data"] = block.data if bytes(block.data) else ""
+        else:
+            value["thinking"] = text
+            if thought.signatures:
+                value["signature"] = "".join(thought.signatures)
+        data = msgspec.json.encode(value)
+        at = {"text_at": thought.text_at, "call_at": thought.call_at}
+        return self.origin.part(block.type, data, text, **at)
+
+    def _take(self, event: SseEvent, data: str) -> list[str]:
+        told = self._decode(data)
         if told.error is not None:
             raise failure_in_stream(told.error, secret=self.secret)
+        index = told.index or 0
         match told.type or event.event:
             case "message_start":
-                self._begin(told.message or _Start())
+                start = told.message or _Start()
+                self._model = start.model or self._model
+                self._count(start.usage)
             case "content_block_start":
-                return self._begin_block(told.index, told.content_block or _Block())
+                return self._begin_block(index, told.content_block or _Block())
             case "content_block_delta":
-                return self._grow_block(told.index, told.delta or _Delta())
+                return self._grow_block(index, told.delta or _Delta())
             case "message_delta":
                 self._finish = (told.delta and told.delta.stop_reason) or self._finish
                 self._count(told.usage)
             case "message_stop":
                 self._done = True
             case "error":
-                raise failure_in_stream(event.data, secret=self.secret)
+                raise failure_in_stream(data, secret=self.secret)
             case _:  # a ping, the end of a block, or something newer than this
                 pass
         return []
 
-    def finish(self) -> Completion:
-        """Return the answer, after the last event.
-
-        Raises:
-            NetworkError: If the stream stopped in the middle of the answer.
-            BadRequestError: If the provider withheld the rest of the answer.
-            ProtocolError: If the answer contradicts itself.
-        """
-        if self._finish is None:
-            if self._done:
-                msg = f"the answer ended without a stop_reason, after {self._answer.so_far}"
-                raise ProtocolError(msg)
-            msg = f"the stream stopped in the middle of the answer, after {self._answer.so_far}"
-            raise NetworkError(msg)
-        if self._finish == "refusal":
-            msg = "the provider's safety filter withheld the answer; change the request"
-            raise BadRequestError(msg)
-        reason = _FINISH.get(self._finish, FinishReason.END_TURN)
-        self._take_whole_inputs()
-        tool_calls = self._answer.tool_calls(was_cut=reason is FinishReason.MAX_TOKENS)
-        if tool_calls and reason is FinishReason.END_TURN:
-            reason = FinishReason.TOOL_USE
-        if reason is FinishReason.TOOL_USE and not tool_calls:
-            msg = f"the answer ended with {self._finish!r} and has no tool call"
-            raise ProtocolError(msg)
-        return Completion(self._answer.text, tool_calls, reason, self._counted(), self._model)
-
     def _decode(self, data: str) -> _Event:
         try:
             return _DECODER.decode(data)
-        except msgspec.DecodeError as exc:  # a ValidationError is one
+        except (msgspec.DecodeError, RecursionError) as exc:  # a ValidationError is one
             what = shown(str(exc), secret=self.secret)
             came = shown(data, secret=self.secret)
             msg = f"an event of the stream is none of the Messages API ({what}): {came!r}"
             raise ProtocolError(msg) from None  # the cause would show what came in full
 
-    def _begin(self, start: _Start) -> None:
-        self._model = start.model or self._model
-        self._count(start.usage)
-
     def _begin_block(self, index: int, block: _Block) -> list[str]:
-        if block.type == "tool_use":
-            place = self._uses.setdefault(index, len(self._uses))
-            self._answer.add_call(place, call_id=block.id or "", name=block.name or "")
-            whole = bytes(block.input).decode()
-            if whole not in {"{}", "null"}:
-                self._inputs[place] = whole
-            return []
-        if block.type == "image":
-            refuse_media("images", block.source)
-        return self._take_text(block.text if block.type == "text" else None)
+        match block.type:
+            case "tool_use":
+                place = self._uses.setdefault(index, len(self._uses))
+                self._answer.add_call(place, call_id=block.id or "", name=block.name or "")
+                whole = bytes(block.input).decode()
+                if whole not in {"{}", "null", '""'}:
+                    self._answer.grow(len(whole))
+                    self._inputs[place] = whole
+            case "thinking" | "redacted_thinking":
+                answer = self._answer
+                self._blocks[index] = _Thought(block, answer.chars, answer.call_count)
+                answer.grow(len(bytes(block.data)))
+                self._grow_thought(index, block.thinking, block.signature)
+            case "image":
+                refuse_media("images", block.source)
+            case "text":
+                return [block.text] if block.text else []
+            case _:  # a server's own tool, or something newer than this
+                pass
+        return []
 
     def _grow_block(self, index: int, delta: _Delta) -> list[str]:
         place = self._uses.get(index)
         if place is not None and delta.partial_json:
             self._inputs.pop(place, None)
             self._answer.add_call(place, arguments=delta.partial_json)
-        return self._take_text(delta.text if delta.type == "text_delta" else None)
+        if index in self._blocks:
+            self._grow_thought(index, delta.thinking, delta.signature)
+        return [delta.text] if delta.type == "text_delta" and delta.text else []
 
-    def _take_text(self, text: str | None) -> list[str]:
-        texts = [text] if text else []
-        self._answer.add_texts(texts)
-        return texts
-
-    def _take_whole_inputs(self) -> None:
-        # Usually a block begins with {} and its arguments follow; some servers give them
-        # at once and nothing follows.
-        for place, arguments in self._inputs.items():
-            self._answer.add_call(place, arguments=arguments)
-        self._inputs.clear()
+    def _grow_thought(self, index: int, text: str | None, signature: str | None) -> None:
+        thought = self._blocks[index]
+        if text:
+            self._think(text)
+            thought.texts.append(text)
+        if signature:
+            self._answer.grow(len(signature))
+            thought.signatures.append(signature)
 
     def _count(self, usage: _Usage | None) -> None:
         """Take the counts that are there: each one is the count so far, not a part of it."""
         for name in _Usage.__struct_fields__:
             count = getattr(usage, name, None)
             if count is not None:
-                setattr(self._usage, name, count)
-
-    def _counted(self) -> Usage | None:
-        usage = self._usage
-        if usage.input_tokens is None or usage.output_tokens is None:
-            return None
-        cached = usage.cache_read_input_tokens or 0
-        written = usage.cache_creation_input_tokens or 0
-        return Usage(
-            input_tokens=usage.input_tokens + cached + written,
-            output_tokens=usage.output_tokens,
-            cached_tokens=cached,
-        )
+                setattr(self._counted, name, count)

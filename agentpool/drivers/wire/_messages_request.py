@@ -3,21 +3,26 @@
 Rules:
 
 1. It always asks for a stream: only a stream stops when the connection is closed.
-2. Nothing optional is sent that nobody said. A limit must be said.
+2. Nothing optional is sent that nobody said. A limit must be said; it covers thoughts.
 3. What the user's side says in a row is one message, with the results of calls first, as
    the API wants it. An answer in several pieces is one message as well.
 4. Arguments that a model wrote are sent back as they came. Those that are no JSON object
    cannot be; they are sent as the text that they are, under one key.
-5. What is no text is refused.
+5. Thoughts with their signatures go back to where they came from, in their place.
+6. Marks for the provider's cache stand behind the tools, the system prompt and the last two
+   turns of the user's side: the whole beginning is read at a tenth of its price.
+7. What is no text is refused.
 
-Source: https://platform.claude.com/docs/en/api/messages (2026-11).
+Source: https://platform.claude.com/docs/en/api/messages,
+https://platform.claude.com/docs/en/build-with-claude/prompt-caching,
+https://platform.claude.com/docs/en/build-with-claude/adaptive-thinking and
+https://platform.claude.com/docs/en/build-with-claude/effort (2026-11).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from typing import Final, assert_never, final
+from typing import Final, TypeAlias, assert_never, final
 
 import attrs
 import msgspec
@@ -29,26 +34,31 @@ from agentpool._messages import (
     ChatMessage,
     CompletionRequest,
     Json,
+    ProviderPart,
     ToolCall,
     ToolMessage,
     UserMessage,
 )
 from agentpool.drivers.wire._answer_form import anthropic_format, told_form
 from agentpool.drivers.wire._body import encode_body
+from agentpool.drivers.wire._call_ids import MESSAGES_IDS, CallIds
+from agentpool.drivers.wire._parts import Origin, Piece, in_order, valid_arguments
 from agentpool.drivers.wire._text_only import checked_text
 
 MAX_TEMPERATURE: Final = 1.0
 """The upper end here; ours is 2.0, and what is above this end is sent as this end."""
 
-INVALID_ARGUMENTS: Final = "arguments_that_are_no_object"
-"""The key under which arguments go back that are no JSON object."""
+EPHEMERAL: Final = {"type": "ephemeral"}
+"""The mark behind which the provider keeps what was sent, for five minutes."""
 
-# An id as the API takes it, and not as we make one.
-_GOOD_ID: Final = re.compile(r"(?!hex-)[a-zA-Z0-9_-]+")
+MARKED_TURNS: Final = 2
+"""Turns of the user's side that are marked: the newest is written, the one before is read.
+With tools and system that makes four marks, which is as many as the API takes."""
 
 
-class _Text(msgspec.Struct, frozen=True, tag_field="type", tag="text"):
+class _Text(msgspec.Struct, frozen=True, tag_field="type", tag="text", omit_defaults=True):
     text: str
+    cache_control: Mapping[str, str] | None = None
 
 
 class _ToolUse(msgspec.Struct, frozen=True, tag_field="type", tag="tool_use"):
@@ -63,17 +73,22 @@ class _ToolResult(
     tool_use_id: str
     content: str = ""
     is_error: bool = False
+    cache_control: Mapping[str, str] | None = None
+
+
+_Block: TypeAlias = _Text | _ToolUse | _ToolResult | msgspec.Raw
 
 
 class _Message(msgspec.Struct, frozen=True):
     role: str
-    content: list[_Text | _ToolUse | _ToolResult]
+    content: list[_Block]
 
 
-class _Tool(msgspec.Struct, frozen=True):
+class _Tool(msgspec.Struct, frozen=True, omit_defaults=True):
     name: str
     description: str
     input_schema: Mapping[str, object]
+    cache_control: Mapping[str, str] | None = None
 
 
 class _Request(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -83,8 +98,9 @@ class _Request(msgspec.Struct, frozen=True, omit_defaults=True):
     temperature: float | None = None
     top_p: float | None = None
     stop_sequences: tuple[str, ...] = ()
-    system: str = ""
+    system: str | tuple[_Text, ...] = ""
     tools: tuple[_Tool, ...] = ()
+    thinking: Mapping[str, Json] | None = None
     output_config: Mapping[str, Json] | None = None
     # Last, and never the default, so that it is always written.
     stream: bool | None = None
@@ -97,8 +113,12 @@ class MessageOptions:
 
     model: str
     """The model to ask, unless the request names one."""
-    answer_limit: int | None = None
-    """The most tokens that the model may write. ``None``: unknown."""
+    max_output_tokens: int | None = None
+    """The most tokens that the model can write. ``None``: unknown."""
+    cache: bool = True
+    """Whether the provider may keep what is sent, so that the next request costs less."""
+    provider: str = ""
+    """The host, for what belongs to it."""
     extra: Mapping[str, Json] = attrs.field(factory=dict[str, Json])
     """Other fields of the body, as they are."""
 
@@ -111,25 +131,59 @@ def encode_request(request: CompletionRequest, options: MessageOptions) -> bytes
     """
     _refuse_unknown(request)
     form, system = request.answer_form, request.system
-    output_config = None if form is None else anthropic_format(form)
-    if form is not None and output_config is None:
+    config = _output_config(request, options)
+    if form is not None and "format" not in config:
         system = f"{system}\n\n{told_form(form)}".strip()
-    temperature = request.temperature
+    temperature, model = request.temperature, request.model or options.model
+    tools = tuple(_Tool(t.name, t.description, t.input_schema) for t in request.tools)
+    extra = {key: one for key, one in options.extra.items() if key not in _MERGED}
     return encode_body(
         _Request(
-            model=request.model or options.model,
-            messages=_to_wire(request.messages),
+            model=model,
+            messages=_to_wire(request.messages, Origin(options.provider, model), options),
             max_tokens=_max_tokens(request, options),
             temperature=None if temperature is None else min(temperature, MAX_TEMPERATURE),
             top_p=request.top_p,
             stop_sequences=request.stop,
-            system=system,
-            tools=tuple(_Tool(t.name, t.description, t.input_schema) for t in request.tools),
-            output_config=output_config,
+            system=(_Text(system, EPHEMERAL),) if system and options.cache else system,
+            tools=(*tools[:-1], _marked(tools[-1])) if tools and options.cache else tools,
+            thinking=_thinking(request, options),
+            output_config=config or None,
             stream=True,
         ),
-        options.extra,
+        extra,
     )
+
+
+_MERGED: Final = frozenset({"thinking", "output_config"})
+"""What a user and this wire may both have something to say of."""
+
+
+def _output_config(request: CompletionRequest, options: MessageOptions) -> dict[str, Json]:
+    """Return the form of the answer, how much to think, and what the user adds."""
+    own = options.extra.get("output_config")
+    config = dict(own) if isinstance(own, Mapping) else {}
+    form = None if request.answer_form is None else anthropic_format(request.answer_form)
+    config.update(form or {})
+    effort = request.reasoning_effort
+    if effort is not None and effort != "none":
+        config["effort"] = effort
+    return config
+
+
+def _thinking(request: CompletionRequest, options: MessageOptions) -> Mapping[str, Json] | None:
+    """Return how the model thinks: as the user says, or as much as it finds right.
+
+    An effort by itself would do nothing at models that only think when they are told so.
+    """
+    own, effort = options.extra.get("thinking"), request.reasoning_effort
+    if isinstance(own, Mapping):
+        return own
+    if effort is None:
+        return None
+    if effort == "none":
+        return {"type": "disabled"}
+    return {"type": "adaptive", "display": "summarized"}
 
 
 def _refuse_unknown(request: CompletionRequest) -> None:
@@ -143,57 +197,72 @@ def _max_tokens(request: CompletionRequest, options: MessageOptions) -> int:
     """Return the limit, which the API wants said. It covers what the model thinks."""
     if request.max_tokens is not None:
         return request.max_tokens
-    if options.answer_limit is not None:
-        return options.answer_limit
+    if options.max_output_tokens is not None:
+        return options.max_output_tokens
     thinking = options.extra.get("thinking")
     budget = thinking.get("budget_tokens") if isinstance(thinking, Mapping) else None
     return ANSWER_TOKENS + (budget if isinstance(budget, int) else 0)
 
 
-def _to_wire(messages: Sequence[ChatMessage]) -> list[_Message]:
+def _to_wire(
+    messages: Sequence[ChatMessage], origin: Origin, options: MessageOptions
+) -> list[_Message]:
     wired: list[_Message] = []
+    ids = CallIds(MESSAGES_IDS)
     for message in messages:
         role = "assistant" if isinstance(message, AssistantMessage) else "user"
         if not wired or wired[-1].role != role:
             wired.append(_Message(role, []))
-        wired[-1].content.extend(_blocks_of(message))
+        wired[-1].content.extend(_blocks_of(message, origin, ids))
     # An answer without text or calls has no block, and an empty message is refused.
-    return [_results_first(message) for message in wired if message.content]
+    sent = [_results_first(message) for message in wired if message.content]
+    if options.cache:
+        _mark_turns(sent)
+    return sent
 
 
-def _blocks_of(message: ChatMessage) -> list[_Text | _ToolUse | _ToolResult]:
+def _blocks_of(message: ChatMessage, origin: Origin, ids: CallIds) -> list[_Block]:
     match message:
         case UserMessage(text=text):
             return [_Text(checked_text(text))]
         case ToolMessage(call_id=call_id, content=content, is_error=is_error):
-            return [_ToolResult(_legal(call_id), checked_text(content), is_error)]
-        case AssistantMessage(text=text, tool_calls=tool_calls):
-            calls = [_ToolUse(_legal(c.call_id), c.name, _arguments_of(c)) for c in tool_calls]
-            # White space alone is refused as well.
-            return [_Text(text), *calls] if text.strip() else list(calls)
+            return [_ToolResult(ids.of_result(call_id), checked_text(content), is_error)]
+        case AssistantMessage():
+            parts = origin.parts_of(message) if message.parts else ()
+            blocks = (_block_of(piece, ids) for piece in in_order(message, parts))
+            return [block for block in blocks if block is not None]
         case _:
             assert_never(message)
 
 
+def _block_of(piece: Piece, ids: CallIds) -> _Block | None:
+    match piece:
+        case str():
+            # White space alone is refused.
+            return _Text(piece) if piece.strip() else None
+        case ToolCall():
+            arguments = msgspec.Raw(valid_arguments(piece).encode())
+            return _ToolUse(ids.of_call(piece.call_id), piece.name, arguments)
+        case ProviderPart():
+            return msgspec.Raw(piece.data.encode())
+        case _:
+            assert_never(piece)
+
+
 def _results_first(message: _Message) -> _Message:
-    message.content.sort(key=lambda block: not isinstance(block, _ToolResult))
+    if message.role == "user":
+        message.content.sort(key=lambda block: not isinstance(block, _ToolResult))
     return message
 
 
-def _legal(call_id: str) -> str:
-    # A conversation may have begun with another provider, whose ids have dots and colons.
-    # Two of them never become one, or a result would be that of another call.
-    if _GOOD_ID.fullmatch(call_id):
-        return call_id
-    return f"hex-{call_id.encode(errors='surrogatepass').hex()}"
+def _mark_turns(messages: Sequence[_Message]) -> None:
+    """Mark the end of the newest turns of the user's side."""
+    turns = [message for message in messages if message.role == "user"]
+    for turn in turns[-MARKED_TURNS:]:
+        last = turn.content[-1]
+        if isinstance(last, _Text | _ToolResult):
+            turn.content[-1] = msgspec.structs.replace(last, cache_control=EPHEMERAL)
 
 
-def _arguments_of(call: ToolCall) -> msgspec.Raw:
-    try:
-        _OBJECT.decode(call.arguments)
-    except (msgspec.DecodeError, RecursionError, UnicodeError):
-        return msgspec.Raw(msgspec.json.encode({INVALID_ARGUMENTS: call.arguments}))
-    return msgspec.Raw(call.arguments.encode())
-
-
-_OBJECT: Final = msgspec.json.Decoder(dict[str, object])
+def _marked(tool: _Tool) -> _Tool:
+    return msgspec.structs.replace(tool, cache_control=EPHEMERAL)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from agentpool import Usage
 from agentpool.abc import Completion
-from agentpool.drivers import FinishReason, ToolCall
+from agentpool.drivers import FinishReason, ProviderPart, ToolCall
 from agentpool.drivers._hosted import Accumulator
 from agentpool.drivers.wire._chat_answer import ChatAccumulator
 from agentpool.drivers.wire._messages_answer import MessageAccumulator
@@ -50,4 +50,5 @@ def completion_of(expected: Mapping[str, Any]) -> Completion:
         finish_reason=FinishReason[expected["finish"]],
         usage=expected["usage"] and Usage(*expected["usage"]),
         model=expected["model"],
+        parts=tuple(ProviderPart("", "", *one) for one in expected.get("parts", ())),
     )

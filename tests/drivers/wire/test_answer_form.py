@@ -17,6 +17,8 @@ from agentpool.drivers.wire._local_chat import read_answer, shape_prompt
 from agentpool.drivers.wire._messages_request import MessageOptions
 from agentpool.tools._output import build_output
 
+MESSAGES = MessageOptions(model="m", cache=False)
+
 
 class Score(msgspec.Struct):
     """From 0 to 10."""
@@ -95,7 +97,7 @@ def test_openai_is_asked_for_a_schema() -> None:
 def test_anthropic_is_asked_for_what_it_can_keep() -> None:
     """Bounds are left out, since it refuses them; whoever asked checks them."""
     request, _ = asking(Score, TOOL)
-    body = json.loads(_messages_request.encode_request(request, MessageOptions(model="m")))
+    body = json.loads(_messages_request.encode_request(request, MESSAGES))
     assert body["output_config"] == {
         "format": {
             "type": "json_schema",
@@ -117,7 +119,7 @@ def test_anthropic_is_asked_for_what_it_can_keep() -> None:
 def test_anthropic_is_told_what_it_cannot_keep() -> None:
     """An object with any keys is refused as a form, and can still be described."""
     request, form = asking(Loose)
-    body = json.loads(_messages_request.encode_request(request, MessageOptions(model="m")))
+    body = json.loads(_messages_request.encode_request(request, MESSAGES))
     assert "output_config" not in body
     assert body["system"].startswith("Be kind.\n\nUnless you call a tool, answer with JSON")
     assert json.loads(body["system"].splitlines()[-1]) == form.schema
@@ -128,7 +130,7 @@ def test_unions_and_named_types_are_kept_by_both() -> None:
     request, _ = asking(Whole)
     body = json.loads(encode_request(request, ChatOptions(model="m", is_openai=True)))
     assert body["response_format"]["json_schema"]["strict"] is True
-    body = json.loads(_messages_request.encode_request(request, MessageOptions(model="m")))
+    body = json.loads(_messages_request.encode_request(request, MESSAGES))
     kept = body["output_config"]["format"]["schema"]["$defs"]["Part"]["properties"]
     assert kept == {
         "name": {"type": "string"},
@@ -145,7 +147,7 @@ def test_a_form_may_let_anything_into_a_list() -> None:
         "additionalProperties": False,
     }
     request = CompletionRequest([UserMessage("Hi")], answer_form=AnswerForm("all", schema))
-    body = json.loads(_messages_request.encode_request(request, MessageOptions(model="m")))
+    body = json.loads(_messages_request.encode_request(request, MESSAGES))
     assert body["output_config"]["format"]["schema"] == schema
 
 
@@ -155,7 +157,7 @@ def test_what_neither_provider_knows_is_kept_by_neither(kind: type) -> None:
     request, _ = asking(kind)
     body = json.loads(encode_request(request, ChatOptions(model="m", is_openai=True)))
     assert "strict" not in body["response_format"]["json_schema"]
-    body = json.loads(_messages_request.encode_request(request, MessageOptions(model="m")))
+    body = json.loads(_messages_request.encode_request(request, MESSAGES))
     assert "output_config" not in body
 
 

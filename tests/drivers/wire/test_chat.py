@@ -97,6 +97,7 @@ def test_a_request_says_everything() -> None:
             {"role": "user", "content": "Grüße"},
             {
                 "role": "assistant",
+                "content": None,
                 "tool_calls": [
                     {
                         "id": "c1",

@@ -22,10 +22,10 @@ from agentpool.drivers import (
 )
 from agentpool.drivers.wire._messages_answer import MessageAccumulator
 from agentpool.drivers.wire._messages_request import (
-    INVALID_ARGUMENTS,
     MessageOptions,
     encode_request,
 )
+from agentpool.drivers.wire._parts import INVALID_ARGUMENTS
 from agentpool.drivers.wire._sse import SseEvent
 from tests.support.keys import KEY
 
@@ -39,7 +39,9 @@ TOOL = ToolDefinition(
 def body_of(*messages: ChatMessage, **settings: Any) -> dict[str, Any]:  # noqa: ANN401  # any setting
     """Return what is sent for *messages*, decoded."""
     request = CompletionRequest(messages, **settings)
-    found: dict[str, Any] = json.loads(encode_request(request, MessageOptions(model="claude")))
+    found: dict[str, Any] = json.loads(
+        encode_request(request, MessageOptions(model="claude", cache=False))
+    )
     return found
 
 
@@ -96,7 +98,7 @@ def test_what_the_api_does_not_know_is_refused(setting: dict[str, Any]) -> None:
     ("options", "most"),
     [
         ({}, 16_384),
-        ({"answer_limit": 64_000}, 64_000),
+        ({"max_output_tokens": 64_000}, 64_000),
         ({"extra": {"thinking": {"type": "enabled", "budget_tokens": 4096}}}, 20_480),
         ({"extra": {"thinking": {"type": "adaptive"}}}, 16_384),
     ],

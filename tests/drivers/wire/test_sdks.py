@@ -56,7 +56,7 @@ async def asked_openai(url: str) -> tuple[str, list[tuple[str, str, str]], Usage
         (call.id or "", call.function.name or "", call.function.arguments or "")
         for call in message.tool_calls or ()
     ]
-    text = (message.content or "") + (message.refusal or "")
+    text = message.content or ""
     return text, calls, None if usage is None else usage_of(usage)
 
 
@@ -86,7 +86,16 @@ async def asked_anthropic(url: str) -> tuple[str, list[tuple[str, str, str]], Us
     usage = message.usage
     cached = usage.cache_read_input_tokens or 0
     written = usage.cache_creation_input_tokens or 0
-    return text, calls, Usage(usage.input_tokens + cached + written, usage.output_tokens, cached)
+    return (
+        text,
+        calls,
+        Usage(
+            usage.input_tokens + cached + written,
+            usage.output_tokens,
+            cached,
+            cache_write_tokens=written,
+        ),
+    )
 
 
 ASKED: Final = {"openai": asked_openai, "anthropic": asked_anthropic}

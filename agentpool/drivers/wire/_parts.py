@@ -1,0 +1,87 @@
+"""What belongs to a provider: kept as it came, and sent back to where it came from.
+
+Rules:
+
+1. A part goes back to the same model at the same provider alone. A signature that another
+   one made is refused, and a thought of another one means nothing.
+2. Its place among the text and the calls is kept: a thought stands before what it led to.
+3. Arguments that are no JSON object do not go back as they came: servers that read them
+   refuse the whole conversation for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, TypeAlias, final
+
+import attrs
+import msgspec
+
+from agentpool._messages import AssistantMessage, ProviderPart, ToolCall
+
+INVALID_ARGUMENTS: Final = "arguments_that_are_no_object"
+"""The key under which arguments go back that are no JSON object."""
+
+Piece: TypeAlias = str | ToolCall | ProviderPart
+"""A piece of an answer: text, a call, or what its provider wants back."""
+
+
+@final
+@attrs.frozen
+class Origin:
+    """Where answers come from."""
+
+    provider: str
+    """The host."""
+    model: str
+    """The model that was asked for."""
+
+    def parts_of(self, message: AssistantMessage) -> tuple[ProviderPart, ...]:
+        """Return the parts of *message* that came from there."""
+        return tuple(
+            part
+            for part in message.parts
+            if part.provider == self.provider and part.model == self.model
+        )
+
+    def part(
+        self, kind: str, data: bytes, text: str = "", *, text_at: int = 0, call_at: int = 0
+    ) -> ProviderPart:
+        """Return a part that came from there."""
+        return ProviderPart(self.provider, self.model, kind, data.decode(), text, text_at, call_at)
+
+
+NOWHERE: Final = Origin("", "")
+"""Where nothing has to go back to."""
+
+
+def in_order(message: AssistantMessage, parts: tuple[ProviderPart, ...]) -> Iterator[Piece]:
+    """Yield text, calls and *parts* of *message* in the order in which they came."""
+    text_at = 0
+    # Text comes before calls: a part after the first call stands behind all of it.
+    for part in sorted(parts, key=lambda part: (part.call_at > 0, part.text_at)):
+        if part.call_at:
+            break
+        if part.text_at > text_at:
+            yield message.text[text_at : part.text_at]
+            text_at = part.text_at
+        yield part
+    if text_at < len(message.text):
+        yield message.text[text_at:]
+    for index, call in enumerate(message.tool_calls):
+        if index:
+            yield from (part for part in parts if part.call_at == index)
+        yield call
+    yield from (part for part in parts if part.call_at and part.call_at >= len(message.tool_calls))
+
+
+def valid_arguments(call: ToolCall) -> str:
+    """Return the arguments of *call* as they came, or as a value of a JSON object."""
+    try:
+        _OBJECT.decode(call.arguments)
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        return msgspec.json.encode({INVALID_ARGUMENTS: call.arguments}).decode()
+    return call.arguments
+
+
+_OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])

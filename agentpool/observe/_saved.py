@@ -1,0 +1,79 @@
+"""Outcomes that leave the process: as JSON, with their errors as data.
+
+Rules:
+
+1. Everything is written. Of an error its type's name, its text, its public fields as texts,
+   and where it was raised; read again, it is a `RecordedError` that has them.
+2. The value of an outcome is written as the JSON that it stands for, and read as plain data:
+   the type that it had is known to its program alone.
+3. What cannot be written is refused by name. Nothing is left out.
+"""
+
+from __future__ import annotations
+
+import traceback
+from typing import Final
+
+import msgspec
+
+from agentpool._errors import RecordedError, UsageError
+from agentpool._outcome import AgentOutcome
+
+
+class _SavedError(msgspec.Struct, frozen=True):
+    """An error as data."""
+
+    kind: str
+    message: str
+    details: dict[str, str] = {}
+    traceback: str = ""
+
+
+def outcome_to_json(outcome: AgentOutcome) -> str:
+    """Return *outcome* as a JSON object, its conversation and its error included.
+
+    Raises:
+        UsageError: If its value has no form in JSON.
+    """
+    return msgspec.json.encode(outcome, enc_hook=_to_data).decode()
+
+
+def outcome_from_json(text: str | bytes) -> AgentOutcome:
+    """Return the outcome that ``outcome_to_json`` wrote.
+
+    Its error is a `RecordedError` and its value is plain data.
+
+    Raises:
+        UsageError: If *text* is no such outcome. Says where.
+    """
+    try:
+        return _DECODER.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
+        msg = f"the text is no outcome ({exc}); write it with outcome_to_json"
+        raise UsageError(msg) from exc
+
+
+def _to_data(value: object) -> object:
+    if isinstance(value, RecordedError):
+        return _SavedError(value.kind, str(value), dict(value.details), value.traceback)
+    if isinstance(value, Exception):
+        fields = {key: str(one) for key, one in vars(value).items() if not key.startswith("_")}
+        raised = "".join(traceback.format_tb(value.__traceback__))
+        return _SavedError(type(value).__name__, str(value), fields, raised)
+    msg = (
+        f"{type(value).__name__!r} in the outcome's value has no form in JSON; give the agent "
+        "an output_type of plain data"
+    )
+    raise UsageError(msg)
+
+
+def _from_data(kind: type[object], value: object) -> object:
+    if kind is object:
+        return value  # an outcome's value: plain data
+    saved = msgspec.convert(value, _SavedError)
+    return RecordedError(
+        saved.message, kind=saved.kind, traceback=saved.traceback, details=saved.details
+    )
+
+
+_DECODER: Final = msgspec.json.Decoder(AgentOutcome, dec_hook=_from_data)

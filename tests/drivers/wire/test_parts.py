@@ -1,0 +1,170 @@
+"""What belongs to a provider goes back to it as it came, and to no other."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentpool.abc import CompletionRequest
+from agentpool.drivers import (
+    AssistantMessage,
+    ProviderPart,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
+from agentpool.drivers.wire._call_ids import (
+    CHAT_IDS,
+    MESSAGES_IDS,
+    MISTRAL_IDS,
+    RESPONSES_IDS,
+    CallIds,
+    IdForm,
+)
+from agentpool.drivers.wire._chat_request import ChatOptions
+from agentpool.drivers.wire._chat_request import encode_request as encode_chat
+from agentpool.drivers.wire._messages_request import MessageOptions
+from agentpool.drivers.wire._messages_request import encode_request as encode_messages
+from agentpool.drivers.wire._parts import INVALID_ARGUMENTS, Origin
+
+HERE: Final = Origin("api.example", "m")
+CALLS: Final = (ToolCall("a", "add", "{}"), ToolCall("b", "add", "{}"))
+RESULTS: Final = (ToolMessage("a", "add", "1"), ToolMessage("b", "add", "2"))
+
+
+def part(kind: str, data: object, *, text_at: int = 0, call_at: int = 0) -> ProviderPart:
+    """Return a part that came from here."""
+    return HERE.part(kind, json.dumps(data).encode(), text_at=text_at, call_at=call_at)
+
+
+def chat(*messages: Any, model: str = "m", provider: str = "api.example") -> Any:  # noqa: ANN401  # JSON
+    """Return the messages that Chat Completions are sent."""
+    options = ChatOptions(model=model, provider=provider)
+    return json.loads(encode_chat(CompletionRequest(messages), options))["messages"]
+
+
+def anthropic(*messages: Any, model: str = "m", provider: str = "api.example") -> Any:  # noqa: ANN401  # JSON
+    """Return the messages that Messages are sent."""
+    options = MessageOptions(model=model, provider=provider, cache=False)
+    return json.loads(encode_messages(CompletionRequest(messages), options))["messages"]
+
+
+def test_thoughts_go_back_beside_the_text() -> None:
+    """Under the name that the server has for them, also where they are empty."""
+    for kind, data in (
+        ("reasoning_content", "hm"),
+        ("reasoning_content", ""),
+        ("reasoning", "hm"),
+        ("reasoning_details", [{"type": "reasoning.text", "text": "hm", "signature": "s"}]),
+        ("extra_content", {"google": {"thought_signature": "s"}}),
+    ):
+        (sent,) = chat(AssistantMessage("yes", parts=(part(kind, data),)))
+        assert sent == {"role": "assistant", "content": "yes", kind: data}
+
+
+def test_a_signature_goes_back_with_its_call() -> None:
+    """Gemini refuses the next turn without."""
+    signed = part("call.extra_content", {"google": {"thought_signature": "s"}}, call_at=1)
+    (sent,) = chat(AssistantMessage("", CALLS, (signed,)))
+    assert sent["content"] is None
+    assert "extra_content" not in sent["tool_calls"][0]
+    assert sent["tool_calls"][1]["extra_content"] == {"google": {"thought_signature": "s"}}
+
+
+def test_a_thought_among_the_pieces_goes_back_among_them() -> None:
+    """As Mistral has them."""
+    thought = {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}
+    (sent,) = chat(AssistantMessage("yes", parts=(part("content", thought),)))
+    assert sent["content"] == [thought, {"type": "text", "text": "yes"}]
+    (sent,) = chat(AssistantMessage("", CALLS, (part("content", thought),)))
+    assert sent["content"] == [thought]
+
+
+def test_blocks_of_thoughts_keep_their_place() -> None:
+    """Before, inside and after the text, and between and after the calls."""
+    places = [(0, 0), (3, 0), (6, 0), (6, 1), (6, 2)]
+    thoughts = tuple(
+        part("thinking", {"type": "thinking", "n": n}, text_at=text_at, call_at=call_at)
+        for n, (text_at, call_at) in enumerate(places)
+    )
+    (sent,) = anthropic(AssistantMessage("abcdef", CALLS, thoughts))
+    shown = [one.get("n", one.get("text", one.get("id"))) for one in sent["content"]]
+    assert shown == [0, "abc", 1, "def", 2, "a", 3, "b", 4]
+
+
+@pytest.mark.parametrize("encode", [chat, anthropic])
+@pytest.mark.parametrize("other", [{"model": "n"}, {"provider": "api.other"}])
+def test_another_model_or_provider_gets_none(
+    encode: Callable[..., Any], other: dict[str, str]
+) -> None:
+    """A signature of somebody else's is refused."""
+    kinds = ("thinking", "reasoning_content", "extra_content", "call.extra_content")
+    thoughts = tuple(part(kind, {"secret": "s"}) for kind in kinds)
+    said = AssistantMessage("yes", CALLS, thoughts)
+    assert "secret" in json.dumps(encode(said))
+    assert encode(said, **other) == encode(AssistantMessage("yes", CALLS))
+
+
+@pytest.mark.parametrize("form", [CHAT_IDS, RESPONSES_IDS, MISTRAL_IDS, MESSAGES_IDS])
+@given(
+    turns=st.lists(
+        st.lists(st.sampled_from(["a", "call-1-0", "x" * 99, "", "ä:\ud800"]), max_size=3),
+        max_size=4,
+    )
+)
+def test_every_id_is_taken_and_none_is_there_twice(form: IdForm, turns: list[list[str]]) -> None:
+    """A result has the id of its call, and the same conversation the same ids."""
+
+    def sent() -> list[tuple[list[str], list[str]]]:
+        ids = CallIds(form)
+        return [
+            ([ids.of_call(one) for one in turn], [ids.of_result(one) for one in turn])
+            for turn in turns
+        ]
+
+    found = sent()
+    assert found == sent()
+    every = [one for calls, _ in found for one in calls]
+    assert len(set(every)) == len(every)
+    assert all(form.pattern.fullmatch(one) for one in every)
+    for (calls, results), turn in zip(found, turns, strict=True):
+        assert sorted(calls) == sorted(results)
+        assert dict(zip(turn, calls, strict=True)).keys() == set(turn)
+
+
+def test_ids_that_the_server_takes_go_as_they_are() -> None:
+    """And its cache knows them again; the second of two that are the same is another."""
+    turn = (AssistantMessage("", CALLS), *RESULTS)
+    sent = chat(*turn, *turn)
+    assert [call["id"] for call in sent[0]["tool_calls"]] == ["a", "b"]
+    again = [call["id"] for call in sent[3]["tool_calls"]]
+    assert len({"a", "b", *again}) == 4
+    assert [one["tool_call_id"] for one in sent[4:]] == again
+
+
+def test_a_result_of_no_call_has_an_id_as_well() -> None:
+    """The server may say what it thinks of it."""
+    (sent,) = chat(ToolMessage("x" * 99, "add", "1"))
+    assert re.fullmatch("[a-z0-9]{24}", sent["tool_call_id"])
+
+
+@pytest.mark.parametrize("arguments", ['{"a": 1', "[1]", "", "nul", "[" * 5000])
+def test_arguments_that_are_no_object_go_back_as_one(arguments: str) -> None:
+    """Servers that read them would refuse the conversation for ever."""
+    said = AssistantMessage("", (ToolCall("a", "add", arguments),))
+    (sent,) = chat(said)
+    text = sent["tool_calls"][0]["function"]["arguments"]
+    assert json.loads(text) == {INVALID_ARGUMENTS: arguments}
+    (sent,) = anthropic(said)
+    assert sent["content"][0]["input"] == {INVALID_ARGUMENTS: arguments}
+
+
+def test_who_said_it_is_told_as_well() -> None:
+    """A conversation with a question in it."""
+    assert chat(UserMessage("Hi"))[0] == {"role": "user", "content": "Hi"}
