@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Protocol, TypeAlias, final, runtime_checkable
+from typing import TypeAlias, final
 
 import msgspec
 import trio
@@ -40,17 +40,6 @@ OnDelta = Callable[[str], None]
 """Called with each piece of text as it arrives. It must not block."""
 
 
-@runtime_checkable
-class HearsThoughts(Protocol):
-    """An `OnDelta` that is told what the model thinks as well, apart from its text."""
-
-    def __call__(self, text: str, /) -> None:
-        """Take a piece of text."""
-
-    def thought(self, text: str, /) -> None:
-        """Take a piece of what the model thinks. It must not block."""
-
-
 class Driver(ABC):
     """The thing that answers a completion request: a model, near or far, or a script."""
 
@@ -65,8 +54,8 @@ class Driver(ABC):
         Args:
             request: The conversation and its settings. Read it now, do not keep it.
             on_delta: Where pieces of the text go as they arrive. Together they are the
-                completion's text. A driver that does not stream may ignore it. One that
-                `HearsThoughts` is told of thoughts as well.
+                completion's text. A driver that does not stream may ignore it. One with a
+                method ``thought`` is told of thoughts as well.
 
         Raises:
             DriverError: In one of its subclasses, whatever went wrong.

@@ -52,6 +52,7 @@ from agentpool.drivers._scripted import ScriptedDriver as ScriptedDriver
 from agentpool.drivers._scripted import call as call
 from agentpool.drivers._scripted import calls as calls
 from agentpool.drivers._scripted import say as say
+from agentpool.drivers._sending import HearsThoughts as HearsThoughts
 
 if TYPE_CHECKING:
     from agentpool.drivers._anthropic import AnthropicDriver as AnthropicDriver
@@ -79,6 +80,7 @@ __all__ = [
     "CompletionRequest",
     "ContextOverflowError",
     "EmptyAnswerError",
+    "FailedAttemptError",
     "FallbackCounts",
     "FallbackDriver",
     "FinishReason",
@@ -86,6 +88,7 @@ __all__ = [
     "GateStatistics",
     "GateTicket",
     "GatedDriver",
+    "HearsThoughts",
     "InvalidOutputError",
     "Json",
     "LocalDriver",
@@ -95,6 +98,7 @@ __all__ = [
     "Prices",
     "ProtocolError",
     "ProviderGates",
+    "ProviderPart",
     "RateLimitError",
     "RequestGate",
     "ScriptedDriver",
@@ -107,6 +111,8 @@ __all__ = [
     "call",
     "calls",
     "estimate_tokens",
+    "messages_from_json",
+    "messages_to_json",
     "open_anthropic",
     "open_driver",
     "open_local",

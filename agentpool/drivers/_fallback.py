@@ -41,9 +41,9 @@ from agentpool._manifest.capability import PrivacyTier
 from agentpool._messages import Completion, CompletionRequest, Usage
 from agentpool._scheduling.request_clock import RequestClock
 from agentpool._scheduling.watcher import current_watcher
-from agentpool.abc import Driver, HearsThoughts, OnDelta
+from agentpool.abc import Driver, OnDelta
 from agentpool.drivers._breaker import Attempt, BreakerState, CircuitBreaker
-from agentpool.drivers._sending import OnSent, SayingDriver, ask
+from agentpool.drivers._sending import HearsThoughts, OnSent, SayingDriver, ask
 
 _UNWELL = (RateLimitError, OverloadedError, NetworkError, AuthenticationError)
 

@@ -18,9 +18,9 @@ from agentpool._errors import DriverError, ProtocolError, UsageError
 from agentpool._manifest.asking import options_faults
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._messages import Completion, CompletionRequest, Json, Usage
-from agentpool.abc import HearsThoughts, OnDelta
+from agentpool.abc import OnDelta
 from agentpool.drivers._http import HttpAnswer, HttpClient
-from agentpool.drivers._sending import OnSent, SayingDriver
+from agentpool.drivers._sending import HearsThoughts, OnSent, SayingDriver
 from agentpool.drivers.wire._failure import failure_from_response, failure_in_body, shown
 from agentpool.drivers.wire._sse import SseEvent, SseParser
 

@@ -8,13 +8,24 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from agentpool._messages import Completion, CompletionRequest
 from agentpool.abc import Driver, OnDelta
 
 OnSent: TypeAlias = Callable[[], None]
 """Called as soon as some of a request may have left. It must not block."""
+
+
+@runtime_checkable
+class HearsThoughts(Protocol):
+    """An `OnDelta` that is told what the model thinks as well, apart from its text."""
+
+    def __call__(self, text: str, /) -> None:
+        """Take a piece of text."""
+
+    def thought(self, text: str, /) -> None:
+        """Take a piece of what the model thinks. It must not block."""
 
 
 class SayingDriver(Driver):

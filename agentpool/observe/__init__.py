@@ -81,8 +81,11 @@ __all__ = [
     "RequestStarted",
     "SlotsChanged",
     "TextDelta",
+    "ThoughtDelta",
     "ToolFinished",
     "ToolStarted",
     "TraceError",
     "WaitReason",
+    "outcome_from_json",
+    "outcome_to_json",
 ]
