@@ -1,4 +1,4 @@
-"""The command line: ``agentpool run``, ``map``, ``check``, ``memory`` and ``serve``.
+"""The command line: ``agentpool run``, ``map``, ``check``, ``memory``, ``serve`` and ``show``.
 
 Results go to standard output, everything else to standard error. What a person did wrong
 is one clear line and an exit code, never a traceback.
@@ -20,6 +20,7 @@ from agentpool._cli._command import (
     MemoryCommand,
     RunCommand,
     ServeCommand,
+    ShowCommand,
 )
 from agentpool._cli._interrupt import kept_handlers
 from agentpool._cli._map import map_files
@@ -28,6 +29,7 @@ from agentpool._cli._report import ExitCode, error_lines
 from agentpool._cli._run import run
 from agentpool._cli._screen import drop_output
 from agentpool._cli._serve import serve
+from agentpool._cli._show import show
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _do(argv: Sequence[str]) -> int:
+def _do(argv: Sequence[str]) -> int:  # noqa: PLR0911  # one for each command
     try:
         command = parse(argv)
     except SystemExit:  # argparse has printed the help or the version
@@ -78,5 +80,7 @@ def _do(argv: Sequence[str]) -> int:
             return look_after_memory(command)
         case ServeCommand():
             return serve(command)
+        case ShowCommand():
+            return show(command)
         case _:
             assert_never(command)

@@ -21,6 +21,7 @@ from agentpool._cli._command import (
     MemoryCommand,
     RunCommand,
     ServeCommand,
+    ShowCommand,
 )
 from agentpool._cli._options import Parser, add_options, count, is_text, read_options, text
 
@@ -44,6 +45,7 @@ commands:
   check    look manifests over, without running anything
   memory   look after the file in which agents remember
   serve    offer agents to other programs, over MCP
+  show     look at the trace of a run
 
 examples:
   agentpool run examples/reader.toml "Why is the sky blue?"
@@ -123,6 +125,23 @@ exit codes:
 """
 
 
+_SHOW_EXAMPLES = """\
+The file is the one of agentpool run --trace FILE; it may still be written.
+
+examples:
+  agentpool show night.trace
+  agentpool show night.trace --agent 3
+  agentpool show night.trace --follow
+  agentpool show night.trace --diff evening.trace
+
+exit codes:
+  0    done, or both traces are the same
+  1    the traces differ
+  2    the command is wrong, or the file cannot be read
+  130  interrupted, or nobody reads the output any more
+"""
+
+
 def parse(argv: Sequence[str]) -> Command:
     """Return the command that *argv* says.
 
@@ -136,6 +155,7 @@ def parse(argv: Sequence[str]) -> Command:
         "check": _parse_check,
         "memory": _parse_memory,
         "serve": _parse_serve,
+        "show": _parse_show,
     }
     if argv and argv[0] in commands:
         return commands[argv[0]](argv[1:])
@@ -298,6 +318,37 @@ def _parse_serve(argv: Sequence[str]) -> ServeCommand:
     found = parser.read(argv)
     return ServeCommand(
         manifests=tuple(found.manifests), http=found.http, options=read_options(found)
+    )
+
+
+def _parse_show(argv: Sequence[str]) -> ShowCommand:
+    parser = Parser(
+        "show",
+        "FILE [options]",
+        "Look at the trace of a run: who did what, what failed first, what took long.",
+        _SHOW_EXAMPLES,
+    )
+    add = parser.add_argument
+    add("file", metavar="FILE", help="the trace")
+    add("--agent", type=count, metavar="N", help="show what this agent said and was told")
+    add("--follow", action="store_true", help="print each event as it comes, to the pool's end")
+    add(
+        "--format",
+        choices=("text", "chrome"),
+        default="text",
+        metavar="text|chrome",
+        help="chrome: the trace-event JSON that Perfetto and chrome://tracing open",
+    )
+    add("--diff", metavar="OTHER", help="show the first event in which another trace differs")
+    add("--json", action="store_true", help="print JSON")
+    found = parser.read(argv)
+    return ShowCommand(
+        file=found.file,
+        agent=found.agent,
+        follow=found.follow,
+        json=found.json,
+        format=found.format,
+        other=found.diff,
     )
 
 

@@ -9,6 +9,7 @@ import attrs
 from agentpool import Budget
 from agentpool._cli._override import Override
 from agentpool.drivers import ProviderGates
+from agentpool.observe import Content
 
 NOTHING_HELD_BACK: Final = (
     "--rpm and --tpm hold requests to providers back, and no model here is behind one"
@@ -52,6 +53,10 @@ class Options:
     """The most requests to one provider in a minute. ``None``: no limit, here as below."""
     tokens_per_minute: int | None = None
     """The most tokens of these, questions and answers."""
+    trace: str | None = None
+    """The file that what happens is written to. ``None``: none."""
+    trace_content: Content = "full"
+    """How much of what is said is in it."""
 
     def new_gates(self) -> ProviderGates | None:
         """Return where requests to providers wait. ``None``: nobody waits."""
@@ -152,5 +157,26 @@ class ServeCommand:
     options: Options
 
 
-Command: TypeAlias = RunCommand | MapCommand | CheckCommand | MemoryCommand | ServeCommand
+@final
+@attrs.frozen(kw_only=True)
+class ShowCommand:
+    """``agentpool show``."""
+
+    file: str
+    """The path of the trace."""
+    agent: int | None
+    """The agent whose conversation is shown. ``None``: all agents are, in numbers."""
+    follow: bool
+    """Whether events are printed as they come."""
+    json: bool
+    """Whether what is found is JSON."""
+    format: Literal["text", "chrome"]
+    """What is printed."""
+    other: str | None
+    """The trace that it is compared with. ``None``: it is not."""
+
+
+Command: TypeAlias = (
+    RunCommand | MapCommand | CheckCommand | MemoryCommand | ServeCommand | ShowCommand
+)
 """What somebody wants done."""

@@ -11,6 +11,7 @@ from agentpool import UsageError
 from agentpool._cli._command import Address, ApproveMode, Options
 from agentpool._cli._override import Override
 from agentpool._manifest.model import PROVIDERS
+from agentpool.observe import Content
 
 # So that a local model is kept busy and a person can still follow who does what.
 DEFAULT_MAX_CONCURRENT: Final = 3
@@ -50,6 +51,12 @@ class Words(argparse.Namespace):
     rpm: int | None
     tpm: int | None
     approve: ApproveMode
+    trace: str | None
+    trace_content: Content
+    agent: int | None
+    follow: bool
+    format: Literal["text", "chrome"]
+    diff: str | None
 
 
 class Parser(argparse.ArgumentParser):
@@ -110,6 +117,11 @@ def add_options(parser: argparse.ArgumentParser, *, results: bool = True) -> Non
     add("--memory-scope", metavar="NAME",
         help="let all agents, of later runs too, share what they remember under this name; "
         "otherwise each recalls its own alone")  # fmt: skip
+    add("--trace", metavar="FILE",
+        help="write what happens to this file, for agentpool show; it is replaced")  # fmt: skip
+    add("--trace-content", choices=("full", "cut", "none"), default="full",
+        metavar="full|cut|none",
+        help="how much of what is said is in the trace (%(default)s)")  # fmt: skip
     if results:
         add("--approve", choices=("ask", "always", "never"), default="ask",
             metavar="ask|always|never",
@@ -146,6 +158,8 @@ def read_options(found: Words) -> Options:
         memory_scope=found.memory_scope,
         requests_per_minute=found.rpm,
         tokens_per_minute=found.tpm,
+        trace=found.trace,
+        trace_content=found.trace_content,
     )
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
+import attrs
 import trio
 
 from agentpool import AgentManifest, AgentPool, Budget, PoolPlan, open_manifest_pool
 from agentpool._cli._command import NOTHING_HELD_BACK, Options
+from agentpool._cli._recording import open_recording
 from agentpool._cli._script import load_script
 from agentpool.abc import Observer
 from agentpool.drivers import ProviderGates
@@ -58,14 +60,16 @@ async def open_command_pool(
         memory_file=options.memory,
         budget=budget,
         approve=approve,
-        observers=observers,
     )
     for text in plan.warnings:
         await warn(text)
-    async with open_manifest_pool(plan, warn=_was_told) as pool:
-        if gates is not None and not gates.statistics():
-            await warn(NOTHING_HELD_BACK)
-        yield pool
+    # Opened first: a file that cannot be written is told before a model is opened.
+    async with open_recording(plan.secrets, options, warn) as recording:
+        plan = attrs.evolve(plan, observers=(*observers, *recording))
+        async with open_manifest_pool(plan, warn=_was_told) as pool:
+            if gates is not None and not gates.statistics():
+                await warn(NOTHING_HELD_BACK)
+            yield pool
 
 
 def _was_told(_text: str) -> None:

@@ -31,6 +31,9 @@ class AgentSpawned(EventBase, frozen=True, gc=False):
     """With whom it shares slots and gates."""
     deadline_seconds: float | None = None
     """The longest that it may take. ``None``: no limit."""
+    prompt_id: int = 0
+    """In the file of a trace: the number of the system prompt, which stands there once.
+    0 everywhere else."""
 
 
 @final

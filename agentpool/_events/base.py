@@ -29,7 +29,7 @@ class PoolInfo(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Its slots."""
 
 
-class EventBase(msgspec.Struct, frozen=True, tag_field="event", tag=_tag):
+class EventBase(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="event", tag=_tag):
     """What every event begins with."""
 
     sequence: int

@@ -57,6 +57,8 @@ class Admission(SlotKeeper):
     _on_waiting: Callable[[AgentId], None]
     """Told afterwards."""
     _on_resumed: Callable[[Slot], None]
+    _on_returning: Callable[[Slot, int], None]
+    """Told who comes back and finds no slot, and how many came back before it."""
     outer: Slot | None = attrs.field(factory=current_slot.get)
     _newcomers: FairQueue[AgentHandle] = attrs.field(factory=_new_queue)
     _children: FairQueue[AgentHandle] = attrs.field(factory=_new_queue)
@@ -252,6 +254,8 @@ class Admission(SlotKeeper):
         """Put an agent that comes back in front of every newcomer."""
         self._returning.append(slot)
         self.pump()
+        if not slot.held:
+            self._on_returning(slot, len(self._returning) - 1)
 
     def _give_back(self, slot: Slot) -> None:
         self._end_loan(slot)

@@ -22,6 +22,7 @@ from agentpool._events import (
 )
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage
 from agentpool._outcome import AgentOutcome
+from agentpool._pool.admission import Admission
 from agentpool._pool.handle import AgentHandle
 from agentpool._scheduling.slot import Slot
 from agentpool._scheduling.waits import Wait
@@ -58,11 +59,11 @@ class Herald(Live):
                 )
             )
 
-    def queued(self, handle: AgentHandle, running: int, slots: float, ahead: int) -> None:
-        """Tell that it waits for its first slot."""
-        if self._hub.listening:
-            stamp = self._hub.stamp(handle.agent_id, handle.name)
-            self._hub.publish(AgentQueued(*stamp, running, slots, ahead, again=False))
+    def queued(self, handle: AgentHandle, admission: Admission, ahead: int, *, again: bool) -> None:
+        """Tell that it waits for a slot. Ask first whether anybody watches."""
+        stamp = self._hub.stamp(handle.agent_id, handle.name)
+        counts = (admission.running_count, admission.limiter.total_tokens)
+        self._hub.publish(AgentQueued(*stamp, *counts, ahead, again=again))
 
     def resized(self, slots: float) -> None:
         """Tell that there is another number of slots."""

@@ -122,6 +122,7 @@ class AgentNursery(Caretaker, Home):
             self._herald.parked,
             lambda agent_id: self.deadlocks.suspect(agent_id),  # noqa: PLW0108  # made below
             self._herald.resumed,
+            self._returning,
         )
         self.deadlocks = DeadlockWatch(nursery, self.admission, self.running)
         self.voice = PoolVoice(self.router, self.admission, self.running, self.deadlocks)
@@ -202,9 +203,8 @@ class AgentNursery(Caretaker, Home):
         self._herald.spawned(handle, config)
         self.admission.pump()
         if self.hub.listening and handle.status is AgentStatus.QUEUED:
-            admission = self.admission
-            counts = (admission.running_count, admission.limiter.total_tokens)
-            self._herald.queued(handle, *counts, admission.queued_count - 1)
+            ahead = self.admission.queued_count - 1
+            self._herald.queued(handle, self.admission, ahead, again=False)
         return handle
 
     def budget_of(self, config: SpawnConfig, parent: AgentHandle | None = None) -> Budget | None:
@@ -217,6 +217,11 @@ class AgentNursery(Caretaker, Home):
             return self.budget
         parent = parent or self.voice.caller()
         return budget_for(config, self.budget if parent is None else parent.budget)
+
+    def _returning(self, slot: Slot, ahead: int) -> None:
+        """Tell that an agent that waited for something waits for a slot again."""
+        if self.hub.listening:
+            self._herald.queued(self.running[slot.agent_id], self.admission, ahead, again=True)
 
     def _start(self, handle: AgentHandle, slot: Slot) -> None:
         handle.begin(slot, self.hub.seconds())

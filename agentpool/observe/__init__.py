@@ -1,5 +1,7 @@
 """Watching a pool: observers that are called, readers that take events in their own time."""
 
+from typing import TYPE_CHECKING
+
 from agentpool._budget.statistics import BudgetMeter as BudgetMeter
 from agentpool._budget.statistics import BudgetStatistics as BudgetStatistics
 from agentpool._budget.statistics import PoolStatistics as PoolStatistics
@@ -38,17 +40,42 @@ from agentpool._events import ToolFinished as ToolFinished
 from agentpool._events import ToolStarted as ToolStarted
 from agentpool._messages import AgentId as AgentId
 from agentpool._messages import DeadLetter as DeadLetter
+from agentpool._public import load as _load
 from agentpool._scheduling.waits import WaitReason as WaitReason
 from agentpool.abc import Observer as Observer
 from agentpool.observe._hub import EventReader as EventReader
 from agentpool.observe._saved import outcome_from_json as outcome_from_json
 from agentpool.observe._saved import outcome_to_json as outcome_to_json
 
+# These are for those who keep what they see.
+if TYPE_CHECKING:
+    from agentpool.observe._chrome import chrome_trace as chrome_trace
+    from agentpool.observe._codec import event_from_json as event_from_json
+    from agentpool.observe._codec import event_to_json as event_to_json
+    from agentpool.observe._codec import events_from_json as events_from_json
+    from agentpool.observe._codec import events_to_json as events_to_json
+    from agentpool.observe._content import Content as Content
+    from agentpool.observe._difference import Difference as Difference
+    from agentpool.observe._difference import first_difference as first_difference
+    from agentpool.observe._intervals import Interval as Interval
+    from agentpool.observe._intervals import Reason as Reason
+    from agentpool.observe._intervals import intervals_of as intervals_of
+    from agentpool.observe._record import AgentRecord as AgentRecord
+    from agentpool.observe._record import PoolRecord as PoolRecord
+    from agentpool.observe._record import ToolRecord as ToolRecord
+    from agentpool.observe._record import record_of as record_of
+    from agentpool.observe._redact import secrets_of_environment as secrets_of_environment
+    from agentpool.observe._trace import Trace as Trace
+    from agentpool.observe._trace import TraceHeader as TraceHeader
+    from agentpool.observe._trace import read_trace as read_trace
+    from agentpool.observe._trace_writer import TraceWriter as TraceWriter
+
 __all__ = [
     "AgentFinished",
     "AgentId",
     "AgentParked",
     "AgentQueued",
+    "AgentRecord",
     "AgentResumed",
     "AgentSpawned",
     "AgentStarted",
@@ -60,12 +87,15 @@ __all__ = [
     "BudgetReached",
     "BudgetStatistics",
     "CompletionReceived",
+    "Content",
     "DeadLetter",
+    "Difference",
     "Event",
     "EventReader",
     "EventsMissed",
     "FellBack",
     "GateChanged",
+    "Interval",
     "MessageDropped",
     "MessageSent",
     "MessagesAdded",
@@ -73,7 +103,9 @@ __all__ = [
     "Phase",
     "PhaseChanged",
     "PoolInfo",
+    "PoolRecord",
     "PoolStatistics",
+    "Reason",
     "RecordedError",
     "RequestFailed",
     "RequestFirstPiece",
@@ -83,9 +115,56 @@ __all__ = [
     "TextDelta",
     "ThoughtDelta",
     "ToolFinished",
+    "ToolRecord",
     "ToolStarted",
+    "Trace",
     "TraceError",
+    "TraceHeader",
+    "TraceWriter",
     "WaitReason",
+    "chrome_trace",
+    "event_from_json",
+    "event_to_json",
+    "events_from_json",
+    "events_to_json",
+    "first_difference",
+    "intervals_of",
     "outcome_from_json",
     "outcome_to_json",
+    "read_trace",
+    "record_of",
+    "secrets_of_environment",
 ]
+
+_HOMES = {
+    "AgentRecord": "agentpool.observe._record",
+    "Content": "agentpool.observe._content",
+    "Difference": "agentpool.observe._difference",
+    "Interval": "agentpool.observe._intervals",
+    "PoolRecord": "agentpool.observe._record",
+    "Reason": "agentpool.observe._intervals",
+    "ToolRecord": "agentpool.observe._record",
+    "Trace": "agentpool.observe._trace",
+    "TraceHeader": "agentpool.observe._trace",
+    "TraceWriter": "agentpool.observe._trace_writer",
+    "chrome_trace": "agentpool.observe._chrome",
+    "event_from_json": "agentpool.observe._codec",
+    "event_to_json": "agentpool.observe._codec",
+    "events_from_json": "agentpool.observe._codec",
+    "events_to_json": "agentpool.observe._codec",
+    "first_difference": "agentpool.observe._difference",
+    "intervals_of": "agentpool.observe._intervals",
+    "read_trace": "agentpool.observe._trace",
+    "record_of": "agentpool.observe._record",
+    "secrets_of_environment": "agentpool.observe._redact",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load what keeps events when it is first asked for (PEP 562)."""
+    return _load(__name__, _HOMES, name)
+
+
+def __dir__() -> list[str]:
+    """Name the lazy names too."""
+    return sorted({*globals(), *_HOMES})

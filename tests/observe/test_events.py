@@ -8,7 +8,7 @@ from trio.testing import MockClock
 
 from agentpool import Budget, SpawnConfig, Usage, open_pool
 from agentpool._approval import ApprovalRequest, Denied
-from agentpool.abc import Driver, Event, Observer, OnDelta, ToolContext
+from agentpool.abc import Driver, Observer, OnDelta, ToolContext
 from agentpool.drivers import (
     Completion,
     CompletionRequest,
@@ -27,6 +27,7 @@ from agentpool.observe import (
     AgentSpawned,
     ApprovalGiven,
     CompletionReceived,
+    Event,
     FellBack,
     GateChanged,
     MessagesAdded,
@@ -45,7 +46,6 @@ from agentpool.tools import ToolRegistry, tool
 from tests.support.fakes import (
     FakeTool,
     LiveDriver,
-    RaisingObserver,
     Recorder,
     calling,
     echo_tool,
@@ -344,7 +344,10 @@ async def test_an_observer_that_fails_at_the_doors_is_counted(
 ) -> None:
     """As everywhere: the pool goes on."""
 
-    class Rude(RaisingObserver):
+    class Rude(Observer):
+        def on_event(self, event: Event) -> None:
+            raise AssertionError(f"nothing happens here: {event}")
+
         def on_open(self, pool: PoolInfo) -> None:  # noqa: ARG002  # it fails
             raise RuntimeError("at the door")
 

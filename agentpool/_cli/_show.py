@@ -1,0 +1,163 @@
+"""``agentpool show``: what a trace says, in the terminal or as something else."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import trio
+
+from agentpool import UsageError
+from agentpool._cli._command import ShowCommand
+from agentpool._cli._report import ExitCode
+from agentpool._cli._screen import write_out
+from agentpool._cli._trace_text import event_line, overview, transcript
+from agentpool.observe import (
+    AgentRecord,
+    Trace,
+    TraceError,
+    chrome_trace,
+    event_from_json,
+    first_difference,
+    read_trace,
+    record_of,
+)
+
+LOOK_SECONDS: Final = 0.1
+"""How often a file is looked at that is being written."""
+
+
+def show(command: ShowCommand) -> int:
+    """Do *command* and return the exit code.
+
+    Raises:
+        UsageError: If there is no such agent, or a file cannot be written.
+        TraceError: If the file is no trace.
+    """
+    if command.follow:
+        return trio.run(_follow, command.file)
+    trace = _read(command.file)
+    if command.other is not None:
+        return _differ(trace, _read(command.other))
+    record = record_of(trace.events)
+    if command.agent is not None:
+        agent = record.agents.get(command.agent)
+        if agent is None:
+            raise UsageError(
+                f"there is no agent {command.agent} in {command.file!r}; it has "
+                f"{len(record.agents)}"
+            )
+        _write(_agent_json(agent) if command.json else transcript(agent))
+    elif command.format == "chrome":
+        _write(chrome_trace(trace.header, record).decode() + "\n")
+    else:
+        _write(_trace_json(trace) if command.json else overview(trace, record))
+    return ExitCode.COMPLETED
+
+
+def _read(file: str) -> Trace:
+    try:
+        return read_trace(file)
+    except TraceError as error:
+        raise UsageError(str(error)) from error
+
+
+def _write(text: str) -> None:
+    write_out(sys.stdout, text)
+
+
+def _differ(one: Trace, other: Trace) -> int:
+    difference = first_difference(one.events, other.events)
+    if difference is None:
+        _write("the same events happened in both, whatever their times\n")
+        return ExitCode.COMPLETED
+    lines = [f"they differ from event {difference.place} on:"]
+    for sign, event in (("-", difference.first), ("+", difference.second)):
+        lines.append(f"{sign} {'(no more events)' if event is None else event_line(event)}")
+    _write("\n".join(lines) + "\n")
+    return ExitCode.FAILED
+
+
+def _trace_json(trace: Trace) -> str:
+    record = record_of(trace.events)
+    usage, first = record.usage, record.first_failure
+    found = {
+        "run_id": trace.header.run_id,
+        "pool": trace.header.pool,
+        "opened_at": trace.header.opened_at,
+        "seconds": record.seconds,
+        "closed": trace.statistics is not None,
+        "usage": msgspec.to_builtins(usage),
+        "cost_usd": record.cost_usd,
+        "first_failure": None if first is None else first.agent_id,
+        "problems": trace.problems,
+        "agents": [_agent_numbers(agent) for agent in record.agents.values()],
+    }
+    return msgspec.json.encode(found).decode() + "\n"
+
+
+def _agent_numbers(agent: AgentRecord) -> dict[str, object]:
+    error = agent.error
+    seconds: dict[str, float] = {}
+    for interval in agent.intervals:
+        name = interval.reason.value
+        seconds[name] = seconds.get(name, 0.0) + interval.end_seconds - interval.begin_seconds
+    return {
+        "agent_id": agent.agent_id,
+        "name": agent.name,
+        "parent_id": agent.spawned.parent_id,
+        "status": agent.status,
+        "spawned_at": agent.spawned.at_seconds,
+        "started_at": agent.started_at,
+        "finished_at": agent.finished_at,
+        "turns": agent.turns,
+        "requests": agent.requests,
+        "failed_requests": agent.failed_requests,
+        "usage": msgspec.to_builtins(agent.usage),
+        "cost_usd": None if agent.unpriced else agent.cost_usd,
+        "tool_calls": agent.tool_calls,
+        "failed_calls": agent.failed_calls,
+        "seconds": seconds,
+        "error": None if error is None else {"type": error[0], "text": error[1]},
+    }
+
+
+def _agent_json(agent: AgentRecord) -> str:
+    found = {
+        **_agent_numbers(agent),
+        "query": agent.spawned.query,
+        "system_prompt": agent.spawned.system_prompt,
+        "messages": agent.messages,
+    }
+    return msgspec.json.encode(found).decode() + "\n"
+
+
+async def _follow(file: str) -> int:
+    """Print each event as it comes, until the pool has closed."""
+    _read(file)  # it is one, and can be read
+    with Path(file).open("rb") as lines:  # noqa: ASYNC230  # a file that is here
+        await _each_line(lines.readline, lambda line: _write(f"{line}\n"))
+    return ExitCode.COMPLETED
+
+
+async def _each_line(read: Callable[[], bytes], tell: Callable[[str], None]) -> None:
+    rest = b""
+    while True:
+        piece = read()
+        if not piece:
+            await trio.sleep(LOOK_SECONDS)
+            continue
+        rest += piece
+        if not rest.endswith(b"\n"):
+            continue  # its other half is not there yet
+        line, rest = rest, b""
+        if line.startswith(b'{"end":'):
+            await trio.lowlevel.checkpoint()
+            return
+        try:
+            tell(event_line(event_from_json(line)))
+        except TraceError:
+            continue  # no event, or one of a newer version

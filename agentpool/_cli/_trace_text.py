@@ -1,0 +1,229 @@
+"""A trace in words: the tree of agents, what failed first, what took long, what was said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Final, assert_never
+
+from agentpool._cli._board import printable
+from agentpool._cli._screen import visible
+from agentpool.drivers import AssistantMessage, ChatMessage, ToolMessage, UserMessage
+from agentpool.observe import (
+    AgentFinished,
+    AgentParked,
+    AgentRecord,
+    AgentSpawned,
+    AgentWarned,
+    CompletionReceived,
+    Event,
+    PoolRecord,
+    Reason,
+    RequestFailed,
+    ToolFinished,
+    ToolStarted,
+    Trace,
+)
+
+TREE_ROWS: Final = 200
+"""Agents that are shown; more than fit into a head are better looked for in a report."""
+
+SLOWEST: Final = 5
+"""Calls that are shown."""
+
+WARNINGS: Final = 10
+"""Warnings that are shown."""
+
+_NAME_COLUMNS: Final = 40
+
+
+def overview(trace: Trace, record: PoolRecord) -> str:
+    """Return what became of the pool, as lines."""
+    parts = [
+        _heading(trace, record),
+        _failure(record),
+        _tree(record),
+        _slowest(record),
+        _tools(record),
+        _rest(trace, record),
+    ]
+    return "\n".join("\n".join(part) + "\n" for part in parts if part)
+
+
+def _heading(trace: Trace, record: PoolRecord) -> list[str]:
+    opened_at = datetime.fromtimestamp(trace.header.opened_at, UTC)
+    counts: dict[str, int] = {}
+    for agent in record.agents.values():
+        counts[agent.status] = counts.get(agent.status, 0) + 1
+    statuses = ", ".join(f"{count:,} {status}" for status, count in counts.items())
+    usage = record.usage
+    cached = f", {usage.cached_tokens:,} of them cached" if usage.cached_tokens else ""
+    ended = "" if trace.statistics is not None else "; the pool had not closed"
+    usage_line = (
+        f"{usage.input_tokens:,} tokens in{cached}, {usage.output_tokens:,} out, "
+        f"{_money(record.cost_usd)}"
+    )
+    name = printable(trace.header.pool)
+    return [
+        f"pool {name!r}, {opened_at:%Y-%m-%d %H:%M:%S} UTC, run {trace.header.run_id}",
+        f"{len(record.agents):,} agents in {record.seconds:.1f} s: {statuses or 'none'}{ended}",
+        usage_line,
+    ]
+
+
+def _failure(record: PoolRecord) -> list[str]:
+    agent = record.first_failure
+    if agent is None or agent.error is None:
+        return []
+    kind, text, traceback = agent.error
+    when = f"after {agent.finished_at or 0.0:.1f} s"
+    return [f"failed first: {_who(agent)}, {when}: {kind}: {printable(text)}"] + [
+        f"  {visible(line)}" for line in traceback.rstrip().splitlines()
+    ]
+
+
+def _tree(record: PoolRecord) -> list[str]:
+    title = "agent".ljust(_NAME_COLUMNS)
+    lines = [f"{title}  {'status':<10}{'seconds':>9}{'turns':>7}{'tokens':>11}{'cost':>11}"]
+    for count, (agent, branch) in enumerate(_rows(record)):
+        if count == TREE_ROWS:
+            more = len(record.agents) - TREE_ROWS
+            lines.append(f"… and {more:,} more agents; --json has all of them")
+            break
+        lines.append(_row(agent, branch))
+    return lines
+
+
+def _rows(record: PoolRecord) -> Iterator[tuple[AgentRecord, str]]:
+    """Yield each agent below its parent, with the branches that lead to it."""
+    rest = [(agent, "", "") for agent in reversed(list(record.roots()))]
+    while rest:
+        agent, branch, below = rest.pop()
+        yield agent, branch
+        children = [record.agents[child] for child in agent.children]
+        for child in reversed(children):
+            to, past = ("└─ ", "   ") if child is children[-1] else ("├─ ", "│  ")
+            rest.append((child, below + to, below + past))
+
+
+def _row(agent: AgentRecord, branch: str) -> str:
+    name = f"{branch}{agent.agent_id} {printable(agent.name)}"
+    if len(name) > _NAME_COLUMNS:
+        name = name[: _NAME_COLUMNS - 1] + "…"
+    seconds = sum(i.end_seconds - i.begin_seconds for i in agent.intervals)
+    cost = _money(None if agent.unpriced else agent.cost_usd)
+    tokens = agent.usage.total_tokens
+    columns = f"{agent.status:<10}{seconds:>9.1f}{agent.turns:>7,}{tokens:>11,}{cost:>11}"
+    return f"{name:<{_NAME_COLUMNS}}  {columns}"
+
+
+def _slowest(record: PoolRecord) -> list[str]:
+    found = [
+        (answer.duration_seconds, f"model {answer.model or '?'}", answer.agent_id, answer.turn)
+        for answer in record.answers
+    ]
+    found += [
+        (call.duration_seconds, f"tool {printable(call.call.name)}", call.agent_id, call.turn)
+        for call in record.calls
+        if call.duration_seconds is not None
+    ]
+    if not found:
+        return []
+    found.sort(key=lambda call: -call[0])
+    return ["slowest calls"] + [
+        f"  {seconds:8.2f} s  {what}, {_who(record.agents[agent_id])}, turn {turn}"
+        for seconds, what, agent_id, turn in found[:SLOWEST]
+    ]
+
+
+def _tools(record: PoolRecord) -> list[str]:
+    if not record.tools:
+        return []
+    lines = [f"{'tool':<{_NAME_COLUMNS}}  {'calls':>7}{'failed':>8}{'p50':>9}{'p95':>9}"]
+    for tool in record.tools.values():
+        half, most = tool.percentile(0.5), tool.percentile(0.95)
+        times = "".join("        ?" if s is None else f"{s:>7.2f} s" for s in (half, most))
+        name = printable(tool.name)[:_NAME_COLUMNS]
+        lines.append(f"{name:<{_NAME_COLUMNS}}  {tool.calls:>7,}{tool.failed:>8,}{times}")
+    return lines
+
+
+def _rest(trace: Trace, record: PoolRecord) -> list[str]:
+    lines = [f"warning: {_who_is(event)}: {printable(event.text)}" for event in record.warnings]
+    left = len(lines) - WARNINGS
+    lines = lines[:WARNINGS] + ([f"… and {left:,} more warnings"] if left > 0 else [])
+    lines += [
+        f"dead letter: message {letter.message.message_id} of {letter.message.sender} to "
+        f"{letter.message.recipient}: {printable(letter.reason)}"
+        for letter in record.dead_letters[:WARNINGS]
+    ]
+    return lines + [f"this trace: {problem}" for problem in trace.problems]
+
+
+def transcript(agent: AgentRecord) -> str:
+    """Return what was said in the run of *agent*, and where its time went."""
+    lines = [f"{_who(agent)}: {agent.status}"]
+    if agent.error is not None:
+        lines.append(f"{agent.error[0]}: {agent.error[1]}")
+    times = [f"{agent.seconds_of(r):.2f} s {r.value}" for r in Reason if agent.seconds_of(r)]
+    lines += [", ".join(times) or "it never ran", ""]
+    if agent.spawned.system_prompt:
+        lines += ["--- system", agent.spawned.system_prompt, ""]
+    for message in agent.messages:
+        lines += [*_said(message), ""]
+    return "\n".join(lines)
+
+
+def _said(message: ChatMessage) -> list[str]:
+    match message:
+        case UserMessage():
+            return ["--- user", message.text]
+        case AssistantMessage():
+            calls = [f"calls {c.name} ({c.call_id}): {c.arguments}" for c in message.tool_calls]
+            return ["--- model", *([message.text] if message.text else []), *calls]
+        case ToolMessage():
+            failed = ", failed" if message.is_error else ""
+            return [f"--- {message.name} ({message.call_id}){failed}", message.content]
+        case _:
+            assert_never(message)
+
+
+def event_line(event: Event) -> str:
+    """Return *event* in one line."""
+    return f"{event.at_seconds:9.3f} s  {_who_is(event)}: {printable(_words(event))}"
+
+
+def _words(event: Event) -> str:  # noqa: PLR0911  # one for each kind
+    match event:
+        case AgentSpawned():
+            return f"spawned by {event.parent_id or 'the owner'}: {event.query[:60]}"
+        case AgentFinished():
+            error = event.outcome.error
+            return event.outcome.status.value + ("" if error is None else f": {error}")
+        case AgentParked():
+            return f"waits for {event.waits_for}"
+        case CompletionReceived():
+            tokens = 0 if event.usage is None else event.usage.total_tokens
+            return f"answered after {event.duration_seconds:.2f} s, {tokens:,} tokens"
+        case ToolStarted():
+            return f"calls {event.call.name} {event.call.arguments[:60]}"
+        case ToolFinished():
+            return f"{event.call.name} {'failed' if event.is_error else 'returned'}"
+        case AgentWarned():
+            return event.text
+        case RequestFailed():
+            return f"request failed: {event.error_type}: {event.error}"
+        case _:
+            return type(event).__name__
+
+
+def _who_is(event: Event) -> str:
+    return f"{event.agent_id} {printable(event.agent_name)}" if event.agent_id else "the pool"
+
+
+def _who(agent: AgentRecord) -> str:
+    return f"agent {agent.agent_id} ({printable(agent.name)})"
+
+
+def _money(cost_usd: float | None) -> str:
+    return "? USD" if cost_usd is None else f"${cost_usd:,.4f}"

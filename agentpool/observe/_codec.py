@@ -1,0 +1,139 @@
+"""Events as JSON, and back: what a trace is made of.
+
+An event comes back equal to itself, but for two things. An exception comes back as a
+``RecordedError``, and the value of an outcome as the JSON that it became.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final, cast
+
+import msgspec
+
+from agentpool._errors import RecordedError, TraceError, traceback_text
+from agentpool._events import AgentFinished, Event
+from agentpool._messages import Json
+
+SHOWN_CHARACTERS: Final = 1000
+"""Of a value that has no form in JSON: its ``repr`` stands for it."""
+
+LARGEST_INTEGER: Final = 2**63 - 1
+"""What every reader of JSON can be expected to read exactly, or nearly."""
+
+
+def event_to_json(event: Event) -> bytes:
+    """Return *event* as one line of JSON, without the end of the line."""
+    try:
+        return _ENCODER.encode(event)
+    except Exception:  # noqa: BLE001  # whatever a user's value does
+        # Text that is no Unicode, numbers that are too large, values that hold themselves.
+        if isinstance(event, AgentFinished):
+            outcome = msgspec.structs.replace(event.outcome, value=_shown(event.outcome.value))
+            event = msgspec.structs.replace(event, outcome=outcome)
+        return _ENCODER.encode(_plain(msgspec.to_builtins(event, enc_hook=_encode)))
+
+
+def event_from_json(line: bytes | str) -> Event:
+    """Return the event that *line* holds.
+
+    Raises:
+        TraceError: If it holds none.
+    """
+    try:
+        return _DECODER.decode(line)
+    except msgspec.MsgspecError as error:
+        raise TraceError(f"this is no event: {error}") from error
+
+
+def events_to_json(events: Iterable[Event]) -> str:
+    """Return *events* as lines of JSON."""
+    return "".join(f"{event_to_json(event).decode()}\n" for event in events)
+
+
+def events_from_json(text: str) -> tuple[Event, ...]:
+    """Return the events that the lines of *text* hold.
+
+    Raises:
+        TraceError: If a line holds none.
+    """
+    return tuple(event_from_json(line) for line in text.splitlines() if line)
+
+
+def _encode(value: object) -> object:
+    """Return what stands for a *value* that JSON does not know."""
+    if not isinstance(value, BaseException):
+        return _shown(value)
+    if isinstance(value, RecordedError):
+        kind, details, where = value.kind, value.details, value.traceback
+    else:
+        kind, details, where = type(value).__name__, _details(value), traceback_text(value)
+    return {"kind": kind, "text": _text(value), "details": details, "traceback": where}
+
+
+def _details(error: BaseException) -> dict[str, str]:
+    """Return the public fields of *error* that are short to say."""
+    fields = cast("Mapping[str, object]", vars(error))
+    return {
+        name: str(value)
+        for name, value in fields.items()
+        if not name.startswith("_") and isinstance(value, str | int | float)
+    }
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001  # an error that cannot be printed is still an error
+        return ""
+
+
+def _shown(value: object) -> str | None:
+    try:
+        return None if value is None else repr(value)[:SHOWN_CHARACTERS]
+    except Exception:  # noqa: BLE001  # somebody else's code
+        return object.__repr__(value)
+
+
+def _plain(value: object) -> Json:
+    """Return *value*, made of builtins, with what can be written as it is."""
+    match value:
+        case dict():
+            pairs = cast("dict[object, object]", value)
+            return {_unicode(str(name)): _plain(of) for name, of in pairs.items()}
+        case list() | tuple():
+            return [_plain(of) for of in cast("list[object]", value)]
+        case str():
+            return _unicode(value)
+        case int() if abs(value) > LARGEST_INTEGER:
+            return str(value)
+        case _:
+            return cast("Json", value)
+
+
+def _unicode(text: str) -> str:
+    r"""Return *text* with halves of surrogate pairs written out, as ``\ud800``."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _decode(kind: type, value: object) -> object:
+    """Return the error that *value* stands for, or the value of an outcome as it is."""
+    if value is None or kind is object:
+        return value
+    if kind is not Exception or not isinstance(value, dict):
+        raise msgspec.ValidationError(f"expected an error, got {value!r}")
+    found = msgspec.convert(cast("object", value), _Error)
+    return RecordedError(
+        found.text, kind=found.kind, traceback=found.traceback, details=found.details
+    )
+
+
+class _Error(msgspec.Struct):
+    kind: str
+    text: str
+    details: dict[str, str]
+    traceback: str = ""
+
+
+_ENCODER: Final = msgspec.json.Encoder(enc_hook=_encode)
+_DECODER: Final[msgspec.json.Decoder[Event]] = msgspec.json.Decoder(Event, dec_hook=_decode)

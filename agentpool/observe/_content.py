@@ -1,0 +1,137 @@
+"""Events with less of what was said: cut, or left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Literal, TypeAlias, TypeVar, assert_never, final
+
+import attrs
+import msgspec
+
+from agentpool._errors import AgentCancelledError, DeadlockError, LimitExceededError, RecordedError
+from agentpool._events import (
+    AgentFinished,
+    AgentSpawned,
+    AgentWarned,
+    ApprovalAsked,
+    ApprovalGiven,
+    Event,
+    FellBack,
+    MessageDropped,
+    MessagesAdded,
+    MessageSent,
+    RequestFailed,
+    RequestRetried,
+    TextDelta,
+    ThoughtDelta,
+    ToolFinished,
+    ToolStarted,
+)
+from agentpool._messages import AssistantMessage, ChatMessage, ToolCall, ToolMessage, UserMessage
+
+Content: TypeAlias = Literal["full", "cut", "none"]
+"""How much of what was said is kept."""
+
+CUT_CHARACTERS: Final = 400
+"""Of each text, where contents are cut."""
+
+_OUR_WORDS: Final = (AgentCancelledError, DeadlockError, LimitExceededError)
+"""Errors whose texts quote nothing that was said."""
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+def reduced(event: Event, content: Content, clean: Callable[[str], str]) -> Event:
+    """Return *event* with as much of what was said as *content* allows.
+
+    Texts are cleaned before they are cut: half a key is found by nobody.
+
+    Names, numbers, types of errors and reasons of ends stay. With ``none``, so do the texts
+    of no error: a provider's may quote the question.
+    """
+    if content == "full":
+        return event
+    return _Cutter(CUT_CHARACTERS if content == "cut" else 0, clean).event(event)
+
+
+def reduced_text(text: str, content: Content, clean: Callable[[str], str]) -> str:
+    """Return as much of *text* as *content* allows."""
+    if content == "full":
+        return text
+    return _Cutter(CUT_CHARACTERS if content == "cut" else 0, clean).text(text)
+
+
+@final
+@attrs.frozen
+class _Cutter:
+    limit: int
+    clean: Callable[[str], str]
+
+    def event(self, event: Event) -> Event:  # noqa: PLR0911  # one for each kind
+        """Return *event* with less."""
+        match event:
+            case AgentSpawned():
+                return self.cut(event, "query", "system_prompt")
+            case TextDelta() | ThoughtDelta() | AgentWarned():
+                return self.cut(event, "text")
+            case MessagesAdded():
+                messages = tuple(self.message(message) for message in event.messages)
+                return msgspec.structs.replace(event, messages=messages)
+            case ToolStarted() | ApprovalAsked():
+                return msgspec.structs.replace(event, call=self.call(event.call))
+            case ApprovalGiven():
+                call = self.call(event.call)
+                return self.cut(msgspec.structs.replace(event, call=call), "reason")
+            case ToolFinished():
+                call = self.call(event.call)
+                return self.cut(msgspec.structs.replace(event, call=call), "content", "traceback")
+            case RequestFailed() | RequestRetried() | FellBack():
+                return self.cut(event, "error")
+            case MessageSent() | MessageDropped():
+                message = self.cut(event.message, "content")
+                return msgspec.structs.replace(event, message=message)
+            case AgentFinished():
+                return self.finished(event)
+            case _:
+                return event
+
+    def finished(self, event: AgentFinished) -> AgentFinished:
+        outcome = self.cut(event.outcome, "text")
+        messages = tuple(self.message(message) for message in outcome.messages)
+        error = outcome.error
+        if error is not None and not self.limit and not isinstance(error, _OUR_WORDS):
+            error = RecordedError("", kind=type(error).__name__)
+        outcome = msgspec.structs.replace(outcome, messages=messages, value=None, error=error)
+        return msgspec.structs.replace(event, outcome=outcome)
+
+    def message(self, message: ChatMessage) -> ChatMessage:
+        match message:
+            case UserMessage():
+                return self.cut(message, "text")
+            case AssistantMessage():
+                calls = tuple(self.call(call) for call in message.tool_calls)
+                # What only a provider understands cannot be cut.
+                changed = msgspec.structs.replace(message, tool_calls=calls, parts=())
+                return self.cut(changed, "text")
+            case ToolMessage():
+                return self.cut(message, "content")
+            case _:
+                assert_never(message)
+
+    def call(self, call: ToolCall) -> ToolCall:
+        return self.cut(call, "arguments")
+
+    def text(self, text: str) -> str:
+        """Return *text*, or the beginning of it."""
+        text = self.clean(text) if self.limit else ""
+        left_out = len(text) - self.limit
+        return f"{text[: self.limit]}… [{left_out} more]" if left_out > 0 else text
+
+    def cut(self, value: T, *names: str) -> T:
+        """Return *value* with its texts *names* cut."""
+        changed: dict[str, str] = {}
+        for name in names:
+            text: str = getattr(value, name)
+            if len(text) > self.limit:
+                changed[name] = self.text(text)
+        return msgspec.structs.replace(value, **changed) if changed else value

@@ -1,0 +1,186 @@
+"""Where an agent's time went: every second of its life has a reason.
+
+Rules:
+
+1. The intervals of an agent begin with its spawn and end with its outcome, or with the last
+   event of the trace; each begins where the one before it ended.
+2. Of several things at once, the first of this list is the reason: it is queued; it is
+   parked; a model writes; a model was asked; a tool runs; its own code runs.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+from typing import Final, final
+
+import msgspec
+
+from agentpool._base import Live
+from agentpool._events import (
+    AgentFinished,
+    AgentParked,
+    AgentQueued,
+    AgentResumed,
+    AgentSpawned,
+    AgentStarted,
+    CompletionReceived,
+    Event,
+    RequestFailed,
+    RequestFirstPiece,
+    RequestStarted,
+    ToolFinished,
+    ToolStarted,
+)
+from agentpool._messages import AgentId
+from agentpool._scheduling.waits import WaitReason
+
+
+class Reason(enum.Enum):
+    """Why an agent is not done yet."""
+
+    QUEUED = "queued"
+    """It waits for a slot."""
+    PARKED = "parked"
+    """It waits for agents, for a message, or for something of its own."""
+    GATE = "gate"
+    """A gate lets no more requests through."""
+    BUDGET = "budget"
+    """Others have set aside what is left of a budget."""
+    RETRY = "retry"
+    """A request failed, and is not made again yet."""
+    APPROVAL = "approval"
+    """Nobody has decided yet whether a tool call may run."""
+    MODEL = "model"
+    """A model was asked, and has not said a word."""
+    ANSWER = "answer"
+    """A model writes."""
+    TOOL = "tool"
+    """A tool runs."""
+    OWN = "own"
+    """Its own code runs: it is set up, or between two steps."""
+
+
+_WAITS: Final = {
+    WaitReason.GATE: Reason.GATE,
+    WaitReason.BUDGET: Reason.BUDGET,
+    WaitReason.RETRY: Reason.RETRY,
+    WaitReason.APPROVAL: Reason.APPROVAL,
+}
+
+
+@final
+class Interval(msgspec.Struct, frozen=True, gc=False):
+    """A part of an agent's life that has one reason."""
+
+    begin_seconds: float
+    """Since the pool opened."""
+    end_seconds: float
+    """Since the pool opened."""
+    reason: Reason
+    """Why it took time."""
+    detail: str = ""
+    """What it waited for, or which tools ran."""
+    target_id: AgentId | None = None
+    """The agent that it waited for. ``None``: for none in particular."""
+
+
+def intervals_of(events: Iterable[Event]) -> dict[AgentId, tuple[Interval, ...]]:
+    """Return the intervals of each agent that *events* begin with its spawn."""
+    lives: dict[AgentId, Life] = {}
+    at_seconds = 0.0
+    for event in events:
+        at_seconds = max(at_seconds, event.at_seconds)
+        if isinstance(event, AgentSpawned):
+            lives[event.agent_id] = Life(event.at_seconds)
+        elif event.agent_id in lives:
+            lives[event.agent_id].take(event)
+    return {agent_id: life.done(at_seconds) for agent_id, life in lives.items()}
+
+
+@final
+class Life(Live):
+    """The intervals of one agent so far."""
+
+    since: float
+    """When the interval began that goes on."""
+    ended: bool = False
+    _intervals: list[Interval] = []  # noqa: RUF012  # each has its own
+    _queued: bool = True
+    _parked: AgentParked | None = None
+    _requests: dict[int, bool] = {}  # noqa: RUF012  # each has its own
+    """Requests that are made, and whether an answer arrives."""
+    _tools: dict[str, str] = {}  # noqa: RUF012  # each has its own
+    """Calls that run, and their tools."""
+
+    def take(self, event: Event) -> None:
+        """Go on with *event*."""
+        if self.ended or not isinstance(event, _CHANGES):
+            return
+        before = self._now()
+        if self._ends_with(event) or self._now() != before:
+            self._close(event.at_seconds, before)
+
+    def done(self, at_seconds: float) -> tuple[Interval, ...]:
+        """Return the intervals; the last one ends now, if the agent has not ended."""
+        if not self.ended:
+            self._close(at_seconds, self._now())
+        return tuple(self._intervals)
+
+    def _ends_with(self, event: Event) -> bool:
+        """Take note of what *event* changes. Return whether the agent ends with it."""
+        match event:
+            case AgentQueued():
+                self._queued = True
+            case AgentStarted() | AgentResumed():
+                self._queued, self._parked = False, None
+            case AgentParked():
+                self._queued, self._parked = False, event
+            case RequestStarted():
+                self._requests[event.sequence] = False
+            case RequestFirstPiece():
+                self._requests[event.request_id] = True
+            case CompletionReceived() | RequestFailed():
+                self._requests.pop(event.request_id, None)
+            case ToolStarted():
+                self._tools[event.call.call_id] = event.call.name
+            case ToolFinished():
+                self._tools.pop(event.call.call_id, None)
+            case _:  # the last of those that change something
+                self.ended = True
+        return self.ended
+
+    def _now(self) -> tuple[Reason, str, AgentId | None]:
+        """Return the reason, and what it is about."""
+        if self._queued:
+            return Reason.QUEUED, "", None
+        if self._parked is not None:
+            parked = self._parked
+            reason = _WAITS.get(parked.reason, Reason.PARKED)
+            return reason, parked.waits_for, parked.target_id
+        if self._requests:
+            writes = any(self._requests.values())
+            return Reason.ANSWER if writes else Reason.MODEL, "", None
+        if self._tools:
+            return Reason.TOOL, ", ".join(self._tools.values()), None
+        return Reason.OWN, "", None
+
+    def _close(self, at_seconds: float, what: tuple[Reason, str, AgentId | None]) -> None:
+        if at_seconds > self.since:
+            self._intervals.append(Interval(self.since, at_seconds, *what))
+            self.since = at_seconds
+
+
+_CHANGES: Final = (
+    AgentQueued,
+    AgentStarted,
+    AgentResumed,
+    AgentParked,
+    RequestStarted,
+    RequestFirstPiece,
+    CompletionReceived,
+    RequestFailed,
+    ToolStarted,
+    ToolFinished,
+    AgentFinished,
+)

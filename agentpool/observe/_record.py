@@ -1,0 +1,250 @@
+"""What became of a pool and of each of its agents, in numbers, from the events alone.
+
+The terminal, the report and everything else that shows a trace stand on this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import final
+
+import msgspec
+
+from agentpool._base import Live
+from agentpool._errors import RecordedError, traceback_text
+from agentpool._events import (
+    AgentFinished,
+    AgentSpawned,
+    AgentStarted,
+    AgentWarned,
+    CompletionReceived,
+    Event,
+    MessageDropped,
+    MessagesAdded,
+    MessageSent,
+    RequestFailed,
+    RequestStarted,
+    ToolFinished,
+)
+from agentpool._messages import NO_USAGE, OWNER_ID, AgentId, ChatMessage, Usage
+from agentpool._outcome import AgentOutcome, AgentStatus
+from agentpool.observe._intervals import Interval, Life, Reason
+
+OPEN: str = "open"
+"""The status of an agent whose end is not in the trace."""
+
+
+@final
+class AgentRecord(Live):
+    """One agent, as far as the trace goes."""
+
+    agent_id: AgentId
+    """Its number."""
+    spawned: AgentSpawned
+    """What it was asked."""
+    started_at: float | None = None
+    """When it got its first slot. ``None``: never."""
+    finished_at: float | None = None
+    """When it ended. ``None``: not in the trace."""
+    outcome: AgentOutcome | None = None
+    """What became of it. ``None``: it is not in the trace."""
+    turns: int = 0
+    """Turns that it took."""
+    requests: int = 0
+    """Attempts to ask a model, with those of its tools."""
+    failed_requests: int = 0
+    """Those that got no whole answer: retried, refused or given up."""
+    usage: Usage = NO_USAGE
+    """Tokens of all answers, with those that its tools got."""
+    cost_usd: float = 0.0
+    """US dollars of all answers that have a price."""
+    unpriced: int = 0
+    """Answers that have none."""
+    tool_calls: int = 0
+    """Tool calls that ran."""
+    failed_calls: int = 0
+    """Those that failed."""
+    children: list[AgentId] = []  # noqa: RUF012  # each has its own
+    """The agents that it spawned."""
+    messages: list[ChatMessage] = []  # noqa: RUF012  # each has its own
+    """Its conversation."""
+    intervals: tuple[Interval, ...] = ()
+    """Where its time went."""
+    life: Life = msgspec.field(default_factory=lambda: Life(0.0))
+    """What the intervals are made of."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.spawned.agent_name
+
+    @property
+    def status(self) -> str:
+        """How it ended; ``open`` if the trace does not say."""
+        return OPEN if self.outcome is None else self.outcome.status.value
+
+    @property
+    def error(self) -> tuple[str, str, str] | None:
+        """Type, text and traceback of what ended it. ``None``: nothing did."""
+        error = None if self.outcome is None else self.outcome.error
+        if error is None:
+            return None
+        if isinstance(error, RecordedError):
+            return error.kind, str(error), error.traceback
+        return type(error).__name__, str(error), traceback_text(error)
+
+    def seconds_of(self, reason: Reason) -> float:
+        """Return the seconds that *reason* took."""
+        return sum(i.end_seconds - i.begin_seconds for i in self.intervals if i.reason is reason)
+
+
+@final
+class ToolRecord(Live):
+    """One tool, over all agents."""
+
+    name: str
+    """Its name."""
+    calls: int = 0
+    """Calls that ended."""
+    failed: int = 0
+    """Those that failed."""
+    seconds: list[float] = []  # noqa: RUF012  # each has its own
+    """How long each took that was watched from its start."""
+
+    def percentile(self, part: float) -> float | None:
+        """Return how long the fastest *part* of its calls took at most. ``None``: no call."""
+        ordered = sorted(self.seconds)
+        return ordered[min(int(part * len(ordered)), len(ordered) - 1)] if ordered else None
+
+
+@final
+class PoolRecord(Live):
+    """A pool, as far as the trace goes."""
+
+    agents: dict[AgentId, AgentRecord] = {}  # noqa: RUF012  # each has its own
+    """All agents, in spawn order."""
+    tools: dict[str, ToolRecord] = {}  # noqa: RUF012  # each has its own
+    """All tools that ran."""
+    warnings: list[AgentWarned] = []  # noqa: RUF012  # each has its own
+    """What was near a limit, or was tolerated."""
+    messages: list[MessageSent] = []  # noqa: RUF012  # each has its own
+    """Messages between agents."""
+    dead_letters: list[MessageDropped] = []  # noqa: RUF012  # each has its own
+    """Messages that nobody received."""
+    answers: list[CompletionReceived] = []  # noqa: RUF012  # each has its own
+    """Answers of models."""
+    calls: list[ToolFinished] = []  # noqa: RUF012  # each has its own
+    """Tool calls that ended."""
+    seconds: float = 0.0
+    """When the last event happened, since the pool opened."""
+    first_failure: AgentRecord | None = None
+    """The agent that failed first. ``None``: none did."""
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens of all answers."""
+        total = NO_USAGE
+        for agent in self.agents.values():
+            total += agent.usage
+        return total
+
+    @property
+    def cost_usd(self) -> float | None:
+        """US dollars of all answers. ``None``: some have no price."""
+        agents = self.agents.values()
+        if any(agent.unpriced for agent in agents):
+            return None
+        return sum(agent.cost_usd for agent in agents)
+
+    def roots(self) -> Iterator[AgentRecord]:
+        """Yield the agents that no agent of the trace spawned."""
+        for agent in self.agents.values():
+            if agent.spawned.parent_id not in self.agents:
+                yield agent
+
+    def with_children(self, agent: AgentRecord) -> tuple[Usage, float, int]:
+        """Return tokens, US dollars and unpriced answers of *agent* and all below it."""
+        usage, cost_usd, unpriced = NO_USAGE, 0.0, 0
+        rest = [agent]
+        while rest:
+            one = rest.pop()
+            usage += one.usage
+            cost_usd, unpriced = cost_usd + one.cost_usd, unpriced + one.unpriced
+            rest.extend(self.agents[child] for child in one.children)
+        return usage, cost_usd, unpriced
+
+    def take(self, event: Event) -> None:
+        """Go on with *event*."""
+        self.seconds = max(self.seconds, event.at_seconds)
+        if isinstance(event, AgentSpawned):
+            life = Life(event.at_seconds)
+            self.agents[event.agent_id] = AgentRecord(event.agent_id, event, life=life)
+            if event.parent_id in self.agents:
+                self.agents[event.parent_id].children.append(event.agent_id)
+        agent = self.agents.get(event.agent_id)
+        if agent is not None:
+            agent.life.take(event)
+            self._agent(agent, event)
+        elif isinstance(event, MessageSent) and event.agent_id == OWNER_ID:
+            self.messages.append(event)
+        elif isinstance(event, MessageDropped):
+            self.dead_letters.append(event)
+
+    def _agent(self, agent: AgentRecord, event: Event) -> None:  # noqa: C901  # one for each kind
+        match event:
+            case AgentStarted():
+                agent.started_at = event.at_seconds
+            case MessagesAdded():
+                agent.messages.extend(event.messages)
+            case RequestStarted():
+                agent.requests += 1
+                agent.turns = max(agent.turns, event.turn)
+            case RequestFailed():
+                agent.failed_requests += 1
+            case CompletionReceived():
+                self._answered(agent, event)
+            case ToolFinished():
+                self._called(agent, event)
+            case AgentWarned():
+                self.warnings.append(event)
+            case MessageSent():
+                self.messages.append(event)
+            case MessageDropped():
+                self.dead_letters.append(event)
+            case AgentFinished(outcome=outcome):
+                agent.finished_at, agent.outcome = event.at_seconds, outcome
+                agent.messages = list(outcome.messages)
+                if outcome.status is AgentStatus.FAILED and self.first_failure is None:
+                    self.first_failure = agent
+            case _:
+                pass
+
+    def _answered(self, agent: AgentRecord, event: CompletionReceived) -> None:
+        self.answers.append(event)
+        if event.usage is not None:
+            agent.usage += event.usage
+        if event.cost_usd is None:
+            agent.unpriced += 1
+        else:
+            agent.cost_usd += event.cost_usd
+
+    def _called(self, agent: AgentRecord, event: ToolFinished) -> None:
+        self.calls.append(event)
+        agent.tool_calls += 1
+        agent.failed_calls += event.is_error
+        name = event.call.name
+        tool = self.tools.setdefault(name, ToolRecord(name))
+        tool.calls += 1
+        tool.failed += event.is_error
+        if event.duration_seconds is not None:
+            tool.seconds.append(event.duration_seconds)
+
+
+def record_of(events: Iterable[Event]) -> PoolRecord:
+    """Return what *events* come to."""
+    record = PoolRecord()
+    for event in events:
+        record.take(event)
+    for agent in record.agents.values():
+        agent.intervals = agent.life.done(record.seconds)
+    return record

@@ -1,0 +1,239 @@
+"""The record of one pool: its format, and reading it.
+
+A trace is lines of JSON: first what it is of, then one event a line, at last the pool's own
+numbers. Lines of a kind that this version does not know are skipped, and counted.
+
+A message of a conversation is written once, by its place in ``messages_added``; requests
+say which places they send, and the outcome has only what came after the last of them. A
+system prompt that several agents share is written once as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final, final
+
+import msgspec
+
+from agentpool._budget.statistics import PoolStatistics
+from agentpool._errors import TraceError
+from agentpool._events import AgentFinished, AgentSpawned, Event, MessagesAdded
+from agentpool._messages import AgentId, AssistantMessage, ChatMessage
+from agentpool._outcome import AgentStatus
+from agentpool.observe._codec import event_from_json
+
+FORMAT: Final = "agentpool-trace"
+"""What the first line of a trace calls it."""
+
+VERSION: Final = 1
+"""Of the format. A reader takes what has its version or a lower one."""
+
+MAX_EVENTS: Final = 2_000_000
+"""What is read of a trace: some gigabytes of memory. More is left out, and said."""
+
+
+@final
+class TraceHeader(msgspec.Struct, frozen=True, kw_only=True):
+    """What a trace is of: its first line."""
+
+    format: str = FORMAT
+    """Always ``agentpool-trace``."""
+    version: int = VERSION
+    """Of the format."""
+    run_id: str
+    """32 hexadecimal digits that no other pool has."""
+    pool: str
+    """The pool's name."""
+    opened_at: float
+    """When the pool opened: seconds since 1970-01-01 UTC."""
+    max_concurrent: float
+    """Its slots then."""
+    content: str = "full"
+    """How much of what was said is in it: ``full``, ``cut`` or ``none``."""
+
+
+@final
+class TraceEnd(msgspec.Struct, frozen=True, kw_only=True):
+    """The last line of a trace whose pool has closed."""
+
+    end: bool = True
+    """Always true."""
+    statistics: PoolStatistics
+    """The pool's numbers when it closed."""
+
+
+@final
+class Prompt(msgspec.Struct, frozen=True):
+    """A system prompt, for all agents that have it."""
+
+    prompt: int
+    """Its number."""
+    text: str
+    """The prompt."""
+
+
+@final
+class Trace(msgspec.Struct, frozen=True, kw_only=True):
+    """What was read of a trace."""
+
+    header: TraceHeader
+    """What it is of."""
+    events: tuple[Event, ...]
+    """What happened, in order."""
+    statistics: PoolStatistics | None = None
+    """The pool's numbers at its end. ``None``: it had not closed, or was killed."""
+    problems: tuple[str, ...] = ()
+    """What could not be read, for people. Empty: nothing."""
+
+
+def read_trace(path: str | Path) -> Trace:
+    """Read the trace in the file at *path*, also one that is being written, or was cut.
+
+    Raises:
+        TraceError: If the file is not there, is no trace, or is of a newer version.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            return parse_trace(file, name=str(path))
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise TraceError(f"the trace {str(path)!r} cannot be read: {reason}") from error
+
+
+def parse_trace(
+    lines: Iterable[bytes], *, name: str = "trace", max_events: int = MAX_EVENTS
+) -> Trace:
+    """Return the trace that *lines* are.
+
+    Args:
+        lines: As a binary file has them.
+        name: What errors call it.
+        max_events: So many events are kept; of the rest, what begins and ends agents.
+
+    Raises:
+        TraceError: If it is none, or of a newer version.
+    """
+    rest = iter(lines)
+    reading = _Reading(_header_of(next(rest, b""), name), max_events)
+    for line in rest:
+        reading.take(line)
+    return reading.done()
+
+
+def _header_of(line: bytes, name: str) -> TraceHeader:
+    if not line:
+        raise TraceError(f"the trace {name!r} is empty: its pool never opened")
+    try:
+        header = msgspec.json.decode(line, type=TraceHeader)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise TraceError(f"{name!r} is no trace of agentpool: {error}") from error
+    if header.format != FORMAT:
+        raise TraceError(f"{name!r} is no trace of agentpool, but {header.format!r}")
+    if header.version > VERSION:
+        raise TraceError(
+            f"{name!r} has version {header.version} of the format and this agentpool reads "
+            f"up to {VERSION}; install a newer one"
+        )
+    return header
+
+
+class _Reading:
+    """One reading of a trace: the lines so far."""
+
+    __slots__ = (
+        "_bad", "_cut", "_header", "_left_out", "_max_events", "_messages", "_prompts",
+        "_sorted", "_statistics", "_unknown", "events",
+    )  # fmt: skip
+
+    def __init__(self, header: TraceHeader, max_events: int) -> None:
+        self._header = header
+        self._max_events = max_events
+        self.events: list[Event] = []
+        self._messages: dict[AgentId, list[ChatMessage]] = {}
+        self._prompts: dict[int, str] = {}
+        self._statistics: PoolStatistics | None = None
+        self._sorted = True
+        self._cut = False
+        self._bad = self._unknown = self._left_out = 0
+
+    def take(self, line: bytes) -> None:
+        """Read one line."""
+        if not line.endswith(b"\n"):
+            self._cut = True  # whoever wrote it was ended in the middle of it
+            return
+        try:
+            if line.startswith(b'{"event":'):
+                self._take_event(event_from_json(line))
+            elif line.startswith(b'{"prompt":'):
+                prompt = msgspec.json.decode(line, type=Prompt)
+                self._prompts[prompt.prompt] = prompt.text
+            elif line.startswith(b'{"end":'):
+                self._statistics = msgspec.json.decode(line, type=TraceEnd).statistics
+            else:
+                self._count(line)
+        except (TraceError, msgspec.MsgspecError, UnicodeDecodeError):
+            self._count(line)
+
+    def _count(self, line: bytes) -> None:
+        """Count a line that is of a newer version, or is damaged."""
+        try:
+            msgspec.json.decode(line)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            self._bad += 1
+        else:
+            self._unknown += 1
+
+    def _take_event(self, event: Event) -> None:
+        match event:
+            case AgentSpawned(prompt_id=number) if number:
+                prompt = self._prompts.get(number, "")
+                event = msgspec.structs.replace(event, system_prompt=prompt, prompt_id=0)
+            case MessagesAdded():
+                self._messages.setdefault(event.agent_id, []).extend(event.messages)
+            case AgentFinished():
+                event = self._whole(event)
+            case _:
+                pass
+        if len(self.events) >= self._max_events and not isinstance(
+            event, AgentSpawned | AgentFinished
+        ):
+            self._left_out += 1
+            return
+        if self.events and event.sequence < self.events[-1].sequence:
+            self._sorted = False
+        self.events.append(event)
+
+    def _whole(self, event: AgentFinished) -> AgentFinished:
+        """Return *event* with the whole conversation, and the text, in its outcome."""
+        outcome = event.outcome
+        messages = (*self._messages.pop(event.agent_id, ()), *outcome.messages)
+        text, last = outcome.text, messages[-1] if messages else None
+        if not text and outcome.status is AgentStatus.COMPLETED:
+            text = last.text if isinstance(last, AssistantMessage) else text
+        outcome = msgspec.structs.replace(outcome, messages=messages, text=text)
+        return msgspec.structs.replace(event, outcome=outcome)
+
+    def done(self) -> Trace:
+        """Return what was read."""
+        if not self._sorted:
+            # Pieces of a text wait for each other, and so may come after what followed.
+            self.events.sort(key=_sequence_of)
+        counts = (
+            (self._bad, "lines are damaged"),
+            (self._unknown, "lines are of a kind that this version does not know"),
+            (self._left_out, "events are left out, since there are too many"),
+        )
+        problems = [f"{count:,} {what}" for count, what in counts if count]
+        if self._cut:
+            problems.append("the last line is cut")
+        return Trace(
+            header=self._header,
+            events=tuple(self.events),
+            statistics=self._statistics,
+            problems=tuple(problems),
+        )
+
+
+def _sequence_of(event: Event) -> int:
+    return event.sequence

@@ -1,0 +1,374 @@
+"""Writing a trace while its pool runs.
+
+Rules:
+
+1. Whoever reports an event only puts it into a list. A thread writes the list to the file,
+   at most ``FLUSH_SECONDS`` later, or at once when many events wait. So a program that is
+   killed leaves a trace that is complete up to then, also if its own thread was busy.
+2. What cannot be written ends the recording and not the pool. It is told once, as the
+   failure of an observer.
+3. Keys are taken out of the bytes before they are written. Of a text that comes in pieces,
+   what may be the beginning of a key waits for the next piece.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+from stat import S_ISREG
+from typing import Final, Self, final
+
+import msgspec
+import trio
+
+from agentpool._budget.statistics import PoolStatistics
+from agentpool._errors import TraceError, UsageError
+from agentpool._events import (
+    LIFECYCLE,
+    AgentFinished,
+    AgentSpawned,
+    Event,
+    EventsMissed,
+    MessagesAdded,
+    PoolInfo,
+    TextDelta,
+    ThoughtDelta,
+)
+from agentpool._messages import OWNER_ID, AgentId, AssistantMessage
+from agentpool._outcome import AgentStatus
+from agentpool.abc import Observer
+from agentpool.observe._codec import event_to_json
+from agentpool.observe._content import Content, reduced, reduced_text
+from agentpool.observe._redact import Redactor, secrets_of_environment
+from agentpool.observe._trace import Prompt, TraceEnd, TraceHeader
+
+FLUSH_SECONDS: Final = 0.03
+"""What is promised is 50 ms: this leaves time to encode and to write."""
+
+FLUSH_EVENTS: Final = 256
+"""So many events do not wait for the time."""
+
+MAX_BACKLOG: Final = 200_000
+"""Events that wait for a slow disk: some hundred megabytes. More are left out, and counted."""
+
+_UNKNOWN: Final = PoolInfo(run_id="0" * 32, name="", opened_at=0.0, max_concurrent=0)
+"""The pool of events that came from no pool."""
+
+GRACE_SECONDS: Final = 10.0
+"""A disk that takes longer for some megabytes will not answer at all."""
+
+
+@final
+class TraceWriter(Observer):
+    """Writes what happens in a pool to a file, as it happens.
+
+    ``async with TraceWriter("run.trace") as trace:`` and then
+    ``open_pool(..., observers=[trace])`` inside. One writer is for one pool.
+    """
+
+    __slots__ = (
+        "_backlog", "_closing", "_grace_seconds", "_hurry", "_info", "_left_out", "_lines", "_path",
+        "_problem", "_statistics", "_thread", "_told", "_wake",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        content: Content = "full",
+        secrets: Iterable[str] | None = None,
+        grace_seconds: float = GRACE_SECONDS,
+    ) -> None:
+        """Get ready to write to the file at *path*. A trace that is there is replaced.
+
+        Args:
+            path: Where. The file is readable by its owner alone.
+            content: How much of what was said is kept: ``full``, ``cut`` after 400
+                characters of each text, or ``none``.
+            secrets: What must not be in the file, in whatever form. ``None``: the values
+                of environment variables whose names look like those of keys.
+            grace_seconds: How long the end waits for a disk that does not answer.
+
+        Raises:
+            UsageError: If *content* is none of these.
+        """
+        if content not in {"full", "cut", "none"}:
+            raise UsageError(f"content must be 'full', 'cut' or 'none', got {content!r}")
+        self._path = Path(path)
+        self._grace_seconds = grace_seconds
+        redactor = Redactor.of(secrets_of_environment() if secrets is None else secrets)
+        self._lines = _Lines(redactor, content)
+        self._backlog: deque[Event] = deque()
+        self._wake, self._hurry = threading.Event(), threading.Event()
+        self._thread: threading.Thread | None = None
+        self._info: PoolInfo | None = None
+        self._statistics: PoolStatistics | None = None
+        self._problem: str | None = None
+        self._told = self._closing = False
+        self._left_out = 0
+
+    @property
+    def path(self) -> Path:
+        """Where it writes."""
+        return self._path
+
+    @property
+    def problem(self) -> str | None:
+        """Why the recording ended before the pool. ``None``: it did not."""
+        return self._problem
+
+    async def __aenter__(self) -> Self:
+        """Open the file.
+
+        Raises:
+            TraceError: If it cannot be written.
+
+        Cancellation:
+            Nothing is open.
+        """
+        file = await trio.to_thread.run_sync(_open, self._path)
+        self._thread = threading.Thread(
+            target=self._write, args=(file,), name=f"trace {self._path.name}", daemon=True
+        )
+        self._thread.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Write what is left, and close the file.
+
+        Cancellation:
+            It was written.
+        """
+        thread, self._thread = self._thread, None
+        assert thread is not None  # noqa: S101  # it was entered
+        self._closing = True
+        self._hurry.set()
+        self._wake.set()
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(thread.join, self._grace_seconds)
+        if thread.is_alive():
+            self._problem = f"the disk did not answer for {self._grace_seconds:g} s"
+
+    # --- the pool's thread
+
+    def on_open(self, pool: PoolInfo) -> None:
+        """Take note of which pool it is.
+
+        Raises:
+            UsageError: If it has written about another one.
+        """
+        if self._info is not None:
+            raise UsageError("this TraceWriter has a pool already; make one for each pool")
+        self._info = pool
+
+    def on_event(self, event: Event) -> None:
+        """Keep *event* until it is written.
+
+        Raises:
+            TraceError: Once, if nothing can be written any more.
+        """
+        if self._problem is not None:
+            self._complain(self._problem)
+            return
+        backlog = self._backlog
+        if len(backlog) >= MAX_BACKLOG and not isinstance(event, LIFECYCLE):
+            self._left_out += 1
+            return
+        if self._left_out:
+            count, self._left_out = self._left_out, 0
+            backlog.append(EventsMissed(event.sequence, event.at_seconds, OWNER_ID, "", count))
+        backlog.append(event)
+        if not self._wake.is_set():
+            self._wake.set()
+        if len(backlog) >= FLUSH_EVENTS and not self._hurry.is_set():
+            self._hurry.set()
+
+    def on_close(self, statistics: PoolStatistics) -> None:
+        """Keep the pool's own numbers for the last line.
+
+        Raises:
+            TraceError: As in ``on_event``.
+        """
+        self._statistics = statistics
+        self._wake.set()
+        if self._problem is not None:
+            self._complain(self._problem)
+
+    def _complain(self, problem: str) -> None:
+        if not self._told:
+            self._told = True
+            raise TraceError(f"the trace {str(self._path)!r} ends here: {problem}")
+
+    # --- the thread that writes
+
+    def _write(self, file: int) -> None:
+        try:
+            while not (self._closing and not self._backlog):
+                self._wake.wait()
+                self._hurry.wait(FLUSH_SECONDS)
+                self._wake.clear()
+                self._hurry.clear()
+                self._flush(file)
+            self._end(file)
+        except OSError as error:
+            self._problem = error.strerror or type(error).__name__
+            self._backlog.clear()
+        finally:
+            os.close(file)
+
+    def _flush(self, file: int) -> None:
+        if not self._lines.begun and (self._info is not None or self._backlog):
+            self._lines.begin(self._info or _UNKNOWN)
+        while self._backlog:
+            for _ in range(min(len(self._backlog), FLUSH_EVENTS)):
+                self._lines.add(self._backlog.popleft())
+            _write_all(file, self._lines.take())
+
+    def _end(self, file: int) -> None:
+        self._flush(file)
+        if self._statistics is not None:
+            self._lines.end(self._statistics)
+        _write_all(file, self._lines.take())
+
+
+@final
+class _Lines:
+    """Makes the lines of a trace, in the thread that writes them."""
+
+    __slots__ = ("_content", "_prompts", "_ready", "_redactor", "_texts", "_told", "begun")
+
+    def __init__(self, redactor: Redactor, content: Content) -> None:
+        self._redactor = redactor
+        self._content: Content = content
+        self._ready: list[bytes] = []
+        self._prompts: dict[str, int] = {}
+        self._told: dict[AgentId, int] = {}
+        """Messages of each agent that are in the file."""
+        self._texts: dict[AgentId, TextDelta | ThoughtDelta] = {}
+        """Pieces of answers that are not."""
+        self.begun = False
+
+    def begin(self, info: PoolInfo) -> None:
+        """Add the first line."""
+        self.begun = True
+        header = TraceHeader(
+            run_id=info.run_id,
+            pool=info.name,
+            opened_at=info.opened_at,
+            max_concurrent=info.max_concurrent,
+            content=self._content,
+        )
+        self._ready.append(msgspec.json.encode(header))
+
+    def add(self, event: Event) -> None:
+        """Add the line of *event*."""
+        text = self._texts.pop(event.agent_id, None)
+        if isinstance(event, TextDelta | ThoughtDelta):
+            if text is not None and type(text) is type(event):
+                event = msgspec.structs.replace(event, text=text.text + event.text)
+            elif text is not None:
+                self._put(text)
+            self._texts[event.agent_id] = event
+            return
+        if text is not None:
+            self._put(text)
+        match event:
+            case AgentSpawned():
+                event = self._spawned(event)
+            case MessagesAdded():
+                self._told[event.agent_id] = event.place + len(event.messages)
+            case AgentFinished():
+                event = self._finished(event)
+            case _:
+                pass
+        self._put(event)
+
+    def _spawned(self, event: AgentSpawned) -> AgentSpawned:
+        prompt = event.system_prompt
+        if not prompt:
+            return event
+        if prompt not in self._prompts:
+            self._prompts[prompt] = number = len(self._prompts) + 1
+            text = reduced_text(prompt, self._content, self._clean)
+            self._ready.append(msgspec.json.encode(Prompt(number, _unicode(text))))
+        return msgspec.structs.replace(event, system_prompt="", prompt_id=self._prompts[prompt])
+
+    def _finished(self, event: AgentFinished) -> AgentFinished:
+        outcome = event.outcome
+        told = self._told.pop(event.agent_id, 0)
+        text, last = outcome.text, outcome.messages[-1] if outcome.messages else None
+        if outcome.status is AgentStatus.COMPLETED and isinstance(last, AssistantMessage):
+            text = "" if text == last.text else text
+        outcome = msgspec.structs.replace(outcome, messages=outcome.messages[told:], text=text)
+        return msgspec.structs.replace(event, outcome=outcome)
+
+    def _put(self, event: Event) -> None:
+        self._ready.append(event_to_json(reduced(event, self._content, self._clean)))
+
+    def _clean(self, text: str) -> str:
+        return self._redactor.clean(text.encode("utf-8", "replace")).decode("utf-8", "replace")
+
+    def end(self, statistics: PoolStatistics) -> None:
+        """Add the last line."""
+        for text in self._texts.values():
+            self._put(text)
+        self._texts.clear()
+        self._ready.append(msgspec.json.encode(TraceEnd(statistics=statistics)))
+
+    def take(self) -> bytes:
+        """Return the lines that are ready, without any key."""
+        self._take_texts()
+        ready, self._ready = self._ready, []
+        return self._redactor.clean(b"".join([line + b"\n" for line in ready]))
+
+    def _take_texts(self) -> None:
+        """Make lines of the pieces so far, but for what may be the beginning of a key."""
+        for agent_id, event in tuple(self._texts.items()):
+            keep = self._redactor.open_end(event.text)
+            cut = len(event.text) - keep
+            if cut:
+                self._put(msgspec.structs.replace(event, text=event.text[:cut]))
+            if keep:
+                rest = msgspec.structs.replace(event, text=event.text[cut:])
+                self._texts[agent_id] = rest
+            else:
+                del self._texts[agent_id]
+
+
+def _unicode(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _open(path: Path) -> int:
+    """Open the file for writing, empty, for its owner alone.
+
+    Raises:
+        TraceError: If that cannot be.
+    """
+    try:
+        # Without waiting: the open of a pipe that nobody reads would last for ever.
+        flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NONBLOCK", 0)
+        file = os.open(path, flags, 0o600)
+        if not S_ISREG(os.fstat(file).st_mode):
+            os.close(file)
+            raise TraceError(f"the trace {str(path)!r} must be a file, and is none")
+        path.chmod(0o600)  # it may have been there
+        os.ftruncate(file, 0)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise TraceError(f"the trace {str(path)!r} cannot be written: {reason}") from error
+    return file
+
+
+def _write_all(file: int, data: bytes) -> None:
+    """Write all of *data*.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    view = memoryview(data)
+    while view:
+        view = view[os.write(file, view) :]

@@ -1,0 +1,277 @@
+"""``--trace`` and ``agentpool show``: what happened, for whoever asks afterwards."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from agentpool import AgentOutcome, AgentStatus, SpawnConfig, open_pool
+from agentpool._cli._trace_text import TREE_ROWS, event_line, overview, transcript
+from agentpool.drivers import ScriptedDriver
+from agentpool.observe import AgentFinished, AgentWarned, TraceWriter, event_to_json, read_trace
+from agentpool.observe._chrome import chrome_trace
+from agentpool.observe._record import record_of
+from agentpool.testing._check_observer import every_event
+from tests.support import small_disk
+from tests.support.busy_pool import busy_pool
+from tests.support.cli_runner import Desk, make_desk
+from tests.support.fakes import manifest
+
+small_files = small_disk.small_files
+
+
+@pytest.fixture
+def desk(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Desk:
+    """Return a folder in which commands run."""
+    return make_desk(tmp_path, capsys, monkeypatch)
+
+
+@pytest.fixture
+def busy(desk: Desk) -> Path:
+    """Return the trace of a pool in which everything happens."""
+    path = desk.folder / "busy.trace"
+
+    async def main() -> None:
+        async with TraceWriter(path, secrets=()) as trace:
+            await busy_pool([trace])
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+    return path
+
+
+# --- writing
+
+
+def test_a_run_is_traced(desk: Desk) -> None:
+    """``--trace`` writes what ``show`` reads."""
+    done = desk.scripted("run", "reader.toml", "hello", "--trace", "a.trace")
+    assert done.code == 0
+    shown = desk.call("show", "a.trace")
+    assert shown.code == 0
+    assert "1 agents" in shown.out
+    assert "1 reader" in shown.out
+    assert "completed" in shown.out
+
+
+def test_content_can_be_left_out_of_a_trace(desk: Desk) -> None:
+    """Where nobody may keep what was said."""
+    desk.scripted(
+        "run", "reader.toml", "hello", "--trace", "a.trace", "--trace-content", "none"
+    )  # fmt: skip
+    assert "A note" not in (desk.folder / "a.trace").read_text()
+
+
+def test_a_trace_that_cannot_be_written_is_told_before_anything_runs(desk: Desk) -> None:
+    """It costs nothing, and the exit code says that the command is wrong."""
+    done = desk.scripted("run", "reader.toml", "hello", "--trace", "no/a.trace")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("agentpool: error: the trace 'no/a.trace' cannot be written: ")
+
+
+def test_a_trace_that_ends_early_is_told(desk: Desk, small_files: int) -> None:
+    """A full disk costs no answer, but nobody may take the trace for whole."""
+    query = "x" * small_files
+    done = desk.scripted("run", "reader.toml", query, "--trace", "a.trace")
+    assert "A note." in done.out
+    assert "the trace 'a.trace' is not whole: File too large" in done.err
+
+
+def test_keys_of_the_manifests_are_kept_out(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By their values, wherever they come from."""
+    monkeypatch.setenv("SOME_API_KEY", "hush-hush-hush")
+    desk.scripted("run", "reader.toml", "is hush-hush-hush mine?", "--trace", "a.trace")
+    text = (desk.folder / "a.trace").read_text()
+    assert "hush-hush" not in text
+    assert "is [secret] mine?" in text
+
+
+# --- showing
+
+
+def test_the_overview_tells_what_went_wrong(desk: Desk, busy: Path) -> None:
+    """Who failed first and why, what took long, which tools failed; and steers no terminal."""
+    shown = desk.call("show", "busy.trace")
+    lines = shown.out.splitlines()
+    assert lines[0].startswith("pool 'night <script>")
+    assert lines[1].startswith("8 agents in ")
+    assert "6 completed, 1 failed, 1 cancelled" in lines[1]
+    assert "cached" in lines[2]
+    assert any(
+        line.startswith("failed first: agent 4 (fail ") and "NetworkError: the line" in line
+        for line in lines
+    )
+    assert "Traceback (most recent call last):" in shown.out
+    assert "slowest calls" in shown.out
+    assert "search" in shown.out
+    assert "dead letter: message 1 of 7 to 8" in shown.out
+    assert "\x1b" not in shown.out
+    assert "\u202e" not in shown.out
+
+
+def test_a_conversation_can_be_read(desk: Desk, busy: Path) -> None:
+    """System, user, model, calls and their results."""
+    shown = desk.call("show", "busy.trace", "--agent", "2")
+    assert "--- system\nYou are a helpful assistant." in shown.out
+    assert "--- user\nsearch" in shown.out
+    assert 'calls search (call-0): {"place": "the attic"}' in shown.out
+    assert "--- search (call-1), failed" in shown.out
+    failed = desk.call("show", "busy.trace", "--agent", "4")
+    assert "NetworkError: the line is dead" in failed.out
+
+
+def test_numbers_come_as_json(desk: Desk, busy: Path) -> None:
+    """For other programs; the same as in words."""
+    (found,) = desk.call("show", "busy.trace", "--json").lines
+    assert found["first_failure"] == 4
+    assert found["closed"]
+    agents = found["agents"]
+    assert [agent["agent_id"] for agent in agents] == list(range(1, 9))
+    assert agents[3]["error"]["type"] == "NetworkError"
+    assert agents[1]["seconds"]["tool"] == pytest.approx(2.0)
+    (one,) = desk.call("show", "busy.trace", "--json", "--agent", "2").lines
+    assert [message["role"] for message in one["messages"]] == [
+        "user", "assistant", "tool", "assistant", "tool", "assistant",
+    ]  # fmt: skip
+    assert one["query"] == "search"
+
+
+def test_chrome_gets_its_own_format(desk: Desk, busy: Path) -> None:
+    """A thread for each agent, and no slice beyond another's end."""
+    (found,) = desk.call("show", "busy.trace", "--format", "chrome").lines
+    slices = [event for event in found["traceEvents"] if event["ph"] == "X"]
+    assert {event["tid"] for event in slices} == set(range(1, 9))
+    assert {"queued", "model", "answer", "tool", "approval", "retry"} <= {
+        event["name"] for event in slices
+    }
+
+
+def test_traces_are_compared(desk: Desk, busy: Path) -> None:
+    """Times and pieces of texts differ each time; what happened must not."""
+    for name in ("a", "b"):
+        desk.scripted("run", "reader.toml", "hello", "--trace", f"{name}.trace")
+    desk.scripted("run", "reader.toml", "goodbye", "--trace", "c.trace")
+    same = desk.call("show", "a.trace", "--diff", "b.trace")
+    assert (same.code, same.out.split(",")[0]) == (0, "the same events happened in both")
+    other = desk.call("show", "a.trace", "--diff", "c.trace")
+    assert other.code == 1
+    lines = other.out.splitlines()
+    assert lines[0] == "they differ from event 1 on:"
+    assert lines[1].endswith("spawned by the owner: hello")
+    assert lines[2].endswith("spawned by the owner: goodbye")
+
+
+def test_a_shorter_trace_ends_first(desk: Desk) -> None:
+    """What follows in the other one is the difference."""
+    desk.scripted("run", "reader.toml", "hello", "--trace", "a.trace")
+    lines = (desk.folder / "a.trace").read_bytes().splitlines(keepends=True)
+    (desk.folder / "b.trace").write_bytes(b"".join(lines[:4]))
+    done = desk.call("show", "b.trace", "--diff", "a.trace")
+    assert "- (no more events)" in done.out
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("no.trace",), "cannot be read: No such file"),
+        (("reader.toml",), "is no trace of agentpool"),
+        (("busy.trace", "--agent", "99"), "there is no agent 99"),
+        (("busy.trace", "--diff", "no.trace"), "cannot be read"),
+        (("busy.trace", "--agent", "0"), "must be a whole number >= 1"),
+    ],
+)
+def test_what_cannot_be_shown_is_told(
+    desk: Desk, busy: Path, words: tuple[str, ...], why: str
+) -> None:
+    """In one line, with exit code 2."""
+    done = desk.call("show", *words)
+    assert done.code == 2
+    assert why in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_a_running_trace_is_followed(desk: Desk, busy: Path) -> None:
+    """Events as they come, the other half of a line when it comes, up to the pool's end."""
+    whole = busy.read_bytes()
+    half = len(whole) // 2
+    growing = desk.folder / "growing.trace"
+    growing.write_bytes(whole[:half])
+
+    def grow() -> None:
+        time.sleep(0.3)
+        with growing.open("ab") as file:
+            file.write(b'..."}\n{"event":"of a newer version"}\n')
+            file.write(whole[half:])
+
+    thread = threading.Thread(target=grow)
+    thread.start()
+    shown = desk.call("show", "growing.trace", "--follow")
+    thread.join()
+    assert shown.code == 0
+    assert "spawned by the owner: plain" in shown.out
+    assert "cancelled: agent 8 " in shown.out
+
+
+def test_every_event_has_a_line() -> None:
+    """Also one that tells no more than its kind."""
+    lines = [event_line(event) for event in every_event(0)]
+    assert all(line and "\n" not in line for line in lines)
+    assert any("answered after 0.50 s, 3 tokens" in line for line in lines)
+    failed = AgentOutcome(agent_id=1, name="a", status=AgentStatus.COMPLETED)
+    assert event_line(AgentFinished(1, 0.0, 1, "a", failed)).endswith("1 a: completed")
+
+
+async def test_a_large_pool_is_shown_in_part(tmp_path: Path) -> None:
+    """And says how much is left out; a tree has its branches."""
+    path = tmp_path / "a.trace"
+    many = TREE_ROWS + 5
+    async with (
+        TraceWriter(path) as trace,
+        open_pool(ScriptedDriver(["hi"] * many), observers=[trace]) as pool,
+    ):
+        long = "a name that is longer than its column is wide"
+        await pool.fan_out([SpawnConfig(manifest(), "hi", name=long) for _ in range(many)])
+        await pool.join_all()
+    read = read_trace(path)
+    text = overview(read, record_of(read.events))
+    assert "… and 5 more agents; --json has all of them" in text
+    assert "1 a name that is longer than its column…" in text
+
+
+def test_children_stand_below_their_parents_and_warnings_are_counted(tmp_path: Path) -> None:
+    """The tree, with its branches; what is tolerated is told a few times."""
+    from agentpool.observe import AgentSpawned, Event
+
+    def spawned(number: int, agent_id: int, parent_id: int) -> AgentSpawned:
+        return AgentSpawned(number, 0.0, agent_id, f"n{agent_id}", parent_id)
+
+    events: list[Event] = [
+        spawned(1, 1, 0), spawned(2, 2, 1), spawned(3, 3, 2), spawned(4, 4, 1), spawned(5, 5, 0),
+    ]  # fmt: skip
+    events += [AgentWarned(n, 0.0, 1, "n1", f"warning {n}") for n in range(6, 18)]
+    path = tmp_path / "a.trace"
+    header = b'{"format":"agentpool-trace","version":1,"run_id":"ab","pool":"p","opened_at":1.0,'
+    lines = b"".join(event_to_json(event) + b"\n" for event in events)
+    path.write_bytes(header + b'"max_concurrent":2}\n' + lines + b"{")
+    read = read_trace(path)
+    text = overview(read, record_of(read.events))
+    tree = [line[:12].rstrip() for line in text.splitlines() if "open" in line and line[0] != "5"]
+    assert "1 n1" in tree
+    assert "├─ 2 n2" in tree
+    assert "│  └─ 3 n3" in tree
+    assert "└─ 4 n4" in tree
+    assert "5 open; the pool had not closed" in text
+    assert "… and 2 more warnings" in text
+    assert "this trace: the last line is cut" in text
+    record = record_of(read.events)
+    assert record.with_children(record.agents[1])[2] == 0
+    arrows = json.loads(chrome_trace(read.header, record))["traceEvents"]
+    assert [(e["tid"], e["id"]) for e in arrows if e["ph"] == "s"] == [(1, 2), (2, 3), (1, 4)]
+    assert transcript(record.agents[1]).endswith("never ran\n")

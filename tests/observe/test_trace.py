@@ -1,0 +1,704 @@
+"""The trace: complete, linear, without keys, and no burden to the pool."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import os
+import random
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from urllib.parse import quote
+
+import attrs
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+from trio.testing import MockClock
+
+from agentpool import AgentOutcome, AgentStatus, SpawnConfig, UsageError, open_pool
+from agentpool._errors import AgentCancelledError
+from agentpool.abc import Observer, ToolContext
+from agentpool.drivers import (
+    NetworkError,
+    ScriptedDriver,
+    say,
+)
+from agentpool.observe import (
+    AgentFinished,
+    AgentSpawned,
+    AgentStarted,
+    Event,
+    EventsMissed,
+    PoolInfo,
+    RecordedError,
+    TextDelta,
+    ThoughtDelta,
+    Trace,
+    TraceError,
+    TraceWriter,
+    event_from_json,
+    event_to_json,
+    events_from_json,
+    events_to_json,
+    read_trace,
+)
+from agentpool.observe._content import Content
+from agentpool.observe._redact import REDACTED, Redactor, forms_of, secrets_of_environment
+from agentpool.observe._trace import VERSION, parse_trace
+from agentpool.observe._trace_writer import FLUSH_EVENTS, MAX_BACKLOG
+from agentpool.testing import check_observer
+from agentpool.testing._check_observer import every_event
+from agentpool.tools import ToolRegistry
+from tests.support import small_disk
+from tests.support.busy_pool import HOSTILE, busy_pool
+from tests.support.fakes import (
+    FakeTool,
+    Recorder,
+    calling,
+    echo_tool,
+    job,
+    manifest,
+    of_type,
+    tool_call,
+)
+
+small_files = small_disk.small_files
+
+SECRET = "zwölf/Boxkämpfer+jagen=Viktor"  # noqa: S105  # it opens nothing
+"""A key with what JSON, URLs and base64 each write in their own way."""
+
+
+def finished(outcome: AgentOutcome) -> AgentFinished:
+    """Return the event of *outcome*."""
+    return AgentFinished(1, 0.0, 1, "a", outcome)
+
+
+# --- events as JSON
+
+
+def test_every_kind_of_event_comes_back_equal() -> None:
+    """What is written can be read, and means the same."""
+    events = tuple(every_event(0))
+    assert events_from_json(events_to_json(events)) == events
+
+
+def test_an_event_names_its_kind() -> None:
+    """Readers in other languages go by it."""
+    line = json.loads(event_to_json(AgentStarted(1, 0.5, 3, "a")))
+    assert line == {
+        "event": "agent_started",
+        "sequence": 1,
+        "at_seconds": 0.5,
+        "agent_id": 3,
+        "agent_name": "a",
+    }
+
+
+def test_an_error_comes_back_as_what_is_known_of_it() -> None:
+    """Type, text, fields and the place; and it can be written again."""
+    with pytest.raises(AgentCancelledError) as raised:
+        raise AgentCancelledError("x was cancelled", cancelled_by="owner", reason="late")
+    error = raised.value
+    event = finished(AgentOutcome(agent_id=1, name="a", status=AgentStatus.CANCELLED, error=error))
+    back = event_from_json(event_to_json(event))
+    assert isinstance(back, AgentFinished)
+    found = back.outcome.error
+    assert isinstance(found, RecordedError)
+    assert (found.kind, str(found)) == ("AgentCancelledError", "x was cancelled")
+    assert found.details == {"cancelled_by": "owner", "reason": "late"}
+    assert "test_an_error_comes_back" in found.traceback
+    again = event_from_json(event_to_json(back))
+    assert event_to_json(again) == event_to_json(back)
+
+
+class Mute(Exception):  # noqa: N818  # it is silent
+    """Cannot be printed."""
+
+    def __str__(self) -> str:
+        """Fail."""
+        raise RuntimeError("no words")
+
+
+class Loud:
+    """Cannot even be shown."""
+
+    def __repr__(self) -> str:
+        """Fail."""
+        raise RuntimeError("no words")
+
+
+@attrs.frozen
+class Point:
+    """A value that JSON knows."""
+
+    x: int
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (None, None),
+        (Point(3), {"x": 3}),
+        (10**30, "1000000000000000000000000000000"),
+        ("half \ud800", "'half \\\\ud800'"),
+        (object, "<class 'object'>"),
+        ({1: {"a\ud800": [10**30]}}, None),
+    ],
+    ids=["none", "attrs", "huge", "surrogate", "type", "deep"],
+)
+def test_any_value_can_be_written(value: object, told: object) -> None:
+    """An outcome's value is a user's; what JSON does not know is shown as text."""
+    outcome = AgentOutcome(agent_id=1, name="a\udc80", status=AgentStatus.COMPLETED, value=value)
+    back = event_from_json(event_to_json(finished(outcome)))
+    assert isinstance(back, AgentFinished)
+    assert back.outcome.name == "a\\udc80"
+    if told is not None:
+        assert back.outcome.value in (told, repr(value))
+
+
+def test_what_fails_to_show_itself_is_shown_by_its_type() -> None:
+    """Somebody else's code may raise anywhere."""
+    outcome = AgentOutcome(
+        agent_id=1, name="a", status=AgentStatus.FAILED, value=Loud(), error=Mute()
+    )
+    text = event_to_json(finished(outcome)).decode()
+    assert "Loud object at" in text
+    assert '"kind":"Mute","text":""' in text
+
+
+def test_numbers_too_large_for_json_are_texts() -> None:
+    """Whatever holds them."""
+    event = EventsMissed(1, 0.0, 0, "a\ud800", 2**70)
+    assert json.loads(event_to_json(event))["count"] == str(2**70)
+
+
+@pytest.mark.parametrize("line", ["", "{", "[]", '{"event": "unheard_of"}', '{"event": 3}'])
+def test_what_is_no_event_is_refused(line: str) -> None:
+    """By one error, whatever is wrong."""
+    with pytest.raises(TraceError, match="this is no event"):
+        event_from_json(line)
+
+
+@pytest.mark.parametrize("error", ['"x"', "[1]", "3"])
+def test_an_error_must_be_an_error(error: str) -> None:
+    """A damaged line is not taken for another."""
+    outcome = AgentOutcome(agent_id=1, name="a", status=AgentStatus.FAILED, error=ValueError())
+    line = event_to_json(finished(outcome)).decode()
+    start, end = line.index('"error":') + 8, line.index(',"stop_reason"')
+    with pytest.raises(TraceError, match="expected an error"):
+        event_from_json(line[:start] + error + line[end:])
+
+
+# --- writing and reading
+
+
+async def traced(path: Path, content: Content = "full") -> tuple[Trace, Recorder]:
+    """Return what was written of a busy pool, and what was seen of it."""
+    recorder = Recorder()
+    async with TraceWriter(path, content=content, secrets=()) as trace:
+        await busy_pool([trace, recorder])
+    assert trace.problem is None
+    return read_trace(path), recorder
+
+
+async def test_a_trace_has_all_that_happened(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Events, conversations and outcomes come back as they were; texts in one piece."""
+    trace, recorder = await traced(tmp_path / "a.trace")
+    assert trace.problems == ()
+    assert trace.header.pool == "night " + HOSTILE.replace("\x00", "\x00")
+    assert trace.statistics is not None
+    assert trace.statistics.spawned == 8
+    seen = [event for event in recorder.events if not isinstance(event, TextDelta | AgentFinished)]
+    read = [event for event in trace.events if not isinstance(event, TextDelta | AgentFinished)]
+    assert read == seen
+    for was, now in zip(
+        of_type(recorder.events, AgentFinished), of_type(trace.events, AgentFinished), strict=True
+    ):
+        assert now.outcome.messages == was.outcome.messages
+        assert now.outcome.text == was.outcome.text
+        assert now.outcome.usage == was.outcome.usage
+        assert str(now.outcome.error) == str(was.outcome.error)
+    for agent_id in {event.agent_id for event in recorder.events}:
+        assert said(trace.events, agent_id) == said(tuple(recorder.events), agent_id)
+
+
+def said(events: tuple[Event, ...], agent_id: int) -> str:
+    """Return the pieces that arrived for one agent, together."""
+    return "".join(e.text for e in of_type(events, TextDelta) if e.agent_id == agent_id)
+
+
+async def test_a_trace_is_for_its_owner_alone(tmp_path: Path) -> None:
+    """It has what agents were told. One that is there is replaced, whoever could read it."""
+    path = tmp_path / "a.trace"
+    path.write_text("what was here before " * 100)
+    path.chmod(0o644)
+    async with TraceWriter(path) as trace:
+        assert trace.path == path
+        async with open_pool(ScriptedDriver(["hi"]), observers=[trace]):
+            pass
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert "before" not in path.read_text()
+    assert read_trace(path).events == ()
+
+
+async def test_a_prompt_is_written_once(tmp_path: Path) -> None:
+    """A thousand agents of one manifest share it; who has none needs none."""
+    path = tmp_path / "a.trace"
+    configs = [SpawnConfig(manifest(system_prompt="Be kind. " * 50), "hi") for _ in range(5)]
+    configs.append(SpawnConfig(manifest(system_prompt=""), "hi"))
+    async with (
+        TraceWriter(path) as trace,
+        open_pool(ScriptedDriver(["hi"] * 6), observers=[trace]) as pool,
+    ):
+        await pool.fan_out(configs)
+        await pool.join_all()
+    assert path.read_text().count("Be kind. Be kind. ") == 25
+    prompts = [event.system_prompt for event in of_type(read_trace(path).events, AgentSpawned)]
+    assert prompts == ["Be kind. " * 50] * 5 + [""]
+
+
+async def test_content_can_be_cut_or_left_out(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Numbers stay; what was said does not, where nobody may keep it."""
+    whole, _ = await traced(tmp_path / "full.trace")
+    none, _ = await traced(tmp_path / "none.trace", "none")
+    text = (tmp_path / "none.trace").read_text()
+    for word in ("the answer", "attic", "let me see", "the line is dead", "hello", "nowhere"):
+        assert word in (tmp_path / "full.trace").read_text()
+        assert word not in text
+    assert "LookupError" in text
+    assert "it takes too long" in text  # who cancelled, and why, is nothing that was said
+    counts = [Counter(type(event) for event in trace.events) for trace in (none, whole)]
+    for count in counts:
+        del count[TextDelta]  # how pieces are put together depends on the clock
+    assert counts[0] == counts[1]
+
+
+async def test_texts_are_cut_after_some_characters(tmp_path: Path) -> None:
+    """With how many are left out. A key is taken out before: half of one is found by nobody."""
+    path = tmp_path / "a.trace"
+    query = "x" * 390 + SECRET + "y" * 100
+    async with (
+        TraceWriter(path, content="cut", secrets=[SECRET]) as trace,
+        open_pool(ScriptedDriver(["short"]), observers=[trace]) as pool,
+    ):
+        await (await pool.spawn(SpawnConfig(manifest(), query))).wait()
+    (spawned,) = of_type(read_trace(path).events, AgentSpawned)
+    assert spawned.query == "x" * 390 + REDACTED + "yy… [98 more]"
+    assert "zwölf" not in path.read_text()
+    assert "short" in path.read_text()
+
+
+async def test_one_writer_is_for_one_pool(tmp_path: Path) -> None:
+    """Two pools in one file could not be told apart; the second goes unrecorded."""
+    async with TraceWriter(tmp_path / "a.trace") as trace:
+        trace.on_open(PoolInfo(run_id="1", name="a", opened_at=0.0, max_concurrent=1))
+        with pytest.raises(UsageError, match="one for each pool"):
+            trace.on_open(PoolInfo(run_id="2", name="b", opened_at=0.0, max_concurrent=1))
+
+
+async def test_it_is_an_observer_like_any_other(tmp_path: Path) -> None:
+    """Also of events that come from no pool, and more than fit at once."""
+    await check_observer(lambda: TraceWriter(tmp_path / "a.trace"))
+    assert len(read_trace(tmp_path / "a.trace").events) > 2000
+
+
+def test_content_must_be_a_word_that_is_known() -> None:
+    """Whoever means `none` must not get all."""
+    with pytest.raises(UsageError, match="got 'nothing'"):
+        TraceWriter("a.trace", content="nothing")  # type: ignore[arg-type]  # that is the point
+
+
+@pytest.mark.parametrize("name", ["missing/a.trace", ".", "pipe"])
+async def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path, name: str) -> None:
+    """At the start, before anything has been spent."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(TraceError, match=r"cannot be written|must be a file"):
+        await TraceWriter(tmp_path / name).__aenter__()
+
+
+async def test_a_device_is_no_file() -> None:
+    """Nor is what only looks like one."""
+    with pytest.raises(TraceError, match="must be a file"):
+        await TraceWriter("/dev/null").__aenter__()
+
+
+# --- a full disk, a slow disk
+
+
+def wait_for_problem(trace: TraceWriter) -> None:
+    """Wait until the thread has found the disk full."""
+    for _ in range(1000):
+        if trace.problem is not None:
+            return
+        time.sleep(0.005)
+    raise AssertionError("the disk is never full")
+
+
+async def test_a_full_disk_ends_the_recording_and_not_the_pool(
+    tmp_path: Path, small_files: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """S8: agents go on; the statistics say so; what is there can be read."""
+    path = tmp_path / "a.trace"
+    async with TraceWriter(path) as trace:
+        async with open_pool(ScriptedDriver(["hi"] * 200), observers=[trace]) as pool:
+            for _ in range(100):
+                await pool.spawn(job())
+            outcomes = await pool.join_all()
+            await trio.to_thread.run_sync(wait_for_problem, trace)
+            await (await pool.spawn(job())).wait()
+        assert all(outcome.text == "hi" for outcome in outcomes.values())
+        assert pool.statistics().observer_failures == 1
+    assert trace.problem == "File too large"
+    assert "ends here: File too large" in caplog.text
+    read = read_trace(path)
+    assert read.problems == ("the last line is cut",)
+    assert read.statistics is None
+    assert path.stat().st_size == small_files
+
+
+async def test_a_disk_that_fills_at_the_very_end_is_told(
+    tmp_path: Path, small_files: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No event follows that could tell it."""
+    async with TraceWriter(tmp_path / "a.trace") as trace:
+        async with open_pool(ScriptedDriver(["hi"] * 200), observers=[trace]) as pool:
+            await pool.fan_out([job() for _ in range(100)])
+            await pool.join_all()
+            await trio.to_thread.run_sync(wait_for_problem, trace)
+        assert pool.statistics().observer_failures == 1
+    assert "File too large" in caplog.text
+
+
+async def test_what_a_slow_disk_leaves_out_is_counted(tmp_path: Path) -> None:
+    """Memory is bounded; what begins and ends agents is kept."""
+    trace = TraceWriter(tmp_path / "a.trace")  # nobody writes yet
+    for number in range(MAX_BACKLOG + 5):
+        trace.on_event(TextDelta(number + 1, 0.0, 1, "a", "x"))
+    last = MAX_BACKLOG + 6
+    trace.on_event(AgentStarted(last, 0.0, 1, "a"))
+    async with trace:
+        pass
+    missed, started = read_trace(tmp_path / "a.trace").events[-2:]
+    assert isinstance(missed, EventsMissed)
+    assert missed.count == 5
+    assert isinstance(started, AgentStarted)
+
+
+class Stuck:
+    """A value that takes for ever to show: as long as a disk that does not answer."""
+
+    def __init__(self) -> None:
+        """Let nobody through."""
+        self.go_on = threading.Event()
+
+    def __repr__(self) -> str:
+        """Wait."""
+        self.go_on.wait(30)
+        return "at last"
+
+
+async def test_a_disk_that_never_answers_is_not_waited_for(tmp_path: Path) -> None:
+    """The end is bounded, as every end is."""
+    stuck = Stuck()
+    outcome = AgentOutcome(agent_id=1, name="a", status=AgentStatus.COMPLETED, value=stuck)
+    async with TraceWriter(tmp_path / "a.trace", grace_seconds=0.01) as trace:
+        trace.on_event(finished(outcome))
+    assert trace.problem == "the disk did not answer for 0.01 s"
+    stuck.go_on.set()
+
+
+# --- reading
+
+
+HEADER = (
+    b'{"format":"agentpool-trace","version":1,"run_id":"ab","pool":"p","opened_at":1.0,'
+    b'"max_concurrent":2}\n'
+)
+STARTED = b'{"event":"agent_started","sequence":1,"at_seconds":0.5,"agent_id":1,"agent_name":"a"}\n'
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "is empty: its pool never opened"),
+        (b"hello\n", "is no trace of agentpool"),
+        (b"\xff\xfe\n", "is no trace of agentpool"),
+        (HEADER.replace(b"agentpool-trace", b"other"), "is no trace of agentpool, but 'other'"),
+        (HEADER.replace(b":1,", b":2,", 1), "version 2 of the format and this agentpool reads up"),
+    ],
+    ids=["empty", "text", "binary", "another", "newer"],
+)
+def test_what_is_no_trace_is_refused(tmp_path: Path, content: bytes, why: str) -> None:
+    """With the reason, in one line."""
+    assert VERSION == 1
+    path = tmp_path / "a.trace"
+    path.write_bytes(content)
+    with pytest.raises(TraceError, match=why):
+        read_trace(path)
+
+
+@pytest.mark.parametrize(("name", "why"), [("no", "No such file"), (".", "Is a directory")])
+def test_a_trace_that_cannot_be_read_is_told(tmp_path: Path, name: str, why: str) -> None:
+    """As what the system says."""
+    with pytest.raises(TraceError, match=why):
+        read_trace(tmp_path / name)
+
+
+def test_what_cannot_be_read_is_counted() -> None:
+    """Lines of a newer version, damaged ones, and the last one, which is cut."""
+    newer = b'{"event":"agent_dreamt","sequence":2}\n{"colour":"red"}\n'
+    damaged = b'{"event":"agent_sta\n\xff\n'
+    trace = parse_trace([HEADER, STARTED, *(newer + damaged).splitlines(keepends=True), b'{"ev'])
+    assert [event.sequence for event in trace.events] == [1]
+    assert trace.problems == (
+        "2 lines are damaged",
+        "2 lines are of a kind that this version does not know",
+        "the last line is cut",
+    )
+
+
+def test_a_trace_that_is_too_long_keeps_what_begins_and_ends_agents() -> None:
+    """And says what it left out."""
+    texts = [event_to_json(TextDelta(n, 0.0, 1, "a", "x")) + b"\n" for n in range(2, 12)]
+    last = event_to_json(finished(AgentOutcome(agent_id=1, name="a", status=AgentStatus.COMPLETED)))
+    trace = parse_trace([HEADER, STARTED, *texts, last + b"\n"], max_events=4)
+    assert len(trace.events) == 5
+    assert trace.problems == ("7 events are left out, since there are too many",)
+
+
+async def test_a_trace_can_be_cut_anywhere(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """S1: whatever byte a kill stopped at, the rest is read."""
+    path = tmp_path / "a.trace"
+    await traced(path)
+    data = path.read_bytes()
+    chance = random.Random(1)  # noqa: S311  # no secret
+    for cut in [chance.randrange(len(data)) for _ in range(150)]:
+        lines = data[:cut].splitlines(keepends=True)
+        if data.index(b"\n") >= cut:
+            with pytest.raises(TraceError):
+                parse_trace(lines)
+            continue
+        trace = parse_trace(lines)
+        assert trace.problems in ((), ("the last line is cut",))
+        spawned = {event.agent_id for event in of_type(trace.events, AgentSpawned)}
+        assert len(spawned) == data[:cut].count(b'{"event":"agent_spawned"') - (
+            0 if lines[-1].endswith(b"\n") else lines[-1].count(b'"agent_spawned"')
+        )
+
+
+KILLED = """
+import trio
+from agentpool import AgentManifest, SpawnConfig, open_pool
+from agentpool.drivers import FunctionDriver
+from agentpool.observe import TraceWriter
+
+async def answer(request):
+    await trio.sleep(0.02)
+    return "hi"
+
+async def main():
+    async with (
+        TraceWriter("killed.trace") as trace,
+        open_pool(FunctionDriver(answer), observers=[trace], max_concurrent=4) as pool,
+    ):
+        number = 0
+        while True:
+            handle = await pool.spawn(SpawnConfig(AgentManifest(name="a"), "hello"))
+            print(handle.agent_id, flush=True)
+            await trio.sleep(0.005)
+
+trio.run(main)
+"""
+
+
+def test_a_trace_is_complete_after_a_kill(tmp_path: Path) -> None:
+    """S1: every agent is in it that was there 50 ms before."""
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        known = [int(process.stdout.readline()) for _ in range(60)]
+        time.sleep(0.05)
+        process.kill()
+    trace = read_trace(tmp_path / "killed.trace")
+    assert trace.statistics is None
+    spawned = {event.agent_id for event in of_type(trace.events, AgentSpawned)}
+    assert spawned >= set(known)
+
+
+# --- S2: linear
+
+
+@given(st.integers(3, 30))
+def test_a_trace_grows_with_the_turns_and_not_with_their_square(turns: int) -> None:
+    """Ten times the turns, at most 10.5 times the bytes."""
+
+    async def run(turns: int) -> int:
+        driver = ScriptedDriver([calling(tool_call("echo", f"c{n}")) for n in range(turns)] + ["x"])
+        config = manifest(max_iterations=10_000, max_tool_calls=10_000, max_repeated_calls=10_000)
+        async with (
+            TraceWriter(path) as trace,
+            open_pool(driver, tools=ToolRegistry([echo_tool()]), observers=[trace]) as pool,
+        ):
+            await (await pool.spawn(SpawnConfig(config, "hello"))).wait()
+        return path.stat().st_size
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.trace"
+        small = trio.run(run, turns)
+        large = trio.run(run, turns * 10)
+    assert large <= 10.5 * small
+
+
+# --- S5: no key
+
+
+def shapes(secret: str) -> list[str]:
+    """Return a key as it can turn up in what agents say."""
+    data = secret.encode()
+    return [
+        secret,
+        f"before{secret}after",
+        json.dumps({"key": secret}),
+        json.dumps(json.dumps({"key": secret})),
+        f"https://example.org/?key={quote(secret, safe='')}",
+        f"https://example.org/{quote(secret)}",
+        data.hex(),
+        *(base64.b64encode(b"x" * n + data + b"y").decode() for n in range(4)),
+        *(base64.b64encode(b"x" * n + data).decode() for n in range(4)),
+        base64.urlsafe_b64encode(b"??" + data).decode(),
+    ]
+
+
+SHAPES = shapes(SECRET)
+
+
+async def test_no_key_reaches_the_disk(tmp_path: Path) -> None:
+    """S5: in no form, from no place where agents put it."""
+
+    async def leak(arguments: str, _: ToolContext) -> str:
+        await trio.lowlevel.checkpoint()
+        raise ValueError(f"wrong key: {arguments}")
+
+    path = tmp_path / "a.trace"
+    async with TraceWriter(path, secrets=[SECRET]) as trace:
+        for shape in SHAPES:
+            driver = ScriptedDriver(
+                [
+                    calling(tool_call("leak", shape, key=shape), text=shape),
+                    say(f"so it is {shape}"),
+                    NetworkError(f"cannot send {shape}", retryable=False),
+                ]
+            )
+            config = SpawnConfig(manifest(shape, system_prompt=shape), shape, name=shape)
+            tools = ToolRegistry([FakeTool("leak", leak)])
+            async with open_pool(driver, tools=tools, observers=[Relay(trace)]) as pool:
+                outcome = await (await pool.spawn(config)).wait()
+                assert shape in outcome.text
+                await (await pool.spawn(config)).wait()
+                await pool[2].wait()
+    data = path.read_bytes()
+    assert data.count(REDACTED.encode()) > 100
+    for form in forms_of(SECRET):
+        assert form.encode() not in data, form
+    assert "Viktor" not in data.decode()
+
+
+@attrs.define(eq=False)
+class Relay(Observer):
+    """Hands the events of several pools on as if they were of one."""
+
+    trace: TraceWriter
+
+    def on_event(self, event: Event) -> None:
+        """Hand it on."""
+        self.trace.on_event(event)
+
+
+@given(st.lists(st.integers(1, 29), max_size=6))
+def test_a_key_that_comes_in_pieces_is_found(cuts: list[int]) -> None:
+    """A model may write it letter by letter; each piece alone is harmless."""
+    places = [0, *sorted(set(cuts)), len(SECRET)]
+    pieces = [SECRET[a:b] for a, b in itertools.pairwise(places)]
+
+    async def run(path: Path) -> None:
+        async with TraceWriter(path, secrets=[SECRET]) as trace:
+            for number, piece in enumerate(["it is ", *pieces, " zwö", "lf"]):
+                trace.on_event(TextDelta(number + 1, 0.0, 1, "a", piece))
+                for _ in range(FLUSH_EVENTS):  # written at once, and not with the next piece
+                    trace.on_event(AgentStarted(number + 1, 0.0, 2, "b"))
+            await trio.to_thread.run_sync(wait_for, path, b"agent_started")
+            trace.on_event(AgentStarted(99, 0.0, 1, "a"))
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.trace"
+        trio.run(run, path)
+        written = path.read_text()
+        text = "".join(e.text for e in of_type(read_trace(path).events, TextDelta))
+    assert "Viktor" not in written
+    assert text == f"it is {REDACTED} zwölf"
+
+
+async def test_what_waited_for_the_rest_of_a_key_is_written_at_the_end(tmp_path: Path) -> None:
+    """It was no key: nothing of what was said is lost."""
+    path = tmp_path / "a.trace"
+    async with (
+        TraceWriter(path, secrets=[SECRET]) as trace,
+        open_pool(ScriptedDriver([]), observers=[trace]),
+    ):
+        trace.on_event(TextDelta(1, 0.0, 1, "a", f"it is {SECRET[:9]}"))
+    (text,) = of_type(read_trace(path).events, TextDelta)[1:]
+    assert text.text == SECRET[:9]
+
+
+async def test_thoughts_and_answers_are_kept_apart(tmp_path: Path) -> None:
+    """Pieces of one kind go together, in the order in which they came."""
+    path = tmp_path / "a.trace"
+    async with TraceWriter(path) as trace:
+        for number, word in enumerate(("so ", "that"), 1):
+            trace.on_event(ThoughtDelta(number, 0.0, 1, "a", word))
+        trace.on_event(TextDelta(3, 0.0, 1, "a", "yes"))
+        trace.on_event(ThoughtDelta(4, 0.0, 1, "a", "hm"))
+        trace.on_event(AgentStarted(5, 0.0, 1, "a"))
+    thought, text, again, _ = read_trace(path).events
+    assert thought == ThoughtDelta(2, 0.0, 1, "a", "so that")
+    assert (text, again) == (TextDelta(3, 0.0, 1, "a", "yes"), ThoughtDelta(4, 0.0, 1, "a", "hm"))
+
+
+def wait_for(path: Path, data: bytes) -> None:
+    """Wait until *data* is in the file."""
+    for _ in range(1000):
+        if data in path.read_bytes():
+            return
+        time.sleep(0.002)
+    raise AssertionError("it is never written")
+
+
+def test_keys_of_the_environment_are_known_by_their_names() -> None:
+    """Whoever forgets to name a key has it kept out all the same; short values are none."""
+    found = secrets_of_environment(
+        {
+            "MY_API_KEY": "0123456789",
+            "NAME": "0123456789",
+            "PIN_TOKEN": "1234",
+            "git_token": "abcdefgh",
+        }
+    )
+    assert set(found) == {"0123456789", "abcdefgh"}
+    assert secrets_of_environment() is not None
+
+
+def test_nothing_to_keep_out_leaves_all_as_it_is() -> None:
+    """Nor does a value that is too short to be a key garble the text."""
+    redactor = Redactor.of(["abc"])
+    assert redactor.clean(b"abc abc") == b"abc abc"
+    assert redactor.open_end("abc") == 0
