@@ -23,6 +23,7 @@ import attrs
 import msgspec
 import trio
 
+from agentpool._environ import LIBRARIES, build_environ
 from agentpool._errors import DriverError, NetworkError, ProtocolError, UsageError
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._messages import Completion, CompletionRequest, Json, Usage, answer_tokens
@@ -52,6 +53,12 @@ _GRACE_SECONDS: Final = 1.0
 
 # The kernel closes a dying process's sockets first; the rest takes milliseconds.
 _DYING_SECONDS: Final = 0.2
+
+# Which parts of the machine llama.cpp computes on, besides what any child needs.
+_COMPUTING: Final = LIBRARIES | {
+    "CUDA_VISIBLE_DEVICES", "GGML_VK_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES",
+    "OMP_NUM_THREADS", "ROCR_VISIBLE_DEVICES",
+}  # fmt: skip
 
 # What a person needs of llama.cpp's log; the rest is dropped before it fills a disk.
 _SHOWN_LOG_BYTES: Final = 2000
@@ -339,6 +346,7 @@ async def _open_child() -> AsyncGenerator[_Child]:
             stderr=log,
             # Ctrl-C is for the parent, which may want to finish what it has.
             start_new_session=True,
+            env=build_environ(os.environ, also=_COMPUTING),
         )
         assert process.stdin is not None  # noqa: S101  # opened with pipes
         assert process.stdout is not None  # noqa: S101

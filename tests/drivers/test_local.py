@@ -115,6 +115,18 @@ async def test_what_is_asked(folder: Path) -> None:
     assert not {"seed", "cache_prompt", "response_format"} & set(body)
 
 
+async def test_keys_are_not_in_the_environment_of_the_model(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model's file may come from anywhere, and its process needs no key."""
+    for name in ("OPENAI_API_KEY", "LC_TOKEN", "LLAMA_API_KEY", "GGML_SECRET", "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, "4")
+    async with open_local(write_model(folder, tell_environ=True)) as driver:
+        names = set((await driver.complete(ASK)).text.split())
+    assert {"PATH", "OMP_NUM_THREADS"} <= names
+    assert not {"OPENAI_API_KEY", "LC_TOKEN", "LLAMA_API_KEY", "GGML_SECRET"} & names
+
+
 async def test_calls_and_words_in_a_form(folder: Path) -> None:
     """With tools the model answers in JSON; what comes out is a call or words."""
     path = write_model(

@@ -51,6 +51,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         sys.stderr.write("x" * plan.get("chatter", 0)); sys.stderr.flush()
         texts = plan.get("answers", ["Hello"])
         text = json.dumps(body) if plan.get("echo") else texts.pop(0)
+        text = " ".join(sorted(os.environ)) if plan.get("tell_environ") else text
         reason = plan.get("reason", "stop")
         chunk = {"choices": [{"delta": {"content": text}, "finish_reason": reason}]}
         events = "data: %s\\n\\ndata: [DONE]\\n\\n" % json.dumps(chunk)

@@ -19,6 +19,7 @@ import attrs
 import trio
 from msgspec import Meta
 
+from agentpool._environ import LIBRARIES, build_environ
 from agentpool._errors import ToolError
 from agentpool._manifest.capability import Capability
 from agentpool._messages import Json
@@ -174,6 +175,8 @@ async def _search(request: Request) -> tuple[list[_Found], _Found]:
     try:
         async with open_group(
             argv,
+            # It needs no more than to start.
+            environ=build_environ(os.environ, also=LIBRARIES),
             stdin=json.dumps(request._asdict()).encode() + b"\n",
             pass_fds=() if request.fd is None else (request.fd,),
             keep_bytes=_MAX_FOUND_BYTES,

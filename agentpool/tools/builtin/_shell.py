@@ -23,6 +23,7 @@ from typing import Final, final
 import attrs
 import trio
 
+from agentpool._environ import build_environ
 from agentpool._errors import ToolError, UsageError
 from agentpool._manifest.capability import ANYTHING, Capability, CapabilityKind
 from agentpool.abc import Tool, ToolContext, ToolResult
@@ -42,12 +43,6 @@ SHELL_SECONDS: Final = 60.0
 _OUR_SHARE: Final = 0.9
 """Of the time that is left to the call: the rest is for ending the program and telling what
 it wrote, which the call's own time limit would not do."""
-
-_KEPT: Final = (
-    "PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP",
-    "SYSTEMROOT", "SYSTEMDRIVE", "COMSPEC", "PATHEXT", "USERPROFILE", "VIRTUAL_ENV",
-)  # fmt: skip
-"""What programs need to find their files and speak the user's language."""
 
 _SET: Final[Mapping[str, str]] = {
     "TERM": "dumb",
@@ -103,7 +98,7 @@ def shell_tools(
         programs,
         path,
         str(Path(folder).absolute()),
-        build_environ(environ, path),
+        _program_environ(environ, path),
         seconds,
         without_network,
     )
@@ -129,10 +124,8 @@ def search_path(environ: Mapping[str, str]) -> str:
     return os.pathsep.join(entry for entry in entries if Path(entry).is_absolute())
 
 
-def build_environ(environ: Mapping[str, str], path: str) -> dict[str, str]:
-    """Return what a program may know of *environ*."""
-    kept = {name: text for name, text in environ.items() if name in _KEPT or name.startswith("LC_")}
-    return {**kept, **_SET, "PATH": path}
+def _program_environ(environ: Mapping[str, str], path: str) -> dict[str, str]:
+    return {**build_environ(environ, also=("VIRTUAL_ENV",)), **_SET, "PATH": path}
 
 
 async def find_isolation(environ: Mapping[str, str]) -> tuple[str, ...] | None:
@@ -152,7 +145,7 @@ async def find_isolation(environ: Mapping[str, str]) -> tuple[str, ...] | None:
     try:
         async with open_group(
             [*argv, trial],
-            environ=build_environ(environ, path),
+            environ=_program_environ(environ, path),
             keep_bytes=0,
             max_bytes=MAX_SHOWN_BYTES,
         ) as group:

@@ -32,16 +32,6 @@ TAIL_BYTES: Final = 2_000
 
 _PIECE_BYTES: Final = 65_536
 
-HANDED_ON: Final = (
-    # What programs need to find their files and speak somebody's language: no secrets.
-    "HOME", "LANG", "LC_ALL", "LC_CTYPE", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ",
-    "USER",
-    # The same on Windows.
-    "APPDATA", "HOMEDRIVE", "HOMEPATH", "LOCALAPPDATA", "PATHEXT", "PROCESSOR_ARCHITECTURE",
-    "SYSTEMDRIVE", "SYSTEMROOT", "TEMP", "USERNAME", "USERPROFILE",
-)  # fmt: skip
-"""The variables of the environment that every server gets."""
-
 
 @final
 @attrs.define(eq=False, repr=False)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final, final
 import attrs
 import trio
 
+from agentpool._environ import build_environ
 from agentpool._errors import ToolError, UsageError
 from agentpool._manifest.capability import Capability, PrivacyTier
 from agentpool._manifest.manifest import AgentManifest
@@ -34,7 +35,7 @@ from agentpool._scheduling.slot import parked
 from agentpool._scheduling.waits import Wait
 from agentpool.abc import AgentContext, Tool, ToolContext, ToolResult
 from agentpool.tools._registry import ToolRegistry
-from agentpool.tools.mcp._child import GRACE_SECONDS, HANDED_ON
+from agentpool.tools.mcp._child import GRACE_SECONDS
 from agentpool.tools.mcp._rules import (
     ToolKey,
     offered_tools,
@@ -223,8 +224,8 @@ class _Server:
 
     def _handed_on(self) -> tuple[dict[str, str], str | None]:
         """Return the variables of a program, and the token for an HTTP server."""
-        names = (*HANDED_ON, *self.config.env)
-        environment = {name: self._environ[name] for name in names if name in self._environ}
+        also = ("SHELL", "TERM", *self.config.env)
+        environment = build_environ(self._environ, also=also)
         token = None
         if self.config.api_key_env is not None:
             token = self._environ.get(self.config.api_key_env, "").strip()

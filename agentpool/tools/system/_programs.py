@@ -9,7 +9,10 @@ Rules:
    every name on the path and every full path.
 3. Whoever grants a program grants what it can do. Of some that are granted for looking
    around, the arguments with which they run other programs, delete or write elsewhere are
-   refused, unless the grant is ``*``. That closes the doors that are known; it is no sandbox.
+   refused, unless the grant is ``*``. Of a program with commands of its own, such as git,
+   only those that are known to do neither are let through, and before them only options
+   that are known: an unknown one could have a value, and hide the command. That closes the
+   doors that are known; it is no sandbox.
 4. A program that exists to run others (``env``, ``sh``, ``xargs``, ``python``) cannot be
    granted in part: its grant is as good as ``*``, and is called so when it is checked.
 """
@@ -51,15 +54,27 @@ class _Doors:
     anywhere: tuple[str, ...] = ()
     """Options. Long ones are also meant when cut short or given a value, short ones also
     in a cluster; anything else, as ``-exec``, is meant as it is."""
-    leading: tuple[str, ...] = ()
-    """Options that do it only before the program's own command."""
-    commands: tuple[str, ...] = ()
-    """The program's own commands that do it."""
-    with_value: tuple[str, ...] = ()
-    """Options before the command whose value is the next word."""
+    has_commands: bool = False
+    """Whether the first word that is no option is a command of the program's own. Then only
+    the options of `leading`, the commands of `commands`, and nothing unknown are let through."""
+    leading: frozenset[str] = frozenset()
+    """The only options that may stand before the command, written just so."""
+    with_value: frozenset[str] = frozenset()
+    """Those of them whose value is the next word."""
+    commands: frozenset[str] = frozenset()
+    """The only commands that may be run."""
+    of_command: Mapping[str, tuple[str, ...]] = {}
+    """Options that are closed for one command alone."""
     bare_cluster: bool = False
     """Whether the first word is a cluster of short options also without its dash."""
+    writing: tuple[str, ...] = ()
+    """Options with which it writes to the paths that it is given: then no word may lead out
+    of the folder. ``*``: it always does."""
+    colon_is_host: bool = False
+    """Whether ``host:path`` makes it connect to another machine."""
 
+
+_ALWAYS: Final = ("*",)
 
 _DOORS: Final[Mapping[str, _Doors]] = {
     "find": _Doors(
@@ -69,43 +84,97 @@ _DOORS: Final[Mapping[str, _Doors]] = {
         ),
     ),
     "fd": _Doors(anywhere=("-x", "-X", "--exec", "--exec-batch")),
-    "fdfind": _Doors(anywhere=("-x", "-X", "--exec", "--exec-batch")),
     "git": _Doors(
-        leading=("-c", "--config-env", "--exec-path", "--git-dir", "--work-tree", "--namespace"),
+        has_commands=True,
+        leading=frozenset({
+            "-C", "-P", "-p", "-v", "-h", "--no-pager", "--paginate", "--version", "--help",
+            "--no-replace-objects", "--no-optional-locks", "--no-lazy-fetch", "--no-advice",
+            "--literal-pathspecs", "--glob-pathspecs", "--noglob-pathspecs",
+            "--icase-pathspecs", "--bare", "--html-path", "--man-path", "--info-path",
+        }),
+        with_value=frozenset({"-C"}),
         anywhere=(
             "--upload-pack", "--receive-pack", "--exec", "--ext-diff", "--textconv",
-            "--open-files-in-pager", "-O", "--output", "--template", "--config", "--extcmd",
+            "--open-files-in-pager", "-O", "--output", "--output-directory", "--template",
+            "--config", "--extcmd", "--unsafe-paths", "--separate-git-dir", "--index-output",
+            "--build-fake-ancestor",
         ),
-        commands=(
-            "bisect", "citool", "clone", "config", "credential", "daemon", "difftool",
-            "filter-branch", "gui", "hook", "instaweb", "mergetool", "rebase", "send-email",
-            "submodule", "web--browse",
-        ),
-        with_value=("-C",),
+        # Left out: what runs other programs (bisect, difftool, filter-branch, hook,
+        # merge-index, rebase, submodule, ...), makes or writes repositories, archives and
+        # files elsewhere (bundle, clone, fast-export, init, worktree, ...), changes the
+        # configuration (config, maintenance), and every name that is somebody's alias.
+        commands=frozenset({
+            "add", "am", "annotate", "apply", "archive", "blame", "branch", "cat-file",
+            "check-attr", "check-ignore", "check-mailmap", "check-ref-format", "checkout",
+            "checkout-index", "cherry", "cherry-pick", "clean", "commit", "commit-tree",
+            "count-objects", "describe", "diff", "diff-files", "diff-index", "diff-tree",
+            "fetch", "for-each-ref", "format-patch", "fsck", "gc", "grep", "hash-object",
+            "help", "log", "ls-files", "ls-remote", "ls-tree", "merge", "merge-base",
+            "merge-tree", "mv", "name-rev", "notes", "patch-id", "prune", "pull", "push",
+            "range-diff", "read-tree", "reflog", "remote", "reset", "restore", "rev-list",
+            "rev-parse", "revert", "rm", "shortlog", "show", "show-branch", "show-ref",
+            "sparse-checkout", "stage", "stash", "status", "switch", "symbolic-ref", "tag",
+            "update-index", "update-ref", "var", "verify-commit", "verify-pack", "verify-tag",
+            "version", "whatchanged", "write-tree",
+        }),
+        of_command={
+            "archive": ("-o", "--remote"),
+            "checkout-index": ("--prefix",),
+            "format-patch": ("-o",),
+            "help": ("-w", "--web"),
+        },
     ),
     "rg": _Doors(anywhere=("--pre", "--hostname-bin")),
-    "sort": _Doors(anywhere=("-o", "--output", "--compress-program")),
+    "sort": _Doors(
+        anywhere=("-o", "--output", "--compress-program", "-T", "--temporary-directory")
+    ),
     "tar": _Doors(
         anywhere=(
             "-I", "--use-compress-program", "--to-command", "--checkpoint-action", "-F",
             "--info-script", "--new-volume-script", "--rsh-command", "--rmt-command",
-            "--remove-files",
+            "--remove-files", "-C", "--directory", "-g", "--listed-incremental",
+            "--index-file", "--volno-file", "-P", "--absolute-names", "--one-top-level",
+            "--recursive-unlink", "--delete",
         ),
         bare_cluster=True,
+        writing=("-c", "-r", "-u", "-A", "--create", "--append", "--update", "--catenate",
+                 "--concatenate"),
+        colon_is_host=True,
     ),
-    "zip": _Doors(anywhere=("-T", "--test", "--unzip-command", "-m", "--move")),
+    "zip": _Doors(
+        anywhere=(
+            "-T", "--test", "--unzip-command", "-m", "--move", "-lf", "--logfile-path",
+            "-O", "--output-file", "--out", "-b", "--temp-path",
+        ),
+        writing=_ALWAYS,
+    ),
+}  # fmt: skip
+
+_WHOLE: Final = frozenset({"--list"})
+"""Options that are the beginning of a closed one, and another one by themselves."""
+
+_ALSO_CALLED: Final = {
+    "fdfind": "fd", "gnutar": "tar", "bsdtar": "tar", "gtar": "tar", "ripgrep": "rg",
+    "gfind": "find", "gsort": "sort",
 }  # fmt: skip
 
 CARRIERS: Final = frozenset({
-    "ash", "awk", "bash", "bun", "busybox", "cmake", "csh", "dash", "deno", "doas", "docker",
-    "ed", "emacs", "env", "ex", "expect", "fish", "flock", "gawk", "gdb", "ionice", "ksh",
-    "less", "lua", "make", "man", "mawk", "more", "nano", "nice", "node", "nohup", "npm", "npx",
-    "parallel", "perl", "php", "pip", "podman", "pwsh", "python", "python3", "rsync", "ruby",
-    "script", "sed", "setsid", "sh", "ssh", "stdbuf", "strace", "su", "sudo", "systemd-run",
-    "taskset", "tcsh", "time", "timeout", "tmux", "unshare", "uv", "uvx", "vi", "vim", "watch",
-    "xargs", "zsh",
+    "ash", "awk", "bash", "bun", "busybox", "capsh", "choom", "chroot", "cmake", "csh", "dash",
+    "debconf", "deno", "doas", "docker", "dpkg-architecture", "ed", "emacs", "env", "ex",
+    "expect", "fakeroot", "fish", "flock", "gawk", "gdb", "i386", "install", "ionice", "ksh",
+    "ld-linux", "less", "linux32", "linux64", "lua", "luajit", "make", "man", "mawk", "more",
+    "nano", "nawk", "nice", "node", "nohup", "npm", "npx", "nsenter", "parallel", "perl",
+    "php", "pip", "pipx", "podman", "prlimit", "pwsh", "pypy", "python", "rbash", "rsh",
+    "rsync", "ruby", "runuser", "rview", "rvim", "scp", "screen", "script", "sed", "setarch",
+    "setpriv", "setsid", "sftp", "sh", "split", "sqlite3", "ssh", "ssh-agent",
+    "start-stop-daemon", "stdbuf", "strace", "su", "sudo", "systemd-run", "taskset", "tclsh",
+    "tcsh", "time", "timeout", "tmux", "toybox", "unshare", "uv", "uvx", "vi", "view", "vim",
+    "vimdiff", "watch", "wget", "x86_64", "xargs", "zsh",
 })  # fmt: skip
 """Programs that run what they are told to, by their usual arguments or commands."""
+
+# A version at the end of a name: python3.11, perl5.36.0, gcc-12.
+_VERSION: Final = re.compile(r"[-.0-9]+\Z")
 
 
 @final
@@ -126,45 +195,59 @@ class Programs:
 
 def carriers(names: Iterable[str]) -> tuple[str, ...]:
     """Return those of *names* that run other programs, and are as good as ``*``."""
-    return tuple(name for name in names if _basename(name) in CARRIERS)
+    return tuple(name for name in names if not CARRIERS.isdisjoint(_known_as(name)))
 
 
 def closed_door(name: str, arguments: Sequence[str]) -> str | None:
     """Return the argument with which the program *name* would leave what it is for."""
-    doors = _DOORS.get(_basename(name))
+    found = (_DOORS.get(_ALSO_CALLED.get(known, known)) for known in _known_as(name))
+    doors = next((one for one in found if one is not None), None)
     if doors is None:
         return None
-    leading, command = _leading(arguments, doors)
-    if command in doors.commands:
-        return command
-    for argument in leading:
-        if any(_means(argument, door) for door in doors.leading):
+    closed = list(doors.anywhere)
+    if doors.has_commands:
+        refused, command = _command(arguments, doors)
+        if refused is not None:
+            return refused
+        closed += doors.of_command.get(command or "", ())
+    writes = doors.writing == _ALWAYS
+    for word, argument in _dashed(arguments, doors):
+        if any(_means(word, door) for door in closed):
             return argument
-    for index, argument in enumerate(arguments):
-        clustered = index == 0 and doors.bare_cluster and not argument.startswith("-")
-        word = f"-{argument}" if clustered else argument
-        if any(_means(word, door) for door in doors.anywhere):
+        writes = writes or any(_means(word, door) for door in doors.writing)
+    for argument in arguments:
+        if (writes and _leads_out(argument)) or (doors.colon_is_host and _is_remote(argument)):
             return argument
     return None
 
 
-def _leading(arguments: Sequence[str], doors: _Doors) -> tuple[list[str], str | None]:
-    """Return the options before the program's own command, and the command."""
-    leading: list[str] = []
+def _command(arguments: Sequence[str], doors: _Doors) -> tuple[str | None, str | None]:
+    """Return the word that is refused before or as the command, and the command."""
     rest = iter(arguments)
     for argument in rest:
         if not argument.startswith("-"):
-            return leading, argument
-        leading.append(argument)
+            return (None, argument) if argument in doors.commands else (argument, None)
+        # An unknown one may have a value of its own, which would be taken for the command.
+        if argument not in doors.leading:
+            return argument, None
         if argument in doors.with_value:
             next(rest, None)
-    return leading, None
+    return None, None
+
+
+def _dashed(arguments: Sequence[str], doors: _Doors) -> Iterator[tuple[str, str]]:
+    """Yield each argument as an option would be written, and as it was."""
+    for index, argument in enumerate(arguments):
+        is_bare = index == 0 and doors.bare_cluster and not argument.startswith("-")
+        yield (f"-{argument}" if is_bare else argument), argument
 
 
 def _means(argument: str, door: str) -> bool:
     """Whether *argument* is the option *door*, in any of the ways to write it."""
     if door.startswith("--"):
         name = argument.partition("=")[0]
+        if name in _WHOLE:
+            return False
         # "--" alone ends the options; "--exe" is read as the only option that it can be.
         return len(name) > len("--") and name.startswith("--") and door.startswith(name)
     if len(door) == len("-x"):
@@ -173,9 +256,26 @@ def _means(argument: str, door: str) -> bool:
     return argument == door
 
 
-def _basename(name: str) -> str:
-    base = name.replace("\\", "/").rpartition("/")[2]
-    return base.lower().removesuffix(".exe")
+def _leads_out(argument: str) -> bool:
+    """Whether *argument*, or the value in it, is a path out of the folder."""
+    value = argument.partition("=")[2] if argument.startswith("--") else argument
+    # Where the value of a short option begins cannot be told: -czf/tmp/x.
+    is_full = value.startswith("/") or (value.startswith("-") and "/" in value)
+    return is_full or any(part.endswith("..") for part in value.split("/"))
+
+
+def _is_remote(argument: str) -> bool:
+    """Whether *argument* may name a file on another machine, as ``host:path``."""
+    return ":" in argument.partition("/")[0]
+
+
+def _known_as(name: str) -> tuple[str, ...]:
+    """Return what the program *name* may be called: with and without its version."""
+    base = name.replace("\\", "/").rpartition("/")[2].lower().removesuffix(".exe")
+    if base.startswith("ld-linux"):
+        return ("ld-linux",)
+    first = base.partition(".")[0]  # vim.basic
+    return tuple(dict.fromkeys((base, first, _VERSION.sub("", base), _VERSION.sub("", first))))
 
 
 # --- words

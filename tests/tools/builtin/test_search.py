@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -240,3 +241,38 @@ async def test_a_search_without_an_interpreter_is_an_error(
     assert "No such file" in await fail(grep, pattern="x")
     monkeypatch.setattr(sys, "executable", "/bin/false")
     assert "the search failed" in await fail(grep, pattern="x")
+
+
+def environments_of_searches() -> list[bytes]:
+    """Return the environment of each of our children that searches."""
+    pids = [
+        pid
+        for task in Path("/proc/self/task").iterdir()
+        for pid in (task / "children").read_text().split()
+    ]
+    return [
+        Path(f"/proc/{pid}/environ").read_bytes()
+        for pid in pids
+        if b"_search_child" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+
+
+async def test_keys_are_not_in_the_environment_of_the_search(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that reads any file and matches any pattern needs no key for it."""
+    key = "sk-not-for-children"
+    for name in ("OPENAI_API_KEY", "LC_TOKEN", "GGML_TOKEN", "PYTHON_KEY"):
+        monkeypatch.setenv(name, key)
+    (folder / "slow.txt").write_text("a" * 40 + "b")
+    seen: list[bytes] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(
+            partial(use, tools_with(folder, seconds=2)["grep"], pattern="(a+)+$", path="slow.txt")
+        )
+        while not seen:
+            await trio.sleep(0.01)
+            seen += environments_of_searches()
+        nursery.cancel_scope.cancel()
+    assert key.encode() not in seen[0]
+    assert b"PATH=" in seen[0]

@@ -15,7 +15,7 @@ from agentpool import Capability, UsageError
 from agentpool.abc import Tool
 from agentpool.tools import find_isolation, shell_tools
 from agentpool.tools.builtin import _shell
-from agentpool.tools.builtin._shell import MAX_SHOWN_BYTES, build_environ, search_path
+from agentpool.tools.builtin._shell import MAX_SHOWN_BYTES, search_path
 from tests.support.keys import KEY, MARK, make_key
 from tests.support.tool_helpers import all_gone, fail, names_in, processes_with, result_of, use
 
@@ -171,6 +171,9 @@ async def test_keys_are_not_in_its_environment(tmp_path: Path) -> None:
         "PATH": os.environ["PATH"],
         "HOME": "/home/u",
         "LC_ALL": "C.UTF-8",
+        "LC_TOKEN": KEY,
+        "LC_API_KEY": KEY,
+        "LANG_SECRET": KEY,
         "OPENAI_API_KEY": KEY,
         "MY_TOKEN": make_key("token-"),
         "LD_PRELOAD": "/evil.so",
@@ -183,7 +186,6 @@ async def test_keys_are_not_in_its_environment(tmp_path: Path) -> None:
                      "GIT_TERMINAL_PROMPT", "GIT_OPTIONAL_LOCKS", "AGENTPOOL_CALL"}  # fmt: skip
     assert MARK not in told
     assert "evil" not in told
-    assert build_environ({"TZ": "UTC"}, "/bin")["TZ"] == "UTC"
 
 
 async def test_its_input_is_empty(tmp_path: Path) -> None:

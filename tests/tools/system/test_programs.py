@@ -140,6 +140,27 @@ def test_what_is_split_here_is_split_so_by_a_shell(text: str) -> None:
         "git bisect run id",
         "git submodule foreach id",
         "git difftool -x id",
+        "git --shallow-file x -c alias.x=!id x",
+        "git --shallow-file x config alias.y !id",
+        "git --attr-source HEAD -c alias.x=!id x",
+        "git --list-cmds=main -c alias.x=!id x",
+        "git --super-prefix a/ config alias.y !id",
+        "git -C . --unknown value -c alias.x=!id x",
+        "git an-alias",
+        "git merge-index id -a",
+        "git for-each-repo --config=x status",
+        "git archive -o /tmp/x HEAD",
+        "git archive --output=/tmp/x HEAD",
+        "git bundle create /tmp/x HEAD",
+        "git checkout-index --prefix=/tmp/x -a",
+        "git format-patch -o /tmp HEAD~1",
+        "git format-patch --output-dir=/tmp HEAD~1",
+        "git fast-export --export-marks=/tmp/x",
+        "git init /tmp/x",
+        "git worktree add /tmp/x",
+        "git maintenance register",
+        "git apply --unsafe-paths x.patch",
+        "git read-tree --index-output=/tmp/x HEAD",
         "rg --pre id x",
         "rg --pre=id x",
         "sort -o /tmp/x a",
@@ -149,6 +170,25 @@ def test_what_is_split_here_is_split_so_by_a_shell(text: str) -> None:
         "tar -I id -xf a.tar",
         "tar xfI a.tar id",
         "tar xf a.tar --use-comp=id",
+        "tar -cf /tmp/x a",
+        "tar -czf/tmp/x a",
+        "tar -cf ../x a",
+        "tar --create --file=/tmp/x a",
+        "tar rf /tmp/x a",
+        "tar -xf a.tar -C /tmp",
+        "tar -xf a.tar --dir=/tmp",
+        "tar -cg /tmp/x -f a.tar b",
+        "tar tf a.tar --index-file=/tmp/x",
+        "tar cf a.tar --volno-file=/tmp/x b",
+        "tar tf evil.example:/x",
+        "tar xPf a.tar",
+        "bsdtar --use-compress-program id -xf a",
+        "find4.9 . -delete",
+        "sort -T /tmp a",
+        "zip /tmp/x.zip b",
+        "zip -r ../x.zip b",
+        "zip -b/tmp x.zip b",
+        "zip -O /tmp/x a.zip",
         "zip -T a.zip b",
         "zip a.zip b --unzip-command=id",
     ],
@@ -171,11 +211,22 @@ def test_t10_doors_that_run_or_delete_are_closed(command: str) -> None:
         "git --version",
         "git diff -- --",
         "git commit -m config",
+        "git log -- config",
+        "git --no-pager -C config log -n 3",
+        "git add submodule hook",
+        "git -P show HEAD:config",
+        "git format-patch -1",
+        "git archive HEAD",
+        "git help -a",
+        "git checkout -b new",
         "fd -e py",
         "rg -n x -g *.py",
         "sort -rn a",
         "tar tf a.tar",
         "tar -czf a.tgz b",
+        "tar -xzf /data/a.tgz",
+        "tar --list --file=../a.tar",
+        "zip -r a.zip b/c",
         "cat -exec",
     ],
 )
@@ -189,3 +240,24 @@ def test_programs_that_run_others_are_known() -> None:
     """Whoever checks a manifest is told that such a grant is as good as all."""
     names = ("git", "env", "/bin/bash", "xargs", "PYTHON3.exe", "ls")
     assert carriers(names) == ("env", "/bin/bash", "xargs", "PYTHON3.exe")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "python3.11", "python3.13t", "perl5.36.0", "vim.basic", "vim.tiny", "view", "nawk",
+        "rbash", "split", "scp", "wget", "ssh-agent", "setpriv", "chroot", "nsenter", "prlimit",
+        "setarch", "linux64", "i386", "choom", "capsh", "runuser", "start-stop-daemon",
+        "fakeroot", "install", "sqlite3", "dpkg-architecture", "debconf", "ld-linux-x86-64.so.2",
+        "lua5.4", "ruby3.1", "node18", "php8.2", "pypy3.10", "/usr/bin/python3.12", "Bash.EXE",
+    ],
+)  # fmt: skip
+def test_a_carrier_is_known_by_every_name_that_it_has(name: str) -> None:
+    """A version, a variant or a folder makes no other program of it."""
+    assert carriers((name,)) == (name,)
+
+
+@pytest.mark.parametrize("name", ["bzip2", "sha256sum", "cat", "b2sum", "jq", "7z", "gcc-12"])
+def test_an_ordinary_program_is_no_carrier(name: str) -> None:
+    """A number at the end of a name is only a version where there is such a program."""
+    assert carriers((name,)) == ()
