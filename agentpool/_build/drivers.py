@@ -19,6 +19,7 @@ from agentpool import drivers
 from agentpool._pool.spawn_checks import driver_for
 from agentpool._errors import UsageError
 from agentpool._manifest.manifest import AgentManifest, ModelConfig
+from agentpool._manifest.providers import PROVIDERS
 from agentpool._messages import NO_USAGE
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import Driver, DriverFactory
@@ -33,7 +34,7 @@ from agentpool.tools import EMPTY_REGISTRY
 DriverOpener: TypeAlias = Callable[[ModelConfig], AbstractAsyncContextManager[Driver]]
 """Opens the driver of a model for as long as its block lasts."""
 
-KEY_ENVS: Final = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
+_KEY_ENVS: Final = tuple(p.api_key_env for p in PROVIDERS.values() if p.api_key_env)
 """Where the providers' keys are unless a manifest says otherwise."""
 
 _SHORTEST_SECRET: Final = 8
@@ -165,7 +166,8 @@ def find_secrets(manifests: Iterable[AgentManifest], environ: Mapping[str, str])
     models = [manifest.model for manifest in known]
     models += [model.fallback for model in models if model.fallback is not None]
     servers = [server for manifest in known for server in manifest.mcp_servers]
-    names = {*KEY_ENVS, *(model.api_key_env for model in models)} - {None}
+    places = [place for model in models if (place := model.place) is not None]
+    names = {*_KEY_ENVS, *(place.api_key_env for place in places)} - {None}
     names = names.union(*((server.api_key_env, *server.env) for server in servers))
     found = {environ.get(name or "", "") for name in names}
     return tuple(sorted((f for f in found if len(f) >= _SHORTEST_SECRET), key=len, reverse=True))

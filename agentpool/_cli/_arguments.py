@@ -48,6 +48,7 @@ commands:
   show     look at the trace of a run
 
 examples:
+  agentpool run "Why is the sky blue?"
   agentpool run examples/reader.toml "Why is the sky blue?"
   agentpool map examples/reader.toml --each examples/texts/*.txt
   agentpool check examples/*.toml
@@ -60,7 +61,8 @@ examples:
   agentpool run reader.toml "Why is the sky blue?"
   agentpool run optimist.toml sceptic.toml --max-concurrent 1 "Will it rain?"
   agentpool run reader.toml - < question.txt
-  agentpool run reader.toml --driver openai --model NAME "Why is the sky blue?"
+  agentpool run "Why is the sky blue?" --model openai/gpt-5
+  agentpool run reader.toml --model anthropic/claude-opus-4-5 "Why is the sky blue?"
   agentpool run reader.toml --driver script:answers.toml --json "Why is the sky blue?"
 
 {EXIT_CODES}"""
@@ -176,21 +178,24 @@ def parse(argv: Sequence[str]) -> Command:
 def _parse_run(argv: Sequence[str]) -> RunCommand:
     parser = Parser(
         "run",
-        "MANIFEST... QUERY [options]",
-        "Put a query to one agent for each manifest, and print their answers.",
+        "[MANIFEST...] QUERY [options]",
+        "Put a query to one agent for each manifest, and print their answers.\n"
+        "Without a manifest, an agent without tools answers: the model on this machine, or\n"
+        "the one that --model names.",
         _RUN_EXAMPLES,
     )
     parser.add_argument(
         "words",
         nargs="+",
-        metavar="MANIFEST... QUERY",
+        metavar="[MANIFEST...] QUERY",
         help="the manifests, then the query; - as the query reads standard input",
     )
     add_options(parser)
     found = parser.read(argv)
     *manifests, query = found.words
-    if not manifests:
-        parser.error(f"a manifest and a query are needed, got only {query!r}")
+    if not manifests and query.endswith(".toml"):
+        # Whoever forgets the query would otherwise ask the local model "a.toml".
+        parser.error(f"the query is missing, got only {query!r}")
     if not is_text(query):
         parser.error(f"the query must be UTF-8, got {query!r}")
     return RunCommand(manifests=tuple(manifests), query=query, options=read_options(found))

@@ -24,7 +24,7 @@ from agentpool._cli._command import CheckCommand
 from agentpool._cli._report import ExitCode, error_lines
 from agentpool._cli._screen import write_out
 from agentpool._errors import Fault
-from agentpool.drivers import Json
+from agentpool.drivers import Json, Place
 from agentpool.tools import find_isolation
 
 _PRIVACY = {
@@ -49,7 +49,11 @@ def check(command: CheckCommand) -> int:
             else:
                 _print_error(error)
             continue
-        warnings = (*missing_tools(manifest), *_missing_isolation(manifest))
+        warnings = (
+            *missing_tools(manifest),
+            *_missing_isolation(manifest),
+            *_shown_keys(manifest),
+        )
         if command.json:
             _print_json(path, manifest, (), warnings)
         else:
@@ -114,6 +118,7 @@ def _summary(path: str, manifest: AgentManifest) -> Iterator[str]:
     if model.fallback is not None:
         yield f"  or else  {_model(model.fallback)}"
     most = "no limit" if model.max_tokens is None else f"at most {model.max_tokens:,} tokens"
+    yield from _keys(manifest)
     yield f"  window   {window}; {most} for one answer"
     yield f"  limits   {_limits(manifest)}"
     kinds = {grant.kind for grant in manifest.capabilities}
@@ -125,15 +130,37 @@ def _summary(path: str, manifest: AgentManifest) -> Iterator[str]:
 
 
 def _model(model: ModelConfig) -> str:
-    if model.remote_model is not None:
-        where = model.base_url or f"the usual address of {model.provider}"
-        return f"{model.remote_model} at {where}"
+    if (place := model.place) is not None:
+        return f"{model.remote_model} at {place.base_url}"
     if model.model_path is not None:
         return f"the file {model.model_path}"
     if model.model_repo is not None:
         kind = f" ({model.model_quantization})" if model.model_quantization is not None else ""
         return f"{model.model_repo}{kind}, on this machine"
     return "the packaged one, on this machine"
+
+
+def _places(manifest: AgentManifest) -> Iterator[Place]:
+    for model in (manifest.model, manifest.model.fallback):
+        if model is not None and (place := model.place) is not None:
+            yield place
+
+
+def _keys(manifest: AgentManifest) -> Iterator[str]:
+    """Say which key goes where."""
+    for place in _places(manifest):
+        what = "no key" if place.api_key_env is None else f"${place.api_key_env}"
+        yield f"  sends    {what} to {place.host}"
+
+
+def _shown_keys(manifest: AgentManifest) -> tuple[str, ...]:
+    """Warn of keys that can be read on the way."""
+    return tuple(
+        f"sends ${place.api_key_env} to {place.host} without TLS, where others can read it; "
+        "write base_url with https"
+        for place in _places(manifest)
+        if place.shows_key
+    )
 
 
 def _limits(manifest: AgentManifest) -> str:

@@ -80,7 +80,7 @@ class RunCommand:
     """``agentpool run``."""
 
     manifests: tuple[str, ...]
-    """Their paths; one agent each."""
+    """Their paths; one agent each. Empty: one agent without tools."""
     query: str
     """What they are asked. ``-``: what is on standard input."""
     options: Options

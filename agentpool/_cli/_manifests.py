@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from agentpool import AgentManifest, ManifestError
+import attrs
+
+from agentpool import AgentManifest, ManifestError, PrivacyTier
 from agentpool._cli._override import Override
 from agentpool._errors import Fault
 
@@ -30,6 +32,24 @@ def load_all(paths: Sequence[str], override: Override) -> list[AgentManifest]:
     if wrong:
         raise ManifestError([_placed(error, f) for error in wrong for f in error.faults], source="")
     return manifests
+
+
+def without_manifest(override: Override) -> AgentManifest:
+    """Return the manifest of an agent that is asked without one, with *override* in it.
+
+    It has no tools. A model on this machine keeps its data here; whoever names one elsewhere
+    has said where it may go.
+
+    Raises:
+        ManifestError: If the override makes it a wrong one.
+        UsageError: If the override has no meaning.
+    """
+    bare = AgentManifest(privacy=PrivacyTier.STANDARD, capabilities=())
+    manifest = override.apply(bare, source="the options", environ=os.environ)
+    place = manifest.model.place
+    if place is None or place.is_here:
+        return attrs.evolve(manifest, privacy=PrivacyTier.SOVEREIGN)
+    return manifest
 
 
 def _placed(error: ManifestError, fault: Fault) -> Fault:

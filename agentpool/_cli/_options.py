@@ -10,7 +10,7 @@ from typing import Final, Literal, Never
 from agentpool import UsageError
 from agentpool._cli._command import Address, ApproveMode, Options
 from agentpool._cli._override import Override
-from agentpool._manifest.model import PROVIDERS
+from agentpool.drivers import PROVIDERS
 from agentpool.observe import Content
 
 # So that a local model is kept busy and a person can still follow who does what.
@@ -92,12 +92,13 @@ def add_options(parser: argparse.ArgumentParser, *, results: bool = True) -> Non
     add = parser.add_argument
     add("--max-concurrent", type=count, default=DEFAULT_MAX_CONCURRENT, metavar="N",
         help="agents that run at the same time (%(default)s)")  # fmt: skip
-    add("--model", metavar="PATH|NAME",
-        help="a GGUF file, or a provider's model, in place of the manifest's")  # fmt: skip
+    add("--model", metavar="PATH|PROVIDER/NAME|NAME",
+        help="a GGUF file, a provider's model such as openai/gpt-5, or another model of the "
+        "manifest's provider, in place of the manifest's")  # fmt: skip
     add("--driver", type=_driver, metavar="KIND",
-        help="local: a model on this machine; openai, anthropic: a server that speaks that "
-        "interface, at the manifest's base_url, at OPENAI_BASE_URL or ANTHROPIC_BASE_URL, "
-        "or at its home; script:FILE: answers from a file, to try things out")  # fmt: skip
+        help="local: a model on this machine; a provider such as openai, gemini or ollama: a "
+        "model there, or of openai and anthropic at OPENAI_BASE_URL and ANTHROPIC_BASE_URL; "
+        "script:FILE: answers from a file, to try things out")  # fmt: skip
     add("--max-tokens", type=count, metavar="N",
         help="the most tokens of one answer, in place of the manifest's")  # fmt: skip
     add("--max-total-tokens", type=count, metavar="N",

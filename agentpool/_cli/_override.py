@@ -12,7 +12,7 @@ from typing import Final, final
 import attrs
 
 from agentpool import AgentManifest, ManifestError, ModelConfig, UsageError
-from agentpool._manifest.model import PROVIDERS, Provider
+from agentpool.drivers import PROVIDERS
 
 BASE_URL_ENVS: Final[Mapping[str, str]] = {
     "openai": "OPENAI_BASE_URL",
@@ -30,7 +30,7 @@ class Override:
     model: str | None = None
     """A GGUF file, or a provider's name of a model. ``None``: the manifest's model."""
     driver: str | None = None
-    """``local``, ``openai`` or ``anthropic``. ``None``: what the manifest's model needs."""
+    """``local``, or a provider's name. ``None``: what the manifest's model needs."""
     max_tokens: int | None = None
     """The most tokens of one answer. ``None``: the manifest's number."""
 
@@ -61,57 +61,65 @@ class Override:
             return model
         # Whoever names a model wants that one, and not the fallback or the price of another.
         model = attrs.evolve(model, price=None, fallback=None, patience_seconds=None)
-        provider = PROVIDERS.get(self.driver or "")
-        if provider is not None:
-            return self._remote(model, provider, environ)
+        if self.driver is not None and self.driver in PROVIDERS:
+            return _remote(model, self.driver, self.model, environ)
         if self.driver == "local":
             return _local(model, self.model)
         assert self.model is not None  # noqa: S101  # or the first test would have held
         if self.model.endswith(".gguf") or os.path.isfile(self.model):  # noqa: PTH113  # a word, not yet a path
             return _local(model, self.model)
+        provider, slash, name = self.model.partition("/")
+        # Some providers serve models of others under names such as theirs.
+        is_name = model.remote_model is not None and "/" in model.remote_model
+        if slash and name and provider in PROVIDERS and not is_name:
+            return _remote(model, provider, name, environ)
         if model.remote_model is not None:
             return attrs.evolve(model, remote_model=self.model)
         raise UsageError(
-            f"--model must be a GGUF file for a local model, got {self.model!r}; for a model "
-            "behind an API add --driver openai"
+            f"--model must be a GGUF file, or a provider and its model such as "
+            f"openai/{self.model}, got {self.model!r}"
         )
 
-    def _remote(
-        self, model: ModelConfig, provider: Provider, environ: Mapping[str, str]
-    ) -> ModelConfig:
-        name = self.model or model.remote_model
-        if name is None:
-            raise UsageError(
-                f"--driver {provider} needs a model's name, and the manifest has no remote_model; "
-                "add --model NAME"
-            )
-        was_there = model.remote_model is not None and model.provider == provider
-        url = model.base_url if was_there else None
-        return attrs.evolve(
-            model,
-            model_path=None,
-            model_repo=None,
-            model_quantization=None,
-            remote_model=name,
-            provider=provider,
-            base_url=url or _base_url_of(provider, environ),
-            private_host=model.private_host and url is not None,
-            api_key_env=model.api_key_env if was_there else None,
+
+def _remote(
+    model: ModelConfig, provider: str, name: str | None, environ: Mapping[str, str]
+) -> ModelConfig:
+    """Return *model* as one of *provider*; without *name* the manifest's own."""
+    name = name or model.remote_model
+    if name is None:
+        raise UsageError(
+            f"--driver {provider} needs a model's name, and the manifest has no remote_model; "
+            "add --model NAME"
         )
+    if model.remote_model is not None and model.provider == provider:
+        same = attrs.evolve(model, remote_model=name)
+        return same if model.base_url is not None else _at_usual_server(same, provider, environ)
+    plain = attrs.evolve(_local(model, None), model_path=None, model_repo=None)
+    plain = attrs.evolve(plain, model_quantization=None, remote_model=name, provider=provider)
+    return _at_usual_server(plain, provider, environ)
+
+
+def _at_usual_server(model: ModelConfig, provider: str, environ: Mapping[str, str]) -> ModelConfig:
+    """Return *model* at the server that the environment names for *provider*, if it does."""
+    url = environ.get(BASE_URL_ENVS.get(provider, ""), "").rstrip("/")
+    if not url:
+        return model
+    # Anthropic's own clients want it without the version, and ours with it.
+    if provider == "anthropic" and not url.endswith("/v1"):
+        url += "/v1"
+    there = attrs.evolve(model, base_url=url)
+    variable = PROVIDERS[provider].api_key_env or ""
+    # Whoever sets both means that key for that server. One on this machine wants none.
+    is_meant = environ.get(variable, "").strip() and there.place and not there.place.is_here
+    if model.api_key_env is None and is_meant:
+        return attrs.evolve(there, api_key_env=variable)
+    return there
 
 
 def _with_max_tokens(model: ModelConfig, max_tokens: int) -> ModelConfig:
     # How both are asked is said once, for both.
     fallback = model.fallback and attrs.evolve(model.fallback, max_tokens=max_tokens)
     return attrs.evolve(model, max_tokens=max_tokens, fallback=fallback)
-
-
-def _base_url_of(provider: Provider, environ: Mapping[str, str]) -> str | None:
-    url = environ.get(BASE_URL_ENVS[provider], "").rstrip("/")
-    # Anthropic's own clients want it without the version, and ours with it.
-    if url and provider == "anthropic" and not url.endswith("/v1"):
-        url += "/v1"
-    return url or None
 
 
 def _local(model: ModelConfig, path: str | None) -> ModelConfig:
@@ -123,6 +131,9 @@ def _local(model: ModelConfig, path: str | None) -> ModelConfig:
         base_url=None,
         private_host=False,
         api_key_env=None,
+        api=None,
+        max_tokens_field=None,
+        options={} if model.remote_model is not None else model.options,
     )
     if path is None:
         return own

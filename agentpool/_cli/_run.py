@@ -10,7 +10,7 @@ import trio
 from agentpool import AgentManifest, UsageError
 from agentpool._cli._command import RunCommand
 from agentpool._cli._inputs import FROM_STANDARD_INPUT, read_standard_input
-from agentpool._cli._manifests import load_all
+from agentpool._cli._manifests import load_all, without_manifest
 from agentpool._cli._session import Job, Session, conduct
 
 
@@ -21,7 +21,8 @@ def run(command: RunCommand) -> int:
         UsageError: If the query cannot be read, or is none.
         ManifestError: If a manifest is wrong.
     """
-    manifests = load_all(command.manifests, command.options.override)
+    override = command.options.override
+    manifests = load_all(command.manifests, override) or [without_manifest(override)]
     query = command.query
     if query == FROM_STANDARD_INPUT:
         query = read_standard_input()

@@ -21,7 +21,7 @@ import attrs
 from agentpool._errors import Fault, ManifestError
 from agentpool._manifest.capability import SCOPE_KEYS, Capability, CapabilityKind, PrivacyTier
 from agentpool._manifest.mcp import read_server, server_faults
-from agentpool._manifest.model import ModelConfig, Provider, TokenPrice, read_model
+from agentpool._manifest.model import ModelConfig, TokenPrice, read_model
 from agentpool._manifest.parts import (
     McpServerConfig,
     McpTransport,
@@ -30,6 +30,7 @@ from agentpool._manifest.parts import (
     is_loopback_url,
     text_faults,
 )
+from agentpool._manifest.providers import PROVIDERS, Provider
 from agentpool._manifest.toml_table import AT_THE_TOP, TomlTable, shown
 
 __all__ = [
@@ -92,12 +93,15 @@ class AgentManifest:
             raise ManifestError(faults)
 
     @classmethod
-    def parse(cls, text: str, *, source: str = "manifest") -> Self:
+    def parse(
+        cls, text: str, *, source: str = "manifest", providers: Mapping[str, Provider] = PROVIDERS
+    ) -> Self:
         """Return the manifest that *text* describes in TOML.
 
         Args:
             text: The TOML. Empty: all defaults.
             source: What an error calls the manifest.
+            providers: Those that ``provider`` may name: ``{**PROVIDERS, "mine": ...}``.
 
         Raises:
             ManifestError: If anything is wrong. Carries all faults with their paths.
@@ -107,7 +111,7 @@ class AgentManifest:
         version = top.text("version", DEFAULT_VERSION)
         description = top.text("description", "")
         privacy = top.choice("privacy", _TIERS, PrivacyTier.SOVEREIGN)
-        model = read_model(top.table("model"), _HOMES)
+        model = read_model(top.table("model"), _HOMES, providers)
         resources = _read_resources(top.table("resources"))
         grants = _read_capabilities(top.tables("capabilities"))
         tables = top.tables("mcp_servers") or ()
@@ -131,8 +135,12 @@ class AgentManifest:
         )
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls, path: str | Path, *, providers: Mapping[str, Provider] = PROVIDERS) -> Self:
         """Return the manifest in the file *path*.
+
+        Args:
+            path: A TOML file.
+            providers: As in ``parse``.
 
         Raises:
             ManifestError: If the file cannot be read, is too large, is not UTF-8, or
@@ -157,7 +165,7 @@ class AgentManifest:
             line = data.count(b"\n", 0, exc.start) + 1
             fault = Fault("", f"is not UTF-8: line {line}; save it as UTF-8")
             raise ManifestError([fault], source=source) from exc
-        return cls.parse(text, source=source)
+        return cls.parse(text, source=source, providers=providers)
 
 
 def _keys(cls: type) -> tuple[str, ...]:
@@ -278,13 +286,15 @@ def _manifest_faults(
 
 def _sovereign_faults(path: str, model: ModelConfig | None) -> Iterator[Fault]:
     advice = "use a local model, a base_url on this machine, or another privacy"
-    if model is not None and model.remote_model is not None:
-        if model.base_url is None:
-            text = f"sovereign privacy tier cannot use remote_model; {advice}"
-            yield Fault(f"{path}.remote_model", text)
-        elif not is_loopback_url(model.base_url):
-            text = "sovereign privacy tier cannot use a base_url off this machine, got "
-            yield Fault(f"{path}.base_url", f"{text}{model.base_url!r}; {advice}")
+    place = model and model.place
+    if model is None or place is None or place.is_here:
+        return
+    if model.base_url is None:
+        text = f"sovereign privacy tier cannot use remote_model; {advice}"
+        yield Fault(f"{path}.remote_model", text)
+    else:
+        text = "sovereign privacy tier cannot use a base_url off this machine, got "
+        yield Fault(f"{path}.base_url", f"{text}{model.base_url!r}; {advice}")
 
 
 def _grant_faults(path: str, grant: Capability) -> Iterator[Fault]:

@@ -25,17 +25,9 @@ from agentpool._manifest.parts import (
     url_faults,
     variable_faults,
 )
+from agentpool._manifest.providers import PROVIDERS, Place, Provider, find_place
 from agentpool._manifest.toml_table import TomlTable, shown
 from agentpool._messages import Json, Usage
-
-Provider: TypeAlias = Literal["openai", "anthropic"]
-"""The wire formats that a remote model may speak."""
-
-PROVIDERS: Final[Mapping[str, Provider]] = {
-    "openai": "openai",
-    "anthropic": "anthropic",
-}
-"""The providers by their word in a manifest."""
 
 OnCut: TypeAlias = Literal["stop", "continue"]
 """What follows an answer that ran into ``max_tokens``."""
@@ -104,8 +96,9 @@ class ModelConfig:
     """Which file of ``model_repo``, such as ``q4_k_m``. ``None``: the usual one."""
     remote_model: str | None = None
     """The provider's name of a model behind an API. ``None``: a local model."""
-    provider: Provider = "openai"
-    """The wire format of ``remote_model``."""
+    provider: str | Provider = "openai"
+    """Who serves ``remote_model``: a name such as ``anthropic`` or ``ollama``, or one of your
+    own. It says the address, the wire format and the usual variable with the key."""
     base_url: str | None = None
     """Where ``remote_model`` is served. ``None``: at the provider itself."""
     private_host: bool = False
@@ -156,6 +149,13 @@ class ModelConfig:
     def __attrs_post_init__(self) -> None:
         """Refuse what has no meaning."""
         raise_if_any(_model_faults(self), "ModelConfig")
+
+    @property
+    def place(self) -> Place | None:
+        """Where it is, and which key is sent there. ``None``: it has no API."""
+        if self.remote_model is None:
+            return None
+        return find_place(self.provider, self.base_url, self.api_key_env)
 
 
 _DEFAULTS: Final[Mapping[str, object]] = {
@@ -227,7 +227,7 @@ def _fallback_faults(model: ModelConfig) -> Iterator[Fault]:
 
 
 def _remote_faults(model: ModelConfig) -> Iterator[Fault]:
-    if model.provider not in PROVIDERS:
+    if isinstance(model.provider, str) and model.provider not in PROVIDERS:
         words = ", ".join(repr(word) for word in PROVIDERS)
         yield Fault("provider", f"must be one of {words}, got {model.provider!r}")
     if model.remote_model is None:
@@ -254,12 +254,15 @@ def _price_faults(price: TokenPrice) -> Iterator[Fault]:
 # --- from TOML
 
 
-def read_model(table: TomlTable, homes: Mapping[str, str]) -> ModelConfig | None:
+def read_model(
+    table: TomlTable, homes: Mapping[str, str], providers: Mapping[str, Provider]
+) -> ModelConfig | None:
     """Return the model that *table* describes. ``None``: it has faults, which are noted.
 
     Args:
         table: The manifest's ``[model]``.
         homes: Where keys belong, for those that are known elsewhere in the file.
+        providers: Those that it may name.
     """
     default = ModelConfig()
     system_prompt = table.text("system_prompt", default.system_prompt)
@@ -268,17 +271,24 @@ def read_model(table: TomlTable, homes: Mapping[str, str]) -> ModelConfig | None
     ask = partial(ModelConfig, **read_asking(table), system_prompt=system_prompt, on_cut=on_cut)
     fallback = None
     if "fallback" in table.values:
-        fallback = _read_which_model(table.table("fallback"), ask, homes)
+        fallback = _read_which_model(table.table("fallback"), ask, homes, providers)
     patience_seconds = table.number("patience_seconds", None)
     make = partial(ask, fallback=fallback, patience_seconds=patience_seconds)
-    return _read_which_model(table, make, homes)
+    return _read_which_model(table, make, homes, providers)
 
 
 def _read_which_model(
-    table: TomlTable, make: Callable[..., ModelConfig], homes: Mapping[str, str]
+    table: TomlTable,
+    make: Callable[..., ModelConfig],
+    homes: Mapping[str, str],
+    providers: Mapping[str, Provider],
 ) -> ModelConfig | None:
     default = ModelConfig()
-    provider: Provider = table.choice("provider", PROVIDERS, default.provider)
+    # A name that means what it means everywhere stays one: it is easier to read.
+    choices: dict[str, str | Provider] = {
+        name: name if one == PROVIDERS.get(name) else one for name, one in providers.items()
+    }
+    provider = table.choice("provider", choices, default.provider)
     price = _read_price(table.table("price"), homes) if "price" in table.values else None
     model = table.build(
         make,

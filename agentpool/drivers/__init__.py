@@ -22,6 +22,9 @@ from agentpool._errors import ProtocolError as ProtocolError
 from agentpool._errors import RateLimitError as RateLimitError
 from agentpool._errors import UnknownModelError as UnknownModelError
 from agentpool._manifest.model import TokenPrice as TokenPrice
+from agentpool._manifest.providers import PROVIDERS as PROVIDERS
+from agentpool._manifest.providers import Place as Place
+from agentpool._manifest.providers import Provider as Provider
 from agentpool._messages import NO_USAGE as NO_USAGE
 from agentpool._messages import AnswerForm as AnswerForm
 from agentpool._messages import AssistantMessage as AssistantMessage
@@ -67,6 +70,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NO_USAGE",
+    "PROVIDERS",
     "AllDriversFailedError",
     "AnswerForm",
     "AnthropicDriver",
@@ -95,8 +99,10 @@ __all__ = [
     "NetworkError",
     "OpenAIDriver",
     "OverloadedError",
+    "Place",
     "Prices",
     "ProtocolError",
+    "Provider",
     "ProviderGates",
     "ProviderPart",
     "RateLimitError",

@@ -6,22 +6,20 @@ import contextlib
 import os
 from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol, final
-
-import attrs
+from typing import TYPE_CHECKING, Final, Protocol
 
 from agentpool._errors import AuthenticationError
 from agentpool._manifest.capability import PrivacyTier
-from agentpool._manifest.manifest import ModelConfig, is_loopback_url
-from agentpool._manifest.model import Provider
+from agentpool._manifest.manifest import ModelConfig
+from agentpool._manifest.providers import Dialect
 from agentpool.abc import Driver
-from agentpool.drivers._anthropic import ANTHROPIC_BASE_URL, open_anthropic
+from agentpool.drivers._anthropic import open_anthropic
 from agentpool.drivers._fallback import FallbackDriver
 from agentpool.drivers._gated import GatedDriver, ProviderGates
 from agentpool.drivers._hosted import ApiKey
 from agentpool.drivers._local import DEFAULT_CONTEXT_WINDOW, open_local
 from agentpool.drivers._local_weights import find_cached_weights
-from agentpool.drivers._openai import OPENAI_BASE_URL, open_openai
+from agentpool.drivers._openai import open_openai
 
 if TYPE_CHECKING:
     import httpx
@@ -41,18 +39,6 @@ class _Open(Protocol):
         privacy: PrivacyTier,
         transport: httpx.AsyncBaseTransport | None,
     ) -> contextlib.AbstractAsyncContextManager[Driver]: ...
-
-
-@final
-@attrs.frozen
-class Place:
-    """Where the models of a provider are, and who opens them."""
-
-    base_url: str
-    """Unless the manifest names one."""
-    api_key_env: str
-    """Where the key is unless the manifest says otherwise."""
-    open: _Open
 
 
 def _open_openai(
@@ -99,10 +85,7 @@ def _open_anthropic(
     )
 
 
-PLACES: Final[Mapping[Provider, Place]] = {
-    "openai": Place(OPENAI_BASE_URL, "OPENAI_API_KEY", _open_openai),
-    "anthropic": Place(ANTHROPIC_BASE_URL, "ANTHROPIC_API_KEY", _open_anthropic),
-}
+_OPENERS: Final[Mapping[Dialect, _Open]] = {"openai": _open_openai, "anthropic": _open_anthropic}
 
 
 @contextlib.asynccontextmanager
@@ -151,9 +134,10 @@ async def open_driver(
 
 
 def _gated(driver: Driver, model: ModelConfig, gates: ProviderGates | None) -> Driver:
-    if gates is None or model.remote_model is None:
+    place = model.place
+    if gates is None or place is None:
         return driver
-    return GatedDriver(driver, gates.gate(model.provider, *_place_of(model)))
+    return GatedDriver(driver, gates.gate(place.dialect, place.base_url, place.api_key_env))
 
 
 def _open_one(
@@ -162,9 +146,20 @@ def _open_one(
     environ: Mapping[str, str],
     transport: httpx.AsyncBaseTransport | None,
 ) -> contextlib.AbstractAsyncContextManager[Driver]:
-    if model.remote_model is None:
+    name, place = model.remote_model, model.place
+    if name is None or place is None:
         return _open_here(model, environ)
-    return _open_there(model, model.remote_model, privacy, environ, transport)
+    variable = place.api_key_env
+    if privacy is None:
+        privacy = _tier_of(model, is_here=place.is_here)
+    return _OPENERS[place.dialect](
+        model,
+        name,
+        base_url=place.base_url,
+        api_key=None if variable is None else _read_key(variable, name, environ),
+        privacy=privacy,
+        transport=transport,
+    )
 
 
 def _open_here(
@@ -179,36 +174,6 @@ def _open_here(
         )
     window = model.context_window or DEFAULT_CONTEXT_WINDOW
     return open_local(path, context_window=window, options=model.options)
-
-
-def _open_there(
-    model: ModelConfig,
-    name: str,
-    privacy: PrivacyTier | None,
-    environ: Mapping[str, str],
-    transport: httpx.AsyncBaseTransport | None,
-) -> contextlib.AbstractAsyncContextManager[Driver]:
-    base_url, variable = _place_of(model)
-    if privacy is None:
-        privacy = _tier_of(model, is_here=is_loopback_url(base_url))
-    return PLACES[model.provider].open(
-        model,
-        name,
-        base_url=base_url,
-        api_key=None if variable is None else _read_key(variable, name, environ),
-        privacy=privacy,
-        transport=transport,
-    )
-
-
-def _place_of(model: ModelConfig) -> tuple[str, str | None]:
-    """Return where *model* is, and which variable has the key."""
-    place = PLACES[model.provider]
-    base_url = model.base_url or place.base_url
-    # A server on this machine wants no key unless the manifest says where there is one;
-    # the one that happens to be set may be meant for somebody else.
-    default = None if is_loopback_url(base_url) else place.api_key_env
-    return base_url, model.api_key_env or default
 
 
 def _tier_of(model: ModelConfig, *, is_here: bool) -> PrivacyTier:

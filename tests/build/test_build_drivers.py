@@ -25,7 +25,13 @@ from agentpool._build.drivers import (
     open_drivers,
 )
 from agentpool.abc import Driver
-from agentpool.drivers import FunctionDriver, GatedDriver, ProviderGates, UnknownModelError
+from agentpool.drivers import (
+    FunctionDriver,
+    GatedDriver,
+    Provider,
+    ProviderGates,
+    UnknownModelError,
+)
 from tests.support.fakes import LOCAL, REMOTE
 from tests.support.keys import KEY, make_key
 
@@ -192,6 +198,15 @@ def test_the_secrets_of_a_fallback_are_found_as_well() -> None:
         privacy=PrivacyTier.STANDARD, model=ModelConfig(model_path="m", fallback=REMOTE.model)
     )
     assert find_secrets([manifest], {"MY_KEY": KEY}) == (KEY,)
+
+
+def test_the_secrets_of_every_provider_are_found() -> None:
+    """Those of the table, and those of a provider of one's own."""
+    mine = Provider(base_url="https://llm.corp.example/v1", api_key_env="CORP_KEY")
+    model = ModelConfig(remote_model="m", provider=mine)
+    manifest = AgentManifest(privacy=PrivacyTier.STANDARD, model=model)
+    environ = {"CORP_KEY": KEY, "GROQ_API_KEY": f"{KEY}-more"}
+    assert find_secrets([manifest], environ) == (f"{KEY}-more", KEY)
 
 
 async def test_models_that_differ_in_their_fallback_alone_are_opened_apart() -> None:

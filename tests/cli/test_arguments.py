@@ -10,6 +10,7 @@ from agentpool import UsageError
 from agentpool._cli._arguments import parse
 from agentpool._cli._command import CheckCommand, MapCommand, RunCommand
 from agentpool._cli._report import ExitCode
+from agentpool.drivers import PROVIDERS
 from tests.support.cli_runner import Desk, make_desk
 
 
@@ -76,8 +77,8 @@ def test_check_has_its_own_options() -> None:
         ("", "a command is missing, one of run, map, check"),
         ("rnu a b", "there is no command 'rnu'; did you mean 'run'?"),
         ("xyz", "there is no command 'xyz'; it must be one of run, map, check"),
-        ("run", "required: MANIFEST... QUERY; see agentpool run --help"),
-        ("run a.toml", "a manifest and a query are needed, got only 'a.toml'"),
+        ("run", "required: [MANIFEST...] QUERY; see agentpool run --help"),
+        ("run a.toml", "the query is missing, got only 'a.toml'; see agentpool run --help"),
         ("run a q --frob", "unrecognized arguments: --frob"),
         ("run a q --max 2", "unrecognized arguments: --max 2"),
         ("run a q --max-concurrent 0", "must be a whole number >= 1, got '0'"),
@@ -91,11 +92,11 @@ def test_check_has_its_own_options() -> None:
         ("run a q --deadline soon", "must be a number of seconds > 0, got 'soon'"),
         (
             "run a q --driver remote",
-            "must be local, openai, anthropic or script:FILE, got 'remote'",
+            f"must be local, {', '.join(PROVIDERS)} or script:FILE, got 'remote'",
         ),
         (
             "run a q --driver script:",
-            "must be local, openai, anthropic or script:FILE, got 'script:'",
+            f"must be local, {', '.join(PROVIDERS)} or script:FILE, got 'script:'",
         ),
         ("map r", "required: --each"),
         ("map r --each", "--each: expected at least one argument"),

@@ -49,7 +49,8 @@ def test_a_good_manifest_is_summed_up(desk: Desk) -> None:
     assert done.out == (
         "good.toml: good\n"
         "  name     reviewer 1.2.0\n"
-        "  model    big at the usual address of openai\n"
+        "  model    big at https://api.openai.com/v1\n"
+        "  sends    $OPENAI_API_KEY to api.openai.com\n"
         "  window   32,000 tokens; at most 1,000 tokens for one answer\n"
         "  limits   at most 12 model requests, 50 tool calls, 60,000 tokens in all, "
         "0.75 US dollars, 90 seconds\n"
@@ -93,6 +94,37 @@ def test_the_model_is_said_in_words(desk: Desk, model: str, says: str) -> None:
     """Where it is above all."""
     desk.write(a_toml=f"[model]\n{model}")
     assert f"  model    {says}\n" in desk.call("check", "a.toml").out
+
+
+def test_it_says_which_key_goes_where(desk: Desk) -> None:
+    """Of the fallback as well; and that others can read one."""
+    desk.write(
+        a_toml="""\
+privacy = "Standard"
+[model]
+provider = "mistral"
+remote_model = "m"
+[model.fallback]
+remote_model = "n"
+base_url = "http://other.example:8080/v1"
+"""
+    )
+    done = desk.call("check", "a.toml")
+    assert "  sends    $MISTRAL_API_KEY to api.mistral.ai\n" in done.out
+    assert "  sends    no key to other.example:8080\n" in done.out
+    assert not done.err
+    desk.write(
+        b_toml="""\
+privacy = "Standard"
+[model]
+remote_model = "n"
+base_url = "http://other.example/v1"
+api_key_env = "MINE"
+"""
+    )
+    done = desk.call("check", "b.toml")
+    assert "  sends    $MINE to other.example\n" in done.out
+    assert "sends $MINE to other.example without TLS, where others can read it" in done.err
 
 
 def test_all_faults_of_all_files(desk: Desk) -> None:

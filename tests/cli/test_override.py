@@ -47,10 +47,56 @@ def test_a_name_goes_before_a_remote_model() -> None:
     assert (model.remote_model, model.api_key_env) == ("small", "MY_KEY")
 
 
-def test_a_name_for_a_local_manifest_needs_the_driver() -> None:
+@pytest.mark.parametrize("word", ["smal", "openia/smal", "openai/", "/x"])
+def test_a_name_for_a_local_manifest_needs_a_provider(word: str) -> None:
     """A slip in a file's name must not become a request to somebody."""
-    with pytest.raises(UsageError, match=r"must be a GGUF file.*'smal'.*--driver openai"):
-        apply(Override(model="smal"), LOCAL)
+    with pytest.raises(UsageError, match=r"must be a GGUF file, or a provider and its model") as e:
+        apply(Override(model=word), LOCAL)
+    assert repr(word) in str(e.value)
+
+
+STANDARD = AgentManifest(privacy=PrivacyTier.STANDARD, model=ModelConfig(model_path="m.gguf"))
+
+
+@pytest.mark.parametrize(
+    ("word", "provider", "name"),
+    [
+        ("openai/gpt-5", "openai", "gpt-5"),
+        ("openrouter/anthropic/claude", "openrouter", "anthropic/claude"),
+        ("ollama/qwen3:8b", "ollama", "qwen3:8b"),
+    ],
+)
+def test_a_model_may_be_named_with_its_provider(word: str, provider: str, name: str) -> None:
+    """In one word, whatever the manifest's model is; its key and its address are its own."""
+    model = apply(Override(model=word), STANDARD)
+    assert model == ModelConfig(provider=provider, remote_model=name)
+    if provider != "openrouter":
+        options = {"service_tier": "flex"}
+        other = ModelConfig(remote_model="x", api_key_env="K", api="chat", options=options)
+        manifest = AgentManifest(privacy=PrivacyTier.STANDARD, model=other)
+        kept = options if provider == "openai" else {}
+        assert apply(Override(model=word), manifest).options == kept
+
+
+def test_a_provider_that_serves_models_of_others_keeps_its_names() -> None:
+    """Their names begin with a provider's, and mean the manifest's own."""
+    mine = ModelConfig(provider="openrouter", remote_model="openai/gpt-4")
+    manifest = AgentManifest(privacy=PrivacyTier.STANDARD, model=mine)
+    model = apply(Override(model="anthropic/claude"), manifest)
+    assert (model.provider, model.remote_model) == ("openrouter", "anthropic/claude")
+
+
+def test_a_key_goes_to_the_server_that_stands_beside_it_in_the_environment() -> None:
+    """Whoever sets both means that; a key of the manifest goes first."""
+    url = {"OPENAI_BASE_URL": "https://proxy.example/v1"}
+    override = Override(driver="openai", model="m")
+    assert apply(override, STANDARD, **url).api_key_env is None
+    assert apply(override, STANDARD, **url, OPENAI_API_KEY="k").api_key_env == "OPENAI_API_KEY"
+    here = {"OPENAI_BASE_URL": "http://127.0.0.1/v1", "OPENAI_API_KEY": "k"}
+    assert apply(override, STANDARD, **here).api_key_env is None
+    mine = ModelConfig(remote_model="m", api_key_env="K")
+    manifest = AgentManifest(privacy=PrivacyTier.STANDARD, model=mine)
+    assert apply(override, manifest, **url, OPENAI_API_KEY="k").api_key_env == "K"
 
 
 def test_driver_local_takes_the_packaged_model() -> None:

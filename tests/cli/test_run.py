@@ -299,6 +299,13 @@ def test_json_has_the_error_by_type_and_text(desk: Desk) -> None:
     assert (summary["failed"], summary["exit_code"]) == (1, 1)
 
 
+def test_a_query_needs_no_manifest(desk: Desk) -> None:
+    """An agent without tools answers it."""
+    desk.write(answers_toml='[[answers]]\ntext = "Rayleigh."')
+    done = desk.call("run", "Why is the sky blue?", "--driver", "script:answers.toml")
+    assert (done.code, done.out) == (0, "Rayleigh.\n")
+
+
 # --- what a person did wrong
 
 
@@ -323,6 +330,9 @@ def test_json_has_the_error_by_type_and_text(desk: Desk) -> None:
         ),
         (["reader.toml", "q", "--driver", "script:gone"], "input 'gone' cannot be read"),
         (["cloud.toml", "q"], "OPENAI_API_KEY is not set"),
+        (["q", "--model", "deepseek/deepseek-chat"], "DEEPSEEK_API_KEY is not set"),
+        (["q", "--model", "gpt-5"], "a provider and its model such as openai/gpt-5"),
+        (["q", "--model", "gone.gguf"], "gone.gguf"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(desk: Desk, words: list[str], says: str) -> None:

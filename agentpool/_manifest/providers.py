@@ -1,0 +1,186 @@
+"""The providers of models by name: where they are, what they speak, where their key is.
+
+Rules:
+
+1. One table, which nothing changes. A provider that is not in it is a `Provider` of your own,
+   or an address in the manifest.
+2. What the manifest says goes first: its address, its variable.
+3. The provider's usual key goes to the provider's own host, by TLS, and nowhere else. To
+   another host goes only a key that the manifest names for it.
+
+Addresses and variables are those of the providers' own pages and of models.dev (2026-11).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, Literal, TypeAlias, final
+from urllib.parse import urlsplit
+
+import attrs
+
+from agentpool._manifest.parts import is_loopback_url
+
+Dialect: TypeAlias = Literal["openai", "anthropic"]
+"""The wire formats: Chat Completions and its successor, or Messages."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class Provider:
+    """Whoever serves models, or a kind of server on this machine."""
+
+    base_url: str
+    """Where its API is, with its version."""
+    api_key_env: str | None = None
+    """The environment variable in which people have its key. ``None``: it wants none."""
+    dialect: Dialect = "openai"
+    """The wire format that it speaks."""
+    facts: str | None = None
+    """Its name at models.dev, where facts about its models are. ``None``: it has none."""
+
+
+PROVIDERS: Final[Mapping[str, Provider]] = MappingProxyType(
+    {
+        "openai": Provider(
+            base_url="https://api.openai.com/v1", api_key_env="OPENAI_API_KEY", facts="openai"
+        ),
+        "anthropic": Provider(
+            base_url="https://api.anthropic.com/v1",
+            api_key_env="ANTHROPIC_API_KEY",
+            dialect="anthropic",
+            facts="anthropic",
+        ),
+        "gemini": Provider(
+            base_url="https://generativelanguage.googleapis.com/v1beta/openai",
+            api_key_env="GEMINI_API_KEY",
+            facts="google",
+        ),
+        "deepseek": Provider(
+            base_url="https://api.deepseek.com/v1", api_key_env="DEEPSEEK_API_KEY", facts="deepseek"
+        ),
+        "mistral": Provider(
+            base_url="https://api.mistral.ai/v1", api_key_env="MISTRAL_API_KEY", facts="mistral"
+        ),
+        "openrouter": Provider(
+            base_url="https://openrouter.ai/api/v1",
+            api_key_env="OPENROUTER_API_KEY",
+            facts="openrouter",
+        ),
+        "groq": Provider(
+            base_url="https://api.groq.com/openai/v1", api_key_env="GROQ_API_KEY", facts="groq"
+        ),
+        "together": Provider(
+            base_url="https://api.together.xyz/v1",
+            api_key_env="TOGETHER_API_KEY",
+            facts="togetherai",
+        ),
+        "xai": Provider(base_url="https://api.x.ai/v1", api_key_env="XAI_API_KEY", facts="xai"),
+        "moonshot": Provider(
+            base_url="https://api.moonshot.ai/v1",
+            api_key_env="MOONSHOT_API_KEY",
+            facts="moonshotai",
+        ),
+        "fireworks": Provider(
+            base_url="https://api.fireworks.ai/inference/v1",
+            api_key_env="FIREWORKS_API_KEY",
+            facts="fireworks-ai",
+        ),
+        "cerebras": Provider(
+            base_url="https://api.cerebras.ai/v1", api_key_env="CEREBRAS_API_KEY", facts="cerebras"
+        ),
+        "deepinfra": Provider(
+            base_url="https://api.deepinfra.com/v1/openai",
+            api_key_env="DEEPINFRA_API_KEY",
+            facts="deepinfra",
+        ),
+        "nvidia": Provider(
+            base_url="https://integrate.api.nvidia.com/v1",
+            api_key_env="NVIDIA_API_KEY",
+            facts="nvidia",
+        ),
+        "alibaba": Provider(
+            base_url="https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
+            api_key_env="DASHSCOPE_API_KEY",
+            facts="alibaba",
+        ),
+        "zai": Provider(
+            base_url="https://api.z.ai/api/paas/v4", api_key_env="ZHIPU_API_KEY", facts="zai"
+        ),
+        "huggingface": Provider(
+            base_url="https://router.huggingface.co/v1", api_key_env="HF_TOKEN", facts="huggingface"
+        ),
+        "github": Provider(
+            base_url="https://models.github.ai/inference",
+            api_key_env="GITHUB_TOKEN",
+            facts="github-models",
+        ),
+        "ollama": Provider(base_url="http://127.0.0.1:11434/v1"),
+        "vllm": Provider(base_url="http://127.0.0.1:8000/v1"),
+        "llamacpp": Provider(base_url="http://127.0.0.1:8080/v1"),
+        "lmstudio": Provider(base_url="http://127.0.0.1:1234/v1"),
+        "sglang": Provider(base_url="http://127.0.0.1:30000/v1"),
+    }
+)
+"""The providers by their word in a manifest."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class Place:
+    """Where a model behind an API is."""
+
+    dialect: Dialect
+    """The wire format that it speaks."""
+    facts: str | None
+    """The provider's name at models.dev. ``None``: nothing is known of what is there."""
+    base_url: str
+    """Where the API is."""
+    api_key_env: str | None
+    """The variable with the key that is sent. ``None``: no key is sent."""
+
+    @property
+    def host(self) -> str:
+        """The host, and the port if it is an unusual one; never a name and a password."""
+        return urlsplit(self.base_url).netloc.rpartition("@")[2]
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is this machine."""
+        return is_loopback_url(self.base_url)
+
+    @property
+    def shows_key(self) -> bool:
+        """Whether its key can be read on the way."""
+        is_plain = urlsplit(self.base_url).scheme == "http"
+        return self.api_key_env is not None and is_plain and not self.is_here
+
+
+def find_place(named: str | Provider, base_url: str | None, api_key_env: str | None) -> Place:
+    """Return where the models of a provider are.
+
+    Args:
+        named: The provider, or its name in `PROVIDERS`.
+        base_url: What the manifest says. ``None``: at the provider itself.
+        api_key_env: What the manifest says. ``None``: the provider's variable, if its key may
+            go there.
+    """
+    provider = named if isinstance(named, Provider) else PROVIDERS[named]
+    url = base_url or provider.base_url
+    is_home = _is_at(url, provider.base_url)
+    return Place(
+        dialect=provider.dialect,
+        facts=provider.facts if is_home else None,
+        base_url=url,
+        api_key_env=api_key_env or (provider.api_key_env if is_home else None),
+    )
+
+
+def _is_at(url: str, home: str) -> bool:
+    """Whether *url* is at the host of *home* or below it, as safely as that."""
+    there, here = urlsplit(url), urlsplit(home)
+    if (there.scheme, there.port, "@" in there.netloc) != (here.scheme, here.port, False):
+        return False
+    host, own = there.hostname or "", here.hostname or ""
+    return host == own or host.endswith(f".{own}")
