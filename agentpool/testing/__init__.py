@@ -17,7 +17,6 @@ from agentpool.testing._check_memory import check_memory as check_memory
 from agentpool.testing._check_observer import check_observer as check_observer
 from agentpool.testing._check_tool import check_tool as check_tool
 from agentpool.testing._check_tool import lone_context as lone_context
-from agentpool.testing._clock import JumpingClock as JumpingClock
 from agentpool.testing._faulty import Answer as Answer
 from agentpool.testing._faulty import CallWildly as CallWildly
 from agentpool.testing._faulty import Fail as Fail
@@ -27,17 +26,23 @@ from agentpool.testing._faulty import Hang as Hang
 from agentpool.testing._faulty import Stall as Stall
 from agentpool.testing._faulty import Trickle as Trickle
 from agentpool.testing._faulty import Truncate as Truncate
-from agentpool.testing._findings import CancelPointError as CancelPointError
-from agentpool.testing._findings import HangError as HangError
-from agentpool.testing._findings import LeakError as LeakError
-from agentpool.testing._findings import ScheduleError as ScheduleError
 from agentpool.testing._log import EventLog as EventLog
-from agentpool.testing._quiescent import assert_quiescent as assert_quiescent
-from agentpool.testing._simulate import Exploration as Exploration
-from agentpool.testing._simulate import explore as explore
-from agentpool.testing._simulate import simulate as simulate
-from agentpool.testing._sweep import CancelReport as CancelReport
-from agentpool.testing._sweep import cancel_everywhere as cancel_everywhere
+from agentpool.testing._simulation.quiescent import assert_quiescent as assert_quiescent
+from agentpool.testing._simulation.chance import dice as dice
+from agentpool.testing._simulation.clock import JumpingClock as JumpingClock
+from agentpool.testing._simulation.explore import Exploration as Exploration
+from agentpool.testing._simulation.explore import explore as explore
+from agentpool.testing._simulation.explore import simulate as simulate
+from agentpool.testing._simulation.findings import CancelPointError as CancelPointError
+from agentpool.testing._simulation.findings import HangError as HangError
+from agentpool.testing._simulation.findings import LeakError as LeakError
+from agentpool.testing._simulation.findings import ScheduleError as ScheduleError
+from agentpool.testing._simulation.operation import operation as operation
+from agentpool.testing._simulation.replay import replay as replay
+from agentpool.testing._simulation.sweep import CancelReport as CancelReport
+from agentpool.testing._simulation.sweep import cancel_everywhere as cancel_everywhere
+from agentpool.testing._simulation.systematic import Proof as Proof
+from agentpool.testing._simulation.systematic import explore_all as explore_all
 
 if TYPE_CHECKING:
     from agentpool.testing import strategies as strategies

@@ -17,8 +17,8 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from agentpool._errors import UsageError
-from agentpool.testing._findings import HangError
-from agentpool.testing._watch import describe, evict, tasks_below
+from agentpool.testing._simulation.findings import HangError
+from agentpool.testing._simulation.watch import describe, evict, tasks_below
 
 T = TypeVar("T")
 

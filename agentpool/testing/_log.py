@@ -11,7 +11,7 @@ import attrs
 from agentpool._events import AgentFinished, AgentSpawned, AgentStarted, Event, EventsMissed
 from agentpool._messages import OWNER_ID, AgentId
 from agentpool.abc import Observer
-from agentpool.testing._findings import LeakError
+from agentpool.testing._simulation.findings import LeakError
 
 
 @final

@@ -6,15 +6,16 @@ Loaded by its entry point. It imports the kit only for a test that asks for a fi
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 if TYPE_CHECKING:
-    from agentpool.testing._simulate import Exploration
-    from agentpool.testing._sweep import CancelReport
+    from agentpool.testing._simulation.explore import Exploration
+    from agentpool.testing._simulation.sweep import CancelReport
+    from agentpool.testing._simulation.systematic import Proof
 
 KIT: Final = "agentpool.testing"
 
@@ -37,29 +38,81 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=SCHEDULES,
         help=f"how many orders the fixture explore tries; {SCHEDULES} if not given",
     )
+    group.addoption(
+        "--agentpool-orders",
+        choices=("mix", "rounds"),
+        default="mix",
+        help="how the fixtures order tasks: mix (tasks may be late), or rounds, as trio does",
+    )
+    group.addoption(
+        "--agentpool-jobs",
+        type=int,
+        default=1,
+        help="how many processes the fixture explore uses; 1 if not given",
+    )
+    group.addoption(
+        "--agentpool-replay",
+        metavar="TOKEN",
+        default="",
+        help="let every fixture run what this token of a finding says, and nothing else",
+    )
 
 
 @pytest.fixture
 def simulate(request: pytest.FixtureRequest) -> Callable[..., object]:
-    """Give ``agentpool.testing.simulate``, with the seed of ``--agentpool-seed``."""
-    kit = importlib.import_module(KIT)
-    return partial(kit.simulate, seed=_seed(request))
+    """Give ``agentpool.testing.simulate``, with seed and orders of the command line."""
+    return _tool(request, "simulate", orders=_text(request, "orders"))
 
 
 @pytest.fixture
 def explore(request: pytest.FixtureRequest) -> Callable[..., Exploration]:
-    """Give ``agentpool.testing.explore``, with seed and schedules as on the command line."""
-    kit = importlib.import_module(KIT)
-    schedules = int(request.config.getoption("--agentpool-schedules") or SCHEDULES)
-    return partial(kit.explore, seed=_seed(request), schedules=schedules)
+    """Give ``agentpool.testing.explore``, with everything that the command line says."""
+    return _tool(
+        request,
+        "explore",
+        orders=_text(request, "orders"),
+        schedules=_number(request, "schedules"),
+        jobs=_number(request, "jobs"),
+    )
+
+
+@pytest.fixture
+def explore_all(request: pytest.FixtureRequest) -> Callable[..., Proof]:
+    """Give ``agentpool.testing.explore_all``, with the seed of the command line."""
+    return _tool(request, "explore_all")
 
 
 @pytest.fixture
 def cancel_everywhere(request: pytest.FixtureRequest) -> Callable[..., CancelReport]:
-    """Give ``agentpool.testing.cancel_everywhere``, with the seed of the command line."""
+    """Give ``agentpool.testing.cancel_everywhere``, with seed and orders as given."""
+    return _tool(request, "cancel_everywhere", orders=_text(request, "orders"))
+
+
+def _tool(request: pytest.FixtureRequest, name: str, **settings: object) -> Callable[..., Any]:
     kit = importlib.import_module(KIT)
-    return partial(kit.cancel_everywhere, seed=_seed(request))
+    if token := _text(request, "replay"):
+        return partial(_replay, kit.replay, token)
+    return partial(getattr(kit, name), seed=_number(request, "seed"), **settings)
 
 
-def _seed(request: pytest.FixtureRequest) -> int:
-    return int(request.config.getoption("--agentpool-seed") or 0)
+def _replay(
+    replay: Callable[..., None],
+    token: str,
+    async_fn: Callable[..., Awaitable[object]],
+    *args: object,
+    **settings: object,
+) -> None:
+    """Replay in place of a search, whose own settings then mean nothing."""
+    wanted = {key: value for key, value in settings.items() if key in _OF_REPLAY}
+    replay(async_fn, token, *args, **wanted)
+
+
+_OF_REPLAY: Final = ("check", "may_raise", "max_steps")
+
+
+def _number(request: pytest.FixtureRequest, name: str) -> int:
+    return int(request.config.getoption(f"--agentpool-{name}"))
+
+
+def _text(request: pytest.FixtureRequest, name: str) -> str:
+    return str(request.config.getoption(f"--agentpool-{name}"))

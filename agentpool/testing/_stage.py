@@ -37,7 +37,7 @@ from agentpool.testing._guest import GuestRun
 from agentpool.testing._hypothesis import stateful
 from agentpool.testing._log import EventLog
 from agentpool.testing._puppet import BoundWatch, PuppetDriver
-from agentpool.testing._quiescent import agents_of, outcome_faults, pool_leaks
+from agentpool.testing._simulation.quiescent import agents_of, outcome_faults, pool_leaks
 from agentpool.tools._function import tool
 from agentpool.tools._registry import ToolRegistry
 from agentpool.tools.builtin._team import TEAM_TOOLS

@@ -70,8 +70,8 @@ from agentpool.testing import (
     explore,
     simulate,
 )
-from agentpool.testing._quiescent import history_faults
-from agentpool.testing._sweep import Target
+from agentpool.testing._simulation.quiescent import history_faults
+from agentpool.testing._simulation.token import Target
 from agentpool.testing.strategies import fault_plans
 from agentpool.tools import TEAM_TOOLS, ToolRegistry, tool
 from tests.support.fakes import (
@@ -106,9 +106,10 @@ def test_g01_no_orphans() -> None:
 
     async def scenario() -> None:
         async with crew(max_concurrent=2) as pool:
-            await pool.fan_out([member("a spawn=b.nap nap"), member("c hear"), member("d nap")])
+            hearer = await pool.spawn(member("c hear"))
+            await pool.fan_out([member("a spawn=b.nap nap"), member("d nap")])
             await trio.sleep(0.5)
-            await pool[2].send("go on")
+            await hearer.send("go on")
 
     everywhere(scenario)
 
@@ -467,7 +468,8 @@ def test_g10_abort() -> None:
             assert "enough" in str(outcome.error)
         assert [o.tool_calls for o in outcomes.values()] == [1, 1, 0]
 
-    explore(scenario, schedules=SCHEDULES)
+    # What is looked at is a time, so the clock must be right.
+    explore(scenario, schedules=SCHEDULES, late_clock=False)
     cancel_everywhere(scenario)
 
 

@@ -44,7 +44,7 @@ from agentpool.abc import (
 from agentpool.drivers import FallbackDriver, GatedDriver, OverloadedError, RequestGate
 from agentpool.observe import AgentStarted
 from agentpool.testing import assert_quiescent, simulate
-from agentpool.testing._quiescent import agents_of, history_faults
+from agentpool.testing._simulation.quiescent import agents_of, history_faults
 from agentpool.tools import ToolRegistry
 from tests.support.fakes import (
     FakeTool,

@@ -36,7 +36,7 @@ from agentpool.testing import (
     simulate,
     strategies,
 )
-from agentpool.testing._quiescent import history_faults, outcome_faults
+from agentpool.testing._simulation.quiescent import history_faults, outcome_faults
 
 T = TypeVar("T")
 

@@ -20,7 +20,7 @@ from agentpool.testing import HangError, PoolMachine
 from agentpool.testing import _guest as guest_room
 from agentpool.testing._guest import GuestRun
 from agentpool.testing._puppet import BoundWatch
-from agentpool.testing._quiescent import agents_of
+from agentpool.testing._simulation.quiescent import agents_of
 from tests.support.scenarios import crew, member
 
 QUICK = settings(

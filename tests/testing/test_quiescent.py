@@ -20,7 +20,12 @@ from agentpool.drivers import (
     UserMessage,
 )
 from agentpool.testing import LeakError, assert_quiescent
-from agentpool.testing._quiescent import agents_of, history_faults, outcome_faults, pool_leaks
+from agentpool.testing._simulation.quiescent import (
+    agents_of,
+    history_faults,
+    outcome_faults,
+    pool_leaks,
+)
 from tests.support.fakes import jobs
 from tests.support.scenarios import crew, member
 

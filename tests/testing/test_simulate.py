@@ -25,8 +25,9 @@ from agentpool.testing import (
     explore,
     simulate,
 )
-from agentpool.testing import _clock as clock_room
-from agentpool.testing._run import ScenarioRun
+from agentpool.testing._simulation import clock as clock_room
+from agentpool.testing._simulation.orders import order_of
+from agentpool.testing._simulation.run import ScenarioRun
 from tests.support.broken_pools import CountingPool, open_slots, short_work, start_orphan
 from tests.support.scenarios import crew, crowd, member
 
@@ -275,7 +276,7 @@ def test_an_error_of_the_kit_comes_out() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        ScenarioRun(short_work, 0, 1000, fail).run()
+        ScenarioRun(short_work, seed=0, order=order_of(0), max_steps=1000, before_step=fail).run()
 
 
 # --- the rules of use
@@ -373,7 +374,8 @@ def test_a_crowd_is_the_same_every_time() -> None:
 def test_a_crowd_stands_many_orders() -> None:
     """The figure of 1,000 schedules is in the docs; here are enough to notice a break."""
     report = explore(crowd, schedules=20)
-    assert (report.schedules, report.distinct, report.pools) == (20, 20, 20)
+    assert (report.schedules, report.pools) == (20, 20)
+    assert report.meetings > 100
 
 
 def test_the_observer_of_a_fault_is_told() -> None:

@@ -15,7 +15,7 @@ from agentpool.testing import (
     assert_quiescent,
     cancel_everywhere,
 )
-from agentpool.testing._sweep import Target
+from agentpool.testing._simulation.token import Target
 from tests.support.broken_pools import CarelessPool, SlotPool, short_work, start_orphan
 from tests.support.scenarios import crew, member
 

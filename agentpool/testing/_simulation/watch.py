@@ -6,10 +6,10 @@ knows nothing of the kit.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from types import FrameType
-from typing import Final, final
+from typing import Final, TypeAlias, final
 
 import outcome
 import trio
@@ -17,24 +17,38 @@ import trio
 from agentpool._pool.handle import AgentHandle
 from agentpool._pool.nursery import AgentNursery
 from agentpool._scheduling.slot import Slot, current_slot
+from agentpool.testing._simulation.places import Place, place_of, text_of
 
-MAX_STEPS: Final = 10_000_000
+MAX_STEPS: Final = 1_000_000
 """Task steps of one run. A minute of a busy loop; a scenario for a test takes thousands."""
 
-_TRIO: Final = Path(trio.__file__).parent
-_WRAPPERS: Final = ("contextlib.py", "_slot.py", "_inbox.py")
-"""Files in which nobody means to wait: whoever called them does."""
+LAST_STEPS: Final = 20
+"""Steps that are kept, for the report of a run that fails."""
+
+MEETINGS: Final = 16
+"""Steps of others, before a step of a task, that count as having come in between."""
+
+Meeting: TypeAlias = tuple[Place, Place]
+"""A place at which a task waited, and one from which another one went on meanwhile."""
+
+Step: TypeAlias = tuple[int, Place]
+"""A step: the number of the task, and the place at which it had waited."""
 
 
 @final
 class Watch(trio.abc.Instrument):
     """Watches the tasks of one run."""
 
-    def __init__(self, before_step: Callable[[trio.lowlevel.Task], None] | None = None) -> None:
+    def __init__(
+        self,
+        before_step: Callable[[trio.lowlevel.Task], None] | None = None,
+        keep: int = LAST_STEPS,
+    ) -> None:
         """Watch nothing yet.
 
         Args:
             before_step: Called before each step of a task of the scenario.
+            keep: How many of the last steps are kept.
         """
         self.tasks: dict[trio.lowlevel.Task, int] = {}
         """The tasks that live, with their number: 0, 1, 2, … in the order of their start."""
@@ -42,28 +56,38 @@ class Watch(trio.abc.Instrument):
         """Every pool that has started an agent, with these agents."""
         self.steps = 0
         """Steps of the scenario's tasks so far."""
-        self.schedule = 0
-        """A number that two runs share only if their tasks took the same steps."""
+        self.names: dict[int, str] = {}
+        """What the tasks are called, by their numbers."""
+        self.meetings: set[Meeting] = set()
+        """Which places met: while a task waited at the first, another went on from the second."""
+        self.last: deque[Step] = deque(maxlen=keep)
+        """The last steps."""
         self.error: BaseException | None = None
         """What ``before_step`` raised: trio would only log it."""
         self._before_step = before_step
         self._spawned = 0
         self._begun = False
+        self._recent: deque[Place] = deque(maxlen=MEETINGS)
+        self._steps_of: dict[int, int] = {}
 
     def begin(self) -> None:
         """Forget the tasks of trio itself. The scenario's own first task calls it."""
         task = trio.lowlevel.current_task()
         task.name = "the scenario"
-        self.tasks = {task: 0}
+        # It is the same dict that the order of the run looks at.
+        self.tasks.clear()
+        self.tasks[task] = 0
+        self.names[0] = task.name
         self._spawned = 1
         self._begun = True
 
     def task_spawned(self, task: trio.lowlevel.Task) -> None:
         """Take note of a task, and of the pool whose agent it is."""
-        self.tasks[task] = self._spawned
-        self._spawned += 1
         if not self._begun:
             return
+        self.tasks[task] = self._spawned
+        self.names[self._spawned] = task.name
+        self._spawned += 1
         frame: FrameType | None = getattr(task.coro, "cr_frame", None)
         found = frame.f_locals if frame is not None else {}
         agents, handle = found.get("self"), found.get("handle")
@@ -77,15 +101,26 @@ class Watch(trio.abc.Instrument):
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         """Count the steps of the scenario's tasks."""
         number = self.tasks.get(task)
-        if number is None or not self._begun:
+        if number is None:
             return
         self.steps += 1
-        self.schedule = hash((self.schedule, number))
+        self._note_place(number, place_of(task))
         if self._before_step is not None and self.error is None:
             try:
                 self._before_step(task)
             except BaseException as raised:  # noqa: ASYNC103, BLE001  # raised when the run is over
                 self.error = raised
+
+    def _note_place(self, number: int, place: Place) -> None:
+        """Write down from where a task goes on, and who went on while it waited there."""
+        between = self.steps - self._steps_of.get(number, self.steps) - 1
+        self._steps_of[number] = self.steps
+        if between > 0:
+            recent = self._recent
+            for index in range(max(0, len(recent) - between), len(recent)):
+                self.meetings.add((place, recent[index]))
+        self._recent.append(place)
+        self.last.append((number, place))
 
     def others(self) -> list[trio.lowlevel.Task]:
         """Return the tasks that live, but for the scenario's own first one."""
@@ -124,23 +159,20 @@ def slot_of(task: trio.lowlevel.Task) -> Slot | None:
 def describe(task: trio.lowlevel.Task) -> str:
     """Return who *task* is, what it waits for, and where."""
     slot = slot_of(task)
-    who = task.name
     wait = ""
     if slot is not None:
-        who = f"agent {slot.agent_id} ({slot.task.name if slot.task else task.name})"
-        if slot.task is not None and slot.task is not task:
-            who += f", in its task {task.name}"
         parked = slot.waits.get(task)
         if parked is not None:
             wait = f" waits for {parked.wait.text},"
-    return f"{who}:{wait} at {place_of(task)}"
+    return f"{who(task)}:{wait} at {text_of(place_of(task))}"
 
 
-def place_of(task: trio.lowlevel.Task) -> str:
-    """Return where *task* waits: the innermost line that is neither trio's nor a wrapper."""
-    place = "its start"
-    for frame, line in task.iter_await_frames():
-        path = Path(frame.f_code.co_filename)
-        if not path.is_relative_to(_TRIO) and path.name not in _WRAPPERS:
-            place = f"{path.name}:{line} in {frame.f_code.co_name}"
-    return place
+def who(task: trio.lowlevel.Task) -> str:
+    """Return what a person calls *task*."""
+    slot = slot_of(task)
+    if slot is None:
+        return task.name
+    called = f"agent {slot.agent_id} ({slot.task.name if slot.task else task.name})"
+    if slot.task is not None and slot.task is not task:
+        called += f", in its task {task.name}"
+    return called

@@ -3,7 +3,8 @@
 Rules:
 
 1. Time moves only when no task can run and nobody waits for that moment with
-   ``wait_all_tasks_blocked``. It moves to the next deadline, exactly.
+   ``wait_all_tasks_blocked``. It moves to the next deadline: exactly, or past it by as much
+   as the order of the run says, so that timers near each other go off together.
 2. While threads work or sockets are waited for, real time passes first, but not for ever.
 3. When no deadline is left either, that is a hang. ``Stage`` ends it; it is never real.
 
@@ -21,7 +22,7 @@ from typing import Final, final
 import trio
 from trio.testing import active_thread_count
 
-from agentpool.testing._findings import HangError
+from agentpool.testing._simulation.findings import HangError
 
 IDLE_SECONDS: Final = 3600.0
 """trio is ready to sleep so long only if nobody waits for anything but our clock."""
@@ -42,6 +43,10 @@ class Stage(ABC):
     @abstractmethod
     def is_over(self) -> bool:
         """Whether the run has ended. What trio waits for then comes by itself."""
+
+    @abstractmethod
+    def late_seconds(self, deadline: float) -> float:
+        """Return how long after *deadline*, the next one, the clock wakes up."""
 
     @abstractmethod
     def end_hang(self) -> None:
@@ -104,7 +109,8 @@ class JumpingClock(trio.abc.Clock, trio.abc.Instrument):
         elif self._next_deadline == math.inf:
             token.run_sync_soon(self._stage.end_hang)
         else:
-            self._now = self._next_deadline
+            deadline = self._next_deadline
+            self._now = deadline + self._stage.late_seconds(deadline)
             token.run_sync_soon(_wake)
 
     def after_io_wait(self, timeout: float) -> None:  # noqa: ARG002  # as trio calls it

@@ -8,17 +8,21 @@ from typing import Final, Generic, TypeVar, cast, final
 import attrs
 import trio
 
+from agentpool._agent import tool_calls
 from agentpool._errors import UsageError
 from agentpool._scheduling.random import run_seed
-from agentpool.testing._clock import JumpingClock, Stage
-from agentpool.testing._findings import HangError, LeakError
-from agentpool.testing._quiescent import pool_leaks
-from agentpool.testing._schedule import seeded
-from agentpool.testing._watch import Evicted, Watch, describe, evict
+from agentpool.testing._simulation.quiescent import pool_leaks
+from agentpool.testing._simulation.clock import JumpingClock, Stage
+from agentpool.testing._simulation.findings import HangError, LeakError, leaves
+from agentpool.testing._simulation.operation import Operation, open_operations
+from agentpool.testing._simulation.orders import Order
+from agentpool.testing._simulation.places import place_of, text_of
+from agentpool.testing._simulation.schedule import ordered
+from agentpool.testing._simulation.watch import LAST_STEPS, Evicted, Watch, describe, evict, who
 
 T = TypeVar("T")
 
-LAST_STEPS: Final = 10_000
+WAY_OUT_STEPS: Final = 10_000
 """Task steps in which a scenario that hangs may end, before the run is broken off."""
 
 FAREWELL_STEPS: Final = 3
@@ -26,29 +30,35 @@ FAREWELL_STEPS: Final = 3
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, kw_only=True)
 class ScenarioRun(Stage, Generic[T]):
     """One run."""
 
-    _async_fn: Callable[[], Awaitable[T]]
+    _async_fn: Callable[[], Awaitable[T]] = attrs.field(kw_only=False)
     _seed: int
+    _order: Order
     _max_steps: int
+    _keep: int = LAST_STEPS
     _before_step: Callable[[trio.lowlevel.Task], None] | None = None
     _may_raise: tuple[type[Exception], ...] = ()
-    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    scope: trio.CancelScope = attrs.field(init=False, factory=trio.CancelScope)
     """Around the scenario."""
     inside: bool = attrs.field(init=False, default=False)
     """Whether the scenario's own steps are taken: not those before and after it."""
+    operations: list[Operation] = attrs.field(init=False, factory=list[Operation])
+    """Those that are open."""
     watch: Watch = attrs.field(init=False)
     result: T | None = attrs.field(init=False, default=None)
     """What the scenario returned. ``None`` as well if it was cancelled."""
+    likely_hangs: list[str] = attrs.field(init=False, factory=list[str])
+    """Tools whose time was up while nothing else happened."""
     _clock: JumpingClock = attrs.field(init=False)
     _hang: HangError | None = attrs.field(init=False, default=None)
     _last_step: int = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         """Make what watches."""
-        self.watch = Watch(self._note_step)
+        self.watch = Watch(self._note_step, self._keep)
         self._clock = JumpingClock(self)
         self._last_step = self._max_steps
 
@@ -60,8 +70,16 @@ class ScenarioRun(Stage, Generic[T]):
             LeakError: If something is left behind it.
             Exception: Whatever the scenario raised.
         """
+        try:
+            self._run()
+        except Exception as error:
+            for hang in self.likely_hangs:
+                error.add_note(hang)
+            raise
+
+    def _run(self) -> None:
         error: BaseException | None = None
-        with seeded(self._seed):
+        with ordered(self._order, self.watch.tasks):
             try:
                 trio.run(self._main, clock=self._clock, instruments=[self.watch, self._clock])
             except BaseException as raised:  # noqa: ASYNC103, BLE001  # raised again below
@@ -76,6 +94,7 @@ class ScenarioRun(Stage, Generic[T]):
     async def _main(self) -> None:
         self.watch.begin()
         run_seed.set(self._seed)
+        open_operations.set(self.operations)
         self.inside = True
         # So that the scenario begins with a step of its own. The tasks of trio itself have
         # begun to wait by then.
@@ -84,7 +103,9 @@ class ScenarioRun(Stage, Generic[T]):
         try:
             with self.scope:
                 self.result = await self._async_fn()
-        except self._may_raise:
+        except Exception as error:
+            if not all(isinstance(leaf, self._may_raise) for leaf in leaves(error)):
+                raise
             # What is left behind it is looked for all the same.
             self.result = None
         finally:
@@ -112,9 +133,18 @@ class ScenarioRun(Stage, Generic[T]):
             self._before_step(task)
 
     def _found(self, text: str) -> None:
-        self._hang = HangError(text, [describe(task) for task in self.watch.tasks])
-        self._last_step = self.watch.steps + LAST_STEPS
+        waiting = [describe(task) for task in self.watch.tasks]
+        self._hang = HangError(text, waiting, self.last_steps())
+        self._last_step = self.watch.steps + WAY_OUT_STEPS
         self.scope.cancel()
+
+    def last_steps(self) -> list[str]:
+        """Return the last steps of the run, oldest first, one line each."""
+        watch = self.watch
+        return [
+            f"{watch.names[number]} went on from {text_of(place)}"
+            for number, place in list(watch.last)[-LAST_STEPS:]
+        ]
 
     # --- the stage
 
@@ -129,6 +159,27 @@ class ScenarioRun(Stage, Generic[T]):
             self._found("nothing can happen any more: no task can run and no deadline is left")
             return
         evict(self.watch.tasks)
+
+    def late_seconds(self, deadline: float) -> float:
+        """Let the order say so. Look first whose time it is that is up."""
+        passed = deadline - self._clock.current_time()
+        for task in self.watch.tasks if self.watch.pools else ():
+            for frame, _ in task.iter_await_frames():
+                # The tool is its own: what ends here is the time of exactly this call.
+                if frame.f_code is not _TOOL_CALL:
+                    continue
+                clock: trio.CancelScope | None = frame.f_locals["clock"]
+                if clock is not None and clock.deadline == deadline:
+                    name = frame.f_locals["call"].name
+                    self.likely_hangs.append(
+                        f"a likely hang: {who(task)} waited in its tool {name!r}, at "
+                        f"{text_of(place_of(task))}, until its time was up; for {passed:g} seconds "
+                        "nothing else happened"
+                    )
+        return self._order.late_seconds()
+
+
+_TOOL_CALL: Final = tool_calls._run_call.__code__  # pyright: ignore[reportPrivateUsage]  # it has no public name
 
 
 def refuse_inside_trio() -> None:

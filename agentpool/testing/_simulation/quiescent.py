@@ -9,7 +9,7 @@ from agentpool._outcome import ENDED, AgentOutcome, AgentStatus
 from agentpool._pool.handle import AgentHandle
 from agentpool._pool.nursery import AgentNursery
 from agentpool._pool.pool import AgentPool
-from agentpool.testing._findings import LeakError
+from agentpool.testing._simulation.findings import LeakError
 
 _PASSING_TASKS = frozenset({"deadlock watch"})
 """Tasks of a pool that end by themselves within two steps, and wait for nobody."""

@@ -1,0 +1,266 @@
+"""Runs a scenario under one order of its tasks, or under many."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import TypeVar, TypeVarTuple, cast, final
+
+import attrs
+
+from agentpool._errors import UsageError
+from agentpool.testing._simulation.findings import ScheduleError, headline
+from agentpool.testing._simulation.jobs import Limit, in_processes, shared_limit
+from agentpool.testing._simulation.orders import Order, Orders, order_of
+from agentpool.testing._simulation.report import Start, attempt, tell
+from agentpool.testing._simulation.run import ScenarioRun, refuse_inside_trio
+from agentpool.testing._simulation.token import Finding
+from agentpool.testing._simulation.trial import Scenario, name_of
+from agentpool.testing._simulation.watch import MAX_STEPS, Meeting
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+HUNDRED = 100
+"""Schedules over which new meetings are counted."""
+
+
+def simulate(
+    async_fn: Callable[[*Ts], Awaitable[T]],
+    *args: *Ts,
+    seed: int = 0,
+    orders: Orders = "mix",
+    late_clock: bool = True,
+    max_steps: int = MAX_STEPS,
+) -> T:
+    """Run a scenario with trio, on a clock that jumps, and return what it returned.
+
+    The clock starts at 0.0, stands still while any task can run, and then jumps to the next
+    deadline: an hour of waiting takes no time. The seed chooses the order in which tasks
+    run. The same seed and the same scenario give the same run, event by event, as long as
+    the scenario makes its drivers, tools and pools itself. Threads and sockets work; real
+    time passes for them, and their order is not the seed's.
+
+    When it has ended, nothing may be left: no task, and of its pools no agent without
+    its outcome, no slot, no registration, no tool call without its result.
+
+    Args:
+        async_fn: The scenario.
+        args: Its arguments.
+        seed: Chooses the order. Each number is another one; 0 is one in which every task
+            that can run takes one step by turns, on a clock that is never late.
+        orders: The ways of ordering to choose from, as ``explore`` has them.
+        late_clock: Whether the clock of some seeds may be late, as ``explore`` has it.
+        max_steps: Task steps after which a scenario counts as one that hangs.
+
+    Raises:
+        HangError: If nothing can happen any more. Says who waits, and where.
+        LeakError: If something is left.
+        UsageError: If it is called inside of a trio run.
+        Exception: Whatever the scenario raised.
+    """
+    refuse_inside_trio()
+    order = order_of(seed, orders, late_clock=late_clock)
+    run = ScenarioRun[T](partial(async_fn, *args), seed=seed, order=order, max_steps=max_steps)
+    run.run()
+    return cast("T", run.result)
+
+
+@final
+@attrs.frozen(kw_only=True, str=False)
+class Exploration:
+    """What ``explore`` has run, and whether more of it would show more.
+
+    A meeting is a pair of lines: while one task waited at the first, another went on from
+    the second. A search that has seen no new meeting for a long time has seen what it can,
+    and one that still does has not.
+    """
+
+    schedules: int
+    """Runs, each with a seed of its own."""
+    steps: int
+    """Task steps of all runs together."""
+    pools: int
+    """Pools that were opened and checked, in all runs together."""
+    meetings: int
+    """Different meetings in all runs together. 0: no task ever ran beside another."""
+    new_meetings: tuple[int, ...]
+    """How many of them were new, for each 100 schedules."""
+    last_new: int
+    """The number of the schedule that showed the last new one. 0: there was none."""
+    likely_hangs: tuple[str, ...] = ()
+    """Tools that timed out while nothing else happened: who, and where."""
+
+    def __str__(self) -> str:
+        """Return it in one line."""
+        new = ", ".join(map(str, self.new_meetings))
+        return (
+            f"{self.schedules} schedules, {self.steps} steps; {self.meetings} meetings of lines, "
+            f"nothing new since schedule {self.last_new} (new per {HUNDRED}: {new})"
+        )
+
+
+def explore(
+    async_fn: Callable[[*Ts], Awaitable[object]],
+    *args: *Ts,
+    schedules: int = 1000,
+    seed: int = 0,
+    orders: Orders = "mix",
+    late_clock: bool = True,
+    jobs: int = 1,
+    max_steps: int = MAX_STEPS,
+) -> Exploration:
+    """Run a scenario under many orders of its tasks; raise for the first that fails.
+
+    Each run is one ``simulate``, with the seeds ``seed``, ``seed + 1``, and so on. A failure
+    is shrunk to the fewest places at which a task must be preempted, and drawn.
+
+    Args:
+        async_fn: The scenario.
+        args: Its arguments.
+        schedules: How many orders.
+        seed: The first seed.
+        orders: ``mix``: the seed picks one of four ways, in all but one of which tasks may be
+            late. ``rounds``: every task that can run takes one step by turns, as in trio by
+            itself, and the seed shuffles each round.
+        late_clock: Whether the clock of every other four seeds may be late, so that timers
+            near each other go off together. ``False`` for a scenario that asserts times.
+        jobs: How many processes share the work. They are forks, so what they change is not
+            seen here.
+        max_steps: Task steps after which a run counts as one that hangs.
+
+    Raises:
+        ScheduleError: If a run fails. Its text has the seed, a drawing and the token of the
+            shrunk run, its cause the failure.
+        UsageError: If there is nothing to run, or inside of a trio run.
+    """
+    if schedules < 1:
+        raise UsageError(f"schedules must be >= 1, got {schedules!r}")
+    if jobs < 1:
+        raise UsageError(f"jobs must be >= 1, got {jobs!r}")
+    refuse_inside_trio()
+    scenario = Scenario(
+        async_fn=partial(async_fn, *args), name=name_of(async_fn), max_steps=max_steps
+    )
+    search = _Search(scenario, orders, late_clock, seed)
+    seeds = range(seed, seed + schedules)
+    if jobs == 1:
+        part = search.run(seeds)
+    else:
+        search.limit = shared_limit()
+        shares = [partial(search.run, seeds[nth::jobs]) for nth in range(min(jobs, schedules))]
+        part = _joined(in_processes(shares))
+    if part.failed is not None:
+        raise search.found(part.failed, schedules)
+    return part.report(seed, schedules)
+
+
+@final
+@attrs.define(eq=False)
+class Part:
+    """What some of the runs came to."""
+
+    steps: int = 0
+    pools: int = 0
+    meetings: dict[Meeting, int] = attrs.field(factory=dict[Meeting, int])
+    """Each meeting, with the first seed that showed it."""
+    likely_hangs: dict[str, None] = attrs.field(factory=dict[str, None])
+    failed: int | None = None
+    """The first seed that failed."""
+
+    def report(self, seed: int, schedules: int) -> Exploration:
+        """Return it all, as from the first *seed* on."""
+        new = [0] * -(-schedules // HUNDRED)
+        for first in self.meetings.values():
+            new[(first - seed) // HUNDRED] += 1
+        last = max(self.meetings.values(), default=seed - 1) - seed + 1
+        return Exploration(
+            schedules=schedules,
+            steps=self.steps,
+            pools=self.pools,
+            meetings=len(self.meetings),
+            new_meetings=tuple(new),
+            last_new=last,
+            likely_hangs=tuple(self.likely_hangs),
+        )
+
+
+def _joined(parts: Sequence[Part]) -> Part:
+    """Return what all of *parts* came to."""
+    whole = Part()
+    for part in parts:
+        whole.steps += part.steps
+        whole.pools += part.pools
+        for meeting, first in part.meetings.items():
+            whole.meetings[meeting] = min(first, whole.meetings.get(meeting, first))
+        whole.likely_hangs |= part.likely_hangs
+    failures = [part.failed for part in parts if part.failed is not None]
+    whole.failed = min(failures, default=None)
+    return whole
+
+
+@final
+@attrs.define(eq=False)
+class _Search:
+    """Runs a scenario with one seed after the other."""
+
+    scenario: Scenario
+    orders: Orders
+    late_clock: bool
+    first: int
+    limit: Limit = attrs.field(factory=Limit)
+
+    def order(self, seed: int) -> Order:
+        """Return the order of one seed."""
+        return order_of(seed, self.orders, late_clock=self.late_clock)
+
+    def run(self, seeds: Sequence[int]) -> Part:
+        """Run with each of *seeds*, until one fails."""
+        part = Part()
+        for seed in seeds:
+            if seed > self.limit.value:
+                break
+            run = self.scenario.run(seed, self.order(seed))
+            if attempt(run, None) is not None:
+                part.failed = seed
+                self.limit.value = min(seed, self.limit.value)
+                break
+            part.steps += run.watch.steps
+            part.pools += len(run.watch.pools)
+            for meeting in run.watch.meetings - part.meetings.keys():
+                part.meetings[meeting] = seed
+            part.likely_hangs.update(dict.fromkeys(run.likely_hangs))
+        return part
+
+    def found(self, seed: int, schedules: int) -> ScheduleError:
+        """Return the error for *seed*, which fails."""
+        # Once more: where it ran before, it may have been in another process.
+        run = self.scenario.run(seed, self.order(seed))
+        error = attempt(run, None)
+        nth = f"{seed - self.first + 1} of {schedules} schedules, with seed {seed}, fails"
+        if error is None:
+            return ScheduleError(
+                f"{nth}, and does not fail when it is run again: the scenario is not the same at "
+                "every run; let it make its own drivers, tools and pools",
+                seed,
+            )
+        start, failed = start_of(self.scenario, seed), (run.watch.steps, error)
+        told = tell(Finding(seed=seed), start, None, failed, self.order(seed))
+        more = "" if self.orders == "mix" else f", orders={self.orders!r}"
+        more += "" if self.late_clock else ", late_clock=False"
+        again = f"simulate({self.scenario.name}, seed={seed}{more})"
+        if told.token:
+            again += f", or the drawn one with replay({self.scenario.name}, {told.token!r})"
+        text = [f"{nth}: {headline(error)}", *told.lines, f"see it again with {again}"]
+        found = ScheduleError("\n".join(text), seed, told.token, told.preemptions)
+        found.__cause__ = error
+        return found
+
+
+def start_of(scenario: Scenario, seed: int) -> Start:
+    """Return what starts *scenario* with an order."""
+
+    def start(order: Order, keep: int, most: int) -> ScenarioRun[object]:
+        return scenario.run(seed, order, keep=keep, most=most)
+
+    return start

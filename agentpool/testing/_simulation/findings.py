@@ -1,0 +1,110 @@
+"""What the testing kit raises: what it found, and how to see it again.
+
+They are ``AssertionError``s and no ``AgentPoolError``s: nothing that an application could
+handle went wrong, the code under test did not keep a promise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import cast
+
+
+class HangError(AssertionError):
+    """Nothing can happen any more, and the scenario has not ended."""
+
+    def __init__(
+        self, message: str, waiting: Sequence[str] = (), last_steps: Sequence[str] = ()
+    ) -> None:
+        super().__init__(message, tuple(waiting), tuple(last_steps))
+        self.waiting: tuple[str, ...] = tuple(waiting)
+        """Who waits, and where: one line for each task."""
+        self.last_steps: tuple[str, ...] = tuple(last_steps)
+        """The last steps before it, oldest first: one line each."""
+
+    def __str__(self) -> str:
+        """Return the message, who waits where, and how it came to that."""
+        lines = [str(self.args[0]), *(f"  {line}" for line in self.waiting)]
+        if self.last_steps:
+            lines += ["the last steps before:", *(f"  {line}" for line in self.last_steps)]
+        return "\n".join(lines)
+
+
+class LeakError(AssertionError):
+    """Something is left that should have ended, or something is missing."""
+
+    def __init__(self, message: str, leaks: Sequence[str] = ()) -> None:
+        super().__init__(message, tuple(leaks))
+        self.leaks: tuple[str, ...] = tuple(leaks)
+        """What is left or missing: one line for each thing."""
+
+    def __str__(self) -> str:
+        """Return the message, and everything that is left."""
+        return "\n".join((str(self.args[0]), *(f"  {line}" for line in self.leaks)))
+
+
+class ScheduleError(AssertionError):
+    """A scenario fails under one order of its tasks. The cause is what it failed with."""
+
+    def __init__(
+        self, message: str, seed: int, token: str = "", preemptions: int | None = None
+    ) -> None:
+        super().__init__(message, seed, token, preemptions)
+        self.seed: int = seed
+        """The seed that fails: ``simulate(scenario, seed=...)`` shows it again."""
+        self.token: str = token
+        """The order that fails, in itself: ``replay(scenario, token)`` shows it again, also
+        when a later version of the kit draws other orders. Empty: the scenario is not the
+        same at every run."""
+        self.preemptions: int | None = preemptions
+        """The fewest places found at which a task must be preempted. ``None``: as ``token``."""
+
+    def __str__(self) -> str:
+        """Return the message."""
+        return str(self.args[0])
+
+
+class CancelPointError(AssertionError):
+    """A cancellation at one point breaks a promise. The cause is which."""
+
+    def __init__(
+        self,
+        message: str,
+        seed: int,
+        point: int,
+        token: str = "",
+        cancelled: Sequence[str] = (),
+    ) -> None:
+        super().__init__(message, seed, point, token, tuple(cancelled))
+        self.seed: int = seed
+        """The seed of the schedule."""
+        self.point: int = point
+        """Which point it was, from 1."""
+        self.token: str = token
+        """Order and point, in itself: ``replay(scenario, token)`` shows it again."""
+        self.cancelled: tuple[str, ...] = tuple(cancelled)
+        """Each task that was cancelled, with the await at which it was."""
+
+    def __str__(self) -> str:
+        """Return the message."""
+        return str(self.args[0])
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """Yield the errors in a group, and in the groups in it; an error that is none is its own."""
+    if isinstance(error, BaseExceptionGroup):
+        for one in cast("BaseExceptionGroup[BaseException]", error).exceptions:
+            yield from leaves(one)
+    else:
+        yield error
+
+
+def headline(error: BaseException) -> str:
+    """Return what happened in words: the leaves of *error*, each with its type and notes."""
+    lines: list[str] = []
+    for leaf in leaves(error):
+        lines.append(f"{type(leaf).__name__}: {leaf}")
+        lines += getattr(leaf, "__notes__", [])
+    if isinstance(error, BaseExceptionGroup):
+        lines += getattr(error, "__notes__", [])
+    return "\n".join(dict.fromkeys(lines))

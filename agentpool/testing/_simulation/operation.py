@@ -1,0 +1,56 @@
+"""One operation of a scenario that its caller may give up, and go on."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Final, final
+
+import attrs
+import trio
+
+
+@final
+@attrs.frozen(eq=False)
+class Operation:
+    """One that is open."""
+
+    scope: trio.CancelScope
+    """Around it."""
+    task: trio.lowlevel.Task
+    """Who does it."""
+    outer: frozenset[trio.Nursery]
+    """Nurseries that its task had opened before: what is in there is no part of it."""
+
+
+open_operations: Final[trio.lowlevel.RunVar[list[Operation] | None]] = trio.lowlevel.RunVar(
+    "agentpool_operations", default=None
+)
+"""Those of this run. ``None``: it is none of the kit's."""
+
+
+@contextmanager
+def operation() -> Generator[trio.CancelScope]:
+    """Mark what is done inside as one operation, which its caller may give up.
+
+    ``cancel_everywhere(scenario, target="scope")`` cancels it at each of its points, and
+    lets the scenario go on. Everywhere else it is a cancel scope like any other.
+
+    >>> async def scenario():
+    ...     send, receive = trio.open_memory_channel(1)
+    ...     with operation() as given_up:
+    ...         await send.send("job")
+    ...     assert given_up.cancelled_caught or receive.receive_nowait() == "job"
+    """
+    running = open_operations.get()
+    with trio.CancelScope() as scope:
+        if running is None:
+            yield scope
+            return
+        task = trio.lowlevel.current_task()
+        one = Operation(scope, task, frozenset(task.child_nurseries))
+        running.append(one)
+        try:
+            yield scope
+        finally:
+            running.remove(one)

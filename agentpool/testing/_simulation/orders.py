@@ -1,0 +1,271 @@
+"""Who runs next: the ways in which a run can be ordered. Numbers in, numbers out.
+
+Rules:
+
+1. trio asks with the numbers of all tasks that can run, and lets those that it is answered
+   take one step each, in that order. The others are asked about again, with whoever can
+   run by then.
+2. A seed chooses one of four ways, which find different faults: ``rounds`` (each one takes a
+   step, in any order), ``walk`` (one at a time, by chance), ``steps`` (each step has a
+   priority), ``stall`` (a task may miss a round). Every other group of four seeds has a
+   clock that may be late.
+3. Whatever was chosen can be said as a ``Plan``: by itself a task runs until it waits, then
+   the one that has waited for longest; a preemption is a place at which another one went on.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from random import Random
+from typing import Final, Literal, TypeAlias, final
+
+import attrs
+
+from agentpool._errors import UsageError
+
+Orders: TypeAlias = Literal["mix", "rounds"]
+"""``mix``: the seed picks one of four ways. ``rounds``: each runnable task takes one step in
+each round, and the seed shuffles the round, as trio by itself does."""
+
+KINDS: Final = ("mix", "rounds")
+
+MISSES: Final = (0.1, 0.25, 0.5, 0.75)
+"""How likely a task misses a round; one of them for a run."""
+
+DELAYS_SECONDS: Final = (0.03, 0.3, 3.0)
+"""By how much the clock is late at most; one of them for a run. A loop that was busy is late
+by as much, up to one that was stopped for a while."""
+
+LATE_OFTEN: Final = 0.5
+"""How likely a clock that may be late is late."""
+
+FAIR_STEPS: Final = 30
+"""Steps that a task of a ``Plan`` takes in a row at most, while another one can run: or one
+that looks again and again whether something has happened would look for ever."""
+
+
+class Order(ABC):
+    """Decides on one run."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def choose(self, ready: list[int]) -> Sequence[int]:
+        """Return which of the tasks *ready* take a step now, and in what order. Not none."""
+
+    def late_seconds(self) -> float:
+        """Return by how much the clock oversleeps this time."""
+        return 0.0
+
+
+@final
+@attrs.define(eq=False)
+class _Rounds(Order):
+    """Everybody takes a step, in any order."""
+
+    dice: Random
+
+    def choose(self, ready: list[int]) -> Sequence[int]:
+        """Shuffle."""
+        self.dice.shuffle(ready)
+        return ready
+
+
+@final
+@attrs.define(eq=False)
+class _Walk(Order):
+    """One at a time, by chance."""
+
+    dice: Random
+
+    def choose(self, ready: list[int]) -> Sequence[int]:
+        """Draw one."""
+        return [ready[self.dice.randrange(len(ready))]]
+
+
+@final
+@attrs.define(eq=False)
+class _Steps(Order):
+    """A priority for each step, and not for each task (POS: Yuan, Yang, Gu 2018)."""
+
+    dice: Random
+    priorities: dict[int, float] = attrs.field(factory=dict[int, float])
+
+    def choose(self, ready: list[int]) -> Sequence[int]:
+        """Take the one whose next step has the highest priority."""
+        for number in ready:
+            if number not in self.priorities:
+                self.priorities[number] = self.dice.random()
+        chosen = max(ready, key=lambda number: self.priorities[number])
+        del self.priorities[chosen]
+        return [chosen]
+
+
+@final
+@attrs.define(eq=False)
+class _Stall(Order):
+    """Rounds, of which each task may miss some."""
+
+    dice: Random
+    miss: float
+
+    def choose(self, ready: list[int]) -> Sequence[int]:
+        """Draw who misses this one."""
+        going = [number for number in ready if self.dice.random() >= self.miss]
+        if not going:
+            return [ready[self.dice.randrange(len(ready))]]
+        self.dice.shuffle(going)
+        return going
+
+
+@final
+@attrs.define(eq=False)
+class _Late(Order):
+    """Another order, on a clock that may be late."""
+
+    order: Order
+    dice: Random
+    most: float
+
+    def choose(self, ready: list[int]) -> Sequence[int]:
+        """Let the other one choose."""
+        return self.order.choose(ready)
+
+    def late_seconds(self) -> float:
+        """Be late every second time or so."""
+        # Thousandths are enough, and keep tokens short.
+        late = round(self.dice.random() * self.most, 3)
+        return late if self.dice.random() < LATE_OFTEN else 0.0
+
+
+def order_of(seed: int, orders: Orders = "mix", *, late_clock: bool = True) -> Order:
+    """Return the order that *seed* stands for.
+
+    Args:
+        seed: Chooses.
+        orders: The ways to choose from.
+        late_clock: Whether the clock of some seeds may be late. Not with ``rounds``.
+
+    Raises:
+        UsageError: If there are no such orders.
+    """
+    if orders not in KINDS:
+        raise UsageError(f"orders must be one of {', '.join(KINDS)}, got {orders!r}")
+    dice = Random(seed)  # noqa: S311  # orders tasks; no secret
+    if orders == "rounds":
+        return _Rounds(dice)
+    ways = (_Rounds, _Walk, _Steps, lambda dice: _Stall(dice, dice.choice(MISSES)))
+    order = ways[seed % len(ways)](dice)
+    if late_clock and seed // len(ways) % 2:
+        own = Random(f"late {seed}")  # noqa: S311  # the same
+        return _Late(order, own, own.choice(DELAYS_SECONDS))
+    return order
+
+
+@final
+@attrs.define(eq=False)
+class Recorder(Order):
+    """Another order, whose every decision is written down."""
+
+    _order: Order
+    picks: list[int] = attrs.field(factory=list[int])
+    """Who took the 1st, 2nd, 3rd step."""
+    delays: dict[int, float] = attrs.field(factory=dict[int, float])
+    """By how much the clock was late at its 0th, 1st, 2nd jump, if it was."""
+    _jumps: int = 0
+
+    def choose(self, ready: list[int]) -> Sequence[int]:
+        """Let the other one choose, and write it down."""
+        chosen = self._order.choose(ready)
+        self.picks.extend(chosen)
+        return chosen
+
+    def late_seconds(self) -> float:
+        """Let the other one choose, and write it down."""
+        seconds = self._order.late_seconds()
+        if seconds:
+            self.delays[self._jumps] = seconds
+        self._jumps += 1
+        return seconds
+
+
+@final
+@attrs.frozen
+class Mark:
+    """A preemption that took place."""
+
+    step: int
+    """How many steps had been taken."""
+    preempted: int
+    """The task that could have gone on."""
+
+
+@attrs.define(eq=False)
+class Plan(Order):
+    """One task at a time: each until it waits, but for the places where it is preempted.
+
+    A place is a moment at which two tasks or more can run. There, those who can run stand in
+    line: in front whoever ran last, if it can go on, then the one that has waited longest.
+    """
+
+    preemptions: Mapping[int, int]
+    """By the number of the place, from 0: how many of the line are sent to its end."""
+    delays: Mapping[int, float] = attrs.field(factory=dict[int, float])
+    """By the number of the jump, from 0: by how much the clock is late."""
+    places: int = attrs.field(init=False, default=0)
+    """Places so far."""
+    marks: list[Mark] = attrs.field(init=False, factory=list[Mark])
+    """Where a task was preempted so far."""
+    line: list[int] = attrs.field(init=False, factory=list[int])
+    """Who can run, in the order in which they would."""
+    _steps: int = attrs.field(init=False, default=0)
+    _jumps: int = attrs.field(init=False, default=0)
+    _last: int = attrs.field(init=False, default=-1)
+    _in_a_row: int = attrs.field(init=False, default=0)
+
+    def choose(self, ready: list[int]) -> Sequence[int]:
+        """Take who is in front."""
+        now, known = set(ready), set(self.line)
+        line = [n for n in self.line if n in now] + [n for n in ready if n not in known]
+        if len(line) > 1:
+            if line[0] == self._last and self._in_a_row >= FAIR_STEPS:
+                line = [*line[1:], line[0]]
+            back = self.back(line) % len(line)
+            self.places += 1
+            if back:
+                self.marks.append(Mark(self._steps, line[0]))
+            line = line[back:] + line[:back]
+        self.line = line
+        chosen = line[0]
+        self._steps += 1
+        self._in_a_row = self._in_a_row + 1 if chosen == self._last else 1
+        self._last = chosen
+        return [chosen]
+
+    def back(self, line: Sequence[int]) -> int:  # noqa: ARG002  # for who decides by the line
+        """Return how many of *line* go to its end, at this place."""
+        return self.preemptions.get(self.places, 0)
+
+    def late_seconds(self) -> float:
+        """Be late as planned."""
+        self._jumps += 1
+        return self.delays.get(self._jumps - 1, 0.0)
+
+
+@final
+@attrs.define(eq=False)
+class Follower(Plan):
+    """Repeats what was written down, and finds out which preemptions that takes."""
+
+    picks: Sequence[int] = attrs.field(kw_only=True)
+    found: dict[int, int] = attrs.field(init=False, factory=dict[int, int])
+    """The preemptions, as ``Plan`` takes them."""
+
+    def back(self, line: Sequence[int]) -> int:
+        """Send to the end whoever stands before the one that it was."""
+        wanted = self.picks[self._steps] if self._steps < len(self.picks) else line[0]
+        back = line.index(wanted) if wanted in line else 0
+        if back:
+            self.found[self.places] = back
+        return back

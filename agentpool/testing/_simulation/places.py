@@ -1,0 +1,79 @@
+"""Where a task is: the line of the user's own code at which it waits."""
+
+from __future__ import annotations
+
+import contextlib
+import linecache
+import sysconfig
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from types import FrameType
+from typing import Final, TypeAlias
+
+import trio
+
+import agentpool._base as inside
+
+Place: TypeAlias = tuple[str, int, str]
+"""A file, a line in it, and the function. The empty file: before the first line."""
+
+START: Final[Place] = ("", 0, "")
+
+_TRIO: Final = str(Path(trio.__file__).parent)
+_PACKAGE: Final = str(Path(inside.__file__).parent)
+_OTHERS: Final = tuple(
+    {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+)
+_WRAPPERS: Final = (
+    contextlib.__file__,
+    str(Path(_PACKAGE, "_scheduling")),
+    str(Path(_PACKAGE, "_messaging", "inbox")),
+    str(Path(_PACKAGE, "testing", "_simulation")),
+    _TRIO,
+)
+"""Files in which nobody means to wait: whoever called them does."""
+
+_OURS, _LIBRARY, _WRAPPER = range(3)
+
+
+@cache
+def _kind(filename: str) -> int:
+    """Return whose file it is."""
+    if filename.startswith(_WRAPPERS):
+        return _WRAPPER
+    return _LIBRARY if filename.startswith((_PACKAGE, *_OTHERS)) else _OURS
+
+
+def place_of(task: trio.lowlevel.Task) -> Place:
+    """Return where *task* waits.
+
+    The innermost line of the user's own; if there is none, the innermost of a library that
+    is neither trio nor a wrapper.
+    """
+    return innermost(task.iter_await_frames())
+
+
+def innermost(frames: Iterable[tuple[FrameType, int]]) -> Place:
+    """Return the place of the last of *frames* that counts."""
+    best: tuple[FrameType, int] | None = None
+    best_kind = _WRAPPER
+    for found in frames:
+        kind = _kind(found[0].f_code.co_filename)
+        if kind <= best_kind and kind != _WRAPPER:
+            best, best_kind = found, kind
+    if best is None:
+        return START
+    code = best[0].f_code
+    return (code.co_filename, best[1], code.co_name)
+
+
+def text_of(place: Place) -> str:
+    """Return *place* for a person."""
+    filename, line, function = place
+    return f"{Path(filename).name}:{line} in {function}" if filename else "its start"
+
+
+def source_of(place: Place) -> str:
+    """Return the line of source at *place*. Empty: it cannot be read."""
+    return linecache.getline(place[0], place[1]).strip() if place[0] else ""

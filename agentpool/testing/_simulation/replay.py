@@ -1,0 +1,66 @@
+"""Runs a finding again, from its token alone."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeVarTuple
+
+from agentpool._errors import UsageError
+from agentpool.testing._simulation.orders import Plan
+from agentpool.testing._simulation.run import refuse_inside_trio
+from agentpool.testing._simulation.sweep import Cancel, Cancelling
+from agentpool.testing._simulation.token import parse_token
+from agentpool.testing._simulation.trial import Scenario, name_of
+from agentpool.testing._simulation.watch import MAX_STEPS
+
+Ts = TypeVarTuple("Ts")
+
+
+def replay(
+    async_fn: Callable[[*Ts], Awaitable[object]],
+    token: str,
+    *args: *Ts,
+    check: Callable[[], object] | None = None,
+    may_raise: tuple[type[Exception], ...] = (),
+    max_steps: int = MAX_STEPS,
+) -> None:
+    """Run a scenario as *token* says, and raise what it fails with.
+
+    The token has every decision in itself, so it shows the failure in any process, under any
+    Python, and after the kit has changed, as long as the scenario takes the same steps.
+
+    Args:
+        async_fn: The scenario.
+        token: As the finding printed it.
+        args: Its arguments.
+        check: Called after the run, as ``cancel_everywhere`` does.
+        may_raise: What the scenario may raise when it is cancelled.
+        max_steps: Task steps after which a run counts as one that hangs.
+
+    Raises:
+        UsageError: If it is no token, or the scenario has no such places any more.
+        Exception: Whatever the scenario raised.
+    """
+    refuse_inside_trio()
+    finding = parse_token(token)
+    scenario = Scenario(
+        async_fn=partial(async_fn, *args), name=name_of(async_fn), max_steps=max_steps
+    )
+    plan = Plan(finding.preemptions, finding.delays)
+    cancel: Cancel | None = None
+    if finding.target is None:
+        run = scenario.run(finding.seed, plan)
+    else:
+        cancel = Cancel(finding.target, finding.point)
+        how = Cancelling(finding.target, check, may_raise)
+        run = how.start(scenario.run(finding.seed, plan), cancel)
+    run.run()
+    if check is not None:
+        check()
+    last = max(finding.preemptions, default=-1)
+    if last >= plan.places or (cancel is not None and not cancel.place):
+        raise UsageError(
+            f"{scenario.name} has changed: it did not fail, and ended before all that the token "
+            "says had happened; look for the fault again with explore"
+        )

@@ -1,0 +1,101 @@
+"""What a finding says: the failure, its drawing, and how to see it again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, final
+
+import attrs
+
+from agentpool.testing._simulation.drawing import draw
+from agentpool.testing._simulation.orders import Order, Plan
+from agentpool.testing._simulation.run import ScenarioRun
+from agentpool.testing._simulation.shrink import shrink
+from agentpool.testing._simulation.token import Finding, token_of
+from agentpool.testing._simulation.watch import LAST_STEPS
+
+Start = Callable[[Order, int, int], ScenarioRun[object]]
+"""Returns a run with an order, which keeps so many steps, and may take so many."""
+
+LONG: Final = 20_000
+"""Steps of a run that is not shrunk: it would take minutes, and nobody could read it."""
+
+SLACK: Final = 1_000
+"""Steps by which another order of a scenario may be longer, besides twice as many: a loop that
+looks for ever whether something has happened takes more."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class Told:
+    """The part of a finding's text that comes after the failure itself."""
+
+    lines: tuple[str, ...]
+    """The drawing."""
+    token: str
+    """Empty: there is none."""
+    preemptions: int | None
+    """How many there are in the token. ``None``: there is no token."""
+
+
+def attempt(run: ScenarioRun[object], after: Callable[[], object] | None) -> Exception | None:
+    """Run, check what is to be checked afterwards, and return what failed."""
+    try:
+        run.run()
+        if after is not None:
+            after()
+    except Exception as error:  # noqa: BLE001  # whatever it is, it is what was looked for
+        return error
+    return None
+
+
+def tell(
+    finding: Finding,
+    start: Start,
+    after: Callable[[], object] | None,
+    failed: tuple[int, Exception],
+    order: Order | None,
+) -> Told:
+    """Shrink a finding and draw it.
+
+    Args:
+        finding: What is known of it: its seed, what was cancelled, and its plan unless *order*
+            is given.
+        start: Starts its scenario.
+        after: Called after each run; raises if something is wrong.
+        failed: How many steps it took to fail, and with what.
+        order: The order with which it failed, fresh, if that was no plan.
+    """
+    steps, error = failed
+    if steps > LONG:
+        return Told(lines=(f"not shrunk: it took {steps:,} steps",), token="", preemptions=None)
+    most = 2 * steps + SLACK
+
+    def once(tried: Order) -> tuple[int, Exception | None]:
+        run = start(tried, LAST_STEPS, most)
+        failure = attempt(run, after)
+        return run.watch.steps, failure
+
+    given = Plan(finding.preemptions, finding.delays) if order is None else order
+    shrunk = shrink(once, given, error)
+    if shrunk is None:
+        said = f"{type(error).__name__} does not come back when the same order is run again"
+        return Told(
+            lines=(f"not shrunk: {said}; does the scenario make all that it uses by itself?",),
+            token="",
+            preemptions=None,
+        )
+    found = attrs.evolve(finding, preemptions=shrunk.preemptions, delays=shrunk.delays)
+    plan = Plan(found.preemptions, found.delays)
+    run = start(plan, most, most)
+    attempt(run, after)
+    count = len(found.preemptions)
+    says = "no preemption" if not count else f"{count} preemption{'s' if count > 1 else ''}"
+    if found.delays:
+        late = ", ".join(f"{seconds:g}" for _, seconds in sorted(found.delays.items()))
+        says += f" and a clock that is late by {late} seconds"
+    return Told(
+        lines=(f"the same with {says}:", draw(list(run.watch.last), run.watch.names, plan)),
+        token=token_of(found),
+        preemptions=count,
+    )

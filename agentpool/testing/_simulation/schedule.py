@@ -1,0 +1,94 @@
+"""The one hook into trio: which of its runnable tasks take the next step, and in what order.
+
+The only file that uses trio's private names for it. trio has had them for Hypothesis and
+pytest-trio since 0.12 and offers no public way: a flag that makes it sort the tasks of a
+batch before it shuffles them, and the ``random.Random`` that shuffles. An object in that
+place which takes tasks out of the batch, and puts them back into the queue of runnable
+tasks, decides alone who runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from random import Random
+from typing import Final, final
+
+import trio
+from trio._core import _run  # pyright: ignore[reportPrivateUsage]  # what this file is for
+
+from agentpool._errors import UsageError
+from agentpool.testing._simulation.orders import Order
+
+FLAG: Final = "_ALLOW_DETERMINISTIC_SCHEDULING"
+DICE: Final = "_r"
+CONTEXT: Final = "GLOBAL_RUN_CONTEXT"
+
+
+def scheduler_dice(module: object = _run) -> Random:
+    """Return the generator that orders trio's tasks.
+
+    Args:
+        module: Where trio keeps it.
+
+    Raises:
+        UsageError: If this trio has no such thing. Says which trio it is.
+    """
+    dice: object = getattr(module, DICE, None)
+    if (
+        not isinstance(dice, Random)
+        or not isinstance(getattr(module, FLAG, None), bool)
+        or not hasattr(module, CONTEXT)
+    ):
+        raise UsageError(
+            f"trio {trio.__version__} does not order its tasks by trio._core._run.{DICE}, "
+            f"{FLAG} and {CONTEXT}; agentpool.testing needs a trio that does, such as 0.35"
+        )
+    return dice
+
+
+@contextmanager
+def ordered(order: Order, numbers: Mapping[trio.lowlevel.Task, int]) -> Generator[None]:
+    """Let *order* decide who runs in every trio run inside; then all is as it was.
+
+    Args:
+        order: Decides.
+        numbers: The tasks that it decides on, each with its number. All others are trio's
+            own, and run at once.
+
+    Raises:
+        UsageError: If this trio cannot be told.
+    """
+    dice = scheduler_dice()
+    flag = bool(getattr(_run, FLAG))
+    setattr(_run, FLAG, True)
+    setattr(_run, DICE, _Hook(order, numbers))
+    try:
+        yield
+    finally:
+        setattr(_run, DICE, dice)
+        setattr(_run, FLAG, flag)
+
+
+@final
+class _Hook(Random):
+    """Stands where trio keeps its dice, and is asked to shuffle each batch."""
+
+    def __init__(self, order: Order, numbers: Mapping[trio.lowlevel.Task, int]) -> None:
+        """Ask *order* from now on."""
+        super().__init__(0)
+        self._order = order
+        self._numbers = numbers
+
+    def shuffle(self, x: list[trio.lowlevel.Task]) -> None:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]  # it is given tasks alone
+        """Leave in *x* who runs now, last first, and put the others back into the queue."""
+        numbers = self._numbers
+        own = [task for task in x if task not in numbers]
+        waiting = {numbers[task]: task for task in x if task in numbers}
+        if not waiting:
+            return
+        now = self._order.choose(list(waiting))
+        chosen = [waiting.pop(number) for number in reversed(now)]
+        x[:] = [*chosen, *own]
+        if waiting:
+            getattr(_run, CONTEXT).runner.runq.extend(waiting.values())

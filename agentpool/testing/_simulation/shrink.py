@@ -1,0 +1,149 @@
+"""Shrinks a finding to the fewest preemptions with which it still fails.
+
+Rules:
+
+1. The run that failed is run again and written down, then followed one task at a time: that
+   gives a plan with all preemptions that it took, often hundreds.
+2. Parts of the plan are left out, ever smaller ones, as long as what is left fails in the
+   same way: with an error of the same type.
+3. If more than one preemption is left, all plans with fewer are tried, as far as the
+   patience goes: so the few that remain are the fewest, and not the fewest by chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias, final
+
+import attrs
+
+from agentpool.testing._simulation.findings import leaves
+from agentpool.testing._simulation.orders import Follower, Order, Plan, Recorder
+
+MAX_RUNS: Final = 400
+"""Runs that shrinking may take."""
+
+MAX_STEPS: Final = 150_000
+"""Task steps that shrinking may take, in all its runs: a few seconds."""
+
+Attempt: TypeAlias = Callable[[Order], tuple[int, Exception | None]]
+"""Runs the scenario once: how many steps it took, and what it failed with."""
+
+Change: TypeAlias = tuple[str, int, float]
+"""One preemption or delay: which of them, where, how much."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class Shrunk:
+    """The plan that is left."""
+
+    preemptions: dict[int, int]
+    """As ``Plan`` has them."""
+    delays: dict[int, float]
+    """As ``Plan`` has them."""
+
+
+def shrink(attempt: Attempt, order: Order, error: Exception) -> Shrunk | None:
+    """Return the fewest preemptions with which *attempt* fails as with *order*.
+
+    Args:
+        attempt: Runs the scenario.
+        order: The order that failed, fresh.
+        error: What it failed with.
+
+    Returns:
+        What is left. ``None``: the scenario does not fail every time that it is run so.
+    """
+    work = _Shrinking(attempt, _kinds(error))
+    recorder = Recorder(order)
+    if not work.fails(recorder):
+        return None
+    follower = Follower({}, recorder.delays, picks=recorder.picks)
+    if not work.fails(follower):
+        return None
+    changes: list[Change] = [("d", jump, late) for jump, late in recorder.delays.items()]
+    changes += [("p", place, back) for place, back in follower.found.items()]
+    if not work.fails(_plan(changes)):
+        return None
+    changes = work.fewer(work.without_parts(changes))
+    plan = _plan(changes)
+    return Shrunk(preemptions=dict(plan.preemptions), delays=dict(plan.delays))
+
+
+def _kinds(error: BaseException) -> frozenset[type]:
+    return frozenset(type(leaf) for leaf in leaves(error))
+
+
+def _plan(changes: Sequence[Change]) -> Plan:
+    return Plan(
+        {place: int(back) for kind, place, back in changes if kind == "p"},
+        {jump: late for kind, jump, late in changes if kind == "d"},
+    )
+
+
+@final
+@attrs.define(eq=False)
+class _Shrinking:
+    """One finding on its way down."""
+
+    attempt: Attempt
+    kinds: frozenset[type]
+    runs: int = 0
+    steps: int = 0
+
+    @property
+    def tired(self) -> bool:
+        """Whether it has taken long enough."""
+        return self.runs >= MAX_RUNS or self.steps >= MAX_STEPS
+
+    def fails(self, order: Order) -> bool:
+        """Whether the scenario fails in the same way with *order*."""
+        steps, error = self.attempt(order)
+        self.runs += 1
+        self.steps += steps
+        return error is not None and _kinds(error) == self.kinds
+
+    def without_parts(self, changes: list[Change]) -> list[Change]:
+        """Return *changes* without all parts that can be left out, one after the other."""
+        size = len(changes)
+        while size and not self.tired:
+            start, found = 0, False
+            while start < len(changes) and not self.tired:
+                fewer = changes[:start] + changes[start + size :]
+                if self.fails(_plan(fewer)):
+                    changes, found = fewer, True
+                else:
+                    start += size
+            if size > 1:
+                size //= 2
+            elif not found:
+                break
+        return changes
+
+    def fewer(self, changes: list[Change]) -> list[Change]:
+        """Return a plan with fewer preemptions if there is one within the patience."""
+        delays = [change for change in changes if change[0] == "d"]
+        for count in range(1, len(changes) - len(delays)):
+            found = self._with(count, delays, 0)
+            if found is not None:
+                return found
+        return changes
+
+    def _with(self, count: int, before: list[Change], place: int) -> list[Change] | None:
+        """Return a plan that fails, with *count* more preemptions from *place* on."""
+        probe = _plan(before)
+        steps, _ = self.attempt(probe)
+        self.runs += 1
+        self.steps += steps
+        for at in range(place, probe.places):
+            if self.tired:
+                return None
+            plan: list[Change] = [*before, ("p", at, 1)]
+            if count > 1:
+                found = self._with(count - 1, plan, at + 1)
+                if found is not None:
+                    return found
+            elif self.fails(_plan(plan)):
+                return plan
+        return None

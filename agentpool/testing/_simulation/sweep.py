@@ -1,0 +1,293 @@
+"""Cancels a scenario at every point at which it can be cancelled, one after the other.
+
+Rules:
+
+1. A point is the moment before one step of one task of the scenario. Between two steps
+   nothing happens, so these are all moments at which a cancellation can come.
+2. Each point has a run of its own, with the same seed: up to the point, it is the same run.
+3. What was cancelled ends as if it had been asked to: without an error, with nothing left,
+   with every outcome there and a result for every tool call.
+4. Whoever goes on after the cancellation of an ``operation()`` finds every promise kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
+from typing import Final, TypeVarTuple, assert_never, final
+
+import attrs
+import trio
+
+from agentpool._errors import UsageError
+from agentpool._pool.handle import AgentHandle
+from agentpool.testing._simulation.findings import CancelPointError, headline
+from agentpool.testing._simulation.operation import Operation
+from agentpool.testing._simulation.orders import Order, Orders, order_of
+from agentpool.testing._simulation.report import attempt, tell
+from agentpool.testing._simulation.run import ScenarioRun, refuse_inside_trio
+from agentpool.testing._simulation.token import Finding, Target
+from agentpool.testing._simulation.trial import Scenario, name_of
+from agentpool.testing._simulation.watch import MAX_STEPS, Watch, describe, slot_of, tasks_below
+
+Ts = TypeVarTuple("Ts")
+
+BY: Final = "cancel_everywhere"
+"""Who cancelled, in outcomes."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class CancelReport:
+    """What ``cancel_everywhere`` has run."""
+
+    points: int
+    """Runs, each cancelled at a point of its own."""
+    steps: int
+    """Points that the uncancelled runs have, one run for each schedule."""
+    pools: int
+    """Pools that were opened and checked, in all runs together."""
+    agents: int
+    """Agents that were started and have their outcome, in all runs together."""
+
+
+def cancel_everywhere(
+    async_fn: Callable[[*Ts], Awaitable[object]],
+    *args: *Ts,
+    target: Target = "scenario",
+    schedules: int = 1,
+    seed: int = 0,
+    points: Iterable[int] | None = None,
+    check: Callable[[], object] | None = None,
+    may_raise: tuple[type[Exception], ...] = (),
+    orders: Orders = "mix",
+    late_clock: bool = True,
+    max_steps: int = MAX_STEPS,
+) -> CancelReport:
+    """Run a scenario once, then cancel it at its 1st, 2nd, 3rd … point, a run for each.
+
+    After each run, as after ``simulate``, nothing may be left: no task, and of its
+    pools no agent without its outcome, no slot, no registration, no tool call without its
+    result. That takes as many runs as the scenario has task steps, for each schedule.
+
+    Args:
+        async_fn: The scenario. It makes what it uses itself, so that no run sees another.
+        args: Its arguments.
+        target: What is cancelled: ``scenario``, ``agents`` (all of them, by ``abort_all``),
+            ``agent`` (the one whose step comes next; other steps are no points then) or
+            ``scope`` (an ``operation()`` of the scenario, at each step of any task while it
+            is open; the scenario goes on, and checks by itself what must hold).
+        schedules: Under how many orders, with the seeds from *seed* on.
+        seed: Chooses the (first) order of its tasks.
+        points: Which of the points. ``None``: all.
+        check: Called after each run, outside of trio; it raises if something is wrong.
+        may_raise: What the scenario may raise when it is cancelled, by itself or in a group.
+        orders: The ways of ordering to choose from, as ``explore`` has them.
+        late_clock: Whether the clock of some seeds may be late, as ``explore`` has it.
+        max_steps: Task steps after which a run counts as one that hangs.
+
+    Raises:
+        CancelPointError: If a run fails. Its text has the point, what was cancelled at which
+            await, and a drawing; its cause is the failure.
+        UsageError: If the runs are not the same up to the point, if there is no point at all,
+            or inside of a trio run.
+        Exception: Whatever the scenario raises without any cancellation.
+    """
+    refuse_inside_trio()
+    if schedules < 1:
+        raise UsageError(f"schedules must be >= 1, got {schedules!r}")
+    scenario = Scenario(
+        async_fn=partial(async_fn, *args), name=name_of(async_fn), max_steps=max_steps
+    )
+    wanted = None if points is None else list(points)
+    report = CancelReport(points=0, steps=0, pools=0, agents=0)
+    for number in range(seed, seed + schedules):
+        sweep = _Sweep(
+            scenario, number, orders, late_clock, Cancelling(target, check, may_raise), wanted
+        )
+        report = sweep.run(report)
+    return report
+
+
+@final
+@attrs.frozen
+class Cancelling:
+    """What is cancelled, and what must hold then."""
+
+    target: Target
+    check: Callable[[], object] | None = None
+    may_raise: tuple[type[Exception], ...] = ()
+
+    def start(self, run: ScenarioRun[object], cancel: Cancel) -> ScenarioRun[object]:
+        """Return *run*, but with *cancel* to cancel it."""
+        run = attrs.evolve(
+            run,
+            before_step=cancel.before_step,
+            may_raise=self.may_raise if cancel.point is not None else (),
+        )
+        cancel.run = run
+        return run
+
+
+@final
+@attrs.define(eq=False)
+class Cancel:
+    """Cancels one run at one point."""
+
+    target: Target
+    point: int | None
+    """``None``: only count the points."""
+    run: ScenarioRun[object] | None = None
+    seen: int = 0
+    """Points that came by."""
+    place: str = ""
+    """Who would have gone on, and from where."""
+    cancelled: list[str] = attrs.field(factory=list[str])
+    """What was cancelled, each task with its await."""
+
+    def before_step(self, task: trio.lowlevel.Task) -> None:
+        """Cancel if the point has come."""
+        run = self.run
+        assert run is not None  # noqa: S101  # set before the run begins
+        # The kit's own steps before and after the scenario are no points of it.
+        if self.place or run.scope.cancel_called or not run.inside:
+            return
+        match self.target:
+            case "scenario":
+                self._at_point(task, list(run.watch.tasks), run.scope.cancel)
+            case "agents":
+                agents = [one for one in run.watch.tasks if slot_of(one) is not None]
+                self._at_point(task, agents, self._abort_all)
+            case "agent":
+                handle = _agent_of(task, run.watch)
+                if handle is not None:
+                    slot = slot_of(task)
+                    own = [one for one in run.watch.tasks if slot_of(one) is slot]
+                    self._at_point(task, own, handle.cancel)
+            case "scope":
+                for operation in list(run.operations):
+                    self._at_point(task, _tasks_in(operation), operation.scope.cancel)
+            case _:
+                assert_never(self.target)
+
+    def _at_point(
+        self,
+        task: trio.lowlevel.Task,
+        affected: Sequence[trio.lowlevel.Task],
+        cancel: Callable[[str], object],
+    ) -> None:
+        self.seen += 1
+        if self.seen == self.point:
+            self.place = describe(task)
+            self.cancelled = [describe(one) for one in affected]
+            cancel(f"{BY}: point {self.point}")
+
+    def _abort_all(self, reason: str) -> None:
+        assert self.run is not None  # noqa: S101  # as above
+        for agents in self.run.watch.pools:
+            agents.abort(BY, reason.removeprefix(f"{BY}: "))
+
+
+@final
+@attrs.define(eq=False)
+class _Sweep:
+    """All runs of one schedule."""
+
+    scenario: Scenario
+    seed: int
+    orders: Orders
+    late_clock: bool
+    how: Cancelling
+    points: list[int] | None
+
+    def order(self) -> Order:
+        """Return the order of the schedule, fresh."""
+        return order_of(self.seed, self.orders, late_clock=self.late_clock)
+
+    def start(self, order: Order, cancel: Cancel) -> ScenarioRun[object]:
+        """Return a run that *cancel* cancels."""
+        return self.how.start(self.scenario.run(self.seed, order), cancel)
+
+    def run(self, report: CancelReport) -> CancelReport:
+        """Run without a cancellation, then with one at each point; add to *report*."""
+        counter = Cancel(self.how.target, None)
+        self.start(self.order(), counter).run()
+        if self.how.check is not None:
+            self.how.check()
+        if self.how.target == "scope" and not counter.seen:
+            raise UsageError(
+                f"{self.scenario.name} has no operation to cancel; put `with operation():` around "
+                "what its caller may give up"
+            )
+        for point in range(1, counter.seen + 1) if self.points is None else self.points:
+            watch = self._cancel_at(point)
+            report = attrs.evolve(
+                report,
+                points=report.points + 1,
+                pools=report.pools + len(watch.pools),
+                agents=report.agents + sum(len(handles) for handles in watch.pools.values()),
+            )
+        return attrs.evolve(report, steps=report.steps + counter.seen)
+
+    def _cancel_at(self, point: int) -> Watch:
+        """Run once and cancel."""
+        cancel = Cancel(self.how.target, point)
+        run = self.start(self.order(), cancel)
+        error = attempt(run, self.how.check)
+        if error is not None:
+            if cancel.place:
+                raise self._found(cancel, run.watch.steps, error) from error
+            raise error
+        if not cancel.place:
+            raise UsageError(
+                f"{self.scenario.name} had no point {point}: it is not the same at every run; let "
+                "it make its own drivers, tools and pools"
+            )
+        return run.watch
+
+    def _found(self, cancel: Cancel, steps: int, error: Exception) -> CancelPointError:
+        target, point = self.how.target, cancel.point or 0
+        finding = Finding(seed=self.seed, target=target, point=point)
+
+        def start(order: Order, keep: int, most: int) -> ScenarioRun[object]:
+            run = self.scenario.run(self.seed, order, keep=keep, most=most)
+            return self.how.start(run, Cancel(target, point))
+
+        told = tell(finding, start, self.how.check, (steps, error), self.order())
+        name = self.scenario.name
+        more = "" if target == "scenario" else f", target={target!r}"
+        again = f"cancel_everywhere({name}{more}, seed={self.seed}, points=[{point}])"
+        if told.token:
+            again += f", or the drawn one with replay({name}, {told.token!r})"
+        where = f"cancelled at point {point}, before a step of {cancel.place}, it fails"
+        text = [
+            f"{where}: {headline(error)}",
+            "what was cancelled, and at which await:",
+            *(f"  {line}" for line in cancel.cancelled),
+            *told.lines,
+            f"see it again with {again}",
+        ]
+        return CancelPointError("\n".join(text), self.seed, point, told.token, cancel.cancelled)
+
+
+def _tasks_in(operation: Operation) -> list[trio.lowlevel.Task]:
+    """Return the tasks that an operation is made of."""
+    found = [operation.task]
+    for nursery in operation.task.child_nurseries:
+        if nursery not in operation.outer:
+            found += tasks_below(nursery)
+    return found
+
+
+def _agent_of(task: trio.lowlevel.Task, watch: Watch) -> AgentHandle | None:
+    slot = slot_of(task)
+    if slot is None:
+        return None
+    return next(
+        (
+            handles.get(slot.agent_id)
+            for agents, handles in watch.pools.items()
+            if agents.admission is slot.keeper
+        ),
+        None,
+    )

@@ -1,0 +1,125 @@
+"""Runs a scenario with every schedule that has no more than so many preemptions."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final, TypeVarTuple, final
+
+import attrs
+
+from agentpool._errors import UsageError
+from agentpool.testing._simulation.explore import start_of
+from agentpool.testing._simulation.findings import ScheduleError, headline
+from agentpool.testing._simulation.orders import Plan
+from agentpool.testing._simulation.report import attempt, tell
+from agentpool.testing._simulation.run import refuse_inside_trio
+from agentpool.testing._simulation.token import Finding
+from agentpool.testing._simulation.trial import Scenario, name_of
+from agentpool.testing._simulation.watch import MAX_STEPS
+
+Ts = TypeVarTuple("Ts")
+
+MAX_RUNS: Final = 100_000
+"""Runs after which a search gives up: some minutes."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class Proof:
+    """What ``explore_all`` has run: all of it, and none failed."""
+
+    preemptions: int
+    """At most so many in each run."""
+    runs: int
+    """How many schedules there are with so many."""
+    places: int
+    """Places for a preemption in the run that has none."""
+
+
+def explore_all(
+    async_fn: Callable[[*Ts], Awaitable[object]],
+    *args: *Ts,
+    preemptions: int = 2,
+    seed: int = 0,
+    max_runs: int = MAX_RUNS,
+    max_steps: int = MAX_STEPS,
+) -> Proof:
+    """Run a scenario in all orders with at most so many preemptions.
+
+    By itself, a task runs until it waits, and then the one that has waited for longest. A
+    preemption sends the one whose turn it is to the end of the line, at any place where
+    another one can run; two at one place send two. All places for one are tried before all
+    for two, so what is found has the fewest. Most faults need one or two. The clock is
+    never late, and the seed draws ``dice()`` alone.
+
+    With n places it takes 1 + n runs for one preemption, and about n * n / 2 for two: keep
+    the scenario small.
+
+    Args:
+        async_fn: The scenario.
+        args: Its arguments.
+        preemptions: The most in one run.
+        seed: What the scenario's own dice begin with.
+        max_runs: Runs after which the search gives up.
+        max_steps: Task steps after which a run counts as one that hangs.
+
+    Raises:
+        ScheduleError: If a run fails. Its text has a drawing, its cause is the failure.
+        UsageError: If there are more runs than *max_runs*, or inside of a trio run.
+    """
+    if preemptions < 0:
+        raise UsageError(f"preemptions must be >= 0, got {preemptions!r}")
+    refuse_inside_trio()
+    scenario = Scenario(
+        async_fn=partial(async_fn, *args), name=name_of(async_fn), max_steps=max_steps
+    )
+    search = _Systematic(scenario, seed, max_runs)
+    layer: list[tuple[tuple[int, ...], int]] = [((), search.run(()))]
+    places = layer[0][1]
+    for _ in range(preemptions):
+        below: list[tuple[tuple[int, ...], int]] = []
+        for before, count in layer:
+            for place in range(before[-1] if before else 0, count):
+                plan = (*before, place)
+                below.append((plan, search.run(plan)))
+        layer = below
+    return Proof(preemptions=preemptions, runs=search.runs, places=places)
+
+
+@final
+@attrs.define(eq=False)
+class _Systematic:
+    """Counts its runs."""
+
+    scenario: Scenario
+    seed: int
+    max_runs: int
+    runs: int = 0
+
+    def run(self, at: tuple[int, ...]) -> int:
+        """Run with preemptions *at* these places, and return how many places there were."""
+        if self.runs >= self.max_runs:
+            raise UsageError(
+                f"{self.scenario.name} has more than {self.max_runs} such schedules; let fewer "
+                "tasks take fewer steps, ask for fewer preemptions, or raise max_runs"
+            )
+        self.runs += 1
+        plan = Plan({place: at.count(place) for place in at})
+        run = self.scenario.run(self.seed, plan)
+        error = attempt(run, None)
+        if error is not None:
+            raise self._found(dict(plan.preemptions), run.watch.steps, error) from error
+        return plan.places
+
+    def _found(self, preemptions: dict[int, int], steps: int, error: Exception) -> ScheduleError:
+        finding = Finding(seed=self.seed, preemptions=preemptions)
+        told = tell(finding, start_of(self.scenario, self.seed), None, (steps, error), None)
+        count = sum(preemptions.values())
+        text = [
+            f"run {self.runs}, the first with {count} preemptions to fail: {headline(error)}",
+            *told.lines,
+        ]
+        if told.token:
+            text.append(f"see it again with replay({self.scenario.name}, {told.token!r})")
+        return ScheduleError("\n".join(text), self.seed, told.token, told.preemptions)
