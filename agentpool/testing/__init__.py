@@ -27,7 +27,6 @@ from agentpool.testing._faulty import Stall as Stall
 from agentpool.testing._faulty import Trickle as Trickle
 from agentpool.testing._faulty import Truncate as Truncate
 from agentpool.testing._log import EventLog as EventLog
-from agentpool.testing._simulation.quiescent import assert_quiescent as assert_quiescent
 from agentpool.testing._simulation.chance import dice as dice
 from agentpool.testing._simulation.clock import JumpingClock as JumpingClock
 from agentpool.testing._simulation.explore import Exploration as Exploration
@@ -38,6 +37,7 @@ from agentpool.testing._simulation.findings import HangError as HangError
 from agentpool.testing._simulation.findings import LeakError as LeakError
 from agentpool.testing._simulation.findings import ScheduleError as ScheduleError
 from agentpool.testing._simulation.operation import operation as operation
+from agentpool.testing._simulation.quiescent import assert_quiescent as assert_quiescent
 from agentpool.testing._simulation.replay import replay as replay
 from agentpool.testing._simulation.sweep import CancelReport as CancelReport
 from agentpool.testing._simulation.sweep import cancel_everywhere as cancel_everywhere
@@ -67,6 +67,7 @@ __all__ = [
     "JumpingClock",
     "LeakError",
     "PoolMachine",
+    "Proof",
     "RecordingMissError",
     "RecordingTransport",
     "ReplayTransport",
@@ -80,10 +81,14 @@ __all__ = [
     "check_memory",
     "check_observer",
     "check_tool",
+    "dice",
     "explore",
+    "explore_all",
     "lone_context",
     "open_recording",
     "open_replay",
+    "operation",
+    "replay",
     "simulate",
     "strategies",
 ]

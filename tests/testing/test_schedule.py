@@ -48,8 +48,9 @@ def test_this_trio_can_be_ordered() -> None:
     """The guard of the private names: a trio that moved them fails here, by its number."""
     assert isinstance(scheduler_dice(), random.Random), f"trio {trio.__version__}"
     broken = f"trio {trio.__version__} no longer orders its tasks by {DICE}, {FLAG} and {CONTEXT}"
-    for orders in ("mix", "rounds"):
-        kind: Orders = orders
+    first: list[str] = []
+    kinds: tuple[Orders, ...] = ("mix", "rounds")
+    for kind in kinds:
         first = [simulate(order_of_five, seed=seed, orders=kind) for seed in range(SEEDS)]
         assert first == [
             simulate(order_of_five, seed=seed, orders=kind) for seed in range(SEEDS)

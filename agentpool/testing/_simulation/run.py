@@ -11,12 +11,12 @@ import trio
 from agentpool._agent import tool_calls
 from agentpool._errors import UsageError
 from agentpool._scheduling.random import run_seed
-from agentpool.testing._simulation.quiescent import pool_leaks
 from agentpool.testing._simulation.clock import JumpingClock, Stage
 from agentpool.testing._simulation.findings import HangError, LeakError, leaves
 from agentpool.testing._simulation.operation import Operation, open_operations
 from agentpool.testing._simulation.orders import Order
 from agentpool.testing._simulation.places import place_of, text_of
+from agentpool.testing._simulation.quiescent import pool_leaks
 from agentpool.testing._simulation.schedule import ordered
 from agentpool.testing._simulation.watch import LAST_STEPS, Evicted, Watch, describe, evict, who
 
