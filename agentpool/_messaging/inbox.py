@@ -12,7 +12,7 @@ from agentpool._base import Live
 from agentpool._errors import AgentGoneError, InboxFullError
 from agentpool._messages import AgentId, AgentMessage
 from agentpool._scheduling.parking_lot import Lot
-from agentpool._scheduling.slot import parked
+from agentpool._scheduling.slot import Owner, parked
 from agentpool._scheduling.waits import Wait
 
 
@@ -89,11 +89,15 @@ class Inbox(Live):
         if self._readers:
             self._handed += self._readers.unpark(1)
 
-    async def receive_many(self) -> tuple[AgentMessage, ...]:
+    async def receive_many(self, pool_owner: Owner | None = None) -> tuple[AgentMessage, ...]:
         """Take everything that is here, waiting without a slot until something is.
+
+        Args:
+            pool_owner: Who opened the pool. ``None``: the inbox is in none.
 
         Raises:
             AgentGoneError: If the inbox was closed: nothing will come.
+            DeadlockError: If nobody is left who could send anything.
 
         Cancellation:
             If cancelled, nothing was taken.
@@ -107,7 +111,7 @@ class Inbox(Live):
         while not taken:
             if self._closed:
                 raise self._gone()
-            async with parked(Wait.message(), self._readers):
+            async with parked(Wait.message(), self._readers, pool_owner):
                 await self._readers.park()
             # Another task of the agent may have been quicker.
             taken = self.receive_many_nowait()

@@ -23,7 +23,7 @@ from agentpool._errors import AgentGoneError, InboxFullError, UnknownAgentError,
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage, DeadLetter
 from agentpool._messaging.inbox import Inbox
 from agentpool._scheduling.parking_lot import Lot
-from agentpool._scheduling.slot import parked
+from agentpool._scheduling.slot import Owner, parked
 from agentpool._scheduling.waits import Wait
 
 MAX_DEAD_LETTERS = 10_000
@@ -82,6 +82,11 @@ class MessageRouter:
         factory=lambda: deque[DeadLetter](maxlen=MAX_DEAD_LETTERS)
     )
     _dead_count: int = 0
+    _owner: Owner | None = attrs.field(init=False, default=None)
+
+    def open(self, owner: Owner) -> None:
+        """Let the pool see what *owner*, who opened it, waits for."""
+        self._owner = owner
 
     @property
     def agent_count(self) -> int:
@@ -177,7 +182,7 @@ class MessageRouter:
         try:
             message = await self._post(sender, recipient, content, None, question)
             if not question.over:
-                async with parked(Wait.answer_of(recipient), question.lot):
+                async with parked(Wait.answer_of(recipient), question.lot, self._owner):
                     question.has_waited = True
                     await question.lot.park()
         finally:
@@ -203,7 +208,7 @@ class MessageRouter:
             message = self._accept(sender, recipient, content, reply_to, question=question)
         except InboxFullError:
             inbox = self._open_inbox(recipient)
-            async with parked(Wait.room_of(recipient), inbox.turns):
+            async with parked(Wait.room_of(recipient), inbox.turns, self._owner):
                 await inbox.wait_turn()
                 inbox.take_turn()
                 message = self._accept(sender, recipient, content, reply_to, question=question)
@@ -263,7 +268,7 @@ class MessageRouter:
         Cancellation:
             If cancelled, nothing was taken.
         """
-        return await self._open_inbox(agent_id).receive_many()
+        return await self._open_inbox(agent_id).receive_many(self._owner)
 
     def receive_many_nowait(self, agent_id: AgentId) -> tuple[AgentMessage, ...]:
         """Take everything that waits for *agent_id*, perhaps nothing."""

@@ -25,8 +25,8 @@ from agentpool._errors import PoolFullError
 from agentpool._messages import AgentId
 from agentpool._pool.handle import AgentHandle
 from agentpool._scheduling.fair_queue import FairQueue
-from agentpool._scheduling.slot import Slot, SlotKeeper, current_slot, parked
-from agentpool._scheduling.waits import Wait, WaitReason
+from agentpool._scheduling.slot import Slot, current_slot, parked
+from agentpool._scheduling.waits import Wait, WaitBook, WaitKind, WaitReason
 
 
 def _number_of(handle: AgentHandle) -> AgentId:
@@ -44,7 +44,7 @@ def _new_queue() -> FairQueue[AgentHandle]:
 
 @final
 @attrs.define(eq=False, repr=False)
-class Admission(SlotKeeper):
+class Admission:
     """Hands out the slots of one pool."""
 
     limiter: trio.CapacityLimiter
@@ -60,6 +60,10 @@ class Admission(SlotKeeper):
     _on_returning: Callable[[Slot, int], None]
     """Told who comes back and finds no slot, and how many came back before it."""
     outer: Slot | None = attrs.field(factory=current_slot.get)
+    outer_deadline: float = attrs.field(factory=trio.current_effective_deadline)
+    """The deadline of everything around the pool."""
+    book: WaitBook = attrs.field(factory=WaitBook)
+    """What its agents and its owner wait for."""
     _newcomers: FairQueue[AgentHandle] = attrs.field(factory=_new_queue)
     _children: FairQueue[AgentHandle] = attrs.field(factory=_new_queue)
     """Newcomers whose parents are agents of the pool."""
@@ -198,6 +202,7 @@ class Admission(SlotKeeper):
         # A task holds its context, which holds the slot: the circle would be left to the
         # garbage collector, with all that was in the task.
         slot.task = None
+        slot.forget_waits()
         self._end_loan(slot)
         if slot.held:
             slot.held = False
@@ -230,8 +235,7 @@ class Admission(SlotKeeper):
             self._lend(slot)
         self.limiter.release_on_behalf_of(slot.token)
         self.pump()
-        # A wait for nobody in particular can end as long as anybody runs.
-        if wait.target is not None or not self.limiter.borrowed_tokens:
+        if wait.kind is not WaitKind.OTHER:
             self._on_waiting(slot.agent_id)
 
     def look_again(self, slot: Slot) -> None:

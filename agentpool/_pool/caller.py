@@ -7,7 +7,6 @@ context does.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from typing import final
 
 import attrs
@@ -16,10 +15,8 @@ from agentpool._errors import UsageError
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage
 from agentpool._messaging.router import MessageRouter
 from agentpool._pool.admission import Admission
-from agentpool._pool.deadlock import DeadlockWatch
 from agentpool._pool.handle import AgentHandle, Voice
-from agentpool._scheduling.slot import current_slot, parked
-from agentpool._scheduling.waits import Wait
+from agentpool._scheduling.slot import Owner, current_slot
 
 
 @final
@@ -30,7 +27,8 @@ class PoolVoice(Voice):
     _router: MessageRouter
     _admission: Admission
     _running: Mapping[AgentId, AgentHandle]
-    _deadlocks: DeadlockWatch
+    owner: Owner
+    """The task that opened the pool."""
 
     def caller(self) -> AgentHandle | None:
         """Return the agent of this pool that the current task belongs to."""
@@ -59,7 +57,7 @@ class PoolVoice(Voice):
         caller = self.caller()
         if caller is not None:
             return caller.agent_id
-        self._deadlocks.note_use()
+        self.owner.note_use()
         return OWNER_ID
 
     def name(self) -> str:
@@ -69,8 +67,7 @@ class PoolVoice(Voice):
 
     async def send(self, recipient: AgentId, content: str, reply_to: int | None) -> AgentMessage:
         """Send in the name of whoever calls."""
-        async with self._outside():
-            return await self._router.send(self.agent_id(), recipient, content, reply_to=reply_to)
+        return await self._router.send(self.agent_id(), recipient, content, reply_to=reply_to)
 
     def send_nowait(self, recipient: AgentId, content: str, reply_to: int | None) -> AgentMessage:
         """Send in the name of whoever calls, or raise."""
@@ -78,37 +75,12 @@ class PoolVoice(Voice):
 
     async def ask(self, recipient: AgentId, content: str) -> AgentMessage:
         """Ask in the name of whoever calls."""
-        async with self._outside():
-            return await self._router.ask(self.agent_id(), recipient, content)
+        return await self._router.ask(self.agent_id(), recipient, content)
 
     async def broadcast(self, content: str) -> tuple[AgentMessage, ...]:
         """Send to every live agent, in the name of whoever calls."""
-        async with self._outside():
-            return await self._router.broadcast(self.agent_id(), content)
+        return await self._router.broadcast(self.agent_id(), content)
 
     async def receive_many(self) -> tuple[AgentMessage, ...]:
         """Take all messages for the owner, waiting for one."""
-        async with self._outside():
-            return await self._router.receive_many(OWNER_ID)
-
-    def seen(self, wait: Wait) -> Wait:
-        """Return *wait* as the pool of whoever calls sees it.
-
-        Agents of two pools have the same numbers, and one pool knows nothing of the other:
-        what happens there ends by itself.
-        """
-        slot = current_slot.get()
-        if slot is None or slot.keeper is self._admission:
-            return wait
-        return Wait.other(f"{wait.text} of another pool")
-
-    def _outside(self) -> AbstractAsyncContextManager[None]:
-        """While inside, an agent of another pool waits, as that one sees it."""
-        slot = current_slot.get()
-        if slot is None or slot.keeper is self._admission:
-            return nullcontext()
-        return parked(Wait.other("messages of another pool"))
-
-    def waiting(self) -> AbstractContextManager[None]:
-        """While inside, whoever calls does nothing but wait for agents."""
-        return self._deadlocks.owner_waiting()
+        return await self._router.receive_many(OWNER_ID)

@@ -1,30 +1,38 @@
 """Finds agents that wait for each other in a circle, and pools in which all wait.
 
-A suspicion is cheap: it follows the waits of one agent. Only a suspicion is looked into,
-one scheduler step later, when everybody who was woken already has taken a step.
+A suspicion is cheap: it follows the waits of one agent, and only of one that is waited for.
+Only a suspicion is looked into, two scheduler steps later, when everybody who was woken
+already has taken a step.
 
-An agent without a slot may have a task that works, beside others that wait. trio tells
+An agent without a slot may have tasks that work, beside others that wait. trio tells
 nobody when such a task ends, so whoever has looked watches it until it works no more.
 
-The owner is the task that opened the pool. While it does anything but wait for agents, it
-can still send, so agents that wait for a message are not deadlocked. The same holds when
-it has tasks of its own beside the pool, or when other tasks have used the pool.
+The owner is the task that opened the pool. While it does anything but wait in a call of the
+pool, it can still send, so agents that wait for a message are not deadlocked. The same
+holds when it has tasks of its own beside the pool, or when other tasks have used the pool.
+
+| the owner | agents | what happens |
+|---|---|---|
+| works, or has tasks of its own | in a circle | one of the circle is told |
+| works, or has tasks of its own | all wait for messages | nothing: it may send |
+| waits, without a deadline of its own | in a circle, perhaps through it | an agent is told |
+| waits, without a deadline of its own | all wait for messages | the first agent is told |
+| waits for a message | none is left | the owner is told |
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import final
 
 import attrs
 import trio
 
 from agentpool._errors import DeadlockError
-from agentpool._messages import AgentId
+from agentpool._messages import OWNER_ID, AgentId
 from agentpool._pool.admission import Admission
 from agentpool._pool.handle import AgentHandle
-from agentpool._scheduling.slot import Slot
+from agentpool._scheduling.slot import Owner, Slot, parked
 from agentpool._scheduling.waits import (
     Wait,
     deadlock_cycle,
@@ -67,141 +75,177 @@ class DeadlockWatch:
     _nursery: trio.Nursery
     _admission: Admission
     _running: Mapping[AgentId, AgentHandle]
-    _owner: trio.lowlevel.Task = attrs.field(factory=trio.lowlevel.current_task)
-    _outer_deadline: float = attrs.field(factory=trio.current_effective_deadline)
-    """The deadline of everything around the pool: it is nobody's own."""
-    _owner_waits: int = 0
-    _shared: bool = False
-    _looking: bool = False
+    owner: Owner = attrs.field(init=False)
+    """The task that opened the pool."""
+    sources: list[Callable[[], bool]] = attrs.field(init=False, factory=list[Callable[[], bool]])
+    """Of each map that is open: whether it may start an agent by itself."""
+    _suspects: dict[AgentId, None] = attrs.field(init=False, factory=dict[AgentId, None])
+    """Those who seemed to close a circle, in the order of the suspicions."""
+    _is_suspicious: bool = attrs.field(init=False, default=False)
+    """Whether anything was suspected since the last round."""
+    _looking: bool = attrs.field(init=False, default=False)
     _workers: Workers = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        """Have it told when somebody works no more."""
+        """Have it told when somebody works no more, and when the owner waits."""
         self._workers = Workers(self.suspect)
-
-    def note_use(self) -> None:
-        """Take note that a task outside of the agents uses the pool."""
-        if trio.lowlevel.current_task() is not self._owner:
-            self._shared = True
-
-    @contextmanager
-    def owner_waiting(self) -> Generator[None, None, None]:
-        """While inside, the owner does nothing but wait for agents."""
-        is_owner = trio.lowlevel.current_task() is self._owner
-        if not is_owner or trio.current_effective_deadline() < self._outer_deadline:
-            yield
-            return
-        self._owner_waits += 1
-        self.suspect()
-        try:
-            yield
-        finally:
-            self._owner_waits -= 1
-
-    def owner_left(self) -> None:
-        """Take note that the pool's block has ended: the owner sends no more."""
-        self._owner_waits += 1
-        self.suspect()
+        self.owner = Owner(self._admission, lambda: self.suspect(OWNER_ID))
 
     def suspect(self, first: AgentId | None = None) -> None:
-        """Look whether agents are deadlocked, if it seems so.
+        """Look whether somebody is deadlocked, if it seems so.
 
         Args:
-            first: Who just began to wait, or works no more. ``None``: somebody ended, or the
-                owner waits.
+            first: Who just began to wait, works no more, or has fewer agents to wait for.
+                ``None``: somebody ended.
         """
-        if self._looking or (first is None and self._admission.running_count):
+        if first is not None and self._seems_to_close(first):
+            self._suspects[first] = None
+        elif not self._stands_still():
             return
-        if not self._seems_deadlocked(first):
-            return
-        self._looking = True
-        self._nursery.start_soon(self._look, first, name="deadlock watch")
+        self._is_suspicious = True
+        if not self._looking:
+            self._looking = True
+            self._nursery.start_soon(self._look, name="deadlock watch")
 
-    def _seems_deadlocked(self, first: AgentId | None) -> bool:
-        if self._nobody_runs() and not self._others_can_send():
-            return bool(self._running)
-        # Follow the waits: a chain that ends at somebody who runs can end.
-        seen: set[AgentId] = set()
-        agent_id = first
-        while agent_id is not None and agent_id not in seen:
-            seen.add(agent_id)
-            handle = self._running.get(agent_id)
-            if handle is None or handle.slot is None or handle.slot.held:
-                return False
-            targets = [parked.wait.target for parked in handle.slot.waits.values()]
-            agent_id = targets[0] if targets else None
-        return agent_id is not None
+    def _seems_to_close(self, first: AgentId) -> bool:
+        """Whether a circle of waits leads from *first* back to it, as far as one sees."""
+        if not self._admission.book.is_awaited(first):
+            return False
+        waits = self._reached(first, settled=False)
+        return first in find_deadlocked(waits, others_can_send=True)
 
-    def _nobody_runs(self) -> bool:
-        return not (self._admission.running_count or self._admission.queued_count)
+    def _stands_still(self) -> bool:
+        """Whether nobody runs, nobody will, and somebody waits for a message."""
+        admission = self._admission
+        return (
+            admission.book.may_stand_still
+            and not (admission.running_count or admission.queued_count)
+            and not self._owner_can_act()
+            and not any(may_start() for may_start in self.sources)
+        )
 
-    def _others_can_send(self) -> bool:
-        """Whether the owner, or a task of its own, can still send."""
-        if self._shared or not self._owner_waits:
+    def _owner_can_act(self) -> bool:
+        """Whether the owner, or a task of its own, can do something without being woken."""
+        owner = self.owner
+        if owner.is_shared or owner.wait is None or owner.has_deadline:
             return True
         return any(
             nursery is not self._nursery and nursery.child_tasks
-            for nursery in self._owner.child_nurseries
+            for nursery in owner.task.child_nurseries
         )
 
-    async def _look(self, first: AgentId | None) -> None:
-        await trio.lowlevel.checkpoint()
-        await trio.lowlevel.checkpoint()
+    async def _look(self) -> None:
+        while self._is_suspicious:
+            suspects, self._suspects = self._suspects, {}
+            self._is_suspicious = False
+            # What is suspected meanwhile has a round of its own: whoever was woken by the
+            # same thing must have taken its step.
+            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
+            for first in suspects:
+                while self._fail_first(self._reached(first, settled=True), first):
+                    pass
+            while self._stands_still() and self._fail_first(self._all_waits(), None):
+                pass
         self._looking = False
-        # Several circles may have closed since somebody suspected one of them.
-        while self._fail_first(first):
-            pass
 
-    def _fail_first(self, first: AgentId | None) -> bool:
-        """Fail one of those that are deadlocked, *first* if it is. Return whether any was."""
-        waits: dict[AgentId, list[Wait]] = {}
-        for agent_id, handle in self._running.items():
-            slot = handle.slot
-            if slot is not None and not self._can_go_on(slot):
-                waits[agent_id] = [parked.wait for parked in slot.waits.values()]
-        can_send = self._others_can_send() or len(waits) < len(self._running)
-        can_send = can_send or not self._nobody_runs()
-        stuck = find_deadlocked(
-            waits, others_can_send=can_send, owner_can_act=self._others_can_send()
-        )
-        if stuck:
-            self._fail_one(first if first in stuck else min(stuck), waits, stuck)
-        return bool(stuck)
+    def _reached(self, first: AgentId, *, settled: bool) -> dict[AgentId, Sequence[Wait]]:
+        """Return the waits that *first* waits for, directly or through others.
 
-    def _can_go_on(self, slot: Slot) -> bool:
+        Args:
+            first: Whose waits are followed.
+            settled: Whether everybody who was woken has taken a step since.
+        """
+        waits: dict[AgentId, Sequence[Wait]] = {}
+        ahead = [first]
+        while ahead:
+            agent_id = ahead.pop()
+            if agent_id not in waits and (own := self._waits_of(agent_id, settled=settled)):
+                waits[agent_id] = own
+                for wait in own:
+                    ahead.extend(wait.agent_ids)
+        return waits
+
+    def _all_waits(self) -> dict[AgentId, Sequence[Wait]]:
+        """Return the waits of everybody who cannot go on by itself."""
+        return {
+            agent_id: own
+            for agent_id in (OWNER_ID, *self._running)
+            if (own := self._waits_of(agent_id, settled=True))
+        }
+
+    def _waits_of(self, agent_id: AgentId, *, settled: bool) -> Sequence[Wait]:
+        """Return what each branch of somebody waits for. Empty: it can go on by itself."""
+        if agent_id == OWNER_ID:
+            owner = self.owner
+            if self._owner_can_act() or owner.wait is None or owner.way is None:
+                return ()
+            return () if settled and owner.way.woken else (owner.wait,)
+        handle = self._running.get(agent_id)
+        slot = None if handle is None else handle.slot
         # Who has a slot, or gets one, is looked at when it gives it back.
-        if slot.held or slot.wanted or slot.task is None:
-            return True
-        if any(
-            parked.woken or parked.ends_at < self._outer_deadline for parked in slot.waits.values()
-        ):
-            return True
-        worker = next((task for task in _tasks_of(slot.task) if _works(task, slot)), None)
-        if worker is None:
-            return False
-        self._workers.watch(worker, slot)
-        return True
+        if slot is None or slot.held or slot.wanted or slot.task is None:
+            return ()
+        waiting = slot.waits.values()
+        if any(one.has_deadline or (settled and one.woken) for one in waiting):
+            return ()
+        if settled and self._has_workers(slot):
+            return ()
+        return [one.wait for one in waiting]
 
-    def _fail_one(
-        self, first: AgentId, waits: Mapping[AgentId, Sequence[Wait]], stuck: frozenset[AgentId]
-    ) -> None:
+    def _has_workers(self, slot: Slot) -> bool:
+        """Whether tasks of an agent work beside those that wait; each of them is watched."""
+        assert slot.task is not None  # noqa: S101  # looked at before
+        # All of them, and not the first: the tasks of a nursery have no order.
+        workers = [task for task in _tasks_of(slot.task) if _works(task, slot)]
+        for task in workers:
+            self._workers.watch(task, slot)
+        return bool(workers)
+
+    def _fail_first(self, waits: Mapping[AgentId, Sequence[Wait]], first: AgentId | None) -> bool:
+        """Fail one of those that are deadlocked, *first* if it is. Return whether any was."""
+        # Who is not among those that wait can send. Those that *first* does not wait for are
+        # looked at together, when nobody runs.
+        others_can_send = first is not None or len(waits) <= len(self._running)
+        stuck = find_deadlocked(waits, others_can_send=others_can_send)
+        if not stuck:
+            return False
+        if first is None or first not in stuck:
+            first = min(stuck, key=_agents_first)
         cycle = deadlock_cycle(first, waits, stuck)
-        victim = first if first in cycle or not cycle else cycle[0]
-        if cycle:
-            start = cycle.index(min(cycle))
-            named = cycle[start:] + cycle[:start]
-        else:
-            named = tuple(sorted(stuck))
+        named = cycle or tuple(sorted(stuck - {OWNER_ID})) or (OWNER_ID,)
+        victim = first if first in named else named[0]
+        if victim == OWNER_ID:
+            # An agent is told before the owner: it can still say so, and end.
+            victim = min(named, key=_agents_first)
+        start = named.index(min(named, key=_agents_first))
+        named = named[start:] + named[:start]
         names = {agent_id: handle.name for agent_id, handle in self._running.items()}
         text = describe_deadlock(named, waits, names, cycle=bool(cycle))
+        self._parked(victim, stuck).fail(DeadlockError(text, agent_ids=named))
+        return True
+
+    def _parked(self, victim: AgentId, stuck: frozenset[AgentId]) -> parked:
+        """Return the wait of *victim* that is failed: one for another who is stuck, if any."""
+        if victim == OWNER_ID:
+            owners = self.owner.way
+            assert owners is not None  # noqa: S101  # it waited when we looked
+            return owners
         slot = self._running[victim].slot
         # It was parked when we looked, and nothing has run since.
         assert slot is not None  # noqa: S101
-        parked = next(
-            (one for one in slot.waits.values() if one.wait.target in stuck),
+        return next(
+            (
+                one
+                for one in slot.waits.values()
+                if any(target in stuck for target in one.wait.agent_ids)
+            ),
             next(iter(slot.waits.values())),
         )
-        parked.fail(DeadlockError(text, agent_ids=named))
+
+
+def _agents_first(agent_id: AgentId) -> tuple[bool, AgentId]:
+    return agent_id == OWNER_ID, agent_id
 
 
 def _tasks_of(task: trio.lowlevel.Task) -> Iterator[trio.lowlevel.Task]:

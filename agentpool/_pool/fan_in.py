@@ -17,8 +17,9 @@ from agentpool._base import Live
 from agentpool._messages import AgentId
 from agentpool._outcome import AgentOutcome
 from agentpool._pool.handle import AgentHandle
-from agentpool._scheduling.slot import parked
-from agentpool._scheduling.waits import Wait, WaitReason
+from agentpool._scheduling.parking_lot import Lot
+from agentpool._scheduling.slot import Owner, parked
+from agentpool._scheduling.waits import Wait
 
 
 @final
@@ -26,8 +27,9 @@ class _Join(Live):
     """Somebody who waits for every agent up to an id."""
 
     last_id: AgentId
-    missing: int
-    done: trio.Event = msgspec.field(default_factory=trio.Event)
+    missing: dict[AgentId, None]
+    """Those that have not ended."""
+    lot: Lot = msgspec.field(default_factory=Lot)
 
 
 @final
@@ -58,29 +60,34 @@ class FanIn(Live):
 
     handles: dict[AgentId, AgentHandle] = msgspec.field(default_factory=dict[AgentId, AgentHandle])
     """Every agent that was accepted, in spawn order."""
-    active: int = 0
+    active: dict[AgentId, None] = msgspec.field(default_factory=dict[AgentId, None])
     """Agents that have not ended."""
     _ended: deque[AgentHandle] = msgspec.field(default_factory=deque[AgentHandle])
     _joins: list[_Join] = msgspec.field(default_factory=list[_Join])
-    _next: trio.lowlevel.ParkingLot = msgspec.field(default_factory=trio.lowlevel.ParkingLot)
+    _next: Lot = msgspec.field(default_factory=Lot)
+    _owner: Owner | None = None
+
+    def open(self, owner: Owner) -> None:
+        """Let the pool see what *owner*, who opened it, waits for."""
+        self._owner = owner
 
     def expect(self, handle: AgentHandle) -> None:
         """Take note of an accepted agent."""
         self.handles[handle.agent_id] = handle
-        self.active += 1
+        self.active[handle.agent_id] = None
 
     def ended(self, handle: AgentHandle) -> None:
         """Take note of its end, and wake whoever waited for it."""
-        self.active -= 1
+        del self.active[handle.agent_id]
         self._ended.append(handle)
         for join in self._joins:
             if handle.agent_id <= join.last_id:
-                join.missing -= 1
+                del join.missing[handle.agent_id]
                 if not join.missing:
-                    join.done.set()
+                    join.lot.unpark_all()
         if self._next:
             if self.active:
-                self._next.unpark()
+                self._next.unpark(1)
             else:
                 self._next.unpark_all()  # some of them will learn that nobody is left
 
@@ -92,7 +99,8 @@ class FanIn(Live):
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         while not self._ended and self.active:
-            async with parked(Wait.other("the next agent to end", WaitReason.AGENT)):
+            wait = Wait.any_of(self.active.keys(), "the next agent to end")
+            async with parked(wait, self._next, self._owner):
                 await self._next.park()
         outcome = self._ended.popleft().collect() if self._ended else None
         await trio.lowlevel.cancel_shielded_checkpoint()
@@ -107,11 +115,12 @@ class FanIn(Live):
         await trio.lowlevel.checkpoint_if_cancelled()
         last_id = next(reversed(self.handles), 0)
         if self.active:
-            join = _Join(last_id, self.active)
+            join = _Join(last_id, dict(self.active))
             self._joins.append(join)
             try:
-                async with parked(Wait.other("all agents", WaitReason.AGENT)):
-                    await join.done.wait()
+                wait = Wait.all_of(join.missing.keys(), "all agents")
+                async with parked(wait, join.lot, self._owner):
+                    await join.lot.park()
             finally:
                 self._joins.remove(join)
         else:

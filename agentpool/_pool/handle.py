@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import TypeAlias, final
 
 import attrs
@@ -16,7 +15,7 @@ from agentpool._messages import AgentId, AgentMessage
 from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool._scheduling.fair_queue import Share
 from agentpool._scheduling.parking_lot import Lot
-from agentpool._scheduling.slot import Slot, current_slot, parked
+from agentpool._scheduling.slot import Owner, Slot, current_slot, parked
 from agentpool._scheduling.waits import Wait
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import Driver
@@ -40,6 +39,9 @@ class Voice(ABC):
 
     __slots__ = ()
 
+    owner: Owner
+    """The task that opened the pool."""
+
     @abstractmethod
     async def send(self, recipient: AgentId, content: str, reply_to: int | None) -> AgentMessage:
         """Send in the name of whoever calls."""
@@ -51,14 +53,6 @@ class Voice(ABC):
     @abstractmethod
     async def ask(self, recipient: AgentId, content: str) -> AgentMessage:
         """Ask in the name of whoever calls."""
-
-    @abstractmethod
-    def seen(self, wait: Wait) -> Wait:
-        """Return *wait* as the pool of whoever calls sees it."""
-
-    @abstractmethod
-    def waiting(self) -> AbstractContextManager[None]:
-        """While inside, whoever calls does nothing but wait for agents."""
 
 
 @final
@@ -164,9 +158,8 @@ class AgentHandle:
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._outcome is None:
             lot = self._end_lot()
-            with self._voice.waiting():
-                async with self.parked_for_end():
-                    await lot.park()
+            async with self.parked_for_end():
+                await lot.park()
         else:
             await trio.lowlevel.cancel_shielded_checkpoint()
         return self.collect()
@@ -274,8 +267,7 @@ class AgentHandle:
 
     def parked_for_end(self) -> parked:
         """Return what makes whoever waits for its end wait without a slot."""
-        wait = self._voice.seen(Wait.end_of(self.agent_id, self.name))
-        return parked(wait, self._end_lot())
+        return parked(Wait.end_of(self.agent_id, self.name), self._end_lot(), self._voice.owner)
 
     def _end_lot(self) -> Lot:
         if self._ended is None:

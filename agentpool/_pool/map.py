@@ -24,10 +24,12 @@ import trio
 
 from agentpool._agent.agent import output_of
 from agentpool._base import Live
+from agentpool._messages import AgentId
 from agentpool._outcome import AgentOutcome
 from agentpool._pool.admission import Admission
 from agentpool._pool.handle import AgentHandle, OnEnd
-from agentpool._scheduling.slot import current_slot, parked
+from agentpool._scheduling.parking_lot import Lot
+from agentpool._scheduling.slot import Owner, current_slot, parked
 from agentpool._scheduling.waits import Wait
 from agentpool._spawn import SpawnConfig
 
@@ -45,12 +47,26 @@ class OutcomeStream(Live):
     _ordered: bool
     _admission: Admission
     _accept: Accept
+    _owner: Owner
+    _on_change: Callable[[], object]
+    """Called when a wait for the map may have become one that never ends."""
     _scope: trio.CancelScope = msgspec.field(default_factory=trio.CancelScope)
-    _in_flight: dict[AgentHandle, int] = msgspec.field(default_factory=dict[AgentHandle, int])
+    _in_flight: dict[AgentId, tuple[AgentHandle, int]] = msgspec.field(
+        default_factory=dict[AgentId, "tuple[AgentHandle, int]"]
+    )
+    """Agents that have not ended, with the places of their queries."""
+    _next_ids: dict[AgentId, None] = msgspec.field(default_factory=dict[AgentId, None])
+    """In an ordered map: the agent whose outcome comes next, while it is in flight."""
+    _ids: dict[int, AgentId] = msgspec.field(default_factory=dict[int, AgentId])
+    """In an ordered map: those in flight, by their places."""
     _done: deque[AgentOutcome] = msgspec.field(default_factory=deque[AgentOutcome])
     _out_of_order: dict[int, AgentOutcome] = msgspec.field(default_factory=dict[int, AgentOutcome])
     _spawned: int = 0
     _given: int = 0
+    _open: int = 0
+    """Sources that have not ended."""
+    _idle: int = 0
+    """Those of them that wait for their turn."""
     _fed: bool = False
     _errors: list[Exception] = msgspec.field(default_factory=list[Exception])
     """What the sources raised."""
@@ -58,7 +74,7 @@ class OutcomeStream(Live):
     """Queries whose turn has come, and that are not agents yet."""
     _turns: trio.lowlevel.ParkingLot = msgspec.field(default_factory=trio.lowlevel.ParkingLot)
     """The sources that have a query ready, in the order of their turns."""
-    _changed: trio.lowlevel.ParkingLot = msgspec.field(default_factory=trio.lowlevel.ParkingLot)
+    _changed: Lot = msgspec.field(default_factory=Lot)
 
     def __post_init__(self) -> None:
         """Refuse what fits no query before the first one is read."""
@@ -73,24 +89,41 @@ class OutcomeStream(Live):
 
         Raises:
             Exception: Whatever the queries raised, after every outcome that there is.
+            DeadlockError: If no agent of the map can go on while the caller waits.
 
         Cancellation:
             No outcome is lost.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        while not self._done:
-            if self._fed and not self._in_flight:
-                if len(self._errors) > 1:
-                    raise ExceptionGroup("several sources of a map failed", self._errors)
-                if self._errors:
-                    raise self._errors[0]
-                raise StopAsyncIteration
-            async with parked(Wait.other("the next outcome of a map")):
-                await self._changed.park()
+        if not (self._done or self._is_over):
+            group = self._next_ids if self._ordered else self._in_flight
+            wait = Wait.any_of(group.keys(), "the next outcome of a map", self._may_be_fed)
+            async with parked(wait, self._changed, self._owner):
+                while not (self._done or self._is_over):
+                    await self._changed.park()
+        if not self._done:
+            if len(self._errors) > 1:
+                raise ExceptionGroup("several sources of a map failed", self._errors)
+            if self._errors:
+                raise self._errors[0]
+            raise StopAsyncIteration
         outcome = self._done.popleft()
         self._give_turns()
         await trio.lowlevel.cancel_shielded_checkpoint()
         return outcome
+
+    @property
+    def _is_over(self) -> bool:
+        return self._fed and not self._in_flight
+
+    def may_start(self) -> bool:
+        """Whether a source may bring another agent without anybody's doing."""
+        # Those that wait for their turn go on when an agent has ended, or the reader reads.
+        return not self._fed and (not self._open or self._idle < self._open)
+
+    def _may_be_fed(self) -> bool:
+        """Whether the next outcome may be one of an agent that has not started."""
+        return self.may_start() and not (self._ordered and self._next_ids)
 
     async def feed(self) -> None:  # noqa: ASYNC910  # the feeding has its own
         """Turn queries into agents, as many at a time as the pool runs."""
@@ -105,13 +138,18 @@ class OutcomeStream(Live):
             # Also when the pool itself is cancelled: whoever closes the map waits for this.
             self._fed = True
             self._changed.unpark_all()
+            self._on_change()
 
     async def _feed(self, source: Queries) -> None:  # noqa: ASYNC910  # the taking has its own
+        self._open += 1
         try:
             await self._take(source)
         except Exception as error:  # noqa: BLE001  # raised to the reader
             self._errors.append(error)
             self._scope.cancel()
+        finally:
+            self._open -= 1
+            self._on_change()
 
     async def _take(self, queries: Queries) -> None:
         await trio.lowlevel.checkpoint()
@@ -130,7 +168,13 @@ class OutcomeStream(Live):
     async def _spawn(self, query: str) -> None:
         await trio.lowlevel.checkpoint()
         if self._turns or not self._has_room():
-            await self._turns.park()  # its turn is counted by whoever gives it
+            self._idle += 1
+            self._on_change()
+            try:
+                await self._turns.park()  # its turn is counted by whoever gives it
+            except BaseException:
+                self._idle -= 1
+                raise
         else:
             self._letting_in += 1
         try:
@@ -142,13 +186,16 @@ class OutcomeStream(Live):
     def _give_turns(self) -> None:
         while self._turns and self._has_room():
             self._letting_in += 1
+            self._idle -= 1
             self._turns.unpark()
-        self._changed.unpark_all()
 
     def _start(self, config: SpawnConfig) -> AgentHandle:
         handle = self._accept(config, self._ended)
         # Cannot have ended yet: it takes a step of its own to end.
-        self._in_flight[handle] = self._spawned
+        self._in_flight[handle.agent_id] = handle, self._spawned
+        if self._ordered:
+            self._ids[self._spawned] = handle.agent_id
+            self._find_next()
         self._spawned += 1
         return handle
 
@@ -157,21 +204,30 @@ class OutcomeStream(Live):
         waiting = len(self._done) + len(self._out_of_order)
         return len(self._in_flight) + self._letting_in < slots and waiting < 2 * slots
 
+    def _find_next(self) -> None:
+        self._next_ids.clear()
+        if (agent_id := self._ids.get(self._given)) is not None:
+            self._next_ids[agent_id] = None
+
     def _ended(self, handle: AgentHandle) -> None:
-        place = self._in_flight.pop(handle)
+        _, place = self._in_flight.pop(handle.agent_id)
         if self._ordered:
+            del self._ids[place]
             self._out_of_order[place] = handle.collect()
             while self._given in self._out_of_order:
                 self._done.append(self._out_of_order.pop(self._given))
                 self._given += 1
+            self._find_next()
         else:
             self._done.append(handle.collect())
+        if self._done or not self._in_flight:
+            self._changed.unpark_all()
         self._give_turns()
 
     async def aclose(self) -> None:
         """End the agents that are left, and wait for them."""
         self._scope.cancel()
-        for handle in tuple(self._in_flight):
+        for handle, _ in tuple(self._in_flight.values()):
             handle.cancel("the map's block ended")
         while self._in_flight or not self._fed:
             await self._changed.park()

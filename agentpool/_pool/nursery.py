@@ -42,6 +42,7 @@ from agentpool._pool.handle import AgentHandle, Caretaker, OnEnd
 from agentpool._pool.herald import Herald
 from agentpool._pool.spawn_checks import Entry, budget_for
 from agentpool._pool.verdict import cancellation_of, unstarted_outcome, verdict
+from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.slot import Slot, current_branch, current_slot, parked
 from agentpool._scheduling.waits import Wait
 from agentpool._spawn import SpawnConfig
@@ -90,7 +91,7 @@ class AgentNursery(Caretaker, Home):
     deadlocks: DeadlockWatch = attrs.field(init=False)
     voice: PoolVoice = attrs.field(init=False)
     _herald: Herald = attrs.field(init=False)
-    _idle: trio.lowlevel.ParkingLot = attrs.field(init=False, factory=trio.lowlevel.ParkingLot)
+    _idle: Lot = attrs.field(init=False, factory=Lot)
     """Who waits until no agent runs."""
     entry: Entry = attrs.field(init=False)
     """What every agent has to fit."""
@@ -125,7 +126,9 @@ class AgentNursery(Caretaker, Home):
             self._returning,
         )
         self.deadlocks = DeadlockWatch(nursery, self.admission, self.running)
-        self.voice = PoolVoice(self.router, self.admission, self.running, self.deadlocks)
+        self.voice = PoolVoice(self.router, self.admission, self.running, self.deadlocks.owner)
+        self.router.open(self.deadlocks.owner)
+        self.fan_in.open(self.deadlocks.owner)
 
     # --- from spawn to slot
 
@@ -331,6 +334,9 @@ class AgentNursery(Caretaker, Home):
             # is cancelled, newcomers would start only to be cancelled one by one.
             self.admission.leave(slot, newcomers=trio.current_effective_deadline() != -math.inf)
             self.deadlocks.suspect()
+        if handle.on_end is not None:
+            # Whoever waits for one of several has one less that could end its wait.
+            self.deadlocks.suspect(handle.parent_id)
 
     def resize(self, slots: int) -> None:
         """Have another number of slots. Who runs, runs on."""
@@ -341,7 +347,8 @@ class AgentNursery(Caretaker, Home):
         """Wait until no agent is left."""
         if self.running or self.admission.queued_count:
             # The owner may be an agent of another pool, which needs no slot for this.
-            async with parked(Wait.other(f"the end of pool {self.name}")):
+            wait = Wait.all_of(self.running.keys(), f"the end of pool {self.name}")
+            async with parked(wait, self._idle, self.deadlocks.owner):
                 while self.running or self.admission.queued_count:
                     await self._idle.park()
 

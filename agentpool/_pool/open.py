@@ -118,7 +118,6 @@ async def _block(
             agents.open(nursery, limiter, max_queued)
             try:
                 yield
-                agents.deadlocks.owner_left()
                 await agents.wait_empty()
                 # At once, since the trio nursery takes nobody either from here on.
                 pool.close()

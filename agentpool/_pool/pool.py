@@ -13,7 +13,7 @@ import trio
 from agentpool._budget.statistics import PoolStatistics
 from agentpool._errors import UsageError
 from agentpool._manifest.manifest import AgentManifest
-from agentpool._messages import AgentId, AgentMessage
+from agentpool._messages import OWNER_ID, AgentId, AgentMessage
 from agentpool._messaging.router import MessageRouter
 from agentpool._outcome import AgentOutcome
 from agentpool._pool.fan_in import Completions
@@ -112,8 +112,7 @@ class AgentPool:
             No outcome is lost.
         """
         self._agents.voice.refuse_agents("join_all")
-        with self._agents.voice.waiting():
-            return await self._agents.fan_in.join_all()
+        return await self._agents.fan_in.join_all()
 
     async def join_next(self) -> AgentOutcome | None:
         """Return the next agent to end, each once; ``None`` when no agent is left.
@@ -125,8 +124,7 @@ class AgentPool:
             No outcome is lost.
         """
         self._agents.voice.refuse_agents("join_next")
-        with self._agents.voice.waiting():
-            return await self._agents.fan_in.join_next()
+        return await self._agents.fan_in.join_next()
 
     def as_completed(self) -> AsyncIterator[AgentOutcome]:
         """Return the outcomes in the order of the ends, as an async iterator."""
@@ -178,13 +176,19 @@ class AgentPool:
         def accept(config: SpawnConfig, on_end: OnEnd) -> AgentHandle:
             return agents.accept(config, agents.driver_for(config), on_end, parent)
 
-        stream = OutcomeStream(config_of, sources, ordered, agents.admission, accept)
+        deadlocks = agents.deadlocks
+        on_change = partial(deadlocks.suspect, OWNER_ID if parent is None else parent.agent_id)
+        stream = OutcomeStream(
+            config_of, sources, ordered, agents.admission, accept, deadlocks.owner, on_change
+        )
+        deadlocks.sources.append(stream.may_start)
         agents.nursery.start_soon(stream.feed, name="map")
         try:
             yield stream
         finally:
             with trio.CancelScope(shield=True):
                 await stream.aclose()
+            deadlocks.sources.remove(stream.may_start)
 
     async def race(self, configs: Iterable[SpawnConfig]) -> AgentOutcome:
         """Run several agents; the first to complete wins.
@@ -202,7 +206,9 @@ class AgentPool:
         wanted = [(config, self._agents.driver_for(config)) for config in configs]
         if not wanted:
             raise UsageError("race() needs at least one config, got none")
-        return await Race(self._agents.admission).run(self._starters(wanted))
+        return await Race(self._agents.admission, self._agents.deadlocks.owner).run(
+            self._starters(wanted)
+        )
 
     async def supervise(
         self, configs: Iterable[SpawnConfig], policy: RestartPolicy | None = None
@@ -224,7 +230,8 @@ class AgentPool:
         """
         wanted = [(config, self._agents.driver_for(config)) for config in configs]
         policy = policy or RestartPolicy()
-        return await Supervisor(policy, self._starters(wanted), self._agents.admission).run()
+        agents, starters = self._agents, self._starters(wanted)
+        return await Supervisor(policy, starters, agents.admission, agents.deadlocks.owner).run()
 
     def _starters(
         self, wanted: Iterable[tuple[SpawnConfig, Driver]]
@@ -260,6 +267,10 @@ class AgentPool:
 
     async def receive_many(self) -> tuple[AgentMessage, ...]:
         """Take all messages for the owner, waiting for one.
+
+        Raises:
+            DeadlockError: If nobody is left who could send one.
+            AgentGoneError: If the pool has closed.
 
         Cancellation:
             If cancelled, nothing was taken.

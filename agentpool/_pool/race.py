@@ -11,10 +11,12 @@ import trio
 
 from agentpool._base import Live
 from agentpool._errors import AgentPoolError, PoolError
+from agentpool._messages import AgentId
 from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool._pool.admission import Admission
 from agentpool._pool.handle import AgentHandle, OnEnd
-from agentpool._scheduling.slot import parked
+from agentpool._scheduling.parking_lot import Lot
+from agentpool._scheduling.slot import Owner, parked
 from agentpool._scheduling.waits import Wait
 
 Starter: TypeAlias = Callable[[OnEnd], AgentHandle]
@@ -26,13 +28,14 @@ class Race(Live):
     """One race."""
 
     _admission: Admission
+    _owner: Owner
     _scope: trio.CancelScope = msgspec.field(default_factory=trio.CancelScope)
     """Ends when somebody has won."""
-    _left: dict[AgentHandle, None] = msgspec.field(default_factory=dict[AgentHandle, None])
-    """Who has not ended, in the order of the start: a set's order differs from run to run."""
+    _left: dict[AgentId, AgentHandle] = msgspec.field(default_factory=dict[AgentId, AgentHandle])
+    """Who has not ended, in the order of the start."""
     _ended: list[AgentOutcome] = msgspec.field(default_factory=list[AgentOutcome])
     _winner: AgentOutcome | None = None
-    _changed: trio.lowlevel.ParkingLot = msgspec.field(default_factory=trio.lowlevel.ParkingLot)
+    _changed: Lot = msgspec.field(default_factory=Lot)
 
     async def run(self, starters: Sequence[Starter]) -> AgentOutcome:
         """Start everybody, and return the first that completed, when all have ended.
@@ -42,6 +45,7 @@ class Race(Live):
         Raises:
             PoolClosedError: If the pool closes before all have started.
             PoolError: If none completed.
+            DeadlockError: If none of them can go on while the caller waits.
 
         Cancellation:
             All of them are cancelled, and awaited.
@@ -51,11 +55,12 @@ class Race(Live):
             with self._scope:
                 for start in starters:
                     await self._admission.enter(partial(self._start, start))
-                async with parked(Wait.other("the winner of a race")):
+                wait = Wait.any_of(self._left.keys(), "the winner of a race")
+                async with parked(wait, self._changed, self._owner):
                     while self._left:
                         await self._changed.park()
         finally:
-            for handle in tuple(self._left):
+            for handle in tuple(self._left.values()):
                 handle.cancel("lost the race" if self._winner else "the race was cancelled")
             with trio.CancelScope(shield=True):
                 async with parked(Wait.other("the losers of a race")):
@@ -72,7 +77,7 @@ class Race(Live):
 
     def _start(self, start: Starter) -> AgentHandle:
         handle = start(self._on_end)
-        self._left[handle] = None
+        self._left[handle.agent_id] = handle
         return handle
 
     def _on_end(self, handle: AgentHandle) -> None:
@@ -81,5 +86,6 @@ class Race(Live):
         if self._winner is None and outcome.status is AgentStatus.COMPLETED:
             self._winner = outcome
             self._scope.cancel()
-        del self._left[handle]
-        self._changed.unpark_all()
+        del self._left[handle.agent_id]
+        if not self._left:
+            self._changed.unpark_all()

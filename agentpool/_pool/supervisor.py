@@ -10,11 +10,13 @@ import attrs
 import trio
 
 from agentpool._errors import LimitExceededError
+from agentpool._messages import AgentId
 from agentpool._outcome import AgentOutcome
 from agentpool._pool.admission import Admission
 from agentpool._pool.handle import AgentHandle, OnEnd
 from agentpool._pool.restart import RestartCounter, RestartPolicy
-from agentpool._scheduling.slot import parked
+from agentpool._scheduling.parking_lot import Lot
+from agentpool._scheduling.slot import Owner, parked
 from agentpool._scheduling.waits import Wait
 
 Starter: TypeAlias = Callable[[OnEnd], AgentHandle]
@@ -29,11 +31,14 @@ class Supervisor:
     _policy: RestartPolicy
     _starters: Sequence[Starter]
     _admission: Admission
+    _owner: Owner
     _counter: RestartCounter = attrs.field(init=False)
     _live: dict[int, AgentHandle] = attrs.field(factory=dict[int, AgentHandle])
+    """Those that run, by their places."""
+    _live_ids: dict[AgentId, None] = attrs.field(factory=dict[AgentId, None])
     _ended: deque[tuple[int, AgentOutcome]] = attrs.field(factory=deque[tuple[int, AgentOutcome]])
     _outcomes: dict[int, AgentOutcome] = attrs.field(factory=dict[int, AgentOutcome])
-    _changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
+    _changed: Lot = attrs.field(factory=Lot)
 
     def __attrs_post_init__(self) -> None:
         """Start counting."""
@@ -53,7 +58,8 @@ class Supervisor:
             for place in range(len(self._starters)):
                 await self._start(place)
             while self._live or self._ended:
-                async with parked(Wait.other("supervised agents")):
+                wait = Wait.any_of(self._live_ids.keys(), "supervised agents")
+                async with parked(wait, self._changed, self._owner):
                     while not self._ended:
                         await self._changed.park()
                 await self._deal_with(*self._ended.popleft())
@@ -86,11 +92,13 @@ class Supervisor:
     async def _start(self, place: int) -> None:
         def on_end(handle: AgentHandle) -> None:
             self._live.pop(place, None)
+            del self._live_ids[handle.agent_id]
             self._ended.append((place, handle.collect()))
             self._changed.unpark_all()
 
         def start() -> AgentHandle:
             self._live[place] = handle = self._starters[place](on_end)
+            self._live_ids[handle.agent_id] = None
             return handle
 
         await self._admission.enter(start)

@@ -13,13 +13,12 @@ Tasks that it leaves in nurseries of others are not the agent's: they wait like 
 
 from __future__ import annotations
 
-import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from types import MappingProxyType, TracebackType
-from typing import Final, final
+from typing import Final, Protocol, final
 
+import msgspec
 import trio
 
 from agentpool._base import Live
@@ -27,7 +26,7 @@ from agentpool._errors import DeadlockError
 from agentpool._messages import AgentId
 from agentpool._scheduling.fair_queue import PLAIN, Share
 from agentpool._scheduling.parking_lot import Lot
-from agentpool._scheduling.waits import Wait
+from agentpool._scheduling.waits import Wait, WaitBook
 
 
 @final
@@ -43,27 +42,25 @@ NO_WAITS: Final[Mapping[trio.lowlevel.Task, parked]] = MappingProxyType({})
 """What an agent that waits for nothing has."""
 
 
-class SlotKeeper(ABC):
-    """Whoever hands out slots."""
-
-    __slots__ = ()
+class SlotKeeper(Protocol):
+    """Hands out the slots of one pool."""
 
     outer: Slot | None
     """The slot of the agent in which the keeper's pool was opened. ``None``: in none."""
+    outer_deadline: float
+    """The deadline of everything around the keeper's pool: it is no wait's own."""
+    book: WaitBook
+    """The waits of its agents, and of its owner."""
 
-    @abstractmethod
     def release(self, slot: Slot, wait: Wait) -> None:
         """Take back the slot of an agent that waits, and hand it on."""
 
-    @abstractmethod
     def look_again(self, slot: Slot) -> None:
         """Take note that an agent without a slot waits for more, or for less."""
 
-    @abstractmethod
     def regain(self, slot: Slot) -> bool:
         """Give *slot* back to its agent if one is free and nobody comes before it."""
 
-    @abstractmethod
     def request(self, slot: Slot) -> None:
         """Grant *slot* now or later, before any newcomer, by ``slot.grant()``."""
 
@@ -167,6 +164,7 @@ class Slot(Live):
         if self._waits is None:
             self._waits = {}
         self._waits[task] = wait
+        self.keeper.book.add(wait.wait, has_deadline=wait.has_deadline)
         if self.wanted and all(branch.waits for branch in self.branches):
             # Who came back is beside one that waits now: it goes on, and takes no slot that
             # nobody would give back when it ends.
@@ -175,8 +173,15 @@ class Slot(Live):
 
     def end_wait(self, task: trio.lowlevel.Task) -> None:
         """Take note that *task* waits no more."""
-        if self._waits is not None:
-            self._waits.pop(task, None)  # unless it was left behind
+        wait = None if self._waits is None else self._waits.pop(task, None)
+        if wait is not None:  # or it was left behind
+            self.keeper.book.remove(wait.wait, has_deadline=wait.has_deadline)
+
+    def forget_waits(self) -> None:
+        """Take note that whoever still waits was left behind."""
+        for wait in self.waits.values():
+            self.keeper.book.remove(wait.wait, has_deadline=wait.has_deadline)
+        self._waits = None
 
     def settle(self, wait: Wait) -> None:
         """Give the slot back if every branch waits, the last one for *wait*."""
@@ -194,7 +199,8 @@ class Slot(Live):
         """
         for branch in self.branches:
             branch.ended = True
-        self.branches, self._waits = (), None
+        self.branches = ()
+        self.forget_waits()
         await self.resume()
 
     async def resume(self) -> None:  # noqa: ASYNC910  # waits only when the slot is gone
@@ -238,10 +244,54 @@ current_branch: ContextVar[Branch | None] = ContextVar("agentpool_branch", defau
 
 
 @final
+class Owner(Live):
+    """The task that opened a pool, and what it waits for in calls of that pool."""
+
+    keeper: SlotKeeper
+    on_waiting: Callable[[], None]
+    """Called when it begins to wait."""
+    task: trio.lowlevel.Task = msgspec.field(default_factory=trio.lowlevel.current_task)
+    wait: Wait | None = None
+    """``None``: it does something else."""
+    way: parked | None = None
+    """How it waits."""
+    has_deadline: bool = False
+    """Whether that wait has a deadline that is not the pool's."""
+    is_shared: bool = False
+    """Whether tasks that are neither its own nor agents have used the pool: they may do so
+    again at any time."""
+
+    def note_use(self) -> None:
+        """Take note that the current task, which is no agent of the pool, uses it."""
+        task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
+        while task is not None and task is not self.task:
+            above = task.parent_nursery
+            task = None if above is None else above.parent_task
+        if task is None:
+            self.is_shared = True
+
+    def begin(self, way: parked, wait: Wait) -> None:
+        """Take note of what it waits for, and how."""
+        self.way, self.wait = way, wait
+        self.has_deadline = trio.current_effective_deadline() < self.keeper.outer_deadline
+        self.keeper.book.owners = wait
+        self.keeper.book.add(wait, has_deadline=self.has_deadline)
+        self.on_waiting()
+
+    def end(self) -> None:
+        """Take note that it waits no more."""
+        assert self.wait is not None  # noqa: S101  # it has begun
+        self.keeper.book.remove(self.wait, has_deadline=self.has_deadline)
+        self.keeper.book.owners = None
+        self.way = self.wait = None
+
+
+@final
 class parked(Live):  # noqa: N801  # used as a statement: async with parked(Wait.message(), lot)
     """``async with parked(wait, lot):`` wait without a slot, and take one afterwards.
 
-    Outside of an agent it does nothing. A time limit around it ends the wait, and the
+    Outside of an agent it gives nothing back; with *owner*, the wait of a call that the owner
+    of a pool makes is known to that pool. A time limit around it ends the wait, and the
     agent then waits for a slot like everybody: in a busy pool it goes on later than its
     limit said. Only the agent's own deadline and cancellation end that as well.
 
@@ -252,8 +302,10 @@ class parked(Live):  # noqa: N801  # used as a statement: async with parked(Wait
     wait: Wait
     lot: Lot | None = None
     """Where it waits. ``None``: it waits for something that ends by itself."""
-    ends_at: float = math.inf
-    """The nearest deadline of whoever waits, on trio's clock."""
+    owner: Owner | None = None
+    """The owner of the pool of which something is waited for. ``None``: it is of no pool."""
+    has_deadline: bool = False
+    """Whether whoever waits has a deadline that is not the pool's."""
     _slot: Slot | None = None
     _branch: Branch | None = None
     _task: trio.lowlevel.Task | None = None
@@ -272,6 +324,9 @@ class parked(Live):  # noqa: N801  # used as a statement: async with parked(Wait
     async def __aenter__(self) -> None:  # noqa: ASYNC910  # nothing to wait for: gives back
         """Give the slot back."""
         slot = current_slot.get()
+        owner = self.owner
+        if owner is not None and (slot is None or slot.keeper is not owner.keeper):
+            self._begin_outside(owner, slot)
         if slot is None:
             return  # noqa: ASYNC910  # nothing to give back
         task = trio.lowlevel.current_task()
@@ -281,11 +336,24 @@ class parked(Live):  # noqa: N801  # used as a statement: async with parked(Wait
             return  # noqa: ASYNC910  # nothing to give back
         self._slot, self._branch, self._task = slot, branch, task
         if self.lot is not None:
-            self.ends_at = trio.current_effective_deadline()
+            self.has_deadline = trio.current_effective_deadline() < slot.keeper.outer_deadline
         branch.waits += 1
         slot.begin_wait(task, self)
         if slot.on_waiting is not None:
             slot.on_waiting()
+
+    def _begin_outside(self, owner: Owner, slot: Slot | None) -> None:
+        """Begin to wait as the owner of a pool, or as somebody else outside of it."""
+        task = trio.lowlevel.current_task()
+        if task is not owner.task:
+            owner.note_use()
+        elif owner.way is None:
+            self._task = task
+            owner.begin(self, self.wait)
+        if slot is not None:
+            # Agents of two pools have the same numbers, and one pool knows nothing of the
+            # other: for the caller's own pool, what happens here ends by itself.
+            self.wait = Wait.other(f"{self.wait.text} of another pool", self.wait.reason)
 
     async def __aexit__(  # noqa: ASYNC910  # waits only when the slot is gone
         self,
@@ -294,6 +362,8 @@ class parked(Live):  # noqa: N801  # used as a statement: async with parked(Wait
         traceback: TracebackType | None,
     ) -> None:
         """Take a slot again."""
+        if self.owner is not None and self.owner.way is self:
+            self.owner.end()
         slot, branch, task = self._slot, self._branch, self._task
         if slot is None or branch is None or task is None:
             return  # noqa: ASYNC910  # there is nothing to wait for

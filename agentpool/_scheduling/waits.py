@@ -2,11 +2,13 @@
 
 Rules:
 
-1. An agent that runs, is queued, or has a deadline of its own can go on.
-2. An agent that waits in several branches can go on when one of them can.
-3. A wait for an agent, or for the owner, ends only if that one can go on. A wait for a
-   message ends if anybody else can go on: another agent, or the owner.
-4. A wait for anything else (a timer, a person, a place in the queue) ends by itself.
+1. An agent that runs, is queued, or has a deadline of its own can go on. So can the owner,
+   the task that opened the pool, while it does anything but wait in a call of the pool.
+2. Whoever waits in several branches can go on when one of them can.
+3. A wait for one of several agents ends if any of them can go on, a wait for all of them if
+   each can. A wait for a message ends if anybody else can go on: an agent, or the owner.
+4. A wait for anything else (a timer, a person) ends by itself. So does the wait for a place
+   in the queue: there is one unless every slot is held, and whoever holds one can go on.
 5. Whoever is left when these rules have been applied as often as they change anything
    is deadlocked.
 """
@@ -14,12 +16,13 @@ Rules:
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Final, Self, final
 
 import msgspec
 
+from agentpool._base import Live
 from agentpool._messages import OWNER_ID, AgentId
 
 
@@ -29,6 +32,8 @@ class WaitKind(enum.Enum):
     END = "joins"
     ANSWER = "asks"
     ROOM = "waits for room in the inbox of"
+    ANY = "waits for the end of"
+    ALL = "waits until all have ended, among them"
     MESSAGE = "waits for a message"
     OTHER = "waits"
 
@@ -59,7 +64,7 @@ class WaitReason(enum.Enum):
 
 
 @final
-class Wait(msgspec.Struct, frozen=True, gc=False):
+class Wait(msgspec.Struct, frozen=True):
     """What an agent waits for while it holds no slot."""
 
     kind: WaitKind
@@ -73,6 +78,20 @@ class Wait(msgspec.Struct, frozen=True, gc=False):
     have to wait for the same."""
     reason: WaitReason = WaitReason.OTHER
     """What kind of thing it is, for those who watch."""
+    group: Collection[AgentId] = ()
+    """The agents, of which any or all must do it. A view: it changes while they end."""
+    is_fed: Callable[[], bool] | None = None
+    """Whether something besides the group may end the wait, now. ``None``: nothing may."""
+
+    @property
+    def agent_ids(self) -> Collection[AgentId]:
+        """The agents that can end it."""
+        return self.group if self.target is None else (self.target,)
+
+    @property
+    def ends_by_itself(self) -> bool:
+        """Whether something that is no agent may end it."""
+        return self.kind is WaitKind.OTHER or (self.is_fed is not None and self.is_fed())
 
     @classmethod
     def end_of(cls, agent_id: AgentId, name: str) -> Self:
@@ -91,6 +110,18 @@ class Wait(msgspec.Struct, frozen=True, gc=False):
         """Wait until an agent takes something out of its inbox."""
         text = f"room in the inbox of agent {agent_id}"
         return cls(WaitKind.ROOM, agent_id, text, reason=WaitReason.ROOM)
+
+    @classmethod
+    def any_of(
+        cls, group: Collection[AgentId], text: str, is_fed: Callable[[], bool] | None = None
+    ) -> Self:
+        """Wait until one of several agents ends, or until something feeds the wait."""
+        return cls(WaitKind.ANY, text=text, reason=WaitReason.AGENT, group=group, is_fed=is_fed)
+
+    @classmethod
+    def all_of(cls, group: Collection[AgentId], text: str) -> Self:
+        """Wait until each of several agents has ended."""
+        return cls(WaitKind.ALL, text=text, reason=WaitReason.AGENT, group=group)
 
     @staticmethod
     def message() -> Wait:
@@ -111,55 +142,162 @@ class Wait(msgspec.Struct, frozen=True, gc=False):
 FOR_A_MESSAGE: Final = Wait(WaitKind.MESSAGE, None, "a message", reason=WaitReason.MESSAGE)
 
 
+@final
+class WaitBook(Live):
+    """Counts the waits of one pool, so that a suspicion of a deadlock costs nothing.
+
+    A circle closes only at somebody for whom somebody waits, and a whole pool stands still
+    only if somebody waits for a message and nobody for anything that ends by itself.
+    """
+
+    listeners: int = 0
+    """Waits for a message that have no deadline."""
+    _by_themselves: int = 0
+    """Waits that end by themselves, or at a deadline."""
+    _single: dict[AgentId, int] = msgspec.field(default_factory=dict[AgentId, int])
+    """Waits for one agent each, by that agent."""
+    _groups: dict[int, Wait] = msgspec.field(default_factory=dict[int, Wait])
+    """Waits of agents for several."""
+    owners: Wait | None = None
+    """What the owner waits for. It often waits for everybody, and is seldom waited for."""
+
+    def add(self, wait: Wait, *, has_deadline: bool) -> None:
+        """Count a wait that begins."""
+        if has_deadline or wait.kind is WaitKind.OTHER:
+            self._by_themselves += 1
+        elif wait.kind is WaitKind.MESSAGE:
+            self.listeners += 1
+        if wait.target is not None:
+            self._single[wait.target] = self._single.get(wait.target, 0) + 1
+        elif wait.kind in GROUP_KINDS and wait is not self.owners:
+            self._groups[id(wait)] = wait
+
+    def remove(self, wait: Wait, *, has_deadline: bool) -> None:
+        """Count it no more."""
+        if has_deadline or wait.kind is WaitKind.OTHER:
+            self._by_themselves -= 1
+        elif wait.kind is WaitKind.MESSAGE:
+            self.listeners -= 1
+        if wait.target is not None:
+            left = self._single.pop(wait.target) - 1
+            if left:
+                self._single[wait.target] = left
+        elif wait.kind in GROUP_KINDS and wait is not self.owners:
+            del self._groups[id(wait)]
+
+    def is_awaited(self, agent_id: AgentId) -> bool:
+        """Whether anybody waits for that agent."""
+        if agent_id in self._single:
+            return True
+        if self._groups and any(agent_id in wait.group for wait in self._groups.values()):
+            return True
+        # A circle through the owner has one who waits for the owner.
+        owners = self.owners
+        return owners is not None and OWNER_ID in self._single and agent_id in owners.group
+
+    @property
+    def may_stand_still(self) -> bool:
+        """Whether the pool can stand still without a circle, when nobody runs."""
+        return self.listeners > 0 and not self._by_themselves
+
+
+GROUP_KINDS: Final = frozenset({WaitKind.ANY, WaitKind.ALL})
+"""Waits for several agents."""
+
+
 def find_deadlocked(
-    waits: Mapping[AgentId, Sequence[Wait]], *, others_can_send: bool, owner_can_act: bool = True
+    waits: Mapping[AgentId, Sequence[Wait]], *, others_can_send: bool
 ) -> frozenset[AgentId]:
-    """Return the agents that wait for ever.
+    """Return those who wait for ever, in time that grows with the waits.
 
     Args:
-        waits: What each branch of each agent waits for, for those agents that cannot go
-            on by themselves. Everybody else can.
+        waits: What each branch of each agent, and the owner, waits for, for those that
+            cannot go on by themselves. Everybody else can.
         others_can_send: Whether anybody who is not in *waits* can send a message.
-        owner_can_act: Whether the owner can answer, or read what it was sent.
     """
-    stuck = dict(waits)
-    gone = set[AgentId]() if owner_can_act else {OWNER_ID}
-    changed = True
-    while changed and stuck:
-        changed = False
-        for agent_id, branches in tuple(stuck.items()):
-            if any(
-                _can_end(wait, stuck.keys() | gone, others_can_send=others_can_send)
-                for wait in branches
-            ):
-                del stuck[agent_id]
-                # It goes on, so it can send as well.
-                others_can_send = changed = True
+    stuck = dict.fromkeys(waits)
+    free: deque[AgentId] = deque()
+    listeners: list[AgentId] = []
+    hopes: dict[AgentId, list[_Hope]] = {}
+    for agent_id, branches in waits.items():
+        for wait in branches:
+            if wait.ends_by_itself or (wait.kind is WaitKind.MESSAGE and others_can_send):
+                free.append(agent_id)
+            elif wait.kind is WaitKind.MESSAGE:
+                listeners.append(agent_id)
+            else:
+                _hope(agent_id, wait, waits, hopes, free)
+    while free:
+        agent_id = free.popleft()
+        if agent_id not in stuck:
+            continue
+        del stuck[agent_id]
+        # It goes on, so it can send as well.
+        free.extend(listeners)
+        listeners.clear()
+        for hope in hopes.pop(agent_id, ()):
+            hope.missing -= 1
+            if not hope.missing:
+                free.append(hope.agent_id)
     return frozenset(stuck)
 
 
-def _can_end(wait: Wait, stuck: AbstractSet[AgentId], *, others_can_send: bool) -> bool:
-    match wait.kind:
-        case WaitKind.OTHER:
-            return True
-        case WaitKind.MESSAGE:
-            return others_can_send
-        case _:
-            return wait.target not in stuck
+@final
+class _Hope(Live):
+    """A wait that ends when enough of some agents can go on."""
+
+    agent_id: AgentId
+    """Whose."""
+    missing: int
+    """How many of them."""
+
+
+def _hope(
+    agent_id: AgentId,
+    wait: Wait,
+    waits: Mapping[AgentId, Sequence[Wait]],
+    hopes: dict[AgentId, list[_Hope]],
+    free: deque[AgentId],
+) -> None:
+    """Count on the agents that can end *wait*, or set its agent free if enough of them can."""
+    missing = [target for target in wait.agent_ids if target in waits]
+    if not missing or (wait.kind is not WaitKind.ALL and len(missing) < len(wait.agent_ids)):
+        free.append(agent_id)
+        return
+    hope = _Hope(agent_id, len(missing) if wait.kind is WaitKind.ALL else 1)
+    for target in missing:
+        hopes.setdefault(target, []).append(hope)
 
 
 def deadlock_cycle(
     first: AgentId, waits: Mapping[AgentId, Sequence[Wait]], stuck: frozenset[AgentId]
 ) -> tuple[AgentId, ...]:
     """Return a circle of waits that is reached from *first*; empty if there is none."""
-    path: list[AgentId] = []
+    path: dict[AgentId, Iterator[AgentId]] = {}
+    done: set[AgentId] = set()
     agent_id: AgentId | None = first
-    while agent_id is not None and agent_id not in path:
-        path.append(agent_id)
-        agent_id = next(
-            (wait.target for wait in waits.get(agent_id, ()) if wait.target in stuck), None
-        )
-    return () if agent_id is None else tuple(path[path.index(agent_id) :])
+    while agent_id is not None:
+        if agent_id in path:
+            ids = list(path)
+            return tuple(ids[ids.index(agent_id) :])
+        if agent_id not in done:
+            done.add(agent_id)
+            path[agent_id] = _targets(waits.get(agent_id, ()), stuck)
+        agent_id = None
+        while path and agent_id is None:
+            last, targets = next(reversed(path.items()))
+            agent_id = next(targets, None)
+            if agent_id is None:
+                del path[last]
+    return ()
+
+
+def _targets(branches: Sequence[Wait], stuck: frozenset[AgentId]) -> Iterator[AgentId]:
+    return (target for wait in branches for target in wait.agent_ids if target in stuck)
+
+
+NAMED_AT_MOST: Final = 10
+"""Agents that a deadlock without a circle names; a pool may have thousands."""
 
 
 def describe_deadlock(
@@ -171,22 +309,24 @@ def describe_deadlock(
 ) -> str:
     """Return who waits for whom: ``1 (planner) asks 2 (critic), which joins …``."""
     if not cycle:
-        parts = [_alone(agent_id, waits, names) for agent_id in agent_ids]
+        parts = [_alone(agent_id, waits, names) for agent_id in agent_ids[:NAMED_AT_MOST]]
+        if len(agent_ids) > NAMED_AT_MOST:
+            parts.append(f"{len(agent_ids) - NAMED_AT_MOST} more wait as well")
         return f"{', '.join(parts)}, and nobody is left who could end that"
-    text = _who(agent_ids[0], names)
+    parts = [_who(agent_ids[0], names)]
     for place, agent_id in enumerate(agent_ids):
         after = agent_ids[(place + 1) % len(agent_ids)]
-        verb = next(wait.kind.value for wait in waits[agent_id] if wait.target == after)
+        verb = next(wait.kind.value for wait in waits[agent_id] if after in wait.agent_ids)
         which = "" if place == 0 else ", which"
-        text += f"{which} {verb} {_who(after, names)}"
-    return text
+        parts.append(f"{which} {verb} {_who(after, names)}")
+    return "".join(parts)
 
 
 def _alone(
     agent_id: AgentId, waits: Mapping[AgentId, Sequence[Wait]], names: Mapping[AgentId, str]
 ) -> str:
     wait = waits[agent_id][0]
-    whom = "" if wait.target is None else f" {_who(wait.target, names)}"
+    whom = "".join(f" {_who(target, names)}" for target in tuple(wait.agent_ids)[:1])
     return f"{_who(agent_id, names)} {wait.kind.value}{whom}"
 
 

@@ -68,52 +68,77 @@ def test_a_quiet_pool_is_described_agent_by_agent() -> None:
     )
 
 
-a_wait = st.builds(
-    Wait,
-    st.sampled_from(WaitKind),
-    st.one_of(st.none(), st.integers(1, 6)),
-).filter(lambda wait: (wait.target is None) == (wait.kind in {WaitKind.MESSAGE, WaitKind.OTHER}))
+def a_wait_of(kind: WaitKind) -> st.SearchStrategy[Wait]:
+    """Return waits of one kind, for some of six agents and the owner."""
+    ids = st.integers(0, 6)
+    if kind in {WaitKind.MESSAGE, WaitKind.OTHER}:
+        return st.just(Wait(kind))
+    if kind in {WaitKind.ANY, WaitKind.ALL}:
+        return st.builds(
+            lambda group, fed: Wait(kind, group=group, is_fed=fed),
+            st.lists(ids, min_size=1, max_size=3, unique=True).map(tuple),
+            st.sampled_from([None, lambda: False, lambda: True]),
+        )
+    return st.builds(Wait, st.just(kind), ids)
 
 
-@given(
-    waits=st.dictionaries(st.integers(1, 6), st.lists(a_wait, min_size=1, max_size=3)),
-    others_can_send=st.booleans(),
-)
-def test_nobody_who_can_go_on_is_called_stuck(
+a_wait = st.sampled_from(WaitKind).flatmap(a_wait_of)
+some_waits = st.dictionaries(st.integers(0, 6), st.lists(a_wait, min_size=1, max_size=3))
+
+
+def can_end(wait: Wait, stuck: set[int], *, can_send: bool) -> bool:
+    """Say by the rules, one wait at a time, whether it can end while those are stuck."""
+    if wait.ends_by_itself:
+        return True
+    if wait.kind is WaitKind.MESSAGE:
+        return can_send
+    free = [target not in stuck for target in wait.agent_ids]
+    return all(free) if wait.kind is WaitKind.ALL else any(free)
+
+
+@given(waits=some_waits, others_can_send=st.booleans())
+def test_who_waits_for_ever_is_what_is_left_of_the_rules(
     waits: dict[int, list[Wait]], *, others_can_send: bool
 ) -> None:
-    """Never a false alarm: no stuck agent has a branch that anybody free could end."""
-    stuck = find_deadlocked(waits, others_can_send=others_can_send)
-    free_sender = others_can_send or bool(set(waits) - stuck)
-    for agent_id in stuck:
-        for wait in waits[agent_id]:
-            assert wait.kind is not WaitKind.OTHER
-            assert wait.kind is not WaitKind.MESSAGE or not free_sender
-            assert wait.target is None or wait.target in stuck
-
-
-@given(
-    waits=st.dictionaries(st.integers(1, 6), st.lists(a_wait, min_size=1, max_size=3)),
-    others_can_send=st.booleans(),
-)
-def test_whoever_is_not_stuck_can_go_on_in_some_order(
-    waits: dict[int, list[Wait]], *, others_can_send: bool
-) -> None:
-    """Nobody is missed: those not called stuck can really go on, one after the other."""
-    stuck = find_deadlocked(waits, others_can_send=others_can_send)
-    left = set(waits) - stuck
+    """Applied as often as they change anything, in whatever time that takes."""
+    stuck, before = set(waits), -1
     can_send = others_can_send
-    while left:
-        goes_on = {
-            agent_id
-            for agent_id in left
-            if any(
-                wait.kind is WaitKind.OTHER
-                or (wait.kind is WaitKind.MESSAGE and can_send)
-                or (wait.target is not None and wait.target not in left | stuck)
-                for wait in waits[agent_id]
-            )
-        }
-        assert goes_on
-        can_send = True
-        left -= goes_on
+    while len(stuck) != before:
+        before = len(stuck)
+        for agent_id in sorted(stuck):
+            if any(can_end(wait, stuck, can_send=can_send) for wait in waits[agent_id]):
+                stuck.discard(agent_id)
+                can_send = True
+    found = find_deadlocked(waits, others_can_send=others_can_send)
+    assert found == stuck
+    for first in found:
+        cycle = deadlock_cycle(first, waits, found)
+        for agent_id, after in zip(cycle, (*cycle[1:], *cycle[:1]), strict=True):
+            assert any(after in wait.agent_ids for wait in waits[agent_id])
+
+
+def test_a_race_goes_on_when_one_of_its_agents_can() -> None:
+    """And whoever waits for all of them does not."""
+    waits = {1: [Wait.any_of((2, 3), "a race")], 2: [Wait.answer_of(1)]}
+    assert not find_deadlocked(waits, others_can_send=True)
+    waits = {1: [Wait.all_of((2, 3), "all agents")], 2: [Wait.answer_of(1)]}
+    stuck = find_deadlocked(waits, others_can_send=True)
+    assert stuck == {1, 2}
+    assert describe_deadlock(
+        deadlock_cycle(1, waits, stuck), waits, {1: "a", 2: "b"}, cycle=True
+    ) == ("1 (a) waits until all have ended, among them 2 (b), which asks 1 (a)")
+
+
+def test_a_circle_is_found_behind_a_dead_end() -> None:
+    """The first agent of a race waits for a message; the circle is through the second."""
+    waits = {1: [Wait.any_of((2, 3), "a race")], 2: [Wait.message()], 3: [Wait.answer_of(1)]}
+    stuck = find_deadlocked(waits, others_can_send=False)
+    assert stuck == {1, 2, 3}
+    assert deadlock_cycle(1, waits, stuck) == (1, 3)
+
+
+def test_a_deadlock_of_many_is_told_in_a_few_words() -> None:
+    """A model that is told of it need not read a thousand names."""
+    waits = {agent_id: [Wait.message()] for agent_id in range(1, 1001)}
+    text = describe_deadlock(range(1, 1001), waits, {}, cycle=False)
+    assert "10 (?) waits for a message, 990 more wait as well" in text

@@ -172,7 +172,7 @@ async def team() -> None:
 def test_a_pool_leaks_at_no_point(target: Target) -> None:
     """G16: tools, memory, streaming and messages, cancelled before every single step."""
     report = cancel_everywhere(team, target=target)
-    assert report.points == report.steps > 40
+    assert report.points == report.steps > 30
     assert report.pools >= report.points - 5  # the first points come before the pool
     assert report.agents > report.pools
 

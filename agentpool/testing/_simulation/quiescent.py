@@ -101,7 +101,7 @@ def _slot_leaks(agents: AgentNursery) -> Iterator[str]:
     wanted = [slot.agent_id for slot in admission._returning if slot.wanted]  # pyright: ignore[reportPrivateUsage]  # see agents_of
     yield from (f"agent {agent_id} waits for a slot" for agent_id in wanted)
     if agents.fan_in.active:
-        yield f"{agents.fan_in.active} agents count as active"
+        yield f"{len(agents.fan_in.active)} agents count as active"
     if agents.fan_in._joins:  # pyright: ignore[reportPrivateUsage]  # see agents_of
         yield "somebody still waits in join_all()"
 
