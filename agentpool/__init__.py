@@ -50,11 +50,11 @@ from agentpool._outcome import StopReason as StopReason
 from agentpool._pool.handle import AgentHandle as AgentHandle
 from agentpool._pool.map import OutcomeStream as OutcomeStream
 from agentpool._pool.map import Queries as Queries
-from agentpool._pool.nursery import ShutdownStep as ShutdownStep
 from agentpool._pool.nursery import ToolBuilder as ToolBuilder
 from agentpool._pool.open import open_pool as open_pool
 from agentpool._pool.pool import AgentPool as AgentPool
 from agentpool._pool.restart import RestartPolicy as RestartPolicy
+from agentpool._pool.shutdown import ShutdownStep as ShutdownStep
 from agentpool._public import load as _load
 from agentpool._spawn import SpawnConfig as SpawnConfig
 

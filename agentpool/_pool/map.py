@@ -99,7 +99,10 @@ class OutcomeStream(Live):
             group = self._next_ids if self._ordered else self._in_flight
             wait = Wait.any_of(group.keys(), "the next outcome of a map", self._may_be_fed)
             async with parked(wait, self._changed, self._owner):
+                await self._changed.park()
                 while not (self._done or self._is_over):
+                    # Woken for nothing, it may have been passed over as one that goes on.
+                    self._on_change()
                     await self._changed.park()
         if not self._done:
             if len(self._errors) > 1:

@@ -11,11 +11,11 @@ Rules:
 
 from __future__ import annotations
 
-import enum
 import inspect
 import math
 import os
 from collections.abc import Awaitable, Callable
+from functools import partial
 from random import Random
 from typing import TypeAlias, final
 
@@ -40,6 +40,7 @@ from agentpool._pool.deadlock import DeadlockWatch
 from agentpool._pool.fan_in import FanIn
 from agentpool._pool.handle import AgentHandle, Caretaker, OnEnd
 from agentpool._pool.herald import Herald
+from agentpool._pool.shutdown import ShutdownStep, end_in_steps
 from agentpool._pool.spawn_checks import Entry, budget_for
 from agentpool._pool.verdict import cancellation_of, unstarted_outcome, verdict
 from agentpool._scheduling.parking_lot import Lot
@@ -56,17 +57,6 @@ ToolBuilder: TypeAlias = Callable[[AgentContext], ToolRegistry | Awaitable[ToolR
 
 OUTSIDE = ("outside", "the scope around the pool was cancelled")
 """Who and why, when a pool is cancelled as a whole."""
-
-
-class ShutdownStep(enum.Enum):
-    """How far a shutdown had to go."""
-
-    ASKED = "asked"
-    """Nobody was running."""
-    WAITED = "waited"
-    """Everybody ended in time."""
-    CANCELLED = "cancelled"
-    """Somebody did not, and was cancelled."""
 
 
 @final
@@ -388,17 +378,9 @@ class AgentNursery(Caretaker, Home):
         await trio.lowlevel.checkpoint_if_cancelled()
         by = self.voice.name()
         self._end_queued(by, "the pool shuts down")
-        if not self.running:
-            await trio.lowlevel.cancel_shielded_checkpoint()
-            return ShutdownStep.ASKED
         for handle in self.running.values():
             handle.interrupt()
-        with trio.move_on_after(grace_seconds):  # noqa: ASYNC912  # somebody runs, so it waits
-            while self.running:
-                await self._idle.park()
-            return ShutdownStep.WAITED
-        self.abort(by, f"it did not end within {grace_seconds:g} seconds of the shutdown")
-        while self.running:
-            await self._idle.park()
-        await trio.lowlevel.checkpoint_if_cancelled()
-        return ShutdownStep.CANCELLED
+        late = f"it did not end within {grace_seconds:g} seconds of the shutdown"
+        return await end_in_steps(
+            self.running, self._idle, partial(self.abort, by, late), grace_seconds
+        )

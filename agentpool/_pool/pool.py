@@ -19,9 +19,10 @@ from agentpool._outcome import AgentOutcome
 from agentpool._pool.fan_in import Completions
 from agentpool._pool.handle import AgentHandle, OnEnd
 from agentpool._pool.map import OutcomeStream, Queries
-from agentpool._pool.nursery import AgentNursery, ShutdownStep
+from agentpool._pool.nursery import AgentNursery
 from agentpool._pool.race import Race
 from agentpool._pool.restart import RestartPolicy
+from agentpool._pool.shutdown import ShutdownStep
 from agentpool._pool.spawn_checks import at_least
 from agentpool._pool.supervisor import Supervisor
 from agentpool._spawn import SpawnConfig

@@ -1,0 +1,53 @@
+"""How the agents of a pool end when it shuts down: asked, waited for, cancelled."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sized
+
+import trio
+
+from agentpool._scheduling.parking_lot import Lot
+from agentpool._scheduling.slot import parked
+from agentpool._scheduling.waits import Wait
+
+
+class ShutdownStep(enum.Enum):
+    """How far a shutdown had to go."""
+
+    ASKED = "asked"
+    """Nobody was running."""
+    WAITED = "waited"
+    """Everybody ended in time."""
+    CANCELLED = "cancelled"
+    """Somebody did not, and was cancelled."""
+
+
+async def end_in_steps(
+    running: Sized, idle: Lot, cancel: Callable[[], object], grace_seconds: float
+) -> ShutdownStep:
+    """Wait for agents that were asked to end, and cancel those that do not; say what was needed.
+
+    Args:
+        running: The agents that have not ended.
+        idle: Where one waits until none is left.
+        cancel: Cancels them.
+        grace_seconds: How long they have.
+
+    Cancellation:
+        They are not cancelled by it.
+    """
+    if not running:
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        return ShutdownStep.ASKED
+    # An agent of another pool that shuts this one down needs no slot for it.
+    async with parked(Wait.other("the shutdown of a pool")):
+        with trio.move_on_after(grace_seconds):  # noqa: ASYNC912  # somebody runs, so it waits
+            while running:
+                await idle.park()
+            return ShutdownStep.WAITED
+        cancel()
+        while running:
+            await idle.park()
+    await trio.lowlevel.checkpoint_if_cancelled()
+    return ShutdownStep.CANCELLED
