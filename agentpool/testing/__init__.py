@@ -26,6 +26,9 @@ from agentpool.testing._faulty import Hang as Hang
 from agentpool.testing._faulty import Stall as Stall
 from agentpool.testing._faulty import Trickle as Trickle
 from agentpool.testing._faulty import Truncate as Truncate
+from agentpool.testing._latency import LatencyDriver as LatencyDriver
+from agentpool.testing._latency import latency as latency
+from agentpool.testing._latency import slow as slow
 from agentpool.testing._log import EventLog as EventLog
 from agentpool.testing._simulation.chance import dice as dice
 from agentpool.testing._simulation.clock import JumpingClock as JumpingClock
@@ -65,6 +68,7 @@ __all__ = [
     "Hang",
     "HangError",
     "JumpingClock",
+    "LatencyDriver",
     "LeakError",
     "PoolMachine",
     "Proof",
@@ -84,12 +88,14 @@ __all__ = [
     "dice",
     "explore",
     "explore_all",
+    "latency",
     "lone_context",
     "open_recording",
     "open_replay",
     "operation",
     "replay",
     "simulate",
+    "slow",
     "strategies",
 ]
 

@@ -774,7 +774,7 @@ def test_g14_deadlock() -> None:
 
     async def innocent() -> None:
         async with crew(max_concurrent=1) as pool:
-            await pool.fan_out([member("a ask=2"), member("b nap=9 answer reply")])
+            pool.fan_out_nowait([member("a ask=2"), member("b nap=9 answer reply")])
             outcomes = await pool.join_all()
         assert outcomes[1].text == "a ask=2: far", outcomes[1].text
 
@@ -784,7 +784,7 @@ def test_g14_deadlock() -> None:
     async def in_a_hurry() -> None:
         log = EventLog()
         async with crew(log, max_concurrent=1) as pool:
-            await pool.fan_out([member("a ask=2", deadline_seconds=5), member("b ask=1")])
+            pool.fan_out_nowait([member("a ask=2", deadline_seconds=5), member("b ask=1")])
             outcomes = await pool.join_all()
         assert outcomes[1].stop_reason is StopReason.DEADLINE
         assert outcomes[2].finished_at == 5.0

@@ -17,6 +17,10 @@ AROUND: Final = 2
 """Steps before and after a preemption that are drawn."""
 
 
+MARKS: Final = 10
+"""Preemptions that are drawn: the last ones, if there are more."""
+
+
 def draw(steps: Sequence[Step], names: Mapping[int, str], plan: Plan) -> str:
     """Return a drawing of a run: a column for each task, a line for each step.
 
@@ -51,7 +55,7 @@ def draw(steps: Sequence[Step], names: Mapping[int, str], plan: Plan) -> str:
 def _shown(count: int, plan: Plan) -> list[int]:
     """Return the numbers of the steps that are drawn, from 0."""
     wanted = set(range(max(0, count - END_STEPS), count))
-    for mark in plan.marks:
+    for mark in plan.marks[-MARKS:]:
         wanted.update(range(mark.step - AROUND, mark.step + AROUND + 1))
     return sorted(index for index in wanted if 0 <= index < count)
 

@@ -1,0 +1,88 @@
+"""Latency as real models and tools have it: drawn from the scenario's own dice."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar, final
+
+import attrs
+import trio
+
+from agentpool._manifest.capability import PrivacyTier
+from agentpool._messages import Completion, CompletionRequest, Usage
+from agentpool.abc import Driver, OnDelta
+from agentpool.testing._simulation.chance import dice
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def latency(seconds: float) -> float:
+    """Return about *seconds*, drawn from ``dice("latency")``.
+
+    Most draws are near it, and one in some hundred is ten times as long, as with servers.
+
+    Args:
+        seconds: The median.
+    """
+    return seconds * dice("latency").lognormvariate(0.0, 1.0)
+
+
+def slow(async_fn: Callable[P, Awaitable[T]], seconds: float) -> Callable[P, Awaitable[T]]:
+    """Return *async_fn* with some latency before it: for scripted tools and fakes.
+
+    Args:
+        async_fn: What takes its time.
+        seconds: How long, in the median; drawn anew for each call.
+    """
+
+    @wraps(async_fn)
+    async def slowly(*args: P.args, **kwargs: P.kwargs) -> T:
+        await trio.sleep(latency(seconds))
+        return await async_fn(*args, **kwargs)
+
+    return slowly
+
+
+@final
+@attrs.frozen(eq=False)
+class LatencyDriver(Driver):
+    """Another driver that takes its time, as a server does: another one for each request.
+
+    >>> from agentpool.drivers import ScriptedDriver
+    >>> driver = LatencyDriver(ScriptedDriver(["It is noon."]), seconds=0.8)
+    """
+
+    driver: Driver
+    """Which answers."""
+    seconds: float = attrs.field(default=1.0, kw_only=True, validator=attrs.validators.ge(0))
+    """How long a request takes, in the median."""
+
+    @property
+    def context_window(self) -> int | None:
+        """What the other says."""
+        return self.driver.context_window
+
+    @property
+    def privacy(self) -> PrivacyTier:
+        """What the other says."""
+        return self.driver.privacy
+
+    def price(self, usage: Usage, *, model: str | None = None) -> float | None:
+        """Return what the other says."""
+        return self.driver.price(usage, model=model)
+
+    async def complete(
+        self, request: CompletionRequest, *, on_delta: OnDelta | None = None
+    ) -> Completion:
+        """Wait, and let the other answer.
+
+        Raises:
+            Exception: Whatever the other raises.
+
+        Cancellation:
+            While it waits, the other was not asked.
+        """
+        await trio.sleep(latency(self.seconds))
+        return await self.driver.complete(request, on_delta=on_delta)
