@@ -151,8 +151,8 @@ class HttpClient:
 
     @property
     def place(self) -> str:
-        """The host below which everything is, with its port if that is not the usual one."""
-        return self._base_url.netloc.decode("ascii")
+        """The host below which everything is. Another port of it is the same place."""
+        return self._base_url.host
 
     def set_headers(self, headers: Mapping[str, str]) -> None:
         """Send *headers* with every request from now on, and no more those set before.

@@ -59,6 +59,7 @@ def _open_openai(
         price=model.price,
         options=model.options,
         max_tokens_field=model.max_tokens_field,
+        api=model.api,
         transport=transport,
     )
 

@@ -1,4 +1,4 @@
-"""A driver for everything that speaks OpenAI Chat Completions over HTTP."""
+"""A driver for OpenAI's Responses, and for everything that speaks Chat Completions."""
 
 from __future__ import annotations
 
@@ -9,16 +9,23 @@ from typing import TYPE_CHECKING, Final, final
 
 import attrs
 
+from agentpool._errors import BadRequestError
 from agentpool._manifest.capability import PrivacyTier
-from agentpool._manifest.model import MaxTokensField
-from agentpool._messages import CompletionRequest, Json
+from agentpool._manifest.model import Api, MaxTokensField
+from agentpool._messages import AssistantMessage, Completion, CompletionRequest, Json
+from agentpool.abc import OnDelta
 from agentpool.drivers._hosted import ApiKey, Exchange, HostedDriver, HostedSettings
 from agentpool.drivers._http import open_http
 from agentpool.drivers._prices import Prices, find_price
+from agentpool.drivers._sending import OnSent
 from agentpool.drivers.wire._call_ids import CHAT_IDS, MISTRAL_IDS
 from agentpool.drivers.wire._chat_answer import ChatAccumulator
-from agentpool.drivers.wire._chat_request import ChatOptions, encode_request
+from agentpool.drivers.wire._chat_request import ChatOptions
+from agentpool.drivers.wire._chat_request import encode_request as encode_chat_request
 from agentpool.drivers.wire._parts import Origin
+from agentpool.drivers.wire._responses_answer import ResponseAccumulator
+from agentpool.drivers.wire._responses_request import ResponsesOptions, takes
+from agentpool.drivers.wire._responses_request import encode_request as encode_response_request
 
 if TYPE_CHECKING:
     import httpx
@@ -26,6 +33,7 @@ if TYPE_CHECKING:
 OPENAI_BASE_URL: Final = "https://api.openai.com/v1"
 
 OPENAI_HOST: Final = "api.openai.com"
+MISTRAL_HOST: Final = "api.mistral.ai"
 
 # They refuse the older name for newer models. Source: OpenHands#11662, CLIProxyAPI#2101 and
 # opencode#37964 on GitHub, and OpenAI's page on data residency (2026-11).
@@ -45,27 +53,86 @@ def _usual_field(place: str) -> MaxTokensField:
     return "max_completion_tokens" if is_newer else "max_tokens"
 
 
+def _chat_options(
+    settings: HostedSettings, place: str, max_tokens_field: MaxTokensField | None
+) -> ChatOptions:
+    return ChatOptions(
+        model=settings.model,
+        is_openai=place == OPENAI_HOST,
+        max_tokens_field=max_tokens_field or _usual_field(place),
+        provider=place,
+        call_ids=MISTRAL_IDS if place == MISTRAL_HOST else CHAT_IDS,
+        extra=settings.options,
+    )
+
+
 @final
 @attrs.define(eq=False, repr=False)
 class OpenAIDriver(HostedDriver):
-    """A model behind the Chat Completions API. Made by ``open_openai``."""
+    """A model behind the Responses or the Chat Completions API. Made by ``open_openai``."""
 
     _options: ChatOptions
+    _api: Api | None
+    """``None``: Responses, unless a request has what only the other one knows."""
+    _stale: frozenset[str] = attrs.field(init=False, default=frozenset())
+    """Encrypted reasoning that the provider can no longer read."""
+
+    async def complete(
+        self,
+        request: CompletionRequest,
+        *,
+        on_delta: OnDelta | None = None,
+        on_sent: OnSent | None = None,
+    ) -> Completion:
+        """Ask the provider; once more if it cannot read its own reasoning any more.
+
+        Raises:
+            DriverError: In one of its subclasses, whatever went wrong.
+
+        Cancellation:
+            The connection is closed, which stops the model.
+        """
+        try:
+            return await super().complete(request, on_delta=on_delta, on_sent=on_sent)
+        except BadRequestError as error:
+            stale = _data_of(request) - self._stale
+            if "invalid_encrypted_content" not in str(error) or not stale:
+                raise
+        self._stale |= stale
+        return await super().complete(request, on_delta=on_delta, on_sent=on_sent)
 
     def _exchange(self, request: CompletionRequest, prefix: str, key: str) -> Exchange:
+        options = self._options
+        origin = Origin(options.provider, request.model or options.model)
+        if self._api == "responses" or (self._api is None and takes(request)):
+            wire = ResponsesOptions(
+                model=options.model, provider=options.provider, extra=options.extra
+            )
+            return Exchange(
+                path="/responses",
+                body=encode_response_request(request, wire, self._stale),
+                accumulator=ResponseAccumulator(call_id_prefix=prefix, secret=key, origin=origin),
+                secret=key,
+            )
         return Exchange(
             path="/chat/completions",
-            body=encode_request(request, self._options),
-            accumulator=ChatAccumulator(
-                call_id_prefix=prefix,
-                secret=key,
-                origin=Origin(self._options.provider, request.model or self._settings.model),
-            ),
+            body=encode_chat_request(request, options),
+            accumulator=ChatAccumulator(call_id_prefix=prefix, secret=key, origin=origin),
             secret=key,
         )
 
     def _key_headers(self, key: str) -> Mapping[str, str]:
         return {"authorization": f"Bearer {key}"}
+
+
+def _data_of(request: CompletionRequest) -> frozenset[str]:
+    return frozenset(
+        part.data
+        for message in request.messages
+        if isinstance(message, AssistantMessage)
+        for part in message.parts
+        if part.kind == "item"
+    )
 
 
 @contextlib.asynccontextmanager
@@ -79,14 +146,14 @@ async def open_openai(
     price: Prices | None = None,
     options: Mapping[str, Json] | None = None,
     max_tokens_field: MaxTokensField | None = None,
+    max_output_tokens: int | None = None,
+    api: Api | None = None,
     headers: Mapping[str, str] | None = None,
     verify: ssl.SSLContext | bool = True,
     proxy: str | None = None,
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> AsyncGenerator[OpenAIDriver]:
-    """Open a driver for *model* at *base_url*.
-
-    Nothing is sent until the first request.
+    """Open a driver for *model* at *base_url*; nothing is sent until the first request.
 
     Args:
         model: The provider's name of the model.
@@ -94,10 +161,11 @@ async def open_openai(
         api_key: The key, or what returns it. It appears in no repr, error or log.
         context_window: Tokens of request and answer together. ``None``: unknown.
         privacy: The tier of that place. Only the caller knows it.
-        price: What usage costs: one ``TokenPrice``, a function, or a table by the names of
-            models. What it leaves open is looked up if ``trio-agentpool[prices]`` is installed.
+        price: One price, a function or a table by models; else as the ``prices`` extra knows.
         options: Other fields of each request's body, such as ``service_tier``.
         max_tokens_field: What the server calls the limit of an answer. ``None``: as usual.
+        max_output_tokens: The most that the model can write. ``None``: unknown.
+        api: ``chat`` or ``responses``. ``None``: the second at OpenAI itself, else the first.
         headers: Sent with every request, such as an organisation.
         verify: Whether to check certificates, or the TLS context to use.
         proxy: The URL of a proxy.
@@ -118,14 +186,9 @@ async def open_openai(
             context_window=context_window,
             privacy=privacy,
             price=await find_price(price, base_url),
+            max_output_tokens=max_output_tokens,
             options=options or {},
         )
-        wire = ChatOptions(
-            model=model,
-            is_openai=client.place == OPENAI_HOST,
-            max_tokens_field=max_tokens_field or _usual_field(client.place),
-            provider=client.place,
-            call_ids=MISTRAL_IDS if client.place == "api.mistral.ai" else CHAT_IDS,
-            extra=settings.options,
-        )
-        yield OpenAIDriver(client, settings, wire)
+        wire = _chat_options(settings, client.place, max_tokens_field)
+        default: Api | None = None if wire.is_openai else "chat"
+        yield OpenAIDriver(client, settings, wire, api or default)

@@ -50,6 +50,11 @@ from agentpool.testing._simulation.systematic import explore_all as explore_all
 if TYPE_CHECKING:
     from agentpool.testing import strategies as strategies
     from agentpool.testing._machine import PoolMachine as PoolMachine
+    from agentpool.testing._quirks import Quirk as Quirk
+    from agentpool.testing._quirks import QuirkResult as QuirkResult
+    from agentpool.testing._quirks import QuirkServer as QuirkServer
+    from agentpool.testing._quirks import open_quirk_server as open_quirk_server
+    from agentpool.testing._quirks import quirks as quirks
     from agentpool.testing._replay import RecordingTransport as RecordingTransport
     from agentpool.testing._replay import ReplayTransport as ReplayTransport
     from agentpool.testing._replay import open_recording as open_recording
@@ -72,6 +77,9 @@ __all__ = [
     "LeakError",
     "PoolMachine",
     "Proof",
+    "Quirk",
+    "QuirkResult",
+    "QuirkServer",
     "RecordingMissError",
     "RecordingTransport",
     "ReplayTransport",
@@ -90,9 +98,11 @@ __all__ = [
     "explore_all",
     "latency",
     "lone_context",
+    "open_quirk_server",
     "open_recording",
     "open_replay",
     "operation",
+    "quirks",
     "replay",
     "simulate",
     "slow",
@@ -101,6 +111,11 @@ __all__ = [
 
 # These load Hypothesis, which takes half a second and need not be installed, or httpx.
 _HOMES = {
+    "Quirk": "agentpool.testing._quirks",
+    "QuirkResult": "agentpool.testing._quirks",
+    "QuirkServer": "agentpool.testing._quirks",
+    "open_quirk_server": "agentpool.testing._quirks",
+    "quirks": "agentpool.testing._quirks",
     "PoolMachine": "agentpool.testing._machine",
     "RecordingTransport": "agentpool.testing._replay",
     "ReplayTransport": "agentpool.testing._replay",

@@ -293,7 +293,9 @@ async def test_openai_itself_over_a_transport_of_the_users_own() -> None:
         return httpx.Response(200, headers={"content-type": "text/event-stream"}, content=HELLO)
 
     transport = httpx.MockTransport(answer)
-    async with open_openai("m", api_key=KEY, transport=transport, headers={"x-org": "o"}) as driver:
+    async with open_openai(
+        "m", api_key=KEY, transport=transport, headers={"x-org": "o"}, api="chat"
+    ) as driver:
         assert await driver.complete(replace(ASK, max_tokens=9)) == HELLO_ANSWER
     (request,) = seen
     assert str(request.url) == "https://api.openai.com/v1/chat/completions"

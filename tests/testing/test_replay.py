@@ -307,7 +307,7 @@ def test_paced_it_takes_as_long_as_it_took(tmp_path: Path) -> None:
     async def make() -> float:
         async with (
             open_recording(path, transport=httpx.MockTransport(provider)) as transport,
-            open_openai("m", transport=transport) as driver,
+            open_openai("m", transport=transport, api="chat") as driver,
         ):
             await driver.complete(ask())
         return trio.current_time()
@@ -316,7 +316,7 @@ def test_paced_it_takes_as_long_as_it_took(tmp_path: Path) -> None:
         start = trio.current_time()
         async with (
             open_replay(path, paced=paced) as transport,
-            open_openai("m", transport=transport) as driver,
+            open_openai("m", transport=transport, api="chat") as driver,
         ):
             assert (await driver.complete(ask())).text == "Hello"
         return trio.current_time() - start
@@ -333,7 +333,7 @@ async def test_a_model_that_a_manifest_names_is_replayed(tmp_path: Path) -> None
     def provider(_: httpx.Request) -> httpx.Response:
         return httpx.Response(200, headers={"content-type": "text/event-stream"}, content=HELLO)
 
-    model = ModelConfig(remote_model="gpt-9")
+    model = ModelConfig(remote_model="gpt-9", api="chat")
     environ = {"OPENAI_API_KEY": KEY}
     transport = httpx.MockTransport(provider)
     async with (

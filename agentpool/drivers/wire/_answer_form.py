@@ -31,9 +31,14 @@ def openai_format(form: AnswerForm, *, is_openai: bool) -> Mapping[str, Json]:
     """Return the ``response_format`` that asks for *form*."""
     schema = cast("Json", form.schema)
     named: dict[str, Json] = {"name": form.name, "schema": schema}
-    if is_openai and all(map(_is_strict, _objects(schema))):
+    if is_openai and is_strict_schema(schema):
         named["strict"] = True
     return {"type": "json_schema", "json_schema": named}
+
+
+def is_strict_schema(schema: Json) -> bool:
+    """Whether OpenAI can keep to *schema* to the letter."""
+    return all(map(_is_strict, _objects(schema)))
 
 
 def anthropic_format(form: AnswerForm) -> Mapping[str, Json] | None:

@@ -4,19 +4,21 @@ Rules:
 
 1. Only what may succeed later is retryable: a wrong key or a bad request never is
    (D-04). ``x-should-retry`` has the last word.
-2. A conversation that is too long is its own error, whatever the status says.
-3. ``retry-after-ms`` goes before ``retry-after``, which is seconds or a date; a date is
-   compared with the answer's own ``date``, so no clock is needed here.
-4. What came is shown, shortened, with the key redacted.
+2. A conversation that is too long is its own error, whatever the status says, and in
+   whichever of their words the servers say it.
+3. An error that is no more than a word is judged by that word, then by the status that it
+   names. A word that nobody knows is retryable unless it sounds like a bad request.
+4. A call that the model failed to write is the model's fault, not the request's.
+5. What came is shown, shortened, with the key redacted.
 
 Source: https://platform.openai.com/docs/guides/error-codes,
-https://docs.claude.com/en/api/errors, llama.cpp's server README, RFC 9110 section
-10.2.3 (2026-11).
+https://platform.claude.com/docs/en/api/errors, https://ai.google.dev/gemini-api/docs,
+https://console.groq.com/docs/errors and llama.cpp's server README (2026-11).
 """
 
 from __future__ import annotations
 
-import email.utils
+import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
@@ -28,12 +30,14 @@ from agentpool._errors import (
     BadRequestError,
     ContextOverflowError,
     DriverError,
+    FailedAttemptError,
     NetworkError,
     OverloadedError,
     ProtocolError,
     RateLimitError,
     UnknownModelError,
 )
+from agentpool.drivers.wire._waits import retry_after_seconds
 
 MAX_SHOWN_CHARS: Final = 500
 """As much of a foreign text as fits a message that a person reads."""
@@ -42,22 +46,24 @@ MAX_SHOWN_CHARS: Final = 500
 # them would make holes in ordinary words.
 _MIN_SECRET_CHARS: Final = 8
 
-# A provider that asks for more has lost its clock; a day is as good as never.
-_MAX_RETRY_AFTER_SECONDS: Final = 86_400.0
-
 
 class ErrorBody(msgspec.Struct):
-    """The ``error`` object as OpenAI, Anthropic and llama.cpp write it."""
+    """The ``error`` object as providers write it. Each of its fields may be anything."""
 
-    message: str | None = None
-    type: str | None = None
-    code: str | int | None = None
+    message: object = None
+    type: object = None
+    code: object = None
+    # Google's word for what went wrong, and where it says how long to wait.
+    status: object = None
+    details: object = None
 
 
 class _Envelope(msgspec.Struct):
     error: ErrorBody | str | None = None
-    message: str | None = None
-    detail: str | None = None
+    message: object = None
+    detail: object = None
+    type: object = None
+    code: object = None
 
 
 @attrs.frozen
@@ -67,7 +73,11 @@ class Reason:
     text: str
     """For people."""
     words: frozenset[str] = frozenset()
-    """Its types and codes, such as ``invalid_request_error``."""
+    """Its types and codes, such as ``invalid_request_error``, in lower case."""
+    status: int | None = None
+    """The HTTP status that it names itself. ``None``: it names none."""
+    wait: str = ""
+    """What may say how long to wait."""
 
 
 def redacted(text: str, secrets: Collection[str]) -> str:
@@ -111,7 +121,7 @@ def failure_from_response(
     return kind(
         f"the provider answered {status}: {text}",
         retryable=retryable,
-        retry_after_seconds=retry_after_seconds(headers),
+        retry_after_seconds=retry_after_seconds(headers, reason.wait),
         status_code=status,
     )
 
@@ -119,12 +129,19 @@ def failure_from_response(
 def failure_in_stream(error: ErrorBody | str, *, secret: str = "") -> DriverError:
     """Return the error that an ``error`` object inside a stream stands for."""
     reason = _reason_of_error(error, secret=secret)
-    if isinstance(error, ErrorBody) and isinstance(error.code, int):
-        kind, retryable = _kind_of_status(error.code, reason)
-    else:
-        kind, retryable = _kind_of_words(reason) or (OverloadedError, True)
-    text = reason.text or "no explanation"
-    return kind(f"the provider broke off its answer: {text}", retryable=retryable)
+    verdict = _kind_of_words(reason)
+    if verdict is None and reason.status is not None:
+        verdict = _kind_of_status(reason.status, reason)
+    if verdict is None:
+        # A word that nobody knows: what sounds like a bad request is not paid for again.
+        is_bad = any(sign in word for word in reason.words for sign in _BAD_SIGNS)
+        verdict = (BadRequestError, False) if is_bad else (OverloadedError, True)
+    kind, retryable = verdict
+    return kind(
+        f"the provider broke off its answer: {reason.text or 'no explanation'}",
+        retryable=retryable,
+        retry_after_seconds=retry_after_seconds({}, reason.wait),
+    )
 
 
 def failure_in_body(body: bytes, *, secret: str = "") -> DriverError | None:
@@ -132,60 +149,74 @@ def failure_in_body(body: bytes, *, secret: str = "") -> DriverError | None:
 
     Some servers refuse a request with 200, and say so in the body alone.
     """
-    try:
-        envelope = msgspec.json.decode(body, type=_Envelope)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    envelope = _read_envelope(body)
+    if envelope is None or envelope.error is None:
         return None
-    return None if envelope.error is None else failure_in_stream(envelope.error, secret=secret)
+    return failure_in_stream(envelope.error, secret=secret)
 
 
-def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
-    """Return how long the provider asks to wait. ``None``: it does not say."""
-    found = _number(headers.get("retry-after-ms"))
-    if found is not None:
-        return _bounded(found / 1000)
-    text = headers.get("retry-after")
-    found = _number(text)
-    if found is not None:
-        return _bounded(found)
+def _read_envelope(body: bytes) -> _Envelope | None:
     try:
-        then = email.utils.parsedate_to_datetime(text or "")
-        now = email.utils.parsedate_to_datetime(headers.get("date", ""))
-        return _bounded((then - now).total_seconds())
-    except (ValueError, TypeError):  # no date, or one without a zone next to one with
+        # Google's compatible endpoint puts its error into a list.
+        found = msgspec.json.decode(body, type=_Envelope | list[_Envelope])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        number = float(text or "")
-    except ValueError:
-        return None
-    return number if number == number else None  # noqa: PLR0124  # "nan" is a float
-
-
-def _bounded(seconds: float) -> float:
-    return min(max(seconds, 0.0), _MAX_RETRY_AFTER_SECONDS)
+    if isinstance(found, list):
+        return found[0] if found else None
+    return found
 
 
 def _reason_of(body: bytes, *, secret: str) -> Reason:
-    try:
-        envelope = msgspec.json.decode(body, type=_Envelope)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return Reason(shown(body.decode(errors="replace"), secret=secret))
+    envelope = _read_envelope(body)
+    if envelope is None:
+        text = body.decode(errors="replace")
+        return Reason(shown(text, secret=secret), wait=text)
     if envelope.error is not None:
         return _reason_of_error(envelope.error, secret=secret)
-    text = envelope.message or envelope.detail or body.decode(errors="replace")
-    return Reason(shown(text, secret=secret))
+    said = envelope.message or envelope.detail
+    if said is None:
+        text = body.decode(errors="replace")
+        return Reason(shown(text, secret=secret), wait=text)
+    return _reason_of_error(ErrorBody(said, envelope.type, envelope.code), secret=secret)
 
 
 def _reason_of_error(error: ErrorBody | str, *, secret: str) -> Reason:
     if isinstance(error, str):
-        return Reason(shown(error, secret=secret))
-    words = {word for word in (error.type, error.code) if isinstance(word, str) and word}
-    text = shown(error.message or "", secret=secret)
-    named = shown(", ".join(sorted(words)), secret=secret)
-    return Reason(f"{text} ({named})" if text and named else text or named, frozenset(words))
+        return Reason(shown(error, secret=secret), wait=error)
+    named = {word for word in (error.type, error.code, error.status) if isinstance(word, str)}
+    said = error.message
+    if said is not None and not isinstance(said, str):
+        said = msgspec.json.encode(said).decode()
+    text = shown(said or "", secret=secret)
+    words = shown(", ".join(sorted(filter(None, named))), secret=secret)
+    return Reason(
+        f"{text} ({words})" if text and words else text or words,
+        frozenset(word.lower() for word in named if word),
+        _status_of(error.code),
+        f"{_delay_of(error.details)} {said or ''}",
+    )
+
+
+def _status_of(code: object) -> int | None:
+    try:
+        status = int(code) if isinstance(code, int | str) else 0
+    except ValueError:
+        return None
+    return status if status in range(300, 600) else None
+
+
+def _delay_of(details: object) -> str:
+    """Return in words how long Google asks to wait; empty: it does not say."""
+    try:
+        found = msgspec.convert(details, list[_Detail])
+    except msgspec.ValidationError:
+        return ""
+    delays = [one.delay for one in found if one.delay]
+    return f"retry after {delays[0]}" if delays else ""
+
+
+class _Detail(msgspec.Struct):
+    delay: str | None = msgspec.field(default=None, name="retryDelay")
 
 
 _Verdict = tuple[Callable[..., DriverError], bool]
@@ -211,14 +242,53 @@ _BY_WORD: Final[Mapping[str, _Verdict]] = {
     "not_found_error": (UnknownModelError, False),
     "not_supported_error": (BadRequestError, False),
     "invalid_request_error": (BadRequestError, False),
+    # Groq's, with the status of a bad request: the model wrote a call that is none.
+    "tool_use_failed": (FailedAttemptError, True),
+    # Google's.
+    "resource_exhausted": (RateLimitError, True),
+    "unavailable": (OverloadedError, True),
+    "internal": (OverloadedError, True),
+    "deadline_exceeded": (NetworkError, True),
+    "invalid_argument": (BadRequestError, False),
+    "failed_precondition": (BadRequestError, False),
+    "unauthenticated": (AuthenticationError, False),
+    "permission_denied": (AuthenticationError, False),
+    "not_found": (UnknownModelError, False),
+    # The names of classes, as vLLM and LiteLLM write them.
+    "badrequesterror": (BadRequestError, False),
+    "unprocessableentityerror": (BadRequestError, False),
+    "notfounderror": (UnknownModelError, False),
+    "authenticationerror": (AuthenticationError, False),
+    "permissiondeniederror": (AuthenticationError, False),
+    "ratelimiterror": (RateLimitError, True),
+    "internalservererror": (OverloadedError, True),
+    "serviceunavailableerror": (OverloadedError, True),
+    "timeout": (NetworkError, True),
+    "contextwindowexceedederror": (ContextOverflowError, False),
 }
+
+_BAD_SIGNS: Final = ("bad", "invalid", "unsupported", "unprocessable", "validation", "missing")
+"""What is in the name of a fault of the request's own, whatever else it is called."""
+
+# The words of OpenAI, vLLM and SGLang, Gemini, Anthropic (two), llama.cpp, Mistral, Groq,
+# xAI and Bedrock. Source: openai-agents-python#1093 and the servers' own texts (2026-11).
+_OVERFLOW: Final = re.compile(
+    r"prompt is too long|maximum context length|context length exceeded"
+    r"|input token count.{0,80}exceeds|exceed(?:s|ed)?.{0,40}(?:context|window|token limit)"
+    r"|input is too long|prompt is too large|maximum prompt length"
+    r"|reduce the length of the (?:messages|input|prompt)|too large for model with"
+    r"|context (?:size|window|limit).{0,40}exceed"
+)
+"""A conversation that is too long."""
 
 # The words that say more than their status does.
 _STRONG_WORDS: Final = (
     "exceed_context_size_error",
     "context_length_exceeded",
+    "contextwindowexceedederror",
     "model_not_found",
     "insufficient_quota",
+    "tool_use_failed",
 )
 
 _BY_STATUS: Final[Mapping[int, _Verdict]] = {
@@ -239,6 +309,8 @@ _BY_STATUS: Final[Mapping[int, _Verdict]] = {
 
 
 def _kind_of_words(reason: Reason) -> _Verdict | None:
+    if _OVERFLOW.search(reason.text.lower()):
+        return ContextOverflowError, False
     # Strong words first: "context_length_exceeded" comes with "invalid_request_error".
     strong = [word for word in _STRONG_WORDS if word in reason.words]
     for word in [*strong, *_BY_WORD]:
@@ -253,7 +325,7 @@ def _kind_of_status(status: int, reason: Reason) -> _Verdict:
         return _BY_WORD[strong[0]]
     text = reason.text.lower()
     match status:
-        case 400 | 422 if "prompt is too long" in text:
+        case 400 | 413 | 422 | 500 if _OVERFLOW.search(text):
             return ContextOverflowError, False
         case 404:
             # Without the word it is the path that is wrong, so base_url.

@@ -108,7 +108,8 @@ class SseParser:
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if name == b"data":
-            self._event_bytes += len(value)
+            # With the end of the line: lines without a value take room as well.
+            self._event_bytes += len(value) + 1
             if self._event_bytes > self._max_event_bytes:
                 msg = f"an event of the stream is larger than {self._max_event_bytes} bytes"
                 raise ProtocolError(msg)

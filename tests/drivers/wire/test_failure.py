@@ -158,6 +158,21 @@ def test_a_redirect_says_where_to() -> None:
             0.0,
         ),
         ({"retry-after": "Wed, 21 Oct 2026 07:28:30 GMT"}, None),
+        ({"retry-after": "1m30s"}, 90.0),
+        ({"x-ratelimit-reset-requests": "1s", "x-ratelimit-reset-tokens": "6m0s"}, 360.0),
+        (
+            {
+                "x-ratelimit-reset-requests": "1s",
+                "x-ratelimit-remaining-requests": "0",
+                "x-ratelimit-reset-tokens": "6m0s",
+                "x-ratelimit-remaining-tokens": "5",
+            },
+            1.0,
+        ),
+        ({"x-ratelimit-reset": "1795687230", "date": "Thu, 26 Nov 2026 10:00:00 GMT"}, 30.0),
+        ({"x-ratelimit-reset": "1795687230000"}, None),
+        ({"anthropic-ratelimit-requests-reset": "2026-11-26T10:00:20Z"}, None),
+        ({"anthropic-ratelimit-requests-reset": "soon"}, None),
         (
             {
                 "retry-after": "Wed, 21 Oct 2026 07:28:30 GMT",
@@ -176,6 +191,9 @@ def test_d06_retry_after(headers: dict[str, str], expected: float | None) -> Non
 @pytest.mark.parametrize(
     ("body", "kind", "retryable"),
     [
+        (ErrorBody(type="FieldMissingError"), BadRequestError, False),
+        (ErrorBody("prompt is too long", type="odd"), None, None),
+        (ErrorBody(code="x", details=[{"retryDelay": 3}]), OverloadedError, True),
         (ErrorBody(type="invalid_request_error", code="context_length_exceeded"), None, None),
         (ErrorBody(code=401), AuthenticationError, False),
         (ErrorBody(type="rate_limit_error"), RateLimitError, True),

@@ -80,7 +80,15 @@ def test_a_line_that_comes_in_pieces_has_the_same_largest_size() -> None:
 
 def test_an_event_has_a_largest_size() -> None:
     """Of many lines that are each short enough. The next event counts anew."""
-    parser = SseParser(100, 10)
+    parser = SseParser(100, 12)
     parser.feed(b"data: 12345\ndata: 12345\n\ndata: 12345\n")
-    with pytest.raises(ProtocolError, match="larger than 10 bytes"):
+    with pytest.raises(ProtocolError, match="larger than 12 bytes"):
         parser.feed(b"data: 123456\n")
+
+
+def test_lines_without_a_value_count_as_well() -> None:
+    """60 MB of them were held in 107 MiB, without an end."""
+    parser = SseParser(100, 10)
+    parser.feed(b"data\n" * 10)
+    with pytest.raises(ProtocolError, match="larger than 10 bytes"):
+        parser.feed(b"data\n")

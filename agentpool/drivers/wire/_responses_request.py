@@ -1,0 +1,214 @@
+"""A request in OpenAI's Responses: from our values to bytes.
+
+Rules:
+
+1. Nothing is stored at the provider and nothing is looked up there: the conversation is sent
+   whole, and encrypted reasoning is asked for, so that it can be sent back.
+2. Items go back without the ids that the server gave them. It would look for an item of
+   that id, and has kept none.
+3. Reasoning stands before what it led to, in the order in which it came.
+4. Tools and the form of the answer are strict where their schemas allow it, and it is said
+   when they are not: the API's own default would refuse a schema with an optional key.
+5. Nothing optional is sent that nobody said. What the API does not know is refused.
+6. What is no text is refused.
+
+Source: https://platform.openai.com/docs/api-reference/responses/create,
+https://platform.openai.com/docs/guides/reasoning and
+https://platform.openai.com/docs/guides/migrate-to-responses (2026-11).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final, TypeAlias, assert_never, cast, final
+
+import attrs
+import msgspec
+
+from agentpool._errors import BadRequestError
+from agentpool._messages import (
+    AssistantMessage,
+    ChatMessage,
+    CompletionRequest,
+    Json,
+    ProviderPart,
+    ToolCall,
+    ToolDefinition,
+    ToolMessage,
+    UserMessage,
+)
+from agentpool.drivers.wire._answer_form import is_strict_schema, openai_format
+from agentpool.drivers.wire._body import encode_body
+from agentpool.drivers.wire._call_ids import RESPONSES_IDS, CallIds
+from agentpool.drivers.wire._parts import Origin, in_order, valid_arguments
+from agentpool.drivers.wire._text_only import checked_text
+
+ENCRYPTED: Final = "reasoning.encrypted_content"
+"""What must be asked for, to be able to send reasoning back."""
+
+
+class _Said(msgspec.Struct, frozen=True, tag_field="type", tag="message"):
+    role: str
+    content: str
+
+
+class _Call(msgspec.Struct, frozen=True, tag_field="type", tag="function_call"):
+    call_id: str
+    name: str
+    arguments: str
+
+
+class _Result(msgspec.Struct, frozen=True, tag_field="type", tag="function_call_output"):
+    call_id: str
+    output: str
+
+
+class _Tool(msgspec.Struct, frozen=True, tag_field="type", tag="function"):
+    name: str
+    description: str
+    parameters: Mapping[str, object]
+    strict: bool
+
+
+_Item: TypeAlias = _Said | _Call | _Result | msgspec.Raw
+
+
+class _Request(msgspec.Struct, frozen=True, omit_defaults=True):
+    model: str
+    input: list[_Item]
+    include: tuple[str, ...]
+    store: bool | None = None
+    instructions: str = ""
+    max_output_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    reasoning: Mapping[str, Json] | None = None
+    text: Mapping[str, Json] | None = None
+    tools: tuple[_Tool, ...] = ()
+    # Last, and never the default, so that it is always written.
+    stream: bool | None = None
+
+
+@final
+@attrs.frozen(kw_only=True)
+class ResponsesOptions:
+    """What a driver adds to a request."""
+
+    model: str
+    """The model to ask, unless the request names one."""
+    provider: str = ""
+    """The host, for what belongs to it."""
+    extra: Mapping[str, Json] = attrs.field(factory=dict[str, Json])
+    """Other fields of the body, as they are."""
+
+
+def encode_request(
+    request: CompletionRequest, options: ResponsesOptions, stale: frozenset[str] = frozenset()
+) -> bytes:
+    """Return the JSON that asks for *request*.
+
+    Args:
+        request: What is asked.
+        options: What the driver adds.
+        stale: The data of parts that the provider can no longer read; they are left out.
+
+    Raises:
+        BadRequestError: If it has something that the API does not know, such as a seed.
+    """
+    _refuse_unknown(request)
+    model = request.model or options.model
+    origin, ids = Origin(options.provider, model), CallIds(RESPONSES_IDS)
+    items = (
+        item for message in request.messages for item in _items_of(message, origin, ids, stale)
+    )
+    extra = {key: one for key, one in options.extra.items() if key not in _MERGED}
+    return encode_body(
+        _Request(
+            model=model,
+            input=list(items),
+            include=(ENCRYPTED,),
+            store=False,
+            instructions=request.system,
+            max_output_tokens=request.max_tokens,
+            temperature=request.temperature,
+            top_p=request.top_p,
+            reasoning=_reasoning(request, options),
+            text=_text(request, options),
+            tools=tuple(map(_tool_to_wire, request.tools)),
+            stream=True,
+        ),
+        extra,
+    )
+
+
+_MERGED: Final = frozenset({"reasoning", "text"})
+"""What a user and this wire may both have something to say of."""
+
+
+def takes(request: CompletionRequest) -> bool:
+    """Whether the API knows everything that *request* says."""
+    return not request.stop and request.seed is None
+
+
+def _refuse_unknown(request: CompletionRequest) -> None:
+    if not takes(request):
+        name = "stop" if request.stop else "seed"
+        msg = f'the Responses API knows no {name}; leave model.{name} out, or write api = "chat"'
+        raise BadRequestError(msg)
+
+
+def _own(options: ResponsesOptions, key: str) -> dict[str, Json]:
+    own = options.extra.get(key)
+    return dict(own) if isinstance(own, Mapping) else {}
+
+
+def _reasoning(request: CompletionRequest, options: ResponsesOptions) -> Mapping[str, Json] | None:
+    found = _own(options, "reasoning")
+    if request.reasoning_effort is not None:
+        found["effort"] = request.reasoning_effort
+    return found or None
+
+
+def _text(request: CompletionRequest, options: ResponsesOptions) -> Mapping[str, Json] | None:
+    found = _own(options, "text")
+    if request.verbosity is not None:
+        found["verbosity"] = request.verbosity
+    if request.answer_form is not None:
+        wrapped = openai_format(request.answer_form, is_openai=True)
+        named = cast("Mapping[str, Json]", wrapped["json_schema"])
+        found["format"] = {"type": "json_schema", **named}
+    return found or None
+
+
+def _items_of(
+    message: ChatMessage, origin: Origin, ids: CallIds, stale: frozenset[str]
+) -> Iterator[_Item]:
+    match message:
+        case UserMessage(text=text):
+            yield _Said("user", checked_text(text))
+        case ToolMessage(call_id=call_id, content=content):
+            yield _Result(ids.of_result(call_id), checked_text(content))
+        case AssistantMessage():
+            parts = origin.parts_of(message) if message.parts else ()
+            fresh = tuple(part for part in parts if part.data not in stale)
+            for piece in in_order(message, fresh):
+                yield _item_of(piece, ids)
+        case _:
+            assert_never(message)
+
+
+def _item_of(piece: str | ToolCall | ProviderPart, ids: CallIds) -> _Item:
+    match piece:
+        case str():
+            return _Said("assistant", piece)
+        case ToolCall():
+            return _Call(ids.of_call(piece.call_id), piece.name, valid_arguments(piece))
+        case ProviderPart():
+            return msgspec.Raw(piece.data.encode())
+        case _:
+            assert_never(piece)
+
+
+def _tool_to_wire(tool: ToolDefinition) -> _Tool:
+    schema = tool.input_schema
+    return _Tool(tool.name, tool.description, schema, strict=is_strict_schema(cast("Json", schema)))

@@ -1,0 +1,158 @@
+"""How long a provider asks to wait, in each of the places where providers say it.
+
+Rules:
+
+1. ``retry-after-ms`` goes before ``retry-after``, which is seconds or a date; then comes
+   what the body says, and last when a limit is full again.
+2. A time of day is compared with the answer's own ``date``, so no clock is needed here. An
+   answer without a date says nothing by a time of day.
+3. Of several limits that are full again at different times the latest counts, among those
+   of which nothing is left, if the provider says which these are.
+4. More than a day is as good as never, and a wait is never below zero.
+
+Source: RFC 9110 section 10.2.3; https://platform.openai.com/docs/guides/rate-limits;
+https://platform.claude.com/docs/en/api/rate-limits; google.rpc.RetryInfo in
+https://cloud.google.com/apis/design/errors; https://console.groq.com/docs/rate-limits
+(2026-11).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import email.utils
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+# A provider that asks for more has lost its clock; a day is as good as never.
+_MAX_SECONDS: Final = 86_400.0
+
+# Seconds since 1970 are ten digits long until 2286, and milliseconds thirteen.
+_EPOCH_SECONDS: Final = 1e9
+_EPOCH_MILLISECONDS: Final = 1e12
+
+_UNITS: Final[Mapping[str, float]] = {
+    "d": 86_400.0,
+    "h": 3600.0,
+    "m": 60.0,
+    "s": 1.0,
+    "ms": 1e-3,
+    "us": 1e-6,
+    "µs": 1e-6,
+    "ns": 1e-9,
+}
+_STEP: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|us|µs|ns|d|h|m|s)(?![a-z])")
+_SPAN: Final = re.compile(rf"\s*(?:{_STEP.pattern}\s*)+")
+_WORDS: Final = (
+    (re.compile(r"\bmilliseconds?\b"), "ms"),
+    (re.compile(r"\bseconds?\b|\bsecs?\b"), "s"),
+    (re.compile(r"\bminutes?\b|\bmins?\b"), "m"),
+    (re.compile(r"\bhours?\b|\bhrs?\b"), "h"),
+    (re.compile(r"\bdays?\b"), "d"),
+)
+_ASKS: Final = re.compile(r"(?:try again|retry|wait|available|reset)[a-z ]*?\b(?:in|after|for)\b")
+
+_RESET: Final = re.compile(r"(?:x-ratelimit-reset(-\w+)*|anthropic-ratelimit-[\w-]+-reset)")
+
+
+def retry_after_seconds(headers: Mapping[str, str], text: str = "") -> float | None:
+    """Return the seconds that a provider asks to wait; ``None``: it does not say.
+
+    Args:
+        headers: The headers of its answer, names in lower case.
+        text: What its body says, in words and in fields.
+    """
+    number = _number(headers.get("retry-after-ms"))
+    if number is not None:
+        return _bounded(number / 1000)
+    ways: tuple[Callable[[], float | None], ...] = (
+        lambda: _moment(headers.get("retry-after", ""), headers),
+        lambda: _asked(text),
+        lambda: _full_again(headers),
+    )
+    found = (way() for way in ways)
+    return next((_bounded(seconds) for seconds in found if seconds is not None), None)
+
+
+def seconds_of(text: str) -> float | None:
+    """Return the seconds that *text* stands for, such as ``1m30.5s``. ``None``: none.
+
+    >>> seconds_of("6m0s"), seconds_of("37s"), seconds_of("500ms"), seconds_of("soon")
+    (360.0, 37.0, 0.5, None)
+    """
+    match = _SPAN.match(text)
+    if match is None:
+        return None
+    return sum(float(number) * _UNITS[unit] for number, unit in _STEP.findall(match[0]))
+
+
+def _moment(text: str, headers: Mapping[str, str]) -> float | None:
+    """Return the seconds until *text*: a span, a date, or a point in time."""
+    number = _number(text)
+    if number is not None:
+        if number < _EPOCH_SECONDS or math.isinf(number):
+            return number
+        then = number / 1000 if number >= _EPOCH_MILLISECONDS else number
+        now = _time_of(headers.get("date", ""))
+        return None if now is None else then - now
+    span = seconds_of(text)
+    if span is not None:
+        return span
+    then_at, now = _time_of(text), _time_of(headers.get("date", ""))
+    return None if then_at is None or now is None else then_at - now
+
+
+def _time_of(text: str) -> float | None:
+    """Return the seconds since 1970 of a date, in either of the forms that are in use."""
+    try:
+        found = email.utils.parsedate_to_datetime(text)
+    except (ValueError, TypeError):
+        try:
+            found = dt.datetime.fromisoformat(text)
+        except ValueError:
+            return None
+    # A time without a zone is any of 24.
+    return None if found.tzinfo is None else found.timestamp()
+
+
+def _asked(text: str) -> float | None:
+    """Return the seconds in words such as "try again in 1m30s"."""
+    plain = text.lower()
+    for pattern, unit in _WORDS:
+        plain = pattern.sub(unit, plain)
+    for match in _ASKS.finditer(plain):
+        seconds = seconds_of(plain[match.end() :])
+        if seconds is not None:
+            return seconds
+    return None
+
+
+def _full_again(headers: Mapping[str, str]) -> float | None:
+    found = dict(_resets(headers))
+    empty = [seconds for name, seconds in found.items() if _remaining(name, headers) == 0]
+    return max(empty or found.values(), default=None)
+
+
+def _resets(headers: Mapping[str, str]) -> Iterator[tuple[str, float]]:
+    for name, value in headers.items():
+        if _RESET.fullmatch(name):
+            seconds = _moment(value, headers)
+            if seconds is not None:
+                yield name, seconds
+
+
+def _remaining(name: str, headers: Mapping[str, str]) -> float | None:
+    return _number(headers.get(name.replace("reset", "remaining")))
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = float(text or "")
+    except ValueError:
+        return None
+    return number if number == number else None  # noqa: PLR0124  # "nan" is a float
+
+
+def _bounded(seconds: float) -> float:
+    return min(max(seconds, 0.0), _MAX_SECONDS)

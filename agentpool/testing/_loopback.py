@@ -1,0 +1,144 @@
+"""A small HTTP server on this machine, for servers that a client is held against.
+
+It speaks HTTP/1.1 by h11, one task for each connection, and keeps connections open. What it
+was asked is kept, so that a test can look at it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from typing import Final, TypeAlias, final
+
+import attrs
+import h11
+import msgspec
+import trio
+
+_MAX_PIECE_BYTES: Final = 65_536
+
+EVENT_STREAM: Final = "text/event-stream"
+"""The type of a stream of events."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class HttpAsked:
+    """A request that a server got."""
+
+    method: str
+    """Such as ``POST``."""
+    path: str
+    """With its query."""
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    body: bytes = attrs.field(repr=False)
+    """As it came."""
+
+    @property
+    def json(self) -> object:
+        """The body as JSON; the body itself as text if it is none."""
+        try:
+            return msgspec.json.decode(self.body)
+        except msgspec.DecodeError:
+            return self.body.decode(errors="replace")
+
+
+@final
+@attrs.frozen(kw_only=True)
+class HttpReply:
+    """What a server answers."""
+
+    status: int = 200
+    """The HTTP status."""
+    headers: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    """Its headers; how long the body is comes by itself."""
+    pieces: Sequence[bytes] = ()
+    """The body, sent piece by piece."""
+    breaks_off: bool = False
+    """Whether the connection ends before the body does."""
+    hangs: bool = False
+    """Whether nothing more comes after the pieces until the other side goes away."""
+
+
+Serve: TypeAlias = Callable[[HttpAsked], Awaitable[HttpReply]]
+"""Answers a request."""
+
+
+def json_reply(status: int, value: object, **headers: str) -> HttpReply:
+    """Return a reply whose body is JSON."""
+    fields = {name.replace("_", "-"): value for name, value in headers.items()}
+    return HttpReply(
+        status=status,
+        headers={"content-type": "application/json", **fields},
+        pieces=[msgspec.json.encode(value)],
+    )
+
+
+@contextlib.asynccontextmanager
+async def open_loopback_server(serve: Serve) -> AsyncGenerator[int]:
+    """Answer requests to this machine with *serve*; yield the port.
+
+    Cancellation:
+        Every connection is closed.
+    """
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        port: int = listener.socket.getsockname()[1]
+
+        async def handle(stream: trio.SocketStream) -> None:
+            with contextlib.suppress(trio.BrokenResourceError, h11.RemoteProtocolError):
+                await _serve_connection(stream, serve)
+
+        await nursery.start(trio.serve_listeners, handle, [listener])
+        try:
+            yield port
+        finally:
+            nursery.cancel_scope.cancel()
+
+
+async def _serve_connection(stream: trio.SocketStream, serve: Serve) -> None:
+    connection = h11.Connection(h11.SERVER)
+    while (asked := await _read(connection, stream)) is not None:
+        reply = await serve(asked)
+        await _send(connection, stream, reply)
+        if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
+            return
+        connection.start_next_cycle()
+
+
+async def _read(connection: h11.Connection, stream: trio.SocketStream) -> HttpAsked | None:
+    """Return the next request. ``None``: the other side has gone."""
+    request: h11.Request | None = None
+    body = bytearray()
+    while True:
+        event = connection.next_event()
+        if event is h11.NEED_DATA:
+            connection.receive_data(await stream.receive_some(_MAX_PIECE_BYTES))
+        elif isinstance(event, h11.Request):
+            request = event
+        elif isinstance(event, h11.Data):
+            body += event.data
+        elif isinstance(event, h11.EndOfMessage) and request is not None:
+            return HttpAsked(
+                method=request.method.decode(),
+                path=request.target.decode(),
+                headers={name.decode(): value.decode("latin-1") for name, value in request.headers},
+                body=bytes(body),
+            )
+        else:
+            return None
+
+
+async def _send(connection: h11.Connection, stream: trio.SocketStream, reply: HttpReply) -> None:
+    head = h11.Response(
+        status_code=reply.status,
+        headers=[*reply.headers.items(), ("transfer-encoding", "chunked")],
+    )
+    await stream.send_all(connection.send(head) or b"")
+    for piece in reply.pieces:
+        await stream.send_all(connection.send(h11.Data(data=piece)) or b"")
+    if reply.hangs:
+        await stream.receive_some()
+    elif not reply.breaks_off:
+        await stream.send_all(connection.send(h11.EndOfMessage()) or b"")
