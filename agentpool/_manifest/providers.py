@@ -171,10 +171,16 @@ def find_place(named: str | Provider, base_url: str | None, api_key_env: str | N
     is_home = _is_at(url, provider.base_url)
     return Place(
         dialect=provider.dialect,
-        facts=provider.facts if is_home else None,
+        facts=provider.facts if is_home else facts_name(url),
         base_url=url,
         api_key_env=api_key_env or (provider.api_key_env if is_home else None),
     )
+
+
+def facts_name(base_url: str) -> str | None:
+    """Return the name at models.dev of the provider at *base_url*. ``None``: it has none."""
+    homes = (one.facts for one in PROVIDERS.values() if _is_at(base_url, one.base_url))
+    return next(homes, None)
 
 
 def _is_at(url: str, home: str) -> bool:

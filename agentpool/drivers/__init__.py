@@ -21,6 +21,8 @@ from agentpool._errors import OverloadedError as OverloadedError
 from agentpool._errors import ProtocolError as ProtocolError
 from agentpool._errors import RateLimitError as RateLimitError
 from agentpool._errors import UnknownModelError as UnknownModelError
+from agentpool._manifest.facts import ModelFacts as ModelFacts
+from agentpool._manifest.facts import PublishedPrice as PublishedPrice
 from agentpool._manifest.model import TokenPrice as TokenPrice
 from agentpool._manifest.providers import PROVIDERS as PROVIDERS
 from agentpool._manifest.providers import Place as Place
@@ -60,6 +62,8 @@ from agentpool.drivers._sending import HearsThoughts as HearsThoughts
 if TYPE_CHECKING:
     from agentpool.drivers._anthropic import AnthropicDriver as AnthropicDriver
     from agentpool.drivers._anthropic import open_anthropic as open_anthropic
+    from agentpool.drivers._facts import find_facts as find_facts
+    from agentpool.drivers._facts import near_names as near_names
     from agentpool.drivers._hosted import ApiKey as ApiKey
     from agentpool.drivers._local import LocalDriver as LocalDriver
     from agentpool.drivers._local import open_local as open_local
@@ -96,6 +100,7 @@ __all__ = [
     "InvalidOutputError",
     "Json",
     "LocalDriver",
+    "ModelFacts",
     "NetworkError",
     "OpenAIDriver",
     "OverloadedError",
@@ -105,6 +110,7 @@ __all__ = [
     "Provider",
     "ProviderGates",
     "ProviderPart",
+    "PublishedPrice",
     "RateLimitError",
     "RequestGate",
     "ScriptedDriver",
@@ -117,8 +123,10 @@ __all__ = [
     "call",
     "calls",
     "estimate_tokens",
+    "find_facts",
     "messages_from_json",
     "messages_to_json",
+    "near_names",
     "open_anthropic",
     "open_driver",
     "open_local",
@@ -132,6 +140,8 @@ _HOMES = {
     "AnthropicDriver": "agentpool.drivers._anthropic",
     "LocalDriver": "agentpool.drivers._local",
     "OpenAIDriver": "agentpool.drivers._openai",
+    "find_facts": "agentpool.drivers._facts",
+    "near_names": "agentpool.drivers._facts",
     "open_anthropic": "agentpool.drivers._anthropic",
     "open_driver": "agentpool.drivers._open",
     "open_local": "agentpool.drivers._local",

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Final, final
 
 import attrs
 
+from agentpool._loop.conversation import request_tokens
 from agentpool._manifest.capability import PrivacyTier
-from agentpool._messages import CompletionRequest, Json
+from agentpool._messages import CompletionRequest, Json, answer_tokens
 from agentpool.drivers._hosted import ApiKey, Exchange, HostedDriver, HostedSettings
 from agentpool.drivers._http import open_http
 from agentpool.drivers._prices import Prices, find_price
@@ -35,9 +36,10 @@ class AnthropicDriver(HostedDriver):
     _options: MessageOptions
 
     def _exchange(self, request: CompletionRequest, prefix: str, key: str) -> Exchange:
+        options = attrs.evolve(self._options, max_output_tokens=self._limit(request))
         return Exchange(
             path="/messages",
-            body=encode_request(request, self._options),
+            body=encode_request(request, options),
             accumulator=MessageAccumulator(
                 call_id_prefix=prefix,
                 secret=key,
@@ -45,6 +47,18 @@ class AnthropicDriver(HostedDriver):
             ),
             secret=key,
         )
+
+    def _limit(self, request: CompletionRequest) -> int | None:
+        """Return the limit of an answer for which *request* says none. ``None``: unknown.
+
+        The API refuses a question and a limit that are larger than the window together.
+        """
+        most, window = self._settings.max_output_tokens, self._settings.context_window
+        if most is None or window is None or request.max_tokens is not None:
+            return most
+        usual = answer_tokens(None, window)
+        sent = request_tokens(request, window) - usual
+        return min(most, max(window - sent, usual))
 
     def _key_headers(self, key: str) -> Mapping[str, str]:
         return {"x-api-key": key}

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from agentpool._errors import AuthenticationError
 from agentpool._manifest.capability import PrivacyTier
+from agentpool._manifest.facts import ModelFacts
 from agentpool._manifest.manifest import ModelConfig
 from agentpool._manifest.providers import Dialect
 from agentpool.abc import Driver
 from agentpool.drivers._anthropic import open_anthropic
+from agentpool.drivers._facts import facts_of, load_facts
 from agentpool.drivers._fallback import FallbackDriver
 from agentpool.drivers._gated import GatedDriver, ProviderGates
 from agentpool.drivers._hosted import ApiKey
@@ -34,6 +36,7 @@ class _Open(Protocol):
         name: str,
         /,
         *,
+        facts: ModelFacts,
         base_url: str,
         api_key: ApiKey,
         privacy: PrivacyTier,
@@ -45,6 +48,7 @@ def _open_openai(
     model: ModelConfig,
     name: str,
     *,
+    facts: ModelFacts,
     base_url: str,
     api_key: ApiKey,
     privacy: PrivacyTier,
@@ -54,7 +58,8 @@ def _open_openai(
         name,
         base_url=base_url,
         api_key=api_key,
-        context_window=model.context_window,
+        context_window=model.context_window or facts.context_window,
+        max_output_tokens=facts.max_output_tokens,
         privacy=privacy,
         price=model.price,
         options=model.options,
@@ -68,6 +73,7 @@ def _open_anthropic(
     model: ModelConfig,
     name: str,
     *,
+    facts: ModelFacts,
     base_url: str,
     api_key: ApiKey,
     privacy: PrivacyTier,
@@ -77,7 +83,8 @@ def _open_anthropic(
         name,
         base_url=base_url,
         api_key=api_key,
-        context_window=model.context_window,
+        context_window=model.context_window or facts.context_window,
+        max_output_tokens=facts.max_output_tokens,
         privacy=privacy,
         price=model.price,
         options=model.options,
@@ -141,26 +148,31 @@ def _gated(driver: Driver, model: ModelConfig, gates: ProviderGates | None) -> D
     return GatedDriver(driver, gates.gate(place.dialect, place.base_url, place.api_key_env))
 
 
-def _open_one(
+@contextlib.asynccontextmanager
+async def _open_one(
     model: ModelConfig,
     privacy: PrivacyTier | None,
     environ: Mapping[str, str],
     transport: httpx.AsyncBaseTransport | None,
-) -> contextlib.AbstractAsyncContextManager[Driver]:
+) -> AsyncGenerator[Driver]:
     name, place = model.remote_model, model.place
     if name is None or place is None:
-        return _open_here(model, environ)
-    variable = place.api_key_env
-    if privacy is None:
-        privacy = _tier_of(model, is_here=place.is_here)
-    return _OPENERS[place.dialect](
-        model,
-        name,
-        base_url=place.base_url,
-        api_key=None if variable is None else _read_key(variable, name, environ),
-        privacy=privacy,
-        transport=transport,
-    )
+        opening = _open_here(model, environ)
+    else:
+        variable = place.api_key_env
+        key = None if variable is None else _read_key(variable, name, environ)
+        await load_facts(place.facts)
+        opening = _OPENERS[place.dialect](
+            model,
+            name,
+            facts=facts_of(place.facts, name) or ModelFacts(),
+            base_url=place.base_url,
+            api_key=key,
+            privacy=_tier_of(model, is_here=place.is_here) if privacy is None else privacy,
+            transport=transport,
+        )
+    async with opening as driver:
+        yield driver
 
 
 def _open_here(

