@@ -8,7 +8,7 @@ from typing import TypeAlias, final
 import msgspec
 
 from agentpool._manifest.capability import Capability
-from agentpool._messages import AgentId, ToolCall
+from agentpool._messages import OWNER_ID, AgentId, ToolCall
 
 
 @final
@@ -23,6 +23,9 @@ class ApprovalRequest(msgspec.Struct, frozen=True, gc=False):
     """The call, as the model wrote it. Its arguments may be no valid JSON."""
     capability: Capability | None
     """What the tool needs. ``None``: nothing."""
+    parent_id: AgentId = OWNER_ID
+    """The number of the agent that spawned the one that wants it: 0 for the owner. A child's
+    name is its parent's choice, and so may be a model's; the numbers are the pool's."""
 
 
 @final

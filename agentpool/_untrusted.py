@@ -10,6 +10,8 @@ Rules:
    letters and a marker needs only one of them, as with ``ß``, the character goes whole.
 4. It takes time in proportion to the text, and cleaning what is clean changes nothing.
 5. A fence around data is longer than any that stands in the data: no text can close it.
+6. What a person decides by is one line: cut, with every sign that cannot be seen written out
+   and long blanks written as a number. Nothing in it can push another line off the screen.
 
 Theory of operation: markers are looked for in the case-folded text. Folding goes character
 by character and never drops one, so a folded text of the same length has the same places,
@@ -56,6 +58,17 @@ in many YAML files: rewritten, they can no longer be edited, so it is not here."
 
 MARKERS: Final = (*TEMPLATE_MARKERS, *PHRASE_MARKERS)
 """What is taken out unless somebody says otherwise."""
+
+MAX_NAME_CHARS: Final = 60
+"""Of an agent's name that a model chose: it fits on a line with what the agent wants."""
+
+# What str.isprintable() takes and no font shows: fillers, blanks that are no spaces, joiners,
+# selectors of a variant, vowels that are not written.
+_UNSEEN: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
+    "\U0001d159\U00016fe4\U000e0100-\U000e01ef]"
+)
+_LONG_BLANK: Final = re.compile(r" {4,}")
 
 _FENCE_SIGN: Final = "~"
 _SHORTEST_FENCE: Final = 3
@@ -115,6 +128,39 @@ class Cleaner:
 def default_cleaner() -> Cleaner:
     """Return what takes ``MARKERS`` out. To check them is half of opening a pool."""
     return Cleaner()
+
+
+def is_unseen(sign: str) -> bool:
+    r"""Whether the character *sign* leaves nothing on the screen, or steers it.
+
+    >>> is_unseen("\u3164"), is_unseen("\x1b"), is_unseen(" ")
+    (True, True, False)
+    """
+    return not sign.isprintable() or _UNSEEN.match(sign) is not None
+
+
+def one_line(text: str, limit: int | None = None) -> str:
+    r"""Return *text* as one line in which everything can be seen, for a person who decides.
+
+    Args:
+        text: What a model or a server wrote.
+        limit: The most characters of it. ``None``: all.
+
+    >>> one_line("a\n\x1b[2J\u3164" + " " * 2000 + "b")
+    'a\\n\\x1b[2J\\u3164[2000 blanks]b'
+    >>> one_line("a long name", 6)
+    'a long…'
+    """
+    cut = text if limit is None else text[: limit + 1]
+    shown = _LONG_BLANK.sub(
+        lambda blank: f"[{len(blank[0])} blanks]",
+        "".join(_written(sign) if is_unseen(sign) else sign for sign in cut),
+    )
+    return shown if limit is None or len(shown) <= limit else f"{shown[:limit]}…"
+
+
+def _written(sign: str) -> str:
+    return sign.encode("unicode_escape").decode()
 
 
 def as_data(heading: str, text: str) -> str:

@@ -142,6 +142,11 @@ class AgentContext(ABC):
 
     @property
     @abstractmethod
+    def parent_id(self) -> AgentId:
+        """The number of the agent that spawned it: 0 for the owner."""
+
+    @property
+    @abstractmethod
     def memory_scope(self) -> str:
         """The scope in which it recalls and remembers."""
 

@@ -311,6 +311,7 @@ NAMES: dict[str, list[str]] = {
         "http_tools",
         "inference_tools",
         "memory_tools",
+        "one_line",
         "open_mcp_servers",
         "shell_tools",
         "tool",

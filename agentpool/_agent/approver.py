@@ -49,7 +49,9 @@ async def ask_first(agent: Agent, tool: Tool, call: ToolCall) -> ToolCall | Deni
         hub.publish(ApprovalAsked(*hub.stamp(agent.agent_id, agent.name), call))
     decision: Decision = Denied(NOBODY)
     if agent.home.approve is not None:
-        request = ApprovalRequest(agent.agent_id, agent.name, call, tool.capability)
+        request = ApprovalRequest(
+            agent.agent_id, agent.name, call, tool.capability, agent.context.parent_id
+        )
         try:
             async with parked(Wait.other("an approval", WaitReason.APPROVAL)):
                 decision = await _ask(agent, agent.home.approve, request)

@@ -5,7 +5,9 @@ Rules:
 1. Without a terminal nobody can be asked, and then nothing runs that must be asked for.
 2. One question stands at a time, and nothing else is written to the terminal meanwhile.
 3. What was typed before a question was there is no answer to it.
-4. What a model wrote is shown in printable characters, and stands before the question.
+4. Who asks comes first, with the numbers that the pool gave. What a model wrote is one line
+   each, cut, with what cannot be seen written out: it can neither pass for another line nor
+   push one off the screen. After all has been shown, who asks is said again.
 5. The terminal keeps its settings and no thread reads, so that whoever waits no longer, for
    a Ctrl-C or a deadline, leaves nothing behind.
 """
@@ -24,14 +26,25 @@ import trio
 from agentpool import Capability
 from agentpool._cli._board import Board
 from agentpool._cli._command import ApproveMode
-from agentpool._cli._screen import Screen, visible
-from agentpool.tools import ApprovalRequest, Approved, Approver, Changed, Decision, Denied
+from agentpool._cli._screen import Screen
+from agentpool.tools import (
+    ApprovalRequest,
+    Approved,
+    Approver,
+    Changed,
+    Decision,
+    Denied,
+    one_line,
+)
 
 Write: TypeAlias = Callable[[str], Awaitable[None]]
 """Writes to the terminal."""
 
 _SHOWN_CHARACTERS: Final = 1000
 """Of the arguments, at first. Otherwise long ones push all else off the screen."""
+
+MAX_NAME_CHARS: Final = 60
+"""Of a name that a model may have chosen."""
 
 _READ_BYTES: Final = 4096
 """A terminal gives a line at a time, and none that is longer."""
@@ -65,7 +78,8 @@ def choose_approver(mode: ApproveMode, screen: Screen, board: Board) -> Approver
         reason, why = _NO_TERMINAL, "nobody can be asked without a terminal; see --approve"
 
     def deny(request: ApprovalRequest) -> Decision:
-        line = f"{request.agent_name} may not call {request.call.name}: {why}"
+        name = one_line(request.agent_name, MAX_NAME_CHARS)
+        line = f"{name} may not call {one_line(request.call.name, MAX_NAME_CHARS)}: {why}"
         board.say(line, notable=mode == "ask")
         return Denied(reason)
 
@@ -118,11 +132,13 @@ class Prompter:
             return decision
 
     async def _decide(self, request: ApprovalRequest, write: Write) -> tuple[Decision, bool]:
-        name, arguments = visible(request.call.name), visible(request.call.arguments)
+        name = one_line(request.call.name, MAX_NAME_CHARS)
+        arguments = one_line(request.call.arguments)
         more = len(arguments) - _SHOWN_CHARACTERS
         cut = f"{arguments[:_SHOWN_CHARACTERS]} … and {more} more characters"
         shown = cut if more > 0 else arguments
-        await write(f"  {shown}\n{visible(request.agent_name)} asks to call {name} with this\n")
+        who = _who(request)
+        await write(f"{who} asks to call {name} with this:\n  {shown}\n")
         letters = f"y yes, n no, e edit, a always for {name}{', s show all' if more > 0 else ''}: "
         while True:
             line = await self._answer(letters, write)
@@ -140,7 +156,7 @@ class Prompter:
                     if changed is not None:
                         return Changed(changed), False
                 case "s" if more > 0:
-                    await write(f"  {arguments}\n")
+                    await write(f"  {arguments}\nthat is what {who} asks to call {name} with\n")
                 case _:
                     await write("answer with one of these letters\n")
 
@@ -171,6 +187,12 @@ class Prompter:
                 return None
             line += piece
         return line.decode(errors="replace")
+
+
+def _who(request: ApprovalRequest) -> str:
+    """Return who asks, in words that no model chose but for the name."""
+    child = f", child of agent {request.parent_id}" if request.parent_id else ""
+    return f"agent {request.agent_id}{child}, {one_line(request.agent_name, MAX_NAME_CHARS)},"
 
 
 def _forget_typed(input_fd: int) -> None:

@@ -20,6 +20,7 @@ from hypercorn.typing import ASGIFramework
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.server.session import ServerSession
+from mcp.server.transport_security import TransportSecuritySettings
 from mcp.shared.exceptions import MCPError
 from mcp.shared.message import SessionMessage
 
@@ -38,6 +39,16 @@ from agentpool.tools.mcp._wire import Incoming, read_messages, write_messages
 
 PROGRESS_SECONDS: Final = 0.25
 """Between two notifications of one call: often enough for a person who watches."""
+
+MAX_SESSIONS: Final = 100
+"""Of clients over HTTP. Each takes memory, and time at the end."""
+
+IDLE_SESSION_SECONDS: Final = 60.0
+"""Until the session of a client that has gone, or does nothing, is over; it may begin another.
+A session with a request or a stream of events under way is not idle. So nobody can keep
+others out for longer than this."""
+
+_HTTP_PORT: Final = 80
 
 _PIECE_BYTES: Final = 65_536
 
@@ -242,12 +253,26 @@ async def serve_http(
         listener: A listening socket on this machine's own address. It is closed at the end.
         wait_end: Returns when it is time to end.
     """
-    host = listener.getsockname()[0]
+    host, port, *_ = listener.getsockname()
     config = hypercorn.Config()
     config.bind = [f"fd://{listener.detach()}"]
     config.accesslog = config.errorlog = None
     config.graceful_timeout = _FLUSH_SECONDS
-    # A browser's page must not reach it by a name that leads here: the SDK checks the Host.
-    app = cast("ASGIFramework", server.streamable_http_app(host=host))
+    names = [f"[{host}]" if ":" in host else host, "localhost"]
+    places = [f"{name}:{port}" for name in names] + (names if port == _HTTP_PORT else [])
+    # A browser's page must not reach it by a name that leads here. The SDK looks only if it
+    # is told to, or for three spellings of this machine's address.
+    security = TransportSecuritySettings(
+        allowed_hosts=places, allowed_origins=[f"http://{place}" for place in places]
+    )
+    app = cast(
+        "ASGIFramework",
+        server.streamable_http_app(
+            host=host,
+            transport_security=security,
+            max_sessions=MAX_SESSIONS,
+            session_idle_timeout=IDLE_SESSION_SECONDS,
+        ),
+    )
     serve = hypercorn.trio.serve  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # its WSGI half has no types
     await serve(app, config, shutdown_trigger=wait_end, mode="asgi")

@@ -19,13 +19,14 @@ import attrs
 import msgspec
 import trio
 
-from agentpool import AgentManifest, AgentOutcome, AgentStatus, ToolError
+from agentpool import OWNER_ID, AgentManifest, AgentOutcome, AgentStatus, ToolError
 from agentpool._cli._board import printable
-from agentpool.abc import Event, Observer
+from agentpool.abc import AgentId, Event, Observer
 from agentpool.drivers import Json
 from agentpool.observe import (
     AgentParked,
     AgentResumed,
+    AgentSpawned,
     AgentStarted,
     Phase,
     PhaseChanged,
@@ -167,6 +168,8 @@ class ProgressDesk(Observer):
     """Knows who does what, of the agents that clients have asked for."""
 
     _progress: dict[str, Progress] = attrs.field(factory=dict[str, Progress])
+    # By the pool's number: a name can also be that of a child, whose parent's model chose it.
+    _agents: dict[AgentId, Progress] = attrs.field(factory=dict[AgentId, Progress])
     _calls: int = 0
 
     def open(self, offer: Offer) -> tuple[str, Progress]:
@@ -178,11 +181,17 @@ class ProgressDesk(Observer):
 
     def close(self, name: str) -> None:
         """Forget an agent that has ended."""
-        del self._progress[name]
+        progress = self._progress.pop(name)
+        for agent_id in [one for one, its in self._agents.items() if its is progress]:
+            del self._agents[agent_id]
 
     def on_event(self, event: Event) -> None:
         """Take note of *event*."""
-        progress = self._progress.get(event.agent_name)
+        if isinstance(event, AgentSpawned) and event.parent_id == OWNER_ID:
+            asked = self._progress.get(event.agent_name)
+            if asked is not None:
+                self._agents[event.agent_id] = asked
+        progress = self._agents.get(event.agent_id)
         if progress is None:
             return
         match event:

@@ -28,6 +28,7 @@ from agentpool._outcome import AgentOutcome
 from agentpool._pool.admission import Admission
 from agentpool._pool.handle import AgentHandle, OnEnd
 from agentpool._spawn import SpawnConfig, child_of
+from agentpool._untrusted import MAX_NAME_CHARS, one_line
 from agentpool.abc import AgentContext, AgentInfo, Driver, OnDelta
 
 Accept: TypeAlias = Callable[[SpawnConfig, Driver, OnEnd | None, AgentHandle], AgentHandle]
@@ -65,6 +66,11 @@ class PoolAgentContext(AgentContext):
     def depth(self) -> int:
         """Generations above it."""
         return self._handle.depth
+
+    @property
+    def parent_id(self) -> AgentId:
+        """The number of the agent that spawned it: 0 for the owner."""
+        return self._handle.parent_id
 
     @property
     def memory_scope(self) -> str:
@@ -143,7 +149,8 @@ class PoolAgentContext(AgentContext):
         config = child_of(
             self._agent.config,
             query,
-            name=name or f"{self.name}-sub",
+            # A model may have chosen it, and people are shown it beside what they decide.
+            name=one_line(name or f"{self.name}-sub", MAX_NAME_CHARS),
             used_tokens=self._agent.used.total_tokens,
             seconds_left=seconds_left,
             used_usd=self._agent.used_usd,

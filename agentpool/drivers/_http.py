@@ -305,8 +305,9 @@ async def open_http(
 
 
 def _refuse_encoding(headers: Mapping[str, str], secrets: frozenset[str]) -> None:
-    encoding = headers.get("content-encoding", "identity").lower()
-    if encoding != "identity":
+    encoding = headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        # As it came: a key that it quotes is looked for letter by letter.
         came = shown(redacted(encoding, secrets))
         msg = f"the answer is encoded as {came!r}, which was not asked for"
         raise ProtocolError(msg)

@@ -14,6 +14,7 @@ from agentpool._errors import ToolError
 from agentpool._manifest.capability import Capability
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import (
+    OWNER_ID,
     AgentId,
     AgentMessage,
     Completion,
@@ -53,6 +54,11 @@ class LoneContext(AgentContext):
     def depth(self) -> int:
         """0: the owner spawned it."""
         return 0
+
+    @property
+    def parent_id(self) -> AgentId:
+        """0: the owner spawned it."""
+        return OWNER_ID
 
     @property
     def memory_scope(self) -> str:

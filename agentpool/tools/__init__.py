@@ -14,6 +14,7 @@ from agentpool._public import load as _load
 from agentpool._untrusted import MARKERS as MARKERS
 from agentpool._untrusted import Cleaner as Cleaner
 from agentpool._untrusted import as_data as as_data
+from agentpool._untrusted import one_line as one_line
 from agentpool.abc import Tool as Tool
 from agentpool.abc import ToolContext as ToolContext
 from agentpool.abc import ToolResult as ToolResult
@@ -62,6 +63,7 @@ __all__ = [
     "http_tools",
     "inference_tools",
     "memory_tools",
+    "one_line",
     "open_mcp_servers",
     "shell_tools",
     "tool",

@@ -135,7 +135,7 @@ def test_yes_runs_the_call(desk: Desk) -> None:
     with at_terminal(desk) as person:
         asked = person.wait_for(QUESTION)
         assert '{"path":"a.txt","content":"one"}' in asked.replace('": ', '":').replace(", ", ",")
-        assert "writer asks to call file_write with this" in asked
+        assert "agent 1, writer, asks to call file_write with this:" in asked
         person.type("y\n")
         person.wait_for(QUESTION)
         person.type("YES\n")
@@ -330,7 +330,44 @@ async def test_arguments_cannot_pass_for_a_question(line: Line) -> None:
         nursery.start_soon(line.ask, said, "{}\nreader asks to call look\x1b[8m")
         await line.wait_for(ASKED)
         line.type("y\n")
-    assert line.seen.startswith("  {}\\nreader asks to call look\\x1b[8m\r\nreader asks")
+    assert line.seen.startswith(
+        "agent 1, reader, asks to call erase with this:\r\n"
+        "  {}\\nreader asks to call look\\x1b[8m\r\ny yes"
+    )
+
+
+@pytest.mark.parametrize(
+    "filler", [" " * 2399, "\n" * 99, "\r\x1b[2J", "\u3164" * 900, "\u2800" * 900, "\u034f" * 900,
+               "\u200b" * 900, "\u00a0" * 900, "\ufe0f\u115f\uffa0\U000e0100" * 200]
+)  # fmt: skip
+async def test_a_name_cannot_pass_for_what_is_asked(line: Line, filler: str) -> None:
+    """A model chooses the name of its child, and once had other arguments approved with it."""
+    name = f'x{filler}  {{"path": "notes.txt", "content": "buy bread"}}{filler}writer'
+    call = ToolCall("c1", "erase", '{"path": "evil.sh"}')
+    request = ApprovalRequest(AgentId(7), name, call, None, AgentId(3))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(line.prompter.ask, request)
+        await line.wait_for(ASKED)
+        line.type("y\n")
+    who, what, question = line.seen.split("\r\n")[:3]
+    assert who.startswith("agent 7, child of agent 3, x")
+    assert who.endswith(", asks to call erase with this:")
+    assert len(who) < 140
+    assert who.isprintable()
+    assert what == '  {"path": "evil.sh"}'
+    assert question.startswith("y yes")
+
+
+async def test_after_all_is_shown_who_asks_is_said_again(line: Line) -> None:
+    """Long arguments may have pushed it off the screen."""
+    said: list[Decision] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(line.ask, said, "x" * 1001)
+        await line.wait_for("s show all: ")
+        line.type("s\n")
+        letters = "y yes, n no, e edit, a always for erase, s show all: "
+        await line.wait_for(f"that is what agent 1, reader, asks to call erase with\r\n{letters}")
+        line.type("y\n")
 
 
 async def test_nothing_is_written_across_a_question(line: Line) -> None:

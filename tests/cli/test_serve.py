@@ -10,9 +10,11 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 
+import httpx
 import pytest
 import trio
 from mcp import Client
@@ -22,13 +24,14 @@ from mcp.shared.exceptions import MCPError
 from agentpool import AgentManifest, AgentOutcome, AgentStatus, UsageError, open_pool
 from agentpool._cli._arguments import parse
 from agentpool._cli._command import NOTHING_HELD_BACK, ServeCommand
-from agentpool._cli._mcp_server import PoolServer
+from agentpool._cli._mcp_server import IDLE_SESSION_SECONDS, MAX_SESSIONS, PoolServer
 from agentpool._cli._offer import Offer, ProgressDesk, build_offers, read_outcome
 from agentpool._cli._serve import ServeLog
 from agentpool.abc import AgentId
 from agentpool.drivers import BadRequestError, ScriptedDriver, ToolCall
 from agentpool.observe import (
     AgentParked,
+    AgentSpawned,
     AgentStarted,
     AgentWarned,
     Phase,
@@ -333,6 +336,60 @@ async def test_agents_over_http(desk: Desk) -> None:
     assert b"Traceback" not in err
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2", "[::1]"])
+async def test_pages_of_other_sites_are_refused(desk: Desk, address: str) -> None:
+    """A name that leads here does not, whichever of this machine's addresses is chosen."""
+    process = desk.start(*WORDS, "--http", f"{address}:0")
+    assert process.stderr is not None
+    line = (await trio.to_thread.run_sync(process.stderr.readline)).decode()
+    found = re.search(r"http://(.*):(\d+)/mcp", line)
+    assert found is not None
+    place = f"{found[1]}:{found[2]}"
+    evil = f"evil.example:{found[2]}"
+    async with httpx.AsyncClient() as client:
+
+        async def ask_as(**headers: str) -> int:
+            headers = {"accept": "application/json, text/event-stream", **headers}
+            content = json.loads(initialized().splitlines()[0])
+            url = f"http://{place}/mcp"
+            return (await client.post(url, json=content, headers=headers)).status_code
+
+        assert await ask_as() == 200
+        assert await ask_as(host=f"localhost:{found[2]}") == 200
+        assert await ask_as(origin=f"http://{place}") == 200
+        assert await ask_as(host=evil, origin=f"http://{evil}") == 421
+        assert await ask_as(host=evil) == 421
+        assert await ask_as(host=f"{place}.evil.example:{found[2]}") == 421
+        assert await ask_as(host=f"{found[1]}:1.evil.example") == 421
+        assert await ask_as(host=f"{found[1]}:1") == 421
+        assert await ask_as(origin=f"http://{evil}") == 403
+        assert await ask_as(origin=f"https://{place}") == 403
+        assert await ask_as(origin="null") == 403
+    process.send_signal(signal.SIGTERM)
+    await trio.to_thread.run_sync(process.communicate)
+
+
+async def test_clients_that_hang_up_do_not_keep_others_out(desk: Desk) -> None:
+    """Sessions are few, and one that nobody uses ends soon: a bound on both, and a quick end."""
+    process = desk.start(*WORDS, "--http", "127.0.0.1:0")
+    assert process.stderr is not None
+    line = (await trio.to_thread.run_sync(process.stderr.readline)).decode()
+    url = line.rpartition(" ")[2].strip()
+    headers = {"accept": "application/json, text/event-stream"}
+    codes: list[int] = []
+    async with httpx.AsyncClient() as client:
+        content = json.loads(initialized().splitlines()[0])
+        for _ in range(MAX_SESSIONS + 3):
+            answer = await client.post(url, json=content, headers=headers)
+            codes.append(answer.status_code)
+    assert codes == [200] * MAX_SESSIONS + [503] * 3
+    assert IDLE_SESSION_SECONDS <= 60
+    process.send_signal(signal.SIGTERM)
+    begin = time.monotonic()
+    await trio.to_thread.run_sync(process.communicate)
+    assert time.monotonic() - begin < 10
+
+
 def test_only_this_machines_address_is_listened_on(desk: Desk) -> None:
     """Whoever reaches it makes agents work, and no password is asked for."""
     done = desk.scripted("serve", "reader.toml", "--http", "0.0.0.0:0")
@@ -436,7 +493,12 @@ async def test_progress_is_what_an_agent_does_now() -> None:
     name, progress = desk.open(Offer("a", "", AgentManifest(name="a")))
     assert name == "a 1"
     stamp = (1, 0.0, 1, name)
+    desk.on_event(AgentSpawned(*stamp, 0))
     desk.on_event(AgentStarted(*stamp))
+    # A child of another client's agent, whose model chose that name for it.
+    desk.on_event(AgentSpawned(2, 0.0, 9, name, 5))
+    desk.on_event(AgentSpawned(2, 0.0, 8, "somebody else", 0))
+    desk.on_event(ToolStarted(2, 0.0, 9, name, ToolCall("1", "spoof", "{}")))
     desk.on_event(PhaseChanged(*stamp, Phase.REASON, ""))
     desk.on_event(PhaseChanged(*stamp, Phase.ACT, "clock"))
     desk.on_event(ToolStarted(*stamp, ToolCall("1", "clock\n", "{}")))

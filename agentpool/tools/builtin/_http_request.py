@@ -8,7 +8,9 @@ Rules:
    stands. A name server that says something else the second time is not asked a second time.
 3. Nothing is sent that was not asked for: no cookies, no key, no proxy of the environment.
    Headers are not carried to another host.
-4. What comes back is bounded, and characters are whole. What is no text is described.
+4. What comes back is bounded, and characters are whole. What is no text is described. A
+   server chooses among the character sets of the web, and not among Python's codecs, some of
+   which unpack, take time that grows with the square of the text, or are no text at all.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from agentpool._connection import (
 from agentpool._errors import ToolError
 from agentpool._manifest.capability import Capability
 from agentpool._manifest.hosts import Address, HostRules, HttpUrl, address_of
+from agentpool._untrusted import one_line
 from agentpool.abc import Tool
 from agentpool.tools._function import tool
 
@@ -45,6 +48,23 @@ TOOL_SECONDS: Final = 30.0
 
 CONNECT_SECONDS: Final = 10.0
 """For one address. Then the next one of the same host is tried."""
+
+CHARSETS: Final = frozenset(
+    (
+        "utf-8", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be", "ascii",
+        *(f"iso8859-{number}" for number in (*range(1, 12), *range(13, 17))),
+        *(f"cp{number}" for number in (866, 874, 932, 949, *range(1250, 1259))),
+        "mac-roman", "koi8-r", "koi8-u", "shift_jis", "euc_jp", "euc_kr",
+        "tis-620", "gb2312", "gbk", "gb18030", "big5",
+    )
+)  # fmt: skip
+"""How a server may write text: each of them takes time in proportion to it."""
+
+MAX_SHOWN_TYPE_CHARS: Final = 200
+"""Of the name of a content type. Those that exist are shorter."""
+
+# Python remembers every name that it was ever asked for.
+_MAX_CHARSET_CHARS: Final = 20
 
 MAX_REDIRECTS: Final = 5
 
@@ -174,7 +194,8 @@ class _Web:
             encoding = _header(head, b"content-encoding") or "identity"
             if encoding.lower() != "identity":
                 # It was not asked for, and may unpack to any size.
-                raise ToolError(f"the answer is encoded as {encoding!r}, which was not asked for")
+                shown = one_line(encoding, MAX_SHOWN_TYPE_CHARS)
+                raise ToolError(f"the answer is encoded as '{shown}', which was not asked for")
             payload = bytearray()
             while piece := await connection.receive():
                 payload += piece
@@ -246,7 +267,7 @@ def _shown(
     if str(here) != asked:
         lines.append(f"from {here}")
     if kind:
-        lines.append(f"content-type: {kind}")
+        lines.append(f"content-type: {one_line(kind, MAX_SHOWN_TYPE_CHARS)}")
     return "\n".join((*lines, "", _text_of(kind, payload, is_whole)))
 
 
@@ -261,16 +282,25 @@ def _text_of(kind: str, payload: bytes, is_whole: bool) -> str:  # noqa: FBT001
             charset = value.strip("\"' ")
     more = "" if is_whole else " or more"
     try:
-        decoder = codecs.getincrementaldecoder(charset)("replace" if is_text else "strict")
+        decoder = codecs.getincrementaldecoder(_codec(charset))("replace" if is_text else "strict")
         # Not final where the body was cut: the end of it may be a part of a character.
-        text = str(decoder.decode(payload, is_whole))
-    except (LookupError, UnicodeError, TypeError):
+        text = decoder.decode(payload, is_whole)
+    except UnicodeError:  # strict, or UTF-16 without the mark at its beginning
         text = payload.decode("utf-8", "replace") if is_text else "\0"
     if "\0" in text or (media and not is_text):
-        return (
-            f"[no text: {len(payload)} bytes{more} of {json.dumps(media or 'unknown')}, not shown]"
-        )
+        name = json.dumps(one_line(media, MAX_SHOWN_TYPE_CHARS) or "unknown")
+        return f"[no text: {len(payload)} bytes{more} of {name}, not shown]"
     if len(text) > MAX_SHOWN_CHARS or not is_whole:
         left = max(len(text) - MAX_SHOWN_CHARS, 0)
         return f"{text[:MAX_SHOWN_CHARS]}\n[cut: {left}{more} more characters]"
     return text
+
+
+def _codec(charset: str) -> str:
+    """Return Python's name of *charset*; that of UTF-8 for one that is not taken."""
+    try:
+        # By its own name: there are many ways to write each of them.
+        name = codecs.lookup(charset[:_MAX_CHARSET_CHARS]).name
+    except (LookupError, UnicodeError, ValueError):  # ValueError: a NUL
+        return "utf-8"
+    return name if name in CHARSETS else "utf-8"

@@ -28,7 +28,7 @@ from agentpool._errors import ToolError, UsageError
 from agentpool._manifest.capability import ANYTHING, Capability, CapabilityKind, grants_allow
 from agentpool._manifest.parts import McpServerConfig
 from agentpool._messages import Json
-from agentpool._untrusted import Cleaner
+from agentpool._untrusted import Cleaner, is_unseen
 from agentpool.abc import ToolResult
 from agentpool.tools._arguments import MAX_ARGUMENTS_CHARS, is_nothing, listed, read_keys
 from agentpool.tools._common_schema import common_schema
@@ -191,7 +191,7 @@ def one_line(text: str, limit: int) -> str:
     """
     # Cut twice: a text of megabytes is not looked through for what is thrown away.
     rough = clip(text, 4 * limit)
-    seen = "".join(sign if sign.isprintable() else " " for sign in rough)
+    seen = "".join(" " if is_unseen(sign) else sign for sign in rough)
     return clip(_CLEANER.clean(" ".join(seen.split())), limit)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
+import codecs
 import contextlib
 import gzip
 import json
 import socket
 import ssl
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -21,6 +24,7 @@ from agentpool import Capability, PrivacyTier
 from agentpool.abc import ToolResult
 from agentpool.testing import check_tool, lone_context
 from agentpool.tools import ToolRegistry, http_tools
+from agentpool.tools.builtin._http_request import CHARSETS, MAX_READ_BYTES
 from tests.support.processes import open_files
 
 Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
@@ -320,6 +324,7 @@ async def test_a_gzip_bomb_is_not_unpacked() -> None:
         ("text/plain; charset=nonsense", "\u00e9".encode(), "\u00e9"),
         ("text/plain", b"a\xff", "a\ufffd"),
         ("application/problem+json", b"{}", "{}"),
+        ("text/plain; charset=utf-16", b"plain", "plain"),
         ("", b"plain", "plain"),
         ("", b"\xff\xfe", '[no text: 2 bytes of "unknown", not shown]'),
         ("text/plain", b"a\0b", '[no text: 3 bytes of "text/plain", not shown]'),
@@ -331,6 +336,52 @@ async def test_what_is_no_text_is_described(kind: str, body: bytes, shown: str) 
         host = f"127.0.0.1:{web.port}"
         result = await ask(host, url=f"http://{host}/")
     assert result.content.endswith(f"\n\n{shown}")
+
+
+@pytest.mark.parametrize(
+    "charset",
+    ["bz2", "zlib", "zip", "hex", "uu", "quopri", "base64", "rot13", "punycode", "idna", "utf-7",
+     "unicode_escape", "raw_unicode_escape", "undefined", "utf_8_sig", "mbcs", "oem", "../x",
+     "a\tb", "x" * 50_000, "bz2_codec", "PUNYCODE", '"zlib_codec"'],
+)  # fmt: skip
+@pytest.mark.parametrize("media", ["text/plain", "application/x", ""])
+async def test_a_server_does_not_choose_among_pythons_codecs(charset: str, media: str) -> None:
+    """177 bytes unpacked to a gigabyte, and 255 KB of punycode took half a minute."""
+    bomb = bz2.compress(b"\0" * 1_000_000)
+    async with site(page(bomb, f"{media}; charset={charset}")) as web:
+        host = f"127.0.0.1:{web.port}"
+        result = await ask(host, url=f"http://{host}/")
+    assert not result.is_error
+    assert len(result.content) < 600
+    async with site(page(b"plain -a", f"text/plain; charset={charset}")) as web:
+        host = f"127.0.0.1:{web.port}"
+        result = await ask(host, url=f"http://{host}/")
+    assert result.content.endswith("\n\nplain -a")
+
+
+@pytest.mark.parametrize("charset", sorted(CHARSETS))
+def test_the_most_that_is_read_is_decoded_at_once(charset: str) -> None:
+    """Whatever the bytes are: it is done in the loop, where nothing else happens meanwhile."""
+    decoder = codecs.getincrementaldecoder(charset)
+    for piece in (b"a", b"-", b"\xff", b"\x1b", b"\xd8\x00", bytes(range(256))):
+        data = (piece * MAX_READ_BYTES)[:MAX_READ_BYTES]
+        begin = time.thread_time()
+        with contextlib.suppress(UnicodeError):  # no mark of its order at the beginning
+            decoder("replace").decode(data, final=True)
+        assert time.thread_time() - begin < 0.2
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("Shift-JIS", "\u732b"), ("windows-1251", "\u0436"), ("GB18030", "\u732b"),
+                       ("KOI8-R", "\u0436"), ("euc-kr", "\uac00"), ("ISO-8859-2", "\u0151"),
+                       ("utf-16", "\u732b"), ("Big5", "\u8c93"), ("UTF8", "\u732b")],
+)  # fmt: skip
+async def test_the_charsets_of_the_web_are_read(name: str, text: str) -> None:
+    """By any of their usual names."""
+    async with site(page(text.encode(name), f"text/html; charset={name}")) as web:
+        host = f"127.0.0.1:{web.port}"
+        result = await ask(host, url=f"http://{host}/")
+    assert result.content.endswith(f"\n\n{text}")
 
 
 @pytest.mark.parametrize(
