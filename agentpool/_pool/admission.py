@@ -22,11 +22,13 @@ import attrs
 import trio
 
 from agentpool._errors import PoolFullError
-from agentpool._messages import AgentId
+from agentpool._events import AgentQueued, AgentResumed, SlotsChanged
+from agentpool._messages import OWNER_ID, AgentId
 from agentpool._pool.handle import AgentHandle
 from agentpool._scheduling.fair_queue import FairQueue
 from agentpool._scheduling.slot import Slot, current_slot, parked
 from agentpool._scheduling.waits import Wait, WaitBook, WaitKind, WaitReason
+from agentpool.observe._hub import EventHub
 
 
 def _number_of(handle: AgentHandle) -> AgentId:
@@ -51,13 +53,11 @@ class Admission:
     """The slots. Its borrowers are tokens, of which each agent that runs has one."""
     max_queued: int
     """Newcomers that may wait."""
+    _hub: EventHub
     _start: Callable[[AgentHandle, Slot], None]
-    _on_parked: Callable[[Slot, Wait], None]
     """Told before the slot is handed on."""
     _on_waiting: Callable[[AgentId], None]
     """Told afterwards."""
-    _on_resumed: Callable[[Slot], None]
-    _on_returning: Callable[[Slot, int], None]
     """Told who comes back and finds no slot, and how many came back before it."""
     outer: Slot | None = attrs.field(factory=current_slot.get)
     outer_deadline: float = attrs.field(factory=trio.current_effective_deadline)
@@ -183,13 +183,17 @@ class Admission:
         handle = queue.pop()
         if self._room:
             self._room.unpark()
-        self._start(handle, Slot(self, handle.agent_id, trio.CancelScope(), token, handle.share))
+        scope = trio.CancelScope()
+        slot = Slot(self, handle.agent_id, scope, token, handle.share, handle.name)
+        self._start(handle, slot)
 
     def resize(self, slots: float) -> None:
         """Change the number of slots. Who runs, runs on; fewer start until it fits."""
-        self.limiter.total_tokens = slots
-        self.pump()
-        self._room.unpark_all()
+        with self._hub:
+            self._hub.tell(SlotsChanged, OWNER_ID, "", slots)
+            self.limiter.total_tokens = slots
+            self.pump()
+            self._room.unpark_all()
 
     def leave(self, slot: Slot, *, newcomers: bool) -> None:
         """Take back the slot of an agent that ended, if it holds one.
@@ -230,11 +234,12 @@ class Admission:
 
     def release(self, slot: Slot, wait: Wait) -> None:
         """Take back the slot of an agent that waits."""
-        self._on_parked(slot, wait)
-        if wait.lends and slot.only_lends:
-            self._lend(slot)
-        self.limiter.release_on_behalf_of(slot.token)
-        self.pump()
+        with self._hub:
+            self._hub.parked(slot.agent_id, slot.name, wait)
+            if wait.lends and slot.only_lends:
+                self._lend(slot)
+            self.limiter.release_on_behalf_of(slot.token)
+            self.pump()
         if wait.kind is not WaitKind.OTHER:
             self._on_waiting(slot.agent_id)
 
@@ -244,7 +249,8 @@ class Admission:
             self._lend(slot)
         elif slot.lent:
             self._end_loan(slot)
-            self.pump()
+            with self._hub:
+                self.pump()
         self._on_waiting(slot.agent_id)
 
     def regain(self, slot: Slot) -> bool:
@@ -257,15 +263,29 @@ class Admission:
     def request(self, slot: Slot) -> None:
         """Put an agent that comes back in front of every newcomer."""
         self._returning.append(slot)
-        self.pump()
-        if not slot.held:
-            self._on_returning(slot, len(self._returning) - 1)
+        with self._hub:
+            self.pump()
+            if not slot.held:
+                ahead = len(self._returning) - 1
+                self.tell_queued(slot.agent_id, slot.name, ahead, again=True)
+
+    def tell_queued(self, agent_id: AgentId, name: str, ahead: int, *, again: bool) -> None:
+        """Tell that an agent waits for a slot, behind so many others.
+
+        Args:
+            agent_id: Which agent.
+            name: Its name.
+            ahead: Agents that come before it.
+            again: Whether it had one before.
+        """
+        counts = (self.running_count, self.limiter.total_tokens)
+        self._hub.tell(AgentQueued, agent_id, name, *counts, ahead, again=again)
 
     def _give_back(self, slot: Slot) -> None:
         self._end_loan(slot)
         self.limiter.acquire_on_behalf_of_nowait(slot.token)
         slot.grant()
-        self._on_resumed(slot)
+        self._hub.tell(AgentResumed, slot.agent_id, slot.name)
 
     def _lend(self, slot: Slot) -> None:
         if not slot.lent:

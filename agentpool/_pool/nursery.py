@@ -14,7 +14,7 @@ from __future__ import annotations
 import inspect
 import math
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from random import Random
 from typing import TypeAlias, final
@@ -28,9 +28,10 @@ from agentpool._agent.spending import Purse
 from agentpool._approval import Approver
 from agentpool._budget.budget import Budget
 from agentpool._errors import PoolClosedError, UsageError
+from agentpool._events import AgentFinished, AgentStarted
 from agentpool._loop.run import Receive
 from agentpool._manifest.capability import CapabilityKind
-from agentpool._messages import OWNER_ID, AgentId
+from agentpool._messages import OWNER_ID, AgentId, AgentMessage
 from agentpool._messaging.router import MessageRouter
 from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool._pool.admission import Admission
@@ -39,7 +40,6 @@ from agentpool._pool.caller import PoolVoice
 from agentpool._pool.deadlock import DeadlockWatch
 from agentpool._pool.fan_in import FanIn
 from agentpool._pool.handle import AgentHandle, Caretaker, OnEnd
-from agentpool._pool.herald import Herald
 from agentpool._pool.shutdown import ShutdownStep, end_in_steps
 from agentpool._pool.spawn_checks import Entry, budget_for
 from agentpool._pool.verdict import cancellation_of, unstarted_outcome, verdict
@@ -80,7 +80,6 @@ class AgentNursery(Caretaker, Home):
     admission: Admission = attrs.field(init=False)
     deadlocks: DeadlockWatch = attrs.field(init=False)
     voice: PoolVoice = attrs.field(init=False)
-    _herald: Herald = attrs.field(init=False)
     _idle: Lot = attrs.field(init=False, factory=Lot)
     """Who waits until no agent runs."""
     entry: Entry = attrs.field(init=False)
@@ -96,8 +95,7 @@ class AgentNursery(Caretaker, Home):
 
     def __attrs_post_init__(self) -> None:
         """Open the post office."""
-        self._herald = Herald(self.hub, self.running, self.fan_in.handles)
-        self.router = MessageRouter(self.inbox_capacity, self._herald.posted)
+        self.router = MessageRouter(self.inbox_capacity, self._posted)
         self.router.register(OWNER_ID)
         # Pools of one name may share a memory, and their agents have the same numbers.
         self.memory_scope = f"{self.name}-{os.urandom(8).hex()}"
@@ -109,16 +107,21 @@ class AgentNursery(Caretaker, Home):
         self.admission = Admission(
             limiter,
             max_queued,
+            self.hub,
             self._start,
-            self._herald.parked,
             lambda agent_id: self.deadlocks.suspect(agent_id),  # noqa: PLW0108  # made below
-            self._herald.resumed,
-            self._returning,
         )
         self.deadlocks = DeadlockWatch(nursery, self.admission, self.running)
         self.voice = PoolVoice(self.router, self.admission, self.running, self.deadlocks.owner)
         self.router.open(self.deadlocks.owner)
         self.fan_in.open(self.deadlocks.owner)
+
+    def _posted(self, message: AgentMessage, reason: str | None) -> None:
+        """Tell that a message was accepted, or with a *reason* that nobody will receive it."""
+        if self.hub.listening:
+            whose = message.sender if reason is None else message.recipient
+            handle = self.running.get(whose) or self.fan_in.handles.get(whose)
+            self.hub.posted(message, reason, "" if handle is None else handle.name)
 
     # --- from spawn to slot
 
@@ -177,28 +180,42 @@ class AgentNursery(Caretaker, Home):
                 "more; spawn from the pool"
             )
         budget = self.budget_of(config, parent)
-        self.last_id += 1
-        handle = AgentHandle(
-            self,
-            self.voice,
-            self.last_id,
-            config,
-            driver,
-            parent=parent,
-            on_end=on_end,
-            budget=budget,
-        )
-        if on_end is None:
-            self.fan_in.expect(handle)
-        self.router.register(handle.agent_id)
-        # Queued before anybody is told of it, and cancels it.
-        self.admission.admit(handle)
-        self._herald.spawned(handle, config)
-        self.admission.pump()
-        if self.hub.listening and handle.status is AgentStatus.QUEUED:
-            ahead = self.admission.queued_count - 1
-            self._herald.queued(handle, self.admission, ahead, again=False)
+        with self.hub:
+            self.last_id += 1
+            handle = AgentHandle(
+                self,
+                self.voice,
+                self.last_id,
+                config,
+                driver,
+                parent=parent,
+                on_end=on_end,
+                budget=budget,
+            )
+            if on_end is None:
+                self.fan_in.expect(handle)
+            self.router.register(handle.agent_id)
+            self.hub.spawned(handle.agent_id, handle.parent_id, config)
+            self.admission.admit(handle)
+            self.admission.pump()
+            if self.hub.listening and handle.status is AgentStatus.QUEUED:
+                ahead = self.admission.queued_count - 1
+                self.admission.tell_queued(handle.agent_id, handle.name, ahead, again=False)
         return handle
+
+    def accept_all(self, wanted: Sequence[tuple[SpawnConfig, Driver]]) -> list[AgentHandle]:
+        """Take all of these in, or none of them.
+
+        Raises:
+            PoolFullError: If there is not room for all.
+            PoolClosedError: If no agents are taken any more.
+        """
+        # No await between the test and the change, and observers are told afterwards, so
+        # nothing can slip in.
+        if not self.admission.room_for(len(wanted)):
+            raise self.admission.full_error(len(wanted))
+        with self.hub:
+            return [self.accept(config, driver) for config, driver in wanted]
 
     def budget_of(self, config: SpawnConfig, parent: AgentHandle | None = None) -> Budget | None:
         """Return what an agent spends of that whoever calls, or *parent*, spawns.
@@ -211,15 +228,10 @@ class AgentNursery(Caretaker, Home):
         parent = parent or self.voice.caller()
         return budget_for(config, self.budget if parent is None else parent.budget)
 
-    def _returning(self, slot: Slot, ahead: int) -> None:
-        """Tell that an agent that waited for something waits for a slot again."""
-        if self.hub.listening:
-            self._herald.queued(self.running[slot.agent_id], self.admission, ahead, again=True)
-
     def _start(self, handle: AgentHandle, slot: Slot) -> None:
         handle.begin(slot, self.hub.seconds())
         self.running[handle.agent_id] = handle
-        self._herald.started(handle)
+        self.hub.tell(AgentStarted, handle.agent_id, handle.name)
         self.nursery.start_soon(self._live, handle, slot, name=handle.name)
 
     # --- from slot to outcome
@@ -310,28 +322,25 @@ class AgentNursery(Caretaker, Home):
         return built  # noqa: ASYNC910  # the run follows
 
     def _end(self, handle: AgentHandle, outcome: AgentOutcome, slot: Slot | None) -> None:
-        handle.end(outcome)
-        self.router.unregister(handle.agent_id)
-        self.running.pop(handle.agent_id, None)
-        self._herald.finished(handle, outcome)
-        (handle.on_end or self.fan_in.ended)(handle)
-        if not self.running:
-            self._idle.unpark_all()
-        if self.abort_on_failure and outcome.status is AgentStatus.FAILED:
-            self.abort("pool", f"agent {handle.agent_id} ({handle.name}) failed")
-        if slot is not None:
-            # The agent's own scope is closed here, so this is the nursery's state: once it
-            # is cancelled, newcomers would start only to be cancelled one by one.
-            self.admission.leave(slot, newcomers=trio.current_effective_deadline() != -math.inf)
-            self.deadlocks.suspect()
-        if handle.on_end is not None:
-            # Whoever waits for one of several has one less that could end its wait.
-            self.deadlocks.suspect(handle.parent_id)
-
-    def resize(self, slots: int) -> None:
-        """Have another number of slots. Who runs, runs on."""
-        self._herald.resized(slots)
-        self.admission.resize(slots)
+        with self.hub:
+            handle.end(outcome)
+            self.router.unregister(handle.agent_id)
+            self.running.pop(handle.agent_id, None)
+            self.hub.tell(AgentFinished, handle.agent_id, handle.name, outcome)
+            (handle.on_end or self.fan_in.ended)(handle)
+            if not self.running:
+                self._idle.unpark_all()
+            if self.abort_on_failure and outcome.status is AgentStatus.FAILED:
+                self.abort("pool", f"agent {handle.agent_id} ({handle.name}) failed")
+            if slot is not None:
+                # The agent's own scope is closed here, so this is the nursery's state: once
+                # it is cancelled, newcomers would start only to be cancelled one by one.
+                newcomers = trio.current_effective_deadline() != -math.inf
+                self.admission.leave(slot, newcomers=newcomers)
+                self.deadlocks.suspect()
+            if handle.on_end is not None:
+                # Whoever waits for one of several has one less that could end its wait.
+                self.deadlocks.suspect(handle.parent_id)
 
     async def wait_empty(self) -> None:  # noqa: ASYNC910  # the block's end has checkpoints
         """Wait until no agent is left."""
@@ -353,22 +362,25 @@ class AgentNursery(Caretaker, Home):
             slot.abandon()
         elif handle.cancelled is None and not handle.has_ended:
             # One that is cancelled already has left the queue, and is about to be ended.
-            handle.mark_cancelled(cancelled_by, reason)
-            self.admission.withdraw(handle)
-            self._end_unstarted(handle)
+            with self.hub:
+                handle.mark_cancelled(cancelled_by, reason)
+                self.admission.withdraw(handle)
+                self._end_unstarted(handle)
 
     def abort(self, cancelled_by: str, reason: str) -> None:
         """End every agent, the queued ones first, so that none of them starts."""
-        self._end_queued(cancelled_by, reason)
-        for handle in tuple(self.running.values()):
-            self.cancel_agent(handle, cancelled_by, reason)
+        with self.hub:
+            self._end_queued(cancelled_by, reason)
+            for handle in tuple(self.running.values()):
+                self.cancel_agent(handle, cancelled_by, reason)
 
     def _end_queued(self, cancelled_by: str, reason: str) -> None:
-        left = self.admission.withdraw_all()
-        for handle in left:
-            handle.mark_cancelled(cancelled_by, reason)
-        for handle in left:
-            self._end_unstarted(handle)
+        with self.hub:
+            left = self.admission.withdraw_all()
+            for handle in left:
+                handle.mark_cancelled(cancelled_by, reason)
+            for handle in left:
+                self._end_unstarted(handle)
 
     def _end_unstarted(self, handle: AgentHandle) -> None:
         self._end(handle, unstarted_outcome(handle, self.hub.seconds()), None)

@@ -91,12 +91,8 @@ class AgentPool:
             ManifestError: If a manifest cannot work with its driver.
             PrivacyError: If a manifest's tier forbids its driver.
         """
-        wanted = [(config, self._agents.driver_for(config)) for config in configs]
-        admission = self._agents.admission
-        # No await between the test and the change, so no other task can slip in.
-        if not admission.room_for(len(wanted)):
-            raise admission.full_error(len(wanted))
-        return [self._agents.accept(config, driver) for config, driver in wanted]
+        agents = self._agents
+        return agents.accept_all([(config, agents.driver_for(config)) for config in configs])
 
     # --- join
 
@@ -329,7 +325,7 @@ class AgentPool:
 
     @max_concurrent.setter
     def max_concurrent(self, slots: int) -> None:
-        self._agents.resize(at_least(1, "max_concurrent", slots))
+        self._agents.admission.resize(at_least(1, "max_concurrent", slots))
 
     def statistics(self) -> PoolStatistics:
         """Return the pool as it is at this moment."""

@@ -77,6 +77,8 @@ class Slot(Live):
     """What the keeper's limiter knows it by."""
     share: Share = PLAIN
     """What part of a gate the agent may have."""
+    name: str = ""
+    """The agent's name."""
     held: bool = True
     lent: bool = False
     """Whether it is given back for agents that come back, and for no newcomer."""

@@ -11,16 +11,30 @@ import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Self, final
+from typing import Concatenate, ParamSpec, Self, final
 
 import msgspec
 import trio
 
 from agentpool._base import Live
 from agentpool._budget.statistics import PoolStatistics
-from agentpool._events import LIFECYCLE, AgentWarned, Event, EventsMissed, PoolInfo
-from agentpool._messages import OWNER_ID, AgentId
+from agentpool._events import (
+    LIFECYCLE,
+    AgentParked,
+    AgentSpawned,
+    AgentWarned,
+    Event,
+    EventsMissed,
+    MessageDropped,
+    MessageSent,
+    PoolInfo,
+)
+from agentpool._messages import OWNER_ID, AgentId, AgentMessage
+from agentpool._scheduling.waits import Wait
+from agentpool._spawn import SpawnConfig
 from agentpool.abc import Observer
+
+P = ParamSpec("P")
 
 _log = logging.getLogger("agentpool")
 
@@ -36,6 +50,8 @@ class EventReader(Live):
     """
 
     _hub: EventHub
+    _after: int
+    """The last event that had happened when it was opened."""
     _backlog: deque[Event] = msgspec.field(default_factory=deque[Event])
     _left_out: int = 0
     _closed: bool = False
@@ -43,6 +59,8 @@ class EventReader(Live):
 
     def put(self, event: Event) -> None:
         """Keep *event* for the reader, or count it as left out."""
+        if event.sequence <= self._after:
+            return  # it happened before, and was told late
         if len(self._backlog) >= READER_BACKLOG and not isinstance(event, LIFECYCLE):
             self._left_out += 1
             return
@@ -102,6 +120,10 @@ class EventHub(Live):
     _now: Callable[[], float] = trio.current_time
     _readers: list[EventReader] = msgspec.field(default_factory=list[EventReader])
     _last_sequence: int = 0
+    _untold: deque[Event] = msgspec.field(default_factory=deque[Event])
+    """What has happened and was not told yet, in order."""
+    _deciding: int = 0
+    """Decisions of the pool that are under way, one inside the other, and tellings."""
     _failures: int = 0
     _closed: bool = False
     warnings: int = 0
@@ -156,15 +178,41 @@ class EventHub(Live):
             except Exception:  # noqa: BLE001  # as in publish()
                 self._failed(observer)
 
+    def __enter__(self) -> None:
+        """Begin a decision: ``with hub:``. Until it ends, nobody is told of anything.
+
+        Observers may use the pool in their callback, so they are called when what the pool
+        decides is done, and never in the middle of it. Decisions may be nested.
+        """
+        self._deciding += 1
+
+    def __exit__(self, *_: object) -> None:
+        """End a decision; after the outermost one, tell what has happened."""
+        self._deciding -= 1
+        if self._untold and not self._deciding:
+            self._tell()
+
     def publish(self, event: Event) -> None:
-        """Hand *event* to everybody who watches."""
-        for observer in self._observers:
-            try:
-                observer.on_event(event)
-            except Exception:  # noqa: BLE001  # somebody else's code: counted, told once
-                self._failed(observer)
-        for reader in self._readers:
-            reader.put(event)
+        """Hand *event* to everybody who watches, now or when the decision has ended."""
+        self._untold.append(event)
+        if not self._deciding:
+            self._tell()
+
+    def _tell(self) -> None:
+        # What observers cause in their callback is told when all have heard of this.
+        self._deciding += 1
+        try:
+            while self._untold:
+                event = self._untold.popleft()
+                for observer in self._observers:
+                    try:
+                        observer.on_event(event)
+                    except Exception:  # noqa: BLE001  # somebody else's code: counted, told once
+                        self._failed(observer)
+                for reader in self._readers:
+                    reader.put(event)
+        finally:
+            self._deciding -= 1
 
     def _failed(self, observer: Observer) -> None:
         self._failures += 1
@@ -175,15 +223,68 @@ class EventHub(Live):
                 exc_info=True,
             )
 
+    # --- what happens to agents
+
+    def spawned(self, agent_id: AgentId, parent_id: AgentId, config: SpawnConfig) -> None:
+        """Tell that an agent was accepted."""
+        if not self.listening:
+            return
+        manifest = config.manifest
+        model = manifest.model
+        self.publish(
+            AgentSpawned(
+                *self.stamp(agent_id, config.agent_name),
+                parent_id,
+                query=config.query,
+                manifest=manifest.name,
+                model=model.remote_model or str(model.model_path or ""),
+                system_prompt=model.system_prompt,
+                grants=tuple(grant.kind.value for grant in manifest.capabilities),
+                group=config.group,
+                deadline_seconds=config.deadline_seconds or manifest.resources.run_seconds,
+            )
+        )
+
+    def parked(self, agent_id: AgentId, agent_name: str, wait: Wait) -> None:
+        """Tell that an agent gave its slot back."""
+        if self.listening:
+            stamp = self.stamp(agent_id, agent_name)
+            self.publish(AgentParked(*stamp, wait.text, wait.reason, wait.target))
+
+    def posted(self, message: AgentMessage, reason: str | None, agent_name: str) -> None:
+        """Tell that a message was accepted, or with a *reason* that nobody will receive it.
+
+        Args:
+            message: The message.
+            reason: Why it is a dead letter. ``None``: it was accepted.
+            agent_name: The name of its sender, or of the recipient of a dead letter.
+        """
+        if reason is None:
+            self.publish(MessageSent(*self.stamp(message.sender, agent_name), message))
+        else:
+            stamp = self.stamp(message.recipient, agent_name)
+            self.publish(MessageDropped(*stamp, message, reason))
+
+    def tell(
+        self,
+        kind: Callable[Concatenate[int, float, AgentId, str, P], Event],
+        agent_id: AgentId,
+        agent_name: str,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> None:
+        """Tell of an event of some *kind*, if anybody watches."""
+        if self.listening:
+            self.publish(kind(*self.stamp(agent_id, agent_name), *args, **kwargs))
+
     def warned(self, agent_id: AgentId, agent_name: str, text: str) -> None:
         """Count something that is near a limit or was tolerated, and tell who watches."""
         self.warnings += 1
-        if self.listening:
-            self.publish(AgentWarned(*self.stamp(agent_id, agent_name), text))
+        self.tell(AgentWarned, agent_id, agent_name, text)
 
     def open_reader(self) -> EventReader:
         """Return a reader of everything from now on."""
-        reader = EventReader(self)
+        reader = EventReader(self, self._last_sequence)
         self._readers.append(reader)
         self.listening = True
         if self._closed:

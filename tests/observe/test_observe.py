@@ -474,7 +474,7 @@ async def test_an_observer_may_use_the_pool() -> None:
 
 
 async def test_an_observer_may_cancel_at_the_spawn() -> None:
-    """An agent that is cancelled while its spawn is told never starts, and is no leak."""
+    """An agent that is cancelled when its spawn is told asks no model, and is no leak."""
 
     class Bouncer(Observer):
         def on_event(self, event: Event) -> None:
@@ -487,7 +487,7 @@ async def test_an_observer_may_cancel_at_the_spawn() -> None:
         driver, max_concurrent=1, max_queued=1, observers=[Bouncer(), recorder]
     ) as pool:
         handle = await pool.spawn(job("unwanted"))
-        assert handle.status is AgentStatus.CANCELLED
+        assert (await handle.wait()).status is AgentStatus.CANCELLED
         assert (pool.active_count, pool.queued_count, pool.router.agent_count) == (0, 0, 0)
         await pool.fan_out(jobs("say a", "say b"))
         outcomes = await pool.join_all()

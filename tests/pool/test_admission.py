@@ -306,14 +306,15 @@ async def test_g2_who_is_told_of_one_of_many_ends_may_ask_for_the_others(
 async def test_g2_who_is_told_of_a_newcomer_may_cancel_it(
     ahead: int, autojump_clock: MockClock
 ) -> None:
-    """It is in the queue by then, whether or not there is a slot for it."""
+    """It has a slot or is in the queue by then; its model is not asked."""
 
     def cancel(agent_id: int) -> None:
         if pool[agent_id].name == "no":
             pool[agent_id].cancel()
 
     watcher = Meddler(AgentSpawned, cancel)
-    async with open_pool(sleepy_driver(), max_concurrent=1, observers=[watcher]) as pool:
+    driver = sleepy_driver()
+    async with open_pool(driver, max_concurrent=1, observers=[watcher]) as pool:
         pool.fan_out_nowait(jobs(*["sleep 1"] * ahead, "no", "say done"))
         outcomes = await pool.join_all()
         assert pool.statistics().observer_failures == 0
@@ -321,7 +322,8 @@ async def test_g2_who_is_told_of_a_newcomer_may_cancel_it(
         AgentStatus.CANCELLED,
         AgentStatus.COMPLETED,
     ]
-    assert outcomes[ahead + 1].started_at is None
+    assert outcomes[ahead + 1].started_at == (None if ahead else 0)
+    assert driver.calls == ahead + 1
 
 
 # --- room
