@@ -129,6 +129,13 @@ def coverage(session: nox.Session) -> None:
 
 
 @nox.session
+def trial(session: nox.Session) -> None:
+    """Print what the testing kit finds of the faults in tests/trial, and how soon."""
+    install(session, *EXTRAS, also=group("test"))
+    session.run("python", "-m", "tests.trial.table", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style, floors, async manners, slots, spelling and the metadata."""
     install(session, *EXTRAS, also=group("lint"))
