@@ -33,7 +33,11 @@ if TYPE_CHECKING:
 OPENAI_BASE_URL: Final = "https://api.openai.com/v1"
 
 OPENAI_HOST: Final = "api.openai.com"
+# It refuses unknown fields (openai-agents-python#442, crush#1590), and a user's words after
+# the results of calls (goose#5998, zed#37021). (2026-11)
 MISTRAL_HOST: Final = "api.mistral.ai"
+# It refuses schemas of answers: litellm#31466, inspect_ai#4916 (2026-11).
+DEEPSEEK_HOST: Final = "api.deepseek.com"
 
 # They refuse the older name for newer models. Source: OpenHands#11662, CLIProxyAPI#2101 and
 # opencode#37964 on GitHub, and OpenAI's page on data residency (2026-11).
@@ -62,6 +66,9 @@ def _chat_options(
         max_tokens_field=max_tokens_field or _usual_field(place),
         provider=place,
         call_ids=MISTRAL_IDS if place == MISTRAL_HOST else CHAT_IDS,
+        has_schemas=place != DEEPSEEK_HOST,
+        is_closed=place == MISTRAL_HOST,
+        needs_answers=place == MISTRAL_HOST,
         extra=settings.options,
     )
 

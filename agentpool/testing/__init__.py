@@ -59,6 +59,10 @@ if TYPE_CHECKING:
     from agentpool.testing._replay import ReplayTransport as ReplayTransport
     from agentpool.testing._replay import open_recording as open_recording
     from agentpool.testing._replay import open_replay as open_replay
+    from agentpool.testing._strict import StrictFake as StrictFake
+    from agentpool.testing._strict import open_strict_server as open_strict_server
+    from agentpool.testing._strict import strict_fake as strict_fake
+    from agentpool.testing._strict_answers import FakeTurn as FakeTurn
 
 __all__ = [
     "Answer",
@@ -68,6 +72,7 @@ __all__ = [
     "EventLog",
     "Exploration",
     "Fail",
+    "FakeTurn",
     "Fault",
     "FaultyDriver",
     "Hang",
@@ -85,6 +90,7 @@ __all__ = [
     "ReplayTransport",
     "ScheduleError",
     "Stall",
+    "StrictFake",
     "Trickle",
     "Truncate",
     "assert_quiescent",
@@ -101,16 +107,22 @@ __all__ = [
     "open_quirk_server",
     "open_recording",
     "open_replay",
+    "open_strict_server",
     "operation",
     "quirks",
     "replay",
     "simulate",
     "slow",
     "strategies",
+    "strict_fake",
 ]
 
 # These load Hypothesis, which takes half a second and need not be installed, or httpx.
 _HOMES = {
+    "StrictFake": "agentpool.testing._strict",
+    "FakeTurn": "agentpool.testing._strict_answers",
+    "strict_fake": "agentpool.testing._strict",
+    "open_strict_server": "agentpool.testing._strict",
     "Quirk": "agentpool.testing._quirks",
     "QuirkResult": "agentpool.testing._quirks",
     "QuirkServer": "agentpool.testing._quirks",

@@ -30,7 +30,7 @@ from agentpool._messages import (
     ToolMessage,
     UserMessage,
 )
-from agentpool.drivers.wire._answer_form import openai_format
+from agentpool.drivers.wire._answer_form import openai_format, told_form
 from agentpool.drivers.wire._body import encode_body
 from agentpool.drivers.wire._call_ids import CHAT_IDS, CallIds, IdForm
 from agentpool.drivers.wire._parts import Origin, valid_arguments
@@ -68,7 +68,7 @@ class _Tool(msgspec.Struct, frozen=True):
 class _Request(msgspec.Struct, frozen=True, omit_defaults=True):
     model: str
     messages: list[_Message]
-    stream_options: Mapping[str, bool]
+    stream_options: Mapping[str, bool] | None = None
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
     temperature: float | None = None
@@ -79,6 +79,7 @@ class _Request(msgspec.Struct, frozen=True, omit_defaults=True):
     tools: tuple[_Tool, ...] = ()
     response_format: Mapping[str, Json] | None = None
     seed: int | None = None
+    random_seed: int | None = None
     cache_prompt: bool | None = None
     # Last, and never the default, so that it is always written.
     stream: bool | None = None
@@ -108,6 +109,14 @@ class ChatOptions:
     """The host, for what belongs to it."""
     call_ids: IdForm = CHAT_IDS
     """Which ids of calls the server takes."""
+    has_schemas: bool = True
+    """Whether it takes the schema of an answer. If not, the schema is told in words, and
+    JSON of any kind is asked for."""
+    is_closed: bool = False
+    """Whether it refuses fields that it does not know, ``stream_options`` and ``seed`` among
+    them. Usage comes without being asked for."""
+    needs_answers: bool = False
+    """Whether it refuses what a user says right after the results of calls."""
 
 
 def encode_request(request: CompletionRequest, options: ChatOptions) -> bytes:
@@ -116,14 +125,20 @@ def encode_request(request: CompletionRequest, options: ChatOptions) -> bytes:
     The time it takes grows with the conversation: 7 ms for 10,000 messages. A provider
     is sent the whole conversation each time, so its bytes are moved anyway.
     """
-    system = [_Message("system", request.system)] if request.system else []
+    told, form = _form_of(request, options)
+    messages = [_Message("system", told)] if told else []
+    seed = options.seed if request.seed is None else request.seed
     model = request.model or options.model
     origin, ids = Origin(options.provider, model), CallIds(options.call_ids)
     is_newer = options.max_tokens_field == "max_completion_tokens"
+    for message in request.messages:
+        if options.needs_answers and messages and isinstance(message, UserMessage):
+            messages += [_BRIDGE] if messages[-1].role == "tool" else []
+        messages.append(_to_wire(message, origin, ids))
     return encode_body(
         _Request(
             model=model,
-            messages=system + [_to_wire(message, origin, ids) for message in request.messages],
+            messages=messages,
             max_tokens=None if is_newer else request.max_tokens,
             max_completion_tokens=request.max_tokens if is_newer else None,
             temperature=request.temperature,
@@ -132,20 +147,32 @@ def encode_request(request: CompletionRequest, options: ChatOptions) -> bytes:
             reasoning_effort=request.reasoning_effort,
             verbosity=request.verbosity,
             tools=tuple(map(_tool_to_wire, request.tools)),
-            response_format=_response_format(request, options),
-            seed=options.seed if request.seed is None else request.seed,
+            response_format=form,
+            seed=None if options.is_closed else seed,
+            random_seed=seed if options.is_closed else None,
             cache_prompt=options.cache_prompt,
             stream=True,
-            stream_options={"include_usage": True},
+            stream_options=None if options.is_closed else {"include_usage": True},
         ),
         options.extra,
     )
 
 
-def _response_format(request: CompletionRequest, options: ChatOptions) -> Mapping[str, Json] | None:
+_BRIDGE: Final = _Message("assistant", "Ok.")
+"""What stands between the results of calls and the user's words where something must."""
+
+
+def _form_of(
+    request: CompletionRequest, options: ChatOptions
+) -> tuple[str, Mapping[str, Json] | None]:
+    """Return the system prompt and the ``response_format``."""
     if options.response_format is not None or request.answer_form is None:
-        return options.response_format
-    return openai_format(request.answer_form, is_openai=options.is_openai)
+        return request.system, options.response_format
+    if options.has_schemas:
+        return request.system, openai_format(request.answer_form, is_openai=options.is_openai)
+    told = f"{request.system}\n\n{told_form(request.answer_form)}".strip()
+    # With tools the answer may be a call, which JSON alone would rule out at some servers.
+    return told, None if request.tools else {"type": "json_object"}
 
 
 def _to_wire(message: ChatMessage, origin: Origin, ids: CallIds) -> _Message:

@@ -1,0 +1,275 @@
+"""Strict fakes: servers that refuse what the real ones refuse, and answer as they do.
+
+A client that gets through a loop of tools with one of them gets through it with the real
+server. Each is an ``httpx`` transport, so that a driver believes that it speaks with the
+provider itself, and can be served over HTTP on this machine for any other client.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import Final, Literal, TypeAlias, final
+
+import attrs
+import httpx
+import msgspec
+
+from agentpool._errors import UsageError
+from agentpool.testing import _strict_more_rules as more
+from agentpool.testing import _strict_rules as rules
+from agentpool.testing._loopback import (
+    EVENT_STREAM,
+    HttpAsked,
+    HttpReply,
+    json_reply,
+    open_loopback_server,
+)
+from agentpool.testing._strict_answers import (
+    FakeTurn,
+    Ways,
+    Writing,
+    chat_stream,
+    message_stream,
+    response_stream,
+)
+from agentpool.testing._strict_asked import Fields, StrictAsked, fields
+
+_Stream: TypeAlias = Callable[[Writing], Iterator[bytes]]
+_Refusal: TypeAlias = Callable[[str], object]
+
+_CHAT_FIELDS: Final = (
+    *("model", "messages", "tools", "tool_choice", "stream", "temperature", "top_p", "stop"),
+    *("response_format", "parallel_tool_calls", "reasoning_effort", "n", "metadata"),
+)
+_OPENAI_FIELDS: Final = (
+    *(*_CHAT_FIELDS, "stream_options", "max_completion_tokens", "max_tokens", "seed"),
+    *("verbosity", "service_tier", "store", "user", "prompt_cache_key"),
+)
+_MISTRAL_FIELDS: Final = (*_CHAT_FIELDS, "max_tokens", "random_seed", "safe_prompt")
+_MESSAGES_FIELDS: Final = (
+    *("model", "messages", "system", "tools", "tool_choice", "stream", "max_tokens", "thinking"),
+    *("temperature", "top_p", "top_k", "stop_sequences", "output_config", "metadata"),
+    *("service_tier", "cache_control"),
+)
+_RESPONSES_FIELDS: Final = (
+    *("model", "input", "instructions", "tools", "tool_choice", "stream", "store", "include"),
+    *("max_output_tokens", "reasoning", "text", "temperature", "top_p", "metadata"),
+    *("parallel_tool_calls", "previous_response_id", "service_tier", "truncation"),
+)
+_MESSAGE_FIELDS: Final = ("role", "content", "name", "tool_calls", "tool_call_id")
+
+_EVERY_CHAT: Final = (rules.results_follow_calls, rules.unique_ids, rules.system_first)
+_LOCAL: Final = (*_EVERY_CHAT, rules.content_key, rules.arguments_are_objects)
+
+
+def _openai_error(why: str) -> object:
+    code = why if why.startswith("invalid_") else None
+    return {"error": {"message": why, "type": "invalid_request_error", "code": code}}
+
+
+def _plain_error(why: str) -> object:
+    return {"object": "error", "message": why, "type": "invalid_request_error", "code": 400}
+
+
+def _google_error(why: str) -> object:
+    return [{"error": {"code": 400, "message": why, "status": "INVALID_ARGUMENT"}}]
+
+
+def _anthropic_error(why: str) -> object:
+    return {"type": "error", "error": {"type": "invalid_request_error", "message": why}}
+
+
+@final
+@attrs.frozen(kw_only=True)
+class _Kind:
+    """A server: where it answers, how, and what it refuses."""
+
+    path: str
+    rules: Sequence[rules.Rule]
+    stream: _Stream = chat_stream
+    ways: Ways = Ways()  # noqa: RUF009  # frozen
+    refusal: _Refusal = _openai_error
+
+
+StrictName: TypeAlias = Literal[
+    "openai", "openai-chat", "anthropic", "gemini", "deepseek", "mistral", "vllm", "ollama",
+    "llamacpp",
+]  # fmt: skip
+"""The servers that there is a strict fake of."""
+
+_KINDS: Final[Mapping[str, _Kind]] = {
+    "openai": _Kind(
+        path="/responses",
+        stream=response_stream,
+        rules=(
+            *(rules.known_fields(*_RESPONSES_FIELDS), rules.no_sampling, more.stateless),
+            *(rules.unique_ids, rules.id_form(r".{1,64}", "1 to 64 characters")),
+            *(more.encrypted_back, more.reasoning_with_calls, more.outputs_match),
+            *(rules.strict_schemas, rules.no_forced_tools),
+        ),
+    ),
+    "openai-chat": _Kind(
+        path="/chat/completions",
+        rules=(
+            *(rules.known_fields(*_OPENAI_FIELDS), rules.no_sampling, rules.newer_limit),
+            *(rules.no_effort_with_tools, rules.strict_schemas, *_EVERY_CHAT),
+            rules.id_form(r".{1,40}", "1 to 40 characters"),
+        ),
+    ),
+    "anthropic": _Kind(
+        path="/messages",
+        stream=message_stream,
+        ways=Ways(id_form="toolu_{}"),
+        refusal=_anthropic_error,
+        rules=(
+            *(more.has_version, more.has_limit, rules.no_sampling, more.user_first),
+            *(rules.unique_ids, rules.id_form(r"[a-zA-Z0-9_-]+", "letters, digits, _ and -")),
+            *(more.results_next, more.thoughts_signed, more.thoughts_first, more.few_marks),
+            *(more.adaptive_alone, rules.no_forced_tools),
+            rules.known_fields(*_MESSAGES_FIELDS),
+        ),
+    ),
+    "gemini": _Kind(
+        path="/chat/completions",
+        ways=Ways(thoughts="signature"),
+        refusal=_google_error,
+        rules=(*_EVERY_CHAT, rules.signatures_back),
+    ),
+    "deepseek": _Kind(
+        path="/chat/completions",
+        ways=Ways(thoughts="reasoning_content"),
+        rules=(
+            *(*_EVERY_CHAT, rules.reasoning_back, rules.no_schemas, rules.no_images),
+            rules.no_forced_tools,
+        ),
+    ),
+    "mistral": _Kind(
+        path="/chat/completions",
+        ways=Ways(id_form="a{:08}", thoughts="content"),
+        refusal=_plain_error,
+        rules=(
+            *(rules.known_fields(*_MISTRAL_FIELDS), rules.known_message_fields(*_MESSAGE_FIELDS)),
+            *(rules.older_limit, rules.no_user_after_tool, rules.no_empty_answer, *_EVERY_CHAT),
+            rules.id_form(r"[a-zA-Z0-9]{9}", "a-z, A-Z, 0-9, with a length of 9"),
+        ),
+    ),
+    "vllm": _Kind(path="/chat/completions", refusal=_plain_error, rules=_LOCAL),
+    "ollama": _Kind(path="/chat/completions", ways=Ways(shares_index=True), rules=_LOCAL),
+    "llamacpp": _Kind(path="/chat/completions", rules=(*_LOCAL, rules.no_images)),
+}
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class StrictFake(httpx.AsyncBaseTransport):
+    """A server that refuses what the real one refuses. Made by ``strict_fake``."""
+
+    _kind: _Kind
+    _turns: Sequence[FakeTurn]
+    _bodies: list[Fields] = attrs.field(init=False, factory=list[Fields])
+    _refusals: list[str] = attrs.field(init=False, factory=list[str])
+    _issued: set[str] = attrs.field(init=False, factory=set[str])
+
+    @property
+    def requests(self) -> Sequence[Fields]:
+        """What it was asked, oldest first, refused requests included."""
+        return tuple(self._bodies)
+
+    @property
+    def refusals(self) -> Sequence[str]:
+        """Why it refused what it refused, in its own words."""
+        return tuple(self._refusals)
+
+    def forget(self) -> None:
+        """Forget every signature, as a provider does after a while."""
+        self._issued.clear()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Answer *request* as the server would."""
+        body = await request.aread()
+        reply = self._reply(request.url.path, dict(request.headers), body)
+        return httpx.Response(
+            reply.status, headers=dict(reply.headers), stream=_Pieces(reply.pieces)
+        )
+
+    async def serve(self, asked: HttpAsked) -> HttpReply:  # an answer is at hand
+        """Answer a request over HTTP."""
+        return self._reply(asked.path, asked.headers, asked.body)
+
+    def _reply(self, path: str, headers: Mapping[str, str], content: bytes) -> HttpReply:
+        if not path.partition("?")[0].endswith(self._kind.path):
+            return self._refuse(404, f"there is nothing at {path}")
+        try:
+            body = fields(msgspec.json.decode(content))
+        except msgspec.DecodeError as exc:
+            return self._refuse(400, f"the body is no JSON: {exc}")
+        self._bodies.append(body)
+        asked = StrictAsked(body, headers, frozenset(self._issued))
+        for rule in self._kind.rules:
+            why = rule(asked)
+            if why is not None:
+                return self._refuse(400, why)
+        return HttpReply(headers={"content-type": EVENT_STREAM}, pieces=self._answer(asked))
+
+    def _answer(self, asked: StrictAsked) -> Sequence[bytes]:
+        # One turn for each answer that the conversation has; the last one for ever.
+        turn = self._turns[min(asked.turn, len(self._turns) - 1)]
+        included = asked.body.get("include")
+        writing = Writing(
+            turn,
+            self._kind.ways,
+            len(self._bodies),
+            has_usage="stream_options" in asked.body or self._kind is _KINDS["mistral"],
+            is_encrypted=isinstance(included, list) and "reasoning.encrypted_content" in included,
+        )
+        pieces = list(self._kind.stream(writing))
+        self._issued.update(writing.issued)
+        return pieces
+
+    def _refuse(self, status: int, why: str) -> HttpReply:
+        self._refusals.append(why)
+        return json_reply(status, self._kind.refusal(why))
+
+
+@final
+@attrs.define(eq=False)
+class _Pieces(httpx.AsyncByteStream):
+    """A body in pieces."""
+
+    _pieces: Sequence[bytes]
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:  # noqa: ASYNC900  # it holds nothing
+        for piece in self._pieces:
+            yield piece
+
+
+def strict_fake(name: StrictName, turns: Sequence[FakeTurn]) -> StrictFake:
+    """Return a fake of the server *name*, as a transport for a driver.
+
+    Args:
+        name: ``openai`` (Responses), ``openai-chat``, ``anthropic``, ``gemini``,
+            ``deepseek``, ``mistral``, ``vllm``, ``ollama`` or ``llamacpp``.
+        turns: What its model answers: the first one to a conversation without answers, and
+            so on; the last one to every longer conversation.
+
+    Raises:
+        UsageError: If there is no such fake, or it has nothing to answer.
+    """
+    kind = _KINDS.get(name)
+    if kind is None:
+        raise UsageError(f"name must be one of {', '.join(_KINDS)}, got {name!r}")
+    if not turns:
+        raise UsageError("turns must not be empty: the fake would have nothing to answer")
+    return StrictFake(kind, turns)
+
+
+@contextlib.asynccontextmanager
+async def open_strict_server(fake: StrictFake) -> AsyncGenerator[str]:
+    """Serve *fake* over HTTP on this machine; yield the base URL.
+
+    Cancellation:
+        Every connection is closed.
+    """
+    async with open_loopback_server(fake.serve) as port:
+        yield f"http://127.0.0.1:{port}/v1"

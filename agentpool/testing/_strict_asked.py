@@ -1,0 +1,70 @@
+"""A request to a strict fake: its JSON, looked at without trust."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, TypeAlias, cast, final
+
+import attrs
+
+Fields: TypeAlias = Mapping[str, object]
+"""A JSON object."""
+
+NOTHING: Final[Fields] = {}
+
+
+def fields(value: object) -> Fields:
+    """Return *value* if it is an object; else an empty one."""
+    return cast("Fields", value) if isinstance(value, Mapping) else NOTHING
+
+
+def items(value: object) -> list[Fields]:
+    """Return the objects in *value*; none if it is no array."""
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return []
+    return [fields(one) for one in cast("Sequence[object]", value)]
+
+
+def text(value: object) -> str:
+    """Return *value* if it is a string; else an empty one."""
+    return value if isinstance(value, str) else ""
+
+
+@final
+@attrs.define(eq=False)
+class StrictAsked:
+    """What a client sent, and what the fake has given out before."""
+
+    body: Fields
+    """The JSON of its body."""
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    issued: frozenset[str]
+    """Signatures and encrypted thoughts that this fake made."""
+
+    @property
+    def messages(self) -> list[Fields]:
+        """The messages, or the items, of the conversation."""
+        return items(self.body.get("messages", self.body.get("input")))
+
+    @property
+    def turn(self) -> int:
+        """How many answers the conversation has."""
+        roles = [self._is_answer(one) for one in self.messages]
+        return sum(now and not before for before, now in zip([False, *roles], roles, strict=False))
+
+    def calls(self) -> Iterator[tuple[Fields, Fields]]:
+        """Yield each call of Chat Completions, with the message that has it."""
+        for message in self.messages:
+            for call in items(message.get("tool_calls")):
+                yield message, call
+
+    def blocks(self, role: str) -> Iterator[Fields]:
+        """Yield each block of the messages of *role* in Anthropic's form."""
+        for message in self.messages:
+            if message.get("role") == role:
+                yield from items(message.get("content"))
+
+    def _is_answer(self, message: Fields) -> bool:
+        kinds = {"function_call", "reasoning"}
+        return message.get("role") == "assistant" or message.get("type") in kinds

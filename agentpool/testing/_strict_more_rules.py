@@ -1,0 +1,152 @@
+"""What Anthropic's Messages and OpenAI's Responses refuse, besides what everybody does."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from agentpool.testing._strict_asked import Fields, StrictAsked, fields, items, text
+
+MOST_MARKS: Final = 4
+"""Cache marks that Anthropic takes in one request."""
+
+THOUGHTS: Final = frozenset({"thinking", "redacted_thinking"})
+
+
+# --- Messages
+
+
+def has_version(asked: StrictAsked) -> str | None:
+    """Anthropic: https://platform.claude.com/docs/en/api/versioning (2026-11)."""
+    return None if asked.headers.get("anthropic-version") else "anthropic-version: is required"
+
+
+def has_limit(asked: StrictAsked) -> str | None:
+    """Anthropic wants it said."""
+    limit = asked.body.get("max_tokens")
+    return None if isinstance(limit, int) and limit > 0 else "max_tokens: Field required"
+
+
+def user_first(asked: StrictAsked) -> str | None:
+    """Anthropic, and no empty message."""
+    messages = asked.messages
+    if not messages or messages[0].get("role") != "user":
+        return "messages: first message must use the user role"
+    for index, message in enumerate(messages):
+        if not message.get("content"):
+            return f"messages.{index}: all messages must have non-empty content"
+        for block in items(message.get("content")):
+            if block.get("type") == "text" and not text(block.get("text")).strip():
+                return f"messages.{index}: text content blocks must contain non-whitespace text"
+    return None
+
+
+def results_next(asked: StrictAsked) -> str | None:
+    """Anthropic: the results of all calls come next, and first."""
+    waiting: set[str] = set()
+    for message in asked.messages:
+        blocks = items(message.get("content"))
+        if message.get("role") == "assistant":
+            waiting = {text(one.get("id")) for one in blocks if one.get("type") == "tool_use"}
+            continue
+        results = [one for one in blocks if one.get("type") == "tool_result"]
+        found = {text(one.get("tool_use_id")) for one in results}
+        if found != waiting or len(results) != len(waiting):
+            return f"`tool_use` ids were found without `tool_result` blocks: {waiting ^ found}"
+        if blocks[: len(results)] != results:
+            return "`tool_result` blocks must come first in the message"
+        waiting = set()
+    return f"`tool_use` ids were found without `tool_result`: {waiting}" if waiting else None
+
+
+def thoughts_signed(asked: StrictAsked) -> str | None:
+    """Anthropic: a signature is one that it made (hebo-gateway#132, pydantic-ai#7601)."""
+    for block in asked.blocks("assistant"):
+        if block.get("type") == "thinking" and text(block.get("signature")) not in asked.issued:
+            return "Invalid `signature` in `thinking` block"
+    return None
+
+
+def thoughts_first(asked: StrictAsked) -> str | None:
+    """Anthropic: an answer whose calls are being worked on begins with its thought."""
+    for message in reversed(asked.messages):
+        blocks = items(message.get("content"))
+        if message.get("role") == "assistant":
+            kinds = [one.get("type") for one in blocks]
+            if "tool_use" in kinds and kinds[0] not in THOUGHTS:
+                return f"Expected `thinking` or `redacted_thinking`, but found `{kinds[0]}`"
+        elif any(one.get("type") != "tool_result" for one in blocks):
+            return None  # what is before was another turn of the user's
+    return None
+
+
+def few_marks(asked: StrictAsked) -> str | None:
+    """Anthropic: https://platform.claude.com/docs/en/build-with-claude/prompt-caching."""
+    marks = str(asked.body).count("'cache_control'")
+    if marks > MOST_MARKS:
+        return (
+            f"A maximum of {MOST_MARKS} blocks with cache_control may be provided. Found {marks}."
+        )
+    return None
+
+
+def adaptive_alone(asked: StrictAsked) -> str | None:
+    """Claude Opus 4.7 and later: no budgets; Opus 5.5: it cannot be turned off."""
+    kind = fields(asked.body.get("thinking")).get("type")
+    if kind not in {None, "adaptive"}:
+        return f'"thinking.type.{kind}" is not supported for this model. Use "adaptive".'
+    return None
+
+
+# --- Responses
+
+
+def stateless(asked: StrictAsked) -> str | None:
+    """OpenAI keeps nothing of a request that says ``store: false`` (bifrost#5410)."""
+    if asked.body.get("store") is not False:
+        return "store must be false: this organization keeps no data"
+    if asked.body.get("previous_response_id"):
+        return "Previous response not found."
+    for item in asked.messages:
+        if item.get("type") == "item_reference" or item.get("id"):
+            return f"Item with id {item.get('id')!r} not found. Items are not persisted."
+    return None
+
+
+def encrypted_back(asked: StrictAsked) -> str | None:
+    """OpenAI reads only what it encrypted itself (sub2api#3138)."""
+    for item in asked.messages:
+        if item.get("type") == "reasoning" and (
+            text(item.get("encrypted_content")) not in asked.issued
+        ):
+            return "invalid_encrypted_content"
+    return None
+
+
+def reasoning_with_calls(asked: StrictAsked) -> str | None:
+    """OpenAI: a call stands behind the reasoning that led to it, and that before something."""
+    before: Fields = {}
+    for item in asked.messages:
+        kind, last = item.get("type"), before.get("type")
+        if kind == "function_call" and last not in {"reasoning", "function_call", "message"}:
+            return "Item of type 'function_call' was provided without its required 'reasoning' item"
+        if last == "reasoning" and kind not in {"function_call", "message", "reasoning"}:
+            return "Item of type 'reasoning' was provided without its required following item."
+        before = item
+    return None
+
+
+def outputs_match(asked: StrictAsked) -> str | None:
+    """OpenAI: each call has one output, and each output its call."""
+    called = [text(one.get("call_id")) for one in _of(asked, "function_call")]
+    answered = [text(one.get("call_id")) for one in _of(asked, "function_call_output")]
+    for one in called:
+        if answered.count(one) != 1:
+            return f"No tool output found for function call {one}."
+    for one in answered:
+        if one not in called:
+            return f"No tool call found for function call output with call_id {one}."
+    return None
+
+
+def _of(asked: StrictAsked, kind: str) -> list[Fields]:
+    return [item for item in asked.messages if item.get("type") == kind]

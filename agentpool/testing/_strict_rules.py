@@ -1,0 +1,248 @@
+"""What real servers refuse: one rule each, with the words in which they refuse it.
+
+A rule is a function that returns why a request is refused, or ``None``. Each was seen at the
+server that has it; where, is said in its docstring.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterator
+from typing import Final, TypeAlias
+
+import msgspec
+
+from agentpool.testing._strict_asked import Fields, StrictAsked, fields, items, text
+
+Rule: TypeAlias = Callable[[StrictAsked], str | None]
+"""Returns why a request is refused. ``None``: it is not."""
+
+SAMPLING: Final = ("temperature", "top_p", "top_k", "presence_penalty", "frequency_penalty")
+"""What newer models refuse, whatever its value."""
+
+
+def no_sampling(asked: StrictAsked) -> str | None:
+    """GPT-5 and later, Claude Opus 4.7 and later (langchaingo#1355, github/app#2574)."""
+    for name in SAMPLING:
+        if asked.body.get(name) is not None:
+            return f"Unsupported parameter: '{name}' is not supported with this model."
+    return None
+
+
+def newer_limit(asked: StrictAsked) -> str | None:
+    """OpenAI's Chat Completions for newer models (OpenHands#11662)."""
+    if "max_tokens" in asked.body:
+        return (
+            "Unsupported parameter: 'max_tokens' is not supported with this model. "
+            "Use 'max_completion_tokens' instead."
+        )
+    return None
+
+
+def older_limit(asked: StrictAsked) -> str | None:
+    """Mistral, Moonshot and others (eca#231, openclaude#805)."""
+    if "max_completion_tokens" in asked.body:
+        return "max_completion_tokens: Extra inputs are not permitted"
+    return None
+
+
+def no_effort_with_tools(asked: StrictAsked) -> str | None:
+    """GPT-5.6 and later on Chat Completions (goose#11413)."""
+    effort = asked.body.get("reasoning_effort")
+    if asked.body.get("tools") and effort not in {None, "none"}:
+        return (
+            "Function tools with reasoning_effort are not supported in /v1/chat/completions. "
+            "Please use /v1/responses instead."
+        )
+    return None
+
+
+def no_forced_tools(asked: StrictAsked) -> str | None:
+    """Claude Opus 5.5 and DeepSeek V4 while they think (litellm#31466)."""
+    choice = asked.body.get("tool_choice")
+    kind = choice if isinstance(choice, str) else fields(choice).get("type")
+    if kind not in {None, "auto", "none"}:
+        return "Thinking may not be enabled when tool_choice forces tool use."
+    return None
+
+
+def known_fields(*known: str) -> Rule:
+    """Return a rule that refuses all other fields: OpenAI, Anthropic and Mistral."""
+
+    def rule(asked: StrictAsked) -> str | None:
+        unknown = [name for name in asked.body if name not in known]
+        return f"{unknown[0]}: Extra inputs are not permitted" if unknown else None
+
+    return rule
+
+
+def known_message_fields(*known: str) -> Rule:
+    """Return a rule that refuses other fields of a message (crush#1590)."""
+
+    def rule(asked: StrictAsked) -> str | None:
+        for index, message in enumerate(asked.messages):
+            for name in message:
+                if name not in known:
+                    return f"messages.{index}.{name}: Extra inputs are not permitted"
+        return None
+
+    return rule
+
+
+def id_form(pattern: str, words: str) -> Rule:
+    """Return a rule for the ids of calls (nanobot#1293, vis#152)."""
+
+    def rule(asked: StrictAsked) -> str | None:
+        for one in _call_ids(asked):
+            if not re.fullmatch(pattern, one, re.DOTALL):
+                return f"tool call id was {one!r} but must be {words}"
+        return None
+
+    return rule
+
+
+def unique_ids(asked: StrictAsked) -> str | None:
+    """Anthropic and OpenAI (oh-my-pi#2055, pi#9057)."""
+    seen: set[str] = set()
+    for one in _call_ids(asked):
+        if one in seen:
+            return f"tool call ids must be unique, found {one!r} twice"
+        seen.add(one)
+    return None
+
+
+def _call_ids(asked: StrictAsked) -> Iterator[str]:
+    for _, call in asked.calls():
+        yield text(call.get("id"))
+    for message in asked.messages:
+        if message.get("type") == "function_call":
+            yield text(message.get("call_id"))
+    for block in asked.blocks("assistant"):
+        if block.get("type") == "tool_use":
+            yield text(block.get("id"))
+
+
+def results_follow_calls(asked: StrictAsked) -> str | None:
+    """Everybody: each call has one result, before anything else is said."""
+    waiting: list[str] = []
+    for message in asked.messages:
+        if message.get("role") == "tool":
+            one = text(message.get("tool_call_id"))
+            if one not in waiting:
+                return f"messages with role 'tool' must answer a call: {one!r} was not called"
+            waiting.remove(one)
+        elif waiting:
+            return f"tool_call_ids did not have response messages: {', '.join(waiting)}"
+        waiting += [text(call.get("id")) for call in items(message.get("tool_calls"))]
+    return f"tool_call_ids did not have response messages: {waiting}" if waiting else None
+
+
+def system_first(asked: StrictAsked) -> str | None:
+    """Mistral, and the templates of most local models."""
+    for index, message in enumerate(asked.messages):
+        if message.get("role") == "system" and index:
+            return "System message must be at the beginning."
+    return None
+
+
+def no_user_after_tool(asked: StrictAsked) -> str | None:
+    """Mistral (goose#5998, zed#37021)."""
+    roles = [message.get("role") for message in asked.messages]
+    if ("tool", "user") in itertools.pairwise(roles):
+        return "Unexpected role 'user' after role 'tool'"
+    return None
+
+
+def no_empty_answer(asked: StrictAsked) -> str | None:
+    """Mistral: an answer has a text or calls."""
+    for message in asked.messages:
+        is_empty = not message.get("content") and not message.get("tool_calls")
+        if message.get("role") == "assistant" and is_empty:
+            return "Assistant message must have either content or tool_calls, but not none."
+    return None
+
+
+def content_key(asked: StrictAsked) -> str | None:
+    """llama-cpp-python, SGLang and gateways: the key is there, if only with null."""
+    for index, message in enumerate(asked.messages):
+        if "content" not in message:
+            return f"messages[{index}]: missing field 'content'"
+    return None
+
+
+def arguments_are_objects(asked: StrictAsked) -> str | None:
+    """vLLM, Ollama and llama.cpp read them (llama.cpp#25510, pydantic-ai#7060)."""
+    for _, call in asked.calls():
+        arguments = text(fields(call.get("function")).get("arguments"))
+        try:
+            msgspec.json.decode(arguments, type=dict[str, object])
+        except msgspec.DecodeError:
+            return f"failed to parse tool call arguments as JSON: {arguments!r}"
+    return None
+
+
+def reasoning_back(asked: StrictAsked) -> str | None:
+    """DeepSeek V4 and Kimi (pi#3636, crewAI#5878, opencode#24802)."""
+    for message in asked.messages:
+        if message.get("role") == "assistant" and (
+            text(message.get("reasoning_content")) not in asked.issued
+        ):
+            return "The `reasoning_content` in the thinking mode must be passed back to the API."
+    return None
+
+
+def signatures_back(asked: StrictAsked) -> str | None:
+    """Gemini 3 (securo#884, dify-official-plugins#2088): with the first call of an answer."""
+    for message in asked.messages:
+        for call in items(message.get("tool_calls"))[:1]:
+            google = fields(fields(call.get("extra_content")).get("google"))
+            if text(google.get("thought_signature")) not in asked.issued:
+                name = text(fields(call.get("function")).get("name"))
+                return f"Function call is missing a thought_signature: {name}"
+    return None
+
+
+def no_schemas(asked: StrictAsked) -> str | None:
+    """DeepSeek (litellm#31466, inspect_ai#4916)."""
+    if fields(asked.body.get("response_format")).get("type") == "json_schema":
+        return "This response_format type is unavailable now"
+    return None
+
+
+def no_images(asked: StrictAsked) -> str | None:
+    """Models that read text alone."""
+    for message in asked.messages:
+        for part in items(message.get("content")):
+            if part.get("type") in {"image_url", "image", "input_image"}:
+                return "unknown variant `image_url`, expected `text`"
+    return None
+
+
+def strict_schemas(asked: StrictAsked) -> str | None:
+    """OpenAI: what is called strict is closed and has all of its keys required."""
+    named = fields(fields(asked.body.get("response_format")).get("json_schema"))
+    form = fields(fields(asked.body.get("text")).get("format"))
+    for tool in items(asked.body.get("tools")):
+        # In Responses a tool is strict unless it says otherwise.
+        is_strict = "function" not in tool and tool.get("strict", True) is True
+        if is_strict and (why := _why_not_strict(fields(tool.get("parameters")))):
+            return f"Invalid schema for function {text(tool.get('name'))!r}: {why}"
+    for one in (named, form):
+        if one.get("strict") is True and (why := _why_not_strict(fields(one.get("schema")))):
+            return f"Invalid schema for response_format: {why}"
+    return None
+
+
+def _why_not_strict(schema: Fields) -> str:
+    if schema.get("type") == "object":
+        properties = fields(schema.get("properties"))
+        if schema.get("additionalProperties") is not False:
+            return "'additionalProperties' is required to be supplied and to be false."
+        required = schema.get("required")
+        if set(properties) - set(required if isinstance(required, list) else ()):
+            return "'required' is required to include every key in properties."
+        return next(
+            (why for one in properties.values() if (why := _why_not_strict(fields(one)))), ""
+        )
+    return _why_not_strict(fields(schema["items"])) if "items" in schema else ""

@@ -1,0 +1,378 @@
+"""A loop of tools with every strict fake, by the manifest that a user would write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final, get_args
+
+import attrs
+import pytest
+import trio
+
+from agentpool import (
+    AgentManifest,
+    AgentOutcome,
+    AgentStatus,
+    ModelConfig,
+    SpawnConfig,
+    UsageError,
+    open_pool,
+)
+from agentpool.drivers import (
+    AssistantMessage,
+    BadRequestError,
+    ChatMessage,
+    CompletionRequest,
+    UserMessage,
+    open_driver,
+    open_openai,
+)
+from agentpool.testing import FakeTurn, StrictFake, open_strict_server, strict_fake
+from agentpool.testing._strict import StrictName
+from agentpool.tools import Tool, ToolRegistry, tool
+
+KEYS: Final = {
+    "openai": "OPENAI_API_KEY",
+    "openai-chat": "OPENAI_API_KEY",
+    "anthropic": "ANTHROPIC_API_KEY",
+    "gemini": "GEMINI_API_KEY",
+    "deepseek": "DEEPSEEK_API_KEY",
+    "mistral": "MISTRAL_API_KEY",
+}
+
+TURNS: Final = (
+    FakeTurn(calls=[("add", {"a": 1, "b": 2}), ("add", {"a": 3, "b": 4})]),
+    FakeTurn(text="Now both.", calls=[("add", {"a": 3, "b": 7}), ("add", {"a": 10, "b": 0})]),
+    FakeTurn(calls=[("slow", {})]),
+    FakeTurn(text='{"points": 10, "words": ["ten"]}'),
+)
+
+
+@attrs.frozen
+class Score:
+    """What the model has to answer with."""
+
+    points: int
+    words: list[str]
+
+
+@tool
+async def add(a: int, b: int) -> int:
+    """Add two numbers.
+
+    Args:
+        a: One.
+        b: The other.
+    """
+    await trio.lowlevel.checkpoint()
+    return a + b
+
+
+def slow(started: trio.Event) -> Tool:
+    """Return a tool that waits the first time that it is called."""
+
+    @tool(name="slow")
+    async def wait() -> str:
+        """Wait."""
+        if not started.is_set():
+            started.set()
+            await trio.sleep_forever()
+        await trio.lowlevel.checkpoint()
+        return "done"
+
+    return wait
+
+
+def manifest_of(name: str) -> AgentManifest:
+    """Return what a user would write: where the model is, and what it is called."""
+    provider, _, api = name.partition("-")
+    lines = [f'api = "{api}"'] if api else []
+    lines += [f'provider = "{provider}"', 'remote_model = "a-model"']
+    return AgentManifest.parse("\n".join(['privacy = "Standard"', "[model]", *lines]))
+
+
+async def loop_with(name: StrictName, fake: StrictFake) -> AgentOutcome:
+    """Run the loop; cancel it in its third turn, and go on with what was said."""
+    manifest, started = manifest_of(name), trio.Event()
+    environ = dict.fromkeys(KEYS.values(), "a-key-of-nobody")
+    async with open_driver(manifest.model, environ=environ, transport=fake) as driver:
+        tools = ToolRegistry([add, slow(started)])
+        async with open_pool(driver, tools=tools) as pool:
+            first = await pool.spawn(SpawnConfig(manifest, "Add up.", output_type=Score))
+            with trio.move_on_after(5):
+                await started.wait()
+            first.cancel("enough")
+            broken_off = await first.wait()
+            again = SpawnConfig(manifest, "Go on.", output_type=Score, history=broken_off.messages)
+            return await (await pool.spawn(again)).wait()
+
+
+@pytest.mark.parametrize("name", get_args(StrictName))
+async def test_a_loop_of_tools_gets_through(name: StrictName) -> None:
+    """Parallel calls, a request that is cancelled in between, and structured output."""
+    fake = strict_fake(name, TURNS)
+    with trio.fail_after(30):
+        outcome = await loop_with(name, fake)
+    assert fake.refusals == ()
+    assert outcome.status is AgentStatus.COMPLETED, outcome.error
+    assert outcome.value == Score(10, ["ten"])
+    assert len(fake.requests) == 4
+    assert outcome.usage.input_tokens == 100
+
+
+# --- the rules, one by one
+
+
+def anthropic_said(*blocks: object, then: object = None) -> list[object]:
+    """Return a conversation in which the model said *blocks*."""
+    said: list[object] = [
+        {"role": "user", "content": "go"},
+        {"role": "assistant", "content": blocks},
+    ]
+    return [*said, {"role": "user", "content": then}] if then is not None else said
+
+
+def use(name: str = "a") -> dict[str, object]:
+    """Return a call in Anthropic's form."""
+    return {"type": "tool_use", "id": name, "name": "add", "input": {}}
+
+
+def result(name: str = "a") -> dict[str, object]:
+    """Return a result in Anthropic's form."""
+    return {"type": "tool_result", "tool_use_id": name, "content": "3"}
+
+
+def called(*ids: str, **more: object) -> dict[str, object]:
+    """Return calls in Chat Completions."""
+    calls = [
+        {"id": one, "type": "function", "function": {"name": "add", "arguments": "{}"}}
+        for one in ids
+    ]
+    return {"role": "assistant", "content": None, "tool_calls": calls, **more}
+
+
+def returned(name: str = "a") -> dict[str, object]:
+    """Return a result in Chat Completions."""
+    return {"role": "tool", "tool_call_id": name, "content": "3"}
+
+
+HI: Final[dict[str, object]] = {"role": "user", "content": "Hi"}
+CALL: Final[dict[str, object]] = {
+    "type": "function_call",
+    "call_id": "a",
+    "name": "add",
+    "arguments": "{}",
+}
+OUTPUT: Final = {"type": "function_call_output", "call_id": "a", "output": "3"}
+TOOLS: Final = [{"type": "function", "function": {"name": "add", "parameters": {}}}]
+LOOSE: Final = {"type": "object", "properties": {"a": {"type": "integer"}}}
+OPEN_LIST: Final = {
+    "type": "object",
+    "properties": {"a": {"type": "array", "items": {"type": "object"}}},
+    "required": ["a"],
+    "additionalProperties": False,
+}
+BROKEN: Final = {
+    "role": "assistant",
+    "content": None,
+    "tool_calls": [{"id": "a", "function": {"name": "add", "arguments": '{"a": tr'}}],
+}
+
+REFUSED: Final[list[tuple[StrictName, dict[str, object], str]]] = [
+    ("openai", {"temperature": 1}, "'temperature' is not supported"),
+    ("openai", {"stop": ["x"]}, "stop: Extra inputs"),
+    ("openai", {"store": True}, "store must be false"),
+    ("openai", {"previous_response_id": "r"}, "Previous response not found"),
+    ("openai", {"input": [{**CALL, "id": "fc_1"}]}, "Item with id 'fc_1' not found"),
+    ("openai", {"input": [{"type": "reasoning", "encrypted_content": "x"}]}, "invalid_encrypted"),
+    ("openai", {"input": [HI, CALL, OUTPUT]}, "without its required 'reasoning' item"),
+    ("openai", {"input": [{"role": "assistant", "type": "message"}, CALL]}, "No tool output found"),
+    ("openai", {"input": [OUTPUT]}, "No tool call found"),
+    ("openai", {"input": [{**CALL, "call_id": "x" * 65}]}, "must be 1 to 64 characters"),
+    ("openai", {"input": [CALL, CALL]}, "found 'a' twice"),
+    ("openai", {"tools": [{"name": "add", "parameters": LOOSE}]}, "additionalProperties"),
+    (
+        "openai",
+        {"text": {"format": {"strict": True, "schema": {**LOOSE, "additionalProperties": False}}}},
+        "include every key",
+    ),
+    ("openai", {"text": {"format": {"strict": True, "schema": OPEN_LIST}}}, "additionalProperties"),
+    ("openai", {"tool_choice": "required"}, "forces tool use"),
+    ("openai-chat", {"max_tokens": 9}, "Use 'max_completion_tokens'"),
+    ("openai-chat", {"tools": TOOLS, "reasoning_effort": "low"}, "use /v1/responses"),
+    ("openai-chat", {"top_p": 1}, "'top_p' is not supported"),
+    ("openai-chat", {"messages": [called("x" * 41), returned("x" * 41)]}, "1 to 40 characters"),
+    ("openai-chat", {"messages": [called("a")]}, "did not have response messages"),
+    ("openai-chat", {"messages": [called("a"), HI]}, "did not have response messages: a"),
+    ("openai-chat", {"messages": [returned()]}, "'a' was not called"),
+    ("openai-chat", {"messages": [HI, {"role": "system", "content": "x"}]}, "at the beginning"),
+    ("anthropic", {"max_tokens": None}, "max_tokens: Field required"),
+    ("anthropic", {"top_k": 1}, "'top_k' is not supported"),
+    ("anthropic", {"seed": 1}, "seed: Extra inputs"),
+    ("anthropic", {"messages": []}, "must use the user role"),
+    ("anthropic", {"messages": [{"role": "user", "content": []}]}, "non-empty content"),
+    (
+        "anthropic",
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": " "}]}]},
+        "non-whitespace",
+    ),
+    ("anthropic", {"messages": anthropic_said(use())}, "without `tool_result`"),
+    ("anthropic", {"messages": anthropic_said(use(), then=[result("b")])}, "without `tool_result`"),
+    (
+        "anthropic",
+        {"messages": anthropic_said(use(), then=[{"type": "text", "text": "x"}, result()])},
+        "must come first",
+    ),
+    (
+        "anthropic",
+        {"messages": anthropic_said({"type": "thinking", "signature": "x"})},
+        "Invalid `signature`",
+    ),
+    ("anthropic", {"messages": anthropic_said(use(), then=[result()])}, "Expected `thinking`"),
+    (
+        "anthropic",
+        {"messages": anthropic_said(use("a"), use("a"), then=[result("a")])},
+        "found 'a' twice",
+    ),
+    (
+        "anthropic",
+        {"messages": anthropic_said(use("a.b"), then=[result("a.b")])},
+        "must be letters",
+    ),
+    ("anthropic", {"system": [{"cache_control": 1}] * 5}, "A maximum of 4 blocks"),
+    ("anthropic", {"thinking": {"type": "disabled"}}, "thinking.type.disabled"),
+    ("anthropic", {"tool_choice": {"type": "any"}}, "forces tool use"),
+    ("gemini", {"messages": [called("a"), returned()]}, "missing a thought_signature: add"),
+    ("deepseek", {"messages": [HI, called("a"), returned()]}, "must be passed back"),
+    ("deepseek", {"response_format": {"type": "json_schema"}}, "unavailable now"),
+    ("deepseek", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "image_url"),
+    ("deepseek", {"tool_choice": "required"}, "forces tool use"),
+    ("mistral", {"stream_options": {}}, "stream_options: Extra inputs"),
+    ("mistral", {"messages": [called("a", reasoning_content="x")]}, "reasoning_content: Extra"),
+    ("mistral", {"messages": [called("a"), returned()]}, "with a length of 9"),
+    (
+        "mistral",
+        {"messages": [called("a" * 9), returned("a" * 9), HI]},
+        "Unexpected role 'user' after role 'tool'",
+    ),
+    ("mistral", {"messages": [HI, {"role": "assistant", "content": ""}]}, "but not none"),
+    ("vllm", {"messages": [BROKEN, returned()]}, "failed to parse tool call arguments"),
+    ("ollama", {"messages": [{"role": "user"}]}, "missing field 'content'"),
+    ("llamacpp", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "image_url"),
+]
+"""What each server refuses, and its words for it."""
+
+
+def body_for(name: str, changes: Mapping[str, object]) -> dict[str, object]:
+    """Return a request that is right but for *changes*."""
+    conversation = "input" if name == "openai" else "messages"
+    body: dict[str, object] = {"model": "m", "stream": True, conversation: [HI]}
+    if name == "openai":
+        body["store"] = False
+    if name == "anthropic":
+        body["max_tokens"] = 9
+    return {**body, **changes}
+
+
+ENDS: Final = {"openai": "/responses", "anthropic": "/messages"}
+HEADERS: Final = {"anthropic-version": "2023-06-01"}
+
+
+@pytest.mark.parametrize(("name", "changes", "says"), REFUSED)
+async def test_each_rule_refuses_what_breaks_it(
+    name: StrictName, changes: dict[str, object], says: str
+) -> None:
+    """In the server's own words; without the change it is taken."""
+    import httpx
+
+    fake = strict_fake(name, TURNS)
+    async with httpx.AsyncClient(transport=fake, headers=HEADERS) as client:
+        url = f"https://api.example/v1{ENDS.get(name, '/chat/completions')}"
+        good = await client.post(url, json=body_for(name, {}))
+        assert (good.status_code, fake.refusals) == (200, ())
+        bad = await client.post(url, json=body_for(name, changes))
+    assert bad.status_code == 400
+    (why,) = fake.refusals
+    assert says in why
+    assert json.dumps(why)[1:-1] in bad.text
+
+
+async def test_headers_paths_and_bodies_are_looked_at() -> None:
+    """As every server does."""
+    import httpx
+
+    fake = strict_fake("anthropic", TURNS)
+    async with httpx.AsyncClient(transport=fake) as client:
+        url = "https://api.example/v1/messages"
+        await client.post(url, json=body_for("anthropic", {}))
+        await client.post(url, content=b"{oops", headers=HEADERS)
+        missing = await client.post("https://api.example/v1/other", headers=HEADERS)
+    assert missing.status_code == 404
+    first, second, third = fake.refusals
+    assert first == "anthropic-version: is required"
+    assert second.startswith("the body is no JSON")
+    assert third == "there is nothing at /v1/other"
+
+
+async def test_a_fake_is_served_to_other_clients() -> None:
+    """Over HTTP on this machine."""
+    fake = strict_fake("vllm", [FakeTurn(text="Hello")])
+    async with (
+        open_strict_server(fake) as url,
+        open_openai("m", base_url=url) as driver,
+    ):
+        answer = await driver.complete(CompletionRequest([UserMessage("Hi")]))
+    assert (answer.text, fake.refusals) == ("Hello", ())
+
+
+@pytest.mark.parametrize("given", [("other", TURNS), ("vllm", [])])
+def test_a_fake_that_nobody_knows(given: Any) -> None:  # noqa: ANN401  # tested
+    """Or one that has nothing to answer."""
+    with pytest.raises(UsageError):
+        strict_fake(*given)
+
+
+async def test_reasoning_that_can_no_longer_be_read_is_dropped_once() -> None:
+    """And the request made again without it; the next one leaves it out at once."""
+    fake = strict_fake("openai", [FakeTurn(text="one"), FakeTurn(text="two")])
+    request = CompletionRequest([UserMessage("Hi")])
+    async with open_openai("m", api_key="k", transport=fake) as driver:
+        answer = await driver.complete(request)
+        first = AssistantMessage(answer.text, answer.tool_calls, answer.parts)
+        said: list[ChatMessage] = [UserMessage("Hi"), first, UserMessage("and?")]
+        fake.forget()
+        again = await driver.complete(CompletionRequest(said))
+        assert again.text == "two"
+        assert fake.refusals == ("invalid_encrypted_content",)
+        await driver.complete(CompletionRequest(said))
+        assert len(fake.refusals) == 1
+        # Another refusal is no reason to ask again.
+        with pytest.raises(BadRequestError, match="temperature"):
+            await driver.complete(CompletionRequest(said, temperature=1.0))
+    assert len(fake.requests) == 5
+
+
+async def test_what_responses_does_not_know_goes_over_chat() -> None:
+    """Unless Responses was asked for by name."""
+    fake = strict_fake("openai-chat", [FakeTurn(text="one")])
+    request = CompletionRequest([UserMessage("Hi")], seed=1)
+    async with open_openai("m", api_key="k", transport=fake) as driver:
+        assert (await driver.complete(request)).text == "one"
+    async with open_openai("m", api_key="k", transport=fake, api="responses") as driver:
+        with pytest.raises(BadRequestError, match="knows no seed; leave"):
+            await driver.complete(request)
+        with pytest.raises(BadRequestError, match="knows no stop"):
+            await driver.complete(CompletionRequest([UserMessage("Hi")], stop=("x",)))
+    assert len(fake.requests) == 1
+
+
+async def test_mistral_is_spoken_to_in_its_own_words() -> None:
+    """Its name for a seed, and an answer between results and what the user says next."""
+    fake = strict_fake("mistral", TURNS)
+    model = ModelConfig(remote_model="m", provider="mistral", seed=3)
+    async with open_driver(model, environ={"MISTRAL_API_KEY": "k"}, transport=fake) as driver:
+        request = CompletionRequest([UserMessage("Hi")], seed=3)
+        await driver.complete(request)
+    assert fake.requests[0]["random_seed"] == 3
+    assert fake.refusals == ()
