@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import NoReturn
 
 import pytest
@@ -270,6 +271,15 @@ def test_all_schedules_with_two_preemptions() -> None:
         replay(lock_order, found.token)
     found = found_by(explore_all, lost_update)
     assert "the first with 1 preemptions to fail" in str(found)
+
+
+def test_timers_that_are_close_are_one_more_choice() -> None:
+    """With a clock that is always late, what needs it is found systematically too."""
+    explore_all(lost_update, 0.01)
+    found = found_by(partial(explore_all, late_seconds=0.05), lost_update, 0.01)
+    assert "late by 0.05 seconds" in str(found)
+    with pytest.raises(AssertionError, match="the total is 1"):
+        replay(lost_update, found.token, 0.01)
 
 
 def test_a_search_of_all_schedules_has_limits() -> None:

@@ -50,7 +50,7 @@ def searched(program: Callable[..., Awaitable[None]], search: int, orders: str) 
 def systematic(program: Callable[..., Awaitable[None]], search: int) -> bool:
     """Return whether *explore_all* finds it."""
     try:
-        explore_all(partial(program, repaired=False), seed=search, max_runs=100_000)
+        explore_all(partial(program, repaired=False), seed=search, late_seconds=0.02)
     except ScheduleError:
         return True
     return False

@@ -213,6 +213,8 @@ class Plan(Order):
     """By the number of the place, from 0: how many of the line are sent to its end."""
     delays: Mapping[int, float] = attrs.field(factory=dict[int, float])
     """By the number of the jump, from 0: by how much the clock is late."""
+    late: float = attrs.field(default=0.0, kw_only=True)
+    """By how much it is late at all other jumps."""
     places: int = attrs.field(init=False, default=0)
     """Places so far."""
     marks: list[Mark] = attrs.field(init=False, factory=list[Mark])
@@ -250,7 +252,7 @@ class Plan(Order):
     def late_seconds(self) -> float:
         """Be late as planned."""
         self._jumps += 1
-        return self.delays.get(self._jumps - 1, 0.0)
+        return self.delays.get(self._jumps - 1, self.late)
 
 
 @final

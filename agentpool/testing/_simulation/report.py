@@ -54,17 +54,16 @@ def tell(
     start: Start,
     after: Callable[[], object] | None,
     failed: tuple[int, Exception],
-    order: Order | None,
+    order: Order,
 ) -> Told:
     """Shrink a finding and draw it.
 
     Args:
-        finding: What is known of it: its seed, what was cancelled, and its plan unless *order*
-            is given.
+        finding: What is known of it: its seed, and what was cancelled.
         start: Starts its scenario.
         after: Called after each run; raises if something is wrong.
         failed: How many steps it took to fail, and with what.
-        order: The order with which it failed, fresh, if that was no plan.
+        order: The order with which it failed, fresh.
     """
     steps, error = failed
     if steps > LONG:
@@ -76,8 +75,7 @@ def tell(
         failure = attempt(run, after)
         return run.watch.steps, failure
 
-    given = Plan(finding.preemptions, finding.delays) if order is None else order
-    shrunk = shrink(once, given, error)
+    shrunk = shrink(once, order, error)
     if shrunk is None:
         said = f"{type(error).__name__} does not come back when the same order is run again"
         return Told(

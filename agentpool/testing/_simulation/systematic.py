@@ -41,6 +41,7 @@ def explore_all(
     async_fn: Callable[[*Ts], Awaitable[object]],
     *args: *Ts,
     preemptions: int = 2,
+    late_seconds: float = 0.0,
     seed: int = 0,
     max_runs: int = MAX_RUNS,
     max_steps: int = MAX_STEPS,
@@ -50,8 +51,8 @@ def explore_all(
     By itself, a task runs until it waits, and then the one that has waited for longest. A
     preemption sends the one whose turn it is to the end of the line, at any place where
     another one can run; two at one place send two. All places for one are tried before all
-    for two, so what is found has the fewest. Most faults need one or two. The clock is
-    never late, and the seed draws ``dice()`` alone.
+    for two, so what is found has the fewest. Most faults need one or two. The
+    seed draws ``dice()`` alone.
 
     With n places it takes 1 + n runs for one preemption, and about n * n / 2 for two: keep
     the scenario small.
@@ -60,6 +61,8 @@ def explore_all(
         async_fn: The scenario.
         args: Its arguments.
         preemptions: The most in one run.
+        late_seconds: By how much the clock is late, always. Timers that are closer than that
+            go off together, and which of their tasks goes first is up to the search.
         seed: What the scenario's own dice begin with.
         max_runs: Runs after which the search gives up.
         max_steps: Task steps after which a run counts as one that hangs.
@@ -74,7 +77,7 @@ def explore_all(
     scenario = Scenario(
         async_fn=partial(async_fn, *args), name=name_of(async_fn), max_steps=max_steps
     )
-    search = _Systematic(scenario, seed, max_runs)
+    search = _Systematic(scenario, seed, late_seconds, max_runs)
     layer: list[tuple[tuple[int, ...], int]] = [((), search.run(()))]
     places = layer[0][1]
     for _ in range(preemptions):
@@ -94,6 +97,7 @@ class _Systematic:
 
     scenario: Scenario
     seed: int
+    late: float
     max_runs: int
     runs: int = 0
 
@@ -105,19 +109,21 @@ class _Systematic:
                 "tasks take fewer steps, ask for fewer preemptions, or raise max_runs"
             )
         self.runs += 1
-        plan = Plan({place: at.count(place) for place in at})
+        plan = self._plan(at)
         run = self.scenario.run(self.seed, plan)
         error = attempt(run, None)
         if error is not None:
-            raise self._found(dict(plan.preemptions), run.watch.steps, error) from error
+            raise self._found(at, run.watch.steps, error) from error
         return plan.places
 
-    def _found(self, preemptions: dict[int, int], steps: int, error: Exception) -> ScheduleError:
-        finding = Finding(seed=self.seed, preemptions=preemptions)
-        told = tell(finding, start_of(self.scenario, self.seed), None, (steps, error), None)
-        count = sum(preemptions.values())
+    def _plan(self, at: tuple[int, ...]) -> Plan:
+        return Plan({place: at.count(place) for place in at}, late=self.late)
+
+    def _found(self, at: tuple[int, ...], steps: int, error: Exception) -> ScheduleError:
+        start = start_of(self.scenario, self.seed)
+        told = tell(Finding(seed=self.seed), start, None, (steps, error), self._plan(at))
         text = [
-            f"run {self.runs}, the first with {count} preemptions to fail: {headline(error)}",
+            f"run {self.runs}, the first with {len(at)} preemptions to fail: {headline(error)}",
             *told.lines,
         ]
         if told.token:
