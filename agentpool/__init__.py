@@ -43,7 +43,6 @@ from agentpool._messages import ToolCall as ToolCall
 from agentpool._messages import ToolMessage as ToolMessage
 from agentpool._messages import Usage as Usage
 from agentpool._messages import UserMessage as UserMessage
-from agentpool._messaging.router import MessageRouter as MessageRouter
 from agentpool._outcome import AgentOutcome as AgentOutcome
 from agentpool._outcome import AgentStatus as AgentStatus
 from agentpool._outcome import StopReason as StopReason
@@ -54,6 +53,7 @@ from agentpool._pool.nursery import ToolBuilder as ToolBuilder
 from agentpool._pool.open import open_pool as open_pool
 from agentpool._pool.pool import AgentPool as AgentPool
 from agentpool._pool.restart import RestartPolicy as RestartPolicy
+from agentpool._pool.router import MessageRouter as MessageRouter
 from agentpool._pool.shutdown import ShutdownStep as ShutdownStep
 from agentpool._public import load as _load
 from agentpool._spawn import SpawnConfig as SpawnConfig

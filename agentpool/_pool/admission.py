@@ -24,23 +24,23 @@ import trio
 from agentpool._errors import PoolFullError
 from agentpool._events import AgentQueued, AgentResumed, SlotsChanged
 from agentpool._messages import OWNER_ID, AgentId
-from agentpool._pool.handle import AgentHandle
+from agentpool._pool.record import AgentRecord
 from agentpool._scheduling.fair_queue import FairQueue
 from agentpool._scheduling.slot import Slot, current_slot, parked
 from agentpool._scheduling.waits import Wait, WaitBook, WaitKind, WaitReason
 from agentpool.observe._hub import EventHub
 
 
-def _number_of(handle: AgentHandle) -> AgentId:
+def _number_of(handle: AgentRecord) -> AgentId:
     return handle.agent_id
 
 
-def _is_withdrawn(handle: AgentHandle) -> bool:
+def _is_withdrawn(handle: AgentRecord) -> bool:
     # Before it has ended: whoever is told of that may use the pool.
     return handle.cancelled is not None
 
 
-def _new_queue() -> FairQueue[AgentHandle]:
+def _new_queue() -> FairQueue[AgentRecord]:
     return FairQueue(_is_withdrawn)
 
 
@@ -54,7 +54,7 @@ class Admission:
     max_queued: int
     """Newcomers that may wait."""
     _hub: EventHub
-    _start: Callable[[AgentHandle, Slot], None]
+    _start: Callable[[AgentRecord, Slot], None]
     """Told before the slot is handed on."""
     _on_waiting: Callable[[AgentId], None]
     """Told afterwards."""
@@ -64,8 +64,8 @@ class Admission:
     """The deadline of everything around the pool."""
     book: WaitBook = attrs.field(factory=WaitBook)
     """What its agents and its owner wait for."""
-    _newcomers: FairQueue[AgentHandle] = attrs.field(factory=_new_queue)
-    _children: FairQueue[AgentHandle] = attrs.field(factory=_new_queue)
+    _newcomers: FairQueue[AgentRecord] = attrs.field(factory=_new_queue)
+    _children: FairQueue[AgentRecord] = attrs.field(factory=_new_queue)
     """Newcomers whose parents are agents of the pool."""
     closed: bool = attrs.field(init=False, default=False)
     """Whether the pool takes no more agents."""
@@ -108,7 +108,7 @@ class Admission:
             queued=queued,
         )
 
-    async def enter(self, accept: Callable[[], AgentHandle]) -> AgentHandle:
+    async def enter(self, accept: Callable[[], AgentRecord]) -> AgentRecord:
         """Call *accept* as soon as a newcomer has room, waiting without a slot.
 
         An agent that waits here is accepted's parent: it takes its own slot again only
@@ -142,18 +142,18 @@ class Admission:
         self.closed = True
         self._room.unpark_all()
 
-    def admit(self, handle: AgentHandle) -> None:
+    def admit(self, handle: AgentRecord) -> None:
         """Queue *handle*. Ask ``room_for`` first; ``pump`` starts it if there is a slot."""
         queue = self._children if handle.depth else self._newcomers
         queue.push(handle, handle.share)
 
-    def withdraw(self, handle: AgentHandle) -> None:
+    def withdraw(self, handle: AgentRecord) -> None:
         """Forget a newcomer that was cancelled. Its place is free at once."""
         queue = self._children if handle.depth else self._newcomers
         queue.note_gone()
         self._room.unpark()
 
-    def withdraw_all(self) -> tuple[AgentHandle, ...]:
+    def withdraw_all(self) -> tuple[AgentRecord, ...]:
         """Empty the queue and return who was in it, in the order of their coming."""
         left = self._newcomers.drain() + self._children.drain()
         left.sort(key=_number_of)
@@ -179,7 +179,7 @@ class Admission:
             limiter.acquire_on_behalf_of_nowait(token)
             self._start_next(queue, token)
 
-    def _start_next(self, queue: FairQueue[AgentHandle], token: object) -> None:
+    def _start_next(self, queue: FairQueue[AgentRecord], token: object) -> None:
         handle = queue.pop()
         if self._room:
             self._room.unpark()

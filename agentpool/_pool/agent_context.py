@@ -23,15 +23,15 @@ from agentpool._budget.budget import Budget
 from agentpool._errors import PrivacyError
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import AgentId, AgentMessage, Completion, CompletionRequest
-from agentpool._messaging.router import MessageRouter
+from agentpool._messaging.post_office import PostOffice
 from agentpool._outcome import AgentOutcome
 from agentpool._pool.admission import Admission
-from agentpool._pool.handle import AgentHandle, OnEnd
+from agentpool._pool.record import AgentRecord, OnEnd
 from agentpool._spawn import SpawnConfig, child_of
 from agentpool._untrusted import MAX_NAME_CHARS, one_line
 from agentpool.abc import AgentContext, AgentInfo, Driver, OnDelta
 
-Accept: TypeAlias = Callable[[SpawnConfig, Driver, OnEnd | None, AgentHandle], AgentHandle]
+Accept: TypeAlias = Callable[[SpawnConfig, Driver, OnEnd | None, AgentRecord], AgentRecord]
 """Takes in the child of an agent; its end is told to one function alone."""
 
 
@@ -40,11 +40,11 @@ Accept: TypeAlias = Callable[[SpawnConfig, Driver, OnEnd | None, AgentHandle], A
 class PoolAgentContext(AgentContext):
     """One agent, as its tools see it."""
 
-    _handle: AgentHandle
+    _handle: AgentRecord
     _agent: Agent
-    _router: MessageRouter
+    _router: PostOffice
     _admission: Admission
-    _running: Mapping[AgentId, AgentHandle]
+    _running: Mapping[AgentId, AgentRecord]
     _accept: Accept
 
     @property
@@ -157,7 +157,7 @@ class PoolAgentContext(AgentContext):
             budget=self._agent.share_limits(),
         )
         child = await self._admission.enter(
-            partial(self._accept, config, self._agent.driver, AgentHandle.collect, self._handle)
+            partial(self._accept, config, self._agent.driver, AgentRecord.collect, self._handle)
         )
         # Without a slot until it has ended: to be ended, it may need that very slot.
         async with child.parked_for_end():

@@ -13,9 +13,9 @@ import attrs
 
 from agentpool._errors import UsageError
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage
-from agentpool._messaging.router import MessageRouter
+from agentpool._messaging.post_office import PostOffice
 from agentpool._pool.admission import Admission
-from agentpool._pool.handle import AgentHandle, Voice
+from agentpool._pool.record import AgentRecord, Voice
 from agentpool._scheduling.slot import Owner, current_slot
 
 
@@ -24,13 +24,13 @@ from agentpool._scheduling.slot import Owner, current_slot
 class PoolVoice(Voice):
     """Speaks for whoever calls."""
 
-    _router: MessageRouter
+    _router: PostOffice
     _admission: Admission
-    _running: Mapping[AgentId, AgentHandle]
+    _running: Mapping[AgentId, AgentRecord]
     owner: Owner
     """The task that opened the pool."""
 
-    def caller(self) -> AgentHandle | None:
+    def caller(self) -> AgentRecord | None:
         """Return the agent of this pool that the current task belongs to."""
         slot = current_slot.get()
         if slot is None or slot.keeper is not self._admission:

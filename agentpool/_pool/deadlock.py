@@ -31,7 +31,7 @@ import trio
 from agentpool._errors import DeadlockError
 from agentpool._messages import OWNER_ID, AgentId
 from agentpool._pool.admission import Admission
-from agentpool._pool.handle import AgentHandle
+from agentpool._pool.record import AgentRecord
 from agentpool._scheduling.slot import Owner, Slot, parked
 from agentpool._scheduling.waits import (
     Wait,
@@ -74,7 +74,7 @@ class DeadlockWatch:
 
     _nursery: trio.Nursery
     _admission: Admission
-    _running: Mapping[AgentId, AgentHandle]
+    _running: Mapping[AgentId, AgentRecord]
     owner: Owner = attrs.field(init=False)
     """The task that opened the pool."""
     sources: list[Callable[[], bool]] = attrs.field(init=False, factory=list[Callable[[], bool]])

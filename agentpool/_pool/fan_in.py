@@ -16,7 +16,7 @@ import trio
 from agentpool._base import Live
 from agentpool._messages import AgentId
 from agentpool._outcome import AgentOutcome
-from agentpool._pool.handle import AgentHandle
+from agentpool._pool.record import AgentRecord
 from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.slot import Owner, parked
 from agentpool._scheduling.waits import Wait
@@ -58,11 +58,11 @@ class Completions(Live):
 class FanIn(Live):
     """All agents of one pool, by id, and the order in which they end."""
 
-    handles: dict[AgentId, AgentHandle] = msgspec.field(default_factory=dict[AgentId, AgentHandle])
+    handles: dict[AgentId, AgentRecord] = msgspec.field(default_factory=dict[AgentId, AgentRecord])
     """Every agent that was accepted, in spawn order."""
     active: dict[AgentId, None] = msgspec.field(default_factory=dict[AgentId, None])
     """Agents that have not ended."""
-    _ended: deque[AgentHandle] = msgspec.field(default_factory=deque[AgentHandle])
+    _ended: deque[AgentRecord] = msgspec.field(default_factory=deque[AgentRecord])
     _joins: list[_Join] = msgspec.field(default_factory=list[_Join])
     _next: Lot = msgspec.field(default_factory=Lot)
     _owner: Owner | None = None
@@ -71,12 +71,12 @@ class FanIn(Live):
         """Let the pool see what *owner*, who opened it, waits for."""
         self._owner = owner
 
-    def expect(self, handle: AgentHandle) -> None:
+    def expect(self, handle: AgentRecord) -> None:
         """Take note of an accepted agent."""
         self.handles[handle.agent_id] = handle
         self.active[handle.agent_id] = None
 
-    def ended(self, handle: AgentHandle) -> None:
+    def ended(self, handle: AgentRecord) -> None:
         """Take note of its end, and wake whoever waited for it."""
         del self.active[handle.agent_id]
         self._ended.append(handle)

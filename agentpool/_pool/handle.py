@@ -2,183 +2,94 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import TypeAlias, final
+from typing import final
 
 import attrs
-import trio
 
-from agentpool._budget.budget import Budget
-from agentpool._errors import UsageError
 from agentpool._messages import AgentId, AgentMessage
 from agentpool._outcome import AgentOutcome, AgentStatus
-from agentpool._scheduling.fair_queue import Share
-from agentpool._scheduling.parking_lot import Lot
-from agentpool._scheduling.slot import Owner, Slot, current_slot, parked
-from agentpool._scheduling.waits import Wait
-from agentpool._spawn import SpawnConfig
-from agentpool.abc import Driver
-
-OnEnd: TypeAlias = Callable[["AgentHandle"], object]
-"""Told of an agent's end, alone, at the moment of its outcome. Must not block."""
-
-
-class Caretaker(ABC):
-    """Who can end an agent: its pool."""
-
-    __slots__ = ()
-
-    @abstractmethod
-    def cancel_agent(self, handle: AgentHandle, cancelled_by: str, reason: str) -> None:
-        """End the agent, wherever it is."""
-
-
-class Voice(ABC):
-    """Speaks in the name of whoever calls."""
-
-    __slots__ = ()
-
-    owner: Owner
-    """The task that opened the pool."""
-
-    @abstractmethod
-    async def send(self, recipient: AgentId, content: str, reply_to: int | None) -> AgentMessage:
-        """Send in the name of whoever calls."""
-
-    @abstractmethod
-    def send_nowait(self, recipient: AgentId, content: str, reply_to: int | None) -> AgentMessage:
-        """Send in the name of whoever calls, or raise."""
-
-    @abstractmethod
-    async def ask(self, recipient: AgentId, content: str) -> AgentMessage:
-        """Ask in the name of whoever calls."""
+from agentpool._pool.record import AgentRecord
 
 
 @final
-@attrs.define(eq=False, init=False, repr=False)
+@attrs.frozen(repr=False)
 class AgentHandle:
-    """One agent, from its spawn on. Only a pool makes them."""
+    """One agent, from its spawn on. Only a pool makes them.
 
-    agent_id: AgentId
-    """Its number."""
-    name: str
-    """Its name."""
-    parent_id: AgentId
-    """Who spawned it. 0: the pool's owner."""
-    depth: int
-    """Generations above it: 0 for an agent that the owner spawned."""
-    on_end: OnEnd | None
-    """Told of its end, alone. ``None``: the pool's fan-in is."""
-    budget: Budget | None
-    """What it spends of. ``None``: it shares none."""
-    share: Share
-    """What part of the queue it may have."""
-    _pool: Caretaker
-    _voice: Voice
-    _config: SpawnConfig | None
-    _driver: Driver | None
-    _slot: Slot | None
-    _outcome: AgentOutcome | None
-    _ended: Lot | None
-    _seen: bool
-    _interrupted: bool
-    _cancelled: tuple[str, str] | None
-    _started_at: float | None
+    Two handles are equal if they are of the same agent. A handle can watch its agent, write
+    to it and end it; what else happens to the agent is the pool's to decide.
+    """
 
-    def __init__(
-        self,
-        pool: Caretaker,
-        voice: Voice,
-        agent_id: AgentId,
-        config: SpawnConfig,
-        driver: Driver,
-        *,
-        parent: AgentHandle | None,
-        on_end: OnEnd | None,
-        budget: Budget | None,
-    ) -> None:
-        self.agent_id = agent_id
-        self.name = config.agent_name
-        self.parent_id = parent.agent_id if parent is not None else 0
-        self.depth = parent.depth + 1 if parent is not None else 0
-        self.on_end = on_end
-        self.budget = budget
-        self.share = config.share
-        self._pool = pool
-        self._voice = voice
-        self._config = config
-        self._driver = driver
-        self._slot = None
-        self._outcome = None
-        self._ended = None
-        self._seen = False
-        self._interrupted = False
-        self._cancelled = None
-        self._started_at = None
+    _record: AgentRecord
 
     def __repr__(self) -> str:
         """Return id, name and status."""
         return f"<AgentHandle {self.agent_id} ({self.name}) {self.status.value}>"
 
     @property
+    def agent_id(self) -> AgentId:
+        """The agent's number."""
+        return self._record.agent_id
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._record.name
+
+    @property
+    def parent_id(self) -> AgentId:
+        """The agent that spawned it. 0: the pool's owner."""
+        return self._record.parent_id
+
+    @property
+    def depth(self) -> int:
+        """Generations above it: 0 for an agent that the owner spawned."""
+        return self._record.depth
+
+    @property
     def status(self) -> AgentStatus:
         """Where the agent is in its life."""
-        if self._outcome is not None:
-            return self._outcome.status
-        if self._slot is None:
-            return AgentStatus.QUEUED
-        return AgentStatus.RUNNING if self._slot.held else AgentStatus.PARKED
+        return self._record.status
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether there is an outcome. Asking does not count as having seen it."""
+        return self._record.has_ended
 
     @property
     def outcome(self) -> AgentOutcome | None:
-        """What became of it. ``None``: it has not ended. Looking at it counts as seen."""
-        if self._outcome is not None:
-            self._seen = True
-        return self._outcome
+        """The outcome, which counts as seen from now on. ``None``: it has not ended."""
+        return self._record.outcome
 
     async def wait(self) -> AgentOutcome:
-        """Wait until the agent has ended, and return what became of it.
+        """Wait until the agent has ended, and return its outcome.
 
         An agent that waits for another gives its slot back meanwhile.
 
         Raises:
             UsageError: If the agent waits for itself.
+            DeadlockError: If it can never end while the caller waits.
 
         Cancellation:
             The agent goes on; its outcome stays to be looked at.
         """
-        slot = current_slot.get()
-        while slot is not None:  # an agent, and those in which its pool runs
-            if slot is self._slot:
-                raise UsageError(
-                    f"agent {self.agent_id} cannot wait for itself; return from its tool instead"
-                )
-            slot = slot.keeper.outer
-        await trio.lowlevel.checkpoint_if_cancelled()
-        if self._outcome is None:
-            lot = self._end_lot()
-            async with self.parked_for_end():
-                await lot.park()
-        else:
-            await trio.lowlevel.cancel_shielded_checkpoint()
-        return self.collect()
+        return await self._record.wait()
 
     def cancel(self, reason: str = "no reason given") -> None:
         """End the agent, queued or running. It still gets an outcome, with what it had.
 
         Cancelling an agent that has ended does nothing.
         """
-        slot = current_slot.get()
-        by = "owner" if slot is None else f"agent {slot.agent_id}"
-        self._pool.cancel_agent(self, by, reason)
+        self._record.cancel(reason)
 
     def interrupt(self) -> None:
         """Let the agent end after its current turn: ``STOPPED``, ``INTERRUPTED``."""
-        self._interrupted = True
+        self._record.interrupt()
 
     async def send(self, content: str, *, reply_to: int | None = None) -> AgentMessage:
         """Send it a message, waiting while its inbox is full.
+
+        The sender is the agent whose code calls, or else the pool's owner.
 
         Raises:
             AgentGoneError: If it has ended, or ends while we wait. Nothing was sent.
@@ -186,7 +97,7 @@ class AgentHandle:
         Cancellation:
             If cancelled, the message was not sent.
         """
-        return await self._voice.send(self.agent_id, content, reply_to)
+        return await self._record.voice.send(self.agent_id, content, reply_to)
 
     def send_nowait(self, content: str, *, reply_to: int | None = None) -> AgentMessage:
         """Send it a message now.
@@ -195,7 +106,7 @@ class AgentHandle:
             InboxFullError: If there is no room. Nothing was sent.
             AgentGoneError: If it has ended. Nothing was sent.
         """
-        return self._voice.send_nowait(self.agent_id, content, reply_to)
+        return self._record.voice.send_nowait(self.agent_id, content, reply_to)
 
     async def ask(self, content: str) -> AgentMessage:
         """Send it a question and wait for the message that replies to it.
@@ -206,76 +117,4 @@ class AgentHandle:
         Cancellation:
             The question may have been sent; a late reply goes to the inbox.
         """
-        return await self._voice.ask(self.agent_id, content)
-
-    # What follows is for the pool's own rooms.
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether there is an outcome. Looking does not count as seen."""
-        return self._outcome is not None
-
-    @property
-    def unseen_failure(self) -> Exception | None:
-        """What it failed with, if nobody has looked at its outcome."""
-        outcome = self._outcome
-        if self._seen or outcome is None or outcome.status is not AgentStatus.FAILED:
-            return None
-        return outcome.error
-
-    @property
-    def slot(self) -> Slot | None:
-        """Its slot. ``None``: it has not started, or has ended."""
-        return self._slot
-
-    @property
-    def cancelled(self) -> tuple[str, str] | None:
-        """Who cancelled it first, and why."""
-        return self._cancelled
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether it was asked to end after its turn."""
-        return self._interrupted
-
-    @property
-    def started_at(self) -> float | None:
-        """When it got its first slot, in seconds since the pool opened."""
-        return self._started_at
-
-    def begin(self, slot: Slot, started_at: float) -> None:
-        """Take note that it has its first slot."""
-        self._slot = slot
-        self._started_at = started_at
-
-    def mark_cancelled(self, cancelled_by: str, reason: str) -> None:
-        """Take note of who cancels it and why, unless somebody did before."""
-        if self._cancelled is None:
-            self._cancelled = (cancelled_by, reason)
-
-    def take_work(self) -> tuple[SpawnConfig, Driver]:
-        """Return what to run and with which driver."""
-        assert self._config is not None and self._driver is not None  # noqa: S101, PT018
-        return self._config, self._driver
-
-    def end(self, outcome: AgentOutcome) -> None:
-        """Take note of what became of it, and keep nothing else of the run."""
-        self._outcome = outcome
-        self._config = self._driver = self._slot = None
-        if self._ended is not None:
-            self._ended.unpark_all()
-
-    def parked_for_end(self) -> parked:
-        """Return what makes whoever waits for its end wait without a slot."""
-        return parked(Wait.end_of(self.agent_id, self.name), self._end_lot(), self._voice.owner)
-
-    def _end_lot(self) -> Lot:
-        if self._ended is None:
-            self._ended = Lot()
-        return self._ended
-
-    def collect(self) -> AgentOutcome:
-        """Return the outcome of an agent that has ended; it counts as seen."""
-        assert self._outcome is not None  # noqa: S101
-        self._seen = True
-        return self._outcome
+        return await self._record.voice.ask(self.agent_id, content)

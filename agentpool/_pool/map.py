@@ -27,20 +27,20 @@ from agentpool._base import Live
 from agentpool._messages import AgentId
 from agentpool._outcome import AgentOutcome
 from agentpool._pool.admission import Admission
-from agentpool._pool.handle import AgentHandle, OnEnd
+from agentpool._pool.record import AgentRecord, OnEnd
 from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.slot import Owner, current_slot, parked
 from agentpool._scheduling.waits import Wait
 from agentpool._spawn import SpawnConfig
 
 Queries: TypeAlias = Iterable[str] | AsyncIterable[str]
-Accept: TypeAlias = Callable[[SpawnConfig, OnEnd], AgentHandle]
+Accept: TypeAlias = Callable[[SpawnConfig, OnEnd], AgentRecord]
 """Accepts an agent whose end is told to one function alone."""
 
 
 @final
-class OutcomeStream(Live):
-    """The outcomes of one map: an async iterator. ``pool.map`` makes it."""
+class QueryMap(Live):
+    """One map: from queries to agents, and from agents to outcomes."""
 
     _config_of: Callable[[str], SpawnConfig]
     _sources: Sequence[Queries]
@@ -51,8 +51,8 @@ class OutcomeStream(Live):
     _on_change: Callable[[], object]
     """Called when a wait for the map may have become one that never ends."""
     _scope: trio.CancelScope = msgspec.field(default_factory=trio.CancelScope)
-    _in_flight: dict[AgentId, tuple[AgentHandle, int]] = msgspec.field(
-        default_factory=dict[AgentId, "tuple[AgentHandle, int]"]
+    _in_flight: dict[AgentId, tuple[AgentRecord, int]] = msgspec.field(
+        default_factory=dict[AgentId, "tuple[AgentRecord, int]"]
     )
     """Agents that have not ended, with the places of their queries."""
     _next_ids: dict[AgentId, None] = msgspec.field(default_factory=dict[AgentId, None])
@@ -80,14 +80,11 @@ class OutcomeStream(Live):
         """Refuse what fits no query before the first one is read."""
         output_of(self._config_of("?"))
 
-    def __aiter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    async def __anext__(self) -> AgentOutcome:
+    async def next_outcome(self) -> AgentOutcome:
         """Return the next outcome, in the order of the ends or of the queries.
 
         Raises:
+            StopAsyncIteration: If there is none any more.
             Exception: Whatever the queries raised, after every outcome that there is.
             DeadlockError: If no agent of the map can go on while the caller waits.
 
@@ -192,7 +189,7 @@ class OutcomeStream(Live):
             self._idle -= 1
             self._turns.unpark()
 
-    def _start(self, config: SpawnConfig) -> AgentHandle:
+    def _start(self, config: SpawnConfig) -> AgentRecord:
         handle = self._accept(config, self._ended)
         # Cannot have ended yet: it takes a step of its own to end.
         self._in_flight[handle.agent_id] = handle, self._spawned
@@ -212,7 +209,7 @@ class OutcomeStream(Live):
         if (agent_id := self._ids.get(self._given)) is not None:
             self._next_ids[agent_id] = None
 
-    def _ended(self, handle: AgentHandle) -> None:
+    def _ended(self, handle: AgentRecord) -> None:
         _, place = self._in_flight.pop(handle.agent_id)
         if self._ordered:
             del self._ids[place]
@@ -235,3 +232,26 @@ class OutcomeStream(Live):
         while self._in_flight or not self._fed:
             await self._changed.park()
         await trio.lowlevel.cancel_shielded_checkpoint()
+
+
+@final
+class OutcomeStream(Live):
+    """The outcomes of one map: an async iterator. ``pool.map`` makes it."""
+
+    _map: QueryMap
+
+    def __aiter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    async def __anext__(self) -> AgentOutcome:
+        """Return the next outcome, in the order of the ends or of the queries.
+
+        Raises:
+            Exception: Whatever the queries raised, after every outcome that there is.
+            DeadlockError: If no agent of the map can go on while the caller waits.
+
+        Cancellation:
+            No outcome is lost.
+        """
+        return await self._map.next_outcome()

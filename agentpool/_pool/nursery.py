@@ -32,14 +32,14 @@ from agentpool._events import AgentFinished, AgentStarted
 from agentpool._loop.run import Receive
 from agentpool._manifest.capability import CapabilityKind
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage
-from agentpool._messaging.router import MessageRouter
+from agentpool._messaging.post_office import PostOffice
 from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool._pool.admission import Admission
 from agentpool._pool.agent_context import PoolAgentContext
 from agentpool._pool.caller import PoolVoice
 from agentpool._pool.deadlock import DeadlockWatch
 from agentpool._pool.fan_in import FanIn
-from agentpool._pool.handle import AgentHandle, Caretaker, OnEnd
+from agentpool._pool.record import AgentRecord, Caretaker, OnEnd
 from agentpool._pool.shutdown import ShutdownStep, end_in_steps
 from agentpool._pool.spawn_checks import Entry, budget_for
 from agentpool._pool.verdict import cancellation_of, unstarted_outcome, verdict
@@ -75,7 +75,7 @@ class AgentNursery(Caretaker, Home):
     """What all of its agents spend of. ``None``: they share none."""
     cleaner: Cleaner
     approve: Approver | None
-    router: MessageRouter = attrs.field(init=False)
+    router: PostOffice = attrs.field(init=False)
     nursery: trio.Nursery = attrs.field(init=False)
     admission: Admission = attrs.field(init=False)
     deadlocks: DeadlockWatch = attrs.field(init=False)
@@ -85,8 +85,8 @@ class AgentNursery(Caretaker, Home):
     entry: Entry = attrs.field(init=False)
     """What every agent has to fit."""
     fan_in: FanIn = attrs.field(init=False, factory=FanIn)
-    running: dict[AgentId, AgentHandle] = attrs.field(
-        init=False, factory=dict[AgentId, AgentHandle]
+    running: dict[AgentId, AgentRecord] = attrs.field(
+        init=False, factory=dict[AgentId, AgentRecord]
     )
     """Agents that have started and have not ended, parked ones included."""
     memory_scope: str = attrs.field(init=False)
@@ -95,7 +95,7 @@ class AgentNursery(Caretaker, Home):
 
     def __attrs_post_init__(self) -> None:
         """Open the post office."""
-        self.router = MessageRouter(self.inbox_capacity, self._posted)
+        self.router = PostOffice(self.inbox_capacity, self._posted)
         self.router.register(OWNER_ID)
         # Pools of one name may share a memory, and their agents have the same numbers.
         self.memory_scope = f"{self.name}-{os.urandom(8).hex()}"
@@ -156,8 +156,8 @@ class AgentNursery(Caretaker, Home):
         config: SpawnConfig,
         driver: Driver,
         on_end: OnEnd | None = None,
-        parent: AgentHandle | None = None,
-    ) -> AgentHandle:
+        parent: AgentRecord | None = None,
+    ) -> AgentRecord:
         """Take *config* in: the one place where an agent is accepted.
 
         The caller has checked that there is room, with no await since.
@@ -182,7 +182,7 @@ class AgentNursery(Caretaker, Home):
         budget = self.budget_of(config, parent)
         with self.hub:
             self.last_id += 1
-            handle = AgentHandle(
+            handle = AgentRecord(
                 self,
                 self.voice,
                 self.last_id,
@@ -203,7 +203,7 @@ class AgentNursery(Caretaker, Home):
                 self.admission.tell_queued(handle.agent_id, handle.name, ahead, again=False)
         return handle
 
-    def accept_all(self, wanted: Sequence[tuple[SpawnConfig, Driver]]) -> list[AgentHandle]:
+    def accept_all(self, wanted: Sequence[tuple[SpawnConfig, Driver]]) -> list[AgentRecord]:
         """Take all of these in, or none of them.
 
         Raises:
@@ -217,7 +217,7 @@ class AgentNursery(Caretaker, Home):
         with self.hub:
             return [self.accept(config, driver) for config, driver in wanted]
 
-    def budget_of(self, config: SpawnConfig, parent: AgentHandle | None = None) -> Budget | None:
+    def budget_of(self, config: SpawnConfig, parent: AgentRecord | None = None) -> Budget | None:
         """Return what an agent spends of that whoever calls, or *parent*, spawns.
 
         Raises:
@@ -228,7 +228,7 @@ class AgentNursery(Caretaker, Home):
         parent = parent or self.voice.caller()
         return budget_for(config, self.budget if parent is None else parent.budget)
 
-    def _start(self, handle: AgentHandle, slot: Slot) -> None:
+    def _start(self, handle: AgentRecord, slot: Slot) -> None:
         handle.begin(slot, self.hub.seconds())
         self.running[handle.agent_id] = handle
         self.hub.tell(AgentStarted, handle.agent_id, handle.name)
@@ -236,7 +236,7 @@ class AgentNursery(Caretaker, Home):
 
     # --- from slot to outcome
 
-    async def _live(self, handle: AgentHandle, slot: Slot) -> None:  # noqa: ASYNC910  # the run has its own
+    async def _live(self, handle: AgentRecord, slot: Slot) -> None:  # noqa: ASYNC910  # the run has its own
         current_slot.set(slot)
         if current_branch.get() is not None:
             current_branch.set(None)  # it was started by a branch of another agent
@@ -321,7 +321,7 @@ class AgentNursery(Caretaker, Home):
             )
         return built  # noqa: ASYNC910  # the run follows
 
-    def _end(self, handle: AgentHandle, outcome: AgentOutcome, slot: Slot | None) -> None:
+    def _end(self, handle: AgentRecord, outcome: AgentOutcome, slot: Slot | None) -> None:
         with self.hub:
             handle.end(outcome)
             self.router.unregister(handle.agent_id)
@@ -353,7 +353,7 @@ class AgentNursery(Caretaker, Home):
 
     # --- ending early
 
-    def cancel_agent(self, handle: AgentHandle, cancelled_by: str, reason: str) -> None:
+    def cancel_agent(self, handle: AgentRecord, cancelled_by: str, reason: str) -> None:
         """End one agent, wherever it is."""
         slot = handle.slot
         if slot is not None:
@@ -382,7 +382,7 @@ class AgentNursery(Caretaker, Home):
             for handle in left:
                 self._end_unstarted(handle)
 
-    def _end_unstarted(self, handle: AgentHandle) -> None:
+    def _end_unstarted(self, handle: AgentRecord) -> None:
         self._end(handle, unstarted_outcome(handle, self.hub.seconds()), None)
 
     async def shutdown(self, grace_seconds: float) -> ShutdownStep:

@@ -14,14 +14,15 @@ from agentpool._budget.statistics import PoolStatistics
 from agentpool._errors import UsageError
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage
-from agentpool._messaging.router import MessageRouter
 from agentpool._outcome import AgentOutcome
 from agentpool._pool.fan_in import Completions
-from agentpool._pool.handle import AgentHandle, OnEnd
-from agentpool._pool.map import OutcomeStream, Queries
+from agentpool._pool.handle import AgentHandle
+from agentpool._pool.map import OutcomeStream, Queries, QueryMap
 from agentpool._pool.nursery import AgentNursery
 from agentpool._pool.race import Race
+from agentpool._pool.record import AgentRecord, OnEnd
 from agentpool._pool.restart import RestartPolicy
+from agentpool._pool.router import MessageRouter
 from agentpool._pool.shutdown import ShutdownStep
 from agentpool._pool.spawn_checks import at_least
 from agentpool._pool.supervisor import Supervisor
@@ -80,7 +81,8 @@ class AgentPool:
         if not wanted:
             await trio.lowlevel.checkpoint()
         enter = self._agents.admission.enter
-        return [await enter(partial(self._agents.accept, *one)) for one in wanted]  # noqa: ASYNC910  # nobody wanted: see above
+        accept = self._agents.accept
+        return [AgentHandle(await enter(partial(accept, *one))) for one in wanted]  # noqa: ASYNC910  # nobody wanted: see above
 
     def fan_out_nowait(self, configs: Iterable[SpawnConfig]) -> list[AgentHandle]:
         """Accept all of these agents, or none of them.
@@ -92,7 +94,8 @@ class AgentPool:
             PrivacyError: If a manifest's tier forbids its driver.
         """
         agents = self._agents
-        return agents.accept_all([(config, agents.driver_for(config)) for config in configs])
+        wanted = [(config, agents.driver_for(config)) for config in configs]
+        return [AgentHandle(record) for record in agents.accept_all(wanted)]
 
     # --- join
 
@@ -170,22 +173,22 @@ class AgentPool:
         agents.check_open()
         parent = agents.voice.caller()
 
-        def accept(config: SpawnConfig, on_end: OnEnd) -> AgentHandle:
+        def accept(config: SpawnConfig, on_end: OnEnd) -> AgentRecord:
             return agents.accept(config, agents.driver_for(config), on_end, parent)
 
         deadlocks = agents.deadlocks
         on_change = partial(deadlocks.suspect, OWNER_ID if parent is None else parent.agent_id)
-        stream = OutcomeStream(
+        run = QueryMap(
             config_of, sources, ordered, agents.admission, accept, deadlocks.owner, on_change
         )
-        deadlocks.sources.append(stream.may_start)
-        agents.nursery.start_soon(stream.feed, name="map")
+        deadlocks.sources.append(run.may_start)
+        agents.nursery.start_soon(run.feed, name="map")
         try:
-            yield stream
+            yield OutcomeStream(run)
         finally:
             with trio.CancelScope(shield=True):
-                await stream.aclose()
-            deadlocks.sources.remove(stream.may_start)
+                await run.aclose()
+            deadlocks.sources.remove(run.may_start)
 
     async def race(self, configs: Iterable[SpawnConfig]) -> AgentOutcome:
         """Run several agents; the first to complete wins.
@@ -232,7 +235,7 @@ class AgentPool:
 
     def _starters(
         self, wanted: Iterable[tuple[SpawnConfig, Driver]]
-    ) -> list[Callable[[OnEnd], AgentHandle]]:
+    ) -> list[Callable[[OnEnd], AgentRecord]]:
         return [partial(self._agents.accept, config, driver) for config, driver in wanted]
 
     # --- end
@@ -290,13 +293,13 @@ class AgentPool:
         Raises:
             UsageError: If there never was such an agent.
         """
-        handle = self._agents.fan_in.handles.get(agent_id)
-        if handle is None:
+        record = self._agents.fan_in.handles.get(agent_id)
+        if record is None:
             raise UsageError(
                 f"there is no agent {agent_id!r} in this pool; the last one is "
                 f"{self._agents.last_id}"
             )
-        return handle
+        return AgentHandle(record)
 
     @property
     def name(self) -> str:
@@ -305,8 +308,8 @@ class AgentPool:
 
     @property
     def router(self) -> MessageRouter:
-        """Who delivers the messages."""
-        return self._agents.router
+        """The messages of the pool: send some, look at those that were sent."""
+        return MessageRouter(self._agents.router, self._agents.voice)
 
     @property
     def active_count(self) -> int:

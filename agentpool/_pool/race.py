@@ -14,12 +14,12 @@ from agentpool._errors import AgentPoolError, PoolError
 from agentpool._messages import AgentId
 from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool._pool.admission import Admission
-from agentpool._pool.handle import AgentHandle, OnEnd
+from agentpool._pool.record import AgentRecord, OnEnd
 from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.slot import Owner, parked
 from agentpool._scheduling.waits import Wait
 
-Starter: TypeAlias = Callable[[OnEnd], AgentHandle]
+Starter: TypeAlias = Callable[[OnEnd], AgentRecord]
 """Starts one racer, whose end is told to one function alone. There must be room."""
 
 
@@ -31,7 +31,7 @@ class Race(Live):
     _owner: Owner
     _scope: trio.CancelScope = msgspec.field(default_factory=trio.CancelScope)
     """Ends when somebody has won."""
-    _left: dict[AgentId, AgentHandle] = msgspec.field(default_factory=dict[AgentId, AgentHandle])
+    _left: dict[AgentId, AgentRecord] = msgspec.field(default_factory=dict[AgentId, AgentRecord])
     """Who has not ended, in the order of the start."""
     _ended: list[AgentOutcome] = msgspec.field(default_factory=list[AgentOutcome])
     _winner: AgentOutcome | None = None
@@ -75,12 +75,12 @@ class Race(Live):
             )
         return self._winner
 
-    def _start(self, start: Starter) -> AgentHandle:
+    def _start(self, start: Starter) -> AgentRecord:
         handle = start(self._on_end)
         self._left[handle.agent_id] = handle
         return handle
 
-    def _on_end(self, handle: AgentHandle) -> None:
+    def _on_end(self, handle: AgentRecord) -> None:
         outcome = handle.collect()
         self._ended.append(outcome)
         if self._winner is None and outcome.status is AgentStatus.COMPLETED:

@@ -13,13 +13,13 @@ from agentpool._errors import LimitExceededError
 from agentpool._messages import AgentId
 from agentpool._outcome import AgentOutcome
 from agentpool._pool.admission import Admission
-from agentpool._pool.handle import AgentHandle, OnEnd
+from agentpool._pool.record import AgentRecord, OnEnd
 from agentpool._pool.restart import RestartCounter, RestartPolicy
 from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.slot import Owner, parked
 from agentpool._scheduling.waits import Wait
 
-Starter: TypeAlias = Callable[[OnEnd], AgentHandle]
+Starter: TypeAlias = Callable[[OnEnd], AgentRecord]
 """Starts an agent, whose end is told to one function alone. There must be room."""
 
 
@@ -33,7 +33,7 @@ class Supervisor:
     _admission: Admission
     _owner: Owner
     _counter: RestartCounter = attrs.field(init=False)
-    _live: dict[int, AgentHandle] = attrs.field(factory=dict[int, AgentHandle])
+    _live: dict[int, AgentRecord] = attrs.field(factory=dict[int, AgentRecord])
     """Those that run, by their places."""
     _live_ids: dict[AgentId, None] = attrs.field(factory=dict[AgentId, None])
     _ended: deque[tuple[int, AgentOutcome]] = attrs.field(factory=deque[tuple[int, AgentOutcome]])
@@ -90,13 +90,13 @@ class Supervisor:
             await self._start(other)
 
     async def _start(self, place: int) -> None:
-        def on_end(handle: AgentHandle) -> None:
+        def on_end(handle: AgentRecord) -> None:
             self._live.pop(place, None)
             del self._live_ids[handle.agent_id]
             self._ended.append((place, handle.collect()))
             self._changed.unpark_all()
 
-        def start() -> AgentHandle:
+        def start() -> AgentRecord:
             self._live[place] = handle = self._starters[place](on_end)
             self._live_ids[handle.agent_id] = None
             return handle

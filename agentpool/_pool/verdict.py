@@ -8,12 +8,12 @@ from agentpool._agent.agent import Agent
 from agentpool._errors import AgentCancelledError, LimitExceededError
 from agentpool._messages import UserMessage
 from agentpool._outcome import AgentOutcome, AgentStatus, StopReason
-from agentpool._pool.handle import AgentHandle
+from agentpool._pool.record import AgentRecord
 from agentpool._scheduling.slot import Slot
 
 
 def verdict(
-    handle: AgentHandle, slot: Slot, agent: Agent, seconds: float | None
+    handle: AgentRecord, slot: Slot, agent: Agent, seconds: float | None
 ) -> tuple[AgentStatus, Exception | None, StopReason | None]:
     """Return how a run ended that did not raise."""
     if slot.scope.cancelled_caught:
@@ -34,7 +34,7 @@ def verdict(
     return AgentStatus.COMPLETED, None, run.stop_reason
 
 
-def unstarted_outcome(handle: AgentHandle, finished_at: float) -> AgentOutcome:
+def unstarted_outcome(handle: AgentRecord, finished_at: float) -> AgentOutcome:
     """Return the outcome of an agent that was cancelled before it had a slot."""
     config, _ = handle.take_work()
     return AgentOutcome(
@@ -47,7 +47,7 @@ def unstarted_outcome(handle: AgentHandle, finished_at: float) -> AgentOutcome:
     )
 
 
-def cancellation_of(handle: AgentHandle) -> AgentCancelledError:
+def cancellation_of(handle: AgentRecord) -> AgentCancelledError:
     """Return the error of a cancelled agent: who cancelled it, and why."""
     cancelled_by, reason = handle.cancelled or ("unknown", "unknown")
     return AgentCancelledError(

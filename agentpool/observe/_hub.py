@@ -57,7 +57,7 @@ class EventReader(Live):
     _closed: bool = False
     _lot: trio.lowlevel.ParkingLot = msgspec.field(default_factory=trio.lowlevel.ParkingLot)
 
-    def put(self, event: Event) -> None:
+    def _put(self, event: Event) -> None:
         """Keep *event* for the reader, or count it as left out."""
         if event.sequence <= self._after:
             return  # it happened before, and was told late
@@ -210,7 +210,7 @@ class EventHub(Live):
                     except Exception:  # noqa: BLE001  # somebody else's code: counted, told once
                         self._failed(observer)
                 for reader in self._readers:
-                    reader.put(event)
+                    reader._put(event)
         finally:
             self._deciding -= 1
 

@@ -251,7 +251,7 @@ class PoolStage(stateful.RuleBasedStateMachine):
             self.run.finish()
         self.nothing_failed()
         self.log.check()
-        leaks = list(pool_leaks(agents_of(self.pool), self.handles, closed=True))
+        leaks = list(pool_leaks(agents_of(self.pool), (), closed=True))
         ends = [event for event in self.log.events if isinstance(event, AgentFinished)]
         for end in ends:
             leaks += outcome_faults(end.outcome, end.agent_id)

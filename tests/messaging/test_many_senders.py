@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from agentpool import AgentManifest, AgentPool, Capability, CapabilityKind, SpawnConfig, open_pool
-from agentpool._messaging.router import MessageRouter
+from agentpool._messaging.post_office import PostOffice
 from agentpool.drivers import Completion, CompletionRequest, FunctionDriver
 from agentpool.testing import explore, simulate
 from agentpool.tools import TEAM_TOOLS, ToolRegistry
@@ -20,9 +20,9 @@ from tests.support.fakes import calling, manifest, query_of, results_of, tool_ca
 READER, FIRST_SENDER = 1, 2
 
 
-def post_office(senders: int, capacity: int) -> MessageRouter:
+def post_office(senders: int, capacity: int) -> PostOffice:
     """Return a router with one reader and some senders."""
-    router = MessageRouter(capacity, lambda _, __: None)
+    router = PostOffice(capacity, lambda _, __: None)
     for agent_id in range(READER, FIRST_SENDER + senders):
         router.register(agent_id)
     return router

@@ -18,11 +18,11 @@ from agentpool import (
     AgentMessage,
     InboxFullError,
     MessageError,
-    MessageRouter,
     UnknownAgentError,
     UsageError,
     open_pool,
 )
+from agentpool._messaging.post_office import PostOffice
 from agentpool.abc import AgentContext, Completion, CompletionRequest, ToolContext
 from agentpool.drivers import FunctionDriver, ScriptedDriver
 from agentpool.observe import MessageDropped, MessageSent
@@ -47,10 +47,10 @@ from tests.support.fakes import (
 
 def office(
     *agent_ids: int, inbox_capacity: int = 32
-) -> tuple[MessageRouter, list[tuple[int, str | None]]]:
+) -> tuple[PostOffice, list[tuple[int, str | None]]]:
     """Return a router with these agents, and the list of what its watcher was told."""
     seen: list[tuple[int, str | None]] = []
-    router = MessageRouter(inbox_capacity, lambda m, reason: seen.append((m.message_id, reason)))
+    router = PostOffice(inbox_capacity, lambda m, reason: seen.append((m.message_id, reason)))
     for agent_id in (OWNER_ID, *agent_ids):
         router.register(agent_id)
     return router, seen
@@ -185,11 +185,11 @@ async def test_a_message_handed_over_makes_no_room_for_two() -> None:
         received: list[str] = []
         go = trio.Event()
 
-        async def send(content: str, router: MessageRouter = router, go: trio.Event = go) -> None:
+        async def send(content: str, router: PostOffice = router, go: trio.Event = go) -> None:
             await go.wait()
             await router.send(OWNER_ID, 1, content)
 
-        async def receive(router: MessageRouter = router, received: list[str] = received) -> None:
+        async def receive(router: PostOffice = router, received: list[str] = received) -> None:
             while len(received) < 4:
                 received.extend(m.content for m in await router.receive_many(1))
                 await wait_all_tasks_blocked()
@@ -238,7 +238,7 @@ async def test_receiving_for_the_ended_and_unknown_is_an_error() -> None:
 # --- ask
 
 
-async def ask_and_tell(router: MessageRouter, told: list[str], question: str = "why?") -> None:
+async def ask_and_tell(router: PostOffice, told: list[str], question: str = "why?") -> None:
     """Ask agent 1 as the owner and write down what came of it."""
     try:
         with trio.fail_after(60):
@@ -620,7 +620,7 @@ def test_g8_accepted_is_delivered_once_or_a_dead_letter(  # noqa: C901  # a smal
     delivered: list[AgentMessage] = []
     answered: list[AgentMessage] = []
 
-    async def send(router: MessageRouter, sender: int, script: list[Letter]) -> None:
+    async def send(router: PostOffice, sender: int, script: list[Letter]) -> None:
         for number, (how, recipient, pause, patience) in enumerate(script):
             content = f"{sender}.{number}"
             await trio.sleep(pause)
@@ -638,9 +638,7 @@ def test_g8_accepted_is_delivered_once_or_a_dead_letter(  # noqa: C901  # a smal
                 except MessageError as error:
                     refused.append(type(error).__name__)
 
-    async def receive(
-        router: MessageRouter, agent_id: int, pauses: list[float], end: float
-    ) -> None:
+    async def receive(router: PostOffice, agent_id: int, pauses: list[float], end: float) -> None:
         for pause in pauses:
             await trio.sleep(pause)
             with trio.move_on_after(pause):
@@ -657,7 +655,7 @@ def test_g8_accepted_is_delivered_once_or_a_dead_letter(  # noqa: C901  # a smal
     seen: list[tuple[AgentMessage, str | None]] = []
 
     async def main() -> None:
-        router = MessageRouter(inbox_capacity, lambda m, reason: seen.append((m, reason)))
+        router = PostOffice(inbox_capacity, lambda m, reason: seen.append((m, reason)))
         for agent_id in (OWNER_ID, 1, 2, 3, 10, 11, 12, 13):
             router.register(agent_id)
         with trio.fail_after(1_000):

@@ -397,7 +397,7 @@ async def inside(act: Callable[[AgentPool, AgentPool], Awaitable[str]]) -> tuple
     async def outer_answer(request: CompletionRequest) -> str:
         if query_of(request) == "work":
             await trio.sleep(10)
-            await outer.router.send(2, 0, "worked")
+            await outer.router.send(0, "worked")
             return "worked"
         async with open_pool(FunctionDriver(answer), tools=ToolRegistry([do, join])) as pool:
             inner.append(pool)

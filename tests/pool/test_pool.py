@@ -376,7 +376,7 @@ async def test_p03_full_unknown_and_gone_are_three_errors() -> None:
         with pytest.raises(AgentGoneError):
             await gone.send("too late")
         with pytest.raises(UnknownAgentError):
-            pool.router.send_nowait(OWNER_ID, 99, "who")
+            pool.router.send_nowait(99, "who")
         pool.abort_all()
 
 
@@ -681,7 +681,7 @@ async def test_pool_finds_the_handle_of_every_agent() -> None:
     """Whoever kept the id alone can still wait, cancel and send."""
     async with open_pool(sleepy_driver()) as pool:
         handle: AgentHandle = await pool.spawn(job("say hi"))
-        assert pool[1] is handle
+        assert pool[1] == handle
         await handle.wait()
         assert pool[1].outcome is handle.outcome
 

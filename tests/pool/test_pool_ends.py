@@ -134,7 +134,7 @@ async def test_a_message_to_oneself_is_refused() -> None:
         await pool.spawn(job())
         await pool.join_all()
         with pytest.raises(UsageError, match="agent 0 cannot send to itself"):
-            pool.router.send_nowait(OWNER_ID, OWNER_ID, "hello me")
+            pool.router.send_nowait(OWNER_ID, "hello me")
         assert pool.statistics().messages == 0
     (result,) = results_of(driver.requests[1])
     assert result.is_error
@@ -150,10 +150,10 @@ async def test_unknown_ids_of_messages_change_nothing() -> None:
         before = len(recorder.events)
         for wrong in (2, -1):
             with pytest.raises(UnknownAgentError, match="the last one is 1") as info:
-                await pool.router.send(OWNER_ID, wrong, "hi")
+                await pool.router.send(wrong, "hi")
             assert info.value.recipient == wrong
             with pytest.raises(UnknownAgentError):
-                await pool.router.ask(OWNER_ID, wrong, "hi?")
+                await pool.router.ask(wrong, "hi?")
         assert (len(recorder.events), pool.statistics().messages) == (before, 0)
         pool.abort_all()
 

@@ -435,8 +435,8 @@ def test_g09_honest_errors() -> None:
             for kind, refused in (
                 (InboxFullError, lambda: live.send_nowait("two")),
                 (AgentGoneError, lambda: ended.send_nowait("hello?")),
-                (UnknownAgentError, lambda: pool.router.send_nowait(0, 99, "hello?")),
-                (UsageError, lambda: pool.router.send_nowait(2, 2, "hello me")),
+                (UnknownAgentError, lambda: pool.router.send_nowait(99, "hello?")),
+                (UsageError, lambda: pool.router.send_nowait(0, "hello me")),
                 (PoolFullError, lambda: pool.spawn_nowait(member("d"))),
                 (ManifestError, lambda: pool.spawn_nowait(_too_large())),
                 (UsageError, lambda: pool[99]),
@@ -873,7 +873,7 @@ def test_g16_cancellation() -> None:
                 await pool.race([member("r nap"), member("s nap=2")])
             await pool.fan_out([member("a note=1 spawn=b.nap"), member("c answer reply")])
             with contextlib.suppress(AgentGoneError):
-                await pool.router.ask(0, pool.statistics().spawned, "far?")
+                await pool.router.ask(pool.statistics().spawned, "far?")
             await pool.join_all()
             assert_quiescent(pool)
             await pool.shutdown(grace_seconds=1)

@@ -382,9 +382,9 @@ async def test_returning_agents_go_in_the_order_of_their_return(
         pool = house.pool
         await pool.fan_out(jobs("hear a; compute 1", "hear b; compute 1", "compute 5"))
         await trio.sleep(1)
-        pool.router.send_nowait(OWNER_ID, 2, "wake up")
+        pool.router.send_nowait(2, "wake up")
         await trio.sleep(1)
-        pool.router.send_nowait(OWNER_ID, 1, "wake up")
+        pool.router.send_nowait(1, "wake up")
     assert house.log == ["compute 5@5", "hear b; compute 1@6", "hear a; compute 1@7"]
 
 

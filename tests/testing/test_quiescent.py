@@ -127,9 +127,9 @@ async def test_a_pool_that_is_still_open_has_an_owner() -> None:
 async def test_more_dead_letters_than_messages_are_a_lie() -> None:
     """The numbers must fit together."""
     async with crew() as pool:
-        pool.router._dead_count = 1  # the lie that is planted
+        pool._agents.router._dead_count = 1  # the lie that is planted
         assert leaks(pool) == ["1 dead letters of 0 messages"]
-        pool.router._dead_count = OWNER_ID
+        pool._agents.router._dead_count = OWNER_ID
 
 
 def outcome(**changes: object) -> AgentOutcome:

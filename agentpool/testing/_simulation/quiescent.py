@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 
 from agentpool._messages import OWNER_ID, AssistantMessage, ChatMessage, ToolMessage
 from agentpool._outcome import ENDED, AgentOutcome, AgentStatus
-from agentpool._pool.handle import AgentHandle
 from agentpool._pool.nursery import AgentNursery
 from agentpool._pool.pool import AgentPool
+from agentpool._pool.record import AgentRecord
 from agentpool.testing._simulation.findings import LeakError
 
 _PASSING_TASKS = frozenset({"deadlock watch"})
@@ -34,7 +34,7 @@ def assert_quiescent(pool: AgentPool) -> None:
 
 
 def pool_leaks(
-    agents: AgentNursery, handles: Iterable[AgentHandle], *, closed: bool
+    agents: AgentNursery, handles: Iterable[AgentRecord], *, closed: bool
 ) -> Iterator[str]:
     """Yield what a pool whose agents have all ended still has, or what it lacks.
 

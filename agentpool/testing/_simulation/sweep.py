@@ -20,7 +20,7 @@ import attrs
 import trio
 
 from agentpool._errors import UsageError
-from agentpool._pool.handle import AgentHandle
+from agentpool._pool.record import AgentRecord
 from agentpool.testing._simulation.findings import CancelPointError, headline
 from agentpool.testing._simulation.operation import Operation
 from agentpool.testing._simulation.orders import Order, Orders, order_of
@@ -279,7 +279,7 @@ def _tasks_in(operation: Operation) -> list[trio.lowlevel.Task]:
     return found
 
 
-def _agent_of(task: trio.lowlevel.Task, watch: Watch) -> AgentHandle | None:
+def _agent_of(task: trio.lowlevel.Task, watch: Watch) -> AgentRecord | None:
     slot = slot_of(task)
     if slot is None:
         return None

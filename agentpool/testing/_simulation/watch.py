@@ -14,8 +14,8 @@ from typing import Final, TypeAlias, final
 import outcome
 import trio
 
-from agentpool._pool.handle import AgentHandle
 from agentpool._pool.nursery import AgentNursery
+from agentpool._pool.record import AgentRecord
 from agentpool._scheduling.slot import Slot, current_slot
 from agentpool.testing._simulation.places import Place, place_of, text_of
 
@@ -52,7 +52,7 @@ class Watch(trio.abc.Instrument):
         """
         self.tasks: dict[trio.lowlevel.Task, int] = {}
         """The tasks that live, with their number: 0, 1, 2, … in the order of their start."""
-        self.pools: dict[AgentNursery, dict[int, AgentHandle]] = {}
+        self.pools: dict[AgentNursery, dict[int, AgentRecord]] = {}
         """Every pool that has started an agent, with these agents."""
         self.steps = 0
         """Steps of the scenario's tasks so far."""
@@ -91,7 +91,7 @@ class Watch(trio.abc.Instrument):
         frame: FrameType | None = getattr(task.coro, "cr_frame", None)
         found = frame.f_locals if frame is not None else {}
         agents, handle = found.get("self"), found.get("handle")
-        if isinstance(agents, AgentNursery) and isinstance(handle, AgentHandle):
+        if isinstance(agents, AgentNursery) and isinstance(handle, AgentRecord):
             self.pools.setdefault(agents, {})[handle.agent_id] = handle
 
     def task_exited(self, task: trio.lowlevel.Task) -> None:

@@ -68,7 +68,7 @@ Watch = Callable[[AgentMessage, str | None], None]
 
 @final
 @attrs.define(eq=False, repr=False)
-class MessageRouter:
+class PostOffice:
     """The post office of one pool."""
 
     inbox_capacity: int

@@ -1,0 +1,100 @@
+"""The messages of one pool, as its owner, its tools and its observers may use them.
+
+The sender of a message is whoever calls. Nothing here takes it as an argument.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+import attrs
+
+from agentpool._messages import AgentId, AgentMessage, DeadLetter
+from agentpool._messaging.post_office import PostOffice
+from agentpool._pool.caller import PoolVoice
+
+
+@final
+@attrs.frozen(eq=False, repr=False)
+class MessageRouter:
+    """Delivers messages between the agents of one pool, and counts them."""
+
+    _post: PostOffice
+    _voice: PoolVoice
+
+    def __repr__(self) -> str:
+        """Return how many can be written to and what was sent."""
+        return (
+            f"<MessageRouter of {self.agent_count} agents: {self.message_count} messages, "
+            f"{self.dead_letter_count} dead letters>"
+        )
+
+    @property
+    def inbox_capacity(self) -> int:
+        """Messages that one inbox holds."""
+        return self._post.inbox_capacity
+
+    @property
+    def agent_count(self) -> int:
+        """Agents that can be written to now. The owner is not one."""
+        return self._post.agent_count
+
+    @property
+    def dead_letters(self) -> tuple[DeadLetter, ...]:
+        """Messages that were accepted and will not be received, oldest first."""
+        return self._post.dead_letters
+
+    @property
+    def dead_letter_count(self) -> int:
+        """How many there were in all."""
+        return self._post.dead_letter_count
+
+    @property
+    def message_count(self) -> int:
+        """Messages that were accepted so far."""
+        return self._post.message_count
+
+    def live_ids(self) -> tuple[AgentId, ...]:
+        """Return the numbers that can be written to now, the owner's first."""
+        return self._post.live_ids()
+
+    async def send(
+        self, recipient: AgentId, content: str, *, reply_to: int | None = None
+    ) -> AgentMessage:
+        """Send *content* to an agent, waiting while its inbox is full.
+
+        Raises:
+            UnknownAgentError: If there never was such an agent. Nothing was sent.
+            AgentGoneError: If it has ended, or ends while we wait. Nothing was sent.
+            UsageError: If sender and recipient are the same. Nothing was sent.
+
+        Cancellation:
+            If cancelled, the message was not sent.
+        """
+        return await self._voice.send(recipient, content, reply_to)
+
+    def send_nowait(
+        self, recipient: AgentId, content: str, *, reply_to: int | None = None
+    ) -> AgentMessage:
+        """Send *content* to an agent now.
+
+        Raises:
+            InboxFullError: If there is no room. Nothing was sent.
+            UnknownAgentError: If there never was such an agent. Nothing was sent.
+            AgentGoneError: If it has ended. Nothing was sent.
+            UsageError: If sender and recipient are the same. Nothing was sent.
+        """
+        return self._voice.send_nowait(recipient, content, reply_to)
+
+    async def ask(self, recipient: AgentId, content: str) -> AgentMessage:
+        """Send a question and wait for the message that replies to it.
+
+        Raises:
+            UnknownAgentError: If there never was such an agent. Nothing was sent.
+            AgentGoneError: If it has ended, or ends before it replies.
+            UsageError: If sender and recipient are the same. Nothing was sent.
+
+        Cancellation:
+            The question may have been sent; a late reply goes to the inbox.
+        """
+        return await self._voice.ask(recipient, content)

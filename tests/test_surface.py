@@ -1,0 +1,115 @@
+"""What a tool, the owner or an observer can reach by public names, and what it cannot.
+
+Nobody sets the sender of a message, ends an agent but by its handle, or touches a slot.
+"""
+
+import inspect
+
+import pytest
+import trio
+
+from agentpool import (
+    OWNER_ID,
+    AgentHandle,
+    AgentMessage,
+    AgentPool,
+    AgentStatus,
+    MessageRouter,
+    OutcomeStream,
+    SpawnConfig,
+    UsageError,
+    open_pool,
+)
+from agentpool.abc import AgentContext, ToolContext
+from agentpool.drivers import ScriptedDriver
+from agentpool.observe import Event, EventReader, MessageSent, Observer
+from agentpool.tools import ToolRegistry
+from tests.support.fakes import FakeTool, calling, hanging_driver, job, manifest, tool_call
+
+SURFACE: dict[type, str] = {
+    AgentHandle: "agent_id ask cancel depth has_ended interrupt name outcome parent_id send "
+    "send_nowait status wait",
+    AgentPool: "abort_all active_count as_completed broadcast close events fan_out "
+    "fan_out_nowait join_all join_next map max_concurrent name queued_count race receive_many "
+    "router shutdown spawn spawn_nowait statistics supervise",
+    EventReader: "close",
+    MessageRouter: "agent_count ask dead_letter_count dead_letters inbox_capacity live_ids "
+    "message_count send send_nowait",
+    OutcomeStream: "",
+}
+
+
+@pytest.mark.parametrize("kind", SURFACE, ids=lambda kind: kind.__name__)
+def test_a_live_class_has_these_public_members(kind: type) -> None:
+    """Every other one would be a way into the pool's machine room."""
+    assert sorted(name for name in dir(kind) if name[0] != "_") == SURFACE[kind].split()
+
+
+@pytest.mark.parametrize("kind", SURFACE, ids=lambda kind: kind.__name__)
+def test_no_public_method_takes_a_sender(kind: type) -> None:
+    """It is whoever calls."""
+    for name in SURFACE[kind].split():
+        member = getattr(kind, name)
+        if callable(member):
+            names = set(inspect.signature(member).parameters)
+            assert names.isdisjoint({"sender", "slot", "cancelled_by", "outcome"}), name
+
+
+async def test_a_message_is_of_whoever_calls() -> None:
+    """The owner by the router or a handle, a tool by whatever it got hold of."""
+    sent = list[AgentMessage]()
+
+    class Meddler(Observer):
+        """Writes as well, when it is told of the first message."""
+
+        def on_event(self, event: Event) -> None:
+            """Keep messages."""
+            if isinstance(event, MessageSent):
+                sent.append(event.message)
+                if len(sent) == 1:
+                    pool.router.send_nowait(2, "of an observer")
+
+    def build(_: AgentContext) -> ToolRegistry:
+        async def forge(_: str, __: ToolContext) -> str:
+            await pool.router.send(2, "by the router")
+            pool.router.send_nowait(2, "at once")
+            await pool[2].send("by a handle")
+            await pool.broadcast("to all")
+            return "done"
+
+        return ToolRegistry([FakeTool("forge", forge)])
+
+    forging = ScriptedDriver([calling(tool_call("forge")), "done"])
+    drivers = {"forger": forging, "reader": hanging_driver()}
+    async with open_pool(lambda one: drivers[one.name], tools=build, observers=[Meddler()]) as pool:
+        forger = await pool.spawn(SpawnConfig(manifest("forger"), "forge"))
+        await pool.spawn(SpawnConfig(manifest("reader"), "read"))
+        assert (await forger.wait()).status is AgentStatus.COMPLETED
+        pool.router.send_nowait(2, "of the owner")
+        pool.abort_all()
+    senders = {message.content: message.sender for message in sent}
+    assert senders == {
+        "by the router": 1, "of an observer": 1, "at once": 1, "by a handle": 1, "to all": 1,
+        "of the owner": OWNER_ID,
+    }  # fmt: skip
+
+
+async def test_handles_of_one_agent_are_equal_and_cannot_be_changed() -> None:
+    """So they are good keys, and nobody rewrites what an agent is called."""
+    async with open_pool(hanging_driver()) as pool:
+        handle, other = await pool.fan_out([job(), job()])
+        assert (handle, len({handle, pool[1], other})) == (pool[1], 2)
+        for name in ("name", "agent_id", "status", "outcome"):
+            with pytest.raises(AttributeError):
+                setattr(handle, name, "changed")
+        assert repr(pool.router) == "<MessageRouter of 2 agents: 0 messages, 0 dead letters>"
+        assert (handle.parent_id, handle.depth) == (OWNER_ID, 0)
+        pool.abort_all()
+
+
+async def test_the_owner_asks_by_the_router() -> None:
+    """And is told at once that it cannot ask itself."""
+    async with open_pool(hanging_driver()) as pool:
+        with pytest.raises(UsageError, match="cannot send to itself"):
+            await pool.router.ask(OWNER_ID, "me?")
+        await trio.lowlevel.checkpoint()
