@@ -213,6 +213,13 @@ def live(session: nox.Session) -> None:
 
 
 @nox.session
+def browser(session: nox.Session) -> None:
+    """Look at the pages that we make in a real browser, which must be on the path."""
+    install(session, *EXTRAS, also=group("test"))
+    session.run("python", "-m", "pytest", "-m", "browser", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Measure agentpool against bare trio, in turns."""
     install(session, *EXTRAS)

@@ -235,6 +235,7 @@ NAMES: dict[str, list[str]] = {
         "outcome_to_json",
         "read_trace",
         "record_of",
+        "render_report",
         "secrets_of_environment",
     ],
     "agentpool.testing": [

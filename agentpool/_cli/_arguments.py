@@ -133,6 +133,7 @@ The file is the one of agentpool run --trace FILE; it may still be written.
 examples:
   agentpool show night.trace
   agentpool show night.trace --agent 3
+  agentpool show night.trace --html night.html
   agentpool show night.trace --follow
   agentpool show night.trace --diff evening.trace
 
@@ -336,6 +337,7 @@ def _parse_show(argv: Sequence[str]) -> ShowCommand:
     add = parser.add_argument
     add("file", metavar="FILE", help="the trace")
     add("--agent", type=count, metavar="N", help="show what this agent said and was told")
+    add("--html", metavar="OUT", help="make a page of it that opens in any browser")
     add("--follow", action="store_true", help="print each event as it comes, to the pool's end")
     add(
         "--format",
@@ -352,6 +354,7 @@ def _parse_show(argv: Sequence[str]) -> ShowCommand:
         agent=found.agent,
         follow=found.follow,
         json=found.json,
+        html=found.html,
         format=found.format,
         other=found.diff,
     )

@@ -57,6 +57,8 @@ class Options:
     """The file that what happens is written to. ``None``: none."""
     trace_content: Content = "full"
     """How much of what is said is in it."""
+    report: str | None = None
+    """The page that is made of it at the end. ``None``: none."""
 
     def new_gates(self) -> ProviderGates | None:
         """Return where requests to providers wait. ``None``: nobody waits."""
@@ -170,6 +172,8 @@ class ShowCommand:
     """Whether events are printed as they come."""
     json: bool
     """Whether what is found is JSON."""
+    html: str | None
+    """The page to write. ``None``: none is."""
     format: Literal["text", "chrome"]
     """What is printed."""
     other: str | None

@@ -53,6 +53,8 @@ class Words(argparse.Namespace):
     approve: ApproveMode
     trace: str | None
     trace_content: Content
+    report: str | None
+    html: str | None
     agent: int | None
     follow: bool
     format: Literal["text", "chrome"]
@@ -123,6 +125,8 @@ def add_options(parser: argparse.ArgumentParser, *, results: bool = True) -> Non
     add("--trace-content", choices=("full", "cut", "none"), default="full",
         metavar="full|cut|none",
         help="how much of what is said is in the trace (%(default)s)")  # fmt: skip
+    add("--report", metavar="FILE.html",
+        help="make a page of what happened that opens in any browser")  # fmt: skip
     if results:
         add("--approve", choices=("ask", "always", "never"), default="ask",
             metavar="ask|always|never",
@@ -161,6 +165,7 @@ def read_options(found: Words) -> Options:
         tokens_per_minute=found.tpm,
         trace=found.trace,
         trace_content=found.trace_content,
+        report=found.report,
     )
 
 

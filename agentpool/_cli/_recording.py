@@ -1,14 +1,25 @@
-"""The trace that a command writes of its pool."""
+"""The trace that a command writes of its pool, and the page that is made of it."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import trio
 
 from agentpool import UsageError
 from agentpool._cli._command import Options
 from agentpool.abc import Observer
-from agentpool.observe import TraceError, TraceWriter, secrets_of_environment
+from agentpool.observe import (
+    Trace,
+    TraceError,
+    TraceWriter,
+    read_trace,
+    render_report,
+    secrets_of_environment,
+)
 
 
 @asynccontextmanager
@@ -20,28 +31,76 @@ async def open_recording(
     """Write what happens in a pool to where *options* say, if they do.
 
     Args:
-        secrets: Keys that must not be in the trace, besides those of the environment.
+        secrets: Keys that must not be in it, besides those of the environment.
         options: Where, and how much of what is said.
-        warn: Told if the trace is not whole.
+        warn: Told if the trace is not whole, or the page cannot be made.
 
     Yields:
         The observers that do it.
 
     Raises:
-        UsageError: If the file cannot be written.
+        UsageError: If a file cannot be written.
     """
-    if options.trace is None:
-        yield ()
-        return
-    hidden = {*secrets, *secrets_of_environment()}
-    writer = TraceWriter(options.trace, content=options.trace_content, secrets=hidden)
+    with ExitStack() as stack:
+        file = options.trace
+        if options.report is not None:
+            await trio.to_thread.run_sync(check_page, options.report)
+            if file is None:
+                # A page is made of a trace, which nobody asked to keep.
+                folder = stack.enter_context(TemporaryDirectory(prefix="agentpool-"))
+                file = f"{folder}/trace"
+        if file is None:
+            yield ()
+            return
+        hidden = {*secrets, *secrets_of_environment()}
+        writer = TraceWriter(file, content=options.trace_content, secrets=hidden)
+        try:
+            await writer.__aenter__()
+        except TraceError as error:
+            raise UsageError(str(error)) from error
+        try:
+            yield (writer,)
+        finally:
+            await writer.__aexit__()  # noqa: ASYNC102  # it shields itself, and is bounded
+            if options.report is not None:
+                # An interruption is no reason to have no page: it tells what was cancelled.
+                with trio.CancelScope(shield=True):
+                    await _make_page(file, options.report, warn)
+        if writer.problem is not None:
+            await warn(f"the trace {file!r} is not whole: {writer.problem}")
+
+
+async def _make_page(file: str, page: str, warn: Callable[[str], Awaitable[None]]) -> None:
     try:
-        await writer.__aenter__()
-    except TraceError as error:
-        raise UsageError(str(error)) from error
+        await trio.to_thread.run_sync(lambda: write_page(page, read_trace(file)))
+    except (TraceError, UsageError) as error:
+        await warn(f"there is no report: {error}")
+
+
+def check_page(page: str) -> None:
+    """See that *page* can be written, before anything has been spent.
+
+    Raises:
+        UsageError: If it cannot.
+    """
+    folder = Path(page).parent
+    if not folder.is_dir() or Path(page).is_dir():
+        raise UsageError(f"the report {page!r} cannot be written: it must be a file in a folder")
+
+
+def write_page(page: str, trace: Trace) -> None:
+    """Write the report of *trace*, readable by its owner alone, whole or not at all.
+
+    Raises:
+        UsageError: If it cannot be written.
+    """
+    path = Path(page)
+    html = render_report(trace)
+    beside = path.with_name(f".{path.name}.new")
     try:
-        yield (writer,)
-    finally:
-        await writer.__aexit__()  # noqa: ASYNC102  # it shields itself, and is bounded
-    if writer.problem is not None:
-        await warn(f"the trace {options.trace!r} is not whole: {writer.problem}")
+        beside.touch(0o600)
+        beside.write_text(html, encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UsageError(f"the report {page!r} cannot be written: {reason}") from error

@@ -12,6 +12,7 @@ import trio
 
 from agentpool import UsageError
 from agentpool._cli._command import ShowCommand
+from agentpool._cli._recording import write_page
 from agentpool._cli._report import ExitCode
 from agentpool._cli._screen import write_out
 from agentpool._cli._trace_text import event_line, overview, transcript
@@ -42,6 +43,9 @@ def show(command: ShowCommand) -> int:
     trace = _read(command.file)
     if command.other is not None:
         return _differ(trace, _read(command.other))
+    if command.html is not None:
+        write_page(command.html, trace)
+        return ExitCode.COMPLETED
     record = record_of(trace.events)
     if command.agent is not None:
         agent = record.agents.get(command.agent)

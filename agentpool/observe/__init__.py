@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from agentpool.observe._record import ToolRecord as ToolRecord
     from agentpool.observe._record import record_of as record_of
     from agentpool.observe._redact import secrets_of_environment as secrets_of_environment
+    from agentpool.observe._report import render_report as render_report
     from agentpool.observe._trace import Trace as Trace
     from agentpool.observe._trace import TraceHeader as TraceHeader
     from agentpool.observe._trace import read_trace as read_trace
@@ -133,6 +134,7 @@ __all__ = [
     "outcome_to_json",
     "read_trace",
     "record_of",
+    "render_report",
     "secrets_of_environment",
 ]
 
@@ -156,6 +158,7 @@ _HOMES = {
     "intervals_of": "agentpool.observe._intervals",
     "read_trace": "agentpool.observe._trace",
     "record_of": "agentpool.observe._record",
+    "render_report": "agentpool.observe._report",
     "secrets_of_environment": "agentpool.observe._redact",
 }
 

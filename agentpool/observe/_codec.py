@@ -100,18 +100,18 @@ def _plain(value: object) -> Json:
     match value:
         case dict():
             pairs = cast("dict[object, object]", value)
-            return {_unicode(str(name)): _plain(of) for name, of in pairs.items()}
+            return {unicode_text(str(name)): _plain(of) for name, of in pairs.items()}
         case list() | tuple():
             return [_plain(of) for of in cast("list[object]", value)]
         case str():
-            return _unicode(value)
+            return unicode_text(value)
         case int() if abs(value) > LARGEST_INTEGER:
             return str(value)
         case _:
             return cast("Json", value)
 
 
-def _unicode(text: str) -> str:
+def unicode_text(text: str) -> str:
     r"""Return *text* with halves of surrogate pairs written out, as ``\ud800``."""
     return text.encode("utf-8", "backslashreplace").decode()
 

@@ -6,7 +6,7 @@ The terminal, the report and everything else that shows a trace stand on this.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import final
+from typing import Final, TypeAlias, final
 
 import msgspec
 
@@ -17,20 +17,38 @@ from agentpool._events import (
     AgentSpawned,
     AgentStarted,
     AgentWarned,
+    BudgetNear,
+    BudgetReached,
     CompletionReceived,
     Event,
+    EventsMissed,
+    FellBack,
+    GateChanged,
     MessageDropped,
     MessagesAdded,
     MessageSent,
     RequestFailed,
+    RequestRetried,
     RequestStarted,
+    SlotsChanged,
     ToolFinished,
 )
 from agentpool._messages import NO_USAGE, OWNER_ID, AgentId, ChatMessage, Usage
 from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool.observe._intervals import Interval, Life, Reason
 
-OPEN: str = "open"
+Notice: TypeAlias = (
+    BudgetNear
+    | BudgetReached
+    | EventsMissed
+    | FellBack
+    | GateChanged
+    | RequestRetried
+    | SlotsChanged
+)
+"""What explains how a run went."""
+
+OPEN: Final = "open"
 """The status of an agent whose end is not in the trace."""
 
 
@@ -64,6 +82,8 @@ class AgentRecord(Live):
     """Tool calls that ran."""
     failed_calls: int = 0
     """Those that failed."""
+    sent: tuple[tuple[int, int], ...] = ()
+    """The places of its conversation that its last request sent."""
     children: list[AgentId] = []  # noqa: RUF012  # each has its own
     """The agents that it spawned."""
     messages: list[ChatMessage] = []  # noqa: RUF012  # each has its own
@@ -135,6 +155,8 @@ class PoolRecord(Live):
     """Answers of models."""
     calls: list[ToolFinished] = []  # noqa: RUF012  # each has its own
     """Tool calls that ended."""
+    notices: list[Notice] = []  # noqa: RUF012  # each has its own
+    """Retries, fallbacks, limits, gates, slots and gaps: what explains how it went."""
     seconds: float = 0.0
     """When the last event happened, since the pool opened."""
     first_failure: AgentRecord | None = None
@@ -155,6 +177,10 @@ class PoolRecord(Live):
         if any(agent.unpriced for agent in agents):
             return None
         return sum(agent.cost_usd for agent in agents)
+
+    def end_of(self, agent: AgentRecord) -> float:
+        """Return when *agent* ended; if it has not, when the trace ends."""
+        return self.seconds if agent.finished_at is None else agent.finished_at
 
     def roots(self) -> Iterator[AgentRecord]:
         """Yield the agents that no agent of the trace spawned."""
@@ -181,6 +207,8 @@ class PoolRecord(Live):
             self.agents[event.agent_id] = AgentRecord(event.agent_id, event, life=life)
             if event.parent_id in self.agents:
                 self.agents[event.parent_id].children.append(event.agent_id)
+        if isinstance(event, Notice):
+            self.notices.append(event)
         agent = self.agents.get(event.agent_id)
         if agent is not None:
             agent.life.take(event)
@@ -199,6 +227,7 @@ class PoolRecord(Live):
             case RequestStarted():
                 agent.requests += 1
                 agent.turns = max(agent.turns, event.turn)
+                agent.sent = event.sent or agent.sent
             case RequestFailed():
                 agent.failed_requests += 1
             case CompletionReceived():

@@ -40,7 +40,7 @@ from agentpool._events import (
 from agentpool._messages import OWNER_ID, AgentId, AssistantMessage
 from agentpool._outcome import AgentStatus
 from agentpool.abc import Observer
-from agentpool.observe._codec import event_to_json
+from agentpool.observe._codec import event_to_json, unicode_text
 from agentpool.observe._content import Content, reduced, reduced_text
 from agentpool.observe._redact import Redactor, secrets_of_environment
 from agentpool.observe._trace import Prompt, TraceEnd, TraceHeader
@@ -293,7 +293,7 @@ class _Lines:
         if prompt not in self._prompts:
             self._prompts[prompt] = number = len(self._prompts) + 1
             text = reduced_text(prompt, self._content, self._clean)
-            self._ready.append(msgspec.json.encode(Prompt(number, _unicode(text))))
+            self._ready.append(msgspec.json.encode(Prompt(number, unicode_text(text))))
         return msgspec.structs.replace(event, system_prompt="", prompt_id=self._prompts[prompt])
 
     def _finished(self, event: AgentFinished) -> AgentFinished:
@@ -336,10 +336,6 @@ class _Lines:
                 self._texts[agent_id] = rest
             else:
                 del self._texts[agent_id]
-
-
-def _unicode(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _open(path: Path) -> int:

@@ -93,6 +93,45 @@ def test_keys_of_the_manifests_are_kept_out(desk: Desk, monkeypatch: pytest.Monk
     assert "is [secret] mine?" in text
 
 
+@pytest.mark.parametrize("also", [(), ("--trace", "a.trace")])
+def test_a_run_can_be_made_a_page(desk: Desk, also: tuple[str, ...]) -> None:
+    """With a trace that is kept, or without one; for its owner alone."""
+    done = desk.scripted("run", "reader.toml", "hello", "--report", "a.html", *also)
+    assert (done.code, done.err.count("warning")) == (0, 0)
+    page = desk.folder / "a.html"
+    assert page.read_text().startswith("<!doctype html>")
+    assert page.stat().st_mode & 0o777 == 0o600
+    assert (desk.folder / "a.trace").exists() == bool(also)
+
+
+def test_a_trace_can_be_made_a_page(desk: Desk, busy: Path) -> None:
+    """Afterwards, on any machine. One that is there is replaced as a whole."""
+    (desk.folder / "out.html").write_text("before")
+    done = desk.call("show", "busy.trace", "--html", "out.html")
+    assert (done.code, done.out) == (0, "")
+    assert "Failed first" in (desk.folder / "out.html").read_text()
+    assert sorted(path.name for path in desk.folder.glob(".*")) == []
+
+
+@pytest.mark.parametrize("page", ["no/a.html", "."])
+def test_a_page_that_cannot_be_written_is_told_before_anything_runs(desk: Desk, page: str) -> None:
+    """And a trace's page when it is asked for."""
+    done = desk.scripted("run", "reader.toml", "hello", "--report", page)
+    assert (done.code, done.out) == (2, "")
+    assert "the report" in done.err
+    desk.scripted("run", "reader.toml", "hello", "--trace", "a.trace")
+    assert desk.call("show", "a.trace", "--html", "no/a.html").code == 2
+
+
+def test_a_page_that_cannot_be_made_costs_no_answer(desk: Desk, small_files: int) -> None:
+    """It is told, and the answers are there."""
+    assert small_files
+    done = desk.scripted("run", "reader.toml", "hello", "--report", "a.html")
+    assert "A note." in done.out
+    assert "there is no report: the report 'a.html' cannot be written: File too large" in done.err
+    assert not (desk.folder / "a.html").exists()
+
+
 # --- showing
 
 

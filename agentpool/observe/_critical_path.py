@@ -1,0 +1,91 @@
+"""What a pool's time depended on: the chain of work that ends with its last agent.
+
+Rules:
+
+1. The path is walked from the end to the beginning. What an agent did is on it, until it is
+   found to have waited for another agent: then that one's work is.
+2. Who waited for its first slot waited for the agent that ended last before it got one.
+3. Each step goes back in time, or to an agent that was not visited at that time: it ends.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from typing import Final, final
+
+import msgspec
+
+from agentpool._messages import AgentId
+from agentpool.observe._intervals import Interval, Reason
+from agentpool.observe._record import AgentRecord, PoolRecord
+
+MAX_STEPS: Final = 20_000
+"""A path of more is of no use to anybody."""
+
+
+@final
+class Step(msgspec.Struct, frozen=True):
+    """A part of the path."""
+
+    agent_id: AgentId
+    """Whose work."""
+    begin_seconds: float
+    """Since the pool opened."""
+    end_seconds: float
+    """Since the pool opened."""
+
+
+def critical_path(record: PoolRecord) -> tuple[Step, ...]:
+    """Return the path, from its beginning to the pool's end."""
+    if not record.agents:
+        return ()
+    ended = sorted(record.agents.values(), key=record.end_of)
+    ends = [record.end_of(agent) for agent in ended]
+    agent, at_seconds = ended[-1], ends[-1]
+    steps: list[Step] = []
+    seen: set[tuple[AgentId, float]] = set()
+    while len(steps) < MAX_STEPS and (agent.agent_id, at_seconds) not in seen:
+        seen.add((agent.agent_id, at_seconds))
+        interval = _interval_before(agent, at_seconds)
+        if interval is None:  # its life begins here
+            parent = record.agents.get(agent.spawned.parent_id)
+            if parent is None:
+                break
+            agent = parent
+            continue
+        other = _waited_for(record, ended, ends, interval, at_seconds)
+        if other is not None:
+            agent, at_seconds = other[0], min(at_seconds, other[1])
+            continue
+        steps.append(Step(agent.agent_id, interval.begin_seconds, at_seconds))
+        at_seconds = interval.begin_seconds
+    return tuple(reversed(steps))
+
+
+def _interval_before(agent: AgentRecord, at_seconds: float) -> Interval | None:
+    """Return the interval in which the agent was just before *at_seconds*."""
+    place = bisect_left(agent.intervals, at_seconds, key=_begin_of) - 1
+    return agent.intervals[place] if place >= 0 else None
+
+
+def _begin_of(interval: Interval) -> float:
+    return interval.begin_seconds
+
+
+def _waited_for(
+    record: PoolRecord,
+    ended: list[AgentRecord],
+    ends: list[float],
+    interval: Interval,
+    at_seconds: float,
+) -> tuple[AgentRecord, float] | None:
+    """Return whose work *interval* waited for, and until when."""
+    if interval.reason is Reason.PARKED and interval.target_id is not None:
+        target = record.agents.get(interval.target_id)
+        if target is not None and target.spawned.at_seconds < at_seconds:
+            return target, record.end_of(target)
+    if interval.reason is Reason.QUEUED:
+        place = bisect_right(ends, at_seconds) - 1
+        if place >= 0 and ends[place] > interval.begin_seconds:
+            return ended[place], ends[place]
+    return None

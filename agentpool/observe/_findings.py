@@ -1,0 +1,200 @@
+"""What went wrong in a pool, and what may explain it: the answer to the first question."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final, assert_never, final
+
+import msgspec
+
+from agentpool._events import (
+    BudgetNear,
+    BudgetReached,
+    EventsMissed,
+    FellBack,
+    GateChanged,
+    RequestRetried,
+    SlotsChanged,
+)
+from agentpool._messages import AgentId
+from agentpool.observe._record import OPEN, Notice, PoolRecord
+from agentpool.observe._trace import Trace
+
+MAX_OF_A_KIND: Final = 8
+"""Findings of one kind that are listed; of more, the number is told."""
+
+SHOWN_CHARACTERS: Final = 1000
+"""Of what a tool said when it failed."""
+
+_NAMED: Final = re.compile(r"(?:^|(?:joins|asks|waits for room in the inbox of) )(\d+) \(")
+"""An agent in the text of a deadlock."""
+
+BAD: Final = "bad"
+"""Something failed."""
+
+ODD: Final = "odd"
+"""Something was tolerated, or ended early."""
+
+NOTE: Final = "note"
+"""Something that explains how it went."""
+
+
+@final
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that somebody who asks what went wrong wants to know."""
+
+    level: str
+    """``bad``, ``odd`` or ``note``."""
+    title: str
+    """What it is, in a few words."""
+    text: str
+    """More of it."""
+    agent_id: AgentId | None = None
+    """Whom it concerns. ``None``: no agent in particular."""
+    detail: str = ""
+    """What is only looked at when it is asked for: a traceback."""
+    circle: tuple[AgentId, ...] = ()
+    """Of a deadlock: each waits for the next, and the last one for the first."""
+
+
+def findings_of(trace: Trace, record: PoolRecord) -> list[Finding]:
+    """Return what went wrong, the worst first."""
+    found = [
+        *_failures(record),
+        *_early_ends(record),
+        *_tool_failures(record),
+        *(_notice(event) for event in record.notices),
+        *_letters(record),
+        *_warnings(trace, record),
+    ]
+    found.sort(key=lambda finding: (BAD, ODD, NOTE).index(finding.level))
+    return list(_shortened(found))
+
+
+def _shortened(found: list[Finding]) -> Iterator[Finding]:
+    counts = Counter[str]()
+    for finding in found:
+        counts[finding.title] += 1
+        if counts[finding.title] <= MAX_OF_A_KIND:
+            yield finding
+    for title, count in counts.items():
+        if count > MAX_OF_A_KIND:
+            more = count - MAX_OF_A_KIND
+            yield Finding(level=NOTE, title=title, text=f"… and {more:,} more of these")
+
+
+def _failures(record: PoolRecord) -> Iterator[Finding]:
+    failed = [agent for agent in record.agents.values() if agent.status == "failed"]
+    failed.sort(key=record.end_of)
+    for place, agent in enumerate(failed):
+        kind, text, traceback = agent.error or ("", "", "")
+        yield Finding(
+            level=BAD,
+            title="Failed first" if place == 0 else "Failed",
+            text=f"after {record.end_of(agent):.2f} s: {kind}: {text}",
+            agent_id=agent.agent_id,
+            detail=traceback,
+            circle=circle_of(record, text) if kind == "DeadlockError" else (),
+        )
+
+
+def _early_ends(record: PoolRecord) -> Iterator[Finding]:
+    for agent in record.agents.values():
+        if agent.status in {"stopped", "cancelled"}:
+            _, text, _ = agent.error or ("", "", "")
+            below = len(agent.children)
+            more = f"; {below} agents below it" if below and agent.status == "cancelled" else ""
+            yield Finding(
+                level=ODD,
+                title=agent.status.capitalize(),
+                text=text + more,
+                agent_id=agent.agent_id,
+            )
+        elif agent.status == OPEN:
+            last = agent.intervals[-1] if agent.intervals else None
+            doing = "" if last is None else f": {last.reason.value} {last.detail}".rstrip()
+            yield Finding(
+                level=ODD,
+                title="Had not ended",
+                text=f"when the trace ends{doing}",
+                agent_id=agent.agent_id,
+            )
+
+
+def _tool_failures(record: PoolRecord) -> Iterator[Finding]:
+    for call in record.calls:
+        if call.is_error:
+            stuck = call.error_type == "DeadlockError"
+            yield Finding(
+                level=BAD if stuck else ODD,
+                title="Deadlock" if stuck else "A tool failed",
+                text=f"{call.call.name}: {call.content[:SHOWN_CHARACTERS]}",
+                agent_id=call.agent_id,
+                detail=call.traceback,
+                circle=circle_of(record, call.content) if stuck else (),
+            )
+
+
+def _notice(event: Notice) -> Finding:  # noqa: PLR0911  # one for each kind
+    agent_id = event.agent_id or None
+    match event:
+        case BudgetReached():
+            text = f"{event.budget}: {event.kind.value}, {event.used:,.6g} of {event.limit:,.6g}"
+            return Finding(level=ODD, title="Budget spent", text=text, agent_id=agent_id)
+        case BudgetNear():
+            text = f"{event.budget}: {event.kind.value}, {event.used:,.6g} of {event.limit:,.6g}"
+            return Finding(level=NOTE, title="Budget nearly spent", text=text, agent_id=agent_id)
+        case RequestRetried():
+            text = (
+                f"attempt {event.attempt}, again after {event.delay_seconds:.2f} s: {event.error}"
+            )
+            return Finding(level=NOTE, title="Request retried", text=text, agent_id=agent_id)
+        case FellBack():
+            why = f"{event.error_type}: {event.error}" if event.error_type else "it was left alone"
+            text = f"from driver {event.driver} to {event.next_driver}: {why}"
+            return Finding(level=NOTE, title="Fallback", text=text, agent_id=agent_id)
+        case GateChanged():
+            until = f"closed for {event.closed_seconds:.1f} s, then {event.limit} at once"
+            text = f"{event.gate}: {until}; {event.waiting} wait"
+            return Finding(level=NOTE, title="Gate closed", text=text, agent_id=agent_id)
+        case SlotsChanged():
+            text = f"{event.max_concurrent:g} from {event.at_seconds:.2f} s on"
+            return Finding(level=NOTE, title="Slots changed", text=text)
+        case EventsMissed():
+            return Finding(level=ODD, title="Events are missing", text=f"{event.count:,} of them")
+        case _:
+            assert_never(event)
+
+
+def _letters(record: PoolRecord) -> Iterator[Finding]:
+    for letter in record.dead_letters:
+        message = letter.message
+        text = (
+            f"message {message.message_id} from {message.sender or 'the owner'} to "
+            f"{message.recipient or 'the owner'}: {letter.reason}"
+        )
+        agent_id = message.sender or None
+        yield Finding(level=ODD, title="Dead letter", text=text, agent_id=agent_id)
+
+
+def _warnings(trace: Trace, record: PoolRecord) -> Iterator[Finding]:
+    for warning in record.warnings:
+        agent_id = warning.agent_id or None
+        yield Finding(level=ODD, title="Warning", text=warning.text, agent_id=agent_id)
+    for problem in trace.problems:
+        yield Finding(level=ODD, title="This trace", text=problem)
+    if trace.statistics is None:
+        yield Finding(level=ODD, title="This trace", text="the pool had not closed when it ends")
+
+
+def circle_of(record: PoolRecord, text: str) -> tuple[AgentId, ...]:
+    """Return the circle of agents that the *text* of a deadlock names. Empty: it names none.
+
+    ``1 (planner) asks 2 (critic), which joins 1 (planner)``: the first stands at the end.
+    """
+    told = text.rpartition("DeadlockError: ")[2]
+    ids = [int(number) for number in _NAMED.findall(told)]
+    known = all(agent_id in record.agents for agent_id in ids)
+    return tuple(ids[:-1]) if known and len(ids) > 1 and ids[0] == ids[-1] else ()

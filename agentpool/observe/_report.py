@@ -1,0 +1,226 @@
+"""A trace as one page that opens in any browser, without a server and without a network.
+
+What matters stands in the page as text, for those who run no scripts and for those who
+search. The rest is data, which the page's own script draws. Nothing that an agent, a tool
+or a model wrote becomes markup: here it is escaped, there it is set as text. The page may
+load nothing at all; its script and its style are known by their hashes.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections import Counter
+from datetime import UTC, datetime
+from html import escape
+from pathlib import Path
+from typing import Final
+
+from agentpool.observe._findings import BAD, NOTE, ODD, Finding, findings_of
+from agentpool.observe._record import AgentRecord, PoolRecord, record_of
+from agentpool.observe._report_data import report_data
+from agentpool.observe._trace import Trace
+
+_PAGE: Final = Path(__file__).parent / "_page"
+
+STATIC_ROWS: Final = 200
+"""Agents that are listed for those who run no scripts."""
+
+
+def render_report(trace: Trace) -> str:
+    """Return the page that shows *trace*."""
+    record = record_of(trace.events)
+    data, problems = report_data(trace, record)
+    style = (_PAGE / "report.css").read_text(encoding="utf-8")
+    script = (_PAGE / "report.js").read_text(encoding="utf-8")
+    policy = (
+        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    found = findings_of(trace, record)
+    found += [Finding(level=NOTE, title="This page", text=text) for text in problems]
+    pool = shown(trace.header.pool) or "pool"
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta name="referrer" content="no-referrer">
+<title>{pool} · agentpool</title>
+<style>{style}</style>
+</head>
+<body>
+{_top(trace, record, _verdict(found))}
+<main>
+{_findings(record, found)}
+{_SECTIONS}
+{_static_table(record)}
+</main>
+<aside id="drawer" hidden aria-label="One agent"></aside>
+<div id="tip" role="tooltip" hidden></div>
+<script type="application/json" id="data">{data}</script>
+<script>{script}</script>
+</body>
+</html>
+"""
+
+
+_SECTIONS: Final = """<section id="timeline" hidden aria-labelledby="timeline-title">
+<div class="bar"><h2 id="timeline-title">Timeline</h2>
+<input id="search" type="search" placeholder="Find in names, queries and texts" aria-label="Find">
+<span id="hits" role="status"></span>
+<span class="buttons"><button id="out" title="Zoom out (-)">&minus;</button>\
+<button id="in" title="Zoom in (+)">+</button><button id="fit" title="All of it (0)">All</button>\
+<label><input id="path" type="checkbox"> critical path</label></span></div>
+<ul id="legend" class="legend"></ul>
+<canvas id="overview" hidden title="All agents. Click to go there."></canvas>
+<div id="chart" class="chart" tabindex="0" role="application" \
+aria-label="Agents over time. Up and down choose an agent, Enter opens it, left and right move, \
+plus and minus zoom, 0 shows all.">\
+<canvas id="lanes"></canvas><div id="spacer"></div></div>
+</section>
+<section id="tables" hidden aria-label="Tables">
+<div class="bar"><div id="tabs" role="tablist"></div>\
+<input id="filter" type="search" placeholder="Filter" aria-label="Filter the table"></div>
+<div class="scroll" id="table"></div>
+</section>"""
+
+
+def _hash(text: str) -> str:
+    """Return what a content security policy knows an inline script or style by."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def shown(text: str) -> str:
+    r"""Return *text* as HTML, with what cannot be seen made visible.
+
+    >>> shown("<b>\x1b[2J\u202e")
+    '&lt;b&gt;⟨U+001B⟩[2J⟨U+202E⟩'
+    """
+    return escape("".join(map(_visible, text)))
+
+
+def _visible(character: str) -> str:
+    if character.isprintable() or character in "\n\t":
+        return character
+    return f"⟨U+{ord(character):04X}⟩"
+
+
+def _top(trace: Trace, record: PoolRecord, verdict: str) -> str:
+    header = trace.header
+    pool = shown(header.pool) or "pool"
+    opened_at = datetime.fromtimestamp(header.opened_at, UTC)
+    counts = Counter(agent.status for agent in record.agents.values())
+    usage, agents = record.usage, record.agents.values()
+    requests = sum(agent.requests for agent in agents)
+    failed = sum(agent.failed_requests for agent in agents)
+    calls, broken = len(record.calls), sum(call.is_error for call in record.calls)
+    ended = ", ".join(f"{count:,} {status}" for status, count in counts.items())
+    cached = f", {usage.cached_tokens:,} of them cached" if usage.cached_tokens else ""
+    both = f"{usage.input_tokens:,} in{cached}; {usage.output_tokens:,} out"
+    cards = [
+        ("agents", f"{len(record.agents):,}", ended),
+        ("time", _seconds(record.seconds), f"{header.max_concurrent:g} slots"),
+        ("tokens", f"{usage.total_tokens:,}", both),
+        ("cost", money(record.cost_usd), _unpriced(record)),
+        ("requests", f"{requests:,}", f"{failed:,} without an answer" if failed else ""),
+        ("tool calls", f"{calls:,}", f"{broken:,} failed" if broken else ""),
+    ]
+    tiles = "".join(
+        f'<div class="card"><dt>{name}</dt><dd>{value}</dd><dd class="more">{more}</dd></div>'
+        for name, value, more in cards
+    )
+    return f"""<header class="top {verdict}">
+<p class="kind">agentpool trace</p>
+<h1>{pool}</h1>
+<p class="meta"><time>{opened_at:%Y-%m-%d %H:%M:%S} UTC</time> · run {shown(header.run_id)}</p>
+<dl class="cards">{tiles}</dl>
+</header>"""
+
+
+def _verdict(found: list[Finding]) -> str:
+    """Return how the page is coloured: by the worst that was found."""
+    levels = {finding.level for finding in found}
+    return next((level for level in (BAD, ODD) if level in levels), "good")
+
+
+def _unpriced(record: PoolRecord) -> str:
+    """Return what is known of a cost that is not known as a whole."""
+    agents = record.agents.values()
+    unpriced = sum(agent.unpriced for agent in agents)
+    known = sum(agent.cost_usd for agent in agents)
+    return f"{money(known)} and {unpriced:,} answers without a price" if unpriced else ""
+
+
+def _findings(record: PoolRecord, found: list[Finding]) -> str:
+    if not found:
+        return '<section id="findings"><h2>What went wrong</h2><p>Nothing.</p></section>'
+    items = "".join(_finding(record, finding) for finding in found)
+    return (
+        '<section id="findings"><h2>What went wrong</h2>'
+        f'<ol class="findings">{items}</ol></section>'
+    )
+
+
+def _finding(record: PoolRecord, finding: Finding) -> str:
+    agent = record.agents.get(finding.agent_id or 0)
+    who = ""
+    if agent is not None:
+        who = f'<a href="#agent={agent.agent_id}">{agent.agent_id} {shown(agent.name)}</a> '
+    more = ""
+    if finding.circle:
+        waits = ", which waits for ".join(
+            f"{agent_id} {shown(record.agents[agent_id].name)}" for agent_id in finding.circle
+        )
+        numbers = " ".join(map(str, finding.circle))
+        more += f'<p class="circle" data-circle="{numbers}">{waits}, which waits for the first</p>'
+    if finding.detail:
+        more += f"<details><summary>traceback</summary><pre>{shown(finding.detail)}</pre></details>"
+    return (
+        f'<li class="{finding.level}"><strong>{escape(finding.title)}</strong> {who}'
+        f"<span>{shown(finding.text)}</span>{more}</li>"
+    )
+
+
+def _static_table(record: PoolRecord) -> str:
+    rows = "".join(_static_row(agent) for agent in list(record.agents.values())[:STATIC_ROWS])
+    left = len(record.agents) - STATIC_ROWS
+    more = f"<p>… and {left:,} more agents.</p>" if left > 0 else ""
+    head = "".join(
+        f"<th>{name}</th>"
+        for name in ("agent", "parent", "status", "time", "turns", "tokens", "cost")
+    )
+    return (
+        f'<noscript><div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>{more}</noscript>"
+    )
+
+
+def _static_row(agent: AgentRecord) -> str:
+    seconds = sum(i.end_seconds - i.begin_seconds for i in agent.intervals)
+    cells = (
+        f"{agent.agent_id} {shown(agent.name)}",
+        str(agent.spawned.parent_id or ""),
+        agent.status,
+        _seconds(seconds),
+        f"{agent.turns:,}",
+        f"{agent.usage.total_tokens:,}",
+        money(None if agent.unpriced else agent.cost_usd),
+    )
+    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+
+
+def _seconds(seconds: float) -> str:
+    """Return *seconds* as people say them."""
+    if seconds < 60:  # noqa: PLR2004  # a minute
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def money(cost_usd: float | None) -> str:
+    """Return US dollars as they are shown; unknown is not zero."""
+    return "?" if cost_usd is None else f"${cost_usd:,.4f}"

@@ -1,0 +1,221 @@
+"""What the page of a report draws, as JSON that is safe within HTML.
+
+Long names would be most of it, so agents are short lists; ``report.js`` names their places.
+"""
+
+from __future__ import annotations
+
+from typing import Final, assert_never
+
+import msgspec
+
+from agentpool._messages import (
+    AssistantMessage,
+    ChatMessage,
+    Json,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
+from agentpool.observe._codec import unicode_text
+from agentpool.observe._critical_path import critical_path
+from agentpool.observe._intervals import Reason
+from agentpool.observe._record import AgentRecord, PoolRecord
+from agentpool.observe._trace import Trace
+
+MAX_TEXT: Final = 20_000
+"""Characters of one text. More of it is in the trace."""
+
+MAX_TEXTS: Final = 30_000_000
+"""Characters of all texts: with them a page opens in a few seconds and 500 MB."""
+
+MAX_INTERVALS: Final = 1_500_000
+"""Of all agents: with more a page would take too long to open."""
+
+_REASONS: Final = list(Reason)
+
+
+def report_data(trace: Trace, record: PoolRecord) -> tuple[str, list[str]]:
+    """Return the data, and what of it is left out, for people."""
+    building = _Building(record)
+    agents = [building.agent(agent) for agent in record.agents.values()]
+    data = {
+        "seconds": record.seconds,
+        "slots": trace.header.max_concurrent,
+        "reasons": [reason.value for reason in _REASONS],
+        "agents": agents,
+        "words": [building.text(word) for word in building.words],
+        "tools": [
+            [
+                building.text(tool.name),
+                tool.calls,
+                tool.failed,
+                tool.percentile(0.5),
+                tool.percentile(0.95),
+            ]
+            for tool in record.tools.values()
+        ],
+        "models": _models(record),
+        "messages": _messages(record),
+        "path": [[s.agent_id, s.begin_seconds, s.end_seconds] for s in critical_path(record)],
+        "marks": [
+            [event.at_seconds, event.agent_id, type(event).__name__] for event in record.notices
+        ],
+    }
+    text = msgspec.json.encode(data).decode()
+    # The end of a script element is found by the letters alone.
+    return text.replace("<", "\\u003c").replace(">", "\\u003e"), building.problems()
+
+
+class _Building:
+    """Counts what goes into the page, and leaves out what is too much."""
+
+    __slots__ = ("_intervals", "_left_out", "_record", "_texts", "words")
+
+    def __init__(self, record: PoolRecord) -> None:
+        self._record = record
+        self._intervals = self._texts = self._left_out = 0
+        self.words: dict[str, int] = {}
+        """Texts that many agents share, by their places."""
+
+    def agent(self, agent: AgentRecord) -> list[object]:
+        """Return one agent."""
+        usage, cost_usd, unpriced = self._record.with_children(agent)
+        error = agent.error
+        outcome = agent.outcome
+        reason = None if outcome is None else outcome.stop_reason
+        return [
+            agent.agent_id,
+            self.text(agent.name),
+            agent.spawned.parent_id,
+            agent.status,
+            [agent.spawned.at_seconds, agent.started_at, agent.finished_at],
+            agent.turns,
+            [agent.requests, agent.failed_requests],
+            [agent.usage.input_tokens, agent.usage.output_tokens, agent.usage.cached_tokens],
+            None if agent.unpriced else round(agent.cost_usd, 9),
+            [usage.total_tokens, None if unpriced else round(cost_usd, 9)],
+            [agent.tool_calls, agent.failed_calls],
+            self.text(agent.spawned.query),
+            self._word(agent.spawned.system_prompt),
+            None if error is None else [self.text(part) for part in error],
+            "" if reason is None else reason.value,
+            self._intervals_of(agent),
+            self._conversation(agent),
+        ]
+
+    def _intervals_of(self, agent: AgentRecord) -> list[float]:
+        flat: list[float] = []
+        self._intervals += len(agent.intervals)
+        if self._intervals > MAX_INTERVALS:
+            return flat
+        for one in agent.intervals:
+            word = self._word(one.detail)
+            target = one.target_id or 0
+            flat += (round(one.begin_seconds, 6), _REASONS.index(one.reason), word, target)
+        if agent.intervals:
+            flat.append(round(agent.intervals[-1].end_seconds, 6))
+        return flat
+
+    def _conversation(self, agent: AgentRecord) -> list[object]:
+        if self._texts > MAX_TEXTS:
+            self._left_out += bool(agent.messages)
+            return []
+        end = max((end for _, end in agent.sent), default=0)
+        return [
+            [*self._message(message), int(place < end and not _is_sent(place, agent.sent))]
+            for place, message in enumerate(agent.messages)
+        ]
+
+    def _message(self, message: ChatMessage) -> list[Json]:
+        match message:
+            case UserMessage():
+                return ["user", self.text(message.text), ""]
+            case AssistantMessage():
+                calls = [self._call(call) for call in message.tool_calls]
+                return ["model", self.text(message.text), calls]
+            case ToolMessage():
+                kind = "failed" if message.is_error else "tool"
+                return [kind, self.text(message.content), message.call_id]
+            case _:
+                assert_never(message)
+
+    def _call(self, call: ToolCall) -> list[Json]:
+        return [call.call_id, self.text(call.name), self.text(call.arguments)]
+
+    def text(self, text: str) -> str:
+        """Return *text*, or the beginning of it."""
+        self._texts += min(len(text), MAX_TEXT)
+        text = unicode_text(text)
+        if len(text) <= MAX_TEXT:
+            return text
+        return f"{text[:MAX_TEXT]}… [{len(text) - MAX_TEXT:,} more characters in the trace]"
+
+    def _word(self, text: str) -> int:
+        if text not in self.words:
+            self._texts += len(text)
+            self.words[text] = len(self.words)
+        return self.words[text]
+
+    def problems(self) -> list[str]:
+        """Return what was left out."""
+        found: list[str] = []
+        if self._left_out:
+            found.append(
+                f"the conversations of {self._left_out:,} agents are left out; see --agent"
+            )
+        if self._intervals > MAX_INTERVALS:
+            found.append("the times of some agents are left out: there are too many")
+        return found
+
+
+def _is_sent(place: int, sent: tuple[tuple[int, int], ...]) -> bool:
+    return any(begin <= place < end for begin, end in sent)
+
+
+def _models(record: PoolRecord) -> list[list[object]]:
+    """Return name, answers, tokens, cost and times of each model."""
+    by_name: dict[str, list[object]] = {}
+    times: dict[str, tuple[list[float], list[float]]] = {}
+    for answer in record.answers:
+        name = unicode_text(answer.model or "(not said)")
+        row = by_name.setdefault(name, [name, 0, 0, 0, 0, 0.0, None, None])
+        usage = answer.usage
+        numbers = (1, 0, 0, 0) if usage is None else (
+            1, usage.input_tokens, usage.output_tokens, usage.cached_tokens
+        )  # fmt: skip
+        for place, number in enumerate(numbers, 1):
+            row[place] = _sum(row[place], number)
+        row[5] = _sum(row[5], answer.cost_usd)
+        wholes, firsts = times.setdefault(name, ([], []))
+        wholes.append(answer.duration_seconds)
+        if answer.first_piece_seconds is not None:
+            firsts.append(answer.first_piece_seconds)
+    for name, (wholes, firsts) in times.items():
+        by_name[name][6:] = [_middle(wholes), _middle(firsts)]
+    return list(by_name.values())
+
+
+def _sum(so_far: object, more: float | None) -> float | None:
+    """Return the sum; what is not known makes it unknown."""
+    return None if more is None or not isinstance(so_far, int | float) else so_far + more
+
+
+def _middle(seconds: list[float]) -> float | None:
+    return sorted(seconds)[len(seconds) // 2] if seconds else None
+
+
+def _messages(record: PoolRecord) -> list[list[object]]:
+    dead = {letter.message.message_id: letter.reason for letter in record.dead_letters}
+    return [
+        [
+            sent.at_seconds,
+            sent.message.sender,
+            sent.message.recipient,
+            sent.message.message_id,
+            sent.message.reply_to,
+            unicode_text(sent.message.content[:MAX_TEXT]),
+            dead.get(sent.message.message_id, ""),
+        ]
+        for sent in record.messages
+    ]
