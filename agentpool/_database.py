@@ -8,13 +8,20 @@ Rules:
 3. Who finds the file locked by another process waits in trio, not in the thread, and not
    for ever.
 4. What SQLite raises comes out as the error of the file's kind and names the file.
+5. Nothing is written to a file that is another program's, and no statement is run on tables
+   that are not what our own migrations make: a view in the place of a table could take for
+   ever. What a file is is looked at before anything else.
+6. A new file can be read by its owner alone.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sqlite3
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final, NoReturn, TypeAlias, TypeVar, final
 
@@ -29,6 +36,9 @@ Value: TypeAlias = str | int | float | bytes | None
 Row: TypeAlias = tuple[Value, ...]
 
 T = TypeVar("T")
+
+APPLICATION_ID: Final = 0x61676E70
+"""By which a file is known as ours: ``agnp`` in its bytes. Files from before it have 0."""
 
 LOCKED_SECONDS: Final = 30.0
 """How long a file may be locked by others. A transaction here takes a millisecond; one that
@@ -54,6 +64,8 @@ class FileKind:
     migrations: Sequence[str]
     """SQL scripts. The file's ``user_version`` says how many it has had; the others are run,
     each with its number in one transaction."""
+    functions: Mapping[str, Callable[[str], str]] = {}
+    """Functions of one text that its SQL may call. They run in the thread."""
     synchronous: str = "NORMAL"
     """When the disk itself is waited for, in SQLite's words. With ``OFF`` and ``NORMAL`` a
     kill loses nothing, with ``FULL`` a power cut neither."""
@@ -170,6 +182,10 @@ class Database:
             while True:
                 try:
                     return await self._in_thread(run)
+                except UnicodeDecodeError as error:
+                    what = f"{self._kind.name} file {str(self.path)!r} has text that is none"
+                    msg = f"{what}: {error}; it is damaged, restore it from a copy"
+                    raise self._kind.error(msg) from error
                 except sqlite3.Error as error:
                     if not _is_locked(error) or trio.current_time() >= give_up_at:
                         _raise_as_ours(error, self.path, self._kind)
@@ -198,12 +214,15 @@ class Database:
 
 
 @asynccontextmanager
-async def open_database(path: Path, kind: FileKind) -> AsyncGenerator[Database]:
+async def open_database(
+    path: Path, kind: FileKind, *, read_only: bool = False
+) -> AsyncGenerator[Database]:
     """Open the SQLite file at *path*, making it if there is none.
 
     Args:
         path: The file. Its folder exists.
         kind: What it is for.
+        read_only: Whether nothing is made or changed, also not to a newer format.
 
     Raises:
         AgentPoolError: The kind's error, if it cannot be opened, is no such file, or is of a
@@ -214,15 +233,32 @@ async def open_database(path: Path, kind: FileKind) -> AsyncGenerator[Database]:
     """
 
     def connect() -> sqlite3.Connection:
+        if not read_only:
+            # SQLite would let everybody read it. What goes wrong here it says better.
+            with contextlib.suppress(OSError):
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         # Transactions are ours to begin; a lock is waited for in trio.
-        return sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+        return sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=ro" if read_only else path,
+            timeout=0,
+            isolation_level=None,
+            check_same_thread=False,
+            uri=read_only,
+        )
 
     try:
         connection = await trio.to_thread.run_sync(connect)
     except sqlite3.Error as error:
         _raise_as_ours(error, path, kind)
+    _add_functions(connection, kind)
     database = Database(path, kind, connection)
     try:
+        found = await database.read(partial(_look, kind=kind, path=path))
+        if read_only:
+            if not found:
+                raise kind.error(f"{str(path)!r} is not a {kind.name}: it is empty; name another")
+            yield database
+            return
         # A log beside the file: readers and one writer at once, from several processes. A
         # kill loses nothing; after a power cut the last writes may be missing, none half.
         await database.command("PRAGMA journal_mode = WAL")
@@ -237,28 +273,75 @@ async def open_database(path: Path, kind: FileKind) -> AsyncGenerator[Database]:
             await trio.to_thread.run_sync(connection.close)
 
 
+def _add_functions(connection: sqlite3.Connection, kind: FileKind) -> None:
+    for name, function in kind.functions.items():
+        connection.create_function(name, 1, function, deterministic=True)
+
+
+def _version(transaction: Transaction) -> int:
+    ((number,),) = transaction.rows("PRAGMA user_version")
+    return int(number or 0)
+
+
+def _schema(transaction: Transaction) -> dict[tuple[Value, Value], Value]:
+    """Return what is in the file: the SQL of each thing by its type and name."""
+    # SQLite's own, such as sqlite_sequence, come and go. How the tables behind an index of
+    # words are written differs from one version of SQLite to the next.
+    return {
+        (kind, name): None if str(name).startswith("word_index_") else sql
+        for kind, name, sql in transaction.rows("SELECT type, name, sql FROM sqlite_schema")
+        if not str(name).startswith("sqlite_")
+    }
+
+
+def _look(transaction: Transaction, *, kind: FileKind, path: Path) -> int:
+    """Return the format of the file. 0: it is empty.
+
+    Raises:
+        AgentPoolError: The kind's error, if it is another program's, or a later version's.
+    """
+    found = _version(transaction)
+    ((number,),) = transaction.rows("PRAGMA application_id")
+    if number in {0, APPLICATION_ID} and found > len(kind.migrations):
+        raise kind.error(
+            f"{str(path)!r} was written by a later version: it has format {found}, and "
+            f"this one knows {len(kind.migrations)}; upgrade trio-agentpool"
+        )
+    if number not in {0, APPLICATION_ID} or _schema(transaction) != _schema_of(kind, found):
+        raise kind.error(
+            f"{str(path)!r} is not a {kind.name}: another program made or changed its tables; "
+            "name another file. Nothing was changed in it"
+        )
+    return found
+
+
+def _schema_of(kind: FileKind, version: int) -> dict[tuple[Value, Value], Value]:
+    """Return what is in a file of that format."""
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        _add_functions(connection, kind)
+        fresh = Transaction(connection)
+        for script in kind.migrations[:version]:
+            _run_script(fresh, script)
+        return _schema(fresh)
+
+
+def _run_script(transaction: Transaction, script: str) -> None:
+    for statement in filter(str.strip, script.split(";\n\n")):
+        transaction.change(statement)
+
+
 async def _migrate(database: Database, kind: FileKind) -> None:
     migrations = kind.migrations
 
-    def version(transaction: Transaction) -> int:
-        ((number,),) = transaction.rows("PRAGMA user_version")
-        return int(number or 0)
-
     def migrate(transaction: Transaction) -> None:
         # Looked at again inside: another process may have been here in between.
-        first = version(transaction)
+        first = _version(transaction)
+        transaction.change(f"PRAGMA application_id = {APPLICATION_ID}")
         for number, script in enumerate(migrations[first:], start=first + 1):
-            for statement in filter(str.strip, script.split(";\n\n")):
-                transaction.change(statement)
+            _run_script(transaction, script)
             transaction.change(f"PRAGMA user_version = {number}")
 
-    found = await database.read(version)
-    if found > len(migrations):
-        raise kind.error(
-            f"{str(database.path)!r} was written by a later version: it has format {found}, and "
-            f"this one knows {len(migrations)}; upgrade trio-agentpool"
-        )
-    if found < len(migrations):
+    if await database.read(_version) < len(migrations):
         await database.write(migrate)
 
 

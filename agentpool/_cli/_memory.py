@@ -35,7 +35,9 @@ def look_after_memory(command: MemoryCommand) -> int:
         raise UsageError(f"there is no memory file {command.file!r}; see --memory of agentpool run")
 
     async def main() -> tuple[int, str]:
-        async with memories.open_sqlite_memory(command.file) as memory:
+        # Whose file it is, who looks at it changes nothing.
+        looks = command.action != "delete"
+        async with memories.open_sqlite_memory(command.file, read_only=looks) as memory:
             return await _do(memory, command)
 
     code, text = trio.run(main)

@@ -17,9 +17,9 @@ from agentpool.memory._in_memory import InMemoryMemory as InMemoryMemory
 from agentpool.memory._in_memory import InMemoryStatistics as InMemoryStatistics
 
 if TYPE_CHECKING:
+    from agentpool.memory._rows import ScopeSummary as ScopeSummary
     from agentpool.memory._semantic import SemanticMemory as SemanticMemory
     from agentpool.memory._semantic import open_semantic_memory as open_semantic_memory
-    from agentpool.memory._sqlite import ScopeSummary as ScopeSummary
     from agentpool.memory._sqlite import SqliteMemory as SqliteMemory
     from agentpool.memory._sqlite import open_sqlite_memory as open_sqlite_memory
 
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ScopeSummary": "agentpool.memory._sqlite",
+    "ScopeSummary": "agentpool.memory._rows",
     "SemanticMemory": "agentpool.memory._semantic",
     "SqliteMemory": "agentpool.memory._sqlite",
     "open_semantic_memory": "agentpool.memory._semantic",

@@ -24,7 +24,8 @@ import trio
 
 from agentpool._errors import UsageError
 from agentpool.abc import Fragment, Memory, MemoryHit, MemoryQuery
-from agentpool.memory._rank import WordIndex, scaled
+from agentpool.memory._rank import WordIndex, rarest, scaled, words
+from agentpool.memory._taking_apart import AT_ONCE_CHARS, words_of
 
 INDEXED_AT_ONCE: Final = 100
 """Fragments whose words are counted before other tasks get their turn: 1 to 2 ms."""
@@ -61,15 +62,28 @@ class _Words:
         Cancellation:
             Words that were counted stay counted.
         """
-        await trio.lowlevel.checkpoint()
+        wanted = rarest(await words_of(text))
         while self.waiting:
             # Others may add, remove and count while this waits: what is left is looked
             # at anew each time, and nothing is awaited between the last and the search.
-            for number in tuple(islice(self.waiting, INDEXED_AT_ONCE)):
-                self.index.add(number, self.waiting.pop(number).content)
-            if self.waiting:
+            long = self._count_short_ones()
+            if long is not None:
+                found = await words_of(self.waiting[long].content)
+                if self.waiting.pop(long, None) is not None:
+                    self.index.add(long, found)
+            elif self.waiting:
                 await trio.lowlevel.checkpoint()
-        return self.index.search(text)
+        return self.index.search(wanted)
+
+    def _count_short_ones(self) -> int | None:
+        """Count the next ones, at most some. Return the number of a long one that is next."""
+        for number in tuple(islice(self.waiting, INDEXED_AT_ONCE)):
+            content = self.waiting[number].content
+            if len(content) > AT_ONCE_CHARS:
+                return number
+            del self.waiting[number]
+            self.index.add(number, words(content))
+        return None
 
 
 @final
@@ -88,9 +102,9 @@ class _Scope:
 
     def remove(self, number: int) -> None:
         """Drop a fragment that is here, with its words."""
-        fragment = self.fragments.pop(number)
+        del self.fragments[number]
         if self.words is not None and self.words.waiting.pop(number, None) is None:
-            self.words.index.remove(number, fragment.content)
+            self.words.index.remove(number)
 
 
 @final

@@ -2,14 +2,20 @@
 
 Rules:
 
-1. A word is a run of letters, digits and the marks on them, without regard to case and to
-   compatibility forms. What joins words in code (``_``, ``-``, ``.``) parts them here.
-   Chinese and Japanese are written without spaces: there every character is a word.
+1. A word is a run of letters, digits and the marks on them, without regard to case, to
+   compatibility forms and to what stands above and below a letter (``é`` is ``e``, ``ø`` is
+   ``o``, and an ``i`` is one with its dot or without). What joins words in code (``_``,
+   ``-``, ``.``) parts them here. Some scripts do not part words, or join others to them: of
+   Chinese and Japanese every character is a word, of Korean, where particles are joined to a
+   noun, every syllable and every two, of Thai, Lao, Khmer and Burmese every two signs.
 2. A text fits if it has one word of the query. How well is told by BM25: rare words count
    more, repeated ones less each time, long texts less.
 3. Scores are scaled so that the best hit of a recall has 1.0: BM25's own numbers have no
    upper end and mean nothing between two recalls.
 4. The index holds what it was given and did not take out again, and nothing else.
+5. Texts are somebody else's, and of any length. Taking them apart takes time in proportion
+   to them, in short steps, between which other threads have their turn; what is longer than
+   ``MAX_CHARS`` is found by its beginning.
 """
 
 from __future__ import annotations
@@ -18,8 +24,9 @@ import math
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
+from itertools import pairwise
 from typing import Final, final
 
 import attrs
@@ -32,26 +39,89 @@ LENGTH_WEIGHT: Final = 0.75
 """BM25's b: how much long texts are marked down, 0 not at all, 1 in proportion. Robertson's
 and Lucene's value. Lower, and a pasted page wins over a note by its sheer number of words."""
 
+MAX_CHARS: Final = 1_000_000
+"""Of a text, its beginning: a long book. What stands behind it is kept, and not looked for."""
+
+MAX_QUERY_WORDS: Final = 64
+"""Of a longer query the longest words are looked for, which are the rarest. A query may be a
+whole document: with each of its words, every fragment fits, and all are ranked."""
+
+STEP_CHARS: Final = 16_384
+"""Taken apart at once, which is one call into C that no other thread gets in between."""
+
 _ASCII_WORD = re.compile(r"[a-z0-9]+")
 _NO_SPACES = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _LETTER = re.compile(r"[^\W_]")
+
+# Unicode's stream-safe text has no more than 30 marks in a row. To put more of them in order
+# takes time that grows with their square, and nobody writes them. Marks are no letters.
+_MARKS_IN_A_ROW = re.compile(r"([^\w\s\x00-\x7f]{30})[^\w\s\x00-\x7f]+")
+
+# Accents; the points of Hebrew; the vowel signs of Arabic, and what only stretches a word.
+_ACCENTS = re.compile(
+    "[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0640\u064b-\u065f\u0670]+"
+)
+_ALSO = str.maketrans(
+    {"ø": "o", "ł": "l", "đ": "d", "ð": "d", "\u0131": "i", "æ": "ae", "œ": "oe", "þ": "th",
+     "ħ": "h"}
+)  # fmt: skip
+
+_SYLLABLES = "\uac00-\ud7a3"
+_JOINED = re.compile(f"[{_SYLLABLES}]+|[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]+")
 
 
 def words(text: str) -> list[str]:
     """Return the words of *text*, in order, with repetitions.
 
     >>> words("The CAFÉ's max_tokens: 猫です")
-    ['the', 'café', 's', 'max', 'tokens', '猫', 'で', 'す']
+    ['the', 'cafe', 's', 'max', 'tokens', '猫', 'で', 'す']
+    >>> words("학교에서")
+    ['학', '교', '에', '서', '학교', '교에', '에서']
     """
-    text = text.casefold()
+    found: list[str] = []
+    at, end = 0, min(len(text), MAX_CHARS)
+    while at < end:
+        step = text[at : min(at + STEP_CHARS, end)]
+        if at + len(step) < end:
+            # Between two words, where there is such a place.
+            step = step[: max(step.rfind(" "), step.rfind("\n")) + 1] or step
+        at += len(step)
+        found += _words_of_step(step)
+    return found
+
+
+def rarest(found: Iterable[str]) -> list[str]:
+    """Return the words that are looked for of those that were *found* in a query."""
+    distinct = list(dict.fromkeys(found))
+    if len(distinct) > MAX_QUERY_WORDS:
+        distinct.sort(key=len, reverse=True)
+    return distinct[:MAX_QUERY_WORDS]
+
+
+def _words_of_step(text: str) -> list[str]:
     if text.isascii():
-        return _ASCII_WORD.findall(text)
-    # Full-width letters, ligatures, é in one code point or in two: NFKC makes them one.
-    # Twice, because it can bring forth a capital (™ is TM), and casefold a loose mark.
-    text = unicodedata.normalize("NFKC", text).casefold()
-    parted = _between().sub(_part, unicodedata.normalize("NFKC", text))
+        return _ASCII_WORD.findall(text.casefold())
+    text = _MARKS_IN_A_ROW.sub(r"\1", text).casefold()
+    # Full-width letters, ligatures, é in one code point or in two: all in their parts. Twice,
+    # because that can bring forth a capital (™ is TM), and casefold a loose mark.
+    text = unicodedata.normalize("NFKD", text).casefold()
+    text = _ACCENTS.sub("", unicodedata.normalize("NFKD", text))
+    parted = _between().sub(_part, unicodedata.normalize("NFC", text).translate(_ALSO))
     # A mark without a letter (as in many emoji) is not a word.
-    return [word for word in parted.split() if _LETTER.search(word)]
+    return [one for word in parted.split() if _LETTER.search(word) for one in _unjoined(word)]
+
+
+def _unjoined(word: str) -> Iterator[str]:
+    at = 0
+    for run in _JOINED.finditer(word):
+        if run.start() > at:
+            yield word[at : run.start()]
+        signs, at = run[0], run.end()
+        if len(signs) == 1 or "\uac00" <= signs[0] <= "\ud7a3":
+            yield from signs
+        yield from map("".join, pairwise(signs))
+    if at < len(word):
+        yield word[at:]
 
 
 @cache
@@ -80,31 +150,34 @@ class WordIndex:
     # By the text's key: its number of words.
     _lengths: dict[int, int] = attrs.field(factory=dict[int, int])
     _total_length: int = 0
+    # By the text's key: its words, so that it need not be taken apart again to go.
+    _words: dict[int, tuple[str, ...]] = attrs.field(factory=dict[int, tuple[str, ...]])
 
-    def add(self, key: int, text: str) -> None:
-        """Take in *text* under *key*, which is new."""
-        counts = Counter(words(text))
+    def add(self, key: int, found: Iterable[str]) -> None:
+        """Take in a text, whose words were *found*, under *key*, which is new."""
+        counts = Counter(found)
+        self._words[key] = tuple(counts)
         for word, count in counts.items():
             self._places[word][key] = count
         length = counts.total()
         self._lengths[key] = length
         self._total_length += length
 
-    def remove(self, key: int, text: str) -> None:
-        """Take out the *text* that was added under *key*, and every trace of it."""
-        for word in set(words(text)):
+    def remove(self, key: int) -> None:
+        """Take out the text that was added under *key*, and every trace of it."""
+        for word in self._words.pop(key):
             places = self._places[word]
             del places[key]
             if not places:
                 del self._places[word]
         self._total_length -= self._lengths.pop(key)
 
-    def search(self, text: str) -> dict[int, float]:
-        """Return the keys of the texts that have a word of *text*, with BM25's scores."""
+    def search(self, wanted: Iterable[str]) -> dict[int, float]:
+        """Return the keys of the texts that have a word of *wanted*, with BM25's scores."""
         scores: dict[int, float] = {}
         how_many = len(self._lengths)
         # In the order of the query, each word once: sums of floats depend on the order.
-        for word in dict.fromkeys(words(text)):
+        for word in dict.fromkeys(wanted):
             places = self._places.get(word)
             if places is None:
                 continue

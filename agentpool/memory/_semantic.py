@@ -24,7 +24,8 @@ import trio
 from agentpool._database import Database, Row, Transaction, open_database
 from agentpool.abc import Fragment, Memory, MemoryHit, MemoryQuery
 from agentpool.memory._embedding import Embedder, load_embedder
-from agentpool.memory._sqlite import MEMORY_FILE, SqliteMemory, hits_of
+from agentpool.memory._rows import hits_of
+from agentpool.memory._sqlite import MEMORY_FILE, SqliteMemory
 
 MIN_LIKENESS: Final = 0.35
 """Below it, this model's likeness says nothing: unrelated sentences reach 0.33."""

@@ -17,23 +17,20 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, cast, final
+from typing import Final, final
 
-import attrs
 import trio
 
 from agentpool._database import Database, FileKind, Row, Transaction, Value, open_database
 from agentpool._errors import MemoryStoreError, UsageError
 from agentpool.abc import Fragment, Memory, MemoryHit, MemoryQuery
-from agentpool.memory._rank import scaled, words
-
-MAX_QUERY_WORDS: Final = 64
-"""Of a longer query the longest words are looked for, which are the rarest. A query may be a
-whole document: with each of its words, every fragment fits, and all are ranked."""
+from agentpool.memory._rank import rarest, words
+from agentpool.memory._rows import ScopeSummary, hits_of, summary_of
+from agentpool.memory._taking_apart import words_of
 
 _ID: Final = re.compile(r"mem-([1-9][0-9]{0,17})", re.ASCII)
 """As ``remember`` writes them. The bound is that of SQLite's integers."""
@@ -77,16 +74,31 @@ CREATE TABLE vectors (
 );
 
 """,
+    """\
+UPDATE fragments SET words = agentpool_words(content);
+
+INSERT INTO word_index (word_index) VALUES ('rebuild');
+
+""",
 )
 """Format 1, 2, 3, … of the file. One that was released never changes: another is added.
 
 The index is over the words as our own rules part them, joined by spaces; its ``ascii``
 tokenizer parts at nothing else that is in them. The scope is in it as a word of its own
 column, so that a search of one scope does not walk over the others. Vectors are there once
-somebody has searched by meaning, and go with their fragment.
+somebody has searched by meaning, and go with their fragment. Format 3 has other words: those
+without accents, and of more scripts.
 """
 
-MEMORY_FILE: Final = FileKind("memory", MemoryStoreError, MIGRATIONS)
+
+def _indexed(content: str) -> str:
+    """Return the words of *content* as they are stored."""
+    return " ".join(words(content))
+
+
+MEMORY_FILE: Final = FileKind(
+    "memory", MemoryStoreError, MIGRATIONS, functions={"agentpool_words": _indexed}
+)
 """What `open_sqlite_memory` opens."""
 
 _NEWEST: Final = """
@@ -108,19 +120,6 @@ WHERE word_index MATCH :match
 AND (:source IS NULL OR source = :source) AND (:since IS NULL OR created_at >= :since)
 ORDER BY score DESC, created_at DESC, fragments.id DESC LIMIT :limit
 """
-
-
-@final
-@attrs.frozen
-class ScopeSummary:
-    """One scope of a memory's file."""
-
-    scope: str
-    """Its name."""
-    fragments: int
-    """How many fragments it has."""
-    newest_at: float
-    """When the newest of them was made, on the clock of the fragments."""
 
 
 @final
@@ -148,7 +147,7 @@ class SqliteMemory(Memory):
             It is either kept whole or not at all.
         """
         _check(fragment)
-        indexed = " ".join(words(fragment.content))
+        indexed = " ".join(await words_of(fragment.content))
 
         def insert(transaction: Transaction) -> int:
             transaction.change("INSERT OR IGNORE INTO scopes (name) VALUES (?)", fragment.scope)
@@ -204,9 +203,8 @@ class SqliteMemory(Memory):
         source: str | None = None,
         since: float | None = None,
     ) -> tuple[MemoryHit, ...]:
-        wanted = _longest(words(text))
+        wanted = rarest(await words_of(text))
         if limit < 1 or (text.strip() and not wanted) or not _is_text(scope or ""):
-            await trio.lowlevel.checkpoint()
             return ()
 
         def select(transaction: Transaction) -> list[Row]:
@@ -283,8 +281,7 @@ class SqliteMemory(Memory):
                 " JOIN scopes ON scopes.id = fragments.scope GROUP BY name ORDER BY name"
             )
 
-        found = cast("Iterable[tuple[str, int, float]]", await self._database.read(select))
-        return tuple(ScopeSummary(*row) for row in found)
+        return tuple(summary_of(row) for row in await self._database.read(select))
 
     async def compact(self) -> None:
         """Take out of the file whatever was forgotten: its words in the index as well.
@@ -303,11 +300,18 @@ class SqliteMemory(Memory):
 
 
 @asynccontextmanager
-async def open_sqlite_memory(path: str | os.PathLike[str]) -> AsyncGenerator[SqliteMemory]:
+async def open_sqlite_memory(
+    path: str | os.PathLike[str], *, read_only: bool = False
+) -> AsyncGenerator[SqliteMemory]:
     """Open the memory in the file at *path*; it is made if it is not there.
 
     Several processes may have it open at once. Give it to ``open_pool(memory=...)``, and
-    agents a ``memory_scope`` that they are to find again.
+    agents a ``memory_scope`` that they are to find again. A new file can be read by its owner
+    alone.
+
+    Args:
+        path: The file.
+        read_only: Whether to look only: nothing is made, and nothing changes in the file.
 
     Raises:
         MemoryStoreError: If it cannot be opened, or is another kind of file.
@@ -315,7 +319,7 @@ async def open_sqlite_memory(path: str | os.PathLike[str]) -> AsyncGenerator[Sql
     Cancellation:
         The file is closed.
     """
-    async with open_database(Path(path), MEMORY_FILE) as database:
+    async with open_database(Path(path), MEMORY_FILE, read_only=read_only) as database:
         yield SqliteMemory(database)
 
 
@@ -339,32 +343,3 @@ def _is_text(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _longest(found: list[str]) -> list[str]:
-    distinct = list(dict.fromkeys(found))
-    if len(distinct) > MAX_QUERY_WORDS:
-        # Sorting is stable: of words of one length, those that came first.
-        distinct.sort(key=len, reverse=True)
-    return distinct[:MAX_QUERY_WORDS]
-
-
-def hits_of(rows: list[Row]) -> tuple[MemoryHit, ...]:
-    """Return fragments as hits: rows of number, content, scope, source, time and score."""
-    found = cast("list[tuple[int, str, str, str, float, float]]", rows)
-    scores = scaled([row[-1] for row in found])
-    return tuple(
-        MemoryHit(
-            Fragment(
-                content=content,
-                scope=scope,
-                source=source,
-                fragment_id=f"mem-{number}",
-                created_at=created_at,
-            ),
-            score,
-        )
-        for (number, content, scope, source, created_at, _), score in zip(
-            found, scores, strict=True
-        )
-    )

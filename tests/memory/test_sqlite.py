@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 import time
@@ -19,16 +21,18 @@ import trio.testing
 
 from agentpool import AgentManifest, Capability, CapabilityKind, SpawnConfig, UsageError, open_pool
 from agentpool._database import FileKind, Transaction, open_database
-from agentpool.abc import Fragment, MemoryQuery
+from agentpool.abc import Fragment, Memory, MemoryQuery
 from agentpool.drivers import ScriptedDriver
 from agentpool.memory import (
+    InMemoryMemory,
     MemoryStoreError,
     ScopeSummary,
     SqliteMemory,
     _sqlite,
     open_sqlite_memory,
 )
-from agentpool.memory._sqlite import MAX_QUERY_WORDS, MIGRATIONS
+from agentpool.memory._rank import MAX_QUERY_WORDS
+from agentpool.memory._sqlite import MIGRATIONS
 from agentpool.testing import cancel_everywhere
 
 MEMORY = Capability(CapabilityKind.MEMORY)
@@ -445,7 +449,7 @@ async def test_two_that_open_a_new_file_at_once_make_it_once(tmp_path: Path) -> 
 
 def test_released_formats_do_not_change() -> None:
     """A file that was written yesterday must be understood tomorrow."""
-    released = ["c949198015638253", "b29323d63e595338"]
+    released = ["c949198015638253", "b29323d63e595338", "be202c84a5cf4a57"]
     assert [hashlib.sha256(m.encode()).hexdigest()[:16] for m in MIGRATIONS] == released
 
 
@@ -463,3 +467,162 @@ def test_no_statement_numbers_its_values() -> None:
     rooms = sorted(Path(_sqlite.__file__).parent.glob("*.py"))
     assert rooms
     assert not [room.name for room in rooms if re.search(r"[\s(=]\?[0-9]", room.read_text())]
+
+
+# --- files that are not ours, or were changed
+
+
+def snapshot(path: Path) -> tuple[bytes, list[str]]:
+    """Return a file's bytes, and what is beside it."""
+    return path.read_bytes(), sorted(one.name for one in path.parent.iterdir())
+
+
+@pytest.mark.parametrize("version", [0, 1, 2, 7])
+@pytest.mark.parametrize("application", [0, 1234])
+@pytest.mark.parametrize("read_only", [False, True])
+async def test_another_programs_file_is_not_touched(
+    tmp_path: Path, version: int, application: int, *, read_only: bool
+) -> None:
+    """A slip in a name must not change a browser's bookmarks."""
+    path = tmp_path / "x.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE bookmarks (url)")
+        connection.execute(f"PRAGMA user_version = {version}")
+        connection.execute(f"PRAGMA application_id = {application}")
+    before = snapshot(path)
+    with pytest.raises(MemoryStoreError, match=r"is not a memory|by a later version"):
+        async with open_sqlite_memory(path, read_only=read_only):
+            pytest.fail("it was opened")
+    assert snapshot(path) == before
+
+
+ENDLESS = """CREATE VIEW vectors AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i FROM n)
+SELECT i AS fragment, i AS vector FROM n"""
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "DROP TABLE vectors; " + ENDLESS,
+        "CREATE TRIGGER t AFTER INSERT ON scopes BEGIN DELETE FROM fragments; END",
+        "ALTER TABLE fragments ADD COLUMN other AS (content)",
+        "CREATE TABLE more (x)",
+        "DROP TRIGGER fragment_forgotten",
+    ],
+)
+async def test_a_memory_that_was_changed_is_not_used(tmp_path: Path, script: str) -> None:
+    """A view in the place of a table could take for ever, and a trigger do anything."""
+    path = tmp_path / "x.db"
+    async with open_sqlite_memory(path) as memory:
+        await memory.remember(Fragment(content="a", scope="s"))
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript(script)
+    before = path.read_bytes()
+    for read_only in (False, True):
+        with pytest.raises(MemoryStoreError, match="made or changed its tables"):
+            async with open_sqlite_memory(path, read_only=read_only):
+                pytest.fail("it was opened")
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE fragments SET content = CAST(x'ff' AS TEXT)",
+        "UPDATE fragments SET content = x'ff'",
+        "UPDATE fragments SET created_at = 'now'",
+        "UPDATE scopes SET name = CAST(x'ff' AS TEXT)",
+        "UPDATE scopes SET name = x'ff'",
+    ],
+)
+async def test_what_is_no_fragment_is_an_error_of_the_file(tmp_path: Path, change: str) -> None:
+    """And says so, whatever SQLite has stored where."""
+    path = tmp_path / "x.db"
+    async with open_sqlite_memory(path) as memory:
+        await memory.remember(Fragment(content="a", scope="s"))
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute(change)
+        connection.commit()
+
+    async def look() -> None:
+        async with open_sqlite_memory(path, read_only=True) as memory:
+            await memory.scopes()
+            await memory.search("")
+
+    with pytest.raises(MemoryStoreError, match=r"damaged|UTF-8"):
+        await look()
+
+
+async def test_who_only_looks_changes_nothing(tmp_path: Path) -> None:
+    """Neither the file nor its format, and none is made."""
+    path = tmp_path / "x.db"
+    async with open_sqlite_memory(path) as memory:
+        await memory.remember(Fragment(content="a cold sea", scope="s"))
+    before = path.read_bytes()
+    async with open_sqlite_memory(path, read_only=True) as memory:
+        assert await contents(memory, "sea", scope="s") == ["a cold sea"]
+        with pytest.raises(MemoryStoreError, match="readonly"):
+            await memory.remember(Fragment(content="b", scope="s"))
+    assert path.read_bytes() == before
+    (tmp_path / "empty.db").touch()
+    for name in ("none.db", "empty.db"):
+        with pytest.raises(MemoryStoreError, match=r"is empty|unable to open"):
+            async with open_sqlite_memory(tmp_path / name, read_only=True):
+                pytest.fail("it was opened")
+    assert not (tmp_path / "none.db").exists()
+
+
+def modes_in(folder: Path) -> dict[str, int]:
+    """Return who may read the files of *folder*, by their names."""
+    return {one.name: stat.S_IMODE(one.stat().st_mode) for one in folder.iterdir()}
+
+
+async def test_a_new_file_is_its_owners_alone(tmp_path: Path) -> None:
+    """Conversations are in it, and in the log beside it."""
+    previous = os.umask(0o022)
+    try:
+        async with open_sqlite_memory(tmp_path / "x.db") as memory:
+            await memory.remember(Fragment(content="a", scope="s"))
+            modes = modes_in(tmp_path)
+    finally:
+        os.umask(previous)
+    assert modes == dict.fromkeys(("x.db", "x.db-wal", "x.db-shm"), 0o600)
+
+
+async def test_a_file_of_an_earlier_format_gets_its_words_anew(tmp_path: Path) -> None:
+    """What was remembered before is found as what is remembered now."""
+    path = tmp_path / "x.db"
+    early = FileKind("memory", MemoryStoreError, MIGRATIONS[:2])
+    async with open_database(path, early) as database:
+
+        def insert(transaction: Transaction) -> None:
+            transaction.change("INSERT INTO scopes (name) VALUES ('s')")
+            transaction.change(
+                "INSERT INTO fragments (scope, content, source, created_at, words)"
+                " VALUES (1, 'in M\u00fcnchen', '', 1.0, 'in m\u00fcnchen')"
+            )
+
+        await database.write(insert)
+    async with open_sqlite_memory(path) as memory:
+        assert await contents(memory, "Munchen", scope="s") == ["in M\u00fcnchen"]
+        assert await memory.forget("mem-1")
+        assert await contents(memory, "Munchen", scope="s") == []
+
+
+@pytest.mark.parametrize("make", ["in memory", "in a file"])
+@pytest.mark.parametrize("text", ["a" + "\u0300\u0323" * 150_000, "\u0e41\u0e21\u0e27" * 100_000])
+async def test_the_loop_goes_on_while_a_long_text_is_taken_apart(
+    tmp_path: Path, make: str, text: str
+) -> None:
+    """Whoever wrote it: an answer, a page, or a model that asks for it."""
+    async with contextlib.AsyncExitStack() as stack:
+        memory: Memory = (
+            InMemoryMemory()
+            if make == "in memory"
+            else await stack.enter_async_context(open_sqlite_memory(tmp_path / "x.db"))
+        )
+        begin = time.thread_time()
+        kept = await memory.remember(Fragment(content=text, scope="s"))
+        await memory.recall(MemoryQuery(text=text, scope="s"))
+        assert await memory.forget(kept)
+        assert time.thread_time() - begin < 0.3

@@ -1,0 +1,24 @@
+"""Taking texts apart into words without holding up anybody."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import trio
+
+from agentpool.memory._rank import words
+
+AT_ONCE_CHARS: Final = 20_000
+"""Of a text that is taken apart in the loop: about 1 ms. A longer one goes to a thread."""
+
+
+async def words_of(text: str) -> list[str]:
+    """Return the words of *text*; those of a long one are found in a thread.
+
+    Cancellation:
+        Nothing has happened. The thread ends with the text that it has.
+    """
+    if len(text) <= AT_ONCE_CHARS:
+        await trio.lowlevel.checkpoint()
+        return words(text)
+    return await trio.to_thread.run_sync(words, text, abandon_on_cancel=True)
