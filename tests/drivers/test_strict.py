@@ -31,6 +31,7 @@ from agentpool.drivers import (
 from agentpool.testing import FakeTurn, StrictFake, open_strict_server, strict_fake
 from agentpool.testing._strict import StrictName
 from agentpool.tools import Tool, ToolRegistry, tool
+from tests.support.sdk_types import check_request
 
 KEYS: Final = {
     "openai": "OPENAI_API_KEY",
@@ -118,6 +119,10 @@ async def test_a_loop_of_tools_gets_through(name: StrictName) -> None:
     assert outcome.status is AgentStatus.COMPLETED, outcome.error
     assert outcome.value == Score(10, ["ten"])
     assert len(fake.requests) == 4
+    if name != "mistral":  # whose thoughts are pieces, and whose client is another one
+        api = {"openai": "responses", "anthropic": "messages"}.get(name, "chat")
+        for body in fake.requests:
+            check_request(api, body)
     assert outcome.usage.input_tokens == 100
 
 

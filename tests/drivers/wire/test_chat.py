@@ -18,6 +18,7 @@ from agentpool.drivers.wire._chat_answer import ChatAccumulator
 from agentpool.drivers.wire._chat_request import ChatOptions, encode_request
 from agentpool.drivers.wire._sse import SseEvent
 from tests.support.keys import KEY
+from tests.support.sdk_types import check_request
 
 
 def test_d05_arguments_that_are_no_json_stay_as_they_came() -> None:
@@ -72,6 +73,7 @@ TOOL = ToolDefinition(
 def body_of(request: CompletionRequest, options: ChatOptions) -> dict[str, Any]:
     """Return what is sent, decoded."""
     found: dict[str, Any] = json.loads(encode_request(request, options))
+    check_request("chat", found)
     return found
 
 

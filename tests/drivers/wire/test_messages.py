@@ -28,6 +28,7 @@ from agentpool.drivers.wire._messages_request import (
 from agentpool.drivers.wire._parts import INVALID_ARGUMENTS
 from agentpool.drivers.wire._sse import SseEvent
 from tests.support.keys import KEY
+from tests.support.sdk_types import check_request
 
 TOOL = ToolDefinition(
     "add",
@@ -42,6 +43,7 @@ def body_of(*messages: ChatMessage, **settings: Any) -> dict[str, Any]:  # noqa:
     found: dict[str, Any] = json.loads(
         encode_request(request, MessageOptions(model="claude", cache=False))
     )
+    check_request("messages", found)
     return found
 
 
@@ -240,3 +242,58 @@ def test_what_came_is_shown_without_the_key() -> None:
         accumulator.feed(SseEvent(KEY + "x" * 5000))
     assert KEY not in str(caught.value) + repr(accumulator)
     assert "***" in str(caught.value)
+
+
+# --- thinking, effort, and the provider's cache
+
+
+def sent(request: CompletionRequest, **options: Any) -> dict[str, Any]:  # noqa: ANN401  # any option
+    """Return what is sent, decoded and held against the official client's types."""
+    found: dict[str, Any] = json.loads(
+        encode_request(request, MessageOptions(model="claude", **options))
+    )
+    check_request("messages", found)
+    return found
+
+
+def test_an_effort_lets_the_model_think() -> None:
+    """As much as it finds right; its thoughts are summarized for whoever watches."""
+    body = sent(CompletionRequest([UserMessage("Hi")], reasoning_effort="high"))
+    assert body["thinking"] == {"type": "adaptive", "display": "summarized"}
+    assert body["output_config"] == {"effort": "high"}
+    body = sent(CompletionRequest([UserMessage("Hi")], reasoning_effort="none"))
+    assert body["thinking"] == {"type": "disabled"}
+    assert "output_config" not in body
+
+
+def test_a_users_own_thinking_goes_before() -> None:
+    """Such as a budget, for models that know no effort."""
+    own: dict[str, Any] = {"type": "enabled", "budget_tokens": 4096}
+    extra = {"thinking": own, "output_config": {"task_budget": 1}, "service_tier": "auto"}
+    request = CompletionRequest([UserMessage("Hi")], reasoning_effort="low")
+    body = sent(request, extra=extra)
+    assert body["thinking"] == own
+    assert body["output_config"] == {"task_budget": 1, "effort": "low"}
+    assert body["service_tier"] == "auto"
+
+
+def test_the_beginning_is_kept_in_the_cache() -> None:
+    """Behind the tools, the system prompt and the last two turns of the user's side."""
+    calls = (ToolCall("a", "add", "{}"),)
+    said: list[ChatMessage] = [
+        UserMessage("one"),
+        AssistantMessage("", calls),
+        ToolMessage("a", "add", "2"),
+        AssistantMessage("two"),
+        UserMessage("three"),
+    ]
+    more = ToolDefinition("now", "Now.", {"type": "object", "properties": {}})
+    body = sent(CompletionRequest(said, system="Be brief.", tools=(TOOL, more)))
+    mark = {"type": "ephemeral"}
+    assert [tool.get("cache_control") for tool in body["tools"]] == [None, mark]
+    assert body["system"] == [{"type": "text", "text": "Be brief.", "cache_control": mark}]
+    ends = [one["content"][-1].get("cache_control") for one in body["messages"]]
+    assert ends == [None, None, mark, None, mark]
+    assert "cache_control" not in json.dumps(
+        sent(CompletionRequest(said, system="x", tools=(more,)), cache=False)
+    )

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from agentpool.abc import CompletionRequest
 from agentpool.drivers import (
+    AnswerForm,
     AssistantMessage,
     ProviderPart,
     ToolCall,
+    ToolDefinition,
     ToolMessage,
     UserMessage,
 )
@@ -32,6 +34,9 @@ from agentpool.drivers.wire._chat_request import encode_request as encode_chat
 from agentpool.drivers.wire._messages_request import MessageOptions
 from agentpool.drivers.wire._messages_request import encode_request as encode_messages
 from agentpool.drivers.wire._parts import INVALID_ARGUMENTS, Origin
+from agentpool.drivers.wire._responses_request import ResponsesOptions
+from agentpool.drivers.wire._responses_request import encode_request as encode_responses
+from tests.support.sdk_types import check_request
 
 HERE: Final = Origin("api.example", "m")
 CALLS: Final = (ToolCall("a", "add", "{}"), ToolCall("b", "add", "{}"))
@@ -168,3 +173,94 @@ def test_arguments_that_are_no_object_go_back_as_one(arguments: str) -> None:
 def test_who_said_it_is_told_as_well() -> None:
     """A conversation with a question in it."""
     assert chat(UserMessage("Hi"))[0] == {"role": "user", "content": "Hi"}
+
+
+def responses(*messages: Any, **settings: Any) -> Any:  # noqa: ANN401  # JSON
+    """Return the body that Responses are sent."""
+    options = settings.pop("options", {})
+    found = json.loads(
+        encode_responses(
+            CompletionRequest(messages, **settings),
+            ResponsesOptions(model="m", provider="api.example", extra=options),
+        )
+    )
+    check_request("responses", found)
+    return found
+
+
+def test_a_request_to_responses_says_everything() -> None:
+    """Nothing is stored, and encrypted reasoning is asked for."""
+    closed = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
+    form = AnswerForm("score", closed)
+    body = responses(
+        UserMessage("Hi"),
+        system="Be brief.",
+        tools=(
+            ToolDefinition("now", "Now.", closed),
+            ToolDefinition("any", "", {"type": "object"}),
+        ),
+        max_tokens=9,
+        temperature=0.0,
+        top_p=0.5,
+        reasoning_effort="low",
+        verbosity="high",
+        answer_form=form,
+        options={"reasoning": {"summary": "auto"}, "text": {"x": 1}, "service_tier": "flex"},
+    )
+    assert body == {
+        "model": "m",
+        "input": [{"type": "message", "role": "user", "content": "Hi"}],
+        "include": ["reasoning.encrypted_content"],
+        "store": False,
+        "stream": True,
+        "instructions": "Be brief.",
+        "max_output_tokens": 9,
+        "temperature": 0.0,
+        "top_p": 0.5,
+        "reasoning": {"summary": "auto", "effort": "low"},
+        "text": {
+            "x": 1,
+            "verbosity": "high",
+            "format": {"type": "json_schema", "name": "score", "schema": closed, "strict": True},
+        },
+        "tools": [
+            {
+                "type": "function",
+                "name": "now",
+                "description": "Now.",
+                "parameters": closed,
+                "strict": True,
+            },
+            {
+                "type": "function",
+                "name": "any",
+                "description": "",
+                "parameters": {"type": "object"},
+                "strict": False,
+            },
+        ],
+        "service_tier": "flex",
+    }
+    assert set(responses(UserMessage("x"))) == {"model", "input", "include", "store", "stream"}
+
+
+def test_a_schema_is_told_where_none_is_taken() -> None:
+    """JSON of any kind is asked for, unless the answer may be a call."""
+    form = AnswerForm("score", {"type": "object"})
+    options = ChatOptions(model="m", has_schemas=False)
+    request = CompletionRequest([UserMessage("Hi")], system="Be kind.", answer_form=form)
+    body = json.loads(encode_chat(request, options))
+    assert body["response_format"] == {"type": "json_object"}
+    assert body["messages"][0]["content"].startswith("Be kind.\n\nUnless you call a tool")
+    tools = (ToolDefinition("now", "Now.", {"type": "object"}),)
+    request = CompletionRequest([UserMessage("Hi")], tools=tools, answer_form=form)
+    assert "response_format" not in json.loads(encode_chat(request, options))
+
+
+def test_words_do_not_follow_results_where_they_must_not() -> None:
+    """Something of the model's stands between them, and nowhere else."""
+    options = ChatOptions(model="m", needs_answers=True)
+    said = [UserMessage("go"), AssistantMessage("", CALLS), *RESULTS, UserMessage("stop")]
+    body = json.loads(encode_chat(CompletionRequest(said), options))
+    roles = [one["role"] for one in body["messages"]]
+    assert roles == ["user", "assistant", "tool", "tool", "assistant", "user"]

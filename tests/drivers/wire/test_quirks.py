@@ -22,8 +22,15 @@ from agentpool.drivers import (
     open_openai,
 )
 from agentpool.testing import Quirk, QuirkServer, open_quirk_server, quirks
+from tests.support.sdk_types import check_request
 
 QUIRKS: Final = quirks()
+
+NO_TYPE: Final = {
+    "content-as-list": "pieces of thoughts are Mistral's",
+    "thinking-without-signature": "Anthropic signs every thought",
+}
+"""Answers that go back in a form that the official clients do not know."""
 ASK: Final = CompletionRequest([UserMessage("Hi")])
 
 
@@ -112,6 +119,8 @@ def check_answer(quirk: Quirk, answer: Completion, heard: Listener) -> None:
 
 def check_next(quirk: Quirk, body: Any) -> None:  # noqa: ANN401  # JSON
     """Check what the next request has of the answer: its parts, and calls that are legal."""
+    if quirk.name not in NO_TYPE:
+        check_request(quirk.api, body)
     if quirk.api == "responses":
         assert quirk.back is None or has(body["input"][1:], quirk.back)
         return

@@ -12,10 +12,12 @@ import pytest
 import trio
 from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types import CompletionUsage
+from pydantic import ValidationError
 
 from agentpool import Usage
 from tests.drivers.wire.golden import GOLDEN, completion_of, expected_of, name_of
 from tests.support.http_servers import always, open_loopback, whole
+from tests.support.sdk_types import check_request
 
 pytestmark = [
     # Their streams are generators that they do not close.
@@ -122,3 +124,28 @@ async def test_their_clients_come_to_the_same(golden: Path) -> None:
         (call.call_id, call.name, meant(call.arguments)) for call in wanted.tool_calls
     ]
     assert usage == wanted.usage
+
+
+@pytest.mark.parametrize(
+    ("api", "body"),
+    [
+        ("chat", {"model": "m", "stream": True, "messages": [{"role": "tool", "content": "x"}]}),
+        ("responses", {"model": "m", "stream": True, "input": [{"type": "function_call"}]}),
+        ("messages", {"model": "m", "stream": True, "messages": [], "max_tokens": None}),
+        (
+            "messages",
+            {
+                "model": "m",
+                "stream": True,
+                "max_tokens": 1,
+                "messages": [{"role": "user", "content": [{"type": "tool_result"}]}],
+            },
+        ),
+    ],
+)
+def test_a_request_that_their_clients_would_not_send_is_seen(
+    api: str, body: dict[str, object]
+) -> None:
+    """Or to hold requests against their types would prove nothing."""
+    with pytest.raises(ValidationError):
+        check_request(api, body)
