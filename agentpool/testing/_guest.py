@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import queue
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
 from typing import Final, TypeVar, cast, final
 
 import attrs
@@ -18,6 +19,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from agentpool._errors import UsageError
 from agentpool.testing._simulation.findings import HangError
+from agentpool.testing._simulation.orders import Order, order_of
+from agentpool.testing._simulation.schedule import ordered
 from agentpool.testing._simulation.watch import describe, evict, tasks_below
 
 T = TypeVar("T")
@@ -38,12 +41,48 @@ class _Job:
 
 
 @final
+@attrs.define(eq=False)
+class ChangingOrder(Order):
+    """Another order, which can be changed while the run goes on."""
+
+    now: Order = attrs.field(factory=lambda: order_of(0, "rounds"))
+    """The one that decides."""
+
+    def choose(self, ready: list[int]) -> Sequence[int]:
+        """Let the one that decides choose."""
+        return self.now.choose(ready)
+
+
+@final
+class _Numbers(trio.abc.Instrument):
+    """Numbers the tasks of a run, in the order of their start."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[trio.lowlevel.Task, int] = {}
+        self._spawned = 0
+
+    def task_spawned(self, task: trio.lowlevel.Task) -> None:
+        """Give it the next number, unless it is trio's own."""
+        if self._spawned or task.parent_nursery is not None:
+            self.tasks[task] = self._spawned
+            self._spawned += 1
+
+    def task_exited(self, task: trio.lowlevel.Task) -> None:
+        """Forget it."""
+        self.tasks.pop(task, None)
+
+
+@final
 class GuestRun:
     """One trio run, moved on step by step by code that is not async."""
 
     def __init__(self, async_fn: Callable[[], Awaitable[object]]) -> None:
         """Start a run whose first task is *async_fn*; it has not taken a step yet."""
         self.clock: MockClock = MockClock()
+        self.order: ChangingOrder = ChangingOrder()
+        numbers = _Numbers()
+        self._ordered = ExitStack()
+        self._ordered.enter_context(ordered(self.order, numbers.tasks))
         self._host: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._end: outcome.Outcome[object] | None = None
         self._settled = False
@@ -55,6 +94,7 @@ class GuestRun:
             run_sync_soon_threadsafe=self._host.put,
             done_callback=self._note_end,
             clock=self.clock,
+            instruments=[numbers],
         )
 
     def settle(self) -> None:
@@ -124,6 +164,7 @@ class GuestRun:
 
     def _note_end(self, end: outcome.Outcome[object]) -> None:
         self._end = end
+        self._ordered.close()
 
     async def _main(self, async_fn: Callable[[], Awaitable[object]]) -> None:
         self._send, receive = trio.open_memory_channel[_Job](1)

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Final
+import math
+from typing import Final, Literal, TypeAlias
+
+import trio
 
 from agentpool._errors import MessageError, PoolClosedError, PoolFullError
 from agentpool._messages import AgentId, Completion, FinishReason, ToolCall
 from agentpool._outcome import ENDED, AgentOutcome
 from agentpool.testing._contract import promise
 from agentpool.testing._hypothesis import Strategy, st, stateful
+from agentpool.testing._simulation.orders import order_of
 from agentpool.testing._stage import PoolStage
 from agentpool.testing._strategies import driver_errors
 
 _ANY: Final[Strategy[int]] = st.integers(min_value=0, max_value=20)
 """Which of those that there are: counted around."""
+
+_LIMIT: Final[Strategy[float]] = st.sampled_from([math.inf, 0.0, 0.5, 2.0])
+"""For how many seconds a caller waits before it gives up."""
+
+Action: TypeAlias = Literal["spawn", "answer", "cancel", "send", "interrupt", "resize"]
+"""What may happen between two steps."""
+
+ACTIONS: Final[tuple[Action, ...]] = (
+    "spawn",
+    "answer",
+    "cancel",
+    "send",
+    "interrupt",
+    "resize",
+)
 
 
 class PoolMachine(PoolStage):
@@ -23,6 +42,54 @@ class PoolMachine(PoolStage):
     are made of (``make_driver``, ``make_tools``, ``make_config``, ``open_pool``), and add
     rules and invariants of its own.
     """
+
+    # --- rules: the order
+
+    @stateful.initialize(seed=st.integers(min_value=0, max_value=99))
+    def choose_order(self, seed: int) -> None:
+        """Choose who of those who can run does so first."""
+        self.run.order.now = order_of(seed, late_clock=False)
+
+    @stateful.rule(
+        actions=st.lists(
+            st.tuples(st.integers(min_value=0, max_value=4), st.sampled_from(ACTIONS), _ANY),
+            min_size=2,
+            max_size=4,
+        )
+    )
+    def between_steps(self, actions: list[tuple[int, Action, int]]) -> None:
+        """Do several things while everybody goes on, each some steps after the one before."""
+
+        async def job() -> None:
+            for steps, action, number in actions:
+                for _ in range(steps):
+                    await trio.lowlevel.checkpoint()
+                self._act(action, number)
+
+        # It ends after so many steps, and everybody settles before it is looked at.
+        self.run.run(job)
+
+    def _act(self, action: Action, number: int) -> None:
+        handle = self.pick(number)
+        try:
+            match action:
+                case "spawn":
+                    self._fan_out_now(1)
+                case "answer":
+                    if pending := self.puppet.pending:
+                        pending[number % len(pending)].answer(Completion("done"))
+                case "resize":
+                    self.pool.max_concurrent = 1 + number % 3
+                case "cancel" if handle is not None:
+                    handle.cancel("by the machine")
+                case "interrupt" if handle is not None:
+                    handle.interrupt()
+                case "send" if handle is not None:
+                    handle.send_nowait(self.content())
+                case _:
+                    pass  # there is no agent yet
+        except (MessageError, PoolFullError, PoolClosedError) as error:
+            self.refusals[type(error).__name__] += 1
 
     # --- rules: the owner
 
@@ -91,33 +158,36 @@ class PoolMachine(PoolStage):
         except MessageError:
             promise(self.pool.statistics().messages == before.messages, "a refusal was counted")
 
-    @stateful.rule(number=_ANY)
-    def ask(self, number: int) -> None:
-        """Ask one agent."""
+    @stateful.rule(number=_ANY, seconds=_LIMIT)
+    def ask(self, number: int, seconds: float = math.inf) -> None:
+        """Ask one agent, and perhaps give up."""
         if handle := self.pick(number):
 
             async def job() -> None:
-                self.received.append(await handle.ask(self.content()))
+                with trio.move_on_after(seconds):
+                    self.received.append(await handle.ask(self.content()))
 
             self.start("ask", job)
 
-    @stateful.rule()
-    def receive(self) -> None:
-        """Read the owner's post."""
+    @stateful.rule(seconds=_LIMIT)
+    def receive(self, seconds: float = math.inf) -> None:
+        """Read the owner's post, and perhaps give up."""
 
         async def job() -> None:
-            self.received.extend(await self.pool.receive_many())
+            with trio.move_on_after(seconds):
+                self.received.extend(await self.pool.receive_many())
 
         self.start("receive", job)
 
-    @stateful.rule()
-    def join_next(self) -> None:
-        """Wait for the next end."""
+    @stateful.rule(seconds=_LIMIT)
+    def join_next(self, seconds: float = math.inf) -> None:
+        """Wait for the next end, and perhaps give up."""
 
         async def job() -> None:
-            outcome = await self.pool.join_next()
-            if outcome is not None:
-                self._note_given(outcome)
+            with trio.move_on_after(seconds):
+                outcome = await self.pool.join_next()
+                if outcome is not None:
+                    self._note_given(outcome)
 
         if "join_all" not in self._busy:
             self.start("join_next", job)

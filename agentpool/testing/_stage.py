@@ -189,13 +189,20 @@ class PoolStage(stateful.RuleBasedStateMachine):
     # --- what must hold
 
     @stateful.invariant()
+    def all_holds(self) -> None:
+        """All that must hold; one invariant, so that a finding says what broke, and once."""
+        self.nothing_failed()
+        self.statistics_agree()
+        self.who_works_has_a_slot()
+        self.ends_are_given_in_order()
+        self.senders_keep_their_order()
+
     def nothing_failed(self) -> None:
         """What goes on beside the rules does so without an unexpected error."""
         for failure in self.failures:
             raise failure
         promise(not self._bound.faults, self._bound.faults[:1])
 
-    @stateful.invariant()
     def statistics_agree(self) -> None:
         """The pool's numbers are those of its events."""
         found = self.pool.statistics()
@@ -216,13 +223,11 @@ class PoolStage(stateful.RuleBasedStateMachine):
         idle = found.running + found.at_gate < found.max_concurrent
         promise(not (idle and found.queued), f"a slot is free and somebody waits: {found}")
 
-    @stateful.invariant()
     def who_works_has_a_slot(self) -> None:
         """Nobody asks its model without a slot: there are never more requests than slots."""
         asking, running = len(self.puppet.pending), self.pool.statistics().running
         promise(asking <= running, f"{asking} agents ask their model, {running} have a slot")
 
-    @stateful.invariant()
     def ends_are_given_in_order(self) -> None:
         """``join_next`` gives each end once, in the order of the ends."""
         own = {handle.agent_id for handle in self.handles}
@@ -231,7 +236,6 @@ class PoolStage(stateful.RuleBasedStateMachine):
         nexts = [agent_id for agent_id in expected if agent_id in set(self.given_next)]
         promise(nexts == self.given_next, f"given {self.given_next}, ended {expected}")
 
-    @stateful.invariant()
     def senders_keep_their_order(self) -> None:
         """What the owner got of one sender came in the order in which it was sent."""
         by_sender: dict[AgentId, list[int]] = {}

@@ -18,12 +18,14 @@ from agentpool.observe import AgentStarted
 from agentpool.testing import HangError, PoolMachine
 from agentpool.testing import _guest as guest_room
 from agentpool.testing._guest import GuestRun
+from agentpool.testing._machine import ACTIONS
 from agentpool.testing._puppet import BoundWatch
+from agentpool.testing._simulation.orders import order_of
 from agentpool.testing._simulation.quiescent import agents_of
 from tests.support.scenarios import crew, member
 
 QUICK = settings(
-    max_examples=60,
+    max_examples=200,
     stateful_step_count=12,
     deadline=None,
     derandomize=True,
@@ -313,3 +315,59 @@ def test_the_fixtures_take_their_numbers_from_the_command_line(tmp_path: Path) -
         command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False
     )
     assert "4 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_things_happen_between_steps() -> None:
+    """Every action, some steps after another, also when there is nobody to act on."""
+    for seed in (0, 1):
+        machine = PoolMachine()
+        machine.choose_order(seed)
+        for action in ACTIONS:
+            machine.between_steps([(0, action, 0), (2, action, 1)])
+        machine.fan_out_nowait(2)
+        machine.between_steps([(3, action, 0) for action in reversed(ACTIONS)])
+        machine.between_steps([(0, "spawn", 0)] * 9)
+        machine.all_holds()
+        assert machine.refusals["PoolFullError"] > 0
+        machine.teardown()
+
+
+def test_callers_of_a_machine_may_give_up() -> None:
+    """Asking, reading and joining with a deadline: nobody waits when it has passed."""
+    machine = PoolMachine()
+    machine.fan_out_nowait(1)
+    machine.ask(0, 0.5)
+    machine.receive(0.5)
+    machine.join_next(0.5)
+    assert machine._busy == {"ask", "receive", "join_next"}
+    machine.jump(0.5)
+    assert machine._busy == set()
+    machine.all_holds()
+    machine.teardown()
+
+
+def test_a_guest_takes_its_order_from_the_machine() -> None:
+    """Another order, other runs; the same one, the same."""
+
+    def order_of_three(seed: int) -> list[int]:
+        order: list[int] = []
+        run = GuestRun(trio.lowlevel.checkpoint)
+        run.order.now = order_of(seed)
+
+        async def step(number: int) -> None:
+            for _ in range(2):
+                await trio.lowlevel.checkpoint()
+                order.append(number)
+
+        async def job() -> None:
+            async with trio.open_nursery() as nursery:
+                for number in range(3):
+                    nursery.start_soon(step, number)
+
+        run.run(job)
+        run.finish()
+        return order
+
+    found = [order_of_three(seed) for seed in range(12)]
+    assert found == [order_of_three(seed) for seed in range(12)]
+    assert len({tuple(order) for order in found}) > 6

@@ -76,7 +76,7 @@ def plain(program: Callable[..., Awaitable[None]], runs: int) -> int:
     """Return how many of *runs* fail under ``trio.run``, with real latencies."""
 
     async def limited() -> None:
-        with trio.fail_after(2):
+        with trio.fail_after(0.5):
             await program(repaired=False)
 
     failures = 0
