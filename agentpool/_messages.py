@@ -1,6 +1,6 @@
 """The words that cross every floor: what is said to a model, and between agents.
 
-All values are frozen. Text only: images and audio are not carried.
+All values are frozen. Beside a text there may be images and documents; audio is not carried.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Final, TypeAlias, final
 
 import msgspec
 
+from agentpool._attachments import Attachment
 from agentpool._errors import UsageError
 
 Json: TypeAlias = bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
@@ -62,11 +63,21 @@ class ToolCall(msgspec.Struct, frozen=True, gc=False):
 
 
 @final
-class UserMessage(msgspec.Struct, frozen=True, gc=False, tag_field="role", tag="user"):
+class UserMessage(
+    msgspec.Struct,
+    frozen=True,
+    gc=False,
+    tag_field="role",
+    tag="user",
+    omit_defaults=True,
+    repr_omit_defaults=True,
+):
     """Something told to the model: a query, a message of another agent, data."""
 
     text: str
     """What is told."""
+    attachments: tuple[Attachment, ...] = ()
+    """Images and documents beside it."""
 
 
 @final
@@ -117,6 +128,8 @@ class ToolMessage(msgspec.Struct, frozen=True, gc=False, tag_field="role", tag="
     """The result, or the text of the error."""
     is_error: bool = False
     """Whether the call failed or was refused."""
+    attachments: tuple[Attachment, ...] = ()
+    """Images and documents that the tool returned beside it."""
 
 
 ChatMessage: TypeAlias = UserMessage | AssistantMessage | ToolMessage

@@ -7,12 +7,13 @@ from typing import final
 
 import attrs
 
+from agentpool._attachments import Attachment
 from agentpool._budget.budget import Budget
 from agentpool._errors import CapabilityDeniedError, UsageError
 from agentpool._manifest.capability import Capability, CapabilityKind, asks_first
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._manifest.usage_limits import UsageLimits
-from agentpool._messages import ChatMessage
+from agentpool._messages import ChatMessage, UserMessage
 from agentpool._scheduling.fair_queue import PLAIN, Share
 
 
@@ -27,6 +28,8 @@ class SpawnConfig:
     """What it is asked. Not empty."""
     name: str | None = attrs.field(default=None, kw_only=True)
     """How it is called in this run. ``None``: by its manifest's name."""
+    attachments: tuple[Attachment, ...] = attrs.field(default=(), kw_only=True)
+    """Images and documents beside the query: ``Attachment.load("photo.png")``."""
     history: tuple[ChatMessage, ...] = attrs.field(default=(), kw_only=True)
     """A conversation that goes on, such as the ``messages`` of an earlier outcome."""
     deadline_seconds: float | None = attrs.field(default=None, kw_only=True)
@@ -60,6 +63,11 @@ class SpawnConfig:
             )
         if self.weight != 1 and (self.weight < 1 or self.weight != int(self.weight)):
             raise UsageError(f"weight must be a whole number >= 1, got {self.weight!r}")
+
+    @property
+    def question(self) -> UserMessage:
+        """The query and what is beside it, as the model is told them."""
+        return UserMessage(self.query, self.attachments)
 
     @property
     def limited_manifest(self) -> AgentManifest:

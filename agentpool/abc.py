@@ -1,7 +1,6 @@
 """Where you plug in: the four seams of agentpool.
 
-Write a subclass, give it to ``open_pool``, and hold it against ``agentpool.testing``'s
-check for that seam.
+Write a subclass, give it to ``open_pool``, and hold it against ``agentpool.testing``.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from typing import TypeAlias, final
 import msgspec
 import trio
 
+from agentpool._attachments import Attachment
 from agentpool._budget.budget import Budget
 from agentpool._budget.statistics import PoolStatistics
 from agentpool._events import Event, PoolInfo
@@ -75,6 +75,11 @@ class Driver(ABC):
         return None
 
     @property
+    def inputs(self) -> frozenset[str] | None:
+        """What the model reads besides text: ``image``, ``pdf``. ``None``: nobody knows."""
+        return None
+
+    @property
     @abstractmethod
     def privacy(self) -> PrivacyTier:
         """The tier of the place where the request ends up."""
@@ -99,8 +104,9 @@ class ToolResult(msgspec.Struct, frozen=True, gc=False):
     error_type: str = ""
     """The type of what it raised by accident. Empty: nothing, or it said no on purpose."""
     traceback: str = ""
-    """Where that was raised, for the log and for whoever watches; the model sees ``content``
-    alone. Empty: nowhere."""
+    """Where that was raised, for the log and whoever watches, not the model. Empty: nowhere."""
+    attachments: tuple[Attachment, ...] = ()
+    """Images and documents for the model, if it reads them; ``content`` says what they are."""
 
 
 @final
@@ -180,8 +186,7 @@ class AgentContext(ABC):
             DriverError: What the last attempt failed with.
 
         Cancellation:
-            The request ends at the provider as well. Nobody knows what it took, so what was
-            set aside for it is charged.
+            The request ends at the provider as well. What was set aside for it is charged.
         """
 
     @abstractmethod
@@ -369,10 +374,9 @@ class Memory(ABC):
         """Drop a fragment for good. Return whether it was there."""
 
     def now(self) -> float:
-        """Return the time that a new fragment gets, in seconds.
+        """Return the time that a new fragment gets, in seconds of trio's clock.
 
-        Trio's clock, which begins anew with each run. A memory that outlives the run has
-        another.
+        A memory that outlives the run has another, since that one begins anew.
         """
         return trio.current_time()
 
@@ -386,15 +390,11 @@ class Observer(ABC):
     def on_event(self, event: Event) -> None:
         """Take note of *event*. Called in order, from the pool's thread; must not block.
 
-        An exception is counted in the pool's statistics and reported once as a warning;
-        the pool goes on.
+        An exception is counted and reported once as a warning; the pool goes on.
         """
 
     def on_open(self, pool: PoolInfo) -> None:  # noqa: B027  # most need not know
-        """Take note that *pool* opens: this comes before its first event.
-
-        Not called for a pool that was open already.
-        """
+        """Take note that *pool* opens, before its first event; not if it was open already."""
 
     def on_close(self, statistics: PoolStatistics) -> None:  # noqa: B027  # the same
         """Take note that the pool has closed: no event comes after this."""

@@ -103,6 +103,7 @@ NAMES: dict[str, list[str]] = {
         "AnthropicDriver",
         "ApiKey",
         "AssistantMessage",
+        "Attachment",
         "AuthenticationError",
         "BadRequestError",
         "BreakerState",

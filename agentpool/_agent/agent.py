@@ -24,7 +24,6 @@ from agentpool._messages import (
     AgentId,
     CompletionRequest,
     Usage,
-    UserMessage,
     answer_tokens,
     estimate_tokens,
 )
@@ -278,7 +277,7 @@ class Agent(Live):
                 status=status,
                 error=error,
                 stop_reason=stop_reason,
-                messages=(*self.config.history, UserMessage(self.config.query)),
+                messages=(*self.config.history, self.config.question),
                 started_at=started_at,
                 finished_at=finished_at,
             )

@@ -106,6 +106,7 @@ def _new_run(agent: Agent, registry: ToolRegistry) -> Run:
         agent.memory is not None,
         output_of(agent.config),
         max_output_tokens=agent.driver.max_output_tokens,
+        attachments=agent.config.attachments,
     )
 
 

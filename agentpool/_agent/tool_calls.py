@@ -14,6 +14,7 @@ import trio
 from agentpool._agent.agent import Agent
 from agentpool._agent.approver import ask_first, must_ask
 from agentpool._approval import Denied
+from agentpool._attachments import Attachment
 from agentpool._errors import UsageError
 from agentpool._events import Phase, ToolFinished, ToolStarted
 from agentpool._loop.guard import Stop
@@ -144,7 +145,8 @@ def _finish(
     content = agent.home.cleaner.clean(result.content)
     told = content if tool is None else _told(tool, call, asked, content)
     # Written before anybody is told, so that a cancellation finds it in its place.
-    effect.results[index] = ToolMessage(asked.call_id, asked.name, told, result.is_error)
+    taken, told = _taken(agent, result, told)
+    effect.results[index] = ToolMessage(asked.call_id, asked.name, told, result.is_error, taken)
     if result.traceback:
         text = "tool %r of agent %d (%s) broke; the model was told its error alone\n%s"
         _log.warning(text, call.name, agent.agent_id, agent.name, result.traceback)
@@ -163,6 +165,16 @@ def _finish(
                 traceback=result.traceback,
             )
         )
+
+
+def _taken(agent: Agent, result: ToolResult, told: str) -> tuple[tuple[Attachment, ...], str]:
+    """Return the attachments that the model reads, and the text with a note of the others."""
+    inputs = agent.driver.inputs
+    taken = tuple(one for one in result.attachments if inputs is None or one.kind in inputs)
+    left_out = len(result.attachments) - len(taken)
+    if left_out:
+        told += f"\n[{left_out} attachments left out: this model does not read them]"
+    return taken, told
 
 
 def _told(tool: Tool, call: ToolCall, asked: ToolCall, content: str) -> str:

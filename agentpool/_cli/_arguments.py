@@ -61,6 +61,7 @@ examples:
   agentpool run reader.toml "Why is the sky blue?"
   agentpool run optimist.toml sceptic.toml --max-concurrent 1 "Will it rain?"
   agentpool run reader.toml - < question.txt
+  agentpool run "What is on it?" --attach photo.png --model gemini/gemini-2.5-flash
   agentpool run "Why is the sky blue?" --model openai/gpt-5
   agentpool run reader.toml --model anthropic/claude-opus-4-5 "Why is the sky blue?"
   agentpool run reader.toml --driver script:answers.toml --json "Why is the sky blue?"
@@ -191,6 +192,13 @@ def _parse_run(argv: Sequence[str]) -> RunCommand:
         metavar="[MANIFEST...] QUERY",
         help="the manifests, then the query; - as the query reads standard input",
     )
+    parser.add_argument(
+        "--attach",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="an image or a PDF beside the query; may be said several times",
+    )
     add_options(parser)
     found = parser.read(argv)
     *manifests, query = found.words
@@ -199,7 +207,12 @@ def _parse_run(argv: Sequence[str]) -> RunCommand:
         parser.error(f"the query is missing, got only {query!r}")
     if not is_text(query):
         parser.error(f"the query must be UTF-8, got {query!r}")
-    return RunCommand(manifests=tuple(manifests), query=query, options=read_options(found))
+    return RunCommand(
+        manifests=tuple(manifests),
+        query=query,
+        attachments=tuple(found.attach),
+        options=read_options(found),
+    )
 
 
 def _parse_map(argv: Sequence[str]) -> MapCommand:

@@ -85,6 +85,8 @@ class RunCommand:
     """Their paths; one agent each. Empty: one agent without tools."""
     query: str
     """What they are asked. ``-``: what is on standard input."""
+    attachments: tuple[str, ...] = ()
+    """The paths of images and documents beside it."""
     options: Options
 
 

@@ -24,6 +24,7 @@ class Words(argparse.Namespace):
     """What argparse found, with types."""
 
     words: list[str]
+    attach: list[str]
     manifest: str
     manifests: list[str]
     each: list[list[str]]

@@ -12,6 +12,7 @@ from agentpool._cli._command import RunCommand
 from agentpool._cli._inputs import FROM_STANDARD_INPUT, read_standard_input
 from agentpool._cli._manifests import load_all, without_manifest
 from agentpool._cli._session import Job, Session, conduct
+from agentpool.drivers import Attachment
 
 
 def run(command: RunCommand) -> int:
@@ -31,8 +32,15 @@ def run(command: RunCommand) -> int:
     elif query.endswith(".toml") and Path(query).is_file():
         # Whoever forgets the query would otherwise ask the first agents "b.toml".
         raise UsageError(f"the query is missing: {query!r}, the last word, is a file; add a query")
+    attachments = tuple(map(Attachment.load, command.attachments))
     jobs = [
-        Job(manifest=manifest, label=label, name=label, read=lambda: query)
+        Job(
+            manifest=manifest,
+            label=label,
+            name=label,
+            read=lambda: query,
+            attachments=attachments,
+        )
         for manifest, label in zip(manifests, _labels(manifests), strict=True)
     ]
 

@@ -38,7 +38,7 @@ from agentpool._cli._pool import open_command_pool
 from agentpool._cli._progress import FRAMES_PER_SECOND, open_display
 from agentpool._cli._report import ExitCode, Report, Result
 from agentpool._cli._screen import Screen
-from agentpool.drivers import ProviderGates
+from agentpool.drivers import Attachment, ProviderGates
 from agentpool.tools import Approver
 
 # As many as trio has itself: more pipes than a person types.
@@ -60,6 +60,8 @@ class Job:
     """Returns its query. Called in a thread, so it may wait for a file."""
     source: str | None = None
     """The path of its input. ``None``: it has none."""
+    attachments: tuple[Attachment, ...] = ()
+    """Images and documents beside its query."""
     turn: int = 0
     """Its place in its source."""
     may_wait: bool = False
@@ -199,10 +201,16 @@ class Session:
             job.manifest,
             query,
             name=job.name,
+            attachments=job.attachments,
             deadline_seconds=self._options.deadline_seconds,
             memory_scope=self._options.memory_scope,
         )
-        handle = await self._pool.spawn(config)
+        try:
+            handle = await self._pool.spawn(config)
+        except UsageError as error:  # such as an image for a model that reads none
+            self._board.unreadable(f"{job.name} cannot be asked")
+            await send.send((job, error))
+            return
         # No checkpoint after the spawn: an interruption here would lose what it answers.
         send.send_nowait((job, handle))
 

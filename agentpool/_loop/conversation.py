@@ -288,9 +288,11 @@ def message_tokens(message: ChatMessage) -> int:
     """Estimate how many tokens *message* takes of the window."""
     match message:
         case UserMessage():
-            return MESSAGE_TOKENS + estimate_tokens(message.text)
+            tokens = MESSAGE_TOKENS + estimate_tokens(message.text)
+            return tokens + sum(one.tokens for one in message.attachments)
         case ToolMessage():
-            return MESSAGE_TOKENS + estimate_tokens(message.content)
+            tokens = MESSAGE_TOKENS + estimate_tokens(message.content)
+            return tokens + sum(one.tokens for one in message.attachments)
         case AssistantMessage():
             tokens = MESSAGE_TOKENS + estimate_tokens(message.text)
             for call in message.tool_calls:

@@ -36,6 +36,7 @@ from agentpool._loop.cut_call import refuse_cut
 from agentpool._loop.guard import ALLOW, Block, Stop, Warn
 from agentpool._loop.run import Complete, Effect, Recall, Receive, Remember, Run, RunTools, refused
 from agentpool._loop.thoughts import without_thoughts
+from agentpool._loop.tokens import without_large
 from agentpool._loop.words import take_words
 from agentpool._messages import (
     OWNER_ID,
@@ -94,7 +95,7 @@ def run_loop(run: Run) -> Generator[Effect, None, None]:
 
 
 def _begin(run: Run, fragments: Sequence[str]) -> Conversation:
-    query = UserMessage(run.query)
+    query = UserMessage(run.query, run.attachments)
     pinned: tuple[UserMessage, ...] = (query,)
     if fragments:
         # As data of the user's side, never in the system prompt: what a tool once wrote
@@ -262,7 +263,15 @@ def _cut_results(conversation: Conversation, batch: RunTools) -> None:
     if room_tokens is None:
         return
     for index, result in enumerate(batch.results):
+        if result is None:
+            continue
+        room = room_tokens
+        if result.attachments:
+            result = without_large(result, room)  # noqa: PLW2901  # the same with less
+            room -= sum(one.tokens for one in result.attachments)
         # A token is at least 2.5 bytes in our estimate, so short texts need no counting.
-        if result is not None and len(result.content) > room_tokens // 2:
-            content = cut_to_tokens(result.content, room_tokens)
-            batch.results[index] = msgspec.structs.replace(result, content=content)
+        if len(result.content) > room // 2:
+            result = msgspec.structs.replace(  # noqa: PLW2901  # the same with less
+                result, content=cut_to_tokens(result.content, room)
+            )
+        batch.results[index] = result

@@ -11,6 +11,7 @@ from typing import Final, TypeAlias, final
 
 import msgspec
 
+from agentpool._attachments import Attachment
 from agentpool._base import Live
 from agentpool._loop.continuation import join_pieces
 from agentpool._loop.conversation import Conversation
@@ -151,6 +152,8 @@ class Run(Live, gc=False):
     over_budget: bool = False
     exhausted: Stop | None = None
     """Set when a budget, or a child, leaves nothing for the run to use."""
+    attachments: tuple[Attachment, ...] = ()
+    """Images and documents beside the query."""
     passed_shared: bool = False
     """Whether the last answer passed a limit of a budget that others share."""
 
@@ -202,7 +205,7 @@ class Run(Live, gc=False):
             reason: Why calls that have no result did not end.
         """
         if self.conversation is None:
-            return (*self.history, UserMessage(self.query))
+            return (*self.history, UserMessage(self.query, self.attachments))
         if self.acting is not None:
             self.settle(reason)
         self.say(join_pieces(self.partial, self.arrived_text))

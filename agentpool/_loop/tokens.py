@@ -19,6 +19,9 @@ import math
 from collections.abc import Callable
 from typing import TypeAlias, final
 
+import msgspec
+
+from agentpool._attachments import Attachment
 from agentpool._base import Live
 from agentpool._loop.conversation import fixed_tokens, message_tokens
 from agentpool._messages import (
@@ -26,6 +29,7 @@ from agentpool._messages import (
     ChatMessage,
     CompletionRequest,
     ToolDefinition,
+    ToolMessage,
     Usage,
     answer_tokens,
 )
@@ -90,3 +94,17 @@ class Estimator(Live):
         if size:
             self._first, self._last, self._count = messages[0], messages[size - 1], size
         return self._tokens
+
+
+def without_large(result: ToolMessage, tokens: int) -> ToolMessage:
+    """Return *result* without the attachments that *tokens* do not hold, and with a note."""
+    kept: list[Attachment] = []  # each has its own
+    for one in result.attachments:
+        if one.tokens <= tokens:
+            tokens -= one.tokens
+            kept.append(one)
+    left_out = len(result.attachments) - len(kept)
+    if left_out == 0:
+        return result
+    content = f"{result.content}\n[{left_out} attachments left out: the window has no room]"
+    return msgspec.structs.replace(result, content=content, attachments=tuple(kept))

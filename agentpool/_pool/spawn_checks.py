@@ -44,7 +44,8 @@ class Entry:
         if config.budget is not None:
             self._budget_of(config)
         manifest, driver = self._fitting
-        if config.manifest is manifest and driver is not None and config.output_type is None:
+        is_plain = config.output_type is None and not config.attachments
+        if config.manifest is manifest and driver is not None and is_plain:
             return driver
         driver = driver_for(config, self._source, self._registry)
         if driver is self._source:  # a factory is asked each time
@@ -74,7 +75,8 @@ def driver_for(
         registry: The tools, as far as they are known before the agent starts.
 
     Raises:
-        UsageError: If the factory returned something else, or the output type has no form.
+        UsageError: If the factory returned something else, the output type has no form, or
+            the model does not read an attachment.
         PrivacyError: If the manifest's tier forbids the driver.
         ManifestError: If the driver's window leaves no room for the query.
     """
@@ -92,6 +94,12 @@ def driver_for(
             f"manifest {manifest.name!r} is {manifest.privacy.value}, its driver is "
             f"{driver.privacy.value}; use a local model, or a laxer privacy in the manifest"
         )
+    for one in config.attachments:
+        if driver.inputs is not None and one.kind not in driver.inputs:
+            raise UsageError(
+                f"the model of manifest {manifest.name!r} reads no {one.kind}, got {one!r}; "
+                "leave it out, or choose a model that reads it"
+            )
     room = room_tokens(driver, config, registry)
     if room is not None and room <= 0:
         window = driver.context_window or manifest.model.context_window

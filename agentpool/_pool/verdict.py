@@ -6,7 +6,6 @@ import trio
 
 from agentpool._agent.agent import Agent
 from agentpool._errors import AgentCancelledError, LimitExceededError
-from agentpool._messages import UserMessage
 from agentpool._outcome import AgentOutcome, AgentStatus, StopReason
 from agentpool._pool.record import AgentRecord
 from agentpool._scheduling.slot import Slot
@@ -42,7 +41,7 @@ def unstarted_outcome(handle: AgentRecord, finished_at: float) -> AgentOutcome:
         name=handle.name,
         status=AgentStatus.CANCELLED,
         error=cancellation_of(handle),
-        messages=(*config.history, UserMessage(config.query)),
+        messages=(*config.history, config.question),
         finished_at=finished_at,
     )
 

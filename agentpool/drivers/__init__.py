@@ -9,6 +9,7 @@ script does not wait for it.
 
 from typing import TYPE_CHECKING
 
+from agentpool._attachments import Attachment as Attachment
 from agentpool._errors import AllDriversFailedError as AllDriversFailedError
 from agentpool._errors import AuthenticationError as AuthenticationError
 from agentpool._errors import BadRequestError as BadRequestError
@@ -80,6 +81,7 @@ __all__ = [
     "AnthropicDriver",
     "ApiKey",
     "AssistantMessage",
+    "Attachment",
     "AuthenticationError",
     "BadRequestError",
     "BreakerState",

@@ -15,6 +15,7 @@ from agentpool._messages import CompletionRequest, Json, answer_tokens
 from agentpool.drivers._hosted import ApiKey, Exchange, HostedDriver, HostedSettings
 from agentpool.drivers._http import open_http
 from agentpool.drivers._prices import Prices, find_price
+from agentpool.drivers.wire._attachments import ANTHROPIC_IMAGE_BYTES
 from agentpool.drivers.wire._messages_answer import MessageAccumulator
 from agentpool.drivers.wire._messages_request import MessageOptions, encode_request
 from agentpool.drivers.wire._parts import Origin
@@ -48,6 +49,11 @@ class AnthropicDriver(HostedDriver):
             secret=key,
         )
 
+    @property
+    def most_image_bytes(self) -> int:
+        """5 MiB of base64."""
+        return ANTHROPIC_IMAGE_BYTES
+
     def _limit(self, request: CompletionRequest) -> int | None:
         """Return the limit of an answer for which *request* says none. ``None``: unknown.
 
@@ -76,6 +82,7 @@ async def open_anthropic(
     options: Mapping[str, Json] | None = None,
     max_output_tokens: int | None = None,
     cache: bool = True,
+    inputs: frozenset[str] | None = None,
     headers: Mapping[str, str] | None = None,
     verify: ssl.SSLContext | bool = True,
     proxy: str | None = None,
@@ -93,6 +100,7 @@ async def open_anthropic(
         options: Other fields of each request's body, such as ``thinking``.
         max_output_tokens: The most that the model can write. ``None``: unknown.
         cache: Whether the provider may keep what is sent, which makes the next one cheaper.
+        inputs: What it reads besides text, of ``image`` and ``pdf``. ``None``: unknown.
         headers: Sent with every request, such as ``anthropic-beta``.
         verify: Whether to check certificates, or the TLS context to use.
         proxy: The URL of a proxy.
@@ -115,13 +123,9 @@ async def open_anthropic(
             privacy=privacy,
             price=await find_price(price, base_url),
             max_output_tokens=max_output_tokens,
+            inputs=inputs,
             options=options or {},
         )
-        wire = MessageOptions(
-            model=model,
-            max_output_tokens=max_output_tokens,
-            cache=cache,
-            provider=client.place,
-            extra=settings.options,
-        )
+        extra = settings.options
+        wire = MessageOptions(model=model, cache=cache, provider=client.place, extra=extra)
         yield AnthropicDriver(client, settings, wire)

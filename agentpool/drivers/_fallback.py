@@ -123,6 +123,12 @@ class FallbackDriver(SayingDriver):
         return min(known) if len(known) == len(limits) else None
 
     @property
+    def inputs(self) -> frozenset[str] | None:
+        """What all of them read, as far as it is known: any of them may be asked."""
+        known = [one for choice in self._choices if (one := choice.driver.inputs) is not None]
+        return frozenset.intersection(*known) if known else None
+
+    @property
     def privacy(self) -> PrivacyTier:
         """The laxest tier: any of them may be asked."""
         tiers = [choice.driver.privacy for choice in self._choices]

@@ -49,6 +49,11 @@ class GatedDriver(SayingDriver):
         return self._driver.max_output_tokens
 
     @property
+    def inputs(self) -> frozenset[str] | None:
+        """As the driver's."""
+        return self._driver.inputs
+
+    @property
     def privacy(self) -> PrivacyTier:
         """As the driver's."""
         return self._driver.privacy

@@ -21,6 +21,7 @@ from agentpool._messages import Completion, CompletionRequest, Json, Usage
 from agentpool.abc import OnDelta
 from agentpool.drivers._http import HttpAnswer, HttpClient
 from agentpool.drivers._sending import HearsThoughts, OnSent, SayingDriver
+from agentpool.drivers.wire._attachments import check_attachments
 from agentpool.drivers.wire._failure import failure_from_response, failure_in_body, shown
 from agentpool.drivers.wire._sse import SseEvent, SseParser
 
@@ -155,6 +156,8 @@ class HostedSettings:
     """What usage costs. ``None``: nobody knows."""
     max_output_tokens: int | None = None
     """The most tokens that the model can write. ``None``: unknown."""
+    inputs: frozenset[str] | None = None
+    """What the model reads besides text: ``image``, ``pdf``. ``None``: unknown."""
     options: Mapping[str, Json] = attrs.field(factory=dict[str, Json])
     """Other fields of each request's body."""
 
@@ -183,6 +186,16 @@ class HostedDriver(SayingDriver):
         return self._settings.max_output_tokens
 
     @property
+    def inputs(self) -> frozenset[str] | None:
+        """What the driver was opened with."""
+        return self._settings.inputs
+
+    @property
+    def most_image_bytes(self) -> int | None:
+        """The largest image that the provider takes. ``None``: any."""
+        return None
+
+    @property
     def privacy(self) -> PrivacyTier:
         """The tier that the driver was opened with."""
         return self._settings.privacy
@@ -207,6 +220,7 @@ class HostedDriver(SayingDriver):
         Cancellation:
             The connection is closed, which stops the model.
         """
+        check_attachments(request, self.inputs, most_image_bytes=self.most_image_bytes)
         key = self._use_key()
         self._requests += 1
         exchange = self._exchange(request, f"call-{self._requests}", key)

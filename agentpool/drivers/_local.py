@@ -37,6 +37,7 @@ from agentpool.drivers._local_weights import (
     check_weights,
     find_packaged_weights,
 )
+from agentpool.drivers.wire._attachments import check_attachments
 from agentpool.drivers.wire._chat_answer import ChatAccumulator
 from agentpool.drivers.wire._chat_request import ChatOptions, encode_request
 from agentpool.drivers.wire._failure import shown
@@ -188,6 +189,11 @@ class LocalDriver(Driver):
         return self._settings.context_window
 
     @property
+    def inputs(self) -> frozenset[str]:
+        """Nothing but text."""
+        return frozenset()
+
+    @property
     def privacy(self) -> PrivacyTier:
         """Sovereign: nothing leaves this machine."""
         return PrivacyTier.SOVEREIGN
@@ -205,6 +211,7 @@ class LocalDriver(Driver):
         be text.
 
         Raises:
+            BadRequestError: If it has images or documents.
             ContextOverflowError: If the request does not fit the window.
             NetworkError: If the model's process died. Says what it wrote last.
             DriverError: In another subclass, whatever else went wrong.
@@ -212,6 +219,7 @@ class LocalDriver(Driver):
         Cancellation:
             The model stops and its slot is free.
         """
+        check_attachments(request, self.inputs)
         self._requests += 1
         call_id = f"local-{self._requests}"
         prompt = shape_prompt(request, tool_rounds=self._settings.tool_rounds)

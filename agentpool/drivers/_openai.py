@@ -155,6 +155,7 @@ async def open_openai(
     max_tokens_field: MaxTokensField | None = None,
     max_output_tokens: int | None = None,
     api: Api | None = None,
+    inputs: frozenset[str] | None = None,
     headers: Mapping[str, str] | None = None,
     verify: ssl.SSLContext | bool = True,
     proxy: str | None = None,
@@ -173,6 +174,7 @@ async def open_openai(
         max_tokens_field: What the server calls the limit of an answer. ``None``: as usual.
         max_output_tokens: The most that the model can write. ``None``: unknown.
         api: ``chat`` or ``responses``. ``None``: the second at OpenAI itself, else the first.
+        inputs: What it reads besides text, of ``image`` and ``pdf``. ``None``: unknown.
         headers: Sent with every request, such as an organisation.
         verify: Whether to check certificates, or the TLS context to use.
         proxy: The URL of a proxy.
@@ -194,6 +196,7 @@ async def open_openai(
             privacy=privacy,
             price=await find_price(price, base_url),
             max_output_tokens=max_output_tokens,
+            inputs=inputs,
             options=options or {},
         )
         wire = _chat_options(settings, client.place, max_tokens_field)

@@ -260,6 +260,7 @@ def test_json_has_an_object_per_agent_and_a_summary(desk: Desk) -> None:
     assert summary.pop("seconds") >= 0
     usage = {
         "input_tokens": 6, "output_tokens": 3, "cached_tokens": 0, "reasoning_tokens": 0,
+        "cache_write_tokens": 0,
     }  # fmt: skip
     assert outcome == {
         "type": "outcome",
@@ -306,6 +307,27 @@ def test_a_query_needs_no_manifest(desk: Desk) -> None:
     assert (done.code, done.out) == (0, "Rayleigh.\n")
 
 
+def test_a_file_goes_beside_the_query(desk: Desk) -> None:
+    """Several of them, by what they are and not by what they are called."""
+    (desk.folder / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"\0" * 20)
+    (desk.folder / "b").write_bytes(b"%PDF-1.7 /Type /Page")
+    desk.write(answers_toml='[[answers]]\ntext = "A cat."')
+    words = ["What?", "--attach", "a.png", "--attach", "b", "--driver", "script:answers.toml"]
+    done = desk.call("run", *words)
+    assert (done.code, done.out) == (0, "A cat.\n")
+
+
+def test_a_file_that_the_model_does_not_read_is_refused(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is sent, and paid."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-nobody")
+    (desk.folder / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"\0" * 20)
+    done = desk.call("run", "What?", "--attach", "a.png", "--model", "openai/gpt-4")
+    assert (done.code, done.out) == (1, "")
+    assert "reads no image, got Attachment('image/png', 28 bytes, 'a.png')" in done.err
+
+
 # --- what a person did wrong
 
 
@@ -333,6 +355,8 @@ def test_a_query_needs_no_manifest(desk: Desk) -> None:
         (["q", "--model", "deepseek/deepseek-chat"], "DEEPSEEK_API_KEY is not set"),
         (["q", "--model", "gpt-5"], "a provider and its model such as openai/gpt-5"),
         (["q", "--model", "gone.gguf"], "gone.gguf"),
+        (["q", "--attach", "gone.png"], "attachment 'gone.png' cannot be read: No such file"),
+        (["q", "--attach", "bad.toml"], "'bad.toml' must be a PNG, JPEG, GIF or WebP image, or"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(desk: Desk, words: list[str], says: str) -> None:

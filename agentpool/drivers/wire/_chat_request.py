@@ -7,14 +7,15 @@ Rules:
 2. Nothing optional is sent that nobody said.
 3. What the provider wants back goes back under the name that it has for it.
 4. Ids are those that the server takes, each once. Arguments are JSON, whatever a model wrote.
-5. What is no text is refused.
+5. Images and documents stand beside the text of the user's side, those of tools after their
+   results. What is no text and none of these is refused.
 
 Source: https://platform.openai.com/docs/api-reference/chat/create (2026-11).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, assert_never, final
 
 import attrs
@@ -31,6 +32,7 @@ from agentpool._messages import (
     UserMessage,
 )
 from agentpool.drivers.wire._answer_form import openai_format, told_form
+from agentpool.drivers.wire._attachments import chat_parts
 from agentpool.drivers.wire._body import encode_body
 from agentpool.drivers.wire._call_ids import CHAT_IDS, CallIds, IdForm
 from agentpool.drivers.wire._parts import Origin, valid_arguments
@@ -131,10 +133,10 @@ def encode_request(request: CompletionRequest, options: ChatOptions) -> bytes:
     model = request.model or options.model
     origin, ids = Origin(options.provider, model), CallIds(options.call_ids)
     is_newer = options.max_tokens_field == "max_completion_tokens"
-    for message in request.messages:
-        if options.needs_answers and messages and isinstance(message, UserMessage):
+    for message in _messages_of(request, origin, ids):
+        if options.needs_answers and messages and message.role == "user":
             messages += [_BRIDGE] if messages[-1].role == "tool" else []
-        messages.append(_to_wire(message, origin, ids))
+        messages.append(message)
     return encode_body(
         _Request(
             model=model,
@@ -175,10 +177,35 @@ def _form_of(
     return told, None if request.tools else {"type": "json_object"}
 
 
+def _messages_of(request: CompletionRequest, origin: Origin, ids: CallIds) -> Iterator[_Message]:
+    """Yield the messages; what tools returned beside a text follows the last of them.
+
+    A result is a text here, and nothing may stand between the results of one answer.
+    """
+    returned: list[ToolMessage] = []
+    for message in request.messages:
+        if returned and not isinstance(message, ToolMessage):
+            yield _returned(returned)
+            returned = []
+        yield _to_wire(message, origin, ids)
+        if isinstance(message, ToolMessage) and message.attachments:
+            returned.append(message)
+    if returned:
+        yield _returned(returned)
+
+
+def _returned(results: Sequence[ToolMessage]) -> _Message:
+    names = ", ".join(result.name for result in results)
+    attachments = [one for result in results for one in result.attachments]
+    return _Message("user", chat_parts(f"What the tools returned as files: {names}", attachments))
+
+
 def _to_wire(message: ChatMessage, origin: Origin, ids: CallIds) -> _Message:
     match message:
-        case UserMessage(text=text):
+        case UserMessage(text=text, attachments=()):
             return _Message("user", checked_text(text))
+        case UserMessage(text=text, attachments=attachments):
+            return _Message("user", chat_parts(checked_text(text), attachments))
         case ToolMessage(content=content, call_id=call_id):
             return _Message("tool", checked_text(content), tool_call_id=ids.of_result(call_id))
         case AssistantMessage():

@@ -40,6 +40,7 @@ from agentpool._messages import (
     UserMessage,
 )
 from agentpool.drivers.wire._answer_form import anthropic_format, told_form
+from agentpool.drivers.wire._attachments import messages_blocks
 from agentpool.drivers.wire._body import encode_body
 from agentpool.drivers.wire._call_ids import MESSAGES_IDS, CallIds
 from agentpool.drivers.wire._parts import Origin, Piece, in_order, valid_arguments
@@ -71,7 +72,7 @@ class _ToolResult(
     msgspec.Struct, frozen=True, tag_field="type", tag="tool_result", omit_defaults=True
 ):
     tool_use_id: str
-    content: str = ""
+    content: str | list[_Text | msgspec.Raw] = ""
     is_error: bool = False
     cache_control: Mapping[str, str] | None = None
 
@@ -223,16 +224,24 @@ def _to_wire(
 
 def _blocks_of(message: ChatMessage, origin: Origin, ids: CallIds) -> list[_Block]:
     match message:
-        case UserMessage(text=text):
-            return [_Text(checked_text(text))]
+        case UserMessage(text=text, attachments=attachments):
+            # The API's advice is to show first and to ask then.
+            return [*messages_blocks(attachments), _Text(checked_text(text))]
         case ToolMessage(call_id=call_id, content=content, is_error=is_error):
-            return [_ToolResult(ids.of_result(call_id), checked_text(content), is_error)]
+            told = checked_text(content)
+            return [_ToolResult(ids.of_result(call_id), _with_files(told, message), is_error)]
         case AssistantMessage():
             parts = origin.parts_of(message) if message.parts else ()
             blocks = (_block_of(piece, ids) for piece in in_order(message, parts))
             return [block for block in blocks if block is not None]
         case _:
             assert_never(message)
+
+
+def _with_files(text: str, message: ToolMessage) -> str | list[_Text | msgspec.Raw]:
+    if not message.attachments:
+        return text
+    return [_Text(text), *messages_blocks(message.attachments)]
 
 
 def _block_of(piece: Piece, ids: CallIds) -> _Block | None:

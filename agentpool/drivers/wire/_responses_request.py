@@ -38,6 +38,7 @@ from agentpool._messages import (
     UserMessage,
 )
 from agentpool.drivers.wire._answer_form import is_strict_schema, openai_format
+from agentpool.drivers.wire._attachments import responses_parts
 from agentpool.drivers.wire._body import encode_body
 from agentpool.drivers.wire._call_ids import RESPONSES_IDS, CallIds
 from agentpool.drivers.wire._parts import Origin, in_order, valid_arguments
@@ -49,7 +50,7 @@ ENCRYPTED: Final = "reasoning.encrypted_content"
 
 class _Said(msgspec.Struct, frozen=True, tag_field="type", tag="message"):
     role: str
-    content: str
+    content: str | list[Mapping[str, Json]]
 
 
 class _Call(msgspec.Struct, frozen=True, tag_field="type", tag="function_call"):
@@ -60,7 +61,7 @@ class _Call(msgspec.Struct, frozen=True, tag_field="type", tag="function_call"):
 
 class _Result(msgspec.Struct, frozen=True, tag_field="type", tag="function_call_output"):
     call_id: str
-    output: str
+    output: str | list[Mapping[str, Json]]
 
 
 class _Tool(msgspec.Struct, frozen=True, tag_field="type", tag="function"):
@@ -185,9 +186,9 @@ def _items_of(
 ) -> Iterator[_Item]:
     match message:
         case UserMessage(text=text):
-            yield _Said("user", checked_text(text))
+            yield _Said("user", _with_files(checked_text(text), message))
         case ToolMessage(call_id=call_id, content=content):
-            yield _Result(ids.of_result(call_id), checked_text(content))
+            yield _Result(ids.of_result(call_id), _with_files(checked_text(content), message))
         case AssistantMessage():
             parts = origin.parts_of(message) if message.parts else ()
             fresh = tuple(part for part in parts if part.data not in stale)
@@ -195,6 +196,10 @@ def _items_of(
                 yield _item_of(piece, ids)
         case _:
             assert_never(message)
+
+
+def _with_files(text: str, message: UserMessage | ToolMessage) -> str | list[Mapping[str, Json]]:
+    return responses_parts(text, message.attachments) if message.attachments else text
 
 
 def _item_of(piece: str | ToolCall | ProviderPart, ids: CallIds) -> _Item:

@@ -10,12 +10,13 @@ Everything that a server says is somebody else's text. Rules:
 3. Descriptions are one line, without signs that nobody sees, and not long. A schema that
    is too large is not shown; the server checks its arguments by itself. It is never checked
    here: a pattern in it can be written to take for ever.
-4. A result is text. What is no text is described, not dumped, and no result is longer than
-   a model can use.
+4. A result is text, with images and documents beside it, as far as models read them. What
+   else it has is described, not dumped, and no result is longer than a model can use.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
 from collections import Counter
@@ -24,6 +25,7 @@ from typing import Final, TypeAlias, cast
 
 import msgspec
 
+from agentpool._attachments import MAX_ATTACHMENT_BYTES, Attachment
 from agentpool._errors import ToolError, UsageError
 from agentpool._manifest.capability import ANYTHING, Capability, CapabilityKind, grants_allow
 from agentpool._manifest.parts import McpServerConfig
@@ -53,6 +55,12 @@ MAX_SCHEMA_DEPTH: Final = 32
 
 MAX_RESULT_CHARS: Final = 30_000
 """About 8,000 tokens: what several results may take of a usual window."""
+
+MAX_RESULT_ATTACHMENTS: Final = 8
+"""Images and documents of one result; each takes thousands of tokens."""
+
+MAX_ATTACHMENT_CHARS: Final = MAX_ATTACHMENT_BYTES * 4 // 3 + 4
+"""The longest base64 of which an attachment may be made."""
 
 EMPTY_RESULT: Final = "ok"
 """Not empty: some providers refuse a result without text."""
@@ -229,23 +237,27 @@ def read_arguments(text: str) -> dict[str, Json]:
 def read_result(result: _Node) -> ToolResult:
     """Return what a server's result, as it is on the wire, comes to for a model."""
     content = cast("Sequence[_Node]", result.get("content") or ())
-    parts = [_told(block) for block in content]
+    attached: list[Attachment] = []
+    parts = [_told(block, attached) for block in content]
     structured = result.get("structuredContent")
     if structured is not None and not any(block.get("type") == "text" for block in content):
         parts.append(msgspec.json.encode(structured).decode())
     failed = result.get("isError") is True
     nothing = "the tool failed and did not say why" if failed else EMPTY_RESULT
     text = clip("\n".join(part for part in parts if part), MAX_RESULT_CHARS)
-    return ToolResult(text or nothing, is_error=failed)
+    return ToolResult(text or nothing, is_error=failed, attachments=tuple(attached))
 
 
-def _told(block: _Node) -> str:
-    """Return one block of a result: its text, or what it is."""
+def _told(block: _Node, attached: list[Attachment]) -> str:
+    """Return one block of a result: its text, or what it is.
+
+    What models read goes to *attached*.
+    """
     match block:
         case {"type": "text", "text": str(text)}:
             return text
         case {"type": "image" | "audio" as kind, "data": str(data)}:
-            return f"[{kind} {_kind(block)}, {_size(data)}, not shown]"
+            return f"[{kind} {_kind(block)}, {_size(data)}{_attach(block, data, attached)}]"
         case {"type": "resource_link", "uri": uri}:
             return f"[resource {one_line(str(uri), MAX_HINT_CHARS)}, {_kind(block)}]"
         case {"type": "resource", "resource": {"text": str(text)}}:
@@ -253,9 +265,23 @@ def _told(block: _Node) -> str:
         case {"type": "resource", "resource": {"blob": str(data)} as inner}:
             inner = cast("_Node", inner)
             uri = one_line(str(inner.get("uri")), MAX_HINT_CHARS)
-            return f"[resource {uri}, {_kind(inner)}, {_size(data)}, not shown]"
+            shown = _attach(inner, data, attached)
+            return f"[resource {uri}, {_kind(inner)}, {_size(data)}{shown}]"
         case _:
             return f"[{one_line(str(block.get('type')), MAX_HINT_CHARS)}, not shown]"
+
+
+def _attach(block: _Node, data: str, attached: list[Attachment]) -> str:
+    """Attach what *block* has, if a model may read it. Return what to say if not."""
+    if len(attached) < MAX_RESULT_ATTACHMENTS and len(data) <= MAX_ATTACHMENT_CHARS:
+        try:
+            attached.append(
+                Attachment(str(block.get("mimeType")), base64.b64decode(data, validate=True))
+            )
+        except (ValueError, UsageError):  # no base64, or nothing that models read
+            return ", not shown"
+        return ""
+    return ", not shown"
 
 
 def _kind(block: _Node) -> str:

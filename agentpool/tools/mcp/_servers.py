@@ -23,6 +23,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final, final
 
 import attrs
+import msgspec
 import trio
 
 from agentpool._environ import build_environ
@@ -165,7 +166,7 @@ class _Server:
             error.args = (self._secrets.redact(f"the MCP server {self.config.name!r} {error}"),)
             raise error from None
         self._failures = 0
-        return ToolResult(self._secrets.redact(result.content), result.is_error)
+        return msgspec.structs.replace(result, content=self._secrets.redact(result.content))
 
     def close(self) -> None:
         """Ask the server to end, and start it no more."""

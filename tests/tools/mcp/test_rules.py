@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -10,10 +11,13 @@ import pytest
 from agentpool import Capability, ToolError
 from agentpool._manifest.parts import McpServerConfig, McpTransport
 from agentpool.abc import ToolResult
+from agentpool.drivers import Attachment
 from agentpool.tools._arguments import MAX_ARGUMENTS_CHARS
 from agentpool.tools._registry import check_name
 from agentpool.tools.mcp._rules import (
+    MAX_ATTACHMENT_CHARS,
     MAX_DESCRIPTION_CHARS,
+    MAX_RESULT_ATTACHMENTS,
     MAX_RESULT_CHARS,
     offered_tools,
     one_line,
@@ -259,6 +263,51 @@ def block(kind: str, **more: object) -> dict[str, object]:
 def test_a_result_is_text(result: dict[str, object], text: str) -> None:
     """What is none is described: a model can make nothing of base64."""
     assert read_result(result) == ToolResult(text, is_error=result.get("isError") is True)
+
+
+PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x08\0\0\0\x08"
+BASE64 = base64.b64encode(PNG).decode()
+
+
+def test_what_models_read_stands_beside_the_text() -> None:
+    """Images and documents, as blocks or as resources, each said in the text."""
+    image = block("image", data=BASE64, mimeType="image/png")
+    pdf = {"uri": "x:y", "blob": "JVBERi0=", "mimeType": "application/pdf"}
+    result = read_result({"content": [image, block("resource", resource=pdf)]})
+    assert result.content == (
+        "[image image/png, 24 bytes]\n[resource x:y, application/pdf, 5 bytes]"
+    )
+    assert result.attachments == (
+        Attachment("image/png", PNG),
+        Attachment("application/pdf", b"%PDF-"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "media_type"),
+    [
+        ("AAAA", "image/png"),
+        (BASE64, "image/tiff"),
+        (BASE64, None),
+        (f"{BASE64}!", "image/png"),
+        ("é", "image/png"),
+        ("A" * (MAX_ATTACHMENT_CHARS + 1), "image/png"),
+    ],
+    ids=["other", "tiff", "untyped", "no base64", "no ascii", "large"],
+)
+def test_what_no_model_reads_is_described(data: str, media_type: str | None) -> None:
+    """What a server says of it is not believed."""
+    result = read_result({"content": [block("image", data=data, mimeType=media_type)]})
+    assert result.content.endswith(", not shown]")
+    assert result.attachments == ()
+
+
+def test_a_result_has_few_attachments() -> None:
+    """Each takes thousands of tokens."""
+    image = block("image", data=BASE64, mimeType="image/png")
+    result = read_result({"content": [image] * 20})
+    assert len(result.attachments) == MAX_RESULT_ATTACHMENTS
+    assert result.content.count("not shown") == 20 - MAX_RESULT_ATTACHMENTS
 
 
 def test_T_11_a_result_is_cut_between_characters() -> None:  # noqa: N802

@@ -1,0 +1,188 @@
+"""Images and documents that go beside a text.
+
+Rules:
+
+1. An attachment is of a kind that models read: PNG, JPEG, GIF and WebP images, and PDF
+   documents. It begins as its kind does, whatever it is called.
+2. It is no larger than some provider takes; each provider's own limit is looked at before
+   anything is sent there.
+3. What it takes of a window is estimated as the highest of what providers count. What says
+   nothing about its size is counted as a large one.
+
+Sources: https://platform.claude.com/docs/en/build-with-claude/vision and pdf-support,
+https://platform.openai.com/docs/guides/images-vision and
+https://ai.google.dev/gemini-api/docs/tokens (2026-11).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePath
+from typing import Final, Literal, Self, TypeAlias, final
+
+import msgspec
+
+from agentpool._errors import UsageError
+
+AttachmentKind: TypeAlias = Literal["image", "pdf"]
+"""What models call it that read it."""
+
+PDF_TYPE: Final = "application/pdf"
+
+MEDIA_TYPES: Final = ("image/png", "image/jpeg", "image/gif", "image/webp", PDF_TYPE)
+"""What an attachment may be."""
+
+MAX_ATTACHMENT_BYTES: Final = 32 * 1024 * 1024
+"""The largest request that any of the providers takes has room for no more."""
+
+LEAST_IMAGE_TOKENS: Final = 1_120
+"""What Gemini 3 counts for an image of any size."""
+
+MOST_IMAGE_TOKENS: Final = 4_784
+"""What Anthropic counts for an image of its largest size; larger ones are made smaller."""
+
+PIXELS_PER_TOKEN: Final = 500
+"""Anthropic's are 750. OpenAI and Gemini count whole tiles, which small images do not fill."""
+
+PDF_PAGE_TOKENS: Final = 4_000
+"""Up to 3,000 for the text of a page, and the rest for its picture."""
+
+MOST_PAGES: Final = 1_000
+"""More than any provider reads."""
+
+BYTES_PER_PAGE: Final = 50_000
+"""Of a document that does not say how many pages it has."""
+
+_MAX_SEGMENTS: Final = 500
+"""Of a JPEG, before the one that says how large it is."""
+
+
+@final
+class Attachment(msgspec.Struct, frozen=True, gc=False):
+    """An image or a PDF document."""
+
+    media_type: str
+    """``image/png``, ``image/jpeg``, ``image/gif``, ``image/webp`` or ``application/pdf``."""
+    data: bytes
+    """All of it."""
+    name: str = ""
+    """What it is called. Empty: nothing."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no model reads."""
+        name = self.name or "the attachment"
+        if self.media_type not in MEDIA_TYPES:
+            words = ", ".join(MEDIA_TYPES)
+            raise UsageError(f"{name} must be one of {words}, got {self.media_type!r}")
+        size = len(self.data)
+        if size > MAX_ATTACHMENT_BYTES:
+            raise UsageError(
+                f"{name} has {size:,} bytes, and no provider takes more than "
+                f"{MAX_ATTACHMENT_BYTES:,}; make it smaller"
+            )
+        if media_type_of(self.data) != self.media_type:
+            raise UsageError(
+                f"{name} is said to be {self.media_type}, and does not begin like one; "
+                "is it whole, and of that kind?"
+            )
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Return the attachment in the file *path*; its beginning says what it is.
+
+        Raises:
+            UsageError: If it cannot be read, is too large, or is nothing that models read.
+        """
+        try:
+            # A file that somebody names once, like a manifest; it waits for nothing else.
+            with open(path, "rb") as file:  # noqa: PTH123  # takes what is no Path as well
+                data = file.read(MAX_ATTACHMENT_BYTES + 1)
+        except (OSError, ValueError) as exc:  # ValueError: a path that no system has
+            reason = getattr(exc, "strerror", None) or str(exc)
+            text = f"attachment {str(path)!r} cannot be read: {reason}; check the path"
+            raise UsageError(text) from exc
+        kind = media_type_of(data)
+        if kind is None:
+            raise UsageError(
+                f"attachment {str(path)!r} must be a PNG, JPEG, GIF or WebP image, or a PDF; "
+                "convert it, or put its text into the query"
+            )
+        return cls(kind, data, PurePath(path).name)
+
+    def __repr__(self) -> str:
+        """Return what it is. What is in it may be large, and may be secret."""
+        name = f", {self.name!r}" if self.name else ""
+        return f"Attachment({self.media_type!r}, {len(self.data):,} bytes{name})"
+
+    @property
+    def kind(self) -> AttachmentKind:
+        """What it is to a model."""
+        return "pdf" if self.media_type == PDF_TYPE else "image"
+
+    @property
+    def tokens(self) -> int:
+        """What it takes of a window, estimated on the high side."""
+        if self.kind == "pdf":
+            return _pages(self.data) * PDF_PAGE_TOKENS
+        size = _size_of(self.data, self.media_type)
+        if size is None:
+            return MOST_IMAGE_TOKENS
+        tokens = -(-size[0] * size[1] // PIXELS_PER_TOKEN)
+        return max(LEAST_IMAGE_TOKENS, min(tokens, MOST_IMAGE_TOKENS))
+
+
+def media_type_of(data: bytes) -> str | None:
+    """Return what *data* begins like. ``None``: like nothing that models read."""
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "image/png"
+    if data.startswith(b"\xff\xd8\xff"):
+        return "image/jpeg"
+    if data.startswith((b"GIF87a", b"GIF89a")):
+        return "image/gif"
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return "image/webp"
+    return PDF_TYPE if data.startswith(b"%PDF-") else None
+
+
+def _size_of(data: bytes, media_type: str) -> tuple[int, int] | None:
+    """Return how wide and how high an image is. ``None``: it does not say."""
+    match media_type:
+        case "image/png":
+            return _numbers(data[16:20], data[20:24])
+        case "image/gif":
+            return _numbers(data[7:5:-1], data[9:7:-1])
+        case "image/jpeg":
+            return _jpeg_size(data)
+        case _:
+            # The two other forms of WebP are as common, and harder to read.
+            is_extended = data[12:16] == b"VP8X"
+            size = _numbers(data[26:23:-1], data[29:26:-1]) if is_extended else None
+            return None if size is None else (size[0] + 1, size[1] + 1)
+
+
+def _numbers(width: bytes, height: bytes) -> tuple[int, int] | None:
+    if not width or not height:
+        return None
+    return int.from_bytes(width, "big"), int.from_bytes(height, "big")
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    at = 2
+    for _ in range(_MAX_SEGMENTS):
+        marker, rest = data[at : at + 2], data[at + 2 : at + 9]
+        if len(rest) < 7 or marker[0] != 0xFF:  # noqa: PLR2004  # the size of what is read
+            return None
+        # The frames SOF0 to SOF15, without the three that are tables.
+        if 0xC0 <= marker[1] <= 0xCF and marker[1] not in {0xC4, 0xC8, 0xCC}:  # noqa: PLR2004
+            return _numbers(rest[5:7], rest[3:5])
+        at += 2 + int.from_bytes(rest[:2], "big")
+    return None
+
+
+def _pages(data: bytes) -> int:
+    """Return how many pages a document has, or about how many."""
+    counted = data.count(b"/Type /Page") + data.count(b"/Type/Page")
+    counted -= data.count(b"/Type /Pages") + data.count(b"/Type/Pages")
+    if counted < 1:
+        # They are packed; a page with a picture is about so large.
+        counted = -(-len(data) // BYTES_PER_PAGE)
+    return min(counted, MOST_PAGES)

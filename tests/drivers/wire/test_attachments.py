@@ -1,0 +1,134 @@
+"""Attachments as providers want them; held against the types of their own clients."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from anthropic.types import MessageParam
+from openai.types.chat import ChatCompletionMessageParam
+from openai.types.responses import ResponseInputParam
+from pydantic import TypeAdapter
+
+from agentpool.drivers import (
+    AssistantMessage,
+    Attachment,
+    BadRequestError,
+    CompletionRequest,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+    open_anthropic,
+    open_openai,
+)
+from agentpool.drivers.wire._attachments import check_attachments
+from agentpool.drivers.wire._chat_request import ChatOptions
+from agentpool.drivers.wire._chat_request import encode_request as encode_chat
+from agentpool.drivers.wire._messages_request import MessageOptions
+from agentpool.drivers.wire._messages_request import encode_request as encode_messages
+from agentpool.drivers.wire._responses_request import ResponsesOptions
+from agentpool.drivers.wire._responses_request import encode_request as encode_responses
+
+PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x08\0\0\0\x08"
+PDF = b"%PDF-1.7 /Type /Page"
+PHOTO, PAPER = Attachment("image/png", PNG, "a.png"), Attachment("application/pdf", PDF)
+B64_PNG, B64_PDF = base64.b64encode(PNG).decode(), base64.b64encode(PDF).decode()
+CALLS = (ToolCall("call_0001", "look", "{}"), ToolCall("call_0002", "read", "{}"))
+REQUEST = CompletionRequest(
+    [
+        UserMessage("What is it?", (PHOTO, PAPER)),
+        AssistantMessage("", CALLS),
+        ToolMessage("call_0001", "look", "[image]", attachments=(PHOTO,)),
+        ToolMessage("call_0002", "read", "text"),
+        AssistantMessage("A cat."),
+        UserMessage("And this?"),
+        AssistantMessage("", CALLS[:1]),
+        ToolMessage("call_0001", "look", "[pdf]", attachments=(PAPER,)),
+    ]
+)
+
+
+def test_chat_completions() -> None:
+    """The results are texts there; what is beside them follows the last one."""
+    body = json.loads(encode_chat(REQUEST, ChatOptions(model="m")))
+    messages = body["messages"]
+    assert [one["role"] for one in messages] == [
+        "user", "assistant", "tool", "tool", "user", "assistant", "user", "assistant", "tool",
+        "user",
+    ]  # fmt: skip
+    image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{B64_PNG}"}}
+    data = f"data:application/pdf;base64,{B64_PDF}"
+    file = {"type": "file", "file": {"filename": "document.pdf", "file_data": data}}
+    assert messages[0]["content"] == [{"type": "text", "text": "What is it?"}, image, file]
+    told = {"type": "text", "text": "What the tools returned as files: look"}
+    assert messages[4]["content"] == [told, image]
+    assert messages[6]["content"] == "And this?"
+    assert messages[9]["content"] == [told, file]
+    adapter: TypeAdapter[Any] = TypeAdapter(list[ChatCompletionMessageParam])
+    adapter.validate_python(messages)
+
+
+def test_responses() -> None:
+    """In the query and in the results alike."""
+    body = json.loads(encode_responses(REQUEST, ResponsesOptions(model="m")))
+    items = body["input"]
+    url = f"data:image/png;base64,{B64_PNG}"
+    image = {"type": "input_image", "image_url": url, "detail": "auto"}
+    data = f"data:application/pdf;base64,{B64_PDF}"
+    file = {"type": "input_file", "filename": "document.pdf", "file_data": data}
+    assert items[0]["content"] == [{"type": "input_text", "text": "What is it?"}, image, file]
+    outputs = [one["output"] for one in items if one["type"] == "function_call_output"]
+    assert outputs == [
+        [{"type": "input_text", "text": "[image]"}, image],
+        "text",
+        [{"type": "input_text", "text": "[pdf]"}, file],
+    ]
+    adapter: TypeAdapter[Any] = TypeAdapter(ResponseInputParam)
+    adapter.validate_python(items)
+
+
+def test_messages() -> None:
+    """First what is shown, then what is asked; the mark of the cache is behind the text."""
+    body = json.loads(encode_messages(REQUEST, MessageOptions(model="m")))
+    messages = body["messages"]
+    source = {"type": "base64", "media_type": "image/png", "data": B64_PNG}
+    image = {"type": "image", "source": source}
+    source = {"type": "base64", "media_type": "application/pdf", "data": B64_PDF}
+    document = {"type": "document", "source": source}
+    assert messages[0]["content"] == [image, document, {"type": "text", "text": "What is it?"}]
+    result, plain = messages[2]["content"]
+    assert result["content"] == [{"type": "text", "text": "[image]"}, image]
+    assert plain["content"] == "text"
+    assert messages[-1]["content"][0]["content"][1] == document
+    assert messages[-1]["content"][0]["cache_control"] == {"type": "ephemeral"}
+    adapter: TypeAdapter[Any] = TypeAdapter(list[MessageParam])
+    adapter.validate_python(messages)
+
+
+def test_what_a_model_does_not_take_is_refused() -> None:
+    """With the name, and what to do. What is unknown is tried."""
+    check_attachments(REQUEST, None)
+    check_attachments(REQUEST, frozenset({"image", "pdf"}), most_image_bytes=len(PNG))
+    with pytest.raises(BadRequestError, match=r"reads no images, and a\.png is one of them"):
+        check_attachments(REQUEST, frozenset({"pdf"}))
+    with pytest.raises(BadRequestError, match="reads no PDF documents, and an attachment is"):
+        check_attachments(REQUEST, frozenset({"image"}))
+    with pytest.raises(BadRequestError, match=r"a\.png has 24 bytes.*at most 5; make it smaller"):
+        check_attachments(REQUEST, None, most_image_bytes=5)
+
+
+async def test_a_driver_sends_nothing_that_is_refused() -> None:
+    """Neither what its model does not read, nor what is too large for its provider."""
+    nowhere = "http://127.0.0.1:9/v1"
+    text = frozenset({"text"})
+    async with open_openai("m", base_url=nowhere, inputs=text) as driver:
+        assert driver.inputs == text
+        with pytest.raises(BadRequestError, match="reads no images"):
+            await driver.complete(REQUEST)
+    large = Attachment("image/png", PNG + b"\0" * 4_000_000, "large.png")
+    async with open_anthropic("m", base_url=nowhere) as other:
+        assert other.inputs is None
+        with pytest.raises(BadRequestError, match=r"large\.png has 4,000,024 bytes"):
+            await other.complete(CompletionRequest([UserMessage("?", (large,))]))
