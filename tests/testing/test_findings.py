@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from random import Random
 from typing import NoReturn
 
 import pytest
@@ -26,14 +28,16 @@ from agentpool.testing import (
     replay,
     simulate,
 )
+from agentpool.testing._simulation import explore as explore_room
 from agentpool.testing._simulation import jobs as jobs_room
 from agentpool.testing._simulation import report as report_room
 from agentpool.testing._simulation import shrink as shrink_room
+from agentpool.testing._simulation.orders import Order, Plan
+from agentpool.testing._simulation.orders import _Walk as Walk
 from agentpool.testing._simulation.token import Finding, parse_token, token_of
+from agentpool.testing._simulation.trial import Scenario
 from agentpool.tools import ToolRegistry, tool
 from tests.support.broken_pools import start_orphan
-
-Scenario = Callable[[], Awaitable[None]]
 
 
 async def lost_update(between: float = 0.0) -> None:
@@ -134,6 +138,38 @@ def test_fewer_preemptions_are_looked_for_when_leaving_out_does_not_help() -> No
         assert found_by(explore, lock_order, seed=seed, schedules=20).preemptions == fewest
 
 
+def taken_by(order: Order) -> list[int]:
+    """Return who takes which step, of three tasks with three steps each and no wait."""
+    left = [3, 3, 3]
+    taken: list[int] = []
+    while any(left):
+        for number in order.choose([number for number in range(3) if left[number]]):
+            left[number] -= 1
+            taken.append(number)
+    return taken
+
+
+def test_another_plan_with_fewer_preemptions_is_found() -> None:
+    """What nothing can be left out of is not the least, if two preemptions elsewhere do it too."""
+    far = Walk(Random(5))  # noqa: S311  # no secret
+    wanted = taken_by(Walk(Random(5)))  # noqa: S311  # the same
+    simpler = taken_by(Plan({1: 1, 3: 1}))
+
+    def attempt(order: Order) -> tuple[int, Exception | None]:
+        taken = taken_by(order)
+        return len(taken), ValueError("broken") if taken in (wanted, simpler) else None
+
+    class Again(Order):
+        """The same walk at each use."""
+
+        def choose(self, ready: list[int]) -> Sequence[int]:
+            return far.choose(ready)
+
+    found = shrink_room.shrink(attempt, Again(), ValueError("broken"))
+    assert found is not None
+    assert found.preemptions == {1: 1, 3: 1}
+
+
 def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """A large scenario is not shrunk for hours; what there is by then is drawn."""
     monkeypatch.setattr(shrink_room, "MAX_RUNS", 4)
@@ -159,7 +195,7 @@ def test_a_very_long_run_is_not_shrunk(monkeypatch: pytest.MonkeyPatch) -> None:
         cancel_everywhere(gives_up, target="scope")
 
 
-@pytest.mark.parametrize("good_runs", [0, 1, 2, 3])
+@pytest.mark.parametrize("good_runs", [0, 1, 2, 3, 4])
 def test_a_scenario_that_differs_from_run_to_run_is_said_to(good_runs: int) -> None:
     """Nothing can be shrunk that does not come back; the kit says what to do."""
     runs = 0
@@ -230,7 +266,10 @@ def test_a_token_of_another_scenario_is_noticed() -> None:
         replay(lost_update, "1_s0_p99x1")
     with pytest.raises(UsageError, match="lost_update has changed"):
         replay(lost_update, "1_s0_cscopex1")
-    replay(lost_update, "1_s0")
+    replay(lost_update, "1_s0", 5.0)
+    checked: list[int] = []
+    replay(lost_update, "1_s0", 5.0, check=lambda: checked.append(1))
+    assert checked == [1]
 
 
 CHILD = """
@@ -280,6 +319,25 @@ def test_timers_that_are_close_are_one_more_choice() -> None:
     assert "late by 0.05 seconds" in str(found)
     with pytest.raises(AssertionError, match="the total is 1"):
         replay(lost_update, found.token, 0.01)
+
+
+def test_a_task_that_only_looks_does_not_keep_the_others_from_running() -> None:
+    """Whose turn it is goes around after a while, also in a plan."""
+
+    async def scenario() -> None:
+        done = False
+
+        async def work() -> None:
+            nonlocal done
+            await trio.lowlevel.checkpoint()
+            done = True
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(work)
+            while not done:  # noqa: ASYNC110  # the loop that is meant
+                await trio.lowlevel.checkpoint()
+
+    assert explore_all(scenario, preemptions=1, max_steps=500).runs > 30
 
 
 def test_a_search_of_all_schedules_has_limits() -> None:
@@ -364,6 +422,13 @@ def test_an_operation_is_a_scope_outside_of_the_kit() -> None:
         return scope.cancelled_caught
 
     assert trio.run(scenario)
+
+    async def undisturbed() -> bool:
+        with operation() as scope:
+            await trio.lowlevel.checkpoint()
+        return scope.cancelled_caught
+
+    assert not trio.run(undisturbed)
 
 
 def test_a_sweep_says_what_it_needs() -> None:
@@ -498,6 +563,18 @@ def test_a_leak_is_a_finding_like_any_other() -> None:
 # --- processes
 
 
+def test_a_share_stops_where_another_has_failed() -> None:
+    """Seeds behind the first that failed need not be run."""
+    scenario = Scenario(async_fn=partial(lost_update, 5.0), name="x", max_steps=1000)
+    search = explore_room._Search(scenario, "mix", late_clock=True, first=0)
+    search.limit.value = 3
+    assert search.run(range(0, 100, 2)).steps < search.run([0, 2, 2, 2]).steps
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    with ours:
+        jobs_room._work(lambda: 5, theirs)
+        assert ours.recv() == 5
+
+
 def test_processes_share_the_work() -> None:
     """The report is the same, and so is the first seed that fails."""
     alone = explore(lost_update, 5.0, schedules=60)
@@ -513,8 +590,6 @@ def test_a_failure_that_stays_in_its_process_is_said_to() -> None:
     """A fork that fails by what only it has seen."""
 
     async def scenario() -> None:
-        import multiprocessing
-
         await trio.lowlevel.checkpoint()
         assert multiprocessing.parent_process() is None
 
@@ -526,7 +601,6 @@ def test_a_process_that_dies_is_noticed() -> None:
     """What it would have found is not known."""
 
     async def scenario() -> None:
-        import multiprocessing
         import os
         import signal
 

@@ -25,7 +25,7 @@ from agentpool.testing._simulation.quiescent import agents_of
 from tests.support.scenarios import crew, member
 
 QUICK = settings(
-    max_examples=200,
+    max_examples=500,
     stateful_step_count=12,
     deadline=None,
     derandomize=True,
@@ -297,6 +297,9 @@ TESTS = """
         report = explore(trio.sleep, 60)
         assert (report.schedules, report.steps) == (7, 35)
 
+    def test_explore_all(explore_all):
+        assert explore_all(trio.sleep, 60).runs == 1
+
     def test_explore_more(explore):
         assert explore(trio.sleep, 60, schedules=3).schedules == 3
 """
@@ -314,7 +317,41 @@ def test_the_fixtures_take_their_numbers_from_the_command_line(tmp_path: Path) -
     done = subprocess.run(
         command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False
     )
-    assert "4 passed" in done.stdout, done.stdout + done.stderr
+    assert "5 passed" in done.stdout, done.stdout + done.stderr
+
+
+REPLAYED = """
+    import pytest, trio
+    from agentpool.testing import cancel_everywhere as sweep
+
+    async def scenario(word):
+        with trio.CancelScope(shield=True):
+            await trio.sleep(1)
+        assert word != "given up"
+
+    def check():
+        raise ValueError("checked")
+
+    def test_it(explore, explore_all, simulate, cancel_everywhere):
+        for tool in (explore, explore_all, simulate, cancel_everywhere):
+            with pytest.raises(ValueError, match="checked"):
+                tool(scenario, "word", check=check)
+"""
+
+
+def test_a_token_takes_the_place_of_every_search(tmp_path: Path) -> None:
+    """What was found in the night is run again, and nothing else."""
+    (tmp_path / "test_it.py").write_text(textwrap.dedent(REPLAYED))
+    options = ("--agentpool-replay=1_s0", "--agentpool-jobs=2", "--agentpool-orders=rounds")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "agentpool.testing._pytest", *options],
+        cwd=tmp_path,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
 
 
 def test_things_happen_between_steps() -> None:
