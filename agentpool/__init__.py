@@ -45,6 +45,7 @@ from agentpool._messages import Usage as Usage
 from agentpool._messages import UserMessage as UserMessage
 from agentpool._outcome import AgentOutcome as AgentOutcome
 from agentpool._outcome import AgentStatus as AgentStatus
+from agentpool._outcome import RestartLimitError as RestartLimitError
 from agentpool._outcome import StopReason as StopReason
 from agentpool._pool.handle import AgentHandle as AgentHandle
 from agentpool._pool.map import OutcomeStream as OutcomeStream
@@ -95,6 +96,7 @@ __all__ = [
     "PrivacyTier",
     "Queries",
     "ResourceQuota",
+    "RestartLimitError",
     "RestartPolicy",
     "ShutdownStep",
     "SpawnConfig",

@@ -43,7 +43,7 @@ Errors are data: their fields are public, and every one of them survives pickle.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Final, Self
 
 import attrs
@@ -316,6 +316,24 @@ class RecordedError(AgentPoolError):
         """Its fields, such as ``cancelled_by``."""
 
 
+def _leaves(error: BaseException) -> Iterator[int]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield id(error)
+
+
+def _is_part(error: BaseException, whole: BaseException) -> bool:
+    """Whether *error* is *whole*, or a group of some of what is in it."""
+    if error is whole:
+        return True
+    if not (isinstance(error, BaseExceptionGroup) and isinstance(whole, BaseExceptionGroup)):
+        return False
+    known = set(_leaves(whole))
+    return all(leaf in known for leaf in _leaves(error))
+
+
 class PoolError(AgentPoolError, ExceptionGroup[Exception]):
     """Agents failed, and nobody looked at their outcomes.
 
@@ -348,9 +366,15 @@ class PoolError(AgentPoolError, ExceptionGroup[Exception]):
 
     def derive(self, excs: Sequence[Exception]) -> PoolError:  # type: ignore[override]  # a group of Exceptions stays one
         """Make the group that ``split`` and ``except*`` hand out, agents kept."""
-        known = {id(error): agent_id for agent_id, error in self.by_agent.items()}
-        ids = [known[id(error)] for error in excs if id(error) in known]
-        return PoolError(self.message, excs, ids if len(ids) == len(excs) else ())
+        # In the order of the whole, so that agents with one and the same error keep it each.
+        left = iter(self.by_agent.items())
+        ids: list[int] = []
+        for error in excs:
+            found = next((agent_id for agent_id, whole in left if _is_part(error, whole)), None)
+            if found is None:  # not a part of ours: a wrong name would be worse than none
+                return PoolError(self.message, excs)
+            ids.append(found)
+        return PoolError(self.message, excs, ids)
 
     def __reduce__(self) -> tuple[object, ...]:
         """Rebuild from message, errors and agent ids."""

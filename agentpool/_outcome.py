@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
+from functools import partial
 from typing import TypeVar, cast, final, is_typeddict
 
 import msgspec
 
-from agentpool._errors import UsageError
+from agentpool._errors import LimitExceededError, UsageError
 from agentpool._messages import NO_USAGE, AgentId, ChatMessage, Usage
 
 T = TypeVar("T")
@@ -146,3 +148,21 @@ class AgentOutcome(msgspec.Struct, frozen=True, kw_only=True):
                 f"{output_type.__name__}; spawn it with output_type={output_type.__name__}"
             )
         return cast("T", value)
+
+
+@final
+class RestartLimitError(LimitExceededError):
+    """Supervised agents had to be started again too often. All of them have ended."""
+
+    def __init__(
+        self, message: str, *, used: float, limit: float, outcomes: Sequence[AgentOutcome]
+    ) -> None:
+        super().__init__(message, kind="restarts", used=used, limit=limit, source="supervision")
+        self.outcomes: tuple[AgentOutcome, ...] = tuple(outcomes)
+        """What became of every agent of the supervision, restarted ones included, in the order
+        of their numbers."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Rebuild from its fields."""
+        make = partial(RestartLimitError, used=self.used, limit=self.limit, outcomes=self.outcomes)
+        return make, (str(self),)

@@ -202,12 +202,38 @@ def test_a_split_pool_error_still_knows_its_agents() -> None:
     assert rest.by_agent == {5: error.exceptions[1]}
 
 
-def test_a_part_with_a_part_of_an_agents_group_names_no_agents() -> None:
-    """A wrong name would be worse than none."""
-    tools, _ = pool_error().split(ToolError)
+def test_d13_a_part_of_an_agents_group_is_still_that_agents() -> None:
+    """An agent may fail with a group, of which ``except*`` takes a part."""
+    group = ExceptionGroup("g", [ToolError("a"), KeyError("b")])
+    error = PoolError("x", [group, ToolError("c"), KeyError("d")], [1, 3, 5])
+    tools, rest = error.split(ToolError)
     assert isinstance(tools, PoolError)
-    assert len(tools.exceptions) == 2
-    assert tools.by_agent == {}
+    assert isinstance(rest, PoolError)
+    assert list(tools.by_agent) == [1, 3]
+    assert list(rest.by_agent) == [1, 5]
+    inner = tools.by_agent[1]
+    assert isinstance(inner, ExceptionGroup)
+    assert inner.exceptions == (group.exceptions[0],)
+
+
+def test_d13_agents_that_failed_with_one_error_are_all_there() -> None:
+    """They were found by the address of their error, and only the last was left."""
+    shared = ToolError("the same for all")
+    error = PoolError("x", [shared, KeyError("d"), shared], [3, 5, 8])
+    assert error.by_agent == {3: shared, 5: error.exceptions[1], 8: shared}
+    tools, rest = error.split(ToolError)
+    assert isinstance(tools, PoolError)
+    assert isinstance(rest, PoolError)
+    assert tools.by_agent == {3: shared, 8: shared}
+    assert list(rest.by_agent) == [5]
+
+
+def test_a_group_of_other_errors_names_no_agents() -> None:
+    """A wrong name would be worse than none."""
+    whole = pool_error()
+    assert whole.derive([ToolError("of somebody else")]).by_agent == {}
+    stranger = ExceptionGroup("g", [ToolError("of somebody else")])
+    assert whole.derive([stranger]).by_agent == {}
 
 
 def test_except_star_takes_a_pool_error_apart() -> None:

@@ -49,6 +49,7 @@ NAMES: dict[str, list[str]] = {
         "PrivacyTier",
         "Queries",
         "ResourceQuota",
+        "RestartLimitError",
         "RestartPolicy",
         "ShutdownStep",
         "SpawnConfig",

@@ -6,9 +6,9 @@ given out once by ``join_next``; ``join_all`` gives all of them and leaves none 
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
-from typing import Self, final
+from typing import Final, Self, final
 
 import msgspec
 import trio
@@ -24,9 +24,8 @@ from agentpool._scheduling.waits import Wait
 
 @final
 class _Join(Live):
-    """Somebody who waits for every agent up to an id."""
+    """Somebody who waits for some agents to end."""
 
-    last_id: AgentId
     missing: dict[AgentId, None]
     """Those that have not ended."""
     lot: Lot = msgspec.field(default_factory=Lot)
@@ -54,15 +53,31 @@ class Completions(Live):
         return outcome
 
 
+KEPT_OF_OTHERS: Final = 1000
+"""Agents that others than the owner started, of which the pool still knows how they ended."""
+
+
 @final
 class FanIn(Live):
     """All agents of one pool, by id, and the order in which they end."""
 
+    keep_outcomes: int | None = None
+    """Outcomes that were given out and are kept. ``None``: all, but for those of agents that
+    others started."""
     handles: dict[AgentId, AgentRecord] = msgspec.field(default_factory=dict[AgentId, AgentRecord])
-    """Every agent that was accepted, in spawn order."""
+    """Every agent that was accepted for the pool, in spawn order."""
+    owned: dict[AgentId, AgentRecord] = msgspec.field(default_factory=dict[AgentId, AgentRecord])
+    """Those of parents, maps, races and supervisions, who hear of the end alone."""
     active: dict[AgentId, None] = msgspec.field(default_factory=dict[AgentId, None])
     """Agents that have not ended."""
-    _ended: deque[AgentRecord] = msgspec.field(default_factory=deque[AgentRecord])
+    active_owned: dict[AgentId, None] = msgspec.field(default_factory=dict[AgentId, None])
+    """Those of parents, maps, races and supervisions that have not."""
+    _ended: OrderedDict[AgentId, AgentRecord] = msgspec.field(
+        default_factory=OrderedDict[AgentId, AgentRecord]
+    )
+    """Those that ``join_next`` has not given out, in the order of the ends."""
+    _given_out: deque[AgentRecord] = msgspec.field(default_factory=deque[AgentRecord])
+    """Those whose outcome may be forgotten, the oldest first."""
     _joins: list[_Join] = msgspec.field(default_factory=list[_Join])
     _next: Lot = msgspec.field(default_factory=Lot)
     _owner: Owner | None = None
@@ -73,23 +88,59 @@ class FanIn(Live):
 
     def expect(self, handle: AgentRecord) -> None:
         """Take note of an accepted agent."""
-        self.handles[handle.agent_id] = handle
-        self.active[handle.agent_id] = None
+        if handle.on_end is None:
+            self.handles[handle.agent_id] = handle
+            self.active[handle.agent_id] = None
+        else:
+            self.owned[handle.agent_id] = handle
+            self.active_owned[handle.agent_id] = None
+
+    def find(self, agent_id: AgentId) -> AgentRecord | None:
+        """Return the handle of an agent, unless there was none or it was forgotten."""
+        if type(agent_id) is not int:  # True is a key that finds agent 1, and no id
+            return None
+        return self.handles.get(agent_id) or self.owned.get(agent_id)
 
     def ended(self, handle: AgentRecord) -> None:
         """Take note of its end, and wake whoever waited for it."""
-        del self.active[handle.agent_id]
-        self._ended.append(handle)
         for join in self._joins:
-            if handle.agent_id <= join.last_id:
+            if handle.agent_id in join.missing:
                 del join.missing[handle.agent_id]
                 if not join.missing:
                     join.lot.unpark_all()
+        if handle.on_end is not None:
+            del self.active_owned[handle.agent_id]
+            handle.on_end(handle)
+            return
+        del self.active[handle.agent_id]
+        self._ended[handle.agent_id] = handle
         if self._next:
             if self.active:
                 self._next.unpark(1)
             else:
                 self._next.unpark_all()  # some of them will learn that nobody is left
+
+    def given_out(self, handle: AgentRecord) -> None:
+        """Take note that somebody has the outcome; forget the oldest that are too many."""
+        keep = self.keep_outcomes
+        if keep is None:
+            if handle.on_end is None:
+                return
+            keep = KEPT_OF_OTHERS
+        self._given_out.append(handle)
+        while len(self._given_out) > keep:
+            self._drop(self._given_out.popleft())
+
+    def forget(self, handle: AgentRecord) -> None:
+        """Know nothing more of an agent that has ended."""
+        self._drop(handle)
+        if handle in self._given_out:
+            self._given_out.remove(handle)
+
+    def _drop(self, handle: AgentRecord) -> None:
+        self.handles.pop(handle.agent_id, None)
+        self.owned.pop(handle.agent_id, None)
+        self._ended.pop(handle.agent_id, None)
 
     async def join_next(self) -> AgentOutcome | None:
         """Return the next outcome that nobody was given yet; ``None`` when nobody is left.
@@ -102,20 +153,28 @@ class FanIn(Live):
             wait = Wait.any_of(self.active.keys(), "the next agent to end")
             async with parked(wait, self._next, self._owner):
                 await self._next.park()
-        outcome = self._ended.popleft().collect() if self._ended else None
+        outcome = self._ended.popitem(last=False)[1].collect() if self._ended else None
         await trio.lowlevel.cancel_shielded_checkpoint()
         return outcome
 
-    async def join_all(self) -> dict[AgentId, AgentOutcome]:
+    async def join_all(self, *, children: bool) -> dict[AgentId, AgentOutcome]:
         """Wait for every agent accepted so far; return all their outcomes in spawn order.
+
+        Args:
+            children: Whether for those of parents, maps, races and supervisions as well.
 
         Cancellation:
             No outcome is lost.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        last_id = next(reversed(self.handles), 0)
-        if self.active:
-            join = _Join(last_id, dict(self.active))
+        # Taken now: an outcome that somebody is given meanwhile may be forgotten.
+        wanted = list(self.handles.values())
+        missing = dict(self.active)
+        if children:
+            wanted = sorted([*wanted, *self.owned.values()], key=_number_of)
+            missing |= self.active_owned
+        if missing:
+            join = _Join(missing)
             self._joins.append(join)
             try:
                 wait = Wait.all_of(join.missing.keys(), "all agents")
@@ -125,12 +184,9 @@ class FanIn(Live):
                 self._joins.remove(join)
         else:
             await trio.lowlevel.cancel_shielded_checkpoint()
-        outcomes = {
-            agent_id: handle.collect()
-            for agent_id, handle in self.handles.items()
-            if agent_id <= last_id
-        }
-        self._ended = deque(handle for handle in self._ended if handle.agent_id not in outcomes)
+        outcomes = {handle.agent_id: handle.collect() for handle in wanted}
+        for agent_id in outcomes:
+            self._ended.pop(agent_id, None)
         return outcomes
 
     def unseen_failures(self) -> dict[AgentId, Exception]:
@@ -140,3 +196,7 @@ class FanIn(Live):
             for agent_id, handle in self.handles.items()
             if (error := handle.unseen_failure) is not None
         }
+
+
+def _number_of(handle: AgentRecord) -> AgentId:
+    return handle.agent_id

@@ -82,6 +82,17 @@ class AgentHandle:
         """
         self._record.cancel(reason)
 
+    def forget(self) -> None:
+        """Let the pool forget an agent that has ended: ``pool[id]`` and joins know it no more.
+
+        A pool that lives long would keep every outcome otherwise. See also ``keep_outcomes``
+        of ``open_pool``. The handle itself still has the outcome.
+
+        Raises:
+            UsageError: If the agent has not ended.
+        """
+        self._record.forget()
+
     def interrupt(self) -> None:
         """Let the agent end after its current turn: ``STOPPED``, ``INTERRUPTED``."""
         self._record.interrupt()

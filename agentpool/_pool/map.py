@@ -4,7 +4,7 @@ Rules:
 
 1. At most ``max_concurrent`` agents of the map are in flight, and at most twice as many
    outcomes wait for the reader. A slow reader slows the map; nothing piles up.
-2. What the reader was given is forgotten by the pool.
+2. Of what the reader was given, the pool still knows the last thousand, or `keep_outcomes`.
 3. Leaving the block ends the agents that are left, and waits for them.
 4. Several sources are taken level: those that have a query ready take turns, and one that
    is slow, or has ended, keeps no other one waiting.

@@ -39,7 +39,7 @@ from agentpool._pool.agent_context import PoolAgentContext
 from agentpool._pool.caller import PoolVoice
 from agentpool._pool.deadlock import DeadlockWatch
 from agentpool._pool.fan_in import FanIn
-from agentpool._pool.record import AgentRecord, Caretaker, OnEnd
+from agentpool._pool.record import AgentRecord, OnEnd
 from agentpool._pool.shutdown import ShutdownStep, end_in_steps
 from agentpool._pool.spawn_checks import Entry, budget_for
 from agentpool._pool.verdict import cancellation_of, unstarted_outcome, verdict
@@ -61,7 +61,7 @@ OUTSIDE = ("outside", "the scope around the pool was cancelled")
 
 @final
 @attrs.define(eq=False, repr=False)
-class AgentNursery(Caretaker, Home):
+class AgentNursery(Home):
     """Runs the agents of one pool."""
 
     name: str
@@ -120,7 +120,7 @@ class AgentNursery(Caretaker, Home):
         """Tell that a message was accepted, or with a *reason* that nobody will receive it."""
         if self.hub.listening:
             whose = message.sender if reason is None else message.recipient
-            handle = self.running.get(whose) or self.fan_in.handles.get(whose)
+            handle = self.fan_in.find(whose)
             self.hub.posted(message, reason, "" if handle is None else handle.name)
 
     # --- from spawn to slot
@@ -192,8 +192,7 @@ class AgentNursery(Caretaker, Home):
                 on_end=on_end,
                 budget=budget,
             )
-            if on_end is None:
-                self.fan_in.expect(handle)
+            self.fan_in.expect(handle)
             self.router.register(handle.agent_id)
             self.hub.spawned(handle.agent_id, handle.parent_id, config)
             self.admission.admit(handle)
@@ -327,7 +326,7 @@ class AgentNursery(Caretaker, Home):
             self.router.unregister(handle.agent_id)
             self.running.pop(handle.agent_id, None)
             self.hub.tell(AgentFinished, handle.agent_id, handle.name, outcome)
-            (handle.on_end or self.fan_in.ended)(handle)
+            self.fan_in.ended(handle)
             if not self.running:
                 self._idle.unpark_all()
             if self.abort_on_failure and outcome.status is AgentStatus.FAILED:

@@ -38,6 +38,7 @@ async def open_pool(
     name: str = "pool",
     markers: Sequence[str] = MARKERS,
     random_seed: int | None = None,
+    keep_outcomes: int | None = None,
 ) -> AsyncGenerator[AgentPool, None]:
     """Open a pool of agents; leaving the block waits for all of them.
 
@@ -57,10 +58,9 @@ async def open_pool(
         on_failure: ``collect`` goes on after a failure; ``abort`` cancels the others.
         name: What the pool is called in events and in memory scopes.
         markers: What is taken out of tool results and recalled memories. Empty: nothing.
+        keep_outcomes: Outcomes that were given out and that the pool still knows. ``None``:
+            all; of agents that parents, maps, races and supervisions started, the last 1,000.
         random_seed: Seed of the jitter in retries. ``None``: from the system.
-
-    Yields:
-        The pool.
 
     Raises:
         PoolError: At the exit, if agents failed and nobody looked at their outcomes.
@@ -80,9 +80,8 @@ async def open_pool(
         default_cleaner() if markers is MARKERS else Cleaner(markers),
         approve,
     )
-    async with _block(pool := _pool_of(agents, driver), agents, limiter, max_queued):
+    async with _block(_pool_of(agents, driver, keep_outcomes), limiter, max_queued) as pool:
         yield pool
-    _raise_unseen(agents)
 
 
 def _raise_unseen(agents: AgentNursery) -> None:
@@ -95,7 +94,11 @@ def _raise_unseen(agents: AgentNursery) -> None:
         )
 
 
-def _pool_of(agents: AgentNursery, driver: Driver | DriverFactory) -> AgentPool:
+def _pool_of(
+    agents: AgentNursery, driver: Driver | DriverFactory, keep_outcomes: int | None
+) -> AgentPool:
+    if keep_outcomes is not None:
+        agents.fan_in.keep_outcomes = at_least(0, "keep_outcomes", keep_outcomes)
     known = agents.tools if isinstance(agents.tools, ToolRegistry) else EMPTY_REGISTRY
     agents.entry = Entry(driver, known, agents.budget_of)
     return AgentPool(agents)
@@ -109,15 +112,16 @@ def _is_abort(on_failure: str) -> bool:
 
 @asynccontextmanager
 async def _block(
-    pool: AgentPool, agents: AgentNursery, limiter: trio.CapacityLimiter, max_queued: int
-) -> AsyncGenerator[None, None]:
+    pool: AgentPool, limiter: trio.CapacityLimiter, max_queued: int
+) -> AsyncGenerator[AgentPool, None]:
     """Keep the agents inside; let the block's own error come out as itself."""
+    agents = pool._agents
     failed: Exception | None = None
     try:
         async with trio.open_nursery() as nursery:
             agents.open(nursery, limiter, max_queued)
             try:
-                yield
+                yield pool
                 await agents.wait_empty()
                 # At once, since the trio nursery takes nobody either from here on.
                 pool.close()
@@ -150,6 +154,7 @@ async def _block(
         for agent_id, error in agents.fan_in.unseen_failures().items():
             failed.add_note(f"agent {agent_id} failed as well: {type(error).__name__}: {error}")
         raise failed
+    _raise_unseen(agents)
 
 
 def _itself(error: BaseException) -> BaseException:

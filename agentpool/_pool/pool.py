@@ -99,11 +99,17 @@ class AgentPool:
 
     # --- join
 
-    async def join_all(self) -> dict[AgentId, AgentOutcome]:
+    async def join_all(self, *, children: bool = False) -> dict[AgentId, AgentOutcome]:
         """Wait for every agent spawned so far; return their outcomes in spawn order.
 
-        Nobody is missing, whatever happened to them; agents whose outcome was given out
-        before are in it again.
+        None is missing, whatever happened to it, and agents whose outcome was given out
+        before are in it again, unless they were forgotten (``keep_outcomes``). It has the
+        agents of ``spawn`` and ``fan_out``, called by the owner or by a tool.
+
+        Args:
+            children: Whether it has those of ``run_child``, ``map``, ``race`` and
+                ``supervise`` as well. Their outcomes go to whoever started them; ``pool[id]``
+                finds them too.
 
         Raises:
             UsageError: If an agent of this pool calls it: it would wait for itself.
@@ -112,10 +118,12 @@ class AgentPool:
             No outcome is lost.
         """
         self._agents.voice.refuse_agents("join_all")
-        return await self._agents.fan_in.join_all()
+        return await self._agents.fan_in.join_all(children=children)
 
     async def join_next(self) -> AgentOutcome | None:
         """Return the next agent to end, each once; ``None`` when no agent is left.
+
+        Of the agents of ``spawn`` and ``fan_out``: others belong to whoever started them.
 
         Raises:
             UsageError: If an agent of this pool calls it: it would wait for itself.
@@ -127,7 +135,10 @@ class AgentPool:
         return await self._agents.fan_in.join_next()
 
     def as_completed(self) -> AsyncIterator[AgentOutcome]:
-        """Return the outcomes in the order of the ends, as an async iterator."""
+        """Return the outcomes in the order of the ends, as an async iterator.
+
+        Of the same agents as ``join_next``.
+        """
         return Completions(self.join_next)
 
     @asynccontextmanager
@@ -216,14 +227,15 @@ class AgentPool:
         """Run agents, start them again by *policy*, return their last outcomes in order.
 
         Each restart is an agent of its own, with a new number. ``join_all`` and
-        ``join_next`` do not know them.
+        ``join_next`` do not know them; ``pool[id]`` does.
 
         Args:
             configs: What to run.
             policy: ``None``: start a failed one again, three times a minute at most.
 
         Raises:
-            LimitExceededError: If they had to be started again too often. All have ended.
+            RestartLimitError: If they had to be started again too often. All have ended, and
+                it has the outcome of each.
 
         Cancellation:
             All of them are cancelled, and awaited.
@@ -288,13 +300,18 @@ class AgentPool:
     # --- look
 
     def __getitem__(self, agent_id: AgentId) -> AgentHandle:
-        """Return the handle of an agent, running or ended.
+        """Return the handle of an agent, running or ended, whoever started it.
 
         Raises:
-            UsageError: If there never was such an agent.
+            UsageError: If there never was such an agent, or it was forgotten.
         """
-        record = self._agents.fan_in.handles.get(agent_id)
+        record = self._agents.fan_in.find(agent_id)
         if record is None:
+            if type(agent_id) is int and 0 < agent_id <= self._agents.last_id:
+                raise UsageError(
+                    f"agent {agent_id} has ended and was forgotten; keep its outcome where you "
+                    "are given it, or raise keep_outcomes"
+                )
             raise UsageError(
                 f"there is no agent {agent_id!r} in this pool; the last one is "
                 f"{self._agents.last_id}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TypeAlias, final
+from typing import Protocol, TypeAlias, final
 
 import attrs
 import trio
@@ -24,12 +24,23 @@ OnEnd: TypeAlias = Callable[["AgentRecord"], object]
 """Told of an agent's end, alone, at the moment of its outcome. Must not block."""
 
 
-class Caretaker(ABC):
-    """Who can end an agent: its pool."""
+class Books(Protocol):
+    """Knows the agents of a pool and what became of them."""
 
-    __slots__ = ()
+    def given_out(self, handle: AgentRecord) -> None:
+        """Take note that somebody has the agent's outcome."""
 
-    @abstractmethod
+    def forget(self, handle: AgentRecord) -> None:
+        """Know nothing more of an agent that has ended."""
+
+
+class Caretaker(Protocol):
+    """An agent's pool, as far as its record needs it."""
+
+    @property
+    def fan_in(self) -> Books:
+        """All of the pool's agents."""
+
     def cancel_agent(self, handle: AgentRecord, cancelled_by: str, reason: str) -> None:
         """End the agent, wherever it is."""
 
@@ -134,9 +145,7 @@ class AgentRecord:
     @property
     def outcome(self) -> AgentOutcome | None:
         """What became of it. ``None``: it has not ended. Looking at it counts as seen."""
-        if self._outcome is not None:
-            self._seen = True
-        return self._outcome
+        return None if self._outcome is None else self.collect()
 
     async def wait(self) -> AgentOutcome:
         """Wait until the agent has ended, and return what became of it.
@@ -245,5 +254,21 @@ class AgentRecord:
     def collect(self) -> AgentOutcome:
         """Return the outcome of an agent that has ended; it counts as seen."""
         assert self._outcome is not None  # noqa: S101
-        self._seen = True
+        if not self._seen:
+            self._seen = True
+            self._pool.fan_in.given_out(self)
         return self._outcome
+
+    def forget(self) -> None:
+        """Let the pool forget an agent that has ended.
+
+        Raises:
+            UsageError: If it has not ended.
+        """
+        if self._outcome is None:
+            raise UsageError(
+                f"agent {self.agent_id} ({self.name}) has not ended and cannot be forgotten; "
+                "wait for it, or cancel it"
+            )
+        self._seen = True
+        self._pool.fan_in.forget(self)

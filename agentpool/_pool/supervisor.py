@@ -9,9 +9,8 @@ from typing import TypeAlias, final
 import attrs
 import trio
 
-from agentpool._errors import LimitExceededError
 from agentpool._messages import AgentId
-from agentpool._outcome import AgentOutcome
+from agentpool._outcome import AgentOutcome, RestartLimitError
 from agentpool._pool.admission import Admission
 from agentpool._pool.record import AgentRecord, OnEnd
 from agentpool._pool.restart import RestartCounter, RestartPolicy
@@ -38,6 +37,9 @@ class Supervisor:
     _live_ids: dict[AgentId, None] = attrs.field(factory=dict[AgentId, None])
     _ended: deque[tuple[int, AgentOutcome]] = attrs.field(factory=deque[tuple[int, AgentOutcome]])
     _outcomes: dict[int, AgentOutcome] = attrs.field(factory=dict[int, AgentOutcome])
+    """The last ones, by their places."""
+    _all: list[AgentOutcome] = attrs.field(factory=list[AgentOutcome])
+    """All of them, in the order of the ends."""
     _changed: Lot = attrs.field(factory=Lot)
 
     def __attrs_post_init__(self) -> None:
@@ -48,7 +50,7 @@ class Supervisor:
         """Keep the agents going until all have ended for good; return their last outcomes.
 
         Raises:
-            LimitExceededError: If they had to be started again too often. All have ended.
+            RestartLimitError: If they had to be started again too often. All have ended.
 
         Cancellation:
             All of them are cancelled, and awaited.
@@ -63,10 +65,18 @@ class Supervisor:
                     while not self._ended:
                         await self._changed.park()
                 await self._deal_with(*self._ended.popleft())
+        except RestartLimitError as error:
+            await self._end_all()
+            self._all.sort(key=lambda outcome: outcome.agent_id)
+            error.outcomes = tuple(self._all)
+            raise
         finally:
-            with trio.CancelScope(shield=True):
-                await self._end(range(len(self._starters)), "the supervision ended")
+            await self._end_all()
         return [self._outcomes[place] for place in range(len(self._starters))]
+
+    async def _end_all(self) -> None:
+        with trio.CancelScope(shield=True):
+            await self._end(range(len(self._starters)), "the supervision ended")
 
     async def _deal_with(self, place: int, outcome: AgentOutcome) -> None:
         self._outcomes[place] = outcome
@@ -74,14 +84,14 @@ class Supervisor:
             await trio.lowlevel.checkpoint()
             return
         if not self._counter.allows(trio.current_time()):
-            error = LimitExceededError(
+            error = RestartLimitError(
                 f"agents were started again more than {self._policy.max_restarts} times in "
                 f"{self._policy.period_seconds:g} seconds; the last to end was "
                 f"{outcome.agent_id} ({outcome.name})",
-                kind="restarts",
                 used=self._policy.max_restarts + 1,
                 limit=self._policy.max_restarts,
-                source="supervision",
+                # Filled in when all have ended.
+                outcomes=(),
             )
             raise error from outcome.error
         again = self._policy.together(place, len(self._starters))
@@ -93,7 +103,9 @@ class Supervisor:
         def on_end(handle: AgentRecord) -> None:
             self._live.pop(place, None)
             del self._live_ids[handle.agent_id]
-            self._ended.append((place, handle.collect()))
+            outcome = handle.collect()
+            self._all.append(outcome)
+            self._ended.append((place, outcome))
             self._changed.unpark_all()
 
         def start() -> AgentRecord:

@@ -1,0 +1,248 @@
+"""What is paid for is not lost: every agent's outcome is found, until it may be forgotten."""
+
+from __future__ import annotations
+
+import gc
+import pickle
+import tracemalloc
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from agentpool import (
+    AgentOutcome,
+    AgentStatus,
+    Capability,
+    CapabilityKind,
+    PoolError,
+    RestartLimitError,
+    RestartPolicy,
+    SpawnConfig,
+    UsageError,
+    open_pool,
+)
+from agentpool.abc import OnDelta
+from agentpool.drivers import Completion, CompletionRequest, FunctionDriver, OverloadedError
+from agentpool.testing import assert_quiescent, cancel_everywhere
+from agentpool.tools import ToolContext, ToolRegistry, tool
+from tests.support.fakes import (
+    LiveDriver,
+    calling,
+    job,
+    jobs,
+    manifest,
+    query_of,
+    results_of,
+    tool_call,
+)
+
+PARENT = manifest("parent", capabilities=(Capability(CapabilityKind.MESSAGE), Capability.spawn(2)))
+
+
+def act(request: CompletionRequest) -> Completion | str:
+    """Call a tool that the query names, fail, or say the query."""
+    query = query_of(request)
+    if query.startswith("bad"):
+        raise OverloadedError("broken", retryable=False)
+    if results_of(request):
+        return results_of(request)[0].content
+    return calling(tool_call(query)) if query.startswith("call_") else query
+
+
+@tool
+async def call_child(context: ToolContext) -> str:
+    """Run a child."""
+    return (await context.agent.run_child("a child")).text
+
+
+async def test_d12_the_pool_knows_every_agent(autojump_clock: MockClock) -> None:
+    """Those of a parent, a map, a race and a supervision: "the last one is 2", it said of 2."""
+    async with open_pool(FunctionDriver(act), tools=ToolRegistry([call_child])) as pool:
+        parent = await pool.spawn(SpawnConfig(PARENT, "call_child"))
+        await parent.wait()
+        assert pool[2].outcome is not None
+        assert (pool[2].parent_id, pool[2].outcome.text) == (1, "a child")
+        await pool.race(jobs("won"))
+        await pool.supervise(jobs("watched"))
+        async with pool.map(manifest(), ["mapped"]) as outcomes:
+            async for outcome in outcomes:
+                assert pool[outcome.agent_id].outcome is outcome
+        names = [pool[n].outcome for n in range(1, 6)]
+        assert [one and one.text for one in names] == [
+            "a child", "a child", "won", "watched", "mapped",
+        ]  # fmt: skip
+        for wrong in (0, 6, True, "1"):
+            with pytest.raises(UsageError, match="there is no agent"):
+                pool[wrong]  # type: ignore[index]
+        own = await pool.join_all()
+        family = await pool.join_all(children=True)
+    assert list(own) == [1]
+    assert list(family) == [1, 2, 3, 4, 5]
+
+
+async def test_a04_joining_the_children_waits_for_them(autojump_clock: MockClock) -> None:
+    """Also for a child whose parent does not."""
+
+    async def answer(request: CompletionRequest, _: OnDelta) -> Completion | str:
+        await trio.sleep(1 if query_of(request) == "call_child" else 5)
+        return act(request)
+
+    async with open_pool(LiveDriver(answer), tools=ToolRegistry([call_child])) as pool:
+        await pool.spawn(SpawnConfig(PARENT, "call_child"))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pool.race, jobs("a race"))
+            await trio.sleep(2)
+            family = await pool.join_all(children=True)
+        assert trio.current_time() >= 6
+    assert [one.status for one in family.values()] == [AgentStatus.COMPLETED] * 3
+
+
+async def test_a03_a_supervision_that_gives_up_keeps_what_others_did() -> None:
+    """The outcomes of those that had completed were nowhere."""
+    async with open_pool(FunctionDriver(act)) as pool:
+        with pytest.raises(RestartLimitError, match="more than 1 times") as caught:
+            await pool.supervise(jobs("a", "b", "bad"), RestartPolicy(max_restarts=1))
+        outcomes: tuple[AgentOutcome, ...] = caught.value.outcomes
+        assert [one.text for one in outcomes if one.status is AgentStatus.COMPLETED] == ["a", "b"]
+        assert [one.agent_id for one in outcomes if one.status is AgentStatus.FAILED] == [3, 4]
+        assert [pool[one.agent_id].outcome for one in outcomes] == list(outcomes)
+        copied = pickle.loads(pickle.dumps(caught.value))
+        assert [one.agent_id for one in copied.outcomes] == [1, 2, 3, 4]
+        assert (copied.kind, copied.used, copied.limit) == ("restarts", 2, 1)
+
+
+async def test_a03_a_race_that_nobody_wins_keeps_the_outcomes() -> None:
+    """The error names the agents, and the pool has what they did."""
+    async with open_pool(FunctionDriver(act)) as pool:
+        with pytest.raises(PoolError, match="none of the 2 racers") as caught:
+            await pool.race(jobs("bad 1", "bad 2"))
+        for agent_id, error in caught.value.by_agent.items():
+            outcome = pool[agent_id].outcome
+            assert outcome is not None
+            assert outcome.error is error
+
+
+# --- A8
+
+
+async def test_a08_of_a_maps_agents_the_last_ones_are_known() -> None:
+    """A map of any length needs as little memory, and its last agents are found."""
+    async with open_pool(FunctionDriver(act)) as pool:
+        async with pool.map(manifest(), (f"q{n}" for n in range(1200))) as outcomes:
+            ids = [outcome.agent_id async for outcome in outcomes]
+        assert pool[ids[-1]].outcome is not None
+        with pytest.raises(UsageError, match="forgotten"):
+            pool[ids[0]]
+        assert len(await pool.join_all(children=True)) == 1000
+
+
+async def test_a08_outcomes_that_were_given_out_are_forgotten_after_a_while() -> None:
+    """So many are kept as the pool is told to keep."""
+    async with open_pool(FunctionDriver(act), keep_outcomes=2) as pool:
+        handles = await pool.fan_out(jobs("a", "b", "c", "d"))
+        assert list(await pool.join_all()) == [1, 2, 3, 4]
+        assert list(await pool.join_all()) == [3, 4]
+        with pytest.raises(UsageError, match=r"agent 1 .*forgotten.*keep_outcomes"):
+            pool[1]
+        assert pool[4] == handles[3]
+        # Whoever has the handle has the outcome.
+        assert (await handles[0].wait()).text == "a"
+        assert await pool.join_next() is None
+
+
+async def test_a08_what_nobody_was_given_is_never_forgotten() -> None:
+    """A failure still passes no one by in silence."""
+    with pytest.raises(OverloadedError, match="broken") as caught:  # noqa: PT012
+        try:
+            async with open_pool(FunctionDriver(act), keep_outcomes=0) as pool:
+                await pool.fan_out(jobs("bad", "b", "c"))
+        except PoolError as error:
+            raise error.by_agent[1] from None
+    assert caught.value is not None
+    async with open_pool(FunctionDriver(act), keep_outcomes=0) as pool:
+        await pool.fan_out(jobs("a", "b", "c"))
+        assert [one.text async for one in pool.as_completed()] == ["a", "b", "c"]
+
+
+async def test_a08_a_handle_is_forgotten_when_one_says_so() -> None:
+    """Also if nobody looked at the outcome: whoever forgets has seen enough."""
+    async with open_pool(FunctionDriver(act)) as pool:
+        first, second = pool.fan_out_nowait(jobs("bad", "b"))
+        with pytest.raises(UsageError, match=r"agent 1 .* has not ended"):
+            first.forget()
+        await second.wait()
+        while first.status is not AgentStatus.FAILED:
+            await trio.lowlevel.checkpoint()
+        first.forget()
+        first.forget()
+        assert list(await pool.join_all()) == [2]
+        assert await pool.join_next() is None
+        with pytest.raises(UsageError, match="forgotten"):
+            pool[1]
+        assert_quiescent(pool)
+
+
+async def test_a08_a_join_has_those_that_were_forgotten_meanwhile() -> None:
+    """No agent that it waits for is missing, whoever looks at it first."""
+
+    async def look(handles: list[AgentStatus]) -> None:
+        handles.append((await pool[1].wait()).status)
+
+    async with open_pool(FunctionDriver(act), keep_outcomes=0) as pool:
+        await pool.fan_out(jobs("a", "b"))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(look, [])
+            assert list(await pool.join_all()) == [1, 2]
+
+
+async def test_a08_a_pool_that_lives_long_stays_as_small() -> None:
+    """Each outcome with its messages was kept for ever: 3 kB for every request."""
+
+    async def answer(_: CompletionRequest, __: OnDelta) -> str:
+        await trio.lowlevel.checkpoint()
+        return "x" * 2000
+
+    async with open_pool(LiveDriver(answer), keep_outcomes=10) as pool:
+
+        async def serve(count: int) -> None:
+            for _ in range(count):
+                await (await pool.spawn(job("q"))).wait()
+
+        await serve(300)
+        gc.collect()
+        tracemalloc.start()
+        before, _ = tracemalloc.get_traced_memory()
+        await serve(2000)
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    # 2,000 outcomes would be 6 MB.
+    assert after - before < 200_000
+
+
+def test_keep_outcomes_is_a_number() -> None:
+    """Or nothing, which is all of them."""
+
+    async def scenario() -> None:
+        with pytest.raises(UsageError, match="keep_outcomes must be a whole number >= 0"):
+            async with open_pool(FunctionDriver(act), keep_outcomes=-1):
+                pass  # pragma: no cover  # refused
+
+    trio.run(scenario)
+
+
+async def _forgets() -> None:
+    """Give out, forget and join at the same time."""
+    async with open_pool(FunctionDriver(act), keep_outcomes=1) as pool:
+        handles = await pool.fan_out(jobs("a", "b", "c"))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pool.join_next)
+            nursery.start_soon(handles[1].wait)
+            await pool.join_all()
+        assert_quiescent(pool)
+
+
+def test_forgetting_leaks_at_no_point() -> None:
+    """Cancelled before every step."""
+    cancel_everywhere(_forgets)
