@@ -25,7 +25,7 @@ nox.options.sessions = ["lint", "types", "tests", "docs", "news", "build"]
 
 ROOT = Path(__file__).parent
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
-EXTRAS = ("cli", "mcp", "prices", "schema", "vectors")
+EXTRAS = ("cli", "mcp", "otel", "prices", "schema", "vectors")
 """What the tests need installed; the local model is only for `live` and `demo`."""
 
 FROM_THE_WHEEL = {"PYTHONSAFEPATH": "1", "PYTHONPATH": ""}

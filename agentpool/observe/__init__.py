@@ -60,6 +60,10 @@ if TYPE_CHECKING:
     from agentpool.observe._intervals import Interval as Interval
     from agentpool.observe._intervals import Reason as Reason
     from agentpool.observe._intervals import intervals_of as intervals_of
+    from agentpool.observe._logging import LoggingObserver as LoggingObserver
+    from agentpool.observe._opentelemetry import OpenTelemetryObserver as OpenTelemetryObserver
+    from agentpool.observe._opentelemetry import RunIds as RunIds
+    from agentpool.observe._opentelemetry import export_trace as export_trace
     from agentpool.observe._record import AgentRecord as AgentRecord
     from agentpool.observe._record import PoolRecord as PoolRecord
     from agentpool.observe._record import ToolRecord as ToolRecord
@@ -97,10 +101,12 @@ __all__ = [
     "FellBack",
     "GateChanged",
     "Interval",
+    "LoggingObserver",
     "MessageDropped",
     "MessageSent",
     "MessagesAdded",
     "Observer",
+    "OpenTelemetryObserver",
     "Phase",
     "PhaseChanged",
     "PoolInfo",
@@ -112,6 +118,7 @@ __all__ = [
     "RequestFirstPiece",
     "RequestRetried",
     "RequestStarted",
+    "RunIds",
     "SlotsChanged",
     "TextDelta",
     "ThoughtDelta",
@@ -128,6 +135,7 @@ __all__ = [
     "event_to_json",
     "events_from_json",
     "events_to_json",
+    "export_trace",
     "first_difference",
     "intervals_of",
     "outcome_from_json",
@@ -143,8 +151,11 @@ _HOMES = {
     "Content": "agentpool.observe._content",
     "Difference": "agentpool.observe._difference",
     "Interval": "agentpool.observe._intervals",
+    "LoggingObserver": "agentpool.observe._logging",
+    "OpenTelemetryObserver": "agentpool.observe._opentelemetry",
     "PoolRecord": "agentpool.observe._record",
     "Reason": "agentpool.observe._intervals",
+    "RunIds": "agentpool.observe._opentelemetry",
     "ToolRecord": "agentpool.observe._record",
     "Trace": "agentpool.observe._trace",
     "TraceHeader": "agentpool.observe._trace",
@@ -154,6 +165,7 @@ _HOMES = {
     "event_to_json": "agentpool.observe._codec",
     "events_from_json": "agentpool.observe._codec",
     "events_to_json": "agentpool.observe._codec",
+    "export_trace": "agentpool.observe._opentelemetry",
     "first_difference": "agentpool.observe._difference",
     "intervals_of": "agentpool.observe._intervals",
     "read_trace": "agentpool.observe._trace",

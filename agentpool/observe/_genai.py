@@ -1,0 +1,31 @@
+"""The names of the GenAI conventions of OpenTelemetry that are used, in one place.
+
+Source: https://github.com/open-telemetry/semantic-conventions-genai, v0.1.0, status
+Development, read 2026-11. They will change; packages of constants have older ones.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+CONVENTIONS: Final = "v0.1.0"
+"""The version of the conventions that the names are of."""
+
+OPERATION: Final = "gen_ai.operation.name"
+AGENT_NAME: Final = "gen_ai.agent.name"
+CONVERSATION: Final = "gen_ai.conversation.id"
+REQUEST_MODEL: Final = "gen_ai.request.model"
+RESPONSE_MODEL: Final = "gen_ai.response.model"
+FINISH_REASONS: Final = "gen_ai.response.finish_reasons"
+FIRST_CHUNK: Final = "gen_ai.response.time_to_first_chunk"
+INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
+OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
+CACHED_TOKENS: Final = "gen_ai.usage.cache_read.input_tokens"
+REASONING_TOKENS: Final = "gen_ai.usage.reasoning.output_tokens"
+TOOL_NAME: Final = "gen_ai.tool.name"
+TOOL_CALL_ID: Final = "gen_ai.tool.call.id"
+TOOL_ARGUMENTS: Final = "gen_ai.tool.call.arguments"
+TOOL_RESULT: Final = "gen_ai.tool.call.result"
+INPUT_MESSAGES: Final = "gen_ai.input.messages"
+SYSTEM: Final = "gen_ai.system_instructions"
+ERROR_TYPE: Final = "error.type"

@@ -1,0 +1,150 @@
+"""What happens in a pool, as lines of a log."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final, final
+
+from agentpool._events import (
+    AgentFinished,
+    AgentParked,
+    AgentQueued,
+    AgentSpawned,
+    AgentStarted,
+    AgentWarned,
+    ApprovalAsked,
+    ApprovalGiven,
+    BudgetNear,
+    BudgetReached,
+    CompletionReceived,
+    Event,
+    EventsMissed,
+    FellBack,
+    GateChanged,
+    MessageDropped,
+    MessageSent,
+    RequestFailed,
+    RequestRetried,
+    SlotsChanged,
+    ToolFinished,
+    ToolStarted,
+)
+from agentpool._outcome import AgentStatus
+from agentpool.abc import Observer
+
+_LEVELS: Final = {
+    AgentWarned: logging.WARNING,
+    BudgetNear: logging.WARNING,
+    BudgetReached: logging.WARNING,
+    EventsMissed: logging.WARNING,
+    FellBack: logging.WARNING,
+    GateChanged: logging.WARNING,
+    MessageDropped: logging.WARNING,
+    RequestRetried: logging.WARNING,
+    AgentSpawned: logging.INFO,
+    AgentStarted: logging.INFO,
+    ApprovalAsked: logging.INFO,
+    ApprovalGiven: logging.INFO,
+    SlotsChanged: logging.INFO,
+    AgentParked: logging.DEBUG,
+    AgentQueued: logging.DEBUG,
+    CompletionReceived: logging.DEBUG,
+    MessageSent: logging.DEBUG,
+    RequestFailed: logging.DEBUG,
+    ToolFinished: logging.DEBUG,
+    ToolStarted: logging.DEBUG,
+}
+"""How much each kind of event matters. Kinds that are missing here are not logged."""
+
+_ENDS: Final = {
+    AgentStatus.COMPLETED: logging.INFO,
+    AgentStatus.STOPPED: logging.WARNING,
+    AgentStatus.CANCELLED: logging.WARNING,
+}
+"""How much an end matters; one that is missing here is a failure."""
+
+
+@final
+class LoggingObserver(Observer):
+    """Writes a line for each event that matters to a logger.
+
+    Failures are errors, what was tolerated or ended early are warnings, spawns, starts and
+    ends are information, and requests, tool calls and waits are for debugging. What agents
+    were told and said is in no line. Each record has the event as ``agentpool_event``.
+    """
+
+    __slots__ = ("_logger",)
+
+    def __init__(self, logger: logging.Logger | None = None) -> None:
+        """Write to *logger*.
+
+        Args:
+            logger: ``None``: the one that is called ``agentpool.events``.
+        """
+        self._logger = logger or logging.getLogger("agentpool.events")
+
+    def on_event(self, event: Event) -> None:
+        """Write a line, if the event matters and somebody reads its level."""
+        if isinstance(event, AgentFinished):
+            level = _ENDS.get(event.outcome.status, logging.ERROR)
+        else:
+            level = _LEVELS.get(type(event), logging.NOTSET)
+        if level and self._logger.isEnabledFor(level):
+            who = f"agent {event.agent_id} ({event.agent_name})" if event.agent_id else "the pool"
+            extra = {"agentpool_event": event}
+            self._logger.log(level, "%s %s", who, _words(event), extra=extra)
+
+
+def _words(event: Event) -> str:  # noqa: PLR0911  # one for each kind
+    """Return what the event says, without anything that was told or said."""
+    match event:
+        case AgentFinished(outcome=outcome):
+            why = "" if outcome.error is None else f": {type(outcome.error).__name__}"
+            reason = "" if outcome.stop_reason is None else f" ({outcome.stop_reason.value})"
+            return f"{outcome.status.value}{reason}{why}"
+        case AgentParked():
+            return f"waits for {event.waits_for}"
+        case AgentWarned():
+            return f"is warned: {event.text}"
+        case BudgetNear() | BudgetReached():
+            used = f"{event.used:,.6g} of {event.limit:,.6g}"
+            return f"brings budget {event.budget!r} to {used} ({event.kind.value})"
+        case CompletionReceived():
+            tokens = "?" if event.usage is None else f"{event.usage.total_tokens:,}"
+            return f"got an answer after {event.duration_seconds:.2f} s, {tokens} tokens"
+        case ToolStarted():
+            return f"calls {event.call.name}"
+        case ToolFinished():
+            failed = (
+                f" failed: {event.error_type or 'it said no'}" if event.is_error else " returned"
+            )
+            return f"{event.call.name}{failed}"
+        case _:
+            return _rest(event)
+
+
+def _rest(event: Event) -> str:  # noqa: C901, PLR0911  # one for each kind
+    match event:
+        case RequestFailed():
+            return f"got no answer: {event.error_type}"
+        case RequestRetried():
+            return f"asks again in {event.delay_seconds:.2f} s"
+        case FellBack():
+            return f"falls back from driver {event.driver} to {event.next_driver}"
+        case GateChanged():
+            return f"met gate {event.gate!r}, closed for {event.closed_seconds:.1f} s"
+        case SlotsChanged():
+            return f"has {event.max_concurrent:g} slots"
+        case EventsMissed():
+            return f"lost {event.count:,} events on the way here"
+        case MessageSent() | MessageDropped():
+            lost = "" if isinstance(event, MessageSent) else f", which is lost: {event.reason}"
+            return f"message {event.message.message_id} to agent {event.message.recipient}{lost}"
+        case ApprovalGiven():
+            return f"may {'' if event.approved else 'not '}call {event.call.name}"
+        case ApprovalAsked():
+            return f"needs approval for {event.call.name}"
+        case AgentQueued():
+            return f"waits for a slot, {event.ahead} ahead"
+        case _:
+            return "is spawned" if isinstance(event, AgentSpawned) else "starts"

@@ -1,0 +1,387 @@
+"""A pool's events as OpenTelemetry spans, while it runs or from a trace: the one door to it.
+
+Rules:
+
+1. A pool is a span, and so is each agent, below its parent; each attempt to ask a model and
+   each tool call is one below its agent. Waits and notices are events of the agent's span.
+2. A span is made when what it is about begins, and ended when that ends. What had not ended
+   when the pool closed, or where a trace was cut, ends there, with ``agentpool.open``.
+3. With ``RunIds`` the ids of the spans follow from the run's, so that a run has the same ids
+   live and afterwards. The id of the run is that of its OpenTelemetry trace.
+4. What was told and said is in no span unless it is asked for. Then each request has what is
+   new since the one before it: the whole conversation each time would be quadratic.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final, final
+
+import msgspec
+
+from agentpool._budget.statistics import PoolStatistics
+from agentpool._events import (
+    AgentFinished,
+    AgentParked,
+    AgentQueued,
+    AgentResumed,
+    AgentSpawned,
+    AgentStarted,
+    AgentWarned,
+    BudgetNear,
+    BudgetReached,
+    CompletionReceived,
+    Event,
+    FellBack,
+    GateChanged,
+    MessageDropped,
+    MessagesAdded,
+    MessageSent,
+    PoolInfo,
+    RequestFailed,
+    RequestRetried,
+    RequestStarted,
+    ToolFinished,
+    ToolStarted,
+)
+from agentpool._messages import AgentId, ChatMessage, Usage
+from agentpool.abc import Observer
+from agentpool.observe import _genai as names
+from agentpool.observe._trace import Trace
+
+try:
+    from opentelemetry.sdk.trace.id_generator import IdGenerator, RandomIdGenerator
+    from opentelemetry.trace import (
+        INVALID_SPAN,
+        Span,
+        SpanKind,
+        Status,
+        StatusCode,
+        TracerProvider,
+        get_tracer_provider,
+        set_span_in_context,
+    )
+except ImportError as exc:
+    raise ImportError(
+        "OpenTelemetryObserver needs OpenTelemetry; run: pip install 'trio-agentpool[otel]'"
+    ) from exc
+
+if TYPE_CHECKING:
+    from opentelemetry.util.types import AttributeValue
+
+_NANOSECONDS: Final = 1_000_000_000
+
+_NOTICES: Final = (
+    AgentParked,
+    AgentQueued,
+    AgentResumed,
+    AgentStarted,
+    AgentWarned,
+    BudgetNear,
+    BudgetReached,
+    FellBack,
+    GateChanged,
+    MessageDropped,
+    MessageSent,
+    RequestRetried,
+)
+"""What becomes an event of the agent's span."""
+
+
+@final
+class RunIds(IdGenerator):
+    """Makes the ids of a pool's spans follow from its run, and all others at random.
+
+    ``TracerProvider(id_generator=RunIds())``.
+    """
+
+    def __init__(self) -> None:
+        """Begin with nobody's."""
+        self._random = RandomIdGenerator()
+        self.trace_id = 0
+        """The id that the next trace gets. 0: a random one."""
+        self.span_id = 0
+        """The id that the next span gets. 0: a random one."""
+
+    def generate_span_id(self) -> int:
+        """Return the id of a span that is made now."""
+        return self.span_id or self._random.generate_span_id()
+
+    def generate_trace_id(self) -> int:
+        """Return the id of a trace that begins now."""
+        return self.trace_id or self._random.generate_trace_id()
+
+
+@final
+class OpenTelemetryObserver(Observer):
+    """Makes OpenTelemetry spans of what happens in a pool. One is for one pool."""
+
+    __slots__ = (
+        "_agents", "_content", "_ids", "_info", "_last_seconds", "_new", "_pool", "_requests",
+        "_tools", "_tracer",
+    )  # fmt: skip
+
+    def __init__(
+        self, tracer_provider: TracerProvider | None = None, *, content: bool = False
+    ) -> None:
+        """Get ready.
+
+        Args:
+            tracer_provider: Where the spans go. ``None``: to the global one.
+            content: Whether spans have what was told and said.
+        """
+        provider = tracer_provider or get_tracer_provider()
+        self._tracer = provider.get_tracer("agentpool", f"genai-{names.CONVENTIONS}")
+        # The interface of a provider does not show its ids.
+        ids: object = getattr(provider, "id_generator", None)
+        self._ids = ids if isinstance(ids, RunIds) else RunIds()
+        self._content = content
+        self._info: PoolInfo | None = None
+        self._pool: Span = INVALID_SPAN
+        self._agents: dict[AgentId, Span] = {}
+        self._requests: dict[int, Span] = {}
+        self._tools: dict[tuple[AgentId, str], Span] = {}
+        self._new: dict[AgentId, tuple[ChatMessage, ...]] = {}
+        self._last_seconds = 0.0
+
+    def on_open(self, pool: PoolInfo) -> None:
+        """Begin the pool's span."""
+        self._info = pool
+        name = f"invoke_workflow {pool.name}"
+        attributes: dict[str, AttributeValue] = {
+            names.OPERATION: "invoke_workflow",
+            names.AGENT_NAME: pool.name,
+            "agentpool.run.id": pool.run_id,
+            "agentpool.max_concurrent": pool.max_concurrent,
+        }
+        self._pool = self._begin("pool", name, 0.0, attributes, None)
+
+    def on_event(self, event: Event) -> None:
+        """Begin, end or mark a span."""
+        self._last_seconds = event.at_seconds
+        match event:
+            case AgentSpawned():
+                self._spawned(event)
+            case AgentFinished():
+                self._finished(event)
+            case MessagesAdded():
+                self._new[event.agent_id] = event.messages
+            case RequestStarted():
+                self._asked(event)
+            case CompletionReceived():
+                self._answered(event)
+            case RequestFailed():
+                self._failed(event)
+            case ToolStarted():
+                self._called(event)
+            case ToolFinished():
+                self._returned(event)
+            case _:
+                self._noticed(event)
+
+    def on_close(self, statistics: PoolStatistics) -> None:  # noqa: ARG002  # the spans have them
+        """End what is open, and the pool's span."""
+        for spans in (self._requests, self._tools, self._agents):
+            for span in spans.values():
+                span.set_attribute("agentpool.open", value=True)
+                span.end(self._at(self._last_seconds))
+            spans.clear()
+        self._pool.end(self._at(self._last_seconds))
+
+    # --- agents
+
+    def _spawned(self, event: AgentSpawned) -> None:
+        attributes: dict[str, AttributeValue] = {
+            names.OPERATION: "invoke_agent",
+            names.AGENT_NAME: event.agent_name,
+            names.CONVERSATION: f"{self._info.run_id if self._info else ''}/{event.agent_id}",
+            "agentpool.agent.id": event.agent_id,
+            "agentpool.parent.id": event.parent_id,
+            "agentpool.manifest": event.manifest,
+        }
+        if self._content:
+            attributes[names.SYSTEM] = event.system_prompt
+        parent = self._agents.get(event.parent_id, self._pool)
+        name = f"invoke_agent {event.agent_name}"
+        span = self._begin(f"agent {event.agent_id}", name, event.at_seconds, attributes, parent)
+        self._agents[event.agent_id] = span
+
+    def _finished(self, event: AgentFinished) -> None:
+        span = self._agents.pop(event.agent_id, INVALID_SPAN)
+        outcome = event.outcome
+        attributes = _usage(outcome.usage)
+        attributes["agentpool.status"] = outcome.status.value
+        attributes["agentpool.turns"] = outcome.iterations
+        if outcome.stop_reason is not None:
+            attributes["agentpool.stop_reason"] = outcome.stop_reason.value
+        if outcome.cost_usd is not None:
+            attributes["agentpool.cost_usd"] = outcome.cost_usd
+        span.set_attributes(attributes)
+        if outcome.error is not None:
+            kind = getattr(outcome.error, "kind", type(outcome.error).__name__)
+            self._blame(span, str(kind), str(outcome.error))
+        span.end(self._at(event.at_seconds))
+
+    def _noticed(self, event: Event) -> None:
+        span = self._agents.get(event.agent_id, self._pool)
+        if isinstance(event, _NOTICES):
+            name = type(event).__name__
+            span.add_event(f"agentpool.{name}", _fields(event), self._at(event.at_seconds))
+
+    # --- requests
+
+    def _asked(self, event: RequestStarted) -> None:
+        attributes: dict[str, AttributeValue] = {
+            names.OPERATION: "chat",
+            "agentpool.agent.id": event.agent_id,
+            "agentpool.turn": event.turn,
+            "agentpool.attempt": event.attempt,
+            "agentpool.by_tool": event.by_tool,
+        }
+        if event.model:
+            attributes[names.REQUEST_MODEL] = event.model
+        new = self._new.pop(event.agent_id, ())
+        if self._content and new:
+            attributes[names.INPUT_MESSAGES] = _shown(new)
+        parent = self._agents.get(event.agent_id, self._pool)
+        name = f"chat {event.model}".rstrip()
+        span = self._begin(
+            f"request {event.sequence}", name, event.at_seconds, attributes, parent,
+            kind=SpanKind.CLIENT,
+        )  # fmt: skip
+        self._requests[event.sequence] = span
+
+    def _answered(self, event: CompletionReceived) -> None:
+        span = self._requests.pop(event.request_id, INVALID_SPAN)
+        attributes = {} if event.usage is None else _usage(event.usage)
+        attributes[names.FINISH_REASONS] = [event.finish_reason.value]
+        if event.model is not None:
+            attributes[names.RESPONSE_MODEL] = event.model
+        if event.first_piece_seconds is not None:
+            attributes[names.FIRST_CHUNK] = event.first_piece_seconds
+        if event.cost_usd is not None:
+            attributes["agentpool.cost_usd"] = event.cost_usd
+        span.set_attributes(attributes)
+        span.end(self._at(event.at_seconds))
+
+    def _failed(self, event: RequestFailed) -> None:
+        span = self._requests.pop(event.request_id, INVALID_SPAN)
+        self._blame(span, event.error_type, event.error)
+        span.end(self._at(event.at_seconds))
+
+    # --- tools
+
+    def _called(self, event: ToolStarted) -> None:
+        call = event.call
+        attributes: dict[str, AttributeValue] = {
+            names.OPERATION: "execute_tool",
+            names.TOOL_NAME: call.name,
+            names.TOOL_CALL_ID: call.call_id,
+            "agentpool.agent.id": event.agent_id,
+            "agentpool.turn": event.turn,
+        }
+        if self._content:
+            attributes[names.TOOL_ARGUMENTS] = call.arguments
+        parent = self._agents.get(event.agent_id, self._pool)
+        name = f"execute_tool {call.name}"
+        span = self._begin(f"tool {event.sequence}", name, event.at_seconds, attributes, parent)
+        self._tools[event.agent_id, call.call_id] = span
+
+    def _returned(self, event: ToolFinished) -> None:
+        span = self._tools.pop((event.agent_id, event.call.call_id), INVALID_SPAN)
+        if self._content:
+            span.set_attribute(names.TOOL_RESULT, event.content)
+        if event.is_error:
+            text = event.content if self._content else ""
+            self._blame(span, event.error_type or "tool_error", text)
+        span.end(self._at(event.at_seconds))
+
+    # --- spans
+
+    def _begin(  # what every span has
+        self,
+        what: str,
+        name: str,
+        at_seconds: float,
+        attributes: Mapping[str, AttributeValue],
+        parent: Span | None,
+        *,
+        kind: SpanKind = SpanKind.INTERNAL,
+    ) -> Span:
+        ids = self._ids
+        run_id = self._info.run_id if self._info else ""
+        # Zero is no id; nor is it ever the hash of anything that is named here.
+        digest = hashlib.blake2b(f"{run_id} {what}".encode(), digest_size=8).digest()
+        ids.trace_id, ids.span_id = int(run_id or "0", 16), int.from_bytes(digest)
+        try:
+            # Explicit, and not the current one: an observer is called from any task.
+            context = set_span_in_context(INVALID_SPAN if parent is None else parent)
+            return self._tracer.start_span(
+                name, context, kind, dict(attributes), start_time=self._at(at_seconds)
+            )
+        finally:
+            ids.trace_id = ids.span_id = 0
+
+    def _at(self, at_seconds: float) -> int:
+        opened_at = self._info.opened_at if self._info else 0.0
+        return round((opened_at + at_seconds) * _NANOSECONDS)
+
+    def _blame(self, span: Span, kind: str, text: str) -> None:
+        span.set_attribute(names.ERROR_TYPE, kind)
+        span.set_status(Status(StatusCode.ERROR, text))
+
+
+def export_trace(
+    trace: Trace, tracer_provider: TracerProvider | None = None, *, content: bool = False
+) -> None:
+    """Make the spans of *trace*, with the times that it has.
+
+    Args:
+        trace: What ``read_trace`` returned.
+        tracer_provider: Where the spans go. ``None``: to the global one.
+        content: Whether spans have what was told and said.
+    """
+    observer = OpenTelemetryObserver(tracer_provider, content=content)
+    header = trace.header
+    observer.on_open(
+        PoolInfo(
+            run_id=header.run_id,
+            name=header.pool,
+            opened_at=header.opened_at,
+            max_concurrent=header.max_concurrent,
+        )
+    )
+    for event in trace.events:
+        observer.on_event(event)
+    observer.on_close(trace.statistics or _NOT_CLOSED)
+
+
+_NOT_CLOSED: Final = PoolStatistics(
+    running=0, parked=0, at_gate=0, queued=0, spawned=0, max_concurrent=0, messages=0,
+    dead_letters=0, warnings=0, observer_failures=0,
+)  # fmt: skip
+
+
+def _usage(usage: Usage) -> dict[str, AttributeValue]:
+    return {
+        names.INPUT_TOKENS: usage.input_tokens,
+        names.OUTPUT_TOKENS: usage.output_tokens,
+        names.CACHED_TOKENS: usage.cached_tokens,
+        names.REASONING_TOKENS: usage.reasoning_tokens,
+    }
+
+
+def _fields(event: Event) -> dict[str, AttributeValue]:
+    """Return the fields of *event* that are short and that nobody said."""
+    own = event.__struct_fields__[4:]
+    values = {name: getattr(event, name) for name in own if name not in {"error", "text"}}
+    return {
+        f"agentpool.{name}": value
+        for name, value in values.items()
+        if isinstance(value, str | bool | int | float)
+    }
+
+
+def _shown(messages: Sequence[ChatMessage]) -> str:
+    return msgspec.json.encode(messages).decode()
