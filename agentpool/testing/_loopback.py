@@ -35,14 +35,6 @@ class HttpAsked:
     body: bytes = attrs.field(repr=False)
     """As it came."""
 
-    @property
-    def json(self) -> object:
-        """The body as JSON; the body itself as text if it is none."""
-        try:
-            return msgspec.json.decode(self.body)
-        except msgspec.DecodeError:
-            return self.body.decode(errors="replace")
-
 
 @final
 @attrs.frozen(kw_only=True)
@@ -55,10 +47,6 @@ class HttpReply:
     """Its headers; how long the body is comes by itself."""
     pieces: Sequence[bytes] = ()
     """The body, sent piece by piece."""
-    breaks_off: bool = False
-    """Whether the connection ends before the body does."""
-    hangs: bool = False
-    """Whether nothing more comes after the pieces until the other side goes away."""
 
 
 Serve: TypeAlias = Callable[[HttpAsked], Awaitable[HttpReply]]
@@ -87,7 +75,7 @@ async def open_loopback_server(serve: Serve) -> AsyncGenerator[int]:
         port: int = listener.socket.getsockname()[1]
 
         async def handle(stream: trio.SocketStream) -> None:
-            with contextlib.suppress(trio.BrokenResourceError, h11.RemoteProtocolError):
+            with contextlib.suppress(trio.BrokenResourceError, h11.ProtocolError):
                 await _serve_connection(stream, serve)
 
         await nursery.start(trio.serve_listeners, handle, [listener])
@@ -102,8 +90,6 @@ async def _serve_connection(stream: trio.SocketStream, serve: Serve) -> None:
     while (asked := await _read(connection, stream)) is not None:
         reply = await serve(asked)
         await _send(connection, stream, reply)
-        if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
-            return
         connection.start_next_cycle()
 
 
@@ -138,7 +124,4 @@ async def _send(connection: h11.Connection, stream: trio.SocketStream, reply: Ht
     await stream.send_all(connection.send(head) or b"")
     for piece in reply.pieces:
         await stream.send_all(connection.send(h11.Data(data=piece)) or b"")
-    if reply.hangs:
-        await stream.receive_some()
-    elif not reply.breaks_off:
-        await stream.send_all(connection.send(h11.EndOfMessage()) or b"")
+    await stream.send_all(connection.send(h11.EndOfMessage()) or b"")

@@ -105,7 +105,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
         rules=(
             *(rules.known_fields(*_RESPONSES_FIELDS), rules.no_sampling, more.stateless),
             *(rules.unique_ids, rules.id_form(r".{1,64}", "1 to 64 characters")),
-            *(more.encrypted_back, more.reasoning_with_calls, more.outputs_match),
+            *(more.reasoning_with_calls, more.encrypted_back, more.outputs_match),
             *(rules.strict_schemas, rules.no_forced_tools),
         ),
     ),
@@ -150,7 +150,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
         refusal=_plain_error,
         rules=(
             *(rules.known_fields(*_MISTRAL_FIELDS), rules.known_message_fields(*_MESSAGE_FIELDS)),
-            *(rules.older_limit, rules.no_user_after_tool, rules.no_empty_answer, *_EVERY_CHAT),
+            *(rules.no_user_after_tool, rules.no_empty_answer, *_EVERY_CHAT),
             rules.id_form(r"[a-zA-Z0-9]{9}", "a-z, A-Z, 0-9, with a length of 9"),
         ),
     ),

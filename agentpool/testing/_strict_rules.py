@@ -40,13 +40,6 @@ def newer_limit(asked: StrictAsked) -> str | None:
     return None
 
 
-def older_limit(asked: StrictAsked) -> str | None:
-    """Mistral, Moonshot and others (eca#231, openclaude#805)."""
-    if "max_completion_tokens" in asked.body:
-        return "max_completion_tokens: Extra inputs are not permitted"
-    return None
-
-
 def no_effort_with_tools(asked: StrictAsked) -> str | None:
     """GPT-5.6 and later on Chat Completions (goose#11413)."""
     effort = asked.body.get("reasoning_effort")

@@ -192,6 +192,7 @@ REFUSED: Final[list[tuple[StrictName, dict[str, object], str]]] = [
     ("openai", {"input": [{**CALL, "id": "fc_1"}]}, "Item with id 'fc_1' not found"),
     ("openai", {"input": [{"type": "reasoning", "encrypted_content": "x"}]}, "invalid_encrypted"),
     ("openai", {"input": [HI, CALL, OUTPUT]}, "without its required 'reasoning' item"),
+    ("openai", {"input": [{"type": "reasoning"}, HI]}, "without its required following item"),
     ("openai", {"input": [{"role": "assistant", "type": "message"}, CALL]}, "No tool output found"),
     ("openai", {"input": [OUTPUT]}, "No tool call found"),
     ("openai", {"input": [{**CALL, "call_id": "x" * 65}]}, "must be 1 to 64 characters"),
@@ -264,7 +265,11 @@ REFUSED: Final[list[tuple[StrictName, dict[str, object], str]]] = [
     ("mistral", {"messages": [HI, {"role": "assistant", "content": ""}]}, "but not none"),
     ("vllm", {"messages": [BROKEN, returned()]}, "failed to parse tool call arguments"),
     ("ollama", {"messages": [{"role": "user"}]}, "missing field 'content'"),
-    ("llamacpp", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "image_url"),
+    (
+        "llamacpp",
+        {"messages": [{"role": "user", "content": [{"type": "text"}, {"type": "image_url"}]}]},
+        "image_url",
+    ),
 ]
 """What each server refuses, and its words for it."""
 

@@ -21,6 +21,7 @@ from agentpool.drivers import (
     AssistantMessage,
     ChatMessage,
     ContextOverflowError,
+    ProviderPart,
     ToolCall,
     ToolMessage,
     UserMessage,
@@ -93,6 +94,7 @@ def kept_at_every_room(
         (answer(""), 4),
         (result("an id costs nothing", "12345"), 4 + 2),
         (AssistantMessage("12345", (ToolCall("id", "12345", "{'a':1234}"),)), 4 + 2 + 2 + 4),
+        (AssistantMessage("12345", (), (ProviderPart("p", "m", "k", "12345"),)), 4 + 2 + 2),
     ],
 )
 def test_a_message_costs_its_texts_and_four_tokens(message: ChatMessage, cost: int) -> None:

@@ -198,7 +198,8 @@ class ChatAccumulator(GrowingCompletion):
         if chunk.error is not None:
             raise failure_in_stream(chunk.error, secret=self.secret)
         if event.event == "error" or chunk.object == "error":
-            raise failure_in_stream(self._plain_error(data), secret=self.secret)
+            error = msgspec.json.decode(data, type=ErrorBody)
+            raise failure_in_stream(error, secret=self.secret)
         self._model = chunk.model or self._model
         self._count(chunk.usage)
         return self._take_choices(chunk.choices or ())
@@ -211,12 +212,6 @@ class ChatAccumulator(GrowingCompletion):
             came = shown(data, secret=self.secret)
             msg = f"an event of the stream is no chat completion chunk ({what}): {came!r}"
             raise ProtocolError(msg) from None  # the cause would show what came in full
-
-    def _plain_error(self, data: str) -> ErrorBody | str:
-        try:
-            return msgspec.json.decode(data, type=ErrorBody)
-        except msgspec.DecodeError:
-            return data
 
     def _count(self, usage: _Usage | None) -> None:
         if usage is None or usage.prompt_tokens is None or usage.completion_tokens is None:

@@ -22,7 +22,7 @@ https://platform.claude.com/docs/en/build-with-claude/effort (2026-11).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final, TypeAlias, assert_never, final
+from typing import Final, TypeAlias, assert_never, cast, final
 
 import attrs
 import msgspec
@@ -268,9 +268,9 @@ def _mark_turns(messages: Sequence[_Message]) -> None:
     """Mark the end of the newest turns of the user's side."""
     turns = [message for message in messages if message.role == "user"]
     for turn in turns[-MARKED_TURNS:]:
-        last = turn.content[-1]
-        if isinstance(last, _Text | _ToolResult):
-            turn.content[-1] = msgspec.structs.replace(last, cache_control=EPHEMERAL)
+        # The user's side has nothing else.
+        last = cast("_Text | _ToolResult", turn.content[-1])
+        turn.content[-1] = msgspec.structs.replace(last, cache_control=EPHEMERAL)
 
 
 def _marked(tool: _Tool) -> _Tool:

@@ -173,6 +173,7 @@ def test_a_redirect_says_where_to() -> None:
         ({"x-ratelimit-reset": "1795687230000"}, None),
         ({"anthropic-ratelimit-requests-reset": "2026-11-26T10:00:20Z"}, None),
         ({"anthropic-ratelimit-requests-reset": "soon"}, None),
+        ({"x-ratelimit-reset-tokens": "", "retry-after": ""}, None),
         (
             {
                 "retry-after": "Wed, 21 Oct 2026 07:28:30 GMT",
@@ -227,3 +228,9 @@ def test_long_texts_are_cut() -> None:
     assert "sk-" not in text
     assert len(text) < MAX_SHOWN_CHARS + 30
     assert text.endswith("characters)")
+
+
+def test_the_first_wait_that_is_one_counts() -> None:
+    """Of several that a text has."""
+    assert retry_after_seconds({}, "retry in a moment; try again in 2 minutes 3 secs") == 123.0
+    assert retry_after_seconds({}, "wait for it, then retry in a while") is None

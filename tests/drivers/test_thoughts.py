@@ -1,0 +1,167 @@
+"""What a model thinks: told to whoever watches, kept, sent back, and never an answer."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+import trio
+from trio.testing import MockClock
+
+from agentpool import AgentManifest, AgentStatus, ModelConfig, SpawnConfig, open_pool
+from agentpool._loop.continuation import CONTINUE
+from agentpool._loop.cut_call import CUT_CALL
+from agentpool.abc import Completion, CompletionRequest
+from agentpool.drivers import (
+    AssistantMessage,
+    FailedAttemptError,
+    FallbackDriver,
+    FinishReason,
+    ProviderPart,
+    ScriptedDriver,
+    ToolCall,
+    UserMessage,
+    open_openai,
+)
+from agentpool.observe import TextDelta, ThoughtDelta
+from agentpool.testing import FakeTurn, StrictFake, strict_fake
+from agentpool.tools import ToolRegistry, tool
+
+ASK = CompletionRequest([UserMessage("Hi")])
+URL = "https://api.deepseek.com/v1"
+
+
+@attrs.define(eq=False)
+class Recorder:
+    """Keeps the events that are texts or thoughts."""
+
+    events: list[TextDelta | ThoughtDelta] = attrs.field(factory=list)
+
+    def on_event(self, event: object) -> None:
+        """Keep it."""
+        if isinstance(event, TextDelta | ThoughtDelta):
+            self.events.append(event)
+
+
+def thinking() -> StrictFake:
+    """Return a server whose model thinks before it speaks."""
+    return strict_fake("deepseek", [FakeTurn(text="Hello")])
+
+
+async def test_observers_are_told_of_thoughts() -> None:
+    """As events of their own, before the text that they led to; the outcome has the text."""
+    recorder = Recorder()
+    async with (
+        open_openai("m", base_url=URL, transport=thinking()) as driver,
+        open_pool(driver, observers=[recorder]) as pool,
+    ):
+        manifest = AgentManifest.parse('privacy = "Standard"')
+        outcome = await (await pool.spawn(SpawnConfig(manifest, "Hi"))).wait()
+    assert outcome.text == "Hello"
+    assert [(type(one), one.text) for one in recorder.events] == [
+        (ThoughtDelta, "hm 1"),
+        (TextDelta, "Hel"),
+        (TextDelta, "lo"),
+    ]
+    said = outcome.messages[-1]
+    assert isinstance(said, AssistantMessage)
+    assert [part.kind for part in said.parts] == ["reasoning_content"]
+
+
+@attrs.define(eq=False)
+class Ears:
+    """Hears both."""
+
+    thoughts: list[str] = attrs.field(factory=list)
+
+    def __call__(self, text: str) -> None:
+        """Take no note of text."""
+
+    def thought(self, text: str) -> None:
+        """Keep a thought."""
+        self.thoughts.append(text)
+
+
+async def test_a_thought_is_no_word_to_a_fallback(autojump_clock: MockClock) -> None:
+    """It ends the patience, and another may still be asked: nothing was handed on."""
+    ears = Ears()
+    async with open_openai("m", base_url=URL, transport=thinking()) as first:
+        driver = FallbackDriver(first, ScriptedDriver(["never"]), patience_seconds=5)
+        assert (await driver.complete(ASK, on_delta=ears)).text == "Hello"
+        assert ears.thoughts == ["hm 1"]
+        # Who hears no thoughts, or does not listen, is told none.
+        heard: list[str] = []
+        await driver.complete(ASK, on_delta=heard.append)
+        assert heard == ["Hel", "lo"]
+        plain = FallbackDriver(first, ScriptedDriver(["never"]))
+        assert (await plain.complete(ASK)).text == "Hello"
+
+
+async def test_a_failed_attempt_is_asked_for_once_more(autojump_clock: MockClock) -> None:
+    """Mostly it succeeds; a third time would be paid for the same again."""
+    failure = FailedAttemptError("the model failed to write a tool call")
+    once = ScriptedDriver([failure, "done"])
+    async with open_pool(once) as pool:
+        assert (await (await pool.spawn(SpawnConfig(AgentManifest(), "Hi"))).wait()).text == "done"
+    twice = ScriptedDriver([failure, failure, "never"])
+    async with open_pool(twice) as pool:
+        outcome = await (await pool.spawn(SpawnConfig(AgentManifest(), "Hi"))).wait()
+    assert isinstance(outcome.error, FailedAttemptError)
+    assert len(twice.requests) == 2
+
+
+@tool
+async def write(text: str) -> str:
+    """Write a text.
+
+    Args:
+        text: What.
+    """
+    await trio.lowlevel.checkpoint()
+    return text
+
+
+async def test_a_call_that_was_cut_is_told_why() -> None:
+    """The tool could only say that its arguments are no JSON. The whole one runs."""
+    calls = (ToolCall("a", "write", '{"text": "x"}'), ToolCall("b", "write", '{"text": "lon'))
+    cut = Completion("", calls, FinishReason.MAX_TOKENS)
+    driver = ScriptedDriver([cut, "done"])
+    async with open_pool(driver, tools=ToolRegistry([write])) as pool:
+        outcome = await (await pool.spawn(SpawnConfig(AgentManifest(), "Hi"))).wait()
+    assert outcome.status is AgentStatus.COMPLETED
+    first, second = driver.requests[1].messages[-2:]
+    assert (getattr(first, "content", ""), getattr(first, "is_error", None)) == ("x", False)
+    assert (getattr(second, "content", ""), getattr(second, "is_error", None)) == (CUT_CALL, True)
+
+
+async def test_parts_of_a_continued_answer_keep_their_place() -> None:
+    """They belong to its last piece, which begins where the first one ended."""
+    part = ProviderPart("p", "m", "thinking", "{}", text_at=1)
+    pieces = [
+        Completion("It is blue because of", (), FinishReason.MAX_TOKENS),
+        Completion(" the air.", parts=(part,)),
+    ]
+    driver = ScriptedDriver(pieces)
+    manifest = AgentManifest(model=ModelConfig(on_cut="continue"))
+    async with open_pool(driver) as pool:
+        outcome = await (await pool.spawn(SpawnConfig(manifest, "Hi"))).wait()
+    said = outcome.messages[-1]
+    assert isinstance(said, AssistantMessage)
+    assert said.text == "It is blue because of the air."
+    assert [one.text_at for one in said.parts] == [len("It is blue because of") + 1]
+    assert driver.requests[1].messages[-1] == UserMessage(CONTINUE)
+
+
+@pytest.mark.parametrize("second", ["deepseek", "other"])
+async def test_a_fallback_of_another_kind_sees_no_thoughts(second: str) -> None:
+    """A session may go on with another model, or with another provider."""
+    model, url = ("n", URL) if second == "deepseek" else ("m", "https://api.other.example/v1")
+    fake = strict_fake("vllm", [FakeTurn(text="x")])
+    async with (
+        open_openai("m", base_url=URL, transport=thinking()) as first,
+        open_openai(model, base_url=url, transport=fake) as other,
+    ):
+        answer = await first.complete(ASK)
+        said = AssistantMessage(answer.text, answer.tool_calls, answer.parts)
+        await other.complete(CompletionRequest([UserMessage("Hi"), said, UserMessage("and?")]))
+    assert answer.parts
+    assert "reasoning_content" not in str(fake.requests[0])
