@@ -78,7 +78,7 @@ class Amnesiac(PoolMachine):
 def test_a_planted_fault_is_found(machine: type[PoolMachine], text: str) -> None:
     """A message that vanishes, a number without an agent, an agent that nobody knows."""
     with pytest.raises((AssertionError, BaseExceptionGroup), match=text):  # noqa: ASYNC401  # also plain assertions
-        run_state_machine_as_test(machine, settings=QUICK)
+        run_state_machine_as_test(machine, settings=settings(QUICK, max_examples=300))
 
 
 def test_a_machine_can_be_driven_by_hand() -> None:
