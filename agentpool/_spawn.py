@@ -9,6 +9,7 @@ import attrs
 
 from agentpool._attachments import Attachment
 from agentpool._budget.budget import Budget
+from agentpool._checks import expect
 from agentpool._errors import CapabilityDeniedError, UsageError
 from agentpool._manifest.capability import Capability, CapabilityKind, asks_first
 from agentpool._manifest.manifest import AgentManifest
@@ -54,6 +55,15 @@ class SpawnConfig:
 
     def __attrs_post_init__(self) -> None:
         """Refuse what has no meaning."""
+        expect(
+            self.manifest, AgentManifest, "manifest must be an AgentManifest",
+            "write SpawnConfig(manifest, query)",
+        )  # fmt: skip
+        expect(self.query, str, "query must be a str", "write SpawnConfig(manifest, query)")
+        if self.limits is not None:
+            expect(self.limits, UsageLimits, "limits must be UsageLimits", "write UsageLimits(...)")
+        if self.budget is not None:
+            expect(self.budget, Budget, "budget must be a Budget", "write Budget(tokens=...)")
         if not self.query.strip():
             raise UsageError(f"query must not be empty, got {self.query!r}; say what to do")
         if self.deadline_seconds is not None and not self.deadline_seconds > 0:

@@ -44,6 +44,7 @@ from agentpool._budget.account import (
 )
 from agentpool._budget.reservation import Reservation, Source
 from agentpool._budget.statistics import BudgetStatistics
+from agentpool._checks import expect
 from agentpool._errors import LimitExceededError
 
 MAX_PASSED: Final = 8
@@ -131,6 +132,8 @@ class Budget(Source):
         Raises:
             UsageError: If a limit is 0, negative, infinite or no number.
         """
+        if parent is not None:
+            expect(parent, Budget, "parent must be a Budget", "write Budget(parent=budget)")
         limits = (
             count_limit("tokens", tokens),
             cost_limit("cost_usd", cost_usd),

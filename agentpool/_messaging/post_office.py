@@ -19,6 +19,7 @@ import msgspec
 import trio
 
 from agentpool._base import Live
+from agentpool._checks import expect
 from agentpool._errors import AgentGoneError, InboxFullError, UnknownAgentError, UsageError
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage, DeadLetter
 from agentpool._messaging.inbox import Inbox
@@ -228,6 +229,7 @@ class PostOffice:
         question: _Question | None = None,
     ) -> AgentMessage:
         """Number a message and put it where it is going, in one step without a wait."""
+        expect(content, str, "content must be a str", "write the message as text")
         if sender == recipient:
             raise UsageError(f"agent {sender} cannot send to itself; keep it in a variable")
         inbox = self._open_inbox(recipient)

@@ -24,6 +24,9 @@ import trio
 
 from agentpool._agent.agent import output_of
 from agentpool._base import Live
+from agentpool._checks import expect, expect_each
+from agentpool._errors import UsageError
+from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import AgentId
 from agentpool._outcome import AgentOutcome
 from agentpool._pool.admission import Admission
@@ -36,6 +39,26 @@ from agentpool._spawn import SpawnConfig
 Queries: TypeAlias = Iterable[str] | AsyncIterable[str]
 Accept: TypeAlias = Callable[[SpawnConfig, OnEnd], AgentRecord]
 """Accepts an agent whose end is told to one function alone."""
+
+
+def check_map(manifest: object, sources: Sequence[object]) -> None:
+    """Raise unless a map can be made of *manifest* and *sources*.
+
+    Raises:
+        UsageError: If one of them is of the wrong kind, or there is no source.
+    """
+    if not sources:
+        raise UsageError("map() needs at least one source of queries, got none")
+    expect(
+        manifest, AgentManifest, "manifest must be an AgentManifest",
+        "read a file with AgentManifest.load(path)",
+    )  # fmt: skip
+    for source in sources:
+        if not isinstance(source, AsyncIterable):
+            expect_each(
+                source, str, "a source of map() must be an iterable of queries",
+                "write [query, ...]",
+            )  # fmt: skip
 
 
 @final

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from typing import Literal
+from typing import Literal, cast
 
 import trio
 
 from agentpool._approval import Approver
 from agentpool._budget.budget import Budget
+from agentpool._checks import at_least, expect, expect_each, expect_function
 from agentpool._errors import PoolError, UsageError
 from agentpool._messages import OWNER_ID
 from agentpool._pool.nursery import OUTSIDE, AgentNursery, ToolBuilder
 from agentpool._pool.pool import AgentPool
-from agentpool._pool.spawn_checks import Entry, at_least
+from agentpool._pool.spawn_checks import Entry
+from agentpool._running import check_trio
 from agentpool._scheduling.random import build_random
 from agentpool._untrusted import MARKERS, Cleaner, default_cleaner
 from agentpool.abc import Driver, DriverFactory, Memory, Observer
@@ -51,9 +53,8 @@ async def open_pool(
         inbox_capacity: Messages that wait for one agent before its senders wait.
         memory: Where agents keep fragments. ``None``: one in memory, for this pool.
         tools: The agents' tools, or a builder that makes each agent its own.
-        budget: What all of them may spend together. Other pools may have the same.
-            ``None``: no limit but each run's own.
-        approve: Asked before calls that need somebody's word. ``None``: nobody; they fail.
+        budget: What all of them may spend together. ``None``: each run has its own limits.
+        approve: Asked before calls that need approval. ``None``: they are refused.
         observers: Called with every event, at once; they must not block.
         on_failure: ``collect`` goes on after a failure; ``abort`` cancels the others.
         name: What the pool is called in events and in memory scopes.
@@ -63,9 +64,10 @@ async def open_pool(
         random_seed: Seed of the jitter in retries. ``None``: from the system.
 
     Raises:
-        PoolError: At the exit, if agents failed and nobody looked at their outcomes.
+        PoolError: At the exit, if agents failed and their outcomes were never retrieved.
         UsageError: If an argument has no meaning.
     """
+    _check_parts(driver, tools, memory, budget, approve, observers)
     at_least(0, "max_queued", max_queued)
     limiter = trio.CapacityLimiter(at_least(1, "max_concurrent", max_concurrent))
     agents = AgentNursery(
@@ -84,11 +86,48 @@ async def open_pool(
         yield pool
 
 
+def _check_parts(  # noqa: PLR0917  # in the order of open_pool()
+    driver: object,
+    tools: object,
+    memory: object,
+    budget: object,
+    approve: object,
+    observers: object,
+) -> None:
+    """Refuse what is of the wrong kind before anything has been opened."""
+    check_trio("open_pool")
+    if not isinstance(driver, Driver):
+        expect_function(
+            driver,
+            "driver must be a Driver, or a function from a manifest to one",
+            "open one with agentpool.drivers.open_driver(manifest.model)",
+        )
+    if tools is not None and not isinstance(tools, ToolRegistry):
+        expect_function(
+            tools,
+            "tools must be a ToolRegistry, or a function that makes one",
+            "write ToolRegistry([tool, ...])",
+        )
+    if memory is not None:
+        expect(memory, Memory, "memory must be a Memory", "write agentpool.memory.InMemoryMemory()")
+    if budget is not None:
+        expect(budget, Budget, "budget must be a Budget", "write Budget(tokens=...)")
+    if approve is not None:
+        expect_function(approve, "approve must be a function", "leave it out to refuse all")
+    expect_each(
+        observers, Observer, "observers must be a sequence of Observer objects",
+        "write observers=[observer]",
+    )  # fmt: skip
+    for observer in cast("Sequence[object]", observers):
+        expect(observer, Observer, "each observer must be an Observer", "inherit from Observer")
+
+
 def _raise_unseen(agents: AgentNursery) -> None:
     unseen = agents.fan_in.unseen_failures()
     if unseen:
         raise PoolError(
-            f"{len(unseen)} of {agents.last_id} agents failed, and nobody looked at it",
+            f"{len(unseen)} of {agents.last_id} agents failed and their outcomes were "
+            "never retrieved",
             list(unseen.values()),
             tuple(unseen),
         )

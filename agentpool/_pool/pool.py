@@ -11,20 +11,20 @@ import attrs
 import trio
 
 from agentpool._budget.statistics import PoolStatistics
+from agentpool._checks import at_least, expect_each
 from agentpool._errors import UsageError
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage
 from agentpool._outcome import AgentOutcome
 from agentpool._pool.fan_in import Completions
 from agentpool._pool.handle import AgentHandle
-from agentpool._pool.map import OutcomeStream, Queries, QueryMap
+from agentpool._pool.map import OutcomeStream, Queries, QueryMap, check_map
 from agentpool._pool.nursery import AgentNursery
 from agentpool._pool.race import Race
 from agentpool._pool.record import AgentRecord, OnEnd
 from agentpool._pool.restart import RestartPolicy
 from agentpool._pool.router import MessageRouter
 from agentpool._pool.shutdown import ShutdownStep
-from agentpool._pool.spawn_checks import at_least
 from agentpool._pool.supervisor import Supervisor
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import Driver
@@ -77,7 +77,7 @@ class AgentPool:
         Cancellation:
             Agents accepted before stay accepted; ``join_all`` has them.
         """
-        wanted = [(config, self._agents.driver_for(config)) for config in configs]
+        wanted = self._wanted(configs)
         if not wanted:
             await trio.lowlevel.checkpoint()
         enter = self._agents.admission.enter
@@ -94,7 +94,7 @@ class AgentPool:
             PrivacyError: If a manifest's tier forbids its driver.
         """
         agents = self._agents
-        wanted = [(config, agents.driver_for(config)) for config in configs]
+        wanted = self._wanted(configs)
         return [AgentHandle(record) for record in agents.accept_all(wanted)]
 
     # --- join
@@ -174,8 +174,7 @@ class AgentPool:
             UsageError: If there is no source, the weight has no meaning, or the output
                 type has no form in JSON.
         """
-        if not sources:
-            raise UsageError("map() needs at least one source of queries, got none")
+        check_map(manifest, sources)
         config_of = partial(
             SpawnConfig, manifest,
             output_type=output_type, group=group, weight=weight, priority=priority,
@@ -214,7 +213,7 @@ class AgentPool:
         Cancellation:
             All of them are cancelled, and awaited.
         """
-        wanted = [(config, self._agents.driver_for(config)) for config in configs]
+        wanted = self._wanted(configs)
         if not wanted:
             raise UsageError("race() needs at least one config, got none")
         return await Race(self._agents.admission, self._agents.deadlocks.owner).run(
@@ -240,10 +239,17 @@ class AgentPool:
         Cancellation:
             All of them are cancelled, and awaited.
         """
-        wanted = [(config, self._agents.driver_for(config)) for config in configs]
+        wanted = self._wanted(configs)
         policy = policy or RestartPolicy()
         agents, starters = self._agents, self._starters(wanted)
         return await Supervisor(policy, starters, agents.admission, agents.deadlocks.owner).run()
+
+    def _wanted(self, configs: Iterable[SpawnConfig]) -> list[tuple[SpawnConfig, Driver]]:
+        expect_each(
+            configs, SpawnConfig, "configs must be an iterable of SpawnConfig objects",
+            "write [SpawnConfig(manifest, query), ...]",
+        )  # fmt: skip
+        return [(config, self._agents.driver_for(config)) for config in configs]
 
     def _starters(
         self, wanted: Iterable[tuple[SpawnConfig, Driver]]

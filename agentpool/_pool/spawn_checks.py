@@ -9,6 +9,7 @@ import attrs
 
 from agentpool._agent.agent import output_of, room_tokens
 from agentpool._budget.budget import Budget
+from agentpool._checks import expect
 from agentpool._errors import Fault, ManifestError, PrivacyError, UsageError
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import answer_tokens
@@ -41,6 +42,10 @@ class Entry:
             PrivacyError: If the manifest's tier forbids the driver.
             ManifestError: If the driver's window leaves no room for the query.
         """
+        expect(
+            config, SpawnConfig, "config must be a SpawnConfig",
+            "write SpawnConfig(manifest, query)",
+        )  # fmt: skip
         if config.budget is not None:
             self._budget_of(config)
         manifest, driver = self._fitting
@@ -51,17 +56,6 @@ class Entry:
         if driver is self._source:  # a factory is asked each time
             self._fitting = (config.manifest, driver)
         return driver
-
-
-def at_least(least: int, name: str, number: object) -> int:
-    """Return *number*, a whole one and not below *least*, or raise.
-
-    Raises:
-        UsageError: If it is not.
-    """
-    if not isinstance(number, int) or isinstance(number, bool) or number < least:
-        raise UsageError(f"{name} must be a whole number >= {least}, got {number!r}")
-    return number
 
 
 def driver_for(

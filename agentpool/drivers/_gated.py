@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import final
 from urllib.parse import urlsplit
 
+from agentpool._checks import expect
 from agentpool._loop.conversation import request_tokens
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._messages import Completion, CompletionRequest, Usage
@@ -30,6 +31,8 @@ class GatedDriver(SayingDriver):
             driver: Who answers. It stays its opener's to close.
             gate: Where requests wait. Several drivers, and so several pools, may share it.
         """
+        expect(driver, Driver, "driver must be a Driver", "write GatedDriver(driver, gate)")
+        expect(gate, RequestGate, "gate must be a RequestGate", "write GatedDriver(driver, gate)")
         self._driver = driver
         self._gate = gate
 

@@ -8,11 +8,13 @@ from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
+from agentpool._checks import expect
 from agentpool._errors import AuthenticationError
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._manifest.facts import ModelFacts
 from agentpool._manifest.manifest import ModelConfig
 from agentpool._manifest.providers import Dialect
+from agentpool._running import check_trio
 from agentpool.abc import Driver
 from agentpool.drivers._anthropic import open_anthropic
 from agentpool.drivers._facts import facts_of, load_facts
@@ -132,6 +134,11 @@ async def open_driver(
     Cancellation:
         The model is unloaded, and no connection stays open.
     """
+    check_trio("open_driver")
+    expect(
+        model, ModelConfig, "model must be a ModelConfig",
+        "pass the model of a manifest: open_driver(manifest.model)",
+    )  # fmt: skip
     environ = os.environ if environ is None else environ
     async with _open_one(model, privacy, environ, transport) as driver:
         first = _gated(driver, model, gates)

@@ -15,6 +15,7 @@ import attrs
 import msgspec
 import trio
 
+from agentpool._checks import expect_each, expect_function
 from agentpool._errors import ProtocolError, UsageError
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._messages import (
@@ -239,6 +240,9 @@ class ScriptedDriver(FakeDriver):
             record=record,
             estimate_usage=estimate_usage,
         )
+        expect_each(
+            steps, Completion, "steps must be an iterable of answers", "write ['text', ...]"
+        )
         FakeDriver.__init__(self, facts)
         self._steps: Iterator[Step] = iter(steps)
         self._taken = 0
@@ -293,6 +297,9 @@ class FunctionDriver(FakeDriver):
             pieces=pieces,
             record=record,
             estimate_usage=estimate_usage,
+        )
+        expect_function(
+            function, "function must be a function of a request", "write lambda request: 'text'"
         )
         FakeDriver.__init__(self, facts)
         self._function = function

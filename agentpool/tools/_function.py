@@ -22,6 +22,7 @@ import attrs
 import msgspec
 import trio
 
+from agentpool._checks import expect_function
 from agentpool._errors import ToolError, UsageError
 from agentpool._manifest.capability import Capability
 from agentpool._messages import ToolDefinition
@@ -261,7 +262,10 @@ def tool(
             function, name, capability, timeout_seconds, in_thread, on_cancel, needs_approval, waits
         )
 
-    return make if function is None else make(function)
+    if function is None:
+        return make
+    expect_function(function, "@tool must decorate a function", "write @tool(name=...)")
+    return make(function)
 
 
 def _build_tool(  # noqa: PLR0917  # in the order of the fields

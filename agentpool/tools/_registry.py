@@ -22,6 +22,7 @@ from typing import Final, final
 
 import attrs
 
+from agentpool._checks import expect_each
 from agentpool._errors import UsageError
 from agentpool._manifest.capability import (
     Capability,
@@ -97,6 +98,7 @@ class ToolRegistry:
         Raises:
             UsageError: If something is no tool, or a name is not legal, or taken.
         """
+        expect_each(tools, Tool, "tools must be an iterable of tools", "write ToolRegistry([tool])")
         by_name: dict[str, Tool] = {}
         for tool in tools:
             # A function without @tool is the usual slip, and type checkers are optional.

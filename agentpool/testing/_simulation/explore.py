@@ -60,6 +60,7 @@ def simulate(
         Exception: Whatever the scenario raised.
     """
     refuse_inside_trio()
+    name_of(async_fn)  # refuses what is no function
     order = order_of(seed, orders, late_clock=late_clock)
     run = ScenarioRun[T](partial(async_fn, *args), seed=seed, order=order, max_steps=max_steps)
     run.run()
@@ -140,7 +141,7 @@ def explore(
         raise UsageError(f"jobs must be >= 1, got {jobs!r}")
     refuse_inside_trio()
     scenario = Scenario(
-        async_fn=partial(async_fn, *args), name=name_of(async_fn), max_steps=max_steps
+        name=name_of(async_fn), async_fn=partial(async_fn, *args), max_steps=max_steps
     )
     search = _Search(scenario, orders, late_clock, seed)
     seeds = range(seed, seed + schedules)

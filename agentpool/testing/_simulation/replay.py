@@ -45,7 +45,7 @@ def replay(
     refuse_inside_trio()
     finding = parse_token(token)
     scenario = Scenario(
-        async_fn=partial(async_fn, *args), name=name_of(async_fn), max_steps=max_steps
+        name=name_of(async_fn), async_fn=partial(async_fn, *args), max_steps=max_steps
     )
     plan = Plan(finding.preemptions, finding.delays)
     cancel: Cancel | None = None

@@ -97,7 +97,7 @@ def cancel_everywhere(
     if schedules < 1:
         raise UsageError(f"schedules must be >= 1, got {schedules!r}")
     scenario = Scenario(
-        async_fn=partial(async_fn, *args), name=name_of(async_fn), max_steps=max_steps
+        name=name_of(async_fn), async_fn=partial(async_fn, *args), max_steps=max_steps
     )
     wanted = None if points is None else list(points)
     report = CancelReport(points=0, steps=0, pools=0, agents=0)

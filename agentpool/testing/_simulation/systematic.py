@@ -75,7 +75,7 @@ def explore_all(
         raise UsageError(f"preemptions must be >= 0, got {preemptions!r}")
     refuse_inside_trio()
     scenario = Scenario(
-        async_fn=partial(async_fn, *args), name=name_of(async_fn), max_steps=max_steps
+        name=name_of(async_fn), async_fn=partial(async_fn, *args), max_steps=max_steps
     )
     search = _Systematic(scenario, seed, late_seconds, max_runs)
     layer: list[tuple[tuple[int, ...], int]] = [((), search.run(()))]

@@ -7,6 +7,7 @@ from typing import final
 
 import attrs
 
+from agentpool._checks import expect_function
 from agentpool.testing._simulation.orders import Order
 from agentpool.testing._simulation.run import ScenarioRun
 from agentpool.testing._simulation.watch import LAST_STEPS
@@ -42,5 +43,12 @@ class Scenario:
 
 
 def name_of(async_fn: Callable[..., object]) -> str:
-    """Return what a person calls *async_fn*."""
+    """Return what a person calls *async_fn*.
+
+    Raises:
+        UsageError: If it is no function, such as the coroutine that calling it returned.
+    """
+    expect_function(
+        async_fn, "the scenario must be an async function", "pass main, not what main() returns"
+    )
     return getattr(async_fn, "__name__", None) or repr(async_fn)

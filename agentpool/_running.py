@@ -1,0 +1,20 @@
+"""Whether trio runs: nothing here works on another event loop."""
+
+from __future__ import annotations
+
+import trio
+
+from agentpool._errors import UsageError
+
+
+def check_trio(name: str) -> None:
+    """Raise if the caller of *name* does not run on trio.
+
+    Raises:
+        UsageError: If it runs on asyncio or on nothing.
+    """
+    if not trio.lowlevel.in_trio_task():
+        raise UsageError(
+            f"{name}() needs trio; run the program with trio.run(main), "
+            "not with asyncio.run(main())"
+        )
