@@ -177,15 +177,23 @@ def transcript(agent: AgentRecord) -> str:
 def _said(message: ChatMessage) -> list[str]:
     match message:
         case UserMessage():
-            return ["--- user", message.text]
+            return ["--- user", message.text, *_attached(message)]
         case AssistantMessage():
             calls = [f"calls {c.name} ({c.call_id}): {c.arguments}" for c in message.tool_calls]
             return ["--- model", *([message.text] if message.text else []), *calls]
         case ToolMessage():
             failed = ", failed" if message.is_error else ""
-            return [f"--- {message.name} ({message.call_id}){failed}", message.content]
+            heading = f"--- {message.name} ({message.call_id}){failed}"
+            return [heading, message.content, *_attached(message)]
         case _:
             assert_never(message)
+
+
+def _attached(message: UserMessage | ToolMessage) -> list[str]:
+    return [
+        f"[{one.name or 'attached'}: {one.media_type}, {len(one.data):,} bytes]"
+        for one in message.attachments
+    ]
 
 
 def event_line(event: Event) -> str:

@@ -11,7 +11,7 @@ from typing import Final, cast
 
 import msgspec
 
-from agentpool._errors import RecordedError, TraceError, traceback_text
+from agentpool._errors import RecordedError, TraceError, UsageError, traceback_text
 from agentpool._events import AgentFinished, Event
 from agentpool._messages import Json
 
@@ -42,7 +42,8 @@ def event_from_json(line: bytes | str) -> Event:
     """
     try:
         return _DECODER.decode(line)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UsageError, UnicodeError, RecursionError) as error:
+        # An attachment that is damaged says so itself.
         raise TraceError(f"this is no event: {error}") from error
 
 

@@ -107,14 +107,15 @@ class _Cutter:
     def message(self, message: ChatMessage) -> ChatMessage:
         match message:
             case UserMessage():
-                return self.cut(message, "text")
+                # What is attached cannot be cut.
+                return self.cut(msgspec.structs.replace(message, attachments=()), "text")
             case AssistantMessage():
                 calls = tuple(self.call(call) for call in message.tool_calls)
                 # What only a provider understands cannot be cut.
                 changed = msgspec.structs.replace(message, tool_calls=calls, parts=())
                 return self.cut(changed, "text")
             case ToolMessage():
-                return self.cut(message, "content")
+                return self.cut(msgspec.structs.replace(message, attachments=()), "content")
             case _:
                 assert_never(message)
 

@@ -130,13 +130,13 @@ class _Building:
     def _message(self, message: ChatMessage) -> list[Json]:
         match message:
             case UserMessage():
-                return ["user", self.text(message.text), ""]
+                return ["user", self.text(message.text + _attached(message)), ""]
             case AssistantMessage():
                 calls = [self._call(call) for call in message.tool_calls]
                 return ["model", self.text(message.text), calls]
             case ToolMessage():
                 kind = "failed" if message.is_error else "tool"
-                return [kind, self.text(message.content), message.call_id]
+                return [kind, self.text(message.content + _attached(message)), message.call_id]
             case _:
                 assert_never(message)
 
@@ -167,6 +167,14 @@ class _Building:
         if self._intervals > MAX_INTERVALS:
             found.append("the times of some agents are left out: there are too many")
         return found
+
+
+def _attached(message: UserMessage | ToolMessage) -> str:
+    """Return what stands for what is attached to *message*: a page of images is a heavy one."""
+    return "".join(
+        f"\n[{one.name or 'attached'}: {one.media_type}, {len(one.data):,} bytes]"
+        for one in message.attachments
+    )
 
 
 def _is_sent(place: int, sent: tuple[tuple[int, int], ...]) -> bool:

@@ -25,11 +25,15 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from agentpool import AgentOutcome, AgentStatus, SpawnConfig, UsageError, open_pool
+from agentpool._cli._trace_text import transcript
 from agentpool._errors import AgentCancelledError
 from agentpool.abc import Observer, ToolContext
 from agentpool.drivers import (
+    Attachment,
     NetworkError,
     ScriptedDriver,
+    ToolMessage,
+    UserMessage,
     say,
 )
 from agentpool.observe import (
@@ -38,18 +42,22 @@ from agentpool.observe import (
     AgentStarted,
     Event,
     EventsMissed,
+    MessagesAdded,
     PoolInfo,
     RecordedError,
     TextDelta,
     ThoughtDelta,
     Trace,
     TraceError,
+    TraceHeader,
     TraceWriter,
     event_from_json,
     event_to_json,
     events_from_json,
     events_to_json,
     read_trace,
+    record_of,
+    render_report,
 )
 from agentpool.observe._content import Content
 from agentpool.observe._redact import REDACTED, Redactor, forms_of, secrets_of_environment
@@ -72,6 +80,9 @@ from tests.support.fakes import (
 )
 
 small_files = small_disk.small_files
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(40))
+"""What begins like an image."""
 
 SECRET = "zwölf/Boxkämpfer+jagen=Viktor"  # noqa: S105  # it opens nothing
 """A key with what JSON, URLs and base64 each write in their own way."""
@@ -295,6 +306,36 @@ async def test_texts_are_cut_after_some_characters(tmp_path: Path) -> None:
     assert spawned.query == "x" * 390 + REDACTED + "yy… [98 more]"
     assert "zwölf" not in path.read_text()
     assert "short" in path.read_text()
+
+
+async def test_images_are_kept_whole_or_not_at_all(tmp_path: Path) -> None:
+    """What is attached cannot be cut, and a damaged one damages its line alone."""
+    image = Attachment("image/png", PNG, "chart")
+    said = (UserMessage("look", (image,)), ToolMessage("c", "t", "here", attachments=(image,)))
+    contents: list[tuple[Content, tuple[Attachment, ...]]] = [("full", (image,)), ("cut", ())]
+    for content, kept in contents:
+        async with TraceWriter(tmp_path / content, content=content) as trace:
+            trace.on_event(MessagesAdded(1, 0.0, 1, "a", 0, said))
+        (added,) = of_type(read_trace(tmp_path / content).events, MessagesAdded)
+        for message in added.messages:
+            assert isinstance(message, UserMessage | ToolMessage)
+            assert message.attachments == kept
+    data = (tmp_path / "full").read_bytes()
+    (tmp_path / "full").write_bytes(data.replace(base64.b64encode(PNG)[:8], b"AAAAAAAA"))
+    assert read_trace(tmp_path / "full").problems != ()
+
+
+def test_what_is_attached_is_named_where_it_is_shown() -> None:
+    """A page and a terminal show no images; they say that there are some."""
+    image = Attachment("image/png", PNG, "chart")
+    said = (UserMessage("look", (image,)), ToolMessage("c", "t", "here", attachments=(image,)))
+    spawned = AgentSpawned(1, 0.0, 1, "a", 0)
+    events: list[Event] = [spawned, MessagesAdded(2, 0.0, 1, "a", 0, said)]
+    record = record_of(events)
+    note = f"[chart: image/png, {len(PNG)} bytes]"
+    assert transcript(record.agents[1]).count(note) == 2
+    header = TraceHeader(run_id="ab", pool="p", opened_at=0.0, max_concurrent=1)
+    assert render_report(Trace(header=header, events=tuple(events))).count(note) == 2
 
 
 async def test_one_writer_is_for_one_pool(tmp_path: Path) -> None:
