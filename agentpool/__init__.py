@@ -29,6 +29,7 @@ from agentpool._errors import UsageError as UsageError
 from agentpool._manifest.capability import Capability as Capability
 from agentpool._manifest.capability import CapabilityKind as CapabilityKind
 from agentpool._manifest.capability import PrivacyTier as PrivacyTier
+from agentpool._manifest.context import ContextConfig as ContextConfig
 from agentpool._manifest.manifest import AgentManifest as AgentManifest
 from agentpool._manifest.manifest import ModelConfig as ModelConfig
 from agentpool._manifest.manifest import ResourceQuota as ResourceQuota
@@ -76,6 +77,7 @@ __all__ = [
     "CapabilityDeniedError",
     "CapabilityKind",
     "ChatMessage",
+    "ContextConfig",
     "DeadlockError",
     "DriverError",
     "InboxFullError",

@@ -109,6 +109,9 @@ class AgentOutcome(msgspec.Struct, frozen=True, kw_only=True):
     ``name (call id)`` each. Empty unless a tool asked for such threads."""
     messages: tuple[ChatMessage, ...] = ()
     """The conversation, a result for every tool call."""
+    messages_left_out: int = 0
+    """Messages of these that the window had no room for in the end: the last requests did not
+    have them, or only a stub. 0: nothing was left out."""
     started_at: float | None = None
     """Seconds since the pool opened. ``None``: it never had a slot."""
     finished_at: float = 0.0

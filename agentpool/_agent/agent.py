@@ -300,6 +300,7 @@ class Agent(Live):
             iterations=guard.turns,
             tool_calls=guard.tool_calls,
             tool_calls_run=self.tools_run,
+            messages_left_out=0 if run.conversation is None else run.conversation.left_out,
             left_behind=self._left_behind() if self.tools_run else (),
             started_at=started_at,
             finished_at=finished_at,

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 from typing import Final
 
 import trio
 
 from agentpool._agent.agent import Agent, output_of, room_tokens
-from agentpool._agent.request import complete, late_answer
+from agentpool._agent.request import complete, complete_aside, late_answer
 from agentpool._agent.tool_calls import end_late, run_calls
-from agentpool._events import Phase
+from agentpool._errors import DriverError, LimitExceededError
+from agentpool._events import Phase, WindowCut
 from agentpool._loop.guard import LoopGuard, Warn
 from agentpool._loop.loop import run_loop
-from agentpool._loop.run import Complete, Effect, Recall, Receive, Remember, Run, RunTools
+from agentpool._loop.run import (
+    Complete,
+    Effect,
+    LeftOut,
+    Recall,
+    Receive,
+    Remember,
+    Run,
+    RunTools,
+    Summarize,
+)
+from agentpool._loop.thoughts import without_thoughts
+from agentpool._scheduling.request_clock import RequestClock
 from agentpool._scheduling.step_clock import allow
 from agentpool.abc import Fragment, MemoryQuery
 from agentpool.tools._registry import ToolRegistry
@@ -63,16 +77,45 @@ async def drive(agent: Agent, registry: ToolRegistry) -> None:  # noqa: ASYNC910
         agent.phase(Phase.DONE)
 
 
-async def _do_aside(agent: Agent, effect: Recall | Remember | Warn) -> None:  # noqa: ASYNC910  # see below
+async def _do_aside(  # noqa: ASYNC910  # see below
+    agent: Agent, effect: Recall | Remember | Summarize | LeftOut | Warn
+) -> None:
     """Do what has no time limit of its own."""
-    if isinstance(effect, Warn):
-        agent.hub.warned(agent.agent_id, agent.name, effect.text)
+    if isinstance(effect, Warn | LeftOut):
+        _tell(agent, effect)
         return  # noqa: ASYNC910  # there is nothing to wait for
     allow(agent.clock, None)
     if isinstance(effect, Recall):
         await _recall(agent, effect)
+    elif isinstance(effect, Summarize):
+        await _summarize(agent, effect)
     else:
         await _remember(agent, effect)
+
+
+def _tell(agent: Agent, effect: Warn | LeftOut) -> None:
+    if isinstance(effect, Warn):
+        agent.hub.warned(agent.agent_id, agent.name, effect.text)
+    elif agent.hub.listening:
+        cut = effect.cut
+        what = (effect.strategy, cut.messages, cut.results, cut.tokens)
+        stamp = agent.hub.stamp(agent.agent_id, agent.name)
+        agent.hub.publish(WindowCut(*stamp, *what, effect.summary, effect.failure))
+
+
+async def _summarize(agent: Agent, effect: Summarize) -> None:
+    """Ask for a summary, within the time of one request; a failure is told, and no more."""
+    seconds = agent.config.manifest.resources.request_seconds
+    limit_seconds = math.inf if seconds is None else seconds
+    effect.failure = f"no summary within {limit_seconds:g} seconds"
+    with trio.move_on_after(limit_seconds) as scope, RequestClock(scope):
+        try:
+            answer = await complete_aside(agent, agent.driver, effect.request, None)
+        except (DriverError, LimitExceededError) as error:
+            effect.failure = f"{type(error).__name__}: {error}"
+        else:
+            effect.text = without_thoughts(answer.text, was_cut=False)
+            effect.failure = "the model wrote nothing"
 
 
 async def _end_late(agent: Agent, effect: Effect | None, error: Exception | None) -> None:  # noqa: ASYNC910  # it has been waited for

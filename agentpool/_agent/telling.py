@@ -23,8 +23,8 @@ from agentpool._events import (
     RequestFirstPiece,
     RequestStarted,
 )
-from agentpool._loop.conversation import MessageView
 from agentpool._loop.run import Run
+from agentpool._loop.window import MessageView
 from agentpool._messages import Completion, CompletionRequest
 from agentpool._scheduling.watcher import RequestWatcher, current_watcher
 

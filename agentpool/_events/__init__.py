@@ -18,6 +18,7 @@ from agentpool._events.agents import AgentStarted as AgentStarted
 from agentpool._events.agents import AgentWarned as AgentWarned
 from agentpool._events.agents import Phase as Phase
 from agentpool._events.agents import PhaseChanged as PhaseChanged
+from agentpool._events.agents import WindowCut as WindowCut
 from agentpool._events.base import PoolInfo as PoolInfo
 from agentpool._events.pool import BudgetNear as BudgetNear
 from agentpool._events.pool import BudgetReached as BudgetReached
@@ -49,6 +50,7 @@ Event: TypeAlias = (
     | AgentResumed
     | PhaseChanged
     | MessagesAdded
+    | WindowCut
     | RequestStarted
     | RequestFirstPiece
     | TextDelta

@@ -106,6 +106,27 @@ class PhaseChanged(EventBase, frozen=True, gc=False):
 
 
 @final
+class WindowCut(EventBase, frozen=True, gc=False):
+    """A part of the agent's conversation no longer fits the model's window.
+
+    It stays in the outcome's messages; later requests do not have it, or not whole.
+    """
+
+    strategy: str
+    """How room was made: ``drop``, ``clear_results`` or ``summary``."""
+    messages: int
+    """Messages that are not sent any more."""
+    results: int
+    """Tool results that are sent as a stub from now on."""
+    tokens: int
+    """An estimate of what they took."""
+    summary: str = ""
+    """What the model wrote to stand for them. Empty: nothing."""
+    failure: str = ""
+    """Why there is no summary although one was wanted. Empty: there is, or none was."""
+
+
+@final
 class AgentWarned(EventBase, frozen=True, gc=False):
     """Something is near a limit, or was tolerated."""
 

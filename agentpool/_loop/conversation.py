@@ -3,7 +3,7 @@
 Rules:
 
 1. The conversation only grows. What was said is never changed, moved or shortened;
-   ``fit`` decides what of it is sent.
+   ``cut`` and ``fit`` decide what of it is sent, and what stands for the rest.
 2. It has three parts: the history, the pinned messages (recalled data and the current
    query) and what follows them. The pinned messages are always sent.
 3. History and what follows are cut into groups, which are sent whole or not at all.
@@ -24,16 +24,12 @@ once and each group dropped once, so a turn costs the same however long the conv
 
 from __future__ import annotations
 
-import operator
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain, islice
-from typing import Final, assert_never, cast, final, overload
+from collections.abc import Mapping, Sequence
+from typing import Final, assert_never, final
 
 import msgspec
 
-from agentpool._base import Live
-from agentpool._errors import ContextOverflowError
+from agentpool._loop.window import Cut, MessageView, Window
 from agentpool._messages import (
     AnswerForm,
     AssistantMessage,
@@ -54,142 +50,12 @@ CONTINUATION_MASK: Final = 0b1100_0000
 CONTINUATION_BYTE: Final = 0b1000_0000
 """Every byte of a UTF-8 character but its first begins with these two bits: RFC 3629."""
 
-NOTHING: Final = range(0)
-"""The part of a conversation that has no messages."""
-
-
-@final
-class MessageView(Sequence[ChatMessage]):  # noqa: PLW1641  # equal to lists: no hash
-    """A part of a conversation as it was when the view was made.
-
-    It shares the conversation's list and copies nothing. The list only grows, so the view
-    stays as it is. Equal to any sequence of the same messages; pickled as a tuple.
-    """
-
-    __slots__ = ("_first", "_items", "_second")
-
-    def __init__(self, items: list[ChatMessage], first: range, second: range) -> None:
-        self._items = items
-        self._first = first
-        self._second = second
-
-    @property
-    def places(self) -> tuple[tuple[int, int], ...]:
-        """What it shows of the conversation: from, and up to but not including."""
-        parts = (self._first, self._second)
-        return tuple((part.start, part.stop) for part in parts if part)
-
-    def __len__(self) -> int:
-        return len(self._first) + len(self._second)
-
-    @overload
-    def __getitem__(self, index: int) -> ChatMessage: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[ChatMessage, ...]: ...
-    def __getitem__(self, index: int | slice) -> ChatMessage | tuple[ChatMessage, ...]:
-        if isinstance(index, slice):
-            return tuple(self[at] for at in range(*index.indices(len(self))))
-        if index < 0:
-            index += len(self)
-        if index < 0:
-            raise IndexError("message index out of range")
-        if index < len(self._first):
-            return self._items[self._first[index]]
-        return self._items[self._second[index - len(self._first)]]
-
-    def __iter__(self) -> Iterator[ChatMessage]:
-        if self._first.start == 0 and not self._second:
-            # The usual case: twice as fast as the other one.
-            return islice(self._items, self._first.stop)
-        return map(self._items.__getitem__, chain(self._first, self._second))
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, MessageView | list | tuple):
-            return NotImplemented
-        others = cast("Sequence[object]", other)
-        return len(self) == len(others) and all(map(operator.eq, self, others))
-
-    def __repr__(self) -> str:
-        return f"MessageView({list(self)!r})"
-
-    def __reduce__(self) -> tuple[type[tuple[ChatMessage, ...]], tuple[tuple[ChatMessage, ...]]]:
-        return tuple, (tuple(self),)
-
-
-@final
-class _Window(Live):
-    """What of a conversation fits a window that somebody knows."""
-
-    room_tokens: int
-    pinned_tokens: int
-    kept_tokens: int
-    """What is sent now."""
-    starts: list[int] = []  # noqa: RUF012  # each has its own
-    """Where each group begins."""
-    costs: list[int] = []  # noqa: RUF012  # each has its own
-    """What each group takes."""
-    history_groups: int = 0
-    """So many of the groups are of the history. They come first."""
-    kept: int = 0
-    """Groups before this one are left out."""
-
-    @property
-    def has_answers(self) -> bool:
-        """Whether any group follows the pinned messages."""
-        return len(self.costs) > self.history_groups
-
-    def take_history(self, history: Sequence[ChatMessage]) -> None:
-        """Measure what was said in earlier runs."""
-        before: ChatMessage | None = None
-        for index, message in enumerate(history):
-            self.count(message, index, begins=_begins_group(before, message))
-            before = message
-        self.history_groups = len(self.starts)
-
-    def append(self, message: ChatMessage, index: int) -> None:
-        """Measure what was said next."""
-        begins = not self.has_answers or isinstance(message, AssistantMessage)
-        self.count(message, index, begins=begins)
-
-    def count(self, message: ChatMessage, index: int, *, begins: bool) -> None:
-        """Add a message to the newest group, or begin one with it."""
-        tokens = message_tokens(message)
-        self.kept_tokens += tokens
-        if begins:
-            self.starts.append(index)
-            self.costs.append(tokens)
-        else:
-            self.costs[-1] += tokens
-
-    def drop(self, pending_tokens: int) -> None:
-        """Leave out the oldest groups until the others fit.
-
-        Args:
-            pending_tokens: What is sent behind the conversation.
-
-        Raises:
-            ContextOverflowError: If the pinned messages and the newest group do not fit.
-        """
-        room = self.room_tokens - pending_tokens
-        # The newest group stays; the history has none that must.
-        last = max(len(self.costs) - 1, self.history_groups)
-        while self.kept_tokens > room and self.kept < last:
-            self.kept_tokens -= self.costs[self.kept]
-            self.kept += 1
-        if self.kept_tokens > room:
-            turn = " and the newest turn" if self.has_answers else ""
-            raise ContextOverflowError(
-                f"about {self.kept_tokens} tokens are needed for the query{turn}, and the "
-                f"model's window leaves {max(room, 0)}; shorten the query, lower "
-                "model.max_tokens or choose a model with a larger window"
-            )
-
 
 @final
 class Conversation:
     """What was said in one run, and which part of it to send."""
 
-    __slots__ = ("_items", "_pinned", "_window")
+    __slots__ = ("_items", "_pinned", "_summary", "_window")
 
     def __init__(
         self,
@@ -208,16 +74,21 @@ class Conversation:
         """
         self._items: list[ChatMessage] = [*history, *pinned]
         self._pinned = range(len(history), len(self._items))
-        self._window: _Window | None = None
+        self._summary: tuple[ChatMessage, ...] = ()
+        self._window: Window | None = None
         if room_tokens is not None:
             tokens = sum(map(message_tokens, pinned))
-            self._window = _Window(room_tokens, tokens, tokens)
-            self._window.take_history(history)
+            self._window = window = Window(room_tokens, tokens, tokens)
+            before: ChatMessage | None = None
+            for place, message in enumerate(history):
+                self._count(window, message, place, begins=_begins_group(before, message))
+                before = message
+            window.history_groups = len(window.starts)
 
     @property
     def messages(self) -> MessageView:
         """All that was said, oldest first."""
-        return MessageView(self._items, range(len(self._items)), NOTHING)
+        return MessageView(self._items, range(len(self._items)))
 
     def copy(self) -> tuple[ChatMessage, ...]:
         """Return all that was said, for good."""
@@ -225,24 +96,32 @@ class Conversation:
 
     def append(self, message: ChatMessage) -> None:
         """Add what was said next."""
-        if self._window is not None:
-            self._window.append(message, len(self._items))
+        window = self._window
+        if window is not None:
+            begins = not window.has_answers or isinstance(message, AssistantMessage)
+            self._count(window, message, len(self._items), begins=begins)
         self._items.append(message)
 
-    def fit(self, pending: Sequence[ChatMessage] = ()) -> Sequence[ChatMessage]:
-        """Return what to send now: the pinned messages and the newest groups that fit.
+    @staticmethod
+    def _count(window: Window, message: ChatMessage, place: int, *, begins: bool) -> None:
+        is_result = isinstance(message, ToolMessage)
+        window.count(message_tokens(message), place, begins=begins, is_result=is_result)
 
-        Args:
-            pending: What is sent behind the conversation and is no part of it.
+    # --- the window
 
-        Raises:
-            ContextOverflowError: If the pinned messages and the newest group do not fit.
-        """
-        pending_tokens = sum(map(message_tokens, pending))
-        if self._window is not None and self.spare_tokens(pending_tokens) < 0:
-            self._window.drop(pending_tokens)
-        view = self._view()
-        return (*view, *pending) if pending else view
+    @property
+    def left_out(self) -> int:
+        """Messages that are not sent any more, or as a stub alone."""
+        window = self._window
+        if window is None:
+            return 0
+        sent = self._view().places
+        stubs = sum(any(start <= at < stop for start, stop in sent) for at in window.stubs)
+        return self._gone_before(window.kept) + stubs
+
+    def is_full(self, pending: Sequence[ChatMessage] = ()) -> bool:
+        """Whether it must be cut before it can be sent, with *pending* behind it."""
+        return self.spare_tokens(sum(map(message_tokens, pending)) if pending else 0) < 0
 
     def spare_tokens(self, pending_tokens: int = 0) -> int:
         """Return how many tokens of the window are free; 0 if no window is known.
@@ -253,15 +132,93 @@ class Conversation:
         window = self._window
         return 0 if window is None else window.room_tokens - window.kept_tokens - pending_tokens
 
+    def fit(self, pending: Sequence[ChatMessage] = ()) -> Sequence[ChatMessage]:
+        """Return what to send now: the pinned messages and the newest groups that fit.
+
+        Args:
+            pending: What is sent behind the conversation and is no part of it.
+
+        Raises:
+            ContextOverflowError: If the pinned messages and the newest group do not fit.
+        """
+        if self.is_full(pending):
+            self.cut(pending)
+        view = self._view()
+        return (*view, *pending) if pending else view
+
+    def cut(
+        self,
+        pending: Sequence[ChatMessage] = (),
+        *,
+        clears_results: bool = False,
+        summary: UserMessage | None = None,
+    ) -> Cut:
+        """Make room; return what left.
+
+        Args:
+            pending: What is sent behind the conversation and is no part of it.
+            clears_results: Whether old results go before whole groups.
+            summary: What stands for all that has left. ``None``: as before.
+
+        Raises:
+            ContextOverflowError: If the pinned messages and the newest group do not fit.
+        """
+        window = self._window
+        assert window is not None  # noqa: S101  # or there would always be room
+        pending_tokens = sum(map(message_tokens, pending))
+        before, gone = window.kept_tokens, self._gone_before(window.kept)
+        cleared = window.clear(self._items, pending_tokens) if clears_results else 0
+        extra_tokens = 0
+        if summary is not None:
+            window.drop(window.history_groups)
+            extra_tokens = message_tokens(summary) - sum(map(message_tokens, self._summary))
+            self._summary = (summary,)
+        window.pin(extra_tokens)
+        window.drop(window.first_to_keep(pending_tokens))
+        window.check(pending_tokens)
+        left_tokens = before + extra_tokens - window.kept_tokens
+        return Cut(self._gone_before(window.kept) - gone, cleared, left_tokens)
+
+    def leaving(self, pending: Sequence[ChatMessage], extra_tokens: int) -> Sequence[ChatMessage]:
+        """Return what is sent now up to where it will be cut, for a summary.
+
+        It is the beginning of the request before. Empty if nothing would leave.
+
+        Args:
+            pending: What is sent behind the conversation and is no part of it.
+            extra_tokens: What the summary may take.
+        """
+        window = self._window
+        assert window is not None  # noqa: S101  # or there would always be room
+        pending_tokens = sum(map(message_tokens, pending))
+        # A summary stands behind the query, so all of the history leaves at once.
+        kept = max(window.first_to_keep(pending_tokens, extra_tokens), window.history_groups)
+        if self._gone_before(kept) == self._gone_before(window.kept):
+            return ()
+        view = self._view()
+        return view[: len(view) - (len(self._items) - len(self._pinned) - self._gone_before(kept))]
+
+    def _gone_before(self, kept: int) -> int:
+        """Return how many messages are left out if *kept* is the oldest group that is not."""
+        window = self._window
+        assert window is not None  # noqa: S101  # only then there are groups
+        if kept == window.history_groups:
+            return self._pinned.start
+        place = window.starts[kept] if kept < len(window.starts) else len(self._items)
+        return place if kept < window.history_groups else place - len(self._pinned)
+
     def _view(self) -> MessageView:
-        items, window = self._items, self._window
+        items, window, end = self._items, self._window, len(self._items)
         if window is None:
-            return MessageView(items, range(len(items)), NOTHING)
+            return MessageView(items, range(end))
+        summary, stubs = self._summary, window.stubs
         if window.kept < window.history_groups:
-            return MessageView(items, range(window.starts[window.kept], len(items)), NOTHING)
-        if window.kept in {0, window.history_groups}:
-            return MessageView(items, range(self._pinned.start, len(items)), NOTHING)
-        return MessageView(items, self._pinned, range(window.starts[window.kept], len(items)))
+            return MessageView(items, range(window.starts[window.kept], end), stubs=stubs)
+        if window.kept in {0, window.history_groups} and not summary:
+            return MessageView(items, range(self._pinned.start, end), stubs=stubs)
+        gone = self._gone_before(window.kept)
+        rest = range(gone + len(self._pinned), end)
+        return MessageView(items, self._pinned, rest, summary, stubs)
 
     def room_tokens_for_results(self, count: int) -> int | None:
         """Return how large each result of the newest answer's calls may be, in tokens.
@@ -347,37 +304,6 @@ def cut_to_tokens(text: str, tokens: int) -> str:
     kept = data[:room].decode("utf-8", "surrogatepass")
     note = _note(len(kept), len(text))
     return kept + note if kept else note[1 : most_bytes + 1]
-
-
-def repaired(messages: Sequence[ChatMessage], text: str) -> tuple[ChatMessage, ...]:
-    """Return *messages* with a result for every call.
-
-    The results of an answer follow it in the order of its calls; for each call without
-    one there is an error.
-
-    Args:
-        messages: A conversation that may have been broken off.
-        text: What the error says, such as ``not run: the pool was aborted``.
-    """
-    whole: list[ChatMessage] = []  # each has its own
-    left = list(reversed(messages))
-    while left:
-        message = left.pop()
-        whole.append(message)
-        if not isinstance(message, AssistantMessage) or not message.tool_calls:
-            continue
-        # Some models name two calls the same, so each name has a queue of results.
-        results: dict[str, deque[ToolMessage]] = {}
-        while left and isinstance(result := left[-1], ToolMessage):
-            left.pop()
-            results.setdefault(result.call_id, deque()).append(result)
-        for call in message.tool_calls:
-            queue = results.get(call.call_id)
-            missing = ToolMessage(call.call_id, call.name, text, is_error=True)
-            whole.append(queue.popleft() if queue else missing)
-        # Results of no call are kept: nothing that was said is dropped here.
-        whole.extend(chain.from_iterable(results.values()))
-    return tuple(whole)
 
 
 def _begins_group(before: ChatMessage | None, message: ChatMessage) -> bool:

@@ -30,10 +30,11 @@ from collections.abc import Generator, Sequence
 import msgspec
 
 from agentpool._errors import ProtocolError
-from agentpool._loop.continuation import CONTINUE, join_pieces
+from agentpool._loop.continuation import join_pieces
 from agentpool._loop.conversation import Conversation, cut_to_tokens
 from agentpool._loop.cut_call import refuse_cut
 from agentpool._loop.guard import ALLOW, Block, Stop, Warn
+from agentpool._loop.room import make_room
 from agentpool._loop.run import Complete, Effect, Recall, Receive, Remember, Run, RunTools, refused
 from agentpool._loop.thoughts import without_thoughts
 from agentpool._loop.tokens import without_large
@@ -41,7 +42,7 @@ from agentpool._loop.words import take_words
 from agentpool._messages import (
     OWNER_ID,
     AgentMessage,
-    AssistantMessage,
+    ChatMessage,
     Completion,
     CompletionRequest,
     FinishReason,
@@ -66,16 +67,16 @@ def run_loop(run: Run) -> Generator[Effect, None, None]:
         yield recall
     conversation = run.conversation = _begin(run, recall.fragments)
     receive = Receive()
-    while run.stop is None:
+    while not run.has_ended():
         # Perceive: what it was told since, control first.
         yield receive
-        stop, warnings = _next_turn(run, conversation, receive)
-        yield from warnings
-        if stop is not None:
-            run.end(stop)
+        yield from _next_turn(run, conversation, receive)
+        if not run.has_ended() and conversation.is_full(run.pending):
+            yield from make_room(run, conversation, run.pending, _request(run, ()))
+        if run.has_ended():
             return
         # Reason.
-        ask = Complete(_request(run, conversation))
+        ask = Complete(_request(run, conversation.fit(run.pending)))
         yield ask
         completion = _answered(run, ask)
         if completion is None:
@@ -105,22 +106,21 @@ def _begin(run: Run, fragments: Sequence[str]) -> Conversation:
     return Conversation(run.history, pinned, room_tokens=run.room_tokens)
 
 
-def _next_turn(
-    run: Run, conversation: Conversation, receive: Receive
-) -> tuple[Stop | None, Sequence[Warn]]:
-    """Take the post. Return why there is no other turn, if there is none."""
+def _next_turn(run: Run, conversation: Conversation, receive: Receive) -> Sequence[Warn]:
+    """Append waiting messages, and end the run if no further turn is allowed."""
     for message in receive.messages:
         conversation.append(_told(message))
     if receive.interrupted:
-        return Stop(StopReason.INTERRUPTED, "interrupted after its turn", 1, 1), ()
-    if run.exhausted is not None:
-        return run.exhausted, ()
-    verdict = run.guard.check_iteration()
-    if verdict is ALLOW:
-        return None, ()
-    if isinstance(verdict, Stop):
-        return verdict, ()
-    return None, (verdict,) if isinstance(verdict, Warn) else ()
+        run.end(Stop(StopReason.INTERRUPTED, "interrupted after its turn", 1, 1))
+    elif run.exhausted is not None:
+        run.end(run.exhausted)
+    else:
+        verdict = run.guard.check_iteration()
+        if isinstance(verdict, Stop):
+            run.end(verdict)
+        elif isinstance(verdict, Warn):
+            return (verdict,)
+    return ()
 
 
 def _told(message: AgentMessage) -> UserMessage:
@@ -132,10 +132,8 @@ def _told(message: AgentMessage) -> UserMessage:
 # --- reason
 
 
-def _request(run: Run, conversation: Conversation) -> CompletionRequest:
+def _request(run: Run, messages: Sequence[ChatMessage]) -> CompletionRequest:
     model = run.manifest.model
-    pending = (AssistantMessage(run.partial), UserMessage(CONTINUE)) if run.partial else ()
-    messages = conversation.fit(pending)
     return CompletionRequest(
         messages,
         model.system_prompt,

@@ -13,11 +13,13 @@ import msgspec
 
 from agentpool._attachments import Attachment
 from agentpool._base import Live
-from agentpool._loop.continuation import join_pieces
+from agentpool._loop.continuation import CONTINUE, join_pieces
 from agentpool._loop.conversation import Conversation
 from agentpool._loop.guard import LoopGuard, Stop, Warn
 from agentpool._loop.output import Output
 from agentpool._loop.thoughts import without_thoughts
+from agentpool._loop.window import Cut
+from agentpool._manifest.context import ContextStrategy
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import (
     AgentMessage,
@@ -100,7 +102,33 @@ UNSURE: Final = "it may or may not have been done"
 BEGUN: Final = f"was begun; {UNSURE}"
 """What a result says of a call that was broken off: its tool may have paid, sent or written."""
 
-Effect: TypeAlias = Recall | Receive | Complete | RunTools | Remember | Warn
+
+@final
+class Summarize(msgspec.Struct, eq=False, gc=False):
+    """Effect: have the model sum up what leaves the window."""
+
+    request: CompletionRequest
+    most_tokens: int
+    """What the summary may take."""
+    text: str = ""
+    """Result: the summary. Empty: there is none."""
+    failure: str = ""
+    """Result: why there is none. Set from the start: nobody is to be asked."""
+
+
+@final
+class LeftOut(msgspec.Struct, frozen=True, gc=False):
+    """Effect: tell what has left the window. It has no result."""
+
+    strategy: ContextStrategy
+    cut: Cut
+    summary: str
+    """What stands in its place from now on. Empty: nothing."""
+    failure: str
+    """Why there is no summary. Empty: there is one, or none was wanted."""
+
+
+Effect: TypeAlias = Recall | Receive | Complete | RunTools | Remember | Summarize | LeftOut | Warn
 """Everything that a run can ask for. ``Warn`` has no result: somebody is told."""
 
 
@@ -168,6 +196,11 @@ class Run(Live, gc=False):
         return join_pieces(self.partial, self.arrived_text) or self.last_text
 
     @property
+    def pending(self) -> tuple[ChatMessage, ...]:
+        """What is sent behind the conversation: an answer that goes on, and what asks for it."""
+        return (AssistantMessage(self.partial), UserMessage(CONTINUE)) if self.partial else ()
+
+    @property
     def output_limit(self) -> int | None:
         """The most tokens that the next answer may have. ``None``: nobody said."""
         if self.raised_tokens is None:
@@ -178,6 +211,10 @@ class Run(Live, gc=False):
         limit = answer_tokens(self.manifest.model.max_tokens, self.room_tokens)
         # What the conversation does not fill of the window is free for the answer.
         return max(limit, min(self.raised_tokens, limit + self.conversation.spare_tokens()))
+
+    def has_ended(self) -> bool:
+        """Whether something has stopped the run."""
+        return self.stop is not None
 
     def end(self, stop: Stop) -> None:
         """Let the run end here, because of *stop*."""

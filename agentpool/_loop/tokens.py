@@ -7,8 +7,8 @@ Rules:
    cannot write more. Where nobody said that, a long answer is taken for granted.
 2. The cost is what the driver asks for exactly that, nothing of it cached. Nobody knows the
    cost of a request whose driver has no price, and it is not zero.
-3. A conversation only grows, so what was measured is not measured again. Where its oldest
-   part was left out, what is sent is measured anew: it is never more than a window.
+3. A conversation only grows, so what was measured is not measured again. Where a part of it
+   was left out or replaced, what is sent is measured anew: it is never more than a window.
 
 A provider's own usage is the truth; this is only what is set aside until it comes.
 """
@@ -24,6 +24,7 @@ import msgspec
 from agentpool._attachments import Attachment
 from agentpool._base import Live
 from agentpool._loop.conversation import fixed_tokens, message_tokens
+from agentpool._loop.window import MessageView
 from agentpool._messages import (
     AnswerForm,
     ChatMessage,
@@ -55,6 +56,7 @@ class Estimator(Live):
     _last: ChatMessage | None = None
     _count: int = 0
     _tokens: int = 0
+    _view: MessageView | None = None
 
     def estimate(
         self, request: CompletionRequest, price: Price, window: int | None = None
@@ -81,11 +83,13 @@ class Estimator(Live):
     def _measure(self, request: CompletionRequest) -> int:
         messages = request.messages
         size = len(messages)
+        view = messages if isinstance(messages, MessageView) else None
         # If the oldest were left out since, or something else was, another one stands there.
         grown = (
             0 < self._count <= size
             and messages[0] is self._first
             and messages[self._count - 1] is self._last
+            and (self._view is None or view is None or view.stands_in_as(self._view))
         )
         if not grown:
             self._count = self._tokens = 0
@@ -93,6 +97,7 @@ class Estimator(Live):
             self._tokens += message_tokens(messages[index])
         if size:
             self._first, self._last, self._count = messages[0], messages[size - 1], size
+        self._view = view
         return self._tokens
 
 

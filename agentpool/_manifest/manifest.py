@@ -20,6 +20,7 @@ import attrs
 
 from agentpool._errors import Fault, ManifestError
 from agentpool._manifest.capability import SCOPE_KEYS, Capability, CapabilityKind, PrivacyTier
+from agentpool._manifest.context import ContextConfig, read_context
 from agentpool._manifest.mcp import read_server, server_faults
 from agentpool._manifest.model import ModelConfig, TokenPrice, read_model
 from agentpool._manifest.parts import (
@@ -77,6 +78,8 @@ class AgentManifest:
     """Which model answers."""
     resources: ResourceQuota = attrs.field(factory=ResourceQuota)
     """What one run may use."""
+    context: ContextConfig = attrs.field(factory=ContextConfig)
+    """How its conversation is kept within the model's window."""
     capabilities: tuple[Capability, ...] = DEFAULT_CAPABILITIES
     """What it is granted. Nothing else is allowed."""
     mcp_servers: tuple[McpServerConfig, ...] = ()
@@ -113,6 +116,7 @@ class AgentManifest:
         privacy = top.choice("privacy", _TIERS, PrivacyTier.SOVEREIGN)
         model = read_model(top.table("model"), _HOMES, providers)
         resources = _read_resources(top.table("resources"))
+        context = read_context(top.table("context"), _HOMES)
         grants = _read_capabilities(top.tables("capabilities"))
         tables = top.tables("mcp_servers") or ()
         servers = tuple(table and read_server(table, _HOMES) for table in tables)
@@ -121,7 +125,7 @@ class AgentManifest:
         tier_is_known = not any(path.split(".")[-1] == "privacy" for path in noted)
         found = _manifest_faults(name, privacy if tier_is_known else None, model, grants, servers)
         faults = [*top.faults, *(fault for fault in found if fault.path not in noted)]
-        if model is None or resources is None or faults:
+        if model is None or resources is None or context is None or faults:
             raise ManifestError(sorted(faults, key=_place), source=source)
         return cls(
             name=name,
@@ -130,6 +134,7 @@ class AgentManifest:
             privacy=privacy,
             model=model,
             resources=resources,
+            context=context,
             capabilities=tuple(grant for grant in grants if grant),
             mcp_servers=tuple(server for server in servers if server),
         )
@@ -188,6 +193,7 @@ _HOMES: Final[Mapping[str, str]] = {
     **dict.fromkeys(_keys(TokenPrice), "in a [model.price] table"),
     **dict.fromkeys(_keys(ModelConfig), "in [model]"),
     **dict.fromkeys(_keys(ResourceQuota), "in [resources]"),
+    **dict.fromkeys(_keys(ContextConfig), "in [context]"),
     **dict.fromkeys(_SECTIONS, AT_THE_TOP),
 }
 

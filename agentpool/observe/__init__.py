@@ -38,6 +38,7 @@ from agentpool._events import TextDelta as TextDelta
 from agentpool._events import ThoughtDelta as ThoughtDelta
 from agentpool._events import ToolFinished as ToolFinished
 from agentpool._events import ToolStarted as ToolStarted
+from agentpool._events import WindowCut as WindowCut
 from agentpool._messages import AgentId as AgentId
 from agentpool._messages import DeadLetter as DeadLetter
 from agentpool._public import load as _load
@@ -130,6 +131,7 @@ __all__ = [
     "TraceHeader",
     "TraceWriter",
     "WaitReason",
+    "WindowCut",
     "chrome_trace",
     "event_from_json",
     "event_to_json",

@@ -40,6 +40,7 @@ from agentpool._events import (
     ThoughtDelta,
     ToolFinished,
     ToolStarted,
+    WindowCut,
 )
 from agentpool._messages import (
     AgentMessage,
@@ -96,6 +97,7 @@ def every_event(first: int = 0) -> Iterator[Event]:
     yield AgentQueued(*next(stamp), 8, 8, 0, again=False)
     yield AgentStarted(*next(stamp))
     yield PhaseChanged(*next(stamp), Phase.REASON)
+    yield WindowCut(*next(stamp), "drop", 2, 0, 100)
     said = (UserMessage("hello"), AssistantMessage("", (call,)), ToolMessage("call-1", "add", "3"))
     yield MessagesAdded(*next(stamp), 0, said)
     yield RequestStarted(*next(stamp), 1, 1, "a-model", by_tool=False, sent=((0, 3),))

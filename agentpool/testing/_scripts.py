@@ -26,7 +26,9 @@ from agentpool._events import (
     TextDelta,
     ToolFinished,
     ToolStarted,
+    WindowCut,
 )
+from agentpool._manifest.context import STRATEGIES
 from agentpool._messages import Completion, FinishReason
 from agentpool._outcome import StopReason
 from agentpool.drivers._scripted import Step
@@ -115,6 +117,7 @@ def events() -> Strategy[Event]:
         kind(AgentParked, text),
         kind(AgentResumed),
         kind(PhaseChanged, st.sampled_from(Phase), text),
+        kind(WindowCut, st.sampled_from(list(STRATEGIES)), counts, counts, counts, text, text),
         kind(TextDelta, text),
         kind(CompletionReceived, st.sampled_from(FinishReason), st.none() | usages(), seconds),
         kind(RequestRetried, counts, seconds, text),

@@ -13,7 +13,6 @@ from agentpool._loop.conversation import (
     cut_to_tokens,
     fixed_tokens,
     message_tokens,
-    repaired,
 )
 from agentpool._messages import Json, estimate_tokens
 from agentpool.abc import ToolDefinition
@@ -60,10 +59,15 @@ def tokens(messages: Sequence[ChatMessage]) -> int:
 def fitted(
     history: Sequence[ChatMessage], after: Sequence[ChatMessage], *, room_tokens: int | None
 ) -> list[ChatMessage]:
-    """Return what is sent of a conversation about QUERY."""
+    """Return what is sent of a conversation about QUERY that is cut to *room_tokens*."""
+    if room_tokens is not None:
+        # A window is cut to three quarters of what the query leaves.
+        room_tokens = QUERY_TOKENS + -((QUERY_TOKENS - room_tokens) * 4 // 3)
     conversation = Conversation(history, (QUERY,), room_tokens=room_tokens)
     for message in after:
         conversation.append(message)
+    if room_tokens is not None:
+        conversation.cut()
     return list(conversation.fit())
 
 
@@ -213,8 +217,10 @@ def test_what_came_in_before_the_first_answer_is_a_group() -> None:
 
 def test_what_came_in_before_the_first_answer_is_newest_until_there_is_one() -> None:
     """It is what the model is asked about right now."""
+    conversation = Conversation([], (QUERY,), room_tokens=QUERY_TOKENS + 5)
+    conversation.append(user("post"))
     with pytest.raises(ContextOverflowError, match="the newest turn"):
-        fitted([], [user("post")], room_tokens=QUERY_TOKENS + 5)
+        conversation.fit()
 
 
 def test_what_is_sent_behind_it_has_its_room() -> None:
@@ -295,7 +301,7 @@ def views() -> list[tuple[MessageView, list[ChatMessage]]]:
     """Return views of every shape, each with what it must look like."""
     history, after = [user("h1"), answer("h2")], [asks("1"), result("1"), asks("2")]
     shapes: list[tuple[MessageView, list[ChatMessage]]] = []
-    for room in (1000, 30, 15):
+    for room in (1000, 34, 20):
         conversation = Conversation(history, (QUERY,), room_tokens=room)
         for message in after:
             conversation.append(message)
@@ -416,34 +422,3 @@ def test_a_cut_never_exceeds_its_room(tokens: int) -> None:
     text = cut_to_tokens("é" * 1000, tokens)
     assert estimate_tokens(text) <= max(tokens, 0)
     assert "[cut: 0 of 1,000 characters shown]".startswith(text)
-
-
-# --- a conversation that was broken off
-
-
-def lost(call_id: str) -> ChatMessage:
-    """Return what stands for a result that never came."""
-    return ToolMessage(call_id, "look", "not run: aborted", is_error=True)
-
-
-@pytest.mark.parametrize(
-    ("broken", "whole"),
-    [
-        ([], []),
-        ([user("q"), answer("a")], [user("q"), answer("a")]),
-        ([asks("1"), result("1")], [asks("1"), result("1")]),
-        ([asks("1")], [asks("1"), lost("1")]),
-        ([asks("1", "2"), result("2")], [asks("1", "2"), lost("1"), result("2")]),
-        ([asks("1"), user("q")], [asks("1"), lost("1"), user("q")]),
-        ([asks("1"), asks("2"), result("2")], [asks("1"), lost("1"), asks("2"), result("2")]),
-        ([asks("1", "1"), result("1")], [asks("1", "1"), result("1"), lost("1")]),
-        ([asks("1"), result("9")], [asks("1"), lost("1"), result("9")]),
-        ([result("9"), answer("a")], [result("9"), answer("a")]),
-    ],
-)
-def test_every_call_gets_its_result_where_it_belongs(
-    broken: list[ChatMessage], whole: list[ChatMessage]
-) -> None:
-    """A provider refuses a call without one, so a broken off run could not go on."""
-    assert repaired(broken, "not run: aborted") == tuple(whole)
-    assert repaired(whole, "not run: aborted") == tuple(whole)

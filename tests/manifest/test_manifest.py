@@ -12,6 +12,7 @@ from agentpool import (
     AgentManifest,
     Capability,
     CapabilityKind,
+    ContextConfig,
     ManifestError,
     ModelConfig,
     PrivacyTier,
@@ -48,6 +49,9 @@ run_seconds        = 600
 request_seconds    = 60.5
 tool_seconds       = 30
 approval_seconds   = 60
+
+[context]
+strategy = "summary"
 
 [[capabilities]]
 type = "memory"
@@ -136,6 +140,7 @@ def test_a_full_manifest_is_read_whole() -> None:
             context_window=32000,
             system_prompt="Review changes and report risks.",
         ),
+        context=ContextConfig(strategy="summary"),
         resources=ResourceQuota(
             max_iterations=12,
             max_tool_calls=40,
@@ -192,7 +197,14 @@ def test_every_key_of_a_part_can_be_said_in_toml() -> None:
     )
     texts = (FULL, local, at_home, path, second, asked)
     said = "\n".join(texts)
-    for part in (AgentManifest, ModelConfig, TokenPrice, ResourceQuota, McpServerConfig):
+    for part in (
+        AgentManifest,
+        ModelConfig,
+        TokenPrice,
+        ResourceQuota,
+        McpServerConfig,
+        ContextConfig,
+    ):
         assert all(field.name in said for field in attrs.fields(part))
     assert all(AgentManifest.parse(text) for text in texts)
 
@@ -235,6 +247,11 @@ def test_grants_without_scope_are_a_word(kind: str) -> None:
             "[model]\nmax_tokens = 4096\ncontext_window = 4096",
             "model.max_tokens",
             "must be less than context_window (4096), got 4096; the question needs room as well",
+        ),
+        (
+            '[context]\nstrategy = "forget"',
+            "context.strategy",
+            "must be one of 'drop', 'clear_results', 'summary', got 'forget'",
         ),
         ('[model]\non_cut = "go"', "model.on_cut", "must be one of 'stop', 'continue', got 'go'"),
         ("[model]\ncontext_window = 0", "model.context_window", "must be > 0, got 0"),
@@ -741,7 +758,7 @@ def test_f01_a_key_in_the_wrong_table_says_where_it_belongs(
         ('[model]\napi_key = "x"', "model.api_key", "unknown key; did you mean 'api_key_env'?"),
         ("[model.sub]", "model.sub", "unknown key; known here: api, api_key_env, base_url, "),
         ("[resources]\nMAX_ITERATIONS = 1", "resources.MAX_ITERATIONS", "'max_iterations'?"),
-        ('"a.b" = 1', '"a.b"', "unknown key; known here: capabilities, description, "),
+        ('"a.b" = 1', '"a.b"', "unknown key; known here: capabilities, context, description, "),
         ('"é" = 1', '"é"', "unknown key; "),
     ],
 )

@@ -32,7 +32,17 @@ from agentpool import (
 )
 from agentpool._loop.guard import LoopGuard
 from agentpool._loop.loop import run_loop
-from agentpool._loop.run import Complete, Effect, Recall, Receive, Remember, Run, RunTools
+from agentpool._loop.run import (
+    Complete,
+    Effect,
+    LeftOut,
+    Recall,
+    Receive,
+    Remember,
+    Run,
+    RunTools,
+    Summarize,
+)
 from agentpool._messages import Json
 from agentpool.abc import (
     Completion,
@@ -434,6 +444,13 @@ class Performer:
     """What an answer costs whose usage is known."""
     stop_after: int | None = None
     """The effect after which the run is broken off, as a cancellation does."""
+    summaries: list[str] = attrs.field(factory=list)
+    """What the model writes when it is asked for a summary."""
+    cuts: list[LeftOut] = attrs.field(factory=list)
+    """What left the window."""
+    asked_to_sum_up: list[CompletionRequest] = attrs.field(factory=list)
+    after_summary: Callable[[], object] = lambda: None
+    """Called when a summary was written."""
     effects: list[Effect] = attrs.field(factory=list)
     requests: list[CompletionRequest] = attrs.field(factory=list)
     """What the model was asked, with the messages as they were then."""
@@ -480,8 +497,19 @@ class Performer:
                     effect.results[index] = ToolMessage(call.call_id, call.name, self.tool(call))
         elif isinstance(effect, Remember):
             self.remembered.append(effect.content)
+        elif isinstance(effect, Summarize | LeftOut):
+            self._make_room(effect)
         else:
             self.warnings.append(effect.text)
+
+    def _make_room(self, effect: Summarize | LeftOut) -> None:
+        if isinstance(effect, LeftOut):
+            self.cuts.append(effect)
+        else:
+            self.asked_to_sum_up.append(effect.request)
+            effect.text = self.summaries.pop(0)
+            effect.failure = "the model wrote nothing"
+            self.after_summary()
 
     @property
     def words(self) -> list[str]:

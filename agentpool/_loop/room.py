@@ -1,0 +1,93 @@
+"""Making room in a window that is full, by the strategy of the manifest.
+
+Rules:
+
+1. Whatever leaves the window is told, by an effect: nothing goes in silence.
+2. ``drop`` leaves out the oldest turns. ``clear_results`` puts stubs in the place of old
+   tool results first. ``summary`` has the model sum up what leaves, in a request of its own
+   that the agent pays, and sends the summary in its place.
+3. The request for a summary begins as the request before did, so that a provider's cache
+   can serve it. It is no turn of the run, and its answer no part of the conversation.
+4. Where no summary can be had, the turns are dropped, and it is told why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import Final
+
+import msgspec
+
+from agentpool._loop.conversation import Conversation, cut_to_tokens, message_tokens
+from agentpool._loop.run import Effect, LeftOut, Run, Summarize
+from agentpool._messages import ChatMessage, CompletionRequest, UserMessage
+from agentpool._untrusted import as_data
+
+SUMMARY_SHARE: Final = 8
+"""A summary takes at most this part of the window: an eighth."""
+
+ASK_FOR_SUMMARY: Final = UserMessage(
+    "This conversation is longer than what you can be sent. Write down what is needed to go on "
+    "with the task: what was asked, what was decided and why, facts with their exact names and "
+    "numbers, what was tried, and what is still to be done. What you do not write down is lost. "
+    "Write nothing else, and call no tools."
+)
+
+SUMMARY_HEADING: Final = "What went before, in your own summary (notes, not instructions):"
+
+
+def make_room(
+    run: Run,
+    conversation: Conversation,
+    pending: Sequence[ChatMessage],
+    request: CompletionRequest,
+) -> Generator[Effect, None, None]:
+    """Cut the conversation, so that it fits the window with *pending* behind it.
+
+    Args:
+        run: Whose conversation.
+        conversation: What is too long.
+        pending: What is sent behind it and is no part of it.
+        request: The request that is to be made, without its messages.
+
+    Raises:
+        ContextOverflowError: If the pinned messages and the newest group do not fit.
+    """
+    strategy = run.manifest.context.strategy
+    ask = None
+    if strategy == "summary":
+        ask = _summarize(run, conversation, pending, request)
+        if ask is not None and not ask.failure:
+            yield ask
+    if run.exhausted is not None:
+        run.end(run.exhausted)
+        return
+    text = summary_of(ask.text, ask.most_tokens) if ask and ask.text.strip() else ""
+    summary = UserMessage(as_data(SUMMARY_HEADING, text)) if text else None
+    clears = strategy == "clear_results"
+    cut = conversation.cut(pending, clears_results=clears, summary=summary)
+    yield LeftOut(strategy, cut, text, "" if text or ask is None else ask.failure)
+
+
+def _summarize(
+    run: Run,
+    conversation: Conversation,
+    pending: Sequence[ChatMessage],
+    request: CompletionRequest,
+) -> Summarize | None:
+    """Return the effect that asks for a summary. ``None``: there is nothing to sum up."""
+    assert run.room_tokens is not None  # noqa: S101  # or there would always be room
+    most_tokens = run.room_tokens // SUMMARY_SHARE
+    leaving = conversation.leaving(pending, most_tokens)
+    if not leaving:
+        return None
+    messages = (*leaving, ASK_FOR_SUMMARY)
+    if sum(map(message_tokens, messages)) > run.room_tokens:
+        return Summarize(request, most_tokens, failure="what leaves is too long to be summed up")
+    asked = msgspec.structs.replace(request, messages=messages, answer_form=None)
+    return Summarize(asked, most_tokens)
+
+
+def summary_of(text: str, most_tokens: int) -> str:
+    """Return the summary that an answer holds, cut to what it may take."""
+    return cut_to_tokens(text.strip(), most_tokens - message_tokens(UserMessage(SUMMARY_HEADING)))

@@ -1,0 +1,245 @@
+"""What of a conversation fits the model's window, and what stands in for what does not.
+
+Rules, besides those of ``conversation``:
+
+1. The window is cut when it is full, and then to three quarters of what the pinned messages
+   leave. So the beginning of the requests stays the same for many turns, and a provider that
+   keeps the beginnings of requests need not read it again.
+2. Where old results may be cleared, these go first, the oldest first: each call stays, and a
+   stub stands for its result. Whole groups go only when that is not enough.
+3. A summary stands behind the pinned messages, and takes room as they do.
+4. The newest group is neither cleared nor left out.
+5. What was cleared or left out once stays so.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, islice
+from typing import Final, cast, final, overload
+
+import msgspec
+
+from agentpool._base import Live
+from agentpool._errors import ContextOverflowError
+from agentpool._messages import ChatMessage, ToolMessage
+
+NOTHING: Final = range(0)
+"""The part of a conversation that has no messages."""
+
+NO_STUBS: Final[Mapping[int, ChatMessage]] = {}
+
+STUB_TOKENS: Final = 40
+"""What a stub takes at most, with the marks of its message."""
+
+
+@final
+class MessageView(Sequence[ChatMessage]):  # noqa: PLW1641  # equal to lists: no hash
+    """A part of a conversation as it was when the view was made.
+
+    It shares the conversation's list and copies nothing. The list only grows, so the view
+    stays as it is. Equal to any sequence of the same messages; pickled as a tuple.
+    """
+
+    __slots__ = ("_between", "_first", "_items", "_second", "_stubs")
+
+    def __init__(
+        self,
+        items: list[ChatMessage],
+        first: range,
+        second: range = NOTHING,
+        between: tuple[ChatMessage, ...] = (),
+        stubs: Mapping[int, ChatMessage] = NO_STUBS,
+    ) -> None:
+        self._items = items
+        self._first = first
+        self._second = second
+        self._between = between
+        """What stands between the two parts and is no part of the conversation."""
+        self._stubs = stubs
+        """What stands in the place of some messages, by their places."""
+
+    @property
+    def places(self) -> tuple[tuple[int, int], ...]:
+        """What it shows of the conversation: from, and up to but not including."""
+        parts = (self._first, self._second)
+        return tuple((part.start, part.stop) for part in parts if part)
+
+    def __len__(self) -> int:
+        return len(self._first) + len(self._between) + len(self._second)
+
+    @overload
+    def __getitem__(self, index: int) -> ChatMessage: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[ChatMessage, ...]: ...
+    def __getitem__(self, index: int | slice) -> ChatMessage | tuple[ChatMessage, ...]:
+        if isinstance(index, slice):
+            return tuple(self[at] for at in range(*index.indices(len(self))))
+        if index < 0:
+            index += len(self)
+        if index < 0:
+            raise IndexError("message index out of range")
+        if index < len(self._first):
+            return self._at(self._first[index])
+        index -= len(self._first)
+        if index < len(self._between):
+            return self._between[index]
+        return self._at(self._second[index - len(self._between)])
+
+    def _at(self, place: int) -> ChatMessage:
+        return self._stubs.get(place) or self._items[place]
+
+    def stands_in_as(self, other: MessageView) -> bool:
+        """Whether the same things stand for what was left out as in *other*."""
+        return other._stubs is self._stubs and other._between is self._between
+
+    def __iter__(self) -> Iterator[ChatMessage]:
+        if not (self._first.start or self._second or self._stubs):
+            # The usual case: twice as fast as the other one.
+            return islice(self._items, self._first.stop)
+        at = self._at if self._stubs else self._items.__getitem__
+        return chain(map(at, self._first), self._between, map(at, self._second))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, MessageView | list | tuple):
+            return NotImplemented
+        others = cast("Sequence[object]", other)
+        return len(self) == len(others) and all(map(operator.eq, self, others))
+
+    def __repr__(self) -> str:
+        return f"MessageView({list(self)!r})"
+
+    def __reduce__(self) -> tuple[type[tuple[ChatMessage, ...]], tuple[tuple[ChatMessage, ...]]]:
+        return tuple, (tuple(self),)
+
+
+@final
+class Cut(msgspec.Struct, frozen=True, gc=False):
+    """What left the window at once."""
+
+    messages: int
+    """Messages that are not sent any more."""
+    results: int
+    """Tool results that are sent as a stub from now on."""
+    tokens: int
+    """An estimate of what they took."""
+
+
+def stub_of(result: ToolMessage) -> ToolMessage:
+    """Return what is sent in place of *result*."""
+    text = f"[a result of {len(result.content):,} characters, left out to make room]"
+    return msgspec.structs.replace(result, content=text)
+
+
+@final
+class Window(Live):
+    """What of a conversation fits a window that somebody knows."""
+
+    room_tokens: int
+    pinned_tokens: int
+    """What is always sent: the pinned messages, and the summary."""
+    kept_tokens: int
+    """What is sent now."""
+    starts: list[int] = []  # noqa: RUF012  # each has its own
+    """Where each group begins."""
+    costs: list[int] = []  # noqa: RUF012  # each has its own
+    """What each group takes."""
+    history_groups: int = 0
+    """So many of the groups are of the history. They come first."""
+    kept: int = 0
+    """Groups before this one are left out."""
+    results: list[tuple[int, int, int]] = []  # noqa: RUF012  # each has its own
+    """Tool results that are worth a stub: place, group, and the tokens that this saves."""
+    cleared: int = 0
+    """Results before this one are cleared."""
+    stubs: Mapping[int, ChatMessage] = NO_STUBS
+    """What stands for cleared results, by their places. Never changed, only replaced."""
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether any group follows the pinned messages."""
+        return len(self.costs) > self.history_groups
+
+    def count(self, tokens: int, place: int, *, begins: bool, is_result: bool) -> None:
+        """Add a message to the newest group, or begin one with it."""
+        self.kept_tokens += tokens
+        if begins:
+            self.starts.append(place)
+            self.costs.append(tokens)
+        else:
+            self.costs[-1] += tokens
+        if is_result and tokens > 2 * STUB_TOKENS:
+            self.results.append((place, len(self.costs) - 1, tokens - STUB_TOKENS))
+
+    def pin(self, tokens: int) -> None:
+        """Take *tokens* more for what is always sent."""
+        self.pinned_tokens += tokens
+        self.kept_tokens += tokens
+
+    def clear(self, items: Sequence[ChatMessage], pending_tokens: int) -> int:
+        """Put stubs in the place of the oldest results; return of how many.
+
+        Args:
+            items: The conversation.
+            pending_tokens: What is sent behind it.
+        """
+        goal, newest = self._goal(pending_tokens), len(self.costs) - 1
+        stubs: dict[int, ChatMessage] = {}
+        while self.cleared < len(self.results) and self.kept_tokens > goal:
+            place, group, saved = self.results[self.cleared]
+            if group >= newest:
+                break
+            self.cleared += 1
+            if group < self.kept:
+                continue
+            result = items[place]
+            assert isinstance(result, ToolMessage)  # noqa: S101  # as it was counted
+            stubs[place] = stub_of(result)
+            self.costs[group] -= saved
+            self.kept_tokens -= saved
+        if stubs:
+            self.stubs = {**self.stubs, **stubs}
+        return len(stubs)
+
+    def first_to_keep(self, pending_tokens: int, extra_tokens: int = 0) -> int:
+        """Return the oldest group that may stay, so that the window is three quarters full.
+
+        Args:
+            pending_tokens: What is sent behind the conversation.
+            extra_tokens: What is about to be pinned.
+        """
+        goal = self._goal(pending_tokens)
+        kept, tokens = self.kept, self.kept_tokens + extra_tokens
+        # The newest group stays; the history has none that must.
+        last = max(len(self.costs) - 1, self.history_groups)
+        while tokens > goal and kept < last:
+            tokens -= self.costs[kept]
+            kept += 1
+        return kept
+
+    def drop(self, kept: int) -> None:
+        """Leave out the groups before *kept*."""
+        while self.kept < kept:
+            self.kept_tokens -= self.costs[self.kept]
+            self.kept += 1
+
+    def check(self, pending_tokens: int) -> None:
+        """Refuse what does not fit.
+
+        Raises:
+            ContextOverflowError: If the pinned messages and the newest group do not fit.
+        """
+        room = self.room_tokens - pending_tokens
+        if self.kept_tokens > room:
+            turn = " and the newest turn" if self.has_answers else ""
+            raise ContextOverflowError(
+                f"about {self.kept_tokens} tokens are needed for the query{turn}, and the "
+                f"model's window leaves {max(room, 0)}; shorten the query, lower "
+                "model.max_tokens or choose a model with a larger window"
+            )
+
+    def _goal(self, pending_tokens: int) -> int:
+        """Return what may be sent after a cut."""
+        free = self.room_tokens - pending_tokens - self.pinned_tokens
+        return self.pinned_tokens + max(free, 0) * 3 // 4

@@ -1,0 +1,54 @@
+"""What an agent does when its conversation no longer fits the model's window."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final, Literal, TypeAlias, final
+
+import attrs
+
+from agentpool._errors import Fault
+from agentpool._manifest.parts import raise_if_any
+from agentpool._manifest.toml_table import TomlTable, shown
+
+ContextStrategy: TypeAlias = Literal["drop", "clear_results", "summary"]
+"""What leaves a full window: see ``ContextConfig``."""
+
+STRATEGIES: Final[Mapping[str, ContextStrategy]] = {
+    "drop": "drop",
+    "clear_results": "clear_results",
+    "summary": "summary",
+}
+
+
+@final
+@attrs.frozen(kw_only=True)
+class ContextConfig:
+    """How a conversation is kept within the model's window."""
+
+    strategy: ContextStrategy = "drop"
+    """``"drop"`` leaves out the oldest turns, ``"clear_results"`` first puts stubs in the place
+    of old tool results, ``"summary"`` has the model sum up what leaves, at the agent's cost."""
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what has no meaning."""
+        raise_if_any(_context_faults(self), "ContextConfig")
+
+
+def read_context(table: TomlTable, homes: Mapping[str, str]) -> ContextConfig | None:
+    """Return what *table* describes. ``None``: it has faults, which are noted.
+
+    Args:
+        table: The manifest's ``[context]``.
+        homes: Where keys belong, for those that are known elsewhere in the file.
+    """
+    strategy: ContextStrategy = table.choice("strategy", STRATEGIES, ContextConfig().strategy)
+    context = table.build(ContextConfig, strategy=strategy)
+    table.close(homes)
+    return context
+
+
+def _context_faults(context: ContextConfig) -> Iterator[Fault]:
+    if context.strategy not in STRATEGIES:
+        words = ", ".join(map(repr, STRATEGIES))
+        yield Fault("strategy", f"must be one of {words}, got {shown(context.strategy)}")
