@@ -260,7 +260,7 @@ def test_drivers_of_drivers_read_what_those_read() -> None:
     plain = ScriptedDriver([])
     both, one = TextOnly(plain, "image", "pdf"), TextOnly(plain, "image")
     assert plain.inputs is None
-    assert GatedDriver(both, RequestGate("g")).inputs == {"image", "pdf"}
-    assert FallbackDriver(both, one).inputs == {"image"}
-    assert FallbackDriver(both, plain).inputs == {"image", "pdf"}
+    assert GatedDriver(both, RequestGate("g")).inputs == frozenset({"image", "pdf"})
+    assert FallbackDriver(both, one).inputs == frozenset({"image"})
+    assert FallbackDriver(both, plain).inputs == frozenset({"image", "pdf"})
     assert FallbackDriver(plain, plain).inputs is None

@@ -2,6 +2,7 @@
 
 import math
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from agentpool import (
     PrivacyTier,
     ResourceQuota,
 )
+from agentpool._manifest.capability import SCOPE_KEYS
 from agentpool._manifest.manifest import McpServerConfig, McpTransport, is_loopback_url
 from agentpool._manifest.toml_table import TomlTable
 from agentpool.drivers import PROVIDERS, TokenPrice
@@ -1001,3 +1003,16 @@ def test_a_manifest_is_a_value() -> None:
     assert len({manifest, AgentManifest.parse(FULL)}) == 1
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         manifest.name = "x"  # type: ignore[misc]  # that is what is tested
+
+
+def test_the_guide_lists_every_key() -> None:
+    """Nobody should have to read the code to know what may be written."""
+    guide = Path(__file__).parents[2] / "docs" / "how-to" / "write-a-manifest.md"
+    rows = [line for line in guide.read_text().splitlines() if line.startswith("| `")]
+    listed = {word for row in rows for word in re.findall("`([a-z_]+)`", row.split(" | ")[0])}
+    parts = (AgentManifest, ModelConfig, TokenPrice, ResourceQuota, McpServerConfig)
+    tables = {"model", "resources", "capabilities", "mcp_servers"}
+    keys = {field.name for part in parts for field in attrs.fields(part)}
+    assert keys - listed == tables - listed
+    grants = {"type", "server", "tool", "max_depth", "ask_first", *SCOPE_KEYS.values()}
+    assert listed - keys == grants

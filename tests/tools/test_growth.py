@@ -12,6 +12,7 @@ import pytest
 from agentpool import ToolError
 from agentpool._loop.output import Misfit
 from agentpool._loop.thoughts import without_thoughts
+from agentpool.drivers import Attachment
 from agentpool.tools._arguments import ArgumentsDecoder
 from agentpool.tools._output import build_output
 from agentpool.tools._schema import build_signature
@@ -142,3 +143,22 @@ def test_results_are_read_in_proportion() -> None:
     """An MCP server's result as well."""
     assert_linear(read_result, lambda n: {"content": [{"type": "text", "text": "x" * 99}] * n})
     assert_linear(read_result, lambda n: {"content": [{"type": "image", "data": "x" * n}]})
+
+
+def test_attachments_are_measured_in_proportion() -> None:
+    """Somebody else's files: a page by page document, and a JPEG of many parts."""
+
+    def measure(attachment: Attachment) -> int:
+        return attachment.tokens
+
+    def pages(n: int) -> Attachment:
+        return Attachment("application/pdf", b"%PDF-" + b"/Type/Page /Type /Pages" * n)
+
+    def segments(n: int) -> Attachment:
+        return Attachment("image/jpeg", b"\xff\xd8" + b"\xff\xe0\0\x02" * n)
+
+    assert_linear(measure, pages)
+    assert_linear(measure, segments)
+    image = "iVBORw0KGgo" + "A" * 33
+    one = {"type": "image", "data": image, "mimeType": "image/png"}
+    assert_linear(read_result, lambda n: {"content": [one] * n})
