@@ -48,10 +48,10 @@ from agentpool._outcome import AgentOutcome as AgentOutcome
 from agentpool._outcome import AgentStatus as AgentStatus
 from agentpool._outcome import RestartLimitError as RestartLimitError
 from agentpool._outcome import StopReason as StopReason
+from agentpool._pool.agent_context import ToolBuilder as ToolBuilder
 from agentpool._pool.handle import AgentHandle as AgentHandle
 from agentpool._pool.map import OutcomeStream as OutcomeStream
 from agentpool._pool.map import Queries as Queries
-from agentpool._pool.nursery import ToolBuilder as ToolBuilder
 from agentpool._pool.open import open_pool as open_pool
 from agentpool._pool.pool import AgentPool as AgentPool
 from agentpool._pool.restart import RestartPolicy as RestartPolicy

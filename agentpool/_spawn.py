@@ -52,6 +52,9 @@ class SpawnConfig:
     """The agents of its group that are let in at each turn. What its newest agent says, counts."""
     priority: int = attrs.field(default=0, kw_only=True)
     """Its place within its group: one level is worth a hundred places in the queue."""
+    outlives_parent: bool = attrs.field(default=False, kw_only=True)
+    """Whether an agent that a tool spawned goes on when the agent of that tool has ended.
+    Otherwise it is cancelled then."""
 
     def __attrs_post_init__(self) -> None:
         """Refuse what has no meaning."""

@@ -27,6 +27,7 @@ from agentpool._messages import (
     Usage,
 )
 from agentpool._outcome import AgentOutcome, AgentStatus
+from agentpool._spawn import SpawnConfig
 
 __all__ = [
     "AgentContext", "AgentId", "AgentInfo", "AgentManifest", "AgentMessage", "AgentOutcome",
@@ -208,16 +209,15 @@ class AgentContext(ABC):
         """Return every other agent that has started and has not ended."""
 
     @abstractmethod
-    async def run_child(self, query: str, *, name: str | None = None) -> AgentOutcome:
-        """Run a child to its end, without a slot, and return what became of it.
+    async def run_child(self, query: str | SpawnConfig, *, name: str | None = None) -> AgentOutcome:
+        """Run a child to its end, without a slot; return its outcome. Cancelled, it ends.
 
-        The child has this agent's manifest, with fewer rights and less to spend.
+        Given a query, the child has this agent's manifest, with fewer rights. Given a config,
+        it is of another kind, within this agent's time, budget and tier.
 
         Raises:
-            CapabilityDeniedError: If this agent may have no children.
-
-        Cancellation:
-            The child is cancelled and has ended.
+            CapabilityDeniedError: If this agent may have no children of its own kind.
+            PrivacyError: If the child's tier is laxer than this agent's.
         """
 
 

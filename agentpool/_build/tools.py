@@ -24,7 +24,7 @@ import trio
 from agentpool._manifest.capability import ANYTHING, Capability, CapabilityKind, PrivacyTier
 from agentpool._errors import PrivacyError
 from agentpool._manifest.manifest import DEFAULT_CAPABILITIES, AgentManifest
-from agentpool._pool.nursery import ToolBuilder
+from agentpool._pool.agent_context import ToolBuilder
 from agentpool.abc import AgentContext, DriverFactory, Memory, Tool
 from agentpool.memory import InMemoryMemory
 from agentpool.tools import (

@@ -10,7 +10,9 @@ Rules for children:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+import math
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import TypeAlias, final
 
@@ -20,7 +22,7 @@ import trio
 from agentpool._agent.agent import Agent
 from agentpool._agent.request import complete_aside
 from agentpool._budget.budget import Budget
-from agentpool._errors import PrivacyError
+from agentpool._errors import PrivacyError, UsageError
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import AgentId, AgentMessage, Completion, CompletionRequest
 from agentpool._messaging.post_office import PostOffice
@@ -30,9 +32,25 @@ from agentpool._pool.record import AgentRecord, OnEnd
 from agentpool._spawn import SpawnConfig, child_of
 from agentpool._untrusted import MAX_NAME_CHARS, one_line
 from agentpool.abc import AgentContext, AgentInfo, Driver, OnDelta
+from agentpool.tools._registry import ToolRegistry
 
 Accept: TypeAlias = Callable[[SpawnConfig, Driver, OnEnd | None, AgentRecord], AgentRecord]
 """Takes in the child of an agent; its end is told to one function alone."""
+
+
+ToolBuilder: TypeAlias = Callable[[AgentContext], ToolRegistry | Awaitable[ToolRegistry]]
+"""Makes the tools of one agent. Async or not; it runs in the agent's own task."""
+
+
+async def build_tools(context: AgentContext, build: ToolBuilder) -> ToolRegistry:  # noqa: ASYNC910  # the run that follows has checkpoints
+    """Return the tools that a builder makes for one agent."""
+    built = build(context)
+    if inspect.isawaitable(built):
+        built = await built
+    # Somebody else's code, and type checkers are optional.
+    if not isinstance(built, ToolRegistry):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise UsageError(f"the tool builder must return a ToolRegistry, got {type(built).__name__}")
+    return built  # noqa: ASYNC910  # the run follows
 
 
 @final
@@ -46,6 +64,7 @@ class PoolAgentContext(AgentContext):
     _admission: Admission
     _running: Mapping[AgentId, AgentRecord]
     _accept: Accept
+    _driver_for: Callable[[SpawnConfig], Driver]
 
     @property
     def agent_id(self) -> AgentId:
@@ -130,11 +149,12 @@ class PoolAgentContext(AgentContext):
             if handle is not self._handle
         )
 
-    async def run_child(self, query: str, *, name: str | None = None) -> AgentOutcome:
+    async def run_child(self, query: str | SpawnConfig, *, name: str | None = None) -> AgentOutcome:
         """Run a child to its end, without a slot, and return what became of it.
 
         Raises:
-            CapabilityDeniedError: If this agent may have no children.
+            CapabilityDeniedError: If this agent may have no children of its own kind.
+            PrivacyError: If the child's tier is laxer than this agent's.
             PoolClosedError: If the pool takes no more agents.
             UsageError: If this agent has ended.
 
@@ -146,18 +166,23 @@ class PoolAgentContext(AgentContext):
         if seconds_left <= 0:
             # A deadline has come, and its scope is about to hear of it.
             await trio.sleep_forever()
-        config = child_of(
-            self._agent.config,
-            query,
-            # A model may have chosen it, and people are shown it beside what they decide.
-            name=one_line(name or f"{self.name}-sub", MAX_NAME_CHARS),
-            used_tokens=self._agent.used.total_tokens,
-            seconds_left=seconds_left,
-            used_usd=self._agent.used_usd,
-            budget=self._agent.share_limits(),
-        )
+        if isinstance(query, SpawnConfig):
+            config = self._config_of_other(query, name, seconds_left)
+            driver = self._driver_for(config)
+        else:
+            config = child_of(
+                self._agent.config,
+                query,
+                # A model may have chosen it, and people are shown it beside what they decide.
+                name=one_line(name or f"{self.name}-sub", MAX_NAME_CHARS),
+                used_tokens=self._agent.used.total_tokens,
+                seconds_left=seconds_left,
+                used_usd=self._agent.used_usd,
+                budget=self._agent.share_limits(),
+            )
+            driver = self._agent.driver
         child = await self._admission.enter(
-            partial(self._accept, config, self._agent.driver, AgentRecord.collect, self._handle)
+            partial(self._accept, config, driver, AgentRecord.collect, self._handle)
         )
         # Without a slot until it has ended: to be ended, it may need that very slot.
         async with child.parked_for_end():
@@ -168,3 +193,23 @@ class PoolAgentContext(AgentContext):
                 with trio.CancelScope(shield=True):
                     outcome = await child.wait()
                     self._agent.charge(outcome.usage, outcome.cost_usd)
+
+    def _config_of_other(
+        self, config: SpawnConfig, name: str | None, seconds_left: float
+    ) -> SpawnConfig:
+        """Return the config of a child of another manifest, within this agent's limits."""
+        tier = self.manifest.privacy
+        if not tier.allows(config.manifest.privacy):
+            raise PrivacyError(
+                f"manifest {self.manifest.name!r} is {tier.value}, and that of its child, "
+                f"{config.manifest.name!r}, is {config.manifest.privacy.value}; give the child "
+                "a tier that is as strict"
+            )
+        own = config.deadline_seconds or config.manifest.resources.run_seconds or math.inf
+        least = min(own, seconds_left)
+        return attrs.evolve(
+            config,
+            name=config.name if name is None else one_line(name, MAX_NAME_CHARS),
+            deadline_seconds=least if least < math.inf else None,
+            budget=config.budget or self._agent.share_limits(),
+        )

@@ -11,13 +11,12 @@ Rules:
 
 from __future__ import annotations
 
-import inspect
 import math
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from random import Random
-from typing import TypeAlias, final
+from typing import final
 
 import attrs
 import trio
@@ -35,7 +34,7 @@ from agentpool._messages import OWNER_ID, AgentId, AgentMessage
 from agentpool._messaging.post_office import PostOffice
 from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool._pool.admission import Admission
-from agentpool._pool.agent_context import PoolAgentContext
+from agentpool._pool.agent_context import PoolAgentContext, ToolBuilder, build_tools
 from agentpool._pool.caller import PoolVoice
 from agentpool._pool.deadlock import DeadlockWatch
 from agentpool._pool.fan_in import FanIn
@@ -51,9 +50,6 @@ from agentpool._untrusted import Cleaner
 from agentpool.abc import AgentContext, Driver, Memory
 from agentpool.observe._hub import EventHub
 from agentpool.tools._registry import ToolRegistry
-
-ToolBuilder: TypeAlias = Callable[[AgentContext], ToolRegistry | Awaitable[ToolRegistry]]
-"""Makes the tools of one agent. Async or not; it runs in the agent's own task."""
 
 OUTSIDE = ("outside", "the scope around the pool was cancelled")
 """Who and why, when a pool is cancelled as a whole."""
@@ -193,6 +189,8 @@ class AgentNursery(Home):
                 budget=budget,
             )
             self.fan_in.expect(handle)
+            if parent is not None and not config.outlives_parent:
+                parent.children[handle.agent_id] = handle
             self.router.register(handle.agent_id)
             self.hub.spawned(handle.agent_id, handle.parent_id, config)
             self.admission.admit(handle)
@@ -260,7 +258,7 @@ class AgentNursery(Home):
             with slot.scope:
                 tools = self.tools
                 if not isinstance(tools, ToolRegistry):
-                    tools = await self._build_tools(agent, tools)
+                    tools = await build_tools(agent.context, tools)
                 await drive(agent, tools)
             status, error, reason = verdict(handle, slot, agent, seconds)
         except Exception as raised:  # noqa: BLE001  # kept whole in the outcome
@@ -301,7 +299,7 @@ class AgentNursery(Home):
         """Make what the tools of *agent* see of it."""
         handle = self.running[agent.agent_id]
         return PoolAgentContext(
-            handle, agent, self.router, self.admission, self.running, self.accept
+            handle, agent, self.router, self.admission, self.running, self.accept, self.driver_for
         )
 
     def receive(self, agent: Agent, effect: Receive) -> None:
@@ -309,23 +307,16 @@ class AgentNursery(Home):
         effect.interrupted = self.running[agent.agent_id].interrupted
         effect.messages = self.router.receive_many_nowait(agent.agent_id)
 
-    async def _build_tools(self, agent: Agent, build: ToolBuilder) -> ToolRegistry:  # noqa: ASYNC910  # the run that follows has checkpoints
-        built = build(agent.context)
-        if inspect.isawaitable(built):
-            built = await built
-        # Somebody else's code, and type checkers are optional.
-        if not isinstance(built, ToolRegistry):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise UsageError(
-                f"the tool builder must return a ToolRegistry, got {type(built).__name__}"
-            )
-        return built  # noqa: ASYNC910  # the run follows
-
     def _end(self, handle: AgentRecord, outcome: AgentOutcome, slot: Slot | None) -> None:
         with self.hub:
             handle.end(outcome)
             self.router.unregister(handle.agent_id)
             self.running.pop(handle.agent_id, None)
             self.hub.tell(AgentFinished, handle.agent_id, handle.name, outcome)
+            if (parent := self.running.get(handle.parent_id)) is not None:
+                parent.children.pop(handle.agent_id, None)
+            for child in tuple(handle.children.values()):
+                self.cancel_agent(child, f"agent {handle.agent_id}", "its parent has ended")
             self.fan_in.ended(handle)
             if not self.running:
                 self._idle.unpark_all()

@@ -13,7 +13,8 @@ from agentpool._budget.budget import Budget
 from agentpool._checks import at_least, expect, expect_each, expect_function
 from agentpool._errors import PoolError, UsageError
 from agentpool._messages import OWNER_ID
-from agentpool._pool.nursery import OUTSIDE, AgentNursery, ToolBuilder
+from agentpool._pool.agent_context import ToolBuilder
+from agentpool._pool.nursery import OUTSIDE, AgentNursery
 from agentpool._pool.pool import AgentPool
 from agentpool._pool.spawn_checks import Entry
 from agentpool._running import check_trio

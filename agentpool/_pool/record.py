@@ -85,6 +85,8 @@ class AgentRecord:
     """What it spends of. ``None``: it shares none."""
     share: Share
     """What part of the queue it may have."""
+    children: dict[AgentId, AgentRecord]
+    """Those that it takes along when it ends, while they have not ended."""
     _pool: Caretaker
     voice: Voice
     """Sends messages in the name of whoever calls."""
@@ -117,6 +119,7 @@ class AgentRecord:
         self.on_end = on_end
         self.budget = budget
         self.share = config.share
+        self.children = {}
         self._pool = pool
         self.voice = voice
         self._config = config

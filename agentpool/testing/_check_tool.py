@@ -22,6 +22,7 @@ from agentpool._messages import (
     ToolDefinition,
 )
 from agentpool._outcome import AgentOutcome
+from agentpool._spawn import SpawnConfig
 from agentpool.abc import AgentContext, AgentInfo, Driver, OnDelta, Tool, ToolContext, ToolResult
 from agentpool.testing._contract import Opener, is_a, open_one, promise
 from agentpool.tools._registry import check_name
@@ -101,7 +102,7 @@ class LoneContext(AgentContext):
         """Return nobody."""
         return ()
 
-    async def run_child(self, query: str, *, name: str | None = None) -> AgentOutcome:
+    async def run_child(self, query: str | SpawnConfig, *, name: str | None = None) -> AgentOutcome:
         """Refuse: there is no pool.
 
         Raises:

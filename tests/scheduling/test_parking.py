@@ -132,7 +132,9 @@ class House:
 
     async def child(self, script: str, _: AgentContext) -> str:
         """Spawn one child and wait for it."""
-        return (await (await self.pool.spawn(job(script.replace("|", ";")))).wait()).text
+        # A parent that gives up does not take it along: what goes on must keep to the bounds.
+        config = attrs.evolve(job(script.replace("|", ";")), outlives_parent=True)
+        return (await (await self.pool.spawn(config)).wait()).text
 
     async def hurried(self, script: str, context: AgentContext) -> str:
         """Wait for a child, for one second at most."""

@@ -1,0 +1,158 @@
+"""Children belong to their parent: they run within its limits, and end when it does."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from agentpool import (
+    AgentPool,
+    AgentStatus,
+    Budget,
+    Capability,
+    CapabilityKind,
+    PrivacyTier,
+    SpawnConfig,
+    StopReason,
+    open_pool,
+)
+from agentpool.abc import OnDelta
+from agentpool.drivers import Completion, CompletionRequest
+from agentpool.testing import assert_quiescent, cancel_everywhere
+from agentpool.tools import ToolContext, ToolRegistry, tool
+from tests.support.fakes import LiveDriver, calling, manifest, query_of, results_of, tool_call
+
+PLAIN = manifest("parent", capabilities=(Capability(CapabilityKind.MESSAGE),))
+
+
+async def act(request: CompletionRequest, _: OnDelta) -> Completion | str:
+    """Call the tool that the query names, or sleep as long as it says."""
+    query = query_of(request)
+    if results_of(request):
+        return results_of(request)[0].content
+    if query.startswith("call_"):
+        return calling(tool_call(query))
+    await trio.sleep(float(query))
+    return f"slept {query}"
+
+
+def other(query: str, **limits: float) -> SpawnConfig:
+    """Return a child of another kind than its parent."""
+    return SpawnConfig(manifest("critic"), query, deadline_seconds=limits.get("deadline_seconds"))
+
+
+def family(child: SpawnConfig, name: str | None = None) -> ToolRegistry:
+    """Return a tool that runs *child* of the agent that calls it."""
+
+    @tool(timeout_seconds=math.inf)
+    async def call_child(context: ToolContext) -> str:
+        """Run a child."""
+        outcome = await context.agent.run_child(child, name=name)
+        return f"{outcome.name}: {outcome.text}{outcome.stop_reason}"
+
+    return ToolRegistry([call_child])
+
+
+async def test_a11_a_child_of_another_kind_belongs_to_its_parent(
+    autojump_clock: MockClock,
+) -> None:
+    """It needs no grant: the tool's own code says what it runs."""
+    async with open_pool(LiveDriver(act), tools=family(other("3")), max_concurrent=1) as pool:
+        outcome = await (await pool.spawn(SpawnConfig(PLAIN, "call_child"))).wait()
+        assert outcome.text == f"critic: slept 3{StopReason.END_TURN}"
+        assert (pool[2].parent_id, pool[2].depth) == (1, 1)
+
+
+async def test_a11_it_has_no_longer_than_its_parent(autojump_clock: MockClock) -> None:
+    """It ran on for 95 s after the parent's deadline."""
+    async with open_pool(LiveDriver(act), tools=family(other("100"), "late")) as pool:
+        parent = await pool.spawn(SpawnConfig(PLAIN, "call_child", deadline_seconds=5))
+        assert (await parent.wait()).stop_reason is StopReason.DEADLINE
+        child = await pool[2].wait()
+        assert child.name == "late"
+        assert child.status in {AgentStatus.STOPPED, AgentStatus.CANCELLED}
+    assert trio.current_time() == pytest.approx(5)
+    async with open_pool(LiveDriver(act), tools=family(other("100", deadline_seconds=2))) as pool:
+        await pool.spawn(SpawnConfig(PLAIN, "call_child", deadline_seconds=5))
+        assert (await pool.join_all())[1].text == f"critic: {StopReason.DEADLINE}"
+
+
+async def test_a11_it_keeps_to_its_parents_tier_and_budget(autojump_clock: MockClock) -> None:
+    """What its parent may not send anywhere, it may not either."""
+    lax = SpawnConfig(manifest("lax", privacy=PrivacyTier.STANDARD), "0")
+    async with open_pool(LiveDriver(act), tools=family(lax)) as pool:
+        outcome = await (await pool.spawn(SpawnConfig(PLAIN, "call_child"))).wait()
+    assert "PrivacyError" in outcome.text
+    assert pool.statistics().spawned == 1
+    budget = Budget(requests=2)
+    async with open_pool(LiveDriver(act), tools=family(other("0")), budget=budget) as pool:
+        outcome = await (await pool.spawn(SpawnConfig(PLAIN, "call_child"))).wait()
+    # The child's request was the second of two, and so there is none for the parent.
+    assert outcome.stop_reason is StopReason.REQUEST_BUDGET
+
+
+def spawner(pool: list[AgentPool], *, outlives_parent: bool = False) -> ToolRegistry:
+    """Return a tool that spawns an agent and does not wait for it."""
+
+    @tool
+    async def call_spawn() -> str:
+        """Spawn an agent that works for a while."""
+        config = SpawnConfig(manifest("late"), "50", outlives_parent=outlives_parent)
+        await pool[0].spawn(config)
+        await trio.sleep(1)
+        return "left"
+
+    return ToolRegistry([call_spawn])
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+async def test_a11_an_agent_that_ends_takes_its_children_along(
+    slots: int, autojump_clock: MockClock
+) -> None:
+    """Whether they run or wait in the queue; each still has its outcome."""
+    pools: list[AgentPool] = []
+    async with open_pool(LiveDriver(act), tools=spawner(pools), max_concurrent=slots) as pool:
+        pools.append(pool)
+        await (await pool.spawn(SpawnConfig(PLAIN, "call_spawn"))).wait()
+        outcomes = await pool.join_all()
+    assert trio.current_time() == 1
+    assert [one.status for one in outcomes.values()] == [
+        AgentStatus.COMPLETED,
+        AgentStatus.CANCELLED,
+    ]
+    assert "cancelled by agent 1: its parent has ended" in str(outcomes[2].error)
+
+
+async def test_a11_unless_it_was_told_otherwise(autojump_clock: MockClock) -> None:
+    """An agent that goes on is the pool's, and the pool's block waits for it."""
+    pools: list[AgentPool] = []
+    tools = spawner(pools, outlives_parent=True)
+    async with open_pool(LiveDriver(act), tools=tools) as pool:
+        pools.append(pool)
+        await (await pool.spawn(SpawnConfig(PLAIN, "call_spawn"))).wait()
+        outcomes = await pool.join_all()
+        assert_quiescent(pool)
+    assert trio.current_time() == 50
+    assert outcomes[2].text == "slept 50"
+
+
+async def _family() -> None:
+    pools: list[AgentPool] = []
+    tools = ToolRegistry([*spawner(pools), *family(other("1"))])
+    async with open_pool(LiveDriver(act), tools=tools, max_concurrent=2) as pool:
+        pools.append(pool)
+        await pool.fan_out([SpawnConfig(PLAIN, "call_spawn"), SpawnConfig(PLAIN, "call_child")])
+        await pool.join_all()
+        # Those that came later have been cancelled, and end now.
+        await pool.join_all(children=True)
+        assert_quiescent(pool)
+
+
+def test_a11_no_child_is_left_at_any_point() -> None:
+    """The whole, all agents, and one of them, cancelled before every step."""
+    cancel_everywhere(_family)
+    cancel_everywhere(_family, target="agents")
+    cancel_everywhere(_family, target="agent")
