@@ -64,7 +64,7 @@ def text_of(lines: Iterable[str]) -> str:
 def body() -> bytes:
     """Return the request that the driver sends, for the others to send as well."""
     messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": QUESTION}]
-    settings = {"model": "m", "temperature": 0.3, "max_tokens": 1024, "stream": True}
+    settings = {"model": "m", "stream": True, "stream_options": {"include_usage": True}}
     return json.dumps({**settings, "messages": messages}).encode()
 
 

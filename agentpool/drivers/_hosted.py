@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol, TypeAlias, final
 
 import attrs
@@ -49,7 +49,7 @@ class Accumulator(Protocol):
         """Take the next event and return the pieces of text in it."""
         ...
 
-    def take_thoughts(self) -> list[str]:
+    def take_thoughts(self) -> Sequence[str]:
         """Return what the model thought since the last call."""
         ...
 

@@ -245,11 +245,16 @@ class ChatAccumulator(GrowingCompletion):
         for call in delta.tool_calls or ():
             if call is not None:
                 self._take_call(call)
+        # By identity: most pieces have none of these, and are looked at one by one.
+        if not (delta.extra_content is delta.audio is delta.images is _NOTHING):
+            self._take_rest(delta)
+        return texts
+
+    def _take_rest(self, delta: _Delta) -> None:
         if _is_something(delta.extra_content):
             self._keep("extra_content", bytes(delta.extra_content))
         refuse_media("audio", delta.audio)
         refuse_media("images", delta.images)
-        return texts
 
     def _take_piece(self, piece: _Piece) -> list[str]:
         if piece.type == "thinking":
@@ -272,7 +277,7 @@ class ChatAccumulator(GrowingCompletion):
             self._named.setdefault("reasoning_content", [])
         if delta.reasoning_details:
             self._take_details(delta.reasoning_details)
-        elif _is_something(delta.reasoning) and (text := _text_of(delta.reasoning)):
+        elif delta.reasoning is not _NOTHING and (text := _text_of(delta.reasoning)):
             if not said:
                 self._think(text)
             self._grow_thought("reasoning", text)

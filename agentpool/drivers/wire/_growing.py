@@ -249,11 +249,14 @@ class GrowingCompletion(ABC):
         if self._done or not data or data.startswith(":"):
             return []
         texts = self._take(event, data)
-        self._answer.add_texts(texts)
+        if texts:
+            self._answer.add_texts(texts)
         return texts
 
-    def take_thoughts(self) -> list[str]:
+    def take_thoughts(self) -> Sequence[str]:
         """Return what the model thought since the last call."""
+        if not self._thoughts:
+            return ()
         thoughts, self._thoughts = self._thoughts, []
         return thoughts
 
