@@ -103,7 +103,10 @@ def demo(session: nox.Session) -> None:
     readers = ("examples/reader.toml", "--each", *texts)
     editor = ("--reduce", "examples/editor.toml")
     agentpool = ("python", "-m", "agentpool")
-    session.run(*agentpool, "map", *readers, *editor, *session.posargs)
+    page = new_folder("demo") / "report.html"
+    report = ("--report", str(page))
+    session.run(*agentpool, "map", *readers, *editor, *report, *session.posargs)
+    session.log(f"What they did: {page.as_uri()}")
 
 
 @nox.session(python=pythons())

@@ -6,17 +6,21 @@ An event comes back equal to itself, but for two things. An exception comes back
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Final, cast
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, TypeAlias, cast
 
 import msgspec
 
 from agentpool._errors import RecordedError, TraceError, UsageError, traceback_text
 from agentpool._events import AgentFinished, Event
+from agentpool._events.base import EventBase
 from agentpool._messages import Json
 
 SHOWN_CHARACTERS: Final = 1000
 """Of a value that has no form in JSON: its ``repr`` stands for it."""
+
+Line: TypeAlias = Event | msgspec.Struct
+"""A line of a trace."""
 
 LARGEST_INTEGER: Final = 2**63 - 1
 """What every reader of JSON can be expected to read exactly, or nearly."""
@@ -32,6 +36,21 @@ def event_to_json(event: Event) -> bytes:
             outcome = msgspec.structs.replace(event.outcome, value=_shown(event.outcome.value))
             event = msgspec.structs.replace(event, outcome=outcome)
         return _ENCODER.encode(_plain(msgspec.to_builtins(event, enc_hook=_encode)))
+
+
+def lines_to_json(lines: Sequence[Line]) -> bytes:
+    """Return *lines* of a trace, each with its end. Many at once take half of the time."""
+    try:
+        return _ENCODER.encode_lines(lines)
+    except Exception:  # noqa: BLE001  # as in event_to_json()
+        return b"".join([_one(line) + b"\n" for line in lines])
+
+
+def _one(line: Line) -> bytes:
+    # Every event has this base, and nothing else of a trace does.
+    if isinstance(line, EventBase):
+        return event_to_json(cast("Event", line))
+    return _ENCODER.encode(line)
 
 
 def event_from_json(line: bytes | str) -> Event:

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 from stat import S_ISREG
-from typing import Final, Self, final
+from typing import Final, Self, final, get_args
 
 import msgspec
 import trio
@@ -40,7 +40,7 @@ from agentpool._events import (
 from agentpool._messages import OWNER_ID, AgentId, AssistantMessage
 from agentpool._outcome import AgentStatus
 from agentpool.abc import Observer
-from agentpool.observe._codec import event_to_json, unicode_text
+from agentpool.observe._codec import Line, lines_to_json, unicode_text
 from agentpool.observe._content import Content, reduced, reduced_text
 from agentpool.observe._redact import Redactor, secrets_of_environment
 from agentpool.observe._trace import Prompt, TraceEnd, TraceHeader
@@ -56,6 +56,15 @@ MAX_BACKLOG: Final = 200_000
 
 _UNKNOWN: Final = PoolInfo(run_id="0" * 32, name="", opened_at=0.0, max_concurrent=0)
 """The pool of events that came from no pool."""
+
+_PLAIN: Final = frozenset(get_args(Event)) - {
+    AgentFinished,
+    AgentSpawned,
+    MessagesAdded,
+    TextDelta,
+    ThoughtDelta,
+}
+"""Events that are written as they are."""
 
 GRACE_SECONDS: Final = 10.0
 """A disk that takes longer for some megabytes will not answer at all."""
@@ -243,7 +252,7 @@ class _Lines:
     def __init__(self, redactor: Redactor, content: Content) -> None:
         self._redactor = redactor
         self._content: Content = content
-        self._ready: list[bytes] = []
+        self._ready: list[Line] = []
         self._prompts: dict[str, int] = {}
         self._told: dict[AgentId, int] = {}
         """Messages of each agent that are in the file."""
@@ -261,10 +270,14 @@ class _Lines:
             max_concurrent=info.max_concurrent,
             content=self._content,
         )
-        self._ready.append(msgspec.json.encode(header))
+        self._ready.append(header)
 
     def add(self, event: Event) -> None:
         """Add the line of *event*."""
+        if type(event) in _PLAIN and event.agent_id not in self._texts:
+            # Most events, and the thread takes its time from the pool's.
+            self._put(event)
+            return
         text = self._texts.pop(event.agent_id, None)
         if isinstance(event, TextDelta | ThoughtDelta):
             if text is not None and type(text) is type(event):
@@ -293,7 +306,7 @@ class _Lines:
         if prompt not in self._prompts:
             self._prompts[prompt] = number = len(self._prompts) + 1
             text = reduced_text(prompt, self._content, self._clean)
-            self._ready.append(msgspec.json.encode(Prompt(number, unicode_text(text))))
+            self._ready.append(Prompt(number, unicode_text(text)))
         return msgspec.structs.replace(event, system_prompt="", prompt_id=self._prompts[prompt])
 
     def _finished(self, event: AgentFinished) -> AgentFinished:
@@ -306,7 +319,7 @@ class _Lines:
         return msgspec.structs.replace(event, outcome=outcome)
 
     def _put(self, event: Event) -> None:
-        self._ready.append(event_to_json(reduced(event, self._content, self._clean)))
+        self._ready.append(reduced(event, self._content, self._clean))
 
     def _clean(self, text: str) -> str:
         return self._redactor.clean(text.encode("utf-8", "replace")).decode("utf-8", "replace")
@@ -316,13 +329,13 @@ class _Lines:
         for text in self._texts.values():
             self._put(text)
         self._texts.clear()
-        self._ready.append(msgspec.json.encode(TraceEnd(statistics=statistics)))
+        self._ready.append(TraceEnd(statistics=statistics))
 
     def take(self) -> bytes:
         """Return the lines that are ready, without any key."""
         self._take_texts()
         ready, self._ready = self._ready, []
-        return self._redactor.clean(b"".join([line + b"\n" for line in ready]))
+        return self._redactor.clean(lines_to_json(ready))
 
     def _take_texts(self) -> None:
         """Make lines of the pieces so far, but for what may be the beginning of a key."""

@@ -338,6 +338,19 @@ def test_what_is_attached_is_named_where_it_is_shown() -> None:
     assert render_report(Trace(header=header, events=tuple(events))).count(note) == 2
 
 
+async def test_one_line_that_is_hard_to_write_costs_no_other(tmp_path: Path) -> None:
+    """A name that is no Unicode, among those that are."""
+    path = tmp_path / "a.trace"
+    async with (
+        TraceWriter(path) as trace,
+        open_pool(ScriptedDriver(["hi"] * 2), observers=[trace], max_concurrent=1) as pool,
+    ):
+        await pool.fan_out([SpawnConfig(manifest(), "hello", name=n) for n in ("a", "b\ud800")])
+        await pool.join_all()
+    names = {event.agent_name for event in read_trace(path).events if event.agent_id}
+    assert names == {"a", "b\\ud800"}
+
+
 async def test_one_writer_is_for_one_pool(tmp_path: Path) -> None:
     """Two pools in one file could not be told apart; the second goes unrecorded."""
     async with TraceWriter(tmp_path / "a.trace") as trace:
