@@ -139,6 +139,13 @@ def trial(session: nox.Session) -> None:
 
 
 @nox.session
+def mutants(session: nox.Session) -> None:
+    """Break single lines of pure and concurrent rooms; print what no test notices."""
+    install(session, *EXTRAS, also=group("test"))
+    session.run("python", "-m", "tests.mutation.mutate", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style, floors, async manners, slots, spelling and the metadata."""
     install(session, *EXTRAS, also=group("lint"))

@@ -1,0 +1,49 @@
+"""The mutation run draws what it says, and every mutant is a program."""
+
+from __future__ import annotations
+
+from tests.mutation.mutate import ROOMS, ROOT, mutants_of, sample
+
+SOURCE = '''
+async def wait(n):
+    """Wait."""
+    if n < 1 and not n == 3:
+        n += 2
+        n = n - 1 + 2
+        print(n)
+    return n
+'''
+
+
+def test_each_way_to_break_a_line_is_there() -> None:
+    """A comparison, a word, a sign, a number, a call, an await."""
+    found = list(mutants_of("room", SOURCE))
+    assert {mutant.what for mutant in found} == {
+        "a comparison is turned around",
+        "and is or, or is and",
+        "a not is gone",
+        "plus is minus",
+        "minus is plus",
+        "nothing is added or taken away",
+        "a number is one more",
+        "a call is gone",
+        "there is one more await",
+    }
+    assert len({mutant.source for mutant in found}) == len(found)
+    for mutant in found:
+        compile(mutant.source, "room", "exec")
+
+
+def test_a_sample_is_the_same_for_a_seed() -> None:
+    """A mutant that was not noticed is found again, and each room has its share."""
+    rooms = ("_pool/fan_in.py", "memory/_rank.py")
+    first = sample(10, 7, rooms)
+    assert first == sample(10, 7, rooms) != sample(10, 8, rooms)
+    assert [mutant.room for mutant in first].count("memory/_rank.py") == 5
+
+
+def test_rooms_and_their_tests_exist() -> None:
+    """A room that was moved is noticed here."""
+    for room, tests in ROOMS.items():
+        assert (ROOT / "agentpool" / room).is_file(), room
+        assert all((ROOT / path).exists() for path in tests), room
