@@ -79,3 +79,11 @@ def test_a_schedule_has_at_least_one_attempt() -> None:
 def test_a_schedule_survives_pickle() -> None:
     """It belongs to agents that may run elsewhere."""
     assert pickle.loads(pickle.dumps(SCHEDULE)) == SCHEDULE
+
+
+def test_one_attempt_is_a_policy_and_none_is_not() -> None:
+    """1 means no retry; 0 would mean that nobody is ever asked."""
+    once = RetrySchedule(max_attempts=1)
+    assert once.next_delay_seconds(1, 0.0, None, 0.0) is None
+    with pytest.raises(UsageError, match="max_attempts must be >= 1, got 0; 1 means no retry"):
+        RetrySchedule(max_attempts=0)

@@ -31,6 +31,7 @@ from agentpool.abc import Completion, CompletionRequest, Driver, OnDelta, ToolCo
 from agentpool.drivers import (
     AllDriversFailedError,
     BadRequestError,
+    FallbackDriver,
     FunctionDriver,
     GatedDriver,
     NetworkError,
@@ -769,3 +770,82 @@ def test_what_the_model_wrote_is_no_refusal() -> None:
     charged = {kind.__name__ for kind in kinds if kind not in REFUSALS}
     assert charged >= {"InvalidOutputError", "NetworkError", "ProtocolError"}
     assert set(REFUSALS) <= set(kinds)
+
+
+# --- what a mutation once got past
+
+
+@pytest.mark.parametrize("tokens", [5_000, None])
+async def test_a_refusal_is_free_and_known_to_be(tokens: int | None) -> None:
+    """It is measured and priced: at nothing, but for the request itself."""
+    budget = Budget(tokens=tokens, cost_usd=None if tokens else 5.0)
+    outcome = await run(script(BadRequestError("no"), price=0.001), budget)
+    assert outcome.status is AgentStatus.FAILED
+    now = spent(budget)
+    assert (now.tokens.committed, now.cost_usd, now.requests.committed) == (0, 0.0, 1)
+    assert (now.unmeasured, now.unpriced) == (0, 0)
+
+
+async def test_several_drivers_took_nothing_only_if_each_of_them_refused() -> None:
+    """One that broke off may have been billed, whatever the other one said."""
+
+    def failing(error: DriverError) -> FunctionDriver:
+        def fail(_: CompletionRequest) -> Completion:
+            raise error
+
+        return FunctionDriver(fail)
+
+    broken = NetworkError("reset", retryable=False)
+    for drivers, charged in (
+        ([failing(BadRequestError("no")), failing(broken)], 1),
+        ([failing(BadRequestError("no")), failing(BadRequestError("nor this"))], 0),
+    ):
+        budget = Budget(tokens=5_000)
+        outcome = await run(FallbackDriver(*drivers), budget)
+        assert isinstance(outcome.error, AllDriversFailedError)
+        assert (spent(budget).unmeasured, outcome.unmeasured_requests) == (charged, charged)
+        assert (spent(budget).tokens.committed > 0) is bool(charged)
+
+
+async def test_a_tools_model_is_not_asked_again_once_it_has_said_something(
+    autojump_clock: MockClock,
+) -> None:
+    """It would be said twice: the tool has the first words already."""
+    pieces: list[str] = []
+
+    async def break_off(_: CompletionRequest, on_delta: OnDelta) -> str:
+        await trio.lowlevel.checkpoint()
+        on_delta("once upon")
+        raise NetworkError("reset")
+
+    inner = LiveDriver(break_off)
+
+    async def consult(_: str, context: ToolContext) -> str:
+        request = CompletionRequest([UserMessage("hi")])
+        answered = await context.agent.complete(inner, request, on_delta=pieces.append)
+        return answered.text  # pragma: no cover
+
+    driver = script(calling(tool_call("consult")), answer())
+    tools = ToolRegistry([FakeTool("consult", consult)])
+    async with open_pool(driver, tools=tools) as pool:
+        outcome = await (await pool.spawn(job())).wait()
+    assert (inner.calls, pieces, outcome.text) == (1, ["once upon"], "done")
+    assert outcome.unmeasured_requests == 1
+
+
+async def test_a_tool_is_told_by_which_limit_its_model_was_not_asked() -> None:
+    """By an error of its own kind, so that a tool can go on without the model."""
+
+    async def consult(_: str, context: ToolContext) -> str:
+        try:
+            await context.agent.complete(script(), CompletionRequest([UserMessage("hi")]))
+        except LimitExceededError as error:
+            return error.kind
+        raise AssertionError("unreachable")  # pragma: no cover
+
+    driver = script(calling(tool_call("consult")))
+    tools = ToolRegistry([FakeTool("consult", consult)])
+    async with open_pool(driver, tools=tools, budget=Budget(requests=1)) as pool:
+        outcome = await (await pool.spawn(job())).wait()
+    (result,) = [m for m in outcome.messages if isinstance(m, ToolMessage)]
+    assert (result.content, result.is_error) == ("request_budget", False)

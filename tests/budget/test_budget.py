@@ -568,3 +568,35 @@ def test_a_limit_that_leaves_too_little_counts_as_reached() -> None:
 def test_a_meter_without_a_limit_has_no_rest() -> None:
     """None is not zero."""
     assert Budget().statistics().tokens.left is None
+
+
+# --- what a mutation once got past
+
+
+def test_a_budget_says_what_it_is_a_part_of() -> None:
+    """Whoever is given one can find the whole."""
+    whole = Budget(tokens=100)
+    assert Budget(parent=whole).parent is whole
+    assert whole.parent is None
+
+
+def test_nobody_waits_for_what_could_not_come_back() -> None:
+    """All is used, and what is set aside beside it is not what lacks: the answer comes at once."""
+    budget = Budget(tokens=100)
+    under_way = granted(claim(budget, 1))
+    budget.reserve(tokens=99).commit(tokens=100)
+    assert refusal(claim(budget, 0)).kind == "token_budget"
+    under_way.refund()
+
+
+def test_a_refusal_says_what_is_used_set_aside_and_wanted() -> None:
+    """Each with its own number: somebody has to find out which of them to change."""
+    budget = Budget(tokens=1_000, name="night")
+    budget.reserve(tokens=200).commit(tokens=250)
+    budget.reserve(tokens=700)
+    with pytest.raises(LimitExceededError) as caught:
+        budget.reserve(tokens=60)
+    assert str(caught.value) == (
+        "budget 'night' has too little left: 250 of 1,000 tokens are used and 700 set aside, and "
+        "60 are wanted; raise the limit to go on"
+    )

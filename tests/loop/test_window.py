@@ -8,8 +8,11 @@ from typing import Literal
 
 import attrs
 import pytest
+import trio
+import trio.lowlevel
 from hypothesis import given
 from hypothesis import strategies as st
+from trio.testing import MockClock
 
 from agentpool import (
     AgentStatus,
@@ -26,7 +29,7 @@ from agentpool._loop.room import ASK_FOR_SUMMARY
 from agentpool._loop.run import Run
 from agentpool._loop.tokens import Estimator
 from agentpool._loop.window import MessageView
-from agentpool.abc import Completion, CompletionRequest
+from agentpool.abc import Completion, CompletionRequest, OnDelta
 from agentpool.drivers import (
     AssistantMessage,
     BadRequestError,
@@ -39,6 +42,7 @@ from agentpool.drivers import (
 from agentpool.observe import WindowCut
 from agentpool.tools import ToolRegistry
 from tests.support.fakes import (
+    LiveDriver,
     Performer,
     Recorder,
     calling,
@@ -358,3 +362,25 @@ async def test_a_summary_is_paid_from_the_budget() -> None:
     assert outcome.stop_reason is StopReason.REQUEST_BUDGET
     assert budget.statistics().requests.committed == 7
     assert outcome.iterations < 8
+
+
+async def test_a_summary_has_the_time_of_one_request(autojump_clock: MockClock) -> None:
+    """One that hangs is told as a failure; nobody need watch for the run to go on."""
+    numbers = itertools.count(1)
+
+    async def answer(request: CompletionRequest, _: OnDelta) -> Completion | str:
+        await trio.lowlevel.checkpoint()
+        if request.messages[-1] == ASK_FOR_SUMMARY:
+            await trio.sleep_forever()
+        n = next(numbers)
+        return "done" if n > 11 else calling(tool_call("echo", f"id-{n}", text=LONG, n=n))
+
+    recorder = Recorder()
+    tools = ToolRegistry([echo_tool()])
+    for observers in ([recorder], []):
+        numbers = itertools.count(1)
+        async with open_pool(LiveDriver(answer), tools=tools, observers=observers) as pool:
+            outcome = await (await pool.spawn(narrow("summary", request_seconds=5))).wait()
+        assert (outcome.text, outcome.messages_left_out > 0) == ("done", True)
+    failures = {cut.failure for cut in of_type(recorder.events, WindowCut)}
+    assert failures == {"no summary within 5 seconds"}
