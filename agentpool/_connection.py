@@ -120,7 +120,16 @@ class Connection:
     @property
     def is_usable(self) -> bool:
         """Whether another exchange can begin. Bytes that wait now are the end, or noise."""
-        return not self._is_closed and not self._socket.socket.is_readable()
+        return not (self._is_closed or self._socket.socket.is_readable() or self._holds_bytes)
+
+    @property
+    def _holds_bytes(self) -> bool:
+        """Whether bytes that came with others wait between TLS and us."""
+        stream = self._stream
+        if not isinstance(stream, trio.SSLStream):
+            return False
+        # trio has no public way to ask. They would be taken for the next request's answer.
+        return bool(stream._ssl_object.pending() or stream._incoming.pending)  # pyright: ignore[reportPrivateUsage]
 
     def close(self) -> None:
         """Close it now. Nothing is said to the other side but the end of the line."""

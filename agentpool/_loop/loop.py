@@ -126,7 +126,11 @@ def _next_turn(run: Run, conversation: Conversation, receive: Receive) -> Sequen
 def _told(message: AgentMessage) -> UserMessage:
     sender = "the owner" if message.sender == OWNER_ID else f"agent {message.sender}"
     answers = f", which answers message {message.reply_to}" if message.reply_to else ""
-    return UserMessage(f"Message {message.message_id} from {sender}{answers}:\n{message.content}")
+    heading = f"Message {message.message_id} from {sender}{answers}:"
+    if message.sender == OWNER_ID:
+        return UserMessage(f"{heading}\n{message.content}")
+    # Between lines that do not occur in it: nothing in it can pass for another message.
+    return UserMessage(as_data(heading, message.content))
 
 
 # --- reason

@@ -19,6 +19,7 @@ from random import Random
 from typing import final
 
 import attrs
+import msgspec
 import trio
 
 from agentpool._agent.agent import Agent, Home
@@ -305,7 +306,12 @@ class AgentNursery(Home):
     def receive(self, agent: Agent, effect: Receive) -> None:
         """Fill in what waits in the inbox, and whether *agent* was asked to stop."""
         effect.interrupted = self.running[agent.agent_id].interrupted
-        effect.messages = self.router.receive_many_nowait(agent.agent_id)
+        effect.messages = tuple(
+            message
+            if message.sender == OWNER_ID
+            else msgspec.structs.replace(message, content=self.cleaner.clean(message.content))
+            for message in self.router.receive_many_nowait(agent.agent_id)
+        )
 
     def _end(self, handle: AgentRecord, outcome: AgentOutcome, slot: Slot | None) -> None:
         with self.hub:

@@ -34,6 +34,9 @@ KEPT_HEADERS: Final = frozenset(
 # Shorter ones are placeholders such as "none", and would make holes in ordinary words.
 _MIN_SECRET_CHARS: Final = 8
 
+# How much deeper a body must be able to lie.
+_ROOM: Final = 100
+
 _SHOWN_DIFFERENCES: Final = 3
 
 # Of a value, for a person who compares two.
@@ -94,10 +97,21 @@ def read_asked(
     content = masked(content, secrets)
     start = masked(path.partition(b"?")[0], secrets).decode("latin-1")
     try:
-        body = msgspec.json.decode(content) if content else None
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        body = _decoded(content) if content else None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         body = content.decode(errors="backslashreplace")
     return Asked(method, host, start, body)
+
+
+def _decoded(content: bytes) -> object:
+    """Return JSON that can be nested a little more: in its line, and on a fuller stack.
+
+    Raises:
+        msgspec.DecodeError: If it is no JSON.
+        RecursionError: If it is nested too deeply.
+    """
+    msgspec.json.decode(b"[" * _ROOM + content + b"]" * _ROOM)
+    return msgspec.json.decode(content)
 
 
 def masked(data: bytes, secrets: Sequence[str]) -> bytes:
@@ -140,7 +154,7 @@ def read_exchanges(recording: bytes, *, name: str) -> list[Exchange]:
     for number, line in enumerate(lines, 1):
         try:
             found.append(msgspec.json.decode(line, type=Exchange))
-        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
             msg = f"line {number} of {name!r} is no exchange ({exc}); record it anew"
             raise UsageError(msg) from exc
     return found

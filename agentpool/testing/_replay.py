@@ -230,7 +230,9 @@ async def open_recording(  # noqa: ASYNC911  # nothing to wait for
 
 def _open_for_lines(place: Path) -> BinaryIO:
     """Open the file without a buffer, so that each line is there when it is written."""
-    file = place.open("ab", buffering=0)
+    # Conversations are in it: its owner alone can read a new one.
+    fd = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o600)
+    file = os.fdopen(fd, "ab", buffering=0)
     recording = place.read_bytes()
     if recording and not recording.endswith(b"\n"):
         # What a crash left of a line goes, or the next one would go on with it.

@@ -27,6 +27,15 @@ def desk(
     return desk
 
 
+def test_utf_16_without_a_mark_is_no_text(desk: Desk) -> None:
+    """It can be read as UTF-8, with a NUL in every other place."""
+    desk.write(**{f"{name}_txt": "one".encode(name) for name in ("utf-16-le", "utf-16-be")})
+    for name in ("utf-16-le", "utf-16-be"):
+        done = desk.scripted("map", "reader.toml", "--each", f"{name}.txt")
+        assert done.code == 1
+        assert "has NUL characters: it is no text, or UTF-16; save it as UTF-8" in done.err
+
+
 def test_results_come_in_the_order_of_the_files(desk: Desk) -> None:
     """Whoever is done first."""
     desk.write(script_toml='[[answers]]\nwhen="one"\nseconds=0.1\ntext="1"\n[[answers]]\ntext="5"')

@@ -6,6 +6,7 @@ import contextlib
 import ssl
 from pathlib import Path
 
+import attrs
 import httpcore
 import httpx
 import pytest
@@ -345,6 +346,63 @@ async def test_tls() -> None:
         async with open_http(url) as strict:
             with pytest.raises(NetworkError, match="CERTIFICATE_VERIFY_FAILED"):
                 await post(strict)
+
+
+@attrs.define(eq=False)
+class HeldBack(trio.abc.Stream):
+    """A stream that sends what it was given when it is told to, all at once."""
+
+    inner: trio.SocketStream
+    held: bytearray | None = None
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send *data*, or keep it."""
+        if self.held is None:
+            await self.inner.send_all(data)
+        else:
+            await trio.lowlevel.checkpoint()
+            self.held += data
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait for room."""
+        await self.inner.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """Return what came."""
+        return await self.inner.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        """Close it."""
+        await self.inner.aclose()
+
+    async def let_go(self) -> None:
+        """Send what was kept."""
+        held, self.held = self.held or bytearray(), None
+        await self.inner.send_all(held)
+
+
+@pytest.mark.parametrize("extra", [whole(b"SMUGGLED"), b"x", whole(b"SMUGGLED") * 900])
+async def test_a_second_answer_over_tls_is_no_answer_to_the_next_request(extra: bytes) -> None:
+    """Two records in one segment: the second waits between TLS and us, and not in the socket."""
+    pem = Path(__file__).parent / "wire" / "tls" / "loopback.pem"
+    there = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    there.load_cert_chain(pem)
+
+    async def serve(line: Line) -> None:
+        below = HeldBack(line.stream)
+        tls = trio.SSLStream(below, there, server_side=True)
+        with contextlib.suppress(trio.BrokenResourceError):
+            while await tls.receive_some():
+                below.held = bytearray()
+                await tls.send_all(whole(b"hi"))
+                await tls.send_all(extra)
+                await below.let_go()
+
+    async with open_loopback(serve) as server:
+        url = f"https://127.0.0.1:{server.port}"
+        async with open_http(url, verify=ssl.create_default_context(cafile=pem)) as client:
+            assert [await post(client) for _ in range(3)] == [b"hi"] * 3
+        assert len(server.lines) == 3
 
 
 async def test_bytes_after_the_end_are_no_answer_to_the_next_request() -> None:

@@ -218,8 +218,8 @@ def test_messages_are_told_before_the_request_in_their_order() -> None:
     done = perform([calling(tool_call("echo")), "hi"], post=post)
     assert told(done.requests[0]) == ["hello", "Message 7 from the owner:\nfrom above"]
     assert told(done.requests[1])[2:] == [
-        "Message 8 from agent 3:\na",
-        "Message 9 from agent 2, which answers message 5:\nb",
+        "Message 8 from agent 3:\n~~~\na\n~~~",
+        "Message 9 from agent 2, which answers message 5:\n~~~\nb\n~~~",
     ]
     assert_every_call_has_one_result(done.requests[1].messages)
 
@@ -246,7 +246,7 @@ def test_interrupt_before_the_first_turn_asks_nothing() -> None:
 def test_an_interrupted_run_keeps_the_messages_that_it_took() -> None:
     """Taken is delivered: they are in the transcript, not lost."""
     done = perform([], interrupt_at=0, post={0: [AgentMessage(2, 1, "last words", 1)]})
-    assert done.transcript[-1] == UserMessage("Message 1 from agent 2:\nlast words")
+    assert done.transcript[-1] == UserMessage("Message 1 from agent 2:\n~~~\nlast words\n~~~")
 
 
 # --- defects, by their ids

@@ -101,3 +101,17 @@ def test_a_miss_where_nothing_can_be_near() -> None:
     assert "nothing is recorded there" in explain_miss(asked({}), [], name="r")
     text = explain_miss(asked({}), [recorded({})] * 2, name="r")
     assert "any more: it was recorded 2 times" in text
+
+
+@pytest.mark.parametrize("depth", [100, 900, 990, 995, 1000, 1005, 2000, 100_000])
+@pytest.mark.parametrize(("start", "end"), [("[", "]"), ('{"a":', "}")])
+def test_a_body_may_be_nested_as_deeply_as_it_likes(depth: int, start: str, end: str) -> None:
+    """It is known by its text then; a line of a file that is nested so is no exchange."""
+    body = (start * depth + "1" + end * depth).encode()
+    one = read_asked("POST", "api.test", b"/v1/x", body, ())
+    assert one.identity == read_asked("POST", "api.test", b"/v1/x", body, ()).identity
+    line = write_exchange(Exchange(one, 200, {}, 0.1, (), is_whole=True))
+    (again,) = read_exchanges(line, name="r")
+    assert again.asked.identity == one.identity
+    with pytest.raises(UsageError, match="is no exchange"):
+        read_exchanges(body + b"\n", name="r")

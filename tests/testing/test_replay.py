@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import stat
 from pathlib import Path
 
 import httpx
@@ -366,3 +368,16 @@ async def test_an_error_event_is_replayed_as_the_error(tmp_path: Path) -> None:
     async with open_loopback(always(whole(stream))) as server:
         assert await record(server, path, "Hi") == ["OverloadedError"]
     assert await replay(path, "Hi") == ["OverloadedError"]
+
+
+async def test_a_new_recording_is_its_owners_alone(tmp_path: Path) -> None:
+    """Conversations are in it."""
+    path = tmp_path / "r.jsonl"
+    previous = os.umask(0o022)
+    try:
+        async with open_recording(
+            path, transport=httpx.MockTransport(lambda _: httpx.Response(200))
+        ):
+            assert stat.S_IMODE((await trio.Path(path).stat()).st_mode) == 0o600
+    finally:
+        os.umask(previous)

@@ -36,6 +36,9 @@ from agentpool.tools.system._walk import find_roots, open_place
 MAX_EDIT_BYTES: Final = 10 * 1024 * 1024
 """A file is edited in memory. Larger ones are data, and made by programs."""
 
+MAX_SKIPPED_BYTES: Final = 1024 * 1024 * 1024
+"""Read to find the first line that is asked for. A file with a hole is as long as it likes."""
+
 MAX_COUNTED_BYTES: Final = 64 * 1024 * 1024
 """How far a page and what follows it is read, to count it: for some hundredths of a second."""
 
@@ -119,7 +122,7 @@ def _fill(page: Page, file: BinaryIO, offset: int) -> str:
     """Fill *page* from *file* and return it."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     to_skip = offset - 1
-    counted_bytes = 0
+    counted_bytes = skipped_bytes = 0
     while counted_bytes < MAX_COUNTED_BYTES:
         # Whoever asked may be gone, and a file can be as long as a disk.
         trio.from_thread.check_cancelled()
@@ -131,6 +134,12 @@ def _fill(page: Page, file: BinaryIO, offset: int) -> str:
             return page.finish(is_end=True)
         if to_skip:
             lines = piece.count(b"\n")
+            skipped_bytes += len(piece)
+            if skipped_bytes > MAX_SKIPPED_BYTES:
+                raise ToolError(
+                    f"line {offset} is not in the first {MAX_SKIPPED_BYTES:,} bytes of the file, "
+                    "and no more are read to look for it; use grep"
+                )
             if lines < to_skip:
                 page.count(lines, is_open=not piece.endswith(b"\n"))
                 to_skip -= lines
@@ -205,7 +214,7 @@ class _Writing:
 def replace_once(text: str, old: str, new: str) -> tuple[str, int]:
     """Return *text* with the only *old* in it replaced by *new*, and its line.
 
-    Where lines end in CR LF, *old* and *new* may be written with LF alone.
+    Where all lines end alike, *old* and *new* may be written with either end, CR LF or LF.
 
     Raises:
         ToolError: If there is not exactly one, or nothing would change.
@@ -214,9 +223,12 @@ def replace_once(text: str, old: str, new: str) -> tuple[str, int]:
         raise ToolError("old_string must not be empty; write the piece that is to be replaced")
     if old == new:
         raise ToolError("old_string and new_string are the same; nothing would change")
-    if old not in text and "\r\n" in text and "\r" not in old:
-        # Models see lines without their ends, and write "\n".
-        old, new = old.replace("\n", "\r\n"), new.replace("\n", "\r\n")
+    end = _line_end(text)
+    if end is not None:
+        # Models see lines without their ends, and write either; the file has its own.
+        old, new = (part.replace("\r\n", "\n").replace("\n", end) for part in (old, new))
+        if old == new:
+            raise ToolError("old_string and new_string differ in line ends alone; the file has one")
     first = text.find(old)
     if first < 0:
         raise ToolError("old_string is not in the file; read it again and copy it exactly")
@@ -230,6 +242,14 @@ def replace_once(text: str, old: str, new: str) -> tuple[str, int]:
             "take more of what is around it"
         )
     return text[:first] + new + text[first + len(old) :], line
+
+
+def _line_end(text: str) -> str | None:
+    """Return how every line of *text* ends. ``None``: there is none, or they differ."""
+    lines, with_return = text.count("\n"), text.count("\r\n")
+    if not lines or 0 < with_return < lines:
+        return None
+    return "\r\n" if with_return else "\n"
 
 
 def _identity(found: os.stat_result) -> tuple[int, int, int, int]:

@@ -12,6 +12,7 @@ from agentpool._errors import ToolError
 from agentpool._manifest.capability import Capability, CapabilityKind
 from agentpool._messages import OWNER_ID, AgentMessage
 from agentpool._outcome import AgentStatus
+from agentpool._untrusted import as_data
 from agentpool.abc import Tool, ToolContext
 from agentpool.tools._function import tool
 
@@ -88,4 +89,5 @@ have no time limit of their own: the pool sees when a wait can never end."""
 
 def _shown(message: AgentMessage) -> str:
     sender = "the owner" if message.sender == OWNER_ID else f"agent {message.sender}"
-    return f"message {message.message_id} from {sender}: {message.content}"
+    # Between lines that do not occur in it: nothing in it can pass for another message.
+    return as_data(f"message {message.message_id} from {sender}:", message.content)

@@ -3,7 +3,8 @@
 Rules:
 
 1. What is opened is opened in the folder, by a single name, and never through a link.
-2. Only ordinary files are opened. A pipe would hang, a device would never end.
+2. Only ordinary files are opened. A pipe would hang, a device would never end, and what the
+   kernel shows of a process, its environment with its keys too, is no file.
 3. A file is written whole beside its place and then renamed into it. A reader sees the old
    one or the new one; a link that has taken its place is replaced and not followed.
 
@@ -22,6 +23,7 @@ import attrs
 
 from agentpool._errors import ToolError
 from agentpool.tools.system._roots import Parts, join
+from agentpool.tools.system._search_child import kernel_devices
 
 _FOLDER_FLAGS: Final = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
 # Should a pipe take the file's place after it was looked at, O_NONBLOCK keeps it from hanging.
@@ -103,6 +105,7 @@ class Place:
         fd = os.open(self._at(self.name), _READ_FLAGS, dir_fd=self._folder_fd)
         try:
             self._check_ordinary(os.fstat(fd))
+            self._check_no_process(fd)
         except BaseException:
             os.close(fd)
             raise
@@ -115,7 +118,13 @@ class Place:
             OSError: If it cannot be opened, or is none.
         """
         flags = _FOLDER_FLAGS | getattr(os, "O_NOFOLLOW", 0)
-        return os.open(self._at(self.name), flags, dir_fd=self._folder_fd)
+        fd = os.open(self._at(self.name), flags, dir_fd=self._folder_fd)
+        try:
+            self._check_no_process(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
 
     def check_writable(self) -> os.stat_result | None:
         """Return the file that a write would replace. ``None``: there is nothing yet.
@@ -143,7 +152,9 @@ class Place:
             OSError: If it cannot be written. Then everything is as before.
         """
         temporary = f".agentpool-{secrets.token_hex(8)}.tmp"
-        fd = os.open(self._at(temporary), _NEW_FLAGS, 0o666, dir_fd=self._folder_fd)
+        # Until it is whole, whoever may not read the old file may not read this one either.
+        mode = 0o666 if instead_of is None else 0o600
+        fd = os.open(self._at(temporary), _NEW_FLAGS, mode, dir_fd=self._folder_fd)
         try:
             with os.fdopen(fd, "wb", buffering=0) as file:
                 rest = memoryview(data)
@@ -161,6 +172,14 @@ class Place:
     def _rename(self, temporary: str) -> None:
         source, target = self._at(temporary), self._at(self.name)
         os.replace(source, target, src_dir_fd=self._folder_fd, dst_dir_fd=self._folder_fd)
+
+    def _check_no_process(self, fd: int) -> None:
+        # Links are behind us: /proc/self has become a number.
+        numbered = any(part.isdecimal() for part in self.parts)
+        if numbered and os.fstat(fd).st_dev in kernel_devices():
+            raise ToolError(
+                f"{self.path!r} is what the kernel knows of a process, and no file; leave it"
+            )
 
     def _check_ordinary(self, found: os.stat_result) -> None:
         if not stat.S_ISREG(found.st_mode):

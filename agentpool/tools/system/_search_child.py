@@ -8,6 +8,9 @@ with a time limit exists; it has another dialect, and a compiled module for this
 It reads one line of JSON from its input and writes lines of JSON to its output: a line for
 each find as it is found, so that they are there even if it is ended, and one at the end.
 
+It does not go into the kernel's own file systems, wherever they are mounted: what processes
+know, keys in their environment too, is read there like files.
+
 It never follows a link: what it is given is where it stays, whoever swaps what meanwhile.
 The kernel ends it when it has computed for too long or takes too much memory, so it does
 not stay even if whoever started it is killed.
@@ -47,11 +50,32 @@ _BEFORE_CHARS: Final = 60
 _SNIFFED_BYTES: Final = 8192
 """Where a NUL is looked for, which says that a file is no text."""
 
+KERNEL_SYSTEMS: Final = frozenset({
+    "proc", "sysfs", "debugfs", "tracefs", "securityfs", "configfs", "cgroup", "cgroup2", "bpf",
+    "pstore", "efivarfs", "devpts", "mqueue", "fusectl", "nsfs",
+})  # fmt: skip
+"""File systems in which there are no files."""
+
+MOUNTS: Final = "/proc/self/mountinfo"
+
 _NO_FOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
 _FOLDER_FLAGS: Final = os.O_RDONLY | _NO_FOLLOW | getattr(os, "O_DIRECTORY", 0)
 _FILE_FLAGS: Final = (
     os.O_RDONLY | _NO_FOLLOW | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 )
+
+
+def kernel_devices(mounts: str = MOUNTS) -> frozenset[int]:
+    """Return the devices of the kernel's own file systems; none where that is not known."""
+    found: set[int] = set()
+    with contextlib.suppress(OSError), open(mounts, encoding="utf-8", errors="replace") as lines:  # noqa: PTH123  # no pathlib: it starts slowly
+        for line in lines:
+            # 25 30 0:23 / /proc rw,nosuid - proc proc rw
+            before, _, after = line.partition(" - ")
+            if after.partition(" ")[0] in KERNEL_SYSTEMS:
+                major, _, minor = before.split()[2].partition(":")
+                found.add(os.makedev(int(major), int(minor)))
+    return frozenset(found)
 
 
 class Request(NamedTuple):
@@ -99,6 +123,7 @@ class Walk:
     def __init__(self, request: Request) -> None:
         """Begin at none."""
         self.left = request.max_entries
+        self.closed = kernel_devices()
         self.ends_at = time.monotonic() + request.seconds
 
     def check_time(self) -> None:
@@ -130,10 +155,13 @@ class Walk:
 
 
 @contextlib.contextmanager
-def opened_folder(entry: Entry) -> Generator[int | str | None, None, None]:
-    """Open the folder *entry*. ``None``: it cannot be, or is none any more."""
+def opened_folder(
+    entry: Entry, closed: frozenset[int] = frozenset()
+) -> Generator[int | str | None, None, None]:
+    """Open the folder *entry*. ``None``: it cannot be, is none any more, or on a closed device."""
     if isinstance(entry.folder, str):
-        yield os.path.join(entry.folder, entry.name)  # noqa: PTH118  # no pathlib: it starts slowly
+        path = os.path.join(entry.folder, entry.name)  # noqa: PTH118  # no pathlib: it starts slowly
+        yield None if _device_of(path) in closed else path
         return
     try:
         fd = os.open(entry.name, _FOLDER_FLAGS, dir_fd=entry.folder)
@@ -141,9 +169,16 @@ def opened_folder(entry: Entry) -> Generator[int | str | None, None, None]:
         yield None
         return
     try:
-        yield fd
+        yield None if os.fstat(fd).st_dev in closed else fd
     finally:
         os.close(fd)
+
+
+def _device_of(path: str) -> int:
+    try:
+        return os.stat(path).st_dev  # noqa: PTH116  # no pathlib: it starts slowly
+    except OSError:
+        return -1  # it has gone, which is seen when it is listed
 
 
 # --- glob
@@ -217,7 +252,7 @@ def glob(request: Request, say: Callable[[dict[str, object]], None]) -> None:
                     found = (_changed_at(entry), entry.shown)
                     (heapq.heappush if total <= request.limit else heapq.heappushpop)(newest, found)
             elif depth < MAX_DEPTH and pattern.goes_on(after):
-                with opened_folder(entry) as below:
+                with opened_folder(entry, walk.closed) as below:
                     if below is not None:
                         look(below, entry.shown + "/", after, depth + 1)
 
@@ -281,12 +316,13 @@ class Grep:
                 continue
             if entry.is_folder:
                 if depth < MAX_DEPTH:
-                    with opened_folder(entry) as below:
+                    with opened_folder(entry, self._walk.closed) as below:
                         if below is not None:
                             self.look(below, entry.shown + "/", depth + 1)
             elif fnmatch.fnmatchcase(entry.name, self._request.include):
                 self._walk.check_time()
-                with opened_file(entry) as file:
+                # One that cannot be read, on a bad disk or gone, does not end the search.
+                with contextlib.suppress(OSError), opened_file(entry) as file:
                     if file is not None:
                         self.search(file, entry.shown)
 
@@ -309,6 +345,9 @@ def grep(request: Request, say: Callable[[dict[str, object]], None]) -> None:
             work.look(top, request.shown)
     except StoppedError as stopped:
         why = str(stopped)
+    except OSError as error:
+        say({"error": f"the file cannot be read: {error.strerror}"})
+        return
     say({"end": why})
 
 

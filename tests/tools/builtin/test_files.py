@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import stat
+import sys
 import threading
 from pathlib import Path
 
@@ -273,8 +275,8 @@ def test_a_piece_must_occur_once(text: str, old: str, new: str, fault: str) -> N
 def test_line_ends_stay_as_they_are() -> None:
     """A model sees lines without their ends, and writes line feeds."""
     assert replace_once("a\r\nb\r\nc", "a\nb", "x\ny") == ("x\r\ny\r\nc", 1)
-    assert replace_once("a\r\nb", "a\r\nb", "x\ny") == ("x\ny", 1)
-    assert replace_once("a\nb", "a\nb", "x\r\ny") == ("x\r\ny", 1)
+    assert replace_once("a\r\nb", "a\r\nb", "x\ny") == ("x\r\ny", 1)
+    assert replace_once("a\nb", "a\nb", "x\r\ny") == ("x\ny", 1)
 
 
 async def test_a_large_file_is_not_edited(tmp_path: Path) -> None:
@@ -320,3 +322,79 @@ async def test_what_has_changed_since_it_was_read_is_not_overwritten(
     told = await fail(edit, path="a", old_string="one", new_string="1")
     assert told == "'a' has changed meanwhile; read it again"
     assert path.read_text() == "one two three"
+
+
+# --- what is not to be read, and how it is written
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there is procfs")
+@pytest.mark.parametrize("name", ["self/environ", "{}/environ", "thread-self/environ", "{}/maps"])
+async def test_what_the_kernel_knows_of_a_process_is_no_file(name: str) -> None:
+    """Keys stand in its environment."""
+    path = f"/proc/{name.format(os.getpid())}"
+    tools = {one.definition.name: one for one in file_tools([Capability.file_read("/")])}
+    assert "what the kernel knows" in await fail(tools["file_read"], path=path)
+    assert "what the kernel knows" in await fail(tools["grep"], pattern=".", path=path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there is procfs")
+async def test_other_files_of_the_kernel_can_be_read() -> None:
+    """They say what the machine is, and nothing of a process."""
+    tools = {one.definition.name: one for one in file_tools([Capability.file_read("/")])}
+    assert "MemTotal" in await use(tools["file_read"], path="/proc/meminfo")
+
+
+@pytest.mark.parametrize(
+    ("text", "old", "new", "after"),
+    [
+        ("a\r\nb\r\n", "a", "x\ny", "x\r\ny\r\nb\r\n"),
+        ("a\r\nb\r\n", "a\nb", "x\ny", "x\r\ny\r\n"),
+        ("a\r\nb\r\n", "a\r\nb", "x\ny", "x\r\ny\r\n"),
+        ("a\nb\n", "a\r\nb", "x\r\ny", "x\ny\n"),
+        ("a\nb\n", "a", "x\r\ny", "x\ny\nb\n"),
+        ("a\r\nb\n", "a", "x\ny", "x\ny\r\nb\n"),
+        ("a", "a", "x\r\ny", "x\r\ny"),
+    ],
+)
+def test_a_file_keeps_its_own_line_ends(text: str, old: str, new: str, after: str) -> None:
+    """Both ways: models see lines without their ends, and write either."""
+    assert replace_once(text, old, new)[0] == after
+
+
+def test_line_ends_alone_are_no_change() -> None:
+    """It would be undone by what keeps them."""
+    with pytest.raises(ToolError, match="differ in line ends alone"):
+        replace_once("a\nb\n", "a\n", "a\r\n")
+
+
+async def test_a_private_file_is_private_while_it_is_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under its temporary name, too: others would read what they may not."""
+    path = tmp_path / "secret"
+    path.write_text("old")
+    path.chmod(0o600)
+    modes: list[int] = []
+
+    set_mode = os.fchmod
+
+    def watch(fd: int, mode: int) -> None:
+        modes.append(stat.S_IMODE(os.fstat(fd).st_mode))  # all its data is there
+        set_mode(fd, mode)
+
+    monkeypatch.setattr(os, "fchmod", watch)
+    await use(file_kit(tmp_path)["file_write"], path="secret", content="new")
+    assert path.read_text() == "new"
+    assert modes == [0o600]
+
+
+async def test_a_line_far_away_is_not_looked_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hole costs nothing to write, and everything to read."""
+    monkeypatch.setattr(_files, "MAX_SKIPPED_BYTES", 1_000_000)
+    with (tmp_path / "hole").open("wb") as file:
+        file.write(b"x" * 9000)
+        file.truncate(60 * 1024**3)
+    said = await fail(file_kit(tmp_path)["file_read"], path="hole", offset=10**9)
+    assert "is not in the first 1,000,000 bytes" in said

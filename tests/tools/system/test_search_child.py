@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import cast
+from typing import BinaryIO, cast
 
 import pytest
 
@@ -20,9 +21,11 @@ from agentpool.tools.system._search_child import (
     MAX_MEMORY_BYTES,
     MAX_SHOWN_CHARS,
     GlobPattern,
+    Grep,
     Request,
     excerpt,
     grep,
+    kernel_devices,
     limit_process,
     main,
     text_lines,
@@ -307,3 +310,46 @@ def test_nobody_who_listens_is_no_error(folder: Path) -> None:
         child.stdin.close()
         assert child.wait(20) in {0, 120}
         assert b"Traceback" not in child.stderr.read()
+
+
+def test_the_kernels_own_folders_are_not_gone_into(folder: Path) -> None:
+    """Wherever they are mounted: keys stand in the environment of each process there."""
+    assert Path("/proc").stat().st_dev in kernel_devices()
+    assert folder.stat().st_dev not in kernel_devices()
+    assert kernel_devices(str(folder / "none")) == frozenset()
+    for kind, pattern, include in (
+        ("glob", "*/*/environ", ""), ("glob", "proc/*/status", ""),
+        ("glob", "*/*/task/*/environ", ""),
+        ("grep", "^VmRSS", "status"), ("grep", "PATH=", "environ"),
+    ):  # fmt: skip
+        request = request_for(Path("/"), kind, pattern)._replace(include=include, shown="/")
+        found = [one for one in run(request) if str(one.get("path", "")).startswith("/proc/")]
+        assert not found
+
+
+def test_a_file_that_cannot_be_read_does_not_end_the_search(tmp_path: Path) -> None:
+    """A bad disk, or a file that the kernel gives no bytes of."""
+    broken = Path("/proc/self/mem")  # it can be opened, and reading its beginning fails
+    (tmp_path / "b.txt").write_text("hello")
+
+    class Folder(Grep):
+        """One whose first file is broken."""
+
+        def search(self, file: BinaryIO, shown: str) -> None:
+            if shown.endswith("a.txt"):
+                with broken.open("rb") as unreadable:
+                    super().search(unreadable, shown)
+            super().search(file, shown)
+
+    (tmp_path / "a.txt").write_text("hello")
+    said: list[dict[str, object]] = []
+    request = request_for(tmp_path, "grep", "hello")
+    Folder(request, re.compile("hello"), said.append).look(str(tmp_path), "")
+    assert [one["path"] for one in said] == ["b.txt"]
+
+
+def test_one_file_that_cannot_be_read_is_said() -> None:
+    """In words, and not as a traceback."""
+    request = request_for(Path("/proc/self/mem"), "grep", "x")
+    (said,) = run(request)
+    assert "cannot be read: Input/output error" in str(said["error"])
