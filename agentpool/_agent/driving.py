@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Final
 
+import msgspec
 import trio
 
 from agentpool._agent.agent import Agent, output_of, room_tokens
@@ -27,12 +29,24 @@ from agentpool._loop.run import (
     Summarize,
 )
 from agentpool._loop.thoughts import without_thoughts
+from agentpool._messages import OWNER_ID, AgentMessage
 from agentpool._scheduling.request_clock import RequestClock
 from agentpool._scheduling.step_clock import allow
+from agentpool._untrusted import Cleaner
 from agentpool.abc import Fragment, MemoryQuery
 from agentpool.tools._registry import ToolRegistry
 
 NO_LIMIT: Final = nullcontext()
+
+
+def clean_messages(messages: Sequence[AgentMessage], cleaner: Cleaner) -> tuple[AgentMessage, ...]:
+    """Return *messages* without markers, but for those of the owner, who is trusted."""
+    return tuple(
+        message
+        if message.sender == OWNER_ID
+        else msgspec.structs.replace(message, content=cleaner.clean(message.content))
+        for message in messages
+    )
 
 
 async def drive(agent: Agent, registry: ToolRegistry) -> None:  # noqa: ASYNC910  # every run asks its driver

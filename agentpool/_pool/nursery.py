@@ -19,11 +19,10 @@ from random import Random
 from typing import final
 
 import attrs
-import msgspec
 import trio
 
 from agentpool._agent.agent import Agent, Home
-from agentpool._agent.driving import drive
+from agentpool._agent.driving import clean_messages, drive
 from agentpool._agent.spending import Purse
 from agentpool._approval import Approver
 from agentpool._budget.budget import Budget
@@ -306,12 +305,8 @@ class AgentNursery(Home):
     def receive(self, agent: Agent, effect: Receive) -> None:
         """Fill in what waits in the inbox, and whether *agent* was asked to stop."""
         effect.interrupted = self.running[agent.agent_id].interrupted
-        effect.messages = tuple(
-            message
-            if message.sender == OWNER_ID
-            else msgspec.structs.replace(message, content=self.cleaner.clean(message.content))
-            for message in self.router.receive_many_nowait(agent.agent_id)
-        )
+        messages = self.router.receive_many_nowait(agent.agent_id)
+        effect.messages = clean_messages(messages, self.cleaner)
 
     def _end(self, handle: AgentRecord, outcome: AgentOutcome, slot: Slot | None) -> None:
         with self.hub:

@@ -27,6 +27,7 @@ from agentpool.abc import Tool
 from agentpool.tools._function import tool
 from agentpool.tools.system import _search_child
 from agentpool.tools.system._file_work import FileWork, refused
+from agentpool.tools.system._kernel_systems import kernel_devices
 from agentpool.tools.system._process import open_group
 from agentpool.tools.system._roots import Roots
 from agentpool.tools.system._search_child import Request
@@ -146,6 +147,7 @@ class _Search:
                     limit=MAX_FOUND,
                     max_entries=MAX_ENTRIES,
                     seconds=self._seconds,
+                    closed=tuple(kernel_devices()),
                 )
                 return await _search(request)
             finally:

@@ -22,8 +22,8 @@ from typing import Final, final
 import attrs
 
 from agentpool._errors import ToolError
+from agentpool.tools.system._kernel_systems import kernel_devices
 from agentpool.tools.system._roots import Parts, join
-from agentpool.tools.system._search_child import kernel_devices
 
 _FOLDER_FLAGS: Final = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
 # Should a pipe take the file's place after it was looked at, O_NONBLOCK keeps it from hanging.

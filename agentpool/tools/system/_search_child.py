@@ -8,9 +8,6 @@ with a time limit exists; it has another dialect, and a compiled module for this
 It reads one line of JSON from its input and writes lines of JSON to its output: a line for
 each find as it is found, so that they are there even if it is ended, and one at the end.
 
-It does not go into the kernel's own file systems, wherever they are mounted: what processes
-know, keys in their environment too, is read there like files.
-
 It never follows a link: what it is given is where it stays, whoever swaps what meanwhile.
 The kernel ends it when it has computed for too long or takes too much memory, so it does
 not stay even if whoever started it is killed.
@@ -50,32 +47,11 @@ _BEFORE_CHARS: Final = 60
 _SNIFFED_BYTES: Final = 8192
 """Where a NUL is looked for, which says that a file is no text."""
 
-KERNEL_SYSTEMS: Final = frozenset({
-    "proc", "sysfs", "debugfs", "tracefs", "securityfs", "configfs", "cgroup", "cgroup2", "bpf",
-    "pstore", "efivarfs", "devpts", "mqueue", "fusectl", "nsfs",
-})  # fmt: skip
-"""File systems in which there are no files."""
-
-MOUNTS: Final = "/proc/self/mountinfo"
-
 _NO_FOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
 _FOLDER_FLAGS: Final = os.O_RDONLY | _NO_FOLLOW | getattr(os, "O_DIRECTORY", 0)
 _FILE_FLAGS: Final = (
     os.O_RDONLY | _NO_FOLLOW | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 )
-
-
-def kernel_devices(mounts: str = MOUNTS) -> frozenset[int]:
-    """Return the devices of the kernel's own file systems; none where that is not known."""
-    found: set[int] = set()
-    with contextlib.suppress(OSError), open(mounts, encoding="utf-8", errors="replace") as lines:  # noqa: PTH123  # no pathlib: it starts slowly
-        for line in lines:
-            # 25 30 0:23 / /proc rw,nosuid - proc proc rw
-            before, _, after = line.partition(" - ")
-            if after.partition(" ")[0] in KERNEL_SYSTEMS:
-                major, _, minor = before.split()[2].partition(":")
-                found.add(os.makedev(int(major), int(minor)))
-    return frozenset(found)
 
 
 class Request(NamedTuple):
@@ -101,6 +77,8 @@ class Request(NamedTuple):
     """The most files and folders that are looked at."""
     seconds: float
     """After this long it stops by itself, between two files."""
+    closed: tuple[int, ...] = ()
+    """Devices whose folders it does not go into."""
 
 
 class Entry(NamedTuple):
@@ -123,7 +101,7 @@ class Walk:
     def __init__(self, request: Request) -> None:
         """Begin at none."""
         self.left = request.max_entries
-        self.closed = kernel_devices()
+        self.closed = frozenset(request.closed)
         self.ends_at = time.monotonic() + request.seconds
 
     def check_time(self) -> None:
@@ -155,13 +133,10 @@ class Walk:
 
 
 @contextlib.contextmanager
-def opened_folder(
-    entry: Entry, closed: frozenset[int] = frozenset()
-) -> Generator[int | str | None, None, None]:
-    """Open the folder *entry*. ``None``: it cannot be, is none any more, or on a closed device."""
+def opened_folder(entry: Entry, closed: frozenset[int]) -> Generator[int | str | None, None, None]:
+    """Open the folder *entry*. ``None``: it cannot be, has gone, or is on a closed device."""
     if isinstance(entry.folder, str):
-        path = os.path.join(entry.folder, entry.name)  # noqa: PTH118  # no pathlib: it starts slowly
-        yield None if _device_of(path) in closed else path
+        yield os.path.join(entry.folder, entry.name)  # noqa: PTH118  # no pathlib: it starts slowly
         return
     try:
         fd = os.open(entry.name, _FOLDER_FLAGS, dir_fd=entry.folder)
@@ -172,13 +147,6 @@ def opened_folder(
         yield None if os.fstat(fd).st_dev in closed else fd
     finally:
         os.close(fd)
-
-
-def _device_of(path: str) -> int:
-    try:
-        return os.stat(path).st_dev  # noqa: PTH116  # no pathlib: it starts slowly
-    except OSError:
-        return -1  # it has gone, which is seen when it is listed
 
 
 # --- glob

@@ -16,6 +16,7 @@ import pytest
 
 from agentpool._messages import Json
 from agentpool.tools.system import _search_child
+from agentpool.tools.system._kernel_systems import kernel_devices
 from agentpool.tools.system._search_child import (
     MAX_LINE_BYTES,
     MAX_MEMORY_BYTES,
@@ -25,7 +26,6 @@ from agentpool.tools.system._search_child import (
     Request,
     excerpt,
     grep,
-    kernel_devices,
     limit_process,
     main,
     text_lines,
@@ -322,8 +322,12 @@ def test_the_kernels_own_folders_are_not_gone_into(folder: Path) -> None:
         ("glob", "*/*/task/*/environ", ""),
         ("grep", "^VmRSS", "status"), ("grep", "PATH=", "environ"),
     ):  # fmt: skip
-        request = request_for(Path("/"), kind, pattern)._replace(include=include, shown="/")
+        fd = os.open("/", os.O_RDONLY)
+        request = request_for(Path("/"), kind, pattern, fd=fd)._replace(
+            include=include, shown="/", closed=tuple(kernel_devices()), max_entries=20_000
+        )
         found = [one for one in run(request) if str(one.get("path", "")).startswith("/proc/")]
+        os.close(fd)
         assert not found
 
 

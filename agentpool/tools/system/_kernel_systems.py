@@ -1,0 +1,35 @@
+"""The kernel's own file systems: what is there looks like files, and is none.
+
+What processes know, keys in their environment too, is read there like files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Final
+
+KERNEL_SYSTEMS: Final = frozenset({
+    "proc", "sysfs", "debugfs", "tracefs", "securityfs", "configfs", "cgroup", "cgroup2", "bpf",
+    "pstore", "efivarfs", "devpts", "mqueue", "fusectl", "nsfs",
+})  # fmt: skip
+"""File systems in which there are no files."""
+
+MOUNTS: Final = "/proc/self/mountinfo"
+
+
+def kernel_devices(mounts: str = MOUNTS) -> frozenset[int]:
+    """Return the devices of the kernel's own file systems; none where that is not known."""
+    found: set[int] = set()
+    with (
+        contextlib.suppress(OSError),
+        Path(mounts).open(encoding="utf-8", errors="replace") as lines,
+    ):
+        for line in lines:
+            # 25 30 0:23 / /proc rw,nosuid - proc proc rw
+            before, _, after = line.partition(" - ")
+            if after.partition(" ")[0] in KERNEL_SYSTEMS:
+                major, _, minor = before.split()[2].partition(":")
+                found.add(os.makedev(int(major), int(minor)))
+    return frozenset(found)
