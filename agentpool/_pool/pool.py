@@ -230,7 +230,8 @@ class AgentPool:
 
         Args:
             configs: What to run.
-            policy: ``None``: start a failed one again, three times a minute at most.
+            policy: ``None``: start failed ones again, three times a minute at most, all of
+                them together.
 
         Raises:
             RestartLimitError: If they had to be started again too often. All have ended, and

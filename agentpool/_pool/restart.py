@@ -32,7 +32,8 @@ class RestartPolicy:
     strategy: Strategy = "one_for_one"
     """Who is started again together."""
     max_restarts: int = 3
-    """How many restarts are allowed within the period; one more ends them all."""
+    """How many restarts are allowed within the period, of all agents together and not of each.
+    One more ends them all: three agents that fail twice each are six restarts."""
     period_seconds: float = 60.0
     """The period."""
 
