@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import TypeAlias, final
 
 import msgspec
@@ -16,6 +17,7 @@ from agentpool._attachments import Attachment
 from agentpool._budget.budget import Budget
 from agentpool._budget.statistics import PoolStatistics
 from agentpool._events import Event, PoolInfo
+from agentpool._fragments import Fragment, MemoryHit, MemoryQuery
 from agentpool._manifest.capability import Capability, PrivacyTier
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import (
@@ -205,6 +207,23 @@ class AgentContext(ABC):
         """Take all messages that wait, waiting for one, without a slot."""
 
     @abstractmethod
+    def without_slot(self, what: str) -> AbstractAsyncContextManager[None]:
+        """Return a block in which the agent waits, and others run in its place.
+
+        ``async with context.agent.without_slot("a webhook"): await arrived.wait()``. For
+        tools that wait long for something outside of the pool. When the block ends, the
+        agent takes a slot again before it goes on, ahead of agents that have not started.
+        A tool that waits beside others of the same answer keeps the slot until all wait.
+
+        Args:
+            what: What the tool waits for, for those who watch.
+
+        Cancellation:
+            A time limit around the block ends it; the agent then waits for its slot again.
+            If the agent itself is cancelled, it ends without one.
+        """
+
+    @abstractmethod
     def list_agents(self) -> tuple[AgentInfo, ...]:
         """Return every other agent that has started and has not ended."""
 
@@ -308,48 +327,6 @@ class Tool(ABC):
         Cancellation:
             Nothing of the call goes on running.
         """
-
-
-@final
-class Fragment(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Something that an agent remembers."""
-
-    content: str
-    """What."""
-    scope: str
-    """Whose it is: only a recall in the same scope finds it."""
-    source: str = "conversation"
-    """Where it came from: ``conversation``, ``tool``, ``user`` or ``system``."""
-    fragment_id: str = ""
-    """The memory's own name for it. Empty until it is stored."""
-    created_at: float = 0.0
-    """When, in seconds on the memory's clock: ``memory.now()``."""
-
-
-@final
-class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What to recall."""
-
-    text: str
-    """Words to look for. Empty: the newest fragments."""
-    scope: str
-    """Whose fragments."""
-    limit: int = 5
-    """At most so many."""
-    source: str | None = None
-    """Only from this source. ``None``: from all."""
-    since: float | None = None
-    """Only fragments created at this time or later. ``None``: all."""
-
-
-@final
-class MemoryHit(msgspec.Struct, frozen=True, gc=False):
-    """A fragment that was found."""
-
-    fragment: Fragment
-    """What was found."""
-    score: float
-    """How well it fits, 0.0 to 1.0; comparable only within one recall."""
 
 
 class Memory(ABC):

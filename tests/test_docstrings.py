@@ -4,6 +4,7 @@ import ast
 import doctest
 import importlib
 import pkgutil
+import re
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,17 @@ def test_doctests(room: str) -> None:
         for test in found:
             runner.run(test)
     assert runner.summarize(verbose=False).failed == 0
+
+
+def test_the_glossary_is_in_order_and_has_no_dead_words() -> None:
+    """Each word once, in a full sentence, and used by the package or its other pages."""
+    package, docs = Path(agentpool.__file__).parent, Path(__file__).parent.parent / "docs"
+    page = docs / "explanation" / "glossary.md"
+    entries = re.findall(r"^([a-z ]+)\n: (.+)$", page.read_text(), re.MULTILINE)
+    words = [word for word, _ in entries]
+    assert words == sorted(set(words))
+    assert [word for word, meaning in entries if not meaning.endswith(".")] == []
+    others = [path for path in docs.rglob("*.md") if path != page]
+    text = " ".join(path.read_text().lower() for path in (*others, *package.rglob("*.py")))
+    assert [word for word in words if not re.search(rf"\b{word}(s|es)?\b", text)] == []
+    assert {"agent", "pool", "slot", "claim", "reservation", "branch", "lent"} <= set(words)

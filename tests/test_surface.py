@@ -4,9 +4,11 @@ Nobody sets the sender of a message, ends an agent but by its handle, or touches
 """
 
 import inspect
+import re
 
 import pytest
 import trio
+import trio.testing
 
 from agentpool import (
     OWNER_ID,
@@ -21,13 +23,13 @@ from agentpool import (
     open_pool,
 )
 from agentpool.abc import AgentContext, ToolContext
-from agentpool.drivers import ScriptedDriver
+from agentpool.drivers import FallbackDriver, RequestGate, ScriptedDriver
 from agentpool.observe import Event, EventReader, MessageSent, Observer
 from agentpool.tools import ToolRegistry
 from tests.support.fakes import FakeTool, calling, hanging_driver, job, manifest, tool_call
 
 SURFACE: dict[type, str] = {
-    AgentHandle: "agent_id ask cancel depth has_ended interrupt name outcome parent_id send "
+    AgentHandle: "agent_id ask cancel depth forget has_ended interrupt name outcome parent_id send "
     "send_nowait status wait",
     AgentPool: "abort_all active_count as_completed broadcast close events fan_out "
     "fan_out_nowait join_all join_next map max_concurrent name queued_count race receive_many "
@@ -105,6 +107,36 @@ async def test_handles_of_one_agent_are_equal_and_cannot_be_changed() -> None:
         assert repr(pool.router) == "<MessageRouter of 2 agents: 0 messages, 0 dead letters>"
         assert (handle.parent_id, handle.depth) == (OWNER_ID, 0)
         pool.abort_all()
+
+
+async def test_live_things_say_what_they_do() -> None:
+    """At a prompt or in a log one sees how full a pool is, and no secret."""
+    gate, driver = RequestGate("mine", max_in_flight=4), hanging_driver()
+    assert repr(gate).startswith("<RequestGate 'mine' 0/")
+    assert repr(FallbackDriver(driver, driver)) == "<FallbackDriver LiveDriver, LiveDriver>"
+    async with open_pool(driver, max_concurrent=2, name="house") as pool:
+        assert repr(pool) == "<AgentPool 'house' 0/2 running>"
+        with pool.events() as events:
+            assert repr(events) == "<EventReader 0 events>"
+            pool.fan_out_nowait([job(), job(), job()])
+            told = repr(events)
+            assert re.fullmatch(r"<EventReader [1-9]\d* events>", told)
+            assert repr(pool) == "<AgentPool 'house' 2/2 running, 1 queued>"
+            assert repr(pool[3]) == "<AgentHandle 3 (hello) queued>"
+        assert repr(events) == told.replace(">", ", closed>")
+        pool.abort_all()
+    async with gate.request(), trio.open_nursery() as nursery:
+        narrow = RequestGate("narrow", max_in_flight=1)
+
+        async def pass_through() -> None:
+            async with narrow.request():
+                await trio.sleep_forever()
+
+        nursery.start_soon(pass_through)
+        nursery.start_soon(pass_through)
+        await trio.testing.wait_all_tasks_blocked()
+        assert repr(narrow) == "<RequestGate 'narrow' 1/1 in flight, 1 waiting>"
+        nursery.cancel_scope.cancel()
 
 
 async def test_the_owner_asks_by_the_router() -> None:

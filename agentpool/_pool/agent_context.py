@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TypeAlias, final
 
@@ -22,6 +23,7 @@ import trio
 from agentpool._agent.agent import Agent
 from agentpool._agent.request import complete_aside
 from agentpool._budget.budget import Budget
+from agentpool._checks import expect
 from agentpool._errors import PrivacyError, UsageError
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import AgentId, AgentMessage, Completion, CompletionRequest
@@ -29,6 +31,8 @@ from agentpool._messaging.post_office import PostOffice
 from agentpool._outcome import AgentOutcome
 from agentpool._pool.admission import Admission
 from agentpool._pool.record import AgentRecord, OnEnd
+from agentpool._scheduling.slot import parked
+from agentpool._scheduling.waits import Wait
 from agentpool._spawn import SpawnConfig, child_of
 from agentpool._untrusted import MAX_NAME_CHARS, one_line
 from agentpool.abc import AgentContext, AgentInfo, Driver, OnDelta
@@ -140,6 +144,17 @@ class PoolAgentContext(AgentContext):
     async def receive_many(self) -> tuple[AgentMessage, ...]:
         """Take all messages that wait, waiting for one, without a slot."""
         return await self._router.receive_many(self.agent_id)
+
+    @asynccontextmanager
+    async def without_slot(self, what: str) -> AsyncGenerator[None, None]:
+        """Wait inside, and let others run in the agent's place.
+
+        Cancellation:
+            Ends the block; the agent itself, if it is cancelled, ends without a slot.
+        """
+        expect(what, str, "what must be a str", "say what is waited for")
+        async with parked(Wait.other(what)):
+            yield
 
     def list_agents(self) -> tuple[AgentInfo, ...]:
         """Return every other agent that has started and has not ended."""

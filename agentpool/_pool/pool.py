@@ -38,6 +38,14 @@ class AgentPool:
 
     _agents: AgentNursery
 
+    def __repr__(self) -> str:
+        """Return the name and how many agents there are: ``<AgentPool 'pool' 2/8 running>``."""
+        parts = [f"{self._agents.admission.running_count}/{self.max_concurrent} running"]
+        parked = len(self._agents.running) - self._agents.admission.running_count
+        parts += [f"{parked} parked"] * (parked > 0)
+        parts += [f"{self.queued_count} queued"] * (self.queued_count > 0)
+        return f"<AgentPool {self.name!r} {', '.join(parts)}>"
+
     # --- spawn
 
     async def spawn(self, config: SpawnConfig) -> AgentHandle:

@@ -117,6 +117,11 @@ class FallbackDriver(SayingDriver):
             _Choice(driver, CircuitBreaker(max_failures, cool_down_seconds)) for driver in drivers
         ]
 
+    def __repr__(self) -> str:
+        """Return the drivers in the order in which they are asked."""
+        names = ", ".join(type(choice.driver).__name__ for choice in self._choices)
+        return f"<FallbackDriver {names}>"
+
     @property
     def context_window(self) -> int | None:
         """The smallest window that is known: any of them may be asked."""

@@ -144,6 +144,13 @@ class RequestGate:
         self._seed = random_seed
         self._random: Random | None = None
 
+    def __repr__(self) -> str:
+        """Return the name and what is at the gate: ``<RequestGate 'gate' 2/4 in flight>``."""
+        parts = [f"{self._throttle.in_flight}/{self._throttle.limit} in flight"]
+        waiting = len(self._queue) + len(self._again)
+        parts += [f"{waiting} waiting"] * (waiting > 0)
+        return f"<RequestGate {self.name!r} {', '.join(parts)}>"
+
     @asynccontextmanager
     async def request(self, tokens: int = 0) -> AsyncGenerator[GateTicket, None]:
         """Wait until a request may go; the block is the request.

@@ -57,6 +57,13 @@ class EventReader(Live):
     _closed: bool = False
     _lot: trio.lowlevel.ParkingLot = msgspec.field(default_factory=trio.lowlevel.ParkingLot)
 
+    def __repr__(self) -> str:
+        """Return what waits to be read: ``<EventReader 3 events, 2 missed>``."""
+        parts = [f"{len(self._backlog)} events"]
+        parts += [f"{self._left_out} missed"] * (self._left_out > 0)
+        parts += ["closed"] * self._closed
+        return f"<EventReader {', '.join(parts)}>"
+
     def _put(self, event: Event) -> None:
         """Keep *event* for the reader, or count it as left out."""
         if event.sequence <= self._after:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final, final
 
 import attrs
@@ -97,6 +98,12 @@ class LoneContext(AgentContext):
         """Return one message of the owner."""
         await trio.lowlevel.checkpoint()
         return (AgentMessage(0, self.agent_id, "hello", 1),)
+
+    @asynccontextmanager
+    async def without_slot(self, what: str) -> AsyncGenerator[None, None]:  # noqa: ARG002  # nobody watches
+        """Do nothing: there is no slot."""
+        await trio.lowlevel.checkpoint()
+        yield
 
     def list_agents(self) -> tuple[AgentInfo, ...]:
         """Return nobody."""

@@ -1,0 +1,49 @@
+"""What an agent remembers, how it is asked for, and what is found."""
+
+from __future__ import annotations
+
+from typing import final
+
+import msgspec
+
+
+@final
+class Fragment(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Something that an agent remembers."""
+
+    content: str
+    """What."""
+    scope: str
+    """Whose it is: only a recall in the same scope finds it."""
+    source: str = "conversation"
+    """Where it came from: ``conversation``, ``tool``, ``user`` or ``system``."""
+    fragment_id: str = ""
+    """The memory's own name for it. Empty until it is stored."""
+    created_at: float = 0.0
+    """When, in seconds on the memory's clock: ``memory.now()``."""
+
+
+@final
+class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What to recall."""
+
+    text: str
+    """Words to look for. Empty: the newest fragments."""
+    scope: str
+    """Whose fragments."""
+    limit: int = 5
+    """At most so many."""
+    source: str | None = None
+    """Only from this source. ``None``: from all."""
+    since: float | None = None
+    """Only fragments created at this time or later. ``None``: all."""
+
+
+@final
+class MemoryHit(msgspec.Struct, frozen=True, gc=False):
+    """A fragment that was found."""
+
+    fragment: Fragment
+    """What was found."""
+    score: float
+    """How well it fits, 0.0 to 1.0; comparable only within one recall."""
