@@ -10,7 +10,7 @@ from trio.testing import MockClock
 from agentpool import AgentManifest, AgentStatus, ModelConfig, SpawnConfig, open_pool
 from agentpool._loop.continuation import CONTINUE
 from agentpool._loop.cut_call import CUT_CALL
-from agentpool.abc import Completion, CompletionRequest
+from agentpool.abc import Completion, CompletionRequest, Observer
 from agentpool.drivers import (
     AssistantMessage,
     FailedAttemptError,
@@ -31,7 +31,7 @@ URL = "https://api.deepseek.com/v1"
 
 
 @attrs.define(eq=False)
-class Recorder:
+class Recorder(Observer):
     """Keeps the events that are texts or thoughts."""
 
     events: list[TextDelta | ThoughtDelta] = attrs.field(factory=list)

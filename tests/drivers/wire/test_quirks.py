@@ -10,6 +10,7 @@ from typing import Any, Final
 import attrs
 import pytest
 import trio
+import trio.testing
 
 from agentpool import DriverError, Usage, UsageError, _errors
 from agentpool.abc import Completion, CompletionRequest, Driver
@@ -153,3 +154,17 @@ async def test_a_quirk_that_nobody_knows() -> None:
         async with open_openai("m", base_url=url, api="chat") as driver:
             with pytest.raises(_errors.BadRequestError, match="no quirk at /other"):
                 await driver.complete(ASK)
+
+
+async def test_a_client_that_goes_away_harms_nobody() -> None:
+    """With half a request, or with none at all."""
+    async with open_quirk_server() as server:
+        url = server.url("shared-index")
+        port = int(url.split(":")[2].split("/")[0])
+        for sent in (b"", b"POST / HTTP/1.1\r\nhost: x\r\n", b"no HTTP\r\n\r\n"):
+            stream = await trio.open_tcp_stream("127.0.0.1", port)
+            await stream.send_all(sent)
+            await stream.aclose()
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        async with open_openai("m", base_url=url) as driver:
+            assert (await driver.complete(ASK)).tool_calls
