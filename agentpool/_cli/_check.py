@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,10 +23,10 @@ from agentpool._build.drivers import find_model_file
 from agentpool._build.tools import HAND_KINDS, NO_ISOLATION, missing_tools, tool_names
 from agentpool._cli._command import CheckCommand
 from agentpool._cli._report import ExitCode, error_lines
-from agentpool._cli._screen import write_out
+from agentpool._cli._screen import visible, write_out
 from agentpool._errors import Fault
 from agentpool.drivers import Json, Place, find_facts, near_names
-from agentpool.tools import find_isolation
+from agentpool.tools import find_isolation, one_line
 
 _PRIVACY = {
     PrivacyTier.SOVEREIGN: "Sovereign: nothing leaves this machine",
@@ -53,13 +54,16 @@ def check(command: CheckCommand) -> int:
             *missing_tools(manifest),
             *_missing_isolation(manifest),
             *_shown_keys(manifest),
+            *_unbound(manifest),
             *_refusals(manifest),
         )
         if command.json:
             _print_json(path, manifest, (), warnings)
         else:
             write_out(sys.stdout, "".join(f"{line}\n" for line in _summary(path, manifest)))
-            sys.stderr.write("".join(f"agentpool: warning: {path} {w}\n" for w in warnings))
+            lines = (f"agentpool: warning: {path} {warning}" for warning in warnings)
+            # Also the file's name is somebody's, and may steer a terminal.
+            sys.stderr.write("".join(f"{one_line(line)}\n" for line in lines))
     return ExitCode.WRONG if wrong else ExitCode.COMPLETED
 
 
@@ -90,7 +94,7 @@ def _check_model_file(manifest: AgentManifest, path: str) -> None:
 
 
 def _print_error(error: ManifestError) -> None:
-    sys.stderr.write("".join(f"{line}\n" for line in error_lines(error)))
+    sys.stderr.write("".join(f"{visible(line)}\n" for line in error_lines(error)))
 
 
 def _print_json(
@@ -121,6 +125,7 @@ def _summary(path: str, manifest: AgentManifest) -> Iterator[str]:
     most = "no limit" if model.max_tokens is None else f"at most {model.max_tokens:,} tokens"
     yield from _keys(manifest)
     yield from _known(manifest)
+    yield from _servers(manifest)
     yield f"  window   {window}; {most} for one answer"
     yield f"  limits   {_limits(manifest)}"
     kinds = {grant.kind for grant in manifest.capabilities}
@@ -179,6 +184,28 @@ def _keys(manifest: AgentManifest) -> Iterator[str]:
     for place in _places(manifest):
         what = "no key" if place.api_key_env is None else f"${place.api_key_env}"
         yield f"  sends    {what} to {place.host}"
+
+
+def _servers(manifest: AgentManifest) -> Iterator[str]:
+    """Say what is started and asked, with which variables, before a model says anything."""
+    for server in manifest.mcp_servers:
+        if server.url is not None:
+            key = f"with ${server.api_key_env}" if server.api_key_env else "without a key"
+            yield f"  asks     {one_line(server.url)} {key}, as soon as an agent runs"
+            continue
+        yield f"  starts   {one_line(shlex.join(server.command))}, as soon as an agent runs"
+        for name in server.env:
+            yield f"  hands on ${one_line(name)} to it"
+
+
+def _unbound(manifest: AgentManifest) -> tuple[str, ...]:
+    """Warn of programs that no tier binds."""
+    return tuple(
+        f"starts the MCP server {server.name!r}, a program that no privacy tier binds: what it "
+        "sends, and where, is its own"
+        for server in manifest.mcp_servers
+        if server.url is None and manifest.privacy is not PrivacyTier.STANDARD
+    )
 
 
 def _shown_keys(manifest: AgentManifest) -> tuple[str, ...]:

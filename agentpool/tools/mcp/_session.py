@@ -171,7 +171,8 @@ async def _list_tools(client: Client, server: str) -> tuple[ListedTool, ...]:
         before = len(found)
         params = types.PaginatedRequestParams(cursor=cursor)
         page = await client.session.list_tools(params=params)
-        for tool in page.tools:
+        # Of a page only as many as can be kept: the others cost time, and nobody sees them.
+        for tool in page.tools[: MAX_TOOLS - before]:
             if tool.name not in found:
                 description = shown_description(server, tool.description)
                 schema = shown_schema(tool.input_schema)
