@@ -264,16 +264,15 @@ def _cut_results(conversation: Conversation, batch: RunTools) -> None:
     room_tokens = conversation.room_tokens_for_results(len(batch.calls))
     if room_tokens is None:
         return
-    for index, result in enumerate(batch.results):
-        if result is None:
-            continue
-        room = room_tokens
-        if result.attachments:
-            result = without_large(result, room)  # noqa: PLW2901  # the same with less
-            room -= sum(one.tokens for one in result.attachments)
-        # A token is at least 2.5 bytes in our estimate, so short texts need no counting.
-        if len(result.content) > room // 2:
-            result = msgspec.structs.replace(  # noqa: PLW2901  # the same with less
-                result, content=cut_to_tokens(result.content, room)
-            )
-        batch.results[index] = result
+    batch.results[:] = [result and _fitted(result, room_tokens) for result in batch.results]
+
+
+def _fitted(result: ToolMessage, room_tokens: int) -> ToolMessage:
+    """Return as much of *result* as so many tokens hold."""
+    if result.attachments:
+        result = without_large(result, room_tokens)
+        room_tokens -= sum(one.tokens for one in result.attachments)
+    # A token is at least 2.5 bytes in our estimate, so short texts need no counting.
+    if len(result.content) <= room_tokens // 2:
+        return result
+    return msgspec.structs.replace(result, content=cut_to_tokens(result.content, room_tokens))

@@ -1010,8 +1010,15 @@ def test_the_guide_lists_every_key() -> None:
     guide = Path(__file__).parents[2] / "docs" / "how-to" / "write-a-manifest.md"
     rows = [line for line in guide.read_text().splitlines() if line.startswith("| `")]
     listed = {word for row in rows for word in re.findall("`([a-z_]+)`", row.split(" | ")[0])}
-    parts = (AgentManifest, ModelConfig, TokenPrice, ResourceQuota, McpServerConfig)
-    tables = {"model", "resources", "capabilities", "mcp_servers"}
+    parts = (
+        AgentManifest,
+        ModelConfig,
+        TokenPrice,
+        ResourceQuota,
+        ContextConfig,
+        McpServerConfig,
+    )
+    tables = {"model", "resources", "context", "capabilities", "mcp_servers"}
     keys = {field.name for part in parts for field in attrs.fields(part)}
     assert keys - listed == tables - listed
     grants = {"type", "server", "tool", "max_depth", "ask_first", *SCOPE_KEYS.values()}
