@@ -365,13 +365,13 @@ class Observer(ABC):
 
     @abstractmethod
     def on_event(self, event: Event) -> None:
-        """Take note of *event*. Called in order, from the pool's thread; must not block.
+        """Record *event*. Called in order, from the pool's thread; must not block.
 
         An exception is counted and reported once as a warning; the pool goes on.
         """
 
     def on_open(self, pool: PoolInfo) -> None:  # noqa: B027  # most need not know
-        """Take note that *pool* opens, before its first event; not if it was open already."""
+        """Learn that *pool* opens, before its first event; not if it was open already."""
 
     def on_close(self, statistics: PoolStatistics) -> None:  # noqa: B027  # the same
-        """Take note that the pool has closed: no event comes after this."""
+        """Learn that the pool has closed: no event comes after this."""

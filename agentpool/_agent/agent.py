@@ -246,7 +246,7 @@ class Agent(Live):
             self.hub.publish(PhaseChanged(*stamp, phase, tool_name, self.turn))
 
     def arrived(self, piece: str) -> None:
-        """Take note of a piece of the answer."""
+        """Record a piece of the answer."""
         assert self.run is not None  # noqa: S101  # only a run asks the driver
         self.run.arriving.append(piece)
         if self.on_piece is not None:

@@ -133,7 +133,7 @@ async def _summarize(agent: Agent, effect: Summarize) -> None:
 
 
 async def _end_late(agent: Agent, effect: Effect | None, error: Exception | None) -> None:  # noqa: ASYNC910  # it has been waited for
-    """Take note that the time of *effect* was over.
+    """Record that *effect* ran out of time.
 
     Raises:
         NetworkError: If it was a request: without an answer there is nothing to go on with.

@@ -240,7 +240,7 @@ class _Sending(Live):
     has_left: bool = False
 
     def leave(self) -> None:
-        """Take note that some of it leaves now."""
+        """Record that part of the request leaves now."""
         self.has_left = True
         if self.reservation is not None:
             self.reservation.start()

@@ -118,7 +118,7 @@ class Account:
                 self._tell(kind, self.committed[kind], reached=self.committed[kind] >= limit)
 
     def note_answer(self, *, unmeasured: bool, unpriced: bool) -> bool:
-        """Take note of how an answer was charged; return whether a limit is passed."""
+        """Record how an answer was charged; return whether a limit is passed."""
         self.unmeasured += unmeasured
         if unpriced:
             self.unpriced += 1
@@ -129,7 +129,7 @@ class Account:
         )
 
     def note_loss(self, *, unpriced: bool) -> None:
-        """Take note of something that was charged without an answer."""
+        """Record what was charged without an answer."""
         self.unmeasured += 1
         # No reason to allow nothing more: an answer would perhaps have had a price.
         self.unpriced += unpriced
@@ -199,7 +199,7 @@ class Account:
         return ", ".join(limits) or "no limit"
 
     def _tell(self, kind: int, used: int, *, reached: bool) -> None:
-        """Have it told that a limit is near or reached, each once; near not after reached."""
+        """Report once that a limit is near, and once that it is reached."""
         if (kind, reached) in self._told or (kind, True) in self._told:
             return
         self._told.add((kind, reached))

@@ -128,7 +128,7 @@ class Board(Observer):
     _news: trio.Event = attrs.field(init=False, factory=trio.Event)
 
     def on_event(self, event: Event) -> None:
-        """Take note of *event*."""
+        """Record *event*."""
         match event:
             case AgentSpawned(parent_id=parent_id):
                 # Children are nobody's job, but somebody's help: they come on top.

@@ -186,7 +186,7 @@ class ProgressDesk(Observer):
             del self._agents[agent_id]
 
     def on_event(self, event: Event) -> None:
-        """Take note of *event*."""
+        """Record *event*."""
         if isinstance(event, AgentSpawned) and event.parent_id == OWNER_ID:
             asked = self._progress.get(event.agent_name)
             if asked is not None:

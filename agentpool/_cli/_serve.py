@@ -53,7 +53,7 @@ class ServeLog(Observer):
     _news: trio.Event = attrs.field(factory=trio.Event)
 
     def on_event(self, event: Event) -> None:
-        """Take note of *event*."""
+        """Record *event*."""
         match event:
             case AgentStarted():
                 self._started[event.agent_id] = event.at_seconds

@@ -204,7 +204,7 @@ class LoopGuard(Live, gc=False):
         )
 
     def check_stuck(self, calls: Sequence[ToolCall]) -> Allow | Stop:
-        """Take note of the calls of one answer and say whether the model goes in circles.
+        """Record the calls of one answer and say whether the model goes in circles.
 
         To be asked once per answer with tool calls, before `check_tool_call`: what it
         works out about the calls is kept for it.
@@ -224,7 +224,7 @@ class LoopGuard(Live, gc=False):
         return Stop(StopReason.STUCK, text, limit, limit)
 
     def record_results(self, results: Sequence[str | None]) -> None:
-        """Take note of what the calls of the newest answer came to.
+        """Record the results of the newest answer's calls.
 
         Args:
             results: One for each call, in their order. ``None``: it was refused.

@@ -58,7 +58,7 @@ class _Question(Live):
         return not self.over and (bool(self.lot) or not self.has_waited)
 
     def end(self) -> None:
-        """Take note that there is an answer, or that there will be none."""
+        """End the wait: there is an answer, or there will be none."""
         self.over = True
         self.lot.unpark_all()
 

@@ -244,7 +244,7 @@ class Admission:
             self._on_waiting(slot.agent_id)
 
     def look_again(self, slot: Slot) -> None:
-        """Take note that an agent without a slot waits for more, or for less."""
+        """Look again at an agent without a slot that waits for more, or for less."""
         if slot.only_lends:
             self._lend(slot)
         elif slot.lent:

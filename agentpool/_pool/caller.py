@@ -38,7 +38,7 @@ class PoolVoice(Voice):
         return self._running.get(slot.agent_id)
 
     def refuse_agents(self, what: str) -> None:
-        """Let nobody in the pool call *what*, which waits for everybody in it.
+        """Refuse *what*, which waits for all agents, to the agents themselves.
 
         Raises:
             UsageError: If an agent of this pool calls, or of a pool that is inside one.

@@ -87,7 +87,7 @@ class DeadlockWatch:
     _workers: Workers = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        """Have it told when somebody works no more, and when the owner waits."""
+        """Look for a deadlock when an agent stops working or the owner waits."""
         self._workers = Workers(self.suspect)
         self.owner = Owner(self._admission, lambda: self.suspect(OWNER_ID))
 

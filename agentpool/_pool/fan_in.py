@@ -87,7 +87,7 @@ class FanIn(Live):
         self._owner = owner
 
     def expect(self, handle: AgentRecord) -> None:
-        """Take note of an accepted agent."""
+        """Add an accepted agent."""
         if handle.on_end is None:
             self.handles[handle.agent_id] = handle
             self.active[handle.agent_id] = None
@@ -102,7 +102,7 @@ class FanIn(Live):
         return self.handles.get(agent_id) or self.owned.get(agent_id)
 
     def ended(self, handle: AgentRecord) -> None:
-        """Take note of its end, and wake whoever waited for it."""
+        """Record an agent's end, and wake the calls that wait for it."""
         for join in self._joins:
             if handle.agent_id in join.missing:
                 del join.missing[handle.agent_id]
@@ -121,7 +121,7 @@ class FanIn(Live):
                 self._next.unpark_all()  # some of them will learn that nobody is left
 
     def given_out(self, handle: AgentRecord) -> None:
-        """Take note that somebody has the outcome; forget the oldest that are too many."""
+        """Record that the outcome was retrieved; forget the oldest that are too many."""
         keep = self.keep_outcomes
         if keep is None:
             if handle.on_end is None:

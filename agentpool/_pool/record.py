@@ -28,7 +28,7 @@ class Books(Protocol):
     """Knows the agents of a pool and what became of them."""
 
     def given_out(self, handle: AgentRecord) -> None:
-        """Take note that somebody has the agent's outcome."""
+        """Record that the agent's outcome was retrieved."""
 
     def forget(self, handle: AgentRecord) -> None:
         """Know nothing more of an agent that has ended."""
@@ -224,12 +224,12 @@ class AgentRecord:
         return self._started_at
 
     def begin(self, slot: Slot, started_at: float) -> None:
-        """Take note that it has its first slot."""
+        """Record that the agent has its first slot."""
         self._slot = slot
         self._started_at = started_at
 
     def mark_cancelled(self, cancelled_by: str, reason: str) -> None:
-        """Take note of who cancels it and why, unless somebody did before."""
+        """Record the first canceller and its reason."""
         if self._cancelled is None:
             self._cancelled = (cancelled_by, reason)
 
@@ -239,7 +239,7 @@ class AgentRecord:
         return self._config, self._driver
 
     def end(self, outcome: AgentOutcome) -> None:
-        """Take note of what became of it, and keep nothing else of the run."""
+        """Keep the outcome, and nothing else of the run."""
         self._outcome = outcome
         self._config = self._driver = self._slot = None
         if self._ended is not None:

@@ -185,7 +185,7 @@ class FairQueue(Generic[T]):
         return item
 
     def note_gone(self) -> None:
-        """Take note that one of the items was withdrawn."""
+        """Count an item as withdrawn."""
         self._ghosts += 1
         if self._ghosts * 2 <= self._size + SPARE_GHOSTS and self._ghosts < self._size:
             return

@@ -63,7 +63,7 @@ class RequestClock(Live):
             self._outer.go_on()
 
     def spend(self, seconds: float) -> None:
-        """Have as much less."""
+        """Subtract *seconds* from the time left."""
         self._left_seconds -= seconds
         self._set(self.scope.deadline - seconds)
 

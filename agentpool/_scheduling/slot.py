@@ -56,7 +56,7 @@ class SlotKeeper(Protocol):
         """Take back the slot of an agent that waits, and hand it on."""
 
     def look_again(self, slot: Slot) -> None:
-        """Take note that an agent without a slot waits for more, or for less."""
+        """Look again at an agent without a slot that waits for more, or for less."""
 
     def regain(self, slot: Slot) -> bool:
         """Give *slot* back to its agent if one is free and nobody comes before it."""
@@ -162,7 +162,7 @@ class Slot(Live):
         return self.branches[0]
 
     def begin_wait(self, task: trio.lowlevel.Task, wait: parked) -> None:
-        """Take note that *task* waits, and give the slot back if that was the last branch."""
+        """Record that *task* waits; give the slot back if every branch waits."""
         if self._waits is None:
             self._waits = {}
         self._waits[task] = wait
@@ -174,13 +174,13 @@ class Slot(Live):
         self.settle(wait.wait)
 
     def end_wait(self, task: trio.lowlevel.Task) -> None:
-        """Take note that *task* waits no more."""
+        """Record that *task* has stopped waiting."""
         wait = None if self._waits is None else self._waits.pop(task, None)
         if wait is not None:  # or it was left behind
             self.keeper.book.remove(wait.wait, has_deadline=wait.has_deadline)
 
     def forget_waits(self) -> None:
-        """Take note that whoever still waits was left behind."""
+        """Count the tasks that still wait as left behind."""
         for wait in self.waits.values():
             self.keeper.book.remove(wait.wait, has_deadline=wait.has_deadline)
         self._waits = None
@@ -273,7 +273,7 @@ class Owner(Live):
             self.is_shared = True
 
     def begin(self, way: parked, wait: Wait) -> None:
-        """Take note of what it waits for, and how."""
+        """Record what the owner waits for, and how."""
         self.way, self.wait = way, wait
         self.has_deadline = trio.current_effective_deadline() < self.keeper.outer_deadline
         self.keeper.book.owners = wait
@@ -281,7 +281,7 @@ class Owner(Live):
         self.on_waiting()
 
     def end(self) -> None:
-        """Take note that it waits no more."""
+        """Record that the owner has stopped waiting."""
         assert self.wait is not None  # noqa: S101  # it has begun
         self.keeper.book.remove(self.wait, has_deadline=self.has_deadline)
         self.keeper.book.owners = None

@@ -91,13 +91,13 @@ class CircuitBreaker:
         return attempt
 
     def succeeded(self, attempt: Attempt) -> None:
-        """Take note that the provider answered."""
+        """Count an answer of the provider."""
         if attempt.opened_before == self._times_opened:
             self._failures = 0
             self._probe = self._opens_until = None
 
     def failed(self, attempt: Attempt, now: float, retry_after_seconds: float | None) -> None:
-        """Take note that the provider is not well.
+        """Count a failure of the provider.
 
         Args:
             attempt: Which attempt told so.
@@ -114,6 +114,6 @@ class CircuitBreaker:
             self._opens_until = now + max(self.cool_down_seconds, retry_after_seconds or 0.0)
 
     def abandoned(self, attempt: Attempt) -> None:
-        """Take note that the attempt ended without telling how the provider is."""
+        """End an attempt that says nothing about the provider."""
         if attempt is self._probe:
             self._probe = None

@@ -116,7 +116,7 @@ class _Minute:
         self._pace(-amount, now)
 
     def correct(self, spent: _Spent, amount: int, now: float) -> None:
-        """Take note of how much it really was."""
+        """Record the tokens that were used."""
         more = amount - spent.amount
         self._pace(more, now)
         if spent.at + MINUTE_SECONDS > now:
@@ -245,7 +245,7 @@ class Throttle:
         return True
 
     def give_up(self, passage: Passage, now: float) -> None:
-        """Take note that it ended without telling how the provider is.
+        """End a request that says nothing about the provider.
 
         If it began it may have been counted there, so it stays counted here.
         """
@@ -258,7 +258,7 @@ class Throttle:
             self._tokens.give_back(passage.tokens, now)
 
     def answer(self, passage: Passage, now: float, used_tokens: int | None) -> None:
-        """Take note that the provider answered.
+        """Count an answer of the provider.
 
         Args:
             passage: Which request.
@@ -283,7 +283,7 @@ class Throttle:
     def refuse(
         self, passage: Passage, now: float, retry_after_seconds: float | None, chance: float
     ) -> None:
-        """Take note that the provider refused: close for everybody.
+        """Close the gate for all requests after a refusal.
 
         Args:
             passage: Which request.
