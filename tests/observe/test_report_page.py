@@ -257,6 +257,13 @@ def test_who_failed_first_in_time_is_first() -> None:
     assert found[2].text == "when the trace ends: own"
 
 
+def test_a_trace_that_is_not_whole_says_so() -> None:
+    """What could not be read may be what went wrong."""
+    trace = Trace(header=HEADER, events=(), problems=("the last line is cut",))
+    found = [finding.text for finding in findings_of(trace, record_of(()))]
+    assert found == ["the last line is cut", "the pool had not closed when it ends"]
+
+
 def test_many_of_a_kind_are_counted() -> None:
     """Eighty warnings hide what matters."""
     events = tuple(AgentWarned(n, 0.0, 0, "", f"w{n}") for n in range(30))
