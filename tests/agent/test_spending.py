@@ -262,7 +262,14 @@ async def test_g16_who_is_cancelled_before_it_asks_again_is_charged_for_one(
 
 
 @pytest.mark.parametrize(
-    "usage", [Usage(-500, 0), Usage(5, -1), Usage(5, 1, cached_tokens=-1)], ids=repr
+    "usage",
+    [
+        Usage(-500, 0),
+        Usage(5, -1),
+        Usage(5, 1, cached_tokens=-1),
+        Usage(5, 1, cache_write_tokens=-1),
+    ],
+    ids=repr,
 )
 async def test_g04_a_usage_that_means_nothing_is_unknown_and_charged(usage: Usage) -> None:
     """G-04: negative tokens were a refund; they are a provider's fault, and the answer is good."""
