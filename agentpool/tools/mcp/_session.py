@@ -171,9 +171,9 @@ async def _list_tools(client: Client, server: str) -> tuple[ListedTool, ...]:
         before = len(found)
         params = types.PaginatedRequestParams(cursor=cursor)
         page = await client.session.list_tools(params=params)
-        # Of a page only as many as can be kept: the others cost time, and nobody sees them.
-        for tool in page.tools[: MAX_TOOLS - before]:
-            if tool.name not in found:
+        for tool in page.tools:
+            # Of a page no more than are kept: the others cost time, and nobody sees them.
+            if len(found) < MAX_TOOLS and tool.name not in found:
                 description = shown_description(server, tool.description)
                 schema = shown_schema(tool.input_schema)
                 found[tool.name] = ListedTool(tool.name, description, schema)
