@@ -804,7 +804,7 @@ class Crowd:
 def test_everybody_gets_through_in_any_order() -> None:
     """No wake-up is lost, whoever runs first; never too many, never while it is closed."""
     found = explore(Crowd().scene, schedules=200)
-    assert found.meetings > 50
+    assert found.meetings > 30
 
 
 @pytest.mark.parametrize("target", ["scenario", "agents", "agent"])
