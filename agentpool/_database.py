@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -88,6 +88,10 @@ class Transaction:
         number = self._connection.execute(sql, values).lastrowid
         assert number is not None  # noqa: S101  # it was an INSERT
         return number
+
+    def insert_many(self, sql: str, rows: Iterable[Row]) -> None:
+        """Insert *rows*."""
+        self._connection.executemany(sql, rows)
 
     def change(self, sql: str, *values: Value) -> int:
         """Change rows and return how many there were."""

@@ -30,6 +30,10 @@ The branches say who must act::
     │   └── CapabilityDeniedError
     ├── LimitExceededError         a guard or a budget said stop
     ├── MemoryStoreError           the file of a memory is locked, damaged or newer
+    ├── JournalError               the journal cannot be read or written
+    │   ├── RunBusyError           another process owns the pool's records
+    │   ├── LeaseLostError         another process took the pool's records over
+    │   └── ResumeMismatchError    the program asks for something else than before
     ├── PrivacyError               the data may not go there
     ├── AgentCancelledError        somebody cancelled the agent; says who and why
     ├── TraceError                 the file of a trace cannot be read or written
@@ -280,6 +284,80 @@ class LimitExceededError(AgentPoolError):
 
 class MemoryStoreError(AgentPoolError):
     """The file in which a memory keeps its fragments cannot be used. Says what is wrong."""
+
+
+class JournalError(AgentPoolError):
+    """The journal cannot be read or written. Nothing that was written before is lost."""
+
+
+class RunBusyError(JournalError):
+    """Another process owns the records of this pool."""
+
+    def __init__(self, message: str, *, host: str, pid: int, until: float) -> None:
+        """Make the error.
+
+        Args:
+            message: What went wrong, and what to do.
+            host: The machine of the owner.
+            pid: Its process there.
+            until: When its lease ends, unless it writes again; in seconds since 1970.
+        """
+        super().__init__(message)
+        self.host = host
+        """The machine of the owner."""
+        self.pid = pid
+        """Its process on that machine."""
+        self.until = until
+        """When its lease ends, unless it writes again; in seconds since 1970."""
+
+
+class LeaseLostError(JournalError):
+    """Another process took over the records of a pool: this one must write no more."""
+
+    def __init__(self, message: str, *, pool: str, fence: int) -> None:
+        """Make the error.
+
+        Args:
+            message: What went wrong, and what to do.
+            pool: Whose records.
+            fence: The fence that is no longer the newest.
+        """
+        super().__init__(message)
+        self.pool = pool
+        """Whose records."""
+        self.fence = fence
+        """The fence that is no longer the newest."""
+
+    @classmethod
+    def of(cls, pool: str, fence: int) -> Self:
+        """Return the error of a write under an old fence."""
+        return cls(
+            f"another process took over pool {pool!r} of the journal (this one had fence "
+            f"{fence}); end this one, and look at the other",
+            pool=pool,
+            fence=fence,
+        )
+
+
+class ResumeMismatchError(JournalError):
+    """A resumed run asks for something else than it did before the crash."""
+
+    def __init__(self, message: str, *, agent_id: int, place: int, differs: str) -> None:
+        """Make the error.
+
+        Args:
+            message: What went wrong, and what to do.
+            agent_id: Whose run.
+            place: Which effect of the run; -1 is what the agent was spawned with.
+            differs: What is not as it was.
+        """
+        super().__init__(message)
+        self.agent_id = agent_id
+        """Whose run."""
+        self.place = place
+        """Which effect of the run; -1 is what the agent was spawned with."""
+        self.differs = differs
+        """What is not as it was."""
 
 
 class PrivacyError(AgentPoolError):

@@ -65,6 +65,8 @@ class StopReason(enum.Enum):
     """It asked for the same tool calls over and over."""
     DEADLINE = "deadline"
     """Its time was over."""
+    UNKNOWN_OUTCOME = "unknown_outcome"
+    """A tool call had begun when the program ended, and nobody knows whether it was done."""
     INTERRUPTED = "interrupted"
     """It was asked to stop after its turn, and did."""
 
@@ -93,6 +95,9 @@ class AgentOutcome(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage = NO_USAGE
     """Tokens of all answers whose usage is known, and an estimate of the text that had come
     of a request that broke off."""
+    repeated_requests: int = 0
+    """Requests that were made again after the program had ended in the middle of them: the
+    provider may have charged for both."""
     unmeasured_requests: int = 0
     """Requests of which nobody knows what they took: the provider did not say, or they broke
     off. Where there are any, ``usage`` is too low."""

@@ -46,6 +46,10 @@ class SpawnConfig:
     budget: Budget | None = attrs.field(default=None, kw_only=True)
     """What it spends of, with its children: a part of its parent's budget, or else of the
     pool's. ``None``: that one itself."""
+    key: str | None = attrs.field(default=None, kw_only=True)
+    """Names the agent in the pool's journal: in a resumed pool, a spawn with the same key is the
+    same agent, finished or not. Must not begin with ``#`` or ``=``. ``None``: its number, or
+    in a map, a race or a supervision what it is asked."""
     group: str = attrs.field(default="", kw_only=True)
     """With whom it shares slots and gates. Groups that wait take turns, whatever their sizes."""
     weight: int = attrs.field(default=1, kw_only=True)
@@ -69,6 +73,10 @@ class SpawnConfig:
             expect(self.budget, Budget, "budget must be a Budget", "write Budget(tokens=...)")
         if not self.query.strip():
             raise UsageError(f"query must not be empty, got {self.query!r}; say what to do")
+        if self.key is not None and (not self.key or self.key[0] in "#="):
+            raise UsageError(
+                f"key must be text that does not begin with '#' or '=', got {self.key!r}"
+            )
         if self.deadline_seconds is not None and not self.deadline_seconds > 0:
             raise UsageError(
                 f"deadline_seconds must be > 0, got {self.deadline_seconds!r}; "

@@ -1,4 +1,4 @@
-"""Where you plug in: the four seams of agentpool.
+"""Where you plug in: the five seams of agentpool.
 
 Write a subclass, give it to ``open_pool``, and hold it against ``agentpool.testing``.
 """
@@ -6,9 +6,9 @@ Write a subclass, give it to ``open_pool``, and hold it against ``agentpool.test
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TypeAlias, final
+from typing import Literal, TypeAlias, final
 
 import msgspec
 import trio
@@ -29,15 +29,19 @@ from agentpool._messages import (
     Usage,
 )
 from agentpool._outcome import AgentOutcome, AgentStatus
+from agentpool._records import JournalRecord, Lease
 from agentpool._spawn import SpawnConfig
 
 __all__ = [
     "AgentContext", "AgentId", "AgentInfo", "AgentManifest", "AgentMessage", "AgentOutcome",
     "AgentStatus", "Budget", "Capability", "Completion", "CompletionRequest", "Driver",
-    "DriverFactory", "Event", "Fragment", "Memory", "MemoryHit", "MemoryQuery", "Observer",
-    "OnDelta", "PoolInfo", "PoolStatistics", "PrivacyTier", "Tool", "ToolContext",
+    "DriverFactory", "Event", "Fragment", "Journal",
+    "Memory", "MemoryHit", "MemoryQuery", "Observer",
+    "OnDelta", "OnUnknown", "PoolInfo", "PoolStatistics", "PrivacyTier", "Tool", "ToolContext",
     "ToolDefinition", "ToolResult", "Usage",
 ]  # fmt: skip
+OnUnknown: TypeAlias = Literal["report", "rerun", "stop"]
+"""What happens to a tool call of which nobody knows whether it was done."""
 
 OnDelta = Callable[[str], None]
 """Called with each piece of text as it arrives. It must not block."""
@@ -247,7 +251,13 @@ class ToolContext(msgspec.Struct, frozen=True, eq=False):
     agent: AgentContext
     """The agent that calls, to act in its name."""
     call_id: str
-    """The call's own name."""
+    """The call's own name, given by the model. Some repeat."""
+    idempotency_key: str = ""
+    """Names the call: the same when a run is resumed from a journal, and of no other call. Give
+    it to whatever must not do the same thing twice."""
+    fence: int | None = None
+    """Rises whenever another process takes the pool's journal over. A store that refuses a
+    lower one than it has seen is safe from a process that was stalled. ``None``: no journal."""
 
     @property
     def agent_id(self) -> AgentId:
@@ -308,6 +318,15 @@ class Tool(ABC):
         return False
 
     @property
+    def on_unknown(self) -> OnUnknown:
+        """What happens to a call that had begun when the program ended.
+
+        ``report``: the model is told that it may have been done; ``rerun``: it runs again,
+        because doing it twice is as good as once; ``stop``: the run ends.
+        """
+        return "report"
+
+    @property
     def left_behind(self) -> tuple[ToolContext, ...]:
         """Calls that were cancelled and still run, in threads that cannot be stopped."""
         return ()
@@ -356,6 +375,63 @@ class Memory(ABC):
         A memory that outlives the run has another, since that one begins anew.
         """
         return trio.current_time()
+
+
+class Journal(ABC):
+    """Where a pool keeps what it must not do twice.
+
+    A journal has the records of many pools, each under its name. Whoever writes them holds a
+    lease; a later claim raises the fence, and writes under an older fence are refused.
+    `agentpool.testing.check_journal` holds an implementation against these promises.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    async def claim(self, pool: str, *, lease_seconds: float = 30.0) -> Lease:
+        """Take the right to write the records of *pool*.
+
+        Args:
+            pool: The pool's name. It need not have records yet.
+            lease_seconds: How long the lease lasts after the last write.
+
+        Raises:
+            RunBusyError: If another process holds it, and its lease has not ended.
+            JournalError: If the journal cannot be written.
+
+        Cancellation:
+            The lease may have been taken; a claim by the same process takes it again.
+        """
+
+    @abstractmethod
+    async def append(self, lease: Lease, records: Sequence[JournalRecord]) -> None:
+        """Keep *records*, all or none, and renew the lease. No records: renew it alone.
+
+        When this returns, they survive what the journal promises to survive.
+
+        Raises:
+            LeaseLostError: If somebody else has claimed the pool since. Nothing was kept.
+            JournalError: If the journal cannot be written. Nothing was kept.
+
+        Cancellation:
+            The records were kept, all or none.
+        """
+
+    @abstractmethod
+    async def read(self, pool: str) -> Sequence[JournalRecord]:
+        """Return the records of *pool* in the order in which they were written.
+
+        Raises:
+            JournalError: If the journal cannot be read.
+        """
+
+    @abstractmethod
+    async def release(self, lease: Lease) -> None:
+        """Give the right to write back, if *lease* still has it.
+
+        Raises:
+            JournalError: If the journal cannot be written.
+        """
 
 
 class Observer(ABC):

@@ -44,6 +44,7 @@ from agentpool.drivers import (
     RateLimitError,
     UnknownModelError,
 )
+from agentpool.journal import JournalError, LeaseLostError, ResumeMismatchError, RunBusyError
 from agentpool.memory import MemoryStoreError
 from agentpool.observe import RecordedError, TraceError
 from agentpool.testing import RecordingMissError
@@ -80,6 +81,10 @@ SAMPLES: tuple[AgentPoolError, ...] = (
     CapabilityDeniedError("x"),
     LimitExceededError("x", kind="max_iterations", used=5, limit=5, source="budget"),
     MemoryStoreError("x"),
+    JournalError("x"),
+    RunBusyError("x", host="h", pid=1, until=2.0),
+    LeaseLostError.of("p", 3),
+    ResumeMismatchError("x", agent_id=1, place=2, differs="y"),
     PrivacyError("x"),
     AgentCancelledError("x", cancelled_by="owner", reason="enough"),
     TraceError("x"),

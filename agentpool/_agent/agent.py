@@ -9,7 +9,8 @@ from typing import final
 
 import trio
 
-from agentpool._agent.spending import Purse
+from agentpool._agent.journaling import RunJournal
+from agentpool._agent.spending import Purse, estimate
 from agentpool._approval import Approver
 from agentpool._base import Live
 from agentpool._budget.budget import Budget
@@ -17,7 +18,7 @@ from agentpool._events import Phase, PhaseChanged, TextDelta, ThoughtDelta
 from agentpool._loop.conversation import fixed_tokens
 from agentpool._loop.guard import Stop, Warn
 from agentpool._loop.output import Output
-from agentpool._loop.run import Receive, Run
+from agentpool._loop.run import Complete, Effect, Receive, Run, RunTools
 from agentpool._loop.tokens import sound_cost
 from agentpool._messages import (
     NO_USAGE,
@@ -29,6 +30,7 @@ from agentpool._messages import (
 )
 from agentpool._outcome import AgentOutcome, AgentStatus, StopReason
 from agentpool._scheduling.slot import Slot
+from agentpool._served_call import Charge, current_call
 from agentpool._spawn import SpawnConfig
 from agentpool._untrusted import Cleaner
 from agentpool.abc import AgentContext, Driver, Memory
@@ -135,6 +137,8 @@ class Agent(Live):
     """Tool calls that began, whatever came of them."""
     shares: bool = False
     """Whether its children spend of its own limits."""
+    journal: RunJournal | None = None
+    """What is kept of its run. ``None``: nothing."""
     clock: trio.CancelScope | None = None
     """What ends a step that takes too long. ``None``: no step of it has a limit."""
     on_piece: Callable[[], None] | None = None
@@ -149,6 +153,42 @@ class Agent(Live):
         if self._context is None:
             self._context = self.home.make_context(self)
         return self._context
+
+    def take_back(self, effect: Effect) -> None:
+        """Count what *effect* had used before the program ended; its result is known."""
+        assert self.journal is not None  # noqa: S101  # it gave the result back
+        if isinstance(effect, RunTools):
+            calls = self.journal.begun_count(effect)
+            self.tools_run += calls
+            if calls:
+                self._spend_again(tool_calls=calls)
+            charges, self.journal.charges = self.journal.charges, []
+            for charge in charges:
+                self.charge(charge.usage, charge.cost_usd)
+                if charge.requests:
+                    tokens = 0 if charge.usage is None else charge.usage.total_tokens
+                    self._spend_again(tokens, charge.cost_usd, requests=charge.requests)
+        elif isinstance(effect, Complete) and effect.completion is not None:
+            usage = effect.completion.usage
+            tokens = 0 if usage is None else usage.total_tokens
+            self._spend_again(tokens, effect.completion.cost_usd, requests=1)
+
+    def pay_again(self, request: CompletionRequest) -> None:
+        """Count a request that had left when the program ended: it may have been charged."""
+        if self.purse is not None:
+            tokens, cost_usd = estimate(self.driver, request, self.purse.estimator)
+            self._spend_again(tokens, cost_usd, requests=1)
+
+    def _spend_again(
+        self,
+        tokens: int = 0,
+        cost_usd: float | None = 0.0,
+        *,
+        requests: int = 0,
+        tool_calls: int = 0,
+    ) -> None:
+        if self.purse is not None:
+            self.purse.budget.record(tokens, cost_usd, requests=requests, tool_calls=tool_calls)
 
     def close(self) -> None:
         """Let go of what holds the agent as well, and with it the whole run."""
@@ -199,9 +239,17 @@ class Agent(Live):
         self.shares = True
         return family
 
-    def charge(self, usage: Usage | None, cost_usd: float | None) -> None:
-        """Count what a child or a tool used. If that breaks a limit, there is no next turn."""
+    def charge(self, usage: Usage | None, cost_usd: float | None, *, requests: int = 0) -> None:
+        """Count what a child or a tool used. If that breaks a limit, there is no next turn.
+
+        Args:
+            usage: Tokens. ``None``: unknown.
+            cost_usd: US dollars. ``None``: unknown.
+            requests: Requests that a tool made. A child has its own in its records.
+        """
         assert self.run is not None  # noqa: S101  # only its tools have children
+        if self.journal is not None and (mark := current_call.get()) is not None:
+            mark.charges.append(Charge(usage, cost_usd, requests))
         guard = self.run.guard
         for verdict in (guard.record_usage(usage), guard.record_cost(cost_usd)):
             if isinstance(verdict, Stop):
@@ -295,6 +343,7 @@ class Agent(Live):
             stop_reason=stop_reason,
             over_budget=run.over_budget,
             usage=guard.usage,
+            repeated_requests=0 if self.journal is None else self.journal.repeated_requests,
             unmeasured_requests=guard.unmeasured_requests,
             cost_usd=guard.cost_usd,
             iterations=guard.turns,

@@ -59,6 +59,7 @@ async def drive(agent: Agent, registry: ToolRegistry) -> None:  # noqa: ASYNC910
         The run keeps what it had; nothing of it goes on.
     """
     agent.registry = registry
+    perform = _perform if agent.journal is None else _perform_kept
     agent.run = run = _new_run(agent, registry)
     agent.phase(Phase.PERCEIVE)
     has_limits = bool(registry) or agent.config.manifest.resources.request_seconds is not None
@@ -70,14 +71,7 @@ async def drive(agent: Agent, registry: ToolRegistry) -> None:  # noqa: ASYNC910
         try:
             with clock or NO_LIMIT:
                 while effect is not None and not (clock and clock.cancel_called):
-                    if isinstance(effect, Receive):
-                        agent.home.receive(agent, effect)
-                    elif isinstance(effect, Complete):
-                        effect.completion = await complete(agent, effect.request, run)
-                    elif isinstance(effect, RunTools):
-                        await run_calls(agent, effect)
-                    else:
-                        await _do_aside(agent, effect)
+                    await perform(agent, effect, run)
                     effect = next(effects, None)
         except Exception as raised:
             if clock is None or not clock.cancelled_caught:
@@ -87,8 +81,36 @@ async def drive(agent: Agent, registry: ToolRegistry) -> None:  # noqa: ASYNC910
             # It stands where it was ended.
             await _end_late(agent, effect, error)
             effect = next(effects, None)
+    if agent.journal is not None:
+        await agent.journal.flush()
     if run.stop is None:
         agent.phase(Phase.DONE)
+
+
+async def _perform(agent: Agent, effect: Effect, run: Run) -> None:  # noqa: ASYNC910  # see below
+    """Do what *effect* asks for, and write the result into it."""
+    if isinstance(effect, Receive):
+        agent.home.receive(agent, effect)
+    elif isinstance(effect, Complete):
+        effect.completion = await complete(agent, effect.request, run)
+    elif isinstance(effect, RunTools):
+        await run_calls(agent, effect)
+    else:
+        await _do_aside(agent, effect)
+
+
+async def _perform_kept(agent: Agent, effect: Effect, run: Run) -> None:  # noqa: ASYNC910  # see above
+    """Give the result of *effect* back, if the journal knows it; else do it and keep that."""
+    journal = agent.journal
+    assert journal is not None  # noqa: S101  # or nothing would be kept
+    is_known = journal.give_back(effect, run)
+    agent.take_back(effect)
+    if is_known:
+        return  # noqa: ASYNC910  # there is nothing to wait for
+    if isinstance(effect, Complete) and await journal.begin_request(effect.request):
+        agent.pay_again(effect.request)
+    await _perform(agent, effect, run)
+    journal.keep(effect, run)
 
 
 async def _do_aside(  # noqa: ASYNC910  # see below

@@ -143,7 +143,7 @@ async def complete_aside(
     )
     if isinstance(answer, LimitExceededError):
         raise answer
-    agent.charge(answer.usage, answer.cost_usd)
+    agent.charge(answer.usage, answer.cost_usd, requests=1)
     if teller is not None:
         teller.answered(answer)
     return answer

@@ -25,6 +25,17 @@ from agentpool.abc import Driver
 from agentpool.observe._hub import EventHub
 
 
+def estimate(
+    driver: Driver, request: CompletionRequest, estimator: Estimator
+) -> tuple[int, float | None]:
+    """Return the tokens, and US dollars if they are known, that *request* may take."""
+
+    def price(usage: Usage) -> float | None:
+        return driver.price(usage, model=request.model)
+
+    return estimator.estimate(request, price, driver.context_window)
+
+
 @final
 @attrs.define(eq=False, repr=False)
 class Purse:
@@ -55,11 +66,7 @@ class Purse:
         Cancellation:
             Nothing was set aside.
         """
-
-        def price(usage: Usage) -> float | None:
-            return driver.price(usage, model=request.model)
-
-        tokens, cost_usd = estimator.estimate(request, price, driver.context_window)
+        tokens, cost_usd = estimate(driver, request, estimator)
         is_stalled = partial(self._is_stalled, trio.lowlevel.current_task())
         claim = self.budget.claim(tokens=tokens, cost_usd=cost_usd, is_stalled=is_stalled)
         result = claim.result or await self._wait(claim)

@@ -7,7 +7,7 @@ each has its own.
 from __future__ import annotations
 
 import logging
-from typing import Final
+from typing import Final, assert_never
 
 import trio
 
@@ -21,6 +21,7 @@ from agentpool._loop.guard import Stop
 from agentpool._loop.run import UNSURE, RunTools, refused
 from agentpool._manifest.capability import OUTSIDE_KINDS
 from agentpool._messages import ToolCall, ToolMessage
+from agentpool._outcome import StopReason
 from agentpool._scheduling.slot import Branch, current_branch
 from agentpool._scheduling.step_clock import allow
 from agentpool._untrusted import as_data
@@ -82,30 +83,26 @@ async def _run_call(  # noqa: ASYNC910  # a tool without a checkpoint is its own
     tool = _tool_of(agent, asked)
     # What runs may have other arguments; the result belongs to the call of the model.
     call = asked
+    journal = agent.journal
+    if journal is not None and journal.is_unknown(index) and _is_over(agent, effect, index, tool):
+        return  # noqa: ASYNC910  # there is nothing to wait for
     if must_ask(agent, tool):
         allow(clock, None)
         approved = await ask_first(agent, tool, asked)
         if isinstance(approved, Denied):
             reason = f": {approved.reason}" if approved.reason else ""
-            effect.results[index] = refused(asked, f"not run: it was not approved{reason}")
+            _refuse(agent, effect, index, f"not run: it was not approved{reason}")
             return  # noqa: ASYNC910  # it was waited for
         call = effect.changed[index] = approved
-    hub = agent.hub
     if agent.purse is not None and (error := agent.purse.take_tool_call()) is not None:
         assert agent.run is not None  # noqa: S101  # only a run has calls
         agent.run.exhausted = Stop.of_error(error)
-        effect.results[index] = refused(call, f"not run: {error}")
+        _refuse(agent, effect, index, f"not run: {error}")
         return  # noqa: ASYNC910  # a call that is not allowed waits for nothing
-    if hub.listening:
-        agent.phase(Phase.ACT, call.name)
-        stamp = hub.stamp(agent.agent_id, agent.name)
-        effect.began[index] = stamp[1]
-        hub.publish(ToolStarted(*stamp, call, agent.turn))
-    agent.tools_run += 1
-    effect.begun.add(index)
+    context = await _begin(agent, effect, index, call)
     allow(clock, _seconds_for(agent, tool))
     try:
-        result = await tool.run(call.arguments, ToolContext(agent.context, call.call_id))
+        result = await tool.run(call.arguments, context)
         # Somebody else's code, and type checkers are optional.
         if not isinstance(result, ToolResult):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise UsageError(f"a tool must return a ToolResult, got {result!r}")  # noqa: TRY301
@@ -119,6 +116,55 @@ async def _run_call(  # noqa: ASYNC910  # a tool without a checkpoint is its own
             _finish(agent, effect, index, failed_result(call.name, broken), tool, error=broken)
         raise ended or group from None
     _finish(agent, effect, index, result, tool)
+
+
+async def _begin(agent: Agent, effect: RunTools, index: int, call: ToolCall) -> ToolContext:  # noqa: ASYNC910  # without a journal there is nothing to wait for
+    """Note that a call begins, and tell who watches."""
+    hub, journal = agent.hub, agent.journal
+    if journal is None:
+        key, fence = f"{agent.memory_scope}#{agent.tools_run}", None
+    else:
+        key, fence = await journal.begin_call(index, effect.calls[index])
+    if hub.listening:
+        agent.phase(Phase.ACT, call.name)
+        stamp = hub.stamp(agent.agent_id, agent.name)
+        effect.began[index] = stamp[1]
+        hub.publish(ToolStarted(*stamp, call, agent.turn))
+    agent.tools_run += 1
+    effect.begun.add(index)
+    return ToolContext(agent.context, call.call_id, key, fence)  # noqa: ASYNC910  # see above
+
+
+def _is_over(agent: Agent, effect: RunTools, index: int, tool: Tool) -> bool:
+    """Decide about a call that may or may not have been done. Return whether it has a result."""
+    call = effect.calls[index]
+    match tool.on_unknown:
+        case "rerun":
+            return False
+        case "stop":
+            assert agent.run is not None  # noqa: S101  # only a run has calls
+            text = f"call {call.name!r} had begun when the program ended; look whether it was done"
+            agent.run.exhausted = Stop(StopReason.UNKNOWN_OUTCOME, text, 1, 1, "journal")
+        case "report":
+            pass
+        case _:
+            assert_never(tool.on_unknown)
+    _refuse(
+        agent,
+        effect,
+        index,
+        "this call had begun when the program ended: it may or may not have been done; "
+        "look before you call it again",
+    )
+    return True
+
+
+def _refuse(agent: Agent, effect: RunTools, index: int, text: str) -> None:
+    """Give a call that does not run its result."""
+    asked = effect.calls[index]
+    effect.results[index] = result = refused(asked, text)
+    if agent.journal is not None:
+        agent.journal.keep_call(index, asked, result, None, _exhausted(agent))
 
 
 def _finish(
@@ -144,12 +190,16 @@ def _finish(
     call = effect.changed.get(index, asked)
     content = agent.home.cleaner.clean(result.content)
     told = content if tool is None else _told(tool, call, asked, content)
-    # Written before anybody is told, so that a cancellation finds it in its place.
     taken, told = _taken(agent, result, told)
-    effect.results[index] = ToolMessage(asked.call_id, asked.name, told, result.is_error, taken)
     if result.traceback:
         text = "tool %r of agent %d (%s) broke; the model was told its error alone\n%s"
         _log.warning(text, call.name, agent.agent_id, agent.name, result.traceback)
+    # Written before anybody is told, so that a cancellation finds it in its place.
+    message = ToolMessage(asked.call_id, asked.name, told, result.is_error, taken)
+    effect.results[index] = message
+    if agent.journal is not None:
+        changed = effect.changed.get(index)
+        agent.journal.keep_call(index, asked, message, changed, _exhausted(agent))
     if agent.hub.listening:
         stamp = agent.hub.stamp(agent.agent_id, agent.name)
         began_at = effect.began.get(index)
@@ -175,6 +225,10 @@ def _taken(agent: Agent, result: ToolResult, told: str) -> tuple[tuple[Attachmen
     if left_out:
         told += f"\n[{left_out} attachments left out: this model does not read them]"
     return taken, told
+
+
+def _exhausted(agent: Agent) -> Stop | None:
+    return None if agent.run is None else agent.run.exhausted
 
 
 def _told(tool: Tool, call: ToolCall, asked: ToolCall, content: str) -> str:

@@ -215,6 +215,23 @@ class Budget(Source):
             raise self._refuse(lack, amounts)
         return self._take(amounts, priced=cost_usd is not None)
 
+    def record(
+        self, tokens: int, cost_usd: float | None, *, requests: int = 0, tool_calls: int = 0
+    ) -> None:
+        """Count what was spent before, by a program that has ended. No limit refuses it.
+
+        Args:
+            tokens: Tokens in plus out.
+            cost_usd: US dollars. ``None``: it has no price.
+            requests: Requests to a model.
+            tool_calls: Tool calls that ran.
+        """
+        amounts = amounts_of(
+            tokens=tokens, cost_usd=cost_usd, requests=requests, tool_calls=tool_calls
+        )
+        reservation = self._take(amounts, priced=cost_usd is not None)
+        reservation.commit(tokens=tokens, cost_usd=cost_usd)
+
     # --- for requests, which may wait
 
     def claim(

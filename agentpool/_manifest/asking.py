@@ -21,7 +21,6 @@ from typing import Final, TypedDict, cast
 from agentpool._errors import Fault
 from agentpool._manifest.parts import count_faults, is_number
 from agentpool._manifest.toml_table import TomlTable, shown
-from agentpool._messages import Json
 
 MAX_TEMPERATURE: Final = 2.0
 """The upper end at OpenAI; Anthropic refuses more than 1.0 by itself."""
@@ -123,7 +122,7 @@ def _room_faults(max_tokens: int | None, window: int) -> Iterator[Fault]:
         yield Fault("max_tokens", text)
 
 
-def options_faults(options: Mapping[str, Json]) -> Iterator[Fault]:
+def options_faults(options: Mapping[str, object]) -> Iterator[Fault]:
     """Yield what is wrong with *options*: fields of the wires, and what is no JSON."""
     for key, value in options.items():
         if key in OWN_FIELDS:

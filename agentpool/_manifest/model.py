@@ -146,7 +146,7 @@ class ModelConfig:
     at OpenAI and its known hosts, the older one elsewhere."""
     cache: bool = True
     """Whether Anthropic may keep what is sent, so that the next request costs less."""
-    options: Mapping[str, Json] = attrs.field(factory=dict[str, Json], hash=False)
+    options: Mapping[str, object] = attrs.field(factory=dict[str, object], hash=False)
     """Other fields of the request's body, as the provider names them."""
 
     def __attrs_post_init__(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import final
 
 import msgspec
@@ -46,6 +47,10 @@ class Inbox(Live):
     def waiting(self) -> int:
         """Messages that wait to be received."""
         return len(self._messages)
+
+    def restore(self, messages: Iterable[AgentMessage]) -> None:
+        """Put in what was accepted by an earlier process, whether or not there is room."""
+        self._messages.extend(messages)
 
     async def wait_turn(self) -> None:
         """Wait until a place is kept for the caller, who then puts a message in at once.

@@ -23,6 +23,7 @@ from agentpool._checks import expect
 from agentpool._errors import AgentGoneError, InboxFullError, UnknownAgentError, UsageError
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage, DeadLetter
 from agentpool._messaging.inbox import Inbox
+from agentpool._messaging.kept_post import KeptPost
 from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.slot import Owner, parked
 from agentpool._scheduling.waits import Wait
@@ -84,10 +85,22 @@ class PostOffice:
     )
     _dead_count: int = 0
     _owner: Owner | None = attrs.field(init=False, default=None)
+    _kept: KeptPost | None = attrs.field(init=False, default=None)
+    """Messages of earlier processes. ``None``: the pool has no journal."""
 
     def open(self, owner: Owner) -> None:
         """Let the pool see what *owner*, who opened it, waits for."""
         self._owner = owner
+
+    def keep(self, kept: KeptPost) -> None:
+        """Have messages kept, and go on with those that *kept* has of earlier processes."""
+        self._kept = kept
+        self._last_message_id = kept.last_id
+        self._restore(OWNER_ID)
+
+    def _restore(self, agent_id: AgentId) -> None:
+        if self._kept is not None and (pending := self._kept.take_pending(agent_id)):
+            self._open_inbox(agent_id).restore(pending)
 
     @property
     def agent_count(self) -> int:
@@ -123,6 +136,7 @@ class PostOffice:
             raise UsageError(f"agent {agent_id} is registered already")
         self._inboxes[agent_id] = None
         self._highest_id = max(self._highest_id, agent_id)
+        self._restore(agent_id)
 
     def unregister(self, agent_id: AgentId, *, reason: str = "") -> None:
         """Take no more post for *agent_id*; what it did not receive becomes dead letters.
@@ -132,6 +146,8 @@ class PostOffice:
             reason: What the dead letters say. Empty: that it ended first.
         """
         inbox = self._inboxes.pop(agent_id, None)
+        if self._kept is not None:
+            self._kept.ended.add(agent_id)
         if inbox is not None:
             for message in inbox.close():
                 self._bury(message, reason or f"agent {agent_id} ended first")
@@ -232,17 +248,34 @@ class PostOffice:
         expect(content, str, "content must be a str", "write the message as text")
         if sender == recipient:
             raise UsageError(f"agent {sender} cannot send to itself; keep it in a variable")
+        key = "" if self._kept is None else self._kept.key_of_next(sender)
+        if self._kept is not None and (known := self._kept.known(key)) is not None:
+            if question is not None:
+                self._ask_again(self._kept, question, known)
+            return known
         inbox = self._open_inbox(recipient)
         number = self._last_message_id + 1
         message = AgentMessage(sender, recipient, content, number, reply_to)
-        if not self._answers(message):
+        is_taken = self._answers(message) or (self._kept is not None and self._kept.hold(message))
+        if not is_taken:
             inbox.send_nowait(message)
         self._last_message_id = number
         if question is not None:
             question.message_id = number
             self._questions[number] = question
+        if self._kept is not None:
+            self._kept.accepted(key, message)
         self._watch(message, None)
         return message
+
+    def _ask_again(self, kept: KeptPost, question: _Question, known: AgentMessage) -> None:
+        """Give *question* the answer that has come before, or let it wait for one."""
+        question.message_id = known.message_id
+        question.answer = kept.take_reply(known.message_id)
+        if question.answer is not None or question.answerer in kept.ended:
+            question.end()
+        else:
+            self._questions[known.message_id] = question
 
     async def broadcast(self, sender: AgentId, content: str) -> tuple[AgentMessage, ...]:
         """Deliver *content* to every live agent but the sender, waiting for room.

@@ -27,6 +27,7 @@ from agentpool._checks import expect
 from agentpool._errors import PrivacyError, UsageError
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import AgentId, AgentMessage, Completion, CompletionRequest
+from agentpool._messaging.kept_post import note_taken
 from agentpool._messaging.post_office import PostOffice
 from agentpool._outcome import AgentOutcome
 from agentpool._pool.admission import Admission
@@ -139,11 +140,15 @@ class PoolAgentContext(AgentContext):
 
     async def ask(self, recipient: AgentId, content: str) -> AgentMessage:
         """Send a question and wait for its reply, without a slot."""
-        return await self._router.ask(self.agent_id, recipient, content)
+        reply = await self._router.ask(self.agent_id, recipient, content)
+        note_taken(reply)
+        return reply
 
     async def receive_many(self) -> tuple[AgentMessage, ...]:
         """Take all messages that wait, waiting for one, without a slot."""
-        return await self._router.receive_many(self.agent_id)
+        messages = await self._router.receive_many(self.agent_id)
+        note_taken(*messages)
+        return messages
 
     @asynccontextmanager
     async def without_slot(self, what: str) -> AsyncGenerator[None, None]:

@@ -29,7 +29,6 @@ from agentpool._budget.budget import Budget
 from agentpool._errors import PoolClosedError, UsageError
 from agentpool._events import AgentFinished, AgentStarted
 from agentpool._loop.run import Receive
-from agentpool._manifest.capability import CapabilityKind
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage
 from agentpool._messaging.post_office import PostOffice
 from agentpool._outcome import AgentOutcome, AgentStatus
@@ -38,6 +37,8 @@ from agentpool._pool.agent_context import PoolAgentContext, ToolBuilder, build_t
 from agentpool._pool.caller import PoolVoice
 from agentpool._pool.deadlock import DeadlockWatch
 from agentpool._pool.fan_in import FanIn
+from agentpool._pool.journal import PastAgent, PoolJournal
+from agentpool._pool.memory import PoolMemory
 from agentpool._pool.record import AgentRecord, OnEnd
 from agentpool._pool.shutdown import ShutdownStep, end_in_steps
 from agentpool._pool.spawn_checks import Entry, budget_for
@@ -47,7 +48,7 @@ from agentpool._scheduling.slot import Slot, current_branch, current_slot, parke
 from agentpool._scheduling.waits import Wait
 from agentpool._spawn import SpawnConfig
 from agentpool._untrusted import Cleaner
-from agentpool.abc import AgentContext, Driver, Memory
+from agentpool.abc import AgentContext, Driver
 from agentpool.observe._hub import EventHub
 from agentpool.tools._registry import ToolRegistry
 
@@ -63,7 +64,7 @@ class AgentNursery(Home):
     name: str
     inbox_capacity: int
     hub: EventHub
-    memory: Memory | None
+    memory: PoolMemory
     tools: ToolRegistry | ToolBuilder
     abort_on_failure: bool
     random: Random
@@ -86,8 +87,9 @@ class AgentNursery(Home):
     )
     """Agents that have started and have not ended, parked ones included."""
     memory_scope: str = attrs.field(init=False)
-    _own_memory: Memory | None = attrs.field(init=False, default=None)
     last_id: AgentId = attrs.field(init=False, default=OWNER_ID)
+    journal: PoolJournal | None = attrs.field(init=False, default=None)
+    """What is kept of its runs. ``None``: nothing."""
 
     def __attrs_post_init__(self) -> None:
         """Open the post office."""
@@ -153,6 +155,8 @@ class AgentNursery(Home):
         driver: Driver,
         on_end: OnEnd | None = None,
         parent: AgentRecord | None = None,
+        *,
+        past: PastAgent | None = None,
     ) -> AgentRecord:
         """Take *config* in: the one place where an agent is accepted.
 
@@ -163,8 +167,10 @@ class AgentNursery(Home):
             driver: Who answers it.
             on_end: Told of its end, alone. ``None``: the pool's fan-in is.
             parent: Who spawns it. ``None``: the agent that the current task belongs to.
+            past: The agent of an earlier process. ``None``: it is looked for.
 
         Raises:
+            ResumeMismatchError: If it was asked something else by an earlier process.
             PoolClosedError: If no agents are taken any more.
             UsageError: If its parent has ended, or its budget is no part of its parent's.
         """
@@ -176,18 +182,15 @@ class AgentNursery(Home):
                 "more; spawn from the pool"
             )
         budget = self.budget_of(config, parent)
+        agent_id = self.last_id + 1
+        if self.journal is not None:
+            agent_id = self.journal.accept(config, agent_id, parent, past, on_end is not None)
         with self.hub:
-            self.last_id += 1
+            self.last_id = max(self.last_id, agent_id)
             handle = AgentRecord(
-                self,
-                self.voice,
-                self.last_id,
-                config,
-                driver,
-                parent=parent,
-                on_end=on_end,
-                budget=budget,
-            )
+                self, self.voice, agent_id, config, driver,
+                parent=parent, on_end=on_end, budget=budget,
+            )  # fmt: skip
             self.fan_in.expect(handle)
             if parent is not None and not config.outlives_parent:
                 parent.children[handle.agent_id] = handle
@@ -214,6 +217,18 @@ class AgentNursery(Home):
         with self.hub:
             return [self.accept(config, driver) for config, driver in wanted]
 
+    def resume(self, journal: PoolJournal | None) -> None:
+        """Keep the runs in *journal*, and go on with what an earlier process left there."""
+        if journal is None:
+            return
+        self.journal = journal
+        journal.start(self.nursery, self.running)
+        self.router.keep(journal.post)
+        self.memory_scope = f"{self.name}-{journal.run_id}"
+        self.last_id = journal.last_id
+        for past in journal.to_go_on_with():
+            self.accept(past.config, self.driver_for(past.config), past=past)
+
     def budget_of(self, config: SpawnConfig, parent: AgentRecord | None = None) -> Budget | None:
         """Return what an agent spends of that whoever calls, or *parent*, spawns.
 
@@ -234,6 +249,11 @@ class AgentNursery(Home):
     # --- from slot to outcome
 
     async def _live(self, handle: AgentRecord, slot: Slot) -> None:  # noqa: ASYNC910  # the run has its own
+        if self.journal is not None and (known := self.journal.outcome_of(handle.agent_id)):
+            handle.take_work()
+            self.journal.spend_again(handle.agent_id, handle.budget)
+            self._end(handle, known, slot)
+            return
         current_slot.set(slot)
         if current_branch.get() is not None:
             current_branch.set(None)  # it was started by a branch of another agent
@@ -247,9 +267,12 @@ class AgentNursery(Home):
             driver,
             slot,
             self.hub,
-            self._memory_for(config),
+            self.memory.memory_for(config),
             handle.budget and Purse(handle.budget, slot, self.hub, handle.agent_id, handle.name),
         )
+        if self.journal is not None:
+            agent.journal = self.journal.run_of(handle.agent_id)
+            self.journal.spend_for_children(handle.agent_id, handle.budget)
         seconds = config.deadline_seconds or config.manifest.resources.run_seconds
         if seconds is not None:
             slot.scope.deadline = trio.current_time() + seconds
@@ -265,6 +288,7 @@ class AgentNursery(Home):
             status, error = AgentStatus.FAILED, raised
         except BaseException:
             # Cancelled from outside the pool, or the program ends: say so, and pass it on.
+            handle.is_left_open = True
             handle.mark_cancelled(*OUTSIDE)
             status, error = AgentStatus.CANCELLED, cancellation_of(handle)
             raise
@@ -274,26 +298,6 @@ class AgentNursery(Home):
             )
             self._end(handle, outcome, slot)
             agent.close()
-
-    def _memory_for(self, config: SpawnConfig) -> Memory | None:
-        """Return the agent's memory. ``None``: it has none.
-
-        Not without the grant, and not if nobody could ever recall what it keeps: a pool's
-        own memory ends with the pool, and an agent's own scope with the agent.
-        """
-        if self.memory is None and config.memory_scope is None:
-            return None
-        grants = config.manifest.capabilities
-        if not any(grant.kind is CapabilityKind.MEMORY for grant in grants):
-            return None
-        if self.memory is not None:
-            return self.memory
-        if self._own_memory is None:
-            # Few pools have one of their own, and whoever imports agentpool would pay for it.
-            from agentpool.memory import InMemoryMemory  # noqa: PLC0415
-
-            self._own_memory = InMemoryMemory()
-        return self._own_memory
 
     def make_context(self, agent: Agent) -> AgentContext:
         """Make what the tools of *agent* see of it."""
@@ -309,6 +313,8 @@ class AgentNursery(Home):
         effect.messages = clean_messages(messages, self.cleaner)
 
     def _end(self, handle: AgentRecord, outcome: AgentOutcome, slot: Slot | None) -> None:
+        if self.journal is not None:
+            self.journal.ended(handle, outcome)
         with self.hub:
             handle.end(outcome)
             self.router.unregister(handle.agent_id)
@@ -359,16 +365,21 @@ class AgentNursery(Home):
                 self._end_unstarted(handle)
 
     def abort(self, cancelled_by: str, reason: str) -> None:
-        """End every agent, the queued ones first, so that none of them starts."""
+        """End every agent, the queued ones first, so that none of them starts.
+
+        A journal leaves them open: the next process goes on with them.
+        """
         with self.hub:
             self._end_queued(cancelled_by, reason)
             for handle in tuple(self.running.values()):
+                handle.is_left_open = handle.cancelled is None
                 self.cancel_agent(handle, cancelled_by, reason)
 
     def _end_queued(self, cancelled_by: str, reason: str) -> None:
         with self.hub:
             left = self.admission.withdraw_all()
             for handle in left:
+                handle.is_left_open = True
                 handle.mark_cancelled(cancelled_by, reason)
             for handle in left:
                 self._end_unstarted(handle)

@@ -8,19 +8,22 @@ from typing import Literal, cast
 
 import trio
 
+from agentpool._agent.journaling import OnMismatch
 from agentpool._approval import Approver
 from agentpool._budget.budget import Budget
 from agentpool._checks import at_least, expect, expect_each, expect_function
 from agentpool._errors import PoolError, UsageError
 from agentpool._messages import OWNER_ID
 from agentpool._pool.agent_context import ToolBuilder
+from agentpool._pool.journal import PoolJournal, open_pool_journal
+from agentpool._pool.memory import PoolMemory
 from agentpool._pool.nursery import OUTSIDE, AgentNursery
 from agentpool._pool.pool import AgentPool
 from agentpool._pool.spawn_checks import Entry
 from agentpool._running import check_trio
 from agentpool._scheduling.random import build_random
 from agentpool._untrusted import MARKERS, Cleaner, default_cleaner
-from agentpool.abc import Driver, DriverFactory, Memory, Observer
+from agentpool.abc import Driver, DriverFactory, Journal, Memory, Observer
 from agentpool.observe._hub import EventHub
 from agentpool.tools._registry import EMPTY_REGISTRY, ToolRegistry
 
@@ -42,6 +45,8 @@ async def open_pool(
     markers: Sequence[str] = MARKERS,
     random_seed: int | None = None,
     keep_outcomes: int | None = None,
+    journal: Journal | None = None,
+    resume: bool | Literal["accept"] = False,
 ) -> AsyncGenerator[AgentPool, None]:
     """Open a pool of agents; leaving the block waits for all of them.
 
@@ -63,27 +68,26 @@ async def open_pool(
         keep_outcomes: Outcomes that were given out and that the pool still knows. ``None``:
             all; of agents that parents, maps, races and supervisions started, the last 1,000.
         random_seed: Seed of the jitter in retries. ``None``: from the system.
+        journal: Where runs are kept under the pool's name. ``None``: nowhere.
+        resume: Go on with what is kept; ``accept``: also where manifests or tools changed.
 
     Raises:
         PoolError: At the exit, if agents failed and their outcomes were never retrieved.
         UsageError: If an argument has no meaning.
+        JournalError: If the journal cannot be used, or another process runs that pool.
     """
     _check_parts(driver, tools, memory, budget, approve, observers)
     at_least(0, "max_queued", max_queued)
     limiter = trio.CapacityLimiter(at_least(1, "max_concurrent", max_concurrent))
     agents = AgentNursery(
-        name,
-        at_least(1, "inbox_capacity", inbox_capacity),
-        EventHub.open(observers),
-        memory,
-        EMPTY_REGISTRY if tools is None else tools,
-        _is_abort(on_failure),
-        build_random(random_seed),
-        budget,
-        default_cleaner() if markers is MARKERS else Cleaner(markers),
-        approve,
-    )
-    async with _block(_pool_of(agents, driver, keep_outcomes), limiter, max_queued) as pool:
+        name, at_least(1, "inbox_capacity", inbox_capacity), EventHub.open(observers),
+        PoolMemory(memory), EMPTY_REGISTRY if tools is None else tools, _is_abort(on_failure),
+        build_random(random_seed), budget,
+        default_cleaner() if markers is MARKERS else Cleaner(markers), approve,
+    )  # fmt: skip
+    pool_of = _pool_of(agents, driver, keep_outcomes)
+    async with _kept(journal, name, resume) as kept, _block(pool_of, limiter, max_queued) as pool:
+        agents.resume(kept)
         yield pool
 
 
@@ -121,6 +125,24 @@ def _check_parts(  # noqa: PLR0917  # in the order of open_pool()
     )  # fmt: skip
     for observer in cast("Sequence[object]", observers):
         expect(observer, Observer, "each observer must be an Observer", "inherit from Observer")
+
+
+@asynccontextmanager
+async def _kept(
+    journal: Journal | None,
+    name: str,
+    resume: bool | Literal["accept"],  # noqa: FBT001  # see open_pool
+) -> AsyncGenerator[PoolJournal | None]:
+    if journal is None:
+        if resume:
+            raise UsageError("resume=True needs a journal; give one with journal=")
+        yield None
+        return
+    mismatch: OnMismatch = "accept" if resume == "accept" else "refuse"
+    async with open_pool_journal(
+        journal, name, resume=bool(resume), on_mismatch=mismatch
+    ) as opened:
+        yield opened
 
 
 def _raise_unseen(agents: AgentNursery) -> None:
@@ -178,6 +200,9 @@ async def _block(
                 pool.close()
                 agents.abort("pool", f"its block raised {type(raised).__name__}")
                 raise
+            finally:
+                if agents.journal is not None:
+                    agents.journal.stop()
     except BaseException as outside:  # raised again, in every branch
         if failed is not None:
             raise BaseExceptionGroup("the pool's block failed", [failed, outside]) from None  # noqa: ASYNC104  # what is raised holds it

@@ -87,6 +87,8 @@ class AgentRecord:
     """What part of the queue it may have."""
     children: dict[AgentId, AgentRecord]
     """Those that it takes along when it ends, while they have not ended."""
+    is_left_open: bool
+    """Whether it is ended only because its process ends, so that the next one goes on with it."""
     _pool: Caretaker
     voice: Voice
     """Sends messages in the name of whoever calls."""
@@ -120,6 +122,7 @@ class AgentRecord:
         self.budget = budget
         self.share = config.share
         self.children = {}
+        self.is_left_open = False
         self._pool = pool
         self.voice = voice
         self._config = config

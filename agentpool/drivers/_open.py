@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from agentpool._checks import expect
 from agentpool._errors import AuthenticationError
@@ -14,6 +14,7 @@ from agentpool._manifest.capability import PrivacyTier
 from agentpool._manifest.facts import ModelFacts
 from agentpool._manifest.manifest import ModelConfig
 from agentpool._manifest.providers import Dialect
+from agentpool._messages import Json
 from agentpool._running import check_trio
 from agentpool.abc import Driver
 from agentpool.drivers._anthropic import open_anthropic
@@ -65,7 +66,7 @@ def _open_openai(
         inputs=facts.inputs,
         privacy=privacy,
         price=model.price,
-        options=model.options,
+        options=cast("Mapping[str, Json]", model.options),
         max_tokens_field=model.max_tokens_field,
         api=model.api,
         transport=transport,
@@ -91,7 +92,7 @@ def _open_anthropic(
         inputs=facts.inputs,
         privacy=privacy,
         price=model.price,
-        options=model.options,
+        options=cast("Mapping[str, Json]", model.options),
         cache=model.cache,
         transport=transport,
     )
@@ -195,7 +196,9 @@ def _open_here(
             cache=_hub_cache(environ),
         )
     window = model.context_window or DEFAULT_CONTEXT_WINDOW
-    return open_local(path, context_window=window, options=model.options)
+    return open_local(
+        path, context_window=window, options=cast("Mapping[str, Json]", model.options)
+    )
 
 
 def _tier_of(model: ModelConfig, *, is_here: bool) -> PrivacyTier:

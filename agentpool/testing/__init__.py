@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING
 from agentpool._errors import RecordingMissError as RecordingMissError
 from agentpool._public import load as _load
 from agentpool.testing._check_driver import check_driver as check_driver
+from agentpool.testing._check_journal import check_journal as check_journal
 from agentpool.testing._check_memory import check_memory as check_memory
 from agentpool.testing._check_observer import check_observer as check_observer
 from agentpool.testing._check_tool import check_tool as check_tool
 from agentpool.testing._check_tool import lone_context as lone_context
+from agentpool.testing._crash import CrashReport as CrashReport
+from agentpool.testing._crash import crash_everywhere as crash_everywhere
 from agentpool.testing._faulty import Answer as Answer
 from agentpool.testing._faulty import CallWildly as CallWildly
 from agentpool.testing._faulty import Fail as Fail
@@ -36,6 +39,7 @@ from agentpool.testing._simulation.explore import Exploration as Exploration
 from agentpool.testing._simulation.explore import explore as explore
 from agentpool.testing._simulation.explore import simulate as simulate
 from agentpool.testing._simulation.findings import CancelPointError as CancelPointError
+from agentpool.testing._simulation.findings import CrashPointError as CrashPointError
 from agentpool.testing._simulation.findings import HangError as HangError
 from agentpool.testing._simulation.findings import LeakError as LeakError
 from agentpool.testing._simulation.findings import ScheduleError as ScheduleError
@@ -69,6 +73,8 @@ __all__ = [
     "CallWildly",
     "CancelPointError",
     "CancelReport",
+    "CrashPointError",
+    "CrashReport",
     "EventLog",
     "Exploration",
     "Fail",
@@ -96,9 +102,11 @@ __all__ = [
     "assert_quiescent",
     "cancel_everywhere",
     "check_driver",
+    "check_journal",
     "check_memory",
     "check_observer",
     "check_tool",
+    "crash_everywhere",
     "dice",
     "explore",
     "explore_all",

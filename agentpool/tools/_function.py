@@ -26,7 +26,7 @@ from agentpool._checks import expect_function
 from agentpool._errors import ToolError, UsageError
 from agentpool._manifest.capability import Capability
 from agentpool._messages import ToolDefinition
-from agentpool.abc import Tool, ToolContext, ToolResult
+from agentpool.abc import OnUnknown, Tool, ToolContext, ToolResult
 from agentpool.tools._arguments import ArgumentsDecoder
 from agentpool.tools._failure import failed_result
 from agentpool.tools._registry import check_name
@@ -59,6 +59,7 @@ class FunctionTool(Tool, Generic[P, R_co]):
     _on_cancel: OnCancel
     _needs_approval: bool
     _waits: bool
+    _on_unknown: OnUnknown
     _is_async: bool = attrs.field(init=False)
     _threads_left: list[_ThreadCall] = attrs.field(factory=list["_ThreadCall"])
 
@@ -94,6 +95,11 @@ class FunctionTool(Tool, Generic[P, R_co]):
     def waits(self) -> bool:
         """Whether it waits for what others do, so that calling it again is no loop."""
         return self._waits
+
+    @property
+    def on_unknown(self) -> OnUnknown:
+        """What happens to a call that had begun when the program ended."""
+        return self._on_unknown
 
     @property
     def left_behind(self) -> tuple[ToolContext, ...]:
@@ -209,6 +215,7 @@ def tool(
     on_cancel: OnCancel = "wait",
     needs_approval: bool = False,
     waits: bool = False,
+    on_unknown: OnUnknown = "report",
 ) -> Callable[[Callable[P, R_co]], FunctionTool[P, R_co]]: ...
 def tool(
     function: Callable[P, R_co] | None = None,
@@ -221,6 +228,7 @@ def tool(
     on_cancel: OnCancel = "wait",
     needs_approval: bool = False,
     waits: bool = False,
+    on_unknown: OnUnknown = "report",
 ) -> FunctionTool[P, R_co] | Callable[[Callable[P, R_co]], FunctionTool[P, R_co]]:
     """Make a tool of a function: ``@tool``, or ``@tool(name=...)``.
 
@@ -243,29 +251,40 @@ def tool(
         needs_approval: Whether somebody is asked before each call. The pool says who.
         waits: Whether it waits for what others do: calling it again is then no loop, whatever
             it returned the last time.
+        on_unknown: What happens, when a journal is resumed, to a call that had begun: see
+            ``Tool.on_unknown``.
 
     Raises:
         UsageError: If the function cannot be a tool. Says why, and what to do about it.
     """
-    if timeout_seconds is not None and not timeout_seconds > 0:
-        raise UsageError(
-            f"timeout_seconds must be > 0, got {timeout_seconds!r}; "
-            "leave it out for the manifest's limit"
-        )
-    if on_cancel != "wait" and not in_thread:
-        raise UsageError(
-            f"on_cancel={on_cancel!r} is about a thread; say in_thread=True, or leave it out"
-        )
+    _check_terms(timeout_seconds, on_cancel, on_unknown, in_thread=in_thread)
 
     def make(function: Callable[P, R_co]) -> FunctionTool[P, R_co]:
         return _build_tool(
-            function, name, capability, timeout_seconds, in_thread, on_cancel, needs_approval, waits
-        )
+            function, name, capability, timeout_seconds, in_thread, on_cancel, needs_approval,
+            waits, on_unknown,
+        )  # fmt: skip
 
     if function is None:
         return make
     expect_function(function, "@tool must decorate a function", "write @tool(name=...)")
     return make(function)
+
+
+def _check_terms(
+    timeout_seconds: float | None, on_cancel: OnCancel, on_unknown: OnUnknown, *, in_thread: bool
+) -> None:
+    if timeout_seconds is not None and not timeout_seconds > 0:
+        raise UsageError(
+            f"timeout_seconds must be > 0, got {timeout_seconds!r}; "
+            "leave it out for the manifest's limit"
+        )
+    if on_unknown not in {"report", "rerun", "stop"}:
+        raise UsageError(f"on_unknown must be 'report', 'rerun' or 'stop', got {on_unknown!r}")
+    if on_cancel != "wait" and not in_thread:
+        raise UsageError(
+            f"on_cancel={on_cancel!r} is about a thread; say in_thread=True, or leave it out"
+        )
 
 
 def _build_tool(  # noqa: PLR0917  # in the order of the fields
@@ -277,6 +296,7 @@ def _build_tool(  # noqa: PLR0917  # in the order of the fields
     on_cancel: OnCancel,
     needs_approval: bool,  # noqa: FBT001
     waits: bool,  # noqa: FBT001
+    on_unknown: OnUnknown,
 ) -> FunctionTool[P, R_co]:
     signature = build_signature(function)
     shown_name = function.__name__ if name is None else name
@@ -297,6 +317,7 @@ def _build_tool(  # noqa: PLR0917  # in the order of the fields
         on_cancel,
         needs_approval,
         waits,
+        on_unknown,
     )
     functools.update_wrapper(made, function)
     return made

@@ -64,6 +64,19 @@ class ScheduleError(AssertionError):
         return str(self.args[0])
 
 
+class CrashPointError(AssertionError):
+    """A crash at one point changes what a scenario comes to. The cause is what it raised."""
+
+    def __init__(self, message: str, point: str) -> None:
+        super().__init__(message, point)
+        self.point: str = point
+        """Where: ``before 3`` is before the third write to the journal, ``after 3`` after it."""
+
+    def __str__(self) -> str:
+        """Return the message."""
+        return str(self.args[0])
+
+
 class CancelPointError(AssertionError):
     """A cancellation at one point breaks a promise. The cause is which."""
 

@@ -71,7 +71,10 @@ def file_tools(
         roots = find_roots(granted, CapabilityKind.FILE_READ, str(folder))
         needed = Capability(CapabilityKind.FILE_READ, scope)
         reading = _Reading(roots, shared)
-        made += [tool(capability=needed)(reading.file_read), *search_tools(roots, needed, shared)]
+        made += [
+            tool(capability=needed, on_unknown="rerun")(reading.file_read),
+            *search_tools(roots, needed, shared),
+        ]
     if scope := _scope(granted, CapabilityKind.FILE_WRITE):
         roots = find_roots(granted, CapabilityKind.FILE_WRITE, str(folder))
         needed = Capability(CapabilityKind.FILE_WRITE, scope)

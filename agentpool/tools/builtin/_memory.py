@@ -35,7 +35,7 @@ def memory_tools(memory: Memory, scope: str) -> tuple[Tool, ...]:
     notes = _Notes(memory, scope)
     return (
         tool(capability=_GRANT)(notes.remember),
-        tool(capability=_GRANT)(notes.recall),
+        tool(capability=_GRANT, on_unknown="rerun")(notes.recall),
     )
 
 

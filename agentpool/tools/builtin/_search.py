@@ -69,7 +69,8 @@ def search_tools(
         seconds: How long one may take.
     """
     search = _Search(roots, work, seconds)
-    return tuple(tool(capability=needed)(do) for do in (search.glob, search.grep))
+    make = tool(capability=needed, on_unknown="rerun")
+    return tuple(make(do) for do in (search.glob, search.grep))
 
 
 @final

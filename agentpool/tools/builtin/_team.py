@@ -19,7 +19,8 @@ from agentpool.tools._function import tool
 _MESSAGE = Capability(CapabilityKind.MESSAGE)
 
 
-@tool(capability=_MESSAGE)
+# In a resumed pool, what was sent before is sent no second time, so all of these may run again.
+@tool(capability=_MESSAGE, on_unknown="rerun")
 async def send_message(
     context: ToolContext, to: int, content: str, reply_to: int | None = None
 ) -> str:
@@ -35,7 +36,7 @@ async def send_message(
     return f"sent as message {message.message_id}"
 
 
-@tool(capability=_MESSAGE, timeout_seconds=math.inf)
+@tool(capability=_MESSAGE, timeout_seconds=math.inf, on_unknown="rerun")
 async def ask_agent(context: ToolContext, to: int, question: str) -> str:
     """Ask another agent and wait for its answer.
 
@@ -47,13 +48,13 @@ async def ask_agent(context: ToolContext, to: int, question: str) -> str:
     return (await context.agent.ask(to, question)).content
 
 
-@tool(capability=_MESSAGE, timeout_seconds=math.inf, waits=True)
+@tool(capability=_MESSAGE, timeout_seconds=math.inf, waits=True, on_unknown="rerun")
 async def wait_for_message(context: ToolContext) -> str:
     """Wait until somebody sends you a message, and read all that have arrived."""
     return "\n\n".join(_shown(message) for message in await context.agent.receive_many())
 
 
-@tool(capability=_MESSAGE)
+@tool(capability=_MESSAGE, on_unknown="rerun")
 def list_agents(context: ToolContext) -> str:
     """List the other agents that are at work, with their numbers."""
     agent = context.agent
@@ -61,7 +62,8 @@ def list_agents(context: ToolContext) -> str:
     return "\n".join((f"you are agent {agent.agent_id}: {agent.name}", *others))
 
 
-@tool(capability=Capability.spawn(1), timeout_seconds=math.inf)
+# A helper that had begun goes on, and one that had ended is not run again.
+@tool(capability=Capability.spawn(1), timeout_seconds=math.inf, on_unknown="rerun")
 async def spawn_agent(context: ToolContext, query: str, name: str | None = None) -> str:
     """Give a part of the work to a helper of your own, and wait for its answer.
 

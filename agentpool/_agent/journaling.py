@@ -1,0 +1,337 @@
+"""What one run has in the journal: results to give back, and results to keep.
+
+Rules:
+
+1. A run that is resumed goes the same way, because the loop decides by the results of its
+   effects alone, and these are given back until none is left.
+2. What was asked for is compared by its digest. Whatever differs is an error, unless the
+   caller accepts it: another prompt or tool would make the old results answers to
+   something that was never asked.
+3. A request or a call that had begun and has no result may or may not have been done. A
+   request is made again, and counted. A call is told apart: see `Unknown`.
+4. Nothing is done before the record that it begins is kept, nor goes on in the world (the
+   next request, the next call, the outcome) before its result is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from typing import Final, Literal, TypeAlias, final
+
+import msgspec
+
+from agentpool._base import Live
+from agentpool._errors import ResumeMismatchError
+from agentpool._loop.guard import Stop, Warn
+from agentpool._loop.run import (
+    Complete,
+    Effect,
+    LeftOut,
+    Recall,
+    Receive,
+    Remember,
+    Run,
+    RunTools,
+    Summarize,
+)
+from agentpool._messages import (
+    AgentId,
+    AgentMessage,
+    Completion,
+    CompletionRequest,
+    ToolCall,
+    ToolMessage,
+)
+from agentpool._records import JournalRecord, RecordKind
+from agentpool._served_call import Charge, ServedCall, current_call
+from agentpool.journal._writer import JournalWriter
+
+OnMismatch: TypeAlias = Literal["refuse", "accept"]
+"""What happens when a resumed run asks for something else than before."""
+
+DIGEST_BYTES: Final = 12
+"""Of a hash. Two different requests at one place of one run are told apart by it."""
+
+
+@final
+class _Received(msgspec.Struct, frozen=True, gc=False):
+    messages: tuple[AgentMessage, ...]
+    interrupted: bool
+
+
+@final
+class _Answered(msgspec.Struct, frozen=True, gc=False):
+    completion: Completion | None
+    passed_shared: bool
+    exhausted: Stop | None
+
+
+@final
+class _Called(msgspec.Struct, frozen=True, gc=False):
+    result: ToolMessage
+    changed: ToolCall | None
+    exhausted: Stop | None
+    charges: tuple[Charge, ...]
+    taken: tuple[int, ...] = ()
+
+
+_RECALLED: Final = msgspec.json.Decoder(tuple[str, ...])
+_ANSWERED: Final = msgspec.json.Decoder(_Answered)
+_SUMMARY: Final = msgspec.json.Decoder(tuple[str, str])
+_RECEIVED: Final = msgspec.json.Decoder(_Received)
+_ENCODE: Final = msgspec.json.Encoder().encode
+
+
+def digest_of(*parts: object) -> str:
+    """Return a short hash of *parts*, which must have a form in JSON."""
+    return hashlib.blake2b(_ENCODE(parts), digest_size=DIGEST_BYTES).hexdigest()
+
+
+def spending(
+    records: Iterable[JournalRecord],
+) -> Iterator[tuple[int, float | None, int, int]]:
+    """Yield tokens, US dollars, requests and tool calls of what *records* say was spent."""
+    known = list(records)
+    begun = {(one.place, one.part) for one in known if one.kind is RecordKind.STARTED}
+    for record in known:
+        if record.kind is not RecordKind.RESULT or (record.place, record.part) not in begun:
+            continue
+        if record.digest:
+            yield 0, 0.0, 0, 1
+            for one in msgspec.json.decode(record.body, type=_Called).charges:
+                if one.requests:
+                    tokens = 0 if one.usage is None else one.usage.total_tokens
+                    yield tokens, one.cost_usd, one.requests, 0
+        elif (answer := _ANSWERED.decode(record.body).completion) is not None:
+            yield _tokens_of(answer), answer.cost_usd, 1, 0
+
+
+def received_ids(records: Iterable[JournalRecord]) -> Iterator[int]:
+    """Yield the numbers of the messages that a run has received, by what it has the results of."""
+    for record in records:
+        if record.kind is not RecordKind.RESULT:
+            continue
+        if record.digest:
+            yield from msgspec.json.decode(record.body, type=_Called).taken
+        elif record.body.startswith(b'{"messages"'):
+            yield from (one.message_id for one in _RECEIVED.decode(record.body).messages)
+
+
+def settled_keys(records: Iterable[JournalRecord]) -> set[str]:
+    """Return the keys of the calls among *records* that have ended."""
+    known = list(records)
+    ended = {(one.place, one.part) for one in known if one.kind is RecordKind.RESULT}
+    return {
+        one.body.decode()
+        for one in known
+        if one.kind is RecordKind.STARTED and one.body and (one.place, one.part) in ended
+    }
+
+
+def _tokens_of(completion: Completion) -> int:
+    return 0 if completion.usage is None else completion.usage.total_tokens
+
+
+def _fill_in(effect: Effect, body: bytes, run: Run) -> None:
+    """Write the result that is known from before into *effect*."""
+    if isinstance(effect, Recall):
+        effect.fragments = _RECALLED.decode(body)
+    elif isinstance(effect, Complete):
+        answered = _ANSWERED.decode(body)
+        effect.completion = answered.completion
+        run.passed_shared, run.exhausted = answered.passed_shared, answered.exhausted
+    elif isinstance(effect, Summarize):
+        effect.text, effect.failure = _SUMMARY.decode(body)
+
+
+@final
+class RunJournal(Live):
+    """The part of a journal that belongs to one run."""
+
+    writer: JournalWriter
+    agent_id: AgentId
+    key: str
+    """Names the run: the same at every resume, and of no other run."""
+    on_mismatch: OnMismatch = "refuse"
+    results: dict[tuple[int, int], JournalRecord] = {}  # noqa: RUF012  # each has its own
+    """What is known from before, by place and part."""
+    begun: dict[tuple[int, int], JournalRecord] = {}  # noqa: RUF012  # each has its own
+    """What had begun before, whether or not it ended."""
+    last_place: int = -1
+    """The last place of which anything is known."""
+    place: int = -1
+    """Which effect of the run it is at."""
+    repeated_requests: int = 0
+    """Requests that had left before a crash and were made again."""
+    charges: list[Charge] = []  # noqa: RUF012  # each has its own
+    """What calls that were given back had been charged for, until it is counted again."""
+    _marks: dict[int, ServedCall] = {}  # noqa: RUF012  # each has its own
+    """The calls that run, by their part."""
+    _static: tuple[object, str] = (None, "")
+    """The tools that were hashed last, and their digest: they are the same in each turn."""
+
+    def recall_past(self, records: Iterable[JournalRecord]) -> None:
+        """Take in what the run did before the crash."""
+        for record in records:
+            if record.kind is RecordKind.RESULT:
+                self.results[record.place, record.part] = record
+            else:
+                self.begun[record.place, record.part] = record
+            self.last_place = max(self.last_place, record.place)
+
+    # --- before an effect
+
+    def give_back(self, effect: Effect, run: Run) -> bool:
+        """Go to *effect*, the next one; fill in its result if it is known.
+
+        Returns whether nothing is left to be done.
+
+        Raises:
+            ResumeMismatchError: If something else was asked for at this place.
+        """
+        if isinstance(effect, Warn | LeftOut):
+            return False  # has no result, and so no place
+        self.place += 1
+        if self.place > self.last_place:
+            return False
+        if isinstance(effect, RunTools):
+            return self._give_calls(effect, run)
+        record = self.results.get((self.place, 0))
+        if isinstance(effect, Receive):
+            # Nothing is written where nothing was received.
+            effect.messages, effect.interrupted = (), False
+            if record is not None:
+                found = _RECEIVED.decode(record.body)
+                effect.messages, effect.interrupted = found.messages, found.interrupted
+            return True
+        if isinstance(effect, Complete):
+            self._compare(effect.request, self.begun.get((self.place, 0)))
+        if record is None:
+            return False
+        _fill_in(effect, record.body, run)
+        return True
+
+    def _give_calls(self, effect: RunTools, run: Run) -> bool:
+        for part, call in enumerate(effect.calls):
+            record = self.results.get((self.place, part))
+            if effect.results[part] is not None or record is None:
+                continue
+            if record.digest != digest_of(call.name, call.arguments):
+                self._refuse(f"call {call.name!r} has other arguments")
+            called = msgspec.json.decode(record.body, type=_Called)
+            effect.results[part] = called.result
+            if called.changed is not None:
+                effect.changed[part] = called.changed
+            run.exhausted = run.exhausted or called.exhausted
+            self.charges.extend(called.charges)
+        return None not in effect.results
+
+    def _compare(self, request: CompletionRequest, begun: JournalRecord | None) -> None:
+        if begun is not None and begun.digest != self._digest(request):
+            self._refuse("the request has another prompt, other tools or other settings")
+
+    def _refuse(self, differs: str) -> None:
+        if self.on_mismatch == "accept":
+            return
+        raise ResumeMismatchError(
+            f"agent {self.agent_id} cannot be resumed: {differs} at place {self.place} of its "
+            "run; undo the change, or resume with resume='accept'",
+            agent_id=self.agent_id,
+            place=self.place,
+            differs=differs,
+        )
+
+    # --- what begins
+
+    async def begin_request(self, request: CompletionRequest) -> bool:
+        """Have it kept that a request is about to leave. Return whether it had left before.
+
+        Raises:
+            JournalError: If it cannot be written.
+        """
+        is_repeated = (self.place, 0) in self.begun
+        self.repeated_requests += is_repeated
+        self._note(RecordKind.STARTED, digest=self._digest(request))
+        await self.flush()
+        return is_repeated
+
+    async def begin_call(self, part: int, call: ToolCall) -> tuple[str, int]:
+        """Have it kept that a tool is about to begin; return the call's key and the fence.
+
+        Raises:
+            JournalError: If it cannot be written.
+        """
+        # Not the provider's id of the call, which some repeat.
+        key = digest_of(self.key, self.place, part, call.name, call.arguments)
+        self._marks[part] = mark = ServedCall(part, key)
+        current_call.set(mark)
+        digest = digest_of(call.name, call.arguments)
+        self._note(RecordKind.STARTED, part, digest, key.encode())
+        await self.flush()
+        return key, self.writer.lease.fence
+
+    def is_unknown(self, part: int) -> bool:
+        """Whether the call had begun before a crash, so that it may or may not be done."""
+        # One with a result is not asked for again.
+        return (self.place, part) in self.begun
+
+    def begun_count(self, effect: RunTools) -> int:
+        """Return how many calls of *effect* had begun, and ended, before."""
+        spots = ((self.place, part) for part in range(len(effect.calls)))
+        return sum(spot in self.begun and spot in self.results for spot in spots)
+
+    async def flush(self) -> None:
+        """Wait until everything that was noted is kept.
+
+        Raises:
+            JournalError: If it cannot be written.
+        """
+        await self.writer.flush()
+
+    # --- what came of it
+
+    def keep(self, effect: Effect, run: Run) -> None:
+        """Note the result of *effect*, which has just been performed."""
+        if isinstance(effect, Receive):
+            if effect.messages or effect.interrupted:
+                received = _Received(tuple(effect.messages), effect.interrupted)
+                self._note(RecordKind.RESULT, body=_ENCODE(received))
+        elif isinstance(effect, Complete):
+            answered = _Answered(effect.completion, run.passed_shared, run.exhausted)
+            self._note(RecordKind.RESULT, body=_ENCODE(answered))
+        elif isinstance(effect, Recall):
+            self._note(RecordKind.RESULT, body=_ENCODE(tuple(effect.fragments)))
+        elif isinstance(effect, Summarize):
+            self._note(RecordKind.RESULT, body=_ENCODE((effect.text, effect.failure)))
+        elif isinstance(effect, Remember):
+            self._note(RecordKind.RESULT)
+
+    def keep_call(
+        self,
+        part: int,
+        asked: ToolCall,
+        result: ToolMessage,
+        changed: ToolCall | None,
+        exhausted: Stop | None,
+    ) -> None:
+        """Note the result of one call, which has just ended."""
+        digest = digest_of(asked.name, asked.arguments)
+        mark = self._marks.pop(part, None)
+        charges = () if mark is None else tuple(mark.charges)
+        taken = () if mark is None else tuple(mark.taken)
+        called = _Called(result, changed, exhausted, charges, taken)
+        self._note(RecordKind.RESULT, part, digest, _ENCODE(called))
+
+    def _note(self, kind: RecordKind, part: int = 0, digest: str = "", body: bytes = b"") -> None:
+        self.writer.note(JournalRecord(self.agent_id, kind, self.place, part, digest, body))
+
+    def _digest(self, request: CompletionRequest) -> str:
+        # The conversation so far follows from earlier results; hashing all of it in each
+        # turn would cost the square of the turns.
+        tools, known = self._static
+        if tools is not request.tools or not known:
+            known = digest_of(request.tools)
+            self._static = request.tools, known
+        terms = msgspec.structs.replace(request, tools=(), messages=request.messages[-1:])
+        return digest_of(known, terms, len(request.messages))

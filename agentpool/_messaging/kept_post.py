@@ -1,0 +1,121 @@
+"""Messages across processes: what was accepted before is accepted no second time.
+
+Rules:
+
+1. A message has a key: that of the tool call that sends it, and which of the call's messages
+   it is; of the owner, which of all that the owner sends. A program that is resumed sends
+   under the same keys.
+2. A message with a known key is not sent again: whoever sends it has the old one.
+3. What was accepted and not received waits for its recipient again, in the old order. The
+   owner begins anew, so everything that was ever sent to the owner waits.
+4. A call without a result has received nothing: what it took waits for it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from typing import final
+
+import attrs
+
+from agentpool._messages import OWNER_ID, AgentId, AgentMessage
+from agentpool._served_call import current_call
+
+
+@final
+@attrs.define(eq=False)
+class KeptPost:
+    """The messages of one pool's earlier processes, and the keys of this one's."""
+
+    _note: Callable[[AgentMessage, str], None]
+    """Has an accepted message kept under its key."""
+    _sent: dict[str, AgentMessage] = attrs.field(factory=dict[str, AgentMessage])
+    _pending: dict[AgentId, list[AgentMessage]] = attrs.field(
+        factory=dict[AgentId, list[AgentMessage]]
+    )
+    _replies: dict[int, AgentMessage] = attrs.field(factory=dict[int, AgentMessage])
+    """By the question: what a call that asks again is given."""
+    _unanswered: set[int] = attrs.field(factory=set[int])
+    """Questions of calls that will ask again, and have not yet."""
+    ended: set[AgentId] = attrs.field(factory=set[AgentId])
+    """Agents that have ended in this process."""
+    last_id: int = 0
+    """The number of the last message."""
+    _by_owner: int = 0
+
+    def recover(
+        self,
+        sent: Iterable[tuple[str, AgentMessage]],
+        received: Collection[int],
+        settled: Collection[str],
+    ) -> None:
+        """Take in what earlier processes left.
+
+        Args:
+            sent: Every accepted message with its key, in the order of their numbers.
+            received: The numbers of those that agents have received.
+            settled: The keys of the calls that have a result.
+        """
+        asked: dict[int, str] = {}
+        for key, message in sent:
+            self._sent[key] = message
+            self.last_id = message.message_id
+            asked[message.message_id] = call = key.rpartition("+")[0]
+            if message.sender != OWNER_ID and call not in settled:
+                self._unanswered.add(message.message_id)
+            if message.recipient != OWNER_ID and message.message_id in received:
+                continue
+            question = asked.get(message.reply_to or 0, "")
+            if question and question not in settled:
+                self._replies[message.reply_to or 0] = message
+            else:
+                self._pending.setdefault(message.recipient, []).append(message)
+
+    def key_of_next(self, sender: AgentId) -> str:
+        """Return the key of the message that is about to be sent."""
+        call = current_call.get()
+        if call is not None and sender != OWNER_ID:
+            return f"{call.key}+{call.messages + 1}"
+        return f"{sender}+{self._by_owner + 1}"
+
+    def known(self, key: str) -> AgentMessage | None:
+        """Return the message that was accepted under *key* before. ``None``: there is none."""
+        message = self._sent.get(key)
+        if message is not None:
+            self._count(message.sender)
+        return message
+
+    def accepted(self, key: str, message: AgentMessage) -> None:
+        """Have a message kept that was accepted just now."""
+        self._count(message.sender)
+        self._note(message, key)
+
+    def _count(self, sender: AgentId) -> None:
+        call = current_call.get()
+        if call is not None and sender != OWNER_ID:
+            call.messages += 1
+        else:
+            self._by_owner += 1
+
+    def take_pending(self, recipient: AgentId) -> list[AgentMessage]:
+        """Return what waits for *recipient* from before, oldest first."""
+        return self._pending.pop(recipient, [])
+
+    def hold(self, message: AgentMessage) -> bool:
+        """Keep *message* for the call that asks again, if it replies to one that has not yet."""
+        is_early = message.reply_to in self._unanswered
+        if is_early and message.reply_to is not None:
+            self._replies[message.reply_to] = message
+        return is_early
+
+    def take_reply(self, question_id: int) -> AgentMessage | None:
+        """Return the reply to a question of a call that asks again. ``None``: none came."""
+        self._unanswered.discard(question_id)
+        return self._replies.pop(question_id, None)
+
+
+def note_taken(*messages: AgentMessage) -> None:
+    """Remember that the call of the current task has taken *messages*."""
+    call = current_call.get()
+    if call is not None:
+        call.taken.extend(message.message_id for message in messages)

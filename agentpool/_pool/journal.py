@@ -1,0 +1,368 @@
+"""What a pool keeps in a journal, and what it had kept before.
+
+Rules:
+
+1. An agent has a key: the same whenever the same program runs again. A spawn with the key of
+   an agent that is known returns that agent, finished or not. Agents of a map, a race or a
+   supervision have keys made of what they are and what they are asked.
+2. An agent that the owner spawned without a key goes on, or has its outcome again, as soon as
+   the pool is open; one with a key when it is spawned again, and a child when the call that
+   spawned it runs again.
+3. An agent that is ended because its pool ends, or is aborted, has no outcome in the journal:
+   the next process goes on with it. Whatever else ends an agent ends it for good.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Final, TypeVar, final
+
+import attrs
+import msgspec
+import trio
+
+from agentpool._agent.journaling import (
+    OnMismatch,
+    RunJournal,
+    digest_of,
+    received_ids,
+    settled_keys,
+    spending,
+)
+from agentpool._budget.budget import Budget
+from agentpool._errors import JournalError, ResumeMismatchError, UsageError
+from agentpool._manifest.manifest import AgentManifest
+from agentpool._messages import OWNER_ID, AgentId, AgentMessage, ChatMessage
+from agentpool._messaging.kept_post import KeptPost
+from agentpool._outcome import AgentOutcome
+from agentpool._pool.record import AgentRecord
+from agentpool._records import JournalRecord, RecordKind
+from agentpool._served_call import current_call
+from agentpool._spawn import SpawnConfig
+from agentpool.abc import Journal
+from agentpool.journal._writer import JournalWriter
+from agentpool.observe._saved import outcome_from_json, outcome_to_json
+
+T = TypeVar("T")
+
+RELEASE_SECONDS: Final = 5.0
+"""For giving the right to write back on a slow disk. After that, others wait for its end."""
+
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+@final
+class _Pool(msgspec.Struct, frozen=True):
+    """The first record of a pool."""
+
+    run_id: str
+
+
+@final
+class _Spawned(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What an agent was spawned with, but for what has no form in JSON."""
+
+    key: str
+    parent_id: AgentId
+    manifest: AgentManifest
+    query: str
+    name: str | None = None
+    history: tuple[ChatMessage, ...] = ()
+    deadline_seconds: float | None = None
+    memory_scope: str | None = None
+    group: str = ""
+    weight: int = 1
+    priority: int = 0
+
+    def config(self) -> SpawnConfig:
+        """Return what the agent is spawned with again."""
+        return SpawnConfig(
+            self.manifest,
+            self.query,
+            name=self.name,
+            history=self.history,
+            deadline_seconds=self.deadline_seconds,
+            memory_scope=self.memory_scope,
+            group=self.group,
+            weight=self.weight,
+            priority=self.priority,
+        )
+
+
+@final
+@attrs.define(eq=False)
+class PastAgent:
+    """An agent that an earlier process accepted."""
+
+    agent_id: AgentId
+    parent_id: AgentId
+    key: str
+    digest: str
+    config: SpawnConfig
+    records: list[JournalRecord] = attrs.field(factory=list[JournalRecord])
+    outcome: AgentOutcome | None = None
+    """``None``: it has not ended."""
+
+
+@final
+@attrs.define(eq=False)
+class PoolJournal:
+    """The records of one pool. ``open_pool_journal`` opens it."""
+
+    writer: JournalWriter
+    run_id: str
+    _on_mismatch: OnMismatch
+    _running: Mapping[AgentId, AgentRecord] = attrs.field(init=False)
+    _is_stopping: bool = attrs.field(init=False, default=False)
+    post: KeptPost = attrs.field(init=False)
+    """The messages of the pool."""
+    past: dict[str, PastAgent] = attrs.field(factory=dict[str, PastAgent])
+    """By key, in the order in which they were accepted."""
+    _keys: dict[AgentId, str] = attrs.field(factory=dict[AgentId, str])
+    """Of this process's agents."""
+    _times: dict[str, int] = attrs.field(factory=dict[str, int])
+    """How often a group of agents was asked for the same work, by its digest."""
+    _taken: dict[str, AgentId] = attrs.field(factory=dict[str, AgentId])
+    """The same, the other way round."""
+
+    def __attrs_post_init__(self) -> None:
+        """Have messages kept as well."""
+        self.post = KeptPost(self._note_sent)
+
+    def start(self, nursery: trio.Nursery, running: Mapping[AgentId, AgentRecord]) -> None:
+        """Write the records in *nursery*, the pool's own.
+
+        One in the owner's task would hide that the owner waits.
+        """
+        self._running = running
+        nursery.start_soon(self.writer.run, name="journal")
+
+    def stop(self) -> None:
+        """Write no records any more, once the last agent has ended."""
+        self._is_stopping = True
+        if not self._running:
+            self.writer.close()
+
+    def _note_sent(self, message: AgentMessage, key: str) -> None:
+        body = _ENCODER.encode(message)
+        record = JournalRecord(message.sender, RecordKind.SENT, digest=key, body=body)
+        self.writer.note(record)
+
+    @property
+    def last_id(self) -> AgentId:
+        """The highest number that was given to an agent."""
+        return max((past.agent_id for past in self.past.values()), default=OWNER_ID)
+
+    def to_go_on_with(self) -> Iterator[PastAgent]:
+        """Yield the owner's agents that nobody spawns again by a key, in spawn order."""
+        for past in sorted(self.past.values(), key=lambda past: past.agent_id):
+            if past.parent_id == OWNER_ID and past.key.startswith("#"):
+                yield past
+
+    # --- an agent that is spawned
+
+    def accept(
+        self,
+        config: SpawnConfig,
+        next_id: AgentId,
+        parent: AgentRecord | None,
+        past: PastAgent | None,
+        in_group: bool,  # noqa: FBT001  # in the order of the nursery's accept()
+    ) -> AgentId:
+        """Note that an agent is accepted, and return its number.
+
+        Args:
+            config: What to run.
+            next_id: Its number, if it is new.
+            parent: Who spawns it. ``None``: the owner.
+            past: Who it is. ``None``: it is looked for by its key.
+            in_group: Whether it belongs to a map, a race or a supervision.
+
+        Raises:
+            ResumeMismatchError: If it was asked something else before.
+            UsageError: If this process has an agent with its key already.
+        """
+        call = current_call.get()
+        if past is not None:
+            key = past.key
+        elif call is not None and parent is not None:
+            key = call.child_key()
+        elif config.key is not None:
+            key = config.key
+        elif in_group:
+            # The same work, asked for as often: a program that runs again asks so again.
+            digest = _digest_of(config)
+            self._times[digest] = times = self._times.get(digest, 0) + 1
+            key = f"={digest}.{times}"
+        else:
+            key = f"#{next_id}"
+        if key in self._taken:
+            raise UsageError(f"key {key!r} is the key of agent {self._taken[key]} already")
+        past = past or self._find(key, config)
+        agent_id = next_id if past is None else past.agent_id
+        self._taken[key] = agent_id
+        self._keys[agent_id] = key
+        if past is None:
+            parent_id = OWNER_ID if parent is None else parent.agent_id
+            self._note_accepted(agent_id, parent_id, key, config)
+        return agent_id
+
+    def _find(self, key: str, config: SpawnConfig) -> PastAgent | None:
+        past = self.past.get(key)
+        if past is None:
+            return None
+        if past.digest != _digest_of(config) and self._on_mismatch == "refuse":
+            raise ResumeMismatchError(
+                f"agent {past.agent_id} with key {key!r} was spawned with another manifest, query "
+                "or history before; undo the change, give it another key, or resume with "
+                "resume='accept'",
+                agent_id=past.agent_id,
+                place=-1,
+                differs="the agent's manifest, query or history",
+            )
+        return past
+
+    def _note_accepted(
+        self, agent_id: AgentId, parent_id: AgentId, key: str, config: SpawnConfig
+    ) -> None:
+        spawned = _Spawned(
+            key, parent_id, config.manifest, config.query, config.name, config.history,
+            config.deadline_seconds, config.memory_scope, config.group, config.weight,
+            config.priority,
+        )  # fmt: skip
+        body = _ENCODER.encode(spawned)
+        record = JournalRecord(
+            agent_id, RecordKind.ACCEPTED, digest=_digest_of(config), body=body,
+            part=parent_id,
+        )  # fmt: skip
+        self.writer.note(record)
+
+    def run_of(self, agent_id: AgentId) -> RunJournal:
+        """Return the part of the journal that belongs to the run of an accepted agent."""
+        key = self._keys[agent_id]
+        run = RunJournal(self.writer, agent_id, f"{self.run_id}{key}", self._on_mismatch)
+        past = self.past.get(key)
+        if past is not None:
+            run.recall_past(past.records)
+        return run
+
+    def outcome_of(self, agent_id: AgentId) -> AgentOutcome | None:
+        """Return what became of an agent before. ``None``: it has not ended, or it is new."""
+        past = self.past.get(self._keys[agent_id])
+        return None if past is None else past.outcome
+
+    def spend_again(self, agent_id: AgentId, budget: Budget | None) -> None:
+        """Count in *budget* what an agent that has ended, and its children, had spent."""
+        if budget is None:
+            return
+        for past in self.past.values():
+            if past.agent_id == agent_id:
+                for tokens, cost_usd, requests, tool_calls in spending(past.records):
+                    budget.record(tokens, cost_usd, requests=requests, tool_calls=tool_calls)
+            elif past.parent_id == agent_id:
+                self.spend_again(past.agent_id, budget)
+
+    def spend_for_children(self, agent_id: AgentId, budget: Budget | None) -> None:
+        """Count in *budget* what children had spent that an agent which goes on spawns no more."""
+        past = self.past.get(self._keys[agent_id])
+        settled = set[str]() if past is None else settled_keys(past.records)
+        for child in self.past.values():
+            if child.parent_id == agent_id and child.key.rpartition("/")[0] in settled:
+                self.spend_again(child.agent_id, budget)
+
+    def ended(self, handle: AgentRecord, outcome: AgentOutcome) -> None:
+        """Note what became of an agent, unless the next process goes on with it."""
+        is_known = self.outcome_of(outcome.agent_id) is not None
+        is_open = self._is_left_open(handle) or isinstance(outcome.error, JournalError)
+        if not (is_known or is_open):
+            body = outcome_to_json(outcome).encode()
+            self.writer.note(JournalRecord(outcome.agent_id, RecordKind.ENDED, body=body))
+        if self._is_stopping and self._running.keys() <= {handle.agent_id}:
+            self.writer.close()
+
+    def _is_left_open(self, handle: AgentRecord | None) -> bool:
+        """Whether *handle*, or an agent above it, is ended only because this process ends."""
+        while handle is not None:
+            if handle.is_left_open:
+                return True
+            handle = self._running.get(handle.parent_id)
+        return False
+
+
+@asynccontextmanager
+async def open_pool_journal(
+    journal: Journal, pool: str, *, resume: bool, on_mismatch: OnMismatch
+) -> AsyncGenerator[PoolJournal]:
+    """Take over the records of *pool*; a task of the pool writes them.
+
+    Args:
+        journal: Where they are.
+        pool: The pool's name.
+        resume: Whether to go on with the agents of an earlier process.
+        on_mismatch: What happens if something else is asked for than before.
+
+    Raises:
+        RunBusyError: If another process writes them.
+        UsageError: If there are records, and nobody asked to resume.
+        JournalError: If they cannot be read or written.
+    """
+    lease = await journal.claim(pool)
+    try:
+        records = await journal.read(pool)
+        if records and not resume:
+            raise UsageError(
+                f"the journal has pool {pool!r} already; open it with resume=True, or give this "
+                "pool another name"
+            )
+        writer = JournalWriter(journal, lease)
+        yield _recover(records, writer, on_mismatch)
+    finally:
+        with trio.move_on_after(RELEASE_SECONDS, shield=True):
+            await journal.release(lease)
+
+
+def _recover(
+    records: Sequence[JournalRecord], writer: JournalWriter, on_mismatch: OnMismatch
+) -> PoolJournal:
+    if not records:
+        run_id = os.urandom(16).hex()
+        body = _ENCODER.encode(_Pool(run_id))
+        writer.note(JournalRecord(OWNER_ID, RecordKind.ACCEPTED, body=body))
+        return PoolJournal(writer, run_id, on_mismatch)
+    first, *rest = records
+    opened = PoolJournal(writer, _decode(first.body, _Pool).run_id, on_mismatch)
+    by_id: dict[AgentId, PastAgent] = {}
+    sent: list[tuple[str, AgentMessage]] = []
+    for record in rest:
+        if record.kind is RecordKind.ACCEPTED:
+            spawned = _decode(record.body, _Spawned)
+            past = PastAgent(
+                record.agent_id, spawned.parent_id, spawned.key, record.digest, spawned.config()
+            )
+            by_id[record.agent_id] = opened.past[spawned.key] = past
+        elif record.kind is RecordKind.SENT:
+            sent.append((record.digest, _decode(record.body, AgentMessage)))
+        elif record.kind is RecordKind.ENDED:
+            by_id[record.agent_id].outcome = outcome_from_json(record.body)
+        else:
+            by_id[record.agent_id].records.append(record)
+    opened.post.recover(
+        sent,
+        {number for past in by_id.values() for number in received_ids(past.records)},
+        {key for past in by_id.values() for key in settled_keys(past.records)},
+    )
+    return opened
+
+
+def _digest_of(config: SpawnConfig) -> str:
+    """Return a short hash of what an agent is and what it is asked."""
+    return digest_of(config.manifest, config.query, config.history)
+
+
+def _decode(body: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.MsgspecError as error:
+        raise JournalError(f"the journal has a record that cannot be read: {error}") from error

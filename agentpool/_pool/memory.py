@@ -1,0 +1,40 @@
+"""The memory that an agent gets before its first turn."""
+
+from __future__ import annotations
+
+from typing import final
+
+import attrs
+
+from agentpool._manifest.capability import CapabilityKind
+from agentpool._spawn import SpawnConfig
+from agentpool.abc import Memory
+
+
+@final
+@attrs.define(eq=False)
+class PoolMemory:
+    """The memory of one pool's agents."""
+
+    _given: Memory | None
+    _own: Memory | None = attrs.field(init=False, default=None)
+
+    def memory_for(self, config: SpawnConfig) -> Memory | None:
+        """Return the memory of an agent. ``None``: it has none.
+
+        Not without the grant, and not if nobody could ever recall what it keeps: a pool's
+        own memory ends with the pool, and an agent's own scope with the agent.
+        """
+        if self._given is None and config.memory_scope is None:
+            return None
+        grants = config.manifest.capabilities
+        if not any(grant.kind is CapabilityKind.MEMORY for grant in grants):
+            return None
+        if self._given is not None:
+            return self._given
+        if self._own is None:
+            # Few pools have one of their own, and whoever imports agentpool would pay for it.
+            from agentpool.memory import InMemoryMemory  # noqa: PLC0415
+
+            self._own = InMemoryMemory()
+        return self._own

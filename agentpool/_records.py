@@ -1,0 +1,109 @@
+"""What a journal keeps: one record for each thing that must not be done twice.
+
+A journal holds the *results* of what a run asked for, never its conversation: the loop,
+given the same results, asks for the same things again. So a journal grows with the run and
+not with the square of it.
+
+Every record belongs to one agent and one place of its run. Places count what the loop asked
+for: 0 for its first effect, 1 for its second. Records of one agent are read in the order in
+which they were written.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import final
+
+import msgspec
+
+from agentpool._messages import AgentId
+
+BEFORE_THE_RUN = -1
+"""The place of records about the agent as a whole."""
+
+
+class RecordKind(enum.Enum):
+    """What a record tells."""
+
+    ACCEPTED = "accepted"
+    """The agent was accepted. The body is what it is to do."""
+    STARTED = "started"
+    """A request left, or a tool call began. Without a result it may or may not be done."""
+    RESULT = "result"
+    """What came of it. The body is the result."""
+    SENT = "sent"
+    """A message was accepted by the router. The body is the message."""
+    TAKEN = "taken"
+    """Messages were taken from an inbox outside of a turn's beginning. The body is their ids."""
+    ASKED = "asked"
+    """An approval was asked for. The body is the call."""
+    ANSWERED = "answered"
+    """An approval was given or denied. The body says which."""
+    ENDED = "ended"
+    """The agent has its outcome. The body is the outcome."""
+
+
+@final
+class JournalRecord(msgspec.Struct, frozen=True, gc=False):
+    """One thing that happened in a pool, as a journal keeps it."""
+
+    agent_id: AgentId
+    """Whose run. 0 is the pool's owner, for messages that the owner sent."""
+    kind: RecordKind
+    """What the record tells."""
+    place: int = BEFORE_THE_RUN
+    """Which effect of the run. -1: the run as a whole."""
+    part: int = 0
+    """Which call of the effect, for tool calls that run side by side."""
+    digest: str = ""
+    """Short hash of what was asked for, so that a changed program is noticed. Empty: none."""
+    body: bytes = b""
+    """JSON. What it says depends on the kind."""
+
+
+@final
+class Lease(msgspec.Struct, frozen=True):
+    """The right to write the records of one pool, until somebody else takes it over."""
+
+    pool: str
+    """The pool's name in the journal."""
+    fence: int
+    """Rises with every owner. A record of an older fence is refused."""
+    seconds: float
+    """How long the lease lasts after the last write. A stalled owner loses it then."""
+
+
+@final
+class LeaseHolder(msgspec.Struct, frozen=True):
+    """Who owns the records of a pool."""
+
+    host: str
+    """The machine's name."""
+    pid: int
+    """The process on that machine."""
+    started: str
+    """When that process started, as its system tells it: numbers of processes come again.
+    Empty: unknown."""
+
+
+@final
+class PoolSummary(msgspec.Struct, frozen=True):
+    """One pool of a journal."""
+
+    pool: str
+    """Its name."""
+    created_at: float
+    """When its first record was written, in seconds since 1970."""
+    agents: int
+    """Agents that were accepted."""
+    ended: int
+    """Agents that have their outcome."""
+    bytes: int
+    """What its records take in the file."""
+    owner: LeaseHolder | None
+    """Who writes it now. ``None``: nobody does."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether agents are left that have no outcome."""
+        return self.ended < self.agents

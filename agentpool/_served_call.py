@@ -1,0 +1,49 @@
+"""The tool call that the current task serves, in a pool with a journal."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import final
+
+import msgspec
+
+from agentpool._base import Live
+from agentpool._messages import Usage
+
+
+@final
+class Charge(msgspec.Struct, frozen=True, gc=False):
+    """What a child, or a model that a tool asked, had used."""
+
+    usage: Usage | None
+    """Tokens. ``None``: unknown."""
+    cost_usd: float | None
+    """US dollars. ``None``: unknown."""
+    requests: int
+    """Requests to a model. 0: a child made them, and has them in its own records."""
+
+
+@final
+class ServedCall(Live):
+    """One call, and what was done for it so far."""
+
+    part: int
+    """Its place among the calls of its answer."""
+    key: str
+    """Its idempotency key."""
+    charges: list[Charge] = []  # noqa: RUF012  # each has its own
+    """What was charged to the agent for it."""
+    taken: list[int] = []  # noqa: RUF012  # each has its own
+    """The numbers of the messages that it took from its agent's inbox."""
+    children: int = 0
+    """Agents that it spawned so far."""
+    messages: int = 0
+    """Messages that it sent so far."""
+
+    def child_key(self) -> str:
+        """Return the key of the next agent that it spawns."""
+        self.children += 1
+        return f"{self.key}/{self.children}"
+
+
+current_call: ContextVar[ServedCall | None] = ContextVar("current_call", default=None)

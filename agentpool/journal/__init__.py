@@ -1,0 +1,55 @@
+"""What a pool must not do twice, kept in a file: kill the program, and go on.
+
+``open_journal`` opens one in an SQLite file, which is loaded when it is first asked for.
+``InMemoryJournal`` is gone with the process, for tests.
+"""
+
+from typing import TYPE_CHECKING
+
+from agentpool._errors import JournalError as JournalError
+from agentpool._errors import LeaseLostError as LeaseLostError
+from agentpool._errors import ResumeMismatchError as ResumeMismatchError
+from agentpool._errors import RunBusyError as RunBusyError
+from agentpool._public import load as _load
+from agentpool._records import JournalRecord as JournalRecord
+from agentpool._records import Lease as Lease
+from agentpool._records import LeaseHolder as LeaseHolder
+from agentpool._records import PoolSummary as PoolSummary
+from agentpool._records import RecordKind as RecordKind
+from agentpool.abc import Journal as Journal
+from agentpool.journal._in_memory import InMemoryJournal as InMemoryJournal
+
+if TYPE_CHECKING:
+    from agentpool.journal._sqlite import SqliteJournal as SqliteJournal
+    from agentpool.journal._sqlite import open_journal as open_journal
+
+__all__ = [
+    "InMemoryJournal",
+    "Journal",
+    "JournalError",
+    "JournalRecord",
+    "Lease",
+    "LeaseHolder",
+    "LeaseLostError",
+    "PoolSummary",
+    "RecordKind",
+    "ResumeMismatchError",
+    "RunBusyError",
+    "SqliteJournal",
+    "open_journal",
+]
+
+_HOMES = {
+    "SqliteJournal": "agentpool.journal._sqlite",
+    "open_journal": "agentpool.journal._sqlite",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load what needs SQLite when it is first asked for (PEP 562)."""
+    return _load(__name__, _HOMES, name)
+
+
+def __dir__() -> list[str]:
+    """Name the lazy names too."""
+    return sorted({*globals(), *_HOMES})

@@ -1,0 +1,80 @@
+"""A journal in memory: for tests, and for runs that crash on purpose."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import final
+
+import attrs
+import trio
+
+from agentpool._errors import LeaseLostError
+from agentpool._records import JournalRecord, Lease, PoolSummary, RecordKind
+from agentpool.abc import Journal
+
+
+@final
+@attrs.define(eq=False)
+class InMemoryJournal(Journal):
+    """Keeps records for as long as the object lives.
+
+    >>> import trio
+    >>> from agentpool.journal import InMemoryJournal, JournalRecord, RecordKind
+    >>> async def main():
+    ...     journal = InMemoryJournal()
+    ...     lease = await journal.claim("nightly")
+    ...     await journal.append(lease, [JournalRecord(1, RecordKind.ACCEPTED)])
+    ...     return len(await journal.read("nightly"))
+    >>> trio.run(main)
+    1
+    """
+
+    _pools: dict[str, list[JournalRecord]] = attrs.field(init=False, factory=dict)
+    _fences: dict[str, int] = attrs.field(init=False, factory=dict)
+
+    async def claim(self, pool: str, *, lease_seconds: float = 30.0) -> Lease:  # noqa: ARG002  # see below
+        """Take the records of *pool* over, whoever had them.
+
+        The lease has no end, whatever *lease_seconds* says: no other process can want it.
+        """
+        await trio.lowlevel.checkpoint()
+        fence = self._fences[pool] = self._fences.get(pool, 0) + 1
+        return Lease(pool, fence, math.inf)
+
+    async def append(self, lease: Lease, records: Sequence[JournalRecord]) -> None:
+        """Keep *records*, all or none.
+
+        Raises:
+            LeaseLostError: If somebody else has claimed the pool since.
+        """
+        await trio.lowlevel.checkpoint()
+        if self._fences.get(lease.pool) != lease.fence:
+            raise LeaseLostError.of(lease.pool, lease.fence)
+        self._pools.setdefault(lease.pool, []).extend(records)
+
+    async def read(self, pool: str) -> tuple[JournalRecord, ...]:
+        """Return all records of *pool*, oldest first."""
+        await trio.lowlevel.checkpoint()
+        return tuple(self._pools.get(pool, ()))
+
+    async def release(self, lease: Lease) -> None:
+        """Give the right to write back."""
+        await trio.lowlevel.checkpoint()
+        if self._fences.get(lease.pool) == lease.fence:
+            self._fences[lease.pool] += 1
+
+    async def pools(self) -> tuple[PoolSummary, ...]:
+        """Return what the journal knows of each pool, in the order of their first records."""
+        await trio.lowlevel.checkpoint()
+        return tuple(
+            PoolSummary(
+                pool,
+                0.0,
+                sum(one.kind is RecordKind.ACCEPTED and one.agent_id > 0 for one in records),
+                sum(one.kind is RecordKind.ENDED for one in records),
+                sum(len(one.body) for one in records),
+                None,
+            )
+            for pool, records in self._pools.items()
+        )

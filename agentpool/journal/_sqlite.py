@@ -1,0 +1,364 @@
+"""Records in an SQLite file: they outlive the process, and one process at a time writes them.
+
+Rules:
+
+1. Records of one call are kept all or none, and the lease is looked at in the same
+   transaction: a process whose lease was taken over keeps nothing more.
+2. A lease lasts so long after the last write. One whose holder is dead, on this machine and
+   since its last start, is free at once.
+3. The clock says only how long another process waits; who writes is decided by the fence. A
+   clock that went back keeps a lease alive until ``claim`` has seen no write for its length.
+4. What a released version wrote, later ones read. A newer format is refused untouched.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time  # noqa: TID251  # a lease is held against other processes: their clock is the wall's
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final, Literal, TypeAlias, final
+
+import attrs
+import msgspec
+import trio
+
+from agentpool._database import Database, FileKind, Row, Transaction, open_database
+from agentpool._errors import JournalError, LeaseLostError, RunBusyError, UsageError
+from agentpool._records import JournalRecord, Lease, LeaseHolder, PoolSummary, RecordKind
+from agentpool.abc import Journal
+
+Durability: TypeAlias = Literal["process", "power"]
+"""What a record survives once it was written: the end of the process, or of the power."""
+
+MIGRATIONS: Final = (
+    """\
+CREATE TABLE pools (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    created_at REAL NOT NULL,
+    fence INTEGER NOT NULL,
+    holder TEXT NOT NULL,
+    lease_seconds REAL NOT NULL,
+    renewed_at REAL NOT NULL
+);
+
+CREATE TABLE records (
+    id INTEGER PRIMARY KEY,
+    pool INTEGER NOT NULL REFERENCES pools ON DELETE CASCADE,
+    agent INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    place INTEGER NOT NULL,
+    part INTEGER NOT NULL,
+    digest TEXT NOT NULL,
+    body BLOB NOT NULL
+);
+
+CREATE INDEX records_of_pool ON records (pool, id);
+
+CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+
+""",
+)
+"""Format 1, 2, 3, … of the file. One that was released never changes: another is added."""
+
+_KINDS: Final[dict[str, FileKind]] = {
+    "process": FileKind("journal", JournalError, MIGRATIONS, synchronous="OFF"),
+    "power": FileKind("journal", JournalError, MIGRATIONS, synchronous="FULL"),
+}
+
+_NOBODY: Final = ""
+
+_INSERT: Final = (
+    "INSERT INTO records (pool, agent, kind, place, part, digest, body) "
+    "VALUES ((SELECT id FROM pools WHERE name = ?), ?, ?, ?, ?, ?, ?)"
+)
+
+
+@final
+@attrs.define(eq=False)
+class SqliteJournal(Journal):
+    """Keeps records in an SQLite file. ``open_journal`` opens one."""
+
+    _database: Database
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._database.path
+
+    async def claim(self, pool: str, *, lease_seconds: float = 30.0) -> Lease:
+        """Take the right to write the records of *pool*.
+
+        Raises:
+            RunBusyError: If another process holds it, and its lease has not ended.
+            JournalError: If the file cannot be written.
+
+        Cancellation:
+            The lease may have been taken; a claim by the same process takes it again.
+        """
+        if not lease_seconds > 0:
+            raise UsageError(f"lease_seconds must be > 0, got {lease_seconds!r}")
+        try:
+            fence = await self._database.write(lambda t: _take(t, pool, lease_seconds))
+        except RunBusyError as busy:
+            (row,) = await self._database.read(lambda t: t.rows(_LEASE, pool))
+            seconds, renewed_at = float(row[2] or 0), float(row[3] or 0)
+            if renewed_at <= time.time():
+                raise
+            # The clock went back, so it cannot tell how long ago the last write was. Who
+            # does not write for the length of the lease has lost it.
+            await trio.sleep(seconds)
+            try:
+                fence = await self._database.write(
+                    lambda t: _take(t, pool, lease_seconds, silent_since=renewed_at)
+                )
+            except RunBusyError:
+                raise busy from None
+        return Lease(pool, fence, lease_seconds)
+
+    async def append(self, lease: Lease, records: Sequence[JournalRecord]) -> None:
+        """Keep *records*, all or none, and renew the lease.
+
+        Raises:
+            LeaseLostError: If another process has claimed the pool since.
+            JournalError: If the file cannot be written. Nothing was kept.
+
+        Cancellation:
+            The records were kept, all or none.
+        """
+
+        def keep(transaction: Transaction) -> None:
+            _hold(transaction, lease)
+            transaction.insert_many(
+                _INSERT,
+                (
+                    (lease.pool, r.agent_id, r.kind.value, r.place, r.part, r.digest, r.body)
+                    for r in records
+                ),
+            )
+
+        await self._database.write(keep)
+
+    async def read(self, pool: str) -> tuple[JournalRecord, ...]:
+        """Return the records of *pool* in the order in which they were written.
+
+        Raises:
+            JournalError: If the file cannot be read.
+        """
+
+        def select(transaction: Transaction) -> list[Row]:
+            return transaction.rows(
+                "SELECT agent, kind, place, part, digest, body FROM records "
+                "WHERE pool = (SELECT id FROM pools WHERE name = ?) ORDER BY id",
+                pool,
+            )
+
+        rows = await self._database.read(select)
+        try:
+            return tuple(
+                JournalRecord(int(a or 0), RecordKind(k), int(p or 0), int(n or 0), str(d), b)  # type: ignore[arg-type]  # bodies are blobs
+                for a, k, p, n, d, b in rows
+            )
+        except (TypeError, ValueError) as exc:
+            raise JournalError(
+                f"journal file {str(self.path)!r}: pool {pool!r} has a record that this version "
+                f"does not know: {exc}; upgrade trio-agentpool"
+            ) from exc
+
+    async def release(self, lease: Lease) -> None:
+        """Give the right to write back, if *lease* still has it.
+
+        Raises:
+            JournalError: If the file cannot be written.
+        """
+        await self._database.write(
+            lambda transaction: transaction.change(
+                "UPDATE pools SET holder = ?, fence = fence + 1 WHERE name = ? AND fence = ?",
+                _NOBODY, lease.pool, lease.fence,
+            )
+        )  # fmt: skip
+
+    async def pools(self) -> tuple[PoolSummary, ...]:
+        """Return what the journal knows of each pool, oldest first.
+
+        Raises:
+            JournalError: If the file cannot be read.
+        """
+
+        def select(transaction: Transaction) -> list[Row]:
+            return transaction.rows(
+                "SELECT name, created_at, holder, lease_seconds, renewed_at, "
+                "COUNT(DISTINCT CASE WHEN kind = 'accepted' AND agent > 0 THEN agent END), "
+                "COUNT(DISTINCT CASE kind WHEN 'ended' THEN agent END), "
+                "TOTAL(LENGTH(body)) "
+                "FROM pools LEFT JOIN records ON records.pool = pools.id "
+                "GROUP BY pools.id ORDER BY pools.id"
+            )
+
+        return tuple(
+            PoolSummary(
+                str(name), float(created or 0), int(agents or 0), int(ended or 0), int(size or 0),
+                _live_holder(str(holder), float(seconds or 0), float(renewed or 0)),
+            )
+            for name, created, holder, seconds, renewed, agents, ended, size in
+            await self._database.read(select)
+        )  # fmt: skip
+
+    async def prune(self, pool: str) -> int:
+        """Forget how the ended agents of *pool* came to their outcomes; return the records gone.
+
+        What they were asked and what they answered stays. A pool with agents that have not
+        ended, or that somebody writes, is left as it is. The space goes back to the system.
+
+        Raises:
+            JournalError: If there is no such pool, it is not over, or the file cannot be
+                written.
+        """
+        found = {one.pool: one for one in await self.pools()}
+        if pool not in found:
+            raise JournalError(f"the journal has no pool {pool!r}; it has {sorted(found)}")
+        if found[pool].is_open or found[pool].owner is not None:
+            raise JournalError(
+                f"pool {pool!r} is not over: {found[pool].ended} of {found[pool].agents} agents "
+                "have ended; resume it first"
+            )
+        gone = await self._database.write(
+            lambda transaction: transaction.change(
+                "DELETE FROM records WHERE kind NOT IN ('accepted', 'ended') "
+                "AND pool = (SELECT id FROM pools WHERE name = ?)",
+                pool,
+            )
+        )
+        await self._database.command("VACUUM")
+        await self._database.command("PRAGMA wal_checkpoint(TRUNCATE)")
+        return gone
+
+
+@asynccontextmanager
+async def open_journal(
+    path: str | Path, *, durability: Durability = "process"
+) -> AsyncGenerator[SqliteJournal]:
+    """Open the journal in the file *path*, making it, for its owner alone, if there is none.
+
+    Args:
+        path: The file. Its folder exists.
+        durability: ``process``: what was written survives the end of the process, however
+            it comes; ``power``: also that of the power, at the price of waiting for the disk.
+
+    Yields:
+        The journal. It may be used by many pools at once.
+
+    Raises:
+        UsageError: If the durability has no meaning.
+        JournalError: If the file cannot be opened, is no journal, or is of a later version.
+    """
+    if durability not in _KINDS:
+        raise UsageError(f"durability must be 'process' or 'power', got {durability!r}")
+    async with open_database(Path(path), _KINDS[durability]) as database:
+        await database.write(
+            lambda transaction: transaction.change(
+                "INSERT OR REPLACE INTO facts (name, value) VALUES ('durability', ?)", durability
+            )
+        )
+        yield SqliteJournal(database)
+
+
+_LEASE: Final = "SELECT fence, holder, lease_seconds, renewed_at FROM pools WHERE name = ?"
+
+
+def _take(
+    transaction: Transaction,
+    pool: str,
+    lease_seconds: float,
+    *,
+    silent_since: float | None = None,
+) -> int:
+    """Make this process the holder, and return its fence.
+
+    Raises:
+        RunBusyError: If another process holds the lease, and wrote later than
+            *silent_since*.
+    """
+    now = time.time()
+    me = msgspec.json.encode(_this_process()).decode()
+    rows = transaction.rows(_LEASE, pool)
+    if not rows:
+        transaction.insert(
+            "INSERT INTO pools (name, created_at, fence, holder, lease_seconds, renewed_at) "
+            "VALUES (?, ?, 1, ?, ?, ?)",
+            pool, now, me, lease_seconds, now,
+        )  # fmt: skip
+        return 1
+    ((fence, holder, seconds, renewed_at),) = rows
+    if holder not in {_NOBODY, me} and renewed_at != silent_since:
+        _refuse_if_busy(pool, str(holder), float(seconds or 0), float(renewed_at or 0))
+    transaction.change(
+        "UPDATE pools SET fence = fence + 1, holder = ?, lease_seconds = ?, renewed_at = ? "
+        "WHERE name = ?",
+        me, lease_seconds, now, pool,
+    )  # fmt: skip
+    return int(fence or 0) + 1
+
+
+def _hold(transaction: Transaction, lease: Lease) -> None:
+    renewed = transaction.change(
+        "UPDATE pools SET renewed_at = ? WHERE name = ? AND fence = ?",
+        time.time(), lease.pool, lease.fence,
+    )  # fmt: skip
+    if not renewed:
+        raise LeaseLostError.of(lease.pool, lease.fence)
+
+
+# --- who holds a lease
+
+
+def _this_process() -> LeaseHolder:
+    return LeaseHolder(socket.gethostname(), os.getpid(), _start_of(os.getpid()))
+
+
+def _start_of(pid: int) -> str:
+    """Return when the process *pid* started, in ticks since the machine did. Empty: unknown."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:  # noqa: PTH123  # one line
+            # The name, in parentheses, may have anything in it.
+            return file.read().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+def _is_dead(holder: LeaseHolder) -> bool:
+    """Whether *holder* is known to have ended: only a process of this machine can be."""
+    if holder.host != socket.gethostname():
+        return False
+    try:
+        os.kill(holder.pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False  # somebody else's process
+    return bool(holder.started) and _start_of(holder.pid) != holder.started
+
+
+def _live_holder(text: str, seconds: float, renewed_at: float) -> LeaseHolder | None:
+    if text == _NOBODY:
+        return None
+    holder = msgspec.json.decode(text, type=LeaseHolder)
+    return None if _is_dead(holder) or renewed_at + seconds <= time.time() else holder
+
+
+def _refuse_if_busy(pool: str, text: str, seconds: float, renewed_at: float) -> None:
+    holder = _live_holder(text, seconds, renewed_at)
+    if holder is None:
+        return
+    # A clock that went back makes no lease longer than it was.
+    until = min(renewed_at, time.time()) + seconds
+    raise RunBusyError(
+        f"pool {pool!r} of the journal is written by process {holder.pid} on {holder.host}; "
+        f"wait for its end, or for {until - time.time():.0f} seconds without a sign of it",
+        host=holder.host,
+        pid=holder.pid,
+        until=until,
+    )

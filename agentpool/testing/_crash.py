@@ -1,0 +1,148 @@
+"""Ends a pool with a journal at every point at which it writes, and sees that it comes to the same.
+
+Rules:
+
+1. A crash comes right before records are kept, or right after: these are the only two states
+   that another process can find.
+2. After a crash nothing is kept any more, whatever still runs.
+3. The scenario is run again with what was kept, until it ends. It must return what it returns
+   without a crash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import TypeVar, final
+
+import attrs
+import trio
+
+from agentpool._errors import JournalError
+from agentpool._records import JournalRecord, Lease
+from agentpool.abc import Journal
+from agentpool.journal._in_memory import InMemoryJournal
+from agentpool.testing._simulation.explore import simulate
+from agentpool.testing._simulation.findings import CrashPointError
+
+T = TypeVar("T")
+
+
+@final
+@attrs.frozen(kw_only=True)
+class CrashReport:
+    """What ``crash_everywhere`` has run."""
+
+    points: int
+    """Crash points: before and after each write of a run that is not ended."""
+    writes: int
+    """Writes of that run."""
+
+
+@final
+@attrs.define(eq=False)
+class _MortalJournal(Journal):
+    """Keeps records until the process dies."""
+
+    _kept: InMemoryJournal
+    _dies_at: int
+    """Which write is its last, from 1. 0: none."""
+    _keeps_last: bool = attrs.field(kw_only=True)
+    """Whether that write is kept all the same."""
+    writes: int = 0
+    is_dead: bool = False
+
+    async def claim(self, pool: str, *, lease_seconds: float = 30.0) -> Lease:
+        """Take the right to write, for as long as the process lives."""
+        return await self._kept.claim(pool, lease_seconds=lease_seconds)
+
+    async def append(self, lease: Lease, records: Sequence[JournalRecord]) -> None:
+        """Keep *records*, unless the process is dead or dies."""
+        self.writes += 1
+        dies = self.writes == self._dies_at
+        if not self.is_dead and (not dies or self._keeps_last):
+            await self._kept.append(lease, records)
+        else:
+            await trio.lowlevel.checkpoint()
+        self.is_dead = self.is_dead or dies
+        if self.is_dead:
+            raise JournalError("the process is dead")
+
+    async def read(self, pool: str) -> Sequence[JournalRecord]:
+        """Return what is kept."""
+        return await self._kept.read(pool)
+
+    async def release(self, lease: Lease) -> None:
+        """Give nothing back if the process is dead."""
+        if self.is_dead:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._kept.release(lease)
+
+
+def crash_everywhere(
+    scenario: Callable[[Journal], Awaitable[object]], *, seed: int = 0
+) -> CrashReport:
+    """End a scenario at every point at which it writes to its journal, and run it again.
+
+    The scenario opens its pools with ``journal=journal, resume=True``, so that it goes on
+    where an earlier run of it ended. It is called anew for each run: make its drivers and
+    tools inside, and whatever outlives a process (what a tool has done) outside.
+
+    Example::
+
+        def test_nothing_is_lost():
+            async def scenario(journal):
+                async with open_pool(driver, journal=journal, resume=True) as pool:
+                    await pool.spawn(SpawnConfig(manifest, "Go on", key="only"))
+                    return [outcome.text for outcome in (await pool.join_all()).values()]
+
+            assert crash_everywhere(scenario).points > 0
+
+    Args:
+        scenario: Called with the journal to use. Returns what must be the same after a crash.
+        seed: Chooses the order of tasks, as in ``simulate``.
+
+    Raises:
+        CrashPointError: If it does not come to the same, or raises, after a crash. Says at
+            which point; the cause is what it raised.
+        Exception: Whatever the scenario raises without any crash.
+    """
+    whole = _MortalJournal(InMemoryJournal(), 0, keeps_last=True)
+    wanted = simulate(partial(scenario, whole), seed=seed)
+    points = 0
+    for write in range(1, whole.writes + 1):
+        for keeps_last in (False, True):
+            points += 1
+            kept = InMemoryJournal()
+            first = _MortalJournal(kept, write, keeps_last=keeps_last)
+            try:
+                simulate(partial(scenario, first), seed=seed)
+            except Exception:
+                if not first.is_dead:
+                    raise
+            _go_on(scenario, kept, wanted, seed, f"{'after' if keeps_last else 'before'} {write}")
+    return CrashReport(points=points, writes=whole.writes)
+
+
+def _go_on(
+    scenario: Callable[[Journal], Awaitable[object]],
+    kept: InMemoryJournal,
+    wanted: object,
+    seed: int,
+    point: str,
+) -> None:
+    try:
+        found = simulate(partial(scenario, _MortalJournal(kept, 0, keeps_last=True)), seed=seed)
+    except Exception as error:
+        raise CrashPointError(
+            f"a crash {point} of the journal's writes is not survived: "
+            f"{type(error).__name__}: {error}",
+            point,
+        ) from error
+    if found != wanted:
+        raise CrashPointError(
+            f"after a crash {point} of the journal's writes it comes to {found!r}, and without "
+            f"one to {wanted!r}",
+            point,
+        )

@@ -1,0 +1,272 @@
+"""What a journal in a file does beyond the contract: it lasts, and has one owner."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import trio
+
+from agentpool import UsageError
+from agentpool.journal import (
+    JournalError,
+    JournalRecord,
+    Lease,
+    LeaseLostError,
+    RecordKind,
+    RunBusyError,
+    open_journal,
+)
+from agentpool.journal._sqlite import _start_of
+
+ACCEPTED = JournalRecord(1, RecordKind.ACCEPTED, body=b"{}")
+ENDED = JournalRecord(1, RecordKind.ENDED, body=b"{}")
+RESULT = JournalRecord(1, RecordKind.RESULT, 0, body=b"x" * 1000)
+
+WRITER = """
+import sys, trio
+from agentpool.journal import JournalRecord, LeaseLostError, RecordKind, open_journal
+
+async def main():
+    async with open_journal(sys.argv[1]) as journal:
+        lease = await journal.claim("shared", lease_seconds=float(sys.argv[2]))
+        number = 0
+        while True:
+            number += 1
+            record = JournalRecord(number, RecordKind.RESULT, body=b"%d" % number)
+            try:
+                await journal.append(lease, [record])
+            except LeaseLostError:
+                print("lost", flush=True)
+                return
+            print(number, flush=True)
+            await trio.sleep(0.001)
+
+trio.run(main)
+"""
+
+
+def start_writer(path: Path, lease_seconds: float = 30.0) -> subprocess.Popen[str]:
+    """Start a process that owns the pool ``shared`` and writes numbers into it."""
+    command = [sys.executable, "-c", WRITER, str(path), str(lease_seconds)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+async def test_records_outlast_a_kill(tmp_path: Path) -> None:
+    """Every number that the writer was told is kept is there after kill -9."""
+    path = tmp_path / "j"
+    with start_writer(path) as writer:
+        assert writer.stdout is not None
+        told = [int(writer.stdout.readline()) for _ in range(20)]
+        writer.kill()
+        told += [int(line) for line in writer.stdout if line.endswith("\n")]
+    async with open_journal(path) as journal:
+        found = [record.agent_id for record in await journal.read("shared")]
+        assert found[: len(told)] == told
+        assert len(found) - len(told) in {0, 1}
+        # Its process is gone, so nobody has to wait for the end of its lease.
+        assert (await journal.claim("shared")).fence == 2
+
+
+async def test_one_process_writes_a_pool(tmp_path: Path) -> None:
+    """The other is told who does, where, and until when."""
+    path = tmp_path / "j"
+    with start_writer(path) as writer:
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        async with open_journal(path) as journal:
+            with pytest.raises(RunBusyError, match=f"process {writer.pid} on ") as caught:
+                await journal.claim("shared")
+            assert caught.value.pid == writer.pid
+            assert 0 < caught.value.until - time.time() <= 30
+            (summary,) = await journal.pools()
+            assert summary.owner is not None
+            assert summary.owner.pid == writer.pid
+            await journal.claim("another")
+        writer.kill()
+
+
+async def test_a_stalled_owner_loses_its_lease_and_writes_no_more(tmp_path: Path) -> None:
+    """Stopped, taken over, continued: not one row of it after that."""
+    path = tmp_path / "j"
+    with start_writer(path, lease_seconds=0.05) as writer:
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        writer.send_signal(signal.SIGSTOP)
+        async with open_journal(path) as journal:
+            lease = None
+            while lease is None:
+                try:
+                    lease = await journal.claim("shared")
+                except RunBusyError:
+                    await trio.sleep(0.01)
+            before = len(await journal.read("shared"))
+            writer.send_signal(signal.SIGCONT)
+            assert [line for line in writer.stdout if line == "lost\n"] == ["lost\n"]
+            assert len(await journal.read("shared")) == before
+            await journal.append(lease, [ACCEPTED])
+
+
+async def test_a_process_number_that_came_again_holds_nothing(tmp_path: Path) -> None:
+    """The lease of a process that ended is free, whoever has its number now."""
+    path = tmp_path / "j"
+    async with open_journal(path) as journal:
+        await journal.claim("p")
+        edit(path, 'UPDATE pools SET holder = replace(holder, \'"started":"\', \'"started":"9\')')
+        assert (await journal.claim("p")).fence == 2
+
+
+@pytest.mark.parametrize(
+    ("host", "pid"), [("elsewhere.example", 1), (None, 1)], ids=["another machine", "pid 1"]
+)
+async def test_a_live_holder_is_waited_for(tmp_path: Path, host: str | None, pid: int) -> None:
+    """One elsewhere cannot be looked at, and one that cannot be signalled is alive."""
+    path = tmp_path / "j"
+    holder = f'{{"host":"{host or os.uname().nodename}","pid":{pid},"started":""}}'
+    async with open_journal(path) as journal:
+        await journal.claim("p", lease_seconds=1000.0)
+        edit(path, "UPDATE pools SET holder = ?", holder)
+        with pytest.raises(RunBusyError, match="without a sign of it"):
+            await journal.claim("p")
+        edit(path, "UPDATE pools SET renewed_at = renewed_at - 1000")
+        assert (await journal.claim("p")).fence == 2
+
+
+async def test_a_process_of_somebody_else_is_alive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cannot be signalled, and where there is no /proc nobody knows when it started."""
+
+    def refuse(pid: int, number: int) -> None:
+        raise PermissionError(1, "not permitted", str((pid, number)))
+
+    monkeypatch.setattr(os, "kill", refuse)
+    path = tmp_path / "j"
+    assert _start_of(0) == ""
+    async with open_journal(path) as journal:
+        await journal.claim("p")
+        holder = f'{{"host":"{os.uname().nodename}","pid":2,"started":"9"}}'
+        edit(path, "UPDATE pools SET holder = ?", holder)
+        with pytest.raises(RunBusyError, match="process 2 on"):
+            await journal.claim("p")
+
+
+def edit(path: Path, sql: str, *values: object) -> None:
+    """Change the file behind the journal's back."""
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute(sql, values)
+    connection.close()
+
+
+async def test_a_clock_that_went_back_keeps_nobody_waiting_for_ever(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Who is silent for the length of the lease has lost it; who writes has not."""
+    # Longer than a thread of SQLite needs: the clock must not jump while one works.
+    autojump_clock.autojump_threshold = 0.2
+    path = tmp_path / "j"
+    holder = '{"host":"elsewhere.example","pid":1,"started":""}'
+    async with open_journal(path) as journal:
+        await journal.claim("p", lease_seconds=60.0)
+        ahead = "UPDATE pools SET holder = ?, renewed_at = ?"
+        edit(path, ahead, holder, time.time() + 86_400)
+        async with trio.open_nursery() as nursery:
+
+            async def write_in_between() -> None:
+                await trio.sleep(30)
+                edit(path, ahead, holder, time.time() + 86_430)
+
+            nursery.start_soon(write_in_between)
+            with pytest.raises(RunBusyError):
+                await journal.claim("p")
+        assert trio.current_time() == 60
+        assert (await journal.claim("p")).fence == 2
+
+
+async def test_a_lease_that_is_given_back_is_free(tmp_path: Path) -> None:
+    """For any process, at once."""
+    async with open_journal(tmp_path / "j") as journal:
+        await journal.release(await journal.claim("p", lease_seconds=1e6))
+        assert [one.owner for one in await journal.pools()] == [None]
+        with pytest.raises(UsageError, match="lease_seconds must be > 0, got 0"):
+            await journal.claim("p", lease_seconds=0)
+
+
+async def test_a_pool_is_summed_up_and_pruned(tmp_path: Path) -> None:
+    """An open one is left alone; of an ended one the questions and answers stay."""
+    path = tmp_path / "j"
+    async with open_journal(path) as journal:
+        assert journal.path == path
+        lease = await journal.claim("p")
+        await journal.append(lease, [ACCEPTED, *[RESULT] * 500])
+        (summary,) = await journal.pools()
+        assert (summary.agents, summary.ended, summary.is_open) == (1, 0, True)
+        assert summary.bytes == 500_002
+        assert abs(summary.created_at - time.time()) < 60
+        with pytest.raises(JournalError, match="not over: 0 of 1 agents"):
+            await journal.prune("p")
+        await journal.append(lease, [ENDED])
+        with pytest.raises(JournalError, match="not over"):  # somebody may still write it
+            await journal.prune("p")
+        await journal.release(lease)
+        assert await journal.prune("p") == 500
+        assert path.stat().st_size < 50_000
+        assert path.with_name("j-wal").stat().st_size == 0
+        assert list(await journal.read("p")) == [ACCEPTED, ENDED]
+        with pytest.raises(JournalError, match=r"no pool 'q'; it has \['p'\]"):
+            await journal.prune("q")
+
+
+async def test_what_is_no_journal_is_left_as_it_is(tmp_path: Path) -> None:
+    """Another file, a later format, a folder, a record of a later version: each is named."""
+    other = tmp_path / "other"
+    other.write_text("not a database, but a text that is long enough to be taken for one" * 100)
+    with pytest.raises(JournalError, match="it is not a journal"):
+        async with open_journal(other):
+            raise AssertionError
+    assert other.read_text().startswith("not a database")
+    newer = tmp_path / "newer"
+    async with open_journal(newer) as journal:
+        await journal.append(await journal.claim("p"), [ACCEPTED])
+    edit(newer, "UPDATE records SET kind = 'dreamt'")
+    async with open_journal(newer) as journal:
+        with pytest.raises(JournalError, match="does not know: 'dreamt' is not a valid RecordKind"):
+            await journal.read("p")
+    edit(newer, "PRAGMA user_version = 99")
+    before = newer.read_bytes()
+    with pytest.raises(JournalError, match="format 99"):
+        async with open_journal(newer):
+            raise AssertionError
+    assert newer.read_bytes() == before
+    with pytest.raises(JournalError, match="its folder must exist"):
+        async with open_journal(tmp_path / "none" / "j"):
+            raise AssertionError
+    with pytest.raises(UsageError, match="durability must be 'process' or 'power', got 'both'"):
+        async with open_journal(newer, durability="both"):  # type: ignore[arg-type]  # on purpose
+            raise AssertionError
+
+
+async def test_the_file_says_what_it_survives(tmp_path: Path) -> None:
+    """It is the owner's alone, too."""
+    path = tmp_path / "j"
+    for durability in ("process", "power"):
+        async with open_journal(path, durability=durability):
+            pass
+        connection = sqlite3.connect(path)
+        assert connection.execute("SELECT value FROM facts").fetchall() == [(durability,)]
+        connection.close()
+
+
+async def test_an_old_lease_is_told_apart_by_its_pool(tmp_path: Path) -> None:
+    """The error has what somebody needs who looks for the other process."""
+    async with open_journal(tmp_path / "j") as journal:
+        with pytest.raises(LeaseLostError, match="took over pool 'p'") as caught:
+            await journal.append(Lease("p", 7, 30.0), [ACCEPTED])
+    assert (caught.value.pool, caught.value.fence) == ("p", 7)
