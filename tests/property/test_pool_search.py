@@ -42,7 +42,7 @@ from agentpool.abc import (
     ToolContext,
 )
 from agentpool.drivers import FallbackDriver, GatedDriver, OverloadedError, RequestGate
-from agentpool.observe import AgentStarted
+from agentpool.observe import AgentStarted, SlotsChanged
 from agentpool.testing import assert_quiescent, simulate
 from agentpool.testing._simulation.quiescent import agents_of, history_faults
 from agentpool.tools import ToolRegistry
@@ -80,6 +80,8 @@ class Books:
     pool: AgentPool
     most: float
     """The most slots that there ever were."""
+    slots: float
+    """Slots, as far as the events tell."""
     faults: list[str] = attrs.field(factory=list[str])
 
     def look_within(self, event: Event) -> None:
@@ -91,8 +93,12 @@ class Books:
         self._expect(held <= running, "more hold a slot than have one", event)
         self._expect(lent <= at_gate, "more have lent a slot than are counted", event)
         self._expect(running <= self.most, "more run than there are slots", event)
-        if isinstance(event, AgentStarted):  # told in the step in which it gets its slot
-            fits = running + at_gate <= statistics.max_concurrent
+        if isinstance(event, SlotsChanged):
+            self.slots = event.max_concurrent
+        if isinstance(event, AgentStarted):
+            # Told after the decision: an observer may have asked for fewer slots since, and
+            # that is told only after this.
+            fits = running + at_gate <= max(self.slots, statistics.max_concurrent)
             self._expect(fits, "a newcomer has a slot that was lent", event)
             self._expect(not self._returning(), "a newcomer comes before who comes back", event)
 
@@ -357,7 +363,7 @@ async def scene(seed: int) -> list[str]:
             budget=budget,
             random_seed=seed,
         ) as pool:
-            books = crowd.books = Books(pool, slots)
+            books = crowd.books = Books(pool, slots, slots)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(watch, books)
                 outcomes = await run_crowd(crowd, pool)
