@@ -27,6 +27,7 @@ from agentpool._manifest.parts import (
     McpServerConfig,
     McpTransport,
     ResourceQuota,
+    control_trouble,
     count_faults,
     is_loopback_url,
     text_faults,
@@ -339,6 +340,8 @@ def _trouble_of(kind: CapabilityKind) -> Callable[[str], str]:
 
 def _path_trouble(path: str) -> str:
     """Say why *path* could never cover anything; empty if it could."""
+    if trouble := control_trouble(path):
+        return trouble
     if ".." in path.split("/"):
         return f"must not contain '..', got {path!r}; such a path covers nothing"
     return ""

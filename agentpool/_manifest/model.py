@@ -19,6 +19,7 @@ import attrs
 from agentpool._errors import Fault
 from agentpool._manifest.asking import Asking, asking_faults, options_faults, read_asking
 from agentpool._manifest.parts import (
+    control_trouble,
     is_number,
     raise_if_any,
     seconds_faults,
@@ -187,6 +188,8 @@ def _model_faults(model: ModelConfig) -> Iterator[Fault]:
         value: str | None = getattr(model, name)
         if value is not None and not value.strip():
             yield Fault(name, f"must not be empty, got {value!r}; leave it out")
+    if model.model_path is not None and (trouble := control_trouble(model.model_path)):
+        yield Fault("model_path", trouble)
     if model.model_path is not None and model.model_repo is not None:
         yield Fault("model_repo", "model_repo and model_path are mutually exclusive")
     if remote is not None and local is not None:

@@ -19,13 +19,16 @@ import enum
 import ipaddress
 import math
 from collections.abc import Iterable, Iterator
-from typing import assert_never, final
+from typing import Final, assert_never, final
 from urllib.parse import SplitResult, urlsplit
 
 import attrs
 
 from agentpool._errors import Fault, ManifestError
 from agentpool._manifest.toml_table import shown
+
+FIRST_PRINTABLE: Final = 0x20
+"""The first character that is no control character: the space."""
 
 
 def raise_if_any(faults: Iterable[Fault], source: str) -> None:
@@ -145,6 +148,19 @@ def text_faults(path: str, texts: Iterable[str]) -> Iterator[Fault]:
         seen.add(text)
 
 
+def control_trouble(path: str) -> str:
+    r"""Say what is wrong with a *path* that has a control character in it; empty if it has none.
+
+    In double quotes TOML reads ``C:\new`` as ``C:``, a line break, and ``ew``.
+    """
+    if any(ord(sign) < FIRST_PRINTABLE for sign in path):
+        return (
+            f"must not have a control character, got {path!r}; write a path with backslashes in "
+            "single quotes: 'C:\\new\\notes'"
+        )
+    return ""
+
+
 def seconds_faults(path: str, seconds: float) -> Iterator[Fault]:
     """Yield a fault unless *seconds* is a time that can be waited for."""
     if not (is_number(seconds) and 0 < seconds < math.inf):
@@ -238,7 +254,10 @@ def _http_parts(url: str) -> SplitResult | None:
     except ValueError:
         return None
     # Of "name[::1]" urlsplit() takes the one and a client perhaps the other.
-    is_one_host = "[" not in parts.netloc or parts.netloc.rpartition("@")[2].startswith("[")
+    host = parts.netloc.rpartition("@")[2]
+    is_one_host = "[" not in host or (
+        host.startswith("[") and host.rpartition("]")[2][:1] in {"", ":"}
+    )
     fine = parts.scheme in {"http", "https"} and bool(parts.hostname) and port != 0 and is_one_host
     return parts if fine else None
 

@@ -61,7 +61,7 @@ class TomlTable:
             fault = Fault("", "is nested too deeply to be read")
             raise ManifestError([fault], source=source) from None
         except ValueError as exc:  # TOMLDecodeError, or an integer of 5,000 digits
-            fault = Fault("", f"is not valid TOML: {exc}")
+            fault = Fault("", f"is not valid TOML: {exc}{_advice(exc)}")
             raise ManifestError([fault], source=source) from exc
         return cls("", values, [])
 
@@ -220,6 +220,14 @@ class TomlTable:
         # None is how _take says "not there": TOML has no null.
         if value is not None:
             self.fault(key, f"must be {wanted}, got {shown(value)}{hint}")
+
+
+def _advice(error: ValueError) -> str:
+    """Say what to do about a backslash: a path of Windows in double quotes is the usual case."""
+    text = str(error).lower()
+    if "hex value" in text or "escape" in text:
+        return "; write a path with backslashes in single quotes: 'C:\\Users\\me'"
+    return ""
 
 
 def shown(value: object) -> str:

@@ -1023,3 +1023,41 @@ def test_the_guide_lists_every_key() -> None:
     assert keys - listed == tables - listed
     grants = {"type", "server", "tool", "max_depth", "ask_first", *SCOPE_KEYS.values()}
     assert listed - keys == grants
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ('[model]\nmodel_path = "C:\\new\\tiny.gguf"', "model.model_path"),
+        (
+            '[[capabilities]]\ntype = "file_read"\nallowed_paths = ["C:\\temp\\notes"]',
+            "capabilities[0].allowed_paths",
+        ),
+    ],
+)
+def test_a_path_that_toml_has_changed_is_refused(text: str, where: str) -> None:
+    r"""In double quotes ``\n`` and ``\t`` are a line break and a tab, and no folder."""
+    with pytest.raises(ManifestError) as caught:
+        AgentManifest.parse(text)
+    (fault,) = caught.value.faults
+    assert fault.path == where
+    assert "write a path with backslashes in single quotes: 'C:\\new\\notes'" in fault.text
+
+
+def test_an_escape_that_toml_does_not_know_says_how_to_write_it() -> None:
+    r"""``C:\Users`` is read as the beginning of a character's number."""
+    for path in ("C:\\Users\\me", "C:\\games"):
+        with pytest.raises(ManifestError, match="write a path with backslashes in single quotes"):
+            AgentManifest.parse(f'[model]\nmodel_path = "{path}"')
+    with pytest.raises(ManifestError) as caught:
+        AgentManifest.parse("[model")
+    assert "single quotes" not in str(caught.value)
+
+
+def test_a_name_behind_a_literal_address_is_no_address() -> None:
+    """``[::1].evil.example`` is not this machine, whatever one client reads in it."""
+    assert is_loopback_url("http://[::1]:8080/v1")
+    for url in ("http://[::1].evil.example/v1", "http://[::1]evil.example:80/v1"):
+        assert not is_loopback_url(url)
+        with pytest.raises(ManifestError, match="must be a URL such as"):
+            ModelConfig(remote_model="m", base_url=url)
