@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import final
+from typing import Final, final
 
 import httpx2
 
 from agentpool.tools.mcp._secrets import Secrets, SecretsInStream
 from agentpool.tools.mcp._wire import MAX_MESSAGE_BYTES
+
+NOT_FOUND: Final = 404
+SESSION_HEADER: Final = "mcp-session-id"
+"""Source: modelcontextprotocol.io, specification 2025-06-18, Transports, "Session Management":
+a client that gets 404 for a request with this header must begin a new session."""
 
 
 @contextlib.asynccontextmanager
@@ -49,6 +54,11 @@ class _Bounded(httpx2.AsyncBaseTransport):
             response = await self._inner.handle_async_request(request)
         except httpx2.TransportError as error:
             raise _redacted(error, self._secrets) from None
+        if response.status_code == NOT_FOUND and SESSION_HEADER in request.headers:
+            # The session is gone, as after a restart, whatever the body says: some servers send
+            # an error in JSON, which the SDK hands on as the answer of every later call.
+            await response.aclose()
+            return httpx2.Response(NOT_FOUND, request=request)
         redact = self._secrets.redact_bytes
         response.headers = httpx2.Headers(
             [(redact(name), redact(value)) for name, value in response.headers.raw]

@@ -56,3 +56,17 @@ async def test_headers_have_no_key() -> None:
             found = await client.get(watched.server.url)
     assert found.headers["location"] == f"http://{REDACTED}/"
     assert found.headers["content-length"] == "0"
+
+
+async def test_a_session_that_is_gone_is_told_by_its_status_alone() -> None:
+    """A server that was started anew may say so in JSON, which would pass for an answer."""
+    body = b'{"jsonrpc":"2.0","id":1,"error":{"code":-32001,"message":"Session not found"}}'
+    gone = head(404, {"content-length": str(len(body))}) + body
+    for headers, text in (({"mcp-session-id": "7"}, b""), ({}, body)):
+        async with (
+            open_watched(answering(gone)) as watched,
+            open_http_client(None, SECRETS) as client,
+        ):
+            with trio.fail_after(20):
+                found = await client.post(watched.server.url, headers=headers)
+        assert (found.status_code, found.content) == (404, text)
