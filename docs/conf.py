@@ -14,6 +14,7 @@ FACES = (
     "agentpool.drivers",
     "agentpool.tools",
     "agentpool.memory",
+    "agentpool.journal",
     "agentpool.observe",
     "agentpool.testing",
     "agentpool.abc",

@@ -19,7 +19,7 @@ from agentpool._errors import UsageError
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._pool.open import open_pool
 from agentpool._pool.pool import AgentPool
-from agentpool.abc import Driver, Memory, Observer
+from agentpool.abc import Driver, Journal, Memory, Observer
 from agentpool.drivers._gated import ProviderGates
 from agentpool.memory import InMemoryMemory
 from agentpool.tools.mcp._servers import open_mcp_servers
@@ -59,7 +59,11 @@ class PoolPlan:
     observers: Sequence[Observer] = ()
     """Called with every event, at once; they must not block."""
     name: str = "pool"
-    """What the pool is called in events and in memory scopes."""
+    """What the pool is called in events, in memory scopes and in its journal."""
+    journal: Journal | None = None
+    """Where runs are kept, so that another process goes on with them. ``None``: nowhere."""
+    resume: bool = False
+    """Whether to go on with what the journal has under the pool's name."""
 
     def __attrs_post_init__(self) -> None:
         """Refuse what has no meaning."""
@@ -97,8 +101,7 @@ async def open_manifest_pool(
 ) -> AsyncGenerator[AgentPool, None]:
     """Open a pool whose agents have the models, memory and tools that their manifests name.
 
-    Every grant of a manifest works as it does on the command line. Relative paths begin in
-    the current folder.
+    Every grant works as on the command line. Relative paths begin in the current folder.
 
     Example::
 
@@ -119,6 +122,7 @@ async def open_manifest_pool(
         ManifestError: If a manifest cannot work with its model.
         PrivacyError: If a manifest's tier forbids its model.
         UsageError: If there is a limit on cost and a model has no price.
+        JournalError: If the journal cannot be used, or another process runs the pool.
         PoolError: At the exit, if agents failed and their outcomes were never retrieved.
 
     Cancellation:
@@ -144,6 +148,8 @@ async def open_manifest_pool(
             approve=plan.approve,
             observers=plan.observers,
             name=plan.name,
+            journal=plan.journal,
+            resume=plan.resume,
         ) as pool,
     ):
         check_spawns(plan.manifests, choose)

@@ -1,4 +1,4 @@
-"""The command line: ``agentpool run``, ``map``, ``check``, ``memory``, ``serve`` and ``show``.
+"""The command line: ``agentpool run``, ``map``, ``check``, ``memory`` and so on.
 
 Results go to standard output, everything else to standard error. What a person did wrong
 is one clear line and an exit code, never a traceback.
@@ -19,6 +19,7 @@ from agentpool._cli._command import (
     MapCommand,
     MemoryCommand,
     RunCommand,
+    RunsCommand,
     ServeCommand,
     ShowCommand,
 )
@@ -27,6 +28,7 @@ from agentpool._cli._map import map_files
 from agentpool._cli._memory import look_after_memory
 from agentpool._cli._report import ExitCode, error_lines
 from agentpool._cli._run import run
+from agentpool._cli._runs import look_after_runs
 from agentpool._cli._screen import drop_output
 from agentpool._cli._serve import serve
 from agentpool._cli._show import show
@@ -78,6 +80,8 @@ def _do(argv: Sequence[str]) -> int:  # noqa: PLR0911  # one for each command
             return check(command)
         case MemoryCommand():
             return look_after_memory(command)
+        case RunsCommand():
+            return look_after_runs(command)
         case ServeCommand():
             return serve(command)
         case ShowCommand():

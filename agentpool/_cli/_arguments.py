@@ -18,12 +18,11 @@ from agentpool._cli._command import (
     CheckCommand,
     Command,
     MapCommand,
-    MemoryCommand,
     RunCommand,
     ServeCommand,
-    ShowCommand,
 )
-from agentpool._cli._options import Parser, add_options, count, is_text, read_options, text
+from agentpool._cli._file_arguments import parse_memory, parse_runs, parse_show
+from agentpool._cli._options import Parser, add_options, is_text, read_options, text
 
 EXIT_CODES: Final = """\
 exit codes:
@@ -44,6 +43,7 @@ commands:
   map      give each of several files to an agent of its own
   check    look manifests over, without running anything
   memory   look after the file in which agents remember
+  runs     look after the journal of runs that go on after a kill
   serve    offer agents to other programs, over MCP
   show     look at the trace of a run
 
@@ -65,6 +65,7 @@ examples:
   agentpool run "Why is the sky blue?" --model openai/gpt-5
   agentpool run reader.toml --model anthropic/claude-opus-4-5 "Why is the sky blue?"
   agentpool run reader.toml --driver script:answers.toml --json "Why is the sky blue?"
+  agentpool run reader.toml --journal night.db "Why is the sky blue?"
 
 {EXIT_CODES}"""
 
@@ -79,6 +80,7 @@ examples:
   agentpool map reader.toml --each *.md --prompt "Who is this for?" --json > answers.jsonl
   agentpool map reader.toml --each texts/ --output-dir answers
   agentpool map reader.toml --each texts/*.txt --model larger.gguf --max-concurrent 2
+  agentpool map reader.toml --each texts/*.txt --journal night.db
 
 {EXIT_CODES}"""
 
@@ -110,41 +112,6 @@ exit codes:
   130  interrupted, or nobody reads the output any more
 """
 
-_MEMORY_EXAMPLES = """\
-The file is the one of agentpool run --memory FILE.
-
-examples:
-  agentpool memory list notes.db
-  agentpool memory list notes.db --scope team
-  agentpool memory search notes.db "north wind"
-  agentpool memory delete notes.db mem-12 mem-13
-  agentpool memory delete notes.db --scope team
-
-exit codes:
-  0    done
-  1    something that was to be deleted was not there
-  2    the command is wrong, or the file cannot be used
-  130  interrupted, or nobody reads the output any more
-"""
-
-
-_SHOW_EXAMPLES = """\
-The file is the one of agentpool run --trace FILE; it may still be written.
-
-examples:
-  agentpool show night.trace
-  agentpool show night.trace --agent 3
-  agentpool show night.trace --html night.html
-  agentpool show night.trace --follow
-  agentpool show night.trace --diff evening.trace
-
-exit codes:
-  0    done, or both traces are the same
-  1    the traces differ
-  2    the command is wrong, or the file cannot be read
-  130  interrupted, or nobody reads the output any more
-"""
-
 
 def parse(argv: Sequence[str]) -> Command:
     """Return the command that *argv* says.
@@ -157,9 +124,10 @@ def parse(argv: Sequence[str]) -> Command:
         "run": _parse_run,
         "map": _parse_map,
         "check": _parse_check,
-        "memory": _parse_memory,
+        "memory": parse_memory,
+        "runs": parse_runs,
         "serve": _parse_serve,
-        "show": _parse_show,
+        "show": parse_show,
     }
     if argv and argv[0] in commands:
         return commands[argv[0]](argv[1:])
@@ -286,38 +254,6 @@ def _parse_check(argv: Sequence[str]) -> CheckCommand:
     )
 
 
-def _parse_memory(argv: Sequence[str]) -> MemoryCommand:
-    parser = Parser(
-        "memory",
-        "list|search|delete FILE [WORDS... | ID...] [options]",
-        "List, search or delete what agents keep in a memory's file.",
-        _MEMORY_EXAMPLES,
-    )
-    add = parser.add_argument
-    add("action", choices=("list", "search", "delete"), help="what to do")
-    add("file", metavar="FILE", help="the memory's file")
-    add("words", nargs="*", metavar="WORDS|ID", help="what to search for; which to delete")
-    add("--scope", metavar="NAME", help="list, search or delete in this scope alone")
-    add("--limit", type=count, default=20, metavar="N", help="at most so many (%(default)s)")
-    add("--json", action="store_true", help="print one JSON object per fragment or scope")
-    found = parser.read(argv)
-    if found.action == "list" and found.words:
-        parser.error(f"list takes no words, got {found.words[0]!r}; did you mean search?")
-    if found.action == "search" and not found.words:
-        parser.error("search needs words; list shows the newest")
-    if found.action == "delete" and bool(found.words) == (found.scope is not None):
-        parser.error("delete needs either ids or --scope")
-    return MemoryCommand(
-        action=found.action,
-        file=found.file,
-        words=" ".join(found.words) if found.action == "search" else "",
-        ids=tuple(found.words) if found.action == "delete" else (),
-        scope=found.scope,
-        limit=found.limit,
-        json=found.json,
-    )
-
-
 def _parse_serve(argv: Sequence[str]) -> ServeCommand:
     parser = Parser(
         "serve",
@@ -337,39 +273,6 @@ def _parse_serve(argv: Sequence[str]) -> ServeCommand:
     found = parser.read(argv)
     return ServeCommand(
         manifests=tuple(found.manifests), http=found.http, options=read_options(found)
-    )
-
-
-def _parse_show(argv: Sequence[str]) -> ShowCommand:
-    parser = Parser(
-        "show",
-        "FILE [options]",
-        "Look at the trace of a run: who did what, what failed first, what took long.",
-        _SHOW_EXAMPLES,
-    )
-    add = parser.add_argument
-    add("file", metavar="FILE", help="the trace")
-    add("--agent", type=count, metavar="N", help="show what this agent said and was told")
-    add("--html", metavar="OUT", help="make a page of it that opens in any browser")
-    add("--follow", action="store_true", help="print each event as it comes, to the pool's end")
-    add(
-        "--format",
-        choices=("text", "chrome"),
-        default="text",
-        metavar="text|chrome",
-        help="chrome: the trace-event JSON that Perfetto and chrome://tracing open",
-    )
-    add("--diff", metavar="OTHER", help="show the first event in which another trace differs")
-    add("--json", action="store_true", help="print JSON")
-    found = parser.read(argv)
-    return ShowCommand(
-        file=found.file,
-        agent=found.agent,
-        follow=found.follow,
-        json=found.json,
-        html=found.html,
-        format=found.format,
-        other=found.diff,
     )
 
 

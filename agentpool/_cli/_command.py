@@ -59,6 +59,8 @@ class Options:
     """How much of what is said is in it."""
     report: str | None = None
     """The page that is made of it at the end. ``None``: none."""
+    journal: str | None = None
+    """The file from which a killed command goes on. ``None``: it begins again."""
 
     def new_gates(self) -> ProviderGates | None:
         """Return where requests to providers wait. ``None``: nobody waits."""
@@ -145,6 +147,20 @@ class MemoryCommand:
     """Whether what is found is JSON lines."""
 
 
+@final
+@attrs.frozen(kw_only=True)
+class RunsCommand:
+    """``agentpool runs``."""
+
+    action: Literal["list", "show", "prune"]
+    file: str
+    """The path of the journal."""
+    pool: str | None
+    """The pool to show or prune. ``None``: all."""
+    json: bool
+    """Whether what is found is JSON lines."""
+
+
 Address: TypeAlias = tuple[str, int]
 """A host's number and a port."""
 
@@ -183,6 +199,12 @@ class ShowCommand:
 
 
 Command: TypeAlias = (
-    RunCommand | MapCommand | CheckCommand | MemoryCommand | ServeCommand | ShowCommand
+    RunCommand
+    | MapCommand
+    | CheckCommand
+    | MemoryCommand
+    | RunsCommand
+    | ServeCommand
+    | ShowCommand
 )
 """What somebody wants done."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable, Sequence
 
 import trio
@@ -45,13 +47,14 @@ def map_files(command: MapCommand) -> int:
         Job(
             manifest=reader,
             label=path,
+            key=key,
             name=f"{reader.name} {name}",
             read=_reader(path, command.prompt),
             source=path,
             turn=turn,
             may_wait=may_wait(path),
         )
-        for (turn, path), name in zip(turns, names, strict=True)
+        for (turn, path), name, key in zip(turns, names, keys_of(inputs), strict=True)
     ]
 
     async def work(session: Session) -> None:
@@ -61,7 +64,9 @@ def map_files(command: MapCommand) -> int:
 
     async def main() -> int:
         count = len(jobs) + len(manifests) - 1
-        return await conduct(manifests, command.options, job_count=count, headings=True, work=work)
+        return await conduct(
+            manifests, command.options, job_count=count, headings=True, kept_as="map", work=work
+        )
 
     return trio.run(main)
 
@@ -86,7 +91,32 @@ async def _reduce(
             raise UsageError("there is no answer to reduce; see the errors above")
         return _joined(prompt, notes)
 
-    await session.run_jobs([Job(manifest=editor, label=editor.name, name=editor.name, read=read)])
+    # Other answers are another question, to which nothing was answered yet.
+    digest = hashlib.sha256(_joined(prompt, notes).encode(errors="backslashreplace"))
+    name = editor.name
+    key = f"reduce {digest.hexdigest()[:16]}"
+    await session.run_jobs([Job(manifest=editor, label=name, key=key, name=name, read=read)])
+
+
+def keys_of(inputs: Sequence[str]) -> list[str]:
+    """Return what the agent of each input is called in a journal: its path.
+
+    The same path again is another agent.
+
+    >>> keys_of(["a.txt", "#1.txt", "a.txt"])
+    ['a.txt', './#1.txt', 'a.txt (2)']
+    """
+    keys = dict[str, None]()
+    for path in inputs:
+        # Not all names of files are text, which a journal keeps.
+        words = os.fsencode(path).decode(errors="backslashreplace")
+        words = f"./{words}" if words[:1] in {"#", "="} else words
+        key, times = words, 1
+        while key in keys:
+            times += 1
+            key = f"{words} ({times})"
+        keys[key] = None
+    return list(keys)
 
 
 def notes_of(results: Sequence[Result]) -> str:

@@ -45,7 +45,7 @@ class Words(argparse.Namespace):
     model_file: bool
     memory: str | None
     memory_scope: str | None
-    action: Literal["list", "search", "delete"]
+    action: Literal["list", "search", "delete", "show", "prune"]
     file: str
     scope: str | None
     limit: int
@@ -55,6 +55,8 @@ class Words(argparse.Namespace):
     trace: str | None
     trace_content: Content
     report: str | None
+    journal: str | None
+    pool: str | None
     html: str | None
     agent: int | None
     follow: bool
@@ -129,6 +131,9 @@ def add_options(parser: argparse.ArgumentParser, *, results: bool = True) -> Non
     add("--report", metavar="FILE.html",
         help="make a page of what happened that opens in any browser")  # fmt: skip
     if results:
+        add("--journal", metavar="FILE",
+            help="keep in this file what was answered and done, so that the same command goes on "
+            "where it was killed; it is made if it is not there")  # fmt: skip
         add("--approve", choices=("ask", "always", "never"), default="ask",
             metavar="ask|always|never",
             help="what to do with calls that must be approved: ask at the terminal, or let all "
@@ -167,6 +172,7 @@ def read_options(found: Words) -> Options:
         trace=found.trace,
         trace_content=found.trace_content,
         report=found.report,
+        journal=getattr(found, "journal", None),
     )
 
 

@@ -9,10 +9,11 @@ import attrs
 import trio
 
 from agentpool import AgentManifest, AgentPool, Budget, PoolPlan, open_manifest_pool
+from agentpool import journal as journals
 from agentpool._cli._command import NOTHING_HELD_BACK, Options
 from agentpool._cli._recording import open_recording
 from agentpool._cli._script import load_script
-from agentpool.abc import Observer
+from agentpool.abc import Journal, Observer
 from agentpool.drivers import ProviderGates
 from agentpool.tools import Approver
 
@@ -27,6 +28,7 @@ async def open_command_pool(
     observers: Sequence[Observer],
     warn: Callable[[str], Awaitable[None]],
     approve: Approver | None = None,
+    kept_as: str = "pool",
 ) -> AsyncGenerator[AgentPool, None]:
     """Open the models of *manifests* and a pool of agents that use them.
 
@@ -38,6 +40,7 @@ async def open_command_pool(
         observers: Told of everything.
         warn: Tells somebody what may not be meant.
         approve: Asked before calls that need somebody's word. ``None``: nobody; they fail.
+        kept_as: The pool's name in the journal, if the options name one.
 
     Raises:
         AgentPoolError: If a model cannot be opened, or a manifest cannot work.
@@ -64,12 +67,27 @@ async def open_command_pool(
     for text in plan.warnings:
         await warn(text)
     # Opened first: a file that cannot be written is told before a model is opened.
-    async with open_recording(plan.secrets, options, warn) as recording:
+    async with (
+        _open_journal(options.journal) as journal,
+        open_recording(plan.secrets, options, warn) as recording,
+    ):
         plan = attrs.evolve(plan, observers=(*observers, *recording))
+        if journal is not None:
+            plan = attrs.evolve(plan, journal=journal, resume=True, name=kept_as)
         async with open_manifest_pool(plan, warn=_was_told) as pool:
             if gates is not None and not gates.statistics():
                 await warn(NOTHING_HELD_BACK)
             yield pool
+
+
+@asynccontextmanager
+async def _open_journal(file: str | None) -> AsyncGenerator[Journal | None]:
+    if file is None:
+        yield None
+    else:
+        # Looked up here, since it loads SQLite.
+        async with journals.open_journal(file) as opened:
+            yield opened
 
 
 def _was_told(_text: str) -> None:

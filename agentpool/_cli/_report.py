@@ -16,7 +16,7 @@ from agentpool import AgentCancelledError, AgentOutcome, AgentStatus, ManifestEr
 from agentpool._cli._board import printable
 from agentpool._cli._screen import Screen, drop_output
 from agentpool.drivers import NO_USAGE, GateStatistics, Json
-from agentpool.observe import BudgetMeter, BudgetStatistics
+from agentpool.observe import BudgetMeter, BudgetStatistics, RecordedError
 
 MESSAGE_CHARACTERS: Final = 1000
 """Of an error: a provider's answer may be a whole page."""
@@ -230,7 +230,7 @@ class Report:
                 seconds = round(outcome.finished_at - outcome.started_at, 3)
         error: Json = None
         if fault is not None:
-            error = {"type": type(fault).__name__, "message": self.clean(str(fault))}
+            error = {"type": _kind(fault), "message": self.clean(str(fault))}
         return {
             "type": "outcome",
             "agent_id": outcome.agent_id if outcome is not None else None,
@@ -311,7 +311,12 @@ def error_lines(error: Exception, clean: Callable[[str], str] = printable) -> li
 
 def _told(error: Exception) -> str:
     """Return type and text: the text of somebody else's error may say nothing alone."""
-    return f"{type(error).__name__}: {error}"
+    return f"{_kind(error)}: {error}"
+
+
+def _kind(error: Exception) -> str:
+    """Return the error's type; one that comes from a journal says what it was."""
+    return error.kind if isinstance(error, RecordedError) else type(error).__name__
 
 
 def _usage(usage: Usage) -> dict[str, Json]:

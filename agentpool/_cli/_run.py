@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,6 +38,7 @@ def run(command: RunCommand) -> int:
         Job(
             manifest=manifest,
             label=label,
+            key=_key(label, attachments),
             name=label,
             read=lambda: query,
             attachments=attachments,
@@ -49,10 +51,25 @@ def run(command: RunCommand) -> int:
 
     async def main() -> int:
         return await conduct(
-            manifests, command.options, job_count=len(jobs), headings=len(jobs) > 1, work=work
+            manifests,
+            command.options,
+            job_count=len(jobs),
+            headings=len(jobs) > 1,
+            kept_as="run",
+            work=work,
         )
 
     return trio.run(main)
+
+
+def _key(label: str, attachments: Sequence[Attachment]) -> str:
+    """Return what an agent is called in a journal: with other pictures it is another one."""
+    if not attachments:
+        return label
+    content = hashlib.sha256()
+    for one in attachments:
+        content.update(f"{one.media_type} {len(one.data)} ".encode() + one.data)
+    return f"{label} with {content.hexdigest()[:16]}"
 
 
 def _labels(manifests: Sequence[AgentManifest]) -> list[str]:

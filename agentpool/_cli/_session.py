@@ -39,6 +39,7 @@ from agentpool._cli._progress import FRAMES_PER_SECOND, open_display
 from agentpool._cli._report import ExitCode, Report, Result
 from agentpool._cli._screen import Screen
 from agentpool.drivers import Attachment, ProviderGates
+from agentpool.journal import ResumeMismatchError
 from agentpool.tools import Approver
 
 # As many as trio has itself: more pipes than a person types.
@@ -54,6 +55,8 @@ class Job:
     """What it is."""
     label: str
     """What its result is headed with."""
+    key: str
+    """What it is called in a journal. No other job of the command has it."""
     name: str
     """What it is called while it runs."""
     read: Callable[[], str]
@@ -94,6 +97,7 @@ class Session:
     _interruption: Interruption
     _feeding: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _answers: AnswerFolder | None = None
+    _is_stopped: bool = attrs.field(init=False, default=False)
     # Not trio's own: inputs that never come must leave threads for those that do.
     _for_waiting: trio.CapacityLimiter = attrs.field(
         factory=lambda: trio.CapacityLimiter(_WAITING_THREADS)
@@ -101,6 +105,7 @@ class Session:
 
     def stop(self, reason: str) -> None:
         """End all agents, and start no more."""
+        self._is_stopped = True
         self._feeding.cancel()
         self._pool.abort_all(reason)
 
@@ -116,7 +121,7 @@ class Session:
         """
         self._feeding = trio.CancelScope()
         self._answers = answers
-        if self._interruption.reason is not None:
+        if self._is_stopped or self._interruption.reason is not None:
             self._feeding.cancel()
         return await (self._run_in_order(jobs) if ordered else self._run_as_they_come(jobs))
 
@@ -204,9 +209,19 @@ class Session:
             attachments=job.attachments,
             deadline_seconds=self._options.deadline_seconds,
             memory_scope=self._options.memory_scope,
+            key=job.key,
         )
         try:
             handle = await self._pool.spawn(config)
+        except ResumeMismatchError:
+            await self._report.refuse(
+                UsageError(
+                    f"{job.label}: journal {self._options.journal!r} has it with another manifest "
+                    "or another text; undo the change, or name another --journal file"
+                )
+            )
+            self.stop("the journal is of something else")
+            return
         except UsageError as error:  # such as an image for a model that reads none
             self._board.unreadable(f"{job.name} cannot be asked")
             await send.send((job, error))
@@ -225,6 +240,7 @@ async def conduct(
     *,
     job_count: int,
     headings: bool,
+    kept_as: str,
     work: Callable[[Session], Awaitable[None]],
 ) -> ExitCode:
     """Open models and a pool, do *work*, and return the exit code.
@@ -234,6 +250,7 @@ async def conduct(
         options: How to run them.
         job_count: How many jobs there will be.
         headings: Whether each result is headed with its label.
+        kept_as: The pool's name in a journal.
         work: What to do in the pool.
     """
     opened_at = trio.current_time()
@@ -263,6 +280,7 @@ async def conduct(
                     report=report,
                     interruption=interruption,
                     approve=choose_approver(options.approve, screen, board),
+                    kept_as=kept_as,
                     work=work,
                 )
         except AgentPoolError as error:
@@ -270,12 +288,10 @@ async def conduct(
         nursery.cancel_scope.cancel()
     await screen.write_lines(_lines_to_write(board, screen, options.quiet))
     await screen.close_display()
-    seconds = trio.current_time() - opened_at
-    spent = None if budget is None else budget.statistics()
     return await report.end(
         interrupted=interruption.reason,
-        seconds=seconds,
-        spent=spent,
+        seconds=trio.current_time() - opened_at,
+        spent=None if budget is None else budget.statistics(),
         gates=() if gates is None else gates.statistics(),
     )
 
@@ -295,6 +311,7 @@ async def _run(
     report: Report,
     interruption: Interruption,
     approve: Approver,
+    kept_as: str,
     work: Callable[[Session], Awaitable[None]],
 ) -> None:
     async with open_command_pool(
@@ -305,6 +322,7 @@ async def _run(
         observers=(board,),
         warn=report.warn,
         approve=approve,
+        kept_as=kept_as,
     ) as pool:
         session = Session(pool, options, report, board, interruption)
 

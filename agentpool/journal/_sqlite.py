@@ -239,7 +239,7 @@ class SqliteJournal(Journal):
 
 @asynccontextmanager
 async def open_journal(
-    path: str | Path, *, durability: Durability = "process"
+    path: str | Path, *, durability: Durability = "process", read_only: bool = False
 ) -> AsyncGenerator[SqliteJournal]:
     """Open the journal in the file *path*, making it, for its owner alone, if there is none.
 
@@ -247,6 +247,8 @@ async def open_journal(
         path: The file. Its folder exists.
         durability: ``process``: what was written survives the end of the process, however
             it comes; ``power``: also that of the power, at the price of waiting for the disk.
+
+        read_only: Whether to look only: nothing is made, and nothing changes in the file.
 
     Yields:
         The journal. It may be used by many pools at once.
@@ -257,12 +259,14 @@ async def open_journal(
     """
     if durability not in _KINDS:
         raise UsageError(f"durability must be 'process' or 'power', got {durability!r}")
-    async with open_database(Path(path), _KINDS[durability]) as database:
-        await database.write(
-            lambda transaction: transaction.change(
-                "INSERT OR REPLACE INTO facts (name, value) VALUES ('durability', ?)", durability
+    async with open_database(Path(path), _KINDS[durability], read_only=read_only) as database:
+        if not read_only:
+            await database.write(
+                lambda transaction: transaction.change(
+                    "INSERT OR REPLACE INTO facts (name, value) VALUES ('durability', ?)",
+                    durability,
+                )
             )
-        )
         yield SqliteJournal(database)
 
 

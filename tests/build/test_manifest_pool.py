@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import attrs
 import pytest
 
 from agentpool import (
@@ -18,6 +19,7 @@ from agentpool import (
 from agentpool.abc import CompletionRequest
 from agentpool.drivers import FunctionDriver, ToolMessage, call
 from agentpool.drivers._scripted import Answer
+from agentpool.journal import InMemoryJournal
 from tests.support.fakes import REMOTE
 from tests.support.keys import KEY
 
@@ -102,3 +104,24 @@ def test_a_plan_knows_the_keys_that_must_not_be_shown(monkeypatch: pytest.Monkey
     """Those of its models, for who shows texts of its agents."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     assert PoolPlan(manifests=(REMOTE,)).secrets == (KEY,)
+
+
+async def test_a_pool_goes_on_with_its_journal() -> None:
+    """Under its name; whoever does not ask for it is told that there is one."""
+    journal, asked = InMemoryJournal(), list[str]()
+
+    def answer(request: CompletionRequest) -> Answer:
+        asked.append("once")
+        return "hm"
+
+    plan = PoolPlan(
+        manifests=(READER,), driver=FunctionDriver(answer), journal=journal, resume=True, name="n"
+    )
+    for _ in range(2):
+        async with open_manifest_pool(plan) as pool:
+            handle = await pool.spawn(SpawnConfig(READER, "?", key="one"))
+            assert (await handle.wait()).text == "hm"
+    assert asked == ["once"]
+    with pytest.raises(UsageError, match="has pool 'n' already"):
+        async with open_manifest_pool(attrs.evolve(plan, resume=False)):
+            pass

@@ -333,3 +333,12 @@ def test_standard_input_is_an_input(desk: Desk, monkeypatch: pytest.MonkeyPatch)
     done = desk.scripted("map", "reader.toml", "--each", "-", "a.txt", "--output-dir", "out")
     assert done.code == 0
     assert {path.name for path in (desk.folder / "out").iterdir()} == {"standard-input", "a.txt"}
+
+
+def test_no_editor_is_asked_when_an_answer_cannot_be_written(desk: Desk) -> None:
+    """It would be asked about a part of the answers, and paid for that."""
+    (desk.folder / "out" / "a.txt").mkdir(parents=True)
+    words = ("--output-dir", "out", "--max-concurrent", "1", "--reduce", "editor.toml")
+    done = desk.scripted("map", "reader.toml", "--each", "a.txt", "e.txt", *words)
+    assert done.code == 2
+    assert "editor started" not in done.err

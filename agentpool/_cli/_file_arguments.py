@@ -1,0 +1,163 @@
+"""What may be written for the commands that look after a file: memory, runs and show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, cast
+
+from agentpool._cli._command import MemoryCommand, RunsCommand, ShowCommand
+from agentpool._cli._options import Parser, count
+
+_MEMORY_EXAMPLES = """\
+The file is the one of agentpool run --memory FILE.
+
+examples:
+  agentpool memory list notes.db
+  agentpool memory list notes.db --scope team
+  agentpool memory search notes.db "north wind"
+  agentpool memory delete notes.db mem-12 mem-13
+  agentpool memory delete notes.db --scope team
+
+exit codes:
+  0    done
+  1    something that was to be deleted was not there
+  2    the command is wrong, or the file cannot be used
+  130  interrupted, or nobody reads the output any more
+"""
+
+_RUNS_EXAMPLES = """\
+The file is the one of agentpool run --journal FILE. The same command with the same file goes
+on where it ended. prune forgets how agents that ended came to their answers, and keeps these.
+
+examples:
+  agentpool runs list night.db
+  agentpool runs show night.db
+  agentpool runs show night.db map --json
+  agentpool runs prune night.db
+
+exit codes:
+  0    done
+  1    a pool is not over and was not pruned
+  2    the command is wrong, or the file cannot be used
+  130  interrupted, or nobody reads the output any more
+"""
+
+_SHOW_EXAMPLES = """\
+The file is the one of agentpool run --trace FILE; it may still be written.
+
+examples:
+  agentpool show night.trace
+  agentpool show night.trace --agent 3
+  agentpool show night.trace --html night.html
+  agentpool show night.trace --follow
+  agentpool show night.trace --diff evening.trace
+
+exit codes:
+  0    done, or both traces are the same
+  1    the traces differ
+  2    the command is wrong, or the file cannot be read
+  130  interrupted, or nobody reads the output any more
+"""
+
+
+def parse_memory(argv: Sequence[str]) -> MemoryCommand:
+    """Return what *argv* says to do with a memory's file.
+
+    Raises:
+        UsageError: If it says nothing that can be done.
+    """
+    parser = Parser(
+        "memory",
+        "list|search|delete FILE [WORDS... | ID...] [options]",
+        "List, search or delete what agents keep in a memory's file.",
+        _MEMORY_EXAMPLES,
+    )
+    add = parser.add_argument
+    add("action", choices=("list", "search", "delete"), help="what to do")
+    add("file", metavar="FILE", help="the memory's file")
+    add("words", nargs="*", metavar="WORDS|ID", help="what to search for; which to delete")
+    add("--scope", metavar="NAME", help="list, search or delete in this scope alone")
+    add("--limit", type=count, default=20, metavar="N", help="at most so many (%(default)s)")
+    add("--json", action="store_true", help="print one JSON object per fragment or scope")
+    found = parser.read(argv)
+    if found.action == "list" and found.words:
+        parser.error(f"list takes no words, got {found.words[0]!r}; did you mean search?")
+    if found.action == "search" and not found.words:
+        parser.error("search needs words; list shows the newest")
+    if found.action == "delete" and bool(found.words) == (found.scope is not None):
+        parser.error("delete needs either ids or --scope")
+    return MemoryCommand(
+        action=cast("Literal['list', 'search', 'delete']", found.action),
+        file=found.file,
+        words=" ".join(found.words) if found.action == "search" else "",
+        ids=tuple(found.words) if found.action == "delete" else (),
+        scope=found.scope,
+        limit=found.limit,
+        json=found.json,
+    )
+
+
+def parse_runs(argv: Sequence[str]) -> RunsCommand:
+    """Return what *argv* says to do with a journal.
+
+    Raises:
+        UsageError: If it says nothing that can be done.
+    """
+    parser = Parser(
+        "runs",
+        "list|show|prune FILE [POOL] [options]",
+        "List or show what a journal keeps, or give back the space of what is over.",
+        _RUNS_EXAMPLES,
+    )
+    add = parser.add_argument
+    add("action", choices=("list", "show", "prune"), help="what to do")
+    add("file", metavar="FILE", help="the journal")
+    add("pool", nargs="?", metavar="POOL", help="show or prune this pool alone")
+    add("--json", action="store_true", help="print one JSON object per pool or agent")
+    found = parser.read(argv)
+    if found.action == "list" and found.pool is not None:
+        parser.error(f"list takes no pool, got {found.pool!r}; did you mean show?")
+    return RunsCommand(
+        action=cast("Literal['list', 'show', 'prune']", found.action),
+        file=found.file,
+        pool=found.pool,
+        json=found.json,
+    )
+
+
+def parse_show(argv: Sequence[str]) -> ShowCommand:
+    """Return what *argv* says to do with a trace.
+
+    Raises:
+        UsageError: If it says nothing that can be done.
+    """
+    parser = Parser(
+        "show",
+        "FILE [options]",
+        "Look at the trace of a run: who did what, what failed first, what took long.",
+        _SHOW_EXAMPLES,
+    )
+    add = parser.add_argument
+    add("file", metavar="FILE", help="the trace")
+    add("--agent", type=count, metavar="N", help="show what this agent said and was told")
+    add("--html", metavar="OUT", help="make a page of it that opens in any browser")
+    add("--follow", action="store_true", help="print each event as it comes, to the pool's end")
+    add(
+        "--format",
+        choices=("text", "chrome"),
+        default="text",
+        metavar="text|chrome",
+        help="chrome: the trace-event JSON that Perfetto and chrome://tracing open",
+    )
+    add("--diff", metavar="OTHER", help="show the first event in which another trace differs")
+    add("--json", action="store_true", help="print JSON")
+    found = parser.read(argv)
+    return ShowCommand(
+        file=found.file,
+        agent=found.agent,
+        follow=found.follow,
+        json=found.json,
+        html=found.html,
+        format=found.format,
+        other=found.diff,
+    )

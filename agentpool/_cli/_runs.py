@@ -1,0 +1,195 @@
+"""``agentpool runs``: what a journal keeps, for the person whose file it is."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, final
+
+import attrs
+import msgspec
+import trio
+
+from agentpool import AgentOutcome, UsageError
+from agentpool import journal as journals
+from agentpool._cli._board import printable
+from agentpool._cli._command import RunsCommand
+from agentpool._cli._report import ExitCode
+from agentpool._cli._screen import write_out
+from agentpool.drivers import Json
+from agentpool.journal import JournalRecord, PoolSummary, RecordKind
+from agentpool.observe import outcome_from_json
+
+SHOWN_CHARS: Final = 60
+"""Of each query, on one line; ``--json`` has its first line whole."""
+
+
+@final
+class _Accepted(msgspec.Struct, frozen=True):
+    """What is shown of an agent's first record."""
+
+    key: str
+    query: str
+
+
+@final
+@attrs.frozen
+class _Agent:
+    """One agent of a pool."""
+
+    agent_id: int
+    accepted: _Accepted
+    outcome: AgentOutcome | None
+    """``None``: it has not ended."""
+
+    @property
+    def status(self) -> str:
+        """How it ended."""
+        return "unfinished" if self.outcome is None else self.outcome.status.value
+
+    @property
+    def first_line(self) -> str:
+        """How its query begins."""
+        return self.accepted.query.strip().partition("\n")[0]
+
+
+def look_after_runs(command: RunsCommand) -> int:
+    """Do *command* and return the exit code.
+
+    Raises:
+        UsageError: If there is no such file, or no such pool in it.
+        JournalError: If it cannot be used.
+    """
+    # Opening makes a file where there is none, which is no answer to a slip in its name.
+    if not Path(command.file).is_file():
+        raise UsageError(f"there is no journal {command.file!r}; see --journal of agentpool run")
+
+    async def main() -> tuple[int, str]:
+        # Whose file it is, who looks at it changes nothing.
+        looks = command.action != "prune"
+        async with journals.open_journal(command.file, read_only=looks) as journal:
+            return await _do(journal, command)
+
+    code, text = trio.run(main)
+    write_out(sys.stdout, text)
+    return code
+
+
+async def _do(journal: journals.SqliteJournal, command: RunsCommand) -> tuple[int, str]:
+    pools = await journal.pools()
+    if command.pool is not None:
+        found = [one for one in pools if one.pool == command.pool]
+        if not found:
+            known = ", ".join(repr(one.pool) for one in pools) or "none"
+            raise UsageError(f"the journal has no pool {command.pool!r}; it has {known}")
+        pools = tuple(found)
+    if command.action == "prune":
+        return await _prune(journal, pools, as_json=command.json)
+    if command.action == "list":
+        lines = map(_pool_object, pools) if command.json else _pool_lines(pools)
+        return ExitCode.COMPLETED, _joined(lines)
+    shown: list[str] = []
+    for pool in pools:
+        agents = _agents_of(await journal.read(pool.pool))
+        if command.json:
+            shown += [_agent_object(pool.pool, agent) for agent in agents]
+        else:
+            shown += [*_pool_lines((pool,)), *map(_agent_line, agents)]
+    return ExitCode.COMPLETED, _joined(shown)
+
+
+async def _prune(
+    journal: journals.SqliteJournal,
+    pools: Sequence[PoolSummary],
+    *,
+    as_json: bool,
+) -> tuple[int, str]:
+    lines: list[str] = []
+    code = ExitCode.COMPLETED
+    for pool in pools:
+        is_over = not pool.is_open and pool.owner is None
+        gone = await journal.prune(pool.pool) if is_over else 0
+        code = code if is_over else ExitCode.FAILED
+        told: Json = {"type": "pruned", "pool": pool.pool, "over": is_over, "records": gone}
+        words = (
+            f"{gone:,} records forgotten"
+            if is_over
+            else f"left as it is: {_ended(pool)}{_writes(pool)}; run its command again first"
+        )
+        lines.append(json.dumps(told) if as_json else f"{printable(pool.pool)}: {words}")
+    return code, _joined(lines)
+
+
+def _agents_of(records: Sequence[JournalRecord]) -> list[_Agent]:
+    """Return the agents of a pool in the order in which they were accepted."""
+    accepted: dict[int, _Accepted] = {}
+    outcomes: dict[int, AgentOutcome] = {}
+    for record in records:
+        if record.kind is RecordKind.ACCEPTED and record.agent_id > 0:
+            try:
+                found = msgspec.json.decode(record.body, type=_Accepted)
+            except msgspec.MsgspecError as error:
+                raise UsageError(
+                    f"agent {record.agent_id} of the journal cannot be read: {error}"
+                ) from error
+            accepted[record.agent_id] = found
+        elif record.kind is RecordKind.ENDED:
+            outcomes[record.agent_id] = outcome_from_json(record.body)
+    return [_Agent(number, one, outcomes.get(number)) for number, one in accepted.items()]
+
+
+def _pool_lines(pools: Sequence[PoolSummary]) -> Iterator[str]:
+    if not pools:
+        yield "no runs"
+    for pool in pools:
+        since = datetime.fromtimestamp(pool.created_at, UTC).strftime("%Y-%m-%d %H:%M")
+        name = printable(pool.pool)
+        yield f"{name}: {_ended(pool)}, {pool.bytes:,} bytes, since {since} UTC{_writes(pool)}"
+
+
+def _ended(pool: PoolSummary) -> str:
+    return f"{pool.ended:,} of {pool.agents:,} agents ended"
+
+
+def _writes(pool: PoolSummary) -> str:
+    if pool.owner is None:
+        return ""
+    return f"; process {pool.owner.pid} on {printable(pool.owner.host)} runs it"
+
+
+def _agent_line(agent: _Agent) -> str:
+    text = printable(agent.first_line)
+    text = f"{text[:SHOWN_CHARS]}…" if len(text) > SHOWN_CHARS else text
+    return f"{agent.agent_id:>7,}  {agent.status:<10}  {printable(agent.accepted.key)}: {text}"
+
+
+def _pool_object(pool: PoolSummary) -> str:
+    told: Json = {
+        "type": "pool",
+        "pool": pool.pool,
+        "created_at": pool.created_at,
+        "agents": pool.agents,
+        "ended": pool.ended,
+        "bytes": pool.bytes,
+        "owner": None if pool.owner is None else {"host": pool.owner.host, "pid": pool.owner.pid},
+    }
+    return json.dumps(told)
+
+
+def _agent_object(pool: str, agent: _Agent) -> str:
+    told: Json = {
+        "type": "agent",
+        "pool": pool,
+        "agent_id": agent.agent_id,
+        "status": agent.status,
+        "key": agent.accepted.key,
+        "query": agent.first_line,
+    }
+    return json.dumps(told)
+
+
+def _joined(lines: Iterable[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
