@@ -66,6 +66,9 @@ class FileKind:
     each with its number in one transaction."""
     functions: Mapping[str, Callable[[str], str]] = {}
     """Functions of one text that its SQL may call. They run in the thread."""
+    interrupts: bool = True
+    """Whether a call that is cancelled interrupts its transaction. ``False`` where all of them
+    are short: it saves two tasks for each."""
     synchronous: str = "NORMAL"
     """When the disk itself is waited for, in SQLite's words. With ``OFF`` and ``NORMAL`` a
     kill loses nothing, with ``FULL`` a power cut neither."""
@@ -197,6 +200,8 @@ class Database:
                 pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
 
     async def _in_thread(self, run: Callable[[], T]) -> T:
+        if not self._kind.interrupts:
+            return await trio.to_thread.run_sync(run, limiter=self._thread)
         job = _Job(run)
 
         async def interrupt_when_cancelled() -> None:

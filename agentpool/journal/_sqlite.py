@@ -65,8 +65,8 @@ CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """Format 1, 2, 3, … of the file. One that was released never changes: another is added."""
 
 _KINDS: Final[dict[str, FileKind]] = {
-    "process": FileKind("journal", JournalError, MIGRATIONS, synchronous="OFF"),
-    "power": FileKind("journal", JournalError, MIGRATIONS, synchronous="FULL"),
+    "process": FileKind("journal", JournalError, MIGRATIONS, interrupts=False, synchronous="OFF"),
+    "power": FileKind("journal", JournalError, MIGRATIONS, interrupts=False, synchronous="FULL"),
 }
 
 _NOBODY: Final = ""
