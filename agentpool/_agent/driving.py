@@ -139,12 +139,12 @@ def _tell(agent: Agent, effect: Warn | LeftOut) -> None:
         agent.hub.publish(WindowCut(*stamp, *what, effect.summary, effect.failure))
 
 
-async def _summarize(agent: Agent, effect: Summarize) -> None:
+async def _summarize(agent: Agent, effect: Summarize) -> None:  # noqa: ASYNC910  # what is refused waits for nothing
     """Ask for a summary, within the time of one request; a failure is told, and no more."""
     seconds = agent.config.manifest.resources.request_seconds
     limit_seconds = math.inf if seconds is None else seconds
     effect.failure = f"no summary within {limit_seconds:g} seconds"
-    with trio.move_on_after(limit_seconds) as scope, RequestClock(scope):
+    with trio.move_on_after(limit_seconds) as scope, RequestClock(scope):  # noqa: ASYNC912  # the same
         try:
             answer = await complete_aside(agent, agent.driver, effect.request, None)
         except (DriverError, LimitExceededError) as error:

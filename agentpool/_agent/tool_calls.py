@@ -108,7 +108,7 @@ async def _run_call(  # noqa: ASYNC910  # a tool without a checkpoint is its own
             raise UsageError(f"a tool must return a ToolResult, got {result!r}")  # noqa: TRY301
     except Exception as error:  # noqa: BLE001  # a tool's failure is told to the model
         _finish(agent, effect, index, failed_result(call.name, error), tool, error=error)
-        return
+        return  # noqa: ASYNC910  # a tool without a checkpoint is its own fault
     except BaseExceptionGroup as group:
         # What else broke while it was ended is a failure like any other; the ending goes on.
         broken, ended = group.split(Exception)

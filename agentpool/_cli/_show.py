@@ -150,6 +150,7 @@ async def _follow(file: str) -> int:
 async def _each_line(read: Callable[[], bytes], tell: Callable[[str], None]) -> None:
     rest = b""
     while True:
+        await trio.lowlevel.checkpoint()
         piece = read()
         if not piece:
             await trio.sleep(LOOK_SECONDS)
@@ -159,7 +160,6 @@ async def _each_line(read: Callable[[], bytes], tell: Callable[[str], None]) -> 
             continue  # its other half is not there yet
         line, rest = rest, b""
         if line.startswith(b'{"end":'):
-            await trio.lowlevel.checkpoint()
             return
         try:
             tell(event_line(event_from_json(line)))

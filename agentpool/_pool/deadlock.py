@@ -134,7 +134,7 @@ class DeadlockWatch:
             for nursery in owner.task.child_nurseries
         )
 
-    async def _look(self) -> None:
+    async def _look(self) -> None:  # noqa: ASYNC910  # it is started for a suspicion
         while self._is_suspicious:
             suspects, self._suspects = self._suspects, {}
             self._is_suspicious = False

@@ -66,12 +66,12 @@ class Supervisor:
                         await self._changed.park()
                 await self._deal_with(*self._ended.popleft())
         except RestartLimitError as error:
-            await self._end_all()
+            await self._end_all()  # noqa: ASYNC120  # shielded: it cannot be cancelled
             self._all.sort(key=lambda outcome: outcome.agent_id)
             error.outcomes = tuple(self._all)
             raise
         finally:
-            await self._end_all()
+            await self._end_all()  # noqa: ASYNC102  # shielded: it waits as a nursery does
         return [self._outcomes[place] for place in range(len(self._starters))]
 
     async def _end_all(self) -> None:

@@ -74,7 +74,7 @@ async def open_loopback_server(serve: Serve) -> AsyncGenerator[int]:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         port: int = listener.socket.getsockname()[1]
 
-        async def handle(stream: trio.SocketStream) -> None:
+        async def handle(stream: trio.SocketStream) -> None:  # noqa: ASYNC910  # only one that broke
             with contextlib.suppress(trio.BrokenResourceError, h11.ProtocolError):
                 await _serve_connection(stream, serve)
 
@@ -97,7 +97,7 @@ async def _read(connection: h11.Connection, stream: trio.SocketStream) -> HttpAs
     """Return the next request. ``None``: the other side has gone."""
     request: h11.Request | None = None
     body = bytearray()
-    while True:
+    while True:  # noqa: ASYNC913  # what has arrived is not waited for
         event = connection.next_event()
         if event is h11.NEED_DATA:
             connection.receive_data(await stream.receive_some(_MAX_PIECE_BYTES))
@@ -106,14 +106,14 @@ async def _read(connection: h11.Connection, stream: trio.SocketStream) -> HttpAs
         elif isinstance(event, h11.Data):
             body += event.data
         elif isinstance(event, h11.EndOfMessage) and request is not None:
-            return HttpAsked(
+            return HttpAsked(  # noqa: ASYNC910  # what has arrived is not waited for
                 method=request.method.decode(),
                 path=request.target.decode(),
                 headers={name.decode(): value.decode("latin-1") for name, value in request.headers},
                 body=bytes(body),
             )
         else:
-            return None
+            return None  # noqa: ASYNC910  # what has arrived is not waited for
 
 
 async def _send(connection: h11.Connection, stream: trio.SocketStream, reply: HttpReply) -> None:

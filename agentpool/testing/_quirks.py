@@ -13,6 +13,7 @@ from typing import Final, final
 
 import attrs
 import msgspec
+import trio
 
 from agentpool._errors import UsageError
 from agentpool.testing._loopback import (
@@ -146,7 +147,8 @@ async def open_quirk_server(
     by_name = {quirk.name: quirk for quirk in (quirks() if known is None else known)}
     requests: list[HttpAsked] = []
 
-    async def serve(asked: HttpAsked) -> HttpReply:  # an answer is at hand
+    async def serve(asked: HttpAsked) -> HttpReply:
+        await trio.lowlevel.checkpoint()  # an answer is at hand
         requests.append(asked)
         quirk = by_name.get(asked.path.split("/")[1])
         if quirk is None:

@@ -483,7 +483,8 @@ async def test_where_a_tool_broke_is_in_the_log_and_in_the_event(
     """The model is told the error alone: file names are no help to it."""
 
     async def look_up(_: str, __: ToolContext) -> str:  # noqa: ASYNC124  # a tool is async
-        return {}["no such key"]
+        nothing: dict[str, str] = {}
+        return nothing["no such key"]
 
     async def refuse(_: str, __: ToolContext) -> str:  # noqa: ASYNC124  # a tool is async
         raise ToolError("not today")
@@ -737,8 +738,8 @@ async def test_an_agent_that_thinks_gets_the_room_that_its_driver_knows_of() -> 
 
     async def answer(request: CompletionRequest, _: OnDelta) -> Completion | str:
         await trio.lowlevel.checkpoint()
-        limits.append(request.max_tokens)
-        return "so" if request.max_tokens > 1024 else Completion("", (), FinishReason.MAX_TOKENS)
+        limits.append(request.max_tokens or 0)
+        return "so" if limits[-1] > 1024 else Completion("", (), FinishReason.MAX_TOKENS)
 
     driver = LiveDriver(answer, max_output_tokens=8_000)
     async with open_pool(driver) as pool:

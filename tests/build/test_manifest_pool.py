@@ -17,7 +17,7 @@ from agentpool import (
     open_manifest_pool,
 )
 from agentpool.abc import CompletionRequest
-from agentpool.drivers import FunctionDriver, ToolMessage, call
+from agentpool.drivers import FunctionDriver, ToolMessage, UserMessage, call
 from agentpool.drivers._scripted import Answer
 from agentpool.journal import InMemoryJournal
 from tests.support.fakes import REMOTE
@@ -77,7 +77,9 @@ async def test_a_memory_file_outlives_the_pool(tmp_path: Path) -> None:
     for _ in range(2):
         async with open_manifest_pool(plan) as pool:
             await (await pool.spawn(config)).wait()
-    assert "whales are grey" in driver.requests[-1].messages[0].text
+    asked = driver.requests[-1].messages[0]
+    assert isinstance(asked, UserMessage)
+    assert "whales are grey" in asked.text
 
 
 async def test_what_cannot_work_is_refused_before_anything_runs() -> None:

@@ -408,7 +408,7 @@ def test_what_an_answer_may_have_is_what_all_of_them_can_write(
 ) -> None:
     """One whose limit nobody knows may refuse what another takes."""
 
-    async def answer(_: CompletionRequest, __: OnDelta) -> str:
+    async def answer(_: CompletionRequest, __: OnDelta) -> str:  # noqa: ASYNC124  # a driver is async
         raise AssertionError("unreachable")  # pragma: no cover
 
     drivers = [LiveDriver(answer, max_output_tokens=limit) for limit in limits]

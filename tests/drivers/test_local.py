@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import TypedDict
 
 import msgspec
 import pytest
@@ -256,11 +257,20 @@ async def test_a_child_that_talks_nonsense(folder: Path, monkeypatch: pytest.Mon
             pass
 
 
+class Numbers(TypedDict, total=False):
+    """What the server is told in numbers."""
+
+    context_window: int
+    parallel: int
+    threads: int
+    tool_rounds: int
+
+
 @pytest.mark.parametrize(
     "numbers",
     [{"context_window": 0}, {"parallel": 0}, {"threads": 0}, {"tool_rounds": 0}],
 )
-async def test_numbers_without_meaning(folder: Path, numbers: dict[str, int]) -> None:
+async def test_numbers_without_meaning(folder: Path, numbers: Numbers) -> None:
     """Named, with what they were."""
     (name,) = numbers
     with pytest.raises(UsageError, match=f"{name} must be >= "):

@@ -27,6 +27,8 @@ from agentpool.drivers import (
     open_openai,
 )
 
+Opener = Callable[..., contextlib.AbstractAsyncContextManager[Driver]]
+
 pytestmark = pytest.mark.live
 
 
@@ -149,7 +151,8 @@ async def open_wire(wire: str, server: LocalDriver) -> AsyncGenerator[Driver]:
     """Open a driver that speaks *wire* to the server that runs already."""
     client = server._client
     key = client._headers["authorization"].removeprefix("Bearer ")
-    opened = {"openai": open_openai, "anthropic": open_anthropic}[wire]
+    wires: dict[str, Opener] = {"openai": open_openai, "anthropic": open_anthropic}
+    opened = wires[wire]
     async with opened("local", base_url=f"{client._base_url}/v1", api_key=key) as driver:
         yield driver
 

@@ -13,6 +13,7 @@ from agentpool.abc import CompletionRequest, Driver
 from agentpool.drivers import (
     AnswerForm,
     AssistantMessage,
+    ChatMessage,
     FinishReason,
     ToolCall,
     ToolDefinition,
@@ -87,7 +88,7 @@ async def test_a_cut_answer_says_so(wire: str) -> None:
 @pytest.mark.parametrize("wire", WIRES)
 async def test_calls_and_results_are_taken(wire: str) -> None:
     """The model's template may know no tools; the server takes the conversation."""
-    said = [
+    said: list[ChatMessage] = [
         UserMessage("What is 1 + 2?"),
         AssistantMessage("", (ToolCall("call-1-0", "add", '{"a":1,"b":2}'),)),
         ToolMessage("call-1-0", "add", "3"),

@@ -9,11 +9,11 @@ import pytest
 
 from agentpool._loop.conversation import (
     Conversation,
-    MessageView,
     cut_to_tokens,
     fixed_tokens,
     message_tokens,
 )
+from agentpool._loop.window import MessageView
 from agentpool._messages import Json, estimate_tokens
 from agentpool.abc import ToolDefinition
 from agentpool.drivers import (
@@ -306,6 +306,7 @@ def views() -> list[tuple[MessageView, list[ChatMessage]]]:
         for message in after:
             conversation.append(message)
         view = conversation.fit()
+        assert isinstance(view, MessageView)
         shapes.append((view, list(view)))
         # What is said later must not show.
         conversation.append(result("2"))

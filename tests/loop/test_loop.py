@@ -392,7 +392,8 @@ def test_a_cut_answer_is_continued_behind_what_was_said() -> None:
 
 def test_what_a_continued_answer_says_again_is_said_once() -> None:
     """A model that begins its answer anew is not glued to what it said before."""
-    script = [cut_off("The sky is"), cut_off("The sky is blue because"), "The sky is blue."]
+    script: list[Completion | str] = [cut_off("The sky is")]
+    script += [cut_off("The sky is blue because"), "The sky is blue."]
     done = perform(script, new_run(on_cut="continue"))
     assert done.run.text == "The sky is blue."
     assert done.transcript[1:] == (AssistantMessage("The sky is blue."),)
@@ -432,7 +433,7 @@ def test_a_raised_limit_leaves_room_for_the_conversation() -> None:
     run.max_output_tokens = 8_000
     answers: list[Completion | str] = [cut_off(""), calling(tool_call("echo")), "all"]
     done = perform(answers, run, tool=lambda _: "word " * 100)
-    first, second, third = (request.max_tokens for request in done.requests)
+    first, second, third = (request.max_tokens or 0 for request in done.requests)
     assert first == 1024
     assert 1024 < third < second < 2024
     assert done.run.text == "all"
@@ -507,7 +508,7 @@ def test_inv006_the_fifth_truncation_in_a_row_ends_the_run() -> None:
 def test_inv006_a_tool_call_ends_the_row_of_truncations() -> None:
     """INV-006: four and four with a call in between are no five in a row."""
     four = [cut_off("x")] * 4
-    script = [*four, calling(tool_call("echo")), *four, "end"]
+    script: list[Completion | str] = [*four, calling(tool_call("echo")), *four, "end"]
     done = perform(script, new_run(on_cut="continue"))
     assert (done.run.stop, done.run.text) == (None, "xxxxend")
 
@@ -716,7 +717,8 @@ def test_text_before_tool_calls_is_no_part_of_the_answer_after_them() -> None:
 
 def test_pieces_before_a_tool_call_are_no_part_of_the_answer_after_it() -> None:
     """The same for an answer that was cut off before the model turned to tools."""
-    script = [cut_off("I think"), calling(tool_call("echo"), text=" so"), "42"]
+    script: list[Completion | str] = [cut_off("I think")]
+    script += [calling(tool_call("echo"), text=" so"), "42"]
     done = perform(script, new_run(on_cut="continue"))
     assert done.transcript[1] == AssistantMessage("I think so", (tool_call("echo"),))
     assert done.run.text == "42"

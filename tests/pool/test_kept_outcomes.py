@@ -8,7 +8,7 @@ import tracemalloc
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from agentpool import (
     AgentOutcome,
@@ -172,8 +172,8 @@ async def test_a08_a_handle_is_forgotten_when_one_says_so() -> None:
         with pytest.raises(UsageError, match=r"agent 1 .* has not ended"):
             first.forget()
         await second.wait()
-        while first.status is not AgentStatus.FAILED:
-            await trio.lowlevel.checkpoint()
+        await wait_all_tasks_blocked()
+        assert first.status is AgentStatus.FAILED
         first.forget()
         first.forget()
         assert list(await pool.join_all()) == [2]

@@ -1,6 +1,7 @@
 """What holds of every conversation, whatever was said and however small the window is."""
 
 import contextlib
+from collections.abc import Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -147,7 +148,7 @@ def test_a_view_does_not_change_when_the_conversation_grows(
     for turn in turns:
         for message in turn:
             conversation.append(message)
-        views = [conversation.messages]
+        views: list[Sequence[ChatMessage]] = [conversation.messages]
         with contextlib.suppress(ContextOverflowError):
             views.append(conversation.fit())
         kept += [(view, list(view)) for view in views]

@@ -117,6 +117,7 @@ def test_l01_an_answer_always_leaves_room_for_the_question(max_tokens: int, wind
     except ManifestError:
         assert max_tokens <= 0 or window <= 0 or window <= max_tokens
     else:
+        assert model.max_tokens is not None
         assert model.max_tokens < window
 
 

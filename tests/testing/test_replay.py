@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -13,7 +14,7 @@ import pytest
 import trio
 
 from agentpool import DriverError, ModelConfig, UsageError
-from agentpool.abc import CompletionRequest
+from agentpool.abc import CompletionRequest, Driver
 from agentpool.drivers import (
     NetworkError,
     RateLimitError,
@@ -38,6 +39,8 @@ from tests.support.http_servers import (
     whole,
 )
 from tests.support.keys import KEY
+
+Opener = Callable[..., contextlib.AbstractAsyncContextManager[Driver]]
 
 ANSWERS = [golden for golden in GOLDEN if "error" not in expected_of(golden)]
 
@@ -81,7 +84,8 @@ async def replay(path: Path, *texts: str, paced: bool = False) -> list[str]:
 async def test_every_recorded_stream_is_the_same_again(golden: Path, tmp_path: Path) -> None:
     """Both wires, pieces that end inside a character, the same pieces of text on the way."""
     stream, path = await trio.Path(golden).read_bytes(), tmp_path / "r.jsonl"
-    opened = {"openai": open_openai, "anthropic": open_anthropic}[golden.parent.name]
+    wires: dict[str, Opener] = {"openai": open_openai, "anthropic": open_anthropic}
+    opened = wires[golden.parent.name]
     pieces = [chunk(stream[i : i + 61]) for i in range(0, len(stream), 61)]
     heard: tuple[list[str], list[str]] = ([], [])
     async with (

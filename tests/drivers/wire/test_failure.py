@@ -22,9 +22,9 @@ from agentpool.drivers.wire._failure import (
     ErrorBody,
     failure_from_response,
     failure_in_stream,
-    retry_after_seconds,
     shown,
 )
+from agentpool.drivers.wire._waits import retry_after_seconds
 from tests.support.keys import KEY
 
 PLACEHOLDER = "test"

@@ -15,6 +15,7 @@ from agentpool.abc import CompletionRequest
 from agentpool.drivers import (
     AnswerForm,
     AssistantMessage,
+    ChatMessage,
     ProviderPart,
     ToolCall,
     ToolDefinition,
@@ -260,7 +261,8 @@ def test_a_schema_is_told_where_none_is_taken() -> None:
 def test_words_do_not_follow_results_where_they_must_not() -> None:
     """Something of the model's stands between them, and nowhere else."""
     options = ChatOptions(model="m", needs_answers=True)
-    said = [UserMessage("go"), AssistantMessage("", CALLS), *RESULTS, UserMessage("stop")]
+    said: list[ChatMessage] = [UserMessage("go"), AssistantMessage("", CALLS)]
+    said += [*RESULTS, UserMessage("stop")]
     body = json.loads(encode_chat(CompletionRequest(said), options))
     roles = [one["role"] for one in body["messages"]]
     assert roles == ["user", "assistant", "tool", "tool", "assistant", "user"]
