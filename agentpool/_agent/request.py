@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Final, final
 
 import msgspec
@@ -27,7 +26,8 @@ import trio
 
 from agentpool._agent.agent import Agent, Hearing
 from agentpool._agent.retry import RetrySchedule
-from agentpool._agent.telling import RequestTeller, attempt, tell_messages
+from agentpool._agent.spending import Purse
+from agentpool._agent.telling import RequestTeller, tell_messages
 from agentpool._base import Live
 from agentpool._budget.reservation import Reservation
 from agentpool._errors import (
@@ -58,8 +58,6 @@ from agentpool.drivers._sending import ask
 
 RETRIES: Final = RetrySchedule()
 
-NOTHING_RESERVED: Final = nullcontext()
-
 REFUSALS: Final = (
     AuthenticationError,
     BadRequestError,
@@ -88,8 +86,8 @@ async def complete(agent: Agent, request: CompletionRequest, run: Run) -> Comple
     if agent.hub.listening:
         tell_messages(agent, run)
         teller = RequestTeller.of(agent, request, by_tool=False)
-    hear = Hearing(agent) if agent.hub.listening else agent.arrived
-    agent.on_piece = None if teller is None else teller.arrived
+        agent.on_piece = teller.arrived
+    hear = agent.arrived if teller is None else Hearing(agent)
     seconds = agent.config.manifest.resources.request_seconds
     allow(agent.clock, seconds)
     if seconds is None or agent.clock is None:
@@ -163,8 +161,17 @@ async def _ask(
     attempts, waited_seconds = 1, 0.0
     while True:
         try:
-            return await _ask_once(
-                agent, driver, request, on_delta, arrived, teller=teller, estimator=estimator
+            if agent.purse is None:
+                return await _ask_once(agent, driver, request, on_delta, arrived, teller, None)
+            return await _ask_paying(
+                agent,
+                agent.purse,
+                driver,
+                request,
+                on_delta,
+                arrived,
+                teller=teller,
+                estimator=estimator,
             )
         except DriverError as error:
             delay_seconds = (
@@ -190,8 +197,9 @@ async def _ask(
         attempts, waited_seconds = attempts + 1, waited_seconds + delay_seconds
 
 
-async def _ask_once(  # noqa: ASYNC910  # without a request there is nothing to wait for
+async def _ask_paying(  # noqa: ASYNC910, PLR0917  # without a request there is nothing to wait for
     agent: Agent,
+    purse: Purse,
     driver: Driver,
     request: CompletionRequest,
     on_delta: OnDelta,
@@ -201,35 +209,45 @@ async def _ask_once(  # noqa: ASYNC910  # without a request there is nothing to 
     estimator: Estimator | None,
 ) -> Completion | LimitExceededError:
     """Ask once, and settle what was set aside for it, however that ends."""
-    purse, reservation = agent.purse, None
-    if purse is not None:
-        reserved = await purse.reserve(driver, request, estimator or purse.estimator)
-        if isinstance(reserved, LimitExceededError):
-            return reserved
-        reservation = reserved
-    sending = _Sending(reservation)
-    with reservation or NOTHING_RESERVED:  # all of it is charged if nothing below says better
-        if reservation is not None:
-            # Who was cancelled while it waited for its slot asks nothing, and is charged nothing.
-            await trio.lowlevel.checkpoint_if_cancelled()
-        try:
-            with attempt(teller, reservation):
-                answer = await ask(driver, request, on_delta, sending.leave)
-        except BaseException as error:
-            if sending.has_left:
-                if arrived or not _is_refusal(error):
-                    agent.lose(driver, request, arrived)
-                elif reservation is not None:
-                    reservation.commit(tokens=0, cost_usd=0.0)
-            raise
-        completion = _sound(agent, driver, answer)
-        if purse is not None and reservation is not None:
-            usage = completion.usage
-            tokens = None if usage is None else usage.total_tokens
-            purse.passed = reservation.commit(tokens=tokens, cost_usd=completion.cost_usd)
-    if purse is not None:
-        purse.tell()
+    reservation = await purse.reserve(driver, request, estimator or purse.estimator)
+    if isinstance(reservation, LimitExceededError):
+        return reservation
+    with reservation:  # all of it is charged if nothing below says better
+        # Who was cancelled while it waited for its slot asks nothing, and is charged nothing.
+        await trio.lowlevel.checkpoint_if_cancelled()
+        completion = await _ask_once(agent, driver, request, on_delta, arrived, teller, reservation)
+        usage = completion.usage
+        tokens = None if usage is None else usage.total_tokens
+        purse.passed = reservation.commit(tokens=tokens, cost_usd=completion.cost_usd)
+    purse.tell()
     return completion
+
+
+async def _ask_once(  # noqa: PLR0917  # keywords take longer than some of what follows
+    agent: Agent,
+    driver: Driver,
+    request: CompletionRequest,
+    on_delta: OnDelta,
+    arrived: Sequence[str],
+    teller: RequestTeller | None,
+    reservation: Reservation | None,
+) -> Completion:
+    """Ask once, and count what a request took that broke off."""
+    sending = _Sending(reservation)
+    try:
+        if teller is None:
+            answer = await ask(driver, request, on_delta, sending.leave)
+        else:
+            with teller.attempt(reservation):
+                answer = await ask(driver, request, on_delta, sending.leave)
+    except BaseException as error:
+        if sending.has_left:
+            if arrived or not _is_refusal(error):
+                agent.lose(driver, request, arrived)
+            elif reservation is not None:
+                reservation.commit(tokens=0, cost_usd=0.0)
+        raise
+    return _sound(agent, driver, answer)
 
 
 @final

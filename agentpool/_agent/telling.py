@@ -6,10 +6,9 @@ if nobody watches any more: that costs little, and happens once.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from contextvars import Token
 from types import TracebackType
-from typing import Final, Self, final
+from typing import Self, final
 
 from agentpool._agent.agent import Agent
 from agentpool._base import Live
@@ -27,8 +26,6 @@ from agentpool._loop.run import Run
 from agentpool._loop.window import MessageView
 from agentpool._messages import Completion, CompletionRequest
 from agentpool._scheduling.watcher import RequestWatcher, current_watcher
-
-UNWATCHED: Final = nullcontext()
 
 
 @final
@@ -150,13 +147,6 @@ class RequestTeller(Live):
                 by_tool=self._by_tool,
             )
         )
-
-
-def attempt(
-    teller: RequestTeller | None, reservation: Reservation | None = None
-) -> AbstractContextManager[object]:
-    """Return the context of one attempt. ``None``: nobody watches."""
-    return UNWATCHED if teller is None else teller.attempt(reservation)
 
 
 def tell_messages(agent: Agent, run: Run) -> None:

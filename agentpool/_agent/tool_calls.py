@@ -190,7 +190,7 @@ def _finish(
     call = effect.changed.get(index, asked)
     content = agent.home.cleaner.clean(result.content)
     told = content if tool is None else _told(tool, call, asked, content)
-    taken, told = _taken(agent, result, told)
+    taken, told = _taken(agent, result, told) if result.attachments else ((), told)
     if result.traceback:
         text = "tool %r of agent %d (%s) broke; the model was told its error alone\n%s"
         _log.warning(text, call.name, agent.agent_id, agent.name, result.traceback)

@@ -42,6 +42,8 @@ def join_pieces(before: str, piece: str) -> str:
     >>> join_pieces("It is blue because of", " the air.")
     'It is blue because of the air.'
     """
+    if not before:
+        return piece
     if len(before) >= MIN_RESTART:
         pairs = zip(before, piece, strict=False)
         same = sum(1 for _ in takewhile(lambda pair: eq(*pair), pairs))

@@ -113,7 +113,7 @@ class Conversation:
     def left_out(self) -> int:
         """Messages that are not sent any more, or as a stub alone."""
         window = self._window
-        if window is None:
+        if window is None or not (window.kept or window.stubs):
             return 0
         sent = self._view().places
         stubs = sum(any(start <= at < stop for start, stop in sent) for at in window.stubs)
@@ -121,6 +121,8 @@ class Conversation:
 
     def is_full(self, pending: Sequence[ChatMessage] = ()) -> bool:
         """Whether it must be cut before it can be sent, with *pending* behind it."""
+        if self._window is None:
+            return False
         return self.spare_tokens(sum(map(message_tokens, pending)) if pending else 0) < 0
 
     def spare_tokens(self, pending_tokens: int = 0) -> int:
@@ -141,7 +143,7 @@ class Conversation:
         Raises:
             ContextOverflowError: If the pinned messages and the newest group do not fit.
         """
-        if self.is_full(pending):
+        if self._window is not None and self.is_full(pending):
             self.cut(pending)
         view = self._view()
         return (*view, *pending) if pending else view

@@ -210,9 +210,12 @@ class LoopGuard(Live, gc=False):
         works out about the calls is kept for it.
         """
         seen = self._seen()
-        waits = not self.waiting_tools.isdisjoint([call.name for call in calls])
+        waiting = self.waiting_tools
+        waits = bool(waiting) and not waiting.isdisjoint([call.name for call in calls])
         found = tuple([seen.find(call.name, call.arguments) for call in calls])
         seen.note_batch(Batch(found, waits))
+        if seen.same_in_row < STUCK_REPEATS and seen.alternating_in_row < 2 * STUCK_REPEATS:
+            return ALLOW
         # A call that may be repeated more often must be able to reach its own limit first.
         limit = max(STUCK_REPEATS, self.resources.max_repeated_calls + 1)
         if seen.same_in_row >= limit:
@@ -229,7 +232,7 @@ class LoopGuard(Live, gc=False):
         Args:
             results: One for each call, in their order. ``None``: it was refused.
         """
-        batch, *_ = self._seen().batches
+        batch = self._seen().batches[0]
         for seen, result in zip(batch.calls, results, strict=True):
             if result is not None:
                 if seen.result is not None and seen.result != result:

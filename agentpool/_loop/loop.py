@@ -67,16 +67,17 @@ def run_loop(run: Run) -> Generator[Effect, None, None]:
         yield recall
     conversation = run.conversation = _begin(run, recall.fragments)
     receive = Receive()
-    while not run.has_ended():
+    while run.stop is None:
         # Perceive: what it was told since, control first.
         yield receive
         yield from _next_turn(run, conversation, receive)
-        if not run.has_ended() and conversation.is_full(run.pending):
-            yield from make_room(run, conversation, run.pending, _request(run, ()))
+        pending = run.pending
+        if not run.has_ended() and conversation.is_full(pending):
+            yield from make_room(run, conversation, pending, _request(run, ()))
         if run.has_ended():
             return
         # Reason.
-        ask = Complete(_request(run, conversation.fit(run.pending)))
+        ask = Complete(_request(run, conversation.fit(pending)))
         yield ask
         completion = _answered(run, ask)
         if completion is None:
@@ -85,7 +86,12 @@ def run_loop(run: Run) -> Generator[Effect, None, None]:
         yield from warnings
         # Act.
         if completion.tool_calls:
-            yield from _act(run, conversation, completion, spent)
+            batch, stop = _plan(run, completion, spent)
+            refusals = batch.results.copy()
+            if None in refusals:
+                yield batch
+                _cut_results(conversation, batch)
+            _acted(run, batch, refusals, stop)
         elif take_words(run, conversation, completion, spent):
             if run.has_memory:
                 yield Remember(f"Q: {run.query}\nA: {run.text}")
@@ -195,27 +201,13 @@ def _account(run: Run, completion: Completion) -> tuple[Stop | None, Sequence[Wa
 # --- act
 
 
-def _act(
-    run: Run, conversation: Conversation, completion: Completion, spent: Stop | None
-) -> Generator[Effect, None, None]:
-    """Run the calls of the answer that may run, and put a result for each into place."""
-    batch, stop = _plan(run, completion, spent)
-    refusals = list(batch.results)
-    if None in batch.results:
-        yield batch
-        _cut_results(conversation, batch)
-    if stop is None:
-        run.guard.record_results(_contents(batch, refusals))
-    run.settle("the run has ended")
-    if stop is not None:
-        run.end(stop)
-
-
 def _plan(run: Run, completion: Completion, spent: Stop | None) -> tuple[RunTools, Stop | None]:
     """Decide which calls of the answer run, and whether the run ends with them."""
     run.guard.reset_truncation()
     run.was_empty = False
-    run.say(join_pieces(run.partial, completion.text), completion)
+    partial = run.partial
+    text = join_pieces(partial, completion.text) if partial else completion.text
+    run.say(text, completion)
     run.acting = batch = RunTools(completion.tool_calls, [None] * len(completion.tool_calls))
     stop = spent or _stuck(run, completion.tool_calls)
     if stop is not None:
@@ -251,6 +243,17 @@ def _judge(run: Run, batch: RunTools) -> Stop | None:
 def _refuse_from(index: int, batch: RunTools, stop: Stop) -> None:
     for later in range(index, len(batch.calls)):
         batch.results[later] = refused(batch.calls[later], f"not run: {stop.text}")
+
+
+def _acted(
+    run: Run, batch: RunTools, refusals: Sequence[ToolMessage | None], stop: Stop | None
+) -> None:
+    """Put a result for each call into place; after a stop, end the run."""
+    if stop is None:
+        run.guard.record_results(_contents(batch, refusals))
+    run.settle("the run has ended")
+    if stop is not None:
+        run.end(stop)
 
 
 def _contents(batch: RunTools, refusals: Sequence[ToolMessage | None]) -> Sequence[str | None]:

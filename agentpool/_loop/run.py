@@ -193,6 +193,8 @@ class Run(Live, gc=False):
     @property
     def text(self) -> str:
         """The answer, as much of it as has arrived, or else what was said last."""
+        if not (self.partial or self.arriving):
+            return self.last_text
         return join_pieces(self.partial, self.arrived_text) or self.last_text
 
     @property
@@ -245,8 +247,9 @@ class Run(Live, gc=False):
             return (*self.history, UserMessage(self.query, self.attachments))
         if self.acting is not None:
             self.settle(reason)
-        self.say(join_pieces(self.partial, self.arrived_text))
-        self.arriving.clear()
+        if self.partial or self.arriving:
+            self.say(join_pieces(self.partial, self.arrived_text))
+            self.arriving.clear()
         return self.conversation.copy()
 
     def say(self, text: str, completion: Completion = NO_ANSWER) -> None:

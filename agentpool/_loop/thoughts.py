@@ -32,6 +32,8 @@ def without_thoughts(text: str, *, was_cut: bool = False) -> str:
         text: What the model wrote.
         was_cut: Whether it would have gone on.
     """
+    if ">" not in text and "]" not in text:
+        return text  # there is no mark in it; looking for each takes as long as the turn
     begin = end = _skip_spaces(text, 0)
     while (mark := _mark_at(text, end)) is not None:
         close = text.find(mark, end)

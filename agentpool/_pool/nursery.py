@@ -310,7 +310,7 @@ class AgentNursery(Home):
         """Fill in what waits in the inbox, and whether *agent* was asked to stop."""
         effect.interrupted = self.running[agent.agent_id].interrupted
         messages = self.router.receive_many_nowait(agent.agent_id)
-        effect.messages = clean_messages(messages, self.cleaner)
+        effect.messages = clean_messages(messages, self.cleaner) if messages else ()
 
     def _end(self, handle: AgentRecord, outcome: AgentOutcome, slot: Slot | None) -> None:
         if self.journal is not None:

@@ -7,7 +7,7 @@ driver that does not say it, nobody can know, so whatever it was asked counts as
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from agentpool._messages import Completion, CompletionRequest
@@ -57,10 +57,10 @@ class SayingDriver(Driver):
         """
 
 
-async def ask(
+def ask(
     driver: Driver, request: CompletionRequest, on_delta: OnDelta | None, on_sent: OnSent | None
-) -> Completion:
-    """Ask *driver*, and have it said when the request leaves.
+) -> Awaitable[Completion]:
+    """Ask *driver*, and have it said when the request leaves. To be awaited at once.
 
     Raises:
         DriverError: As the driver raises it.
@@ -69,8 +69,8 @@ async def ask(
         As in ``Driver``.
     """
     if on_sent is None:
-        return await driver.complete(request, on_delta=on_delta)
+        return driver.complete(request, on_delta=on_delta)
     if isinstance(driver, SayingDriver):
-        return await driver.complete(request, on_delta=on_delta, on_sent=on_sent)
+        return driver.complete(request, on_delta=on_delta, on_sent=on_sent)
     on_sent()
-    return await driver.complete(request, on_delta=on_delta)
+    return driver.complete(request, on_delta=on_delta)

@@ -88,7 +88,7 @@ class ArgumentsDecoder:
                 f"the arguments are {len(text)} characters long, and no more than "
                 f"{MAX_ARGUMENTS_CHARS} are taken; send less at once"
             )
-        if is_nothing(text) and not (self._schema["required"] and text.strip()):
+        if text[:1] != "{" and is_nothing(text) and not (self._schema["required"] and text.strip()):
             text = "{}"
         try:
             arguments = decode(self._decoder, text)
