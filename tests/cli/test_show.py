@@ -18,12 +18,10 @@ from agentpool.observe import AgentFinished, AgentWarned, TraceWriter, event_to_
 from agentpool.observe._chrome import chrome_trace
 from agentpool.observe._record import record_of
 from agentpool.testing._check_observer import every_event
-from tests.support import small_disk
 from tests.support.busy_pool import busy_pool
 from tests.support.cli_runner import Desk, make_desk
 from tests.support.fakes import manifest
-
-small_files = small_disk.small_files
+from tests.support.small_disk import SMALL_BYTES, small_files
 
 
 @pytest.fixture
@@ -76,10 +74,11 @@ def test_a_trace_that_cannot_be_written_is_told_before_anything_runs(desk: Desk)
     assert done.err.startswith("agentpool: error: the trace 'no/a.trace' cannot be written: ")
 
 
-def test_a_trace_that_ends_early_is_told(desk: Desk, small_files: int) -> None:
+def test_a_trace_that_ends_early_is_told(desk: Desk) -> None:
     """A full disk costs no answer, but nobody may take the trace for whole."""
-    query = "x" * small_files
-    done = desk.scripted("run", "reader.toml", query, "--trace", "a.trace")
+    query = "x" * SMALL_BYTES
+    with small_files():
+        done = desk.scripted("run", "reader.toml", query, "--trace", "a.trace")
     assert "A note." in done.out
     assert "the trace 'a.trace' is not whole: File too large" in done.err
 
@@ -123,10 +122,10 @@ def test_a_page_that_cannot_be_written_is_told_before_anything_runs(desk: Desk, 
     assert desk.call("show", "a.trace", "--html", "no/a.html").code == 2
 
 
-def test_a_page_that_cannot_be_made_costs_no_answer(desk: Desk, small_files: int) -> None:
+def test_a_page_that_cannot_be_made_costs_no_answer(desk: Desk) -> None:
     """It is told, and the answers are there."""
-    assert small_files
-    done = desk.scripted("run", "reader.toml", "hello", "--report", "a.html")
+    with small_files():
+        done = desk.scripted("run", "reader.toml", "hello", "--report", "a.html")
     assert "A note." in done.out
     assert "there is no report: the report 'a.html' cannot be written: File too large" in done.err
     assert not (desk.folder / "a.html").exists()

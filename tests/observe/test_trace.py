@@ -66,7 +66,6 @@ from agentpool.observe._trace_writer import FLUSH_EVENTS, MAX_BACKLOG
 from agentpool.testing import check_observer
 from agentpool.testing._check_observer import every_event
 from agentpool.tools import ToolRegistry
-from tests.support import small_disk
 from tests.support.busy_pool import HOSTILE, busy_pool
 from tests.support.fakes import (
     FakeTool,
@@ -78,8 +77,7 @@ from tests.support.fakes import (
     of_type,
     tool_call,
 )
-
-small_files = small_disk.small_files
+from tests.support.small_disk import SMALL_BYTES, small_files
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(40))
 """What begins like an image."""
@@ -398,37 +396,41 @@ def wait_for_problem(trace: TraceWriter) -> None:
 
 
 async def test_a_full_disk_ends_the_recording_and_not_the_pool(
-    tmp_path: Path, small_files: int, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """S8: agents go on; the statistics say so; what is there can be read."""
     path = tmp_path / "a.trace"
-    async with TraceWriter(path) as trace:
-        async with open_pool(ScriptedDriver(["hi"] * 200), observers=[trace]) as pool:
+    with small_files():
+        async with (
+            TraceWriter(path) as trace,
+            open_pool(ScriptedDriver(["hi"] * 200), observers=[trace]) as pool,
+        ):
             for _ in range(100):
                 await pool.spawn(job())
             outcomes = await pool.join_all()
             await trio.to_thread.run_sync(wait_for_problem, trace)
             await (await pool.spawn(job())).wait()
-        assert all(outcome.text == "hi" for outcome in outcomes.values())
-        assert pool.statistics().observer_failures == 1
+    assert all(outcome.text == "hi" for outcome in outcomes.values())
+    assert pool.statistics().observer_failures == 1
     assert trace.problem == "File too large"
     assert "ends here: File too large" in caplog.text
     read = read_trace(path)
     assert read.problems == ("the last line is cut",)
     assert read.statistics is None
-    assert path.stat().st_size == small_files
+    assert path.stat().st_size == SMALL_BYTES
 
 
 async def test_a_disk_that_fills_at_the_very_end_is_told(
-    tmp_path: Path, small_files: int, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """No event follows that could tell it."""
-    async with TraceWriter(tmp_path / "a.trace") as trace:
-        async with open_pool(ScriptedDriver(["hi"] * 200), observers=[trace]) as pool:
-            await pool.fan_out([job() for _ in range(100)])
-            await pool.join_all()
-            await trio.to_thread.run_sync(wait_for_problem, trace)
-        assert pool.statistics().observer_failures == 1
+    with small_files():
+        async with TraceWriter(tmp_path / "a.trace") as trace:
+            async with open_pool(ScriptedDriver(["hi"] * 200), observers=[trace]) as pool:
+                await pool.fan_out([job() for _ in range(100)])
+                await pool.join_all()
+                await trio.to_thread.run_sync(wait_for_problem, trace)
+            assert pool.statistics().observer_failures == 1
     assert "File too large" in caplog.text
 
 

@@ -5,17 +5,22 @@ from __future__ import annotations
 import resource
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 
-import pytest
+SMALL_BYTES = 6_000
 
 
-@pytest.fixture
+@contextmanager
 def small_files() -> Iterator[int]:
-    """Let no file grow over so many bytes while the test runs."""
+    """Let no file grow over so many bytes inside the block.
+
+    No longer than that: what pytest itself writes may go into a file as well.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    size = 6_000
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    yield size
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    signal.signal(signal.SIGXFSZ, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (SMALL_BYTES, hard))
+    try:
+        yield SMALL_BYTES
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
