@@ -354,7 +354,6 @@ def test_a_file_that_the_model_does_not_read_is_refused(
         (["cloud.toml", "q"], "OPENAI_API_KEY is not set"),
         (["q", "--model", "deepseek/deepseek-chat"], "DEEPSEEK_API_KEY is not set"),
         (["q", "--model", "gpt-5"], "a provider and its model such as openai/gpt-5"),
-        (["q", "--model", "gone.gguf"], "gone.gguf"),
         (["q", "--attach", "gone.png"], "attachment 'gone.png' cannot be read: No such file"),
         (["q", "--attach", "bad.toml"], "'bad.toml' must be a PNG, JPEG, GIF or WebP image, or"),
     ],
@@ -394,6 +393,7 @@ def test_missing_weights_are_said_with_what_to_do(desk: Desk) -> None:
         done = desk.call("run", "reader.toml", "Why?", "--driver", "local", "--model", path)
         assert (done.code, done.out) == (2, "")
         assert re.search(r"cannot be read.*check|no GGUF model.*give", done.err)
+    assert "gone.gguf" in desk.call("run", "Why?", "--model", "gone.gguf").err
 
 
 def test_a_manifest_that_cannot_run_costs_no_other_one_its_work(desk: Desk) -> None:
