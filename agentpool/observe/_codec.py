@@ -6,15 +6,16 @@ An event comes back equal to itself, but for two things. An exception comes back
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, TypeAlias, cast
 
 import msgspec
 
-from agentpool._errors import RecordedError, TraceError, UsageError, traceback_text
+from agentpool._errors import TraceError, UsageError
 from agentpool._events import AgentFinished, Event
 from agentpool._events.base import EventBase
 from agentpool._messages import Json
+from agentpool.observe._error_data import error_from_data, error_to_data
 
 SHOWN_CHARACTERS: Final = 1000
 """Of a value that has no form in JSON: its ``repr`` stands for it."""
@@ -84,28 +85,7 @@ def _encode(value: object) -> object:
     """Return what stands for a *value* that JSON does not know."""
     if not isinstance(value, BaseException):
         return _shown(value)
-    if isinstance(value, RecordedError):
-        kind, details, where = value.kind, value.details, value.traceback
-    else:
-        kind, details, where = type(value).__name__, _details(value), traceback_text(value)
-    return {"kind": kind, "text": _text(value), "details": details, "traceback": where}
-
-
-def _details(error: BaseException) -> dict[str, str]:
-    """Return the public fields of *error* that are short to say."""
-    fields = cast("Mapping[str, object]", vars(error))
-    return {
-        name: str(value)
-        for name, value in fields.items()
-        if not name.startswith("_") and isinstance(value, str | int | float)
-    }
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001  # an error that cannot be printed is still an error
-        return ""
+    return error_to_data(value)
 
 
 def _shown(value: object) -> str | None:
@@ -142,17 +122,7 @@ def _decode(kind: type, value: object) -> object:
         return value
     if kind is not Exception or not isinstance(value, dict):
         raise msgspec.ValidationError(f"expected an error, got {value!r}")
-    found = msgspec.convert(cast("object", value), _Error)
-    return RecordedError(
-        found.text, kind=found.kind, traceback=found.traceback, details=found.details
-    )
-
-
-class _Error(msgspec.Struct):
-    kind: str
-    text: str
-    details: dict[str, str]
-    traceback: str = ""
+    return error_from_data(cast("object", value))
 
 
 _ENCODER: Final = msgspec.json.Encoder(enc_hook=_encode)

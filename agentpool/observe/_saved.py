@@ -11,22 +11,13 @@ Rules:
 
 from __future__ import annotations
 
-import traceback
 from typing import Final
 
 import msgspec
 
-from agentpool._errors import RecordedError, UsageError
+from agentpool._errors import UsageError
 from agentpool._outcome import AgentOutcome
-
-
-class _SavedError(msgspec.Struct, frozen=True):
-    """An error as data."""
-
-    kind: str
-    message: str
-    details: dict[str, str] = {}
-    traceback: str = ""
+from agentpool.observe._error_data import error_from_data, error_to_data
 
 
 def outcome_to_json(outcome: AgentOutcome) -> str:
@@ -54,12 +45,8 @@ def outcome_from_json(text: str | bytes) -> AgentOutcome:
 
 
 def _to_data(value: object) -> object:
-    if isinstance(value, RecordedError):
-        return _SavedError(value.kind, str(value), dict(value.details), value.traceback)
     if isinstance(value, Exception):
-        fields = {key: str(one) for key, one in vars(value).items() if not key.startswith("_")}
-        raised = "".join(traceback.format_tb(value.__traceback__))
-        return _SavedError(type(value).__name__, str(value), fields, raised)
+        return error_to_data(value)
     msg = (
         f"{type(value).__name__!r} in the outcome's value has no form in JSON; give the agent "
         "an output_type of plain data"
@@ -70,10 +57,7 @@ def _to_data(value: object) -> object:
 def _from_data(kind: type[object], value: object) -> object:
     if kind is object:
         return value  # an outcome's value: plain data
-    saved = msgspec.convert(value, _SavedError)
-    return RecordedError(
-        saved.message, kind=saved.kind, traceback=saved.traceback, details=saved.details
-    )
+    return error_from_data(value)
 
 
 _DECODER: Final = msgspec.json.Decoder(AgentOutcome, dec_hook=_from_data)

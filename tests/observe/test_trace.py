@@ -181,7 +181,7 @@ def test_what_fails_to_show_itself_is_shown_by_its_type() -> None:
     )
     text = event_to_json(finished(outcome)).decode()
     assert "Loud object at" in text
-    assert '"kind":"Mute","text":""' in text
+    assert '"kind":"Mute","message":""' in text
 
 
 def test_numbers_too_large_for_json_are_texts() -> None:

@@ -1,0 +1,47 @@
+"""Errors as data: what stands for one in a trace and in a saved outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import msgspec
+
+from agentpool._errors import RecordedError, traceback_text
+
+
+class ErrorData(msgspec.Struct, frozen=True):
+    """An error that has left its process."""
+
+    kind: str
+    message: str
+    details: dict[str, str] = {}
+    traceback: str = ""
+
+
+def error_to_data(error: BaseException) -> ErrorData:
+    """Return what stands for *error*: its type's name, its text, its public fields, its way."""
+    if isinstance(error, RecordedError):
+        return ErrorData(error.kind, str(error), dict(error.details), error.traceback)
+    fields = cast("Mapping[str, object]", vars(error))
+    details = {name: _text(one) for name, one in fields.items() if not name.startswith("_")}
+    return ErrorData(type(error).__name__, _text(error), details, traceback_text(error))
+
+
+def error_from_data(value: object) -> RecordedError:
+    """Return the error that *value*, made of builtins, stands for.
+
+    Raises:
+        msgspec.ValidationError: If it stands for none.
+    """
+    data = msgspec.convert(value, ErrorData)
+    return RecordedError(
+        data.message, kind=data.kind, traceback=data.traceback, details=data.details
+    )
+
+
+def _text(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001  # an error that cannot be printed is still an error
+        return ""
