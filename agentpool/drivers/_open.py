@@ -6,14 +6,14 @@ import contextlib
 import os
 from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, TypedDict, assert_never, cast
 
 from agentpool._checks import expect
 from agentpool._errors import AuthenticationError
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._manifest.facts import ModelFacts
-from agentpool._manifest.manifest import ModelConfig
-from agentpool._manifest.providers import Dialect
+from agentpool._manifest.manifest import ModelConfig, TokenPrice
+from agentpool._manifest.providers import Place
 from agentpool._messages import Json
 from agentpool._running import check_trio
 from agentpool.abc import Driver
@@ -28,77 +28,6 @@ from agentpool.drivers._openai import open_openai
 
 if TYPE_CHECKING:
     import httpx
-
-
-class _Open(Protocol):
-    """What opens a driver for a model behind an API."""
-
-    def __call__(
-        self,
-        model: ModelConfig,
-        name: str,
-        /,
-        *,
-        facts: ModelFacts,
-        base_url: str,
-        api_key: ApiKey,
-        privacy: PrivacyTier,
-        transport: httpx.AsyncBaseTransport | None,
-    ) -> contextlib.AbstractAsyncContextManager[Driver]: ...
-
-
-def _open_openai(
-    model: ModelConfig,
-    name: str,
-    *,
-    facts: ModelFacts,
-    base_url: str,
-    api_key: ApiKey,
-    privacy: PrivacyTier,
-    transport: httpx.AsyncBaseTransport | None,
-) -> contextlib.AbstractAsyncContextManager[Driver]:
-    return open_openai(
-        name,
-        base_url=base_url,
-        api_key=api_key,
-        context_window=model.context_window or facts.context_window,
-        max_output_tokens=facts.max_output_tokens,
-        inputs=facts.inputs,
-        privacy=privacy,
-        price=model.price,
-        options=cast("Mapping[str, Json]", model.options),
-        max_tokens_field=model.max_tokens_field,
-        api=model.api,
-        transport=transport,
-    )
-
-
-def _open_anthropic(
-    model: ModelConfig,
-    name: str,
-    *,
-    facts: ModelFacts,
-    base_url: str,
-    api_key: ApiKey,
-    privacy: PrivacyTier,
-    transport: httpx.AsyncBaseTransport | None,
-) -> contextlib.AbstractAsyncContextManager[Driver]:
-    return open_anthropic(
-        name,
-        base_url=base_url,
-        api_key=api_key,
-        context_window=model.context_window or facts.context_window,
-        max_output_tokens=facts.max_output_tokens,
-        inputs=facts.inputs,
-        privacy=privacy,
-        price=model.price,
-        options=cast("Mapping[str, Json]", model.options),
-        cache=model.cache,
-        transport=transport,
-    )
-
-
-_OPENERS: Final[Mapping[Dialect, _Open]] = {"openai": _open_openai, "anthropic": _open_anthropic}
 
 
 @contextlib.asynccontextmanager
@@ -171,18 +100,57 @@ async def _open_one(
     else:
         variable = place.api_key_env
         key = None if variable is None else _read_key(variable, name, environ)
+        tier = _tier_of(model, is_here=place.is_here) if privacy is None else privacy
         await load_facts(place.facts)
-        opening = _OPENERS[place.dialect](
-            model,
-            name,
-            facts=facts_of(place.facts, name) or ModelFacts(),
-            base_url=place.base_url,
-            api_key=key,
-            privacy=_tier_of(model, is_here=place.is_here) if privacy is None else privacy,
-            transport=transport,
-        )
+        opening = _open_there(model, name, place, api_key=key, privacy=tier, transport=transport)
     async with opening as driver:
         yield driver
+
+
+class _Terms(TypedDict):
+    """What every driver for a model behind an API is told."""
+
+    base_url: str
+    api_key: ApiKey
+    context_window: int | None
+    max_output_tokens: int | None
+    inputs: frozenset[str] | None
+    privacy: PrivacyTier
+    price: TokenPrice | None
+    options: Mapping[str, Json]
+    transport: httpx.AsyncBaseTransport | None
+
+
+def _open_there(
+    model: ModelConfig,
+    name: str,
+    place: Place,
+    *,
+    api_key: ApiKey,
+    privacy: PrivacyTier,
+    transport: httpx.AsyncBaseTransport | None,
+) -> contextlib.AbstractAsyncContextManager[Driver]:
+    facts = facts_of(place.facts, name) or ModelFacts()
+    terms: _Terms = {
+        "base_url": place.base_url,
+        "api_key": api_key,
+        "context_window": model.context_window or facts.context_window,
+        "max_output_tokens": facts.max_output_tokens,
+        "inputs": facts.inputs,
+        "privacy": privacy,
+        "price": model.price,
+        "options": cast("Mapping[str, Json]", model.options),
+        "transport": transport,
+    }
+    match place.dialect:
+        case "openai":
+            return open_openai(
+                name, **terms, max_tokens_field=model.max_tokens_field, api=model.api
+            )
+        case "anthropic":
+            return open_anthropic(name, **terms, cache=model.cache)
+        case _:
+            assert_never(place.dialect)
 
 
 def _open_here(
