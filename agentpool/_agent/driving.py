@@ -107,8 +107,10 @@ async def _perform_kept(agent: Agent, effect: Effect, run: Run) -> None:  # noqa
     agent.take_back(effect)
     if is_known:
         return  # noqa: ASYNC910  # there is nothing to wait for
-    if isinstance(effect, Complete) and await journal.begin_request(effect.request):
-        agent.pay_again(effect.request)
+    if isinstance(effect, Complete):
+        allow(agent.clock, None)  # what is left of the step before is no time of the disk's
+        if await journal.begin_request(effect.request):
+            agent.pay_again(effect.request)
     await _perform(agent, effect, run)
     journal.keep(effect, run)
 

@@ -99,6 +99,8 @@ async def _run_call(  # noqa: ASYNC910  # a tool without a checkpoint is its own
         agent.run.exhausted = Stop.of_error(error)
         _refuse(agent, effect, index, f"not run: {error}")
         return  # noqa: ASYNC910  # a call that is not allowed waits for nothing
+    if journal is not None:
+        allow(clock, None)  # what is left of the step before is no time of the disk's
     context = await _begin(agent, effect, index, call)
     allow(clock, _seconds_for(agent, tool))
     try:

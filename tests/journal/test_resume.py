@@ -589,6 +589,36 @@ def test_a_pool_ends_when_its_journal_cannot_be_written(good_writes: int) -> Non
     simulate(scenario)
 
 
+@attrs.define(eq=False)
+class Slow(Breaking):
+    """Takes two seconds for each write."""
+
+    async def append(self, lease: Lease, records: Sequence[JournalRecord]) -> None:
+        """Keep records, late."""
+        await trio.sleep(2)
+        await self.inside.append(lease, records)
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        ResourceQuota(tool_seconds=1),
+        ResourceQuota(request_seconds=1),
+        ResourceQuota(tool_seconds=1, request_seconds=1),
+    ],
+)
+def test_a_slow_disk_takes_no_time_of_a_request_or_a_call(limits: ResourceQuota) -> None:
+    """A step that has not begun cannot be late, whatever the one before had left."""
+    manifest = attrs.evolve(READER, resources=limits)
+
+    async def scenario() -> None:
+        config = SpawnConfig(manifest, "buy", key="a")
+        outcome = await run_one(Slow(good_writes=0), config, buyer, tools=Shop().tools())
+        assert (outcome.status, outcome.text) == (AgentStatus.COMPLETED, "paid 1; paid 1; paid 2")
+
+    simulate(scenario)
+
+
 def test_an_error_of_the_block_comes_out_as_itself() -> None:
     """Also with a journal around it, and together with failures of agents."""
 
