@@ -239,13 +239,19 @@ class PoolJournal:
         )  # fmt: skip
         self.writer.note(record)
 
-    def run_of(self, agent_id: AgentId) -> RunJournal:
-        """Return the part of the journal that belongs to the run of an accepted agent."""
+    def run_of(self, agent_id: AgentId, budget: Budget | None) -> RunJournal:
+        """Return the part of the journal that belongs to the run of an accepted agent.
+
+        Args:
+            agent_id: Which one. It is about to begin, or to go on.
+            budget: What it spends of, and its children have spent of. ``None``: nothing.
+        """
         key = self._keys[agent_id]
         run = RunJournal(self.writer, agent_id, f"{self.run_id}{key}", self._on_mismatch)
         past = self.past.get(key)
         if past is not None:
             run.recall_past(past.records)
+        self._spend_for_children(agent_id, budget)
         return run
 
     def outcome_of(self, agent_id: AgentId) -> AgentOutcome | None:
@@ -264,7 +270,7 @@ class PoolJournal:
             elif past.parent_id == agent_id:
                 self.spend_again(past.agent_id, budget)
 
-    def spend_for_children(self, agent_id: AgentId, budget: Budget | None) -> None:
+    def _spend_for_children(self, agent_id: AgentId, budget: Budget | None) -> None:
         """Count in *budget* what children had spent that an agent which goes on spawns no more."""
         past = self.past.get(self._keys[agent_id])
         settled = set[str]() if past is None else settled_keys(past.records)

@@ -46,6 +46,7 @@ from agentpool._pool.verdict import cancellation_of, unstarted_outcome, verdict
 from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.slot import Slot, current_branch, current_slot, parked
 from agentpool._scheduling.waits import Wait
+from agentpool._served_call import current_call
 from agentpool._spawn import SpawnConfig
 from agentpool._untrusted import Cleaner
 from agentpool.abc import AgentContext, Driver
@@ -117,8 +118,7 @@ class AgentNursery(Home):
     def _posted(self, message: AgentMessage, reason: str | None) -> None:
         """Tell that a message was accepted, or with a *reason* that nobody will receive it."""
         if self.hub.listening:
-            whose = message.sender if reason is None else message.recipient
-            handle = self.fan_in.find(whose)
+            handle = self.fan_in.find(message.sender if reason is None else message.recipient)
             self.hub.posted(message, reason, "" if handle is None else handle.name)
 
     # --- from spawn to slot
@@ -257,6 +257,8 @@ class AgentNursery(Home):
         current_slot.set(slot)
         if current_branch.get() is not None:
             current_branch.set(None)  # it was started by a branch of another agent
+        if current_call.get() is not None:
+            current_call.set(None)  # or while the other one served a call
         slot.task = trio.lowlevel.current_task()
         config, driver = handle.take_work()
         agent = Agent(
@@ -270,9 +272,7 @@ class AgentNursery(Home):
             self.memory.memory_for(config),
             handle.budget and Purse(handle.budget, slot, self.hub, handle.agent_id, handle.name),
         )
-        if self.journal is not None:
-            agent.journal = self.journal.run_of(handle.agent_id)
-            self.journal.spend_for_children(handle.agent_id, handle.budget)
+        agent.journal = self.journal and self.journal.run_of(handle.agent_id, handle.budget)
         seconds = config.deadline_seconds or config.manifest.resources.run_seconds
         if seconds is not None:
             slot.scope.deadline = trio.current_time() + seconds

@@ -30,7 +30,7 @@ from agentpool import (
     UserMessage,
     open_pool,
 )
-from agentpool.abc import CompletionRequest, Fragment, MemoryQuery, ToolContext
+from agentpool.abc import AgentContext, CompletionRequest, Fragment, MemoryQuery, ToolContext
 from agentpool.drivers import BadRequestError, FunctionDriver, ToolMessage, call, calls
 from agentpool.drivers._scripted import Answer
 from agentpool.journal import (
@@ -671,6 +671,38 @@ def test_a_message_to_nobody_in_particular_is_kept_like_any_other() -> None:
             await second.send("for later")
             await first.wait()
             return [told(await handle.wait())[2] for handle in (first, second)]
+
+    assert crash_everywhere(scenario).points > 4
+
+
+def test_an_agent_serves_no_call_of_another() -> None:
+    """It begins while the other waits in a call, and writes under its own key."""
+
+    async def build(context: AgentContext) -> ToolRegistry:
+        if context.name == "two":
+            await context.send(0, "from two")
+
+        @tool(on_unknown="rerun")
+        async def rest() -> str:
+            """Let the other one begin, then write."""
+            async with context.without_slot("a rest"):
+                await trio.sleep(1)
+            await context.send(0, "from one")
+            return "rested"
+
+        return ToolRegistry([rest])
+
+    def answer(request: CompletionRequest) -> Answer:
+        is_first = request.messages == (UserMessage("rest"),)
+        return call("rest") if is_first else "done"
+
+    async def scenario(journal: Journal) -> object:
+        driver = FunctionDriver(answer)
+        async with open_kept(driver, journal=journal, tools=build, max_concurrent=1) as pool:
+            await pool.spawn(SpawnConfig(READER, "rest", name="one", key="a"))
+            await pool.spawn(SpawnConfig(READER, "write", name="two", key="b"))
+            await pool.join_all()
+            return sorted(message.content for message in await pool.receive_many())
 
     assert crash_everywhere(scenario).points > 4
 
