@@ -123,6 +123,7 @@ if TYPE_CHECKING:
     from agentpool._build.drivers import open_drivers as open_drivers
     from agentpool._build.manifest_pool import PoolPlan as PoolPlan
     from agentpool._build.manifest_pool import open_manifest_pool as open_manifest_pool
+    from agentpool._version import __version__ as __version__
 
 _HOMES = {
     "PoolPlan": "agentpool._build.manifest_pool",

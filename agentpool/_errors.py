@@ -48,7 +48,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar, Final, Self
+from typing import ClassVar, Final, Self, cast
 
 import attrs
 
@@ -396,7 +396,7 @@ class RecordedError(AgentPoolError):
 
 def _leaves(error: BaseException) -> Iterator[int]:
     if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
+        for inner in cast("BaseExceptionGroup[BaseException]", error).exceptions:
             yield from _leaves(inner)
     else:
         yield id(error)
@@ -406,10 +406,9 @@ def _is_part(error: BaseException, whole: BaseException) -> bool:
     """Whether *error* is *whole*, or a group of some of what is in it."""
     if error is whole:
         return True
-    if not (isinstance(error, BaseExceptionGroup) and isinstance(whole, BaseExceptionGroup)):
-        return False
-    known = set(_leaves(whole))
-    return all(leaf in known for leaf in _leaves(error))
+    is_inside = set(_leaves(error)) <= set(_leaves(whole))
+    groups = isinstance(error, BaseExceptionGroup) and isinstance(whole, BaseExceptionGroup)
+    return groups and is_inside
 
 
 class PoolError(AgentPoolError, ExceptionGroup[Exception]):

@@ -89,7 +89,7 @@ def asking_faults(asking: Asking, window: int | None) -> Iterator[Fault]:
     ):
         if value is not None and not (is_number(value) and 0 <= value <= most):
             yield Fault(name, f"must be in [0.0, {most}], got {shown(value)}")
-    seed: object = asking["seed"]
+    seed = cast("object", asking["seed"])
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
         yield Fault("seed", f"must be an integer, got {shown(seed)}")
     yield from _stop_faults(asking["stop"])
@@ -130,7 +130,7 @@ def options_faults(options: Mapping[str, object]) -> Iterator[Fault]:
         elif not _is_json(value):
             yield Fault(f"options.{key}", f"must be JSON, got {shown(value)}")
         elif isinstance(value, Mapping):
-            for inner in value:
+            for inner in cast("Mapping[str, object]", value):
                 if (key, inner) in OWN_INNER_FIELDS:
                     text = f"is written by agentpool; {OWN_INNER_FIELDS[key, inner]}"
                     yield Fault(f"options.{key}.{inner}", text)

@@ -177,7 +177,7 @@ async def _block(
     pool: AgentPool, limiter: trio.CapacityLimiter, max_queued: int
 ) -> AsyncGenerator[AgentPool, None]:
     """Keep the agents inside; let the block's own error come out as itself."""
-    agents = pool._agents
+    agents = pool._agents  # pyright: ignore[reportPrivateUsage]  # this opens the pool
     failed: Exception | None = None
     try:
         async with trio.open_nursery() as nursery:

@@ -40,6 +40,7 @@ class Caretaker(Protocol):
     @property
     def fan_in(self) -> Books:
         """All of the pool's agents."""
+        ...
 
     def cancel_agent(self, handle: AgentRecord, cancelled_by: str, reason: str) -> None:
         """End the agent, wherever it is."""

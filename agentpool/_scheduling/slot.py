@@ -60,6 +60,7 @@ class SlotKeeper(Protocol):
 
     def regain(self, slot: Slot) -> bool:
         """Give *slot* back to its agent if one is free and nobody comes before it."""
+        ...
 
     def request(self, slot: Slot) -> None:
         """Grant *slot* now or later, before any newcomer, by ``slot.grant()``."""

@@ -139,7 +139,7 @@ class FallbackDriver(SayingDriver):
     def inputs(self) -> frozenset[str] | None:
         """What all of them read, as far as it is known: any of them may be asked."""
         known = [one for choice in self._choices if (one := choice.driver.inputs) is not None]
-        return frozenset.intersection(*known) if known else None
+        return known[0].intersection(*known[1:]) if known else None
 
     @property
     def privacy(self) -> PrivacyTier:

@@ -30,8 +30,10 @@ class InMemoryJournal(Journal):
     1
     """
 
-    _pools: dict[str, list[JournalRecord]] = attrs.field(init=False, factory=dict)
-    _fences: dict[str, int] = attrs.field(init=False, factory=dict)
+    _pools: dict[str, list[JournalRecord]] = attrs.field(
+        init=False, factory=dict[str, list[JournalRecord]]
+    )
+    _fences: dict[str, int] = attrs.field(init=False, factory=dict[str, int])
 
     async def claim(self, pool: str, *, lease_seconds: float = 30.0) -> Lease:  # noqa: ARG002  # see below
         """Take the records of *pool* over, whoever had them.

@@ -217,7 +217,7 @@ class EventHub(Live):
                     except Exception:  # noqa: BLE001  # somebody else's code: counted, told once
                         self._failed(observer)
                 for reader in self._readers:
-                    reader._put(event)
+                    reader._put(event)  # pyright: ignore[reportPrivateUsage]  # only the hub puts
         finally:
             self._deciding -= 1
 

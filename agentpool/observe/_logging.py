@@ -32,7 +32,7 @@ from agentpool._events import (
 from agentpool._outcome import AgentStatus
 from agentpool.abc import Observer
 
-_LEVELS: Final = {
+_LEVELS: Final[dict[type[object], int]] = {
     AgentWarned: logging.WARNING,
     BudgetNear: logging.WARNING,
     BudgetReached: logging.WARNING,

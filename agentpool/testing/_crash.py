@@ -47,7 +47,7 @@ class _MortalJournal(Journal):
     _kept: InMemoryJournal
     _dies_at: int
     """Which write is its last, from 1. 0: none."""
-    _keeps_last: bool = attrs.field(kw_only=True)
+    _keeps_last: bool = attrs.field(alias="keeps_last", kw_only=True)
     """Whether that write is kept all the same."""
     writes: int = 0
     is_dead: bool = False

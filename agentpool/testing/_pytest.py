@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import pytest
 
@@ -111,7 +111,7 @@ _OF_REPLAY: Final = ("check", "may_raise", "max_steps")
 
 
 def _number(request: pytest.FixtureRequest, name: str) -> int:
-    return int(request.config.getoption(f"--agentpool-{name}"))
+    return cast("int", request.config.getoption(f"--agentpool-{name}"))
 
 
 def _text(request: pytest.FixtureRequest, name: str) -> str:

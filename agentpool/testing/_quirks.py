@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.resources
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Final, final
+from typing import Final, cast, final
 
 import attrs
 import msgspec
@@ -92,7 +92,7 @@ def _event(api: str, event: object) -> bytes:
     if isinstance(event, str):
         return f"data: {event}\n\n".encode()
     data = msgspec.json.encode(event)
-    kind = event.get("type") if isinstance(event, Mapping) else None
+    kind = cast("Mapping[str, object]", event).get("type") if isinstance(event, Mapping) else None
     name = f"event: {kind}\n" if api != "chat" and kind else ""
     return name.encode() + b"data: " + data + b"\n\n"
 

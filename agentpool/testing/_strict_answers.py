@@ -134,7 +134,8 @@ def message_stream(writing: Writing) -> Iterator[bytes]:
         pieces = [{"type": "input_json_delta", "partial_json": one} for one in ("", said)]
         blocks.append((use, [dict(piece) for piece in pieces]))
     usage = {"input_tokens": 20, "cache_read_input_tokens": 80, "output_tokens": 1}
-    start = {"id": "msg", "type": "message", "role": "assistant", "model": "m", "content": []}
+    start: dict[str, object] = {"id": "msg", "type": "message", "role": "assistant", "model": "m"}
+    start["content"] = []
     yield event("message_start", message={**start, "usage": usage})
     yield event("ping")
     for index, (block, deltas) in enumerate(blocks):
@@ -168,7 +169,8 @@ def response_stream(writing: Writing) -> Iterator[bytes]:
         said = {"type": "message", "id": f"msg_{writing.number}", "role": "assistant"}
         yield event("output_item.added", output_index=1, item={**said, "content": []})
         yield event("output_text.delta", output_index=1, content_index=0, delta=turn.text)
-        content = [{"type": "output_text", "text": turn.text, "annotations": []}]
+        said_part: dict[str, object] = {"type": "output_text", "text": turn.text, "annotations": []}
+        content = [said_part]
         yield event("output_item.done", output_index=1, item={**said, "content": content})
     for index, (name, arguments) in enumerate(turn.calls):
         made = msgspec.json.encode(arguments).decode()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterator
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
 
 import msgspec
 
@@ -233,7 +233,8 @@ def _why_not_strict(schema: Fields) -> str:
         if schema.get("additionalProperties") is not False:
             return "'additionalProperties' is required to be supplied and to be false."
         required = schema.get("required")
-        if set(properties) - set(required if isinstance(required, list) else ()):
+        named = cast("list[object]", required) if isinstance(required, list) else []
+        if set(properties) - set(named):
             return "'required' is required to include every key in properties."
         return next(
             (why for one in properties.values() if (why := _why_not_strict(fields(one)))), ""

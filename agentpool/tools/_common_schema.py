@@ -158,7 +158,7 @@ class _Writer(Live):
     def write_object(self, node: _Node, inside: tuple[str, ...]) -> _Written:
         """Return *node* as an object, whatever else it is."""
         given = node.get("properties")
-        fields = cast("_Node", given) if isinstance(given, Mapping) else {}
+        fields: _Node = cast("_Node", given) if isinstance(given, Mapping) else {}
         required = node.get("required")
         if not fields:
             # Different sets of fields are told as one, of which those are required that are
@@ -177,7 +177,7 @@ class _Writer(Live):
         if others is False:
             written["additionalProperties"] = False
         elif isinstance(others, Mapping) and others:
-            written["additionalProperties"] = self.write(others, inside)
+            written["additionalProperties"] = self.write(cast("_Node", others), inside)
         return written | _words(node, ())
 
     def _fill_array(self, written: _Written, node: _Node, inside: tuple[str, ...]) -> Sequence[str]:
@@ -189,7 +189,7 @@ class _Writer(Live):
         places = [self.write(one, inside) for one in cast("Sequence[object]", first)]
         rest = node.get("items", False) if "prefixItems" in node else False
         if isinstance(rest, Mapping):
-            places.append(self.write(rest, inside))
+            places.append(self.write(cast("_Node", rest), inside))
         different = _distinct(places)
         written["items"] = _one_of(different)
         if len(different) <= 1:
@@ -222,7 +222,8 @@ class _Writer(Live):
 
     def _count(self, node: _Node) -> None:
         given = node.get("properties")
-        self.parts += 1 + len(node) + (len(given) if isinstance(given, Mapping) else 0)
+        named = len(cast("_Node", given)) if isinstance(given, Mapping) else 0
+        self.parts += 1 + len(node) + named
         if self.parts > MAX_PARTS:
             raise UsageError(
                 f"the schema has more than {MAX_PARTS} parts with its references written out; "
@@ -231,7 +232,7 @@ class _Writer(Live):
 
     def _behind(self, reference: str) -> object:
         """Return what *reference* points to within the schema; ``None``: nothing."""
-        found: object = self.root
+        found = cast("object", self.root)
         for step in reference.removeprefix("#").split("/")[1:]:
             name = step.replace("~1", "/").replace("~0", "~")
             found = cast("_Node", found).get(name) if isinstance(found, Mapping) else None
@@ -300,7 +301,7 @@ def _write_values(node: _Node) -> _Written:
     texts = [value for value in values if isinstance(value, str)]
     branches: list[_Written] = []
     if texts:
-        branches.append({"type": "string"} | ({"enum": texts} if all(texts) else {}))
+        branches.append({"type": "string", "enum": [*texts]} if all(texts) else {"type": "string"})
     branches += [_type_of(value) for value in values if not isinstance(value, str)]
     # Texts that stand in the enumeration, and null, need no words.
     plain = all(texts) and all(value is None or isinstance(value, str) for value in values)

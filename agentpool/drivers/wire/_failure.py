@@ -158,7 +158,9 @@ def failure_in_body(body: bytes, *, secret: str = "") -> DriverError | None:
 def _read_envelope(body: bytes) -> _Envelope | None:
     try:
         # Google's compatible endpoint puts its error into a list.
-        found = msgspec.json.decode(body, type=_Envelope | list[_Envelope])
+        found: _Envelope | list[_Envelope] = msgspec.json.decode(
+            body, type=_Envelope | list[_Envelope]
+        )
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     if isinstance(found, list):

@@ -31,7 +31,7 @@ def dice(name: str = "") -> Random:
     try:
         found = _dice.get()
     except LookupError:
-        found = {}
+        found = dict[str, Random]()
         _dice.set(found)
     if name not in found:
         # Text is a seed as well, and no hash is taken of it.

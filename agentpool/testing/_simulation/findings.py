@@ -119,5 +119,5 @@ def headline(error: BaseException) -> str:
         lines.append(f"{type(leaf).__name__}: {leaf}")
         lines += getattr(leaf, "__notes__", [])
     if isinstance(error, BaseExceptionGroup):
-        lines += getattr(error, "__notes__", [])
+        lines += getattr(cast("BaseException", error), "__notes__", [])
     return "\n".join(dict.fromkeys(lines))

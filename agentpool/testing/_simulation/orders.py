@@ -16,7 +16,7 @@ Rules:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Final, Literal, TypeAlias, final
 
@@ -139,6 +139,10 @@ class _Late(Order):
         return late if self.dice.random() < LATE_OFTEN else 0.0
 
 
+def _stall(dice: Random) -> Order:
+    return _Stall(dice, dice.choice(MISSES))
+
+
 def order_of(seed: int, orders: Orders = "mix", *, late_clock: bool = True) -> Order:
     """Return the order that *seed* stands for.
 
@@ -155,7 +159,7 @@ def order_of(seed: int, orders: Orders = "mix", *, late_clock: bool = True) -> O
     dice = Random(seed)  # noqa: S311  # orders tasks; no secret
     if orders == "rounds":
         return _Rounds(dice)
-    ways = (_Rounds, _Walk, _Steps, lambda dice: _Stall(dice, dice.choice(MISSES)))
+    ways: tuple[Callable[[Random], Order], ...] = (_Rounds, _Walk, _Steps, _stall)
     order = ways[seed % len(ways)](dice)
     if late_clock and seed // len(ways) % 2:
         own = Random(f"late {seed}")  # noqa: S311  # the same

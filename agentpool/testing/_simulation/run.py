@@ -35,10 +35,10 @@ class ScenarioRun(Stage, Generic[T]):
     """One run."""
 
     _async_fn: Callable[[], Awaitable[T]] = attrs.field(kw_only=False)
-    _seed: int
-    _order: Order
-    _max_steps: int
-    _keep: int = LAST_STEPS
+    _seed: int = attrs.field(alias="seed")
+    _order: Order = attrs.field(alias="order")
+    _max_steps: int = attrs.field(alias="max_steps")
+    _keep: int = attrs.field(default=LAST_STEPS, alias="keep")
     _before_step: Callable[[trio.lowlevel.Task], None] | None = None
     _may_raise: tuple[type[Exception], ...] = ()
     scope: trio.CancelScope = attrs.field(init=False, factory=trio.CancelScope)
