@@ -261,13 +261,10 @@ class Admission:
         return True
 
     def request(self, slot: Slot) -> None:
-        """Put an agent that comes back in front of every newcomer."""
+        """Put an agent that comes back in front of every newcomer: no slot is free for it."""
+        ahead = len(self._returning)
         self._returning.append(slot)
-        with self._hub:
-            self.pump()
-            if not slot.held:
-                ahead = len(self._returning) - 1
-                self.tell_queued(slot.agent_id, slot.name, ahead, again=True)
+        self.tell_queued(slot.agent_id, slot.name, ahead, again=True)
 
     def tell_queued(self, agent_id: AgentId, name: str, ahead: int, *, again: bool) -> None:
         """Tell that an agent waits for a slot, behind so many others.

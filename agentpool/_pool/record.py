@@ -70,7 +70,7 @@ class Voice(ABC):
 @final
 @attrs.define(eq=False, init=False, repr=False)
 class AgentRecord:
-    """One agent, as the modules of its pool see it; users have an ``AgentRecord``."""
+    """One agent, as the modules of its pool see it; users have an ``AgentHandle``."""
 
     agent_id: AgentId
     """Its number."""
@@ -135,10 +135,6 @@ class AgentRecord:
         self._interrupted = False
         self._cancelled = None
         self._started_at = None
-
-    def __repr__(self) -> str:
-        """Return id, name and status."""
-        return f"<AgentRecord {self.agent_id} ({self.name}) {self.status.value}>"
 
     @property
     def status(self) -> AgentStatus:
