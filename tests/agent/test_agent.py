@@ -44,6 +44,7 @@ from agentpool.drivers import (
     BadRequestError,
     FinishReason,
     FunctionDriver,
+    HearsThoughts,
     NetworkError,
     OverloadedError,
     ProtocolError,
@@ -55,7 +56,7 @@ from agentpool.drivers import (
 )
 from agentpool.drivers._scripted import Step
 from agentpool.memory import InMemoryMemory
-from agentpool.observe import AgentWarned, RequestRetried, ToolFinished
+from agentpool.observe import AgentWarned, EventReader, RequestRetried, ThoughtDelta, ToolFinished
 from agentpool.tools import TEAM_TOOLS, ToolRegistry, tool
 from tests.support.fakes import (
     WITH_MEMORY,
@@ -379,6 +380,29 @@ async def test_the_deadline_counts_from_the_first_slot(autojump_clock: MockClock
 
 
 # --- cancelled
+
+
+async def test_a_thought_that_nobody_listens_to_is_no_event() -> None:
+    """Who comes later sees by the numbers that nothing was missed meanwhile."""
+    readers: list[EventReader] = []
+
+    async def answer(_: CompletionRequest, on_delta: OnDelta) -> str:
+        await trio.lowlevel.checkpoint()
+        assert isinstance(on_delta, HearsThoughts)
+        on_delta.thought("one")
+        readers[0].close()
+        on_delta.thought("two")
+        readers.append(pool.events())
+        on_delta.thought("three")
+        return "done"
+
+    async with open_pool(LiveDriver(answer)) as pool:
+        readers.append(pool.events())
+        assert (await (await pool.spawn(job())).wait()).text == "done"
+    told = [event for reader in readers async for event in reader]
+    thoughts = of_type(told, ThoughtDelta)
+    assert [one.text for one in thoughts] == ["one", "three"]
+    assert thoughts[1].sequence == thoughts[0].sequence + 1
 
 
 async def test_g10_a_cancelled_agent_keeps_the_text_that_had_come() -> None:

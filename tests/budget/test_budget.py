@@ -512,6 +512,16 @@ def test_a_claim_that_is_withdrawn_leaves_nothing() -> None:
     assert (reserved(budget), committed(budget)) == ((0, 0, 0, 0), (0, 0, 1, 0))
 
 
+def test_a_reservation_says_whether_its_request_has_started() -> None:
+    """From then on its provider may charge for it."""
+    reservation = Budget(tokens=100).reserve(tokens=10)
+    told = [reservation.has_started]
+    reservation.start()
+    told.append(reservation.has_started)
+    reservation.refund()
+    assert told == [False, True]
+
+
 def test_a_request_that_did_not_start_is_given_back() -> None:
     """Nothing was sent, so there is nothing to pay."""
     budget = Budget(tokens=100, requests=1)

@@ -45,6 +45,7 @@ from agentpool.journal import (
 from agentpool.memory import InMemoryMemory
 from agentpool.testing import CrashPointError, crash_everywhere, simulate
 from agentpool.tools import TEAM_TOOLS, ApprovalRequest, Changed, ToolRegistry, tool
+from tests.support.fakes import FakeTool
 
 THOUGHT = CompletionRequest(messages=(UserMessage("think"),))
 
@@ -183,6 +184,36 @@ def test_a_call_that_ended_never_runs_again() -> None:
         assert "it may or may not have been done" in unknown[0].content
         if on_unknown == "stop":
             assert outcome.stop_reason is StopReason.UNKNOWN_OUTCOME
+
+
+def test_a_tool_that_says_nothing_of_it_is_not_run_a_second_time() -> None:
+    """Whoever wrote it thought of no crash: the model is told, and decides."""
+
+    async def scenario() -> None:
+        journal = InMemoryJournal()
+
+        async def pay(_: str, __: ToolContext) -> str:
+            if len(fake.calls) == 1:
+                await trio.sleep_forever()
+            return "paid"
+
+        fake = FakeTool("pay", pay)
+
+        async def run() -> AgentOutcome:
+            tools = ToolRegistry([fake])
+            async with open_kept(FunctionDriver(payer), journal=journal, tools=tools) as pool:
+                return await (await pool.spawn(SpawnConfig(READER, "buy", key="one"))).wait()
+
+        def payer(request: CompletionRequest) -> Answer:
+            results = [one.content for one in request.messages if isinstance(one, ToolMessage)]
+            return results[0] if results else call("pay")
+
+        with trio.move_on_after(1):
+            await run()
+        assert "it may or may not have been done" in (await run()).text
+        assert len(fake.calls) == 1
+
+    simulate(scenario)
 
 
 def test_children_three_deep_come_to_the_same() -> None:

@@ -2,11 +2,13 @@
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from agentpool import UsageError
 from agentpool.abc import Fragment, MemoryQuery
 from agentpool.memory import InMemoryMemory, InMemoryStatistics
 from agentpool.memory._in_memory import INDEXED_AT_ONCE
+from agentpool.memory._taking_apart import AT_ONCE_CHARS
 
 
 def note(content: str, scope: str = "mine", *, at: float = 0.0) -> Fragment:
@@ -156,6 +158,28 @@ async def test_a_fragment_forgotten_while_words_are_counted_is_not_found() -> No
         nursery.start_soon(memory.forget, "mem-1")
         nursery.start_soon(memory.forget, f"mem-{count}")
     assert results == [count - 2, count - 2]
+
+
+async def test_a_long_fragment_is_counted_once_and_not_after_it_was_forgotten() -> None:
+    """Its words are found in a thread, and meanwhile another recall and a forget go on."""
+    memory, fresh = InMemoryMemory(), InMemoryMemory()
+    gone, stays = (f"sea {number} " + "wave " * 5 * AT_ONCE_CHARS for number in range(2))
+    for one, contents in ((memory, (gone, stays, "sea")), (fresh, (stays, "sea"))):
+        for content in contents:
+            await one.remember(note(content))
+    query = MemoryQuery(text="sea", scope="mine")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(memory.recall, query)
+        nursery.start_soon(memory.recall, query)
+        await wait_all_tasks_blocked()  # both count the words of the first one
+        assert await memory.forget("mem-1")
+    # How well a text fits depends on the lengths of all that were counted.
+    found = [
+        [(hit.fragment.content, hit.score) for hit in await one.recall(query)]
+        for one in (memory, fresh)
+    ]
+    assert found[0] == found[1]
+    assert len(found[0]) == 2
 
 
 async def test_a_cancelled_call_changes_nothing() -> None:

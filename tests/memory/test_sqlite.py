@@ -388,6 +388,21 @@ async def test_a_damaged_file_is_said(tmp_path: Path) -> None:
         await look()
 
 
+async def test_damage_that_sqlite_cannot_put_into_words_is_said(tmp_path: Path) -> None:
+    """Its message has a name out of the file that is no text, so not even that can be read."""
+    path = tmp_path / "memory.db"
+    async with open_sqlite_memory(path) as memory:
+        await keep(memory, "sea")
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript(
+            "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = 'CREATE TABLE', "
+            "name = CAST(x'66ff' AS TEXT) WHERE name = 'fragments'"
+        )
+    with pytest.raises(MemoryStoreError, match=r"memory\.db' .* is damaged, restore it"):
+        async with open_sqlite_memory(path):
+            pytest.fail("it was opened")
+
+
 @pytest.mark.parametrize(
     "fragment",
     [

@@ -44,7 +44,7 @@ from agentpool.observe import (
     ToolFinished,
     ToolStarted,
 )
-from agentpool.observe._hub import READER_BACKLOG, EventHub
+from agentpool.observe._hub import READER_BACKLOG, EventHub, EventReader
 from agentpool.tools import ToolRegistry
 from tests.support.fakes import (
     WITH_MEMORY,
@@ -318,6 +318,28 @@ async def test_a_reader_begins_with_its_opening() -> None:
         agents = [[e.agent_id async for e in reader] for reader in (first, second)]
     assert set(agents[0]) == {2, 3}
     assert set(agents[1]) == {3}
+
+
+async def test_a_reader_that_an_observer_opens_begins_with_what_comes_after() -> None:
+    """The event that it was opened at has happened, and is told to the reader no more."""
+    readers: list[EventReader] = []
+    at: list[Event] = []
+
+    class Opener(Observer):
+        """Opens a reader when the agent starts."""
+
+        def on_event(self, event: Event) -> None:
+            """Open it."""
+            if isinstance(event, AgentStarted):
+                at.append(event)
+                readers.append(pool.events())
+
+    recorder = Recorder()
+    async with open_pool(sleepy_driver(), observers=[Opener(), recorder]) as pool:
+        await (await pool.spawn(job("say a"))).wait()
+    (reader,) = readers
+    after = recorder.events[recorder.events.index(at[0]) + 1 :]
+    assert [event async for event in reader] == after
 
 
 # --- readers

@@ -23,7 +23,7 @@ from agentpool import (
 )
 from agentpool._pool.deadlock import Workers
 from agentpool._scheduling.slot import Slot, SlotKeeper
-from agentpool.abc import Completion, CompletionRequest
+from agentpool.abc import AgentContext, Completion, CompletionRequest
 from agentpool.drivers import FunctionDriver
 from agentpool.testing import cancel_everywhere, explore, simulate
 from agentpool.tools import TEAM_TOOLS, ToolContext, ToolRegistry, tool
@@ -135,6 +135,39 @@ async def test_a_join_with_a_deadline_is_no_deadlock(autojump_clock: MockClock) 
         assert handle.status is AgentStatus.PARKED
         await handle.send("hello")
         assert "hello" in (await handle.wait()).text
+
+
+async def test_an_owner_that_runs_an_agents_child_waits_once(autojump_clock: MockClock) -> None:
+    """A wait that stayed in the books hid every later deadlock: somebody seemed to go on."""
+    lent: list[AgentContext] = []
+    is_done = trio.Event()
+
+    @tool
+    async def lend(context: ToolContext) -> str:
+        """Lend the context to the owner of the pool."""
+        lent.append(context.agent)
+        await is_done.wait()
+        return "lent"
+
+    def answer(request: CompletionRequest) -> Completion | str:
+        if query_of(request) == "lend" and not results_of(request):
+            return calling(tool_call("lend"))
+        return obedient(request)
+
+    tools = ToolRegistry([*TEAM_TOOLS, lend])
+    with trio.fail_after(60):
+        async with open_pool(FunctionDriver(answer), tools=tools) as pool:
+            await pool.spawn(SpawnConfig(member(), "lend"))
+            await wait_all_tasks_blocked()
+            with trio.fail_after(50):
+                outcome = await lent[0].run_child("say hello")
+            is_done.set()
+            assert (outcome.text, outcome.agent_id) == ("hello", 2)
+            waiting = await pool.spawn(SpawnConfig(member(), "wait"))
+            await pool.join_all()
+            assert waiting.outcome is not None
+            assert "nobody is left who could end that" in waiting.outcome.text
+    assert trio.current_time() < 1
 
 
 async def test_an_agent_with_a_deadline_of_its_own_is_not_deadlocked(

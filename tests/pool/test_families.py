@@ -66,6 +66,24 @@ async def test_a11_a_child_of_another_kind_belongs_to_its_parent(
         assert (pool[2].parent_id, pool[2].depth) == (1, 1)
 
 
+async def test_a_child_is_not_begun_when_the_time_for_it_is_over(
+    autojump_clock: MockClock,
+) -> None:
+    """A tool that computed for too long hears of that, and not of a wrong number of seconds."""
+
+    @tool(timeout_seconds=math.inf)
+    async def call_child(context: ToolContext) -> str:
+        """Compute until the time for a child is over, and run one."""
+        with trio.move_on_after(5) as scope:
+            autojump_clock.jump(7)  # without a checkpoint, so that nobody has noticed
+            await context.agent.run_child(other("1"))
+        return f"given up: {scope.cancelled_caught}"
+
+    async with open_pool(LiveDriver(act), tools=ToolRegistry([call_child])) as pool:
+        outcome = await (await pool.spawn(SpawnConfig(PLAIN, "call_child"))).wait()
+        assert (outcome.text, pool.statistics().spawned) == ("given up: True", 1)
+
+
 async def test_a11_it_has_no_longer_than_its_parent(autojump_clock: MockClock) -> None:
     """It ran on for 95 s after the parent's deadline."""
     async with open_pool(LiveDriver(act), tools=family(other("100"), "late")) as pool:

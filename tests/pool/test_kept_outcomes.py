@@ -183,6 +183,19 @@ async def test_a08_a_handle_is_forgotten_when_one_says_so() -> None:
         assert_quiescent(pool)
 
 
+async def test_a08_what_was_forgotten_takes_no_place_of_those_that_are_kept() -> None:
+    """Of two that are kept one was forgotten by hand: the next one takes its place."""
+    async with open_pool(FunctionDriver(act), keep_outcomes=2) as pool:
+        first, second, third = await pool.fan_out(jobs("a", "b", "c"))
+        await first.wait()
+        await second.wait()
+        second.forget()
+        await third.wait()
+        assert (pool[1], pool[3]) == (first, third)
+        with pytest.raises(UsageError, match=r"agent 2 .*forgotten"):
+            pool[2]
+
+
 async def test_a08_a_join_has_those_that_were_forgotten_meanwhile() -> None:
     """No agent that it waits for is missing, whoever looks at it first."""
 

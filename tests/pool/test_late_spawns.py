@@ -334,12 +334,25 @@ def test_a_place_that_came_too_late_goes_to_the_next() -> None:
 # --- D15
 
 
-async def test_d15_what_ends_the_program_waits_for_no_slot(autojump_clock: MockClock) -> None:
-    """Ctrl-C at the approver's prompt waited while other agents worked, or for ever."""
+async def interrupted(_: ApprovalRequest) -> Approved:
+    """Have Ctrl-C pressed while it asks."""
+    await trio.sleep(1)
+    raise KeyboardInterrupt
 
-    async def interrupted(_: ApprovalRequest) -> Approved:
-        await trio.sleep(1)
-        raise KeyboardInterrupt
+
+async def interrupted_in_a_task(request: ApprovalRequest) -> Approved:
+    """Have it pressed in one of two tasks."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep_forever)
+        nursery.start_soon(interrupted, request)
+    raise AssertionError
+
+
+@pytest.mark.parametrize("approver", [interrupted, interrupted_in_a_task])
+async def test_d15_what_ends_the_program_waits_for_no_slot(
+    approver: Callable[[ApprovalRequest], Awaitable[Approved]], autojump_clock: MockClock
+) -> None:
+    """Ctrl-C at the approver's prompt waited while other agents worked, or for ever."""
 
     @tool(needs_approval=True)
     async def call_dear() -> str:  # noqa: ASYNC124  # a tool is async
@@ -353,13 +366,14 @@ async def test_d15_what_ends_the_program_waits_for_no_slot(autojump_clock: MockC
         return one_call(request)
 
     tools = ToolRegistry([call_dear])
-    with pytest.raises(KeyboardInterrupt):  # noqa: PT012  # the block is what raises
+    with pytest.raises(BaseException) as caught:  # noqa: PT011, PT012  # the block is what raises
         async with open_pool(
-            LiveDriver(answer), tools=tools, max_concurrent=1, approve=interrupted
+            LiveDriver(answer), tools=tools, max_concurrent=1, approve=approver
         ) as pool:
             asking = await pool.spawn(job("call_dear"))
             await trio.sleep(0.5)
             await pool.spawn(job("work"))
+    assert "KeyboardInterrupt" in repr(caught.value)
     assert asking.outcome is not None
     assert asking.outcome.finished_at == pytest.approx(1)
     assert trio.current_time() == pytest.approx(100.5)

@@ -137,6 +137,47 @@ def test_a_circle_is_found_behind_a_dead_end() -> None:
     assert deadlock_cycle(1, waits, stuck) == (1, 3)
 
 
+def test_a_second_way_to_a_dead_end_is_no_circle() -> None:
+    """Two ways lead to it, and neither is a circle: only what comes back to itself is one."""
+    waits = {
+        1: [Wait.all_of((2, 3, 4), "all agents")],
+        2: [Wait.message()],
+        3: [Wait.end_of(2, "b")],
+        4: [Wait.answer_of(1)],
+    }
+    stuck = find_deadlocked(waits, others_can_send=False)
+    assert stuck == {1, 2, 3, 4}
+    assert deadlock_cycle(3, waits, stuck) == ()
+    assert deadlock_cycle(1, waits, stuck) == (1, 4)
+
+
+def test_many_ways_to_one_dead_end_are_not_all_gone() -> None:
+    """Twice as many with each layer: a search of all of them would take for ever."""
+    looked_at: list[int] = []
+
+    class Noting(dict[int, list[Wait]]):
+        """Waits that note who was looked at."""
+
+        def get(self, agent_id: int, default: object = None) -> list[Wait]:  # noqa: ARG002  # as of a dict
+            """Note it."""
+            looked_at.append(agent_id)
+            return self[agent_id]
+
+    layers = 6
+    waits = Noting(
+        {
+            n: [Wait.all_of((n // 2 * 2 + 2, n // 2 * 2 + 3), "all agents")]
+            for n in range(2 * layers)
+        }
+    )
+    waits.update({2 * layers: [Wait.message()], 2 * layers + 1: [Wait.message()]})
+    stuck = find_deadlocked(waits, others_can_send=False)
+    assert stuck == waits.keys()
+    looked_at.clear()
+    assert deadlock_cycle(0, waits, stuck) == ()
+    assert sorted(looked_at) == [0, *range(2, 2 * layers + 2)]
+
+
 def test_a_deadlock_of_many_is_told_in_a_few_words() -> None:
     """A model that is told of it need not read a thousand names."""
     waits = {agent_id: [Wait.message()] for agent_id in range(1, 1001)}

@@ -257,6 +257,9 @@ async def test_a_lone_context_stands_for_an_agent() -> None:
     assert (agent.agent_id, agent.name, agent.depth, agent.list_agents()) == (1, "checker", 0, ())
     assert agent.manifest.name
     assert (agent.memory_scope, agent.seconds()) == ("checker/1", 0.0)
+    assert agent.parent_id == 0
+    async with agent.without_slot("a webhook"):
+        assert (await agent.send(2, "meanwhile")).recipient == 2
     assert (await agent.send(2, "hi")).content == "hi"
     assert (await agent.ask(2, "well?")).reply_to == 1
     assert (await agent.receive_many())[0].sender == 0

@@ -383,6 +383,17 @@ def test_callers_of_a_machine_may_give_up() -> None:
     machine.teardown()
 
 
+def test_a_machine_joins_in_one_way_at_a_time() -> None:
+    """What one join is given the other is not, and nobody could say whose it was."""
+    for first, second in (("join_next", "join_all"), ("join_all", "join_next")):
+        machine = PoolMachine()
+        machine.fan_out_nowait(1)
+        getattr(machine, first)()
+        getattr(machine, second)()
+        assert machine._busy == {first}
+        machine.teardown()
+
+
 def test_a_guest_takes_its_order_from_the_machine() -> None:
     """Another order, other runs; the same one, the same."""
 

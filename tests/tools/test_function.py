@@ -207,6 +207,10 @@ async def async_look(at: str) -> str:
         (lambda: tool(timeout_seconds=0), "timeout_seconds must be > 0, got 0"),
         (lambda: tool(timeout_seconds=math.nan), "timeout_seconds must be > 0, got nan"),
         (lambda: tool(on_cancel="abandon"), "say in_thread=True"),
+        (
+            lambda: tool(on_unknown="retry"),  # type: ignore[call-overload]  # that is what is tested
+            "on_unknown must be 'report', 'rerun' or 'stop', got 'retry'",
+        ),
         (lambda: tool(in_thread=True)(async_look), "async_look is async and runs in trio"),
     ],
 )
@@ -343,6 +347,14 @@ async def test_l18_what_a_tool_raises_is_told_to_the_model(error: Exception, con
     on_purpose = isinstance(error, ToolError)
     assert (result.traceback == result.error_type == "") is on_purpose
     assert on_purpose or ("in fail" in result.traceback and result.error_type)
+
+
+async def test_a_group_of_refusals_is_a_refusal() -> None:
+    """Every one of them was written for the model: nobody need look for where it broke."""
+    error = ExceptionGroup("two", [ToolError("no a"), ExceptionGroup("", [ToolError("no b")])])
+    result = await call(raising(error), "{}")
+    assert (result.content, result.is_error) == ("tool 'fail' failed: no a; no b", True)
+    assert (result.error_type, result.traceback) == ("", "")
 
 
 async def test_a_long_error_text_is_cut_and_says_so() -> None:

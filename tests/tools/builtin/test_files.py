@@ -338,6 +338,18 @@ async def test_what_the_kernel_knows_of_a_process_is_no_file(name: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only there is procfs")
+@pytest.mark.parametrize("name", ["self", "{}", "{}/task"])
+async def test_the_folder_of_a_process_is_not_searched(name: str) -> None:
+    """It is not begun, and nothing of it stays open."""
+    path = f"/proc/{name.format(os.getpid())}"
+    tools = {one.definition.name: one for one in file_tools([Capability.file_read("/proc")])}
+    before = open_fds()
+    for search in ("grep", "glob"):
+        assert "what the kernel knows" in await fail(tools[search], pattern="*", path=path)
+    assert open_fds() == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there is procfs")
 async def test_other_files_of_the_kernel_can_be_read() -> None:
     """They say what the machine is, and nothing of a process."""
     tools = {one.definition.name: one for one in file_tools([Capability.file_read("/proc")])}
