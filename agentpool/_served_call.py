@@ -40,10 +40,9 @@ class ServedCall(Live):
     messages: int = 0
     """Messages that it sent so far."""
 
-    def child_key(self) -> str:
-        """Return the key of the next agent that it spawns."""
-        self.children += 1
-        return f"{self.key}/{self.children}"
+    def child_key(self, ahead: int = 0) -> str:
+        """Return the key of the next agent that it spawns, or of one with so many *ahead*."""
+        return f"{self.key}/{self.children + ahead + 1}"
 
 
 current_call: ContextVar[ServedCall | None] = ContextVar("current_call", default=None)

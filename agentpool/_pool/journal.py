@@ -189,6 +189,7 @@ class PoolJournal:
             key = past.key
         elif call is not None and parent is not None:
             key = call.child_key()
+            call.children += 1
         elif config.key is not None:
             key = config.key
         elif in_group:
@@ -198,8 +199,6 @@ class PoolJournal:
             key = f"={digest}.{times}"
         else:
             key = f"#{next_id}"
-        if key in self._taken:
-            raise UsageError(f"key {key!r} is the key of agent {self._taken[key]} already")
         past = past or self._find(key, config)
         agent_id = next_id if past is None else past.agent_id
         self._taken[key] = agent_id
@@ -209,7 +208,27 @@ class PoolJournal:
             self._note_accepted(agent_id, parent_id, key, config)
         return agent_id
 
+    def check_all(self, configs: Sequence[SpawnConfig], parent: AgentRecord | None) -> None:
+        """Raise what ``accept`` would raise for one of *configs*, before any is accepted.
+
+        Raises:
+            ResumeMismatchError: If one was asked something else before.
+            UsageError: If two have the same key, or this process has an agent with it.
+        """
+        call = None if parent is None else current_call.get()
+        wanted = set[str]()
+        for ahead, config in enumerate(configs):
+            key = config.key if call is None else call.child_key(ahead)
+            if key is None:
+                continue  # its number, which is new
+            if key in wanted:
+                raise UsageError(f"key {key!r} is the key of two of {len(configs)} agents")
+            wanted.add(key)
+            self._find(key, config)
+
     def _find(self, key: str, config: SpawnConfig) -> PastAgent | None:
+        if key in self._taken:
+            raise UsageError(f"key {key!r} is the key of agent {self._taken[key]} already")
         past = self.past.get(key)
         if past is None:
             return None

@@ -210,10 +210,11 @@ class AgentNursery(Home):
             PoolFullError: If there is not room for all.
             PoolClosedError: If no agents are taken any more.
         """
-        # No await between the test and the change, and observers are told afterwards, so
-        # nothing can slip in.
+        # No await from here on, and observers are told afterwards: nothing can slip in.
         if not self.admission.room_for(len(wanted)):
             raise self.admission.full_error(len(wanted))
+        if self.journal is not None:
+            self.journal.check_all([config for config, _ in wanted], self.voice.caller())
         with self.hub:
             return [self.accept(config, driver) for config, driver in wanted]
 
@@ -395,6 +396,5 @@ class AgentNursery(Home):
         for handle in self.running.values():
             handle.interrupt()
         late = f"it did not end within {grace_seconds:g} seconds of the shutdown"
-        return await end_in_steps(
-            self.running, self._idle, partial(self.abort, by, late), grace_seconds
-        )
+        give_up = partial(self.abort, by, late)
+        return await end_in_steps(self.running, self._idle, give_up, grace_seconds)

@@ -96,6 +96,7 @@ class AgentPool:
         """Accept all of these agents, or none of them.
 
         Raises:
+            UsageError: If the pool's journal has one of their keys for another agent.
             PoolFullError: If there is not room for all. Nothing has changed.
             PoolClosedError: If the pool is closing.
             ManifestError: If a manifest cannot work with its driver.

@@ -552,6 +552,60 @@ def test_a_deadlock_is_seen_with_a_journal_as_well() -> None:
     simulate(scenario)
 
 
+def test_a_fan_out_with_a_key_that_is_taken_starts_nobody() -> None:
+    """All or nothing: whether another agent has it, or two of the new ones."""
+
+    async def scenario() -> None:
+        one, two, three = (SpawnConfig(READER, "x", key=key) for key in "abc")
+        async with open_kept(FunctionDriver(echo), journal=InMemoryJournal()) as pool:
+            pool.spawn_nowait(one)
+            with pytest.raises(UsageError, match="key 'a' is the key of agent 1 already"):
+                pool.fan_out_nowait([two, SpawnConfig(READER, "x"), one])
+            with pytest.raises(UsageError, match="key 'c' is the key of two of 3 agents"):
+                pool.fan_out_nowait([two, three, three])
+            assert pool.statistics().spawned == 1
+
+    simulate(scenario)
+
+
+def test_a_fan_out_of_a_call_that_asks_for_something_else_starts_nobody() -> None:
+    """All or nothing: also where the first of its children are the same as before."""
+
+    async def scenario() -> None:
+        journal = InMemoryJournal()
+
+        async def start(*queries: str) -> tuple[str, int]:
+            @tool(on_unknown="rerun")
+            async def fan_out() -> str:
+                """Start some others."""
+                await trio.lowlevel.checkpoint()
+                pool.fan_out_nowait([SpawnConfig(READER, query) for query in queries])
+                return "started"
+
+            def answer(request: CompletionRequest) -> Answer:
+                last = request.messages[-1]
+                if isinstance(last, ToolMessage):
+                    return last.content
+                return call("fan_out") if last == UserMessage("start") else echo(request)
+
+            tools = ToolRegistry([fan_out])
+            async with open_kept(FunctionDriver(answer), journal=journal, tools=tools) as pool:
+                parent = await pool.spawn(SpawnConfig(READER, "start", key="a"))
+                return (await parent.wait()).text, len(await pool.join_all())
+
+        assert await start("one", "two") == ("started", 3)
+        # As if it had been killed before the call had a result.
+        kept = journal._pools["kept"]
+        journal._pools["kept"] = [
+            record for record in kept if record.agent_id != 1 or record.kind is RecordKind.ACCEPTED
+        ]
+        text, agents = await start("one", "other")
+        assert "was spawned with another manifest" in text
+        assert agents == 1
+
+    simulate(scenario)
+
+
 def test_names_keys_and_resuming_are_checked() -> None:
     """A second pool of one name, a key twice, a key that is ours, nothing to resume."""
 
