@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ import pytest
 import agentpool
 
 PACKAGE = Path(agentpool.__file__).parent
-PYPROJECT = Path(__file__).parent.parent / "pyproject.toml"
+TESTS = Path(__file__).parent
+PYPROJECT = TESTS.parent / "pyproject.toml"
 ROOMS = sorted(PACKAGE.rglob("*.py"))
 
 MAX_ROOM_LINES = 400
@@ -104,3 +106,10 @@ print(*sorted(set({heavy!r}) & (set(sys.modules) - before)))
         cwd=tmp_path, env=env, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout.split() == []
+
+
+def test_every_folder_of_tests_is_looked_into(pytestconfig: pytest.Config) -> None:
+    """By itself pytest leaves out folders of some names, such as ``build``, and says nothing."""
+    left_out = pytestconfig.getini("norecursedirs")
+    folders = {part for path in TESTS.rglob("test_*.py") for part in path.relative_to(TESTS).parts}
+    assert not [name for name in folders if any(fnmatch(name, one) for one in left_out)]
