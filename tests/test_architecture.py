@@ -18,9 +18,6 @@ PYPROJECT = TESTS.parent / "pyproject.toml"
 ROOMS = sorted(PACKAGE.rglob("*.py"))
 
 MAX_ROOM_LINES = 400
-MAX_LINES_OF_ONE_NOUN = 600
-"""For the rooms whose noun would be torn in two."""
-ONE_NOUN = {"_errors.py", "abc.py", "admission.py", "budget.py", "slot.py"}
 MAX_FUNCTION_LINES = 60
 
 each_room = pytest.mark.parametrize("room", ROOMS, ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -37,8 +34,7 @@ def rule_rooms() -> list[Path]:
 @each_room
 def test_room_is_small(room: Path) -> None:
     """A room that is too large has more than one noun."""
-    most = MAX_LINES_OF_ONE_NOUN if room.name in ONE_NOUN else MAX_ROOM_LINES
-    assert len(room.read_text().splitlines()) <= most
+    assert len(room.read_text().splitlines()) <= MAX_ROOM_LINES
 
 
 @each_room

@@ -1,0 +1,173 @@
+"""The root of the errors, and those that need no module of their own."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import attrs
+
+
+def _rebuild(
+    cls: type[AgentPoolError], args: tuple[object, ...], state: dict[str, object]
+) -> AgentPoolError:
+    # Not cls(*args): keyword-only fields are not in args, they are in the state.
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class AgentPoolError(Exception):
+    """The root of all errors that agentpool raises on purpose."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Rebuild from args and fields, so that keyword-only fields survive pickle."""
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+MAX_TRACEBACK_CHARACTERS: Final = 20_000
+"""Of a traceback: its end says more than its beginning."""
+
+
+def traceback_text(error: BaseException) -> str:
+    """Return the traceback of *error* as Python prints it, the end of a very long one."""
+    return "".join(traceback.format_exception(error))[-MAX_TRACEBACK_CHARACTERS:]
+
+
+class UsageError(AgentPoolError):
+    """The calling code asked for something that has no meaning. Nothing has changed."""
+
+
+@attrs.frozen
+class Fault:
+    """One thing that is wrong with a manifest."""
+
+    path: str
+    """Where it stands, such as ``resources.max_iterations``. Empty for the whole file."""
+    text: str
+    """What is wrong, with the value, and what to write instead."""
+
+    def __str__(self) -> str:
+        """Return ``path: text``."""
+        return f"{self.path}: {self.text}" if self.path else self.text
+
+
+class ManifestError(AgentPoolError):
+    """A manifest is wrong. Carries every fault, not only the first one."""
+
+    def __init__(self, faults: Sequence[Fault], *, source: str = "manifest") -> None:
+        super().__init__(f"{source}: " + "; ".join(str(fault) for fault in faults))
+        self.faults: tuple[Fault, ...] = tuple(faults)
+        """What is wrong, in the order in which it stands in the manifest."""
+        self.source: str = source
+        """The file's name, or ``manifest`` for one made in code."""
+
+
+class PoolFullError(AgentPoolError):
+    """The pool has no room for another agent. No id was used, nothing was started."""
+
+    def __init__(self, message: str, *, running: int, queued: int) -> None:
+        super().__init__(message)
+        self.running: int = running
+        """Agents that held a slot at that moment."""
+        self.queued: int = queued
+        """Agents that waited for one."""
+
+
+class PoolClosedError(AgentPoolError):
+    """The pool is closing or closed and takes no more work."""
+
+
+class MessageError(AgentPoolError):
+    """A message was not accepted. Nothing was sent."""
+
+    def __init__(self, message: str, *, recipient: int) -> None:
+        super().__init__(message)
+        self.recipient: int = recipient
+        """The agent that the message was for."""
+
+
+class UnknownAgentError(MessageError):
+    """There never was an agent with that id in this pool."""
+
+
+class AgentGoneError(MessageError):
+    """The agent has ended, or ended while the sender waited."""
+
+
+class InboxFullError(MessageError):
+    """The agent is there, and its inbox has no room now."""
+
+
+class DeadlockError(AgentPoolError):
+    """Agents wait for each other in a circle, or all wait and nobody can send."""
+
+    def __init__(self, message: str, *, agent_ids: Sequence[int] = ()) -> None:
+        super().__init__(message)
+        self.agent_ids: tuple[int, ...] = tuple(agent_ids)
+        """Who waits for whom: each for the next, the last for the first."""
+
+
+class ToolError(AgentPoolError):
+    """A tool cannot do what the model asked. The text is told to the model."""
+
+
+class CapabilityDeniedError(ToolError):
+    """The agent's manifest does not grant what the tool needs."""
+
+
+class LimitExceededError(AgentPoolError):
+    """A guard or a budget stopped the run."""
+
+    def __init__(
+        self, message: str, *, kind: str, used: float, limit: float, source: str = "guard"
+    ) -> None:
+        super().__init__(message)
+        self.kind: str = kind
+        """What ran out, in the words of ``StopReason``: ``max_iterations``, …"""
+        self.used: float = used
+        """How much of it was used, in its own unit."""
+        self.limit: float = limit
+        """How much was allowed, in the same unit."""
+        self.source: str = source
+        """Who set the limit: the run's guard, or a budget by its name."""
+
+
+class MemoryStoreError(AgentPoolError):
+    """The file in which a memory keeps its fragments cannot be used. Says what is wrong."""
+
+
+class PrivacyError(AgentPoolError):
+    """The manifest's privacy tier forbids that place. Nothing was sent there."""
+
+
+class AgentCancelledError(AgentPoolError):
+    """An agent was cancelled before it could end."""
+
+    def __init__(self, message: str, *, cancelled_by: str, reason: str) -> None:
+        super().__init__(message)
+        self.cancelled_by: str = cancelled_by
+        """Who did it: ``owner``, ``pool``, ``agent 3``, …"""
+        self.reason: str = reason
+        """Why, in the words of whoever did it."""
+
+
+class TraceError(AgentPoolError):
+    """The file of a trace is not there, is no trace, or cannot be written."""
+
+
+class RecordedError(AgentPoolError):
+    """What an agent ended with, as a trace has it: no longer the exception itself."""
+
+    def __init__(
+        self, message: str, *, kind: str, traceback: str = "", details: Mapping[str, str] = {}
+    ) -> None:
+        super().__init__(message)
+        self.kind: str = kind
+        """The name of the exception's type."""
+        self.traceback: str = traceback
+        """Where it was raised, as Python prints it. Empty: it was raised nowhere."""
+        self.details: Mapping[str, str] = details
+        """Its fields, such as ``cancelled_by``."""

@@ -1,0 +1,81 @@
+"""What can go wrong with the records of runs."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from agentpool._errors.errors import AgentPoolError
+
+
+class JournalError(AgentPoolError):
+    """The journal cannot be read or written. Nothing that was written before is lost."""
+
+
+class RunBusyError(JournalError):
+    """Another process owns the records of this pool."""
+
+    def __init__(self, message: str, *, host: str, pid: int, until: float) -> None:
+        """Make the error.
+
+        Args:
+            message: What went wrong, and what to do.
+            host: The machine of the owner.
+            pid: Its process there.
+            until: When its lease ends, unless it writes again; in seconds since 1970.
+        """
+        super().__init__(message)
+        self.host = host
+        """The machine of the owner."""
+        self.pid = pid
+        """Its process on that machine."""
+        self.until = until
+        """When its lease ends, unless it writes again; in seconds since 1970."""
+
+
+class LeaseLostError(JournalError):
+    """Another process took over the records of a pool: this one must write no more."""
+
+    def __init__(self, message: str, *, pool: str, fence: int) -> None:
+        """Make the error.
+
+        Args:
+            message: What went wrong, and what to do.
+            pool: Whose records.
+            fence: The fence that is no longer the newest.
+        """
+        super().__init__(message)
+        self.pool = pool
+        """Whose records."""
+        self.fence = fence
+        """The fence that is no longer the newest."""
+
+    @classmethod
+    def of(cls, pool: str, fence: int) -> Self:
+        """Return the error of a write under an old fence."""
+        return cls(
+            f"another process took over pool {pool!r} of the journal (this one had fence "
+            f"{fence}); end this one, and look at the other",
+            pool=pool,
+            fence=fence,
+        )
+
+
+class ResumeMismatchError(JournalError):
+    """A resumed run asks for something else than it did before the crash."""
+
+    def __init__(self, message: str, *, agent_id: int, place: int, differs: str) -> None:
+        """Make the error.
+
+        Args:
+            message: What went wrong, and what to do.
+            agent_id: Whose run.
+            place: Which effect of the run; -1 is what the agent was spawned with.
+            differs: What is not as it was.
+        """
+        super().__init__(message)
+        self.agent_id = agent_id
+        """Whose run."""
+        self.place = place
+        """Which effect of the run; -1 is what the agent was spawned with."""
+        self.differs = differs
+        """What is not as it was."""

@@ -1,0 +1,65 @@
+"""Where a pool keeps what it must not do twice."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from agentpool._records import JournalRecord, Lease
+
+
+class Journal(ABC):
+    """Where a pool keeps what it must not do twice.
+
+    A journal has the records of many pools, each under its name. Whoever writes them holds a
+    lease; a later claim raises the fence, and writes under an older fence are refused.
+    `agentpool.testing.check_journal` holds an implementation against these promises.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    async def claim(self, pool: str, *, lease_seconds: float = 30.0) -> Lease:
+        """Take the right to write the records of *pool*.
+
+        Args:
+            pool: The pool's name. It need not have records yet.
+            lease_seconds: How long the lease lasts after the last write.
+
+        Raises:
+            RunBusyError: If another process holds it, and its lease has not ended.
+            JournalError: If the journal cannot be written.
+
+        Cancellation:
+            The lease may have been taken; a claim by the same process takes it again.
+        """
+
+    @abstractmethod
+    async def append(self, lease: Lease, records: Sequence[JournalRecord]) -> None:
+        """Keep *records*, all or none, and renew the lease. No records: renew it alone.
+
+        When this returns, they survive what the journal promises to survive.
+
+        Raises:
+            LeaseLostError: If somebody else has claimed the pool since. Nothing was kept.
+            JournalError: If the journal cannot be written. Nothing was kept.
+
+        Cancellation:
+            The records were kept, all or none.
+        """
+
+    @abstractmethod
+    async def read(self, pool: str) -> Sequence[JournalRecord]:
+        """Return the records of *pool* in the order in which they were written.
+
+        Raises:
+            JournalError: If the journal cannot be read.
+        """
+
+    @abstractmethod
+    async def release(self, lease: Lease) -> None:
+        """Give the right to write back, if *lease* still has it.
+
+        Raises:
+            JournalError: If the journal cannot be written.
+        """

@@ -1,0 +1,138 @@
+"""What an agent can do."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Literal, TypeAlias, final
+
+import msgspec
+import trio
+
+from agentpool._attachments import Attachment
+from agentpool._budget.budget import Budget
+from agentpool._manifest.capability import Capability
+from agentpool._messages import AgentId, ToolDefinition
+from agentpool.abc._context import AgentContext
+
+OnUnknown: TypeAlias = Literal["report", "rerun", "stop"]
+"""What happens to a tool call of which nobody knows whether it was done."""
+
+
+@final
+class ToolResult(msgspec.Struct, frozen=True, gc=False):
+    """What a tool call came to."""
+
+    content: str
+    """The text for the model."""
+    is_error: bool = False
+    """Whether it failed."""
+    error_type: str = ""
+    """The type of what it raised by accident. Empty: nothing, or it said no on purpose."""
+    traceback: str = ""
+    """Where that was raised, for the log and whoever watches, not the model. Empty: nowhere."""
+    attachments: tuple[Attachment, ...] = ()
+    """Images and documents for the model, if it reads them; ``content`` says what they are."""
+
+
+@final
+class ToolContext(msgspec.Struct, frozen=True, eq=False):
+    """What a tool knows of the call that it serves."""
+
+    agent: AgentContext
+    """The agent that calls, to act in its name."""
+    call_id: str
+    """The call's own name, given by the model. Some repeat."""
+    idempotency_key: str = ""
+    """Names the call: the same when a run is resumed from a journal, and of no other call. Give
+    it to whatever must not do the same thing twice."""
+    fence: int | None = None
+    """Rises whenever another process takes the pool's journal over. A store that refuses a
+    lower one than it has seen is safe from a process that was stalled. ``None``: no journal."""
+
+    @property
+    def agent_id(self) -> AgentId:
+        """The number of the agent that calls."""
+        return self.agent.agent_id
+
+    @property
+    def agent_name(self) -> str:
+        """The name of the agent that calls."""
+        return self.agent.name
+
+    @property
+    def budget(self) -> Budget | None:
+        """What the agent that calls spends of. ``None``: of nothing that others share.
+
+        To ask a model use ``agent.complete(driver, request)``: it reserves, settles and
+        counts. For anything else that costs something::
+
+            with context.budget.reserve(cost_usd=0.05) as reservation:
+                reservation.commit(tokens=0, cost_usd=await buy_something())
+        """
+        return self.agent.budget
+
+    @staticmethod
+    def remaining_seconds() -> float:
+        """Seconds until the nearest deadline of tool, request, run and pool; ``inf``: none."""
+        return trio.current_effective_deadline() - trio.current_time()
+
+
+class Tool(ABC):
+    """Something that an agent can do."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def definition(self) -> ToolDefinition:
+        """The tool as the model sees it. The same at every look."""
+
+    @property
+    def capability(self) -> Capability | None:
+        """The grant that the agent needs. ``None``: none."""
+        return None
+
+    @property
+    def timeout_seconds(self) -> float | None:
+        """The longest that one call may take. ``None``: as the manifest says."""
+        return None
+
+    @property
+    def needs_approval(self) -> bool:
+        """Whether somebody is asked before each call, whatever was granted."""
+        return False
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for what others do, so that calling it again is no loop."""
+        return False
+
+    @property
+    def on_unknown(self) -> OnUnknown:
+        """What happens to a call that had begun when the program ended.
+
+        ``report``: the model is told that it may have been done; ``rerun``: it runs again,
+        because doing it twice is as good as once; ``stop``: the run ends.
+        """
+        return "report"
+
+    @property
+    def left_behind(self) -> tuple[ToolContext, ...]:
+        """Calls that were cancelled and still run, in threads that cannot be stopped."""
+        return ()
+
+    @abstractmethod
+    async def run(self, arguments: str, context: ToolContext) -> ToolResult:
+        """Do it.
+
+        Args:
+            arguments: JSON text as the model wrote it. It may be invalid.
+            context: Who calls, and how much time is left.
+
+        Raises:
+            ToolError: Told to the model, as is every other ``Exception`` by its type and
+                text. The agent goes on.
+
+        Cancellation:
+            Nothing of the call goes on running.
+        """
