@@ -5,6 +5,7 @@ Rules:
 1. A transaction is done whole or not at all, whatever ends it.
 2. A call that is cancelled interrupts its own transaction, and returns when the thread is
    free: nothing goes on behind it. A transaction that was committed in that moment stays.
+   SQLite forgets an interruption that finds no statement, so long statements ask, too.
 3. Who finds the file locked by another process waits in trio, not in the thread, and not
    for ever.
 4. What SQLite raises comes out as the error of the file's kind and names the file.
@@ -46,6 +47,10 @@ takes so long is a program that hangs, or a backup tool that holds the file."""
 
 _FIRST_PAUSE_SECONDS: Final = 0.002
 _LONGEST_PAUSE_SECONDS: Final = 0.1
+
+_ASK_EVERY_STEPS: Final = 1_000_000
+"""Steps of SQLite's machine, some 20 ms, after which a statement asks whether it is still
+wanted. It needs Python's lock for that, which a busy loop may keep for 5 ms."""
 
 CLOSE_SECONDS: Final = 10.0
 """For the last checkpoint of a large log on a slow disk. After a kill it is made at the
@@ -110,6 +115,7 @@ class _Job:
     value: object = None
     error: Exception | None = None
     is_over: bool = False
+    is_unwanted: bool = False
 
     def do(self) -> None:
         """Run, in the thread; never raise there."""
@@ -132,6 +138,7 @@ class Database:
     _turn: trio.Lock = attrs.field(factory=trio.Lock)
     # Of its own: tools may have taken all of trio's threads, and wait for this file.
     _thread: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
+    _job: _Job | None = None
 
     async def read(self, job: Callable[[Transaction], T]) -> T:
         """Run *job* on one state of the file.
@@ -202,14 +209,15 @@ class Database:
     async def _in_thread(self, run: Callable[[], T]) -> T:
         if not self._kind.interrupts:
             return await trio.to_thread.run_sync(run, limiter=self._thread)
-        job = _Job(run)
+        job = self._job = _Job(run)
 
         async def interrupt_when_cancelled() -> None:
             try:
                 await trio.sleep_forever()
             finally:
+                job.is_unwanted = True
                 # It is our turn, so the statement that runs is ours. Where none runs,
-                # this does nothing, to a later one neither.
+                # this does nothing: the next one asks.
                 if not job.is_over:
                     self._connection.interrupt()
 
@@ -220,6 +228,10 @@ class Database:
         if job.error is not None:
             raise job.error
         return job.value  # type: ignore[return-value]  # what run() returned
+
+    def is_unwanted(self) -> bool:
+        """Return whether the job that runs was cancelled. Asked in its thread."""
+        return self._job is not None and self._job.is_unwanted
 
 
 @asynccontextmanager
@@ -261,6 +273,8 @@ async def open_database(
         _raise_as_ours(error, path, kind)
     _add_functions(connection, kind)
     database = Database(path, kind, connection)
+    if kind.interrupts:
+        connection.set_progress_handler(database.is_unwanted, _ASK_EVERY_STEPS)
     try:
         found = await database.read(partial(_look, kind=kind, path=path))
         if read_only:

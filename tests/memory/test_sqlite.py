@@ -11,6 +11,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ import trio
 import trio.testing
 
 from agentpool import AgentManifest, Capability, CapabilityKind, SpawnConfig, UsageError, open_pool
-from agentpool._database import FileKind, Transaction, open_database
+from agentpool._database import FileKind, Row, Transaction, open_database
 from agentpool.abc import Fragment, Memory, MemoryQuery
 from agentpool.drivers import ScriptedDriver
 from agentpool.memory import (
@@ -33,7 +34,7 @@ from agentpool.memory import (
 )
 from agentpool.memory._rank import MAX_QUERY_WORDS
 from agentpool.memory._sqlite import MIGRATIONS
-from agentpool.testing import cancel_everywhere
+from agentpool.testing import cancel_everywhere, simulate
 
 MEMORY = Capability(CapabilityKind.MEMORY)
 
@@ -253,6 +254,30 @@ async def test_a_cancelled_write_changes_nothing(tmp_path: Path) -> None:
         assert tables == []
 
 
+async def test_a_call_that_is_cancelled_before_its_statement_ends(tmp_path: Path) -> None:
+    """An interruption that finds no statement is not lost: the next statement asks."""
+    has_begun, may_go_on = threading.Event(), threading.Event()
+
+    def think_first(transaction: Transaction) -> list[Row]:
+        has_begun.set()
+        may_go_on.wait()
+        return transaction.rows(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+        )
+
+    async with open_database(tmp_path / "x.db", memory_file(())) as database:
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(database.write, think_first)
+                await trio.to_thread.run_sync(has_begun.wait)
+                scope.cancel()
+                with trio.CancelScope(shield=True):
+                    await trio.testing.wait_all_tasks_blocked()
+                    may_go_on.set()
+        assert scope.cancelled_caught
+        assert await database.write(lambda transaction: transaction.rows("SELECT 1")) == [(1,)]
+
+
 async def test_who_waits_for_a_turn_interrupts_nobody(tmp_path: Path) -> None:
     """A call that is cancelled in the queue must not end the one that runs."""
 
@@ -306,11 +331,13 @@ def test_cancelled_anywhere_nothing_leaks_and_nothing_is_half(tmp_path: Path) ->
 # --- bad input
 
 
-async def test_a_locked_file_is_waited_for_and_then_said(
-    tmp_path: Path, autojump_clock: trio.testing.MockClock
-) -> None:
+def test_a_locked_file_is_waited_for_and_then_said(tmp_path: Path) -> None:
     """Half a minute, and nothing has changed."""
-    path = tmp_path / "memory.db"
+    simulate(meet_a_locked_file, tmp_path / "memory.db")
+
+
+async def meet_a_locked_file(path: Path) -> None:
+    """Write while another program holds the file, and once more when it has let go."""
     async with open_sqlite_memory(path) as memory:
         holder = sqlite3.connect(path, isolation_level=None)
         holder.execute("BEGIN IMMEDIATE")
