@@ -18,7 +18,7 @@ from agentpool._events import Phase, PhaseChanged, TextDelta, ThoughtDelta
 from agentpool._loop.conversation import fixed_tokens
 from agentpool._loop.guard import Stop, Warn
 from agentpool._loop.output import Output
-from agentpool._loop.run import Complete, Effect, Receive, Run, RunTools
+from agentpool._loop.run import Complete, Effect, Receive, Run, RunTools, Summarize
 from agentpool._loop.tokens import sound_cost
 from agentpool._messages import (
     NO_USAGE,
@@ -168,8 +168,10 @@ class Agent(Live):
                 if charge.requests:
                     tokens = 0 if charge.usage is None else charge.usage.total_tokens
                     self._spend_again(tokens, charge.cost_usd, requests=charge.requests)
-        elif isinstance(effect, Complete) and effect.completion is not None:
+        elif isinstance(effect, Complete | Summarize) and effect.completion is not None:
             usage = effect.completion.usage
+            if isinstance(effect, Summarize):  # an answer of its own is the loop's to count
+                self.charge(usage, effect.completion.cost_usd)
             tokens = 0 if usage is None else usage.total_tokens
             self._spend_again(tokens, effect.completion.cost_usd, requests=1)
 

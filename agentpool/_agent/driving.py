@@ -107,7 +107,7 @@ async def _perform_kept(agent: Agent, effect: Effect, run: Run) -> None:  # noqa
     agent.take_back(effect)
     if is_known:
         return  # noqa: ASYNC910  # there is nothing to wait for
-    if isinstance(effect, Complete):
+    if isinstance(effect, Complete | Summarize):
         allow(agent.clock, None)  # what is left of the step before is no time of the disk's
         if await journal.begin_request(effect.request):
             agent.pay_again(effect.request)
@@ -152,6 +152,7 @@ async def _summarize(agent: Agent, effect: Summarize) -> None:  # noqa: ASYNC910
         except (DriverError, LimitExceededError) as error:
             effect.failure = f"{type(error).__name__}: {error}"
         else:
+            effect.completion = answer
             effect.text = without_thoughts(answer.text, was_cut=False)
             effect.failure = "the model wrote nothing"
 

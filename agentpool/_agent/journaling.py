@@ -76,9 +76,17 @@ class _Called(msgspec.Struct, frozen=True, gc=False):
     taken: tuple[int, ...] = ()
 
 
+@final
+class _Summed(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    text: str
+    failure: str
+    completion: Completion | None = None
+    """Files of the first days do not say it."""
+
+
 _RECALLED: Final = msgspec.json.Decoder(tuple[str, ...])
 _ANSWERED: Final = msgspec.json.Decoder(_Answered)
-_SUMMARY: Final = msgspec.json.Decoder(tuple[str, str])
+_SUMMED: Final = msgspec.json.Decoder(_Summed)
 _RECEIVED: Final = msgspec.json.Decoder(_Received)
 _ENCODE: Final = msgspec.json.Encoder().encode
 
@@ -103,7 +111,7 @@ def spending(
                 if one.requests:
                     tokens = 0 if one.usage is None else one.usage.total_tokens
                     yield tokens, one.cost_usd, one.requests, 0
-        elif (answer := _ANSWERED.decode(record.body).completion) is not None:
+        elif (answer := _answer_in(record.body)) is not None:
             yield _tokens_of(answer), answer.cost_usd, 1, 0
 
 
@@ -129,6 +137,12 @@ def settled_keys(records: Iterable[JournalRecord]) -> set[str]:
     }
 
 
+def _answer_in(body: bytes) -> Completion | None:
+    """Return the answer to a request, for a turn or for a summary, out of its result."""
+    decoder = _SUMMED if body.startswith(b"[") else _ANSWERED
+    return decoder.decode(body).completion
+
+
 def _tokens_of(completion: Completion) -> int:
     return 0 if completion.usage is None else completion.usage.total_tokens
 
@@ -142,7 +156,9 @@ def _fill_in(effect: Effect, body: bytes, run: Run) -> None:
         effect.completion = answered.completion
         run.passed_shared, run.exhausted = answered.passed_shared, answered.exhausted
     elif isinstance(effect, Summarize):
-        effect.text, effect.failure = _SUMMARY.decode(body)
+        summed = _SUMMED.decode(body)
+        effect.text, effect.failure = summed.text, summed.failure
+        effect.completion = summed.completion
 
 
 @final
@@ -205,7 +221,7 @@ class RunJournal(Live):
                 found = _RECEIVED.decode(record.body)
                 effect.messages, effect.interrupted = found.messages, found.interrupted
             return True
-        if isinstance(effect, Complete):
+        if isinstance(effect, Complete | Summarize):
             self._compare(effect.request, self.begun.get((self.place, 0)))
         if record is None:
             return False
@@ -303,7 +319,8 @@ class RunJournal(Live):
         elif isinstance(effect, Recall):
             self._note(RecordKind.RESULT, body=_ENCODE(tuple(effect.fragments)))
         elif isinstance(effect, Summarize):
-            self._note(RecordKind.RESULT, body=_ENCODE((effect.text, effect.failure)))
+            summed = _Summed(effect.text, effect.failure, effect.completion)
+            self._note(RecordKind.RESULT, body=_ENCODE(summed))
         elif isinstance(effect, Remember):
             self._note(RecordKind.RESULT)
 

@@ -114,6 +114,8 @@ class Summarize(msgspec.Struct, eq=False, gc=False):
     """Result: the summary. Empty: there is none."""
     failure: str = ""
     """Result: why there is none. Set from the start: nobody is to be asked."""
+    completion: Completion | None = None
+    """Result: the answer, with what it took. ``None``: there was none."""
 
 
 @final

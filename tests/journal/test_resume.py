@@ -20,17 +20,27 @@ from agentpool import (
     Budget,
     Capability,
     CapabilityKind,
+    ContextConfig,
     DeadlockError,
     ModelConfig,
     PoolError,
     ResourceQuota,
     SpawnConfig,
     StopReason,
+    Usage,
     UsageError,
     UserMessage,
     open_pool,
 )
-from agentpool.abc import AgentContext, CompletionRequest, Fragment, MemoryQuery, ToolContext
+from agentpool._loop.room import ASK_FOR_SUMMARY
+from agentpool.abc import (
+    AgentContext,
+    Completion,
+    CompletionRequest,
+    Fragment,
+    MemoryQuery,
+    ToolContext,
+)
 from agentpool.drivers import BadRequestError, FunctionDriver, ToolMessage, call, calls
 from agentpool.drivers._scripted import Answer
 from agentpool.journal import (
@@ -469,6 +479,131 @@ def test_a_repeated_request_is_counted() -> None:
         assert outcome.repeated_requests == 1
         assert budget.statistics().requests.committed == 2
         assert (await run_one(journal, config, never)).repeated_requests == 1
+
+    simulate(scenario)
+
+
+# --- summaries
+
+
+NARROW = attrs.evolve(
+    READER,
+    model=ModelConfig(max_tokens=200, context_window=1_500),
+    resources=ResourceQuota(max_iterations=100),
+    context=ContextConfig(strategy="summary"),
+)
+"""An agent whose window is full after some turns, and who sums up what leaves it."""
+
+
+@tool(on_unknown="rerun")
+async def count_on(number: int) -> str:
+    """Say the number, at length."""
+    await trio.lowlevel.checkpoint()
+    return f"{number} " + "the same old story, told at length; " * 12
+
+
+@attrs.define(eq=False)
+class Counter:
+    """A model that calls a tool eleven times, and sums up when it is asked to."""
+
+    requests: int = 0
+    summaries: int = 0
+
+    def answer(self, request: CompletionRequest) -> Answer:
+        """Sum up, or go on counting from the last result."""
+        self.requests += 1
+        last = request.messages[-1]
+        if last == ASK_FOR_SUMMARY:
+            self.summaries += 1
+            return Completion("in short", usage=Usage(100, 7))
+        number = int(last.content.split()[0]) if isinstance(last, ToolMessage) else 0
+        return "done" if number == 11 else call("count_on", number=number + 1)
+
+    async def run(self, journal: Journal, **terms: Any) -> AgentOutcome:  # noqa: ANN401  # as open_pool takes them
+        """Run one agent, or go on with it."""
+        driver = FunctionDriver(self.answer, price_per_token_usd=0.001)
+        tools = ToolRegistry([count_on])
+        async with open_kept(driver, journal=journal, tools=tools, **terms) as pool:
+            return await (await pool.spawn(SpawnConfig(NARROW, "count", key="one"))).wait()
+
+
+def records_to(journal: InMemoryJournal, summary: int) -> list[JournalRecord]:
+    """Return what is kept up to the result of one of the summaries, counted from 1."""
+    records = list(journal._pools["kept"])
+    ends = [i for i, one in enumerate(records) if one.body.startswith(b'["in short"')]
+    return records[: ends[summary - 1] + 1]
+
+
+def test_a_run_that_was_condensed_comes_to_the_same_after_any_crash() -> None:
+    """What a summary took counts for the run and its budget, as if nothing had happened."""
+
+    async def scenario(journal: Journal) -> object:
+        budget = Budget(requests=100)
+        outcome = await Counter().run(journal, budget=budget)
+        # What was in flight at a crash was paid twice.
+        paid = budget.statistics().requests.committed - outcome.repeated_requests
+        return told(outcome), outcome.messages_left_out, paid
+
+    crash_everywhere(scenario)
+
+
+def test_a_summary_that_is_known_is_not_asked_for_again() -> None:
+    """Nor paid: only what comes after the crash is requested."""
+
+    async def scenario() -> None:
+        journal, whole = InMemoryJournal(), Counter()
+        outcome = await whole.run(journal)
+        assert whole.summaries == 2
+        journal._pools["kept"] = records_to(journal, 1)
+        rest = Counter()
+        again = await rest.run(journal)
+        assert told(again) == told(outcome)
+        assert rest.summaries == 1
+        assert 0 < rest.requests < whole.requests
+
+    simulate(scenario)
+
+
+def test_a_summary_that_had_left_is_asked_for_again_and_counted() -> None:
+    """Nobody knows whether it was answered, so it may have been charged."""
+
+    async def scenario() -> None:
+        journal, whole = InMemoryJournal(), Counter()
+        await whole.run(journal)
+        journal._pools["kept"] = records_to(journal, 1)[:-1]
+        budget = Budget(requests=100)
+        outcome = await Counter().run(journal, budget=budget)
+        assert outcome.repeated_requests == 1
+        assert budget.statistics().requests.committed == whole.requests + 1
+
+    simulate(scenario)
+
+
+def test_what_a_run_that_has_ended_spent_on_summaries_is_counted() -> None:
+    """In the budget of the next process, without a request."""
+
+    async def scenario() -> None:
+        journal, budgets = InMemoryJournal(), (Budget(requests=100), Budget(requests=100))
+        model = Counter()
+        for budget in budgets:
+            await model.run(journal, budget=budget)
+        spent = [budget.statistics() for budget in budgets]
+        assert spent[0].requests.committed == spent[1].requests.committed == model.requests
+        assert spent[0].tokens.committed == spent[1].tokens.committed
+
+    simulate(scenario)
+
+
+def test_a_request_that_a_budget_refused_was_none() -> None:
+    """It had begun and has a result, and nobody was asked."""
+
+    async def scenario() -> None:
+        journal, budgets = InMemoryJournal(), (Budget(requests=3), Budget(requests=3))
+        model = Counter()
+        for budget in budgets:
+            outcome = await model.run(journal, budget=budget)
+            assert outcome.stop_reason is StopReason.REQUEST_BUDGET
+            assert budget.statistics().requests.committed == model.requests == 3
 
     simulate(scenario)
 
