@@ -21,7 +21,7 @@ CANCELLED: list[Any] = []
 
 NAMES = (
     "args", "blocks", "cancelled", "child", "close", "deaf", "die", "env", "error", "fail", "hang",
-    "huge", "line", "noise", "odd", "pid", "quote",
+    "huge", "line", "many", "nag", "noise", "odd", "pid", "quote",
     "think",
 )  # fmt: skip
 """The tools that do something; a plan may have others, which say their name."""
@@ -89,6 +89,17 @@ def call(  # noqa: C901, PLR0911, PLR0912  # a table of what it can do
             return text("done")
         case "odd":
             return {"content": "five"}
+        case "many":
+            return text(*("a" for _ in range(arguments["count"])))
+        case "nag":
+            for nth in range(arguments["count"]):
+                send({"jsonrpc": "2.0", "id": nth, "method": "ping"})
+                if arguments.get("gives_up"):
+                    params = {"requestId": nth}
+                    send({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params})
+            if arguments.get("gives_up"):
+                return text("gave up")
+            time.sleep(600)
         case "pid":
             return text(str(os.getpid()))
         case "quote":
@@ -112,16 +123,21 @@ def answer(message: dict[str, Any]) -> None:
         case "initialize":
             result = {
                 "protocolVersion": "2025-06-18",
-                "capabilities": {"tools": {}},
+                "capabilities": PLAN.get("has", {"tools": {}}),
                 "serverInfo": {"name": "stub", "version": "1"},
             }
+        case "tools/list" if "list_error" in PLAN:
+            error = {"code": -32601, "message": PLAN["list_error"]}
+            send({"jsonrpc": "2.0", "id": number, "error": error})
+        case "tools/list" if "list" in PLAN:
+            result = PLAN["list"]
         case "tools/list":
             result = listing(parameters.get("cursor"))
         case "tools/call":
             result = call(number, parameters["name"], parameters.get("arguments") or {})
         case "notifications/cancelled":
             CANCELLED.append(parameters["requestId"])
-        case _ if number is not None:
+        case str() if number is not None:
             error = {"code": -32601, "message": f"no method {method}"}
             send({"jsonrpc": "2.0", "id": number, "error": error})
     if result is not None:
@@ -166,6 +182,7 @@ def main() -> None:
                 send({"jsonrpc": "2.0", "id": json.loads(line)["id"], "error": error})
         case _:
             pass
+    sys.stdout.write("\ufeff" if PLAN.get("mark") else "")
     for line in sys.stdin:
         answer(json.loads(line))
     if PLAN.get("stubborn"):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Final, final
 
 import httpx2
+import trio
 
 from agentpool.tools.mcp._secrets import Secrets, SecretsInStream
 from agentpool.tools.mcp._wire import MAX_MESSAGE_BYTES
@@ -15,6 +17,13 @@ NOT_FOUND: Final = 404
 SESSION_HEADER: Final = "mcp-session-id"
 """Source: modelcontextprotocol.io, specification 2025-06-18, Transports, "Session Management":
 a client that gets 404 for a request with this header must begin a new session."""
+
+STREAM_GAP_SECONDS: Final = 0.5
+"""From one stream for what a server says by itself to the next, when the first ones are used up.
+A server that ends each stream and says ``retry: 0`` was asked 350 times a second."""
+
+STREAM_BURST: Final = 10
+"""Streams that may be opened without a gap: several calls may wait for theirs."""
 
 
 @contextlib.asynccontextmanager
@@ -33,7 +42,7 @@ async def open_http_client(
         headers["authorization"] = f"Bearer {token}"
     # No proxy from the environment: what is meant for this machine would go through it.
     async with httpx2.AsyncClient(
-        transport=_Bounded(httpx2.AsyncHTTPTransport(), secrets),
+        transport=Bounded(httpx2.AsyncHTTPTransport(), secrets),
         headers=headers,
         timeout=None,
         trust_env=False,
@@ -42,14 +51,17 @@ async def open_http_client(
 
 
 @final
-class _Bounded(httpx2.AsyncBaseTransport):
+class Bounded(httpx2.AsyncBaseTransport):
     """Refuses answers that are packed, or whose one message is too long."""
 
     def __init__(self, inner: httpx2.AsyncBaseTransport, secrets: Secrets) -> None:
         self._inner = inner
         self._secrets = secrets
+        self._next_at = -math.inf
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        if request.method == "GET":
+            await self._wait_turn()
         try:
             response = await self._inner.handle_async_request(request)
         except httpx2.TransportError as error:
@@ -72,6 +84,12 @@ class _Bounded(httpx2.AsyncBaseTransport):
         assert isinstance(response.stream, httpx2.AsyncByteStream)  # noqa: S101  # an async transport's
         response.stream = _BoundedStream(response.stream, self._secrets, is_endless=is_endless)
         return response
+
+    async def _wait_turn(self) -> None:
+        """Wait until another stream may be opened, whatever the server says of `retry`."""
+        now = trio.current_time()
+        self._next_at = max(self._next_at, now) + STREAM_GAP_SECONDS
+        await trio.sleep(max(self._next_at - STREAM_BURST * STREAM_GAP_SECONDS - now, 0))
 
     async def aclose(self) -> None:
         await self._inner.aclose()

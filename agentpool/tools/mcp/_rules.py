@@ -131,16 +131,29 @@ def wants_server(server: McpServerConfig, grants: Sequence[Capability]) -> bool:
     )
 
 
-def offered_tools(server: McpServerConfig, listed: Iterable[str]) -> tuple[str, ...]:
+def offered_tools(
+    server: McpServerConfig, listed: Iterable[str], faults: Mapping[str, str]
+) -> tuple[str, ...]:
     """Return which of the *listed* tools the manifest's entry for *server* offers.
 
+    Args:
+        server: The entry.
+        listed: What the server has.
+        faults: What is wrong with the tools that it describes badly, by their names.
+
     Raises:
-        ToolError: If the entry names a tool that the server does not have.
+        ToolError: If the entry names a tool that the server does not have, or describes badly.
     """
     there = tuple(listed)
     if ANYTHING in server.capabilities:
         return there
     missing = [name for name in server.capabilities if name not in there]
+    faulty = [name for name in missing if name in faults]
+    if faulty:
+        raise ToolError(
+            f"the MCP server {server.name!r} describes its tool {faulty[0]!r} badly, so it cannot "
+            f"be offered: {faults[faulty[0]]}; take it out of 'capabilities' in the manifest"
+        )
     if missing:
         words = ", ".join(map(repr, missing))
         has = ", ".join(map(repr, there)) or "none"

@@ -16,6 +16,7 @@ Rules:
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 from collections.abc import AsyncGenerator, Mapping
@@ -48,6 +49,8 @@ from agentpool.tools.mcp._secrets import Secrets
 
 if TYPE_CHECKING:
     from agentpool.tools.mcp._session import ListedTool, Session
+
+_log: Final = logging.getLogger("agentpool")
 
 MAX_FAILURES: Final = 3
 """Starts in a row that came to nothing. A server that is overwhelmed for a moment comes
@@ -214,6 +217,9 @@ class _Server:
                     self._session = start.session = session
                     self._start = None
                     start.done.set()
+                    for name, fault in session.faults.items():
+                        text = self._secrets.redact(f"its tool {name!r} is left out: {fault}")
+                        _log.warning("the MCP server %r: %s", self.config.name, text)
                     await life.ended.wait()
                     start.scope.deadline = trio.current_time() + GRACE_SECONDS
         except Exception as error:  # noqa: BLE001  # whatever it is, it is this server's alone
@@ -290,7 +296,7 @@ class McpServers:
         for config, server in wanted:
             session = await server.wait_session()
             listed = {tool.name: tool for tool in session.tools}
-            for name in offered_tools(config, listed):
+            for name in offered_tools(config, listed, session.faults):
                 found[config.name, name] = (server, listed[name])
         names = tool_names(found)
         return tuple(

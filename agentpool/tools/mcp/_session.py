@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Final, assert_never, cast, final
 
 import anyio
@@ -28,6 +29,7 @@ from agentpool._messages import Json
 from agentpool.abc import ToolResult
 from agentpool.tools.mcp._child import DYING_SECONDS, Child, open_child
 from agentpool.tools.mcp._http import open_http_client
+from agentpool.tools.mcp._incoming import MAX_TOOLS, Faults, mend_streams
 from agentpool.tools.mcp._rules import (
     MAX_HINT_CHARS,
     one_line,
@@ -42,9 +44,6 @@ from agentpool.tools.mcp._wire import (
     read_messages,
     write_messages,
 )
-
-MAX_TOOLS: Final = 500
-"""Of one server. No model can choose among more, and a list without end must end."""
 
 _QUEUED_MESSAGES: Final = 256
 """To a server that does not read: as many calls can be cancelled without a wait."""
@@ -90,6 +89,8 @@ class Session:
 
     tools: tuple[ListedTool, ...]
     """What the server has, as it said at the start."""
+    faults: Faults
+    """What is wrong with tools that the server describes, and that it does not have for us."""
     life: Life
     _client: Client
     answered: bool = False
@@ -160,17 +161,36 @@ async def open_session(
             opening = _open_http(config, token, secrets)
         case _:
             assert_never(config.transport)
-    async with Client(opening, cache=None) as client:
-        yield Session(await _list_tools(client, config.name), life, client)
+    faults: Faults = {}
+    async with Client(_mended(opening, faults, life), cache=None) as client:
+        yield Session(await _list_tools(client, config.name), faults, life, client)
+
+
+@contextlib.asynccontextmanager
+async def _mended(
+    opening: AbstractAsyncContextManager[TransportStreams], faults: Faults, life: Life
+) -> AsyncGenerator[TransportStreams]:
+    async with opening as streams:
+        yield mend_streams(streams, faults, life.end)
 
 
 async def _list_tools(client: Client, server: str) -> tuple[ListedTool, ...]:
     found: dict[str, ListedTool] = {}
     cursor: str | None = None
+    capabilities = client.session.server_capabilities
     while len(found) < MAX_TOOLS:
         before = len(found)
         params = types.PaginatedRequestParams(cursor=cursor)
-        page = await client.session.list_tools(params=params)
+        try:
+            page = await client.session.list_tools(params=params)
+        except MCPError as error:
+            if capabilities is not None and capabilities.tools is None:
+                return ()  # it never said that it has any: it may have resources alone
+            raise ToolError(f"it answered the question for its tools with {_say(error)}") from error
+        except ValidationError as error:
+            raise ToolError(
+                "it answered the question for its tools with no list of them"
+            ) from error
         for tool in page.tools:
             # Of a page no more than are kept: the others cost time, and nobody sees them.
             if len(found) < MAX_TOOLS and tool.name not in found:

@@ -6,6 +6,7 @@ that comes; its server reads standard input in a thread that no cancellation end
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias, final
 
@@ -69,8 +70,12 @@ async def read_messages(
         ToolError: If a message is too long.
     """
     splitter = LineSplitter()
+    begun = False
     while data := await receive():
         for line in splitter.feed(data):
+            # Programs on Windows write a mark before their first line.
+            line = line if begun else line.removeprefix(codecs.BOM_UTF8)  # noqa: PLW2901
+            begun = True
             if line.isspace() or not line:
                 continue
             try:

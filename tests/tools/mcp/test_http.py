@@ -7,8 +7,9 @@ import traceback
 import httpx2
 import pytest
 import trio
+from trio.testing import MockClock
 
-from agentpool.tools.mcp._http import open_http_client
+from agentpool.tools.mcp._http import Bounded, open_http_client
 from agentpool.tools.mcp._secrets import REDACTED, Secrets
 from tests.support.hostile_server import answering, open_watched
 from tests.support.http_servers import CHUNKED, chunk, head, whole
@@ -70,3 +71,35 @@ async def test_a_session_that_is_gone_is_told_by_its_status_alone() -> None:
             with trio.fail_after(20):
                 found = await client.post(watched.server.url, headers=headers)
         assert (found.status_code, found.content) == (404, text)
+
+
+class _Counting(httpx2.AsyncBaseTransport):
+    """Answers at once, and counts."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Answer."""
+        await trio.lowlevel.checkpoint()
+        self.asked += 1
+        return httpx2.Response(204, request=request)
+
+
+async def test_l12_streams_without_end_are_opened_with_gaps(autojump_clock: MockClock) -> None:
+    """A server that ends each of them and says ``retry: 0`` was asked 350 times a second."""
+    counting = _Counting()
+    async with httpx2.AsyncClient(transport=Bounded(counting, SECRETS)) as client:
+        for _ in range(10):
+            await client.get("http://server/")
+        assert trio.current_time() == 0
+        with trio.move_on_after(100):
+            while True:
+                await client.get("http://server/")
+        assert 200 < counting.asked <= 210
+        # A pause makes up for it, and calls never wait.
+        await trio.sleep(100)
+        for _ in range(10):
+            await client.get("http://server/")
+            await client.post("http://server/")
+        assert trio.current_time() == 200

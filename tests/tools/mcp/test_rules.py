@@ -94,12 +94,12 @@ def test_a_server_is_wanted_if_something_of_it_is_granted(
 
 def test_what_is_offered_is_what_the_entry_lists() -> None:
     """In the server's order; a name that is not there is a slip."""
-    assert offered_tools(server("*"), ["b", "a"]) == ("b", "a")
-    assert offered_tools(server("a", "b"), ["b", "c", "a"]) == ("b", "a")
+    assert offered_tools(server("*"), ["b", "a"], {}) == ("b", "a")
+    assert offered_tools(server("a", "b"), ["b", "c", "a"], {}) == ("b", "a")
     with pytest.raises(ToolError, match=r"'time' has no tool 'x', 'y'; correct its .*; it has 'b'"):
-        offered_tools(server("x", "b", "y"), ["b"])
+        offered_tools(server("x", "b", "y"), ["b"], {})
     with pytest.raises(ToolError, match="it has none"):
-        offered_tools(server("x"), [])
+        offered_tools(server("x"), [], {})
 
 
 # --- descriptions and schemas

@@ -243,6 +243,120 @@ async def test_tools_come_in_pages() -> None:
         assert await box.pid()
 
 
+GOOD = {"name": "good", "inputSchema": {"type": "object"}}
+"""A tool that is described well."""
+
+
+@pytest.mark.parametrize(
+    ("bad", "fault"),
+    [
+        ({"name": "bad"}, "'bad' is left out: inputSchema: Field required"),
+        ({"name": "bad", "inputSchema": "none"}, "'bad' is left out: inputSchema: "),
+        (
+            {"name": "bad", "inputSchema": {"type": "array"}},
+            "'bad' is left out: inputSchema.type: ",
+        ),
+        (
+            {"name": "bad", "inputSchema": {"type": "object", "required": "a"}},
+            "'bad' is left out: inputSchema.required: ",
+        ),
+        ({"name": "bad", "inputSchema": {}, "description": 5}, "'bad' is left out: description: "),
+        ({"inputSchema": {"type": "object"}}, "'number 2' is left out: name: Field required"),
+        ({"name": 7, "inputSchema": {"type": "object"}}, "'number 2' is left out: name: "),
+        ("no tool", "'number 2' is left out: name: Field required"),
+        (
+            {"name": "b" * 100_000, "inputSchema": {"type": "object"}},
+            "its name has 100,000 characters; no more than 256 are taken",
+        ),
+    ],
+)
+async def test_b03_one_malformed_tool_costs_that_tool_alone(
+    bad: object, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The whole server was lost, and the handshake blamed."""
+    listed = {"tools": [GOOD, bad, {**GOOD, "name": "last"}]}
+    async with opened(config(list=listed)) as box:
+        assert list(box.tools) == ["good", "last"]
+        assert (await box.call("last")).content == "last"
+        (said,) = [record.getMessage() for record in caplog.records if record.name == "agentpool"]
+        assert fault in said
+        assert len(said) < 1_000
+
+
+async def test_b03_parts_of_a_tool_that_are_not_used_may_be_wrong() -> None:
+    """Icons, annotations and the form of results are not looked at."""
+    odd = {**GOOD, "outputSchema": 5, "icons": "none", "annotations": [], "_meta": "x", "title": 1}
+    async with opened(config(tools=[odd])) as box:
+        assert (await box.call("good")).content == "good"
+
+
+async def test_b03_a_malformed_tool_that_is_asked_for_is_named_with_its_fault() -> None:
+    """And not "there is no such tool"."""
+    server = config(capabilities=["good", "bad"], tools=[GOOD, {"name": "bad"}])
+    with pytest.raises(ToolError, match=r"'stub' describes its tool 'bad' badly.*Field required"):
+        async with opened(server):
+            pass
+
+
+async def test_b03_a_server_with_resources_alone_has_no_tools() -> None:
+    """It answers the question for them with an error, as it may."""
+    async with opened(config(has={"resources": {}}, list_error="no such method")) as box:
+        assert not box.tools
+    # One that does not say so, and has tools all the same, is not sent away.
+    async with opened(config(has={})) as box:
+        assert (await box.call("pid")).content
+
+
+@pytest.mark.parametrize(
+    ("server", "says"),
+    [
+        (config(list_error="broken"), "it answered the question for its tools with broken (code "),
+        (config(list={"tools": 5}), "it answered the question for its tools with no list of them"),
+        (config(list={}), "it answered the question for its tools with no list of them"),
+    ],
+)
+async def test_b03_a_list_that_is_none_is_not_the_handshakes_fault(
+    server: McpServerConfig, says: str
+) -> None:
+    """The words say which answer was wrong."""
+    with pytest.raises(ToolError) as caught:
+        async with opened(server):
+            pass
+    assert says in str(caught.value)
+
+
+async def test_b03_a_mark_before_the_first_line_is_passed_over() -> None:
+    """Programs on Windows write one."""
+    async with opened(config(mark=True)) as box:
+        assert await box.pid()
+
+
+async def test_m08_of_400_000_blocks_as_many_are_looked_at_as_are_shown() -> None:
+    """The SDK checks each of them, and nothing else moved for nine seconds."""
+    async with opened(config()) as box:
+        result = await box.call("many", count=400_000)
+    assert result.content == "a\n" * 1_000 + "[399,000 more blocks are left out]"
+
+
+async def test_m08_a_server_that_asks_and_reads_no_answers_is_ended() -> None:
+    """Each ping that it sent was kept, and the end took as long as they were many."""
+    async with opened(config()) as box:
+        pid = await box.pid()
+        with trio.fail_after(60):
+            said = await box.error("nag", count=100_000)
+        assert "it goes on asking, and reads no answers" in said
+        assert await box.pid() != pid
+        await wait_gone(pid)
+
+
+async def test_m08_a_server_that_takes_its_questions_back_goes_on() -> None:
+    """What nobody waits for any more does not count."""
+    async with opened(config()) as box:
+        pid = await box.pid()
+        assert (await box.call("nag", count=2_000, gives_up=True)).content == "gave up"
+        assert await box.pid() == pid
+
+
 # --- cancelled
 
 

@@ -1,0 +1,204 @@
+"""What a server sends, bounded and mended before the SDK checks it.
+
+The SDK refuses a whole answer for one part of it, and looks at each of 400,000 parts. Rules:
+
+1. Of a list of tools, those that are well described are kept, with what is used of them; each
+   of the others is named with its fault.
+2. Of a result, as many blocks are kept as a model could ever be shown.
+3. A server that asks, and takes no answers, is not listened to any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Final, Self, TypeAlias, cast, final
+
+import mcp_types as types
+from mcp.client._transport import ReadStream, TransportStreams, WriteStream
+from mcp.shared.message import SessionMessage
+from mcp_types import JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse
+from mcp_types.methods import validate_server_result
+from pydantic import ValidationError
+
+from agentpool.tools.mcp._rules import MAX_HINT_CHARS, one_line
+
+MAX_TOOLS: Final = 500
+"""Of one server. No model can choose among more, and a list without end must end."""
+
+MAX_REMOTE_NAME_CHARS: Final = 256
+"""Of a tool, at its server. The specification recommends 128."""
+
+MAX_BLOCKS: Final = 1_000
+"""Of one result. The text of so many is longer than what a model is shown, if they say anything."""
+
+MAX_UNANSWERED: Final = 256
+"""Requests of a server, such as pings, to which it has not taken the answer."""
+
+_VERSION: Final = "2025-11-25"
+"""Of the protocol by which tools are checked; later ones allow more of what is not used."""
+
+Faults: TypeAlias = dict[str, str]
+"""What is wrong with tools that are left out, by their names."""
+
+
+def mend_tools(result: dict[str, object], faults: Faults) -> None:
+    """Keep of a list of tools what is well described, and write down what is not.
+
+    Args:
+        result: The server's answer; it is changed.
+        faults: Where the faults of tools are written down.
+    """
+    listed = result.get("tools")
+    if not isinstance(listed, list):
+        return
+    kept: list[object] = []
+    for place, tool in enumerate(cast("list[object]", listed)[:MAX_TOOLS]):
+        known = cast("Mapping[str, object]", tool) if isinstance(tool, Mapping) else {}
+        name = known.get("name")
+        if fault := _fault_of(known):
+            shown = one_line(name, MAX_REMOTE_NAME_CHARS) if isinstance(name, str) else ""
+            faults[shown or f"number {place + 1}"] = fault
+            continue
+        # What is not used of it may be faulty, or megabytes.
+        kept.append(
+            {key: known[key] for key in ("name", "description", "inputSchema") if key in known}
+        )
+    result["tools"] = kept
+
+
+def _fault_of(tool: Mapping[str, object]) -> str:
+    """Return what is wrong with the description of a tool. Empty: nothing."""
+    name = tool.get("name")
+    if isinstance(name, str) and len(name) > MAX_REMOTE_NAME_CHARS:
+        return (
+            f"its name has {len(name):,} characters; no more than {MAX_REMOTE_NAME_CHARS} are taken"
+        )
+    used = {key: tool[key] for key in ("name", "description", "inputSchema") if key in tool}
+    try:
+        types.Tool.model_validate(used, by_name=False)
+        validate_server_result("tools/list", _VERSION, {"tools": [used]})
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"] if part not in {"tools", 0})
+        return one_line(f"{where}: {first['msg']}", MAX_HINT_CHARS)
+    return ""
+
+
+def cut_blocks(result: dict[str, object]) -> None:
+    """Keep as many blocks of a result as a model could ever be shown, and say so."""
+    content = result.get("content")
+    if isinstance(content, list) and len(cast("list[object]", content)) > MAX_BLOCKS:
+        blocks = cast("list[object]", content)
+        left_out = len(blocks) - MAX_BLOCKS
+        said = {"type": "text", "text": f"[{left_out:,} more blocks are left out]"}
+        result["content"] = [*blocks[:MAX_BLOCKS], said]
+
+
+@final
+class _Reader:
+    """Reads messages, and mends them."""
+
+    def __init__(
+        self,
+        inner: ReadStream[SessionMessage | Exception],
+        faults: Faults,
+        end: Callable[[str], object],
+    ) -> None:
+        self._inner = inner
+        self._faults = faults
+        self._end = end
+        self.unanswered = 0
+
+    @property
+    def last_context(self) -> object:
+        """Whose message it was; the SDK asks for it."""
+        return getattr(self._inner, "last_context", None)
+
+    async def receive(self) -> SessionMessage | Exception:
+        return await anext(self)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> SessionMessage | Exception:
+        item = await anext(self._inner)
+        if isinstance(item, Exception):
+            return item
+        match item.message:
+            case JSONRPCResponse(result=result):
+                mend_tools(result, self._faults)
+                cut_blocks(result)
+            case JSONRPCRequest():
+                self.unanswered += 1
+                if self.unanswered > MAX_UNANSWERED:
+                    self._end("it goes on asking, and reads no answers")
+                    raise StopAsyncIteration
+            case JSONRPCNotification(method="notifications/cancelled"):
+                self.answered()  # nobody answers it any more
+            case _:
+                pass
+        return item
+
+    def answered(self) -> None:
+        """Count one request less that waits for its answer."""
+        self.unanswered = max(self.unanswered - 1, 0)
+
+    async def __aenter__(self) -> Self:
+        await self._inner.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        return await self._inner.__aexit__(kind, error, traceback)
+
+
+@final
+class _Writer:
+    """Writes messages, and knows which requests of the server are answered."""
+
+    def __init__(self, inner: WriteStream[SessionMessage], reader: _Reader) -> None:
+        self._inner = inner
+        self._reader = reader
+
+    async def send(self, item: SessionMessage, /) -> None:
+        await self._inner.send(item)
+        if isinstance(item.message, (JSONRPCResponse, JSONRPCError)):
+            self._reader.answered()
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self._inner.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        return await self._inner.__aexit__(kind, error, traceback)
+
+
+def mend_streams(
+    streams: TransportStreams, faults: Faults, end: Callable[[str], object]
+) -> TransportStreams:
+    """Return *streams* of which the server's end is bounded and mended.
+
+    Args:
+        streams: What the server sends, and what it is sent.
+        faults: Where the faults of its tools are written down, by their names.
+        end: Told why it is not listened to any more.
+    """
+    reading, writing = streams
+    reader = _Reader(reading, faults, end)
+    return reader, _Writer(writing, reader)
