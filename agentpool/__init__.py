@@ -56,6 +56,11 @@ from agentpool._pool.open import open_pool as open_pool
 from agentpool._pool.pool import AgentPool as AgentPool
 from agentpool._pool.restart import RestartPolicy as RestartPolicy
 from agentpool._pool.router import MessageRouter as MessageRouter
+from agentpool._pool.session import Session as Session
+from agentpool._pool.session import SessionTurn as SessionTurn
+from agentpool._pool.session import open_session as open_session
+from agentpool._pool.session import session_names as session_names
+from agentpool._pool.session import session_pool_name as session_pool_name
 from agentpool._pool.shutdown import ShutdownStep as ShutdownStep
 from agentpool._public import load as _load
 from agentpool._spawn import SpawnConfig as SpawnConfig
@@ -100,6 +105,8 @@ __all__ = [
     "ResourceQuota",
     "RestartLimitError",
     "RestartPolicy",
+    "Session",
+    "SessionTurn",
     "ShutdownStep",
     "SpawnConfig",
     "StopReason",
@@ -116,6 +123,9 @@ __all__ = [
     "open_drivers",
     "open_manifest_pool",
     "open_pool",
+    "open_session",
+    "session_names",
+    "session_pool_name",
 ]
 
 

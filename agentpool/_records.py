@@ -40,7 +40,10 @@ class RecordKind(enum.Enum):
     ANSWERED = "answered"
     """An approval was given or denied. The body says which."""
     ENDED = "ended"
-    """The agent has its outcome. The body is the outcome."""
+    """The agent has its outcome. The body is the outcome, without the messages that its
+    history has; the part says how many these are."""
+    HEAD = "head"
+    """A session goes on after this agent, whatever came later. 0: from its beginning."""
 
 
 @final

@@ -44,7 +44,13 @@ from agentpool.drivers import (
     RateLimitError,
     UnknownModelError,
 )
-from agentpool.journal import JournalError, LeaseLostError, ResumeMismatchError, RunBusyError
+from agentpool.journal import (
+    JournalError,
+    LeaseLostError,
+    ResumeMismatchError,
+    RunBusyError,
+    SessionBusyError,
+)
 from agentpool.memory import MemoryStoreError
 from agentpool.observe import RecordedError, TraceError
 from agentpool.testing import RecordingMissError
@@ -83,6 +89,7 @@ SAMPLES: tuple[AgentPoolError, ...] = (
     MemoryStoreError("x"),
     JournalError("x"),
     RunBusyError("x", host="h", pid=1, until=2.0),
+    SessionBusyError("x", session="anna"),
     LeaseLostError.of("p", 3),
     ResumeMismatchError("x", agent_id=1, place=2, differs="y"),
     PrivacyError("x"),

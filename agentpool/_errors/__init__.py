@@ -32,6 +32,7 @@ The branches say who must act::
     ├── MemoryStoreError           the file of a memory is locked, damaged or newer
     ├── JournalError               the journal cannot be read or written
     │   ├── RunBusyError           another process owns the pool's records
+    │   ├── SessionBusyError       the session has a turn that has not ended
     │   ├── LeaseLostError         another process took the pool's records over
     │   └── ResumeMismatchError    the program asks for something else than before
     ├── PrivacyError               the data may not go there
@@ -83,4 +84,5 @@ from agentpool._errors.journal import JournalError as JournalError
 from agentpool._errors.journal import LeaseLostError as LeaseLostError
 from agentpool._errors.journal import ResumeMismatchError as ResumeMismatchError
 from agentpool._errors.journal import RunBusyError as RunBusyError
+from agentpool._errors.journal import SessionBusyError as SessionBusyError
 from agentpool._errors.pool import PoolError as PoolError

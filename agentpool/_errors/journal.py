@@ -32,6 +32,21 @@ class RunBusyError(JournalError):
         """When its lease ends, unless it writes again; in seconds since 1970."""
 
 
+class SessionBusyError(JournalError):
+    """The session has a turn that has not ended, in this process or in another."""
+
+    def __init__(self, message: str, *, session: str) -> None:
+        """Make the error.
+
+        Args:
+            message: What went wrong, and what to do.
+            session: The session's name.
+        """
+        super().__init__(message)
+        self.session = session
+        """The session's name."""
+
+
 class LeaseLostError(JournalError):
     """Another process took over the records of a pool: this one must write no more."""
 

@@ -14,13 +14,14 @@ Rules:
 
 from __future__ import annotations
 
+import math
 import os
+import socket
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Final, TypeVar, final
+from typing import Final, final
 
 import attrs
-import msgspec
 import trio
 
 from agentpool._agent.journaling import (
@@ -32,78 +33,27 @@ from agentpool._agent.journaling import (
     spending,
 )
 from agentpool._budget.budget import Budget
-from agentpool._errors import JournalError, ResumeMismatchError, UsageError
-from agentpool._manifest.manifest import AgentManifest
+from agentpool._errors import JournalError, ResumeMismatchError, RunBusyError, UsageError
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage, ChatMessage
 from agentpool._messaging.kept_post import KeptPost
 from agentpool._outcome import AgentOutcome
+from agentpool._pool.past import (
+    Past,
+    PastAgent,
+    Spawned,
+    encode,
+    first_record,
+    outcome_record,
+)
 from agentpool._pool.record import AgentRecord
 from agentpool._records import JournalRecord, RecordKind
 from agentpool._served_call import current_call
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import Journal
 from agentpool.journal._writer import JournalWriter
-from agentpool.observe._saved import outcome_from_json, outcome_to_json
-
-T = TypeVar("T")
 
 RELEASE_SECONDS: Final = 5.0
 """For giving the right to write back on a slow disk. After that, others wait for its end."""
-
-_ENCODER: Final = msgspec.json.Encoder()
-
-
-@final
-class _Pool(msgspec.Struct, frozen=True):
-    """The first record of a pool."""
-
-    run_id: str
-
-
-@final
-class _Spawned(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What an agent was spawned with, but for what has no form in JSON."""
-
-    key: str
-    parent_id: AgentId
-    manifest: AgentManifest
-    query: str
-    name: str | None = None
-    history: tuple[ChatMessage, ...] = ()
-    deadline_seconds: float | None = None
-    memory_scope: str | None = None
-    group: str = ""
-    weight: int = 1
-    priority: int = 0
-
-    def config(self) -> SpawnConfig:
-        """Return what the agent is spawned with again."""
-        return SpawnConfig(
-            self.manifest,
-            self.query,
-            name=self.name,
-            history=self.history,
-            deadline_seconds=self.deadline_seconds,
-            memory_scope=self.memory_scope,
-            group=self.group,
-            weight=self.weight,
-            priority=self.priority,
-        )
-
-
-@final
-@attrs.define(eq=False)
-class PastAgent:
-    """An agent that an earlier process accepted."""
-
-    agent_id: AgentId
-    parent_id: AgentId
-    key: str
-    digest: str
-    config: SpawnConfig
-    records: list[JournalRecord] = attrs.field(factory=list[JournalRecord])
-    outcome: AgentOutcome | None = None
-    """``None``: it has not ended."""
 
 
 @final
@@ -120,6 +70,14 @@ class PoolJournal:
     """The messages of the pool."""
     past: dict[str, PastAgent] = attrs.field(factory=dict[str, PastAgent])
     """By key, in the order in which they were accepted."""
+    head: AgentId = OWNER_ID
+    """After which agent a session goes on. 0: it has no whole turn."""
+    head_messages: tuple[ChatMessage, ...] = ()
+    """What was said up to there."""
+    _histories: dict[AgentId, tuple[ChatMessage, ...]] = attrs.field(
+        factory=dict[AgentId, tuple[ChatMessage, ...]]
+    )
+    """What this process's agents go on with, until they have ended."""
     _keys: dict[AgentId, str] = attrs.field(factory=dict[AgentId, str])
     """Of this process's agents."""
     _times: dict[str, int] = attrs.field(factory=dict[str, int])
@@ -146,7 +104,7 @@ class PoolJournal:
             self.writer.close()
 
     def _note_sent(self, message: AgentMessage, key: str) -> None:
-        body = _ENCODER.encode(message)
+        body = encode(message)
         record = JournalRecord(message.sender, RecordKind.SENT, digest=key, body=body)
         self.writer.note(record)
 
@@ -182,7 +140,8 @@ class PoolJournal:
 
         Raises:
             ResumeMismatchError: If it was asked something else before.
-            UsageError: If this process has an agent with its key already.
+            UsageError: If this process has an agent with its key already, or it cannot be
+                gone on with.
         """
         call = current_call.get()
         if past is not None:
@@ -199,10 +158,17 @@ class PoolJournal:
             key = f"={digest}.{times}"
         else:
             key = f"#{next_id}"
+            if config.output_type is not None or config.budget is not None:
+                raise UsageError(
+                    f"agent {config.agent_name!r} has an output_type or a budget of its own, "
+                    "which no journal can keep; give it a key, and spawn it again after a crash"
+                )
         past = past or self._find(key, config)
         agent_id = next_id if past is None else past.agent_id
         self._taken[key] = agent_id
         self._keys[agent_id] = key
+        if config.history:
+            self._histories[agent_id] = config.history
         if past is None:
             parent_id = OWNER_ID if parent is None else parent.agent_id
             self._note_accepted(agent_id, parent_id, key, config)
@@ -246,12 +212,9 @@ class PoolJournal:
     def _note_accepted(
         self, agent_id: AgentId, parent_id: AgentId, key: str, config: SpawnConfig
     ) -> None:
-        spawned = _Spawned(
-            key, parent_id, config.manifest, config.query, config.name, config.history,
-            config.deadline_seconds, config.memory_scope, config.group, config.weight,
-            config.priority,
-        )  # fmt: skip
-        body = _ENCODER.encode(spawned)
+        # By what it is, not by what it says: no other can be told by its number alone.
+        after = self.head if config.history and config.history is self.head_messages else OWNER_ID
+        body = encode(Spawned.of(config, key, parent_id, after))
         record = JournalRecord(
             agent_id, RecordKind.ACCEPTED, digest=_digest_of(config), body=body,
             part=parent_id,
@@ -301,9 +264,9 @@ class PoolJournal:
         """Note what became of an agent, unless the next process goes on with it."""
         is_known = self.outcome_of(outcome.agent_id) is not None
         is_open = self._is_left_open(handle) or isinstance(outcome.error, JournalError)
+        history = self._histories.pop(outcome.agent_id, ())
         if not (is_known or is_open):
-            body = outcome_to_json(outcome).encode()
-            self.writer.note(JournalRecord(outcome.agent_id, RecordKind.ENDED, body=body))
+            self.writer.note(outcome_record(outcome, history))
         if self._is_stopping and self._running.keys() <= {handle.agent_id}:
             self.writer.close()
 
@@ -333,7 +296,10 @@ async def open_pool_journal(
         UsageError: If there are records, and nobody asked to resume.
         JournalError: If they cannot be read or written.
     """
+    _refuse_if_open(journal, pool)
     lease = await journal.claim(pool)
+    here = (journal, pool)
+    _OPEN.append(here)
     try:
         records = await journal.read(pool)
         if records and not resume:
@@ -344,50 +310,54 @@ async def open_pool_journal(
         writer = JournalWriter(journal, lease)
         yield _recover(records, writer, on_mismatch)
     finally:
+        _OPEN.remove(here)
         with trio.move_on_after(RELEASE_SECONDS, shield=True):
             await journal.release(lease)
+
+
+_OPEN: Final = list[tuple[Journal, str]]()
+"""The pools that this process writes. Its own leases would not keep it from a second one."""
+
+
+def _refuse_if_open(journal: Journal, pool: str) -> None:
+    if any(one is journal and name == pool for one, name in _OPEN):
+        raise RunBusyError(
+            f"pool {pool!r} of the journal is open in this process already; leave its block "
+            "first, or give this one another name",
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            until=math.inf,
+        )
 
 
 def _recover(
     records: Sequence[JournalRecord], writer: JournalWriter, on_mismatch: OnMismatch
 ) -> PoolJournal:
     if not records:
-        run_id = os.urandom(16).hex()
-        body = _ENCODER.encode(_Pool(run_id))
-        writer.note(JournalRecord(OWNER_ID, RecordKind.ACCEPTED, body=body))
+        run_id = new_run_id()
+        writer.note(first_record(run_id))
         return PoolJournal(writer, run_id, on_mismatch)
-    first, *rest = records
-    opened = PoolJournal(writer, _decode(first.body, _Pool).run_id, on_mismatch)
-    by_id: dict[AgentId, PastAgent] = {}
-    sent: list[tuple[str, AgentMessage]] = []
-    for record in rest:
-        if record.kind is RecordKind.ACCEPTED:
-            spawned = _decode(record.body, _Spawned)
-            past = PastAgent(
-                record.agent_id, spawned.parent_id, spawned.key, record.digest, spawned.config()
-            )
-            by_id[record.agent_id] = opened.past[spawned.key] = past
-        elif record.kind is RecordKind.SENT:
-            sent.append((record.digest, _decode(record.body, AgentMessage)))
-        elif record.kind is RecordKind.ENDED:
-            by_id[record.agent_id].outcome = outcome_from_json(record.body)
-        else:
-            by_id[record.agent_id].records.append(record)
+    past = Past.read(records)
+    opened = PoolJournal(writer, past.run_id, on_mismatch)
+    agents = past.agents.values()
+    opened.past = {one.key: one for one in agents}
+    opened.head = past.head
+    if past.head and (last := past.agents[past.head].outcome) is not None:
+        opened.head_messages = last.messages
     opened.post.recover(
-        sent,
-        {number for past in by_id.values() for number in received_ids(past.records)},
-        {key for past in by_id.values() for key in settled_keys(past.records)},
+        past.sent,
+        {number for one in agents for number in received_ids(one.records)},
+        {key for one in agents for key in settled_keys(one.records)},
     )
     return opened
 
 
+def new_run_id() -> str:
+    """Return what no other run of a pool is called."""
+    return os.urandom(16).hex()
+
+
 def _digest_of(config: SpawnConfig) -> str:
     """Return a short hash of what an agent is and what it is asked."""
-    return digest_of(config.manifest, config.query, config.history)
-
-
-def _decode(body: bytes, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except msgspec.MsgspecError as error:
-        raise JournalError(f"the journal has a record that cannot be read: {error}") from error
+    beside: tuple[object, ...] = tuple(one for one in (config.attachments, config.limits) if one)
+    return digest_of(config.manifest, config.query, config.history, *beside)

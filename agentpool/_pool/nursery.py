@@ -37,8 +37,9 @@ from agentpool._pool.agent_context import PoolAgentContext, ToolBuilder, build_t
 from agentpool._pool.caller import PoolVoice
 from agentpool._pool.deadlock import DeadlockWatch
 from agentpool._pool.fan_in import FanIn
-from agentpool._pool.journal import PastAgent, PoolJournal
+from agentpool._pool.journal import PoolJournal
 from agentpool._pool.memory import PoolMemory
+from agentpool._pool.past import PastAgent
 from agentpool._pool.record import AgentRecord, OnEnd
 from agentpool._pool.shutdown import ShutdownStep, end_in_steps
 from agentpool._pool.spawn_checks import Entry, budget_for
@@ -302,10 +303,9 @@ class AgentNursery(Home):
 
     def make_context(self, agent: Agent) -> AgentContext:
         """Make what the tools of *agent* see of it."""
-        handle = self.running[agent.agent_id]
         return PoolAgentContext(
-            handle, agent, self.router, self.admission, self.running, self.accept, self.driver_for
-        )
+            self.running[agent.agent_id], agent, self.router, self.admission, self.running,
+            self.accept, self.driver_for)  # fmt: skip
 
     def receive(self, agent: Agent, effect: Receive) -> None:
         """Fill in what waits in the inbox, and whether *agent* was asked to stop."""

@@ -10,6 +10,7 @@ from agentpool._errors import JournalError as JournalError
 from agentpool._errors import LeaseLostError as LeaseLostError
 from agentpool._errors import ResumeMismatchError as ResumeMismatchError
 from agentpool._errors import RunBusyError as RunBusyError
+from agentpool._errors import SessionBusyError as SessionBusyError
 from agentpool._public import load as _load
 from agentpool._records import JournalRecord as JournalRecord
 from agentpool._records import Lease as Lease
@@ -35,6 +36,7 @@ __all__ = [
     "RecordKind",
     "ResumeMismatchError",
     "RunBusyError",
+    "SessionBusyError",
     "SqliteJournal",
     "open_journal",
 ]

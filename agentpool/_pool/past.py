@@ -1,0 +1,208 @@
+"""What earlier processes of a pool left in its journal, as records and read again.
+
+Rules:
+
+1. A conversation is kept once. What goes on after another agent of the same pool names that
+   agent, and an outcome has only what was said since: a session grows with its turns.
+2. The last whole turn is the head of a session: one that its model ended, or a limit. A turn
+   that failed or was cancelled moves nothing. A record of its own moves the head back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final, TypeVar, final
+
+import attrs
+import msgspec
+
+from agentpool._attachments import Attachment
+from agentpool._errors import JournalError
+from agentpool._manifest.manifest import AgentManifest
+from agentpool._manifest.usage_limits import UsageLimits
+from agentpool._messages import OWNER_ID, AgentId, AgentMessage, ChatMessage
+from agentpool._outcome import AgentOutcome, AgentStatus
+from agentpool._records import JournalRecord, RecordKind
+from agentpool._spawn import SpawnConfig
+from agentpool.observe._saved import outcome_from_json, outcome_to_json
+
+T = TypeVar("T")
+
+WHOLE: Final = frozenset({AgentStatus.COMPLETED, AgentStatus.STOPPED})
+"""How a turn ends that a conversation goes on after."""
+
+
+@final
+class PoolRun(msgspec.Struct, frozen=True):
+    """The first record of a pool."""
+
+    run_id: str
+
+
+@final
+class Spawned(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What an agent was spawned with, but for what has no form in JSON."""
+
+    key: str
+    parent_id: AgentId
+    manifest: AgentManifest
+    query: str
+    name: str | None = None
+    history: tuple[ChatMessage, ...] = ()
+    deadline_seconds: float | None = None
+    memory_scope: str | None = None
+    group: str = ""
+    weight: int = 1
+    priority: int = 0
+    after: AgentId = OWNER_ID
+    """Whose messages are the history. 0: it is told here."""
+    attachments: tuple[Attachment, ...] = ()
+    limits: UsageLimits | None = None
+
+    @classmethod
+    def of(cls, config: SpawnConfig, key: str, parent_id: AgentId, after: AgentId) -> Spawned:
+        """Return what is kept of *config*; *after* is whose messages its history is."""
+        return cls(
+            key, parent_id, config.manifest, config.query, config.name,
+            () if after else config.history, config.deadline_seconds, config.memory_scope,
+            config.group, config.weight, config.priority, after, config.attachments,
+            config.limits,
+        )  # fmt: skip
+
+    def config(self, history: tuple[ChatMessage, ...]) -> SpawnConfig:
+        """Return what the agent is spawned with again."""
+        return SpawnConfig(
+            self.manifest,
+            self.query,
+            name=self.name,
+            attachments=self.attachments,
+            history=history,
+            deadline_seconds=self.deadline_seconds,
+            memory_scope=self.memory_scope,
+            limits=self.limits,
+            group=self.group,
+            weight=self.weight,
+            priority=self.priority,
+        )
+
+
+@final
+@attrs.define(eq=False)
+class PastAgent:
+    """An agent that an earlier process accepted."""
+
+    agent_id: AgentId
+    parent_id: AgentId
+    key: str
+    digest: str
+    config: SpawnConfig
+    after: AgentId = OWNER_ID
+    """The agent whose messages are its history. 0: none is."""
+    records: list[JournalRecord] = attrs.field(factory=list[JournalRecord])
+    outcome: AgentOutcome | None = None
+    """``None``: it has not ended."""
+
+
+@final
+@attrs.define(eq=False)
+class Past:
+    """Everything that earlier processes left."""
+
+    run_id: str
+    agents: dict[AgentId, PastAgent] = attrs.field(factory=dict[AgentId, PastAgent])
+    """In the order in which they were accepted."""
+    sent: list[tuple[str, AgentMessage]] = attrs.field(factory=list[tuple[str, AgentMessage]])
+    """The messages with their keys, in the order of their numbers."""
+    head: AgentId = OWNER_ID
+    """After which agent a session goes on. 0: it has no whole turn."""
+
+    @classmethod
+    def read(cls, records: Sequence[JournalRecord]) -> Past:
+        """Return what *records* tell. There is at least one.
+
+        Raises:
+            JournalError: If one of them cannot be read.
+        """
+        first, *rest = records
+        past = cls(decode(first.body, PoolRun).run_id)
+        for record in rest:
+            past._add(record)
+        return past
+
+    def _add(self, record: JournalRecord) -> None:
+        if record.kind is RecordKind.ACCEPTED:
+            spawned = decode(record.body, Spawned)
+            history = self._messages_of(spawned.after) if spawned.after else spawned.history
+            self.agents[record.agent_id] = PastAgent(
+                record.agent_id, spawned.parent_id, spawned.key, record.digest,
+                spawned.config(history), spawned.after,
+            )  # fmt: skip
+        elif record.kind is RecordKind.SENT:
+            self.sent.append((record.digest, decode(record.body, AgentMessage)))
+        elif record.kind is RecordKind.HEAD:
+            self.head = record.agent_id
+        elif record.kind is RecordKind.ENDED:
+            agent = self.agents[record.agent_id]
+            agent.outcome = outcome = read_outcome(record, agent.config.history)
+            if outcome.status in WHOLE:
+                self.head = record.agent_id
+        else:
+            self.agents[record.agent_id].records.append(record)
+
+    def _messages_of(self, agent_id: AgentId) -> tuple[ChatMessage, ...]:
+        agent = self.agents.get(agent_id)
+        if agent is None or agent.outcome is None:
+            raise JournalError(
+                f"the journal has a turn after agent {agent_id}, and not how that one ended; "
+                "restore the file from a copy"
+            )
+        return agent.outcome.messages
+
+
+def outcome_record(outcome: AgentOutcome, history: Sequence[ChatMessage]) -> JournalRecord:
+    """Return the record of *outcome*, without the *history* that it begins with."""
+    shared = len(history)
+    if shared and outcome.messages[:shared] == tuple(history):
+        outcome = msgspec.structs.replace(outcome, messages=outcome.messages[shared:])
+    else:
+        shared = 0
+    body = outcome_to_json(outcome).encode()
+    return JournalRecord(outcome.agent_id, RecordKind.ENDED, part=shared, body=body)
+
+
+def read_outcome(record: JournalRecord, history: Sequence[ChatMessage]) -> AgentOutcome:
+    """Return the outcome that ``outcome_record`` wrote."""
+    outcome = outcome_from_json(record.body)
+    if not record.part:
+        return outcome
+    messages = (*history[: record.part], *outcome.messages)
+    return msgspec.structs.replace(outcome, messages=messages)
+
+
+def copy_turns(
+    records: Iterable[JournalRecord], wanted: Sequence[AgentId], run_id: str
+) -> list[JournalRecord]:
+    """Return what another session begins with that has the *wanted* turns of this one."""
+    kinds = {RecordKind.ACCEPTED, RecordKind.ENDED}
+    kept = [one for one in records if one.kind in kinds and one.agent_id in wanted]
+    return [first_record(run_id), *kept]
+
+
+def first_record(run_id: str) -> JournalRecord:
+    """Return the first record of a pool."""
+    return JournalRecord(OWNER_ID, RecordKind.ACCEPTED, body=encode(PoolRun(run_id)))
+
+
+def decode(body: bytes, kind: type[T]) -> T:
+    """Return what the body of a record tells.
+
+    Raises:
+        JournalError: If it is something else.
+    """
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.MsgspecError as error:
+        raise JournalError(f"the journal has a record that cannot be read: {error}") from error
+
+
+encode: Final = msgspec.json.Encoder().encode

@@ -1,0 +1,366 @@
+"""Conversations of many turns that outlive their process: one session in a pool of its own.
+
+Rules:
+
+1. A session is a pool of the journal, and each turn is an agent of it, which goes on with the
+   messages of the turn before. Who has the pool's lease has the session.
+2. A turn is part of the conversation when it is whole: its model ended it, or a limit did.
+   One that failed or was cancelled was none. One that its process ended is unfinished: asked
+   the same again, it goes on.
+3. At most one turn at a time. Who comes second waits or is refused, as the session says.
+4. Nothing is forgotten: going back moves the head, and a later turn goes on from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Final, Literal, Self, TypeAlias, final
+
+import attrs
+import trio
+
+from agentpool._errors import (
+    RunBusyError,
+    SessionBusyError,
+    UsageError,
+)
+from agentpool._messages import OWNER_ID, AgentId, ChatMessage
+from agentpool._outcome import AgentOutcome
+from agentpool._pool.handle import AgentHandle
+from agentpool._pool.journal import PoolJournal, new_run_id
+from agentpool._pool.open import open_pool
+from agentpool._pool.past import WHOLE, PastAgent, copy_turns
+from agentpool._pool.pool import AgentPool
+from agentpool._records import JournalRecord, RecordKind
+from agentpool._spawn import SpawnConfig
+from agentpool.abc import Driver, DriverFactory, Journal
+
+OnBusy: TypeAlias = Literal["refuse", "wait"]
+"""What happens to a turn while another one has not ended."""
+
+PREFIX: Final = "session "
+"""What the pool of a session is called in its journal, before the session's name."""
+
+LOOK_SECONDS: Final = 0.25
+"""How often it is looked whether another process is done with a session."""
+
+
+@final
+@attrs.frozen
+class SessionTurn:
+    """One whole turn of a conversation."""
+
+    agent_id: AgentId
+    """The agent that took it. It names the turn in its session."""
+    query: str
+    """What was asked."""
+    outcome: AgentOutcome
+    """What came of it. Its messages are the conversation so far."""
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class Session:
+    """A conversation that is kept. ``open_session`` opens one."""
+
+    name: str
+    """What it is called."""
+    pool: AgentPool
+    """The pool in which its turns run."""
+    _journal: Journal
+    _kept: PoolJournal
+    _on_busy: OnBusy
+    _agents: dict[AgentId, PastAgent] = attrs.field(factory=dict[AgentId, PastAgent])
+    """Every turn that was ever begun, whatever came of it."""
+    _open: PastAgent | None = None
+    _running: AgentHandle | None = None
+    _begin: trio.Lock = attrs.field(factory=trio.Lock)
+
+    @classmethod
+    def of(cls, pool: AgentPool, journal: Journal, *, on_busy: OnBusy = "refuse") -> Self:
+        """Return the session that *pool* was opened for.
+
+        It has the name that ``session_pool_name`` gives, a journal, and ``resume=True``.
+
+        Args:
+            pool: Where its turns run.
+            journal: Where the pool is kept.
+            on_busy: What happens to a turn while another one has not ended.
+
+        Raises:
+            UsageError: If the pool is no session's.
+        """
+        kept = pool._agents.journal  # pyright: ignore[reportPrivateUsage]  # one floor
+        if kept is None or not pool.name.startswith(PREFIX):
+            raise UsageError(
+                f"pool {pool.name!r} is no session; open it with a journal, resume=True and "
+                "name=session_pool_name(...)"
+            )
+        if on_busy not in {"refuse", "wait"}:
+            raise UsageError(f"on_busy must be 'refuse' or 'wait', got {on_busy!r}")
+        session = cls(pool.name.removeprefix(PREFIX), pool, journal, kept, on_busy)
+        for past in kept.past.values():
+            if past.parent_id == OWNER_ID:
+                session._agents[past.agent_id] = past
+        newest = max(session._agents, default=OWNER_ID)
+        if newest > kept.head and session._agents[newest].outcome is None:
+            session._open = session._agents[newest]
+        return session
+
+    def __repr__(self) -> str:
+        """Return the name and how many turns there are."""
+        return f"<Session {self.name!r}: {len(self.turns)} turns>"
+
+    @property
+    def turns(self) -> tuple[SessionTurn, ...]:
+        """The whole turns up to the head, oldest first."""
+        self._look()
+        turns = list[SessionTurn]()
+        number = self._kept.head
+        while number:
+            past = self._agents[number]
+            assert past.outcome is not None  # noqa: S101  # only whole turns are gone on after
+            turns.append(SessionTurn(number, past.config.query, past.outcome))
+            number = past.after
+        return tuple(reversed(turns))
+
+    @property
+    def messages(self) -> tuple[ChatMessage, ...]:
+        """The conversation up to the head."""
+        self._look()
+        return self._kept.head_messages
+
+    @property
+    def unfinished(self) -> SpawnConfig | None:
+        """The turn that its process left in the middle: ``ask`` it to go on. ``None``: none."""
+        return None if self._open is None else self._open.config
+
+    async def ask(self, config: SpawnConfig) -> AgentOutcome:
+        """Take one turn, and return what came of it.
+
+        Args:
+            config: Who answers, and what is asked. Its history is the session's. The model
+                may be another one in each turn.
+
+        Raises:
+            SessionBusyError: If another turn has not ended, and the session does not wait.
+            UsageError: If it has a history or a key.
+
+        Cancellation:
+            The turn has ended and was none; asked again it goes on, in a later process.
+        """
+        handle = await self.begin(config)
+        try:
+            return await handle.wait()
+        except trio.Cancelled:
+            self._leave_open(handle)
+            raise
+
+    async def begin(self, config: SpawnConfig) -> AgentHandle:
+        """Begin one turn, as ``ask`` does; its handle waits for it or cancels it.
+
+        Raises:
+            SessionBusyError: If another turn has not ended, and the session does not wait.
+            UsageError: If it has a history or a key.
+
+        Cancellation:
+            Nothing was begun.
+        """
+        if (config.history and config is not self.unfinished) or config.key is not None:
+            raise UsageError(
+                "the turn of a session has its history and its key from the session; leave them "
+                "out of the SpawnConfig"
+            )
+        if self._on_busy == "refuse" and (self._begin.locked() or self._is_busy()):
+            raise SessionBusyError(
+                f"session {self.name!r} has a turn that has not ended; wait for it, cancel it, or "
+                "open the session with on_busy='wait'",
+                session=self.name,
+            )
+        async with self._begin:
+            if self._running is not None:
+                await self._running.wait()
+            self._look()
+            history = self._kept.head_messages
+            past = self._open
+            if past is not None and _asks_the_same(past, config):
+                config = attrs.evolve(past.config, key=past.key)
+            else:
+                key = f"turn {1 + max(map(_number, self._agents.values()), default=0)}"
+                config = attrs.evolve(config, history=history, key=key)
+            after = self._kept.head
+            handle = await self.pool.spawn(config)
+            self._open = None
+            self._running = handle
+            assert config.key is not None  # noqa: S101  # just given
+            self._agents[handle.agent_id] = PastAgent(
+                handle.agent_id, OWNER_ID, config.key, "", config, after
+            )
+            return handle
+
+    async def go_back(self, turns: int = 1) -> None:
+        """Take the last *turns* back: the next one goes on before them. They stay in the file.
+
+        Raises:
+            SessionBusyError: If a turn has not ended.
+            UsageError: If there are not so many.
+
+        Cancellation:
+            They are taken back.
+        """
+        self._refuse_busy()
+        known = self.turns
+        if not 0 < turns <= len(known):
+            raise UsageError(f"session {self.name!r} has {len(known)} turns, got {turns!r} to undo")
+        left = known[: len(known) - turns]
+        self._kept.head = left[-1].agent_id if left else OWNER_ID
+        self._kept.head_messages = left[-1].outcome.messages if left else ()
+        self._open = None
+        self._kept.writer.note(JournalRecord(self._kept.head, RecordKind.HEAD))
+        await self._kept.writer.flush()
+
+    async def branch(self, name: str, *, turns: int | None = None) -> None:
+        """Begin another session with what was said here. Both go on by themselves.
+
+        Args:
+            name: What the other one is called.
+            turns: How many turns it begins with. ``None``: all.
+
+        Raises:
+            SessionBusyError: If a turn has not ended, or a process has the other session.
+            UsageError: If there is such a session, or there are not so many turns.
+
+        Cancellation:
+            The other session is there whole, or empty.
+        """
+        self._refuse_busy()
+        known = self.turns
+        if turns is not None and not 0 <= turns <= len(known):
+            raise UsageError(f"session {self.name!r} has {len(known)} turns, got {turns!r} to copy")
+        wanted = [turn.agent_id for turn in known[:turns]]
+        await self._kept.writer.flush()
+        records = await self._journal.read(self.pool.name)
+        other = session_pool_name(name)
+        try:
+            lease = await self._journal.claim(other)
+        except RunBusyError as error:
+            raise SessionBusyError(str(error), session=name) from error
+        try:
+            if await self._journal.read(other):
+                raise UsageError(f"there is a session {name!r} already; name another")
+            await self._journal.append(lease, copy_turns(records, wanted, new_run_id()))
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._journal.release(lease)
+
+    def _refuse_busy(self) -> None:
+        if self._is_busy():
+            raise SessionBusyError(
+                f"session {self.name!r} has a turn that has not ended; wait for it or cancel it",
+                session=self.name,
+            )
+
+    def _is_busy(self) -> bool:
+        return self._running is not None and not self._running.has_ended
+
+    def _look(self) -> None:
+        """Take in what became of the last turn, once it has ended."""
+        handle = self._running
+        if handle is None or not handle.has_ended:
+            return
+        self._running = None
+        outcome = handle.outcome
+        assert outcome is not None  # noqa: S101  # it has ended
+        self._agents[handle.agent_id].outcome = outcome
+        if outcome.status in WHOLE:
+            self._kept.head, self._kept.head_messages = handle.agent_id, outcome.messages
+
+    def _leave_open(self, handle: AgentHandle) -> None:
+        """End a turn so that a later process goes on with it."""
+        record = handle._record  # pyright: ignore[reportPrivateUsage]  # one floor
+        record.is_left_open = not record.has_ended
+        handle.cancel("the call that asked was cancelled")
+
+
+def session_pool_name(name: str) -> str:
+    """Return what the pool of the session *name* is called in its journal.
+
+    Raises:
+        UsageError: If it is no name.
+    """
+    if not name.strip() or not name.isprintable():
+        raise UsageError(f"a session's name must be a line of text, got {name!r}")
+    return f"{PREFIX}{name}"
+
+
+def session_names(pools: Sequence[str]) -> tuple[str, ...]:
+    """Return which sessions are among the *pools* of a journal.
+
+    >>> session_names(["run", "session anna"])
+    ('anna',)
+    """
+    return tuple(one.removeprefix(PREFIX) for one in pools if one.startswith(PREFIX))
+
+
+@asynccontextmanager
+async def open_session(
+    journal: Journal,
+    name: str,
+    driver: Driver | DriverFactory,
+    *,
+    on_busy: OnBusy = "refuse",
+    **terms: Any,  # noqa: ANN401  # those of open_pool
+) -> AsyncGenerator[Session]:
+    """Open a conversation that is kept, making it if there is none.
+
+    Example::
+
+        async with open_session(journal, "anna", driver) as session:
+            outcome = await session.ask(SpawnConfig(manifest, "My name is Anna."))
+            ...
+            outcome = await session.ask(SpawnConfig(manifest, "Who am I?"))
+
+    Args:
+        journal: Where it is kept.
+        name: What it is called there.
+        driver: Answers its turns, or chooses who does, by manifest.
+        on_busy: What happens to a turn while another one has not ended, and to this call while
+            another process has the session: ``refuse`` raises, ``wait`` waits.
+        terms: What else ``open_pool`` takes, such as ``tools``.
+
+    Yields:
+        The session. Leaving the block waits for its turn.
+
+    Raises:
+        SessionBusyError: If another process has it, and ``on_busy`` is ``refuse``.
+        JournalError: If the journal cannot be used.
+    """
+    async with AsyncExitStack() as stack:
+        pool = None
+        while pool is None:
+            try:
+                pool = await stack.enter_async_context(
+                    open_pool(
+                        driver, journal=journal, resume=True, name=session_pool_name(name), **terms
+                    )
+                )
+            except RunBusyError as error:
+                if on_busy != "wait":
+                    raise SessionBusyError(
+                        f"session {name!r} is open elsewhere: {error}", session=name
+                    ) from error
+                await trio.sleep(LOOK_SECONDS)
+        yield Session.of(pool, journal, on_busy=on_busy)
+
+
+def _number(turn: PastAgent) -> int:
+    return int(turn.key.removeprefix("turn "))
+
+
+def _asks_the_same(past: PastAgent, config: SpawnConfig) -> bool:
+    before = past.config
+    return config is before or (
+        (before.manifest, before.query, before.attachments)
+        == (config.manifest, config.query, config.attachments)
+    )
