@@ -5,7 +5,10 @@ Rules:
 1. Time moves only when no task can run and nobody waits for that moment with
    ``wait_all_tasks_blocked``. It moves to the next deadline: exactly, or past it by as much
    as the order of the run says, so that timers near each other go off together.
-2. While threads work or sockets are waited for, real time passes first, but not for ever.
+2. While a task waits for a thread the clock stands still; while one waits for a child
+   process it goes no faster than a real one; while one waits for a socket, bytes that are
+   under way come first. A wait that nothing came of for long has had its time: it does not
+   get the same again before the next jump.
 3. When no deadline is left either, that is a hang. ``Stage`` ends it; it is never real.
 
 ``trio.testing.MockClock`` with autojump does the first. It jumps while threads work, so
@@ -15,23 +18,38 @@ that a tool in a thread always times out, and it does not tell a hang from an en
 from __future__ import annotations
 
 import math
-import threading
 from abc import ABC, abstractmethod
-from typing import Final, final
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from threading import Thread
+from typing import Final, TypeAlias, final
 
 import trio
 from trio.testing import active_thread_count
 
 from agentpool.testing._simulation.findings import HangError
+from agentpool.testing._simulation.outside import Outside, Vigil, own_threads
+
+Wait: TypeAlias = tuple[int, int]
+"""One wait of a task: the number of the task, and of its last step before."""
 
 IDLE_SECONDS: Final = 3600.0
 """trio is ready to sleep so long only if nobody waits for anything but our clock."""
 
+THREAD_PATIENCE_SECONDS: Final = 30.0
+"""Real time for a thread or a child process, in which this process does nothing at all: no
+call that comes back takes as long, on a machine however busy."""
+
 SOCKET_PATIENCE_SECONDS: Final = 0.05
 """Real time for bytes that are under way on this machine, before the clock jumps."""
 
-THREAD_PATIENCE_SECONDS: Final = 5.0
-"""Real time for a thread at work, before the clock jumps; also the longest real hang."""
+LAST_PATIENCE_SECONDS: Final = 5.0
+"""Real time for them if there is no deadline to jump to, and only a hang is left; and for
+threads that trio did not start, which may be there for something else altogether."""
+
+BEAT_SECONDS: Final = 0.5
+"""How often it is looked at whether this process does something."""
 
 
 class Stage(ABC):
@@ -43,6 +61,15 @@ class Stage(ABC):
     @abstractmethod
     def is_over(self) -> bool:
         """Whether the run has ended. What trio waits for then comes by itself."""
+
+    @property
+    @abstractmethod
+    def steps(self) -> int:
+        """How many steps its tasks have taken."""
+
+    @abstractmethod
+    def outside_waits(self) -> Mapping[Wait, Outside]:
+        """Return every wait for something that is no part of the run."""
 
     @abstractmethod
     def late_seconds(self, deadline: float) -> float:
@@ -63,8 +90,11 @@ class JumpingClock(trio.abc.Clock, trio.abc.Instrument):
         self._now = 0.0
         self._next_deadline = math.inf
         self._sockets_at_rest = 0
-        self._timer: threading.Timer | None = None
-        self._impatient = False
+        self._threads_at_rest: set[Thread] = set()
+        self._vigil: Vigil | None = None
+        self._tired_at = -1
+        self._waits: dict[Wait, Outside] = {}
+        self._waited: dict[Wait, float] = {}
         self._hopeless = False
 
     # --- the clock
@@ -100,12 +130,14 @@ class JumpingClock(trio.abc.Clock, trio.abc.Instrument):
         if timeout < IDLE_SECONDS or self._stage.is_over:
             return
         token = trio.lowlevel.current_trio_token()
-        patience = 0.0 if self._impatient else self._patience_seconds()
-        self._impatient = False
+        # Patience that was lost is lost for this moment alone: if a task has taken a step
+        # since, there is something new to wait for.
+        patience = 0.0 if self._tired_at == self._stage.steps else self._patience_seconds()
         if patience:
-            self._timer = threading.Timer(patience, token.run_sync_soon, (self._lose_patience,))
-            self._timer.daemon = True
-            self._timer.start()
+            tired = partial(self._lose_patience, self._stage.steps, patience)
+            wake = partial(_call_soon, token, tired)
+            self._vigil = Vigil(patience, BEAT_SECONDS, wake)
+            self._vigil.start()
         elif self._next_deadline == math.inf:
             token.run_sync_soon(self._stage.end_hang)
         else:
@@ -115,24 +147,49 @@ class JumpingClock(trio.abc.Clock, trio.abc.Instrument):
 
     def after_io_wait(self, timeout: float) -> None:  # noqa: ARG002  # as trio calls it
         """Stop waiting in real time: something happened."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._vigil is not None:
+            self._vigil.end()
+            self._vigil = None
 
     def note_start(self) -> None:
-        """Take note of the sockets that trio itself waits for. Called from a task."""
+        """Take note of what there is before the scenario begins. Called from a task."""
         self._sockets_at_rest = _sockets_waited_for()
+        self._threads_at_rest = own_threads()
 
     def _patience_seconds(self) -> float:
-        if active_thread_count():
-            return THREAD_PATIENCE_SECONDS
-        if _sockets_waited_for() > self._sockets_at_rest:
-            last = self._next_deadline == math.inf
-            return THREAD_PATIENCE_SECONDS if last else SOCKET_PATIENCE_SECONDS
-        return 0.0
+        sockets = _sockets_waited_for() - self._sockets_at_rest
+        # To look at every task is not for free, and most runs have neither.
+        looked = sockets > 0 or active_thread_count() > 0
+        waits: dict[Wait, Outside] = dict(self._stage.outside_waits()) if looked else {}
+        sockets -= sum(kind == "child process" for kind in waits.values())
+        own = own_threads() - self._threads_at_rest
+        # Those of trio's that nobody waits for have called back, and wait for a task.
+        if not waits and len(own) > active_thread_count():
+            waits = {(-1, one.ident or 0): "own thread" for one in own}
+        left = self._next_deadline - self._now
+        patience = 0.0
+        if sockets > 0:
+            patience = LAST_PATIENCE_SECONDS if left == math.inf else SOCKET_PATIENCE_SECONDS
+        for wait, kind in waits.items():
+            due = _whole_patience(kind) - self._waited.get(wait, 0.0)
+            patience = max(patience, due if kind == "thread" else min(due, left))
+        self._waits = waits
+        return patience
 
-    def _lose_patience(self) -> None:
-        self._impatient = True
+    def _lose_patience(self, steps: int, seconds: float) -> None:
+        self._tired_at = steps
+        for wait in self._waits:
+            self._waited[wait] = self._waited.get(wait, 0.0) + seconds
+
+
+def _whole_patience(kind: Outside) -> float:
+    return LAST_PATIENCE_SECONDS if kind == "own thread" else THREAD_PATIENCE_SECONDS
+
+
+def _call_soon(token: trio.lowlevel.TrioToken, tired: Callable[[], object]) -> None:
+    """Call *tired* in the run, if there still is one."""
+    with suppress(trio.RunFinishedError):
+        token.run_sync_soon(tired)
 
 
 def _wake() -> None:

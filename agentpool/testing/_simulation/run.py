@@ -11,10 +11,11 @@ import trio
 from agentpool._agent import tool_calls
 from agentpool._errors import UsageError
 from agentpool._scheduling.random import run_seed
-from agentpool.testing._simulation.clock import JumpingClock, Stage
+from agentpool.testing._simulation.clock import THREAD_PATIENCE_SECONDS, JumpingClock, Stage, Wait
 from agentpool.testing._simulation.findings import HangError, LeakError, leaves
 from agentpool.testing._simulation.operation import Operation, open_operations
 from agentpool.testing._simulation.orders import Order
+from agentpool.testing._simulation.outside import Outside, outside_wait
 from agentpool.testing._simulation.places import place_of, text_of
 from agentpool.testing._simulation.quiescent import pool_leaks
 from agentpool.testing._simulation.schedule import ordered
@@ -153,12 +154,29 @@ class ScenarioRun(Stage, Generic[T]):
         """Whether no task of the scenario is left."""
         return not self.watch.tasks
 
+    @property
+    def steps(self) -> int:
+        """How many steps the scenario's tasks have taken."""
+        return self.watch.steps
+
+    def outside_waits(self) -> dict[Wait, Outside]:
+        """Return every wait for something that is no part of the run."""
+        found = ((number, outside_wait(task)) for task, number in self.watch.tasks.items())
+        return {(nr, self.watch.last_step(nr)): kind for nr, kind in found if kind is not None}
+
     def end_hang(self) -> None:
         """Cancel everything; then throw out whoever did not mind."""
-        if self._hang is None:
-            self._found("nothing can happen any more: no task can run and no deadline is left")
+        if self._hang is not None:
+            evict(self.watch.tasks)
             return
-        evict(self.watch.tasks)
+        text = "nothing can happen any more: no task can run and no deadline is left"
+        if kinds := set(self.outside_waits().values()):
+            what = " and a ".join(sorted(kinds))
+            text += (
+                f"; a {what} that is waited for has not ended, while this process did nothing for "
+                f"{THREAD_PATIENCE_SECONDS:g} real seconds"
+            )
+        self._found(text)
 
     def late_seconds(self, deadline: float) -> float:
         """Let the order say so. Look first whose time it is that is up."""

@@ -122,6 +122,10 @@ class Watch(trio.abc.Instrument):
         self._recent.append(place)
         self.last.append((number, place))
 
+    def last_step(self, number: int) -> int:
+        """Return the number of the last step that the task *number* took. 0: it took none."""
+        return self._steps_of.get(number, 0)
+
     def others(self) -> list[trio.lowlevel.Task]:
         """Return the tasks that live, but for the scenario's own first one."""
         return [task for task, number in self.tasks.items() if number]
