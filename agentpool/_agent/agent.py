@@ -14,6 +14,7 @@ from agentpool._agent.spending import Purse, estimate
 from agentpool._approval import Approver
 from agentpool._base import Live
 from agentpool._budget.budget import Budget
+from agentpool._errors import CapabilityDeniedError
 from agentpool._events import Phase, PhaseChanged, TextDelta, ThoughtDelta
 from agentpool._loop.conversation import fixed_tokens
 from agentpool._loop.guard import Stop, Warn
@@ -221,22 +222,32 @@ class Agent(Live):
 
         The run's own limits are the guard's, which knows of a child when it has ended. So
         that several side by side cannot each use all that is left, what is left becomes a
-        budget that they have together.
+        budget that they have together, of requests and tool calls as well.
+
+        Raises:
+            CapabilityDeniedError: If nothing is left for a child.
         """
         assert self.run is not None  # noqa: S101  # only its tools have children
         shared = None if self.purse is None else self.purse.budget
+        if self.shares:
+            return shared
         quota, guard = self.run.manifest.resources, self.run.guard
         tokens, cost_usd = quota.max_tokens_budget, quota.max_cost_usd
-        if self.shares or (tokens is None and not cost_usd):
-            return shared
         left_tokens = None if tokens is None else tokens - guard.usage.total_tokens
         left_usd = cost_usd - guard.known_cost_usd if cost_usd else None
-        if (left_tokens is not None and left_tokens < 1) or (
-            left_usd is not None and left_usd <= 0
-        ):
-            return shared  # nothing is left, and so there is no child
-        name = f"{self.name} and its children"
-        family = Budget.of_run(tokens=left_tokens, cost_usd=left_usd, parent=shared, name=name)
+        left_requests = quota.max_iterations - guard.turns
+        left = {"tokens are": left_tokens, "money is": left_usd, "requests are": left_requests}
+        for what, rest in left.items():
+            if rest is not None and rest <= 0:
+                raise CapabilityDeniedError(f"no {what} left for a child; give your answer now")
+        family = Budget.of_run(
+            tokens=left_tokens,
+            cost_usd=left_usd,
+            requests=left_requests,
+            tool_calls=quota.max_tool_calls - guard.tool_calls,
+            parent=shared,
+            name=f"{self.name} and its children",
+        )
         self.purse = Purse(family, self.slot, self.hub, self.agent_id, self.name)
         self.shares = True
         return family

@@ -61,7 +61,8 @@ class Account:
     limits: tuple[int | None, int | None, int | None, int | None]
     allow_unpriced: bool
     by_estimate: bool
-    """Whether an estimate has to fit. If not, whoever is not above a limit may go on once."""
+    """Whether an estimate of tokens and cost has to fit. If not, whoever is not above a limit may
+    go on once."""
     news: list[BudgetNotice]
     """What nobody was told yet; one list for a whole tree."""
     committed: list[int] = attrs.field(init=False)
@@ -87,7 +88,7 @@ class Account:
             if limit is None or not (amount or amounts[2]):
                 continue
             used = self.committed[kind]
-            if self.by_estimate:
+            if self.by_estimate or kind not in {TOKENS, COST}:
                 used += self.reserved[kind] + amount
             if used > limit or (kind == COST and self.blind and amount):
                 return kind

@@ -150,16 +150,26 @@ class Budget(Source):
 
     @classmethod
     def of_run(
-        cls, *, tokens: int | None, cost_usd: float | None, parent: Budget | None, name: str
+        cls,
+        *,
+        tokens: int | None,
+        cost_usd: float | None,
+        requests: int,
+        tool_calls: int,
+        parent: Budget | None,
+        name: str,
     ) -> Self:
         """Make the budget that a run shares with its children, out of its own limits.
 
         Held as a guard holds them: who is not above a limit may make one more request,
-        whatever the estimate says, and a cost without a price is passed over.
+        whatever the estimate says, and a cost without a price is passed over. Requests and
+        tool calls are exact, and there may be none of the latter left.
         """
         budget = cls(
-            tokens=tokens, cost_usd=cost_usd, parent=parent, name=name, allow_unpriced=True
-        )
+            tokens=tokens, cost_usd=cost_usd, requests=requests, parent=parent, name=name,
+            allow_unpriced=True,
+        )  # fmt: skip
+        budget.account.limits = (*budget.account.limits[:3], tool_calls)
         budget.account.by_estimate = False
         return budget
 

@@ -237,4 +237,6 @@ def _limits(manifest: AgentManifest) -> str:
         if not limit
     ]
     end = f"; no limit on {', '.join(open_ended)}" if open_ended else ""
-    return f"at most {', '.join(limits)}{end}"
+    may_spawn = any(grant.kind is CapabilityKind.SPAWN for grant in manifest.capabilities)
+    whose = ", with its children" if may_spawn else ""
+    return f"at most {', '.join(limits)}{whose}{end}"

@@ -48,9 +48,10 @@ class ResourceQuota:
     """What one run may use."""
 
     max_iterations: int = 20
-    """Model requests, retries not counted."""
+    """Model requests of it and its children. Its own retries do not count, unless it had
+    children."""
     max_tool_calls: int = 50
-    """Tool calls that the model asks for, refused ones included."""
+    """Tool calls that the model asks for, refused ones included, and those of its children."""
     max_cost_usd: float = 0.0
     """US dollars. 0 means no limit."""
     max_tokens_budget: int | None = None

@@ -536,9 +536,23 @@ def test_a_request_that_did_not_start_is_given_back() -> None:
 
 def test_a_run_is_held_to_its_limits_as_by_a_guard() -> None:
     """One more request to whoever is not above them, whatever the estimate says."""
-    budget = Budget.of_run(tokens=100, cost_usd=None, parent=None, name="run")
+    budget = Budget.of_run(
+        tokens=100, cost_usd=None, requests=4, tool_calls=0, parent=None, name="run"
+    )
     for tokens in (90, 10, 1):
         granted(claim(budget, 1000)).commit(tokens=tokens, cost_usd=0.0)
+    refusal(claim(budget, 1))
+
+
+def test_requests_and_calls_of_a_run_are_exact() -> None:
+    """An estimate may be wrong, a count is not; and of calls there may be none left."""
+    budget = Budget.of_run(
+        tokens=None, cost_usd=None, requests=2, tool_calls=0, parent=None, name="run"
+    )
+    with pytest.raises(LimitExceededError, match="0 of 0 tool calls"):
+        budget.reserve(tool_calls=1)
+    for _ in range(2):
+        granted(claim(budget, 1000)).commit(tokens=1, cost_usd=0.0)
     refusal(claim(budget, 1))
 
 

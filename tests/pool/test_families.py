@@ -13,6 +13,7 @@ from agentpool import (
     AgentStatus,
     Budget,
     Capability,
+    CapabilityDeniedError,
     CapabilityKind,
     PrivacyTier,
     SpawnConfig,
@@ -20,9 +21,9 @@ from agentpool import (
     open_pool,
 )
 from agentpool.abc import OnDelta
-from agentpool.drivers import Completion, CompletionRequest
-from agentpool.testing import assert_quiescent, cancel_everywhere
-from agentpool.tools import ToolContext, ToolRegistry, tool
+from agentpool.drivers import Completion, CompletionRequest, OverloadedError
+from agentpool.testing import assert_quiescent, cancel_everywhere, explore
+from agentpool.tools import TEAM_TOOLS, ToolContext, ToolRegistry, tool
 from tests.support.fakes import LiveDriver, calling, manifest, query_of, results_of, tool_call
 
 PLAIN = manifest("parent", capabilities=(Capability(CapabilityKind.MESSAGE),))
@@ -174,3 +175,84 @@ def test_a11_no_child_is_left_at_any_point() -> None:
     cancel_everywhere(_family)
     cancel_everywhere(_family, target="agents")
     cancel_everywhere(_family, target="agent")
+
+
+# --- M5: what a tree of agents asks is limited as a whole
+
+
+def multiplying(depth: int) -> SpawnConfig:
+    """Return an agent whose every answer asks for five children."""
+    grants = (Capability.spawn(depth),)
+    config = manifest("root", capabilities=grants, max_iterations=3, max_tool_calls=10)
+    return SpawnConfig(config, "multiply")
+
+
+async def _multiply(depth: int, asked: list[int], broken: int = 0, slots: int = 4) -> None:
+    async def answer(request: CompletionRequest, _: OnDelta) -> Completion | str:
+        await trio.lowlevel.checkpoint()
+        asked.append(1)
+        if len(asked) == broken:
+            raise OverloadedError("busy")
+        if not request.tools:
+            return "done"
+        return calling(*[tool_call("spawn_agent", f"c{n}", query="multiply") for n in range(5)])
+
+    async with open_pool(
+        LiveDriver(answer), tools=ToolRegistry(TEAM_TOOLS), max_concurrent=slots
+    ) as pool:
+        handle = await pool.spawn(multiplying(depth))
+        outcome = await handle.wait()
+        outcomes = await pool.join_all(children=True)
+    assert len(asked) <= 3
+    assert sum(one.tool_calls_run for one in outcomes.values()) <= 10
+    assert outcome.status is AgentStatus.STOPPED
+    assert_quiescent(pool)
+
+
+@pytest.mark.parametrize("slots", [1, 4])
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_m05_children_do_not_multiply_the_limits(depth: int, slots: int) -> None:
+    """Three requests and ten calls came to 13, 133 and 1,333 requests."""
+
+    async def scenario() -> None:
+        await _multiply(depth, [], slots=slots)
+
+    explore(scenario, schedules=20)
+
+
+def test_m05_retries_count_as_well() -> None:
+    """Of a tree that has begun: what a request costs, a second one costs again."""
+
+    async def scenario() -> None:
+        await _multiply(2, [], broken=2)
+
+    explore(scenario, schedules=10)
+
+
+def test_m05_a_tree_that_is_cancelled_has_asked_no_more() -> None:
+    """At any point."""
+
+    async def scenario() -> None:
+        await _multiply(2, [])
+
+    cancel_everywhere(scenario)
+
+
+async def test_m05_nothing_left_is_no_child_of_any_kind() -> None:
+    """Its last turn is its own: a child could ask nothing."""
+    config = manifest("root", capabilities=PLAIN.capabilities, max_iterations=1)
+    seen: list[str] = []
+
+    @tool(timeout_seconds=math.inf)
+    async def call_child(context: ToolContext) -> str:
+        """Run a child."""
+        with pytest.raises(CapabilityDeniedError, match="no requests are left for a child") as c:
+            await context.agent.run_child(other("1"))
+        seen.append(str(c.value))
+        return "denied"
+
+    async with open_pool(LiveDriver(act), tools=ToolRegistry([call_child])) as pool:
+        outcome = await (await pool.spawn(SpawnConfig(config, "call_child"))).wait()
+        assert await pool.join_all(children=True) == {1: outcome}
+    assert outcome.stop_reason is StopReason.MAX_ITERATIONS
+    assert len(seen) == 1

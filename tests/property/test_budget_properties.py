@@ -274,6 +274,7 @@ class BudgetMachine(RuleBasedStateMachine):
         one = self.waiting.pop(place % len(self.waiting))
         one.claim.withdraw()
         assert one.claim.result is None
+        self.collect()  # the turn of others may have come, or what they waited for is gone
 
     # --- what holds
 

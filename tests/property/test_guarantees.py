@@ -498,7 +498,8 @@ def test_g10_what_had_been_said_is_kept() -> None:
         last = [outcome.messages[-1] for outcome in outcomes.values()]
         assert last == [AssistantMessage("half"), AssistantMessage("ab")]
 
-    explore(scenario, schedules=SCHEDULES)
+    # One must have said its second piece before all are ended.
+    explore(scenario, schedules=SCHEDULES, late_clock=False)
     cancel_everywhere(scenario)
 
 
@@ -618,7 +619,8 @@ def test_g12_budgets(limits: dict[str, float]) -> None:
             assert now.tokens.limit is None or now.tokens.committed <= now.tokens.limit + 520
             assert now.cost.limit is None or now.cost.committed <= now.cost.limit + 0.52
 
-    explore(scenario, 0, schedules=SCHEDULES)
+    # The one that is cancelled may be on its way then.
+    explore(scenario, 1, schedules=SCHEDULES)
     assert len(budgets) == SCHEDULES
     for target in TARGETS:
         cancel_everywhere(scenario, target=target, may_raise=(AgentPoolError,))
@@ -668,7 +670,8 @@ def test_g12_who_waits_for_a_budget_has_its_turn() -> None:
         assert budget.statistics().tokens.committed == 300
         assert (budget.statistics().tokens.reserved, len(budget.waiting)) == (0, 0)
 
-    explore(scenario, schedules=SCHEDULES)
+    # The first request must be under way while the others are looked at.
+    explore(scenario, schedules=SCHEDULES, late_clock=False)
 
 
 def test_g12_one_that_wants_much_has_its_turn_among_those_that_want_little() -> None:
