@@ -79,6 +79,7 @@ examples:
   agentpool map reader.toml --each mails/*.txt --each pages/*.txt
   agentpool map reader.toml --each *.md --prompt "Who is this for?" --json > answers.jsonl
   agentpool map reader.toml --each texts/ --output-dir answers
+  agentpool map reader.toml --each texts/*.txt --schema fact.json --json
   agentpool map reader.toml --each texts/*.txt --model larger.gguf --max-concurrent 2
   agentpool map reader.toml --each texts/*.txt --journal night.db
 

@@ -61,6 +61,8 @@ class Options:
     """The page that is made of it at the end. ``None``: none."""
     journal: str | None = None
     """The file from which a killed command goes on. ``None``: it begins again."""
+    schema: str | None = None
+    """The file with the JSON Schema of each answer. ``None``: answers are text."""
 
     def new_gates(self) -> ProviderGates | None:
         """Return where requests to providers wait. ``None``: nobody waits."""

@@ -22,6 +22,7 @@ from agentpool._cli._inputs import (
 )
 from agentpool._cli._manifests import load_all
 from agentpool._cli._report import Result
+from agentpool._cli._schema import load_schema
 from agentpool._cli._session import Job, Session, conduct
 
 
@@ -42,6 +43,8 @@ def map_files(command: MapCommand) -> int:
     ]
     inputs = [path for _, path in turns]
     names = short_names(inputs)
+    schema = command.options.schema
+    output_type = None if schema is None else load_schema(schema)
     answers = None if command.output_dir is None else AnswerFolder.open(command.output_dir, inputs)
     jobs = [
         Job(
@@ -50,6 +53,7 @@ def map_files(command: MapCommand) -> int:
             key=key,
             name=f"{reader.name} {name}",
             read=_reader(path, command.prompt),
+            output_type=output_type,
             source=path,
             turn=turn,
             may_wait=may_wait(path),

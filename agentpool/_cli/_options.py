@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import math
 from collections.abc import Sequence
 from typing import Final, Literal, Never
@@ -39,6 +40,9 @@ class Words(argparse.Namespace):
     deadline: float | None
     http: Address | None
     max_tokens: int | None
+    system: str | None
+    seed: int | None
+    schema: str | None
     max_cost: float | None
     max_total_tokens: int | None
     max_requests: int | None
@@ -81,7 +85,15 @@ class Parser(argparse.ArgumentParser):
 
     def read(self, argv: Sequence[str]) -> Words:
         """Return what *argv* says. Options may stand between its other words."""
-        return self.parse_intermixed_args(argv, namespace=Words())
+        found, rest = self.parse_known_intermixed_args(argv, namespace=Words())
+        for word in rest:
+            name = word.partition("=")[0]
+            options = [option for option in self._option_string_actions if option != "-h"]
+            near = difflib.get_close_matches(name, options, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            what = "there is no option" if name.startswith("-") else "too many words:"
+            self.error(f"{what} {word!r}{hint}")
+        return found
 
     def error(self, message: str) -> Never:
         raise UsageError(f"{message}; see {self.prog} --help")
@@ -94,6 +106,16 @@ def add_options(parser: argparse.ArgumentParser, *, results: bool = True) -> Non
         parser: The command's.
         results: Whether it prints results.
     """
+    _add_model(parser)
+    _add_limits(parser)
+    _add_files(parser)
+    if results:
+        _add_results(parser)
+    kept = "results and errors" if results else "errors"
+    parser.add_argument("--quiet", action="store_true", help=f"say nothing but {kept}")
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--max-concurrent", type=count, default=DEFAULT_MAX_CONCURRENT, metavar="N",
         help="agents that run at the same time (%(default)s)")  # fmt: skip
@@ -106,6 +128,15 @@ def add_options(parser: argparse.ArgumentParser, *, results: bool = True) -> Non
         "script:FILE: answers from a file, to try things out")  # fmt: skip
     add("--max-tokens", type=count, metavar="N",
         help="the most tokens of one answer, in place of the manifest's")  # fmt: skip
+    add("--system", type=text, metavar="TEXT",
+        help="the system prompt, in place of the manifest's")  # fmt: skip
+    add("--seed", type=_whole, metavar="N",
+        help="the seed of the model's dice, in place of the manifest's; providers that have "
+        "none ignore or refuse it")  # fmt: skip
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add("--max-total-tokens", type=count, metavar="N",
         help="the most tokens of all agents together, questions and answers")  # fmt: skip
     add("--max-cost", type=_dollars, metavar="USD",
@@ -118,6 +149,10 @@ def add_options(parser: argparse.ArgumentParser, *, results: bool = True) -> Non
         help="the most tokens of these, questions and answers")  # fmt: skip
     add("--deadline", type=_seconds, metavar="SECONDS",
         help="stop an agent that runs longer than this")  # fmt: skip
+
+
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add("--memory", metavar="FILE",
         help="keep what agents remember in this file; it is made if it is not there")  # fmt: skip
     add("--memory-scope", metavar="NAME",
@@ -130,18 +165,22 @@ def add_options(parser: argparse.ArgumentParser, *, results: bool = True) -> Non
         help="how much of what is said is in the trace (%(default)s)")  # fmt: skip
     add("--report", metavar="FILE.html",
         help="make a page of what happened that opens in any browser")  # fmt: skip
-    if results:
-        add("--journal", metavar="FILE",
-            help="keep in this file what was answered and done, so that the same command goes on "
-            "where it was killed; it is made if it is not there")  # fmt: skip
-        add("--approve", choices=("ask", "always", "never"), default="ask",
-            metavar="ask|always|never",
-            help="what to do with calls that must be approved: ask at the terminal, or let all "
-            "of them run, or none (%(default)s)")  # fmt: skip
-        add("--json", action="store_true",
-            help="print one JSON object per agent and a summary, a line each")  # fmt: skip
-    kept = "results and errors" if results else "errors"
-    add("--quiet", action="store_true", help=f"say nothing but {kept}")
+
+
+def _add_results(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--schema", metavar="FILE",
+        help="a JSON Schema of an object that each answer must have; it is asked for again "
+        "where it does not fit, and then fails")  # fmt: skip
+    add("--journal", metavar="FILE",
+        help="keep in this file what was answered and done, so that the same command goes on "
+        "where it was killed; it is made if it is not there")  # fmt: skip
+    add("--approve", choices=("ask", "always", "never"), default="ask",
+        metavar="ask|always|never",
+        help="what to do with calls that must be approved: ask at the terminal, or let all "
+        "of them run, or none (%(default)s)")  # fmt: skip
+    add("--json", action="store_true",
+        help="print one JSON object per agent and a summary, a line each")  # fmt: skip
 
 
 def read_options(found: Words) -> Options:
@@ -152,7 +191,13 @@ def read_options(found: Words) -> Options:
         script, driver = driver.removeprefix(SCRIPT_PREFIX), None
     # A script answers for every model, so --model has nothing left to say.
     model = found.model if script is None else None
-    override = Override(model=model, driver=driver, max_tokens=found.max_tokens)
+    override = Override(
+        model=model,
+        driver=driver,
+        max_tokens=found.max_tokens,
+        system_prompt=found.system,
+        seed=found.seed,
+    )
     return Options(
         json=getattr(found, "json", False),
         quiet=found.quiet,
@@ -173,6 +218,7 @@ def read_options(found: Words) -> Options:
         trace_content=found.trace_content,
         report=found.report,
         journal=getattr(found, "journal", None),
+        schema=getattr(found, "schema", None),
     )
 
 
@@ -180,6 +226,12 @@ def count(word: str) -> int:
     """Return the number that *word* is, for argparse."""
     if not (word.isascii() and word.isdigit() and int(word) > 0):
         raise argparse.ArgumentTypeError(f"must be a whole number >= 1, got {word!r}")
+    return int(word)
+
+
+def _whole(word: str) -> int:
+    if not (word.isascii() and word.isdigit()):
+        raise argparse.ArgumentTypeError(f"must be a whole number >= 0, got {word!r}")
     return int(word)
 
 

@@ -32,7 +32,11 @@ class Override:
     driver: str | None = None
     """``local``, or a provider's name. ``None``: what the manifest's model needs."""
     max_tokens: int | None = None
-    """The most tokens of one answer. ``None``: the manifest's number."""
+    """The most tokens of one answer. ``None``: the manifest's number, here as below."""
+    system_prompt: str | None = None
+    """The system prompt."""
+    seed: int | None = None
+    """The seed of the model's dice."""
 
     def apply(
         self, manifest: AgentManifest, *, source: str, environ: Mapping[str, str]
@@ -50,11 +54,21 @@ class Override:
         """
         try:
             model = self._model(manifest.model, environ)
-            if self.max_tokens is not None:
-                model = _with_max_tokens(model, self.max_tokens)
+            # How both are asked is said once, for both.
+            fallback = model.fallback and self._asked(model.fallback)
+            model = attrs.evolve(self._asked(model), fallback=fallback)
             return attrs.evolve(manifest, model=model)
         except ManifestError as error:
             raise ManifestError(error.faults, source=f"{source}, changed by options") from error
+
+    def _asked(self, model: ModelConfig) -> ModelConfig:
+        if self.max_tokens is not None:
+            model = attrs.evolve(model, max_tokens=self.max_tokens)
+        if self.system_prompt is not None:
+            model = attrs.evolve(model, system_prompt=self.system_prompt)
+        if self.seed is not None:
+            model = attrs.evolve(model, seed=self.seed)
+        return model
 
     def _model(self, model: ModelConfig, environ: Mapping[str, str]) -> ModelConfig:
         if self.driver is None and self.model is None:
@@ -114,12 +128,6 @@ def _at_usual_server(model: ModelConfig, provider: str, environ: Mapping[str, st
     if model.api_key_env is None and is_meant:
         return attrs.evolve(there, api_key_env=variable)
     return there
-
-
-def _with_max_tokens(model: ModelConfig, max_tokens: int) -> ModelConfig:
-    # How both are asked is said once, for both.
-    fallback = model.fallback and attrs.evolve(model.fallback, max_tokens=max_tokens)
-    return attrs.evolve(model, max_tokens=max_tokens, fallback=fallback)
 
 
 def _local(model: ModelConfig, path: str | None) -> ModelConfig:

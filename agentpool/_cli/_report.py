@@ -62,8 +62,12 @@ class Result:
 
     @property
     def text(self) -> str:
-        """The answer, or as much of one as there was."""
-        return "" if self.outcome is None else self.outcome.text
+        """The answer, or as much of one as there was. JSON, if it was read as a type."""
+        if self.outcome is None:
+            return ""
+        if self.outcome.value is None:
+            return self.outcome.text
+        return msgspec.json.encode(self.outcome.value).decode()
 
     @property
     def fault(self) -> Exception | None:
@@ -238,6 +242,7 @@ class Report:
             "input": result.source,
             "status": result.status.value,
             "text": result.text,
+            "value": None if outcome is None else msgspec.to_builtins(outcome.value),
             "stop_reason": reason,
             "error": error,
             "iterations": outcome.iterations if outcome is not None else 0,

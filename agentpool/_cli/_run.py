@@ -12,6 +12,7 @@ from agentpool import AgentManifest, UsageError
 from agentpool._cli._command import RunCommand
 from agentpool._cli._inputs import FROM_STANDARD_INPUT, read_standard_input
 from agentpool._cli._manifests import load_all, without_manifest
+from agentpool._cli._schema import load_schema
 from agentpool._cli._session import Job, Session, conduct
 from agentpool.drivers import Attachment
 
@@ -33,6 +34,8 @@ def run(command: RunCommand) -> int:
     elif query.endswith(".toml") and Path(query).is_file():
         # Whoever forgets the query would otherwise ask the first agents "b.toml".
         raise UsageError(f"the query is missing: {query!r}, the last word, is a file; add a query")
+    schema = command.options.schema
+    output_type = None if schema is None else load_schema(schema)
     attachments = tuple(map(Attachment.load, command.attachments))
     jobs = [
         Job(
@@ -41,6 +44,7 @@ def run(command: RunCommand) -> int:
             key=_key(label, attachments),
             name=label,
             read=lambda: query,
+            output_type=output_type,
             attachments=attachments,
         )
         for manifest, label in zip(manifests, _labels(manifests), strict=True)

@@ -63,6 +63,8 @@ class Job:
     """Returns its query. Called in a thread, so it may wait for a file."""
     source: str | None = None
     """The path of its input. ``None``: it has none."""
+    output_type: type | None = None
+    """What its answer must be. ``None``: any text."""
     attachments: tuple[Attachment, ...] = ()
     """Images and documents beside its query."""
     turn: int = 0
@@ -207,6 +209,7 @@ class Session:
             query,
             name=job.name,
             attachments=job.attachments,
+            output_type=job.output_type,
             deadline_seconds=self._options.deadline_seconds,
             memory_scope=self._options.memory_scope,
             key=job.key,

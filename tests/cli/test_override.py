@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import attrs
 import pytest
 
 from agentpool import (
@@ -30,6 +31,16 @@ def test_max_tokens_goes_before_the_manifest() -> None:
     """And it alone is changed."""
     model = apply(Override(max_tokens=7), LOCAL)
     assert (model.max_tokens, model.model_path) == (7, "m.gguf")
+
+
+def test_the_prompt_and_the_seed_go_before_the_manifest() -> None:
+    """For the fallback as well: how both are asked is said once."""
+    fallback = attrs.evolve(LOCAL.model, model_path="f.gguf")
+    manifest = attrs.evolve(LOCAL, model=attrs.evolve(LOCAL.model, fallback=fallback))
+    model = apply(Override(system_prompt="Be brief.", seed=0), manifest)
+    assert (model.system_prompt, model.seed) == ("Be brief.", 0)
+    assert model.fallback is not None
+    assert (model.fallback.system_prompt, model.fallback.seed) == ("Be brief.", 0)
 
 
 def test_a_gguf_file_makes_any_manifest_local(tmp_path: Path) -> None:

@@ -268,6 +268,7 @@ def test_json_has_an_object_per_agent_and_a_summary(desk: Desk) -> None:
         "name": "reader",
         "input": None,
         "status": "completed",
+        "value": None,
         "text": "A note.",
         "stop_reason": "end_turn",
         "error": None,

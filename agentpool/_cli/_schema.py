@@ -1,0 +1,226 @@
+"""``--schema FILE``: a JSON Schema as the type that every answer must have.
+
+Rules:
+
+1. The type is made of the schema, so that the pool reads answers by it as by one of a program.
+2. What a schema says and a type cannot is refused before anybody is asked. Nothing is left
+   out in silence.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Final, Literal, TypeAlias, Union, cast, final
+
+import attrs
+import msgspec
+
+from agentpool import UsageError
+from agentpool._cli._inputs import read_text
+
+_MAX_DEPTH: Final = 32
+"""Deeper is no form for an answer, and would end in Python's own limit."""
+
+_Schema: TypeAlias = dict[str, object]
+
+_SAYS_NOTHING: Final = frozenset(
+    {
+        "$schema",
+        "$id",
+        "$comment",
+        "$defs",
+        "definitions",
+        "title",
+        "description",
+        "examples",
+        "default",
+    }
+)
+"""Keys that do not narrow what an answer may be."""
+
+_PLAIN: Final[Mapping[str, type | None]] = {
+    "string": str, "integer": int, "number": float, "boolean": bool, "null": None,
+}  # fmt: skip
+
+_LIMITS: Final[Mapping[str, Mapping[str, str]]] = {
+    "string": {"minLength": "min_length", "maxLength": "max_length"},
+    "integer": {
+        "minimum": "ge", "maximum": "le", "exclusiveMinimum": "gt", "exclusiveMaximum": "lt",
+    },
+    "number": {
+        "minimum": "ge", "maximum": "le", "exclusiveMinimum": "gt", "exclusiveMaximum": "lt",
+    },
+    "array": {"minItems": "min_length", "maxItems": "max_length"},
+}  # fmt: skip
+
+
+def load_schema(path: str) -> type:
+    """Return the type that the JSON Schema in the file *path* describes.
+
+    Raises:
+        UsageError: If the file cannot be read, is no JSON Schema of an object, or has something
+            that is not understood. Says what, and where in the schema.
+    """
+    text = read_text(path)
+    where = f"schema {path!r}"
+    try:
+        schema: object = json.loads(text)
+    except RecursionError:
+        raise UsageError(f"{where} is too deep; write it flatter") from None
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{where} is no JSON: line {error.lineno}: {error.msg}") from error
+    if not isinstance(schema, dict):
+        raise UsageError(f"{where} must be a JSON object, got {_short(schema)}")
+    root = cast("_Schema", schema)
+    made = _Reader(root).read(root, where, "answer")
+    if not isinstance(made, type) or not issubclass(made, msgspec.Struct):
+        raise UsageError(f"{where} must have type 'object' and properties at its top")
+    return made
+
+
+@final
+@attrs.frozen
+class _Reader:
+    """Makes types of the parts of one schema. *where* says which part, for errors."""
+
+    _root: _Schema
+
+    def read(  # noqa: PLR0911  # one for each kind of schema
+        self, schema: object, where: str, name: str, depth: int = 0
+    ) -> object:
+        """Return the type of one part; *name* is what a class of it is called."""
+        if depth > _MAX_DEPTH:
+            raise UsageError(f"{where} is more than {_MAX_DEPTH} levels deep; write it flatter")
+        if not isinstance(schema, dict):
+            raise UsageError(f"{where} must be a JSON object, got {_short(schema)}")
+        said = cast("_Schema", schema)
+        if "$ref" in said:
+            return self._named(said, where, depth)
+        if "enum" in said or "const" in said:
+            return _choice(said, where)
+        if "anyOf" in said:
+            return self._either(said, where, name, depth)
+        kind = said.get("type")
+        if isinstance(kind, list):
+            # Limits are about what is not null.
+            parts: list[_Schema] = [
+                {"type": one} if one == "null" else {**said, "type": one}
+                for one in cast("list[object]", kind)
+            ]
+            return _union([self.read(part, where, name, depth + 1) for part in parts], where)
+        if kind == "object":
+            return self._object(said, where, name, depth)
+        if kind == "array":
+            item = self.read(said.get("items"), f"{where}.items", f"{name}_item", depth + 1)
+            return _limited(list[item], said, "array", where)  # type: ignore[valid-type]  # made of a file
+        if not isinstance(kind, str) or kind not in _PLAIN:
+            kinds = ", ".join((*_PLAIN, "array", "object"))
+            raise UsageError(f"{where}.type must be one of {kinds}, got {_short(kind)}")
+        return _limited(_PLAIN[kind], said, kind, where)
+
+    def _named(self, schema: _Schema, where: str, depth: int) -> object:
+        _refuse_unknown(schema, where, ("$ref",))
+        found: object = self._root
+        path = schema["$ref"]
+        for step in str(path).removeprefix("#/").split("/"):
+            found = _part(found, step)
+        if found is None:
+            raise UsageError(f"{where} refers to {_short(path)}, which is not in the file")
+        return self.read(found, where, str(path).rpartition("/")[2], depth + 1)
+
+    def _object(self, schema: _Schema, where: str, name: str, depth: int) -> type:
+        _refuse_unknown(schema, where, ("type", "properties", "required", "additionalProperties"))
+        properties, required = schema.get("properties"), schema.get("required", [])
+        if not isinstance(properties, dict) or not properties:
+            raise UsageError(f"{where}.properties must say what is in the object")
+        if not isinstance(required, list):
+            raise UsageError(f"{where}.required must be a list, got {_short(required)}")
+        if schema.get("additionalProperties", False) is not False:
+            raise UsageError(f"{where}.additionalProperties must be false: name all properties")
+        needed = cast("list[object]", required)
+        if missing := [one for one in needed if one not in properties]:
+            raise UsageError(f"{where}.required has {missing[0]!r}, which is no property")
+        fields = list[tuple[str, object, object]]()
+        names = dict[str, str]()
+        for number, (key, part) in enumerate(cast("_Schema", properties).items()):
+            made = self.read(part, f"{where}.{key}", key, depth + 1)
+            if isinstance(about := cast("_Schema", part).get("description"), str):
+                made = Annotated[made, msgspec.Meta(description=about)]
+            names[f"field_{number}"] = key
+            if key in needed:
+                fields.append((f"field_{number}", made, msgspec.NODEFAULT))
+            else:
+                fields.append((f"field_{number}", _union([made, msgspec.UnsetType], where),
+                               msgspec.UNSET))  # fmt: skip
+        title = schema.get("title")
+        return msgspec.defstruct(
+            title if isinstance(title, str) and title else name,
+            cast("Iterable[tuple[str, type, object]]", fields),
+            kw_only=True,
+            rename=names,
+        )
+
+    def _either(self, schema: _Schema, where: str, name: str, depth: int) -> object:
+        _refuse_unknown(schema, where, ("anyOf",))
+        parts = schema["anyOf"]
+        if not isinstance(parts, list) or not parts:
+            raise UsageError(
+                f"{where}.anyOf must be a list of schemas, got {_short(schema['anyOf'])}"
+            )
+        made = [
+            self.read(part, f"{where}.anyOf[{number}]", f"{name}_{number}", depth + 1)
+            for number, part in enumerate(cast("list[object]", parts))
+        ]
+        return _union(made, where)
+
+
+def _part(schema: object, key: str) -> object:
+    return cast("_Schema", schema).get(key) if isinstance(schema, dict) else None
+
+
+def _choice(schema: _Schema, where: str) -> object:
+    _refuse_unknown(schema, where, ("enum", "const", "type"))
+    choices = [schema["const"]] if "const" in schema else schema["enum"]
+    if not isinstance(choices, list) or not choices:
+        raise UsageError(f"{where}.enum must be a list of values, got {_short(schema['enum'])}")
+    values = cast("list[object]", choices)
+    for one in values:
+        if one is not None and type(one) not in {str, int}:
+            text = f"{where}.enum may have text, whole numbers and null, got {_short(one)}"
+            raise UsageError(text)
+    return Literal[tuple(values)]
+
+
+def _union(parts: Sequence[object], where: str) -> object:
+    made = Union[tuple(parts)]  # type: ignore[valid-type]  # noqa: UP007  # made of a file
+    try:
+        msgspec.json.Decoder(msgspec.defstruct("_", [("x", cast("type", made), None)]))
+    except TypeError as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"{where} has types that JSON cannot tell apart: {reason}") from error
+    return made
+
+
+def _limited(plain: object, schema: _Schema, kind: str, where: str) -> object:
+    limits = _LIMITS.get(kind, {})
+    _refuse_unknown(schema, where, ("type", *(("items",) if kind == "array" else ()), *limits))
+    said = {word: schema[key] for key, word in limits.items() if key in schema}
+    try:
+        meta = msgspec.Meta(**said)  # type: ignore[call-overload]  # it says what is wrong with them
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{where}: {error}") from error
+    return Annotated[plain, meta] if said else plain
+
+
+def _refuse_unknown(schema: _Schema, where: str, known: Sequence[str]) -> None:
+    for key in schema:
+        if key not in known and key not in _SAYS_NOTHING:
+            raise UsageError(
+                f"{where} has {key!r}, which is not understood here; understood are "
+                f"{', '.join(known)}"
+            )
+
+
+def _short(value: object) -> str:
+    return json.dumps(value)[:80]
