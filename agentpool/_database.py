@@ -29,6 +29,7 @@ from typing import Final, NoReturn, TypeAlias, TypeVar, final
 import attrs
 import trio
 
+from agentpool._disk_file import check_file, open_to_write
 from agentpool._errors import AgentPoolError
 
 Value: TypeAlias = str | int | float | bytes | None
@@ -254,10 +255,11 @@ async def open_database(
     """
 
     def connect() -> sqlite3.Connection:
+        check_file(path, added_to=True)
         if not read_only:
             # SQLite would let everybody read it. What goes wrong here it says better.
             with contextlib.suppress(OSError):
-                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+                os.close(open_to_write(path, append=True))
         # Transactions are ours to begin; a lock is waited for in trio.
         return sqlite3.connect(
             f"{path.absolute().as_uri()}?mode=ro" if read_only else path,
@@ -271,6 +273,8 @@ async def open_database(
         connection = await trio.to_thread.run_sync(connect)
     except sqlite3.Error as error:
         _raise_as_ours(error, path, kind)
+    except OSError as error:
+        raise kind.error(f"{kind.name} file {str(path)!r}: {error.strerror}") from error
     _add_functions(connection, kind)
     database = Database(path, kind, connection)
     if kind.interrupts:

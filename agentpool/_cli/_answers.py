@@ -13,6 +13,7 @@ import trio
 from agentpool import AgentStatus, UsageError
 from agentpool._cli._inputs import short_names
 from agentpool._cli._report import Result
+from agentpool._disk_file import write_whole
 
 
 @final
@@ -32,7 +33,7 @@ class AnswerFolder:
         """
         path = Path(folder)
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            path.mkdir(0o700, parents=True, exist_ok=True)
         except OSError as exc:
             raise UsageError(
                 f"--output-dir {folder!r} cannot be used: {exc.strerror}; name a folder"
@@ -70,10 +71,7 @@ def _file_name(name: str) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    unfinished = path.with_name(f".{path.name}.writing")
     try:
-        unfinished.write_text(f"{text.rstrip()}\n", encoding="utf-8", errors="backslashreplace")
-        unfinished.replace(path)
+        write_whole(path, f"{text.rstrip()}\n".encode(errors="backslashreplace"))
     except OSError as exc:
-        unfinished.unlink(missing_ok=True)
         raise UsageError(f"answer {str(path)!r} cannot be written: {exc.strerror}") from exc

@@ -11,6 +11,7 @@ import trio
 
 from agentpool import UsageError
 from agentpool._cli._command import Options
+from agentpool._disk_file import check_file, write_whole
 from agentpool.abc import Observer
 from agentpool.observe import (
     Trace,
@@ -83,9 +84,12 @@ def check_page(page: str) -> None:
     Raises:
         UsageError: If it cannot.
     """
-    folder = Path(page).parent
-    if not folder.is_dir() or Path(page).is_dir():
+    if not Path(page).parent.is_dir():
         raise UsageError(f"the report {page!r} cannot be written: it must be a file in a folder")
+    try:
+        check_file(Path(page))
+    except OSError as error:
+        raise _not_written(page, error) from error
 
 
 def write_page(page: str, trace: Trace) -> None:
@@ -94,13 +98,13 @@ def write_page(page: str, trace: Trace) -> None:
     Raises:
         UsageError: If it cannot be written.
     """
-    path = Path(page)
     html = render_report(trace)
-    beside = path.with_name(f".{path.name}.new")
     try:
-        beside.touch(0o600)
-        beside.write_text(html, encoding="utf-8")
-        beside.replace(path)
+        write_whole(Path(page), html.encode())
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise UsageError(f"the report {page!r} cannot be written: {reason}") from error
+        raise _not_written(page, error) from error
+
+
+def _not_written(page: str, error: OSError) -> UsageError:
+    reason = error.strerror or type(error).__name__
+    return UsageError(f"the report {page!r} cannot be written: {reason}")

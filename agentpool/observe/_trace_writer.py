@@ -18,13 +18,13 @@ import threading
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
-from stat import S_ISREG
 from typing import Final, Self, final, get_args
 
 import msgspec
 import trio
 
 from agentpool._budget.statistics import PoolStatistics
+from agentpool._disk_file import open_to_write, write_all
 from agentpool._errors import TraceError, UsageError
 from agentpool._events import (
     LIFECYCLE,
@@ -94,7 +94,7 @@ class TraceWriter(Observer):
         """Get ready to write to the file at *path*. A trace that is there is replaced.
 
         Args:
-            path: Where. The file is readable by its owner alone.
+            path: Where. A new file is readable by its owner alone.
             content: How much of what was said is kept: ``full``, ``cut`` after 400
                 characters of each text, or ``none``.
             secrets: What must not be in the file, in whatever form. ``None``: the values
@@ -234,13 +234,13 @@ class TraceWriter(Observer):
         while self._backlog:
             for _ in range(min(len(self._backlog), FLUSH_EVENTS)):
                 self._lines.add(self._backlog.popleft())
-            _write_all(file, self._lines.take())
+            write_all(file, self._lines.take())
 
     def _end(self, file: int) -> None:
         self._flush(file)
         if self._statistics is not None:
             self._lines.end(self._statistics)
-        _write_all(file, self._lines.take())
+        write_all(file, self._lines.take())
 
 
 @final
@@ -358,26 +358,7 @@ def _open(path: Path) -> int:
         TraceError: If that cannot be.
     """
     try:
-        # Without waiting: the open of a pipe that nobody reads would last for ever.
-        flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NONBLOCK", 0)
-        file = os.open(path, flags, 0o600)
-        if not S_ISREG(os.fstat(file).st_mode):
-            os.close(file)
-            raise TraceError(f"the trace {str(path)!r} must be a file, and is none")
-        path.chmod(0o600)  # it may have been there
-        os.ftruncate(file, 0)
+        return open_to_write(path)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise TraceError(f"the trace {str(path)!r} cannot be written: {reason}") from error
-    return file
-
-
-def _write_all(file: int, data: bytes) -> None:
-    """Write all of *data*.
-
-    Raises:
-        OSError: If it cannot be written.
-    """
-    view = memoryview(data)
-    while view:
-        view = view[os.write(file, view) :]

@@ -17,6 +17,7 @@ import attrs
 import httpx
 import trio
 
+from agentpool._disk_file import open_to_write
 from agentpool._errors import RecordingMissError, UsageError
 from agentpool.drivers._http_headers import secrets_in
 from agentpool.drivers._http_stack import StackTransport
@@ -231,8 +232,7 @@ async def open_recording(  # noqa: ASYNC911  # nothing to wait for
 def _open_for_lines(place: Path) -> BinaryIO:
     """Open the file without a buffer, so that each line is there when it is written."""
     # Conversations are in it: its owner alone can read a new one.
-    fd = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o600)
-    file = os.fdopen(fd, "ab", buffering=0)
+    file = os.fdopen(open_to_write(place, append=True), "ab", buffering=0)
     recording = place.read_bytes()
     if recording and not recording.endswith(b"\n"):
         # What a crash left of a line goes, or the next one would go on with it.

@@ -246,17 +246,19 @@ def said(events: tuple[Event, ...], agent_id: int) -> str:
 
 
 async def test_a_trace_is_for_its_owner_alone(tmp_path: Path) -> None:
-    """It has what agents were told. One that is there is replaced, whoever could read it."""
+    """It has what agents were told. One that is there is replaced, and keeps its mode."""
     path = tmp_path / "a.trace"
     path.write_text("what was here before " * 100)
-    path.chmod(0o644)
+    path.chmod(0o640)
     async with TraceWriter(path) as trace:
         assert trace.path == path
         async with open_pool(ScriptedDriver(["hi"]), observers=[trace]):
             pass
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
     assert "before" not in path.read_text()
     assert read_trace(path).events == ()
+    async with TraceWriter(tmp_path / "new.trace"):
+        assert stat.S_IMODE((tmp_path / "new.trace").stat().st_mode) == 0o600
 
 
 async def test_a_prompt_is_written_once(tmp_path: Path) -> None:

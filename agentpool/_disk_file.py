@@ -1,0 +1,146 @@
+"""Files that are written for a user: traces, reports, answers, recordings, memories, journals.
+
+Rules, the same for all of them:
+
+1. A new file can be read by its owner alone: conversations are in it.
+2. One that is there keeps its mode. One that is written anew and belongs to another user is
+   refused, since that user could read it; only root writes into it.
+3. A link is followed, and the file that it names is written. The link stays.
+4. What is there and is no file (a device, a pipe, a socket, a folder) is refused before it is
+   opened. It is never replaced, and never waited for.
+5. What is written whole is written beside its place and renamed into it: there is the old
+   file or the new one. A file that has more names, or stands where nothing can be renamed, is
+   written in its place, so its other names have the new text as well.
+
+Files that a *model* names are ``tools.system._places``; these are named by a person.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import Final
+
+_BINARY: Final = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+# Should a pipe take the file's place after it was looked at, the open does not wait for it.
+_FLAGS: Final = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NONBLOCK", 0) | _BINARY
+_NEW_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | _BINARY
+_NO_RENAME: Final = (errno.EACCES, errno.EPERM, errno.EBUSY)
+_ROOT: Final = 0
+
+OWNER_ALONE: Final = 0o600
+"""The mode of a new file."""
+
+
+def check_file(path: Path, *, added_to: bool = False) -> None:
+    """See that what is at *path*, if anything, is a file, and of this user.
+
+    Args:
+        path: Where.
+        added_to: Whether what is in it stays: it may be another user's, who shares it.
+
+    Raises:
+        OSError: If it is not. Says what it is.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        _check(path.stat(), added_to=added_to)
+
+
+def open_to_write(path: Path, *, append: bool = False) -> int:
+    """Open the file at *path*, making it if there is none, and return its descriptor.
+
+    Args:
+        path: Where.
+        append: Whether what is in it stays, and every write goes to its end.
+
+    Raises:
+        OSError: If it cannot be written, or is no file of this user.
+    """
+    check_file(path, added_to=append)
+    fd = os.open(path, _FLAGS | (os.O_APPEND if append else 0), OWNER_ALONE)
+    try:
+        _check(os.fstat(fd), added_to=append)
+        if not append:
+            os.ftruncate(fd, 0)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Make *data* all that is in the file at *path*.
+
+    Raises:
+        OSError: If it cannot be written, or is no file of this user. What was there is as
+            before, unless rule 5 says that it is written in its place.
+    """
+    check_file(path)
+    # Where the link leads: itself it stays.
+    target = Path(os.path.realpath(path))
+    there = target.stat() if target.exists() else None
+    if there is not None and (there.st_nlink > 1 or _is_foreign(there)):
+        _write_in_place(target, data)
+        return
+    try:
+        _write_beside(target, data, stat.S_IMODE(there.st_mode) if there else OWNER_ALONE)
+    except OSError as error:
+        if there is None or error.errno not in _NO_RENAME:
+            raise
+        _write_in_place(target, data)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of *data*.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _write_in_place(path: Path, data: bytes) -> None:
+    fd = open_to_write(path)
+    try:
+        write_all(fd, data)
+    finally:
+        os.close(fd)
+
+
+def _write_beside(path: Path, data: bytes, mode: int) -> None:
+    beside = path.with_name(f".agentpool-{secrets.token_hex(8)}.tmp")
+    fd = os.open(beside, _NEW_FLAGS, OWNER_ALONE)
+    try:
+        try:
+            write_all(fd, data)
+        finally:
+            os.close(fd)
+        beside.chmod(mode)
+        beside.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        raise
+
+
+def _check(found: os.stat_result, *, added_to: bool) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        kind = _kind(found.st_mode)
+        raise OSError(errno.EINVAL, f"it must be a file, and is {kind}; name another")
+    if not added_to and _is_foreign(found) and os.geteuid() != _ROOT:
+        raise OSError(errno.EPERM, "it belongs to another user; name another file, or remove it")
+
+
+def _is_foreign(found: os.stat_result) -> bool:
+    return hasattr(os, "geteuid") and found.st_uid != os.geteuid()
+
+
+def _kind(mode: int) -> str:
+    kinds = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
+    return next((text for is_kind, text in kinds if is_kind(mode)), "a device")
