@@ -253,22 +253,7 @@ async def open_database(
     Cancellation:
         The file is closed; each migration is done whole or not at all.
     """
-
-    def connect() -> sqlite3.Connection:
-        check_file(path, added_to=True)
-        if not read_only:
-            # SQLite would let everybody read it. What goes wrong here it says better.
-            with contextlib.suppress(OSError):
-                os.close(open_to_write(path, append=True))
-        # Transactions are ours to begin; a lock is waited for in trio.
-        return sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode=ro" if read_only else path,
-            timeout=0,
-            isolation_level=None,
-            check_same_thread=False,
-            uri=read_only,
-        )
-
+    connect = partial(_connect, path, read_only=read_only)
     try:
         connection = await trio.to_thread.run_sync(connect)
     except sqlite3.Error as error:
@@ -298,6 +283,22 @@ async def open_database(
     finally:
         with trio.move_on_after(CLOSE_SECONDS, shield=True):
             await trio.to_thread.run_sync(connection.close)
+
+
+def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
+    check_file(path, added_to=True)
+    if not read_only:
+        # SQLite would let everybody read it. What goes wrong here it says better.
+        with contextlib.suppress(OSError):
+            os.close(open_to_write(path, append=True))
+    # Transactions are ours to begin; a lock is waited for in trio.
+    return sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=ro" if read_only else path,
+        timeout=0,
+        isolation_level=None,
+        check_same_thread=False,
+        uri=read_only,
+    )
 
 
 def _add_functions(connection: sqlite3.Connection, kind: FileKind) -> None:
