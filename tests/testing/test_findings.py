@@ -573,6 +573,9 @@ def test_a_share_stops_where_another_has_failed() -> None:
     with ours:
         jobs_room._work(lambda: 5, theirs)
         assert ours.recv() == 5
+    turns = jobs_room.shared_turns(range(7, 10))
+    first = iter(turns)
+    assert (next(first), list(turns), list(first)) == (7, [8, 9], [])
 
 
 def test_processes_share_the_work() -> None:

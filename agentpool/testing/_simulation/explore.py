@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import TypeVar, TypeVarTuple, cast, final
 
@@ -10,7 +10,7 @@ import attrs
 
 from agentpool._errors import UsageError
 from agentpool.testing._simulation.findings import ScheduleError, headline
-from agentpool.testing._simulation.jobs import Limit, in_processes, shared_limit
+from agentpool.testing._simulation.jobs import Limit, in_processes, shared_limit, shared_turns
 from agentpool.testing._simulation.orders import Order, Orders, order_of
 from agentpool.testing._simulation.report import Start, attempt, tell
 from agentpool.testing._simulation.run import ScenarioRun, refuse_inside_trio
@@ -149,8 +149,8 @@ def explore(
         part = search.run(seeds)
     else:
         search.limit = shared_limit()
-        shares = [partial(search.run, seeds[nth::jobs]) for nth in range(min(jobs, schedules))]
-        part = _joined(in_processes(shares))
+        share = partial(search.run, shared_turns(seeds))
+        part = _joined(in_processes([share] * min(jobs, schedules)))
     if part.failed is not None:
         raise search.found(part.failed, schedules)
     return part.report(seed, schedules)
@@ -215,7 +215,7 @@ class _Search:
         """Return the order of one seed."""
         return order_of(seed, self.orders, late_clock=self.late_clock)
 
-    def run(self, seeds: Sequence[int]) -> Part:
+    def run(self, seeds: Iterable[int]) -> Part:
         """Run with each of *seeds*, until one fails."""
         part = Part()
         for seed in seeds:

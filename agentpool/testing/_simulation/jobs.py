@@ -5,10 +5,11 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Final, TypeVar, cast
+from typing import Final, Protocol, TypeVar, cast, final
 
 import attrs
 
@@ -34,6 +35,43 @@ def shared_limit() -> Limit:
     # Whoever sets it looks before, without a lock: to lose that race is to search on for a
     # while, and costs nothing else.
     return cast("Limit", multiprocessing.RawValue(ctypes.c_longlong, NEVER))
+
+
+class Count(Protocol):
+    """A number that all processes see."""
+
+    value: int
+
+    def get_lock(self) -> AbstractContextManager[object]:
+        """Return what keeps all others from it."""
+
+
+@final
+@attrs.frozen(eq=False)
+class Turns:
+    """Seeds that are taken one by one, each by whichever process is free.
+
+    Shares that are fixed before would end at different times: seeds do not cost the same, and
+    processors have other things to do.
+    """
+
+    _seeds: Sequence[int]
+    _taken: Count
+
+    def __iter__(self) -> Iterator[int]:
+        """Take the next seed, as long as there is one."""
+        while True:
+            with self._taken.get_lock():
+                nth = self._taken.value
+                self._taken.value = nth + 1
+            if nth >= len(self._seeds):
+                return
+            yield self._seeds[nth]
+
+
+def shared_turns(seeds: Sequence[int]) -> Turns:
+    """Return turns that all processes take which are forked from now on."""
+    return Turns(seeds, cast("Count", multiprocessing.Value(ctypes.c_longlong, 0)))
 
 
 def in_processes(shares: Sequence[Callable[[], T]]) -> list[T]:
