@@ -9,26 +9,31 @@ Rules:
 4. Several sources are taken level: those that have a query ready take turns, and one that
    is slow, or has ended, keeps no other one waiting.
 5. A source that raises ends all of them; what has begun is still given out.
+6. A query whose agent failed may be asked again, by a new agent, after a while. Until then it
+   keeps its place: nothing piles up, and an ordered map gives nothing out before it.
 """
 
 from __future__ import annotations
 
+import bisect
+import math
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from functools import partial
-from typing import Self, TypeAlias, cast, final
+from operator import attrgetter
+from typing import Final, Self, TypeAlias, cast, final
 
 import msgspec
 import trio
 
 from agentpool._agent.agent import output_of
 from agentpool._base import Live
-from agentpool._checks import expect, expect_each
+from agentpool._checks import at_least, expect, expect_each
 from agentpool._errors import UsageError
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import AgentId
-from agentpool._outcome import AgentOutcome
+from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool._pool.admission import Admission
 from agentpool._pool.record import AgentRecord, OnEnd
 from agentpool._scheduling.parking_lot import Lot
@@ -41,12 +46,14 @@ Accept: TypeAlias = Callable[[SpawnConfig, OnEnd], AgentRecord]
 """Accepts an agent whose end is told to one function alone."""
 
 
-def check_map(manifest: object, sources: Sequence[object]) -> None:
+def check_map(manifest: object, sources: Sequence[object], retries: int) -> None:
     """Raise unless a map can be made of *manifest* and *sources*.
 
     Raises:
-        UsageError: If one of them is of the wrong kind, or there is no source.
+        UsageError: If one of them is of the wrong kind, there is no source, or the number of
+            retries has no meaning.
     """
+    at_least(0, "retries", retries)
     if not sources:
         raise UsageError("map() needs at least one source of queries, got none")
     expect(
@@ -61,6 +68,29 @@ def check_map(manifest: object, sources: Sequence[object]) -> None:
             )  # fmt: skip
 
 
+RETRY_SECONDS: Final = 1.0
+"""Before a query is asked again for the first time; then twice as long each time."""
+
+MAX_RETRY_SECONDS: Final = 60.0
+"""The longest wait before a query is asked again."""
+
+
+@final
+class _Query(Live):
+    """A query that was taken."""
+
+    place: int
+    """Its number, from 0."""
+    config: SpawnConfig
+    """The agent that it is asked."""
+    tries: int = 0
+    """How often its agent failed."""
+    outcome: AgentOutcome | None = None
+    """How its last agent failed. ``None``: none has."""
+    due: float = 0.0
+    """When it is asked again."""
+
+
 @final
 class QueryMap(Live):
     """One map: from queries to agents, and from agents to outcomes."""
@@ -73,11 +103,15 @@ class QueryMap(Live):
     _owner: Owner
     _on_change: Callable[[], object]
     """Called when a wait for the map may have become one that never ends."""
+    _retries: int = 0
+    """How often a query is asked again whose agent failed."""
     _scope: trio.CancelScope = msgspec.field(default_factory=trio.CancelScope)
-    _in_flight: dict[AgentId, tuple[AgentRecord, int]] = msgspec.field(
-        default_factory=dict[AgentId, "tuple[AgentRecord, int]"]
+    _in_flight: dict[AgentId, tuple[AgentRecord, _Query]] = msgspec.field(
+        default_factory=dict[AgentId, "tuple[AgentRecord, _Query]"]
     )
-    """Agents that have not ended, with the places of their queries."""
+    """Agents that have not ended, with their queries."""
+    _again: list[_Query] = msgspec.field(default_factory=list["_Query"])
+    """Queries that are asked again after a while, the next one first."""
     _next_ids: dict[AgentId, None] = msgspec.field(default_factory=dict[AgentId, None])
     """In an ordered map: the agent whose outcome comes next, while it is in flight."""
     _ids: dict[int, AgentId] = msgspec.field(default_factory=dict[int, AgentId])
@@ -91,6 +125,9 @@ class QueryMap(Live):
     _idle: int = 0
     """Those of them that wait for their turn."""
     _fed: bool = False
+    """Whether all sources have ended."""
+    _has_ended: bool = False
+    """Whether no agent is started any more."""
     _errors: list[Exception] = msgspec.field(default_factory=list[Exception])
     """What the sources raised."""
     _letting_in: int = 0
@@ -137,11 +174,13 @@ class QueryMap(Live):
 
     @property
     def _is_over(self) -> bool:
-        return self._fed and not self._in_flight
+        return self._fed and not self._in_flight and not self._again
 
     def may_start(self) -> bool:
         """Whether a source may bring another agent without anybody's doing."""
         # Those that wait for their turn go on when an agent has ended, or the reader reads.
+        if self._again:
+            return True
         return not self._fed and (not self._open or self._idle < self._open)
 
     def _may_be_fed(self) -> bool:
@@ -155,13 +194,31 @@ class QueryMap(Live):
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
-                    for source in self._sources:
-                        nursery.start_soon(self._feed, source, name="source of a map")
+                    if self._retries:
+                        nursery.start_soon(self._ask_again, name="retries of a map")
+                    async with trio.open_nursery() as feeding:
+                        for source in self._sources:
+                            feeding.start_soon(self._feed, source, name="source of a map")
+                    self._fed = True
+                    self._changed.unpark_all()
+                    self._on_change()
         finally:
             # Also when the pool itself is cancelled: whoever closes the map waits for this.
-            self._fed = True
+            self._fed = self._has_ended = True
+            for query in self._again:
+                assert query.outcome is not None  # noqa: S101  # it failed
+                self._give(query.place, query.outcome)
+            self._again.clear()
             self._changed.unpark_all()
             self._on_change()
+
+    async def _ask_again(self) -> None:  # noqa: ASYNC910  # to park is a checkpoint
+        while not self._is_over:
+            with trio.move_on_at(self._again[0].due if self._again else math.inf):
+                await self._changed.park()
+            while self._again and self._again[0].due <= trio.current_time():
+                await self._admission.enter(partial(self._start, self._again[0]))
+                self._on_change()
 
     async def _feed(self, source: Queries) -> None:  # noqa: ASYNC910  # the taking has its own
         self._open += 1
@@ -201,7 +258,7 @@ class QueryMap(Live):
         else:
             self._letting_in += 1
         try:
-            await self._admission.enter(partial(self._start, self._config_of(query)))
+            await self._admission.enter(partial(self._start_first, self._config_of(query)))
         finally:
             self._letting_in -= 1
             self._give_turns()
@@ -212,20 +269,26 @@ class QueryMap(Live):
             self._idle -= 1
             self._turns.unpark()
 
-    def _start(self, config: SpawnConfig) -> AgentRecord:
-        handle = self._accept(config, self._ended)
-        # Cannot have ended yet: it takes a step of its own to end.
-        self._in_flight[handle.agent_id] = handle, self._spawned
-        if self._ordered:
-            self._ids[self._spawned] = handle.agent_id
-            self._find_next()
+    def _start_first(self, config: SpawnConfig) -> AgentRecord:
+        handle = self._start(_Query(self._spawned, config))
         self._spawned += 1
+        return handle
+
+    def _start(self, query: _Query) -> AgentRecord:
+        handle = self._accept(query.config, self._ended)
+        # Cannot have ended yet: it takes a step of its own to end.
+        self._in_flight[handle.agent_id] = handle, query
+        if query.tries:
+            self._again.remove(query)
+        if self._ordered:
+            self._ids[query.place] = handle.agent_id
+            self._find_next()
         return handle
 
     def _has_room(self) -> bool:
         slots = self._admission.limiter.total_tokens
-        waiting = len(self._done) + len(self._out_of_order)
-        return len(self._in_flight) + self._letting_in < slots and waiting < 2 * slots
+        taken = len(self._in_flight) + len(self._again) + self._letting_in
+        return taken < slots and len(self._done) + len(self._out_of_order) < 2 * slots
 
     def _find_next(self) -> None:
         self._next_ids.clear()
@@ -233,26 +296,41 @@ class QueryMap(Live):
             self._next_ids[agent_id] = None
 
     def _ended(self, handle: AgentRecord) -> None:
-        _, place = self._in_flight.pop(handle.agent_id)
+        _, query = self._in_flight.pop(handle.agent_id)
         if self._ordered:
-            del self._ids[place]
-            self._out_of_order[place] = handle.collect()
+            del self._ids[query.place]
+            self._find_next()
+        outcome = handle.collect()
+        is_failed = outcome.status is AgentStatus.FAILED
+        if is_failed and query.tries < self._retries and not self._scope.cancel_called:
+            seconds = min(RETRY_SECONDS * 2.0 ** min(query.tries, 100), MAX_RETRY_SECONDS)
+            query.tries += 1
+            query.outcome, query.due = outcome, trio.current_time() + seconds
+            bisect.insort(self._again, query, key=attrgetter("due"))
+            self._changed.unpark_all()
+        else:
+            self._give(query.place, outcome)
+        self._give_turns()
+
+    def _give(self, place: int, outcome: AgentOutcome) -> None:
+        """Have the reader given the last outcome of a query, when its turn has come."""
+        if self._ordered:
+            self._out_of_order[place] = outcome
             while self._given in self._out_of_order:
                 self._done.append(self._out_of_order.pop(self._given))
                 self._given += 1
             self._find_next()
         else:
-            self._done.append(handle.collect())
+            self._done.append(outcome)
         if self._done or not self._in_flight:
             self._changed.unpark_all()
-        self._give_turns()
 
     async def aclose(self) -> None:
         """End the agents that are left, and wait for them."""
         self._scope.cancel()
         for handle, _ in tuple(self._in_flight.values()):
             handle.cancel("the map's block ended")
-        while self._in_flight or not self._fed:
+        while self._in_flight or not self._has_ended:
             await self._changed.park()
         await trio.lowlevel.cancel_shielded_checkpoint()
 

@@ -156,6 +156,7 @@ class AgentPool:
         manifest: AgentManifest,
         *sources: Queries,
         ordered: bool = False,
+        retries: int = 0,
         output_type: type | None = None,
         group: str = "",
         weight: int = 1,
@@ -173,6 +174,8 @@ class AgentPool:
                 are taken level, and a slow one keeps no other waiting. An async generator
                 is closed at the end of the block.
             ordered: Whether the outcomes come in the order in which the queries were taken.
+            retries: How often a query is asked again whose agent failed, by a new one, after
+                1, 2, 4, … seconds, at most 60. The last outcome counts.
             output_type: As in ``SpawnConfig``, for all of them.
             group: The same.
             weight: The same.
@@ -180,10 +183,9 @@ class AgentPool:
 
         Raises:
             PoolClosedError: If the pool is closing.
-            UsageError: If there is no source, the weight has no meaning, or the output
-                type has no form in JSON.
+            UsageError: If there is no source, or an argument has no meaning.
         """
-        check_map(manifest, sources)
+        check_map(manifest, sources, retries)
         config_of = partial(
             SpawnConfig, manifest,
             output_type=output_type, group=group, weight=weight, priority=priority,
@@ -198,8 +200,9 @@ class AgentPool:
         deadlocks = agents.deadlocks
         on_change = partial(deadlocks.suspect, OWNER_ID if parent is None else parent.agent_id)
         run = QueryMap(
-            config_of, sources, ordered, agents.admission, accept, deadlocks.owner, on_change
-        )
+            config_of, sources, ordered, agents.admission, accept, deadlocks.owner, on_change,
+            retries,
+        )  # fmt: skip
         deadlocks.sources.append(run.may_start)
         agents.nursery.start_soon(run.feed, name="map")
         try:

@@ -7,6 +7,7 @@ Source: https://www.erlang.org/doc/system/sup_princ.html (2026-11).
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import Literal, TypeAlias, final
 
@@ -36,6 +37,14 @@ class RestartPolicy:
     One more ends them all: three agents that fail twice each are six restarts."""
     period_seconds: float = 60.0
     """The period."""
+    max_restarts_each: int | None = None
+    """How many restarts each agent may have. One that fails once more keeps that outcome, and the
+    others go on. ``None``: as many as the period allows."""
+    delay_seconds: float = 0.0
+    """How long the first restart of an agent waits; each further one twice as long as the one
+    before, until it has run for a whole period."""
+    max_delay_seconds: float = 60.0
+    """The longest wait before a restart."""
 
     def __attrs_post_init__(self) -> None:
         """Refuse what has no meaning."""
@@ -52,6 +61,11 @@ class RestartPolicy:
             raise UsageError(f"max_restarts must be >= 0, got {self.max_restarts!r}")
         if not self.period_seconds > 0:
             raise UsageError(f"period_seconds must be > 0, got {self.period_seconds!r}")
+        if self.max_restarts_each is not None and self.max_restarts_each < 0:
+            raise UsageError(f"max_restarts_each must be >= 0, got {self.max_restarts_each!r}")
+        for name in ("delay_seconds", "max_delay_seconds"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UsageError(f"{name} must be finite and >= 0, got {getattr(self, name)!r}")
 
     def wants(self, outcome: AgentOutcome) -> bool:
         """Whether an agent that ended like this is started again.
@@ -61,6 +75,11 @@ class RestartPolicy:
         if self.restart == "never" or outcome.status is AgentStatus.CANCELLED:
             return False
         return self.restart == "permanent" or outcome.status is AgentStatus.FAILED
+
+    def delay(self, restarts: int) -> float:
+        """Return the seconds that the next restart waits after *restarts* others in a row."""
+        # A power of so many is no number any more, and the longest wait is long passed.
+        return min(self.delay_seconds * 2.0 ** min(restarts, 1000), self.max_delay_seconds)
 
     def together(self, place: int, count: int) -> range:
         """Return the places of those who are started again with the one at *place*."""

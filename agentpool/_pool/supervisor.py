@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
+import math
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import TypeAlias, final
 
 import attrs
@@ -40,6 +42,12 @@ class Supervisor:
     """The last ones, by their places."""
     _all: list[AgentOutcome] = attrs.field(factory=list[AgentOutcome])
     """All of them, in the order of the ends."""
+    _restarts: Counter[int] = attrs.field(factory=Counter[int])
+    """How often the agent of each place was started again."""
+    _in_a_row: Counter[int] = attrs.field(factory=Counter[int])
+    """The same, since it last ran for a whole period."""
+    _due: list[tuple[float, range]] = attrs.field(factory=list[tuple[float, range]])
+    """When which places are started again."""
     _changed: Lot = attrs.field(factory=Lot)
 
     def __attrs_post_init__(self) -> None:
@@ -59,12 +67,14 @@ class Supervisor:
         try:
             for place in range(len(self._starters)):
                 await self._start(place)
-            while self._live or self._ended:
-                wait = Wait.any_of(self._live_ids.keys(), "supervised agents")
-                async with parked(wait, self._changed, self._owner):
-                    while not self._ended:
-                        await self._changed.park()
-                await self._deal_with(*self._ended.popleft())
+            while self._live or self._ended or self._due:
+                if self._due and self._due[0][0] <= trio.current_time():
+                    for place in self._due.pop(0)[1]:
+                        await self._start(place)
+                elif self._ended:
+                    await self._deal_with(*self._ended.popleft())
+                else:
+                    await self._wait()
         except RestartLimitError as error:
             await self._end_all()  # noqa: ASYNC120  # shielded: it cannot be cancelled
             self._all.sort(key=lambda outcome: outcome.agent_id)
@@ -74,13 +84,23 @@ class Supervisor:
             await self._end_all()  # noqa: ASYNC102  # shielded: it waits as a nursery does
         return [self._outcomes[place] for place in range(len(self._starters))]
 
+    async def _wait(self) -> None:
+        """Wait until an agent has ended, or is to be started again."""
+        ids = self._live_ids.keys()
+        wait = Wait.any_of(ids, "supervised agents", lambda: bool(self._due))
+        async with parked(wait, self._changed, self._owner):
+            with trio.move_on_at(self._due[0][0] if self._due else math.inf):
+                while not self._ended:
+                    await self._changed.park()
+
     async def _end_all(self) -> None:
         with trio.CancelScope(shield=True):
             await self._end(range(len(self._starters)), "the supervision ended")
 
     async def _deal_with(self, place: int, outcome: AgentOutcome) -> None:
         self._outcomes[place] = outcome
-        if not self._policy.wants(outcome):
+        most = self._policy.max_restarts_each
+        if not self._policy.wants(outcome) or (most is not None and self._restarts[place] >= most):
             await trio.lowlevel.checkpoint()
             return
         if not self._counter.allows(trio.current_time()):
@@ -96,8 +116,16 @@ class Supervisor:
             raise error from outcome.error
         again = self._policy.together(place, len(self._starters))
         await self._end(again, f"agent {outcome.agent_id} ({outcome.name}) is started again")
-        for other in again:
-            await self._start(other)
+        if outcome.finished_at - (outcome.started_at or 0) >= self._policy.period_seconds:
+            del self._in_a_row[place]
+        at = trio.current_time() + self._policy.delay(self._in_a_row[place])
+        self._restarts[place] += 1
+        self._in_a_row[place] += 1
+        # Whoever waits already is started with them, and not a second time.
+        waiting = [one for one in self._due if one[1].start in again]
+        self._due = sorted(
+            [*(one for one in self._due if one not in waiting), (at, again)], key=itemgetter(0)
+        )
 
     async def _start(self, place: int) -> None:
         def on_end(handle: AgentRecord) -> None:
