@@ -14,7 +14,7 @@ from typing import Final, Protocol, TypeAlias, final
 import attrs
 import trio
 
-from agentpool._errors import DriverError, ProtocolError, UsageError
+from agentpool._errors import DriverError, NetworkError, ProtocolError, UsageError
 from agentpool._manifest.asking import options_faults
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._messages import Completion, CompletionRequest, Json, Usage
@@ -23,12 +23,15 @@ from agentpool.drivers._http import HttpAnswer, HttpClient
 from agentpool.drivers._sending import HearsThoughts, OnSent, SayingDriver
 from agentpool.drivers.wire._attachments import check_attachments
 from agentpool.drivers.wire._failure import failure_from_response, failure_in_body, shown
-from agentpool.drivers.wire._sse import SseEvent, SseParser
+from agentpool.drivers.wire._sse import MAX_EVENT_BYTES, SseEvent, SseParser
 
 # What follows the last event is the empty chunk that ends the body, mostly in the same
 # packet. Waiting this long for it keeps the connection, which saves the next request a
 # handshake.
 _END_SECONDS: Final = 0.02
+
+# As many tell a stream from everything else.
+_TELLING_BYTES: Final = 7
 
 ApiKey: TypeAlias = str | Callable[[], str] | None
 """A key, or what returns the one to use now. ``None``: the server wants none."""
@@ -89,23 +92,20 @@ async def stream_completion(
         The connection is closed, which stops the model.
     """
     accumulator = exchange.accumulator
-    hears_thoughts = on_delta if isinstance(on_delta, HearsThoughts) else None
+    hearer = _Hearer(accumulator, on_delta)
     async with client.post_stream(exchange.path, exchange.body, on_sent=on_sent) as answer:
-        await _refuse_other_answers(answer, secret=exchange.secret)
+        first = await _refuse_other_answers(answer, secret=exchange.secret)
+        if first is not None and not _is_stream(first):
+            return await _take_whole(answer, first, hearer, secret=exchange.secret)
         parser = SseParser(secret=exchange.secret)
         while not accumulator.done:
-            piece = await answer.receive()
+            piece = first or await answer.receive()
+            first = None
             if not piece:
+                _take_end(parser, hearer, secret=exchange.secret)
                 break
             for event in parser.feed(piece):
-                texts = accumulator.feed(event)
-                # A thought comes before the text that it led to.
-                for thought in accumulator.take_thoughts():
-                    if hears_thoughts is not None:
-                        hears_thoughts.thought(thought)
-                for text in texts:
-                    if on_delta is not None:
-                        on_delta(text)
+                hearer.feed(event)
         completion = accumulator.finish()
         if accumulator.done and not answer.has_ended:
             # The answer is whole: what happens to the connection now is no harm to it.
@@ -114,19 +114,96 @@ async def stream_completion(
         return completion
 
 
-async def _refuse_other_answers(answer: HttpAnswer, *, secret: str) -> None:  # noqa: ASYNC910  # a good answer is not waited for
+@final
+@attrs.define(eq=False)
+class _Hearer:
+    """Hands on what an answer says, as it comes."""
+
+    accumulator: Accumulator
+    on_delta: OnDelta | None
+    on_thought: Callable[[str], None] | None = attrs.field(init=False)
+
+    @on_thought.default
+    def _find_thought(self) -> Callable[[str], None] | None:
+        return self.on_delta.thought if isinstance(self.on_delta, HearsThoughts) else None
+
+    def feed(self, event: SseEvent) -> None:
+        """Take *event*.
+
+        Raises:
+            DriverError: If it is an error of the provider's, or means nothing.
+        """
+        texts = self.accumulator.feed(event)
+        # A thought comes before the text that it led to.
+        for thought in self.accumulator.take_thoughts():
+            if self.on_thought is not None:
+                self.on_thought(thought)
+        for text in texts:
+            if self.on_delta is not None:
+                self.on_delta(text)
+
+
+def _take_end(parser: SseParser, hearer: _Hearer, *, secret: str) -> None:
+    """Take what came last without an end of its own: an event, or an error beside them.
+
+    Raises:
+        DriverError: If it is an error of the provider's.
+    """
+    event = parser.end()
+    if failure := failure_in_body(parser.stray, secret=secret, is_bare=True):
+        raise failure
+    if event is not None:
+        # What was cut off is nothing: the answer has not ended, and says so itself.
+        with contextlib.suppress(ProtocolError):
+            hearer.feed(event)
+
+
+def _is_stream(first: bytes) -> bool:
+    """Whether an answer begins like a stream, whatever its headers call it."""
+    return first.lstrip().startswith((b"data:", b"event:", b"id:", b"retry:", b":"))
+
+
+async def _take_whole(
+    answer: HttpAnswer, first: bytes, hearer: _Hearer, *, secret: str
+) -> Completion:  # noqa: ASYNC910  # what has arrived is not waited for
+    """Return an answer that did not come as a stream.
+
+    Raises:
+        DriverError: If it is an error, or no answer.
+    """
+    body = bytearray(first)
+    while (piece := await answer.receive()) and len(body) <= MAX_EVENT_BYTES:
+        body += piece
+    whole = bytes(body)
+    if failure := failure_in_body(whole, secret=secret, is_bare=True):
+        raise failure
+    text = whole.decode(errors="replace")
+    with contextlib.suppress(ProtocolError, NetworkError):
+        hearer.feed(SseEvent(text))
+        return hearer.accumulator.finish()  # noqa: ASYNC910  # the same
+    kind = shown(answer.headers.get("content-type", ""), secret=secret) or "of no type"
+    came = shown(text, secret=secret)
+    raise ProtocolError(
+        f"the answer is {kind!r} and no event stream: {came!r}", status_code=answer.status
+    )
+
+
+async def _refuse_other_answers(answer: HttpAnswer, *, secret: str) -> bytes | None:  # noqa: ASYNC910  # a good answer is not waited for
+    """Return the beginning of an answer that is not called a stream. ``None``: it is one.
+
+    Raises:
+        DriverError: If the provider refused.
+    """
     if answer.status != 200:  # noqa: PLR2004  # the number is the name
         body = await answer.receive_explanation()
         raise failure_from_response(answer.status, answer.headers, body, secret=secret)
     kind = answer.headers.get("content-type", "")
-    if not kind.lower().startswith("text/event-stream"):
-        body = await answer.receive_explanation()
-        if failure := failure_in_body(body, secret=secret):
-            raise failure
-        came = shown(body.decode(errors="replace"), secret=secret)
-        kind = shown(kind, secret=secret) or "of no type"
-        msg = f"the answer is {kind!r} and no event stream: {came!r}"
-        raise ProtocolError(msg, status_code=200)
+    if kind.lower().startswith("text/event-stream"):
+        return None
+    first = b""
+    while len(first.lstrip()) < _TELLING_BYTES and (piece := await answer.receive()):
+        first += piece
+    return first
 
 
 def check_options(options: Mapping[str, Json]) -> None:

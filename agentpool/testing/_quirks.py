@@ -60,7 +60,8 @@ class Quirk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     api: str = "chat"
     """The interface: ``chat``, ``messages`` or ``responses``."""
     seen: str
-    """Where it was seen: an issue, a pull request or a page, and when it was looked up."""
+    """Where it was seen, and when that was looked up: an issue, a pull request or a page. One
+    that is ``like`` another was tried beside it."""
     status: int = 200
     """The HTTP status of the answer."""
     headers: Mapping[str, str] = {}

@@ -31,14 +31,13 @@ import attrs
 import msgspec
 
 from agentpool._errors import ProtocolError
-from agentpool._messages import FinishReason, ProviderPart, Usage
-from agentpool.drivers.wire._failure import ErrorBody, failure_in_stream, shown
-from agentpool.drivers.wire._growing import Ending, GrowingCompletion
+from agentpool._messages import ProviderPart, Usage
+from agentpool.drivers.wire._chat_usage import ChatUsage
+from agentpool.drivers.wire._error_body import ErrorBody, is_no_error
+from agentpool.drivers.wire._failure import failure_in_body, failure_in_stream, shown
+from agentpool.drivers.wire._growing_completion import GrowingCompletion
 from agentpool.drivers.wire._sse import SseEvent
 from agentpool.drivers.wire._text_only import refuse_media
-
-DONE: Final = "[DONE]"
-"""The data of the event that ends a stream."""
 
 _NOTHING: Final = msgspec.Raw()
 
@@ -68,30 +67,12 @@ class _Delta(msgspec.Struct):
     reasoning: msgspec.Raw = _NOTHING
     reasoning_details: list[dict[str, object]] | None = None
     tool_calls: list[_Call | None] | None = None
+    # The older form of a call.
+    function_call: _Function | None = None
     extra_content: msgspec.Raw = _NOTHING
     # OpenAI's, and that of gateways to models that draw.
     audio: msgspec.Raw = _NOTHING
     images: msgspec.Raw = _NOTHING
-
-
-class _PromptDetails(msgspec.Struct):
-    cached_tokens: float | None = None
-    cache_write_tokens: float | None = None
-
-
-class _AnswerDetails(msgspec.Struct):
-    reasoning_tokens: float | None = None
-
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: float | None = None
-    completion_tokens: float | None = None
-    prompt_tokens_details: _PromptDetails | None = None
-    completion_tokens_details: _AnswerDetails | None = None
-    # DeepSeek's.
-    prompt_cache_hit_tokens: float | None = None
-    # OpenRouter's, in US dollars.
-    cost: float | None = None
 
 
 class _Choice(msgspec.Struct):
@@ -100,12 +81,19 @@ class _Choice(msgspec.Struct):
     message: _Delta | None = None
     finish_reason: str | None = None
     # Moonshot's.
-    usage: _Usage | None = None
+    usage: ChatUsage | None = None
+    # OpenRouter's.
+    error: ErrorBody | str | None = None
+
+
+class _Groq(msgspec.Struct):
+    usage: ChatUsage | None = None
 
 
 class _Chunk(msgspec.Struct):
     choices: list[_Choice | None] | None = None
-    usage: _Usage | None = None
+    usage: ChatUsage | None = None
+    x_groq: _Groq | None = None
     model: str | None = None
     error: ErrorBody | str | None = None
     # An error without an object of its own, as vLLM and Mistral write it.
@@ -117,55 +105,22 @@ class _Chunk(msgspec.Struct):
 
 _DECODER: Final = msgspec.json.Decoder(_Chunk)
 
-# Source: https://platform.openai.com/docs/api-reference/chat-streaming,
-# https://api-docs.deepseek.com/api/create-chat-completion,
-# https://openrouter.ai/docs/api-reference/overview and
-# https://ai.google.dev/api/generate-content#FinishReason (2026-11).
-_ENDINGS: Final[Mapping[str, FinishReason | Ending]] = {
-    "stop": FinishReason.END_TURN,
-    "eos": FinishReason.END_TURN,
-    "end_turn": FinishReason.END_TURN,
-    "length": FinishReason.MAX_TOKENS,
-    "max_tokens": FinishReason.MAX_TOKENS,
-    "model_length": FinishReason.MAX_TOKENS,
-    "tool_calls": FinishReason.TOOL_USE,
-    "tool_use": FinishReason.TOOL_USE,
-    "function_call": FinishReason.TOOL_USE,
-    "content_filter": Ending.WITHHELD,
-    "content_filter: safety": Ending.WITHHELD,
-    "safety": Ending.WITHHELD,
-    "recitation": Ending.WITHHELD,
-    "blocklist": Ending.WITHHELD,
-    "prohibited_content": Ending.WITHHELD,
-    "spii": Ending.WITHHELD,
-    "sensitive": Ending.WITHHELD,
-    "refusal": Ending.WITHHELD,
-    "error": Ending.BROKEN,
-    "network_error": Ending.BROKEN,
-    "abort": Ending.BROKEN,
-    "insufficient_system_resource": Ending.BROKEN,
-    "malformed_function_call": Ending.FAILED,
-    "unexpected_tool_call": Ending.FAILED,
-    "pause_turn": Ending.PAUSED,
-}
-
 
 @final
 @attrs.define(eq=False, kw_only=True, repr=False)
 class ChatAccumulator(GrowingCompletion):
     """Puts an answer together from the events of its stream."""
 
-    _counted: _Usage | None = attrs.field(init=False, default=None)
+    no_event: str = "no chat completion chunk"
+    _counted: Usage | None = attrs.field(init=False, default=None)
+    _cost: float | None = attrs.field(init=False, default=None)
     _named: dict[str, list[str]] = attrs.field(init=False, factory=dict[str, list[str]])
     """What the model thinks, by the server's name for it."""
     _details: list[dict[str, object]] = attrs.field(init=False, factory=list[dict[str, object]])
     """What it thinks in OpenRouter's form."""
 
-    def _endings(self) -> Mapping[str, FinishReason | Ending]:
-        return _ENDINGS
-
     def _usage(self) -> Usage | None:
-        return None if self._counted is None else _usage_of(self._counted)
+        return self._counted
 
     def _parts(self) -> tuple[ProviderPart, ...]:
         thoughts: list[ProviderPart] = []
@@ -188,48 +143,59 @@ class ChatAccumulator(GrowingCompletion):
         return (*thoughts, *self._answer.parts)
 
     def _cost_usd(self) -> float | None:
-        return None if self._counted is None else self._counted.cost
+        return self._cost
 
     def _take(self, event: SseEvent, data: str) -> list[str]:
-        if data == DONE:
-            self._done = True
-            return []
-        chunk = self._decode(data)
-        if chunk.error is not None:
+        chunk = self._read(data, _DECODER)
+        if chunk.error is not None and not is_no_error(chunk.error):
             raise failure_in_stream(chunk.error, secret=self.secret)
         if event.event == "error" or chunk.object == "error":
             error = msgspec.json.decode(data, type=ErrorBody)
             raise failure_in_stream(error, secret=self.secret)
         self._model = chunk.model or self._model
-        self._count(chunk.usage)
-        return self._take_choices(chunk.choices or ())
+        usage = chunk.usage or (chunk.x_groq and chunk.x_groq.usage)
+        if usage:
+            self._count(usage)
+        if chunk.choices:
+            return self._take_choices(chunk.choices)
+        if chunk.choices is None and not usage:
+            # Nothing that belongs to an answer: an error in other words, or a sign of life.
+            failure = failure_in_body(data.encode(), secret=self.secret, is_bare=True)
+            if failure is not None:
+                raise failure
+        return []
 
-    def _decode(self, data: str) -> _Chunk:
-        try:
-            return _DECODER.decode(data)
-        except (msgspec.DecodeError, RecursionError) as exc:  # a ValidationError is one
-            what = shown(str(exc), secret=self.secret)
-            came = shown(data, secret=self.secret)
-            msg = f"an event of the stream is no chat completion chunk ({what}): {came!r}"
-            raise ProtocolError(msg) from None  # the cause would show what came in full
-
-    def _count(self, usage: _Usage | None) -> None:
-        if usage is None or usage.prompt_tokens is None or usage.completion_tokens is None:
-            return
-        self._counted = usage
+    def _count(self, usage: ChatUsage) -> None:
+        found = usage.counted()
+        if found is not None:
+            self._counted = found
+        self._cost = usage.cost if usage.cost is not None else self._cost
 
     def _take_choices(self, choices: Iterable[_Choice | None]) -> list[str]:
         texts: list[str] = []
         for choice in choices:
             if choice is None or choice.index:  # only one answer was asked for
                 continue
-            self._count(choice.usage)
-            delta = choice.delta or choice.message
-            if delta is not None:
-                texts += self._take_delta(delta)
+            if choice.error is not None and not is_no_error(choice.error):
+                raise failure_in_stream(choice.error, secret=self.secret)
+            if choice.usage is not None:
+                self._count(choice.usage)
+            if choice.delta is not None:
+                texts += self._take_delta(choice.delta)
+            elif choice.message is not None:
+                texts += self._take_delta(self._missing(choice.message))
             if choice.finish_reason:
-                self._finish = choice.finish_reason.lower()
+                self._end(choice.finish_reason)
         return texts
+
+    def _missing(self, message: _Delta) -> _Delta:
+        """Return what has not come yet of a whole message, at the end of its pieces."""
+        answer = self._answer
+        if not answer.chars and not answer.call_count:
+            return message
+        content = None if answer.chars else message.content
+        calls = None if answer.call_count else message.tool_calls
+        return _Delta(content=content, refusal=message.refusal, tool_calls=calls)
 
     def _take_delta(self, delta: _Delta) -> list[str]:
         texts: list[str] = []
@@ -245,6 +211,8 @@ class ChatAccumulator(GrowingCompletion):
         for call in delta.tool_calls or ():
             if call is not None:
                 self._take_call(call)
+        if delta.function_call is not None:
+            self._take_call(_Call(index=0, function=delta.function_call))
         # By identity: most pieces have none of these, and are looked at one by one.
         if not (delta.extra_content is delta.audio is delta.images is _NOTHING):
             self._take_rest(delta)
@@ -346,15 +314,3 @@ def _arguments_of(raw: msgspec.Raw) -> str:
     if data in {b"", b"null"}:
         return ""
     return msgspec.json.decode(data, type=str) if data.startswith(b'"') else data.decode()
-
-
-def _usage_of(usage: _Usage) -> Usage:
-    sent = usage.prompt_tokens_details or _PromptDetails()
-    kept = usage.completion_tokens_details or _AnswerDetails()
-    return Usage(
-        input_tokens=int(usage.prompt_tokens or 0),
-        output_tokens=int(usage.completion_tokens or 0),
-        cached_tokens=int(sent.cached_tokens or usage.prompt_cache_hit_tokens or 0),
-        reasoning_tokens=int(kept.reasoning_tokens or 0),
-        cache_write_tokens=int(sent.cache_write_tokens or 0),
-    )

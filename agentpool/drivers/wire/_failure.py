@@ -37,6 +37,7 @@ from agentpool._errors import (
     RateLimitError,
     UnknownModelError,
 )
+from agentpool.drivers.wire._error_body import ErrorBody, delay_of, read_envelope
 from agentpool.drivers.wire._waits import retry_after_seconds
 
 MAX_SHOWN_CHARS: Final = 500
@@ -45,25 +46,6 @@ MAX_SHOWN_CHARS: Final = 500
 # Shorter ones are placeholders for servers without keys ("none", "EMPTY"); to redact
 # them would make holes in ordinary words.
 _MIN_SECRET_CHARS: Final = 8
-
-
-class ErrorBody(msgspec.Struct):
-    """The ``error`` object as providers write it. Each of its fields may be anything."""
-
-    message: object = None
-    type: object = None
-    code: object = None
-    # Google's word for what went wrong, and where it says how long to wait.
-    status: object = None
-    details: object = None
-
-
-class _Envelope(msgspec.Struct):
-    error: ErrorBody | str | None = None
-    message: object = None
-    detail: object = None
-    type: object = None
-    code: object = None
 
 
 @attrs.frozen
@@ -144,42 +126,34 @@ def failure_in_stream(error: ErrorBody | str, *, secret: str = "") -> DriverErro
     )
 
 
-def failure_in_body(body: bytes, *, secret: str = "") -> DriverError | None:
+def failure_in_body(body: bytes, *, secret: str = "", is_bare: bool = False) -> DriverError | None:
     """Return the error that a body with an ``error`` object stands for, if it has one.
 
     Some servers refuse a request with 200, and say so in the body alone.
+
+    Args:
+        body: JSON, or anything else.
+        secret: Redacted wherever it appears.
+        is_bare: Whether it is one also where all it has is a message.
     """
-    envelope = _read_envelope(body)
-    if envelope is None or envelope.error is None:
+    envelope = read_envelope(body)
+    if envelope is None:
         return None
-    return failure_in_stream(envelope.error, secret=secret)
-
-
-def _read_envelope(body: bytes) -> _Envelope | None:
-    try:
-        # Google's compatible endpoint puts its error into a list.
-        found: _Envelope | list[_Envelope] = msgspec.json.decode(
-            body, type=_Envelope | list[_Envelope]
-        )
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    if isinstance(found, list):
-        return found[0] if found else None
-    return found
+    error = envelope.found()
+    if error is None and (is_bare or envelope.type == "error"):
+        error = envelope.bare()
+    return None if error is None else failure_in_stream(error, secret=secret)
 
 
 def _reason_of(body: bytes, *, secret: str) -> Reason:
-    envelope = _read_envelope(body)
-    if envelope is None:
+    envelope = read_envelope(body)
+    error = None if envelope is None else envelope.found() or envelope.bare()
+    if error is None and envelope is not None and envelope.error is not None:
+        error = ErrorBody()
+    if error is None:
         text = body.decode(errors="replace")
         return Reason(shown(text, secret=secret), wait=text)
-    if envelope.error is not None:
-        return _reason_of_error(envelope.error, secret=secret)
-    said = envelope.message or envelope.detail
-    if said is None:
-        text = body.decode(errors="replace")
-        return Reason(shown(text, secret=secret), wait=text)
-    return _reason_of_error(ErrorBody(said, envelope.type, envelope.code), secret=secret)
+    return _reason_of_error(error, secret=secret)
 
 
 def _reason_of_error(error: ErrorBody | str, *, secret: str) -> Reason:
@@ -191,11 +165,13 @@ def _reason_of_error(error: ErrorBody | str, *, secret: str) -> Reason:
         said = msgspec.json.encode(said).decode()
     text = shown(said or "", secret=secret)
     words = shown(", ".join(sorted(filter(None, named))), secret=secret)
+    if not text and not words and error.code is not None:
+        text = shown(str(error.code), secret=secret)
     return Reason(
         f"{text} ({words})" if text and words else text or words,
         frozenset(word.lower() for word in named if word),
         _status_of(error.code),
-        f"{_delay_of(error.details)} {said or ''}",
+        f"{delay_of(error)} {said or ''}",
     )
 
 
@@ -207,20 +183,6 @@ def _status_of(code: object) -> int | None:
     return status if status in range(300, 600) else None
 
 
-def _delay_of(details: object) -> str:
-    """Return in words how long Google asks to wait; empty: it does not say."""
-    try:
-        found = msgspec.convert(details, list[_Detail])
-    except msgspec.ValidationError:
-        return ""
-    delays = [one.delay for one in found if one.delay]
-    return f"retry after {delays[0]}" if delays else ""
-
-
-class _Detail(msgspec.Struct):
-    delay: str | None = msgspec.field(default=None, name="retryDelay")
-
-
 _Verdict = tuple[Callable[..., DriverError], bool]
 
 _BY_WORD: Final[Mapping[str, _Verdict]] = {
@@ -228,6 +190,7 @@ _BY_WORD: Final[Mapping[str, _Verdict]] = {
     "context_length_exceeded": (ContextOverflowError, False),
     "request_too_large": (ContextOverflowError, False),
     "model_not_found": (UnknownModelError, False),
+    "invalid_model": (UnknownModelError, False),
     # A quota that is used up does not come back within any wait of ours.
     "insufficient_quota": (RateLimitError, False),
     "rate_limit_exceeded": (RateLimitError, True),
@@ -272,14 +235,17 @@ _BY_WORD: Final[Mapping[str, _Verdict]] = {
 _BAD_SIGNS: Final = ("bad", "invalid", "unsupported", "unprocessable", "validation", "missing")
 """What is in the name of a fault of the request's own, whatever else it is called."""
 
-# The words of OpenAI, vLLM and SGLang, Gemini, Anthropic (two), llama.cpp, Mistral, Groq,
-# xAI and Bedrock. Source: openai-agents-python#1093 and the servers' own texts (2026-11).
+# The words of OpenAI, vLLM and SGLang (two), Gemini, Anthropic (two), llama.cpp, Mistral,
+# Groq, xAI, Bedrock, Z.AI, Alibaba, Cohere, Together and LM Studio. Source:
+# openai-agents-python#1093 and the servers' own texts (2026-11).
 _OVERFLOW: Final = re.compile(
     r"prompt is too long|maximum context length|context length exceeded"
     r"|input token count.{0,80}exceeds|exceed(?:s|ed)?.{0,40}(?:context|window|token limit)"
     r"|input is too long|prompt is too large|maximum prompt length"
     r"|reduce the length of the (?:messages|input|prompt)|too large for model with"
     r"|context (?:size|window|limit).{0,40}exceed"
+    r"|(?:longer|greater) than the (?:model's )?context length|prompt exceeds max length"
+    r"|range of input length|too many tokens|`?max_new_tokens`? must be <="
 )
 """A conversation that is too long."""
 
@@ -289,6 +255,7 @@ _STRONG_WORDS: Final = (
     "context_length_exceeded",
     "contextwindowexceedederror",
     "model_not_found",
+    "invalid_model",
     "insufficient_quota",
     "tool_use_failed",
 )

@@ -1,37 +1,23 @@
 """An answer that arrives in pieces: its text, its tool calls, and how large it may become.
 
-What all wires share. Each says by itself what an event means, and how an answer ends:
-
-1. An answer is whole or it is an error. Text that ended before the model said why it
-   stopped is never handed out as an answer.
-2. An ending that nobody knows is an error: half an answer must not pass for a whole one.
-3. Thoughts are told apart from text, and are no part of it.
-4. Pieces of calls come in many forms; two calls that share an index, or have none, are
+1. Pieces of calls come in many forms; two calls that share an index, or have none, are
    told apart by their ids and names, and by arguments that are whole.
+2. Some servers send the arguments so far with each piece, or all of them once more at the
+   end. Then the last piece is the arguments, if they are none otherwise.
+3. No answer is larger than any model writes: a server that never ends must not fill the
+   memory.
 """
 
 from __future__ import annotations
 
-import enum
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Final, assert_never, final
+from collections.abc import Sequence
+from typing import Final, final
 
 import attrs
 import msgspec
 
-from agentpool._errors import (
-    BadRequestError,
-    DriverError,
-    FailedAttemptError,
-    NetworkError,
-    OverloadedError,
-    ProtocolError,
-)
-from agentpool._messages import Completion, FinishReason, ProviderPart, ToolCall, Usage
-from agentpool.drivers.wire._failure import shown
-from agentpool.drivers.wire._parts import NOWHERE, Origin
-from agentpool.drivers.wire._sse import SseEvent
+from agentpool._errors import ProtocolError
+from agentpool._messages import ProviderPart, ToolCall
 
 # No provider allows as many calls in one answer; a larger index is a broken stream.
 MAX_TOOL_CALLS: Final = 128
@@ -50,7 +36,18 @@ class _GrowingCall:
     @property
     def is_whole(self) -> bool:
         """Whether its arguments are a value by themselves."""
-        return _is_json("".join(self.pieces))
+        return is_json("".join(self.pieces))
+
+    @property
+    def arguments(self) -> str:
+        """Its arguments, whether they came in pieces or anew with each piece."""
+        whole = "".join(self.pieces)
+        if len(self.pieces) < 2 or is_json(whole):  # noqa: PLR2004  # a beginning and an end
+            return whole
+        *before, last = self.pieces
+        said = "".join(before)
+        is_anew = last == said or all(last.startswith(one) for one in before)
+        return last if is_anew and is_json(last) else whole
 
 
 @final
@@ -156,11 +153,8 @@ class GrowingAnswer:
                 msg = f"tool call {index} of the answer has no name"
                 raise ProtocolError(msg)
             call_id = growing.call_id or f"{self.call_id_prefix}-{index}"
-            arguments = "".join(growing.pieces)
-            # "null" is how some models say that a tool has no parameters.
-            if (not arguments and not was_cut) or arguments.strip() == "null":
-                arguments = "{}"
-            calls.append(ToolCall(call_id, growing.name, arguments))
+            arguments = _object_in(growing.arguments)
+            calls.append(ToolCall(call_id, growing.name, arguments or ("" if was_cut else "{}")))
         return tuple(calls)
 
     def grow(self, chars: int) -> None:
@@ -191,178 +185,36 @@ class GrowingAnswer:
         # A name begins another call where the id is another one, or where the call before
         # has all that it needs. Without either, the server repeats itself.
         if call_id and call.call_id:
-            return new if call_id != call.call_id else place
+            # A few have another id for each piece.
+            goes_on = bool(call.pieces) and not call.is_whole and not _begins_object(arguments)
+            return place if goes_on or call_id == call.call_id else new
         is_other = bool(arguments) and call.is_whole
         if index is None:
             is_other = is_other or name != call.name
         return new if is_other else place
 
 
-class Ending(enum.Enum):
-    """What an ending means that is none of a whole answer."""
-
-    WITHHELD = "withheld"
-    """The provider kept the rest back."""
-    BROKEN = "broken"
-    """The provider failed."""
-    FAILED = "failed"
-    """The model failed to write what it wanted to."""
-    PAUSED = "paused"
-    """The provider waits to be asked to go on, with tools of its own."""
-
-
-@attrs.define(eq=False, kw_only=True, repr=False)
-class GrowingCompletion(ABC):
-    """Puts an answer together from the events of its stream. A subclass knows the wire."""
-
-    call_id_prefix: str = "call"
-    """What the ids of calls without one begin with; unlike in every other answer."""
-    secret: str = ""
-    """Redacted in every error."""
-    origin: Origin = NOWHERE
-    """Where the answer comes from."""
-    _answer: GrowingAnswer = attrs.field(init=False)
-    _thoughts: list[str] = attrs.field(init=False, factory=list[str])
-    _refusal: list[str] = attrs.field(init=False, factory=list[str])
-    _finish: str | None = attrs.field(init=False, default=None)
-    _model: str | None = attrs.field(init=False, default=None)
-    _done: bool = attrs.field(init=False, default=False)
-
-    def __attrs_post_init__(self) -> None:
-        """Begin with nothing."""
-        self._answer = GrowingAnswer(self.call_id_prefix)
-
-    @property
-    def done(self) -> bool:
-        """Whether the stream has said that nothing more comes."""
-        return self._done
-
-    def feed(self, event: SseEvent) -> list[str]:
-        """Take the next event and return the pieces of text in it.
-
-        Raises:
-            DriverError: If the event is an error of the provider's.
-            ProtocolError: If it is nothing that this wire knows, or too much.
-        """
-        data = event.data.strip()
-        # An empty event keeps a connection open; a comment in the place of data as well.
-        if self._done or not data or data.startswith(":"):
-            return []
-        texts = self._take(event, data)
-        if texts:
-            self._answer.add_texts(texts)
-        return texts
-
-    def take_thoughts(self) -> Sequence[str]:
-        """Return what the model thought since the last call."""
-        if not self._thoughts:
-            return ()
-        thoughts, self._thoughts = self._thoughts, []
-        return thoughts
-
-    def finish(self) -> Completion:
-        """Return the answer, after the last event.
-
-        Raises:
-            NetworkError: If the stream stopped in the middle of the answer.
-            BadRequestError: If the provider or the model withheld the answer.
-            OverloadedError: If the provider broke off.
-            FailedAttemptError: If the model failed to write a call.
-            ProtocolError: If the answer contradicts itself, or ends in no known way.
-        """
-        self._settle()
-        reason = self._reason()
-        was_cut = reason is FinishReason.MAX_TOKENS
-        tool_calls = self._answer.tool_calls(was_cut=was_cut)
-        if tool_calls and reason is FinishReason.END_TURN:
-            reason = FinishReason.TOOL_USE
-        if reason is FinishReason.TOOL_USE and not tool_calls:
-            msg = f"the answer ended with {self._finish!r} and has no tool call"
-            raise ProtocolError(msg)
-        return Completion(
-            self._answer.text,
-            tool_calls,
-            reason,
-            self._usage(),
-            self._model,
-            self._cost_usd(),
-            self._parts(),
-        )
-
-    @abstractmethod
-    def _take(self, event: SseEvent, data: str) -> list[str]:
-        """Take an event whose data is not empty; return the text in it."""
-
-    @abstractmethod
-    def _endings(self) -> Mapping[str, FinishReason | Ending]:
-        """Return what the words of this wire mean."""
-
-    @abstractmethod
-    def _usage(self) -> Usage | None:
-        """Return the tokens that were spent. ``None``: the provider did not say."""
-
-    def _settle(self) -> None:  # noqa: B027  # most wires have nothing to settle
-        """Take what could not be taken before the stream was over."""
-
-    def _parts(self) -> tuple[ProviderPart, ...]:
-        """Return what the provider wants back."""
-        return tuple(self._answer.parts)
-
-    def _cost_usd(self) -> float | None:
-        """Return the price in US dollars. ``None``: the provider did not say."""
-        return None
-
-    def _think(self, text: str) -> None:
-        """Take a piece of what the model thinks."""
-        self._answer.grow(len(text))
-        self._thoughts.append(text)
-
-    def _refuse(self, text: str) -> None:
-        """Take a piece of the model's reason for not answering."""
-        self._answer.grow(len(text))
-        self._refusal.append(text)
-
-    def _reason(self) -> FinishReason:
-        if self._refusal:
-            said = shown("".join(self._refusal), secret=self.secret)
-            msg = f"the model refused to answer: {said!r}; change the request"
-            raise BadRequestError(msg)
-        if self._finish is None:
-            if self._done and self._answer.has_whole_calls:
-                # Nothing is missing of them, and asking again would cost as much.
-                return FinishReason.TOOL_USE
-            if self._done:
-                msg = f"the answer ended without a reason, after {self._answer.so_far}"
-                raise ProtocolError(msg, retryable=True)
-            msg = f"the stream stopped in the middle of the answer, after {self._answer.so_far}"
-            raise NetworkError(msg)
-        reason = self._endings().get(self._finish)
-        if isinstance(reason, FinishReason):
-            return reason
-        raise self._bad_end(reason, shown(self._finish, secret=self.secret))
-
-    def _bad_end(self, ending: Ending | None, word: str) -> DriverError:
-        so_far = f"after {self._answer.so_far}"
-        match ending:
-            case Ending.WITHHELD:
-                msg = f"the provider's filter withheld the answer ({word}); change the request"
-                return BadRequestError(msg)
-            case Ending.BROKEN:
-                return OverloadedError(f"the provider broke off its answer ({word}), {so_far}")
-            case Ending.FAILED:
-                msg = f"the model failed to write a tool call ({word}), {so_far}"
-                return FailedAttemptError(msg)
-            case Ending.PAUSED:
-                msg = f"the provider paused its answer ({word}), {so_far}; use no tools of its own"
-                return ProtocolError(msg)
-            case None:
-                msg = f"the answer ended with {word!r}, which is no known ending, {so_far}"
-                return ProtocolError(msg)
-            case _:
-                assert_never(ending)
+def _object_in(arguments: str) -> str:
+    """Return *arguments*, where they say nothing, as nothing; where quoted, without quotes."""
+    bare = arguments.strip()
+    # "null" is how some models say that a tool has no parameters, and an empty list how PHP
+    # writes an empty object.
+    if bare in {"null", "[]", '""'}:
+        return "{}"
+    if not bare.startswith('"'):
+        return arguments
+    try:
+        inner = msgspec.json.decode(bare, type=str)
+    except msgspec.DecodeError:
+        return arguments
+    return inner if _begins_object(inner) and is_json(inner) else arguments
 
 
-def _is_json(text: str) -> bool:
+def _begins_object(text: str) -> bool:
+    return not text or text.lstrip().startswith("{")
+
+
+def is_json(text: str) -> bool:
     try:
         msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeError):

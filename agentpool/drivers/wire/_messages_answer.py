@@ -19,16 +19,16 @@ https://platform.claude.com/docs/en/build-with-claude/extended-thinking (2026-11
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final, final
 
 import attrs
 import msgspec
 
-from agentpool._errors import ProtocolError
-from agentpool._messages import FinishReason, ProviderPart, Usage
-from agentpool.drivers.wire._failure import ErrorBody, failure_in_stream, shown
-from agentpool.drivers.wire._growing import Ending, GrowingCompletion
+from agentpool._messages import ProviderPart, Usage
+from agentpool.drivers.wire._counted import count_of, counted
+from agentpool.drivers.wire._error_body import ErrorBody, is_no_error
+from agentpool.drivers.wire._failure import failure_in_body, failure_in_stream
+from agentpool.drivers.wire._growing_completion import GrowingCompletion
 from agentpool.drivers.wire._sse import SseEvent
 from agentpool.drivers.wire._text_only import refuse_media
 
@@ -45,11 +45,6 @@ class _Usage(msgspec.Struct):
     output_tokens_details: _OutputDetails | None = None
 
 
-class _Start(msgspec.Struct):
-    model: str | None = None
-    usage: _Usage | None = None
-
-
 class _Block(msgspec.Struct):
     type: str = ""
     text: str | None = None
@@ -60,6 +55,15 @@ class _Block(msgspec.Struct):
     thinking: str | None = None
     signature: str | None = None
     data: msgspec.Raw = msgspec.Raw()
+
+
+class _Message(msgspec.Struct):
+    """The beginning of an answer; the whole of it at servers that do not stream."""
+
+    model: str | None = None
+    usage: _Usage | None = None
+    content: list[_Block] | None = None
+    stop_reason: str | None = None
 
 
 class _Delta(msgspec.Struct):
@@ -74,7 +78,7 @@ class _Delta(msgspec.Struct):
 class _Event(msgspec.Struct):
     type: str = ""
     index: int | None = 0
-    message: _Start | None = None
+    message: _Message | None = None
     content_block: _Block | None = None
     delta: _Delta | None = None
     usage: _Usage | None = None
@@ -94,19 +98,7 @@ class _Thought:
 
 
 _DECODER: Final = msgspec.json.Decoder(_Event)
-
-_ENDINGS: Final[Mapping[str, FinishReason | Ending]] = {
-    "end_turn": FinishReason.END_TURN,
-    "max_tokens": FinishReason.MAX_TOKENS,
-    "model_context_window_exceeded": FinishReason.MAX_TOKENS,
-    "stop_sequence": FinishReason.STOP_SEQUENCE,
-    "tool_use": FinishReason.TOOL_USE,
-    "refusal": Ending.WITHHELD,
-    "pause_turn": Ending.PAUSED,
-    # Gateways to other providers write these.
-    "error": Ending.BROKEN,
-    "content_filter": Ending.WITHHELD,
-}
+_WHOLE: Final = msgspec.json.Decoder(_Message)
 
 
 @final
@@ -116,14 +108,16 @@ class MessageAccumulator(GrowingCompletion):
 
     _uses: dict[int, int] = attrs.field(init=False, factory=dict[int, int])
     """Of each block that is a call, the place among the calls."""
+    _begun: set[tuple[int, str]] = attrs.field(init=False, factory=set[tuple[int, str]])
+    """Each call that has begun, by its index and its id."""
     _inputs: dict[int, str] = attrs.field(init=False, factory=dict[int, str])
     """Arguments that came whole, with the beginning of their block."""
-    _blocks: dict[int, _Thought] = attrs.field(init=False, factory=dict[int, _Thought])
-    """Blocks of thoughts, by their index."""
+    _thoughts_kept: list[_Thought] = attrs.field(init=False, factory=list[_Thought])
+    """Blocks of thoughts, in the order in which they began."""
+    _growing: dict[int, _Thought] = attrs.field(init=False, factory=dict[int, _Thought])
+    """Of each index of a block of thoughts, the newest."""
+    no_event: str = "none of the Messages API"
     _counted: _Usage = attrs.field(init=False, factory=_Usage)
-
-    def _endings(self) -> Mapping[str, FinishReason | Ending]:
-        return _ENDINGS
 
     def _settle(self) -> None:
         # Arguments that came whole and were followed by nothing are all there is.
@@ -133,21 +127,18 @@ class MessageAccumulator(GrowingCompletion):
 
     def _usage(self) -> Usage | None:
         usage = self._counted
-        if usage.input_tokens is None or usage.output_tokens is None:
-            return None
-        cached = int(usage.cache_read_input_tokens or 0)
-        written = int(usage.cache_creation_input_tokens or 0)
         details = usage.output_tokens_details or _OutputDetails()
-        return Usage(
-            input_tokens=int(usage.input_tokens) + cached + written,
-            output_tokens=int(usage.output_tokens),
-            cached_tokens=cached,
-            reasoning_tokens=int(details.thinking_tokens or 0),
-            cache_write_tokens=written,
+        return counted(
+            usage.input_tokens,
+            usage.output_tokens,
+            cached=count_of(usage.cache_read_input_tokens),
+            thought=count_of(details.thinking_tokens),
+            kept=count_of(usage.cache_creation_input_tokens),
+            has_cached=False,
         )
 
     def _parts(self) -> tuple[ProviderPart, ...]:
-        return tuple(self._part_of(thought) for thought in self._blocks.values())
+        return tuple(self._part_of(thought) for thought in self._thoughts_kept)
 
     def _part_of(self, thought: _Thought) -> ProviderPart:
         block, text = thought.block, "".join(thought.texts)
@@ -163,43 +154,48 @@ class MessageAccumulator(GrowingCompletion):
         return self.origin.part(block.type, data, text, **at)
 
     def _take(self, event: SseEvent, data: str) -> list[str]:
-        told = self._decode(data)
-        if told.error is not None:
+        told = self._read(data, _DECODER)
+        if told.error is not None and not is_no_error(told.error):
             raise failure_in_stream(told.error, secret=self.secret)
         index = told.index or 0
         match told.type or event.event:
             case "message_start":
-                start = told.message or _Start()
-                self._model = start.model or self._model
-                self._count(start.usage)
+                return self._begin(told.message or _Message())
+            case "message":
+                self._done = True
+                return self._begin(self._read(data, _WHOLE))
             case "content_block_start":
                 return self._begin_block(index, told.content_block or _Block())
             case "content_block_delta":
                 return self._grow_block(index, told.delta or _Delta())
             case "message_delta":
-                self._finish = (told.delta and told.delta.stop_reason) or self._finish
+                self._end((told.delta and told.delta.stop_reason) or "")
                 self._count(told.usage)
             case "message_stop":
                 self._done = True
             case "error":
-                raise failure_in_stream(data, secret=self.secret)
+                failure = failure_in_body(data.encode(), secret=self.secret, is_bare=True)
+                raise failure or failure_in_stream(data, secret=self.secret)
             case _:  # a ping, the end of a block, or something newer than this
                 pass
         return []
 
-    def _decode(self, data: str) -> _Event:
-        try:
-            return _DECODER.decode(data)
-        except (msgspec.DecodeError, RecursionError) as exc:  # a ValidationError is one
-            what = shown(str(exc), secret=self.secret)
-            came = shown(data, secret=self.secret)
-            msg = f"an event of the stream is none of the Messages API ({what}): {came!r}"
-            raise ProtocolError(msg) from None  # the cause would show what came in full
+    def _begin(self, message: _Message) -> list[str]:
+        self._model = message.model or self._model
+        self._count(message.usage)
+        self._end(message.stop_reason or "")
+        blocks = enumerate(message.content or ())
+        return [text for index, block in blocks for text in self._begin_block(index, block)]
 
     def _begin_block(self, index: int, block: _Block) -> list[str]:
         match block.type:
             case "tool_use":
-                place = self._uses.setdefault(index, len(self._uses))
+                # By its own place: some servers use one index for all of their blocks.
+                self._growing.pop(index, None)
+                if (index, block.id or "") in self._begun:
+                    return []  # the same once more
+                self._begun |= {(index, block.id)} if block.id else set()
+                place = self._uses[index] = self._answer.call_count
                 self._answer.add_call(place, call_id=block.id or "", name=block.name or "")
                 whole = bytes(block.input).decode()
                 if whole not in {"{}", "null", '""'}:
@@ -207,7 +203,9 @@ class MessageAccumulator(GrowingCompletion):
                     self._inputs[place] = whole
             case "thinking" | "redacted_thinking":
                 answer = self._answer
-                self._blocks[index] = _Thought(block, answer.chars, answer.call_count)
+                thought = _Thought(block, answer.chars, answer.call_count)
+                self._growing[index] = thought
+                self._thoughts_kept.append(thought)
                 answer.grow(len(bytes(block.data)))
                 self._grow_thought(index, block.thinking, block.signature)
             case "image":
@@ -223,12 +221,12 @@ class MessageAccumulator(GrowingCompletion):
         if place is not None and delta.partial_json:
             self._inputs.pop(place, None)
             self._answer.add_call(place, arguments=delta.partial_json)
-        if index in self._blocks:
+        if index in self._growing:
             self._grow_thought(index, delta.thinking, delta.signature)
-        return [delta.text] if delta.type == "text_delta" and delta.text else []
+        return [delta.text] if delta.type in {"text_delta", ""} and delta.text else []
 
     def _grow_thought(self, index: int, text: str | None, signature: str | None) -> None:
-        thought = self._blocks[index]
+        thought = self._growing[index]
         if text:
             self._think(text)
             thought.texts.append(text)
@@ -237,8 +235,19 @@ class MessageAccumulator(GrowingCompletion):
             thought.signatures.append(signature)
 
     def _count(self, usage: _Usage | None) -> None:
-        """Take the counts that are there: each one is the count so far, not a part of it."""
-        for name in _Usage.__struct_fields__:
-            count = getattr(usage, name, None)
+        """Take the counts that are there: each one is the count so far, so none shrinks."""
+        if usage is None:
+            return
+        for name in _COUNTS:
+            count: float | None = getattr(usage, name)
             if count is not None:
-                setattr(self._counted, name, count)
+                setattr(self._counted, name, max(count, getattr(self._counted, name) or 0))
+        self._counted.output_tokens_details = (
+            usage.output_tokens_details or self._counted.output_tokens_details
+        )
+
+
+_COUNTS: Final = (
+    *("input_tokens", "output_tokens"),
+    *("cache_creation_input_tokens", "cache_read_input_tokens"),
+)

@@ -7,12 +7,15 @@ Rules:
 2. A byte-order mark at the very beginning is dropped. A line with ``:`` in front is a
    comment. One space after the colon of a field is dropped.
 3. ``data`` lines of one event are joined with LF. An empty line ends the event; one
-   without any ``data`` is no event. What follows the last empty line is no event either.
+   without any ``data`` is no event. What follows the last empty line is one that may be
+   whole: ``end`` returns it.
 4. Only ``event`` and ``data`` are kept: nobody here reconnects, so ``id`` and ``retry``
    mean nothing.
 5. Lines and events have a largest size. A server that never ends a line must not fill
    the memory.
 6. What is refused is shown, with the key redacted: a server may quote it.
+7. Lines that are no fields are kept, the first of them: servers write errors into a stream
+   as if it were none.
 
 Source: https://html.spec.whatwg.org/multipage/server-sent-events.html (2026-11).
 """
@@ -30,6 +33,11 @@ from agentpool.drivers.wire._failure import shown
 # long as the model's answer. 1 MiB is more than any model writes at once.
 MAX_LINE_BYTES: Final = 1 << 20
 MAX_EVENT_BYTES: Final = 4 << 20
+
+# An error is a few hundred bytes.
+_MAX_STRAY_BYTES: Final = 64 * 1024
+
+_FIELDS: Final = frozenset({b"id", b"retry"})
 
 _BOM: Final = b"\xef\xbb\xbf"
 
@@ -64,6 +72,21 @@ class SseParser:
     _event: str = attrs.field(init=False, default="")
     _data: list[str] = attrs.field(init=False, factory=list[str])
     _event_bytes: int = attrs.field(init=False, default=0)
+    _stray: bytearray = attrs.field(init=False, factory=bytearray)
+
+    @property
+    def stray(self) -> bytes:
+        """The lines so far that are no fields of events."""
+        return bytes(self._stray)
+
+    def end(self) -> SseEvent | None:
+        """Return the event that the end of the stream cut off, which may be whole.
+
+        Raises:
+            ProtocolError: As ``feed``.
+        """
+        found = self.feed(b"\n\n")
+        return found[0] if found else None
 
     def feed(self, piece: bytes) -> list[SseEvent]:
         """Take the next piece of the stream and return the events that it completed.
@@ -116,6 +139,8 @@ class SseParser:
             self._data.append(self._decoded(value))
         elif name == b"event":
             self._event = self._decoded(value)
+        elif name not in _FIELDS and len(self._stray) < _MAX_STRAY_BYTES:
+            self._stray += line + b"\n"
         return None
 
     def _end_event(self) -> SseEvent | None:

@@ -2,8 +2,8 @@
 
 Rules:
 
-1. ``retry-after-ms`` goes before ``retry-after``, which is seconds or a date; then comes
-   what the body says, and last when a limit is full again.
+1. ``retry-after-ms`` goes before ``retry-after``, which is seconds, a date or words; both may
+   have an ``x`` in front. Then comes what the body says, and last when a limit is full again.
 2. A time of day is compared with the answer's own ``date``, so no clock is needed here. An
    answer without a date says nothing by a time of day.
 3. Of several limits that are full again at different times the latest counts, among those
@@ -12,8 +12,9 @@ Rules:
 
 Source: RFC 9110 section 10.2.3; https://platform.openai.com/docs/guides/rate-limits;
 https://platform.claude.com/docs/en/api/rate-limits; google.rpc.RetryInfo in
-https://cloud.google.com/apis/design/errors; https://console.groq.com/docs/rate-limits
-(2026-11).
+https://cloud.google.com/apis/design/errors; https://console.groq.com/docs/rate-limits;
+draft-ietf-httpapi-ratelimit-headers, and Azure's ``x-ms-retry-after-ms`` as the official
+clients of OpenAI read it (2026-11).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import email.utils
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Final
 
 # A provider that asks for more has lost its clock; a day is as good as never.
@@ -43,7 +45,7 @@ _UNITS: Final[Mapping[str, float]] = {
     "ns": 1e-9,
 }
 _STEP: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|us|µs|ns|d|h|m|s)(?![a-z])")
-_SPAN: Final = re.compile(rf"\s*(?:{_STEP.pattern}\s*)+")
+_SPAN: Final = re.compile(rf"\s*(?:pt)?(?:{_STEP.pattern}\s*(?:,\s*|and\s+)?)+")
 _WORDS: Final = (
     (re.compile(r"\bmilliseconds?\b"), "ms"),
     (re.compile(r"\bseconds?\b|\bsecs?\b"), "s"),
@@ -51,9 +53,18 @@ _WORDS: Final = (
     (re.compile(r"\bhours?\b|\bhrs?\b"), "h"),
     (re.compile(r"\bdays?\b"), "d"),
 )
-_ASKS: Final = re.compile(r"(?:try again|retry|wait|available|reset)[a-z ]*?\b(?:in|after|for)\b")
+_ASKS: Final = re.compile(
+    r"(?:try again|retry|wait|available|reset)[a-z ]*?\b(?:in|after|for)\b|please wait\b"
+)
+_LEFT: Final = re.compile(r"([\d.]+\s*[a-zµ]+) (?:left|remaining)\b")
 
-_RESET: Final = re.compile(r"(?:x-ratelimit-reset(-\w+)*|anthropic-ratelimit-[\w-]+-reset)")
+_RESET: Final = re.compile(r"(?:x-)?ratelimit-reset(-\w+)*|anthropic-ratelimit-[\w-]+-reset")
+
+# The draft that sums the headers of limits up in one: "default";r=0;t=12.
+_IETF: Final = re.compile(r";\s*t=(\d+)")
+
+_MILLISECONDS: Final = ("retry-after-ms", "x-ms-retry-after-ms")
+_PLAIN: Final = ("retry-after", "x-retry-after")
 
 
 def retry_after_seconds(headers: Mapping[str, str], text: str = "") -> float | None:
@@ -63,11 +74,12 @@ def retry_after_seconds(headers: Mapping[str, str], text: str = "") -> float | N
         headers: The headers of its answer, names in lower case.
         text: What its body says, in words and in fields.
     """
-    number = _number(headers.get("retry-after-ms"))
-    if number is not None:
-        return _bounded(number / 1000)
+    for name in _MILLISECONDS:
+        number = _number(headers.get(name))
+        if number is not None:
+            return _bounded(number / 1000)
     ways: tuple[Callable[[], float | None], ...] = (
-        lambda: _moment(headers.get("retry-after", ""), headers),
+        *(partial(_moment, headers.get(name, ""), headers) for name in _PLAIN),
         lambda: _asked(text),
         lambda: _full_again(headers),
     )
@@ -96,7 +108,7 @@ def _moment(text: str, headers: Mapping[str, str]) -> float | None:
         then = number / 1000 if number >= _EPOCH_MILLISECONDS else number
         now = _time_of(headers.get("date", ""))
         return None if now is None else then - now
-    span = seconds_of(text)
+    span = seconds_of(_in_units(text))
     if span is not None:
         return span
     then_at, now = _time_of(text), _time_of(headers.get("date", ""))
@@ -118,20 +130,26 @@ def _time_of(text: str) -> float | None:
 
 def _asked(text: str) -> float | None:
     """Return the seconds in words such as "try again in 1m30s"."""
+    plain = _in_units(text)
+    rests = [plain[match.end() :] for match in _ASKS.finditer(plain)]
+    rests += [match[1] for match in _LEFT.finditer(plain)]
+    spans = (seconds_of(rest) for rest in rests)
+    return next((seconds for seconds in spans if seconds is not None), None)
+
+
+def _in_units(text: str) -> str:
+    """Return *text* with units in the place of their words: ``2 m`` for "2 minutes"."""
     plain = text.lower()
     for pattern, unit in _WORDS:
         plain = pattern.sub(unit, plain)
-    for match in _ASKS.finditer(plain):
-        seconds = seconds_of(plain[match.end() :])
-        if seconds is not None:
-            return seconds
-    return None
+    return plain
 
 
 def _full_again(headers: Mapping[str, str]) -> float | None:
     found = dict(_resets(headers))
     empty = [seconds for name, seconds in found.items() if _remaining(name, headers) == 0]
-    return max(empty or found.values(), default=None)
+    summed = [float(one) for one in _IETF.findall(headers.get("ratelimit", ""))]
+    return max(empty or [*found.values(), *summed], default=None)
 
 
 def _resets(headers: Mapping[str, str]) -> Iterator[tuple[str, float]]:

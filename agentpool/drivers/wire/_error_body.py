@@ -1,0 +1,136 @@
+"""An error as providers write it: in an object, a list, a number, or beside nothing at all.
+
+Rules:
+
+1. Nothing of it can be relied upon: each field may be anything.
+2. An error that is empty is none: some servers always send the field.
+3. A number that says how long to wait counts like the words that do.
+
+Source: https://platform.openai.com/docs/guides/error-codes, google.rpc.RetryInfo in
+https://cloud.google.com/apis/design/errors,
+https://developers.cloudflare.com/fundamentals/api/reference/responses and
+https://openrouter.ai/docs/api-reference/errors (2026-11).
+"""
+
+from __future__ import annotations
+
+from typing import Final, cast
+
+import msgspec
+
+
+class ErrorBody(msgspec.Struct):
+    """The ``error`` object as providers write it. Each of its fields may be anything."""
+
+    message: object = None
+    type: object = None
+    code: object = None
+    # Google's word for what went wrong, and where it says how long to wait.
+    status: object = None
+    details: object = None
+    # Where servers say how long to wait in a number.
+    retry_after: object = None
+    retry_after_seconds: object = None
+    resets_in_seconds: object = None
+    metadata: object = None
+
+
+_NO_ERROR: Final = ErrorBody()
+
+
+class Envelope(msgspec.Struct):
+    """A body that may have an error. Each of its fields may be anything."""
+
+    error: object = None
+    # Cloudflare's, and the gateways' behind it.
+    errors: object = None
+    message: object = None
+    detail: object = None
+    type: object = None
+    code: object = None
+    status: object = None
+    # Where servers say how long to wait in a number.
+    retry_after: object = None
+    choices: object = None
+
+    def found(self) -> ErrorBody | None:
+        """Return the error that it has. ``None``: it has none."""
+        if self.error is True:
+            return self.bare() or ErrorBody()
+        for one in (self.error, self.errors):
+            if (body := _body_of(one)) is not None:
+                codes = (body.code, self.code, self.status)
+                return msgspec.structs.replace(
+                    body,
+                    code=next((one for one in codes if one is not None), None),
+                    retry_after=self.retry_after if body.retry_after is None else body.retry_after,
+                )
+        return None
+
+    def bare(self) -> ErrorBody | None:
+        """Return what it says without an error of its own. ``None``: it says nothing."""
+        said = self.message or self.detail
+        if not said or self.choices:
+            return None
+        return ErrorBody(said, self.type, self.code, self.status, retry_after=self.retry_after)
+
+
+def _body_of(error: object) -> ErrorBody | None:
+    """Return an error in whichever form it is. ``None``: it is none."""
+    if isinstance(error, list):
+        several = cast("list[object]", error)
+        return _body_of(several[0]) if several else None
+    if not error or error is True:
+        return None
+    if isinstance(error, dict):
+        return msgspec.convert(cast("dict[str, object]", error), ErrorBody)
+    return ErrorBody(code=error) if isinstance(error, int) else ErrorBody(message=error)
+
+
+def is_no_error(error: ErrorBody | str) -> bool:
+    """Whether a field for an error is there and has none: some servers always send it."""
+    return not error if isinstance(error, str) else error == _NO_ERROR
+
+
+def read_envelope(body: bytes) -> Envelope | None:
+    """Return what *body* has of an error. ``None``: it is no JSON that could have one."""
+    try:
+        # Google's compatible endpoint puts its error into a list.
+        found: Envelope | list[Envelope] = _ENVELOPE.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if isinstance(found, list):
+        return found[0] if found else None
+    return found
+
+
+_ENVELOPE: Final = msgspec.json.Decoder(Envelope | list[Envelope])
+
+
+def delay_of(error: ErrorBody) -> str:
+    """Return in words how long to wait, where a field says it; empty: none does."""
+    fields = (error.retry_after, error.retry_after_seconds, error.resets_in_seconds)
+    named = next((one for one in fields if isinstance(one, int | float)), None)
+    if named is not None:
+        return f"retry after {named}s"
+    try:
+        found = msgspec.convert(error.details, list[_Detail])
+    except msgspec.ValidationError:
+        found = []
+    delays = [one.delay for one in found if one.delay]
+    if delays:
+        return f"retry after {delays[0]}"
+    try:
+        metadata = msgspec.convert(error.metadata, _Metadata)
+    except msgspec.ValidationError:
+        return ""
+    seconds = metadata.retry_after_seconds
+    return "" if seconds is None else f"retry after {seconds}s"
+
+
+class _Metadata(msgspec.Struct):
+    retry_after_seconds: float | None = None
+
+
+class _Detail(msgspec.Struct):
+    delay: str | None = msgspec.field(default=None, name="retryDelay")

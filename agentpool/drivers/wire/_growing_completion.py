@@ -1,0 +1,220 @@
+"""An answer that is put together from the events of its stream: what all wires share.
+
+Each wire says by itself what an event means. Rules of all of them:
+
+1. An answer is whole or it is an error. Text that ended before the model said why it
+   stopped is never handed out as an answer.
+2. An ending that nobody knows is an error: half an answer must not pass for a whole one.
+3. Thoughts are told apart from text, and are no part of it.
+4. An event that is no JSON object on one line may be several, a comment or an error, and one
+   that cannot be read strictly is read leniently, before it is an error.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TypeVar, cast
+
+import attrs
+import msgspec
+
+from agentpool._errors import BadRequestError, NetworkError, ProtocolError
+from agentpool._messages import Completion, FinishReason, ProviderPart, Usage
+from agentpool.drivers.wire._endings import ENDINGS, NO_ENDING, bad_end
+from agentpool.drivers.wire._failure import failure_in_body, failure_in_stream, shown
+from agentpool.drivers.wire._growing import GrowingAnswer, is_json
+from agentpool.drivers.wire._lenient import loads, read_leniently
+from agentpool.drivers.wire._parts import NOWHERE, Origin
+from agentpool.drivers.wire._sse import SseEvent
+
+T = TypeVar("T")
+
+
+@attrs.define(eq=False, kw_only=True, repr=False)
+class GrowingCompletion(ABC):
+    """Puts an answer together from the events of its stream. A subclass knows the wire."""
+
+    call_id_prefix: str = "call"
+    """What the ids of calls without one begin with; unlike in every other answer."""
+    secret: str = ""
+    """Redacted in every error."""
+    origin: Origin = NOWHERE
+    """Where the answer comes from."""
+    no_event: str = "none"
+    """What an event that means nothing is called in errors."""
+    _answer: GrowingAnswer = attrs.field(init=False)
+    _thoughts: list[str] = attrs.field(init=False, factory=list[str])
+    _refusal: list[str] = attrs.field(init=False, factory=list[str])
+    _finish: str | None = attrs.field(init=False, default=None)
+    _model: str | None = attrs.field(init=False, default=None)
+    _done: bool = attrs.field(init=False, default=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Begin with nothing."""
+        self._answer = GrowingAnswer(self.call_id_prefix)
+
+    @property
+    def done(self) -> bool:
+        """Whether the stream has said that nothing more comes."""
+        return self._done
+
+    def feed(self, event: SseEvent) -> list[str]:
+        """Take the next event and return the pieces of text in it.
+
+        Raises:
+            DriverError: If the event is an error of the provider's.
+            ProtocolError: If it is nothing that this wire knows, or too much.
+        """
+        data = event.data.strip()
+        # An empty event keeps a connection open.
+        if self._done or not data:
+            return []
+        if not data.startswith("{") or "\n" in data:
+            return self._feed_odd(event, data)
+        texts = self._take(event, data)
+        if texts:
+            self._answer.add_texts(texts)
+        return texts
+
+    def _feed_odd(self, event: SseEvent, data: str) -> list[str]:
+        """Take an event whose data is not one JSON object on one line."""
+        if data.startswith("data:"):  # written twice
+            return self.feed(SseEvent(data.removeprefix("data:"), event.event))
+        # A comment in the place of data, and what some servers send while they think.
+        if data.startswith(":") or data == "null":
+            return []
+        if data.strip('[]" ').lower() == "done":
+            self._done = True
+            return []
+        if (failure := failure_in_body(data.encode(), secret=self.secret)) is not None:
+            raise failure
+        if event.event == "error" and not is_json(data):
+            raise failure_in_stream(data, secret=self.secret)
+        several = self._several_in(data)
+        return [text for one in several for text in self.feed(SseEvent(one, event.event))]
+
+    def _several_in(self, data: str) -> list[str]:
+        """Return the events that came as one: in a list, or with no empty line between."""
+        if not is_json(data):
+            lines = [line for line in data.split("\n") if line.strip()]
+            if len(lines) > 1:
+                return lines
+        elif data.startswith("{"):
+            return [" ".join(data.split("\n"))]
+        elif data.startswith("["):
+            found = cast("list[object]", loads(data))
+            return [msgspec.json.encode(one).decode() for one in found]
+        came = shown(data, secret=self.secret)
+        msg = f"an event of the stream is {self.no_event} (no JSON object): {came!r}"
+        raise ProtocolError(msg)
+
+    def take_thoughts(self) -> Sequence[str]:
+        """Return what the model thought since the last call."""
+        if not self._thoughts:
+            return ()
+        thoughts, self._thoughts = self._thoughts, []
+        return thoughts
+
+    def finish(self) -> Completion:
+        """Return the answer, after the last event.
+
+        Raises:
+            NetworkError: If the stream stopped in the middle of the answer.
+            BadRequestError: If the provider or the model withheld the answer.
+            OverloadedError: If the provider broke off.
+            FailedAttemptError: If the model failed to write a call.
+            ProtocolError: If the answer contradicts itself, or ends in no known way.
+        """
+        self._settle()
+        reason = self._reason()
+        was_cut = reason is FinishReason.MAX_TOKENS
+        tool_calls = self._answer.tool_calls(was_cut=was_cut)
+        if tool_calls and reason is FinishReason.END_TURN:
+            reason = FinishReason.TOOL_USE
+        if reason is FinishReason.TOOL_USE and not tool_calls:
+            msg = f"the answer ended with {self._finish!r} and has no tool call"
+            raise ProtocolError(msg)
+        return Completion(
+            self._answer.text,
+            tool_calls,
+            reason,
+            self._usage(),
+            self._model,
+            self._cost_usd(),
+            self._parts(),
+        )
+
+    @abstractmethod
+    def _take(self, event: SseEvent, data: str) -> list[str]:
+        """Take an event whose data is not empty; return the text in it."""
+
+    @abstractmethod
+    def _usage(self) -> Usage | None:
+        """Return the tokens that were spent. ``None``: the provider did not say."""
+
+    def _settle(self) -> None:  # noqa: B027  # most wires have nothing to settle
+        """Take what could not be taken before the stream was over."""
+
+    def _parts(self) -> tuple[ProviderPart, ...]:
+        """Return what the provider wants back."""
+        return tuple(self._answer.parts)
+
+    def _cost_usd(self) -> float | None:
+        """Return the price in US dollars. ``None``: the provider did not say."""
+        return None
+
+    def _read(self, data: str, decoder: msgspec.json.Decoder[T]) -> T:
+        """Return what *data* means.
+
+        Raises:
+            DriverError: If it is an error of the provider's.
+            ProtocolError: If it means nothing.
+        """
+        try:
+            return decoder.decode(data)
+        except (msgspec.DecodeError, RecursionError) as exc:  # a ValidationError is one
+            what = shown(str(exc), secret=self.secret)
+        if (failure := failure_in_body(data.encode(), secret=self.secret)) is not None:
+            raise failure
+        try:
+            return read_leniently(data, decoder)
+        except (msgspec.DecodeError, RecursionError):
+            came = shown(data, secret=self.secret)
+            msg = f"an event of the stream is {self.no_event} ({what}): {came!r}"
+            raise ProtocolError(msg) from None  # the cause would show what came in full
+
+    def _end(self, word: str) -> None:
+        """Take why the model stopped."""
+        word = word.strip()
+        if word.lower() not in NO_ENDING:
+            self._finish = word
+
+    def _think(self, text: str) -> None:
+        """Take a piece of what the model thinks."""
+        self._answer.grow(len(text))
+        self._thoughts.append(text)
+
+    def _refuse(self, text: str) -> None:
+        """Take a piece of the model's reason for not answering."""
+        self._answer.grow(len(text))
+        self._refusal.append(text)
+
+    def _reason(self) -> FinishReason:
+        if self._refusal:
+            said = shown("".join(self._refusal), secret=self.secret)
+            msg = f"the model refused to answer: {said!r}; change the request"
+            raise BadRequestError(msg)
+        if self._finish is None:
+            if self._done and self._answer.has_whole_calls:
+                # Nothing is missing of them, and asking again would cost as much.
+                return FinishReason.TOOL_USE
+            if self._done:
+                msg = f"the answer ended without a reason, after {self._answer.so_far}"
+                raise ProtocolError(msg, retryable=True)
+            msg = f"the stream stopped in the middle of the answer, after {self._answer.so_far}"
+            raise NetworkError(msg)
+        ending = ENDINGS.get(self._finish.lower())
+        if isinstance(ending, FinishReason):
+            return ending
+        raise bad_end(ending, shown(self._finish, secret=self.secret), self._answer.so_far)
