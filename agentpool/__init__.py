@@ -7,6 +7,7 @@ rooms in this order: ``_loop`` (what an agent does), ``_agent`` (how it is drive
 
 from typing import TYPE_CHECKING
 
+from agentpool._agent.retry import RetryPolicy as RetryPolicy
 from agentpool._budget.budget import Budget as Budget
 from agentpool._budget.statistics import PoolStatistics as PoolStatistics
 from agentpool._errors import AgentCancelledError as AgentCancelledError
@@ -105,6 +106,7 @@ __all__ = [
     "ResourceQuota",
     "RestartLimitError",
     "RestartPolicy",
+    "RetryPolicy",
     "Session",
     "SessionTurn",
     "ShutdownStep",

@@ -62,11 +62,12 @@ class SpawnConfig:
 
     def __attrs_post_init__(self) -> None:
         """Refuse what has no meaning."""
-        expect(
-            self.manifest, AgentManifest, "manifest must be an AgentManifest",
-            "write SpawnConfig(manifest, query)",
-        )  # fmt: skip
-        expect(self.query, str, "query must be a str", "write SpawnConfig(manifest, query)")
+        if (type(self.manifest), type(self.query)) != (AgentManifest, str):
+            expect(
+                self.manifest, AgentManifest, "manifest must be an AgentManifest",
+                "write SpawnConfig(manifest, query)",
+            )  # fmt: skip
+            expect(self.query, str, "query must be a str", "write SpawnConfig(manifest, query)")
         if self.limits is not None:
             expect(self.limits, UsageLimits, "limits must be UsageLimits", "write UsageLimits(...)")
         if self.budget is not None:

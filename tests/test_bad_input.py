@@ -80,6 +80,7 @@ def test_a_coroutine_in_place_of_a_function_is_named_and_closed() -> None:
         ({"memory": "notes.db"}, "memory must be a Memory"),
         ({"budget": 3}, "budget must be a Budget"),
         ({"approve": "always"}, "approve must be a function"),
+        ({"request_retries": 3}, "request_retries must be a RetryPolicy, got a value of type int"),
         ({"observers": Recorder()}, "observers must be a sequence of Observer objects"),
         ({"observers": [print]}, "each observer must be an Observer, got a value of type builtin"),
     ],

@@ -10,6 +10,7 @@ from typing import final
 import trio
 
 from agentpool._agent.journaling import RunJournal
+from agentpool._agent.retry import RetryPolicy
 from agentpool._agent.spending import Purse, estimate
 from agentpool._approval import Approver
 from agentpool._base import Live
@@ -87,6 +88,8 @@ class Home(ABC):
     """Takes markers out of what tools return and of what is recalled."""
     approve: Approver | None
     """Asked before calls that need it. ``None``: nobody can be asked."""
+    retries: RetryPolicy
+    """When a failed request is made again."""
     memory_scope: str
     """The part of the pool's memory that its agents' own scopes are in."""
 
@@ -147,6 +150,7 @@ class Agent(Live):
     told: int = 0
     """Messages of its conversation that those who watch were told of."""
     _context: AgentContext | None = None
+    _scope: str = ""
 
     @property
     def context(self) -> AgentContext:
@@ -200,7 +204,10 @@ class Agent(Live):
     @property
     def memory_scope(self) -> str:
         """The scope in which it recalls and remembers: its own, unless it shares one."""
-        return self.config.memory_scope or f"{self.home.memory_scope}/{self.agent_id}"
+        if not self._scope:  # each tool call has it in its key
+            own = f"{self.home.memory_scope}/{self.agent_id}"
+            self._scope = self.config.memory_scope or own
+        return self._scope
 
     @property
     def turn(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import nullcontext
 from typing import Final
 
@@ -71,7 +71,9 @@ async def drive(agent: Agent, registry: ToolRegistry) -> None:  # noqa: ASYNC910
         try:
             with clock or NO_LIMIT:
                 while effect is not None and not (clock and clock.cancel_called):
-                    await perform(agent, effect, run)
+                    work = perform(agent, effect, run)
+                    if work is not None:
+                        await work
                     effect = next(effects, None)
         except Exception as raised:
             if clock is None or not clock.cancelled_caught:
@@ -87,16 +89,21 @@ async def drive(agent: Agent, registry: ToolRegistry) -> None:  # noqa: ASYNC910
         agent.phase(Phase.DONE)
 
 
-async def _perform(agent: Agent, effect: Effect, run: Run) -> None:  # noqa: ASYNC910  # see below
-    """Do what *effect* asks for, and write the result into it."""
+def _perform(agent: Agent, effect: Effect, run: Run) -> Awaitable[None] | None:
+    """Do what *effect* asks for, and write the result into it.
+
+    Returns:
+        What is to be awaited at once. ``None``: it is done. (A coroutine around those of a
+        request and of a tool would be a tenth of a turn.)
+    """
     if isinstance(effect, Receive):
         agent.home.receive(agent, effect)
-    elif isinstance(effect, Complete):
-        effect.completion = await complete(agent, effect.request, run)
-    elif isinstance(effect, RunTools):
-        await run_calls(agent, effect)
-    else:
-        await _do_aside(agent, effect)
+        return None
+    if isinstance(effect, Complete):
+        return complete(agent, effect, run)
+    if isinstance(effect, RunTools):
+        return run_calls(agent, effect)
+    return _do_aside(agent, effect)
 
 
 async def _perform_kept(agent: Agent, effect: Effect, run: Run) -> None:  # noqa: ASYNC910  # see above
@@ -111,7 +118,9 @@ async def _perform_kept(agent: Agent, effect: Effect, run: Run) -> None:  # noqa
         allow(agent.clock, None)  # what is left of the step before is no time of the disk's
         if await journal.begin_request(effect.request):
             agent.pay_again(effect.request)
-    await _perform(agent, effect, run)
+    work = _perform(agent, effect, run)
+    if work is not None:
+        await work
     journal.keep(effect, run)
 
 

@@ -17,7 +17,6 @@ Rules:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Final, final
 
@@ -25,7 +24,6 @@ import msgspec
 import trio
 
 from agentpool._agent.agent import Agent, Hearing
-from agentpool._agent.retry import RetrySchedule
 from agentpool._agent.spending import Purse
 from agentpool._agent.telling import RequestTeller, tell_messages
 from agentpool._base import Live
@@ -46,7 +44,7 @@ from agentpool._errors import (
 )
 from agentpool._events import Phase, RequestRetried
 from agentpool._loop.guard import Stop
-from agentpool._loop.run import Run
+from agentpool._loop.run import Complete, Run
 from agentpool._loop.tokens import Estimator, sound_cost
 from agentpool._messages import Completion, CompletionRequest, Usage
 from agentpool._scheduling.request_clock import RequestClock, current_clock, waiting_for_turn
@@ -54,9 +52,6 @@ from agentpool._scheduling.slot import parked
 from agentpool._scheduling.step_clock import allow
 from agentpool._scheduling.waits import Wait, WaitReason
 from agentpool.abc import Driver, OnDelta
-from agentpool.drivers._sending import ask
-
-RETRIES: Final = RetrySchedule()
 
 REFUSALS: Final = (
     AuthenticationError,
@@ -70,10 +65,10 @@ REFUSALS: Final = (
 """What a provider says in place of an answer. It charges for answers."""
 
 
-async def complete(agent: Agent, request: CompletionRequest, run: Run) -> Completion | None:
-    """Ask the driver, within the time that the manifest gives one request.
+async def complete(agent: Agent, effect: Complete, run: Run) -> None:
+    """Ask the driver for *effect*, within the time that the manifest gives one request.
 
-    ``None``: a budget does not allow it, and ``run.exhausted`` says which.
+    If a budget does not allow it there is no completion, and ``run.exhausted`` says which.
 
     Raises:
         DriverError: What the last attempt failed with.
@@ -82,28 +77,31 @@ async def complete(agent: Agent, request: CompletionRequest, run: Run) -> Comple
         The request ends at the provider as well. What had arrived is in the run.
     """
     agent.phase(Phase.REASON)
+    request = effect.request
+    hear: OnDelta = agent.arrived
     teller = None
     if agent.hub.listening:
         tell_messages(agent, run)
         teller = RequestTeller.of(agent, request, by_tool=False)
         agent.on_piece = teller.arrived
-    hear = agent.arrived if teller is None else Hearing(agent)
+        hear = Hearing(agent)
+    asking = ModelRequest(agent, agent.driver, request, hear, run.arriving, teller)
     seconds = agent.config.manifest.resources.request_seconds
     allow(agent.clock, seconds)
     if seconds is None or agent.clock is None:
-        answer = await _ask(agent, agent.driver, request, hear, run.arriving, teller=teller)
+        answer = await asking.make()
     else:
         with RequestClock(agent.clock):
-            answer = await _ask(agent, agent.driver, request, hear, run.arriving, teller=teller)
+            answer = await asking.make()
     if isinstance(answer, LimitExceededError):
         run.exhausted = Stop.of_error(answer)
-        return None
+        return
     if agent.purse is not None:
         run.passed_shared = agent.purse.passed
     agent.on_piece = None
     if agent.hub.listening:
         (teller or RequestTeller.of(agent, request, by_tool=False)).answered(answer)
-    return answer
+    effect.completion = answer
 
 
 def late_answer(agent: Agent) -> NetworkError:
@@ -136,9 +134,8 @@ async def complete_aside(
         if on_delta is not None:
             on_delta(piece)
 
-    answer = await _ask(
-        agent, driver, request, arrive, arrived, teller=teller, estimator=Estimator()
-    )
+    asking = ModelRequest(agent, driver, request, arrive, arrived, teller, Estimator())
+    answer = await asking.make()
     if isinstance(answer, LimitExceededError):
         raise answer
     agent.charge(answer.usage, answer.cost_usd, requests=1)
@@ -147,121 +144,132 @@ async def complete_aside(
     return answer
 
 
-async def _ask(
-    agent: Agent,
-    driver: Driver,
-    request: CompletionRequest,
-    on_delta: OnDelta,
-    arrived: Sequence[str],
-    *,
-    teller: RequestTeller | None,
-    estimator: Estimator | None = None,
-) -> Completion | LimitExceededError:
-    """Ask again where that makes sense and nothing has arrived yet."""
-    attempts, waited_seconds = 1, 0.0
-    while True:
-        try:
-            if agent.purse is None:
-                return await _ask_once(agent, driver, request, on_delta, arrived, teller, None)
-            return await _ask_paying(
-                agent,
-                agent.purse,
-                driver,
-                request,
-                on_delta,
-                arrived,
-                teller=teller,
-                estimator=estimator,
-            )
-        except DriverError as error:
-            delay_seconds = (
-                RETRIES.next_delay_seconds(
-                    attempts, waited_seconds, error.retry_after_seconds, agent.home.random.random()
-                )
-                if _makes_sense(error, attempts) and not arrived
-                else None
-            )
-            clock = current_clock()
-            seconds_left = math.inf if clock is None else clock.seconds_left
-            if delay_seconds is None or delay_seconds >= seconds_left:
-                raise
-            if agent.hub.listening:
-                stamp = agent.hub.stamp(agent.agent_id, agent.name)
-                agent.hub.publish(RequestRetried(*stamp, attempts, delay_seconds, str(error)))
-        # Others may have the slots when the delay is over: that is no time of the model.
-        with waiting_for_turn():
-            async with parked(Wait.other("a retry", WaitReason.RETRY)):
-                await trio.sleep(delay_seconds)
-        if clock is not None:
-            clock.spend(delay_seconds)
-        attempts, waited_seconds = attempts + 1, waited_seconds + delay_seconds
-
-
-async def _ask_paying(  # noqa: ASYNC910, PLR0917  # without a request there is nothing to wait for
-    agent: Agent,
-    purse: Purse,
-    driver: Driver,
-    request: CompletionRequest,
-    on_delta: OnDelta,
-    arrived: Sequence[str],
-    *,
-    teller: RequestTeller | None,
-    estimator: Estimator | None,
-) -> Completion | LimitExceededError:
-    """Ask once, and settle what was set aside for it, however that ends."""
-    reservation = await purse.reserve(driver, request, estimator or purse.estimator)
-    if isinstance(reservation, LimitExceededError):
-        return reservation
-    with reservation:  # all of it is charged if nothing below says better
-        # Who was cancelled while it waited for its slot asks nothing, and is charged nothing.
-        await trio.lowlevel.checkpoint_if_cancelled()
-        completion = await _ask_once(agent, driver, request, on_delta, arrived, teller, reservation)
-        usage = completion.usage
-        tokens = None if usage is None else usage.total_tokens
-        purse.passed = reservation.commit(tokens=tokens, cost_usd=completion.cost_usd)
-    purse.tell()
-    return completion
-
-
-async def _ask_once(  # noqa: PLR0917  # keywords take longer than some of what follows
-    agent: Agent,
-    driver: Driver,
-    request: CompletionRequest,
-    on_delta: OnDelta,
-    arrived: Sequence[str],
-    teller: RequestTeller | None,
-    reservation: Reservation | None,
-) -> Completion:
-    """Ask once, and count what a request took that broke off."""
-    sending = _Sending(reservation)
-    try:
-        if teller is None:
-            answer = await ask(driver, request, on_delta, sending.leave)
-        else:
-            with teller.attempt(reservation):
-                answer = await ask(driver, request, on_delta, sending.leave)
-    except BaseException as error:
-        if sending.has_left:
-            if arrived or not _is_refusal(error):
-                agent.lose(driver, request, arrived)
-            elif reservation is not None:
-                reservation.commit(tokens=0, cost_usd=0.0)
-        raise
-    return _sound(agent, driver, answer)
-
-
 @final
-class _Sending(Live):
-    """One attempt at a request: whether any of it has left."""
+class ModelRequest(Live):
+    """One request to a model, in all of its attempts: the steps of the rules, in order."""
 
-    reservation: Reservation | None
+    agent: Agent
+    """In whose name it is made."""
+    driver: Driver
+    """Who is asked."""
+    request: CompletionRequest
+    """What is asked."""
+    on_delta: OnDelta
+    """Where the pieces of the answer go."""
+    arrived: Sequence[str]
+    """The pieces that have come."""
+    teller: RequestTeller | None
+    """Tells those who watch. ``None``: nobody does."""
+    estimator: Estimator | None = None
+    """Says what it needs of a budget. ``None``: the one of the agent's conversation."""
     has_left: bool = False
+    """Whether part of the attempt that is under way has left, and nobody has answered."""
+    reservation: Reservation | None = None
+    """What is set aside for the attempt that is under way."""
+
+    async def make(self) -> Completion | LimitExceededError:
+        """Make it, again where that makes sense and nothing has arrived yet.
+
+        If a budget does not allow it, the error is returned.
+
+        Raises:
+            DriverError: What the last attempt failed with.
+
+        Cancellation:
+            The request ends at the provider as well.
+        """
+        agent, attempts, waited_seconds = self.agent, 1, 0.0
+        while True:
+            try:
+                if agent.purse is not None:
+                    return await self._pay(agent.purse)
+                if self.teller is not None:
+                    return await self._send(self.teller)
+                # As in _send(): most requests are neither paid for by a budget nor watched.
+                answer = await self.driver.complete_telling(self.request, self.on_delta, self.leave)
+                self.has_left = False
+                return _sound(agent, self.driver, answer)
+            except DriverError as error:
+                self._break_off(error)
+                delay_seconds = self._delay_seconds(error, attempts, waited_seconds)
+                if delay_seconds is None:
+                    raise
+                agent.hub.tell(
+                    RequestRetried, agent.agent_id, agent.name, attempts, delay_seconds, str(error)
+                )
+            except BaseException as error:
+                self._break_off(error)
+                raise
+            clock = current_clock()
+            # Others may have the slots when the delay is over: that is no time of the model.
+            with waiting_for_turn():
+                async with parked(Wait.other("a retry", WaitReason.RETRY)):
+                    await trio.sleep(delay_seconds)
+            if clock is not None:
+                clock.spend(delay_seconds)
+            attempts, waited_seconds = attempts + 1, waited_seconds + delay_seconds
 
     def leave(self) -> None:
-        """Record that part of the request leaves now."""
+        """Record that part of it leaves now."""
         self.has_left = True
         if self.reservation is not None:
             self.reservation.start()
+
+    async def _pay(self, purse: Purse) -> Completion | LimitExceededError:  # noqa: ASYNC910  # without a request there is nothing to wait for
+        """Make one attempt, and settle what was set aside for it, however that ends."""
+        estimator = self.estimator or purse.estimator
+        reservation = await purse.reserve(self.driver, self.request, estimator)
+        if isinstance(reservation, LimitExceededError):
+            return reservation
+        with reservation:  # all of it is charged if nothing below says better
+            self.reservation = reservation
+            # Who was cancelled while it waited for its slot asks nothing, and is charged nothing.
+            await trio.lowlevel.checkpoint_if_cancelled()
+            try:
+                answer = await self._send(self.teller)
+            except BaseException as error:
+                self._break_off(error)
+                raise
+            usage = answer.usage
+            tokens = None if usage is None else usage.total_tokens
+            purse.passed = reservation.commit(tokens=tokens, cost_usd=answer.cost_usd)
+        purse.tell()
+        return answer
+
+    async def _send(self, teller: RequestTeller | None) -> Completion:
+        """Make one attempt, and tell those who watch."""
+        if teller is None:
+            answer = await self.driver.complete_telling(self.request, self.on_delta, self.leave)
+        else:
+            with teller.attempt(self.reservation):
+                answer = await self.driver.complete_telling(self.request, self.on_delta, self.leave)
+        self.has_left = False
+        return _sound(self.agent, self.driver, answer)
+
+    def _break_off(self, error: BaseException) -> None:
+        """Count what an attempt took that ended in *error*, once."""
+        if not self.has_left:
+            return
+        self.has_left = False
+        if self.arrived or not _is_refusal(error):
+            self.agent.lose(self.driver, self.request, self.arrived)
+        elif self.reservation is not None:
+            self.reservation.commit(tokens=0, cost_usd=0.0)
+
+    def _delay_seconds(
+        self, error: DriverError, attempts: int, waited_seconds: float
+    ) -> float | None:
+        """Return how long to wait before the next attempt. ``None``: there is none."""
+        if self.arrived or not _makes_sense(error, attempts):
+            return None
+        home = self.agent.home
+        delay_seconds = home.retries.next_delay_seconds(
+            attempts, waited_seconds, error.retry_after_seconds, home.random.random()
+        )
+        clock = current_clock()
+        if delay_seconds is None or (clock is not None and delay_seconds >= clock.seconds_left):
+            return None
+        return delay_seconds
 
 
 def _makes_sense(error: DriverError, attempt: int) -> bool:
@@ -288,7 +296,9 @@ def _means_nothing(usage: Usage) -> bool:
 
 def _sound(agent: Agent, driver: Driver, completion: Completion) -> Completion:
     """Return the answer with its price; what a provider cannot mean is not known."""
-    usage, cost_usd = completion.usage, sound_cost(completion.cost_usd)
+    usage, cost_usd = completion.usage, completion.cost_usd
+    if cost_usd is not None:
+        cost_usd = sound_cost(cost_usd)
     if usage is not None and _means_nothing(usage):
         text = f"the provider says that an answer took {usage!r}; counted as unknown"
         agent.hub.warned(agent.agent_id, agent.name, text)

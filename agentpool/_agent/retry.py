@@ -26,8 +26,11 @@ MAX_DOUBLINGS: Final = 60
 
 @final
 @attrs.frozen(kw_only=True)
-class RetrySchedule:
-    """How often, and after what delays, a request is tried again."""
+class RetryPolicy:
+    """How often, and after what delays, a request to a model is tried again.
+
+    Give one to ``open_pool(request_retries=...)``.
+    """
 
     max_attempts: int = 4
     """Attempts in all, the first one included. 1 means no retry."""

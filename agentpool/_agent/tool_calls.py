@@ -99,9 +99,12 @@ async def _run_call(  # noqa: ASYNC910  # a tool without a checkpoint is its own
         agent.run.exhausted = Stop.of_error(error)
         _refuse(agent, effect, index, f"not run: {error}")
         return  # noqa: ASYNC910  # a call that is not allowed waits for nothing
-    if journal is not None:
+    if journal is None:
+        key, fence = f"{agent.memory_scope}#{agent.tools_run}", None
+    else:
         allow(clock, None)  # what is left of the step before is no time of the disk's
-    context = await _begin(agent, effect, index, call)
+        key, fence = await journal.begin_call(index, asked)
+    context = _begin(agent, effect, index, call, key, fence)
     allow(clock, _seconds_for(agent, tool))
     try:
         result = await tool.run(call.arguments, context)
@@ -120,13 +123,11 @@ async def _run_call(  # noqa: ASYNC910  # a tool without a checkpoint is its own
     _finish(agent, effect, index, result, tool)
 
 
-async def _begin(agent: Agent, effect: RunTools, index: int, call: ToolCall) -> ToolContext:  # noqa: ASYNC910  # without a journal there is nothing to wait for
+def _begin(  # noqa: PLR0917  # keywords take longer
+    agent: Agent, effect: RunTools, index: int, call: ToolCall, key: str, fence: int | None
+) -> ToolContext:
     """Note that a call begins, and tell who watches."""
-    hub, journal = agent.hub, agent.journal
-    if journal is None:
-        key, fence = f"{agent.memory_scope}#{agent.tools_run}", None
-    else:
-        key, fence = await journal.begin_call(index, effect.calls[index])
+    hub = agent.hub
     if hub.listening:
         agent.phase(Phase.ACT, call.name)
         stamp = hub.stamp(agent.agent_id, agent.name)
@@ -134,7 +135,7 @@ async def _begin(agent: Agent, effect: RunTools, index: int, call: ToolCall) -> 
         hub.publish(ToolStarted(*stamp, call, agent.turn))
     agent.tools_run += 1
     effect.begun.add(index)
-    return ToolContext(agent.context, call.call_id, key, fence)  # noqa: ASYNC910  # see above
+    return ToolContext(agent.context, call.call_id, key, fence)
 
 
 def _is_over(agent: Agent, effect: RunTools, index: int, tool: Tool) -> bool:

@@ -71,10 +71,12 @@ def run_loop(run: Run) -> Generator[Effect, None, None]:
         # Perceive: what it was told since, control first.
         yield receive
         yield from _next_turn(run, conversation, receive)
-        pending = run.pending
-        if not run.has_ended() and conversation.is_full(pending):
-            yield from make_room(run, conversation, pending, _request(run, ()))
         if run.has_ended():
+            return
+        pending = run.pending if run.partial else ()
+        if conversation.is_full(pending) and not (
+            yield from make_room(run, conversation, pending, _request(run, ()))
+        ):
             return
         # Reason.
         ask = Complete(_request(run, conversation.fit(pending)))
@@ -148,7 +150,7 @@ def _request(run: Run, messages: Sequence[ChatMessage]) -> CompletionRequest:
         messages,
         model.system_prompt,
         run.tools,
-        run.output_limit,
+        model.max_tokens if run.raised_tokens is None else run.output_limit,
         model.temperature,
         model.remote_model,
         run.output and run.output.form,
@@ -250,16 +252,13 @@ def _acted(
 ) -> None:
     """Put a result for each call into place; after a stop, end the run."""
     if stop is None:
-        run.guard.record_results(_contents(batch, refusals))
+        contents: list[str | None] = []
+        for refusal, result in zip(refusals, batch.results, strict=True):
+            contents.append(result.content if result and not refusal else None)
+        run.guard.record_results(contents)
     run.settle("the run has ended")
     if stop is not None:
         run.end(stop)
-
-
-def _contents(batch: RunTools, refusals: Sequence[ToolMessage | None]) -> Sequence[str | None]:
-    """Return what the calls came to; ``None`` for those that were refused."""
-    pairs = zip(refusals, batch.results, strict=True)
-    return [result.content if result and not refusal else None for refusal, result in pairs]
 
 
 def _cut_results(conversation: Conversation, batch: RunTools) -> None:

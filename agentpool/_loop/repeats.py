@@ -36,10 +36,6 @@ class Batch(msgspec.Struct, eq=False, gc=False):
     results: tuple[str | None, ...] | None = None
     """What they came to. ``None``: nobody has said."""
 
-    def repeats(self, other: Batch) -> bool:
-        """Whether *other* had the same calls."""
-        return not (self.waits or other.waits) and self.calls == other.calls
-
 
 NO_BATCH: Final = Batch((), waits=True)
 """Repeats nothing."""
@@ -78,11 +74,13 @@ class SeenCalls(Live):
         Only with the same results each time: what changed in between begins the count anew.
         """
         last, before, third, fourth = self.batches
-        if batch.repeats(last):
+        # One that waits for others repeats nothing, and nothing repeats it.
+        calls = None if batch.waits else batch.calls
+        if calls == last.calls and not last.waits:
             goes_on = self.same_in_row == 1 or last.results == before.results
             self.same_in_row = self.same_in_row + 1 if goes_on else 2
             self.alternating_in_row = 1
-        elif batch.repeats(before):
+        elif calls == before.calls and not before.waits:
             goes_on = (
                 self.alternating_in_row < len(self.batches) or before.results == fourth.results
             )

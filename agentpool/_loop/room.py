@@ -41,8 +41,10 @@ def make_room(
     conversation: Conversation,
     pending: Sequence[ChatMessage],
     request: CompletionRequest,
-) -> Generator[Effect, None, None]:
+) -> Generator[Effect, None, bool]:
     """Cut the conversation, so that it fits the window with *pending* behind it.
+
+    Return whether the run goes on: a budget may end it.
 
     Args:
         run: Whose conversation.
@@ -61,12 +63,13 @@ def make_room(
             yield ask
     if run.exhausted is not None:
         run.end(run.exhausted)
-        return
+        return False
     text = summary_of(ask.text, ask.most_tokens) if ask and ask.text.strip() else ""
     summary = UserMessage(as_data(SUMMARY_HEADING, text)) if text else None
     clears = strategy == "clear_results"
     cut = conversation.cut(pending, clears_results=clears, summary=summary)
     yield LeftOut(strategy, cut, text, "" if text or ask is None else ask.failure)
+    return True
 
 
 def _summarize(

@@ -130,7 +130,8 @@ def _ask_again(
 
 def _finish(run: Run, completion: Completion, spent: Stop | None) -> None:
     """The model is done: its answer counts, whatever it cost."""
-    run.say(join_pieces(run.partial, completion.text), completion)
+    text = join_pieces(run.partial, completion.text) if run.partial else completion.text
+    run.say(text, completion)
     run.over_budget = spent is not None or run.passed_shared
     run.stop_reason = (
         StopReason.STOP_SEQUENCE

@@ -143,9 +143,18 @@ class Admission:
         self._room.unpark_all()
 
     def admit(self, handle: AgentRecord) -> None:
-        """Queue *handle*. Ask ``room_for`` first; ``pump`` starts it if there is a slot."""
+        """Start *handle* if there is a slot, or else queue it. Ask ``room_for`` first."""
+        limiter = self.limiter
+        is_free = limiter.borrowed_tokens + self._lent < limiter.total_tokens
+        if is_free and not (self._returning or self._children or self._newcomers):
+            # Through the queue it would be the next one as well.
+            token = object()
+            limiter.acquire_on_behalf_of_nowait(token)
+            self._start_with(token, handle)
+            return
         queue = self._children if handle.depth else self._newcomers
         queue.push(handle, handle.share)
+        self.pump()
 
     def withdraw(self, handle: AgentRecord) -> None:
         """Forget a newcomer that was cancelled. Its place is free at once."""
@@ -180,7 +189,9 @@ class Admission:
             self._start_next(queue, token)
 
     def _start_next(self, queue: FairQueue[AgentRecord], token: object) -> None:
-        handle = queue.pop()
+        self._start_with(token, queue.pop())
+
+    def _start_with(self, token: object, handle: AgentRecord) -> None:
         if self._room:
             self._room.unpark()
         scope = trio.CancelScope()

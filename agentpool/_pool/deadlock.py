@@ -100,7 +100,7 @@ class DeadlockWatch:
         """
         if first is not None and self._seems_to_close(first):
             self._suspects[first] = None
-        elif not self._stands_still():
+        elif not (self._admission.book.listeners and self._stands_still()):
             return
         self._is_suspicious = True
         if not self._looking:

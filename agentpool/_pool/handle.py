@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import final
 
-import attrs
+import msgspec
 
 from agentpool._messages import AgentId, AgentMessage
 from agentpool._outcome import AgentOutcome, AgentStatus
@@ -12,8 +12,7 @@ from agentpool._pool.record import AgentRecord
 
 
 @final
-@attrs.frozen(repr=False)
-class AgentHandle:
+class AgentHandle(msgspec.Struct, frozen=True, weakref=True):
     """One agent, from its spawn on. Only a pool makes them.
 
     Two handles are equal if they are of the same agent. A handle can watch its agent, write

@@ -23,6 +23,7 @@ import trio
 
 from agentpool._agent.agent import Agent, Home
 from agentpool._agent.driving import clean_messages, drive
+from agentpool._agent.retry import RetryPolicy
 from agentpool._agent.spending import Purse
 from agentpool._approval import Approver
 from agentpool._budget.budget import Budget
@@ -43,7 +44,7 @@ from agentpool._pool.past import PastAgent
 from agentpool._pool.record import AgentRecord, OnEnd
 from agentpool._pool.shutdown import ShutdownStep, end_in_steps
 from agentpool._pool.spawn_checks import Entry, budget_for
-from agentpool._pool.verdict import cancellation_of, unstarted_outcome, verdict
+from agentpool._pool.verdict import OUTSIDE, cancellation_of, unstarted_outcome, verdict
 from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.slot import Slot, current_branch, current_slot, parked
 from agentpool._scheduling.waits import Wait
@@ -53,9 +54,6 @@ from agentpool._untrusted import Cleaner
 from agentpool.abc import AgentContext, Driver
 from agentpool.observe._hub import EventHub
 from agentpool.tools._registry import ToolRegistry
-
-OUTSIDE = ("outside", "the scope around the pool was cancelled")
-"""Who and why, when a pool is cancelled as a whole."""
 
 
 @final
@@ -74,6 +72,7 @@ class AgentNursery(Home):
     """What all of its agents spend of. ``None``: they share none."""
     cleaner: Cleaner
     approve: Approver | None
+    retries: RetryPolicy
     router: PostOffice = attrs.field(init=False)
     nursery: trio.Nursery = attrs.field(init=False)
     admission: Admission = attrs.field(init=False)
@@ -194,11 +193,10 @@ class AgentNursery(Home):
             )  # fmt: skip
             self.fan_in.expect(handle)
             if parent is not None and not config.outlives_parent:
-                parent.children[handle.agent_id] = handle
+                parent.adopt(handle)
             self.router.register(handle.agent_id)
             self.hub.spawned(handle.agent_id, handle.parent_id, config)
             self.admission.admit(handle)
-            self.admission.pump()
             if self.hub.listening and handle.status is AgentStatus.QUEUED:
                 ahead = self.admission.queued_count - 1
                 self.admission.tell_queued(handle.agent_id, handle.name, ahead, again=False)
@@ -221,15 +219,14 @@ class AgentNursery(Home):
 
     def resume(self, journal: PoolJournal | None) -> None:
         """Keep the runs in *journal*, and go on with what an earlier process left there."""
-        if journal is None:
-            return
-        self.journal = journal
-        journal.start(self.nursery, self.running)
-        self.router.keep(journal.post)
-        self.memory_scope = f"{self.name}-{journal.run_id}"
-        self.last_id = journal.last_id
-        for past in journal.to_go_on_with():
-            self.accept(past.config, self.driver_for(past.config), past=past)
+        if journal is not None:
+            self.journal = journal
+            journal.start(self.nursery, self.running)
+            self.router.keep(journal.post)
+            self.memory_scope = f"{self.name}-{journal.run_id}"
+            self.last_id = journal.last_id
+            for past in journal.to_go_on_with():
+                self.accept(past.config, self.driver_for(past.config), past=past)
 
     def budget_of(self, config: SpawnConfig, parent: AgentRecord | None = None) -> Budget | None:
         """Return what an agent spends of that whoever calls, or *parent*, spawns.
@@ -245,7 +242,8 @@ class AgentNursery(Home):
     def _start(self, handle: AgentRecord, slot: Slot) -> None:
         handle.begin(slot, self.hub.seconds())
         self.running[handle.agent_id] = handle
-        self.hub.tell(AgentStarted, handle.agent_id, handle.name)
+        if self.hub.listening:
+            self.hub.tell(AgentStarted, handle.agent_id, handle.name)
         self.nursery.start_soon(self._live, handle, slot, name=handle.name)
 
     # --- from slot to outcome
@@ -320,10 +318,12 @@ class AgentNursery(Home):
             handle.end(outcome)
             self.router.unregister(handle.agent_id)
             self.running.pop(handle.agent_id, None)
-            self.hub.tell(AgentFinished, handle.agent_id, handle.name, outcome)
-            if (parent := self.running.get(handle.parent_id)) is not None:
-                parent.children.pop(handle.agent_id, None)
-            for child in tuple(handle.children.values()):
+            if self.hub.listening:
+                self.hub.tell(AgentFinished, handle.agent_id, handle.name, outcome)
+            parent = self.running.get(handle.parent_id)
+            if parent is not None:
+                parent.let_go(handle)
+            for child in handle.children:
                 self.cancel_agent(child, f"agent {handle.agent_id}", "its parent has ended")
             self.fan_in.ended(handle)
             if not self.running:

@@ -9,6 +9,7 @@ from typing import Literal, cast
 import trio
 
 from agentpool._agent.journaling import OnMismatch
+from agentpool._agent.retry import RetryPolicy
 from agentpool._approval import Approver
 from agentpool._budget.budget import Budget
 from agentpool._checks import at_least, expect, expect_each, expect_function
@@ -17,9 +18,10 @@ from agentpool._messages import OWNER_ID
 from agentpool._pool.agent_context import ToolBuilder
 from agentpool._pool.journal import PoolJournal, open_pool_journal
 from agentpool._pool.memory import PoolMemory
-from agentpool._pool.nursery import OUTSIDE, AgentNursery
+from agentpool._pool.nursery import AgentNursery
 from agentpool._pool.pool import AgentPool
 from agentpool._pool.spawn_checks import Entry
+from agentpool._pool.verdict import OUTSIDE
 from agentpool._running import check_trio
 from agentpool._scheduling.random import build_random
 from agentpool._untrusted import MARKERS, Cleaner, default_cleaner
@@ -39,6 +41,7 @@ async def open_pool(
     tools: ToolRegistry | ToolBuilder | None = None,
     budget: Budget | None = None,
     approve: Approver | None = None,
+    request_retries: RetryPolicy | None = None,
     observers: Sequence[Observer] = (),
     on_failure: Literal["collect", "abort"] = "collect",
     name: str = "pool",
@@ -61,6 +64,7 @@ async def open_pool(
         tools: The agents' tools, or a builder that makes each agent its own.
         budget: What all of them may spend together. ``None``: each run has its own limits.
         approve: Asked before calls that need approval. ``None``: they are refused.
+        request_retries: When a failed request is made again. ``None``: four attempts at most.
         observers: Called with every event, at once; they must not block.
         on_failure: ``collect`` goes on after a failure; ``abort`` cancels the others.
         name: What the pool is called in events and in memory scopes.
@@ -76,19 +80,26 @@ async def open_pool(
         UsageError: If an argument has no meaning.
         JournalError: If the journal cannot be used, or another process runs that pool.
     """
-    _check_parts(driver, tools, memory, budget, approve, observers)
-    at_least(0, "max_queued", max_queued)
-    limiter = trio.CapacityLimiter(at_least(1, "max_concurrent", max_concurrent))
+    _check_parts(driver, tools, memory, budget, approve, request_retries, observers)
+    limiter = _slots(max_concurrent, max_queued)
     agents = AgentNursery(
         name, at_least(1, "inbox_capacity", inbox_capacity), EventHub.open(observers),
         PoolMemory(memory), EMPTY_REGISTRY if tools is None else tools, _is_abort(on_failure),
-        build_random(random_seed), budget,
-        default_cleaner() if markers is MARKERS else Cleaner(markers), approve,
-    )  # fmt: skip
+        build_random(random_seed), budget, _cleaner(markers), approve,
+        request_retries or RetryPolicy())  # fmt: skip
     pool_of = _pool_of(agents, driver, keep_outcomes)
     async with _kept(journal, name, resume) as kept, _block(pool_of, limiter, max_queued) as pool:
         agents.resume(kept)
         yield pool
+
+
+def _slots(max_concurrent: int, max_queued: int) -> trio.CapacityLimiter:
+    at_least(0, "max_queued", max_queued)
+    return trio.CapacityLimiter(at_least(1, "max_concurrent", max_concurrent))
+
+
+def _cleaner(markers: Sequence[str]) -> Cleaner:
+    return default_cleaner() if markers is MARKERS else Cleaner(markers)
 
 
 def _check_parts(  # noqa: PLR0917  # in the order of open_pool()
@@ -97,6 +108,7 @@ def _check_parts(  # noqa: PLR0917  # in the order of open_pool()
     memory: object,
     budget: object,
     approve: object,
+    request_retries: object,
     observers: object,
 ) -> None:
     """Refuse what is of the wrong kind before anything has been opened."""
@@ -119,6 +131,13 @@ def _check_parts(  # noqa: PLR0917  # in the order of open_pool()
         expect(budget, Budget, "budget must be a Budget", "write Budget(tokens=...)")
     if approve is not None:
         expect_function(approve, "approve must be a function", "leave it out to refuse all")
+    if request_retries is not None:
+        expect(
+            request_retries,
+            RetryPolicy,
+            "request_retries must be a RetryPolicy",
+            "write RetryPolicy(...)",
+        )
     expect_each(
         observers, Observer, "observers must be a sequence of Observer objects",
         "write observers=[observer]",

@@ -86,8 +86,12 @@ class AgentRecord:
     """What it spends of. ``None``: it shares none."""
     share: Share
     """What part of the queue it may have."""
-    children: dict[AgentId, AgentRecord]
-    """Those that it takes along when it ends, while they have not ended."""
+    _children: dict[AgentId, AgentRecord] | None
+    """``None``: it had none, as most have."""
+    interrupted: bool
+    """Whether it was asked to end after its turn."""
+    started_at: float | None
+    """When it got its first slot, in seconds since the pool opened. ``None``: it has none yet."""
     is_left_open: bool
     """Whether it is ended only because its process ends, so that the next one goes on with it."""
     _pool: Caretaker
@@ -99,9 +103,7 @@ class AgentRecord:
     _outcome: AgentOutcome | None
     _ended: Lot | None
     _seen: bool
-    _interrupted: bool
     _cancelled: tuple[str, str] | None
-    _started_at: float | None
 
     def __init__(
         self,
@@ -122,7 +124,9 @@ class AgentRecord:
         self.on_end = on_end
         self.budget = budget
         self.share = config.share
-        self.children = {}
+        self._children = None
+        self.interrupted = False
+        self.started_at = None
         self.is_left_open = False
         self._pool = pool
         self.voice = voice
@@ -132,9 +136,7 @@ class AgentRecord:
         self._outcome = None
         self._ended = None
         self._seen = False
-        self._interrupted = False
         self._cancelled = None
-        self._started_at = None
 
     @property
     def status(self) -> AgentStatus:
@@ -188,7 +190,7 @@ class AgentRecord:
 
     def interrupt(self) -> None:
         """Let the agent end after its current turn: ``STOPPED``, ``INTERRUPTED``."""
-        self._interrupted = True
+        self.interrupted = True
 
     @property
     def has_ended(self) -> bool:
@@ -213,20 +215,26 @@ class AgentRecord:
         """Who cancelled it first, and why."""
         return self._cancelled
 
-    @property
-    def interrupted(self) -> bool:
-        """Whether it was asked to end after its turn."""
-        return self._interrupted
-
-    @property
-    def started_at(self) -> float | None:
-        """When it got its first slot, in seconds since the pool opened."""
-        return self._started_at
-
     def begin(self, slot: Slot, started_at: float) -> None:
         """Record that the agent has its first slot."""
         self._slot = slot
-        self._started_at = started_at
+        self.started_at = started_at
+
+    @property
+    def children(self) -> tuple[AgentRecord, ...]:
+        """Those that it takes along when it ends, while they have not ended."""
+        return () if self._children is None else tuple(self._children.values())
+
+    def adopt(self, child: AgentRecord) -> None:
+        """Take *child* along when it ends."""
+        if self._children is None:
+            self._children = {}
+        self._children[child.agent_id] = child
+
+    def let_go(self, child: AgentRecord) -> None:
+        """Forget *child*, which has ended."""
+        if self._children is not None:
+            self._children.pop(child.agent_id, None)
 
     def mark_cancelled(self, cancelled_by: str, reason: str) -> None:
         """Record the first canceller and its reason."""

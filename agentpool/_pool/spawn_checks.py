@@ -42,10 +42,12 @@ class Entry:
             PrivacyError: If the manifest's tier forbids the driver.
             ManifestError: If the driver's window leaves no room for the query.
         """
-        expect(
-            config, SpawnConfig, "config must be a SpawnConfig",
-            "write SpawnConfig(manifest, query)",
-        )  # fmt: skip
+        kind: object = type(config)
+        if kind is not SpawnConfig:
+            expect(
+                config, SpawnConfig, "config must be a SpawnConfig",
+                "write SpawnConfig(manifest, query)",
+            )  # fmt: skip
         if config.budget is not None:
             self._budget_of(config)
         manifest, driver = self._fitting

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import trio
 
 from agentpool._agent.agent import Agent
@@ -9,6 +11,9 @@ from agentpool._errors import AgentCancelledError, LimitExceededError
 from agentpool._outcome import AgentOutcome, AgentStatus, StopReason
 from agentpool._pool.record import AgentRecord
 from agentpool._scheduling.slot import Slot
+
+OUTSIDE: Final = ("outside", "the scope around the pool was cancelled")
+"""Who and why, when a pool is cancelled as a whole."""
 
 
 def verdict(

@@ -182,9 +182,10 @@ class Slot(Live):
 
     def forget_waits(self) -> None:
         """Count the tasks that still wait as left behind."""
-        for wait in self.waits.values():
-            self.keeper.book.remove(wait.wait, has_deadline=wait.has_deadline)
-        self._waits = None
+        if self._waits is not None:
+            for wait in self._waits.values():
+                self.keeper.book.remove(wait.wait, has_deadline=wait.has_deadline)
+            self._waits = None
 
     def settle(self, wait: Wait) -> None:
         """Give the slot back if every branch waits, the last one for *wait*."""

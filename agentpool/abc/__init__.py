@@ -25,7 +25,10 @@ from agentpool.abc._context import AgentContext as AgentContext
 from agentpool.abc._context import AgentInfo as AgentInfo
 from agentpool.abc._driver import Driver as Driver
 from agentpool.abc._driver import DriverFactory as DriverFactory
+from agentpool.abc._driver import HearsThoughts as HearsThoughts
 from agentpool.abc._driver import OnDelta as OnDelta
+from agentpool.abc._driver import OnSent as OnSent
+from agentpool.abc._driver import SendingDriver as SendingDriver
 from agentpool.abc._journal import Journal as Journal
 from agentpool.abc._memory import Memory as Memory
 from agentpool.abc._observer import Observer as Observer
@@ -37,8 +40,8 @@ from agentpool.abc._tool import ToolResult as ToolResult
 __all__ = [
     "AgentContext", "AgentId", "AgentInfo", "AgentManifest", "AgentMessage", "AgentOutcome",
     "AgentStatus", "Budget", "Capability", "Completion", "CompletionRequest", "Driver",
-    "DriverFactory", "Event", "Fragment", "Journal",
+    "DriverFactory", "Event", "Fragment", "HearsThoughts", "Journal",
     "Memory", "MemoryHit", "MemoryQuery", "Observer",
-    "OnDelta", "OnUnknown", "PoolInfo", "PoolStatistics", "PrivacyTier", "Tool", "ToolContext",
-    "ToolDefinition", "ToolResult", "Usage",
+    "OnDelta", "OnSent", "OnUnknown", "PoolInfo", "PoolStatistics", "PrivacyTier", "SendingDriver",
+    "Tool", "ToolContext", "ToolDefinition", "ToolResult", "Usage",
 ]  # fmt: skip

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeAlias, final, runtime_checkable
 
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._manifest.manifest import AgentManifest
@@ -12,6 +12,20 @@ from agentpool._messages import Completion, CompletionRequest, Usage
 
 OnDelta = Callable[[str], None]
 """Called with each piece of text as it arrives. It must not block."""
+
+OnSent: TypeAlias = Callable[[], None]
+"""Called as soon as some of a request may have left. It must not block."""
+
+
+@runtime_checkable
+class HearsThoughts(Protocol):
+    """An `OnDelta` that is told what the model thinks as well, apart from its text."""
+
+    def __call__(self, text: str, /) -> None:
+        """Take a piece of text."""
+
+    def thought(self, text: str, /) -> None:
+        """Take a piece of what the model thinks. It must not block."""
 
 
 class Driver(ABC):
@@ -38,6 +52,23 @@ class Driver(ABC):
             The request ends at the provider as well, and holds no connection.
         """
 
+    def complete_telling(
+        self, request: CompletionRequest, on_delta: OnDelta | None, on_sent: OnSent | None
+    ) -> Awaitable[Completion]:
+        """Answer *request*, and tell when it leaves. To be awaited at once.
+
+        A pool asks this way. Of a driver that does not tell it nobody can know, so whatever
+        it is asked counts as sent. See `SendingDriver`.
+
+        Args:
+            request: As in ``complete``.
+            on_delta: As in ``complete``.
+            on_sent: Called before any of it leaves. ``None``: nobody wants to know.
+        """
+        if on_sent is not None:
+            on_sent()
+        return self.complete(request, on_delta=on_delta)
+
     @property
     @abstractmethod
     def context_window(self) -> int | None:
@@ -61,6 +92,45 @@ class Driver(ABC):
     def price(self, usage: Usage, *, model: str | None = None) -> float | None:  # noqa: ARG002
         """Return what *usage* costs in US dollars. ``None``: nobody knows; 0.0 is free."""
         return None
+
+
+class SendingDriver(Driver):
+    """A driver that tells when a request leaves: one that never left costs nothing.
+
+    A connection that was refused, or a wait at a gate that was cancelled, is no request.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    async def complete(
+        self,
+        request: CompletionRequest,
+        *,
+        on_delta: OnDelta | None = None,
+        on_sent: OnSent | None = None,
+    ) -> Completion:
+        """Answer *request*.
+
+        Args:
+            request: What to answer.
+            on_delta: As in ``Driver``.
+            on_sent: Called before anything leaves, perhaps more than once. If it was not
+                called when this ends, however it ends, nobody was asked.
+
+        Raises:
+            DriverError: In one of its subclasses.
+
+        Cancellation:
+            As in ``Driver``.
+        """
+
+    @final
+    def complete_telling(
+        self, request: CompletionRequest, on_delta: OnDelta | None, on_sent: OnSent | None
+    ) -> Awaitable[Completion]:
+        """Answer *request*; ``complete`` itself tells when it leaves."""
+        return self.complete(request, on_delta=on_delta, on_sent=on_sent)
 
 
 DriverFactory: TypeAlias = Callable[[AgentManifest], Driver]

@@ -45,6 +45,7 @@ from agentpool._messages import estimate_tokens as estimate_tokens
 from agentpool._messages import messages_from_json as messages_from_json
 from agentpool._messages import messages_to_json as messages_to_json
 from agentpool._public import load as _load
+from agentpool.abc import HearsThoughts as HearsThoughts
 from agentpool.drivers._breaker import BreakerState as BreakerState
 from agentpool.drivers._fallback import FallbackCounts as FallbackCounts
 from agentpool.drivers._fallback import FallbackDriver as FallbackDriver
@@ -58,7 +59,6 @@ from agentpool.drivers._scripted import ScriptedDriver as ScriptedDriver
 from agentpool.drivers._scripted import call as call
 from agentpool.drivers._scripted import calls as calls
 from agentpool.drivers._scripted import say as say
-from agentpool.drivers._sending import HearsThoughts as HearsThoughts
 
 if TYPE_CHECKING:
     from agentpool.drivers._anthropic import AnthropicDriver as AnthropicDriver

@@ -42,9 +42,8 @@ from agentpool._manifest.capability import PrivacyTier
 from agentpool._messages import Completion, CompletionRequest, Usage
 from agentpool._scheduling.request_clock import RequestClock
 from agentpool._scheduling.watcher import current_watcher
-from agentpool.abc import Driver, OnDelta
+from agentpool.abc import Driver, HearsThoughts, OnDelta, OnSent, SendingDriver
 from agentpool.drivers._breaker import Attempt, BreakerState, CircuitBreaker
-from agentpool.drivers._sending import HearsThoughts, OnSent, SayingDriver, ask
 
 _UNWELL = (RateLimitError, OverloadedError, NetworkError, AuthenticationError)
 
@@ -76,7 +75,7 @@ class _Choice:
 
 
 @final
-class FallbackDriver(SayingDriver):
+class FallbackDriver(SendingDriver):
     """Asks several drivers in order until one answers."""
 
     __slots__ = ("_choices", "_patience_seconds")
@@ -241,10 +240,10 @@ class FallbackDriver(SayingDriver):
     ) -> Completion:
         seconds = self._patience_seconds
         if seconds is None:
-            return await ask(driver, request, heard, heard.on_sent)
+            return await driver.complete_telling(request, heard, heard.on_sent)
         answered: list[Completion] = []
         with trio.move_on_after(seconds) as scope, RequestClock(scope) as heard.patience:
-            answered.append(await ask(driver, request, heard, heard.on_sent))
+            answered.append(await driver.complete_telling(request, heard, heard.on_sent))
         if not answered:
             raise NetworkError(f"not a word within {seconds:g} seconds")
         return answered[0]

@@ -9,13 +9,12 @@ from agentpool._checks import expect
 from agentpool._loop.conversation import request_tokens
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._messages import Completion, CompletionRequest, Usage
-from agentpool.abc import Driver, OnDelta
+from agentpool.abc import Driver, OnDelta, OnSent, SendingDriver
 from agentpool.drivers._gate import GateStatistics, RequestGate
-from agentpool.drivers._sending import OnSent, SayingDriver, ask
 
 
 @final
-class GatedDriver(SayingDriver):
+class GatedDriver(SendingDriver):
     """Asks another driver, through a gate.
 
     An agent that waits at the gate has no slot, and the time that its manifest gives one
@@ -83,7 +82,7 @@ class GatedDriver(SayingDriver):
         window = self._driver.context_window
         tokens = request_tokens(request, window) if self._gate.counts_tokens else 0
         async with self._gate.request(tokens) as ticket:
-            completion = await ask(self._driver, request, on_delta, on_sent)
+            completion = await self._driver.complete_telling(request, on_delta, on_sent)
             if completion.usage is not None:
                 ticket.used_tokens = completion.usage.total_tokens
             return completion

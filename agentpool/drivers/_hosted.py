@@ -18,9 +18,8 @@ from agentpool._errors import DriverError, NetworkError, ProtocolError, UsageErr
 from agentpool._manifest.asking import options_faults
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._messages import Completion, CompletionRequest, Json, Usage
-from agentpool.abc import OnDelta
+from agentpool.abc import HearsThoughts, OnDelta, OnSent, SendingDriver
 from agentpool.drivers._http import HttpAnswer, HttpClient
-from agentpool.drivers._sending import HearsThoughts, OnSent, SayingDriver
 from agentpool.drivers.wire._attachments import check_attachments
 from agentpool.drivers.wire._failure import failure_from_response, failure_in_body, shown
 from agentpool.drivers.wire._sse import MAX_EVENT_BYTES, SseEvent, SseParser
@@ -244,7 +243,7 @@ class HostedSettings:
 
 
 @attrs.define(eq=False, repr=False)
-class HostedDriver(SayingDriver):
+class HostedDriver(SendingDriver):
     """A model behind an API. A subclass knows its wire."""
 
     _client: HttpClient

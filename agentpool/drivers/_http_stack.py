@@ -29,7 +29,7 @@ from agentpool._connection import (
     Target,
 )
 from agentpool._errors import BadRequestError, NetworkError
-from agentpool.drivers._sending import OnSent
+from agentpool.abc import OnSent
 from agentpool.drivers.wire._failure import shown
 
 # Two SYN retransmissions and a TLS handshake over a slow line. A deadline that is nearer

@@ -13,11 +13,10 @@ from agentpool._errors import BadRequestError
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._manifest.model import Api, MaxTokensField
 from agentpool._messages import AssistantMessage, Completion, CompletionRequest, Json
-from agentpool.abc import OnDelta
+from agentpool.abc import OnDelta, OnSent
 from agentpool.drivers._hosted import ApiKey, Exchange, HostedDriver, HostedSettings
 from agentpool.drivers._http import open_http
 from agentpool.drivers._prices import Prices, find_price
-from agentpool.drivers._sending import OnSent
 from agentpool.drivers.wire._call_ids import CHAT_IDS, MISTRAL_IDS
 from agentpool.drivers.wire._chat_answer import ChatAccumulator
 from agentpool.drivers.wire._chat_request import ChatOptions

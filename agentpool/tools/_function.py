@@ -136,7 +136,7 @@ class FunctionTool(Tool, Generic[P, R_co]):
                 returned = await self._run_in_thread(call)
             else:
                 returned = function(**given)
-            if isinstance(returned, Awaitable):
+            if self._is_async or isinstance(returned, Awaitable):
                 returned = await cast("Awaitable[object]", returned)
             return _as_result(returned)
         except Exception as exc:  # noqa: BLE001  # a tool's failure is told to the model

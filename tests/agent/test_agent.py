@@ -21,6 +21,7 @@ from agentpool import (
     CapabilityKind,
     DriverError,
     LimitExceededError,
+    RetryPolicy,
     SpawnConfig,
     StopReason,
     ToolError,
@@ -113,6 +114,16 @@ async def test_l19_a_request_that_may_succeed_later_is_tried_again(
     assert 0.5 <= first <= 1
     assert 1 <= second <= 2
     assert trio.current_time() == pytest.approx(first + second)
+
+
+async def test_a_pool_can_have_a_retry_policy_of_its_own(autojump_clock: MockClock) -> None:
+    """``open_pool(request_retries=...)`` says how often, and after what delays."""
+    driver = ScriptedDriver([OverloadedError("busy"), OverloadedError("busy still"), "hi"])
+    once_more = RetryPolicy(max_attempts=2, base_seconds=0.0)
+    async with open_pool(driver, request_retries=once_more) as pool:
+        outcome = await (await pool.spawn(job())).wait()
+    assert (outcome.status, str(outcome.error)) == (AgentStatus.FAILED, "busy still")
+    assert (len(driver.requests), trio.current_time()) == (2, 0)
 
 
 async def test_retries_end_and_the_last_error_is_the_outcome(autojump_clock: MockClock) -> None:

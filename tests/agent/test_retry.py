@@ -6,9 +6,9 @@ import pickle
 import pytest
 
 from agentpool import UsageError
-from agentpool._agent.retry import RetrySchedule
+from agentpool._agent.retry import RetryPolicy
 
-SCHEDULE = RetrySchedule()
+SCHEDULE = RetryPolicy()
 
 
 @pytest.mark.parametrize(("attempt", "longest"), [(1, 1.0), (2, 2.0), (3, 4.0)])
@@ -28,7 +28,7 @@ def test_the_last_attempt_is_the_last(attempt: int) -> None:
 
 def test_a_delay_does_not_grow_past_its_cap() -> None:
     """However many attempts there are: a float would overflow at the thousandth."""
-    patient = RetrySchedule(max_attempts=10_000, max_total_seconds=1e9)
+    patient = RetryPolicy(max_attempts=10_000, max_total_seconds=1e9)
     assert patient.next_delay_seconds(9_999, 0.0, None, 0.0) == 30.0
 
 
@@ -67,13 +67,13 @@ def test_a_schedule_without_meaning_is_refused(wrong: dict[str, float]) -> None:
     """The message names the field, the value and what is allowed."""
     (name,) = wrong
     with pytest.raises(UsageError, match=f"{name} must be finite and >= 0, got"):
-        RetrySchedule(**wrong)  # type: ignore[arg-type]  # floats, all of them
+        RetryPolicy(**wrong)  # type: ignore[arg-type]  # floats, all of them
 
 
 def test_a_schedule_has_at_least_one_attempt() -> None:
     """Zero attempts would be no request at all."""
     with pytest.raises(UsageError, match="max_attempts must be >= 1, got 0"):
-        RetrySchedule(max_attempts=0)
+        RetryPolicy(max_attempts=0)
 
 
 def test_a_schedule_survives_pickle() -> None:
@@ -83,7 +83,7 @@ def test_a_schedule_survives_pickle() -> None:
 
 def test_one_attempt_is_a_policy_and_none_is_not() -> None:
     """1 means no retry; 0 would mean that nobody is ever asked."""
-    once = RetrySchedule(max_attempts=1)
+    once = RetryPolicy(max_attempts=1)
     assert once.next_delay_seconds(1, 0.0, None, 0.0) is None
     with pytest.raises(UsageError, match="max_attempts must be >= 1, got 0; 1 means no retry"):
-        RetrySchedule(max_attempts=0)
+        RetryPolicy(max_attempts=0)

@@ -12,7 +12,14 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from agentpool import AgentOutcome, AgentStatus, Budget, PrivacyTier, SpawnConfig, open_pool
-from agentpool.abc import Completion, CompletionRequest, Driver, OnDelta
+from agentpool.abc import (
+    Completion,
+    CompletionRequest,
+    Driver,
+    OnDelta,
+    OnSent,
+    SendingDriver,
+)
 from agentpool.drivers import (
     FallbackDriver,
     GatedDriver,
@@ -25,7 +32,6 @@ from agentpool.drivers import (
     open_anthropic,
     open_openai,
 )
-from agentpool.drivers._sending import ask
 from agentpool.testing import cancel_everywhere, explore
 from tests.support.fakes import LiveDriver, job, jobs, manifest, query_of
 from tests.support.hostile_server import open_watched, resetting
@@ -148,7 +154,7 @@ async def test_what_another_transport_does_counts_as_sent(*, answers: bool) -> N
     ) as driver:
         with trio.move_on_after(0.1):
             with pytest.raises(NetworkError):
-                await ask(driver, REQUEST, None, lambda: said.append("sent"))
+                await driver.complete_telling(REQUEST, None, lambda: said.append("sent"))
     assert said == ["sent"]
 
 
@@ -163,8 +169,47 @@ async def test_an_answer_of_another_transport_counts_as_sent() -> None:
         model="m", base_url="http://here", api_key="k", transport=httpx.MockTransport(answer)
     ) as driver:
         with pytest.raises(RateLimitError):
-            await ask(driver, REQUEST, None, lambda: said.append("sent"))
+            await driver.complete_telling(REQUEST, None, lambda: said.append("sent"))
     assert said == ["sent"]
+
+
+# --- of a user's own
+
+
+class Dialer(SendingDriver):
+    """Fails to connect, or is cut off behind that; it says which."""
+
+    def __init__(self, *, connects: bool) -> None:
+        """Say whether it connects."""
+        self.connects = connects
+
+    context_window = None
+    privacy = PrivacyTier.SOVEREIGN
+
+    async def complete(
+        self,
+        request: CompletionRequest,  # noqa: ARG002  # nobody reads it
+        *,
+        on_delta: OnDelta | None = None,  # noqa: ARG002  # nothing is said
+        on_sent: OnSent | None = None,
+    ) -> Completion:
+        """Fail."""
+        await trio.lowlevel.checkpoint()
+        if self.connects and on_sent is not None:
+            on_sent()
+        raise NetworkError("nobody there", retryable=False)
+
+
+@pytest.mark.parametrize("connects", [False, True])
+async def test_a_drivers_own_word_decides_what_a_request_costs(*, connects: bool) -> None:
+    """One that never left is charged to nobody; of one that left nobody knows what it took."""
+    budget = Budget(tokens=100_000)
+    async with open_pool(
+        GatedDriver(Dialer(connects=connects), RequestGate()), budget=budget
+    ) as pool:
+        outcome = await (await pool.spawn(SpawnConfig(manifest(), "Hi"))).wait()
+    assert outcome.unmeasured_requests == connects
+    assert committed(budget)[0] == connects
 
 
 # --- at a gate
