@@ -139,6 +139,13 @@ def trial(session: nox.Session) -> None:
 
 
 @nox.session
+def proofs(session: nox.Session) -> None:
+    """Run every guarantee's scenario under all schedules with two preemptions; count them."""
+    install(session, *EXTRAS, also=group("test"))
+    session.run("python", "-m", "tests.proofs.table", *session.posargs)
+
+
+@nox.session
 def mutants(session: nox.Session) -> None:
     """Break single lines of pure and concurrent rooms; print what no test notices."""
     install(session, *EXTRAS, also=group("test"))
@@ -192,7 +199,7 @@ def docs(session: nox.Session) -> None:
 @nox.session(name="property")
 def property_(session: nox.Session) -> None:
     """Search for counterexamples with many more tries than the tests make."""
-    folders = [f for f in ("tests/property", "tests/machine") if Path(f).is_dir()]
+    folders = [f for f in ("tests/property", "tests/machine", "tests/proofs") if Path(f).is_dir()]
     if not folders:
         session.skip("there are no property tests")
     install(session, *EXTRAS, also=group("test"))
