@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import final
 
@@ -21,11 +21,14 @@ from agentpool._loop.conversation import fixed_tokens
 from agentpool._loop.guard import Stop, Warn
 from agentpool._loop.output import Output
 from agentpool._loop.run import Complete, Effect, Receive, Run, RunTools, Summarize
+from agentpool._loop.thoughts import StreamedText, begins_silently
 from agentpool._loop.tokens import sound_cost
 from agentpool._messages import (
     NO_USAGE,
     AgentId,
+    Completion,
     CompletionRequest,
+    FinishReason,
     Usage,
     answer_tokens,
     estimate_tokens,
@@ -103,23 +106,6 @@ class Home(ABC):
 
 
 @final
-class Hearing:
-    """Takes what arrives of an agent's answer, and of its thoughts."""
-
-    __slots__ = ("_agent",)
-
-    def __init__(self, agent: Agent) -> None:
-        self._agent = agent
-
-    def __call__(self, text: str) -> None:
-        self._agent.arrived(text)
-
-    def thought(self, text: str) -> None:
-        """Tell who listens what the model thinks."""
-        self._agent.thought(text)
-
-
-@final
 class Agent(Live):
     """One running agent."""
 
@@ -149,6 +135,8 @@ class Agent(Live):
     """Told of each piece of an answer. ``None``: nobody watches the request."""
     told: int = 0
     """Messages of its conversation that those who watch were told of."""
+    stream: StreamedText | None = None
+    """What tells text and thoughts apart in the answer that arrives. ``None``: nobody watches."""
     _context: AgentContext | None = None
     _scope: str = ""
 
@@ -320,7 +308,39 @@ class Agent(Live):
         if self.on_piece is not None:
             self.on_piece()
         if self.hub.listening:
-            self.hub.publish(TextDelta(*self.hub.stamp(self.agent_id, self.name), piece))
+            self._tell_piece(piece)
+
+    def _tell_piece(self, piece: str) -> None:
+        """Tell who listens of a piece, what is a thought in it apart from what is text."""
+        assert self.run is not None  # noqa: S101  # only a run asks the driver
+        stream = self.stream
+        if stream is None:
+            holds_back = id(self.driver) in self.hub.silent_thinkers
+            self.stream = stream = StreamedText(holds_back)
+            # Whoever listens from now on is told nothing of what came before.
+            for earlier in self.run.arriving[:-1]:
+                for _ in stream.feed(earlier):
+                    pass
+        self._tell(stream.feed(piece))
+
+    def end_stream(self, answer: Completion) -> None:
+        """Tell who listens of what was held back of *answer*, which is whole."""
+        stream, self.stream = self.stream, None
+        if stream is None:
+            return
+        was_cut = answer.finish_reason is FinishReason.MAX_TOKENS
+        if self.hub.listening:
+            self._tell(stream.end(was_cut=was_cut))
+        # The next answer of such a model is held back until its thoughts have ended.
+        if begins_silently(answer.text):
+            self.hub.silent_thinkers.add(id(self.driver))
+        else:
+            self.hub.silent_thinkers.discard(id(self.driver))
+
+    def _tell(self, pieces: Iterable[tuple[str, bool]]) -> None:
+        for text, is_thought in pieces:
+            kind = ThoughtDelta if is_thought else TextDelta
+            self.hub.publish(kind(*self.hub.stamp(self.agent_id, self.name), text))
 
     def thought(self, piece: str) -> None:
         """Tell who listens of a piece of what the model thinks."""

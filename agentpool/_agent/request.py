@@ -23,9 +23,9 @@ from typing import Final, final
 import msgspec
 import trio
 
-from agentpool._agent.agent import Agent, Hearing
+from agentpool._agent.agent import Agent
 from agentpool._agent.spending import Purse
-from agentpool._agent.telling import RequestTeller, tell_messages
+from agentpool._agent.telling import Hearing, RequestTeller, tell_messages
 from agentpool._base import Live
 from agentpool._budget.reservation import Reservation
 from agentpool._errors import (
@@ -79,7 +79,7 @@ async def complete(agent: Agent, effect: Complete, run: Run) -> None:
     agent.phase(Phase.REASON)
     request = effect.request
     hear: OnDelta = agent.arrived
-    teller = None
+    agent.stream = teller = None
     if agent.hub.listening:
         tell_messages(agent, run)
         teller = RequestTeller.of(agent, request, by_tool=False)
@@ -99,6 +99,7 @@ async def complete(agent: Agent, effect: Complete, run: Run) -> None:
     if agent.purse is not None:
         run.passed_shared = agent.purse.passed
     agent.on_piece = None
+    agent.end_stream(answer)
     if agent.hub.listening:
         (teller or RequestTeller.of(agent, request, by_tool=False)).answered(answer)
     effect.completion = answer

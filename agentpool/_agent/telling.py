@@ -149,6 +149,23 @@ class RequestTeller(Live):
         )
 
 
+@final
+class Hearing:
+    """Takes what arrives of an agent's answer, and of its thoughts."""
+
+    __slots__ = ("_agent",)
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+
+    def __call__(self, text: str) -> None:
+        self._agent.arrived(text)
+
+    def thought(self, text: str) -> None:
+        """Tell who listens what the model thinks."""
+        self._agent.thought(text)
+
+
 def tell_messages(agent: Agent, run: Run) -> None:
     """Tell about what was said since this was last called."""
     assert run.conversation is not None  # noqa: S101  # only a conversation is sent

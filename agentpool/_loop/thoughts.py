@@ -7,11 +7,17 @@ Models that run behind plain servers write their thoughts into the text. Rules:
 2. A mark within an answer is a part of it: an answer may be about marks.
 3. Thoughts that were cut off are thoughts. Where the model ended its answer and never closed
    the mark, the text stays as it is: nothing else would be left of it.
+4. In a stream the same is told apart piece by piece: what may be a mark is held back until it
+   is one or is none. Whether thoughts without a first mark come cannot be seen before they
+   end, so a text is held back whole where the answer before it had such thoughts.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterator
+from typing import Final, final
+
+import attrs
 
 MARKS: Final = (
     ("<think>", "</think>"),
@@ -47,6 +53,103 @@ def without_thoughts(text: str, *, was_cut: bool = False) -> str:
         if close >= 0:
             return text[close + 1 + len(mark) :].lstrip()
     return text
+
+
+def begins_silently(text: str) -> bool:
+    """Whether *text* begins with thoughts that no mark begins."""
+    return _mark_at(text, _skip_spaces(text, 0)) is None and without_thoughts(text) != text
+
+
+@final
+@attrs.define(eq=False)
+class StreamedText:
+    """Tells text and thoughts apart while an answer arrives.
+
+    >>> stream = StreamedText()
+    >>> list(stream.feed("<thi")), list(stream.feed("nk>2 + 2</think>4"))
+    ([], [('2 + 2', True), ('4', False)])
+    """
+
+    holds_back: bool = False
+    """Whether thoughts are expected that have no first mark."""
+    _held: str = attrs.field(init=False, default="")
+    _close: str = attrs.field(init=False, default="")
+    """What ends the thoughts that arrive. Empty: none do."""
+    _is_text: bool = attrs.field(init=False, default=False)
+    _thoughts: list[str] = attrs.field(init=False, factory=list[str])
+    """The last thoughts, with what began them. White space after them belongs to neither."""
+
+    def feed(self, piece: str) -> Iterator[tuple[str, bool]]:
+        """Take the next piece; yield what is certain of it, and whether it is a thought."""
+        if self._is_text:
+            yield piece, False
+            return
+        self._held += piece
+        while self._held and not self._is_text:
+            before = len(self._held)
+            yield from self._in_thoughts() if self._close else self._at_start()
+            if len(self._held) == before:
+                return
+
+    def end(self, *, was_cut: bool = False) -> Iterator[tuple[str, bool]]:
+        """Yield what was held back, at the end of the answer.
+
+        Args:
+            was_cut: Whether the model would have gone on.
+        """
+        is_thought = bool(self._close) and was_cut
+        text = self._held
+        if self._close and not was_cut:  # it was never closed, and so it is the answer
+            text = "".join(self._thoughts) + text
+        elif self._thoughts and not self._close:
+            text = text.lstrip()
+        self._held = self._close = ""
+        if text:
+            yield text, is_thought
+
+    def _at_start(self) -> Iterator[tuple[str, bool]]:
+        begun = self._held.lstrip()
+        for begin, close in MARKS:
+            if begun.startswith(begin):
+                self._held, self._close = begun[len(begin) :], close
+                self._thoughts = [begin]
+                return
+        if not begun or any(begin.startswith(begun) for begin, _ in MARKS):
+            return
+        if self.holds_back:
+            yield from self._after_thoughts()
+            return
+        self._is_text = True
+        yield begun if self._thoughts else self._held, False
+        self._held = ""
+
+    def _after_thoughts(self) -> Iterator[tuple[str, bool]]:
+        """Look for the end of thoughts that had no first mark."""
+        for _, close in MARKS:
+            at = self._held.find(f"\n{close}")
+            if at >= 0:
+                thought, self._held = self._held[:at], self._held[at + 1 + len(close) :]
+                self._thoughts, self.holds_back = [close], False
+                if thought:
+                    yield thought, True
+                return
+
+    def _in_thoughts(self) -> Iterator[tuple[str, bool]]:
+        thought, mark, rest = self._held.partition(self._close)
+        if mark:
+            self._held, self._close = rest, ""
+        else:
+            kept = _beginning_at_end(thought, self._close)
+            thought, self._held = thought[: len(thought) - kept], thought[len(thought) - kept :]
+        if thought:
+            self._thoughts.append(thought)
+            yield thought, True
+
+
+def _beginning_at_end(text: str, mark: str) -> int:
+    """Return how much of *mark* *text* ends with."""
+    sizes = range(min(len(mark) - 1, len(text)), 0, -1)
+    return next((size for size in sizes if mark.startswith(text[-size:])), 0)
 
 
 def _mark_at(text: str, at: int) -> str | None:

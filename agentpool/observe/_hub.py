@@ -137,6 +137,8 @@ class EventHub(Live):
     """Warnings so far, whether anybody watched or not."""
     listening: bool = False
     """Whether anybody watches. Nobody does: do not even make the event."""
+    silent_thinkers: set[int] = msgspec.field(default_factory=set[int])
+    """The drivers, by identity, whose last answer began with thoughts and no mark of them."""
 
     def __post_init__(self) -> None:
         """Listen if there are observers."""

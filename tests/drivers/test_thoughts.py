@@ -5,12 +5,20 @@ from __future__ import annotations
 import attrs
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 
-from agentpool import AgentManifest, AgentStatus, ModelConfig, SpawnConfig, open_pool
+from agentpool import (
+    AgentManifest,
+    AgentStatus,
+    ModelConfig,
+    PrivacyTier,
+    SpawnConfig,
+    open_pool,
+)
 from agentpool._loop.continuation import CONTINUE
 from agentpool._loop.cut_call import CUT_CALL
-from agentpool.abc import Completion, CompletionRequest, Observer
+from agentpool.abc import Completion, CompletionRequest, Driver, Observer, OnDelta
 from agentpool.drivers import (
     AssistantMessage,
     FailedAttemptError,
@@ -65,6 +73,106 @@ async def test_observers_are_told_of_thoughts() -> None:
     said = outcome.messages[-1]
     assert isinstance(said, AssistantMessage)
     assert [part.kind for part in said.parts] == ["reasoning_content"]
+
+
+def told(recorder: Recorder) -> list[tuple[str, str]]:
+    """Return the text and the thoughts that were told since the last call."""
+    words = {TextDelta: "", ThoughtDelta: ""}
+    for event in recorder.events:
+        words[type(event)] += event.text
+    recorder.events.clear()
+    return [(words[TextDelta], words[ThoughtDelta])]
+
+
+@pytest.mark.parametrize(
+    ("said", "heard"),
+    [
+        ("<think>2 + 2</think>\n\n4", ("4", "2 + 2")),
+        ("The mark <think> begins", ("The mark <think> begins", "")),
+        ("<thin ice>", ("<thin ice>", "")),
+        ("<think>2 + 2", ("<think>2 + 2", "2 + 2")),
+        ("<thi", ("<thi", "")),
+    ],
+)
+async def test_thoughts_in_a_text_are_told_as_thoughts(said: str, heard: tuple[str, str]) -> None:
+    """What is shown while it streams is what the outcome has."""
+    recorder = Recorder()
+    async with open_pool(ScriptedDriver([said]), observers=[recorder]) as pool:
+        outcome = await (await pool.spawn(SpawnConfig(AgentManifest(), "2+2?"))).wait()
+    assert told(recorder) == [heard]
+    assert outcome.text == heard[0]
+
+
+async def test_thoughts_without_a_first_mark_are_expected_again() -> None:
+    """They are seen when they end; from then on an answer of that model waits for that."""
+    silent, plain = "2 + 2\n</think>\n4", "It is 4."
+    recorder = Recorder()
+    async with open_pool(
+        ScriptedDriver([silent, silent, plain, silent]), observers=[recorder]
+    ) as pool:
+        heard: list[tuple[str, str]] = []
+        for _ in range(4):
+            await (await pool.spawn(SpawnConfig(AgentManifest(), "2+2?"))).wait()
+            heard += told(recorder)
+    assert heard == [(silent, ""), ("4", "2 + 2"), (plain, ""), (silent, "")]
+
+
+@attrs.define(eq=False)
+class Halting(Driver):
+    """Writes a piece whenever it is let."""
+
+    pieces: tuple[str, ...]
+    gates: list[trio.Event] = attrs.field(factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        """Have a gate before each piece, and one before the end."""
+        self.gates += [trio.Event() for _ in (*self.pieces, "")]
+
+    @property
+    def context_window(self) -> int | None:
+        """Unknown."""
+        return None
+
+    @property
+    def privacy(self) -> PrivacyTier:
+        """It is here."""
+        return PrivacyTier.SOVEREIGN
+
+    async def complete(
+        self,
+        request: CompletionRequest,  # noqa: ARG002  # it says the same to all
+        *,
+        on_delta: OnDelta | None = None,
+    ) -> Completion:
+        """Write piece by piece."""
+        assert on_delta is not None
+        for gate, piece in zip(self.gates, self.pieces, strict=False):
+            await gate.wait()
+            on_delta(piece)
+        await self.gates[-1].wait()
+        return Completion("".join(self.pieces))
+
+
+async def test_who_comes_late_or_leaves_early_is_told_no_thought_as_text() -> None:
+    """What came before is looked at all the same."""
+    driver = Halting(("<think>2", " + 2", "</think>4", "!"))
+
+    async def let(count: int) -> None:
+        for gate in driver.gates[:count]:
+            gate.set()
+        await trio.testing.wait_all_tasks_blocked()
+
+    with trio.fail_after(30):
+        async with open_pool(driver) as pool:
+            handle = await pool.spawn(SpawnConfig(AgentManifest(), "2+2?"))
+            await let(1)
+            with pool.events() as reader:
+                await let(3)
+            await let(5)
+            outcome = await handle.wait()
+        heard = [(type(e), e.text) async for e in reader if isinstance(e, TextDelta | ThoughtDelta)]
+    assert outcome.text == "4!"
+    assert heard == [(ThoughtDelta, " + 2"), (TextDelta, "4")]
 
 
 @attrs.define(eq=False)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentpool import SpawnConfig, open_pool
-from agentpool._loop.thoughts import MARKS, without_thoughts
+from agentpool._loop.thoughts import MARKS, StreamedText, begins_silently, without_thoughts
 from agentpool.drivers import AssistantMessage, ScriptedDriver
 from tests.support.fakes import calling, cut_off, manifest, new_run, perform, tool_call
 
@@ -41,6 +41,29 @@ def test_no_thought_is_in_the_answer(marks: tuple[str, str], thought: str, answe
     thought, answer = thought.replace(end, ""), "4" + answer
     assert without_thoughts(f"{begin}{thought}{end}{answer}") == answer
     assert without_thoughts(f"{begin}{thought}", was_cut=True) == ""  # a text
+
+
+PIECES = st.lists(
+    st.sampled_from([m for both in MARKS for m in both] + [*"\n <>[/]4a", "thi", "nk>", "</"])
+)
+
+
+@given(PIECES, st.booleans(), st.data())
+def test_a_stream_has_the_same_text(pieces: list[str], was_cut: bool, data: st.DataObject) -> None:  # noqa: FBT001  # drawn
+    """However it is split; and nothing in it is lost but marks and white space around them."""
+    text = "".join(pieces)
+    stream = StreamedText(begins_silently(text))
+    heard: list[tuple[str, bool]] = []
+    while text:
+        size = data.draw(st.integers(1, len(text)))
+        heard += stream.feed(text[:size])
+        text = text[size:]
+    heard += stream.end(was_cut=was_cut)
+    whole = "".join(pieces)
+    assert "".join(piece for piece, is_thought in heard if not is_thought) == without_thoughts(
+        whole, was_cut=was_cut
+    )
+    assert all(piece for piece, _ in heard)
 
 
 def test_thoughts_are_in_no_answer_and_no_history() -> None:
