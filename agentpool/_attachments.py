@@ -21,6 +21,7 @@ from typing import Final, Literal, Self, TypeAlias, final
 
 import msgspec
 
+from agentpool._checks import expect, expect_fields
 from agentpool._errors import UsageError
 
 AttachmentKind: TypeAlias = Literal["image", "pdf"]
@@ -69,6 +70,7 @@ class Attachment(msgspec.Struct, frozen=True, gc=False):
 
     def __post_init__(self) -> None:
         """Refuse what no model reads."""
+        expect_fields(self)
         name = self.name or "the attachment"
         if self.media_type not in MEDIA_TYPES:
             words = ", ".join(MEDIA_TYPES)
@@ -92,6 +94,12 @@ class Attachment(msgspec.Struct, frozen=True, gc=False):
         Raises:
             UsageError: If it cannot be read, is too large, or is nothing that models read.
         """
+        expect(
+            path,
+            (str, PurePath),
+            "path must be a str or a Path",
+            "write Attachment.load('photo.png')",
+        )
         try:
             # A file that somebody names once, like a manifest; it waits for nothing else.
             with open(path, "rb") as file:  # noqa: PTH123  # takes what is no Path as well

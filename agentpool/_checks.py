@@ -1,13 +1,23 @@
 """Checks of arguments that a user passes: each says what was expected, and what came.
 
-Type checkers find the same faults earlier, and are optional. The value itself is not
-quoted: it may be a key.
+Type checkers find the same mistakes earlier, but nobody has to run one. The value itself is
+not quoted, since it may be a key. What may be passed is read from the annotations, once for
+each class and function, so that a parameter and its check cannot differ. An annotation that
+cannot be read at run time, such as a protocol or a type of an optional package, is not
+checked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from inspect import iscoroutine
+import inspect
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path, PurePath
+from types import NoneType, SimpleNamespace, UnionType
+from typing import Final, Literal, Union, final, get_args, get_origin, get_type_hints
+
+import msgspec
 
 from agentpool._errors import UsageError
 
@@ -29,7 +39,7 @@ def expect(value: object, kind: type | tuple[type, ...], what: str, advice: str)
 
 
 def expect_each(values: object, kind: type, what: str, advice: str) -> None:
-    """Raise unless *values* can be iterated over, and is no *kind* or text itself.
+    """Raise unless *values* can be iterated over, and is neither a *kind* nor text itself.
 
     Raises:
         UsageError: If it is something else.
@@ -45,13 +55,13 @@ def expect_function(value: object, what: str, advice: str) -> None:
         UsageError: If it cannot. A coroutine that was passed in its place is closed.
     """
     if not callable(value):
-        if iscoroutine(value):
+        if inspect.iscoroutine(value):
             value.close()  # or Python warns that it was never awaited
         raise UsageError(f"{what}, got {_kind_of(value)}; {advice}")
 
 
 def at_least(least: int, name: str, number: object) -> int:
-    """Return *number*, a whole one and not below *least*, or raise.
+    """Return *number* if it is an integer and not below *least*.
 
     Raises:
         UsageError: If it is not.
@@ -59,6 +69,180 @@ def at_least(least: int, name: str, number: object) -> int:
     if not isinstance(number, int) or isinstance(number, bool) or number < least:
         raise UsageError(f"{name} must be a whole number >= {least}, got {number!r}")
     return number
+
+
+def is_number(value: object) -> bool:
+    """Whether *value* is a number. ``True`` and ``False`` are not."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def expect_fields(value: object, *, but: Collection[str] = ()) -> None:
+    """Raise unless each field of *value* is of its annotated type.
+
+    A list in a field for a tuple is turned into one: that is what it was meant to be.
+
+    Args:
+        value: An instance of a frozen class, from its ``__attrs_post_init__`` or
+            ``__post_init__``.
+        but: The fields that have checks of their own.
+
+    Raises:
+        UsageError: If one is not. Names the field and says what was expected.
+    """
+    kind = type(value)
+    fields = _fields_of(kind)  # type: ignore[arg-type]  # mypy takes no class for hashable
+    for name, usual, expected in fields:
+        found = getattr(value, name)
+        if type(found) in usual or name in but:
+            continue
+        if type(found) is list and tuple in expected.kinds:
+            found = tuple(found)
+            object.__setattr__(value, name, found)
+        expected.check(found, name, of=kind.__name__)
+
+
+def expect_arguments(
+    function: Callable[..., object], arguments: Mapping[str, object], *, but: Collection[str] = ()
+) -> None:
+    """Raise unless each of *arguments* is of the type that *function* is annotated with.
+
+    Called first in a function, as ``expect_arguments(open_journal, locals())``.
+
+    Raises:
+        UsageError: If one is not. Names the argument and says what was expected.
+    """
+    for name, expected in _parameters_of(function):
+        if name in arguments and name not in but:
+            of = function.__qualname__.removesuffix(".__init__")
+            expected.check(arguments[name], name, of=of)
+
+
+_MOST_ITEMS: Final = 1_000
+
+
+@final
+class Expected(msgspec.Struct, frozen=True):
+    """What an annotation allows."""
+
+    words: tuple[str, ...]
+    """The allowed kinds in words, such as ``a str`` and ``None``. Empty: anything is allowed."""
+    kinds: tuple[type, ...] = ()
+    """The classes of which a value may be."""
+    choices: tuple[object, ...] = ()
+    """Single values that are allowed, from a ``Literal``."""
+    items: Expected | None = None
+    """What each item of a tuple or a list must be. ``None``: anything."""
+    takes_functions: bool = False
+    """Whether whatever can be called is allowed."""
+
+    @property
+    def usual(self) -> tuple[type, ...]:
+        """The classes whose instances need no second look: not tuples, whose items do."""
+        return () if self.choices else tuple(kind for kind in self.kinds if kind is not tuple)
+
+    def check(self, value: object, what: str, *, of: str) -> None:
+        """Raise unless *value* is allowed.
+
+        Args:
+            value: What the user passed.
+            what: Its name, for the error.
+            of: The class or function whose help says more.
+
+        Raises:
+            UsageError: If it is not.
+        """
+        if not self._allows(value):
+            # What was given in place of a few fixed words is no key.
+            got = repr(value) if self.choices and isinstance(value, str) else _kind_of(value)
+            raise UsageError(f"{what} must be {_either(self.words)}, got {got}; see help({of})")
+        if self.items is not None and isinstance(value, tuple | list):
+            # A thousand events are looked at in a millisecond; the rest is of their kind.
+            for item in value[:_MOST_ITEMS]:
+                self.items.check(item, f"each item in {what}", of=of)
+
+    def _allows(self, value: object) -> bool:
+        if isinstance(value, str) and self.choices:
+            return value in self.choices
+        if isinstance(value, bool) and bool not in self.kinds:
+            return False  # Python counts True as an int, and no reader does
+        if isinstance(value, str | bytes) and not {str, bytes} & {*self.kinds}:
+            return False  # a text is a sequence of characters, which is never what is meant
+        return isinstance(value, self.kinds) or (self.takes_functions and callable(value))
+
+
+@cache
+def _fields_of(kind: type) -> tuple[tuple[str, tuple[type, ...], Expected], ...]:
+    found = _read_all(kind, kind.__annotations__)
+    return tuple((name, expected.usual, expected) for name, expected in found)
+
+
+@cache
+def _parameters_of(function: Callable[..., object]) -> tuple[tuple[str, Expected], ...]:
+    function = inspect.unwrap(function)
+    hints = {**function.__annotations__}
+    hints.pop("return", None)
+    if (many := inspect.getfullargspec(function).varargs) is not None:
+        hints[many] = f"tuple[{hints[many]}, ...]"
+    return tuple(_read_all(function, hints))
+
+
+def _read_all(
+    owner: Callable[..., object], hints: Mapping[str, object]
+) -> Iterator[tuple[str, Expected]]:
+    space = vars(sys.modules[owner.__module__])
+    for name, hint in hints.items():
+        try:
+            found = get_type_hints(SimpleNamespace(__annotations__={name: hint}), space)[name]
+        except NameError:
+            continue  # imported for type checkers alone
+        if (expected := _read(found)).words:
+            yield name, expected
+
+
+def _read(hint: object) -> Expected:
+    """Return what *hint* allows; with no *words* if it cannot be said or allows anything."""
+    origin = get_origin(hint)
+    if origin in {Union, UnionType}:
+        return _join([_read(part) for part in get_args(hint)])
+    if origin is Literal:
+        choices = get_args(hint)
+        return Expected(tuple(repr(choice) for choice in choices), choices=choices)
+    if origin in {tuple, Sequence, Iterable, Collection}:
+        items = _read(get_args(hint)[0])
+        return Expected((_words_of(origin),), (origin,), items=items if items.words else None)
+    if origin is Callable:
+        return Expected(("a function",), takes_functions=True)
+    kind = origin or hint
+    if kind is object or not isinstance(kind, type) or getattr(kind, "_is_protocol", False):
+        return Expected(())
+    kinds = _ALSO.get(kind, (kind,))
+    return Expected((_words_of(kind),), kinds)
+
+
+def _join(parts: Sequence[Expected]) -> Expected:
+    if not all(part.words for part in parts):
+        return Expected(())
+    return Expected(
+        tuple(word for part in parts for word in part.words),
+        tuple(kind for part in parts for kind in part.kinds),
+        tuple(choice for part in parts for choice in part.choices),
+        next((part.items for part in parts if part.items), None),
+        takes_functions=any(part.takes_functions for part in parts),
+    )
+
+
+# What stands for a type besides its own instances.
+_ALSO: Final[Mapping[type, tuple[type, ...]]] = {float: (float, int), Path: (PurePath,)}
+
+
+def _either(words: Sequence[str]) -> str:
+    return " or ".join([", ".join(words[:-1])] * (len(words) > 1) + [words[-1]])
+
+
+def _words_of(kind: type) -> str:
+    if kind is NoneType:
+        return "None"
+    return f"{'an' if kind.__name__[0] in 'AEIOaeio' else 'a'} {kind.__name__}"
 
 
 def _kind_of(value: object) -> str:

@@ -6,6 +6,8 @@ from typing import final
 
 import msgspec
 
+from agentpool._checks import expect_fields
+
 
 @final
 class Fragment(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -22,6 +24,10 @@ class Fragment(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     created_at: float = 0.0
     """When, in seconds on the memory's clock: ``memory.now()``."""
 
+    def __post_init__(self) -> None:
+        """Refuse fields of the wrong type."""
+        expect_fields(self)
+
 
 @final
 class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -37,6 +43,10 @@ class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Only from this source. ``None``: from all."""
     since: float | None = None
     """Only fragments created at this time or later. ``None``: all."""
+
+    def __post_init__(self) -> None:
+        """Refuse fields of the wrong type."""
+        expect_fields(self)
 
 
 @final

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
-from typing import final
+from operator import attrgetter
+from typing import Final, final
 
 import attrs
 
 from agentpool._attachments import Attachment
 from agentpool._budget.budget import Budget
-from agentpool._checks import expect
+from agentpool._checks import at_least, expect, expect_fields
 from agentpool._errors import CapabilityDeniedError, UsageError
 from agentpool._manifest.capability import Capability, CapabilityKind, asks_first
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._manifest.usage_limits import UsageLimits
 from agentpool._messages import ChatMessage, UserMessage
 from agentpool._scheduling.fair_queue import PLAIN, Share
+
+# The manifest and the query are checked with words of their own. What an output type may be
+# depends on what msgspec can read, and building it says so.
+_CHECKED: Final = frozenset({"manifest", "query", "output_type", "weight"})
 
 
 @final
@@ -68,10 +73,9 @@ class SpawnConfig:
                 "write SpawnConfig(manifest, query)",
             )  # fmt: skip
             expect(self.query, str, "query must be a str", "write SpawnConfig(manifest, query)")
-        if self.limits is not None:
-            expect(self.limits, UsageLimits, "limits must be UsageLimits", "write UsageLimits(...)")
-        if self.budget is not None:
-            expect(self.budget, Budget, "budget must be a Budget", "write Budget(tokens=...)")
+        # Most agents have the usual terms: one comparison in place of a look at each.
+        if _terms(self) != _USUAL_TERMS:
+            expect_fields(self, but=_CHECKED)
         if not self.query.strip():
             raise UsageError(f"query must not be empty, got {self.query!r}; say what to do")
         if self.key is not None and (not self.key or self.key[0] in "#="):
@@ -83,8 +87,8 @@ class SpawnConfig:
                 f"deadline_seconds must be > 0, got {self.deadline_seconds!r}; "
                 "leave it out for no deadline"
             )
-        if self.weight != 1 and (self.weight < 1 or self.weight != int(self.weight)):
-            raise UsageError(f"weight must be a whole number >= 1, got {self.weight!r}")
+        if self.weight != 1:
+            at_least(1, "weight", self.weight)
 
     @property
     def question(self) -> UserMessage:
@@ -111,6 +115,10 @@ class SpawnConfig:
             return PLAIN
         return Share(self.group, self.weight, self.priority)
 
+
+_TERMS: Final = attrs.fields(SpawnConfig)[2:]  # all but the manifest and the query
+_terms: Final = attrgetter(*(field.name for field in _TERMS))
+_USUAL_TERMS: Final = tuple(field.default for field in _TERMS)
 
 CHILD_MAX_ITERATIONS = 10
 """Turns that a child has at most: it was given a part of its parent's work, not all."""

@@ -3,24 +3,76 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
+import trio
 
-from agentpool import OWNER_ID, AgentPool, Budget, SpawnConfig, UsageError, open_pool
+from agentpool import (
+    OWNER_ID,
+    AgentManifest,
+    AgentPool,
+    Budget,
+    Capability,
+    CapabilityKind,
+    ContextConfig,
+    ManifestError,
+    McpServerConfig,
+    McpTransport,
+    ModelConfig,
+    PoolPlan,
+    ResourceQuota,
+    RestartPolicy,
+    RetryPolicy,
+    SpawnConfig,
+    UsageError,
+    UsageLimits,
+    open_drivers,
+    open_manifest_pool,
+    open_pool,
+)
+from agentpool.abc import Fragment, MemoryQuery
 from agentpool.drivers import (
+    Attachment,
     FallbackDriver,
     FunctionDriver,
     GatedDriver,
+    ProviderGates,
     RequestGate,
     ScriptedDriver,
+    open_anthropic,
     open_driver,
+    open_local,
+    open_openai,
 )
-from agentpool.testing import cancel_everywhere, explore, simulate
-from agentpool.tools import ToolRegistry, tool
+from agentpool.journal import open_journal
+from agentpool.memory import InMemoryMemory, open_sqlite_memory
+from agentpool.observe import LoggingObserver, TraceWriter, read_trace, record_of
+from agentpool.testing import (
+    FaultyDriver,
+    LatencyDriver,
+    cancel_everywhere,
+    explore,
+    simulate,
+)
+from agentpool.tools import (
+    ToolRegistry,
+    file_tools,
+    inference_tools,
+    memory_tools,
+    open_mcp_servers,
+    shell_tools,
+    tool,
+)
 from tests.support.fakes import FakeTool, Recorder, hanging_driver, job, manifest
+
+
+class WrongThing:
+    """What no parameter takes."""
+
 
 # Types are what these tests get wrong, so the checker is not asked.
 ANY: Any = None
@@ -40,7 +92,10 @@ def _echo(_: str, __: object) -> str:
     [
         (lambda: SpawnConfig(WRONG, manifest()), "manifest must be an AgentManifest, got a val"),  # type: ignore[arg-type]
         (lambda: SpawnConfig(manifest(), ANY), "query must be a str, got None"),
-        (lambda: SpawnConfig(manifest(), "x", limits=WRONG), "limits must be UsageLimits"),
+        (
+            lambda: SpawnConfig(manifest(), "x", limits=WRONG),
+            "limits must be a UsageLimits or None",
+        ),
         (lambda: SpawnConfig(manifest(), "x", budget=WRONG), "budget must be a Budget"),
         (lambda: Budget(tokens=1, parent=WRONG), "parent must be a Budget"),
         (lambda: FallbackDriver(hanging_driver(), WRONG), "each driver must be a Driver"),
@@ -177,3 +232,137 @@ def test_asyncio_is_told_to_be_trio(
 
     with pytest.raises(UsageError, match=rf"{name}\(\) needs trio; run .* trio.run\(main\)"):
         asyncio.run(main())
+
+
+def _parameters(function: Callable[..., object]) -> list[str]:
+    return [
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is not parameter.VAR_POSITIONAL and name not in UNCHECKED
+    ]
+
+
+UNCHECKED = {
+    "args",  # handed on to the scenario
+    "output_type",  # what msgspec can read, and only building it says what that is
+    "environ",  # of open_driver(): read only for a model behind an API, whose key is checked
+    "factory",
+}
+MODEL = ModelConfig(provider="ollama", remote_model="m")
+GOOD: dict[Callable[..., Any], dict[str, object]] = {
+    SpawnConfig: {"manifest": manifest(), "query": "x"},
+    AgentManifest: {},
+    AgentManifest.parse: {"text": ""},
+    AgentManifest.load: {"path": "x.toml"},
+    ModelConfig: {},
+    ResourceQuota: {},
+    UsageLimits: {},
+    ContextConfig: {},
+    RestartPolicy: {},
+    RetryPolicy: {},
+    Capability: {"kind": CapabilityKind.RAG},
+    McpServerConfig: {"name": "a", "transport": McpTransport.STDIO, "command": ("a",)},
+    Budget: {},
+    PoolPlan: {"manifests": (manifest(),)},
+    Attachment.load: {"path": "x.png"},
+    Fragment: {"content": "x", "scope": "s"},
+    MemoryQuery: {"text": "x", "scope": "s"},
+    FunctionDriver: {"function": _echo},
+    ScriptedDriver: {"steps": ["x"]},
+    RequestGate: {},
+    ProviderGates: {},
+    GatedDriver: {"driver": hanging_driver(), "gate": RequestGate()},
+    open_pool: {"driver": hanging_driver()},
+    open_driver: {"model": MODEL},
+    open_openai: {"model": "m", "base_url": "http://localhost/v1"},
+    open_anthropic: {"model": "m", "base_url": "http://localhost/v1"},
+    open_local: {},
+    open_drivers: {"manifests": [manifest()]},
+    open_manifest_pool: {"plan": PoolPlan(manifests=(manifest(),))},
+    open_journal: {"path": "x.db"},
+    open_sqlite_memory: {"path": "x.db"},
+    open_mcp_servers: {},
+    file_tools: {"grants": ()},
+    shell_tools: {"grants": (), "environ": {}},
+    memory_tools: {"memory": InMemoryMemory(), "scope": "s"},
+    inference_tools: {"driver": hanging_driver()},
+    TraceWriter: {"path": "x.jsonl"},
+    LoggingObserver: {},
+    read_trace: {"path": "x.jsonl"},
+    record_of: {"events": []},
+    FaultyDriver: {"plan": []},
+    LatencyDriver: {"driver": hanging_driver()},
+}
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [(function, name) for function in GOOD for name in _parameters(function)],
+    ids=lambda value: getattr(value, "__qualname__", value),
+)
+def test_each_argument_of_a_wrong_type_is_named(function: Callable[..., Any], name: str) -> None:
+    """By the class or function itself, before it has done anything."""
+
+    async def enter() -> None:
+        made = function(**{**GOOD[function], name: WrongThing()})
+        if isinstance(made, AbstractAsyncContextManager):
+            async with made:
+                pass
+
+    with pytest.raises((UsageError, ManifestError), match=rf"\b{name}\b"):
+        trio.run(enter)
+
+
+async def test_a_memory_is_given_fragments_and_queries() -> None:
+    """A text alone says neither whose it is nor where it came from."""
+    async with open_sqlite_memory(":memory:") as on_disk:
+        for memory in (InMemoryMemory(), on_disk):
+            with pytest.raises(UsageError, match="fragment must be a Fragment, got a value of"):
+                await memory.remember(WRONG)
+            with pytest.raises(UsageError, match="query must be a MemoryQuery, got a value of"):
+                await memory.recall(WRONG)
+            with pytest.raises(UsageError, match="fragment_id must be a str, got None"):
+                await memory.forget(ANY)
+
+
+def test_a_list_in_the_place_of_a_tuple_is_taken_for_one() -> None:
+    """Square brackets are what most people write, and a frozen value keeps its own copy."""
+    grants: Any = [Capability.shell("git")]
+    granted = AgentManifest(capabilities=grants)
+    grants.clear()
+    assert granted.capabilities == (Capability.shell("git"),)
+    with pytest.raises(UsageError, match="each item in capabilities must be a Capability, got a"):
+        AgentManifest(capabilities=ANY or ["shell"])  # type: ignore[arg-type]
+
+
+def test_a_fixed_word_is_shown_with_what_there_is() -> None:
+    """A word that was mistyped is no secret; whatever else was passed may be one."""
+    with pytest.raises(UsageError) as caught:
+        open_journal("x.db", durability=WRONG).__aenter__().send(None)
+    assert str(caught.value) == (
+        "durability must be 'process' or 'power', got 'hi'; see help(open_journal)"
+    )
+
+
+async def test_a_pool_ends_within_a_time_that_is_one() -> None:
+    """Before it has asked any agent to stop."""
+    async with open_pool(hanging_driver()) as pool:
+        handle = await pool.spawn(job())
+        for seconds in (-1, float("nan"), WRONG):
+            with pytest.raises(UsageError, match="grace_seconds must be"):
+                await pool.shutdown(grace_seconds=seconds)
+        with pytest.raises(UsageError, match="reason must be a str, got a value of type int"):
+            handle.cancel(ANY or 3)  # type: ignore[arg-type]
+        await pool.spawn(job())
+        pool.abort_all()
+
+
+def test_a_proxy_is_a_url() -> None:
+    """It is not quoted, since it may have a password in it."""
+
+    async def enter() -> None:
+        async with open_openai("m", base_url="http://localhost/v1", proxy="me:secret@place"):
+            pass
+
+    with pytest.raises(UsageError, match=r"^proxy is no URL; write it as http://host:port$"):
+        trio.run(enter)

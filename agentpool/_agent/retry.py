@@ -18,6 +18,7 @@ from typing import Final, final
 
 import attrs
 
+from agentpool._checks import expect_fields
 from agentpool._errors import UsageError
 
 MAX_DOUBLINGS: Final = 60
@@ -43,6 +44,7 @@ class RetryPolicy:
 
     def __attrs_post_init__(self) -> None:
         """Refuse what has no meaning."""
+        expect_fields(self)
         if self.max_attempts < 1:
             raise UsageError(
                 f"max_attempts must be >= 1, got {self.max_attempts!r}; 1 means no retry"

@@ -13,6 +13,7 @@ import attrs
 import msgspec
 
 from agentpool._budget.statistics import BudgetMeter, BudgetStatistics
+from agentpool._checks import is_number
 from agentpool._errors import LimitExceededError, UsageError
 from agentpool._outcome import StopReason
 
@@ -233,7 +234,7 @@ def cost_limit(name: str, limit: float | None) -> int | None:
     """
     if limit is None:
         return None
-    if not 0 < limit < math.inf:
+    if not is_number(limit) or not 0 < limit < math.inf:
         raise UsageError(f"{name} must be finite and > 0, got {limit!r}; leave it out for no limit")
     return max(1, pico(limit))
 
@@ -256,7 +257,7 @@ def pico(cost_usd: float) -> int:
     Raises:
         UsageError: If it is negative, infinite or no number.
     """
-    if not 0 <= cost_usd < math.inf:
+    if not is_number(cost_usd) or not 0 <= cost_usd < math.inf:
         raise UsageError(
             f"cost_usd must be finite and >= 0, got {cost_usd!r}; use None if it is unknown"
         )

@@ -44,7 +44,7 @@ from agentpool._budget.account import (
 )
 from agentpool._budget.reservation import Reservation, Source
 from agentpool._budget.statistics import BudgetStatistics
-from agentpool._checks import expect
+from agentpool._checks import expect, expect_arguments
 from agentpool._errors import LimitExceededError
 
 MAX_PASSED: Final = 8
@@ -134,6 +134,9 @@ class Budget(Source):
         """
         if parent is not None:
             expect(parent, Budget, "parent must be a Budget", "write Budget(parent=budget)")
+        expect_arguments(
+            Budget.__init__, locals(), but=("tokens", "cost_usd", "requests", "tool_calls")
+        )
         limits = (
             count_limit("tokens", tokens),
             cost_limit("cost_usd", cost_usd),

@@ -15,6 +15,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from agentpool._checks import expect_arguments
 from agentpool import drivers
 from agentpool._pool.spawn_checks import driver_for
 from agentpool._errors import UsageError
@@ -64,6 +65,7 @@ async def open_drivers(
     Raises:
         DriverError: If a model cannot be opened; says what is missing.
     """
+    expect_arguments(open_drivers, locals())
     opened: dict[tuple[object, ...], Driver] = {}
     async with AsyncExitStack() as stack:
         for manifest in () if stand_in is not None else manifests:

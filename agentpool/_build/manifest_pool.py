@@ -10,6 +10,7 @@ from typing import final
 
 import attrs
 
+from agentpool._checks import expect_arguments, expect_each, expect_fields
 from agentpool import memory as memories
 from agentpool._approval import Approver
 from agentpool._budget.budget import Budget
@@ -67,6 +68,11 @@ class PoolPlan:
 
     def __attrs_post_init__(self) -> None:
         """Refuse what has no meaning."""
+        expect_fields(self, but=("manifests",))
+        expect_each(
+            self.manifests, AgentManifest, "manifests must be AgentManifest objects",
+            "write PoolPlan(manifests=(manifest,))",
+        )  # fmt: skip
         if not self.manifests:
             raise UsageError("a PoolPlan needs at least one manifest, got none")
         for manifest in self.manifests:
@@ -101,9 +107,7 @@ async def open_manifest_pool(
 ) -> AsyncGenerator[AgentPool, None]:
     """Open a pool whose agents have the models, memory and tools that their manifests name.
 
-    Every grant works as on the command line. Relative paths begin in the current folder.
-
-    Example::
+    Every grant works as on the command line. Relative paths begin in the current folder::
 
         plan = PoolPlan(manifests=(AgentManifest.load("reviewer.toml"),), max_concurrent=4)
         async with open_manifest_pool(plan) as pool:
@@ -128,6 +132,7 @@ async def open_manifest_pool(
     Cancellation:
         All agents have ended, and everything that was opened is closed.
     """
+    expect_arguments(open_manifest_pool, locals())
     for text in plan.warnings:
         if warn is None:
             # A frame of contextlib stands between this and whoever opens the pool.

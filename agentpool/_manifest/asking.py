@@ -18,8 +18,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, TypedDict, cast
 
+from agentpool._checks import is_number
 from agentpool._errors import Fault
-from agentpool._manifest.parts import count_faults, is_number
+from agentpool._manifest.parts import count_faults
 from agentpool._manifest.toml_table import TomlTable, shown
 
 MAX_TEMPERATURE: Final = 2.0

@@ -23,6 +23,8 @@ from typing import Self, final
 
 import attrs
 
+from agentpool._checks import expect_fields
+
 ANYTHING = "*"
 """The scope that covers every other."""
 
@@ -100,6 +102,10 @@ class Capability:
     """For ``spawn``: how many generations of children. 0 for every other kind."""
     ask_first: bool = False
     """Whether somebody is asked before each call of a tool of this kind."""
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse fields of the wrong type."""
+        expect_fields(self)
 
     @classmethod
     def shell(cls, *commands: str) -> Self:

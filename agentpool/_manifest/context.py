@@ -7,6 +7,7 @@ from typing import Final, Literal, TypeAlias, final
 
 import attrs
 
+from agentpool._checks import expect_fields
 from agentpool._errors import Fault
 from agentpool._manifest.parts import raise_if_any
 from agentpool._manifest.toml_table import TomlTable, shown
@@ -32,6 +33,7 @@ class ContextConfig:
 
     def __attrs_post_init__(self) -> None:
         """Refuse what has no meaning."""
+        expect_fields(self)
         raise_if_any(_context_faults(self), "ContextConfig")
 
 

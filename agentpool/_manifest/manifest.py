@@ -13,11 +13,12 @@ Rules, besides those of the parts in ``_manifest_parts``:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Final, Self, final
 
 import attrs
 
+from agentpool._checks import expect, expect_arguments, expect_fields
 from agentpool._errors import Fault, ManifestError
 from agentpool._manifest.capability import SCOPE_KEYS, Capability, CapabilityKind, PrivacyTier
 from agentpool._manifest.context import ContextConfig, read_context
@@ -88,6 +89,7 @@ class AgentManifest:
 
     def __attrs_post_init__(self) -> None:
         """Refuse what has no meaning."""
+        expect_fields(self)
         faults = tuple(
             _manifest_faults(
                 self.name, self.privacy, self.model, self.capabilities, self.mcp_servers
@@ -110,6 +112,8 @@ class AgentManifest:
         Raises:
             ManifestError: If anything is wrong. Carries all faults with their paths.
         """
+        expect(text, str, "text must be a str", "read a file with AgentManifest.load(path)")
+        expect_arguments(AgentManifest.parse, locals())
         top = TomlTable.parse(text, source=source)
         name = top.text("name", DEFAULT_NAME)
         version = top.text("version", DEFAULT_VERSION)
@@ -152,6 +156,13 @@ class AgentManifest:
             ManifestError: If the file cannot be read, is too large, is not UTF-8, or
                 anything in it is wrong. Names the file.
         """
+        expect(
+            path,
+            (str, PurePath),
+            "path must be a str or a Path",
+            "read a str with AgentManifest.parse",
+        )
+        expect_arguments(AgentManifest.load, locals())
         # The one place among the rules that touches the disk: `AgentManifest.load` is
         # where people look for it, and it waits for nothing but one small file.
         source = str(path)

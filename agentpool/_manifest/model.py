@@ -16,11 +16,11 @@ from typing import Final, Literal, TypeAlias, cast, final
 
 import attrs
 
+from agentpool._checks import expect_fields, is_number
 from agentpool._errors import Fault
 from agentpool._manifest.asking import Asking, asking_faults, options_faults, read_asking
 from agentpool._manifest.parts import (
     control_trouble,
-    is_number,
     raise_if_any,
     seconds_faults,
     url_faults,
@@ -85,6 +85,13 @@ class TokenPrice:
         sent += usage.cached_tokens * (plain if cached is None else cached)
         sent += usage.cache_write_tokens * (plain if kept is None else kept)
         return (sent + usage.output_tokens * self.output_usd_per_million) / TOKENS_OF_A_PRICE
+
+
+# What a file may have wrong as well is a fault of the manifest, with its path.
+_CHECKED: Final = frozenset(
+    {"provider", "max_tokens", "temperature", "top_p", "stop", "seed", "context_window", "price",
+     "patience_seconds", "api", "max_tokens_field", "on_cut"}
+)  # fmt: skip
 
 
 @final
@@ -152,6 +159,7 @@ class ModelConfig:
 
     def __attrs_post_init__(self) -> None:
         """Refuse what has no meaning."""
+        expect_fields(self, but=_CHECKED)
         raise_if_any(_model_faults(self), "ModelConfig")
 
     @property

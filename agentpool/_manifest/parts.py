@@ -24,6 +24,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import attrs
 
+from agentpool._checks import expect_fields, is_number
 from agentpool._errors import Fault, ManifestError
 from agentpool._manifest.toml_table import shown
 
@@ -107,6 +108,7 @@ class McpServerConfig:
 
     def __attrs_post_init__(self) -> None:
         """Refuse what has no meaning."""
+        expect_fields(self)
         raise_if_any(_server_faults(self), "McpServerConfig")
 
 
@@ -261,8 +263,3 @@ def _http_parts(url: str) -> SplitResult | None:
     )
     fine = parts.scheme in {"http", "https"} and bool(parts.hostname) and port != 0 and is_one_host
     return parts if fine else None
-
-
-def is_number(value: object) -> bool:
-    """Whether *value* is a number; ``True`` is none."""
-    return isinstance(value, int | float) and not isinstance(value, bool)

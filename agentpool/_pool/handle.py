@@ -6,6 +6,7 @@ from typing import final
 
 import msgspec
 
+from agentpool._checks import expect_arguments
 from agentpool._messages import AgentId, AgentMessage
 from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool._pool.record import AgentRecord
@@ -79,6 +80,7 @@ class AgentHandle(msgspec.Struct, frozen=True, weakref=True):
 
         Cancelling an agent that has ended does nothing.
         """
+        expect_arguments(AgentHandle.cancel, locals())
         self._record.cancel(reason)
 
     def forget(self) -> None:

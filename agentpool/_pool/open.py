@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Literal, cast
+from typing import Final, Literal, cast
 
 import trio
 
@@ -12,7 +12,7 @@ from agentpool._agent.journaling import OnMismatch
 from agentpool._agent.retry import RetryPolicy
 from agentpool._approval import Approver
 from agentpool._budget.budget import Budget
-from agentpool._checks import at_least, expect, expect_each, expect_function
+from agentpool._checks import at_least, expect, expect_arguments, expect_each, expect_function
 from agentpool._errors import PoolError, UsageError
 from agentpool._messages import OWNER_ID
 from agentpool._pool.agent_context import ToolBuilder
@@ -80,10 +80,10 @@ async def open_pool(
         UsageError: If an argument has no meaning.
         JournalError: If the journal cannot be used, or another process runs that pool.
     """
-    _check_parts(driver, tools, memory, budget, approve, request_retries, observers)
-    limiter = _slots(max_concurrent, max_queued)
+    _check_parts(locals())
+    limiter = trio.CapacityLimiter(max_concurrent)
     agents = AgentNursery(
-        name, at_least(1, "inbox_capacity", inbox_capacity), EventHub.open(observers),
+        name, inbox_capacity, EventHub.open(observers),
         PoolMemory(memory), EMPTY_REGISTRY if tools is None else tools, _is_abort(on_failure),
         build_random(random_seed), budget, _cleaner(markers), approve,
         request_retries or RetryPolicy())  # fmt: skip
@@ -93,26 +93,27 @@ async def open_pool(
         yield pool
 
 
-def _slots(max_concurrent: int, max_queued: int) -> trio.CapacityLimiter:
-    at_least(0, "max_queued", max_queued)
-    return trio.CapacityLimiter(at_least(1, "max_concurrent", max_concurrent))
-
-
 def _cleaner(markers: Sequence[str]) -> Cleaner:
     return default_cleaner() if markers is MARKERS else Cleaner(markers)
 
 
-def _check_parts(  # noqa: PLR0917  # in the order of open_pool()
-    driver: object,
-    tools: object,
-    memory: object,
-    budget: object,
-    approve: object,
-    request_retries: object,
-    observers: object,
-) -> None:
-    """Refuse what is of the wrong kind before anything has been opened."""
+# The arguments whose checks have words of their own.
+_CHECKED: Final = frozenset(
+    {"driver", "max_concurrent", "max_queued", "inbox_capacity", "memory", "tools", "budget",
+     "approve", "request_retries", "observers"}
+)  # fmt: skip
+
+
+def _check_parts(given: Mapping[str, object]) -> None:
+    """Refuse arguments of open_pool() of the wrong kind before anything has been opened."""
     check_trio("open_pool")
+    expect_arguments(open_pool, given, but=_CHECKED)
+    at_least(0, "max_queued", given["max_queued"])
+    at_least(1, "max_concurrent", given["max_concurrent"])
+    at_least(1, "inbox_capacity", given["inbox_capacity"])
+    request_retries = given["request_retries"]
+    driver, tools, memory = given["driver"], given["tools"], given["memory"]
+    budget, approve, observers = given["budget"], given["approve"], given["observers"]
     if not isinstance(driver, Driver):
         expect_function(
             driver,
@@ -186,8 +187,6 @@ def _pool_of(
 
 
 def _is_abort(on_failure: str) -> bool:
-    if on_failure not in {"collect", "abort"}:
-        raise UsageError(f"on_failure must be 'collect' or 'abort', got {on_failure!r}")
     return on_failure == "abort"
 
 

@@ -11,7 +11,7 @@ import attrs
 import trio
 
 from agentpool._budget.statistics import PoolStatistics
-from agentpool._checks import at_least, expect_each
+from agentpool._checks import at_least, expect_arguments, expect_each
 from agentpool._errors import UsageError
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage
@@ -252,6 +252,7 @@ class AgentPool:
         Cancellation:
             All of them are cancelled, and awaited.
         """
+        expect_arguments(AgentPool.supervise, locals(), but=("configs",))
         wanted = self._wanted(configs)
         policy = policy or RestartPolicy()
         agents, starters = self._agents, self._starters(wanted)
@@ -283,6 +284,9 @@ class AgentPool:
         Cancellation:
             The agents were asked to stop; they are not cancelled by it.
         """
+        expect_arguments(AgentPool.shutdown, locals())
+        if not grace_seconds >= 0:
+            raise UsageError(f"grace_seconds must be >= 0, got {grace_seconds!r}")
         self._agents.voice.refuse_agents("shutdown")
         self._agents.close()
         return await self._agents.shutdown(grace_seconds)
@@ -292,6 +296,7 @@ class AgentPool:
 
         Does not wait: ``join_all`` does. The pool takes new agents as before.
         """
+        expect_arguments(AgentPool.abort_all, locals())
         self._agents.abort(self._agents.voice.name(), reason)
 
     # --- messages of the owner

@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias, final
 
 import attrs
 
+from agentpool._checks import expect_fields
 from agentpool._errors import UsageError
 from agentpool._outcome import AgentOutcome, AgentStatus
 
@@ -48,6 +49,7 @@ class RestartPolicy:
 
     def __attrs_post_init__(self) -> None:
         """Refuse what has no meaning."""
+        expect_fields(self)
         if self.restart not in {"never", "transient", "permanent"}:
             raise UsageError(
                 f"restart must be 'never', 'transient' or 'permanent', got {self.restart!r}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, final
 
 import attrs
 
+from agentpool._checks import expect_arguments
 from agentpool._loop.conversation import request_tokens
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._messages import CompletionRequest, Json, answer_tokens
@@ -112,6 +113,7 @@ async def open_anthropic(
     Cancellation:
         Every connection is closed.
     """
+    expect_arguments(open_anthropic, locals())
     sent = {"anthropic-version": ANTHROPIC_VERSION, **(headers or {})}
     async with open_http(
         base_url, headers=sent, verify=verify, proxy=proxy, transport=transport

@@ -26,6 +26,7 @@ import attrs
 import msgspec
 import trio
 
+from agentpool._checks import expect_arguments
 from agentpool._errors import OverloadedError, RateLimitError
 from agentpool._scheduling.fair_queue import PLAIN, FairQueue
 from agentpool._scheduling.random import build_random
@@ -128,6 +129,7 @@ class RequestGate:
         Raises:
             UsageError: If a limit is not a whole number of at least 1.
         """
+        expect_arguments(RequestGate.__init__, locals())
         self.name: str = name
         """What it is called in events and statistics."""
         self._throttle = Throttle(max_in_flight, requests_per_minute, tokens_per_minute)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import final
 from urllib.parse import urlsplit
 
-from agentpool._checks import expect
+from agentpool._checks import expect, expect_arguments
 from agentpool._loop.conversation import request_tokens
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._messages import Completion, CompletionRequest, Usage
@@ -112,6 +112,7 @@ class ProviderGates:
             requests_per_minute: Of each gate.
             tokens_per_minute: Of each gate.
         """
+        expect_arguments(ProviderGates.__init__, locals())
         self._max_in_flight = max_in_flight
         self._requests_per_minute = requests_per_minute
         self._tokens_per_minute = tokens_per_minute

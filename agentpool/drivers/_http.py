@@ -19,6 +19,7 @@ import attrs
 import httpx
 import trio
 
+from agentpool._checks import expect
 from agentpool._connection import BadAnswerError, ConnectionLostError, Target
 from agentpool._errors import NetworkError, ProtocolError, UsageError
 from agentpool.abc import OnSent
@@ -291,6 +292,11 @@ async def open_http(
     Cancellation:
         Every connection is closed.
     """
+    if transport is not None:
+        expect(
+            transport, httpx.AsyncBaseTransport, "transport must be an httpx.AsyncBaseTransport",
+            "leave it out for the network",
+        )  # fmt: skip
     url = _checked_url(base_url)
     fields = httpx.Headers({**FIXED_HEADERS, **checked_headers(headers or {})})
     if transport is not None:
@@ -342,4 +348,8 @@ def _build_transport(
         return StackTransport(context)
     # None: no bound. How many requests run at once is decided elsewhere.
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-    return httpx.AsyncHTTPTransport(verify=context or False, proxy=proxy, limits=limits)
+    try:
+        return httpx.AsyncHTTPTransport(verify=context or False, proxy=proxy, limits=limits)
+    except ValueError as exc:
+        # Not quoted: it may have a password in it.
+        raise UsageError("proxy is no URL; write it as http://host:port") from exc

@@ -23,6 +23,7 @@ import attrs
 import msgspec
 import trio
 
+from agentpool._checks import expect_arguments
 from agentpool._environ import LIBRARIES, build_environ
 from agentpool._errors import DriverError, NetworkError, ProtocolError, UsageError
 from agentpool._manifest.capability import PrivacyTier
@@ -291,12 +292,10 @@ async def open_local(
     Cancellation:
         The process is gone.
     """
-    _check_numbers(
-        context_window=(context_window, 1),
-        parallel=(parallel, 1),
-        threads=(threads, 1),
-        tool_rounds=(1 if tool_rounds is None else tool_rounds, 1),
-    )
+    expect_arguments(open_local, locals())
+    _check_numbers(context_window=context_window, parallel=parallel, threads=threads)
+    if tool_rounds is not None:
+        _check_numbers(tool_rounds=tool_rounds)
     check_options(options or {})
     check_engine()
     if model_path is None:
@@ -335,11 +334,10 @@ async def _open_checked(
             yield LocalDriver(client, child, trio.CapacityLimiter(config.parallel), found)
 
 
-def _check_numbers(**numbers: tuple[int, int]) -> None:
-    for name, (value, least) in numbers.items():
-        if value < least:
-            msg = f"{name} must be >= {least}, got {value!r}"
-            raise UsageError(msg)
+def _check_numbers(**numbers: int) -> None:
+    for name, value in numbers.items():
+        if value < 1:
+            raise UsageError(f"{name} must be >= 1, got {value!r}")
 
 
 @contextlib.asynccontextmanager

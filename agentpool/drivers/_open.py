@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, assert_never, cast
 
-from agentpool._checks import expect
+from agentpool._checks import expect, expect_arguments
 from agentpool._errors import AuthenticationError
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._manifest.facts import ModelFacts
@@ -69,6 +69,7 @@ async def open_driver(
         model, ModelConfig, "model must be a ModelConfig",
         "pass the model of a manifest: open_driver(manifest.model)",
     )  # fmt: skip
+    expect_arguments(open_driver, locals())
     environ = os.environ if environ is None else environ
     async with _open_one(model, privacy, environ, transport) as driver:
         first = _gated(driver, model, gates)

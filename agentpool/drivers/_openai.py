@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, final
 
 import attrs
 
+from agentpool._checks import expect_arguments
 from agentpool._errors import BadRequestError
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._manifest.model import Api, MaxTokensField
@@ -185,6 +186,7 @@ async def open_openai(
     Cancellation:
         Every connection is closed.
     """
+    expect_arguments(open_openai, locals())
     async with open_http(
         base_url, headers=headers, verify=verify, proxy=proxy, transport=transport
     ) as client:

@@ -15,7 +15,13 @@ import attrs
 import msgspec
 import trio
 
-from agentpool._checks import expect_each, expect_function
+from agentpool._checks import (
+    at_least,
+    expect_arguments,
+    expect_each,
+    expect_fields,
+    expect_function,
+)
 from agentpool._errors import ProtocolError, UsageError
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._messages import (
@@ -54,6 +60,7 @@ def say(
     finish_reason: FinishReason = FinishReason.END_TURN,
 ) -> Completion:
     """Make the answer that says *text*."""
+    expect_arguments(say, locals())
     return Completion(text=text, finish_reason=finish_reason, usage=usage)
 
 
@@ -97,12 +104,17 @@ class FakeFacts:
     """Where a request is said to end up."""
     price_per_token_usd: float | None
     """For tokens in and out alike. ``None``: unknown."""
-    pieces: int = attrs.field(validator=attrs.validators.ge(1))
+    pieces: int
     """In how many pieces a text goes to ``on_delta``."""
     record: bool
     """Whether requests are kept."""
     estimate_usage: bool
     """Whether an answer without usage gets an estimated one."""
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse fields of the wrong type."""
+        expect_fields(self)
+        at_least(1, "pieces", self.pieces)
 
 
 @attrs.define(eq=False, repr=False)

@@ -25,6 +25,7 @@ import attrs
 import msgspec
 import trio
 
+from agentpool._checks import expect_arguments
 from agentpool._database import Database, FileKind, Row, Transaction, open_database
 from agentpool._errors import JournalError, LeaseLostError, RunBusyError, UsageError
 from agentpool._records import JournalRecord, Lease, LeaseHolder, PoolSummary, RecordKind
@@ -257,6 +258,7 @@ async def open_journal(
         UsageError: If the durability has no meaning.
         JournalError: If the file cannot be opened, is no journal, or is of a later version.
     """
+    expect_arguments(open_journal, locals())
     if durability not in _KINDS:
         raise UsageError(f"durability must be 'process' or 'power', got {durability!r}")
     async with open_database(Path(path), _KINDS[durability], read_only=read_only) as database:

@@ -22,6 +22,7 @@ import attrs
 import msgspec
 import trio
 
+from agentpool._checks import expect
 from agentpool._errors import UsageError
 from agentpool.abc import Fragment, Memory, MemoryHit, MemoryQuery
 from agentpool.memory._rank import WordIndex, rarest, scaled, words
@@ -138,6 +139,12 @@ class InMemoryMemory(Memory):
         Cancellation:
             It is not kept.
         """
+        expect(
+            fragment,
+            Fragment,
+            "fragment must be a Fragment",
+            "write Fragment(content=..., scope=...)",
+        )
         await trio.lowlevel.checkpoint()
         self._written = number = self._written + 1
         scope = self._scopes.get(fragment.scope)
@@ -158,6 +165,12 @@ class InMemoryMemory(Memory):
         Cancellation:
             Nothing has changed.
         """
+        expect(
+            query,
+            MemoryQuery,
+            "query must be a MemoryQuery",
+            "write MemoryQuery(text=..., scope=...)",
+        )
         scope = self._scopes.get(query.scope)
         if scope is None or query.limit < 1:
             await trio.lowlevel.checkpoint()
@@ -179,6 +192,7 @@ class InMemoryMemory(Memory):
         Cancellation:
             It is still there.
         """
+        expect(fragment_id, str, "fragment_id must be a str", "pass what remember() returned")
         await trio.lowlevel.checkpoint()
         parts = _ID.fullmatch(fragment_id)
         number = int(parts[1]) if parts else 0

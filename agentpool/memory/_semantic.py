@@ -21,6 +21,7 @@ from typing import Final, cast, final
 import msgspec
 import trio
 
+from agentpool._checks import expect, expect_arguments
 from agentpool._database import Database, Row, Transaction, open_database
 from agentpool.abc import Fragment, Memory, MemoryHit, MemoryQuery
 from agentpool.memory._embedding import Embedder, load_embedder
@@ -92,6 +93,12 @@ class SemanticMemory(Memory):
         Cancellation:
             No fragment has changed. Vectors that were made are kept.
         """
+        expect(
+            query,
+            MemoryQuery,
+            "query must be a MemoryQuery",
+            "write MemoryQuery(text=..., scope=...)",
+        )
         if not query.text.strip() or query.limit < 1:
             return await self._by_words.recall(query)
         wide = msgspec.structs.replace(query, limit=max(query.limit, CANDIDATES))
@@ -193,6 +200,7 @@ async def open_semantic_memory(path: str | os.PathLike[str]) -> AsyncGenerator[S
     Cancellation:
         The file is closed.
     """
+    expect_arguments(open_semantic_memory, locals())
     embedder = await trio.to_thread.run_sync(load_embedder)
     async with open_database(Path(path), MEMORY_FILE) as database:
         yield SemanticMemory(database, embedder)

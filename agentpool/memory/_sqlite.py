@@ -25,6 +25,7 @@ from typing import Final, final
 
 import trio
 
+from agentpool._checks import expect, expect_arguments
 from agentpool._database import Database, FileKind, Row, Transaction, Value, open_database
 from agentpool._errors import MemoryStoreError, UsageError
 from agentpool.abc import Fragment, Memory, MemoryHit, MemoryQuery
@@ -146,6 +147,12 @@ class SqliteMemory(Memory):
         Cancellation:
             It is either kept whole or not at all.
         """
+        expect(
+            fragment,
+            Fragment,
+            "fragment must be a Fragment",
+            "write Fragment(content=..., scope=...)",
+        )
         _check(fragment)
         indexed = " ".join(await words_of(fragment.content))
 
@@ -172,6 +179,12 @@ class SqliteMemory(Memory):
         Cancellation:
             Nothing has changed.
         """
+        expect(
+            query,
+            MemoryQuery,
+            "query must be a MemoryQuery",
+            "write MemoryQuery(text=..., scope=...)",
+        )
         return await self._find(
             query.text, query.scope, query.limit, source=query.source, since=query.since
         )
@@ -232,6 +245,7 @@ class SqliteMemory(Memory):
         Cancellation:
             It is there or not; nothing of it is left over.
         """
+        expect(fragment_id, str, "fragment_id must be a str", "pass what remember() returned")
         parts = _ID.fullmatch(fragment_id)
         if parts is None:
             await trio.lowlevel.checkpoint()
@@ -319,6 +333,7 @@ async def open_sqlite_memory(
     Cancellation:
         The file is closed.
     """
+    expect_arguments(open_sqlite_memory, locals())
     async with open_database(Path(path), MEMORY_FILE, read_only=read_only) as database:
         yield SqliteMemory(database)
 

@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from agentpool._checks import expect_arguments
 from agentpool._messages import Json
 from agentpool.observe._record import PoolRecord
 from agentpool.observe._trace import TraceHeader
@@ -18,6 +19,7 @@ _MICROSECONDS: Final = 1_000_000
 
 def chrome_trace(header: TraceHeader, record: PoolRecord) -> bytes:
     """Return *record* as trace-event JSON."""
+    expect_arguments(chrome_trace, locals())
     events: list[Json] = [
         {"ph": "M", "name": "process_name", "pid": 1, "args": {"name": header.pool}}
     ]

@@ -11,6 +11,7 @@ from typing import Final, TypeAlias, cast
 
 import msgspec
 
+from agentpool._checks import expect_arguments
 from agentpool._errors import TraceError, UsageError
 from agentpool._events import AgentFinished, Event
 from agentpool._events.base import EventBase
@@ -29,6 +30,7 @@ LARGEST_INTEGER: Final = 2**63 - 1
 
 def event_to_json(event: Event) -> bytes:
     """Return *event* as one line of JSON, without the end of the line."""
+    expect_arguments(event_to_json, locals())
     try:
         return _ENCODER.encode(event)
     except Exception:  # noqa: BLE001  # whatever a user's value does
@@ -60,6 +62,7 @@ def event_from_json(line: bytes | str) -> Event:
     Raises:
         TraceError: If it holds none.
     """
+    expect_arguments(event_from_json, locals())
     try:
         return _DECODER.decode(line)
     except (msgspec.MsgspecError, UsageError, UnicodeError, RecursionError) as error:
@@ -69,6 +72,7 @@ def event_from_json(line: bytes | str) -> Event:
 
 def events_to_json(events: Iterable[Event]) -> str:
     """Return *events* as lines of JSON."""
+    expect_arguments(events_to_json, locals())
     return "".join(f"{event_to_json(event).decode()}\n" for event in events)
 
 
@@ -78,6 +82,7 @@ def events_from_json(text: str) -> tuple[Event, ...]:
     Raises:
         TraceError: If a line holds none.
     """
+    expect_arguments(events_from_json, locals())
     return tuple(event_from_json(line) for line in text.splitlines() if line)
 
 

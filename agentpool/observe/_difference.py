@@ -8,6 +8,7 @@ from typing import Final, final
 
 import msgspec
 
+from agentpool._checks import expect_arguments
 from agentpool._events import AgentFinished, Event, TextDelta, ThoughtDelta
 from agentpool.observe._codec import event_to_json
 
@@ -39,6 +40,7 @@ def first_difference(first: Sequence[Event], second: Sequence[Event]) -> Differe
 
     Pieces of texts are not looked at: how an answer is cut into pieces differs each time.
     """
+    expect_arguments(first_difference, locals())
     one = (event for event in first if not isinstance(event, _PIECES))
     other = (event for event in second if not isinstance(event, _PIECES))
     for place, (left, right) in enumerate(zip_longest(one, other), 1):

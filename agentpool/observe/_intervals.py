@@ -17,6 +17,7 @@ from typing import Final, final
 import msgspec
 
 from agentpool._base import Live
+from agentpool._checks import expect_arguments
 from agentpool._events import (
     AgentFinished,
     AgentParked,
@@ -87,6 +88,7 @@ class Interval(msgspec.Struct, frozen=True, gc=False):
 
 def intervals_of(events: Iterable[Event]) -> dict[AgentId, tuple[Interval, ...]]:
     """Return the intervals of each agent that *events* begin with its spawn."""
+    expect_arguments(intervals_of, locals())
     lives: dict[AgentId, Life] = {}
     at_seconds = 0.0
     for event in events:

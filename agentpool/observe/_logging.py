@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Final, final
 
+from agentpool._checks import expect_arguments
 from agentpool._events import (
     AgentFinished,
     AgentParked,
@@ -81,6 +82,7 @@ class LoggingObserver(Observer):
         Args:
             logger: ``None``: the one that is called ``agentpool.events``.
         """
+        expect_arguments(LoggingObserver.__init__, locals())
         self._logger = logger or logging.getLogger("agentpool.events")
 
     def on_event(self, event: Event) -> None:

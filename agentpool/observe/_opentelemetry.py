@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, final
 import msgspec
 
 from agentpool._budget.statistics import PoolStatistics
+from agentpool._checks import expect_arguments
 from agentpool._events import (
     AgentFinished,
     AgentParked,
@@ -342,6 +343,7 @@ def export_trace(
         tracer_provider: Where the spans go. ``None``: to the global one.
         content: Whether spans have what was told and said.
     """
+    expect_arguments(export_trace, locals())
     observer = OpenTelemetryObserver(tracer_provider, content=content)
     header = trace.header
     observer.on_open(

@@ -11,6 +11,7 @@ from typing import Final, TypeAlias, final
 import msgspec
 
 from agentpool._base import Live
+from agentpool._checks import expect_arguments
 from agentpool._errors import RecordedError, traceback_text
 from agentpool._events import (
     AgentFinished,
@@ -271,6 +272,7 @@ class PoolRecord(Live):
 
 def record_of(events: Iterable[Event]) -> PoolRecord:
     """Return what *events* come to."""
+    expect_arguments(record_of, locals())
     record = PoolRecord()
     for event in events:
         record.take(event)

@@ -16,6 +16,7 @@ from html import escape
 from pathlib import Path
 from typing import Final
 
+from agentpool._checks import expect_arguments
 from agentpool.observe._findings import BAD, NOTE, ODD, Finding, findings_of
 from agentpool.observe._record import AgentRecord, PoolRecord, record_of
 from agentpool.observe._report_data import report_data
@@ -29,6 +30,7 @@ STATIC_ROWS: Final = 200
 
 def render_report(trace: Trace) -> str:
     """Return the page that shows *trace*."""
+    expect_arguments(render_report, locals())
     record = record_of(trace.events)
     data, problems = report_data(trace, record)
     style = (_PAGE / "report.css").read_text(encoding="utf-8")

@@ -15,6 +15,7 @@ from typing import Final
 
 import msgspec
 
+from agentpool._checks import expect_arguments
 from agentpool._errors import UsageError
 from agentpool._outcome import AgentOutcome
 from agentpool.observe._error_data import error_from_data, error_to_data
@@ -26,6 +27,7 @@ def outcome_to_json(outcome: AgentOutcome) -> str:
     Raises:
         UsageError: If its value has no form in JSON.
     """
+    expect_arguments(outcome_to_json, locals())
     return msgspec.json.encode(outcome, enc_hook=_to_data).decode()
 
 
@@ -37,6 +39,7 @@ def outcome_from_json(text: str | bytes) -> AgentOutcome:
     Raises:
         UsageError: If *text* is no such outcome. Says where.
     """
+    expect_arguments(outcome_from_json, locals())
     try:
         return _DECODER.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:

@@ -17,6 +17,7 @@ from typing import Final, final
 import msgspec
 
 from agentpool._budget.statistics import PoolStatistics
+from agentpool._checks import expect_arguments
 from agentpool._errors import TraceError
 from agentpool._events import AgentFinished, AgentSpawned, Event, MessagesAdded
 from agentpool._messages import AgentId, AssistantMessage, ChatMessage
@@ -93,6 +94,7 @@ def read_trace(path: str | Path) -> Trace:
     Raises:
         TraceError: If the file is not there, is no trace, or is of a newer version.
     """
+    expect_arguments(read_trace, locals())
     try:
         with Path(path).open("rb") as file:
             return parse_trace(file, name=str(path))

@@ -24,6 +24,7 @@ import msgspec
 import trio
 
 from agentpool._budget.statistics import PoolStatistics
+from agentpool._checks import expect_arguments
 from agentpool._disk_file import open_to_write, write_all
 from agentpool._errors import TraceError, UsageError
 from agentpool._events import (
@@ -104,6 +105,7 @@ class TraceWriter(Observer):
         Raises:
             UsageError: If *content* is none of these.
         """
+        expect_arguments(TraceWriter.__init__, locals())
         if content not in {"full", "cut", "none"}:
             raise UsageError(f"content must be 'full', 'cut' or 'none', got {content!r}")
         self._path = Path(path)

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 
 import trio
 
+from agentpool._checks import expect_arguments
 from agentpool._errors import DriverError
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._messages import (
@@ -36,6 +37,7 @@ async def check_driver(
     Raises:
         AssertionError: If the driver breaks its contract. Says how.
     """
+    expect_arguments(check_driver, locals())
     asked = request or CompletionRequest((UserMessage("Say hello."),), max_tokens=16)
     async with AsyncExitStack() as stack:
         driver = await open_one(opener, stack)

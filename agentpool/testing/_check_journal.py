@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 
 import trio
 
+from agentpool._checks import expect_arguments
 from agentpool._errors import LeaseLostError
 from agentpool._records import JournalRecord, Lease, RecordKind
 from agentpool.abc import Journal
@@ -22,6 +23,7 @@ async def check_journal(opener: Opener[Journal]) -> None:
     Raises:
         AssertionError: If the journal breaks its contract. Says how.
     """
+    expect_arguments(check_journal, locals())
     async with AsyncExitStack() as stack:
         journal = await open_one(opener, stack)
         promise(is_a(journal, Journal), f"a journal must be a Journal, got {journal!r}")

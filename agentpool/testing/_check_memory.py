@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 
 import trio
 
+from agentpool._checks import expect_arguments
 from agentpool.abc import Fragment, Memory, MemoryQuery
 from agentpool.testing._contract import Opener, is_a, open_one, promise
 
@@ -22,6 +23,7 @@ async def check_memory(opener: Opener[Memory]) -> None:
     Raises:
         AssertionError: If the memory breaks its contract. Says how.
     """
+    expect_arguments(check_memory, locals())
     async with AsyncExitStack() as stack:
         memory = await open_one(opener, stack)
         promise(is_a(memory, Memory), f"a memory must be a Memory, got {memory!r}")

@@ -9,6 +9,7 @@ from typing import Final
 
 import trio
 
+from agentpool._checks import expect_arguments
 from agentpool._events import (
     AgentFinished,
     AgentParked,
@@ -68,6 +69,7 @@ async def check_observer(opener: Opener[Observer]) -> None:
     Raises:
         AssertionError: If the observer breaks its contract. Says how.
     """
+    expect_arguments(check_observer, locals())
     async with AsyncExitStack() as stack:
         observer = await open_one(opener, stack)
         promise(is_a(observer, Observer), f"it must be an Observer, got {observer!r}")

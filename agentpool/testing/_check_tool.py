@@ -11,6 +11,7 @@ import attrs
 import trio
 
 from agentpool._budget.budget import Budget
+from agentpool._checks import expect_arguments
 from agentpool._errors import ToolError
 from agentpool._manifest.capability import Capability
 from agentpool._manifest.manifest import AgentManifest
@@ -138,6 +139,7 @@ async def check_tool(opener: Opener[Tool], *, arguments: str = "{}") -> None:
     Raises:
         AssertionError: If the tool breaks its contract. Says how.
     """
+    expect_arguments(check_tool, locals())
     async with AsyncExitStack() as stack:
         tool = await open_one(opener, stack)
         promise(is_a(tool, Tool), f"a tool must be a Tool, got {tool!r}")

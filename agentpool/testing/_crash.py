@@ -18,6 +18,7 @@ from typing import TypeVar, final
 import attrs
 import trio
 
+from agentpool._checks import expect_arguments, expect_function
 from agentpool._errors import JournalError
 from agentpool._records import JournalRecord, Lease
 from agentpool.abc import Journal
@@ -108,6 +109,10 @@ def crash_everywhere(
             which point; the cause is what it raised.
         Exception: Whatever the scenario raises without any crash.
     """
+    expect_function(
+        scenario, "scenario must be an async function", "pass main, not what main() returns"
+    )
+    expect_arguments(crash_everywhere, locals())
     whole = _MortalJournal(InMemoryJournal(), 0, keeps_last=True)
     wanted = simulate(partial(scenario, whole), seed=seed)
     points = 0

@@ -8,6 +8,7 @@ from typing import Final, TypeAlias, assert_never, final
 import attrs
 import trio
 
+from agentpool._checks import expect_arguments, expect_fields
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._messages import (
     Completion,
@@ -30,6 +31,10 @@ class Answer:
     completion: Completion
     """What it answers."""
 
+    def __attrs_post_init__(self) -> None:
+        """Refuse fields of the wrong type."""
+        expect_fields(self)
+
 
 @final
 @attrs.frozen
@@ -40,6 +45,10 @@ class Fail:
     """With this."""
     after_pieces: tuple[str, ...] = ()
     """Text that has arrived by then: such a request is not tried again."""
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse fields of the wrong type."""
+        expect_fields(self)
 
 
 @final
@@ -52,6 +61,10 @@ class Stall:
     completion: Completion
     """What it answers."""
 
+    def __attrs_post_init__(self) -> None:
+        """Refuse fields of the wrong type."""
+        expect_fields(self)
+
 
 @final
 @attrs.frozen
@@ -63,6 +76,10 @@ class Trickle:
     seconds: float
     """How long each piece takes."""
 
+    def __attrs_post_init__(self) -> None:
+        """Refuse fields of the wrong type."""
+        expect_fields(self)
+
 
 @final
 @attrs.frozen
@@ -72,6 +89,10 @@ class Truncate:
     text: str
     """As much as there is of it."""
 
+    def __attrs_post_init__(self) -> None:
+        """Refuse fields of the wrong type."""
+        expect_fields(self)
+
 
 @final
 @attrs.frozen
@@ -80,6 +101,10 @@ class CallWildly:
 
     tool_calls: tuple[ToolCall, ...]
     """The calls."""
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse fields of the wrong type."""
+        expect_fields(self)
 
 
 @final
@@ -107,6 +132,7 @@ class FaultyDriver(Driver):
         Args:
             plan: What becomes of each request, in the order in which they come.
         """
+        expect_arguments(FaultyDriver.__init__, locals())
         self._left: Iterator[Fault] = iter(plan)
         self.taken: int = 0
         """Faults that were used up so far."""

@@ -9,6 +9,8 @@ from typing import ParamSpec, TypeVar, final
 import attrs
 import trio
 
+from agentpool._checks import expect_arguments, expect_fields
+from agentpool._errors import UsageError
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._messages import Completion, CompletionRequest, Usage
 from agentpool.abc import Driver, OnDelta
@@ -26,6 +28,7 @@ def latency(seconds: float) -> float:
     Args:
         seconds: The median.
     """
+    expect_arguments(latency, locals())
     return seconds * dice("latency").lognormvariate(0.0, 1.0)
 
 
@@ -36,6 +39,7 @@ def slow(async_fn: Callable[P, Awaitable[T]], seconds: float) -> Callable[P, Awa
         async_fn: What takes its time.
         seconds: How long, in the median; drawn anew for each call.
     """
+    expect_arguments(slow, locals())
 
     @wraps(async_fn)
     async def slowly(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -56,8 +60,14 @@ class LatencyDriver(Driver):
 
     driver: Driver
     """Which answers."""
-    seconds: float = attrs.field(default=1.0, kw_only=True, validator=attrs.validators.ge(0))
+    seconds: float = attrs.field(default=1.0, kw_only=True)
     """How long a request takes, in the median."""
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse fields of the wrong type."""
+        expect_fields(self)
+        if self.seconds < 0:
+            raise UsageError(f"seconds must be >= 0, got {self.seconds!r}")
 
     @property
     def context_window(self) -> int | None:

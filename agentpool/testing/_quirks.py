@@ -15,6 +15,7 @@ import attrs
 import msgspec
 import trio
 
+from agentpool._checks import expect_arguments
 from agentpool._errors import UsageError
 from agentpool.testing._loopback import (
     EVENT_STREAM,
@@ -145,6 +146,7 @@ async def open_quirk_server(
     Cancellation:
         Every connection is closed.
     """
+    expect_arguments(open_quirk_server, locals())
     by_name = {quirk.name: quirk for quirk in (quirks() if known is None else known)}
     requests: list[HttpAsked] = []
 

@@ -17,6 +17,7 @@ import attrs
 import httpx
 import trio
 
+from agentpool._checks import expect_arguments
 from agentpool._disk_file import open_to_write
 from agentpool._errors import RecordingMissError, UsageError
 from agentpool.drivers._http_headers import secrets_in
@@ -216,6 +217,7 @@ async def open_recording(  # noqa: ASYNC911  # nothing to wait for
     Cancellation:
         What had come of an answer is recorded as one that breaks off.
     """
+    expect_arguments(open_recording, locals())
     place = Path(path)
     own = None
     if transport is None:
@@ -265,6 +267,7 @@ async def open_replay(  # noqa: ASYNC124, ASYNC911  # nothing to wait for
     Cancellation:
         Nothing is left.
     """
+    expect_arguments(open_replay, locals())
     place = Path(path)
     exchanges = read_exchanges(_read(place), name=place.name)
     yield ReplayTransport(place.name, exchanges, paced)  # noqa: ASYNC911  # a file on disk

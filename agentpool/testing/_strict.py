@@ -16,6 +16,7 @@ import httpx
 import msgspec
 import trio
 
+from agentpool._checks import expect_arguments
 from agentpool._errors import UsageError
 from agentpool.testing import _strict_more_rules as more
 from agentpool.testing import _strict_rules as rules
@@ -258,6 +259,7 @@ def strict_fake(name: StrictName, turns: Sequence[FakeTurn]) -> StrictFake:
     Raises:
         UsageError: If there is no such fake, or it has nothing to answer.
     """
+    expect_arguments(strict_fake, locals())
     kind = _KINDS.get(name)
     if kind is None:
         raise UsageError(f"name must be one of {', '.join(_KINDS)}, got {name!r}")
@@ -273,5 +275,6 @@ async def open_strict_server(fake: StrictFake) -> AsyncGenerator[str]:
     Cancellation:
         Every connection is closed.
     """
+    expect_arguments(open_strict_server, locals())
     async with open_loopback_server(fake.serve) as port:
         yield f"http://127.0.0.1:{port}/v1"

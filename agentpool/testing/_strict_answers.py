@@ -8,6 +8,8 @@ from typing import Final, final
 import attrs
 import msgspec
 
+from agentpool._checks import expect_fields
+
 SIGNATURES: Final = "S+/="
 """What every signature ends with: characters that must come back as they went."""
 
@@ -23,6 +25,10 @@ class FakeTurn:
     """The tools that it calls, with their arguments."""
     thoughts: str = "hm"
     """What it thinks before."""
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse fields of the wrong type."""
+        expect_fields(self, but=("calls",))
 
 
 @final

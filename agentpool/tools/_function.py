@@ -22,7 +22,7 @@ import attrs
 import msgspec
 import trio
 
-from agentpool._checks import expect_function
+from agentpool._checks import expect_arguments, expect_function
 from agentpool._errors import ToolError, UsageError
 from agentpool._manifest.capability import Capability
 from agentpool._messages import ToolDefinition
@@ -257,6 +257,7 @@ def tool(
     Raises:
         UsageError: If the function cannot be a tool. Says why, and what to do about it.
     """
+    expect_arguments(tool, locals(), but=("function",))
     _check_terms(timeout_seconds, on_cancel, on_unknown, in_thread=in_thread)
 
     def make(function: Callable[P, R_co]) -> FunctionTool[P, R_co]:

@@ -168,7 +168,7 @@ async def test_nothing_is_streamed_where_there_is_no_text() -> None:
 
 def test_a_text_has_at_least_one_piece() -> None:
     """Zero pieces of something is a slip."""
-    with pytest.raises(ValueError, match="pieces"):
+    with pytest.raises(UsageError, match="pieces must be a whole number >= 1, got 0"):
         ScriptedDriver([], pieces=0)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from agentpool import AgentManifest, SpawnConfig, Usage, open_pool
+from agentpool import AgentManifest, SpawnConfig, Usage, UsageError, open_pool
 from agentpool.drivers import ScriptedDriver
 from agentpool.testing import (
     LatencyDriver,
@@ -43,7 +43,7 @@ async def test_it_is_a_driver_like_the_one_behind_it() -> None:
     await check_driver(lambda: LatencyDriver(ScriptedDriver(["a"] * 9), seconds=0.0))
     assert (driver.context_window, driver.privacy) == (77, inner.privacy)
     assert driver.price(Usage(input_tokens=2)) == 1.0
-    with pytest.raises(ValueError, match="seconds"):
+    with pytest.raises(UsageError, match="seconds must be >= 0, got -1"):
         LatencyDriver(inner, seconds=-1)
 
 

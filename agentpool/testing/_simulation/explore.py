@@ -8,6 +8,7 @@ from typing import TypeVar, TypeVarTuple, cast, final
 
 import attrs
 
+from agentpool._checks import expect_arguments
 from agentpool._errors import UsageError
 from agentpool.testing._simulation.findings import ScheduleError, headline
 from agentpool.testing._simulation.jobs import Limit, in_processes, shared_limit, shared_turns
@@ -59,6 +60,7 @@ def simulate(
         UsageError: If it is called inside of a trio run.
         Exception: Whatever the scenario raised.
     """
+    expect_arguments(simulate, locals(), but=("async_fn", "orders"))
     refuse_inside_trio()
     name_of(async_fn)  # refuses what is no function
     order = order_of(seed, orders, late_clock=late_clock)
@@ -135,6 +137,7 @@ def explore(
             shrunk run, its cause the failure.
         UsageError: If there is nothing to run, or inside of a trio run.
     """
+    expect_arguments(explore, locals(), but=("async_fn", "orders"))
     if schedules < 1:
         raise UsageError(f"schedules must be >= 1, got {schedules!r}")
     if jobs < 1:

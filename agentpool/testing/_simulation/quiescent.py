@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from agentpool._checks import expect_arguments
 from agentpool._messages import OWNER_ID, AssistantMessage, ChatMessage, ToolMessage
 from agentpool._outcome import ENDED, AgentOutcome, AgentStatus
 from agentpool._pool.nursery import AgentNursery
@@ -28,6 +29,7 @@ def assert_quiescent(pool: AgentPool) -> None:
     Raises:
         LeakError: If anything is left. Lists all of it.
     """
+    expect_arguments(assert_quiescent, locals())
     leaks = tuple(pool_leaks(agents_of(pool), (), closed=False))
     if leaks:
         raise LeakError(f"pool {pool.name!r} is not at rest", leaks)

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVarTuple
 
+from agentpool._checks import expect_arguments
 from agentpool._errors import UsageError
 from agentpool.testing._simulation.orders import Plan
 from agentpool.testing._simulation.run import refuse_inside_trio
@@ -42,6 +43,7 @@ def replay(
         UsageError: If it is no token, or the scenario has no such places any more.
         Exception: Whatever the scenario raised.
     """
+    expect_arguments(replay, locals(), but=("async_fn",))
     refuse_inside_trio()
     finding = parse_token(token)
     scenario = Scenario(

@@ -19,6 +19,7 @@ from typing import Final, TypeVarTuple, assert_never, final
 import attrs
 import trio
 
+from agentpool._checks import expect_arguments
 from agentpool._errors import UsageError
 from agentpool._pool.record import AgentRecord
 from agentpool.testing._simulation.findings import CancelPointError, headline
@@ -93,6 +94,7 @@ def cancel_everywhere(
             or inside of a trio run.
         Exception: Whatever the scenario raises without any cancellation.
     """
+    expect_arguments(cancel_everywhere, locals(), but=("async_fn", "orders"))
     refuse_inside_trio()
     if schedules < 1:
         raise UsageError(f"schedules must be >= 1, got {schedules!r}")

@@ -8,6 +8,7 @@ from typing import Final, TypeVarTuple, final
 
 import attrs
 
+from agentpool._checks import expect_arguments
 from agentpool._errors import UsageError
 from agentpool.testing._simulation.explore import start_of
 from agentpool.testing._simulation.findings import ScheduleError, headline
@@ -71,6 +72,7 @@ def explore_all(
         ScheduleError: If a run fails. Its text has a drawing, its cause is the failure.
         UsageError: If there are more runs than *max_runs*, or inside of a trio run.
     """
+    expect_arguments(explore_all, locals(), but=("async_fn",))
     if preemptions < 0:
         raise UsageError(f"preemptions must be >= 0, got {preemptions!r}")
     refuse_inside_trio()

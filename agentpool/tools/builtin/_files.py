@@ -23,6 +23,7 @@ import attrs
 import trio
 from msgspec import Meta
 
+from agentpool._checks import expect_arguments
 from agentpool._errors import ToolError
 from agentpool._manifest.capability import Capability, CapabilityKind
 from agentpool.abc import Tool
@@ -64,6 +65,7 @@ def file_tools(
         work: How much of it goes on at once. Give the same to all agents of a pool.
             ``None``: one of their own.
     """
+    expect_arguments(file_tools, locals())
     granted = tuple(grants)
     shared = work or FileWork()
     made: list[Tool] = []

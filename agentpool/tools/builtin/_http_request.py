@@ -27,6 +27,7 @@ import h11
 import trio
 from msgspec import Meta
 
+from agentpool._checks import expect_arguments
 from agentpool._connection import (
     AnswerHead,
     BadAnswerError,
@@ -112,6 +113,7 @@ def http_tools(
             ``authorization``.
         tls: The certificates to trust. ``None``: those of the system.
     """
+    expect_arguments(http_tools, locals())
     allowed = SAFE_HEADERS | {name.lower() for name in also_headers}
     web = _Web(HostRules(hosts), allowed - NEVER_HEADERS, tls)
     grant = Capability.network(*hosts)

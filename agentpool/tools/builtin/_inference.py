@@ -7,6 +7,7 @@ from typing import Annotated, Final, final
 import attrs
 from msgspec import Meta
 
+from agentpool._checks import expect_arguments
 from agentpool._errors import ToolError
 from agentpool._manifest.capability import Capability, CapabilityKind
 from agentpool._messages import CompletionRequest, UserMessage
@@ -28,6 +29,7 @@ def inference_tools(driver: Driver, *, max_tokens: int | None = None) -> tuple[T
         max_tokens: The most tokens of an answer. The manifest's limit counts as well.
             ``None``: that one alone.
     """
+    expect_arguments(inference_tools, locals())
     grant = Capability(CapabilityKind.INFERENCE)
     mind = _Mind(driver, max_tokens)
     return (tool(capability=grant, timeout_seconds=TOOL_SECONDS)(mind.inference),)

@@ -7,6 +7,7 @@ from typing import Annotated, final
 import attrs
 from msgspec import Meta
 
+from agentpool._checks import expect_arguments
 from agentpool._errors import ToolError
 from agentpool._manifest.capability import Capability, CapabilityKind
 from agentpool.abc import Fragment, Memory, MemoryQuery, Tool
@@ -32,6 +33,7 @@ def memory_tools(memory: Memory, scope: str) -> tuple[Tool, ...]:
         memory: Where fragments are kept: the pool's, so that the loop recalls them too.
         scope: Whose fragments. The model cannot name another.
     """
+    expect_arguments(memory_tools, locals())
     notes = _Notes(memory, scope)
     return (
         tool(capability=_GRANT)(notes.remember),

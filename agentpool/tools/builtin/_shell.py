@@ -23,6 +23,7 @@ from typing import Final, final
 import attrs
 import trio
 
+from agentpool._checks import expect_arguments
 from agentpool._environ import build_environ
 from agentpool._errors import ToolError, UsageError
 from agentpool._manifest.capability import ANYTHING, Capability, CapabilityKind
@@ -82,6 +83,7 @@ def shell_tools(
     Raises:
         UsageError: If *seconds* is not above 0.
     """
+    expect_arguments(shell_tools, locals())
     if not seconds > 0:
         raise UsageError(f"seconds must be > 0, got {seconds!r}")
     scope = tuple(

@@ -27,6 +27,7 @@ import attrs
 import msgspec
 import trio
 
+from agentpool._checks import expect_arguments
 from agentpool._environ import build_environ
 from agentpool._errors import ToolError, UsageError
 from agentpool._manifest.capability import Capability, PrivacyTier
@@ -341,6 +342,7 @@ async def open_mcp_servers(
     Raises:
         UsageError: If *start_seconds* has no meaning.
     """
+    expect_arguments(open_mcp_servers, locals())
     if not start_seconds > 0:
         raise UsageError(f"start_seconds must be > 0, got {start_seconds!r}")
     failed: Exception | None = None
