@@ -13,8 +13,10 @@ from typing import assert_never
 
 from agentpool import AgentPoolError, UsageError
 from agentpool._cli._arguments import parse
+from agentpool._cli._chat import chat
 from agentpool._cli._check import check
 from agentpool._cli._command import (
+    ChatCommand,
     CheckCommand,
     DoctorCommand,
     InitCommand,
@@ -78,6 +80,8 @@ def _do(argv: Sequence[str]) -> int:  # noqa: C901, PLR0911  # one for each comm
     match command:
         case RunCommand():
             return run(command)
+        case ChatCommand():
+            return chat(command)
         case MapCommand():
             return map_files(command)
         case CheckCommand():

@@ -15,6 +15,7 @@ import agentpool
 from agentpool import UsageError
 from agentpool._cli._command import (
     Address,
+    ChatCommand,
     CheckCommand,
     Command,
     MapCommand,
@@ -22,7 +23,7 @@ from agentpool._cli._command import (
     ServeCommand,
 )
 from agentpool._cli._file_arguments import parse_memory, parse_runs, parse_show
-from agentpool._cli._options import Parser, add_options, is_text, read_options, text
+from agentpool._cli._options import Parser, add_options, add_session, is_text, read_options, text
 from agentpool._cli._setup_arguments import parse_doctor, parse_init
 
 EXIT_CODES: Final = """\
@@ -41,6 +42,7 @@ Run pools of LLM agents: bounded, cancellable, one outcome for every agent.
 
 commands:
   run      put a query to one or more agents
+  chat     talk with an agent, turn by turn
   map      give each of several files to an agent of its own
   check    look manifests over, without running anything
   init     write a manifest, a program, a test and a CI job to begin with
@@ -69,8 +71,27 @@ examples:
   agentpool run reader.toml --model anthropic/claude-opus-4-5 "Why is the sky blue?"
   agentpool run reader.toml --driver script:answers.toml --json "Why is the sky blue?"
   agentpool run reader.toml --journal night.db "Why is the sky blue?"
+  agentpool run reader.toml --session sky "And at night?"
 
 {EXIT_CODES}"""
+
+_CHAT_EXAMPLES = """\
+Answers are printed as they are written. Ctrl-C ends the turn, and at the prompt, twice, the
+chat. /help says what else can be typed. With --session it is kept, in agentpool.db unless
+--journal names another file, and goes on the next time.
+
+examples:
+  agentpool chat
+  agentpool chat reader.toml
+  agentpool chat reader.toml --session sky
+  agentpool chat reader.toml --session sky --model openai/gpt-5
+
+exit codes:
+  0    the input ended, or /quit
+  1    a turn failed
+  2    the command or the manifest is wrong, or the model could not be opened
+  130  interrupted
+"""
 
 _MAP_EXAMPLES = f"""\
 Results are printed in the order of the files; with --json, --unordered or --output-dir each
@@ -126,6 +147,7 @@ def parse(argv: Sequence[str]) -> Command:
     """
     commands: dict[str, Callable[[Sequence[str]], Command]] = {
         "run": _parse_run,
+        "chat": _parse_chat,
         "map": _parse_map,
         "check": _parse_check,
         "init": parse_init,
@@ -173,9 +195,16 @@ def _parse_run(argv: Sequence[str]) -> RunCommand:
         metavar="FILE",
         help="an image or a PDF beside the query; may be said several times",
     )
+    add_session(
+        parser,
+        "make this a turn of the conversation NAME, which is kept in agentpool.db unless --journal "
+        "names another file",
+    )
     add_options(parser)
     found = parser.read(argv)
     *manifests, query = found.words
+    if found.session is not None and len(manifests) > 1:
+        parser.error(f"a turn of a session has one manifest, got {len(manifests)}")
     if not manifests and query.endswith(".toml"):
         # Whoever forgets the query would otherwise ask the local model "a.toml".
         parser.error(f"the query is missing, got only {query!r}")
@@ -185,6 +214,32 @@ def _parse_run(argv: Sequence[str]) -> RunCommand:
         manifests=tuple(manifests),
         query=query,
         attachments=tuple(found.attach),
+        session=found.session,
+        options=read_options(found),
+    )
+
+
+def _parse_chat(argv: Sequence[str]) -> ChatCommand:
+    parser = Parser(
+        "chat",
+        "[MANIFEST] [options]",
+        "Talk with an agent. Without a manifest it has no tools: the model on this machine, or\n"
+        "the one that --model names.",
+        _CHAT_EXAMPLES,
+    )
+    parser.add_argument("manifests", nargs="*", metavar="MANIFEST", help="what the agent is")
+    add_session(
+        parser, "keep the conversation under this name, or go on with the one that is there"
+    )
+    add_options(parser, lines=False)
+    found = parser.read(argv)
+    if len(found.manifests) > 1:
+        parser.error(f"a chat has one manifest, got {len(found.manifests)}")
+    if found.journal is not None and found.session is None:
+        parser.error("--journal keeps nothing without --session")
+    return ChatCommand(
+        manifest=found.manifests[0] if found.manifests else None,
+        session=found.session,
         options=read_options(found),
     )
 

@@ -16,6 +16,9 @@ NOTHING_HELD_BACK: Final = (
 )
 """What is said where they have nothing to do."""
 
+SESSIONS_FILE: Final = "agentpool.db"
+"""Where conversations are kept if nobody names a journal: in the current folder."""
+
 ApproveMode: TypeAlias = Literal["ask", "always", "never"]
 """Who has the word on calls that must be approved: a person, or nobody but this."""
 
@@ -91,6 +94,20 @@ class RunCommand:
     """What they are asked. ``-``: what is on standard input."""
     attachments: tuple[str, ...] = ()
     """The paths of images and documents beside it."""
+    session: str | None = None
+    """The conversation that it is a turn of. ``None``: of none."""
+    options: Options
+
+
+@final
+@attrs.frozen(kw_only=True)
+class ChatCommand:
+    """``agentpool chat``."""
+
+    manifest: str | None
+    """Its path. ``None``: one agent without tools."""
+    session: str | None
+    """The conversation to go on with. ``None``: a new one, which is not kept."""
     options: Options
 
 
@@ -230,6 +247,7 @@ class DoctorCommand:
 
 Command: TypeAlias = (
     RunCommand
+    | ChatCommand
     | MapCommand
     | CheckCommand
     | DoctorCommand

@@ -8,8 +8,8 @@ import math
 from collections.abc import Sequence
 from typing import Final, Literal, Never
 
-from agentpool import UsageError
-from agentpool._cli._command import Address, ApproveMode, Options
+from agentpool import UsageError, session_pool_name
+from agentpool._cli._command import SESSIONS_FILE, Address, ApproveMode, Options
 from agentpool._cli._override import Override
 from agentpool.drivers import PROVIDERS
 from agentpool.observe import Content
@@ -60,6 +60,7 @@ class Words(argparse.Namespace):
     trace_content: Content
     report: str | None
     journal: str | None
+    session: str | None
     pool: str | None
     html: str | None
     agent: int | None
@@ -103,18 +104,26 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; see {self.prog} --help")
 
 
-def add_options(parser: argparse.ArgumentParser, *, results: bool = True) -> None:
+def add_session(parser: argparse.ArgumentParser, help_text: str) -> None:
+    """Let *parser* take the name of a conversation."""
+    parser.add_argument("--session", type=_session, metavar="NAME", help=help_text)
+
+
+def add_options(
+    parser: argparse.ArgumentParser, *, results: bool = True, lines: bool = True
+) -> None:
     """Let *parser* take what commands that run agents have in common.
 
     Args:
         parser: The command's.
-        results: Whether it prints results.
+        results: Whether it prints results, and keeps them.
+        lines: Whether these can be lines of JSON.
     """
     _add_model(parser)
     _add_limits(parser)
     _add_files(parser)
     if results:
-        _add_results(parser)
+        _add_results(parser, lines=lines)
     kept = "results and errors" if results else "errors"
     parser.add_argument("--quiet", action="store_true", help=f"say nothing but {kept}")
 
@@ -171,11 +180,8 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
         help="make a page of what happened that opens in any browser")  # fmt: skip
 
 
-def _add_results(parser: argparse.ArgumentParser) -> None:
+def _add_results(parser: argparse.ArgumentParser, *, lines: bool) -> None:
     add = parser.add_argument
-    add("--schema", metavar="FILE",
-        help="a JSON Schema of an object that each answer must have; it is asked for again "
-        "where it does not fit, and then fails")  # fmt: skip
     add("--journal", metavar="FILE",
         help="keep in this file what was answered and done, so that the same command goes on "
         "where it was killed; it is made if it is not there")  # fmt: skip
@@ -183,8 +189,12 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
         metavar="ask|always|never",
         help="what to do with calls that must be approved: ask at the terminal, or let all "
         "of them run, or none (%(default)s)")  # fmt: skip
-    add("--json", action="store_true",
-        help="print one JSON object per agent and a summary, a line each")  # fmt: skip
+    if lines:
+        add("--schema", metavar="FILE",
+            help="a JSON Schema of an object that each answer must have; it is asked for again "
+            "where it does not fit, and then fails")  # fmt: skip
+        add("--json", action="store_true",
+            help="print one JSON object per agent and a summary, a line each")  # fmt: skip
 
 
 def read_options(found: Words) -> Options:
@@ -221,7 +231,8 @@ def read_options(found: Words) -> Options:
         trace=found.trace,
         trace_content=found.trace_content,
         report=found.report,
-        journal=getattr(found, "journal", None),
+        journal=getattr(found, "journal", None)
+        or (None if getattr(found, "session", None) is None else SESSIONS_FILE),
         schema=getattr(found, "schema", None),
     )
 
@@ -252,6 +263,14 @@ def text(word: str) -> str:
     """Return *word* if it can be sent, for argparse."""
     if not is_text(word):
         raise argparse.ArgumentTypeError(f"must be UTF-8, got {word!r}")
+    return word
+
+
+def _session(word: str) -> str:
+    try:
+        session_pool_name(text(word))
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
     return word
 
 

@@ -13,7 +13,7 @@ from agentpool import journal as journals
 from agentpool._cli._command import NOTHING_HELD_BACK, Options
 from agentpool._cli._recording import open_recording
 from agentpool._cli._script import load_script
-from agentpool.abc import Journal, Observer
+from agentpool.abc import Driver, Journal, Observer
 from agentpool.drivers import ProviderGates
 from agentpool.tools import Approver
 
@@ -29,6 +29,7 @@ async def open_command_pool(
     warn: Callable[[str], Awaitable[None]],
     approve: Approver | None = None,
     kept_as: str = "pool",
+    journal: Journal | None = None,
 ) -> AsyncGenerator[AgentPool, None]:
     """Open the models of *manifests* and a pool of agents that use them.
 
@@ -40,17 +41,13 @@ async def open_command_pool(
         observers: Told of everything.
         warn: Tells somebody what may not be meant.
         approve: Asked before calls that need somebody's word. ``None``: nobody; they fail.
-        kept_as: The pool's name in the journal, if the options name one.
+        kept_as: The pool's name in the journal.
+        journal: Where it is kept. ``None``: in the file that the options name, if they do.
 
     Raises:
         AgentPoolError: If a model cannot be opened, or a manifest cannot work.
     """
-    stand_in = None
-    if options.script is not None:
-        # In a thread, like all files: it may be a pipe into which nobody writes.
-        stand_in = await trio.to_thread.run_sync(
-            load_script, options.script, abandon_on_cancel=True
-        )
+    stand_in = await _load_stand_in(options.script)
     slots = options.max_concurrent
     plan = PoolPlan(
         manifests=tuple(manifests),
@@ -68,16 +65,24 @@ async def open_command_pool(
         await warn(text)
     # Opened first: a file that cannot be written is told before a model is opened.
     async with (
-        _open_journal(options.journal) as journal,
+        _open_journal(options.journal) as opened,
         open_recording(plan.secrets, options, warn) as recording,
     ):
         plan = attrs.evolve(plan, observers=(*observers, *recording))
-        if journal is not None:
-            plan = attrs.evolve(plan, journal=journal, resume=True, name=kept_as)
+        if (kept := journal or opened) is not None:
+            plan = attrs.evolve(plan, journal=kept, resume=True, name=kept_as)
         async with open_manifest_pool(plan, warn=_was_told) as pool:
             if gates is not None and not gates.statistics():
                 await warn(NOTHING_HELD_BACK)
             yield pool
+
+
+async def _load_stand_in(file: str | None) -> Driver | None:  # noqa: ASYNC910  # there may be none
+    """Return what answers in place of every model. ``None``: the models do."""
+    if file is None:
+        return None  # noqa: ASYNC910  # there is nothing to wait for
+    # In a thread, like all files: it may be a pipe into which nobody writes.
+    return await trio.to_thread.run_sync(load_script, file, abandon_on_cancel=True)
 
 
 @asynccontextmanager

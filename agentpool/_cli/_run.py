@@ -6,9 +6,11 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import attrs
 import trio
 
-from agentpool import AgentManifest, UsageError
+from agentpool import AgentManifest, UsageError, session_pool_name
+from agentpool import Session as Conversation
 from agentpool._cli._command import RunCommand
 from agentpool._cli._inputs import FROM_STANDARD_INPUT, read_standard_input
 from agentpool._cli._manifests import load_all, without_manifest
@@ -51,7 +53,11 @@ def run(command: RunCommand) -> int:
     ]
 
     async def work(session: Session) -> None:
-        await session.run_jobs(jobs)
+        if command.session is None:
+            await session.run_jobs(jobs)
+        else:
+            begin = Conversation.of(session.pool).begin
+            await session.run_jobs([attrs.evolve(job, begin=begin) for job in jobs])
 
     async def main() -> int:
         return await conduct(
@@ -59,7 +65,7 @@ def run(command: RunCommand) -> int:
             command.options,
             job_count=len(jobs),
             headings=len(jobs) > 1,
-            kept_as="run",
+            kept_as="run" if command.session is None else session_pool_name(command.session),
             work=work,
         )
 

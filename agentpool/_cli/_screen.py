@@ -72,6 +72,20 @@ class Screen:
         else:
             await trio.lowlevel.checkpoint()
 
+    async def write_prompt(self, prompt: str) -> None:
+        """Write what somebody is to type after, to standard error.
+
+        Cancellation:
+            It was written.
+        """
+
+        def write() -> None:
+            with contextlib.suppress(OSError, ValueError):
+                self._err.write(prompt)
+                self._err.flush()
+
+        await self._above(write)
+
     async def draw(self, view: BoardView) -> None:
         """Draw *view*, if there is a display.
 

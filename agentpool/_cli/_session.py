@@ -71,6 +71,8 @@ class Job:
     """Its place in its source."""
     may_wait: bool = False
     """Whether reading may take for ever. Then it is read beside the others."""
+    begin: Callable[[SpawnConfig], Awaitable[AgentHandle]] | None = None
+    """Starts it. ``None``: the pool spawns it, under its key."""
 
     def result(self, handle: AgentHandle | None = None, error: Exception | None = None) -> Result:
         """Return what became of it."""
@@ -92,7 +94,8 @@ Spawned: TypeAlias = AgentHandle | UsageError
 class Session:
     """A pool with everything around it that a command needs."""
 
-    _pool: AgentPool
+    pool: AgentPool
+    """Where its agents run."""
     _options: Options
     _report: Report
     _board: Board
@@ -109,7 +112,7 @@ class Session:
         """End all agents, and start no more."""
         self._is_stopped = True
         self._feeding.cancel()
-        self._pool.abort_all(reason)
+        self.pool.abort_all(reason)
 
     async def run_jobs(
         self, jobs: Sequence[Job], *, ordered: bool = True, answers: AnswerFolder | None = None
@@ -212,10 +215,10 @@ class Session:
             output_type=job.output_type,
             deadline_seconds=self._options.deadline_seconds,
             memory_scope=self._options.memory_scope,
-            key=job.key,
+            key=job.key if job.begin is None else None,
         )
         try:
-            handle = await self._pool.spawn(config)
+            handle = await (job.begin or self.pool.spawn)(config)
         except ResumeMismatchError:
             await self._report.refuse(
                 UsageError(

@@ -68,7 +68,6 @@ class Session:
     """What it is called."""
     pool: AgentPool
     """The pool in which its turns run."""
-    _journal: Journal
     _kept: PoolJournal
     _on_busy: OnBusy
     _agents: dict[AgentId, PastAgent] = attrs.field(factory=dict[AgentId, PastAgent])
@@ -78,14 +77,13 @@ class Session:
     _begin: trio.Lock = attrs.field(factory=trio.Lock)
 
     @classmethod
-    def of(cls, pool: AgentPool, journal: Journal, *, on_busy: OnBusy = "refuse") -> Self:
+    def of(cls, pool: AgentPool, *, on_busy: OnBusy = "refuse") -> Self:
         """Return the session that *pool* was opened for.
 
         It has the name that ``session_pool_name`` gives, a journal, and ``resume=True``.
 
         Args:
             pool: Where its turns run.
-            journal: Where the pool is kept.
             on_busy: What happens to a turn while another one has not ended.
 
         Raises:
@@ -99,7 +97,7 @@ class Session:
             )
         if on_busy not in {"refuse", "wait"}:
             raise UsageError(f"on_busy must be 'refuse' or 'wait', got {on_busy!r}")
-        session = cls(pool.name.removeprefix(PREFIX), pool, journal, kept, on_busy)
+        session = cls(pool.name.removeprefix(PREFIX), pool, kept, on_busy)
         for past in kept.past.values():
             if past.parent_id == OWNER_ID:
                 session._agents[past.agent_id] = past
@@ -240,19 +238,20 @@ class Session:
             raise UsageError(f"session {self.name!r} has {len(known)} turns, got {turns!r} to copy")
         wanted = [turn.agent_id for turn in known[:turns]]
         await self._kept.writer.flush()
-        records = await self._journal.read(self.pool.name)
+        journal = self._kept.writer.journal
+        records = await journal.read(self.pool.name)
         other = session_pool_name(name)
         try:
-            lease = await self._journal.claim(other)
+            lease = await journal.claim(other)
         except RunBusyError as error:
             raise SessionBusyError(str(error), session=name) from error
         try:
-            if await self._journal.read(other):
+            if await journal.read(other):
                 raise UsageError(f"there is a session {name!r} already; name another")
-            await self._journal.append(lease, copy_turns(records, wanted, new_run_id()))
+            await journal.append(lease, copy_turns(records, wanted, new_run_id()))
         finally:
             with trio.CancelScope(shield=True):
-                await self._journal.release(lease)
+                await journal.release(lease)
 
     def _refuse_busy(self) -> None:
         if self._is_busy():
@@ -351,7 +350,7 @@ async def open_session(
                         f"session {name!r} is open elsewhere: {error}", session=name
                     ) from error
                 await trio.sleep(LOOK_SECONDS)
-        yield Session.of(pool, journal, on_busy=on_busy)
+        yield Session.of(pool, on_busy=on_busy)
 
 
 def _number(turn: PastAgent) -> int:

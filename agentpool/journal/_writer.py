@@ -30,7 +30,8 @@ RENEWALS_PER_LEASE = 3
 class JournalWriter:
     """Keeps the records of one pool. One task runs ``run``; any may note and wait."""
 
-    _journal: Journal
+    journal: Journal
+    """Where they are kept."""
     lease: Lease
     """The right to write them."""
     _pending: list[JournalRecord] = attrs.field(init=False, factory=list[JournalRecord])
@@ -105,7 +106,7 @@ class JournalWriter:
         try:
             # Not cut off: nobody could tell whether it was kept.
             with trio.CancelScope(shield=True):
-                await self._journal.append(self.lease, batch)
+                await self.journal.append(self.lease, batch)
         except Exception as error:
             self._error = error
             raise

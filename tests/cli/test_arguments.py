@@ -74,9 +74,9 @@ def test_check_has_its_own_options() -> None:
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("", "a command is missing, one of run, map, check"),
+        ("", "a command is missing, one of run, chat, map, check"),
         ("rnu a b", "there is no command 'rnu'; did you mean 'run'?"),
-        ("xyz", "there is no command 'xyz'; it must be one of run, map, check"),
+        ("xyz", "there is no command 'xyz'; it must be one of run, chat, map, check"),
         ("run", "required: [MANIFEST...] QUERY; see agentpool run --help"),
         ("run a.toml", "the query is missing, got only 'a.toml'; see agentpool run --help"),
         ("run a q --frob", "there is no option '--frob'; see"),

@@ -29,6 +29,7 @@ from agentpool import (
     StopReason,
     Usage,
     UsageError,
+    UsageLimits,
     UserMessage,
     open_pool,
 )
@@ -41,7 +42,7 @@ from agentpool.abc import (
     MemoryQuery,
     ToolContext,
 )
-from agentpool.drivers import BadRequestError, FunctionDriver, ToolMessage, call, calls
+from agentpool.drivers import Attachment, BadRequestError, FunctionDriver, ToolMessage, call, calls
 from agentpool.drivers._scripted import Answer
 from agentpool.journal import (
     InMemoryJournal,
@@ -761,6 +762,75 @@ def test_names_keys_and_resuming_are_checked() -> None:
                 SpawnConfig(READER, "x", key=key)
 
     simulate(scenario)
+
+
+@attrs.frozen
+class Note:
+    """An answer with a form."""
+
+    text: str = ""
+
+
+def test_what_no_file_can_keep_needs_a_key() -> None:
+    """Else nobody could go on with it; with one it is spawned again as it was."""
+
+    async def scenario() -> None:
+        budget = Budget(requests=5)
+        for terms in ({"output_type": Note}, {"budget": Budget(requests=1, parent=budget)}):
+            async with open_kept(
+                FunctionDriver(lambda _: "{}"), journal=InMemoryJournal(), budget=budget
+            ) as pool:
+                with pytest.raises(UsageError, match="which no journal can keep; give it a key"):
+                    await pool.spawn(SpawnConfig(READER, "x", **terms))
+                await pool.spawn(SpawnConfig(READER, "x", key="a", **terms))
+
+    simulate(scenario)
+
+
+def test_attachments_and_limits_are_there_again() -> None:
+    """And others make it another question."""
+
+    async def scenario() -> None:
+        journal, seen = InMemoryJournal(), list[str]()
+        photo = Attachment("image/png", PIXEL, "photo.png")
+
+        def look(request: CompletionRequest) -> Answer:
+            seen.append(repr(request.messages[0]))
+            return "seen"
+
+        async with open_kept(never_answers(), journal=journal) as pool:
+            config = SpawnConfig(
+                READER, "What is it?", attachments=(photo,), limits=UsageLimits(request_limit=1)
+            )
+            await pool.spawn(config)
+            await trio.sleep(1)
+            pool.abort_all("enough")
+        async with open_kept(FunctionDriver(look), journal=journal) as pool:
+            await pool.join_all()
+        assert "photo.png" in seen[0]
+        async with open_kept(FunctionDriver(look), journal=journal) as pool:
+            await (await pool.spawn(attrs.evolve(config, key="a"))).wait()
+            other = attrs.evolve(config, key="a", attachments=())
+        async with open_kept(FunctionDriver(look), journal=journal) as pool:
+            with pytest.raises(ResumeMismatchError):
+                await pool.spawn(other)
+
+    simulate(scenario)
+
+
+def never_answers() -> FunctionDriver:
+    """Return a model that is asked and says nothing."""
+
+    async def wait(_: CompletionRequest) -> Answer:
+        await trio.sleep_forever()
+
+    return FunctionDriver(wait)
+
+
+PIXEL = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c4944415408d763f8cf"
+    "c0000003010100c9fe92ef0000000049454e44ae426082"
+)
 
 
 # --- what can go wrong with the journal

@@ -17,6 +17,7 @@ from agentpool import (
     AgentManifest,
     AgentStatus,
     Budget,
+    Capability,
     ModelConfig,
     Session,
     SpawnConfig,
@@ -26,8 +27,8 @@ from agentpool import (
     open_session,
     session_names,
 )
-from agentpool.abc import CompletionRequest
-from agentpool.drivers import BadRequestError, FunctionDriver
+from agentpool.abc import CompletionRequest, ToolContext
+from agentpool.drivers import BadRequestError, FunctionDriver, ToolMessage, call
 from agentpool.drivers._scripted import Answer
 from agentpool.journal import (
     InMemoryJournal,
@@ -42,6 +43,7 @@ from agentpool.journal import (
 )
 from agentpool.observe import outcome_from_json
 from agentpool.testing import crash_everywhere, simulate
+from agentpool.tools import ToolRegistry, tool
 
 FRIEND = AgentManifest(name="friend", capabilities=())
 
@@ -279,7 +281,7 @@ def test_what_has_no_meaning_is_refused() -> None:
                 raise AssertionError
         async with open_pool(FunctionDriver(heard)) as pool:
             with pytest.raises(UsageError, match="pool 'pool' is no session"):
-                Session.of(pool, journal)
+                Session.of(pool)
         async with open_anna(journal) as session:
             for config in (
                 SpawnConfig(FRIEND, "a", key="x"),
@@ -308,6 +310,35 @@ def test_a_file_grows_with_its_turns(tmp_path: Path) -> None:
 
     few, many = trio.run(size, 10), trio.run(size, 100)
     assert many <= 10.5 * few
+
+
+def test_a_child_of_a_turn_is_no_turn() -> None:
+    """Nor is it gone on after."""
+
+    @tool
+    async def have_it_done(context: ToolContext) -> str:
+        """Let a child say it."""
+        return (await context.agent.run_child("a child's", name="child")).text
+
+    def answer(request: CompletionRequest) -> Answer:
+        said = [one.text for one in request.messages if isinstance(one, UserMessage)]
+        last = request.messages[-1]
+        if said[-1] == "ask" and not isinstance(last, ToolMessage):
+            return call("have_it_done")
+        return last.content if isinstance(last, ToolMessage) else " ".join(said)
+
+    async def scenario() -> None:
+        journal, parent = (
+            InMemoryJournal(),
+            attrs.evolve(FRIEND, capabilities=(Capability.spawn(1),)),
+        )
+        for query, wanted in (("ask", "a child's"), ("b", "ask b")):
+            tools = ToolRegistry([have_it_done])
+            async with open_anna(journal, driver=FunctionDriver(answer), tools=tools) as session:
+                assert (await session.ask(ask(query, parent))).text == wanted
+                assert session.turns[-1].query == query
+
+    simulate(scenario)
 
 
 def test_a_turn_without_the_one_before_is_named() -> None:
