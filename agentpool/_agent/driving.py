@@ -70,10 +70,12 @@ async def drive(agent: Agent, registry: ToolRegistry) -> None:  # noqa: ASYNC910
         error: Exception | None = None
         try:
             with clock or NO_LIMIT:
-                while effect is not None and not (clock and clock.cancel_called):
+                is_used_up = False
+                while effect is not None and not is_used_up:
                     work = perform(agent, effect, run)
                     if work is not None:
                         await work
+                        is_used_up = clock is not None and clock.cancel_called
                     effect = next(effects, None)
         except Exception as raised:
             if clock is None or not clock.cancelled_caught:

@@ -76,11 +76,11 @@ async def complete(agent: Agent, effect: Complete, run: Run) -> None:
     Cancellation:
         The request ends at the provider as well. What had arrived is in the run.
     """
-    agent.phase(Phase.REASON)
     request = effect.request
     hear: OnDelta = agent.arrived
     agent.stream = teller = None
     if agent.hub.listening:
+        agent.phase(Phase.REASON)
         tell_messages(agent, run)
         teller = RequestTeller.of(agent, request, by_tool=False)
         agent.on_piece = teller.arrived

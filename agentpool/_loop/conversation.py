@@ -115,7 +115,7 @@ class Conversation:
         window = self._window
         if window is None or not (window.kept or window.stubs):
             return 0
-        sent = self._view().places
+        sent = self._view(window).places
         stubs = sum(any(start <= at < stop for start, stop in sent) for at in window.stubs)
         return self._gone_before(window.kept) + stubs
 
@@ -143,9 +143,12 @@ class Conversation:
         Raises:
             ContextOverflowError: If the pinned messages and the newest group do not fit.
         """
-        if self._window is not None and self.is_full(pending):
-            self.cut(pending)
-        view = self._view()
+        if self._window is None:
+            view = MessageView(self._items, range(len(self._items)))
+        else:
+            if self.is_full(pending):
+                self.cut(pending)
+            view = self._view(self._window)
         return (*view, *pending) if pending else view
 
     def cut(
@@ -197,7 +200,7 @@ class Conversation:
         kept = max(window.first_to_keep(pending_tokens, extra_tokens), window.history_groups)
         if self._gone_before(kept) == self._gone_before(window.kept):
             return ()
-        view = self._view()
+        view = self._view(window)
         return view[: len(view) - (len(self._items) - len(self._pinned) - self._gone_before(kept))]
 
     def _gone_before(self, kept: int) -> int:
@@ -209,10 +212,8 @@ class Conversation:
         place = window.starts[kept] if kept < len(window.starts) else len(self._items)
         return place if kept < window.history_groups else place - len(self._pinned)
 
-    def _view(self) -> MessageView:
-        items, window, end = self._items, self._window, len(self._items)
-        if window is None:
-            return MessageView(items, range(end))
+    def _view(self, window: Window) -> MessageView:
+        items, end = self._items, len(self._items)
         summary, stubs = self._summary, window.stubs
         if window.kept < window.history_groups:
             return MessageView(items, range(window.starts[window.kept], end), stubs=stubs)

@@ -194,7 +194,7 @@ class LoopGuard(Live, gc=False):
         self._tool_calls += 1
         if name in self.waiting_tools:
             return ALLOW
-        seen = self._seen().find(name, arguments)
+        seen = (self._calls or self._seen()).find(name, arguments)
         seen.count += 1
         if seen.count < self.resources.max_repeated_calls:
             return ALLOW
@@ -209,7 +209,7 @@ class LoopGuard(Live, gc=False):
         To be asked once per answer with tool calls, before `check_tool_call`: what it
         works out about the calls is kept for it.
         """
-        seen = self._seen()
+        seen = self._calls or self._seen()
         waiting = self.waiting_tools
         waits = bool(waiting) and not waiting.isdisjoint([call.name for call in calls])
         found = tuple([seen.find(call.name, call.arguments) for call in calls])
@@ -232,7 +232,7 @@ class LoopGuard(Live, gc=False):
         Args:
             results: One for each call, in their order. ``None``: it was refused.
         """
-        batch = self._seen().batches[0]
+        batch = (self._calls or self._seen()).batches[0]
         for seen, result in zip(batch.calls, results, strict=True):
             if result is not None:
                 if seen.result is not None and seen.result != result:
@@ -325,6 +325,5 @@ class LoopGuard(Live, gc=False):
         return ALLOW
 
     def _seen(self) -> SeenCalls:
-        if self._calls is None:
-            self._calls = SeenCalls()
+        self._calls = SeenCalls()
         return self._calls

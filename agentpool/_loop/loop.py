@@ -46,7 +46,6 @@ from agentpool._messages import (
     Completion,
     CompletionRequest,
     FinishReason,
-    ToolCall,
     ToolMessage,
     UserMessage,
 )
@@ -211,19 +210,14 @@ def _plan(run: Run, completion: Completion, spent: Stop | None) -> tuple[RunTool
     text = join_pieces(partial, completion.text) if partial else completion.text
     run.say(text, completion)
     run.acting = batch = RunTools(completion.tool_calls, [None] * len(completion.tool_calls))
-    stop = spent or _stuck(run, completion.tool_calls)
-    if stop is not None:
-        _refuse_from(0, batch, stop)
-        return batch, stop
+    verdict = spent or run.guard.check_stuck(completion.tool_calls)
+    if isinstance(verdict, Stop):
+        _refuse_from(0, batch, verdict)
+        return batch, verdict
     stop = _judge(run, batch)
     if completion.finish_reason is FinishReason.MAX_TOKENS:
         refuse_cut(batch)
     return batch, stop
-
-
-def _stuck(run: Run, calls: Sequence[ToolCall]) -> Stop | None:
-    verdict = run.guard.check_stuck(calls)
-    return verdict if isinstance(verdict, Stop) else None
 
 
 def _judge(run: Run, batch: RunTools) -> Stop | None:

@@ -60,12 +60,17 @@ class FunctionTool(Tool, Generic[P, R_co]):
     _needs_approval: bool
     _waits: bool
     _on_unknown: OnUnknown
-    _is_async: bool = attrs.field(init=False)
+    _call: Callable[..., object] = attrs.field(init=False)
+    """The function, called with what a model wrote: the decoder has seen to it that it fits."""
+    _call_async: Callable[..., Awaitable[object]] | None = attrs.field(init=False, default=None)
+    """The same, if it is async."""
     _threads_left: list[_ThreadCall] = attrs.field(factory=list["_ThreadCall"])
 
     def __attrs_post_init__(self) -> None:
         """Look once at what kind of function it is."""
-        self._is_async = inspect.iscoroutinefunction(self.function)
+        self._call = self.function
+        if inspect.iscoroutinefunction(self.function):
+            self._call_async = cast("Callable[..., Awaitable[object]]", self.function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Call the function as if it were no tool: no checks, no conversion."""
@@ -122,21 +127,21 @@ class FunctionTool(Tool, Generic[P, R_co]):
             call lasts until it returns, or with ``on_cancel="abandon"`` leaves it behind.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        if not self._is_async:
+        if self._call_async is None:
             # An async function has checkpoints of its own; these may have none.
             await trio.lowlevel.cancel_shielded_checkpoint()
         try:
             given = self._decoder.decode(arguments)
             if self._context_parameter is not None:
                 given[self._context_parameter] = context
-            # What a model wrote is no P; the decoder has seen to it that it fits.
-            function = cast("Callable[..., object]", self.function)
+            if self._call_async is not None and not self._in_thread:
+                return _as_result(await self._call_async(**given))
             if self._in_thread:
-                call = _ThreadCall(functools.partial(function, **given), context)
+                call = _ThreadCall(functools.partial(self._call, **given), context)
                 returned = await self._run_in_thread(call)
             else:
-                returned = function(**given)
-            if self._is_async or isinstance(returned, Awaitable):
+                returned = self._call(**given)
+            if isinstance(returned, Awaitable):
                 returned = await cast("Awaitable[object]", returned)
             return _as_result(returned)
         except Exception as exc:  # noqa: BLE001  # a tool's failure is told to the model
