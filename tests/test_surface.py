@@ -16,6 +16,7 @@ from agentpool import (
     AgentMessage,
     AgentPool,
     AgentStatus,
+    Budget,
     MessageRouter,
     OutcomeStream,
     SpawnConfig,
@@ -25,7 +26,7 @@ from agentpool import (
 from agentpool.abc import AgentContext, ToolContext
 from agentpool.drivers import FallbackDriver, RequestGate, ScriptedDriver
 from agentpool.observe import Event, EventReader, MessageSent, Observer
-from agentpool.tools import ToolRegistry
+from agentpool.tools import Reservation, ToolRegistry
 from tests.support.fakes import FakeTool, calling, hanging_driver, job, manifest, tool_call
 
 SURFACE: dict[type, str] = {
@@ -34,10 +35,12 @@ SURFACE: dict[type, str] = {
     AgentPool: "abort_all active_count as_completed broadcast close events fan_out "
     "fan_out_nowait join_all join_next map max_concurrent name queued_count race receive_many "
     "router shutdown spawn spawn_nowait statistics supervise",
+    Budget: "is_within name parent reserve statistics",
     EventReader: "close",
     MessageRouter: "agent_count ask dead_letter_count dead_letters inbox_capacity live_ids "
     "message_count send send_nowait",
     OutcomeStream: "",
+    Reservation: "charge commit cost_usd is_settled refund tokens",
 }
 
 

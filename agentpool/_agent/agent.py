@@ -14,7 +14,7 @@ from agentpool._agent.retry import RetryPolicy
 from agentpool._agent.spending import Purse, estimate
 from agentpool._approval import Approver
 from agentpool._base import Live
-from agentpool._budget.budget import Budget
+from agentpool._budget.budget import Budget, family_budget
 from agentpool._errors import CapabilityDeniedError
 from agentpool._events import Phase, PhaseChanged, TextDelta, ThoughtDelta
 from agentpool._loop.conversation import fixed_tokens
@@ -183,7 +183,7 @@ class Agent(Live):
         tool_calls: int = 0,
     ) -> None:
         if self.purse is not None:
-            self.purse.budget.record(tokens, cost_usd, requests=requests, tool_calls=tool_calls)
+            self.purse.ledger.record(tokens, cost_usd, requests=requests, tool_calls=tool_calls)
 
     def close(self) -> None:
         """Let go of what holds the agent as well, and with it the whole run."""
@@ -235,7 +235,7 @@ class Agent(Live):
         for what, rest in left.items():
             if rest is not None and rest <= 0:
                 raise CapabilityDeniedError(f"no {what} left for a child; give your answer now")
-        family = Budget.of_run(
+        family = family_budget(
             tokens=left_tokens,
             cost_usd=left_usd,
             requests=left_requests,

@@ -27,7 +27,7 @@ from agentpool._agent.agent import Agent
 from agentpool._agent.spending import Purse
 from agentpool._agent.telling import Hearing, RequestTeller, tell_messages
 from agentpool._base import Live
-from agentpool._budget.reservation import Reservation
+from agentpool._budget.ledger import RequestReservation
 from agentpool._errors import (
     AllDriversFailedError,
     AuthenticationError,
@@ -165,7 +165,7 @@ class ModelRequest(Live):
     """Says what it needs of a budget. ``None``: the one of the agent's conversation."""
     has_left: bool = False
     """Whether part of the attempt that is under way has left, and nobody has answered."""
-    reservation: Reservation | None = None
+    reservation: RequestReservation | None = None
     """What is set aside for the attempt that is under way."""
 
     async def make(self) -> Completion | LimitExceededError:

@@ -1,7 +1,7 @@
 """How one agent spends of a budget: what a request needs is set aside before it is made.
 
 An agent that has to wait for what others have set aside gives its slot back meanwhile, as
-for every other wait. It is never one of a circle: see the rules of ``_budget``.
+for every other wait. It is never one of a circle: see the rules of ``ledger``.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import final
 import attrs
 import trio
 
-from agentpool._budget.budget import Budget, Claim
-from agentpool._budget.reservation import Reservation
+from agentpool._budget.budget import Budget, ledger_of
+from agentpool._budget.ledger import Claim, Ledger, RequestReservation
 from agentpool._errors import LimitExceededError
 from agentpool._events import BudgetNear, BudgetReached
 from agentpool._loop.tokens import Estimator
@@ -47,6 +47,8 @@ class Purse:
     _hub: EventHub
     _agent_id: AgentId
     _name: str
+    ledger: Ledger = attrs.field(init=False)
+    """What that is inside."""
     estimator: Estimator = attrs.field(init=False, factory=Estimator)
     """For the agent's own conversation."""
     passed: bool = attrs.field(init=False, default=False)
@@ -54,11 +56,12 @@ class Purse:
 
     def __attrs_post_init__(self) -> None:
         """Have those who wait told when this agent begins to wait as well."""
-        self._slot.on_waiting = self.budget.root.reconsider
+        self.ledger = ledger_of(self.budget)
+        self._slot.on_waiting = self.ledger.root.reconsider
 
     async def reserve(  # waits only when there is too little; the request follows
         self, driver: Driver, request: CompletionRequest, estimator: Estimator
-    ) -> Reservation | LimitExceededError:
+    ) -> RequestReservation | LimitExceededError:
         """Set aside what *request* needs, waiting while others may give some back.
 
         If there is too little, nothing is set aside, and the error is returned.
@@ -68,16 +71,16 @@ class Purse:
         """
         tokens, cost_usd = estimate(driver, request, estimator)
         is_stalled = partial(self._is_stalled, trio.lowlevel.current_task())
-        claim = self.budget.claim(tokens=tokens, cost_usd=cost_usd, is_stalled=is_stalled)
+        claim = self.ledger.claim(tokens=tokens, cost_usd=cost_usd, is_stalled=is_stalled)
         result = claim.result or await self._wait(claim)
         self.tell()
         return result  # noqa: ASYNC910  # see above
 
-    async def _wait(self, claim: Claim) -> Reservation | LimitExceededError:
+    async def _wait(self, claim: Claim) -> RequestReservation | LimitExceededError:
         decided = trio.Event()
         claim.wake = decided.set
         with waiting_for_turn():
-            async with parked(Wait.other(f"budget {claim.budget.name!r}", WaitReason.BUDGET)):
+            async with parked(Wait.other(f"budget {claim.ledger.name!r}", WaitReason.BUDGET)):
                 try:
                     await decided.wait()
                 except BaseException:
@@ -98,7 +101,7 @@ class Purse:
     def take_tool_call(self) -> LimitExceededError | None:
         """Spend one tool call. ``None``: it may run; else why not."""
         try:
-            self.budget.reserve(tool_calls=1).commit(tokens=0, cost_usd=0.0)
+            self.ledger.reserve(tool_calls=1).commit(tokens=0, cost_usd=0.0)
         except LimitExceededError as error:
             return error
         finally:
@@ -107,7 +110,7 @@ class Purse:
 
     def tell(self) -> None:
         """Tell who listens that limits are near or reached."""
-        for notice in self.budget.account.take_news():
+        for notice in self.ledger.account.take_news():
             if self._hub.listening:
                 kind = BudgetReached if notice.reached else BudgetNear
                 stamp = self._hub.stamp(self._agent_id, self._name)

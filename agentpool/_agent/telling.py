@@ -12,7 +12,7 @@ from typing import Self, final
 
 from agentpool._agent.agent import Agent
 from agentpool._base import Live
-from agentpool._budget.reservation import Reservation
+from agentpool._budget.ledger import RequestReservation
 from agentpool._events import (
     CompletionReceived,
     FellBack,
@@ -43,7 +43,7 @@ class RequestTeller(Live):
     _request_id: int = 0
     _began_at: float = 0.0
     _first_piece_seconds: float | None = None
-    _paid_by: Reservation | None = None
+    _paid_by: RequestReservation | None = None
     _token: Token[RequestWatcher | None] | None = None
 
     @classmethod
@@ -51,7 +51,7 @@ class RequestTeller(Live):
         """Return one for a request that is about to be made."""
         return cls(agent, request, by_tool, agent.hub.seconds())
 
-    def attempt(self, reservation: Reservation | None) -> Self:
+    def attempt(self, reservation: RequestReservation | None) -> Self:
         """Return itself, for the next attempt, which *reservation* pays."""
         self._paid_by = reservation
         return self
@@ -73,7 +73,7 @@ class RequestTeller(Live):
                 model=request.model or "",
                 by_tool=self._by_tool,
                 sent=sent,
-                budget="" if paid is None else paid.budget.name,
+                budget="" if paid is None else paid.budget_name,
                 reserved_tokens=None if paid is None else paid.tokens,
                 reserved_usd=None if paid is None else paid.cost_usd,
             )

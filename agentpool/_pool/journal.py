@@ -32,7 +32,7 @@ from agentpool._agent.journaling import (
     settled_keys,
     spending,
 )
-from agentpool._budget.budget import Budget
+from agentpool._budget.budget import Budget, ledger_of
 from agentpool._errors import JournalError, ResumeMismatchError, RunBusyError, UsageError
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage, ChatMessage
 from agentpool._messaging.kept_post import KeptPost
@@ -248,7 +248,9 @@ class PoolJournal:
         for past in self.past.values():
             if past.agent_id == agent_id:
                 for tokens, cost_usd, requests, tool_calls in spending(past.records):
-                    budget.record(tokens, cost_usd, requests=requests, tool_calls=tool_calls)
+                    ledger_of(budget).record(
+                        tokens, cost_usd, requests=requests, tool_calls=tool_calls
+                    )
             elif past.parent_id == agent_id:
                 self.spend_again(past.agent_id, budget)
 

@@ -8,7 +8,7 @@ from agentpool._approval import Approver as Approver
 from agentpool._approval import Changed as Changed
 from agentpool._approval import Decision as Decision
 from agentpool._approval import Denied as Denied
-from agentpool._budget.reservation import Reservation as Reservation
+from agentpool._budget.ledger import Reservation as Reservation
 from agentpool._messages import ToolDefinition as ToolDefinition
 from agentpool._public import load as _load
 from agentpool._untrusted import MARKERS as MARKERS

@@ -10,7 +10,8 @@ import pytest
 
 from agentpool import Budget, LimitExceededError, StopReason, UsageError
 from agentpool._budget.account import BudgetNotice
-from agentpool._budget.budget import MAX_PASSED, Claim
+from agentpool._budget.budget import family_budget, ledger_of
+from agentpool._budget.ledger import MAX_PASSED, Claim, RequestReservation
 from agentpool.observe import BudgetMeter
 from agentpool.tools import Reservation
 
@@ -39,12 +40,12 @@ def committed(budget: Budget) -> tuple[float, float, float, float]:
 
 def claim(budget: Budget, tokens: int, *, stalled: bool = False) -> Claim:
     """Want one request of so many tokens, and wait if need be."""
-    return budget.claim(tokens=tokens, cost_usd=0.0, is_stalled=lambda: stalled)
+    return ledger_of(budget).claim(tokens=tokens, cost_usd=0.0, is_stalled=lambda: stalled)
 
 
-def granted(claim: Claim) -> Reservation:
+def granted(claim: Claim) -> RequestReservation:
     """Return the reservation of a claim that has it."""
-    assert isinstance(claim.result, Reservation), claim.result
+    assert isinstance(claim.result, RequestReservation), claim.result
     return claim.result
 
 
@@ -201,8 +202,9 @@ def test_a_block_that_does_not_settle_charges_the_reservation() -> None:
 
 def test_nobody_waits_for_what_was_reserved_by_hand() -> None:
     """Its owner may keep it for as long as the pool is open."""
-    reservation = Budget(tokens=10).reserve(tokens=5, requests=1)
-    assert not any(reservation.may_give_back(kind) for kind in range(4))
+    budget = Budget(tokens=10)
+    budget.reserve(tokens=5, requests=1)
+    refusal(claim(budget, 6))
 
 
 def test_a_block_that_settles_is_left_alone() -> None:
@@ -278,7 +280,7 @@ def test_a_child_spends_of_every_budget_above() -> None:
     assert leaf.is_within(root)
     assert leaf.is_within(leaf)
     assert not root.is_within(leaf)
-    assert leaf.root is root
+    assert (leaf.parent, middle.parent, root.parent) == (middle, root, None)
 
 
 @pytest.mark.parametrize(("own", "above"), [(10, 100), (100, 10)])
@@ -436,14 +438,14 @@ def test_who_cannot_be_served_holds_up_nobody() -> None:
     """The one that it waits for waits as well: it is told, and the others have their turn."""
     budget = Budget(tokens=100)
     waits = False
-    first = granted(budget.claim(tokens=30, cost_usd=0.0, is_stalled=lambda: waits))
+    first = granted(ledger_of(budget).claim(tokens=30, cost_usd=0.0, is_stalled=lambda: waits))
     first.start()
     large = claim(budget, 90)
     for _ in range(MAX_PASSED):
         granted(claim(budget, 5)).commit(tokens=0)
     held_up = claim(budget, 5)
     waits = True
-    budget.reconsider()
+    ledger_of(budget).reconsider()
     refusal(large)
     granted(held_up)
 
@@ -483,12 +485,12 @@ def test_nobody_waits_for_one_who_waits() -> None:
     """The request of an agent that waits for others may wait for who waits for it."""
     budget = Budget(tokens=100)
     waits = False
-    first = granted(budget.claim(tokens=80, cost_usd=0.0, is_stalled=lambda: waits))
+    first = granted(ledger_of(budget).claim(tokens=80, cost_usd=0.0, is_stalled=lambda: waits))
     first.start()
     second = claim(budget, 60)
     assert second.result is None
     waits = True
-    budget.reconsider()
+    ledger_of(budget).reconsider()
     refusal(second)
 
 
@@ -512,16 +514,6 @@ def test_a_claim_that_is_withdrawn_leaves_nothing() -> None:
     assert (reserved(budget), committed(budget)) == ((0, 0, 0, 0), (0, 0, 1, 0))
 
 
-def test_a_reservation_says_whether_its_request_has_started() -> None:
-    """From then on its provider may charge for it."""
-    reservation = Budget(tokens=100).reserve(tokens=10)
-    told = [reservation.has_started]
-    reservation.start()
-    told.append(reservation.has_started)
-    reservation.refund()
-    assert told == [False, True]
-
-
 def test_a_request_that_did_not_start_is_given_back() -> None:
     """Nothing was sent, so there is nothing to pay."""
     budget = Budget(tokens=100, requests=1)
@@ -536,7 +528,7 @@ def test_a_request_that_did_not_start_is_given_back() -> None:
 
 def test_a_run_is_held_to_its_limits_as_by_a_guard() -> None:
     """One more request to whoever is not above them, whatever the estimate says."""
-    budget = Budget.of_run(
+    budget = family_budget(
         tokens=100, cost_usd=None, requests=4, tool_calls=0, parent=None, name="run"
     )
     for tokens in (90, 10, 1):
@@ -546,7 +538,7 @@ def test_a_run_is_held_to_its_limits_as_by_a_guard() -> None:
 
 def test_requests_and_calls_of_a_run_are_exact() -> None:
     """An estimate may be wrong, a count is not; and of calls there may be none left."""
-    budget = Budget.of_run(
+    budget = family_budget(
         tokens=None, cost_usd=None, requests=2, tool_calls=0, parent=None, name="run"
     )
     with pytest.raises(LimitExceededError, match="0 of 0 tool calls"):
@@ -564,19 +556,19 @@ def test_that_a_limit_is_near_and_reached_is_told_once() -> None:
     root = Budget(tokens=100, name="root")
     leaf = Budget(requests=1, parent=root, name="leaf")
     root.reserve(tokens=79).commit()
-    assert root.account.take_news() == ()
+    assert ledger_of(root).account.take_news() == ()
     root.reserve(tokens=1).commit()
     root.reserve(tokens=1).commit()
     leaf.reserve(requests=1).commit()
     root.reserve(tokens=19).commit()
     with pytest.raises(LimitExceededError):
         root.reserve(tokens=1)
-    assert leaf.account.take_news() == (
+    assert ledger_of(leaf).account.take_news() == (
         BudgetNotice("root", StopReason.TOKEN_BUDGET, 80, 100, reached=False),
         BudgetNotice("leaf", StopReason.REQUEST_BUDGET, 1, 1, reached=True),
         BudgetNotice("root", StopReason.TOKEN_BUDGET, 100, 100, reached=True),
     )
-    assert root.account.take_news() == ()
+    assert ledger_of(root).account.take_news() == ()
 
 
 def test_a_limit_that_leaves_too_little_counts_as_reached() -> None:
@@ -585,7 +577,7 @@ def test_a_limit_that_leaves_too_little_counts_as_reached() -> None:
     budget.reserve(tokens=50)
     with pytest.raises(LimitExceededError):
         budget.reserve(tokens=60)
-    (notice,) = budget.account.take_news()
+    (notice,) = ledger_of(budget).account.take_news()
     assert (notice.used, notice.limit, notice.reached) == (50, 100, True)
 
 

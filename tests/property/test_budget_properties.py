@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from agentpool import Budget, LimitExceededError, ResourceQuota, Usage, UsageError, UsageLimits
-from agentpool._budget.budget import MAX_PASSED, Claim
+from agentpool._budget.budget import ledger_of
+from agentpool._budget.ledger import MAX_PASSED, Claim, RequestReservation
 from agentpool._loop.conversation import fixed_tokens, message_tokens, request_tokens
 from agentpool._loop.tokens import Estimator
 from agentpool._messages import ANSWER_TOKENS
@@ -68,6 +69,11 @@ class Waiting:
     stalled: bool = False
 
 
+def path_of(budget: Budget) -> list[Budget]:
+    """Return *budget* and every budget above it."""
+    return [budget] if budget.parent is None else [budget, *path_of(budget.parent)]
+
+
 class BudgetMachine(RuleBasedStateMachine):
     """A tree of budgets, and everybody who spends of it."""
 
@@ -90,14 +96,14 @@ class BudgetMachine(RuleBasedStateMachine):
         """Add up what happened at or below *budget*."""
         sums = dict.fromkeys(KINDS, 0)
         for at, amounts in things:
-            if budget in at.path:
+            if budget in path_of(at):
                 for kind in KINDS:
                     sums[kind] += amounts[kind]
         return sums
 
     def fits(self, at: Budget, amounts: dict[str, int]) -> bool:
         """Say whether a reservation fits at *at* and everywhere above."""
-        for budget in at.path:
+        for budget in path_of(at):
             taken = self.below(budget, self.charged)
             held = self.below(budget, [(one.at, one.amounts) for one in self.open])
             for kind, meter in meters(budget).items():
@@ -112,14 +118,14 @@ class BudgetMachine(RuleBasedStateMachine):
         """Say whether somebody before it was passed too often, and wants of what it wants."""
         before = itertools.takewhile(lambda other: other is not one, self.waiting)
         return any(
-            other.claim.passed >= MAX_PASSED and set(other.at.path) & set(one.at.path)
+            other.claim.passed >= MAX_PASSED and set(path_of(other.at)) & set(path_of(one.at))
             for other in before
         )
 
     def granted(self, held: Held) -> None:
         """Take note of a reservation; from here on estimates may be wrong again."""
         self.open.append(held)
-        for budget in held.at.path:
+        for budget in path_of(held.at):
             for kind in KINDS:
                 self.wrong[id(budget), kind] = 0
 
@@ -128,7 +134,7 @@ class BudgetMachine(RuleBasedStateMachine):
         self.open.remove(held)
         if used is not None:
             self.charged.append((held.at, used))
-            for budget in held.at.path:
+            for budget in path_of(held.at):
                 for kind in KINDS:
                     low = max(0, used[kind] - held.amounts[kind])
                     self.wrong[id(budget), kind] = self.wrong.get((id(budget), kind), 0) + low
@@ -196,7 +202,7 @@ class BudgetMachine(RuleBasedStateMachine):
             held = stalls.get(key[0]) if key else None
             return held is not None and held.stalled
 
-        claim = at.claim(tokens=tokens, cost_usd=cost, is_stalled=is_stalled)
+        claim = ledger_of(at).claim(tokens=tokens, cost_usd=cost, is_stalled=is_stalled)
         one = Waiting(at, amounts, claim)
         key.append(id(one))
         self.keep.append(one)
@@ -225,7 +231,7 @@ class BudgetMachine(RuleBasedStateMachine):
     def answer(self, place: int, tokens: int | None, cost: int | None) -> None:
         """Charge what was used, or what was set aside if nobody says."""
         held = self.open[place % len(self.open)]
-        if not held.reservation.is_settled:
+        if isinstance(held.reservation, RequestReservation):
             held.reservation.start()
         used = dict(held.amounts)
         if tokens is not None:
@@ -236,7 +242,7 @@ class BudgetMachine(RuleBasedStateMachine):
         self.settle(held, used)
         over = any(
             meter.limit is not None and meter.committed > meter.limit
-            for budget in held.at.path
+            for budget in path_of(held.at)
             for meter in meters(budget).values()
         )
         assert passed is over
@@ -262,9 +268,10 @@ class BudgetMachine(RuleBasedStateMachine):
     def stall(self, place: int, *, stalled: bool) -> None:
         """Who makes a request begins to wait for others, or goes on."""
         held = self.open[place % len(self.open)]
-        held.reservation.start()
+        if isinstance(held.reservation, RequestReservation):
+            held.reservation.start()
         held.stalled = stalled
-        self.budgets[0].reconsider()
+        ledger_of(self.budgets[0]).reconsider()
         self.collect()
 
     @precondition(lambda self: self.waiting)
@@ -313,7 +320,7 @@ class BudgetMachine(RuleBasedStateMachine):
         assert not self.waiting
         for budget in self.budgets:
             assert [meter.reserved for meter in meters(budget).values()] == [0, 0, 0, 0]
-            assert not budget.under_way
+            assert not ledger_of(budget).under_way
 
 
 TestBudgets = BudgetMachine.TestCase
@@ -336,7 +343,7 @@ def test_nobody_starves(steps: list[tuple[str, int]]) -> None:
         waiting = [one for one in claims if one.result is None]
         open_ones = [one for one in served if _is_open(one)]
         if what == "want":
-            one = budget.claim(tokens=number, cost_usd=0.0, is_stalled=lambda: False)
+            one = ledger_of(budget).claim(tokens=number, cost_usd=0.0, is_stalled=lambda: False)
             one.wake = partial(served.append, one)
             claims.append(one)
             if one.result is not None:

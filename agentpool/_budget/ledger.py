@@ -1,0 +1,364 @@
+"""What many may spend together: set aside first, then used, and counted once.
+
+Rules:
+
+1. Between the check and the reservation nothing waits, so no two can take the same rest.
+2. A reservation is taken in its budget and in every budget above, or in none. So a budget
+   inside another can only narrow it.
+3. A reservation is settled exactly once: by what was used, as a whole when nobody knows
+   what was used, or given back when nothing was.
+4. Requests and tool calls are used as they were reserved, so their limits are exact. Tokens
+   and money are estimates until they are known: they pass a limit by no more than the
+   estimates of what was under way at that moment were too low.
+5. Nothing that was used is given back, and nothing is given back twice: a budget never has
+   more left than it had before.
+6. Who finds too little may wait for what others have set aside for requests. It waits only
+   while what is used alone would leave enough, and while some of what lacks is held by a
+   request whose agent does not wait for anybody. So there is no circle of waiting, and who
+   cannot be served is told.
+7. Who fits goes before one that waits for more, but not more than ``MAX_PASSED`` times past
+   the same one: then all who want of the budget that lacks wait behind it. So a large
+   request does not starve among small ones.
+8. A cost that nobody can know is not zero: it is counted as unpriced, and a limit on cost
+   allows nothing more after such an answer, unless the budget says so.
+
+A budget belongs to one thread, the one that trio runs in. It knows no pool: several pools
+may share one, and one may last longer than any of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import takewhile
+from typing import Final, Self, final
+
+import attrs
+
+from agentpool._base import Live
+from agentpool._budget.account import COST, PICO, TOKENS, Account, Amounts, amounts_of, count, pico
+from agentpool._errors import LimitExceededError, UsageError
+
+MAX_PASSED: Final = 8
+"""How many may go before one that waits for more. As many as run side by side in a pool that
+says nothing else: so it waits for about one round of them."""
+
+
+class Reservation(Live):
+    """What a budget has set aside for one thing. Settle it once, whatever happens.
+
+    As a context manager it settles itself at the end of its block, if nobody did: nobody
+    has said then what was used, so all of it is charged.
+    """
+
+    _ledger: Ledger
+    _amounts: Amounts
+    _priced: bool
+    _settled: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that were set aside."""
+        return self._amounts[TOKENS]
+
+    @property
+    def cost_usd(self) -> float | None:
+        """US dollars that were set aside. ``None``: there was no price to go by."""
+        return self._amounts[COST] / PICO if self._priced else None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it was settled."""
+        return self._settled
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Settle it, unless that was done."""
+        if not self._settled:
+            self.charge()
+
+    def commit(self, *, tokens: int | None = None, cost_usd: float | None = None) -> bool:
+        """Charge what was used and give the rest back; return whether that passed a limit.
+
+        Requests and tool calls are charged as they were reserved.
+
+        Args:
+            tokens: Tokens in plus out. ``None``: nobody said, so what was reserved counts.
+            cost_usd: US dollars. ``None``: nobody said, so what was reserved counts. If
+                there was no estimate either, the cost is unknown.
+
+        Raises:
+            UsageError: If it was settled before, or a number has no meaning. Nothing has
+                changed.
+        """
+        used = self._amounts[TOKENS] if tokens is None else count("tokens", tokens)
+        cost = self._amounts[COST] if cost_usd is None else pico(cost_usd)
+        unpriced = cost_usd is None and not self._priced
+        unmeasured = tokens is None or (cost_usd is None and self._priced)
+        self._settle((used, cost, *self._amounts[2:]))
+        passed = [
+            one.account.note_answer(unmeasured=unmeasured, unpriced=unpriced)
+            for one in self._ledger.path
+        ]
+        self._ledger.root.reconsider()
+        return any(passed)
+
+    def charge(self) -> None:
+        """Charge all of it: something was under way, and nobody knows what it used.
+
+        Raises:
+            UsageError: If it was settled before.
+        """
+        self._settle(self._amounts)
+        for one in self._ledger.path:
+            one.account.note_loss(unpriced=not self._priced)
+        self._ledger.root.reconsider()
+
+    def refund(self) -> None:
+        """Give all of it back: nothing was used.
+
+        Raises:
+            UsageError: If it was settled before.
+        """
+        self._settle(None)
+        self._ledger.root.reconsider()
+
+    def _settle(self, used: Amounts | None) -> None:
+        if self._settled:
+            raise UsageError(
+                f"a reservation of budget {self._ledger.name!r} was settled before; commit, "
+                "charge or refund it once"
+            )
+        self._settled = True
+        for one in self._ledger.path:
+            one.account.set_aside(self._amounts, -1)
+            if used is not None:
+                one.account.use(used)
+
+
+@final
+class RequestReservation(Reservation):
+    """What is set aside for a request to a model.
+
+    One for a request that did not start is given back at the end of its block.
+    """
+
+    _is_stalled: Callable[[], bool] = bool
+    """Whether who makes the request waits for others."""
+    _started: bool = False
+
+    @property
+    def budget_name(self) -> str:
+        """The budget where it was taken."""
+        return self._ledger.name
+
+    def start(self) -> None:
+        """Say that the request goes out now: from here on it is not simply given back."""
+        self._started = True
+
+    def __exit__(self, *_: object) -> None:
+        """Settle it, unless that was done."""
+        if not self._settled and not self._started:
+            self.refund()
+        super().__exit__()
+
+    def may_give_back(self, kind: int) -> bool:
+        """Whether some of *kind* may come back from it before long."""
+        # Who has its reservation and did not start yet waits for a slot or for its turn.
+        return bool(self._amounts[kind]) and not (self._started and self._is_stalled())
+
+    def _settle(self, used: Amounts | None) -> None:
+        super()._settle(used)
+        for one in self._ledger.path:
+            one.under_way.pop(self, None)
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class Claim:
+    """The wish for a reservation for one request, which may have to wait."""
+
+    ledger: Ledger
+    amounts: Amounts
+    priced: bool
+    is_stalled: Callable[[], bool]
+    result: RequestReservation | LimitExceededError | None = None
+    """``None``: it waits."""
+    wake: Callable[[], object] = lambda: None
+    """Called when a claim that waited has its result. Set it if it waits."""
+    short: Ledger | None = None
+    """What had too little for it when somebody last looked. ``None``: nothing had."""
+    passed: int = 0
+    """How many who came later were served before it."""
+
+    def hold(self, held: set[Ledger]) -> None:
+        """Add to *held* what it lacks, if nobody may go before it any more."""
+        if self.short is not None and self.passed >= MAX_PASSED:
+            held.add(self.short)
+
+    def withdraw(self) -> None:
+        """Want it no more, and give back what was set aside for it."""
+        root = self.ledger.root
+        root.waiting.pop(self, None)
+        if isinstance(self.result, RequestReservation):
+            self.result.refund()
+        root.reconsider()  # others may have waited for its turn
+
+
+@final
+class Ledger(Live):
+    """What one budget is inside: its books, what is under way, and who waits."""
+
+    account: Account
+    """What it counts."""
+    path: tuple[Ledger, ...] = ()
+    """Itself and every ledger above it, the root last."""
+    under_way: dict[RequestReservation, None] = {}  # noqa: RUF012  # each has its own
+    """What is set aside for requests that are made right now, in order."""
+    waiting: dict[Claim, None] = {}  # noqa: RUF012  # each has its own
+    """At the root: who waits, in order."""
+
+    @classmethod
+    def below(cls, account: Account, parent: Ledger | None) -> Ledger:
+        """Return the ledger of *account*, as a part of *parent*."""
+        ledger = cls(account)
+        ledger.path = (ledger,) if parent is None else (ledger, *parent.path)
+        return ledger
+
+    @property
+    def root(self) -> Ledger:
+        """The ledger above all others: itself, if it has no parent."""
+        return self.path[-1]
+
+    @property
+    def name(self) -> str:
+        """What its budget is called."""
+        return self.account.name
+
+    def reserve(
+        self,
+        *,
+        tokens: int = 0,
+        cost_usd: float | None = 0.0,
+        requests: int = 0,
+        tool_calls: int = 0,
+    ) -> Reservation:
+        """Set something aside, here and in every budget above, or raise.
+
+        Raises:
+            LimitExceededError: If there is too little. Nothing was set aside.
+            UsageError: If a number has no meaning. Nothing was set aside.
+        """
+        amounts = amounts_of(
+            tokens=tokens, cost_usd=cost_usd, requests=requests, tool_calls=tool_calls
+        )
+        lack = self._find_lack(amounts, priced=cost_usd is not None)
+        if lack is not None:
+            raise self._refuse(lack, amounts)
+        return self._take(amounts, priced=cost_usd is not None)
+
+    def record(
+        self, tokens: int, cost_usd: float | None, *, requests: int = 0, tool_calls: int = 0
+    ) -> None:
+        """Count what was spent before, by a program that has ended. No limit refuses it.
+
+        Args:
+            tokens: Tokens in plus out.
+            cost_usd: US dollars. ``None``: it has no price.
+            requests: Requests to a model.
+            tool_calls: Tool calls that ran.
+        """
+        amounts = amounts_of(
+            tokens=tokens, cost_usd=cost_usd, requests=requests, tool_calls=tool_calls
+        )
+        reservation = self._take(amounts, priced=cost_usd is not None)
+        reservation.commit(tokens=tokens, cost_usd=cost_usd)
+
+    # --- for requests, which may wait
+
+    def claim(
+        self, *, tokens: int, cost_usd: float | None, is_stalled: Callable[[], bool]
+    ) -> Claim:
+        """Set aside what one request needs, now or when others have given some back.
+
+        Args:
+            tokens: Tokens in plus out, as estimated.
+            cost_usd: US dollars, as estimated. ``None``: nobody can say.
+            is_stalled: Whether who makes the request waits for others, so that nobody may
+                count on its end.
+
+        Raises:
+            UsageError: If a number has no meaning. Nothing was set aside.
+        """
+        amounts = amounts_of(tokens=tokens, cost_usd=cost_usd, requests=1, tool_calls=0)
+        claim = Claim(self, amounts, cost_usd is not None, is_stalled)
+        held = set[Ledger]()
+        for one in self.root.waiting:
+            one.hold(held)
+        self._decide(claim, held)
+        if claim.result is None:
+            self.root.waiting[claim] = None
+        return claim
+
+    def reconsider(self) -> None:
+        """Look again at those who wait, in their order. To be asked of the root.
+
+        After each settlement, and when somebody who makes a request begins to wait.
+        """
+        held = set[Ledger]()
+        for claim in tuple(self.waiting):
+            self._decide(claim, held)
+            if claim.result is not None:
+                del self.waiting[claim]
+                claim.wake()
+            else:
+                claim.hold(held)
+
+    @staticmethod
+    def _decide(claim: Claim, held: set[Ledger]) -> None:
+        """Give *claim* its result, unless it can wait for one, or must: *held* is for others."""
+        ledger = claim.ledger
+        lack = ledger._find_lack(claim.amounts, priced=claim.priced)
+        if lack is None:
+            if held.isdisjoint(ledger.path):
+                for one in takewhile(lambda one: one is not claim, ledger.root.waiting):
+                    one.passed += one.short in ledger.path
+                    one.hold(held)
+                claim.result = ledger._take_for(claim)
+            return
+        short, kind = lack
+        claim.short = short
+        if short.account.is_used_up(kind, claim.amounts) or not any(
+            reservation.may_give_back(kind) for reservation in short.under_way
+        ):
+            claim.result = ledger._refuse(lack, claim.amounts)
+
+    def _find_lack(self, amounts: Amounts, *, priced: bool) -> tuple[Ledger, int] | None:
+        """Return the nearest budget that has too little, and of what."""
+        for one in self.path:
+            kind = one.account.lacks(amounts, priced=priced)
+            if kind is not None:
+                return one, kind
+        return None
+
+    def _refuse(self, lack: tuple[Ledger, int], amounts: Amounts) -> LimitExceededError:
+        for one in self.path:
+            one.account.refused += 1
+        short, kind = lack
+        return short.account.error(kind, amounts)
+
+    def _take(self, amounts: Amounts, *, priced: bool) -> Reservation:
+        for one in self.path:
+            one.account.set_aside(amounts)
+        return Reservation(self, amounts, priced)
+
+    def _take_for(self, claim: Claim) -> RequestReservation:
+        reservation = RequestReservation(
+            self, claim.amounts, claim.priced, _is_stalled=claim.is_stalled
+        )
+        for one in self.path:
+            one.account.set_aside(claim.amounts)
+            one.under_way[reservation] = None
+        return reservation
