@@ -180,7 +180,7 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Check the types inside, and that a user sees a type for every public name."""
     install(session, *EXTRAS, also=group("types"))
-    session.run("mypy", *(session.posargs or ("agentpool", "tests", "noxfile.py")))
+    session.run("mypy", *(session.posargs or ("agentpool", "examples", "tests", "noxfile.py")))
     session.run("pyright")
     # In any other folder than an empty one pyright finds a package that is not
     # the installed one, and reports on nothing at all.

@@ -1,0 +1,223 @@
+"""The programs in ``examples/``: what they print, their exit codes, and a service for real."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import httpx
+import pytest
+import trio
+
+from agentpool import UserMessage
+from agentpool.abc import Completion, CompletionRequest
+from agentpool.drivers import FunctionDriver, call
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def load(name: str) -> ModuleType:
+    """Return the program *name*, loaded as whoever copies it would load it."""
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where the types of its classes are looked up
+    spec.loader.exec_module(module)
+    return module
+
+
+def asked(request: CompletionRequest, place: int = 0) -> str:
+    """Return one of the questions of the conversation."""
+    message = request.messages[place]
+    assert isinstance(message, UserMessage)
+    return message.text
+
+
+# --- the reviewer
+
+
+GRAVE = '{"findings": [{"line": 3, "severity": "high", "text": "never closed"}]}'
+SMALL = '{"findings": [{"line": 1, "severity": "low", "text": "a slow loop"}]}'
+
+
+def review(tmp_path: Path, answers: dict[str, str], *words: str) -> int:
+    """Review a folder with one file for each answer."""
+    for name in answers:
+        (tmp_path / name).write_text(f"print({name!r})")
+
+    def answer(request: CompletionRequest) -> str:
+        first = asked(request)
+        return next(text for name, text in answers.items() if first.startswith(name))
+
+    return int(load("review_repository").main([str(tmp_path), *words], FunctionDriver(answer)))
+
+
+@pytest.mark.parametrize(
+    ("answers", "code", "last"),
+    [
+        ({"a.py": '{"findings": []}'}, 0, ""),
+        ({"a.py": SMALL}, 0, "a.py:1: low: a slow loop"),
+        ({"a.py": SMALL, "b.py": GRAVE}, 1, "b.py:3: high: never closed"),
+        ({"a.py": GRAVE, "b.py": "It is fine."}, 2, "b.py: not reviewed"),
+    ],
+)
+def test_a_review_fails_the_job_when_it_must(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    answers: dict[str, str],
+    code: int,
+    last: str,
+) -> None:
+    """Also when a file could not be reviewed: what was not read is not fine."""
+    assert review(tmp_path, answers) == code
+    assert last in (capsys.readouterr().out.splitlines() or [""])[-1]
+
+
+def test_a_review_says_what_is_wrong_with_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In one line."""
+    assert review(tmp_path, {}) == 2
+    assert "no file in" in capsys.readouterr().err
+    assert review(tmp_path, {"a.py": ""}, "--tokens", "0") == 2
+    assert "error: " in capsys.readouterr().err
+
+
+# --- the team
+
+
+def test_the_tests_of_the_team_pass() -> None:
+    """In their own folder, as the file says."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_research_team.py"],
+        cwd=EXAMPLES, env={**os.environ, "NO_COLOR": "1"}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert "3 passed" in done.stdout, done.stdout
+
+
+def test_the_team_says_so_when_it_has_no_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    """With the reason, and an exit code."""
+
+    def answer(request: CompletionRequest) -> Completion | str:
+        if "You lead" in request.system:
+            raise ConnectionError("the line is dead")
+        return call("wait_for_message")
+
+    team = load("research_team")
+    assert team.main(["How?"], FunctionDriver(answer)) == 1
+    assert "no answer: the line is dead" in capsys.readouterr().out
+    assert team.main(["How?"], FunctionDriver(lambda _: "So.")) == 0
+    assert capsys.readouterr().out == "So.\n"
+
+
+# --- the rows
+
+
+def test_every_row_has_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the order of the file, whatever becomes of it."""
+    path = tmp_path / "mails.csv"
+    path.write_text('id,text\n1,"How, then?"\n2,\n3,It is broken\n')
+
+    def answer(request: CompletionRequest) -> str:
+        first = asked(request)
+        kind = {"How, then?": "question", "It is broken": "complaint"}.get(first)
+        return json.dumps({"kind": kind})
+
+    rows, out = load("classify_csv"), io.StringIO()
+    assert rows.main([str(path)], FunctionDriver(answer), out) == 1
+    lines = out.getvalue().splitlines()
+    assert lines[:2] == ["row,kind,fault", "1,question,"]
+    assert lines[2].startswith("2,,")
+    assert lines[3] == "3,complaint,"
+    assert capsys.readouterr().err == "1 without a class, 1 complaint, 1 question\n"
+    assert rows.main([str(path), "--column", "body"], FunctionDriver(answer), out) == 2
+    assert "there is no column 'body'" in capsys.readouterr().err
+
+
+# --- the service
+
+
+def host(request: CompletionRequest) -> Completion | str:
+    """Answer by what was asked before."""
+    first, last = asked(request), asked(request, -1)
+    if last == "break":
+        raise ConnectionError("the model is out of order")
+    return f"{first} and {last}"
+
+
+@contextlib.asynccontextmanager
+async def served(driver: FunctionDriver) -> AsyncGenerator[httpx.AsyncClient]:
+    """Serve on a free port of this machine."""
+    async with trio.open_nursery() as nursery:
+        (url,) = await nursery.start(load("web_service").serve, 0, driver)
+        async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+            yield client
+        nursery.cancel_scope.cancel()
+
+
+def events_of(text: str) -> list[tuple[str, Any]]:
+    """Return kinds and data of server-sent events."""
+    parts = [part.split("\n") for part in text.strip().split("\n\n")]
+    return [(kind.removeprefix("event: "), json.loads(data[6:])) for kind, data in parts]
+
+
+async def test_a_service_streams_and_remembers() -> None:
+    """Each session its own conversation."""
+    async with served(FunctionDriver(host)) as client:
+        for session, query, text in (
+            ("ada", "one", "one and one"),
+            ("ada", "two", "one and two"),
+            ("bob", "two", "two and two"),
+        ):
+            answer = await client.post("/ask", json={"session": session, "query": query})
+            events = events_of(answer.text)
+            assert "".join(data["text"] for kind, data in events if kind == "text") == text
+            assert events[-1] == ("done", {"text": text})
+        failed = await client.post("/ask", json={"query": "break"})
+        assert events_of(failed.text)[-1][1]["error"] == "the model is out of order"
+        assert (await client.get("/health")).json() == {"running": 0, "queued": 0}
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [(b"{", "Expecting"), (b"[]", "the body must be"), (b'{"query": " "}', "must not be empty"),
+     (b"x" * 70_000, "at most 65,536 bytes")],
+)  # fmt: skip
+async def test_a_service_refuses_what_it_cannot_ask(body: bytes, says: str) -> None:
+    """With what is wrong."""
+    async with served(FunctionDriver(host)) as client:
+        answer = await client.post("/ask", content=body)
+        assert answer.status_code == 400
+        assert says in answer.json()["error"]
+        assert (await client.get("/nowhere")).status_code == 404
+
+
+async def test_a_client_that_goes_away_ends_its_agent() -> None:
+    """Nobody pays for what nobody reads."""
+    asked, ended = trio.Event(), trio.Event()
+
+    async def think(_: CompletionRequest) -> str:
+        asked.set()
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.set()
+        raise AssertionError  # pragma: no cover
+
+    async with served(FunctionDriver(think)) as client:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: client.post("/ask", json={"query": "one"}))
+            await asked.wait()
+            nursery.cancel_scope.cancel()
+        await ended.wait()
