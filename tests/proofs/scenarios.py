@@ -17,9 +17,11 @@ from trio.testing import wait_all_tasks_blocked
 from agentpool import (
     AgentGoneError,
     AgentHandle,
+    AgentMessage,
     AgentPool,
     AgentStatus,
     Budget,
+    DeadlockError,
     InboxFullError,
     PoolError,
     PoolFullError,
@@ -382,6 +384,49 @@ async def g18_isolation() -> None:
     for one in seen:
         assert sum(f"sea of {scope}" in one for scope in "abde") == 1, one
 
+
+# --- the three worst faults that these guarantees had: ten lines each, and the kit finds them
+
+
+async def d01_a_wake_up_is_lost() -> None:
+    """Four senders wait for room in an inbox of one, and its owner reads on."""
+    driver = FunctionDriver(orders)
+    async with open_scene(driver, max_concurrent=4, inbox_capacity=1) as pool:
+        heard: list[int] = []
+        await pool.fan_out(member(f"a{nth} tell=0") for nth in range(4))
+        await trio.sleep(1)
+        while len(heard) < 4:
+            heard += [message.sender for message in await pool.receive_many()]
+        assert sorted(heard) == [1, 2, 3, 4]
+
+
+async def d06_a_map_is_left() -> None:
+    """A map is left while its query waits for a place: nobody would cancel its agent."""
+    async with open_scene(FunctionDriver(orders), max_concurrent=1, max_queued=0) as pool:
+        await pool.spawn(member("a nap"))
+        with trio.move_on_after(1):
+            async with pool.map(member("m").manifest, ["m nap=9"]):
+                await trio.sleep_forever()
+        assert trio.current_time() < 5, "leaving the map waited for an agent that came too late"
+
+
+async def d17_a_reply_is_lost() -> None:
+    """Who asks gives up, and the reply that was accepted is nowhere."""
+    log, got = EventLog(), list[AgentMessage]()
+    async with crew(log, max_concurrent=1) as pool:
+        answerer = await pool.spawn(member("b answer reply"))
+        with operation():
+            got.append(await answerer.ask("far?"))
+        await pool.join_all()
+        with trio.move_on_after(1), suppress(DeadlockError):
+            got += await pool.receive_many()
+        dead = [one.message for one in pool.router.dead_letters if one.message.sender]
+    sent = [event.message for event in log.events if isinstance(event, MessageSent)]
+    replies = [message for message in sent if message.sender]
+    assert len(replies) == len(got) + len(dead), "a reply that was accepted is lost"
+
+
+WORST: tuple[Scenario, ...] = (d01_a_wake_up_is_lost, d06_a_map_is_left, d17_a_reply_is_lost)
 
 GUARANTEES: tuple[Scenario, ...] = (
     g01_no_orphans,

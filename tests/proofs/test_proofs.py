@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 from hypothesis import settings
 
-from tests.proofs.scenarios import GUARANTEES, LOGS, Scenario, g15_determinism
+from agentpool.testing import cancel_everywhere, explore
+from tests.proofs.scenarios import (
+    GUARANTEES,
+    LOGS,
+    WORST,
+    Scenario,
+    d17_a_reply_is_lost,
+    g15_determinism,
+)
 from tests.proofs.table import proven
 
 PREEMPTIONS = 1 if settings().max_examples < 1000 else 2
@@ -18,6 +26,15 @@ def test_no_schedule_breaks_a_guarantee(scenario: Scenario) -> None:
     # Fewer places than this, and nothing runs beside anything.
     assert exact >= 2
     assert late >= 2
+
+
+@pytest.mark.parametrize("scenario", WORST, ids=lambda one: one.__name__)
+def test_the_worst_faults_stay_away(scenario: Scenario) -> None:
+    """Each was found by these ten lines, with what is called here, when it was put back."""
+    explore(scenario, schedules=50)
+    proven(scenario, PREEMPTIONS)
+    if scenario is d17_a_reply_is_lost:
+        cancel_everywhere(scenario, target="scope", schedules=4)
 
 
 def test_every_guarantee_has_a_scenario() -> None:
