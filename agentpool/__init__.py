@@ -1,4 +1,4 @@
-"""agentpool: pools of LLM agents on trio that do not leak, hang, overspend or lose anything.
+"""Pools of LLM agents on trio, in which nothing leaks, hangs, overspends or gets lost.
 
 A pool of agents is a nursery: what starts inside its block ends inside its block. Read the
 rooms in this order: ``_loop`` (what an agent does), ``_agent`` (how it is driven), ``_pool``
@@ -146,10 +146,10 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """Load what brings tools, drivers or metadata along when it is asked for (PEP 562)."""
+    """Load a name that imports tools, drivers or metadata on first use (PEP 562)."""
     return _load(__name__, _HOMES, name)
 
 
 def __dir__() -> list[str]:
-    """Name the lazy names too."""
+    """Include the names that are loaded on first use."""
     return sorted({*globals(), *_HOMES})

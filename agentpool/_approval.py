@@ -13,7 +13,7 @@ from agentpool._messages import OWNER_ID, AgentId, ToolCall
 
 @final
 class ApprovalRequest(msgspec.Struct, frozen=True, gc=False):
-    """A tool call that waits for somebody's word."""
+    """A tool call that waits for approval."""
 
     agent_id: AgentId
     """The number of the agent that wants it."""
@@ -30,7 +30,7 @@ class ApprovalRequest(msgspec.Struct, frozen=True, gc=False):
 
 @final
 class Approved(msgspec.Struct, frozen=True, gc=False):
-    """Run it."""
+    """Run the call."""
 
     by: str = ""
     """Who decided, for those who watch. Empty: it is not said. So it is in each decision."""
@@ -38,7 +38,7 @@ class Approved(msgspec.Struct, frozen=True, gc=False):
 
 @final
 class Denied(msgspec.Struct, frozen=True, gc=False):
-    """Do not run it; the agent goes on without."""
+    """Do not run the call. The agent goes on without it."""
 
     reason: str = ""
     """Why not, for the model. Empty: it is told no reason."""
@@ -48,7 +48,7 @@ class Denied(msgspec.Struct, frozen=True, gc=False):
 
 @final
 class Changed(msgspec.Struct, frozen=True, gc=False):
-    """Run it with other arguments."""
+    """Run the call with other arguments."""
 
     arguments: str
     """JSON text. The tool checks it as it checks what a model wrote."""

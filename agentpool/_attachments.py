@@ -1,4 +1,4 @@
-"""Images and documents that go beside a text.
+"""Images and documents that are sent beside a text.
 
 Rules:
 
@@ -69,7 +69,7 @@ class Attachment(msgspec.Struct, frozen=True, gc=False):
     """What it is called. Empty: nothing."""
 
     def __post_init__(self) -> None:
-        """Refuse what no model reads."""
+        """Refuse data that no model reads."""
         expect_fields(self)
         name = self.name or "the attachment"
         if self.media_type not in MEDIA_TYPES:
@@ -89,7 +89,7 @@ class Attachment(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Return the attachment in the file *path*; its beginning says what it is.
+        """Load the attachment in the file *path*. Its first bytes tell its type.
 
         Raises:
             UsageError: If it cannot be read, is too large, or is nothing that models read.
@@ -117,18 +117,18 @@ class Attachment(msgspec.Struct, frozen=True, gc=False):
         return cls(kind, data, PurePath(path).name)
 
     def __repr__(self) -> str:
-        """Return what it is. What is in it may be large, and may be secret."""
+        """Return type, size and name. The data may be large or secret."""
         name = f", {self.name!r}" if self.name else ""
         return f"Attachment({self.media_type!r}, {len(self.data):,} bytes{name})"
 
     @property
     def kind(self) -> AttachmentKind:
-        """What it is to a model."""
+        """``"image"`` or ``"pdf"``."""
         return "pdf" if self.media_type == PDF_TYPE else "image"
 
     @property
     def tokens(self) -> int:
-        """What it takes of a window, estimated on the high side."""
+        """An estimate, rather too high, of the tokens that it takes of a window."""
         if self.kind == "pdf":
             return _pages(self.data) * PDF_PAGE_TOKENS
         size = _size_of(self.data, self.media_type)
@@ -139,7 +139,7 @@ class Attachment(msgspec.Struct, frozen=True, gc=False):
 
 
 def media_type_of(data: bytes) -> str | None:
-    """Return what *data* begins like. ``None``: like nothing that models read."""
+    """Return the media type that *data* begins like. ``None``: none that models read."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return "image/png"
     if data.startswith(b"\xff\xd8\xff"):
@@ -152,7 +152,7 @@ def media_type_of(data: bytes) -> str | None:
 
 
 def _size_of(data: bytes, media_type: str) -> tuple[int, int] | None:
-    """Return how wide and how high an image is. ``None``: it does not say."""
+    """Return width and height of an image. ``None``: unknown."""
     match media_type:
         case "image/png":
             return _numbers(data[16:20], data[20:24])
@@ -187,7 +187,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _pages(data: bytes) -> int:
-    """Return how many pages a document has, or about how many."""
+    """Return the number of pages of a document, estimated if it does not say."""
     counted = data.count(b"/Type /Page") + data.count(b"/Type/Page")
     counted -= data.count(b"/Type /Pages") + data.count(b"/Type/Pages")
     if counted < 1:

@@ -23,7 +23,7 @@ from agentpool._errors import UsageError
 
 
 def expect(value: object, kind: type | tuple[type, ...], what: str, advice: str) -> None:
-    """Raise unless *value* is of a *kind*.
+    """Raise unless *value* is an instance of *kind*.
 
     Args:
         value: What the user passed.
@@ -39,7 +39,7 @@ def expect(value: object, kind: type | tuple[type, ...], what: str, advice: str)
 
 
 def expect_each(values: object, kind: type, what: str, advice: str) -> None:
-    """Raise unless *values* can be iterated over, and is neither a *kind* nor text itself.
+    """Raise unless *values* is an iterable that is neither text nor a single *kind*.
 
     Raises:
         UsageError: If it is something else.
@@ -49,7 +49,7 @@ def expect_each(values: object, kind: type, what: str, advice: str) -> None:
 
 
 def expect_function(value: object, what: str, advice: str) -> None:
-    """Raise unless *value* can be called.
+    """Raise unless *value* is callable.
 
     Raises:
         UsageError: If it cannot. A coroutine that was passed in its place is closed.
@@ -61,7 +61,7 @@ def expect_function(value: object, what: str, advice: str) -> None:
 
 
 def at_least(least: int, name: str, number: object) -> int:
-    """Return *number* if it is an integer and not below *least*.
+    """Return *number* if it is an integer that is not below *least*.
 
     Raises:
         UsageError: If it is not.
@@ -72,7 +72,7 @@ def at_least(least: int, name: str, number: object) -> int:
 
 
 def is_number(value: object) -> bool:
-    """Whether *value* is a number. ``True`` and ``False`` are not."""
+    """Return whether *value* is a number. ``True`` and ``False`` are not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -122,7 +122,7 @@ _MOST_ITEMS: Final = 1_000
 
 @final
 class Expected(msgspec.Struct, frozen=True):
-    """What an annotation allows."""
+    """The values that an annotation allows."""
 
     words: tuple[str, ...]
     """The allowed kinds in words, such as ``a str`` and ``None``. Empty: anything is allowed."""
@@ -137,7 +137,7 @@ class Expected(msgspec.Struct, frozen=True):
 
     @property
     def usual(self) -> tuple[type, ...]:
-        """The classes whose instances need no second look: not tuples, whose items do."""
+        """The allowed classes that need no further check; not tuples, whose items need one."""
         return () if self.choices else tuple(kind for kind in self.kinds if kind is not tuple)
 
     def check(self, value: object, what: str, *, of: str) -> None:
@@ -200,7 +200,7 @@ def _read_all(
 
 
 def _read(hint: object) -> Expected:
-    """Return what *hint* allows; with no *words* if it cannot be said or allows anything."""
+    """Return what *hint* allows. Without *words*: anything, or it cannot be checked."""
     origin = get_origin(hint)
     if origin in {Union, UnionType}:
         return _join([_read(part) for part in get_args(hint)])

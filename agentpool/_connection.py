@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection: h11 for the rules, a trio stream for the bytes.
+"""One HTTP/1.1 connection: h11 for the protocol, a trio stream for the bytes.
 
 It serves one exchange at a time. After an exchange whose answer was read to its end it can
 serve another; after anything else it is closed, at once and without waiting, which is how
@@ -27,21 +27,21 @@ _MAX_INFORMATIONAL: Final = 16
 
 
 class ConnectionLostError(Exception):
-    """The other side closed or broke the connection."""
+    """The server closed or broke the connection."""
 
 
 class NoAnswerError(ConnectionLostError):
-    """It did so before the first byte of an answer: a reused connection may be stale."""
+    """The connection was lost before the first byte of an answer; a reused one may be stale."""
 
 
 class BadAnswerError(Exception):
-    """What came is not HTTP/1.1."""
+    """The server did not answer in HTTP/1.1."""
 
 
 @final
 @attrs.frozen
 class Target:
-    """Where a connection leads."""
+    """Where to connect to."""
 
     is_tls: bool
     """Whether the bytes are encrypted."""
@@ -54,7 +54,7 @@ class Target:
 @final
 @attrs.frozen
 class AnswerHead:
-    """What an answer begins with."""
+    """Status and headers of an answer."""
 
     status: int
     """The HTTP status."""
@@ -65,7 +65,7 @@ class AnswerHead:
 @final
 @attrs.define(eq=False, repr=False)
 class Connection:
-    """An open connection. Made by ``open``, closed by ``close``."""
+    """An open connection. Opened by ``open``, closed by ``close``."""
 
     _socket: trio.SocketStream
     _stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]
@@ -82,7 +82,7 @@ class Connection:
     async def open(
         cls, target: Target, tls: ssl.SSLContext | None, *, address: str | None = None
     ) -> Self:
-        """Connect to *target*; *tls* is needed where it is encrypted.
+        """Connect to *target*. *tls* is needed for an encrypted one.
 
         Args:
             target: Where to. Its certificate must have that name.
@@ -114,17 +114,17 @@ class Connection:
 
     @property
     def peer(self) -> str:
-        """The address at the other end."""
+        """The address of the server."""
         return str(self._socket.socket.getpeername()[0]).partition("%")[0]
 
     @property
     def is_usable(self) -> bool:
-        """Whether another exchange can begin. Bytes that wait now are the end, or noise."""
+        """Return whether another request can be sent. Waiting bytes mean an end or an error."""
         return not (self._is_closed or self._socket.socket.is_readable() or self._holds_bytes)
 
     @property
     def _holds_bytes(self) -> bool:
-        """Whether bytes that came with others wait between TLS and us."""
+        """Return whether received bytes wait in the TLS layer."""
         stream = self._stream
         if not isinstance(stream, trio.SSLStream):
             return False
@@ -132,12 +132,12 @@ class Connection:
         return bool(stream._ssl_object.pending() or stream._incoming.pending)  # pyright: ignore[reportPrivateUsage]
 
     def close(self) -> None:
-        """Close it now. Nothing is said to the other side but the end of the line."""
+        """Close the connection at once, without a farewell to the server."""
         self._is_closed = True
         self._socket.socket.close()
 
     async def send(self, head: h11.Request, body: bytes) -> AnswerHead:
-        """Send a request and return the beginning of its answer.
+        """Send a request and return the head of its answer.
 
         Raises:
             NoAnswerError: If the connection ended before anything came back.
@@ -154,7 +154,7 @@ class Connection:
             raise
 
     async def receive(self) -> bytes:
-        """Return the next piece of the answer's body; empty at its end.
+        """Return the next piece of the body. Empty: the body has ended.
 
         What has arrived together comes together, however the server cut it.
 
@@ -185,11 +185,11 @@ class Connection:
 
     @property
     def has_answered(self) -> bool:
-        """Whether the answer has been read to its end."""
+        """Whether the whole answer was read."""
         return self._http.their_state is h11.DONE
 
     def finish(self) -> bool:
-        """End the exchange and return whether another can begin.
+        """End the exchange and return whether the connection can be reused.
 
         If the answer was not read to its end, the connection is closed.
         """

@@ -1,4 +1,4 @@
-"""The door to SQLite: one file, one connection, one transaction at a time, in a thread.
+"""The only module that uses SQLite: one file, one connection, one transaction at a time.
 
 Rules:
 
@@ -61,7 +61,7 @@ next opening, so nothing depends on it."""
 @final
 @attrs.frozen
 class FileKind:
-    """What a file is for, in its errors and its format."""
+    """What a file is for: its name in errors and its format."""
 
     name: str
     """What an error calls it, such as ``memory``."""
@@ -83,12 +83,12 @@ class FileKind:
 @final
 @attrs.define(eq=False, repr=False)
 class Transaction:
-    """What a job can do, inside the thread."""
+    """What a job may do with the file, inside the thread."""
 
     _connection: sqlite3.Connection
 
     def rows(self, sql: str, *values: Value, **named: Value) -> list[Row]:
-        """Return what a query finds. Its values come in order, or by their names."""
+        """Return the rows that a query finds. *values* are bound in order, or by name."""
         # Not by numbers, as in ``?1``: CPython 3.12.0 to 3.12.3 take those for names.
         return self._connection.execute(sql, named or values).fetchall()
 
@@ -103,14 +103,14 @@ class Transaction:
         self._connection.executemany(sql, rows)
 
     def change(self, sql: str, *values: Value) -> int:
-        """Change rows and return how many there were."""
+        """Run an update or delete and return the number of rows it changed."""
         return self._connection.execute(sql, values).rowcount
 
 
 @final
 @attrs.define(eq=False, repr=False)
 class _Job:
-    """One transaction on its way through the thread, and what came of it."""
+    """One transaction that runs in the thread, and its result."""
 
     run: Callable[[], object]
     value: object = None
@@ -119,7 +119,7 @@ class _Job:
     is_unwanted: bool = False
 
     def do(self) -> None:
-        """Run, in the thread; never raise there."""
+        """Run the job in the thread. Never raises there."""
         try:
             self.value = self.run()
         except Exception as error:  # noqa: BLE001  # raised again where it was asked for
@@ -131,7 +131,7 @@ class _Job:
 @final
 @attrs.define(eq=False, repr=False)
 class Database:
-    """An open SQLite file. ``open_database`` makes it."""
+    """An open SQLite file. Opened by ``open_database``."""
 
     path: Path
     _kind: FileKind
@@ -142,7 +142,7 @@ class Database:
     _job: _Job | None = None
 
     async def read(self, job: Callable[[Transaction], T]) -> T:
-        """Run *job* on one state of the file.
+        """Run *job* on one consistent state of the file.
 
         Raises:
             AgentPoolError: The kind's error, if the file cannot be read.
@@ -153,7 +153,7 @@ class Database:
         return await self._transact("BEGIN", job)
 
     async def write(self, job: Callable[[Transaction], T]) -> T:
-        """Run *job*, and keep what it changes.
+        """Run *job* and commit its changes.
 
         Raises:
             AgentPoolError: The kind's error, if the file cannot be written. Nothing has
@@ -165,7 +165,7 @@ class Database:
         return await self._transact("BEGIN IMMEDIATE", job)
 
     async def command(self, sql: str) -> None:
-        """Run one statement that must stand outside of transactions.
+        """Run one statement that must stand outside of a transaction.
 
         Raises:
             AgentPoolError: The kind's error, if it fails.
@@ -231,7 +231,7 @@ class Database:
         return job.value  # type: ignore[return-value]  # what run() returned
 
     def is_unwanted(self) -> bool:
-        """Return whether the job that runs was cancelled. Asked in its thread."""
+        """Return whether the running job was cancelled. Called in its thread."""
         return self._job is not None and self._job.is_unwanted
 
 
@@ -239,7 +239,7 @@ class Database:
 async def open_database(
     path: Path, kind: FileKind, *, read_only: bool = False
 ) -> AsyncGenerator[Database]:
-    """Open the SQLite file at *path*, making it if there is none.
+    """Open the SQLite file at *path*; create it if it is missing.
 
     Args:
         path: The file. Its folder exists.
@@ -312,7 +312,7 @@ def _version(transaction: Transaction) -> int:
 
 
 def _schema(transaction: Transaction) -> dict[tuple[Value, Value], Value]:
-    """Return what is in the file: the SQL of each thing by its type and name."""
+    """Return the SQL of every table and index in the file, by type and name."""
     # SQLite's own, such as sqlite_sequence, come and go. How the tables behind an index of
     # words are written differs from one version of SQLite to the next.
     return {
@@ -323,7 +323,7 @@ def _schema(transaction: Transaction) -> dict[tuple[Value, Value], Value]:
 
 
 def _look(transaction: Transaction, *, kind: FileKind, path: Path) -> int:
-    """Return the format of the file. 0: it is empty.
+    """Return the format of the file. 0: the file is empty.
 
     Raises:
         AgentPoolError: The kind's error, if it is another program's, or a later version's.
@@ -344,7 +344,7 @@ def _look(transaction: Transaction, *, kind: FileKind, path: Path) -> int:
 
 
 def _schema_of(kind: FileKind, version: int) -> dict[tuple[Value, Value], Value]:
-    """Return what is in a file of that format."""
+    """Return the schema of a file of that format."""
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         _add_functions(connection, kind)
         fresh = Transaction(connection)

@@ -1,4 +1,4 @@
-"""What a child process may know of the environment: a few names, and no key or token.
+"""The environment of child processes: a few harmless variables, no key or token.
 
 Rules:
 
@@ -33,7 +33,7 @@ LIBRARIES: Final = frozenset({
 
 
 def build_environ(environ: Mapping[str, str], *, also: Collection[str] = ()) -> dict[str, str]:
-    """Return of *environ* what every child may know, and the names of *also*.
+    """Return the part of *environ* that every child may know, and the names in *also*.
 
     >>> build_environ({"HOME": "/root", "LC_TOKEN": "x"})
     {'HOME': '/root'}

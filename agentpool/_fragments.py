@@ -1,4 +1,4 @@
-"""What an agent remembers, how it is asked for, and what is found."""
+"""What a memory keeps, what it is asked, and what it finds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from agentpool._checks import expect_fields
 
 @final
 class Fragment(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Something that an agent remembers."""
+    """One thing that an agent remembers."""
 
     content: str
     """What."""
@@ -31,7 +31,7 @@ class Fragment(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 @final
 class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What to recall."""
+    """What to look for in a memory."""
 
     text: str
     """Words to look for. Empty: the newest fragments."""
@@ -51,7 +51,7 @@ class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 @final
 class MemoryHit(msgspec.Struct, frozen=True, gc=False):
-    """A fragment that was found."""
+    """A fragment that a recall found."""
 
     fragment: Fragment
     """What was found."""

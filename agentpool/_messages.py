@@ -1,4 +1,4 @@
-"""The words that cross every floor: what is said to a model, and between agents.
+"""The values that all parts share: what is said to a model, and between agents.
 
 All values are frozen. Beside a text there may be images and documents; audio is not carried.
 """
@@ -26,7 +26,7 @@ OWNER_ID: AgentId = 0
 
 @final
 class AgentMessage(msgspec.Struct, frozen=True, gc=False):
-    """What one agent says to another. The router writes the sender, nobody else."""
+    """What one agent says to another. Only the router sets the sender."""
 
     sender: AgentId
     """Who said it. 0 is the pool's owner."""
@@ -42,7 +42,7 @@ class AgentMessage(msgspec.Struct, frozen=True, gc=False):
 
 @final
 class DeadLetter(msgspec.Struct, frozen=True, gc=False):
-    """A message that was accepted and that nobody will receive."""
+    """A message that was accepted and will never be received."""
 
     message: AgentMessage
     """The message."""
@@ -52,7 +52,7 @@ class DeadLetter(msgspec.Struct, frozen=True, gc=False):
 
 @final
 class ToolCall(msgspec.Struct, frozen=True, gc=False):
-    """A model's wish to have a tool run."""
+    """A model's request to run a tool."""
 
     call_id: str
     """The model's name for this call; its result carries the same."""
@@ -72,7 +72,7 @@ class UserMessage(
     omit_defaults=True,
     repr_omit_defaults=True,
 ):
-    """Something told to the model: a query, a message of another agent, data."""
+    """Text for the model: a query, a message from another agent, or data."""
 
     text: str
     """What is told."""
@@ -82,7 +82,7 @@ class UserMessage(
 
 @final
 class ProviderPart(msgspec.Struct, frozen=True, gc=False):
-    """A part of an answer that only its provider understands, such as a signed thought.
+    """Part of an answer that only its provider understands, such as a signed thought.
 
     It goes back, as it came, to the same model at the same provider, and to no other. It is
     never a part of the answer's text.
@@ -118,7 +118,7 @@ class AssistantMessage(msgspec.Struct, frozen=True, gc=False, tag_field="role", 
 
 @final
 class ToolMessage(msgspec.Struct, frozen=True, gc=False, tag_field="role", tag="tool"):
-    """What became of one tool call."""
+    """The result of one tool call."""
 
     call_id: str
     """The ``call_id`` of the call that it answers."""
@@ -138,7 +138,7 @@ ChatMessage: TypeAlias = UserMessage | AssistantMessage | ToolMessage
 
 @final
 class ToolDefinition(msgspec.Struct, frozen=True):
-    """A tool as a model sees it."""
+    """A tool as the model sees it."""
 
     name: str
     """Letters, digits, ``_`` and ``-``; at most 64 of them."""
@@ -150,7 +150,7 @@ class ToolDefinition(msgspec.Struct, frozen=True):
 
 @final
 class Usage(msgspec.Struct, frozen=True, gc=False):
-    """Tokens that were spent. Sums add up: ``usage + usage``."""
+    """Tokens that were spent. Can be added: ``usage + usage``."""
 
     input_tokens: int = 0
     """Tokens sent to the model, cached ones included."""
@@ -198,7 +198,7 @@ class FinishReason(enum.Enum):
 
 @final
 class AnswerForm(msgspec.Struct, frozen=True):
-    """The form that an answer in words must have: JSON of a schema, and nothing else."""
+    """The form that a text answer must have: JSON of a schema, and nothing else."""
 
     name: str
     """Letters, digits, ``_`` and ``-``; at most 64 of them."""
@@ -240,7 +240,7 @@ class CompletionRequest(msgspec.Struct, frozen=True, gc=False):
 
 @final
 class Completion(msgspec.Struct, frozen=True, gc=False):
-    """What a model answered."""
+    """A model's answer to one request."""
 
     text: str = ""
     """The text. Empty when it only called tools."""
@@ -271,7 +271,7 @@ def messages_to_json(messages: Iterable[ChatMessage]) -> str:
 
 
 def messages_from_json(text: str | bytes) -> tuple[ChatMessage, ...]:
-    """Return the conversation that ``messages_to_json`` wrote.
+    """Read a conversation that ``messages_to_json`` wrote.
 
     >>> messages_from_json('[{"role":"user","text":"Hi"}]')
     (UserMessage(text='Hi'),)
@@ -291,7 +291,7 @@ ANSWER_TOKENS: Final = 16_384
 
 
 def answer_tokens(max_tokens: int | None, window: int | None = None) -> int:
-    """Return how many tokens to keep free for an answer.
+    """Return how many tokens to keep free in the window for an answer.
 
     >>> answer_tokens(500), answer_tokens(None), answer_tokens(None, 8192)
     (500, 16384, 2048)

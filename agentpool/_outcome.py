@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class AgentStatus(enum.Enum):
-    """Where an agent is in its life. The last four are ends."""
+    """Where an agent is in its life. The last four are final."""
 
     QUEUED = "queued"
     """Accepted; waits for its first slot."""
@@ -73,7 +73,7 @@ class StopReason(enum.Enum):
 
 @final
 class AgentOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one agent: exactly one for every accepted spawn."""
+    """What became of one agent. Every accepted spawn gets exactly one."""
 
     agent_id: AgentId
     """The agent's number."""
@@ -160,7 +160,7 @@ class AgentOutcome(msgspec.Struct, frozen=True, kw_only=True):
 
 @final
 class RestartLimitError(LimitExceededError):
-    """Supervised agents had to be started again too often. All of them have ended."""
+    """Supervised agents were restarted too often. All of them have ended."""
 
     def __init__(
         self, message: str, *, used: float, limit: float, outcomes: Sequence[AgentOutcome]
@@ -171,6 +171,6 @@ class RestartLimitError(LimitExceededError):
         of their numbers."""
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Rebuild from its fields."""
+        """Rebuild from the fields, so that the error survives pickle."""
         make = partial(RestartLimitError, used=self.used, limit=self.limit, outcomes=self.outcomes)
         return make, (str(self),)

@@ -1,4 +1,4 @@
-"""Names of a face that bring something heavy along, loaded when they are first asked for."""
+"""Lazy loading of public names whose modules are heavy to import."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from importlib import import_module
 
 
 def load(face: str, homes: Mapping[str, str], name: str) -> object:
-    """Return what *face* calls *name*, from the module that *homes* names (PEP 562).
+    """Return *name* of the public module *face*, from the module in *homes* (PEP 562).
 
     Raises:
         AttributeError: If the face has no such name.

@@ -1,4 +1,4 @@
-"""What a journal keeps: one record for each thing that must not be done twice.
+"""The records of a journal: one for each thing that must not be done twice.
 
 A journal holds the *results* of what a run asked for, never its conversation: the loop,
 given the same results, asks for the same things again. So a journal grows with the run and
@@ -23,7 +23,7 @@ BEFORE_THE_RUN = -1
 
 
 class RecordKind(enum.Enum):
-    """What a record tells."""
+    """What a record is about."""
 
     ACCEPTED = "accepted"
     """The agent was accepted. The body is what it is to do."""
@@ -66,7 +66,7 @@ class JournalRecord(msgspec.Struct, frozen=True, gc=False):
 
 @final
 class Lease(msgspec.Struct, frozen=True):
-    """The right to write the records of one pool, until somebody else takes it over."""
+    """The right to write the records of one pool, until another process takes it over."""
 
     pool: str
     """The pool's name in the journal."""
@@ -78,7 +78,7 @@ class Lease(msgspec.Struct, frozen=True):
 
 @final
 class LeaseHolder(msgspec.Struct, frozen=True):
-    """Who owns the records of a pool."""
+    """The process that owns the records of a pool."""
 
     host: str
     """The machine's name."""
@@ -91,7 +91,7 @@ class LeaseHolder(msgspec.Struct, frozen=True):
 
 @final
 class PoolSummary(msgspec.Struct, frozen=True):
-    """One pool of a journal."""
+    """One pool of a journal, in numbers."""
 
     pool: str
     """Its name."""
@@ -108,5 +108,5 @@ class PoolSummary(msgspec.Struct, frozen=True):
 
     @property
     def is_open(self) -> bool:
-        """Whether agents are left that have no outcome."""
+        """Whether some of its agents have no outcome yet."""
         return self.ended < self.agents

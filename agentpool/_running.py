@@ -1,4 +1,4 @@
-"""Whether trio runs: nothing here works on another event loop."""
+"""The check that trio runs: nothing here works on another event loop."""
 
 from __future__ import annotations
 

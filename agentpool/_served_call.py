@@ -25,7 +25,7 @@ class Charge(msgspec.Struct, frozen=True, gc=False):
 
 @final
 class ServedCall(Live):
-    """One call, and what was done for it so far."""
+    """One tool call, and what was done for it so far."""
 
     part: int
     """Its place among the calls of its answer."""
@@ -41,7 +41,7 @@ class ServedCall(Live):
     """Messages that it sent so far."""
 
     def child_key(self, ahead: int = 0) -> str:
-        """Return the key of the next agent that it spawns, or of one with so many *ahead*."""
+        """Return the key of the next agent that the call spawns, or of the one *ahead* after it."""
         return f"{self.key}/{self.children + ahead + 1}"
 
 

@@ -1,4 +1,4 @@
-"""What to run: one agent's manifest, query and terms."""
+"""What to run: a manifest, a query, and the terms of one run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CHECKED: Final = frozenset({"manifest", "query", "output_type", "weight"})
 @final
 @attrs.frozen
 class SpawnConfig:
-    """One agent to run."""
+    """One agent to run: its manifest, its query, and the terms of this run."""
 
     manifest: AgentManifest
     """What kind of agent."""
@@ -66,7 +66,7 @@ class SpawnConfig:
     Otherwise it is cancelled then."""
 
     def __attrs_post_init__(self) -> None:
-        """Refuse what has no meaning."""
+        """Refuse an empty query and fields of the wrong type or range."""
         if (type(self.manifest), type(self.query)) != (AgentManifest, str):
             expect(
                 self.manifest, AgentManifest, "manifest must be an AgentManifest",
@@ -92,12 +92,12 @@ class SpawnConfig:
 
     @property
     def question(self) -> UserMessage:
-        """The query and what is beside it, as the model is told them."""
+        """The query and its attachments, as the message that the model gets."""
         return UserMessage(self.query, self.attachments)
 
     @property
     def limited_manifest(self) -> AgentManifest:
-        """The manifest, with the limits of this run in it."""
+        """The manifest, narrowed by the limits of this run."""
         if self.limits is None:
             return self.manifest
         resources = self.limits.narrow(self.manifest.resources)
@@ -105,12 +105,12 @@ class SpawnConfig:
 
     @property
     def agent_name(self) -> str:
-        """The name that the agent goes by."""
+        """The name of the agent."""
         return self.name or self.manifest.name
 
     @property
     def share(self) -> Share:
-        """What part of a queue it may have."""
+        """Its group, weight and priority in a queue."""
         if self.weight == 1 and not self.group and not self.priority:
             return PLAIN
         return Share(self.group, self.weight, self.priority)

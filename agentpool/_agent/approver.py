@@ -33,7 +33,7 @@ NOBODY = (
 
 
 def must_ask(agent: Agent, tool: Tool) -> bool:
-    """Whether a call of *tool* needs somebody's word."""
+    """Return whether a call of *tool* needs somebody's word."""
     return tool.needs_approval or asks_first(agent.config.manifest.capabilities, tool.capability)
 
 

@@ -288,7 +288,7 @@ class RunJournal(Live):
         return key, self.writer.lease.fence
 
     def is_unknown(self, part: int) -> bool:
-        """Whether the call had begun before a crash, so that it may or may not be done."""
+        """Return whether the call had begun before a crash, so that it may or may not be done."""
         # One with a result is not asked for again.
         return (self.place, part) in self.begun
 

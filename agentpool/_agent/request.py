@@ -274,7 +274,7 @@ class ModelRequest(Live):
 
 
 def _makes_sense(error: DriverError, attempt: int) -> bool:
-    """Whether to ask again after the attempt of that number."""
+    """Return whether to ask again after the attempt of that number."""
     return error.retryable and not (isinstance(error, FailedAttemptError) and attempt > 1)
 
 

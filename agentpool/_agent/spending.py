@@ -91,7 +91,7 @@ class Purse:
         return claim.result
 
     def _is_stalled(self, task: trio.lowlevel.Task) -> bool:
-        """Whether the request of *task* may wait for an agent, and so for a claim."""
+        """Return whether the request of *task* may wait for an agent, and so for a claim."""
         waiting = self._slot.waits.get(task)
         if waiting is not None:
             return not waiting.wait.lends  # who waits at a gate waits for no agent

@@ -1,4 +1,4 @@
-"""The books of one budget: what is allowed, what was used, what is set aside.
+"""The books of one budget: its limits, what was used and what is set aside.
 
 Money is counted in whole trillionths of a dollar: sums of floats would not come back to
 nothing when everything was given back, and a tree would not add up.
@@ -39,7 +39,7 @@ Amounts: TypeAlias = tuple[int, int, int, int]
 
 @final
 class BudgetNotice(msgspec.Struct, frozen=True, gc=False):
-    """A limit of a budget is near, or is reached."""
+    """A limit of a budget is near or reached."""
 
     budget: str
     """The budget's name."""
@@ -56,7 +56,7 @@ class BudgetNotice(msgspec.Struct, frozen=True, gc=False):
 @final
 @attrs.define(eq=False, repr=False)
 class Account:
-    """What one budget counts, of everything that was spent below it."""
+    """The counters of one budget, which include everything spent below it."""
 
     name: str
     limits: tuple[int | None, int | None, int | None, int | None]
@@ -76,11 +76,11 @@ class Account:
     _told: set[tuple[int, bool]] = attrs.field(init=False, factory=set[tuple[int, bool]])
 
     def __attrs_post_init__(self) -> None:
-        """Begin at nothing."""
+        """Start all counters at zero."""
         self.committed, self.reserved = [0] * len(KINDS), [0] * len(KINDS)
 
     def lacks(self, amounts: Amounts, *, priced: bool) -> int | None:
-        """Return of which kind there is too little for *amounts*. ``None``: of none."""
+        """Return the first kind with too little left for *amounts*. ``None``: none lacks."""
         for kind, limit in enumerate(self.limits):
             # Nobody knows what an unpriced request takes, so there must be something.
             amount = amounts[kind] or (1 if kind == COST and not priced and amounts[2] else 0)
@@ -96,7 +96,7 @@ class Account:
         return None
 
     def is_used_up(self, kind: int, amounts: Amounts) -> bool:
-        """Whether there would be too little even if all that is set aside came back."""
+        """Return whether *kind* would have too little even if all reservations came back."""
         limit = self.limits[kind]
         assert limit is not None  # noqa: S101  # there is too little of it
         if kind not in {TOKENS, COST} or (kind == COST and self.blind):
@@ -105,12 +105,12 @@ class Account:
         return self.committed[kind] + max(amounts[kind], 1) > limit
 
     def set_aside(self, amounts: Amounts, sign: int = 1) -> None:
-        """Set *amounts* aside; with the sign -1, no longer."""
+        """Add *amounts* to the reservations. With the sign -1: subtract them."""
         for kind, amount in enumerate(amounts):
             self.reserved[kind] += sign * amount
 
     def use(self, amounts: Amounts) -> None:
-        """Count *amounts* as used."""
+        """Add *amounts* to what was used."""
         for kind, amount in enumerate(amounts):
             if not amount:
                 continue
@@ -120,7 +120,7 @@ class Account:
                 self._tell(kind, self.committed[kind], reached=self.committed[kind] >= limit)
 
     def note_answer(self, *, unmeasured: bool, unpriced: bool) -> bool:
-        """Record how an answer was charged; return whether a limit is passed."""
+        """Record how an answer was charged; return whether a limit was exceeded."""
         self.unmeasured += unmeasured
         if unpriced:
             self.unpriced += 1
@@ -131,13 +131,13 @@ class Account:
         )
 
     def note_loss(self, *, unpriced: bool) -> None:
-        """Record what was charged without an answer."""
+        """Record a charge for a request without an answer."""
         self.unmeasured += 1
         # No reason to allow nothing more: an answer would perhaps have had a price.
         self.unpriced += unpriced
 
     def error(self, kind: int, amounts: Amounts) -> LimitExceededError:
-        """Return the error of somebody who wants *amounts*, of which *kind* lacks."""
+        """Return the error for a request for *amounts* that *kind* has too little left for."""
         limit, used = self.limits[kind], self.committed[kind]
         assert limit is not None  # noqa: S101  # or it would not lack
         taken = used + self.reserved[kind]
@@ -164,7 +164,7 @@ class Account:
         )
 
     def statistics(self) -> BudgetStatistics:
-        """Return the books as they are at this moment."""
+        """Return a snapshot of the counters."""
         tokens, cost, requests, tool_calls = map(self._meter, range(len(KINDS)))
         return BudgetStatistics(
             name=self.name,
@@ -186,13 +186,13 @@ class Account:
         )
 
     def take_news(self) -> tuple[BudgetNotice, ...]:
-        """Return what nobody was told yet, of the whole tree. It counts as told."""
+        """Return the notices not yet reported, for the whole tree, and mark them as reported."""
         news = tuple(self.news)
         self.news.clear()
         return news
 
     def words(self) -> str:
-        """Return the limits as a person would write them."""
+        """Return the limits in words, as ``10,000 tokens``."""
         limits = (
             f"{_shown(kind, limit)} {_UNITS[kind]}"
             for kind, limit in enumerate(self.limits)
@@ -201,7 +201,7 @@ class Account:
         return ", ".join(limits) or "no limit"
 
     def _tell(self, kind: int, used: int, *, reached: bool) -> None:
-        """Report once that a limit is near, and once that it is reached."""
+        """Add a notice when a limit is near, and one when it is reached; each once."""
         if (kind, reached) in self._told or (kind, True) in self._told:
             return
         self._told.add((kind, reached))
@@ -212,7 +212,7 @@ class Account:
 
 
 def count_limit(name: str, limit: int | None) -> int | None:
-    """Return *limit*, a whole number above 0, or raise.
+    """Return *limit* if it is a whole number above 0, or ``None``.
 
     Raises:
         UsageError: If it is not.
@@ -227,7 +227,7 @@ def count_limit(name: str, limit: int | None) -> int | None:
 
 
 def cost_limit(name: str, limit: float | None) -> int | None:
-    """Return *limit*, US dollars, in trillionths, or raise.
+    """Return *limit*, in US dollars, as trillionths of a dollar.
 
     Raises:
         UsageError: If it is not finite or not above 0.
@@ -240,7 +240,7 @@ def cost_limit(name: str, limit: float | None) -> int | None:
 
 
 def count(name: str, number: int) -> int:
-    """Return *number*, a whole one and not below 0, or raise.
+    """Return *number* if it is a whole number and not negative.
 
     Raises:
         UsageError: If it is not.
@@ -252,7 +252,7 @@ def count(name: str, number: int) -> int:
 
 
 def pico(cost_usd: float) -> int:
-    """Return US dollars in trillionths, the nearest whole number of them.
+    """Return US dollars as a whole number of trillionths of a dollar.
 
     Raises:
         UsageError: If it is negative, infinite or no number.
@@ -266,7 +266,7 @@ def pico(cost_usd: float) -> int:
 
 
 def amounts_of(*, tokens: int, cost_usd: float | None, requests: int, tool_calls: int) -> Amounts:
-    """Return what is wanted, checked.
+    """Return the wanted amounts as a tuple, after checking them.
 
     Raises:
         UsageError: If a number has no meaning.

@@ -1,4 +1,4 @@
-"""What many may spend together, as its users see it.
+"""Limits that many agents share: reserve first, then commit what was used.
 
 How it is held is told in ``ledger``.
 """
@@ -15,7 +15,7 @@ from agentpool._checks import expect, expect_arguments
 
 @final
 class Budget:
-    """What agents, pools and tools may spend together.
+    """A limit on what agents, pools and tools may spend together.
 
     Give it to ``open_pool`` or to a ``SpawnConfig``; several may have the same one. What is
     spent of a budget with a parent is spent of the parent as well.
@@ -37,7 +37,7 @@ class Budget:
         name: str = "budget",
         allow_unpriced: bool = False,
     ) -> None:
-        """Make a budget.
+        """Make a budget with nothing spent.
 
         Args:
             tokens: Tokens in plus tokens out. ``None``: no limit, here as below.
@@ -70,7 +70,7 @@ class Budget:
         self._ledger = Ledger.below(account, above)
 
     def __repr__(self) -> str:
-        """Return the name and what is limited."""
+        """Return the name and the limits."""
         return f"<Budget {self.name!r}: {self._ledger.account.words()}>"
 
     @property
@@ -84,11 +84,11 @@ class Budget:
         return self._parent
 
     def is_within(self, other: Budget) -> bool:
-        """Whether everything that is spent here is spent of *other* as well."""
+        """Return whether all spending of this budget also counts in *other*."""
         return other._ledger in self._ledger.path
 
     def statistics(self) -> BudgetStatistics:
-        """Return the budget as it is at this moment."""
+        """Return a snapshot: what was used, reserved and is left."""
         return self._ledger.account.statistics()
 
     def reserve(
@@ -99,7 +99,7 @@ class Budget:
         requests: int = 0,
         tool_calls: int = 0,
     ) -> Reservation:
-        """Set something aside, here and in every budget above, or raise.
+        """Reserve amounts in this budget and all above it, or raise.
 
         It does not wait, and nobody waits for what it has set aside.
 

@@ -1,4 +1,4 @@
-"""A pool, or a budget, at one moment, in numbers."""
+"""Snapshots of a pool and of a budget, in numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 
 @final
 class BudgetMeter(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One kind of thing that a budget counts, at one moment."""
+    """One kind of amount in a budget, at one moment."""
 
     limit: float | None
     """How much is allowed. ``None``: no limit."""
@@ -20,7 +20,7 @@ class BudgetMeter(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def left(self) -> float | None:
-        """What is neither used nor set aside; never below 0. ``None``: no limit."""
+        """What is neither used nor reserved, at least 0. ``None``: no limit."""
         if self.limit is None:
             return None
         return max(0, self.limit - self.committed - self.reserved)
@@ -28,7 +28,7 @@ class BudgetMeter(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 @final
 class BudgetStatistics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A budget at one moment, with all that was spent below it."""
+    """A budget at one moment, including everything spent below it."""
 
     name: str
     """What the budget is called."""
@@ -49,7 +49,7 @@ class BudgetStatistics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def cost_usd(self) -> float | None:
-        """US dollars that were spent. ``None``: a part of it has no price; 0.0 is free."""
+        """US dollars spent. ``None``: part of it has no known price; 0.0 is free."""
         return None if self.unpriced else self.cost.committed
 
 

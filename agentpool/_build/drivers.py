@@ -1,4 +1,4 @@
-"""Manifest and environment, put together: which driver answers which agent.
+"""Open the drivers that manifests name, with the keys of the environment.
 
 Rules:
 
@@ -91,7 +91,7 @@ async def open_drivers(
 
 
 def _identity(model: ModelConfig) -> tuple[object, ...]:
-    """Return what makes *model* another one, leaving out how it is asked."""
+    """Return what tells two models apart, without how they are asked."""
     return (
         model.model_path,
         model.model_repo,
@@ -109,7 +109,7 @@ def _identity(model: ModelConfig) -> tuple[object, ...]:
 
 
 def check_spawns(manifests: Iterable[AgentManifest], choose: DriverFactory) -> None:
-    """Refuse manifests that a pool would refuse later, before anything has run.
+    """Raise now what a pool would raise at the spawn of one of *manifests*.
 
     Raises:
         ManifestError: If a manifest cannot work with its driver.
@@ -120,7 +120,7 @@ def check_spawns(manifests: Iterable[AgentManifest], choose: DriverFactory) -> N
 
 
 def check_prices(manifests: Iterable[AgentManifest], choose: DriverFactory) -> None:
-    """Refuse a limit on cost that could not be held.
+    """Raise if a limit on cost could not be enforced because a model has no price.
 
     Raises:
         UsageError: If nobody can price the model of a manifest.
@@ -138,7 +138,7 @@ def check_prices(manifests: Iterable[AgentManifest], choose: DriverFactory) -> N
 
 
 def find_model_file(model: ModelConfig, *, environ: Mapping[str, str]) -> Path | None:
-    """Return the file of a local model, after a look at how it begins.
+    """Return the file of a local model, after checking its first bytes.
 
     ``None``: the model is behind an API and has no file here.
 

@@ -1,4 +1,4 @@
-"""From manifests to a running pool: what they name is opened, what they grant is there."""
+"""Open a pool from manifests: with the models they name and the tools they grant."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from agentpool.tools.mcp._servers import open_mcp_servers
 @final
 @attrs.frozen(kw_only=True)
 class PoolPlan:
-    """What a pool of some manifests needs. ``open_manifest_pool`` opens it.
+    """Everything that a pool of some manifests needs. Opened by ``open_manifest_pool``.
 
     >>> from agentpool import AgentManifest, PoolPlan
     >>> manifest = AgentManifest.parse('''
@@ -67,7 +67,7 @@ class PoolPlan:
     """Whether to go on with what the journal has under the pool's name."""
 
     def __attrs_post_init__(self) -> None:
-        """Refuse what has no meaning."""
+        """Refuse a plan without manifests or with fields of the wrong type."""
         expect_fields(self, but=("manifests",))
         expect_each(
             self.manifests, AgentManifest, "manifests must be AgentManifest objects",
@@ -84,7 +84,7 @@ class PoolPlan:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """The keys in the environment that its models and servers use, longest first.
+        """The keys of its models and servers that the environment has, longest first.
 
         Whoever shows texts of agents and errors takes them out first.
         """
@@ -92,7 +92,7 @@ class PoolPlan:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the manifests grant and nothing here can do, one sentence for each."""
+        """Grants of the manifests that no tool here serves, one sentence each."""
         return tuple(self._warnings())
 
     def _warnings(self) -> Iterator[str]:

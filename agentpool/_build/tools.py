@@ -1,4 +1,4 @@
-"""The tools that a manifest grants to its agents.
+"""Build the tools that a manifest grants to its agents.
 
 Rules:
 
@@ -81,7 +81,7 @@ _MAX_MADE: Final = 128
 def build_tools(
     memory: Memory, servers: McpServers, system_tools: SystemTools, choose: DriverFactory
 ) -> ToolBuilder:
-    """Return what makes the tools of one agent: those that its manifest grants.
+    """Return a tool builder: it gives each agent the tools that its manifest grants.
 
     Args:
         memory: The pool's memory.
@@ -126,7 +126,7 @@ def _kinds(manifest: AgentManifest) -> frozenset[CapabilityKind]:
 @final
 @attrs.define(eq=False)
 class SystemTools:
-    """Makes the tools on files and programs, once for all agents with the same grants."""
+    """Builds the file and program tools, once for all agents with the same grants."""
 
     _environ: Mapping[str, str]
     _folder: str = "."
@@ -137,7 +137,7 @@ class SystemTools:
     )
 
     async def tools_for(self, manifest: AgentManifest) -> tuple[Tool, ...]:
-        """Return the tools on files and programs that *manifest* grants.
+        """Return the file and program tools that *manifest* grants.
 
         Raises:
             PrivacyError: If its programs must have no network, and would have one.
@@ -168,7 +168,7 @@ class SystemTools:
 
 
 def tool_names(manifest: AgentManifest) -> tuple[str, ...]:
-    """Return the tools that agents of *manifest* have here, without those of MCP servers."""
+    """Return the names of the tools of *manifest*, without those of MCP servers."""
     kinds = _kinds(manifest)
     tools = [
         *(tool for tool in TEAM_TOOLS if tool.capability and tool.capability.kind in kinds),
@@ -180,7 +180,7 @@ def tool_names(manifest: AgentManifest) -> tuple[str, ...]:
 
 
 def missing_tools(manifest: AgentManifest) -> tuple[str, ...]:
-    """Return what *manifest* grants and nothing here can do, in words.
+    """Return the grants of *manifest* that no tool here serves, in words.
 
     The grants of a manifest that says nothing about them are left out.
     """

@@ -53,7 +53,7 @@ class ScriptedAnswer:
     """How often the answer can be given. ``None``: always."""
 
     def fits(self, request: CompletionRequest) -> bool:
-        """Whether this is for *request*."""
+        """Return whether this is for *request*."""
         return self.when in request.system or self.when in last_words(request)
 
 

@@ -17,7 +17,7 @@ def _leaves(error: BaseException) -> Iterator[int]:
 
 
 def _is_part(error: BaseException, whole: BaseException) -> bool:
-    """Whether *error* is *whole*, or a group of some of what is in it."""
+    """Return whether *error* is *whole*, or a group of some of what is in it."""
     if error is whole:
         return True
     is_inside = set(_leaves(error)) <= set(_leaves(whole))

@@ -1,4 +1,4 @@
-"""An agent begins, waits, goes on and ends."""
+"""Events of an agent: it is spawned, waits, runs and ends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from agentpool._scheduling.waits import WaitReason
 
 @final
 class AgentSpawned(EventBase, frozen=True, gc=False):
-    """A spawn was accepted. Lifecycle."""
+    """A spawn was accepted. Never dropped."""
 
     parent_id: AgentId
     """Who spawned it. 0: the owner."""
@@ -38,7 +38,7 @@ class AgentSpawned(EventBase, frozen=True, gc=False):
 
 @final
 class AgentQueued(EventBase, frozen=True, gc=False):
-    """The agent waits for a slot, since all are taken."""
+    """All slots are taken, so the agent waits for one."""
 
     running: int
     """Agents that have a slot."""
@@ -52,12 +52,12 @@ class AgentQueued(EventBase, frozen=True, gc=False):
 
 @final
 class AgentStarted(EventBase, frozen=True, gc=False):
-    """The agent got its first slot. Lifecycle."""
+    """The agent got its first slot. Never dropped."""
 
 
 @final
 class AgentFinished(EventBase, frozen=True):
-    """The agent ended. Lifecycle, and its last event."""
+    """The agent ended; this is its last event. Never dropped."""
 
     outcome: AgentOutcome
     """What became of it."""
@@ -77,7 +77,7 @@ class AgentParked(EventBase, frozen=True, gc=False):
 
 @final
 class AgentResumed(EventBase, frozen=True, gc=False):
-    """The agent took a slot again."""
+    """The agent got a slot again after a wait."""
 
 
 class Phase(enum.Enum):
@@ -95,7 +95,7 @@ class Phase(enum.Enum):
 
 @final
 class PhaseChanged(EventBase, frozen=True, gc=False):
-    """The agent went on to another phase."""
+    """The agent entered another phase."""
 
     phase: Phase
     """The phase that begins."""
@@ -107,7 +107,7 @@ class PhaseChanged(EventBase, frozen=True, gc=False):
 
 @final
 class WindowCut(EventBase, frozen=True, gc=False):
-    """A part of the agent's conversation no longer fits the model's window.
+    """Part of the agent's conversation no longer fits the model's window.
 
     It stays in the outcome's messages; later requests do not have it, or not whole.
     """
@@ -128,7 +128,7 @@ class WindowCut(EventBase, frozen=True, gc=False):
 
 @final
 class AgentWarned(EventBase, frozen=True, gc=False):
-    """Something is near a limit, or was tolerated."""
+    """A limit is near, or something unusual was tolerated."""
 
     text: str
     """What."""

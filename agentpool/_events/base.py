@@ -1,4 +1,4 @@
-"""What every event begins with, and the pool that it is of."""
+"""What all events share, and the pool they belong to."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from agentpool._messages import AgentId
 
 
 def _tag(class_name: str) -> str:
-    """Return what an event is called in JSON: ``agent_spawned`` for ``AgentSpawned``."""
+    """Return the name of an event in JSON: ``agent_spawned`` for ``AgentSpawned``."""
     return re.sub(r"(?<=.)(?=[A-Z])", "_", class_name).lower()
 
 
 @final
 class PoolInfo(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A pool, as it introduces itself to its observers before its first event."""
+    """What a pool tells its observers about itself before its first event."""
 
     run_id: str
     """32 hexadecimal digits that no other pool has."""
@@ -30,7 +30,7 @@ class PoolInfo(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class EventBase(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="event", tag=_tag):
-    """What every event begins with."""
+    """The fields that every event has."""
 
     sequence: int
     """1, 2, 3, … across the pool: the order in which things happened."""

@@ -1,4 +1,4 @@
-"""What agents share: budgets, messages, slots, and the events themselves."""
+"""Events of what agents share: budgets, messages, slots, and missed events."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from agentpool._outcome import StopReason
 
 @final
 class BudgetNear(EventBase, frozen=True, gc=False):
-    """Four fifths of a limit are used. Told once for each limit of a budget.
+    """Four fifths of a limit are used. Sent once for each limit of a budget.
 
     The agent of the event is the one whose request was counted last.
     """
@@ -28,7 +28,7 @@ class BudgetNear(EventBase, frozen=True, gc=False):
 
 @final
 class BudgetReached(EventBase, frozen=True, gc=False):
-    """A limit is reached, or leaves too little for somebody. Told once for each limit.
+    """A limit is reached, or leaves too little for a request. Sent once for each limit.
 
     The agent of the event is the one whose request was counted, or refused.
     """
@@ -45,7 +45,7 @@ class BudgetReached(EventBase, frozen=True, gc=False):
 
 @final
 class MessageSent(EventBase, frozen=True, gc=False):
-    """A message was accepted. The agent of the event is the sender."""
+    """A message was accepted. The event's agent is the sender."""
 
     message: AgentMessage
     """The message."""
@@ -53,7 +53,7 @@ class MessageSent(EventBase, frozen=True, gc=False):
 
 @final
 class MessageDropped(EventBase, frozen=True, gc=False):
-    """An accepted message became a dead letter. The agent of the event is the recipient."""
+    """An accepted message became a dead letter. The event's agent is the recipient."""
 
     message: AgentMessage
     """The message."""
@@ -63,7 +63,7 @@ class MessageDropped(EventBase, frozen=True, gc=False):
 
 @final
 class SlotsChanged(EventBase, frozen=True, gc=False):
-    """The pool has another number of slots."""
+    """The number of slots of the pool was changed."""
 
     max_concurrent: float
     """Slots from now on."""
@@ -71,7 +71,7 @@ class SlotsChanged(EventBase, frozen=True, gc=False):
 
 @final
 class EventsMissed(EventBase, frozen=True, gc=False):
-    """A reader was too slow: it stands where events are missing."""
+    """A slow reader missed events. Stands where they would have been."""
 
     count: int
     """How many events were left out just before this one."""

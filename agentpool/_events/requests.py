@@ -1,4 +1,4 @@
-"""An agent, or a tool in its name, asks a model."""
+"""Events of requests to a model, by an agent or a tool of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from agentpool._messages import ChatMessage, FinishReason, Usage
 
 @final
 class MessagesAdded(EventBase, frozen=True):
-    """The agent's conversation has grown. Told before the request that sends it."""
+    """The conversation has grown. Sent before the request that contains the new messages."""
 
     place: int
     """The place of the first of these messages in the conversation, from 0."""
@@ -53,7 +53,7 @@ class RequestFirstPiece(EventBase, frozen=True, gc=False):
 
 @final
 class TextDelta(EventBase, frozen=True, gc=False):
-    """The model wrote a piece of its answer."""
+    """A piece of the answer arrived."""
 
     text: str
     """The piece."""
@@ -61,7 +61,7 @@ class TextDelta(EventBase, frozen=True, gc=False):
 
 @final
 class ThoughtDelta(EventBase, frozen=True, gc=False):
-    """The model wrote a piece of what it thinks, which is no part of its answer."""
+    """A piece of the model's thoughts arrived. It is not part of the answer."""
 
     text: str
     """The piece."""
@@ -95,7 +95,7 @@ class CompletionReceived(EventBase, frozen=True, gc=False):
 
 @final
 class RequestFailed(EventBase, frozen=True, gc=False):
-    """An attempt ended without a whole answer."""
+    """An attempt ended without a complete answer."""
 
     request_id: int
     """The ``sequence`` of its ``RequestStarted``."""
@@ -123,7 +123,7 @@ class RequestRetried(EventBase, frozen=True, gc=False):
 
 @final
 class FellBack(EventBase, frozen=True, gc=False):
-    """One driver of several failed, and the next one is asked."""
+    """One of several drivers failed, and the next one is asked."""
 
     driver: int
     """Which one failed, from 1."""
@@ -137,7 +137,7 @@ class FellBack(EventBase, frozen=True, gc=False):
 
 @final
 class GateChanged(EventBase, frozen=True, gc=False):
-    """A gate was closed by a provider's refusal, or lets fewer requests through."""
+    """A provider's refusal closed a gate or lowered its limit."""
 
     gate: str
     """The gate's name."""

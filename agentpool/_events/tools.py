@@ -1,4 +1,4 @@
-"""A tool call is approved, begins and ends."""
+"""Events of a tool call: it is approved, begins and ends."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ToolFinished(EventBase, frozen=True, gc=False):
 
 @final
 class ApprovalAsked(EventBase, frozen=True, gc=False):
-    """A tool call waits for somebody's word."""
+    """A tool call waits for approval."""
 
     call: ToolCall
     """The call."""
@@ -48,7 +48,7 @@ class ApprovalAsked(EventBase, frozen=True, gc=False):
 
 @final
 class ApprovalGiven(EventBase, frozen=True, gc=False):
-    """Somebody said whether a tool call may run, or nobody did in time."""
+    """A tool call was approved or refused, or the time for an answer ran out."""
 
     call: ToolCall
     """The call, with the arguments that it runs with."""

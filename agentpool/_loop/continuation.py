@@ -1,4 +1,4 @@
-"""How the pieces of one answer become one text.
+"""How the pieces of a continued answer become one text.
 
 Rules:
 
@@ -35,7 +35,7 @@ MAX_OVERLAP: Final = 2_000
 
 
 def join_pieces(before: str, piece: str) -> str:
-    """Return the answer *before* and its next *piece* as one text.
+    """Join *before* and the *piece* that continues it into one text.
 
     >>> join_pieces("The sky is", "The sky is blue because")
     'The sky is blue because'

@@ -1,4 +1,4 @@
-"""The conversation of one run, and what of it fits the model's window.
+"""The conversation of one run, and the part of it that fits the model's window.
 
 Rules:
 
@@ -53,7 +53,7 @@ CONTINUATION_BYTE: Final = 0b1000_0000
 
 @final
 class Conversation:
-    """What was said in one run, and which part of it to send."""
+    """All messages of one run, and the choice of those to send."""
 
     __slots__ = ("_items", "_pinned", "_summary", "_window")
 
@@ -87,15 +87,15 @@ class Conversation:
 
     @property
     def messages(self) -> MessageView:
-        """All that was said, oldest first."""
+        """All messages, oldest first."""
         return MessageView(self._items, range(len(self._items)))
 
     def copy(self) -> tuple[ChatMessage, ...]:
-        """Return all that was said, for good."""
+        """Return all messages as an unchanging tuple."""
         return tuple(self._items)
 
     def append(self, message: ChatMessage) -> None:
-        """Add what was said next."""
+        """Add the next message."""
         window = self._window
         if window is not None:
             begins = not window.has_answers or isinstance(message, AssistantMessage)
@@ -111,7 +111,7 @@ class Conversation:
 
     @property
     def left_out(self) -> int:
-        """Messages that are not sent any more, or as a stub alone."""
+        """Messages that are no longer sent, or only as a stub."""
         window = self._window
         if window is None or not (window.kept or window.stubs):
             return 0
@@ -120,13 +120,13 @@ class Conversation:
         return self._gone_before(window.kept) + stubs
 
     def is_full(self, pending: Sequence[ChatMessage] = ()) -> bool:
-        """Whether it must be cut before it can be sent, with *pending* behind it."""
+        """Return whether it must be cut before it is sent with *pending* after it."""
         if self._window is None:
             return False
         return self.spare_tokens(sum(map(message_tokens, pending)) if pending else 0) < 0
 
     def spare_tokens(self, pending_tokens: int = 0) -> int:
-        """Return how many tokens of the window are free; 0 if no window is known.
+        """Return the free tokens of the window. 0: no window is known.
 
         Args:
             pending_tokens: What is sent behind the conversation.
@@ -135,7 +135,7 @@ class Conversation:
         return 0 if window is None else window.room_tokens - window.kept_tokens - pending_tokens
 
     def fit(self, pending: Sequence[ChatMessage] = ()) -> Sequence[ChatMessage]:
-        """Return what to send now: the pinned messages and the newest groups that fit.
+        """Return the messages to send: the pinned ones and the newest groups that fit.
 
         Args:
             pending: What is sent behind the conversation and is no part of it.
@@ -158,7 +158,7 @@ class Conversation:
         clears_results: bool = False,
         summary: UserMessage | None = None,
     ) -> Cut:
-        """Make room; return what left.
+        """Make room in the window and return what was left out.
 
         Args:
             pending: What is sent behind the conversation and is no part of it.
@@ -185,7 +185,7 @@ class Conversation:
         return Cut(self._gone_before(window.kept) - gone, cleared, left_tokens)
 
     def leaving(self, pending: Sequence[ChatMessage], extra_tokens: int) -> Sequence[ChatMessage]:
-        """Return what is sent now up to where it will be cut, for a summary.
+        """Return the messages that the next cut will leave out, to be summarized.
 
         It is the beginning of the request before. Empty if nothing would leave.
 
@@ -204,7 +204,7 @@ class Conversation:
         return view[: len(view) - (len(self._items) - len(self._pinned) - self._gone_before(kept))]
 
     def _gone_before(self, kept: int) -> int:
-        """Return how many messages are left out if *kept* is the oldest group that is not."""
+        """Return how many messages are left out if *kept* is the oldest group that stays."""
         window = self._window
         assert window is not None  # noqa: S101  # only then there are groups
         if kept == window.history_groups:
@@ -224,7 +224,7 @@ class Conversation:
         return MessageView(items, self._pinned, rest, summary, stubs)
 
     def room_tokens_for_results(self, count: int) -> int | None:
-        """Return how large each result of the newest answer's calls may be, in tokens.
+        """Return the size that each result of the newest calls may have, in tokens.
 
         To be asked when the answer was appended and its results were not. Results of that
         size fit, and take at most half of what the pinned messages leave: the other half
@@ -245,7 +245,7 @@ class Conversation:
 
 
 def message_tokens(message: ChatMessage) -> int:
-    """Estimate how many tokens *message* takes of the window."""
+    """Estimate the tokens that *message* takes of the window."""
     match message:
         case UserMessage():
             tokens = MESSAGE_TOKENS + estimate_tokens(message.text)
@@ -267,7 +267,7 @@ def message_tokens(message: ChatMessage) -> int:
 def fixed_tokens(
     system: str, tools: tuple[ToolDefinition, ...], form: AnswerForm | None = None
 ) -> int:
-    """Estimate what is the same in each request: system prompt, tools, form of the answer."""
+    """Estimate the tokens that every request needs: system prompt, tools, form of the answer."""
     tokens = MESSAGE_TOKENS + estimate_tokens(system) if system else 0
     for tool in tools:
         tokens += MESSAGE_TOKENS + estimate_tokens(tool.name)
@@ -280,14 +280,14 @@ def _schema_tokens(schema: Mapping[str, object]) -> int:
 
 
 def request_tokens(request: CompletionRequest, window: int | None = None) -> int:
-    """Estimate the most tokens that *request* and its answer take together in *window*."""
+    """Estimate the most tokens that *request* and its answer can take together in *window*."""
     tokens = fixed_tokens(request.system, request.tools, request.answer_form)
     tokens += answer_tokens(request.max_tokens, window)
     return tokens + sum(map(message_tokens, request.messages))
 
 
 def cut_to_tokens(text: str, tokens: int) -> str:
-    r"""Return *text*, or as much of its beginning as *tokens* hold, and a note of the cut.
+    r"""Return *text*, cut to *tokens* with a note if it is longer.
 
     Characters are kept whole. Where not even the note has room, a part of the note is all.
 
@@ -310,7 +310,7 @@ def cut_to_tokens(text: str, tokens: int) -> str:
 
 
 def _begins_group(before: ChatMessage | None, message: ChatMessage) -> bool:
-    """Whether *message* of a history, coming after *before*, begins a group."""
+    """Return whether *message*, coming after *before*, begins a new group."""
     if before is None:
         return True
     finished = isinstance(before, AssistantMessage) and not before.tool_calls
@@ -322,5 +322,5 @@ def _note(kept: int, of: int) -> str:
 
 
 def _plain(value: Mapping[str, Json] | Sequence[Json]) -> dict[str, Json] | list[Json]:
-    """Return a read-only schema as the encoder knows it."""
+    """Return a read-only schema as a type that the encoder can write."""
     return dict(value) if isinstance(value, Mapping) else list(value)

@@ -1,4 +1,4 @@
-"""A call that the limit of an answer cut in the middle of its arguments.
+"""Tool calls whose arguments were cut off by the limit of the answer.
 
 The tool could only say that they are no JSON, and the model would write as much again.
 """
@@ -19,7 +19,7 @@ CUT_CALL: Final = (
 
 
 def refuse_cut(batch: RunTools) -> None:
-    """Refuse the calls of *batch* whose arguments end too early, and say why."""
+    """Refuse the calls of *batch* whose arguments were cut off, and tell the model why."""
     for index, call in enumerate(batch.calls):
         if batch.results[index] is None and not _is_json(call.arguments):
             batch.results[index] = refused(call, CUT_CALL)

@@ -1,4 +1,4 @@
-"""The guard of one run: it counts, and says when to go on, to warn, to refuse, to stop.
+"""The guard of one run: it counts, and says when to go on, warn, refuse or stop.
 
 Rules:
 
@@ -60,7 +60,7 @@ class Allow(msgspec.Struct, frozen=True, gc=False):
 
 @final
 class Warn(msgspec.Struct, frozen=True, gc=False):
-    """Go on, and tell somebody."""
+    """Go on, and send a warning."""
 
     text: str
     """What is near its limit, with the numbers."""
@@ -68,7 +68,7 @@ class Warn(msgspec.Struct, frozen=True, gc=False):
 
 @final
 class Block(msgspec.Struct, frozen=True, gc=False):
-    """Do not run this tool call; the run goes on."""
+    """Do not run this tool call. The run goes on."""
 
     text: str
     """Why, for the model."""
@@ -91,12 +91,12 @@ class Stop(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def of_error(cls, error: LimitExceededError) -> Self:
-        """Return the end of a run that a budget stops with *error*."""
+        """Make the verdict for a budget's *error*, which ends the run."""
         reason = StopReason(error.kind)
         return cls(reason, str(error), error.used, error.limit, error.source)
 
     def to_error(self) -> LimitExceededError:
-        """Return the error of a run that ended this way."""
+        """Make the error that ``unwrap`` raises for this verdict."""
         return LimitExceededError(
             self.text,
             kind=self.reason.value,
@@ -115,7 +115,7 @@ ALLOW: Final = Allow()
 
 @final
 class LoopGuard(Live, gc=False):
-    """Counts what one run uses. Every run has its own."""
+    """Counts what one run uses. Each run has one."""
 
     resources: ResourceQuota
     """The limits."""
@@ -132,41 +132,41 @@ class LoopGuard(Live, gc=False):
 
     @property
     def iterations(self) -> int:
-        """Iterations that were checked, the one that stopped the run included."""
+        """Iterations that were checked, including the one that stopped the run."""
         return self._iterations
 
     @property
     def turns(self) -> int:
-        """Iterations that were allowed, so model requests of the run."""
+        """Iterations that were allowed: the model requests of the run."""
         return min(self._iterations, self.resources.max_iterations)
 
     @property
     def tool_calls(self) -> int:
-        """Tool calls that were asked for: run, unknown, denied and refused ones."""
+        """Tool calls that the model asked for, whether they ran or not."""
         return self._tool_calls
 
     @property
     def usage(self) -> Usage:
-        """Tokens of all answers whose usage is known."""
+        """Tokens of all answers with known usage."""
         return self._usage
 
     @property
     def unmeasured_requests(self) -> int:
-        """Answers whose usage nobody knows."""
+        """Answers without known usage."""
         return self._unmeasured_requests
 
     @property
     def cost_usd(self) -> float | None:
-        """US dollars so far. ``None``: not all of it can be priced; 0.0 is free."""
+        """US dollars so far. ``None``: some answers have no price; 0.0 is free."""
         return self._known_cost_usd if self._cost_is_known else None
 
     @property
     def known_cost_usd(self) -> float:
-        """US dollars so far, as far as they are known."""
+        """US dollars so far, counting only answers with a price."""
         return self._known_cost_usd
 
     def check_iteration(self) -> Allow | Warn | Stop:
-        """Count an iteration and say whether it may make its request."""
+        """Count an iteration and decide whether it may make its request."""
         self._iterations = count = self._iterations + 1
         limit = self.resources.max_iterations
         # In whole numbers: at 2 of 3 iterations no four fifths are used.
@@ -178,7 +178,7 @@ class LoopGuard(Live, gc=False):
         return Warn(f"iteration {count}/{limit} ({count * 100 // limit}% of budget)")
 
     def check_tool_call(self, name: str, arguments: str) -> Allow | Block | Stop:
-        """Count a tool call that the model asked for and say whether it may run.
+        """Count a tool call and decide whether it may run.
 
         To be asked for every call, before it is known whether there is such a tool and
         whether it is granted: invented calls use up the limit as well.
@@ -204,7 +204,7 @@ class LoopGuard(Live, gc=False):
         )
 
     def check_stuck(self, calls: Sequence[ToolCall]) -> Allow | Stop:
-        """Record the calls of one answer and say whether the model goes in circles.
+        """Record the calls of one answer and decide whether the model repeats itself.
 
         To be asked once per answer with tool calls, before `check_tool_call`: what it
         works out about the calls is kept for it.
@@ -227,7 +227,7 @@ class LoopGuard(Live, gc=False):
         return Stop(StopReason.STUCK, text, limit, limit)
 
     def record_results(self, results: Sequence[str | None]) -> None:
-        """Record the results of the newest answer's calls.
+        """Record the results of the newest calls.
 
         Args:
             results: One for each call, in their order. ``None``: it was refused.
@@ -242,7 +242,7 @@ class LoopGuard(Live, gc=False):
         batch.results = tuple([seen.result for seen in batch.calls])
 
     def record_truncation(self) -> Allow | Stop:
-        """Count an answer that was cut off and say whether to ask for the rest."""
+        """Count a truncated answer and decide whether to ask for the rest."""
         self._truncations += 1
         if self._truncations < MAX_TRUNCATIONS:
             return ALLOW
@@ -251,11 +251,11 @@ class LoopGuard(Live, gc=False):
         return Stop(StopReason.TRUNCATION, text, self._truncations, MAX_TRUNCATIONS)
 
     def reset_truncation(self) -> None:
-        """End a row of truncated answers: the model asked for tools."""
+        """Forget earlier truncated answers, because the model asked for tools."""
         self._truncations = 0
 
     def record_usage(self, usage: Usage | None) -> Allow | Warn | Stop:
-        """Add the tokens of an answer and say whether there are any left.
+        """Add the tokens of an answer and decide whether the run may go on.
 
         Args:
             usage: What the answer took. ``None``: the provider did not say.
@@ -287,7 +287,7 @@ class LoopGuard(Live, gc=False):
         return Warn(f"token usage {total}/{budget} ({total * 100 // budget}% of budget)")
 
     def record_lost(self, written_tokens: int, cost_usd: float | None) -> Allow | Warn:
-        """Count a request that broke off, so that nobody knows what it took.
+        """Count a request that broke off, so that its usage is unknown.
 
         Args:
             written_tokens: An estimate of the text that had come.
@@ -298,7 +298,7 @@ class LoopGuard(Live, gc=False):
         return next((verdict for verdict in verdicts if isinstance(verdict, Warn)), ALLOW)
 
     def record_cost(self, cost_usd: float | None) -> Allow | Warn | Stop:
-        """Add the cost of an answer and say whether there is money left.
+        """Add the cost of an answer and decide whether the run may go on.
 
         Args:
             cost_usd: US dollars. ``None``: nobody can price the answer.

@@ -1,4 +1,4 @@
-"""An answer of a type: when it fits, and what the model is told when it does not.
+"""Typed answers: whether a text fits the type, and what to tell the model if not.
 
 Rules:
 
@@ -31,7 +31,7 @@ CUT_OFF: Final = "it was cut off at max_tokens; write less"
 
 @final
 class Misfit(msgspec.Struct, frozen=True, gc=False):
-    """Why a text is not what was asked for."""
+    """Why a text does not fit the type."""
 
     text: str
     """What is wrong, for the model."""
@@ -44,7 +44,7 @@ Reader: TypeAlias = Callable[[str], object]
 @final
 @attrs.frozen(eq=False)
 class Output:
-    """What an answer must be."""
+    """The type that an answer must have."""
 
     form: AnswerForm
     """Its form, for the provider."""

@@ -1,4 +1,4 @@
-"""Which tool calls of a run were made before, and whether anything has changed since.
+"""Which tool calls of a run are repeats, and whether their results have changed.
 
 The guard's rules 5 to 7 say when two calls are the same, and when that is a loop. Nothing in
 here looks back further than four answers.
@@ -18,7 +18,7 @@ _ENCODER: Final = msgspec.json.Encoder(order="deterministic")
 
 @final
 class SeenCall(Live):
-    """One call among all that are the same; compared by identity."""
+    """One distinct call of a run. Equal calls share one object."""
 
     count: int = 0
     """How often it was asked for since its result last changed."""
@@ -43,7 +43,7 @@ NO_BATCH: Final = Batch((), waits=True)
 
 @final
 class SeenCalls(Live):
-    """The calls of one run. Made for the first: most agents of a large crowd have none."""
+    """All distinct calls of one run. Made for the first call, since most agents make none."""
 
     by_text: dict[tuple[str, str], SeenCall] = {}  # noqa: RUF012  # each has its own
     by_meaning: dict[tuple[str, bytes], SeenCall] = {}  # noqa: RUF012  # each has its own
@@ -57,7 +57,7 @@ class SeenCalls(Live):
         return self.by_text.get((name, arguments)) or self._read(name, arguments)
 
     def _read(self, name: str, arguments: str) -> SeenCall:
-        """Return the entry of a call in a wording that is new, made if it is new itself."""
+        """Return the entry of a call in a new wording; make one if the call itself is new."""
         try:
             meaning = _ENCODER.encode(_DECODER.decode(arguments))
         except (msgspec.MsgspecError, RecursionError, UnicodeError):
@@ -69,7 +69,7 @@ class SeenCalls(Live):
         return seen
 
     def note_batch(self, batch: Batch) -> None:
-        """Count how often the newest batch was there before, in a row or in turn.
+        """Count how often the newest batch came before, in a row or alternating.
 
         Only with the same results each time: what changed in between begins the count anew.
         """

@@ -1,4 +1,4 @@
-"""Making room in a window that is full, by the strategy of the manifest.
+"""How to make room in a full window, by the strategy of the manifest.
 
 Rules:
 
@@ -42,7 +42,7 @@ def make_room(
     pending: Sequence[ChatMessage],
     request: CompletionRequest,
 ) -> Generator[Effect, None, bool]:
-    """Cut the conversation, so that it fits the window with *pending* behind it.
+    """Cut the conversation so that it fits the window with *pending* after it.
 
     Return whether the run goes on: a budget may end it.
 
@@ -78,7 +78,7 @@ def _summarize(
     pending: Sequence[ChatMessage],
     request: CompletionRequest,
 ) -> Summarize | None:
-    """Return the effect that asks for a summary. ``None``: there is nothing to sum up."""
+    """Return the effect that asks for a summary. ``None``: there is nothing to summarize."""
     assert run.room_tokens is not None  # noqa: S101  # or there would always be room
     most_tokens = run.room_tokens // SUMMARY_SHARE
     leaving = conversation.leaving(pending, most_tokens)
@@ -92,5 +92,5 @@ def _summarize(
 
 
 def summary_of(text: str, most_tokens: int) -> str:
-    """Return the summary that an answer holds, cut to what it may take."""
+    """Return the summary in an answer, cut to its allowed size."""
     return cut_to_tokens(text.strip(), most_tokens - message_tokens(UserMessage(SUMMARY_HEADING)))

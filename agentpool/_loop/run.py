@@ -1,4 +1,4 @@
-"""One run: what it was given, what it can ask for, and what became of it so far.
+"""The state of one run: what it was given, the effects it asks for, and its result so far.
 
 The loop writes the rules; here is what they are about. A run asks by effects: a value says
 what is wanted, whoever performs it writes the result into it.
@@ -42,7 +42,7 @@ NO_ANSWER = Completion()
 
 @final
 class Recall(msgspec.Struct, eq=False, gc=False):
-    """Effect: look into the memory."""
+    """Effect: search the memory."""
 
     query: str
     limit: int
@@ -52,7 +52,7 @@ class Recall(msgspec.Struct, eq=False, gc=False):
 
 @final
 class Receive(msgspec.Struct, eq=False, gc=False):
-    """Effect: take what waits in the inbox, without waiting for more. Each turn's is the same."""
+    """Effect: take the messages in the inbox without waiting. Reused in each turn."""
 
     messages: Sequence[AgentMessage] = ()
     """Result: the messages, in the order of their arrival."""
@@ -88,7 +88,7 @@ class RunTools(msgspec.Struct, eq=False):
 
 @final
 class Remember(msgspec.Struct, eq=False, gc=False):
-    """Effect: keep this in the memory."""
+    """Effect: store this in the memory."""
 
     content: str
 
@@ -105,7 +105,7 @@ BEGUN: Final = f"was begun; {UNSURE}"
 
 @final
 class Summarize(msgspec.Struct, eq=False, gc=False):
-    """Effect: have the model sum up what leaves the window."""
+    """Effect: ask the model to summarize what leaves the window."""
 
     request: CompletionRequest
     most_tokens: int
@@ -120,7 +120,7 @@ class Summarize(msgspec.Struct, eq=False, gc=False):
 
 @final
 class LeftOut(msgspec.Struct, frozen=True, gc=False):
-    """Effect: tell what has left the window. It has no result."""
+    """Effect: report what has left the window. It has no result."""
 
     strategy: ContextStrategy
     cut: Cut
@@ -135,13 +135,13 @@ Effect: TypeAlias = Recall | Receive | Complete | RunTools | Remember | Summariz
 
 
 def refused(call: ToolCall, text: str) -> ToolMessage:
-    """Return the result of a call that did not run, with the reason for the model."""
+    """Make the result of a call that did not run, with the reason for the model."""
     return ToolMessage(call.call_id, call.name, text, is_error=True)
 
 
 @final
 class Run(Live, gc=False):
-    """One run: what it was given, and what became of it so far."""
+    """One run: its input, and its state so far."""
 
     manifest: AgentManifest
     query: str
@@ -189,24 +189,24 @@ class Run(Live, gc=False):
 
     @property
     def arrived_text(self) -> str:
-        """What has arrived of the answer, without what the model thought before it."""
+        """The part of the answer that has arrived, without the thoughts before it."""
         return without_thoughts("".join(self.arriving), was_cut=True)
 
     @property
     def text(self) -> str:
-        """The answer, as much of it as has arrived, or else what was said last."""
+        """The answer as far as it has arrived, or else the last text of the model."""
         if not (self.partial or self.arriving):
             return self.last_text
         return join_pieces(self.partial, self.arrived_text) or self.last_text
 
     @property
     def pending(self) -> tuple[ChatMessage, ...]:
-        """What is sent behind the conversation: an answer that goes on, and what asks for it."""
+        """What is sent after the conversation: a truncated answer and the request for its rest."""
         return (AssistantMessage(self.partial), UserMessage(CONTINUE)) if self.partial else ()
 
     @property
     def output_limit(self) -> int | None:
-        """The most tokens that the next answer may have. ``None``: nobody said."""
+        """The most tokens of the next answer. ``None``: no limit was set."""
         if self.raised_tokens is None:
             return self.manifest.model.max_tokens
         if self.room_tokens is None:
@@ -217,16 +217,16 @@ class Run(Live, gc=False):
         return max(limit, min(self.raised_tokens, limit + self.conversation.spare_tokens()))
 
     def has_ended(self) -> bool:
-        """Whether something has stopped the run."""
+        """Whether the run was stopped."""
         return self.stop is not None
 
     def end(self, stop: Stop) -> None:
-        """Let the run end here, because of *stop*."""
+        """End the run because of *stop*."""
         self.stop = stop
         self.stop_reason = stop.reason
 
     def settle(self, reason: str) -> None:
-        """Put the results of the current calls into the conversation, one for each call.
+        """Add the results of the current calls to the conversation, one for each call.
 
         Args:
             reason: Why calls that have no result did not end, for the model.
@@ -240,7 +240,7 @@ class Run(Live, gc=False):
             self.conversation.append(result)
 
     def settled_messages(self, reason: str) -> tuple[ChatMessage, ...]:
-        """Return the conversation, with a result for every call and the text that arrived.
+        """Return the conversation with a result for every call, and the text that arrived.
 
         Args:
             reason: Why calls that have no result did not end.
@@ -255,7 +255,7 @@ class Run(Live, gc=False):
         return self.conversation.copy()
 
     def say(self, text: str, completion: Completion = NO_ANSWER) -> None:
-        """Put an answer into the conversation; one that says nothing is no message.
+        """Add an answer to the conversation, unless it is empty.
 
         Args:
             text: The whole of it, with what was cut off before.
@@ -272,7 +272,7 @@ class Run(Live, gc=False):
 
 
 def _moved(parts: tuple[ProviderPart, ...], chars: int) -> tuple[ProviderPart, ...]:
-    """Return *parts* of the last piece of an answer as those of the whole one."""
+    """Renumber *parts* of the last piece of an answer as parts of the whole answer."""
     return tuple(
         msgspec.structs.replace(part, text_at=max(part.text_at + chars, 0)) for part in parts
     )

@@ -1,4 +1,4 @@
-"""What a model thought aloud at the beginning of its answer, told apart from the answer.
+"""How thoughts that a model writes before its answer are told apart from the answer.
 
 Models that run behind plain servers write their thoughts into the text. Rules:
 
@@ -29,7 +29,7 @@ MARKS: Final = (
 
 
 def without_thoughts(text: str, *, was_cut: bool = False) -> str:
-    r"""Return the answer in *text*.
+    r"""Return *text* without the thoughts at its beginning.
 
     >>> without_thoughts("<think>\nTwo and two.\n</think>\n\n4")
     '4'
@@ -56,7 +56,7 @@ def without_thoughts(text: str, *, was_cut: bool = False) -> str:
 
 
 def begins_silently(text: str) -> bool:
-    """Whether *text* begins with thoughts that no mark begins."""
+    """Return whether *text* begins with thoughts that no mark begins."""
     return _mark_at(text, _skip_spaces(text, 0)) is None and without_thoughts(text) != text
 
 
@@ -153,7 +153,7 @@ def _beginning_at_end(text: str, mark: str) -> int:
 
 
 def _mark_at(text: str, at: int) -> str | None:
-    """Return what ends the thoughts that begin *at*. ``None``: none begin there."""
+    """Return the end mark of the thoughts that begin *at*. ``None``: none begin there."""
     return next((end for begin, end in MARKS if text.startswith(begin, at)), None)
 
 

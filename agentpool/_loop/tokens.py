@@ -1,4 +1,4 @@
-"""What a request will use, before it is made.
+"""Estimates of what a request will use, before it is made.
 
 Rules:
 
@@ -40,13 +40,13 @@ Price: TypeAlias = Callable[[Usage], float | None]
 
 
 def sound_cost(cost_usd: float | None) -> float | None:
-    """Return *cost_usd*, or ``None`` where it is no amount: negative, infinite, no number."""
+    """Return *cost_usd*. ``None``: it is negative, infinite or not a number."""
     return cost_usd if cost_usd is not None and 0 <= cost_usd < math.inf else None
 
 
 @final
 class Estimator(Live):
-    """Estimates the requests of one conversation, one after the other."""
+    """Estimates the requests of one conversation, each from the one before."""
 
     _system: str = ""
     _tools: tuple[ToolDefinition, ...] = ()
@@ -61,7 +61,7 @@ class Estimator(Live):
     def estimate(
         self, request: CompletionRequest, price: Price, window: int | None = None
     ) -> tuple[int, float | None]:
-        """Return the tokens in plus out of *request*, and its cost in US dollars.
+        """Return the estimated tokens of *request* and its answer, and the cost in US dollars.
 
         Args:
             request: What will be sent.
@@ -102,7 +102,7 @@ class Estimator(Live):
 
 
 def without_large(result: ToolMessage, tokens: int) -> ToolMessage:
-    """Return *result* without the attachments that *tokens* do not hold, and with a note."""
+    """Return *result* without attachments that do not fit into *tokens*, and a note of them."""
     kept: list[Attachment] = []  # each has its own
     for one in result.attachments:
         if one.tokens <= tokens:

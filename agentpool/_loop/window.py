@@ -1,4 +1,4 @@
-"""What of a conversation fits the model's window, and what stands in for what does not.
+"""Which part of a conversation fits the window, and what replaces the rest.
 
 Rules, besides those of ``conversation``:
 
@@ -36,7 +36,7 @@ STUB_TOKENS: Final = 40
 
 @final
 class MessageView(Sequence[ChatMessage]):  # noqa: PLW1641  # equal to lists: no hash
-    """A part of a conversation as it was when the view was made.
+    """A part of a conversation, as it was when the view was made.
 
     It shares the conversation's list and copies nothing. The list only grows, so the view
     stays as it is. Equal to any sequence of the same messages; pickled as a tuple.
@@ -62,7 +62,7 @@ class MessageView(Sequence[ChatMessage]):  # noqa: PLW1641  # equal to lists: no
 
     @property
     def places(self) -> tuple[tuple[int, int], ...]:
-        """What it shows of the conversation: from, and up to but not including."""
+        """The range of messages that it shows: first, and one after the last."""
         parts = (self._first, self._second)
         return tuple((part.start, part.stop) for part in parts if part)
 
@@ -91,7 +91,7 @@ class MessageView(Sequence[ChatMessage]):  # noqa: PLW1641  # equal to lists: no
         return self._stubs.get(place) or self._items[place]
 
     def stands_in_as(self, other: MessageView) -> bool:
-        """Whether the same things stand for what was left out as in *other*."""
+        """Return whether the same stubs replace what was left out as in *other*."""
         return other._stubs is self._stubs and other._between is self._between
 
     def __iter__(self) -> Iterator[ChatMessage]:
@@ -116,7 +116,7 @@ class MessageView(Sequence[ChatMessage]):  # noqa: PLW1641  # equal to lists: no
 
 @final
 class Cut(msgspec.Struct, frozen=True, gc=False):
-    """What left the window at once."""
+    """What one cut left out of the window."""
 
     messages: int
     """Messages that are not sent any more."""
@@ -127,14 +127,14 @@ class Cut(msgspec.Struct, frozen=True, gc=False):
 
 
 def stub_of(result: ToolMessage) -> ToolMessage:
-    """Return what is sent in place of *result*."""
+    """Return the short text that is sent in place of *result*."""
     text = f"[a result of {len(result.content):,} characters, left out to make room]"
     return msgspec.structs.replace(result, content=text)
 
 
 @final
 class Window(Live):
-    """What of a conversation fits a window that somebody knows."""
+    """The part of a conversation that fits a window of known size."""
 
     room_tokens: int
     pinned_tokens: int
@@ -162,7 +162,7 @@ class Window(Live):
         return len(self.costs) > self.history_groups
 
     def count(self, tokens: int, place: int, *, begins: bool, is_result: bool) -> None:
-        """Add a message to the newest group, or begin one with it."""
+        """Add a message to the newest group, or begin a group with it."""
         self.kept_tokens += tokens
         if begins:
             self.starts.append(place)
@@ -173,12 +173,12 @@ class Window(Live):
             self.results.append((place, len(self.costs) - 1, tokens - STUB_TOKENS))
 
     def pin(self, tokens: int) -> None:
-        """Take *tokens* more for what is always sent."""
+        """Count *tokens* more for what is always sent."""
         self.pinned_tokens += tokens
         self.kept_tokens += tokens
 
     def clear(self, items: Sequence[ChatMessage], pending_tokens: int) -> int:
-        """Put stubs in the place of the oldest results; return of how many.
+        """Replace the oldest results by stubs. Return how many.
 
         Args:
             items: The conversation.
@@ -203,7 +203,7 @@ class Window(Live):
         return len(stubs)
 
     def first_to_keep(self, pending_tokens: int, extra_tokens: int = 0) -> int:
-        """Return the oldest group that may stay, so that the window is three quarters full.
+        """Return the oldest group that may stay if the window shall be three quarters full.
 
         Args:
             pending_tokens: What is sent behind the conversation.
@@ -225,7 +225,7 @@ class Window(Live):
             self.kept += 1
 
     def check(self, pending_tokens: int) -> None:
-        """Refuse what does not fit.
+        """Raise if the pinned and newest messages do not fit.
 
         Raises:
             ContextOverflowError: If the pinned messages and the newest group do not fit.
@@ -240,6 +240,6 @@ class Window(Live):
             )
 
     def _goal(self, pending_tokens: int) -> int:
-        """Return what may be sent after a cut."""
+        """Return the most tokens that may be sent after a cut."""
         free = self.room_tokens - pending_tokens - self.pinned_tokens
         return self.pinned_tokens + max(free, 0) * 3 // 4

@@ -1,4 +1,4 @@
-"""What becomes of an answer in words: the end of the run, its next piece, or another try.
+"""What happens to a text answer: it ends the run, is continued, or is asked for again.
 
 The rules are those of ``loop``.
 """
@@ -18,7 +18,7 @@ from agentpool._outcome import StopReason
 def take_words(
     run: Run, conversation: Conversation, completion: Completion, spent: Stop | None
 ) -> bool:
-    """Take an answer in words. Return whether it is the one that ends the run well."""
+    """Process a text answer. Return whether it ends the run well."""
     if completion.finish_reason is FinishReason.TOOL_USE:
         run.say(join_pieces(run.partial, completion.text), completion)
         raise ProtocolError("the model stopped for tool calls and named none")
@@ -66,7 +66,7 @@ def _truncated(run: Run, limit: int | None, rest: str) -> Stop:
 
 
 def _ask_once_more(run: Run, spent: Stop | None) -> None:
-    """Ask the same again after an answer that says nothing, unless the run is over.
+    """Repeat the request after an empty answer, unless the run is over.
 
     Raises:
         EmptyAnswerError: If the answer before it said nothing either.
@@ -82,7 +82,7 @@ def _ask_once_more(run: Run, spent: Stop | None) -> None:
 
 
 def _cut_off(run: Run, text: str, spent: Stop | None) -> None:
-    """Keep a truncated piece; ask for the rest if the manifest wants that."""
+    """Keep a truncated piece, and ask for the rest if the manifest wants that."""
     limit = run.output_limit
     run.partial = join_pieces(run.partial, text)
     if spent is None and run.manifest.model.on_cut == "continue":
@@ -96,7 +96,7 @@ def _cut_off(run: Run, text: str, spent: Stop | None) -> None:
 
 
 def _misfit(run: Run, output: Output, completion: Completion) -> str:
-    """Read the answer into the run's value. Return what is wrong with it; empty: it fits."""
+    """Parse the answer into the run's value. Return what is wrong with it; empty if it fits."""
     if completion.finish_reason is FinishReason.MAX_TOKENS:
         return CUT_OFF
     value = output.read(completion.text)
@@ -129,7 +129,7 @@ def _ask_again(
 
 
 def _finish(run: Run, completion: Completion, spent: Stop | None) -> None:
-    """The model is done: its answer counts, whatever it cost."""
+    """End the run with its answer, whatever the answer cost."""
     text = join_pieces(run.partial, completion.text) if run.partial else completion.text
     run.say(text, completion)
     run.over_budget = spent is not None or run.passed_shared

@@ -1,1 +1,1 @@
-"""What a manifest says, read and checked."""
+"""What a manifest says, parsed and checked."""

@@ -1,4 +1,4 @@
-"""How a model is asked: sampling, the length of an answer, and options of its provider.
+"""How a model is asked: sampling, length of an answer, and options of its provider.
 
 Rules:
 
@@ -68,7 +68,7 @@ OWN_INNER_FIELDS: Final[Mapping[tuple[str, str], str]] = {
 
 
 class Asking(TypedDict):
-    """The settings of this room, as `ModelConfig` takes them."""
+    """The settings of this module, as `ModelConfig` takes them."""
 
     max_tokens: int | None
     temperature: float | None
@@ -80,7 +80,7 @@ class Asking(TypedDict):
 
 
 def asking_faults(asking: Asking, window: int | None) -> Iterator[Fault]:
-    """Yield what is wrong with *asking* in a window of so many tokens."""
+    """Yield the faults of *asking*, for a window of that many tokens."""
     max_tokens = asking["max_tokens"]
     if max_tokens is not None:
         yield from count_faults("max_tokens", max_tokens)
@@ -124,7 +124,7 @@ def _room_faults(max_tokens: int | None, window: int) -> Iterator[Fault]:
 
 
 def options_faults(options: Mapping[str, object]) -> Iterator[Fault]:
-    """Yield what is wrong with *options*: fields of the wires, and what is no JSON."""
+    """Yield the faults of *options*: fields that a wire sets itself, and values not in JSON."""
     for key, value in options.items():
         if key in OWN_FIELDS:
             yield Fault(f"options.{key}", f"is written by agentpool; {OWN_FIELDS[key]}")
@@ -156,7 +156,7 @@ def _is_json(value: object) -> bool:
 
 
 def read_asking(table: TomlTable) -> Asking:
-    """Return how the model of *table* is asked."""
+    """Return the settings in *table*."""
     return Asking(
         max_tokens=table.integer("max_tokens", None),
         temperature=table.number("temperature", None),

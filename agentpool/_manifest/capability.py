@@ -40,7 +40,7 @@ class PrivacyTier(enum.Enum):
     """To any service."""
 
     def allows(self, other: PrivacyTier) -> bool:
-        """Whether data of this tier may go to something of tier *other*."""
+        """Return whether data of this tier may go to something of tier *other*."""
         return _STRICTNESS[other] >= _STRICTNESS[self]
 
 
@@ -48,7 +48,7 @@ _STRICTNESS = {PrivacyTier.STANDARD: 0, PrivacyTier.PRIVATE: 1, PrivacyTier.SOVE
 
 
 class CapabilityKind(enum.Enum):
-    """The kinds of grant, by their name in a manifest."""
+    """The kinds of grant, with their names in a manifest."""
 
     MEMORY = "memory"
     RAG = "rag"
@@ -109,32 +109,32 @@ class Capability:
 
     @classmethod
     def shell(cls, *commands: str) -> Self:
-        """Run these programs."""
+        """Grant these programs."""
         return cls(CapabilityKind.SHELL, commands)
 
     @classmethod
     def file_read(cls, *paths: str) -> Self:
-        """Read below these paths."""
+        """Grant reading below these paths."""
         return cls(CapabilityKind.FILE_READ, paths)
 
     @classmethod
     def file_write(cls, *paths: str) -> Self:
-        """Write below these paths."""
+        """Grant writing below these paths."""
         return cls(CapabilityKind.FILE_WRITE, paths)
 
     @classmethod
     def network(cls, *hosts: str) -> Self:
-        """Talk to these hosts."""
+        """Grant connections to these hosts."""
         return cls(CapabilityKind.NETWORK, hosts)
 
     @classmethod
     def mcp(cls, server: str, tool: str) -> Self:
-        """Call *tool* of the MCP server *server*."""
+        """Grant *tool* of the MCP server *server*."""
         return cls(CapabilityKind.MCP, (server, tool))
 
     @classmethod
     def spawn(cls, max_depth: int) -> Self:
-        """Start child agents, *max_depth* generations deep."""
+        """Grant child agents, *max_depth* generations deep."""
         return cls(CapabilityKind.SPAWN, max_depth=max_depth)
 
     def __str__(self) -> str:
@@ -149,7 +149,7 @@ class Capability:
 
 
 def grants_allow(grants: Iterable[Capability], required: Capability | None) -> bool:
-    """Whether *grants* together allow what *required* asks for.
+    """Return whether *grants* together allow what *required* asks for.
 
     ``None`` asks for nothing and is always allowed. A requirement without a scope, such
     as ``file_read`` of a tool that checks each path itself, is met by any grant of that
@@ -175,7 +175,7 @@ def grants_allow(grants: Iterable[Capability], required: Capability | None) -> b
 
 
 def asks_first(grants: Iterable[Capability], required: Capability | None) -> bool:
-    """Whether one of *grants* says that somebody is asked before *required* is used.
+    """Return whether one of *grants* wants approval before *required* is used.
 
     A tool checks by itself which of its grants covers a call, so one grant of its kind that
     asks is enough. Of MCP tools, which are named, only those that the grant covers ask.
@@ -189,7 +189,7 @@ def asks_first(grants: Iterable[Capability], required: Capability | None) -> boo
 
 
 def path_covers(root: str, path: str) -> bool:
-    """Whether *path* lies at or below *root*, by its parts alone.
+    """Return whether *path* is *root* or lies below it, judged by its parts alone.
 
     Both are absolute or both are relative; anything with ``..`` in it is refused, since
     only the file system knows where that leads.
@@ -205,7 +205,7 @@ def path_covers(root: str, path: str) -> bool:
 
 
 def host_covers(rule: str, host: str) -> bool:
-    """Whether the host *rule* covers *host*: equal, below a leading dot, or ``*``."""
+    """Return whether the *rule* covers *host*: equal, below a leading dot, or ``*``."""
     rule, host = rule.lower().rstrip("."), host.lower().rstrip(".")
     if rule == ANYTHING:
         return True

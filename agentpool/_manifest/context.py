@@ -1,4 +1,4 @@
-"""What an agent does when its conversation no longer fits the model's window."""
+"""What an agent does when its conversation outgrows the model's window."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class ContextConfig:
     of old tool results, ``"summary"`` has the model sum up what leaves, at the agent's cost."""
 
     def __attrs_post_init__(self) -> None:
-        """Refuse what has no meaning."""
+        """Refuse an unknown strategy."""
         expect_fields(self)
         raise_if_any(_context_faults(self), "ContextConfig")
 
 
 def read_context(table: TomlTable, homes: Mapping[str, str]) -> ContextConfig | None:
-    """Return what *table* describes. ``None``: it has faults, which are noted.
+    """Return the settings in *table*. ``None``: it has faults, which are noted.
 
     Args:
         table: The manifest's ``[context]``.

@@ -1,4 +1,4 @@
-"""What is known of a model before it is asked: its window, what it takes, what it costs.
+"""Published facts about a model: its window, what it reads, what it costs.
 
 Facts come from a table that others keep. What the manifest says goes before them, and what
 is unknown stays unknown: ``None`` is neither no nor zero.
@@ -21,7 +21,7 @@ LONG_TOKENS: Final = 200_000
 @final
 @attrs.frozen(kw_only=True)
 class PublishedPrice:
-    """What a provider asks for a model, as published."""
+    """A provider's published price for a model."""
 
     usual: TokenPrice
     """For most requests."""
@@ -29,7 +29,7 @@ class PublishedPrice:
     """For requests of more than 200,000 tokens. ``None``: the same."""
 
     def __call__(self, usage: Usage) -> float | None:
-        """Return what *usage* of one request costs; ``None`` if it means nothing."""
+        """Return the cost of *usage* of one request. ``None``: it cannot be computed."""
         if usage.cached_tokens + usage.cache_write_tokens > usage.input_tokens:
             return None
         is_long = self.long is not None and usage.input_tokens > LONG_TOKENS
@@ -40,7 +40,7 @@ class PublishedPrice:
 @final
 @attrs.frozen(kw_only=True)
 class ModelFacts:
-    """What is known of one model at one provider."""
+    """What is published about one model at one provider."""
 
     context_window: int | None = None
     """Tokens of request and answer together. ``None``: unknown, here as below."""
@@ -58,7 +58,7 @@ class ModelFacts:
     """Whether its provider will take it away."""
 
     def refusals(self, model: ModelConfig, *, has_tools: bool) -> Iterator[str]:
-        """Yield what of *model* its provider will refuse, in words.
+        """Yield, in words, the settings of *model* that its provider will refuse.
 
         Args:
             model: What the manifest says.
@@ -81,7 +81,7 @@ class ModelFacts:
             yield f"model.remote_model: {model.remote_model} is deprecated; choose another"
 
     def __str__(self) -> str:
-        """Return it on one line."""
+        """Return the facts on one line."""
         said = list(self._sizes())
         takes = sorted((self.inputs or frozenset()) - {"text"})
         if self.inputs is not None:

@@ -1,4 +1,4 @@
-"""Where an agent may connect to: URLs, hosts and addresses, judged by what they are.
+"""Where an agent may connect to: URLs, hosts and addresses, parsed in one way only.
 
 Rules:
 
@@ -53,7 +53,7 @@ _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 @final
 @attrs.frozen
 class HttpUrl:
-    """A URL, taken apart."""
+    """A parsed URL."""
 
     scheme: str
     """``http`` or ``https``."""
@@ -66,7 +66,7 @@ class HttpUrl:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Take *text* apart.
+        """Parse *text*.
 
         Raises:
             ToolError: If it is no URL, or one that somebody might read differently.
@@ -96,7 +96,7 @@ class HttpUrl:
         return cls(parts.scheme, host, port, target)
 
     def join(self, location: str) -> HttpUrl:
-        """Return where a redirect to *location* leads.
+        """Return the URL that a redirect to *location* leads to.
 
         Raises:
             ToolError: If it leads nowhere that can be used.
@@ -105,17 +105,17 @@ class HttpUrl:
 
     @property
     def authority(self) -> str:
-        """What the ``Host`` header says."""
+        """The value of the ``Host`` header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == PORTS[self.scheme] else f"{host}:{self.port}"
 
     def __str__(self) -> str:
-        """Return the URL as it is asked for, without a fragment."""
+        """Return the URL without its fragment."""
         return f"{self.scheme}://{self.authority}{self.target}"
 
 
 def parse_host(netloc: str) -> str:
-    """Return the host of *netloc* in its one form.
+    """Return the host in *netloc* in its canonical form.
 
     Raises:
         ToolError: If it is none, or some would take it for another.
@@ -147,7 +147,7 @@ def parse_host(netloc: str) -> str:
 
 
 def is_public(address: Address) -> bool:
-    """Whether *address* is one of the public internet.
+    """Return whether *address* belongs to the public internet.
 
     >>> is_public(ipaddress.ip_address("::ffff:127.0.0.1"))
     False
@@ -181,18 +181,18 @@ class _Rule:
 @final
 @attrs.frozen
 class HostRules:
-    """Which hosts and addresses may be connected to."""
+    """The hosts and addresses that may be connected to."""
 
     scopes: tuple[str, ...]
     """The rules as they were written. One that cannot be read covers nothing."""
     _rules: tuple[_Rule, ...] = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        """Read the rules once."""
+        """Parse the rules once."""
         object.__setattr__(self, "_rules", tuple(_read_rules(self.scopes)))
 
     def check_url(self, url: HttpUrl) -> None:
-        """Refuse a host that no rule covers.
+        """Raise if no rule covers the host of *url*.
 
         Raises:
             ToolError: If none does. Says which rule would.
@@ -209,7 +209,7 @@ class HostRules:
         raise ToolError(f"host {url.authority!r} is not in allowed_hosts: {', '.join(self.scopes)}")
 
     def check_address(self, url: HttpUrl, address: Address) -> None:
-        """Refuse *address*, to which the host of *url* leads, unless it may be connected to.
+        """Raise if *address*, which the host of *url* resolves to, may not be connected to.
 
         Raises:
             ToolError: If it is not public, and no rule names it.
@@ -231,7 +231,7 @@ class HostRules:
 
 
 def is_host_rule(scope: str) -> bool:
-    """Whether *scope* can be read as a rule, and so could ever cover a host.
+    """Return whether *scope* is a valid rule, so that it could cover some host.
 
     >>> is_host_rule("example.org:8080"), is_host_rule("https://example.org")
     (True, False)
@@ -240,7 +240,7 @@ def is_host_rule(scope: str) -> bool:
 
 
 def address_of(host: str) -> Address | None:
-    """Return the address that *host* is. ``None``: it is a name."""
+    """Return *host* as an address. ``None``: it is a name."""
     try:
         return ipaddress.ip_address(host)
     except ValueError:

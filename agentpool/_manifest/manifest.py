@@ -1,4 +1,4 @@
-"""The manifest: what an agent is, said in TOML or in code, and always valid.
+"""The manifest: what an agent is, written in TOML or in code, and always valid.
 
 Rules, besides those of the parts in ``_manifest_parts``:
 
@@ -88,7 +88,7 @@ class AgentManifest:
     """The MCP servers whose tools it may call."""
 
     def __attrs_post_init__(self) -> None:
-        """Refuse what has no meaning."""
+        """Refuse parts that are wrong or contradict each other."""
         expect_fields(self)
         faults = tuple(
             _manifest_faults(
@@ -102,7 +102,7 @@ class AgentManifest:
     def parse(
         cls, text: str, *, source: str = "manifest", providers: Mapping[str, Provider] = PROVIDERS
     ) -> Self:
-        """Return the manifest that *text* describes in TOML.
+        """Parse a manifest in TOML.
 
         Args:
             text: The TOML. Empty: all defaults.
@@ -146,7 +146,7 @@ class AgentManifest:
 
     @classmethod
     def load(cls, path: str | Path, *, providers: Mapping[str, Provider] = PROVIDERS) -> Self:
-        """Return the manifest in the file *path*.
+        """Load the manifest in the file *path*.
 
         Args:
             path: A TOML file.
@@ -264,7 +264,7 @@ def _read_capability(table: TomlTable) -> Capability | None:
 
 
 def _place(fault: Fault) -> tuple[int, int]:
-    """Return where *fault* stands: faults come in the order of sections and entries."""
+    """Return the sort key of *fault*, in the order of sections and entries."""
     section, _, rest = fault.path.partition(".")[0].partition("[")
     entry = int(rest.rstrip("]") or 0)
     return (_SECTIONS.index(section) if section in _SECTIONS else -1, entry)
@@ -277,7 +277,7 @@ def _manifest_faults(
     capabilities: Sequence[Capability | None],
     servers: Sequence[McpServerConfig | None],
 ) -> Iterator[Fault]:
-    """Yield what is wrong across the parts. ``None`` stands for what is not known."""
+    """Yield the faults that involve several parts. ``None`` stands for an unknown part."""
     if not name.strip():
         yield Fault("name", "name must not be empty")
     elif not name.isprintable():
@@ -350,7 +350,7 @@ def _trouble_of(kind: CapabilityKind) -> Callable[[str], str]:
 
 
 def _path_trouble(path: str) -> str:
-    """Say why *path* could never cover anything; empty if it could."""
+    """Return why *path* could never cover anything; empty if it could."""
     if trouble := control_trouble(path):
         return trouble
     if ".." in path.split("/"):
@@ -359,7 +359,7 @@ def _path_trouble(path: str) -> str:
 
 
 def _host_trouble(host: str) -> str:
-    """Say why *host* could never cover anything; empty if it could."""
+    """Return why *host* could never cover anything; empty if it could."""
     if host.startswith("*."):
         return f"must not be a pattern, got {host!r}; write {host[1:]!r} instead"
     from agentpool._manifest.hosts import is_host_rule  # noqa: PLC0415  # few grant a host

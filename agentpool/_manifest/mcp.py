@@ -1,4 +1,4 @@
-"""The MCP servers of a manifest: how they are written, and where a tier lets data go.
+"""The MCP servers of a manifest, and where its privacy tier lets data go.
 
 Rules:
 
@@ -25,7 +25,7 @@ _OLD_TRANSPORTS: Final[Mapping[str, str]] = dict.fromkeys(
 
 
 def read_server(table: TomlTable, homes: Mapping[str, str]) -> McpServerConfig | None:
-    """Return the server that *table* describes. ``None``: it describes none.
+    """Return the server in *table*. ``None``: it has faults, which are noted.
 
     Args:
         table: One ``[[mcp_servers]]`` table; it collects what is wrong.
@@ -58,7 +58,7 @@ def read_server(table: TomlTable, homes: Mapping[str, str]) -> McpServerConfig |
 def server_faults(
     privacy: PrivacyTier | None, servers: Sequence[McpServerConfig | None]
 ) -> Iterator[Fault]:
-    """Yield where data would go that may not go there. ``None`` stands for what is not known."""
+    """Yield a fault for each server that data may not go to. ``None`` stands for unknown."""
     for index, server in enumerate(servers):
         if server is None or server.url is None or is_loopback_url(server.url):
             continue

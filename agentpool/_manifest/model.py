@@ -57,7 +57,7 @@ TOKENS_OF_A_PRICE: Final = 1_000_000
 @final
 @attrs.frozen(kw_only=True)
 class TokenPrice:
-    """What a model costs, in US dollars per million tokens.
+    """The price of a model, in US dollars per million tokens.
 
     >>> TokenPrice(input_usd_per_million=3, output_usd_per_million=15)(Usage(1000, 100))
     0.0045
@@ -73,11 +73,11 @@ class TokenPrice:
     """For tokens that are sent and written to its cache. ``None``: as all others."""
 
     def __attrs_post_init__(self) -> None:
-        """Refuse what has no meaning."""
+        """Refuse negative and infinite prices."""
         raise_if_any(_price_faults(self), "TokenPrice")
 
     def __call__(self, usage: Usage, model: str | None = None) -> float:  # noqa: ARG002  # one price for one model
-        """Return what *usage* costs."""
+        """Return the cost of *usage* in US dollars."""
         plain = self.input_usd_per_million
         cached, kept = self.cached_usd_per_million, self.cache_write_usd_per_million
         fresh = usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens
@@ -158,13 +158,13 @@ class ModelConfig:
     """Other fields of the request's body, as the provider names them."""
 
     def __attrs_post_init__(self) -> None:
-        """Refuse what has no meaning."""
+        """Refuse settings that are wrong or contradict each other."""
         expect_fields(self, but=_CHECKED)
         raise_if_any(_model_faults(self), "ModelConfig")
 
     @property
     def place(self) -> Place | None:
-        """Where it is, and which key is sent there. ``None``: it has no API."""
+        """Where the model is, and which key is sent there. ``None``: it has no API."""
         if self.remote_model is None:
             return None
         return find_place(self.provider, self.base_url, self.api_key_env)
@@ -271,7 +271,7 @@ def _price_faults(price: TokenPrice) -> Iterator[Fault]:
 def read_model(
     table: TomlTable, homes: Mapping[str, str], providers: Mapping[str, Provider]
 ) -> ModelConfig | None:
-    """Return the model that *table* describes. ``None``: it has faults, which are noted.
+    """Return the model in *table*. ``None``: it has faults, which are noted.
 
     Args:
         table: The manifest's ``[model]``.

@@ -1,4 +1,4 @@
-"""The parts of a manifest: limits and MCP servers. Each part refuses to be wrong.
+"""Parts of a manifest: limits and MCP servers. A part with a fault cannot be made.
 
 Rules, of the model in ``_manifest_model`` as well, checked when the value is made, so that
 nobody checks again:
@@ -33,7 +33,7 @@ FIRST_PRINTABLE: Final = 0x20
 
 
 def raise_if_any(faults: Iterable[Fault], source: str) -> None:
-    """Raise all *faults* at once, if there are any.
+    """Raise one error with all *faults*, if there are any.
 
     Raises:
         ManifestError: If there are.
@@ -46,7 +46,7 @@ def raise_if_any(faults: Iterable[Fault], source: str) -> None:
 @final
 @attrs.frozen(kw_only=True)
 class ResourceQuota:
-    """What one run may use."""
+    """The limits of one run."""
 
     max_iterations: int = 20
     """Model requests of it and its children. Its own retries do not count, unless it had
@@ -71,7 +71,7 @@ class ResourceQuota:
     """For somebody's word on one tool call; then it is refused. ``None``: no limit."""
 
     def __attrs_post_init__(self) -> None:
-        """Refuse what has no meaning."""
+        """Refuse limits that are not positive numbers."""
         raise_if_any(_quota_faults(self), "ResourceQuota")
 
 
@@ -107,13 +107,13 @@ class McpServerConfig:
     """Whether the place at ``url`` is your own. A `PRIVATE` agent goes to no other."""
 
     def __attrs_post_init__(self) -> None:
-        """Refuse what has no meaning."""
+        """Refuse settings that do not fit the transport."""
         expect_fields(self)
         raise_if_any(_server_faults(self), "McpServerConfig")
 
 
 def is_loopback_url(url: str) -> bool:
-    """Whether *url* leads to this machine, whatever it looks like.
+    """Return whether *url* leads to this machine, whatever it looks like.
 
     >>> is_loopback_url("http://127.0.0.1:8080/v1")
     True
@@ -141,7 +141,7 @@ def count_faults(path: str, value: object, *, above: int = 0) -> Iterator[Fault]
 
 
 def text_faults(path: str, texts: Iterable[str]) -> Iterator[Fault]:
-    """Yield a fault for each of *texts* that is empty or stands there twice."""
+    """Yield a fault for each text that is empty or occurs twice."""
     seen: set[str] = set()
     for text in texts:
         if not text.strip():
@@ -152,7 +152,7 @@ def text_faults(path: str, texts: Iterable[str]) -> Iterator[Fault]:
 
 
 def control_trouble(path: str) -> str:
-    r"""Say what is wrong with a *path* that has a control character in it; empty if it has none.
+    r"""Return what is wrong with a *path* that has a control character; empty if it has none.
 
     In double quotes TOML reads ``C:\new`` as ``C:``, a line break, and ``ew``.
     """
@@ -165,13 +165,13 @@ def control_trouble(path: str) -> str:
 
 
 def seconds_faults(path: str, seconds: float) -> Iterator[Fault]:
-    """Yield a fault unless *seconds* is a time that can be waited for."""
+    """Yield a fault unless *seconds* is a positive, finite time."""
     if not (is_number(seconds) and 0 < seconds < math.inf):
         yield Fault(path, f"must be a finite number > 0, got {shown(seconds)}")
 
 
 def variable_faults(path: str, names: Iterable[str]) -> Iterator[Fault]:
-    """Yield a fault unless all *names* are such as environment variables have."""
+    """Yield a fault for each name that no environment variable can have."""
     if not all(name.isascii() and name.isidentifier() for name in names):
         # Not quoted: who gets this wrong has often written the key itself.
         yield Fault(path, "must be the name of an environment variable, not the key itself")
@@ -236,7 +236,7 @@ def _unused_faults(server: McpServerConfig, used: str, names: Iterable[str]) -> 
 
 
 def url_faults(path: str, url: str) -> Iterator[Fault]:
-    """Yield a fault unless *url* is an address that is read in one way only."""
+    """Yield a fault unless *url* is a URL that can be read in one way only."""
     parts = _http_parts(url)
     if "@" in (parts.netloc if parts else url):
         yield Fault(path, "must not carry a user name or password")
@@ -246,7 +246,7 @@ def url_faults(path: str, url: str) -> Iterator[Fault]:
 
 
 def _http_parts(url: str) -> SplitResult | None:
-    """Return the parts of an http or https URL. ``None``: it is none."""
+    """Return the parts of an http or https URL. ``None``: *url* is not one."""
     # urlsplit() drops some of these in silence, and clients disagree about what a
     # backslash means, so the host that is judged might not be the one that is asked.
     if any(sign.isspace() or not sign.isprintable() or sign == "\\" for sign in url):

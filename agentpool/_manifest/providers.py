@@ -1,4 +1,4 @@
-"""The providers of models by name: where they are, what they speak, where their key is.
+"""Model providers by name: their address, their wire format, and where their key is.
 
 Rules:
 
@@ -29,7 +29,7 @@ Dialect: TypeAlias = Literal["openai", "anthropic"]
 @final
 @attrs.frozen(kw_only=True)
 class Provider:
-    """Whoever serves models, or a kind of server on this machine."""
+    """A company that serves models, or a kind of server on this machine."""
 
     base_url: str
     """Where its API is, with its version."""
@@ -129,7 +129,7 @@ PROVIDERS: Final[Mapping[str, Provider]] = MappingProxyType(
 @final
 @attrs.frozen(kw_only=True)
 class Place:
-    """Where a model behind an API is."""
+    """Where the API of a model is."""
 
     dialect: Dialect
     """The wire format that it speaks."""
@@ -142,7 +142,7 @@ class Place:
 
     @property
     def host(self) -> str:
-        """The host, and the port if it is an unusual one; never a name and a password."""
+        """The host, with an unusual port; never a name and a password."""
         return urlsplit(self.base_url).netloc.rpartition("@")[2]
 
     @property
@@ -152,13 +152,13 @@ class Place:
 
     @property
     def shows_key(self) -> bool:
-        """Whether its key can be read on the way."""
+        """Whether the key can be read on the way, because the connection is not encrypted."""
         is_plain = urlsplit(self.base_url).scheme == "http"
         return self.api_key_env is not None and is_plain and not self.is_here
 
 
 def find_place(named: str | Provider, base_url: str | None, api_key_env: str | None) -> Place:
-    """Return where the models of a provider are.
+    """Return where the models of a provider are served.
 
     Args:
         named: The provider, or its name in `PROVIDERS`.
@@ -178,13 +178,13 @@ def find_place(named: str | Provider, base_url: str | None, api_key_env: str | N
 
 
 def facts_name(base_url: str) -> str | None:
-    """Return the name at models.dev of the provider at *base_url*. ``None``: it has none."""
+    """Return the name that models.dev has for the provider at *base_url*. ``None``: none."""
     homes = (one.facts for one in PROVIDERS.values() if _is_at(base_url, one.base_url))
     return next(homes, None)
 
 
 def _is_at(url: str, home: str) -> bool:
-    """Whether *url* is at the host of *home* or below it, as safely as that."""
+    """Return whether *url* is at the host of *home* or below it, and as safe."""
     there, here = urlsplit(url), urlsplit(home)
     if (there.scheme, there.port, "@" in there.netloc) != (here.scheme, here.port, False):
         return False

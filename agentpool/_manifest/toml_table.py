@@ -1,4 +1,4 @@
-"""TOML tables, read with every fault noted and nothing passed over in silence.
+"""TOML tables that note every fault and ignore nothing.
 
 Rules:
 
@@ -36,7 +36,7 @@ AT_THE_TOP: Final = "at the top of the file, before the first [table]"
 @final
 @attrs.define(eq=False, repr=False)
 class TomlTable:
-    """One table of a file: asked key by key, then closed."""
+    """One table of a file. Ask for its keys, then close it."""
 
     path: str
     """Where it stands, such as ``capabilities[1]``. Empty for the whole file."""
@@ -48,7 +48,7 @@ class TomlTable:
 
     @classmethod
     def parse(cls, text: str, *, source: str) -> Self:
-        """Return the table of a whole file.
+        """Parse a whole file.
 
         Raises:
             ManifestError: If *text* is no TOML. Says the line.
@@ -66,7 +66,7 @@ class TomlTable:
         return cls("", values, [])
 
     def path_of(self, key: str) -> str:
-        """Return the path of *key* in this table, quoted where TOML would quote it."""
+        """Return the path of *key*, quoted where TOML would quote it."""
         bare = key.isascii() and key.replace("_", "a").replace("-", "a").isalnum()
         name = key if bare else f'"{key}"'
         return f"{self.path}.{name}" if self.path else name
@@ -76,7 +76,7 @@ class TomlTable:
         self.faults.append(Fault(self.path_of(key), text))
 
     def require(self, key: str, hint: str) -> None:
-        """Note a fault if *key* is not there; *hint* says what to write."""
+        """Note a fault if *key* is missing. *hint* says what to write."""
         if key not in self.values:
             self.fault(key, f"is missing; {hint}")
 
@@ -109,7 +109,7 @@ class TomlTable:
         return default
 
     def flag(self, key: str, *, default: bool) -> bool:
-        """Return the truth value at *key*, or *default*."""
+        """Return the boolean at *key*, or *default*."""
         value = self._take(key)
         if isinstance(value, bool):
             return value
@@ -124,7 +124,7 @@ class TomlTable:
         *,
         hints: Mapping[str, str] | None = None,
     ) -> T:
-        """Return what the word at *key* stands for in *choices*, or *default*.
+        """Return the value in *choices* for the word at *key*, or *default*.
 
         *hints* says what to write instead of words that are known to be wrong.
         """
@@ -139,7 +139,7 @@ class TomlTable:
         return default
 
     def texts(self, key: str) -> tuple[str, ...]:
-        """Return the array of strings at *key*; empty if it is not there."""
+        """Return the array of strings at *key*. Empty: the key is missing."""
         value = self._take(key)
         items = _as_array(value)
         texts = tuple(item for item in items or () if isinstance(item, str))
@@ -149,7 +149,7 @@ class TomlTable:
         return texts
 
     def table(self, key: str) -> TomlTable:
-        """Return the table at *key*; an empty one if it is not there."""
+        """Return the table at *key*, or an empty one."""
         value = self._take(key)
         if not isinstance(value, dict):
             self._refuse(key, value, "a table", f"; write [{self.path_of(key)}]")
@@ -182,7 +182,7 @@ class TomlTable:
         return tuple(tables)
 
     def close(self, homes: Mapping[str, str], *, also: Sequence[str] = ()) -> None:
-        """Note a fault for every key that was not asked for and is not in *also*.
+        """Note a fault for every key that was never asked for and is not in *also*.
 
         Args:
             homes: Where keys belong, for those that are known elsewhere in the file.
@@ -199,7 +199,7 @@ class TomlTable:
             self.fault(key, "unknown key" + (_nearest(key, known) or here))
 
     def build(self, make: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
-        """Return what *make* makes, or note the faults that it finds.
+        """Return what *make* builds, or note the faults that it raises.
 
         Its faults carry paths inside this table. One that is already noted is left as
         it is: the value that *make* saw was a default.
@@ -223,7 +223,7 @@ class TomlTable:
 
 
 def _advice(error: ValueError) -> str:
-    """Say what to do about a backslash: a path of Windows in double quotes is the usual case."""
+    """Return what to do about a backslash, most often a Windows path in double quotes."""
     text = str(error).lower()
     if "hex value" in text or "escape" in text:
         return "; write a path with backslashes in single quotes: 'C:\\Users\\me'"
@@ -231,7 +231,7 @@ def _advice(error: ValueError) -> str:
 
 
 def shown(value: object) -> str:
-    """Return *value* as a fault quotes it: as TOML writes it, and not too long.
+    """Return *value* as TOML writes it, shortened, for a fault.
 
     >>> shown(True), shown("a"), shown({})
     ('true', "'a'", 'a table')
@@ -257,7 +257,7 @@ def _as_array(value: object) -> list[object] | None:
 
 
 def _nearest(word: str, words: Sequence[str] | Mapping[str, object]) -> str:
-    """Return a hint that names the nearest of *words*; empty if none is near."""
+    """Return a hint with the word that is most similar; empty if none is."""
     import difflib  # noqa: PLC0415  # for those who slipped
 
     # Without case: 'standard' for 'Standard' is the likeliest slip of all.

@@ -1,4 +1,4 @@
-"""What one run may use, in the words that other frameworks use for it."""
+"""Limits of one run, with the names that other frameworks use for them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from agentpool._manifest.parts import ResourceQuota
 @final
 @attrs.frozen(kw_only=True)
 class UsageLimits:
-    """Limits of one run, which can only be narrower than its manifest's.
+    """Limits of one run, which narrow those of its manifest.
 
     They are the guard's: counted after each answer, for one run and what its tools and
     children use. A ``Budget`` is shared by many, and reserved before each request.
@@ -29,14 +29,14 @@ class UsageLimits:
     """US dollars."""
 
     def __attrs_post_init__(self) -> None:
-        """Refuse what has no meaning."""
+        """Refuse limits that are not positive numbers."""
         count_limit("request_limit", self.request_limit)
         count_limit("tool_calls_limit", self.tool_calls_limit)
         count_limit("total_tokens_limit", self.total_tokens_limit)
         cost_limit("cost_limit_usd", self.cost_limit_usd)
 
     def narrow(self, quota: ResourceQuota) -> ResourceQuota:
-        """Return *quota* with whatever is narrower here."""
+        """Return *quota*, narrowed by these limits."""
         tokens, own_tokens = quota.max_tokens_budget, self.total_tokens_limit
         if tokens is None or (own_tokens is not None and own_tokens < tokens):
             tokens = own_tokens

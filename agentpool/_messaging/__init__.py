@@ -1,1 +1,1 @@
-"""How agents send each other messages."""
+"""How agents send messages to each other."""

@@ -1,4 +1,4 @@
-"""One agent's inbox: bounded, and made when the first message comes."""
+"""The inbox of one agent: bounded, and made when its first message arrives."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _no_messages() -> deque[AgentMessage]:
 
 @final
 class Inbox(Live):
-    """Where the messages of one agent wait.
+    """The waiting messages of one agent.
 
     Not a memory channel: that takes a message of a waiting sender in while the sender is
     elsewhere, and nobody can tell at that moment that it was sent.
@@ -49,11 +49,11 @@ class Inbox(Live):
         return len(self._messages)
 
     def restore(self, messages: Iterable[AgentMessage]) -> None:
-        """Put in what was accepted by an earlier process, whether or not there is room."""
+        """Add messages that an earlier process accepted, even if the inbox is full."""
         self._messages.extend(messages)
 
     async def wait_turn(self) -> None:
-        """Wait until a place is kept for the caller, who then puts a message in at once.
+        """Wait for a place. The caller must put its message in at once.
 
         Raises:
             AgentGoneError: If the agent has ended.
@@ -66,11 +66,11 @@ class Inbox(Live):
             raise self._gone()
 
     def take_turn(self) -> None:
-        """Give up the place that was kept: put a message in at once, or ``wake_senders``."""
+        """Use up the place that was kept. Put a message in at once, or call ``wake_senders``."""
         self._promised -= 1
 
     def wake_senders(self) -> None:
-        """Keep every free place for a sender that waits, in the order in which they came."""
+        """Keep each free place for a waiting sender, in the order in which they came."""
         taken = len(self._messages) - self._handed + self._promised
         if self.turns and taken < self.capacity:
             self._promised += self.turns.unpark(self.capacity - taken)
@@ -95,7 +95,7 @@ class Inbox(Live):
             self._handed += self._readers.unpark(1)
 
     async def receive_many(self, pool_owner: Owner | None = None) -> tuple[AgentMessage, ...]:
-        """Take everything that is here, waiting without a slot until something is.
+        """Take all messages, waiting without a slot until there is one.
 
         Args:
             pool_owner: Who opened the pool. ``None``: the inbox is in none.
@@ -123,7 +123,7 @@ class Inbox(Live):
         return taken
 
     def receive_many_nowait(self) -> tuple[AgentMessage, ...]:
-        """Take everything that is here, perhaps nothing."""
+        """Take all messages; perhaps none."""
         taken = tuple(self._messages)
         if taken:
             self._messages.clear()
@@ -134,7 +134,7 @@ class Inbox(Live):
         return taken
 
     def close(self) -> tuple[AgentMessage, ...]:
-        """Take no more, fail whoever waits, and return what nobody received."""
+        """Close the inbox, fail everything that waits, and return the unread messages."""
         self._closed = True
         left = self.receive_many_nowait()
         self._readers.unpark_all()

@@ -1,4 +1,4 @@
-"""Messages across processes: what was accepted before is accepted no second time.
+"""Messages that survive a restart: an accepted message is not accepted twice.
 
 Rules:
 
@@ -25,7 +25,7 @@ from agentpool._served_call import current_call
 @final
 @attrs.define(eq=False)
 class KeptPost:
-    """The messages of one pool's earlier processes, and the keys of this one's."""
+    """Messages of a pool's earlier processes, and the keys of this process's messages."""
 
     _note: Callable[[AgentMessage, str], None]
     """Has an accepted message kept under its key."""
@@ -49,7 +49,7 @@ class KeptPost:
         received: Collection[int],
         settled: Collection[str],
     ) -> None:
-        """Take in what earlier processes left.
+        """Load the messages that earlier processes left.
 
         Args:
             sent: Every accepted message with its key, in the order of their numbers.
@@ -72,21 +72,21 @@ class KeptPost:
                 self._pending.setdefault(message.recipient, []).append(message)
 
     def key_of_next(self, sender: AgentId) -> str:
-        """Return the key of the message that is about to be sent."""
+        """Return the key of the next message to be sent."""
         call = current_call.get()
         if call is not None and sender != OWNER_ID:
             return f"{call.key}+{call.messages + 1}"
         return f"{sender}+{self._by_owner + 1}"
 
     def known(self, key: str) -> AgentMessage | None:
-        """Return the message that was accepted under *key* before. ``None``: there is none."""
+        """Return the message accepted earlier under *key*. ``None``: there is none."""
         message = self._sent.get(key)
         if message is not None:
             self._count(message.sender)
         return message
 
     def accepted(self, key: str, message: AgentMessage) -> None:
-        """Have a message kept that was accepted just now."""
+        """Record a message that was just accepted."""
         self._count(message.sender)
         self._note(message, key)
 
@@ -98,24 +98,24 @@ class KeptPost:
             self._by_owner += 1
 
     def take_pending(self, recipient: AgentId) -> list[AgentMessage]:
-        """Return what waits for *recipient* from before, oldest first."""
+        """Return the messages that wait for *recipient* from before, oldest first."""
         return self._pending.pop(recipient, [])
 
     def hold(self, message: AgentMessage) -> bool:
-        """Keep *message* for the call that asks again, if it replies to one that has not yet."""
+        """Keep *message* if it answers a question that a resumed call has not asked again yet."""
         is_early = message.reply_to in self._unanswered
         if is_early and message.reply_to is not None:
             self._replies[message.reply_to] = message
         return is_early
 
     def take_reply(self, question_id: int) -> AgentMessage | None:
-        """Return the reply to a question of a call that asks again. ``None``: none came."""
+        """Return the kept answer to a question that is asked again. ``None``: none came."""
         self._unanswered.discard(question_id)
         return self._replies.pop(question_id, None)
 
 
 def note_taken(*messages: AgentMessage) -> None:
-    """Remember that the call of the current task has taken *messages*."""
+    """Record that the current task's tool call has taken *messages*."""
     call = current_call.get()
     if call is not None:
         call.taken.extend(message.message_id for message in messages)

@@ -1,4 +1,4 @@
-"""Who delivers messages between the agents of one pool, and what became of each.
+"""Delivery of messages between the agents of one pool, and the fate of each.
 
 Rules:
 
@@ -50,7 +50,7 @@ class _Question(Live):
 
     @property
     def is_open(self) -> bool:
-        """Whether an answer would reach the asker.
+        """Whether an answer would still reach the agent that asked.
 
         An asker that has begun to wait and is not in the lot any more was cancelled, or told
         of a deadlock. It may need a slot before it takes its next step, and its question
@@ -59,7 +59,7 @@ class _Question(Live):
         return not self.over and (bool(self.lot) or not self.has_waited)
 
     def end(self) -> None:
-        """End the wait: there is an answer, or there will be none."""
+        """End the wait, with an answer or without."""
         self.over = True
         self.lot.unpark_all()
 
@@ -71,7 +71,7 @@ Watch = Callable[[AgentMessage, str | None], None]
 @final
 @attrs.define(eq=False, repr=False)
 class PostOffice:
-    """The post office of one pool."""
+    """Delivers the messages of one pool."""
 
     inbox_capacity: int
     """Messages that one inbox holds."""
@@ -89,11 +89,11 @@ class PostOffice:
     """Messages of earlier processes. ``None``: the pool has no journal."""
 
     def open(self, owner: Owner) -> None:
-        """Let the pool see what *owner*, who opened it, waits for."""
+        """Register *owner*, the task that opened the pool, so that its waits are seen."""
         self._owner = owner
 
     def keep(self, kept: KeptPost) -> None:
-        """Have messages kept, and go on with those that *kept* has of earlier processes."""
+        """Record messages in *kept* from now on, and deliver those of earlier processes."""
         self._kept = kept
         self._last_message_id = kept.last_id
         self._restore(OWNER_ID)
@@ -104,30 +104,30 @@ class PostOffice:
 
     @property
     def agent_count(self) -> int:
-        """Agents that can be written to now. The owner is not one."""
+        """Agents that can receive messages now, without the owner."""
         return len(self._inboxes) - (OWNER_ID in self._inboxes)
 
     @property
     def dead_letters(self) -> tuple[DeadLetter, ...]:
-        """Messages that were accepted and that nobody will receive, oldest first."""
+        """Messages that were accepted and will never be received, oldest first."""
         return tuple(self._dead)
 
     @property
     def dead_letter_count(self) -> int:
-        """How many there were in all."""
+        """The number of all dead letters so far."""
         return self._dead_count
 
     @property
     def message_count(self) -> int:
-        """Messages that were accepted so far."""
+        """The number of messages accepted so far."""
         return self._last_message_id
 
     def live_ids(self) -> tuple[AgentId, ...]:
-        """Everyone who can be written to now, the owner first."""
+        """The ids that can receive messages now, the owner's first."""
         return tuple(self._inboxes)
 
     def register(self, agent_id: AgentId) -> None:
-        """Take post for *agent_id* from now on.
+        """Open an inbox for *agent_id*.
 
         Raises:
             UsageError: If it is registered already. Nothing has changed.
@@ -139,7 +139,7 @@ class PostOffice:
         self._restore(agent_id)
 
     def unregister(self, agent_id: AgentId, *, reason: str = "") -> None:
-        """Take no more post for *agent_id*; what it did not receive becomes dead letters.
+        """Close the inbox of *agent_id*. Its unread messages become dead letters.
 
         Args:
             agent_id: Whose.
@@ -174,7 +174,7 @@ class PostOffice:
     def send_nowait(
         self, sender: AgentId, recipient: AgentId, content: str, *, reply_to: int | None = None
     ) -> AgentMessage:
-        """Deliver *content* now.
+        """Deliver *content* now, or raise.
 
         Raises:
             InboxFullError: If there is no room. Nothing was sent.
@@ -185,7 +185,7 @@ class PostOffice:
         return self._accept(sender, recipient, content, reply_to)
 
     async def ask(self, sender: AgentId, recipient: AgentId, content: str) -> AgentMessage:
-        """Send a question and wait for the message that replies to it, without a slot.
+        """Send a question and wait for its reply, without a slot.
 
         Raises:
             AgentGoneError: If the other side has ended, or ends before it replies.
@@ -219,7 +219,7 @@ class PostOffice:
         reply_to: int | None,
         question: _Question | None,
     ) -> AgentMessage:
-        """Accept a message, waiting for room without a slot."""
+        """Accept a message, waiting without a slot for room in the inbox."""
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
             message = self._accept(sender, recipient, content, reply_to, question=question)
@@ -244,7 +244,7 @@ class PostOffice:
         *,
         question: _Question | None = None,
     ) -> AgentMessage:
-        """Number a message and put it where it is going, in one step without a wait."""
+        """Number a message and deliver it, in one step without a checkpoint."""
         expect(content, str, "content must be a str", "write the message as text")
         if sender == recipient:
             raise UsageError(f"agent {sender} cannot send to itself; keep it in a variable")
@@ -269,7 +269,7 @@ class PostOffice:
         return message
 
     def _ask_again(self, kept: KeptPost, question: _Question, known: AgentMessage) -> None:
-        """Give *question* the answer that has come before, or let it wait for one."""
+        """Answer *question* with a reply from before, or let it wait for one."""
         question.message_id = known.message_id
         question.answer = kept.take_reply(known.message_id)
         if question.answer is not None or question.answerer in kept.ended:
@@ -298,7 +298,7 @@ class PostOffice:
         return tuple(sent)
 
     async def receive_many(self, agent_id: AgentId) -> tuple[AgentMessage, ...]:
-        """Take everything that waits for *agent_id*, waiting until something does.
+        """Take all messages for *agent_id*, waiting until there is one.
 
         Cancellation:
             If cancelled, nothing was taken.
@@ -306,7 +306,7 @@ class PostOffice:
         return await self._open_inbox(agent_id).receive_many(self._owner)
 
     def receive_many_nowait(self, agent_id: AgentId) -> tuple[AgentMessage, ...]:
-        """Take everything that waits for *agent_id*, perhaps nothing."""
+        """Take all messages for *agent_id*; perhaps none."""
         inbox = self._inboxes.get(agent_id)
         if inbox is None:
             if agent_id not in self._inboxes:
@@ -334,7 +334,7 @@ class PostOffice:
         )
 
     def _answers(self, message: AgentMessage) -> bool:
-        """Hand *message* to the question that it answers, if somebody waits with one."""
+        """Give *message* to the question that it replies to. Return whether one was waiting."""
         question = self._questions.get(message.reply_to) if message.reply_to else None
         if (
             question is None

@@ -90,7 +90,7 @@ class Admission:
         return self._lent
 
     def room_for(self, count: int) -> bool:
-        """Whether *count* more newcomers would find a slot or a place in the queue."""
+        """Return whether *count* more newcomers would find a slot or a place in the queue."""
         # Slots that are free now are not promised to anybody: whoever comes back was
         # served when they became free.
         queued = self.queued_count

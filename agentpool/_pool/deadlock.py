@@ -108,14 +108,14 @@ class DeadlockWatch:
             self._nursery.start_soon(self._look, name="deadlock watch")
 
     def _seems_to_close(self, first: AgentId) -> bool:
-        """Whether a circle of waits leads from *first* back to it, as far as one sees."""
+        """Return whether a circle of waits leads from *first* back to it, as far as one sees."""
         if not self._admission.book.is_awaited(first):
             return False
         waits = self._reached(first, settled=False)
         return first in find_deadlocked(waits, others_can_send=True)
 
     def _stands_still(self) -> bool:
-        """Whether nobody runs, nobody will, and somebody waits for a message."""
+        """Return whether nobody runs, nobody will, and somebody waits for a message."""
         admission = self._admission
         return (
             admission.book.may_stand_still
@@ -125,7 +125,7 @@ class DeadlockWatch:
         )
 
     def _owner_can_act(self) -> bool:
-        """Whether the owner, or a task of its own, can do something without being woken."""
+        """Return whether the owner, or a task of its own, can do something without being woken."""
         owner = self.owner
         if owner.is_shared or owner.wait is None or owner.has_deadline:
             return True
@@ -194,7 +194,7 @@ class DeadlockWatch:
         return [one.wait for one in waiting]
 
     def _has_workers(self, slot: Slot) -> bool:
-        """Whether tasks of an agent work beside those that wait; each of them is watched."""
+        """Return whether tasks of an agent work beside those that wait; each of them is watched."""
         assert slot.task is not None  # noqa: S101  # looked at before
         # All of them, and not the first: the tasks of a nursery have no order.
         workers = [task for task in _tasks_of(slot.task) if _works(task, slot)]
@@ -256,7 +256,7 @@ def _tasks_of(task: trio.lowlevel.Task) -> Iterator[trio.lowlevel.Task]:
 
 
 def _works(task: trio.lowlevel.Task, slot: Slot) -> bool:
-    """Whether *task* may do anything: it is not known to wait, and has not ended."""
+    """Return whether *task* may do anything: it is not known to wait, and has not ended."""
     if task in slot.waits:
         return False
     home = task.parent_nursery

@@ -177,14 +177,14 @@ class QueryMap(Live):
         return self._fed and not self._in_flight and not self._again
 
     def may_start(self) -> bool:
-        """Whether a source may bring another agent without anybody's doing."""
+        """Return whether a source may bring another agent without anybody's doing."""
         # Those that wait for their turn go on when an agent has ended, or the reader reads.
         if self._again:
             return True
         return not self._fed and (not self._open or self._idle < self._open)
 
     def _may_be_fed(self) -> bool:
-        """Whether the next outcome may be one of an agent that has not started."""
+        """Return whether the next outcome may be one of an agent that has not started."""
         return self.may_start() and not (self._ordered and self._next_ids)
 
     async def feed(self) -> None:  # noqa: ASYNC910  # the feeding has its own

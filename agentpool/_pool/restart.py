@@ -70,7 +70,7 @@ class RestartPolicy:
                 raise UsageError(f"{name} must be finite and >= 0, got {getattr(self, name)!r}")
 
     def wants(self, outcome: AgentOutcome) -> bool:
-        """Whether an agent that ended like this is started again.
+        """Return whether an agent that ended like this is started again.
 
         Never one that somebody cancelled: whoever did it meant it.
         """

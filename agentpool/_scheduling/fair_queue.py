@@ -1,4 +1,4 @@
-"""Whose turn it is: groups that share one queue by their weights, and nobody waits for ever.
+"""A queue in which groups take turns by weight, so that no group waits for ever.
 
 Rules:
 
@@ -38,7 +38,7 @@ for each withdrawal would cost more than they take."""
 
 @final
 class Share(msgspec.Struct, frozen=True, gc=False):
-    """What part of a queue somebody may have."""
+    """The group, weight and priority of an item in a queue."""
 
     group: str = ""
     """With whom it shares."""
@@ -54,7 +54,7 @@ PLAIN: Final = Share()
 
 @final
 class _Group(Generic[T]):
-    """Those of one group who wait."""
+    """The waiting items of one group."""
 
     __slots__ = ("_arrived", "_ranked", "credit", "line", "name", "weight")
 
@@ -113,7 +113,7 @@ class FairQueue(Generic[T]):
     def __init__(
         self, is_gone: Callable[[T], bool], cost_of: Callable[[T], int] | None = None
     ) -> None:
-        """Begin empty.
+        """Make an empty queue.
 
         Args:
             is_gone: Whether an item was withdrawn. Each one is told by ``note_gone`` as well.
@@ -133,11 +133,11 @@ class FairQueue(Generic[T]):
         self._dearest = 1
 
     def __len__(self) -> int:
-        """Return how many wait."""
+        """Return the number of waiting items."""
         return self._size - self._ghosts
 
     def push(self, item: T, share: Share = PLAIN) -> None:
-        """Let *item* wait."""
+        """Add *item* to the queue."""
         if share is PLAIN:
             group = self._home
         else:
@@ -155,7 +155,7 @@ class FairQueue(Generic[T]):
                 self._begin_turn()
 
     def head(self) -> T:
-        """Return whose turn it is. Somebody must wait."""
+        """Return the next item without removing it. The queue must not be empty."""
         while True:
             group = self._turns[0]
             item = group.head()
@@ -170,7 +170,7 @@ class FairQueue(Generic[T]):
                 return item
 
     def pop(self) -> T:
-        """Take out and return whose turn it is. Somebody must wait."""
+        """Remove and return the next item. The queue must not be empty."""
         group = self._turns[0]
         line = group.line
         if len(self._turns) == 1 and len(line) > 1 and not self._ghosts:
@@ -185,7 +185,7 @@ class FairQueue(Generic[T]):
         return item
 
     def note_gone(self) -> None:
-        """Count an item as withdrawn."""
+        """Record that an item was withdrawn."""
         self._ghosts += 1
         if self._ghosts * 2 <= self._size + SPARE_GHOSTS and self._ghosts < self._size:
             return
@@ -202,7 +202,7 @@ class FairQueue(Generic[T]):
             self._begin_turn()
 
     def drain(self) -> list[T]:
-        """Take out and return all that wait, group by group."""
+        """Remove and return all items, group by group."""
         left = [item for group in self._turns for item in group if not self._is_gone(item)]
         self._groups = {PLAIN.group: self._home}
         self._home.drop(lambda _: True)
@@ -214,7 +214,7 @@ class FairQueue(Generic[T]):
         return 1 if self._cost_of is None else self._cost_of(item)
 
     def _take(self, group: _Group[T]) -> None:
-        """Take the head out of the group whose turn it is, and end the turn if that was it."""
+        """Remove the head of the group whose turn it is, and end its turn if it is used up."""
         group.pop()
         self._size -= 1
         if not group:

@@ -1,4 +1,4 @@
-"""Where tasks wait for each other: trio's parking lot, and what a deadlock needs besides."""
+"""A trio parking lot that also knows who waits in it, for deadlock detection."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _nobody() -> OrderedDict[trio.lowlevel.Task, None]:
 
 @final
 class Lot(Live):
-    """Tasks that wait until somebody wakes them, first come first served.
+    """Tasks that wait until they are woken, first come first served.
 
     One of them can be failed, and it can be told who still waits: trio's own lot can do
     neither, and a cancel scope around each wait costs as much as the wait.
@@ -28,11 +28,11 @@ class Lot(Live):
     _sleepers: OrderedDict[trio.lowlevel.Task, None] = msgspec.field(default_factory=_nobody)
 
     def __len__(self) -> int:
-        """Return how many wait."""
+        """Return the number of waiting tasks."""
         return len(self._sleepers)
 
     def __contains__(self, task: object) -> bool:
-        """Return whether *task* waits here and has not been woken."""
+        """Return whether *task* waits here and was not woken."""
         return task in self._sleepers
 
     async def park(self) -> None:
@@ -54,7 +54,7 @@ class Lot(Live):
         await trio.lowlevel.wait_task_rescheduled(give_up)
 
     def unpark(self, count: int) -> int:
-        """Wake the first *count* who wait, or as many as there are; return how many."""
+        """Wake the first *count* tasks, or all if there are fewer. Return how many."""
         woken = 0
         while woken < count and self._sleepers:
             task, _ = self._sleepers.popitem(last=False)
@@ -63,10 +63,10 @@ class Lot(Live):
         return woken
 
     def unpark_all(self) -> None:
-        """Wake everybody."""
+        """Wake all tasks."""
         self.unpark(len(self._sleepers))
 
     def fail(self, task: trio.lowlevel.Task, error: Exception) -> None:
-        """Let the wait of *task* raise *error*."""
+        """Raise *error* in the wait of *task*."""
         del self._sleepers[task]
         trio.lowlevel.reschedule(task, Error(error))

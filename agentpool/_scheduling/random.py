@@ -1,4 +1,4 @@
-"""Where chance comes from: the system, or the seed of a run that must be repeatable."""
+"""The source of chance: the system, or the seed of a run that must be repeatable."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ run_seed: trio.lowlevel.RunVar[int | None] = trio.lowlevel.RunVar("agentpool_see
 
 
 def build_random(seed: int | None) -> Random:
-    """Return a source of chance. ``None``: the run's seed, or else the system's."""
+    """Return a random generator. ``None``: seeded by the run's seed, or else by the system."""
     return Random(run_seed.get() if seed is None else seed)  # noqa: S311  # spreads retries; no secret

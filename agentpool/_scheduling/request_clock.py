@@ -1,4 +1,4 @@
-"""How long a model may take: a clock that stands still while the request waits for its turn.
+"""The time limit of one request, which does not count the time it waits for its turn.
 
 Rules:
 
@@ -27,7 +27,7 @@ from agentpool._scheduling.slot import Slot, current_slot
 
 @final
 class RequestClock(Live):
-    """``with RequestClock(scope):`` have the deadline of *scope* wait for turns as well."""
+    """Moves the deadline of *scope* by the time spent in waits: ``with RequestClock(scope):``."""
 
     scope: trio.CancelScope
     """What ends the request, when its deadline has come."""
@@ -43,11 +43,11 @@ class RequestClock(Live):
 
     @property
     def seconds_left(self) -> float:
-        """What is left, below 0 if it is over."""
+        """The time left; negative after the deadline."""
         return self._left_seconds if self._stops else self.scope.deadline - trio.current_time()
 
     def stop(self) -> None:
-        """Let it stand still, until it goes on as often as it was stopped."""
+        """Stop the clock. Calls nest: it runs again after as many ``go_on`` calls."""
         self._left_seconds = self.seconds_left
         self._set(math.inf)
         self._stops += 1
@@ -55,7 +55,7 @@ class RequestClock(Live):
             self._outer.stop()
 
     def go_on(self) -> None:
-        """Let it run again, if nobody else has stopped it."""
+        """Undo one ``stop``."""
         self._stops -= 1
         if not self._stops:
             self._set(trio.current_time() + self._left_seconds)
@@ -68,7 +68,7 @@ class RequestClock(Live):
         self._set(self.scope.deadline - seconds)
 
     def lift(self) -> None:
-        """Let what is under it take as long as it likes from now on."""
+        """Remove the time limit."""
         self._left_seconds = math.inf
         self._set(math.inf)
 
@@ -77,20 +77,20 @@ class RequestClock(Live):
             self.scope.deadline = deadline
 
     def __enter__(self) -> Self:
-        """Let whoever waits inside stop it."""
+        """Make this the clock that waits inside the block stop."""
         self._slot = current_slot.get()
         self._outer = current_clock()
         self._token = _clock.set(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let nobody stop it any more, not even a task that was left behind and waits."""
+        """Detach the clock, also from tasks that were left behind and still wait."""
         assert self._token is not None  # noqa: S101  # it was entered
         self._is_over = True
         _clock.reset(self._token)
 
     def is_of(self, slot: Slot | None) -> bool:
-        """Whether it is the clock of the agent that *slot* is of. ``None``: of nobody."""
+        """Return whether the clock belongs to the agent of *slot*. ``None``: to no agent."""
         return self._slot is slot
 
 
@@ -98,14 +98,14 @@ _clock: ContextVar[RequestClock | None] = ContextVar("agentpool_request_clock", 
 
 
 def current_clock() -> RequestClock | None:
-    """Return the clock that limits the current task. ``None``: none does."""
+    """Return the clock that limits the current task. ``None``: no clock does."""
     clock = _clock.get()
     return clock if clock is not None and clock.is_of(current_slot.get()) else None
 
 
 @contextmanager
 def waiting_for_turn() -> Generator[None, None, None]:
-    """While inside, the clock of the current task stands still."""
+    """Stop the clock of the current task inside the block."""
     clock = current_clock()
     if clock is None:
         yield

@@ -53,22 +53,22 @@ class SlotKeeper(Protocol):
     """The waits of its agents, and of its owner."""
 
     def release(self, slot: Slot, wait: Wait) -> None:
-        """Take back the slot of an agent that waits, and hand it on."""
+        """Take back the slot of a waiting agent, and give it to the next one."""
 
     def look_again(self, slot: Slot) -> None:
-        """Look again at an agent without a slot that waits for more, or for less."""
+        """Reconsider an agent without a slot whose waits have changed."""
 
     def regain(self, slot: Slot) -> bool:
-        """Give *slot* back to its agent if one is free and nobody comes before it."""
+        """Give *slot* back to its agent if one is free and no other agent comes first."""
         ...
 
     def request(self, slot: Slot) -> None:
-        """Grant *slot* now or later, before any newcomer, by ``slot.grant()``."""
+        """Grant *slot* now or later, before any new agent, by calling ``slot.grant()``."""
 
 
 @final
 class Slot(Live):
-    """One running agent's right to run."""
+    """One started agent's right to run."""
 
     keeper: SlotKeeper
     agent_id: AgentId
@@ -96,38 +96,38 @@ class Slot(Live):
 
     @property
     def waits(self) -> Mapping[trio.lowlevel.Task, parked]:
-        """Who of the agent waits, and for what."""
+        """The tasks of the agent that wait, and what for."""
         return self._waits or NO_WAITS
 
     @property
     def only_lends(self) -> bool:
-        """Whether all that it waits for is such that its slot is lent meanwhile."""
+        """Whether all waits of the agent are at a gate, so that its slot is only lent."""
         return all(parked.wait.lends for parked in self.waits.values())
 
     @property
     def wanted(self) -> bool:
-        """Whether somebody waits for it to be granted."""
+        """Whether a task waits for the slot to be granted."""
         return self._granted is not None
 
     def grant(self) -> None:
-        """Let the agent go on."""
+        """Give the slot to the agent, which goes on."""
         self.held = True
         self.abandon()
 
     def abandon(self) -> None:
-        """Wake whoever waits for the slot, granted or not."""
+        """Wake the tasks that wait for the slot, although it was not granted."""
         if self._granted is not None:
             self._granted.set()
             self._granted = None
 
     def fork(self, count: int) -> tuple[Branch, ...]:
-        """Return *count* branches, which go on side by side instead of the agent's own."""
+        """Return *count* branches, which run side by side in place of the agent's own branch."""
         self.forked = True
         self.branches = tuple([Branch() for _ in range(count)])
         return self.branches
 
     def branch_ended(self, branch: Branch) -> None:
-        """Go on with one branch less; after the last one, as the agent itself."""
+        """End one branch. After the last one the agent itself goes on."""
         branch.ended = True
         self.branches = tuple([one for one in self.branches if one is not branch])
         if not self.branches:
@@ -136,7 +136,7 @@ class Slot(Live):
             self.settle(next(iter(self.waits.values())).wait)
 
     def branch_of(self, task: trio.lowlevel.Task) -> Branch | None:
-        """Return the branch that *task* belongs to. ``None``: it is not the agent's task."""
+        """Return the branch that *task* belongs to. ``None``: the task is not the agent's."""
         branch = current_branch.get()
         if branch is None and task is self.task and not self.forked:
             return self._own_branch()
@@ -163,7 +163,7 @@ class Slot(Live):
         return self.branches[0]
 
     def begin_wait(self, task: trio.lowlevel.Task, wait: parked) -> None:
-        """Record that *task* waits; give the slot back if every branch waits."""
+        """Record that *task* waits. Gives the slot back if every branch waits."""
         if self._waits is None:
             self._waits = {}
         self._waits[task] = wait
@@ -181,14 +181,14 @@ class Slot(Live):
             self.keeper.book.remove(wait.wait, has_deadline=wait.has_deadline)
 
     def forget_waits(self) -> None:
-        """Count the tasks that still wait as left behind."""
+        """Mark the tasks that still wait as left behind."""
         if self._waits is not None:
             for wait in self._waits.values():
                 self.keeper.book.remove(wait.wait, has_deadline=wait.has_deadline)
             self._waits = None
 
     def settle(self, wait: Wait) -> None:
-        """Give the slot back if every branch waits, the last one for *wait*."""
+        """Give the slot back if every branch waits; *wait* is the newest wait."""
         if not self.held:
             self.keeper.look_again(self)
         elif all(branch.waits for branch in self.branches):
@@ -196,7 +196,7 @@ class Slot(Live):
             self.keeper.release(self, wait)
 
     async def leave_behind(self) -> None:  # noqa: ASYNC910  # waits only when the slot is gone
-        """Take a slot again, though a call from a thread that was left behind still waits.
+        """Take a slot again although an abandoned thread still waits in a call.
 
         Cancellation:
             As in ``resume``.
@@ -208,7 +208,7 @@ class Slot(Live):
         await self.resume()
 
     async def resume(self) -> None:  # noqa: ASYNC910  # waits only when the slot is gone
-        """Take a slot again, waiting for one.
+        """Wait for a slot and take it.
 
         Cancellation:
             Not waited for when the agent itself is cancelled. If only a part of it is,
@@ -230,7 +230,7 @@ class Slot(Live):
 
 
 def ends_the_program(error: BaseException | None) -> bool:
-    """Whether *error* is, or has in it, what no agent can go on after."""
+    """Return whether *error* is or contains one that must end the whole program."""
     match error:
         case None | Exception() | trio.Cancelled():
             return False
@@ -249,7 +249,7 @@ current_branch: ContextVar[Branch | None] = ContextVar("agentpool_branch", defau
 
 @final
 class Owner(Live):
-    """The task that opened a pool, and what it waits for in calls of that pool."""
+    """The task that opened a pool, and its waits in calls of that pool."""
 
     keeper: SlotKeeper
     on_waiting: Callable[[], None]
@@ -266,7 +266,7 @@ class Owner(Live):
     again at any time."""
 
     def note_use(self) -> None:
-        """Take note that the current task, which is no agent of the pool, uses it."""
+        """Record that the current task, which belongs to no agent, uses the pool."""
         task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
         while task is not None and task is not self.task:
             above = task.parent_nursery
@@ -275,7 +275,7 @@ class Owner(Live):
             self.is_shared = True
 
     def begin(self, way: parked, wait: Wait) -> None:
-        """Record what the owner waits for, and how."""
+        """Record that the owner waits, and for what."""
         self.way, self.wait = way, wait
         self.has_deadline = trio.current_effective_deadline() < self.keeper.outer_deadline
         self.keeper.book.owners = wait
@@ -292,7 +292,7 @@ class Owner(Live):
 
 @final
 class parked(Live):  # noqa: N801  # used as a statement: async with parked(Wait.message(), lot)
-    """``async with parked(wait, lot):`` wait without a slot, and take one afterwards.
+    """``async with parked(wait, lot):`` waits without a slot, and takes one at the end.
 
     Outside of an agent it gives nothing back; with *owner*, the wait of a call that the owner
     of a pool makes is known to that pool. A time limit around it ends the wait, and the
@@ -316,11 +316,11 @@ class parked(Live):  # noqa: N801  # used as a statement: async with parked(Wait
 
     @property
     def woken(self) -> bool:
-        """Whether what it waited for has happened, though it has not taken its next step."""
+        """Whether the awaited thing has happened, though the task has not run since."""
         return self.lot is not None and self._task not in self.lot
 
     def fail(self, error: DeadlockError) -> None:
-        """End the wait: it would never end by itself."""
+        """Raise an error in the wait, which would never end by itself."""
         # Only a wait that has begun is found, and only one that can last is failed.
         assert self.lot is not None and self._task is not None  # noqa: S101, PT018
         self.lot.fail(self._task, error)
@@ -347,7 +347,7 @@ class parked(Live):  # noqa: N801  # used as a statement: async with parked(Wait
             slot.on_waiting()
 
     def _begin_outside(self, owner: Owner, slot: Slot | None) -> None:
-        """Begin to wait as the owner of a pool, or as somebody else outside of it."""
+        """Record the wait of the owner of a pool, or of a task outside of it."""
         task = trio.lowlevel.current_task()
         if task is not owner.task:
             owner.note_use()

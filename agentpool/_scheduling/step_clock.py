@@ -1,4 +1,4 @@
-"""The time that one step of a run may take: a request, or a tool call.
+"""The time limit of one step of a run: a request or a tool call.
 
 A run makes its steps one after the other, so one cancel scope serves all of them: moving its
 deadline costs a quarter of what a scope costs. One that has ended a step is of no more use,
@@ -16,7 +16,7 @@ import trio
 
 
 def allow(clock: trio.CancelScope | None, seconds: float | None) -> None:
-    """Let what comes next take *seconds*.
+    """Give the next step *seconds*.
 
     Args:
         clock: What ends it. ``None``: no step of the agent has a limit.

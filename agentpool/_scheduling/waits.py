@@ -1,4 +1,4 @@
-"""Who waits for whom, and who therefore waits for ever.
+"""Which agents wait for which, and which of them can never go on.
 
 Rules:
 
@@ -27,7 +27,7 @@ from agentpool._messages import OWNER_ID, AgentId
 
 
 class WaitKind(enum.Enum):
-    """What a wait ends with. The values read as verbs between two agents."""
+    """What ends a wait. The values read as verbs between two agents."""
 
     END = "joins"
     ANSWER = "asks"
@@ -39,7 +39,7 @@ class WaitKind(enum.Enum):
 
 
 class WaitReason(enum.Enum):
-    """What an agent waits for, for those who watch."""
+    """What an agent waits for, as events report it."""
 
     AGENT = "agent"
     """The end of another agent."""
@@ -65,7 +65,7 @@ class WaitReason(enum.Enum):
 
 @final
 class Wait(msgspec.Struct, frozen=True):
-    """What an agent waits for while it holds no slot."""
+    """What an agent waits for while it has no slot."""
 
     kind: WaitKind
     """What ends the wait."""
@@ -85,29 +85,29 @@ class Wait(msgspec.Struct, frozen=True):
 
     @property
     def agent_ids(self) -> Collection[AgentId]:
-        """The agents that can end it."""
+        """The agents that can end the wait."""
         return self.group if self.target is None else (self.target,)
 
     @property
     def ends_by_itself(self) -> bool:
-        """Whether something that is no agent may end it."""
+        """Whether something other than an agent may end the wait."""
         return self.kind is WaitKind.OTHER or (self.is_fed is not None and self.is_fed())
 
     @classmethod
     def end_of(cls, agent_id: AgentId, name: str) -> Self:
-        """Wait until an agent has ended."""
+        """Make a wait until an agent has ended."""
         text = f"the end of agent {agent_id} ({name})"
         return cls(WaitKind.END, agent_id, text, reason=WaitReason.AGENT)
 
     @classmethod
     def answer_of(cls, agent_id: AgentId) -> Self:
-        """Wait until an agent answers a question."""
+        """Make a wait until an agent answers a question."""
         text = f"an answer of agent {agent_id}"
         return cls(WaitKind.ANSWER, agent_id, text, reason=WaitReason.ANSWER)
 
     @classmethod
     def room_of(cls, agent_id: AgentId) -> Self:
-        """Wait until an agent takes something out of its inbox."""
+        """Make a wait until an agent takes a message out of its inbox."""
         text = f"room in the inbox of agent {agent_id}"
         return cls(WaitKind.ROOM, agent_id, text, reason=WaitReason.ROOM)
 
@@ -115,27 +115,27 @@ class Wait(msgspec.Struct, frozen=True):
     def any_of(
         cls, group: Collection[AgentId], text: str, is_fed: Callable[[], bool] | None = None
     ) -> Self:
-        """Wait until one of several agents ends, or until something feeds the wait."""
+        """Make a wait until one of several agents ends, or something feeds the wait."""
         return cls(WaitKind.ANY, text=text, reason=WaitReason.AGENT, group=group, is_fed=is_fed)
 
     @classmethod
     def all_of(cls, group: Collection[AgentId], text: str) -> Self:
-        """Wait until each of several agents has ended."""
+        """Make a wait until each of several agents has ended."""
         return cls(WaitKind.ALL, text=text, reason=WaitReason.AGENT, group=group)
 
     @staticmethod
     def message() -> Wait:
-        """Wait until anybody sends something."""
+        """Make a wait until any agent sends a message."""
         return FOR_A_MESSAGE
 
     @classmethod
     def other(cls, text: str, reason: WaitReason = WaitReason.OTHER) -> Self:
-        """Wait for something that ends by itself."""
+        """Make a wait for something that ends by itself."""
         return cls(WaitKind.OTHER, None, text, reason=reason)
 
     @classmethod
     def gate(cls, name: str) -> Self:
-        """Wait until a provider takes one more request."""
+        """Make a wait until a provider takes one more request."""
         return cls(WaitKind.OTHER, None, f"gate {name!r}", lends=True, reason=WaitReason.GATE)
 
 
@@ -144,7 +144,7 @@ FOR_A_MESSAGE: Final = Wait(WaitKind.MESSAGE, None, "a message", reason=WaitReas
 
 @final
 class WaitBook(Live):
-    """Counts the waits of one pool, so that a suspicion of a deadlock costs nothing.
+    """Counts the waits of one pool, so that most checks for a deadlock cost nothing.
 
     A circle closes only at somebody for whom somebody waits, and a whole pool stands still
     only if somebody waits for a message and nobody for anything that ends by itself.
@@ -173,7 +173,7 @@ class WaitBook(Live):
             self._groups[id(wait)] = wait
 
     def remove(self, wait: Wait, *, has_deadline: bool) -> None:
-        """Count it no more."""
+        """Stop counting a wait."""
         if has_deadline or wait.kind is WaitKind.OTHER:
             self._by_themselves -= 1
         elif wait.kind is WaitKind.MESSAGE:
@@ -186,7 +186,7 @@ class WaitBook(Live):
             del self._groups[id(wait)]
 
     def is_awaited(self, agent_id: AgentId) -> bool:
-        """Whether anybody waits for that agent."""
+        """Return whether any task waits for that agent."""
         if agent_id in self._single:
             return True
         if self._groups and any(agent_id in wait.group for wait in self._groups.values()):
@@ -197,7 +197,7 @@ class WaitBook(Live):
 
     @property
     def may_stand_still(self) -> bool:
-        """Whether the pool can stand still without a circle, when nobody runs."""
+        """Return whether the pool could be stuck without a circle, when no agent runs."""
         return self.listeners > 0 and not self._by_themselves
 
 
@@ -208,7 +208,7 @@ GROUP_KINDS: Final = frozenset({WaitKind.ANY, WaitKind.ALL})
 def find_deadlocked(
     waits: Mapping[AgentId, Sequence[Wait]], *, others_can_send: bool
 ) -> frozenset[AgentId]:
-    """Return those who wait for ever, in time that grows with the waits.
+    """Return the agents that can never go on, in time proportional to the waits.
 
     Args:
         waits: What each branch of each agent, and the owner, waits for, for those that
@@ -259,7 +259,7 @@ def _hope(
     hopes: dict[AgentId, list[_Hope]],
     free: deque[AgentId],
 ) -> None:
-    """Count on the agents that can end *wait*, or set its agent free if enough of them can."""
+    """Register the agents that can end *wait*; or free its agent, if enough of them can go on."""
     missing = [target for target in wait.agent_ids if target in waits]
     if not missing or (wait.kind is not WaitKind.ALL and len(missing) < len(wait.agent_ids)):
         free.append(agent_id)
@@ -272,7 +272,7 @@ def _hope(
 def deadlock_cycle(
     first: AgentId, waits: Mapping[AgentId, Sequence[Wait]], stuck: frozenset[AgentId]
 ) -> tuple[AgentId, ...]:
-    """Return a circle of waits that is reached from *first*; empty if there is none."""
+    """Return a circle of waits that can be reached from *first*; empty if there is none."""
     path: dict[AgentId, Iterator[AgentId]] = {}
     done: set[AgentId] = set()
     agent_id: AgentId | None = first
@@ -307,7 +307,7 @@ def describe_deadlock(
     *,
     cycle: bool,
 ) -> str:
-    """Return who waits for whom: ``1 (planner) asks 2 (critic), which joins …``."""
+    """Return the circle in words: ``1 (planner) asks 2 (critic), which joins …``."""
     if not cycle:
         parts = [_alone(agent_id, waits, names) for agent_id in agent_ids[:NAMED_AT_MOST]]
         if len(agent_ids) > NAMED_AT_MOST:

@@ -1,4 +1,4 @@
-"""How what lies between an agent and its model tells those who watch the agent.
+"""How gates and fallbacks report to the observers of the agent that asks.
 
 A gate and a fallback know no pool; a watched request leaves here whom they can tell.
 """
@@ -10,15 +10,15 @@ from typing import Protocol
 
 
 class RequestWatcher(Protocol):
-    """Whoever tells about one request."""
+    """Reports what happens to one request."""
 
     def gate_changed(
         self, name: str, *, limit: int, in_flight: int, waiting: int, closed_seconds: float
     ) -> None:
-        """Tell that a refusal has closed a gate, or cut its limit."""
+        """Report that a refusal has closed a gate, or lowered its limit."""
 
     def fell_back(self, driver: int, error: Exception | None) -> None:
-        """Tell that the next of several drivers is asked.
+        """Report that the next of several drivers is asked.
 
         Args:
             driver: Which one failed, from 1.

@@ -1,4 +1,4 @@
-"""Drivers: what answers a completion request.
+"""Drivers: what answers a request to a model.
 
 ``open_driver`` makes one from a manifest's ``[model]``; ``open_local``, ``open_openai`` and
 ``open_anthropic`` make one by hand; ``ScriptedDriver`` and ``FunctionDriver`` are for tests.
@@ -152,10 +152,10 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """Load what needs httpx when it is first asked for (PEP 562)."""
+    """Load a name that needs httpx on first use (PEP 562)."""
     return _load(__name__, _HOMES, name)
 
 
 def __dir__() -> list[str]:
-    """Name the lazy names too."""
+    """Include the names that are loaded on first use."""
     return sorted({*globals(), *_HOMES})

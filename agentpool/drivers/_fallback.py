@@ -1,4 +1,4 @@
-"""A driver that asks the next one when one fails.
+"""A driver that asks the next driver when one fails.
 
 Rules:
 
@@ -51,7 +51,7 @@ _UNWELL = (RateLimitError, OverloadedError, NetworkError, AuthenticationError)
 @final
 @attrs.frozen(kw_only=True)
 class FallbackCounts:
-    """What became of the requests to one of the drivers."""
+    """How the requests to one of the drivers ended."""
 
     answered: int
     """Requests that it answered."""
@@ -87,7 +87,7 @@ class FallbackDriver(SendingDriver):
         max_failures: int = 5,
         cool_down_seconds: float = 30.0,
     ) -> None:
-        """Ask *drivers* in this order.
+        """Make a driver that asks *drivers* in this order.
 
         Args:
             drivers: The first is asked first. They stay their opener's to close.
@@ -123,31 +123,31 @@ class FallbackDriver(SendingDriver):
 
     @property
     def context_window(self) -> int | None:
-        """The smallest window that is known: any of them may be asked."""
+        """The smallest known window, since any of the drivers may answer."""
         windows = [choice.driver.context_window for choice in self._choices]
         return min((window for window in windows if window is not None), default=None)
 
     @property
     def max_output_tokens(self) -> int | None:
-        """The least of all of them. ``None``: of one of them nobody knows it."""
+        """The smallest limit of the drivers. ``None``: one of them is unknown."""
         limits = [choice.driver.max_output_tokens for choice in self._choices]
         known = [limit for limit in limits if limit is not None]
         return min(known) if len(known) == len(limits) else None
 
     @property
     def inputs(self) -> frozenset[str] | None:
-        """What all of them read, as far as it is known: any of them may be asked."""
+        """The kinds of input that all of them read, as far as is known."""
         known = [one for choice in self._choices if (one := choice.driver.inputs) is not None]
         return known[0].intersection(*known[1:]) if known else None
 
     @property
     def privacy(self) -> PrivacyTier:
-        """The laxest tier: any of them may be asked."""
+        """The laxest tier, since any of the drivers may answer."""
         tiers = [choice.driver.privacy for choice in self._choices]
         return next(tier for tier in tiers if all(tier.allows(other) for other in tiers))
 
     def price(self, usage: Usage, *, model: str | None = None) -> float | None:
-        """Return the price that all of them agree on, else ``None``.
+        """Return the price if all of them have the same one. ``None``: they differ.
 
         What an answer of this driver costs stands in the answer.
         """
@@ -155,7 +155,7 @@ class FallbackDriver(SendingDriver):
         return prices.pop() if len(prices) == 1 else None
 
     def counts(self) -> tuple[FallbackCounts, ...]:
-        """Return what became of the requests so far, for each driver in order."""
+        """Return how the requests so far ended, for each driver in order."""
         now = trio.current_time()
         return tuple(
             FallbackCounts(
@@ -175,7 +175,7 @@ class FallbackDriver(SendingDriver):
         on_delta: OnDelta | None = None,
         on_sent: OnSent | None = None,
     ) -> Completion:
-        """Ask one after the other.
+        """Ask one driver after the other until one answers.
 
         Raises:
             AllDriversFailedError: If none answered. Has all of their errors.
@@ -208,7 +208,7 @@ class FallbackDriver(SendingDriver):
         raise failure from (failure.errors[-1] if failure.errors else None)
 
     def _tell(self, number: int, error: DriverError | None) -> None:
-        """Tell who watches that the next one is asked, if there is one."""
+        """Report that the next driver is asked, if there is one."""
         watcher = current_watcher.get()
         if watcher is not None and number < len(self._choices):
             watcher.fell_back(number, error)
@@ -251,7 +251,7 @@ class FallbackDriver(SendingDriver):
 
 @final
 class _Heard:
-    """Hands text on, and remembers that there was some."""
+    """Passes text on and remembers that there was some."""
 
     __slots__ = ("_on_delta", "on_sent", "patience", "was_handed_on")
 
@@ -269,7 +269,7 @@ class _Heard:
             self._on_delta(text)
 
     def thought(self, text: str) -> None:
-        """Hand on what the model thinks. Another one may be asked all the same."""
+        """Pass on a thought. It does not keep the next driver from being asked."""
         if self.patience is not None:
             self.patience.lift()
         if isinstance(self._on_delta, HearsThoughts):
@@ -279,7 +279,7 @@ class _Heard:
 def _failure(
     choices: Sequence[_Choice], errors: Sequence[DriverError | None]
 ) -> AllDriversFailedError:
-    """Return the error for *errors*, one for each choice. ``None``: it was not asked."""
+    """Return the error for *errors*, one for each driver. ``None``: it was not asked."""
     now = trio.current_time()
     told: list[str] = []
     waits: list[float] = []

@@ -1,4 +1,4 @@
-"""One gate for all requests to a provider, whoever makes them.
+"""One gate for all requests to a provider, whichever agents make them.
 
 Rules:
 
@@ -80,7 +80,7 @@ class GateTicket:
 @final
 @attrs.define(eq=False, repr=False)
 class _Waiting:
-    """One who waits."""
+    """One request that waits at the gate."""
 
     tokens: int
     passage: Passage | None = None
@@ -91,7 +91,7 @@ class _Waiting:
 
 @final
 class RequestGate:
-    """Lets requests through to one provider, as many as it takes.
+    """Holds requests to one provider back until it takes them.
 
     Give the same gate to every driver whose requests count together, usually all that use
     one key. It may serve several pools, one after the other or side by side, in one run of
@@ -112,7 +112,7 @@ class RequestGate:
         tokens_per_minute: int | None = None,
         random_seed: int | None = None,
     ) -> None:
-        """Open it.
+        """Make an open gate.
 
         How many requests may be in flight is found out: it grows while answers come, and
         is cut when the provider refuses.
@@ -147,7 +147,7 @@ class RequestGate:
         self._random: Random | None = None
 
     def __repr__(self) -> str:
-        """Return the name and what is at the gate: ``<RequestGate 'gate' 2/4 in flight>``."""
+        """Return name and load: ``<RequestGate 'gate' 2/4 in flight>``."""
         parts = [f"{self._throttle.in_flight}/{self._throttle.limit} in flight"]
         waiting = len(self._queue) + len(self._again)
         parts += [f"{waiting} waiting"] * (waiting > 0)
@@ -155,7 +155,7 @@ class RequestGate:
 
     @asynccontextmanager
     async def request(self, tokens: int = 0) -> AsyncGenerator[GateTicket, None]:
-        """Wait until a request may go; the block is the request.
+        """Wait until a request may go. The block is the request.
 
         If the block raises ``RateLimitError`` or ``OverloadedError``, the gate closes for
         everybody, for as long as the error says.
@@ -183,11 +183,11 @@ class RequestGate:
 
     @property
     def counts_tokens(self) -> bool:
-        """Whether it limits tokens, so that the estimates of requests matter."""
+        """Whether it limits tokens, so that requests need estimates."""
         return self._throttle.tokens_per_minute is not None
 
     def statistics(self) -> GateStatistics:
-        """Return the gate as it is at this moment."""
+        """Return a snapshot of the gate."""
         now = trio.current_time()
         throttle = self._throttle
         requests, tokens = throttle.begun(now)
@@ -253,7 +253,7 @@ class RequestGate:
             self._pump()
 
     async def _let_in(self, waiting: _Waiting) -> Passage:  # noqa: ASYNC910  # see below
-        """Wait until it is let in."""
+        """Wait until the request may go."""
         try:
             while waiting.passage is None:
                 if self._keeper is None:
@@ -269,7 +269,7 @@ class RequestGate:
         return waiting.passage  # noqa: ASYNC910  # who is let in at once goes on at once
 
     async def _keep_time(self, waiting: _Waiting) -> None:
-        """Wait for all, until it is let in or somebody may be."""
+        """Sleep on behalf of all waiting requests, until one of them may go."""
         self._keeper = waiting
         if waiting.woken.is_set():
             waiting.woken = trio.Event()  # it was woken to keep the time
@@ -281,7 +281,7 @@ class RequestGate:
             self._pump()
 
     def _pump(self) -> None:
-        """Let in all who may be, and see to it that somebody keeps the time for the others."""
+        """Let every request in that may go, and wake one to keep the time for the rest."""
         self._next_at = math.inf
         now = trio.current_time()
         while (waiting := self._head()) is not None:

@@ -1,4 +1,4 @@
-"""A driver whose requests wait at a gate, and the gates of several providers."""
+"""A driver whose requests pass a gate, and the gates of several providers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from agentpool.drivers._gate import GateStatistics, RequestGate
 
 @final
 class GatedDriver(SendingDriver):
-    """Asks another driver, through a gate.
+    """Asks another driver through a gate.
 
     An agent that waits at the gate has no slot, and the time that its manifest gives one
     request does not run meanwhile.
@@ -24,7 +24,7 @@ class GatedDriver(SendingDriver):
     __slots__ = ("_driver", "_gate")
 
     def __init__(self, driver: Driver, gate: RequestGate) -> None:
-        """Ask *driver* through *gate*.
+        """Make a driver that asks *driver* through *gate*.
 
         Args:
             driver: Who answers. It stays its opener's to close.
@@ -37,31 +37,31 @@ class GatedDriver(SendingDriver):
 
     @property
     def gate(self) -> RequestGate:
-        """Where its requests wait."""
+        """The gate that its requests pass."""
         return self._gate
 
     @property
     def context_window(self) -> int | None:
-        """As the driver's."""
+        """The window of the inner driver."""
         return self._driver.context_window
 
     @property
     def max_output_tokens(self) -> int | None:
-        """As the driver's."""
+        """The limit of the inner driver."""
         return self._driver.max_output_tokens
 
     @property
     def inputs(self) -> frozenset[str] | None:
-        """As the driver's."""
+        """The inputs of the inner driver."""
         return self._driver.inputs
 
     @property
     def privacy(self) -> PrivacyTier:
-        """As the driver's."""
+        """The tier of the inner driver."""
         return self._driver.privacy
 
     def price(self, usage: Usage, *, model: str | None = None) -> float | None:
-        """Return the driver's price."""
+        """Return the price of the inner driver."""
         return self._driver.price(usage, model=model)
 
     async def complete(
@@ -71,7 +71,7 @@ class GatedDriver(SendingDriver):
         on_delta: OnDelta | None = None,
         on_sent: OnSent | None = None,
     ) -> Completion:
-        """Wait until the gate lets the request in, and ask the driver.
+        """Wait until the gate lets the request in, then ask the inner driver.
 
         Raises:
             DriverError: As the driver raises it. A rate limit or overload closes the gate.
@@ -90,7 +90,7 @@ class GatedDriver(SendingDriver):
 
 @final
 class ProviderGates:
-    """One gate for each provider, with the same limits, made when it is first asked for.
+    """One gate for each provider, with the same limits, made on first use.
 
     Requests count together if they go to the same place with the same key: a provider
     counts them so.
@@ -105,7 +105,7 @@ class ProviderGates:
         requests_per_minute: int | None = None,
         tokens_per_minute: int | None = None,
     ) -> None:
-        """Begin with none.
+        """Make a set of gates, which is empty at first.
 
         Args:
             max_in_flight: Of each gate, as in ``RequestGate``.
@@ -119,7 +119,7 @@ class ProviderGates:
         self._gates: dict[tuple[str, str, str | None], RequestGate] = {}
 
     def gate(self, provider: str, base_url: str, api_key_env: str | None = None) -> RequestGate:
-        """Return the gate of a provider, the same one each time.
+        """Return the gate of a provider, the same one at each call.
 
         Args:
             provider: The wire format.
@@ -142,5 +142,5 @@ class ProviderGates:
         return self._gates[key]
 
     def statistics(self) -> tuple[GateStatistics, ...]:
-        """Return each gate as it is at this moment, the one that was asked for first first."""
+        """Return a snapshot of each gate, in the order of their first use."""
         return tuple(gate.statistics() for gate in self._gates.values())

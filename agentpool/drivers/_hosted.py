@@ -40,19 +40,19 @@ Price: TypeAlias = Callable[[Usage, str | None], float | None]
 
 
 class Accumulator(Protocol):
-    """Puts an answer together from the events of its stream."""
+    """Builds an answer from the events of its stream."""
 
     @property
     def done(self) -> bool:
-        """Whether the stream has said that nothing more comes."""
+        """Whether the stream has announced its end."""
         ...
 
     def feed(self, event: SseEvent) -> list[str]:
-        """Take the next event and return the pieces of text in it."""
+        """Process the next event and return the pieces of text in it."""
         ...
 
     def take_thoughts(self) -> Sequence[str]:
-        """Return what the model thought since the last call."""
+        """Return the thoughts since the last call."""
         ...
 
     def finish(self) -> Completion:
@@ -82,7 +82,7 @@ async def stream_completion(
     on_delta: OnDelta | None,
     on_sent: OnSent | None = None,
 ) -> Completion:
-    """Send a request and put its streamed answer together.
+    """Send a request and build its streamed answer.
 
     Raises:
         DriverError: In one of its subclasses, whatever went wrong.
@@ -158,7 +158,7 @@ def _take_end(parser: SseParser, hearer: _Hearer, *, secret: str) -> None:
 
 
 def _is_stream(first: bytes) -> bool:
-    """Whether an answer begins like a stream, whatever its headers call it."""
+    """Return whether an answer begins like a stream, whatever its headers call it."""
     return first.lstrip().startswith((b"data:", b"event:", b"id:", b"retry:", b":"))
 
 
@@ -206,7 +206,7 @@ async def _refuse_other_answers(answer: HttpAnswer, *, secret: str) -> bytes | N
 
 
 def check_options(options: Mapping[str, Json]) -> None:
-    """Check that *options* have no field that the wires write.
+    """Raise if *options* contain a field that the wires set themselves.
 
     Raises:
         UsageError: If they have one. Names it, with what to use instead.
@@ -218,7 +218,7 @@ def check_options(options: Mapping[str, Json]) -> None:
 @final
 @attrs.frozen(kw_only=True)
 class HostedSettings:
-    """What a driver was opened with."""
+    """The arguments that a driver was opened with."""
 
     model: str
     """The provider's name of the model."""
@@ -238,13 +238,13 @@ class HostedSettings:
     """Other fields of each request's body."""
 
     def __attrs_post_init__(self) -> None:
-        """Refuse options that the wires write themselves."""
+        """Refuse options that the wires set themselves."""
         check_options(self.options)
 
 
 @attrs.define(eq=False, repr=False)
 class HostedDriver(SendingDriver):
-    """A model behind an API. A subclass knows its wire."""
+    """A model behind an API. Each subclass implements one wire."""
 
     _client: HttpClient
     _settings: HostedSettings
@@ -263,12 +263,12 @@ class HostedDriver(SendingDriver):
 
     @property
     def inputs(self) -> frozenset[str] | None:
-        """What the driver was opened with."""
+        """The inputs that the driver was opened with."""
         return self._settings.inputs
 
     @property
     def most_image_bytes(self) -> int | None:
-        """The largest image that the provider takes. ``None``: any."""
+        """The largest image that the provider takes. ``None``: no limit."""
         return None
 
     @property
@@ -277,7 +277,7 @@ class HostedDriver(SendingDriver):
         return self._settings.privacy
 
     def price(self, usage: Usage, *, model: str | None = None) -> float | None:
-        """Return what the price function says; ``None`` without one."""
+        """Return the result of the price function. ``None``: there is none."""
         price = self._settings.price
         return None if price is None else price(usage, model or self._settings.model)
 
@@ -304,11 +304,11 @@ class HostedDriver(SendingDriver):
 
     @abstractmethod
     def _exchange(self, request: CompletionRequest, prefix: str, key: str) -> Exchange:
-        """Return what to send; *prefix* begins the ids of calls that have none."""
+        """Return the request to send. *prefix* begins the ids of calls that have none."""
 
     @abstractmethod
     def _key_headers(self, key: str) -> Mapping[str, str]:
-        """Return the headers that show the key."""
+        """Return the headers that carry the key."""
 
     def _use_key(self) -> str:
         api_key = self._settings.api_key

@@ -1,4 +1,4 @@
-"""The only door to httpx: POST a body, read the answer as a stream.
+"""The only door to httpx: POST a body and read the answer as a stream.
 
 The transport is our own stack of connections, unless there is a proxy or the caller brings
 one: any ``httpx`` transport can take its place, for tests, for recording. Ours is asked
@@ -42,7 +42,7 @@ _NO_CONNECTION: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTim
 
 
 class _Body(Protocol):
-    """The rest of an answer, whoever brings it."""
+    """The rest of an answer, from any transport."""
 
     @property
     def has_ended(self) -> bool: ...
@@ -52,7 +52,7 @@ class _Body(Protocol):
 @final
 @attrs.define(eq=False, repr=False)
 class _ForeignBody:
-    """The rest of an answer that another transport brings."""
+    """The rest of an answer from a transport that is not ours."""
 
     _pieces: AsyncIterator[bytes]
     has_ended: bool = attrs.field(init=False, default=False)
@@ -66,7 +66,7 @@ class _ForeignBody:
 @final
 @attrs.frozen(eq=False)
 class HttpAnswer:
-    """An answer whose body is still to come."""
+    """An answer whose body has still to be read."""
 
     status: int
     """The HTTP status."""
@@ -77,11 +77,11 @@ class HttpAnswer:
 
     @property
     def has_ended(self) -> bool:
-        """Whether all of it has been read, as far as one can know without waiting."""
+        """Whether all of it was read, as far as is known without waiting."""
         return self._body.has_ended
 
     async def receive(self) -> bytes:  # noqa: ASYNC910  # what has arrived is not waited for
-        """Return the next piece of the body; empty at its end.
+        """Return the next piece of the body. Empty: the body has ended.
 
         Raises:
             NetworkError: If the connection broke.
@@ -111,7 +111,7 @@ class HttpAnswer:
         return bytes(whole[:_MAX_ERROR_BYTES])
 
     async def receive_explanation(self) -> bytes:
-        """Return as much of the body as came within two seconds: it explains a status.
+        """Return the part of the body that came within two seconds, to explain a status.
 
         A status stands, also when the connection breaks after it.
 
@@ -131,7 +131,7 @@ class HttpAnswer:
 @final
 @attrs.define(eq=False, repr=False)
 class HttpClient:
-    """Sends requests to one base URL. Made by ``open_http``."""
+    """Sends requests to one base URL. Opened by ``open_http``."""
 
     _transport: httpx.AsyncBaseTransport
     _base_url: httpx.URL
@@ -145,18 +145,18 @@ class HttpClient:
     _secrets: frozenset[str] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        """Find out once what every request needs."""
+        """Precompute what every request needs."""
         url = self._base_url
         self._target = Target(url.scheme == "https", url.host, url.port or PORTS[url.scheme])
         self.set_headers({})
 
     @property
     def place(self) -> str:
-        """The host below which everything is. Another port of it is the same place."""
+        """The host that all requests go to. Other ports of it count as the same place."""
         return self._base_url.host
 
     def set_headers(self, headers: Mapping[str, str]) -> None:
-        """Send *headers* with every request from now on, and no more those set before.
+        """Send *headers* with every request from now on, in place of those set before.
 
         What the client was opened with is sent all the same, unless it has the same name.
 
@@ -173,7 +173,7 @@ class HttpClient:
     async def post_stream(  # noqa: ASYNC911  # a request sent is a checkpoint
         self, path: str, content: bytes, *, method: str = "POST", on_sent: OnSent | None = None
     ) -> AsyncGenerator[HttpAnswer]:
-        """POST *content* to *path* below the base URL; the block is the answer's life.
+        """POST *content* to *path* below the base URL. The answer lives as long as the block.
 
         *on_sent* is called before anything leaves: not if there is no connection.
 

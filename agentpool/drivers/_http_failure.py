@@ -1,4 +1,4 @@
-"""What an error of httpx, httpcore or a connection of ours means, in our words."""
+"""How errors of httpx and of connections become errors of ours."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _MEANINGS: Final[Mapping[str, tuple[type[DriverError], str]]] = {
 
 
 def raise_as_driver_error(exc: Exception, secrets: Collection[str] = ()) -> NoReturn:
-    """Raise the error of ours that stands for *exc*; *secrets* are redacted in it.
+    """Raise the driver error that stands for *exc*, with *secrets* redacted.
 
     Raises:
         DriverError: The error of ours.

@@ -1,4 +1,4 @@
-"""The headers that every request has, which others can be sent, and which are secret."""
+"""Headers: which ones every request has, which may be added, and which are secret."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SECRET_NAMES: Final = ("auth", "key", "token", "secret", "cookie", "password")
 
 
 def checked_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
-    """Return *headers* if they can be sent.
+    """Return *headers* if all of them can be sent.
 
     Raises:
         UsageError: If one cannot. It is named; its value, perhaps a key, is not.
@@ -33,7 +33,7 @@ def checked_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def secrets_in(headers: Mapping[str, str]) -> frozenset[str]:
-    """Return what must be seen in no text: the values of headers that open something.
+    """Return the values of headers that must not appear in any text.
 
     A value such as ``Bearer KEY`` is two: whole, and the key alone.
     """

@@ -1,4 +1,4 @@
-"""Connections in a stack: the last one put aside is the first one taken.
+"""A stack of idle connections: the one used last is used first.
 
 Why not ``httpx.AsyncClient``'s pool: it looks at every connection at every request, which
 at 100 requests at once costs more than all the rest (encode/httpcore#1035). In a stack the
@@ -60,11 +60,11 @@ class StackBody:
 
     @property
     def has_ended(self) -> bool:
-        """Whether all of it has been read."""
+        """Whether all of it was read."""
         return self._connection.has_answered
 
     async def receive(self) -> bytes:  # noqa: ASYNC910  # what has arrived is not waited for
-        """Return the next piece; empty at the end.
+        """Return the next piece. Empty: the body has ended.
 
         Raises:
             ConnectionLostError: If the connection ended before the answer did.
@@ -76,14 +76,14 @@ class StackBody:
         return await self._connection.receive()
 
     def close(self) -> None:
-        """Put the connection aside, or close it if the answer is not at its end."""
+        """Put the connection back, or close it if the answer has not ended."""
         self._stack.put_aside(self._target, self._connection)
 
 
 @final
 @attrs.define(eq=False, repr=False)
 class _HttpxBody(httpx.AsyncByteStream):
-    """The same, as httpx wants it."""
+    """The rest of an answer, as httpx wants it."""
 
     _body: StackBody
 
@@ -126,7 +126,7 @@ class StackTransport(httpx.AsyncBaseTransport):
     async def exchange(
         self, target: Target, head: h11.Request, content: bytes, on_sent: OnSent | None = None
     ) -> tuple[AnswerHead, StackBody]:
-        """Send a request, on the connection that was put aside last if there is one.
+        """Send a request, on the idle connection that was used last if there is one.
 
         *on_sent* is called when there is a connection, before anything is sent on it.
 
@@ -148,7 +148,7 @@ class StackTransport(httpx.AsyncBaseTransport):
         return await self._exchange(connection, target, head, content, on_sent)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send *request* for a client of httpx's.
+        """Send *request* for an httpx client.
 
         Raises:
             httpx.TransportError: In one of its subclasses.
@@ -178,7 +178,7 @@ class StackTransport(httpx.AsyncBaseTransport):
             self._open.pop().close()
 
     def put_aside(self, target: Target, connection: Connection) -> None:
-        """Keep *connection* for the next request if it can serve one; or close it."""
+        """Keep *connection* for the next request if it can serve one; otherwise close it."""
         if self._is_closed or not connection.finish():
             connection.close()
             self._open.discard(connection)
@@ -239,7 +239,7 @@ class StackTransport(httpx.AsyncBaseTransport):
 
 
 def to_h11(method: str, path: bytes, headers: RawHeaders) -> h11.Request:
-    """Return the head of a request.
+    """Return the head of a request for h11.
 
     Raises:
         BadRequestError: If it cannot be sent.

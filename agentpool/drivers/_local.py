@@ -75,7 +75,7 @@ _MAX_REPORT_BYTES: Final = 4096
 @final
 @attrs.define(eq=False, repr=False)
 class _Child:
-    """The process, its log, and what it says when it dies."""
+    """The child process with its log."""
 
     _process: trio.Process
     _stdin: trio.abc.SendStream
@@ -83,7 +83,7 @@ class _Child:
     _log: BinaryIO
 
     def died_text(self, *, errors_alone: bool = False) -> str | None:
-        """Say how the process ended, with its last output. ``None``: it runs."""
+        """Return how the process ended, with its last output. ``None``: it runs."""
         code = self._process.poll()
         if code is None:
             return None
@@ -92,20 +92,20 @@ class _Child:
         return f"the local model's process ended ({how}); its last output: {output!r}"
 
     async def wait_died(self) -> str | None:
-        """Say how the process ended, if it is about to. ``None``: it runs."""
+        """Return how the process ended if it ends within a moment. ``None``: it runs."""
         # Its connections break a moment before the system says that it has ended.
         with trio.move_on_after(_DYING_SECONDS):
             await self._process.wait()
         return self.died_text()
 
     def trim_log(self) -> None:
-        """Forget the log if it has grown large. Its place is shared with the child."""
+        """Empty the log if it has grown large. Parent and child share its file position."""
         if os.fstat(self._log.fileno()).st_size > _MAX_LOG_BYTES:
             self._log.truncate(0)
             self._log.seek(0)
 
     async def wait_ready(self, config: ChildConfig) -> ChildReport:
-        """Tell the child what to serve and wait until it does."""
+        """Tell the child which model to serve and wait until it does."""
         line = b""
         with contextlib.suppress(trio.BrokenResourceError):
             await self._stdin.send_all(msgspec.json.encode(config) + b"\n")
@@ -125,7 +125,7 @@ class _Child:
         raise DriverError(msg)
 
     async def stop(self) -> None:
-        """End the process, by force if it does not go by itself."""
+        """End the process, by force if necessary."""
         with trio.CancelScope(shield=True):
             self._process.terminate()
             with trio.move_on_after(_GRACE_SECONDS):
@@ -149,7 +149,7 @@ class _Child:
 @final
 @attrs.frozen(kw_only=True)
 class LocalSettings:
-    """What a driver was opened with, and what the server says."""
+    """The arguments that a driver was opened with, and what the server reports."""
 
     model_path: Path
     """The file with the weights."""
@@ -166,7 +166,7 @@ class LocalSettings:
 @final
 @attrs.define(eq=False, repr=False)
 class LocalDriver(Driver):
-    """A model on this machine. Made by ``open_local``."""
+    """A model on this machine. Opened by ``open_local``."""
 
     _client: HttpClient
     _child: _Child
@@ -191,7 +191,7 @@ class LocalDriver(Driver):
 
     @property
     def inputs(self) -> frozenset[str]:
-        """Nothing but text."""
+        """Empty: it reads text only."""
         return frozenset()
 
     @property
@@ -200,13 +200,13 @@ class LocalDriver(Driver):
         return PrivacyTier.SOVEREIGN
 
     def price(self, usage: Usage, *, model: str | None = None) -> float | None:  # noqa: ARG002  # free at any size
-        """Return 0.0: it costs nothing but time."""
+        """Return 0.0: a local model costs nothing but time."""
         return 0.0
 
     async def complete(
         self, request: CompletionRequest, *, on_delta: OnDelta | None = None
     ) -> Completion:
-        """Ask the model, waiting for a free slot first.
+        """Ask the model, waiting first for one of its parallel places.
 
         Where tools may be called, the text comes in one piece, after it has been seen to
         be text.
@@ -271,7 +271,7 @@ async def open_local(
     tool_rounds: int | None = None,
     options: Mapping[str, Json] | None = None,
 ) -> AsyncGenerator[LocalDriver]:
-    """Load a model on this machine; the block is its life.
+    """Load a model on this machine and unload it at the end of the block.
 
     Args:
         model_path: A GGUF file. ``None``: the packaged model.

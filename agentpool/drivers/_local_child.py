@@ -1,4 +1,4 @@
-"""The process that holds a local model: llama.cpp's server, and the end of both.
+"""The child process of a local model: it serves llama.cpp until its parent ends.
 
 Run as a script, so that it starts without importing the package: it needs msgspec and
 llama.cpp, and must be small beside the model. It reads one line of JSON from its input,
@@ -35,7 +35,7 @@ PARENT_ENDED: Final = 0
 
 
 class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What the parent tells the child. Through a pipe: others can read a command line."""
+    """What the parent tells the child, through a pipe: command lines can be read by others."""
 
     model_path: str
     """The GGUF file."""
@@ -50,14 +50,14 @@ class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChildReport(msgspec.Struct, frozen=True):
-    """What the child tells the parent when it is ready to serve."""
+    """What the child tells the parent when it is ready."""
 
     address: str
     """The base URL of its server: ``http://127.0.0.1:43210``."""
 
 
 class Pipes(msgspec.Struct, frozen=True, kw_only=True):
-    """The descriptors over which parent and child know of each other."""
+    """The pipes between parent and child."""
 
     input_fd: int = 0
     """Where the configuration comes from. It ends when the parent does."""
@@ -68,11 +68,11 @@ class Pipes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Server(Protocol):
-    """As much of llama.cpp's server as is used here."""
+    """The part of llama.cpp's server that is used here."""
 
     @property
     def listening_address(self) -> str:
-        """The base URL on which it listens."""
+        """The base URL of the server."""
         ...
 
 
@@ -83,7 +83,7 @@ def serve(
     arm: Callable[[int], bool],
     leave: Callable[[int], object],
 ) -> None:
-    """Serve until the input ends.
+    """Serve until the parent closes the pipe.
 
     Args:
         build_server: Loads the model and listens. It may take long, and hold the lock.
@@ -108,7 +108,7 @@ def serve(
 
 
 def arm_kernel(fd: int) -> bool:
-    """Have the kernel end this process when the other end of the pipe *fd* is closed.
+    """Make the kernel end this process when the other end of the pipe *fd* is closed.
 
     Return whether this kernel does. Bytes that arrive later would end it as well.
     """

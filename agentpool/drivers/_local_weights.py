@@ -1,4 +1,4 @@
-"""Where the weights of a local model are: packaged, given by path, or in a cache.
+"""Where the weights of a local model are: in a package, in a file, or in a cache.
 
 Nothing is downloaded. What is missing is said, with the command that brings it.
 """
@@ -26,7 +26,7 @@ _LATER_PART: Final = "-of-"
 
 
 def check_engine() -> None:
-    """Check that llama.cpp is installed, without loading it.
+    """Raise if llama.cpp is not installed, without loading it.
 
     Raises:
         UsageError: If it is not. Says how to install it.
@@ -78,7 +78,7 @@ def check_weights(path: str | os.PathLike[str]) -> Path:
 
 
 def find_cached_weights(repo: str, *, quantization: str | None, cache: Path) -> Path:
-    """Return a file of the Hugging Face repository *repo* that was downloaded before.
+    """Return the file of the Hugging Face repository *repo* that was downloaded earlier.
 
     Args:
         repo: ``owner/name``.

@@ -1,4 +1,4 @@
-"""From a manifest's ``[model]`` to an open driver."""
+"""Open the driver for the ``[model]`` of a manifest."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def open_driver(
     transport: httpx.AsyncBaseTransport | None = None,
     gates: ProviderGates | None = None,
 ) -> AsyncGenerator[Driver]:
-    """Open the driver that *model* names; the block is its life.
+    """Open the driver for *model* and close it at the end of the block.
 
     A model on this machine is loaded. Of a remote one nothing is sent until the first
     request.
@@ -109,7 +109,7 @@ async def _open_one(
 
 
 class _Terms(TypedDict):
-    """What every driver for a model behind an API is told."""
+    """The arguments that every driver for a hosted model takes."""
 
     base_url: str
     api_key: ApiKey

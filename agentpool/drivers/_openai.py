@@ -1,4 +1,4 @@
-"""A driver for OpenAI's Responses, and for everything that speaks Chat Completions."""
+"""A driver for OpenAI's Responses API, and for every server that speaks Chat Completions."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _NEWER_HOSTS: Final = (
 
 
 def _usual_field(place: str) -> MaxTokensField:
-    """Return what the server at *place* calls the limit of an answer."""
+    """Return the name that the server at *place* has for the limit of an answer."""
     is_newer = any(place == host or place.endswith(host) for host in _NEWER_HOSTS)
     return "max_completion_tokens" if is_newer else "max_tokens"
 
@@ -76,7 +76,7 @@ def _chat_options(
 @final
 @attrs.define(eq=False, repr=False)
 class OpenAIDriver(HostedDriver):
-    """A model behind the Responses or the Chat Completions API. Made by ``open_openai``."""
+    """A model behind Responses or Chat Completions. Opened by ``open_openai``."""
 
     _options: ChatOptions
     _api: Api | None
@@ -91,7 +91,7 @@ class OpenAIDriver(HostedDriver):
         on_delta: OnDelta | None = None,
         on_sent: OnSent | None = None,
     ) -> Completion:
-        """Ask the provider; once more if it cannot read its own reasoning any more.
+        """Ask the provider; once more if it can no longer read its own reasoning.
 
         Raises:
             DriverError: In one of its subclasses, whatever went wrong.

@@ -1,4 +1,4 @@
-"""What a hosted model costs, for whoever did not say.
+"""What a hosted model costs if the user gave no price.
 
 Rules:
 
@@ -25,7 +25,7 @@ Prices: TypeAlias = Price | Mapping[str, TokenPrice]
 
 
 async def find_price(prices: Prices | None, base_url: str) -> Price | None:  # noqa: ASYNC910  # a price that is given is not waited for
-    """Return what says the price of the models at *base_url*. ``None``: nobody does.
+    """Return a function that prices the models at *base_url*. ``None``: no price is known.
 
     Args:
         prices: What the user gave.
@@ -41,7 +41,7 @@ async def find_price(prices: Prices | None, base_url: str) -> Price | None:  # n
 @final
 @attrs.frozen
 class TableOfPrices:
-    """The user's own prices, and the published ones of all other models."""
+    """The user's own prices, and the published ones for all other models."""
 
     own: Mapping[str, TokenPrice]
     """By the name of the model, with its date or without."""
@@ -49,7 +49,7 @@ class TableOfPrices:
     """Asked for models that the table does not have. ``None``: nobody knows those."""
 
     def __call__(self, usage: Usage, model: str | None) -> float | None:
-        """Return what *usage* of *model* costs; ``None`` if nobody knows."""
+        """Return the cost of *usage* of *model*. ``None``: its price is unknown."""
         name = model or ""
         price = self.own.get(name) or self.own.get(without_date(name))
         if price is not None:
@@ -66,6 +66,6 @@ class PublishedPrices:
     """Its name at models.dev. ``None``: nothing is published of it."""
 
     def __call__(self, usage: Usage, model: str | None) -> float | None:
-        """Return what *usage* of *model* costs; ``None`` if it is not known."""
+        """Return the cost of *usage* of *model*. ``None``: its price is unknown."""
         facts = facts_of(self.provider, model or "")
         return None if facts is None or facts.price is None else facts.price(usage)

@@ -1,4 +1,4 @@
-"""Drivers for tests: a script of answers, and a function that answers.
+"""Drivers for tests: a script of answers, or a function that answers.
 
 Both write down what they were asked, so that a test can look at the request. A test that
 never looks proves little: the same answers would come to any prompt.
@@ -59,13 +59,13 @@ def say(
     usage: Usage | None = None,
     finish_reason: FinishReason = FinishReason.END_TURN,
 ) -> Completion:
-    """Make the answer that says *text*."""
+    """Make an answer with *text*."""
     expect_arguments(say, locals())
     return Completion(text=text, finish_reason=finish_reason, usage=usage)
 
 
 def call(name: str, /, **arguments: Json) -> Completion:
-    """Make the answer that calls the tool *name*.
+    """Make an answer that calls the tool *name*.
 
     The call's id is left to the driver, which numbers its calls: the same answer given
     twice has two ids.
@@ -78,7 +78,7 @@ def call(name: str, /, **arguments: Json) -> Completion:
 
 
 def calls(*answers: Completion, text: str = "", usage: Usage | None = None) -> Completion:
-    """Make one answer of several: ``calls(call("add", a=1), call("now"))``."""
+    """Combine several calls into one answer: ``calls(call("add", a=1), call("now"))``."""
     return calls_of(
         tuple(one for answer in answers for one in answer.tool_calls), text=text, usage=usage
     )
@@ -87,7 +87,7 @@ def calls(*answers: Completion, text: str = "", usage: Usage | None = None) -> C
 def calls_of(
     tool_calls: tuple[ToolCall, ...], *, text: str = "", usage: Usage | None = None
 ) -> Completion:
-    """Make the answer that makes *tool_calls*, whose arguments may be any text."""
+    """Make an answer with *tool_calls*, whose arguments may be any text."""
     return Completion(
         text=text, tool_calls=tool_calls, finish_reason=FinishReason.TOOL_USE, usage=usage
     )
@@ -96,7 +96,7 @@ def calls_of(
 @final
 @attrs.frozen(kw_only=True)
 class FakeFacts:
-    """What a driver for tests says of itself."""
+    """What a driver for tests reports about itself."""
 
     context_window: int | None
     """Tokens of request and answer together. ``None``: unknown."""
@@ -119,7 +119,7 @@ class FakeFacts:
 
 @attrs.define(eq=False, repr=False)
 class FakeDriver(Driver):
-    """What the drivers for tests have in common; ``_answer`` is theirs."""
+    """Base class of the drivers for tests. Subclasses implement ``_answer``."""
 
     _facts: FakeFacts
     _requests: list[CompletionRequest] = attrs.field(init=False, factory=list[CompletionRequest])
@@ -127,7 +127,7 @@ class FakeDriver(Driver):
 
     @property
     def requests(self) -> tuple[CompletionRequest, ...]:
-        """Every request so far, each with its messages as they were at that moment.
+        """Every request so far, with its messages as they were at that moment.
 
         Raises:
             UsageError: If the driver was made with ``record=False``.
@@ -148,7 +148,7 @@ class FakeDriver(Driver):
         return self._facts.privacy
 
     def price(self, usage: Usage, *, model: str | None = None) -> float | None:  # noqa: ARG002  # one price for all models
-        """Return the price per token times all tokens; ``None`` if it was made so."""
+        """Return the price per token times all tokens. ``None``: unknown."""
         if self._facts.price_per_token_usd is None:
             return None
         return usage.total_tokens * self._facts.price_per_token_usd
@@ -211,7 +211,7 @@ class FakeDriver(Driver):
 
 @final
 class ScriptedDriver(FakeDriver):
-    """A driver that gives the answers of a script, in order.
+    """Gives the answers of a script, in order.
 
     >>> from agentpool.drivers import ScriptedDriver, call
     >>> driver = ScriptedDriver([call("now"), "It is noon."])
@@ -230,7 +230,7 @@ class ScriptedDriver(FakeDriver):
         record: bool = True,
         estimate_usage: bool = True,
     ) -> None:
-        """Take the script.
+        """Make a driver that gives the answers in *steps*.
 
         Args:
             steps: One per request: an answer, its text, or an error to raise. It may be
@@ -271,7 +271,7 @@ class ScriptedDriver(FakeDriver):
 
 @final
 class FunctionDriver(FakeDriver):
-    """A driver that asks a function for each answer.
+    """Calls a function for each answer.
 
     >>> from agentpool.drivers import FunctionDriver
     >>> driver = FunctionDriver(lambda request: request.messages[-1].text.upper())
@@ -290,7 +290,7 @@ class FunctionDriver(FakeDriver):
         record: bool = True,
         estimate_usage: bool = True,
     ) -> None:
-        """Take the function.
+        """Make a driver that calls *function* for each answer.
 
         Args:
             function: Called with each request; async or not. A sync one must not block.
@@ -321,7 +321,7 @@ class FunctionDriver(FakeDriver):
 
 
 def estimate_usage(request: CompletionRequest, completion: Completion) -> Usage:
-    """Estimate what *request* and *completion* cost, from their texts."""
+    """Estimate the tokens of *request* and *completion* from their texts."""
     heard = estimate_tokens(request.system) + sum(map(_weight, request.messages))
     said = _weight(AssistantMessage(completion.text, completion.tool_calls))
     return Usage(input_tokens=heard, output_tokens=said)

@@ -1,4 +1,4 @@
-"""How many requests may go to a provider now: its limits, and what its answers teach.
+"""How many requests a provider takes now: its known limits, and what its answers teach.
 
 Rules:
 
@@ -57,7 +57,7 @@ COOL_DOWN_SECONDS: Final = 10.0
 
 @final
 class _Spent:
-    """What began at one time."""
+    """One request that was let in, with its time and tokens."""
 
     __slots__ = ("amount", "at")
 
@@ -68,7 +68,7 @@ class _Spent:
 
 @final
 class _Minute:
-    """What began in the last minute, of something that is limited by the minute."""
+    """What was let in during the last minute, of something with a limit per minute."""
 
     __slots__ = ("_limit", "_paced_until", "_promised", "_spent", "_total")
 
@@ -82,13 +82,13 @@ class _Minute:
         """When all that was let in would have gone, evenly spread."""
 
     def total(self, now: float) -> int:
-        """Return what began in the last minute."""
+        """Return the sum of the last minute."""
         while self._spent and self._spent[0].at + MINUTE_SECONDS <= now:
             self._total -= self._spent.popleft().amount
         return self._total
 
     def ready_at(self, amount: int, now: float) -> float:
-        """Return when *amount* may be let in. ``inf``: not before something else begins."""
+        """Return when *amount* may be let in. ``inf``: only after something else begins."""
         left = self.total(now) + self._promised
         ready_at = self._paced_until - BURST_SECONDS
         if left + amount <= self._limit or not left:
@@ -111,12 +111,12 @@ class _Minute:
         return spent
 
     def give_back(self, amount: int, now: float) -> None:
-        """Take back what was let in and never began."""
+        """Remove what was let in and never began."""
         self._promised -= amount
         self._pace(-amount, now)
 
     def correct(self, spent: _Spent, amount: int, now: float) -> None:
-        """Record the tokens that were used."""
+        """Replace an estimate by the tokens that were used."""
         more = amount - spent.amount
         self._pace(more, now)
         if spent.at + MINUTE_SECONDS > now:
@@ -131,7 +131,7 @@ class _Minute:
 @final
 @attrs.define(eq=False, repr=False)
 class Passage:
-    """One request that was let in. Tell the throttle when it begins, and how it ends."""
+    """One request that was let in. Tell the throttle when it begins and how it ends."""
 
     tokens: int
     """What it is estimated at, question and answer."""
@@ -147,7 +147,7 @@ class Passage:
 @final
 @attrs.define(eq=False, repr=False)
 class Throttle:
-    """Lets requests in."""
+    """Decides when a request may go to a provider."""
 
     max_in_flight: int | None = None
     """The most that the limit grows to. ``None``: as far as it goes."""
@@ -177,7 +177,7 @@ class Throttle:
     _tokens: _Minute | None = attrs.field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
-        """Refuse what has no meaning."""
+        """Refuse limits that are not whole numbers of at least 1."""
         for name in ("max_in_flight", "requests_per_minute", "tokens_per_minute"):
             limit: object = getattr(self, name)
             # Somebody else's number, and type checkers are optional.
@@ -193,7 +193,7 @@ class Throttle:
 
     @property
     def limit(self) -> int:
-        """Requests that may be in flight now."""
+        """The number of requests that may be in flight now."""
         return int(self._limit)
 
     @property
@@ -201,14 +201,14 @@ class Throttle:
         return math.inf if self.max_in_flight is None else self.max_in_flight
 
     def begun(self, now: float) -> tuple[int | None, int | None]:
-        """Return the requests and the tokens of the last minute. ``None``: not counted."""
+        """Return requests and tokens of the last minute. ``None``: not counted."""
         return tuple(  # type: ignore[return-value]  # two of them
             None if minute is None else minute.total(now)
             for minute in (self._requests, self._tokens)
         )
 
     def ready_at(self, tokens: int, now: float) -> float:
-        """Return when a request of so many tokens may go, if nobody else does meanwhile.
+        """Return when a request of that many tokens may go, if no other one goes before.
 
         A time that is over: now. ``inf``: not before one in flight ends.
         """
@@ -222,7 +222,7 @@ class Throttle:
         return ready_at
 
     def let_in(self, tokens: int, now: float) -> Passage:
-        """Let a request in that is ready. It takes its place before it begins."""
+        """Reserve a place for a request that is ready but has not begun."""
         self.in_flight += 1
         self._let_in += 1
         if self.in_flight >= self.limit:
@@ -234,7 +234,7 @@ class Throttle:
         return Passage(tokens, self.pauses, self._let_in)
 
     def begin(self, passage: Passage, now: float) -> bool:
-        """Take note that it goes now. ``False``: the gate has closed since it was let in."""
+        """Mark a request as begun. ``False``: the gate has closed since it was let in."""
         if now < self.closed_until:
             return False
         passage.has_begun = True
@@ -245,7 +245,7 @@ class Throttle:
         return True
 
     def give_up(self, passage: Passage, now: float) -> None:
-        """End a request that says nothing about the provider.
+        """Record a request that ended without telling anything about the provider.
 
         If it began it may have been counted there, so it stays counted here.
         """
@@ -258,7 +258,7 @@ class Throttle:
             self._tokens.give_back(passage.tokens, now)
 
     def answer(self, passage: Passage, now: float, used_tokens: int | None) -> None:
-        """Count an answer of the provider.
+        """Record an answer of the provider.
 
         Args:
             passage: Which request.

@@ -1,4 +1,4 @@
-"""What a pool must not do twice, kept in a file: kill the program, and go on.
+"""Journals: what a pool must not do twice, kept in a file, so that a killed program can resume.
 
 ``open_journal`` opens one in an SQLite file, which is loaded when it is first asked for.
 ``InMemoryJournal`` is gone with the process, for tests.
@@ -48,10 +48,10 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """Load what needs SQLite when it is first asked for (PEP 562)."""
+    """Load a name that needs SQLite on first use (PEP 562)."""
     return _load(__name__, _HOMES, name)
 
 
 def __dir__() -> list[str]:
-    """Name the lazy names too."""
+    """Include the names that are loaded on first use."""
     return sorted({*globals(), *_HOMES})

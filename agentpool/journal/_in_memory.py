@@ -1,4 +1,4 @@
-"""A journal in memory: for tests, and for runs that crash on purpose."""
+"""A journal in memory, for tests and for runs that crash on purpose."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class InMemoryJournal(Journal):
     _fences: dict[str, int] = attrs.field(init=False, factory=dict[str, int])
 
     async def claim(self, pool: str, *, lease_seconds: float = 30.0) -> Lease:  # noqa: ARG002  # see below
-        """Take the records of *pool* over, whoever had them.
+        """Take over the records of *pool* from any earlier holder.
 
         The lease has no end, whatever *lease_seconds* says: no other process can want it.
         """
@@ -45,7 +45,7 @@ class InMemoryJournal(Journal):
         return Lease(pool, fence, math.inf)
 
     async def append(self, lease: Lease, records: Sequence[JournalRecord]) -> None:
-        """Keep *records*, all or none.
+        """Store *records*, all or none.
 
         Raises:
             LeaseLostError: If somebody else has claimed the pool since.
@@ -61,13 +61,13 @@ class InMemoryJournal(Journal):
         return tuple(self._pools.get(pool, ()))
 
     async def release(self, lease: Lease) -> None:
-        """Give the right to write back."""
+        """Give up the right to write."""
         await trio.lowlevel.checkpoint()
         if self._fences.get(lease.pool) == lease.fence:
             self._fences[lease.pool] += 1
 
     async def pools(self) -> tuple[PoolSummary, ...]:
-        """Return what the journal knows of each pool, in the order of their first records."""
+        """Return a summary of each pool, in the order of their first records."""
         await trio.lowlevel.checkpoint()
         return tuple(
             PoolSummary(

@@ -1,4 +1,4 @@
-"""Records in an SQLite file: they outlive the process, and one process at a time writes them.
+"""A journal in an SQLite file. It outlives the process, and one process at a time may write.
 
 Rules:
 
@@ -81,7 +81,7 @@ _INSERT: Final = (
 @final
 @attrs.define(eq=False)
 class SqliteJournal(Journal):
-    """Keeps records in an SQLite file. ``open_journal`` opens one."""
+    """Keeps records in an SQLite file. Opened by ``open_journal``."""
 
     _database: Database
 
@@ -121,7 +121,7 @@ class SqliteJournal(Journal):
         return Lease(pool, fence, lease_seconds)
 
     async def append(self, lease: Lease, records: Sequence[JournalRecord]) -> None:
-        """Keep *records*, all or none, and renew the lease.
+        """Store *records*, all or none, and renew the lease.
 
         Raises:
             LeaseLostError: If another process has claimed the pool since.
@@ -170,7 +170,7 @@ class SqliteJournal(Journal):
             ) from exc
 
     async def release(self, lease: Lease) -> None:
-        """Give the right to write back, if *lease* still has it.
+        """Give up the right to write, if *lease* still has it.
 
         Raises:
             JournalError: If the file cannot be written.
@@ -183,7 +183,7 @@ class SqliteJournal(Journal):
         )  # fmt: skip
 
     async def pools(self) -> tuple[PoolSummary, ...]:
-        """Return what the journal knows of each pool, oldest first.
+        """Return a summary of each pool, oldest first.
 
         Raises:
             JournalError: If the file cannot be read.
@@ -209,7 +209,7 @@ class SqliteJournal(Journal):
         )  # fmt: skip
 
     async def prune(self, pool: str) -> int:
-        """Forget how the ended agents of *pool* came to their outcomes; return the records gone.
+        """Delete the records of ended agents of *pool*, except outcomes. Return how many.
 
         What they were asked and what they answered stays. A pool with agents that have not
         ended, or that somebody writes, is left as it is. The space goes back to the system.
@@ -242,7 +242,7 @@ class SqliteJournal(Journal):
 async def open_journal(
     path: str | Path, *, durability: Durability = "process", read_only: bool = False
 ) -> AsyncGenerator[SqliteJournal]:
-    """Open the journal in the file *path*, making it, for its owner alone, if there is none.
+    """Open the journal in the file *path*. A new file can be read by its owner only.
 
     Args:
         path: The file. Its folder exists.
@@ -282,7 +282,7 @@ def _take(
     *,
     silent_since: float | None = None,
 ) -> int:
-    """Make this process the holder, and return its fence.
+    """Make this process the holder and return its fence.
 
     Raises:
         RunBusyError: If another process holds the lease, and wrote later than
@@ -326,7 +326,7 @@ def _this_process() -> LeaseHolder:
 
 
 def _start_of(pid: int) -> str:
-    """Return when the process *pid* started, in ticks since the machine did. Empty: unknown."""
+    """Return when process *pid* started, in ticks since boot. Empty: unknown."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:  # noqa: PTH123  # one line
             # The name, in parentheses, may have anything in it.
@@ -336,7 +336,7 @@ def _start_of(pid: int) -> str:
 
 
 def _is_dead(holder: LeaseHolder) -> bool:
-    """Whether *holder* is known to have ended: only a process of this machine can be."""
+    """Return whether *holder* is known to have ended; unknown for other machines."""
     if holder.host != socket.gethostname():
         return False
     try:

@@ -1,4 +1,4 @@
-"""Writes the records of one pool: in their order, many at once, each before the next deed.
+"""The task that writes the records of one pool: in order, many at once, before each deed.
 
 Rules:
 
@@ -28,7 +28,7 @@ RENEWALS_PER_LEASE = 3
 @final
 @attrs.define(eq=False)
 class JournalWriter:
-    """Keeps the records of one pool. One task runs ``run``; any may note and wait."""
+    """Writes the records of one pool. One task runs ``run``; all others note and wait."""
 
     journal: Journal
     """Where they are kept."""
@@ -44,17 +44,17 @@ class JournalWriter:
 
     @property
     def kept_count(self) -> int:
-        """Records that are kept."""
+        """The number of records written."""
         return self._kept
 
     def note(self, record: JournalRecord) -> None:
-        """Have *record* kept soon, after all that was noted before."""
+        """Queue *record* for writing, after all that were noted before."""
         self._pending.append(record)
         self._noted += 1
         self._work.unpark()
 
     async def flush(self) -> None:
-        """Wait until everything that was noted so far is kept.
+        """Wait until everything noted so far is written.
 
         Raises:
             JournalError: If it cannot be written, here or before.
@@ -76,7 +76,7 @@ class JournalWriter:
             raise JournalError(f"the journal cannot be written: {self._error}") from self._error
 
     async def run(self) -> None:
-        """Write what is noted until ``close``, and renew the lease meanwhile.
+        """Write what is noted, and renew the lease, until ``close``.
 
         Raises:
             JournalError: If it cannot be written.
@@ -95,7 +95,7 @@ class JournalWriter:
                     await self._write()
 
     async def _is_called(self) -> bool:
-        """Wait for something to do. Return False when it is time to renew the lease."""
+        """Wait for something to do. Return False when the lease must be renewed."""
         # An infinite lease needs no renewal, and its pool no timer that never ends.
         with trio.move_on_after(self.lease.seconds / RENEWALS_PER_LEASE) as until:
             await self._work.park()
@@ -117,6 +117,6 @@ class JournalWriter:
         await trio.lowlevel.checkpoint_if_cancelled()
 
     def close(self) -> None:
-        """End ``run`` when everything that was noted is written."""
+        """End ``run`` once everything noted is written."""
         self._closed = True
         self._work.unpark()

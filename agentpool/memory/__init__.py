@@ -1,4 +1,4 @@
-"""Where an agent keeps what it learns.
+"""Memories: where agents keep what they learn.
 
 ``InMemoryMemory`` is gone with the process; ``open_sqlite_memory`` opens one in a file, and
 ``open_semantic_memory`` the same file, to be searched by meaning as well. SQLite and numpy
@@ -48,10 +48,10 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """Load what needs SQLite or numpy when it is first asked for (PEP 562)."""
+    """Load a name that needs SQLite or numpy on first use (PEP 562)."""
     return _load(__name__, _HOMES, name)
 
 
 def __dir__() -> list[str]:
-    """Name the lazy names too."""
+    """Include the names that are loaded on first use."""
     return sorted({*globals(), *_HOMES})

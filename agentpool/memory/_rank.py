@@ -1,4 +1,4 @@
-"""Which texts fit a query: by their words, with BM25.
+"""Search by words: BM25 over the texts of a memory.
 
 Rules:
 
@@ -71,7 +71,7 @@ _JOINED = re.compile(f"[{_SYLLABLES}]+|[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]
 
 
 def words(text: str) -> list[str]:
-    """Return the words of *text*, in order, with repetitions.
+    """Return the words of *text* in order, with repetitions.
 
     >>> words("The CAFÉ's max_tokens: 猫です")
     ['the', 'cafe', 's', 'max', 'tokens', '猫', 'で', 'す']
@@ -91,7 +91,7 @@ def words(text: str) -> list[str]:
 
 
 def rarest(found: Iterable[str]) -> list[str]:
-    """Return the words that are looked for of those that were *found* in a query."""
+    """Return the words to search for among those *found* in a query."""
     distinct = list(dict.fromkeys(found))
     if len(distinct) > MAX_QUERY_WORDS:
         distinct.sort(key=len, reverse=True)
@@ -131,7 +131,7 @@ def _between() -> re.Pattern[str]:
 
 
 def _part(between: re.Match[str]) -> str:
-    """Keep the marks that belong to a letter; Hindi and Thai write vowels so."""
+    """Keep combining marks that belong to a letter, as Hindi and Thai vowels do."""
     found = between[0]
     return found if found and unicodedata.category(found).startswith("M") else " "
 
@@ -143,7 +143,7 @@ def _new_places() -> defaultdict[str, dict[int, int]]:
 @final
 @attrs.define(eq=False, repr=False)
 class WordIndex:
-    """The words of many texts, and in which of them each word is."""
+    """The words of many texts, and which texts contain each word."""
 
     # By word, then by the text's key: how often it is there.
     _places: defaultdict[str, dict[int, int]] = attrs.field(factory=_new_places)
@@ -154,7 +154,7 @@ class WordIndex:
     _words: dict[int, tuple[str, ...]] = attrs.field(factory=dict[int, tuple[str, ...]])
 
     def add(self, key: int, found: Iterable[str]) -> None:
-        """Take in a text, whose words were *found*, under *key*, which is new."""
+        """Add a text with the words *found* under a new *key*."""
         counts = Counter(found)
         self._words[key] = tuple(counts)
         for word, count in counts.items():
@@ -164,7 +164,7 @@ class WordIndex:
         self._total_length += length
 
     def remove(self, key: int) -> None:
-        """Take out the text that was added under *key*, and every trace of it."""
+        """Remove the text that was added under *key*."""
         for word in self._words.pop(key):
             places = self._places[word]
             del places[key]
@@ -173,7 +173,7 @@ class WordIndex:
         self._total_length -= self._lengths.pop(key)
 
     def search(self, wanted: Iterable[str]) -> dict[int, float]:
-        """Return the keys of the texts that have a word of *wanted*, with BM25's scores."""
+        """Return the keys of texts that contain a word of *wanted*, with BM25 scores."""
         scores: dict[int, float] = {}
         how_many = len(self._lengths)
         # In the order of the query, each word once: sums of floats depend on the order.
@@ -192,5 +192,5 @@ class WordIndex:
 
 
 def scaled(scores: Sequence[float]) -> list[float]:
-    """Return *scores*, best first, so that the best of them is 1.0."""
+    """Return *scores*, best first, scaled so that the best is 1.0."""
     return [score / scores[0] for score in scores]

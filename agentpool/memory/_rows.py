@@ -1,4 +1,4 @@
-"""Rows of a memory's file, as what they mean. SQLite itself stores anything anywhere."""
+"""Rows of a memory's file as values. SQLite itself would store any type anywhere."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from agentpool.memory._rank import scaled
 @final
 @attrs.frozen
 class ScopeSummary:
-    """One scope of a memory's file."""
+    """One scope of a memory's file, in numbers."""
 
     scope: str
     """Its name."""
@@ -26,7 +26,7 @@ class ScopeSummary:
 
 
 def hits_of(rows: list[Row]) -> tuple[MemoryHit, ...]:
-    """Return fragments as hits: rows of number, content, scope, source, time and score."""
+    """Convert rows of number, content, scope, source, time and score into hits."""
     found = [_checked(row) for row in rows]
     scores = scaled([row[-1] for row in found])
     return tuple(
@@ -47,7 +47,7 @@ def hits_of(rows: list[Row]) -> tuple[MemoryHit, ...]:
 
 
 def _checked(row: Row) -> tuple[int, str, str, str, float, float]:
-    """Return *row* as a fragment's. SQLite itself stores anything anywhere.
+    """Return *row* if its types are those of a fragment.
 
     Raises:
         MemoryStoreError: If it is none.
@@ -66,7 +66,7 @@ def _checked(row: Row) -> tuple[int, str, str, str, float, float]:
 
 
 def summary_of(row: Row) -> ScopeSummary:
-    """Return a scope: a row of its name, how many fragments it has, and the newest one's time.
+    """Convert a row of name, count and newest time into a scope's summary.
 
     Raises:
         MemoryStoreError: If it is none.

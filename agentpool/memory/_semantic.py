@@ -1,4 +1,4 @@
-"""Fragments found by what they mean, and by their words: a memory in a file with vectors.
+"""A memory in a file that finds fragments by meaning and by words.
 
 Rules:
 
@@ -62,7 +62,7 @@ ORDER BY created_at DESC, fragments.id DESC
 
 @final
 class SemanticMemory(Memory):
-    """A memory in a file that finds what is meant. ``open_semantic_memory`` makes it."""
+    """A memory that also searches by meaning. Opened by ``open_semantic_memory``."""
 
     __slots__ = ("_by_words", "_database", "_embedder", "_thread")
 
@@ -73,7 +73,7 @@ class SemanticMemory(Memory):
         self._thread = trio.CapacityLimiter(1)
 
     async def remember(self, fragment: Fragment) -> str:
-        """Keep *fragment* and return the id it got.
+        """Store *fragment* and return its id.
 
         Raises:
             UsageError: If it cannot be stored as text or time. Nothing was kept.
@@ -85,7 +85,7 @@ class SemanticMemory(Memory):
         return await self._by_words.remember(fragment)
 
     async def recall(self, query: MemoryQuery) -> tuple[MemoryHit, ...]:
-        """Return what fits *query* in words or meaning, best first; nothing of another scope.
+        """Return the fragments in the scope that fit *query* in words or meaning, best first.
 
         Raises:
             MemoryStoreError: If the file cannot be read.
@@ -107,7 +107,7 @@ class SemanticMemory(Memory):
         return _joined(by_words, by_meaning, query.limit)
 
     async def forget(self, fragment_id: str) -> bool:
-        """Drop a fragment and its vector for good. Return whether it was there.
+        """Delete a fragment and its vector for good. Return whether it existed.
 
         Raises:
             MemoryStoreError: If the file cannot be written. It is still there.
@@ -118,7 +118,7 @@ class SemanticMemory(Memory):
         return await self._by_words.forget(fragment_id)
 
     def now(self) -> float:
-        """Return the time that a new fragment gets: Unix time, in seconds."""
+        """Return the time for a new fragment: Unix time in seconds."""
         return self._by_words.now()
 
     async def _find_alike(self, query: MemoryQuery) -> tuple[MemoryHit, ...]:
@@ -187,7 +187,7 @@ def _joined(
 
 @asynccontextmanager
 async def open_semantic_memory(path: str | os.PathLike[str]) -> AsyncGenerator[SemanticMemory]:
-    """Open the memory in the file at *path*, to be searched by meaning as well as by words.
+    """Open the memory in the file at *path* for search by meaning as well as by words.
 
     The file is the same as that of ``open_sqlite_memory``, and either can open it. Loads a
     model of 90 MB that was trained on English.

@@ -1,4 +1,4 @@
-"""Fragments in a file: they outlive the process, and several processes may share them.
+"""A memory in an SQLite file, which several processes may share.
 
 Rules:
 
@@ -93,7 +93,7 @@ without accents, and of more scripts.
 
 
 def _indexed(content: str) -> str:
-    """Return the words of *content* as they are stored."""
+    """Return the words of *content* as the file stores them."""
     return " ".join(words(content))
 
 
@@ -125,7 +125,7 @@ ORDER BY score DESC, created_at DESC, fragments.id DESC LIMIT :limit
 
 @final
 class SqliteMemory(Memory):
-    """A memory in an SQLite file. ``open_sqlite_memory`` makes it."""
+    """A memory in an SQLite file. Opened by ``open_sqlite_memory``."""
 
     __slots__ = ("_database",)
 
@@ -138,7 +138,7 @@ class SqliteMemory(Memory):
         return self._database.path
 
     async def remember(self, fragment: Fragment) -> str:
-        """Keep *fragment* and return the id it got.
+        """Store *fragment* and return its id.
 
         Raises:
             UsageError: If it cannot be stored as text or time. Nothing was kept.
@@ -171,7 +171,7 @@ class SqliteMemory(Memory):
         return f"mem-{await self._database.write(insert)}"
 
     async def recall(self, query: MemoryQuery) -> tuple[MemoryHit, ...]:
-        """Return what fits *query*, best first; nothing of another scope.
+        """Return the fragments in the scope that fit *query*, best first.
 
         Raises:
             MemoryStoreError: If the file cannot be read.
@@ -192,7 +192,7 @@ class SqliteMemory(Memory):
     async def search(
         self, text: str, *, scope: str | None = None, limit: int = 20
     ) -> tuple[MemoryHit, ...]:
-        """Return what fits *text*, best first, for whoever looks after the file.
+        """Search all scopes for *text*, best first, for the owner of the file.
 
         Args:
             text: Words to look for. Empty: the newest fragments.
@@ -237,7 +237,7 @@ class SqliteMemory(Memory):
         return hits_of(await self._database.read(select))
 
     async def forget(self, fragment_id: str) -> bool:
-        """Drop a fragment for good. Return whether it was there.
+        """Delete a fragment for good. Return whether it existed.
 
         Raises:
             MemoryStoreError: If the file cannot be written. It is still there.
@@ -254,7 +254,7 @@ class SqliteMemory(Memory):
         return await self._delete(sql, number) == 1
 
     async def forget_scope(self, scope: str) -> int:
-        """Drop every fragment of *scope* for good. Return how many there were.
+        """Delete every fragment of *scope* for good. Return how many there were.
 
         Raises:
             MemoryStoreError: If the file cannot be written. They are still there.
@@ -276,11 +276,11 @@ class SqliteMemory(Memory):
         return await self._database.write(delete)
 
     def now(self) -> float:
-        """Return the time that a new fragment gets: Unix time, in seconds."""
+        """Return the time for a new fragment: Unix time in seconds."""
         return datetime.now(UTC).timestamp()
 
     async def scopes(self) -> tuple[ScopeSummary, ...]:
-        """Return every scope that has fragments, by name.
+        """Return a summary of every scope that has fragments, by name.
 
         Raises:
             MemoryStoreError: If the file cannot be read.
@@ -298,7 +298,7 @@ class SqliteMemory(Memory):
         return tuple(summary_of(row) for row in await self._database.read(select))
 
     async def compact(self) -> None:
-        """Take out of the file whatever was forgotten: its words in the index as well.
+        """Remove deleted fragments and their index entries from the file.
 
         Takes as long as to write the whole file anew.
 
@@ -317,7 +317,7 @@ class SqliteMemory(Memory):
 async def open_sqlite_memory(
     path: str | os.PathLike[str], *, read_only: bool = False
 ) -> AsyncGenerator[SqliteMemory]:
-    """Open the memory in the file at *path*; it is made if it is not there.
+    """Open the memory in the file at *path*; create it if it is missing.
 
     Several processes may have it open at once. Give it to ``open_pool(memory=...)``, and
     agents a ``memory_scope`` that they are to find again. A new file can be read by its owner

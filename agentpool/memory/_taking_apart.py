@@ -1,4 +1,4 @@
-"""Taking texts apart into words without holding up anybody."""
+"""Splitting long texts into words without blocking the event loop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ AT_ONCE_CHARS: Final = 20_000
 
 
 async def words_of(text: str) -> list[str]:
-    """Return the words of *text*; those of a long one are found in a thread.
+    """Return the words of *text*; a long one is split in a thread.
 
     Cancellation:
         Nothing has happened. The thread ends with the text that it has.

@@ -145,12 +145,12 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """Load what needs Hypothesis or httpx when it is first asked for (PEP 562)."""
+    """Load a name that needs Hypothesis or httpx on first use (PEP 562)."""
     if name == "strategies":
         return _import_module("agentpool.testing.strategies")
     return _load(__name__, _HOMES, name)
 
 
 def __dir__() -> list[str]:
-    """Name the lazy names too."""
+    """Include the names that are loaded on first use."""
     return sorted({*globals(), *_HOMES, "strategies"})

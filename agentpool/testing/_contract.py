@@ -32,5 +32,5 @@ async def open_one(opener: Opener[T], stack: AsyncExitStack) -> T:  # noqa: ASYN
 
 
 def is_a(value: object, kind: type) -> bool:
-    """Whether *value* is a *kind*, whatever its annotations promise."""
+    """Return whether *value* is a *kind*, whatever its annotations promise."""
     return isinstance(value, kind)

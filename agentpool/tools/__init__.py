@@ -86,10 +86,10 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """Load what makes schemas when it is first asked for (PEP 562)."""
+    """Load a name that builds schemas on first use (PEP 562)."""
     return _load(__name__, _HOMES, name)
 
 
 def __dir__() -> list[str]:
-    """Name the lazy names too."""
+    """Include the names that are loaded on first use."""
     return sorted({*globals(), *_HOMES})

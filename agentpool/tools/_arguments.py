@@ -135,7 +135,7 @@ class ArgumentsDecoder:
 
 
 def is_nothing(text: str) -> bool:
-    """Whether *text* is what models write for no arguments."""
+    """Return whether *text* is what models write for no arguments."""
     return not text or text.isspace() or text.strip() == "null"
 
 

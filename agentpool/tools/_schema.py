@@ -203,7 +203,7 @@ def refuse_ignored(hint: object, where: str, seen: set[object]) -> None:
 
 
 def has_fields(kind: type) -> bool:
-    """Whether objects of *kind* are made of named fields."""
+    """Return whether objects of *kind* are made of named fields."""
     return (
         attrs.has(kind)
         or hasattr(kind, "__dataclass_fields__")

@@ -1,4 +1,4 @@
-"""The form of an answer, as far as a provider can have it kept.
+"""How each provider is asked for an answer of a given form.
 
 Rules:
 
@@ -37,12 +37,12 @@ def openai_format(form: AnswerForm, *, is_openai: bool) -> Mapping[str, Json]:
 
 
 def is_strict_schema(schema: Json) -> bool:
-    """Whether OpenAI can keep to *schema* to the letter."""
+    """Return whether OpenAI can enforce *schema* exactly."""
     return all(map(_is_strict, _objects(schema)))
 
 
 def anthropic_format(form: AnswerForm) -> Mapping[str, Json] | None:
-    """Return the ``output_config`` that asks for *form*. ``None``: it cannot be kept."""
+    """Return the ``output_config`` that asks for *form*. ``None``: it cannot be enforced."""
     schema = cast("Mapping[str, Json]", form.schema)
     if not all(map(_is_closed, _objects(schema))):
         return None
@@ -50,13 +50,13 @@ def anthropic_format(form: AnswerForm) -> Mapping[str, Json] | None:
 
 
 def told_form(form: AnswerForm) -> str:
-    """Return *form* in words."""
+    """Describe *form* in words for the model."""
     schema = msgspec.json.encode(form.schema).decode()
     return f"Unless you call a tool, answer with JSON of this schema and nothing else:\n{schema}"
 
 
 def _objects(schema: Json) -> Iterator[Mapping[str, Json]]:
-    """Yield every schema in *schema* that is one of objects or of tuples, itself included."""
+    """Yield every schema in *schema* that describes an object or a tuple, itself included."""
     if isinstance(schema, Mapping):
         if schema.get("type") == "object" or "prefixItems" in schema:
             yield schema

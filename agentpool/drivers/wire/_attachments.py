@@ -1,4 +1,4 @@
-"""Attachments as providers want them, and what a provider takes of them.
+"""Attachments in the form that each provider wants, and what each refuses.
 
 Source: https://platform.openai.com/docs/guides/images-vision and pdf-files,
 https://platform.claude.com/docs/en/build-with-claude/vision and pdf-support (2026-11).
@@ -29,7 +29,7 @@ def check_attachments(
     *,
     most_image_bytes: int | None = None,
 ) -> None:
-    """Refuse attachments that the model does not take, before anything is sent.
+    """Raise if the model does not take an attachment, before anything is sent.
 
     Args:
         request: What would be sent.
@@ -62,7 +62,7 @@ def attachments_of(request: CompletionRequest) -> Iterator[Attachment]:
 
 
 def chat_parts(text: str, attachments: Iterable[Attachment]) -> list[msgspec.Raw]:
-    """Return *text* and *attachments* as a message of Chat Completions has them."""
+    """Return *text* and *attachments* as parts of a Chat Completions message."""
     parts: list[Json] = [{"type": "text", "text": text}]
     for one in attachments:
         if one.kind == "image":
@@ -74,7 +74,7 @@ def chat_parts(text: str, attachments: Iterable[Attachment]) -> list[msgspec.Raw
 
 
 def responses_parts(text: str, attachments: Iterable[Attachment]) -> list[Mapping[str, Json]]:
-    """Return *text* and *attachments* as an item of Responses has them."""
+    """Return *text* and *attachments* as parts of a Responses item."""
     parts: list[Mapping[str, Json]] = [{"type": "input_text", "text": text}]
     for one in attachments:
         if one.kind == "image":
@@ -86,7 +86,7 @@ def responses_parts(text: str, attachments: Iterable[Attachment]) -> list[Mappin
 
 
 def messages_blocks(attachments: Iterable[Attachment]) -> list[msgspec.Raw]:
-    """Return *attachments* as blocks of Messages."""
+    """Return *attachments* as Messages blocks."""
     return [
         msgspec.Raw(
             msgspec.json.encode(

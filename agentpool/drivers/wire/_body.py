@@ -1,4 +1,4 @@
-"""The body of a request: JSON of what a wire writes, and of what a user adds to it."""
+"""The body of a request: the wire's own fields, and those that the user adds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from agentpool._messages import Json
 
 
 def encode_body(body: msgspec.Struct, extra: Mapping[str, Json]) -> bytes:
-    """Return the JSON of *body* with the fields of *extra* behind its own.
+    """Return *body* as JSON, with the fields of *extra* after its own.
 
     Args:
         body: What the wire writes. It is never empty.

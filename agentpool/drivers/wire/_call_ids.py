@@ -1,4 +1,4 @@
-"""The ids of tool calls, as the server that is asked takes them.
+"""Ids of tool calls, in a form that the server accepts.
 
 Rules:
 
@@ -27,7 +27,7 @@ _ALPHABET: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 @final
 @attrs.frozen
 class IdForm:
-    """Which ids a server takes."""
+    """Which ids a server accepts."""
 
     pattern: re.Pattern[str]
     """What an id must be as a whole."""
@@ -53,14 +53,14 @@ MESSAGES_IDS: Final = IdForm(re.compile(r"[a-zA-Z0-9_-]{1,64}"), 24)
 @final
 @attrs.define(eq=False, repr=False)
 class CallIds:
-    """The ids of one conversation, in the order in which it is sent."""
+    """The ids of one conversation, in the order in which they are sent."""
 
     _form: IdForm
     _used: set[str] = attrs.field(init=False, factory=set[str])
     _open: dict[str, deque[str]] = attrs.field(init=False, factory=dict[str, deque[str]])
 
     def of_call(self, call_id: str) -> str:
-        """Return the id of the next call, which its model named *call_id*."""
+        """Return the id of the next call, which the model named *call_id*."""
         sent, attempt = call_id, 0
         while sent in self._used or not self._form.pattern.fullmatch(sent):
             sent, attempt = self._other(call_id, attempt), attempt + 1
@@ -69,7 +69,7 @@ class CallIds:
         return sent
 
     def of_result(self, call_id: str) -> str:
-        """Return the id of the call that the next result is of."""
+        """Return the id of the call that the next result belongs to."""
         waiting = self._open.get(call_id)
         # A result of no call is left for the server to judge, with an id that it can read.
         return waiting.popleft() if waiting else self.of_call(call_id)

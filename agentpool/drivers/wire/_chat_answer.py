@@ -1,4 +1,4 @@
-"""An answer in OpenAI's Chat Completions: from the events of its stream to our values.
+"""How a streamed answer in Chat Completions becomes a Completion.
 
 Rules, besides those of every wire:
 
@@ -109,7 +109,7 @@ _DECODER: Final = msgspec.json.Decoder(_Chunk)
 @final
 @attrs.define(eq=False, kw_only=True, repr=False)
 class ChatAccumulator(GrowingCompletion):
-    """Puts an answer together from the events of its stream."""
+    """Builds an answer from the events of its stream."""
 
     no_event: str = "no chat completion chunk"
     _counted: Usage | None = attrs.field(init=False, default=None)
@@ -286,7 +286,7 @@ class ChatAccumulator(GrowingCompletion):
 
 
 def _grow_detail(last: dict[str, object], more: Mapping[str, object]) -> None:
-    """Add a piece of a thought to the one that it goes on with."""
+    """Append a piece of a thought to the thought that it continues."""
     for key, value in more.items():
         before = last.get(key)
         if key in {"text", "summary", "data"} and isinstance(before, str):
@@ -300,7 +300,7 @@ def _is_something(raw: msgspec.Raw) -> bool:
 
 
 def _text_of(raw: msgspec.Raw) -> str:
-    """Return the text in a thought: a string, or a list of pieces of text."""
+    """Return the text of a thought, which is a string or a list of text pieces."""
     try:
         value = msgspec.json.decode(raw, type=str | list[_Piece])
     except msgspec.DecodeError:

@@ -1,4 +1,4 @@
-"""A request in OpenAI's Chat Completions: from our values to bytes.
+"""How a CompletionRequest becomes a Chat Completions request.
 
 Rules:
 
@@ -90,7 +90,7 @@ class _Request(msgspec.Struct, frozen=True, omit_defaults=True):
 @final
 @attrs.frozen(kw_only=True)
 class ChatOptions:
-    """What a driver adds to a request."""
+    """The settings that a driver adds to a request."""
 
     model: str
     """The model to ask, unless the request names one."""
@@ -122,7 +122,7 @@ class ChatOptions:
 
 
 def encode_request(request: CompletionRequest, options: ChatOptions) -> bytes:
-    """Return the JSON that asks a provider for *request*.
+    """Encode *request* as JSON.
 
     The time it takes grows with the conversation: 7 ms for 10,000 messages. A provider
     is sent the whole conversation each time, so its bytes are moved anyway.
@@ -178,7 +178,7 @@ def _form_of(
 
 
 def _messages_of(request: CompletionRequest, origin: Origin, ids: CallIds) -> Iterator[_Message]:
-    """Yield the messages; what tools returned beside a text follows the last of them.
+    """Yield the messages. Attachments of tool results follow the last result.
 
     A result is a text here, and nothing may stand between the results of one answer.
     """

@@ -1,4 +1,4 @@
-"""How many tokens an answer took, as far as its provider counted them.
+"""Token counts of an answer, as far as its provider reports them.
 
 Rules:
 
@@ -18,7 +18,7 @@ _MAX_TOKENS: Final = 10**12
 
 
 def count_of(number: float | None) -> int:
-    """Return a count of tokens; zero, where none is said or it is out of the world."""
+    """Return a token count; 0 if it is missing or impossible."""
     return int(number) if number is not None and abs(number) <= _MAX_TOKENS else 0
 
 
@@ -31,7 +31,7 @@ def counted(
     kept: int = 0,
     has_cached: bool = True,
 ) -> Usage | None:
-    """Return the usage of an answer. ``None``: the provider did not measure it.
+    """Return the usage of an answer. ``None``: the provider did not report it.
 
     Args:
         sent: Tokens that were sent.

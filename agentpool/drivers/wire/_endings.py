@@ -1,4 +1,4 @@
-"""Why models stop, in the words of all providers, and the error of an ending that is none.
+"""Why models stop, in the words of all providers, and the errors of bad endings.
 
 Gateways hand on the words of whoever is behind them, so every wire knows them all. A word that
 is in no table is an error: half an answer must not pass for a whole one.
@@ -29,7 +29,7 @@ from agentpool._messages import FinishReason
 
 
 class Ending(enum.Enum):
-    """What an ending means that is none of a whole answer."""
+    """What an ending means that leaves an answer incomplete."""
 
     WITHHELD = "withheld"
     """The provider kept the rest back."""
@@ -78,7 +78,7 @@ NO_ENDING: Final = frozenset({"", "null", "none", "finish_reason_unspecified"})
 
 
 def bad_end(ending: Ending | None, word: str, so_far: str) -> DriverError:
-    """Return the error of an answer that ended with *word*.
+    """Return the error for an answer that ended with *word*.
 
     Args:
         ending: What the word means. ``None``: nobody knows.

@@ -1,4 +1,4 @@
-"""An error as providers write it: in an object, a list, a number, or beside nothing at all.
+"""Errors as providers write them: an object, a list, a number, or a body without any.
 
 Rules:
 
@@ -20,7 +20,7 @@ import msgspec
 
 
 class ErrorBody(msgspec.Struct):
-    """The ``error`` object as providers write it. Each of its fields may be anything."""
+    """The ``error`` object of a provider. Each field may be anything."""
 
     message: object = None
     type: object = None
@@ -39,7 +39,7 @@ _NO_ERROR: Final = ErrorBody()
 
 
 class Envelope(msgspec.Struct):
-    """A body that may have an error. Each of its fields may be anything."""
+    """A body that may contain an error. Each field may be anything."""
 
     error: object = None
     # Cloudflare's, and the gateways' behind it.
@@ -54,7 +54,7 @@ class Envelope(msgspec.Struct):
     choices: object = None
 
     def found(self) -> ErrorBody | None:
-        """Return the error that it has. ``None``: it has none."""
+        """Return the error in the body. ``None``: there is none."""
         if self.error is True:
             return self.bare() or ErrorBody()
         for one in (self.error, self.errors):
@@ -68,7 +68,7 @@ class Envelope(msgspec.Struct):
         return None
 
     def bare(self) -> ErrorBody | None:
-        """Return what it says without an error of its own. ``None``: it says nothing."""
+        """Return what the body says outside of an error object. ``None``: nothing."""
         said = self.message or self.detail
         if not said or self.choices:
             return None
@@ -76,7 +76,7 @@ class Envelope(msgspec.Struct):
 
 
 def _body_of(error: object) -> ErrorBody | None:
-    """Return an error in whichever form it is. ``None``: it is none."""
+    """Return an error in any of its forms as an ErrorBody. ``None``: it is not one."""
     if isinstance(error, list):
         several = cast("list[object]", error)
         return _body_of(several[0]) if several else None
@@ -88,12 +88,12 @@ def _body_of(error: object) -> ErrorBody | None:
 
 
 def is_no_error(error: ErrorBody | str) -> bool:
-    """Whether a field for an error is there and has none: some servers always send it."""
+    """Return whether an error field is empty: some servers always send one."""
     return not error if isinstance(error, str) else error == _NO_ERROR
 
 
 def read_envelope(body: bytes) -> Envelope | None:
-    """Return what *body* has of an error. ``None``: it is no JSON that could have one."""
+    """Parse *body*. ``None``: it is not JSON that could contain an error."""
     try:
         # Google's compatible endpoint puts its error into a list.
         found: Envelope | list[Envelope] = _ENVELOPE.decode(body)
@@ -108,7 +108,7 @@ _ENVELOPE: Final = msgspec.json.Decoder(Envelope | list[Envelope])
 
 
 def delay_of(error: ErrorBody) -> str:
-    """Return in words how long to wait, where a field says it; empty: none does."""
+    """Return in words how long to wait, if a field says so; empty if none does."""
     fields = (error.retry_after, error.retry_after_seconds, error.resets_in_seconds)
     named = next((one for one in fields if isinstance(one, int | float)), None)
     if named is not None:

@@ -1,4 +1,4 @@
-"""What a provider's refusal means: an HTTP answer, or an error inside a stream.
+"""What a provider's refusal means: an HTTP status, or an error inside a stream.
 
 Rules:
 
@@ -63,7 +63,7 @@ class Reason:
 
 
 def redacted(text: str, secrets: Collection[str]) -> str:
-    """Return *text* with *secrets* redacted; those of a few characters are none."""
+    """Return *text* with *secrets* redacted, except very short ones."""
     # Longest first: "Bearer KEY" has KEY in it.
     for secret in sorted(secrets, key=len, reverse=True):
         if len(secret) >= _MIN_SECRET_CHARS:
@@ -72,7 +72,7 @@ def redacted(text: str, secrets: Collection[str]) -> str:
 
 
 def shown(text: str, *, secret: str = "") -> str:
-    """Return *text* fit for a message: on one line, shortened, without *secret*."""
+    """Return *text* on one line, shortened, without *secret*, for an error message."""
     text = redacted(text, (secret,))
     text = " ".join(text.split())
     if len(text) <= MAX_SHOWN_CHARS:
@@ -83,7 +83,7 @@ def shown(text: str, *, secret: str = "") -> str:
 def failure_from_response(
     status: int, headers: Mapping[str, str], body: bytes, *, secret: str = ""
 ) -> DriverError:
-    """Return the error that an HTTP answer other than 200 stands for.
+    """Return the error for an HTTP answer other than 200.
 
     Args:
         status: The HTTP status.
@@ -109,7 +109,7 @@ def failure_from_response(
 
 
 def failure_in_stream(error: ErrorBody | str, *, secret: str = "") -> DriverError:
-    """Return the error that an ``error`` object inside a stream stands for."""
+    """Return the error for an ``error`` object inside a stream."""
     reason = _reason_of_error(error, secret=secret)
     verdict = _kind_of_words(reason)
     if verdict is None and reason.status is not None:
@@ -127,7 +127,7 @@ def failure_in_stream(error: ErrorBody | str, *, secret: str = "") -> DriverErro
 
 
 def failure_in_body(body: bytes, *, secret: str = "", is_bare: bool = False) -> DriverError | None:
-    """Return the error that a body with an ``error`` object stands for, if it has one.
+    """Return the error for a body with an ``error`` object. ``None``: it has none.
 
     Some servers refuse a request with 200, and say so in the body alone.
 

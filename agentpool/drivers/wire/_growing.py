@@ -1,4 +1,4 @@
-"""An answer that arrives in pieces: its text, its tool calls, and how large it may become.
+"""An answer that arrives in pieces: its text, its tool calls, and how large it may grow.
 
 1. Pieces of calls come in many forms; two calls that share an index, or have none, are
    told apart by their ids and names, and by arguments that are whole.
@@ -35,7 +35,7 @@ class _GrowingCall:
 
     @property
     def is_whole(self) -> bool:
-        """Whether its arguments are a value by themselves."""
+        """Whether its arguments are complete JSON."""
         return is_json("".join(self.pieces))
 
     @property
@@ -53,7 +53,7 @@ class _GrowingCall:
 @final
 @attrs.define(eq=False, repr=False)
 class GrowingAnswer:
-    """What has arrived of one answer."""
+    """The part of one answer that has arrived."""
 
     call_id_prefix: str
     """What the ids of calls without one begin with; unlike in every other answer."""
@@ -73,26 +73,26 @@ class GrowingAnswer:
 
     @property
     def chars(self) -> int:
-        """How long the text is."""
+        """The length of the text so far."""
         return self._chars
 
     @property
     def call_count(self) -> int:
-        """How many calls there are."""
+        """The number of calls so far."""
         return len(self._calls)
 
     @property
     def so_far(self) -> str:
-        """How much there is, for an error."""
+        """How much has arrived, in words for an error."""
         return f"{self._chars} characters and {len(self._calls)} tool calls"
 
     @property
     def has_whole_calls(self) -> bool:
-        """Whether there are calls, and all of them are whole."""
+        """Whether there are calls and all of them are complete."""
         return bool(self._calls) and all(call.name and call.is_whole for call in self._calls)
 
     def add_texts(self, texts: Sequence[str]) -> None:
-        """Take pieces of text.
+        """Append pieces of text.
 
         Raises:
             ProtocolError: If the answer becomes too long.
@@ -105,7 +105,7 @@ class GrowingAnswer:
     def add_call(
         self, index: int | None, *, call_id: str = "", name: str = "", arguments: str = ""
     ) -> int:
-        """Take a piece of a call and return the call's place. What is empty changes nothing.
+        """Add a piece of a call and return the call's index. Empty parts change nothing.
 
         Args:
             index: The server's number of the call. ``None``: it names none.
@@ -158,7 +158,7 @@ class GrowingAnswer:
         return tuple(calls)
 
     def grow(self, chars: int) -> None:
-        """Count what has arrived.
+        """Count what has arrived, and raise if it is too much.
 
         Raises:
             ProtocolError: If the answer becomes too long.
@@ -169,7 +169,7 @@ class GrowingAnswer:
             raise ProtocolError(msg)
 
     def _place_of(self, index: int | None, call_id: str, name: str, arguments: str) -> int:
-        """Return to which call a piece belongs; the number of calls: it begins one."""
+        """Return the index of the call that a piece belongs to; the call count for a new one."""
         new = len(self._calls)
         if index is not None:
             place = self._places.get(index, new)

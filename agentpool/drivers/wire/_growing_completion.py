@@ -1,4 +1,4 @@
-"""An answer that is put together from the events of its stream: what all wires share.
+"""How the events of a stream become an answer: the part that all wires share.
 
 Each wire says by itself what an event means. Rules of all of them:
 
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 @attrs.define(eq=False, kw_only=True, repr=False)
 class GrowingCompletion(ABC):
-    """Puts an answer together from the events of its stream. A subclass knows the wire."""
+    """Builds an answer from the events of its stream. Each subclass implements one wire."""
 
     call_id_prefix: str = "call"
     """What the ids of calls without one begin with; unlike in every other answer."""
@@ -51,16 +51,16 @@ class GrowingCompletion(ABC):
     _done: bool = attrs.field(init=False, default=False)
 
     def __attrs_post_init__(self) -> None:
-        """Begin with nothing."""
+        """Begin with an empty answer."""
         self._answer = GrowingAnswer(self.call_id_prefix)
 
     @property
     def done(self) -> bool:
-        """Whether the stream has said that nothing more comes."""
+        """Whether the stream has announced its end."""
         return self._done
 
     def feed(self, event: SseEvent) -> list[str]:
-        """Take the next event and return the pieces of text in it.
+        """Process the next event and return the pieces of text in it.
 
         Raises:
             DriverError: If the event is an error of the provider's.
@@ -78,7 +78,7 @@ class GrowingCompletion(ABC):
         return texts
 
     def _feed_odd(self, event: SseEvent, data: str) -> list[str]:
-        """Take an event whose data is not one JSON object on one line."""
+        """Process an event whose data is not one JSON object on one line."""
         if data.startswith("data:"):  # written twice
             return self.feed(SseEvent(data.removeprefix("data:"), event.event))
         # A comment in the place of data, and what some servers send while they think.
@@ -95,7 +95,7 @@ class GrowingCompletion(ABC):
         return [text for one in several for text in self.feed(SseEvent(one, event.event))]
 
     def _several_in(self, data: str) -> list[str]:
-        """Return the events that came as one: in a list, or with no empty line between."""
+        """Split an event that contains several: a list, or events without an empty line between."""
         if not is_json(data):
             lines = [line for line in data.split("\n") if line.strip()]
             if len(lines) > 1:
@@ -110,7 +110,7 @@ class GrowingCompletion(ABC):
         raise ProtocolError(msg)
 
     def take_thoughts(self) -> Sequence[str]:
-        """Return what the model thought since the last call."""
+        """Return the thoughts since the last call."""
         if not self._thoughts:
             return ()
         thoughts, self._thoughts = self._thoughts, []
@@ -147,25 +147,25 @@ class GrowingCompletion(ABC):
 
     @abstractmethod
     def _take(self, event: SseEvent, data: str) -> list[str]:
-        """Take an event whose data is not empty; return the text in it."""
+        """Process an event with data and return the text in it."""
 
     @abstractmethod
     def _usage(self) -> Usage | None:
-        """Return the tokens that were spent. ``None``: the provider did not say."""
+        """Return the tokens that were used. ``None``: the provider did not say."""
 
     def _settle(self) -> None:  # noqa: B027  # most wires have nothing to settle
-        """Take what could not be taken before the stream was over."""
+        """Process what could not be processed before the end of the stream."""
 
     def _parts(self) -> tuple[ProviderPart, ...]:
-        """Return what the provider wants back."""
+        """Return the parts that the provider wants sent back."""
         return tuple(self._answer.parts)
 
     def _cost_usd(self) -> float | None:
-        """Return the price in US dollars. ``None``: the provider did not say."""
+        """Return the cost in US dollars. ``None``: the provider did not say."""
         return None
 
     def _read(self, data: str, decoder: msgspec.json.Decoder[T]) -> T:
-        """Return what *data* means.
+        """Parse *data*.
 
         Raises:
             DriverError: If it is an error of the provider's.
@@ -185,18 +185,18 @@ class GrowingCompletion(ABC):
             raise ProtocolError(msg) from None  # the cause would show what came in full
 
     def _end(self, word: str) -> None:
-        """Take why the model stopped."""
+        """Record why the model stopped."""
         word = word.strip()
         if word.lower() not in NO_ENDING:
             self._finish = word
 
     def _think(self, text: str) -> None:
-        """Take a piece of what the model thinks."""
+        """Append a piece of the model's thoughts."""
         self._answer.grow(len(text))
         self._thoughts.append(text)
 
     def _refuse(self, text: str) -> None:
-        """Take a piece of the model's reason for not answering."""
+        """Append a piece of the model's refusal."""
         self._answer.grow(len(text))
         self._refusal.append(text)
 

@@ -108,7 +108,7 @@ def _fit(value: object, kind: inspect.Type) -> object:
 
 
 def _is_free(value: object, kind: inspect.Type) -> bool:
-    """Whether nothing is known of what *kind* has in it, or *value* is what it must be."""
+    """Return whether nothing is known of what *kind* has in it, or *value* is what it must be."""
     match kind:
         case inspect.DictType():
             return isinstance(value, dict)

@@ -1,4 +1,4 @@
-"""How a small local model is asked: tools as text, answers in a form it cannot leave.
+"""How a small local model is asked: tools as text, answers in an enforced form.
 
 A model of 135M parameters does not keep to a tool-call format by itself. So its grammar
 does it: where tools may be called, the answer must be JSON that is either one call with
@@ -67,7 +67,7 @@ Answer with what the tool returned, in one sentence."""
 @final
 @attrs.frozen
 class LocalPrompt:
-    """What to send, and in which form the answer will be."""
+    """What to send, and which form the answer will have."""
 
     request: CompletionRequest
     """The request, with everything said as text: it has no tools."""
@@ -82,7 +82,7 @@ class _Turn(msgspec.Struct):
 
 
 def shape_prompt(request: CompletionRequest, *, tool_rounds: int | None) -> LocalPrompt:
-    """Return *request* as a local model is asked it.
+    """Turn *request* into a prompt for a local model.
 
     Args:
         request: What an agent wants to know.
@@ -109,7 +109,7 @@ def shape_prompt(request: CompletionRequest, *, tool_rounds: int | None) -> Loca
 
 
 def read_answer(completion: Completion, *, call_id: str) -> Completion:
-    """Return the call or the words that an answer in the form of rule 2 stands for.
+    """Return the call or the text that an answer in the form of rule 2 stands for.
 
     Raises:
         ProtocolError: If it has another form: the server did not keep to the schema.

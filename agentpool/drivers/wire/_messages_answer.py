@@ -1,4 +1,4 @@
-"""An answer in Anthropic's Messages: from the events of its stream to our values.
+"""How a streamed answer in Anthropic's Messages becomes a Completion.
 
 Rules, besides those of every wire:
 
@@ -88,7 +88,7 @@ class _Event(msgspec.Struct):
 @final
 @attrs.define(eq=False, repr=False)
 class _Thought:
-    """A block of thoughts, and where it stands."""
+    """A block of thoughts, and its position."""
 
     block: _Block
     text_at: int
@@ -104,7 +104,7 @@ _WHOLE: Final = msgspec.json.Decoder(_Message)
 @final
 @attrs.define(eq=False, kw_only=True, repr=False)
 class MessageAccumulator(GrowingCompletion):
-    """Puts an answer together from the events of its stream."""
+    """Builds an answer from the events of its stream."""
 
     _uses: dict[int, int] = attrs.field(init=False, factory=dict[int, int])
     """Of each block that is a call, the place among the calls."""
@@ -235,7 +235,7 @@ class MessageAccumulator(GrowingCompletion):
             thought.signatures.append(signature)
 
     def _count(self, usage: _Usage | None) -> None:
-        """Take the counts that are there: each one is the count so far, so none shrinks."""
+        """Store the counts in an event. Each is a total so far, not an increment."""
         if usage is None:
             return
         for name in _COUNTS:

@@ -1,4 +1,4 @@
-"""A request in Anthropic's Messages: from our values to bytes.
+"""How a CompletionRequest becomes a request in Anthropic's Messages.
 
 Rules:
 
@@ -110,7 +110,7 @@ class _Request(msgspec.Struct, frozen=True, omit_defaults=True):
 @final
 @attrs.frozen(kw_only=True)
 class MessageOptions:
-    """What a driver adds to a request."""
+    """The settings that a driver adds to a request."""
 
     model: str
     """The model to ask, unless the request names one."""
@@ -125,7 +125,7 @@ class MessageOptions:
 
 
 def encode_request(request: CompletionRequest, options: MessageOptions) -> bytes:
-    """Return the JSON that asks the API for *request*.
+    """Encode *request* as JSON.
 
     Raises:
         BadRequestError: If it has something that the API does not know, such as a seed.
@@ -161,7 +161,7 @@ _MERGED: Final = frozenset({"thinking", "output_config"})
 
 
 def _output_config(request: CompletionRequest, options: MessageOptions) -> dict[str, Json]:
-    """Return the form of the answer, how much to think, and what the user adds."""
+    """Return the answer's form, the effort, and the user's own fields."""
     own = options.extra.get("output_config")
     config = dict(own) if isinstance(own, Mapping) else {}
     form = None if request.answer_form is None else anthropic_format(request.answer_form)
@@ -173,7 +173,7 @@ def _output_config(request: CompletionRequest, options: MessageOptions) -> dict[
 
 
 def _thinking(request: CompletionRequest, options: MessageOptions) -> Mapping[str, Json] | None:
-    """Return how the model thinks: as the user says, or as much as it finds right.
+    """Return how the model shall think: as the user says, or adaptively.
 
     An effort by itself would do nothing at models that only think when they are told so.
     """
@@ -195,7 +195,7 @@ def _refuse_unknown(request: CompletionRequest) -> None:
 
 
 def _max_tokens(request: CompletionRequest, options: MessageOptions) -> int:
-    """Return the limit, which the API wants said. It covers what the model thinks."""
+    """Return the limit, which the API requires. It includes thoughts."""
     if request.max_tokens is not None:
         return request.max_tokens
     if options.max_output_tokens is not None:
@@ -265,7 +265,7 @@ def _results_first(message: _Message) -> _Message:
 
 
 def _mark_turns(messages: Sequence[_Message]) -> None:
-    """Mark the end of the newest turns of the user's side."""
+    """Mark the newest user turns for the provider's cache."""
     turns = [message for message in messages if message.role == "user"]
     for turn in turns[-MARKED_TURNS:]:
         # The user's side has nothing else.

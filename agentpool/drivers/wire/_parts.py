@@ -1,4 +1,4 @@
-"""What belongs to a provider: kept as it came, and sent back to where it came from.
+"""Parts of an answer that only their provider understands, kept and sent back unchanged.
 
 Rules:
 
@@ -29,7 +29,7 @@ Piece: TypeAlias = str | ToolCall | ProviderPart
 @final
 @attrs.frozen
 class Origin:
-    """Where answers come from."""
+    """The provider and model that an answer comes from."""
 
     provider: str
     """The host."""
@@ -37,7 +37,7 @@ class Origin:
     """The model that was asked for."""
 
     def parts_of(self, message: AssistantMessage) -> tuple[ProviderPart, ...]:
-        """Return the parts of *message* that came from there."""
+        """Return the parts of *message* that came from here."""
         return tuple(
             part
             for part in message.parts
@@ -47,7 +47,7 @@ class Origin:
     def part(
         self, kind: str, data: bytes, text: str = "", *, text_at: int = 0, call_at: int = 0
     ) -> ProviderPart:
-        """Return a part that came from there."""
+        """Make a part that came from here."""
         return ProviderPart(self.provider, self.model, kind, data.decode(), text, text_at, call_at)
 
 
@@ -56,7 +56,7 @@ NOWHERE: Final = Origin("", "")
 
 
 def in_order(message: AssistantMessage, parts: tuple[ProviderPart, ...]) -> Iterator[Piece]:
-    """Yield text, calls and *parts* of *message* in the order in which they came."""
+    """Yield text, calls and *parts* of *message* in the order in which they arrived."""
     text_at = 0
     # Text comes before calls: a part after the first call stands behind all of it.
     for part in sorted(parts, key=lambda part: (part.call_at > 0, part.text_at)):
@@ -76,7 +76,7 @@ def in_order(message: AssistantMessage, parts: tuple[ProviderPart, ...]) -> Iter
 
 
 def valid_arguments(call: ToolCall) -> str:
-    """Return the arguments of *call* as they came, or as a value of a JSON object."""
+    """Return the arguments of *call* unchanged if they are a JSON object, else wrapped in one."""
     try:
         _OBJECT.decode(call.arguments)
     except (msgspec.DecodeError, RecursionError, UnicodeError):

@@ -1,4 +1,4 @@
-"""An answer in OpenAI's Responses: from the events of its stream to our values.
+"""How a streamed answer in OpenAI's Responses becomes a Completion.
 
 Rules, besides those of every wire:
 
@@ -99,7 +99,7 @@ class _Event(msgspec.Struct):
 @final
 @attrs.define(eq=False, repr=False)
 class _Growing:
-    """What has come of one item."""
+    """The part of one item that has arrived."""
 
     at: int
     """The place that the server gives it."""
@@ -127,7 +127,7 @@ _EMPTY: Final = frozenset({"", "{}", "null"})
 @final
 @attrs.define(eq=False, kw_only=True, repr=False)
 class ResponseAccumulator(GrowingCompletion):
-    """Puts an answer together from the events of its stream."""
+    """Builds an answer from the events of its stream."""
 
     no_event: str = "none of the Responses API"
     _items: list[_Growing] = attrs.field(init=False, factory=list[_Growing])
@@ -187,7 +187,7 @@ class ResponseAccumulator(GrowingCompletion):
         return []
 
     def _grow_item(self, kind: str, told: _Event) -> list[str]:
-        """Take a piece of an item that is no text, or a text that came in no pieces."""
+        """Append a piece of an item that is not text."""
         match kind:
             case "output_text.done" | "content_part.done" | "refusal.done":
                 return self._end_part(self._place_of(told), told)
@@ -295,7 +295,7 @@ class ResponseAccumulator(GrowingCompletion):
             item.call_id, item.name = begun.call_id or "", begun.name or ""
 
     def _end_item(self, item: _Growing, ended: _Item, raw: msgspec.Raw) -> list[str]:
-        """Take what an item has that did not come in pieces."""
+        """Take over the fields of an item that did not come in pieces."""
         if item.is_done:
             return []
         item.is_done, item.type = True, ended.type
@@ -350,7 +350,7 @@ class ResponseAccumulator(GrowingCompletion):
 
 
 def _is_other(growing: _Growing, item: _Item) -> bool:
-    """Whether what has begun is of another kind, or another call."""
+    """Return whether what has begun is of another kind, or another call."""
     is_kind = bool(growing.type) and growing.type != item.type
     return is_kind or bool(growing.call_id and item.call_id and growing.call_id != item.call_id)
 
@@ -360,7 +360,7 @@ def _parts_of(content: Sequence[_Text | None] | None) -> Sequence[_Text]:
 
 
 def _string(raw: msgspec.Raw) -> str:
-    """Return a piece of text; empty if it is none, as that of audio."""
+    """Return a piece of text; empty if it is something else, such as audio."""
     data = bytes(raw)
     return msgspec.json.decode(data, type=str) if data.startswith(b'"') else ""
 

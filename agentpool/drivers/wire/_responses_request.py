@@ -1,4 +1,4 @@
-"""A request in OpenAI's Responses: from our values to bytes.
+"""How a CompletionRequest becomes a request in OpenAI's Responses.
 
 Rules:
 
@@ -93,7 +93,7 @@ class _Request(msgspec.Struct, frozen=True, omit_defaults=True):
 @final
 @attrs.frozen(kw_only=True)
 class ResponsesOptions:
-    """What a driver adds to a request."""
+    """The settings that a driver adds to a request."""
 
     model: str
     """The model to ask, unless the request names one."""
@@ -106,7 +106,7 @@ class ResponsesOptions:
 def encode_request(
     request: CompletionRequest, options: ResponsesOptions, stale: frozenset[str] = frozenset()
 ) -> bytes:
-    """Return the JSON that asks for *request*.
+    """Encode *request* as JSON.
 
     Args:
         request: What is asked.
@@ -147,7 +147,7 @@ _MERGED: Final = frozenset({"reasoning", "text"})
 
 
 def takes(request: CompletionRequest) -> bool:
-    """Whether the API knows everything that *request* says."""
+    """Return whether the API supports every field of *request*."""
     return not request.stop and request.seed is None
 
 

@@ -1,4 +1,4 @@
-"""Server-sent events out of bytes, however the bytes are split.
+"""A parser of server-sent events that takes bytes however they are split.
 
 Rules:
 
@@ -56,7 +56,7 @@ class SseEvent:
 @final
 @attrs.define(eq=False, repr=False)
 class SseParser:
-    r"""Turns pieces of a stream into events.
+    r"""Splits a stream into events.
 
     >>> parser = SseParser()
     >>> parser.feed(b"data: on"), parser.feed(b"e\n\n")
@@ -89,7 +89,7 @@ class SseParser:
         return found[0] if found else None
 
     def feed(self, piece: bytes) -> list[SseEvent]:
-        """Take the next piece of the stream and return the events that it completed.
+        """Process the next piece of the stream and return the events that it completed.
 
         Raises:
             ProtocolError: If a line is too long or is not UTF-8, or an event too large.

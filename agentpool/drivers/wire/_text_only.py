@@ -1,4 +1,4 @@
-"""Text alone is carried; what is anything else is refused by name, in both directions.
+"""The check that only text is sent and received where nothing else is supported.
 
 An image that was dropped without a word would be a model that looks at nothing and says
 something all the same.
@@ -32,7 +32,7 @@ def checked_text(text: object) -> str:
 
 
 def refuse_media(kind: str, value: msgspec.Raw) -> None:
-    """Check that *value*, which came in a place for *kind*, is nothing.
+    """Raise if *value*, received in a place for *kind*, is not empty.
 
     Raises:
         ProtocolError: If it is something.

@@ -1,4 +1,4 @@
-"""How long a provider asks to wait, in each of the places where providers say it.
+"""How long a provider asks to wait, from all places where providers say it.
 
 Rules:
 
@@ -68,7 +68,7 @@ _PLAIN: Final = ("retry-after", "x-retry-after")
 
 
 def retry_after_seconds(headers: Mapping[str, str], text: str = "") -> float | None:
-    """Return the seconds that a provider asks to wait; ``None``: it does not say.
+    """Return the seconds that a provider asks to wait. ``None``: it does not say.
 
     Args:
         headers: The headers of its answer, names in lower case.
@@ -88,7 +88,7 @@ def retry_after_seconds(headers: Mapping[str, str], text: str = "") -> float | N
 
 
 def seconds_of(text: str) -> float | None:
-    """Return the seconds that *text* stands for, such as ``1m30.5s``. ``None``: none.
+    """Return the seconds of a span such as ``1m30.5s``. ``None``: *text* is not a span.
 
     >>> seconds_of("6m0s"), seconds_of("37s"), seconds_of("500ms"), seconds_of("soon")
     (360.0, 37.0, 0.5, None)
@@ -116,7 +116,7 @@ def _moment(text: str, headers: Mapping[str, str]) -> float | None:
 
 
 def _time_of(text: str) -> float | None:
-    """Return the seconds since 1970 of a date, in either of the forms that are in use."""
+    """Return a date, in either of the two usual formats, as seconds since 1970."""
     try:
         found = email.utils.parsedate_to_datetime(text)
     except (ValueError, TypeError):
@@ -129,7 +129,7 @@ def _time_of(text: str) -> float | None:
 
 
 def _asked(text: str) -> float | None:
-    """Return the seconds in words such as "try again in 1m30s"."""
+    """Return the seconds in a phrase such as "try again in 1m30s"."""
     plain = _in_units(text)
     rests = [plain[match.end() :] for match in _ASKS.finditer(plain)]
     rests += [match[1] for match in _LEFT.finditer(plain)]

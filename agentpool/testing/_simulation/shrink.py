@@ -98,7 +98,7 @@ class _Shrinking:
         return self.runs >= MAX_RUNS or self.steps >= MAX_STEPS
 
     def fails(self, order: Order) -> bool:
-        """Whether the scenario fails in the same way with *order*."""
+        """Return whether the scenario fails in the same way with *order*."""
         steps, error = self.attempt(order)
         self.runs += 1
         self.steps += steps

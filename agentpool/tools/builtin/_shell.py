@@ -235,7 +235,7 @@ class _Shell:
 
 
 def _is_plain(name: str) -> bool:
-    """Whether *name* is a bare name or a full path, and not relative to some folder."""
+    """Return whether *name* is a bare name or a full path, and not relative to some folder."""
     return name != ANYTHING and (Path(name).is_absolute() or Path(name).name == name)
 
 

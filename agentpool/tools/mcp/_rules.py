@@ -119,7 +119,7 @@ def _hashed_name(server: str, tool: str) -> str:
 
 
 def wants_server(server: McpServerConfig, grants: Sequence[Capability]) -> bool:
-    """Whether an agent with *grants* could call anything of *server*."""
+    """Return whether an agent with *grants* could call anything of *server*."""
     names = server.capabilities
     if ANYTHING not in names:
         return any(grants_allow(grants, Capability.mcp(server.name, name)) for name in names)

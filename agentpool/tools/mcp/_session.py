@@ -281,7 +281,7 @@ async def _open_http(
 
 
 def _means_lost(error: MCPError) -> bool:
-    """Whether no call of this session will be answered any more."""
+    """Return whether no call of this session will be answered any more."""
     # What the SDK says by itself, the second of an HTTP server that does not know the session.
     # Not the code alone: servers use the same one for whatever they like.
     return error.message in {"Connection closed", "Session terminated"}

@@ -243,7 +243,7 @@ def _dashed(arguments: Sequence[str], doors: _Doors) -> Iterator[tuple[str, str]
 
 
 def _means(argument: str, door: str) -> bool:
-    """Whether *argument* is the option *door*, in any of the ways to write it."""
+    """Return whether *argument* is the option *door*, in any of the ways to write it."""
     if door.startswith("--"):
         name = argument.partition("=")[0]
         if name in _WHOLE:
@@ -257,7 +257,7 @@ def _means(argument: str, door: str) -> bool:
 
 
 def _leads_out(argument: str) -> bool:
-    """Whether *argument*, or the value in it, is a path out of the folder."""
+    """Return whether *argument*, or the value in it, is a path out of the folder."""
     value = argument.partition("=")[2] if argument.startswith("--") else argument
     # Where the value of a short option begins cannot be told: -czf/tmp/x.
     is_full = value.startswith("/") or (value.startswith("-") and "/" in value)
@@ -265,7 +265,7 @@ def _leads_out(argument: str) -> bool:
 
 
 def _is_remote(argument: str) -> bool:
-    """Whether *argument* may name a file on another machine, as ``host:path``."""
+    """Return whether *argument* may name a file on another machine, as ``host:path``."""
     return ":" in argument.partition("/")[0]
 
 

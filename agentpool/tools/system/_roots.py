@@ -84,7 +84,7 @@ class Roots:
         return parts if longest is None else (*longest.real, *parts[len(longest.name) :])
 
     def covers(self, place: Parts) -> bool:
-        """Whether *place*, which has no links in it, may be touched."""
+        """Return whether *place*, which has no links in it, may be touched."""
         return any(
             place[: len(root.real)] == root.real
             and (place[:1] != _PROCESSES or root.real[:1] == _PROCESSES)
@@ -92,7 +92,7 @@ class Roots:
         )
 
     def may_pass(self, place: Parts) -> bool:
-        """Whether a walk may go on at *place*: it is covered, or on the way to a root."""
+        """Return whether a walk may go on at *place*: it is covered, or on the way to a root."""
         return self.covers(place) or any(
             root.real[: len(place)] == place for root in (self.folder, *self.granted)
         )
@@ -114,5 +114,5 @@ def join(parts: Sequence[str]) -> str:
 
 
 def is_anything(text: str) -> bool:
-    """Whether the grant *text* is of every path."""
+    """Return whether the grant *text* is of every path."""
     return text == ANYTHING

@@ -195,11 +195,11 @@ class GlobPattern:
         return self._closed(after)
 
     def is_whole(self, states: frozenset[int]) -> bool:
-        """Whether what was walked fits the whole pattern."""
+        """Return whether what was walked fits the whole pattern."""
         return self._end in states
 
     def goes_on(self, states: frozenset[int]) -> bool:
-        """Whether anything below may fit."""
+        """Return whether anything below may fit."""
         return any(state < self._end for state in states)
 
 

@@ -174,7 +174,7 @@ class _Walk:
             os.close(self._fds.pop())
 
     def _is_link(self, part: str) -> bool:
-        """Whether *part* is a link. If so, walk on where it says."""
+        """Return whether *part* is a link. If so, walk on where it says."""
         here = self._fds[-1]
         try:
             found = os.stat(part, dir_fd=here, follow_symlinks=False)
