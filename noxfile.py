@@ -147,8 +147,9 @@ def proofs(session: nox.Session) -> None:
 
 @nox.session
 def mutants(session: nox.Session) -> None:
-    """Break single lines of pure and concurrent rooms; print what no test notices."""
+    """Put old faults back, then break single lines; print what no test notices."""
     install(session, *EXTRAS, also=group("test"))
+    session.run("python", "-m", "tests.mutation.faults")
     session.run("python", "-m", "tests.mutation.mutate", *session.posargs)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from tests.mutation.faults import FAULTS, Fault
 from tests.mutation.mutate import ROOMS, ROOT, mutants_of, sample
 
 SOURCE = '''
@@ -47,3 +50,12 @@ def test_rooms_and_their_tests_exist() -> None:
     for room, tests in ROOMS.items():
         assert (ROOT / "agentpool" / room).is_file(), room
         assert all((ROOT / path).exists() for path in tests), room
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=[fault.row for fault in FAULTS])
+def test_each_fault_can_be_put_back(fault: Fault) -> None:
+    """A line that was changed is noticed here, and so is a test that has gone."""
+    source = (ROOT / "agentpool" / fault.room).read_text()
+    assert source.count(fault.line) == 1
+    compile(source.replace(fault.line, fault.broken), fault.room, "exec")
+    assert f"def test_{fault.chosen.split()[0]}" in (ROOT / fault.tests).read_text()
