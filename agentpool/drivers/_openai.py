@@ -36,8 +36,14 @@ OPENAI_HOST: Final = "api.openai.com"
 # It refuses unknown fields (openai-agents-python#442, crush#1590), and a user's words after
 # the results of calls (goose#5998, zed#37021). (2026-11)
 MISTRAL_HOST: Final = "api.mistral.ai"
-# It refuses schemas of answers: litellm#31466, inspect_ai#4916 (2026-11).
+# It refuses schemas of answers (litellm#31466, inspect_ai#4916), and answers without thoughts
+# where it thinks; an empty one is taken (Zoo-Code#201, continue#11285). (2026-11)
 DEEPSEEK_HOST: Final = "api.deepseek.com"
+
+# Its models of the third generation and later want signatures with calls
+# (https://ai.google.dev/gemini-api/docs/thought-signatures, 2026-11).
+_GOOGLE_HOST: Final = ".googleapis.com"
+_OLDER_GEMINI: Final = ("gemini-1", "gemini-2", "google/gemini-1", "google/gemini-2")
 
 # They refuse the older name for newer models. Source: OpenHands#11662, CLIProxyAPI#2101 and
 # opencode#37964 on GitHub, and OpenAI's page on data residency (2026-11).
@@ -69,6 +75,10 @@ def _chat_options(
         has_schemas=place != DEEPSEEK_HOST,
         is_closed=place == MISTRAL_HOST,
         needs_answers=place == MISTRAL_HOST,
+        needs_signatures=(
+            place.endswith(_GOOGLE_HOST) and not settings.model.startswith(_OLDER_GEMINI)
+        ),
+        needs_thoughts=place == DEEPSEEK_HOST,
         extra=settings.options,
     )
 

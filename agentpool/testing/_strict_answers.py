@@ -59,11 +59,12 @@ class Writing:
     is_encrypted: bool = True
     """Whether encrypted reasoning was asked for."""
     issued: list[str] = attrs.field(init=False, factory=list[str])
-    """Signatures that the client has to send back."""
+    """Signatures that the client has to send back, and the ids of calls."""
 
     def call_id(self, index: int) -> str:
         """Return the id of a call."""
-        return self.ways.id_form.format(self.number * 10 + index)
+        self.issued.append(self.ways.id_form.format(self.number * 10 + index))
+        return self.issued[-1]
 
     def sign(self) -> str:
         """Return a signature that nobody has had before."""

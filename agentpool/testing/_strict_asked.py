@@ -40,7 +40,7 @@ class StrictAsked:
     headers: Mapping[str, str]
     """Names in lower case."""
     issued: frozenset[str]
-    """Signatures and encrypted thoughts that this fake made."""
+    """Signatures, encrypted thoughts and ids of calls that this fake made."""
 
     @property
     def messages(self) -> list[Fields]:

@@ -22,6 +22,10 @@ SAMPLING: Final = ("temperature", "top_p", "top_k", "presence_penalty", "frequen
 """What newer models refuse, whatever its value."""
 
 
+FOREIGN_CALL: Final = "skip_thought_signature_validator"
+"""The signature of a call that Gemini did not make."""
+
+
 def no_sampling(asked: StrictAsked) -> str | None:
     """GPT-5 and later, Claude Opus 4.7 and later (langchaingo#1355, github/app#2574)."""
     for name in SAMPLING:
@@ -176,21 +180,31 @@ def arguments_are_objects(asked: StrictAsked) -> str | None:
 
 
 def reasoning_back(asked: StrictAsked) -> str | None:
-    """DeepSeek V4 and Kimi (pi#3636, crewAI#5878, opencode#24802)."""
+    """DeepSeek V4 and Kimi (pi#3636, crewAI#5878, opencode#24802).
+
+    On every answer (Zoo-Code#201); one of another model has an empty one (continue#11285,
+    hermes-agent#15741).
+    """
     for message in asked.messages:
-        if message.get("role") == "assistant" and (
-            text(message.get("reasoning_content")) not in asked.issued
-        ):
+        said = message.get("reasoning_content")
+        ids = {text(call.get("id")) for call in items(message.get("tool_calls"))}
+        is_good = said in asked.issued or (said == "" and not ids & asked.issued)
+        if message.get("role") == "assistant" and not is_good:
             return "The `reasoning_content` in the thinking mode must be passed back to the API."
     return None
 
 
 def signatures_back(asked: StrictAsked) -> str | None:
-    """Gemini 3 (securo#884, dify-official-plugins#2088): with the first call of an answer."""
+    """Gemini 3 (securo#884, dify-official-plugins#2088): with the first call of an answer.
+
+    A call of another model has a signature for that (vercel/ai#15550).
+    """
     for message in asked.messages:
         for call in items(message.get("tool_calls"))[:1]:
             google = fields(fields(call.get("extra_content")).get("google"))
-            if text(google.get("thought_signature")) not in asked.issued:
+            signature = text(google.get("thought_signature"))
+            is_foreign = text(call.get("id")) not in asked.issued
+            if signature not in asked.issued and not (is_foreign and signature == FOREIGN_CALL):
                 name = text(fields(call.get("function")).get("name"))
                 return f"Function call is missing a thought_signature: {name}"
     return None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any, Final, get_args
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final, Self, get_args
 
 import attrs
+import httpx
 import pytest
 import trio
 
@@ -24,6 +25,7 @@ from agentpool.drivers import (
     BadRequestError,
     ChatMessage,
     CompletionRequest,
+    ToolMessage,
     UserMessage,
     open_driver,
     open_openai,
@@ -45,7 +47,8 @@ KEYS: Final = {
 TURNS: Final = (
     FakeTurn(calls=[("add", {"a": 1, "b": 2}), ("add", {"a": 3, "b": 4})]),
     FakeTurn(text="Now both.", calls=[("add", {"a": 3, "b": 7}), ("add", {"a": 10, "b": 0})]),
-    FakeTurn(calls=[("slow", {})]),
+    FakeTurn(text="Now slowly.", calls=[("slow", {})]),
+    FakeTurn(calls=[("slow", {})]),  # by whoever has half of the answer before
     FakeTurn(text='{"points": 10, "words": ["ten"]}'),
 )
 
@@ -93,37 +96,100 @@ def manifest_of(name: str) -> AgentManifest:
     return AgentManifest.parse("\n".join(['privacy = "Standard"', "[model]", *lines]))
 
 
-async def loop_with(name: StrictName, fake: StrictFake) -> AgentOutcome:
-    """Run the loop; cancel it in its third turn, and go on with what was said."""
+@attrs.define(eq=False)
+class Halting(httpx.AsyncBaseTransport, httpx.AsyncByteStream, AsyncIterator[bytes]):
+    """Stops in the middle of one answer of a fake, and waits for ever."""
+
+    fake: StrictFake
+    answer: int
+    """Which one, from 1."""
+    pieces: int
+    """How many pieces of it come."""
+    halted: trio.Event = attrs.field(factory=trio.Event)
+    _coming: list[bytes] = attrs.field(factory=list)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Answer as the fake does, or the half of it."""
+        response = await self.fake.handle_async_request(request)
+        if len(self.fake.requests) != self.answer:
+            return response
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        self._coming = [piece async for piece in response.stream][: self.pieces]
+        return httpx.Response(response.status_code, headers=response.headers, stream=self)
+
+    def __aiter__(self) -> Self:
+        """Yield some of it."""
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Return the next piece, and never one after the last."""
+        if self._coming:
+            return self._coming.pop(0)
+        self.halted.set()
+        await trio.sleep_forever()
+        raise AssertionError
+
+
+async def loop_with(name: StrictName, fake: StrictFake, pieces: int) -> AgentOutcome:
+    """Run the loop; cancel its third request, then a tool, and go on with what was said."""
     manifest, started = manifest_of(name), trio.Event()
     environ = dict.fromkeys(KEYS.values(), "a-key-of-nobody")
-    async with open_driver(manifest.model, environ=environ, transport=fake) as driver:
+    halting = Halting(fake, 3, pieces)
+    async with open_driver(manifest.model, environ=environ, transport=halting) as driver:
         tools = ToolRegistry([add, slow(started)])
         async with open_pool(driver, tools=tools) as pool:
-            first = await pool.spawn(SpawnConfig(manifest, "Add up.", output_type=Score))
-            with trio.move_on_after(5):
-                await started.wait()
-            first.cancel("enough")
-            broken_off = await first.wait()
-            again = SpawnConfig(manifest, "Go on.", output_type=Score, history=broken_off.messages)
-            return await (await pool.spawn(again)).wait()
+            said: tuple[ChatMessage, ...] = ()
+            for query, happens in (("Add up.", halting.halted), ("Go on.", started)):
+                config = SpawnConfig(manifest, query, output_type=Score, history=said)
+                handle = await pool.spawn(config)
+                await happens.wait()
+                handle.cancel("enough")
+                said = (await handle.wait()).messages
+            config = SpawnConfig(manifest, "Go on.", output_type=Score, history=said)
+            return await (await pool.spawn(config)).wait()
 
 
+@pytest.mark.parametrize("pieces", [1, 2, 4])
 @pytest.mark.parametrize("name", get_args(StrictName))
-async def test_a_loop_of_tools_gets_through(name: StrictName) -> None:
-    """Parallel calls, a request that is cancelled in between, and structured output."""
+async def test_a_loop_of_tools_gets_through(name: StrictName, pieces: int) -> None:
+    """Parallel calls, a request and a tool that are cancelled, and structured output.
+
+    The request is cancelled before a thought, before a word, and in the middle of a word.
+    """
     fake = strict_fake(name, TURNS)
     with trio.fail_after(30):
-        outcome = await loop_with(name, fake)
+        outcome = await loop_with(name, fake, pieces)
     assert fake.refusals == ()
     assert outcome.status is AgentStatus.COMPLETED, outcome.error
     assert outcome.value == Score(10, ["ten"])
-    assert len(fake.requests) == 4
+    assert len(fake.requests) in {5, 6}
     if name != "mistral":  # whose thoughts are pieces, and whose client is another one
         api = {"openai": "responses", "anthropic": "messages"}.get(name, "chat")
         for body in fake.requests:
             check_request(api, body)
-    assert outcome.usage.input_tokens == 100
+    assert outcome.usage.input_tokens in {100, 200}
+
+
+@pytest.mark.parametrize("first", get_args(StrictName))
+async def test_a_session_goes_on_with_every_other_model(first: StrictName) -> None:
+    """Calls, results and thoughts of one are told to another as it takes them."""
+    environ = dict.fromkeys(KEYS.values(), "a-key-of-nobody")
+    said: list[ChatMessage] = [UserMessage("Add up.")]
+    fake = strict_fake(first, TURNS)
+    async with open_driver(manifest_of(first).model, environ=environ, transport=fake) as driver:
+        for _ in range(2):
+            answer = await driver.complete(CompletionRequest(said))
+            said.append(AssistantMessage(answer.text, answer.tool_calls, answer.parts))
+            said += [ToolMessage(call.call_id, call.name, "3") for call in answer.tool_calls]
+    said += [AssistantMessage("Well,"), UserMessage("Go on.")]  # and a half of an answer
+    for name in get_args(StrictName):
+        other = strict_fake(name, [FakeTurn(text="Yes.")])
+        if name == first:
+            other = fake
+        model = manifest_of(name).model
+        async with open_driver(model, environ=environ, transport=other) as driver:
+            await driver.complete(CompletionRequest(said))
+        assert other.refusals == ()
 
 
 # --- the rules, one by one
@@ -294,8 +360,6 @@ async def test_each_rule_refuses_what_breaks_it(
     name: StrictName, changes: dict[str, object], says: str
 ) -> None:
     """In the server's own words; without the change it is taken."""
-    import httpx
-
     fake = strict_fake(name, TURNS)
     async with httpx.AsyncClient(transport=fake, headers=HEADERS) as client:
         url = f"https://api.example/v1{ENDS.get(name, '/chat/completions')}"
@@ -310,8 +374,6 @@ async def test_each_rule_refuses_what_breaks_it(
 
 async def test_headers_paths_and_bodies_are_looked_at() -> None:
     """As every server does."""
-    import httpx
-
     fake = strict_fake("anthropic", TURNS)
     async with httpx.AsyncClient(transport=fake) as client:
         url = "https://api.example/v1/messages"
@@ -360,7 +422,7 @@ async def test_reasoning_that_can_no_longer_be_read_is_dropped_once() -> None:
         # Another refusal is no reason to ask again.
         with pytest.raises(BadRequestError, match="temperature"):
             await driver.complete(CompletionRequest(said, temperature=1.0))
-    assert len(fake.requests) == 5
+    assert len(fake.requests) in {5, 6}
 
 
 async def test_what_responses_does_not_know_goes_over_chat() -> None:

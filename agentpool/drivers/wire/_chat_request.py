@@ -117,6 +117,12 @@ class ChatOptions:
     is_closed: bool = False
     """Whether it refuses fields that it does not know, ``stream_options`` and ``seed`` among
     them. Usage comes without being asked for."""
+    needs_thoughts: bool = False
+    """Whether each answer must come back with what was thought before it. One that came from
+    another model, or was broken off, comes back with an empty thought."""
+    needs_signatures: bool = False
+    """Whether the first call of each answer must have Google's signature. A call of another
+    model has the one that Google names for that."""
     needs_answers: bool = False
     """Whether it refuses what a user says right after the results of calls."""
 
@@ -136,6 +142,11 @@ def encode_request(request: CompletionRequest, options: ChatOptions) -> bytes:
     for message in _messages_of(request, origin, ids):
         if options.needs_answers and messages and message.role == "user":
             messages += [_BRIDGE] if messages[-1].role == "tool" else []
+        lacks_thought = message.reasoning_content is msgspec.UNSET
+        if options.needs_thoughts and message.role == "assistant" and lacks_thought:
+            message = msgspec.structs.replace(message, reasoning_content=_NO_THOUGHT)  # noqa: PLW2901  # the same
+        if options.needs_signatures and message.tool_calls:
+            message = _signed(message, message.tool_calls)  # noqa: PLW2901  # the same
         messages.append(message)
     return encode_body(
         _Request(
@@ -158,6 +169,22 @@ def encode_request(request: CompletionRequest, options: ChatOptions) -> bytes:
         ),
         options.extra,
     )
+
+
+_NO_THOUGHT: Final = msgspec.Raw(b'""')
+
+_FOREIGN_CALL: Final = msgspec.Raw(
+    b'{"google":{"thought_signature":"skip_thought_signature_validator"}}'
+)
+"""For calls that Gemini did not make. Source:
+https://ai.google.dev/gemini-api/docs/thought-signatures, vercel/ai#15550 (2026-11)."""
+
+
+def _signed(message: _Message, calls: Sequence[_Call]) -> _Message:
+    if any(call.extra_content is not msgspec.UNSET for call in calls):
+        return message
+    first = msgspec.structs.replace(calls[0], extra_content=_FOREIGN_CALL)
+    return msgspec.structs.replace(message, tool_calls=(first, *calls[1:]))
 
 
 _BRIDGE: Final = _Message("assistant", "Ok.")
