@@ -172,6 +172,14 @@ NAMES: dict[str, list[str]] = {
         "open_openai",
         "say",
     ],
+    "agentpool.live": [
+        "ApprovalDesk",
+        "LivePage",
+        "PendingCall",
+        "first_decision",
+        "listen",
+        "serve_live",
+    ],
     "agentpool.journal": [
         "InMemoryJournal",
         "Journal",

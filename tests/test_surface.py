@@ -35,7 +35,7 @@ SURFACE: dict[type, str] = {
     AgentPool: "abort_all active_count as_completed broadcast close events fan_out "
     "fan_out_nowait join_all join_next map max_concurrent name queued_count race receive_many "
     "router shutdown spawn spawn_nowait statistics supervise",
-    Budget: "is_within name parent reserve statistics",
+    Budget: "change_limit is_within name parent reserve statistics",
     EventReader: "close",
     MessageRouter: "agent_count ask dead_letter_count dead_letters inbox_capacity live_ids "
     "message_count send send_nowait",

@@ -31,6 +31,9 @@ COST: Final = 1
 PICO: Final = 10**12
 """Trillionths in a dollar. The cheapest tokens cost some ten thousand of them."""
 
+_NAMES: Final = ("tokens", "cost_usd", "requests", "tool_calls")
+"""What the limits are called, in the order of ``Amounts``."""
+
 _UNITS: Final = ("tokens", "US dollars", "requests", "tool calls")
 
 Amounts: TypeAlias = tuple[int, int, int, int]
@@ -94,6 +97,21 @@ class Account:
             if used > limit or (kind == COST and self.blind and amount):
                 return kind
         return None
+
+    def change_limit(self, name: str, limit: float | None) -> None:
+        """Allow another amount of what is called *name* in ``Budget()``.
+
+        Raises:
+            UsageError: If the limit has no meaning.
+        """
+        kind = _NAMES.index(name)
+        checked = cost_limit(name, limit) if kind == COST else count_limit(name, limit)
+        limits = list(self.limits)
+        limits[kind] = checked
+        first, second, third, fourth = limits
+        self.limits = (first, second, third, fourth)
+        # Reaching the new one is news again.
+        self._told -= {(kind, False), (kind, True)}
 
     def is_used_up(self, kind: int, amounts: Amounts) -> bool:
         """Return whether *kind* would have too little even if all reservations came back."""
@@ -211,15 +229,16 @@ class Account:
         self.news.append(BudgetNotice(self.name, KINDS[kind], *amounts, reached))
 
 
-def count_limit(name: str, limit: int | None) -> int | None:
+def count_limit(name: str, limit: float | None) -> int | None:
     """Return *limit* if it is a whole number above 0, or ``None``.
 
     Raises:
         UsageError: If it is not.
     """
     # Type checkers are optional, and a bool is an int.
-    whole = isinstance(limit, int) and not isinstance(limit, bool)
-    if limit is not None and not (whole and limit > 0):
+    if limit is None:
+        return None
+    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
         raise UsageError(
             f"{name} must be a whole number >= 1, got {limit!r}; leave it out for no limit"
         )

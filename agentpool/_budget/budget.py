@@ -5,7 +5,7 @@ How it is held is told in ``ledger``.
 
 from __future__ import annotations
 
-from typing import final
+from typing import Literal, final
 
 from agentpool._budget.account import Account, BudgetNotice, cost_limit, count_limit
 from agentpool._budget.ledger import Ledger, Reservation
@@ -90,6 +90,26 @@ class Budget:
     def statistics(self) -> BudgetStatistics:
         """Return a snapshot: what was used, reserved and is left."""
         return self._ledger.account.statistics()
+
+    def change_limit(
+        self,
+        kind: Literal["tokens", "cost_usd", "requests", "tool_calls"],
+        limit: float | None,
+    ) -> None:
+        """Raise, lower or lift a limit, from now on.
+
+        What was used or set aside stays so, and agents that were stopped stay stopped. Those
+        that wait for a share are looked at again.
+
+        Args:
+            kind: Which limit.
+            limit: How much is allowed in all. ``None``: there is no limit any more.
+
+        Raises:
+            UsageError: If it is 0, negative, infinite or no number.
+        """
+        self._ledger.account.change_limit(kind, limit)
+        self._ledger.root.reconsider()
 
     def reserve(
         self,

@@ -27,6 +27,7 @@ from agentpool import Capability
 from agentpool._cli._board import Board
 from agentpool._cli._command import ApproveMode
 from agentpool._cli._screen import Screen
+from agentpool.live import ApprovalDesk, first_decision
 from agentpool.tools import (
     ApprovalRequest,
     Approved,
@@ -59,19 +60,25 @@ _NO_TERMINAL: Final = (
 _NO_ANSWER: Final = "nobody answered"
 
 
-def choose_approver(mode: ApproveMode, screen: Screen, board: Board) -> Approver:
+def choose_approver(
+    mode: ApproveMode, screen: Screen, board: Board, desk: ApprovalDesk | None = None
+) -> Approver:
     """Return who is asked for calls that need somebody's word.
 
     Args:
         mode: What the command line says.
         screen: Where questions are put.
         board: Where it is said that a call was refused unasked.
+        desk: Where calls wait for a person at the live page. ``None``: there is none.
     """
     if mode == "always":
         return lambda _: Approved("--approve always")
     input_fd = _terminal(sys.stdin) if mode == "ask" else None
     if input_fd is not None and screen.is_terminal:
-        return Prompter(screen, input_fd).ask
+        ask = Prompter(screen, input_fd).ask
+        return ask if desk is None else first_decision(desk.ask, ask)
+    if mode == "ask" and desk is not None:
+        return desk.ask
     if mode == "never":
         reason, why = _NEVER, "--approve never"
     else:

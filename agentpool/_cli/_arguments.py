@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import ipaddress
 from collections.abc import Callable, Sequence
 from typing import Final
 
 import agentpool
 from agentpool import UsageError
 from agentpool._cli._command import (
-    Address,
     ChatCommand,
     CheckCommand,
     Command,
@@ -23,7 +21,15 @@ from agentpool._cli._command import (
     ServeCommand,
 )
 from agentpool._cli._file_arguments import parse_memory, parse_runs, parse_show
-from agentpool._cli._options import Parser, add_options, add_session, is_text, read_options, text
+from agentpool._cli._options import (
+    Parser,
+    add_options,
+    add_session,
+    address,
+    is_text,
+    read_options,
+    text,
+)
 from agentpool._cli._setup_arguments import parse_doctor, parse_init
 
 EXIT_CODES: Final = """\
@@ -35,7 +41,6 @@ exit codes:
   130  interrupted: Ctrl-C, SIGTERM, or nobody reads the output any more
 """
 
-_LAST_PORT: Final = 65_535
 
 _OVERVIEW = f"""\
 Run pools of LLM agents: bounded, cancellable, one outcome for every agent.
@@ -325,7 +330,7 @@ def _parse_serve(argv: Sequence[str]) -> ServeCommand:
     parser.add_argument("manifests", nargs="+", metavar="MANIFEST", help="what each agent is")
     parser.add_argument(
         "--http",
-        type=_address,
+        type=address,
         metavar="HOST:PORT",
         help="listen there instead, on an address of this machine alone; port 0 is any that is "
         "free",
@@ -335,16 +340,3 @@ def _parse_serve(argv: Sequence[str]) -> ServeCommand:
     return ServeCommand(
         manifests=tuple(found.manifests), http=found.http, options=read_options(found)
     )
-
-
-def _address(word: str) -> Address:
-    host, _, port = word.rpartition(":")
-    host = {"localhost": "127.0.0.1"}.get(host, host.removeprefix("[").removesuffix("]"))
-    try:
-        ipaddress.ip_address(host)
-        number = int(port) if port.isascii() and port.isdigit() else -1
-    except ValueError:
-        number = -1
-    if not 0 <= number <= _LAST_PORT:
-        raise argparse.ArgumentTypeError(f"must be such as 127.0.0.1:8000, got {word!r}")
-    return host, number

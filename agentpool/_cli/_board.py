@@ -175,6 +175,11 @@ class Board(Observer):
         self._lines.append(Line(line, notable))
         self._news.set()
 
+    async def note(self, text: str) -> None:
+        """Put a line where all find it, those with a display too."""
+        await trio.lowlevel.checkpoint()
+        self.say(text, notable=True)
+
     async def wait_lines(self) -> None:
         """Wait until there are lines to take."""
         await self._news.wait()

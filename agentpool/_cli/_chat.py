@@ -189,6 +189,7 @@ class _Chat:
         manifest = _manifest_of(self.command, self.override)
         secrets = PoolPlan(manifests=(manifest,)).secrets
         report = Report(self.screen, False, options.quiet, False, secrets)  # noqa: FBT003  # no JSON, no headings
+        desk = options.new_desk()
         async with open_command_pool(
             (manifest,),
             options,
@@ -196,7 +197,9 @@ class _Chat:
             gates=gates,
             observers=(self._board, self._stream),
             warn=report.warn,
-            approve=choose_approver(options.approve, self.screen, self._board),
+            approve=choose_approver(options.approve, self.screen, self._board, desk),
+            desk=desk,
+            say=self._say,
             kept_as=session_pool_name(self.name),
             journal=self.memory,
         ) as pool:

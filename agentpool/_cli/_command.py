@@ -9,6 +9,7 @@ import attrs
 from agentpool import Budget
 from agentpool._cli._override import Override
 from agentpool.drivers import ProviderGates
+from agentpool.live import ApprovalDesk
 from agentpool.observe import Content
 
 NOTHING_HELD_BACK: Final = (
@@ -62,6 +63,8 @@ class Options:
     """How much of what is said is in it."""
     report: str | None = None
     """The page that is made of it at the end. ``None``: none."""
+    live: tuple[str, int] | None = None
+    """Where a page is served while agents run. ``None``: nowhere."""
     journal: str | None = None
     """The file from which a killed command goes on. ``None``: it begins again."""
     schema: str | None = None
@@ -73,6 +76,10 @@ class Options:
         if requests is None and tokens is None:
             return None
         return ProviderGates(requests_per_minute=requests, tokens_per_minute=tokens)
+
+    def new_desk(self) -> ApprovalDesk | None:
+        """Return where calls wait for a person at the live page. ``None``: there is none."""
+        return None if self.live is None else ApprovalDesk()
 
     def new_budget(self) -> Budget | None:
         """Return what all agents spend of. ``None``: nothing is limited."""

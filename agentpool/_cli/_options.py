@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import ipaddress
 import math
 from collections.abc import Sequence
 from typing import Final, Literal, Never
@@ -19,6 +20,8 @@ DEFAULT_MAX_CONCURRENT: Final = 3
 
 SCRIPT_PREFIX: Final = "script:"
 """What ``--driver`` begins with when a file answers in place of a model."""
+
+_LAST_PORT: Final = 65_535
 
 
 class Words(argparse.Namespace):
@@ -58,6 +61,7 @@ class Words(argparse.Namespace):
     approve: ApproveMode
     trace: str | None
     trace_content: Content
+    live: Address | None
     report: str | None
     journal: str | None
     session: str | None
@@ -176,6 +180,9 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     add("--trace-content", choices=("full", "cut", "none"), default="full",
         metavar="full|cut|none",
         help="how much of what is said is in the trace (%(default)s)")  # fmt: skip
+    add("--live", nargs="?", const=("127.0.0.1", 0), type=address, metavar="HOST:PORT",
+        help="serve a page there, on this machine alone, to watch the agents, to end them and to "
+        "approve calls; without an address on a port that is free")  # fmt: skip
     add("--report", metavar="FILE.html",
         help="make a page of what happened that opens in any browser")  # fmt: skip
 
@@ -198,7 +205,13 @@ def _add_results(parser: argparse.ArgumentParser, *, lines: bool) -> None:
 
 
 def read_options(found: Words) -> Options:
-    """Return what was said of it."""
+    """Return what was said of it.
+
+    Raises:
+        UsageError: If two of them exclude each other.
+    """
+    if found.live is not None and found.quiet:
+        raise UsageError("--live says where the page is, and --quiet lets nothing be said")
     driver: str | None = found.driver
     script: str | None = None
     if driver is not None and driver.startswith(SCRIPT_PREFIX):
@@ -231,6 +244,7 @@ def read_options(found: Words) -> Options:
         trace=found.trace,
         trace_content=found.trace_content,
         report=found.report,
+        live=found.live,
         journal=getattr(found, "journal", None)
         or (None if getattr(found, "session", None) is None else SESSIONS_FILE),
         schema=getattr(found, "schema", None),
@@ -248,6 +262,20 @@ def _whole(word: str) -> int:
     if not (word.isascii() and word.isdigit()):
         raise argparse.ArgumentTypeError(f"must be a whole number >= 0, got {word!r}")
     return int(word)
+
+
+def address(word: str) -> Address:
+    """Return the address and port that *word* is, for argparse."""
+    host, _, port = word.rpartition(":")
+    host = {"localhost": "127.0.0.1"}.get(host, host.removeprefix("[").removesuffix("]"))
+    try:
+        ipaddress.ip_address(host)
+        number = int(port) if port.isascii() and port.isdigit() else -1
+    except ValueError:
+        number = -1
+    if not 0 <= number <= _LAST_PORT:
+        raise argparse.ArgumentTypeError(f"must be such as 127.0.0.1:8000, got {word!r}")
+    return host, number
 
 
 def is_text(word: str) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
+from socket import socket
 
 import attrs
 import trio
@@ -15,6 +16,7 @@ from agentpool._cli._recording import open_recording
 from agentpool._cli._script import load_script
 from agentpool.abc import Driver, Journal, Observer
 from agentpool.drivers import ProviderGates
+from agentpool.live import ApprovalDesk, listen, serve_live
 from agentpool.tools import Approver
 
 
@@ -30,6 +32,8 @@ async def open_command_pool(
     approve: Approver | None = None,
     kept_as: str = "pool",
     journal: Journal | None = None,
+    desk: ApprovalDesk | None = None,
+    say: Callable[[str], Awaitable[None]],
 ) -> AsyncGenerator[AgentPool, None]:
     """Open the models of *manifests* and a pool of agents that use them.
 
@@ -43,19 +47,18 @@ async def open_command_pool(
         approve: Asked before calls that need somebody's word. ``None``: nobody; they fail.
         kept_as: The pool's name in the journal.
         journal: Where it is kept. ``None``: in the file that the options name, if they do.
+        desk: Calls that wait for a person at the live page.
+        say: Tells its link.
 
     Raises:
         AgentPoolError: If a model cannot be opened, or a manifest cannot work.
     """
-    stand_in = await _load_stand_in(options.script)
-    slots = options.max_concurrent
     plan = PoolPlan(
         manifests=tuple(manifests),
-        max_concurrent=slots,
-        # As many queued as run, so that the next one is there when a slot is free. Who finds
-        # no place waits where it is, and is not turned away.
-        max_queued=slots,
-        driver=stand_in,
+        max_concurrent=options.max_concurrent,
+        # The next one is there when a slot is free; who finds no place waits where it is.
+        max_queued=options.max_concurrent,
+        driver=await _load_stand_in(options.script),
         gates=gates,
         memory_file=options.memory,
         budget=budget,
@@ -63,18 +66,36 @@ async def open_command_pool(
     )
     for text in plan.warnings:
         await warn(text)
-    # Opened first: a file that cannot be written is told before a model is opened.
-    async with (
-        _open_journal(options.journal) as opened,
-        open_recording(plan.secrets, options, warn) as recording,
-    ):
-        plan = attrs.evolve(plan, observers=(*observers, *recording))
-        if (kept := journal or opened) is not None:
-            plan = attrs.evolve(plan, journal=kept, resume=True, name=kept_as)
-        async with open_manifest_pool(plan, warn=_was_told) as pool:
-            if gates is not None and not gates.statistics():
-                await warn(NOTHING_HELD_BACK)
-            yield pool
+    # Opened first: a port or a file that cannot be used is told before a model is opened.
+    with nullcontext() if options.live is None else listen(*options.live) as listener:
+        async with (
+            _open_journal(options.journal) as opened,
+            open_recording(plan.secrets, options, warn) as recording,
+        ):
+            plan = attrs.evolve(plan, observers=(*observers, *recording))
+            if (kept := journal or opened) is not None:
+                plan = attrs.evolve(plan, journal=kept, resume=True, name=kept_as)
+            opening = open_manifest_pool(plan, warn=_was_told)
+            async with opening as pool, _shown_live(pool, listener, desk, say):
+                if gates is not None and not gates.statistics():
+                    await warn(NOTHING_HELD_BACK)
+                yield pool
+
+
+@asynccontextmanager
+async def _shown_live(
+    pool: AgentPool,
+    listener: socket | None,
+    desk: ApprovalDesk | None,
+    say: Callable[[str], Awaitable[None]],
+) -> AsyncGenerator[None]:
+    """Serve the live page on *listener*, if there is one."""
+    if listener is None:
+        yield
+    else:
+        async with serve_live(pool, listener=listener, approvals=desk) as page:
+            await say(f"watch and step in at {page.url}")
+            yield
 
 
 async def _load_stand_in(file: str | None) -> Driver | None:  # noqa: ASYNC910  # there may be none

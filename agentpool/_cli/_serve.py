@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import os
 import socket
 import sys
 from collections import deque
@@ -33,6 +32,7 @@ from agentpool._cli._offer import ProgressDesk, build_offers
 from agentpool._cli._pool import open_command_pool
 from agentpool._cli._report import ExitCode, error_lines
 from agentpool.abc import AgentId, Event, Observer
+from agentpool.live import listen
 from agentpool.observe import AgentFinished, AgentStarted, AgentWarned, RequestRetried
 
 _MAX_LINES: Final = 1000
@@ -82,6 +82,11 @@ class ServeLog(Observer):
         """Say what may not be meant."""
         await trio.lowlevel.checkpoint()
         self.say(f"warning: {text}")
+
+    async def note(self, text: str) -> None:
+        """Say what must be said."""
+        await trio.lowlevel.checkpoint()
+        self.say(text, notable=True)
 
     def garbage(self, line: bytes) -> None:
         """Say that a line was no message."""
@@ -133,14 +138,7 @@ def _listen(address: Address) -> socket.socket:
             f"--http must be an address of this machine alone, such as 127.0.0.1:{port}, got "
             f"{host!r}; let a proxy that asks for a password stand before it"
         )
-    try:
-        return socket.create_server(
-            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
-        )
-    except OSError as exc:
-        raise UsageError(
-            f"cannot listen on {host}:{port}: {os.strerror(exc.errno or 0)}; try another"
-        ) from exc
+    return listen(host, port)
 
 
 async def _main(
@@ -177,6 +175,7 @@ async def _serve(
     from agentpool._cli import _mcp_server as door  # noqa: PLC0415  # the extra is optional
 
     options, offers, desk = command.options, build_offers(manifests), ProgressDesk()
+    approvals = options.new_desk()
     async with open_command_pool(
         manifests,
         options,
@@ -184,6 +183,9 @@ async def _serve(
         gates=options.new_gates(),
         observers=(log, desk),
         warn=log.warn,
+        approve=None if approvals is None else approvals.ask,
+        desk=approvals,
+        say=log.note,
     ) as pool:
         secrets = PoolPlan(manifests=tuple(manifests)).secrets
         offered = door.PoolServer(pool, offers, desk, options, secrets)

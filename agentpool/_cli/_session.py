@@ -40,6 +40,7 @@ from agentpool._cli._report import ExitCode, Report, Result
 from agentpool._cli._screen import Screen
 from agentpool.drivers import Attachment, ProviderGates
 from agentpool.journal import ResumeMismatchError
+from agentpool.live import ApprovalDesk
 from agentpool.tools import Approver
 
 # As many as trio has itself: more pipes than a person types.
@@ -261,8 +262,7 @@ async def conduct(
     """
     opened_at = trio.current_time()
     budget, gates = options.new_budget(), options.new_gates()
-    interruption = Interruption()
-    board = Board(job_count)
+    interruption, board, desk = Interruption(), Board(job_count), options.new_desk()
     screen = _open_screen(options)
     report = Report(
         screen,
@@ -285,7 +285,8 @@ async def conduct(
                     board=board,
                     report=report,
                     interruption=interruption,
-                    approve=choose_approver(options.approve, screen, board),
+                    approve=choose_approver(options.approve, screen, board, desk),
+                    desk=desk,
                     kept_as=kept_as,
                     work=work,
                 )
@@ -317,6 +318,7 @@ async def _run(
     report: Report,
     interruption: Interruption,
     approve: Approver,
+    desk: ApprovalDesk | None,
     kept_as: str,
     work: Callable[[Session], Awaitable[None]],
 ) -> None:
@@ -329,6 +331,8 @@ async def _run(
         warn=report.warn,
         approve=approve,
         kept_as=kept_as,
+        desk=desk,
+        say=board.note,
     ) as pool:
         session = Session(pool, options, report, board, interruption)
 

@@ -167,9 +167,8 @@ class EventHub(Live):
 
     def stamp(self, agent_id: AgentId, agent_name: str) -> tuple[int, float, AgentId, str]:
         """Return what every event begins with, and use up one place in the order."""
-        self._last_sequence += 1
-        at_seconds = self._now() - self._opened_at
-        return self._last_sequence, at_seconds, agent_id, agent_name
+        self._last_sequence = sequence = self._last_sequence + 1
+        return sequence, self._now() - self._opened_at, agent_id, agent_name
 
     def introduce(self, name: str, max_concurrent: float) -> None:
         """Tell observers which pool they watch."""
@@ -203,25 +202,35 @@ class EventHub(Live):
 
     def publish(self, event: Event) -> None:
         """Hand *event* to everybody who watches, now or when the decision has ended."""
-        self._untold.append(event)
-        if not self._deciding:
-            self._tell()
+        if self._deciding:
+            self._untold.append(event)
+            return
+        # Most events come one by one: these take no way through the queue.
+        self._deciding = 1
+        try:
+            self._hand_on(event)
+            while self._untold:
+                self._hand_on(self._untold.popleft())
+        finally:
+            self._deciding = 0
 
     def _tell(self) -> None:
         # What observers cause in their callback is told when all have heard of this.
-        self._deciding += 1
+        self._deciding = 1
         try:
             while self._untold:
-                event = self._untold.popleft()
-                for observer in self._observers:
-                    try:
-                        observer.on_event(event)
-                    except Exception:  # noqa: BLE001  # somebody else's code: counted, told once
-                        self._failed(observer)
-                for reader in self._readers:
-                    reader._put(event)  # pyright: ignore[reportPrivateUsage]  # only the hub puts
+                self._hand_on(self._untold.popleft())
         finally:
-            self._deciding -= 1
+            self._deciding = 0
+
+    def _hand_on(self, event: Event) -> None:
+        for observer in self._observers:
+            try:
+                observer.on_event(event)
+            except Exception:  # noqa: BLE001  # somebody else's code: counted, told once
+                self._failed(observer)
+        for reader in self._readers:
+            reader._put(event)  # pyright: ignore[reportPrivateUsage]  # only the hub puts
 
     def _failed(self, observer: Observer) -> None:
         self._failures += 1

@@ -70,6 +70,10 @@ _WAITS: Final = {
 }
 
 
+SHOWN_INTERVALS: Final = 40
+"""Of an agent, where it is watched as it goes."""
+
+
 @final
 class Interval(msgspec.Struct, frozen=True, gc=False):
     """A part of an agent's life that has one reason."""
@@ -128,6 +132,16 @@ class Life(Live):
         if not self.ended:
             self._close(at_seconds, self._now())
         return tuple(self._intervals)
+
+    @property
+    def now(self) -> tuple[Reason, str]:
+        """Why the agent is not done at this moment, and what it waits for or runs."""
+        return self._now()[:2]
+
+    @property
+    def latest(self) -> list[Interval]:
+        """Its last intervals, and not the one that goes on."""
+        return self._intervals[-SHOWN_INTERVALS:]
 
     def _ends_with(self, event: Event) -> bool:
         """Take note of what *event* changes. Return whether the agent ends with it."""

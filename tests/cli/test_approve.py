@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator
+from inspect import isawaitable
 from pathlib import Path
 
 import attrs
@@ -16,11 +17,13 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from agentpool._cli._approve import Prompter
+from agentpool._cli._approve import Prompter, choose_approver
+from agentpool._cli._board import Board
 from agentpool._cli._screen import Screen
 from agentpool.abc import AgentId
 from agentpool.drivers import ToolCall
-from agentpool.tools import ApprovalRequest, Approved, Decision
+from agentpool.live import ApprovalDesk
+from agentpool.tools import ApprovalRequest, Approved, Decision, Denied
 from tests.support.cli_runner import Desk, make_desk
 
 fcntl = pytest.importorskip("fcntl", reason="needs pseudo-terminals")
@@ -411,3 +414,25 @@ async def test_a_terminal_that_is_hung_up_approves_nothing(line: Line) -> None:
     with pytest.RaisesGroup(OSError):
         await hang_up()
     assert said == []
+
+
+async def test_with_a_live_page_both_are_asked(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever decides first decides, and the question at the terminal is over."""
+    with os.fdopen(os.dup(line.theirs), encoding="utf-8") as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        live = ApprovalDesk()
+        approve = choose_approver("ask", line.screen, Board(1), live)
+        request = ApprovalRequest(AgentId(1), "reader", ToolCall("c", "erase", "{}"), None)
+        said: list[Decision] = []
+
+        async def ask() -> None:
+            waiting = approve(request)
+            assert isawaitable(waiting)
+            said.append(await waiting)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await line.wait_for(ASKED)
+            assert live.decide(1, Denied("no", by="the live page"))
+        assert said == [Denied("no", by="the live page")]
+        monkeypatch.undo()

@@ -1,0 +1,100 @@
+"""Calls that wait for a person, and the first decision about each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from inspect import isawaitable
+from typing import final
+
+import attrs
+import outcome
+import trio
+
+from agentpool._approval import ApprovalRequest, Approver, Decision
+
+
+@final
+@attrs.frozen
+class PendingCall:
+    """A call that waits for a decision."""
+
+    number: int
+    """What to decide it by: 1, 2, 3, …"""
+    request: ApprovalRequest
+    """The call, and who wants it."""
+
+
+@final
+@attrs.define(eq=False)
+class ApprovalDesk:
+    """Keeps calls until somebody decides: give ``desk.ask`` to ``open_pool(approve=…)``.
+
+    Several may look at it and decide; each call gets the first decision and no other.
+    """
+
+    _waiting: dict[int, tuple[ApprovalRequest, trio.lowlevel.Task]] = attrs.field(
+        init=False, factory=dict[int, tuple[ApprovalRequest, trio.lowlevel.Task]]
+    )
+    _last: int = attrs.field(init=False, default=0)
+    _told: list[Callable[[], object]] = attrs.field(init=False, factory=list[Callable[[], object]])
+
+    def tell(self, changed: Callable[[], object]) -> None:
+        """Call *changed* whenever a call begins to wait, or waits no more. It must not block."""
+        self._told.append(changed)
+
+    async def ask(self, request: ApprovalRequest) -> Decision:
+        """Wait until somebody decides about *request*, and return the decision.
+
+        Cancellation:
+            Nobody can decide about it any more.
+        """
+        self._last = number = self._last + 1
+        self._waiting[number] = (request, trio.lowlevel.current_task())
+        self._changed()
+
+        def give_up(_: object) -> trio.lowlevel.Abort:
+            # Here and not in a finally block: whoever decides between the cancellation and
+            # the end of this task would be told that the decision counts.
+            del self._waiting[number]
+            self._changed()
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        decision: Decision = await trio.lowlevel.wait_task_rescheduled(give_up)
+        return decision
+
+    @property
+    def pending(self) -> tuple[PendingCall, ...]:
+        """Calls that wait, oldest first."""
+        return tuple(PendingCall(number, of[0]) for number, of in self._waiting.items())
+
+    def decide(self, number: int, decision: Decision) -> bool:
+        """Decide about a call. Return whether it still waited: ``False`` changes nothing."""
+        request_and_task = self._waiting.pop(number, None)
+        if request_and_task is None:
+            return False
+        trio.lowlevel.reschedule(request_and_task[1], outcome.Value(decision))
+        self._changed()
+        return True
+
+    def _changed(self) -> None:
+        for changed in self._told:
+            changed()
+
+
+def first_decision(*approvers: Approver) -> Approver:
+    """Return an approver that asks all *approvers* at once and takes the first decision."""
+
+    async def ask(request: ApprovalRequest) -> Decision:
+        decisions: list[Decision] = []
+
+        async def ask_one(approver: Approver) -> None:
+            said = approver(request)
+            decisions.append(await said if isawaitable(said) else said)
+            nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            for approver in approvers:
+                nursery.start_soon(ask_one, approver)
+        return decisions[0]
+
+    return ask

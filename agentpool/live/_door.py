@@ -1,0 +1,60 @@
+"""Who may come in: the rules for a request, without the network.
+
+1. The page itself holds nothing, so whoever names this machine's address gets it.
+2. What happens in the pool is told to those who have the token of the link, which no browser
+   sends by itself.
+3. What changes something comes from the page: a browser says so in ``Origin``.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping
+from typing import final
+
+import attrs
+
+
+@final
+@attrs.frozen
+class Request:
+    """A request of a browser."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    """By their names in lower case."""
+    body: bytes = b""
+
+
+@final
+@attrs.frozen
+class Door:
+    """Knows the token, and the names of this page."""
+
+    token: str
+    """The secret of the link."""
+    places: frozenset[str]
+    """``host:port``, in each spelling that leads here and to no other machine."""
+
+    def refusal(self, request: Request) -> tuple[int, str] | None:  # noqa: PLR0911  # a rule each
+        """Return status and reason if *request* must not be answered. ``None``: it may."""
+        headers = request.headers
+        # A name of somebody else's that leads here, so that their page may read ours.
+        if headers.get("host", "") not in self.places:
+            return 421, "this page has another name"
+        if request.target not in {"/", "/events", "/do"}:
+            return 404, "there is nothing here"
+        if request.method != ("POST" if request.target == "/do" else "GET"):
+            return 405, "this is not how to ask here"
+        if request.target == "/":
+            return None
+        origin = headers.get("origin")
+        if origin is None and request.method == "POST":
+            return 403, "it does not say which page asks"
+        if origin is not None and origin.removeprefix("http://") not in self.places:
+            return 403, "another page asks"
+        token = headers.get("x-agentpool-token", "")
+        if not hmac.compare_digest(token.encode(), self.token.encode()):
+            return 403, "the token of the link is missing or wrong"
+        return None

@@ -1,0 +1,36 @@
+"""A socket that only this machine can reach."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+
+from agentpool._errors import UsageError
+
+
+def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
+    """Return a listening socket on *host*, an address of this machine alone.
+
+    Args:
+        host: An IP address such as ``127.0.0.1`` or ``::1``.
+        port: 0: one that is free.
+
+    Raises:
+        UsageError: If others could reach it, or the port is taken.
+    """
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError as error:
+        raise UsageError(f"host must be an IP address such as 127.0.0.1, got {host!r}") from error
+    if not loopback:
+        raise UsageError(
+            f"host must be an address of this machine alone, such as 127.0.0.1, got {host!r}; "
+            "whoever reaches the page could end agents"
+        )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise UsageError(f"cannot listen on {host}:{port}: {reason}; try another port") from error

@@ -1,0 +1,243 @@
+"""Serving the page while a pool runs.
+
+Rules:
+
+1. Nothing here makes the pool wait. The page takes events as any reader does; a browser that
+   does not read holds up the task that writes to it, and nothing else.
+2. What is shown is put together when a browser is ready for it, at most ``EACH_SECONDS``, and
+   once for all browsers. Without a browser nothing is put together.
+3. It ends with its block, whatever browsers do.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import logging
+import secrets
+import socket
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from functools import cache
+from pathlib import Path
+from typing import Final, final
+
+import attrs
+import msgspec
+import trio
+
+from agentpool._pool.pool import AgentPool
+from agentpool.live._actions import Hands
+from agentpool.live._approvals import ApprovalDesk
+from agentpool.live._door import Door
+from agentpool.live._http import BadRequestError, Visit
+from agentpool.live._listen import listen
+from agentpool.live._view import View, shown_call
+from agentpool.observe._hub import EventReader
+
+_log = logging.getLogger("agentpool")
+
+_FILES: Final = Path(__file__).parent / "_page"
+
+_STYLE: Final = Path(__file__).parent.parent / "observe" / "_page" / "report.css"
+
+EACH_SECONDS: Final = 0.25
+"""Between two looks of one browser: as fast as eyes follow."""
+
+STILL_SECONDS: Final = 15.0
+"""After so long without news something is sent all the same, to see whether it is there."""
+
+MAX_VISITS: Final = 64
+"""Connections at once: a browser needs two for each tab."""
+
+LAST_SECONDS: Final = 1.0
+"""For the last look, when the block is left."""
+
+
+@final
+@attrs.define(eq=False)
+class LivePage:
+    """The page of one pool."""
+
+    url: str
+    """The link, with the token: give it to those who may end agents."""
+    _pool: AgentPool
+    _door: Door
+    _hands: Hands
+    _desk: ApprovalDesk | None
+    _seconds: Callable[[], float]
+    _view: View = attrs.field(init=False, factory=View)
+    _news: trio.Event = attrs.field(init=False, factory=trio.Event)
+    _visits: int = attrs.field(init=False, default=0)
+    _looks: int = attrs.field(init=False, default=0)
+    """Browsers that are looking."""
+    _ended: bool = attrs.field(init=False, default=False)
+    _made: tuple[tuple[object, ...], bytes] = attrs.field(init=False, default=((), b""))
+    """What was last put together, and out of which state."""
+
+    async def watch(self, events: EventReader) -> None:
+        """Keep what is shown up to date."""
+        async for event in events:
+            self._view.take(event)
+            self.wake()
+        await trio.lowlevel.checkpoint()
+
+    def wake(self) -> None:
+        """Let browsers look again."""
+        if self._looks:
+            self._news.set()
+            self._news = trio.Event()
+
+    async def visited(self, stream: trio.SocketStream) -> None:
+        """Answer one connection."""
+        visit = Visit(stream)
+        try:
+            async with stream:
+                if self._visits >= MAX_VISITS:
+                    return
+                self._visits += 1
+                try:
+                    await self._answer(visit)
+                finally:
+                    self._visits -= 1
+        except trio.BrokenResourceError:
+            await trio.lowlevel.checkpoint()  # the browser has gone
+        except Exception:  # noqa: BLE001  # the page may break, and the pool goes on
+            _log.error("the live page could not answer", exc_info=True)
+            await trio.lowlevel.checkpoint()
+
+    async def _answer(self, visit: Visit) -> None:
+        try:
+            request = await visit.read()
+        except BadRequestError:
+            await visit.answer(400, "text/plain", b"this is no request")
+            return
+        refusal = self._door.refusal(request)
+        if refusal is not None:
+            await visit.answer(refusal[0], "text/plain", refusal[1].encode())
+        elif request.target == "/":
+            page, policy = _page()
+            more = (("Content-Security-Policy", policy),)
+            await visit.answer(200, "text/html; charset=utf-8", page, more)
+        elif request.target == "/do":
+            status, text = self._hands.do(request.body)
+            self._view.changes += 1
+            self.wake()
+            await visit.answer(status, "text/plain; charset=utf-8", text.encode())
+        else:
+            await self._look(visit)
+
+    async def _look(self, visit: Visit) -> None:
+        """Send what is shown, as it changes."""
+        await visit.begin(200, "text/event-stream")
+        self._looks += 1
+        try:
+            while True:
+                ended, data = self._ended, self._data()
+                await visit.send(data)
+                if ended:
+                    return
+                await trio.sleep(0 if self._ended else EACH_SECONDS)
+                if self._made[0] == self._state():
+                    with trio.move_on_after(STILL_SECONDS):
+                        await self._news.wait()
+        finally:
+            self._looks -= 1
+
+    def _state(self) -> tuple[object, ...]:
+        pending = () if self._desk is None else self._desk.pending
+        return self._view.changes, self._ended, tuple(call.number for call in pending)
+
+    def _data(self) -> bytes:
+        """Return what is shown now, as an event of the stream."""
+        state = self._state()
+        if self._made[0] != state:
+            statistics = self._pool.statistics()
+            calls = () if self._desk is None else self._desk.pending
+            shown = self._view.shown() | {
+                "pool": self._pool.name,
+                "seconds": self._seconds(),
+                "ended_page": self._ended,
+                "statistics": statistics,
+                "calls": [shown_call(call) for call in calls],
+            }
+            data = msgspec.json.encode(shown)
+            self._made = (state, b"data: " + data + b"\n\n")
+        return self._made[1]
+
+    async def end(self) -> None:
+        """Let browsers see the end."""
+        self._ended = True
+        with trio.move_on_after(LAST_SECONDS, shield=True):
+            while self._looks:
+                self.wake()
+                await trio.sleep(EACH_SECONDS / 5)
+        await trio.lowlevel.checkpoint()
+
+
+@asynccontextmanager
+async def serve_live(
+    pool: AgentPool,
+    *,
+    listener: socket.socket | None = None,
+    approvals: ApprovalDesk | None = None,
+) -> AsyncGenerator[LivePage]:
+    """Serve a page on which a person sees what *pool* does, and can step in.
+
+    Enter it right after the pool, since it shows what happens from then on. It ends with its
+    block, which should last as long as the agents::
+
+        async with open_pool(driver, approve=desk.ask) as pool:
+            async with serve_live(pool, approvals=desk) as page:
+                print(page.url)
+                ...
+                await pool.join_all()
+
+    Args:
+        pool: What is shown.
+        listener: Where to serve: ``listen(port=8000)``. It is closed at the end. ``None``: a
+            port of this machine that is free.
+        approvals: The calls that can be decided about. ``None``: none.
+
+    Raises:
+        UsageError: If there is no port.
+    """
+    bound = trio.socket.from_stdlib_socket(listen() if listener is None else listener)
+    host, port, *_ = bound.getsockname()
+    name = f"[{host}]" if ":" in host else host
+    token = secrets.token_urlsafe(24)
+    door = Door(token, frozenset({f"{name}:{port}", f"localhost:{port}"}))
+    agents = pool._agents  # pyright: ignore[reportPrivateUsage]  # its clock, and its budget
+    hands = Hands(pool, approvals, agents.budget)
+    url = f"http://{name}:{port}/#{token}"
+    page = LivePage(url, pool, door, hands, approvals, agents.hub.seconds)
+    sockets = trio.SocketListener(bound)
+    async with sockets, trio.open_nursery() as nursery:
+        with pool.events() as events:
+            if approvals is not None:
+                approvals.tell(page.wake)
+            nursery.start_soon(page.watch, events)
+            nursery.start_soon(trio.serve_listeners, page.visited, [sockets])
+            try:
+                yield page
+            finally:
+                await page.end()
+                nursery.cancel_scope.cancel()
+
+
+@cache
+def _page() -> tuple[bytes, str]:
+    """Return the page, and the policy that lets it load nothing but what happens."""
+    style = _STYLE.read_text(encoding="utf-8") + (_FILES / "live.css").read_text(encoding="utf-8")
+    script = (_FILES / "live.js").read_text(encoding="utf-8")
+    html = (_FILES / "live.html").read_text(encoding="utf-8")
+    policy = (
+        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    page = html.replace("/*style*/", style).replace("/*script*/", script)
+    return page.encode(), policy
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

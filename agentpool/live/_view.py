@@ -1,0 +1,232 @@
+"""What the page shows, kept up to date by the pool's events."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from typing import Final, final
+
+import attrs
+import msgspec
+
+from agentpool._events import (
+    AgentFinished,
+    AgentSpawned,
+    AgentStarted,
+    AgentWarned,
+    BudgetNear,
+    BudgetReached,
+    CompletionReceived,
+    Event,
+    EventsMissed,
+    FellBack,
+    GateChanged,
+    MessageDropped,
+    RequestRetried,
+    RequestStarted,
+    TextDelta,
+    ToolFinished,
+)
+from agentpool._messages import AgentId
+from agentpool._outcome import AgentStatus
+from agentpool.live._approvals import PendingCall
+from agentpool.observe._codec import unicode_text
+from agentpool.observe._intervals import Life, Reason
+
+SHOWN_RUNNING: Final = 100
+"""Agents that are shown while they run. Of more, how many is said."""
+
+SHOWN_ENDED: Final = 40
+"""The last ones that ended."""
+
+SHOWN_NEWS: Final = 40
+"""The last things that went otherwise than they should."""
+
+MAX_SHOWN_TEXT: Final = 300
+"""Characters of one text."""
+
+_REASONS: Final = list(Reason)
+
+
+@final
+class _Row(msgspec.Struct, eq=False):
+    """One agent."""
+
+    agent_id: AgentId
+    name: str
+    parent_id: AgentId
+    life: Life
+    query: str = ""
+    model: str = ""
+    status: str = "queued"
+    ended_at: float | None = None
+    turns: int = 0
+    tokens: int = 0
+    cost_usd: float | None = 0.0
+    words: str = ""
+
+
+@final
+@attrs.define(eq=False)
+class View:
+    """All that is shown."""
+
+    changes: int = attrs.field(init=False, default=0)
+    """Events so far: what is shown has changed if this has."""
+    _running: dict[AgentId, _Row] = attrs.field(init=False, factory=dict[AgentId, _Row])
+    _ended: deque[_Row] = attrs.field(init=False, factory=lambda: deque[_Row](maxlen=SHOWN_ENDED))
+    _counts: Counter[str] = attrs.field(init=False, factory=Counter[str])
+    _news: deque[list[object]] = attrs.field(
+        init=False, factory=lambda: deque[list[object]](maxlen=SHOWN_NEWS)
+    )
+    _tokens: int = attrs.field(init=False, default=0)
+    _cost_usd: float = attrs.field(init=False, default=0.0)
+    _unpriced: int = attrs.field(init=False, default=0)
+
+    def take(self, event: Event) -> None:
+        """Go on with *event*."""
+        self.changes += 1
+        news = _news_of(event)
+        if news is not None:
+            level, text = news
+            name = unicode_text(event.agent_name)
+            self._news.append([event.at_seconds, level, event.agent_id, name, _cut(text)])
+        if isinstance(event, AgentSpawned):
+            row = _Row(
+                event.agent_id, event.agent_name, event.parent_id, Life(event.at_seconds),
+                query=_cut(event.query), model=event.model,
+            )  # fmt: skip
+            self._running[event.agent_id] = row
+        row_of = self._running.get(event.agent_id)
+        if row_of is None:
+            return  # it began before anybody looked, or belongs to no agent
+        row_of.life.take(event)
+        self._update(row_of, event)
+
+    def _update(self, row: _Row, event: Event) -> None:
+        match event:
+            case AgentStarted():
+                row.status = "running"
+            case RequestStarted():
+                row.turns = max(row.turns, event.turn)
+                row.model = event.model or row.model
+                row.words = ""
+            case TextDelta():
+                row.words = (row.words + event.text)[-MAX_SHOWN_TEXT:]
+            case CompletionReceived():
+                self._answered(row, event)
+            case AgentFinished(outcome=outcome):
+                row.status, row.ended_at = outcome.status.value, event.at_seconds
+                row.words = _cut(outcome.text)
+                if outcome.error is not None:
+                    row.words = _cut(f"{type(outcome.error).__name__}: {outcome.error}")
+                self._counts[row.status] += 1
+                self._ended.append(self._running.pop(event.agent_id))
+            case _:
+                pass
+
+    def _answered(self, row: _Row, event: CompletionReceived) -> None:
+        row.model = event.model or row.model
+        if event.usage is not None:
+            row.tokens += event.usage.total_tokens
+            self._tokens += event.usage.total_tokens
+        if event.cost_usd is None:
+            self._unpriced += 1
+            row.cost_usd = None
+        else:
+            self._cost_usd += event.cost_usd
+            row.cost_usd = None if row.cost_usd is None else row.cost_usd + event.cost_usd
+
+    def shown(self) -> dict[str, object]:
+        """Return what is shown, as data."""
+        running = list(self._running.values())
+        # Those with a slot first: who waits in a long queue is counted.
+        running.sort(key=_is_queued)
+        return {
+            "reasons": [reason.value for reason in _REASONS],
+            "agents": [_row(row) for row in running[:SHOWN_RUNNING]],
+            "more": max(0, len(running) - SHOWN_RUNNING),
+            "ended": [_row(row) for row in reversed(self._ended)],
+            "counts": dict(self._counts),
+            "news": list(reversed(self._news)),
+            "tokens": self._tokens,
+            "cost": self._cost_usd,
+            "unpriced": self._unpriced,
+        }
+
+
+def _is_queued(row: _Row) -> bool:
+    return row.status == "queued"
+
+
+def _row(row: _Row) -> list[object]:
+    reason, detail = row.life.now
+    strip: list[float] = []
+    for one in row.life.latest:
+        strip += (round(one.begin_seconds, 3), _REASONS.index(one.reason))
+    return [
+        row.agent_id,
+        unicode_text(row.name),
+        row.parent_id,
+        row.status,
+        reason.value,
+        unicode_text(detail),
+        round(row.life.since, 3),
+        row.ended_at,
+        row.turns,
+        row.tokens,
+        row.cost_usd,
+        unicode_text(row.model),
+        row.query,
+        unicode_text(row.words),
+        strip,
+    ]
+
+
+def _cut(text: str) -> str:
+    more = len(text) - MAX_SHOWN_TEXT
+    return unicode_text(text if more <= 0 else f"{text[:MAX_SHOWN_TEXT]}… [{more:,} more]")
+
+
+def _news_of(event: Event) -> tuple[str, str] | None:  # noqa: C901, PLR0911  # one for each kind
+    """Return how bad *event* is, and it in words. ``None``: it is as it should be."""
+    match event:
+        case AgentFinished(outcome=outcome) if outcome.status is AgentStatus.FAILED:
+            return "bad", f"failed: {type(outcome.error).__name__}: {outcome.error}"
+        case AgentFinished(outcome=outcome) if outcome.status is not AgentStatus.COMPLETED:
+            reason = outcome.stop_reason
+            why = str(outcome.error or "") if reason is None else reason.value
+            return "odd", f"{outcome.status.value}: {why}"
+        case ToolFinished(is_error=True):
+            return "odd", f"tool {event.call.name} failed: {event.content}"
+        case AgentWarned():
+            return "odd", event.text
+        case RequestRetried():
+            return "odd", f"asks again in {event.delay_seconds:.1f} s: {event.error}"
+        case FellBack():
+            kind = event.error_type or "left alone"
+            return "odd", f"driver {event.driver} failed ({kind}); asks driver {event.next_driver}"
+        case BudgetNear():
+            return "note", f"budget {event.budget}: {event.used:g} of {event.limit:g}"
+        case BudgetReached():
+            return "bad", f"budget {event.budget} is spent: {event.used:g} of {event.limit:g}"
+        case GateChanged():
+            return "odd", f"gate {event.gate} lets {event.limit} through"
+        case MessageDropped():
+            return "odd", f"dead letter: {event.reason}"
+        case EventsMissed():
+            return "note", f"{event.count:,} events are not shown: there were too many"
+        case _:
+            return None
+
+
+def shown_call(call: PendingCall) -> list[object]:
+    """Return a call that waits for a decision, as data."""
+    request = call.request
+    return [
+        call.number,
+        request.agent_id,
+        unicode_text(request.agent_name),
+        request.parent_id,
+        unicode_text(request.call.name),
+        unicode_text(request.call.arguments),
+    ]
