@@ -63,6 +63,7 @@ from agentpool._pool.session import open_session as open_session
 from agentpool._pool.session import session_names as session_names
 from agentpool._pool.session import session_pool_name as session_pool_name
 from agentpool._pool.shutdown import ShutdownStep as ShutdownStep
+from agentpool._pool.text_stream import TextStream as TextStream
 from agentpool._public import load as _load
 from agentpool._spawn import SpawnConfig as SpawnConfig
 
@@ -112,6 +113,7 @@ __all__ = [
     "ShutdownStep",
     "SpawnConfig",
     "StopReason",
+    "TextStream",
     "ToolBuilder",
     "ToolCall",
     "ToolError",

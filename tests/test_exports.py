@@ -58,6 +58,7 @@ NAMES: dict[str, list[str]] = {
         "ShutdownStep",
         "SpawnConfig",
         "StopReason",
+        "TextStream",
         "ToolBuilder",
         "ToolCall",
         "ToolError",

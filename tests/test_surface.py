@@ -20,6 +20,7 @@ from agentpool import (
     MessageRouter,
     OutcomeStream,
     SpawnConfig,
+    TextStream,
     UsageError,
     open_pool,
 )
@@ -31,7 +32,7 @@ from tests.support.fakes import FakeTool, calling, hanging_driver, job, manifest
 
 SURFACE: dict[type, str] = {
     AgentHandle: "agent_id ask cancel depth forget has_ended interrupt name outcome parent_id send "
-    "send_nowait status wait",
+    "send_nowait status stream wait",
     AgentPool: "abort_all active_count as_completed broadcast close events fan_out "
     "fan_out_nowait join_all join_next map max_concurrent name queued_count race receive_many "
     "router shutdown spawn spawn_nowait statistics supervise",
@@ -40,6 +41,7 @@ SURFACE: dict[type, str] = {
     MessageRouter: "agent_count ask dead_letter_count dead_letters inbox_capacity live_ids "
     "message_count send send_nowait",
     OutcomeStream: "",
+    TextStream: "close",
     Reservation: "charge commit cost_usd is_settled refund tokens",
 }
 

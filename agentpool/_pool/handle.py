@@ -10,6 +10,7 @@ from agentpool._checks import expect_arguments
 from agentpool._messages import AgentId, AgentMessage
 from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool._pool.record import AgentRecord
+from agentpool._pool.text_stream import TextStream
 
 
 @final
@@ -74,6 +75,17 @@ class AgentHandle(msgspec.Struct, frozen=True, weakref=True):
             The agent goes on; its outcome stays to be looked at.
         """
         return await self._record.wait()
+
+    def stream(self) -> TextStream:
+        """Return the agent's text as it arrives, an async iterator that ends with the agent.
+
+        ``with handle.stream() as pieces: async for piece in pieces: print(piece, end="")``
+
+        Raises:
+            UsageError: If the agent itself calls it: it would wait for itself.
+        """
+        self._record.refuse_itself()
+        return TextStream._open(self._record, self._record.hub)  # pyright: ignore[reportPrivateUsage]  # only handles make them
 
     def cancel(self, reason: str = "no reason given") -> None:
         """End the agent, queued or running. It still gets an outcome, with what it had.

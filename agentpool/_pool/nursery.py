@@ -261,7 +261,7 @@ class AgentNursery(Home):
             current_call.set(None)  # or while the other one served a call
         slot.task = trio.lowlevel.current_task()
         config, driver = handle.take_work()
-        agent = Agent(
+        agent = handle.agent = Agent(
             handle.agent_id,
             handle.name,
             self,

@@ -9,6 +9,7 @@ from typing import Protocol, TypeAlias, final
 import attrs
 import trio
 
+from agentpool._agent.agent import Agent
 from agentpool._budget.budget import Budget
 from agentpool._errors import UsageError
 from agentpool._messages import AgentId, AgentMessage
@@ -19,6 +20,7 @@ from agentpool._scheduling.slot import Owner, Slot, current_slot, parked
 from agentpool._scheduling.waits import Wait
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import Driver
+from agentpool.observe._hub import EventHub
 
 OnEnd: TypeAlias = Callable[["AgentRecord"], object]
 """Told of an agent's end, alone, at the moment of its outcome. Must not block."""
@@ -40,6 +42,11 @@ class Caretaker(Protocol):
     @property
     def fan_in(self) -> Books:
         """All of the pool's agents."""
+        ...
+
+    @property
+    def hub(self) -> EventHub:
+        """Where its events go."""
         ...
 
     def cancel_agent(self, handle: AgentRecord, cancelled_by: str, reason: str) -> None:
@@ -92,6 +99,8 @@ class AgentRecord:
     """Whether it was asked to end after its turn."""
     started_at: float | None
     """When it got its first slot, in seconds since the pool opened. ``None``: it has none yet."""
+    agent: Agent | None
+    """What runs. ``None``: it has not started, or has ended."""
     is_left_open: bool
     """Whether it is ended only because its process ends, so that the next one goes on with it."""
     _pool: Caretaker
@@ -127,6 +136,7 @@ class AgentRecord:
         self._children = None
         self.interrupted = False
         self.started_at = None
+        self.agent = None
         self.is_left_open = False
         self._pool = pool
         self.voice = voice
@@ -163,13 +173,7 @@ class AgentRecord:
         Cancellation:
             The agent goes on; its outcome stays to be looked at.
         """
-        slot = current_slot.get()
-        while slot is not None:  # an agent, and those in which its pool runs
-            if slot is self._slot:
-                raise UsageError(
-                    f"agent {self.agent_id} cannot wait for itself; return from its tool instead"
-                )
-            slot = slot.keeper.outer
+        self.refuse_itself()
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._outcome is None:
             lot = self._end_lot()
@@ -178,6 +182,20 @@ class AgentRecord:
         else:
             await trio.lowlevel.cancel_shielded_checkpoint()
         return self.collect()
+
+    def refuse_itself(self) -> None:
+        """Raise if it is the agent itself that would wait for it.
+
+        Raises:
+            UsageError: If so.
+        """
+        slot = current_slot.get()
+        while slot is not None:  # an agent, and those in which its pool runs
+            if slot is self._slot:
+                raise UsageError(
+                    f"agent {self.agent_id} cannot wait for itself; return from its tool instead"
+                )
+            slot = slot.keeper.outer
 
     def cancel(self, reason: str = "no reason given") -> None:
         """End the agent, queued or running. It still gets an outcome, with what it had.
@@ -196,6 +214,11 @@ class AgentRecord:
     def has_ended(self) -> bool:
         """Whether there is an outcome. Looking does not count as seen."""
         return self._outcome is not None
+
+    @property
+    def ended_with(self) -> AgentOutcome | None:
+        """The outcome. ``None``: it has not ended. Looking does not count as seen."""
+        return self._outcome
 
     @property
     def unseen_failure(self) -> Exception | None:
@@ -219,6 +242,11 @@ class AgentRecord:
         """Record that the agent has its first slot."""
         self._slot = slot
         self.started_at = started_at
+
+    @property
+    def hub(self) -> EventHub:
+        """Where its events go."""
+        return self._pool.hub
 
     @property
     def children(self) -> tuple[AgentRecord, ...]:
@@ -249,13 +277,17 @@ class AgentRecord:
     def end(self, outcome: AgentOutcome) -> None:
         """Keep the outcome, and nothing else of the run."""
         self._outcome = outcome
-        self._config = self._driver = self._slot = None
+        self._config = self._driver = self._slot = self.agent = None
         if self._ended is not None:
             self._ended.unpark_all()
 
     def parked_for_end(self) -> parked:
         """Return what makes whoever waits for its end wait without a slot."""
-        return parked(Wait.end_of(self.agent_id, self.name), self._end_lot(), self.voice.owner)
+        return parked(self.wait_for_end(), self._end_lot(), self.voice.owner)
+
+    def wait_for_end(self) -> Wait:
+        """Return what somebody waits for who can do nothing before it ends."""
+        return Wait.end_of(self.agent_id, self.name)
 
     def _end_lot(self) -> Lot:
         if self._ended is None:

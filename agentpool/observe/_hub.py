@@ -300,6 +300,16 @@ class EventHub(Live):
         self.warnings += 1
         self.tell(AgentWarned, agent_id, agent_name, text)
 
+    def watch(self, observer: Observer) -> None:
+        """Call *observer* with every event from now on."""
+        self._observers = (*self._observers, observer)
+        self.listening = True
+
+    def unwatch(self, observer: Observer) -> None:
+        """Call *observer* no more."""
+        self._observers = tuple(one for one in self._observers if one is not observer)
+        self.listening = bool(self._observers or self._readers)
+
     def open_reader(self) -> EventReader:
         """Return a reader of everything from now on."""
         reader = EventReader(self, self._last_sequence)

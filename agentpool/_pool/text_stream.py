@@ -1,0 +1,157 @@
+"""What one agent writes, as it arrives."""
+
+from __future__ import annotations
+
+from typing import Self, final
+
+import msgspec
+import trio
+
+from agentpool._base import Live
+from agentpool._events import (
+    AgentFinished,
+    CompletionReceived,
+    Event,
+    MessagesAdded,
+    RequestStarted,
+    TextDelta,
+)
+from agentpool._messages import AssistantMessage, ChatMessage
+from agentpool._pool.record import AgentRecord
+from agentpool._scheduling.parking_lot import Lot
+from agentpool._scheduling.slot import parked
+from agentpool.abc import Observer
+from agentpool.observe._hub import EventHub
+
+
+@final
+class TextStream(Live):
+    """The text of one agent as it arrives, all of its answers. ``handle.stream()`` makes it.
+
+    An async iterator over pieces of text; it ends when the agent has ended. Nothing is left
+    out: what arrives between two looks comes as one piece. It begins with what has arrived
+    of the answer that is being written. An answer of a driver that does not stream comes
+    whole, when the agent goes on. Watching changes nothing for the agent, and a failure that
+    is only streamed still counts as not retrieved.
+    """
+
+    _record: AgentRecord
+    _hub: EventHub
+    _after: int
+    """The last event that had happened when it was opened."""
+    _pieces: list[str] = msgspec.field(default_factory=list[str])
+    _is_over: bool = False
+    _has_heard: bool = False
+    """Whether a piece of the newest answer has arrived."""
+    _owes: bool = False
+    """Whether the newest answer came whole, and was not handed on yet."""
+    _lot: Lot = msgspec.field(default_factory=Lot)
+    _ear: _Ear | None = None
+
+    @classmethod
+    def _open(cls, record: AgentRecord, hub: EventHub) -> Self:
+        """Return the stream of an agent from now on."""
+        stream = cls(record, hub, hub.last_sequence)
+        outcome = record.ended_with
+        if outcome is not None:
+            stream._is_over = True
+            stream._take(outcome.text)
+            return stream
+        run = None if record.agent is None else record.agent.run
+        if run is not None:
+            stream._take(run.arrived_text)
+        stream._ear = ear = _Ear(stream)
+        hub.watch(ear)
+        return stream
+
+    def __repr__(self) -> str:
+        """Return whose it is: ``<TextStream of agent 3 (critic)>``."""
+        return f"<TextStream of agent {self._record.agent_id} ({self._record.name})>"
+
+    def close(self) -> None:
+        """Take no more. What is here can still be read."""
+        self._is_over = True
+        if self._ear is not None:
+            self._hub.unwatch(self._ear)
+            self._ear = None
+        self._lot.unpark_all()
+
+    def __enter__(self) -> Self:
+        """Return itself: ``with handle.stream() as pieces:``."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+    def __aiter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    async def __anext__(self) -> str:
+        """Return what has arrived since the last look, waiting for some, without a slot.
+
+        Raises:
+            DeadlockError: If the agent can never end while the caller waits.
+
+        Cancellation:
+            No text is lost.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if not (self._pieces or self._is_over):
+            async with parked(self._record.wait_for_end(), self._lot, self._record.voice.owner):
+                while not (self._pieces or self._is_over):
+                    await self._lot.park()
+        else:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        if not self._pieces:
+            raise StopAsyncIteration
+        text = "".join(self._pieces)
+        self._pieces.clear()
+        return text
+
+    def _take(self, piece: str) -> None:
+        if piece:
+            self._has_heard = True
+            self._pieces.append(piece)
+            self._lot.unpark_all()
+
+    def _hear(self, event: Event) -> None:
+        """Take what *event* says of the agent's text."""
+        if event.agent_id != self._record.agent_id or event.sequence <= self._after:
+            return  # of another, or it happened before and is told late
+        match event:
+            case RequestStarted(by_tool=False):
+                self._has_heard = False
+            case TextDelta(text=text):
+                self._take(text)
+            case CompletionReceived(by_tool=False):
+                self._owes = not self._has_heard
+            case MessagesAdded(messages=messages):
+                self._pay(messages)
+            case AgentFinished(outcome=outcome):
+                self._pay(outcome.messages)
+                self.close()
+            case _:
+                pass
+
+    def _pay(self, messages: tuple[ChatMessage, ...]) -> None:
+        """Hand on the newest answer, if none of it was."""
+        if self._owes:
+            self._owes = False
+            texts = (one.text for one in reversed(messages) if isinstance(one, AssistantMessage))
+            self._take(next(texts, ""))
+
+
+@final
+class _Ear(Observer):
+    """Hears for one stream."""
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: TextStream) -> None:
+        self._stream = stream
+
+    def on_event(self, event: Event) -> None:
+        """Take the text."""
+        self._stream._hear(event)  # pyright: ignore[reportPrivateUsage]  # it is its ear
