@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, assert_never
 
 import trio
 
 from agentpool._errors import MessageError, PoolClosedError, PoolFullError
+from agentpool._events import (
+    AgentFinished,
+    AgentParked,
+    AgentSpawned,
+    AgentStarted,
+    Event,
+    MessageSent,
+)
 from agentpool._messages import AgentId, Completion, FinishReason, ToolCall
 from agentpool._outcome import ENDED, AgentOutcome
+from agentpool._pool.handle import AgentHandle
 from agentpool.testing._contract import promise
 from agentpool.testing._hypothesis import Strategy, st, stateful
 from agentpool.testing._simulation.orders import order_of
@@ -22,8 +31,10 @@ _ANY: Final[Strategy[int]] = st.integers(min_value=0, max_value=20)
 _LIMIT: Final[Strategy[float]] = st.sampled_from([math.inf, 0.0, 0.5, 2.0])
 """For how many seconds a caller waits before it gives up."""
 
-Action: TypeAlias = Literal["spawn", "answer", "cancel", "send", "interrupt", "resize"]
-"""What may happen between two steps."""
+Action: TypeAlias = Literal[
+    "spawn", "answer", "cancel", "send", "interrupt", "resize", "abort", "close"
+]
+"""What may happen between two steps, or in the middle of one."""
 
 ACTIONS: Final[tuple[Action, ...]] = (
     "spawn",
@@ -33,6 +44,22 @@ ACTIONS: Final[tuple[Action, ...]] = (
     "interrupt",
     "resize",
 )
+"""What may happen between two steps."""
+
+REACTIONS: Final[tuple[Action, ...]] = (*ACTIONS, "abort", "close")
+"""What an observer may do."""
+
+OCCASIONS: Final[tuple[type[Event], ...]] = (
+    AgentSpawned,
+    AgentStarted,
+    AgentParked,
+    AgentFinished,
+    MessageSent,
+)
+"""The events at which an observer may do something."""
+
+MAX_PLANNED: Final = 3
+"""Things that an observer has still to do."""
 
 
 class PoolMachine(PoolStage):
@@ -43,6 +70,27 @@ class PoolMachine(PoolStage):
     rules and invariants of its own.
     """
 
+    agents: Final = stateful.Bundle[AgentHandle]("agents")
+    """The agents that a rule may be about."""
+
+    def __init__(self) -> None:
+        """Open the pool."""
+        self._met = 0
+        self.reactions: list[tuple[type[Event], Action, int]] = []
+        super().__init__()
+
+    def _new(self) -> stateful.MultipleResults[AgentHandle]:
+        """Return the agents that no rule can be about yet."""
+        new = self.handles[self._met :]
+        self._met = len(self.handles)
+        return stateful.multiple(*new)
+
+    def teardown(self) -> None:
+        """End everything, and check that nothing is left and nothing was lost."""
+        # Or an observer would start an agent that nobody is left to answer.
+        self.reactions.clear()
+        super().teardown()
+
     # --- rules: the order
 
     @stateful.initialize(seed=st.integers(min_value=0, max_value=99))
@@ -51,13 +99,16 @@ class PoolMachine(PoolStage):
         self.run.order.now = order_of(seed, late_clock=False)
 
     @stateful.rule(
+        target=agents,
         actions=st.lists(
             st.tuples(st.integers(min_value=0, max_value=4), st.sampled_from(ACTIONS), _ANY),
             min_size=2,
             max_size=4,
-        )
+        ),
     )
-    def between_steps(self, actions: list[tuple[int, Action, int]]) -> None:
+    def between_steps(
+        self, actions: list[tuple[int, Action, int]]
+    ) -> stateful.MultipleResults[AgentHandle]:
         """Do several things while everybody goes on, each some steps after the one before."""
 
         async def job() -> None:  # noqa: ASYNC910  # zero steps are allowed
@@ -68,9 +119,24 @@ class PoolMachine(PoolStage):
 
         # It ends after so many steps, and everybody settles before it is looked at.
         self.run.run(job)
+        return self._new()
+
+    @stateful.rule(kind=st.sampled_from(OCCASIONS), action=st.sampled_from(REACTIONS), number=_ANY)
+    def react(self, kind: type[Event], action: Action, number: int) -> None:
+        """Let an observer do something at the next event of a kind, inside of its callback."""
+        if len(self.reactions) < MAX_PLANNED:
+            self.reactions.append((kind, action, number))
+
+    def note_event(self, event: Event) -> None:
+        """Do the first thing that is planned for such an event."""
+        for planned in self.reactions:
+            kind, action, number = planned
+            if isinstance(event, kind):
+                self.reactions.remove(planned)
+                self._act(action, number)
+                return
 
     def _act(self, action: Action, number: int) -> None:
-        handle = self.pick(number)
         try:
             match action:
                 case "spawn":
@@ -80,32 +146,52 @@ class PoolMachine(PoolStage):
                         pending[number % len(pending)].answer(Completion("done"))
                 case "resize":
                     self.pool.max_concurrent = 1 + number % 3
-                case "cancel" if handle is not None:
-                    handle.cancel("by the machine")
-                case "interrupt" if handle is not None:
-                    handle.interrupt()
-                case "send" if handle is not None:
-                    handle.send_nowait(self.content())
+                case "abort":
+                    self.pool.abort_all("by an observer")
+                case "close":
+                    self.closed = True
+                    self.pool.close()
+                case "cancel" | "interrupt" | "send":
+                    if handle := self.pick(number):
+                        self._act_on(handle, action)
                 case _:
-                    pass  # there is no agent yet
+                    assert_never(action)
         except (MessageError, PoolFullError, PoolClosedError) as error:
             self.refusals[type(error).__name__] += 1
 
+    def _act_on(self, handle: AgentHandle, action: Literal["cancel", "interrupt", "send"]) -> None:
+        match action:
+            case "cancel":
+                handle.cancel("by the machine")
+            case "interrupt":
+                handle.interrupt()
+            case "send":
+                handle.send_nowait(self.content())
+            case _:
+                assert_never(action)
+
     # --- rules: the owner
 
-    @stateful.rule()
-    def spawn(self) -> None:
+    @stateful.rule(target=agents)
+    def spawn(self) -> stateful.MultipleResults[AgentHandle]:
         """Spawn, waiting for room."""
 
         async def job() -> None:
             self.handles.append(await self.pool.spawn(*self.configs(1)))
 
         self.start("spawn", job)
+        return self._new()
 
-    @stateful.rule(count=st.integers(min_value=1, max_value=4))
-    def fan_out_nowait(self, count: int) -> None:
+    @stateful.precondition(lambda self: self._met < len(self.handles))
+    @stateful.rule(target=agents)
+    def meet(self) -> stateful.MultipleResults[AgentHandle]:
+        """Get to know who was let in, or started by an observer, meanwhile."""
+        return self._new()
+
+    @stateful.rule(target=agents, count=st.integers(min_value=1, max_value=4))
+    def fan_out_nowait(self, count: int) -> stateful.MultipleResults[AgentHandle]:
         """Spawn all of them or none."""
-        before = self.pool.statistics()
+        before, was_closed = self.pool.statistics(), self.closed
         try:
             found = self.run.call(lambda: self._fan_out_now(count))
         except PoolClosedError:
@@ -117,21 +203,21 @@ class PoolMachine(PoolStage):
             room = self.max_queued + self.pool.max_concurrent - taken
             promise(count > room, f"{count} agents were refused with room for {room}")
         else:
-            promise(not self.closed, "a closed pool took an agent")
+            promise(not was_closed, "a closed pool took an agent")
             first = before.spawned + 1
             promise(found == list(range(first, first + count)), f"ids {found} after {before}")
+        return self._new()
 
     def _fan_out_now(self, count: int) -> list[AgentId]:
         handles = self.pool.fan_out_nowait(self.configs(count))
         self.handles.extend(handles)
         return [handle.agent_id for handle in handles]
 
-    @stateful.rule(number=_ANY)
-    def cancel(self, number: int) -> None:
+    @stateful.rule(handle=agents)
+    def cancel(self, handle: AgentHandle) -> None:
         """Cancel one agent."""
-        if handle := self.pick(number):
-            self.run.call(lambda: handle.cancel("by the machine"))
-            promise(handle.status in ENDED, f"{handle} goes on after its cancellation")
+        self.run.call(lambda: handle.cancel("by the machine"))
+        promise(handle.status in ENDED, f"{handle} goes on after its cancellation")
 
     @stateful.rule()
     def abort_all(self) -> None:
@@ -141,33 +227,29 @@ class PoolMachine(PoolStage):
         left = [handle for handle in before if not handle.has_ended]
         promise(not left, f"agents are left after abort_all(): {left}")
 
-    @stateful.rule(number=_ANY)
-    def interrupt(self, number: int) -> None:
+    @stateful.rule(handle=agents)
+    def interrupt(self, handle: AgentHandle) -> None:
         """Ask one agent to stop after its turn."""
-        if handle := self.pick(number):
-            self.run.call(handle.interrupt)
+        self.run.call(handle.interrupt)
 
-    @stateful.rule(number=_ANY)
-    def send_nowait(self, number: int) -> None:
+    @stateful.rule(handle=agents)
+    def send_nowait(self, handle: AgentHandle) -> None:
         """Write to one agent; a refusal changes nothing."""
-        if (handle := self.pick(number)) is None:
-            return
         before, text = self.pool.statistics(), self.content()
         try:
             self.run.call(lambda: handle.send_nowait(text))
         except MessageError:
             promise(self.pool.statistics().messages == before.messages, "a refusal was counted")
 
-    @stateful.rule(number=_ANY, seconds=_LIMIT)
-    def ask(self, number: int, seconds: float = math.inf) -> None:
+    @stateful.rule(handle=agents, seconds=_LIMIT)
+    def ask(self, handle: AgentHandle, seconds: float = math.inf) -> None:
         """Ask one agent, and perhaps give up."""
-        if handle := self.pick(number):
 
-            async def job() -> None:
-                with trio.move_on_after(seconds):
-                    self.received.append(await handle.ask(self.content()))
+        async def job() -> None:
+            with trio.move_on_after(seconds):
+                self.received.append(await handle.ask(self.content()))
 
-            self.start("ask", job)
+        self.start("ask", job)
 
     @stateful.rule(seconds=_LIMIT)
     def receive(self, seconds: float = math.inf) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import final
 
 import attrs
@@ -105,3 +106,21 @@ class BoundWatch(Observer):
         running, slots = self.pool.statistics().running, self.pool.max_concurrent
         if running > slots:
             self.faults.append(f"{running} agents run with {slots:g} slots at {event}")
+
+
+@final
+@attrs.define(eq=False)
+class ActingObserver(Observer):
+    """Uses the pool in its callback: what it does comes in the middle of what caused the event."""
+
+    act: Callable[[Event], None]
+    """Called with each event."""
+    failures: list[Exception] = attrs.field(factory=list[Exception])
+    """What it raised: the pool only counts that."""
+
+    def on_event(self, event: Event) -> None:
+        """Act."""
+        try:
+            self.act(event)
+        except Exception as error:  # noqa: BLE001  # told by the machine's invariant
+            self.failures.append(error)

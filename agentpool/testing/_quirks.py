@@ -17,6 +17,7 @@ import trio
 
 from agentpool._checks import expect_arguments
 from agentpool._errors import UsageError
+from agentpool.testing._latency import latency
 from agentpool.testing._loopback import (
     EVENT_STREAM,
     HttpAsked,
@@ -136,23 +137,28 @@ class QuirkServer:
 
 @contextlib.asynccontextmanager
 async def open_quirk_server(
-    known: Sequence[Quirk] | None = None,
+    known: Sequence[Quirk] | None = None, *, latency_seconds: float = 0.0
 ) -> AsyncGenerator[QuirkServer]:
     """Serve quirks on this machine for as long as the block lasts.
 
     Args:
         known: What is served. ``None``: all that come with agentpool.
+        latency_seconds: How long an answer takes to begin, in the median; drawn for each from
+            ``dice("latency")``. Under ``simulate`` that is time of its clock.
 
     Cancellation:
         Every connection is closed.
     """
     expect_arguments(open_quirk_server, locals())
+    if not latency_seconds >= 0.0:
+        msg = f"latency_seconds must be >= 0, got {latency_seconds!r}"
+        raise UsageError(msg)
     by_name = {quirk.name: quirk for quirk in (quirks() if known is None else known)}
     requests: list[HttpAsked] = []
 
     async def serve(asked: HttpAsked) -> HttpReply:
-        await trio.lowlevel.checkpoint()  # an answer is at hand
         requests.append(asked)
+        await trio.sleep(latency(latency_seconds))
         quirk = by_name.get(asked.path.split("/")[1])
         if quirk is None:
             return json_reply(404, {"error": {"message": f"no quirk at {asked.path}"}})

@@ -31,12 +31,12 @@ from agentpool._pool.handle import AgentHandle
 from agentpool._pool.open import open_pool
 from agentpool._pool.pool import AgentPool
 from agentpool._spawn import SpawnConfig
-from agentpool.abc import Driver, Observer, Tool
+from agentpool.abc import Driver, Event, Observer, Tool
 from agentpool.testing._contract import promise
 from agentpool.testing._guest import GuestRun
 from agentpool.testing._hypothesis import stateful
 from agentpool.testing._log import EventLog
-from agentpool.testing._puppet import BoundWatch, PuppetDriver
+from agentpool.testing._puppet import ActingObserver, BoundWatch, PuppetDriver
 from agentpool.testing._simulation.quiescent import agents_of, outcome_faults, pool_leaks
 from agentpool.tools._function import tool
 from agentpool.tools._registry import ToolRegistry
@@ -112,6 +112,7 @@ class PoolStage(stateful.RuleBasedStateMachine):
         self.closed = False
         self.failures: list[BaseException] = []
         self._bound = BoundWatch()
+        self._actor = ActingObserver(self.note_event)
         self._busy: set[str] = set()
         self._leave = trio.Event()
         self._pool: AgentPool | None = None
@@ -126,7 +127,7 @@ class PoolStage(stateful.RuleBasedStateMachine):
         return self._pool
 
     async def _stage(self) -> None:  # noqa: ASYNC910  # the pool has checkpoints
-        observers = (self.log, self._bound)
+        observers = (self.log, self._bound, self._actor)
         try:
             async with self.open_pool(self.make_driver(), observers) as pool:
                 self._pool = self._bound.pool = pool
@@ -149,6 +150,9 @@ class PoolStage(stateful.RuleBasedStateMachine):
         if set(error.by_agent) == own - set(self.given):
             return []
         return [AssertionError(f"{error.by_agent} raised at the exit, {own} failed")]
+
+    def note_event(self, event: Event) -> None:
+        """Hear of an event while what caused it goes on. Does nothing; a subclass may act."""
 
     # --- what the rules are made of
 
@@ -174,7 +178,7 @@ class PoolStage(stateful.RuleBasedStateMachine):
         self.run.call(lambda: background.start_soon(perform, name=what))
 
     def pick(self, number: int) -> AgentHandle | None:
-        """Return one of the handles. ``None``: there are none."""
+        """Return one of the handles that there are by then. ``None``: there are none."""
         return self.handles[number % len(self.handles)] if self.handles else None
 
     def content(self) -> str:
@@ -199,7 +203,7 @@ class PoolStage(stateful.RuleBasedStateMachine):
 
     def nothing_failed(self) -> None:
         """What goes on beside the rules does so without an unexpected error."""
-        for failure in self.failures:
+        for failure in (*self.failures, *self._actor.failures):
             raise failure
         promise(not self._bound.faults, self._bound.faults[:1])
 

@@ -6,12 +6,15 @@ import pytest
 import trio
 
 from agentpool import AgentManifest, SpawnConfig, Usage, UsageError, open_pool
-from agentpool.drivers import ScriptedDriver
+from agentpool.abc import CompletionRequest
+from agentpool.drivers import ScriptedDriver, UserMessage, open_openai
 from agentpool.testing import (
     LatencyDriver,
     check_driver,
     dice,
     latency,
+    open_quirk_server,
+    quirks,
     simulate,
     slow,
 )
@@ -82,3 +85,30 @@ def test_dice_have_names() -> None:
     assert trio.run(draws, 0) != trio.run(draws, 0)
     with pytest.raises(RuntimeError):
         dice()
+
+
+async def slow_server() -> float:
+    """Return when a server that takes about a minute has answered."""
+    quirk = next(one for one in quirks() if one.api == "chat" and one.result.error is None)
+    async with (
+        open_quirk_server([quirk], latency_seconds=60.0) as server,
+        open_openai("m", base_url=server.url(quirk.name), api="chat") as driver,
+    ):
+        answer = await driver.complete(CompletionRequest([UserMessage("Hi")]))
+        assert answer.text == quirk.result.text
+        assert len(server.requests) == 1
+    return trio.current_time()
+
+
+def test_a_server_takes_its_time_over_real_http() -> None:
+    """Minutes of the clock and none of anybody's; another seed, another server."""
+    times = {seed: simulate(slow_server, seed=seed, late_clock=False) for seed in (0, 1)}
+    assert times[0] == simulate(slow_server, seed=0, late_clock=False) != times[1]
+    assert all(1 < seconds < 6000 for seconds in times.values())
+
+
+async def test_no_server_answers_before_it_was_asked() -> None:
+    """Less than no latency is refused."""
+    with pytest.raises(UsageError, match=r"latency_seconds must be >= 0, got -1\.0"):
+        async with open_quirk_server(latency_seconds=-1.0):
+            pass

@@ -14,11 +14,12 @@ from hypothesis import Phase, settings
 from hypothesis.stateful import rule, run_state_machine_as_test
 
 from agentpool import PoolError, UsageError
-from agentpool.observe import AgentStarted
+from agentpool.abc import Event
+from agentpool.observe import AgentSpawned, AgentStarted
 from agentpool.testing import HangError, PoolMachine
 from agentpool.testing import _guest as guest_room
 from agentpool.testing._guest import GuestRun
-from agentpool.testing._machine import ACTIONS
+from agentpool.testing._machine import ACTIONS, MAX_PLANNED, OCCASIONS, REACTIONS
 from agentpool.testing._puppet import BoundWatch
 from agentpool.testing._simulation.orders import order_of
 from agentpool.testing._simulation.quiescent import agents_of
@@ -86,10 +87,10 @@ def test_a_machine_can_be_driven_by_hand() -> None:
     machine = PoolMachine()
     machine.fan_out_nowait(2)
     machine.call_tools(0, [2], "ask_agent")
-    machine.send_nowait(1)
+    machine.send_nowait(machine.handles[1])
     machine.answer(0, "yes")
     machine.join_next()
-    machine.cancel(0)
+    machine.cancel(machine.handles[0])
     machine.statistics_agree()
     assert machine.given_next
     machine.teardown()
@@ -373,7 +374,7 @@ def test_callers_of_a_machine_may_give_up() -> None:
     """Asking, reading and joining with a deadline: nobody waits when it has passed."""
     machine = PoolMachine()
     machine.fan_out_nowait(1)
-    machine.ask(0, 0.5)
+    machine.ask(machine.handles[0], 0.5)
     machine.receive(0.5)
     machine.join_next(0.5)
     assert machine._busy == {"ask", "receive", "join_next"}
@@ -419,3 +420,51 @@ def test_a_guest_takes_its_order_from_the_machine() -> None:
     found = [order_of_three(seed) for seed in range(12)]
     assert found == [order_of_three(seed) for seed in range(12)]
     assert len({tuple(order) for order in found}) > 6
+
+
+def test_an_observer_acts_in_the_middle_of_what_it_hears_of() -> None:
+    """Everything that it may do, at every kind of event, one thing for each event."""
+    for kind in OCCASIONS:
+        machine = PoolMachine()
+        for action in REACTIONS:
+            machine.react(kind, action, 1)
+            assert len(machine.reactions) <= MAX_PLANNED
+            machine.fan_out_nowait(2)
+            machine.call_tools(0, [0], "send_message")
+            machine.nap(1)
+            machine.all_holds()
+        machine.teardown()
+
+
+def test_what_an_observer_does_is_done_once_and_found() -> None:
+    """An agent more than was asked for, which a rule can be about after it was met."""
+    machine = PoolMachine()
+    machine.react(AgentSpawned, "spawn", 0)
+    machine.fan_out_nowait(1)
+    assert len(machine.handles) == 2
+    assert machine.reactions == []
+    machine.fan_out_nowait(1)
+    assert len(machine.handles) == 3
+    machine.spawn()
+    machine.meet()
+    assert machine._met == 4
+    machine.all_holds()
+    machine.teardown()
+
+
+def test_an_observer_that_breaks_is_the_machines_own_fault() -> None:
+    """The pool only counts it; a machine must not lose it."""
+
+    class Broken(PoolMachine):
+        """Raises when an agent is spawned."""
+
+        def note_event(self, event: Event) -> None:
+            """Raise."""
+            assert not isinstance(event, AgentSpawned), "broken"
+
+    machine = Broken()
+    machine.fan_out_nowait(1)
+    with pytest.raises(AssertionError, match="broken"):
+        machine.nothing_failed()
+    machine._actor.failures.clear()
+    machine.teardown()
