@@ -1,1 +1,1 @@
-"""One agent, driven."""
+"""One agent at work: its requests, its tool calls and its spending."""

@@ -1,4 +1,4 @@
-"""One running agent: who it is, what it works with, and what it has done so far."""
+"""One running agent: its parts and its state so far."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from agentpool.tools._registry import EMPTY_REGISTRY, ToolRegistry
 
 
 def output_of(config: SpawnConfig) -> Output | None:
-    """Return what the agent's answer must be. ``None``: any text.
+    """Return the type that the agent's answer must have. ``None``: any text.
 
     Raises:
         UsageError: If its type has no form in JSON.
@@ -58,7 +58,7 @@ def output_of(config: SpawnConfig) -> Output | None:
 
 
 def room_tokens(driver: Driver, config: SpawnConfig, registry: ToolRegistry) -> int | None:
-    """Return the tokens that the conversation may have; ``None``: no window is known.
+    """Return the tokens that the conversation may take. ``None``: no window is known.
 
     The narrower window counts, the driver's or the manifest's; the answer's own
     ``max_tokens``, the system prompt and the tools' schemas come off it.
@@ -77,7 +77,7 @@ def room_tokens(driver: Driver, config: SpawnConfig, registry: ToolRegistry) -> 
 
 
 class Home(ABC):
-    """What an agent needs of its pool.
+    """The part of a pool that an agent needs.
 
     One for all agents: functions made for each of them would be six objects more that the
     garbage collector walks over.
@@ -98,11 +98,11 @@ class Home(ABC):
 
     @abstractmethod
     def make_context(self, agent: Agent) -> AgentContext:
-        """Make what the tools of *agent* see of it."""
+        """Make the context that the tools of *agent* get."""
 
     @abstractmethod
     def receive(self, agent: Agent, effect: Receive) -> None:
-        """Fill in what waits in the inbox, and whether *agent* was asked to stop."""
+        """Put the waiting messages into *effect*, and whether *agent* was asked to stop."""
 
 
 @final
@@ -142,13 +142,13 @@ class Agent(Live):
 
     @property
     def context(self) -> AgentContext:
-        """What its tools see of it. Most agents have no tools, so it is made when asked."""
+        """The context for its tools. Made on first use, since most agents have no tools."""
         if self._context is None:
             self._context = self.home.make_context(self)
         return self._context
 
     def take_back(self, effect: Effect) -> None:
-        """Count what *effect* had used before the program ended; its result is known."""
+        """Count what *effect* had used before the program ended. Its result is known."""
         assert self.journal is not None  # noqa: S101  # it gave the result back
         if isinstance(effect, RunTools):
             calls = self.journal.begun_count(effect)
@@ -169,7 +169,7 @@ class Agent(Live):
             self._spend_again(tokens, effect.completion.cost_usd, requests=1)
 
     def pay_again(self, request: CompletionRequest) -> None:
-        """Count a request that had left when the program ended: it may have been charged."""
+        """Count a request sent before the program ended, since it may have been charged."""
         if self.purse is not None:
             tokens, cost_usd = estimate(self.driver, request, self.purse.estimator)
             self._spend_again(tokens, cost_usd, requests=1)
@@ -186,12 +186,12 @@ class Agent(Live):
             self.purse.ledger.record(tokens, cost_usd, requests=requests, tool_calls=tool_calls)
 
     def close(self) -> None:
-        """Let go of what holds the agent as well, and with it the whole run."""
+        """Drop the references that form circles, so that the run is freed at once."""
         self._context = self.on_piece = None
 
     @property
     def memory_scope(self) -> str:
-        """The scope in which it recalls and remembers: its own, unless it shares one."""
+        """The memory scope it uses: its own, unless it shares one."""
         if not self._scope:  # each tool call has it in its key
             own = f"{self.home.memory_scope}/{self.agent_id}"
             self._scope = self.config.memory_scope or own
@@ -199,21 +199,21 @@ class Agent(Live):
 
     @property
     def turn(self) -> int:
-        """The turn that it takes, from 1. 0: none has begun."""
+        """The current turn, from 1. 0: no turn has begun."""
         return 0 if self.run is None else self.run.guard.turns
 
     @property
     def used(self) -> Usage:
-        """What the agent and its children have used so far."""
+        """Tokens that the agent and its children have used so far."""
         return NO_USAGE if self.run is None else self.run.guard.usage
 
     @property
     def used_usd(self) -> float:
-        """What the agent and its children have spent so far, as far as it is known."""
+        """US dollars that the agent and its children have spent, as far as is known."""
         return 0.0 if self.run is None else self.run.guard.known_cost_usd
 
     def share_limits(self) -> Budget | None:
-        """Return what the agent's children spend of, and it itself from the first one on.
+        """Return the budget of the agent's children, which it uses as well from the first one on.
 
         The run's own limits are the guard's, which knows of a child when it has ended. So
         that several side by side cannot each use all that is left, what is left becomes a
@@ -248,7 +248,7 @@ class Agent(Live):
         return family
 
     def charge(self, usage: Usage | None, cost_usd: float | None, *, requests: int = 0) -> None:
-        """Count what a child or a tool used. If that breaks a limit, there is no next turn.
+        """Count what a child or a tool used. If a limit is exceeded, no further turn begins.
 
         Args:
             usage: Tokens. ``None``: unknown.
@@ -266,7 +266,7 @@ class Agent(Live):
                 self.hub.warned(self.agent_id, self.name, verdict.text)
 
     def lose(self, driver: Driver, request: CompletionRequest, arrived: Sequence[str]) -> None:
-        """Count a request that left and broke off, as far as it is known what it took.
+        """Count a request that was sent and broke off, as far as its use is known.
 
         Args:
             driver: Who was asked.
@@ -296,7 +296,7 @@ class Agent(Live):
         return tuple(left)
 
     def phase(self, phase: Phase, tool_name: str = "") -> None:
-        """Tell who listens what the agent is doing now."""
+        """Report that the agent enters a phase."""
         if self.hub.listening:
             stamp = self.hub.stamp(self.agent_id, self.name)
             self.hub.publish(PhaseChanged(*stamp, phase, tool_name, self.turn))
@@ -311,7 +311,7 @@ class Agent(Live):
             self._tell_piece(piece)
 
     def _tell_piece(self, piece: str) -> None:
-        """Tell who listens of a piece, what is a thought in it apart from what is text."""
+        """Report a piece of the answer, with thoughts and text apart."""
         assert self.run is not None  # noqa: S101  # only a run asks the driver
         stream = self.stream
         if stream is None:
@@ -324,7 +324,7 @@ class Agent(Live):
         self._tell(stream.feed(piece))
 
     def end_stream(self, answer: Completion) -> None:
-        """Tell who listens of what was held back of *answer*, which is whole."""
+        """Report the end of *answer* that was held back while it arrived."""
         stream, self.stream = self.stream, None
         if stream is None:
             return
@@ -343,7 +343,7 @@ class Agent(Live):
             self.hub.publish(kind(*self.hub.stamp(self.agent_id, self.name), text))
 
     def thought(self, piece: str) -> None:
-        """Tell who listens of a piece of what the model thinks."""
+        """Report a piece of the model's thoughts."""
         if self.hub.listening:
             self.hub.publish(ThoughtDelta(*self.hub.stamp(self.agent_id, self.name), piece))
 
@@ -356,7 +356,7 @@ class Agent(Live):
         error: Exception | None = None,
         stop_reason: StopReason | None = None,
     ) -> AgentOutcome:
-        """Return what became of the agent, with everything that it had."""
+        """Make the outcome of the agent, with everything it produced."""
         run = self.run
         if run is None:
             return AgentOutcome(

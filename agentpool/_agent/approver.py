@@ -1,4 +1,4 @@
-"""Asking the approver before a tool call runs.
+"""How a tool call gets approval before it runs.
 
 Rules:
 
@@ -33,12 +33,12 @@ NOBODY = (
 
 
 def must_ask(agent: Agent, tool: Tool) -> bool:
-    """Return whether a call of *tool* needs somebody's word."""
+    """Return whether a call of *tool* needs approval."""
     return tool.needs_approval or asks_first(agent.config.manifest.capabilities, tool.capability)
 
 
 async def ask_first(agent: Agent, tool: Tool, call: ToolCall) -> ToolCall | Denied:
-    """Return the call that may run, or why none may.
+    """Return the approved call, or the reason why none may run.
 
     Cancellation:
         Nobody waits for an answer any more; nothing ran.

@@ -1,4 +1,4 @@
-"""How an agent is driven: the effects of its loop, performed for real."""
+"""The driver of one agent's loop: it performs the effects that the loop yields."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ NO_LIMIT: Final = nullcontext()
 
 
 def clean_messages(messages: Sequence[AgentMessage], cleaner: Cleaner) -> tuple[AgentMessage, ...]:
-    """Return *messages* without markers, but for those of the owner, who is trusted."""
+    """Return *messages* without markers. Those of the owner are trusted and unchanged."""
     return tuple(
         message
         if message.sender == OWNER_ID
@@ -50,7 +50,7 @@ def clean_messages(messages: Sequence[AgentMessage], cleaner: Cleaner) -> tuple[
 
 
 async def drive(agent: Agent, registry: ToolRegistry) -> None:  # noqa: ASYNC910  # every run asks its driver
-    """Take *agent* to the end of its run. ``agent.outcome`` says how it ended.
+    """Run *agent* to its end. ``agent.outcome`` then says how it ended.
 
     Raises:
         Exception: Whatever the driver failed with.
@@ -92,7 +92,7 @@ async def drive(agent: Agent, registry: ToolRegistry) -> None:  # noqa: ASYNC910
 
 
 def _perform(agent: Agent, effect: Effect, run: Run) -> Awaitable[None] | None:
-    """Do what *effect* asks for, and write the result into it.
+    """Perform *effect* and store the result in it.
 
     Returns:
         What is to be awaited at once. ``None``: it is done. (A coroutine around those of a
@@ -109,7 +109,7 @@ def _perform(agent: Agent, effect: Effect, run: Run) -> Awaitable[None] | None:
 
 
 async def _perform_kept(agent: Agent, effect: Effect, run: Run) -> None:  # noqa: ASYNC910  # see above
-    """Give the result of *effect* back, if the journal knows it; else do it and keep that."""
+    """Take the result of *effect* from the journal; or perform it and record the result."""
     journal = agent.journal
     assert journal is not None  # noqa: S101  # or nothing would be kept
     is_known = journal.give_back(effect, run)
@@ -129,7 +129,7 @@ async def _perform_kept(agent: Agent, effect: Effect, run: Run) -> None:  # noqa
 async def _do_aside(  # noqa: ASYNC910  # see below
     agent: Agent, effect: Recall | Remember | Summarize | LeftOut | Warn
 ) -> None:
-    """Do what has no time limit of its own."""
+    """Perform an effect that has no time limit of its own."""
     if isinstance(effect, Warn | LeftOut):
         _tell(agent, effect)
         return  # noqa: ASYNC910  # there is nothing to wait for
@@ -153,7 +153,7 @@ def _tell(agent: Agent, effect: Warn | LeftOut) -> None:
 
 
 async def _summarize(agent: Agent, effect: Summarize) -> None:  # noqa: ASYNC910  # what is refused waits for nothing
-    """Ask for a summary, within the time of one request; a failure is told, and no more."""
+    """Ask for a summary within the time of one request. A failure is only reported."""
     seconds = agent.config.manifest.resources.request_seconds
     limit_seconds = math.inf if seconds is None else seconds
     effect.failure = f"no summary within {limit_seconds:g} seconds"

@@ -1,4 +1,4 @@
-"""What one run has in the journal: results to give back, and results to keep.
+"""The journal of one run: results to replay, and results to record.
 
 Rules:
 
@@ -99,7 +99,7 @@ def digest_of(*parts: object) -> str:
 def spending(
     records: Iterable[JournalRecord],
 ) -> Iterator[tuple[int, float | None, int, int]]:
-    """Yield tokens, US dollars, requests and tool calls of what *records* say was spent."""
+    """Yield the tokens, US dollars, requests and tool calls that *records* say were spent."""
     known = list(records)
     begun = {(one.place, one.part) for one in known if one.kind is RecordKind.STARTED}
     for record in known:
@@ -116,7 +116,7 @@ def spending(
 
 
 def received_ids(records: Iterable[JournalRecord]) -> Iterator[int]:
-    """Yield the numbers of the messages that a run has received, by what it has the results of."""
+    """Yield the ids of the messages that a run has received, by the results in the journal."""
     for record in records:
         if record.kind is not RecordKind.RESULT:
             continue
@@ -127,7 +127,7 @@ def received_ids(records: Iterable[JournalRecord]) -> Iterator[int]:
 
 
 def settled_keys(records: Iterable[JournalRecord]) -> set[str]:
-    """Return the keys of the calls among *records* that have ended."""
+    """Return the keys of the calls in *records* that have ended."""
     known = list(records)
     ended = {(one.place, one.part) for one in known if one.kind is RecordKind.RESULT}
     return {
@@ -138,7 +138,7 @@ def settled_keys(records: Iterable[JournalRecord]) -> set[str]:
 
 
 def _answer_in(body: bytes) -> Completion | None:
-    """Return the answer to a request, for a turn or for a summary, out of its result."""
+    """Return the answer in the result of a turn or a summary."""
     decoder = _SUMMED if body.startswith(b"[") else _ANSWERED
     return decoder.decode(body).completion
 
@@ -148,7 +148,7 @@ def _tokens_of(completion: Completion) -> int:
 
 
 def _fill_in(effect: Effect, body: bytes, run: Run) -> None:
-    """Write the result that is known from before into *effect*."""
+    """Store the recorded result in *effect*."""
     if isinstance(effect, Recall):
         effect.fragments = _RECALLED.decode(body)
     elif isinstance(effect, Complete):
@@ -188,7 +188,7 @@ class RunJournal(Live):
     """The tools that were hashed last, and their digest: they are the same in each turn."""
 
     def recall_past(self, records: Iterable[JournalRecord]) -> None:
-        """Take in what the run did before the crash."""
+        """Load what the run did before the crash."""
         for record in records:
             if record.kind is RecordKind.RESULT:
                 self.results[record.place, record.part] = record
@@ -199,7 +199,7 @@ class RunJournal(Live):
     # --- before an effect
 
     def give_back(self, effect: Effect, run: Run) -> bool:
-        """Go to *effect*, the next one; fill in its result if it is known.
+        """Move on to *effect*, the next one, and fill in its result if it is recorded.
 
         Returns whether nothing is left to be done.
 
@@ -261,7 +261,7 @@ class RunJournal(Live):
     # --- what begins
 
     async def begin_request(self, request: CompletionRequest) -> bool:
-        """Have it kept that a request is about to leave. Return whether it had left before.
+        """Record that a request is about to be sent. Return whether it was sent before.
 
         Raises:
             JournalError: If it cannot be written.
@@ -273,7 +273,7 @@ class RunJournal(Live):
         return is_repeated
 
     async def begin_call(self, part: int, call: ToolCall) -> tuple[str, int]:
-        """Have it kept that a tool is about to begin; return the call's key and the fence.
+        """Record that a tool is about to run. Return the call's key and the fence.
 
         Raises:
             JournalError: If it cannot be written.
@@ -288,17 +288,17 @@ class RunJournal(Live):
         return key, self.writer.lease.fence
 
     def is_unknown(self, part: int) -> bool:
-        """Return whether the call had begun before a crash, so that it may or may not be done."""
+        """Return whether the call began before a crash and may or may not have been done."""
         # One with a result is not asked for again.
         return (self.place, part) in self.begun
 
     def begun_count(self, effect: RunTools) -> int:
-        """Return how many calls of *effect* had begun, and ended, before."""
+        """Return how many calls of *effect* began and ended before."""
         spots = ((self.place, part) for part in range(len(effect.calls)))
         return sum(spot in self.begun and spot in self.results for spot in spots)
 
     async def flush(self) -> None:
-        """Wait until everything that was noted is kept.
+        """Wait until everything noted is written.
 
         Raises:
             JournalError: If it cannot be written.
@@ -308,7 +308,7 @@ class RunJournal(Live):
     # --- what came of it
 
     def keep(self, effect: Effect, run: Run) -> None:
-        """Note the result of *effect*, which has just been performed."""
+        """Record the result of *effect*, which was just performed."""
         if isinstance(effect, Receive):
             if effect.messages or effect.interrupted:
                 received = _Received(tuple(effect.messages), effect.interrupted)
@@ -332,7 +332,7 @@ class RunJournal(Live):
         changed: ToolCall | None,
         exhausted: Stop | None,
     ) -> None:
-        """Note the result of one call, which has just ended."""
+        """Record the result of one call, which just ended."""
         digest = digest_of(asked.name, asked.arguments)
         mark = self._marks.pop(part, None)
         charges = () if mark is None else tuple(mark.charges)

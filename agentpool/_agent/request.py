@@ -1,4 +1,4 @@
-"""Asking the model: one request of a run, within its time, again where that makes sense.
+"""One request to a model: its time limit, its payment, its retries.
 
 Rules:
 
@@ -66,7 +66,7 @@ REFUSALS: Final = (
 
 
 async def complete(agent: Agent, effect: Complete, run: Run) -> None:
-    """Ask the driver for *effect*, within the time that the manifest gives one request.
+    """Ask the driver for *effect*, within the manifest's time limit for one request.
 
     If a budget does not allow it there is no completion, and ``run.exhausted`` says which.
 
@@ -106,7 +106,7 @@ async def complete(agent: Agent, effect: Complete, run: Run) -> None:
 
 
 def late_answer(agent: Agent) -> NetworkError:
-    """Return the error of a request whose time was over."""
+    """Return the error for a request that ran out of time."""
     return NetworkError(
         f"no whole answer within {agent.config.manifest.resources.request_seconds:g} seconds; "
         "raise resources.request_seconds if the model is slow"
@@ -116,7 +116,7 @@ def late_answer(agent: Agent) -> NetworkError:
 async def complete_aside(
     agent: Agent, driver: Driver, request: CompletionRequest, on_delta: OnDelta | None
 ) -> Completion:
-    """Ask a model for a tool of *agent*: what that takes counts for the agent.
+    """Ask a model on behalf of a tool of *agent*, which pays for it.
 
     Raises:
         DriverError: What the last attempt failed with.
@@ -147,7 +147,7 @@ async def complete_aside(
 
 @final
 class ModelRequest(Live):
-    """One request to a model, in all of its attempts: the steps of the rules, in order."""
+    """One request to a model with all of its attempts: the steps of the rules, in order."""
 
     agent: Agent
     """In whose name it is made."""
@@ -169,7 +169,7 @@ class ModelRequest(Live):
     """What is set aside for the attempt that is under way."""
 
     async def make(self) -> Completion | LimitExceededError:
-        """Make it, again where that makes sense and nothing has arrived yet.
+        """Make the request; again if that may help and nothing has arrived yet.
 
         If a budget does not allow it, the error is returned.
 
@@ -211,13 +211,13 @@ class ModelRequest(Live):
             attempts, waited_seconds = attempts + 1, waited_seconds + delay_seconds
 
     def leave(self) -> None:
-        """Record that part of it leaves now."""
+        """Record that part of the request is sent now."""
         self.has_left = True
         if self.reservation is not None:
             self.reservation.start()
 
     async def _pay(self, purse: Purse) -> Completion | LimitExceededError:  # noqa: ASYNC910  # without a request there is nothing to wait for
-        """Make one attempt, and settle what was set aside for it, however that ends."""
+        """Make one attempt and settle its reservation, however it ends."""
         estimator = self.estimator or purse.estimator
         reservation = await purse.reserve(self.driver, self.request, estimator)
         if isinstance(reservation, LimitExceededError):
@@ -238,7 +238,7 @@ class ModelRequest(Live):
         return answer
 
     async def _send(self, teller: RequestTeller | None) -> Completion:
-        """Make one attempt, and tell those who watch."""
+        """Make one attempt and report it to observers."""
         if teller is None:
             answer = await self.driver.complete_telling(self.request, self.on_delta, self.leave)
         else:
@@ -248,7 +248,7 @@ class ModelRequest(Live):
         return _sound(self.agent, self.driver, answer)
 
     def _break_off(self, error: BaseException) -> None:
-        """Count what an attempt took that ended in *error*, once."""
+        """Count what a failed attempt used, once."""
         if not self.has_left:
             return
         self.has_left = False
@@ -260,7 +260,7 @@ class ModelRequest(Live):
     def _delay_seconds(
         self, error: DriverError, attempts: int, waited_seconds: float
     ) -> float | None:
-        """Return how long to wait before the next attempt. ``None``: there is none."""
+        """Return the delay before the next attempt. ``None``: there is no further one."""
         if self.arrived or not _makes_sense(error, attempts):
             return None
         home = self.agent.home
@@ -274,7 +274,7 @@ class ModelRequest(Live):
 
 
 def _makes_sense(error: DriverError, attempt: int) -> bool:
-    """Return whether to ask again after the attempt of that number."""
+    """Return whether another attempt may help after that many."""
     return error.retryable and not (isinstance(error, FailedAttemptError) and attempt > 1)
 
 
@@ -296,7 +296,7 @@ def _means_nothing(usage: Usage) -> bool:
 
 
 def _sound(agent: Agent, driver: Driver, completion: Completion) -> Completion:
-    """Return the answer with its price; what a provider cannot mean is not known."""
+    """Return the answer with its price, and ``None`` in place of impossible numbers."""
     usage, cost_usd = completion.usage, completion.cost_usd
     if cost_usd is not None:
         cost_usd = sound_cost(cost_usd)

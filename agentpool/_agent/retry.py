@@ -1,4 +1,4 @@
-"""When a failed request is tried again, and when that is given up.
+"""When a failed request is retried, and when it is given up.
 
 Rules:
 
@@ -28,7 +28,7 @@ MAX_DOUBLINGS: Final = 60
 @final
 @attrs.frozen(kw_only=True)
 class RetryPolicy:
-    """How often, and after what delays, a request to a model is tried again.
+    """How often a request to a model is retried, and after which delays.
 
     Give one to ``open_pool(request_retries=...)``.
     """
@@ -43,7 +43,7 @@ class RetryPolicy:
     """The most that all delays of one request take together."""
 
     def __attrs_post_init__(self) -> None:
-        """Refuse what has no meaning."""
+        """Refuse numbers without a meaning."""
         expect_fields(self)
         if self.max_attempts < 1:
             raise UsageError(
@@ -61,7 +61,7 @@ class RetryPolicy:
         retry_after_seconds: float | None,
         jitter: float,
     ) -> float | None:
-        """Return how long to wait before the next attempt. ``None``: give up.
+        """Return the delay before the next attempt. ``None``: give up.
 
         Args:
             attempt: Which attempt failed, from 1.

@@ -1,4 +1,4 @@
-"""How one agent spends of a budget: what a request needs is set aside before it is made.
+"""How one agent spends from a budget: it reserves before each request.
 
 An agent that has to wait for what others have set aside gives its slot back meanwhile, as
 for every other wait. It is never one of a circle: see the rules of ``ledger``.
@@ -28,7 +28,7 @@ from agentpool.observe._hub import EventHub
 def estimate(
     driver: Driver, request: CompletionRequest, estimator: Estimator
 ) -> tuple[int, float | None]:
-    """Return the tokens, and US dollars if they are known, that *request* may take."""
+    """Estimate the tokens and US dollars that *request* may use. ``None``: no price is known."""
 
     def price(usage: Usage) -> float | None:
         return driver.price(usage, model=request.model)
@@ -39,7 +39,7 @@ def estimate(
 @final
 @attrs.define(eq=False, repr=False)
 class Purse:
-    """One agent's way to a budget."""
+    """One agent's access to a budget."""
 
     budget: Budget
     """What it spends of."""
@@ -62,7 +62,7 @@ class Purse:
     async def reserve(  # waits only when there is too little; the request follows
         self, driver: Driver, request: CompletionRequest, estimator: Estimator
     ) -> RequestReservation | LimitExceededError:
-        """Set aside what *request* needs, waiting while others may give some back.
+        """Reserve what *request* needs, waiting while others may give some back.
 
         If there is too little, nothing is set aside, and the error is returned.
 
@@ -99,7 +99,7 @@ class Purse:
         return not (self._slot.held or self._slot.wanted)
 
     def take_tool_call(self) -> LimitExceededError | None:
-        """Spend one tool call. ``None``: it may run; else why not."""
+        """Spend one tool call. Return why it may not run. ``None``: it may."""
         try:
             self.ledger.reserve(tool_calls=1).commit(tokens=0, cost_usd=0.0)
         except LimitExceededError as error:
@@ -109,7 +109,7 @@ class Purse:
         return None
 
     def tell(self) -> None:
-        """Tell who listens that limits are near or reached."""
+        """Report limits that are near or reached."""
         for notice in self.ledger.account.take_news():
             if self._hub.listening:
                 kind = BudgetReached if notice.reached else BudgetNear

@@ -1,4 +1,4 @@
-"""Telling those who watch about one request: when it began, its first piece, how it ended.
+"""Reports about one request: it begins, its first piece arrives, it ends.
 
 Made only for a request that somebody watches. One that has begun is told to its end, also
 if nobody watches any more: that costs little, and happens once.
@@ -30,7 +30,7 @@ from agentpool._scheduling.watcher import RequestWatcher, current_watcher
 
 @final
 class RequestTeller(Live):
-    """Tells about one request of an agent, in all of its attempts.
+    """Reports all attempts of one request of an agent.
 
     ``with teller:`` around each attempt.
     """
@@ -48,16 +48,16 @@ class RequestTeller(Live):
 
     @classmethod
     def of(cls, agent: Agent, request: CompletionRequest, *, by_tool: bool) -> Self:
-        """Return one for a request that is about to be made."""
+        """Make the teller of a request that is about to be made."""
         return cls(agent, request, by_tool, agent.hub.seconds())
 
     def attempt(self, reservation: RequestReservation | None) -> Self:
-        """Return itself, for the next attempt, which *reservation* pays."""
+        """Prepare for the next attempt, paid by *reservation*, and return the teller."""
         self._paid_by = reservation
         return self
 
     def __enter__(self) -> Self:
-        """Tell that an attempt begins."""
+        """Report that an attempt begins."""
         agent, request, paid = self._agent, self._request, self._paid_by
         self._attempt += 1
         self._first_piece_seconds = None
@@ -87,7 +87,7 @@ class RequestTeller(Live):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Tell that it failed, if it did."""
+        """Report that the attempt failed, if it did."""
         assert self._token is not None  # noqa: S101  # it was entered
         current_watcher.reset(self._token)
         if error is not None:
@@ -106,7 +106,7 @@ class RequestTeller(Live):
             )
 
     def arrived(self) -> None:
-        """Tell about the first piece, if this is it."""
+        """Report the first piece of the answer, once."""
         if self._first_piece_seconds is None:
             agent = self._agent
             stamp = agent.hub.stamp(agent.agent_id, agent.name)
@@ -116,20 +116,20 @@ class RequestTeller(Live):
     def gate_changed(
         self, name: str, *, limit: int, in_flight: int, waiting: int, closed_seconds: float
     ) -> None:
-        """Tell that a refusal has closed a gate, or cut its limit."""
+        """Report that a refusal has closed a gate, or lowered its limit."""
         stamp = self._agent.hub.stamp(self._agent.agent_id, self._agent.name)
         gate = (limit, in_flight, waiting)
         self._agent.hub.publish(GateChanged(*stamp, name, *gate, closed_seconds))
 
     def fell_back(self, driver: int, error: Exception | None) -> None:
-        """Tell that the next of several drivers is asked."""
+        """Report that the next of several drivers is asked."""
         agent = self._agent
         kind, text = ("", "") if error is None else (type(error).__name__, str(error))
         stamp = agent.hub.stamp(agent.agent_id, agent.name)
         agent.hub.publish(FellBack(*stamp, driver, driver + 1, kind, text))
 
     def answered(self, answer: Completion) -> None:
-        """Tell that the answer is there."""
+        """Report the answer."""
         agent = self._agent
         stamp = agent.hub.stamp(agent.agent_id, agent.name)
         agent.hub.publish(
@@ -151,7 +151,7 @@ class RequestTeller(Live):
 
 @final
 class Hearing:
-    """Takes what arrives of an agent's answer, and of its thoughts."""
+    """Receives the pieces of an agent's answer and of its thoughts."""
 
     __slots__ = ("_agent",)
 
@@ -162,12 +162,12 @@ class Hearing:
         self._agent.arrived(text)
 
     def thought(self, text: str) -> None:
-        """Tell who listens what the model thinks."""
+        """Report a piece of the model's thoughts."""
         self._agent.thought(text)
 
 
 def tell_messages(agent: Agent, run: Run) -> None:
-    """Tell about what was said since this was last called."""
+    """Report the messages since the last call."""
     assert run.conversation is not None  # noqa: S101  # only a conversation is sent
     messages = run.conversation.messages[agent.told :]
     stamp = agent.hub.stamp(agent.agent_id, agent.name)

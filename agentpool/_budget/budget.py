@@ -75,12 +75,12 @@ class Budget:
 
     @property
     def name(self) -> str:
-        """What it is called in errors and events."""
+        """The budget's name in errors and events."""
         return self._ledger.name
 
     @property
     def parent(self) -> Budget | None:
-        """The budget that it is a part of. ``None``: of none."""
+        """The budget that this one is a part of. ``None``: it has no parent."""
         return self._parent
 
     def is_within(self, other: Budget) -> bool:
@@ -139,7 +139,7 @@ class Budget:
 
 
 def ledger_of(budget: Budget) -> Ledger:
-    """Return what *budget* is inside."""
+    """Return the ledger of *budget*."""
     return budget._ledger
 
 
@@ -152,7 +152,7 @@ def family_budget(
     parent: Budget | None,
     name: str,
 ) -> Budget:
-    """Make the budget that a run shares with its children, out of its own limits.
+    """Make the budget that one run shares with its children, from the run's own limits.
 
     Held as a guard holds them: who is not above a limit may make one more request,
     whatever the estimate says, and a cost without a price is passed over. Requests and

@@ -1,4 +1,4 @@
-"""What many may spend together: set aside first, then used, and counted once.
+"""Reserve, use and count: how the amounts of one budget move, and how claims wait.
 
 Rules:
 
@@ -44,7 +44,7 @@ says nothing else: so it waits for about one round of them."""
 
 
 class Reservation(Live):
-    """What a budget has set aside for one thing. Settle it once, whatever happens.
+    """Amounts that a budget has set aside for one thing. Settle it exactly once.
 
     As a context manager it settles itself at the end of its block, if nobody did: nobody
     has said then what was used, so all of it is charged.
@@ -57,30 +57,30 @@ class Reservation(Live):
 
     @property
     def tokens(self) -> int:
-        """Tokens that were set aside."""
+        """The reserved tokens."""
         return self._amounts[TOKENS]
 
     @property
     def cost_usd(self) -> float | None:
-        """US dollars that were set aside. ``None``: there was no price to go by."""
+        """The reserved US dollars. ``None``: no price is known."""
         return self._amounts[COST] / PICO if self._priced else None
 
     @property
     def is_settled(self) -> bool:
-        """Whether it was settled."""
+        """Whether it was committed, charged or refunded."""
         return self._settled
 
     def __enter__(self) -> Self:
-        """Return itself."""
+        """Return the reservation."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Settle it, unless that was done."""
+        """Settle the reservation if that was not done."""
         if not self._settled:
             self.charge()
 
     def commit(self, *, tokens: int | None = None, cost_usd: float | None = None) -> bool:
-        """Charge what was used and give the rest back; return whether that passed a limit.
+        """Charge what was used and refund the rest. Return whether a limit was exceeded.
 
         Requests and tool calls are charged as they were reserved.
 
@@ -106,7 +106,7 @@ class Reservation(Live):
         return any(passed)
 
     def charge(self) -> None:
-        """Charge all of it: something was under way, and nobody knows what it used.
+        """Charge the whole reservation, because the real use is unknown.
 
         Raises:
             UsageError: If it was settled before.
@@ -117,7 +117,7 @@ class Reservation(Live):
         self._ledger.root.reconsider()
 
     def refund(self) -> None:
-        """Give all of it back: nothing was used.
+        """Give the whole reservation back: nothing was used.
 
         Raises:
             UsageError: If it was settled before.
@@ -140,7 +140,7 @@ class Reservation(Live):
 
 @final
 class RequestReservation(Reservation):
-    """What is set aside for a request to a model.
+    """Amounts that a budget has set aside for one request to a model.
 
     One for a request that did not start is given back at the end of its block.
     """
@@ -151,21 +151,21 @@ class RequestReservation(Reservation):
 
     @property
     def budget_name(self) -> str:
-        """The budget where it was taken."""
+        """The name of the budget it was taken from."""
         return self._ledger.name
 
     def start(self) -> None:
-        """Say that the request goes out now: from here on it is not simply given back."""
+        """Mark the request as sent: its reservation can no longer simply be refunded."""
         self._started = True
 
     def __exit__(self, *_: object) -> None:
-        """Settle it, unless that was done."""
+        """Settle the reservation if that was not done."""
         if not self._settled and not self._started:
             self.refund()
         super().__exit__()
 
     def may_give_back(self, kind: int) -> bool:
-        """Whether some of *kind* may come back from it before long."""
+        """Return whether part of *kind* may be refunded soon."""
         # Who has its reservation and did not start yet waits for a slot or for its turn.
         return bool(self._amounts[kind]) and not (self._started and self._is_stalled())
 
@@ -178,7 +178,7 @@ class RequestReservation(Reservation):
 @final
 @attrs.define(eq=False, repr=False)
 class Claim:
-    """The wish for a reservation for one request, which may have to wait."""
+    """A request's claim to part of a budget, which may have to wait for it."""
 
     ledger: Ledger
     amounts: Amounts
@@ -194,12 +194,12 @@ class Claim:
     """How many who came later were served before it."""
 
     def hold(self, held: set[Ledger]) -> None:
-        """Add to *held* what it lacks, if nobody may go before it any more."""
+        """Add the ledger it waits for to *held*, if no other claim may overtake it any more."""
         if self.short is not None and self.passed >= MAX_PASSED:
             held.add(self.short)
 
     def withdraw(self) -> None:
-        """Want it no more, and give back what was set aside for it."""
+        """Drop the claim, and refund its reservation if it has one."""
         root = self.ledger.root
         root.waiting.pop(self, None)
         if isinstance(self.result, RequestReservation):
@@ -209,7 +209,7 @@ class Claim:
 
 @final
 class Ledger(Live):
-    """What one budget is inside: its books, what is under way, and who waits."""
+    """The inside of one budget: its account, requests under way, and waiting claims."""
 
     account: Account
     """What it counts."""
@@ -222,19 +222,19 @@ class Ledger(Live):
 
     @classmethod
     def below(cls, account: Account, parent: Ledger | None) -> Ledger:
-        """Return the ledger of *account*, as a part of *parent*."""
+        """Make the ledger of *account*, as a part of *parent*."""
         ledger = cls(account)
         ledger.path = (ledger,) if parent is None else (ledger, *parent.path)
         return ledger
 
     @property
     def root(self) -> Ledger:
-        """The ledger above all others: itself, if it has no parent."""
+        """The topmost ledger: this one, if it has no parent."""
         return self.path[-1]
 
     @property
     def name(self) -> str:
-        """What its budget is called."""
+        """The name of its budget."""
         return self.account.name
 
     def reserve(
@@ -245,7 +245,7 @@ class Ledger(Live):
         requests: int = 0,
         tool_calls: int = 0,
     ) -> Reservation:
-        """Set something aside, here and in every budget above, or raise.
+        """Reserve amounts in this budget and all above it, or raise.
 
         Raises:
             LimitExceededError: If there is too little. Nothing was set aside.
@@ -262,7 +262,7 @@ class Ledger(Live):
     def record(
         self, tokens: int, cost_usd: float | None, *, requests: int = 0, tool_calls: int = 0
     ) -> None:
-        """Count what was spent before, by a program that has ended. No limit refuses it.
+        """Count what an earlier process spent. No limit refuses it.
 
         Args:
             tokens: Tokens in plus out.
@@ -281,7 +281,7 @@ class Ledger(Live):
     def claim(
         self, *, tokens: int, cost_usd: float | None, is_stalled: Callable[[], bool]
     ) -> Claim:
-        """Set aside what one request needs, now or when others have given some back.
+        """Claim what one request needs: reserved now, or when others give some back.
 
         Args:
             tokens: Tokens in plus out, as estimated.
@@ -303,7 +303,7 @@ class Ledger(Live):
         return claim
 
     def reconsider(self) -> None:
-        """Look again at those who wait, in their order. To be asked of the root.
+        """Decide about all waiting claims again, in order. Only the root does this.
 
         After each settlement, and when somebody who makes a request begins to wait.
         """
@@ -318,7 +318,7 @@ class Ledger(Live):
 
     @staticmethod
     def _decide(claim: Claim, held: set[Ledger]) -> None:
-        """Give *claim* its result, unless it can wait for one, or must: *held* is for others."""
+        """Grant or refuse *claim*, or let it wait. Ledgers in *held* are kept for earlier ones."""
         ledger = claim.ledger
         lack = ledger._find_lack(claim.amounts, priced=claim.priced)
         if lack is None:
@@ -336,7 +336,7 @@ class Ledger(Live):
             claim.result = ledger._refuse(lack, claim.amounts)
 
     def _find_lack(self, amounts: Amounts, *, priced: bool) -> tuple[Ledger, int] | None:
-        """Return the nearest budget that has too little, and of what."""
+        """Return the nearest budget with too little left, and the kind it lacks."""
         for one in self.path:
             kind = one.account.lacks(amounts, priced=priced)
             if kind is not None:

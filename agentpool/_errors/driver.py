@@ -1,4 +1,4 @@
-"""What can go wrong with a model, its provider, or the way there."""
+"""Errors of a model, its provider, or the connection to it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from agentpool._errors.errors import AgentPoolError
 
 
 class DriverError(AgentPoolError):
-    """The model, its provider or the way there failed."""
+    """The model, its provider or the connection failed."""
 
     default_retryable: ClassVar[bool] = False
 
@@ -37,13 +37,13 @@ class RateLimitError(DriverError):
 
 
 class OverloadedError(DriverError):
-    """The provider cannot serve anybody right now."""
+    """The provider is overloaded and serves no requests right now."""
 
     default_retryable = True
 
 
 class NetworkError(DriverError):
-    """No connection, or one that broke."""
+    """There is no connection, or it broke."""
 
     default_retryable = True
 
@@ -61,11 +61,11 @@ class ContextOverflowError(DriverError):
 
 
 class UnknownModelError(DriverError):
-    """There is no such model where it was looked for."""
+    """The model does not exist where it was looked for."""
 
 
 class FailedAttemptError(DriverError):
-    """The model failed to write what it wanted to, such as a call that nothing can read.
+    """The model's output was unusable, such as a tool call that cannot be parsed.
 
     Asked once more, it mostly succeeds; a third time it would be paid for the same again.
     """
@@ -74,7 +74,7 @@ class FailedAttemptError(DriverError):
 
 
 class AllDriversFailedError(DriverError):
-    """Several drivers were asked, and none answered. Has what each of them failed with."""
+    """All drivers of a fallback failed. Has the error of each."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class AllDriversFailedError(DriverError):
 
 
 class InvalidOutputError(DriverError):
-    """No answer had the form that was asked for, though the model was told what was wrong."""
+    """The model gave no answer of the requested form, although told what was wrong."""
 
     def __init__(self, message: str, *, answers: int) -> None:
         super().__init__(message)
@@ -100,12 +100,12 @@ class InvalidOutputError(DriverError):
 
 
 class EmptyAnswerError(DriverError):
-    """The model answered with no text and no tool call, also when it was asked again."""
+    """The model answered without text or tool call, even when asked again."""
 
 
 class ProtocolError(DriverError):
-    """The answer does not follow the wire format. Says what came."""
+    """The answer does not follow the wire format. Quotes what was received."""
 
 
 class RecordingMissError(DriverError):
-    """A recording has no answer to a request. Says what was asked, and what is nearest."""
+    """A recording has no answer for a request. Quotes the request and the nearest recorded one."""

@@ -1,4 +1,4 @@
-"""The root of the errors, and those that need no module of their own."""
+"""The root of all errors, and those that need no module of their own."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ MAX_TRACEBACK_CHARACTERS: Final = 20_000
 
 
 def traceback_text(error: BaseException) -> str:
-    """Return the traceback of *error* as Python prints it, the end of a very long one."""
+    """Return the traceback of *error* as Python prints it; only the end of a very long one."""
     return "".join(traceback.format_exception(error))[-MAX_TRACEBACK_CHARACTERS:]
 
 
 class UsageError(AgentPoolError):
-    """The calling code asked for something that has no meaning. Nothing has changed."""
+    """The calling code passed something wrong. Nothing has changed."""
 
 
 @attrs.frozen
 class Fault:
-    """One thing that is wrong with a manifest."""
+    """One thing that is wrong in a manifest."""
 
     path: str
     """Where it stands, such as ``resources.max_iterations``. Empty for the whole file."""
@@ -55,7 +55,7 @@ class Fault:
 
 
 class ManifestError(AgentPoolError):
-    """A manifest is wrong. Carries every fault, not only the first one."""
+    """A manifest is wrong. Has every fault, not only the first."""
 
     def __init__(self, faults: Sequence[Fault], *, source: str = "manifest") -> None:
         super().__init__(f"{source}: " + "; ".join(str(fault) for fault in faults))
@@ -66,7 +66,7 @@ class ManifestError(AgentPoolError):
 
 
 class PoolFullError(AgentPoolError):
-    """The pool has no room for another agent. No id was used, nothing was started."""
+    """The pool has no room for another agent. Nothing was started, and no id was used."""
 
     def __init__(self, message: str, *, running: int, queued: int) -> None:
         super().__init__(message)
@@ -77,7 +77,7 @@ class PoolFullError(AgentPoolError):
 
 
 class PoolClosedError(AgentPoolError):
-    """The pool is closing or closed and takes no more work."""
+    """The pool is closing or closed, and accepts no more work."""
 
 
 class MessageError(AgentPoolError):
@@ -90,19 +90,19 @@ class MessageError(AgentPoolError):
 
 
 class UnknownAgentError(MessageError):
-    """There never was an agent with that id in this pool."""
+    """No agent with that id was ever in this pool."""
 
 
 class AgentGoneError(MessageError):
-    """The agent has ended, or ended while the sender waited."""
+    """The agent has ended, possibly while the sender waited."""
 
 
 class InboxFullError(MessageError):
-    """The agent is there, and its inbox has no room now."""
+    """The agent's inbox has no room now."""
 
 
 class DeadlockError(AgentPoolError):
-    """Agents wait for each other in a circle, or all wait and nobody can send."""
+    """Agents wait for each other in a circle, or all wait and none can send."""
 
     def __init__(self, message: str, *, agent_ids: Sequence[int] = ()) -> None:
         super().__init__(message)
@@ -111,7 +111,7 @@ class DeadlockError(AgentPoolError):
 
 
 class ToolError(AgentPoolError):
-    """A tool cannot do what the model asked. The text is told to the model."""
+    """A tool cannot do what the model asked. The model is told the text."""
 
 
 class CapabilityDeniedError(ToolError):
@@ -136,7 +136,7 @@ class LimitExceededError(AgentPoolError):
 
 
 class MemoryStoreError(AgentPoolError):
-    """The file in which a memory keeps its fragments cannot be used. Says what is wrong."""
+    """The file of a memory cannot be used. Says what is wrong."""
 
 
 class PrivacyError(AgentPoolError):
@@ -155,11 +155,11 @@ class AgentCancelledError(AgentPoolError):
 
 
 class TraceError(AgentPoolError):
-    """The file of a trace is not there, is no trace, or cannot be written."""
+    """The file of a trace is missing, is not a trace, or cannot be written."""
 
 
 class RecordedError(AgentPoolError):
-    """What an agent ended with, as a trace has it: no longer the exception itself."""
+    """An agent's error as read from a trace, in place of the exception itself."""
 
     def __init__(
         self, message: str, *, kind: str, traceback: str = "", details: Mapping[str, str] = {}

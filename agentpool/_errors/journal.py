@@ -1,4 +1,4 @@
-"""What can go wrong with the records of runs."""
+"""Errors of a journal: the records of runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from agentpool._errors.errors import AgentPoolError
 
 
 class JournalError(AgentPoolError):
-    """The journal cannot be read or written. Nothing that was written before is lost."""
+    """The journal cannot be read or written. Records written earlier are not lost."""
 
 
 class RunBusyError(JournalError):
@@ -33,7 +33,7 @@ class RunBusyError(JournalError):
 
 
 class SessionBusyError(JournalError):
-    """The session has a turn that has not ended, in this process or in another."""
+    """The session has an unfinished turn, in this process or in another."""
 
     def __init__(self, message: str, *, session: str) -> None:
         """Make the error.
@@ -48,7 +48,7 @@ class SessionBusyError(JournalError):
 
 
 class LeaseLostError(JournalError):
-    """Another process took over the records of a pool: this one must write no more."""
+    """Another process took over the records of a pool, so this one must not write any more."""
 
     def __init__(self, message: str, *, pool: str, fence: int) -> None:
         """Make the error.
@@ -66,7 +66,7 @@ class LeaseLostError(JournalError):
 
     @classmethod
     def of(cls, pool: str, fence: int) -> Self:
-        """Return the error of a write under an old fence."""
+        """Make the error of a write under an old fence."""
         return cls(
             f"another process took over pool {pool!r} of the journal (this one had fence "
             f"{fence}); end this one, and look at the other",
@@ -76,7 +76,7 @@ class LeaseLostError(JournalError):
 
 
 class ResumeMismatchError(JournalError):
-    """A resumed run asks for something else than it did before the crash."""
+    """A resumed run does something else than it did before the crash."""
 
     def __init__(self, message: str, *, agent_id: int, place: int, differs: str) -> None:
         """Make the error.

@@ -1,4 +1,4 @@
-"""The group of what the agents of a pool failed with."""
+"""The group of all errors that the agents of a pool failed with."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _leaves(error: BaseException) -> Iterator[int]:
 
 
 def _is_part(error: BaseException, whole: BaseException) -> bool:
-    """Return whether *error* is *whole*, or a group of some of what is in it."""
+    """Return whether *error* is *whole*, or a group of part of its errors."""
     if error is whole:
         return True
     is_inside = set(_leaves(error)) <= set(_leaves(whole))
@@ -26,7 +26,7 @@ def _is_part(error: BaseException, whole: BaseException) -> bool:
 
 
 class PoolError(AgentPoolError, ExceptionGroup[Exception]):
-    """Agents failed, and nobody looked at their outcomes.
+    """Agents failed, and their outcomes were never retrieved.
 
     An ``ExceptionGroup``, so ``except*`` takes it apart; it also knows which agent each
     error came from.
@@ -41,7 +41,7 @@ class PoolError(AgentPoolError, ExceptionGroup[Exception]):
         errors: Sequence[Exception],
         agent_ids: Sequence[int] = (),  # noqa: ARG004  # for __init__; groups are built in two
     ) -> Self:
-        """Make the group; ``__init__`` adds the agents."""
+        """Make the group. ``__init__`` adds the agents."""
         return super().__new__(cls, message, errors)
 
     def __init__(
@@ -56,7 +56,7 @@ class PoolError(AgentPoolError, ExceptionGroup[Exception]):
         return self.exceptions[0]
 
     def derive(self, excs: Sequence[Exception]) -> PoolError:  # type: ignore[override]  # a group of Exceptions stays one
-        """Make the group that ``split`` and ``except*`` hand out, agents kept."""
+        """Make the group that ``split`` and ``except*`` return, with its agents."""
         # In the order of the whole, so that agents with one and the same error keep it each.
         left = iter(self.by_agent.items())
         ids: list[int] = []

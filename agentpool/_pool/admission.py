@@ -1,4 +1,4 @@
-"""Who runs next: slots, the queue of newcomers, and agents that come back.
+"""Which agent runs next: slots, the queue of new agents, and agents that come back.
 
 Rules:
 
@@ -76,7 +76,7 @@ class Admission:
 
     @property
     def queued_count(self) -> int:
-        """Newcomers that wait for their first slot."""
+        """New agents that wait for their first slot."""
         return len(self._newcomers) + len(self._children)
 
     @property
@@ -86,11 +86,11 @@ class Admission:
 
     @property
     def lent_count(self) -> int:
-        """Agents that wait at a gate, and whose slots are kept from newcomers."""
+        """Agents that wait at a gate and whose slots are not given to new agents."""
         return self._lent
 
     def room_for(self, count: int) -> bool:
-        """Return whether *count* more newcomers would find a slot or a place in the queue."""
+        """Return whether *count* more new agents would find a slot or a place in the queue."""
         # Slots that are free now are not promised to anybody: whoever comes back was
         # served when they became free.
         queued = self.queued_count
@@ -98,7 +98,7 @@ class Admission:
         return count - free <= self.max_queued - queued
 
     def full_error(self, count: int) -> PoolFullError:
-        """Return the error of somebody who has no room for *count* newcomers."""
+        """Return the error for a spawn of *count* agents that finds no room."""
         running, queued = self.running_count, self.queued_count
         return PoolFullError(
             f"no room for {count} more: {running} of {self.limiter.total_tokens:g} slots are "
@@ -109,7 +109,7 @@ class Admission:
         )
 
     async def enter(self, accept: Callable[[], AgentRecord]) -> AgentRecord:
-        """Call *accept* as soon as a newcomer has room, waiting without a slot.
+        """Call *accept* as soon as a new agent has room, waiting without a slot.
 
         An agent that waits here is accepted's parent: it takes its own slot again only
         after the newcomer was let in, so that a pool of one with no queue has children.
@@ -138,12 +138,12 @@ class Admission:
                 raise
 
     def close(self) -> None:
-        """Keep nobody waiting for room any more: ``accept`` says that the pool has closed."""
+        """Wake the calls that wait for room: the pool has closed."""
         self.closed = True
         self._room.unpark_all()
 
     def admit(self, handle: AgentRecord) -> None:
-        """Start *handle* if there is a slot, or else queue it. Ask ``room_for`` first."""
+        """Start *handle* if a slot is free, otherwise queue it. Ask ``room_for`` first."""
         limiter = self.limiter
         is_free = limiter.borrowed_tokens + self._lent < limiter.total_tokens
         if is_free and not (self._returning or self._children or self._newcomers):
@@ -157,20 +157,20 @@ class Admission:
         self.pump()
 
     def withdraw(self, handle: AgentRecord) -> None:
-        """Forget a newcomer that was cancelled. Its place is free at once."""
+        """Remove a cancelled agent from the queue. Its place is free at once."""
         queue = self._children if handle.depth else self._newcomers
         queue.note_gone()
         self._room.unpark()
 
     def withdraw_all(self) -> tuple[AgentRecord, ...]:
-        """Empty the queue and return who was in it, in the order of their coming."""
+        """Empty the queue and return its agents in order."""
         left = self._newcomers.drain() + self._children.drain()
         left.sort(key=_number_of)
         self._room.unpark_all()
         return tuple(left)
 
     def pump(self, *, newcomers: bool = True) -> None:
-        """Hand out every slot that is free, first to those who come back."""
+        """Hand out every free slot, first to agents that come back."""
         limiter = self.limiter
         while limiter.borrowed_tokens < limiter.total_tokens:
             if self._returning:
@@ -199,7 +199,7 @@ class Admission:
         self._start(handle, slot)
 
     def resize(self, slots: float) -> None:
-        """Change the number of slots. Who runs, runs on; fewer start until it fits."""
+        """Change the number of slots. Running agents go on, even if they are too many now."""
         with self._hub:
             self._hub.tell(SlotsChanged, OWNER_ID, "", slots)
             self.limiter.total_tokens = slots
@@ -207,7 +207,7 @@ class Admission:
             self._room.unpark_all()
 
     def leave(self, slot: Slot, *, newcomers: bool) -> None:
-        """Take back the slot of an agent that ended, if it holds one.
+        """Take back the slot of an agent that ended, if it has one.
 
         Args:
             slot: The agent's.
@@ -227,7 +227,7 @@ class Admission:
         self.pump(newcomers=newcomers)
 
     def _hand_on(self, token: object) -> bool:
-        """Let a newcomer have the slot of who ended, if it is the newcomer's turn.
+        """Give the slot of an ended agent to a new one, if that one is next.
 
         In a pool with a queue that is what every end does. It costs a fifth of giving the
         token back and taking another.
@@ -244,7 +244,7 @@ class Admission:
     # The slots' side.
 
     def release(self, slot: Slot, wait: Wait) -> None:
-        """Take back the slot of an agent that waits."""
+        """Take back the slot of a waiting agent."""
         with self._hub:
             self._hub.parked(slot.agent_id, slot.name, wait)
             if wait.lends and slot.only_lends:
@@ -255,7 +255,7 @@ class Admission:
             self._on_waiting(slot.agent_id)
 
     def look_again(self, slot: Slot) -> None:
-        """Look again at an agent without a slot that waits for more, or for less."""
+        """Reconsider an agent without a slot whose waits have changed."""
         if slot.only_lends:
             self._lend(slot)
         elif slot.lent:
@@ -265,20 +265,20 @@ class Admission:
         self._on_waiting(slot.agent_id)
 
     def regain(self, slot: Slot) -> bool:
-        """Give *slot* back to its agent if one is free and nobody comes before it."""
+        """Give *slot* back to its agent if one is free and no other agent comes first."""
         if self._returning or self.limiter.borrowed_tokens >= self.limiter.total_tokens:
             return False
         self._give_back(slot)
         return True
 
     def request(self, slot: Slot) -> None:
-        """Put an agent that comes back in front of every newcomer: no slot is free for it."""
+        """Queue an agent that comes back, ahead of all new agents: no slot is free."""
         ahead = len(self._returning)
         self._returning.append(slot)
         self.tell_queued(slot.agent_id, slot.name, ahead, again=True)
 
     def tell_queued(self, agent_id: AgentId, name: str, ahead: int, *, again: bool) -> None:
-        """Tell that an agent waits for a slot, behind so many others.
+        """Report that an agent waits for a slot, with that many ahead of it.
 
         Args:
             agent_id: Which agent.

@@ -1,4 +1,4 @@
-"""What an agent's tools can do in its name: write, ask, look around, have children.
+"""What tools can do on behalf of their agent: write, ask, look around, run children.
 
 Rules for children:
 
@@ -73,32 +73,32 @@ class PoolAgentContext(AgentContext):
 
     @property
     def agent_id(self) -> AgentId:
-        """The agent's number."""
+        """The agent's id."""
         return self._handle.agent_id
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """The agent's name."""
         return self._handle.name
 
     @property
     def manifest(self) -> AgentManifest:
-        """Its manifest."""
+        """The agent's manifest."""
         return self._agent.config.manifest
 
     @property
     def depth(self) -> int:
-        """Generations above it."""
+        """The number of generations above the agent."""
         return self._handle.depth
 
     @property
     def parent_id(self) -> AgentId:
-        """The number of the agent that spawned it: 0 for the owner."""
+        """The id of the agent that spawned it. 0: the owner."""
         return self._handle.parent_id
 
     @property
     def memory_scope(self) -> str:
-        """The scope in which it recalls and remembers."""
+        """The memory scope that the agent uses."""
         return self._agent.memory_scope
 
     def seconds(self) -> float:
@@ -107,14 +107,14 @@ class PoolAgentContext(AgentContext):
 
     @property
     def budget(self) -> Budget | None:
-        """What the agent spends of."""
+        """The budget that the agent spends from."""
         purse = self._agent.purse
         return None if purse is None else purse.budget
 
     async def complete(
         self, driver: Driver, request: CompletionRequest, *, on_delta: OnDelta | None = None
     ) -> Completion:
-        """Ask a model in the agent's name; what it takes is the agent's expense.
+        """Ask a model at the agent's expense.
 
         Raises:
             LimitExceededError: If a budget does not allow it. The driver was not asked.
@@ -152,7 +152,7 @@ class PoolAgentContext(AgentContext):
 
     @asynccontextmanager
     async def without_slot(self, what: str) -> AsyncGenerator[None, None]:
-        """Wait inside, and let others run in the agent's place.
+        """Wait inside the block while other agents run in this one's place.
 
         Cancellation:
             Ends the block; the agent itself, if it is cancelled, ends without a slot.
@@ -170,7 +170,7 @@ class PoolAgentContext(AgentContext):
         )
 
     async def run_child(self, query: str | SpawnConfig, *, name: str | None = None) -> AgentOutcome:
-        """Run a child to its end, without a slot, and return what became of it.
+        """Run a child to its end, without a slot, and return its outcome.
 
         Raises:
             CapabilityDeniedError: If this agent may have no children of its own kind.
@@ -217,7 +217,7 @@ class PoolAgentContext(AgentContext):
     def _config_of_other(
         self, config: SpawnConfig, name: str | None, seconds_left: float
     ) -> SpawnConfig:
-        """Return the config of a child of another manifest, within this agent's limits."""
+        """Return the config of a child with another manifest, within this agent's limits."""
         tier = self.manifest.privacy
         if not tier.allows(config.manifest.privacy):
             raise PrivacyError(

@@ -1,4 +1,4 @@
-"""Who speaks in a pool: the agent whose task calls, or else the owner.
+"""On whose behalf a call is made: the agent whose task calls, or else the owner.
 
 An agent cannot write in another's name, since it never says its own: the slot in its task's
 context does.
@@ -22,7 +22,7 @@ from agentpool._scheduling.slot import Owner, current_slot
 @final
 @attrs.define(eq=False, repr=False)
 class PoolVoice(Voice):
-    """Speaks for whoever calls."""
+    """Sends messages on behalf of the calling agent or owner."""
 
     _router: PostOffice
     _admission: Admission
@@ -31,14 +31,14 @@ class PoolVoice(Voice):
     """The task that opened the pool."""
 
     def caller(self) -> AgentRecord | None:
-        """Return the agent of this pool that the current task belongs to."""
+        """Return the agent that the current task belongs to. ``None``: none of this pool."""
         slot = current_slot.get()
         if slot is None or slot.keeper is not self._admission:
             return None
         return self._running.get(slot.agent_id)
 
     def refuse_agents(self, what: str) -> None:
-        """Refuse *what*, which waits for all agents, to the agents themselves.
+        """Raise if an agent calls *what*, which waits for all agents.
 
         Raises:
             UsageError: If an agent of this pool calls, or of a pool that is inside one.
@@ -53,7 +53,7 @@ class PoolVoice(Voice):
             slot = slot.keeper.outer
 
     def agent_id(self) -> AgentId:
-        """Return the number of whoever calls. The owner's also stands for anybody outside."""
+        """Return the id of the caller; the owner's for every task outside of the agents."""
         caller = self.caller()
         if caller is not None:
             return caller.agent_id
@@ -61,26 +61,26 @@ class PoolVoice(Voice):
         return OWNER_ID
 
     def name(self) -> str:
-        """Return who calls, for people."""
+        """Return the caller's name, for people."""
         agent_id = self.agent_id()
         return f"agent {agent_id}" if agent_id else "owner"
 
     async def send(self, recipient: AgentId, content: str, reply_to: int | None) -> AgentMessage:
-        """Send in the name of whoever calls."""
+        """Send on behalf of the caller."""
         return await self._router.send(self.agent_id(), recipient, content, reply_to=reply_to)
 
     def send_nowait(self, recipient: AgentId, content: str, reply_to: int | None) -> AgentMessage:
-        """Send in the name of whoever calls, or raise."""
+        """Send on behalf of the caller, or raise."""
         return self._router.send_nowait(self.agent_id(), recipient, content, reply_to=reply_to)
 
     async def ask(self, recipient: AgentId, content: str) -> AgentMessage:
-        """Ask in the name of whoever calls."""
+        """Ask on behalf of the caller."""
         return await self._router.ask(self.agent_id(), recipient, content)
 
     async def broadcast(self, content: str) -> tuple[AgentMessage, ...]:
-        """Send to every live agent, in the name of whoever calls."""
+        """Send to every live agent on behalf of the caller."""
         return await self._router.broadcast(self.agent_id(), content)
 
     async def receive_many(self) -> tuple[AgentMessage, ...]:
-        """Take all messages for the owner, waiting for one."""
+        """Take all messages for the owner, waiting until there is one."""
         return await self._router.receive_many(OWNER_ID)

@@ -1,4 +1,4 @@
-"""Finds agents that wait for each other in a circle, and pools in which all wait.
+"""Detects agents that wait for each other in a circle, and pools in which all wait.
 
 A suspicion is cheap: it follows the waits of one agent, and only of one that is waited for.
 Only a suspicion is looked into, two scheduler steps later, when everybody who was woken
@@ -44,20 +44,20 @@ from agentpool._scheduling.waits import (
 @final
 @attrs.define(eq=False, repr=False)
 class Workers(trio.abc.Instrument):
-    """Watches tasks that work without a slot. In place only while there are any."""
+    """Watches tasks that work without a slot. Installed only while there are any."""
 
     _stopped: Callable[[AgentId], None]
     """Called when one of them works no more."""
     _slots: dict[trio.lowlevel.Task, Slot] = attrs.field(factory=dict[trio.lowlevel.Task, Slot])
 
     def watch(self, task: trio.lowlevel.Task, slot: Slot) -> None:
-        """Watch *task*, of the agent that *slot* is of."""
+        """Watch *task*, which belongs to the agent of *slot*."""
         if not self._slots:
             trio.lowlevel.add_instrument(self)
         self._slots[task] = slot
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        """Tell if *task* was watched and works no more."""
+        """Report if a watched *task* no longer works."""
         slot = self._slots.get(task)
         if slot is None or _works(task, slot):
             return
@@ -70,7 +70,7 @@ class Workers(trio.abc.Instrument):
 @final
 @attrs.define(eq=False, repr=False)
 class DeadlockWatch:
-    """Watches the waits of one pool."""
+    """Watches the waits of one pool for deadlocks."""
 
     _nursery: trio.Nursery
     _admission: Admission
@@ -87,12 +87,12 @@ class DeadlockWatch:
     _workers: Workers = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        """Look for a deadlock when an agent stops working or the owner waits."""
+        """Check for a deadlock whenever an agent stops working or the owner waits."""
         self._workers = Workers(self.suspect)
         self.owner = Owner(self._admission, lambda: self.suspect(OWNER_ID))
 
     def suspect(self, first: AgentId | None = None) -> None:
-        """Look whether somebody is deadlocked, if it seems so.
+        """Check for a deadlock if one seems possible.
 
         Args:
             first: Who just began to wait, works no more, or has fewer agents to wait for.
@@ -108,14 +108,14 @@ class DeadlockWatch:
             self._nursery.start_soon(self._look, name="deadlock watch")
 
     def _seems_to_close(self, first: AgentId) -> bool:
-        """Return whether a circle of waits leads from *first* back to it, as far as one sees."""
+        """Return whether a circle of waits seems to lead from *first* back to it."""
         if not self._admission.book.is_awaited(first):
             return False
         waits = self._reached(first, settled=False)
         return first in find_deadlocked(waits, others_can_send=True)
 
     def _stands_still(self) -> bool:
-        """Return whether nobody runs, nobody will, and somebody waits for a message."""
+        """Return whether no agent runs or will run, and one waits for a message."""
         admission = self._admission
         return (
             admission.book.may_stand_still
@@ -125,7 +125,7 @@ class DeadlockWatch:
         )
 
     def _owner_can_act(self) -> bool:
-        """Return whether the owner, or a task of its own, can do something without being woken."""
+        """Return whether the owner, or a task of its own, can act without being woken."""
         owner = self.owner
         if owner.is_shared or owner.wait is None or owner.has_deadline:
             return True
@@ -150,7 +150,7 @@ class DeadlockWatch:
         self._looking = False
 
     def _reached(self, first: AgentId, *, settled: bool) -> dict[AgentId, Sequence[Wait]]:
-        """Return the waits that *first* waits for, directly or through others.
+        """Return the waits that *first* depends on, directly or through others.
 
         Args:
             first: Whose waits are followed.
@@ -167,7 +167,7 @@ class DeadlockWatch:
         return waits
 
     def _all_waits(self) -> dict[AgentId, Sequence[Wait]]:
-        """Return the waits of everybody who cannot go on by itself."""
+        """Return the waits of every agent that cannot go on by itself."""
         return {
             agent_id: own
             for agent_id in (OWNER_ID, *self._running)
@@ -175,7 +175,7 @@ class DeadlockWatch:
         }
 
     def _waits_of(self, agent_id: AgentId, *, settled: bool) -> Sequence[Wait]:
-        """Return what each branch of somebody waits for. Empty: it can go on by itself."""
+        """Return the wait of each branch of an agent. Empty: it can go on by itself."""
         if agent_id == OWNER_ID:
             owner = self.owner
             if self._owner_can_act() or owner.wait is None or owner.way is None:
@@ -194,7 +194,7 @@ class DeadlockWatch:
         return [one.wait for one in waiting]
 
     def _has_workers(self, slot: Slot) -> bool:
-        """Return whether tasks of an agent work beside those that wait; each of them is watched."""
+        """Return whether tasks of an agent work beside its waiting ones, and watch them."""
         assert slot.task is not None  # noqa: S101  # looked at before
         # All of them, and not the first: the tasks of a nursery have no order.
         workers = [task for task in _tasks_of(slot.task) if _works(task, slot)]
@@ -203,7 +203,7 @@ class DeadlockWatch:
         return bool(workers)
 
     def _fail_first(self, waits: Mapping[AgentId, Sequence[Wait]], first: AgentId | None) -> bool:
-        """Fail one of those that are deadlocked, *first* if it is. Return whether any was."""
+        """Fail one deadlocked agent, *first* if it is one. Return whether any was failed."""
         # Who is not among those that wait can send. Those that *first* does not wait for are
         # looked at together, when nobody runs.
         others_can_send = first is not None or len(waits) <= len(self._running)
@@ -226,7 +226,7 @@ class DeadlockWatch:
         return True
 
     def _parked(self, victim: AgentId, stuck: frozenset[AgentId]) -> parked:
-        """Return the wait of *victim* that is failed: one for another who is stuck, if any."""
+        """Return the wait of *victim* to fail: one for another stuck agent, if there is one."""
         if victim == OWNER_ID:
             owners = self.owner.way
             assert owners is not None  # noqa: S101  # it waited when we looked
@@ -256,7 +256,7 @@ def _tasks_of(task: trio.lowlevel.Task) -> Iterator[trio.lowlevel.Task]:
 
 
 def _works(task: trio.lowlevel.Task, slot: Slot) -> bool:
-    """Return whether *task* may do anything: it is not known to wait, and has not ended."""
+    """Return whether *task* may be working: it is not known to wait and has not ended."""
     if task in slot.waits:
         return False
     home = task.parent_nursery

@@ -1,4 +1,4 @@
-"""Fan-in: ended agents, and those who wait for them.
+"""Fan-in: ended agents, and the calls that wait for them.
 
 ``join_all`` answers in spawn order, ``join_next`` in the order of the ends. Each outcome is
 given out once by ``join_next``; ``join_all`` gives all of them and leaves none behind.
@@ -24,7 +24,7 @@ from agentpool._scheduling.waits import Wait
 
 @final
 class _Join(Live):
-    """Somebody who waits for some agents to end."""
+    """A call that waits for some agents to end."""
 
     missing: dict[AgentId, None]
     """Those that have not ended."""
@@ -33,12 +33,12 @@ class _Join(Live):
 
 @final
 class Completions(Live):
-    """Outcomes in the order of the ends: an async iterator."""
+    """Outcomes in the order in which agents end: an async iterator."""
 
     _join_next: Callable[[], Awaitable[AgentOutcome | None]]
 
     def __aiter__(self) -> Self:
-        """Return itself."""
+        """Return the iterator itself."""
         return self
 
     async def __anext__(self) -> AgentOutcome:
@@ -59,7 +59,7 @@ KEPT_OF_OTHERS: Final = 1000
 
 @final
 class FanIn(Live):
-    """All agents of one pool, by id, and the order in which they end."""
+    """All agents of one pool by id, and the order in which they end."""
 
     keep_outcomes: int | None = None
     """Outcomes that were given out and are kept. ``None``: all, but for those of agents that
@@ -83,7 +83,7 @@ class FanIn(Live):
     _owner: Owner | None = None
 
     def open(self, owner: Owner) -> None:
-        """Let the pool see what *owner*, who opened it, waits for."""
+        """Register *owner*, the task that opened the pool, so that its waits are seen."""
         self._owner = owner
 
     def expect(self, handle: AgentRecord) -> None:
@@ -96,7 +96,7 @@ class FanIn(Live):
             self.active_owned[handle.agent_id] = None
 
     def find(self, agent_id: AgentId) -> AgentRecord | None:
-        """Return the handle of an agent, unless there was none or it was forgotten."""
+        """Return the handle of an agent. ``None``: it never existed or was forgotten."""
         if type(agent_id) is not int:  # True is a key that finds agent 1, and no id
             return None
         return self.handles.get(agent_id) or self.owned.get(agent_id)
@@ -121,7 +121,7 @@ class FanIn(Live):
                 self._next.unpark_all()  # some of them will learn that nobody is left
 
     def given_out(self, handle: AgentRecord) -> None:
-        """Record that the outcome was retrieved; forget the oldest that are too many."""
+        """Record that an outcome was retrieved, and forget the oldest ones beyond the limit."""
         keep = self.keep_outcomes
         if keep is None:
             if handle.on_end is None:
@@ -132,7 +132,7 @@ class FanIn(Live):
             self._drop(self._given_out.popleft())
 
     def forget(self, handle: AgentRecord) -> None:
-        """Know nothing more of an agent that has ended."""
+        """Forget an agent that has ended."""
         self._drop(handle)
         if handle in self._given_out:
             self._given_out.remove(handle)
@@ -143,7 +143,7 @@ class FanIn(Live):
         self._ended.pop(handle.agent_id, None)
 
     async def join_next(self) -> AgentOutcome | None:
-        """Return the next outcome that nobody was given yet; ``None`` when nobody is left.
+        """Return the next outcome that was not given out yet. ``None``: no agent is left.
 
         Cancellation:
             No outcome is lost: the next caller gets it.
@@ -158,7 +158,7 @@ class FanIn(Live):
         return outcome
 
     async def join_all(self, *, children: bool) -> dict[AgentId, AgentOutcome]:
-        """Wait for every agent accepted so far; return all their outcomes in spawn order.
+        """Wait for every agent accepted so far, and return their outcomes in spawn order.
 
         Args:
             children: Whether for those of parents, maps, races and supervisions as well.
@@ -190,7 +190,7 @@ class FanIn(Live):
         return outcomes
 
     def unseen_failures(self) -> dict[AgentId, Exception]:
-        """Errors of failed agents at whose outcome nobody has looked, in spawn order."""
+        """Errors of failed agents whose outcomes were never retrieved, in spawn order."""
         return {
             agent_id: error
             for agent_id, handle in self.handles.items()

@@ -15,7 +15,7 @@ from agentpool._pool.text_stream import TextStream
 
 @final
 class AgentHandle(msgspec.Struct, frozen=True, weakref=True):
-    """One agent, from its spawn on. Only a pool makes them.
+    """One agent, from its spawn on. Only a pool makes handles.
 
     Two handles are equal if they are of the same agent. A handle can watch its agent, write
     to it and end it; what else happens to the agent is the pool's to decide.
@@ -29,22 +29,22 @@ class AgentHandle(msgspec.Struct, frozen=True, weakref=True):
 
     @property
     def agent_id(self) -> AgentId:
-        """The agent's number."""
+        """The agent's id: 1, 2, 3, … in spawn order."""
         return self._record.agent_id
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """The agent's name."""
         return self._record.name
 
     @property
     def parent_id(self) -> AgentId:
-        """The agent that spawned it. 0: the pool's owner."""
+        """The id of the agent that spawned it. 0: the pool's owner."""
         return self._record.parent_id
 
     @property
     def depth(self) -> int:
-        """Generations above it: 0 for an agent that the owner spawned."""
+        """The number of generations above it. 0: the owner spawned it."""
         return self._record.depth
 
     @property
@@ -54,12 +54,12 @@ class AgentHandle(msgspec.Struct, frozen=True, weakref=True):
 
     @property
     def has_ended(self) -> bool:
-        """Whether there is an outcome. Asking does not count as having seen it."""
+        """Whether there is an outcome. Unlike ``outcome``, this does not retrieve it."""
         return self._record.has_ended
 
     @property
     def outcome(self) -> AgentOutcome | None:
-        """The outcome, which counts as seen from now on. ``None``: it has not ended."""
+        """The outcome, which counts as retrieved from now on. ``None``: the agent has not ended."""
         return self._record.outcome
 
     async def wait(self) -> AgentOutcome:
@@ -88,7 +88,7 @@ class AgentHandle(msgspec.Struct, frozen=True, weakref=True):
         return TextStream._open(self._record, self._record.hub)  # pyright: ignore[reportPrivateUsage]  # only handles make them
 
     def cancel(self, reason: str = "no reason given") -> None:
-        """End the agent, queued or running. It still gets an outcome, with what it had.
+        """Cancel the agent, queued or running. It still gets an outcome with what it produced.
 
         Cancelling an agent that has ended does nothing.
         """
@@ -96,7 +96,7 @@ class AgentHandle(msgspec.Struct, frozen=True, weakref=True):
         self._record.cancel(reason)
 
     def forget(self) -> None:
-        """Let the pool forget an agent that has ended: ``pool[id]`` and joins know it no more.
+        """Make the pool forget an ended agent: ``pool[id]`` and joins no longer find it.
 
         A pool that lives long would keep every outcome otherwise. See also ``keep_outcomes``
         of ``open_pool``. The handle itself still has the outcome.
@@ -107,11 +107,11 @@ class AgentHandle(msgspec.Struct, frozen=True, weakref=True):
         self._record.forget()
 
     def interrupt(self) -> None:
-        """Let the agent end after its current turn: ``STOPPED``, ``INTERRUPTED``."""
+        """Stop the agent after its current turn, with the reason ``INTERRUPTED``."""
         self._record.interrupt()
 
     async def send(self, content: str, *, reply_to: int | None = None) -> AgentMessage:
-        """Send it a message, waiting while its inbox is full.
+        """Send the agent a message, waiting while its inbox is full.
 
         The sender is the agent whose code calls, or else the pool's owner.
 
@@ -124,7 +124,7 @@ class AgentHandle(msgspec.Struct, frozen=True, weakref=True):
         return await self._record.voice.send(self.agent_id, content, reply_to)
 
     def send_nowait(self, content: str, *, reply_to: int | None = None) -> AgentMessage:
-        """Send it a message now.
+        """Send the agent a message now, or raise.
 
         Raises:
             InboxFullError: If there is no room. Nothing was sent.
@@ -133,7 +133,7 @@ class AgentHandle(msgspec.Struct, frozen=True, weakref=True):
         return self._record.voice.send_nowait(self.agent_id, content, reply_to)
 
     async def ask(self, content: str) -> AgentMessage:
-        """Send it a question and wait for the message that replies to it.
+        """Send the agent a question and wait for the message that replies to it.
 
         Raises:
             AgentGoneError: If it has ended, or ends before it replies.

@@ -1,4 +1,4 @@
-"""What a pool keeps in a journal, and what it had kept before.
+"""What a pool records in a journal, and what it finds there from earlier processes.
 
 Rules:
 
@@ -59,7 +59,7 @@ RELEASE_SECONDS: Final = 5.0
 @final
 @attrs.define(eq=False)
 class PoolJournal:
-    """The records of one pool. ``open_pool_journal`` opens it."""
+    """The records of one pool. Opened by ``open_pool_journal``."""
 
     writer: JournalWriter
     run_id: str
@@ -86,11 +86,11 @@ class PoolJournal:
     """The same, the other way round."""
 
     def __attrs_post_init__(self) -> None:
-        """Have messages kept as well."""
+        """Record messages as well."""
         self.post = KeptPost(self._note_sent)
 
     def start(self, nursery: trio.Nursery, running: Mapping[AgentId, AgentRecord]) -> None:
-        """Write the records in *nursery*, the pool's own.
+        """Start the task that writes the records, in *nursery*.
 
         One in the owner's task would hide that the owner waits.
         """
@@ -98,7 +98,7 @@ class PoolJournal:
         nursery.start_soon(self.writer.run, name="journal")
 
     def stop(self) -> None:
-        """Write no records any more, once the last agent has ended."""
+        """Stop writing, after the last agent has ended."""
         self._is_stopping = True
         if not self._running:
             self.writer.close()
@@ -110,11 +110,11 @@ class PoolJournal:
 
     @property
     def last_id(self) -> AgentId:
-        """The highest number that was given to an agent."""
+        """The highest agent id used so far."""
         return max((past.agent_id for past in self.past.values()), default=OWNER_ID)
 
     def to_go_on_with(self) -> Iterator[PastAgent]:
-        """Yield the owner's agents that nobody spawns again by a key, in spawn order."""
+        """Yield the owner's agents without a key, in spawn order: no spawn will name them again."""
         for past in sorted(self.past.values(), key=lambda past: past.agent_id):
             if past.parent_id == OWNER_ID and past.key.startswith("#"):
                 yield past
@@ -129,7 +129,7 @@ class PoolJournal:
         past: PastAgent | None,
         in_group: bool,  # noqa: FBT001  # in the order of the nursery's accept()
     ) -> AgentId:
-        """Note that an agent is accepted, and return its number.
+        """Record that an agent is accepted, and return its id.
 
         Args:
             config: What to run.
@@ -175,7 +175,7 @@ class PoolJournal:
         return agent_id
 
     def check_all(self, configs: Sequence[SpawnConfig], parent: AgentRecord | None) -> None:
-        """Raise what ``accept`` would raise for one of *configs*, before any is accepted.
+        """Raise what ``accept`` would raise for any of *configs*, before one is accepted.
 
         Raises:
             ResumeMismatchError: If one was asked something else before.
@@ -237,12 +237,12 @@ class PoolJournal:
         return run
 
     def outcome_of(self, agent_id: AgentId) -> AgentOutcome | None:
-        """Return what became of an agent before. ``None``: it has not ended, or it is new."""
+        """Return the outcome from an earlier process. ``None``: the agent is new or unfinished."""
         past = self.past.get(self._keys[agent_id])
         return None if past is None else past.outcome
 
     def spend_again(self, agent_id: AgentId, budget: Budget | None) -> None:
-        """Count in *budget* what an agent that has ended, and its children, had spent."""
+        """Count in *budget* what an ended agent and its children had spent."""
         if budget is None:
             return
         for past in self.past.values():
@@ -255,7 +255,7 @@ class PoolJournal:
                 self.spend_again(past.agent_id, budget)
 
     def _spend_for_children(self, agent_id: AgentId, budget: Budget | None) -> None:
-        """Count in *budget* what children had spent that an agent which goes on spawns no more."""
+        """Count in *budget* the spending of children that a resumed agent does not spawn again."""
         past = self.past.get(self._keys[agent_id])
         settled = set[str]() if past is None else settled_keys(past.records)
         for child in self.past.values():
@@ -263,7 +263,7 @@ class PoolJournal:
                 self.spend_again(child.agent_id, budget)
 
     def ended(self, handle: AgentRecord, outcome: AgentOutcome) -> None:
-        """Note what became of an agent, unless the next process goes on with it."""
+        """Record an agent's outcome, unless the next process will continue the agent."""
         is_known = self.outcome_of(outcome.agent_id) is not None
         is_open = self._is_left_open(handle) or isinstance(outcome.error, JournalError)
         history = self._histories.pop(outcome.agent_id, ())
@@ -273,7 +273,7 @@ class PoolJournal:
             self.writer.close()
 
     def _is_left_open(self, handle: AgentRecord | None) -> bool:
-        """Whether *handle*, or an agent above it, is ended only because this process ends."""
+        """Return whether *handle*, or an agent above it, ends only with this process."""
         while handle is not None:
             if handle.is_left_open:
                 return True
@@ -285,7 +285,7 @@ class PoolJournal:
 async def open_pool_journal(
     journal: Journal, pool: str, *, resume: bool, on_mismatch: OnMismatch
 ) -> AsyncGenerator[PoolJournal]:
-    """Take over the records of *pool*; a task of the pool writes them.
+    """Take over the records of *pool*, and write them in a task of the pool.
 
     Args:
         journal: Where they are.
@@ -355,11 +355,11 @@ def _recover(
 
 
 def new_run_id() -> str:
-    """Return what no other run of a pool is called."""
+    """Return an id that no other run of a pool has."""
     return os.urandom(16).hex()
 
 
 def _digest_of(config: SpawnConfig) -> str:
-    """Return a short hash of what an agent is and what it is asked."""
+    """Return a short hash of an agent's manifest and query."""
     beside: tuple[object, ...] = tuple(one for one in (config.attachments, config.limits) if one)
     return digest_of(config.manifest, config.query, config.history, *beside)

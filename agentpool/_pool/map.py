@@ -1,4 +1,4 @@
-"""A map over any number of queries: the outcomes as they come, with flat memory.
+"""A map over any number of queries, whose memory use does not grow with them.
 
 Rules:
 
@@ -47,7 +47,7 @@ Accept: TypeAlias = Callable[[SpawnConfig, OnEnd], AgentRecord]
 
 
 def check_map(manifest: object, sources: Sequence[object], retries: int) -> None:
-    """Raise unless a map can be made of *manifest* and *sources*.
+    """Raise if no map can be made of *manifest* and *sources*.
 
     Raises:
         UsageError: If one of them is of the wrong kind, there is no source, or the number of
@@ -77,7 +77,7 @@ MAX_RETRY_SECONDS: Final = 60.0
 
 @final
 class _Query(Live):
-    """A query that was taken."""
+    """A query that was taken from a source."""
 
     place: int
     """Its number, from 0."""
@@ -93,7 +93,7 @@ class _Query(Live):
 
 @final
 class QueryMap(Live):
-    """One map: from queries to agents, and from agents to outcomes."""
+    """One map: it turns queries into agents, and hands out their outcomes."""
 
     _config_of: Callable[[str], SpawnConfig]
     _sources: Sequence[Queries]
@@ -137,11 +137,11 @@ class QueryMap(Live):
     _changed: Lot = msgspec.field(default_factory=Lot)
 
     def __post_init__(self) -> None:
-        """Refuse what fits no query before the first one is read."""
+        """Check the terms before the first query is read."""
         output_of(self._config_of("?"))
 
     async def next_outcome(self) -> AgentOutcome:
-        """Return the next outcome, in the order of the ends or of the queries.
+        """Return the next outcome, in the order of ends or of queries.
 
         Raises:
             StopAsyncIteration: If there is none any more.
@@ -177,18 +177,18 @@ class QueryMap(Live):
         return self._fed and not self._in_flight and not self._again
 
     def may_start(self) -> bool:
-        """Return whether a source may bring another agent without anybody's doing."""
+        """Whether a source may bring another agent by itself."""
         # Those that wait for their turn go on when an agent has ended, or the reader reads.
         if self._again:
             return True
         return not self._fed and (not self._open or self._idle < self._open)
 
     def _may_be_fed(self) -> bool:
-        """Return whether the next outcome may be one of an agent that has not started."""
+        """Return whether the next outcome may come from an agent that has not started."""
         return self.may_start() and not (self._ordered and self._next_ids)
 
     async def feed(self) -> None:  # noqa: ASYNC910  # the feeding has its own
-        """Turn queries into agents, as many at a time as the pool runs."""
+        """Spawn agents for the queries, as many at a time as the pool runs."""
         # A task of the pool: it has no part in the slot of an agent that opened the map.
         current_slot.set(None)
         try:
@@ -313,7 +313,7 @@ class QueryMap(Live):
         self._give_turns()
 
     def _give(self, place: int, outcome: AgentOutcome) -> None:
-        """Have the reader given the last outcome of a query, when its turn has come."""
+        """Hand the last outcome of a query to the reader, when its turn has come."""
         if self._ordered:
             self._out_of_order[place] = outcome
             while self._given in self._out_of_order:
@@ -326,7 +326,7 @@ class QueryMap(Live):
             self._changed.unpark_all()
 
     async def aclose(self) -> None:
-        """End the agents that are left, and wait for them."""
+        """Cancel the agents that are left, and wait for them."""
         self._scope.cancel()
         for handle, _ in tuple(self._in_flight.values()):
             handle.cancel("the map's block ended")
@@ -337,16 +337,16 @@ class QueryMap(Live):
 
 @final
 class OutcomeStream(Live):
-    """The outcomes of one map: an async iterator. ``pool.map`` makes it."""
+    """The outcomes of one map: an async iterator. Made by ``pool.map``."""
 
     _map: QueryMap
 
     def __aiter__(self) -> Self:
-        """Return itself."""
+        """Return the iterator itself."""
         return self
 
     async def __anext__(self) -> AgentOutcome:
-        """Return the next outcome, in the order of the ends or of the queries.
+        """Return the next outcome, in the order of ends or of queries.
 
         Raises:
             Exception: Whatever the queries raised, after every outcome that there is.

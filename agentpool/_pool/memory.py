@@ -1,4 +1,4 @@
-"""The memory that an agent gets before its first turn."""
+"""The memory of a pool's agents, and the scope that each agent gets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class PoolMemory:
     _own: Memory | None = attrs.field(init=False, default=None)
 
     def memory_for(self, config: SpawnConfig) -> Memory | None:
-        """Return the memory of an agent. ``None``: it has none.
+        """Return the memory of an agent. ``None``: it has no memory.
 
         Not without the grant, and not if nobody could ever recall what it keeps: a pool's
         own memory ends with the pool, and an agent's own scope with the agent.

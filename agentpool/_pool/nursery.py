@@ -1,4 +1,4 @@
-"""One agent's life in a pool: accepted, started, run, ended.
+"""The life of an agent in a pool: accepted, started, run, ended.
 
 Rules:
 
@@ -100,7 +100,7 @@ class AgentNursery(Home):
         self.memory_scope = f"{self.name}-{os.urandom(8).hex()}"
 
     def open(self, nursery: trio.Nursery, limiter: trio.CapacityLimiter, max_queued: int) -> None:
-        """Set up the slots, and run agents in *nursery* from now on."""
+        """Set up the slots, and run the agents in *nursery* from now on."""
         self.nursery = nursery
         self.hub.introduce(self.name, limiter.total_tokens)
         self.admission = Admission(
@@ -116,7 +116,7 @@ class AgentNursery(Home):
         self.fan_in.open(self.deadlocks.owner)
 
     def _posted(self, message: AgentMessage, reason: str | None) -> None:
-        """Tell that a message was accepted, or with a *reason* that nobody will receive it."""
+        """Report that a message was accepted, or with a *reason* that it became a dead letter."""
         if self.hub.listening:
             handle = self.fan_in.find(message.sender if reason is None else message.recipient)
             self.hub.posted(message, reason, "" if handle is None else handle.name)
@@ -124,11 +124,11 @@ class AgentNursery(Home):
     # --- from spawn to slot
 
     def close(self) -> None:
-        """Take no more agents, children included."""
+        """Accept no more agents, including children."""
         self.admission.close()
 
     def check_open(self) -> None:
-        """Raise if no agents are taken any more.
+        """Raise if the pool accepts no more agents.
 
         Raises:
             PoolClosedError: If so.
@@ -137,7 +137,7 @@ class AgentNursery(Home):
             raise PoolClosedError("the pool has closed; spawn inside its block")
 
     def driver_for(self, config: SpawnConfig) -> Driver:
-        """Return the driver of an agent that may be accepted now.
+        """Return the driver of an agent, or raise if it cannot be accepted now.
 
         Raises:
             PoolClosedError: If no agents are taken any more.
@@ -158,7 +158,7 @@ class AgentNursery(Home):
         *,
         past: PastAgent | None = None,
     ) -> AgentRecord:
-        """Take *config* in: the one place where an agent is accepted.
+        """Accept *config*. Every agent of the pool comes through here.
 
         The caller has checked that there is room, with no await since.
 
@@ -203,7 +203,7 @@ class AgentNursery(Home):
         return handle
 
     def accept_all(self, wanted: Sequence[tuple[SpawnConfig, Driver]]) -> list[AgentRecord]:
-        """Take all of these in, or none of them.
+        """Accept all of these configs, or none.
 
         Raises:
             PoolFullError: If there is not room for all.
@@ -218,7 +218,7 @@ class AgentNursery(Home):
             return [self.accept(config, driver) for config, driver in wanted]
 
     def resume(self, journal: PoolJournal | None) -> None:
-        """Keep the runs in *journal*, and go on with what an earlier process left there."""
+        """Record runs in *journal*, and continue those that an earlier process left there."""
         if journal is not None:
             self.journal = journal
             journal.start(self.nursery, self.running)
@@ -229,7 +229,7 @@ class AgentNursery(Home):
                 self.accept(past.config, self.driver_for(past.config), past=past)
 
     def budget_of(self, config: SpawnConfig, parent: AgentRecord | None = None) -> Budget | None:
-        """Return what an agent spends of that whoever calls, or *parent*, spawns.
+        """Return the budget of an agent that the caller, or *parent*, spawns.
 
         Raises:
             UsageError: If its own budget is not a part of what it has to keep to.
@@ -300,13 +300,13 @@ class AgentNursery(Home):
             agent.close()
 
     def make_context(self, agent: Agent) -> AgentContext:
-        """Make what the tools of *agent* see of it."""
+        """Make the context that the tools of *agent* get."""
         return PoolAgentContext(
             self.running[agent.agent_id], agent, self.router, self.admission, self.running,
             self.accept, self.driver_for)  # fmt: skip
 
     def receive(self, agent: Agent, effect: Receive) -> None:
-        """Fill in what waits in the inbox, and whether *agent* was asked to stop."""
+        """Put the waiting messages into *effect*, and whether *agent* was asked to stop."""
         effect.interrupted = self.running[agent.agent_id].interrupted
         messages = self.router.receive_many_nowait(agent.agent_id)
         effect.messages = clean_messages(messages, self.cleaner) if messages else ()
@@ -352,7 +352,7 @@ class AgentNursery(Home):
     # --- ending early
 
     def cancel_agent(self, handle: AgentRecord, cancelled_by: str, reason: str) -> None:
-        """End one agent, wherever it is."""
+        """Cancel one agent, queued or running."""
         slot = handle.slot
         if slot is not None:
             handle.mark_cancelled(cancelled_by, reason)
@@ -366,7 +366,7 @@ class AgentNursery(Home):
                 self._end_unstarted(handle)
 
     def abort(self, cancelled_by: str, reason: str) -> None:
-        """End every agent, the queued ones first, so that none of them starts.
+        """Cancel every agent, queued ones first, so that none of them starts.
 
         A journal leaves them open: the next process goes on with them.
         """
@@ -389,7 +389,7 @@ class AgentNursery(Home):
         self._end(handle, unstarted_outcome(handle, self.hub.seconds()), None)
 
     async def shutdown(self, grace_seconds: float) -> ShutdownStep:
-        """Ask every agent to end, wait, cancel who is left; say what was needed."""
+        """Ask every agent to stop, wait, and cancel the rest. Return the step that was needed."""
         await trio.lowlevel.checkpoint_if_cancelled()
         by = self.voice.name()
         self._end_queued(by, "the pool shuts down")

@@ -1,4 +1,4 @@
-"""Opening a pool, and what happens when its block is left, however that is."""
+"""Opens a pool, and ends it well, however its block is left."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def open_pool(
     journal: Journal | None = None,
     resume: bool | Literal["accept"] = False,
 ) -> AsyncGenerator[AgentPool, None]:
-    """Open a pool of agents; leaving the block waits for all of them.
+    """Open a pool of agents. Leaving the block waits for all of them.
 
     If the block raises, the agents are aborted and awaited first.
 
@@ -105,7 +105,7 @@ _CHECKED: Final = frozenset(
 
 
 def _check_parts(given: Mapping[str, object]) -> None:
-    """Refuse arguments of open_pool() of the wrong kind before anything has been opened."""
+    """Raise if an argument of open_pool() is wrong, before anything has been opened."""
     check_trio("open_pool")
     expect_arguments(open_pool, given, but=_CHECKED)
     at_least(0, "max_queued", given["max_queued"])
@@ -194,7 +194,7 @@ def _is_abort(on_failure: str) -> bool:
 async def _block(
     pool: AgentPool, limiter: trio.CapacityLimiter, max_queued: int
 ) -> AsyncGenerator[AgentPool, None]:
-    """Keep the agents inside; let the block's own error come out as itself."""
+    """Run the block with the agents inside; its own exception comes out unwrapped."""
     agents = pool._agents  # pyright: ignore[reportPrivateUsage]  # this opens the pool
     failed: Exception | None = None
     try:
@@ -241,7 +241,7 @@ async def _block(
 
 
 def _itself(error: BaseException) -> BaseException:
-    """Return the one exception of a trio nursery's group, or *error* as it is."""
+    """Return the single exception in a nursery's group, or *error* itself."""
     match error:
         case BaseExceptionGroup(exceptions=(BaseException() as only,)):
             return only

@@ -1,4 +1,4 @@
-"""What earlier processes of a pool left in its journal, as records and read again.
+"""What earlier processes of a pool left in its journal.
 
 Rules:
 
@@ -41,7 +41,7 @@ class PoolRun(msgspec.Struct, frozen=True):
 
 @final
 class Spawned(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What an agent was spawned with, but for what has no form in JSON."""
+    """The part of a spawn's config that can be written as JSON."""
 
     key: str
     parent_id: AgentId
@@ -61,7 +61,7 @@ class Spawned(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @classmethod
     def of(cls, config: SpawnConfig, key: str, parent_id: AgentId, after: AgentId) -> Spawned:
-        """Return what is kept of *config*; *after* is whose messages its history is."""
+        """Return what to record of *config*. *after*: the agent whose messages are its history."""
         return cls(
             key, parent_id, config.manifest, config.query, config.name,
             () if after else config.history, config.deadline_seconds, config.memory_scope,
@@ -70,7 +70,7 @@ class Spawned(msgspec.Struct, frozen=True, omit_defaults=True):
         )  # fmt: skip
 
     def config(self, history: tuple[ChatMessage, ...]) -> SpawnConfig:
-        """Return what the agent is spawned with again."""
+        """Return the config to spawn the agent with again."""
         return SpawnConfig(
             self.manifest,
             self.query,
@@ -118,7 +118,7 @@ class Past:
 
     @classmethod
     def read(cls, records: Sequence[JournalRecord]) -> Past:
-        """Return what *records* tell. There is at least one.
+        """Read *records*, of which there is at least one.
 
         Raises:
             JournalError: If one of them cannot be read.
@@ -160,7 +160,7 @@ class Past:
 
 
 def outcome_record(outcome: AgentOutcome, history: Sequence[ChatMessage]) -> JournalRecord:
-    """Return the record of *outcome*, without the *history* that it begins with."""
+    """Make the record of *outcome*, without the *history* that it begins with."""
     shared = len(history)
     if shared and outcome.messages[:shared] == tuple(history):
         outcome = msgspec.structs.replace(outcome, messages=outcome.messages[shared:])
@@ -171,7 +171,7 @@ def outcome_record(outcome: AgentOutcome, history: Sequence[ChatMessage]) -> Jou
 
 
 def read_outcome(record: JournalRecord, history: Sequence[ChatMessage]) -> AgentOutcome:
-    """Return the outcome that ``outcome_record`` wrote."""
+    """Read an outcome that ``outcome_record`` wrote."""
     outcome = outcome_from_json(record.body)
     if not record.part:
         return outcome
@@ -182,19 +182,19 @@ def read_outcome(record: JournalRecord, history: Sequence[ChatMessage]) -> Agent
 def copy_turns(
     records: Iterable[JournalRecord], wanted: Sequence[AgentId], run_id: str
 ) -> list[JournalRecord]:
-    """Return what another session begins with that has the *wanted* turns of this one."""
+    """Return the first records of a session that starts with the *wanted* turns of this one."""
     kinds = {RecordKind.ACCEPTED, RecordKind.ENDED}
     kept = [one for one in records if one.kind in kinds and one.agent_id in wanted]
     return [first_record(run_id), *kept]
 
 
 def first_record(run_id: str) -> JournalRecord:
-    """Return the first record of a pool."""
+    """Make the first record of a pool."""
     return JournalRecord(OWNER_ID, RecordKind.ACCEPTED, body=encode(PoolRun(run_id)))
 
 
 def decode(body: bytes, kind: type[T]) -> T:
-    """Return what the body of a record tells.
+    """Parse the body of a record.
 
     Raises:
         JournalError: If it is something else.

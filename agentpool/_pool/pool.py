@@ -1,4 +1,4 @@
-"""How many agents at once: the pool that applications open."""
+"""The pool that applications use: many agents, a few at a time."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from agentpool.observe._hub import EventReader
 @final
 @attrs.define(eq=False, repr=False)
 class AgentPool:
-    """A nursery of agents. ``open_pool`` makes it."""
+    """A bounded nursery of agents. Opened by ``open_pool``."""
 
     _agents: AgentNursery
 
     def __repr__(self) -> str:
-        """Return the name and how many agents there are: ``<AgentPool 'pool' 2/8 running>``."""
+        """Return name and load: ``<AgentPool 'pool' 2/8 running>``."""
         parts = [f"{self._agents.admission.running_count}/{self.max_concurrent} running"]
         parked = len(self._agents.running) - self._agents.admission.running_count
         parts += [f"{parked} parked"] * (parked > 0)
@@ -63,7 +63,7 @@ class AgentPool:
         return handle
 
     def spawn_nowait(self, config: SpawnConfig) -> AgentHandle:
-        """Accept an agent now.
+        """Accept an agent now, or raise.
 
         Raises:
             PoolFullError: If there is no room. Nothing has changed.
@@ -93,7 +93,7 @@ class AgentPool:
         return [AgentHandle(await enter(partial(accept, *one))) for one in wanted]  # noqa: ASYNC910  # nobody wanted: see above
 
     def fan_out_nowait(self, configs: Iterable[SpawnConfig]) -> list[AgentHandle]:
-        """Accept all of these agents, or none of them.
+        """Accept all of these agents, or none.
 
         Raises:
             UsageError: If the pool's journal has one of their keys for another agent.
@@ -109,7 +109,7 @@ class AgentPool:
     # --- join
 
     async def join_all(self, *, children: bool = False) -> dict[AgentId, AgentOutcome]:
-        """Wait for every agent spawned so far; return their outcomes in spawn order.
+        """Wait for every agent spawned so far, and return their outcomes in spawn order.
 
         None is missing, whatever happened to it, and agents whose outcome was given out
         before are in it again, unless they were forgotten (``keep_outcomes``). It has the
@@ -130,7 +130,7 @@ class AgentPool:
         return await self._agents.fan_in.join_all(children=children)
 
     async def join_next(self) -> AgentOutcome | None:
-        """Return the next agent to end, each once; ``None`` when no agent is left.
+        """Wait for the next agent to end, each once. ``None``: no agent is left.
 
         Of the agents of ``spawn`` and ``fan_out``: others belong to whoever started them.
 
@@ -144,7 +144,7 @@ class AgentPool:
         return await self._agents.fan_in.join_next()
 
     def as_completed(self) -> AsyncIterator[AgentOutcome]:
-        """Return the outcomes in the order of the ends, as an async iterator.
+        """Iterate asynchronously over outcomes, in the order in which agents end.
 
         Of the same agents as ``join_next``.
         """
@@ -162,7 +162,7 @@ class AgentPool:
         weight: int = 1,
         priority: int = 0,
     ) -> AsyncGenerator[OutcomeStream, None]:
-        """Run one agent per query, over any number of them, with flat memory.
+        """Run one agent per query, for any number of queries, in constant memory.
 
         ``async with pool.map(manifest, queries) as outcomes: async for outcome in
         outcomes``. These agents are the map's own: ``join_all`` and ``join_next`` do not
@@ -213,7 +213,7 @@ class AgentPool:
             deadlocks.sources.remove(run.may_start)
 
     async def race(self, configs: Iterable[SpawnConfig]) -> AgentOutcome:
-        """Run several agents; the first to complete wins.
+        """Run several agents and return the first that completes; cancel the others.
 
         The losers are cancelled and have ended before this returns. A racer for which there
         is no room waits for it; if somebody wins meanwhile, it is not started at all.
@@ -235,7 +235,7 @@ class AgentPool:
     async def supervise(
         self, configs: Iterable[SpawnConfig], policy: RestartPolicy | None = None
     ) -> list[AgentOutcome]:
-        """Run agents, start them again by *policy*, return their last outcomes in order.
+        """Run agents, restart them by *policy*, and return their last outcomes in order.
 
         Each restart is an agent of its own, with a new number. ``join_all`` and
         ``join_next`` do not know them; ``pool[id]`` does.
@@ -273,7 +273,7 @@ class AgentPool:
     # --- end
 
     async def shutdown(self, *, grace_seconds: float) -> ShutdownStep:
-        """End the pool's agents in three steps: ask, wait, cancel. Say which was needed.
+        """End all agents in three steps: ask, wait, cancel. Return the step that was needed.
 
         Queued agents are cancelled at once. Running ones are asked to stop after their
         turn; who has not after *grace_seconds* is cancelled. No new agents are taken.
@@ -292,7 +292,7 @@ class AgentPool:
         return await self._agents.shutdown(grace_seconds)
 
     def abort_all(self, reason: str = "no reason given") -> None:
-        """Cancel every agent, queued ones too. Each still gets an outcome with what it had.
+        """Cancel every agent, including queued ones. Each still gets an outcome.
 
         Does not wait: ``join_all`` does. The pool takes new agents as before.
         """
@@ -302,7 +302,7 @@ class AgentPool:
     # --- messages of the owner
 
     async def receive_many(self) -> tuple[AgentMessage, ...]:
-        """Take all messages for the owner, waiting for one.
+        """Take all messages for the owner, waiting until there is one.
 
         Raises:
             DeadlockError: If nobody is left who could send one.
@@ -314,7 +314,7 @@ class AgentPool:
         return await self._agents.voice.receive_many()
 
     async def broadcast(self, content: str) -> tuple[AgentMessage, ...]:
-        """Send *content* to every live agent, waiting for room; return what was accepted.
+        """Send *content* to every live agent, waiting for room. Return the accepted messages.
 
         Cancellation:
             Those sent before stay sent; the others were not.
@@ -324,7 +324,7 @@ class AgentPool:
     # --- look
 
     def __getitem__(self, agent_id: AgentId) -> AgentHandle:
-        """Return the handle of an agent, running or ended, whoever started it.
+        """Return the handle of an agent, running or ended, whichever task spawned it.
 
         Raises:
             UsageError: If there never was such an agent, or it was forgotten.
@@ -349,12 +349,12 @@ class AgentPool:
 
     @property
     def router(self) -> MessageRouter:
-        """The messages of the pool: send some, look at those that were sent."""
+        """The messages of the pool: to send some, and to look at those that were sent."""
         return MessageRouter(self._agents.router, self._agents.voice)
 
     @property
     def active_count(self) -> int:
-        """Agents that have a slot or gave it back for a while; ended ones do not count."""
+        """Agents that have started and not ended, with a slot or parked."""
         return len(self._agents.running)
 
     @property
@@ -364,7 +364,7 @@ class AgentPool:
 
     @property
     def max_concurrent(self) -> float:
-        """Slots. Setting it takes effect at once; who runs, runs on."""
+        """The number of slots. Can be set at any time; running agents go on."""
         return self._agents.admission.limiter.total_tokens
 
     @max_concurrent.setter
@@ -372,7 +372,7 @@ class AgentPool:
         self._agents.admission.resize(at_least(1, "max_concurrent", slots))
 
     def statistics(self) -> PoolStatistics:
-        """Return the pool as it is at this moment."""
+        """Return a snapshot of the pool."""
         agents = self._agents
         running = agents.admission.running_count
         return PoolStatistics(
@@ -390,9 +390,9 @@ class AgentPool:
         )
 
     def events(self) -> EventReader:
-        """Return a reader of everything that happens from now on."""
+        """Open a reader of all events from now on."""
         return self._agents.hub.open_reader()
 
     def close(self) -> None:
-        """Take no more agents. Leaving the pool's block does it."""
+        """Accept no more agents. Leaving the pool's block does this too."""
         self._agents.close()

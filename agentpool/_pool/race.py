@@ -1,4 +1,4 @@
-"""A race: several agents, the first that completes wins, nobody is left behind."""
+"""A race: the first agent that completes wins, and all others are cancelled."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Race(Live):
     _changed: Lot = msgspec.field(default_factory=Lot)
 
     async def run(self, starters: Sequence[Starter]) -> AgentOutcome:
-        """Start everybody, and return the first that completed, when all have ended.
+        """Start all agents and return the first outcome that completed, once all have ended.
 
         Who finds no room before there is a winner is not started.
 

@@ -1,4 +1,4 @@
-"""What a pool keeps about one agent, from its spawn on."""
+"""What a pool stores about one agent, from its spawn on."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ OnEnd: TypeAlias = Callable[["AgentRecord"], object]
 
 
 class Books(Protocol):
-    """Knows the agents of a pool and what became of them."""
+    """The agents of a pool, and their outcomes."""
 
     def given_out(self, handle: AgentRecord) -> None:
         """Record that the agent's outcome was retrieved."""
 
     def forget(self, handle: AgentRecord) -> None:
-        """Know nothing more of an agent that has ended."""
+        """Forget an agent that has ended."""
 
 
 class Caretaker(Protocol):
-    """An agent's pool, as far as its record needs it."""
+    """The part of a pool that an agent's record needs."""
 
     @property
     def fan_in(self) -> Books:
@@ -50,11 +50,11 @@ class Caretaker(Protocol):
         ...
 
     def cancel_agent(self, handle: AgentRecord, cancelled_by: str, reason: str) -> None:
-        """End the agent, wherever it is."""
+        """Cancel the agent, queued or running."""
 
 
 class Voice(ABC):
-    """Speaks in the name of whoever calls."""
+    """Sends messages on behalf of the caller."""
 
     __slots__ = ()
 
@@ -63,21 +63,21 @@ class Voice(ABC):
 
     @abstractmethod
     async def send(self, recipient: AgentId, content: str, reply_to: int | None) -> AgentMessage:
-        """Send in the name of whoever calls."""
+        """Send on behalf of the caller."""
 
     @abstractmethod
     def send_nowait(self, recipient: AgentId, content: str, reply_to: int | None) -> AgentMessage:
-        """Send in the name of whoever calls, or raise."""
+        """Send on behalf of the caller, or raise."""
 
     @abstractmethod
     async def ask(self, recipient: AgentId, content: str) -> AgentMessage:
-        """Ask in the name of whoever calls."""
+        """Ask on behalf of the caller."""
 
 
 @final
 @attrs.define(eq=False, init=False, repr=False)
 class AgentRecord:
-    """One agent, as the modules of its pool see it; users have an ``AgentHandle``."""
+    """One agent, as the modules of its pool see it. Users get an ``AgentHandle``."""
 
     agent_id: AgentId
     """Its number."""
@@ -159,11 +159,11 @@ class AgentRecord:
 
     @property
     def outcome(self) -> AgentOutcome | None:
-        """What became of it. ``None``: it has not ended. Looking at it counts as seen."""
+        """The outcome, which counts as retrieved from now on. ``None``: the agent has not ended."""
         return None if self._outcome is None else self.collect()
 
     async def wait(self) -> AgentOutcome:
-        """Wait until the agent has ended, and return what became of it.
+        """Wait until the agent has ended, and return its outcome.
 
         An agent that waits for another gives its slot back meanwhile.
 
@@ -198,7 +198,7 @@ class AgentRecord:
             slot = slot.keeper.outer
 
     def cancel(self, reason: str = "no reason given") -> None:
-        """End the agent, queued or running. It still gets an outcome, with what it had.
+        """Cancel the agent, queued or running. It still gets an outcome with what it produced.
 
         Cancelling an agent that has ended does nothing.
         """
@@ -207,12 +207,12 @@ class AgentRecord:
         self._pool.cancel_agent(self, by, reason)
 
     def interrupt(self) -> None:
-        """Let the agent end after its current turn: ``STOPPED``, ``INTERRUPTED``."""
+        """Stop the agent after its current turn, with the reason ``INTERRUPTED``."""
         self.interrupted = True
 
     @property
     def has_ended(self) -> bool:
-        """Whether there is an outcome. Looking does not count as seen."""
+        """Whether there is an outcome. Unlike ``outcome``, this does not retrieve it."""
         return self._outcome is not None
 
     @property
@@ -222,7 +222,7 @@ class AgentRecord:
 
     @property
     def unseen_failure(self) -> Exception | None:
-        """What it failed with, if nobody has looked at its outcome."""
+        """The agent's error, if its outcome was never retrieved."""
         outcome = self._outcome
         if self._seen or outcome is None or outcome.status is not AgentStatus.FAILED:
             return None
@@ -230,12 +230,12 @@ class AgentRecord:
 
     @property
     def slot(self) -> Slot | None:
-        """Its slot. ``None``: it has not started, or has ended."""
+        """The agent's slot. ``None``: it has not started, or has ended."""
         return self._slot
 
     @property
     def cancelled(self) -> tuple[str, str] | None:
-        """Who cancelled it first, and why."""
+        """Who cancelled the agent first, and why."""
         return self._cancelled
 
     def begin(self, slot: Slot, started_at: float) -> None:
@@ -250,39 +250,39 @@ class AgentRecord:
 
     @property
     def children(self) -> tuple[AgentRecord, ...]:
-        """Those that it takes along when it ends, while they have not ended."""
+        """Children that have not ended and are cancelled when this agent ends."""
         return () if self._children is None else tuple(self._children.values())
 
     def adopt(self, child: AgentRecord) -> None:
-        """Take *child* along when it ends."""
+        """Add *child* to those that are cancelled when this agent ends."""
         if self._children is None:
             self._children = {}
         self._children[child.agent_id] = child
 
     def let_go(self, child: AgentRecord) -> None:
-        """Forget *child*, which has ended."""
+        """Remove *child*, which has ended."""
         if self._children is not None:
             self._children.pop(child.agent_id, None)
 
     def mark_cancelled(self, cancelled_by: str, reason: str) -> None:
-        """Record the first canceller and its reason."""
+        """Record who cancelled the agent first, and why."""
         if self._cancelled is None:
             self._cancelled = (cancelled_by, reason)
 
     def take_work(self) -> tuple[SpawnConfig, Driver]:
-        """Return what to run and with which driver."""
+        """Return the config and the driver to run."""
         assert self._config is not None and self._driver is not None  # noqa: S101, PT018
         return self._config, self._driver
 
     def end(self, outcome: AgentOutcome) -> None:
-        """Keep the outcome, and nothing else of the run."""
+        """Store the outcome, and drop the rest of the run."""
         self._outcome = outcome
         self._config = self._driver = self._slot = self.agent = None
         if self._ended is not None:
             self._ended.unpark_all()
 
     def parked_for_end(self) -> parked:
-        """Return what makes whoever waits for its end wait without a slot."""
+        """Return a block that waits without a slot until the agent ends."""
         return parked(self.wait_for_end(), self._end_lot(), self.voice.owner)
 
     def wait_for_end(self) -> Wait:
@@ -295,7 +295,7 @@ class AgentRecord:
         return self._ended
 
     def collect(self) -> AgentOutcome:
-        """Return the outcome of an agent that has ended; it counts as seen."""
+        """Return the outcome of an ended agent. It counts as retrieved."""
         assert self._outcome is not None  # noqa: S101
         if not self._seen:
             self._seen = True
@@ -303,7 +303,7 @@ class AgentRecord:
         return self._outcome
 
     def forget(self) -> None:
-        """Let the pool forget an agent that has ended.
+        """Make the pool forget an ended agent.
 
         Raises:
             UsageError: If it has not ended.

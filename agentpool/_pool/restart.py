@@ -1,4 +1,4 @@
-"""When an ended agent is started again, and which others with it.
+"""When an ended agent is restarted, and which others with it.
 
 The words are the field's own, from Erlang's supervisors.
 
@@ -27,7 +27,7 @@ Strategy: TypeAlias = Literal["one_for_one", "one_for_all", "rest_for_one"]
 @final
 @attrs.frozen(kw_only=True)
 class RestartPolicy:
-    """When agents of one supervision are started again."""
+    """When the agents of one supervision are restarted."""
 
     restart: Restart = "transient"
     """After which ends."""
@@ -48,7 +48,7 @@ class RestartPolicy:
     """The longest wait before a restart."""
 
     def __attrs_post_init__(self) -> None:
-        """Refuse what has no meaning."""
+        """Refuse words and numbers without a meaning."""
         expect_fields(self)
         if self.restart not in {"never", "transient", "permanent"}:
             raise UsageError(
@@ -70,7 +70,7 @@ class RestartPolicy:
                 raise UsageError(f"{name} must be finite and >= 0, got {getattr(self, name)!r}")
 
     def wants(self, outcome: AgentOutcome) -> bool:
-        """Return whether an agent that ended like this is started again.
+        """Return whether an agent that ended like this is restarted.
 
         Never one that somebody cancelled: whoever did it meant it.
         """
@@ -79,12 +79,12 @@ class RestartPolicy:
         return self.restart == "permanent" or outcome.status is AgentStatus.FAILED
 
     def delay(self, restarts: int) -> float:
-        """Return the seconds that the next restart waits after *restarts* others in a row."""
+        """Return the seconds to wait before a restart, after *restarts* others in a row."""
         # A power of so many is no number any more, and the longest wait is long passed.
         return min(self.delay_seconds * 2.0 ** min(restarts, 1000), self.max_delay_seconds)
 
     def together(self, place: int, count: int) -> range:
-        """Return the places of those who are started again with the one at *place*."""
+        """Return the places of the agents that are restarted with the one at *place*."""
         match self.strategy:
             case "one_for_one":
                 return range(place, place + 1)
@@ -103,7 +103,7 @@ class RestartCounter:
     _times: deque[float] = attrs.field(factory=deque[float])
 
     def allows(self, now: float) -> bool:
-        """Count one restart at *now*, in seconds; return whether it is still allowed."""
+        """Count one restart at *now*, in seconds. Return whether it is still allowed."""
         while self._times and self._times[0] <= now - self._policy.period_seconds:
             self._times.popleft()
         self._times.append(now)

@@ -1,4 +1,4 @@
-"""The messages of one pool, as its owner, its tools and its observers may use them.
+"""The messages of one pool, for its owner, its tools and its observers.
 
 The sender of a message is whoever calls. Nothing here takes it as an argument.
 """
@@ -23,7 +23,7 @@ class MessageRouter:
     _voice: PoolVoice
 
     def __repr__(self) -> str:
-        """Return how many can be written to and what was sent."""
+        """Return the number of agents, messages and dead letters."""
         return (
             f"<MessageRouter of {self.agent_count} agents: {self.message_count} messages, "
             f"{self.dead_letter_count} dead letters>"
@@ -31,31 +31,31 @@ class MessageRouter:
 
     @property
     def inbox_capacity(self) -> int:
-        """Messages that one inbox holds."""
+        """The number of messages that one inbox holds."""
         return self._post.inbox_capacity
 
     @property
     def agent_count(self) -> int:
-        """Agents that can be written to now. The owner is not one."""
+        """Agents that can receive messages now, without the owner."""
         return self._post.agent_count
 
     @property
     def dead_letters(self) -> tuple[DeadLetter, ...]:
-        """Messages that were accepted and will not be received, oldest first."""
+        """Messages that were accepted and will never be received, oldest first."""
         return self._post.dead_letters
 
     @property
     def dead_letter_count(self) -> int:
-        """How many there were in all."""
+        """The number of all dead letters so far."""
         return self._post.dead_letter_count
 
     @property
     def message_count(self) -> int:
-        """Messages that were accepted so far."""
+        """The number of messages accepted so far."""
         return self._post.message_count
 
     def live_ids(self) -> tuple[AgentId, ...]:
-        """Return the numbers that can be written to now, the owner's first."""
+        """Return the ids that can receive messages now, the owner's first."""
         return self._post.live_ids()
 
     async def send(
@@ -76,7 +76,7 @@ class MessageRouter:
     def send_nowait(
         self, recipient: AgentId, content: str, *, reply_to: int | None = None
     ) -> AgentMessage:
-        """Send *content* to an agent now.
+        """Send *content* to an agent now, or raise.
 
         Raises:
             InboxFullError: If there is no room. Nothing was sent.

@@ -1,4 +1,4 @@
-"""Conversations of many turns that outlive their process: one session in a pool of its own.
+"""Conversations of many turns that outlive their process, each in its own pool.
 
 Rules:
 
@@ -49,7 +49,7 @@ LOOK_SECONDS: Final = 0.25
 @final
 @attrs.frozen
 class SessionTurn:
-    """One whole turn of a conversation."""
+    """One complete turn of a conversation."""
 
     agent_id: AgentId
     """The agent that took it. It names the turn in its session."""
@@ -62,7 +62,7 @@ class SessionTurn:
 @final
 @attrs.define(eq=False, repr=False)
 class Session:
-    """A conversation that is kept. ``open_session`` opens one."""
+    """A stored conversation. Opened by ``open_session``."""
 
     name: str
     """What it is called."""
@@ -112,7 +112,7 @@ class Session:
 
     @property
     def turns(self) -> tuple[SessionTurn, ...]:
-        """The whole turns up to the head, oldest first."""
+        """The complete turns up to the head, oldest first."""
         self._look()
         turns = list[SessionTurn]()
         number = self._kept.head
@@ -131,11 +131,11 @@ class Session:
 
     @property
     def unfinished(self) -> SpawnConfig | None:
-        """The turn that its process left in the middle: ``ask`` it to go on. ``None``: none."""
+        """The turn that an earlier process left unfinished; ``ask`` it again. ``None``: none."""
         return None if self._open is None else self._open.config
 
     async def ask(self, config: SpawnConfig) -> AgentOutcome:
-        """Take one turn, and return what came of it.
+        """Take one turn and return its outcome.
 
         Args:
             config: Who answers, and what is asked. Its history is the session's. The model
@@ -156,7 +156,7 @@ class Session:
             raise
 
     async def begin(self, config: SpawnConfig) -> AgentHandle:
-        """Begin one turn, as ``ask`` does; its handle waits for it or cancels it.
+        """Begin one turn, as ``ask`` does. The handle waits for it or cancels it.
 
         Raises:
             SessionBusyError: If another turn has not ended, and the session does not wait.
@@ -198,7 +198,7 @@ class Session:
             return handle
 
     async def go_back(self, turns: int = 1) -> None:
-        """Take the last *turns* back: the next one goes on before them. They stay in the file.
+        """Take back the last *turns*. The next turn continues before them; they stay in the file.
 
         Raises:
             SessionBusyError: If a turn has not ended.
@@ -219,7 +219,7 @@ class Session:
         await self._kept.writer.flush()
 
     async def branch(self, name: str, *, turns: int | None = None) -> None:
-        """Begin another session with what was said here. Both go on by themselves.
+        """Begin another session with the conversation so far. Both then continue separately.
 
         Args:
             name: What the other one is called.
@@ -264,7 +264,7 @@ class Session:
         return self._running is not None and not self._running.has_ended
 
     def _look(self) -> None:
-        """Take in what became of the last turn, once it has ended."""
+        """Store the outcome of the last turn, once it has ended."""
         handle = self._running
         if handle is None or not handle.has_ended:
             return
@@ -276,14 +276,14 @@ class Session:
             self._kept.head, self._kept.head_messages = handle.agent_id, outcome.messages
 
     def _leave_open(self, handle: AgentHandle) -> None:
-        """End a turn so that a later process goes on with it."""
+        """End a turn in a way that lets a later process continue it."""
         record = handle._record  # pyright: ignore[reportPrivateUsage]  # one floor
         record.is_left_open = not record.has_ended
         handle.cancel("the call that asked was cancelled")
 
 
 def session_pool_name(name: str) -> str:
-    """Return what the pool of the session *name* is called in its journal.
+    """Return the name of the pool of session *name* in its journal.
 
     Raises:
         UsageError: If it is no name.
@@ -294,7 +294,7 @@ def session_pool_name(name: str) -> str:
 
 
 def session_names(pools: Sequence[str]) -> tuple[str, ...]:
-    """Return which sessions are among the *pools* of a journal.
+    """Return the names of the sessions among the *pools* of a journal.
 
     >>> session_names(["run", "session anna"])
     ('anna',)
@@ -311,7 +311,7 @@ async def open_session(
     on_busy: OnBusy = "refuse",
     **terms: Any,  # noqa: ANN401  # those of open_pool
 ) -> AsyncGenerator[Session]:
-    """Open a conversation that is kept, making it if there is none.
+    """Open a stored conversation; create it if it is missing.
 
     Example::
 

@@ -1,4 +1,4 @@
-"""How the agents of a pool end when it shuts down: asked, waited for, cancelled."""
+"""How the agents of a pool end at a shutdown: asked, waited for, cancelled."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from agentpool._scheduling.waits import Wait
 
 
 class ShutdownStep(enum.Enum):
-    """How far a shutdown had to go."""
+    """The last step that a shutdown needed."""
 
     ASKED = "asked"
     """Nobody was running."""
@@ -26,7 +26,7 @@ class ShutdownStep(enum.Enum):
 async def end_in_steps(
     running: Sized, idle: Lot, cancel: Callable[[], object], grace_seconds: float
 ) -> ShutdownStep:
-    """Wait for agents that were asked to end, and cancel those that do not; say what was needed.
+    """Wait for agents that were asked to stop, and cancel the rest. Return the last step.
 
     Args:
         running: The agents that have not ended.

@@ -1,4 +1,4 @@
-"""What is checked before a pool opens or accepts an agent: everything that needs no waiting."""
+"""Checks before a pool opens or accepts an agent: all that need no waiting."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from agentpool.tools._registry import ToolRegistry
 @final
 @attrs.define(eq=False, repr=False)
 class Entry:
-    """What every agent of one pool has to fit: its driver, its tools and its budget."""
+    """What every agent of one pool must fit: driver, tools and budget."""
 
     _source: Driver | DriverFactory
     """The pool's driver, or what chooses one."""
@@ -34,7 +34,7 @@ class Entry:
     have the same."""
 
     def driver_for(self, config: SpawnConfig) -> Driver:
-        """Return the driver of an agent that may be accepted now.
+        """Return the driver of an agent, or raise if it cannot be accepted now.
 
         Raises:
             UsageError: If its budget is not a part of what it has to keep to, or as in
@@ -63,7 +63,7 @@ class Entry:
 def driver_for(
     config: SpawnConfig, source: Driver | DriverFactory, registry: ToolRegistry
 ) -> Driver:
-    """Return the driver of an agent that may be accepted.
+    """Return the driver of an agent, or raise if it cannot be accepted.
 
     Args:
         config: The agent.
@@ -109,7 +109,7 @@ def driver_for(
 
 
 def budget_for(config: SpawnConfig, inherited: Budget | None) -> Budget | None:
-    """Return what an agent that may be accepted spends of.
+    """Return the budget of an agent, or raise if it cannot be accepted.
 
     Args:
         config: The agent.

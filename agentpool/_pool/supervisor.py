@@ -1,4 +1,4 @@
-"""Agents that are started again when they end, by a policy."""
+"""Agents that are restarted when they end, by a policy."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Starter: TypeAlias = Callable[[OnEnd], AgentRecord]
 @final
 @attrs.define(eq=False, repr=False)
 class Supervisor:
-    """Keeps some agents going."""
+    """Runs agents and restarts them."""
 
     _policy: RestartPolicy
     _starters: Sequence[Starter]
@@ -51,11 +51,11 @@ class Supervisor:
     _changed: Lot = attrs.field(factory=Lot)
 
     def __attrs_post_init__(self) -> None:
-        """Start counting."""
+        """Start counting restarts."""
         self._counter = RestartCounter(self._policy)
 
     async def run(self) -> list[AgentOutcome]:
-        """Keep the agents going until all have ended for good; return their last outcomes.
+        """Run the agents until all have ended for good. Return their last outcomes.
 
         Raises:
             RestartLimitError: If they had to be started again too often. All have ended.
@@ -85,7 +85,7 @@ class Supervisor:
         return [self._outcomes[place] for place in range(len(self._starters))]
 
     async def _wait(self) -> None:
-        """Wait until an agent has ended, or is to be started again."""
+        """Wait until an agent has ended, or must be restarted."""
         ids = self._live_ids.keys()
         wait = Wait.any_of(ids, "supervised agents", lambda: bool(self._due))
         async with parked(wait, self._changed, self._owner):
@@ -144,7 +144,7 @@ class Supervisor:
         await self._admission.enter(start)
 
     async def _end(self, places: range, reason: str) -> None:
-        """Cancel those at *places*, wait for them, and keep how they ended."""
+        """Cancel the agents at *places*, wait for them, and store their outcomes."""
         for place in places:
             if place in self._live:
                 self._live[place].cancel(reason)

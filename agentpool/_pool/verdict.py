@@ -1,4 +1,4 @@
-"""How an agent ended, and what became of one that never started."""
+"""The outcome of a run that ended, and of an agent that never started."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OUTSIDE: Final = ("outside", "the scope around the pool was cancelled")
 def verdict(
     handle: AgentRecord, slot: Slot, agent: Agent, seconds: float | None
 ) -> tuple[AgentStatus, Exception | None, StopReason | None]:
-    """Return how a run ended that did not raise."""
+    """Return the status and reason of a run that ended without an exception."""
     if slot.scope.cancelled_caught:
         if handle.cancelled is not None:
             return AgentStatus.CANCELLED, cancellation_of(handle), None
@@ -39,7 +39,7 @@ def verdict(
 
 
 def unstarted_outcome(handle: AgentRecord, finished_at: float) -> AgentOutcome:
-    """Return the outcome of an agent that was cancelled before it had a slot."""
+    """Make the outcome of an agent that was cancelled before it had a slot."""
     config, _ = handle.take_work()
     return AgentOutcome(
         agent_id=handle.agent_id,
@@ -52,7 +52,7 @@ def unstarted_outcome(handle: AgentRecord, finished_at: float) -> AgentOutcome:
 
 
 def cancellation_of(handle: AgentRecord) -> AgentCancelledError:
-    """Return the error of a cancelled agent: who cancelled it, and why."""
+    """Make the error of a cancelled agent: who cancelled it, and why."""
     cancelled_by, reason = handle.cancelled or ("unknown", "unknown")
     return AgentCancelledError(
         f"agent {handle.agent_id} ({handle.name}) was cancelled by {cancelled_by}: {reason}",

@@ -1,4 +1,4 @@
-"""Where you plug in: the five seams of agentpool.
+"""The places to plug in: abstract classes to implement.
 
 Write a subclass, give it to ``open_pool``, and hold it against ``agentpool.testing``.
 """

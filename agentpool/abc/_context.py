@@ -1,4 +1,4 @@
-"""What an agent's tools may know of it, and do in its name."""
+"""What a tool may know about its agent, and do on its behalf."""
 
 from __future__ import annotations
 
@@ -29,54 +29,54 @@ class AgentInfo(msgspec.Struct, frozen=True, gc=False):
 
 
 class AgentContext(ABC):
-    """What an agent's tools may know of it, and do in its name. The pool implements it."""
+    """What a tool may know about its agent, and do on its behalf. Pools implement it."""
 
     __slots__ = ()
 
     @property
     @abstractmethod
     def agent_id(self) -> AgentId:
-        """The agent's number."""
+        """The agent's id."""
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """Its name."""
+        """The agent's name."""
 
     @property
     @abstractmethod
     def manifest(self) -> AgentManifest:
-        """Its manifest."""
+        """The agent's manifest."""
 
     @property
     @abstractmethod
     def depth(self) -> int:
-        """Generations above it: 0 for an agent that the owner spawned."""
+        """The number of generations above the agent. 0: the owner spawned it."""
 
     @property
     @abstractmethod
     def parent_id(self) -> AgentId:
-        """The number of the agent that spawned it: 0 for the owner."""
+        """The id of the agent that spawned it. 0: the owner."""
 
     @property
     @abstractmethod
     def memory_scope(self) -> str:
-        """The scope in which it recalls and remembers."""
+        """The memory scope that the agent uses."""
 
     @abstractmethod
     def seconds(self) -> float:
-        """Seconds since the pool opened: the clock of its events."""
+        """Seconds since the pool opened, as in its events."""
 
     @property
     @abstractmethod
     def budget(self) -> Budget | None:
-        """What the agent spends of. ``None``: of nothing that others spend of as well."""
+        """The budget that the agent spends from. ``None``: it shares none."""
 
     @abstractmethod
     async def complete(
         self, driver: Driver, request: CompletionRequest, *, on_delta: OnDelta | None = None
     ) -> Completion:
-        """Ask a model in the agent's name; what it takes is the agent's expense.
+        """Ask a model at the agent's expense.
 
         It counts for the agent's own limits and in every budget that it spends of, and a
         failed request is made again as the agent's own would be. It holds a slot. A tool
@@ -112,7 +112,7 @@ class AgentContext(ABC):
 
     @abstractmethod
     def without_slot(self, what: str) -> AbstractAsyncContextManager[None]:
-        """Return a block in which the agent waits, and others run in its place.
+        """Return a block in which the agent waits while others run in its place.
 
         ``async with context.agent.without_slot("a webhook"): await arrived.wait()``. For
         tools that wait long for something outside of the pool. When the block ends, the
@@ -133,7 +133,7 @@ class AgentContext(ABC):
 
     @abstractmethod
     async def run_child(self, query: str | SpawnConfig, *, name: str | None = None) -> AgentOutcome:
-        """Run a child to its end, without a slot; return its outcome. Cancelled, it ends.
+        """Run a child to its end, without a slot, and return its outcome.
 
         Given a query, the child has this agent's manifest, with fewer rights. Given a config,
         it is of another kind, within this agent's time, budget and tier.

@@ -1,4 +1,4 @@
-"""What answers a completion request."""
+"""Drivers: what answers a request to a model."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class HearsThoughts(Protocol):
 
 
 class Driver(ABC):
-    """The thing that answers a completion request: a model, near or far, or a script."""
+    """Answers requests: a hosted model, a local model, or a script."""
 
     __slots__ = ()
 
@@ -72,25 +72,25 @@ class Driver(ABC):
     @property
     @abstractmethod
     def context_window(self) -> int | None:
-        """Tokens that request and answer may have together. ``None``: nobody knows."""
+        """Tokens that request and answer may have together. ``None``: unknown."""
 
     @property
     def max_output_tokens(self) -> int | None:
-        """The most tokens that the model can write in one answer. ``None``: nobody knows."""
+        """The most tokens of one answer. ``None``: unknown."""
         return None
 
     @property
     def inputs(self) -> frozenset[str] | None:
-        """What the model reads besides text: ``image``, ``pdf``. ``None``: nobody knows."""
+        """What the model reads besides text: ``image``, ``pdf``. ``None``: unknown."""
         return None
 
     @property
     @abstractmethod
     def privacy(self) -> PrivacyTier:
-        """The tier of the place where the request ends up."""
+        """The privacy tier of the place where requests end up."""
 
     def price(self, usage: Usage, *, model: str | None = None) -> float | None:  # noqa: ARG002
-        """Return what *usage* costs in US dollars. ``None``: nobody knows; 0.0 is free."""
+        """Return the cost of *usage* in US dollars. ``None``: unknown; 0.0 is free."""
         return None
 
 

@@ -1,4 +1,4 @@
-"""Where a pool keeps what it must not do twice."""
+"""Journals: where a pool records what it must not do twice."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from agentpool._records import JournalRecord, Lease
 
 
 class Journal(ABC):
-    """Where a pool keeps what it must not do twice.
+    """Records what a pool must not do twice.
 
     A journal has the records of many pools, each under its name. Whoever writes them holds a
     lease; a later claim raises the fence, and writes under an older fence are refused.
@@ -36,7 +36,7 @@ class Journal(ABC):
 
     @abstractmethod
     async def append(self, lease: Lease, records: Sequence[JournalRecord]) -> None:
-        """Keep *records*, all or none, and renew the lease. No records: renew it alone.
+        """Store *records*, all or none, and renew the lease. Without records: only renew it.
 
         When this returns, they survive what the journal promises to survive.
 
@@ -58,7 +58,7 @@ class Journal(ABC):
 
     @abstractmethod
     async def release(self, lease: Lease) -> None:
-        """Give the right to write back, if *lease* still has it.
+        """Give up the right to write, if *lease* still has it.
 
         Raises:
             JournalError: If the journal cannot be written.

@@ -1,4 +1,4 @@
-"""Where agents keep fragments and recall them."""
+"""Memories: where agents store fragments and recall them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from agentpool._fragments import Fragment, MemoryHit, MemoryQuery
 
 
 class Memory(ABC):
-    """Where agents keep fragments and recall them."""
+    """Stores fragments, and recalls those that fit a query."""
 
     __slots__ = ()
 
     @abstractmethod
     async def remember(self, fragment: Fragment) -> str:
-        """Keep *fragment* and return the id it got.
+        """Store *fragment* and return its id.
 
         Cancellation:
             It is either kept whole or not at all.
@@ -24,14 +24,14 @@ class Memory(ABC):
 
     @abstractmethod
     async def recall(self, query: MemoryQuery) -> tuple[MemoryHit, ...]:
-        """Return what fits *query*, best first; nothing of another scope."""
+        """Return the fragments in the scope that fit *query*, best first."""
 
     @abstractmethod
     async def forget(self, fragment_id: str) -> bool:
-        """Drop a fragment for good. Return whether it was there."""
+        """Delete a fragment for good. Return whether it existed."""
 
     def now(self) -> float:
-        """Return the time that a new fragment gets, in seconds of trio's clock.
+        """Return the time for a new fragment, in seconds of trio's clock.
 
         A memory that outlives the run has another, since that one begins anew.
         """

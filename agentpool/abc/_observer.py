@@ -1,4 +1,4 @@
-"""Someone who watches a pool."""
+"""Observers: what a pool calls with its events."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from agentpool._events import Event, PoolInfo
 
 
 class Observer(ABC):
-    """Someone who watches a pool."""
+    """Is called with every event of a pool."""
 
     __slots__ = ()
 
     @abstractmethod
     def on_event(self, event: Event) -> None:
-        """Record *event*. Called in order, from the pool's thread; must not block.
+        """Handle *event*. Called in order, in the pool's thread; must not block.
 
         An exception is counted and reported once as a warning; the pool goes on.
         """
 
     def on_open(self, pool: PoolInfo) -> None:  # noqa: B027  # most need not know
-        """Learn that *pool* opens, before its first event; not if it was open already."""
+        """Called when *pool* opens, before its first event."""
 
     def on_close(self, statistics: PoolStatistics) -> None:  # noqa: B027  # the same
-        """Learn that the pool has closed: no event comes after this."""
+        """Called when the pool has closed. No event comes after this."""

@@ -1,4 +1,4 @@
-"""What an agent can do."""
+"""Tools: what an agent can do."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OnUnknown: TypeAlias = Literal["report", "rerun", "stop"]
 
 @final
 class ToolResult(msgspec.Struct, frozen=True, gc=False):
-    """What a tool call came to."""
+    """The result of a tool call."""
 
     content: str
     """The text for the model."""
@@ -36,7 +36,7 @@ class ToolResult(msgspec.Struct, frozen=True, gc=False):
 
 @final
 class ToolContext(msgspec.Struct, frozen=True, eq=False):
-    """What a tool knows of the call that it serves."""
+    """What a tool knows about the call that it serves."""
 
     agent: AgentContext
     """The agent that calls, to act in its name."""
@@ -51,17 +51,17 @@ class ToolContext(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def agent_id(self) -> AgentId:
-        """The number of the agent that calls."""
+        """The id of the calling agent."""
         return self.agent.agent_id
 
     @property
     def agent_name(self) -> str:
-        """The name of the agent that calls."""
+        """The name of the calling agent."""
         return self.agent.name
 
     @property
     def budget(self) -> Budget | None:
-        """What the agent that calls spends of. ``None``: of nothing that others share.
+        """The budget that the calling agent spends from. ``None``: it shares none.
 
         To ask a model use ``agent.complete(driver, request)``: it reserves, settles and
         counts. For anything else that costs something::
@@ -73,7 +73,7 @@ class ToolContext(msgspec.Struct, frozen=True, eq=False):
 
     @staticmethod
     def remaining_seconds() -> float:
-        """Seconds until the nearest deadline of tool, request, run and pool; ``inf``: none."""
+        """Seconds until the nearest deadline of tool, request, run or pool. ``inf``: none."""
         return trio.current_effective_deadline() - trio.current_time()
 
 
@@ -85,31 +85,31 @@ class Tool(ABC):
     @property
     @abstractmethod
     def definition(self) -> ToolDefinition:
-        """The tool as the model sees it. The same at every look."""
+        """The tool as the model sees it. Must not change."""
 
     @property
     def capability(self) -> Capability | None:
-        """The grant that the agent needs. ``None``: none."""
+        """The grant that the agent needs. ``None``: no grant."""
         return None
 
     @property
     def timeout_seconds(self) -> float | None:
-        """The longest that one call may take. ``None``: as the manifest says."""
+        """The time limit of one call. ``None``: as the manifest says."""
         return None
 
     @property
     def needs_approval(self) -> bool:
-        """Whether somebody is asked before each call, whatever was granted."""
+        """Whether each call needs approval, whatever was granted."""
         return False
 
     @property
     def waits(self) -> bool:
-        """Whether it waits for what others do, so that calling it again is no loop."""
+        """Whether it waits for other agents, so that calling it again is not a loop."""
         return False
 
     @property
     def on_unknown(self) -> OnUnknown:
-        """What happens to a call that had begun when the program ended.
+        """What to do with a call that had begun when the program ended.
 
         ``report``: the model is told that it may have been done; ``rerun``: it runs again,
         because doing it twice is as good as once; ``stop``: the run ends.
@@ -118,12 +118,12 @@ class Tool(ABC):
 
     @property
     def left_behind(self) -> tuple[ToolContext, ...]:
-        """Calls that were cancelled and still run, in threads that cannot be stopped."""
+        """Cancelled calls that still run, in threads that cannot be stopped."""
         return ()
 
     @abstractmethod
     async def run(self, arguments: str, context: ToolContext) -> ToolResult:
-        """Do it.
+        """Run one call and return its result.
 
         Args:
             arguments: JSON text as the model wrote it. It may be invalid.
