@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -313,9 +314,9 @@ def test_each_argument_of_a_wrong_type_is_named(function: Callable[..., Any], na
         trio.run(enter)
 
 
-async def test_a_memory_is_given_fragments_and_queries() -> None:
+async def test_a_memory_is_given_fragments_and_queries(tmp_path: Path) -> None:
     """A text alone says neither whose it is nor where it came from."""
-    async with open_sqlite_memory(":memory:") as on_disk:
+    async with open_sqlite_memory(tmp_path / "a.db") as on_disk:
         for memory in (InMemoryMemory(), on_disk):
             with pytest.raises(UsageError, match="fragment must be a Fragment, got a value of"):
                 await memory.remember(WRONG)

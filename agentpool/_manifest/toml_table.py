@@ -15,6 +15,7 @@ This room knows nothing of manifests: which keys there are is said by who reads.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, ParamSpec, Self, TypeVar, cast, final
 
@@ -28,6 +29,15 @@ T = TypeVar("T")
 
 SHOWN_CHARACTERS: Final = 60
 """The most that a fault quotes of a value: one line of a terminal holds it."""
+
+MAX_KEY_PARTS: Final = 100
+"""Of one dotted key. Python's reader takes time with the square of them."""
+
+# Each run once, and what was taken is not given back: else looking would take as long.
+_PART: Final = r"""(?:[A-Za-z0-9_-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')"""
+_LONG_KEY: Final = re.compile(
+    rf"(?<![A-Za-z0-9_-]){_PART}(?:[ \t]*+\.[ \t]*+{_PART}){{{MAX_KEY_PARTS}}}"
+)
 
 AT_THE_TOP: Final = "at the top of the file, before the first [table]"
 """Where the keys of the whole file belong, in the words of a fault."""
@@ -55,6 +65,9 @@ class TomlTable:
         """
         import tomllib  # noqa: PLC0415  # a pool of manifests made in code needs none
 
+        if _LONG_KEY.search(text):
+            fault = Fault("", f"has a key of more than {MAX_KEY_PARTS} parts; write tables")
+            raise ManifestError([fault], source=source)
         try:
             values: Mapping[str, object] = tomllib.loads(text)
         except RecursionError:

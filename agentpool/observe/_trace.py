@@ -33,6 +33,9 @@ VERSION: Final = 1
 MAX_EVENTS: Final = 2_000_000
 """What is read of a trace: some gigabytes of memory. More is left out, and said."""
 
+# The last: it is nested too deeply, which no trace of ours is.
+_UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
 
 @final
 class TraceHeader(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,7 +131,7 @@ def _header_of(line: bytes, name: str) -> TraceHeader:
         raise TraceError(f"the trace {name!r} is empty: its pool never opened")
     try:
         header = msgspec.json.decode(line, type=TraceHeader)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         raise TraceError(f"{name!r} is no trace of agentpool: {error}") from error
     if header.format != FORMAT:
         raise TraceError(f"{name!r} is no trace of agentpool, but {header.format!r}")
@@ -174,14 +177,14 @@ class _Reading:
                 self._statistics = msgspec.json.decode(line, type=TraceEnd).statistics
             else:
                 self._count(line)
-        except (TraceError, msgspec.MsgspecError, UnicodeDecodeError):
+        except (TraceError, *_UNREADABLE):
             self._count(line)
 
     def _count(self, line: bytes) -> None:
         """Count a line that is of a newer version, or is damaged."""
         try:
             msgspec.json.decode(line)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except _UNREADABLE:
             self._bad += 1
         else:
             self._unknown += 1

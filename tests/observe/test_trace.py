@@ -490,10 +490,11 @@ STARTED = b'{"event":"agent_started","sequence":1,"at_seconds":0.5,"agent_id":1,
         (b"", "is empty: its pool never opened"),
         (b"hello\n", "is no trace of agentpool"),
         (b"\xff\xfe\n", "is no trace of agentpool"),
+        (b'{"x":' + b"[" * 50_000 + b"\n", "is no trace of agentpool: maximum recursion"),
         (HEADER.replace(b"agentpool-trace", b"other"), "is no trace of agentpool, but 'other'"),
         (HEADER.replace(b":1,", b":2,", 1), "version 2 of the format and this agentpool reads up"),
     ],
-    ids=["empty", "text", "binary", "another", "newer"],
+    ids=["empty", "text", "binary", "nested", "another", "newer"],
 )
 def test_what_is_no_trace_is_refused(tmp_path: Path, content: bytes, why: str) -> None:
     """With the reason, in one line."""
@@ -514,11 +515,12 @@ def test_a_trace_that_cannot_be_read_is_told(tmp_path: Path, name: str, why: str
 def test_what_cannot_be_read_is_counted() -> None:
     """Lines of a newer version, damaged ones, and the last one, which is cut."""
     newer = b'{"event":"agent_dreamt","sequence":2}\n{"colour":"red"}\n'
-    damaged = b'{"event":"agent_sta\n\xff\n'
+    nested = b"[" * 50_000
+    damaged = b'{"event":"agent_sta\n\xff\n' + nested + b"\n" + b'{"prompt":' + nested + b"\n"
     trace = parse_trace([HEADER, STARTED, *(newer + damaged).splitlines(keepends=True), b'{"ev'])
     assert [event.sequence for event in trace.events] == [1]
     assert trace.problems == (
-        "2 lines are damaged",
+        "4 lines are damaged",
         "2 lines are of a kind that this version does not know",
         "the last line is cut",
     )

@@ -14,6 +14,7 @@ import agentpool
 
 WHILE_SECONDS = 0.001
 MOST = 32_000
+MOST_GROWTH = 2.5
 
 
 def seconds(function: Callable[[Any], object], given: object) -> float:
@@ -29,8 +30,8 @@ def seconds(function: Callable[[Any], object], given: object) -> float:
 def assert_linear(function: Callable[[Any], object], make: Callable[[int], object]) -> None:
     """Raise a size until it takes a while; twice as much then takes twice as long.
 
-    A busy machine slows one measurement or the other, so the best of some counts: what grows
-    with the square takes four times as long in each.
+    A busy machine slows one measurement or the other, so the best of some counts, and at last
+    four times as much may take the square of it: what grows with the square takes 16 times.
     """
     gc.collect()
     gc.disable()
@@ -39,9 +40,11 @@ def assert_linear(function: Callable[[Any], object], make: Callable[[int], objec
         while seconds(function, make(n)) < WHILE_SECONDS and n < MOST:
             n *= 4
         once, twice = make(n), make(2 * n)
-        ratios = ((seconds(function, twice), seconds(function, once)) for _ in range(5))
+        ratios = ((seconds(function, twice), seconds(function, once)) for _ in range(8))
         # What is that fast with so much has no growth to speak of.
-        assert any(b <= 2.5 * a or b < WHILE_SECONDS for b, a in ratios)
+        if any(b <= MOST_GROWTH * a or b < WHILE_SECONDS for b, a in ratios):
+            return
+        assert seconds(function, make(4 * n)) <= MOST_GROWTH**2 * seconds(function, once)
     finally:
         gc.enable()
 

@@ -22,6 +22,9 @@ from agentpool._messages import ProviderPart, ToolCall
 # No provider allows as many calls in one answer; a larger index is a broken stream.
 MAX_TOOL_CALLS: Final = 128
 
+MAX_NAME_CHARS: Final = 1_000
+"""Of a tool's name. Those that may be offered have 64; one in a million pieces takes hours."""
+
 # The longest answers on offer (128,000 tokens) are around 0.5 MiB.
 MAX_ANSWER_CHARS: Final = 16 << 20
 
@@ -115,7 +118,7 @@ class GrowingAnswer:
 
         Raises:
             ProtocolError: If no answer has so many calls, for which nothing is allocated,
-                or if it becomes too long.
+                or if it, or a name, becomes too long.
         """
         if index is not None and index not in range(MAX_TOOL_CALLS):
             msg = f"tool call index {index} is not in 0..{MAX_TOOL_CALLS - 1}"
@@ -130,6 +133,9 @@ class GrowingAnswer:
         # Some servers repeat the name with every piece.
         if name != growing.name:
             growing.name += name
+        if len(growing.name) > MAX_NAME_CHARS:
+            msg = f"the name of tool call {place} is longer than {MAX_NAME_CHARS} characters"
+            raise ProtocolError(msg)
         if arguments:
             if growing.pieces == ["{}"] and arguments.lstrip().startswith("{"):
                 growing.pieces.clear()  # "nothing yet" in the words of some gateways

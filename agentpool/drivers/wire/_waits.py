@@ -25,6 +25,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from itertools import chain
 from typing import Final
 
 # A provider that asks for more has lost its clock; a day is as good as never.
@@ -53,10 +54,12 @@ _WORDS: Final = (
     (re.compile(r"\bhours?\b|\bhrs?\b"), "h"),
     (re.compile(r"\bdays?\b"), "d"),
 )
+# What stands between is bounded, and a number is looked at once: the text is the provider's,
+# and each beginning would look through all that follows.
 _ASKS: Final = re.compile(
-    r"(?:try again|retry|wait|available|reset)[a-z ]*?\b(?:in|after|for)\b|please wait\b"
+    r"(?:try again|retry|wait|available|reset)[a-z ]{0,80}?\b(?:in|after|for)\b|please wait\b"
 )
-_LEFT: Final = re.compile(r"([\d.]+\s*[a-zµ]+) (?:left|remaining)\b")
+_LEFT: Final = re.compile(r"(?<![\d.])([\d.]++\s*+[a-zµ]++) (?:left|remaining)\b")
 
 _RESET: Final = re.compile(r"(?:x-)?ratelimit-reset(-\w+)*|anthropic-ratelimit-[\w-]+-reset")
 
@@ -87,13 +90,17 @@ def retry_after_seconds(headers: Mapping[str, str], text: str = "") -> float | N
     return next((_bounded(seconds) for seconds in found if seconds is not None), None)
 
 
-def seconds_of(text: str) -> float | None:
+def seconds_of(text: str, begin: int = 0) -> float | None:
     """Return the seconds of a span such as ``1m30.5s``. ``None``: *text* is not a span.
+
+    Args:
+        text: What may begin with a span.
+        begin: Where it may begin.
 
     >>> seconds_of("6m0s"), seconds_of("37s"), seconds_of("500ms"), seconds_of("soon")
     (360.0, 37.0, 0.5, None)
     """
-    match = _SPAN.match(text)
+    match = _SPAN.match(text, begin)
     if match is None:
         return None
     return sum(float(number) * _UNITS[unit] for number, unit in _STEP.findall(match[0]))
@@ -131,9 +138,9 @@ def _time_of(text: str) -> float | None:
 def _asked(text: str) -> float | None:
     """Return the seconds in a phrase such as "try again in 1m30s"."""
     plain = _in_units(text)
-    rests = [plain[match.end() :] for match in _ASKS.finditer(plain)]
-    rests += [match[1] for match in _LEFT.finditer(plain)]
-    spans = (seconds_of(rest) for rest in rests)
+    places = (match.end() for match in _ASKS.finditer(plain))
+    left = (match.start(1) for match in _LEFT.finditer(plain))
+    spans = (seconds_of(plain, place) for place in chain(places, left))
     return next((seconds for seconds in spans if seconds is not None), None)
 
 

@@ -143,7 +143,11 @@ def test_words_are_read() -> None:
     assert answer.finish_reason is FinishReason.END_TURN
 
 
-@pytest.mark.parametrize("text", ["plain words", '{"name": 3}', ""])
+@pytest.mark.parametrize(
+    "text",
+    ["plain words", '{"name": 3}', "", '{"answer":' + "[" * 50_000],
+    ids=["words", "a number", "nothing", "nested"],
+)
 def test_another_form_is_an_error(text: str) -> None:
     """D-07: a text that only looks like a call is none."""
     with pytest.raises(ProtocolError, match="left the form"):

@@ -1,0 +1,210 @@
+"""What reads text from outside takes time in proportion to it: every room but the tools.
+
+The tools' own are in ``tests/tools/test_growth.py``, the memory's in ``tests/memory``. Each is
+given the texts that would be hard for it, at n and at 2n.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import TypeAlias
+
+import pytest
+
+from agentpool import AgentManifest, AgentPoolError
+from agentpool._manifest.hosts import HttpUrl, parse_host
+from agentpool._messages import FinishReason
+from agentpool._untrusted import Cleaner, as_data, one_line
+from agentpool.abc import Completion
+from agentpool.drivers.wire._failure import failure_from_response, failure_in_stream
+from agentpool.drivers.wire._growing import GrowingAnswer
+from agentpool.drivers.wire._local_chat import read_answer
+from agentpool.drivers.wire._sse import SseParser
+from agentpool.observe._redact import Redactor, forms_of
+from agentpool.observe._trace import parse_trace
+from agentpool.testing._recording import read_exchanges
+from agentpool.tools.mcp._secrets import Secrets, SecretsInStream
+from agentpool.tools.mcp._wire import LineSplitter
+from agentpool.tools.system._programs import closed_door, split_command
+from tests.support.growth import assert_linear
+
+Texts: TypeAlias = dict[str, Callable[[int], str]]
+
+HEADER = '{"format":"agentpool-trace","run_id":"x","pool":"p","opened_at":1.0,"max_concurrent":2}\n'
+
+EXCHANGE = (
+    '{"asked":{"method":"GET","host":"a","path":"/","body":null},"status":200,"headers":{},'
+    '"after_seconds":0.0,"pieces":[],"is_whole":true}\n'
+)
+
+REDACTOR = Redactor.of(["a" * 40, "sk-" + "ab" * 20, "x\\\"'" * 8])
+SECRETS = Secrets.of(["a" * 40, "ab" * 20])
+
+
+def feed(take: Callable[[bytes], object], text: str, step: int = 7) -> None:
+    """Give *text* in small pieces, as a network does."""
+    data = text.encode()
+    for at in range(0, len(data), step):
+        take(data[at : at + step])
+
+
+def read_local(text: str) -> None:
+    """Read the answer of a local model that was cut."""
+    read_answer(Completion(text=text, finish_reason=FinishReason.MAX_TOKENS), call_id="1")
+
+
+def grow_a_call(text: str) -> None:
+    """Put a call together whose name comes in pieces."""
+    answer = GrowingAnswer("call")
+    for sign in text:
+        answer.add_call(0, name=sign, arguments=sign)
+
+
+def known(text: str) -> object:
+    """Return the error of a provider that limits requests, and says so in these words."""
+    return failure_from_response(429, {"retry-after": text}, text.encode())
+
+
+READERS: dict[str, tuple[Callable[[str], object], Texts]] = {
+    "manifest": (
+        AgentManifest.parse,
+        {
+            "a dotted key": lambda n: "a." * n + "b=1",
+            "a dotted key in quotes": lambda n: '"\\"" . ' * n + "b=1",
+            "a dotted table": lambda n: "[b" + " .b" * n + "]",
+            "what is nearly a dotted key": lambda n: "a" * n + ".'",
+            "quotes": lambda n: "\"'" * n,
+            "arrays": lambda n: "a=" + "[" * n + "]" * n,
+            "digits": lambda n: "a=" + "9" * n,
+            "hex": lambda n: "a=0x" + "f" * n,
+            "tables": lambda n: "\n".join(f"[t{i}]" for i in range(n)),
+            "grants": lambda n: (
+                "capabilities = [" + '{type="shell",allowed_commands=["git"]},' * n + "]"
+            ),
+        },
+    ),
+    "cleaner": (
+        Cleaner().clean,
+        {
+            "signs": lambda n: "<" * n,
+            "words": lambda n: "ignore " * n,
+            "blanks": lambda n: "ignore" + " " * n,
+            "markers": lambda n: "<|im_start|>" * n,
+            "markers beside a letter that is two": lambda n: "ß<|im_start|>" * n,
+        },
+    ),
+    "one line": (
+        one_line,
+        {
+            "blanks": lambda n: "    x" * n,
+            "what is not seen": lambda n: "\u3164" * n,
+        },
+    ),
+    "data": (
+        lambda text: as_data("heading", text),
+        {"fences": lambda n: "~" * n, "short fences": lambda n: "~ " * n},
+    ),
+    "waits": (
+        known,
+        {
+            "asks": lambda n: "try again " * n,
+            "asks for words": lambda n: "wait" + " a" * n,
+            "digits": lambda n: "retry after " + "1" * n,
+            "spans": lambda n: "retry in " + "1s " * n,
+            "asks for nothing": lambda n: "retry in " * n,
+            "numbers left": lambda n: "1." * n + " left",
+            "blanks": lambda n: "try again in" + " " * n + "try again in",
+        },
+    ),
+    "errors in a stream": (
+        failure_in_stream,
+        {"asks": lambda n: "retry " * n, "sizes": lambda n: "input token count " * n},
+    ),
+    "local answers": (
+        read_local,
+        {
+            "blanks": lambda n: " " * n,
+            "a name": lambda n: '{"name":"' + "a" * n,
+            "blanks after a name": lambda n: '{"name":"a"' + " " * n,
+            "escapes": lambda n: '{"answer":"' + "\\u" * n,
+        },
+    ),
+    "calls": (grow_a_call, {"names": lambda n: "a" * n}),
+    "events": (
+        lambda text: feed(SseParser().feed, text),
+        {
+            "data": lambda n: "data\n" * n,
+            "lines": lambda n: "\r\n" * n,
+            "one line": lambda n: "data: " + "x" * n,
+            "events": lambda n: "event: x\ndata: x\n\n" * n,
+        },
+    ),
+    "trace": (
+        lambda text: parse_trace([HEADER.encode(), *text.encode().splitlines(keepends=True)]),
+        {
+            "prompts": lambda n: '{"prompt":1,"text":"a"}\n' * n,
+            "rubbish": lambda n: '{"event":"?"}\n' * n,
+            "one line": lambda n: '{"event":' + "[" * n + "\n",
+        },
+    ),
+    "recording": (
+        lambda text: read_exchanges(text.encode(), name="a"),
+        {"lines": lambda n: EXCHANGE * n, "nested": lambda n: "[" * n + "\n"},
+    ),
+    "keys": (
+        lambda text: REDACTOR.clean(text.encode()),
+        {
+            "nearly": lambda n: ("a" * 39 + "b") * n,
+            "one": lambda n: "a" * n,
+            "escapes": lambda n: "\\" * n,
+        },
+    ),
+    "forms of a key": (forms_of, {"quotes": lambda n: '"\\' * (n // 30 + 1)}),
+    "keys that may go on": (REDACTOR.open_end, {"one": lambda n: "a" * n}),
+    "keys of a server": (
+        lambda text: feed(SecretsInStream(SECRETS).feed, text, 64),
+        {"one": lambda n: "a" * n, "two": lambda n: "ab" * n},
+    ),
+    "lines of a server": (
+        lambda text: feed(LineSplitter().feed, text),
+        {"lines": lambda n: "\n" * n, "one line": lambda n: "x" * n},
+    ),
+    "commands": (
+        lambda text: split_command(text[:32_000]),
+        {
+            "blanks": lambda n: "a " * n,
+            "quotes": lambda n: '"' + '\\"' * n,
+            "dollars": lambda n: '"' + "$" * n,
+            "words": lambda n: "a'b'" * n,
+        },
+    ),
+    "arguments": (lambda text: closed_door("tar", text.split()), {"many": lambda n: "--x " * n}),
+    "URLs": (
+        lambda text: HttpUrl.parse(f"http://{text}"),
+        {"dots": lambda n: "a." * n, "path": lambda n: "a/" + "../" * n},
+    ),
+    "hosts": (
+        parse_host,
+        {
+            "dots": lambda n: "a." * n + "-",
+            "dashes": lambda n: "a-" * n,
+            "letters": lambda n: "é" * n,
+            "marks": lambda n: "\u0300\u0323" * n + "a",
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("reader", "kind"), [(reader, kind) for reader, (_, texts) in READERS.items() for kind in texts]
+)
+def test_text_from_outside_is_read_in_proportion(reader: str, kind: str) -> None:
+    """Twice as much takes twice as long: a text of some kilobytes stood still for minutes."""
+    read, texts = READERS[reader]
+
+    def read_or_refuse(text: str) -> None:
+        with contextlib.suppress(AgentPoolError):
+            read(text)
+
+    assert_linear(read_or_refuse, texts[kind])
