@@ -26,6 +26,9 @@ class ApprovalRequest(msgspec.Struct, frozen=True, gc=False):
     parent_id: AgentId = OWNER_ID
     """The number of the agent that spawned the one that wants it: 0 for the owner. A child's
     name is its parent's choice, and so may be a model's; the numbers are the pool's."""
+    may_have_run: bool = False
+    """Whether it had begun when an earlier process ended, and may have been done. `Approved`
+    runs it again; `Denied` does not, and its reason is what the model is told."""
 
 
 @final

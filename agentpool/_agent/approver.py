@@ -37,8 +37,20 @@ def must_ask(agent: Agent, tool: Tool) -> bool:
     return tool.needs_approval or asks_first(agent.config.manifest.capabilities, tool.capability)
 
 
-async def ask_first(agent: Agent, tool: Tool, call: ToolCall) -> ToolCall | Denied:
+async def ask_first(
+    agent: Agent, tool: Tool, call: ToolCall, part: int, *, may_have_run: bool
+) -> ToolCall | Denied:
     """Return the approved call, or the reason why none may run.
+
+    Args:
+        agent: Whose call.
+        tool: What it is of.
+        call: The call, as the model wrote it.
+        part: Its place among the calls of its answer.
+        may_have_run: Whether it had begun when an earlier process ended.
+
+    Raises:
+        JournalError: If it cannot be kept that somebody is asked.
 
     Cancellation:
         Nobody waits for an answer any more; nothing ran.
@@ -48,16 +60,23 @@ async def ask_first(agent: Agent, tool: Tool, call: ToolCall) -> ToolCall | Deni
     if hub.listening:
         hub.publish(ApprovalAsked(*hub.stamp(agent.agent_id, agent.name), call))
     decision: Decision = Denied(NOBODY)
-    if agent.home.approve is not None:
+    journal = agent.journal
+    said = None if journal is None else await journal.ask(part, call, again=may_have_run)
+    if said is not None:
+        decision = said
+    elif agent.home.approve is not None:
         request = ApprovalRequest(
-            agent.agent_id, agent.name, call, tool.capability, agent.context.parent_id
-        )
+            agent.agent_id, agent.name, call, tool.capability, agent.context.parent_id,
+            may_have_run,
+        )  # fmt: skip
         try:
             async with parked(Wait.other("an approval", WaitReason.APPROVAL)):
                 decision = await _ask(agent, agent.home.approve, request)
         except Exception as error:  # noqa: BLE001  # somebody else's code: told to the model
             told = failed_result(call.name, error).content
             decision = Denied(f"nobody could be asked for approval: {told}")
+        if journal is not None:
+            journal.keep_answer(part, call, decision, again=may_have_run)
     if isinstance(decision, Changed):
         call = msgspec.structs.replace(call, arguments=decision.arguments)
     denied = decision if isinstance(decision, Denied) else None

@@ -20,7 +20,9 @@ from collections.abc import Iterable, Iterator
 from typing import Final, Literal, TypeAlias, final
 
 import msgspec
+import trio
 
+from agentpool._approval import Decision
 from agentpool._base import Live
 from agentpool._errors import ResumeMismatchError
 from agentpool._loop.guard import Stop, Warn
@@ -45,6 +47,7 @@ from agentpool._messages import (
 )
 from agentpool._records import JournalRecord, RecordKind
 from agentpool._served_call import Charge, ServedCall, current_call
+from agentpool.journal._questions import decision_in, said_of
 from agentpool.journal._writer import JournalWriter
 
 OnMismatch: TypeAlias = Literal["refuse", "accept"]
@@ -174,6 +177,8 @@ class RunJournal(Live):
     """What is known from before, by place and part."""
     begun: dict[tuple[int, int], JournalRecord] = {}  # noqa: RUF012  # each has its own
     """What had begun before, whether or not it ended."""
+    answers: dict[tuple[int, int], JournalRecord] = {}  # noqa: RUF012  # each has its own
+    """What was said of calls that had to be approved."""
     last_place: int = -1
     """The last place of which anything is known."""
     place: int = -1
@@ -192,8 +197,10 @@ class RunJournal(Live):
         for record in records:
             if record.kind is RecordKind.RESULT:
                 self.results[record.place, record.part] = record
-            else:
+            elif record.kind is RecordKind.STARTED:
                 self.begun[record.place, record.part] = record
+            elif record.kind is RecordKind.ANSWERED:
+                self.answers[record.place, record.part] = record
             self.last_place = max(self.last_place, record.place)
 
     # --- before an effect
@@ -291,6 +298,31 @@ class RunJournal(Live):
         """Return whether the call began before a crash and may or may not have been done."""
         # One with a result is not asked for again.
         return (self.place, part) in self.begun
+
+    async def ask(self, part: int, call: ToolCall, *, again: bool) -> Decision | None:
+        """Have it kept that somebody is asked about a call. Return what was said before.
+
+        Args:
+            part: Its place among the calls of its answer.
+            call: The call.
+            again: Whether it had begun, which is another question.
+
+        Raises:
+            JournalError: If it cannot be written.
+        """
+        digest = digest_of(call.name, call.arguments, again)
+        known = self.answers.get((self.place, part))
+        if known is not None and known.digest == digest:
+            await trio.lowlevel.checkpoint()
+            return decision_in(known.body)
+        self._note(RecordKind.ASKED, part, digest, _ENCODE(call))
+        await self.flush()
+        return None
+
+    def keep_answer(self, part: int, call: ToolCall, decision: Decision, *, again: bool) -> None:
+        """Note what somebody said of a call."""
+        digest = digest_of(call.name, call.arguments, again)
+        self._note(RecordKind.ANSWERED, part, digest, said_of(decision))
 
     def begun_count(self, effect: RunTools) -> int:
         """Return how many calls of *effect* began and ended before."""

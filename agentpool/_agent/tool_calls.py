@@ -31,6 +31,10 @@ from agentpool.tools._failure import failed_result
 _log: Final = logging.getLogger("agentpool")
 
 
+AGAIN: Final = "this call had begun when the program ended, and was not run again"
+"""What the model is told of a call about which somebody said no."""
+
+
 async def run_calls(agent: Agent, effect: RunTools) -> None:
     """Run the calls of *effect* that have no result yet.
 
@@ -84,14 +88,17 @@ async def _run_call(  # noqa: ASYNC910  # a tool without a checkpoint is its own
     # What runs may have other arguments; the result belongs to the call of the model.
     call = asked
     journal = agent.journal
-    if journal is not None and journal.is_unknown(index) and _is_over(agent, effect, index, tool):
+    is_unknown = journal is not None and journal.is_unknown(index)
+    if is_unknown and _is_over(agent, effect, index, tool):
         return  # noqa: ASYNC910  # there is nothing to wait for
-    if must_ask(agent, tool):
+    may_have_run = is_unknown and tool.on_unknown == "ask"
+    if may_have_run or must_ask(agent, tool):
         allow(clock, None)
-        approved = await ask_first(agent, tool, asked)
+        approved = await ask_first(agent, tool, asked, index, may_have_run=may_have_run)
         if isinstance(approved, Denied):
             reason = f": {approved.reason}" if approved.reason else ""
-            _refuse(agent, effect, index, f"not run: it was not approved{reason}")
+            text = AGAIN if may_have_run else "not run: it was not approved"
+            _refuse(agent, effect, index, f"{text}{reason}")
             return  # noqa: ASYNC910  # it was waited for
         call = effect.changed[index] = approved
     if agent.purse is not None and (error := agent.purse.take_tool_call()) is not None:
@@ -142,7 +149,7 @@ def _is_over(agent: Agent, effect: RunTools, index: int, tool: Tool) -> bool:
     """Settle a call that may or may not have been done. Return whether it has a result."""
     call = effect.calls[index]
     match tool.on_unknown:
-        case "rerun":
+        case "rerun" | "ask":
             return False
         case "stop":
             assert agent.run is not None  # noqa: S101  # only a run has calls

@@ -16,6 +16,7 @@ from agentpool._cli._arguments import parse
 from agentpool._cli._chat import chat
 from agentpool._cli._check import check
 from agentpool._cli._command import (
+    ApproveCommand,
     ChatCommand,
     CheckCommand,
     DoctorCommand,
@@ -32,6 +33,7 @@ from agentpool._cli._init import begin
 from agentpool._cli._interrupt import kept_handlers
 from agentpool._cli._map import map_files
 from agentpool._cli._memory import look_after_memory
+from agentpool._cli._questions import answer
 from agentpool._cli._report import ExitCode, error_lines
 from agentpool._cli._run import run
 from agentpool._cli._runs import look_after_runs
@@ -72,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _do(argv: Sequence[str]) -> int:  # noqa: C901, PLR0911  # one for each command
+def _do(argv: Sequence[str]) -> int:  # noqa: C901, PLR0911, PLR0912  # one for each command
     try:
         command = parse(argv)
     except SystemExit:  # argparse has printed the help or the version
@@ -92,6 +94,8 @@ def _do(argv: Sequence[str]) -> int:  # noqa: C901, PLR0911  # one for each comm
             return look_around(command)
         case MemoryCommand():
             return look_after_memory(command)
+        case ApproveCommand():
+            return answer(command)
         case RunsCommand():
             return look_after_runs(command)
         case ServeCommand():

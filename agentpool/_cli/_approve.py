@@ -145,7 +145,8 @@ class Prompter:
         cut = f"{arguments[:_SHOWN_CHARACTERS]} … and {more} more characters"
         shown = cut if more > 0 else arguments
         who = _who(request)
-        await write(f"{who} asks to call {name} with this:\n  {shown}\n")
+        again = " again, which may have been done already," if request.may_have_run else ""
+        await write(f"{who} asks to call {name}{again} with this:\n  {shown}\n")
         letters = f"y yes, n no, e edit, a always for {name}{', s show all' if more > 0 else ''}: "
         while True:
             line = await self._answer(letters, write)

@@ -20,7 +20,7 @@ from agentpool._cli._command import (
     RunCommand,
     ServeCommand,
 )
-from agentpool._cli._file_arguments import parse_memory, parse_runs, parse_show
+from agentpool._cli._file_arguments import parse_approve, parse_memory, parse_runs, parse_show
 from agentpool._cli._options import (
     Parser,
     add_options,
@@ -54,6 +54,7 @@ commands:
   doctor   say what is installed, what is missing and how to get it
   memory   look after the file in which agents remember
   runs     look after the journal of runs that go on after a kill
+  approve  answer what agents asked before their program ended
   serve    offer agents to other programs, over MCP
   show     look at the trace of a run
 
@@ -159,6 +160,7 @@ def parse(argv: Sequence[str]) -> Command:
         "doctor": parse_doctor,
         "memory": parse_memory,
         "runs": parse_runs,
+        "approve": parse_approve,
         "serve": _parse_serve,
         "show": parse_show,
     }

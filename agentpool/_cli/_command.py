@@ -187,6 +187,25 @@ class RunsCommand:
     """Whether what is found is JSON lines."""
 
 
+@final
+@attrs.frozen(kw_only=True)
+class ApproveCommand:
+    """``agentpool approve``."""
+
+    file: str
+    """The path of the journal."""
+    question: str | None
+    """The question to answer. ``None``: those that stand are listed."""
+    answer: Literal["yes", "no"]
+    """What is said of it."""
+    reason: str
+    """Why not, for the model."""
+    pool: str | None
+    """The pool whose question it is. ``None``: the only one that has it."""
+    json: bool
+    """Whether questions are JSON lines."""
+
+
 Address: TypeAlias = tuple[str, int]
 """A host's number and a port."""
 
@@ -261,6 +280,7 @@ Command: TypeAlias = (
     | InitCommand
     | MemoryCommand
     | RunsCommand
+    | ApproveCommand
     | ServeCommand
     | ShowCommand
 )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, cast
 
-from agentpool._cli._command import MemoryCommand, RunsCommand, ShowCommand
-from agentpool._cli._options import Parser, count
+from agentpool._cli._command import ApproveCommand, MemoryCommand, RunsCommand, ShowCommand
+from agentpool._cli._options import Parser, count, text
 
 _MEMORY_EXAMPLES = """\
 The file is the one of agentpool run --memory FILE.
@@ -39,6 +39,21 @@ exit codes:
   0    done
   1    a pool is not over and was not pruned
   2    the command is wrong, or the file cannot be used
+  130  interrupted, or nobody reads the output any more
+"""
+
+_APPROVE_EXAMPLES = """\
+The file is the one of agentpool run --journal FILE. The same command with the same file goes
+on, and takes the answer for its own; the tool runs once.
+
+examples:
+  agentpool approve night.db
+  agentpool approve night.db 3.7.0 yes
+  agentpool approve night.db 3.7.0 no --reason "not on a Friday"
+
+exit codes:
+  0    done
+  2    the command is wrong, the file cannot be used, or a process runs the pool
   130  interrupted, or nobody reads the output any more
 """
 
@@ -120,6 +135,38 @@ def parse_runs(argv: Sequence[str]) -> RunsCommand:
     return RunsCommand(
         action=cast("Literal['list', 'show', 'prune']", found.action),
         file=found.file,
+        pool=found.pool,
+        json=found.json,
+    )
+
+
+def parse_approve(argv: Sequence[str]) -> ApproveCommand:
+    """Return what *argv* says of calls that wait for somebody's word.
+
+    Raises:
+        UsageError: If it says nothing that can be done.
+    """
+    parser = Parser(
+        "approve",
+        "FILE [QUESTION yes|no] [options]",
+        "List the calls that wait for somebody's word, or give it.",
+        _APPROVE_EXAMPLES,
+    )
+    add = parser.add_argument
+    add("file", metavar="FILE", help="the journal")
+    add("words", nargs="*", metavar="QUESTION yes|no", help="which call, and whether it may run")
+    add("--reason", type=text, default="", metavar="TEXT", help="why not, for the model")
+    add("--pool", metavar="POOL", help="the pool whose question it is, if several have it")
+    add("--json", action="store_true", help="print one JSON object per question")
+    found = parser.read(argv)
+    question, answer = found.words[:1], found.words[1:]
+    if question and answer not in (["yes"], ["no"]):
+        parser.error(f"say yes or no after the question, got {' '.join(answer)!r}")
+    return ApproveCommand(
+        file=found.file,
+        question=question[0] if question else None,
+        answer="yes" if answer == ["yes"] else "no",
+        reason=found.reason,
         pool=found.pool,
         json=found.json,
     )

@@ -65,6 +65,7 @@ class Words(argparse.Namespace):
     report: str | None
     journal: str | None
     session: str | None
+    reason: str
     pool: str | None
     html: str | None
     agent: int | None

@@ -14,7 +14,7 @@ from agentpool._manifest.capability import Capability
 from agentpool._messages import AgentId, ToolDefinition
 from agentpool.abc._context import AgentContext
 
-OnUnknown: TypeAlias = Literal["report", "rerun", "stop"]
+OnUnknown: TypeAlias = Literal["report", "rerun", "ask", "stop"]
 """What happens to a tool call of which nobody knows whether it was done."""
 
 
@@ -112,7 +112,8 @@ class Tool(ABC):
         """What to do with a call that had begun when the program ended.
 
         ``report``: the model is told that it may have been done; ``rerun``: it runs again,
-        because doing it twice is as good as once; ``stop``: the run ends.
+        because doing it twice is as good as once; ``ask``: whoever approves calls says whether it
+        runs again; ``stop``: the run ends.
         """
         return "report"
 

@@ -19,6 +19,9 @@ from agentpool._records import PoolSummary as PoolSummary
 from agentpool._records import RecordKind as RecordKind
 from agentpool.abc import Journal as Journal
 from agentpool.journal._in_memory import InMemoryJournal as InMemoryJournal
+from agentpool.journal._questions import OpenQuestion as OpenQuestion
+from agentpool.journal._questions import answer_question as answer_question
+from agentpool.journal._questions import open_questions as open_questions
 
 if TYPE_CHECKING:
     from agentpool.journal._sqlite import SqliteJournal as SqliteJournal
@@ -32,13 +35,16 @@ __all__ = [
     "Lease",
     "LeaseHolder",
     "LeaseLostError",
+    "OpenQuestion",
     "PoolSummary",
     "RecordKind",
     "ResumeMismatchError",
     "RunBusyError",
     "SessionBusyError",
     "SqliteJournal",
+    "answer_question",
     "open_journal",
+    "open_questions",
 ]
 
 _HOMES = {

@@ -285,8 +285,10 @@ def _check_terms(
             f"timeout_seconds must be > 0, got {timeout_seconds!r}; "
             "leave it out for the manifest's limit"
         )
-    if on_unknown not in {"report", "rerun", "stop"}:
-        raise UsageError(f"on_unknown must be 'report', 'rerun' or 'stop', got {on_unknown!r}")
+    if on_unknown not in {"report", "rerun", "ask", "stop"}:
+        raise UsageError(
+            f"on_unknown must be 'report', 'rerun', 'ask' or 'stop', got {on_unknown!r}"
+        )
     if on_cancel != "wait" and not in_thread:
         raise UsageError(
             f"on_cancel={on_cancel!r} is about a thread; say in_thread=True, or leave it out"

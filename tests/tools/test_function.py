@@ -209,7 +209,7 @@ async def async_look(at: str) -> str:
         (lambda: tool(on_cancel="abandon"), "say in_thread=True"),
         (
             lambda: tool(on_unknown="retry"),  # type: ignore[call-overload]  # that is what is tested
-            "on_unknown must be 'report', 'rerun' or 'stop', got 'retry'",
+            "on_unknown must be 'report', 'rerun', 'ask' or 'stop', got 'retry'",
         ),
         (lambda: tool(in_thread=True)(async_look), "async_look is async and runs in trio"),
     ],

@@ -1,0 +1,92 @@
+"""``agentpool approve``: what agents asked before their program ended, and an answer to it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import trio
+
+from agentpool import UsageError
+from agentpool import journal as journals
+from agentpool._cli._board import printable
+from agentpool._cli._command import ApproveCommand
+from agentpool._cli._report import ExitCode
+from agentpool._cli._screen import write_out
+from agentpool.drivers import Json
+from agentpool.journal import OpenQuestion, answer_question, open_questions
+from agentpool.tools import Approved, Decision, Denied, one_line
+
+
+def answer(command: ApproveCommand) -> int:
+    """Do *command* and return the exit code.
+
+    Raises:
+        UsageError: If there is no such file, or no such question in it.
+        JournalError: If the file cannot be used, or a process runs the pool.
+    """
+    if not Path(command.file).is_file():
+        raise UsageError(f"there is no journal {command.file!r}; see --journal of agentpool run")
+
+    async def main() -> str:
+        looks = command.question is None
+        async with journals.open_journal(command.file, read_only=looks) as journal:
+            found = await _questions(journal, command.pool)
+            if command.question is None:
+                return _listed(found, as_json=command.json)
+            return await _answer(journal, found, command)
+
+    write_out(sys.stdout, trio.run(main))
+    return ExitCode.COMPLETED
+
+
+async def _questions(
+    journal: journals.SqliteJournal, pool: str | None
+) -> list[tuple[str, OpenQuestion]]:
+    names = [one.pool for one in await journal.pools() if pool in {None, one.pool}]
+    return [(name, one) for name in names for one in open_questions(await journal.read(name))]
+
+
+def _listed(found: Sequence[tuple[str, OpenQuestion]], *, as_json: bool) -> str:
+    if as_json:
+        return "".join(f"{json.dumps(_object(pool, one))}\n" for pool, one in found)
+    lines = [f"{printable(pool)} {_words(one)}" for pool, one in found]
+    return "".join(f"{line}\n" for line in lines or ["no questions"])
+
+
+async def _answer(
+    journal: journals.SqliteJournal,
+    found: Sequence[tuple[str, OpenQuestion]],
+    command: ApproveCommand,
+) -> str:
+    assert command.question is not None  # noqa: S101  # or they would be listed
+    pools = [pool for pool, one in found if one.question_id == command.question]
+    if len(pools) != 1:
+        wrong = "is of several pools" if pools else "is none that stands"
+        known = ", ".join(f"{pool} {one.question_id}" for pool, one in found) or "none"
+        raise UsageError(f"question {command.question!r} {wrong}; see --pool; there are: {known}")
+    by = "agentpool approve"
+    decision: Decision = Approved(by) if command.answer == "yes" else Denied(command.reason, by)
+    question = await answer_question(journal, pools[0], command.question, decision)
+    return f"{command.answer}: {_words(question)}; run its command again to go on\n"
+
+
+def _words(question: OpenQuestion) -> str:
+    call = question.call
+    return (
+        f"{question.question_id}: agent {question.agent_id} asks to call {one_line(call.name, 60)} "
+        f"with {one_line(call.arguments)}"
+    )
+
+
+def _object(pool: str, question: OpenQuestion) -> Json:
+    return {
+        "type": "question",
+        "pool": pool,
+        "question": question.question_id,
+        "agent_id": question.agent_id,
+        "tool": question.call.name,
+        "arguments": question.call.arguments,
+    }

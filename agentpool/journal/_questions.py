@@ -1,0 +1,145 @@
+"""Approvals that outlive the process: what was asked, and what somebody says of it later.
+
+Rules:
+
+1. A question is kept before anybody is asked. One that was answered by nobody when the
+   process ended stands: the next process asks again, unless the journal has an answer by then.
+2. An answer is to one question: of this agent, at this place of its run, about this call. A
+   program that asks for another call there gets no answer from it.
+3. Who answers needs the pool's lease: while a process runs the pool, it asks by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, TypeAlias, final
+
+import msgspec
+import trio
+
+from agentpool._approval import Approved, Changed, Decision, Denied
+from agentpool._errors import JournalError, UsageError
+from agentpool._messages import AgentId, ToolCall
+from agentpool._records import JournalRecord, RecordKind
+from agentpool.abc import Journal
+
+Spot: TypeAlias = tuple[AgentId, int, int]
+"""Agent, place and part of a call."""
+
+
+@final
+class _Said(msgspec.Struct, frozen=True, array_like=True):
+    """The body of an answer."""
+
+    kind: str
+    text: str = ""
+    by: str = ""
+
+
+@final
+class OpenQuestion(msgspec.Struct, frozen=True):
+    """A tool call that waits for somebody's word, as a journal has it."""
+
+    question_id: str
+    """Names the question in its pool: agent, place and part, with dots."""
+    agent_id: AgentId
+    """The agent that wants to call."""
+    call: ToolCall
+    """The call, as the model wrote it."""
+    digest: str
+    """Of the call: an answer is to this one alone."""
+
+
+def open_questions(records: Iterable[JournalRecord]) -> tuple[OpenQuestion, ...]:
+    """Return the questions among the records of one pool that nobody has answered.
+
+    Raises:
+        JournalError: If one of them cannot be read.
+    """
+    asked: dict[Spot, JournalRecord] = {}
+    for record in records:
+        spot = (record.agent_id, record.place, record.part)
+        if record.kind is RecordKind.ASKED:
+            asked[spot] = record
+        elif record.kind is RecordKind.ENDED:
+            asked = {one: kept for one, kept in asked.items() if one[0] != record.agent_id}
+        elif record.kind in _SETTLES:
+            asked.pop(spot, None)
+    return tuple(
+        OpenQuestion(".".join(map(str, spot)), spot[0], _call_of(record), record.digest)
+        for spot, record in asked.items()
+    )
+
+
+async def answer_question(
+    journal: Journal, pool: str, question_id: str, decision: Decision
+) -> OpenQuestion:
+    """Answer an open question of a pool that no process runs, and return the question.
+
+    Args:
+        journal: Where the pool is kept.
+        pool: Its name there.
+        question_id: Which question.
+        decision: What is said of it.
+
+    Raises:
+        UsageError: If there is no such open question.
+        RunBusyError: If a process runs the pool.
+        JournalError: If the journal cannot be read or written.
+
+    Cancellation:
+        It was answered, or not.
+    """
+    lease = await journal.claim(pool)
+    try:
+        found = {one.question_id: one for one in open_questions(await journal.read(pool))}
+        if question_id not in found:
+            raise UsageError(
+                f"pool {pool!r} has no open question {question_id!r}; it has {sorted(found)}"
+            )
+        question = found[question_id]
+        agent_id, place, part = map(int, question_id.split("."))
+        record = JournalRecord(
+            agent_id, RecordKind.ANSWERED, place, part, question.digest, said_of(decision)
+        )
+        await journal.append(lease, [record])
+        return question
+    finally:
+        with trio.CancelScope(shield=True):
+            await journal.release(lease)
+
+
+def said_of(decision: Decision) -> bytes:
+    """Return the body of the record of *decision*."""
+    if isinstance(decision, Denied):
+        said = _Said("denied", decision.reason, decision.by)
+    elif isinstance(decision, Changed):
+        said = _Said("changed", decision.arguments, decision.by)
+    else:
+        said = _Said("approved", by=decision.by)
+    return msgspec.json.encode(said)
+
+
+def decision_in(body: bytes) -> Decision:
+    """Return the decision that ``said_of`` wrote.
+
+    Raises:
+        JournalError: If it is something else.
+    """
+    try:
+        said = msgspec.json.decode(body, type=_Said)
+    except msgspec.MsgspecError as error:
+        raise JournalError(f"the journal has an answer that cannot be read: {error}") from error
+    if said.kind == "denied":
+        return Denied(said.text, said.by)
+    return Changed(said.text, said.by) if said.kind == "changed" else Approved(said.by)
+
+
+_SETTLES: Final = frozenset({RecordKind.ANSWERED, RecordKind.STARTED, RecordKind.RESULT})
+
+
+def _call_of(record: JournalRecord) -> ToolCall:
+    try:
+        return msgspec.json.decode(record.body, type=ToolCall)
+    except msgspec.MsgspecError as error:
+        raise JournalError(f"the journal has a question that cannot be read: {error}") from error
