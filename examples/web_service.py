@@ -200,7 +200,7 @@ async def open_service(driver: Driver | None = None) -> AsyncIterator[Service]:
         yield Service(pool)
 
 
-async def serve(
+async def serve(  # noqa: ASYNC128  # hypercorn calls task_status.started()
     port: int,
     driver: Driver | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,

@@ -201,9 +201,11 @@ async def _ask() -> list[Finding]:
             async with open_manifest_pool(PoolPlan(manifests=(manifest,))) as pool:
                 outcome = await (await pool.spawn(SpawnConfig(manifest, "Say hello."))).wait()
     except trio.TooSlowError:
+        await trio.lowlevel.checkpoint()
         text = f"said nothing for {ANSWER_SECONDS:g} seconds"
         return [Finding("local model", "SmolLM2", "broken", text)]
     except AgentPoolError as error:
+        await trio.lowlevel.checkpoint()
         return [Finding("local model", "SmolLM2", "broken", " ".join(error_lines(error)))]
     if not outcome.text.strip():
         text = f"said nothing: {one_line(str(outcome.error))}"

@@ -22,7 +22,7 @@ from agentpool._cli._inputs import (
 )
 from agentpool._cli._manifests import load_all
 from agentpool._cli._report import Result
-from agentpool._cli._schema import load_schema
+from agentpool._cli._schema import free_keys, load_schema
 from agentpool._cli._session import Job, Session, conduct
 
 
@@ -69,7 +69,13 @@ def map_files(command: MapCommand) -> int:
     async def main() -> int:
         count = len(jobs) + len(manifests) - 1
         return await conduct(
-            manifests, command.options, job_count=count, headings=True, kept_as="map", work=work
+            manifests,
+            command.options,
+            job_count=count,
+            headings=True,
+            kept_as="map",
+            looked_up=None if output_type is None else free_keys(output_type),
+            work=work,
         )
 
     return trio.run(main)

@@ -6,15 +6,24 @@ import enum
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Final, final
+from typing import Final, cast, final
 
 import attrs
 import msgspec
 import trio
 
-from agentpool import AgentCancelledError, AgentOutcome, AgentStatus, ManifestError, Usage
+from agentpool import (
+    AgentCancelledError,
+    AgentOutcome,
+    AgentStatus,
+    ManifestError,
+    Usage,
+    UserMessage,
+)
 from agentpool._cli._board import printable
+from agentpool._cli._inputs import short_names
 from agentpool._cli._screen import Screen, drop_output
+from agentpool._cli._table import Answer, Row, lines_of, missing_in
 from agentpool.drivers import NO_USAGE, GateStatistics, Json
 from agentpool.observe import BudgetMeter, BudgetStatistics, RecordedError
 
@@ -87,11 +96,15 @@ class Report:
     """Whether each result is headed; a single one is not."""
     secrets: tuple[str, ...] = ()
     """What must never be shown."""
+    looked_up: frozenset[str] | None = None
+    """Answers are rows of a table, and the values of these keys are looked up in the text.
+    ``None``: answers are texts."""
     when_unread: Callable[[str], None] = lambda _: None
     """Called once when nobody reads standard output any more."""
     _ended: Counter[AgentStatus] = attrs.field(init=False, factory=Counter[AgentStatus])
     _usage: Usage = attrs.field(init=False, default=NO_USAGE)
     _cost_usd: float | None = attrs.field(init=False, default=0.0)
+    _rows: list[Row] = attrs.field(init=False, factory=list[Row])
     _wrong: bool = attrs.field(init=False, default=False)
     _unread: bool = attrs.field(init=False, default=False)
 
@@ -113,6 +126,9 @@ class Report:
             self._cost_usd = (self._cost_usd or 0.0) + (cost or 0.0) if known else None
         if printed and self.as_json:
             await self._print(self._line(self._object(result)))
+        elif printed and self.looked_up is not None:
+            self._rows.append(self._row(result, self.looked_up))
+            await self._print(f"{printable(result.label)}: {result.text or result.status.value}\n")
         elif printed and (self.headings or result.text):
             await self._print(self._page(result))
         fault = result.fault
@@ -172,6 +188,9 @@ class Report:
                 "exit_code": int(code),
             }
             await self._print(self._line(summary))
+        if self._rows:
+            table = lines_of(self._rows, names=short_names([row.label for row in self._rows]))
+            await self._print("".join(f"{line}\n" for line in ("", *table)))
         if not self.quiet and (interrupted is not None or self._ended):
             words = [f"{count} {status}" for status, count in counts.items() if count]
             tokens = self._usage.output_tokens
@@ -223,6 +242,15 @@ class Report:
             if body
             else (f"## {printable(result.label)}{ended}\n\n")
         )
+
+    def _row(self, result: Result, looked_up: frozenset[str]) -> Row:
+        outcome = result.outcome
+        if outcome is None or outcome.value is None:
+            return Row(result.label, None, note=result.status.value)
+        answer = cast("Answer", msgspec.to_builtins(outcome.value))
+        question = outcome.messages[0]
+        text = question.text if isinstance(question, UserMessage) else ""
+        return Row(result.label, answer, missing=missing_in(text, answer) & looked_up)
 
     def _object(self, result: Result) -> dict[str, Json]:
         outcome, fault = result.outcome, result.fault

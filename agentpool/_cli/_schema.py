@@ -224,3 +224,26 @@ def _refuse_unknown(schema: _Schema, where: str, known: Sequence[str]) -> None:
 
 def _short(value: object) -> str:
     return json.dumps(value)[:80]
+
+
+def free_keys(output_type: type) -> frozenset[str]:
+    """Return the keys of an answer whose values the model finds itself, and does not choose."""
+    found = msgspec.inspect.type_info(output_type)
+    assert isinstance(found, msgspec.inspect.StructType)  # noqa: S101  # load_schema made it
+    return frozenset(one.encode_name for one in found.fields if not _has_choice(one.type))
+
+
+def _has_choice(kind: msgspec.inspect.Type) -> bool:
+    match kind:
+        case msgspec.inspect.LiteralType():
+            return True
+        case msgspec.inspect.UnionType(types=kinds):
+            return any(map(_has_choice, kinds))
+        case msgspec.inspect.ListType(item_type=item):
+            return _has_choice(item)
+        case msgspec.inspect.StructType(fields=fields):
+            return any(_has_choice(one.type) for one in fields)
+        case msgspec.inspect.Metadata(type=inner):
+            return _has_choice(inner)
+        case _:
+            return False

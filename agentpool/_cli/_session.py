@@ -248,6 +248,7 @@ async def conduct(
     job_count: int,
     headings: bool,
     kept_as: str,
+    looked_up: frozenset[str] | None = None,
     work: Callable[[Session], Awaitable[None]],
 ) -> ExitCode:
     """Open models and a pool, do *work*, and return the exit code.
@@ -258,19 +259,17 @@ async def conduct(
         job_count: How many jobs there will be.
         headings: Whether each result is headed with its label.
         kept_as: The pool's name in a journal.
+        looked_up: The keys of answers that are looked up in the text. ``None``: answers are
+            texts.
         work: What to do in the pool.
     """
     opened_at = trio.current_time()
     budget, gates = options.new_budget(), options.new_gates()
     interruption, board, desk = Interruption(), Board(job_count), options.new_desk()
     screen = _open_screen(options)
+    secrets = PoolPlan(manifests=tuple(manifests)).secrets
     report = Report(
-        screen,
-        as_json=options.json,
-        quiet=options.quiet,
-        headings=headings,
-        secrets=PoolPlan(manifests=tuple(manifests)).secrets,
-        when_unread=interruption.call,
+        screen, options.json, options.quiet, headings, secrets, looked_up, interruption.call
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(watch_signals, interruption)
