@@ -245,6 +245,7 @@ NAMES: dict[str, list[str]] = {
         "MessageSent",
         "MessagesAdded",
         "Observer",
+        "OpenTelemetryMetrics",
         "OpenTelemetryObserver",
         "Phase",
         "PhaseChanged",

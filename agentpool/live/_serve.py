@@ -212,6 +212,7 @@ async def serve_live(
     url = f"http://{name}:{port}/#{token}"
     page = LivePage(url, pool, door, hands, approvals, agents.hub.seconds)
     sockets = trio.SocketListener(bound)
+    failed: Exception | None = None
     async with sockets, trio.open_nursery() as nursery:
         with pool.events() as events:
             if approvals is not None:
@@ -220,9 +221,13 @@ async def serve_live(
             nursery.start_soon(trio.serve_listeners, page.visited, [sockets])
             try:
                 yield page
+            except Exception as error:  # noqa: BLE001  # raised below, as itself and in no group
+                failed = error
             finally:
                 await page.end()
                 nursery.cancel_scope.cancel()
+    if failed is not None:
+        raise failed
 
 
 @cache
@@ -233,7 +238,8 @@ def _page() -> tuple[bytes, str]:
     html = (_FILES / "live.html").read_text(encoding="utf-8")
     policy = (
         f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
     )
     page = html.replace("/*style*/", style).replace("/*script*/", script)
     return page.encode(), policy

@@ -65,6 +65,9 @@ if TYPE_CHECKING:
     from agentpool.observe._opentelemetry import OpenTelemetryObserver as OpenTelemetryObserver
     from agentpool.observe._opentelemetry import RunIds as RunIds
     from agentpool.observe._opentelemetry import export_trace as export_trace
+    from agentpool.observe._opentelemetry_metrics import (
+        OpenTelemetryMetrics as OpenTelemetryMetrics,
+    )
     from agentpool.observe._record import AgentRecord as AgentRecord
     from agentpool.observe._record import PoolRecord as PoolRecord
     from agentpool.observe._record import ToolRecord as ToolRecord
@@ -107,6 +110,7 @@ __all__ = [
     "MessageSent",
     "MessagesAdded",
     "Observer",
+    "OpenTelemetryMetrics",
     "OpenTelemetryObserver",
     "Phase",
     "PhaseChanged",
@@ -154,6 +158,7 @@ _HOMES = {
     "Difference": "agentpool.observe._difference",
     "Interval": "agentpool.observe._intervals",
     "LoggingObserver": "agentpool.observe._logging",
+    "OpenTelemetryMetrics": "agentpool.observe._opentelemetry_metrics",
     "OpenTelemetryObserver": "agentpool.observe._opentelemetry",
     "PoolRecord": "agentpool.observe._record",
     "Reason": "agentpool.observe._intervals",

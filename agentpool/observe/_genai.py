@@ -29,3 +29,23 @@ TOOL_RESULT: Final = "gen_ai.tool.call.result"
 INPUT_MESSAGES: Final = "gen_ai.input.messages"
 SYSTEM: Final = "gen_ai.system_instructions"
 ERROR_TYPE: Final = "error.type"
+
+# --- metrics
+
+USAGE: Final = "gen_ai.client.inference.usage"
+"""What the counters of tokens begin with."""
+
+TOKEN_COUNTERS: Final = {
+    "input_tokens": "input_tokens",
+    "output_tokens": "output_tokens",
+    "cached_tokens": "cache_read.input_tokens",
+    "reasoning_tokens": "reasoning.output_tokens",
+}
+"""What the counters end with, by the fields of ``Usage``."""
+
+REQUEST_SECONDS: Final = "gen_ai.client.inference.duration"
+FIRST_CHUNK_SECONDS: Final = "gen_ai.client.inference.time_to_first_chunk"
+AGENT_SECONDS: Final = "gen_ai.invoke_agent.duration"
+AGENT_REQUESTS: Final = "gen_ai.invoke_agent.inference_calls"
+AGENT_CALLS: Final = "gen_ai.invoke_agent.tool_calls"
+TOOL_SECONDS: Final = "gen_ai.execute_tool.duration"

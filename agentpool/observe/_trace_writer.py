@@ -46,8 +46,8 @@ from agentpool.observe._content import Content, reduced, reduced_text
 from agentpool.observe._redact import Redactor, secrets_of_environment
 from agentpool.observe._trace import Prompt, TraceEnd, TraceHeader
 
-FLUSH_SECONDS: Final = 0.03
-"""What is promised is 50 ms: this leaves time to encode and to write."""
+FLUSH_SECONDS: Final = 0.02
+"""What is promised is 50 ms: this leaves time to encode and to write on a busy machine."""
 
 FLUSH_EVENTS: Final = 256
 """So many events do not wait for the time."""

@@ -514,3 +514,10 @@ async def test_sleeping_browsers_hold_up_nothing() -> None:
         assert shown["counts"]["completed"] == 50
         for stream in asleep:
             await stream.aclose()
+
+
+async def test_an_error_of_the_block_comes_out_as_itself() -> None:
+    """In no group: the page is nobody's business."""
+    with trio.fail_after(PATIENCE), pytest.raises(LookupError, match="mine"):
+        async with open_pool(LiveDriver(answer_at_once)) as pool, serve_live(pool):
+            raise LookupError("mine")

@@ -1,0 +1,175 @@
+"""A pool's events as OpenTelemetry metrics: the door to them.
+
+Rules:
+
+1. Each attempt to ask a model is one duration, one that failed as well, with the type of its
+   error. Tokens are counted where the provider said how many.
+2. Names of agents, tools and models are attributes; numbers of agents are not, since each
+   would be a series of its own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, final
+
+from agentpool._events import (
+    AgentFinished,
+    AgentSpawned,
+    CompletionReceived,
+    Event,
+    RequestFailed,
+    RequestStarted,
+    ToolFinished,
+)
+from agentpool._messages import AgentId, Usage
+from agentpool._outcome import AgentStatus
+from agentpool.abc import Observer
+from agentpool.observe import _genai as names
+
+try:
+    from opentelemetry.metrics import Histogram, MeterProvider, get_meter_provider
+except ImportError as exc:
+    raise ImportError(
+        "OpenTelemetryMetrics needs OpenTelemetry; run: pip install 'trio-agentpool[otel]'"
+    ) from exc
+
+if TYPE_CHECKING:
+    from opentelemetry.util.types import AttributeValue
+
+_BOUNDS: Final = tuple(0.01 * 2**power for power in range(14))
+"""Of durations, in seconds, as the conventions advise."""
+
+_CALLS: Final = (1, 2, 4, 8, 16, 32, 64, 128)
+"""Of counts of calls."""
+
+
+@final
+class OpenTelemetryMetrics(Observer):
+    """Counts tokens, money and calls, and measures how long things took, for OpenTelemetry."""
+
+    __slots__ = (
+        "_agent_seconds",
+        "_cost",
+        "_first_chunk",
+        "_inference_calls",
+        "_request_seconds",
+        "_requests",
+        "_spawned",
+        "_tokens",
+        "_tool_calls",
+        "_tool_seconds",
+    )  # fmt: skip
+
+    def __init__(self, meter_provider: MeterProvider | None = None) -> None:
+        """Get ready.
+
+        Args:
+            meter_provider: Where the numbers go. ``None``: to the global one.
+        """
+        provider = meter_provider or get_meter_provider()
+        meter = provider.get_meter("agentpool", f"genai-{names.CONVENTIONS}")
+        self._tokens = {
+            field: meter.create_counter(f"{names.USAGE}.{of}", "{token}", f"Tokens: {of}.")
+            for field, of in names.TOKEN_COUNTERS.items()
+        }
+        self._cost = meter.create_counter("agentpool.cost", "USD", "What answers cost.")
+
+        def seconds(name: str, text: str) -> Histogram:
+            return meter.create_histogram(
+                name, "s", text, explicit_bucket_boundaries_advisory=_BOUNDS
+            )
+
+        def calls(name: str, text: str) -> Histogram:
+            return meter.create_histogram(
+                name, "{call}", text, explicit_bucket_boundaries_advisory=_CALLS
+            )
+
+        self._request_seconds = seconds(names.REQUEST_SECONDS, "From a request to its end.")
+        self._first_chunk = seconds(names.FIRST_CHUNK_SECONDS, "To the first piece of an answer.")
+        self._agent_seconds = seconds(names.AGENT_SECONDS, "From the spawn of an agent to its end.")
+        self._tool_seconds = seconds(names.TOOL_SECONDS, "How long a tool call ran.")
+        self._inference_calls = calls(names.AGENT_REQUESTS, "Attempts of an agent to ask a model.")
+        self._tool_calls = calls(names.AGENT_CALLS, "Tool calls of an agent.")
+        self._requests: dict[int, RequestStarted] = {}
+        self._spawned: dict[AgentId, list[float]] = {}
+        """When an agent was spawned, and its attempts so far."""
+
+    def on_event(self, event: Event) -> None:
+        """Count *event*."""
+        match event:
+            case AgentSpawned():
+                self._spawned[event.agent_id] = [event.at_seconds, 0]
+            case RequestStarted():
+                self._requests[event.sequence] = event
+                if event.agent_id in self._spawned:
+                    self._spawned[event.agent_id][1] += 1
+            case CompletionReceived():
+                self._answered(event)
+            case RequestFailed():
+                self._failed(event)
+            case ToolFinished():
+                self._called(event)
+            case AgentFinished():
+                self._finished(event)
+            case _:
+                pass
+
+    def _answered(self, event: CompletionReceived) -> None:
+        begun = self._requests.pop(event.request_id, None)
+        attributes = _of_request(begun)
+        if event.model is not None:
+            attributes[names.RESPONSE_MODEL] = event.model
+        if begun is not None:
+            self._request_seconds.record(event.at_seconds - begun.at_seconds, attributes)
+        if event.first_piece_seconds is not None:
+            self._first_chunk.record(event.first_piece_seconds, attributes)
+        if event.usage is not None:
+            self._count(event.usage, attributes)
+        if event.cost_usd is not None:
+            self._cost.add(event.cost_usd, attributes)
+
+    def _count(self, usage: Usage, attributes: dict[str, AttributeValue]) -> None:
+        for field, counter in self._tokens.items():
+            number: int = getattr(usage, field)
+            if number:
+                counter.add(number, attributes)
+
+    def _failed(self, event: RequestFailed) -> None:
+        begun = self._requests.pop(event.request_id, None)
+        if begun is not None:
+            attributes = _of_request(begun) | {names.ERROR_TYPE: event.error_type}
+            self._request_seconds.record(event.at_seconds - begun.at_seconds, attributes)
+
+    def _called(self, event: ToolFinished) -> None:
+        if event.duration_seconds is not None:
+            attributes: dict[str, AttributeValue] = {
+                names.OPERATION: "execute_tool",
+                names.TOOL_NAME: event.call.name,
+            }
+            if event.is_error:
+                attributes[names.ERROR_TYPE] = event.error_type or "tool_error"
+            self._tool_seconds.record(event.duration_seconds, attributes)
+
+    def _finished(self, event: AgentFinished) -> None:
+        spawned = self._spawned.pop(event.agent_id, None)
+        if spawned is None:
+            return  # it began before anybody counted
+        outcome = event.outcome
+        attributes: dict[str, AttributeValue] = {
+            names.OPERATION: "invoke_agent",
+            names.AGENT_NAME: event.agent_name,
+            "agentpool.status": outcome.status.value,
+        }
+        if outcome.status is AgentStatus.FAILED:
+            error = outcome.error
+            attributes[names.ERROR_TYPE] = str(getattr(error, "kind", type(error).__name__))
+        self._agent_seconds.record(event.at_seconds - spawned[0], attributes)
+        self._inference_calls.record(int(spawned[1]), attributes)
+        self._tool_calls.record(outcome.tool_calls_run, attributes)
+
+
+def _of_request(begun: RequestStarted | None) -> dict[str, AttributeValue]:
+    attributes: dict[str, AttributeValue] = {names.OPERATION: "chat"}
+    if begun is not None and begun.model:
+        attributes[names.REQUEST_MODEL] = begun.model
+    return attributes

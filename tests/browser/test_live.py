@@ -1,0 +1,256 @@
+"""The live page in a real browser: what it shows, and what its buttons do."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, final
+
+import attrs
+import pytest
+import trio
+
+from agentpool import AgentPool, AgentStatus, SpawnConfig, open_pool
+from agentpool.abc import OnDelta
+from agentpool.drivers import Completion, CompletionRequest
+from agentpool.live import ApprovalDesk, serve_live
+from agentpool.tools import ToolRegistry, tool
+from tests.support.fakes import LiveDriver, calling, manifest, query_of, tool_call, turns_of
+
+pytestmark = pytest.mark.browser
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or "chromium"
+
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--remote-debugging-pipe",
+)  # fmt: skip
+
+PATIENCE = 120
+
+
+@final
+@attrs.define(eq=False)
+class Chromium:
+    """A browser that is steered over two pipes."""
+
+    _write: trio.lowlevel.FdStream
+    _read: trio.lowlevel.FdStream
+    _data: bytes = b""
+    _last: int = 0
+    requests: list[str] = attrs.field(factory=list[str])
+    """Addresses that its pages asked for."""
+    complaints: list[str] = attrs.field(factory=list[str])
+    """What its console said."""
+
+    async def call(self, method: str, session: str = "", **params: object) -> dict[str, Any]:
+        """Let it do something, and return what comes of it."""
+        self._last += 1
+        asked: dict[str, object] = {"id": self._last, "method": method, "params": params}
+        if session:
+            asked["sessionId"] = session
+        await self._write.send_all(json.dumps(asked).encode() + b"\0")
+        while True:
+            while b"\0" not in self._data:
+                self._data += await self._read.receive_some()
+            line, _, self._data = self._data.partition(b"\0")
+            said = json.loads(line)
+            if said.get("id") == self._last:
+                assert "error" not in said, said
+                return dict(said["result"])
+            self._note(said)
+
+    def _note(self, said: dict[str, Any]) -> None:
+        match said.get("method"):
+            case "Network.requestWillBeSent":
+                self.requests.append(said["params"]["request"]["url"])
+            case "Log.entryAdded":
+                self.complaints.append(said["params"]["entry"]["text"])
+            case "Runtime.exceptionThrown":
+                self.complaints.append(json.dumps(said["params"]))
+            case _:
+                pass
+
+    async def open(self, url: str) -> Tab:
+        """Open *url* in a tab, and wait until it shows the pool."""
+        target = (await self.call("Target.createTarget", url="about:blank"))["targetId"]
+        attached = await self.call("Target.attachToTarget", targetId=target, flatten=True)
+        tab = Tab(self, attached["sessionId"])
+        for domain in ("Network", "Runtime", "Log", "Page"):
+            await self.call(f"{domain}.enable", tab.session)
+        await self.call("Page.navigate", tab.session, url=url)
+        await tab.until("document.body && document.body.dataset.ready")
+        return tab
+
+
+@final
+@attrs.define(eq=False)
+class Tab:
+    """One page."""
+
+    browser: Chromium
+    session: str
+
+    async def run(self, code: str) -> Any:  # noqa: ANN401  # whatever the page says
+        """Return what *code* comes to in the page."""
+        done = await self.browser.call(
+            "Runtime.evaluate", self.session, expression=code, returnByValue=True
+        )
+        assert "exceptionDetails" not in done, done
+        return done["result"].get("value")
+
+    async def until(self, code: str) -> None:
+        """Wait until *code* is true in the page."""
+        while not await self.run(f"Boolean({code})"):  # noqa: ASYNC110  # it is in the browser
+            await trio.sleep(0.05)
+
+    async def click(self, selector: str, times: int = 1) -> None:
+        """Click on what *selector* names."""
+        await self.until(f"document.querySelector({selector!r})")
+        for _ in range(times):
+            await self.run(f"document.querySelector({selector!r}).click()")
+
+
+@asynccontextmanager
+async def chromium(folder: Path) -> AsyncGenerator[Chromium]:
+    """Start a browser with a profile of its own."""
+    their_in, our_out = os.pipe()
+    our_in, their_out = os.pipe()
+    # It reads from 3 and writes to 4, so a shell puts them there.
+    command = f'exec "$@" 3<&{their_in} 4>&{their_out}'
+    process = subprocess.Popen(  # noqa: ASYNC220  # it is over when this block is
+        ["/bin/bash", "-c", command, "-", CHROMIUM, *FLAGS,
+         f"--user-data-dir={folder / 'profile'}"],
+        pass_fds=(their_in, their_out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    os.close(their_in)
+    os.close(their_out)
+    try:
+        async with (
+            trio.lowlevel.FdStream(our_out) as to,
+            trio.lowlevel.FdStream(our_in) as from_,
+        ):
+            yield Chromium(to, from_)
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+@tool(needs_approval=True)
+def erase(what: str) -> str:
+    """Erase something."""
+    return f"erased {what}"
+
+
+HOSTILE = "<img src=x onerror=alert(1)> \u202egnp.exe"
+
+
+@asynccontextmanager
+async def scene(folder: Path) -> AsyncGenerator[tuple[AgentPool, Tab, Tab]]:
+    """Open a pool, and its page in two tabs."""
+    desk = ApprovalDesk()
+
+    async def answer(request: CompletionRequest, on_delta: OnDelta) -> Completion:
+        await trio.lowlevel.checkpoint()
+        if query_of(request).startswith("erase") and turns_of(request) == 0:
+            return calling(tool_call("erase", what="all"))
+        if query_of(request) == "wait":
+            on_delta(HOSTILE)
+            await trio.sleep_forever()
+        return Completion("done")
+
+    with trio.fail_after(PATIENCE):
+        async with (
+            open_pool(
+                LiveDriver(answer),
+                max_concurrent=2,
+                approve=desk.ask,
+                tools=ToolRegistry([erase]),
+                name=HOSTILE,
+            ) as pool,
+            serve_live(pool, approvals=desk) as page,
+            chromium(folder) as browser,
+        ):
+            first, second = await browser.open(page.url), await browser.open(page.url)
+            yield pool, first, second
+            pool.abort_all()
+            base = page.url.partition("#")[0]
+            # Headless, it has no icon to ask for: all that it asks for is ours.
+            assert browser.requests
+            assert all(url.startswith((base, "data:")) for url in browser.requests)
+            assert [one for one in browser.complaints if "409" not in one] == []
+
+
+async def test_calls_are_approved_and_denied(tmp_path: Path) -> None:
+    """One button each; the other tab learns it."""
+    async with scene(tmp_path) as (pool, first, second):
+        handle = await pool.spawn(SpawnConfig(manifest(), "erase"))
+        await first.click('[data-call="1"] .approve')
+        outcome = await handle.wait()
+        assert any("erased all" in getattr(one, "content", "") for one in outcome.messages)
+        await second.until("document.querySelector('#calls').hidden")
+
+        handle = await pool.spawn(SpawnConfig(manifest(), "erase"))
+        await second.until("document.querySelector('[data-call=\"2\"] input')")
+        await second.run("document.querySelector('[data-call=\"2\"] input').value = 'not today'")
+        await second.click('[data-call="2"] .deny')
+        outcome = await handle.wait()
+        assert any("not today" in getattr(one, "content", "") for one in outcome.messages)
+
+        handle = await pool.spawn(SpawnConfig(manifest(), "erase"))
+        await first.until("document.querySelector('[data-call=\"3\"] textarea')")
+        await first.run(
+            "document.querySelector('[data-call=\"3\"] textarea').value = '{\"what\": 1}'"
+        )
+        await first.run(
+            'document.querySelector(\'[data-call="3"] textarea\').value = \'{"what": "some"}\''
+        )
+        await first.click('[data-call="3"] .approve')
+        outcome = await handle.wait()
+        assert any("erased some" in getattr(one, "content", "") for one in outcome.messages)
+
+
+async def test_two_browsers_make_one_decision(tmp_path: Path) -> None:
+    """The one that comes second is told so."""
+    async with scene(tmp_path) as (pool, first, second):
+        handle = await pool.spawn(SpawnConfig(manifest(), "erase"))
+        for tab in (first, second):
+            await tab.until("document.querySelector('[data-call=\"1\"] .deny')")
+        # The second one clicks before it has seen what the first one did.
+        await second.run("window.button = document.querySelector('[data-call=\"1\"] .deny')")
+        await first.click('[data-call="1"] .approve')
+        await second.run("window.button.click()")
+        await second.until("document.querySelector('#told').textContent.includes('already')")
+        outcome = await handle.wait()
+        assert any("erased all" in getattr(one, "content", "") for one in outcome.messages)
+
+
+async def test_agents_are_cancelled_and_slots_changed(tmp_path: Path) -> None:
+    """What ends something wants two clicks, and what agents wrote stays text."""
+    async with scene(tmp_path) as (pool, first, second):
+        handles = await pool.fan_out(
+            SpawnConfig(manifest(), "wait", name=f"{HOSTILE} {number}") for number in range(3)
+        )
+        await first.click('[data-agent="1"] .cancel')
+        await first.until("document.querySelector('[data-agent=\"1\"] .sure')")
+        assert not handles[0].has_ended
+        await first.click('[data-agent="1"] .cancel')
+        assert (await handles[0].wait()).status is AgentStatus.CANCELLED
+        await second.until("document.querySelector('[data-agent=\"1\"].over')")
+        await first.run("document.querySelector('#slots').value = 7")
+        await first.click("#resize")
+        await first.until("document.querySelector('#told').textContent === '7 slots'")
+        assert pool.max_concurrent == 7
+        assert await first.run("document.images.length") == 0
+        shown = await first.run("document.body.textContent")
+        assert "\u202e" not in shown
+        assert "\u27e8U+202E\u27e9gnp.exe" in shown
+        await second.click("#abort", times=2)
+        for handle in handles[1:]:
+            assert (await handle.wait()).status is AgentStatus.CANCELLED

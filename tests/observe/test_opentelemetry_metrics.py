@@ -1,0 +1,119 @@
+"""A pool as OpenTelemetry metrics: what dashboards add up."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from trio.testing import MockClock
+
+from agentpool import AgentOutcome, AgentStatus
+from agentpool.abc import Event, Observer
+from agentpool.drivers import FinishReason, ToolCall
+from agentpool.observe import (
+    AgentFinished,
+    CompletionReceived,
+    OpenTelemetryMetrics,
+    RequestFailed,
+    ToolFinished,
+    record_of,
+)
+from agentpool.testing import check_observer
+from tests.support.busy_pool import busy_pool
+
+
+class Kept(Observer):
+    """Keeps all."""
+
+    def __init__(self) -> None:
+        """Begin."""
+        self.events: list[Event] = []
+
+    def on_event(self, event: Event) -> None:
+        """Keep *event*."""
+        self.events.append(event)
+
+
+def receiver() -> tuple[OpenTelemetryMetrics, InMemoryMetricReader]:
+    """Return an observer, and where its numbers end up."""
+    reader = InMemoryMetricReader()
+    return OpenTelemetryMetrics(MeterProvider([reader])), reader
+
+
+def points(reader: InMemoryMetricReader) -> dict[str, list[tuple[dict[str, object], float, int]]]:
+    """Return attributes, sum and count of each series, by the name of its metric."""
+    found: dict[str, list[tuple[dict[str, object], float, int]]] = {}
+    data = reader.get_metrics_data()
+    for resource in [] if data is None else data.resource_metrics:
+        for scope in resource.scope_metrics:
+            for metric in scope.metrics:
+                found[metric.name] = [
+                    (
+                        dict(point.attributes or {}),
+                        float(getattr(point, "sum", getattr(point, "value", 0))),
+                        int(getattr(point, "count", 1)),
+                    )
+                    for point in metric.data.data_points
+                ]
+    return found
+
+
+async def test_the_numbers_are_those_of_the_pool(autojump_clock: MockClock) -> None:
+    """Tokens, dollars, requests, calls and agents: each counted once."""
+    observer, reader = receiver()
+    kept = Kept()
+    await busy_pool([observer, kept])
+    record, found = record_of(kept.events), points(reader)
+
+    def total(name: str) -> float:
+        return sum(point[1] for point in found[name])
+
+    def count(name: str) -> int:
+        return sum(point[2] for point in found[name])
+
+    usage = "gen_ai.client.inference.usage"
+    assert total(f"{usage}.input_tokens") == record.usage.input_tokens
+    assert total(f"{usage}.output_tokens") == record.usage.output_tokens
+    assert total(f"{usage}.cache_read.input_tokens") == record.usage.cached_tokens
+    assert f"{usage}.reasoning.output_tokens" not in found
+    known = sum(agent.cost_usd for agent in record.agents.values())
+    assert abs(total("agentpool.cost") - known) < 1e-9
+    requests = sum(agent.requests for agent in record.agents.values())
+    assert count("gen_ai.client.inference.duration") == requests
+    assert total("gen_ai.invoke_agent.inference_calls") == requests
+    assert count("gen_ai.execute_tool.duration") == len(record.calls)
+    assert count("gen_ai.invoke_agent.duration") == len(record.agents) == 8
+    ends = [point[0]["agentpool.status"] for point in found["gen_ai.invoke_agent.duration"]]
+    assert {"completed", "failed", "cancelled"} <= set(ends)
+    errors = {point[0].get("error.type") for point in found["gen_ai.client.inference.duration"]}
+    assert {None, "OverloadedError", "NetworkError", "Cancelled"} <= errors
+    assert any("error.type" in point[0] for point in found["gen_ai.execute_tool.duration"])
+
+
+def test_what_began_before_is_counted_as_far_as_it_goes() -> None:
+    """An observer of a part of a run, or of a cut trace, does not break."""
+    observer, reader = receiver()
+    place = (1, 1.0, 1, "a")
+    observer.on_event(CompletionReceived(*place, FinishReason.END_TURN, None, 1.0, request_id=7))
+    observer.on_event(RequestFailed(*place, 8, 1, "X", "", by_tool=False))
+    observer.on_event(ToolFinished(*place, ToolCall("c", "t", "{}"), "", is_error=False))
+    outcome = AgentOutcome(agent_id=1, name="a", status=AgentStatus.COMPLETED)
+    observer.on_event(AgentFinished(*place, outcome))
+    assert points(reader) == {}
+
+
+async def test_it_keeps_the_promises_of_an_observer() -> None:
+    """Nothing is kept of agents that ended, and nothing raises."""
+    await check_observer(OpenTelemetryMetrics)
+
+
+def test_without_opentelemetry_it_says_what_to_install() -> None:
+    """The extra is optional."""
+    code = (
+        "import sys; sys.modules['opentelemetry.metrics'] = None\n"
+        "from agentpool.observe import OpenTelemetryMetrics"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "pip install 'trio-agentpool[otel]'" in done.stderr
