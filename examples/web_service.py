@@ -195,7 +195,9 @@ async def send_event(send: Send, kind: str, value: object) -> None:
 @asynccontextmanager
 async def open_service(driver: Driver | None = None) -> AsyncIterator[Service]:
     """Open the pool, and the service over it."""
-    plan = PoolPlan(manifests=(HOST,), max_concurrent=20, max_queued=100, driver=driver)
+    plan = PoolPlan(
+        manifests=(HOST,), max_concurrent=20, max_queued=100, keep_outcomes=100, driver=driver
+    )
     async with open_manifest_pool(plan) as pool:
         yield Service(pool)
 

@@ -47,6 +47,9 @@ class PoolPlan:
     """Agents that run at the same time."""
     max_queued: int = 10_000
     """Agents that may wait for their first slot. 0: refuse instead."""
+    keep_outcomes: int | None = None
+    """Outcomes that were given out and that the pool still knows: a number for a pool that lives
+    as long as a server. ``None``: all."""
     driver: Driver | None = None
     """Answers in place of every model, which is then not opened. ``None``: the models do."""
     gates: ProviderGates | None = None
@@ -147,6 +150,7 @@ async def open_manifest_pool(
             choose,
             max_concurrent=plan.max_concurrent,
             max_queued=plan.max_queued,
+            keep_outcomes=plan.keep_outcomes,
             memory=memory,
             tools=build_tools(memory, servers, SystemTools(os.environ), choose),
             budget=plan.budget,

@@ -54,6 +54,15 @@ async def test_grants_work_without_another_word(
     assert "the sea is cold" in outcome.text
 
 
+async def test_a08_a_pool_of_a_server_forgets_what_was_given_out() -> None:
+    """There was no way to say so, and each outcome was kept for ever."""
+    plan = PoolPlan(manifests=(READER,), driver=FunctionDriver(lambda _: "hm"), keep_outcomes=2)
+    async with open_manifest_pool(plan) as pool:
+        for _ in range(5):
+            await (await pool.spawn(SpawnConfig(READER, "?"))).wait()
+        assert list(await pool.join_all()) == [4, 5]
+
+
 async def test_a_grant_that_nothing_furnishes_is_a_warning() -> None:
     """As it is on the command line; whoever wants it elsewhere says where."""
     plan = PoolPlan(manifests=(DREAMER, DREAMER), driver=FunctionDriver(lambda _: "hm"))

@@ -8,6 +8,7 @@ import tracemalloc
 
 import pytest
 import trio
+from hypothesis import settings
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from agentpool import (
@@ -209,6 +210,9 @@ async def test_a08_a_join_has_those_that_were_forgotten_meanwhile() -> None:
             assert list(await pool.join_all()) == [1, 2]
 
 
+IS_LONG = settings().max_examples >= 1000
+
+
 async def test_a08_a_pool_that_lives_long_stays_as_small() -> None:
     """Each outcome with its messages was kept for ever: 3 kB for every request."""
 
@@ -226,7 +230,7 @@ async def test_a08_a_pool_that_lives_long_stays_as_small() -> None:
         gc.collect()
         tracemalloc.start()
         before, _ = tracemalloc.get_traced_memory()
-        await serve(2000)
+        await serve(100_000 if IS_LONG else 2_000)
         gc.collect()
         after, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
