@@ -11,7 +11,6 @@ import contextlib
 import os
 import re
 import secrets
-import signal
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ import msgspec
 import trio
 
 from agentpool._checks import expect_arguments
+from agentpool._child_process import end_group, ending
 from agentpool._environ import LIBRARIES, build_environ
 from agentpool._errors import DriverError, NetworkError, ProtocolError, UsageError
 from agentpool._manifest.capability import PrivacyTier
@@ -87,9 +87,8 @@ class _Child:
         code = self._process.poll()
         if code is None:
             return None
-        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         output = self._tail(errors_alone=errors_alone)
-        return f"the local model's process ended ({how}); its last output: {output!r}"
+        return f"the local model's process ended ({ending(code)}); its last output: {output!r}"
 
     async def wait_died(self) -> str | None:
         """Return how the process ended if it ends within a moment. ``None``: it runs."""
@@ -127,12 +126,7 @@ class _Child:
     async def stop(self) -> None:
         """End the process, by force if necessary."""
         with trio.CancelScope(shield=True):
-            self._process.terminate()
-            with trio.move_on_after(_GRACE_SECONDS):
-                await self._process.wait()
-            self._process.kill()
-            # A killed process ends; only the kernel's own delay is waited for.
-            await self._process.wait()
+            await end_group(self._process, _GRACE_SECONDS)
             await trio.aclose_forcefully(self._stdin)
             await trio.aclose_forcefully(self._stdout)
 

@@ -9,15 +9,14 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import subprocess
-import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Final, final
 
 import attrs
 import trio
 
+from agentpool._child_process import KILL, end_group, ending, signal_group
 from agentpool._errors import ToolError
 from agentpool.tools.mcp._secrets import Secrets, SecretsInStream
 
@@ -75,17 +74,14 @@ class Child:
     async def wait_died(self) -> None:
         """Wait until the process has ended; then end what is left of its group."""
         await self._process.wait()
-        self._signal_group(signal.SIGKILL if sys.platform != "win32" else signal.SIGTERM)
+        signal_group(self._process, KILL)
 
     async def say_how(self) -> str:
         """Return how it ended, or that it did not, with its last words."""
         with trio.move_on_after(DYING_SECONDS):
             await self._process.wait()
         code = self._process.returncode
-        if code is None:
-            how = "it closed its output"
-        else:
-            how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        how = "it closed its output" if code is None else ending(code)
         return f"{how}; {self.last_words()}"  # noqa: ASYNC910  # it has waited
 
     def last_words(self) -> str:
@@ -100,24 +96,9 @@ class Child:
             await trio.aclose_forcefully(self._stdin)
             with trio.move_on_after(GRACE_SECONDS):
                 await self._process.wait()
-            if self._process.returncode is None:
-                self._signal_group(signal.SIGTERM)
-                with trio.move_on_after(GRACE_SECONDS):
-                    await self._process.wait()
-            # Also if the server itself is gone: what it started may not be. Its number is
-            # not given to another group while one of them is there, nor that soon.
-            self._signal_group(signal.SIGKILL if sys.platform != "win32" else signal.SIGTERM)
-            await self._process.wait()
+            await end_group(self._process, GRACE_SECONDS)
             await trio.aclose_forcefully(self._stdout)
             await trio.aclose_forcefully(self._stderr)
-
-    def _signal_group(self, number: signal.Signals) -> None:
-        # PermissionError: macOS says so of a group of which nothing but a corpse is left.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            if hasattr(os, "killpg"):
-                os.killpg(self._process.pid, number)
-            else:
-                self._process.kill()
 
 
 @contextlib.asynccontextmanager

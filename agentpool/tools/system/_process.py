@@ -29,6 +29,8 @@ from typing import Final, final
 import attrs
 import trio
 
+from agentpool._child_process import KILL, signal_group
+
 MARK: Final = "AGENTPOOL_CALL"
 """The environment variable by which what left its session is found."""
 
@@ -116,7 +118,7 @@ class Group:
             ):
                 nursery.start_soon(self._read, stream, kept, nursery.cancel_scope)
             await self._wait_exited()
-            self._signal(_KILL)
+            signal_group(self._process, KILL)
             await self._process.wait()
             await self._sweep()
             self._is_over = True
@@ -130,10 +132,10 @@ class Group:
                 # Not whether the program has ended: to ask that reaps it, and what it left
                 # running may go on in its group.
                 if not self._is_over:
-                    self._signal(signal.SIGTERM)
+                    signal_group(self._process, signal.SIGTERM)
                     with trio.move_on_after(_GRACE_SECONDS):
                         await self._wait_exited()
-                    self._signal(_KILL)
+                    signal_group(self._process, KILL)
                     with trio.move_on_after(_DYING_SECONDS):
                         await self._process.wait()
                         await self._sweep()
@@ -174,14 +176,6 @@ class Group:
         finally:
             os.close(fd)
 
-    def _signal(self, number: int) -> None:
-        if not hasattr(os, "killpg"):
-            self._process.kill()
-            return
-        # Nobody is left, or (macOS) nobody who is not already dying.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, number)
-
     async def _sweep(self) -> None:
         """End those who have left the session, where they can be found."""
         if self._mark is None or sys.platform != "linux":
@@ -193,9 +187,6 @@ class Group:
             rounds += 1
 
 
-_KILL: Final = getattr(signal, "SIGKILL", signal.SIGTERM)
-
-
 def _kill_marked(mark: bytes) -> int:
     """Kill every process with *mark* in its environment. Return how many."""
     killed = 0
@@ -205,7 +196,7 @@ def _kill_marked(mark: bytes) -> int:
             fd = os.pidfd_open(pid)
             try:
                 if _is_marked(pid, mark):
-                    signal.pidfd_send_signal(fd, _KILL)
+                    signal.pidfd_send_signal(fd, KILL)
                     killed += 1
             finally:
                 os.close(fd)
