@@ -19,13 +19,14 @@ import ipaddress
 import re
 from collections.abc import Iterable
 from typing import Final, Self, TypeAlias, final
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, urljoin
 
 import attrs
 import idna
 
 from agentpool._errors import ToolError
 from agentpool._manifest.capability import ANYTHING, host_covers
+from agentpool._manifest.urls import split_url
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -71,25 +72,19 @@ class HttpUrl:
         Raises:
             ToolError: If it is no URL, or one that somebody might read differently.
         """
-        if len(text) > _MOST_URL_CHARS or any(
-            sign.isspace() or not sign.isprintable() or sign == "\\" for sign in text
-        ):
-            raise ToolError("the URL is too long, or has white space or a backslash in it")
-        try:
-            parts = urlsplit(text)
-            port = parts.port
-        except ValueError:
-            raise ToolError("the URL cannot be read; write http://host/path") from None
+        parts = None if len(text) > _MOST_URL_CHARS else split_url(text)
+        if parts is None:
+            raise ToolError(
+                "the URL is too long, has white space or a backslash in it, or cannot be read; "
+                "write http://host/path"
+            )
         if parts.scheme not in PORTS:
             raise ToolError("only http and https URLs can be used")
         if "@" in parts.netloc:
             # Not quoted: it may be a password.
             raise ToolError("a URL must not have a user name or a password before its host")
         host = parse_host(parts.netloc)
-        if port is None:
-            port = PORTS[parts.scheme]
-        if not port:
-            raise ToolError("port 0 cannot be used")
+        port = parts.port or PORTS[parts.scheme]
         target = quote(parts.path or "/", safe="/%:;=@!$&'()*+,~-._")
         if parts.query:
             target += "?" + quote(parts.query, safe="/%:;=@!$&'()*+,~-._?")

@@ -20,13 +20,14 @@ import ipaddress
 import math
 from collections.abc import Iterable, Iterator
 from typing import Final, assert_never, final
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult
 
 import attrs
 
 from agentpool._checks import expect_fields, is_number
 from agentpool._errors import Fault, ManifestError
 from agentpool._manifest.toml_table import shown
+from agentpool._manifest.urls import split_url
 
 FIRST_PRINTABLE: Final = 0x20
 """The first character that is no control character: the space."""
@@ -247,19 +248,7 @@ def url_faults(path: str, url: str) -> Iterator[Fault]:
 
 def _http_parts(url: str) -> SplitResult | None:
     """Return the parts of an http or https URL. ``None``: *url* is not one."""
-    # urlsplit() drops some of these in silence, and clients disagree about what a
-    # backslash means, so the host that is judged might not be the one that is asked.
-    if any(sign.isspace() or not sign.isprintable() or sign == "\\" for sign in url):
+    parts = split_url(url)
+    if parts is None or parts.scheme not in {"http", "https"} or not parts.hostname:
         return None
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        return None
-    # Of "name[::1]" urlsplit() takes the one and a client perhaps the other.
-    host = parts.netloc.rpartition("@")[2]
-    is_one_host = "[" not in host or (
-        host.startswith("[") and host.rpartition("]")[2][:1] in {"", ":"}
-    )
-    fine = parts.scheme in {"http", "https"} and bool(parts.hostname) and port != 0 and is_one_host
-    return parts if fine else None
+    return parts

@@ -16,11 +16,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, Literal, TypeAlias, final
-from urllib.parse import urlsplit
 
 import attrs
 
 from agentpool._manifest.parts import is_loopback_url
+from agentpool._manifest.urls import place_of, split_url
 
 Dialect: TypeAlias = Literal["openai", "anthropic"]
 """The wire formats: Chat Completions and its successor, or Messages."""
@@ -143,7 +143,7 @@ class Place:
     @property
     def host(self) -> str:
         """The host, with an unusual port; never a name and a password."""
-        return urlsplit(self.base_url).netloc.rpartition("@")[2]
+        return place_of(self.base_url)
 
     @property
     def is_here(self) -> bool:
@@ -153,7 +153,8 @@ class Place:
     @property
     def shows_key(self) -> bool:
         """Whether the key can be read on the way, because the connection is not encrypted."""
-        is_plain = urlsplit(self.base_url).scheme == "http"
+        parts = split_url(self.base_url)
+        is_plain = parts is not None and parts.scheme == "http"
         return self.api_key_env is not None and is_plain and not self.is_here
 
 
@@ -185,7 +186,9 @@ def facts_name(base_url: str) -> str | None:
 
 def _is_at(url: str, home: str) -> bool:
     """Return whether *url* is at the host of *home* or below it, and as safe."""
-    there, here = urlsplit(url), urlsplit(home)
+    there, here = split_url(url), split_url(home)
+    if there is None or here is None:
+        return False
     if (there.scheme, there.port, "@" in there.netloc) != (here.scheme, here.port, False):
         return False
     host, own = there.hostname or "", here.hostname or ""

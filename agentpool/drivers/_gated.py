@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from typing import final
-from urllib.parse import urlsplit
 
 from agentpool._checks import expect, expect_arguments
 from agentpool._loop.conversation import request_tokens
 from agentpool._manifest.capability import PrivacyTier
+from agentpool._manifest.urls import place_of
 from agentpool._messages import Completion, CompletionRequest, Usage
 from agentpool.abc import Driver, OnDelta, OnSent, SendingDriver
 from agentpool.drivers._gate import GateStatistics, RequestGate
@@ -132,7 +132,7 @@ class ProviderGates:
         key = provider, base_url.rstrip("/"), api_key_env
         if key not in self._gates:
             # Not the whole address: it may have a name and a password in it.
-            place = urlsplit(base_url).netloc.rpartition("@")[2]
+            place = place_of(base_url)
             self._gates[key] = RequestGate(
                 place if api_key_env is None else f"{place} with {api_key_env}",
                 max_in_flight=self._max_in_flight,

@@ -1,0 +1,38 @@
+"""One reading of a URL: what somebody could read in another way is none."""
+
+from __future__ import annotations
+
+from urllib.parse import SplitResult, urlsplit
+
+
+def split_url(text: str) -> SplitResult | None:
+    """Return the parts of a URL. ``None``: it is none, or could be read in two ways.
+
+    >>> split_url("https://api.example.org/v1").netloc
+    'api.example.org'
+    """
+    # urlsplit() drops some of these in silence, and clients disagree about what a
+    # backslash means, so the host that is judged might not be the one that is asked.
+    if any(sign.isspace() or not sign.isprintable() or sign == "\\" for sign in text):
+        return None
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        return None
+    # Of "name[::1]" urlsplit() takes the one and a client perhaps the other.
+    host = parts.netloc.rpartition("@")[2]
+    is_one_host = "[" not in host or (
+        host.startswith("[") and host.rpartition("]")[2][:1] in {"", ":"}
+    )
+    return parts if is_one_host and port != 0 else None
+
+
+def place_of(url: str) -> str:
+    """Return the host of *url*, and its port if it names one; never a name and a password.
+
+    >>> place_of("http://me:secret@gpu.example.org:8080/v1")
+    'gpu.example.org:8080'
+    """
+    parts = split_url(url)
+    return "" if parts is None else parts.netloc.rpartition("@")[2]
