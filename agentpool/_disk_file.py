@@ -1,4 +1,4 @@
-"""Files that are written for a user: traces, reports, answers, recordings, memories, journals.
+"""Files written for the user: traces, reports, answers, recordings, memories, journals.
 
 Rules, the same for all of them:
 
@@ -37,7 +37,7 @@ OWNER_ALONE: Final = 0o600
 
 
 def check_file(path: Path, *, added_to: bool = False) -> None:
-    """See that what is at *path*, if anything, is a file, and of this user.
+    """Raise if *path* exists and is not a regular file of this user.
 
     Args:
         path: Where.
@@ -51,7 +51,7 @@ def check_file(path: Path, *, added_to: bool = False) -> None:
 
 
 def open_to_write(path: Path, *, append: bool = False) -> int:
-    """Open the file at *path*, making it if there is none, and return its descriptor.
+    """Open the file at *path*, creating it if it is missing; return its descriptor.
 
     Args:
         path: Where.
@@ -73,7 +73,7 @@ def open_to_write(path: Path, *, append: bool = False) -> int:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Make *data* all that is in the file at *path*.
+    """Replace the contents of the file at *path* by *data*.
 
     Raises:
         OSError: If it cannot be written, or is no file of this user. What was there is as

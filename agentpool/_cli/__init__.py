@@ -43,7 +43,7 @@ from agentpool._cli._show import show
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Do what the command line says, and return the exit code.
+    """Run the command line and return the exit code.
 
     Args:
         argv: The words after the program's name. ``None``: those of this process.

@@ -1,4 +1,4 @@
-"""A folder with one file for each answer, written as soon as the answer is there."""
+"""A folder with one file per answer, each written as soon as it is there."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from agentpool._disk_file import write_whole
 @final
 @attrs.frozen(eq=False)
 class AnswerFolder:
-    """Writes each answer into a file that is named after its input."""
+    """Writes each answer into a file named after its input."""
 
     _folder: Path
     _names: dict[str, str]
 
     @classmethod
     def open(cls, folder: str, inputs: Sequence[str]) -> AnswerFolder:
-        """Make *folder* if it is not there.
+        """Create *folder* if it is missing.
 
         Raises:
             UsageError: If it cannot be made, or is something else.
@@ -42,7 +42,7 @@ class AnswerFolder:
         return cls(path, dict(zip(inputs, names, strict=True)))
 
     async def write(self, result: Result) -> None:
-        """Write the answer of *result*; one that is not complete ends in ``.partial``.
+        """Write the answer of *result*. An incomplete one ends in ``.partial``.
 
         The file appears under its name when all of it is written.
 
@@ -62,7 +62,7 @@ class AnswerFolder:
 
 
 def _file_name(name: str) -> str:
-    """Return *name* as the name of a file: ``texts/a.txt`` becomes ``texts_a.txt``.
+    """Return *name* as a file name: ``texts/a.txt`` becomes ``texts_a.txt``.
 
     >>> _file_name("../texts/a.txt"), _file_name("-")
     ('.._texts_a.txt', 'standard-input')

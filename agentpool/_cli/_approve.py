@@ -1,4 +1,4 @@
-"""Asking a person at the terminal before a call runs: ``--approve``.
+"""Asks a person at the terminal before a tool call runs: ``--approve``.
 
 Rules:
 
@@ -63,7 +63,7 @@ _NO_ANSWER: Final = "nobody answered"
 def choose_approver(
     mode: ApproveMode, screen: Screen, board: Board, desk: ApprovalDesk | None = None
 ) -> Approver:
-    """Return who is asked for calls that need somebody's word.
+    """Return the approver for calls that need approval.
 
     Args:
         mode: What the command line says.
@@ -94,7 +94,7 @@ def choose_approver(
 
 
 def _terminal(stream: TextIO | None) -> int | None:
-    """Return the descriptor of *stream*. ``None``: it is no terminal that can be waited for."""
+    """Return the descriptor of *stream*. ``None``: it is not a terminal."""
     if sys.platform == "win32" or stream is None or stream.closed or not stream.isatty():
         return None
     return stream.fileno()
@@ -103,7 +103,7 @@ def _terminal(stream: TextIO | None) -> int | None:
 @final
 @attrs.define(eq=False)
 class Prompter:
-    """Puts one question after the other to whoever sits at a terminal."""
+    """Asks questions at a terminal, one after the other."""
 
     _screen: Screen
     _input_fd: int
@@ -113,7 +113,7 @@ class Prompter:
     _turn: trio.Lock = attrs.field(factory=trio.Lock)
 
     async def ask(self, request: ApprovalRequest) -> Decision:
-        """Return what the person says of *request*.
+        """Return the person's decision about *request*.
 
         Raises:
             OSError: If the terminal is gone.
@@ -169,7 +169,7 @@ class Prompter:
                     await write("answer with one of these letters\n")
 
     async def _edited(self, write: Write) -> str | None:
-        """Return other arguments. ``None``: there are none, so the question stands."""
+        """Return changed arguments. ``None``: there are none, so ask again."""
         line = (await self._answer("arguments, as JSON on one line: ", write) or "").strip()
         if not line:
             return None
@@ -184,7 +184,7 @@ class Prompter:
         return line
 
     async def _answer(self, question: str, write: Write) -> str | None:
-        """Return the next line. ``None``: there is none, somebody ended the input."""
+        """Return the next line. ``None``: the input has ended."""
         await write(question)
         line = b""
         while not line.endswith(b"\n"):
@@ -198,7 +198,7 @@ class Prompter:
 
 
 def _who(request: ApprovalRequest) -> str:
-    """Return who asks, in words that no model chose but for the name."""
+    """Return which agent asks, in words that no model chose except its name."""
     child = f", child of agent {request.parent_id}" if request.parent_id else ""
     return f"agent {request.agent_id}{child}, {one_line(request.agent_name, MAX_NAME_CHARS)},"
 

@@ -1,4 +1,4 @@
-"""What may be written on the command line, and the help that says so.
+"""The grammar of the command line, and its help.
 
 Words become values here; nothing is opened and nothing runs.
 """
@@ -145,7 +145,7 @@ exit codes:
 
 
 def parse(argv: Sequence[str]) -> Command:
-    """Return the command that *argv* says.
+    """Parse *argv* into a command.
 
     Raises:
         UsageError: If it says none.

@@ -1,4 +1,4 @@
-"""Who does what right now: an observer that keeps what a progress display shows.
+"""What each agent is doing now: an observer for the progress display.
 
 It only takes notes. Whoever draws looks at it when there is time, so no agent ever waits
 for a terminal.
@@ -67,7 +67,7 @@ class _Row:
 @final
 @attrs.frozen(kw_only=True)
 class AgentView:
-    """One running agent, as it is drawn."""
+    """One running agent, as the display shows it."""
 
     name: str
     """What it is called."""
@@ -84,7 +84,7 @@ class AgentView:
 @final
 @attrs.frozen(kw_only=True)
 class BoardView:
-    """All of it at one moment."""
+    """Everything that the display shows, at one moment."""
 
     agents: tuple[AgentView, ...]
     """Who runs, in the order of their starts."""
@@ -105,7 +105,7 @@ class BoardView:
 @final
 @attrs.frozen
 class Line:
-    """Something that happened, for those who have no display."""
+    """One event in words, for output without a display."""
 
     text: str
     """What."""
@@ -116,7 +116,7 @@ class Line:
 @final
 @attrs.define(eq=False)
 class Board(Observer):
-    """Keeps what is shown of a pool."""
+    """Stores what the display shows of a pool."""
 
     total: int
     """Agents that there will be, and inputs that cannot become one."""
@@ -165,12 +165,12 @@ class Board(Observer):
             self.say(f"{row.name} {status} after {seconds:.1f} s, {written} tokens")
 
     def unreadable(self, line: str) -> None:
-        """Count an input from which no agent can be made."""
+        """Count an input that no agent can be made from."""
         self._ended[AgentStatus.FAILED] += 1
         self.say(line)
 
     def say(self, text: str, *, notable: bool = False) -> None:
-        """Put a line where the one who writes finds it."""
+        """Queue a line to be written."""
         line = f"[{self._ended.total()}/{self.total}] {printable(text)}"
         self._lines.append(Line(line, notable))
         self._news.set()
@@ -181,16 +181,16 @@ class Board(Observer):
         self.say(text, notable=True)
 
     async def wait_lines(self) -> None:
-        """Wait until there are lines to take."""
+        """Wait until there are lines to write."""
         await self._news.wait()
 
     def take_lines(self) -> list[Line]:
-        """Take the lines that nobody took yet."""
+        """Take the lines that were not written yet."""
         lines, self._lines, self._news = self._lines, [], trio.Event()
         return lines
 
     def look(self) -> BoardView:
-        """Return everything as it is at this moment."""
+        """Return a snapshot."""
         now = trio.current_time()
         agents = tuple(
             AgentView(
@@ -226,7 +226,7 @@ class Board(Observer):
 
 
 def printable(text: str) -> str:
-    r"""Return *text* on one line, without anything that could steer a terminal.
+    r"""Return *text* on one line, without control sequences.
 
     >>> printable("a\x1b[2Jb\n c")
     'a [2Jb c'

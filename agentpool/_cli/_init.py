@@ -1,4 +1,4 @@
-"""``agentpool init``: a manifest, a program, a test and a CI job to begin with.
+"""``agentpool init``: writes a first manifest, program, test and CI job.
 
 Rules:
 
@@ -48,7 +48,7 @@ _SMALL: Final = "max_tokens = 200\ntemperature = 0.0"
 
 
 def begin(command: InitCommand) -> int:
-    """Do *command* and return the exit code.
+    """Run *command* and return the exit code.
 
     Raises:
         UsageError: If a file is there already, or cannot be written.
@@ -75,7 +75,7 @@ def begin(command: InitCommand) -> int:
 
 
 def _asked() -> tuple[str, ...]:
-    """Return the parts that somebody at a terminal wants; without one, all."""
+    """Return the parts that the person at the terminal chooses; without a terminal, all."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return tuple(_QUESTIONS)
     wanted: list[str] = []
@@ -92,7 +92,7 @@ def _asked() -> tuple[str, ...]:
 
 
 def _model(named: str | None) -> dict[str, str]:
-    """Return the keys of the model, and where its data may go."""
+    """Return the model's settings and the privacy tier."""
     if named is None:
         hint = '# The packaged small model. Another: provider = "openai" and remote_model = "NAME"'
         keys = f'{hint}, or model_path = "FILE.gguf"\n{_SMALL}'

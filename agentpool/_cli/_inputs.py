@@ -1,4 +1,4 @@
-"""Texts from files and from standard input, and what is wrong with them."""
+"""Reads texts from files and standard input, with errors in words."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def read_text(path: str) -> str:
 
 
 def files_of(path: str) -> list[str]:
-    """Return the inputs that *path* stands for: a folder's files, or *path* itself.
+    """Return the inputs at *path*: the files of a folder, or *path* itself.
 
     Hidden files and folders inside are left out.
 
@@ -57,7 +57,7 @@ def files_of(path: str) -> list[str]:
 
 
 def read_standard_input() -> str:
-    """Return what is on standard input.
+    """Read standard input to its end.
 
     Raises:
         UsageError: If there is none, or it is too large, not UTF-8, or says nothing.
@@ -68,7 +68,7 @@ def read_standard_input() -> str:
 
 
 def may_wait(path: str) -> bool:
-    """Return whether reading the file *path* may take for ever, as with a pipe."""
+    """Return whether reading the file *path* may take for ever, as for a pipe."""
     if path == FROM_STANDARD_INPUT:
         return True
     try:
@@ -95,7 +95,7 @@ def _text(data: bytes, what: str) -> str:
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
-    """Return what each of *paths* is called: the file's name, or all of it if it must be.
+    """Return a short name for each of *paths*: the file's name, or more if needed.
 
     >>> short_names(["a/x.txt", "b/y.txt", "c/y.txt"])
     ['x.txt', 'b/y.txt', 'c/y.txt']

@@ -1,4 +1,4 @@
-"""Ctrl-C: the first one ends the agents, the second one the program."""
+"""Ctrl-C: the first one ends the agents, the second one ends the program."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 @final
 @attrs.define(eq=False)
 class Interruption:
-    """Whether somebody wants the command to end early, and what is done about it."""
+    """Whether the command was interrupted, and what to do then."""
 
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     """What is cancelled as long as nobody has said how to stop in good order."""
@@ -28,11 +28,11 @@ class Interruption:
     _stop: Callable[[str], None] | None = None
 
     def stop_with(self, stop: Callable[[str], None]) -> None:
-        """Call *stop* with the reason from now on, instead of cancelling the scope."""
+        """Call *stop* with the reason at an interruption, instead of cancelling the scope."""
         self._stop = stop
 
     def call(self, reason: str) -> None:
-        """End the command early. Only the first call counts."""
+        """Interrupt the command. Only the first call counts."""
         if self.reason is not None:
             return
         self.reason = reason
@@ -48,7 +48,7 @@ async def watch_signals(  # noqa: ASYNC114  # no context manager of ours opens a
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Wait for a signal and call *interruption*; the next one ends the program at once.
+    """Wait for a signal and call *interruption*. A second signal ends the program at once.
 
     Cancellation:
         Signals do again what they did before.
@@ -65,7 +65,7 @@ async def watch_signals(  # noqa: ASYNC114  # no context manager of ours opens a
 
 @contextlib.contextmanager
 def kept_handlers() -> Generator[None]:
-    """Put the signal handlers back at the end of the block."""
+    """Restore the signal handlers at the end of the block."""
     before = [(one, signal.getsignal(one)) for one in SIGNALS]
     try:
         yield

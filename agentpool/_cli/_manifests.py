@@ -1,4 +1,4 @@
-"""The manifests that a command names, with the words of its options in them."""
+"""Loads the manifests of a command, changed by its options."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from agentpool._errors import Fault
 
 
 def load_all(paths: Sequence[str], override: Override) -> list[AgentManifest]:
-    """Return the manifests in the files *paths*, changed by *override*.
+    """Load the manifests in the files *paths*, changed by *override*.
 
     Raises:
         ManifestError: If any of them is wrong. Carries the faults of all.
@@ -35,7 +35,7 @@ def load_all(paths: Sequence[str], override: Override) -> list[AgentManifest]:
 
 
 def without_manifest(override: Override) -> AgentManifest:
-    """Return the manifest of an agent that is asked without one, with *override* in it.
+    """Make the manifest for a query without a manifest file, changed by *override*.
 
     It has no tools. A model on this machine keeps its data here; whoever names one elsewhere
     has said where it may go.
@@ -53,5 +53,5 @@ def without_manifest(override: Override) -> AgentManifest:
 
 
 def _placed(error: ManifestError, fault: Fault) -> Fault:
-    """Return *fault* with its file before its path: it stands beside those of other files."""
+    """Return *fault* with its file before its path."""
     return Fault(f"{error.source}: {fault.path}".removesuffix(": "), fault.text)

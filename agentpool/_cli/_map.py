@@ -1,4 +1,4 @@
-"""``agentpool map``: one agent for each file, then maybe one for all the answers."""
+"""``agentpool map``: one agent per file, then perhaps one for all answers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from agentpool._cli._session import Job, Session, conduct
 
 
 def map_files(command: MapCommand) -> int:
-    """Do *command* and return the exit code.
+    """Run *command* and return the exit code.
 
     Raises:
         UsageError: If the options have no meaning for a manifest.
@@ -109,7 +109,7 @@ async def _reduce(
 
 
 def keys_of(inputs: Sequence[str]) -> list[str]:
-    """Return what the agent of each input is called in a journal: its path.
+    """Return the journal key of each input's agent: its path.
 
     The same path again is another agent.
 
@@ -130,7 +130,7 @@ def keys_of(inputs: Sequence[str]) -> list[str]:
 
 
 def notes_of(results: Sequence[Result]) -> str:
-    """Return all answers in their order, each after the name of its file.
+    """Return all answers in order, each under the name of its file.
 
     What a stopped agent had is in it: half a note is better than none. A failed one has no
     answer, and a cancelled one ends the whole command.

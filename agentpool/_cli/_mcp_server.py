@@ -163,7 +163,7 @@ async def _report(session: ServerSession, progress: Progress) -> None:
 
 @contextlib.contextmanager
 def claim_pipes() -> Generator[tuple[int, int]]:
-    """Take standard input and output for messages alone, for as long as the block lasts.
+    """Reserve standard input and output for messages until the end of the block.
 
     Meanwhile whoever reads the one finds nothing, and what is printed to the other goes to
     standard error: a stray print in somebody's code would garble the messages.
@@ -187,7 +187,7 @@ def claim_pipes() -> Generator[tuple[int, int]]:
 async def serve_pipes(
     server: Server[Any], read_fd: int, write_fd: int, *, note: Callable[[bytes], object]
 ) -> None:
-    """Serve one client until its end of *read_fd* is closed.
+    """Serve one client until it closes its end of *read_fd*.
 
     Args:
         server: What it is served.

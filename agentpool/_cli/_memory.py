@@ -1,4 +1,4 @@
-"""``agentpool memory``: what is in a memory's file, for the person whose file it is."""
+"""``agentpool memory``: shows and cleans the file of a memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHOWN_CHARS: Final = 100
 
 
 def look_after_memory(command: MemoryCommand) -> int:
-    """Do *command* and return the exit code.
+    """Run *command* and return the exit code.
 
     Raises:
         UsageError: If there is no such file.

@@ -1,4 +1,4 @@
-"""What a pool offers to MCP clients: an agent is a tool, an outcome a result.
+"""What a pool offers to MCP clients: agents as tools, outcomes as results.
 
 Rules:
 
@@ -61,7 +61,7 @@ class Offer:
 
 
 def build_offers(manifests: Sequence[AgentManifest]) -> dict[str, Offer]:
-    """Return what is offered, by name: one tool for each of *manifests*, in order.
+    """Return the offers by name: one tool for each of *manifests*, in order.
 
     Namesakes are numbered.
     """
@@ -79,7 +79,7 @@ def build_offers(manifests: Sequence[AgentManifest]) -> dict[str, Offer]:
 
 
 def read_query(arguments: Mapping[str, object] | None) -> str:
-    """Return what the agent is asked.
+    """Return the query in a call's arguments.
 
     Raises:
         ToolError: If it is not that, or something else comes with it.
@@ -97,7 +97,7 @@ def read_query(arguments: Mapping[str, object] | None) -> str:
 @final
 @attrs.frozen
 class Answer:
-    """What a call came to."""
+    """The result of a call."""
 
     text: str
     """In words."""
@@ -108,7 +108,7 @@ class Answer:
 
 
 def read_outcome(outcome: AgentOutcome, secrets: Iterable[str]) -> Answer:
-    """Return what a client is told of *outcome*; what must not be shown is redacted."""
+    """Convert *outcome* into an answer for the client, with secrets redacted."""
     completed = outcome.status is AgentStatus.COMPLETED
     # Half a surrogate is no text, and would end the connection.
     text = outcome.text.encode("utf-8", "replace").decode()
@@ -142,7 +142,7 @@ def read_outcome(outcome: AgentOutcome, secrets: Iterable[str]) -> Answer:
 @final
 @attrs.define(eq=False)
 class Progress:
-    """What one agent does right now."""
+    """What one agent is doing now."""
 
     steps: int = 0
     """How much has happened; it only grows."""
@@ -151,13 +151,13 @@ class Progress:
     _news: trio.Event = attrs.field(factory=trio.Event)
 
     def say(self, text: str) -> None:
-        """Replace what was said before."""
+        """Replace the current text."""
         self.steps += 1
         self.text = text
         self._news.set()
 
     async def wait_news(self) -> None:
-        """Wait until there is something that nobody has read."""
+        """Wait until there is a text that was not read yet."""
         await self._news.wait()
         self._news = trio.Event()
 
@@ -165,7 +165,7 @@ class Progress:
 @final
 @attrs.define(eq=False)
 class ProgressDesk(Observer):
-    """Knows who does what, of the agents that clients have asked for."""
+    """Knows what each agent that a client asked for is doing."""
 
     _progress: dict[str, Progress] = attrs.field(factory=dict[str, Progress])
     # By the pool's number: a name can also be that of a child, whose parent's model chose it.
@@ -173,7 +173,7 @@ class ProgressDesk(Observer):
     _calls: int = 0
 
     def open(self, offer: Offer) -> tuple[str, Progress]:
-        """Return a name for a new agent, which no other one has, and its progress."""
+        """Return a unique name for a new agent, and its progress."""
         self._calls += 1
         name = f"{offer.manifest.name} {self._calls}"
         self._progress[name] = Progress()

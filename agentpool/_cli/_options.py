@@ -1,4 +1,4 @@
-"""The parser, and the options that commands have in common."""
+"""The argument parser, and the options that commands share."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LAST_PORT: Final = 65_535
 
 
 class Words(argparse.Namespace):
-    """What argparse found, with types."""
+    """The result of argparse, with types."""
 
     words: list[str]
     attach: list[str]
@@ -79,10 +79,10 @@ class Words(argparse.Namespace):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that raises: who prints errors, and how, is decided in one place."""
+    """An argparse parser that raises errors instead of printing them and exiting."""
 
     def __init__(self, command: str, words: str, description: str, epilog: str) -> None:
-        """Make the parser of one command, which is followed by *words*."""
+        """Make the parser of one command, followed by *words*."""
         prog = f"agentpool {command}".rstrip()
         super().__init__(
             prog=prog,
@@ -94,7 +94,7 @@ class Parser(argparse.ArgumentParser):
         )
 
     def read(self, argv: Sequence[str]) -> Words:
-        """Return what *argv* says. Options may stand between its other words."""
+        """Parse *argv*. Options may stand between its other words."""
         found, rest = self.parse_known_intermixed_args(argv, namespace=Words())
         for word in rest:
             name = word.partition("=")[0]
@@ -117,7 +117,7 @@ def add_session(parser: argparse.ArgumentParser, help_text: str) -> None:
 def add_options(
     parser: argparse.ArgumentParser, *, results: bool = True, lines: bool = True
 ) -> None:
-    """Let *parser* take what commands that run agents have in common.
+    """Add the options that all commands that run agents share.
 
     Args:
         parser: The command's.
@@ -206,7 +206,7 @@ def _add_results(parser: argparse.ArgumentParser, *, lines: bool) -> None:
 
 
 def read_options(found: Words) -> Options:
-    """Return what was said of it.
+    """Return the values of those options.
 
     Raises:
         UsageError: If two of them exclude each other.
@@ -253,7 +253,7 @@ def read_options(found: Words) -> Options:
 
 
 def count(word: str) -> int:
-    """Return the number that *word* is, for argparse."""
+    """Parse *word* as a number, for argparse."""
     if not (word.isascii() and word.isdigit() and int(word) > 0):
         raise argparse.ArgumentTypeError(f"must be a whole number >= 1, got {word!r}")
     return int(word)
@@ -280,7 +280,7 @@ def address(word: str) -> Address:
 
 
 def is_text(word: str) -> bool:
-    """Return whether *word* can be sent: a system hands on what is not UTF-8 as well."""
+    """Return whether *word* is valid Unicode; systems also pass on other bytes."""
     try:
         word.encode()
     except UnicodeEncodeError:
@@ -289,7 +289,7 @@ def is_text(word: str) -> bool:
 
 
 def text(word: str) -> str:
-    """Return *word* if it can be sent, for argparse."""
+    """Return *word* if it is valid Unicode, for argparse."""
     if not is_text(word):
         raise argparse.ArgumentTypeError(f"must be UTF-8, got {word!r}")
     return word

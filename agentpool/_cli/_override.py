@@ -1,4 +1,4 @@
-"""What a person says on the command line, before a manifest's own words.
+"""Options of the command line that replace settings of a manifest.
 
 It never goes around the manifest's privacy: the changed manifest is checked like any other.
 """
@@ -25,7 +25,7 @@ that other clients of these interfaces use."""
 @final
 @attrs.frozen(kw_only=True)
 class Override:
-    """What goes before a manifest's own words."""
+    """The settings that replace those of a manifest."""
 
     model: str | None = None
     """A GGUF file, or a provider's name of a model. ``None``: the manifest's model."""
@@ -41,7 +41,7 @@ class Override:
     def apply(
         self, manifest: AgentManifest, *, source: str, environ: Mapping[str, str]
     ) -> AgentManifest:
-        """Return *manifest* with this in it.
+        """Return *manifest* with these settings.
 
         Args:
             manifest: What the file says.
@@ -98,7 +98,7 @@ class Override:
 def _remote(
     model: ModelConfig, provider: str, name: str | None, environ: Mapping[str, str]
 ) -> ModelConfig:
-    """Return *model* as one of *provider*; without *name* the manifest's own."""
+    """Return *model* as one of *provider*; without *name*, with the manifest's own name."""
     name = name or model.remote_model
     if name is None:
         raise UsageError(
@@ -114,7 +114,7 @@ def _remote(
 
 
 def _at_usual_server(model: ModelConfig, provider: str, environ: Mapping[str, str]) -> ModelConfig:
-    """Return *model* at the server that the environment names for *provider*, if it does."""
+    """Return *model* at the server that the environment names for *provider*, if any."""
     url = environ.get(BASE_URL_ENVS.get(provider, ""), "").rstrip("/")
     if not url:
         return model
@@ -131,7 +131,7 @@ def _at_usual_server(model: ModelConfig, provider: str, environ: Mapping[str, st
 
 
 def _local(model: ModelConfig, path: str | None) -> ModelConfig:
-    """Return *model* as a local one; without *path* the manifest's own, or the packaged one."""
+    """Return *model* as a local one; without *path*, the manifest's own or the packaged one."""
     own = attrs.evolve(
         model,
         remote_model=None,

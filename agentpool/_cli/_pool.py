@@ -1,4 +1,4 @@
-"""The pool of a command that runs agents: models opened, manifests checked, doubts told."""
+"""The pool of a command: opens models, checks manifests, prints warnings."""
 
 from __future__ import annotations
 
@@ -117,4 +117,4 @@ async def _open_journal(file: str | None) -> AsyncGenerator[Journal | None]:
 
 
 def _was_told(_text: str) -> None:
-    """Take what was written to standard error already."""
+    """Ignore a warning that was already written to standard error."""

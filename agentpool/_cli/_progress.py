@@ -1,4 +1,4 @@
-"""The live display on a terminal: the one door to rich.
+"""The live display on a terminal: the only door to rich.
 
 Without rich there is no display, and plain lines are written instead.
 """
@@ -32,7 +32,7 @@ _OTHER_LINES: Final = 3
 @final
 @attrs.define(eq=False)
 class LiveDisplay:
-    """Lines at the bottom of a terminal that are drawn again and again."""
+    """Lines at the bottom of a terminal that are redrawn in place."""
 
     _console: Console
     _live: Live | None = None
@@ -60,7 +60,7 @@ class LiveDisplay:
             self._live.update(picture, refresh=True)
 
     def hide(self) -> None:
-        """Take it off the screen, so that something else can be written there."""
+        """Remove the display, so that something else can be written."""
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -71,7 +71,7 @@ class LiveDisplay:
             self.draw(self._last)
 
     def close(self) -> None:
-        """Take it off the screen for good; the cursor is as it was."""
+        """Remove the display for good and restore the cursor."""
         self._last = None
         self.hide()
 
@@ -104,7 +104,7 @@ class LiveDisplay:
 
 
 def open_display(stream: TextIO) -> LiveDisplay | None:
-    """Return a display on *stream*; ``None`` if rich is missing or the terminal is too dumb."""
+    """Return a display on *stream*. ``None``: rich is missing, or the terminal cannot do it."""
     try:
         from rich.console import Console  # noqa: PLC0415  # the optional door
     except ImportError:

@@ -1,4 +1,4 @@
-"""The trace that a command writes of its pool, and the page that is made of it."""
+"""The trace that a command records of its pool, and the report made from it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def open_recording(
     options: Options,
     warn: Callable[[str], Awaitable[None]],
 ) -> AsyncGenerator[tuple[Observer, ...], None]:
-    """Write what happens in a pool to where *options* say, if they do.
+    """Record what happens in a pool, if *options* say where.
 
     Args:
         secrets: Keys that must not be in it, besides those of the environment.
@@ -79,7 +79,7 @@ async def _make_page(file: str, page: str, warn: Callable[[str], Awaitable[None]
 
 
 def check_page(page: str) -> None:
-    """See that *page* can be written, before anything has been spent.
+    """Raise if *page* cannot be written, before anything has been spent.
 
     Raises:
         UsageError: If it cannot.
@@ -93,7 +93,7 @@ def check_page(page: str) -> None:
 
 
 def write_page(page: str, trace: Trace) -> None:
-    """Write the report of *trace*, readable by its owner alone, whole or not at all.
+    """Write the report of *trace* atomically, readable by its owner only.
 
     Raises:
         UsageError: If it cannot be written.

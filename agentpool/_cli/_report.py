@@ -1,4 +1,4 @@
-"""What came out: results to standard output, the rest to standard error, an exit code."""
+"""Output: results to standard output, everything else to standard error, and an exit code."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MESSAGE_CHARACTERS: Final = 1000
 
 
 class ExitCode(enum.IntEnum):
-    """What the command's exit code says."""
+    """The meaning of the exit code."""
 
     COMPLETED = 0
     """Every agent completed."""
@@ -49,7 +49,7 @@ class ExitCode(enum.IntEnum):
 @final
 @attrs.frozen(kw_only=True)
 class Result:
-    """What became of one piece of work."""
+    """The result of one agent, or of an input without one."""
 
     name: str
     """The manifest's name."""
@@ -87,7 +87,7 @@ class Result:
 @final
 @attrs.define(eq=False)
 class Report:
-    """Tells what came out, as it comes out."""
+    """Prints results as they arrive."""
 
     screen: Screen
     as_json: bool
@@ -111,7 +111,7 @@ class Report:
     # --- as it comes
 
     async def add(self, result: Result, *, printed: bool = True) -> None:
-        """Count *result*, print it, and tell what went wrong with it.
+        """Count *result* and print it, with its error if there is one.
 
         Args:
             result: What came out.
@@ -145,12 +145,12 @@ class Report:
             await self.screen.write_lines([f"agentpool: {about}stopped: {text}"])
 
     async def refuse(self, error: Exception) -> None:
-        """Tell why the command cannot be done, or not to its end."""
+        """Print why the command cannot run, or cannot go on."""
         self._wrong = True
         await self.screen.write_lines(error_lines(error, self.clean))
 
     async def warn(self, text: str) -> None:
-        """Tell something that may not be meant."""
+        """Print a warning."""
         lines = [] if self.quiet else [f"agentpool: warning: {self.clean(text)}"]
         await self.screen.write_lines(lines)
 
@@ -285,7 +285,7 @@ class Report:
         return json.dumps(value) + "\n"
 
     def clean(self, text: str) -> str:
-        """Return *text* on one line, not too long, and without what must not be shown."""
+        """Return *text* on one line, shortened, with secrets redacted."""
         for secret in self.secrets:
             text = text.replace(secret, "[secret]")
         text = printable(text)
@@ -301,7 +301,7 @@ _ENDS: Final = (
 
 
 def budget_words(spent: BudgetStatistics) -> str:
-    """Return what was spent, of how much, and how often somebody was refused.
+    """Return what was spent, of how much, and how often a request was refused.
 
     >>> meter = BudgetMeter(limit=None, committed=0, reserved=0)
     >>> three = BudgetMeter(limit=3, committed=3, reserved=0)
@@ -321,7 +321,7 @@ def budget_words(spent: BudgetStatistics) -> str:
 
 
 def gate_words(gate: GateStatistics) -> str:
-    """Return how many requests were answered, had to wait, and were refused all the same."""
+    """Return how many requests were answered, waited, or were refused."""
     left = f", {gate.waiting:,} still wait" if gate.waiting else ""
     return (
         f"gate {gate.name!r}: {gate.answered:,} requests answered, {gate.held_back:,} held back, "
@@ -335,7 +335,7 @@ def _of(meter: BudgetMeter, form: str) -> str:
 
 
 def error_lines(error: Exception, clean: Callable[[str], str] = printable) -> list[str]:
-    """Return the lines that say why something cannot be done: one per fault."""
+    """Return an error in lines: one per fault."""
     if isinstance(error, ManifestError):
         where = f"{error.source}: " if error.source else ""
         return [f"agentpool: error: {clean(f'{where}{fault}')}" for fault in error.faults]
@@ -343,12 +343,12 @@ def error_lines(error: Exception, clean: Callable[[str], str] = printable) -> li
 
 
 def _told(error: Exception) -> str:
-    """Return type and text: the text of somebody else's error may say nothing alone."""
+    """Return type and text of an error: the text alone may say nothing."""
     return f"{_kind(error)}: {error}"
 
 
 def _kind(error: Exception) -> str:
-    """Return the error's type; one that comes from a journal says what it was."""
+    """Return the error's type, also of one that was read from a journal."""
     return error.kind if isinstance(error, RecordedError) else type(error).__name__
 
 

@@ -1,4 +1,4 @@
-"""``agentpool run``: one query, one agent for each manifest."""
+"""``agentpool run``: one query to one agent for each manifest."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from agentpool.drivers import Attachment
 
 
 def run(command: RunCommand) -> int:
-    """Do *command* and return the exit code.
+    """Run *command* and return the exit code.
 
     Raises:
         UsageError: If the query cannot be read, or is none.
@@ -73,7 +73,7 @@ def run(command: RunCommand) -> int:
 
 
 def _key(label: str, attachments: Sequence[Attachment]) -> str:
-    """Return what an agent is called in a journal: with other pictures it is another one."""
+    """Return the journal key of an agent, which depends on its attachments too."""
     if not attachments:
         return label
     content = hashlib.sha256()
@@ -83,7 +83,7 @@ def _key(label: str, attachments: Sequence[Attachment]) -> str:
 
 
 def _labels(manifests: Sequence[AgentManifest]) -> list[str]:
-    """Return what each agent is called: its manifest's name, numbered if it must be."""
+    """Return a label for each agent: its manifest's name, numbered if needed."""
     names = [manifest.name for manifest in manifests]
     return [
         name if names.count(name) == 1 else f"{name} {names[:place].count(name) + 1}"

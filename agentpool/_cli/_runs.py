@@ -1,4 +1,4 @@
-"""``agentpool runs``: what a journal keeps, for the person whose file it is."""
+"""``agentpool runs``: shows and cleans the file of a journal."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SHOWN_CHARS: Final = 60
 
 @final
 class _Accepted(msgspec.Struct, frozen=True):
-    """What is shown of an agent's first record."""
+    """The shown part of an agent's first record."""
 
     key: str
     query: str
@@ -52,12 +52,12 @@ class _Agent:
 
     @property
     def first_line(self) -> str:
-        """How its query begins."""
+        """The beginning of its query."""
         return self.accepted.query.strip().partition("\n")[0]
 
 
 def look_after_runs(command: RunsCommand) -> int:
-    """Do *command* and return the exit code.
+    """Run *command* and return the exit code.
 
     Raises:
         UsageError: If there is no such file, or no such pool in it.
@@ -124,7 +124,7 @@ async def _prune(
 
 
 def _agents_of(records: Sequence[JournalRecord]) -> list[_Agent]:
-    """Return the agents of a pool in the order in which they were accepted."""
+    """Return the agents of a pool in spawn order."""
     accepted: dict[int, _Accepted] = {}
     outcomes: dict[int, AgentOutcome] = {}
     for record in records:

@@ -56,7 +56,7 @@ _LIMITS: Final[Mapping[str, Mapping[str, str]]] = {
 
 
 def load_schema(path: str) -> type:
-    """Return the type that the JSON Schema in the file *path* describes.
+    """Load the JSON Schema in the file *path* as a type.
 
     Raises:
         UsageError: If the file cannot be read, is no JSON Schema of an object, or has something
@@ -82,14 +82,14 @@ def load_schema(path: str) -> type:
 @final
 @attrs.frozen
 class _Reader:
-    """Makes types of the parts of one schema. *where* says which part, for errors."""
+    """Converts the parts of one schema into types. *where* names the part in errors."""
 
     _root: _Schema
 
     def read(  # noqa: PLR0911  # one for each kind of schema
         self, schema: object, where: str, name: str, depth: int = 0
     ) -> object:
-        """Return the type of one part; *name* is what a class of it is called."""
+        """Convert one part. *name* is the name for a class made of it."""
         if depth > _MAX_DEPTH:
             raise UsageError(f"{where} is more than {_MAX_DEPTH} levels deep; write it flatter")
         if not isinstance(schema, dict):

@@ -1,4 +1,4 @@
-"""Standard output and standard error: who writes when, and what if nobody reads.
+"""Standard output and standard error: results, lines and the display, in turn.
 
 Everything is written in a worker thread: a pager that is not scrolled, or a terminal that
 is held with Ctrl-S, stops no agent. Where results and the display share a terminal, one
@@ -24,7 +24,7 @@ from agentpool._cli._progress import LiveDisplay
 @final
 @attrs.define(eq=False)
 class Screen:
-    """Where results, lines and the display go."""
+    """Writes results, lines and the display."""
 
     _out: TextIO
     _err: TextIO
@@ -102,7 +102,7 @@ class Screen:
         await trio.to_thread.run_sync(draw, limiter=self._for_err)
 
     async def close_display(self) -> None:
-        """Take the display off the screen for good.
+        """Remove the display for good.
 
         Cancellation:
             It is off.
@@ -120,7 +120,7 @@ class Screen:
 
     @contextlib.asynccontextmanager
     async def suspended(self) -> AsyncGenerator[Callable[[str], Awaitable[None]]]:
-        """Take the display off the screen, and let nothing else be written above it.
+        """Remove the display, and hold back all other output, inside the block.
 
         Yields:
             What writes to standard error meanwhile. It raises OSError if it cannot.
@@ -183,7 +183,7 @@ def write_out(stream: TextIO, text: str) -> None:
 
 
 def visible(text: str, also: str = "") -> str:
-    r"""Return *text* with everything that is not printable written out.
+    r"""Return *text* with unprintable characters written as escapes.
 
     Args:
         text: Anything.
@@ -196,7 +196,7 @@ def visible(text: str, also: str = "") -> str:
 
 
 def drop_output() -> None:
-    """Let standard output lead nowhere, since nobody reads it.
+    """Discard standard output from now on, because its reader has gone.
 
     Otherwise the interpreter would try once more at its end, and complain.
     """

@@ -1,4 +1,4 @@
-"""Answers from a file in place of a model: ``--driver script:FILE``.
+"""Answers from a file instead of a model: ``--driver script:FILE``.
 
 For trying out manifests, inputs and what follows after, without a model. The file is TOML
 with one ``[[answers]]`` table for each answer, or JSON of the same shape. A request gets
@@ -53,7 +53,7 @@ class ScriptedAnswer:
     """How often the answer can be given. ``None``: always."""
 
     def fits(self, request: CompletionRequest) -> bool:
-        """Return whether this is for *request*."""
+        """Return whether this answers *request*."""
         return self.when in request.system or self.when in last_words(request)
 
 
@@ -64,7 +64,7 @@ def last_words(request: CompletionRequest) -> str:
 
 
 def load_script(path: str) -> ScriptFileDriver:
-    """Return the driver that answers as the file *path* says.
+    """Load the driver that the file *path* describes.
 
     Raises:
         UsageError: If the file cannot be read.
@@ -113,7 +113,7 @@ def _answer(table: TomlTable) -> ScriptedAnswer:
 @final
 @attrs.define(eq=False)
 class ScriptFileDriver(Driver):
-    """Answers by the first rule that fits."""
+    """Answers each request by the first rule that matches."""
 
     _path: str
     _answers: list[ScriptedAnswer]
@@ -122,7 +122,7 @@ class ScriptFileDriver(Driver):
 
     @property
     def context_window(self) -> int | None:
-        """Unknown: then the manifest's own number counts."""
+        """``None``: unknown, so the manifest's number counts."""
         return None
 
     @property
@@ -137,7 +137,7 @@ class ScriptFileDriver(Driver):
     async def complete(
         self, request: CompletionRequest, *, on_delta: OnDelta | None = None
     ) -> Completion:
-        """Answer *request* by the first rule that fits.
+        """Answer *request* by the first rule that matches.
 
         Raises:
             BadRequestError: If that rule is an error.

@@ -1,4 +1,4 @@
-"""``agentpool serve``: agents, offered to other programs over MCP.
+"""``agentpool serve``: offers agents to other programs over MCP.
 
 Rules:
 
@@ -45,7 +45,7 @@ _SHOWN_BYTES: Final = 60
 @final
 @attrs.define(eq=False)
 class ServeLog(Observer):
-    """What is said on standard error while agents are offered."""
+    """The lines on standard error while agents are offered."""
 
     quiet: bool
     _started: dict[AgentId, float] = attrs.field(factory=dict[AgentId, float])
@@ -73,13 +73,13 @@ class ServeLog(Observer):
                 pass
 
     def say(self, text: str, *, notable: bool = False) -> None:
-        """Put a line where the one who writes finds it."""
+        """Queue a line to be written."""
         if notable or not self.quiet:
             self._lines.append(f"agentpool: {printable(text)}\n")
             self._news.set()
 
     async def warn(self, text: str) -> None:
-        """Say what may not be meant."""
+        """Queue a warning."""
         await trio.lowlevel.checkpoint()
         self.say(f"warning: {text}")
 
@@ -89,7 +89,7 @@ class ServeLog(Observer):
         self.say(text, notable=True)
 
     def garbage(self, line: bytes) -> None:
-        """Say that a line was no message."""
+        """Report a line that was not a message."""
         text = line[:_SHOWN_BYTES].decode(errors="replace")
         self.say(f"a line that is no MCP message was passed over: {text!r}", notable=True)
 
@@ -100,7 +100,7 @@ class ServeLog(Observer):
             await self.flush()
 
     async def flush(self) -> None:
-        """Write what there is. Who does not read it is left alone with it."""
+        """Write the queued lines. A reader that blocks is given up."""
         self._news = trio.Event()
         text = "".join(self._lines)
         self._lines.clear()
@@ -114,7 +114,7 @@ class ServeLog(Observer):
 
 
 def serve(command: ServeCommand) -> int:
-    """Do *command* and return the exit code.
+    """Run *command* and return the exit code.
 
     Raises:
         UsageError: If what it needs is not installed, or the address cannot be used.

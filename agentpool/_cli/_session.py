@@ -1,4 +1,4 @@
-"""One command that runs agents, from opening the models to the exit code.
+"""One command that runs agents: from opening the models to the exit code.
 
 Rules:
 
@@ -76,7 +76,7 @@ class Job:
     """Starts it. ``None``: the pool spawns it, under its key."""
 
     def result(self, handle: AgentHandle | None = None, error: Exception | None = None) -> Result:
-        """Return what became of it."""
+        """Make the result of the job."""
         return Result(
             name=self.manifest.name,
             label=self.label,
@@ -93,7 +93,7 @@ Spawned: TypeAlias = AgentHandle | UsageError
 @final
 @attrs.define(eq=False)
 class Session:
-    """A pool with everything around it that a command needs."""
+    """A pool with everything that a command needs around it."""
 
     pool: AgentPool
     """Where its agents run."""
@@ -118,7 +118,7 @@ class Session:
     async def run_jobs(
         self, jobs: Sequence[Job], *, ordered: bool = True, answers: AnswerFolder | None = None
     ) -> list[Result]:
-        """Run an agent for each job; return the results in the order of the jobs.
+        """Run an agent for each job. Return the results in the order of the jobs.
 
         Args:
             jobs: What to run.
@@ -164,7 +164,7 @@ class Session:
         return results
 
     async def _result(self, job: Job, spawned: Spawned | None) -> Result:
-        """Wait for what becomes of *job*, and print it."""
+        """Wait for the result of *job*, and print it."""
         if isinstance(spawned, AgentHandle):
             await spawned.wait()
             result = job.result(spawned)
@@ -251,7 +251,7 @@ async def conduct(
     looked_up: frozenset[str] | None = None,
     work: Callable[[Session], Awaitable[None]],
 ) -> ExitCode:
-    """Open models and a pool, do *work*, and return the exit code.
+    """Open models and a pool, call *work*, and return the exit code.
 
     Args:
         manifests: Every manifest of which there will be agents.
@@ -350,7 +350,7 @@ async def _show(
     interruption: Interruption,
     quiet: bool,  # noqa: FBT001  # start_soon passes no names
 ) -> None:
-    """Write lines, or draw, for as long as it is let."""
+    """Write lines, or draw the display, until cancelled."""
     while screen.display is not None:
         await screen.write_lines(_lines_to_write(board, screen, quiet))
         await screen.draw(board.look())

@@ -1,4 +1,4 @@
-"""What may be written for the commands that come before a run: init and doctor."""
+"""The grammar of the commands before a run: init and doctor."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ exit codes:
 
 
 def parse_init(argv: Sequence[str]) -> InitCommand:
-    """Return what *argv* says to write.
+    """Parse the arguments of ``agentpool init``.
 
     Raises:
         UsageError: If it says nothing that can be done.
@@ -79,7 +79,7 @@ def parse_init(argv: Sequence[str]) -> InitCommand:
 
 
 def parse_doctor(argv: Sequence[str]) -> DoctorCommand:
-    """Return what *argv* says to look at.
+    """Parse the arguments of ``agentpool doctor``.
 
     Raises:
         UsageError: If it says nothing that can be done.

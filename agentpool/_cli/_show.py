@@ -1,4 +1,4 @@
-"""``agentpool show``: what a trace says, in the terminal or as something else."""
+"""``agentpool show``: a trace in the terminal, as a page, or in another format."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LOOK_SECONDS: Final = 0.1
 
 
 def show(command: ShowCommand) -> int:
-    """Do *command* and return the exit code.
+    """Run *command* and return the exit code.
 
     Raises:
         UsageError: If there is no such agent, or a file cannot be written.
@@ -140,7 +140,7 @@ def _agent_json(agent: AgentRecord) -> str:
 
 
 async def _follow(file: str) -> int:
-    """Print each event as it comes, until the pool has closed."""
+    """Print each event as it arrives, until the pool has closed."""
     _read(file)  # it is one, and can be read
     with Path(file).open("rb") as lines:  # noqa: ASYNC230  # a file that is here
         await _each_line(lines.readline, lambda line: _write(f"{line}\n"))

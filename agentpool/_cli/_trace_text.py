@@ -1,4 +1,4 @@
-"""A trace in words: the tree of agents, what failed first, what took long, what was said."""
+"""A trace in words: the tree of agents, the first failure, the slow parts, a conversation."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _NAME_COLUMNS: Final = 40
 
 
 def overview(trace: Trace, record: PoolRecord) -> str:
-    """Return what became of the pool, as lines."""
+    """Return a summary of the pool, as lines."""
     parts = [
         _heading(trace, record),
         _failure(record),
@@ -95,7 +95,7 @@ def _tree(record: PoolRecord) -> list[str]:
 
 
 def _rows(record: PoolRecord) -> Iterator[tuple[AgentRecord, str]]:
-    """Yield each agent below its parent, with the branches that lead to it."""
+    """Yield each agent below its parent, with the branches of the tree."""
     rest = [(agent, "", "") for agent in reversed(list(record.roots()))]
     while rest:
         agent, branch, below = rest.pop()
@@ -161,7 +161,7 @@ def _rest(trace: Trace, record: PoolRecord) -> list[str]:
 
 
 def transcript(agent: AgentRecord) -> str:
-    """Return what was said in the run of *agent*, and where its time went."""
+    """Return the conversation of *agent*, and where its time went."""
     lines = [f"{_who(agent)}: {agent.status}"]
     if agent.error is not None:
         lines.append(f"{agent.error[0]}: {agent.error[1]}")

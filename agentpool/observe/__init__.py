@@ -1,4 +1,4 @@
-"""Watching a pool: observers that are called, readers that take events in their own time."""
+"""Watch a pool: with observers that it calls, or readers that take events in their own time."""
 
 from typing import TYPE_CHECKING
 

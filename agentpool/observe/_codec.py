@@ -1,4 +1,4 @@
-"""Events as JSON, and back: what a trace is made of.
+"""Events as JSON and back, for traces.
 
 An event comes back equal to itself, but for two things. An exception comes back as a
 ``RecordedError``, and the value of an outcome as the JSON that it became.
@@ -29,7 +29,7 @@ LARGEST_INTEGER: Final = 2**63 - 1
 
 
 def event_to_json(event: Event) -> bytes:
-    """Return *event* as one line of JSON, without the end of the line."""
+    """Encode *event* as one line of JSON, without the newline."""
     expect_arguments(event_to_json, locals())
     try:
         return _ENCODER.encode(event)
@@ -42,7 +42,7 @@ def event_to_json(event: Event) -> bytes:
 
 
 def lines_to_json(lines: Sequence[Line]) -> bytes:
-    """Return *lines* of a trace, each with its end. Many at once take half of the time."""
+    """Encode *lines* of a trace, each with its newline. Many at once take half of the time."""
     try:
         return _ENCODER.encode_lines(lines)
     except Exception:  # noqa: BLE001  # as in event_to_json()
@@ -57,7 +57,7 @@ def _one(line: Line) -> bytes:
 
 
 def event_from_json(line: bytes | str) -> Event:
-    """Return the event that *line* holds.
+    """Decode the event in *line*.
 
     Raises:
         TraceError: If it holds none.
@@ -71,13 +71,13 @@ def event_from_json(line: bytes | str) -> Event:
 
 
 def events_to_json(events: Iterable[Event]) -> str:
-    """Return *events* as lines of JSON."""
+    """Encode *events* as lines of JSON."""
     expect_arguments(events_to_json, locals())
     return "".join(f"{event_to_json(event).decode()}\n" for event in events)
 
 
 def events_from_json(text: str) -> tuple[Event, ...]:
-    """Return the events that the lines of *text* hold.
+    """Decode the events in the lines of *text*.
 
     Raises:
         TraceError: If a line holds none.
@@ -87,7 +87,7 @@ def events_from_json(text: str) -> tuple[Event, ...]:
 
 
 def _encode(value: object) -> object:
-    """Return what stands for a *value* that JSON does not know."""
+    """Return a replacement for a *value* that JSON cannot represent."""
     if not isinstance(value, BaseException):
         return _shown(value)
     return error_to_data(value)
@@ -101,7 +101,7 @@ def _shown(value: object) -> str | None:
 
 
 def _plain(value: object) -> Json:
-    """Return *value*, made of builtins, with what can be written as it is."""
+    """Return *value*, which consists of builtins, with everything in it made writable."""
     match value:
         case dict():
             pairs = cast("dict[object, object]", value)
@@ -117,12 +117,12 @@ def _plain(value: object) -> Json:
 
 
 def unicode_text(text: str) -> str:
-    r"""Return *text* with halves of surrogate pairs written out, as ``\ud800``."""
+    r"""Return *text* with lone surrogates written out as ``\\ud800``."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _decode(kind: type, value: object) -> object:
-    """Return the error that *value* stands for, or the value of an outcome as it is."""
+    """Decode an error from *value*, or return the value of an outcome unchanged."""
     if value is None or kind is object:
         return value
     if kind is not Exception or not isinstance(value, dict):

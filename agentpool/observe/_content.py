@@ -1,4 +1,4 @@
-"""Events with less of what was said: cut, or left out."""
+"""Events with less of their content: shortened, or left out."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 
 def reduced(event: Event, content: Content, clean: Callable[[str], str]) -> Event:
-    """Return *event* with as much of what was said as *content* allows.
+    """Return *event* with as much of its texts as *content* allows.
 
     Texts are cleaned before they are cut: half a key is found by nobody.
 
@@ -68,7 +68,7 @@ class _Cutter:
     clean: Callable[[str], str]
 
     def event(self, event: Event) -> Event:  # noqa: PLR0911  # one for each kind
-        """Return *event* with less."""
+        """Return *event* with shortened texts."""
         match event:
             case AgentSpawned():
                 return self.cut(event, "query", "system_prompt")
@@ -123,13 +123,13 @@ class _Cutter:
         return self.cut(call, "arguments")
 
     def text(self, text: str) -> str:
-        """Return *text*, or the beginning of it."""
+        """Return *text*, shortened."""
         text = self.clean(text) if self.limit else ""
         left_out = len(text) - self.limit
         return f"{text[: self.limit]}… [{left_out} more]" if left_out > 0 else text
 
     def cut(self, value: T, *names: str) -> T:
-        """Return *value* with its texts *names* cut."""
+        """Return *value* with its fields *names* shortened."""
         changed: dict[str, str] = {}
         for name in names:
             text: str = getattr(value, name)

@@ -1,4 +1,4 @@
-"""What a pool's time depended on: the chain of work that ends with its last agent.
+"""What a pool's duration depended on: the chain of work that ends with its last agent.
 
 Rules:
 
@@ -25,7 +25,7 @@ MAX_STEPS: Final = 20_000
 
 @final
 class Step(msgspec.Struct, frozen=True):
-    """A part of the path."""
+    """One part of the path."""
 
     agent_id: AgentId
     """Whose work."""
@@ -36,7 +36,7 @@ class Step(msgspec.Struct, frozen=True):
 
 
 def critical_path(record: PoolRecord) -> tuple[Step, ...]:
-    """Return the path, from its beginning to the pool's end."""
+    """Return the path from the beginning of the pool to its end."""
     if not record.agents:
         return ()
     ended = sorted(record.agents.values(), key=record.end_of)
@@ -63,7 +63,7 @@ def critical_path(record: PoolRecord) -> tuple[Step, ...]:
 
 
 def _interval_before(agent: AgentRecord, at_seconds: float) -> Interval | None:
-    """Return the interval in which the agent was just before *at_seconds*."""
+    """Return the interval of the agent that ends at or contains *at_seconds*."""
     place = bisect_left(agent.intervals, at_seconds, key=_begin_of) - 1
     return agent.intervals[place] if place >= 0 else None
 
@@ -79,7 +79,7 @@ def _waited_for(
     interval: Interval,
     at_seconds: float,
 ) -> tuple[AgentRecord, float] | None:
-    """Return whose work *interval* waited for, and until when."""
+    """Return the agent whose work *interval* waited for, and until when."""
     if interval.reason is Reason.PARKED and interval.target_id is not None:
         target = record.agents.get(interval.target_id)
         if target is not None and target.spawned.at_seconds < at_seconds:

@@ -1,4 +1,4 @@
-"""Where two traces part: the first event in which they differ."""
+"""The first event in which two traces differ."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TIMES: Final = (
 
 @final
 class Difference(msgspec.Struct, frozen=True):
-    """The first place where two traces differ."""
+    """The first difference between two traces."""
 
     place: int
     """Which event, from 1, of those that are not pieces of a text."""
@@ -36,7 +36,7 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 def first_difference(first: Sequence[Event], second: Sequence[Event]) -> Difference | None:
-    """Return where *first* and *second* differ, whatever their times. ``None``: nowhere.
+    """Return the first difference of *first* and *second*, ignoring times. ``None``: none.
 
     Pieces of texts are not looked at: how an answer is cut into pieces differs each time.
     """

@@ -1,4 +1,4 @@
-"""Errors as data: what stands for one in a trace and in a saved outcome."""
+"""Errors as data, for traces and saved outcomes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from agentpool._errors import RecordedError, traceback_text
 
 
 class ErrorData(msgspec.Struct, frozen=True):
-    """An error that has left its process."""
+    """An error that was written down."""
 
     kind: str
     message: str
@@ -20,7 +20,7 @@ class ErrorData(msgspec.Struct, frozen=True):
 
 
 def error_to_data(error: BaseException) -> ErrorData:
-    """Return what stands for *error*: its type's name, its text, its public fields, its way."""
+    """Convert *error* to data: type name, text, public fields and traceback."""
     if isinstance(error, RecordedError):
         return ErrorData(error.kind, str(error), dict(error.details), error.traceback)
     fields = cast("Mapping[str, object]", vars(error))
@@ -29,7 +29,7 @@ def error_to_data(error: BaseException) -> ErrorData:
 
 
 def error_from_data(value: object) -> RecordedError:
-    """Return the error that *value*, made of builtins, stands for.
+    """Convert *value*, which consists of builtins, back to an error.
 
     Raises:
         msgspec.ValidationError: If it stands for none.

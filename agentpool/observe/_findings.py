@@ -1,4 +1,4 @@
-"""What went wrong in a pool, and what may explain it: the answer to the first question."""
+"""What went wrong in a pool, and what may explain it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ NOTE: Final = "note"
 
 @final
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that somebody who asks what went wrong wants to know."""
+    """One answer to the question what went wrong."""
 
     level: str
     """``bad``, ``odd`` or ``note``."""
@@ -60,7 +60,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def findings_of(trace: Trace, record: PoolRecord) -> list[Finding]:
-    """Return what went wrong, the worst first."""
+    """Return what went wrong, worst first."""
     found = [
         *_failures(record),
         *_early_ends(record),
@@ -190,7 +190,7 @@ def _warnings(trace: Trace, record: PoolRecord) -> Iterator[Finding]:
 
 
 def circle_of(record: PoolRecord, text: str) -> tuple[AgentId, ...]:
-    """Return the circle of agents that the *text* of a deadlock names. Empty: it names none.
+    """Return the agents in the circle that the *text* of a deadlock names; empty if none.
 
     ``1 (planner) asks 2 (critic), which joins 1 (planner)``: the first stands at the end.
     """

@@ -1,4 +1,4 @@
-"""The names of the GenAI conventions of OpenTelemetry that are used, in one place.
+"""The names of OpenTelemetry's GenAI conventions that are used here.
 
 Source: https://github.com/open-telemetry/semantic-conventions-genai, v0.1.0, status
 Development, read 2026-11. They will change; packages of constants have older ones.

@@ -1,4 +1,4 @@
-"""How events reach those who watch, without ever making an agent wait.
+"""How events reach observers and readers without making an agent wait.
 
 Observers are called at once, in order. Readers take events from a bounded backlog of
 their own: when it is full, events that are not lifecycle are left out and counted.
@@ -44,7 +44,7 @@ READER_BACKLOG = 4096
 
 @final
 class EventReader(Live):
-    """The events of a pool, one after the other, from the moment it was opened.
+    """An iterator over the events of a pool from now on.
 
     An async iterator; it ends when the pool has closed and everything was read.
     """
@@ -58,14 +58,14 @@ class EventReader(Live):
     _lot: trio.lowlevel.ParkingLot = msgspec.field(default_factory=trio.lowlevel.ParkingLot)
 
     def __repr__(self) -> str:
-        """Return what waits to be read: ``<EventReader 3 events, 2 missed>``."""
+        """Return the number of waiting events: ``<EventReader 3 events, 2 missed>``."""
         parts = [f"{len(self._backlog)} events"]
         parts += [f"{self._left_out} missed"] * (self._left_out > 0)
         parts += ["closed"] * self._closed
         return f"<EventReader {', '.join(parts)}>"
 
     def _put(self, event: Event) -> None:
-        """Keep *event* for the reader, or count it as left out."""
+        """Store *event* for the reader, or count it as missed."""
         if event.sequence <= self._after:
             return  # it happened before, and was told late
         if len(self._backlog) >= READER_BACKLOG and not isinstance(event, LIFECYCLE):
@@ -80,7 +80,7 @@ class EventReader(Live):
         self._lot.unpark_all()
 
     def close(self) -> None:
-        """Take no more events. What is here can still be read."""
+        """Take no more events. Those stored can still be read."""
         if self._left_out:
             hub, count = self._hub, self._left_out
             place = (hub.last_sequence, hub.seconds(), OWNER_ID, "")
@@ -91,15 +91,15 @@ class EventReader(Live):
         self._lot.unpark_all()
 
     def __enter__(self) -> Self:
-        """Return itself: ``with pool.events() as events:``."""
+        """Return the reader: ``with pool.events() as events:``."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close it."""
+        """Close the reader."""
         self.close()
 
     def __aiter__(self) -> Self:
-        """Return itself."""
+        """Return the reader itself."""
         return self
 
     async def __anext__(self) -> Event:
@@ -120,7 +120,7 @@ class EventReader(Live):
 
 @final
 class EventHub(Live):
-    """Numbers the events of one pool and hands them on."""
+    """Numbers the events of one pool and passes them on."""
 
     _observers: tuple[Observer, ...]
     _opened_at: float
@@ -151,14 +151,14 @@ class EventHub(Live):
 
     @classmethod
     def open(cls, observers: Sequence[Observer]) -> Self:
-        """Return a hub whose time begins now."""
+        """Make a hub whose time begins now."""
         # A clock's own method costs half of what ``trio.current_time`` does.
         now = trio.lowlevel.current_clock().current_time
         return cls(tuple(observers), now(), now)
 
     @property
     def observer_failures(self) -> int:
-        """How often an observer raised."""
+        """How often an observer raised an exception."""
         return self._failures
 
     def seconds(self) -> float:
@@ -166,12 +166,12 @@ class EventHub(Live):
         return self._now() - self._opened_at
 
     def stamp(self, agent_id: AgentId, agent_name: str) -> tuple[int, float, AgentId, str]:
-        """Return what every event begins with, and use up one place in the order."""
+        """Return the fields that every event begins with, with the next sequence number."""
         self._last_sequence = sequence = self._last_sequence + 1
         return sequence, self._now() - self._opened_at, agent_id, agent_name
 
     def introduce(self, name: str, max_concurrent: float) -> None:
-        """Tell observers which pool they watch."""
+        """Tell observers about the pool they watch."""
         if not self._observers:
             return
         info = PoolInfo(
@@ -187,7 +187,7 @@ class EventHub(Live):
                 self._failed(observer)
 
     def __enter__(self) -> None:
-        """Begin a decision: ``with hub:``. Until it ends, nobody is told of anything.
+        """Begin a decision: ``with hub:``. Events are held back until it ends.
 
         Observers may use the pool in their callback, so they are called when what the pool
         decides is done, and never in the middle of it. Decisions may be nested.
@@ -195,13 +195,13 @@ class EventHub(Live):
         self._deciding += 1
 
     def __exit__(self, *_: object) -> None:
-        """End a decision; after the outermost one, tell what has happened."""
+        """End a decision. After the outermost one, pass on the events held back."""
         self._deciding -= 1
         if self._untold and not self._deciding:
             self._tell()
 
     def publish(self, event: Event) -> None:
-        """Hand *event* to everybody who watches, now or when the decision has ended."""
+        """Pass *event* on to observers and readers, now or after the current decision."""
         if self._deciding:
             self._untold.append(event)
             return
@@ -244,7 +244,7 @@ class EventHub(Live):
     # --- what happens to agents
 
     def spawned(self, agent_id: AgentId, parent_id: AgentId, config: SpawnConfig) -> None:
-        """Tell that an agent was accepted."""
+        """Publish that an agent was accepted."""
         if not self.listening:
             return
         manifest = config.manifest
@@ -264,13 +264,13 @@ class EventHub(Live):
         )
 
     def parked(self, agent_id: AgentId, agent_name: str, wait: Wait) -> None:
-        """Tell that an agent gave its slot back."""
+        """Publish that an agent gave its slot back."""
         if self.listening:
             stamp = self.stamp(agent_id, agent_name)
             self.publish(AgentParked(*stamp, wait.text, wait.reason, wait.target))
 
     def posted(self, message: AgentMessage, reason: str | None, agent_name: str) -> None:
-        """Tell that a message was accepted, or with a *reason* that nobody will receive it.
+        """Publish that a message was accepted, or with a *reason* that it became a dead letter.
 
         Args:
             message: The message.
@@ -291,12 +291,12 @@ class EventHub(Live):
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> None:
-        """Tell of an event of some *kind*, if anybody watches."""
+        """Publish an event of some *kind*, if anything listens."""
         if self.listening:
             self.publish(kind(*self.stamp(agent_id, agent_name), *args, **kwargs))
 
     def warned(self, agent_id: AgentId, agent_name: str, text: str) -> None:
-        """Count something that is near a limit or was tolerated, and tell who watches."""
+        """Count and publish a warning."""
         self.warnings += 1
         self.tell(AgentWarned, agent_id, agent_name, text)
 
@@ -311,7 +311,7 @@ class EventHub(Live):
         self.listening = bool(self._observers or self._readers)
 
     def open_reader(self) -> EventReader:
-        """Return a reader of everything from now on."""
+        """Open a reader of all events from now on."""
         reader = EventReader(self, self._last_sequence)
         self._readers.append(reader)
         self.listening = True
@@ -320,13 +320,13 @@ class EventHub(Live):
         return reader
 
     def forget(self, reader: EventReader) -> None:
-        """Hand nothing more to *reader*."""
+        """Stop passing events to *reader*."""
         if reader in self._readers:
             self._readers.remove(reader)
         self.listening = bool(self._observers or self._readers)
 
     def close(self, statistics: PoolStatistics) -> None:
-        """Tell everybody who watches that nothing more comes."""
+        """Tell observers and readers that no more events come."""
         for observer in self._observers:
             try:
                 observer.on_close(statistics)

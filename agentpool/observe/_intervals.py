@@ -1,4 +1,4 @@
-"""Where an agent's time went: every second of its life has a reason.
+"""Where an agent's time went: each second of its life has one reason.
 
 Rules:
 
@@ -38,7 +38,7 @@ from agentpool._scheduling.waits import WaitReason
 
 
 class Reason(enum.Enum):
-    """Why an agent is not done yet."""
+    """What an agent was doing or waiting for."""
 
     QUEUED = "queued"
     """It waits for a slot."""
@@ -76,7 +76,7 @@ SHOWN_INTERVALS: Final = 40
 
 @final
 class Interval(msgspec.Struct, frozen=True, gc=False):
-    """A part of an agent's life that has one reason."""
+    """A part of an agent's life with one reason."""
 
     begin_seconds: float
     """Since the pool opened."""
@@ -91,7 +91,7 @@ class Interval(msgspec.Struct, frozen=True, gc=False):
 
 
 def intervals_of(events: Iterable[Event]) -> dict[AgentId, tuple[Interval, ...]]:
-    """Return the intervals of each agent that *events* begin with its spawn."""
+    """Return the intervals of each agent whose spawn is among *events*."""
     expect_arguments(intervals_of, locals())
     lives: dict[AgentId, Life] = {}
     at_seconds = 0.0
@@ -120,7 +120,7 @@ class Life(Live):
     """Calls that run, and their tools."""
 
     def take(self, event: Event) -> None:
-        """Go on with *event*."""
+        """Process *event*."""
         if self.ended or not isinstance(event, _CHANGES):
             return
         before = self._now()
@@ -128,7 +128,7 @@ class Life(Live):
             self._close(event.at_seconds, before)
 
     def done(self, at_seconds: float) -> tuple[Interval, ...]:
-        """Return the intervals; the last one ends now, if the agent has not ended."""
+        """Return the intervals. The last one ends now if the agent has not ended."""
         if not self.ended:
             self._close(at_seconds, self._now())
         return tuple(self._intervals)
@@ -144,7 +144,7 @@ class Life(Live):
         return self._intervals[-SHOWN_INTERVALS:]
 
     def _ends_with(self, event: Event) -> bool:
-        """Take note of what *event* changes. Return whether the agent ends with it."""
+        """Process *event*. Return whether the agent ends with it."""
         match event:
             case AgentQueued():
                 self._queued = True
@@ -167,7 +167,7 @@ class Life(Live):
         return self.ended
 
     def _now(self) -> tuple[Reason, str, AgentId | None]:
-        """Return the reason, and what it is about."""
+        """Return the current reason and its subject."""
         if self._queued:
             return Reason.QUEUED, "", None
         if self._parked is not None:

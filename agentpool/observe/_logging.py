@@ -1,4 +1,4 @@
-"""What happens in a pool, as lines of a log."""
+"""An observer that writes events to a logger."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ _ENDS: Final = {
 
 @final
 class LoggingObserver(Observer):
-    """Writes a line for each event that matters to a logger.
+    """Writes a log line for each important event.
 
     Failures are errors, what was tolerated or ended early are warnings, spawns, starts and
     ends are information, and requests, tool calls and waits are for debugging. What agents
@@ -77,7 +77,7 @@ class LoggingObserver(Observer):
     __slots__ = ("_logger",)
 
     def __init__(self, logger: logging.Logger | None = None) -> None:
-        """Write to *logger*.
+        """Make an observer that writes to *logger*.
 
         Args:
             logger: ``None``: the one that is called ``agentpool.events``.
@@ -86,7 +86,7 @@ class LoggingObserver(Observer):
         self._logger = logger or logging.getLogger("agentpool.events")
 
     def on_event(self, event: Event) -> None:
-        """Write a line, if the event matters and somebody reads its level."""
+        """Write a line if the event is important and its level is enabled."""
         if isinstance(event, AgentFinished):
             level = _ENDS.get(event.outcome.status, logging.ERROR)
         else:
@@ -98,7 +98,7 @@ class LoggingObserver(Observer):
 
 
 def _words(event: Event) -> str:  # noqa: PLR0911  # one for each kind
-    """Return what the event says, without anything that was told or said."""
+    """Return the event in words, without any text of messages or answers."""
     match event:
         case AgentFinished(outcome=outcome):
             why = "" if outcome.error is None else f": {type(outcome.error).__name__}"

@@ -1,4 +1,4 @@
-"""A pool's events as OpenTelemetry spans, while it runs or from a trace: the one door to it.
+"""A pool's events as OpenTelemetry spans, live or from a trace. Only this module uses it.
 
 Rules:
 
@@ -92,13 +92,13 @@ _NOTICES: Final = (
 
 @final
 class RunIds(IdGenerator):
-    """Makes the ids of a pool's spans follow from its run, and all others at random.
+    """Derives the ids of a pool's spans from its run; all other ids are random.
 
     ``TracerProvider(id_generator=RunIds())``.
     """
 
     def __init__(self) -> None:
-        """Begin with nobody's."""
+        """Begin without a run."""
         self._random = RandomIdGenerator()
         self.trace_id = 0
         """The id that the next trace gets. 0: a random one."""
@@ -106,17 +106,17 @@ class RunIds(IdGenerator):
         """The id that the next span gets. 0: a random one."""
 
     def generate_span_id(self) -> int:
-        """Return the id of a span that is made now."""
+        """Return the id of a new span."""
         return self.span_id or self._random.generate_span_id()
 
     def generate_trace_id(self) -> int:
-        """Return the id of a trace that begins now."""
+        """Return the id of a new trace."""
         return self.trace_id or self._random.generate_trace_id()
 
 
 @final
 class OpenTelemetryObserver(Observer):
-    """Makes OpenTelemetry spans of what happens in a pool. One is for one pool."""
+    """Creates OpenTelemetry spans for one pool."""
 
     __slots__ = (
         "_agents", "_content", "_ids", "_info", "_last_seconds", "_new", "_pool", "_requests",
@@ -126,7 +126,7 @@ class OpenTelemetryObserver(Observer):
     def __init__(
         self, tracer_provider: TracerProvider | None = None, *, content: bool = False
     ) -> None:
-        """Get ready.
+        """Make an observer for one pool.
 
         Args:
             tracer_provider: Where the spans go. ``None``: to the global one.
@@ -159,7 +159,7 @@ class OpenTelemetryObserver(Observer):
         self._pool = self._begin("pool", name, 0.0, attributes, None)
 
     def on_event(self, event: Event) -> None:
-        """Begin, end or mark a span."""
+        """Begin, end or annotate a span."""
         self._last_seconds = event.at_seconds
         match event:
             case AgentSpawned():
@@ -182,7 +182,7 @@ class OpenTelemetryObserver(Observer):
                 self._noticed(event)
 
     def on_close(self, statistics: PoolStatistics) -> None:  # noqa: ARG002  # the spans have them
-        """End what is open, and the pool's span."""
+        """End all open spans, the pool's last."""
         for spans in (self._requests, self._tools, self._agents):
             for span in spans.values():
                 span.set_attribute("agentpool.open", value=True)
@@ -336,7 +336,7 @@ class OpenTelemetryObserver(Observer):
 def export_trace(
     trace: Trace, tracer_provider: TracerProvider | None = None, *, content: bool = False
 ) -> None:
-    """Make the spans of *trace*, with the times that it has.
+    """Create the spans of *trace*, with the times in it.
 
     Args:
         trace: What ``read_trace`` returned.
@@ -375,7 +375,7 @@ def _usage(usage: Usage) -> dict[str, AttributeValue]:
 
 
 def _fields(event: Event) -> dict[str, AttributeValue]:
-    """Return the fields of *event* that are short and that nobody said."""
+    """Return the short fields of *event* that contain no text of messages or answers."""
     own = event.__struct_fields__[4:]
     values = {name: getattr(event, name) for name in own if name not in {"error", "text"}}
     return {

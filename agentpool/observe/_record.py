@@ -1,4 +1,4 @@
-"""What became of a pool and of each of its agents, in numbers, from the events alone.
+"""A pool and its agents in numbers, computed from events alone.
 
 The terminal, the report and everything else that shows a trace stand on this.
 """
@@ -55,7 +55,7 @@ OPEN: Final = "open"
 
 @final
 class AgentRecord(Live):
-    """One agent, as far as the trace goes."""
+    """One agent, as far as the trace shows it."""
 
     agent_id: AgentId
     """Its number."""
@@ -96,17 +96,17 @@ class AgentRecord(Live):
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """The agent's name."""
         return self.spawned.agent_name
 
     @property
     def status(self) -> str:
-        """How it ended; ``open`` if the trace does not say."""
+        """How the agent ended. ``open``: the trace does not show its end."""
         return OPEN if self.outcome is None else self.outcome.status.value
 
     @property
     def error(self) -> tuple[str, str, str] | None:
-        """Type, text and traceback of what ended it. ``None``: nothing did."""
+        """Type, text and traceback of the agent's error. ``None``: it had none."""
         error = None if self.outcome is None else self.outcome.error
         if error is None:
             return None
@@ -115,7 +115,7 @@ class AgentRecord(Live):
         return type(error).__name__, str(error), traceback_text(error)
 
     def seconds_of(self, reason: Reason) -> float:
-        """Return the seconds that *reason* took."""
+        """Return the seconds spent on *reason*."""
         return sum(i.end_seconds - i.begin_seconds for i in self.intervals if i.reason is reason)
 
 
@@ -133,14 +133,14 @@ class ToolRecord(Live):
     """How long each took that was watched from its start."""
 
     def percentile(self, part: float) -> float | None:
-        """Return how long the fastest *part* of its calls took at most. ``None``: no call."""
+        """Return the duration that *part* of its calls did not exceed. ``None``: no call."""
         ordered = sorted(self.seconds)
         return ordered[min(int(part * len(ordered)), len(ordered) - 1)] if ordered else None
 
 
 @final
 class PoolRecord(Live):
-    """A pool, as far as the trace goes."""
+    """A pool, as far as the trace shows it."""
 
     agents: dict[AgentId, AgentRecord] = {}  # noqa: RUF012  # each has its own
     """All agents, in spawn order."""
@@ -180,17 +180,17 @@ class PoolRecord(Live):
         return sum(agent.cost_usd for agent in agents)
 
     def end_of(self, agent: AgentRecord) -> float:
-        """Return when *agent* ended; if it has not, when the trace ends."""
+        """Return when *agent* ended, or else when the trace ends."""
         return self.seconds if agent.finished_at is None else agent.finished_at
 
     def roots(self) -> Iterator[AgentRecord]:
-        """Yield the agents that no agent of the trace spawned."""
+        """Yield the agents that no other agent of the trace spawned."""
         for agent in self.agents.values():
             if agent.spawned.parent_id not in self.agents:
                 yield agent
 
     def with_children(self, agent: AgentRecord) -> tuple[Usage, float, int]:
-        """Return tokens, US dollars and unpriced answers of *agent* and all below it."""
+        """Return tokens, US dollars and unpriced answers of *agent* and all its descendants."""
         usage, cost_usd, unpriced = NO_USAGE, 0.0, 0
         rest = [agent]
         while rest:
@@ -201,7 +201,7 @@ class PoolRecord(Live):
         return usage, cost_usd, unpriced
 
     def take(self, event: Event) -> None:
-        """Go on with *event*."""
+        """Process *event*."""
         self.seconds = max(self.seconds, event.at_seconds)
         if isinstance(event, AgentSpawned):
             life = Life(event.at_seconds)
@@ -271,7 +271,7 @@ class PoolRecord(Live):
 
 
 def record_of(events: Iterable[Event]) -> PoolRecord:
-    """Return what *events* come to."""
+    """Compute the record of a pool from its *events*."""
     expect_arguments(record_of, locals())
     record = PoolRecord()
     for event in events:

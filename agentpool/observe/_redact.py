@@ -1,4 +1,4 @@
-"""Keeping keys out of what is written, by their values and whatever form these take.
+"""Removes keys from what is written, in every encoding that they may have.
 
 A key can be in a prompt, in a tool's result, in an error or in the arguments of a call; as
 it is, as a part of a URL, within JSON within JSON, or in base64 with something before it.
@@ -43,7 +43,7 @@ def secrets_of_environment(environ: Mapping[str, str] | None = None) -> tuple[st
 
 
 def forms_of(secret: str) -> tuple[str, ...]:
-    """Return every form in which *secret* is looked for, longest first."""
+    """Return every encoded form of *secret* to look for, longest first."""
     data = secret.encode("utf-8", "surrogatepass")
     forms = {secret, quote(data, safe=""), quote_plus(data), quote(data), data.hex()}
     # Within JSON, within the text of JSON that is in JSON, and so on: calls have arguments
@@ -67,13 +67,13 @@ def forms_of(secret: str) -> tuple[str, ...]:
 
 @final
 class Redactor(Live):
-    """Takes keys out of text."""
+    """Removes keys from bytes."""
 
     _forms: tuple[bytes, ...]
 
     @classmethod
     def of(cls, secrets: Iterable[str]) -> Redactor:
-        """Return one that takes out each of *secrets* that is long enough to be a key."""
+        """Make a redactor for each of *secrets* that is long enough to be a key."""
         forms = {form for secret in secrets for form in forms_of(secret)}
         ordered = sorted(forms, key=len, reverse=True)
         return cls(tuple(form.encode("utf-8", "surrogatepass") for form in ordered))
@@ -86,7 +86,7 @@ class Redactor(Live):
         return data
 
     def open_end(self, text: str) -> int:
-        """Return how many characters at the end of *text* may be the beginning of a key.
+        """Return how many characters at the end of *text* could be the beginning of a key.
 
         They must wait for what follows.
         """

@@ -1,4 +1,4 @@
-"""A trace as one page that opens in any browser, without a server and without a network.
+"""A trace as one HTML page that needs no server and no network.
 
 What matters stands in the page as text, for those who run no scripts and for those who
 search. The rest is data, which the page's own script draws. Nothing that an agent, a tool
@@ -29,7 +29,7 @@ STATIC_ROWS: Final = 200
 
 
 def render_report(trace: Trace) -> str:
-    """Return the page that shows *trace*."""
+    """Render *trace* as an HTML page."""
     expect_arguments(render_report, locals())
     record = record_of(trace.events)
     data, problems = report_data(trace, record)
@@ -91,12 +91,12 @@ plus and minus zoom, 0 shows all.">\
 
 
 def _hash(text: str) -> str:
-    """Return what a content security policy knows an inline script or style by."""
+    """Return the hash of an inline script or style for the content security policy."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def shown(text: str) -> str:
-    r"""Return *text* as HTML, with what cannot be seen made visible.
+    r"""Return *text* as HTML, with invisible characters made visible.
 
     >>> shown("<b>\x1b[2J\u202e")
     '&lt;b&gt;⟨U+001B⟩[2J⟨U+202E⟩'
@@ -143,13 +143,13 @@ def _top(trace: Trace, record: PoolRecord, verdict: str) -> str:
 
 
 def _verdict(found: list[Finding]) -> str:
-    """Return how the page is coloured: by the worst that was found."""
+    """Return the colour of the page, from the worst finding."""
     levels = {finding.level for finding in found}
     return next((level for level in (BAD, ODD) if level in levels), "good")
 
 
 def _unpriced(record: PoolRecord) -> str:
-    """Return what is known of a cost that is not known as a whole."""
+    """Return the known part of a cost that is not known as a whole."""
     agents = record.agents.values()
     unpriced = sum(agent.unpriced for agent in agents)
     known = sum(agent.cost_usd for agent in agents)
@@ -215,7 +215,7 @@ def _static_row(agent: AgentRecord) -> str:
 
 
 def _seconds(seconds: float) -> str:
-    """Return *seconds* as people say them."""
+    """Return *seconds* in the way people say them."""
     if seconds < 60:  # noqa: PLR2004  # a minute
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -224,5 +224,5 @@ def _seconds(seconds: float) -> str:
 
 
 def money(cost_usd: float | None) -> str:
-    """Return US dollars as they are shown; unknown is not zero."""
+    """Return US dollars in words. Unknown is not zero."""
     return "?" if cost_usd is None else f"${cost_usd:,.4f}"

@@ -1,4 +1,4 @@
-"""What the page of a report draws, as JSON that is safe within HTML.
+"""The data of a report page, as JSON that is safe inside HTML.
 
 Long names would be most of it, so agents are short lists; ``report.js`` names their places.
 """
@@ -36,7 +36,7 @@ _REASONS: Final = list(Reason)
 
 
 def report_data(trace: Trace, record: PoolRecord) -> tuple[str, list[str]]:
-    """Return the data, and what of it is left out, for people."""
+    """Return the data, and notes on what was left out."""
     building = _Building(record)
     agents = [building.agent(agent) for agent in record.agents.values()]
     data = {
@@ -68,7 +68,7 @@ def report_data(trace: Trace, record: PoolRecord) -> tuple[str, list[str]]:
 
 
 class _Building:
-    """Counts what goes into the page, and leaves out what is too much."""
+    """Limits the size of a page and counts what is left out."""
 
     __slots__ = ("_intervals", "_left_out", "_record", "_texts", "words")
 
@@ -79,7 +79,7 @@ class _Building:
         """Texts that many agents share, by their places."""
 
     def agent(self, agent: AgentRecord) -> list[object]:
-        """Return one agent."""
+        """Return the data of one agent."""
         usage, cost_usd, unpriced = self._record.with_children(agent)
         error = agent.error
         outcome = agent.outcome
@@ -144,7 +144,7 @@ class _Building:
         return [call.call_id, self.text(call.name), self.text(call.arguments)]
 
     def text(self, text: str) -> str:
-        """Return *text*, or the beginning of it."""
+        """Return *text*, shortened."""
         self._texts += min(len(text), MAX_TEXT)
         text = unicode_text(text)
         if len(text) <= MAX_TEXT:
@@ -158,7 +158,7 @@ class _Building:
         return self.words[text]
 
     def problems(self) -> list[str]:
-        """Return what was left out."""
+        """Return notes on what was left out."""
         found: list[str] = []
         if self._left_out:
             found.append(
@@ -170,7 +170,7 @@ class _Building:
 
 
 def _attached(message: UserMessage | ToolMessage) -> str:
-    """Return what stands for what is attached to *message*: a page of images is a heavy one."""
+    """Return a placeholder for the attachments of *message*: images would make the page heavy."""
     return "".join(
         f"\n[{one.name or 'attached'}: {one.media_type}, {len(one.data):,} bytes]"
         for one in message.attachments
@@ -205,7 +205,7 @@ def _models(record: PoolRecord) -> list[list[object]]:
 
 
 def _sum(so_far: object, more: float | None) -> float | None:
-    """Return the sum; what is not known makes it unknown."""
+    """Return the sum. ``None``: a part of it is unknown."""
     return None if more is None or not isinstance(so_far, int | float) else so_far + more
 
 

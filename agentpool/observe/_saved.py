@@ -1,4 +1,4 @@
-"""Outcomes that leave the process: as JSON, with their errors as data.
+"""Outcomes as JSON, with their errors as data.
 
 Rules:
 
@@ -22,7 +22,7 @@ from agentpool.observe._error_data import error_from_data, error_to_data
 
 
 def outcome_to_json(outcome: AgentOutcome) -> str:
-    """Return *outcome* as a JSON object, its conversation and its error included.
+    """Encode *outcome* as JSON, with its conversation and its error.
 
     Raises:
         UsageError: If its value has no form in JSON.
@@ -32,7 +32,7 @@ def outcome_to_json(outcome: AgentOutcome) -> str:
 
 
 def outcome_from_json(text: str | bytes) -> AgentOutcome:
-    """Return the outcome that ``outcome_to_json`` wrote.
+    """Decode an outcome that ``outcome_to_json`` wrote.
 
     Its error is a `RecordedError` and its value is plain data.
 

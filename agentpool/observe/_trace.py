@@ -1,4 +1,4 @@
-"""The record of one pool: its format, and reading it.
+"""The recording of one pool: its file format, and how to read it.
 
 A trace is lines of JSON: first what it is of, then one event a line, at last the pool's own
 numbers. Lines of a kind that this version does not know are skipped, and counted.
@@ -39,7 +39,7 @@ _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 @final
 class TraceHeader(msgspec.Struct, frozen=True, kw_only=True):
-    """What a trace is of: its first line."""
+    """The first line of a trace: which pool it is of."""
 
     format: str = FORMAT
     """Always ``agentpool-trace``."""
@@ -69,7 +69,7 @@ class TraceEnd(msgspec.Struct, frozen=True, kw_only=True):
 
 @final
 class Prompt(msgspec.Struct, frozen=True):
-    """A system prompt, for all agents that have it."""
+    """A system prompt, stored once for all agents that have it."""
 
     prompt: int
     """Its number."""
@@ -79,7 +79,7 @@ class Prompt(msgspec.Struct, frozen=True):
 
 @final
 class Trace(msgspec.Struct, frozen=True, kw_only=True):
-    """What was read of a trace."""
+    """A trace that was read."""
 
     header: TraceHeader
     """What it is of."""
@@ -92,7 +92,7 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_trace(path: str | Path) -> Trace:
-    """Read the trace in the file at *path*, also one that is being written, or was cut.
+    """Read the trace in the file at *path*, even if it is cut or still being written.
 
     Raises:
         TraceError: If the file is not there, is no trace, or is of a newer version.
@@ -109,7 +109,7 @@ def read_trace(path: str | Path) -> Trace:
 def parse_trace(
     lines: Iterable[bytes], *, name: str = "trace", max_events: int = MAX_EVENTS
 ) -> Trace:
-    """Return the trace that *lines* are.
+    """Parse the *lines* of a trace.
 
     Args:
         lines: As a binary file has them.
@@ -144,7 +144,7 @@ def _header_of(line: bytes, name: str) -> TraceHeader:
 
 
 class _Reading:
-    """One reading of a trace: the lines so far."""
+    """The state of reading one trace."""
 
     __slots__ = (
         "_bad", "_cut", "_header", "_left_out", "_max_events", "_messages", "_prompts",
@@ -181,7 +181,7 @@ class _Reading:
             self._count(line)
 
     def _count(self, line: bytes) -> None:
-        """Count a line that is of a newer version, or is damaged."""
+        """Count a line that is damaged or of a newer version."""
         try:
             msgspec.json.decode(line)
         except _UNREADABLE:
@@ -210,7 +210,7 @@ class _Reading:
         self.events.append(event)
 
     def _whole(self, event: AgentFinished) -> AgentFinished:
-        """Return *event* with the whole conversation, and the text, in its outcome."""
+        """Return *event* with the complete conversation and text in its outcome."""
         outcome = event.outcome
         messages = (*self._messages.pop(event.agent_id, ()), *outcome.messages)
         text, last = outcome.text, messages[-1] if messages else None
@@ -220,7 +220,7 @@ class _Reading:
         return msgspec.structs.replace(event, outcome=outcome)
 
     def done(self) -> Trace:
-        """Return what was read."""
+        """Return the trace."""
         if not self._sorted:
             # Pieces of a text wait for each other, and so may come after what followed.
             self.events.sort(key=_sequence_of)

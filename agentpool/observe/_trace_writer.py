@@ -1,4 +1,4 @@
-"""Writing a trace while its pool runs.
+"""Writes a trace while its pool runs.
 
 Rules:
 
@@ -73,7 +73,7 @@ GRACE_SECONDS: Final = 10.0
 
 @final
 class TraceWriter(Observer):
-    """Writes what happens in a pool to a file, as it happens.
+    """Writes the events of a pool to a file as they happen.
 
     ``async with TraceWriter("run.trace") as trace:`` and then
     ``open_pool(..., observers=[trace])`` inside. One writer is for one pool.
@@ -92,7 +92,7 @@ class TraceWriter(Observer):
         secrets: Iterable[str] | None = None,
         grace_seconds: float = GRACE_SECONDS,
     ) -> None:
-        """Get ready to write to the file at *path*. A trace that is there is replaced.
+        """Make a writer to the file at *path*. An existing file is replaced.
 
         Args:
             path: Where. A new file is readable by its owner alone.
@@ -123,12 +123,12 @@ class TraceWriter(Observer):
 
     @property
     def path(self) -> Path:
-        """Where it writes."""
+        """The file."""
         return self._path
 
     @property
     def problem(self) -> str | None:
-        """Why the recording ended before the pool. ``None``: it did not."""
+        """Why the recording ended before the pool did. ``None``: it is complete."""
         return self._problem
 
     async def __aenter__(self) -> Self:
@@ -148,7 +148,7 @@ class TraceWriter(Observer):
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Write what is left, and close the file.
+        """Write the remaining events, and close the file.
 
         Cancellation:
             It was written.
@@ -166,7 +166,7 @@ class TraceWriter(Observer):
     # --- the pool's thread
 
     def on_open(self, pool: PoolInfo) -> None:
-        """Take note of which pool it is.
+        """Remember which pool is recorded.
 
         Raises:
             UsageError: If it has written about another one.
@@ -176,7 +176,7 @@ class TraceWriter(Observer):
         self._info = pool
 
     def on_event(self, event: Event) -> None:
-        """Keep *event* until it is written.
+        """Queue *event* for writing.
 
         Raises:
             TraceError: Once, if nothing can be written any more.
@@ -198,7 +198,7 @@ class TraceWriter(Observer):
             self._hurry.set()
 
     def on_close(self, statistics: PoolStatistics) -> None:
-        """Keep the pool's own numbers for the last line.
+        """Keep the pool's statistics for the last line.
 
         Raises:
             TraceError: As in ``on_event``.
@@ -247,7 +247,7 @@ class TraceWriter(Observer):
 
 @final
 class _Lines:
-    """Makes the lines of a trace, in the thread that writes them."""
+    """Formats the lines of a trace, in the thread that writes them."""
 
     __slots__ = ("_content", "_prompts", "_ready", "_redactor", "_texts", "_told", "begun")
 
@@ -334,13 +334,13 @@ class _Lines:
         self._ready.append(TraceEnd(statistics=statistics))
 
     def take(self) -> bytes:
-        """Return the lines that are ready, without any key."""
+        """Return the finished lines, without any key."""
         self._take_texts()
         ready, self._ready = self._ready, []
         return self._redactor.clean(lines_to_json(ready))
 
     def _take_texts(self) -> None:
-        """Make lines of the pieces so far, but for what may be the beginning of a key."""
+        """Turn the pieces so far into lines, except what may be the beginning of a key."""
         for agent_id, event in tuple(self._texts.items()):
             keep = self._redactor.open_end(event.text)
             cut = len(event.text) - keep

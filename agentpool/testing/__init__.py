@@ -1,4 +1,4 @@
-"""Prove things about your agents: under every order, at every cancellation, in no time.
+"""Test agents under every task order, at every cancellation point, without waiting.
 
 ``simulate`` runs a scenario on a clock that jumps, ``explore`` under many orders of its
 tasks, ``cancel_everywhere`` with a cancellation at each of its points. What they find comes

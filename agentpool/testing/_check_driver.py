@@ -1,4 +1,4 @@
-"""The contract of drivers, as a check that runs on anybody's."""
+"""The contract of drivers, as a check for any implementation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def check_driver(
     request: CompletionRequest | None = None,
     is_answered: bool = True,
 ) -> None:
-    """Check a driver: its facts, an answer, streaming, cancellation, many at once.
+    """Check a driver: its facts, an answer, streaming, cancellation, parallel requests.
 
     Args:
         opener: Opens a driver that answers at least five requests.

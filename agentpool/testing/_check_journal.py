@@ -1,4 +1,4 @@
-"""The contract of journals, as a check that runs on anybody's."""
+"""The contract of journals, as a check for any implementation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from agentpool.testing._contract import Opener, is_a, open_one, promise
 
 
 async def check_journal(opener: Opener[Journal]) -> None:
-    """Check a journal: what it keeps and in which order, its pools, its leases.
+    """Check a journal: what it stores and in which order, its pools, its leases.
 
     Args:
         opener: Opens an empty journal.

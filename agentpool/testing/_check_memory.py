@@ -1,4 +1,4 @@
-"""The contract of memories, as a check that runs on anybody's."""
+"""The contract of memories, as a check for any implementation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SCOPES = ("one", "one:two", "two", "")
 
 
 async def check_memory(opener: Opener[Memory]) -> None:
-    """Check a memory: what it keeps, finds and forgets, and that scopes stay apart.
+    """Check a memory: what it stores, finds and forgets, and that scopes stay apart.
 
     Args:
         opener: Opens an empty memory.

@@ -1,4 +1,4 @@
-"""The contract of observers, as a check that runs on anybody's."""
+"""The contract of observers, as a check for any implementation."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ ROUNDS: Final = 100
 
 
 async def check_observer(opener: Opener[Observer]) -> None:
-    """Check an observer: it takes every kind of event, at once, and runs nothing itself.
+    """Check an observer: it handles every kind of event, and does not wait.
 
     Args:
         opener: Opens the observer.

@@ -1,4 +1,4 @@
-"""The contract of tools, as a check that runs on anybody's."""
+"""The contract of tools, as a check for any implementation."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ BAD_ARGUMENTS: Final = ("", "{", "null", "[]", '"text"', '{"a": NaN}', "\x00")
 @final
 @attrs.frozen(eq=False)
 class LoneContext(AgentContext):
-    """An agent without a pool: its messages go nowhere, and it has no colleagues."""
+    """A context without a pool: its messages are dropped, and there are no other agents."""
 
     @property
     def agent_id(self) -> AgentId:
@@ -45,7 +45,7 @@ class LoneContext(AgentContext):
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """The agent's name."""
         return "checker"
 
     @property
@@ -80,13 +80,13 @@ class LoneContext(AgentContext):
     async def complete(
         self, driver: Driver, request: CompletionRequest, *, on_delta: OnDelta | None = None
     ) -> Completion:
-        """Ask the driver, for nothing."""
+        """Ask the driver, without a budget."""
         return await driver.complete(request, on_delta=on_delta)
 
     async def send(
         self, recipient: AgentId, content: str, *, reply_to: int | None = None
     ) -> AgentMessage:
-        """Take the message, which nobody will read."""
+        """Drop the message."""
         await trio.lowlevel.checkpoint()
         return AgentMessage(self.agent_id, recipient, content, 1, reply_to)
 
@@ -107,11 +107,11 @@ class LoneContext(AgentContext):
         yield
 
     def list_agents(self) -> tuple[AgentInfo, ...]:
-        """Return nobody."""
+        """Return an empty tuple."""
         return ()
 
     async def run_child(self, query: str | SpawnConfig, *, name: str | None = None) -> AgentOutcome:
-        """Refuse: there is no pool.
+        """Raise: there is no pool.
 
         Raises:
             ToolError: Always.
@@ -121,7 +121,7 @@ class LoneContext(AgentContext):
 
 
 def lone_context(call_id: str = "call-1") -> ToolContext:
-    """Return what a test calls a tool with, outside of any pool.
+    """Make a context for calling a tool outside of any pool.
 
     Args:
         call_id: The name of the call.

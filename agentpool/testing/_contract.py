@@ -1,4 +1,4 @@
-"""What the checks of the seams share: promises, and things to open."""
+"""What the contract checks share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Opener: TypeAlias = Callable[[], T | AbstractAsyncContextManager[T]]
 
 
 def promise(kept: object, text: object) -> None:
-    """Raise unless it is *kept*.
+    """Raise with a message unless *kept*.
 
     Raises:
         AssertionError: With *text*, in which the contract stands.
@@ -23,7 +23,7 @@ def promise(kept: object, text: object) -> None:
 
 
 async def open_one(opener: Opener[T], stack: AsyncExitStack) -> T:  # noqa: ASYNC910  # every check has checkpoints
-    """Return a fresh one, which *stack* closes."""
+    """Make or open a fresh object, which *stack* closes."""
     made = opener()
     if isinstance(made, AbstractAsyncContextManager):
         opened = cast("AbstractAsyncContextManager[T]", made)
@@ -32,5 +32,5 @@ async def open_one(opener: Opener[T], stack: AsyncExitStack) -> T:  # noqa: ASYN
 
 
 def is_a(value: object, kind: type) -> bool:
-    """Return whether *value* is a *kind*, whatever its annotations promise."""
+    """Return whether *value* is an instance of *kind*, whatever type checkers believe."""
     return isinstance(value, kind)

@@ -1,4 +1,4 @@
-"""Ends a pool with a journal at every point at which it writes, and sees that it comes to the same.
+"""Crashes a pool at each write to its journal, and checks that a resumed one gets the same result.
 
 Rules:
 
@@ -43,7 +43,7 @@ class CrashReport:
 @final
 @attrs.define(eq=False)
 class _MortalJournal(Journal):
-    """Keeps records until the process dies."""
+    """A journal that stops when the simulated process dies."""
 
     _kept: InMemoryJournal
     _dies_at: int
@@ -54,11 +54,11 @@ class _MortalJournal(Journal):
     is_dead: bool = False
 
     async def claim(self, pool: str, *, lease_seconds: float = 30.0) -> Lease:
-        """Take the right to write, for as long as the process lives."""
+        """Take the right to write, until the process dies."""
         return await self._kept.claim(pool, lease_seconds=lease_seconds)
 
     async def append(self, lease: Lease, records: Sequence[JournalRecord]) -> None:
-        """Keep *records*, unless the process is dead or dies."""
+        """Store *records*, unless the process is dead or dies now."""
         self.writes += 1
         dies = self.writes == self._dies_at
         if not self.is_dead and (not dies or self._keeps_last):
@@ -70,11 +70,11 @@ class _MortalJournal(Journal):
             raise JournalError("the process is dead")
 
     async def read(self, pool: str) -> Sequence[JournalRecord]:
-        """Return what is kept."""
+        """Return the stored records."""
         return await self._kept.read(pool)
 
     async def release(self, lease: Lease) -> None:
-        """Give nothing back if the process is dead."""
+        """Give up the right to write, unless the process is dead."""
         if self.is_dead:
             await trio.lowlevel.checkpoint()
         else:
@@ -84,7 +84,7 @@ class _MortalJournal(Journal):
 def crash_everywhere(
     scenario: Callable[[Journal], Awaitable[object]], *, seed: int = 0
 ) -> CrashReport:
-    """End a scenario at every point at which it writes to its journal, and run it again.
+    """Crash a scenario at each write to its journal, run it again, and compare the results.
 
     The scenario opens its pools with ``journal=journal, resume=True``, so that it goes on
     where an earlier run of it ended. It is called anew for each run: make its drivers and

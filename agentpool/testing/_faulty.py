@@ -1,4 +1,4 @@
-"""A driver that fails by plan: everything that a model behind a wire can do to an agent."""
+"""A driver that fails by plan: everything that a remote model can do to an agent."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Fail:
 @final
 @attrs.frozen
 class Stall:
-    """The model answers, after a while."""
+    """The model answers after a delay."""
 
     seconds: float
     """How long it takes."""
@@ -84,7 +84,7 @@ class Trickle:
 @final
 @attrs.frozen
 class Truncate:
-    """The answer runs into ``max_tokens``."""
+    """The answer is cut off at ``max_tokens``."""
 
     text: str
     """As much as there is of it."""
@@ -97,7 +97,7 @@ class Truncate:
 @final
 @attrs.frozen
 class CallWildly:
-    """The model calls tools that there are not, with arguments that are none."""
+    """The model calls tools that do not exist, or with invalid arguments."""
 
     tool_calls: tuple[ToolCall, ...]
     """The calls."""
@@ -119,7 +119,7 @@ Fault: TypeAlias = Answer | Fail | Stall | Trickle | Truncate | CallWildly | Han
 
 @final
 class FaultyDriver(Driver):
-    """A driver that takes one fault of its plan for each request, and then says ``done``.
+    """Takes one fault of its plan for each request, then answers ``done``.
 
     >>> driver = FaultyDriver([Stall(60.0, Completion("late")), Hang()])
     """
@@ -127,7 +127,7 @@ class FaultyDriver(Driver):
     __slots__ = ("_left", "taken")
 
     def __init__(self, plan: Iterable[Fault]) -> None:
-        """Take the plan. It may be endless.
+        """Make a driver with a *plan*, which may be endless.
 
         Args:
             plan: What becomes of each request, in the order in which they come.
@@ -157,7 +157,7 @@ class FaultyDriver(Driver):
         *,
         on_delta: OnDelta | None = None,
     ) -> Completion:
-        """Do what the plan says.
+        """Fail or answer as the plan says.
 
         Raises:
             Exception: What the plan says.
@@ -209,4 +209,4 @@ def _heard(completion: Completion, on_delta: OnDelta) -> Completion:
 
 
 def _ignore(_: str) -> None:
-    """Take a piece of text and forget it."""
+    """Ignore a piece of text."""

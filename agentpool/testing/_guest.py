@@ -1,4 +1,4 @@
-"""trio as a guest: a host that lets it run until everybody waits, and then looks.
+"""Runs trio as a guest of code that is not async, one step at a time.
 
 Between two steps of a state machine time stands still and no task runs, so what the
 machine sees is one moment of the pool.
@@ -43,41 +43,41 @@ class _Job:
 @final
 @attrs.define(eq=False)
 class ChangingOrder(Order):
-    """Another order, which can be changed while the run goes on."""
+    """A task order that can be replaced while the run goes on."""
 
     now: Order = attrs.field(factory=lambda: order_of(0, "rounds"))
     """The one that decides."""
 
     def choose(self, ready: list[int]) -> Sequence[int]:
-        """Let the one that decides choose."""
+        """Ask the current order."""
         return self.now.choose(ready)
 
 
 @final
 class _Numbers(trio.abc.Instrument):
-    """Numbers the tasks of a run, in the order of their start."""
+    """Numbers the tasks of a run in the order of their start."""
 
     def __init__(self) -> None:
         self.tasks: dict[trio.lowlevel.Task, int] = {}
         self._spawned = 0
 
     def task_spawned(self, task: trio.lowlevel.Task) -> None:
-        """Give it the next number, unless it is trio's own."""
+        """Give a new task the next number, unless it is trio's own."""
         if self._spawned or task.parent_nursery is not None:
             self.tasks[task] = self._spawned
             self._spawned += 1
 
     def task_exited(self, task: trio.lowlevel.Task) -> None:
-        """Forget it."""
+        """Forget the task."""
         self.tasks.pop(task, None)
 
 
 @final
 class GuestRun:
-    """One trio run, moved on step by step by code that is not async."""
+    """One trio run, advanced step by step by code that is not async."""
 
     def __init__(self, async_fn: Callable[[], Awaitable[object]]) -> None:
-        """Start a run whose first task is *async_fn*; it has not taken a step yet."""
+        """Start a run whose first task is *async_fn*. No step is taken yet."""
         self.clock: MockClock = MockClock()
         self.order: ChangingOrder = ChangingOrder()
         numbers = _Numbers()
@@ -98,11 +98,11 @@ class GuestRun:
         )
 
     def settle(self) -> None:
-        """Let every task go on until all of them wait."""
+        """Run until all tasks wait."""
         self.call(_nothing)
 
     def call(self, sync_fn: Callable[[], T]) -> T:
-        """Call a function in a task of its own, let everybody settle, return its result.
+        """Call a function in a new task, run until all tasks wait, and return its result.
 
         Raises:
             Exception: Whatever the function raised.
@@ -115,7 +115,7 @@ class GuestRun:
         return self.run(job)
 
     def run(self, async_fn: Callable[[], Awaitable[T]]) -> T:
-        """Run a function that does not wait for long, let everybody settle.
+        """Run a short async function, then run until all tasks wait.
 
         Raises:
             Exception: Whatever the function raised.
@@ -132,12 +132,12 @@ class GuestRun:
         return cast("T", job.done.unwrap())
 
     def jump(self, seconds: float) -> None:
-        """Let time pass, all at once."""
+        """Advance the clock by *seconds* at once."""
         self.clock.jump(seconds)
         self.settle()
 
     def finish(self) -> None:
-        """Let the run end, and raise what its first task raised.
+        """Run to the end, and raise what the first task raised.
 
         Raises:
             HangError: If it did not end by itself. It is cancelled.
@@ -177,7 +177,7 @@ class GuestRun:
             await self._see_out(nursery)
 
     async def _see_out(self, nursery: trio.Nursery) -> None:
-        """Let time run until every task has ended, or nothing can happen any more."""
+        """Advance the clock until every task has ended, or none can go on."""
         await wait_all_tasks_blocked()
         while nursery.child_tasks:
             seconds = trio.lowlevel.current_statistics().seconds_to_next_deadline
@@ -191,7 +191,7 @@ class GuestRun:
 
     @staticmethod
     async def _end_all(nursery: trio.Nursery) -> None:
-        """Cancel everything, and throw out whoever does not mind."""
+        """Cancel all tasks, and evict those that ignore it."""
         with trio.CancelScope(shield=True):
             nursery.cancel_scope.cancel()
             await wait_all_tasks_blocked()
@@ -205,4 +205,4 @@ class GuestRun:
 
 
 def _nothing() -> None:
-    """Do nothing: that it was called made everybody settle."""
+    """Do nothing. Calling it makes the run settle."""

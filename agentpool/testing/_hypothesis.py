@@ -1,4 +1,4 @@
-"""The one door to Hypothesis: what needs it says so when it is missing."""
+"""The only door to Hypothesis, with a helpful error if it is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Latency as real models and tools have it: drawn from the scenario's own dice."""
+"""Random delays like those of real models and tools, drawn from the scenario's seed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def latency(seconds: float) -> float:
-    """Return about *seconds*, drawn from ``dice("latency")``.
+    """Return a random delay of about *seconds*, drawn from ``dice("latency")``.
 
     Most draws are near it, and one in some hundred is ten times as long, as with servers.
 
@@ -33,7 +33,7 @@ def latency(seconds: float) -> float:
 
 
 def slow(async_fn: Callable[P, Awaitable[T]], seconds: float) -> Callable[P, Awaitable[T]]:
-    """Return *async_fn* with some latency before it: for scripted tools and fakes.
+    """Wrap *async_fn* so that each call begins with a random delay.
 
     Args:
         async_fn: What takes its time.
@@ -52,7 +52,7 @@ def slow(async_fn: Callable[P, Awaitable[T]], seconds: float) -> Callable[P, Awa
 @final
 @attrs.frozen(eq=False)
 class LatencyDriver(Driver):
-    """Another driver that takes its time, as a server does: another one for each request.
+    """Delays each request to another driver at random, as a server does.
 
     >>> from agentpool.drivers import ScriptedDriver
     >>> driver = LatencyDriver(ScriptedDriver(["It is noon."]), seconds=0.8)
@@ -71,22 +71,22 @@ class LatencyDriver(Driver):
 
     @property
     def context_window(self) -> int | None:
-        """What the other says."""
+        """The window of the inner driver."""
         return self.driver.context_window
 
     @property
     def privacy(self) -> PrivacyTier:
-        """What the other says."""
+        """The tier of the inner driver."""
         return self.driver.privacy
 
     def price(self, usage: Usage, *, model: str | None = None) -> float | None:
-        """Return what the other says."""
+        """Return the price of the inner driver."""
         return self.driver.price(usage, model=model)
 
     async def complete(
         self, request: CompletionRequest, *, on_delta: OnDelta | None = None
     ) -> Completion:
-        """Wait, and let the other answer.
+        """Wait, then ask the inner driver.
 
         Raises:
             Exception: Whatever the other raises.

@@ -1,4 +1,4 @@
-"""The event log of a pool: what happened, in order, as values and as text."""
+"""The event log of a pool, as values and as text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from agentpool.testing._simulation.findings import LeakError
 @final
 @attrs.define(eq=False)
 class EventLog(Observer):
-    """An observer that writes down every event.
+    """An observer that stores every event.
 
     >>> log = EventLog()
     >>> log.text()
@@ -28,15 +28,15 @@ class EventLog(Observer):
     """What happened, in order."""
 
     def on_event(self, event: Event) -> None:
-        """Write it down."""
+        """Store *event*."""
         self.events.append(event)
 
     def text(self) -> str:
-        """Return one line for each event: equal for two runs that are the same."""
+        """Return one line per event. Equal runs have equal texts."""
         return "".join(f"{event}\n" for event in self.events)
 
     def check(self) -> None:
-        """Check the order of the events, as it is once the pool has closed.
+        """Check the order of the events, after the pool has closed.
 
         Every number once and rising, time never back, and for each agent: spawned first,
         started at most once, finished exactly once and last.

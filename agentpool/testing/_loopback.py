@@ -1,4 +1,4 @@
-"""A small HTTP server on this machine, for servers that a client is held against.
+"""A small HTTP server on this machine, for testing clients.
 
 It speaks HTTP/1.1 by h11, one task for each connection, and keeps connections open. What it
 was asked is kept, so that a test can look at it.
@@ -24,7 +24,7 @@ EVENT_STREAM: Final = "text/event-stream"
 @final
 @attrs.frozen(kw_only=True)
 class HttpAsked:
-    """A request that a server got."""
+    """A request that a server received."""
 
     method: str
     """Such as ``POST``."""
@@ -39,7 +39,7 @@ class HttpAsked:
 @final
 @attrs.frozen(kw_only=True)
 class HttpReply:
-    """What a server answers."""
+    """A server's answer."""
 
     status: int = 200
     """The HTTP status."""
@@ -54,7 +54,7 @@ Serve: TypeAlias = Callable[[HttpAsked], Awaitable[HttpReply]]
 
 
 def json_reply(status: int, value: object, **headers: str) -> HttpReply:
-    """Return a reply whose body is JSON."""
+    """Make a reply with a JSON body."""
     fields = {name.replace("_", "-"): value for name, value in headers.items()}
     return HttpReply(
         status=status,
@@ -65,7 +65,7 @@ def json_reply(status: int, value: object, **headers: str) -> HttpReply:
 
 @contextlib.asynccontextmanager
 async def open_loopback_server(serve: Serve) -> AsyncGenerator[int]:
-    """Answer requests to this machine with *serve*; yield the port.
+    """Answer requests on this machine with *serve*, and yield the port.
 
     Cancellation:
         Every connection is closed.
@@ -94,7 +94,7 @@ async def _serve_connection(stream: trio.SocketStream, serve: Serve) -> None:
 
 
 async def _read(connection: h11.Connection, stream: trio.SocketStream) -> HttpAsked | None:
-    """Return the next request. ``None``: the other side has gone."""
+    """Return the next request. ``None``: the client has gone."""
     request: h11.Request | None = None
     body = bytearray()
     while True:  # noqa: ASYNC913  # what has arrived is not waited for

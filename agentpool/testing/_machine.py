@@ -1,4 +1,4 @@
-"""A state machine that drives a pool with everything that can happen to one."""
+"""A Hypothesis state machine that drives a pool with every operation."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class PoolMachine(PoolStage):
 
     @stateful.initialize(seed=st.integers(min_value=0, max_value=99))
     def choose_order(self, seed: int) -> None:
-        """Choose who of those who can run does so first."""
+        """Choose another order for runnable tasks."""
         self.run.order.now = order_of(seed, late_clock=False)
 
     @stateful.rule(
@@ -109,7 +109,7 @@ class PoolMachine(PoolStage):
     def between_steps(
         self, actions: list[tuple[int, Action, int]]
     ) -> stateful.MultipleResults[AgentHandle]:
-        """Do several things while everybody goes on, each some steps after the one before."""
+        """Do several operations, each some steps after the one before, while tasks run."""
 
         async def job() -> None:  # noqa: ASYNC910  # zero steps are allowed
             for steps, action, number in actions:
@@ -174,7 +174,7 @@ class PoolMachine(PoolStage):
 
     @stateful.rule(target=agents)
     def spawn(self) -> stateful.MultipleResults[AgentHandle]:
-        """Spawn, waiting for room."""
+        """Spawn an agent, waiting for room."""
 
         async def job() -> None:
             self.handles.append(await self.pool.spawn(*self.configs(1)))
@@ -190,7 +190,7 @@ class PoolMachine(PoolStage):
 
     @stateful.rule(target=agents, count=st.integers(min_value=1, max_value=4))
     def fan_out_nowait(self, count: int) -> stateful.MultipleResults[AgentHandle]:
-        """Spawn all of them or none."""
+        """Spawn all of several agents, or none."""
         before, was_closed = self.pool.statistics(), self.closed
         try:
             found = self.run.call(lambda: self._fan_out_now(count))
@@ -221,7 +221,7 @@ class PoolMachine(PoolStage):
 
     @stateful.rule()
     def abort_all(self) -> None:
-        """Cancel all agents: none of those that there were goes on."""
+        """Cancel all agents; each of them must end."""
         before = list(self.handles)
         self.run.call(self.pool.abort_all)
         left = [handle for handle in before if not handle.has_ended]
@@ -234,7 +234,7 @@ class PoolMachine(PoolStage):
 
     @stateful.rule(handle=agents)
     def send_nowait(self, handle: AgentHandle) -> None:
-        """Write to one agent; a refusal changes nothing."""
+        """Send to one agent. A refusal changes nothing."""
         before, text = self.pool.statistics(), self.content()
         try:
             self.run.call(lambda: handle.send_nowait(text))
@@ -243,7 +243,7 @@ class PoolMachine(PoolStage):
 
     @stateful.rule(handle=agents, seconds=_LIMIT)
     def ask(self, handle: AgentHandle, seconds: float = math.inf) -> None:
-        """Ask one agent, and perhaps give up."""
+        """Ask one agent, perhaps with a timeout."""
 
         async def job() -> None:
             with trio.move_on_after(seconds):
@@ -253,7 +253,7 @@ class PoolMachine(PoolStage):
 
     @stateful.rule(seconds=_LIMIT)
     def receive(self, seconds: float = math.inf) -> None:
-        """Read the owner's post, and perhaps give up."""
+        """Receive the owner's messages, perhaps with a timeout."""
 
         async def job() -> None:
             with trio.move_on_after(seconds):
@@ -263,7 +263,7 @@ class PoolMachine(PoolStage):
 
     @stateful.rule(seconds=_LIMIT)
     def join_next(self, seconds: float = math.inf) -> None:
-        """Wait for the next end, and perhaps give up."""
+        """Wait for the next agent to end, perhaps with a timeout."""
 
         async def job() -> None:
             with trio.move_on_after(seconds):
@@ -281,7 +281,7 @@ class PoolMachine(PoolStage):
 
     @stateful.rule()
     def join_all(self) -> None:
-        """Wait for everybody."""
+        """Wait for all agents."""
 
         async def job() -> None:
             outcomes = await self.pool.join_all()
@@ -302,7 +302,7 @@ class PoolMachine(PoolStage):
 
     @stateful.rule(seconds=st.sampled_from([0.5, 1.0, 30.0, 1000.0]))
     def jump(self, seconds: float) -> None:
-        """Let time pass."""
+        """Advance the clock."""
         self.run.jump(seconds)
 
     @stateful.rule(grace_seconds=st.sampled_from([0.0, 5.0]))
@@ -340,7 +340,7 @@ class PoolMachine(PoolStage):
         name=st.sampled_from(["ask_agent", "send_message", "wait_for_message", "spawn_agent"]),
     )
     def call_tools(self, number: int, to: list[int], name: str) -> None:
-        """Let a model write, ask, wait, or have a child, perhaps side by side."""
+        """Let a model send, ask, wait or run a child, perhaps side by side."""
         calls = tuple(
             ToolCall(f"call-{place}", name, self._arguments(name, agent_id))
             for place, agent_id in enumerate(to)

@@ -1,4 +1,4 @@
-"""A model whose every answer somebody else decides, at the moment of their choice."""
+"""A driver whose answers the test decides, one by one."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ class PendingRequest:
     _error: Exception | None = None
 
     def answer(self, completion: Completion) -> None:
-        """Let the model answer."""
+        """Answer the request."""
         if completion.text and self._on_delta is not None:
             self._on_delta(completion.text)
         self._completion = completion
         self._answered.set()
 
     def fail(self, error: Exception) -> None:
-        """Let the request fail."""
+        """Fail the request."""
         self._error = error
         self._answered.set()
 
     async def wait(self) -> Completion:
-        """Wait for the decision.
+        """Wait for the test's decision.
 
         Raises:
             Exception: If it was to fail.
@@ -54,14 +54,14 @@ class PendingRequest:
 @final
 @attrs.define(eq=False)
 class PuppetDriver(Driver):
-    """A driver whose requests wait until somebody answers them."""
+    """Holds each request until the test answers it."""
 
     pending: list[PendingRequest] = attrs.field(factory=list[PendingRequest])
     """The requests that wait, oldest first."""
 
     @property
     def context_window(self) -> int | None:
-        """Unknown: nothing is ever cut."""
+        """``None``: unknown, so nothing is ever cut."""
         return None
 
     @property
@@ -72,7 +72,7 @@ class PuppetDriver(Driver):
     async def complete(
         self, request: CompletionRequest, *, on_delta: OnDelta | None = None
     ) -> Completion:
-        """Wait for a decision.
+        """Wait until the test answers.
 
         Raises:
             Exception: If the request was to fail.
@@ -92,7 +92,7 @@ class PuppetDriver(Driver):
 @final
 @attrs.define(eq=False)
 class BoundWatch(Observer):
-    """Sees whether ever more agents run than may, at each moment at which one begins to."""
+    """An observer that checks that no more agents run than there are slots."""
 
     pool: AgentPool | None = None
     """The pool. ``None``: it is not open yet."""
@@ -100,7 +100,7 @@ class BoundWatch(Observer):
     """Where the bound was broken."""
 
     def on_event(self, event: Event) -> None:
-        """Look, if an agent got a slot."""
+        """Check the number of running agents when one gets a slot."""
         if self.pool is None or not isinstance(event, AgentStarted | AgentResumed):
             return
         running, slots = self.pool.statistics().running, self.pool.max_concurrent

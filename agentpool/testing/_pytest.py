@@ -1,4 +1,4 @@
-"""The pytest plugin: the kit as fixtures, whose seeds can be set from the command line.
+"""The pytest plugin: the kit as fixtures, with seeds from the command line.
 
 Loaded by its entry point. It imports the kit only for a test that asks for a fixture.
 """
@@ -24,7 +24,7 @@ SCHEDULES: Final = 100
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options with which a failure is seen again, or looked for longer."""
+    """Add the options that repeat a failure or search longer."""
     group = parser.getgroup("agentpool")
     group.addoption(
         "--agentpool-seed",
@@ -60,13 +60,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture
 def simulate(request: pytest.FixtureRequest) -> Callable[..., object]:
-    """Give ``agentpool.testing.simulate``, with seed and orders of the command line."""
+    """Provide ``agentpool.testing.simulate`` with the seed and orders of the command line."""
     return _tool(request, "simulate", orders=_text(request, "orders"))
 
 
 @pytest.fixture
 def explore(request: pytest.FixtureRequest) -> Callable[..., Exploration]:
-    """Give ``agentpool.testing.explore``, with everything that the command line says."""
+    """Provide ``agentpool.testing.explore`` with the options of the command line."""
     return _tool(
         request,
         "explore",
@@ -78,13 +78,13 @@ def explore(request: pytest.FixtureRequest) -> Callable[..., Exploration]:
 
 @pytest.fixture
 def explore_all(request: pytest.FixtureRequest) -> Callable[..., Proof]:
-    """Give ``agentpool.testing.explore_all``, with the seed of the command line."""
+    """Provide ``agentpool.testing.explore_all`` with the seed of the command line."""
     return _tool(request, "explore_all")
 
 
 @pytest.fixture
 def cancel_everywhere(request: pytest.FixtureRequest) -> Callable[..., CancelReport]:
-    """Give ``agentpool.testing.cancel_everywhere``, with seed and orders as given."""
+    """Provide ``agentpool.testing.cancel_everywhere`` with seed and orders as given."""
     return _tool(request, "cancel_everywhere", orders=_text(request, "orders"))
 
 
@@ -102,7 +102,7 @@ def _replay(
     *args: object,
     **settings: object,
 ) -> None:
-    """Replay in place of a search, whose own settings then mean nothing."""
+    """Return a replay that takes the place of a search and ignores its settings."""
     wanted = {key: value for key, value in settings.items() if key in _OF_REPLAY}
     replay(async_fn, token, *args, **wanted)
 

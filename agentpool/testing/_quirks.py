@@ -1,4 +1,4 @@
-"""What real servers have been seen to send, as cases that any client can be held against.
+"""Odd answers that real servers have sent, for testing any client.
 
 Each line of ``quirks.jsonl`` is one: where it was seen, what the server answers, and what a
 good client makes of it. The answers are served over real HTTP on this machine.
@@ -55,7 +55,7 @@ class QuirkResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 @final
 class Quirk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Something that a server was seen to do."""
+    """One odd answer of a real server."""
 
     name: str
     """What it is called, unlike every other."""
@@ -101,7 +101,7 @@ def _event(api: str, event: object) -> bytes:
 
 
 def quirks() -> Sequence[Quirk]:
-    """Return all that is known, each with its source."""
+    """Return all known quirks, each with its source."""
     lines = importlib.resources.files("agentpool.testing").joinpath("quirks.jsonl").read_bytes()
     return _LINES.decode_lines(lines)
 
@@ -120,11 +120,11 @@ class QuirkServer:
 
     @property
     def requests(self) -> Sequence[HttpAsked]:
-        """What it was asked, oldest first."""
+        """The requests received, oldest first."""
         return tuple(self._requests)
 
     def url(self, name: str) -> str:
-        """Return the base URL at which the quirk *name* is the answer to everything.
+        """Return the base URL that answers every request with the quirk *name*.
 
         Raises:
             UsageError: If there is no such quirk.
@@ -139,7 +139,7 @@ class QuirkServer:
 async def open_quirk_server(
     known: Sequence[Quirk] | None = None, *, latency_seconds: float = 0.0
 ) -> AsyncGenerator[QuirkServer]:
-    """Serve quirks on this machine for as long as the block lasts.
+    """Serve quirks on this machine until the end of the block.
 
     Args:
         known: What is served. ``None``: all that come with agentpool.

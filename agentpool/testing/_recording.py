@@ -1,4 +1,4 @@
-"""What a recording is: one line of JSON for each exchange, without secrets.
+"""The format of a recording: one line of JSON per exchange, without secrets.
 
 Rules:
 
@@ -45,7 +45,7 @@ _SHOWN_CHARS: Final = 120
 
 @final
 class Asked(msgspec.Struct, frozen=True):
-    """What a request is known by."""
+    """The parts of a request that identify it."""
 
     method: str
     host: str
@@ -55,13 +55,13 @@ class Asked(msgspec.Struct, frozen=True):
 
     @property
     def identity(self) -> bytes:
-        """Equal for equal requests, whatever the order of their keys."""
+        """A text that is equal for equal requests, whatever the order of their keys."""
         return msgspec.json.encode(self, order="deterministic")
 
 
 @final
 class Piece(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What came together."""
+    """Bytes that arrived together."""
 
     after_seconds: float
     """Since the request."""
@@ -78,7 +78,7 @@ class Piece(msgspec.Struct, frozen=True, omit_defaults=True):
 
 @final
 class Exchange(msgspec.Struct, frozen=True):
-    """A request, and the answer that it got."""
+    """A request and its answer."""
 
     asked: Asked
     status: int
@@ -93,7 +93,7 @@ class Exchange(msgspec.Struct, frozen=True):
 def read_asked(
     method: str, host: str, path: bytes, content: bytes, secrets: Sequence[str]
 ) -> Asked:
-    """Return what a request is known by, without *secrets*."""
+    """Return the identifying parts of a request, without *secrets*."""
     content = masked(content, secrets)
     start = masked(path.partition(b"?")[0], secrets).decode("latin-1")
     try:
@@ -104,7 +104,7 @@ def read_asked(
 
 
 def _decoded(content: bytes) -> object:
-    """Return JSON that can be nested a little more: in its line, and on a fuller stack.
+    """Decode JSON that can be encoded again, although nested a little deeper.
 
     Raises:
         msgspec.DecodeError: If it is no JSON.
@@ -115,7 +115,7 @@ def _decoded(content: bytes) -> object:
 
 
 def masked(data: bytes, secrets: Sequence[str]) -> bytes:
-    """Return *data* with stars in the place of *secrets*."""
+    """Return *data* with stars in place of *secrets*."""
     # Longest first: "Bearer KEY" has KEY in it.
     for secret in sorted((one.encode() for one in secrets), key=len, reverse=True):
         if len(secret) >= _MIN_SECRET_CHARS:
@@ -124,7 +124,7 @@ def masked(data: bytes, secrets: Sequence[str]) -> bytes:
 
 
 def build_pieces(pieces: Sequence[tuple[float, bytes]], secrets: Sequence[str]) -> list[Piece]:
-    """Return the pieces of a stream, without *secrets*, which may lie across two of them."""
+    """Return the pieces of a stream without *secrets*, even those split across two pieces."""
     whole = masked(b"".join(data for _, data in pieces), secrets)
     ends = itertools.accumulate(len(data) for _, data in pieces)
     parts = [whole[end - len(data) : end] for end, (_, data) in zip(ends, pieces, strict=True)]
@@ -139,12 +139,12 @@ def _build_piece(after: float, data: bytes) -> Piece:
 
 
 def write_exchange(exchange: Exchange) -> bytes:
-    """Return the line of *exchange*."""
+    """Encode *exchange* as one line."""
     return msgspec.json.encode(exchange) + b"\n"
 
 
 def read_exchanges(recording: bytes, *, name: str) -> list[Exchange]:
-    """Return the exchanges of a recording.
+    """Decode the exchanges of a recording.
 
     Raises:
         UsageError: If a line is none. Names *name* and the line.
@@ -161,7 +161,7 @@ def read_exchanges(recording: bytes, *, name: str) -> list[Exchange]:
 
 
 def explain_miss(asked: Asked, recorded: Sequence[Exchange], *, name: str) -> str:
-    """Say what was asked, and what the nearest of *recorded* was."""
+    """Return what was asked, and what the nearest of *recorded* was, in words."""
     what = f"{name!r} has no answer to {asked.method} {asked.host}{asked.path}"
     others = [one.asked for one in recorded]
     times = sum(one.identity == asked.identity for one in others)
@@ -179,7 +179,7 @@ _MISSING: Final = object()
 
 
 def _differences(path: str, asked: object, recorded: object) -> Iterator[str]:
-    """Yield where two values differ, as a person would point at it."""
+    """Yield the differences between two values, in words."""
     match asked, recorded:
         case Asked(), Asked():
             for name in Asked.__struct_fields__:

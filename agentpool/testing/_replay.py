@@ -1,4 +1,4 @@
-"""Transports that record what a provider answers, and give it again.
+"""Transports that record a provider's answers and replay them.
 
 Both are ``httpx`` transports, so the driver under test is the real one, with its wire, its
 errors and its retries; only the network is missing.
@@ -42,7 +42,7 @@ _CLOSE_SECONDS: Final = 1.0
 @final
 @attrs.define(eq=False, repr=False)
 class _RecordedBody(httpx.AsyncByteStream):
-    """An answer's body on its way through; written down when it is over."""
+    """The body of an answer while it is recorded."""
 
     _inner: httpx.AsyncByteStream
     _iterator: AsyncIterator[bytes]
@@ -86,14 +86,14 @@ class _RecordedBody(httpx.AsyncByteStream):
 @final
 @attrs.define(eq=False, repr=False)
 class RecordingTransport(httpx.AsyncBaseTransport):
-    """Sends what it is given, and writes down what comes back. Made by ``open_recording``."""
+    """Sends requests and records the answers. Opened by ``open_recording``."""
 
     _inner: httpx.AsyncBaseTransport
     _file: BinaryIO
     _more_secrets: Sequence[str]
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send *request*; its answer is written down when its body is closed.
+        """Send *request*. Its answer is recorded when its body is closed.
 
         Raises:
             httpx.TransportError: What the transport below raised. It is not recorded.
@@ -123,7 +123,7 @@ class RecordingTransport(httpx.AsyncBaseTransport):
 @final
 @attrs.define(eq=False, repr=False)
 class _ReplayedBody(httpx.AsyncByteStream):
-    """An answer's body as it was recorded."""
+    """The body of an answer from a recording."""
 
     _pieces: Iterator[Piece]
     _is_whole: bool
@@ -148,7 +148,7 @@ class _ReplayedBody(httpx.AsyncByteStream):
 @final
 @attrs.define(eq=False, repr=False)
 class ReplayTransport(httpx.AsyncBaseTransport):
-    """Answers from a recording. Made by ``open_replay``."""
+    """Answers from a recording. Opened by ``open_replay``."""
 
     _name: str
     _exchanges: Sequence[Exchange]
@@ -156,7 +156,7 @@ class ReplayTransport(httpx.AsyncBaseTransport):
     _left: dict[bytes, collections.deque[Exchange]] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        """Have each answer ready."""
+        """Group the answers by request."""
         self._left = {}
         for exchange in self._exchanges:
             queue = self._left.setdefault(exchange.asked.identity, collections.deque())
@@ -164,7 +164,7 @@ class ReplayTransport(httpx.AsyncBaseTransport):
 
     @property
     def left_count(self) -> int:
-        """Recorded answers that nobody has asked for yet."""
+        """The number of recorded answers not yet used."""
         return sum(map(len, self._left.values()))
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -200,7 +200,7 @@ async def open_recording(  # noqa: ASYNC911  # nothing to wait for
     transport: httpx.AsyncBaseTransport | None = None,
     secrets: Sequence[str] = (),
 ) -> AsyncGenerator[RecordingTransport]:
-    """Open a transport that adds every exchange to the file at *path*.
+    """Open a transport that appends every exchange to the file at *path*.
 
     A line is written at the end of each exchange, so a crash loses only those that were
     under way. Headers are not stored; a key that is in one of them is written as stars

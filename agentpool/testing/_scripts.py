@@ -1,4 +1,4 @@
-"""Hypothesis strategies for what happens: scripts, plans of faults, event logs."""
+"""Hypothesis strategies for scripts, plans of faults, and events."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ from agentpool.testing._strategies import (
 
 
 def scripts(*names_of_tools: str) -> Strategy[list[Step]]:
-    """Return scripts for ``ScriptedDriver``: tool calls and errors, and an answer at the end.
+    """Draw scripts for ``ScriptedDriver``: tool calls and errors, then an answer.
 
     Args:
         names_of_tools: Tools that there are. Others are called as well.
@@ -68,7 +68,7 @@ def scripts(*names_of_tools: str) -> Strategy[list[Step]]:
 
 
 def faults(*names_of_tools: str, hangs: bool = True) -> Strategy[Fault]:
-    """Return what can become of one request.
+    """Draw one fault of a request.
 
     Args:
         names_of_tools: Tools that there are. Others are called as well.
@@ -90,7 +90,7 @@ def faults(*names_of_tools: str, hangs: bool = True) -> Strategy[Fault]:
 
 
 def fault_plans(*names_of_tools: str, hangs: bool = True) -> Strategy[list[Fault]]:
-    """Return plans for ``FaultyDriver``.
+    """Draw plans for ``FaultyDriver``.
 
     Args:
         names_of_tools: Tools that there are. Others are called as well.
@@ -100,7 +100,7 @@ def fault_plans(*names_of_tools: str, hangs: bool = True) -> Strategy[list[Fault
 
 
 def events() -> Strategy[Event]:
-    """Return one event of any kind."""
+    """Draw one event of any kind."""
     text, call = st.text(max_size=20), tool_calls()
     counts = st.integers(min_value=1, max_value=100)
     seconds = st.floats(min_value=0.0, max_value=1e6)
@@ -135,5 +135,5 @@ def events() -> Strategy[Event]:
 
 
 def answers() -> Strategy[Completion]:
-    """Return answers that end a run: text, and no calls."""
+    """Draw answers that end a run: text without calls."""
     return st.builds(Completion, text=st.text(), usage=st.none() | usages())

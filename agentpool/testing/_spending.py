@@ -13,7 +13,7 @@ def _or_none(limits: Strategy[int]) -> Strategy[int | None]:
 
 
 def budgets(parent: Budget | None = None) -> Strategy[Budget]:
-    """Return budgets of which nothing is spent, small ones as often as large ones.
+    """Draw unspent budgets, small ones as often as large ones.
 
     Args:
         parent: What they are a part of. Its limits may be smaller than theirs.
@@ -32,7 +32,7 @@ def budgets(parent: Budget | None = None) -> Strategy[Budget]:
 
 
 def usage_limits() -> Strategy[UsageLimits]:
-    """Return limits of a run, narrower than a manifest's own or not."""
+    """Draw limits of a run, some narrower than the manifest's."""
     counts = _or_none(st.integers(min_value=1, max_value=100))
     return st.builds(
         UsageLimits,
@@ -44,7 +44,7 @@ def usage_limits() -> Strategy[UsageLimits]:
 
 
 def budget_statistics() -> Strategy[BudgetStatistics]:
-    """Return budgets at one moment, spent or not."""
+    """Draw snapshots of budgets, spent or not."""
     amounts = st.integers(min_value=0, max_value=10_000)
     meters = st.builds(BudgetMeter, limit=_or_none(amounts), committed=amounts, reserved=amounts)
     return st.builds(

@@ -1,4 +1,4 @@
-"""The stage of a state machine: a pool in a guest run, a model of it, and what must hold.
+"""A pool in a guest run with a model of it, for state machines.
 
 Between two rules no task runs, so the invariants look at one moment of the pool. What the
 model knows, it knows from what it did and from the pool's events; the pool is asked for the
@@ -73,21 +73,21 @@ class PoolStage(stateful.RuleBasedStateMachine):
     """Messages that may wait for one agent."""
 
     def make_driver(self) -> Driver:
-        """Return the driver. The rules that decide answers are for a ``PuppetDriver``."""
+        """Return the driver. The rules that decide answers need a ``PuppetDriver``."""
         return self.puppet
 
     def make_tools(self) -> tuple[Tool, ...]:
-        """Return what the agents can do."""
+        """Return the tools of the agents."""
         return (*TEAM_TOOLS, nap)
 
     def make_config(self, number: int) -> SpawnConfig:
-        """Return the *number*-th agent to spawn, from 0."""
+        """Return the config of the *number*-th agent, from 0."""
         return SpawnConfig(MACHINE_MANIFEST, f"job {number}")
 
     def open_pool(
         self, driver: Driver, observers: tuple[Observer, ...]
     ) -> AbstractAsyncContextManager[AgentPool]:
-        """Open the pool, with these observers at least."""
+        """Open the pool, with at least these observers."""
         return open_pool(
             driver,
             max_concurrent=self.max_concurrent,
@@ -157,7 +157,7 @@ class PoolStage(stateful.RuleBasedStateMachine):
     # --- what the rules are made of
 
     def start(self, what: str, async_fn: Callable[[], Awaitable[object]]) -> None:
-        """Do something that may wait, beside everything else; one of each kind at a time."""
+        """Run a call that may wait, beside all others; one of each kind at a time."""
         if what in self._busy:
             return
 
@@ -178,7 +178,7 @@ class PoolStage(stateful.RuleBasedStateMachine):
         self.run.call(lambda: background.start_soon(perform, name=what))
 
     def pick(self, number: int) -> AgentHandle | None:
-        """Return one of the handles that there are by then. ``None``: there are none."""
+        """Return one of the handles. ``None``: there are none."""
         return self.handles[number % len(self.handles)] if self.handles else None
 
     def content(self) -> str:
@@ -194,7 +194,7 @@ class PoolStage(stateful.RuleBasedStateMachine):
 
     @stateful.invariant()
     def all_holds(self) -> None:
-        """All that must hold; one invariant, so that a finding says what broke, and once."""
+        """Check all invariants in one, so that a finding names what broke once."""
         self.nothing_failed()
         self.statistics_agree()
         self.who_works_has_a_slot()
@@ -202,13 +202,13 @@ class PoolStage(stateful.RuleBasedStateMachine):
         self.senders_keep_their_order()
 
     def nothing_failed(self) -> None:
-        """What goes on beside the rules does so without an unexpected error."""
+        """Check that no background call has raised an unexpected error."""
         for failure in (*self.failures, *self._actor.failures):
             raise failure
         promise(not self._bound.faults, self._bound.faults[:1])
 
     def statistics_agree(self) -> None:
-        """The pool's numbers are those of its events."""
+        """Check that the pool's statistics agree with its events."""
         found = self.pool.statistics()
         kinds = Counter(type(event) for event in self.log.events)
         spawned = [e.agent_id for e in self.log.events if isinstance(e, AgentSpawned)]
@@ -228,12 +228,12 @@ class PoolStage(stateful.RuleBasedStateMachine):
         promise(not (idle and found.queued), f"a slot is free and somebody waits: {found}")
 
     def who_works_has_a_slot(self) -> None:
-        """Nobody asks its model without a slot: there are never more requests than slots."""
+        """Check that there are never more requests than slots."""
         asking, running = len(self.puppet.pending), self.pool.statistics().running
         promise(asking <= running, f"{asking} agents ask their model, {running} have a slot")
 
     def ends_are_given_in_order(self) -> None:
-        """``join_next`` gives each end once, in the order of the ends."""
+        """Check that ``join_next`` gives each outcome once, in the order of ends."""
         own = {handle.agent_id for handle in self.handles}
         ended = [e.agent_id for e in self.log.events if isinstance(e, AgentFinished)]
         expected = [agent_id for agent_id in ended if agent_id in own]
@@ -241,7 +241,7 @@ class PoolStage(stateful.RuleBasedStateMachine):
         promise(nexts == self.given_next, f"given {self.given_next}, ended {expected}")
 
     def senders_keep_their_order(self) -> None:
-        """What the owner got of one sender came in the order in which it was sent."""
+        """Check that the owner gets the messages of each sender in order."""
         by_sender: dict[AgentId, list[int]] = {}
         for message in self.received:
             by_sender.setdefault(message.sender, []).append(message.message_id)

@@ -72,23 +72,23 @@ _WORDS: Final = st.from_regex(r"[a-z][a-z0-9_-]{0,15}", fullmatch=True)
 
 
 def agent_ids() -> Strategy[int]:
-    """Return ids of agents, the owner's included."""
+    """Draw ids of agents, including the owner's."""
     return st.integers(min_value=0, max_value=40)
 
 
 def names() -> Strategy[str]:
-    """Return names of agents: one line of anything that can be printed."""
+    """Draw names of agents: one line of any printable text."""
     alphabet = st.characters(exclude_categories=("C", "Z"))
     return _WORDS | st.text(alphabet, min_size=1, max_size=20)
 
 
 def queries() -> Strategy[str]:
-    """Return queries: any text that says something."""
+    """Draw queries: any text that is not blank."""
     return _WORDS | st.text(min_size=1).filter(lambda text: bool(text.strip()))
 
 
 def usages() -> Strategy[Usage]:
-    """Return usages, in which the parts never exceed their whole."""
+    """Draw usages whose parts never exceed their whole."""
     tokens = st.integers(min_value=0, max_value=1_000_000)
 
     def build(heard: int, said: int, cached: int, thought: int) -> Usage:
@@ -98,7 +98,7 @@ def usages() -> Strategy[Usage]:
 
 
 def tool_arguments() -> Strategy[str]:
-    """Return arguments as models write them: JSON of any kind, and what only looks like it."""
+    """Draw arguments as models write them: JSON, and text that only looks like it."""
     scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
     values = st.recursive(
         scalars,
@@ -111,13 +111,13 @@ def tool_arguments() -> Strategy[str]:
 
 
 def tool_calls(*names_of_tools: str) -> Strategy[ToolCall]:
-    """Return calls, of these tools or of ones that there are not."""
+    """Draw calls of these tools, or of unknown ones."""
     known = st.sampled_from(names_of_tools) | _WORDS if names_of_tools else _WORDS
     return st.builds(ToolCall, _WORDS, known | st.text(max_size=10), tool_arguments())
 
 
 def calls_of_one_answer(*names_of_tools: str) -> Strategy[tuple[ToolCall, ...]]:
-    """Return the calls of one answer, each with an id of its own."""
+    """Draw the calls of one answer, with distinct ids."""
     calls = st.lists(tool_calls(*names_of_tools), min_size=1, max_size=3)
     return calls.map(
         lambda found: tuple(
@@ -128,7 +128,7 @@ def calls_of_one_answer(*names_of_tools: str) -> Strategy[tuple[ToolCall, ...]]:
 
 
 def completions(*names_of_tools: str) -> Strategy[Completion]:
-    """Return answers that a provider may give: text, cut text, and tool calls."""
+    """Draw answers of a provider: text, truncated text, and tool calls."""
     usage = st.none() | usages()
     ends = st.sampled_from([FinishReason.END_TURN, FinishReason.STOP_SEQUENCE])
     said = st.builds(Completion, text=st.text(), finish_reason=ends, usage=usage)
@@ -146,7 +146,7 @@ def completions(*names_of_tools: str) -> Strategy[Completion]:
 
 
 def driver_errors() -> Strategy[DriverError]:
-    """Return errors of every kind that a driver may raise."""
+    """Draw any error that a driver may raise."""
 
     def build(kind: type[DriverError], text: str, seconds: float | None) -> DriverError:
         return kind(text, retry_after_seconds=seconds)
@@ -156,7 +156,7 @@ def driver_errors() -> Strategy[DriverError]:
 
 
 def histories() -> Strategy[tuple[ChatMessage, ...]]:
-    """Return conversations in which every tool call has its one result."""
+    """Draw conversations in which every tool call has one result."""
 
     def turn(completion: Completion, texts: list[str]) -> tuple[ChatMessage, ...]:
         results = [
@@ -173,7 +173,7 @@ def histories() -> Strategy[tuple[ChatMessage, ...]]:
 
 
 def agent_messages() -> Strategy[AgentMessage]:
-    """Return messages between two agents, or an agent and the owner."""
+    """Draw messages between two agents, or an agent and the owner."""
 
     def build(
         sender: int, step: int, content: str, number: int, reply_to: int | None
@@ -185,7 +185,7 @@ def agent_messages() -> Strategy[AgentMessage]:
 
 
 def capabilities() -> Strategy[Capability]:
-    """Return grants of every kind that a manifest may have."""
+    """Draw any grant that a manifest may have."""
     scopes = st.lists(_WORDS | st.just("*"), min_size=1, max_size=3, unique=True).map(tuple)
     scoped = st.builds(Capability, st.sampled_from(list(SCOPE_KEYS)), scopes)
     mcp = st.builds(Capability.mcp, _WORDS | st.just("*"), _WORDS | st.just("*"))
@@ -194,7 +194,7 @@ def capabilities() -> Strategy[Capability]:
 
 
 def resources() -> Strategy[ResourceQuota]:
-    """Return limits, tight ones as often as wide ones."""
+    """Draw limits, tight ones as often as wide ones."""
     seconds = st.none() | st.floats(min_value=0.001, max_value=3600.0)
     return st.builds(
         ResourceQuota,
@@ -211,7 +211,7 @@ def resources() -> Strategy[ResourceQuota]:
 
 
 def models() -> Strategy[ModelConfig]:
-    """Return settings of local models."""
+    """Draw settings of local models."""
     return st.builds(
         ModelConfig,
         max_tokens=st.none() | st.integers(min_value=1, max_value=2048),
@@ -222,7 +222,7 @@ def models() -> Strategy[ModelConfig]:
 
 
 def manifests() -> Strategy[AgentManifest]:
-    """Return manifests, all valid, with every kind of grant and limit."""
+    """Draw valid manifests with any grants and limits."""
 
     def server(command: str) -> tuple[McpServerConfig, ...]:
         config = McpServerConfig(name="server", transport=McpTransport.STDIO, command=(command,))
@@ -241,7 +241,7 @@ def manifests() -> Strategy[AgentManifest]:
 
 
 def spawn_configs(manifest: Strategy[AgentManifest] | None = None) -> Strategy[SpawnConfig]:
-    """Return agents to spawn, from *manifest* or any."""
+    """Draw agents to spawn, from *manifest* or any."""
     return st.builds(
         SpawnConfig,
         manifests() if manifest is None else manifest,
@@ -255,7 +255,7 @@ def spawn_configs(manifest: Strategy[AgentManifest] | None = None) -> Strategy[S
 
 
 def fragments() -> Strategy[Fragment]:
-    """Return fragments of a memory, in few scopes, so that they meet."""
+    """Draw fragments of a memory, in few scopes, so that they meet."""
     return st.builds(
         Fragment,
         content=st.text(min_size=1),
@@ -266,7 +266,7 @@ def fragments() -> Strategy[Fragment]:
 
 
 def memory_queries() -> Strategy[MemoryQuery]:
-    """Return what to look for in a memory."""
+    """Draw queries to a memory."""
     return st.builds(
         MemoryQuery,
         text=st.text(),
@@ -278,7 +278,7 @@ def memory_queries() -> Strategy[MemoryQuery]:
 
 
 def outcomes() -> Strategy[AgentOutcome]:
-    """Return outcomes whose fields fit together."""
+    """Draw outcomes whose fields are consistent."""
     times = st.floats(min_value=0.0, max_value=1e6)
 
     @st.composite

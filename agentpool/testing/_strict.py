@@ -1,4 +1,4 @@
-"""Strict fakes: servers that refuse what the real ones refuse, and answer as they do.
+"""Fake servers that are as strict as the real ones.
 
 A client that gets through a loop of tools with one of them gets through it with the real
 server. Each is an ``httpx`` transport, so that a driver believes that it speaks with the
@@ -85,7 +85,7 @@ def _anthropic_error(why: str) -> object:
 @final
 @attrs.frozen(kw_only=True)
 class _Kind:
-    """A server: where it answers, how, and what it refuses."""
+    """One kind of server: its path, its answers, and what it refuses."""
 
     path: str
     rules: Sequence[rules.Rule]
@@ -165,7 +165,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
 @final
 @attrs.define(eq=False, repr=False)
 class StrictFake(httpx.AsyncBaseTransport):
-    """A server that refuses what the real one refuses. Made by ``strict_fake``."""
+    """A fake server that refuses what the real one refuses. Made by ``strict_fake``."""
 
     _kind: _Kind
     _turns: Sequence[FakeTurn]
@@ -175,16 +175,16 @@ class StrictFake(httpx.AsyncBaseTransport):
 
     @property
     def requests(self) -> Sequence[Fields]:
-        """What it was asked, oldest first, refused requests included."""
+        """The requests received, oldest first, including refused ones."""
         return tuple(self._bodies)
 
     @property
     def refusals(self) -> Sequence[str]:
-        """Why it refused what it refused, in its own words."""
+        """The texts with which it refused requests."""
         return tuple(self._refusals)
 
     def forget(self) -> None:
-        """Forget every signature, as a provider does after a while."""
+        """Forget every signature, as providers do after a while."""
         self._issued.clear()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -248,7 +248,7 @@ class _Pieces(httpx.AsyncByteStream):
 
 
 def strict_fake(name: StrictName, turns: Sequence[FakeTurn]) -> StrictFake:
-    """Return a fake of the server *name*, as a transport for a driver.
+    """Make a fake of the server *name*, to be passed as a driver's transport.
 
     Args:
         name: ``openai`` (Responses), ``openai-chat``, ``anthropic``, ``gemini``,
@@ -270,7 +270,7 @@ def strict_fake(name: StrictName, turns: Sequence[FakeTurn]) -> StrictFake:
 
 @contextlib.asynccontextmanager
 async def open_strict_server(fake: StrictFake) -> AsyncGenerator[str]:
-    """Serve *fake* over HTTP on this machine; yield the base URL.
+    """Serve *fake* over HTTP on this machine, and yield the base URL.
 
     Cancellation:
         Every connection is closed.

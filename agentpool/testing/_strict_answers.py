@@ -1,4 +1,4 @@
-"""What strict fakes answer: the streams of each interface, with each server's ways."""
+"""The answers of fake servers: the streams of each API, with each server's peculiarities."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIGNATURES: Final = "S+/="
 @final
 @attrs.frozen(kw_only=True)
 class FakeTurn:
-    """One answer of a fake."""
+    """One answer of a fake server."""
 
     text: str = ""
     """What it says."""
@@ -34,7 +34,7 @@ class FakeTurn:
 @final
 @attrs.frozen(kw_only=True)
 class Ways:
-    """The ways of one server in Chat Completions."""
+    """The peculiarities of one server in Chat Completions."""
 
     id_form: str = "call_{}"
     """The ids of its calls, with their number."""
@@ -48,7 +48,7 @@ class Ways:
 @final
 @attrs.define(eq=False)
 class Writing:
-    """One answer on its way out."""
+    """One answer while it is written."""
 
     turn: FakeTurn
     ways: Ways
@@ -62,18 +62,18 @@ class Writing:
     """Signatures that the client has to send back, and the ids of calls."""
 
     def call_id(self, index: int) -> str:
-        """Return the id of a call."""
+        """Return a new id for a call."""
         self.issued.append(self.ways.id_form.format(self.number * 10 + index))
         return self.issued[-1]
 
     def sign(self) -> str:
-        """Return a signature that nobody has had before."""
+        """Return a new signature."""
         self.issued.append(f"sig-{self.number}-{SIGNATURES}")
         return self.issued[-1]
 
 
 def sse(value: object, event: str = "") -> bytes:
-    """Return one server-sent event."""
+    """Encode one server-sent event."""
     head = f"event: {event}\n".encode() if event else b""
     data = value.encode() if isinstance(value, str) else msgspec.json.encode(value)
     return head + b"data: " + data + b"\n\n"

@@ -1,4 +1,4 @@
-"""A request to a strict fake: its JSON, looked at without trust."""
+"""A request to a fake server: its JSON, parsed without trust."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ NOTHING: Final[Fields] = {}
 
 
 def fields(value: object) -> Fields:
-    """Return *value* if it is an object; else an empty one."""
+    """Return *value* if it is an object, otherwise an empty one."""
     return cast("Fields", value) if isinstance(value, Mapping) else NOTHING
 
 
 def items(value: object) -> list[Fields]:
-    """Return the objects in *value*; none if it is no array."""
+    """Return the objects in *value*; none if it is not an array."""
     if not isinstance(value, Sequence) or isinstance(value, str):
         return []
     return [fields(one) for one in cast("Sequence[object]", value)]
 
 
 def text(value: object) -> str:
-    """Return *value* if it is a string; else an empty one."""
+    """Return *value* if it is a string, otherwise an empty one."""
     return value if isinstance(value, str) else ""
 
 
 @final
 @attrs.define(eq=False)
 class StrictAsked:
-    """What a client sent, and what the fake has given out before."""
+    """A client's request, and the ids and signatures that the fake has given out."""
 
     body: Fields
     """The JSON of its body."""
@@ -44,23 +44,23 @@ class StrictAsked:
 
     @property
     def messages(self) -> list[Fields]:
-        """The messages, or the items, of the conversation."""
+        """The messages or items of the conversation."""
         return items(self.body.get("messages", self.body.get("input")))
 
     @property
     def turn(self) -> int:
-        """How many answers the conversation has."""
+        """The number of answers in the conversation."""
         roles = [self._is_answer(one) for one in self.messages]
         return sum(now and not before for before, now in zip([False, *roles], roles, strict=False))
 
     def calls(self) -> Iterator[tuple[Fields, Fields]]:
-        """Yield each call of Chat Completions, with the message that has it."""
+        """Yield each Chat Completions call with its message."""
         for message in self.messages:
             for call in items(message.get("tool_calls")):
                 yield message, call
 
     def blocks(self, role: str) -> Iterator[Fields]:
-        """Yield each block of the messages of *role* in Anthropic's form."""
+        """Yield each Anthropic block in the messages of *role*."""
         for message in self.messages:
             if message.get("role") == role:
                 yield from items(message.get("content"))

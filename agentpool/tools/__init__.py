@@ -1,4 +1,4 @@
-"""What an agent can do: tools made of functions, and the registry that holds them."""
+"""Tools: what an agent can do, made of functions, and the registry that holds them."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""From the JSON text that a model wrote to the arguments of a call.
+"""Parses the JSON that a model wrote into the arguments of a call.
 
 Rules:
 
@@ -52,7 +52,7 @@ _KEYS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class _SchemaFault(Protocol):
-    """What we use of jsonschema's errors; it has no types of its own."""
+    """The part of jsonschema's errors used here; it has no types of its own."""
 
     message: str
     json_path: str
@@ -65,7 +65,7 @@ class _Validator(Protocol):
 @final
 @attrs.define(eq=False, repr=False)
 class ArgumentsDecoder:
-    """Reads the arguments of one tool."""
+    """Parses the arguments of one tool."""
 
     _decoder: msgspec.json.Decoder[msgspec.Struct]
     _schema: _Node
@@ -73,12 +73,12 @@ class ArgumentsDecoder:
 
     @classmethod
     def of(cls, signature: Signature) -> Self:
-        """Return what reads the arguments of *signature*."""
+        """Make the decoder for *signature*."""
         decoder = msgspec.json.Decoder(signature.arguments_type)
         return cls(decoder, signature.checked_schema, signature.is_flat)
 
     def decode(self, text: str) -> dict[str, object]:
-        """Return the arguments in *text* by name, defaults filled in.
+        """Return the arguments in *text* by name, with defaults filled in.
 
         Raises:
             ToolError: If *text* is not what the tool takes. Its text is for the model.
@@ -140,7 +140,7 @@ def is_nothing(text: str) -> bool:
 
 
 def decode(decoder: msgspec.json.Decoder[T], text: str) -> T:
-    """Return what *decoder* reads in *text*, also where ``20.0`` is written for an integer.
+    """Decode *text* with *decoder*; ``20.0`` is accepted for an integer.
 
     Raises:
         msgspec.DecodeError: If it is not what the decoder takes.
@@ -157,7 +157,7 @@ def decode(decoder: msgspec.json.Decoder[T], text: str) -> T:
 
 
 def _with_whole_numbers(text: str) -> bytes | None:
-    """Return *text* with ``20`` for each ``20.0``. ``None``: it has none, or is no JSON."""
+    """Return *text* with ``20`` for each ``20.0``. ``None``: it has none, or is not JSON."""
     changed = False
 
     def read_number(written: str) -> float:
@@ -179,7 +179,7 @@ def _with_whole_numbers(text: str) -> bytes | None:
 
 
 def read_keys(text: str) -> tuple[Json, list[str]]:
-    """Return what *text* is, and a fault for each key that is written twice in an object.
+    """Parse *text*, and return a fault for each duplicate key in an object.
 
     Raises:
         ValueError: If it is no JSON.
@@ -200,7 +200,7 @@ def read_keys(text: str) -> tuple[Json, list[str]]:
 
 
 def listed(faults: Sequence[str]) -> str:
-    """Return *faults* as a list that a model can read, or the first of them."""
+    """Return *faults* as a list for the model, or the first of them."""
     lines = [f"- {shortened(fault)}" for fault in faults[:MAX_FAULTS]]
     if len(faults) > MAX_FAULTS:
         lines.append("- and more")
@@ -208,13 +208,13 @@ def listed(faults: Sequence[str]) -> str:
 
 
 def shortened(fault: str) -> str:
-    """Return *fault* as long as a model needs it."""
+    """Return *fault*, shortened for a model."""
     half = _MAX_FAULT_CHARS // 2
     return fault if len(fault) <= 2 * half else f"{fault[:half]}…{fault[-half:]}"
 
 
 def _kind(schema: _Node) -> str:
-    """Return a word or two for what *schema* takes."""
+    """Return a word or two for the values that *schema* allows."""
     if "enum" in schema:
         return " or ".join(json.dumps(one) for one in cast("Sequence[Json]", schema["enum"]))
     if "anyOf" in schema:
@@ -224,7 +224,7 @@ def _kind(schema: _Node) -> str:
 
 
 def all_faults(schema: _Node, text: str) -> list[str]:
-    """Return the first faults that jsonschema finds; none where it is not installed.
+    """Return the first faults that jsonschema finds; none if it is not installed.
 
     None also of a long text, and where it and msgspec differ, as on dates.
     """
@@ -255,7 +255,7 @@ def _place(fault: _SchemaFault) -> tuple[str, str]:
 
 
 def unknown_keys(schema: _Node, value: Json, path: str, kept: _Node) -> Iterator[str]:
-    """Say where *value* has keys that no field of *schema* takes.
+    """Report keys of *value* that no field of *schema* has.
 
     msgspec checks that for the arguments themselves, and cannot for attrs classes,
     dataclasses and TypedDicts within them. *kept* are the schema's definitions.
@@ -279,7 +279,7 @@ def unknown_keys(schema: _Node, value: Json, path: str, kept: _Node) -> Iterator
 
 
 def _resolved(schema: _Node, value: Json, kept: _Node) -> _Node:
-    """Follow references, and of a union take the member that *value* is one of.
+    """Follow references, and choose the member of a union that *value* matches.
 
     There is one: msgspec has accepted the value, and takes no union of which two members
     are objects, unless a tag tells them apart.

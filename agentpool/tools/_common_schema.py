@@ -1,4 +1,4 @@
-"""A JSON Schema in the words that every provider takes.
+"""Rewrites a JSON Schema so that every provider accepts it.
 
 One schema that a provider does not take ends the whole request, and with it the agent. So
 what a model is shown keeps to what the strictest of them knows, and what a schema says
@@ -80,7 +80,7 @@ _OUTER: Final = frozenset({*_CHOICES, "type", "title", "description", "default"}
 
 
 def common_schema(schema: Mapping[str, object], *, keep_references: bool = False) -> _Written:
-    """Return *schema*, of an object, as every provider takes it.
+    """Return the object *schema* in a form that every provider accepts.
 
     Args:
         schema: A JSON Schema. What makes no sense in it is left out.
@@ -100,14 +100,14 @@ def common_schema(schema: Mapping[str, object], *, keep_references: bool = False
 
 @final
 class _Writer(Live):
-    """Writes the nodes of one schema."""
+    """Rewrites the nodes of one schema."""
 
     root: _Node
     keep_references: bool
     parts: int = 0
 
     def write(self, node: object, inside: tuple[str, ...]) -> _Written:
-        """Return *node* as one of rule 1; *inside* are the references that led here."""
+        """Rewrite *node* by rule 1. *inside*: the references that led here."""
         if not isinstance(node, Mapping):
             return {"anyOf": list(_ANY)}
         node = cast("_Node", node)
@@ -156,7 +156,7 @@ class _Writer(Live):
         return written | _words(node, told)
 
     def write_object(self, node: _Node, inside: tuple[str, ...]) -> _Written:
-        """Return *node* as an object, whatever else it is."""
+        """Rewrite *node* as an object, whatever else it is."""
         given = node.get("properties")
         fields: _Node = cast("_Node", given) if isinstance(given, Mapping) else {}
         required = node.get("required")
@@ -181,7 +181,7 @@ class _Writer(Live):
         return written | _words(node, ())
 
     def _fill_array(self, written: _Written, node: _Node, inside: tuple[str, ...]) -> Sequence[str]:
-        """Give *written* its items, and return what is to be told of their places."""
+        """Give *written* its items, and return what to say about their positions."""
         first = node.get("prefixItems", node.get("items"))
         if not isinstance(first, list | tuple):
             written["items"] = self.write(node.get("items"), inside)
@@ -201,7 +201,7 @@ class _Writer(Live):
         return _one_of(written) | _words(node, ())
 
     def merged(self, node: object) -> _Node:
-        """Return *node* with what its reference and its ``allOf`` say of it."""
+        """Return *node* merged with its reference and its ``allOf``."""
         whole: dict[str, object] = {}
         waiting = [node]
         for _ in range(MAX_MERGED):
@@ -231,7 +231,7 @@ class _Writer(Live):
             )
 
     def _behind(self, reference: str) -> object:
-        """Return what *reference* points to within the schema; ``None``: nothing."""
+        """Return the node that *reference* points to. ``None``: nothing."""
         found = cast("object", self.root)
         for step in reference.removeprefix("#").split("/")[1:]:
             name = step.replace("~1", "/").replace("~0", "~")
@@ -240,7 +240,7 @@ class _Writer(Live):
 
 
 def _merge(whole: dict[str, object], node: _Node) -> None:
-    """Add to *whole* what *node* says. What is there already is the outer node's word."""
+    """Add the keys of *node* to *whole*. Keys already there win."""
     for key, value in node.items():
         known = whole.get(key)
         if key in {"$ref", "allOf"}:
@@ -255,14 +255,14 @@ def _merge(whole: dict[str, object], node: _Node) -> None:
 
 
 def _copy(value: object) -> object:
-    """Return *value* so that it can be added to."""
+    """Return a copy of *value* that can be changed."""
     if isinstance(value, Mapping):
         return dict(cast("_Node", value))
     return list(cast("Sequence[object]", value)) if isinstance(value, list | tuple) else value
 
 
 def _joined(branches: Sequence[_Node]) -> tuple[dict[str, object], list[str]]:
-    """Return all fields of *branches*, and those that each of them requires."""
+    """Return all fields of *branches*, and those that every branch requires."""
     fields: dict[str, object] = {}
     times: dict[str, int] = {}
     for branch in branches:
@@ -277,7 +277,7 @@ def _joined(branches: Sequence[_Node]) -> tuple[dict[str, object], list[str]]:
 
 
 def _branches(node: _Node) -> Sequence[object] | None:
-    """Return what *node* is a choice of. ``None``: it is none."""
+    """Return the alternatives of *node*. ``None``: it has none."""
     for key in _CHOICES:
         branches = node.get(key)
         if isinstance(branches, list | tuple):
@@ -286,14 +286,14 @@ def _branches(node: _Node) -> Sequence[object] | None:
 
 
 def _guessed(node: _Node) -> str:
-    """Return the type that *node* means and does not name. Empty: it may be any."""
+    """Return the type that *node* implies without naming it. Empty: any type."""
     if "properties" in node or "additionalProperties" in node:
         return "object"
     return "array" if "items" in node or "prefixItems" in node else ""
 
 
 def _write_values(node: _Node) -> _Written:
-    """Return an enumeration, or one value, as a type or a choice of types."""
+    """Rewrite an enumeration or a constant as a type or a choice of types."""
     given = node["enum"] if "enum" in node else (node["const"],)
     if not isinstance(given, list | tuple) or not given:
         return {"anyOf": list(_ANY)} | _words(node, ())
@@ -335,7 +335,7 @@ def _told(node: _Node) -> list[str]:
 
 
 def _words(node: _Node, told: Sequence[str]) -> _Written:
-    """Return what *node* says for the reader, and what is *told* besides."""
+    """Return the description of *node*, with what is *told* besides."""
     found: _Written = {}
     said = [
         one for key in ("description", "title") if isinstance(one := node.get(key), str) and one
@@ -349,7 +349,7 @@ def _words(node: _Node, told: Sequence[str]) -> _Written:
 
 
 def _distinct(branches: Sequence[_Written]) -> list[_Written]:
-    """Return each of *branches* once, those of a choice as its own."""
+    """Return each of *branches* once, with nested choices flattened."""
     flat: dict[str, _Written] = {}
     for branch in branches:
         inner = branch.get("anyOf")

@@ -17,7 +17,7 @@ MAX_FAILURE_CHARS = 2_000
 
 
 def failed_result(name: str, error: Exception) -> ToolResult:
-    """Return what the model is told when the tool *name* raised *error*.
+    """Make the result of a call of tool *name* that raised *error*.
 
     The text of a ``ToolError`` was written for the model and is passed on as it is. Of a
     group, every error in it is told.
@@ -33,7 +33,7 @@ def failed_result(name: str, error: Exception) -> ToolResult:
 
 
 def clip(text: str, limit: int) -> str:
-    """Return *text*, or its first *limit* characters and how many were left out."""
+    """Return *text*, cut to *limit* characters with a note of how many were left out."""
     if len(text) <= limit:
         return text
     return f"{text[:limit]}… [{len(text) - limit} more characters]"

@@ -1,4 +1,4 @@
-"""The JSON objects in a text that says more than that: fences, a sentence, an end token.
+"""Finds JSON objects in a text with fences, sentences or end tokens around them.
 
 It takes time in proportion to the text: what begins like an object and is none ends the
 search. An object that stands within a broken one is not looked for, since it would be taken
@@ -18,7 +18,7 @@ _DECODER: Final = json.JSONDecoder()
 
 
 def find_objects(text: str) -> Iterator[str]:
-    """Yield each JSON object of *text* that is within no other, as it is written.
+    """Yield each outermost JSON object in *text* as it is written.
 
     >>> list(find_objects('Sure, {x} is: ```json {"a": {"b": 1}} ``` </s>'))
     ['{"a": {"b": 1}}']

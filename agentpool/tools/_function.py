@@ -1,4 +1,4 @@
-"""A Python function as a tool.
+"""Turns a Python function into a tool.
 
 Rules:
 
@@ -46,7 +46,7 @@ refuse a result without text, and small models call again when they see none."""
 @final
 @attrs.define(eq=False, slots=False)  # functools.update_wrapper writes the function's names
 class FunctionTool(Tool, Generic[P, R_co]):
-    """A function that agents can call, and Python code as well. Made by ``tool``."""
+    """A function that agents and Python code can call. Made by ``tool``."""
 
     function: Callable[P, R_co]
     """The function itself."""
@@ -67,13 +67,13 @@ class FunctionTool(Tool, Generic[P, R_co]):
     _threads_left: list[_ThreadCall] = attrs.field(factory=list["_ThreadCall"])
 
     def __attrs_post_init__(self) -> None:
-        """Look once at what kind of function it is."""
+        """Find out once whether the function is async."""
         self._call = self.function
         if inspect.iscoroutinefunction(self.function):
             self._call_async = cast("Callable[..., Awaitable[object]]", self.function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
-        """Call the function as if it were no tool: no checks, no conversion."""
+        """Call the function directly, without checks or conversion."""
         return self.function(*args, **kwargs)
 
     @property
@@ -83,37 +83,37 @@ class FunctionTool(Tool, Generic[P, R_co]):
 
     @property
     def capability(self) -> Capability | None:
-        """The grant that the agent needs. ``None``: none."""
+        """The grant that the agent needs. ``None``: no grant."""
         return self._capability
 
     @property
     def timeout_seconds(self) -> float | None:
-        """The longest that one call may take. ``None``: as the manifest says."""
+        """The time limit of one call. ``None``: as the manifest says."""
         return self._timeout_seconds
 
     @property
     def needs_approval(self) -> bool:
-        """Whether somebody is asked before each call."""
+        """Whether each call needs approval."""
         return self._needs_approval
 
     @property
     def waits(self) -> bool:
-        """Whether it waits for what others do, so that calling it again is no loop."""
+        """Whether it waits for other agents, so that calling it again is not a loop."""
         return self._waits
 
     @property
     def on_unknown(self) -> OnUnknown:
-        """What happens to a call that had begun when the program ended."""
+        """What to do with a call that had begun when the program ended."""
         return self._on_unknown
 
     @property
     def left_behind(self) -> tuple[ToolContext, ...]:
-        """The calls that were cancelled while their thread ran, and whose thread still runs."""
+        """Cancelled calls that still run, in threads that cannot be stopped."""
         self._let_go()
         return tuple(call.context for call in self._threads_left)
 
     async def run(self, arguments: str, context: ToolContext) -> ToolResult:
-        """Check *arguments*, call the function, and put what it returned into text.
+        """Check *arguments*, call the function, and convert its return value to text.
 
         Args:
             arguments: JSON text as the model wrote it.
@@ -168,7 +168,7 @@ class FunctionTool(Tool, Generic[P, R_co]):
 @final
 @attrs.define(eq=False, repr=False)
 class _ThreadCall:
-    """A call in a thread, and whether it still runs there once nobody waits for it."""
+    """A call in a thread, which may go on running after it was abandoned."""
 
     function: Callable[[], object]
     context: ToolContext
@@ -186,7 +186,7 @@ class _ThreadCall:
             self.is_over = True
 
     def leave(self) -> bool:
-        """Give the call up, from trio's thread. Return whether it goes on running."""
+        """Abandon the call, from trio's thread. Return whether it goes on running."""
         self.is_left = True
         return self.is_begun and not self.is_over
 
@@ -235,7 +235,7 @@ def tool(
     waits: bool = False,
     on_unknown: OnUnknown = "report",
 ) -> FunctionTool[P, R_co] | Callable[[Callable[P, R_co]], FunctionTool[P, R_co]]:
-    """Make a tool of a function: ``@tool``, or ``@tool(name=...)``.
+    """Turn a function into a tool: ``@tool``, or ``@tool(name=...)``.
 
     The model sees the parameters with their types and the docstring: its first paragraph
     says what the tool does, its Args section (Google, NumPy or Sphinx style) what each

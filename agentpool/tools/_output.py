@@ -1,4 +1,4 @@
-"""A type as the form of an answer, read by the same rules as the arguments of a tool."""
+"""Types as the form of an answer, with the rules for tool arguments."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _MAX_NAME_CHARS: Final = 64
 # It remembers what a pure function gave, for types, of which a program has few.
 @lru_cache(maxsize=256)
 def build_output(output_type: object) -> Output:
-    """Return what an answer of *output_type* must be.
+    """Describe the answers that *output_type* allows.
 
     Raises:
         UsageError: If it has no form in JSON. Says why.
@@ -63,7 +63,7 @@ def build_output(output_type: object) -> Output:
 
 
 def _read(decoder: msgspec.json.Decoder[object], schema: Schema, text: str) -> object:
-    """Return the one value in *text*, or why there is none."""
+    """Return the one value in *text*, or the reason why there is none."""
     whole = _read_one(decoder, schema, text)
     if not isinstance(whole, Misfit):
         return whole

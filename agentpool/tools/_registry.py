@@ -1,4 +1,4 @@
-"""Which tools there are, and which of them an agent may see and run.
+"""The tools of an agent, and which of them it may see and run.
 
 Rules:
 
@@ -49,7 +49,7 @@ a manifest per agent must not grow with the number of its agents."""
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that some provider would not take.
+    """Raise if some provider would refuse the tool name.
 
     Raises:
         UsageError: If *name* is no legal name of a tool.
@@ -64,7 +64,7 @@ def check_name(name: str) -> None:
 @final
 @attrs.frozen
 class Allowed:
-    """What agents with certain grants may do."""
+    """What agents with certain grants may see and run."""
 
     definitions: tuple[ToolDefinition, ...]
     """What they are shown: what they may run, and no more."""
@@ -74,7 +74,7 @@ class Allowed:
     _refused: Mapping[str, str]
 
     def refusal(self, name: str) -> str | None:
-        """Return why they may not run the tool *name*, for the model. ``None``: they may."""
+        """Return, for the model, why they may not run the tool *name*. ``None``: they may."""
         if name in self._names:
             return None
         return self._refused.get(name, f"unknown tool: {name}")
@@ -85,7 +85,7 @@ _NOTHING = Allowed((), frozenset(), frozenset(), {})
 
 @final
 class ToolRegistry:
-    """The tools of an agent, in the order in which models are shown them.
+    """The tools of an agent, in the order in which models see them.
 
     It does not change; ``with_tools`` makes a larger one.
     """
@@ -93,7 +93,7 @@ class ToolRegistry:
     __slots__ = ("_remembered", "_tools")
 
     def __init__(self, tools: Iterable[Tool] = ()) -> None:
-        """Take *tools* in their order.
+        """Make a registry of *tools*, in their order.
 
         Raises:
             UsageError: If something is no tool, or a name is not legal, or taken.
@@ -116,7 +116,7 @@ class ToolRegistry:
         self._remembered: dict[tuple[tuple[Capability, ...], PrivacyTier], Allowed] = {}
 
     def with_tools(self, *tools: Tool) -> ToolRegistry:
-        """Return a registry with *tools* after those that are here.
+        """Return a new registry with *tools* added at the end.
 
         Raises:
             UsageError: If something is no tool, or a name is not legal, or taken.
@@ -129,24 +129,24 @@ class ToolRegistry:
         return tuple(self._tools)
 
     def get(self, name: str) -> Tool | None:
-        """Return the tool *name*, whoever may run it. ``None``: there is none."""
+        """Return the tool *name*, without a look at grants. ``None``: there is none."""
         return self._tools.get(name)
 
     def definitions_for(
         self, grants: Iterable[Capability], privacy: PrivacyTier
     ) -> tuple[ToolDefinition, ...]:
-        """Return what an agent with *grants* is shown: what it may run, and no more."""
+        """Return the definitions of the tools that *grants* allow."""
         return self.allowed(grants, privacy).definitions
 
     def refusal(self, name: str, grants: Iterable[Capability], privacy: PrivacyTier) -> str | None:
-        """Return why an agent with *grants* may not run the tool *name*, for the model.
+        """Return, for the model, why *grants* do not allow the tool *name*. ``None``: they do.
 
         ``None``: it may.
         """
         return self.allowed(grants, privacy).refusal(name)
 
     def allowed(self, grants: Iterable[Capability], privacy: PrivacyTier) -> Allowed:
-        """Return what agents with *grants* may do: the same value each time."""
+        """Return what agents with *grants* may do; the same object each time."""
         # EMPTY_REGISTRY is shared by all; it has nothing to remember and never changes.
         if not self._tools:
             return _NOTHING
@@ -170,7 +170,7 @@ class ToolRegistry:
         return allowed
 
     def __len__(self) -> int:
-        """Return how many tools there are."""
+        """Return the number of tools."""
         return len(self._tools)
 
     def __iter__(self) -> Iterator[Tool]:
@@ -178,16 +178,16 @@ class ToolRegistry:
         return iter(self._tools.values())
 
     def __contains__(self, name: object) -> bool:
-        """Return whether there is a tool called *name*."""
+        """Return whether it has a tool called *name*."""
         return name in self._tools
 
     def __repr__(self) -> str:
-        """Return the names, for a debugger."""
+        """Return the names of the tools."""
         return f"<ToolRegistry {', '.join(self._tools) or 'without tools'}>"
 
 
 def may_run(tool: Tool, grants: Iterable[Capability], privacy: PrivacyTier) -> str | None:
-    """Return why an agent with *grants* may not run *tool*, for the model.
+    """Return, for the model, why *grants* do not allow *tool*. ``None``: they do.
 
     ``None``: it may.
     """

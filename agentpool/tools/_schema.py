@@ -57,7 +57,7 @@ _FLAWS: Final[Mapping[object, str]] = {
 @final
 @attrs.frozen(eq=False)
 class Signature:
-    """What a model must know to call a function, and what checks its call."""
+    """A function's parameters: their schema for the model, and their check."""
 
     description: str
     """The first paragraph of the docstring, on one line."""
@@ -74,7 +74,7 @@ class Signature:
 
 
 def build_signature(function: AnyFunction) -> Signature:
-    """Return what a model must know to call *function*.
+    """Read the signature of *function*.
 
     For a method the work is done once per class and not per object, so a tool builder
     that makes an object for every agent costs little.
@@ -178,7 +178,7 @@ def _read_hints(thing: AnyFunction | type, what: str) -> dict[str, object]:
 
 
 def refuse_ignored(hint: object, where: str, seen: set[object]) -> None:
-    """Refuse what msgspec would pass over in silence, in *hint* and all below it.
+    """Raise if *hint* contains something that msgspec would silently ignore.
 
     Classes with fields, and named types, are noted in *seen*.
     """
@@ -203,7 +203,7 @@ def refuse_ignored(hint: object, where: str, seen: set[object]) -> None:
 
 
 def has_fields(kind: type) -> bool:
-    """Return whether objects of *kind* are made of named fields."""
+    """Return whether objects of *kind* have named fields."""
     return (
         attrs.has(kind)
         or hasattr(kind, "__dataclass_fields__")
@@ -267,7 +267,7 @@ def _describe(shown: Schema, parameter: inspect.Parameter, description: str | No
 
 
 def written_out(raw: Schema) -> Schema:
-    """Return *raw* as rules 3 and 4 want it."""
+    """Rewrite *raw* by rules 3 and 4."""
     definitions = cast("dict[str, Schema]", raw.pop("$defs", {}))
     kept: dict[str, Schema] = {}
     schema = _inlined(raw, definitions, (), kept)
@@ -284,7 +284,7 @@ def _inlined(
     inside: tuple[str, ...],
     kept: dict[str, Schema],
 ) -> Schema:
-    """Return *node* with every reference replaced by what it stands for.
+    """Return *node* with every reference replaced by its target.
 
     *inside* are the definitions that are being written out: a reference to one of them
     stays, and its definition goes to *kept*.

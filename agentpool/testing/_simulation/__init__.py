@@ -1,1 +1,1 @@
-"""Runs scenarios: on a clock that jumps, in chosen orders, cancelled at chosen points."""
+"""Runs scenarios on a virtual clock, in chosen task orders, cancelled at chosen points."""

@@ -1,4 +1,4 @@
-"""Chance for scenarios: dice from the seed of the run, the same in each run of that seed."""
+"""Random numbers for scenarios, the same in each run with the same seed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _dice: Final[trio.lowlevel.RunVar[dict[str, Random]]] = trio.lowlevel.RunVar("ag
 
 
 def dice(name: str = "") -> Random:
-    """Return the dice of this run, drawn from its seed.
+    """Return a random generator derived from the seed of this run.
 
     A scenario that draws from them is the same at every run of a seed, and another one with
     the next seed. Two parts that draw by turns get other numbers when their tasks run in

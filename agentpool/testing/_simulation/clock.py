@@ -1,4 +1,4 @@
-"""A clock that stands still while anything happens, and then jumps to the next deadline.
+"""A clock that stands still while tasks run, and jumps to the next deadline when all wait.
 
 Rules:
 
@@ -53,14 +53,14 @@ BEAT_SECONDS: Final = 0.5
 
 
 class Stage(ABC):
-    """Whoever runs on the clock."""
+    """What a run tells the clock."""
 
     __slots__ = ()
 
     @property
     @abstractmethod
     def is_over(self) -> bool:
-        """Whether the run has ended. What trio waits for then comes by itself."""
+        """Whether the run has ended, so that trio waits only for its own tasks."""
 
     @property
     @abstractmethod
@@ -77,15 +77,15 @@ class Stage(ABC):
 
     @abstractmethod
     def end_hang(self) -> None:
-        """End a run in which nothing can happen any more."""
+        """End a run in which no task can go on."""
 
 
 @final
 class JumpingClock(trio.abc.Clock, trio.abc.Instrument):
-    """Give it to ``trio.run`` both as the clock and as an instrument."""
+    """A virtual clock. Pass it to ``trio.run`` both as the clock and as an instrument."""
 
     def __init__(self, stage: Stage) -> None:
-        """Begin at 0.0."""
+        """Make a clock that begins at 0.0."""
         self._stage = stage
         self._now = 0.0
         self._next_deadline = math.inf
@@ -100,7 +100,7 @@ class JumpingClock(trio.abc.Clock, trio.abc.Instrument):
     # --- the clock
 
     def start_clock(self) -> None:
-        """Begin."""
+        """Start the clock."""
 
     def current_time(self) -> float:
         """Return the seconds since the run began, on this clock."""
@@ -111,22 +111,22 @@ class JumpingClock(trio.abc.Clock, trio.abc.Instrument):
         return self._now
 
     def deadline_to_sleep_time(self, deadline: float) -> float:
-        """Return how long trio should sleep until *deadline*: not at all, or for ever."""
+        """Return how long trio should sleep until *deadline*: 0 or for ever."""
         self._next_deadline = deadline
         return 0.0 if deadline <= self._now else math.inf
 
     def jump(self, seconds: float) -> None:
-        """Move on by *seconds*. Who waits for something in between wakes up then."""
+        """Advance by *seconds*. Sleeps that end in between wake up then."""
         self._now += max(0.0, seconds)
 
     def give_up(self) -> None:
-        """Break the run off, whatever its tasks do."""
+        """Abort the run, whatever its tasks do."""
         self._hopeless = True
 
     # --- the instrument
 
     def before_io_wait(self, timeout: float) -> None:
-        """Go on to the next deadline if trio would sleep for ever."""
+        """Jump to the next deadline if trio would sleep for ever."""
         if timeout < IDLE_SECONDS or self._stage.is_over:
             return
         token = trio.lowlevel.current_trio_token()
@@ -146,13 +146,13 @@ class JumpingClock(trio.abc.Clock, trio.abc.Instrument):
             token.run_sync_soon(_wake)
 
     def after_io_wait(self, timeout: float) -> None:  # noqa: ARG002  # as trio calls it
-        """Stop waiting in real time: something happened."""
+        """Stop waiting in real time, because something happened."""
         if self._vigil is not None:
             self._vigil.end()
             self._vigil = None
 
     def note_start(self) -> None:
-        """Take note of what there is before the scenario begins. Called from a task."""
+        """Record the sockets that trio itself waits for. Called from a task."""
         self._sockets_at_rest = _sockets_waited_for()
         self._threads_at_rest = own_threads()
 
@@ -193,11 +193,11 @@ def _call_soon(token: trio.lowlevel.TrioToken, tired: Callable[[], object]) -> N
 
 
 def _wake() -> None:
-    """Do nothing: that it was called made trio look at the clock."""
+    """Do nothing. Calling it makes trio look at the clock."""
 
 
 def _sockets_waited_for() -> int:
-    """Return how many tasks wait for a socket, whatever the platform calls it."""
+    """Return how many tasks wait for a socket, on any platform."""
     waiting = trio.lowlevel.current_statistics().io_statistics
     kinds = ("", "_read", "_write", "_overlapped")
     return sum(int(getattr(waiting, f"tasks_waiting{kind}", 0)) for kind in kinds)

@@ -1,4 +1,4 @@
-"""Draws a run that failed: who took which step, from which line, and where one was preempted."""
+"""Draws a failed run: which task took which step, and where one was preempted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MARKS: Final = 10
 
 
 def draw(steps: Sequence[Step], names: Mapping[int, str], plan: Plan) -> str:
-    """Return a drawing of a run: a column for each task, a line for each step.
+    """Draw a run with a column for each task and a line for each step.
 
     Args:
         steps: All steps of the run.
@@ -75,6 +75,6 @@ def _told(place: Place) -> str:
 
 
 def _waits_at(steps: Sequence[Step], index: int, task: int) -> Place:
-    """Return where *task* waits at the step *index*: from there it goes on later."""
+    """Return where *task* waits at the step *index*, which is where it goes on later."""
     later: Iterator[Place] = (place for number, place in steps[index:] if number == task)
     return next(later, ("", 0, ""))

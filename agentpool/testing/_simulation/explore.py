@@ -1,4 +1,4 @@
-"""Runs a scenario under one order of its tasks, or under many."""
+"""Runs a scenario in one task order, or in many."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def simulate(
     late_clock: bool = True,
     max_steps: int = MAX_STEPS,
 ) -> T:
-    """Run a scenario with trio, on a clock that jumps, and return what it returned.
+    """Run a scenario on a virtual clock and return its result.
 
     The clock starts at 0.0, stands still while any task can run, and then jumps to the next
     deadline: an hour of waiting takes no time. The seed chooses the order in which tasks
@@ -72,7 +72,7 @@ def simulate(
 @final
 @attrs.frozen(kw_only=True, str=False)
 class Exploration:
-    """What ``explore`` has run, and whether more of it would show more.
+    """What ``explore`` has run, and whether more runs would find more.
 
     A meeting is a pair of lines: while one task waited at the first, another went on from
     the second. A search that has seen no new meeting for a long time has seen what it can,
@@ -95,7 +95,7 @@ class Exploration:
     """Tools that timed out while nothing else happened: who, and where."""
 
     def __str__(self) -> str:
-        """Return it in one line."""
+        """Return the report on one line."""
         new = ", ".join(map(str, self.new_meetings))
         return (
             f"{self.schedules} schedules, {self.steps} steps; {self.meetings} meetings of lines, "
@@ -113,7 +113,7 @@ def explore(
     jobs: int = 1,
     max_steps: int = MAX_STEPS,
 ) -> Exploration:
-    """Run a scenario under many orders of its tasks; raise for the first that fails.
+    """Run a scenario in many task orders. Raise for the first that fails.
 
     Each run is one ``simulate``, with the seeds ``seed``, ``seed + 1``, and so on. A failure
     is shrunk to the fewest places at which a task must be preempted, and drawn.
@@ -162,7 +162,7 @@ def explore(
 @final
 @attrs.define(eq=False)
 class Part:
-    """What some of the runs came to."""
+    """The result of some of the runs."""
 
     steps: int = 0
     pools: int = 0
@@ -173,7 +173,7 @@ class Part:
     """The first seed that failed."""
 
     def report(self, seed: int, schedules: int) -> Exploration:
-        """Return it all, as from the first *seed* on."""
+        """Return the report, for seeds from *seed* on."""
         new = [0] * -(-schedules // HUNDRED)
         for first in self.meetings.values():
             new[(first - seed) // HUNDRED] += 1
@@ -190,7 +190,7 @@ class Part:
 
 
 def _joined(parts: Sequence[Part]) -> Part:
-    """Return what all of *parts* came to."""
+    """Combine the results in *parts*."""
     whole = Part()
     for part in parts:
         whole.steps += part.steps
@@ -215,11 +215,11 @@ class _Search:
     limit: Limit = attrs.field(factory=Limit)
 
     def order(self, seed: int) -> Order:
-        """Return the order of one seed."""
+        """Return the task order of one seed."""
         return order_of(seed, self.orders, late_clock=self.late_clock)
 
     def run(self, seeds: Iterable[int]) -> Part:
-        """Run with each of *seeds*, until one fails."""
+        """Run with each of *seeds* until one fails."""
         part = Part()
         for seed in seeds:
             if seed > self.limit.value:
@@ -262,7 +262,7 @@ class _Search:
 
 
 def start_of(scenario: Scenario, seed: int) -> Start:
-    """Return what starts *scenario* with an order."""
+    """Return a function that starts *scenario* with a given order."""
 
     def start(order: Order, keep: int, most: int) -> ScenarioRun[object]:
         return scenario.run(seed, order, keep=keep, most=most)

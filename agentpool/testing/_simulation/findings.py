@@ -1,4 +1,4 @@
-"""What the testing kit raises: what it found, and how to see it again.
+"""The errors that the testing kit raises: what it found, and how to repeat it.
 
 They are ``AssertionError``s and no ``AgentPoolError``s: nothing that an application could
 handle went wrong, the code under test did not keep a promise.
@@ -11,7 +11,7 @@ from typing import cast
 
 
 class HangError(AssertionError):
-    """Nothing can happen any more, and the scenario has not ended."""
+    """No task can go on, and the scenario has not ended."""
 
     def __init__(
         self, message: str, waiting: Sequence[str] = (), last_steps: Sequence[str] = ()
@@ -23,7 +23,7 @@ class HangError(AssertionError):
         """The last steps before it, oldest first: one line each."""
 
     def __str__(self) -> str:
-        """Return the message, who waits where, and how it came to that."""
+        """Return the message, with where each task waits and the last steps."""
         lines = [str(self.args[0]), *(f"  {line}" for line in self.waiting)]
         if self.last_steps:
             lines += ["the last steps before:", *(f"  {line}" for line in self.last_steps)]
@@ -39,12 +39,12 @@ class LeakError(AssertionError):
         """What is left or missing: one line for each thing."""
 
     def __str__(self) -> str:
-        """Return the message, and everything that is left."""
+        """Return the message and everything that is left."""
         return "\n".join((str(self.args[0]), *(f"  {line}" for line in self.leaks)))
 
 
 class ScheduleError(AssertionError):
-    """A scenario fails under one order of its tasks. The cause is what it failed with."""
+    """A scenario fails in one task order. The cause is its exception."""
 
     def __init__(
         self, message: str, seed: int, token: str = "", preemptions: int | None = None
@@ -65,7 +65,7 @@ class ScheduleError(AssertionError):
 
 
 class CrashPointError(AssertionError):
-    """A crash at one point changes what a scenario comes to. The cause is what it raised."""
+    """A crash at one point changes a scenario's result. The cause is its exception."""
 
     def __init__(self, message: str, point: str) -> None:
         super().__init__(message, point)
@@ -78,7 +78,7 @@ class CrashPointError(AssertionError):
 
 
 class CancelPointError(AssertionError):
-    """A cancellation at one point breaks a promise. The cause is which."""
+    """A cancellation at one point breaks a guarantee. The cause is the broken one."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class CancelPointError(AssertionError):
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:
-    """Yield the errors in a group, and in the groups in it; an error that is none is its own."""
+    """Yield the errors in a group and its subgroups; or the error itself."""
     if isinstance(error, BaseExceptionGroup):
         for one in cast("BaseExceptionGroup[BaseException]", error).exceptions:
             yield from leaves(one)
@@ -113,7 +113,7 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 def headline(error: BaseException) -> str:
-    """Return what happened in words: the leaves of *error*, each with its type and notes."""
+    """Return the errors in *error* in words, each with its type and notes."""
     lines: list[str] = []
     for leaf in leaves(error):
         lines.append(f"{type(leaf).__name__}: {leaf}")

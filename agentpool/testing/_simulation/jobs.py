@@ -1,4 +1,4 @@
-"""Shares work among processes, each a fork of this one."""
+"""Distributes work among forked processes."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ NEVER: Final = 2**62
 
 @attrs.define(eq=False)
 class Limit:
-    """The first seed that failed, as far as any process knows."""
+    """The lowest failed seed that any process has found so far."""
 
     value: int = NEVER
 
 
 def shared_limit() -> Limit:
-    """Return a limit that all processes see which are forked from now on."""
+    """Make a limit that all processes forked from now on share."""
     # Whoever sets it looks before, without a lock: to lose that race is to search on for a
     # while, and costs nothing else.
     return cast("Limit", multiprocessing.RawValue(ctypes.c_longlong, NEVER))
@@ -75,7 +75,7 @@ def shared_turns(seeds: Sequence[int]) -> Turns:
 
 
 def in_processes(shares: Sequence[Callable[[], T]]) -> list[T]:
-    """Call each of *shares* in a process of its own, and return what they returned.
+    """Call each of *shares* in its own process, and return their results.
 
     Raises:
         UsageError: If this system cannot fork, or a process ended without a word.
@@ -112,6 +112,6 @@ def in_processes(shares: Sequence[Callable[[], T]]) -> list[T]:
 
 
 def _work(share: Callable[[], object], end: Connection) -> None:
-    """Do one share, in its own process, and send what it came to."""
+    """Do one share in its own process, and send its result."""
     with end:
         end.send(share())

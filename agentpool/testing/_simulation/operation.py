@@ -1,4 +1,4 @@
-"""One operation of a scenario that its caller may give up, and go on."""
+"""Marks one operation of a scenario that its caller may cancel and then go on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import trio
 @final
 @attrs.frozen(eq=False)
 class Operation:
-    """One that is open."""
+    """An operation in progress."""
 
     scope: trio.CancelScope
     """Around it."""
@@ -31,7 +31,7 @@ open_operations: Final[trio.lowlevel.RunVar[list[Operation] | None]] = trio.lowl
 
 @contextmanager
 def operation() -> Generator[trio.CancelScope]:
-    """Mark what is done inside as one operation, which its caller may give up.
+    """Mark the block as one operation, which its caller may cancel.
 
     ``cancel_everywhere(scenario, target="scope")`` cancels it at each of its points, and
     lets the scenario go on. Everywhere else it is a cancel scope like any other.

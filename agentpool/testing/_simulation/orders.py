@@ -1,4 +1,4 @@
-"""Who runs next: the ways in which a run can be ordered. Numbers in, numbers out.
+"""Task orders: which runnable tasks take the next step. Without I/O.
 
 Rules:
 
@@ -46,13 +46,13 @@ that looks again and again whether something has happened would look for ever.""
 
 
 class Order(ABC):
-    """Decides on one run."""
+    """Decides the order of one run."""
 
     __slots__ = ()
 
     @abstractmethod
     def choose(self, ready: list[int]) -> Sequence[int]:
-        """Return which of the tasks *ready* take a step now, and in what order. Not none."""
+        """Return the tasks of *ready* that take a step now, in order. At least one."""
 
     def late_seconds(self) -> float:
         """Return by how much the clock oversleeps this time."""
@@ -62,7 +62,7 @@ class Order(ABC):
 @final
 @attrs.define(eq=False)
 class _Rounds(Order):
-    """Everybody takes a step, in any order."""
+    """Every task takes a step, in random order."""
 
     dice: Random
 
@@ -75,25 +75,25 @@ class _Rounds(Order):
 @final
 @attrs.define(eq=False)
 class _Walk(Order):
-    """One at a time, by chance."""
+    """One random task at a time."""
 
     dice: Random
 
     def choose(self, ready: list[int]) -> Sequence[int]:
-        """Draw one."""
+        """Choose one task at random."""
         return [ready[self.dice.randrange(len(ready))]]
 
 
 @final
 @attrs.define(eq=False)
 class _Steps(Order):
-    """A priority for each step, and not for each task (POS: Yuan, Yang, Gu 2018)."""
+    """A random priority for each step, not for each task (POS: Yuan, Yang, Gu 2018)."""
 
     dice: Random
     priorities: dict[int, float] = attrs.field(factory=dict[int, float])
 
     def choose(self, ready: list[int]) -> Sequence[int]:
-        """Take the one whose next step has the highest priority."""
+        """Choose the task whose next step has the highest priority."""
         for number in ready:
             if number not in self.priorities:
                 self.priorities[number] = self.dice.random()
@@ -105,13 +105,13 @@ class _Steps(Order):
 @final
 @attrs.define(eq=False)
 class _Stall(Order):
-    """Rounds, of which each task may miss some."""
+    """Random rounds in which each task may be skipped."""
 
     dice: Random
     miss: float
 
     def choose(self, ready: list[int]) -> Sequence[int]:
-        """Draw who misses this one."""
+        """Choose at random which tasks are skipped."""
         going = [number for number in ready if self.dice.random() >= self.miss]
         if not going:
             return [ready[self.dice.randrange(len(ready))]]
@@ -122,18 +122,18 @@ class _Stall(Order):
 @final
 @attrs.define(eq=False)
 class _Late(Order):
-    """Another order, on a clock that may be late."""
+    """Another order, on a clock that may wake up late."""
 
     order: Order
     dice: Random
     most: float
 
     def choose(self, ready: list[int]) -> Sequence[int]:
-        """Let the other one choose."""
+        """Ask the inner order."""
         return self.order.choose(ready)
 
     def late_seconds(self) -> float:
-        """Be late every second time or so."""
+        """Return a delay about every second time."""
         # Thousandths are enough, and keep tokens short.
         late = round(self.dice.random() * self.most, 3)
         return late if self.dice.random() < LATE_OFTEN else 0.0
@@ -144,7 +144,7 @@ def _stall(dice: Random) -> Order:
 
 
 def order_of(seed: int, orders: Orders = "mix", *, late_clock: bool = True) -> Order:
-    """Return the order that *seed* stands for.
+    """Return the order for *seed*.
 
     Args:
         seed: Chooses.
@@ -170,7 +170,7 @@ def order_of(seed: int, orders: Orders = "mix", *, late_clock: bool = True) -> O
 @final
 @attrs.define(eq=False)
 class Recorder(Order):
-    """Another order, whose every decision is written down."""
+    """Another order, with every decision recorded."""
 
     _order: Order
     picks: list[int] = attrs.field(factory=list[int])
@@ -180,13 +180,13 @@ class Recorder(Order):
     _jumps: int = 0
 
     def choose(self, ready: list[int]) -> Sequence[int]:
-        """Let the other one choose, and write it down."""
+        """Ask the inner order and record its choice."""
         chosen = self._order.choose(ready)
         self.picks.extend(chosen)
         return chosen
 
     def late_seconds(self) -> float:
-        """Let the other one choose, and write it down."""
+        """Ask the inner order and record its delay."""
         seconds = self._order.late_seconds()
         if seconds:
             self.delays[self._jumps] = seconds
@@ -197,7 +197,7 @@ class Recorder(Order):
 @final
 @attrs.frozen
 class Mark:
-    """A preemption that took place."""
+    """A preemption that happened."""
 
     step: int
     """How many steps had been taken."""
@@ -207,7 +207,7 @@ class Mark:
 
 @attrs.define(eq=False)
 class Plan(Order):
-    """One task at a time: each until it waits, but for the places where it is preempted.
+    """One task at a time, each until it waits, except at planned preemptions.
 
     A place is a moment at which two tasks or more can run. There, those who can run stand in
     line: in front whoever ran last, if it can go on, then the one that has waited longest.
@@ -231,7 +231,7 @@ class Plan(Order):
     _in_a_row: int = attrs.field(init=False, default=0)
 
     def choose(self, ready: list[int]) -> Sequence[int]:
-        """Take who is in front."""
+        """Choose the first task in line."""
         now, known = set(ready), set(self.line)
         line = [n for n in self.line if n in now] + [n for n in ready if n not in known]
         if len(line) > 1:
@@ -250,11 +250,11 @@ class Plan(Order):
         return [chosen]
 
     def back(self, line: Sequence[int]) -> int:  # noqa: ARG002  # for who decides by the line
-        """Return how many of *line* go to its end, at this place."""
+        """Return how many tasks of *line* move to its end here."""
         return self.preemptions.get(self.places, 0)
 
     def late_seconds(self) -> float:
-        """Be late as planned."""
+        """Return the planned delay."""
         self._jumps += 1
         return self.delays.get(self._jumps - 1, self.late)
 
@@ -262,14 +262,14 @@ class Plan(Order):
 @final
 @attrs.define(eq=False)
 class Follower(Plan):
-    """Repeats what was written down, and finds out which preemptions that takes."""
+    """Repeats recorded decisions, and finds out which preemptions that takes."""
 
     picks: Sequence[int] = attrs.field(kw_only=True)
     found: dict[int, int] = attrs.field(init=False, factory=dict[int, int])
     """The preemptions, as ``Plan`` takes them."""
 
     def back(self, line: Sequence[int]) -> int:
-        """Send to the end whoever stands before the one that it was."""
+        """Move the tasks to the end that stand before the recorded one."""
         wanted = self.picks[self._steps] if self._steps < len(self.picks) else line[0]
         back = line.index(wanted) if wanted in line else 0
         if back:

@@ -39,7 +39,7 @@ _OURS, _LIBRARY, _WRAPPER = range(3)
 
 @cache
 def _kind(filename: str) -> int:
-    """Return whose file it is."""
+    """Return whether a file is the user's, trio's or ours."""
     if filename.startswith(_WRAPPERS):
         return _WRAPPER
     return _LIBRARY if filename.startswith((_PACKAGE, *_OTHERS)) else _OURS
@@ -55,7 +55,7 @@ def place_of(task: trio.lowlevel.Task) -> Place:
 
 
 def innermost(frames: Iterable[tuple[FrameType, int]]) -> Place:
-    """Return the place of the last of *frames* that counts."""
+    """Return the place of the last relevant frame of *frames*."""
     best: tuple[FrameType, int] | None = None
     best_kind = _WRAPPER
     for found in frames:
@@ -69,11 +69,11 @@ def innermost(frames: Iterable[tuple[FrameType, int]]) -> Place:
 
 
 def text_of(place: Place) -> str:
-    """Return *place* for a person."""
+    """Return *place* in words."""
     filename, line, function = place
     return f"{Path(filename).name}:{line} in {function}" if filename else "its start"
 
 
 def source_of(place: Place) -> str:
-    """Return the line of source at *place*. Empty: it cannot be read."""
+    """Return the source line at *place*. Empty: it cannot be read."""
     return linecache.getline(place[0], place[1]).strip() if place[0] else ""

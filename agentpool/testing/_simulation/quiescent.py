@@ -1,4 +1,4 @@
-"""Whether a pool is at rest, and whether one that has closed kept its promises."""
+"""Whether a pool is at rest, and whether a closed one has kept its guarantees."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _PASSING_TASKS = frozenset({"deadlock watch"})
 
 
 def agents_of(pool: AgentPool) -> AgentNursery:
-    """Return what is behind *pool*. The one place where the kit looks inside."""
+    """Return the nursery inside of *pool*. The only place where the kit looks inside."""
     return pool._agents  # pyright: ignore[reportPrivateUsage]  # the kit checks what is private
 
 
 def assert_quiescent(pool: AgentPool) -> None:
-    """Check that *pool* is at rest: every agent has ended, and left nothing behind.
+    """Check that every agent of *pool* has ended and left nothing behind.
 
     Inside the pool's block after ``join_all()``, or after the block.
 
@@ -38,7 +38,7 @@ def assert_quiescent(pool: AgentPool) -> None:
 def pool_leaks(
     agents: AgentNursery, handles: Iterable[AgentRecord], *, closed: bool
 ) -> Iterator[str]:
-    """Yield what a pool whose agents have all ended still has, or what it lacks.
+    """Yield what a pool whose agents have all ended still holds, or lacks.
 
     Args:
         agents: The pool.
@@ -74,7 +74,7 @@ def outcome_faults(outcome: AgentOutcome, agent_id: int) -> Iterator[str]:
 
 
 def history_faults(messages: Iterable[ChatMessage]) -> Iterator[str]:
-    """Yield every tool call without its one result, and every result without its call."""
+    """Yield every tool call without exactly one result, and every result without a call."""
     waiting: list[str] = []
     for message in messages:
         if isinstance(message, ToolMessage):

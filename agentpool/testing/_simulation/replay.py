@@ -1,4 +1,4 @@
-"""Runs a finding again, from its token alone."""
+"""Repeats a finding from its token."""
 
 from __future__ import annotations
 

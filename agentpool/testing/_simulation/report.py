@@ -1,4 +1,4 @@
-"""What a finding says: the failure, its drawing, and how to see it again."""
+"""The text of a finding: the failure, a drawing of the run, and how to repeat it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ looks for ever whether something has happened takes more."""
 @final
 @attrs.frozen(kw_only=True)
 class Told:
-    """The part of a finding's text that comes after the failure itself."""
+    """The part of a finding's text after the failure itself."""
 
     lines: tuple[str, ...]
     """The drawing."""
@@ -39,7 +39,7 @@ class Told:
 
 
 def attempt(run: ScenarioRun[object], after: Callable[[], object] | None) -> Exception | None:
-    """Run, check what is to be checked afterwards, and return what failed."""
+    """Run, do the checks that come after, and return what failed."""
     try:
         run.run()
         if after is not None:

@@ -1,4 +1,4 @@
-"""One run of a scenario, on a clock that jumps, in an order chosen by a seed."""
+"""One run of a scenario on a virtual clock, in an order chosen by a seed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FAREWELL_STEPS: Final = 3
 @final
 @attrs.define(eq=False, kw_only=True)
 class ScenarioRun(Stage, Generic[T]):
-    """One run."""
+    """One run of a scenario."""
 
     _async_fn: Callable[[], Awaitable[T]] = attrs.field(kw_only=False)
     _seed: int = attrs.field(alias="seed")
@@ -58,7 +58,7 @@ class ScenarioRun(Stage, Generic[T]):
     _last_step: int = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        """Make what watches."""
+        """Make the clock and the watch."""
         self.watch = Watch(self._note_step, self._keep)
         self._clock = JumpingClock(self)
         self._last_step = self._max_steps
@@ -165,7 +165,7 @@ class ScenarioRun(Stage, Generic[T]):
         return {(nr, self.watch.last_step(nr)): kind for nr, kind in found if kind is not None}
 
     def end_hang(self) -> None:
-        """Cancel everything; then throw out whoever did not mind."""
+        """Cancel all tasks, then evict those that ignore it."""
         if self._hang is not None:
             evict(self.watch.tasks)
             return
@@ -179,7 +179,7 @@ class ScenarioRun(Stage, Generic[T]):
         self._found(text)
 
     def late_seconds(self, deadline: float) -> float:
-        """Let the order say so. Look first whose time it is that is up."""
+        """Ask the order, after checking whose deadline is over."""
         passed = deadline - self._clock.current_time()
         for task in self.watch.tasks if self.watch.pools else ():
             for frame, _ in task.iter_await_frames():
@@ -201,7 +201,7 @@ _TOOL_CALL: Final = tool_calls._run_call.__code__  # pyright: ignore[reportPriva
 
 
 def refuse_inside_trio() -> None:
-    """Raise if this is called inside of a trio run.
+    """Raise if the caller is inside of a trio run.
 
     Raises:
         UsageError: If so.

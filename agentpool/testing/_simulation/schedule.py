@@ -1,4 +1,4 @@
-"""The one hook into trio: which of its runnable tasks take the next step, and in what order.
+"""The hook into trio's scheduler: which runnable tasks take the next step.
 
 The only file that uses trio's private names for it. trio has had them for Hypothesis and
 pytest-trio since 0.12 and offers no public way: a flag that makes it sort the tasks of a
@@ -26,7 +26,7 @@ CONTEXT: Final = "GLOBAL_RUN_CONTEXT"
 
 
 def scheduler_dice(module: object = _run) -> Random:
-    """Return the generator that orders trio's tasks.
+    """Return the random generator with which trio orders tasks.
 
     Args:
         module: Where trio keeps it.
@@ -49,7 +49,7 @@ def scheduler_dice(module: object = _run) -> Random:
 
 @contextmanager
 def ordered(order: Order, numbers: Mapping[trio.lowlevel.Task, int]) -> Generator[None]:
-    """Let *order* decide who runs in every trio run inside; then all is as it was.
+    """Let *order* decide the task order of every trio run inside the block.
 
     Args:
         order: Decides.
@@ -72,16 +72,16 @@ def ordered(order: Order, numbers: Mapping[trio.lowlevel.Task, int]) -> Generato
 
 @final
 class _Hook(Random):
-    """Stands where trio keeps its dice, and is asked to shuffle each batch."""
+    """Replaces trio's random generator, which shuffles each batch of tasks."""
 
     def __init__(self, order: Order, numbers: Mapping[trio.lowlevel.Task, int]) -> None:
-        """Ask *order* from now on."""
+        """Make a hook that asks *order*."""
         super().__init__(0)
         self._order = order
         self._numbers = numbers
 
     def shuffle(self, x: list[trio.lowlevel.Task]) -> None:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]  # it is given tasks alone
-        """Leave in *x* who runs now, last first, and put the others back into the queue."""
+        """Leave in *x* the tasks that run now, last first, and put the others back."""
         numbers = self._numbers
         own = [task for task in x if task not in numbers]
         waiting = {numbers[task]: task for task in x if task in numbers}

@@ -1,4 +1,4 @@
-"""Shrinks a finding to the fewest preemptions with which it still fails.
+"""Shrinks a finding to the fewest preemptions that still fail.
 
 Rules:
 
@@ -36,7 +36,7 @@ Change: TypeAlias = tuple[str, int, float]
 @final
 @attrs.frozen(kw_only=True)
 class Shrunk:
-    """The plan that is left."""
+    """The shrunk plan."""
 
     preemptions: dict[int, int]
     """As ``Plan`` has them."""
@@ -45,7 +45,7 @@ class Shrunk:
 
 
 def shrink(attempt: Attempt, order: Order, error: Exception) -> Shrunk | None:
-    """Return the fewest preemptions with which *attempt* fails as with *order*.
+    """Return the fewest preemptions with which *attempt* fails as it does with *order*.
 
     Args:
         attempt: Runs the scenario.
@@ -85,7 +85,7 @@ def _plan(changes: Sequence[Change]) -> Plan:
 @final
 @attrs.define(eq=False)
 class _Shrinking:
-    """One finding on its way down."""
+    """The state of shrinking one finding."""
 
     attempt: Attempt
     kinds: frozenset[type]
@@ -94,7 +94,7 @@ class _Shrinking:
 
     @property
     def tired(self) -> bool:
-        """Whether it has taken long enough."""
+        """Whether the shrinking has taken long enough."""
         return self.runs >= MAX_RUNS or self.steps >= MAX_STEPS
 
     def fails(self, order: Order) -> bool:
@@ -105,7 +105,7 @@ class _Shrinking:
         return error is not None and _kinds(error) == self.kinds
 
     def without_parts(self, changes: list[Change]) -> list[Change]:
-        """Return *changes* without all parts that can be left out, one after the other."""
+        """Return *changes* without every part that is not needed."""
         size = len(changes)
         while size and not self.tired:
             start, found = 0, False
@@ -122,7 +122,7 @@ class _Shrinking:
         return changes
 
     def fewer(self, changes: list[Change]) -> list[Change]:
-        """Return a plan with fewer preemptions if there is one within the patience."""
+        """Return a plan with fewer preemptions, if one is found within the patience."""
         delays = [change for change in changes if change[0] == "d"]
         for count in range(1, len(changes) - len(delays)):
             found = self._with(count, delays, 0)

@@ -1,4 +1,4 @@
-"""Cancels a scenario at every point at which it can be cancelled, one after the other.
+"""Cancels a scenario at every point where it can be cancelled, one after the other.
 
 Rules:
 
@@ -65,7 +65,7 @@ def cancel_everywhere(
     late_clock: bool = True,
     max_steps: int = MAX_STEPS,
 ) -> CancelReport:
-    """Run a scenario once, then cancel it at its 1st, 2nd, 3rd … point, a run for each.
+    """Run a scenario once, then once for each point, cancelled there.
 
     After each run, as after ``simulate``, nothing may be left: no task, and of its
     pools no agent without its outcome, no slot, no registration, no tool call without its
@@ -114,14 +114,14 @@ def cancel_everywhere(
 @final
 @attrs.frozen
 class Cancelling:
-    """What is cancelled, and what must hold then."""
+    """What to cancel, and what to check afterwards."""
 
     target: Target
     check: Callable[[], object] | None = None
     may_raise: tuple[type[Exception], ...] = ()
 
     def start(self, run: ScenarioRun[object], cancel: Cancel) -> ScenarioRun[object]:
-        """Return *run*, but with *cancel* to cancel it."""
+        """Return *run* with *cancel* attached."""
         run = attrs.evolve(
             run,
             before_step=cancel.before_step,
@@ -148,7 +148,7 @@ class Cancel:
     """What was cancelled, each task with its await."""
 
     def before_step(self, task: trio.lowlevel.Task) -> None:
-        """Cancel if the point has come."""
+        """Cancel when the point is reached."""
         run = self.run
         assert run is not None  # noqa: S101  # set before the run begins
         # The kit's own steps before and after the scenario are no points of it.
@@ -203,7 +203,7 @@ class _Sweep:
     points: list[int] | None
 
     def order(self) -> Order:
-        """Return the order of the schedule, fresh."""
+        """Return a fresh order of the schedule."""
         return order_of(self.seed, self.orders, late_clock=self.late_clock)
 
     def start(self, order: Order, cancel: Cancel) -> ScenarioRun[object]:
@@ -211,7 +211,7 @@ class _Sweep:
         return self.how.start(self.scenario.run(self.seed, order), cancel)
 
     def run(self, report: CancelReport) -> CancelReport:
-        """Run without a cancellation, then with one at each point; add to *report*."""
+        """Run without a cancellation, then once per point. Adds to *report*."""
         counter = Cancel(self.how.target, None)
         self.start(self.order(), counter).run()
         if self.how.check is not None:
@@ -232,7 +232,7 @@ class _Sweep:
         return attrs.evolve(report, steps=report.steps + counter.seen)
 
     def _cancel_at(self, point: int) -> Watch:
-        """Run once and cancel."""
+        """Run once with a cancellation."""
         cancel = Cancel(self.how.target, point)
         run = self.start(self.order(), cancel)
         error = attempt(run, self.how.check)
@@ -273,7 +273,7 @@ class _Sweep:
 
 
 def _tasks_in(operation: Operation) -> list[trio.lowlevel.Task]:
-    """Return the tasks that an operation is made of."""
+    """Return the tasks that belong to an operation."""
     found = [operation.task]
     for nursery in operation.task.child_nurseries:
         if nursery not in operation.outer:

@@ -1,4 +1,4 @@
-"""A finding as one word: all that it takes to run it again, in any process.
+"""A finding as one word that repeats it in any process.
 
 Rules:
 
@@ -32,7 +32,7 @@ _PART: Final = re.compile(r"([spdc])(-?[0-9a-wyz]+)(?:x([0-9.e+-]+))?")
 @final
 @attrs.frozen(kw_only=True)
 class Finding:
-    """One run of a scenario, told by what was decided in it."""
+    """The decisions of one run."""
 
     seed: int
     """What the scenario's own dice begin with."""
@@ -47,7 +47,7 @@ class Finding:
 
 
 def token_of(finding: Finding) -> str:
-    """Return *finding* as a token.
+    """Encode *finding* as a token.
 
     >>> token_of(Finding(seed=7, preemptions={3: 1}, delays={0: 0.25}))
     '1_s7_p3x1_d0x0.25'
@@ -61,7 +61,7 @@ def token_of(finding: Finding) -> str:
 
 
 def parse_token(token: str) -> Finding:
-    """Return what *token* says.
+    """Decode *token*.
 
     Raises:
         UsageError: If it is no token, or one of another version.

@@ -1,4 +1,4 @@
-"""A scenario that is run again and again, each time in another order."""
+"""A scenario to be run again and again, each time in another order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from agentpool.testing._simulation.watch import LAST_STEPS
 @final
 @attrs.frozen(kw_only=True)
 class Scenario:
-    """What is run, and what counts as its failure."""
+    """What to run, and what counts as its failure."""
 
     async_fn: Callable[[], Awaitable[object]]
     """Makes all that it uses by itself, so that no run sees another."""
@@ -28,7 +28,7 @@ class Scenario:
     def run(
         self, seed: int, order: Order, *, keep: int = LAST_STEPS, most: int | None = None
     ) -> ScenarioRun[object]:
-        """Return one run, which has not begun.
+        """Return a new run, which has not begun.
 
         Args:
             seed: What its own dice begin with.
@@ -43,7 +43,7 @@ class Scenario:
 
 
 def name_of(async_fn: Callable[..., object]) -> str:
-    """Return what a person calls *async_fn*.
+    """Return the name of *async_fn*.
 
     Raises:
         UsageError: If it is no function, such as the coroutine that calling it returned.

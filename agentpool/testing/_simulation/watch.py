@@ -1,4 +1,4 @@
-"""Who is on stage: the tasks of a run, the pools that they belong to, what they wait for.
+"""Watches the tasks of a run: their pools, and what they wait for.
 
 Pools are found by their agents' tasks, so that a scenario opens them in its usual way and
 knows nothing of the kit.
@@ -44,7 +44,7 @@ class Watch(trio.abc.Instrument):
         before_step: Callable[[trio.lowlevel.Task], None] | None = None,
         keep: int = LAST_STEPS,
     ) -> None:
-        """Watch nothing yet.
+        """Make a watch that has seen no task yet.
 
         Args:
             before_step: Called before each step of a task of the scenario.
@@ -71,7 +71,7 @@ class Watch(trio.abc.Instrument):
         self._steps_of: dict[int, int] = {}
 
     def begin(self) -> None:
-        """Forget the tasks of trio itself. The scenario's own first task calls it."""
+        """Forget trio's own tasks. Called by the scenario's first task."""
         task = trio.lowlevel.current_task()
         task.name = "the scenario"
         # It is the same dict that the order of the run looks at.
@@ -82,7 +82,7 @@ class Watch(trio.abc.Instrument):
         self._begun = True
 
     def task_spawned(self, task: trio.lowlevel.Task) -> None:
-        """Take note of a task, and of the pool whose agent it is."""
+        """Record a new task, and the pool whose agent it belongs to."""
         if not self._begun:
             return
         self.tasks[task] = self._spawned
@@ -112,7 +112,7 @@ class Watch(trio.abc.Instrument):
                 self.error = raised
 
     def _note_place(self, number: int, place: Place) -> None:
-        """Write down from where a task goes on, and who went on while it waited there."""
+        """Record where a task goes on, and which tasks ran while it waited there."""
         between = self.steps - self._steps_of.get(number, self.steps) - 1
         self._steps_of[number] = self.steps
         if between > 0:
@@ -127,17 +127,17 @@ class Watch(trio.abc.Instrument):
         return self._steps_of.get(number, 0)
 
     def others(self) -> list[trio.lowlevel.Task]:
-        """Return the tasks that live, but for the scenario's own first one."""
+        """Return the live tasks except the scenario's first one."""
         return [task for task, number in self.tasks.items() if number]
 
 
 @final
 class Evicted(BaseException):
-    """Thrown into tasks that a cancellation could not end."""
+    """Raised in tasks that a cancellation could not end."""
 
 
 def evict(tasks: Iterable[trio.lowlevel.Task]) -> None:
-    """Throw out *tasks*, all of which wait, from the inside out.
+    """Raise in all of *tasks*, which all wait, from the inside out.
 
     A task that waits for its nursery must not leave it before the tasks in there: its turn
     comes when they have gone.
@@ -148,7 +148,7 @@ def evict(tasks: Iterable[trio.lowlevel.Task]) -> None:
 
 
 def tasks_below(nursery: trio.Nursery) -> Iterator[trio.lowlevel.Task]:
-    """Yield every task in *nursery*, and in the nurseries of these."""
+    """Yield every task in *nursery* and in the nurseries below."""
     for task in nursery.child_tasks:
         yield task
         for inner in task.child_nurseries:
@@ -156,12 +156,12 @@ def tasks_below(nursery: trio.Nursery) -> Iterator[trio.lowlevel.Task]:
 
 
 def slot_of(task: trio.lowlevel.Task) -> Slot | None:
-    """Return the slot of the agent that *task* belongs to. ``None``: it is no agent's."""
+    """Return the slot of the agent that *task* belongs to. ``None``: it belongs to none."""
     return task.context.get(current_slot)
 
 
 def describe(task: trio.lowlevel.Task) -> str:
-    """Return who *task* is, what it waits for, and where."""
+    """Return the name of *task*, what it waits for, and where."""
     slot = slot_of(task)
     wait = ""
     if slot is not None:
@@ -172,7 +172,7 @@ def describe(task: trio.lowlevel.Task) -> str:
 
 
 def who(task: trio.lowlevel.Task) -> str:
-    """Return what a person calls *task*."""
+    """Return the name of *task*."""
     slot = slot_of(task)
     if slot is None:
         return task.name

@@ -1,4 +1,4 @@
-"""Tools with which a model reads, writes and edits files.
+"""Tools to read, write and edit files.
 
 Rules:
 
@@ -52,7 +52,7 @@ _SNIFFED_BYTES: Final = 8192
 def file_tools(
     grants: Iterable[Capability], *, folder: str | Path = ".", work: FileWork | None = None
 ) -> tuple[Tool, ...]:
-    """Return the tools on files that *grants* allow.
+    """Return the file tools that *grants* allow.
 
     With ``file_read``: ``file_read``, ``glob`` and ``grep``. With ``file_write``:
     ``file_write`` and ``file_edit``. They reach nothing that is not below a granted path,
@@ -217,7 +217,7 @@ class _Writing:
 
 
 def replace_once(text: str, old: str, new: str) -> tuple[str, int]:
-    """Return *text* with the only *old* in it replaced by *new*, and its line.
+    """Replace the only *old* in *text* by *new*. Return the text and the line.
 
     Where all lines end alike, *old* and *new* may be written with either end, CR LF or LF.
 
@@ -250,7 +250,7 @@ def replace_once(text: str, old: str, new: str) -> tuple[str, int]:
 
 
 def _line_end(text: str) -> str | None:
-    """Return how every line of *text* ends. ``None``: there is none, or they differ."""
+    """Return the line ending of *text*. ``None``: it has none, or several."""
     lines, with_return = text.count("\n"), text.count("\r\n")
     if not lines or 0 < with_return < lines:
         return None

@@ -1,4 +1,4 @@
-"""A tool that asks a web server, and goes nowhere else.
+"""A tool that requests pages from allowed web servers.
 
 Rules:
 
@@ -103,7 +103,7 @@ def http_tools(
     also_headers: Collection[str] = (),
     tls: ssl.SSLContext | None = None,
 ) -> tuple[Tool, ...]:
-    """Return the tool ``http_request``, which may talk to *hosts* and nobody else.
+    """Return the tool ``http_request``, which may connect to *hosts* only.
 
     Args:
         hosts: Names, ``.name`` for all below, ``*`` for every public host, addresses and
@@ -180,7 +180,7 @@ class _Web:
     async def _ask(
         self, url: HttpUrl, method: str, fields: Mapping[str, str], data: bytes
     ) -> tuple[AnswerHead, bytes, bool]:
-        """Ask once; return the head, the body, and whether that is all of it."""
+        """Send one request; return the head, the body, and whether the body is complete."""
         own = {
             "host": url.authority,
             "accept-encoding": "identity",
@@ -235,7 +235,7 @@ class _Web:
         raise ToolError(f"cannot connect to {url.authority}: {'; '.join(failures)}")
 
     async def _resolve(self, url: HttpUrl) -> list[Address]:
-        """Return the addresses of the host, each of them judged."""
+        """Return the addresses of the host, after checking each."""
         literal = address_of(url.host)
         if literal is not None:
             await trio.lowlevel.checkpoint()
@@ -299,7 +299,7 @@ def _text_of(kind: str, payload: bytes, is_whole: bool) -> str:  # noqa: FBT001
 
 
 def _codec(charset: str) -> str:
-    """Return Python's name of *charset*; that of UTF-8 for one that is not taken."""
+    """Return Python's name of *charset*; UTF-8 for an unsupported one."""
     try:
         # By its own name: there are many ways to write each of them.
         name = codecs.lookup(charset[:_MAX_CHARSET_CHARS]).name

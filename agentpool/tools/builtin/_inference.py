@@ -1,4 +1,4 @@
-"""A tool with which an agent asks a model one question, at its own expense."""
+"""A tool that asks a model one question, at the agent's expense."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_PROMPT_CHARS: Final = 100_000
 
 
 def inference_tools(driver: Driver, *, max_tokens: int | None = None) -> tuple[Tool, ...]:
-    """Return the tool ``inference``, which asks *driver* one question without a history.
+    """Return the tool ``inference``, which asks *driver* one question without history.
 
     Args:
         driver: Who answers: the agent's own, or another of its privacy tier.

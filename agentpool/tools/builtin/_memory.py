@@ -1,4 +1,4 @@
-"""Tools with which a model itself remembers and recalls."""
+"""Tools to remember and recall notes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tools with which a model looks for files: by their paths, and by what is in them.
+"""Tools to find files by path and by content.
 
 A search is done by a process of its own, see ``_search_child``: a pattern can take for
 ever, and nothing but the end of its process ends it. Here it is started, in the folder to
@@ -60,7 +60,7 @@ _Pattern = Annotated[str, Meta(min_length=1, max_length=MAX_PATTERN_CHARS)]
 def search_tools(
     roots: Roots, needed: Capability, work: FileWork, *, seconds: float = SEARCH_SECONDS
 ) -> tuple[Tool, ...]:
-    """Return ``glob`` and ``grep`` below *roots*.
+    """Return the tools ``glob`` and ``grep``, which search below *roots*.
 
     Args:
         roots: What may be looked at.
@@ -127,7 +127,7 @@ class _Search:
         include: str = "*",
         ignore_case: bool = False,
     ) -> tuple[list[_Found], _Found]:
-        """Return what was found, and how the search ended.
+        """Run a search. Return what it found and how it ended.
 
         Raises:
             ToolError: If *path* is not there or not granted, or the pattern is none.
@@ -157,7 +157,7 @@ class _Search:
 
 
 def _open(roots: Roots, path: str, kind: str) -> tuple[int | None, str, str]:
-    """Open where *path* leads; return it, its full path, and what finds begin with."""
+    """Open *path*. Return it, its full path, and the prefix of what is found."""
     with open_place(roots, path) as place:
         found = place.look()
         if found is None:
@@ -205,7 +205,7 @@ async def _search(request: Request) -> tuple[list[_Found], _Found]:
 
 
 def _why(end: _Found) -> tuple[str, ...]:
-    """Say why a search ended before it had seen everything; nothing if it did not."""
+    """Return why a search ended early; empty if it did not."""
     match end["end"]:
         case "time":
             why = "out of time; name a smaller folder or write a simpler pattern"
@@ -219,7 +219,7 @@ def _why(end: _Found) -> tuple[str, ...]:
 
 
 def split_pattern(pattern: str, path: str) -> tuple[str, str]:
-    """Return the folder where a search for *pattern* from *path* begins, and what is left.
+    """Split *pattern* into the folder where the search from *path* begins, and the rest.
 
     The parts without wildcards go to the folder, which is walked with all checks, links
     included; a search itself follows none.

@@ -1,4 +1,4 @@
-"""The tool with which a model runs programs: those that are granted, and without a shell.
+"""A tool to run granted programs, without a shell.
 
 Rules:
 
@@ -68,7 +68,7 @@ def shell_tools(
     seconds: float = SHELL_SECONDS,
     without_network: tuple[str, ...] = (),
 ) -> tuple[Tool, ...]:
-    """Return the tool ``shell`` for the programs that *grants* allow; nothing without any.
+    """Return the tool ``shell`` for the programs that *grants* allow; none without any.
 
     Args:
         grants: An agent's grants; only those of ``shell`` are looked at. The programs are
@@ -121,7 +121,7 @@ def shell_tools(
 
 
 def search_path(environ: Mapping[str, str]) -> str:
-    """Return where *environ* has programs, without what is relative."""
+    """Return the folders with programs in *environ*, without relative ones."""
     entries = environ.get("PATH", os.defpath).split(os.pathsep)
     return os.pathsep.join(entry for entry in entries if Path(entry).is_absolute())
 
@@ -131,7 +131,7 @@ def _program_environ(environ: Mapping[str, str], path: str) -> dict[str, str]:
 
 
 async def find_isolation(environ: Mapping[str, str]) -> tuple[str, ...] | None:
-    """Return what to put before a program so that it has no network. ``None``: nothing does.
+    """Return the command prefix that cuts a program off the network. ``None``: not possible.
 
     It is tried: a kernel can have it and a container forbid it.
 
@@ -168,7 +168,7 @@ class _Shell:
     _prefix: tuple[str, ...]
 
     async def run(self, command: str, context: ToolContext) -> ToolResult:
-        """Run *command* and return what a model is told about it.
+        """Run *command* and return the text for the model.
 
         Raises:
             ToolError: If it is not granted, or cannot be started.
@@ -200,7 +200,7 @@ class _Shell:
         return _told(group, seconds if limit.cancelled_caught else None)
 
     def _check(self, name: str, where: str, arguments: Sequence[str]) -> None:
-        """Refuse arguments that lead out of what the program *name* is granted for.
+        """Raise if arguments would let the program *name* do more than it is granted for.
 
         Raises:
             ToolError: If there are any.

@@ -1,4 +1,4 @@
-"""Tools with which a model works in a team: write, ask, wait, look around, have children.
+"""Tools to work in a team: write, ask, wait, look around, run children.
 
 They act through the agent's own context, so a model cannot write in another's name, and a
 child can do nothing that its parent could not.

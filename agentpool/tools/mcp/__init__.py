@@ -1,1 +1,1 @@
-"""MCP servers as tools: their processes and sessions, and what models are told of them."""
+"""Tools of MCP servers: their processes, their sessions, and what models see of them."""

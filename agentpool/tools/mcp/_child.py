@@ -1,4 +1,4 @@
-"""The process of an MCP server: its pipes, its last words, and its whole group's end.
+"""The process of an MCP server: its pipes, its last output, and the end of its group.
 
 The server starts in a process group of its own, and the group is ended with it, so that
 neither a wrapper such as ``npx`` nor what the server started is left behind.
@@ -35,7 +35,7 @@ _PIECE_BYTES: Final = 65_536
 @final
 @attrs.define(eq=False, repr=False)
 class Child:
-    """A server's process, while it lives and a moment longer."""
+    """A server's process."""
 
     _process: trio.Process
     _stdin: trio.abc.SendStream
@@ -45,7 +45,7 @@ class Child:
     _tail: bytearray = attrs.field(factory=bytearray)
 
     async def receive(self) -> bytes:
-        """Return the next piece of its output, without secrets. Empty: there is no more."""
+        """Return the next piece of its output, without secrets. Empty: its output has ended."""
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             while data := await self._stdout.receive_some(_PIECE_BYTES):
                 if known := self._output.feed(bytes(data)):
@@ -61,23 +61,23 @@ class Child:
         await self._stdin.send_all(data)
 
     def note(self, output: bytes) -> None:
-        """Remember *output* among its last words."""
+        """Add *output* to its last output."""
         self._tail += output[-TAIL_BYTES:]
         del self._tail[:-TAIL_BYTES]
 
     async def drain(self) -> None:  # noqa: ASYNC910  # it has tried to receive
-        """Read its standard error until it ends, and remember the last of it."""
+        """Read its standard error to the end, and keep the last of it."""
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             async for piece in self._stderr:
                 self.note(bytes(piece))
 
     async def wait_died(self) -> None:
-        """Wait until the process has ended; then end what is left of its group."""
+        """Wait until the process has ended, then end the rest of its group."""
         await self._process.wait()
         signal_group(self._process, KILL)
 
     async def say_how(self) -> str:
-        """Return how it ended, or that it did not, with its last words."""
+        """Return how it ended, or that it runs, with its last output."""
         with trio.move_on_after(DYING_SECONDS):
             await self._process.wait()
         code = self._process.returncode
@@ -85,12 +85,12 @@ class Child:
         return f"{how}; {self.last_words()}"  # noqa: ASYNC910  # it has waited
 
     def last_words(self) -> str:
-        """Return the end of what it wrote to standard error."""
+        """Return the last of its standard error."""
         text = " ".join(self._tail.decode(errors="replace").split())
         return f"its last output: {text!r}" if text else "it wrote nothing to standard error"
 
     async def stop(self) -> None:
-        """End the process and its group: ask, tell, kill."""
+        """End the process and its group: close its input, terminate, kill."""
         with trio.CancelScope(shield=True):
             # An MCP server ends when its input does.
             await trio.aclose_forcefully(self._stdin)
@@ -105,7 +105,7 @@ class Child:
 async def open_child(
     command: Sequence[str], environment: Mapping[str, str], secrets: Secrets
 ) -> AsyncGenerator[Child]:
-    """Start a server; at the end of the block it has ended, and so has its group.
+    """Start a server, and end it with its whole group at the end of the block.
 
     Args:
         command: The program and its arguments.

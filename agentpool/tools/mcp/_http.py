@@ -1,4 +1,4 @@
-"""What an MCP server says over HTTP, before the SDK reads it: bounded, and without keys."""
+"""HTTP for MCP: answers are bounded, and keys removed, before the SDK reads them."""
 
 from __future__ import annotations
 
@@ -134,6 +134,6 @@ class _BoundedStream(httpx2.AsyncByteStream):
 
 
 def _redacted(error: httpx2.TransportError, secrets: Secrets) -> httpx2.TransportError:
-    """Return *error* without secrets. Raise it from None: its cause quotes what came."""
+    """Return *error* without secrets. Raise it ``from None``, since its cause quotes them."""
     error.args = (secrets.redact(str(error)),)
     return error

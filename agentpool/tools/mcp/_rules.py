@@ -1,4 +1,4 @@
-"""What a model is told of an MCP server's tools, and what is made of their results.
+"""What a model sees of an MCP server's tools, and how results are converted.
 
 Everything that a server says is somebody else's text. Rules:
 
@@ -81,7 +81,7 @@ _SPOKEN: Final = frozenset({"description", "title", "$comment"})
 
 
 def tool_names(keys: Iterable[ToolKey]) -> dict[ToolKey, str]:
-    """Return what each tool is called before a model: all legal, no two alike.
+    """Return the name of each tool for the model: valid, and all different.
 
     A name depends on its own server and tool alone, unless two servers' names differ in
     nothing but ``-`` and ``_``.
@@ -99,7 +99,7 @@ def tool_names(keys: Iterable[ToolKey]) -> dict[ToolKey, str]:
 
 
 def _plain_name(server: str, tool: str) -> str | None:
-    """Return the name without a hash. ``None``: it would not be legal, or not sure."""
+    """Return the name without a hash. ``None``: it is invalid or perhaps not unique."""
     # Without "_" in the server's part, the first one after "mcp_" ends it.
     name = f"mcp_{server.replace('_', '-')}_{tool}"
     legal = len(name) <= MAX_NAME_CHARS and tool and not _ILLEGAL.search(name)
@@ -119,7 +119,7 @@ def _hashed_name(server: str, tool: str) -> str:
 
 
 def wants_server(server: McpServerConfig, grants: Sequence[Capability]) -> bool:
-    """Return whether an agent with *grants* could call anything of *server*."""
+    """Return whether *grants* allow any tool of *server*."""
     names = server.capabilities
     if ANYTHING not in names:
         return any(grants_allow(grants, Capability.mcp(server.name, name)) for name in names)
@@ -134,7 +134,7 @@ def wants_server(server: McpServerConfig, grants: Sequence[Capability]) -> bool:
 def offered_tools(
     server: McpServerConfig, listed: Iterable[str], faults: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """Return which of the *listed* tools the manifest's entry for *server* offers.
+    """Return the *listed* tools that the manifest's entry for *server* offers.
 
     Args:
         server: The entry.
@@ -168,12 +168,12 @@ def offered_tools(
 
 
 def shown_description(server: str, text: str | None) -> str:
-    """Return a server's description of a tool, as a model may see it."""
+    """Return a server's description of a tool, cleaned for the model."""
     return f"[MCP:{server}] {one_line(text or '', MAX_DESCRIPTION_CHARS)}".rstrip()
 
 
 def shown_schema(schema: Mapping[str, object]) -> dict[str, object]:
-    """Return a server's schema of a tool's arguments, as a model may see it."""
+    """Return a server's schema of a tool, cleaned for the model."""
     open_ended: dict[str, object] = {"type": "object", "properties": {}}
     try:
         cleaned = _cleaned(schema, MAX_SCHEMA_DEPTH)
@@ -205,7 +205,7 @@ def _cleaned(node: object, depth: int) -> object:
 
 
 def one_line(text: str, limit: int) -> str:
-    """Return *text* on one line, without unseen signs and markers, and not too long.
+    """Return *text* on one line, shortened, without invisible characters and markers.
 
     For what a model is shown of a server before it has called anything: a description is
     somebody else's text as much as a result is.
@@ -220,7 +220,7 @@ def one_line(text: str, limit: int) -> str:
 
 
 def read_arguments(text: str) -> dict[str, Json]:
-    """Return the arguments that a model wrote. The server checks what is in them.
+    """Parse the arguments that a model wrote. The server checks their content.
 
     Raises:
         ToolError: If they are no JSON object. Its text is for the model.
@@ -248,7 +248,7 @@ def read_arguments(text: str) -> dict[str, Json]:
 
 
 def read_result(result: _Node) -> ToolResult:
-    """Return what a server's result, as it is on the wire, comes to for a model."""
+    """Convert a server's result from the wire for the model."""
     content = cast("Sequence[_Node]", result.get("content") or ())
     attached: list[Attachment] = []
     parts = [_told(block, attached) for block in content]
@@ -262,7 +262,7 @@ def read_result(result: _Node) -> ToolResult:
 
 
 def _told(block: _Node, attached: list[Attachment]) -> str:
-    """Return one block of a result: its text, or what it is.
+    """Return the text of one block of a result, or its kind.
 
     What models read goes to *attached*.
     """
@@ -285,7 +285,7 @@ def _told(block: _Node, attached: list[Attachment]) -> str:
 
 
 def _attach(block: _Node, data: str, attached: list[Attachment]) -> str:
-    """Attach what *block* has, if a model may read it. Return what to say if not."""
+    """Attach the data of *block* if a model may read it. Return a note if not."""
     if len(attached) < MAX_RESULT_ATTACHMENTS and len(data) <= MAX_ATTACHMENT_CHARS:
         try:
             attached.append(

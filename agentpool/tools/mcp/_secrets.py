@@ -1,4 +1,4 @@
-"""What a server was given and may quote, taken out of what it says.
+"""Removes the secrets that a server was given from what it says.
 
 Before anybody else reads it: the SDK writes to its log what it cannot make sense of, some of
 it as a warning. What is quoted in another form (in base64, or with other escapes) is not
@@ -27,32 +27,32 @@ _NUMBER: Final = re.compile(r"[0-9.eE+-]+")
 @final
 @attrs.frozen(repr=False)
 class Secrets:
-    """The values of variables that a server was given."""
+    """The values of the variables that a server was given."""
 
     values: tuple[str, ...] = ()
     """Those that are worth it, the longest first: one may be the beginning of another."""
 
     @classmethod
     def of(cls, values: Iterable[str]) -> Self:
-        """Return those of *values* that are long enough for a secret."""
+        """Make it from those of *values* that are long enough for a secret."""
         found = {value.strip() for value in values if len(value.strip()) >= _SHORTEST_CHARS}
         return cls(tuple(sorted(found, key=lambda value: (-len(value), value))))
 
     def redact(self, text: str) -> str:
-        """Return *text* without them."""
+        """Return *text* without the secrets."""
         for value in self.values:
             text = text.replace(value, REDACTED)
         return text
 
     def redact_bytes(self, data: bytes) -> bytes:
-        """Return *data*, all of it, without them."""
+        """Return the complete *data* without the secrets."""
         stream = SecretsInStream(self)
         return stream.feed(data) + stream.end()
 
 
 @final
 class SecretsInStream:
-    """Takes secrets out of bytes that come in pieces, and keeps none of them waiting.
+    """Removes secrets from bytes that arrive in pieces, with the least delay.
 
     Only what may be the beginning of a secret is held back until more has come.
     """
@@ -60,7 +60,7 @@ class SecretsInStream:
     __slots__ = ("_forms", "_held", "_pattern")
 
     def __init__(self, secrets: Secrets) -> None:
-        """Begin with nothing."""
+        """Begin with an empty stream."""
         values = [value for value in secrets.values if not _NUMBER.fullmatch(value)]
         plain = (value.encode() for value in values)
         escaped = (json.dumps(value)[1:-1].encode() for value in values)
@@ -70,19 +70,19 @@ class SecretsInStream:
         self._held = b""
 
     def feed(self, data: bytes) -> bytes:
-        """Return what can be said now."""
+        """Add *data* and return what is free of secrets so far."""
         data = self._held + data
         at = self._last_beginning(data)
         self._held = data[at:]
         return self._pattern.sub(REDACTED.encode(), data[:at])
 
     def end(self) -> bytes:
-        """Return what was held back: no more comes."""
+        """Return what was held back, at the end of the stream."""
         held, self._held = self._held, b""
         return self._pattern.sub(REDACTED.encode(), held)
 
     def _last_beginning(self, data: bytes) -> int:
-        """Return where the end of *data* may begin a secret; if nowhere, its length."""
+        """Return where a secret may begin at the end of *data*; its length if nowhere."""
         longest = max(map(len, self._forms), default=0)
         found = [match.span() for match in self._pattern.finditer(data)]
         for at in range(max(0, len(data) - longest + 1), len(data)):

@@ -1,4 +1,4 @@
-"""MCP servers that agents share: started when needed, restarted, and ended with the block.
+"""MCP servers that agents share: started on demand, restarted, ended with the block.
 
 Rules:
 
@@ -78,7 +78,7 @@ class McpTool(Tool):
         return Capability.mcp(self._server.config.name, self._remote_name)
 
     async def run(self, arguments: str, context: ToolContext) -> ToolResult:  # noqa: ARG002  # servers know no agents
-        """Call it, starting its server if that has ended.
+        """Call the tool, restarting its server if that has ended.
 
         Raises:
             ToolError: If the arguments are no JSON object, or the server does not answer.
@@ -93,7 +93,7 @@ class McpTool(Tool):
 @final
 @attrs.define(eq=False, repr=False)
 class _Start:
-    """A start that somebody waits for."""
+    """A start of a server, and the calls that wait for it."""
 
     scope: trio.CancelScope
     done: trio.Event = attrs.field(factory=trio.Event)
@@ -117,7 +117,7 @@ class _Server:
     """What it was given, which is taken out of all that it says."""
 
     def begin(self) -> None:
-        """Start it if that is needed and allowed; ``wait_session`` waits for it."""
+        """Start the server if needed and allowed. ``wait_session`` waits for it."""
         open_already = self._session is not None and not self._session.life.ended.is_set()
         if open_already or self._closed or self._start or self._failures >= MAX_FAILURES:
             return
@@ -173,7 +173,7 @@ class _Server:
         return msgspec.structs.replace(result, content=self._secrets.redact(result.content))
 
     def close(self) -> None:
-        """Ask the server to end, and start it no more."""
+        """Ask the server to end, and never start it again."""
         self._closed = True
         if self._session is not None:
             self._session.life.end("the block in which it ran has ended")
@@ -196,7 +196,7 @@ class _Server:
             start.done.set()
 
     async def _hold(self, start: _Start) -> str:
-        """Return why there is no session, or none any more."""
+        """Hold the session. Return why there is none, or none any more."""
         try:
             # In a thread, for it takes 0.6 s, in which other agents can go on.
             await trio.to_thread.run_sync(import_module, "agentpool.tools.mcp._session")
@@ -231,7 +231,7 @@ class _Server:
         return life.why
 
     def _handed_on(self) -> tuple[dict[str, str], str | None]:
-        """Return the variables of a program, and the token for an HTTP server."""
+        """Return the environment of a program, and the token for an HTTP server."""
         also = ("SHELL", "TERM", *self.config.env)
         environment = build_environ(self._environ, also=also)
         token = None
@@ -251,7 +251,7 @@ class _Server:
 @final
 @attrs.define(eq=False, repr=False)
 class McpServers:
-    """The MCP servers of a block. Made by ``open_mcp_servers``."""
+    """The MCP servers of one block. Opened by ``open_mcp_servers``."""
 
     _nursery: trio.Nursery
     _environ: Mapping[str, str]
@@ -261,7 +261,7 @@ class McpServers:
     )
 
     async def build(self, context: AgentContext) -> ToolRegistry:
-        """Return a registry of the tools that an agent may call: ``tools=servers.build``.
+        """Return the MCP tools of one agent: pass it as ``tools=servers.build``.
 
         Args:
             context: The agent.
@@ -272,7 +272,7 @@ class McpServers:
         return ToolRegistry(await self.tools_for(context.manifest))
 
     async def tools_for(self, manifest: AgentManifest) -> tuple[Tool, ...]:
-        """Return the tools of the servers that *manifest* names, and start those servers.
+        """Start the servers of *manifest* and return their tools.
 
         A server of which nothing is granted is not started.
 
@@ -310,7 +310,7 @@ class McpServers:
         )
 
     def close(self) -> None:
-        """Ask all servers to end, and start none any more."""
+        """Ask all servers to end, and start no more."""
         for server in self._servers.values():
             server.close()
 
@@ -328,7 +328,7 @@ class McpServers:
 async def open_mcp_servers(
     *, environ: Mapping[str, str] | None = None, start_seconds: float = 30.0
 ) -> AsyncGenerator[McpServers]:
-    """Let agents use the MCP servers of their manifests; at the block's end those end too.
+    """Let agents use the MCP servers of their manifests, until the end of the block.
 
     A server starts when the first agent needs it, and is shared from then on.
 

@@ -1,4 +1,4 @@
-"""The door to MCP servers: a session with one, through the official SDK.
+"""The only door to MCP servers: a session through the official SDK.
 
 Loaded when the first server is started: it takes 0.6 s. A session lives in the task that
 opened it; calls come from everywhere, and a cancelled one is told to the server.
@@ -52,7 +52,7 @@ _QUEUED_MESSAGES: Final = 256
 @final
 @attrs.frozen
 class ListedTool:
-    """A tool as its server describes it, made fit for a model."""
+    """A tool as its server describes it, cleaned for a model."""
 
     name: str
     """Its name there: any text at all."""
@@ -65,7 +65,7 @@ class ListedTool:
 @final
 @attrs.define(eq=False, repr=False)
 class Life:
-    """Whether a session still lives, and of what it died."""
+    """Whether a session is alive, and why it ended."""
 
     ended: trio.Event = attrs.field(factory=trio.Event)
     """Set when it is of no more use."""
@@ -77,7 +77,7 @@ class Life:
     """What it wrote last, to be put behind a sentence. Empty: it is not known."""
 
     def end(self, why: str) -> None:
-        """Be of no more use."""
+        """Mark the session as ended."""
         self.why = self.why or why
         self.ended.set()
 
@@ -97,7 +97,7 @@ class Session:
     """Whether a call was answered, with whatever it was."""
 
     async def call(self, tool: str, arguments: Mapping[str, Json]) -> ToolResult:
-        """Call *tool* and return what it came to.
+        """Call *tool* and return its result.
 
         Raises:
             ToolError: If the server refuses the call, answers with something else than a
@@ -142,7 +142,7 @@ async def open_session(
     secrets: Secrets,
     life: Life,
 ) -> AsyncGenerator[Session]:
-    """Open a session with a server, and start it if it is a program.
+    """Open a session with a server, starting it if it is a program.
 
     Args:
         config: Which server.
@@ -281,14 +281,14 @@ async def _open_http(
 
 
 def _means_lost(error: MCPError) -> bool:
-    """Return whether no call of this session will be answered any more."""
+    """Return whether the session can answer no more calls."""
     # What the SDK says by itself, the second of an HTTP server that does not know the session.
     # Not the code alone: servers use the same one for whatever they like.
     return error.message in {"Connection closed", "Session terminated"}
 
 
 def tell(error: Exception) -> str:
-    """Return what went wrong with a session, in words."""
+    """Return in words what went wrong with a session."""
     # What the groups hold besides is the same end, as other tasks saw it.
     while isinstance(error, ExceptionGroup):
         error = cast("ExceptionGroup[Exception]", error).exceptions[0]

@@ -1,4 +1,4 @@
-"""MCP messages over a pair of pipes, one a line, for either end of them.
+"""MCP messages over a pair of pipes, one per line, for client and server.
 
 Why not the SDK's own: its client keeps a line of any length, and copies it for every piece
 that comes; its server reads standard input in a thread that no cancellation ends.
@@ -30,7 +30,7 @@ none; ours does not say it."""
 @final
 @attrs.define(eq=False)
 class LineSplitter:
-    """Cuts bytes into lines, and looks at each of them once."""
+    """Splits bytes into lines, looking at each byte once."""
 
     _limit: int = MAX_MESSAGE_BYTES
     _rest: bytearray = attrs.field(factory=bytearray)
@@ -59,7 +59,7 @@ async def read_messages(
     *,
     note: Callable[[bytes], object],
 ) -> None:
-    """Read messages until there are no more, or nobody wants them.
+    """Read messages until the input ends or the receiver has closed.
 
     Args:
         receive: Returns the next bytes; empty ones at the end.

@@ -1,1 +1,1 @@
-"""How tools reach this system: files by their granted paths, programs by their granted names."""
+"""How tools reach files by granted paths and programs by granted names."""

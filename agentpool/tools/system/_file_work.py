@@ -1,4 +1,4 @@
-"""Work on files that blocks, in threads: so many at once, and its errors in our words.
+"""File operations in threads: how many at once, and errors in words.
 
 Rules:
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 @final
 @attrs.frozen(eq=False)
 class FileWork:
-    """How much work on files goes on at once. One for all agents of a pool."""
+    """Limits how many file operations run at once. One for all agents of a pool."""
 
     readers: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(8))
     """Reads. More than 8 would only wait for the same disk."""
@@ -34,7 +34,7 @@ class FileWork:
     """Writes and edits: one, so that an edit sees what the one before has written."""
 
     async def read(self, path: str, function: Callable[[], T]) -> T:
-        """Return what *function* returns, called in a thread.
+        """Call *function* in a thread.
 
         Args:
             path: What an error is about.
@@ -49,7 +49,7 @@ class FileWork:
         return await _in_thread(path, function, self.readers)
 
     async def write(self, path: str, function: Callable[[], T]) -> T:
-        """Return what *function* returns, called in a thread when no other write goes on.
+        """Call *function* in a thread when no other write is running.
 
         Args:
             path: What an error is about.
@@ -72,5 +72,5 @@ async def _in_thread(path: str, function: Callable[[], T], limiter: trio.Capacit
 
 
 def refused(path: str, error: OSError) -> ToolError:
-    """Return what a model is told when the system refuses to touch *path*."""
+    """Return what to tell a model when the system refuses access to *path*."""
     return ToolError(f"{path!r}: {error.strerror or type(error).__name__}")

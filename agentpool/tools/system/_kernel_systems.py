@@ -1,4 +1,4 @@
-"""The kernel's own file systems: what is there looks like files, and is none.
+"""The kernel's own file systems, such as ``/proc``, whose files are not data.
 
 What processes know, keys in their environment too, is read there like files.
 """
@@ -20,7 +20,7 @@ MOUNTS: Final = "/proc/self/mountinfo"
 
 
 def kernel_devices(mounts: str = MOUNTS) -> frozenset[int]:
-    """Return the devices of the kernel's own file systems; none where that is not known."""
+    """Return the devices of the kernel's own file systems; empty if unknown."""
     found: set[int] = set()
     with (
         contextlib.suppress(OSError),

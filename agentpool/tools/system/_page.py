@@ -28,7 +28,7 @@ MAX_LINE_CHARS: Final = 2000
 
 @final
 class Page:
-    """The page that comes of the pieces that it is given."""
+    """Builds one page from the pieces of a text."""
 
     def __init__(self, *, offset: int, limit: int, column: int) -> None:
         """Begin a page.
@@ -50,11 +50,11 @@ class Page:
 
     @property
     def is_full(self) -> bool:
-        """Whether nothing that comes now is shown: lines are only counted."""
+        """Whether no more is shown: further lines are only counted."""
         return len(self._shown) >= self._limit or self._shown_chars >= MAX_PAGE_CHARS
 
     def add(self, piece: str) -> None:
-        """Take the next piece of the text."""
+        """Add the next piece of the text."""
         *ended, rest = piece.split("\n")
         for part in ended:
             self._extend(part)
@@ -62,7 +62,7 @@ class Page:
         self._extend(rest)
 
     def count(self, lines: int, *, is_open: bool) -> None:
-        """Count *lines* that ended, before the page or after it.
+        """Count *lines* before or after the page.
 
         Args:
             lines: How many ended.

@@ -48,7 +48,7 @@ _NEW_FLAGS: Final = (
 @final
 @attrs.define(eq=False)
 class Place:
-    """A name in a folder that the walk holds open."""
+    """A name in a folder that is held open, so that no link can redirect it."""
 
     path: str
     """The path as the model wrote it, for messages."""
@@ -66,17 +66,17 @@ class Place:
 
     @property
     def is_held(self) -> bool:
-        """Whether its folder is held open, and not only known by its path."""
+        """Whether the folder is held open, not only known by its path."""
         return self._folder_fd is not None
 
     @property
     def folder_path(self) -> str:
-        """The full path of the folder that it is in."""
+        """The full path of the folder."""
         return native_path(self.parts if self.name == "." else self.parts[:-1])
 
     @property
     def full_path(self) -> str:
-        """The full path of the place itself, without links."""
+        """The full path of the place, without links."""
         return native_path(self.parts)
 
     def look(self) -> os.stat_result | None:
@@ -138,7 +138,7 @@ class Place:
         return found
 
     def write(self, data: bytes, *, instead_of: os.stat_result | None) -> None:
-        """Put a file with *data* in the place, in one step.
+        """Write *data* to the place, atomically.
 
         The data is on the disk before the name is: after a power cut there is the old file
         or the new one. The name itself is not forced out, so it may be the old one.
@@ -199,5 +199,5 @@ def _kind(mode: int) -> str:
 
 
 def native_path(parts: Parts) -> str:
-    """Return *parts* as this platform writes it; the first part may be a drive."""
+    """Return *parts* as this platform writes a path; the first part may be a drive."""
     return join(parts).removeprefix("/" if os.sep != "/" else "")

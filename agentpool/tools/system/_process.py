@@ -1,4 +1,4 @@
-"""A program and everything that it starts, begun and ended as one.
+"""A program with everything that it starts, ended as one.
 
 Rules:
 
@@ -51,7 +51,7 @@ _PIECE_BYTES: Final = 64 * 1024
 
 @final
 class Kept:
-    """An output: its beginning, its end, and how much there was."""
+    """The beginning and the end of an output, and its size."""
 
     def __init__(self, limit: int) -> None:
         """Keep at most *limit* bytes."""
@@ -62,7 +62,7 @@ class Kept:
         """Bytes that were written in all."""
 
     def add(self, data: bytes | bytearray) -> None:
-        """Take the next piece."""
+        """Add the next piece."""
         self.total += len(data)
         room = self._half - len(self._head)
         self._head += data[:room]
@@ -71,7 +71,7 @@ class Kept:
             del self._tail[: -self._half]
 
     def text(self) -> str:
-        """Return what was kept, as text that is cut between characters."""
+        """Return what was kept as text, cut between characters."""
         if self.total <= 2 * self._half:
             return (self._head + self._tail).decode(errors="replace")
         head = codecs.getincrementaldecoder("utf-8")("replace").decode(bytes(self._head))
@@ -85,7 +85,7 @@ class Kept:
 @final
 @attrs.define(eq=False, repr=False)
 class Group:
-    """A program that runs, with everything that it started."""
+    """A running program, with everything that it started."""
 
     stdout: Kept
     """What it wrote to its output."""
@@ -101,11 +101,11 @@ class Group:
 
     @property
     def returncode(self) -> int | None:
-        """What it ended with; below 0 the signal. ``None``: it has not ended by itself."""
+        """The exit code; negative for a signal. ``None``: it has not ended by itself."""
         return self._process.returncode
 
     async def run(self) -> None:
-        """Take the program to its end, or to more output than it may write.
+        """Run the program to its end, or until it has written too much.
 
         Cancellation:
             It runs on until its block is left.
@@ -125,7 +125,7 @@ class Group:
             nursery.cancel_scope.deadline = trio.current_time() + _DRAIN_SECONDS
 
     async def end(self) -> None:
-        """End all that runs. Shielded, and bounded."""
+        """End everything that runs. Shielded, and bounded in time."""
         with trio.CancelScope(shield=True):
             await trio.lowlevel.checkpoint()
             try:
@@ -164,7 +164,7 @@ class Group:
                 scope.cancel()
 
     async def _wait_exited(self) -> None:
-        """Wait until the program has ended, and where that can be done do not reap it."""
+        """Wait until the program has exited, without reaping it where possible."""
         try:
             fd = os.pidfd_open(self._process.pid)
         except (AttributeError, OSError):
@@ -177,7 +177,7 @@ class Group:
             os.close(fd)
 
     async def _sweep(self) -> None:
-        """End those who have left the session, where they can be found."""
+        """End processes that have left the session, where they can be found."""
         if self._mark is None or sys.platform != "linux":
             await trio.lowlevel.checkpoint()
             return

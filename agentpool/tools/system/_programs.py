@@ -1,4 +1,4 @@
-"""From the line that a model wrote to a program and its arguments, or to a refusal.
+"""Parses the command that a model wrote, and decides whether it may run.
 
 Rules:
 
@@ -49,7 +49,7 @@ _IN_QUOTES: Final = re.compile(r'\\(["\\$`])')
 @final
 @attrs.frozen(kw_only=True)
 class _Doors:
-    """The arguments of one program that lead out of what it was granted for."""
+    """The arguments with which one program can do more than it was granted for."""
 
     anywhere: tuple[str, ...] = ()
     """Options. Long ones are also meant when cut short or given a value, short ones also
@@ -194,12 +194,12 @@ class Programs:
 
 
 def carriers(names: Iterable[str]) -> tuple[str, ...]:
-    """Return those of *names* that run other programs, and are as good as ``*``."""
+    """Return those of *names* that run other programs: to grant one is to grant ``*``."""
     return tuple(name for name in names if not CARRIERS.isdisjoint(_known_as(name)))
 
 
 def closed_door(name: str, arguments: Sequence[str]) -> str | None:
-    """Return the argument with which the program *name* would leave what it is for."""
+    """Return the argument with which the program *name* would do more than it is for."""
     found = (_DOORS.get(_ALSO_CALLED.get(known, known)) for known in _known_as(name))
     doors = next((one for one in found if one is not None), None)
     if doors is None:
@@ -236,14 +236,14 @@ def _command(arguments: Sequence[str], doors: _Doors) -> tuple[str | None, str |
 
 
 def _dashed(arguments: Sequence[str], doors: _Doors) -> Iterator[tuple[str, str]]:
-    """Yield each argument as an option would be written, and as it was."""
+    """Yield each argument in the form of an option, and as written."""
     for index, argument in enumerate(arguments):
         is_bare = index == 0 and doors.bare_cluster and not argument.startswith("-")
         yield (f"-{argument}" if is_bare else argument), argument
 
 
 def _means(argument: str, door: str) -> bool:
-    """Return whether *argument* is the option *door*, in any of the ways to write it."""
+    """Return whether *argument* is the option *door*, in any spelling."""
     if door.startswith("--"):
         name = argument.partition("=")[0]
         if name in _WHOLE:
@@ -257,7 +257,7 @@ def _means(argument: str, door: str) -> bool:
 
 
 def _leads_out(argument: str) -> bool:
-    """Return whether *argument*, or the value in it, is a path out of the folder."""
+    """Return whether *argument*, or its value, is a path out of the folder."""
     value = argument.partition("=")[2] if argument.startswith("--") else argument
     # Where the value of a short option begins cannot be told: -czf/tmp/x.
     is_full = value.startswith("/") or (value.startswith("-") and "/" in value)
@@ -270,7 +270,7 @@ def _is_remote(argument: str) -> bool:
 
 
 def _known_as(name: str) -> tuple[str, ...]:
-    """Return what the program *name* may be called: with and without its version."""
+    """Return the names that the program *name* goes by, with and without a version."""
     base = name.replace("\\", "/").rpartition("/")[2].lower().removesuffix(".exe")
     if base.startswith("ld-linux"):
         return ("ld-linux",)
@@ -328,7 +328,7 @@ def _words(text: str) -> Iterator[str]:
 
 
 def _wrong(text: str, at: int) -> ToolError:
-    """Say why no word goes on at *at*."""
+    """Return why no word continues at *at*."""
     sign = text[at]
     if sign == "\\":
         return ToolError("the command ends with a backslash; write it in single quotes")

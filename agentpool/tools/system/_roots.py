@@ -1,4 +1,4 @@
-"""Which paths an agent may touch, by their names alone.
+"""Which paths an agent may access, judged by name alone.
 
 Rules:
 
@@ -49,7 +49,7 @@ class Root:
 @final
 @attrs.frozen(kw_only=True)
 class Roots:
-    """What an agent may touch."""
+    """The paths that an agent may access."""
 
     folder: Root
     """Where relative paths begin. It grants nothing."""
@@ -75,7 +75,7 @@ class Roots:
         return self.without_links(parts if path.startswith("/") else (*self.folder.real, *parts))
 
     def without_links(self, parts: Parts) -> Parts:
-        """Return *parts* with the beginning that a grant writes with links without them."""
+        """Return *parts* with a beginning that a grant writes with links replaced."""
         longest = None
         for root in (self.folder, *self.granted):
             name = root.name
@@ -84,7 +84,7 @@ class Roots:
         return parts if longest is None else (*longest.real, *parts[len(longest.name) :])
 
     def covers(self, place: Parts) -> bool:
-        """Return whether *place*, which has no links in it, may be touched."""
+        """Return whether *place*, a path without links, may be accessed."""
         return any(
             place[: len(root.real)] == root.real
             and (place[:1] != _PROCESSES or root.real[:1] == _PROCESSES)
@@ -92,13 +92,13 @@ class Roots:
         )
 
     def may_pass(self, place: Parts) -> bool:
-        """Return whether a walk may go on at *place*: it is covered, or on the way to a root."""
+        """Return whether a walk may continue at *place*: it is covered, or leads to a root."""
         return self.covers(place) or any(
             root.real[: len(place)] == place for root in (self.folder, *self.granted)
         )
 
     def outside(self, path: str) -> ToolError:
-        """Return what a model is told about a *path* that leads out of its roots."""
+        """Return what to tell a model about a *path* outside of its roots."""
         granted = ", ".join(root.text for root in self.granted)
         return ToolError(f"path {path!r} is outside of what is granted: {granted}")
 
@@ -114,5 +114,5 @@ def join(parts: Sequence[str]) -> str:
 
 
 def is_anything(text: str) -> bool:
-    """Return whether the grant *text* is of every path."""
+    """Return whether the grant *text* covers every path."""
     return text == ANYTHING

@@ -55,7 +55,7 @@ _FILE_FLAGS: Final = (
 
 
 class Request(NamedTuple):
-    """What is wanted."""
+    """What to search for."""
 
     kind: str
     """``glob`` or ``grep``."""
@@ -92,20 +92,20 @@ class Entry(NamedTuple):
 
 
 class StoppedError(Exception):
-    """It has looked at enough; the text says of what."""
+    """The search has reached a limit, which the text names."""
 
 
 class Walk:
-    """Goes through folders, and counts."""
+    """Walks through folders, and counts."""
 
     def __init__(self, request: Request) -> None:
-        """Begin at none."""
+        """Begin with all counts at zero."""
         self.left = request.max_entries
         self.closed = frozenset(request.closed)
         self.ends_at = time.monotonic() + request.seconds
 
     def check_time(self) -> None:
-        """Stop if it is time.
+        """Raise if the time is over.
 
         Raises:
             StoppedError: If it is.
@@ -114,7 +114,7 @@ class Walk:
             raise StoppedError("time")
 
     def entries(self, folder: int | str, shown: str) -> list[Entry]:
-        """Return what is in *folder* and is no link, by name; nothing if it cannot be read.
+        """Return the entries of *folder* that are not links, by name; none if it is unreadable.
 
         Raises:
             StoppedError: If there is too much in all, or no time left.
@@ -134,7 +134,7 @@ class Walk:
 
 @contextlib.contextmanager
 def opened_folder(entry: Entry, closed: frozenset[int]) -> Generator[int | str | None, None, None]:
-    """Open the folder *entry*. ``None``: it cannot be, has gone, or is on a closed device."""
+    """Open the folder *entry*. ``None``: impossible, gone, or on a kernel file system."""
     if isinstance(entry.folder, str):
         yield os.path.join(entry.folder, entry.name)  # noqa: PTH118  # no pathlib: it starts slowly
         return
@@ -153,13 +153,13 @@ def opened_folder(entry: Entry, closed: frozenset[int]) -> Generator[int | str |
 
 
 class GlobPattern:
-    """A path pattern, matched part by part while walking: no way is walked twice.
+    """A path pattern, matched part by part so that no folder is walked twice.
 
     A state is how many parts are behind; ``**`` stays where it is, or is left at once.
     """
 
     def __init__(self, pattern: str) -> None:
-        """Take *pattern* apart."""
+        """Parse *pattern*."""
         parts = [part for part in pattern.split("/") if part not in {"", "."}]
         self._parts: list[tuple[re.Pattern[str] | None, bool]] = [
             (None if part == "**" else re.compile(fnmatch.translate(part)), part.startswith("."))
@@ -177,7 +177,7 @@ class GlobPattern:
         return frozenset(states)
 
     def step(self, states: frozenset[int], name: str) -> frozenset[int]:
-        """Return the states after *name*; none if it does not fit.
+        """Return the states after *name*; none if it does not match.
 
         A name with a dot at its beginning is only fitted by a part that has one as well.
         """
@@ -195,11 +195,11 @@ class GlobPattern:
         return self._closed(after)
 
     def is_whole(self, states: frozenset[int]) -> bool:
-        """Return whether what was walked fits the whole pattern."""
+        """Return whether the path so far matches the whole pattern."""
         return self._end in states
 
     def goes_on(self, states: frozenset[int]) -> bool:
-        """Return whether anything below may fit."""
+        """Return whether anything below may match."""
         return any(state < self._end for state in states)
 
 
@@ -246,12 +246,12 @@ def _changed_at(entry: Entry) -> int:
 
 
 class Grep:
-    """Finds lines, and says them as it finds them."""
+    """Searches for lines and reports them as it finds them."""
 
     def __init__(
         self, request: Request, pattern: re.Pattern[str], say: Callable[[dict[str, object]], None]
     ) -> None:
-        """Begin with none."""
+        """Begin without a find."""
         self._request = request
         self._pattern = pattern
         self._say = say
@@ -259,7 +259,7 @@ class Grep:
         self._left = request.limit
 
     def search(self, file: BinaryIO, shown: str) -> None:
-        """Look in *file*.
+        """Search *file*.
 
         Raises:
             StoppedError: If that is enough.
@@ -274,7 +274,7 @@ class Grep:
                 self._say({"path": shown, "line": number, "text": text})
 
     def look(self, folder: int | str, shown: str, depth: int = 0) -> None:
-        """Look in every file below *folder*, but for hidden ones.
+        """Search every file below *folder*, except hidden ones.
 
         Raises:
             StoppedError: If that is enough.
@@ -296,7 +296,7 @@ class Grep:
 
 
 def grep(request: Request, say: Callable[[dict[str, object]], None]) -> None:
-    """Find lines."""
+    """Find lines by a regular expression."""
     try:
         pattern = re.compile(request.pattern, re.IGNORECASE if request.ignore_case else 0)
     except (re.error, OverflowError, RecursionError) as error:
@@ -321,7 +321,7 @@ def grep(request: Request, say: Callable[[dict[str, object]], None]) -> None:
 
 @contextlib.contextmanager
 def opened_file(entry: Entry) -> Generator[BinaryIO | None, None, None]:
-    """Open the file *entry*. ``None``: it cannot be, or is no ordinary file any more."""
+    """Open the file *entry*. ``None``: impossible, or not an ordinary file any more."""
     try:
         if isinstance(entry.folder, str):
             fd = os.open(os.path.join(entry.folder, entry.name), _FILE_FLAGS)  # noqa: PTH118  # no pathlib: it starts slowly
@@ -335,7 +335,7 @@ def opened_file(entry: Entry) -> Generator[BinaryIO | None, None, None]:
 
 
 def text_lines(file: BinaryIO) -> Iterator[tuple[int, str]]:
-    """Yield the lines of *file* with their numbers; none of a file that is no text."""
+    """Yield the lines of *file* with their numbers; none if it is not text."""
     if b"\0" in file.read(_SNIFFED_BYTES):
         return
     file.seek(0)
@@ -357,7 +357,7 @@ def excerpt(line: str, start: int, end: int) -> str:
 
 
 def limit_process(seconds: float) -> None:
-    """Have the kernel end this process if it computes for too long or grows too large."""
+    """Make the kernel end this process if it uses too much time or memory."""
     try:
         import resource  # noqa: PLC0415  # not on every platform
     except ImportError:
@@ -373,7 +373,7 @@ def limit_process(seconds: float) -> None:
 def main(
     source: BinaryIO, target: BinaryIO, *, limit: Callable[[float], None] = limit_process
 ) -> None:
-    """Do what *source* asks for, and write what was found to *target*."""
+    """Run the search in *source*, and write the results to *target*."""
     request = Request(**json.loads(source.readline()))
 
     def say(found: dict[str, object]) -> None:

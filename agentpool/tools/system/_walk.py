@@ -1,4 +1,4 @@
-"""The way from a path to a place on the disk, without leaving the granted roots.
+"""Walks from a path to a place on the disk without leaving the granted roots.
 
 Rules:
 
@@ -57,7 +57,7 @@ _PASS_FLAGS: Final = (
 
 
 def find_roots(grants: Iterable[Capability], kind: CapabilityKind, folder: str) -> Roots:
-    """Return what *grants* of *kind* allow, with their links followed now.
+    """Return the paths that *grants* of *kind* allow, with links followed now.
 
     Args:
         grants: An agent's grants.
@@ -85,7 +85,7 @@ def _parts_of(path: str) -> Parts:
 def open_place(
     roots: Roots, path: str, *, make_folders: bool = False, by_step: bool = CAN_WALK
 ) -> Generator[Place, None, None]:
-    """Find where *path* leads, and hold the folder that it is in.
+    """Find the place that *path* leads to, and hold its folder open.
 
     Args:
         roots: What may be touched.
@@ -111,7 +111,7 @@ def open_place(
 
 
 def _resolve(roots: Roots, path: str, *, make_folders: bool) -> Place:
-    """Return the place of *path* by following all links at once."""
+    """Resolve *path* by following all links at once."""
     real = _parts_of(os.path.realpath(native_path(roots.locate(path))))
     if not roots.covers(real):
         raise roots.outside(path)
@@ -123,7 +123,7 @@ def _resolve(roots: Roots, path: str, *, make_folders: bool) -> Place:
 
 @final
 class _Walk:
-    """One walk: where it is, the folders that it holds, and the parts that are left."""
+    """One walk: its position, its open folders, and the parts that are left."""
 
     def __init__(self, roots: Roots, path: str, make_folders: bool) -> None:  # noqa: FBT001  # made in one place
         self._roots = roots
@@ -136,7 +136,7 @@ class _Walk:
         self._looks = 0
 
     def close(self) -> None:
-        """Let go of the folders."""
+        """Close the folders."""
         while self._fds:
             os.close(self._fds.pop())
 
@@ -174,7 +174,7 @@ class _Walk:
             os.close(self._fds.pop())
 
     def _is_link(self, part: str) -> bool:
-        """Return whether *part* is a link. If so, walk on where it says."""
+        """Return whether *part* is a link. If so, continue the walk at its target."""
         here = self._fds[-1]
         try:
             found = os.stat(part, dir_fd=here, follow_symlinks=False)
