@@ -12,11 +12,16 @@ which they were written.
 from __future__ import annotations
 
 import enum
-from typing import final
+from typing import Final, TypeVar, final
 
 import msgspec
 
+from agentpool._errors import AgentPoolError, JournalError
 from agentpool._messages import AgentId
+
+T = TypeVar("T")
+
+_UNREADABLE: Final = (msgspec.MsgspecError, AgentPoolError, ValueError, TypeError, RecursionError)
 
 BEFORE_THE_RUN = -1
 """The place of records about the agent as a whole."""
@@ -110,3 +115,17 @@ class PoolSummary(msgspec.Struct, frozen=True):
     def is_open(self) -> bool:
         """Whether some of its agents have no outcome yet."""
         return self.ended < self.agents
+
+
+def read_body(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """Return what the body of a record tells.
+
+    Raises:
+        JournalError: If it tells something else: the file was damaged, or made to harm.
+    """
+    try:
+        return decoder.decode(body)
+    except _UNREADABLE as error:
+        raise JournalError(
+            f"the journal has a record that cannot be read: {error}; restore the file from a copy"
+        ) from error

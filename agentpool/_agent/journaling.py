@@ -45,7 +45,7 @@ from agentpool._messages import (
     ToolCall,
     ToolMessage,
 )
-from agentpool._records import JournalRecord, RecordKind
+from agentpool._records import JournalRecord, RecordKind, read_body
 from agentpool._served_call import Charge, ServedCall, current_call
 from agentpool.journal._questions import decision_in, said_of
 from agentpool.journal._writer import JournalWriter
@@ -91,6 +91,7 @@ _RECALLED: Final = msgspec.json.Decoder(tuple[str, ...])
 _ANSWERED: Final = msgspec.json.Decoder(_Answered)
 _SUMMED: Final = msgspec.json.Decoder(_Summed)
 _RECEIVED: Final = msgspec.json.Decoder(_Received)
+_CALLED: Final = msgspec.json.Decoder(_Called)
 _ENCODE: Final = msgspec.json.Encoder().encode
 
 
@@ -110,7 +111,7 @@ def spending(
             continue
         if record.digest:
             yield 0, 0.0, 0, 1
-            for one in msgspec.json.decode(record.body, type=_Called).charges:
+            for one in read_body(record.body, _CALLED).charges:
                 if one.requests:
                     tokens = 0 if one.usage is None else one.usage.total_tokens
                     yield tokens, one.cost_usd, one.requests, 0
@@ -124,9 +125,9 @@ def received_ids(records: Iterable[JournalRecord]) -> Iterator[int]:
         if record.kind is not RecordKind.RESULT:
             continue
         if record.digest:
-            yield from msgspec.json.decode(record.body, type=_Called).taken
+            yield from read_body(record.body, _CALLED).taken
         elif record.body.startswith(b'{"messages"'):
-            yield from (one.message_id for one in _RECEIVED.decode(record.body).messages)
+            yield from (one.message_id for one in read_body(record.body, _RECEIVED).messages)
 
 
 def settled_keys(records: Iterable[JournalRecord]) -> set[str]:
@@ -134,7 +135,7 @@ def settled_keys(records: Iterable[JournalRecord]) -> set[str]:
     known = list(records)
     ended = {(one.place, one.part) for one in known if one.kind is RecordKind.RESULT}
     return {
-        one.body.decode()
+        one.body.decode(errors="replace")
         for one in known
         if one.kind is RecordKind.STARTED and one.body and (one.place, one.part) in ended
     }
@@ -142,8 +143,9 @@ def settled_keys(records: Iterable[JournalRecord]) -> set[str]:
 
 def _answer_in(body: bytes) -> Completion | None:
     """Return the answer in the result of a turn or a summary."""
-    decoder = _SUMMED if body.startswith(b"[") else _ANSWERED
-    return decoder.decode(body).completion
+    if body.startswith(b"["):
+        return read_body(body, _SUMMED).completion
+    return read_body(body, _ANSWERED).completion
 
 
 def _tokens_of(completion: Completion) -> int:
@@ -153,13 +155,14 @@ def _tokens_of(completion: Completion) -> int:
 def _fill_in(effect: Effect, body: bytes, run: Run) -> None:
     """Store the recorded result in *effect*."""
     if isinstance(effect, Recall):
-        effect.fragments = _RECALLED.decode(body)
+        recalled = read_body(body, _RECALLED)
+        effect.fragments = recalled
     elif isinstance(effect, Complete):
-        answered = _ANSWERED.decode(body)
+        answered = read_body(body, _ANSWERED)
         effect.completion = answered.completion
         run.passed_shared, run.exhausted = answered.passed_shared, answered.exhausted
     elif isinstance(effect, Summarize):
-        summed = _SUMMED.decode(body)
+        summed = read_body(body, _SUMMED)
         effect.text, effect.failure = summed.text, summed.failure
         effect.completion = summed.completion
 
@@ -225,7 +228,7 @@ class RunJournal(Live):
             # Nothing is written where nothing was received.
             effect.messages, effect.interrupted = (), False
             if record is not None:
-                found = _RECEIVED.decode(record.body)
+                found = read_body(record.body, _RECEIVED)
                 effect.messages, effect.interrupted = found.messages, found.interrupted
             return True
         if isinstance(effect, Complete | Summarize):
@@ -242,7 +245,7 @@ class RunJournal(Live):
                 continue
             if record.digest != digest_of(call.name, call.arguments):
                 self._refuse(f"call {call.name!r} has other arguments")
-            called = msgspec.json.decode(record.body, type=_Called)
+            called = read_body(record.body, _CALLED)
             effect.results[part] = called.result
             if called.changed is not None:
                 effect.changed[part] = called.changed

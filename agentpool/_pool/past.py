@@ -17,12 +17,12 @@ import attrs
 import msgspec
 
 from agentpool._attachments import Attachment
-from agentpool._errors import JournalError
+from agentpool._errors import JournalError, UsageError
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._manifest.usage_limits import UsageLimits
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage, ChatMessage
 from agentpool._outcome import AgentOutcome, AgentStatus
-from agentpool._records import JournalRecord, RecordKind
+from agentpool._records import JournalRecord, RecordKind, read_body
 from agentpool._spawn import SpawnConfig
 from agentpool.observe._saved import outcome_from_json, outcome_to_json
 
@@ -142,12 +142,21 @@ class Past:
         elif record.kind is RecordKind.HEAD:
             self.head = record.agent_id
         elif record.kind is RecordKind.ENDED:
-            agent = self.agents[record.agent_id]
+            agent = self._agent_of(record)
             agent.outcome = outcome = read_outcome(record, agent.config.history)
             if outcome.status in WHOLE:
                 self.head = record.agent_id
         else:
-            self.agents[record.agent_id].records.append(record)
+            self._agent_of(record).records.append(record)
+
+    def _agent_of(self, record: JournalRecord) -> PastAgent:
+        agent = self.agents.get(record.agent_id)
+        if agent is None:
+            raise JournalError(
+                f"the journal has a record of agent {record.agent_id}, and not that it was "
+                "accepted; restore the file from a copy"
+            )
+        return agent
 
     def _messages_of(self, agent_id: AgentId) -> tuple[ChatMessage, ...]:
         agent = self.agents.get(agent_id)
@@ -171,8 +180,20 @@ def outcome_record(outcome: AgentOutcome, history: Sequence[ChatMessage]) -> Jou
 
 
 def read_outcome(record: JournalRecord, history: Sequence[ChatMessage]) -> AgentOutcome:
-    """Read an outcome that ``outcome_record`` wrote."""
-    outcome = outcome_from_json(record.body)
+    """Read an outcome that ``outcome_record`` wrote.
+
+    Raises:
+        JournalError: If it is none, or another agent's.
+    """
+    try:
+        outcome = outcome_from_json(record.body)
+    except UsageError as error:
+        raise JournalError(f"the journal has an outcome that cannot be read: {error}") from error
+    if outcome.agent_id != record.agent_id:
+        raise JournalError(
+            f"the journal has an outcome of agent {outcome.agent_id} as that of agent "
+            f"{record.agent_id}; restore the file from a copy"
+        )
     if not record.part:
         return outcome
     messages = (*history[: record.part], *outcome.messages)
@@ -199,10 +220,7 @@ def decode(body: bytes, kind: type[T]) -> T:
     Raises:
         JournalError: If it is something else.
     """
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except msgspec.MsgspecError as error:
-        raise JournalError(f"the journal has a record that cannot be read: {error}") from error
+    return read_body(body, msgspec.json.Decoder(kind))
 
 
 encode: Final = msgspec.json.Encoder().encode

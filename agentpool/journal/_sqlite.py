@@ -13,6 +13,7 @@ Rules:
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import time  # noqa: TID251  # a lease is held against other processes: their clock is the wall's
@@ -28,8 +29,9 @@ import trio
 from agentpool._checks import expect_arguments
 from agentpool._database import Database, FileKind, Row, Transaction, open_database
 from agentpool._errors import JournalError, LeaseLostError, RunBusyError, UsageError
-from agentpool._records import JournalRecord, Lease, LeaseHolder, PoolSummary, RecordKind
+from agentpool._records import JournalRecord, Lease, LeaseHolder, PoolSummary
 from agentpool.abc import Journal
+from agentpool.journal._rows import damaged, number_of, record_of, seconds_of, text_of
 
 Durability: TypeAlias = Literal["process", "power"]
 """What a record survives once it was written: the end of the process, or of the power."""
@@ -104,6 +106,8 @@ class SqliteJournal(Journal):
             raise UsageError(f"lease_seconds must be > 0, got {lease_seconds!r}")
         try:
             fence = await self._database.write(lambda t: _take(t, pool, lease_seconds))
+        except (TypeError, ValueError) as exc:
+            raise damaged(self.path, exc) from exc
         except RunBusyError as busy:
             (row,) = await self._database.read(lambda t: t.rows(_LEASE, pool))
             seconds, renewed_at = float(row[2] or 0), float(row[3] or 0)
@@ -159,10 +163,7 @@ class SqliteJournal(Journal):
 
         rows = await self._database.read(select)
         try:
-            return tuple(
-                JournalRecord(int(a or 0), RecordKind(k), int(p or 0), int(n or 0), str(d), b)  # type: ignore[arg-type]  # bodies are blobs
-                for a, k, p, n, d, b in rows
-            )
+            return tuple(map(record_of, rows))
         except (TypeError, ValueError) as exc:
             raise JournalError(
                 f"journal file {str(self.path)!r}: pool {pool!r} has a record that this version "
@@ -199,14 +200,11 @@ class SqliteJournal(Journal):
                 "GROUP BY pools.id ORDER BY pools.id"
             )
 
-        return tuple(
-            PoolSummary(
-                str(name), float(created or 0), int(agents or 0), int(ended or 0), int(size or 0),
-                _live_holder(str(holder), float(seconds or 0), float(renewed or 0)),
-            )
-            for name, created, holder, seconds, renewed, agents, ended, size in
-            await self._database.read(select)
-        )  # fmt: skip
+        rows = await self._database.read(select)
+        try:
+            return tuple(map(_summary_of, rows))
+        except (TypeError, ValueError) as exc:
+            raise damaged(self.path, exc) from exc
 
     async def prune(self, pool: str) -> int:
         """Delete the records of ended agents of *pool*, except outcomes. Return how many.
@@ -299,14 +297,16 @@ def _take(
         )  # fmt: skip
         return 1
     ((fence, holder, seconds, renewed_at),) = rows
+    fence = number_of(fence, "fence")
     if holder not in {_NOBODY, me} and renewed_at != silent_since:
-        _refuse_if_busy(pool, str(holder), float(seconds or 0), float(renewed_at or 0))
+        lease = seconds_of(seconds, most=math.inf)
+        _refuse_if_busy(pool, text_of(holder, "holder"), lease, seconds_of(renewed_at))
     transaction.change(
         "UPDATE pools SET fence = fence + 1, holder = ?, lease_seconds = ?, renewed_at = ? "
         "WHERE name = ?",
         me, lease_seconds, now, pool,
     )  # fmt: skip
-    return int(fence or 0) + 1
+    return fence + 1
 
 
 def _hold(transaction: Transaction, lease: Lease) -> None:
@@ -316,6 +316,24 @@ def _hold(transaction: Transaction, lease: Lease) -> None:
     )  # fmt: skip
     if not renewed:
         raise LeaseLostError.of(lease.pool, lease.fence)
+
+
+def _summary_of(row: Row) -> PoolSummary:
+    """Return the summary of *row*.
+
+    Raises:
+        ValueError: If it is none that was written.
+    """
+    name, created, holder, seconds, renewed, agents, ended, size = row
+    lease = seconds_of(seconds, most=math.inf)
+    return PoolSummary(
+        text_of(name, "name"),
+        seconds_of(created),
+        int(agents or 0),
+        int(ended or 0),
+        int(size or 0),
+        _live_holder(text_of(holder, "holder"), lease, seconds_of(renewed)),
+    )
 
 
 # --- who holds a lease
@@ -351,7 +369,10 @@ def _is_dead(holder: LeaseHolder) -> bool:
 def _live_holder(text: str, seconds: float, renewed_at: float) -> LeaseHolder | None:
     if text == _NOBODY:
         return None
-    holder = msgspec.json.decode(text, type=LeaseHolder)
+    try:
+        holder = msgspec.json.decode(text, type=LeaseHolder)
+    except RecursionError as exc:
+        raise ValueError("a holder is nested too deeply") from exc
     return None if _is_dead(holder) or renewed_at + seconds <= time.time() else holder
 
 

@@ -1,0 +1,80 @@
+"""What stands in a journal's file, read as if somebody had written it who means harm.
+
+Rules:
+
+1. A value has the type and the size with which it was written, or the file is damaged. SQLite
+   keeps a text in a column of numbers, and nothing here turns one into the other.
+2. Nothing is unpickled, and no text of the file is run as SQL.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from agentpool._database import Row, Value
+from agentpool._errors import JournalError
+from agentpool._records import BEFORE_THE_RUN, JournalRecord, RecordKind
+
+MOST: Final = 2**53
+"""Of agents, places and fences: more than a pool counts in a century."""
+
+MOST_SECONDS: Final = 1e11
+"""The year 5138."""
+
+
+def record_of(row: Row) -> JournalRecord:
+    """Return the record of *row*.
+
+    Raises:
+        ValueError: If it is none that was written.
+    """
+    agent, kind, place, part, digest, body = row
+    if not isinstance(body, bytes):
+        raise ValueError("a body is no blob")  # noqa: TRY004  # nobody passed it
+    return JournalRecord(
+        number_of(agent, "agent"),
+        RecordKind(kind),
+        number_of(place, "place", least=BEFORE_THE_RUN),
+        number_of(part, "part"),
+        text_of(digest, "digest"),
+        body,
+    )
+
+
+def number_of(value: Value, what: str, *, least: int = 0) -> int:
+    """Return *value* if it is a number of something.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if isinstance(value, int) and least <= value <= MOST:
+        return value
+    raise ValueError(f"{what} is {value!r:.60}")
+
+
+def text_of(value: Value, what: str) -> str:
+    """Return *value* if it is a text.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if isinstance(value, str):
+        return value
+    raise ValueError(f"{what} is {value!r:.60}")
+
+
+def seconds_of(value: Value, *, most: float = MOST_SECONDS) -> float:
+    """Return *value* if it is seconds, by default since 1970 and while there are dates.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if isinstance(value, int | float) and 0 <= value <= most:
+        return value
+    raise ValueError(f"a time is {value!r:.60}")
+
+
+def damaged(path: Path, error: Exception) -> JournalError:
+    """Return what is raised of a file in which something is not as it was written."""
+    return JournalError(f"journal file {str(path)!r} is damaged: {error}; restore it from a copy")
