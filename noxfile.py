@@ -146,9 +146,10 @@ def proofs(session: nox.Session) -> None:
 
 @nox.session
 def mutants(session: nox.Session) -> None:
-    """Put old faults back, then break single lines; print what no test notices."""
+    """Put old faults back, break each rule of the fakes, then single lines; print what is green."""
     install(session, *EXTRAS, also=group("test"))
     session.run("python", "-m", "tests.mutation.faults")
+    session.run("python", "-m", "tests.mutation.refusals")
     session.run("python", "-m", "tests.mutation.mutate", *session.posargs)
 
 

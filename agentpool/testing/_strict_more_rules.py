@@ -123,11 +123,17 @@ def encrypted_back(asked: StrictAsked) -> str | None:
 
 
 def reasoning_with_calls(asked: StrictAsked) -> str | None:
-    """OpenAI: a call stands behind the reasoning that led to it, and that before something."""
+    """OpenAI: a call stands behind the reasoning that led to it, and that before something.
+
+    A call that another model made has none.
+    """
     before: Fields = {}
     for item in asked.messages:
         kind, last = item.get("type"), before.get("type")
-        if kind == "function_call" and last not in {"reasoning", "function_call", "message"}:
+        if last == "message" and before.get("role") != "assistant":
+            last = "user"  # what led to the call is no word of the user's
+        is_own = kind == "function_call" and text(item.get("call_id")) in asked.issued
+        if is_own and last not in {"reasoning", "function_call", "message"}:
             return "Item of type 'function_call' was provided without its required 'reasoning' item"
         if last == "reasoning" and kind not in {"function_call", "message", "reasoning"}:
             return "Item of type 'reasoning' was provided without its required following item."

@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from agentpool import (
+    AgentHandle,
     AgentManifest,
     AgentOutcome,
     AgentStatus,
@@ -22,9 +23,11 @@ from agentpool import (
 )
 from agentpool.drivers import (
     AssistantMessage,
+    Attachment,
     BadRequestError,
     ChatMessage,
     CompletionRequest,
+    ToolCall,
     ToolMessage,
     UserMessage,
     open_driver,
@@ -44,6 +47,8 @@ KEYS: Final = {
     "mistral": "MISTRAL_API_KEY",
 }
 
+ENVIRON: Final = dict.fromkeys(KEYS.values(), "a-key-of-nobody")
+
 TURNS: Final = (
     FakeTurn(calls=[("add", {"a": 1, "b": 2}), ("add", {"a": 3, "b": 4})]),
     FakeTurn(text="Now both.", calls=[("add", {"a": 3, "b": 7}), ("add", {"a": 10, "b": 0})]),
@@ -59,10 +64,11 @@ class Score:
 
     points: int
     words: list[str]
+    remark: str = ""
 
 
 @tool
-async def add(a: int, b: int) -> int:
+async def add(a: int, b: int = 0) -> int:
     """Add two numbers.
 
     Args:
@@ -130,20 +136,27 @@ class Halting(httpx.AsyncBaseTransport, httpx.AsyncByteStream, AsyncIterator[byt
         raise AssertionError
 
 
+async def tell_of_end(handle: AgentHandle, happens: trio.Event) -> None:
+    """Let nobody wait for what does not happen: the agent was refused."""
+    await handle.wait()
+    happens.set()
+
+
 async def loop_with(name: StrictName, fake: StrictFake, pieces: int) -> AgentOutcome:
     """Run the loop; cancel its third request, then a tool, and go on with what was said."""
     manifest, started = manifest_of(name), trio.Event()
-    environ = dict.fromkeys(KEYS.values(), "a-key-of-nobody")
     halting = Halting(fake, 3, pieces)
-    async with open_driver(manifest.model, environ=environ, transport=halting) as driver:
+    async with open_driver(manifest.model, environ=ENVIRON, transport=halting) as driver:
         tools = ToolRegistry([add, slow(started)])
         async with open_pool(driver, tools=tools) as pool:
             said: tuple[ChatMessage, ...] = ()
             for query, happens in (("Add up.", halting.halted), ("Go on.", started)):
                 config = SpawnConfig(manifest, query, output_type=Score, history=said)
                 handle = await pool.spawn(config)
-                await happens.wait()
-                handle.cancel("enough")
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(tell_of_end, handle, happens)
+                    await happens.wait()
+                    handle.cancel("enough")
                 said = (await handle.wait()).messages
             config = SpawnConfig(manifest, "Go on.", output_type=Score, history=said)
             return await (await pool.spawn(config)).wait()
@@ -170,26 +183,53 @@ async def test_a_loop_of_tools_gets_through(name: StrictName, pieces: int) -> No
     assert outcome.usage.input_tokens in {100, 200}
 
 
-@pytest.mark.parametrize("first", get_args(StrictName))
-async def test_a_session_goes_on_with_every_other_model(first: StrictName) -> None:
-    """Calls, results and thoughts of one are told to another as it takes them."""
-    environ = dict.fromkeys(KEYS.values(), "a-key-of-nobody")
-    said: list[ChatMessage] = [UserMessage("Add up.")]
+ODD: Final = AssistantMessage(
+    "",
+    (
+        ToolCall("x" * 70, "add", '{"a": tr'),
+        ToolCall("functions.add:0", "add", '{"a": 1}'),
+        ToolCall("functions.add:0", "add", '{"a": 2}'),
+    ),
+)
+"""What some model might have said: ids that few take, and arguments that are none."""
+
+
+async def said_by(first: StrictName) -> tuple[StrictFake, list[ChatMessage]]:
+    """Return a fake, and a conversation with it."""
     fake = strict_fake(first, TURNS)
-    async with open_driver(manifest_of(first).model, environ=environ, transport=fake) as driver:
+    said: list[ChatMessage] = [UserMessage("Add up.")]
+    async with open_driver(manifest_of(first).model, environ=ENVIRON, transport=fake) as driver:
         for _ in range(2):
             answer = await driver.complete(CompletionRequest(said))
             said.append(AssistantMessage(answer.text, answer.tool_calls, answer.parts))
             said += [ToolMessage(call.call_id, call.name, "3") for call in answer.tool_calls]
-    said += [AssistantMessage("Well,"), UserMessage("Go on.")]  # and a half of an answer
-    for name in get_args(StrictName):
-        other = strict_fake(name, [FakeTurn(text="Yes.")])
-        if name == first:
-            other = fake
-        model = manifest_of(name).model
-        async with open_driver(model, environ=environ, transport=other) as driver:
+    return fake, said
+
+
+@pytest.mark.parametrize("name", get_args(StrictName))
+async def test_a_session_goes_on_at(name: StrictName) -> None:
+    """Calls, results and thoughts of every other model are told to it as it takes them."""
+    for first in get_args(StrictName):
+        fake, said = await said_by(first)
+        if first != name:
+            fake = strict_fake(name, [FakeTurn(text="Yes.")])
+        said.append(ODD)
+        said += [ToolMessage(call.call_id, call.name, "3") for call in ODD.tool_calls]
+        said += [AssistantMessage(" "), AssistantMessage("Well,"), UserMessage("Go on.")]
+        async with open_driver(manifest_of(name).model, environ=ENVIRON, transport=fake) as driver:
             await driver.complete(CompletionRequest(said))
-        assert other.refusals == ()
+        assert fake.refusals == ()
+
+
+async def test_an_image_is_not_sent_to_a_model_without_eyes() -> None:
+    """Where it is known that it has none."""
+    fake = strict_fake("deepseek", [FakeTurn(text="Yes.")])
+    image = Attachment("image/png", b"\x89PNG\r\n\x1a\n" + bytes(20))
+    model = ModelConfig(remote_model="deepseek-chat", provider="deepseek")
+    async with open_driver(model, environ=ENVIRON, transport=fake) as driver:
+        with pytest.raises(BadRequestError, match="reads no images"):
+            await driver.complete(CompletionRequest([UserMessage("Look.", (image,))]))
+    assert fake.requests == ()
 
 
 # --- the rules, one by one
@@ -257,7 +297,12 @@ REFUSED: Final[list[tuple[StrictName, dict[str, object], str]]] = [
     ("openai", {"previous_response_id": "r"}, "Previous response not found"),
     ("openai", {"input": [{**CALL, "id": "fc_1"}]}, "Item with id 'fc_1' not found"),
     ("openai", {"input": [{"type": "reasoning", "encrypted_content": "x"}]}, "invalid_encrypted"),
-    ("openai", {"input": [HI, CALL, OUTPUT]}, "without its required 'reasoning' item"),
+    # The fake itself has made a call of that id.
+    (
+        "openai",
+        {"input": [HI, {**CALL, "call_id": "call_10"}, {**OUTPUT, "call_id": "call_10"}]},
+        "without its required 'reasoning' item",
+    ),
     ("openai", {"input": [{"type": "reasoning"}, HI]}, "without its required following item"),
     ("openai", {"input": [{"role": "assistant", "type": "message"}, CALL]}, "No tool output found"),
     ("openai", {"input": [OUTPUT]}, "No tool call found"),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from agentpool.testing import _strict
 from tests.mutation.faults import FAULTS, Fault
 from tests.mutation.mutate import ROOMS, ROOT, mutants_of, sample
+from tests.mutation.refusals import TABLE, Broken, faults
 
 SOURCE = '''
 async def wait(n):
@@ -59,3 +61,23 @@ def test_each_fault_can_be_put_back(fault: Fault) -> None:
     assert source.count(fault.line) == 1
     compile(source.replace(fault.line, fault.broken), fault.room, "exec")
     assert f"def test_{fault.chosen.split()[0]}" in (ROOT / fault.tests).read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "broken"), [*faults([])], ids=lambda one: getattr(one, "rule", one)
+)
+def test_what_breaks_a_rule_is_where_it_says(name: str, broken: Broken) -> None:
+    """A line that was moved is noticed here, and not by a rule that is seen green."""
+    source = (ROOT / "agentpool" / broken.room).read_text()
+    assert source.count(broken.line) == 1
+    compile(source.replace(broken.line, broken.broken), broken.room, "exec")
+
+
+def test_every_rule_of_every_fake_is_broken() -> None:
+    """But the one that nothing of ours can break."""
+    rules = {
+        name: {rule.__qualname__.partition(".")[0] for rule in kind.rules}
+        for name, kind in _strict._KINDS.items()
+    }
+    broken = {name: {one.rule for one in several} for name, several in TABLE.items()}
+    assert broken == {**rules, "llamacpp": rules["llamacpp"] - {"no_images"}}

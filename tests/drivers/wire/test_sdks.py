@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import anthropic
 import openai
@@ -15,6 +16,7 @@ from openai.types import CompletionUsage
 from pydantic import ValidationError
 
 from agentpool import Usage
+from agentpool.testing import Quirk, open_quirk_server, quirks
 from tests.drivers.wire.golden import GOLDEN, completion_of, expected_of, name_of
 from tests.support.http_servers import always, open_loopback, whole
 from tests.support.sdk_types import check_request
@@ -33,6 +35,43 @@ OURS_ALONE: Final = {
 }
 """Streams of servers that differ from the provider's own."""
 
+READ_OTHERWISE: Final[Mapping[str, frozenset[str]]] = {
+    "other calls": frozenset({
+    "another-id-in-later-pieces", "another-id-with-each-piece",
+    "arguments-once-more-at-the-end", "arguments-quoted-twice",
+    "arguments-so-far-with-each-piece", "blocks-share-an-index",
+    "empty-object-first", "id-and-index-on-each-piece",
+    "older-form-of-a-call",
+    "response-item-done-empty", "response-items-without-a-place",
+    "second-call-at-index-0-in-pieces", "shared-index",
+    "shared-index-without-arguments", "shared-index-without-ids",
+    }),
+    "other text": frozenset({
+    "call-and-text-share-an-index",
+    "delta-without-a-type",
+
+    }),
+    "other usage": frozenset({
+    "cached-tokens-counted-apart", "null-usage", "partial-usage",
+    "usage-by-other-names", "usage-in-quotes", "usage-in-the-choice", "usage-in-words",
+    "usage-of-groq", "usage-out-of-the-world", "usage-total-alone",
+    "usage-with-a-total", "usage-zero", "usage-zero-last",
+    "usage-zero-last-in-messages",
+    }),
+    "an answer that is none": frozenset({
+    "an-ending-that-nobody-knows", "content-filter",
+    "error-in-the-choice", "finish-as-a-number", "finish-cancelled",
+    "finish-content-filtered", "finish-error", "finish-insufficient-resource",
+    "finish-malformed-call", "finish-null-as-a-word", "finish-safety",
+    "half-a-character", "no-finish-text", "no-stop-reason", "pause-turn",
+    "refusal-of-the-model", "refusal-of-the-provider",
+    "response-image", "response-refusal-done-alone", "response-refused",
+    "response-refused-at-the-end", "silent-end-in-a-call", "stop-reason-compaction",
+    "tool-calls-without",
+    }),
+}  # fmt: skip
+"""Quirks of which the official clients make something else, without a word."""
+
 ANSWERS = [
     golden
     for golden in GOLDEN
@@ -40,9 +79,10 @@ ANSWERS = [
 ]
 
 
-async def asked_openai(url: str) -> tuple[str, list[tuple[str, str, str]], Usage | None]:
-    """Return what OpenAI's client makes of the answer at *url*."""
-    client = openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0)
+async def asked_openai(
+    client: openai.AsyncOpenAI,
+) -> tuple[str, list[tuple[str, str, str]], Usage | None]:
+    """Return what OpenAI's client makes of the answer in Chat Completions."""
     state: ChatCompletionStreamState[None] = ChatCompletionStreamState()
     stream = await client.chat.completions.create(
         model="m", messages=[{"role": "user", "content": "Hi"}], stream=True
@@ -52,7 +92,6 @@ async def asked_openai(url: str) -> tuple[str, list[tuple[str, str, str]], Usage
         if chunk.usage is not None:
             usage = chunk.usage
         state.handle_chunk(chunk)
-    await client.close()
     message = state.current_completion_snapshot.choices[0].message
     calls = [
         (call.id or "", call.function.name or "", call.function.arguments or "")
@@ -62,6 +101,27 @@ async def asked_openai(url: str) -> tuple[str, list[tuple[str, str, str]], Usage
     return text, calls, None if usage is None else usage_of(usage)
 
 
+async def asked_responses(
+    client: openai.AsyncOpenAI,
+) -> tuple[str, list[tuple[str, str, str]], Usage | None]:
+    """Return what OpenAI's client makes of the answer in Responses."""
+    async with client.responses.stream(model="m", input="Hi") as stream:
+        async for _ in stream:
+            pass
+        response = await stream.get_final_response()
+    calls = [
+        (one.call_id, one.name, one.arguments)
+        for one in response.output
+        if one.type == "function_call"
+    ]
+    usage = response.usage
+    return (
+        response.output_text,
+        calls,
+        None if usage is None else Usage(usage.input_tokens, usage.output_tokens),
+    )
+
+
 def usage_of(usage: CompletionUsage) -> Usage:
     """Return the same in our words."""
     cached = usage.prompt_tokens_details and usage.prompt_tokens_details.cached_tokens
@@ -69,16 +129,14 @@ def usage_of(usage: CompletionUsage) -> Usage:
     return Usage(usage.prompt_tokens, usage.completion_tokens, cached or 0, thought or 0)
 
 
-async def asked_anthropic(url: str) -> tuple[str, list[tuple[str, str, str]], Usage | None]:
-    """Return what Anthropic's client makes of the answer at *url*."""
-    client = anthropic.AsyncAnthropic(
-        base_url=url.removesuffix("/v1"), api_key="none", max_retries=0
-    )
+async def asked_anthropic(
+    client: anthropic.AsyncAnthropic,
+) -> tuple[str, list[tuple[str, str, str]], Usage | None]:
+    """Return what Anthropic's client makes of the answer."""
     async with client.messages.stream(
         model="m", max_tokens=99, messages=[{"role": "user", "content": "Hi"}]
     ) as stream:
         message = await stream.get_final_message()
-    await client.close()
     text = "".join(block.text for block in message.content if block.type == "text")
     calls = [
         (block.id, block.name, json.dumps(block.input))
@@ -100,7 +158,29 @@ async def asked_anthropic(url: str) -> tuple[str, list[tuple[str, str, str]], Us
     )
 
 
-ASKED: Final = {"openai": asked_openai, "anthropic": asked_anthropic}
+Client: TypeAlias = openai.AsyncOpenAI | anthropic.AsyncAnthropic
+
+ASKED: Final[Mapping[str, Any]] = {
+    "openai": asked_openai,
+    "anthropic": asked_anthropic,
+    "chat": asked_openai,
+    "messages": asked_anthropic,
+    "responses": asked_responses,
+}
+
+
+def open_theirs(api: str) -> Client:
+    """Open the official client; to make one takes as long as twenty requests."""
+    if api in {"anthropic", "messages"}:
+        return anthropic.AsyncAnthropic(api_key="none", max_retries=0)
+    return openai.AsyncOpenAI(api_key="none", max_retries=0)
+
+
+def aimed(client: Client, url: str) -> Client:
+    """Return *client* for another address."""
+    if isinstance(client, anthropic.AsyncAnthropic):
+        return client.with_options(base_url=url.removesuffix("/v1"))
+    return client.with_options(base_url=url)
 
 
 def meant(arguments: str) -> Any:  # noqa: ANN401  # any JSON
@@ -118,12 +198,54 @@ async def test_their_clients_come_to_the_same(golden: Path) -> None:
     stream = await trio.Path(golden).read_bytes()
     with trio.fail_after(60):
         async with open_loopback(always(whole(stream))) as server:
-            text, calls, usage = await ASKED[golden.parent.name](server.url)
+            client = open_theirs(golden.parent.name)
+            text, calls, usage = await ASKED[golden.parent.name](aimed(client, server.url))
+            await client.close()
     assert text == wanted.text
     assert [(i, n, meant(a)) for i, n, a in calls] == [
         (call.call_id, call.name, meant(call.arguments)) for call in wanted.tool_calls
     ]
     assert usage == wanted.usage
+
+
+async def read_by_theirs(quirk: Quirk, client: Client) -> str:
+    """Return how the official client reads *quirk*; empty: as we do, or not at all."""
+    wanted = quirk.result
+    try:
+        text, calls, usage = await ASKED[quirk.api](client)
+    except Exception:  # noqa: BLE001  # whatever it raises, it has read nothing
+        return ""
+    if wanted.error is not None:
+        return "an answer that is none"
+    if text != wanted.text:
+        return "other text"
+    ours = [(call_id, name, meant(arguments)) for call_id, name, arguments in wanted.tool_calls]
+    theirs = [(call_id, name, meant(arguments)) for call_id, name, arguments in calls]
+    if len(ours) != len(theirs) or any(
+        one[1:] != other[1:] or one[0] not in {None, other[0]}
+        for one, other in zip(ours, theirs, strict=True)
+    ):
+        return "other calls"
+    counts = None if usage is None else (usage.input_tokens, usage.output_tokens)
+    return "" if counts == (wanted.usage and wanted.usage[:2]) else "other usage"
+
+
+@pytest.mark.parametrize("api", ["chat", "messages", "responses"])
+async def test_quirks_are_read_by_their_clients_where_they_can(api: str) -> None:
+    """As we read them: where they come to something else, it is known to what."""
+    rows = [quirk for quirk in quirks() if quirk.api == api]
+    found: dict[str, set[str]] = {how: set() for how in ("", *READ_OTHERWISE)}
+    with trio.fail_after(300):
+        async with open_quirk_server(rows) as server:
+            client = open_theirs(api)
+            for quirk in rows:
+                how = await read_by_theirs(quirk, aimed(client, server.url(quirk.name)))
+                found[how].add(quirk.name)
+            await client.close()
+    names = {quirk.name for quirk in rows}
+    del found[""]
+    known = {how: set(several & names) for how, several in READ_OTHERWISE.items()}
+    assert found == known
 
 
 @pytest.mark.parametrize(

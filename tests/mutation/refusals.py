@@ -1,0 +1,277 @@
+"""Each rule of each strict fake, broken once on purpose in our code.
+
+``python -m tests.mutation.refusals`` breaks a copy of the package so that it sends what the rule
+refuses, runs the tests of that fake, and prints a table: which of them is red, and whether in
+the rule's own words. It exits with 1 if one is not. Names of fakes may follow, for those alone.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from tests.mutation.mutate import ROOT, copy_package, pytest
+
+TESTS: Final = "tests/drivers/test_strict.py"
+
+CHAT: Final = "drivers/wire/_chat_request.py"
+RESPONSES: Final = "drivers/wire/_responses_request.py"
+MESSAGES: Final = "drivers/wire/_messages_request.py"
+IDS: Final = "drivers/wire/_call_ids.py"
+OPENAI: Final = "drivers/_openai.py"
+
+
+@attrs.frozen
+class Broken:
+    """How our code breaks a rule."""
+
+    rule: str
+    says: str
+    """What is in the words of the refusal."""
+    room: str
+    line: str
+    """What stands there; once."""
+    broken: str
+    """What stands there instead."""
+
+
+_EXTRA: Final = "extra = {key: one for key, one in options.extra.items() if key not in _MERGED}"
+_STEP: Final = "while sent in self._used or not self._form.pattern.fullmatch(sent):"
+
+UNIQUE_IDS: Final = Broken(
+    "unique_ids", "must be unique", IDS, _STEP, _STEP.replace("sent in self._used or ", "")
+)
+ID_FORM: Final = Broken("id_form", "tool call id was", IDS, _STEP, "while sent in self._used:")
+
+EVERY_CHAT: Final = (
+    UNIQUE_IDS,
+    Broken(
+        "results_follow_calls", "was not called", CHAT,
+        "tool_call_id=ids.of_result(call_id)", 'tool_call_id="x"',
+    ),
+    Broken(
+        "system_first", "at the beginning", CHAT,
+        "messages=messages,", "messages=[*messages[1:], messages[0]],",
+    ),
+)  # fmt: skip
+LOCAL: Final = (
+    *EVERY_CHAT,
+    Broken(
+        "content_key", "missing field 'content'", CHAT,
+        "content: str | list[msgspec.Raw] | None = text if text or not calls else None",
+        "content: str | list[msgspec.Raw] | None = text or msgspec.UNSET",
+    ),
+    Broken(
+        "arguments_are_objects", "failed to parse tool call arguments", CHAT,
+        "_Function(call.name, valid_arguments(call))", "_Function(call.name, call.arguments)",
+    ),
+)  # fmt: skip
+CHAT_FORCED: Final = Broken(
+    "no_forced_tools", "forces tool use", CHAT, "        options.extra,\n",
+    '        {"tool_choice": "required"},\n',
+)  # fmt: skip
+CHAT_UNKNOWN: Final = Broken(
+    "known_fields", "Extra inputs", CHAT,
+    "cache_prompt=options.cache_prompt,", "cache_prompt=True,",
+)  # fmt: skip
+NO_IMAGES: Final = Broken(
+    "no_images", "image_url", "drivers/_hosted.py",
+    "        check_attachments(request, self.inputs, most_image_bytes=self.most_image_bytes)\n", "",
+)  # fmt: skip
+
+TABLE: Final[dict[str, tuple[Broken, ...]]] = {
+    "openai": (
+        Broken("known_fields", "Extra inputs", RESPONSES, _EXTRA, 'extra = {"seed": 1}'),
+        Broken(
+            "no_sampling", "'temperature' is not supported", RESPONSES,
+            "temperature=request.temperature,", "temperature=0.3,",
+        ),
+        Broken("stateless", "store must be false", RESPONSES, "store=False,", "store=True,"),
+        UNIQUE_IDS,
+        ID_FORM,
+        Broken(
+            "reasoning_with_calls", "without its required 'reasoning' item", RESPONSES,
+            "fresh = tuple(part for part in parts if part.data not in stale)", "fresh = ()",
+        ),
+        Broken(
+            "encrypted_back", "invalid_encrypted_content", RESPONSES,
+            "return msgspec.Raw(piece.data.encode())",
+            'return msgspec.Raw(piece.data.replace("sig-", "gis-").encode())',
+        ),
+        Broken(
+            "outputs_match", "No tool output found", RESPONSES,
+            "yield _Result(ids.of_result(call_id),", 'yield _Result("x",',
+        ),
+        Broken(
+            "strict_schemas", "Invalid schema for function", RESPONSES,
+            'strict=is_strict_schema(cast("Json", schema))', "strict=True",
+        ),
+        Broken(
+            "no_forced_tools", "forces tool use", RESPONSES, _EXTRA,
+            'extra = {"tool_choice": "required"}',
+        ),
+    ),
+    "openai-chat": (
+        CHAT_UNKNOWN,
+        Broken(
+            "no_sampling", "'temperature' is not supported", CHAT,
+            "temperature=request.temperature,", "temperature=0.3,",
+        ),
+        Broken(
+            "newer_limit", "Use 'max_completion_tokens'", CHAT,
+            "max_tokens=None if is_newer else request.max_tokens,", "max_tokens=9,",
+        ),
+        Broken(
+            "no_effort_with_tools", "use /v1/responses", CHAT,
+            "reasoning_effort=request.reasoning_effort,", 'reasoning_effort="low",',
+        ),
+        Broken(
+            "strict_schemas", "Invalid schema for response_format",
+            "drivers/wire/_answer_form.py",
+            "if is_openai and is_strict_schema(schema):", "if is_openai:",
+        ),
+        *EVERY_CHAT,
+        ID_FORM,
+    ),
+    "anthropic": (
+        Broken(
+            "has_version", "anthropic-version", "drivers/_anthropic.py",
+            '{"anthropic-version": ANTHROPIC_VERSION, **(headers or {})}', "{**(headers or {})}",
+        ),
+        Broken(
+            "has_limit", "max_tokens: Field required", MESSAGES,
+            "max_tokens=_max_tokens(request, options),", "max_tokens=0,",
+        ),
+        Broken(
+            "no_sampling", "'temperature' is not supported", MESSAGES,
+            "temperature=None if temperature is None else min(temperature, MAX_TEMPERATURE),",
+            "temperature=0.3,",
+        ),
+        Broken(
+            "user_first", "non-whitespace text", MESSAGES,
+            "_Text(piece) if piece.strip() else None", "_Text(piece)",
+        ),
+        UNIQUE_IDS,
+        ID_FORM,
+        Broken(
+            "results_next", "without `tool_result` blocks", MESSAGES,
+            "_ToolResult(ids.of_result(call_id),", '_ToolResult("x",',
+        ),
+        Broken(
+            "thoughts_signed", "Invalid `signature`", "drivers/wire/_messages_answer.py",
+            'value["signature"] = "".join(thought.signatures)', 'value["signature"] = "x"',
+        ),
+        Broken(
+            "thoughts_first", "Expected `thinking`", MESSAGES,
+            "parts = origin.parts_of(message) if message.parts else ()", "parts = ()",
+        ),
+        Broken(
+            "few_marks", "A maximum of 4 blocks", MESSAGES,
+            "MARKED_TURNS: Final = 2\n", "MARKED_TURNS: Final = 9\n",
+        ),
+        Broken(
+            "adaptive_alone", "thinking.type.enabled", MESSAGES,
+            "    if effort is None:\n        return None\n",
+            '    if effort is None:\n        return {"type": "enabled", "budget_tokens": 1024}\n',
+        ),
+        Broken(
+            "no_forced_tools", "forces tool use", MESSAGES, _EXTRA,
+            'extra = {"tool_choice": {"type": "any"}}',
+        ),
+        Broken("known_fields", "Extra inputs", MESSAGES, _EXTRA, 'extra = {"seed": 1}'),
+    ),
+    "gemini": (
+        *EVERY_CHAT,
+        Broken(
+            "signatures_back", "missing a thought_signature", CHAT,
+            'elif part.kind == "call.extra_content" and', 'elif part.kind == "x" and',
+        ),
+    ),
+    "deepseek": (
+        *EVERY_CHAT,
+        Broken(
+            "reasoning_back", "must be passed back", CHAT,
+            '{"reasoning_content", "reasoning",', '{"reasoning",',
+        ),
+        Broken(
+            "no_schemas", "unavailable now", OPENAI,
+            "has_schemas=place != DEEPSEEK_HOST,", "has_schemas=True,",
+        ),
+        NO_IMAGES,
+        CHAT_FORCED,
+    ),
+    "mistral": (
+        CHAT_UNKNOWN,
+        Broken(
+            "known_message_fields", "reasoning_content: Extra inputs",
+            "drivers/wire/_chat_answer.py",
+            'self._grow_thought("content", thought)',
+            'self._grow_thought("reasoning_content", thought)',
+        ),
+        Broken(
+            "no_user_after_tool", "Unexpected role 'user'", OPENAI,
+            "needs_answers=place == MISTRAL_HOST,", "needs_answers=False,",
+        ),
+        Broken(
+            "no_empty_answer", "but not none", CHAT,
+            '_BRIDGE: Final = _Message("assistant", "Ok.")',
+            '_BRIDGE: Final = _Message("assistant", "")',
+        ),
+        *EVERY_CHAT,
+        ID_FORM,
+    ),
+    "vllm": LOCAL,
+    "ollama": LOCAL,
+    # Nothing is known of the inputs of a server of one's own, so an image is sent to llama.cpp
+    # and refused there, in its own words: no_images cannot be broken here.
+    "llamacpp": LOCAL,
+}  # fmt: skip
+"""Each fake with how each of its rules is broken."""
+
+
+def faults(names: list[str]) -> Iterator[tuple[str, Broken]]:
+    """Yield what to try, fake by fake."""
+    for name, rules in TABLE.items():
+        if not names or name in names:
+            yield from ((name, broken) for broken in rules)
+
+
+def tests_of(name: str) -> list[str]:
+    """Return the tests that speak with the fake *name*."""
+    asked = (f"test_a_loop_of_tools_gets_through[{name}-4]", f"test_a_session_goes_on_at[{name}]")
+    images = ("test_an_image_is_not_sent_to_a_model_without_eyes",) if name == "deepseek" else ()
+    return [f"{TESTS}::{one}" for one in (*asked, *images)]
+
+
+def is_red(name: str, broken: Broken, folder: Path) -> bool:
+    """Return whether the fake *name* refuses what the broken copy sends, in the rule's words."""
+    env = copy_package(folder)
+    path = folder / "agentpool" / broken.room
+    path.write_text(path.read_text().replace(broken.line, broken.broken))
+    done = subprocess.run(
+        pytest("-m", "pytest", *tests_of(name)),
+        cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    return done.returncode == 1 and broken.says in done.stdout
+
+
+def main() -> None:
+    """Break each rule, and print the table."""
+    green = 0
+    with tempfile.TemporaryDirectory() as folder:
+        for name, broken in faults(sys.argv[1:]):
+            red = is_red(name, broken, Path(folder))
+            green += not red
+            row = f"{name:12} {broken.rule:22} {broken.room:36} {'red' if red else 'GREEN'}"
+            print(row, flush=True)  # noqa: T201  # what it is for
+    sys.exit(1 if green else 0)
+
+
+if __name__ == "__main__":
+    main()
