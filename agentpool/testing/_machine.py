@@ -46,8 +46,13 @@ ACTIONS: Final[tuple[Action, ...]] = (
 )
 """What may happen between two steps."""
 
-REACTIONS: Final[tuple[Action, ...]] = (*ACTIONS, "abort", "close")
-"""What an observer may do."""
+REACTIONS: Final[tuple[Action, ...]] = (
+    *(action for action in ACTIONS if action != "resize"),
+    "abort",
+    "close",
+)
+"""What an observer may do. Not to resize: it is told of starts that were decided before, and
+by fewer slots than there were then the bound cannot be judged."""
 
 OCCASIONS: Final[tuple[type[Event], ...]] = (
     AgentSpawned,

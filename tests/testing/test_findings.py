@@ -398,6 +398,10 @@ def test_what_an_operation_is_made_of_is_cancelled_with_it() -> None:
     with pytest.raises(CancelPointError) as caught:
         cancel_everywhere(scenario, target="scope", points=[4])
     assert [line.split(":")[0] for line in caught.value.cancelled] == ["the scenario", "goes"]
+    drawn = str(caught.value).splitlines()
+    (cancelled,) = (line for line in drawn if line.endswith("  cancelled"))
+    assert cancelled.split()[:-1].count("c") == 2
+    assert " = test_what_an" not in str(caught.value)
 
 
 def test_a_kept_promise_stands_many_orders() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from string import ascii_uppercase
 from typing import Final
 
 from agentpool.testing._simulation.orders import Plan
 from agentpool.testing._simulation.places import Place, source_of, text_of
+from agentpool.testing._simulation.run import Cut
 from agentpool.testing._simulation.watch import Step
 
 END_STEPS: Final = 14
@@ -21,18 +23,22 @@ MARKS: Final = 10
 """Preemptions that are drawn: the last ones, if there are more."""
 
 
-def draw(steps: Sequence[Step], names: Mapping[int, str], plan: Plan) -> str:
+def draw(
+    steps: Sequence[Step], names: Mapping[int, str], plan: Plan, cut: Cut | None = None
+) -> str:
     """Draw a run with a column for each task and a line for each step.
 
     Args:
         steps: All steps of the run.
         names: What its tasks are called.
         plan: Its order, after it.
+        cut: What was cancelled, and when. ``None``: nothing was.
     """
-    shown = _shown(len(steps), plan)
+    shown = _shown(len(steps), plan, cut)
     tasks = sorted(
         {steps[index][0] for index in shown}
         | {mark.preempted for mark in plan.marks if mark.step in shown}
+        | (cut.tasks if cut is not None else set())
     )
     letters = {task: _letter(nth) for nth, task in enumerate(tasks)}
     lines = [f"  {letters[task]} = {names[task]}" for task in tasks]
@@ -46,17 +52,21 @@ def draw(steps: Sequence[Step], names: Mapping[int, str], plan: Plan) -> str:
             if mark.step == index:
                 place = _waits_at(steps, index, mark.preempted)
                 text = f"preempted, while at {_told(place)}"
-                lines.append(_row("", tasks, mark.preempted, "x", text))
+                lines.append(_row("", tasks, {mark.preempted}, "x", text))
+        if cut is not None and cut.step == index:
+            lines.append(_row("", tasks, cut.tasks, "c", "cancelled"))
         task, place = steps[index]
-        lines.append(_row(str(index + 1), tasks, task, "|", _told(place)))
+        lines.append(_row(str(index + 1), tasks, {task}, "|", _told(place)))
     return "\n".join(lines)
 
 
-def _shown(count: int, plan: Plan) -> list[int]:
+def _shown(count: int, plan: Plan, cut: Cut | None) -> list[int]:
     """Return the numbers of the steps that are drawn, from 0."""
     wanted = set(range(max(0, count - END_STEPS), count))
     for mark in plan.marks[-MARKS:]:
         wanted.update(range(mark.step - AROUND, mark.step + AROUND + 1))
+    if cut is not None:
+        wanted.update(range(cut.step - AROUND, cut.step + AROUND + 1))
     return sorted(index for index in wanted if 0 <= index < count)
 
 
@@ -64,8 +74,8 @@ def _letter(nth: int) -> str:
     return ascii_uppercase[nth] if nth < len(ascii_uppercase) else str(nth)
 
 
-def _row(step: str, tasks: Sequence[int], task: int, sign: str, text: str) -> str:
-    columns = " ".join(sign if one == task else "." for one in tasks)
+def _row(step: str, tasks: Sequence[int], marked: AbstractSet[int], sign: str, text: str) -> str:
+    columns = " ".join(sign if one in marked else "." for one in tasks)
     return f"  {step:>4} {columns}  {text}"
 
 

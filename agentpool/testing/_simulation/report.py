@@ -93,7 +93,10 @@ def tell(
         late = ", ".join(f"{seconds:g}" for _, seconds in sorted(found.delays.items()))
         says += f" and a clock that is late by {late} seconds"
     return Told(
-        lines=(f"the same with {says}:", draw(list(run.watch.last), run.watch.names, plan)),
+        lines=(
+            f"the same with {says}:",
+            draw(list(run.watch.last), run.watch.names, plan, run.cut),
+        ),
         token=token_of(found),
         preemptions=count,
     )

@@ -31,6 +31,17 @@ FAREWELL_STEPS: Final = 3
 
 
 @final
+@attrs.frozen
+class Cut:
+    """A cancellation that the kit made."""
+
+    step: int
+    """How many steps had been taken."""
+    tasks: frozenset[int]
+    """The numbers of those that were cancelled."""
+
+
+@final
 @attrs.define(eq=False, kw_only=True)
 class ScenarioRun(Stage, Generic[T]):
     """One run of a scenario."""
@@ -51,6 +62,8 @@ class ScenarioRun(Stage, Generic[T]):
     watch: Watch = attrs.field(init=False)
     result: T | None = attrs.field(init=False, default=None)
     """What the scenario returned. ``None`` as well if it was cancelled."""
+    cut: Cut | None = attrs.field(init=False, default=None)
+    """What was cancelled from outside, if anything was."""
     likely_hangs: list[str] = attrs.field(init=False, factory=list[str])
     """Tools whose time was up while nothing else happened."""
     _clock: JumpingClock = attrs.field(init=False)
@@ -111,6 +124,7 @@ class ScenarioRun(Stage, Generic[T]):
             self.result = None
         finally:
             self.inside = False
+            self.watch.over = True
         with trio.CancelScope(shield=True):  # noqa: ASYNC912  # the scenario has its own
             for _ in range(FAREWELL_STEPS):
                 await trio.lowlevel.checkpoint()
@@ -137,6 +151,7 @@ class ScenarioRun(Stage, Generic[T]):
         waiting = [describe(task) for task in self.watch.tasks]
         self._hang = HangError(text, waiting, self.last_steps())
         self._last_step = self.watch.steps + WAY_OUT_STEPS
+        self.watch.over = True
         self.scope.cancel()
 
     def last_steps(self) -> list[str]:

@@ -26,7 +26,7 @@ from agentpool.testing._simulation.findings import CancelPointError, headline
 from agentpool.testing._simulation.operation import Operation
 from agentpool.testing._simulation.orders import Order, Orders, order_of
 from agentpool.testing._simulation.report import attempt, tell
-from agentpool.testing._simulation.run import ScenarioRun, refuse_inside_trio
+from agentpool.testing._simulation.run import Cut, ScenarioRun, refuse_inside_trio
 from agentpool.testing._simulation.token import Finding, Target
 from agentpool.testing._simulation.trial import Scenario, name_of
 from agentpool.testing._simulation.watch import MAX_STEPS, Watch, describe, slot_of, tasks_below
@@ -182,6 +182,10 @@ class Cancel:
         if self.seen == self.point:
             self.place = describe(task)
             self.cancelled = [describe(one) for one in affected]
+            assert self.run is not None  # noqa: S101  # set before the run begins
+            watch = self.run.watch
+            # The step before which it comes has been counted.
+            self.run.cut = Cut(watch.steps - 1, frozenset(watch.tasks[one] for one in affected))
             cancel(f"{BY}: point {self.point}")
 
     def _abort_all(self, reason: str) -> None:

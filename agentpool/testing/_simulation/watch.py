@@ -62,6 +62,8 @@ class Watch(trio.abc.Instrument):
         """Which places met: while a task waited at the first, another went on from the second."""
         self.last: deque[Step] = deque(maxlen=keep)
         """The last steps."""
+        self.over = False
+        """Whether what comes now is only the way out, and not kept."""
         self.error: BaseException | None = None
         """What ``before_step`` raised: trio would only log it."""
         self._before_step = before_step
@@ -86,7 +88,8 @@ class Watch(trio.abc.Instrument):
         if not self._begun:
             return
         self.tasks[task] = self._spawned
-        self.names[self._spawned] = task.name
+        # Where a function was made says less than what it is called.
+        self.names[self._spawned] = task.name.rpartition("<locals>.")[2]
         self._spawned += 1
         frame: FrameType | None = getattr(task.coro, "cr_frame", None)
         found = frame.f_locals if frame is not None else {}
@@ -120,7 +123,8 @@ class Watch(trio.abc.Instrument):
             for index in range(max(0, len(recent) - between), len(recent)):
                 self.meetings.add((place, recent[index]))
         self._recent.append(place)
-        self.last.append((number, place))
+        if not self.over:
+            self.last.append((number, place))
 
     def last_step(self, number: int) -> int:
         """Return the number of the last step that the task *number* took. 0: it took none."""
