@@ -10,6 +10,7 @@ from typing import Final, assert_never, final
 import msgspec
 
 from agentpool._events import (
+    ApprovalGiven,
     BudgetNear,
     BudgetReached,
     EventsMissed,
@@ -140,6 +141,8 @@ def _tool_failures(record: PoolRecord) -> Iterator[Finding]:
 def _notice(event: Notice) -> Finding:  # noqa: PLR0911  # one for each kind
     agent_id = event.agent_id or None
     match event:
+        case ApprovalGiven():
+            return _approval(event)
         case BudgetReached():
             text = f"{event.budget}: {event.kind.value}, {event.used:,.6g} of {event.limit:,.6g}"
             return Finding(level=ODD, title="Budget spent", text=text, agent_id=agent_id)
@@ -166,6 +169,16 @@ def _notice(event: Notice) -> Finding:  # noqa: PLR0911  # one for each kind
             return Finding(level=ODD, title="Events are missing", text=f"{event.count:,} of them")
         case _:
             assert_never(event)
+
+
+def _approval(event: ApprovalGiven) -> Finding:
+    by = f" by {event.decided_by}" if event.decided_by else ""
+    text = f"{event.call.name}:{by} after {event.waited_seconds:.1f} s"
+    agent_id = event.agent_id
+    if event.approved:
+        return Finding(level=NOTE, title="Call approved", text=text, agent_id=agent_id)
+    text += f": {event.reason}" if event.reason else ""
+    return Finding(level=ODD, title="Call refused", text=text, agent_id=agent_id)
 
 
 def _letters(record: PoolRecord) -> Iterator[Finding]:

@@ -18,6 +18,7 @@ from agentpool._events import (
     AgentSpawned,
     AgentStarted,
     AgentWarned,
+    ApprovalGiven,
     BudgetNear,
     BudgetReached,
     CompletionReceived,
@@ -39,7 +40,8 @@ from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool.observe._intervals import Interval, Life, Reason
 
 Notice: TypeAlias = (
-    BudgetNear
+    ApprovalGiven
+    | BudgetNear
     | BudgetReached
     | EventsMissed
     | FellBack
@@ -157,7 +159,7 @@ class PoolRecord(Live):
     calls: list[ToolFinished] = []  # noqa: RUF012  # each has its own
     """Tool calls that ended."""
     notices: list[Notice] = []  # noqa: RUF012  # each has its own
-    """Retries, fallbacks, limits, gates, slots and gaps: what explains how it went."""
+    """Retries, fallbacks, approvals, limits, gates, slots and gaps: what explains how it went."""
     seconds: float = 0.0
     """When the last event happened, since the pool opened."""
     first_failure: AgentRecord | None = None

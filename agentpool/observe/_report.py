@@ -161,9 +161,19 @@ def _findings(record: PoolRecord, found: list[Finding]) -> str:
         return '<section id="findings"><h2>What went wrong</h2><p>Nothing.</p></section>'
     items = "".join(_finding(record, finding) for finding in found)
     return (
-        '<section id="findings"><h2>What went wrong</h2>'
+        f'<section id="findings"><h2>What went wrong</h2>{_kinds(found)}'
         f'<ol class="findings">{items}</ol></section>'
     )
+
+
+def _kinds(found: list[Finding]) -> str:
+    """Return what kinds of things were found, and how many of each, on a line."""
+    counts = Counter((finding.level, finding.title) for finding in found)
+    items = "".join(
+        f'<li class="{level}">{escape(title)}{f" ({count})" if count > 1 else ""}</li>'
+        for (level, title), count in counts.items()
+    )
+    return f'<ul class="kinds">{items}</ul>'
 
 
 def _finding(record: PoolRecord, finding: Finding) -> str:

@@ -38,6 +38,7 @@ from agentpool.observe import (
     AgentSpawned,
     AgentStarted,
     AgentWarned,
+    ApprovalGiven,
     BudgetNear,
     BudgetReached,
     CompletionReceived,
@@ -66,6 +67,7 @@ from agentpool.observe._report import STATIC_ROWS
 from agentpool.observe._report_data import MAX_INTERVALS, MAX_TEXT, MAX_TEXTS, report_data
 from tests.support.busy_pool import HOSTILE, busy_pool
 from tests.support.fakes import Recorder, manifest
+from tests.support.troubled_pool import TITLES, troubled_pool
 
 HEADER = TraceHeader(run_id="ab" * 16, pool="night", opened_at=1.7e9, max_concurrent=2)
 
@@ -419,3 +421,38 @@ async def test_nothing_that_went_wrong_is_said(tmp_path: Path) -> None:
     html = render_report(read_trace(tmp_path / "a"))
     assert '<header class="top good">' in html
     assert "<h2>What went wrong</h2><p>Nothing.</p>" in html
+
+
+async def test_each_thing_that_went_wrong_is_found(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """One question, one place: a deadlock, a budget, a fallback, an approval and the rest."""
+    async with TraceWriter(tmp_path / "a.trace", secrets=()) as writer:
+        await troubled_pool([writer])
+    page = render_report(read_trace(tmp_path / "a.trace"))
+    section = page[page.index('<section id="findings">') : page.index('<section id="timeline"')]
+    kinds = section[section.index('<ul class="kinds">') : section.index("</ul>")]
+    assert [title for title in TITLES if f">{title}" not in kinds] == []
+    assert "Cancelled (4)" in kinds
+    assert re.search('data-circle="(1 2|2 1)"', section)
+    for told in (
+        "2 agents below it", "budget &#x27;reading&#x27;", "from driver 1 to 2",
+        "erase: by kim after 1.5 s: the archive stays", "too many requests",
+        "from the owner to 10", "the archive has no page 12",
+    ):  # fmt: skip
+        assert told in section, told
+
+
+def test_an_approved_call_is_told_too() -> None:
+    """It explains where the time went."""
+    given = ApprovalGiven(
+        2, 1.5, 1, "a", ToolCall("c", "erase", "{}"), approved=True, reason="", waited_seconds=1.5
+    )
+    events = (AgentSpawned(1, 0.0, 1, "a", 0), given)
+    trace = Trace(
+        header=TraceHeader(run_id="ab" * 16, pool="p", opened_at=0.0, max_concurrent=1),
+        events=events,
+    )
+    page = render_report(trace)
+    assert "Call approved" in page
+    assert "erase: after 1.5 s" in page
