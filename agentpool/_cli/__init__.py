@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from agentpool import AgentPoolError, UsageError
-from agentpool._cli._arguments import parse
+from agentpool._cli._arguments import parse, parsers
 from agentpool._cli._chat import chat
 from agentpool._cli._check import check
 from agentpool._cli._command import (
     ApproveCommand,
     ChatCommand,
     CheckCommand,
+    CompletionCommand,
     DoctorCommand,
     InitCommand,
     MapCommand,
@@ -28,6 +29,7 @@ from agentpool._cli._command import (
     ServeCommand,
     ShowCommand,
 )
+from agentpool._cli._completion import complete
 from agentpool._cli._doctor import look_around
 from agentpool._cli._init import begin
 from agentpool._cli._interrupt import kept_handlers
@@ -90,6 +92,8 @@ def _do(argv: Sequence[str]) -> int:  # noqa: C901, PLR0911, PLR0912  # one for 
             return check(command)
         case InitCommand():
             return begin(command)
+        case CompletionCommand():
+            return complete(command, parsers())
         case DoctorCommand():
             return look_around(command)
         case MemoryCommand():

@@ -22,7 +22,9 @@ from agentpool._cli._command import (
 )
 from agentpool._cli._file_arguments import parse_approve, parse_memory, parse_runs, parse_show
 from agentpool._cli._options import (
+    ONLY_THE_PARSER,
     Parser,
+    ParserAsked,
     add_options,
     add_session,
     address,
@@ -30,7 +32,7 @@ from agentpool._cli._options import (
     read_options,
     text,
 )
-from agentpool._cli._setup_arguments import parse_doctor, parse_init
+from agentpool._cli._setup_arguments import parse_completion, parse_doctor, parse_init
 
 EXIT_CODES: Final = """\
 exit codes:
@@ -52,6 +54,8 @@ commands:
   check    look manifests over, without running anything
   init     write a manifest, a program, a test and a CI job to begin with
   doctor   say what is installed, what is missing and how to get it
+  completion
+           print what a shell needs to complete words with Tab
   memory   look after the file in which agents remember
   runs     look after the journal of runs that go on after a kill
   approve  answer what agents asked before their program ended
@@ -144,6 +148,34 @@ exit codes:
 """
 
 
+def parsers() -> dict[str, Parser]:
+    """Return the parser of each command."""
+    found: dict[str, Parser] = {}
+    for name, parse_words in _commands().items():
+        try:
+            parse_words(ONLY_THE_PARSER)
+        except ParserAsked as asked:
+            found[name] = asked.parser
+    return found
+
+
+def _commands() -> dict[str, Callable[[Sequence[str]], Command]]:
+    return {
+        "run": _parse_run,
+        "chat": _parse_chat,
+        "map": _parse_map,
+        "check": _parse_check,
+        "init": parse_init,
+        "doctor": parse_doctor,
+        "completion": parse_completion,
+        "memory": parse_memory,
+        "runs": parse_runs,
+        "approve": parse_approve,
+        "serve": _parse_serve,
+        "show": parse_show,
+    }
+
+
 def parse(argv: Sequence[str]) -> Command:
     """Parse *argv* into a command.
 
@@ -151,19 +183,7 @@ def parse(argv: Sequence[str]) -> Command:
         UsageError: If it says none.
         SystemExit: After the help or the version was printed.
     """
-    commands: dict[str, Callable[[Sequence[str]], Command]] = {
-        "run": _parse_run,
-        "chat": _parse_chat,
-        "map": _parse_map,
-        "check": _parse_check,
-        "init": parse_init,
-        "doctor": parse_doctor,
-        "memory": parse_memory,
-        "runs": parse_runs,
-        "approve": parse_approve,
-        "serve": _parse_serve,
-        "show": parse_show,
-    }
+    commands = _commands()
     if argv and argv[0] in commands:
         return commands[argv[0]](argv[1:])
     overview = Parser("", "COMMAND ...", _OVERVIEW, "")

@@ -271,11 +271,21 @@ class DoctorCommand:
     """Whether what is found is a JSON line."""
 
 
+@final
+@attrs.frozen(kw_only=True)
+class CompletionCommand:
+    """``agentpool completion``."""
+
+    shell: str
+    """Whose script is printed."""
+
+
 Command: TypeAlias = (
     RunCommand
     | ChatCommand
     | MapCommand
     | CheckCommand
+    | CompletionCommand
     | DoctorCommand
     | InitCommand
     | MemoryCommand

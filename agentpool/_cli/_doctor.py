@@ -45,7 +45,10 @@ CONNECT_SECONDS: Final = 1.0
 """For a server on this machine to take a connection."""
 
 _EXTRAS: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
-    "cli": (("rich",), "progress that is drawn on a terminal"),
+    "cli": (
+        ("rich", "shtab"),
+        "progress that is drawn on a terminal, and words completed with Tab",
+    ),
     "local": (("xllamacpp",), "models on this machine"),
     "mcp": (("mcp", "hypercorn"), "tools of MCP servers, and agentpool serve"),
     "otel": (("opentelemetry",), "spans for OpenTelemetry"),

@@ -76,6 +76,20 @@ class Words(argparse.Namespace):
     name: str
     parts: str | None
     no_ask: bool
+    shell: str
+
+
+ONLY_THE_PARSER: Final[Sequence[str]] = ("",)
+"""What a command is given to parse by someone who wants its parser."""
+
+
+class ParserAsked(Exception):  # noqa: N818  # nothing is wrong
+    """Carries the parser of a command to whoever asked for it."""
+
+    def __init__(self, parser: Parser) -> None:
+        """Carry *parser*."""
+        super().__init__("only the parser was asked for")
+        self.parser = parser
 
 
 class Parser(argparse.ArgumentParser):
@@ -95,6 +109,8 @@ class Parser(argparse.ArgumentParser):
 
     def read(self, argv: Sequence[str]) -> Words:
         """Parse *argv*. Options may stand between its other words."""
+        if argv is ONLY_THE_PARSER:
+            raise ParserAsked(self)
         found, rest = self.parse_known_intermixed_args(argv, namespace=Words())
         for word in rest:
             name = word.partition("=")[0]

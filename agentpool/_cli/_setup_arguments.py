@@ -1,11 +1,11 @@
-"""The grammar of the commands before a run: init and doctor."""
+"""The grammar of the commands before a run: init, doctor and completion."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final
 
-from agentpool._cli._command import DoctorCommand, InitCommand
+from agentpool._cli._command import CompletionCommand, DoctorCommand, InitCommand
 from agentpool._cli._options import Parser, text
 
 PARTS: Final = ("program", "test", "ci")
@@ -38,6 +38,18 @@ exit codes:
   0    a model can be asked
   1    none can
   2    the command is wrong
+  130  interrupted, or nobody reads the output any more
+"""
+
+_COMPLETION_EXAMPLES = """\
+Type once:
+  agentpool completion bash > ~/.local/share/bash-completion/completions/agentpool
+  agentpool completion zsh > ~/.zsh/_agentpool     (a folder that is in $fpath)
+  agentpool completion tcsh > ~/.agentpool.tcsh    (and source it in ~/.tcshrc)
+
+exit codes:
+  0    done
+  2    the command is wrong, or shtab is not installed
   130  interrupted, or nobody reads the output any more
 """
 
@@ -95,3 +107,21 @@ def parse_doctor(argv: Sequence[str]) -> DoctorCommand:
     add("--json", action="store_true", help="print one JSON object")
     found = parser.read(argv)
     return DoctorCommand(ask=not found.no_ask, json=found.json)
+
+
+def parse_completion(argv: Sequence[str]) -> CompletionCommand:
+    """Parse *argv* into the shell whose script is wanted.
+
+    Raises:
+        UsageError: If it says none.
+    """
+    parser = Parser(
+        "completion",
+        "bash|zsh|tcsh",
+        "Print what a shell needs to complete words with Tab.",
+        _COMPLETION_EXAMPLES,
+    )
+    parser.add_argument(
+        "shell", choices=("bash", "zsh", "tcsh"), metavar="bash|zsh|tcsh", help="whose script"
+    )
+    return CompletionCommand(shell=parser.read(argv).shell)
