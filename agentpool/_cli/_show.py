@@ -14,7 +14,7 @@ from agentpool import UsageError
 from agentpool._cli._command import ShowCommand
 from agentpool._cli._recording import write_page
 from agentpool._cli._report import ExitCode
-from agentpool._cli._screen import write_out
+from agentpool._cli._screen import visible, write_out
 from agentpool._cli._trace_text import event_line, overview, transcript
 from agentpool.observe import (
     AgentRecord,
@@ -54,7 +54,8 @@ def show(command: ShowCommand) -> int:
                 f"there is no agent {command.agent} in {command.file!r}; it has "
                 f"{len(record.agents)}"
             )
-        _write(_agent_json(agent) if command.json else transcript(agent))
+        # Also into a pipe: a pager hands what steers the terminal on to it.
+        _write(_agent_json(agent) if command.json else visible(transcript(agent), "\n\t"))
     elif command.format == "chrome":
         _write(chrome_trace(trace.header, record).decode() + "\n")
     else:

@@ -28,6 +28,7 @@ from agentpool._events import (
 )
 from agentpool._messages import AgentId
 from agentpool._outcome import AgentStatus
+from agentpool._untrusted import MAX_NAME_CHARS, one_line
 from agentpool.live._approvals import PendingCall
 from agentpool.observe._codec import unicode_text
 from agentpool.observe._intervals import Life, Reason
@@ -225,8 +226,10 @@ def shown_call(call: PendingCall) -> list[object]:
     return [
         call.number,
         request.agent_id,
-        unicode_text(request.agent_name),
+        one_line(request.agent_name, MAX_NAME_CHARS),
         request.parent_id,
-        unicode_text(request.call.name),
+        one_line(request.call.name, MAX_NAME_CHARS),
         unicode_text(request.call.arguments),
+        # What is below the edge of a box is not seen, nor what no font shows.
+        one_line(request.call.arguments),
     ]

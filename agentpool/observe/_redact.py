@@ -10,6 +10,7 @@ import base64
 import json
 import os
 from collections.abc import Iterable, Mapping
+from itertools import takewhile
 from typing import Final, final
 from urllib.parse import quote, quote_plus
 
@@ -70,19 +71,32 @@ class Redactor(Live):
     """Removes keys from bytes."""
 
     _forms: tuple[bytes, ...]
+    _plain: tuple[bytes, ...]
+    """The keys themselves, as they stand in JSON: of those, halves are looked for as well."""
 
     @classmethod
     def of(cls, secrets: Iterable[str]) -> Redactor:
         """Make a redactor for each of *secrets* that is long enough to be a key."""
-        forms = {form for secret in secrets for form in forms_of(secret)}
-        ordered = sorted(forms, key=len, reverse=True)
-        return cls(tuple(form.encode("utf-8", "surrogatepass") for form in ordered))
+        known = tuple(secrets)
+        forms = {form for secret in known for form in forms_of(secret)}
+        plain = {one for key in known for one in (key, json.dumps(key)[1:-1])} & forms
+        return cls(_as_bytes(forms), _as_bytes(plain))
 
     def clean(self, data: bytes) -> bytes:
-        """Return *data* without any key."""
+        """Return *data* without any key, and without half of one.
+
+        Tools, errors and pages cut texts before anybody knows of keys: what is left of one
+        may be its beginning or its end.
+        """
         for form in self._forms:
             if form in data:
                 data = data.replace(form, REDACTED.encode())
+        for key in self._plain:
+            half = max(SHORTEST_SECRET, (len(key) + 1) // 2)
+            if key[:half] in data:
+                data = _without_begun(data, key, half)
+            if key[-half:] in data:
+                data = _without_begun(data[::-1], key[::-1], half, REDACTED[::-1].encode())[::-1]
         return data
 
     def open_end(self, text: str) -> int:
@@ -101,3 +115,20 @@ class Redactor(Live):
     @property
     def _longest(self) -> int:
         return len(self._forms[0]) - 1
+
+
+def _as_bytes(forms: Iterable[str]) -> tuple[bytes, ...]:
+    """Return *forms* as they stand in a file, longest first."""
+    ordered = sorted(forms, key=len, reverse=True)
+    return tuple(form.encode("utf-8", "surrogatepass") for form in ordered)
+
+
+def _without_begun(data: bytes, key: bytes, half: int, instead: bytes = REDACTED.encode()) -> bytes:
+    """Return *data* without each beginning of *key* that is at least *half* of it."""
+    first, *rest = data.split(key[:half])
+    tail = key[half:]
+    parts = [first]
+    for part in rest:
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(part, tail, strict=False))
+        parts.append(part[sum(1 for _ in same) :])
+    return instead.join(parts)

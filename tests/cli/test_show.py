@@ -313,3 +313,12 @@ def test_children_stand_below_their_parents_and_warnings_are_counted(tmp_path: P
     arrows = json.loads(chrome_trace(read.header, record))["traceEvents"]
     assert [(e["tid"], e["id"]) for e in arrows if e["ph"] == "s"] == [(1, 2), (2, 3), (1, 4)]
     assert transcript(record.agents[1]).endswith("never ran\n")
+
+
+def test_what_an_agent_said_steers_no_terminal_behind_a_pipe(desk: Desk) -> None:
+    """A pager hands on what it is given."""
+    desk.write(script_toml='[[answers]]\ntext = "a\\u001b[2Jb\\u202ec\\nd"')
+    desk.scripted("run", "reader.toml", "hello", "--trace", "a.trace")
+    shown = desk.call("show", "a.trace", "--agent", "1").out
+    assert "a\\x1b[2Jb\\u202ec\nd" in shown
+    assert all(sign.isprintable() or sign in "\n\t" for sign in shown)

@@ -24,11 +24,13 @@ from agentpool import (
     UsageError,
     open_pool,
 )
-from agentpool._messages import Json
+from agentpool._messages import Json, ToolCall
 from agentpool.abc import OnDelta
 from agentpool.drivers import Completion, CompletionRequest
 from agentpool.live import ApprovalDesk, LivePage, listen, serve_live
-from agentpool.tools import ToolRegistry, tool
+from agentpool.live._approvals import PendingCall
+from agentpool.live._view import shown_call
+from agentpool.tools import ApprovalRequest, ToolRegistry, tool
 from tests.support.fakes import LiveDriver, calling, manifest, query_of, tool_call, turns_of
 
 PATIENCE = 60
@@ -309,11 +311,28 @@ async def test_a_call_is_decided(decision: dict[str, str], result: str) -> None:
     async with scene() as on:
         handle = await on.spawn("erase")
         (call,) = (await on.browser.look())["calls"]
-        assert call == [1, 1, "erase", 0, "erase", '{"what": "all"}']
+        text = '{"what": "all"}'
+        assert call == [1, 1, "erase", 0, "erase", text, text]
         assert (await on.browser.do(decision | {"call": 1})).status_code == 200
         outcome = await handle.wait()
         assert any(result in getattr(message, "content", "") for message in outcome.messages)
         assert (await on.browser.look())["calls"] == []
+
+
+async def test_who_asks_cannot_hide_what_is_asked() -> None:
+    """A model chose the name and the arguments: both are one line in which all can be seen."""
+    hidden = '{"what": "a note",' + " " * 2000 + '"\u3164": "all"}'
+    request = ApprovalRequest(
+        agent_id=2,
+        agent_name="x" * 99 + " agent 1",
+        parent_id=1,
+        call=ToolCall("c", "erase", hidden),
+        capability=None,
+    )
+    _, _, name, _, _, arguments, shown = shown_call(PendingCall(1, request))
+    assert name == "x" * 60 + "…"
+    assert arguments == hidden
+    assert shown == '{"what": "a note",[2000 blanks]"\\u3164": "all"}'
 
 
 async def test_two_browsers_make_one_decision() -> None:

@@ -762,3 +762,24 @@ def test_nothing_to_keep_out_leaves_all_as_it_is() -> None:
     redactor = Redactor.of(["abc"])
     assert redactor.clean(b"abc abc") == b"abc abc"
     assert redactor.open_end("abc") == 0
+
+
+@pytest.mark.parametrize("kept", [12, 15, 23])
+@pytest.mark.parametrize("is_end", [False, True])
+async def test_half_of_a_key_that_was_cut_is_none_as_well(
+    tmp_path: Path,
+    kept: int,
+    is_end: bool,  # noqa: FBT001  # a parameter of the test
+) -> None:
+    """A tool, an error or a page cuts a text before anybody looks for keys in it."""
+    key = 'sk-0123"4567\\89abcdefghi'
+    part = key[-kept:] if is_end else key[:kept]
+    path = tmp_path / "a.trace"
+    async with (
+        TraceWriter(path, secrets=[key]) as trace,
+        open_pool(ScriptedDriver(["hi"]), observers=[trace]) as pool,
+    ):
+        await pool.spawn(SpawnConfig(manifest(), f"read {part}… [9 more], {part}, {key}"))
+        await pool.join_all()
+    (spawned,) = [event for event in read_trace(path).events if isinstance(event, AgentSpawned)]
+    assert spawned.query == "read [secret]… [9 more], [secret], [secret]"

@@ -112,7 +112,7 @@ const calls = new Map();
 function drawCalls() {
   const waiting = new Set(last.calls.map((c) => c[0]));
   for (const [id, node] of calls) if (!waiting.has(id)) { node.remove(); calls.delete(id); }
-  for (const [id, agent, name, parent, tool, args] of last.calls) {
+  for (const [id, agent, name, parent, tool, args, seen] of last.calls) {
     if (calls.has(id)) continue;
     const node = make("div", "ask");
     node.dataset.call = id;
@@ -127,7 +127,7 @@ function drawCalls() {
     yes.addEventListener("click", () => act(text.value === args ? { do: "approve", call: id } : { do: "change", call: id, arguments: text.value }));
     no.addEventListener("click", () => act({ do: "deny", call: id, reason: why.value }));
     line.append(yes, no, why);
-    node.append(asks, text, line);
+    node.append(asks, make("p", "with", seen), text, line);
     $("calls-list").append(node);
     calls.set(id, node);
   }

@@ -42,6 +42,7 @@ class Child:
     _stdout: trio.abc.ReceiveStream
     _stderr: trio.abc.ReceiveStream
     _output: SecretsInStream
+    _errors: SecretsInStream
     _tail: bytearray = attrs.field(factory=bytearray)
 
     async def receive(self) -> bytes:
@@ -69,7 +70,9 @@ class Child:
         """Read its standard error to the end, and keep the last of it."""
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             async for piece in self._stderr:
-                self.note(bytes(piece))
+                # Before it is cut: of half a secret nobody knows that it is one.
+                self.note(self._errors.feed(bytes(piece)))
+        self.note(self._errors.end())
 
     async def wait_died(self) -> None:
         """Wait until the process has ended, then end the rest of its group."""
@@ -135,7 +138,14 @@ async def open_child(
     assert process.stdin is not None  # noqa: S101  # all three are pipes
     assert process.stdout is not None  # noqa: S101
     assert process.stderr is not None  # noqa: S101
-    child = Child(process, process.stdin, process.stdout, process.stderr, SecretsInStream(secrets))
+    child = Child(
+        process,
+        process.stdin,
+        process.stdout,
+        process.stderr,
+        SecretsInStream(secrets),
+        SecretsInStream(secrets),
+    )
     try:
         yield child
     finally:

@@ -60,7 +60,7 @@ class _Doors:
     leading: frozenset[str] = frozenset()
     """The only options that may stand before the command, written just so."""
     with_value: frozenset[str] = frozenset()
-    """Those of them whose value is the next word."""
+    """Those of them whose value is the next word: a folder, which must be below this one."""
     commands: frozenset[str] = frozenset()
     """The only commands that may be run."""
     of_command: Mapping[str, tuple[str, ...]] = {}
@@ -230,8 +230,9 @@ def _command(arguments: Sequence[str], doors: _Doors) -> tuple[str | None, str |
         # An unknown one may have a value of its own, which would be taken for the command.
         if argument not in doors.leading:
             return argument, None
-        if argument in doors.with_value:
-            next(rest, None)
+        # -C leads to another repository, whose configuration may run programs.
+        if argument in doors.with_value and _leads_out(value := next(rest, "")):
+            return value, None
     return None, None
 
 

@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import memory_stream_one_way_pair, wait_all_tasks_blocked
 
-from agentpool.tools.mcp._child import Child, open_child
+from agentpool.tools.mcp._child import TAIL_BYTES, Child, open_child
 from agentpool.tools.mcp._secrets import REDACTED, Secrets, SecretsInStream
 from tests.support.keys import KEY
 
@@ -28,7 +28,10 @@ async def test_the_beginning_of_a_secret_is_not_the_end_of_the_output() -> None:
     """It is held back, and nothing at all would mean that no more comes."""
     output, stdout = memory_stream_one_way_pair()
     nobody = cast("trio.Process", None)  # it is only read
-    child = Child(nobody, output, stdout, stdout, SecretsInStream(Secrets.of([KEY])))
+    secrets = Secrets.of([KEY])
+    child = Child(
+        nobody, output, stdout, stdout, SecretsInStream(secrets), SecretsInStream(secrets)
+    )
     said: list[bytes] = []
 
     async def read() -> None:
@@ -52,3 +55,12 @@ async def test_without_sessions_the_server_itself_is_ended(monkeypatch: pytest.M
         ) as child:
             pass
         assert await child.say_how() == "SIGKILL; it wrote nothing to standard error"
+
+
+async def test_last_words_are_cut_behind_no_half_of_a_secret() -> None:
+    """What is cut off takes a part of the key with it, and nobody knows the rest for one."""
+    said = KEY + "x" * (TAIL_BYTES - len(KEY) // 2)
+    async with open_child(["sh", "-c", f"echo {said} >&2"], os.environ, Secrets.of([KEY])) as child:
+        await child.drain()
+        assert KEY[-8:] not in child.last_words()
+        assert "xxx" in child.last_words()
