@@ -7,7 +7,7 @@ from typing import Final, Literal, TypeAlias, assert_never
 
 import trio
 
-from agentpool._errors import MessageError, PoolClosedError, PoolFullError
+from agentpool._errors import MessageError, PoolClosedError, PoolFullError, UsageError
 from agentpool._events import (
     AgentFinished,
     AgentParked,
@@ -171,7 +171,12 @@ class PoolMachine(PoolStage):
             case "interrupt":
                 handle.interrupt()
             case "send":
-                handle.send_nowait(self.content())
+                try:
+                    handle.send_nowait(self.content())
+                except UsageError:
+                    # An observer that is told in an agent's own task speaks for that agent,
+                    # which cannot send to itself.
+                    self.refusals["UsageError"] += 1
             case _:
                 assert_never(action)
 

@@ -804,7 +804,9 @@ class Crowd:
 def test_everybody_gets_through_in_any_order() -> None:
     """No wake-up is lost, whoever runs first; never too many, never while it is closed."""
     found = explore(Crowd().scene, schedules=200)
-    assert found.meetings > 30
+    # 43 of them, the same at every run. They are pairs of places at which somebody waits: the
+    # lot of the gate and the agents' own waits are one place each, however many wait there.
+    assert found.meetings > 40
 
 
 @pytest.mark.parametrize("target", ["scenario", "agents", "agent"])

@@ -15,7 +15,7 @@ from hypothesis.stateful import rule, run_state_machine_as_test
 
 from agentpool import PoolError, UsageError
 from agentpool.abc import Event
-from agentpool.observe import AgentSpawned, AgentStarted
+from agentpool.observe import AgentParked, AgentSpawned, AgentStarted
 from agentpool.testing import HangError, PoolMachine
 from agentpool.testing import _guest as guest_room
 from agentpool.testing._guest import GuestRun
@@ -448,6 +448,17 @@ def test_what_an_observer_does_is_done_once_and_found() -> None:
     machine.spawn()
     machine.meet()
     assert machine._met == 4
+    machine.all_holds()
+    machine.teardown()
+
+
+def test_an_observer_speaks_for_the_agent_in_whose_task_it_is_told() -> None:
+    """To send to that agent is a refusal like others."""
+    machine = PoolMachine()
+    machine.react(AgentParked, "send", 0)
+    machine.fan_out_nowait(1)
+    machine.call_tools(0, [0], "ask_agent")
+    assert machine.refusals["UsageError"] == 1
     machine.all_holds()
     machine.teardown()
 

@@ -168,11 +168,15 @@ async def team() -> None:
         assert_quiescent(pool)
 
 
-@pytest.mark.parametrize("target", ["scenario", "agents", "agent"])
-def test_a_pool_leaks_at_no_point(target: Target) -> None:
+@pytest.mark.parametrize(
+    ("target", "least"),
+    # The steps of the owner and of the pool's own tasks are no points of the last one.
+    [("scenario", 40), ("agents", 40), ("agent", 35)],
+)
+def test_a_pool_leaks_at_no_point(target: Target, least: int) -> None:
     """G16: tools, memory, streaming and messages, cancelled before every single step."""
     report = cancel_everywhere(team, target=target)
-    assert report.points == report.steps > 30
+    assert report.points == report.steps > least
     assert report.pools >= report.points - 5  # the first points come before the pool
     assert report.agents > report.pools
 
