@@ -112,7 +112,7 @@ class Listener(Observer):
         self.events.append(event)
 
 
-# --- W1: many agents that do nothing
+# --- Many agents that do nothing
 
 
 async def w1_agents(n: int, meter: Meter) -> None:
@@ -141,7 +141,7 @@ async def _agents(count: int, memory: Memory | None = None) -> None:
     assert outcomes[count].status is AgentStatus.COMPLETED
 
 
-# --- W3: one agent, many turns
+# --- One agent, many turns
 
 
 @tool
@@ -189,7 +189,7 @@ async def _one_agent(driver: Driver, quota: ResourceQuota) -> AgentOutcome:
     return outcome
 
 
-# --- W4: messages between two agents, sent and received by their tools
+# --- Messages between two agents, sent and received by their tools
 
 Work: TypeAlias = Callable[[AgentContext], Coroutine[object, object, None]]
 """What an agent of W4 does with the messages."""
@@ -311,7 +311,7 @@ async def w4_mesh(n: int, meter: Meter) -> None:
     await _at_work(meter, [work] * MESH)
 
 
-# --- W5: the end of many agents
+# --- The end of many agents
 
 
 @final
@@ -351,7 +351,7 @@ async def _aborted(n: int, slots: int, meter: Meter) -> None:
             pool.abort_all("measured")
 
 
-# --- W8: one event
+# --- One event
 
 
 async def w8_unheard(n: int, meter: Meter) -> None:

@@ -1,4 +1,4 @@
-"""W6: what the first import of a package costs, measured with nothing else loaded.
+"""What the first import of a package costs, measured with nothing else loaded.
 
 Called as ``python benchmarks/imports.py agentpool``.
 """

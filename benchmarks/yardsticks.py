@@ -30,7 +30,7 @@ MIN_TURNS = 2000
 """Turns that W3 measures at least; shorter runs are repeated."""
 
 
-# --- W1: many agents that do nothing
+# --- Many agents that do nothing
 
 
 async def no_op_agent() -> None:
@@ -150,7 +150,7 @@ async def w1_reference(n: int, meter: Meter) -> None:
         await reference(n)
 
 
-# --- W3: one agent, many turns
+# --- One agent, many turns
 
 
 @final
@@ -220,7 +220,7 @@ async def w3_full(n: int, meter: Meter) -> None:
             assert len(await full_loop(n)) == 2 * n
 
 
-# --- W4: messages
+# --- Messages
 
 
 async def w4_stream(n: int, meter: Meter) -> None:
@@ -276,7 +276,7 @@ async def w4_mesh(n: int, meter: Meter) -> None:
                 nursery.start_soon(talk, me)
 
 
-# --- W5: the end of many agents that wait
+# --- The end of many agents that wait
 
 
 async def w5_scoped(n: int, meter: Meter) -> None:

@@ -214,7 +214,7 @@ def test_a_split_pool_error_still_knows_its_agents() -> None:
     assert rest.by_agent == {5: error.exceptions[1]}
 
 
-def test_d13_a_part_of_an_agents_group_is_still_that_agents() -> None:
+def test_a_part_of_an_agents_group_is_still_that_agents() -> None:
     """An agent may fail with a group, of which ``except*`` takes a part."""
     group = ExceptionGroup("g", [ToolError("a"), KeyError("b")])
     error = PoolError("x", [group, ToolError("c"), KeyError("d")], [1, 3, 5])
@@ -228,7 +228,7 @@ def test_d13_a_part_of_an_agents_group_is_still_that_agents() -> None:
     assert inner.exceptions == (group.exceptions[0],)
 
 
-def test_d13_agents_that_failed_with_one_error_are_all_there() -> None:
+def test_agents_that_failed_with_one_error_are_all_there() -> None:
     """They were found by the address of their error, and only the last was left."""
     shared = ToolError("the same for all")
     error = PoolError("x", [shared, KeyError("d"), shared], [3, 5, 8])

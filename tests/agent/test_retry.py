@@ -12,7 +12,7 @@ SCHEDULE = RetryPolicy()
 
 
 @pytest.mark.parametrize(("attempt", "longest"), [(1, 1.0), (2, 2.0), (3, 4.0)])
-def test_l19_delays_double_and_chance_moves_them_in_their_upper_half(
+def test_delays_double_and_chance_moves_them_in_their_upper_half(
     attempt: int, longest: float
 ) -> None:
     """Agents that failed together must not come back together."""
@@ -32,14 +32,14 @@ def test_a_delay_does_not_grow_past_its_cap() -> None:
     assert patient.next_delay_seconds(9_999, 0.0, None, 0.0) == 30.0
 
 
-def test_l19_retry_after_is_a_floor() -> None:
+def test_retry_after_is_a_floor() -> None:
     """The provider knows when it will have room; sooner is only refused again."""
     assert SCHEDULE.next_delay_seconds(1, 0.0, 20.0, 0.0) == 20.0
     assert SCHEDULE.next_delay_seconds(3, 0.0, 0.5, 0.0) == 2.0
     assert SCHEDULE.next_delay_seconds(1, 0.0, 90.0, 0.0) == 90.0
 
 
-def test_p25_clients_with_the_same_retry_after_do_not_come_back_together() -> None:
+def test_clients_with_the_same_retry_after_do_not_come_back_together() -> None:
     """The floor is the same for all of them, so chance is added above it."""
     delays = {SCHEDULE.next_delay_seconds(1, 0.0, 20.0, j / 10) for j in range(10)}
     assert len(delays) == 10

@@ -98,7 +98,7 @@ def spent(budget: Budget) -> BudgetStatistics:
 
 
 async def test_ten_agents_and_three_requests_make_three() -> None:
-    """P-25: whoever looks at a shared limit after the fact lets all ten through."""
+    """Whoever looks at a shared limit after the fact lets all ten through."""
     driver = FunctionDriver(lambda _: answer())
     budget = Budget(requests=3, name="night")
     async with open_pool(driver, max_concurrent=10, budget=budget) as pool:
@@ -125,7 +125,7 @@ async def test_an_answer_is_charged_and_priced() -> None:
 
 
 async def test_an_estimate_that_does_not_fit_is_not_sent() -> None:
-    """L-06: budgets were checked when the money was spent."""
+    """Budgets were checked when the money was spent."""
     driver = script(answer())
     outcome = await run(driver, Budget(tokens=1000))
     assert outcome.stop_reason is StopReason.TOKEN_BUDGET
@@ -134,8 +134,8 @@ async def test_an_estimate_that_does_not_fit_is_not_sent() -> None:
     assert "1,046 are wanted" in str(outcome.error)
 
 
-async def test_l06_the_answer_that_passes_a_budget_is_kept_and_flagged() -> None:
-    """L-06: a finished answer that crossed a limit was thrown away."""
+async def test_the_answer_that_passes_a_budget_is_kept_and_flagged() -> None:
+    """A finished answer that crossed a limit was thrown away."""
     budget = Budget(tokens=1100)
     outcome = await run(script(Completion("dear", usage=Usage(2000, 5))), budget)
     assert (outcome.status, outcome.text, outcome.over_budget) == (
@@ -271,8 +271,8 @@ async def test_g16_who_is_cancelled_before_it_asks_again_is_charged_for_one(
     ],
     ids=repr,
 )
-async def test_g04_a_usage_that_means_nothing_is_unknown_and_charged(usage: Usage) -> None:
-    """G-04: negative tokens were a refund; they are a provider's fault, and the answer is good."""
+async def test_a_usage_that_means_nothing_is_unknown_and_charged(usage: Usage) -> None:
+    """Negative tokens were a refund; they are a provider's fault, and the answer is good."""
     budget = Budget(tokens=5000)
     recorder = Recorder()
     async with open_pool(
@@ -294,8 +294,8 @@ async def test_a_cost_that_means_nothing_is_unknown(cost_usd: float) -> None:
     assert (outcome.text, outcome.cost_usd) == ("hi", None)
 
 
-async def test_d02_a_price_that_nobody_knows_is_said() -> None:
-    """D-02: a driver without prices cost nothing, so the cost limit never held."""
+async def test_a_price_that_nobody_knows_is_said() -> None:
+    """A driver without prices cost nothing, so the cost limit never held."""
     budget = Budget(cost_usd=5.0, name="night")
     async with open_pool(script(answer(), answer()), max_concurrent=1, budget=budget) as pool:
         await pool.fan_out(jobs("a", "b"))
@@ -513,8 +513,8 @@ FAMILY = (Capability.spawn(3),)
 
 
 @pytest.mark.parametrize(("requests", "made"), [(1, 1), (2, 2), (3, 3)])
-async def test_g09_children_spend_of_their_parents_budget(requests: int, made: int) -> None:
-    """G-09: every child had the whole budget of its parent, and told nobody."""
+async def test_children_spend_of_their_parents_budget(requests: int, made: int) -> None:
+    """Every child had the whole budget of its parent, and told nobody."""
     driver = FunctionDriver(parent)
     budget = Budget(requests=10)
     own = Budget(requests=requests, parent=budget, name="own")
@@ -526,8 +526,8 @@ async def test_g09_children_spend_of_their_parents_budget(requests: int, made: i
 
 
 @pytest.mark.parametrize("limit", [{"max_tokens_budget": 350}, {"max_cost_usd": 3.5}])
-async def test_g09_children_side_by_side_share_what_is_left(limit: Quota) -> None:
-    """G-09: each of them had all that was left, so five could use five times as much."""
+async def test_children_side_by_side_share_what_is_left(limit: Quota) -> None:
+    """Each of them had all that was left, so five could use five times as much."""
 
     def answers(request: CompletionRequest) -> Completion:
         if query_of(request) == "parent":
@@ -546,7 +546,7 @@ async def test_g09_children_side_by_side_share_what_is_left(limit: Quota) -> Non
     assert outcome.status is AgentStatus.STOPPED
 
 
-async def test_g09_an_agent_that_a_tool_spawns_spends_of_the_same_budget() -> None:
+async def test_an_agent_that_a_tool_spawns_spends_of_the_same_budget() -> None:
     """Also one that is spawned by hand, in the pool itself."""
     budget = Budget(name="pool")
     own = Budget(requests=2, parent=budget, name="own")
@@ -601,8 +601,8 @@ def asking(driver: Driver, timeout_seconds: float | None = None) -> FakeTool:
     return FakeTool("ask_model", ask, timeout_seconds=timeout_seconds)
 
 
-async def test_g09_a_tool_that_asks_a_model_spends_of_the_agents_budget() -> None:
-    """G-09: sub-inference was outside of every limit."""
+async def test_a_tool_that_asks_a_model_spends_of_the_agents_budget() -> None:
+    """Sub-inference was outside of every limit."""
     inner = script(answer("inner"), price=0.001)
     driver = script(call("ask_model"), answer(), price=0.0)
     budget = Budget(requests=3, cost_usd=10.0)
@@ -615,7 +615,7 @@ async def test_g09_a_tool_that_asks_a_model_spends_of_the_agents_budget() -> Non
     assert outcome.cost_usd == 0.1
 
 
-async def test_g09_a_tools_model_is_not_asked_without_budget() -> None:
+async def test_a_tools_model_is_not_asked_without_budget() -> None:
     """The tool fails, the model is told, and the run's own next request is stopped."""
     inner = script("never asked")
     budget = Budget(requests=1)
@@ -710,7 +710,7 @@ async def test_limits_of_a_run_are_its_guards(limits: UsageLimits, reason: StopR
     assert outcome.error.source == "guard"
 
 
-async def test_g09_a_child_has_its_parents_limits(autojump_clock: MockClock) -> None:
+async def test_a_child_has_its_parents_limits(autojump_clock: MockClock) -> None:
     """What narrows a run narrows everything below it."""
     config = SpawnConfig(
         manifest(capabilities=FAMILY),
@@ -729,7 +729,7 @@ async def test_g09_a_child_has_its_parents_limits(autojump_clock: MockClock) -> 
 
 
 async def test_observers_are_told_once_that_a_limit_is_near_and_reached() -> None:
-    """L-13: the warning at four fifths was thrown away."""
+    """The warning at four fifths was thrown away."""
     log = EventLog()
     driver = FunctionDriver(lambda _: answer())
     budget = Budget(requests=5, name="night")

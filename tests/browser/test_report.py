@@ -66,7 +66,7 @@ def busy(tmp_path: Path) -> Path:
 
 
 def test_hostile_texts_are_inert(busy: Path, tmp_path: Path) -> None:
-    """S6: no dialog, no element of theirs, no complaint of the console, no request."""
+    """No dialog, no element of theirs, no complaint of the console, no request."""
     dom, console = opened(busy, tmp_path, fragment="#agent=2&turn=2")
     assert console == ""
     assert 'data-ready="' in dom
@@ -77,7 +77,7 @@ def test_hostile_texts_are_inert(busy: Path, tmp_path: Path) -> None:
 
 
 def test_a_link_opens_a_turn(busy: Path, tmp_path: Path) -> None:
-    """S10: the agent's conversation, and its second turn marked."""
+    """The agent's conversation, and its second turn marked."""
     dom, _ = opened(busy, tmp_path, fragment="#agent=2&turn=2")
     drawer = dom[dom.index('id="drawer"') :]
     assert "hidden" not in drawer[: drawer.index(">")]
@@ -124,7 +124,7 @@ def large(agents: int, turns: int) -> Trace:
 
 @pytest.mark.parametrize(("agents", "turns"), [(10_000, 5), (1_000, 250)])
 def test_a_large_trace_opens_in_three_seconds(tmp_path: Path, agents: int, turns: int) -> None:
-    """S7: ten thousand agents, or a million events, in 500 MB of a tab."""
+    """Ten thousand agents, or a million events, in 500 MB of a tab."""
     trace = large(agents, turns)
     page = tmp_path / "large.html"
     page.write_text(render_report(trace))

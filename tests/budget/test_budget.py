@@ -60,15 +60,15 @@ def refusal(claim: Claim) -> LimitExceededError:
 
 @pytest.mark.parametrize("name", ["tokens", "requests", "tool_calls"])
 @pytest.mark.parametrize("limit", [0, -1, 1.5, math.nan, math.inf, True, "7"])
-def test_g04_a_limit_is_a_whole_number_above_nothing(name: str, limit: object) -> None:
-    """G-03, G-04: a limit of 0 divided by zero, and NaN switched the guard off."""
+def test_a_limit_is_a_whole_number_above_nothing(name: str, limit: object) -> None:
+    """A limit of 0 divided by zero, and NaN switched the guard off."""
     with pytest.raises(UsageError, match=f"{name} must be a whole number >= 1, got"):
         Budget(**{name: limit})  # type: ignore[arg-type]  # that is the point
 
 
 @pytest.mark.parametrize("limit", [0, 0.0, -0.5, math.nan, math.inf])
-def test_g04_a_limit_on_cost_is_finite_and_above_nothing(limit: float) -> None:
-    """G-04: a limit of NaN was never exceeded."""
+def test_a_limit_on_cost_is_finite_and_above_nothing(limit: float) -> None:
+    """A limit of NaN was never exceeded."""
     with pytest.raises(UsageError, match="cost_usd must be finite and > 0, got"):
         Budget(cost_usd=limit)
 
@@ -216,8 +216,8 @@ def test_a_block_that_settles_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize("tokens", [-1, 1.5, "7"])
-def test_g04_tokens_that_mean_nothing_change_nothing(tokens: object) -> None:
-    """G-04: a negative usage was a refund."""
+def test_tokens_that_mean_nothing_change_nothing(tokens: object) -> None:
+    """A negative usage was a refund."""
     budget = Budget(tokens=100)
     reservation = budget.reserve(tokens=60)
     with pytest.raises(UsageError, match="tokens must be a whole number >= 0"):
@@ -228,8 +228,8 @@ def test_g04_tokens_that_mean_nothing_change_nothing(tokens: object) -> None:
 
 
 @pytest.mark.parametrize("cost_usd", [-0.5, math.nan, math.inf, -math.inf])
-def test_g04_a_cost_that_means_nothing_changes_nothing(cost_usd: float) -> None:
-    """G-04: NaN switched the cost limit off."""
+def test_a_cost_that_means_nothing_changes_nothing(cost_usd: float) -> None:
+    """NaN switched the cost limit off."""
     budget = Budget(cost_usd=1.0)
     reservation = budget.reserve(cost_usd=0.5)
     with pytest.raises(UsageError, match="cost_usd must be finite and >= 0"):
@@ -269,7 +269,7 @@ def test_money_beyond_every_float_is_still_money() -> None:
 
 
 def test_a_child_spends_of_every_budget_above() -> None:
-    """G-09: what a sub-agent spent counted nowhere."""
+    """What a sub-agent spent counted nowhere."""
     root = Budget(tokens=100, name="root")
     middle = Budget(tokens=80, parent=root, name="middle")
     leaf = Budget(parent=middle, name="leaf")
@@ -299,7 +299,7 @@ def test_a_child_can_only_narrow(own: int, above: int) -> None:
 
 
 def test_an_answer_without_a_price_ends_a_limit_on_cost() -> None:
-    """D-02: a driver that priced everything at 0 switched the cost limit off."""
+    """A driver that priced everything at 0 switched the cost limit off."""
     budget = Budget(cost_usd=1.0, name="night")
     other = Budget(cost_usd=1.0)
     for one in (budget, other):

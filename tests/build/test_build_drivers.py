@@ -59,7 +59,7 @@ class Garage:
 # --- drivers
 
 
-async def test_P_18_each_agent_gets_the_driver_of_its_own_manifest() -> None:  # noqa: N802
+async def test_each_agent_gets_the_driver_of_its_own_manifest() -> None:
     """The first manifest's model must not answer for all."""
     garage = Garage()
     async with (

@@ -37,7 +37,7 @@ def plan_of(driver: Driver, max_concurrent: int, max_queued: int) -> PoolPlan:
     )
 
 
-async def test_M_04_memory_tools_work_on_the_memory_of_the_loop() -> None:  # noqa: N802
+async def test_memory_tools_work_on_the_memory_of_the_loop() -> None:
     """What the model kept by a tool, its next recall finds."""
     manifest = AgentManifest(capabilities=(MEMORY,))
 
@@ -56,7 +56,7 @@ async def test_M_04_memory_tools_work_on_the_memory_of_the_loop() -> None:  # no
     assert [tool.name for tool in driver.requests[0].tools] == ["remember", "recall"]
 
 
-async def test_P_21_agents_get_the_tools_of_their_grants() -> None:  # noqa: N802
+async def test_agents_get_the_tools_of_their_grants() -> None:
     """An agent without grants has none, one that may talk has the team's."""
     grants = (Capability(CapabilityKind.MESSAGE), Capability.spawn(1))
     driver = FunctionDriver(lambda _: "hm")
@@ -69,7 +69,7 @@ async def test_P_21_agents_get_the_tools_of_their_grants() -> None:  # noqa: N80
     assert {"send_message", "spawn_agent"} <= set(team)
 
 
-async def test_F_03_web_and_inference_come_with_their_grants() -> None:  # noqa: N802
+async def test_web_and_inference_come_with_their_grants() -> None:
     """And a Sovereign agent does not see the one that talks to others."""
     grants = (Capability(CapabilityKind.INFERENCE), Capability.network("a.example"))
     driver = FunctionDriver(lambda _: "hm")
@@ -83,7 +83,7 @@ async def test_F_03_web_and_inference_come_with_their_grants() -> None:  # noqa:
     assert shown == [["inference"], ["inference", "http_request"]]
 
 
-def test_F_03_a_grant_without_a_tool_is_said() -> None:  # noqa: N802
+def test_a_grant_without_a_tool_is_said() -> None:
     """A grant that does nothing is a surprise at best."""
     manifest = AgentManifest.parse("""
         [[capabilities]]
@@ -95,7 +95,7 @@ def test_F_03_a_grant_without_a_tool_is_said() -> None:  # noqa: N802
     assert "grants 'browser', for which this version has no tool" in browser
 
 
-def test_t12_compute_is_no_shell_by_another_name() -> None:
+def test_compute_is_no_shell_by_another_name() -> None:
     """In the original it is: any command, whatever else was granted."""
     (compute,) = missing_tools(AgentManifest(capabilities=(Capability(CapabilityKind.COMPUTE),)))
     assert compute.endswith("it would be a shell without a list; grant programs with 'shell'")
@@ -112,7 +112,7 @@ def test_a_grant_of_a_program_that_runs_others_is_said() -> None:
 HANDS = (Capability.file_read("."), Capability.file_write("."), Capability.shell("ls"))
 
 
-async def test_t17_agents_get_files_and_programs_as_granted(
+async def test_agents_get_files_and_programs_as_granted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the folder in which the command was called; made once for all of a manifest."""
@@ -136,7 +136,7 @@ async def test_t17_agents_get_files_and_programs_as_granted(
     assert tool_names(manifest) == tuple(names)
 
 
-async def test_t16_a_sovereign_agent_runs_programs_without_a_network_or_fails(
+async def test_a_sovereign_agent_runs_programs_without_a_network_or_fails(
     tmp_path: Path,
 ) -> None:
     """Before its model is asked anything."""
@@ -164,7 +164,7 @@ async def test_the_tools_of_many_manifests_are_not_kept_for_ever() -> None:
     assert len(hands._made) <= 128  # pyright: ignore[reportPrivateUsage]
 
 
-def test_F_03_an_mcp_server_and_its_grant_belong_together() -> None:  # noqa: N802
+def test_an_mcp_server_and_its_grant_belong_together() -> None:
     """One without the other does nothing, and so does an entry that lists no tool."""
     manifest = AgentManifest.parse("""
         [[capabilities]]
@@ -196,7 +196,7 @@ def test_F_03_an_mcp_server_and_its_grant_belong_together() -> None:  # noqa: N8
     assert grant == "grants 'mcp [inbox, *]', and names no MCP server 'inbox'"
 
 
-async def test_F_03_a_furnished_agent_has_the_tools_of_its_mcp_servers() -> None:  # noqa: N802
+async def test_a_furnished_agent_has_the_tools_of_its_mcp_servers() -> None:
     """Beside its own."""
     manifest = AgentManifest(
         capabilities=(MEMORY, Capability.mcp("stub", "pid")),

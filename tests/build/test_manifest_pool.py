@@ -54,7 +54,7 @@ async def test_grants_work_without_another_word(
     assert "the sea is cold" in outcome.text
 
 
-async def test_a08_a_pool_of_a_server_forgets_what_was_given_out() -> None:
+async def test_a_pool_of_a_server_forgets_what_was_given_out() -> None:
     """There was no way to say so, and each outcome was kept for ever."""
     plan = PoolPlan(manifests=(READER,), driver=FunctionDriver(lambda _: "hm"), keep_outcomes=2)
     async with open_manifest_pool(plan) as pool:

@@ -64,7 +64,7 @@ def test_a_good_manifest_is_summed_up(desk: Desk) -> None:
     )
 
 
-def test_t16_programs_that_would_have_a_network_are_said(
+def test_programs_that_would_have_a_network_are_said(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a Sovereign manifest, on a system that cannot take it away from them."""
@@ -164,7 +164,7 @@ def test_all_faults_of_all_files(desk: Desk) -> None:
     assert fourth == "agentpool: error: gone.toml: cannot be read: No such file or directory"
 
 
-def test_F_01_a_key_in_the_wrong_table_is_a_fault(desk: Desk) -> None:  # noqa: N802
+def test_a_key_in_the_wrong_table_is_a_fault(desk: Desk) -> None:
     """TOML gives it to the table above, where it would be ignored."""
     desk.write(a_toml='[[capabilities]]\ntype = "memory"\nprivacy = "Standard"')
     done = desk.call("check", "a.toml")

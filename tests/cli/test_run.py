@@ -46,7 +46,7 @@ def test_several_answers_are_headed(desk: Desk) -> None:
     )
 
 
-def test_P_06_any_max_concurrent_works(desk: Desk) -> None:  # noqa: N802
+def test_any_max_concurrent_works(desk: Desk) -> None:
     """Three manifests and two slots are three answers."""
     for slots in ("1", "2", "5"):
         manifests = ["reader.toml", "editor.toml", "reader.toml"]
@@ -89,7 +89,7 @@ def test_standard_input_that_says_nothing(
 # --- exit codes
 
 
-def test_P_33_a_failed_agent_is_exit_code_1(desk: Desk) -> None:  # noqa: N802
+def test_a_failed_agent_is_exit_code_1(desk: Desk) -> None:
     """A script that goes on after a failure does harm; the others are still printed."""
     desk.write(
         broken_toml=READER.replace("You read.", "You are broken.").replace("reader", "broken")
@@ -168,8 +168,8 @@ def test_a_budget_that_holds_is_exit_code_0(desk: Desk) -> None:
     )
 
 
-def test_d02_a_limit_on_cost_needs_prices(desk: Desk) -> None:
-    """D-02: a model without a price cost nothing, and the limit never held."""
+def test_a_limit_on_cost_needs_prices(desk: Desk) -> None:
+    """A model without a price cost nothing, and the limit never held."""
     remote = """
     name = "remote"
     privacy = "Standard"
@@ -212,7 +212,7 @@ def test_requests_wait_for_the_minute_of_their_provider(desk: Desk) -> None:
         assert (counted["name"], counted["held_back"]) == (f"127.0.0.1:{server.port}", 1)
 
 
-def test_a_429_holds_the_others_back(desk: Desk) -> None:
+def test_holds_the_others_back(desk: Desk) -> None:
     """One agent is refused, and nobody asks before the time is over."""
     times: list[float] = []
     busy = whole(b'{"error": {"message": "slow down"}}', status=429, retry_after_ms="300")
@@ -406,7 +406,7 @@ def test_a_manifest_that_cannot_run_costs_no_other_one_its_work(desk: Desk) -> N
     assert "started" not in done.err
 
 
-def test_F_03_a_grant_without_a_tool_is_a_warning(desk: Desk) -> None:  # noqa: N802
+def test_a_grant_without_a_tool_is_a_warning(desk: Desk) -> None:
     """Once for each manifest, however often it is used."""
     desk.write(reader_toml='name="reader"\n[[capabilities]]\ntype="browser"')
     done = desk.scripted("run", "reader.toml", "reader.toml", "Why?")
@@ -416,9 +416,7 @@ def test_F_03_a_grant_without_a_tool_is_a_warning(desk: Desk) -> None:  # noqa: 
     assert "warning" not in desk.scripted("run", "reader.toml", "Why?", "--quiet").err
 
 
-def test_F_04_no_model_is_an_error_and_no_greeting(  # noqa: N802
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_model_is_an_error_and_no_greeting(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody answers in place of a model that is not there."""
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     done = desk.call("run", "reader.toml", "Why?")

@@ -223,7 +223,7 @@ async def test_no_more_agents_run_than_were_allowed(desk: Desk) -> None:
         assert trio.current_time() - started > 0.59
 
 
-async def test_T_19_agents_have_their_grants_and_clients_have_agents(desk: Desk) -> None:  # noqa: N802
+async def test_agents_have_their_grants_and_clients_have_agents(desk: Desk) -> None:
     """No tool is offered, and what a client says cannot add to what a manifest grants."""
     desk.write(
         editor_toml='name = "editor"\n[[capabilities]]\ntype = "mcp"\nserver = "stub"\n'

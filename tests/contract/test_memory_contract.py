@@ -75,7 +75,7 @@ async def contents(memory: Memory, text: str, *, scope: str = "mine") -> list[st
 
 
 async def test_a_fragment_comes_back_as_it_was_given(memory: Memory) -> None:
-    """M-03: the original makes up the source and the time."""
+    """The original makes up the source and the time."""
     fragment_id = await keep(memory, "the sea: 'cold' \n ü🙂", source="tool", at=1.5)
     assert fragment_id
     (hit,) = await find(memory, "sea")
@@ -89,7 +89,7 @@ async def test_a_fragment_comes_back_as_it_was_given(memory: Memory) -> None:
     assert hit.score == 1.0
 
 
-async def test_m01_a_question_in_natural_language_finds_what_it_is_about(
+async def test_a_question_in_natural_language_finds_what_it_is_about(
     memory: Memory,
 ) -> None:
     """The original needs the whole query to stand in the text."""
@@ -102,7 +102,7 @@ async def test_m01_a_question_in_natural_language_finds_what_it_is_about(
     assert await contents(memory, "nothing of that") == []
 
 
-async def test_m01_scores_reward_what_fits_and_not_what_is_short(memory: Memory) -> None:
+async def test_scores_reward_what_fits_and_not_what_is_short(memory: Memory) -> None:
     """The original's score is the length of the query over that of the text."""
     await keep(memory, "cold")
     await keep(memory, "the cold north wind blows over the cold north sea")
@@ -113,7 +113,7 @@ async def test_m01_scores_reward_what_fits_and_not_what_is_short(memory: Memory)
     assert 0.0 < hits[1].score < 1.0
 
 
-async def test_m02_scopes_never_run_into_each_other(memory: Memory) -> None:
+async def test_scopes_never_run_into_each_other(memory: Memory) -> None:
     """The original joins names with a colon, and a:b + c is a + b:c."""
     scopes = ["a", "a:b", "b", "", "A", "a%", "a*", 'a"', "a ", "ä", "a\u0308"]
     for scope in scopes:
@@ -125,7 +125,7 @@ async def test_m02_scopes_never_run_into_each_other(memory: Memory) -> None:
     assert await contents(memory, "", scope="nobody") == []
 
 
-async def test_m03_what_was_forgotten_is_gone(memory: Memory) -> None:
+async def test_what_was_forgotten_is_gone(memory: Memory) -> None:
     """In the original, forgetting by the id that it gave out deletes nothing."""
     first = await keep(memory, "secret sea")
     second = await keep(memory, "open sea")
@@ -156,7 +156,7 @@ async def test_the_same_content_can_be_remembered_twice(memory: Memory) -> None:
     assert hit.fragment.fragment_id == second
 
 
-async def test_m03_filters_by_source_and_time_work(memory: Memory) -> None:
+async def test_filters_by_source_and_time_work(memory: Memory) -> None:
     """The original ignores them."""
     await keep(memory, "sea one", source="user", at=1.0)
     await keep(memory, "sea two", source="tool", at=2.0)

@@ -50,7 +50,7 @@ async def test_an_answer() -> None:
     assert json.loads(body)["stream"] is True
 
 
-async def test_d05_an_error_after_200_is_an_error() -> None:
+async def test_an_error_after_200_is_an_error() -> None:
     """And no answer, although text had come."""
     stream = (STREAMS / "error_overloaded.sse").read_bytes()
     async with (

@@ -94,7 +94,7 @@ def test_an_abandoned_attempt_neither_heals_nor_harms() -> None:
     assert breaker.state(0.0) is BreakerState.OPEN
 
 
-def test_f10_old_news_changes_nothing() -> None:
+def test_old_news_changes_nothing() -> None:
     """What began before it opened neither closes it nor lengthens its rest."""
     breaker = CircuitBreaker(max_failures=2)
     early, late = going(breaker, 0.0), going(breaker, 0.0)
@@ -105,8 +105,8 @@ def test_f10_old_news_changes_nothing() -> None:
     assert breaker.rest_seconds(0.0) == 30.0
 
 
-def test_f10_half_open_closes() -> None:
-    """F-10: the original's never did, once the day's budget was gone."""
+def test_half_open_closes() -> None:
+    """The original's never did, once the day's budget was gone."""
     breaker = opened(CircuitBreaker(max_failures=1, cool_down_seconds=0.0))
     breaker.succeeded(going(breaker, 0.0))
     assert breaker.state(0.0) is BreakerState.CLOSED

@@ -89,8 +89,8 @@ async def test_the_first_that_answers_is_the_last_that_is_asked() -> None:
     ],
     ids=lambda error: type(error).__name__,
 )
-async def test_d03_every_failure_falls_over(error: DriverError) -> None:
-    """D-03: the original left out rate limits and overload, the cases that it is for."""
+async def test_every_failure_falls_over(error: DriverError) -> None:
+    """The original left out rate limits and overload, the cases that it is for."""
     driver = FallbackDriver(failing(error), ScriptedDriver(["two"]))
     assert (await driver.complete(ASK)).text == "two"
 
@@ -112,8 +112,8 @@ async def test_the_models_name_is_the_first_ones() -> None:
     assert second.requests[0] == CompletionRequest(ASK.messages)
 
 
-async def test_d03_when_none_answers_all_errors_are_kept() -> None:
-    """D-03: the original kept the last one alone. They survive pickle, and stand in the text."""
+async def test_when_none_answers_all_errors_are_kept() -> None:
+    """The original kept the last one alone. They survive pickle, and stand in the text."""
     errors = [ContextOverflowError("too long"), AuthenticationError("no key")]
     driver = FallbackDriver(*map(failing, errors))
     with pytest.raises(AllDriversFailedError) as caught:
@@ -333,8 +333,8 @@ async def test_an_agent_waits_until_somebody_may_be_asked_again(
 
 
 @pytest.mark.parametrize(("fails", "cost"), [(False, 30.0), (True, 300.0)])
-async def test_d02_an_answer_costs_what_whoever_gave_it_asks(*, fails: bool, cost: float) -> None:
-    """D-02: the original's router cost nothing, so no budget ever held."""
+async def test_an_answer_costs_what_whoever_gave_it_asks(*, fails: bool, cost: float) -> None:
+    """The original's router cost nothing, so no budget ever held."""
     primary = ScriptedDriver(
         [OverloadedError("busy") if fails else Completion("one", usage=Usage(10, 5))],
         price_per_token_usd=2.0,
@@ -344,7 +344,7 @@ async def test_d02_an_answer_costs_what_whoever_gave_it_asks(*, fails: bool, cos
     assert completion.cost_usd == cost
 
 
-async def test_d02_a_budget_holds_over_a_fallback() -> None:
+async def test_a_budget_holds_over_a_fallback() -> None:
     """Through the agent: the dear one answered, and that is what was spent."""
     dear = ScriptedDriver([Completion("two", usage=Usage(10, 5))], price_per_token_usd=20.0)
     async with open_pool(FallbackDriver(failing(OverloadedError("busy")), dear)) as pool:
@@ -353,14 +353,14 @@ async def test_d02_a_budget_holds_over_a_fallback() -> None:
     assert (outcome.cost_usd, outcome.over_budget) == (300.0, True)
 
 
-async def test_d02_a_price_that_came_with_the_answer_stays() -> None:
+async def test_a_price_that_came_with_the_answer_stays() -> None:
     """An answer that is priced where it is made is not priced again."""
     priced = Completion("one", usage=Usage(10, 5), cost_usd=0.5)
     driver = FallbackDriver(ScriptedDriver([priced], price_per_token_usd=20.0))
     assert (await driver.complete(ASK)).cost_usd == 0.5
 
 
-async def test_d02_what_nobody_can_price_is_unknown() -> None:
+async def test_what_nobody_can_price_is_unknown() -> None:
     """Not 0.0, and not the price of the one that did not answer."""
     drivers = [
         ScriptedDriver([Completion("one", usage=Usage(1, 1))], price_per_token_usd=None),
@@ -385,7 +385,7 @@ windows = st.lists(st.none() | st.integers(1, 9), min_size=1, max_size=4)
 
 
 @given(tiers)
-def test_d03_the_tier_is_the_laxest(chosen: list[PrivacyTier]) -> None:
+def test_the_tier_is_the_laxest(chosen: list[PrivacyTier]) -> None:
     """Any of them may be asked, so data that may not go to one may not go here."""
     driver = FallbackDriver(*(ScriptedDriver([], privacy=tier) for tier in chosen))
     for tier in PrivacyTier:
@@ -393,8 +393,8 @@ def test_d03_the_tier_is_the_laxest(chosen: list[PrivacyTier]) -> None:
 
 
 @given(windows)
-def test_d03_the_window_is_the_smallest_that_is_known(chosen: list[int | None]) -> None:
-    """D-03: the original cut for the primary and sent it to a smaller one."""
+def test_the_window_is_the_smallest_that_is_known(chosen: list[int | None]) -> None:
+    """The original cut for the primary and sent it to a smaller one."""
     driver = FallbackDriver(*(ScriptedDriver([], context_window=one) for one in chosen))
     known = [window for window in chosen if window is not None]
     assert driver.context_window == (min(known) if known else None)
@@ -415,7 +415,7 @@ def test_what_an_answer_may_have_is_what_all_of_them_can_write(
     assert FallbackDriver(*drivers).max_output_tokens == least
 
 
-async def test_d03_a_conversation_is_cut_for_the_smaller_window() -> None:
+async def test_a_conversation_is_cut_for_the_smaller_window() -> None:
     """The request that both are sent fits both."""
     small = ScriptedDriver(["fits"], context_window=400)
     driver = FallbackDriver(failing(OverloadedError("busy")), small)
@@ -428,7 +428,7 @@ async def test_d03_a_conversation_is_cut_for_the_smaller_window() -> None:
 
 
 async def test_g17_a_sovereign_agent_is_refused_before_a_socket_opens() -> None:
-    """D-01: also where only the fallback is elsewhere, and the primary would have done."""
+    """Also where only the fallback is elsewhere, and the primary would have done."""
     primary = ScriptedDriver(["one"])
     async with (
         open_loopback(always(whole(HELLO))) as server,

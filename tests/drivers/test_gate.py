@@ -706,7 +706,7 @@ async def wait_for_two(*steps: str, in_one_tool: bool) -> tuple[dict[str, float]
 
 
 @pytest.mark.parametrize("in_one_tool", [False, True])
-def test_g04_who_waits_for_a_child_as_well_lends_no_slot(*, in_one_tool: bool) -> None:
+def test_who_waits_for_a_child_as_well_lends_no_slot(*, in_one_tool: bool) -> None:
     """The child could not start, with the only slot kept for who waits for it."""
     log, lent = simulate(partial(wait_for_two, "gate", "child", in_one_tool=in_one_tool))
     assert log == {"child": 1, "parent": 60}

@@ -150,7 +150,7 @@ async def test_a_slow_answer_is_an_answer(wire: Wire) -> None:
 @each_wire
 @pytest.mark.parametrize("frame", bodies(b""))
 @pytest.mark.parametrize("end", [answering, resetting])
-async def test_d05_an_answer_cut_at_any_byte_is_none(
+async def test_an_answer_cut_at_any_byte_is_none(
     wire: Wire, frame: str, end: Callable[[bytes], Callable[[Line], object]]
 ) -> None:
     """Of all bytes that are sent, HTTP's own among them; some of them for rarer cases.
@@ -179,7 +179,7 @@ async def test_d05_an_answer_cut_at_any_byte_is_none(
 
 
 @each_wire
-async def test_d04_every_status_has_its_error(wire: Wire) -> None:
+async def test_every_status_has_its_error(wire: Wire) -> None:
     """All on one connection: a refusal that was read to its end keeps it."""
     statuses = [status for status in range(200, 600) if status not in {200, 204, 304}]
     left = iter(statuses)
@@ -201,7 +201,7 @@ async def test_d04_every_status_has_its_error(wire: Wire) -> None:
 
 @each_wire
 @pytest.mark.parametrize("how", [answering, resetting, silent])
-async def test_d04_a_status_stands_though_its_explanation_does_not_come(
+async def test_a_status_stands_though_its_explanation_does_not_come(
     wire: Wire,
     how: Callable[[bytes], Callable[[Line], object]],
     monkeypatch: pytest.MonkeyPatch,
@@ -319,7 +319,7 @@ REFUSAL: Final = b'{"error":{"message":"%s","type":"%s"}}' % (SAYS, KEY.encode()
     ids=map(str, itertools.count()),  # no key in a name
 )
 @pytest.mark.parametrize("own", [True, False], ids=["our transport", "httpx's"])
-async def test_d06_a_key_that_the_server_quotes_is_in_no_error(
+async def test_a_key_that_the_server_quotes_is_in_no_error(
     wire: Wire, answer: bytes, *, own: bool
 ) -> None:
     """Nor in what a traceback shows of its causes; half of a key is one too."""
@@ -365,7 +365,7 @@ OPEN: Final = {wire.name: wire for wire in WIRES}
     splits=st.lists(st.floats(0, 1), max_size=8),
     cut=st.none() | st.floats(0, 1),
 )
-async def test_d05_streams_split_and_cut_anywhere_on_the_way(
+async def test_streams_split_and_cut_anywhere_on_the_way(
     golden: str, frame: str, splits: list[float], cut: float | None
 ) -> None:
     """Every recorded answer, through a socket: whole it is itself, cut it is an error."""

@@ -190,7 +190,7 @@ async def test_a_broken_connection_to_a_live_process_is_just_that(folder: Path) 
         assert caught.value.retryable
 
 
-async def test_d08_the_log_is_never_full(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_log_is_never_full(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The original's child stopped when 64 KiB of its output had not been read."""
     monkeypatch.setattr(_local, "_MAX_LOG_BYTES", 1000)
     path = write_model(folder, chatter=200_000, answers=["x"] * 5)
@@ -220,7 +220,7 @@ async def test_of_a_log_only_its_errors_are_told(folder: Path) -> None:
             pass
 
 
-async def test_d08_only_our_own_child_is_taken_for_it(folder: Path) -> None:
+async def test_only_our_own_child_is_taken_for_it(folder: Path) -> None:
     """Its address comes through our pipe, and what it cannot tell is not guessed."""
     with pytest.raises(ProtocolError, match="no props today"):
         async with open_local(write_model(folder, bad_props=True)):

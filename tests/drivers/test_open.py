@@ -152,7 +152,7 @@ async def test_a_fallback_is_opened_as_well_and_is_no_more_private_than_it_is() 
         assert driver._patience_seconds == 9
 
 
-async def test_d01_a_sovereign_agent_reaches_nobody_elsewhere(
+async def test_a_sovereign_agent_reaches_nobody_elsewhere(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """By trying: no proxy of the environment, no redirect, no server that is not its own."""
@@ -175,7 +175,7 @@ async def test_d01_a_sovereign_agent_reaches_nobody_elsewhere(
     "host",
     ["localhost.evil.com", "2130706433", "0x7f.1", "127.1", "127.0.0.1.nip.io", "localhost."],
 )
-async def test_d01_a_name_that_only_looks_like_this_machine_is_elsewhere(host: str) -> None:
+async def test_a_name_that_only_looks_like_this_machine_is_elsewhere(host: str) -> None:
     """The driver says so too, for whoever gives it to a pool without a manifest of its own."""
     model = ModelConfig(remote_model="m", base_url=f"http://{host}/v1")
     environ = {"OPENAI_API_KEY": KEY}

@@ -132,7 +132,7 @@ async def test_nobody_waits_for_an_end_that_does_not_come() -> None:
         assert await open_count(driver) == 0
 
 
-async def test_d05_a_stream_that_ends_well_but_early_is_no_answer() -> None:
+async def test_a_stream_that_ends_well_but_early_is_no_answer() -> None:
     """A proxy that gives up ends the body as if that were all."""
     async with (
         open_loopback(always(whole(text_event("Hel")))) as server,
@@ -142,7 +142,7 @@ async def test_d05_a_stream_that_ends_well_but_early_is_no_answer() -> None:
             await driver.complete(ASK)
 
 
-async def test_d05_an_error_after_200_is_an_error() -> None:
+async def test_an_error_after_200_is_an_error() -> None:
     """The original returned the text so far as a success."""
     stream = text_event("Hel") + event({"error": {"message": "oops", "type": "server_error"}})
     async with (
@@ -258,7 +258,7 @@ async def test_a_silent_server_is_left_at_the_callers_deadline() -> None:
 
 
 async def test_calls_without_an_id_have_different_ones_in_each_answer() -> None:
-    """D-07: the original numbered from 1 in each answer, and histories had doubles."""
+    """The original numbered from 1 in each answer, and histories had doubles."""
     piece = {"index": 0, "function": {"name": "now", "arguments": ""}}
     choice = {"delta": {"tool_calls": [piece]}, "finish_reason": "tool_calls"}
     async with (

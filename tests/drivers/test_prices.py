@@ -20,8 +20,8 @@ MILLION = Usage(1_000_000, 0)
 OWN = TokenPrice(input_usd_per_million=7, output_usd_per_million=70)
 
 
-async def test_d02_a_published_price_is_known_without_a_word_of_the_user() -> None:
-    """D-02: a model without a price cost nothing. Sent, written and cached tokens differ."""
+async def test_a_published_price_is_known_without_a_word_of_the_user() -> None:
+    """A model without a price cost nothing. Sent, written and cached tokens differ."""
     async with open_openai("gpt-4o") as driver:
         assert driver.price(MILLION) == 2.5
         assert driver.price(Usage(0, 1_000_000)) == 10.0
@@ -141,7 +141,7 @@ trio.run(main)
     assert (done.stdout, done.stderr) == ("2.5\n", "")
 
 
-async def test_d02_a_commands_limit_on_cost_holds_for_a_model_whose_price_is_published(
+async def test_a_commands_limit_on_cost_holds_for_a_model_whose_price_is_published(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """And is refused for one that nobody knows, before anything was sent."""

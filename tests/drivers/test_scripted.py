@@ -49,7 +49,7 @@ async def test_an_exception_is_raised_and_the_script_goes_on() -> None:
     assert (await driver.complete(ask())).text == "there"
 
 
-async def test_d09_an_exhausted_script_is_an_error() -> None:
+async def test_an_exhausted_script_is_an_error() -> None:
     """Not a text that an agent would take for an answer."""
     driver = ScriptedDriver(["only"])
     await driver.complete(ask())
@@ -57,7 +57,7 @@ async def test_d09_an_exhausted_script_is_an_error() -> None:
         await driver.complete(ask())
 
 
-async def test_d09_requests_are_kept_as_they_were() -> None:
+async def test_requests_are_kept_as_they_were() -> None:
     """The conversation is a live view: what is kept must not grow with it."""
     history: list[ChatMessage] = [UserMessage("one")]
     driver = ScriptedDriver(itertools.repeat("ok"))

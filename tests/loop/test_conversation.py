@@ -142,7 +142,7 @@ def test_everything_is_sent_that_fits() -> None:
     assert fitted(history, after, room_tokens=tokens(whole)) == whole
 
 
-def test_l01_a_query_that_does_not_fit_is_an_error() -> None:
+def test_a_query_that_does_not_fit_is_an_error() -> None:
     """The original sent an empty list and called the answer a success."""
     conversation = Conversation((), (QUERY,), room_tokens=QUERY_TOKENS - 1)
     with pytest.raises(ContextOverflowError) as caught:
@@ -155,13 +155,13 @@ def test_l01_a_query_that_does_not_fit_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("room", [0, -5000])
-def test_l01_a_window_without_any_room_is_an_error(room: int) -> None:
+def test_a_window_without_any_room_is_an_error(room: int) -> None:
     """Max_tokens, system prompt and tools may take all of it and more."""
     with pytest.raises(ContextOverflowError, match="leaves 0;"):
         Conversation((), (QUERY,), room_tokens=room).fit()
 
 
-def test_l05_a_newest_turn_that_does_not_fit_is_an_error() -> None:
+def test_a_newest_turn_that_does_not_fit_is_an_error() -> None:
     """Without it the model would only ask for the same again."""
     after = [asks("1"), result("1", "x" * 1000)]
     with pytest.raises(
@@ -191,19 +191,19 @@ def test_the_oldest_go_first_and_history_before_turns() -> None:
     ]
 
 
-def test_l02_a_large_newest_result_is_not_skipped_for_older_ones() -> None:
+def test_a_large_newest_result_is_not_skipped_for_older_ones() -> None:
     """The original kept what was old and small, and parted the call from its result."""
     after = [asks("1"), result("1"), asks("2"), result("2", "x" * 250)]
     assert fitted([], after, room_tokens=125) == [QUERY, *after[2:]]
 
 
-def test_l03_a_large_group_hides_what_is_older() -> None:
+def test_a_large_group_hides_what_is_older() -> None:
     """There is no minimum to keep: what is kept is contiguous, or it is misleading."""
     history = [user("a"), answer("b"), user("x" * 250), answer("d"), user("e"), answer("f")]
     assert fitted(history, [], room_tokens=60) == [*history[4:], QUERY]
 
 
-def test_l02_results_stay_with_their_calls() -> None:
+def test_results_stay_with_their_calls() -> None:
     """All results of a batch, and what came in after them."""
     after = [asks("1", "2"), result("1"), result("2"), user("post"), asks("3"), result("3")]
     assert kept_at_every_room([], after) == [[QUERY, *after], [QUERY, *after[4:]]]
@@ -397,7 +397,7 @@ def test_a_text_that_fits_is_not_cut() -> None:
     assert cut_to_tokens("12345", 2) == "12345"
 
 
-def test_t11_a_cut_text_says_how_much_is_missing() -> None:
+def test_a_cut_text_says_how_much_is_missing() -> None:
     """The model may ask for the rest."""
     text = cut_to_tokens("abcdefghi " * 1000, 1000)
     kept, _, note = text.rpartition("\n")
@@ -408,7 +408,7 @@ def test_t11_a_cut_text_says_how_much_is_missing() -> None:
 
 @pytest.mark.parametrize("letter", ["a", "é", "日", "😀"])
 @pytest.mark.parametrize("tokens", range(18, 30))
-def test_t11_a_character_is_not_cut_through(letter: str, tokens: int) -> None:
+def test_a_character_is_not_cut_through(letter: str, tokens: int) -> None:
     """Whatever it takes in bytes, and wherever the cut falls."""
     text = letter * 1000
     kept, _, note = cut_to_tokens(text, tokens).rpartition("\n")

@@ -46,7 +46,7 @@ def test_ten_iterations_warn_from_the_eighth() -> None:
 
 
 @pytest.mark.parametrize(("limit", "first_warning"), [(1, None), (2, 2), (3, 3), (4, 4)])
-def test_g08_few_iterations_do_not_warn_too_early(limit: int, first_warning: int | None) -> None:
+def test_few_iterations_do_not_warn_too_early(limit: int, first_warning: int | None) -> None:
     """Four fifths of 3 are not reached at 2, and a run of one turn is no news."""
     few = guard(max_iterations=limit)
     kinds = [type(few.check_iteration()) for _ in range(limit + 1)]
@@ -95,7 +95,7 @@ def test_the_third_same_call_is_refused() -> None:
     ]
 
 
-def test_g01_how_often_a_call_may_repeat_is_a_setting() -> None:
+def test_how_often_a_call_may_repeat_is_a_setting() -> None:
     """An agent that polls has reason to ask the same thing again."""
     polling = guard(max_repeated_calls=10)
     kinds = [type(polling.check_tool_call("status", "{}")) for _ in range(10)]
@@ -129,7 +129,7 @@ def test_same_calls_need_not_follow_each_other() -> None:
         ("[" * 100_000, "[" * 100_000, True),
     ],
 )
-def test_g02_calls_are_the_same_if_their_arguments_mean_the_same(
+def test_calls_are_the_same_if_their_arguments_mean_the_same(
     one: str, other: str, *, same: bool
 ) -> None:
     """Models change the order of keys from one answer to the next."""
@@ -139,7 +139,7 @@ def test_g02_calls_are_the_same_if_their_arguments_mean_the_same(
     assert fresh.check_tool_call("other", one) is ALLOW
 
 
-def test_g07_one_call_too_many_stops_and_is_not_counted() -> None:
+def test_one_call_too_many_stops_and_is_not_counted() -> None:
     """The count never says more than was allowed, nor does that call count as a repeat."""
     two = guard(max_tool_calls=2)
     two.check_tool_call("a", "{}")
@@ -149,7 +149,7 @@ def test_g07_one_call_too_many_stops_and_is_not_counted() -> None:
     assert two.tool_calls == 2
 
 
-def test_l14_refused_calls_count_as_well() -> None:
+def test_refused_calls_count_as_well() -> None:
     """Ten thousand invented calls in one answer must use up the limit."""
     fresh = guard(max_tool_calls=50)
     kinds = [type(fresh.check_tool_call("no_such_tool", "{}")) for _ in range(10_000)]
@@ -160,7 +160,7 @@ def test_l14_refused_calls_count_as_well() -> None:
 # --- stuck
 
 
-def test_l10_the_same_batch_four_times_in_a_row_is_stuck() -> None:
+def test_the_same_batch_four_times_in_a_row_is_stuck() -> None:
     """That is an end of its own, and no success."""
     fresh = guard()
     verdicts = [fresh.check_stuck(batch("a", "b")) for _ in range(4)]
@@ -168,13 +168,13 @@ def test_l10_the_same_batch_four_times_in_a_row_is_stuck() -> None:
     assert verdicts == [ALLOW, ALLOW, ALLOW, Stop(StopReason.STUCK, text, 4, 4)]
 
 
-def test_l10_the_whole_batch_is_compared() -> None:
+def test_the_whole_batch_is_compared() -> None:
     """A model that reads another file each time begins with the same call, and works."""
     fresh = guard()
     assert all(fresh.check_stuck(batch("list", f"read_{i}")) is ALLOW for i in range(20))
 
 
-def test_l10_two_batches_in_turn_four_times_each_are_stuck() -> None:
+def test_two_batches_in_turn_four_times_each_are_stuck() -> None:
     """A and B in turn go in a circle just as A alone does."""
     fresh = guard()
     verdicts = [fresh.check_stuck(batch("ab"[turn % 2])) for turn in range(8)]
@@ -321,14 +321,14 @@ def test_tokens_warn_from_four_fifths_and_stop_above_the_budget() -> None:
     assert fresh.record_usage(Usage(1, 0)) == stop
 
 
-def test_g03_a_budget_of_no_tokens_cannot_be_set() -> None:
+def test_a_budget_of_no_tokens_cannot_be_set() -> None:
     """It would stop each run at its first answer, or divide by zero at an empty one."""
     with pytest.raises(ManifestError, match="max_tokens_budget: must be > 0, got 0"):
         guard(max_tokens_budget=0)
 
 
 @pytest.mark.parametrize("budget", [1, 2, 5])
-def test_g03_an_answer_without_tokens_is_no_division_by_zero(budget: int) -> None:
+def test_an_answer_without_tokens_is_no_division_by_zero(budget: int) -> None:
     """Four fifths of a budget of 1, rounded down, are reached by nothing at all."""
     verdict = guard(max_tokens_budget=budget).record_usage(Usage(0, 0))
     assert type(verdict) is (Warn if budget == 1 else Allow)
@@ -354,8 +354,8 @@ def test_an_answer_without_usage_counts_as_unmeasured() -> None:
     assert (fresh.unmeasured_requests, fresh.usage) == (1, Usage())
 
 
-def test_d02_a_token_budget_that_cannot_be_checked_warns_once() -> None:
-    """D-02: a limit that never held looked like one that did. What is known still stops."""
+def test_a_token_budget_that_cannot_be_checked_warns_once() -> None:
+    """A limit that never held looked like one that did. What is known still stops."""
     fresh = guard(max_tokens_budget=100)
     text = "usage of an answer is unknown: the budget of 100 tokens cannot be checked"
     assert [fresh.record_usage(None), fresh.record_usage(None)] == [Warn(text), ALLOW]
@@ -363,7 +363,7 @@ def test_d02_a_token_budget_that_cannot_be_checked_warns_once() -> None:
 
 
 @pytest.mark.parametrize("usage", [Usage(-1, 5), Usage(5, -1)])
-def test_g04_negative_tokens_refund_nothing(usage: Usage) -> None:
+def test_negative_tokens_refund_nothing(usage: Usage) -> None:
     """A provider's slip must not make room in a budget."""
     fresh = guard(max_tokens_budget=100)
     fresh.record_usage(Usage(90, 0))
@@ -390,7 +390,7 @@ def test_no_cost_budget_never_stops() -> None:
 
 
 @pytest.mark.parametrize("cost", [math.nan, -0.01, math.inf, -math.inf])
-def test_g04_a_cost_that_is_none_is_refused_and_changes_nothing(cost: float) -> None:
+def test_a_cost_that_is_none_is_refused_and_changes_nothing(cost: float) -> None:
     """NaN would switch the budget off, a negative cost would refund."""
     fresh = guard(max_cost_usd=1.0)
     fresh.record_cost(0.9)
@@ -401,13 +401,13 @@ def test_g04_a_cost_that_is_none_is_refused_and_changes_nothing(cost: float) -> 
 
 
 @pytest.mark.parametrize("cost", [math.nan, -1.0, math.inf])
-def test_g04_a_cost_budget_that_is_none_cannot_be_set(cost: float) -> None:
+def test_a_cost_budget_that_is_none_cannot_be_set(cost: float) -> None:
     """NaN compares as false with everything, so it would never stop anything."""
     with pytest.raises(ManifestError, match="max_cost_usd: must be a finite number >= 0"):
         guard(max_cost_usd=cost)
 
 
-def test_g05_the_cost_so_far_can_be_read() -> None:
+def test_the_cost_so_far_can_be_read() -> None:
     """Free is 0.0, and so is nothing yet."""
     fresh = guard()
     assert fresh.cost_usd == 0.0

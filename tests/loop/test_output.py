@@ -302,7 +302,7 @@ def test_a_cut_answer_is_asked_for_anew_and_not_gone_on_with() -> None:
     assert "cut off at max_tokens" in repairs_in(done)[0]
 
 
-def test_l11_stopping_for_calls_without_any_is_a_protocol_error_here_too() -> None:
+def test_stopping_for_calls_without_any_is_a_protocol_error_here_too() -> None:
     """That is a fault of the provider, of which no model can be told."""
     done = perform([Completion(GOOD, (), FinishReason.TOOL_USE)], count_run())
     assert isinstance(done.error, ProtocolError)

@@ -37,7 +37,7 @@ def test_a_grant_without_scope_allows_its_own_kind_only(kind: CapabilityKind) ->
     assert not grants_allow(others, Capability(kind))
 
 
-def test_t22_grants_add_up() -> None:
+def test_grants_add_up() -> None:
     """Two grants of one command each are a grant of two commands."""
     needed = Capability.shell("ls", "cat")
     assert grants_allow([Capability.shell("ls"), Capability.shell("cat")], needed)
@@ -45,7 +45,7 @@ def test_t22_grants_add_up() -> None:
 
 
 @pytest.mark.parametrize("kind", SCOPE_KEYS)
-def test_t22_a_grant_of_an_empty_list_allows_nothing(kind: CapabilityKind) -> None:
+def test_a_grant_of_an_empty_list_allows_nothing(kind: CapabilityKind) -> None:
     """Not even a tool that says nothing about what it touches."""
     assert not grants_allow([Capability(kind)], Capability(kind))
     assert not grants_allow([Capability(kind, ("",))], Capability(kind, ("",)))
@@ -89,7 +89,7 @@ def test_only_a_star_covers_a_star() -> None:
         (".", "*", False),
     ],
 )
-def test_t22_paths_are_covered_part_by_part(root: str, path: str, *, covered: bool) -> None:
+def test_paths_are_covered_part_by_part(root: str, path: str, *, covered: bool) -> None:
     """The beginning of a name is not a folder, and nobody climbs out of one."""
     assert path_covers(root, path) is covered
     assert grants_allow([Capability.file_read(root)], Capability.file_read(path)) is covered
@@ -114,7 +114,7 @@ def test_t22_paths_are_covered_part_by_part(root: str, path: str, *, covered: bo
         ("", "example.org", False),
     ],
 )
-def test_t22_hosts_are_covered_by_name(rule: str, host: str, *, covered: bool) -> None:
+def test_hosts_are_covered_by_name(rule: str, host: str, *, covered: bool) -> None:
     """A host below another is meant only if the rule begins with a dot."""
     assert host_covers(rule, host) is covered
     assert grants_allow([Capability.network(rule)], Capability.network(host)) is covered

@@ -609,7 +609,7 @@ def test_mcp_servers_have_different_names() -> None:
 # --- privacy
 
 
-def test_d01_sovereign_data_goes_to_no_remote_model() -> None:
+def test_sovereign_data_goes_to_no_remote_model() -> None:
     """The strictest tier is the default, so a remote model needs a decision."""
     fault = (
         "sovereign privacy tier cannot use remote_model; "
@@ -645,7 +645,7 @@ def test_sovereign_data_may_go_to_an_mcp_server_on_this_machine() -> None:
     assert AgentManifest(mcp_servers=(server,)).privacy is PrivacyTier.SOVEREIGN
 
 
-def test_T_16_private_data_goes_to_no_mcp_server_of_others() -> None:  # noqa: N802
+def test_private_data_goes_to_no_mcp_server_of_others() -> None:
     """A host off this machine is somebody's; whose, the author of the manifest has to say."""
     server = 'name="a"\ntransport="http"\nurl="https://mcp.example.org"\n'
     private, standard = 'privacy = "Private"\n', 'privacy = "Standard"\n'
@@ -670,7 +670,7 @@ def test_T_16_private_data_goes_to_no_mcp_server_of_others() -> None:  # noqa: N
         "https://[2001:db8::1]/",
     ],
 )
-def test_t15_an_address_that_only_begins_like_this_machine_is_elsewhere(url: str) -> None:
+def test_an_address_that_only_begins_like_this_machine_is_elsewhere(url: str) -> None:
     """Judged by the parsed host, not by how the text begins."""
     assert not is_loopback_url(url)
     with pytest.raises(ManifestError, match="cannot use a base_url off this machine, got 'http"):
@@ -702,7 +702,7 @@ def test_an_address_that_can_be_read_in_two_ways_is_none(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:hunter2@evil.example/", "x:hunter2@y"])
-def test_t15_a_password_is_neither_accepted_nor_quoted(url: str) -> None:
+def test_a_password_is_neither_accepted_nor_quoted(url: str) -> None:
     """Files are shared, and errors are logged."""
     assert not is_loopback_url(url)
     with pytest.raises(ManifestError, match="must not carry a user name or password") as caught:
@@ -721,14 +721,14 @@ def test_a_key_is_named_and_never_written_down(key: str) -> None:
 # --- strictness
 
 
-def test_f01_privacy_below_a_table_says_where_it_belongs() -> None:
+def test_privacy_below_a_table_says_where_it_belongs() -> None:
     """TOML gives it to the last capability, where the original ignored it in silence."""
     text = '[model]\nremote_model = "m"\n[[capabilities]]\ntype = "rag"\nprivacy = "Standard"'
     place = "unknown key here; it belongs at the top of the file, before the first [table]"
     assert faults_of(text) == {"capabilities[0].privacy": place}
 
 
-def test_f01_capabilities_below_a_table_say_where_they_belong() -> None:
+def test_capabilities_below_a_table_say_where_they_belong() -> None:
     """As the original's own documentation had it."""
     place = "unknown key here; it belongs at the top of the file, before the first [table]"
     text = '[resources]\ncapabilities = ["Rag", "Memory"]'
@@ -745,9 +745,7 @@ def test_f01_capabilities_below_a_table_say_where_they_belong() -> None:
         ("[[capabilities]]\nserver = 'a'\nname = 'b'\ntype = 'rag'", "capabilities[0].name", "at"),
     ],
 )
-def test_f01_a_key_in_the_wrong_table_says_where_it_belongs(
-    text: str, path: str, place: str
-) -> None:
+def test_a_key_in_the_wrong_table_says_where_it_belongs(text: str, path: str, place: str) -> None:
     """Every key that has a place somewhere knows it."""
     assert faults_of(text)[path].startswith(f"unknown key here; it belongs {place}")
 
@@ -764,7 +762,7 @@ def test_f01_a_key_in_the_wrong_table_says_where_it_belongs(
         ('"é" = 1', '"é"', "unknown key; "),
     ],
 )
-def test_f01_an_unknown_key_is_a_fault_with_a_suggestion(text: str, path: str, fault: str) -> None:
+def test_an_unknown_key_is_a_fault_with_a_suggestion(text: str, path: str, fault: str) -> None:
     """A slip of the pen must not switch a limit off."""
     faults = faults_of(text)
     assert list(faults) == [path]

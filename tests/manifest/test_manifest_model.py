@@ -119,8 +119,8 @@ def test_a_fallback_made_in_code_is_held_to_the_same_rules(
     assert ModelConfig(temperature=1.5, fallback=ModelConfig(temperature=1.5)).fallback
 
 
-def test_d01_sovereign_data_falls_over_to_no_remote_model() -> None:
-    """D-01: also if the first model is here; the path says which of the two it is about."""
+def test_sovereign_data_falls_over_to_no_remote_model() -> None:
+    """Also if the first model is here; the path says which of the two it is about."""
     text = '[model.fallback]\nremote_model = "gpt"'
     assert list(faults_of(text)) == ["model.fallback.remote_model"]
     text += '\nbase_url = "http://localhost.evil.com/v1"'
@@ -219,7 +219,7 @@ GLUE = st.text(st.sampled_from("@:/\\?#[]%.;,&= \t\n") | st.characters(), max_si
     SHAPES,
     GLUE,
 )
-def test_t15_what_passes_as_this_machine_is_this_machine_to_httpx_as_well(
+def test_what_passes_as_this_machine_is_this_machine_to_httpx_as_well(
     scheme: str, first: str, between: str, second: str, last: str
 ) -> None:
     """Two readers of one address must not see two hosts: the one that is asked is httpx's."""

@@ -52,7 +52,7 @@ async def test_an_id_that_was_never_given_out_forgets_nothing(fragment_id: str) 
     assert await recalled(memory, "a") == ["a"]
 
 
-async def test_m02_the_oldest_goes_when_a_scope_is_full() -> None:
+async def test_the_oldest_goes_when_a_scope_is_full() -> None:
     """The original grows without bound."""
     memory = InMemoryMemory(max_fragments_per_scope=2)
     for content in ("one a", "two a"):

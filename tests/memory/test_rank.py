@@ -126,7 +126,7 @@ def order(index: WordIndex, query: str) -> list[int]:
 
 
 def test_one_common_word_is_enough() -> None:
-    """M-01: a question in natural language never stands in the text as it is."""
+    """A question in natural language never stands in the text as it is."""
     index = index_of("trio runs tasks", "bread and butter")
     assert order(index, "what is it that trio does?") == [0]
     assert index.search(words("nothing here fits")) == {}

@@ -42,7 +42,7 @@ async def test_messages_come_out_in_the_order_they_went_in() -> None:
 
 
 async def test_full_inbox_refuses_or_makes_wait() -> None:
-    """P-03: two calls for two wishes; whoever does not want to wait is told why."""
+    """Two calls for two wishes; whoever does not want to wait is told why."""
     inbox = Inbox(1, 1)
     inbox.send_nowait(letter(1))
     with pytest.raises(InboxFullError, match=r"inbox of agent 1 is full \(1 messages\)") as info:

@@ -75,7 +75,7 @@ async def _asks_and_gives_up(scope: trio.CancelScope) -> None:
     assert seen == Counter(accepted)
 
 
-def test_d17_a_reply_that_was_accepted_is_returned_or_read_or_a_dead_letter() -> None:
+def test_a_reply_that_was_accepted_is_returned_or_read_or_a_dead_letter() -> None:
     """Its sender was told "sent", and the asker, who had given up, never saw it."""
     assert cancel_inner_everywhere(_asks_and_gives_up) > 50
 
@@ -109,6 +109,6 @@ async def _owner_gives_up(scope: trio.CancelScope) -> None:
     assert check == Counter({message.message_id: 1 for message in sent})
 
 
-def test_d17_the_owner_loses_no_reply_either() -> None:
+def test_the_owner_loses_no_reply_either() -> None:
     """In the same tick, the reply was accepted for somebody who had just been cancelled."""
     assert cancel_inner_everywhere(_owner_gives_up) > 40

@@ -55,7 +55,7 @@ async def everything_arrives(senders: int, capacity: int, messages: int, *, nap:
 @pytest.mark.parametrize(
     ("senders", "capacity"), [(4, 1), (5, 2), (562, 32), (1000, 32), (10_000, 1)]
 )
-async def test_d01_a_full_inbox_wakes_every_sender_that_waits(
+async def test_a_full_inbox_wakes_every_sender_that_waits(
     autojump_clock: MockClock, senders: int, capacity: int
 ) -> None:
     """A message that was handed to a waiting reader took no place, and nobody was woken."""
@@ -69,7 +69,7 @@ async def test_d01_a_full_inbox_wakes_every_sender_that_waits(
     nap=st.sampled_from([0, 1]),
     seed=st.integers(0, 1000),
 )
-def test_d01_no_sender_waits_beside_an_inbox_with_room(
+def test_no_sender_waits_beside_an_inbox_with_room(
     senders: int, capacity: int, messages: int, nap: float, seed: int
 ) -> None:
     """In every order: a wake-up that is lost leaves senders beside an empty inbox."""
@@ -80,7 +80,7 @@ def test_d01_no_sender_waits_beside_an_inbox_with_room(
     simulate(scenario, seed=seed)
 
 
-async def test_d01_a_place_that_its_sender_did_not_need_goes_to_the_next(
+async def test_a_place_that_its_sender_did_not_need_goes_to_the_next(
     autojump_clock: MockClock,
 ) -> None:
     """A reply takes no place, so the place that was kept for its sender is free again."""
@@ -130,7 +130,7 @@ async def read_all(pool: AgentPool, count: int) -> list[str]:
     return heard
 
 
-async def test_d01_a_thousand_agents_report_to_their_owner(autojump_clock: MockClock) -> None:
+async def test_a_thousand_agents_report_to_their_owner(autojump_clock: MockClock) -> None:
     """407 of them were never heard, with the inbox that every pool has."""
     driver = FunctionDriver(report)
     async with open_pool(driver, tools=ToolRegistry(TEAM_TOOLS), max_concurrent=1000) as pool:
@@ -150,10 +150,10 @@ async def _few_report() -> None:
             heard = await read_all(pool, 6)
         outcomes = await pool.join_all()
     assert sorted(heard) == [f"report {n}" for n in range(6)]
-    # D2: senders beside an empty inbox were told that they wait for each other.
+    # Senders beside an empty inbox were told that they wait for each other.
     assert not [one.text for one in outcomes.values() if "waits for room" in one.text]
 
 
-def test_d02_senders_to_a_reader_are_no_deadlock() -> None:
+def test_senders_to_a_reader_are_no_deadlock() -> None:
     """In a pool where everybody else waits, the lost wake-up was reported as a deadlock."""
     explore(_few_report, schedules=50)

@@ -78,8 +78,8 @@ def test_unregistering_the_unknown_is_fine() -> None:
     assert (router.agent_count, seen) == (0, [])
 
 
-def test_p27_registering_twice_is_refused() -> None:
-    """P-27: the original replaced the inbox, and its letters were lost."""
+def test_registering_twice_is_refused() -> None:
+    """The original replaced the inbox, and its letters were lost."""
     router, _ = office(1)
     router.send_nowait(OWNER_ID, 1, "keep me")
     with pytest.raises(UsageError, match="agent 1 is registered already"):
@@ -91,7 +91,7 @@ def test_p27_registering_twice_is_refused() -> None:
 
 
 async def test_router_writes_sender_and_number() -> None:
-    """P-27: nobody writes in another's name; numbers rise across the whole pool."""
+    """Nobody writes in another's name; numbers rise across the whole pool."""
     router, seen = office(1, 2)
     first = await router.send(1, 2, "hello")
     second = router.send_nowait(2, 1, "hello back", reply_to=first.message_id)
@@ -101,8 +101,8 @@ async def test_router_writes_sender_and_number() -> None:
     assert seen == [(1, None), (2, None)]
 
 
-async def test_p03_each_refusal_is_its_own_error() -> None:
-    """P-03, G9: full, unknown, ended and oneself, and each leaves all as it was."""
+async def test_each_refusal_is_its_own_error() -> None:
+    """G9: full, unknown, ended and oneself, and each leaves all as it was."""
     router, seen = office(1, 2, inbox_capacity=1)
     router.send_nowait(OWNER_ID, 1, "fits")
     router.unregister(2, reason="over")
@@ -210,7 +210,7 @@ async def test_a_message_handed_over_makes_no_room_for_two() -> None:
 
 
 def test_nobody_receives_for_an_agent_that_never_was() -> None:
-    """P-08: "there is nothing" and "there is nobody" are two answers."""
+    """An empty inbox and an unknown agent are two answers."""
     router, _ = office(1)
     with pytest.raises(UnknownAgentError, match="no agent 99"):
         router.receive_many_nowait(99)
@@ -472,7 +472,7 @@ async def test_a_queued_agent_has_an_inbox() -> None:
 
 
 async def test_the_owner_has_an_inbox_and_can_be_asked() -> None:
-    """P-27: replies to the supervisor were impossible."""
+    """Replies to the supervisor were impossible."""
 
     def build(context: AgentContext) -> ToolRegistry:
         async def ask(_: str, __: ToolContext) -> str:
@@ -510,7 +510,7 @@ async def test_the_owner_asks_an_agent() -> None:
 
 
 async def test_an_agents_name_is_written_by_the_router() -> None:
-    """P-27: a tool that uses a handle, or broadcasts, speaks as its agent."""
+    """A tool that uses a handle, or broadcasts, speaks as its agent."""
 
     async def shout(_: str, __: ToolContext) -> str:
         await pool[2].send("to you")

@@ -53,17 +53,17 @@ def delegating(request: CompletionRequest) -> Completion | str:
     return calling(tool_call("spawn_agent", query=rest)) if rest else f"leaf {first}"
 
 
-async def test_g04_a_chain_of_children_completes_in_a_pool_of_one() -> None:
-    """T-01: a parent that keeps its slot while it waits for its child waits for ever."""
+async def test_a_chain_of_children_completes_in_a_pool_of_one() -> None:
+    """A parent that keeps its slot while it waits for its child waits for ever."""
     async with open_pool(FunctionDriver(delegating), max_concurrent=1, tools=REGISTRY) as pool:
         handle = await pool.spawn(SpawnConfig(parent(5), "5 4 3 2 1"))
         assert (await handle.wait()).text == "leaf 1"
 
 
-async def test_t02_each_parent_gets_the_answer_of_its_own_child(
+async def test_each_parent_gets_the_answer_of_its_own_child(
     autojump_clock: MockClock,
 ) -> None:
-    """T-02: whichever child ended first was handed to whoever asked first."""
+    """Whichever child ended first was handed to whoever asked first."""
 
     async def answer(request: CompletionRequest, _: OnDelta) -> Completion | str:
         query = query_of(request)
@@ -80,8 +80,8 @@ async def test_t02_each_parent_gets_the_answer_of_its_own_child(
     assert [o.text for o in outcomes.values()] == [f"answer to child {n}" for n in (3, 1, 2)]
 
 
-async def test_t03_a_cancelled_parent_takes_its_child_along() -> None:
-    """T-03: the child went on, and its late result went to the next call."""
+async def test_a_cancelled_parent_takes_its_child_along() -> None:
+    """The child went on, and its late result went to the next call."""
 
     async def answer(request: CompletionRequest, _: OnDelta) -> Completion | str:
         if query_of(request) == "child":
@@ -100,8 +100,8 @@ async def test_t03_a_cancelled_parent_takes_its_child_along() -> None:
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
-async def test_t04_inv012_depth_shrinks_along_the_chain(depth: int) -> None:
-    """T-04: every child had its parent's whole depth, so the limit limited nothing."""
+async def test_depth_shrinks_along_the_chain(depth: int) -> None:
+    """Every child had its parent's whole depth, so the limit limited nothing."""
     query = " ".join(str(n) for n in range(depth + 3))
     async with open_pool(FunctionDriver(delegating), tools=REGISTRY) as pool:
         with pool.events() as events:
@@ -148,8 +148,8 @@ def test_a_child_may_spend_what_its_parent_has_not() -> None:
         child_of(config, "part", name="sub", used_tokens=0, seconds_left=1, used_usd=2.0)
 
 
-async def test_g09_what_a_child_used_counts_for_its_parent() -> None:
-    """G-09: each child had the full budget, and the parent never saw what it spent."""
+async def test_what_a_child_used_counts_for_its_parent() -> None:
+    """Each child had the full budget, and the parent never saw what it spent."""
     usage = Usage(50, 50)
 
     def answer(request: CompletionRequest) -> Completion:
@@ -187,7 +187,7 @@ async def test_what_a_child_used_may_bring_its_parent_near_a_limit() -> None:
 @pytest.mark.parametrize(
     ("limit", "what"), [({"max_tokens_budget": 100}, "tokens"), ({"max_cost_usd": 1.0}, "money")]
 )
-async def test_g09_an_agent_that_has_used_all_up_has_no_children(limit: Quota, what: str) -> None:
+async def test_an_agent_that_has_used_all_up_has_no_children(limit: Quota, what: str) -> None:
     """It is told so, and not that its child failed."""
 
     def answer(request: CompletionRequest) -> Completion:
@@ -222,8 +222,8 @@ async def test_a_tool_is_told_the_time_of_the_pool(autojump_clock: MockClock) ->
     assert outcome.text == "3"
 
 
-async def test_p01_p02_agents_write_ask_and_answer_each_other() -> None:
-    """P-01, P-02: no spawned agent could ever receive a message, nor send one."""
+async def test_agents_write_ask_and_answer_each_other() -> None:
+    """No spawned agent could ever receive a message, nor send one."""
 
     def answer(request: CompletionRequest) -> Completion | str:
         results = results_of(request)

@@ -168,7 +168,7 @@ async def test_sequence_of_a_truncated_answer() -> None:
 
 
 async def test_sequence_of_a_guard_abort() -> None:
-    """Conformance: it simply stops; P-15: the last event says how it ended."""
+    """The iteration simply stops, and the last event says how the agent ended."""
     script = [calling(tool_call("echo", f"id-{n}", n=n)) for n in range(3)]
     recorder = await watch(ScriptedDriver(script), echo_tool(), max_iterations=2)
     assert outline(recorder.events) == [
@@ -182,7 +182,7 @@ async def test_sequence_of_a_guard_abort() -> None:
 
 
 async def test_sequence_of_a_failure() -> None:
-    """P-15: in the original errors ended the sequence mutely."""
+    """In the original errors ended the sequence mutely."""
     error = DriverError("no")
     recorder = await watch(ScriptedDriver([error]))
     assert outline(recorder.events) == ["perceive", "reason"]
@@ -243,8 +243,8 @@ async def test_parents_are_named_in_the_spawn() -> None:
     ]
 
 
-async def test_l13_warnings_of_the_guard_are_events() -> None:
-    """L-13: in the original a warning vanished; G2 rows: counted even if nobody watches."""
+async def test_warnings_of_the_guard_are_events() -> None:
+    """In the original a warning vanished; G2 rows: counted even if nobody watches."""
     script: list[Step] = [*[cut_off("a")] * 4, "e"]
     recorder = await watch(ScriptedDriver(script), on_cut="continue", max_iterations=5)
     warned = [event.text for event in of_type(recorder.events, AgentWarned)]
@@ -255,8 +255,8 @@ async def test_l13_warnings_of_the_guard_are_events() -> None:
         assert pool.statistics().warnings == 2
 
 
-async def test_l21_a_memory_that_fails_is_told_and_tolerated() -> None:
-    """L-21: the original swallowed it, so an invariant could be false in silence."""
+async def test_a_memory_that_fails_is_told_and_tolerated() -> None:
+    """The original swallowed it, so an invariant could be false in silence."""
     recorder = Recorder()
     async with open_pool(
         ScriptedDriver(["hi"]), memory=BrokenMemory(), observers=[recorder]
@@ -271,8 +271,8 @@ async def test_l21_a_memory_that_fails_is_told_and_tolerated() -> None:
     ]
 
 
-async def test_l19_retries_are_events(autojump_clock: MockClock) -> None:
-    """L-19: in the original nobody saw a retry, and its wait was blind."""
+async def test_retries_are_events(autojump_clock: MockClock) -> None:
+    """In the original nobody saw a retry, and its wait was blind."""
     recorder = await watch(ScriptedDriver([RateLimitError("slow down"), "hi"]))
     (retried,) = of_type(recorder.events, RequestRetried)
     assert (retried.attempt, retried.error) == (1, "slow down")
@@ -346,7 +346,7 @@ async def test_a_reader_that_an_observer_opens_begins_with_what_comes_after() ->
 
 
 async def test_a_reader_waits_for_the_next_event(autojump_clock: MockClock) -> None:
-    """And ends when the pool has closed: P-14, in the original it never did."""
+    """And ends when the pool has closed; in the original it never did."""
     seen: list[str] = []
 
     async def read() -> None:

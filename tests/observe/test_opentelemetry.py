@@ -135,7 +135,7 @@ async def test_times_are_those_of_the_pool(tmp_path: Path, autojump_clock: MockC
 async def test_a_run_has_the_same_ids_live_and_afterwards(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    """S9: whoever kept a link finds the run again; the trace is called as the run is."""
+    """Whoever kept a link finds the run again; the trace is called as the run is."""
     live = await traced(tmp_path / "a")
     provider, later = receiver()
     export_trace(read_trace(tmp_path / "a"), provider)

@@ -61,7 +61,7 @@ def seconds_by_reason(record: PoolRecord, query: str) -> dict[str, float]:
 
 
 async def test_each_second_of_each_agent_has_its_reason(autojump_clock: MockClock) -> None:
-    """S4, in numbers that follow from what the pool does."""
+    """The record, in numbers that follow from what the pool does."""
     record = await busy()
     plain = seconds_by_reason(record, "plain")
     assert plain == {"model": 0.5, "answer": 0.5}
@@ -102,7 +102,7 @@ def plans(draw: st.DrawFn) -> list[tuple[int, int, int]]:
 def test_random_pools_add_up(
     plan: list[tuple[int, int, int]], slots: int, seed: int, kind: str
 ) -> None:
-    """S3 and S4: tokens, money, requests and calls equal the books; time has no gap."""
+    """Tokens, money, requests and calls equal the books; time has no gap."""
     failures = {str(number): failed for number, (_, failed, _) in enumerate(plan)}
 
     async def answer(request: CompletionRequest) -> Completion:

@@ -116,7 +116,7 @@ def read(html: str) -> Page:
 
 
 async def test_the_page_may_load_nothing(autojump_clock: MockClock) -> None:
-    """S6: no request, whatever is in it; script and style are known by their hashes."""
+    """No request, whatever is in it; script and style are known by their hashes."""
     page = read(await busy_page())
     (policy,) = [
         attrs["content"] or ""
@@ -135,7 +135,7 @@ async def test_the_page_may_load_nothing(autojump_clock: MockClock) -> None:
 
 
 async def test_what_agents_write_stays_text(autojump_clock: MockClock) -> None:
-    """S6: scripts, escapes and marks of direction are shown and do nothing."""
+    """Scripts, escapes and marks of direction are shown and do nothing."""
     html = await busy_page()
     page = read(html)
     assert sum(tag == "script" for tag, _ in page.tags) == 2
@@ -371,7 +371,7 @@ def test_what_left_the_window_is_marked() -> None:
 
 
 def test_long_texts_are_cut_and_many_are_left_out() -> None:
-    """S7: a page that opens; what is not in it is said."""
+    """A page that opens; what is not in it is said."""
     long = "x" * (MAX_TEXT + 5)
     said = (UserMessage(long), ToolMessage("c", "t", "half \ud800"))
     count = MAX_TEXTS // (MAX_TEXT * 100) + 3

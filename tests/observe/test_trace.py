@@ -400,7 +400,7 @@ def wait_for_problem(trace: TraceWriter) -> None:
 async def test_a_full_disk_ends_the_recording_and_not_the_pool(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """S8: agents go on; the statistics say so; what is there can be read."""
+    """Agents go on; the statistics say so; what is there can be read."""
     path = tmp_path / "a.trace"
     with small_files():
         async with (
@@ -536,7 +536,7 @@ def test_a_trace_that_is_too_long_keeps_what_begins_and_ends_agents() -> None:
 
 
 async def test_a_trace_can_be_cut_anywhere(tmp_path: Path, autojump_clock: MockClock) -> None:
-    """S1: whatever byte a kill stopped at, the rest is read."""
+    """Whatever byte a kill stopped at, the rest is read."""
     path = tmp_path / "a.trace"
     await traced(path)
     data = path.read_bytes()
@@ -581,7 +581,7 @@ trio.run(main)
 
 
 def test_a_trace_is_complete_after_a_kill(tmp_path: Path) -> None:
-    """S1: every agent is in it that was there 50 ms before."""
+    """Every agent is in it that was there 50 ms before."""
     with subprocess.Popen(
         [sys.executable, "-c", KILLED], cwd=tmp_path, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -595,7 +595,7 @@ def test_a_trace_is_complete_after_a_kill(tmp_path: Path) -> None:
     assert spawned >= set(known)
 
 
-# --- S2: linear
+# --- Linear
 
 
 @given(st.integers(3, 30))
@@ -619,7 +619,7 @@ def test_a_trace_grows_with_the_turns_and_not_with_their_square(turns: int) -> N
     assert large <= 10.5 * small
 
 
-# --- S5: no key
+# --- No key
 
 
 def shapes(secret: str) -> list[str]:
@@ -643,7 +643,7 @@ SHAPES = shapes(SECRET)
 
 
 async def test_no_key_reaches_the_disk(tmp_path: Path) -> None:
-    """S5: in no form, from no place where agents put it."""
+    """In no form, from no place where agents put it."""
 
     async def leak(arguments: str, _: ToolContext) -> str:
         await trio.lowlevel.checkpoint()

@@ -89,7 +89,7 @@ def resizes(pool: AgentPool, event: Event) -> None:
 ACTS = (spawns, closes, cancels_next, aborts, resizes)
 
 
-async def test_d07_a_batch_leaves_no_more_waiting_than_may_wait() -> None:
+async def test_a_batch_leaves_no_more_waiting_than_may_wait() -> None:
     """Room was asked for once, and observers were told in between."""
     actor = Actor(spawns, max_queued=2)
     async with open_pool(
@@ -104,7 +104,7 @@ async def test_d07_a_batch_leaves_no_more_waiting_than_may_wait() -> None:
     assert not actor.broken
 
 
-async def test_d08_a_batch_is_accepted_as_a_whole() -> None:
+async def test_a_batch_is_accepted_as_a_whole() -> None:
     """An observer closed the pool inside of it: half was started, and its handles were lost."""
     actor = Actor(closes)
     async with open_pool(LiveDriver(sleepy), observers=[actor]) as pool:
@@ -126,7 +126,7 @@ async def _ends_in_order() -> None:
     assert given_out == [one.agent_id for one in of_type(recorder.events, AgentFinished)]
 
 
-def test_d09_outcomes_come_in_the_order_of_the_ends() -> None:
+def test_outcomes_come_in_the_order_of_the_ends() -> None:
     """Observers were told before the fan-in, so whom they ended came first."""
     explore(_ends_in_order, schedules=30)
 
@@ -158,7 +158,7 @@ async def _same_order(act: Act) -> None:
 
 
 @pytest.mark.parametrize("act", ACTS)
-def test_d10_everyone_sees_events_in_the_order_in_which_they_happened(act: Act) -> None:
+def test_everyone_sees_events_in_the_order_in_which_they_happened(act: Act) -> None:
     """Later observers and readers heard what followed before what came first."""
     explore(partial(_same_order, act), schedules=10)
 

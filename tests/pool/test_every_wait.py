@@ -162,7 +162,7 @@ async def at_work(request: CompletionRequest, _: OnDelta) -> Completion | str:
 
 @pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside"])
 @pytest.mark.parametrize("way", WAYS, ids=[way.__name__ for way in WAYS])
-def test_d03_a_circle_through_any_wait_is_named(way: Way, *, beside: bool) -> None:
+def test_a_circle_through_any_wait_is_named(way: Way, *, beside: bool) -> None:
     """Through ``race``, ``supervise`` and ``map`` it was a wait that "ends by itself"."""
     explore(partial(_circle, way, beside=beside, slots=2), schedules=4)
 
@@ -239,12 +239,12 @@ async def _standstill(way: str, *, slots: int) -> None:
 
 @pytest.mark.parametrize("slots", [1, 2])
 @pytest.mark.parametrize("way", OWNER_WAYS)
-def test_d04_an_owner_who_waits_where_nobody_can_go_on(way: str, slots: int) -> None:
+def test_an_owner_who_waits_where_nobody_can_go_on(way: str, slots: int) -> None:
     """The docs say "the owner included"; five of these hung for ever."""
     explore(partial(_standstill, way, slots=slots), schedules=4)
 
 
-async def test_a13_an_owner_who_waits_for_a_message_of_nobody_is_told() -> None:
+async def test_an_owner_who_waits_for_a_message_of_nobody_is_told() -> None:
     """The last agent has ended, and no one is left who could write."""
     async with open_pool(FunctionDriver(obedient), tools=ToolRegistry(TEAM_TOOLS)) as pool:
         handle = await pool.spawn(config("say x"))
@@ -256,7 +256,7 @@ async def test_a13_an_owner_who_waits_for_a_message_of_nobody_is_told() -> None:
         assert (await (await pool.spawn(config("say y"))).wait()).text == "y"
 
 
-async def test_a13_an_owner_and_an_agent_who_wait_for_each_others_message() -> None:
+async def test_an_owner_and_an_agent_who_wait_for_each_others_message() -> None:
     """The agent is told first: it can still report to the owner."""
 
     def answer(request: CompletionRequest) -> Completion | str:
@@ -334,7 +334,7 @@ async def test_a_map_that_waits_for_its_source_is_no_deadlock(autojump_clock: Mo
     assert trio.current_time() == 10
 
 
-# --- D5: what it costs
+# --- What it costs
 
 
 async def _ring(
@@ -389,7 +389,7 @@ ORDERS: dict[str, Callable[[int], float]] = {
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_d05_a_circle_is_named_at_once(order: str) -> None:
+def test_a_circle_is_named_at_once(order: str) -> None:
     """400 agents took 17 seconds, 1,000 over six minutes."""
     ((seconds, circle),) = ring(1000, ORDERS[order])
     assert circle.count("which asks") == 999
@@ -411,26 +411,26 @@ async def _pairs(count: int) -> None:
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_d05_a_circle_costs_what_its_size_does(order: str) -> None:
+def test_a_circle_costs_what_its_size_does(order: str) -> None:
     """It was the cube: n passes over n waits, n times."""
     costs = [looks(partial(ring, count, ORDERS[order])) for count in (5, 40, 80)]
     assert costs[2] <= 2.5 * costs[1]
 
 
-def test_d05_questions_with_deadlines_cost_what_they_are() -> None:
+def test_questions_with_deadlines_cost_what_they_are() -> None:
     """None of them is for ever, so nobody needs to look."""
     assert not ring(2000, ORDERS["descending"], 10**6)
     costs = [looks(partial(ring, n, ORDERS["descending"], 10**6)) for n in (5, 40, 80)]
     assert costs[2] <= 2.5 * costs[1]
 
 
-def test_d05_circles_of_two_cost_what_they_are() -> None:
+def test_circles_of_two_cost_what_they_are() -> None:
     """Each one that closed had every agent of the pool looked at."""
     costs = [looks(partial(trio.run, _pairs, count)) for count in (4, 40, 80)]
     assert costs[2] <= 2.5 * costs[1]
 
 
-# --- D18: which of several tasks is watched is nobody's choice
+# --- Which of several tasks is watched is nobody's choice
 
 
 class _Steps(trio.abc.Instrument):
@@ -475,7 +475,7 @@ def _steps_of_a_run() -> list[str]:
     return steps.names
 
 
-def test_d18_the_same_seed_is_the_same_run_whatever_the_addresses() -> None:
+def test_the_same_seed_is_the_same_run_whatever_the_addresses() -> None:
     """The first task of a set was watched, and a set has the order of its addresses."""
     kept: list[object] = []
     runs: list[list[str]] = []

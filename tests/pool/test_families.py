@@ -57,7 +57,7 @@ def family(child: SpawnConfig, name: str | None = None) -> ToolRegistry:
     return ToolRegistry([call_child])
 
 
-async def test_a11_a_child_of_another_kind_belongs_to_its_parent(
+async def test_a_child_of_another_kind_belongs_to_its_parent(
     autojump_clock: MockClock,
 ) -> None:
     """It needs no grant: the tool's own code says what it runs."""
@@ -85,7 +85,7 @@ async def test_a_child_is_not_begun_when_the_time_for_it_is_over(
         assert (outcome.text, pool.statistics().spawned) == ("given up: True", 1)
 
 
-async def test_a11_it_has_no_longer_than_its_parent(autojump_clock: MockClock) -> None:
+async def test_it_has_no_longer_than_its_parent(autojump_clock: MockClock) -> None:
     """It ran on for 95 s after the parent's deadline."""
     async with open_pool(LiveDriver(act), tools=family(other("100"), "late")) as pool:
         parent = await pool.spawn(SpawnConfig(PLAIN, "call_child", deadline_seconds=5))
@@ -99,7 +99,7 @@ async def test_a11_it_has_no_longer_than_its_parent(autojump_clock: MockClock) -
         assert (await pool.join_all())[1].text == f"critic: {StopReason.DEADLINE}"
 
 
-async def test_a11_it_keeps_to_its_parents_tier_and_budget(autojump_clock: MockClock) -> None:
+async def test_it_keeps_to_its_parents_tier_and_budget(autojump_clock: MockClock) -> None:
     """What its parent may not send anywhere, it may not either."""
     lax = SpawnConfig(manifest("lax", privacy=PrivacyTier.STANDARD), "0")
     async with open_pool(LiveDriver(act), tools=family(lax)) as pool:
@@ -128,7 +128,7 @@ def spawner(pool: list[AgentPool], *, outlives_parent: bool = False) -> ToolRegi
 
 
 @pytest.mark.parametrize("slots", [1, 2])
-async def test_a11_an_agent_that_ends_takes_its_children_along(
+async def test_an_agent_that_ends_takes_its_children_along(
     slots: int, autojump_clock: MockClock
 ) -> None:
     """Whether they run or wait in the queue; each still has its outcome."""
@@ -145,7 +145,7 @@ async def test_a11_an_agent_that_ends_takes_its_children_along(
     assert "cancelled by agent 1: its parent has ended" in str(outcomes[2].error)
 
 
-async def test_a11_unless_it_was_told_otherwise(autojump_clock: MockClock) -> None:
+async def test_unless_it_was_told_otherwise(autojump_clock: MockClock) -> None:
     """An agent that goes on is the pool's, and the pool's block waits for it."""
     pools: list[AgentPool] = []
     tools = spawner(pools, outlives_parent=True)
@@ -170,14 +170,14 @@ async def _family() -> None:
         assert_quiescent(pool)
 
 
-def test_a11_no_child_is_left_at_any_point() -> None:
+def test_no_child_is_left_at_any_point() -> None:
     """The whole, all agents, and one of them, cancelled before every step."""
     cancel_everywhere(_family)
     cancel_everywhere(_family, target="agents")
     cancel_everywhere(_family, target="agent")
 
 
-# --- M5: what a tree of agents asks is limited as a whole
+# --- What a tree of agents asks is limited as a whole
 
 
 def multiplying(depth: int) -> SpawnConfig:
@@ -211,7 +211,7 @@ async def _multiply(depth: int, asked: list[int], broken: int = 0, slots: int = 
 
 @pytest.mark.parametrize("slots", [1, 4])
 @pytest.mark.parametrize("depth", [1, 2, 3])
-def test_m05_children_do_not_multiply_the_limits(depth: int, slots: int) -> None:
+def test_children_do_not_multiply_the_limits(depth: int, slots: int) -> None:
     """Three requests and ten calls came to 13, 133 and 1,333 requests."""
 
     async def scenario() -> None:
@@ -220,7 +220,7 @@ def test_m05_children_do_not_multiply_the_limits(depth: int, slots: int) -> None
     explore(scenario, schedules=20)
 
 
-def test_m05_retries_count_as_well() -> None:
+def test_retries_count_as_well() -> None:
     """Of a tree that has begun: what a request costs, a second one costs again."""
 
     async def scenario() -> None:
@@ -229,7 +229,7 @@ def test_m05_retries_count_as_well() -> None:
     explore(scenario, schedules=10)
 
 
-def test_m05_a_tree_that_is_cancelled_has_asked_no_more() -> None:
+def test_a_tree_that_is_cancelled_has_asked_no_more() -> None:
     """At any point."""
 
     async def scenario() -> None:
@@ -238,7 +238,7 @@ def test_m05_a_tree_that_is_cancelled_has_asked_no_more() -> None:
     cancel_everywhere(scenario)
 
 
-async def test_m05_nothing_left_is_no_child_of_any_kind() -> None:
+async def test_nothing_left_is_no_child_of_any_kind() -> None:
     """Its last turn is its own: a child could ask nothing."""
     config = manifest("root", capabilities=PLAIN.capabilities, max_iterations=1)
     seen: list[str] = []

@@ -57,7 +57,7 @@ async def call_child(context: ToolContext) -> str:
     return (await context.agent.run_child("a child")).text
 
 
-async def test_d12_the_pool_knows_every_agent(autojump_clock: MockClock) -> None:
+async def test_the_pool_knows_every_agent(autojump_clock: MockClock) -> None:
     """Those of a parent, a map, a race and a supervision: "the last one is 2", it said of 2."""
     async with open_pool(FunctionDriver(act), tools=ToolRegistry([call_child])) as pool:
         parent = await pool.spawn(SpawnConfig(PARENT, "call_child"))
@@ -82,7 +82,7 @@ async def test_d12_the_pool_knows_every_agent(autojump_clock: MockClock) -> None
     assert list(family) == [1, 2, 3, 4, 5]
 
 
-async def test_a04_joining_the_children_waits_for_them(autojump_clock: MockClock) -> None:
+async def test_joining_the_children_waits_for_them(autojump_clock: MockClock) -> None:
     """Also for a child whose parent does not."""
 
     async def answer(request: CompletionRequest, _: OnDelta) -> Completion | str:
@@ -99,7 +99,7 @@ async def test_a04_joining_the_children_waits_for_them(autojump_clock: MockClock
     assert [one.status for one in family.values()] == [AgentStatus.COMPLETED] * 3
 
 
-async def test_a03_a_supervision_that_gives_up_keeps_what_others_did() -> None:
+async def test_a_supervision_that_gives_up_keeps_what_others_did() -> None:
     """The outcomes of those that had completed were nowhere."""
     async with open_pool(FunctionDriver(act)) as pool:
         with pytest.raises(RestartLimitError, match="more than 1 times") as caught:
@@ -113,7 +113,7 @@ async def test_a03_a_supervision_that_gives_up_keeps_what_others_did() -> None:
         assert (copied.kind, copied.used, copied.limit) == ("restarts", 2, 1)
 
 
-async def test_a03_a_race_that_nobody_wins_keeps_the_outcomes() -> None:
+async def test_a_race_that_nobody_wins_keeps_the_outcomes() -> None:
     """The error names the agents, and the pool has what they did."""
     async with open_pool(FunctionDriver(act)) as pool:
         with pytest.raises(PoolError, match="none of the 2 racers") as caught:
@@ -127,7 +127,7 @@ async def test_a03_a_race_that_nobody_wins_keeps_the_outcomes() -> None:
 # --- A8
 
 
-async def test_a08_of_a_maps_agents_the_last_ones_are_known() -> None:
+async def test_of_a_maps_agents_the_last_ones_are_known() -> None:
     """A map of any length needs as little memory, and its last agents are found."""
     async with open_pool(FunctionDriver(act)) as pool:
         async with pool.map(manifest(), (f"q{n}" for n in range(1200))) as outcomes:
@@ -138,7 +138,7 @@ async def test_a08_of_a_maps_agents_the_last_ones_are_known() -> None:
         assert len(await pool.join_all(children=True)) == 1000
 
 
-async def test_a08_outcomes_that_were_given_out_are_forgotten_after_a_while() -> None:
+async def test_outcomes_that_were_given_out_are_forgotten_after_a_while() -> None:
     """So many are kept as the pool is told to keep."""
     async with open_pool(FunctionDriver(act), keep_outcomes=2) as pool:
         handles = await pool.fan_out(jobs("a", "b", "c", "d"))
@@ -152,7 +152,7 @@ async def test_a08_outcomes_that_were_given_out_are_forgotten_after_a_while() ->
         assert await pool.join_next() is None
 
 
-async def test_a08_what_nobody_was_given_is_never_forgotten() -> None:
+async def test_what_nobody_was_given_is_never_forgotten() -> None:
     """A failure still passes no one by in silence."""
     with pytest.raises(OverloadedError, match="broken") as caught:  # noqa: PT012
         try:
@@ -166,7 +166,7 @@ async def test_a08_what_nobody_was_given_is_never_forgotten() -> None:
         assert [one.text async for one in pool.as_completed()] == ["a", "b", "c"]
 
 
-async def test_a08_a_handle_is_forgotten_when_one_says_so() -> None:
+async def test_a_handle_is_forgotten_when_one_says_so() -> None:
     """Also if nobody looked at the outcome: whoever forgets has seen enough."""
     async with open_pool(FunctionDriver(act)) as pool:
         first, second = pool.fan_out_nowait(jobs("bad", "b"))
@@ -184,7 +184,7 @@ async def test_a08_a_handle_is_forgotten_when_one_says_so() -> None:
         assert_quiescent(pool)
 
 
-async def test_a08_what_was_forgotten_takes_no_place_of_those_that_are_kept() -> None:
+async def test_what_was_forgotten_takes_no_place_of_those_that_are_kept() -> None:
     """Of two that are kept one was forgotten by hand: the next one takes its place."""
     async with open_pool(FunctionDriver(act), keep_outcomes=2) as pool:
         first, second, third = await pool.fan_out(jobs("a", "b", "c"))
@@ -197,7 +197,7 @@ async def test_a08_what_was_forgotten_takes_no_place_of_those_that_are_kept() ->
             pool[2]
 
 
-async def test_a08_a_join_has_those_that_were_forgotten_meanwhile() -> None:
+async def test_a_join_has_those_that_were_forgotten_meanwhile() -> None:
     """No agent that it waits for is missing, whoever looks at it first."""
 
     async def look(handles: list[AgentStatus]) -> None:
@@ -213,7 +213,7 @@ async def test_a08_a_join_has_those_that_were_forgotten_meanwhile() -> None:
 IS_LONG = settings().max_examples >= 1000
 
 
-async def test_a08_a_pool_that_lives_long_stays_as_small() -> None:
+async def test_a_pool_that_lives_long_stays_as_small() -> None:
     """Each outcome with its messages was kept for ever: 3 kB for every request."""
 
     async def answer(_: CompletionRequest, __: OnDelta) -> str:

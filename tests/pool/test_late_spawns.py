@@ -57,7 +57,7 @@ async def call_too_late(context: ToolContext) -> str:
     return f"cancelled: {scope.cancelled_caught}"
 
 
-async def test_d16_a_child_without_time_is_cancelled_and_no_ones_fault(
+async def test_a_child_without_time_is_cancelled_and_no_ones_fault(
     autojump_clock: MockClock,
 ) -> None:
     """It said that the caller had given a deadline of -inf seconds."""
@@ -85,7 +85,7 @@ async def _runs_a_child_in_a_scope(scope: trio.CancelScope) -> None:
         assert_quiescent(pool)
 
 
-def test_d16_a_parent_that_gives_up_its_child_goes_on() -> None:
+def test_a_parent_that_gives_up_its_child_goes_on() -> None:
     """At every step, under several schedules."""
     assert cancel_inner_everywhere(_runs_a_child_in_a_scope) > 50
 
@@ -93,7 +93,7 @@ def test_d16_a_parent_that_gives_up_its_child_goes_on() -> None:
 # --- D11
 
 
-async def test_d11_a_map_of_a_closed_pool_is_refused() -> None:
+async def test_a_map_of_a_closed_pool_is_refused() -> None:
     """It was trio's own RuntimeError."""
     async with open_pool(FunctionDriver(one_call)) as pool:
         pass
@@ -110,7 +110,7 @@ async def kept_context(pool: AgentPool, kept: list[AgentContext]) -> AgentContex
 
 
 @pytest.mark.parametrize("closed", [False, True])
-async def test_d11_an_agent_that_has_ended_has_no_children(*, closed: bool) -> None:
+async def test_an_agent_that_has_ended_has_no_children(*, closed: bool) -> None:
     """Its child stood in the books and ran for ever, on paper."""
     kept: list[AgentContext] = []
 
@@ -144,7 +144,7 @@ async def call_late_child(context: ToolContext) -> str:
     return (await context.agent.run_child("a child")).text
 
 
-async def test_d14_a_pool_that_was_closed_takes_no_children_either(
+async def test_a_pool_that_was_closed_takes_no_children_either(
     autojump_clock: MockClock,
 ) -> None:
     """It said that no new agents are taken, and children were."""
@@ -158,7 +158,7 @@ async def test_d14_a_pool_that_was_closed_takes_no_children_either(
     assert pool.statistics().spawned == 1
 
 
-async def test_d14_a_shutdown_takes_no_children(autojump_clock: MockClock) -> None:
+async def test_a_shutdown_takes_no_children(autojump_clock: MockClock) -> None:
     """They were not even asked to stop."""
     tools = ToolRegistry([call_late_child])
     async with open_pool(FunctionDriver(one_call), tools=tools) as pool:
@@ -179,7 +179,7 @@ async def test_leaving_the_block_still_lets_agents_have_children(
     assert handle.outcome.text == "a child"
 
 
-async def test_d14_whoever_waits_for_room_hears_that_the_pool_has_closed(
+async def test_whoever_waits_for_room_hears_that_the_pool_has_closed(
     autojump_clock: MockClock,
 ) -> None:
     """At once, and not when there would have been room."""
@@ -247,7 +247,7 @@ async def _agent_leaves_a_map(scope: trio.CancelScope) -> None:
 
 
 @pytest.mark.parametrize("scenario", [_owner_leaves_a_map, _agent_leaves_a_map])
-def test_d06_a_map_that_was_left_starts_no_agent_any_more(scenario: Scenario) -> None:
+def test_a_map_that_was_left_starts_no_agent_any_more(scenario: Scenario) -> None:
     """Left at every step."""
     assert cancel_inner_everywhere(scenario, schedules=6) > 50
 
@@ -289,7 +289,7 @@ async def _aborts_beside_a_map() -> None:
 
 
 @pytest.mark.parametrize("scenario", [_leaves_as_there_is_room, _aborts_beside_a_map])
-def test_d06_a_query_whose_place_comes_too_late_is_no_agent(
+def test_a_query_whose_place_comes_too_late_is_no_agent(
     scenario: Callable[[], Awaitable[None]],
 ) -> None:
     """It was accepted after the others had been cancelled: its parent waited for ever."""
@@ -349,7 +349,7 @@ async def interrupted_in_a_task(request: ApprovalRequest) -> Approved:
 
 
 @pytest.mark.parametrize("approver", [interrupted, interrupted_in_a_task])
-async def test_d15_what_ends_the_program_waits_for_no_slot(
+async def test_what_ends_the_program_waits_for_no_slot(
     approver: Callable[[ApprovalRequest], Awaitable[Approved]], autojump_clock: MockClock
 ) -> None:
     """Ctrl-C at the approver's prompt waited while other agents worked, or for ever."""

@@ -330,8 +330,8 @@ async def test_one_failure_leaves_the_others_alone() -> None:
 # --- the original's defects
 
 
-async def test_p01_a_spawned_agent_receives_messages() -> None:
-    """P-01: the receiving end belongs to the agent; the original dropped it at spawn."""
+async def test_a_spawned_agent_receives_messages() -> None:
+    """The receiving end belongs to the agent; the original dropped it at spawn."""
     driver = ScriptedDriver([calling(tool_call("echo")), "done"])
     async with open_pool(driver, tools=ToolRegistry([echo_tool()])) as pool:
         handle = await pool.spawn(job())
@@ -339,8 +339,8 @@ async def test_p01_a_spawned_agent_receives_messages() -> None:
     assert any("watch out" in text for text in told(driver.requests[-1]))
 
 
-async def test_p02_agents_address_each_other_through_their_tools() -> None:
-    """P-02: a tool builder gets the agent's id and post, and the loop reads its inbox."""
+async def test_agents_address_each_other_through_their_tools() -> None:
+    """A tool builder gets the agent's id and post, and the loop reads its inbox."""
 
     def build(context: AgentContext) -> ToolRegistry:
         async def tell(_: str, __: ToolContext) -> str:
@@ -363,8 +363,8 @@ async def test_p02_agents_address_each_other_through_their_tools() -> None:
     assert texts(outcomes) == ["sent 1", "greetings from 1"]
 
 
-async def test_p03_full_unknown_and_gone_are_three_errors() -> None:
-    """P-03: the original said full and waited, and had one error for all the rest."""
+async def test_full_unknown_and_gone_are_three_errors() -> None:
+    """The original said full and waited, and had one error for all the rest."""
     async with open_pool(hanging_driver(), inbox_capacity=1) as pool:
         handle = await pool.spawn(job())
         gone = await pool.spawn(job())
@@ -380,8 +380,8 @@ async def test_p03_full_unknown_and_gone_are_three_errors() -> None:
         pool.abort_all()
 
 
-async def test_p04_fan_out_nowait_starts_all_or_none() -> None:
-    """P-04: the original left half a fan-out running, and lost its ids."""
+async def test_fan_out_nowait_starts_all_or_none() -> None:
+    """The original left half a fan-out running, and lost its ids."""
     recorder = Recorder()
     async with open_pool(
         sleepy_driver(), max_concurrent=2, max_queued=1, observers=[recorder]
@@ -395,10 +395,10 @@ async def test_p04_fan_out_nowait_starts_all_or_none() -> None:
         assert (pool.active_count, pool.queued_count) == (2, 1)
 
 
-async def test_p05_more_agents_than_slots_wait_their_turn(
+async def test_more_agents_than_slots_wait_their_turn(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """P-05: heijunka: ten on three slots need no polling by the caller."""
+    """Heijunka: ten on three slots need no polling by the caller."""
     gauge = Gauge()
     async with open_pool(sleepy_driver(gauge), max_concurrent=3) as pool:
         await pool.fan_out(jobs(*(f"sleep 1 say {n}" for n in range(10))))
@@ -409,8 +409,8 @@ async def test_p05_more_agents_than_slots_wait_their_turn(
     assert trio.current_time() == 4
 
 
-async def test_p06_three_manifests_at_concurrency_two_complete() -> None:
-    """P-06: the original's documented example, which always failed."""
+async def test_three_manifests_at_concurrency_two_complete() -> None:
+    """The original's documented example, which always failed."""
     async with open_pool(sleepy_driver(), max_concurrent=2) as pool:
         configs = [SpawnConfig(manifest(name), "say hi") for name in ("one", "two", "three")]
         await pool.fan_out(configs)
@@ -418,8 +418,8 @@ async def test_p06_three_manifests_at_concurrency_two_complete() -> None:
     assert [(o.name, o.text) for o in outcomes] == [("one", "hi"), ("two", "hi"), ("three", "hi")]
 
 
-async def test_p07_ended_agents_do_not_count_against_the_limit() -> None:
-    """P-07: a pool whose agents have all ended takes work, joined or not."""
+async def test_ended_agents_do_not_count_against_the_limit() -> None:
+    """A pool whose agents have all ended takes work, joined or not."""
     async with open_pool(sleepy_driver(), max_concurrent=1, max_queued=0) as pool:
         for name in ("a", "b", "c"):
             pool.spawn_nowait(job(name))
@@ -428,8 +428,8 @@ async def test_p07_ended_agents_do_not_count_against_the_limit() -> None:
         assert len(await pool.join_all()) == 3
 
 
-async def test_p08_join_next_is_none_only_at_the_end() -> None:
-    """P-08: a crash or a cancellation is an outcome, so ``while`` loops do not stop at it."""
+async def test_join_next_is_none_only_at_the_end() -> None:
+    """A crash or a cancellation is an outcome, so ``while`` loops do not stop at it."""
     async with open_pool(sleepy_driver()) as pool:
         (_, __, hung, ___) = await pool.fan_out(jobs("raise a", "say b", "hang", "raise d"))
         await wait_all_tasks_blocked()
@@ -445,8 +445,8 @@ async def test_p08_join_next_is_none_only_at_the_end() -> None:
     }
 
 
-async def test_p08_as_completed_gives_everyone(autojump_clock: trio.testing.MockClock) -> None:
-    """P-08: the same as an iterator, also for agents spawned while it is read."""
+async def test_as_completed_gives_everyone(autojump_clock: trio.testing.MockClock) -> None:
+    """The same as an iterator, also for agents spawned while it is read."""
     seen: list[int] = []
     async with open_pool(sleepy_driver()) as pool:
         await pool.fan_out(jobs("sleep 2", "raise x"))
@@ -457,8 +457,8 @@ async def test_p08_as_completed_gives_everyone(autojump_clock: trio.testing.Mock
     assert seen == [2, 1, 3]
 
 
-async def test_p09_join_all_loses_nobody() -> None:
-    """P-09: crashed and aborted agents have an entry and an id like everybody else."""
+async def test_join_all_loses_nobody() -> None:
+    """Crashed and aborted agents have an entry and an id like everybody else."""
     async with open_pool(sleepy_driver(), max_concurrent=2) as pool:
         await pool.fan_out(jobs("raise a", "hang", "hang", "hang"))
         await wait_all_tasks_blocked()
@@ -472,8 +472,8 @@ async def test_p09_join_all_loses_nobody() -> None:
     ]
 
 
-async def test_p09_join_all_has_those_that_were_given_out_before() -> None:
-    """P-09: whoever asks for all gets all, whatever others have taken."""
+async def test_join_all_has_those_that_were_given_out_before() -> None:
+    """Whoever asks for all gets all, whatever others have taken."""
     async with open_pool(sleepy_driver()) as pool:
         await pool.fan_out(jobs("a", "b"))
         await pool.join_next()
@@ -482,8 +482,8 @@ async def test_p09_join_all_has_those_that_were_given_out_before() -> None:
         assert list(await pool.join_all()) == [1, 2]
 
 
-async def test_p10_every_end_closes_the_inbox() -> None:
-    """P-10: a crash or an abort leaves no inbox, and senders are told that it has ended."""
+async def test_every_end_closes_the_inbox() -> None:
+    """A crash or an abort leaves no inbox, and senders are told that it has ended."""
     async with open_pool(sleepy_driver()) as pool:
         handles = await pool.fan_out(jobs("raise a", "hang", "say c"))
         await wait_all_tasks_blocked()
@@ -495,8 +495,8 @@ async def test_p10_every_end_closes_the_inbox() -> None:
                 handle.send_nowait("anybody there?")
 
 
-async def test_p12_nobody_waits_for_a_reader_of_events() -> None:
-    """P-12: join first and read later, the natural order, hung after 64 events."""
+async def test_nobody_waits_for_a_reader_of_events() -> None:
+    """Join first and read later, the natural order, hung after 64 events."""
     async with open_pool(sleepy_driver(), max_concurrent=5) as pool:
         with pool.events() as events:
             await pool.fan_out(jobs(*(f"say {n}" for n in range(100))))
@@ -504,8 +504,8 @@ async def test_p12_nobody_waits_for_a_reader_of_events() -> None:
         assert sum([1 async for _ in events]) >= 500
 
 
-async def test_p13_every_event_says_whose_it_is_and_when() -> None:
-    """P-13: interleaved agents were indistinguishable; here each event has id and name."""
+async def test_every_event_says_whose_it_is_and_when() -> None:
+    """Interleaved agents were indistinguishable; here each event has id and name."""
     recorder = Recorder()
     tools = ToolRegistry([echo_tool()])
 
@@ -522,8 +522,8 @@ async def test_p13_every_event_says_whose_it_is_and_when() -> None:
     assert all(event.agent_name == names[event.agent_id] for event in recorder.events)
 
 
-async def test_p13_message_events_carry_the_agents_name() -> None:
-    """P-13: an event about a message of an agent names that agent, as all others do."""
+async def test_message_events_carry_the_agents_name() -> None:
+    """An event about a message of an agent names that agent, as all others do."""
     recorder = Recorder()
 
     def build(context: AgentContext) -> ToolRegistry:
@@ -540,8 +540,8 @@ async def test_p13_message_events_carry_the_agents_name() -> None:
     assert {e.agent_name for e in recorder.events if e.agent_id == 1} == {"ann"}
 
 
-async def test_p16_errors_are_kept_whole() -> None:
-    """P-16: type and fields, so that a caller can tell a wrong key from a busy provider."""
+async def test_errors_are_kept_whole() -> None:
+    """Type and fields, so that a caller can tell a wrong key from a busy provider."""
     error = AuthenticationError("bad key", status_code=401)
     async with open_pool(ScriptedDriver([error])) as pool:
         await pool.spawn(job())
@@ -552,8 +552,8 @@ async def test_p16_errors_are_kept_whole() -> None:
     assert info.value.status_code == 401
 
 
-async def test_p18_each_manifest_gets_its_own_driver() -> None:
-    """P-18: the original sent every agent to the first manifest's model."""
+async def test_each_manifest_gets_its_own_driver() -> None:
+    """The original sent every agent to the first manifest's model."""
     drivers = {name: ScriptedDriver([name]) for name in ("small", "large")}
     async with open_pool(lambda m: drivers[m.name]) as pool:
         await pool.fan_out(SpawnConfig(manifest(name), "who are you") for name in drivers)
@@ -561,8 +561,8 @@ async def test_p18_each_manifest_gets_its_own_driver() -> None:
     assert [len(driver.requests) for driver in drivers.values()] == [1, 1]
 
 
-async def test_p18_a_sovereign_agent_meets_no_laxer_driver() -> None:
-    """P-18, G17: refused at the spawn, before anything could be sent."""
+async def test_a_sovereign_agent_meets_no_laxer_driver() -> None:
+    """G17: refused at the spawn, before anything could be sent."""
     cloud = FunctionDriver(lambda _: "leaked", privacy=PrivacyTier.STANDARD)
     async with open_pool(cloud) as pool:
         with pytest.raises(PrivacyError, match="'secret' is Sovereign"):
@@ -575,8 +575,8 @@ async def test_p18_a_sovereign_agent_meets_no_laxer_driver() -> None:
     assert [told(request) for request in cloud.requests] == [["my blog"]]
 
 
-async def test_p19_one_agents_memory_is_not_anothers() -> None:
-    """P-19: the same prompt to many gave the later ones an earlier one's answer."""
+async def test_one_agents_memory_is_not_anothers() -> None:
+    """The same prompt to many gave the later ones an earlier one's answer."""
     driver = FunctionDriver(lambda _: "the answer is 42")
     async with open_pool(driver, max_concurrent=1) as pool:
         config = SpawnConfig(manifest(capabilities=WITH_MEMORY), "what is the answer")
@@ -585,8 +585,8 @@ async def test_p19_one_agents_memory_is_not_anothers() -> None:
     assert [told(request) for request in driver.requests] == [["what is the answer"]] * 3
 
 
-async def test_p19_pools_on_one_memory_do_not_mix_their_agents() -> None:
-    """P-19, P-20: agent 1 of today is not agent 1 of yesterday, though both have that id."""
+async def test_pools_on_one_memory_do_not_mix_their_agents() -> None:
+    """Agent 1 of today is not agent 1 of yesterday, though both have that id."""
     memory = InMemoryMemory()
     driver = FunctionDriver(lambda _: "the answer is 42")
     for _ in range(2):
@@ -596,8 +596,8 @@ async def test_p19_pools_on_one_memory_do_not_mix_their_agents() -> None:
     assert [told(request) for request in driver.requests] == [["what is the answer"]] * 2
 
 
-async def test_p21_every_agent_gets_the_pools_tools_children_too() -> None:
-    """P-21: the original's command line gave agents, and children, no tools at all."""
+async def test_every_agent_gets_the_pools_tools_children_too() -> None:
+    """The original's command line gave agents, and children, no tools at all."""
     names: dict[str, tuple[str, ...]] = {}
 
     def build(context: AgentContext) -> ToolRegistry:
@@ -617,8 +617,8 @@ async def test_p21_every_agent_gets_the_pools_tools_children_too() -> None:
     assert names == {"parent": ("spawn", "echo"), "child": ("spawn", "echo")}
 
 
-async def test_p33_failures_that_nobody_saw_come_out() -> None:
-    """P-33: the original's pool said nothing, and exited 0 when every agent had failed."""
+async def test_failures_that_nobody_saw_come_out() -> None:
+    """The original's pool said nothing, and exited 0 when every agent had failed."""
     with pytest.raises(PoolError) as info:
         async with open_pool(sleepy_driver()) as pool:
             await pool.fan_out(jobs("raise a", "say b", "raise c"))
@@ -630,7 +630,7 @@ async def test_p33_failures_that_nobody_saw_come_out() -> None:
 
 
 async def test_outcome_tells_the_whole_story(autojump_clock: trio.testing.MockClock) -> None:
-    """P-17: name, times, turns, calls, cost and transcript, not only the text."""
+    """Name, times, turns, calls, cost and transcript, not only the text."""
 
     async def answer(request: CompletionRequest, _: OnDelta) -> Completion | str:
         await trio.sleep(2)
@@ -718,7 +718,7 @@ async def test_a_memory_that_is_given_is_used_also_an_empty_one() -> None:
 
 
 async def test_manifest_that_leaves_no_room_for_a_query_is_refused() -> None:
-    """L-01: the original's defaults sent an empty conversation and called it a success."""
+    """The original's defaults sent an empty conversation and called it a success."""
     driver = ScriptedDriver(["never"], context_window=1024)
     async with open_pool(driver) as pool:
         with pytest.raises(ManifestError, match=r"model\.max_tokens: 1024 leaves no room"):
@@ -728,7 +728,7 @@ async def test_manifest_that_leaves_no_room_for_a_query_is_refused() -> None:
 
 
 async def test_events_begin_with_the_spawn_and_end_with_the_outcome() -> None:
-    """P-15: spawn, start and end are events, for those that fail as well."""
+    """Spawn, start and end are events, for those that fail as well."""
     recorder = Recorder()
     async with open_pool(sleepy_driver(), max_concurrent=1, observers=[recorder]) as pool:
         await pool.fan_out(jobs("raise a", "say b"))

@@ -63,7 +63,7 @@ class PlannedError(Exception):
 @pytest.mark.parametrize("wrong", [0, -1, True, 1.5, "2", None], ids=repr)
 @pytest.mark.parametrize("name", ["max_concurrent", "inbox_capacity"])
 async def test_sizes_are_whole_numbers_from_one_on(name: str, wrong: object) -> None:
-    """P-26: a pool of nobody waits for ever; ``True`` is no number of slots."""
+    """A pool of nobody waits for ever; ``True`` is no number of slots."""
     with pytest.raises(UsageError, match=rf"{name} must be a whole number >= 1, got "):
         async with open_pool(sleepy_driver(), **{name: wrong}):  # type: ignore[arg-type]
             pass
@@ -382,7 +382,7 @@ async def test_a_driver_that_returns_no_completion_fails_its_agent_alone() -> No
 
 
 async def test_fan_out_with_one_refused_manifest_starts_nobody() -> None:
-    """G9: after a specific error the state is as before, and no id is lost (P-04)."""
+    """G9: after a specific error the state is as before, and no id is lost."""
     cloud = FunctionDriver(lambda _: "hi", privacy=PrivacyTier.STANDARD)
     fine = SpawnConfig(manifest(privacy=PrivacyTier.STANDARD), "hi")
     async with open_pool(cloud) as pool:
@@ -398,7 +398,7 @@ async def test_fan_out_with_one_refused_manifest_starts_nobody() -> None:
 
 @pytest.mark.parametrize("is_async", [False, True])
 async def test_a_tool_builder_that_raises_fails_its_agent_alone(is_async: bool) -> None:  # noqa: FBT001
-    """P-22: an outcome with the error itself; the original lost the agent."""
+    """An outcome with the error itself; the original lost the agent."""
 
     def build(context: AgentContext) -> ToolRegistry:
         if context.agent_id == 1:
@@ -981,7 +981,7 @@ async def test_a_spawn_cancelled_while_it_waits_has_accepted_nobody(
 
 
 async def test_a_wrong_manifest_is_refused_with_its_faults() -> None:
-    """P-30: refused before it is accepted, not discovered by the provider."""
+    """Refused before it is accepted, not discovered by the provider."""
     async with open_pool(ScriptedDriver([], context_window=100)) as pool:
         with pytest.raises(ManifestError) as info:
             pool.spawn_nowait(job())

@@ -40,7 +40,7 @@ class Flaky:
         return LiveDriver(answer)
 
 
-async def test_a05_a_query_is_asked_again_after_a_while(autojump_clock: MockClock) -> None:
+async def test_a_query_is_asked_again_after_a_while(autojump_clock: MockClock) -> None:
     """One that goes on failing has its last outcome; the others are not held up."""
     flaky = Flaky()
     async with (
@@ -57,7 +57,7 @@ async def test_a05_a_query_is_asked_again_after_a_while(autojump_clock: MockCloc
     assert found[2].status is AgentStatus.FAILED
 
 
-async def test_a05_the_wait_is_never_longer_than_a_minute(autojump_clock: MockClock) -> None:
+async def test_the_wait_is_never_longer_than_a_minute(autojump_clock: MockClock) -> None:
     """It doubles up to there, however often a query is asked."""
     flaky = Flaky()
     async with (
@@ -71,7 +71,7 @@ async def test_a05_the_wait_is_never_longer_than_a_minute(autojump_clock: MockCl
     assert times[-1] - times[-2] == 60
 
 
-async def test_a05_an_ordered_map_waits_for_the_query_whose_turn_it_is(
+async def test_an_ordered_map_waits_for_the_query_whose_turn_it_is(
     autojump_clock: MockClock,
 ) -> None:
     """And memory stays flat meanwhile: one that waits keeps its place."""
@@ -95,7 +95,7 @@ async def test_a05_an_ordered_map_waits_for_the_query_whose_turn_it_is(
     assert found == [f"{number} after {number % 3 + 1}" for number in range(12)]
 
 
-async def test_a05_failed_tries_are_known_by_their_numbers(autojump_clock: MockClock) -> None:
+async def test_failed_tries_are_known_by_their_numbers(autojump_clock: MockClock) -> None:
     """Nobody has to look at them: the query has an outcome."""
     flaky = Flaky()
     async with open_pool(flaky.driver()) as pool:
@@ -105,7 +105,7 @@ async def test_a05_failed_tries_are_known_by_their_numbers(autojump_clock: MockC
         assert str(pool[1].outcome and pool[1].outcome.error) == "a broke 1 times"
 
 
-async def test_a05_a_source_that_raises_gives_out_what_waited_for_its_next_try(
+async def test_a_source_that_raises_gives_out_what_waited_for_its_next_try(
     autojump_clock: MockClock,
 ) -> None:
     """With the outcome that it has."""
@@ -127,7 +127,7 @@ async def test_a05_a_source_that_raises_gives_out_what_waited_for_its_next_try(
     assert len(flaky.asked) == 1
 
 
-async def test_a05_leaving_a_map_asks_nothing_again(autojump_clock: MockClock) -> None:
+async def test_leaving_a_map_asks_nothing_again(autojump_clock: MockClock) -> None:
     """What waits for its next try when the block ends is not tried."""
     flaky = Flaky()
     async with open_pool(flaky.driver()) as pool:
@@ -138,7 +138,7 @@ async def test_a05_leaving_a_map_asks_nothing_again(autojump_clock: MockClock) -
         assert_quiescent(pool)
 
 
-def test_a05_one_that_is_cancelled_is_not_tried_again() -> None:
+def test_one_that_is_cancelled_is_not_tried_again() -> None:
     """Whoever cancelled it meant it; so did whoever closed the pool."""
 
     async def scenario() -> None:
@@ -179,7 +179,7 @@ async def _retrying(*, ordered: bool, slots: int, take: int = 99) -> None:
 
 @pytest.mark.parametrize("slots", [1, 3])
 @pytest.mark.parametrize("ordered", [False, True])
-def test_a05_retries_hold_in_every_order_and_at_every_cancellation(
+def test_retries_hold_in_every_order_and_at_every_cancellation(
     slots: int, *, ordered: bool
 ) -> None:
     """No query is lost, given twice or tried too often."""
@@ -195,7 +195,7 @@ def test_a05_retries_hold_in_every_order_and_at_every_cancellation(
     cancel_everywhere(whole if ordered else left)
 
 
-async def test_a05_a_map_beside_a_standstill_is_none(autojump_clock: MockClock) -> None:
+async def test_a_map_beside_a_standstill_is_none(autojump_clock: MockClock) -> None:
     """While a query waits for its next try, its reader can go on."""
     flaky = Flaky()
     async with (
@@ -206,7 +206,7 @@ async def test_a05_a_map_beside_a_standstill_is_none(autojump_clock: MockClock) 
 
 
 @pytest.mark.parametrize("wrong", [-1, 1.5, True, None])
-async def test_a05_retries_that_are_no_number_are_refused(wrong: object) -> None:
+async def test_retries_that_are_no_number_are_refused(wrong: object) -> None:
     """The error names the argument and the value."""
     async with open_pool(Flaky().driver()) as pool:
         with pytest.raises(UsageError, match=f"retries must be a whole number >= 0, got {wrong}"):
@@ -214,7 +214,7 @@ async def test_a05_retries_that_are_no_number_are_refused(wrong: object) -> None
                 pass
 
 
-async def test_a05_tries_are_kept_in_a_journal(autojump_clock: MockClock) -> None:
+async def test_tries_are_kept_in_a_journal(autojump_clock: MockClock) -> None:
     """A process that comes after a crash goes on with the next try."""
     flaky, journal = Flaky(), InMemoryJournal()
     for resume in (False, True, True):
@@ -234,7 +234,7 @@ async def test_a05_tries_are_kept_in_a_journal(autojump_clock: MockClock) -> Non
 # --- supervision
 
 
-async def test_a05_a_restart_waits_longer_each_time(autojump_clock: MockClock) -> None:
+async def test_a_restart_waits_longer_each_time(autojump_clock: MockClock) -> None:
     """And the others work on meanwhile."""
     flaky = Flaky()
     policy = RestartPolicy(max_restarts=9, delay_seconds=2, max_delay_seconds=5)
@@ -245,7 +245,7 @@ async def test_a05_a_restart_waits_longer_each_time(autojump_clock: MockClock) -
     assert [at for at, name in flaky.asked if name == "c"] == [0, 2]
 
 
-async def test_a05_who_ran_for_a_whole_period_begins_with_the_shortest_wait(
+async def test_who_ran_for_a_whole_period_begins_with_the_shortest_wait(
     autojump_clock: MockClock,
 ) -> None:
     """It was no fault that stays."""
@@ -256,7 +256,7 @@ async def test_a05_who_ran_for_a_whole_period_begins_with_the_shortest_wait(
     assert [at for at, _ in flaky.asked] == [0, 62, 124, 186]
 
 
-async def test_a05_each_job_up_to_so_many_times(autojump_clock: MockClock) -> None:
+async def test_each_job_up_to_so_many_times(autojump_clock: MockClock) -> None:
     """One that fails more often keeps its outcome, and ends nobody else."""
     flaky = Flaky()
     policy = RestartPolicy(max_restarts=1000, max_restarts_each=2)
@@ -270,7 +270,7 @@ async def test_a05_each_job_up_to_so_many_times(autojump_clock: MockClock) -> No
     ]
 
 
-async def test_a05_all_wait_for_one_that_is_started_again_with_them(
+async def test_all_wait_for_one_that_is_started_again_with_them(
     autojump_clock: MockClock,
 ) -> None:
     """Two that fail one after the other are started once, with everybody."""
@@ -293,7 +293,7 @@ async def test_a05_all_wait_for_one_that_is_started_again_with_them(
     assert [at for at, name in started if name == "c"] == [0, 11]
 
 
-async def test_a05_rest_for_one_takes_those_that_wait_along(autojump_clock: MockClock) -> None:
+async def test_rest_for_one_takes_those_that_wait_along(autojump_clock: MockClock) -> None:
     """The second waits for its start when the first one fails: both begin when that does."""
     started: list[tuple[float, str]] = []
 
@@ -313,7 +313,7 @@ async def test_a05_rest_for_one_takes_those_that_wait_along(autojump_clock: Mock
     assert [(at, name) for at, name in started if at] == [(15, "a"), (15, "b"), (15, "c")]
 
 
-def test_a05_a_supervision_with_delays_ends_at_any_point() -> None:
+def test_a_supervision_with_delays_ends_at_any_point() -> None:
     """Also while an agent waits for its restart."""
 
     async def scenario() -> None:
@@ -341,14 +341,14 @@ def test_a05_a_supervision_with_delays_ends_at_any_point() -> None:
         {"max_delay_seconds": float("inf")},
     ],
 )
-def test_a05_a_delay_without_meaning_is_refused(wrong: dict[str, float]) -> None:
+def test_a_delay_without_meaning_is_refused(wrong: dict[str, float]) -> None:
     """The error names the field and the value."""
     (name,) = wrong
     with pytest.raises(UsageError, match=f"{name} must be .*>= 0, got"):
         RestartPolicy(**wrong)  # type: ignore[arg-type]  # one of several
 
 
-def test_a05_a_delay_after_any_number_of_restarts_is_a_number() -> None:
+def test_a_delay_after_any_number_of_restarts_is_a_number() -> None:
     """Two to that power is none."""
     policy = RestartPolicy(delay_seconds=0.5, max_delay_seconds=7)
     assert [policy.delay(count) for count in (0, 1, 2, 4, 10**6)] == [0.5, 1, 2, 7, 7]

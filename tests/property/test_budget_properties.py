@@ -258,7 +258,7 @@ class BudgetMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.open)
     @rule(place=PLACES)
     def refund(self, place: int) -> None:
-        """INV-005: a refund never leaves more than there was before."""
+        """A refund never leaves more than there was before."""
         held = self.open[place % len(self.open)]
         held.reservation.refund()
         self.settle(held, None)
@@ -380,7 +380,7 @@ def _end(one: Claim) -> None:
         max_size=20,
     ),
 )
-def test_inv_005_cost_is_the_sum_of_what_is_known(
+def test_cost_is_the_sum_of_what_is_known(
     budget: Budget, requests: list[tuple[float, float | None]]
 ) -> None:
     """It never goes down, and an estimate counts only where nobody knows better."""
@@ -400,7 +400,7 @@ def test_inv_005_cost_is_the_sum_of_what_is_known(
 
 
 @given(strategies.budgets(), st.lists(st.tuples(st.integers(1, 12), AMOUNTS), max_size=30))
-def test_inv_016_no_request_is_made_above_the_limit(
+def test_no_request_is_made_above_the_limit(
     budget: Budget, requests: list[tuple[int, int]]
 ) -> None:
     """One after the other, tokens pass a limit by no more than the last estimate was low."""
@@ -452,7 +452,7 @@ def test_what_is_left_is_never_less_than_nothing(seen: BudgetStatistics) -> None
 
 @given(strategies.usage_limits(), strategies.resources())
 def test_limits_of_a_run_only_narrow(limits: UsageLimits, quota: ResourceQuota) -> None:
-    """INV-012 for limits: nobody below has more than somebody above."""
+    """A child's limits are never wider than its parent's."""
 
     def as_limit(number: float | None) -> float:
         return number or math.inf
@@ -499,7 +499,7 @@ def test_an_estimate_of_a_part_is_that_of_the_whole(
 @pytest.mark.parametrize("name", ["request_limit", "tool_calls_limit", "total_tokens_limit"])
 @given(limit=st.integers(max_value=0))
 def test_a_limit_that_allows_nothing_is_refused(name: str, limit: int) -> None:
-    """G-03: a limit of 0 divided by zero."""
+    """A limit of 0 divided by zero."""
     with pytest.raises(UsageError, match=f"{name} must be a whole number"):
         UsageLimits(**{name: limit})
 

@@ -1,4 +1,4 @@
-"""INV-003, the part that is a rule: what grants allow, for every set of grants."""
+"""What grants allow, for every set of grants: nothing that was not granted."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,20 +29,20 @@ CAPABILITIES = st.builds(
 
 
 @given(CAPABILITIES)
-def test_inv_003_no_grants_allow_nothing(required: Capability) -> None:
+def test_no_grants_allow_nothing(required: Capability) -> None:
     """Deny by default."""
     assert not grants_allow((), required)
 
 
 @given(st.lists(CAPABILITIES), CAPABILITIES)
-def test_inv_003_another_kind_never_helps(grants: list[Capability], required: Capability) -> None:
+def test_another_kind_never_helps(grants: list[Capability], required: Capability) -> None:
     """Only grants of the required kind count."""
     others = [grant for grant in grants if grant.kind is not required.kind]
     assert not grants_allow(others, required)
 
 
 @given(st.lists(CAPABILITIES), CAPABILITIES, CAPABILITIES)
-def test_inv_003_a_further_grant_takes_nothing_away(
+def test_a_further_grant_takes_nothing_away(
     grants: list[Capability], more: Capability, required: Capability
 ) -> None:
     """There are no denials among grants, so their order does not matter either."""
@@ -52,7 +52,7 @@ def test_inv_003_a_further_grant_takes_nothing_away(
 
 
 @given(KINDS, st.lists(SCOPES), st.lists(SCOPES))
-def test_inv_003_grants_add_up(kind: CapabilityKind, granted: list[str], wanted: list[str]) -> None:
+def test_grants_add_up(kind: CapabilityKind, granted: list[str], wanted: list[str]) -> None:
     """One grant of many scopes is many grants of one scope."""
     required = Capability(kind, tuple(wanted))
     together = grants_allow([Capability(kind, tuple(granted))], required)
@@ -62,7 +62,7 @@ def test_inv_003_grants_add_up(kind: CapabilityKind, granted: list[str], wanted:
 
 
 @given(KINDS, st.lists(SCOPES, min_size=1), st.lists(SCOPES, min_size=1))
-def test_inv_003_needing_more_is_harder(
+def test_needing_more_is_harder(
     kind: CapabilityKind, granted: list[str], wanted: list[str]
 ) -> None:
     """A tool is allowed exactly if each of its scopes is."""
@@ -72,7 +72,7 @@ def test_inv_003_needing_more_is_harder(
 
 
 @given(KINDS, st.lists(SCOPES))
-def test_inv_003_a_star_covers_all_and_only_a_star_covers_it(
+def test_a_star_covers_all_and_only_a_star_covers_it(
     kind: CapabilityKind, granted: list[str]
 ) -> None:
     """To need everything is to need a grant that was written to mean it."""

@@ -112,7 +112,7 @@ def everywhere(
         cancel_everywhere(scenario, target=target, may_raise=(AgentPoolError,))
 
 
-def test_g01_no_orphans() -> None:
+def test_no_orphans() -> None:
     """After the block there is no task, no inbox, no slot, whatever went on in it."""
 
     async def scenario() -> None:
@@ -135,7 +135,7 @@ async def stubborn() -> str:
             await trio.sleep(2)
 
 
-def test_g02_one_outcome() -> None:
+def test_one_outcome() -> None:
     """Every accepted spawn has one end, also if driver, tool, builder or observer break."""
 
     async def scenario() -> None:
@@ -174,7 +174,7 @@ def test_g02_one_outcome() -> None:
 
 @given(plan=fault_plans("nap"))
 @settings(max_examples=30)
-def test_g02_one_outcome_whatever_the_model_does(plan: list[Fault]) -> None:
+def test_one_outcome_whatever_the_model_does(plan: list[Fault]) -> None:
     """A driver that fails, stalls, hangs, truncates or calls wildly ends in an outcome."""
 
     async def scenario() -> None:
@@ -207,7 +207,7 @@ class Bound(Observer):
 
 
 @pytest.mark.parametrize("slots", [1, 2])
-def test_g03_bound(slots: int) -> None:
+def test_bound(slots: int) -> None:
     """At no instant more agents run than there are slots, also when they come back."""
 
     def answer(request: CompletionRequest) -> Answer:
@@ -242,7 +242,7 @@ def test_g03_bound(slots: int) -> None:
     everywhere(scenario, schedules=10)
 
 
-def test_g04_no_capacity_deadlock() -> None:
+def test_no_capacity_deadlock() -> None:
     """A tree of parents that wait for their children completes with one slot."""
 
     async def divided(depth: int, width: int) -> str:
@@ -268,7 +268,7 @@ def _divide(request: CompletionRequest) -> Answer:
     return call("spawn_agent", query=f"{int(depth) - 1}x{width}", name=f"child{len(results)}")
 
 
-def test_g05_ids() -> None:
+def test_ids() -> None:
     """Ids rise from 1 without gaps; a refused spawn consumes nothing."""
 
     async def scenario() -> None:
@@ -290,7 +290,7 @@ def _too_large() -> SpawnConfig:
     return SpawnConfig(AgentManifest(model=model, capabilities=()), "hello")
 
 
-def test_g06_all_or_nothing() -> None:
+def test_all_or_nothing() -> None:
     """A fan-out that does not fit starts nobody, and changes nothing."""
 
     async def scenario() -> None:
@@ -308,7 +308,7 @@ def test_g06_all_or_nothing() -> None:
     everywhere(scenario)
 
 
-def test_g07_fan_in_order() -> None:
+def test_fan_in_order() -> None:
     """join_all in spawn order; join_next in the order of the ends, each once, then None."""
 
     async def scenario() -> None:
@@ -326,7 +326,7 @@ def test_g07_fan_in_order() -> None:
     everywhere(scenario)
 
 
-def test_g07_each_end_is_given_to_one_of_many() -> None:
+def test_each_end_is_given_to_one_of_many() -> None:
     """Readers that stand in line, some of whom give up, lose and double nothing."""
 
     async def scenario() -> None:
@@ -347,7 +347,7 @@ def test_g07_each_end_is_given_to_one_of_many() -> None:
     explore(scenario, schedules=SCHEDULES)
 
 
-def test_g07_no_end_is_lost_to_a_reader_that_gives_up() -> None:
+def test_no_end_is_lost_to_a_reader_that_gives_up() -> None:
     """Wherever it was cancelled, the next reader gets what it was not given."""
 
     async def scenario(steps: int) -> None:
@@ -371,7 +371,7 @@ def test_g07_no_end_is_lost_to_a_reader_that_gives_up() -> None:
         explore(scenario, steps, schedules=5)
 
 
-def test_g08_messages() -> None:
+def test_messages() -> None:
     """Per sender in order; accepted means read once, or among the dead letters."""
 
     async def scenario() -> None:
@@ -421,7 +421,7 @@ def _check_post(
     assert len(read) <= 2
 
 
-def test_g09_honest_errors() -> None:
+def test_honest_errors() -> None:
     """Full, unknown, ended, to oneself, closed, cannot work: each its own, and no trace."""
 
     async def scenario() -> None:

@@ -53,7 +53,7 @@ def turned(value: Json) -> Json:
 
 
 class Iterations(RuleBasedStateMachine):
-    """INV-002: only `check_iteration` moves the iterations, and always by one."""
+    """Only `check_iteration` moves the iterations, and always by one."""
 
     def __init__(self) -> None:
         """Begin with a guard that everything can bring to its limits."""
@@ -113,7 +113,7 @@ TestInv002IterationsAreMonotonic.settings = settings(stateful_step_count=20)
     st.lists(st.tuples(NAMES, JSONS, st.booleans()), max_size=20),
     st.integers(2, 5),
 )
-def test_inv_004_a_call_is_refused_from_its_kth_occurrence_on(
+def test_a_call_is_refused_from_its_kth_occurrence_on(
     calls: list[tuple[str, Json, bool]], k: int
 ) -> None:
     """Same name and same meaning, whatever the order of keys, and nothing else."""
@@ -128,7 +128,7 @@ def test_inv_004_a_call_is_refused_from_its_kth_occurrence_on(
 
 
 @given(st.lists(st.text(max_size=3), max_size=20))
-def test_inv_004_arguments_may_be_anything(texts: list[str]) -> None:
+def test_arguments_may_be_anything(texts: list[str]) -> None:
     """A model writes what it likes; what is no JSON means its own text."""
     guard = LoopGuard(ResourceQuota(max_tool_calls=100))
     for text in texts:
@@ -137,7 +137,7 @@ def test_inv_004_arguments_may_be_anything(texts: list[str]) -> None:
 
 
 @given(st.lists(COSTS | WRONG_COSTS, max_size=20), st.floats(0, 20, exclude_min=True))
-def test_inv_005_cost_stops_exactly_above_the_budget(costs: list[float], limit: float) -> None:
+def test_cost_stops_exactly_above_the_budget(costs: list[float], limit: float) -> None:
     """The sum is that of the costs that are some, and never goes down."""
     guard = LoopGuard(ResourceQuota(max_cost_usd=limit))
     spent = 0.0
@@ -152,7 +152,7 @@ def test_inv_005_cost_stops_exactly_above_the_budget(costs: list[float], limit: 
 
 
 @given(st.lists(COSTS | st.none(), max_size=20))
-def test_inv_005_no_budget_never_stops(costs: list[float | None]) -> None:
+def test_no_budget_never_stops(costs: list[float | None]) -> None:
     """0 means no limit, also where a part of the cost is unknown."""
     guard = LoopGuard(ResourceQuota(max_cost_usd=0.0))
     assert all(guard.record_cost(cost) is ALLOW for cost in costs)
@@ -160,9 +160,7 @@ def test_inv_005_no_budget_never_stops(costs: list[float | None]) -> None:
 
 
 @given(st.lists(COSTS | st.none(), max_size=20), st.floats(0.1, 20))
-def test_inv_005_what_is_known_is_held_against_the_budget(
-    costs: list[float | None], limit: float
-) -> None:
+def test_what_is_known_is_held_against_the_budget(costs: list[float | None], limit: float) -> None:
     """An unknown cost adds nothing, warns once and hides nothing."""
     guard = LoopGuard(ResourceQuota(max_cost_usd=limit))
     verdicts = [guard.record_cost(cost) for cost in costs]
@@ -173,7 +171,7 @@ def test_inv_005_what_is_known_is_held_against_the_budget(
 
 
 @given(st.lists(st.booleans(), max_size=40))
-def test_inv_006_truncation_stops_exactly_at_the_fifth_in_a_row(truncated: list[bool]) -> None:
+def test_truncation_stops_exactly_at_the_fifth_in_a_row(truncated: list[bool]) -> None:
     """Any answer with tool calls in between begins the row anew."""
     guard = LoopGuard(ResourceQuota())
     row = 0
@@ -187,7 +185,7 @@ def test_inv_006_truncation_stops_exactly_at_the_fifth_in_a_row(truncated: list[
 
 
 @given(st.lists(USAGES | st.none(), max_size=20), st.integers(1, 3000))
-def test_inv_016_tokens_stop_above_the_budget_and_warn_before(
+def test_tokens_stop_above_the_budget_and_warn_before(
     usages: list[Usage | None], budget: int
 ) -> None:
     """From four fifths, rounded down; what is unknown warns once."""
@@ -208,7 +206,7 @@ def test_inv_016_tokens_stop_above_the_budget_and_warn_before(
 
 
 @given(st.integers(max_value=0))
-def test_inv_016_a_budget_without_tokens_is_refused(budget: int) -> None:
+def test_a_budget_without_tokens_is_refused(budget: int) -> None:
     """When the limits are made, so no run begins with them."""
     with pytest.raises(ManifestError):
         ResourceQuota(max_tokens_budget=budget)
@@ -223,7 +221,7 @@ def stuck(batches: Sequence[object]) -> bool:
 
 
 @given(st.lists(st.lists(NAMES, max_size=2), max_size=30))
-def test_l10_a_guard_that_does_not_look_back_sees_every_circle(batches: list[list[str]]) -> None:
+def test_a_guard_that_does_not_look_back_sees_every_circle(batches: list[list[str]]) -> None:
     """Its few counters agree with a look at the last eight batches."""
     guard = LoopGuard(ResourceQuota())
     seen: list[tuple[str, ...]] = []

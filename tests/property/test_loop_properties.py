@@ -117,8 +117,8 @@ def run_against(adversary: dict[str, object], **given_: object) -> Performer:
 
 
 @given(adversaries)
-def test_inv001_a_run_ends_after_at_most_its_iterations(adversary: dict[str, object]) -> None:
-    """INV-001: n requests at most, then an end that says what it was."""
+def test_a_run_ends_after_at_most_its_iterations(adversary: dict[str, object]) -> None:
+    """N requests at most, then an end that says what it was."""
     done = run_against(adversary)
     run = done.run
     limit = run.manifest.resources.max_iterations
@@ -138,8 +138,8 @@ def test_inv001_a_run_ends_after_at_most_its_iterations(adversary: dict[str, obj
 
 
 @given(st.integers(1, 100))
-def test_inv001_a_model_that_never_ends_is_ended(max_iterations: int) -> None:
-    """INV-001: exactly n requests, for every n."""
+def test_a_model_that_never_ends_is_ended(max_iterations: int) -> None:
+    """Exactly n requests, for every n."""
     calls = (Completion("", (ToolCall("", "echo", f"{n}"),)) for n in range(1_000))
     done = perform(calls, new_run(max_iterations=max_iterations, max_tool_calls=1_000))
     assert done.run.stop_reason is StopReason.MAX_ITERATIONS
@@ -192,7 +192,7 @@ def test_text_and_usage_of_every_answer_are_kept(adversary: dict[str, object]) -
 
 @given(adversaries)
 def test_the_query_is_in_every_request(adversary: dict[str, object]) -> None:
-    """L-01: whatever the window leaves out, it is not the question."""
+    """Whatever the window leaves out, it is not the question."""
     done = run_against(adversary)
     for request in done.requests:
         assert UserMessage("hello") in request.messages
@@ -213,10 +213,10 @@ def test_the_transcript_only_grows(adversary: dict[str, object]) -> None:
     st.sets(st.sampled_from(["shell", "network", "memory"])),
     st.sampled_from(list(PrivacyTier)),
 )
-def test_inv003_what_is_not_granted_does_not_run(
+def test_what_is_not_granted_does_not_run(
     script: list[Completion], granted: set[str], privacy: PrivacyTier
 ) -> None:
-    """INV-003: not executed, an error result that says why, and the next turn still runs."""
+    """Not executed, an error result that says why, and the next turn still runs."""
     from agentpool import CapabilityKind
     from agentpool._manifest.capability import grants_allow
     from tests.support.fakes import FakeTool
@@ -265,8 +265,8 @@ def test_inv003_what_is_not_granted_does_not_run(
         max_size=30,
     )
 )
-def test_inv006_the_fifth_truncation_in_a_row_and_never_earlier(words: list[str]) -> None:
-    """INV-006: any tool call in between ends the row; an answer ends the run."""
+def test_the_fifth_truncation_in_a_row_and_never_earlier(words: list[str]) -> None:
+    """Any tool call in between ends the row; an answer ends the run."""
     script: list[Completion] = []
     for number, word in enumerate(words):
         if word == "cut":

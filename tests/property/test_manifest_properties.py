@@ -87,7 +87,7 @@ def test_any_values_are_a_manifest_or_a_list_of_faults(
 
 
 @given(st.sampled_from(KEYS), st.sampled_from(list(TABLES)))
-def test_f01_no_key_is_ignored_anywhere(key: tuple[str, str], table: str) -> None:
+def test_no_key_is_ignored_anywhere(key: tuple[str, str], table: str) -> None:
     """A key of one table in another one is a fault that names the right place."""
     home, name = key
     here = [field.name for field in attrs.fields(TABLES[table])]
@@ -110,7 +110,7 @@ def test_every_quota_can_be_written_and_read_again(quota: ResourceQuota) -> None
 
 
 @given(st.integers(-5, 5000), st.integers(-5, 5000))
-def test_l01_an_answer_always_leaves_room_for_the_question(max_tokens: int, window: int) -> None:
+def test_an_answer_always_leaves_room_for_the_question(max_tokens: int, window: int) -> None:
     """A manifest whose window is all answer does not exist."""
     try:
         model = ModelConfig(max_tokens=max_tokens, context_window=window)
@@ -127,7 +127,7 @@ def test_l01_an_answer_always_leaves_room_for_the_question(max_tokens: int, wind
     st.sampled_from(["localhost", "127.0.0.1", "[::1]", "evil.example", "localhost.evil.example"]),
     st.sampled_from(["", ":8080", "/v1", "/@127.0.0.1", "?127.0.0.1", "#localhost"]),
 )
-def test_d01_a_sovereign_manifest_never_names_another_machine(
+def test_a_sovereign_manifest_never_names_another_machine(
     tier: PrivacyTier, login: str, host: str, rest: str
 ) -> None:
     """Whatever the address is dressed up as."""

@@ -41,7 +41,7 @@ async def find(
 
 
 @given(fragments=st.lists(FRAGMENTS, min_size=1, max_size=8), data=st.data())
-async def test_inv007_what_was_remembered_is_recalled_by_each_of_its_words(
+async def test_what_was_remembered_is_recalled_by_each_of_its_words(
     fragments: list[Fragment], data: st.DataObject
 ) -> None:
     """In its scope by every word of its own, whatever the script; in no other scope by any."""

@@ -205,7 +205,7 @@ class World:
                 handles = pool.fan_out_nowait(configs)
         except PoolFullError:
             assert how.endswith("nowait")
-            # G6, G9, INV-008, INV-009: no id, no inbox, no event, not one of several.
+            # G6, G9: no id, no inbox, no event, not one of several.
             assert (len(self.recorder.events), pool.router.live_ids(), pool.statistics()) == before
             self.refused += 1
             return
@@ -290,7 +290,7 @@ many = settings(max_examples=100)
 def test_g2_inv010_every_accepted_spawn_has_exactly_one_outcome(
     scenario: dict[str, object],
 ) -> None:
-    """G2, G16, INV-010: whatever raises, hangs or is cancelled, and wherever."""
+    """G2, G16: whatever raises, hangs or is cancelled, and wherever."""
     world = play(scenario)
     if not hasattr(world, "pool"):
         return  # cancelled before it was open
@@ -320,7 +320,7 @@ def test_g1_nothing_is_left_after_the_block(scenario: dict[str, object]) -> None
 @many
 @scenarios
 def test_g3_inv008_never_more_at_work_than_there_are_slots(scenario: dict[str, object]) -> None:
-    """G3, INV-008: measured by who is at work, in a request or in a tool."""
+    """G3: measured by who is at work, in a request or in a tool."""
     world = play(scenario)
     assert world.gauge.peak <= world.most_slots
 
@@ -328,7 +328,7 @@ def test_g3_inv008_never_more_at_work_than_there_are_slots(scenario: dict[str, o
 @many
 @scenarios
 def test_g5_ids_rise_by_one_and_refusals_use_none(scenario: dict[str, object]) -> None:
-    """G5, INV-009: strictly increasing from 1 in the order of the spawns, without gaps."""
+    """G5: strictly increasing from 1 in the order of the spawns, without gaps."""
     world = play(scenario)
     spawned = of_type(world.recorder.events, AgentSpawned)
     assert [event.agent_id for event in spawned] == list(range(1, len(spawned) + 1))
@@ -388,7 +388,7 @@ def test_g10_g11_histories_are_whole_and_events_in_order(scenario: dict[str, obj
 def test_g6_inv009_fan_out_nowait_is_all_or_none(
     behaviours: list[str], max_concurrent: int, max_queued: int
 ) -> None:
-    """G6, INV-009: k handles if there is room for k; otherwise not one, and no id is used."""
+    """G6: k handles if there is room for k; otherwise not one, and no id is used."""
 
     async def main() -> None:
         world = World()

@@ -67,7 +67,7 @@ def answer_of(pieces: list[bytes]) -> Completion:
 def test_a_stream_cut_anywhere_is_an_error_or_the_whole_answer(
     stream: bytes, cut: int, cuts: list[int]
 ) -> None:
-    """Never a part of it that looks like an answer (D-05)."""
+    """Never a part of it that looks like an answer."""
     whole = answer_of([stream])
     try:
         found = answer_of(split(stream[: cut % len(stream)], cuts))

@@ -109,7 +109,7 @@ async def call(arguments: str) -> ToolResult:
     required=st.none() | CAPABILITIES,
     privacy=st.sampled_from(PrivacyTier),
 )
-async def test_inv003_inv015_what_is_not_granted_is_not_shown_and_not_run(
+async def test_what_is_not_granted_is_not_shown_and_not_run(
     grants: list[Capability], required: Capability | None, privacy: PrivacyTier
 ) -> None:
     """An agent asks the registry before every call; what is refused never executes."""
@@ -141,7 +141,7 @@ async def test_inv003_inv015_what_is_not_granted_is_not_shown_and_not_run(
 
 
 @given(required=CAPABILITIES, privacy=st.sampled_from(PrivacyTier))
-def test_inv003_without_grants_nothing_that_needs_one_is_allowed(
+def test_without_grants_nothing_that_needs_one_is_allowed(
     required: Capability, privacy: PrivacyTier
 ) -> None:
     """Nothing is allowed unless it is granted."""

@@ -1,4 +1,4 @@
-"""INV-011: what is true of every text and every marker."""
+"""What is true of every text and every marker."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def has_marker(text: str) -> bool:
 @given(TEXTS, MARKED, TEXTS)
 @example("\u0130" * 12, "[INST]", "text")
 @example("", "[IN\ufb06]", "\u1e9e")
-def test_inv011_no_marker_stays(before: str, marker: str, after: str) -> None:
+def test_no_marker_stays(before: str, marker: str, after: str) -> None:
     """Wherever it stands, in whatever case, and whatever stands around it."""
     clean = CLEANER.clean(before + marker + after)
     assert not has_marker(clean)
@@ -53,21 +53,21 @@ def test_inv011_no_marker_stays(before: str, marker: str, after: str) -> None:
 
 
 @given(TEXTS)
-def test_inv011_cleaning_is_idempotent(text: str) -> None:
+def test_cleaning_is_idempotent(text: str) -> None:
     """What is clean is left alone, so a text can come by here any number of times."""
     clean = CLEANER.clean(text)
     assert CLEANER.clean(clean) is clean
 
 
 @given(TEXTS)
-def test_inv011_a_text_without_markers_is_unchanged(text: str) -> None:
+def test_a_text_without_markers_is_unchanged(text: str) -> None:
     """It is the very same, not a copy that might differ."""
     if not has_marker(text):
         assert CLEANER.clean(text) is text
 
 
 @given(st.lists(st.text(max_size=8).filter(lambda t: not has_marker(t)), min_size=2, max_size=5))
-def test_inv011_text_outside_of_markers_is_preserved(parts: list[str]) -> None:
+def test_text_outside_of_markers_is_preserved(parts: list[str]) -> None:
     """To the character: a file that was read can be written back but for the markers."""
     marked = "\U0001f6d1[INST]\U0001f6d1".join(parts)
     if not any(has_marker(part + "\U0001f6d1") or REPLACEMENT in part for part in parts):

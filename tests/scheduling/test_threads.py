@@ -24,7 +24,7 @@ from agentpool.tools import ToolRegistry, tool
 from tests.support.fakes import Gauge, LiveDriver, jobs, manifest, query_of, results_of
 
 
-async def test_g01_a_thread_that_could_not_be_stopped_is_named_in_the_outcome() -> None:
+async def test_a_thread_that_could_not_be_stopped_is_named_in_the_outcome() -> None:
     """It is the one thing that may outlive a pool, so nobody may have to guess it."""
     began, end = threading.Event(), threading.Event()
 
@@ -71,7 +71,7 @@ async def test_a_thread_that_is_waited_for_is_not_left_behind() -> None:
     assert outcome.left_behind == ()
 
 
-async def test_g02_a_tool_that_cannot_say_what_it_left_costs_no_outcome() -> None:
+async def test_a_tool_that_cannot_say_what_it_left_costs_no_outcome() -> None:
     """It is asked at the very end, when nobody else could make the outcome."""
 
     @final
@@ -101,7 +101,7 @@ async def test_g02_a_tool_that_cannot_say_what_it_left_costs_no_outcome() -> Non
 
 
 @pytest.mark.parametrize("count", [1, 2])
-async def test_g03_a_call_from_a_thread_that_was_left_behind_takes_and_keeps_no_slot(
+async def test_a_call_from_a_thread_that_was_left_behind_takes_and_keeps_no_slot(
     count: int, mock_clock: MockClock
 ) -> None:
     """Its agent went on without a slot, and when it had ended, the call took one for ever."""
@@ -149,7 +149,7 @@ async def test_g03_a_call_from_a_thread_that_was_left_behind_takes_and_keeps_no_
     assert len(listening.outcome.left_behind) == count
 
 
-async def test_g01_a_thread_that_a_late_request_left_behind_takes_no_slot(
+async def test_a_thread_that_a_late_request_left_behind_takes_no_slot(
     mock_clock: MockClock,
 ) -> None:
     """Its agent has failed; the slot would be lost to the pool."""

@@ -503,7 +503,7 @@ def test_a_hang_tells_its_last_steps() -> None:
 
 
 def test_a_hang_in_a_pool_names_the_line_of_the_user() -> None:
-    """A15: not the line of ours in which the wait is made."""
+    """Not the line of ours in which the wait is made."""
 
     async def scenario() -> None:
         async with open_pool(ScriptedDriver(["never"])) as pool, trio.open_nursery() as nursery:

@@ -338,7 +338,7 @@ def raising(error: BaseException) -> FunctionTool[[], None]:
         ),
     ],
 )
-async def test_l18_what_a_tool_raises_is_told_to_the_model(error: Exception, content: str) -> None:
+async def test_what_a_tool_raises_is_told_to_the_model(error: Exception, content: str) -> None:
     """In the original a tool that panics takes the agent with it, and in a pool its result."""
     result = await call(raising(error), "{}")
     assert (result.content, result.is_error) == (content, True)
@@ -429,7 +429,7 @@ async def test_a_sync_tool_runs_in_the_calling_thread() -> None:
     assert await call(where, "") == ToolResult(str(threading.get_ident()))
 
 
-async def test_l18_a_tool_that_blocks_can_have_a_thread() -> None:
+async def test_a_tool_that_blocks_can_have_a_thread() -> None:
     """In the original one tool that blocks freezes every agent, and its timeout with them."""
     released = threading.Event()
 

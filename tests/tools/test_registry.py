@@ -47,7 +47,7 @@ def names(definitions: tuple[ToolDefinition, ...]) -> list[str]:
     return [definition.name for definition in definitions]
 
 
-def test_t17_tools_are_shown_in_the_order_in_which_they_were_given() -> None:
+def test_tools_are_shown_in_the_order_in_which_they_were_given() -> None:
     """The original's order is random per process: no prompt cache, nothing to repeat."""
     given = [f"tool-{number}" for number in (3, 1, 2, 9, 5)]
     registry = ToolRegistry(NamedTool(name) for name in given)
@@ -56,7 +56,7 @@ def test_t17_tools_are_shown_in_the_order_in_which_they_were_given() -> None:
     assert names(registry.definitions_for((), STANDARD)) == given
 
 
-def test_t17_a_name_can_be_taken_once() -> None:
+def test_a_name_can_be_taken_once() -> None:
     """The original overwrites without a word, and somebody's tool is gone."""
     with pytest.raises(UsageError, match="two tools with the name 'look'"):
         ToolRegistry([NamedTool("look"), NamedTool("look")])
@@ -65,7 +65,7 @@ def test_t17_a_name_can_be_taken_once() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a b", "ü", "a.b", "x" * 65, "a\n", "\u0661"])
-def test_t18_a_name_that_a_provider_would_refuse_is_refused_here(name: str) -> None:
+def test_a_name_that_a_provider_would_refuse_is_refused_here(name: str) -> None:
     """Later it would be an HTTP error 400 in the middle of a run."""
     with pytest.raises(UsageError, match="1 to 64 letters a-z, digits, '_' or '-', got"):
         ToolRegistry([NamedTool(name)])
@@ -118,7 +118,7 @@ def test_the_empty_registry_has_nothing_and_remembers_nothing() -> None:
     assert repr(EMPTY_REGISTRY) == "<ToolRegistry without tools>"
 
 
-def test_t17_only_what_may_run_is_shown() -> None:
+def test_only_what_may_run_is_shown() -> None:
     """A tool that is shown and refused wastes a turn of the model each time it tries."""
     registry = ToolRegistry(
         [
@@ -150,10 +150,10 @@ def test_t17_only_what_may_run_is_shown() -> None:
         ("look", (), SOVEREIGN, None),
     ],
 )
-def test_t16_a_refusal_names_its_reason(
+def test_a_refusal_names_its_reason(
     name: str, grants: tuple[Capability, ...], privacy: PrivacyTier, text: str | None
 ) -> None:
-    """INV-015: the original lets a Sovereign agent have a browser."""
+    """The original lets a Sovereign agent have a browser."""
     registry = ToolRegistry(
         [
             NamedTool("browse", BROWSER),

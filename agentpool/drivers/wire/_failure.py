@@ -3,7 +3,7 @@
 Rules:
 
 1. Only what may succeed later is retryable: a wrong key or a bad request never is
-   (D-04). ``x-should-retry`` has the last word.
+   ``x-should-retry`` has the last word.
 2. A conversation that is too long is its own error, whatever the status says, and in
    whichever of their words the servers say it.
 3. An error that is no more than a word is judged by that word, then by the status that it

@@ -21,7 +21,7 @@ from tests.support.keys import KEY
 from tests.support.sdk_types import check_request
 
 
-def test_d05_arguments_that_are_no_json_stay_as_they_came() -> None:
+def test_arguments_that_are_no_json_stay_as_they_came() -> None:
     """An empty object in their place would run the tool with nothing."""
     pieces: Json = [{"index": 0, "id": "a", "function": {"name": "rm", "arguments": '{"path'}}]
     chunk = {"choices": [{"delta": {"tool_calls": pieces}, "finish_reason": "tool_calls"}]}

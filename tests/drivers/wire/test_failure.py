@@ -76,7 +76,7 @@ def error(message: str = "why", **fields: object) -> bytes:
         (301, b"", BadRequestError, False),
     ],
 )
-def test_d04_every_status_has_its_error(
+def test_every_status_has_its_error(
     status: int, body: bytes, kind: type[DriverError], *, retryable: bool
 ) -> None:
     """A 401 that is tried four times, as in the original, is three too many."""
@@ -87,7 +87,7 @@ def test_d04_every_status_has_its_error(
     assert str(status) in str(failure)
 
 
-def test_d04_no_status_goes_without() -> None:
+def test_no_status_goes_without() -> None:
     """Any number at all comes to one of ours, and only the server's faults are retried."""
     for status in range(100, 1000):
         failure = failure_from_response(status, {}, b"")
@@ -183,7 +183,7 @@ def test_a_redirect_says_where_to() -> None:
         ),
     ],
 )
-def test_d06_retry_after(headers: dict[str, str], expected: float | None) -> None:
+def test_retry_after(headers: dict[str, str], expected: float | None) -> None:
     """Seconds, milliseconds or a date; the original waited what it liked."""
     assert retry_after_seconds(headers) == expected
     assert failure_from_response(429, headers, b"").retry_after_seconds == expected

@@ -51,7 +51,7 @@ def test_golden_streams_split_at_every_byte(golden: Path) -> None:
 
 
 @each
-def test_d05_a_stream_that_is_cut_is_never_a_whole_answer(golden: Path) -> None:
+def test_a_stream_that_is_cut_is_never_a_whole_answer(golden: Path) -> None:
     """Cut anywhere: an error, or everything that the model said."""
     expected, stream = expected_of(golden), golden.read_bytes()
     for cut in range(0, len(stream), 7):

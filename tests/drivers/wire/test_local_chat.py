@@ -149,7 +149,7 @@ def test_words_are_read() -> None:
     ids=["words", "a number", "nothing", "nested"],
 )
 def test_another_form_is_an_error(text: str) -> None:
-    """D-07: a text that only looks like a call is none."""
+    """A text that only looks like a call is none."""
     with pytest.raises(ProtocolError, match="left the form"):
         read(text)
 
@@ -169,7 +169,7 @@ def test_another_form_is_an_error(text: str) -> None:
         ("", ""),
     ],
 )
-def test_d05_words_that_were_cut_say_so(text: str, expected: str) -> None:
+def test_words_that_were_cut_say_so(text: str, expected: str) -> None:
     """What is there is kept, and its reason says that it is not all."""
     answer = read(text, FinishReason.MAX_TOKENS)
     assert (answer.text, answer.tool_calls) == (expected, ())
@@ -185,7 +185,7 @@ def test_an_answer_that_is_whole_at_the_last_token_is_whole() -> None:
     assert called.finish_reason is FinishReason.TOOL_USE
 
 
-def test_d05_a_call_that_was_cut_keeps_its_broken_arguments() -> None:
+def test_a_call_that_was_cut_keeps_its_broken_arguments() -> None:
     """Whoever runs it finds that they are no JSON; mended, they would say another thing."""
     answer = read('{"name": "add", "arguments": {"a": 1', FinishReason.MAX_TOKENS)
     assert answer.tool_calls == (ToolCall("local-1", "add", '{"a": 1'),)

@@ -44,7 +44,7 @@ def test_events(stream: bytes, expected: list[SseEvent]) -> None:
     assert one_by_one == expected
 
 
-def test_d05_a_character_in_two_pieces_is_one_character() -> None:
+def test_a_character_in_two_pieces_is_one_character() -> None:
     """Decoding each piece by itself would make two replacement characters of it."""
     parser = SseParser()
     first, second = "data: ü\n\n".encode()[:7], "data: ü\n\n".encode()[7:]
@@ -52,7 +52,7 @@ def test_d05_a_character_in_two_pieces_is_one_character() -> None:
     assert parser.feed(second) == [SseEvent("ü")]
 
 
-def test_d05_data_without_a_space_counts() -> None:
+def test_data_without_a_space_counts() -> None:
     """The space after the colon is a habit, not a rule."""
     assert SseParser().feed(b"data:[DONE]\n\n") == [SseEvent("[DONE]")]
 

@@ -26,7 +26,7 @@ WRITERS = ["file_write", "file_edit"]
 # --- which tools there are
 
 
-def test_t17_each_grant_brings_its_tools_in_one_order(tmp_path: Path) -> None:
+def test_each_grant_brings_its_tools_in_one_order(tmp_path: Path) -> None:
     """The same pool sends the same bytes."""
     read, write = Capability.file_read("."), Capability.file_write(".")
     for grants, names in (
@@ -39,7 +39,7 @@ def test_t17_each_grant_brings_its_tools_in_one_order(tmp_path: Path) -> None:
         assert [one.definition.name for one in file_tools(grants, folder=tmp_path)] == names
 
 
-def test_t22_a_tool_asks_for_all_that_it_can_do(tmp_path: Path) -> None:
+def test_a_tool_asks_for_all_that_it_can_do(tmp_path: Path) -> None:
     """So an agent with less than it was made with is not shown it."""
     registry = ToolRegistry(file_tools([Capability.file_read("/home", "/srv")], folder=tmp_path))
     privacy = lone_context().agent.manifest.privacy
@@ -52,7 +52,7 @@ def test_t22_a_tool_asks_for_all_that_it_can_do(tmp_path: Path) -> None:
         assert len(registry.definitions_for(grants, privacy)) == shown
 
 
-async def test_t22_a_granted_folder_covers_what_is_below_it(tmp_path: Path) -> None:
+async def test_a_granted_folder_covers_what_is_below_it(tmp_path: Path) -> None:
     """In the original ``/home`` does not cover ``/home/u``."""
     (tmp_path / "home" / "u").mkdir(parents=True)
     (tmp_path / "home" / "u" / "a").write_text("here")
@@ -63,7 +63,7 @@ async def test_t22_a_granted_folder_covers_what_is_below_it(tmp_path: Path) -> N
 # --- file_read
 
 
-async def test_t14_a_file_of_any_size_is_read_in_pages(tmp_path: Path) -> None:
+async def test_a_file_of_any_size_is_read_in_pages(tmp_path: Path) -> None:
     """The original refuses a file above 128 KiB before it looks at the page wanted."""
     lines = 300_000
     with (tmp_path / "big.txt").open("w") as file:
@@ -95,7 +95,7 @@ async def test_a_line_like_a_bomb_takes_a_page_of_memory(tmp_path: Path) -> None
     assert len(page) < 3000
 
 
-async def test_t11_a_page_is_cut_between_characters_wherever_a_read_ends(tmp_path: Path) -> None:
+async def test_a_page_is_cut_between_characters_wherever_a_read_ends(tmp_path: Path) -> None:
     """A read of 256 KiB ends within a character of three bytes."""
     (tmp_path / "a").write_text("x\n" + "漢" * 200_000 + "\nend\n")
     read = file_kit(tmp_path)["file_read"]
@@ -172,7 +172,7 @@ async def test_a_slow_disk_stops_only_those_who_read_from_it(tmp_path: Path) -> 
 # --- file_write
 
 
-async def test_t13_folders_are_made_and_files_replaced_whole(tmp_path: Path) -> None:
+async def test_folders_are_made_and_files_replaced_whole(tmp_path: Path) -> None:
     """The original says that it makes folders, and does not."""
     kit = file_kit(tmp_path)
     told = await use(kit["file_write"], path="a/b/c.txt", content="schön\n")
@@ -186,7 +186,7 @@ async def test_t13_folders_are_made_and_files_replaced_whole(tmp_path: Path) -> 
     assert names_in(path.parent) == ["c.txt"]
 
 
-async def test_t13_a_dangling_link_does_not_lead_a_write_outside(tmp_path: Path) -> None:
+async def test_a_dangling_link_does_not_lead_a_write_outside(tmp_path: Path) -> None:
     """In the original it does: what is not there is checked by its parent alone."""
     inner = tmp_path / "in"
     inner.mkdir()

@@ -175,7 +175,7 @@ async def test_a_page_is_read() -> None:
     ]
 
 
-async def test_t08_a_user_name_in_the_url_is_refused() -> None:
+async def test_a_user_name_in_the_url_is_refused() -> None:
     """``https://allowed.com:x@evil.com/`` was taken for allowed.com."""
     for url in ("https://allowed.com:secret@evil.com/", "https://allowed.com:443@169.254.169.254/"):
         result = await ask("allowed.com", url=url)
@@ -184,7 +184,7 @@ async def test_t08_a_user_name_in_the_url_is_refused() -> None:
         assert "secret" not in result.content
 
 
-async def test_t08_a_redirect_to_a_private_address_is_refused() -> None:
+async def test_a_redirect_to_a_private_address_is_refused() -> None:
     """Every hop is judged; the second server is not even connected to."""
     async with site(page(b"secret")) as inside:
         for url in (f"http://127.0.0.1:{inside.port}/", f"http://localhost:{inside.port}/",
@@ -197,7 +197,7 @@ async def test_t08_a_redirect_to_a_private_address_is_refused() -> None:
     assert inside.requests == []
 
 
-async def test_inv013_a_host_that_is_not_named_is_not_even_looked_up() -> None:
+async def test_a_host_that_is_not_named_is_not_even_looked_up() -> None:
     """Neither as the first one nor after a redirect: a lookup tells somebody as well."""
     names = Names(["8.8.8.8"])
     trio.socket.set_custom_hostname_resolver(names)
@@ -297,7 +297,7 @@ async def test_an_endless_body_is_left() -> None:
 
 
 @pytest.mark.parametrize("size", [16_000, 16_001, 300_000])
-async def test_t11_a_giant_body_is_cut_between_characters(size: int) -> None:
+async def test_a_giant_body_is_cut_between_characters(size: int) -> None:
     """Of whatever width; the original cut at a byte, and fell over."""
     async with site(page(b"a" + "\u20ac".encode() * (size - 1))) as web:
         host = f"127.0.0.1:{web.port}"
@@ -542,7 +542,7 @@ async def test_the_tool_keeps_its_contract() -> None:
         assert http.timeout_seconds == 30
 
 
-def test_inv015_sovereign_agents_never_get_it() -> None:
+def test_sovereign_agents_never_get_it() -> None:
     """Whatever was granted; and others only what was."""
     registry = ToolRegistry(http_tools("a.example"))
     grants = (Capability.network("a.example"),)

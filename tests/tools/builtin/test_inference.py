@@ -30,7 +30,7 @@ def asking(*more: str) -> ScriptedDriver:
     )
 
 
-async def test_g09_what_a_question_takes_is_the_agents_expense() -> None:
+async def test_what_a_question_takes_is_the_agents_expense() -> None:
     """As the agent's own, without a history; its tokens count for who asked."""
     helper, agent = ScriptedDriver([say("because", usage=Usage(100, 20))]), asking("done")
     async with open_pool(agent, tools=ToolRegistry(inference_tools(helper))) as pool:
@@ -42,7 +42,7 @@ async def test_g09_what_a_question_takes_is_the_agents_expense() -> None:
     assert outcome.usage.total_tokens >= 122
 
 
-async def test_g09_a_question_that_breaks_the_budget_ends_the_run() -> None:
+async def test_a_question_that_breaks_the_budget_ends_the_run() -> None:
     """As an answer of its own would."""
     helper = ScriptedDriver([say("because", usage=Usage(1000, 20))])
     async with open_pool(asking("done"), tools=ToolRegistry(inference_tools(helper))) as pool:
@@ -51,7 +51,7 @@ async def test_g09_a_question_that_breaks_the_budget_ends_the_run() -> None:
     assert (outcome.status, outcome.stop_reason) == (AgentStatus.STOPPED, StopReason.TOKEN_BUDGET)
 
 
-async def test_inv014_a_model_that_hangs_is_an_error_after_300_seconds(
+async def test_a_model_that_hangs_is_an_error_after_300_seconds(
     autojump_clock: MockClock,
 ) -> None:
     """The agent goes on, and is told."""

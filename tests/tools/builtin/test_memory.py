@@ -27,7 +27,7 @@ async def call(registry: ToolRegistry, name: str, arguments: str) -> ToolResult:
     return await tool.run(arguments, CONTEXT)
 
 
-async def test_m04_what_a_model_remembers_is_in_the_memory_that_it_was_given() -> None:
+async def test_what_a_model_remembers_is_in_the_memory_that_it_was_given() -> None:
     """In the original the tool writes to a store of its own, which nobody else reads."""
     memory = InMemoryMemory()
     told = await call(registry_on(memory), "remember", '{"content": "the sea is cold"}')
@@ -57,7 +57,7 @@ async def test_a_model_recalls_by_words_best_first() -> None:
     assert await call(registry, "recall", '{"query": "fish"}') == ToolResult("No memories found.")
 
 
-async def test_t20_a_model_recalls_only_what_is_its_own() -> None:
+async def test_a_model_recalls_only_what_is_its_own() -> None:
     """In the original a recall by tool sees what every agent has remembered."""
     memory = InMemoryMemory()
     await memory.remember(Fragment(content="the sea is cold", scope="of another"))
@@ -66,7 +66,7 @@ async def test_t20_a_model_recalls_only_what_is_its_own() -> None:
         assert told == ToolResult("No memories found.")
 
 
-async def test_t20_content_is_required_and_bounded() -> None:
+async def test_content_is_required_and_bounded() -> None:
     """In the original a call without content stores an empty fragment."""
     memory = InMemoryMemory()
     registry = registry_on(memory)
@@ -82,7 +82,7 @@ async def test_t20_content_is_required_and_bounded() -> None:
     assert memory.statistics().fragments == 0
 
 
-async def test_t20_a_recall_has_a_limit() -> None:
+async def test_a_recall_has_a_limit() -> None:
     """In the original a model can ask for all there is, and fill its window with it."""
     memory = InMemoryMemory()
     registry = registry_on(memory)

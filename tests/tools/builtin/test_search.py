@@ -105,7 +105,7 @@ def test_the_plain_beginning_of_a_pattern_is_a_path() -> None:
 # --- grep
 
 
-async def test_t09_grep_takes_real_regular_expressions(folder: Path) -> None:
+async def test_grep_takes_real_regular_expressions(folder: Path) -> None:
     """In the original it is said to, and does not."""
     grep = file_kit(folder)["grep"]
     told = await use(grep, pattern=r"^\w+ = \d$")
@@ -118,7 +118,7 @@ async def test_t09_grep_takes_real_regular_expressions(folder: Path) -> None:
     assert await use(grep, pattern="nowhere") == "No matches found."
 
 
-async def test_t09_grep_stays_within_its_paths(folder: Path) -> None:
+async def test_grep_stays_within_its_paths(folder: Path) -> None:
     """In the original it searches every file that can be read."""
     (folder / "link.py").symlink_to("../out/secret.py")
     (folder / "folder").symlink_to("../out")
@@ -149,7 +149,7 @@ async def test_grep_has_a_bound(folder: Path) -> None:
     assert lines[-1].startswith(f"[stopped: {MAX_FOUND} lines were found")
 
 
-async def test_t11_a_long_line_is_shown_around_what_was_found(folder: Path) -> None:
+async def test_a_long_line_is_shown_around_what_was_found(folder: Path) -> None:
     """Cut between characters."""
     (folder / "min.js").write_text("é" * 10_000 + "needle" + "漢" * 10_000)
     told = await use(file_kit(folder)["grep"], pattern="needle")
@@ -188,7 +188,7 @@ async def test_a_pattern_that_is_none_is_told(folder: Path, pattern: str) -> Non
     assert "not a regular expression" in told
 
 
-async def test_t21_a_pattern_is_never_a_flag(folder: Path) -> None:
+async def test_a_pattern_is_never_a_flag(folder: Path) -> None:
     """In the original it is an argument of a program, in front of no ``--``."""
     (folder / "flags.txt").write_text("-rf --help\n")
     kit = file_kit(folder)

@@ -84,21 +84,21 @@ async def test_what_is_not_granted_is_not_run(tmp_path: Path) -> None:
     ["echo a\ntouch evil", "echo a & touch evil", "echo a > evil", "echo a >> evil",
      "echo a; touch evil", "echo $(touch evil)", "echo `touch evil`", "cat < evil"],
 )  # fmt: skip
-async def test_t10_no_second_command_and_no_redirection(tmp_path: Path, command: str) -> None:
+async def test_no_second_command_and_no_redirection(tmp_path: Path, command: str) -> None:
     """In the original a newline, a single ``&`` and ``>`` get through."""
     told = await fail(shell_for(tmp_path, "echo", "cat", "touch"), command=command)
     assert "there is no shell" in told
     assert not names_in(tmp_path)
 
 
-async def test_t10_a_newline_in_an_argument_is_a_newline(tmp_path: Path) -> None:
+async def test_a_newline_in_an_argument_is_a_newline(tmp_path: Path) -> None:
     """Nobody reads it as a command."""
     told = await use(shell_for(tmp_path, "echo"), command="echo 'a\ntouch evil'")
     assert told == "a\ntouch evil\n"
     assert not names_in(tmp_path)
 
 
-async def test_t10_find_neither_executes_nor_deletes(tmp_path: Path) -> None:
+async def test_find_neither_executes_nor_deletes(tmp_path: Path) -> None:
     """Unless everything is granted. A link with another name does not help either."""
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "look").symlink_to(_which("find"))
@@ -197,7 +197,7 @@ async def test_its_input_is_empty(tmp_path: Path) -> None:
 # --- how it ends
 
 
-async def test_t05_a_program_that_takes_too_long_is_ended_with_what_it_wrote(
+async def test_a_program_that_takes_too_long_is_ended_with_what_it_wrote(
     tmp_path: Path,
 ) -> None:
     """And with all that it started."""
@@ -209,7 +209,7 @@ async def test_t05_a_program_that_takes_too_long_is_ended_with_what_it_wrote(
     assert await all_gone(word)
 
 
-async def test_t05_it_ends_before_the_calls_own_limit_would_take_its_output(
+async def test_it_ends_before_the_calls_own_limit_would_take_its_output(
     tmp_path: Path,
 ) -> None:
     """The manifest's limit would end the call and tell nothing of what was written."""
@@ -220,7 +220,7 @@ async def test_t05_it_ends_before_the_calls_own_limit_would_take_its_output(
     assert told.endswith("\nbegun\n")
 
 
-async def test_t05_a_cancelled_call_leaves_no_process(tmp_path: Path) -> None:
+async def test_a_cancelled_call_leaves_no_process(tmp_path: Path) -> None:
     """Wherever its agent was."""
     word = f"{3000 + os.getpid()}.25"
     shell = shell_for(tmp_path, "sh")
@@ -234,7 +234,7 @@ async def test_t05_a_cancelled_call_leaves_no_process(tmp_path: Path) -> None:
     assert await all_gone(word)
 
 
-async def test_t11_a_giant_output_is_cut_between_characters(tmp_path: Path) -> None:
+async def test_a_giant_output_is_cut_between_characters(tmp_path: Path) -> None:
     """In the original the process ends at a cut within a character."""
     (tmp_path / "big").write_text("漢" * 1_000_000)
     told = await use(shell_for(tmp_path, "cat"), command="cat big")
@@ -261,7 +261,7 @@ async def test_a_program_that_dies_of_a_signal_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux has such networks")
-async def test_t16_a_sovereign_agents_program_has_no_network(tmp_path: Path) -> None:
+async def test_a_sovereign_agents_program_has_no_network(tmp_path: Path) -> None:
     """In the original ``curl`` sends what it likes to whom it likes."""
     isolation = await find_isolation(os.environ)
     if isolation is None:
@@ -279,7 +279,7 @@ async def test_t16_a_sovereign_agents_program_has_no_network(tmp_path: Path) -> 
         await listener.aclose()
 
 
-async def test_t16_a_system_without_such_networks_says_so(tmp_path: Path) -> None:
+async def test_a_system_without_such_networks_says_so(tmp_path: Path) -> None:
     """Then the programs of Sovereign agents do not run at all."""
     assert await find_isolation({"PATH": str(tmp_path)}) is None
     (tmp_path / "true").write_text("#!/bin/sh\n")

@@ -86,7 +86,7 @@ class _Counting(httpx2.AsyncBaseTransport):
         return httpx2.Response(204, request=request)
 
 
-async def test_l12_streams_without_end_are_opened_with_gaps(autojump_clock: MockClock) -> None:
+async def test_streams_without_end_are_opened_with_gaps(autojump_clock: MockClock) -> None:
     """A server that ends each of them and says ``retry: 0`` was asked 350 times a second."""
     counting = _Counting()
     async with httpx2.AsyncClient(transport=Bounded(counting, SECRETS)) as client:

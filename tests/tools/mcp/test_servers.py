@@ -107,7 +107,7 @@ async def warm_up() -> None:
 # --- one session for all
 
 
-async def test_T_18_one_process_serves_all_calls_and_ends_with_the_block() -> None:  # noqa: N802
+async def test_one_process_serves_all_calls_and_ends_with_the_block() -> None:
     """A process for every call would forget what the one before did."""
     async with opened(config()) as box:
         pid = await box.pid()
@@ -161,7 +161,7 @@ async def test_the_contract_of_tools_is_kept() -> None:
 # --- what it is told, and what it says
 
 
-async def test_T_05_only_named_variables_reach_the_server() -> None:  # noqa: N802
+async def test_only_named_variables_reach_the_server() -> None:
     """A key in the environment is no business of every program in a manifest."""
     environ = {**os.environ, "OPENAI_API_KEY": KEY, "TOKEN": TOKEN}
     server = attrs.evolve(config(), env=("TOKEN",))
@@ -195,7 +195,7 @@ async def test_a_variable_that_is_not_set_is_said() -> None:
             await servers.tools_for(manifest(server))
 
 
-async def test_T_18_errors_of_the_server_are_errors() -> None:  # noqa: N802
+async def test_errors_of_the_server_are_errors() -> None:
     """Whether it says so in the result or in place of one."""
     async with opened(config()) as box:
         assert await box.call("fail") == ToolResult("no such city", is_error=True)
@@ -270,7 +270,7 @@ GOOD = {"name": "good", "inputSchema": {"type": "object"}}
         ),
     ],
 )
-async def test_b03_one_malformed_tool_costs_that_tool_alone(
+async def test_one_malformed_tool_costs_that_tool_alone(
     bad: object, fault: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The whole server was lost, and the handshake blamed."""
@@ -283,14 +283,14 @@ async def test_b03_one_malformed_tool_costs_that_tool_alone(
         assert len(said) < 1_000
 
 
-async def test_b03_parts_of_a_tool_that_are_not_used_may_be_wrong() -> None:
+async def test_parts_of_a_tool_that_are_not_used_may_be_wrong() -> None:
     """Icons, annotations and the form of results are not looked at."""
     odd = {**GOOD, "outputSchema": 5, "icons": "none", "annotations": [], "_meta": "x", "title": 1}
     async with opened(config(tools=[odd])) as box:
         assert (await box.call("good")).content == "good"
 
 
-async def test_b03_a_malformed_tool_that_is_asked_for_is_named_with_its_fault() -> None:
+async def test_a_malformed_tool_that_is_asked_for_is_named_with_its_fault() -> None:
     """And not "there is no such tool"."""
     server = config(capabilities=["good", "bad"], tools=[GOOD, {"name": "bad"}])
     with pytest.raises(ToolError, match=r"'stub' describes its tool 'bad' badly.*Field required"):
@@ -298,7 +298,7 @@ async def test_b03_a_malformed_tool_that_is_asked_for_is_named_with_its_fault() 
             pass
 
 
-async def test_b03_a_server_with_resources_alone_has_no_tools() -> None:
+async def test_a_server_with_resources_alone_has_no_tools() -> None:
     """It answers the question for them with an error, as it may."""
     async with opened(config(has={"resources": {}}, list_error="no such method")) as box:
         assert not box.tools
@@ -315,7 +315,7 @@ async def test_b03_a_server_with_resources_alone_has_no_tools() -> None:
         (config(list={}), "it answered the question for its tools with no list of them"),
     ],
 )
-async def test_b03_a_list_that_is_none_is_not_the_handshakes_fault(
+async def test_a_list_that_is_none_is_not_the_handshakes_fault(
     server: McpServerConfig, says: str
 ) -> None:
     """The words say which answer was wrong."""
@@ -325,20 +325,20 @@ async def test_b03_a_list_that_is_none_is_not_the_handshakes_fault(
     assert says in str(caught.value)
 
 
-async def test_b03_a_mark_before_the_first_line_is_passed_over() -> None:
+async def test_a_mark_before_the_first_line_is_passed_over() -> None:
     """Programs on Windows write one."""
     async with opened(config(mark=True)) as box:
         assert await box.pid()
 
 
-async def test_m08_of_400_000_blocks_as_many_are_looked_at_as_are_shown() -> None:
+async def test_of_400_000_blocks_as_many_are_looked_at_as_are_shown() -> None:
     """The SDK checks each of them, and nothing else moved for nine seconds."""
     async with opened(config()) as box:
         result = await box.call("many", count=400_000)
     assert result.content == "a\n" * 1_000 + "[399,000 more blocks are left out]"
 
 
-async def test_m08_a_server_that_asks_and_reads_no_answers_is_ended() -> None:
+async def test_a_server_that_asks_and_reads_no_answers_is_ended() -> None:
     """Each ping that it sent was kept, and the end took as long as they were many."""
     async with opened(config()) as box:
         pid = await box.pid()
@@ -349,7 +349,7 @@ async def test_m08_a_server_that_asks_and_reads_no_answers_is_ended() -> None:
         await wait_gone(pid)
 
 
-async def test_m08_a_server_that_takes_its_questions_back_goes_on() -> None:
+async def test_a_server_that_takes_its_questions_back_goes_on() -> None:
     """What nobody waits for any more does not count."""
     async with opened(config()) as box:
         pid = await box.pid()
@@ -426,7 +426,7 @@ async def test_a_server_that_closes_its_output_is_ended() -> None:
         await wait_gone(pid)
 
 
-async def test_T_05_what_the_server_started_ends_with_it() -> None:  # noqa: N802
+async def test_what_the_server_started_ends_with_it() -> None:
     """Also what ignores SIGTERM; and a pipe that it holds is not waited for."""
     async with opened(config()) as box:
         one = int((await box.call("child")).content)
@@ -492,9 +492,7 @@ async def test_a_server_that_answers_between_its_ends_is_started_for_ever() -> N
     ],
     ids=["exit", "no", "silent", "missing", "no program", "nul"],
 )
-async def test_T_18_a_server_that_does_not_start_says_why(  # noqa: N802
-    server: McpServerConfig, says: str
-) -> None:
+async def test_a_server_that_does_not_start_says_why(server: McpServerConfig, says: str) -> None:
     """And how long it may take is bounded."""
     await warm_up()
     files = open_files()

@@ -275,7 +275,7 @@ def test_whatever_else_goes_wrong_is_said_as_well() -> None:
     assert tell(RuntimeError("over\nand out")) == "RuntimeError: over and out"
 
 
-async def test_T_16_a_redirect_to_another_host_is_not_followed() -> None:  # noqa: N802
+async def test_a_redirect_to_another_host_is_not_followed() -> None:
     """A server on this machine could otherwise send a Sovereign agent's data anywhere."""
     desk = Desk()
     async with serving(desk) as (port, _):
@@ -287,7 +287,7 @@ async def test_T_16_a_redirect_to_another_host_is_not_followed() -> None:  # noq
     assert not desk.authorization
 
 
-async def test_T_16_no_proxy_of_the_environment_is_used(  # noqa: N802
+async def test_no_proxy_of_the_environment_is_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What is meant for this machine would leave it."""

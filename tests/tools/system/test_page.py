@@ -56,7 +56,7 @@ def test_a_page_without_its_end_says_at_least() -> None:
     assert page.finish(is_end=False).endswith("[at least 5 more lines, use offset=2 to continue]")
 
 
-def test_t11_a_long_line_is_cut_between_characters() -> None:
+def test_a_long_line_is_cut_between_characters() -> None:
     """A line like a bomb costs a page, and can be read on by columns."""
     text = "é" * (MAX_LINE_CHARS + 5) + "\nnext\n"
     first, second = page_of(text, size=11).split("\n")

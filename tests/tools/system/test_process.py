@@ -51,7 +51,7 @@ async def read_line(group: Group, wanted: bytes) -> None:
 # --- what is kept
 
 
-def test_t11_an_output_is_cut_between_characters() -> None:
+def test_an_output_is_cut_between_characters() -> None:
     """In the original a cut within a character ends the process."""
     text = "aé漢🙂" * 100
     for limit in range(8, 60):
@@ -76,7 +76,7 @@ def test_an_output_that_fits_is_kept_whole() -> None:
     assert (kept.text(), kept.total) == ("hello\ufffd", 6)
 
 
-def test_t05_memory_is_bounded_whatever_is_written() -> None:
+def test_memory_is_bounded_whatever_is_written() -> None:
     """The original holds all of the output before it cuts it."""
     kept = Kept(1000)
     for _ in range(1000):
@@ -110,7 +110,7 @@ async def test_input_is_given_and_not_insisted_on() -> None:
         assert group.returncode == 0
 
 
-async def test_t05_leaving_the_block_ends_all_of_it() -> None:
+async def test_leaving_the_block_ends_all_of_it() -> None:
     """In the original what a tool started outlives the tool."""
     word = unique("leave")
     await cancelled_run(f"sleep {word} & sleep {word} & echo go; wait")
@@ -169,7 +169,7 @@ async def test_without_sessions_the_program_itself_is_ended(
     assert group.returncode == -signal.SIGKILL
 
 
-async def test_t05_a_grandchild_does_not_outlive_its_parent() -> None:
+async def test_a_grandchild_does_not_outlive_its_parent() -> None:
     """Nor keep the call from ending by holding its output."""
     word = unique("grandchild")
     with trio.fail_after(10):
@@ -180,7 +180,7 @@ async def test_t05_a_grandchild_does_not_outlive_its_parent() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc says who has ended")
-async def test_t05_a_grandchild_of_a_program_that_has_ended_unseen_is_ended() -> None:
+async def test_a_grandchild_of_a_program_that_has_ended_unseen_is_ended() -> None:
     """The call was cancelled after the program's end, and before anybody took note of it."""
     word = unique("unseen")
     async with shell(f"sleep {word} & echo go") as group:
@@ -197,7 +197,7 @@ def _is_zombie(pid: int) -> bool:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="found by its environment on Linux only")
 @pytest.mark.parametrize("how", ["exits", "is cancelled"])
-async def test_t05_who_leaves_the_session_is_found(how: str) -> None:
+async def test_who_leaves_the_session_is_found(how: str) -> None:
     """A daemon is in a session of its own, and still carries the mark."""
     word = unique(how)
     script = f"setsid sleep {word} & setsid -f sleep {word}; echo go"

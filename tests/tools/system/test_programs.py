@@ -64,7 +64,7 @@ def test_words_are_split_as_a_shell_would(command: str, words: tuple[str, ...]) 
         ('ls "a $HOME b"', r"'\$'"),
     ],
 )
-def test_t10_what_only_a_shell_can_do_is_refused(command: str, sign: str) -> None:
+def test_what_only_a_shell_can_do_is_refused(command: str, sign: str) -> None:
     """In the original newline, ``&`` and redirections get through."""
     with pytest.raises(ToolError, match=f"^{sign} has no meaning here"):
         split_command(command)
@@ -197,7 +197,7 @@ def test_what_is_split_here_is_split_so_by_a_shell(text: str) -> None:
         "zip a.zip b --unzip-command=id",
     ],
 )
-def test_t10_doors_that_run_or_delete_are_closed(command: str) -> None:
+def test_doors_that_run_or_delete_are_closed(command: str) -> None:
     """The shipped example of the original grants ``find``, and with it everything."""
     name, *arguments = command.split()
     assert closed_door(name, arguments) is not None

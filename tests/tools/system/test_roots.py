@@ -55,7 +55,7 @@ def test_a_path_that_can_name_nothing_is_refused(path: str) -> None:
         ("/real/etc", False, False),
     ],
 )
-def test_t22_a_place_is_covered_by_containment(place: str, *, covered: bool, passed: bool) -> None:
+def test_a_place_is_covered_by_containment(place: str, *, covered: bool, passed: bool) -> None:
     """And a walk may pass what lies above a root, seeing only that it is there."""
     assert ROOTS.covers(split(place)) is covered
     assert ROOTS.may_pass(split(place)) is passed

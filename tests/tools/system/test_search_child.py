@@ -213,7 +213,7 @@ def test_names_that_are_no_text_are_shown_as_well_as_they_can_be(folder: Path) -
     assert run(request_for(folder, "glob", "x*"))[0] == {"path": "x\ufffd.txt"}
 
 
-def test_t11_long_lines_are_searched_at_their_beginning() -> None:
+def test_long_lines_are_searched_at_their_beginning() -> None:
     """A line of megabytes takes no more memory than a short one, and is one line."""
     text = "é" * 200_000 + "end\nnext"
     lines = list(text_lines(io.BytesIO(text.encode())))
@@ -226,7 +226,7 @@ def test_t11_long_lines_are_searched_at_their_beginning() -> None:
     assert not list(text_lines(io.BytesIO(b"a\0b")))
 
 
-def test_t11_a_piece_of_a_line_is_cut_between_characters() -> None:
+def test_a_piece_of_a_line_is_cut_between_characters() -> None:
     """With dots where it was cut."""
     assert excerpt("short", 0, 5) == "short"
     line = "漢" * 1000

@@ -66,7 +66,7 @@ def test_what_is_inside_is_found(room: Path, path: str, *, by_step: bool) -> Non
     ["../out/a.txt", "sub/../../out/a.txt", "link", "folder/a.txt", "chain", "/etc/passwd", "dang",
      "..", "/", "up/out/a.txt", "../innocent/a.txt"],
 )  # fmt: skip
-def test_t13_nothing_leads_outside(room: Path, path: str, *, by_step: bool) -> None:
+def test_nothing_leads_outside(room: Path, path: str, *, by_step: bool) -> None:
     """Dots, links to files and to folders, links to links, links to nothing."""
     inner = room / "in"
     (inner / "sub").mkdir()
@@ -88,7 +88,7 @@ def test_nothing_is_learned_of_what_is_outside(room: Path) -> None:
 
 
 @both_ways
-def test_t22_a_root_may_be_a_file(room: Path, *, by_step: bool) -> None:
+def test_a_root_may_be_a_file(room: Path, *, by_step: bool) -> None:
     """Then it alone is granted."""
     roots = roots_of(room, "in/a.txt")
     assert read(roots, "in/a.txt", by_step=by_step) == "this is in"
@@ -200,7 +200,7 @@ def swapping(*states: list[tuple[Path, str | None]]) -> Generator[None, None, No
         thread.join()
 
 
-def test_t13_a_folder_that_is_swapped_for_a_link_leads_nowhere(room: Path) -> None:
+def test_a_folder_that_is_swapped_for_a_link_leads_nowhere(room: Path) -> None:
     """Whoever can rename at any moment still cannot make a read leave what is granted."""
     folder = room / "in" / "sub"
     folder.mkdir()
@@ -222,7 +222,7 @@ def test_t13_a_folder_that_is_swapped_for_a_link_leads_nowhere(room: Path) -> No
     assert open_fds() == fds
 
 
-def test_t13_a_write_into_a_folder_that_is_swapped_stays_inside(room: Path) -> None:
+def test_a_write_into_a_folder_that_is_swapped_stays_inside(room: Path) -> None:
     """The file is made in the folder that the walk holds, wherever its name leads by then."""
     folder = room / "in" / "sub"
     folder.mkdir()
