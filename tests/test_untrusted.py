@@ -44,7 +44,7 @@ def test_each_marker_is_replaced(marker: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        # What panicked, what panicked at the end, and what never ended: T-06.
+        # What panicked, what panicked at the end, and what never ended.
         "\u212a[INST]",
         "\u0130" * 7 + "[INST]",
         "\u0130" * 12 + "[INST]" + "and text",

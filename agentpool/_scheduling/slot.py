@@ -9,6 +9,19 @@ branches wait, and a branch waits when any of its tasks does: a tool that waits 
 children, or for one beside a task that reads a connection, keeps nobody from running. Tasks
 that a tool starts inside itself belong to its branch, and so do calls back from its thread.
 Tasks that it leaves in nurseries of others are not the agent's: they wait like the owner.
+
+Between two steps of trio, the slot of an agent that has started and not ended is in one of
+these states, and in no other. A slot that its agent has is never lent or wanted, and it is
+given back in the same step in which the last branch begins to wait.
+
+| held | lent | wanted | every branch waits | the agent |
+|---|---|---|---|---|
+| yes | no | no | no | runs |
+| no | no | no | yes | is parked; its slot was given away |
+| no | yes | no | yes | is parked at a gate; its slot is kept for agents that come back |
+| no | no | yes | no | comes back, and waits until its slot is granted |
+| no | no | no | no | was cancelled, and ends without a slot |
+| no | yes | no | no | was cancelled at a gate, and ends without a slot |
 """
 
 from __future__ import annotations

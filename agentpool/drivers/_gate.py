@@ -11,6 +11,17 @@ Rules:
    to do so. So a gate needs no task of its own, and outlives no block.
 5. Who was let in and finds the gate closed when it has its slot goes back, before all who
    were not let in.
+
+Between two steps of trio, a gate is in one of these states. In any other one all would sleep
+for ever: rule 4 is that there is no row with "yes, no, no".
+
+| requests wait | one keeps the time | the first was woken | the gate |
+|---|---|---|---|
+| no | no | no | lets requests through at once |
+| no | yes | no | has let in the one that kept the time, which leaves in its next step |
+| yes | yes | no | sleeps until the first may go |
+| yes | yes | yes | has just let in others, or the first was woken to keep the time |
+| yes | no | yes | has woken the first, which keeps the time from its next step on |
 """
 
 from __future__ import annotations

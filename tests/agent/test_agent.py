@@ -716,7 +716,7 @@ async def test_a_stuck_agent_is_stopped_and_says_so() -> None:
 
 
 async def test_a_protocol_error_is_a_failure() -> None:
-    """Its error is in the outcome, and the text that came is kept."""
+    """Its error is in the outcome."""
     outcome = await run_one(ScriptedDriver([Completion("", (), FinishReason.TOOL_USE)]))
     assert isinstance(outcome.error, ProtocolError)
 

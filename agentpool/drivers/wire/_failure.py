@@ -2,7 +2,7 @@
 
 Rules:
 
-1. Only what may succeed later is retryable: a wrong key or a bad request never is
+1. Only what may succeed later is retryable: a wrong key or a bad request never is.
    ``x-should-retry`` has the last word.
 2. A conversation that is too long is its own error, whatever the status says, and in
    whichever of their words the servers say it.
