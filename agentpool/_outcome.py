@@ -73,7 +73,13 @@ class StopReason(enum.Enum):
 
 @final
 class AgentOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one agent. Every accepted spawn gets exactly one."""
+    """What became of one agent. Every accepted spawn gets exactly one.
+
+    >>> from agentpool import AgentOutcome, AgentStatus
+    >>> outcome = AgentOutcome(agent_id=1, name="reader", status=AgentStatus.COMPLETED, text="42")
+    >>> outcome.unwrap()
+    '42'
+    """
 
     agent_id: AgentId
     """The agent's number."""

@@ -26,7 +26,15 @@ _CHECKED: Final = frozenset({"manifest", "query", "output_type", "weight"})
 @final
 @attrs.frozen
 class SpawnConfig:
-    """One agent to run: its manifest, its query, and the terms of this run."""
+    """One agent to run: its manifest, its query, and the terms of this run.
+
+    >>> from agentpool import AgentManifest, SpawnConfig, UsageLimits
+    >>> config = SpawnConfig(
+    ...     AgentManifest(), "Review a.py", name="a.py", limits=UsageLimits(request_limit=3)
+    ... )
+    >>> config.agent_name, config.limited_manifest.resources.max_iterations
+    ('a.py', 3)
+    """
 
     manifest: AgentManifest
     """What kind of agent."""

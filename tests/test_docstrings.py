@@ -3,6 +3,7 @@
 import ast
 import doctest
 import importlib
+import inspect
 import pkgutil
 import re
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import agentpool
+from agentpool import abc, drivers, observe, tools
 
 ROOMS = [
     "agentpool",
@@ -43,6 +45,31 @@ def test_doctests(room: str) -> None:
     assert runner.summarize(verbose=False).failed == 0
 
 
+MAIN = [
+    agentpool.AgentHandle,
+    agentpool.AgentManifest,
+    agentpool.AgentOutcome,
+    agentpool.AgentPool,
+    agentpool.Budget,
+    agentpool.MessageRouter,
+    agentpool.RestartPolicy,
+    agentpool.SpawnConfig,
+    drivers.FallbackDriver,
+    drivers.RequestGate,
+    observe.EventReader,
+    tools.ToolRegistry,
+]
+
+
+@pytest.mark.parametrize("kind", MAIN, ids=lambda kind: kind.__name__)
+def test_a_main_class_shows_how_it_is_used(kind: type) -> None:
+    """With what a user would write, from public names alone; ``test_doctests`` runs it."""
+    examples = doctest.DocTestParser().get_examples(inspect.getdoc(kind) or "")
+    assert examples, f"{kind.__name__} has no example"
+    source = "".join(example.source for example in examples)
+    assert not re.search(r"agentpool\.\w*\._|agentpool\._", source)
+
+
 def test_the_glossary_is_in_order_and_has_no_dead_words() -> None:
     """Each word once, in a full sentence, and used by the package or its other pages."""
     package, docs = Path(agentpool.__file__).parent, Path(__file__).parent.parent / "docs"
@@ -54,4 +81,12 @@ def test_the_glossary_is_in_order_and_has_no_dead_words() -> None:
     others = [path for path in docs.rglob("*.md") if path != page]
     text = " ".join(path.read_text().lower() for path in (*others, *package.rglob("*.py")))
     assert [word for word in words if not re.search(rf"\b{word}(s|es)?\b", text)] == []
+    seams = [name for name, kind in vars(abc).items() if inspect.isabstract(kind)]
+    nouns = {_noun(name) for name in (*seams, *(kind.__name__ for kind in MAIN))}
+    assert nouns - {"context"} - set(words) == set()
     assert {"agent", "pool", "slot", "claim", "reservation", "branch", "lent"} <= set(words)
+
+
+def _noun(name: str) -> str:
+    """Return the last word of a class's name: ``pool`` of ``AgentPool``."""
+    return re.findall(r"[A-Z][a-z]+", name)[-1].lower()

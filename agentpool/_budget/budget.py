@@ -19,6 +19,15 @@ class Budget:
 
     Give it to ``open_pool`` or to a ``SpawnConfig``; several may have the same one. What is
     spent of a budget with a parent is spent of the parent as well.
+
+    >>> from agentpool import Budget
+    >>> everything = Budget(tokens=10_000)
+    >>> part = Budget(tokens=1_000, parent=everything)
+    >>> with part.reserve(tokens=400) as reservation:
+    ...     reservation.commit(tokens=250)
+    False
+    >>> part.statistics().tokens.left, everything.statistics().tokens.left
+    (750, 9750)
     """
 
     __slots__ = ("__weakref__", "_ledger", "_parent")

@@ -66,7 +66,17 @@ DEFAULT_CAPABILITIES: Final = (
 @final
 @attrs.frozen(kw_only=True)
 class AgentManifest:
-    """What an agent is: model, limits, grants, and where its data may go."""
+    """What an agent is: model, limits, grants, and where its data may go.
+
+    >>> from agentpool import AgentManifest
+    >>> manifest = AgentManifest.parse('''
+    ... name = "reviewer"
+    ... [resources]
+    ... max_iterations = 5
+    ... ''')
+    >>> manifest.name, manifest.resources.max_iterations, manifest.privacy.value
+    ('reviewer', 5, 'Sovereign')
+    """
 
     name: str = DEFAULT_NAME
     """What the agent is called in logs and outcomes. One line, not empty."""

@@ -19,6 +19,17 @@ class AgentHandle(msgspec.Struct, frozen=True, weakref=True):
 
     Two handles are equal if they are of the same agent. A handle can watch its agent, write
     to it and end it; what else happens to the agent is the pool's to decide.
+
+    >>> import trio
+    >>> from agentpool import AgentManifest, SpawnConfig, open_pool
+    >>> from agentpool.drivers import ScriptedDriver
+    >>> async def main() -> None:
+    ...     async with open_pool(ScriptedDriver(["Paris"])) as pool:
+    ...         handle = pool.spawn_nowait(SpawnConfig(AgentManifest(name="guide"), "Capital?"))
+    ...         outcome = await handle.wait()
+    ...         print(handle, outcome.text)
+    >>> trio.run(main)
+    <AgentHandle 1 (guide) completed> Paris
     """
 
     _record: AgentRecord

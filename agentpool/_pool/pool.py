@@ -34,7 +34,18 @@ from agentpool.observe._hub import EventReader
 @final
 @attrs.define(eq=False, repr=False)
 class AgentPool:
-    """A bounded nursery of agents. Opened by ``open_pool``."""
+    """A bounded nursery of agents. Opened by ``open_pool``.
+
+    >>> import trio
+    >>> from agentpool import AgentManifest, SpawnConfig, open_pool
+    >>> from agentpool.drivers import ScriptedDriver
+    >>> async def main() -> None:
+    ...     async with open_pool(ScriptedDriver(["Hello!"]), max_concurrent=4) as pool:
+    ...         handle = await pool.spawn(SpawnConfig(AgentManifest(), "Say hello"))
+    ...         print((await handle.wait()).text)
+    >>> trio.run(main)
+    Hello!
+    """
 
     _agents: AgentNursery
 
@@ -45,8 +56,6 @@ class AgentPool:
         parts += [f"{parked} parked"] * (parked > 0)
         parts += [f"{self.queued_count} queued"] * (self.queued_count > 0)
         return f"<AgentPool {self.name!r} {', '.join(parts)}>"
-
-    # --- spawn
 
     async def spawn(self, config: SpawnConfig) -> AgentHandle:
         """Accept an agent, waiting while the queue is full.
@@ -105,8 +114,6 @@ class AgentPool:
         agents = self._agents
         wanted = self._wanted(configs)
         return [AgentHandle(record) for record in agents.accept_all(wanted)]
-
-    # --- join
 
     async def join_all(self, *, children: bool = False) -> dict[AgentId, AgentOutcome]:
         """Wait for every agent spawned so far, and return their outcomes in spawn order.
@@ -270,8 +277,6 @@ class AgentPool:
     ) -> list[Callable[[OnEnd], AgentRecord]]:
         return [partial(self._agents.accept, config, driver) for config, driver in wanted]
 
-    # --- end
-
     async def shutdown(self, *, grace_seconds: float) -> ShutdownStep:
         """End all agents in three steps: ask, wait, cancel. Return the step that was needed.
 
@@ -299,8 +304,6 @@ class AgentPool:
         expect_arguments(AgentPool.abort_all, locals())
         self._agents.abort(self._agents.voice.name(), reason)
 
-    # --- messages of the owner
-
     async def receive_many(self) -> tuple[AgentMessage, ...]:
         """Take all messages for the owner, waiting until there is one.
 
@@ -320,8 +323,6 @@ class AgentPool:
             Those sent before stay sent; the others were not.
         """
         return await self._agents.voice.broadcast(content)
-
-    # --- look
 
     def __getitem__(self, agent_id: AgentId) -> AgentHandle:
         """Return the handle of an agent, running or ended, whichever task spawned it.

@@ -27,7 +27,12 @@ Strategy: TypeAlias = Literal["one_for_one", "one_for_all", "rest_for_one"]
 @final
 @attrs.frozen(kw_only=True)
 class RestartPolicy:
-    """When the agents of one supervision are restarted."""
+    """When the agents of one supervision are restarted.
+
+    >>> from agentpool import RestartPolicy
+    >>> RestartPolicy(restart="permanent", max_restarts=5, period_seconds=60.0).strategy
+    'one_for_one'
+    """
 
     restart: Restart = "transient"
     """After which ends."""

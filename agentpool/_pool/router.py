@@ -17,7 +17,22 @@ from agentpool._pool.caller import PoolVoice
 @final
 @attrs.frozen(eq=False, repr=False)
 class MessageRouter:
-    """Delivers messages between the agents of one pool, and counts them."""
+    """Delivers messages between the agents of one pool, and counts them.
+
+    >>> import trio
+    >>> from agentpool import AgentManifest, SpawnConfig, open_pool
+    >>> from agentpool.drivers import FunctionDriver
+    >>> async def answer(request):
+    ...     await trio.sleep(0.01)
+    ...     return request.messages[-1].text
+    >>> async def main() -> None:
+    ...     async with open_pool(FunctionDriver(answer)) as pool:
+    ...         handle = await pool.spawn(SpawnConfig(AgentManifest(), "Wait for orders"))
+    ...         message = pool.router.send_nowait(handle.agent_id, "Look at a.py first")
+    ...         print(message.sender, message.recipient, pool.router)
+    >>> trio.run(main)
+    0 1 <MessageRouter of 1 agents: 1 messages, 0 dead letters>
+    """
 
     _post: PostOffice
     _voice: PoolVoice

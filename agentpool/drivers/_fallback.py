@@ -76,7 +76,16 @@ class _Choice:
 
 @final
 class FallbackDriver(SendingDriver):
-    """Asks several drivers in order until one answers."""
+    """Asks several drivers in order until one answers.
+
+    >>> import trio
+    >>> from agentpool.abc import CompletionRequest
+    >>> from agentpool.drivers import FallbackDriver, OverloadedError, ScriptedDriver
+    >>> busy = ScriptedDriver([OverloadedError("busy")])
+    >>> driver = FallbackDriver(busy, ScriptedDriver(["Hello!"]))
+    >>> trio.run(driver.complete, CompletionRequest(())).text
+    'Hello!'
+    """
 
     __slots__ = ("_choices", "_patience_seconds")
 

@@ -107,6 +107,12 @@ class RequestGate:
     Give the same gate to every driver whose requests count together, usually all that use
     one key. It may serve several pools, one after the other or side by side, in one run of
     trio.
+
+    >>> from agentpool.drivers import GatedDriver, RequestGate, ScriptedDriver
+    >>> gate = RequestGate("one key", max_in_flight=2, requests_per_minute=60)
+    >>> drivers = [GatedDriver(ScriptedDriver(["Hello!"]), gate) for _ in range(3)]
+    >>> gate
+    <RequestGate 'one key' 0/2 in flight>
     """
 
     __slots__ = (

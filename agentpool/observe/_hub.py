@@ -47,6 +47,17 @@ class EventReader(Live):
     """An iterator over the events of a pool from now on.
 
     An async iterator; it ends when the pool has closed and everything was read.
+
+    >>> import trio
+    >>> from agentpool import AgentManifest, SpawnConfig, open_pool
+    >>> from agentpool.drivers import ScriptedDriver
+    >>> async def main() -> None:
+    ...     async with open_pool(ScriptedDriver(["Hello!"])) as pool:
+    ...         events = pool.events()
+    ...         await pool.spawn(SpawnConfig(AgentManifest(), "Say hello"))
+    ...     print([type(event).__name__ async for event in events][:2])
+    >>> trio.run(main)
+    ['AgentSpawned', 'AgentStarted']
     """
 
     _hub: EventHub

@@ -88,6 +88,15 @@ class ToolRegistry:
     """The tools of an agent, in the order in which models see them.
 
     It does not change; ``with_tools`` makes a larger one.
+
+    >>> from agentpool.tools import ToolRegistry, tool
+    >>> @tool
+    ... def add(a: int, b: int) -> int:
+    ...     '''Add two numbers.'''
+    ...     return a + b
+    >>> registry = ToolRegistry([add])
+    >>> registry.names, "add" in registry, len(registry)
+    (('add',), True, 1)
     """
 
     __slots__ = ("_remembered", "_tools")
