@@ -20,7 +20,7 @@ from agentpool._events import Phase, PhaseChanged, TextDelta, ThoughtDelta
 from agentpool._loop.conversation import fixed_tokens
 from agentpool._loop.guard import Stop, Warn
 from agentpool._loop.output import Output
-from agentpool._loop.run import Complete, Effect, Receive, Run, RunTools, Summarize
+from agentpool._loop.run import Complete, Effect, Run, RunTools, Summarize
 from agentpool._loop.thoughts import StreamedText, begins_silently
 from agentpool._loop.tokens import sound_cost
 from agentpool._messages import (
@@ -33,6 +33,7 @@ from agentpool._messages import (
     answer_tokens,
     estimate_tokens,
 )
+from agentpool._messaging.post_office import PostOffice
 from agentpool._outcome import AgentOutcome, AgentStatus, StopReason
 from agentpool._scheduling.slot import Slot
 from agentpool._served_call import Charge, current_call
@@ -100,10 +101,6 @@ class Home(ABC):
     def make_context(self, agent: Agent) -> AgentContext:
         """Make the context that the tools of *agent* get."""
 
-    @abstractmethod
-    def receive(self, agent: Agent, effect: Receive) -> None:
-        """Put the waiting messages into *effect*, and whether *agent* was asked to stop."""
-
 
 @final
 class Agent(Live):
@@ -116,6 +113,8 @@ class Agent(Live):
     driver: Driver
     slot: Slot
     hub: EventHub
+    post: PostOffice
+    """Where its messages wait."""
     memory: Memory | None
     """``None``: it neither recalls nor remembers."""
     purse: Purse | None
@@ -123,6 +122,8 @@ class Agent(Live):
     registry: ToolRegistry = EMPTY_REGISTRY
     """Its tools, once they have been made."""
     run: Run | None = None
+    interrupted: bool = False
+    """Whether it was asked to end after its turn."""
     tools_run: int = 0
     """Tool calls that began, whatever came of them."""
     shares: bool = False

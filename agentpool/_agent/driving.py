@@ -39,7 +39,7 @@ from agentpool.tools._registry import ToolRegistry
 NO_LIMIT: Final = nullcontext()
 
 
-def clean_messages(messages: Sequence[AgentMessage], cleaner: Cleaner) -> tuple[AgentMessage, ...]:
+def _cleaned(messages: Sequence[AgentMessage], cleaner: Cleaner) -> tuple[AgentMessage, ...]:
     """Return *messages* without markers. Those of the owner are trusted and unchanged."""
     return tuple(
         message
@@ -99,13 +99,20 @@ def _perform(agent: Agent, effect: Effect, run: Run) -> Awaitable[None] | None:
         request and of a tool would be a tenth of a turn.)
     """
     if isinstance(effect, Receive):
-        agent.home.receive(agent, effect)
+        _receive(agent, effect)
         return None
     if isinstance(effect, Complete):
         return complete(agent, effect, run)
     if isinstance(effect, RunTools):
         return run_calls(agent, effect)
     return _do_aside(agent, effect)
+
+
+def _receive(agent: Agent, effect: Receive) -> None:
+    """Fill in what waits in the inbox, and whether the agent was asked to stop."""
+    effect.interrupted = agent.interrupted
+    messages = agent.post.receive_many_nowait(agent.agent_id)
+    effect.messages = _cleaned(messages, agent.home.cleaner) if messages else ()
 
 
 async def _perform_kept(agent: Agent, effect: Effect, run: Run) -> None:  # noqa: ASYNC910  # see above

@@ -248,7 +248,7 @@ class RunJournal(Live):
             called = read_body(record.body, _CALLED)
             effect.results[part] = called.result
             if called.changed is not None:
-                effect.changed[part] = called.changed
+                effect.changed = {**effect.changed, part: called.changed}
             run.exhausted = run.exhausted or called.exhausted
             self.charges.extend(called.charges)
         return None not in effect.results

@@ -17,7 +17,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Final, final
 
 import msgspec
@@ -98,8 +98,9 @@ async def complete(agent: Agent, effect: Complete, run: Run) -> None:
         return
     if agent.purse is not None:
         run.passed_shared = agent.purse.passed
-    agent.on_piece = None
     agent.end_stream(answer)
+    if teller is not None:
+        agent.on_piece = None
     if agent.hub.listening:
         (teller or RequestTeller.of(agent, request, by_tool=False)).answered(answer)
     effect.completion = answer
@@ -187,7 +188,7 @@ class ModelRequest(Live):
                 if self.teller is not None:
                     return await self._send(self.teller)
                 # As in _send(): most requests are neither paid for by a budget nor watched.
-                answer = await self.driver.complete_telling(self.request, self.on_delta, self.leave)
+                answer = await self._ask()
                 self.has_left = False
                 return _sound(agent, self.driver, answer)
             except DriverError as error:
@@ -209,6 +210,12 @@ class ModelRequest(Live):
             if clock is not None:
                 clock.spend(delay_seconds)
             attempts, waited_seconds = attempts + 1, waited_seconds + delay_seconds
+
+    def _ask(self) -> Awaitable[Completion]:
+        if self.driver.tells_sent:
+            return self.driver.complete_telling(self.request, self.on_delta, self.leave)
+        self.leave()
+        return self.driver.complete(self.request, on_delta=self.on_delta)
 
     def leave(self) -> None:
         """Record that part of the request is sent now."""
@@ -240,10 +247,10 @@ class ModelRequest(Live):
     async def _send(self, teller: RequestTeller | None) -> Completion:
         """Make one attempt and report it to observers."""
         if teller is None:
-            answer = await self.driver.complete_telling(self.request, self.on_delta, self.leave)
+            answer = await self._ask()
         else:
             with teller.attempt(self.reservation):
-                answer = await self.driver.complete_telling(self.request, self.on_delta, self.leave)
+                answer = await self._ask()
         self.has_left = False
         return _sound(self.agent, self.driver, answer)
 

@@ -17,7 +17,7 @@ from agentpool._budget.ledger import Claim, Ledger, RequestReservation
 from agentpool._errors import LimitExceededError
 from agentpool._events import BudgetNear, BudgetReached
 from agentpool._loop.tokens import Estimator
-from agentpool._messages import AgentId, CompletionRequest, Usage
+from agentpool._messages import AgentId, CompletionRequest
 from agentpool._scheduling.request_clock import waiting_for_turn
 from agentpool._scheduling.slot import Slot, parked
 from agentpool._scheduling.waits import Wait, WaitReason
@@ -29,11 +29,8 @@ def estimate(
     driver: Driver, request: CompletionRequest, estimator: Estimator
 ) -> tuple[int, float | None]:
     """Estimate the tokens and US dollars that *request* may use. ``None``: no price is known."""
-
-    def price(usage: Usage) -> float | None:
-        return driver.price(usage, model=request.model)
-
-    return estimator.estimate(request, price, driver.context_window)
+    usage = estimator.estimate(request, driver.context_window)
+    return usage.total_tokens, driver.price(usage, model=request.model)
 
 
 @final

@@ -100,7 +100,8 @@ async def _run_call(  # noqa: ASYNC910  # a tool without a checkpoint is its own
             text = AGAIN if may_have_run else "not run: it was not approved"
             _refuse(agent, effect, index, f"{text}{reason}")
             return  # noqa: ASYNC910  # it was waited for
-        call = effect.changed[index] = approved
+        call = approved
+        effect.changed = {**effect.changed, index: approved}
     if agent.purse is not None and (error := agent.purse.take_tool_call()) is not None:
         assert agent.run is not None  # noqa: S101  # only a run has calls
         agent.run.exhausted = Stop.of_error(error)
@@ -138,7 +139,7 @@ def _begin(  # noqa: PLR0917  # keywords take longer
     if hub.listening:
         agent.phase(Phase.ACT, call.name)
         stamp = hub.stamp(agent.agent_id, agent.name)
-        effect.began[index] = stamp[1]
+        effect.began = {**effect.began, index: stamp[1]}
         hub.publish(ToolStarted(*stamp, call, agent.turn))
     agent.tools_run += 1
     effect.begun.add(index)

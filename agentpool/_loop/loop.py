@@ -69,9 +69,10 @@ def run_loop(run: Run) -> Generator[Effect, None, None]:
     while run.stop is None:
         # Perceive: what it was told since, control first.
         yield receive
-        yield from _next_turn(run, conversation, receive)
-        if run.has_ended():
+        warnings = _next_turn(run, conversation, receive)
+        if warnings is None:
             return
+        yield from warnings
         pending = run.pending if run.partial else ()
         if conversation.is_full(pending) and not (
             yield from make_room(run, conversation, pending, _request(run, ()))
@@ -113,21 +114,24 @@ def _begin(run: Run, fragments: Sequence[str]) -> Conversation:
     return Conversation(run.history, pinned, room_tokens=run.room_tokens)
 
 
-def _next_turn(run: Run, conversation: Conversation, receive: Receive) -> Sequence[Warn]:
-    """Append waiting messages, and end the run if no further turn is allowed."""
+def _next_turn(run: Run, conversation: Conversation, receive: Receive) -> Sequence[Warn] | None:
+    """Append waiting messages. ``None``: no further turn is allowed, and the run has ended."""
     for message in receive.messages:
         conversation.append(_told(message))
     if receive.interrupted:
-        run.end(Stop(StopReason.INTERRUPTED, "interrupted after its turn", 1, 1))
+        stop = Stop(StopReason.INTERRUPTED, "interrupted after its turn", 1, 1)
     elif run.exhausted is not None:
-        run.end(run.exhausted)
+        stop = run.exhausted
     else:
         verdict = run.guard.check_iteration()
-        if isinstance(verdict, Stop):
-            run.end(verdict)
-        elif isinstance(verdict, Warn):
+        if verdict is ALLOW:
+            return ()
+        if isinstance(verdict, Warn):
             return (verdict,)
-    return ()
+        assert isinstance(verdict, Stop)  # noqa: S101  # nothing else is left
+        stop = verdict
+    run.end(stop)
+    return None
 
 
 def _told(message: AgentMessage) -> UserMessage:

@@ -6,7 +6,8 @@ what is wanted, whoever performs it writes the result into it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, TypeAlias, final
 
 import msgspec
@@ -70,6 +71,11 @@ class Complete(msgspec.Struct, eq=False, gc=False):
     ``exhausted`` says which."""
 
 
+NO_CALLS: Final[Mapping[int, ToolCall]] = MappingProxyType({})
+NO_TIMES: Final[Mapping[int, float]] = MappingProxyType({})
+"""What most effects have: a dict of its own in each takes a fiftieth of a turn."""
+
+
 @final
 class RunTools(msgspec.Struct, eq=False):
     """Effect: run the calls that have no result yet, side by side if there are several."""
@@ -80,9 +86,9 @@ class RunTools(msgspec.Struct, eq=False):
     written as its call ends, so a run that is cancelled in between keeps what it has."""
     begun: set[int] = set()  # each has its own
     """The places of calls whose tool was started, so that they may have been done."""
-    changed: dict[int, ToolCall] = {}  # each has its own
+    changed: Mapping[int, ToolCall] = NO_CALLS
     """Calls that somebody approved, as they are to run, by their places."""
-    began: dict[int, float] = {}  # the same
+    began: Mapping[int, float] = NO_TIMES
     """When calls began that somebody watches, by their places."""
 
 

@@ -16,8 +16,7 @@ A provider's own usage is the truth; this is only what is set aside until it com
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TypeAlias, final
+from typing import final
 
 import msgspec
 
@@ -34,9 +33,6 @@ from agentpool._messages import (
     Usage,
     answer_tokens,
 )
-
-Price: TypeAlias = Callable[[Usage], float | None]
-"""What some usage costs in US dollars. ``None``: nobody knows."""
 
 
 def sound_cost(cost_usd: float | None) -> float | None:
@@ -58,19 +54,15 @@ class Estimator(Live):
     _tokens: int = 0
     _view: MessageView | None = None
 
-    def estimate(
-        self, request: CompletionRequest, price: Price, window: int | None = None
-    ) -> tuple[int, float | None]:
-        """Return the estimated tokens of *request* and its answer, and the cost in US dollars.
+    def estimate(self, request: CompletionRequest, window: int | None = None) -> Usage:
+        """Return the estimated tokens of *request* and of its answer.
 
         Args:
             request: What will be sent.
-            price: What the driver asks for some usage.
             window: Tokens that request and answer may have together. ``None``: unknown.
         """
         input_tokens = self._measure_fixed(request) + self._measure(request)
-        usage = Usage(input_tokens, answer_tokens(request.max_tokens, window))
-        return usage.total_tokens, price(usage)
+        return Usage(input_tokens, answer_tokens(request.max_tokens, window))
 
     def _measure_fixed(self, request: CompletionRequest) -> int:
         system, tools, form = request.system, request.tools, request.answer_form

@@ -22,14 +22,13 @@ import attrs
 import trio
 
 from agentpool._agent.agent import Agent, Home
-from agentpool._agent.driving import clean_messages, drive
+from agentpool._agent.driving import drive
 from agentpool._agent.retry import RetryPolicy
 from agentpool._agent.spending import Purse
 from agentpool._approval import Approver
 from agentpool._budget.budget import Budget
 from agentpool._errors import PoolClosedError, UsageError
 from agentpool._events import AgentFinished, AgentStarted
-from agentpool._loop.run import Receive
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage
 from agentpool._messaging.post_office import PostOffice
 from agentpool._outcome import AgentOutcome, AgentStatus
@@ -269,9 +268,11 @@ class AgentNursery(Home):
             driver,
             slot,
             self.hub,
+            self.router,
             self.memory.memory_for(config),
             handle.budget and Purse(handle.budget, slot, self.hub, handle.agent_id, handle.name),
         )
+        agent.interrupted = handle.interrupted
         agent.journal = self.journal and self.journal.run_of(handle.agent_id, handle.budget)
         seconds = config.deadline_seconds or config.manifest.resources.run_seconds
         if seconds is not None:
@@ -304,12 +305,6 @@ class AgentNursery(Home):
         return PoolAgentContext(
             self.running[agent.agent_id], agent, self.router, self.admission, self.running,
             self.accept, self.driver_for)  # fmt: skip
-
-    def receive(self, agent: Agent, effect: Receive) -> None:
-        """Put the waiting messages into *effect*, and whether *agent* was asked to stop."""
-        effect.interrupted = self.running[agent.agent_id].interrupted
-        messages = self.router.receive_many_nowait(agent.agent_id)
-        effect.messages = clean_messages(messages, self.cleaner) if messages else ()
 
     def _end(self, handle: AgentRecord, outcome: AgentOutcome, slot: Slot | None) -> None:
         if self.journal is not None:

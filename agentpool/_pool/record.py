@@ -209,6 +209,8 @@ class AgentRecord:
     def interrupt(self) -> None:
         """Stop the agent after its current turn, with the reason ``INTERRUPTED``."""
         self.interrupted = True
+        if self.agent is not None:
+            self.agent.interrupted = True
 
     @property
     def has_ended(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeAlias, final, runtime_checkable
+from typing import ClassVar, Protocol, TypeAlias, final, runtime_checkable
 
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._manifest.manifest import AgentManifest
@@ -32,6 +32,9 @@ class Driver(ABC):
     """Answers requests: a hosted model, a local model, or a script."""
 
     __slots__ = ()
+
+    tells_sent: ClassVar[bool] = False
+    """Whether it is a `SendingDriver`."""
 
     @abstractmethod
     async def complete(
@@ -101,6 +104,8 @@ class SendingDriver(Driver):
     """
 
     __slots__ = ()
+
+    tells_sent: ClassVar[bool] = True
 
     @abstractmethod
     async def complete(

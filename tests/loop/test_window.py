@@ -266,8 +266,8 @@ def test_an_estimate_is_made_anew_where_a_stub_stands() -> None:
     estimator = Estimator()
 
     def estimate() -> int:
-        used, _ = estimator.estimate(CompletionRequest(conversation.fit()), lambda _: None)
-        fresh, _ = Estimator().estimate(CompletionRequest(conversation.fit()), lambda _: None)
+        used = estimator.estimate(CompletionRequest(conversation.fit())).total_tokens
+        fresh = Estimator().estimate(CompletionRequest(conversation.fit())).total_tokens
         assert used == fresh
         return used
 

@@ -489,11 +489,10 @@ def test_an_estimate_of_a_part_is_that_of_the_whole(
     for cut in [*cuts, len(told)]:
         sent = told[cut // 2 : cut]
         request = CompletionRequest(sent, "be brief", max_tokens=max_tokens)
-        tokens, cost_usd = estimator.estimate(request, lambda usage: usage.total_tokens * 0.5)
+        tokens = estimator.estimate(request).total_tokens
         expected = sum(map(message_tokens, sent)) + fixed_tokens("be brief", ())
         assert tokens == expected + max_tokens
-        assert cost_usd == tokens * 0.5
-    assert estimator.estimate(CompletionRequest([]), lambda _: None) == (ANSWER_TOKENS, None)
+    assert estimator.estimate(CompletionRequest([])).total_tokens == ANSWER_TOKENS
 
 
 @pytest.mark.parametrize("name", ["request_limit", "tool_calls_limit", "total_tokens_limit"])
@@ -506,14 +505,8 @@ def test_a_limit_that_allows_nothing_is_refused(name: str, limit: int) -> None:
 
 def test_the_usage_that_is_priced_is_the_estimate() -> None:
     """Nothing of it cached, and as long an answer as is allowed, or fits a small window."""
-    seen: list[Usage] = []
-
-    def price(usage: Usage) -> float | None:
-        seen.append(usage)
-        return None
-
-    Estimator().estimate(CompletionRequest([], "hello there!"), price)
-    Estimator().estimate(CompletionRequest([], "hello there!"), price, 8192)
+    request = CompletionRequest([], "hello there!")
+    seen = [Estimator().estimate(request), Estimator().estimate(request, 8192)]
     assert seen == [Usage(9, ANSWER_TOKENS), Usage(9, 2048)]
 
 
@@ -522,7 +515,7 @@ def test_the_form_of_the_answer_is_estimated_as_it_is_sent() -> None:
     estimator = Estimator()
     form = AnswerForm("review", {"type": "object", "description": "x" * 250})
     plain, formed = CompletionRequest([]), CompletionRequest([], answer_form=form)
-    sizes = [estimator.estimate(one, lambda _: None)[0] for one in (plain, formed, plain)]
+    sizes = [estimator.estimate(one).total_tokens for one in (plain, formed, plain)]
     assert sizes[0] == sizes[2] == ANSWER_TOKENS
     assert 100 < sizes[1] - ANSWER_TOKENS < 130
     assert [request_tokens(one) for one in (plain, formed)] == sizes[:2]
@@ -532,6 +525,6 @@ def test_an_estimate_sees_that_the_middle_was_left_out() -> None:
     """The pinned query stays, and between it and the newest turn something else stands."""
     query, old, new = UserMessage("q"), UserMessage("old " * 99), UserMessage("new")
     estimator, fresh = Estimator(), Estimator()
-    estimator.estimate(CompletionRequest([query, old]), lambda _: None)
+    estimator.estimate(CompletionRequest([query, old]))
     shorter = CompletionRequest([query, new])
-    assert estimator.estimate(shorter, lambda _: None) == fresh.estimate(shorter, lambda _: None)
+    assert estimator.estimate(shorter) == fresh.estimate(shorter)
