@@ -6,16 +6,19 @@ Rules:
    documents. It begins as its kind does, whatever it is called.
 2. It is no larger than some provider takes; each provider's own limit is looked at before
    anything is sent there.
-3. What it takes of a window is estimated as the highest of what providers count. What says
-   nothing about its size is counted as a large one.
+3. What it takes of a window is estimated as the highest of what providers count: OpenAI's
+   newest for large images, Gemini's for small ones. What says nothing about its size is
+   counted as a large one.
 
 Sources: https://platform.claude.com/docs/en/build-with-claude/vision and pdf-support,
 https://platform.openai.com/docs/guides/images-vision and
-https://ai.google.dev/gemini-api/docs/tokens (2026-11).
+https://ai.google.dev/gemini-api/docs/media-resolution; measured by
+https://huggingface.co/datasets/JOHNISKING/image-token-cost (2026-11).
 """
 
 from __future__ import annotations
 
+import math
 from pathlib import Path, PurePath
 from typing import Final, Literal, Self, TypeAlias, final
 
@@ -38,11 +41,18 @@ MAX_ATTACHMENT_BYTES: Final = 32 * 1024 * 1024
 LEAST_IMAGE_TOKENS: Final = 1_120
 """What Gemini 3 counts for an image of any size."""
 
-MOST_IMAGE_TOKENS: Final = 4_784
-"""What Anthropic counts for an image of its largest size; larger ones are made smaller."""
+MOST_IMAGE_TOKENS: Final = 15_000
+"""What OpenAI counts for a photo of twelve megapixels, which it does not make smaller.
+Anthropic counts 4,784 at most."""
 
-PIXELS_PER_TOKEN: Final = 500
-"""Anthropic's are 750. OpenAI and Gemini count whole tiles, which small images do not fill."""
+PATCH_PIXELS: Final = 32
+"""OpenAI counts squares of that size."""
+
+TOKENS_PER_PATCH: Final = 1.31
+"""Of Anthropic's, whose squares have 28 pixels. The newest of OpenAI count 1.2 for each."""
+
+OWN_TOKENS: Final = 120
+"""What a provider adds, which shows where an image is small."""
 
 PDF_PAGE_TOKENS: Final = 4_000
 """Up to 3,000 for the text of a page, and the rest for its picture."""
@@ -134,7 +144,8 @@ class Attachment(msgspec.Struct, frozen=True, gc=False):
         size = _size_of(self.data, self.media_type)
         if size is None:
             return MOST_IMAGE_TOKENS
-        tokens = -(-size[0] * size[1] // PIXELS_PER_TOKEN)
+        patches = -(-size[0] // PATCH_PIXELS) * -(-size[1] // PATCH_PIXELS)
+        tokens = math.ceil(patches * TOKENS_PER_PATCH) + OWN_TOKENS
         return max(LEAST_IMAGE_TOKENS, min(tokens, MOST_IMAGE_TOKENS))
 
 

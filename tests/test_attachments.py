@@ -66,10 +66,10 @@ PAPER = Attachment("application/pdf", PDF)
 @pytest.mark.parametrize(
     ("media_type", "data", "size"),
     [
-        ("image/png", png(1000, 1000), 2000),
-        ("image/jpeg", jpeg(1000, 1000, b"EXIF" * 100, b"x"), 2000),
-        ("image/gif", gif(1000, 1000), 2000),
-        ("image/webp", webp(1000, 1000), 2000),
+        ("image/png", png(1000, 1000), 1462),
+        ("image/jpeg", jpeg(1000, 1000, b"EXIF" * 100, b"x"), 1462),
+        ("image/gif", gif(1000, 1000), 1462),
+        ("image/webp", webp(1000, 1000), 1462),
         ("image/png", png(1, 1), LEAST_IMAGE_TOKENS),
         ("image/png", png(20_000, 20_000), MOST_IMAGE_TOKENS),
         ("image/png", png()[:12], MOST_IMAGE_TOKENS),
@@ -79,7 +79,7 @@ PAPER = Attachment("application/pdf", PDF)
         ("image/jpeg", b"\xff\xd8\xff", MOST_IMAGE_TOKENS),
         ("image/jpeg", b"\xff\xd8\xff\xe0\0\0" + b"\0" * 20, MOST_IMAGE_TOKENS),
         ("image/jpeg", jpeg(9, 9, *[b""] * 1000), MOST_IMAGE_TOKENS),
-        ("image/jpeg", jpeg(1000, 1000).replace(b"\xff\xc0", b"\xff\xc4\0\x02\xff\xc0"), 2000),
+        ("image/jpeg", jpeg(1000, 1000).replace(b"\xff\xc0", b"\xff\xc4\0\x02\xff\xc0"), 1462),
         ("application/pdf", PDF, 2 * PDF_PAGE_TOKENS),
         ("application/pdf", b"%PDF-" + b"x" * 120_000, 3 * PDF_PAGE_TOKENS),
         ("application/pdf", b"%PDF-" + b"/Type/Page " * 9000, MOST_PAGES * PDF_PAGE_TOKENS),
@@ -88,6 +88,29 @@ PAPER = Attachment("application/pdf", PDF)
 def test_what_it_takes_of_a_window_is_estimated(media_type: str, data: bytes, size: int) -> None:
     """On the high side; what says nothing about its size is a large one."""
     assert Attachment(media_type, data).tokens == size
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "anthropic", "gemini", "openai"),
+    [
+        (256, 256, 177, 1_090, 77),
+        (512, 512, 438, 1_090, 308),
+        (768, 768, 861, 1_090, 692),
+        (1024, 1024, 1_446, 1_090, 1_229),
+        (1280, 720, 1_273, 1_101, 1_104),
+        (1920, 1080, 2_768, 1_101, 2_448),
+        (2560, 1440, 3_069, 1_101, 4_320),
+        (3840, 2160, 3_069, 1_101, 9_792),
+        (4032, 3024, 4_005, 1_065, 14_364),
+    ],
+)
+def test_no_provider_counts_more(
+    width: int, height: int, anthropic: int, gemini: int, openai: int
+) -> None:
+    """Of what was measured at their newest models, and published, in November of 2026."""
+    highest = max(anthropic, gemini, openai)
+    estimate = Attachment("image/png", png(width, height)).tokens
+    assert highest <= estimate <= 1.3 * highest
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from agentpool import ModelConfig, Usage
+from agentpool._manifest.providers import Dialect
 from agentpool.drivers import (
     CompletionRequest,
     ModelFacts,
+    Provider,
     PublishedPrice,
     TokenPrice,
     UserMessage,
@@ -24,6 +26,7 @@ from agentpool.drivers import (
     open_driver,
 )
 from agentpool.drivers._facts import without_date
+from tests.support.http_servers import HELLO as OPENAI_HELLO
 from tests.support.http_servers import always, open_loopback, whole
 from tests.support.keys import KEY
 
@@ -224,6 +227,29 @@ async def test_a_limit_that_nobody_said_leaves_room_for_the_question(
         await driver.complete(request)
     limit = json.loads(here.requests[0].partition(b"\r\n\r\n")[2])["max_tokens"]
     assert sent[0] <= limit <= sent[1]
+
+
+@pytest.mark.parametrize(
+    ("facts", "dialect", "name", "sent"),
+    [
+        ("anthropic", "anthropic", "claude-opus-4-5", {"max_tokens": 64_000}),
+        ("anthropic", "anthropic", "no-such-model", {"max_tokens": 16_384}),
+        # Where a limit may be left out, it is: the server knows its model best.
+        ("openai", "openai", "gpt-5", {}),
+    ],
+)
+async def test_what_is_known_reaches_the_wire(
+    facts: str, dialect: Dialect, name: str, sent: dict[str, int]
+) -> None:
+    """From the table by way of the driver into the body of a request."""
+    answer = HELLO if dialect == "anthropic" else OPENAI_HELLO
+    async with open_loopback(always(whole(answer))) as here:
+        provider = Provider(base_url=here.url, dialect=dialect, facts=facts)
+        async with open_driver(ModelConfig(remote_model=name, provider=provider)) as driver:
+            await driver.complete(CompletionRequest([UserMessage("Hi")]))
+    body = json.loads(here.requests[0].partition(b"\r\n\r\n")[2])
+    limits = {key: body[key] for key in body if key.startswith("max_")}
+    assert (body["model"], limits) == (name, sent)
 
 
 def test_facts_are_loaded_when_they_are_asked_for() -> None:

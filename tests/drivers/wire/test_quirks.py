@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final
 
@@ -143,6 +144,13 @@ def test_every_row_that_was_seen_is_there() -> None:
     assert rows == set(range(1, 39))
     assert sum(not one.seen.startswith(("row", "like")) for one in QUIRKS) >= 20
     assert len({one.name for one in QUIRKS}) == len(QUIRKS)
+    # An issue, a page, or what it is like; and when it was looked up.
+    place = re.compile(
+        r"(?:row \d+: |like |B\d+: )?.*(?:#\d+|\w\.(?:com|ai|dev|org)\b|row \d+|B7).*"
+    )
+    assert [one.name for one in QUIRKS if not place.fullmatch(one.seen)] == []
+    assert all(re.search(r"\(20\d\d-\d\d\)$", one.seen) for one in QUIRKS)
+    assert [one.name for one in QUIRKS if re.fullmatch(r"row \d+: [^#./]*", one.seen)] == []
 
 
 async def test_a_quirk_that_nobody_knows() -> None:
