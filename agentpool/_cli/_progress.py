@@ -23,10 +23,14 @@ _PHASE_COLUMNS: Final = 14
 _NUMBER_COLUMNS: Final = 8
 
 _FIXED_COLUMNS: Final = _NAME_COLUMNS + _PHASE_COLUMNS + 2 * _NUMBER_COLUMNS + 4
-"""What is left of the terminal's width is for the last words; 4 are gaps."""
+"""What is left of the terminal's width is for the last words; 4 are gaps. On a narrower one
+there are no tokens, and names are shorter."""
 
-_OTHER_LINES: Final = 3
-"""Of the display: the counts, a line for the agents that find no room, and the cursor's."""
+_NARROWEST_NAME: Final = 6
+"""Columns of a name on any terminal."""
+
+_OTHER_LINES: Final = 4
+"""Of the display: the counts on one line or two, the agents that find no room, the cursor's."""
 
 
 @final
@@ -84,7 +88,10 @@ class LiveDisplay:
         lines = [self._agent_line(agent, width) for agent in view.agents[:room]]
         if len(view.agents) > room:
             lines.append(Text(f"… and {len(view.agents) - room} more", style="dim"))
-        lines.append(Text(counts_line(view), style="bold", no_wrap=True, overflow="ellipsis"))
+        counts = counts_line(view)
+        # In the middle it is two lines, where one has no room.
+        parts = counts.split(" · ") if len(counts) > width else [counts]
+        lines += [Text(part, style="bold", no_wrap=True, overflow="ellipsis") for part in parts]
         return Group(*lines)
 
     @staticmethod
@@ -92,9 +99,14 @@ class LiveDisplay:
         from rich.text import Text  # noqa: PLC0415  # the optional door
 
         line = Text(no_wrap=True, overflow="crop")
-        line.append(_fitted(agent.name, _NAME_COLUMNS), style="cyan")
+        is_narrow = width < _FIXED_COLUMNS
+        rest = _PHASE_COLUMNS + _NUMBER_COLUMNS + 2
+        columns = max(_NARROWEST_NAME, width - rest) if is_narrow else _NAME_COLUMNS
+        line.append(_fitted(agent.name, min(columns, _NAME_COLUMNS)), style="cyan")
         line.append(" " + _fitted(agent.phase, _PHASE_COLUMNS))
         line.append(f" {agent.seconds:.1f} s".rjust(_NUMBER_COLUMNS + 1))
+        if is_narrow:
+            return line
         line.append(f" {agent.tokens} tok".rjust(_NUMBER_COLUMNS + 1))
         words = printable(agent.last_words)
         left = width - _FIXED_COLUMNS - 2

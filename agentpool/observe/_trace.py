@@ -10,9 +10,9 @@ system prompt that several agents share is written once as well.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final, final
+from typing import BinaryIO, Final, final
 
 import msgspec
 
@@ -29,6 +29,12 @@ FORMAT: Final = "agentpool-trace"
 
 VERSION: Final = 1
 """Of the format. A reader takes what has its version or a lower one."""
+
+MAX_LINE: Final = 256 * 1024 * 1024
+"""Bytes of one line: a message with several images is the longest that there is."""
+
+_TOO_LONG: Final = b"too long\n"
+"""What stands for a line that is longer: no JSON."""
 
 MAX_EVENTS: Final = 2_000_000
 """What is read of a trace: some gigabytes of memory. More is left out, and said."""
@@ -100,7 +106,7 @@ def read_trace(path: str | Path) -> Trace:
     expect_arguments(read_trace, locals())
     try:
         with Path(path).open("rb") as file:
-            return parse_trace(file, name=str(path))
+            return parse_trace(lines_of(file), name=str(path))
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise TraceError(f"the trace {str(path)!r} cannot be read: {reason}") from error
@@ -124,6 +130,20 @@ def parse_trace(
     for line in rest:
         reading.take(line)
     return reading.done()
+
+
+def lines_of(file: BinaryIO, longest: int = MAX_LINE) -> Iterator[bytes]:
+    """Yield the lines of *file*. One that is longer than *longest* is yielded as nonsense.
+
+    A file of some gigabytes that is no trace need not have a line that ends.
+    """
+    while line := file.readline(longest):
+        if line.endswith(b"\n") or len(line) < longest:
+            yield line
+            continue
+        yield _TOO_LONG
+        while (rest := file.readline(longest)) and not rest.endswith(b"\n"):
+            pass
 
 
 def _header_of(line: bytes, name: str) -> TraceHeader:

@@ -259,6 +259,30 @@ def test_what_is_too_long_is_cut(
     assert cells.cell_len(line.rstrip()) <= 80
 
 
+@pytest.mark.parametrize("columns", [20, 40, 57])
+def test_a_narrow_terminal_shows_what_matters(
+    monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    """Name, phase and time, and all counts on two lines; nothing is wrapped."""
+    cells = pytest.importorskip("rich.cells")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    terminal = Terminal()
+    display = _progress.open_display(terminal)
+    assert display is not None
+    agent = AgentView(name="reader of books", phase="writes", seconds=1.5, tokens=2, last_words="x")
+    display.draw(BoardView(
+        agents=(agent,), done=3, failed=0, ended_otherwise=0, queued=2, tokens=1234,
+        tokens_per_second=81.0,
+    ))  # fmt: skip
+    display.close()
+    lines = shown(terminal.getvalue()).splitlines()
+    assert all(cells.cell_len(line.strip("\r")) <= columns for line in lines)
+    if columns == 40:
+        assert lines[0].rstrip() == "reader of books  writes            1.5 s"
+        assert lines[1].rstrip() == "3 done, 1 running, 2 queued"
+        assert lines[2].rstrip().startswith("1,234 tokens, 81 per second")
+
+
 def test_ctrl_c_gives_the_terminal_back(desk: Desk) -> None:
     """The display goes, what there is is printed, and the cursor is as it was."""
     pytest.importorskip("rich")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import itertools
 import json
 import os
@@ -61,7 +62,7 @@ from agentpool.observe import (
 )
 from agentpool.observe._content import Content
 from agentpool.observe._redact import REDACTED, Redactor, forms_of, secrets_of_environment
-from agentpool.observe._trace import VERSION, parse_trace
+from agentpool.observe._trace import VERSION, lines_of, parse_trace
 from agentpool.observe._trace_writer import FLUSH_EVENTS, MAX_BACKLOG
 from agentpool.testing import check_observer
 from agentpool.testing._check_observer import every_event
@@ -524,6 +525,23 @@ def test_what_cannot_be_read_is_counted() -> None:
         "2 lines are of a kind that this version does not know",
         "the last line is cut",
     )
+
+
+def test_ten_gigabytes_of_something_else_are_refused_at_once(tmp_path: Path) -> None:
+    """Nobody reads them all into memory to find the end of the first line."""
+    with (tmp_path / "disk.img").open("wb") as file:
+        file.truncate(10 * 2**30)  # it takes no room
+    with pytest.raises(TraceError, match="is no trace of agentpool"):
+        read_trace(tmp_path / "disk.img")
+
+
+def test_a_line_that_is_too_long_costs_no_other() -> None:
+    """It is passed over, wherever it ends."""
+    assert list(lines_of(io.BytesIO(b"a\n" + b"b" * 25 + b"\nc\n"), 10)) == [
+        b"a\n", b"too long\n", b"c\n"
+    ]  # fmt: skip
+    assert list(lines_of(io.BytesIO(b"b" * 30), 10)) == [b"too long\n"]
+    assert list(lines_of(io.BytesIO(b"b" * 9 + b"\ncut"), 10)) == [b"b" * 9 + b"\n", b"cut"]
 
 
 def test_a_trace_that_is_too_long_keeps_what_begins_and_ends_agents() -> None:
