@@ -143,3 +143,19 @@ async def test_every_call_that_awaits_is_a_checkpoint() -> None:
     inbox.send_nowait(letter(1))
     with assert_checkpoints():
         await inbox.receive_many()
+
+
+async def test_a_message_wakes_one_reader_and_takes_no_place_of_another() -> None:
+    """Two readers are handed a message each; the next one takes the only place."""
+    inbox = Inbox(1, 1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(inbox.receive_many)
+        nursery.start_soon(inbox.receive_many)
+        await wait_all_tasks_blocked()
+        for number in range(3):
+            inbox.send_nowait(letter(number))
+        with pytest.raises(InboxFullError):
+            inbox.send_nowait(letter(3))
+        # The first reader takes all of it, and so the second one waits again.
+        await wait_all_tasks_blocked()
+        inbox.send_nowait(letter(4))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import suppress
+from functools import partial
 
 import trio
 
@@ -29,8 +30,11 @@ def one_call(request: CompletionRequest) -> Completion | str:
     return results[0].content if results else calling(tool_call(query_of(request)))
 
 
-async def _asks_and_gives_up(scope: trio.CancelScope) -> None:
-    """Let agent 1 ask agent 2, give up, and read what came later; the pool has one slot."""
+async def _asks_and_gives_up(scope: trio.CancelScope, replies: list[AgentMessage]) -> None:
+    """Let agent 2 ask agent 1, give up, and read what came later; the pool has one slot.
+
+    Agent 1 listens before: what comes before its first request, its model is told at once.
+    """
     seen: Counter[int] = Counter()
     sent: list[AgentMessage] = []
 
@@ -38,7 +42,7 @@ async def _asks_and_gives_up(scope: trio.CancelScope) -> None:
     async def asker(context: ToolContext) -> str:
         """Ask, perhaps in vain."""
         with scope:
-            answer = await context.agent.ask(2, "how much?")
+            answer = await context.agent.ask(1, "how much?")
             seen[answer.message_id] += 1
         with trio.move_on_after(5):
             while True:
@@ -52,19 +56,20 @@ async def _asks_and_gives_up(scope: trio.CancelScope) -> None:
             seen[question.message_id] += 1
             sent.append(question)
             await trio.sleep(1)
-            sent.append(await context.agent.send(1, "42", reply_to=question.message_id))
+            sent.append(await context.agent.send(2, "42", reply_to=question.message_id))
+            replies.append(sent[-1])
         return "done"
 
     driver = FunctionDriver(one_call)
     async with open_pool(driver, tools=ToolRegistry([asker, answerer]), max_concurrent=1) as pool:
-        await pool.fan_out([SpawnConfig(TEAM, "asker"), SpawnConfig(TEAM, "answerer")])
+        await pool.fan_out([SpawnConfig(TEAM, "answerer"), SpawnConfig(TEAM, "asker")])
         if scope.cancel_called:
-            # Nobody may ever ask agent 2, so it is asked by the owner.
+            # Nobody may ever ask agent 1.
             with trio.move_on_after(20):
                 await pool.join_all()
             pool.abort_all("nobody asked")
         await pool.join_all()
-    # The question itself may be a dead letter, if agent 2 had ended by then.
+    # The question itself may be a dead letter, if agent 1 had ended by then.
     accepted = {message.message_id for message in sent}
     seen = Counter({number: n for number, n in seen.items() if number in accepted})
     seen.update(
@@ -77,10 +82,14 @@ async def _asks_and_gives_up(scope: trio.CancelScope) -> None:
 
 def test_a_reply_that_was_accepted_is_returned_or_read_or_a_dead_letter() -> None:
     """Its sender was told "sent", and the asker, who had given up, never saw it."""
-    assert cancel_inner_everywhere(_asks_and_gives_up) > 50
+    replies: list[AgentMessage] = []
+    cancelled = cancel_inner_everywhere(partial(_asks_and_gives_up, replies=replies))
+    assert cancelled > 50
+    # Or it would show nothing: in most runs there is a reply that can be lost.
+    assert len(replies) > cancelled / 2
 
 
-async def _owner_gives_up(scope: trio.CancelScope) -> None:
+async def _owner_gives_up(scope: trio.CancelScope, replies: list[AgentMessage]) -> None:
     """Let the owner ask, give up and read on: in one scope of its own."""
     seen: Counter[int] = Counter()
     sent: list[AgentMessage] = []
@@ -90,10 +99,12 @@ async def _owner_gives_up(scope: trio.CancelScope) -> None:
         """Answer what comes."""
         (question,) = await context.agent.receive_many()
         sent.append(await context.agent.send(0, "42", reply_to=question.message_id))
+        replies.append(sent[-1])
         return "done"
 
     async with open_pool(FunctionDriver(one_call), tools=ToolRegistry([answerer])) as pool:
         handle = await pool.spawn(SpawnConfig(TEAM, "answerer"))
+        await trio.sleep(1)  # what comes before its first request, its model is told at once
         # Whether an answer is heard is not asked here, only that none is lost or heard twice.
         with suppress(AgentGoneError), scope:
             seen[(await handle.ask("how much?")).message_id] += 1
@@ -111,4 +122,7 @@ async def _owner_gives_up(scope: trio.CancelScope) -> None:
 
 def test_the_owner_loses_no_reply_either() -> None:
     """In the same tick, the reply was accepted for somebody who had just been cancelled."""
-    assert cancel_inner_everywhere(_owner_gives_up) > 40
+    replies: list[AgentMessage] = []
+    cancelled = cancel_inner_everywhere(partial(_owner_gives_up, replies=replies))
+    assert cancelled > 40
+    assert len(replies) > cancelled / 2

@@ -54,7 +54,7 @@ def test_rooms_and_their_tests_exist() -> None:
         assert all((ROOT / path).exists() for path in tests), room
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=[fault.row for fault in FAULTS])
+@pytest.mark.parametrize("fault", FAULTS, ids=[fault.what for fault in FAULTS])
 def test_each_fault_can_be_put_back(fault: Fault) -> None:
     """A line that was changed is noticed here, and so is a test that has gone."""
     source = (ROOT / "agentpool" / fault.room).read_text()

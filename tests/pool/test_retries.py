@@ -9,11 +9,30 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from agentpool import AgentStatus, RestartPolicy, SpawnConfig, UsageError, open_pool
-from agentpool.abc import CompletionRequest, OnDelta
+from agentpool import (
+    AgentStatus,
+    Capability,
+    CapabilityKind,
+    RestartPolicy,
+    SpawnConfig,
+    UsageError,
+    open_pool,
+)
+from agentpool.abc import Completion, CompletionRequest, OnDelta
 from agentpool.journal import InMemoryJournal
 from agentpool.testing import assert_quiescent, cancel_everywhere, explore
-from tests.support.fakes import LiveDriver, Recorder, job, jobs, manifest, query_of
+from agentpool.tools import TEAM_TOOLS, ToolRegistry
+from tests.support.fakes import (
+    LiveDriver,
+    Recorder,
+    calling,
+    job,
+    jobs,
+    manifest,
+    query_of,
+    results_of,
+    tool_call,
+)
 
 
 class Flaky:
@@ -195,14 +214,29 @@ def test_retries_hold_in_every_order_and_at_every_cancellation(
     cancel_everywhere(whole if ordered else left)
 
 
-async def test_a_map_beside_a_standstill_is_none(autojump_clock: MockClock) -> None:
-    """While a query waits for its next try, its reader can go on."""
-    flaky = Flaky()
+async def test_an_owner_who_waits_beside_a_retry_is_no_deadlock(
+    autojump_clock: MockClock,
+) -> None:
+    """Nobody runs while a query waits for its next try, which may write to the owner."""
+    tries = 0
+
+    async def answer(request: CompletionRequest, _: OnDelta) -> Completion | str:
+        nonlocal tries
+        if results_of(request):
+            return "told"
+        tries += 1
+        if tries == 1:
+            raise ValueError("broke")
+        return calling(tool_call("send_message", to=0, content="hello"))
+
+    team = manifest(capabilities=(Capability(CapabilityKind.MESSAGE),))
     async with (
-        open_pool(flaky.driver(), max_concurrent=1) as pool,
-        pool.map(manifest(), ["a 3"], retries=3) as outcomes,
+        open_pool(LiveDriver(answer), tools=ToolRegistry(TEAM_TOOLS)) as pool,
+        pool.map(team, ["tell"], retries=1),
     ):
-        assert [outcome.text async for outcome in outcomes] == ["a after 4"]
+        (letter,) = await pool.receive_many()
+    assert letter.content == "hello"
+    assert trio.current_time() == 1
 
 
 @pytest.mark.parametrize("wrong", [-1, 1.5, True, None])

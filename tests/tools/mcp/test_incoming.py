@@ -1,0 +1,49 @@
+"""What stands between a server and the SDK, as the SDK uses it."""
+
+from __future__ import annotations
+
+import anyio
+from mcp.shared.message import SessionMessage
+from mcp_types import JSONRPCRequest, JSONRPCResponse
+
+from agentpool.tools.mcp._incoming import MAX_UNANSWERED, Faults, mend_streams
+from agentpool.tools.mcp._wire import Incoming
+
+
+async def test_errors_of_a_line_are_handed_on_and_both_ends_close() -> None:
+    """The SDK may receive one by one, and closes what it was given."""
+    into, arriving = anyio.create_memory_object_stream[Incoming](4)
+    leaving, sent = anyio.create_memory_object_stream[SessionMessage](4)
+    error = ValueError("no message")
+    into.send_nowait(error)
+    into.send_nowait(SessionMessage(JSONRPCResponse(jsonrpc="2.0", id=1, result={"tools": 5})))
+    faults: Faults = {}
+    reader, writer = mend_streams((arriving, leaving), faults, print)
+    assert await reader.receive() is error
+    answer = await reader.receive()
+    assert isinstance(answer, SessionMessage)
+    assert isinstance(answer.message, JSONRPCResponse)
+    # What is no list of tools is for the SDK to refuse.
+    assert (answer.message.result, faults) == ({"tools": 5}, {})
+    await reader.aclose()
+    await writer.aclose()
+    assert into.statistics().open_receive_streams == leaving.statistics().open_send_streams == 0
+    for end in (into, sent):
+        await end.aclose()
+
+
+async def test_questions_are_answered_for_ever_one_by_one() -> None:
+    """Those that were answered do not count."""
+    into, arriving = anyio.create_memory_object_stream[Incoming](1)
+    leaving, sent = anyio.create_memory_object_stream[SessionMessage](1)
+    said: list[str] = []
+    reader, writer = mend_streams((arriving, leaving), {}, said.append)
+    async with into, sent, reader, writer:
+        for number in range(2 * MAX_UNANSWERED):
+            ask = JSONRPCRequest(jsonrpc="2.0", id=number, method="ping")
+            into.send_nowait(SessionMessage(ask))
+            await reader.receive()
+            answer = JSONRPCResponse(jsonrpc="2.0", id=number, result={})
+            await writer.send(SessionMessage(answer))
+            sent.receive_nowait()
+    assert not said
