@@ -229,18 +229,23 @@ class ModelRequest(Live):
         reservation = await purse.reserve(self.driver, self.request, estimator)
         if isinstance(reservation, LimitExceededError):
             return reservation
-        with reservation:  # all of it is charged if nothing below says better
-            self.reservation = reservation
-            # Who was cancelled while it waited for its slot asks nothing, and is charged nothing.
-            await trio.lowlevel.checkpoint_if_cancelled()
-            try:
-                answer = await self._send(self.teller)
-            except BaseException as error:
-                self._break_off(error)
-                raise
-            usage = answer.usage
-            tokens = None if usage is None else usage.total_tokens
-            purse.passed = reservation.commit(tokens=tokens, cost_usd=answer.cost_usd)
+        try:
+            with reservation:  # all of it is charged if nothing below says better
+                self.reservation = reservation
+                # Who was cancelled while it waited for its slot asks nothing, and is charged
+                # nothing.
+                await trio.lowlevel.checkpoint_if_cancelled()
+                try:
+                    answer = await self._send(self.teller)
+                except BaseException as error:
+                    self._break_off(error)
+                    raise
+                usage = answer.usage
+                tokens = None if usage is None else usage.total_tokens
+                purse.passed = reservation.commit(tokens=tokens, cost_usd=answer.cost_usd)
+        finally:
+            if purse.is_stored:
+                await purse.settle()  # noqa: ASYNC102  # it shields itself
         purse.tell()
         return answer
 

@@ -6,14 +6,17 @@ for every other wait. It is never one of a circle: see the rules of ``ledger``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import final
 
 import attrs
 import trio
 
+from agentpool._budget.account import Amounts
 from agentpool._budget.budget import Budget, ledger_of
-from agentpool._budget.ledger import Claim, Ledger, RequestReservation
+from agentpool._budget.ledger import Claim, Ledger, RequestReservation, Reservation
+from agentpool._budget.store import NOTHING, Kept, StoredUse
 from agentpool._errors import LimitExceededError
 from agentpool._events import BudgetNear, BudgetReached
 from agentpool._loop.tokens import Estimator
@@ -67,11 +70,58 @@ class Purse:
             Nothing was set aside.
         """
         tokens, cost_usd = estimate(driver, request, estimator)
+        if self.is_stored:
+            await _look(self.ledger.stored_short_of(tokens=tokens, cost_usd=cost_usd, requests=1))
         is_stalled = partial(self._is_stalled, trio.lowlevel.current_task())
         claim = self.ledger.claim(tokens=tokens, cost_usd=cost_usd, is_stalled=is_stalled)
         result = claim.result or await self._wait(claim)
+        if self.is_stored and not isinstance(result, LimitExceededError):
+            result = await self._take_stored(result) or result
         self.tell()
         return result  # noqa: ASYNC910  # see above
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether what it spends of, or something above that, outlives the program."""
+        return any(one.kept is not None for one in self.ledger.path)
+
+    async def settle(self) -> None:
+        """Tell the stores what was used in truth.
+
+        Cancellation:
+            They were told.
+        """
+        for one in self.ledger.path:
+            if one.kept is not None and one.kept.owed:
+                await _spend(one, one.kept, NOTHING)
+        await trio.lowlevel.checkpoint_if_cancelled()
+
+    async def _take_stored(self, reservation: Reservation) -> LimitExceededError | None:
+        """Take *reservation* in the stores as well. If one has too little, it is given back."""
+        await trio.lowlevel.checkpoint()
+        try:
+            lack = await self._find_stored_lack(reservation)
+        except BaseException:
+            reservation.refund()
+            raise
+        if lack is None:
+            return None
+        reservation.refund()
+        for one in self.ledger.path:
+            one.account.refused += 1
+        await self.settle()
+        short, kind = lack
+        return short.account.error(kind, reservation.amounts)
+
+    async def _find_stored_lack(self, reservation: Reservation) -> tuple[Ledger, int] | None:  # noqa: ASYNC910  # its caller has a checkpoint
+        assert reservation.periods is not None  # noqa: S101  # it is new
+        for one in self.ledger.path:
+            if one.kept is not None:
+                found = await _spend(one, one.kept, reservation.amounts)
+                if found.lacking is not None:
+                    return one, found.lacking
+                reservation.periods[one] = found.period
+        return None  # noqa: ASYNC910  # see above
 
     async def _wait(self, claim: Claim) -> RequestReservation | LimitExceededError:
         decided = trio.Event()
@@ -95,15 +145,20 @@ class Purse:
         # Its driver may have tasks of its own. Who wants a slot does not wait for anybody.
         return not (self._slot.held or self._slot.wanted)
 
-    def take_tool_call(self) -> LimitExceededError | None:
+    async def take_tool_call(self) -> LimitExceededError | None:  # noqa: ASYNC910  # waits for stores alone
         """Spend one tool call. Return why it may not run. ``None``: it may."""
+        if self.is_stored:
+            await _look(self.ledger.stored_short_of(tool_calls=1))
         try:
-            self.ledger.reserve(tool_calls=1).commit(tokens=0, cost_usd=0.0)
+            reservation = self.ledger.reserve(tool_calls=1)
+            refusal = await self._take_stored(reservation) if self.is_stored else None
+            if refusal is None:
+                reservation.commit(tokens=0, cost_usd=0.0)
         except LimitExceededError as error:
             return error
         finally:
             self.tell()
-        return None
+        return refusal  # noqa: ASYNC910  # see above
 
     def tell(self) -> None:
         """Report limits that are near or reached."""
@@ -113,3 +168,33 @@ class Purse:
                 stamp = self._hub.stamp(self._agent_id, self._name)
                 limit = (notice.budget, notice.kind, notice.used, notice.limit)
                 self._hub.publish(kind(*stamp, *limit))
+
+
+async def _look(ledgers: Sequence[Ledger]) -> None:
+    """See in the stores whether a new period has begun."""
+    await trio.lowlevel.checkpoint()
+    for one in ledgers:
+        assert one.kept is not None  # noqa: S101  # they were chosen by it
+        await _spend(one, one.kept, NOTHING)
+
+
+async def _spend(ledger: Ledger, kept: Kept, wanted: Amounts) -> StoredUse:
+    """Ask the store, and let the account see what it says."""
+    told, kept.owed = kept.owed, []
+    kept.on_the_way += told
+    is_told = False
+    try:
+        # Not cut off: nobody could tell what the store has counted.
+        with trio.CancelScope(shield=True):
+            limits = ledger.account.limits
+            found = await kept.store.spend(ledger.name, kept.per, limits, wanted, told)
+        is_told = True
+    finally:
+        for one in told:
+            kept.on_the_way.remove(one)
+        if not is_told:
+            kept.owed = [*told, *kept.owed]
+    is_new, kept.period = found.period != kept.period, found.period
+    ledger.account.see(found.used, kept.pending(), is_new=is_new)
+    ledger.root.reconsider()
+    return found

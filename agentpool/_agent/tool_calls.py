@@ -102,7 +102,7 @@ async def _run_call(  # noqa: ASYNC910  # a tool without a checkpoint is its own
             return  # noqa: ASYNC910  # it was waited for
         call = approved
         effect.changed = {**effect.changed, index: approved}
-    if agent.purse is not None and (error := agent.purse.take_tool_call()) is not None:
+    if agent.purse is not None and (error := await agent.purse.take_tool_call()) is not None:
         assert agent.run is not None  # noqa: S101  # only a run has calls
         agent.run.exhausted = Stop.of_error(error)
         _refuse(agent, effect, index, f"not run: {error}")

@@ -137,6 +137,20 @@ class Account:
             if limit is not None and self.committed[kind] * 5 >= limit * 4:
                 self._tell(kind, self.committed[kind], reached=self.committed[kind] >= limit)
 
+    def see(self, used: Amounts, pending: Amounts, *, is_new: bool) -> None:
+        """Take in what a store knows.
+
+        Args:
+            used: What is used and reserved, by all processes.
+            pending: What of this one's is not in it.
+            is_new: Whether a new period has begun.
+        """
+        if is_new:
+            self.blind = False
+            self._told.clear()
+        for kind, reserved in enumerate(self.reserved):
+            self.committed[kind] = max(0, used[kind] + pending[kind] - reserved)
+
     def note_answer(self, *, unmeasured: bool, unpriced: bool) -> bool:
         """Record how an answer was charged; return whether a limit was exceeded."""
         self.unmeasured += unmeasured

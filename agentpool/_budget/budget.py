@@ -10,7 +10,9 @@ from typing import Literal, final
 from agentpool._budget.account import Account, BudgetNotice, cost_limit, count_limit
 from agentpool._budget.ledger import Ledger, Reservation
 from agentpool._budget.statistics import BudgetStatistics
+from agentpool._budget.store import PERIODS, BudgetStore, Kept, Period
 from agentpool._checks import expect, expect_arguments
+from agentpool._errors import UsageError
 
 
 @final
@@ -45,8 +47,10 @@ class Budget:
         parent: Budget | None = None,
         name: str = "budget",
         allow_unpriced: bool = False,
+        per: Period | None = None,
+        store: BudgetStore | None = None,
     ) -> None:
-        """Make a budget with nothing spent.
+        """Make a budget with nothing spent, or with what its store says.
 
         Args:
             tokens: Tokens in plus tokens out. ``None``: no limit, here as below.
@@ -57,10 +61,17 @@ class Budget:
             name: What it is called in errors and events.
             allow_unpriced: Whether a limit on cost allows more after an answer that nobody
                 can price. It is then held against what is known.
+            per: ``hour``, ``day`` or ``month``: the limits hold in each, beginning in UTC, for
+                all processes that have a budget of this name with the same store.
+            store: Where it is kept what was used: a journal.
 
         Raises:
             UsageError: If a limit is 0, negative, infinite or no number.
         """
+        if (per is None) != (store is None) or (per is not None and per not in PERIODS):
+            raise UsageError(
+                f"per must be 'hour', 'day' or 'month', with a store, got {per!r} and {store!r}"
+            )
         if parent is not None:
             expect(parent, Budget, "parent must be a Budget", "write Budget(parent=budget)")
         expect_arguments(
@@ -76,7 +87,8 @@ class Budget:
         news = list[BudgetNotice]() if above is None else above.account.news
         account = Account(name, limits, allow_unpriced, True, news)  # noqa: FBT003  # see family_budget
         self._parent = parent
-        self._ledger = Ledger.below(account, above)
+        kept = None if per is None or store is None else Kept(store, per)
+        self._ledger = Ledger.below(account, above, kept)
 
     def __repr__(self) -> str:
         """Return the name and the limits."""

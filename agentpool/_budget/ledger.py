@@ -36,6 +36,7 @@ import attrs
 
 from agentpool._base import Live
 from agentpool._budget.account import COST, PICO, TOKENS, Account, Amounts, amounts_of, count, pico
+from agentpool._budget.store import Kept
 from agentpool._errors import LimitExceededError, UsageError
 
 MAX_PASSED: Final = 8
@@ -54,6 +55,13 @@ class Reservation(Live):
     _amounts: Amounts
     _priced: bool
     _settled: bool = False
+    periods: dict[Ledger, str] | None = {}  # noqa: RUF012  # each has its own
+    """Where a store knows of it, and in which period. ``None``: stores have counted it before."""
+
+    @property
+    def amounts(self) -> Amounts:
+        """What is reserved of each kind."""
+        return self._amounts
 
     @property
     def tokens(self) -> int:
@@ -136,6 +144,8 @@ class Reservation(Live):
             one.account.set_aside(self._amounts, -1)
             if used is not None:
                 one.account.use(used)
+            if one.kept is not None and self.periods is not None:
+                one.kept.owe(self.periods.get(one, ""), self._amounts, used)
 
 
 @final
@@ -219,11 +229,14 @@ class Ledger(Live):
     """What is set aside for requests that are made right now, in order."""
     waiting: dict[Claim, None] = {}  # noqa: RUF012  # each has its own
     """At the root: who waits, in order."""
+    kept: Kept | None = None
+    """Where its use is kept. ``None``: it ends with the program."""
 
     @classmethod
-    def below(cls, account: Account, parent: Ledger | None) -> Ledger:
+    def below(cls, account: Account, parent: Ledger | None, kept: Kept | None = None) -> Ledger:
         """Make the ledger of *account*, as a part of *parent*."""
         ledger = cls(account)
+        ledger.kept = kept
         ledger.path = (ledger,) if parent is None else (ledger, *parent.path)
         return ledger
 
@@ -236,6 +249,25 @@ class Ledger(Live):
     def name(self) -> str:
         """The name of its budget."""
         return self.account.name
+
+    def stored_short_of(
+        self,
+        *,
+        tokens: int = 0,
+        cost_usd: float | None = 0.0,
+        requests: int = 0,
+        tool_calls: int = 0,
+    ) -> tuple[Ledger, ...]:
+        """Return what has a store and too little for this, as far as is known here."""
+        amounts = amounts_of(
+            tokens=tokens, cost_usd=cost_usd, requests=requests, tool_calls=tool_calls
+        )
+        priced = cost_usd is not None
+        return tuple(
+            one
+            for one in self.path
+            if one.kept is not None and one.account.lacks(amounts, priced=priced) is not None
+        )
 
     def reserve(
         self,
@@ -274,6 +306,7 @@ class Ledger(Live):
             tokens=tokens, cost_usd=cost_usd, requests=requests, tool_calls=tool_calls
         )
         reservation = self._take(amounts, priced=cost_usd is not None)
+        reservation.periods = None
         reservation.commit(tokens=tokens, cost_usd=cost_usd)
 
     # --- for requests, which may wait

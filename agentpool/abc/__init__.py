@@ -5,6 +5,9 @@ Write a subclass, give it to ``open_pool``, and hold it against ``agentpool.test
 
 from agentpool._budget.budget import Budget as Budget
 from agentpool._budget.statistics import PoolStatistics as PoolStatistics
+from agentpool._budget.store import BudgetStore as BudgetStore
+from agentpool._budget.store import Correction as Correction
+from agentpool._budget.store import StoredUse as StoredUse
 from agentpool._events import Event as Event
 from agentpool._events import PoolInfo as PoolInfo
 from agentpool._fragments import Fragment as Fragment
@@ -39,9 +42,10 @@ from agentpool.abc._tool import ToolResult as ToolResult
 
 __all__ = [
     "AgentContext", "AgentId", "AgentInfo", "AgentManifest", "AgentMessage", "AgentOutcome",
-    "AgentStatus", "Budget", "Capability", "Completion", "CompletionRequest", "Driver",
-    "DriverFactory", "Event", "Fragment", "HearsThoughts", "Journal",
+    "AgentStatus", "Budget", "BudgetStore", "Capability", "Completion", "CompletionRequest",
+    "Correction",
+    "Driver", "DriverFactory", "Event", "Fragment", "HearsThoughts", "Journal",
     "Memory", "MemoryHit", "MemoryQuery", "Observer",
     "OnDelta", "OnSent", "OnUnknown", "PoolInfo", "PoolStatistics", "PrivacyTier", "SendingDriver",
-    "Tool", "ToolContext", "ToolDefinition", "ToolResult", "Usage",
+    "StoredUse", "Tool", "ToolContext", "ToolDefinition", "ToolResult", "Usage",
 ]  # fmt: skip

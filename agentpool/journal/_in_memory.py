@@ -9,6 +9,18 @@ from typing import final
 import attrs
 import trio
 
+from agentpool._budget.account import Amounts
+from agentpool._budget.store import (
+    NOTHING,
+    BudgetStore,
+    Correction,
+    Limits,
+    Period,
+    StoredUse,
+    lacking_kind,
+    minus,
+    period_at,
+)
 from agentpool._errors import LeaseLostError
 from agentpool._records import JournalRecord, Lease, PoolSummary, RecordKind
 from agentpool.abc import Journal
@@ -16,7 +28,7 @@ from agentpool.abc import Journal
 
 @final
 @attrs.define(eq=False)
-class InMemoryJournal(Journal):
+class InMemoryJournal(Journal, BudgetStore):
     """Keeps records for as long as the object lives.
 
     >>> import trio
@@ -34,6 +46,10 @@ class InMemoryJournal(Journal):
         init=False, factory=dict[str, list[JournalRecord]]
     )
     _fences: dict[str, int] = attrs.field(init=False, factory=dict[str, int])
+    _used: dict[tuple[str, str], Amounts] = attrs.field(
+        init=False, factory=dict[tuple[str, str], Amounts]
+    )
+    """What budgets have used, by their names and periods."""
 
     async def claim(self, pool: str, *, lease_seconds: float = 30.0) -> Lease:  # noqa: ARG002  # see below
         """Take over the records of *pool* from any earlier holder.
@@ -80,3 +96,29 @@ class InMemoryJournal(Journal):
             )
             for pool, records in self._pools.items()
         )
+
+    async def spend(
+        self,
+        name: str,
+        per: Period,
+        limits: Limits,
+        wanted: Amounts,
+        corrections: Sequence[Correction],
+    ) -> StoredUse:
+        """Apply *corrections*, then take *wanted* if the *limits* allow it; all in one step.
+
+        Its periods are those of trio's clock, as if that had begun in 1970.
+        """
+        await trio.lowlevel.checkpoint()
+        known = (kept for of, kept in self._used if of == name and kept.startswith(f"{per} "))
+        period = period_at(per, trio.current_time(), max(known, default=""))
+        for one in corrections:
+            self._add(name, one.period or period, one.amounts)
+        lacking = lacking_kind(limits, self._used.get((name, period), NOTHING), wanted)
+        if lacking is None:
+            self._add(name, period, wanted)
+        return StoredUse(period, self._used.get((name, period), NOTHING), lacking)
+
+    def _add(self, name: str, period: str, amounts: Amounts) -> None:
+        before = self._used.get((name, period), NOTHING)
+        self._used[name, period] = minus(before, minus(NOTHING, amounts))

@@ -26,11 +26,15 @@ import attrs
 import msgspec
 import trio
 
+from agentpool._budget.account import Amounts
+from agentpool._budget.store import BudgetStore, Correction, Limits, Period, StoredUse
 from agentpool._checks import expect_arguments
 from agentpool._database import Database, FileKind, Row, Transaction, open_database
 from agentpool._errors import JournalError, LeaseLostError, RunBusyError, UsageError
 from agentpool._records import JournalRecord, Lease, LeaseHolder, PoolSummary
 from agentpool.abc import Journal
+from agentpool.journal._budgets import MIGRATION as BUDGETS
+from agentpool.journal._budgets import spend
 from agentpool.journal._rows import damaged, number_of, record_of, seconds_of, text_of
 
 Durability: TypeAlias = Literal["process", "power"]
@@ -64,6 +68,7 @@ CREATE INDEX records_of_pool ON records (pool, id);
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 
 """,
+    BUDGETS,
 )
 """Format 1, 2, 3, … of the file. One that was released never changes: another is added."""
 
@@ -82,7 +87,7 @@ _INSERT: Final = (
 
 @final
 @attrs.define(eq=False)
-class SqliteJournal(Journal):
+class SqliteJournal(Journal, BudgetStore):
     """Keeps records in an SQLite file. Opened by ``open_journal``."""
 
     _database: Database
@@ -205,6 +210,23 @@ class SqliteJournal(Journal):
             return tuple(map(_summary_of, rows))
         except (TypeError, ValueError) as exc:
             raise damaged(self.path, exc) from exc
+
+    async def spend(
+        self,
+        name: str,
+        per: Period,
+        limits: Limits,
+        wanted: Amounts,
+        corrections: Sequence[Correction],
+    ) -> StoredUse:
+        """Apply *corrections*, then take *wanted* if the *limits* allow it; all in one step.
+
+        Raises:
+            JournalError: If the file cannot be written. Nothing has changed.
+        """
+        return await self._database.write(
+            lambda t: spend(t, time.time(), name, per, limits, wanted, corrections)
+        )
 
     async def prune(self, pool: str) -> int:
         """Delete the records of ended agents of *pool*, except outcomes. Return how many.

@@ -1,0 +1,146 @@
+"""Budgets that outlive their pool: what is spent in an hour, a day or a month, in a store.
+
+Rules:
+
+1. What a request may take is added to what is used before it leaves, in one transaction with
+   the look at the limit: several processes cannot spend the same rest. What it took less, or
+   more, is corrected afterwards. A process that dies in between has spent what it reserved.
+2. A new period begins with nothing used. The clock decides when, but never takes a period
+   back: one that goes backwards gives nothing back.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Sequence
+from datetime import UTC, datetime
+from typing import Final, Literal, TypeAlias, final
+
+import msgspec
+
+from agentpool._base import Live
+from agentpool._budget.account import Amounts
+
+Period: TypeAlias = Literal["hour", "day", "month"]
+"""How long a limit lasts. Periods begin in UTC: at the full hour, at midnight, on the first."""
+
+Limits: TypeAlias = tuple[int | None, int | None, int | None, int | None]
+"""How much is allowed of each kind. ``None``: there is no limit."""
+
+NOTHING: Final[Amounts] = (0, 0, 0, 0)
+
+_FORMS: Final = {"hour": "hour %Y-%m-%dT%H", "day": "day %Y-%m-%d", "month": "month %Y-%m"}
+
+PERIODS: Final = frozenset(_FORMS)
+
+
+@final
+class Correction(msgspec.Struct, frozen=True):
+    """What a reservation took more than was reserved, or less."""
+
+    period: str
+    """In which period it was reserved. Empty: in the one that is."""
+    amounts: Amounts
+    """How much more, or below zero, how much less."""
+
+
+@final
+class StoredUse(msgspec.Struct, frozen=True):
+    """What a store knows of a budget, right after it was asked."""
+
+    period: str
+    """Which period it is."""
+    used: Amounts
+    """What is used and reserved in it, by all processes."""
+    lacking: int | None
+    """Of which kind there was too little; then nothing was taken. ``None``: of none."""
+
+
+class BudgetStore(ABC):
+    """Keeps what budgets have used: a journal does. Several processes may use one."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def spend(
+        self,
+        name: str,
+        per: Period,
+        limits: Limits,
+        wanted: Amounts,
+        corrections: Sequence[Correction],
+    ) -> Awaitable[StoredUse]:
+        """Apply *corrections*, then take *wanted* if the *limits* allow it; all in one step.
+
+        Args:
+            name: The budget's name.
+            per: How long its limits last.
+            limits: How much is allowed.
+            wanted: How much to take. Nothing: look only.
+            corrections: What earlier requests took in truth.
+        """
+
+
+@final
+class Kept(Live):
+    """What one budget has to do with its store."""
+
+    store: BudgetStore
+    per: Period
+    owed: list[Correction] = []  # noqa: RUF012  # each has its own
+    """What the store is to be told with the next request."""
+    on_the_way: list[Correction] = []  # noqa: RUF012  # the same
+    """What it is being told right now."""
+    period: str = ""
+    """The period that was seen last."""
+
+    def owe(self, period: str, reserved: Amounts, used: Amounts | None) -> None:
+        """Remember what the store does not know of a reservation that was settled.
+
+        Args:
+            period: In which it was reserved there. Empty: it was not.
+            reserved: What the store thinks that it took.
+            used: What it took. ``None``: nothing.
+        """
+        known = reserved if period else NOTHING
+        change = minus(used or NOTHING, known)
+        if any(change):
+            self.owed.append(Correction(period, change))
+
+    def pending(self) -> Amounts:
+        """Return what the store does not count yet."""
+        changes = [one.amounts for one in (*self.owed, *self.on_the_way)]
+        return _sum(changes)
+
+
+def period_at(per: Period, now: float, latest: str) -> str:
+    """Return which period it is, by the clock, but none before *latest*.
+
+    >>> period_at("day", 0.0, ""), period_at("month", 0.0, "month 2026-11")
+    ('day 1970-01-01', 'month 2026-11')
+    """
+    return max(datetime.fromtimestamp(now, UTC).strftime(_FORMS[per]), latest)
+
+
+def lacking_kind(limits: Limits, used: Amounts, wanted: Amounts) -> int | None:
+    """Return of which kind there is too little for *wanted*. ``None``: of none.
+
+    >>> lacking_kind((None, None, 3, None), (0, 0, 2, 0), (9, 0, 1, 0))
+    >>> lacking_kind((None, None, 3, None), (0, 0, 3, 0), (9, 0, 1, 0))
+    2
+    """
+    for kind, limit in enumerate(limits):
+        if limit is not None and (wanted[kind] or wanted[2]) and used[kind] + wanted[kind] > limit:
+            return kind
+    return None
+
+
+def minus(one: Amounts, other: Amounts) -> Amounts:
+    """Return the difference, kind by kind."""
+    a, b, c, d = (x - y for x, y in zip(one, other, strict=True))
+    return a, b, c, d
+
+
+def _sum(changes: Sequence[Amounts]) -> Amounts:
+    a, b, c, d = map(sum, zip(NOTHING, *changes, strict=True))
+    return a, b, c, d

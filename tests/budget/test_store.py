@@ -1,0 +1,294 @@
+"""Budgets that outlive their pool: per hour, day and month, over several processes."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import trio
+
+from agentpool import (
+    AgentManifest,
+    AgentOutcome,
+    AgentStatus,
+    Budget,
+    SpawnConfig,
+    StopReason,
+    Usage,
+    UsageError,
+    open_pool,
+)
+from agentpool.abc import (
+    BudgetStore,
+    Completion,
+    CompletionRequest,
+    Correction,
+    StoredUse,
+    ToolContext,
+)
+from agentpool.drivers import BadRequestError, FunctionDriver, ToolMessage, call
+from agentpool.drivers._scripted import Answer
+from agentpool.journal import InMemoryJournal, JournalError, open_journal
+from agentpool.testing import simulate
+from agentpool.tools import ToolRegistry, tool
+
+READER = AgentManifest(name="reader", capabilities=())
+
+
+def short(_: CompletionRequest) -> Answer:
+    """Answer, at a known price."""
+    return Completion(text="yes", usage=Usage(60, 40))
+
+
+async def ask(budget: Budget, times: int = 1, **terms: Any) -> list[AgentOutcome]:  # noqa: ANN401  # as open_pool takes them
+    """Run some agents one after the other, in a pool of their own."""
+    terms = {"driver": FunctionDriver(short), **terms}
+    async with open_pool(terms.pop("driver"), budget=budget, max_concurrent=1, **terms) as pool:
+        for number in range(times):
+            await pool.spawn(SpawnConfig(READER, f"ask {number}"))
+        return list((await pool.join_all()).values())
+
+
+def reasons(outcomes: Sequence[AgentOutcome]) -> list[StopReason | None]:
+    """Return how they ended."""
+    return [outcome.stop_reason for outcome in outcomes]
+
+
+END, SPENT = StopReason.END_TURN, StopReason.REQUEST_BUDGET
+
+
+def test_a_budget_goes_on_in_the_next_pool_and_begins_anew_in_the_next_period() -> None:
+    """Whatever object stands for it."""
+
+    async def scenario() -> None:
+        store = InMemoryJournal()
+        budget = Budget()
+        for wanted in ([END, END], [END, SPENT]):
+            budget = Budget(requests=3, per="hour", store=store, name="team")
+            assert reasons(await ask(budget, 2)) == wanted
+        assert budget.statistics().requests.committed == 3
+        assert budget.statistics().tokens.committed == 300
+        assert budget.statistics().refused == 1
+        await trio.sleep(3600)
+        assert reasons(await ask(budget, 2)) == [END, END]
+        assert budget.statistics().requests.committed == 2
+        other = Budget(requests=3, per="hour", store=store, name="other")
+        assert reasons(await ask(other)) == [END]
+
+    simulate(scenario)
+
+
+def test_tokens_are_corrected_to_what_was_used() -> None:
+    """An estimate that was too high keeps nobody out later."""
+
+    async def scenario() -> None:
+        store, budget = InMemoryJournal(), Budget()
+        for _ in range(4):
+            budget = Budget(tokens=10_000, per="day", store=store)
+            (outcome,) = await ask(budget)
+            assert outcome.status is AgentStatus.COMPLETED
+        assert budget.statistics().tokens.committed == 400
+        assert store._used == {("budget", "day 1970-01-01"): (400, 0, 4, 0)}
+
+    simulate(scenario)
+
+
+def test_what_a_dead_process_had_reserved_is_spent() -> None:
+    """Nobody knows whether it was."""
+
+    async def scenario() -> None:
+        store = InMemoryJournal()
+        await store.spend("budget", "month", (None, None, 2, None), (9, 0, 1, 0), ())
+        budget = Budget(requests=2, per="month", store=store)
+        assert reasons(await ask(budget, 2)) == [END, SPENT]
+
+    simulate(scenario)
+
+
+def test_a_refusal_gives_back_what_the_others_took() -> None:
+    """Of two stored budgets one above the other, neither counts a request that was not made."""
+
+    async def scenario() -> None:
+        store = InMemoryJournal()
+        month = Budget(requests=1, per="month", store=store, name="month")
+        day = Budget(requests=9, per="day", store=store, name="day", parent=month)
+        assert reasons(await ask(day)) == [END]
+        # By another process, so that the look at what is known here does not suffice.
+        month = Budget(requests=1, per="month", store=store, name="month")
+        day = Budget(requests=9, per="day", store=store, name="day", parent=month)
+        assert reasons(await ask(Budget(parent=day))) == [SPENT]
+        assert store._used["day", "day 1970-01-01"][2] == 1
+        assert store._used["month", "month 1970-01"][2] == 1
+
+    simulate(scenario)
+
+
+def test_a_provider_that_refuses_takes_the_request_alone() -> None:
+    """As in every budget."""
+
+    def refuse(_: CompletionRequest) -> Answer:
+        raise BadRequestError("no")
+
+    async def scenario() -> None:
+        store = InMemoryJournal()
+        budget = Budget(requests=2, tokens=100_000, per="day", store=store)
+        (outcome,) = await ask(budget, driver=FunctionDriver(refuse))
+        assert outcome.status is AgentStatus.FAILED
+        assert store._used["budget", "day 1970-01-01"] == (0, 0, 1, 0)
+
+    simulate(scenario)
+
+
+def test_tool_calls_and_what_tools_reserve_are_kept() -> None:
+    """The latter with the next request at the latest."""
+
+    @tool
+    async def buy(context: ToolContext) -> str:
+        """Buy."""
+        await trio.lowlevel.checkpoint()
+        assert context.budget is not None
+        context.budget.reserve(cost_usd=0.5).commit(tokens=0, cost_usd=0.25)
+        return "bought"
+
+    def answer(request: CompletionRequest) -> Answer:
+        done = isinstance(request.messages[-1], ToolMessage)
+        return Completion(text="so", usage=Usage(1, 1), cost_usd=0.0) if done else call("buy")
+
+    async def scenario() -> None:
+        store, tools = InMemoryJournal(), ToolRegistry([buy])
+        wanted = [END, StopReason.TOOL_CALL_BUDGET]
+        for reason in wanted:
+            budget = Budget(tool_calls=1, per="day", store=store)
+            driver = FunctionDriver(answer, price_per_token_usd=0.0)
+            (outcome,) = await ask(budget, driver=driver, tools=tools)
+            assert outcome.stop_reason is reason
+        assert store._used["budget", "day 1970-01-01"][1:] == (250_000_000_000, 3, 1)
+
+    simulate(scenario)
+
+
+def test_a_resumed_pool_counts_nothing_twice() -> None:
+    """What the store knows is not spent again."""
+
+    async def scenario() -> None:
+        store = InMemoryJournal()
+        for _ in range(3):
+            budget = Budget(requests=5, per="day", store=store)
+            outcomes = await ask(budget, 2, journal=store, resume=True, name="kept")
+            assert reasons(outcomes[:2]) == [END, END]
+        assert store._used["budget", "day 1970-01-01"][2] == 2 * 3
+
+    async def keyed() -> None:
+        store = InMemoryJournal()
+        for _ in range(3):
+            budget = Budget(requests=2, per="day", store=store)
+            async with open_pool(
+                FunctionDriver(short), budget=budget, journal=store, resume=True
+            ) as pool:
+                handle = await pool.spawn(SpawnConfig(READER, "ask", key="one"))
+                assert (await handle.wait()).stop_reason is END
+        assert store._used["budget", "day 1970-01-01"][2] == 1
+
+    simulate(keyed)
+
+
+def test_what_has_no_meaning_is_refused() -> None:
+    """A period without a store, a store without a period, a week."""
+    store = InMemoryJournal()
+    for terms in ({"per": "day"}, {"store": store}, {"per": "week", "store": store}):
+        with pytest.raises(UsageError, match="per must be 'hour', 'day' or 'month', with a store"):
+            Budget(requests=1, **terms)
+
+
+@attrs.define(eq=False)
+class Broken(BudgetStore):
+    """One that fails once, at the call of that number."""
+
+    fails_at: int
+    kept: InMemoryJournal = attrs.field(factory=InMemoryJournal)
+    calls: int = 0
+
+    async def spend(self, *words: Any) -> StoredUse:  # noqa: ANN401  # passed on
+        """Fail, or not."""
+        self.calls += 1
+        if self.calls == self.fails_at:
+            await trio.lowlevel.checkpoint()
+            raise JournalError("the disk is full")
+        return await self.kept.spend(*words)
+
+
+@pytest.mark.parametrize(("fails_at", "used"), [(1, 1), (2, 2)])
+def test_a_store_that_fails_ends_the_agent_and_loses_nothing(fails_at: int, used: int) -> None:
+    """What it was not told, it is told with the next request."""
+
+    async def scenario() -> None:
+        store = Broken(fails_at)
+        budget = Budget(requests=5, tokens=100_000, per="day", store=store)
+        first, second = await ask(budget, 2)
+        assert isinstance(first.error, JournalError)
+        assert second.status is AgentStatus.COMPLETED
+        assert store.kept._used["budget", "day 1970-01-01"] == (100 * used, 0, used, 0)
+
+    simulate(scenario)
+
+
+# --- in a file
+
+
+def test_a_clock_that_goes_back_gives_nothing_back(tmp_path: Path) -> None:
+    """The latest period that was ever seen stays the one that is."""
+
+    async def spend(path: Path) -> StoredUse:
+        async with open_journal(path) as journal:
+            limits = (None, None, 5, None)
+            await journal.spend("b", "day", limits, (0, 0, 1, 0), ())
+            gone = [Correction("", (7, 0, 0, 0)), Correction("day 2000-01-01", (1, 0, 0, 0))]
+            return await journal.spend("b", "day", limits, (0, 0, 1, 0), gone)
+
+    path = tmp_path / "j.db"
+    assert trio.run(spend, path).used == (7, 0, 2, 0)
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE budgets SET period = 'day 9999-01-01' WHERE requests = 2")
+    connection.close()
+    found = trio.run(spend, path)
+    assert (found.period, found.used) == ("day 9999-01-01", (14, 0, 4, 0))
+
+
+CHILD = """
+import sys, trio
+from agentpool import AgentManifest, AgentStatus, Budget, open_pool
+from agentpool.drivers import FunctionDriver
+from agentpool.journal import open_journal
+
+async def main():
+    asked = 0
+    def answer(_):
+        nonlocal asked
+        asked += 1
+        return "yes"
+    manifest = AgentManifest(name="reader", capabilities=())
+    limit = int(sys.argv[2])
+    async with open_journal(sys.argv[1]) as journal:
+        budget = Budget(requests=limit, per="month", store=journal, name="team")
+        async with open_pool(FunctionDriver(answer), budget=budget) as pool:
+            async with pool.map(manifest, map(str, range(limit))) as outcomes:
+                ended = [o.status async for o in outcomes]
+    assert asked == ended.count(AgentStatus.COMPLETED)
+    print(asked)
+
+trio.run(main)
+"""
+
+
+def test_two_processes_spend_exactly_what_there_is(tmp_path: Path) -> None:
+    """Each would have made all of the requests."""
+    words = [sys.executable, "-c", CHILD, str(tmp_path / "j.db"), "100"]
+    both = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    asked = [int(one.communicate(timeout=120)[0]) for one in both]
+    assert sum(asked) == 100
