@@ -14,8 +14,6 @@ Rules:
 from __future__ import annotations
 
 import math
-import os
-import socket
 import time  # noqa: TID251  # a lease is held against other processes: their clock is the wall's
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -31,10 +29,11 @@ from agentpool._budget.store import BudgetStore, Correction, Limits, Period, Sto
 from agentpool._checks import expect_arguments
 from agentpool._database import Database, FileKind, Row, Transaction, open_database
 from agentpool._errors import JournalError, LeaseLostError, RunBusyError, UsageError
-from agentpool._records import JournalRecord, Lease, LeaseHolder, PoolSummary
+from agentpool._records import JournalRecord, Lease, PoolSummary
 from agentpool.abc import Journal
 from agentpool.journal._budgets import MIGRATION as BUDGETS
 from agentpool.journal._budgets import spend
+from agentpool.journal._holder import NOBODY, live_holder, refuse_if_busy, this_process
 from agentpool.journal._rows import damaged, number_of, record_of, seconds_of, text_of
 
 Durability: TypeAlias = Literal["process", "power"]
@@ -72,12 +71,10 @@ CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 )
 """Format 1, 2, 3, … of the file. One that was released never changes: another is added."""
 
-_KINDS: Final[dict[str, FileKind]] = {
-    "process": FileKind("journal", JournalError, MIGRATIONS, interrupts=False, synchronous="OFF"),
-    "power": FileKind("journal", JournalError, MIGRATIONS, interrupts=False, synchronous="FULL"),
-}
+_KIND: Final = FileKind("journal", JournalError, MIGRATIONS, interrupts=False, synchronous="FULL")
 
-_NOBODY: Final = ""
+_SYNCHRONOUS: Final[dict[str, str]] = {"process": "OFF", "power": "FULL"}
+"""When SQLite waits for the disk."""
 
 _INSERT: Final = (
     "INSERT INTO records (pool, agent, kind, place, part, digest, body) "
@@ -184,7 +181,7 @@ class SqliteJournal(Journal, BudgetStore):
         await self._database.write(
             lambda transaction: transaction.change(
                 "UPDATE pools SET holder = ?, fence = fence + 1 WHERE name = ? AND fence = ?",
-                _NOBODY, lease.pool, lease.fence,
+                NOBODY, lease.pool, lease.fence,
             )
         )  # fmt: skip
 
@@ -260,7 +257,7 @@ class SqliteJournal(Journal, BudgetStore):
 
 @asynccontextmanager
 async def open_journal(
-    path: str | Path, *, durability: Durability = "process", read_only: bool = False
+    path: str | Path, *, durability: Durability | None = None, read_only: bool = False
 ) -> AsyncGenerator[SqliteJournal]:
     """Open the journal in the file *path*. A new file can be read by its owner only.
 
@@ -268,7 +265,7 @@ async def open_journal(
         path: The file. Its folder exists.
         durability: ``process``: what was written survives the end of the process, however
             it comes; ``power``: also that of the power, at the price of waiting for the disk.
-
+            ``None``: as the file says, and ``process`` for a new one.
         read_only: Whether to look only: nothing is made, and nothing changes in the file.
 
     Yields:
@@ -279,17 +276,20 @@ async def open_journal(
         JournalError: If the file cannot be opened, is no journal, or is of a later version.
     """
     expect_arguments(open_journal, locals())
-    if durability not in _KINDS:
-        raise UsageError(f"durability must be 'process' or 'power', got {durability!r}")
-    async with open_database(Path(path), _KINDS[durability], read_only=read_only) as database:
+    async with open_database(Path(path), _KIND, read_only=read_only) as database:
         if not read_only:
-            await database.write(
-                lambda transaction: transaction.change(
-                    "INSERT OR REPLACE INTO facts (name, value) VALUES ('durability', ?)",
-                    durability,
-                )
-            )
+            said = await database.write(lambda transaction: _settle(transaction, durability))
+            await database.command(f"PRAGMA synchronous = {_SYNCHRONOUS[said]}")
         yield SqliteJournal(database)
+
+
+def _settle(transaction: Transaction, durability: Durability | None) -> Durability:
+    """Return what the file's records are to survive, and have it say so."""
+    found = transaction.rows("SELECT value FROM facts WHERE name = 'durability'")
+    kept: Durability = "power" if found == [("power",)] else "process"
+    wanted = durability or kept
+    transaction.change("INSERT OR REPLACE INTO facts VALUES ('durability', ?)", wanted)
+    return wanted
 
 
 _LEASE: Final = "SELECT fence, holder, lease_seconds, renewed_at FROM pools WHERE name = ?"
@@ -309,7 +309,7 @@ def _take(
             *silent_since*.
     """
     now = time.time()
-    me = msgspec.json.encode(_this_process()).decode()
+    me = msgspec.json.encode(this_process()).decode()
     rows = transaction.rows(_LEASE, pool)
     if not rows:
         transaction.insert(
@@ -320,9 +320,9 @@ def _take(
         return 1
     ((fence, holder, seconds, renewed_at),) = rows
     fence = number_of(fence, "fence")
-    if holder not in {_NOBODY, me} and renewed_at != silent_since:
+    if holder not in {NOBODY, me} and renewed_at != silent_since:
         lease = seconds_of(seconds, most=math.inf)
-        _refuse_if_busy(pool, text_of(holder, "holder"), lease, seconds_of(renewed_at))
+        refuse_if_busy(pool, text_of(holder, "holder"), lease, seconds_of(renewed_at))
     transaction.change(
         "UPDATE pools SET fence = fence + 1, holder = ?, lease_seconds = ?, renewed_at = ? "
         "WHERE name = ?",
@@ -354,60 +354,5 @@ def _summary_of(row: Row) -> PoolSummary:
         int(agents or 0),
         int(ended or 0),
         int(size or 0),
-        _live_holder(text_of(holder, "holder"), lease, seconds_of(renewed)),
-    )
-
-
-# --- who holds a lease
-
-
-def _this_process() -> LeaseHolder:
-    return LeaseHolder(socket.gethostname(), os.getpid(), _start_of(os.getpid()))
-
-
-def _start_of(pid: int) -> str:
-    """Return when process *pid* started, in ticks since boot. Empty: unknown."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:  # noqa: PTH123  # one line
-            # The name, in parentheses, may have anything in it.
-            return file.read().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""
-
-
-def _is_dead(holder: LeaseHolder) -> bool:
-    """Return whether *holder* is known to have ended; unknown for other machines."""
-    if holder.host != socket.gethostname():
-        return False
-    try:
-        os.kill(holder.pid, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False  # somebody else's process
-    return bool(holder.started) and _start_of(holder.pid) != holder.started
-
-
-def _live_holder(text: str, seconds: float, renewed_at: float) -> LeaseHolder | None:
-    if text == _NOBODY:
-        return None
-    try:
-        holder = msgspec.json.decode(text, type=LeaseHolder)
-    except RecursionError as exc:
-        raise ValueError("a holder is nested too deeply") from exc
-    return None if _is_dead(holder) or renewed_at + seconds <= time.time() else holder
-
-
-def _refuse_if_busy(pool: str, text: str, seconds: float, renewed_at: float) -> None:
-    holder = _live_holder(text, seconds, renewed_at)
-    if holder is None:
-        return
-    # A clock that went back makes no lease longer than it was.
-    until = min(renewed_at, time.time()) + seconds
-    raise RunBusyError(
-        f"pool {pool!r} of the journal is written by process {holder.pid} on {holder.host}; "
-        f"wait for its end, or for {until - time.time():.0f} seconds without a sign of it",
-        host=holder.host,
-        pid=holder.pid,
-        until=until,
+        live_holder(text_of(holder, "holder"), lease, seconds_of(renewed)),
     )

@@ -23,7 +23,7 @@ from agentpool.journal import (
     RunBusyError,
     open_journal,
 )
-from agentpool.journal._sqlite import _start_of
+from agentpool.journal._holder import start_of
 from agentpool.testing import simulate
 
 ACCEPTED = JournalRecord(1, RecordKind.ACCEPTED, body=b"{}")
@@ -149,7 +149,7 @@ async def test_a_process_of_somebody_else_is_alive(
 
     monkeypatch.setattr(os, "kill", refuse)
     path = tmp_path / "j"
-    assert _start_of(0) == ""
+    assert start_of(0) == ""
     async with open_journal(path) as journal:
         await journal.claim("p")
         holder = f'{{"host":"{os.uname().nodename}","pid":2,"started":"9"}}'
@@ -249,7 +249,7 @@ async def test_what_is_no_journal_is_left_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="its folder must exist"):
         async with open_journal(tmp_path / "none" / "j"):
             raise AssertionError
-    with pytest.raises(UsageError, match="durability must be 'process' or 'power', got 'both'"):
+    with pytest.raises(UsageError, match="durability must be 'process', 'power' or None, got"):
         async with open_journal(newer, durability="both"):  # type: ignore[arg-type]  # on purpose
             raise AssertionError
 
@@ -257,11 +257,12 @@ async def test_what_is_no_journal_is_left_as_it_is(tmp_path: Path) -> None:
 async def test_the_file_says_what_it_survives(tmp_path: Path) -> None:
     """It is the owner's alone, too."""
     path = tmp_path / "j"
-    for durability in ("process", "power"):
-        async with open_journal(path, durability=durability):
+    told = [(None, "process"), ("power", "power"), (None, "power"), ("process", "process")]
+    for durability, said in told:
+        async with open_journal(path, durability=durability):  # type: ignore[arg-type]  # words
             pass
         connection = sqlite3.connect(path)
-        assert connection.execute("SELECT value FROM facts").fetchall() == [(durability,)]
+        assert connection.execute("SELECT value FROM facts").fetchall() == [(said,)]
         connection.close()
 
 
