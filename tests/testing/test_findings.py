@@ -182,6 +182,14 @@ def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     found_by(explore, lock_order, schedules=300)
 
 
+def test_patience_is_also_a_matter_of_real_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hang beside a socket takes seconds in each run; what is known by then is told."""
+    monkeypatch.setattr(shrink_room, "MAX_SECONDS", 0.0)
+    found = found_by(explore, lock_order, schedules=300)
+    with pytest.raises(HangError):
+        replay(lock_order, found.token)
+
+
 def test_a_very_long_run_is_not_shrunk(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would take minutes, and nobody could read it. Its seed is there."""
     monkeypatch.setattr(report_room, "LONG", 5)

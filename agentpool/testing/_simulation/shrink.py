@@ -12,6 +12,7 @@ Rules:
 
 from __future__ import annotations
 
+import time  # noqa: TID251  # how long a person waits for the finding
 from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias, final
 
@@ -25,6 +26,10 @@ MAX_RUNS: Final = 400
 
 MAX_STEPS: Final = 150_000
 """Task steps that shrinking may take, in all its runs: a few seconds."""
+
+MAX_SECONDS: Final = 60.0
+"""Real seconds that it may take. A hang beside sockets or threads takes some of them in each
+run, before it counts as one."""
 
 Attempt: TypeAlias = Callable[[Order], tuple[int, Exception | None]]
 """Runs the scenario once: how many steps it took, and what it failed with."""
@@ -91,6 +96,7 @@ class _Shrinking:
     kinds: frozenset[type]
     runs: int = 0
     steps: int = 0
+    began: float = attrs.field(factory=time.monotonic)
 
     @property
     def tired(self) -> bool:
