@@ -63,7 +63,8 @@ def searched(program: Callable[..., Awaitable[None]], search: int, orders: str) 
 def systematic(program: Callable[..., Awaitable[None]], search: int) -> bool:
     """Return whether *explore_all* finds it."""
     try:
-        explore_all(partial(program, repaired=False), seed=search, late_seconds=0.02)
+        late = 1.0 if program in LIFETIMES else 0.02
+        explore_all(partial(program, repaired=False), seed=search, late_seconds=late)
     except ScheduleError:
         return True
     return False
