@@ -452,6 +452,16 @@ def test_what_an_observer_does_is_done_once_and_found() -> None:
     machine.teardown()
 
 
+def test_an_observer_may_end_everything() -> None:
+    """In the middle of a fan-out, all of which has its end then."""
+    machine = PoolMachine()
+    machine.react(AgentSpawned, "abort", 0)
+    machine.fan_out_nowait(2)
+    assert all(handle.has_ended for handle in machine.handles)
+    machine.all_holds()
+    machine.teardown()
+
+
 def test_an_observer_speaks_for_the_agent_in_whose_task_it_is_told() -> None:
     """To send to that agent is a refusal like others."""
     machine = PoolMachine()
