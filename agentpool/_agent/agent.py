@@ -9,6 +9,7 @@ from typing import final
 
 import trio
 
+from agentpool._agent.early_outcome import early_outcome
 from agentpool._agent.journaling import RunJournal
 from agentpool._agent.retry import RetryPolicy
 from agentpool._agent.spending import Purse, estimate
@@ -360,16 +361,10 @@ class Agent(Live):
         """Make the outcome of the agent, with everything it produced."""
         run = self.run
         if run is None:
-            return AgentOutcome(
-                agent_id=self.agent_id,
-                name=self.name,
-                status=status,
-                error=error,
-                stop_reason=stop_reason,
-                messages=(*self.config.history, self.config.question),
-                started_at=started_at,
-                finished_at=finished_at,
-            )
+            return early_outcome(
+                self.config, self.agent_id, status, finished_at,
+                error=error, stop_reason=stop_reason, started_at=started_at,
+            )  # fmt: skip
         guard = run.guard
         # Most runs end between two answers, and the text takes longer than the rest of this.
         why = "" if run.acting is None else f"the agent was {status.value}"

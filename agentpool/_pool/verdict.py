@@ -7,6 +7,7 @@ from typing import Final
 import trio
 
 from agentpool._agent.agent import Agent
+from agentpool._agent.early_outcome import early_outcome
 from agentpool._errors import AgentCancelledError, LimitExceededError
 from agentpool._outcome import AgentOutcome, AgentStatus, StopReason
 from agentpool._pool.record import AgentRecord
@@ -41,14 +42,8 @@ def verdict(
 def unstarted_outcome(handle: AgentRecord, finished_at: float) -> AgentOutcome:
     """Make the outcome of an agent that was cancelled before it had a slot."""
     config, _ = handle.take_work()
-    return AgentOutcome(
-        agent_id=handle.agent_id,
-        name=handle.name,
-        status=AgentStatus.CANCELLED,
-        error=cancellation_of(handle),
-        messages=(*config.history, config.question),
-        finished_at=finished_at,
-    )
+    error = cancellation_of(handle)
+    return early_outcome(config, handle.agent_id, AgentStatus.CANCELLED, finished_at, error=error)
 
 
 def cancellation_of(handle: AgentRecord) -> AgentCancelledError:
