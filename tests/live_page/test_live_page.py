@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 from collections.abc import AsyncGenerator
@@ -29,6 +30,7 @@ from agentpool.abc import OnDelta
 from agentpool.drivers import Completion, CompletionRequest
 from agentpool.live import ApprovalDesk, LivePage, listen, serve_live
 from agentpool.live._approvals import PendingCall
+from agentpool.live._serve import MAX_VISITS
 from agentpool.live._view import shown_call
 from agentpool.tools import ApprovalRequest, ToolRegistry, tool
 from tests.support.fakes import LiveDriver, calling, manifest, query_of, tool_call, turns_of
@@ -540,3 +542,47 @@ async def test_an_error_of_the_block_comes_out_as_itself() -> None:
     with trio.fail_after(PATIENCE), pytest.raises(LookupError, match="mine"):
         async with open_pool(LiveDriver(answer_at_once)) as pool, serve_live(pool):
             raise LookupError("mine")
+
+
+async def test_there_is_an_end_to_how_many_may_look() -> None:
+    """Who comes on top is hung up on; when one goes, another may come."""
+    async with scene() as on:
+        streams = [await raw(on) for _ in range(MAX_VISITS)]
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        async with await raw(on) as one_more:
+            with contextlib.suppress(trio.BrokenResourceError):
+                assert await one_more.receive_some() == b""
+        for stream in streams:
+            await stream.aclose()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert (await on.browser.client.get(on.browser.base)).status_code == 200
+
+
+async def test_a_page_that_breaks_does_not_end_the_pool(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is logged, and the next look is answered."""
+    async with scene() as on:
+        handle = await on.spawn("erase")
+
+        def broken() -> None:
+            raise LookupError("this is broken")
+
+        on.desk.tell(broken)
+        with contextlib.suppress(httpx.HTTPError):
+            await on.browser.do({"do": "approve", "call": 1})
+        assert "the live page could not answer" in caplog.text
+        assert (await handle.wait()).status is AgentStatus.COMPLETED
+        assert (await on.browser.look())["calls"] == []
+
+
+async def test_a_pool_that_has_closed_can_still_be_looked_at() -> None:
+    """Nothing more comes, and that is no error."""
+    with trio.fail_after(PATIENCE):
+        async with open_pool(LiveDriver(answer_at_once), name="over") as pool:
+            pass
+        async with (
+            serve_live(pool) as page,
+            httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client,
+        ):
+            assert (await Browser(page, client).look())["pool"] == "over"
