@@ -286,6 +286,16 @@ async def test_a_usage_that_means_nothing_is_unknown_and_charged(usage: Usage) -
     assert warned.text.endswith("; counted as unknown")
 
 
+async def test_a_usage_of_zero_is_known() -> None:
+    """An answer without a word costs its question alone."""
+    for usage in (Usage(5, 0), Usage(0, 5)):
+        recorder = Recorder()
+        async with open_pool(script(Completion("hi", usage=usage)), observers=[recorder]) as pool:
+            outcome = await (await pool.spawn(job())).wait()
+        assert (outcome.usage, outcome.unmeasured_requests) == (usage, 0)
+        assert not of_type(recorder.events, AgentWarned)
+
+
 @pytest.mark.parametrize("cost_usd", [-0.5, math.inf, math.nan])
 async def test_a_cost_that_means_nothing_is_unknown(cost_usd: float) -> None:
     """It is neither a refund nor an error of the calling code."""

@@ -12,5 +12,10 @@ EQUIVALENT: Final[Mapping[tuple[str, str, str], str]] = {
         "a number is one more",
     ): "a second reader is woken too, finds nothing and waits on; a message for it would have "
     "taken no place either",
+    (
+        "_scheduling/fair_queue.py",
+        "self.weight = 1",
+        "a number is one more",
+    ): "a group gets the weight of its first item at once",
 }
 """The room, the line as it is, and how it is broken; and why nobody can see it."""

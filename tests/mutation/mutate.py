@@ -38,7 +38,7 @@ ROOMS: Final[dict[str, tuple[str, ...]]] = {
     "_pool/deadlock.py": ("tests/pool",),
     "_pool/fan_in.py": ("tests/pool",),
     "_pool/map.py": ("tests/pool",),
-    "_pool/nursery.py": ("tests/pool", "tests/agent"),
+    "_pool/nursery.py": ("tests/pool", "tests/agent", "tests/journal"),
     "_agent/retry.py": ("tests/agent",),
     "_agent/request.py": ("tests/agent",),
     "_budget/account.py": ("tests/budget", "tests/agent"),

@@ -33,9 +33,9 @@ from agentpool.abc import (
     ToolContext,
 )
 from agentpool.drivers import FunctionDriver, GatedDriver, RequestGate
-from agentpool.observe import AgentFinished, AgentResumed, AgentSpawned, AgentStarted
+from agentpool.observe import AgentFinished, AgentQueued, AgentResumed, AgentSpawned, AgentStarted
 from agentpool.testing import simulate
-from agentpool.tools import ToolRegistry
+from agentpool.tools import ToolRegistry, tool
 from tests.support.fakes import (
     FakeTool,
     LiveDriver,
@@ -47,6 +47,7 @@ from tests.support.fakes import (
     manifest,
     of_type,
     query_of,
+    results_of,
     sleepy_driver,
     tool_call,
     turns_of,
@@ -499,3 +500,36 @@ async def test_g3_an_agent_of_whose_calls_one_works_has_its_slot_and_lends_none(
         newcomer = pool.spawn_nowait(job("new"))
         assert newcomer.status is AgentStatus.RUNNING
         pool.abort_all()
+
+
+async def test_whoever_comes_back_to_a_full_pool_is_told_as_queued_again(
+    autojump_clock: MockClock,
+) -> None:
+    """With how many come before it; it goes on before those that are new."""
+    seen = Recorder()
+
+    @tool
+    async def away(context: ToolContext) -> str:
+        """Wait elsewhere, the second agent for longer."""
+        async with context.agent.without_slot("a webhook"):
+            await trio.sleep(context.agent.agent_id)
+        return "back"
+
+    async def answer(request: CompletionRequest, _: OnDelta) -> Completion | str:
+        if query_of(request) == "leave" and not results_of(request):
+            return calling(tool_call("away"))
+        await trio.sleep(10)
+        return "done"
+
+    async with open_pool(
+        LiveDriver(answer), tools=ToolRegistry([away]), max_concurrent=1, observers=[seen]
+    ) as pool:
+        await pool.fan_out(jobs("leave", "leave", "stay", "new"))
+        await pool.join_all()
+    again = [event for event in seen.events if isinstance(event, AgentQueued) and event.again]
+    assert [(event.agent_id, event.at_seconds, event.ahead) for event in again] == [
+        (1, 1.0, 0),
+        (2, 2.0, 1),
+    ]
+    ends = [event.agent_id for event in seen.events if isinstance(event, AgentFinished)]
+    assert ends == [3, 1, 2, 4]
