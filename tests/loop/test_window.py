@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from agentpool import (
+    AgentManifest,
     AgentStatus,
     Budget,
     ContextConfig,
@@ -22,6 +23,7 @@ from agentpool import (
     SpawnConfig,
     StopReason,
     Usage,
+    UsageError,
     open_pool,
 )
 from agentpool._loop.conversation import Conversation, message_tokens
@@ -290,8 +292,10 @@ def test_a_view_with_a_summary_and_stubs_is_a_sequence() -> None:
 
 def test_a_strategy_is_one_of_three() -> None:
     """In a file and in code."""
-    with pytest.raises(ManifestError, match=r"strategy: must be one of 'drop', .*, got 'forget'"):
+    with pytest.raises(UsageError, match=r"strategy must be 'drop', .* or 'summary', got 'forget'"):
         ContextConfig(strategy="forget")  # type: ignore[arg-type]  # that is what is tested
+    with pytest.raises(ManifestError, match=r"strategy: must be one of 'drop', .*, got 'forget'"):
+        AgentManifest.parse('[context]\nstrategy = "forget"')
 
 
 # --- in a pool
