@@ -112,7 +112,7 @@ class Attachment(msgspec.Struct, frozen=True, gc=False):
         )
         try:
             # A file that somebody names once, like a manifest; it waits for nothing else.
-            with open(path, "rb") as file:  # noqa: PTH123  # takes what is no Path as well
+            with open(path, "rb") as file:  # noqa: PTH123  # takes what is not a Path as well
                 data = file.read(MAX_ATTACHMENT_BYTES + 1)
         except (OSError, ValueError) as exc:  # ValueError: a path that no system has
             reason = getattr(exc, "strerror", None) or str(exc)

@@ -152,7 +152,7 @@ class Expected(msgspec.Struct, frozen=True):
             UsageError: If it is not.
         """
         if not self._allows(value):
-            # What was given in place of a few fixed words is no key.
+            # What was given in place of a few fixed words is not a key.
             got = repr(value) if self.choices and isinstance(value, str) else _kind_of(value)
             raise UsageError(f"{what} must be {_either(self.words)}, got {got}; see help({of})")
         if self.items is not None and isinstance(value, tuple | list):

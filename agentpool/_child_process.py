@@ -1,4 +1,4 @@
-"""A child process that leads a group of its own: how both are ended, and how it ended."""
+"""A child process with a process group of its own, and how both are ended."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ Rules, the same for all of them:
 2. One that is there keeps its mode. One that is written anew and belongs to another user is
    refused, since that user could read it; only root writes into it.
 3. A link is followed, and the file that it names is written. The link stays.
-4. What is there and is no file (a device, a pipe, a socket, a folder) is refused before it is
+4. What is there and is not a file (a device, a pipe, a socket, a folder) is refused before it is
    opened. It is never replaced, and never waited for.
 5. What is written whole is written beside its place and renamed into it: there is the old
    file or the new one. A file that has more names, or stands where nothing can be renamed, is
@@ -58,7 +58,7 @@ def open_to_write(path: Path, *, append: bool = False) -> int:
         append: Whether what is in it stays, and every write goes to its end.
 
     Raises:
-        OSError: If it cannot be written, or is no file of this user.
+        OSError: If it cannot be written, or is not a file of this user.
     """
     check_file(path, added_to=append)
     fd = os.open(path, _FLAGS | (os.O_APPEND if append else 0), OWNER_ALONE)
@@ -76,7 +76,7 @@ def write_whole(path: Path, data: bytes) -> None:
     """Replace the contents of the file at *path* by *data*.
 
     Raises:
-        OSError: If it cannot be written, or is no file of this user. What was there is as
+        OSError: If it cannot be written, or is not a file of this user. What was there is as
             before, unless rule 5 says that it is written in its place.
     """
     check_file(path)

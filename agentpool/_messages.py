@@ -282,7 +282,7 @@ def messages_from_json(text: str | bytes) -> tuple[ChatMessage, ...]:
     try:
         return msgspec.json.decode(text, type=tuple[ChatMessage, ...])
     except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
-        msg = f"the text is no conversation ({exc}); write it with messages_to_json"
+        msg = f"the text is not a conversation ({exc}); write it with messages_to_json"
         raise UsageError(msg) from exc
 
 
@@ -297,7 +297,7 @@ def answer_tokens(max_tokens: int | None, window: int | None = None) -> int:
     (500, 16384, 2048)
 
     Args:
-        max_tokens: The limit of the answer. ``None``: nobody said one.
+        max_tokens: The limit of the answer. ``None``: it is not said one.
         window: Tokens of request and answer together. ``None``: unknown.
     """
     if max_tokens is not None:
@@ -313,6 +313,6 @@ def estimate_tokens(text: str) -> int:
     provider refuses what is one token too long. On samples of English, JSON, Chinese and
     code this covered the o200k count (2026-11).
     """
-    # A lone surrogate is no text, but a file's name may have one: it is counted, not refused.
+    # A lone surrogate is not text, but a file's name may have one: it is counted, not refused.
     size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
     return (size * 2 + 4) // 5

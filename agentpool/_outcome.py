@@ -66,7 +66,7 @@ class StopReason(enum.Enum):
     DEADLINE = "deadline"
     """Its time was over."""
     UNKNOWN_OUTCOME = "unknown_outcome"
-    """A tool call had begun when the program ended, and nobody knows whether it was done."""
+    """A tool call had begun when the program ended, and may or may not have been done."""
     INTERRUPTED = "interrupted"
     """It was asked to stop after its turn, and did."""
 
@@ -108,7 +108,7 @@ class AgentOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """Requests of which nobody knows what they took: the provider did not say, or they broke
     off. Where there are any, ``usage`` is too low."""
     cost_usd: float | None = None
-    """US dollars. ``None``: nobody can price it, or not all of it. 0.0 is free of charge."""
+    """US dollars. ``None``: part of it has no known price. 0.0 is free of charge."""
     iterations: int = 0
     """Model requests, retries not counted."""
     tool_calls: int = 0

@@ -62,7 +62,7 @@ MARKERS: Final = (*TEMPLATE_MARKERS, *PHRASE_MARKERS)
 MAX_NAME_CHARS: Final = 60
 """Of an agent's name that a model chose: it fits on a line with what the agent wants."""
 
-# What str.isprintable() takes and no font shows: fillers, blanks that are no spaces, joiners,
+# What str.isprintable() takes and no font shows: fillers, blanks that are not spaces, joiners,
 # selectors of a variant, vowels that are not written.
 _UNSEEN: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"

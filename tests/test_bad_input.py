@@ -337,7 +337,7 @@ def test_a_list_in_the_place_of_a_tuple_is_taken_for_one() -> None:
 
 
 def test_a_fixed_word_is_shown_with_what_there_is() -> None:
-    """A word that was mistyped is no secret; whatever else was passed may be one."""
+    """A word that was mistyped is not a secret; whatever else was passed may be one."""
     with pytest.raises(UsageError) as caught:
         open_journal("x.db", durability=WRONG).__aenter__().send(None)
     assert str(caught.value) == (
@@ -365,5 +365,5 @@ def test_a_proxy_is_a_url() -> None:
         async with open_openai("m", base_url="http://localhost/v1", proxy="me:secret@place"):
             pass
 
-    with pytest.raises(UsageError, match=r"^proxy is no URL; write it as http://host:port$"):
+    with pytest.raises(UsageError, match=r"^proxy is not a URL; write it as http://host:port$"):
         trio.run(enter)

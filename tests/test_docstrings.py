@@ -70,6 +70,28 @@ def test_a_main_class_shows_how_it_is_used(kind: type) -> None:
     assert not re.search(r"agentpool\.\w*\._|agentpool\._", source)
 
 
+# What a native reader has to translate: nobody in particular as the one who does something.
+SIGNS = re.compile(
+    r"^(Take note|Have it|Have who)|\b(nobody|somebody|anybody|whoever)\b|(?<!there )\bis none\b",
+    re.IGNORECASE,
+)
+
+
+def test_first_lines_are_plain() -> None:
+    """A first line says what the thing does, in words that need no second reading."""
+    package = Path(agentpool.__file__).parent
+    kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    odd = list[str]()
+    for path in sorted(package.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            first = (
+                (ast.get_docstring(node) or "").split("\n")[0] if isinstance(node, kinds) else ""
+            )
+            if SIGNS.search(first):
+                odd.append(f"{path.relative_to(package)}: {first}")
+    assert odd == []
+
+
 def test_the_glossary_is_in_order_and_has_no_dead_words() -> None:
     """Each word once, in a full sentence, and used by the package or its other pages."""
     package, docs = Path(agentpool.__file__).parent, Path(__file__).parent.parent / "docs"
@@ -89,4 +111,4 @@ def test_the_glossary_is_in_order_and_has_no_dead_words() -> None:
 
 def _noun(name: str) -> str:
     """Return the last word of a class's name: ``pool`` of ``AgentPool``."""
-    return re.findall(r"[A-Z][a-z]+", name)[-1].lower()
+    return str(re.findall(r"[A-Z][a-z]+", name)[-1]).lower()

@@ -451,7 +451,7 @@ def test_the_version_is_that_of_the_distribution() -> None:
 
 
 def test_a_source_tree_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is not installed says so, and is no error."""
+    """What is not installed says so, and is not an error."""
 
     def missing(name: str) -> str:
         raise importlib.metadata.PackageNotFoundError(name)

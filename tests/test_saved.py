@@ -56,7 +56,7 @@ def test_every_conversation_comes_back(messages: Any) -> None:  # noqa: ANN401  
 @pytest.mark.parametrize("text", ["{}", '[{"role":"system","text":"x"}]', "[", b"\xff", "[" * 9999])
 def test_what_is_no_conversation_is_refused(text: str | bytes) -> None:
     """With the place where it goes wrong."""
-    with pytest.raises(UsageError, match="the text is no conversation"):
+    with pytest.raises(UsageError, match="the text is not a conversation"):
         messages_from_json(text)
 
 
@@ -116,5 +116,5 @@ def test_a_value_is_written_as_its_json() -> None:
 @pytest.mark.parametrize("text", ["[]", "{}", "", b"\xff"])
 def test_what_is_no_outcome_is_refused(text: str | bytes) -> None:
     """With the place where it goes wrong."""
-    with pytest.raises(UsageError, match="the text is no outcome"):
+    with pytest.raises(UsageError, match="the text is not an outcome"):
         outcome_from_json(text)

@@ -166,4 +166,4 @@ def test_a_key_is_found_in_base64(before: int) -> None:
     found = find_key(data)
     assert found is not None
     assert MARK[:8] not in found + str(find_key(KEY))
-    assert find_key(make_key("")[4:12]) is None  # a quarter of each half is no key
+    assert find_key(make_key("")[4:12]) is None  # a quarter of each half is not a key

@@ -92,7 +92,7 @@ class Home(ABC):
     cleaner: Cleaner
     """Takes markers out of what tools return and of what is recalled."""
     approve: Approver | None
-    """Asked before calls that need it. ``None``: nobody can be asked."""
+    """Asked before calls that need it. ``None``: calls that need it are refused."""
     retries: RetryPolicy
     """When a failed request is made again."""
     memory_scope: str
@@ -134,7 +134,7 @@ class Agent(Live):
     clock: trio.CancelScope | None = None
     """What ends a step that takes too long. ``None``: no step of it has a limit."""
     on_piece: Callable[[], None] | None = None
-    """Told of each piece of an answer. ``None``: nobody watches the request."""
+    """Told of each piece of an answer. ``None``: the request is not observed."""
     told: int = 0
     """Messages of its conversation that those who watch were told of."""
     stream: StreamedText | None = None
@@ -288,7 +288,7 @@ class Agent(Live):
         for name, tool in zip(self.registry.names, self.registry, strict=True):
             try:
                 calls = [call for call in tool.left_behind if call.agent is self.context]
-            except Exception as error:  # noqa: BLE001  # somebody else's code, and the outcome must come
+            except Exception as error:  # noqa: BLE001  # foreign code, and the outcome must come
                 text = (
                     f"tool {name!r} cannot say what it left behind: {type(error).__name__}: {error}"
                 )

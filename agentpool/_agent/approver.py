@@ -27,7 +27,7 @@ from agentpool.abc import Tool
 from agentpool.tools._failure import failed_result
 
 NOBODY = (
-    "this tool needs somebody's approval, and nobody can be asked here; go on without it, "
+    "this tool needs approval, and there is no one here to ask; go on without it, "
     "and say in your answer what you would have needed it for"
 )
 
@@ -72,9 +72,9 @@ async def ask_first(
         try:
             async with parked(Wait.other("an approval", WaitReason.APPROVAL)):
                 decision = await _ask(agent, agent.home.approve, request)
-        except Exception as error:  # noqa: BLE001  # somebody else's code: told to the model
+        except Exception as error:  # noqa: BLE001  # foreign code: told to the model
             told = failed_result(call.name, error).content
-            decision = Denied(f"nobody could be asked for approval: {told}")
+            decision = Denied(f"asking for approval failed: {told}")
         if journal is not None:
             journal.keep_answer(part, call, decision, again=may_have_run)
     if isinstance(decision, Changed):
@@ -99,7 +99,7 @@ async def _ask(agent: Agent, approve: Approver, request: ApprovalRequest) -> Dec
         if inspect.isawaitable(said):
             said = await said
     if scope.cancelled_caught:
-        return Denied(f"nobody answered within {seconds:g} seconds")  # noqa: ASYNC910  # waited for
+        return Denied(f"no answer within {seconds:g} seconds")  # noqa: ASYNC910  # waited for
     # Somebody else's code, and type checkers are optional.
     if not isinstance(said, Approved | Denied | Changed):
         raise UsageError(f"approve must return Approved, Denied or Changed, got {said!r}")

@@ -124,7 +124,7 @@ async def _perform_kept(agent: Agent, effect: Effect, run: Run) -> None:  # noqa
     if is_known:
         return  # noqa: ASYNC910  # there is nothing to wait for
     if isinstance(effect, Complete | Summarize):
-        allow(agent.clock, None)  # what is left of the step before is no time of the disk's
+        allow(agent.clock, None)  # what is left of the step before is not a time of the disk's
         if await journal.begin_request(effect.request):
             agent.pay_again(effect.request)
     work = _perform(agent, effect, run)
@@ -217,7 +217,7 @@ async def _recall(agent: Agent, effect: Recall) -> None:  # noqa: ASYNC910  # a 
         hits = await agent.memory.recall(query)
         # What a tool once wrote into it is no better than what tools write now.
         effect.fragments = [agent.home.cleaner.clean(hit.fragment.content) for hit in hits]
-    except Exception as error:  # noqa: BLE001  # somebody else's code: told and counted
+    except Exception as error:  # noqa: BLE001  # foreign code: told and counted
         _tolerate(agent, "recall", error)
 
 
@@ -228,7 +228,7 @@ async def _remember(agent: Agent, effect: Remember) -> None:  # noqa: ASYNC910  
     )
     try:
         await agent.memory.remember(fragment)
-    except Exception as error:  # noqa: BLE001  # somebody else's code: told and counted
+    except Exception as error:  # noqa: BLE001  # foreign code: told and counted
         _tolerate(agent, "remember", error)
 
 

@@ -303,7 +303,7 @@ class RunJournal(Live):
         return (self.place, part) in self.begun
 
     async def ask(self, part: int, call: ToolCall, *, again: bool) -> Decision | None:
-        """Have it kept that somebody is asked about a call. Return what was said before.
+        """Record that a call waits for approval. Return the answer given before, if there is one.
 
         Args:
             part: Its place among the calls of its answer.
@@ -323,7 +323,7 @@ class RunJournal(Live):
         return None
 
     def keep_answer(self, part: int, call: ToolCall, decision: Decision, *, again: bool) -> None:
-        """Note what somebody said of a call."""
+        """Record the answer about a call."""
         digest = digest_of(call.name, call.arguments, again)
         self._note(RecordKind.ANSWERED, part, digest, said_of(decision))
 

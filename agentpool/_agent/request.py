@@ -203,7 +203,7 @@ class ModelRequest(Live):
                 self._break_off(error)
                 raise
             clock = current_clock()
-            # Others may have the slots when the delay is over: that is no time of the model.
+            # Others may have the slots when the delay is over: that is not a time of the model.
             with waiting_for_turn():
                 async with parked(Wait.other("a retry", WaitReason.RETRY)):
                     await trio.sleep(delay_seconds)

@@ -55,7 +55,7 @@ class Purse:
     """Whether a limit is passed since the last answer."""
 
     def __attrs_post_init__(self) -> None:
-        """Have those who wait told when this agent begins to wait as well."""
+        """Reconsider waiting claims when this agent begins to wait as well."""
         self.ledger = ledger_of(self.budget)
         self._slot.on_waiting = self.ledger.root.reconsider
 

@@ -110,7 +110,7 @@ async def _run_call(  # noqa: ASYNC910  # a tool without a checkpoint is its own
     if journal is None:
         key, fence = f"{agent.memory_scope}#{agent.tools_run}", None
     else:
-        allow(clock, None)  # what is left of the step before is no time of the disk's
+        allow(clock, None)  # what is left of the step before is not a time of the disk's
         key, fence = await journal.begin_call(index, asked)
     context = _begin(agent, effect, index, call, key, fence)
     allow(clock, _seconds_for(agent, tool))

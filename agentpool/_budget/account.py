@@ -176,7 +176,7 @@ class Account:
         self._tell(kind, taken, reached=True)
         if kind == COST and self.blind:
             text = (
-                f"budget {self.name!r}: nobody can price an answer, so its limit of "
+                f"budget {self.name!r}: an answer has no known price, so its limit of "
                 f"{_shown(kind, limit)} cannot be held; give the driver prices, limit tokens "
                 "instead, or say allow_unpriced=True"
             )

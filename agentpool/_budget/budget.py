@@ -146,7 +146,7 @@ class Budget:
 
         Args:
             tokens: Tokens in plus out, as estimated.
-            cost_usd: US dollars, as estimated. ``None``: nobody can say.
+            cost_usd: US dollars, as estimated. ``None``: unknown.
             requests: Requests to a model.
             tool_calls: Tool calls.
 

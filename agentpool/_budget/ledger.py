@@ -19,7 +19,7 @@ Rules:
 7. Who fits goes before one that waits for more, but not more than ``MAX_PASSED`` times past
    the same one: then all who want of the budget that lacks wait behind it. So a large
    request does not starve among small ones.
-8. A cost that nobody can know is not zero: it is counted as unpriced, and a limit on cost
+8. An unknown cost is not zero: it is counted as unpriced, and a limit on cost
    allows nothing more after such an answer, unless the budget says so.
 
 A budget belongs to one thread, the one that trio runs in. It knows no pool: several pools
@@ -93,8 +93,8 @@ class Reservation(Live):
         Requests and tool calls are charged as they were reserved.
 
         Args:
-            tokens: Tokens in plus out. ``None``: nobody said, so what was reserved counts.
-            cost_usd: US dollars. ``None``: nobody said, so what was reserved counts. If
+            tokens: Tokens in plus out. ``None``: it is not said, so what was reserved counts.
+            cost_usd: US dollars. ``None``: it is not said, so what was reserved counts. If
                 there was no estimate either, the cost is unknown.
 
         Raises:
@@ -318,7 +318,7 @@ class Ledger(Live):
 
         Args:
             tokens: Tokens in plus out, as estimated.
-            cost_usd: US dollars, as estimated. ``None``: nobody can say.
+            cost_usd: US dollars, as estimated. ``None``: unknown.
             is_stalled: Whether who makes the request waits for others, so that nobody may
                 count on its end.
 

@@ -35,15 +35,15 @@ class BudgetStatistics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     tokens: BudgetMeter
     """Tokens in plus tokens out."""
     cost: BudgetMeter
-    """US dollars, as far as anybody can price them."""
+    """US dollars, as far as prices are known."""
     requests: BudgetMeter
     """Requests to a model, retries included."""
     tool_calls: BudgetMeter
     """Tool calls that ran."""
     unmeasured: int
-    """Requests whose usage or cost nobody said: charged as reserved."""
+    """Requests of unknown usage or cost: charged as reserved."""
     unpriced: int
-    """Requests that nobody can price at all: they add nothing to ``cost``."""
+    """Requests without any known price: they add nothing to ``cost``."""
     refused: int
     """How often something was not allowed, by this budget or by one above it."""
 
@@ -72,7 +72,7 @@ class PoolStatistics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     messages: int
     """Messages that were accepted so far."""
     dead_letters: int
-    """Accepted messages that nobody will receive."""
+    """Accepted messages that will never be received."""
     warnings: int
     """Things that were near a limit, or that went wrong and were tolerated."""
     observer_failures: int

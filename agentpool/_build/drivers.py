@@ -39,7 +39,7 @@ _KEY_ENVS: Final = tuple(p.api_key_env for p in PROVIDERS.values() if p.api_key_
 """Where the providers' keys are unless a manifest says otherwise."""
 
 _SHORTEST_SECRET: Final = 8
-"""A shorter value is no key, and to redact it would garble ordinary text."""
+"""A shorter value is not a key, and to redact it would garble ordinary text."""
 
 
 @asynccontextmanager
@@ -57,7 +57,7 @@ async def open_drivers(
         open_one: Opens one of them. ``None``: ``agentpool.drivers.open_driver``.
         stand_in: Answers in place of every model, which is then not opened.
         gates: Where requests to providers wait, if ``open_driver`` opens their drivers.
-            ``None``: nobody waits.
+            ``None``: no request waits.
 
     Yields:
         What chooses the driver of an agent, for ``open_pool``.
@@ -123,7 +123,7 @@ def check_prices(manifests: Iterable[AgentManifest], choose: DriverFactory) -> N
     """Raise if a limit on cost could not be enforced because a model has no price.
 
     Raises:
-        UsageError: If nobody can price the model of a manifest.
+        UsageError: If the model of a manifest has no known price.
     """
     for manifest in manifests:
         model = manifest.model
@@ -143,7 +143,7 @@ def find_model_file(model: ModelConfig, *, environ: Mapping[str, str]) -> Path |
     ``None``: the model is behind an API and has no file here.
 
     Raises:
-        UnknownModelError: If it is not there, or is no model. Says what to do.
+        UnknownModelError: If it is not there, or is not a model. Says what to do.
     """
     if model.remote_model is not None:
         return None

@@ -52,10 +52,7 @@ _READ_BYTES: Final = 4096
 
 _NEVER: Final = "whoever runs this refuses every call that needs approval; go on without it"
 
-_NO_TERMINAL: Final = (
-    "this needs somebody's approval, and nobody can be asked: there is no terminal; go on "
-    "without it"
-)
+_NO_TERMINAL: Final = "this needs approval, and there is no terminal to ask at; go on without it"
 
 _NO_ANSWER: Final = "nobody answered"
 

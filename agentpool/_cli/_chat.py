@@ -92,7 +92,7 @@ class _Stream(Observer):
         self.agent_id, self.written, self._is_over = agent_id, "", False
 
     def end(self) -> None:
-        """Let ``write`` end when everything is written."""
+        """End ``write`` once everything is written."""
         self.agent_id, self._is_over = None, True
         self._news.set()
 
@@ -113,7 +113,7 @@ class _Stream(Observer):
                 await screen.write_lines([f"(calls {piece.call.name})"])
 
     async def end_line(self, screen: Screen) -> None:
-        """Let what comes next begin on a line of its own."""
+        """Begin a new line for what comes next, if the last one is not empty."""
         if self.written and not self.written.endswith("\n"):
             await screen.write_result("\n")
         self.written = ""
@@ -147,7 +147,7 @@ class _Chat:
     """The override that worked last. ``None``: none has yet."""
 
     async def run(self) -> ExitCode:
-        """Talk until somebody ends it, and return the exit code."""
+        """Talk until the person or the input ends it. Return the exit code."""
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             try:
                 async with trio.open_nursery() as nursery:
@@ -234,7 +234,7 @@ class _Chat:
         self._goes_on = False
 
     async def _read(self) -> str | None:
-        """Return the next line. ``None``: there is none."""
+        """Return the next line. ``None``: the input has ended."""
         self._at_prompt, self._was_warned = True, False
         if sys.stdin.isatty():
             await self.screen.write_prompt(PROMPT)
@@ -262,7 +262,7 @@ class _Chat:
         notable = [line.text for line in self._board.take_lines() if line.notable]
         await screen.write_lines(notable)
         if outcome.status is AgentStatus.CANCELLED:
-            await self._say("the turn was ended, and is no part of the conversation")
+            await self._say("the turn was ended, and is not part of the conversation")
         elif outcome.status is not AgentStatus.COMPLETED:
             if outcome.status is AgentStatus.FAILED:
                 self.code = ExitCode.FAILED
@@ -270,7 +270,7 @@ class _Chat:
             await self._say(f"{outcome.status.value}: {report.clean(str(error))}")
 
     async def _obey(self, session: Session, word: str, rest: str) -> bool:
-        """Do what begins with a slash. Return whether this pool is done with."""
+        """Run a command that begins with a slash. Return whether this pool must end."""
         try:
             match word:
                 case "/quit" | "/exit":
@@ -316,7 +316,7 @@ class _Chat:
 
 
 def chat(command: ChatCommand) -> int:
-    """Do *command* and return the exit code.
+    """Run *command* and return the exit code.
 
     Raises:
         AgentPoolError: If the manifest is wrong, or the model or the journal cannot be opened.

@@ -78,7 +78,7 @@ class Options:
         return ProviderGates(requests_per_minute=requests, tokens_per_minute=tokens)
 
     def new_desk(self) -> ApprovalDesk | None:
-        """Return where calls wait for a person at the live page. ``None``: there is none."""
+        """Make the desk for approvals on the live page. ``None``: it is not wanted."""
         return None if self.live is None else ApprovalDesk()
 
     def new_budget(self) -> Budget | None:

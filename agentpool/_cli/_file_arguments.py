@@ -141,7 +141,7 @@ def parse_runs(argv: Sequence[str]) -> RunsCommand:
 
 
 def parse_approve(argv: Sequence[str]) -> ApproveCommand:
-    """Return what *argv* says of calls that wait for somebody's word.
+    """Return what *argv* says of calls that wait for approval.
 
     Raises:
         UsageError: If it says nothing that can be done.
@@ -149,7 +149,7 @@ def parse_approve(argv: Sequence[str]) -> ApproveCommand:
     parser = Parser(
         "approve",
         "FILE [QUESTION yes|no] [options]",
-        "List the calls that wait for somebody's word, or give it.",
+        "List the calls that wait for approval, or give it.",
         _APPROVE_EXAMPLES,
     )
     add = parser.add_argument

@@ -88,7 +88,7 @@ def _text(data: bytes, what: str) -> str:
         line = data.count(b"\n", 0, exc.start) + 1
         raise UsageError(f"{what} is not UTF-8: line {line}; save it as UTF-8") from exc
     if "\0" in text:
-        raise UsageError(f"{what} has NUL characters: it is no text, or UTF-16; save it as UTF-8")
+        raise UsageError(f"{what} has NUL characters: it is not text, or UTF-16; save it as UTF-8")
     if not text.strip():
         raise UsageError(f"{what} is empty; there is nothing to ask")
     return text

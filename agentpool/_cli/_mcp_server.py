@@ -193,7 +193,7 @@ async def serve_pipes(
         server: What it is served.
         read_fd: Where its messages come from.
         write_fd: Where the answers go.
-        note: Told of each line that is no message.
+        note: Called with each line that is not a message.
 
     Raises:
         ToolError: If a message is too long.

@@ -30,7 +30,7 @@ def look_after_memory(command: MemoryCommand) -> int:
         UsageError: If there is no such file.
         MemoryStoreError: If it cannot be used.
     """
-    # Opening makes a file where there is none, which is no answer to a slip in its name.
+    # Opening makes a file where there is none, which is not an answer to a slip in its name.
     if not Path(command.file).is_file():
         raise UsageError(f"there is no memory file {command.file!r}; see --memory of agentpool run")
 

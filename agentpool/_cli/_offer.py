@@ -110,7 +110,7 @@ class Answer:
 def read_outcome(outcome: AgentOutcome, secrets: Iterable[str]) -> Answer:
     """Convert *outcome* into an answer for the client, with secrets redacted."""
     completed = outcome.status is AgentStatus.COMPLETED
-    # Half a surrogate is no text, and would end the connection.
+    # Half a surrogate is not text, and would end the connection.
     text = outcome.text.encode("utf-8", "replace").decode()
     error = None
     if outcome.error is not None:

@@ -84,7 +84,7 @@ ONLY_THE_PARSER: Final[Sequence[str]] = ("",)
 
 
 class ParserAsked(Exception):  # noqa: N818  # nothing is wrong
-    """Carries the parser of a command to whoever asked for it."""
+    """Carries the parser of a command to the code that asked for it."""
 
     def __init__(self, parser: Parser) -> None:
         """Carry *parser*."""
@@ -126,7 +126,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_session(parser: argparse.ArgumentParser, help_text: str) -> None:
-    """Let *parser* take the name of a conversation."""
+    """Add the argument for the name of a conversation."""
     parser.add_argument("--session", type=_session, metavar="NAME", help=help_text)
 
 
@@ -228,7 +228,9 @@ def read_options(found: Words) -> Options:
         UsageError: If two of them exclude each other.
     """
     if found.live is not None and found.quiet:
-        raise UsageError("--live says where the page is, and --quiet lets nothing be said")
+        raise UsageError(
+            "--live prints where the page is, and --quiet prints nothing; use one of them"
+        )
     driver: str | None = found.driver
     script: str | None = None
     if driver is not None and driver.startswith(SCRIPT_PREFIX):

@@ -43,8 +43,8 @@ async def open_command_pool(
         budget: What all of them may spend together. ``None``: nothing is limited.
         gates: What their requests go through. ``None``: nothing.
         observers: Told of everything.
-        warn: Tells somebody what may not be meant.
-        approve: Asked before calls that need somebody's word. ``None``: nobody; they fail.
+        warn: Called with each warning.
+        approve: Asked before calls that need approval. ``None``: nobody; they fail.
         kept_as: The pool's name in the journal.
         journal: Where it is kept. ``None``: in the file that the options name, if they do.
         desk: Calls that wait for a person at the live page.

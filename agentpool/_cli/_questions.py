@@ -21,7 +21,7 @@ from agentpool.tools import Approved, Decision, Denied, one_line
 
 
 def answer(command: ApproveCommand) -> int:
-    """Do *command* and return the exit code.
+    """Run *command* and return the exit code.
 
     Raises:
         UsageError: If there is no such file, or no such question in it.

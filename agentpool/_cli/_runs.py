@@ -63,7 +63,7 @@ def look_after_runs(command: RunsCommand) -> int:
         UsageError: If there is no such file, or no such pool in it.
         JournalError: If it cannot be used.
     """
-    # Opening makes a file where there is none, which is no answer to a slip in its name.
+    # Opening makes a file where there is none, which is not an answer to a slip in its name.
     if not Path(command.file).is_file():
         raise UsageError(f"there is no journal {command.file!r}; see --journal of agentpool run")
 

@@ -20,7 +20,7 @@ from agentpool import UsageError
 from agentpool._cli._inputs import read_text
 
 _MAX_DEPTH: Final = 32
-"""Deeper is no form for an answer, and would end in Python's own limit."""
+"""Deeper is not a form for an answer, and would end in Python's own limit."""
 
 _Schema: TypeAlias = dict[str, object]
 
@@ -69,7 +69,7 @@ def load_schema(path: str) -> type:
     except RecursionError:
         raise UsageError(f"{where} is too deep; write it flatter") from None
     except json.JSONDecodeError as error:
-        raise UsageError(f"{where} is no JSON: line {error.lineno}: {error.msg}") from error
+        raise UsageError(f"{where} is not JSON: line {error.lineno}: {error.msg}") from error
     if not isinstance(schema, dict):
         raise UsageError(f"{where} must be a JSON object, got {_short(schema)}")
     root = cast("_Schema", schema)
@@ -140,7 +140,7 @@ class _Reader:
             raise UsageError(f"{where}.additionalProperties must be false: name all properties")
         needed = cast("list[object]", required)
         if missing := [one for one in needed if one not in properties]:
-            raise UsageError(f"{where}.required has {missing[0]!r}, which is no property")
+            raise UsageError(f"{where}.required has {missing[0]!r}, which is not a property")
         fields = list[tuple[str, object, object]]()
         names = dict[str, str]()
         for number, (key, part) in enumerate(cast("_Schema", properties).items()):

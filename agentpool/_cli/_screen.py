@@ -73,7 +73,7 @@ class Screen:
             await trio.lowlevel.checkpoint()
 
     async def write_prompt(self, prompt: str) -> None:
-        """Write what somebody is to type after, to standard error.
+        """Write a prompt to standard error.
 
         Cancellation:
             It was written.

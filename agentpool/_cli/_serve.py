@@ -39,7 +39,7 @@ _MAX_LINES: Final = 1000
 """That wait to be written. Clients often do not read what a server says on the side."""
 
 _SHOWN_BYTES: Final = 60
-"""Of a line that is no message."""
+"""Of a line that is not a message."""
 
 
 @final
@@ -84,14 +84,14 @@ class ServeLog(Observer):
         self.say(f"warning: {text}")
 
     async def note(self, text: str) -> None:
-        """Say what must be said."""
+        """Queue a line that must be written even with ``--quiet``."""
         await trio.lowlevel.checkpoint()
         self.say(text, notable=True)
 
     def garbage(self, line: bytes) -> None:
         """Report a line that was not a message."""
         text = line[:_SHOWN_BYTES].decode(errors="replace")
-        self.say(f"a line that is no MCP message was passed over: {text!r}", notable=True)
+        self.say(f"a line that is not an MCP message was passed over: {text!r}", notable=True)
 
     async def write(self) -> None:
         """Write lines as they come."""

@@ -36,7 +36,7 @@ def show(command: ShowCommand) -> int:
 
     Raises:
         UsageError: If there is no such agent, or a file cannot be written.
-        TraceError: If the file is no trace.
+        TraceError: If the file is not a trace.
     """
     if command.follow:
         return trio.run(_follow, command.file)

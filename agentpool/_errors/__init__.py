@@ -36,7 +36,7 @@ The branches say who must act::
     │   ├── LeaseLostError         another process took the pool's records over
     │   └── ResumeMismatchError    the program asks for something else than before
     ├── PrivacyError               the data may not go there
-    ├── AgentCancelledError        somebody cancelled the agent; says who and why
+    ├── AgentCancelledError        the agent was cancelled; says who did it and why
     ├── TraceError                 the file of a trace cannot be read or written
     ├── RecordedError              what an agent ended with, as a trace has it
     └── PoolError                  the group raised at the pool's exit

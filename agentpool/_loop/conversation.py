@@ -70,7 +70,7 @@ class Conversation:
             history: What was said in earlier runs, a result for every call.
             pinned: What this run is about: recalled data and the query.
             room_tokens: The window without the answer's own room, the system prompt and
-                the tools. ``None``: nobody knows the window, so everything is sent.
+                the tools. ``None``: unknown the window, so everything is sent.
         """
         self._items: list[ChatMessage] = [*history, *pinned]
         self._pinned = range(len(history), len(self._items))
@@ -138,7 +138,7 @@ class Conversation:
         """Return the messages to send: the pinned ones and the newest groups that fit.
 
         Args:
-            pending: What is sent behind the conversation and is no part of it.
+            pending: What is sent behind the conversation and is not part of it.
 
         Raises:
             ContextOverflowError: If the pinned messages and the newest group do not fit.
@@ -161,7 +161,7 @@ class Conversation:
         """Make room in the window and return what was left out.
 
         Args:
-            pending: What is sent behind the conversation and is no part of it.
+            pending: What is sent behind the conversation and is not part of it.
             clears_results: Whether old results go before whole groups.
             summary: What stands for all that has left. ``None``: as before.
 
@@ -190,7 +190,7 @@ class Conversation:
         It is the beginning of the request before. Empty if nothing would leave.
 
         Args:
-            pending: What is sent behind the conversation and is no part of it.
+            pending: What is sent behind the conversation and is not part of it.
             extra_tokens: What the summary may take.
         """
         window = self._window

@@ -1,6 +1,6 @@
 """Tool calls whose arguments were cut off by the limit of the answer.
 
-The tool could only say that they are no JSON, and the model would write as much again.
+The tool could only say that they are not JSON, and the model would write as much again.
 """
 
 from __future__ import annotations

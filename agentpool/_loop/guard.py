@@ -291,7 +291,7 @@ class LoopGuard(Live, gc=False):
 
         Args:
             written_tokens: An estimate of the text that had come.
-            cost_usd: What such a request costs. ``None``: nobody knows.
+            cost_usd: What such a request costs. ``None``: unknown.
         """
         self._usage += Usage(output_tokens=written_tokens)
         verdicts = (self.record_usage(None), self.record_cost(cost_usd))
@@ -301,7 +301,7 @@ class LoopGuard(Live, gc=False):
         """Add the cost of an answer and decide whether the run may go on.
 
         Args:
-            cost_usd: US dollars. ``None``: nobody can price the answer.
+            cost_usd: US dollars. ``None``: the answer has no known price.
 
         Raises:
             UsageError: If it is negative, infinite or no number. Nothing was added.

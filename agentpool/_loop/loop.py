@@ -15,11 +15,11 @@ Rules:
 5. A stuck loop, a spent budget and a truncated answer are stop reasons. Only an answer
    that the model itself ended is a success.
 6. A truncated answer is continued only if the manifest says so. Its pieces are one answer,
-   and what asks for the next piece is no part of the conversation.
+   and what asks for the next piece is not part of the conversation.
 7. An answer that was truncated before it said a word had no room for it: the limit is
    raised once to what the model can write. One that says nothing at all is asked for once
    more, and then is an error.
-8. An answer of the wrong form is no answer; ``output`` says what happens then.
+8. An answer of the wrong form is not an answer; ``output`` says what happens then.
 9. Whatever ends a run, its ``Run`` has the conversation, the text and the usage so far.
 """
 
@@ -169,7 +169,7 @@ def _answered(run: Run, ask: Complete) -> Completion | None:
     """Return the answer. ``None``: a budget refused the request, and the run ends.
 
     Raises:
-        ProtocolError: If nobody knows the ending of the answer.
+        ProtocolError: If the ending of the answer is unknown.
     """
     completion = ask.completion
     if completion is None:
@@ -177,10 +177,10 @@ def _answered(run: Run, ask: Complete) -> Completion | None:
         assert run.exhausted is not None  # noqa: S101
         run.end(run.exhausted)
         return None
-    # A driver is somebody else's code, and type checkers are optional.
+    # A driver is foreign code, and type checkers are optional.
     if not isinstance(completion.finish_reason, FinishReason):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ProtocolError(
-            f"the answer ended with {completion.finish_reason!r}, which is no FinishReason; "
+            f"the answer ended with {completion.finish_reason!r}, which is not a FinishReason; "
             "a driver must say why the model stopped"
         )
     # A completion carries the whole text from here on; without one there is no piece.

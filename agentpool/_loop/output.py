@@ -4,7 +4,7 @@ Rules:
 
 1. The answer is the first one without tool calls. Tools run as ever before it.
 2. It fits if it has one JSON object of the schema. What stands around that is forgiven: a
-   code fence, a sentence, an end token. Two that differ are no answer.
+   code fence, a sentence, an end token. Two that differ are not an answer.
 3. One that does not fit is told what is wrong with it, and is asked for again, at most
    ``MAX_REPAIRS`` times in a run. Each is a turn like any other to the guard.
 4. One that was cut off does not fit: the next piece of a form would begin a new one.

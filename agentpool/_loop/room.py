@@ -7,7 +7,7 @@ Rules:
    tool results first. ``summary`` has the model sum up what leaves, in a request of its own
    that the agent pays, and sends the summary in its place.
 3. The request for a summary begins as the request before did, so that a provider's cache
-   can serve it. It is no turn of the run, and its answer no part of the conversation.
+   can serve it. It is not a turn of the run, and its answer no part of the conversation.
 4. Where no summary can be had, the turns are dropped, and it is told why.
 """
 
@@ -49,7 +49,7 @@ def make_room(
     Args:
         run: Whose conversation.
         conversation: What is too long.
-        pending: What is sent behind it and is no part of it.
+        pending: What is sent behind it and is not part of it.
         request: The request that is to be made, without its messages.
 
     Raises:

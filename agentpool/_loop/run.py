@@ -157,7 +157,7 @@ class Run(Live, gc=False):
     refuse: Callable[[str], str | None]
     """Why the tool of that name may not run. ``None``: it may."""
     room_tokens: int | None
-    """What the conversation may fill of the window. ``None``: nobody knows the window."""
+    """What the conversation may fill of the window. ``None``: unknown the window."""
     guard: LoopGuard
     has_memory: bool = True
     """Whether it recalls and remembers."""
@@ -169,7 +169,7 @@ class Run(Live, gc=False):
     """What the answer stands for, of the output's type."""
     conversation: Conversation | None = None
     max_output_tokens: int | None = None
-    """The most tokens that the model can write in one answer. ``None``: nobody knows."""
+    """The most tokens that the model can write in one answer. ``None``: unknown."""
     raised_tokens: int | None = None
     """What ``max_tokens`` was raised to, for an answer that had no room for words."""
     was_empty: bool = False

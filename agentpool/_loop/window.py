@@ -56,7 +56,7 @@ class MessageView(Sequence[ChatMessage]):  # noqa: PLW1641  # equal to lists: no
         self._first = first
         self._second = second
         self._between = between
-        """What stands between the two parts and is no part of the conversation."""
+        """What stands between the two parts and is not part of the conversation."""
         self._stubs = stubs
         """What stands in the place of some messages, by their places."""
 

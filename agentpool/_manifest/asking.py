@@ -2,7 +2,7 @@
 
 Rules:
 
-1. Nothing is sent that nobody said: each setting is ``None``, or empty, by default. Newer
+1. Nothing is sent that was not asked for: each setting is ``None``, or empty, by default. Newer
    models refuse any sampling parameter, even one that names their own default.
 2. Options are for fields that have no setting here. They go into the body as they are. A
    field that is written by the wire itself is refused, with the setting to use instead.

@@ -101,7 +101,7 @@ class Capability:
     max_depth: int = 0
     """For ``spawn``: how many generations of children. 0 for every other kind."""
     ask_first: bool = False
-    """Whether somebody is asked before each call of a tool of this kind."""
+    """Whether approval is needed before each call of a tool of this kind."""
 
     def __attrs_post_init__(self) -> None:
         """Refuse fields of the wrong type."""

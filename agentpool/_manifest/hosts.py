@@ -70,7 +70,7 @@ class HttpUrl:
         """Parse *text*.
 
         Raises:
-            ToolError: If it is no URL, or one that somebody might read differently.
+            ToolError: If it is not a URL, or one that somebody might read differently.
         """
         parts = None if len(text) > _MOST_URL_CHARS else split_url(text)
         if parts is None:
@@ -122,16 +122,16 @@ def parse_host(netloc: str) -> str:
         try:
             return str(ipaddress.IPv6Address(inside if "%" not in inside else ""))
         except ValueError:
-            raise ToolError("what stands in brackets is no IPv6 address") from None
+            raise ToolError("what stands in brackets is not an IPv6 address") from None
     host = netloc.partition(":")[0]
     if not host.isascii():
         try:
             host = idna.encode(host, uts46=True).decode()
         except idna.IDNAError:
-            raise ToolError(f"the host {host!r} is no name") from None
+            raise ToolError(f"the host {host!r} is not a name") from None
     host = host.lower().removesuffix(".")
     if len(host) > _MOST_HOST_CHARS or not _HOST.fullmatch(host):
-        raise ToolError(f"the host {host!r} is no name")
+        raise ToolError(f"the host {host!r} is not a name")
     if _NUMBER.fullmatch(host.rpartition(".")[2]):
         # 2130706433, 0x7f.1 and 0177.0.0.1 are addresses to some programs.
         try:
@@ -217,7 +217,7 @@ class HostRules:
         if url.host == "localhost" and address.is_loopback and self._names_localhost(url.port):
             return
         raise ToolError(
-            f"host {url.host!r} leads to {address}, which is no public address; "
+            f"host {url.host!r} leads to {address}, which is not a public address; "
             "allowed_hosts must name that address or its network"
         )
 

@@ -30,7 +30,7 @@ from agentpool._manifest.toml_table import shown
 from agentpool._manifest.urls import split_url
 
 FIRST_PRINTABLE: Final = 0x20
-"""The first character that is no control character: the space."""
+"""The first character that is not a control character: the space."""
 
 
 def raise_if_any(faults: Iterable[Fault], source: str) -> None:
@@ -69,7 +69,7 @@ class ResourceQuota:
     tool_seconds: float | None = 120.0
     """For one tool call whose tool does not say otherwise. ``None``: no limit."""
     approval_seconds: float | None = 3600.0
-    """For somebody's word on one tool call; then it is refused. ``None``: no limit."""
+    """For approval on one tool call; then it is refused. ``None``: no limit."""
 
     def __attrs_post_init__(self) -> None:
         """Refuse limits that are not positive numbers."""

@@ -4,7 +4,7 @@ Rules:
 
 1. Each key is asked for by its type. A value of another type is a fault; the reading
    goes on with the default, so that one run reports all faults.
-2. A key that nobody asked for is a fault. If it has a place elsewhere in the file, the
+2. An unknown key is a fault. If it has a place elsewhere in the file, the
    fault says where: TOML gives a key below ``[[table]]`` to that table, whatever the
    author meant. Otherwise the fault names the nearest key that exists.
 3. ``true`` is not an integer, and an integer is a number.
@@ -61,7 +61,7 @@ class TomlTable:
         """Parse a whole file.
 
         Raises:
-            ManifestError: If *text* is no TOML. Says the line.
+            ManifestError: If *text* is not TOML. Says the line.
         """
         import tomllib  # noqa: PLC0415  # a pool of manifests made in code needs none
 

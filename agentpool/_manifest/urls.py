@@ -1,4 +1,4 @@
-"""One reading of a URL: what somebody could read in another way is none."""
+"""One reading of a URL: a text that could be read in another way is refused."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from urllib.parse import SplitResult, urlsplit
 
 
 def split_url(text: str) -> SplitResult | None:
-    """Return the parts of a URL. ``None``: it is none, or could be read in two ways.
+    """Return the parts of a URL. ``None``: *text* is not one, or could be read in two ways.
 
     >>> split_url("https://api.example.org/v1").netloc
     'api.example.org'

@@ -102,7 +102,7 @@ class Inbox(Live):
 
         Raises:
             AgentGoneError: If the inbox was closed: nothing will come.
-            DeadlockError: If nobody is left who could send anything.
+            DeadlockError: If no agent is left that could send anything.
 
         Cancellation:
             If cancelled, nothing was taken.

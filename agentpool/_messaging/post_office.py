@@ -2,7 +2,7 @@
 
 Rules:
 
-1. The router writes the sender and the number of a message; nobody else can.
+1. Only the router writes the sender and the number of a message.
 2. An accepted message is received once, or stands among the dead letters with a reason.
 3. Messages from one sender to one recipient arrive in the order they were sent.
 4. An inbox costs nothing until the first message for it.

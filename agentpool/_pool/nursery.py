@@ -171,7 +171,7 @@ class AgentNursery(Home):
         Raises:
             ResumeMismatchError: If it was asked something else by an earlier process.
             PoolClosedError: If no agents are taken any more.
-            UsageError: If its parent has ended, or its budget is no part of its parent's.
+            UsageError: If its parent has ended, or its budget is not part of its parent's.
         """
         self.check_open()
         parent = parent or self.voice.caller()

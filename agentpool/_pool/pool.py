@@ -308,7 +308,7 @@ class AgentPool:
         """Take all messages for the owner, waiting until there is one.
 
         Raises:
-            DeadlockError: If nobody is left who could send one.
+            DeadlockError: If no agent is left that could send one.
             AgentGoneError: If the pool has closed.
 
         Cancellation:

@@ -105,7 +105,7 @@ class AgentRecord:
     """Whether it is ended only because its process ends, so that the next one goes on with it."""
     _pool: Caretaker
     voice: Voice
-    """Sends messages in the name of whoever calls."""
+    """Sends messages on behalf of the caller."""
     _config: SpawnConfig | None
     _driver: Driver | None
     _slot: Slot | None
@@ -288,7 +288,7 @@ class AgentRecord:
         return parked(self.wait_for_end(), self._end_lot(), self.voice.owner)
 
     def wait_for_end(self) -> Wait:
-        """Return what somebody waits for who can do nothing before it ends."""
+        """Return the wait of a call that cannot go on before the agent ends."""
         return Wait.end_of(self.agent_id, self.name)
 
     def _end_lot(self) -> Lot:

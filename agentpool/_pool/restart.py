@@ -85,7 +85,7 @@ class RestartPolicy:
 
     def delay(self, restarts: int) -> float:
         """Return the seconds to wait before a restart, after *restarts* others in a row."""
-        # A power of so many is no number any more, and the longest wait is long passed.
+        # A power of so many is not a number any more, and the longest wait is long passed.
         return min(self.delay_seconds * 2.0 ** min(restarts, 1000), self.max_delay_seconds)
 
     def together(self, place: int, count: int) -> range:

@@ -1,6 +1,6 @@
 """The messages of one pool, for its owner, its tools and its observers.
 
-The sender of a message is whoever calls. Nothing here takes it as an argument.
+The sender of a message is the caller. Nothing here takes it as an argument.
 """
 
 from __future__ import annotations

@@ -87,12 +87,12 @@ class Session:
             on_busy: What happens to a turn while another one has not ended.
 
         Raises:
-            UsageError: If the pool is no session's.
+            UsageError: If the pool is not a session's.
         """
         kept = pool._agents.journal  # pyright: ignore[reportPrivateUsage]  # one floor
         if kept is None or not pool.name.startswith(PREFIX):
             raise UsageError(
-                f"pool {pool.name!r} is no session; open it with a journal, resume=True and "
+                f"pool {pool.name!r} is not a session; open it with a journal, resume=True and "
                 "name=session_pool_name(...)"
             )
         if on_busy not in {"refuse", "wait"}:
@@ -286,7 +286,7 @@ def session_pool_name(name: str) -> str:
     """Return the name of the pool of session *name* in its journal.
 
     Raises:
-        UsageError: If it is no name.
+        UsageError: If it is not a name.
     """
     if not name.strip() or not name.isprintable():
         raise UsageError(f"a session's name must be a line of text, got {name!r}")

@@ -79,7 +79,7 @@ def driver_for(
     output_of(config)
     manifest = config.manifest
     driver = source if isinstance(source, Driver) else source(manifest)
-    # A factory is somebody else's code, and type checkers are optional.
+    # A factory is foreign code, and type checkers are optional.
     if not isinstance(driver, Driver):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise UsageError(
             f"the driver of manifest {manifest.name!r} must be a Driver, got {driver!r}; "
@@ -123,7 +123,7 @@ def budget_for(config: SpawnConfig, inherited: Budget | None) -> Budget | None:
         return inherited
     if inherited is not None and not own.is_within(inherited):
         raise UsageError(
-            f"budget {own.name!r} of agent {config.agent_name!r} is no part of budget "
+            f"budget {own.name!r} of agent {config.agent_name!r} is not part of budget "
             f"{inherited.name!r}, which it must keep to; make it with parent="
         )
     return own

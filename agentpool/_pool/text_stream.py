@@ -69,7 +69,7 @@ class TextStream(Live):
         return f"<TextStream of agent {self._record.agent_id} ({self._record.name})>"
 
     def close(self) -> None:
-        """Take no more. What is here can still be read."""
+        """Take no more pieces. Those stored can still be read."""
         self._is_over = True
         if self._ear is not None:
             self._hub.unwatch(self._ear)
@@ -77,7 +77,7 @@ class TextStream(Live):
         self._lot.unpark_all()
 
     def __enter__(self) -> Self:
-        """Return itself: ``with handle.stream() as pieces:``."""
+        """Return the stream: ``with handle.stream() as pieces:``."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -85,7 +85,7 @@ class TextStream(Live):
         self.close()
 
     def __aiter__(self) -> Self:
-        """Return itself."""
+        """Return the stream itself."""
         return self
 
     async def __anext__(self) -> str:

@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 PLACES_PER_LEVEL: Final = 100
 """How many who came before it an item passes for each level of its priority. More than most
-queues hold, so that a level means first; and a number, so that nobody waits for ever."""
+queues hold, so that a level means first; and a number, so that nothing waits for ever."""
 
 SPARE_GHOSTS: Final = 32
 """Withdrawn items that stay in the line before it is looked through: a scan of a short line

@@ -4,7 +4,7 @@ Rules:
 
 1. It limits what is done under it, in every task that is started there.
 2. It stands still while any of that waits for its turn: at a gate, for what others have
-   set aside of a budget, or for a slot. That is no time of the model. Deadlines around it
+   set aside of a budget, or for a slot. That is not a time of the model. Deadlines around it
    go on.
 3. Clocks lie within each other, and stand still together.
 4. It is the clock of one agent, or of somebody who is none. Others do not stop it, though

@@ -61,7 +61,7 @@ class SlotKeeper(Protocol):
     outer: Slot | None
     """The slot of the agent in which the keeper's pool was opened. ``None``: in none."""
     outer_deadline: float
-    """The deadline of everything around the keeper's pool: it is no wait's own."""
+    """The deadline of everything around the keeper's pool: it is not a wait's own."""
     book: WaitBook
     """The waits of its agents, and of its owner."""
 

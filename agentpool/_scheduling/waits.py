@@ -312,7 +312,7 @@ def describe_deadlock(
         parts = [_alone(agent_id, waits, names) for agent_id in agent_ids[:NAMED_AT_MOST]]
         if len(agent_ids) > NAMED_AT_MOST:
             parts.append(f"{len(agent_ids) - NAMED_AT_MOST} more wait as well")
-        return f"{', '.join(parts)}, and nobody is left who could end that"
+        return f"{', '.join(parts)}, and no running agent can unblock them"
     parts = [_who(agent_ids[0], names)]
     for place, agent_id in enumerate(agent_ids):
         after = agent_ids[(place + 1) % len(agent_ids)]

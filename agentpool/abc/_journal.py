@@ -41,7 +41,7 @@ class Journal(ABC):
         When this returns, they survive what the journal promises to survive.
 
         Raises:
-            LeaseLostError: If somebody else has claimed the pool since. Nothing was kept.
+            LeaseLostError: If another process has claimed the pool since. Nothing was kept.
             JournalError: If the journal cannot be written. Nothing was kept.
 
         Cancellation:

@@ -15,7 +15,7 @@ from agentpool._messages import AgentId, ToolDefinition
 from agentpool.abc._context import AgentContext
 
 OnUnknown: TypeAlias = Literal["report", "rerun", "ask", "stop"]
-"""What happens to a tool call of which nobody knows whether it was done."""
+"""What happens to a tool call that may or may not have been done."""
 
 
 @final
@@ -29,7 +29,7 @@ class ToolResult(msgspec.Struct, frozen=True, gc=False):
     error_type: str = ""
     """The type of what it raised by accident. Empty: nothing, or it said no on purpose."""
     traceback: str = ""
-    """Where that was raised, for the log and whoever watches, not the model. Empty: nowhere."""
+    """Where that was raised, for the log and observers, not the model. Empty: nowhere."""
     attachments: tuple[Attachment, ...] = ()
     """Images and documents for the model, if it reads them; ``content`` says what they are."""
 

@@ -2,15 +2,15 @@
 
 Rules:
 
-1. Who waits at a gate has no slot. It takes one again before its request begins, and the
-   request counts from then on.
+1. A request that waits at a gate holds no slot. It takes one again before it begins, and
+   counts from then on.
 2. Between the look at the throttle and the change there is no await.
 3. Groups of agents share the gate by their weights, as they share the queue of a pool.
    Where tokens are limited they share tokens, else requests.
-4. As long as somebody waits, exactly one of them keeps the time for all, or has been woken
+4. As long as requests wait, exactly one of them keeps the time for all, or has been woken
    to do so. So a gate needs no task of its own, and outlives no block.
-5. Who was let in and finds the gate closed when it has its slot goes back, before all who
-   were not let in.
+5. A request that was let in, and finds the gate closed when it has its slot, goes back ahead
+   of all that were not let in.
 
 Between two steps of trio, a gate is in one of these states. In any other one all would sleep
 for ever: rule 4 is that there is no row with "yes, no, no".
@@ -85,7 +85,7 @@ class GateTicket:
     tokens: int
     """What the request is estimated at, question and answer."""
     used_tokens: int | None = None
-    """What it really took. Set it before the block ends; ``None``: nobody knows."""
+    """What it really took. Set it before the block ends; ``None``: unknown."""
 
 
 @final

@@ -36,7 +36,7 @@ ApiKey: TypeAlias = str | Callable[[], str] | None
 """A key, or what returns the one to use now. ``None``: the server wants none."""
 
 Price: TypeAlias = Callable[[Usage, str | None], float | None]
-"""What usage of a model costs in US dollars. ``None``: nobody knows."""
+"""What usage of a model costs in US dollars. ``None``: unknown."""
 
 
 class Accumulator(Protocol):
@@ -107,7 +107,7 @@ async def stream_completion(
                 hearer.feed(event)
         completion = accumulator.finish()
         if accumulator.done and not answer.has_ended:
-            # The answer is whole: what happens to the connection now is no harm to it.
+            # The answer is whole: what happens to the connection now is not harm to it.
             with trio.move_on_after(_END_SECONDS), contextlib.suppress(DriverError):
                 await answer.receive()
         return completion
@@ -229,7 +229,7 @@ class HostedSettings:
     privacy: PrivacyTier
     """The tier of the place where the model is."""
     price: Price | None
-    """What usage costs. ``None``: nobody knows."""
+    """What usage costs. ``None``: unknown."""
     max_output_tokens: int | None = None
     """The most tokens that the model can write. ``None``: unknown."""
     inputs: frozenset[str] | None = None

@@ -325,7 +325,7 @@ def _checked_url(base_url: str) -> httpx.URL:
     except httpx.InvalidURL as exc:
         # What stands before an @ may be a password, and httpx quotes it.
         _, _, place = base_url.rpartition("@")
-        msg = f"base_url {shown(place)!r} is no URL; write it as https://host/path"
+        msg = f"base_url {shown(place)!r} is not a URL; write it as https://host/path"
         raise UsageError(msg) from None if place != base_url else exc
     if url.userinfo:
         msg = f"base_url for {url.host!r} holds a password; use api_key or headers"
@@ -352,4 +352,4 @@ def _build_transport(
         return httpx.AsyncHTTPTransport(verify=context or False, proxy=proxy, limits=limits)
     except ValueError as exc:
         # Not quoted: it may have a password in it.
-        raise UsageError("proxy is no URL; write it as http://host:port") from exc
+        raise UsageError("proxy is not a URL; write it as http://host:port") from exc

@@ -70,7 +70,7 @@ def check_weights(path: str | os.PathLike[str]) -> Path:
         raise UnknownModelError(msg) from exc
     if magic != _MAGIC:
         msg = (
-            f"{str(place)!r} is no GGUF model: it begins with {magic!r}, not {_MAGIC!r}; "
+            f"{str(place)!r} is not a GGUF model: it begins with {magic!r}, not {_MAGIC!r}; "
             "give a .gguf file"
         )
         raise UnknownModelError(msg)

@@ -53,7 +53,7 @@ async def open_driver(
         transport: An httpx transport for a remote model, such as a recording of it; left
             open at the end. ``None``: our own.
         gates: Where requests to providers wait, those of the fallback at its own. A model
-            on this machine has no gate. ``None``: nobody waits.
+            on this machine has no gate. ``None``: no request waits.
 
     Raises:
         AuthenticationError: If the variable with the key is empty. Names the variable.

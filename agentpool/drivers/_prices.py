@@ -46,7 +46,7 @@ class TableOfPrices:
     own: Mapping[str, TokenPrice]
     """By the name of the model, with its date or without."""
     published: Price | None
-    """Asked for models that the table does not have. ``None``: nobody knows those."""
+    """Asked for models that the table does not have. ``None``: unknown those."""
 
     def __call__(self, usage: Usage, model: str | None) -> float | None:
         """Return the cost of *usage* of *model*. ``None``: its price is unknown."""

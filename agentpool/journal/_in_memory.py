@@ -64,7 +64,7 @@ class InMemoryJournal(Journal, BudgetStore):
         """Store *records*, all or none.
 
         Raises:
-            LeaseLostError: If somebody else has claimed the pool since.
+            LeaseLostError: If another process has claimed the pool since.
         """
         await trio.lowlevel.checkpoint()
         if self._fences.get(lease.pool) != lease.fence:

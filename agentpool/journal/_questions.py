@@ -1,8 +1,8 @@
-"""Approvals that outlive the process: what was asked, and what somebody says of it later.
+"""Approvals that outlive the process: what was asked, and the answers given later.
 
 Rules:
 
-1. A question is kept before anybody is asked. One that was answered by nobody when the
+1. A question is kept before it is asked. One that was answered by nobody when the
    process ended stands: the next process asks again, unless the journal has an answer by then.
 2. An answer is to one question: of this agent, at this place of its run, about this call. A
    program that asks for another call there gets no answer from it.
@@ -38,7 +38,7 @@ class _Said(msgspec.Struct, frozen=True, array_like=True):
 
 @final
 class OpenQuestion(msgspec.Struct, frozen=True):
-    """A tool call that waits for somebody's word, as a journal has it."""
+    """A tool call that waits for approval, as a journal has it."""
 
     question_id: str
     """Names the question in its pool: agent, place and part, with dots."""
@@ -51,7 +51,7 @@ class OpenQuestion(msgspec.Struct, frozen=True):
 
 
 def open_questions(records: Iterable[JournalRecord]) -> tuple[OpenQuestion, ...]:
-    """Return the questions among the records of one pool that nobody has answered.
+    """Return the unanswered questions in the records of one pool.
 
     Raises:
         JournalError: If one of them cannot be read.

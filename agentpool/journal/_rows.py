@@ -1,4 +1,4 @@
-"""What stands in a journal's file, read as if somebody had written it who means harm.
+"""Rows of a journal's file, checked as if an attacker had written them.
 
 Rules:
 
@@ -31,7 +31,7 @@ def record_of(row: Row) -> JournalRecord:
     """
     agent, kind, place, part, digest, body = row
     if not isinstance(body, bytes):
-        raise ValueError("a body is no blob")  # noqa: TRY004  # nobody passed it
+        raise ValueError("a body is not a blob")  # noqa: TRY004  # nobody passed it
     return JournalRecord(
         number_of(agent, "agent"),
         RecordKind(kind),
@@ -46,7 +46,7 @@ def number_of(value: Value, what: str, *, least: int = 0) -> int:
     """Return *value* if it is a number of something.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If it is not.
     """
     if isinstance(value, int) and least <= value <= MOST:
         return value
@@ -54,10 +54,10 @@ def number_of(value: Value, what: str, *, least: int = 0) -> int:
 
 
 def text_of(value: Value, what: str) -> str:
-    """Return *value* if it is a text.
+    """Return *value* if it is text.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If it is not.
     """
     if isinstance(value, str):
         return value

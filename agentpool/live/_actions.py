@@ -1,4 +1,4 @@
-"""What a person may do on the page, and doing it."""
+"""What a person may do on the live page."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ class Limit(_Action, frozen=True):
 
 @final
 class Approve(_Action, frozen=True):
-    """Let a call run."""
+    """Run a call."""
 
     call: int
 
 
 @final
 class Deny(_Action, frozen=True):
-    """Let a call not run."""
+    """Do not run a call."""
 
     call: int
     reason: str = ""
@@ -78,7 +78,7 @@ class Deny(_Action, frozen=True):
 
 @final
 class Change(_Action, frozen=True):
-    """Let a call run with other arguments."""
+    """Run a call with other arguments."""
 
     call: int
     arguments: str
@@ -99,7 +99,7 @@ class Hands:
     _budget: Budget | None
 
     def do(self, body: bytes) -> tuple[int, str]:
-        """Do what *body* says. Return a status of HTTP, and what to tell the person."""
+        """Perform the action in *body*. Return an HTTP status, and a text for the person."""
         try:
             return self._do(_DECODER.decode(body))
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:

@@ -27,7 +27,7 @@ class PendingCall:
 @final
 @attrs.define(eq=False)
 class ApprovalDesk:
-    """Keeps calls until somebody decides: give ``desk.ask`` to ``open_pool(approve=…)``.
+    """Keeps calls until a person decides: pass ``desk.ask`` as ``open_pool(approve=…)``.
 
     Several may look at it and decide; each call gets the first decision and no other.
     """
@@ -39,11 +39,11 @@ class ApprovalDesk:
     _told: list[Callable[[], object]] = attrs.field(init=False, factory=list[Callable[[], object]])
 
     def tell(self, changed: Callable[[], object]) -> None:
-        """Call *changed* whenever a call begins to wait, or waits no more. It must not block."""
+        """Call *changed* whenever a call begins or stops waiting. It must not block."""
         self._told.append(changed)
 
     async def ask(self, request: ApprovalRequest) -> Decision:
-        """Wait until somebody decides about *request*, and return the decision.
+        """Wait for a decision about *request*, and return the decision.
 
         Cancellation:
             Nobody can decide about it any more.

@@ -30,7 +30,7 @@ _SAFE: Final = (
 
 
 class BadRequestError(Exception):
-    """What came is no request that we take."""
+    """What came is not a request that we take."""
 
 
 @final
@@ -46,7 +46,7 @@ class Visit:
 
         Raises:
             BadRequestError: If none comes, or it is not understood, or too large.
-            trio.BrokenResourceError: If whoever asks has gone.
+            trio.BrokenResourceError: If the client has gone.
         """
         with trio.move_on_after(READ_SECONDS):
             try:
@@ -76,7 +76,7 @@ class Visit:
         """Send a whole answer.
 
         Raises:
-            trio.BrokenResourceError: If whoever asks has gone.
+            trio.BrokenResourceError: If the client has gone.
         """
         length = ("Content-Length", str(len(body)))
         await self.begin(status, kind, (length, *more))
@@ -86,7 +86,7 @@ class Visit:
         """Send the head of an answer.
 
         Raises:
-            trio.BrokenResourceError: If whoever asks has gone.
+            trio.BrokenResourceError: If the client has gone.
         """
         headers = [("Content-Type", kind), *_SAFE, *more]
         raw = [(name.encode(), value.encode()) for name, value in headers]
@@ -100,7 +100,7 @@ class Visit:
         """Send a part of an answer.
 
         Raises:
-            trio.BrokenResourceError: If whoever asks has gone.
+            trio.BrokenResourceError: If the client has gone.
         """
         wrapped = self._wire.send(h11.Data(data=data))
         await self._stream.send_all(wrapped or b"")

@@ -76,14 +76,14 @@ class LivePage:
     """What was last put together, and out of which state."""
 
     async def watch(self, events: EventReader) -> None:
-        """Keep what is shown up to date."""
+        """Update what is shown."""
         async for event in events:
             self._view.take(event)
             self.wake()
         await trio.lowlevel.checkpoint()
 
     def wake(self) -> None:
-        """Let browsers look again."""
+        """Make browsers fetch what has changed."""
         if self._looks:
             self._news.set()
             self._news = trio.Event()
@@ -110,7 +110,7 @@ class LivePage:
         try:
             request = await visit.read()
         except BadRequestError:
-            await visit.answer(400, "text/plain", b"this is no request")
+            await visit.answer(400, "text/plain", b"this is not a request")
             return
         refusal = self._door.refusal(request)
         if refusal is not None:
@@ -166,7 +166,7 @@ class LivePage:
         return self._made[1]
 
     async def end(self) -> None:
-        """Let browsers see the end."""
+        """Send the end to all browsers."""
         self._ended = True
         with trio.move_on_after(LAST_SECONDS, shield=True):
             while self._looks:

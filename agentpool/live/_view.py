@@ -84,7 +84,7 @@ class View:
     _unpriced: int = attrs.field(init=False, default=0)
 
     def take(self, event: Event) -> None:
-        """Go on with *event*."""
+        """Process *event*."""
         self.changes += 1
         news = _news_of(event)
         if news is not None:

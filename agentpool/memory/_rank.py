@@ -54,7 +54,7 @@ _NO_SPACES = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0
 _LETTER = re.compile(r"[^\W_]")
 
 # Unicode's stream-safe text has no more than 30 marks in a row. To put more of them in order
-# takes time that grows with their square, and nobody writes them. Marks are no letters.
+# takes time that grows with their square, and nobody writes them. Marks are not letters.
 _MARKS_IN_A_ROW = re.compile(r"([^\w\s\x00-\x7f]{30})[^\w\s\x00-\x7f]+")
 
 # Accents; the points of Hebrew; the vowel signs of Arabic, and what only stretches a word.

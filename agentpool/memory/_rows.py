@@ -50,7 +50,7 @@ def _checked(row: Row) -> tuple[int, str, str, str, float, float]:
     """Return *row* if its types are those of a fragment.
 
     Raises:
-        MemoryStoreError: If it is none.
+        MemoryStoreError: If it is not.
     """
     match row:
         case (
@@ -69,7 +69,7 @@ def summary_of(row: Row) -> ScopeSummary:
     """Convert a row of name, count and newest time into a scope's summary.
 
     Raises:
-        MemoryStoreError: If it is none.
+        MemoryStoreError: If it is not.
     """
     match row:
         case str(name), int(count), (float() | int()) as newest_at:

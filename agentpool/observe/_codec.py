@@ -34,7 +34,7 @@ def event_to_json(event: Event) -> bytes:
     try:
         return _ENCODER.encode(event)
     except Exception:  # noqa: BLE001  # whatever a user's value does
-        # Text that is no Unicode, numbers that are too large, values that hold themselves.
+        # Text that is not Unicode, numbers that are too large, values that hold themselves.
         if isinstance(event, AgentFinished):
             outcome = msgspec.structs.replace(event.outcome, value=_shown(event.outcome.value))
             event = msgspec.structs.replace(event, outcome=outcome)
@@ -67,7 +67,7 @@ def event_from_json(line: bytes | str) -> Event:
         return _DECODER.decode(line)
     except (msgspec.MsgspecError, UsageError, UnicodeError, RecursionError) as error:
         # An attachment that is damaged says so itself.
-        raise TraceError(f"this is no event: {error}") from error
+        raise TraceError(f"this is not an event: {error}") from error
 
 
 def events_to_json(events: Iterable[Event]) -> str:
@@ -96,7 +96,7 @@ def _encode(value: object) -> object:
 def _shown(value: object) -> str | None:
     try:
         return None if value is None else repr(value)[:SHOWN_CHARACTERS]
-    except Exception:  # noqa: BLE001  # somebody else's code
+    except Exception:  # noqa: BLE001  # foreign code
         return object.__repr__(value)
 
 

@@ -145,7 +145,7 @@ class EventHub(Live):
     _failures: int = 0
     _closed: bool = False
     warnings: int = 0
-    """Warnings so far, whether anybody watched or not."""
+    """Warnings so far, observed or not."""
     listening: bool = False
     """Whether anybody watches. Nobody does: do not even make the event."""
     silent_thinkers: set[int] = msgspec.field(default_factory=set[int])
@@ -238,7 +238,7 @@ class EventHub(Live):
         for observer in self._observers:
             try:
                 observer.on_event(event)
-            except Exception:  # noqa: BLE001  # somebody else's code: counted, told once
+            except Exception:  # noqa: BLE001  # foreign code: counted, told once
                 self._failed(observer)
         for reader in self._readers:
             reader._put(event)  # pyright: ignore[reportPrivateUsage]  # only the hub puts
@@ -317,7 +317,7 @@ class EventHub(Live):
         self.listening = True
 
     def unwatch(self, observer: Observer) -> None:
-        """Call *observer* no more."""
+        """Stop calling *observer*."""
         self._observers = tuple(one for one in self._observers if one is not observer)
         self.listening = bool(self._observers or self._readers)
 

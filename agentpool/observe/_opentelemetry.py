@@ -312,7 +312,7 @@ class OpenTelemetryObserver(Observer):
     ) -> Span:
         ids = self._ids
         run_id = self._info.run_id if self._info else ""
-        # Zero is no id; nor is it ever the hash of anything that is named here.
+        # Zero is not an id; nor is it ever the hash of anything that is named here.
         digest = hashlib.blake2b(f"{run_id} {what}".encode(), digest_size=8).digest()
         ids.trace_id, ids.span_id = int(run_id or "0", 16), int.from_bytes(digest)
         try:

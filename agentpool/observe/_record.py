@@ -153,7 +153,7 @@ class PoolRecord(Live):
     messages: list[MessageSent] = []  # noqa: RUF012  # each has its own
     """Messages between agents."""
     dead_letters: list[MessageDropped] = []  # noqa: RUF012  # each has its own
-    """Messages that nobody received."""
+    """Messages that were never received."""
     answers: list[CompletionReceived] = []  # noqa: RUF012  # each has its own
     """Answers of models."""
     calls: list[ToolFinished] = []  # noqa: RUF012  # each has its own

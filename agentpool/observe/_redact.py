@@ -20,7 +20,7 @@ REDACTED: Final = "[secret]"
 """What stands for a key."""
 
 SHORTEST_SECRET: Final = 8
-"""A shorter value is no key, and to look for it would garble ordinary text."""
+"""A shorter value is not a key, and to look for it would garble ordinary text."""
 
 _NESTED: Final = 5
 """How deep within texts of JSON a key is found."""

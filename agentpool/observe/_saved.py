@@ -43,7 +43,7 @@ def outcome_from_json(text: str | bytes) -> AgentOutcome:
     try:
         return _DECODER.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
-        msg = f"the text is no outcome ({exc}); write it with outcome_to_json"
+        msg = f"the text is not an outcome ({exc}); write it with outcome_to_json"
         raise UsageError(msg) from exc
 
 

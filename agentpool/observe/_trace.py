@@ -152,9 +152,9 @@ def _header_of(line: bytes, name: str) -> TraceHeader:
     try:
         header = msgspec.json.decode(line, type=TraceHeader)
     except _UNREADABLE as error:
-        raise TraceError(f"{name!r} is no trace of agentpool: {error}") from error
+        raise TraceError(f"{name!r} is not a trace of agentpool: {error}") from error
     if header.format != FORMAT:
-        raise TraceError(f"{name!r} is no trace of agentpool, but {header.format!r}")
+        raise TraceError(f"{name!r} is not a trace of agentpool, but {header.format!r}")
     if header.version > VERSION:
         raise TraceError(
             f"{name!r} has version {header.version} of the format and this agentpool reads "

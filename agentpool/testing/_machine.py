@@ -128,12 +128,12 @@ class PoolMachine(PoolStage):
 
     @stateful.rule(kind=st.sampled_from(OCCASIONS), action=st.sampled_from(REACTIONS), number=_ANY)
     def react(self, kind: type[Event], action: Action, number: int) -> None:
-        """Let an observer do something at the next event of a kind, inside of its callback."""
+        """Plan an operation that an observer runs at the next event of a kind."""
         if len(self.reactions) < MAX_PLANNED:
             self.reactions.append((kind, action, number))
 
     def note_event(self, event: Event) -> None:
-        """Do the first thing that is planned for such an event."""
+        """Run the first operation that is planned for such an event."""
         for planned in self.reactions:
             kind, action, number = planned
             if isinstance(event, kind):
@@ -195,7 +195,7 @@ class PoolMachine(PoolStage):
     @stateful.precondition(lambda self: self._met < len(self.handles))
     @stateful.rule(target=agents)
     def meet(self) -> stateful.MultipleResults[AgentHandle]:
-        """Get to know who was let in, or started by an observer, meanwhile."""
+        """Add the agents to the model that were let in, or started by an observer, meanwhile."""
         return self._new()
 
     @stateful.rule(target=agents, count=st.integers(min_value=1, max_value=4))

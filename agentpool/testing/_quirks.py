@@ -34,13 +34,13 @@ class QuirkResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     text: str = ""
     """The text of the answer."""
     thoughts: str = ""
-    """What the model thought, which is no part of the text."""
+    """What the model thought, which is not part of the text."""
     tool_calls: tuple[tuple[str | None, str, str], ...] = ()
     """Id, name and arguments of each call. The id ``None``: the client gives it one."""
     finish: str = "END_TURN"
     """Why the model stopped, in the words of ``FinishReason``."""
     usage: tuple[int, ...] | None = None
-    """Tokens in, out, cached, thought, written to the cache. ``None``: nobody knows."""
+    """Tokens in, out, cached, thought, written to the cache. ``None``: unknown."""
     cost_usd: float | None = None
     """US dollars, as the server says. ``None``: it does not."""
     error: str | None = None
@@ -69,7 +69,7 @@ class Quirk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     headers: Mapping[str, str] = {}
     """Its headers, besides its type."""
     body: object = None
-    """The body, where it is no stream. ``None``: it is one."""
+    """The body, where it is not a stream. ``None``: it is one."""
     events: tuple[object, ...] = ()
     """The data of each event: JSON, or a text that is sent as it is."""
     raw: str = ""

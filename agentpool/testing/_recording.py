@@ -3,13 +3,13 @@
 Rules:
 
 1. A request is known by its method, its host without the port, its path without the query,
-   and its body. Headers are no part of it, so neither is a key; a server on another port
+   and its body. Headers are not part of it, so neither is a key; a server on another port
    is the same one.
 2. Of an answer's headers only those are kept that a driver acts on.
 3. A key that a server quotes, or a prompt contains, is written as stars, as many as it had
    characters: the pieces of the stream keep their lengths.
 4. An exchange is a line that is written at once, at its end. A last line without its end is
-   what a crash left, and is no exchange.
+   what a crash left, and is not an exchange.
 5. An answer that was left or broke off before its end is recorded as one that breaks off.
    It can never pass for a whole one.
 6. Equal requests get their answers in the order in which they were recorded, each once.
@@ -66,7 +66,7 @@ class Piece(msgspec.Struct, frozen=True, omit_defaults=True):
     after_seconds: float
     """Since the request."""
     text: str | None = None
-    """``None``: it was no UTF-8 by itself, such as half a character."""
+    """``None``: it was not UTF-8 by itself, such as half a character."""
     data: bytes = b""
     """What it was then."""
 
@@ -107,7 +107,7 @@ def _decoded(content: bytes) -> object:
     """Decode JSON that can be encoded again, although nested a little deeper.
 
     Raises:
-        msgspec.DecodeError: If it is no JSON.
+        msgspec.DecodeError: If it is not JSON.
         RecursionError: If it is nested too deeply.
     """
     msgspec.json.decode(b"[" * _ROOM + content + b"]" * _ROOM)
@@ -155,7 +155,7 @@ def read_exchanges(recording: bytes, *, name: str) -> list[Exchange]:
         try:
             found.append(msgspec.json.decode(line, type=Exchange))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-            msg = f"line {number} of {name!r} is no exchange ({exc}); record it anew"
+            msg = f"line {number} of {name!r} is not an exchange ({exc}); record it anew"
             raise UsageError(msg) from exc
     return found
 

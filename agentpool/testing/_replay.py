@@ -262,7 +262,7 @@ async def open_replay(  # noqa: ASYNC124, ASYNC911  # nothing to wait for
             this takes no time either.
 
     Raises:
-        UsageError: If there is no such file, or it is no recording.
+        UsageError: If there is no such file, or it is not a recording.
 
     Cancellation:
         Nothing is left.

@@ -206,7 +206,7 @@ class StrictFake(httpx.AsyncBaseTransport):
         try:
             body = fields(msgspec.json.decode(content))
         except msgspec.DecodeError as exc:
-            return self._refuse(400, f"the body is no JSON: {exc}")
+            return self._refuse(400, f"the body is not JSON: {exc}")
         self._bodies.append(body)
         asked = StrictAsked(body, headers, frozenset(self._issued))
         for rule in self._kind.rules:

@@ -131,7 +131,7 @@ def reasoning_with_calls(asked: StrictAsked) -> str | None:
     for item in asked.messages:
         kind, last = item.get("type"), before.get("type")
         if last == "message" and before.get("role") != "assistant":
-            last = "user"  # what led to the call is no word of the user's
+            last = "user"  # what led to the call is not a word of the user's
         is_own = kind == "function_call" and text(item.get("call_id")) in asked.issued
         if is_own and last not in {"reasoning", "function_call", "message"}:
             return "Item of type 'function_call' was provided without its required 'reasoning' item"

@@ -144,7 +144,7 @@ def decode(decoder: msgspec.json.Decoder[T], text: str) -> T:
 
     Raises:
         msgspec.DecodeError: If it is not what the decoder takes.
-        UnicodeEncodeError: If it is no text.
+        UnicodeEncodeError: If it is not text.
         RecursionError: If it is nested too deeply.
     """
     try:
@@ -169,7 +169,7 @@ def _with_whole_numbers(text: str) -> bytes | None:
         return int(number)
 
     def refuse(word: str) -> Never:
-        raise ValueError(f"{word} is no JSON")
+        raise ValueError(f"{word} is not JSON")
 
     try:
         value: object = json.loads(text, parse_float=read_number, parse_constant=refuse)
@@ -182,7 +182,7 @@ def read_keys(text: str) -> tuple[Json, list[str]]:
     """Parse *text*, and return a fault for each duplicate key in an object.
 
     Raises:
-        ValueError: If it is no JSON.
+        ValueError: If it is not JSON.
         RecursionError: If it is nested too deeply.
     """
     repeated: dict[str, None] = {}

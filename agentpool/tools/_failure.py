@@ -2,7 +2,7 @@
 
 It is told the type and the text of the error, and no traceback: file names and lines
 help whoever wrote the tool, not the model, and show it how this machine is laid out. The
-traceback goes with the result, for the log and for whoever watches.
+traceback goes with the result, for the log and for observers.
 """
 
 from __future__ import annotations

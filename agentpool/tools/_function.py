@@ -253,7 +253,7 @@ def tool(
         on_cancel: What becomes of the thread when the call is cancelled or times out.
             ``wait``: the call ends when the function returns, so that nothing is left
             behind. ``abandon``: the call ends at once, and the function goes on alone.
-        needs_approval: Whether somebody is asked before each call. The pool says who.
+        needs_approval: Whether approval is needed before each call. The pool says who.
         waits: Whether it waits for what others do: calling it again is then no loop, whatever
             it returned the last time.
         on_unknown: What happens, when a journal is resumed, to a call that had begun: see

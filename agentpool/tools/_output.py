@@ -25,7 +25,7 @@ from agentpool.tools._find_json import find_objects
 from agentpool.tools._schema import Schema, has_fields, refuse_ignored, written_out
 
 _MAX_OBJECTS: Final = 32
-"""A text with more of them is no answer of one object."""
+"""A text with more of them is not an answer of one object."""
 
 _MAX_NAME_CHARS: Final = 64
 
@@ -53,7 +53,7 @@ def build_output(output_type: object) -> Output:
         raise UsageError(f"output_type {name} cannot be read from JSON: {detail}") from exc
     if schema.get("type") != "object":
         raise UsageError(
-            f"output_type {name} is no JSON object at its top, which providers want; "
+            f"output_type {name} is not a JSON object at its top, which providers want; "
             "make it a field of another class"
         )
     shown = common_schema(schema, keep_references=True)

@@ -52,7 +52,7 @@ def check_name(name: str) -> None:
     """Raise if some provider would refuse the tool name.
 
     Raises:
-        UsageError: If *name* is no legal name of a tool.
+        UsageError: If *name* is not a legal name of a tool.
     """
     if not _NAME.fullmatch(name):
         raise UsageError(
@@ -105,7 +105,7 @@ class ToolRegistry:
         """Make a registry of *tools*, in their order.
 
         Raises:
-            UsageError: If something is no tool, or a name is not legal, or taken.
+            UsageError: If something is not a tool, or a name is not legal, or taken.
         """
         expect_each(tools, Tool, "tools must be an iterable of tools", "write ToolRegistry([tool])")
         by_name: dict[str, Tool] = {}
@@ -128,7 +128,7 @@ class ToolRegistry:
         """Return a new registry with *tools* added at the end.
 
         Raises:
-            UsageError: If something is no tool, or a name is not legal, or taken.
+            UsageError: If something is not a tool, or a name is not legal, or taken.
         """
         return ToolRegistry((*self, *tools))
 

@@ -189,7 +189,7 @@ async def test_once_a_piece_has_arrived_there_is_no_retry() -> None:
 
 
 async def test_a_later_request_may_be_tried_again(autojump_clock: MockClock) -> None:
-    """Pieces of an earlier answer are no pieces of this one."""
+    """Pieces of an earlier answer are not pieces of this one."""
     script: list[Step] = [
         calling(tool_call("echo"), text="looking"),
         OverloadedError("busy"),
@@ -254,7 +254,7 @@ async def test_a_wait_that_does_not_fit_is_not_begun(autojump_clock: MockClock) 
 
 
 async def test_a_wait_that_fits_is_waited(autojump_clock: MockClock) -> None:
-    """A limit on the time of a request is no end of its retries."""
+    """A limit on the time of a request is not an end of its retries."""
     slow = RateLimitError("slow", retry_after_seconds=30)
     outcome = await run_one(ScriptedDriver([slow, "hi"]), request_seconds=40)
     assert outcome.text == "hi"

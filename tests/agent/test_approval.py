@@ -180,7 +180,7 @@ async def test_without_an_approver_the_call_does_not_run() -> None:
     """What was to be asked is not to be done unasked."""
     _, result = await run_erase(None)
     assert DONE == []
-    assert result.startswith("not run: it was not approved: this tool needs somebody's approval")
+    assert result.startswith("not run: it was not approved: this tool needs approval")
 
 
 async def test_a_grant_may_ask_first() -> None:
@@ -331,7 +331,7 @@ async def test_a_person_who_never_answers_is_waited_for_an_hour(
 ) -> None:
     """Then the call is refused, the agent goes on, and the pool ends."""
     outcome, result = await run_erase(for_ever)
-    assert result == "not run: it was not approved: nobody answered within 3600 seconds"
+    assert result == "not run: it was not approved: no answer within 3600 seconds"
     assert (outcome.text, DONE, trio.current_time()) == ("done", [], 3600)
 
 
@@ -376,7 +376,7 @@ async def test_an_approver_that_fails_is_an_error_of_the_call(
     """Nothing runs, the model reads why, and the pool goes on."""
     outcome, result = await run_erase(approve)
     assert DONE == []
-    assert result.startswith("not run: it was not approved: nobody could be asked for approval")
+    assert result.startswith("not run: it was not approved: asking for approval failed")
     assert told in result
     assert outcome.text == "done"
 

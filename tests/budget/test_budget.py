@@ -143,7 +143,7 @@ def test_exactly_the_rest_fits() -> None:
 
 
 def test_nothing_is_always_allowed() -> None:
-    """A free request is no expense, so no limit on cost is in its way."""
+    """A free request is not an expense, so no limit on cost is in its way."""
     budget = Budget(cost_usd=1.0)
     budget.reserve(cost_usd=1.0).commit()
     budget.reserve(cost_usd=0.0, requests=1).commit(tokens=0, cost_usd=0.0)
@@ -306,10 +306,10 @@ def test_an_answer_without_a_price_ends_a_limit_on_cost() -> None:
         one.reserve(cost_usd=None, requests=1).commit(tokens=5)
     now = budget.statistics()
     assert (now.unpriced, now.unmeasured, now.cost_usd) == (1, 0, None)
-    with pytest.raises(LimitExceededError, match="nobody can price an answer") as caught:
+    with pytest.raises(LimitExceededError, match="an answer has no known price") as caught:
         budget.reserve(cost_usd=0.1)
     assert caught.value.kind == StopReason.COST_BUDGET.value
-    with pytest.raises(LimitExceededError, match="nobody can price an answer"):
+    with pytest.raises(LimitExceededError, match="an answer has no known price"):
         budget.reserve(cost_usd=None, requests=1)
     budget.reserve(requests=1, cost_usd=0.0).commit(tokens=1, cost_usd=0.0)
 

@@ -125,7 +125,7 @@ async def test_models_of_one_provider_share_a_gate() -> None:
 
 
 async def test_what_a_pool_would_refuse_is_refused_before_anything_runs() -> None:
-    """An editor that cannot run is no news for after the readers."""
+    """An editor that cannot run is not news for after the readers."""
     tight = AgentManifest(model=ModelConfig(max_tokens=9000))
     loose = FunctionDriver(lambda _: "hm", privacy=PrivacyTier.STANDARD)
     async with open_drivers([tight], stand_in=FunctionDriver(lambda _: "hm")) as choose:

@@ -148,7 +148,7 @@ def test_yes_runs_the_call(desk: Desk) -> None:
 
 
 def test_no_refuses_it_and_the_model_is_told_why(desk: Desk) -> None:
-    """What is no answer is asked again; an empty line approves nothing."""
+    """What is not an answer is asked again; an empty line approves nothing."""
     with at_terminal(desk) as person:
         person.wait_for(QUESTION)
         person.type("\n")
@@ -162,7 +162,7 @@ def test_no_refuses_it_and_the_model_is_told_why(desk: Desk) -> None:
 
 
 def test_edit_runs_it_with_other_arguments(desk: Desk) -> None:
-    """What is no JSON object goes back to the question."""
+    """What is not a JSON object goes back to the question."""
     with at_terminal(desk) as person:
         for typed, told in (("{", "not valid JSON"), ("[1]", "a JSON object"), ("", "y yes")):
             person.wait_for(QUESTION)

@@ -185,7 +185,7 @@ def test_signals_end_what_they_should(desk: Desk, monkeypatch: pytest.MonkeyPatc
         monkeypatch, paper, "endless", "cats?", "SIGINT once more", "SIGINT the end"
     )
     assert code == 130
-    assert "(the turn was ended, and is no part of the conversation)\n> " in errors
+    assert "(the turn was ended, and is not part of the conversation)\n> " in errors
     assert paper.getvalue().splitlines()[-1] == "about cats"
     paper = Paper("on", signal.SIGTERM)
     code, _ = press(monkeypatch, paper, "endless", words="--session zoo")
@@ -277,13 +277,13 @@ class Person:
 
 
 def test_ctrl_c_ends_the_turn_and_not_the_chat(desk: Desk) -> None:
-    """What was written of it is seen, and is no part of the conversation."""
+    """What was written of it is seen, and is not part of the conversation."""
     person = Person(desk, "--session", "zoo")
     person.see("> ")
     person.type("endless")
     person.see("on")
     person.interrupt()
-    person.see("(the turn was ended, and is no part of the conversation)")
+    person.see("(the turn was ended, and is not part of the conversation)")
     person.see("> ")
     person.type("cats?")
     person.see("about cats")

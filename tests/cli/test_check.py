@@ -185,7 +185,7 @@ def test_the_model_file_is_looked_at_when_asked(desk: Desk) -> None:
     assert done.code == 2
     gone, fake = done.err.splitlines()
     assert "gone.toml: model.model_path: the model file 'gone.gguf' cannot be read" in gone
-    assert "fake.toml: model.model_path: 'reader.toml' is no GGUF model" in fake
+    assert "fake.toml: model.model_path: 'reader.toml' is not a GGUF model" in fake
     assert done.out.startswith("real.toml: good\n")
 
 

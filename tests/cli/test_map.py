@@ -33,7 +33,7 @@ def test_utf_16_without_a_mark_is_no_text(desk: Desk) -> None:
     for name in ("utf-16-le", "utf-16-be"):
         done = desk.scripted("map", "reader.toml", "--each", f"{name}.txt")
         assert done.code == 1
-        assert "has NUL characters: it is no text, or UTF-16; save it as UTF-8" in done.err
+        assert "has NUL characters: it is not text, or UTF-16; save it as UTF-8" in done.err
 
 
 def test_results_come_in_the_order_of_the_files(desk: Desk) -> None:
@@ -278,7 +278,7 @@ def test_an_answer_that_is_not_complete_is_marked(desk: Desk) -> None:
 
 
 def test_a_folder_that_cannot_be_written_ends_the_command(desk: Desk) -> None:
-    """At once where it is no folder, and at the first answer otherwise."""
+    """At once where it is not a folder, and at the first answer otherwise."""
     words = ("map", "reader.toml", "--each", "a.txt", "e.txt", "--output-dir")
     done = desk.scripted(*words, "e.txt")
     reason = f"--output-dir 'e.txt' cannot be used: {os.strerror(17)}; name a folder"

@@ -111,7 +111,7 @@ def test_a_failure_that_had_words_keeps_them(desk: Desk) -> None:
 
 
 def test_a_guard_is_exit_code_3(desk: Desk) -> None:
-    """It did what it was told to do: that is no failure, and no success."""
+    """It did what it was told to do: that is not a failure, and no success."""
     desk.write(
         reader_toml=READER + "[resources]\nmax_iterations = 2",
         script_toml='[[answers]]\ntool = "nothing"\narguments = {a = 1}\ntext = "Let me see. "',
@@ -388,7 +388,7 @@ def test_all_faults_of_all_manifests_are_said(desk: Desk) -> None:
 
 
 def test_missing_weights_are_said_with_what_to_do(desk: Desk) -> None:
-    """A path that leads nowhere, and a file that is no model."""
+    """A path that leads nowhere, and a file that is not a model."""
     pytest.importorskip("xllamacpp", reason="llama.cpp is asked for first")
     for path in ("gone.gguf", "reader.toml"):
         done = desk.call("run", "reader.toml", "Why?", "--driver", "local", "--model", path)
@@ -506,7 +506,7 @@ def test_help_that_nobody_reads_is_no_traceback(desk: Desk, words: list[str]) ->
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_is_said(desk: Desk) -> None:
-    """Results that could not be written are no success."""
+    """Results that could not be written are not success."""
     with Path("/dev/full").open("wb") as full:
         words = ["run", "reader.toml", "Why?", "--driver", "script:script.toml"]
         process = desk.start(*words, stdout=full)

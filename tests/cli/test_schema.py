@@ -113,7 +113,7 @@ def deep(levels: int) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("schema", "says"),
     [
-        ("{", "is no JSON: line 1"),
+        ("{", "is not JSON: line 1"),
         ("[" * 100_000, "is too deep"),
         ([1], r"must be a JSON object, got \[1\]"),
         ({"type": "string"}, "must have type 'object' and properties at its top"),
@@ -130,7 +130,7 @@ def deep(levels: int) -> dict[str, object]:
             prop(anyOf=[prop(type="string"), prop(type="number")]),
             r"x has types that JSON cannot tell apart",
         ),
-        ({**prop(type="string"), "required": ["y"]}, "required has 'y', which is no property"),
+        ({**prop(type="string"), "required": ["y"]}, "required has 'y', which is not a property"),
         ({**prop(type="string"), "required": "x"}, "required must be a list"),
         (
             {**prop(type="string"), "additionalProperties": True},

@@ -219,7 +219,7 @@ def test_a_shorter_trace_ends_first(desk: Desk) -> None:
     ("words", "why"),
     [
         (("no.trace",), "cannot be read: No such file"),
-        (("reader.toml",), "is no trace of agentpool"),
+        (("reader.toml",), "is not a trace of agentpool"),
         (("busy.trace", "--agent", "99"), "there is no agent 99"),
         (("busy.trace", "--diff", "no.trace"), "cannot be read"),
         (("busy.trace", "--agent", "0"), "must be a whole number >= 1"),

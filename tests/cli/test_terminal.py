@@ -169,7 +169,7 @@ def test_the_display_is_on_the_terminal_and_the_results_in_their_file(desk: Desk
 
 
 def test_no_color_is_respected(desk: Desk) -> None:
-    """No colours; the display itself is no colour."""
+    """No colours; the display itself is not a colour."""
     pytest.importorskip("rich")
     seen, _ = on_terminal(desk, *COMMAND, NO_COLOR="1")
     assert "3 running" in shown(seen)

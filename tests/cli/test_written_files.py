@@ -1,4 +1,4 @@
-"""Every file that a command writes, by one rule: what is there and is no file is never replaced."""
+"""Every file that a command writes, by one rule: only a file is ever replaced."""
 
 from __future__ import annotations
 

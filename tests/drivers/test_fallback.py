@@ -209,7 +209,7 @@ async def test_a_silent_one_is_left_for_the_next(autojump_clock: MockClock) -> N
 
 
 async def test_patience_ends_with_the_first_word(autojump_clock: MockClock) -> None:
-    """A long answer is no silence."""
+    """A long answer is not a silence."""
 
     async def dictate(_: CompletionRequest, on_delta: OnDelta) -> str:
         for word in ("one", "two", "three"):

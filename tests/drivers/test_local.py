@@ -480,7 +480,7 @@ async def test_packaged_weights_and_their_rounds(
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [(b"", "begins with b''"), (b"PK\x03\x04", "is no GGUF model"), (None, "No such file")],
+    [(b"", "begins with b''"), (b"PK\x03\x04", "is not a GGUF model"), (None, "No such file")],
 )
 def test_files_that_are_no_model(tmp_path: Path, content: bytes | None, says: str) -> None:
     """Said before a process is started."""

@@ -131,7 +131,7 @@ async def test_a_host_of_ones_own_is_private() -> None:
 
 
 async def test_a_price_in_the_manifest_is_the_drivers() -> None:
-    """Without one nobody knows: a provider's name is no price."""
+    """Without one nobody knows: a provider's name is not a price."""
     price = TokenPrice(input_usd_per_million=2, output_usd_per_million=10)
     environ = {"OPENAI_API_KEY": KEY}
     async with open_driver(ModelConfig(remote_model="m", price=price), environ=environ) as driver:

@@ -43,7 +43,7 @@ async def test_a_published_price_is_known_without_a_word_of_the_user() -> None:
     ],
 )
 async def test_what_is_not_published_is_unknown(base_url: str, model: str) -> None:
-    """A name alone is no price: on a server of one's own it means another bill."""
+    """A name alone is not a price: on a server of one's own it means another bill."""
     async with open_openai(model, base_url=base_url) as driver:
         assert driver.price(MILLION) is None
 

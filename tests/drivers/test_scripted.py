@@ -160,7 +160,7 @@ async def test_text_is_streamed_in_pieces(pieces: int, expected: list[str]) -> N
 
 
 async def test_nothing_is_streamed_where_there_is_no_text() -> None:
-    """An empty piece is no piece."""
+    """An empty piece is not a piece."""
     heard: list[str] = []
     await ScriptedDriver([call("a")]).complete(ask(), on_delta=heard.append)
     assert heard == []

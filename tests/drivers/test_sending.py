@@ -272,7 +272,7 @@ async def test_a_refusal_before_the_gate_of_another_is_one_request(
 
 
 async def test_a_fallback_that_asks_nobody_costs_nothing(autojump_clock: MockClock) -> None:
-    """All of its drivers had failed too often: its error is no answer of a provider."""
+    """All of its drivers had failed too often: its error is not an answer of a provider."""
     budget = Budget(tokens=100_000)
     driver = FallbackDriver(ScriptedDriver([OverloadedError("busy")]), max_failures=1)
     await run(driver, budget, seconds=5)

@@ -428,7 +428,7 @@ async def test_headers_paths_and_bodies_are_looked_at() -> None:
     assert missing.status_code == 404
     first, second, third = fake.refusals
     assert first == "anthropic-version: is required"
-    assert second.startswith("the body is no JSON")
+    assert second.startswith("the body is not JSON")
     assert third == "there is nothing at /v1/other"
 
 

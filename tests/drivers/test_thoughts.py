@@ -229,7 +229,7 @@ async def write(text: str) -> str:
 
 
 async def test_a_call_that_was_cut_is_told_why() -> None:
-    """The tool could only say that its arguments are no JSON. The whole one runs."""
+    """The tool could only say that its arguments are not JSON. The whole one runs."""
     calls = (ToolCall("a", "write", '{"text": "x"}'), ToolCall("b", "write", '{"text": "lon'))
     cut = Completion("", calls, FinishReason.MAX_TOKENS)
     driver = ScriptedDriver([cut, "done"])

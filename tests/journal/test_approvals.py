@@ -134,7 +134,7 @@ def test_an_approval_comes_to_the_same_after_any_crash() -> None:
 
 
 def test_an_answer_is_to_one_call_alone() -> None:
-    """What asks for another call there is asked about anew; what is no question is refused."""
+    """What asks for another call there is asked about anew; what is not a question is refused."""
 
     async def scenario() -> None:
         journal, till = InMemoryJournal(), Till()

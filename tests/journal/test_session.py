@@ -268,7 +268,7 @@ def test_a_cancelled_question_goes_on_in_a_later_process() -> None:
 
 
 def test_what_has_no_meaning_is_refused() -> None:
-    """A name, a history, a key, a pool that is no session's."""
+    """A name, a history, a key, a pool that is not a session's."""
 
     async def scenario() -> None:
         journal = InMemoryJournal()
@@ -280,7 +280,7 @@ def test_what_has_no_meaning_is_refused() -> None:
             async with open_anna(journal, on_busy="maybe"):  # type: ignore[arg-type]  # wrong on purpose
                 raise AssertionError
         async with open_pool(FunctionDriver(heard)) as pool:
-            with pytest.raises(UsageError, match="pool 'pool' is no session"):
+            with pytest.raises(UsageError, match="pool 'pool' is not a session"):
                 Session.of(pool)
         async with open_anna(journal) as session:
             for config in (

@@ -116,7 +116,7 @@ def test_system_prompt_and_tools_cost_in_every_request() -> None:
 
 
 def test_a_read_only_schema_costs_what_a_plain_one_does() -> None:
-    """Values hold read-only mappings, and perhaps sequences that are no lists."""
+    """Values hold read-only mappings, and perhaps sequences that are not lists."""
     inner: Mapping[str, Json] = {"y": 1}
     plain: Mapping[str, Json] = {"required": ["a", "b"], "x": inner}
     frozen: Mapping[str, Json] = MappingProxyType(
@@ -224,7 +224,7 @@ def test_what_came_in_before_the_first_answer_is_newest_until_there_is_one() -> 
 
 
 def test_what_is_sent_behind_it_has_its_room() -> None:
-    """The piece of an answer that goes on is sent, and is no part of the conversation."""
+    """The piece of an answer that goes on is sent, and is not part of the conversation."""
     turn = [asks("1"), result("1")]
     room = QUERY_TOKENS + sum(map(message_tokens, turn))
     conversation = Conversation([], [QUERY], room_tokens=room)

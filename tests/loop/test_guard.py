@@ -47,7 +47,7 @@ def test_ten_iterations_warn_from_the_eighth() -> None:
 
 @pytest.mark.parametrize(("limit", "first_warning"), [(1, None), (2, 2), (3, 3), (4, 4)])
 def test_few_iterations_do_not_warn_too_early(limit: int, first_warning: int | None) -> None:
-    """Four fifths of 3 are not reached at 2, and a run of one turn is no news."""
+    """Four fifths of 3 are not reached at 2, and a run of one turn is not news."""
     few = guard(max_iterations=limit)
     kinds = [type(few.check_iteration()) for _ in range(limit + 1)]
     warned = kinds.index(Warn) + 1 if Warn in kinds else None
@@ -272,7 +272,7 @@ def test_a_request_that_broke_off_is_counted_as_far_as_it_is_known() -> None:
 
 
 def test_stuck_compares_what_arguments_mean() -> None:
-    """Another order of keys is no progress."""
+    """Another order of keys is not progress."""
     fresh = guard()
     texts = ['{"a":1,"b":2}', '{"b":2,"a":1}', '{ "a":1,"b":2}', '{"a":1, "b":2}']
     kinds = [type(fresh.check_stuck(batch("x", arguments=text))) for text in texts]

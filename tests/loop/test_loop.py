@@ -160,7 +160,7 @@ def test_calls_count_whatever_the_model_says_why_it_stopped() -> None:
 def test_an_answer_that_says_nothing_is_asked_for_once_more(
     reason: FinishReason, blank: str
 ) -> None:
-    """It is no answer: the same is asked again, and paid; providers refuse empty messages."""
+    """It is not an answer: the same is asked again, and paid; providers refuse empty messages."""
     done = perform([Completion(blank, (), reason, Usage(5, 1)), "hi"])
     assert done.requests[0].messages == done.requests[1].messages
     assert done.transcript == (UserMessage("hello"), AssistantMessage("hi"))
@@ -506,7 +506,7 @@ def test_the_fifth_truncation_in_a_row_ends_the_run() -> None:
 
 
 def test_a_tool_call_ends_the_row_of_truncations() -> None:
-    """Four and four with a call in between are no five in a row."""
+    """Four and four with a call in between are not five in a row."""
     four = [cut_off("x")] * 4
     script: list[Completion | str] = [*four, calling(tool_call("echo")), *four, "end"]
     done = perform(script, new_run(on_cut="continue"))

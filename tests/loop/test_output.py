@@ -281,7 +281,7 @@ def test_a_spent_budget_ends_it_before_the_next_repair() -> None:
 
 
 def test_tools_run_before_the_answer_and_their_turns_are_no_repairs() -> None:
-    """Text beside a call is no answer, so it need not fit; what comes after it must."""
+    """Text beside a call is not an answer, so it need not fit; what comes after it must."""
     script: list[Completion | str] = [
         calling(tool_call("echo"), text="let me see"),
         "hm",
@@ -397,7 +397,7 @@ async def test_a_map_has_one_type_for_all() -> None:
             values = [outcome.unwrap_as(Count) async for outcome in outcomes]
         with pytest.raises(UsageError, match="output_type"):
             async with pool.map(manifest(), ["a"], output_type=int):
-                pytest.fail("int is no object")
+                pytest.fail("int is not an object")
     assert values == [Count(3)] * 3
 
 

@@ -342,7 +342,7 @@ async def test_what_leaves_a_window_is_an_event_and_a_line_in_the_outcome(
     assert {cut.summary for cut in cuts} == ({"in short"} if strategy == "summary" else {""})
     if strategy == "summary":
         assert outcome.usage.output_tokens >= 7 * len(cuts)
-        # What it wrote as a summary is no part of what it said.
+        # What it wrote as a summary is not part of what it said.
         assert "in short" not in outcome.text
 
 

@@ -81,7 +81,7 @@ async def test_the_oldest_goes_from_a_scope_that_nobody_searched() -> None:
 
 @pytest.mark.parametrize("limit", [0, -1])
 def test_a_limit_below_one_is_refused(limit: int) -> None:
-    """A memory that keeps nothing is no memory."""
+    """A memory that keeps nothing is not a memory."""
     with pytest.raises(UsageError, match=f"must be >= 1, got {limit}; use None"):
         InMemoryMemory(max_fragments_per_scope=limit)
 

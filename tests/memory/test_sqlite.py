@@ -416,7 +416,7 @@ async def test_a_damaged_file_is_said(tmp_path: Path) -> None:
 
 
 async def test_damage_that_sqlite_cannot_put_into_words_is_said(tmp_path: Path) -> None:
-    """Its message has a name out of the file that is no text, so not even that can be read."""
+    """Its message has a name out of the file that is not text, so not even that can be read."""
     path = tmp_path / "memory.db"
     async with open_sqlite_memory(path) as memory:
         await keep(memory, "sea")

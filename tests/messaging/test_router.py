@@ -60,7 +60,7 @@ def office(
 
 
 def test_registered_is_who_can_be_written_to() -> None:
-    """The owner can be written to and is no agent."""
+    """The owner can be written to and is not an agent."""
     router, _ = office(1, 2)
     assert (router.agent_count, router.live_ids()) == (2, (0, 1, 2))
     router.unregister(1, reason="over")
@@ -319,7 +319,7 @@ async def test_ask_fails_at_once_when_the_other_side_ends(
 async def test_ask_fails_when_the_other_side_ends_before_there_is_room(
     autojump_clock: MockClock,
 ) -> None:
-    """The question was never accepted, so it is no dead letter."""
+    """The question was never accepted, so it is not a dead letter."""
     router, _ = office(1, inbox_capacity=1)
     router.send_nowait(OWNER_ID, 1, "full")
     answers: list[str] = []
@@ -365,7 +365,7 @@ async def test_questions_cross_without_mixing() -> None:
 
 
 async def test_broadcast_reaches_every_live_agent_but_the_sender() -> None:
-    """Not the ended ones, and not the owner, who is no agent."""
+    """Not the ended ones, and not the owner, who is not an agent."""
     router, _ = office(1, 2, 3, 4)
     router.unregister(3, reason="over")
     sent = await router.broadcast(2, "all hands")
@@ -377,7 +377,7 @@ async def test_broadcast_reaches_every_live_agent_but_the_sender() -> None:
 
 
 async def test_broadcast_leaves_out_who_ends_meanwhile() -> None:
-    """It is about those who are there, so an end is no error."""
+    """It is about those who are there, so an end is not an error."""
     router, _ = office(1, 2, inbox_capacity=1)
     router.send_nowait(OWNER_ID, 1, "full")
     accepted: list[int] = []

@@ -365,7 +365,7 @@ async def test_a_reader_waits_for_the_next_event(autojump_clock: MockClock) -> N
 
 
 async def test_a_closed_reader_can_be_read_to_its_end() -> None:
-    """Closing stops what comes, not what is there; twice is no harm."""
+    """Closing stops what comes, not what is there; twice is not harm."""
     async with open_pool(sleepy_driver()) as pool:
         with pool.events() as reader:
             await (await pool.spawn(job())).wait()
@@ -496,7 +496,7 @@ async def test_an_observer_may_use_the_pool() -> None:
 
 
 async def test_an_observer_may_cancel_at_the_spawn() -> None:
-    """An agent that is cancelled when its spawn is told asks no model, and is no leak."""
+    """An agent that is cancelled when its spawn is told asks no model, and is not a leak."""
 
     class Bouncer(Observer):
         def on_event(self, event: Event) -> None:
@@ -522,7 +522,7 @@ async def test_an_observer_may_cancel_at_the_spawn() -> None:
 
 
 async def test_started_comes_once_and_only_with_a_slot(autojump_clock: MockClock) -> None:
-    """Parking is no second start."""
+    """Parking is not a second start."""
     recorder = Recorder()
     async with open_pool(sleepy_driver(), max_concurrent=1, observers=[recorder]) as pool:
         await pool.fan_out(jobs("sleep 1", "sleep 1"))

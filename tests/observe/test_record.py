@@ -72,7 +72,7 @@ async def test_each_second_of_each_agent_has_its_reason(autojump_clock: MockCloc
     assert seconds_by_reason(record, "retry")["retry"] > 0.4
     assert "queued" in seconds_by_reason(record, "hang")
     summed = seconds_by_reason(record, "sum")
-    assert summed["model"] == 1.0 + 0.25  # its tool's own request is no time of the tool
+    assert summed["model"] == 1.0 + 0.25  # its tool's own request is not a time of the tool
     assert "tool" not in summed
 
 

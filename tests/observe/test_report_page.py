@@ -278,7 +278,7 @@ def test_many_of_a_kind_are_counted() -> None:
     [
         ("1 (a) asks 2 (b), which joins 1 (a)", (1, 2)),
         ("tool 'ask' failed: DeadlockError: 2 (b) asks 1 (a), which asks 2 (b)", (2, 1)),
-        ("1 (a) waits for a message, and nobody is left who could end that", ()),
+        ("1 (a) waits for a message, and no running agent can unblock them", ()),
         ("1 (a) asks 9 (z), which asks 1 (a)", ()),
         ("", ()),
     ],

@@ -194,7 +194,7 @@ def test_numbers_too_large_for_json_are_texts() -> None:
 @pytest.mark.parametrize("line", ["", "{", "[]", '{"event": "unheard_of"}', '{"event": 3}'])
 def test_what_is_no_event_is_refused(line: str) -> None:
     """By one error, whatever is wrong."""
-    with pytest.raises(TraceError, match="this is no event"):
+    with pytest.raises(TraceError, match="this is not an event"):
         event_from_json(line)
 
 
@@ -340,7 +340,7 @@ def test_what_is_attached_is_named_where_it_is_shown() -> None:
 
 
 async def test_one_line_that_is_hard_to_write_costs_no_other(tmp_path: Path) -> None:
-    """A name that is no Unicode, among those that are."""
+    """A name that is not Unicode, among those that are."""
     path = tmp_path / "a.trace"
     async with (
         TraceWriter(path) as trace,
@@ -489,10 +489,10 @@ STARTED = b'{"event":"agent_started","sequence":1,"at_seconds":0.5,"agent_id":1,
     ("content", "why"),
     [
         (b"", "is empty: its pool never opened"),
-        (b"hello\n", "is no trace of agentpool"),
-        (b"\xff\xfe\n", "is no trace of agentpool"),
-        (b'{"x":' + b"[" * 50_000 + b"\n", "is no trace of agentpool: maximum recursion"),
-        (HEADER.replace(b"agentpool-trace", b"other"), "is no trace of agentpool, but 'other'"),
+        (b"hello\n", "is not a trace of agentpool"),
+        (b"\xff\xfe\n", "is not a trace of agentpool"),
+        (b'{"x":' + b"[" * 50_000 + b"\n", "is not a trace of agentpool: maximum recursion"),
+        (HEADER.replace(b"agentpool-trace", b"other"), "is not a trace of agentpool, but 'other'"),
         (HEADER.replace(b":1,", b":2,", 1), "version 2 of the format and this agentpool reads up"),
     ],
     ids=["empty", "text", "binary", "nested", "another", "newer"],
@@ -531,7 +531,7 @@ def test_ten_gigabytes_of_something_else_are_refused_at_once(tmp_path: Path) -> 
     """Nobody reads them all into memory to find the end of the first line."""
     with (tmp_path / "disk.img").open("wb") as file:
         file.truncate(10 * 2**30)  # it takes no room
-    with pytest.raises(TraceError, match="is no trace of agentpool"):
+    with pytest.raises(TraceError, match="is not a trace of agentpool"):
         read_trace(tmp_path / "disk.img")
 
 
@@ -727,7 +727,7 @@ def test_a_key_that_comes_in_pieces_is_found(cuts: list[int]) -> None:
 
 
 async def test_what_waited_for_the_rest_of_a_key_is_written_at_the_end(tmp_path: Path) -> None:
-    """It was no key: nothing of what was said is lost."""
+    """It was not a key: nothing of what was said is lost."""
     path = tmp_path / "a.trace"
     async with (
         TraceWriter(path, secrets=[SECRET]) as trace,

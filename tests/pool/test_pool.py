@@ -155,7 +155,7 @@ async def test_pool_has_a_memory_of_its_own() -> None:
 
 
 async def test_pools_do_not_share_their_own_memories() -> None:
-    """7: what one pool's agents learn is no business of another pool's."""
+    """7: what one pool's agents learn is not business of another pool's."""
     driver = FunctionDriver(lambda _: "blue")
     for _ in range(2):
         async with open_pool(driver) as pool:

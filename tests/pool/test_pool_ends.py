@@ -63,7 +63,7 @@ class PlannedError(Exception):
 @pytest.mark.parametrize("wrong", [0, -1, True, 1.5, "2", None], ids=repr)
 @pytest.mark.parametrize("name", ["max_concurrent", "inbox_capacity"])
 async def test_sizes_are_whole_numbers_from_one_on(name: str, wrong: object) -> None:
-    """A pool of nobody waits for ever; ``True`` is no number of slots."""
+    """A pool of nobody waits for ever; ``True`` is not a number of slots."""
     with pytest.raises(UsageError, match=rf"{name} must be a whole number >= 1, got "):
         async with open_pool(sleepy_driver(), **{name: wrong}):  # type: ignore[arg-type]
             pass
@@ -364,7 +364,7 @@ async def test_a_driver_factory_that_raises_spawns_nobody() -> None:
 
 
 async def test_a_driver_factory_that_returns_no_driver_spawns_nobody() -> None:
-    """What is no driver is named at the spawn, not found by an attribute that it lacks."""
+    """What is not a driver is named at the spawn, not found by an attribute that it lacks."""
     async with open_pool(lambda _: "gpt") as pool:  # type: ignore[arg-type, return-value]
         with pytest.raises(UsageError, match="driver"):
             pool.spawn_nowait(job())

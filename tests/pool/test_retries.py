@@ -282,7 +282,7 @@ async def test_a_restart_waits_longer_each_time(autojump_clock: MockClock) -> No
 async def test_who_ran_for_a_whole_period_begins_with_the_shortest_wait(
     autojump_clock: MockClock,
 ) -> None:
-    """It was no fault that stays."""
+    """It was not a fault that stays."""
     flaky = Flaky(60)
     policy = RestartPolicy(max_restarts=9, delay_seconds=2, period_seconds=50)
     async with open_pool(flaky.driver()) as pool:

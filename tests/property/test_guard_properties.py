@@ -129,7 +129,7 @@ def test_a_call_is_refused_from_its_kth_occurrence_on(
 
 @given(st.lists(st.text(max_size=3), max_size=20))
 def test_arguments_may_be_anything(texts: list[str]) -> None:
-    """A model writes what it likes; what is no JSON means its own text."""
+    """A model writes what it likes; what is not JSON means its own text."""
     guard = LoopGuard(ResourceQuota(max_tool_calls=100))
     for text in texts:
         guard.check_stuck((ToolCall("1", "a", text),))

@@ -305,6 +305,6 @@ def test_an_interrupt_ends_the_run_where_it_is_seen(
 
 @given(adversaries)
 def test_a_run_raises_nothing_but_our_own_errors(adversary: dict[str, object]) -> None:
-    """Whatever a model writes, it is no exception of Python's."""
+    """Whatever a model writes, it is not an exception of Python's."""
     done = run_against(adversary)
     assert done.error is None or isinstance(done.error, AgentPoolError)

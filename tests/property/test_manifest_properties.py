@@ -82,7 +82,7 @@ def test_any_values_are_a_manifest_or_a_list_of_faults(
     for table in ("[model]", "[resources]"):
         lines.append(table)
         lines += [f"{key} = {value}" for (at, key), value in items if at == table]
-    # A table that is also a key is no TOML, and that is one fault as well.
+    # A table that is also a key is not TOML, and that is one fault as well.
     read("\n".join(lines))
 
 

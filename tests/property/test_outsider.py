@@ -548,7 +548,7 @@ async def joins_that_are_given_up_beside_one_that_is_not() -> None:
 
 @scenario
 async def a_spawn_that_is_given_up_at_a_full_queue() -> None:
-    """It is no agent, or it is one that has an outcome."""
+    """It is not an agent, or it is one that has an outcome."""
     async with world({}, slots=1, queued=1) as here:
         await here.pool.fan_out([one("nap2"), one("nap0")])
         with trio.move_on_after(1):

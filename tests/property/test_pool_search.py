@@ -128,7 +128,7 @@ class Books:
         for outcome in outcomes.values():
             failed = outcome.status is AgentStatus.FAILED
             provider = isinstance(outcome.error, DriverError)
-            self._expect(not failed or provider, "it was no provider's fault", outcome.error)
+            self._expect(not failed or provider, "it was not a provider's fault", outcome.error)
             self.faults += history_faults(outcome.messages)
         assert_quiescent(self.pool)
         self._expect(not self.pool.statistics().observer_failures, "an observer raised")

@@ -175,7 +175,7 @@ async def test_any_json_gives_a_result(value: Json) -> None:
 
 @given(text=st.text() | st.text('{}[]":,\\\\/ntrue0123456789.eE+- ', max_size=40))
 async def test_any_text_gives_a_result(text: str) -> None:
-    """Also text that is no JSON, and text that nearly is."""
+    """Also text that is not JSON, and text that nearly is."""
     result = await call(text)
     assert result.is_error
     assert result.content.startswith("invalid arguments, nothing was run:\n- ")

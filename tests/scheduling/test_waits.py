@@ -64,7 +64,7 @@ def test_a_quiet_pool_is_described_agent_by_agent() -> None:
     stuck = find_deadlocked(waits, others_can_send=False)
     assert deadlock_cycle(2, waits, stuck) == ()
     assert describe_deadlock((1, 2), waits, {1: "a", 2: "b"}, cycle=False) == (
-        "1 (a) waits for a message, 2 (b) joins 1 (a), and nobody is left who could end that"
+        "1 (a) waits for a message, 2 (b) joins 1 (a), and no running agent can unblock them"
     )
 
 

@@ -175,7 +175,7 @@ def faults(answer: bytes, error: bytes) -> Mapping[str, Fault]:
         "silent in a chunk": Fault(silent(CHUNKED + chunk(half)[:-9]), None),
         "comments for ever": Fault(endless(CHUNKED, chunk(b": wait\n\n" * 64)), None),
         "empty lines for ever": Fault(endless(CHUNKED, chunk(b"\n" * 512)), None),
-        # It is no HTTP
+        # It is not HTTP
         "another protocol": Fault(answering(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"), ProtocolError),
         "HTTP/0.9": Fault(answering(answer), ProtocolError),
         "HTTP/2": Fault(answering(b"\x00\x00\x12\x04\x00\x00\x00\x00\x00" * 4), ProtocolError),
@@ -197,7 +197,7 @@ def faults(answer: bytes, error: bytes) -> Mapping[str, Fault]:
         "trailers for ever": Fault(
             endless(CHUNKED + chunk(half) + b"0\r\n", b"x-a: b\r\n" * 99), ProtocolError
         ),
-        # It is no event stream
+        # It is not an event stream
         "a page": Fault(answering(whole(b"<html>hi", content_type="text/html")), ProtocolError),
         "JSON": Fault(
             answering(head(200, {**typed, "content-length": "2"}) + b"{}"), ProtocolError

@@ -2,7 +2,7 @@
 
 Every key carries one mark. It is made at random for each session, so no source and no
 bytecode has it, and what has it was written by something that was given a key. A child
-process finds it in its environment, backwards: to list one's environment is no leak.
+process finds it in its environment, backwards: to list one's environment is not a leak.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final
 VARIABLE: Final = "AGENTPOOL_TESTS_KRAM"
 """Where a child process finds the mark of its session."""
 
-# No vowel, so that it is no word, and no digit of a hash.
+# No vowel, so that it is not a word, and no digit of a hash.
 _LETTERS: Final = "ghjkmnpqrtvwxyz"
 
 MARK: Final = os.environ.setdefault(VARIABLE, "".join(secrets.choice(_LETTERS) for _ in range(16)))[

@@ -28,6 +28,6 @@ async def wait_gone(pid: int) -> None:
 
 
 def open_files() -> int | None:
-    """Return how many descriptors this process has open. ``None``: nobody can say."""
+    """Return how many descriptors this process has open. ``None``: unknown."""
     folder = Path("/proc/self/fd")
     return len(list(folder.iterdir())) if folder.is_dir() else None

@@ -264,7 +264,7 @@ def test_tokens_are_one_word_and_come_back() -> None:
 )
 def test_what_is_no_token_is_refused(token: str) -> None:
     """A word that was cut when it was copied, or comes from another version."""
-    with pytest.raises(UsageError, match="is no token of this kit; copy the whole word"):
+    with pytest.raises(UsageError, match="is not a token of this kit; copy the whole word"):
         replay(lost_update, token)
 
 

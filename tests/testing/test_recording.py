@@ -72,7 +72,7 @@ def test_a_torn_line_is_no_exchange_and_a_bad_one_is_named() -> None:
     line = write_exchange(recorded({}))
     assert len(read_exchanges(line + line[:-9], name="r")) == 1
     assert len(read_exchanges(line + line[:-1], name="r")) == 1
-    with pytest.raises(UsageError, match=r"line 2 of 'r\.jsonl' is no exchange"):
+    with pytest.raises(UsageError, match=r"line 2 of 'r\.jsonl' is not an exchange"):
         read_exchanges(line + b"{}\n", name="r.jsonl")
 
 
@@ -113,5 +113,5 @@ def test_a_body_may_be_nested_as_deeply_as_it_likes(depth: int, start: str, end:
     line = write_exchange(Exchange(one, 200, {}, 0.1, (), is_whole=True))
     (again,) = read_exchanges(line, name="r")
     assert again.asked.identity == one.identity
-    with pytest.raises(UsageError, match="is no exchange"):
+    with pytest.raises(UsageError, match="is not an exchange"):
         read_exchanges(body + b"\n", name="r")

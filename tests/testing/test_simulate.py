@@ -242,7 +242,7 @@ def test_an_orphan_is_found() -> None:
 
 
 def test_a_task_that_is_about_to_end_is_none() -> None:
-    """Who ends in the same moment is no orphan."""
+    """Who ends in the same moment is not an orphan."""
 
     async def moment() -> str:
         await trio.lowlevel.checkpoint()

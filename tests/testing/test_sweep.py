@@ -170,7 +170,7 @@ async def team() -> None:
 
 @pytest.mark.parametrize(
     ("target", "least"),
-    # The steps of the owner and of the pool's own tasks are no points of the last one.
+    # The steps of the owner and of the pool's own tasks are not points of the last one.
     [("scenario", 40), ("agents", 40), ("agent", 35)],
 )
 def test_a_pool_leaks_at_no_point(target: Target, least: int) -> None:

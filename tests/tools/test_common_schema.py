@@ -345,7 +345,7 @@ FOREIGN = st.recursive(
 
 @given(st.dictionaries(WORDS, FOREIGN, max_size=5))
 def test_whatever_a_server_says_is_taken(schema: dict[str, Any]) -> None:
-    """Also what is no schema at all; and done twice, it stays as it is."""
+    """Also what is not a schema at all; and done twice, it stays as it is."""
     shown = shown_schema(schema)
     assert list(refusals(shown)) == []
     assert shown_schema(shown) == shown

@@ -118,7 +118,7 @@ class Marked:
 
 @dataclasses.dataclass
 class Unshowable:
-    """A class whose default is no JSON."""
+    """A class whose default is not JSON."""
 
     size: int = cast("int", 1j)
 
@@ -550,7 +550,7 @@ def test_constraints_of_annotated_types_are_refused() -> None:
     """A limit that msgspec ignores without a word is worse than none."""
 
     @attrs.frozen
-    class Ge:  # as annotated_types has it, which is no requirement of ours
+    class Ge:  # as annotated_types has it, which is not a requirement of ours
         ge: int
 
     def take(count: int) -> None:

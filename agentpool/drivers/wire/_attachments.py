@@ -33,7 +33,7 @@ def check_attachments(
 
     Args:
         request: What would be sent.
-        inputs: What the model reads besides text. ``None``: nobody knows.
+        inputs: What the model reads besides text. ``None``: unknown.
         most_image_bytes: The largest image that the provider takes. ``None``: any.
 
     Raises:

@@ -13,7 +13,7 @@ Rules, besides those of every wire:
    under that name: DeepSeek and Kimi refuse the next turn without, Gemini one without its
    signatures.
 5. The last usage that is whole counts. One of which a half is missing is none.
-6. What is no text is refused.
+6. What is not text is refused.
 
 Source: https://platform.openai.com/docs/api-reference/chat-streaming,
 https://api-docs.deepseek.com/guides/thinking_mode,

@@ -4,11 +4,11 @@ Rules:
 
 1. It always asks for a stream, and for the usage at its end: only a stream stops when the
    connection is closed, and without usage no budget could count.
-2. Nothing optional is sent that nobody said.
+2. Nothing optional is sent that was not asked for.
 3. What the provider wants back goes back under the name that it has for it.
 4. Ids are those that the server takes, each once. Arguments are JSON, whatever a model wrote.
 5. Images and documents stand beside the text of the user's side, those of tools after their
-   results. What is no text and none of these is refused.
+   results. What is not text and none of these is refused.
 
 Source: https://platform.openai.com/docs/api-reference/chat/create (2026-11).
 """

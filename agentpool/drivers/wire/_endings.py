@@ -81,7 +81,7 @@ def bad_end(ending: Ending | None, word: str, so_far: str) -> DriverError:
     """Return the error for an answer that ended with *word*.
 
     Args:
-        ending: What the word means. ``None``: nobody knows.
+        ending: What the word means. ``None``: unknown.
         word: As the provider wrote it.
         so_far: How much had come.
     """
@@ -102,7 +102,7 @@ def bad_end(ending: Ending | None, word: str, so_far: str) -> DriverError:
             )
         case None:
             return ProtocolError(
-                f"the answer ended with {word!r}, which is no known ending, after {so_far}"
+                f"the answer ended with {word!r}, which is not a known ending, after {so_far}"
             )
         case _:
             assert_never(ending)

@@ -7,7 +7,7 @@ Rules:
 2. A conversation that is too long is its own error, whatever the status says, and in
    whichever of their words the servers say it.
 3. An error that is no more than a word is judged by that word, then by the status that it
-   names. A word that nobody knows is retryable unless it sounds like a bad request.
+   names. An unknown word is retryable unless it sounds like a bad request.
 4. A call that the model failed to write is the model's fault, not the request's.
 5. What came is shown, shortened, with the key redacted.
 
@@ -115,7 +115,7 @@ def failure_in_stream(error: ErrorBody | str, *, secret: str = "") -> DriverErro
     if verdict is None and reason.status is not None:
         verdict = _kind_of_status(reason.status, reason)
     if verdict is None:
-        # A word that nobody knows: what sounds like a bad request is not paid for again.
+        # An unknown word: what sounds like a bad request is not paid for again.
         is_bad = any(sign in word for word in reason.words for sign in _BAD_SIGNS)
         verdict = (BadRequestError, False) if is_bad else (OverloadedError, True)
     kind, retryable = verdict

@@ -4,9 +4,9 @@ Each wire says by itself what an event means. Rules of all of them:
 
 1. An answer is whole or it is an error. Text that ended before the model said why it
    stopped is never handed out as an answer.
-2. An ending that nobody knows is an error: half an answer must not pass for a whole one.
-3. Thoughts are told apart from text, and are no part of it.
-4. An event that is no JSON object on one line may be several, a comment or an error, and one
+2. An unknown ending is an error: half an answer must not pass for a whole one.
+3. Thoughts are told apart from text, and are not part of it.
+4. An event that is not a JSON object on one line may be several, a comment or an error, and one
    that cannot be read strictly is read leniently, before it is an error.
 """
 

@@ -127,7 +127,7 @@ def _object(value: object, kind: inspect.StructType) -> Node:
         key = next((key for key in _TEXT_KEYS if key in names), None)
         if key is not None:
             return {key: value}
-    raise _MisfitError(f"{_word(value)} is no object")
+    raise _MisfitError(f"{_word(value)} is not an object")
 
 
 def _fit_any(value: object, kinds: tuple[inspect.Type, ...]) -> object:
@@ -173,11 +173,11 @@ def _number(value: object, *, is_whole: bool) -> float:
     except (ValueError, OverflowError):
         number = float("nan")
     if isinstance(value, bool) or number != number or number - number:  # noqa: PLR0124  # nan, inf
-        raise _MisfitError(f"{_word(value)} is no number")
+        raise _MisfitError(f"{_word(value)} is not a number")
     if not is_whole:
         return number
     if number != int(number):
-        raise _MisfitError(f"{number} is no whole number")
+        raise _MisfitError(f"{number} is not a whole number")
     return int(number)
 
 
@@ -193,7 +193,7 @@ def _text(value: object) -> str:
             said = (cast("Node", value)[key] for key in _TEXT_KEYS if key in value)
             return _text(next(said, None))
         case _:
-            raise _MisfitError(f"{_word(value)} is no text")
+            raise _MisfitError(f"{_word(value)} is not text")
 
 
 def _word(value: object) -> str:

@@ -137,7 +137,7 @@ def _words(answer: msgspec.Raw) -> str:
 
 def _read_cut_answer(completion: Completion, *, call_id: str) -> Completion:
     if found := _CUT_CALL.match(completion.text):
-        # Whoever runs it finds that its arguments are no JSON.
+        # Whoever runs it finds that its arguments are not JSON.
         cut = ToolCall(call_id, found["name"], found["arguments"])
         return _with_call(completion, cut, FinishReason.MAX_TOKENS)
     found = _CUT_ANSWER.match(completion.text)

@@ -3,15 +3,15 @@
 Rules:
 
 1. It always asks for a stream: only a stream stops when the connection is closed.
-2. Nothing optional is sent that nobody said. A limit must be said; it covers thoughts.
+2. Nothing optional is sent that was not asked for. A limit must be said; it covers thoughts.
 3. What the user's side says in a row is one message, with the results of calls first, as
    the API wants it. An answer in several pieces is one message as well.
-4. Arguments that a model wrote are sent back as they came. Those that are no JSON object
+4. Arguments that a model wrote are sent back as they came. Those that are not a JSON object
    cannot be; they are sent as the text that they are, under one key.
 5. Thoughts with their signatures go back to where they came from, in their place.
 6. Marks for the provider's cache stand behind the tools, the system prompt and the last two
    turns of the user's side: the whole beginning is read at a tenth of its price.
-7. What is no text is refused.
+7. What is not text is refused.
 
 Source: https://platform.claude.com/docs/en/api/messages,
 https://platform.claude.com/docs/en/build-with-claude/prompt-caching,

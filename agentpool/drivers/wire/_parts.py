@@ -5,7 +5,7 @@ Rules:
 1. A part goes back to the same model at the same provider alone. A signature that another
    one made is refused, and a thought of another one means nothing.
 2. Its place among the text and the calls is kept: a thought stands before what it led to.
-3. Arguments that are no JSON object do not go back as they came: servers that read them
+3. Arguments that are not a JSON object do not go back as they came: servers that read them
    refuse the whole conversation for ever.
 """
 
@@ -20,7 +20,7 @@ import msgspec
 from agentpool._messages import AssistantMessage, ProviderPart, ToolCall
 
 INVALID_ARGUMENTS: Final = "arguments_that_are_no_object"
-"""The key under which arguments go back that are no JSON object."""
+"""The key under which arguments go back that are not a JSON object."""
 
 Piece: TypeAlias = str | ToolCall | ProviderPart
 """A piece of an answer: text, a call, or what its provider wants back."""

@@ -9,8 +9,8 @@ Rules:
 3. Reasoning stands before what it led to, in the order in which it came.
 4. Tools and the form of the answer are strict where their schemas allow it, and it is said
    when they are not: the API's own default would refuse a schema with an optional key.
-5. Nothing optional is sent that nobody said. What the API does not know is refused.
-6. What is no text is refused.
+5. Nothing optional is sent that was not asked for. What the API does not know is refused.
+6. What is not text is refused.
 
 Source: https://platform.openai.com/docs/api-reference/responses/create,
 https://platform.openai.com/docs/guides/reasoning and

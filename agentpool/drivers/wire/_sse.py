@@ -7,14 +7,14 @@ Rules:
 2. A byte-order mark at the very beginning is dropped. A line with ``:`` in front is a
    comment. One space after the colon of a field is dropped.
 3. ``data`` lines of one event are joined with LF. An empty line ends the event; one
-   without any ``data`` is no event. What follows the last empty line is one that may be
+   without any ``data`` is not an event. What follows the last empty line is one that may be
    whole: ``end`` returns it.
 4. Only ``event`` and ``data`` are kept: nobody here reconnects, so ``id`` and ``retry``
    mean nothing.
 5. Lines and events have a largest size. A server that never ends a line must not fill
    the memory.
 6. What is refused is shown, with the key redacted: a server may quote it.
-7. Lines that are no fields are kept, the first of them: servers write errors into a stream
+7. Lines that are not fields are kept, the first of them: servers write errors into a stream
    as if it were none.
 
 Source: https://html.spec.whatwg.org/multipage/server-sent-events.html (2026-11).
@@ -76,7 +76,7 @@ class SseParser:
 
     @property
     def stray(self) -> bytes:
-        """The lines so far that are no fields of events."""
+        """The lines so far that are not fields of events."""
         return bytes(self._stray)
 
     def end(self) -> SseEvent | None:

@@ -69,7 +69,7 @@ class Stage(ABC):
 
     @abstractmethod
     def outside_waits(self) -> Mapping[Wait, Outside]:
-        """Return every wait for something that is no part of the run."""
+        """Return every wait for something that is not part of the run."""
 
     @abstractmethod
     def late_seconds(self, deadline: float) -> float:

@@ -62,7 +62,7 @@ def simulate(
     """
     expect_arguments(simulate, locals(), but=("async_fn", "orders"))
     refuse_inside_trio()
-    name_of(async_fn)  # refuses what is no function
+    name_of(async_fn)  # refuses what is not a function
     order = order_of(seed, orders, late_clock=late_clock)
     run = ScenarioRun[T](partial(async_fn, *args), seed=seed, order=order, max_steps=max_steps)
     run.run()

@@ -45,7 +45,7 @@ _IDLE_WORKER: Final = "Trio thread"
 
 
 def outside_wait(task: trio.lowlevel.Task) -> Outside | None:
-    """Return what *task* waits for that is no part of the run. ``None``: nothing such."""
+    """Return what *task* waits for that is not part of the run. ``None``: nothing such."""
     innermost: CodeType | None = None
     for frame, _ in task.iter_await_frames():
         if not _is_core(frame.f_code.co_filename):

@@ -40,7 +40,7 @@ def replay(
         max_steps: Task steps after which a run counts as one that hangs.
 
     Raises:
-        UsageError: If it is no token, or the scenario has no such places any more.
+        UsageError: If it is not a token, or the scenario has no such places any more.
         Exception: Whatever the scenario raised.
     """
     expect_arguments(replay, locals(), but=("async_fn",))

@@ -175,7 +175,7 @@ class ScenarioRun(Stage, Generic[T]):
         return self.watch.steps
 
     def outside_waits(self) -> dict[Wait, Outside]:
-        """Return every wait for something that is no part of the run."""
+        """Return every wait for something that is not part of the run."""
         found = ((number, outside_wait(task)) for task, number in self.watch.tasks.items())
         return {(nr, self.watch.last_step(nr)): kind for nr, kind in found if kind is not None}
 

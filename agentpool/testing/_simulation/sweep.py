@@ -75,7 +75,7 @@ def cancel_everywhere(
         async_fn: The scenario. It makes what it uses itself, so that no run sees another.
         args: Its arguments.
         target: What is cancelled: ``scenario``, ``agents`` (all of them, by ``abort_all``),
-            ``agent`` (the one whose step comes next; other steps are no points then) or
+            ``agent`` (the one whose step comes next; other steps are not points then) or
             ``scope`` (an ``operation()`` of the scenario, at each step of any task while it
             is open; the scenario goes on, and checks by itself what must hold).
         schedules: Under how many orders, with the seeds from *seed* on.
@@ -151,7 +151,7 @@ class Cancel:
         """Cancel when the point is reached."""
         run = self.run
         assert run is not None  # noqa: S101  # set before the run begins
-        # The kit's own steps before and after the scenario are no points of it.
+        # The kit's own steps before and after the scenario are not points of it.
         if self.place or run.scope.cancel_called or not run.inside:
             return
         match self.target:

@@ -64,7 +64,7 @@ def parse_token(token: str) -> Finding:
     """Decode *token*.
 
     Raises:
-        UsageError: If it is no token, or one of another version.
+        UsageError: If it is not a token, or one of another version.
     """
     version, *parts = token.strip().split("_")
     seed: int | None = None
@@ -89,7 +89,7 @@ def parse_token(token: str) -> Finding:
         seed = None
     if seed is None:
         raise UsageError(
-            f"{token!r} is no token of this kit; copy the whole word that begins with "
+            f"{token!r} is not a token of this kit; copy the whole word that begins with "
             f"{VERSION}_s, as the finding printed it"
         )
     return Finding(seed=seed, preemptions=preemptions, delays=delays, target=target, point=point)

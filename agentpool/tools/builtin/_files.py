@@ -46,7 +46,7 @@ MAX_COUNTED_BYTES: Final = 64 * 1024 * 1024
 _PIECE_BYTES: Final = 256 * 1024
 
 _SNIFFED_BYTES: Final = 8192
-"""Where a NUL is looked for, which says that a file is no text: as grep and git do it."""
+"""Where a NUL is looked for, which says that a file is not text: as grep and git do it."""
 
 
 def file_tools(

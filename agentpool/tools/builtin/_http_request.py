@@ -8,9 +8,9 @@ Rules:
    stands. A name server that says something else the second time is not asked a second time.
 3. Nothing is sent that was not asked for: no cookies, no key, no proxy of the environment.
    Headers are not carried to another host.
-4. What comes back is bounded, and characters are whole. What is no text is described. A
+4. What comes back is bounded, and characters are whole. What is not text is described. A
    server chooses among the character sets of the web, and not among Python's codecs, some of
-   which unpack, take time that grows with the square of the text, or are no text at all.
+   which unpack, take time that grows with the square of the text, or are not text at all.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ NEVER_HEADERS: Final = frozenset(
     {"host", "connection", "content-length", "transfer-encoding", "accept-encoding", "upgrade",
      "trailer", "expect", "keep-alive", "proxy-connection"}
 )  # fmt: skip
-"""What nobody may allow: they are the request's own."""
+"""Headers that can never be allowed: they are the request's own."""
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _KEEP_METHOD: Final = frozenset({307, 308})
@@ -153,7 +153,7 @@ class _Web:
                 return _shown(here, url, head, payload, is_whole)
             there = here.join(location)
             if here.scheme == "https" and there.scheme == "http":
-                raise ToolError(f"{here} redirects to http, where anybody can read along")
+                raise ToolError(f"{here} redirects to http, which is not encrypted")
             if head.status not in _KEEP_METHOD and method not in {"GET", "HEAD"}:
                 method, data = "GET", b""
                 fields = {k: v for k, v in fields.items() if k != "content-type"}

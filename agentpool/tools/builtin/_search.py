@@ -190,7 +190,7 @@ async def _search(request: Request) -> tuple[list[_Found], _Found]:
     except OSError as exc:
         raise refused(request.shown, exc) from exc
     finds: list[_Found] = []
-    # What it was writing when it was ended is no line.
+    # What it was writing when it was ended is not a line.
     for line in group.stdout.text().split("\n")[:-1]:
         said = cast("_Found", json.loads(line))
         if "error" in said:

@@ -74,7 +74,7 @@ def shell_tools(
         grants: An agent's grants; only those of ``shell`` are looked at. The programs are
             looked up now, and not again.
         environ: Where programs are looked for, and what they may know: of it, they get
-            a few names that are no secrets.
+            a few names that are not secrets.
         folder: Where programs run. It does not keep them there.
         seconds: How long a program may take.
         without_network: What goes before every program: see ``find_isolation``. ``()``:

@@ -50,7 +50,7 @@ async def ask_agent(context: ToolContext, to: int, question: str) -> str:
 
 @tool(capability=_MESSAGE, timeout_seconds=math.inf, waits=True, on_unknown="rerun")
 async def wait_for_message(context: ToolContext) -> str:
-    """Wait until somebody sends you a message, and read all that have arrived."""
+    """Wait until you get a message, and read all that have arrived."""
     return "\n\n".join(_shown(message) for message in await context.agent.receive_many())
 
 

@@ -1,4 +1,4 @@
-"""What a server sends, bounded and mended before the SDK checks it.
+"""What a server sends, bounded and repaired before the SDK checks it.
 
 The SDK refuses a whole answer for one part of it, and looks at each of 400,000 parts. Rules:
 
@@ -43,7 +43,7 @@ Faults: TypeAlias = dict[str, str]
 
 
 def mend_tools(result: dict[str, object], faults: Faults) -> None:
-    """Keep of a list of tools what is well described, and write down what is not.
+    """Keep the well described tools of a list, and record what is wrong with the others.
 
     Args:
         result: The server's answer; it is changed.
@@ -86,7 +86,7 @@ def _fault_of(tool: Mapping[str, object]) -> str:
 
 
 def cut_blocks(result: dict[str, object]) -> None:
-    """Keep as many blocks of a result as a model could ever be shown, and say so."""
+    """Keep the blocks of a result that a model could be shown, and note how many were cut."""
     content = result.get("content")
     if isinstance(content, list) and len(cast("list[object]", content)) > MAX_BLOCKS:
         blocks = cast("list[object]", content)

@@ -1,6 +1,6 @@
 """What a model sees of an MCP server's tools, and how results are converted.
 
-Everything that a server says is somebody else's text. Rules:
+Everything that a server says is text from outside. Rules:
 
 1. A tool's name at a provider says which server it is from, is legal everywhere, and is
    no other tool's: ``a_b`` + ``c`` and ``a`` + ``b_c`` differ, and no server can choose a
@@ -108,7 +108,7 @@ def _plain_name(server: str, tool: str) -> str | None:
 
 
 def _hashed_name(server: str, tool: str) -> str:
-    # A lone surrogate is no text, but a server may send one.
+    # A lone surrogate is not text, but a server may send one.
     data = f"{server}\0{tool}".encode("utf-8", "surrogatepass")
     digest = hashlib.sha256(data).hexdigest()[:_HASH_CHARS]
     name = _ILLEGAL.sub("_", f"mcp_{server}_{tool}")
@@ -208,7 +208,7 @@ def one_line(text: str, limit: int) -> str:
     """Return *text* on one line, shortened, without invisible characters and markers.
 
     For what a model is shown of a server before it has called anything: a description is
-    somebody else's text as much as a result is.
+    text from outside as much as a result is.
     """
     # Cut twice: a text of megabytes is not looked through for what is thrown away.
     rough = clip(text, 4 * limit)
@@ -223,7 +223,7 @@ def read_arguments(text: str) -> dict[str, Json]:
     """Parse the arguments that a model wrote. The server checks their content.
 
     Raises:
-        ToolError: If they are no JSON object. Its text is for the model.
+        ToolError: If they are not a JSON object. Its text is for the model.
     """
     if len(text) > MAX_ARGUMENTS_CHARS:
         raise ToolError(

@@ -18,7 +18,7 @@ REDACTED: Final = "[secret]"
 """What stands in its place."""
 
 _SHORTEST_CHARS: Final = 8
-"""A shorter value is no key, and to redact it would garble ordinary text."""
+"""A shorter value is not a key, and to redact it would garble ordinary text."""
 
 # In JSON it may stand outside of a text, and what is put in its place would be no JSON.
 _NUMBER: Final = re.compile(r"[0-9.eE+-]+")

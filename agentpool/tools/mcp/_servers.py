@@ -81,7 +81,7 @@ class McpTool(Tool):
         """Call the tool, restarting its server if that has ended.
 
         Raises:
-            ToolError: If the arguments are no JSON object, or the server does not answer.
+            ToolError: If the arguments are not a JSON object, or the server does not answer.
 
         Cancellation:
             The server is told that nobody waits for the call.

@@ -117,7 +117,7 @@ class Session:
             refused = exc
         except ValidationError as exc:
             self.answered = True
-            raise ToolError("answered with something that is no result") from exc
+            raise ToolError("answered with something that is not a result") from exc
         else:
             self.answered = True
             return read_result(result.model_dump(mode="json", by_alias=True, exclude_none=True))
@@ -301,7 +301,7 @@ def tell(error: Exception) -> str:
             text = one_line(str(error), MAX_HINT_CHARS)
             return f"the connection failed: {type(error).__name__}: {text}"
         case ValidationError():
-            return "it answered the handshake with something that is no MCP"
+            return "it answered the handshake with something that is not an MCP"
         case _:
             return f"{type(error).__name__}: {one_line(str(error), MAX_HINT_CHARS)}"
 

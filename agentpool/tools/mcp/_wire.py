@@ -64,7 +64,7 @@ async def read_messages(
     Args:
         receive: Returns the next bytes; empty ones at the end.
         to: Where they go.
-        note: Told of each line that is no message.
+        note: Called with each line that is not a message.
 
     Raises:
         ToolError: If a message is too long.

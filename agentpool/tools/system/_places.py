@@ -94,7 +94,7 @@ class Place:
         """Open the file for reading and return its descriptor.
 
         Raises:
-            ToolError: If it is no ordinary file. Says what it is.
+            ToolError: If it is not an ordinary file. Says what it is.
             OSError: If it cannot be opened.
         """
         found = self.look()
@@ -130,7 +130,7 @@ class Place:
         """Return the file that a write would replace. ``None``: there is nothing yet.
 
         Raises:
-            ToolError: If it is no ordinary file.
+            ToolError: If it is not an ordinary file.
         """
         found = self.look()
         if found is not None:
@@ -178,7 +178,7 @@ class Place:
         numbered = any(part.isdecimal() for part in self.parts)
         if numbered and os.fstat(fd).st_dev in kernel_devices():
             raise ToolError(
-                f"{self.path!r} is what the kernel knows of a process, and no file; leave it"
+                f"{self.path!r} is what the kernel knows of a process, not a file; leave it"
             )
 
     def _check_ordinary(self, found: os.stat_result) -> None:

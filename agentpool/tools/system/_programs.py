@@ -12,7 +12,7 @@ Rules:
    refused, unless the grant is ``*``. Of a program with commands of its own, such as git,
    only those that are known to do neither are let through, and before them only options
    that are known: an unknown one could have a value, and hide the command. That closes the
-   doors that are known; it is no sandbox.
+   doors that are known; it is not a sandbox.
 4. A program that exists to run others (``env``, ``sh``, ``xargs``, ``python``) cannot be
    granted in part: its grant is as good as ``*``, and is called so when it is checked.
 """
@@ -55,7 +55,7 @@ class _Doors:
     """Options. Long ones are also meant when cut short or given a value, short ones also
     in a cluster; anything else, as ``-exec``, is meant as it is."""
     has_commands: bool = False
-    """Whether the first word that is no option is a command of the program's own. Then only
+    """Whether the first word that is not an option is a command of the program's own. Then only
     the options of `leading`, the commands of `commands`, and nothing unknown are let through."""
     leading: frozenset[str] = frozenset()
     """The only options that may stand before the command, written just so."""

@@ -45,7 +45,7 @@ _BEFORE_CHARS: Final = 60
 """Shown before the find in a long line."""
 
 _SNIFFED_BYTES: Final = 8192
-"""Where a NUL is looked for, which says that a file is no text."""
+"""Where a NUL is looked for, which says that a file is not text."""
 
 _NO_FOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
 _FOLDER_FLAGS: Final = os.O_RDONLY | _NO_FOLLOW | getattr(os, "O_DIRECTORY", 0)
@@ -377,7 +377,7 @@ def main(
     request = Request(**json.loads(source.readline()))
 
     def say(found: dict[str, object]) -> None:
-        # Names are bytes; those that are no text are shown as well as they can be.
+        # Names are bytes; those that are not text are shown as well as they can be.
         shown = {
             key: value.encode(errors="surrogateescape").decode(errors="replace")
             if isinstance(value, str)

@@ -94,7 +94,7 @@ def open_place(
         by_step: Whether to walk. Otherwise links are resolved at once, as on Windows.
 
     Yields:
-        The place. Its name was no link when it was looked at, and is opened as none.
+        The place. Its name was not a link when it was looked at, and is opened as none.
 
     Raises:
         ToolError: If it leads out of *roots*, or nowhere.
@@ -190,7 +190,7 @@ class _Walk:
         except OSError as exc:
             if exc.errno not in {errno.EINVAL, errno.ENOENT}:
                 raise
-            self._look_again(part)  # it is no link any more
+            self._look_again(part)  # it is not a link any more
             return True
         parts = split(target)
         if target.startswith("/"):
@@ -221,7 +221,7 @@ class _Walk:
             with contextlib.suppress(FileNotFoundError):
                 mode = os.stat(part, dir_fd=here, follow_symlinks=False).st_mode
             if stat.S_ISREG(mode):
-                raise ToolError(f"{part!r} on the way to {self._path!r} is no folder") from None
+                raise ToolError(f"{part!r} on the way to {self._path!r} is not a folder") from None
             self._look_again(part)  # it was swapped between two looks
             return
         self._names.append(part)

@@ -98,7 +98,7 @@ def test_no_status_goes_without() -> None:
 
 @pytest.mark.parametrize(("wish", "expected"), [("true", True), ("false", False), ("?", True)])
 def test_the_provider_may_say_whether_to_retry(wish: str, *, expected: bool) -> None:
-    """It knows best. Anything but true and false is no word of it."""
+    """It knows best. Anything but true and false is not a word of it."""
     assert failure_from_response(500, {"x-should-retry": wish}, b"").retryable is expected
     assert failure_from_response(400, {"x-should-retry": "true"}, b"").retryable
 

@@ -186,7 +186,7 @@ def test_an_answer_that_is_whole_at_the_last_token_is_whole() -> None:
 
 
 def test_a_call_that_was_cut_keeps_its_broken_arguments() -> None:
-    """Whoever runs it finds that they are no JSON; mended, they would say another thing."""
+    """Whoever runs it finds that they are not JSON; mended, they would say another thing."""
     answer = read('{"name": "add", "arguments": {"a": 1', FinishReason.MAX_TOKENS)
     assert answer.tool_calls == (ToolCall("local-1", "add", '{"a": 1'),)
     assert answer.finish_reason is FinishReason.MAX_TOKENS

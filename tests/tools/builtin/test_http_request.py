@@ -227,7 +227,7 @@ async def test_a_redirect_from_tls_to_plain_http_is_refused() -> None:
         async with tls_site(to(f"http://{there}/"), "127.0.0.1") as (web, trust):
             here = f"127.0.0.1:{web.port}"
             result = await ask_tls(trust, f"https://{here}/", here, there)
-    assert "redirects to http, where anybody can read along" in result.content
+    assert "redirects to http, which is not encrypted" in result.content
     assert plain.requests == []
 
 
@@ -251,11 +251,11 @@ async def test_a_name_server_that_changes_its_answer_wins_nothing(
         trio.socket.set_custom_hostname_resolver(names)
         result = await ask("rebind.example", "*", url=f"http://rebind.example:{inside.port}/")
         assert result.is_error
-        assert "no public address" in result.content
+        assert "not a public address" in result.content
         both = Names(["8.8.8.8", "127.0.0.1"])
         trio.socket.set_custom_hostname_resolver(both)
         result = await ask("*", url=f"http://rebind.example:{inside.port}/")
-        assert "no public address" in result.content
+        assert "not a public address" in result.content
         # The first answer is allowed, a second one would not be.
         names = Names(["127.0.0.1"], ["8.8.8.8"])
         trio.socket.set_custom_hostname_resolver(names)
@@ -451,7 +451,7 @@ async def test_a_certificate_for_another_name_is_refused(monkeypatch: pytest.Mon
 
 
 async def test_a_certificate_nobody_vouches_for_is_refused() -> None:
-    """The name alone is no proof."""
+    """The name alone is not a proof."""
     async with tls_site(page(b"secret"), "127.0.0.1") as (web, _):
         result = await ask(f"127.0.0.1:{web.port}", url=f"https://127.0.0.1:{web.port}/")
     assert "certificate verify failed" in result.content

@@ -162,7 +162,7 @@ async def test_the_contract_of_tools_is_kept() -> None:
 
 
 async def test_only_named_variables_reach_the_server() -> None:
-    """A key in the environment is no business of every program in a manifest."""
+    """A key in the environment is not business of every program in a manifest."""
     environ = {**os.environ, "OPENAI_API_KEY": KEY, "TOKEN": TOKEN}
     server = attrs.evolve(config(), env=("TOKEN",))
     async with opened(server, environ=environ) as box:
@@ -202,7 +202,7 @@ async def test_errors_of_the_server_are_errors() -> None:
         assert await box.error("error") == (
             "the MCP server 'stub' refused: not today (code -32000)"
         )
-        assert "answered with something that is no result" in await box.error("odd")
+        assert "answered with something that is not a result" in await box.error("odd")
         assert await box.pid()
 
 

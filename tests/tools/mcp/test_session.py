@@ -271,7 +271,7 @@ def test_whatever_else_goes_wrong_is_said_as_well() -> None:
     with pytest.raises(ValidationError) as caught:
         types.ListToolsResult.model_validate({"tools": "none"})
     group = ExceptionGroup("", [ExceptionGroup("", [caught.value])])
-    assert tell(group) == "it answered the handshake with something that is no MCP"
+    assert tell(group) == "it answered the handshake with something that is not an MCP"
     assert tell(RuntimeError("over\nand out")) == "RuntimeError: over and out"
 
 

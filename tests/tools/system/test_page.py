@@ -69,7 +69,7 @@ def test_a_long_line_is_cut_between_characters() -> None:
 
 
 def test_a_line_that_just_fits_is_not_cut() -> None:
-    """Its end is no part of it."""
+    """Its end is not part of it."""
     for end in ("", "\n", "\r\n"):
         assert page_of("a" * MAX_LINE_CHARS + end, size=100) == "1\t" + "a" * MAX_LINE_CHARS
 

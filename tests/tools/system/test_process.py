@@ -69,7 +69,7 @@ def test_an_output_is_cut_between_characters() -> None:
 
 
 def test_an_output_that_fits_is_kept_whole() -> None:
-    """And what is no UTF-8 is shown as well as it can be."""
+    """And what is not UTF-8 is shown as well as it can be."""
     kept = Kept(10)
     kept.add(b"hel")
     kept.add(b"lo\xff")

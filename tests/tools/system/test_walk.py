@@ -146,8 +146,8 @@ def test_a_circle_of_links_ends(room: Path) -> None:
     [
         ("none.txt", "there is no file 'none.txt'"),
         ("no/a.txt", "there is no folder 'no' on the way to 'no/a.txt'"),
-        ("a.txt/b", "'a.txt' on the way to 'a.txt/b' is no folder"),
-        ("a.txt/..", "'a.txt' on the way to 'a.txt/..' is no folder"),
+        ("a.txt/b", "'a.txt' on the way to 'a.txt/b' is not a folder"),
+        ("a.txt/..", "'a.txt' on the way to 'a.txt/..' is not a folder"),
         (".", "'.' is a folder; only ordinary files are opened"),
     ],
 )
@@ -160,7 +160,7 @@ def test_a_way_that_ends_says_where(room: Path, path: str, text: str) -> None:
 
 @both_ways
 def test_only_ordinary_files_are_opened(room: Path, *, by_step: bool) -> None:
-    """A pipe would wait for a writer, a device never ends, a socket is no file."""
+    """A pipe would wait for a writer, a device never ends, a socket is not a file."""
     inner = room / "in"
     os.mkfifo(inner / "pipe")
     server = socket.socket(socket.AF_UNIX)
