@@ -19,7 +19,9 @@ https://huggingface.co/datasets/JOHNISKING/image-token-cost (2026-11).
 from __future__ import annotations
 
 import math
+from errno import EINVAL
 from pathlib import Path, PurePath
+from stat import S_ISREG
 from typing import Final, Literal, Self, TypeAlias, final
 
 import msgspec
@@ -112,6 +114,10 @@ class Attachment(msgspec.Struct, frozen=True, gc=False):
         )
         try:
             # A file that somebody names once, like a manifest; it waits for nothing else.
+            if not S_ISREG(Path(path).stat().st_mode):
+                # A pipe would be waited for, and every agent with it.
+                reason = "it must be a file, and is a folder, a pipe or a device"
+                raise OSError(EINVAL, reason)  # noqa: TRY301  # as open would
             with open(path, "rb") as file:  # noqa: PTH123  # takes what is not a Path as well
                 data = file.read(MAX_ATTACHMENT_BYTES + 1)
         except (OSError, ValueError) as exc:  # ValueError: a path that no system has

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import struct
 from collections.abc import Callable
@@ -287,3 +288,18 @@ def test_drivers_of_drivers_read_what_those_read() -> None:
     assert FallbackDriver(both, one).inputs == frozenset({"image"})
     assert FallbackDriver(both, plain).inputs == frozenset({"image", "pdf"})
     assert FallbackDriver(plain, plain).inputs is None
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a folder", "a device"])
+def test_what_is_no_file_is_neither_read_nor_waited_for(tmp_path: Path, kind: str) -> None:
+    """A pipe that nobody writes into stood still, and the agents with it."""
+    place = tmp_path / "there"
+    match kind:
+        case "a pipe":
+            os.mkfifo(place)
+        case "a folder":
+            place.mkdir()
+        case _:
+            place.symlink_to(os.devnull)
+    with pytest.raises(UsageError, match="there' cannot be read: it must be a file, and is a"):
+        Attachment.load(place)

@@ -13,27 +13,9 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-import attrs
-
+from tests.mutation.attacks import ATTACKS
+from tests.mutation.fault import Fault
 from tests.mutation.mutate import ROOT, copy_package, pytest
-
-
-@attrs.frozen
-class Fault:
-    """What was wrong, and how to have it again."""
-
-    what: str
-    """In words."""
-    room: str
-    line: str
-    """What stands there; once."""
-    broken: str
-    """What stood there, or does the same."""
-    tests: str
-    """Where the tests are."""
-    chosen: str
-    """Which of them, as ``-k`` takes it."""
-
 
 FAULTS: Final = (
     Fault(
@@ -214,7 +196,7 @@ def is_red(fault: Fault, folder: Path) -> bool:
     env = copy_package(folder)
     room = folder / "agentpool" / fault.room
     room.write_text(room.read_text().replace(fault.line, fault.broken))
-    command = pytest("-m", "pytest", "-x", fault.tests, "-k", fault.chosen)
+    command = pytest("-m", "pytest", "-x", *fault.tests.split(), "-k", fault.chosen)
     try:
         done = subprocess.run(
             command, cwd=ROOT, env=env, capture_output=True, timeout=300, check=False
@@ -228,7 +210,7 @@ def main() -> None:
     """Put each back, and print whether its test is red."""
     green = 0
     with tempfile.TemporaryDirectory() as name:
-        for fault in FAULTS:
+        for fault in (*FAULTS, *ATTACKS):
             red = is_red(fault, Path(name))
             green += not red
             word = "red" if red else "GREEN"

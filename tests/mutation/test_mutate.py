@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from agentpool.testing import _strict
-from tests.mutation.faults import FAULTS, Fault
+from tests.mutation.attacks import ATTACKS
+from tests.mutation.fault import Fault
+from tests.mutation.faults import FAULTS
 from tests.mutation.mutate import ROOMS, ROOT, mutants_of, sample
 from tests.mutation.refusals import TABLE, Broken, faults
 
@@ -54,7 +56,9 @@ def test_rooms_and_their_tests_exist() -> None:
         assert all((ROOT / path).exists() for path in tests), room
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=[fault.what for fault in FAULTS])
+@pytest.mark.parametrize(
+    "fault", [*FAULTS, *ATTACKS], ids=[fault.what for fault in (*FAULTS, *ATTACKS)]
+)
 def test_each_fault_can_be_put_back(fault: Fault) -> None:
     """A line that was changed is noticed here, and so is a test that has gone."""
     source = (ROOT / "agentpool" / fault.room).read_text()

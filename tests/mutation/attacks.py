@@ -1,0 +1,193 @@
+"""The ways in that attacks found, opened again one at a time.
+
+As in ``tests.mutation.faults``, which runs them: each line here was the cure of an attack, and
+without it the attack's test must be red.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutation.fault import Fault
+
+PROGRAMS: Final = "tools/system/_programs.py"
+GROWTH: Final = "tests/test_growth.py"
+TOOLS_GROWTH: Final = "tests/tools/test_growth.py"
+
+ATTACKS: Final = (
+    Fault(
+        "git runs what is somebody's alias", PROGRAMS,
+        "return (None, argument) if argument in doors.commands else (argument, None)",
+        "return None, argument",
+        "tests/tools/system/test_programs.py", "doors_that_run",
+    ),
+    Fault(
+        "git works in another repository", PROGRAMS,
+        '_leads_out(value := next(rest, "")):',
+        '(value := next(rest, "")) is None:',
+        "tests/tools/system/test_programs.py", "doors_that_run and elsewhere",
+    ),
+    Fault(
+        "a name passes for what is asked", "_cli/_approve.py",
+        "{child}, {one_line(request.agent_name, MAX_NAME_CHARS)},",
+        "{child}, {request.agent_name},",
+        "tests/cli/test_approve.py", "a_name_cannot_pass",
+    ),
+    Fault(
+        "and on the live page", "live/_view.py",
+        "        one_line(request.agent_name, MAX_NAME_CHARS),\n",
+        "        request.agent_name,\n",
+        "tests/live_page/test_live_page.py", "who_asks_cannot_hide",
+    ),
+    Fault(
+        "a server chooses a codec", "tools/builtin/_http_request.py",
+        'return name if name in CHARSETS else "utf-8"', "return name",
+        "tests/tools/builtin/test_http_request.py", "a_server_does_not_choose",
+    ),
+    Fault(
+        "marks in a row are sorted", "memory/_rank.py",
+        'text = _MARKS_IN_A_ROW.sub(r"\\1", text).casefold()', "text = text.casefold()",
+        "tests/memory/test_rank.py", "words_are_found_in_proportion",
+    ),
+    Fault(
+        "each key is counted anew", "tools/_arguments.py",
+        "times = Counter(name for name, _ in pairs)",
+        "all_of = [name for name, _ in pairs]\n"
+        "            times = {name: all_of.count(name) for name in all_of}",
+        TOOLS_GROWTH, "arguments_are_read and twice",
+    ),
+    Fault(
+        "every host is taken for this machine", "_cli/_mcp_server.py",
+        "transport_security=security,", "transport_security=None,",
+        "tests/cli/test_serve.py", "pages_of_other_sites",
+    ),
+    Fault(
+        "and by the live page", "live/_door.py",
+        'if headers.get("host", "") not in self.places:', 'if headers.get("host", "") == "":',
+        "tests/live_page/test_live_page.py", "forged_requests",
+    ),
+    Fault(
+        "a key goes to who is called alike", "_manifest/providers.py",
+        'return host == own or host.endswith(f".{own}")', "return own in host",
+        "tests/manifest/test_providers.py", "a_key_goes_to_its_own",
+    ),
+    Fault(
+        "a check keeps quiet of what is handed on", "_cli/_check.py",
+        '            yield f"  hands on ${one_line(name)} to it"\n', "            pass\n",
+        "tests/cli/test_check.py", "it_says_what_is_started",
+    ),
+    Fault(
+        "what the kernel knows is read", "tools/system/_places.py",
+        "if numbered and os.fstat(fd).st_dev in kernel_devices():", "if not numbered and not fd:",
+        "tests/tools/builtin/test_files.py", "what_the_kernel_knows",
+    ),
+    Fault(
+        "a second answer waits in the TLS layer", "_connection.py",
+        "return bool(stream._ssl_object.pending() or stream._incoming.pending)", "return False",
+        "tests/drivers/test_http.py", "a_second_answer_over_tls",
+    ),
+    Fault(
+        "a message passes for another one", "_loop/loop.py",
+        "return UserMessage(as_data(heading, message.content))",
+        'return UserMessage(f"{heading}\\n{message.content}")',
+        "tests/messaging/test_team.py", "a_message_cannot_pass",
+    ),
+    Fault(
+        "another program's file is taken", "_database.py",
+        "or _schema(transaction) != _schema_of(kind, found):", "or found < 0:",
+        "tests/memory/test_sqlite.py", "another_programs_file_is",
+    ),
+    Fault(
+        "JSON is nested without end", "drivers/wire/_local_chat.py",
+        "    except (msgspec.DecodeError, RecursionError) as exc:\n",
+        "    except msgspec.DecodeError as exc:\n",
+        "tests/drivers/wire/test_local_chat.py", "another_form_is",
+    ),
+    Fault(
+        "all faults of an answer are listed", "tools/_arguments.py",
+        "    if len(text) > _MAX_LISTED_CHARS:\n", "    if not text:\n",
+        TOOLS_GROWTH, "answers_are_read and wrong",
+    ),
+    Fault(
+        "a key of a server's call is written twice", "tools/mcp/_rules.py",
+        "    if repeated:\n", "    if not text:\n",
+        "tests/tools/mcp/test_rules.py", "other_arguments_run_nothing",
+    ),
+    Fault(
+        "clients that hang up keep their places", "_cli/_mcp_server.py",
+        "            session_idle_timeout=IDLE_SESSION_SECONDS,\n", "",
+        "tests/cli/test_serve.py", "clients_that_hang_up",
+    ),
+    Fault(
+        "a secret file is for all while it is written", "tools/system/_places.py",
+        "mode = 0o666 if instead_of is None else 0o600", "mode = 0o666",
+        "tests/tools/builtin/test_files.py", "a_private_file_is",
+    ),
+    Fault(
+        "a variable is handed on by its beginning", "_environ.py",
+        "if name in ORDINARY or name in also}",
+        'if name in ORDINARY or name in also or name.startswith("LC_")}',
+        "tests/tools/builtin/test_shell.py", "keys_are_not_in_its",
+    ),
+    Fault(
+        "files are made for all", "_disk_file.py",
+        "OWNER_ALONE: Final = 0o600", "OWNER_ALONE: Final = 0o644",
+        "tests/test_disk_file.py", "a_new_file_is_its_owners",
+    ),
+    Fault(
+        "signs that no font shows are shown", "_untrusted.py",
+        "return not sign.isprintable() or _UNSEEN.match(sign) is not None",
+        "return not sign.isprintable()",
+        "tests/cli/test_approve.py", "a_name_cannot_pass",
+    ),
+    Fault(
+        "lines without a value are not counted", "drivers/wire/_sse.py",
+        "self._event_bytes += len(value) + 1", "self._event_bytes += len(value)",
+        "tests/drivers/wire/test_sse.py", "lines_without_a_value",
+    ),
+    Fault(
+        "a stream is opened again at once", "tools/mcp/_http.py",
+        "STREAM_GAP_SECONDS: Final = 0.5", "STREAM_GAP_SECONDS: Final = 0.0",
+        "tests/tools/mcp/test_http.py", "streams_without_end",
+    ),
+    Fault(
+        "a key of a manifest has any number of parts", "_manifest/toml_table.py",
+        "        if _LONG_KEY.search(text):\n", "        if not text:\n",
+        GROWTH, "text_from_outside and manifest and dotted",
+    ),
+    Fault(
+        "a name behind an address is this machine", "_manifest/hosts.py",
+        'if not bracket or (rest and not rest.startswith(":")):', "if not bracket:",
+        "tests/manifest/test_manifest.py", "a_name_behind_a_literal",
+    ),
+    Fault(
+        "a recording is nested without end", "testing/_recording.py",
+        '    msgspec.json.decode(b"[" * _ROOM + content + b"]" * _ROOM)\n', "",
+        "tests/testing/test_recording.py", "a_body_may_be_nested",
+    ),
+    Fault(
+        "a device is replaced", "_disk_file.py",
+        "    if not stat.S_ISREG(found.st_mode):\n", "    if found is None:\n",
+        "tests/cli/test_written_files.py", "what_is_no_file and html and socket",
+    ),
+    Fault(
+        "a journal's numbers are any", "journal/_rows.py",
+        "if isinstance(value, int) and least <= value <= MOST:", "if isinstance(value, int):",
+        "tests/journal/test_hostile_file.py", "a_hostile_journal and agent",
+    ),
+    Fault(
+        "half a key is none", "observe/_redact.py",
+        "            if key[:half] in data:\n", "            if not data:\n",
+        "tests/observe/test_trace.py", "half_of_a_key",
+    ),
+    Fault(
+        "each wish to wait looks through the rest", "drivers/wire/_waits.py",
+        "[a-z ]{0,80}?", "[a-z ]*?",
+        GROWTH, "text_from_outside and waits and asks",
+    ),
+    Fault(
+        "a tool's name grows without end", "drivers/wire/_growing.py",
+        "        if len(growing.name) > MAX_NAME_CHARS:\n", "        if growing is None:\n",
+        GROWTH, "text_from_outside and calls",
+    ),
+)  # fmt: skip
