@@ -38,7 +38,7 @@ from agentpool import (
     UsageError,
     open_pool,
 )
-from agentpool._budget.budget import MAX_PASSED
+from agentpool._budget.ledger import MAX_PASSED
 from agentpool._events import LIFECYCLE
 from agentpool.abc import AgentContext, Completion, CompletionRequest, Event, Observer, ToolContext
 from agentpool.drivers import (
