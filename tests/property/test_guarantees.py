@@ -38,6 +38,7 @@ from agentpool import (
     UsageError,
     open_pool,
 )
+from agentpool._budget.budget import ledger_of
 from agentpool._budget.ledger import MAX_PASSED
 from agentpool._events import LIFECYCLE
 from agentpool.abc import AgentContext, Completion, CompletionRequest, Event, Observer, ToolContext
@@ -611,7 +612,7 @@ def test_g12_budgets(limits: dict[str, float]) -> None:
             assert len(asked) <= now.requests.committed <= len(asked) + cut_short
             meters = (now.tokens, now.cost, now.requests, now.tool_calls)
             assert [meter.reserved for meter in meters] == [0, 0, 0, 0]
-            assert not budget.waiting
+            assert not ledger_of(budget).waiting
             for meter in (now.requests, now.tool_calls):
                 assert meter.limit is None or meter.committed <= meter.limit
             # "dddddddd" alone takes 420 tokens and was estimated at some 110, three of
@@ -668,7 +669,7 @@ def test_g12_who_waits_for_a_budget_has_its_turn() -> None:
             ends = [outcome.status for outcome in (await pool.join_all()).values()]
         assert ends.count(AgentStatus.COMPLETED) == 3, ends
         assert budget.statistics().tokens.committed == 300
-        assert (budget.statistics().tokens.reserved, len(budget.waiting)) == (0, 0)
+        assert (budget.statistics().tokens.reserved, len(ledger_of(budget).waiting)) == (0, 0)
 
     # The first request must be under way while the others are looked at.
     explore(scenario, schedules=SCHEDULES, late_clock=False)
@@ -698,8 +699,8 @@ def test_g12_one_that_wants_much_has_its_turn_among_those_that_want_little() -> 
             assert len(asked) == 19
             assert asked.index("large") <= 3 + MAX_PASSED
         assert budget.statistics().tokens.committed <= 2000
-        assert not budget.waiting
-        assert not budget.under_way
+        assert not ledger_of(budget).waiting
+        assert not ledger_of(budget).under_way
 
     explore(scenario, schedules=SCHEDULES)
     cancel_everywhere(scenario, target="agent", may_raise=(AgentPoolError,))
@@ -725,8 +726,8 @@ def test_g12_waiting_for_a_budget_ends() -> None:
             outcomes = await pool.join_all()
         ends = {one.status for one in outcomes.values()}
         assert ends & {AgentStatus.COMPLETED, AgentStatus.CANCELLED}
-        assert not budget.waiting
-        assert not budget.under_way
+        assert not ledger_of(budget).waiting
+        assert not ledger_of(budget).under_way
 
     everywhere(scenario, schedules=SCHEDULES)
 

@@ -17,9 +17,9 @@ from agentpool.drivers import (
     RateLimitError,
     UnknownModelError,
 )
+from agentpool.drivers.wire._error_body import ErrorBody
 from agentpool.drivers.wire._failure import (
     MAX_SHOWN_CHARS,
-    ErrorBody,
     failure_from_response,
     failure_in_stream,
     shown,
