@@ -36,6 +36,8 @@ class RecordKind(enum.Enum):
     """A request left, or a tool call began. Without a result it may or may not be done."""
     RESULT = "result"
     """What came of it. The body is the result."""
+    LOST = "lost"
+    """A request that had left has no answer. The body is what it took."""
     SENT = "sent"
     """A message was accepted by the router. The body is the message."""
     TAKEN = "taken"

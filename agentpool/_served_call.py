@@ -24,6 +24,25 @@ class Charge(msgspec.Struct, frozen=True, gc=False):
 
 
 @final
+class Loss(msgspec.Struct, frozen=True, gc=False):
+    """What a request took that had left and got no answer."""
+
+    tokens: int
+    """What a budget is charged."""
+    cost_usd: float | None
+    """US dollars that a budget is charged. ``None``: unknown."""
+    written: int | None = None
+    """For the run, an estimate of the text that had come. ``None``: the run counts nothing,
+    since the request was refused, or its process ended."""
+    price: float | None = None
+    """US dollars for the run. ``None``: unknown."""
+    was_cut: bool = False
+    """Whether it was cancelled. If its run goes on with the same request, another process does."""
+    is_repeated: bool = False
+    """Whether its process had ended, and the request was made again."""
+
+
+@final
 class ServedCall(Live):
     """One tool call, and what was done for it so far."""
 
@@ -33,6 +52,8 @@ class ServedCall(Live):
     """Its idempotency key."""
     charges: list[Charge] = []  # noqa: RUF012  # each has its own
     """What was charged to the agent for it."""
+    losses: list[Loss] = []  # noqa: RUF012  # each has its own
+    """The requests that it made and that broke off."""
     taken: list[int] = []  # noqa: RUF012  # each has its own
     """The numbers of the messages that it took from its agent's inbox."""
     children: int = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from random import Random
 from typing import final
 
@@ -12,7 +12,7 @@ import trio
 from agentpool._agent.early_outcome import early_outcome
 from agentpool._agent.journaling import RunJournal
 from agentpool._agent.retry import RetryPolicy
-from agentpool._agent.spending import Purse, estimate
+from agentpool._agent.spending import Purse
 from agentpool._approval import Approver
 from agentpool._base import Live
 from agentpool._budget.budget import Budget, family_budget
@@ -21,23 +21,20 @@ from agentpool._events import Phase, PhaseChanged, TextDelta, ThoughtDelta
 from agentpool._loop.conversation import fixed_tokens
 from agentpool._loop.guard import Stop, Warn
 from agentpool._loop.output import Output
-from agentpool._loop.run import Complete, Effect, Run, RunTools, Summarize
+from agentpool._loop.run import Run
 from agentpool._loop.thoughts import StreamedText, begins_silently
-from agentpool._loop.tokens import sound_cost
 from agentpool._messages import (
     NO_USAGE,
     AgentId,
     Completion,
-    CompletionRequest,
     FinishReason,
     Usage,
     answer_tokens,
-    estimate_tokens,
 )
 from agentpool._messaging.post_office import PostOffice
 from agentpool._outcome import AgentOutcome, AgentStatus, StopReason
 from agentpool._scheduling.slot import Slot
-from agentpool._served_call import Charge, current_call
+from agentpool._served_call import Charge, Loss, current_call
 from agentpool._spawn import SpawnConfig
 from agentpool._untrusted import Cleaner
 from agentpool.abc import AgentContext, Driver, Memory
@@ -149,44 +146,6 @@ class Agent(Live):
             self._context = self.home.make_context(self)
         return self._context
 
-    def take_back(self, effect: Effect) -> None:
-        """Count what *effect* had used before the program ended. Its result is known."""
-        assert self.journal is not None  # noqa: S101  # it gave the result back
-        if isinstance(effect, RunTools):
-            calls = self.journal.begun_count(effect)
-            self.tools_run += calls
-            if calls:
-                self._spend_again(tool_calls=calls)
-            charges, self.journal.charges = self.journal.charges, []
-            for charge in charges:
-                self.charge(charge.usage, charge.cost_usd)
-                if charge.requests:
-                    tokens = 0 if charge.usage is None else charge.usage.total_tokens
-                    self._spend_again(tokens, charge.cost_usd, requests=charge.requests)
-        elif isinstance(effect, Complete | Summarize) and effect.completion is not None:
-            usage = effect.completion.usage
-            if isinstance(effect, Summarize):  # an answer of its own is the loop's to count
-                self.charge(usage, effect.completion.cost_usd)
-            tokens = 0 if usage is None else usage.total_tokens
-            self._spend_again(tokens, effect.completion.cost_usd, requests=1)
-
-    def pay_again(self, request: CompletionRequest) -> None:
-        """Count a request sent before the program ended, since it may have been charged."""
-        if self.purse is not None:
-            tokens, cost_usd = estimate(self.driver, request, self.purse.estimator)
-            self._spend_again(tokens, cost_usd, requests=1)
-
-    def _spend_again(
-        self,
-        tokens: int = 0,
-        cost_usd: float | None = 0.0,
-        *,
-        requests: int = 0,
-        tool_calls: int = 0,
-    ) -> None:
-        if self.purse is not None:
-            self.purse.ledger.record(tokens, cost_usd, requests=requests, tool_calls=tool_calls)
-
     def close(self) -> None:
         """Drop the references that form circles, so that the run is freed at once."""
         self._context = self.on_piece = None
@@ -267,19 +226,12 @@ class Agent(Live):
             elif isinstance(verdict, Warn):
                 self.hub.warned(self.agent_id, self.name, verdict.text)
 
-    def lose(self, driver: Driver, request: CompletionRequest, arrived: Sequence[str]) -> None:
-        """Count a request that was sent and broke off, as far as its use is known.
-
-        Args:
-            driver: Who was asked.
-            request: What.
-            arrived: The pieces of its answer that had come.
-        """
+    def lose(self, loss: Loss) -> None:
+        """Count a request that was sent and broke off, as far as its use is known."""
         assert self.run is not None  # noqa: S101  # only a run asks the driver
-        written = estimate_tokens("".join(arrived))
-        # The price of what is known tells whether there is any: one that is free stays free.
-        price = sound_cost(driver.price(Usage(1, written), model=request.model))
-        verdict = self.run.guard.record_lost(written, None if price else price)
+        if loss.written is None:
+            return
+        verdict = self.run.guard.record_lost(loss.written, loss.price)
         if isinstance(verdict, Warn):
             self.hub.warned(self.agent_id, self.name, verdict.text)
 

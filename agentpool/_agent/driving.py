@@ -11,6 +11,7 @@ import msgspec
 import trio
 
 from agentpool._agent.agent import Agent, output_of, room_tokens
+from agentpool._agent.recounting import begin, take_back
 from agentpool._agent.request import complete, complete_aside, late_answer
 from agentpool._agent.tool_calls import end_late, run_calls
 from agentpool._errors import DriverError, LimitExceededError
@@ -120,13 +121,12 @@ async def _perform_kept(agent: Agent, effect: Effect, run: Run) -> None:  # noqa
     journal = agent.journal
     assert journal is not None  # noqa: S101  # or nothing would be kept
     is_known = journal.give_back(effect, run)
-    agent.take_back(effect)
+    take_back(agent, effect)
     if is_known:
         return  # noqa: ASYNC910  # there is nothing to wait for
     if isinstance(effect, Complete | Summarize):
         allow(agent.clock, None)  # what is left of the step before is not a time of the disk's
-        if await journal.begin_request(effect.request):
-            agent.pay_again(effect.request)
+        await begin(agent, effect.request)
     work = _perform(agent, effect, run)
     if work is not None:
         await work

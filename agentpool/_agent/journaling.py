@@ -15,13 +15,24 @@ Rules:
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator
-from typing import Final, Literal, TypeAlias, final
+from collections.abc import Iterable
+from typing import Literal, TypeAlias, final
 
 import msgspec
 import trio
 
+from agentpool._agent.results import (
+    CALLED,
+    LOST_BODY,
+    RECEIVED,
+    Answered,
+    Called,
+    Received,
+    Summed,
+    digest_of,
+    encode,
+    fill_in,
+)
 from agentpool._approval import Decision
 from agentpool._base import Live
 from agentpool._errors import ResumeMismatchError
@@ -39,132 +50,48 @@ from agentpool._loop.run import (
 )
 from agentpool._messages import (
     AgentId,
-    AgentMessage,
-    Completion,
     CompletionRequest,
     ToolCall,
     ToolMessage,
 )
 from agentpool._records import JournalRecord, RecordKind, read_body
-from agentpool._served_call import Charge, ServedCall, current_call
+from agentpool._served_call import Charge, Loss, ServedCall, current_call
 from agentpool.journal._questions import decision_in, said_of
 from agentpool.journal._writer import JournalWriter
 
 OnMismatch: TypeAlias = Literal["refuse", "accept"]
 """What happens when a resumed run asks for something else than before."""
 
-DIGEST_BYTES: Final = 12
-"""Of a hash. Two different requests at one place of one run are told apart by it."""
-
 
 @final
-class _Received(msgspec.Struct, frozen=True, gc=False):
-    messages: tuple[AgentMessage, ...]
-    interrupted: bool
+class Attempts(Live):
+    """What became of the attempts of one request, in the order of their records."""
+
+    open: int = 0
+    """Those that left and of which nothing else is known."""
+    losses: list[Loss] = []  # noqa: RUF012  # each has its own
+    """What those took that broke off."""
+
+    def begin(self) -> None:
+        """Count one more that left."""
+        self.open += 1
+        # A process that was told to end its request does not make it again.
+        if self.losses and self.losses[-1].was_cut:
+            self.losses[-1] = _as_repeated(self.losses[-1])
+
+    def lose(self, loss: Loss) -> None:
+        """Count one that broke off."""
+        self.open -= 1
+        self.losses.append(loss)
+
+    def leave_to_us(self) -> None:
+        """Take one that was cut off, and without a result, as one that we make again."""
+        if self.losses and self.losses[-1].was_cut:
+            self.losses[-1] = _as_repeated(self.losses[-1])
 
 
-@final
-class _Answered(msgspec.Struct, frozen=True, gc=False):
-    completion: Completion | None
-    passed_shared: bool
-    exhausted: Stop | None
-
-
-@final
-class _Called(msgspec.Struct, frozen=True, gc=False):
-    result: ToolMessage
-    changed: ToolCall | None
-    exhausted: Stop | None
-    charges: tuple[Charge, ...]
-    taken: tuple[int, ...] = ()
-
-
-@final
-class _Summed(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    text: str
-    failure: str
-    completion: Completion | None = None
-    """Files of the first days do not say it."""
-
-
-_RECALLED: Final = msgspec.json.Decoder(tuple[str, ...])
-_ANSWERED: Final = msgspec.json.Decoder(_Answered)
-_SUMMED: Final = msgspec.json.Decoder(_Summed)
-_RECEIVED: Final = msgspec.json.Decoder(_Received)
-_CALLED: Final = msgspec.json.Decoder(_Called)
-_ENCODE: Final = msgspec.json.Encoder().encode
-
-
-def digest_of(*parts: object) -> str:
-    """Return a short hash of *parts*, which must have a form in JSON."""
-    return hashlib.blake2b(_ENCODE(parts), digest_size=DIGEST_BYTES).hexdigest()
-
-
-def spending(
-    records: Iterable[JournalRecord],
-) -> Iterator[tuple[int, float | None, int, int]]:
-    """Yield the tokens, US dollars, requests and tool calls that *records* say were spent."""
-    known = list(records)
-    begun = {(one.place, one.part) for one in known if one.kind is RecordKind.STARTED}
-    for record in known:
-        if record.kind is not RecordKind.RESULT or (record.place, record.part) not in begun:
-            continue
-        if record.digest:
-            yield 0, 0.0, 0, 1
-            for one in read_body(record.body, _CALLED).charges:
-                if one.requests:
-                    tokens = 0 if one.usage is None else one.usage.total_tokens
-                    yield tokens, one.cost_usd, one.requests, 0
-        elif (answer := _answer_in(record.body)) is not None:
-            yield _tokens_of(answer), answer.cost_usd, 1, 0
-
-
-def received_ids(records: Iterable[JournalRecord]) -> Iterator[int]:
-    """Yield the ids of the messages that a run has received, by the results in the journal."""
-    for record in records:
-        if record.kind is not RecordKind.RESULT:
-            continue
-        if record.digest:
-            yield from read_body(record.body, _CALLED).taken
-        elif record.body.startswith(b'{"messages"'):
-            yield from (one.message_id for one in read_body(record.body, _RECEIVED).messages)
-
-
-def settled_keys(records: Iterable[JournalRecord]) -> set[str]:
-    """Return the keys of the calls in *records* that have ended."""
-    known = list(records)
-    ended = {(one.place, one.part) for one in known if one.kind is RecordKind.RESULT}
-    return {
-        one.body.decode(errors="replace")
-        for one in known
-        if one.kind is RecordKind.STARTED and one.body and (one.place, one.part) in ended
-    }
-
-
-def _answer_in(body: bytes) -> Completion | None:
-    """Return the answer in the result of a turn or a summary."""
-    if body.startswith(b"["):
-        return read_body(body, _SUMMED).completion
-    return read_body(body, _ANSWERED).completion
-
-
-def _tokens_of(completion: Completion) -> int:
-    return 0 if completion.usage is None else completion.usage.total_tokens
-
-
-def _fill_in(effect: Effect, body: bytes, run: Run) -> None:
-    """Store the recorded result in *effect*."""
-    if isinstance(effect, Recall):
-        recalled = read_body(body, _RECALLED)
-        effect.fragments = recalled
-    elif isinstance(effect, Complete):
-        answered = read_body(body, _ANSWERED)
-        effect.completion = answered.completion
-        run.passed_shared, run.exhausted = answered.passed_shared, answered.exhausted
-    elif isinstance(effect, Summarize):
-        summed = read_body(body, _SUMMED)
-        effect.text, effect.failure = summed.text, summed.failure
-        effect.completion = summed.completion
+def _as_repeated(loss: Loss) -> Loss:
+    return Loss(loss.tokens, loss.cost_usd, is_repeated=True)
 
 
 @final
@@ -190,6 +117,12 @@ class RunJournal(Live):
     """Requests that had left before a crash and were made again."""
     charges: list[Charge] = []  # noqa: RUF012  # each has its own
     """What calls that were given back had been charged for, until it is counted again."""
+    losses: list[Loss] = []  # noqa: RUF012  # each has its own
+    """What requests of the effect took that broke off before, until it is counted again."""
+    left_before: int = 0
+    """Requests of the effect that had left when their process ended."""
+    attempts: dict[int, Attempts] = {}  # noqa: RUF012  # each has its own
+    """What became of requests before, by place."""
     _marks: dict[int, ServedCall] = {}  # noqa: RUF012  # each has its own
     """The calls that run, by their part."""
     _static: tuple[object, str] = (None, "")
@@ -200,8 +133,15 @@ class RunJournal(Live):
         for record in records:
             if record.kind is RecordKind.RESULT:
                 self.results[record.place, record.part] = record
+                if (answered := self.attempts.get(record.place)) is not None:
+                    answered.open -= 1
             elif record.kind is RecordKind.STARTED:
                 self.begun[record.place, record.part] = record
+                if not record.body:  # a call has its key there
+                    self.attempts.setdefault(record.place, Attempts()).begin()
+            elif record.kind is RecordKind.LOST:
+                loss = read_body(record.body, LOST_BODY)
+                self.attempts.setdefault(record.place, Attempts()).lose(loss)
             elif record.kind is RecordKind.ANSWERED:
                 self.answers[record.place, record.part] = record
             self.last_place = max(self.last_place, record.place)
@@ -219,6 +159,7 @@ class RunJournal(Live):
         if isinstance(effect, Warn | LeftOut):
             return False  # has no result, and so no place
         self.place += 1
+        self.left_before = 0
         if self.place > self.last_place:
             return False
         if isinstance(effect, RunTools):
@@ -228,14 +169,15 @@ class RunJournal(Live):
             # Nothing is written where nothing was received.
             effect.messages, effect.interrupted = (), False
             if record is not None:
-                found = read_body(record.body, _RECEIVED)
+                found = read_body(record.body, RECEIVED)
                 effect.messages, effect.interrupted = found.messages, found.interrupted
             return True
         if isinstance(effect, Complete | Summarize):
             self._compare(effect.request, self.begun.get((self.place, 0)))
+            self._recall_attempts(is_answered=record is not None)
         if record is None:
             return False
-        _fill_in(effect, record.body, run)
+        fill_in(effect, record.body, run)
         return True
 
     def _give_calls(self, effect: RunTools, run: Run) -> bool:
@@ -245,13 +187,21 @@ class RunJournal(Live):
                 continue
             if record.digest != digest_of(call.name, call.arguments):
                 self._refuse(f"call {call.name!r} has other arguments")
-            called = read_body(record.body, _CALLED)
+            called = read_body(record.body, CALLED)
             effect.results[part] = called.result
             if called.changed is not None:
                 effect.changed = {**effect.changed, part: called.changed}
             run.exhausted = run.exhausted or called.exhausted
             self.charges.extend(called.charges)
+            self.losses.extend(called.losses)
         return None not in effect.results
+
+    def _recall_attempts(self, *, is_answered: bool) -> None:
+        attempts = self.attempts.get(self.place) or Attempts()
+        if not is_answered:
+            attempts.leave_to_us()
+        self.left_before, self.losses = attempts.open, attempts.losses
+        self.repeated_requests += sum(loss.is_repeated for loss in attempts.losses)
 
     def _compare(self, request: CompletionRequest, begun: JournalRecord | None) -> None:
         if begun is not None and begun.digest != self._digest(request):
@@ -270,17 +220,14 @@ class RunJournal(Live):
 
     # --- what begins
 
-    async def begin_request(self, request: CompletionRequest) -> bool:
-        """Record that a request is about to be sent. Return whether it was sent before.
+    async def begin_request(self, request: CompletionRequest) -> None:
+        """Record that a request is about to be sent.
 
         Raises:
             JournalError: If it cannot be written.
         """
-        is_repeated = (self.place, 0) in self.begun
-        self.repeated_requests += is_repeated
         self._note(RecordKind.STARTED, digest=self._digest(request))
         await self.flush()
-        return is_repeated
 
     async def begin_call(self, part: int, call: ToolCall) -> tuple[str, int]:
         """Record that a tool is about to run. Return the call's key and the fence.
@@ -318,7 +265,7 @@ class RunJournal(Live):
         if known is not None and known.digest == digest:
             await trio.lowlevel.checkpoint()
             return decision_in(known.body)
-        self._note(RecordKind.ASKED, part, digest, _ENCODE(call))
+        self._note(RecordKind.ASKED, part, digest, encode(call))
         await self.flush()
         return None
 
@@ -346,18 +293,22 @@ class RunJournal(Live):
         """Record the result of *effect*, which was just performed."""
         if isinstance(effect, Receive):
             if effect.messages or effect.interrupted:
-                received = _Received(tuple(effect.messages), effect.interrupted)
-                self._note(RecordKind.RESULT, body=_ENCODE(received))
+                received = Received(tuple(effect.messages), effect.interrupted)
+                self._note(RecordKind.RESULT, body=encode(received))
         elif isinstance(effect, Complete):
-            answered = _Answered(effect.completion, run.passed_shared, run.exhausted)
-            self._note(RecordKind.RESULT, body=_ENCODE(answered))
+            answered = Answered(effect.completion, run.passed_shared, run.exhausted)
+            self._note(RecordKind.RESULT, body=encode(answered))
         elif isinstance(effect, Recall):
-            self._note(RecordKind.RESULT, body=_ENCODE(tuple(effect.fragments)))
+            self._note(RecordKind.RESULT, body=encode(tuple(effect.fragments)))
         elif isinstance(effect, Summarize):
-            summed = _Summed(effect.text, effect.failure, effect.completion)
-            self._note(RecordKind.RESULT, body=_ENCODE(summed))
+            summed = Summed(effect.text, effect.failure, effect.completion)
+            self._note(RecordKind.RESULT, body=encode(summed))
         elif isinstance(effect, Remember):
             self._note(RecordKind.RESULT)
+
+    def keep_loss(self, loss: Loss) -> None:
+        """Record what a request of the effect took that got no answer."""
+        self._note(RecordKind.LOST, body=encode(loss))
 
     def keep_call(
         self,
@@ -370,10 +321,12 @@ class RunJournal(Live):
         """Record the result of one call, which just ended."""
         digest = digest_of(asked.name, asked.arguments)
         mark = self._marks.pop(part, None)
+        current_call.set(None)  # what its task does next is not for the call
         charges = () if mark is None else tuple(mark.charges)
         taken = () if mark is None else tuple(mark.taken)
-        called = _Called(result, changed, exhausted, charges, taken)
-        self._note(RecordKind.RESULT, part, digest, _ENCODE(called))
+        losses = () if mark is None else tuple(mark.losses)
+        called = Called(result, changed, exhausted, charges, taken, losses)
+        self._note(RecordKind.RESULT, part, digest, encode(called))
 
     def _note(self, kind: RecordKind, part: int = 0, digest: str = "", body: bytes = b"") -> None:
         self.writer.note(JournalRecord(self.agent_id, kind, self.place, part, digest, body))

@@ -24,7 +24,8 @@ import msgspec
 import trio
 
 from agentpool._agent.agent import Agent
-from agentpool._agent.spending import Purse
+from agentpool._agent.recounting import broken_off
+from agentpool._agent.spending import Purse, estimate
 from agentpool._agent.telling import Hearing, RequestTeller, tell_messages
 from agentpool._base import Live
 from agentpool._budget.ledger import RequestReservation
@@ -51,6 +52,7 @@ from agentpool._scheduling.request_clock import RequestClock, current_clock, wai
 from agentpool._scheduling.slot import parked
 from agentpool._scheduling.step_clock import allow
 from agentpool._scheduling.waits import Wait, WaitReason
+from agentpool._served_call import Loss, current_call
 from agentpool.abc import Driver, OnDelta
 
 REFUSALS: Final = (
@@ -168,6 +170,8 @@ class ModelRequest(Live):
     """Whether part of the attempt that is under way has left, and nobody has answered."""
     reservation: RequestReservation | None = None
     """What is set aside for the attempt that is under way."""
+    loss_is_kept: bool = False
+    """Whether the journal has what the last attempt took, so that another one is to begin."""
 
     async def make(self) -> Completion | LimitExceededError:
         """Make the request; again if that may help and nothing has arrived yet.
@@ -207,6 +211,9 @@ class ModelRequest(Live):
             with waiting_for_turn():
                 async with parked(Wait.other("a retry", WaitReason.RETRY)):
                     await trio.sleep(delay_seconds)
+                    if self.loss_is_kept and agent.journal is not None:
+                        self.loss_is_kept = False
+                        await agent.journal.begin_request(self.request)
             if clock is not None:
                 clock.spend(delay_seconds)
             attempts, waited_seconds = attempts + 1, waited_seconds + delay_seconds
@@ -264,10 +271,30 @@ class ModelRequest(Live):
         if not self.has_left:
             return
         self.has_left = False
-        if self.arrived or not _is_refusal(error):
-            self.agent.lose(self.driver, self.request, self.arrived)
-        elif self.reservation is not None:
+        is_refused = not self.arrived and _is_refusal(error)
+        if is_refused and self.reservation is not None:
             self.reservation.commit(tokens=0, cost_usd=0.0)
+        loss = Loss(0, 0.0) if is_refused else self._loss(was_cut=not isinstance(error, Exception))
+        self.agent.lose(loss)
+        if self.agent.journal is None:
+            return
+        if (mark := current_call.get()) is not None:
+            mark.losses.append(loss)  # kept with the result of the call
+        else:
+            self.agent.journal.keep_loss(loss)
+            self.loss_is_kept = True
+
+    def _loss(self, *, was_cut: bool) -> Loss:
+        """Return what an attempt took that broke off."""
+        written, price = broken_off(self.driver, self.request, self.arrived)
+        if self.reservation is not None:
+            charged = self.reservation.tokens, self.reservation.cost_usd
+        elif self.agent.journal is not None:
+            # The next process may spend of a budget.
+            charged = estimate(self.driver, self.request, self.estimator or Estimator())
+        else:
+            charged = 0, None
+        return Loss(*charged, written, price, was_cut)
 
     def _delay_seconds(
         self, error: DriverError, attempts: int, waited_seconds: float

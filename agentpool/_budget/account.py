@@ -318,3 +318,29 @@ def _plain(kind: int, amount: int) -> float:
 
 def _shown(kind: int, amount: int) -> str:
     return f"{amount / PICO:.6f}" if kind == COST else f"{amount:,}"
+
+
+@final
+class Spent(msgspec.Struct, frozen=True, gc=False):
+    """What something took of a budget."""
+
+    tokens: int = 0
+    """Tokens in plus out."""
+    cost_usd: float | None = 0.0
+    """US dollars. ``None``: it has no price."""
+    requests: int = 0
+    """Requests to a model."""
+    tool_calls: int = 0
+    """Tool calls that ran."""
+    is_lost: bool = False
+    """Whether this was reserved, and what was used is unknown."""
+
+    @property
+    def amounts(self) -> Amounts:
+        """The same, of each kind."""
+        return amounts_of(
+            tokens=self.tokens,
+            cost_usd=self.cost_usd,
+            requests=self.requests,
+            tool_calls=self.tool_calls,
+        )

@@ -35,7 +35,17 @@ from typing import Final, Self, final
 import attrs
 
 from agentpool._base import Live
-from agentpool._budget.account import COST, PICO, TOKENS, Account, Amounts, amounts_of, count, pico
+from agentpool._budget.account import (
+    COST,
+    PICO,
+    TOKENS,
+    Account,
+    Amounts,
+    Spent,
+    amounts_of,
+    count,
+    pico,
+)
 from agentpool._budget.store import Kept
 from agentpool._errors import LimitExceededError, UsageError
 
@@ -291,23 +301,14 @@ class Ledger(Live):
             raise self._refuse(lack, amounts)
         return self._take(amounts, priced=cost_usd is not None)
 
-    def record(
-        self, tokens: int, cost_usd: float | None, *, requests: int = 0, tool_calls: int = 0
-    ) -> None:
-        """Count what an earlier process spent. No limit refuses it.
-
-        Args:
-            tokens: Tokens in plus out.
-            cost_usd: US dollars. ``None``: it has no price.
-            requests: Requests to a model.
-            tool_calls: Tool calls that ran.
-        """
-        amounts = amounts_of(
-            tokens=tokens, cost_usd=cost_usd, requests=requests, tool_calls=tool_calls
-        )
-        reservation = self._take(amounts, priced=cost_usd is not None)
+    def record(self, spent: Spent) -> None:
+        """Count what an earlier process spent. No limit refuses it."""
+        reservation = self._take(spent.amounts, priced=spent.cost_usd is not None)
         reservation.periods = None
-        reservation.commit(tokens=tokens, cost_usd=cost_usd)
+        if spent.is_lost:
+            reservation.charge()
+        else:
+            reservation.commit(tokens=spent.tokens, cost_usd=spent.cost_usd)
 
     # --- for requests, which may wait
 

@@ -24,14 +24,8 @@ from typing import Final, final
 import attrs
 import trio
 
-from agentpool._agent.journaling import (
-    OnMismatch,
-    RunJournal,
-    digest_of,
-    received_ids,
-    settled_keys,
-    spending,
-)
+from agentpool._agent.journaling import OnMismatch, RunJournal
+from agentpool._agent.results import digest_of, received_ids, settled_keys, spending
 from agentpool._budget.budget import Budget, ledger_of
 from agentpool._errors import JournalError, ResumeMismatchError, RunBusyError, UsageError
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage, ChatMessage
@@ -247,10 +241,8 @@ class PoolJournal:
             return
         for past in self.past.values():
             if past.agent_id == agent_id:
-                for tokens, cost_usd, requests, tool_calls in spending(past.records):
-                    ledger_of(budget).record(
-                        tokens, cost_usd, requests=requests, tool_calls=tool_calls
-                    )
+                for one in spending(past.records):
+                    ledger_of(budget).record(one)
             elif past.parent_id == agent_id:
                 self.spend_again(past.agent_id, budget)
 

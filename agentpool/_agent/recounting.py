@@ -1,0 +1,90 @@
+"""What earlier processes of a run had used, counted again in this one.
+
+Rules:
+
+1. Whatever a run had used counts for the run and for what it spends of, as if one process
+   had done all of it: answers, calls, and requests that broke off.
+2. A request that had left when its process ended may have been charged. It is made again,
+   counted as repeated, and paid for as it would have been reserved, in the budget alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agentpool._agent.agent import Agent
+from agentpool._agent.results import spent_on
+from agentpool._agent.spending import estimate
+from agentpool._budget.account import Spent
+from agentpool._loop.run import Complete, Effect, RunTools, Summarize
+from agentpool._loop.tokens import Estimator, sound_cost
+from agentpool._messages import CompletionRequest, Usage, estimate_tokens
+from agentpool._served_call import Loss
+from agentpool.abc import Driver
+
+
+def take_back(agent: Agent, effect: Effect) -> None:
+    """Count what *effect* had used before the program ended, whether or not it has a result."""
+    journal = agent.journal
+    assert journal is not None  # noqa: S101  # it gave the result back
+    if isinstance(effect, RunTools):
+        calls = journal.begun_count(effect)
+        agent.tools_run += calls
+        if calls:
+            _spend_again(agent, Spent(tool_calls=calls))
+        charges, journal.charges = journal.charges, []
+        for charge in charges:
+            agent.charge(charge.usage, charge.cost_usd)
+            if charge.requests:
+                tokens = 0 if charge.usage is None else charge.usage.total_tokens
+                _spend_again(agent, Spent(tokens, charge.cost_usd, charge.requests))
+    elif not isinstance(effect, Complete | Summarize):
+        return
+    losses, journal.losses = journal.losses, []
+    for loss in losses:
+        agent.lose(loss)
+        _spend_again(agent, spent_on(loss))
+    if isinstance(effect, Complete | Summarize) and effect.completion is not None:
+        usage = effect.completion.usage
+        if isinstance(effect, Summarize):  # an answer of its own is the loop's to count
+            agent.charge(usage, effect.completion.cost_usd)
+        tokens = 0 if usage is None else usage.total_tokens
+        _spend_again(agent, Spent(tokens, effect.completion.cost_usd, 1))
+
+
+async def begin(agent: Agent, request: CompletionRequest) -> None:
+    """Record that *request* is about to be sent, and pay for those that had left before.
+
+    Raises:
+        JournalError: If it cannot be written.
+    """
+    journal = agent.journal
+    assert journal is not None  # noqa: S101  # or nothing is recorded
+    for _ in range(journal.left_before):
+        estimator = Estimator() if agent.purse is None else agent.purse.estimator
+        loss = Loss(*estimate(agent.driver, request, estimator), is_repeated=True)
+        _spend_again(agent, spent_on(loss))
+        journal.repeated_requests += 1
+        journal.keep_loss(loss)
+    await journal.begin_request(request)
+
+
+def broken_off(
+    driver: Driver, request: CompletionRequest, arrived: Sequence[str]
+) -> tuple[int, float | None]:
+    """Return what a run counts for a request that broke off: tokens, US dollars.
+
+    Args:
+        driver: Who was asked.
+        request: What.
+        arrived: The pieces of its answer that had come.
+    """
+    written = estimate_tokens("".join(arrived))
+    # The price of what is known tells whether there is any: one that is free stays free.
+    price = sound_cost(driver.price(Usage(1, written), model=request.model))
+    return written, None if price else price
+
+
+def _spend_again(agent: Agent, spent: Spent) -> None:
+    if agent.purse is not None:
+        agent.purse.ledger.record(spent)

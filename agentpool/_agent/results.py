@@ -1,0 +1,148 @@
+"""The results of a run's effects, as the bodies of the records that a journal keeps."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from typing import Final, final
+
+import msgspec
+
+from agentpool._budget.account import Spent
+from agentpool._loop.guard import Stop
+from agentpool._loop.run import Complete, Effect, Recall, Run, Summarize
+from agentpool._messages import AgentMessage, Completion, ToolCall, ToolMessage
+from agentpool._records import JournalRecord, RecordKind, read_body
+from agentpool._served_call import Charge, Loss
+
+DIGEST_BYTES: Final = 12
+"""Of a hash. Two different requests at one place of one run are told apart by it."""
+
+
+@final
+class Received(msgspec.Struct, frozen=True, gc=False):
+    """What a turn began with."""
+
+    messages: tuple[AgentMessage, ...]
+    interrupted: bool
+
+
+@final
+class Answered(msgspec.Struct, frozen=True, gc=False):
+    """What came of a request."""
+
+    completion: Completion | None
+    passed_shared: bool
+    exhausted: Stop | None
+
+
+@final
+class Called(msgspec.Struct, frozen=True, gc=False):
+    """What came of a call."""
+
+    result: ToolMessage
+    changed: ToolCall | None
+    exhausted: Stop | None
+    charges: tuple[Charge, ...]
+    taken: tuple[int, ...] = ()
+    losses: tuple[Loss, ...] = ()
+
+
+@final
+class Summed(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """What came of a request for a summary."""
+
+    text: str
+    failure: str
+    completion: Completion | None = None
+    """Files of the first days do not say it."""
+
+
+RECALLED: Final = msgspec.json.Decoder(tuple[str, ...])
+ANSWERED: Final = msgspec.json.Decoder(Answered)
+SUMMED: Final = msgspec.json.Decoder(Summed)
+RECEIVED: Final = msgspec.json.Decoder(Received)
+CALLED: Final = msgspec.json.Decoder(Called)
+LOST_BODY: Final = msgspec.json.Decoder(Loss)
+encode: Final = msgspec.json.Encoder().encode
+
+
+def digest_of(*parts: object) -> str:
+    """Return a short hash of *parts*, which must have a form in JSON."""
+    return hashlib.blake2b(encode(parts), digest_size=DIGEST_BYTES).hexdigest()
+
+
+def spending(
+    records: Iterable[JournalRecord],
+) -> Iterator[Spent]:
+    """Yield what *records* say was spent."""
+    known = list(records)
+    begun = {(one.place, one.part) for one in known if one.kind is RecordKind.STARTED}
+    for record in known:
+        if record.kind is RecordKind.LOST:
+            yield spent_on(read_body(record.body, LOST_BODY))
+        elif record.kind is not RecordKind.RESULT or (record.place, record.part) not in begun:
+            continue
+        elif record.digest:
+            yield Spent(tool_calls=1)
+            called = read_body(record.body, CALLED)
+            for one in called.charges:
+                if one.requests:
+                    tokens = 0 if one.usage is None else one.usage.total_tokens
+                    yield Spent(tokens, one.cost_usd, one.requests)
+            yield from map(spent_on, called.losses)
+        elif (answer := _answer_in(record.body)) is not None:
+            yield Spent(_tokens_of(answer), answer.cost_usd, 1)
+
+
+def spent_on(loss: Loss) -> Spent:
+    """Return what a budget is charged for a request that got no answer."""
+    return Spent(loss.tokens, loss.cost_usd, 1, is_lost=loss.written is not None)
+
+
+def received_ids(records: Iterable[JournalRecord]) -> Iterator[int]:
+    """Yield the ids of the messages that a run has received, by the results in the journal."""
+    for record in records:
+        if record.kind is not RecordKind.RESULT:
+            continue
+        if record.digest:
+            yield from read_body(record.body, CALLED).taken
+        elif record.body.startswith(b'{"messages"'):
+            yield from (one.message_id for one in read_body(record.body, RECEIVED).messages)
+
+
+def settled_keys(records: Iterable[JournalRecord]) -> set[str]:
+    """Return the keys of the calls in *records* that have ended."""
+    known = list(records)
+    ended = {(one.place, one.part) for one in known if one.kind is RecordKind.RESULT}
+    return {
+        one.body.decode(errors="replace")
+        for one in known
+        if one.kind is RecordKind.STARTED and one.body and (one.place, one.part) in ended
+    }
+
+
+def _answer_in(body: bytes) -> Completion | None:
+    """Return the answer in the result of a turn or a summary."""
+    if body.startswith(b"["):
+        return read_body(body, SUMMED).completion
+    return read_body(body, ANSWERED).completion
+
+
+def _tokens_of(completion: Completion) -> int:
+    return 0 if completion.usage is None else completion.usage.total_tokens
+
+
+def fill_in(effect: Effect, body: bytes, run: Run) -> None:
+    """Store the recorded result in *effect*."""
+    if isinstance(effect, Recall):
+        recalled = read_body(body, RECALLED)
+        effect.fragments = recalled
+    elif isinstance(effect, Complete):
+        answered = read_body(body, ANSWERED)
+        effect.completion = answered.completion
+        run.passed_shared, run.exhausted = answered.passed_shared, answered.exhausted
+    elif isinstance(effect, Summarize):
+        summed = read_body(body, SUMMED)
+        effect.text, effect.failure = summed.text, summed.failure
+        effect.completion = summed.completion
