@@ -32,6 +32,7 @@ from agentpool._messaging.post_office import PostOffice
 from agentpool._outcome import AgentOutcome
 from agentpool._pool.admission import Admission
 from agentpool._pool.record import AgentRecord, OnEnd
+from agentpool._pool.spawn_checks import check_child_tier
 from agentpool._scheduling.slot import parked
 from agentpool._scheduling.waits import Wait
 from agentpool._spawn import SpawnConfig, child_of
@@ -218,13 +219,7 @@ class PoolAgentContext(AgentContext):
         self, config: SpawnConfig, name: str | None, seconds_left: float
     ) -> SpawnConfig:
         """Return the config of a child with another manifest, within this agent's limits."""
-        tier = self.manifest.privacy
-        if not tier.allows(config.manifest.privacy):
-            raise PrivacyError(
-                f"manifest {self.manifest.name!r} is {tier.value}, and that of its child, "
-                f"{config.manifest.name!r}, is {config.manifest.privacy.value}; give the child "
-                "a tier that is as strict"
-            )
+        check_child_tier(self.manifest, config.manifest)
         own = config.deadline_seconds or config.manifest.resources.run_seconds or math.inf
         least = min(own, seconds_left)
         return attrs.evolve(

@@ -12,10 +12,12 @@ from typing import final
 import attrs
 
 from agentpool._errors import UsageError
+from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage
 from agentpool._messaging.post_office import PostOffice
 from agentpool._pool.admission import Admission
 from agentpool._pool.record import AgentRecord, Voice
+from agentpool._pool.spawn_checks import check_child_tier
 from agentpool._scheduling.slot import Owner, current_slot
 
 
@@ -36,6 +38,17 @@ class PoolVoice(Voice):
         if slot is None or slot.keeper is not self._admission:
             return None
         return self._running.get(slot.agent_id)
+
+    def check_tier(self, manifest: AgentManifest) -> AgentRecord | None:
+        """Return the caller, or raise if it is an agent that may have no child of *manifest*.
+
+        Raises:
+            PrivacyError: If the child's tier is laxer than the agent's.
+        """
+        caller = self.caller()
+        if caller is not None:
+            check_child_tier(caller.take_work()[0].manifest, manifest)
+        return caller
 
     def refuse_agents(self, what: str) -> None:
         """Raise if an agent calls *what*, which waits for all agents.

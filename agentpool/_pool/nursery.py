@@ -142,10 +142,11 @@ class AgentNursery(Home):
             PoolClosedError: If no agents are taken any more.
             UsageError: If its budget is not a part of what it has to keep to, or its driver
                 is none.
-            PrivacyError: If the manifest's tier forbids the driver.
+            PrivacyError: If the tier forbids the driver, or is laxer than a calling agent's.
             ManifestError: If the driver's window leaves no room for the query.
         """
         self.check_open()
+        self.voice.check_tier(config.manifest)
         return self.entry.driver_for(config)
 
     def accept(

@@ -63,7 +63,7 @@ class AgentPool:
         Raises:
             PoolClosedError: If the pool is closing.
             ManifestError: If the manifest cannot work with its driver.
-            PrivacyError: If the manifest's tier forbids its driver.
+            PrivacyError: If its tier forbids its driver, or is laxer than a calling agent's.
 
         Cancellation:
             If cancelled, nothing was accepted.
@@ -78,7 +78,7 @@ class AgentPool:
             PoolFullError: If there is no room. Nothing has changed.
             PoolClosedError: If the pool is closing.
             ManifestError: If the manifest cannot work with its driver.
-            PrivacyError: If the manifest's tier forbids its driver.
+            PrivacyError: If its tier forbids its driver, or is laxer than a calling agent's.
         """
         (handle,) = self.fan_out_nowait((config,))
         return handle
@@ -89,7 +89,7 @@ class AgentPool:
         Raises:
             PoolClosedError: If the pool is closing.
             ManifestError: If a manifest cannot work with its driver.
-            PrivacyError: If a manifest's tier forbids its driver.
+            PrivacyError: If a tier forbids its driver, or is laxer than a calling agent's.
 
         Cancellation:
             Agents accepted before stay accepted; ``join_all`` has them.
@@ -109,11 +109,10 @@ class AgentPool:
             PoolFullError: If there is not room for all. Nothing has changed.
             PoolClosedError: If the pool is closing.
             ManifestError: If a manifest cannot work with its driver.
-            PrivacyError: If a manifest's tier forbids its driver.
+            PrivacyError: If a tier forbids its driver, or is laxer than a calling agent's.
         """
-        agents = self._agents
         wanted = self._wanted(configs)
-        return [AgentHandle(record) for record in agents.accept_all(wanted)]
+        return [AgentHandle(record) for record in self._agents.accept_all(wanted)]
 
     async def join_all(self, *, children: bool = False) -> dict[AgentId, AgentOutcome]:
         """Wait for every agent spawned so far, and return their outcomes in spawn order.
@@ -190,6 +189,7 @@ class AgentPool:
 
         Raises:
             PoolClosedError: If the pool is closing.
+            PrivacyError: If an agent calls whose tier is stricter than the manifest's.
             UsageError: If there is no source, or an argument has no meaning.
         """
         check_map(manifest, sources, retries)
@@ -197,14 +197,13 @@ class AgentPool:
             SpawnConfig, manifest,
             output_type=output_type, group=group, weight=weight, priority=priority,
         )  # fmt: skip
-        agents = self._agents
+        agents, deadlocks = self._agents, self._agents.deadlocks
         agents.check_open()
-        parent = agents.voice.caller()
+        parent = agents.voice.check_tier(manifest)
 
         def accept(config: SpawnConfig, on_end: OnEnd) -> AgentRecord:
             return agents.accept(config, agents.driver_for(config), on_end, parent)
 
-        deadlocks = agents.deadlocks
         on_change = partial(deadlocks.suspect, OWNER_ID if parent is None else parent.agent_id)
         run = QueryMap(
             config_of, sources, ordered, agents.admission, accept, deadlocks.owner, on_change,
@@ -227,6 +226,7 @@ class AgentPool:
 
         Raises:
             PoolError: If none completed; it has what each of them ended with.
+            PrivacyError: As in ``spawn``.
             UsageError: If there are no configs.
 
         Cancellation:
@@ -253,8 +253,8 @@ class AgentPool:
                 them together.
 
         Raises:
-            RestartLimitError: If they had to be started again too often. All have ended, and
-                it has the outcome of each.
+            RestartLimitError: If they were restarted too often. All ended; it has the outcomes.
+            PrivacyError: As in ``spawn``.
 
         Cancellation:
             All of them are cancelled, and awaited.

@@ -108,6 +108,19 @@ def driver_for(
     return driver
 
 
+def check_child_tier(parent: AgentManifest, child: AgentManifest) -> None:
+    """Raise if what an agent of *parent* knows may not go to one of *child*.
+
+    Raises:
+        PrivacyError: If the child's tier is laxer.
+    """
+    if not parent.privacy.allows(child.privacy):
+        raise PrivacyError(
+            f"manifest {parent.name!r} is {parent.privacy.value}, and that of its child, "
+            f"{child.name!r}, is {child.privacy.value}; give the child a tier that is as strict"
+        )
+
+
 def budget_for(config: SpawnConfig, inherited: Budget | None) -> Budget | None:
     """Return the budget of an agent, or raise if it cannot be accepted.
 

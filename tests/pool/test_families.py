@@ -9,18 +9,20 @@ import trio
 from trio.testing import MockClock
 
 from agentpool import (
+    AgentManifest,
     AgentPool,
     AgentStatus,
     Budget,
     Capability,
     CapabilityDeniedError,
     CapabilityKind,
+    PrivacyError,
     PrivacyTier,
     SpawnConfig,
     StopReason,
     open_pool,
 )
-from agentpool.abc import OnDelta
+from agentpool.abc import Driver, OnDelta
 from agentpool.drivers import Completion, CompletionRequest, OverloadedError
 from agentpool.testing import assert_quiescent, cancel_everywhere, explore
 from agentpool.tools import TEAM_TOOLS, ToolContext, ToolRegistry, tool
@@ -256,3 +258,43 @@ async def test_nothing_left_is_no_child_of_any_kind() -> None:
         assert await pool.join_all(children=True) == {1: outcome}
     assert outcome.stop_reason is StopReason.MAX_ITERATIONS
     assert len(seen) == 1
+
+
+async def start(pool: AgentPool, way: str, config: SpawnConfig) -> None:
+    """Run *config* in one of the ways in which a pool takes agents."""
+    if way == "spawn":
+        await pool.spawn(config)
+    elif way == "fan_out_nowait":
+        pool.fan_out_nowait([config])
+    elif way == "map":
+        async with pool.map(config.manifest, [config.query]) as outcomes:
+            await anext(outcomes)
+    else:
+        await {"fan_out": pool.fan_out, "race": pool.race, "supervise": pool.supervise}[way](
+            [config]
+        )
+
+
+@pytest.mark.parametrize("way", ["spawn", "fan_out", "fan_out_nowait", "race", "supervise", "map"])
+async def test_what_a_tool_spawns_is_held_to_the_tier_of_its_agent(way: str) -> None:
+    """Through the pool as through ``run_child``: what the agent knows goes nowhere laxer."""
+    lax = SpawnConfig(manifest("lax", privacy=PrivacyTier.STANDARD), "0")
+    cloud = LiveDriver(act, PrivacyTier.STANDARD)
+    local = LiveDriver(act)
+
+    @tool
+    async def call_child() -> str:
+        """Spawn a child through the pool."""
+        with pytest.raises(PrivacyError, match="'parent' is Sovereign, and that of its child"):
+            await start(pool, way, lax)
+        return "refused"
+
+    def choose(one: AgentManifest) -> Driver:
+        return cloud if one is lax.manifest else local
+
+    async with open_pool(choose, tools=ToolRegistry([call_child]), random_seed=0) as pool:
+        outcome = await (await pool.spawn(SpawnConfig(PLAIN, "call_child"))).wait()
+        assert (outcome.text, cloud.calls, pool.statistics().spawned) == ("refused", 0, 1)
+        await start(pool, way, lax)  # the owner's data is its own
+        await pool.join_all()
+    assert cloud.calls == 1
