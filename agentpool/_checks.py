@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from functools import cache
 from pathlib import Path, PurePath
 from types import NoneType, SimpleNamespace, UnionType
-from typing import Final, Literal, Union, final, get_args, get_origin, get_type_hints
+from typing import Final, Literal, Union, cast, final, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -92,11 +92,12 @@ def expect_fields(value: object, *, but: Collection[str] = ()) -> None:
     kind = type(value)
     fields = _fields_of(kind)  # type: ignore[arg-type]  # mypy takes no class for hashable
     for name, usual, expected in fields:
-        found = getattr(value, name)
-        if type(found) in usual or name in but:
+        found: object = getattr(value, name)
+        given = type(found)
+        if given in usual or name in but:
             continue
-        if type(found) is list and tuple in expected.kinds:
-            found = tuple(found)
+        if given is list and tuple in expected.kinds:
+            found = tuple(cast("list[object]", found))
             object.__setattr__(value, name, found)
         expected.check(found, name, of=kind.__name__)
 
@@ -157,7 +158,7 @@ class Expected(msgspec.Struct, frozen=True):
             raise UsageError(f"{what} must be {_either(self.words)}, got {got}; see help({of})")
         if self.items is not None and isinstance(value, tuple | list):
             # A thousand events are looked at in a millisecond; the rest is of their kind.
-            for item in value[:_MOST_ITEMS]:
+            for item in cast("Sequence[object]", value)[:_MOST_ITEMS]:
                 self.items.check(item, f"each item in {what}", of=of)
 
     def _allows(self, value: object) -> bool:

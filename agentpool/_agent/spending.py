@@ -155,7 +155,7 @@ class Purse:
             if refusal is None:
                 reservation.commit(tokens=0, cost_usd=0.0)
         except LimitExceededError as error:
-            return error
+            return error  # noqa: ASYNC910  # see above
         finally:
             self.tell()
         return refusal  # noqa: ASYNC910  # see above
@@ -182,18 +182,18 @@ async def _spend(ledger: Ledger, kept: Kept, wanted: Amounts) -> StoredUse:
     """Ask the store, and let the account see what it says."""
     told, kept.owed = kept.owed, []
     kept.on_the_way += told
-    is_told = False
+    found: StoredUse | None = None
     try:
         # Not cut off: nobody could tell what the store has counted.
         with trio.CancelScope(shield=True):
             limits = ledger.account.limits
             found = await kept.store.spend(ledger.name, kept.per, limits, wanted, told)
-        is_told = True
     finally:
         for one in told:
             kept.on_the_way.remove(one)
-        if not is_told:
+        if found is None:
             kept.owed = [*told, *kept.owed]
+    assert found is not None  # noqa: S101  # nobody cancels the scope above
     is_new, kept.period = found.period != kept.period, found.period
     ledger.account.see(found.used, kept.pending(), is_new=is_new)
     ledger.root.reconsider()

@@ -161,7 +161,7 @@ class Budget:
 
 def ledger_of(budget: Budget) -> Ledger:
     """Return the ledger of *budget*."""
-    return budget._ledger
+    return budget._ledger  # pyright: ignore[reportPrivateUsage]  # the package's own way in
 
 
 def family_budget(

@@ -16,7 +16,7 @@ import signal
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from typing import Final, final
+from typing import Final, cast, final
 
 import attrs
 import trio
@@ -112,7 +112,7 @@ class _Stream(Observer):
                 await self.end_line(screen)
                 await screen.write_lines([f"(calls {piece.call.name})"])
 
-    async def end_line(self, screen: Screen) -> None:
+    async def end_line(self, screen: Screen) -> None:  # noqa: ASYNC910  # nothing may be there to write
         """Begin a new line for what comes next, if the last one is not empty."""
         if self.written and not self.written.endswith("\n"):
             await screen.write_result("\n")
@@ -169,7 +169,7 @@ class _Chat:
             else:
                 self._scope.cancel()
 
-    async def _talk(self) -> None:
+    async def _talk(self) -> None:  # noqa: ASYNC910  # there is one pool at least
         """Talk in one pool after the other."""
         options = self.command.options
         budget, gates = options.new_budget(), options.new_gates()
@@ -275,7 +275,7 @@ class _Chat:
             match word:
                 case "/quit" | "/exit":
                     self._goes_on = False
-                    return True
+                    return True  # noqa: ASYNC910  # the line before it was waited for
                 case "/history":
                     await self._show(session)
                 case "/undo":
@@ -288,7 +288,7 @@ class _Chat:
                     return True
                 case "/model" if rest:
                     self.override = attrs.evolve(self.override, model=rest, driver=None)
-                    return True
+                    return True  # noqa: ASYNC910  # as above
                 case "/sessions":
                     await self.screen.write_lines(list(await self._sessions()))
                 case "/help":
@@ -328,7 +328,9 @@ def chat(command: ChatCommand) -> int:
 
 def _itself(error: Exception) -> Exception:
     """Return what broke, out of the groups of trio's nurseries."""
-    return _itself(error.exceptions[0]) if isinstance(error, ExceptionGroup) else error
+    if not isinstance(error, ExceptionGroup):
+        return error
+    return _itself(cast("ExceptionGroup[Exception]", error).exceptions[0])
 
 
 def _manifest_of(command: ChatCommand, override: Override) -> AgentManifest:

@@ -253,7 +253,7 @@ class AgentNursery(Home):
             handle.take_work()
             self.journal.spend_again(handle.agent_id, handle.budget)
             self._end(handle, known, slot)
-            return
+            return  # noqa: ASYNC910  # there is nothing to wait for
         current_slot.set(slot)
         if current_branch.get() is not None:
             current_branch.set(None)  # it was started by a branch of another agent

@@ -89,7 +89,7 @@ class Supervisor:
         ids = self._live_ids.keys()
         wait = Wait.any_of(ids, "supervised agents", lambda: bool(self._due))
         async with parked(wait, self._changed, self._owner):
-            with trio.move_on_at(self._due[0][0] if self._due else math.inf):
+            with trio.move_on_at(self._due[0][0] if self._due else math.inf):  # noqa: ASYNC912  # one may have ended while it parked
                 while not self._ended:
                     await self._changed.park()
 

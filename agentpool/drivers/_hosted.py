@@ -120,11 +120,12 @@ class _Hearer:
 
     accumulator: Accumulator
     on_delta: OnDelta | None
-    on_thought: Callable[[str], None] | None = attrs.field(init=False)
+    on_thought: Callable[[str], None] | None = attrs.field(init=False, default=None)
 
-    @on_thought.default
-    def _find_thought(self) -> Callable[[str], None] | None:
-        return self.on_delta.thought if isinstance(self.on_delta, HearsThoughts) else None
+    def __attrs_post_init__(self) -> None:
+        """Find out whether thoughts are heard."""
+        if isinstance(self.on_delta, HearsThoughts):
+            self.on_thought = self.on_delta.thought
 
     def feed(self, event: SseEvent) -> None:
         """Take *event*.
@@ -198,11 +199,11 @@ async def _refuse_other_answers(answer: HttpAnswer, *, secret: str) -> bytes | N
         raise failure_from_response(answer.status, answer.headers, body, secret=secret)
     kind = answer.headers.get("content-type", "")
     if kind.lower().startswith("text/event-stream"):
-        return None
+        return None  # noqa: ASYNC910  # see above
     first = b""
     while len(first.lstrip()) < _TELLING_BYTES and (piece := await answer.receive()):
         first += piece
-    return first
+    return first  # noqa: ASYNC910  # one piece at least is waited for
 
 
 def check_options(options: Mapping[str, Json]) -> None:

@@ -111,7 +111,7 @@ class SqliteJournal(Journal, BudgetStore):
         except (TypeError, ValueError) as exc:
             raise damaged(self.path, exc) from exc
         except RunBusyError as busy:
-            (row,) = await self._database.read(lambda t: t.rows(_LEASE, pool))
+            (row,) = await self._database.read(lambda t: t.rows(_LEASE, pool))  # noqa: ASYNC120  # whoever gives up claims nothing
             seconds, renewed_at = float(row[2] or 0), float(row[3] or 0)
             if renewed_at <= time.time():
                 raise

@@ -53,7 +53,7 @@ class JournalWriter:
         self._noted += 1
         self._work.unpark()
 
-    async def flush(self) -> None:
+    async def flush(self) -> None:  # noqa: ASYNC910  # to park is a checkpoint
         """Wait until everything noted so far is written.
 
         Raises:
@@ -75,7 +75,7 @@ class JournalWriter:
         if self._error is not None:
             raise JournalError(f"the journal cannot be written: {self._error}") from self._error
 
-    async def run(self) -> None:
+    async def run(self) -> None:  # noqa: ASYNC910  # closed before it began, it has nothing to do
         """Write what is noted, and renew the lease, until ``close``.
 
         Raises:
@@ -90,7 +90,7 @@ class JournalWriter:
                     continue
                 await self._write()
         finally:
-            with trio.CancelScope(shield=True):
+            with trio.CancelScope(shield=True):  # noqa: ASYNC912  # nothing may be left to write
                 if self._error is None and self._pending:
                     await self._write()
 

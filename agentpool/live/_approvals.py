@@ -87,7 +87,7 @@ def first_decision(*approvers: Approver) -> Approver:
     async def ask(request: ApprovalRequest) -> Decision:
         decisions: list[Decision] = []
 
-        async def ask_one(approver: Approver) -> None:
+        async def ask_one(approver: Approver) -> None:  # noqa: ASYNC910  # one that is not async does not wait
             said = approver(request)
             decisions.append(await said if isawaitable(said) else said)
             nursery.cancel_scope.cancel()

@@ -166,13 +166,25 @@ class LivePage:
         return self._made[1]
 
     async def end(self) -> None:
-        """Send the end to all browsers."""
+        """Send the end to all browsers.
+
+        Cancellation:
+            Browsers that have not read it do not see it.
+        """
         self._ended = True
-        with trio.move_on_after(LAST_SECONDS, shield=True):
-            while self._looks:
-                self.wake()
-                await trio.sleep(EACH_SECONDS / 5)
+        while self._looks:
+            self.wake()
+            await trio.sleep(EACH_SECONDS / 5)
         await trio.lowlevel.checkpoint()
+
+    async def serve(
+        self, events: EventReader, sockets: trio.SocketListener, scope: trio.CancelScope
+    ) -> None:
+        """Answer browsers, and keep what they see new, until *scope* is cancelled."""
+        with scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.watch, events)
+                await trio.serve_listeners(self.visited, [sockets])
 
 
 @asynccontextmanager
@@ -212,22 +224,28 @@ async def serve_live(
     url = f"http://{name}:{port}/#{token}"
     page = LivePage(url, pool, door, hands, approvals, agents.hub.seconds)
     sockets = trio.SocketListener(bound)
+    # A cancelled block has an end that browsers see, too. What serves them ends below.
+    serving = trio.CancelScope(shield=True)
     failed: Exception | None = None
-    async with sockets, trio.open_nursery() as nursery:
-        with pool.events() as events:
-            if approvals is not None:
-                approvals.tell(page.wake)
-            nursery.start_soon(page.watch, events)
-            nursery.start_soon(trio.serve_listeners, page.visited, [sockets])
-            try:
-                yield page
-            except Exception as error:  # noqa: BLE001  # raised below, as itself and in no group
-                failed = error
-            finally:
-                await page.end()
-                nursery.cancel_scope.cancel()
-    if failed is not None:
-        raise failed
+    try:
+        async with sockets:
+            with pool.events() as events:
+                async with trio.open_nursery() as nursery:
+                    if approvals is not None:
+                        approvals.tell(page.wake)
+                    nursery.start_soon(page.serve, events, sockets, serving)  # noqa: ASYNC113  # what comes before it runs waits for it
+                    try:
+                        yield page
+                    except Exception as error:  # noqa: BLE001  # raised below, in no group
+                        failed = error
+                    finally:
+                        with trio.move_on_after(LAST_SECONDS, shield=True):
+                            await page.end()
+                        serving.cancel()
+    finally:
+        # Also when the block is cancelled at its end: that says nothing of what went wrong.
+        if failed is not None:
+            raise failed
 
 
 @cache

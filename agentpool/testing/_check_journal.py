@@ -81,7 +81,7 @@ async def _check_leases(journal: Journal) -> None:
     promise(found == [2, 3], f"what an older fence wrote must not be kept, got {found!r}")
 
 
-async def _must_be_refused(journal: Journal, lease: Lease, what: str) -> None:
+async def _must_be_refused(journal: Journal, lease: Lease, what: str) -> None:  # noqa: ASYNC910  # a journal need not have one
     for records in ([_record(1)], list[JournalRecord]()):
         try:
             await journal.append(lease, records)

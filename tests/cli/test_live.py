@@ -123,7 +123,7 @@ def test_the_link_must_be_said_somewhere(desk: Desk) -> None:
     """With --quiet nobody would learn it."""
     done = desk.scripted("run", "reader.toml", "x", "--quiet", "--live")
     assert done.code == 2
-    assert "--live says where the page is" in done.err
+    assert "--live prints where the page is" in done.err
 
 
 def test_serve_has_the_page_too(desk: Desk) -> None:

@@ -32,6 +32,7 @@ from agentpool.live import ApprovalDesk, LivePage, listen, serve_live
 from agentpool.live._approvals import PendingCall
 from agentpool.live._serve import MAX_VISITS
 from agentpool.live._view import shown_call
+from agentpool.testing import cancel_everywhere
 from agentpool.tools import ApprovalRequest, ToolRegistry, tool
 from tests.support.fakes import LiveDriver, calling, manifest, query_of, tool_call, turns_of
 
@@ -586,3 +587,82 @@ async def test_a_pool_that_has_closed_can_still_be_looked_at() -> None:
             httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client,
         ):
             assert (await Browser(page, client).look())["pool"] == "over"
+
+
+# --- how it ends
+
+
+async def test_a_browser_is_told_the_end_of_a_cancelled_block() -> None:
+    """It sees that it is over, and not only that nothing comes any more."""
+    ended: list[bool] = []
+    looking, over = trio.Event(), trio.Event()
+
+    async def look(browser: Browser) -> None:
+        async with browser.looking() as shown:
+            while (one := await shown.next()) is not None:
+                ended.append(one["ended_page"])
+                looking.set()
+        over.set()
+
+    with trio.fail_after(PATIENCE):
+        async with (
+            httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client,
+            trio.open_nursery() as nursery,
+        ):
+            with trio.CancelScope() as given_up:
+                async with open_pool(LiveDriver(answer_at_once)) as pool, serve_live(pool) as page:
+                    nursery.start_soon(look, Browser(page, client))
+                    await looking.wait()
+                    given_up.cancel()
+            await over.wait()
+    assert ended[0] is False
+    assert ended[-1] is True
+
+
+def test_wherever_it_is_cancelled_the_error_of_its_block_comes_out() -> None:
+    """As itself; and the port is free, and no task is left."""
+    raised: list[str] = []
+    listeners: list[socket.socket] = []
+
+    async def scenario() -> None:
+        raised.clear()
+        listeners.append(listen())
+        error = LookupError("there is nothing")
+        try:
+            async with (
+                open_pool(LiveDriver(answer_at_once)) as pool,
+                serve_live(pool, listener=listeners[-1]),
+            ):
+                await (await pool.spawn(SpawnConfig(manifest(), "a"))).wait()
+                raised.append("the block's")
+                raise error
+        except LookupError:
+            raised.append("the caller's")
+
+    def check() -> None:
+        assert raised in ([], ["the block's", "the caller's"])
+        if raised:
+            assert listeners[-1].fileno() == -1
+        listeners[-1].close()
+
+    report = cancel_everywhere(scenario, check=check)
+    assert report.points == report.steps > 10
+
+
+def test_wherever_it_is_cancelled_nothing_is_left() -> None:
+    """Neither a task, nor the port; what the block waits for is given up."""
+    listeners: list[socket.socket] = []
+
+    async def scenario() -> None:
+        listeners.append(listen())
+        async with open_pool(LiveDriver(answer_at_once)) as pool:
+            async with serve_live(pool, listener=listeners[-1], approvals=ApprovalDesk()):
+                await pool.spawn(SpawnConfig(manifest(), "a"))
+                await pool.join_all()
+            assert listeners[-1].fileno() == -1
+
+    def check() -> None:
+        listeners[-1].close()
+
+    report = cancel_everywhere(scenario, check=check)
+    assert report.points == report.steps > 10

@@ -44,6 +44,7 @@ class Count(Protocol):
 
     def get_lock(self) -> AbstractContextManager[object]:
         """Return what keeps all others from it."""
+        ...
 
 
 @final

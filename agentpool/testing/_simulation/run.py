@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Final, Generic, TypeVar, cast, final
 
 import attrs
@@ -176,7 +176,9 @@ class ScenarioRun(Stage, Generic[T]):
 
     def outside_waits(self) -> dict[Wait, Outside]:
         """Return every wait for something that is not part of the run."""
-        found = ((number, outside_wait(task)) for task, number in self.watch.tasks.items())
+        found: Iterator[tuple[int, Outside | None]] = (
+            (number, outside_wait(task)) for task, number in self.watch.tasks.items()
+        )
         return {(nr, self.watch.last_step(nr)): kind for nr, kind in found if kind is not None}
 
     def end_hang(self) -> None:

@@ -54,7 +54,9 @@ def mend_tools(result: dict[str, object], faults: Faults) -> None:
         return
     kept: list[object] = []
     for place, tool in enumerate(cast("list[object]", listed)[:MAX_TOOLS]):
-        known = cast("Mapping[str, object]", tool) if isinstance(tool, Mapping) else {}
+        known: Mapping[str, object] = {}
+        if isinstance(tool, Mapping):
+            known = cast("Mapping[str, object]", tool)
         name = known.get("name")
         if fault := _fault_of(known):
             shown = one_line(name, MAX_REMOTE_NAME_CHARS) if isinstance(name, str) else ""
@@ -153,11 +155,11 @@ class _Reader:
 
     async def __aexit__(
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
     ) -> bool | None:
-        return await self._inner.__aexit__(kind, error, traceback)
+        return await self._inner.__aexit__(exc_type, exc_val, exc_tb)  # noqa: ASYNC102  # the inner one's own way out
 
 
 @final
@@ -182,11 +184,11 @@ class _Writer:
 
     async def __aexit__(
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
     ) -> bool | None:
-        return await self._inner.__aexit__(kind, error, traceback)
+        return await self._inner.__aexit__(exc_type, exc_val, exc_tb)  # noqa: ASYNC102  # the inner one's own way out
 
 
 def mend_streams(

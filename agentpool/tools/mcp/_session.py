@@ -185,7 +185,8 @@ async def _list_tools(client: Client, server: str) -> tuple[ListedTool, ...]:
             page = await client.session.list_tools(params=params)
         except MCPError as error:
             if capabilities is not None and capabilities.tools is None:
-                return ()  # it never said that it has any: it may have resources alone
+                # It never said that it has any: it may have resources alone.
+                return ()  # noqa: ASYNC910  # it has answered
             raise ToolError(f"it answered the question for its tools with {_say(error)}") from error
         except ValidationError as error:
             raise ToolError(
