@@ -37,6 +37,7 @@ from agentpool._cli._map import map_files
 from agentpool._cli._memory import look_after_memory
 from agentpool._cli._questions import answer
 from agentpool._cli._report import ExitCode, error_lines
+from agentpool._cli._resume import resume
 from agentpool._cli._run import run
 from agentpool._cli._runs import look_after_runs
 from agentpool._cli._screen import drop_output
@@ -100,6 +101,8 @@ def _do(argv: Sequence[str]) -> int:  # noqa: C901, PLR0911, PLR0912  # one for 
             return look_after_memory(command)
         case ApproveCommand():
             return answer(command)
+        case RunsCommand(action="resume"):
+            return resume(command)
         case RunsCommand():
             return look_after_runs(command)
         case ServeCommand():

@@ -10,6 +10,8 @@ import difflib
 from collections.abc import Callable, Sequence
 from typing import Final
 
+import attrs
+
 import agentpool
 from agentpool import UsageError
 from agentpool._cli._command import (
@@ -185,7 +187,12 @@ def parse(argv: Sequence[str]) -> Command:
     """
     commands = _commands()
     if argv and argv[0] in commands:
-        return commands[argv[0]](argv[1:])
+        command = commands[argv[0]](argv[1:])
+        if isinstance(command, MapCommand) or (
+            isinstance(command, RunCommand) and command.session is None
+        ):
+            return attrs.evolve(command, options=attrs.evolve(command.options, words=tuple(argv)))
+        return command
     overview = Parser("", "COMMAND ...", _OVERVIEW, "")
     overview.add_argument(
         "--version", action="version", version=f"agentpool {agentpool.__version__}"

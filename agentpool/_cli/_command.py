@@ -67,6 +67,8 @@ class Options:
     """Where a page is served while agents run. ``None``: nowhere."""
     journal: str | None = None
     """The file from which a killed command goes on. ``None``: it begins again."""
+    words: tuple[str, ...] = attrs.field(default=(), eq=False)
+    """The command line itself, which that file keeps. Empty: it is not kept."""
     schema: str | None = None
     """The file with the JSON Schema of each answer. ``None``: answers are text."""
 
@@ -178,11 +180,11 @@ class MemoryCommand:
 class RunsCommand:
     """``agentpool runs``."""
 
-    action: Literal["list", "show", "prune"]
+    action: Literal["list", "show", "resume", "prune"]
     file: str
     """The path of the journal."""
     pool: str | None
-    """The pool to show or prune. ``None``: all."""
+    """The pool to show, resume or prune. ``None``: all, or the one that can be resumed."""
     json: bool
     """Whether what is found is JSON lines."""
 

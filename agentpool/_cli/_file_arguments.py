@@ -27,15 +27,17 @@ exit codes:
 
 _RUNS_EXAMPLES = """\
 The file is the one of agentpool run --journal FILE. The same command with the same file goes
-on where it ended. prune forgets how agents that ended came to their answers, and keeps these.
+on where it ended; resume runs that command again. prune forgets how agents that ended came to
+their answers, and keeps these.
 
 examples:
   agentpool runs list night.db
   agentpool runs show night.db
   agentpool runs show night.db map --json
+  agentpool runs resume night.db
   agentpool runs prune night.db
 
-exit codes:
+exit codes (resume: those of its command):
   0    done
   1    a pool is not over and was not pruned
   2    the command is wrong, or the file cannot be used
@@ -120,20 +122,23 @@ def parse_runs(argv: Sequence[str]) -> RunsCommand:
     """
     parser = Parser(
         "runs",
-        "list|show|prune FILE [POOL] [options]",
-        "List or show what a journal keeps, or give back the space of what is over.",
+        "list|show|resume|prune FILE [POOL] [options]",
+        "List or show what a journal keeps, run its command again to go on with it, or give back\n"
+        "the space of what is over.",
         _RUNS_EXAMPLES,
     )
     add = parser.add_argument
-    add("action", choices=("list", "show", "prune"), help="what to do")
+    add("action", choices=("list", "show", "resume", "prune"), help="what to do")
     add("file", metavar="FILE", help="the journal")
-    add("pool", nargs="?", metavar="POOL", help="show or prune this pool alone")
+    add("pool", nargs="?", metavar="POOL", help="show, resume or prune this pool alone")
     add("--json", action="store_true", help="print one JSON object per pool or agent")
     found = parser.read(argv)
     if found.action == "list" and found.pool is not None:
         parser.error(f"list takes no pool, got {found.pool!r}; did you mean show?")
+    if found.action == "resume" and found.json:
+        parser.error("resume takes no --json: it prints what its command printed")
     return RunsCommand(
-        action=cast("Literal['list', 'show', 'prune']", found.action),
+        action=cast("Literal['list', 'show', 'resume', 'prune']", found.action),
         file=found.file,
         pool=found.pool,
         json=found.json,

@@ -52,7 +52,7 @@ class Words(argparse.Namespace):
     model_file: bool
     memory: str | None
     memory_scope: str | None
-    action: Literal["list", "search", "delete", "show", "prune"]
+    action: Literal["list", "search", "delete", "show", "resume", "prune"]
     file: str
     scope: str | None
     limit: int

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from socket import socket
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
@@ -18,6 +19,9 @@ from agentpool.abc import Driver, Journal, Observer
 from agentpool.drivers import ProviderGates
 from agentpool.live import ApprovalDesk, listen, serve_live
 from agentpool.tools import Approver
+
+if TYPE_CHECKING:
+    from agentpool.journal import SqliteJournal
 
 
 @asynccontextmanager
@@ -69,7 +73,7 @@ async def open_command_pool(
     # Opened first: a port or a file that cannot be used is told before a model is opened.
     with nullcontext() if options.live is None else listen(*options.live) as listener:
         async with (
-            _open_journal(options.journal) as opened,
+            open_options_journal(None if journal is not None else options.journal) as opened,
             open_recording(plan.secrets, options, warn) as recording,
         ):
             plan = attrs.evolve(plan, observers=(*observers, *recording))
@@ -107,7 +111,12 @@ async def _load_stand_in(file: str | None) -> Driver | None:  # noqa: ASYNC910  
 
 
 @asynccontextmanager
-async def _open_journal(file: str | None) -> AsyncGenerator[Journal | None]:
+async def open_options_journal(file: str | None) -> AsyncGenerator[SqliteJournal | None]:
+    """Open the journal *file*. ``None``: there is none.
+
+    Raises:
+        JournalError: If it cannot be opened.
+    """
     if file is None:
         yield None
     else:

@@ -34,7 +34,8 @@ from agentpool._cli._approve import choose_approver
 from agentpool._cli._board import Board
 from agentpool._cli._command import Options
 from agentpool._cli._interrupt import Interruption, watch_signals
-from agentpool._cli._pool import open_command_pool
+from agentpool._cli._kept_command import CommandKeeper
+from agentpool._cli._pool import open_command_pool, open_options_journal
 from agentpool._cli._progress import FRAMES_PER_SECOND, open_display
 from agentpool._cli._report import ExitCode, Report, Result
 from agentpool._cli._screen import Screen
@@ -101,6 +102,7 @@ class Session:
     _report: Report
     _board: Board
     _interruption: Interruption
+    _keeper: CommandKeeper
     _feeding: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _answers: AnswerFolder | None = None
     _is_stopped: bool = attrs.field(init=False, default=False)
@@ -235,6 +237,7 @@ class Session:
             return
         # No checkpoint after the spawn: an interruption here would lose what it answers.
         send.send_nowait((job, handle))
+        await self._keeper.keep()
 
 
 def _turn_of(job: Job) -> int:
@@ -321,19 +324,25 @@ async def _run(
     kept_as: str,
     work: Callable[[Session], Awaitable[None]],
 ) -> None:
-    async with open_command_pool(
-        manifests,
-        options,
-        budget=budget,
-        gates=gates,
-        observers=(board,),
-        warn=report.warn,
-        approve=approve,
-        kept_as=kept_as,
-        desk=desk,
-        say=board.note,
-    ) as pool:
-        session = Session(pool, options, report, board, interruption)
+    async with (
+        open_options_journal(options.journal) as journal,
+        open_command_pool(
+            manifests,
+            options,
+            budget=budget,
+            gates=gates,
+            observers=(board,),
+            warn=report.warn,
+            approve=approve,
+            kept_as=kept_as,
+            journal=journal,
+            desk=desk,
+            say=board.note,
+        ) as pool,
+    ):
+        keeper = CommandKeeper(journal, kept_as, options.words)
+        await keeper.keep(is_first=True)
+        session = Session(pool, options, report, board, interruption, keeper)
 
         def stop(reason: str) -> None:
             line = f"{reason}: ending the agents; once more ends the program at once"

@@ -76,6 +76,9 @@ _KIND: Final = FileKind("journal", JournalError, MIGRATIONS, interrupts=False, s
 _SYNCHRONOUS: Final[dict[str, str]] = {"process": "OFF", "power": "FULL"}
 """When SQLite waits for the disk."""
 
+_COMMAND_OF: Final = "command of "
+"""Before the pool's name, in the name of the fact."""
+
 _INSERT: Final = (
     "INSERT INTO records (pool, agent, kind, place, part, digest, body) "
     "VALUES ((SELECT id FROM pools WHERE name = ?), ?, ?, ?, ?, ?, ?)"
@@ -206,6 +209,38 @@ class SqliteJournal(Journal, BudgetStore):
         try:
             return tuple(map(_summary_of, rows))
         except (TypeError, ValueError) as exc:
+            raise damaged(self.path, exc) from exc
+
+    async def keep_command(self, pool: str, command: str, *, is_first: bool = False) -> None:
+        """Keep what made the agents of *pool*, in place of what is kept.
+
+        Args:
+            pool: The pool's name.
+            command: What to run to go on with it.
+            is_first: Whether it is kept only if nothing is.
+
+        Raises:
+            JournalError: If the file cannot be written.
+        """
+        keep = "INSERT OR IGNORE" if is_first else "INSERT OR REPLACE"
+        await self._database.write(
+            lambda transaction: transaction.change(
+                f"{keep} INTO facts VALUES (?, ?)", _COMMAND_OF + pool, command
+            )
+        )
+
+    async def command_of(self, pool: str) -> str | None:
+        """Return what was kept of *pool* by ``keep_command``. ``None``: nothing.
+
+        Raises:
+            JournalError: If the file cannot be read.
+        """
+        rows = await self._database.read(
+            lambda t: t.rows("SELECT value FROM facts WHERE name = ?", _COMMAND_OF + pool)
+        )
+        try:
+            return text_of(rows[0][0], "command") if rows else None
+        except ValueError as exc:
             raise damaged(self.path, exc) from exc
 
     async def spend(

@@ -1,0 +1,67 @@
+"""The command line that a journal keeps, so that the same command can be run again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, final
+
+import attrs
+import msgspec
+import trio
+
+from agentpool.journal import JournalError
+
+if TYPE_CHECKING:
+    from agentpool.journal import SqliteJournal
+
+
+@final
+class KeptCommand(msgspec.Struct, frozen=True):
+    """A command line, and where it was typed."""
+
+    words: tuple[str, ...]
+    """What followed the program's name."""
+    folder: str
+    """Where its relative paths begin."""
+
+    @classmethod
+    def of(cls, kept: str) -> KeptCommand:
+        """Return what ``CommandKeeper`` wrote.
+
+        Raises:
+            JournalError: If it is something else.
+        """
+        try:
+            return msgspec.convert(json.loads(kept), cls)
+        except (ValueError, RecursionError) as error:
+            raise JournalError(f"the journal has a command that cannot be read: {error}") from error
+
+
+@final
+@attrs.define(eq=False)
+class CommandKeeper:
+    """Writes the command line into the journal: at once if there is none, and when it works.
+
+    One that is refused, as it asks for something else, is not to take the place of the one
+    that the journal is of.
+    """
+
+    _journal: SqliteJournal | None
+    _pool: str
+    _words: tuple[str, ...]
+    _is_kept: bool = False
+
+    async def keep(self, *, is_first: bool = False) -> None:
+        """Write it, once. *is_first*: only if none is kept.
+
+        Raises:
+            JournalError: If it cannot be written.
+        """
+        if self._journal is None or not self._words or self._is_kept:
+            await trio.lowlevel.checkpoint()
+            return
+        self._is_kept = not is_first
+        # As JSON with escapes: not all names of files are text.
+        kept = json.dumps({"words": self._words, "folder": str(Path.cwd())})
+        await self._journal.keep_command(self._pool, kept, is_first=is_first)

@@ -1,0 +1,92 @@
+"""``agentpool runs resume``: runs the command again that a journal is of."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import attrs
+import trio
+
+from agentpool import UsageError
+from agentpool import journal as journals
+from agentpool._cli._arguments import parse
+from agentpool._cli._board import printable
+from agentpool._cli._command import MapCommand, RunCommand, RunsCommand
+from agentpool._cli._kept_command import KeptCommand
+from agentpool._cli._map import map_files
+from agentpool._cli._run import run
+from agentpool.journal import PoolSummary
+
+
+def resume(command: RunsCommand) -> int:
+    """Run the command of a pool again, which goes on, and return its exit code.
+
+    Raises:
+        UsageError: If there is no such pool, it is of no command, or a process runs it.
+        JournalError: If the file cannot be used.
+    """
+    file = Path(command.file).absolute()
+    if not file.is_file():
+        raise UsageError(f"there is no journal {command.file!r}; see --journal of agentpool run")
+    kept = trio.run(_find, command)
+    again = parse(kept.words)
+    if not isinstance(again, RunCommand | MapCommand):
+        raise UsageError(
+            f"journal {command.file!r} has a command that does not resume: "
+            f"{printable(shlex.join(kept.words))}; restore the file from a copy"
+        )
+    # The file may have been moved since.
+    again = attrs.evolve(again, options=attrs.evolve(again.options, journal=str(file)))
+    if not again.options.quiet:
+        line = printable(shlex.join(("agentpool", *kept.words)))
+        sys.stderr.write(f"in {printable(kept.folder)}: {line}\n")
+    try:
+        folder = contextlib.chdir(kept.folder)
+        folder.__enter__()
+    except OSError as error:
+        raise UsageError(
+            f"the folder of the command, {kept.folder!r}, cannot be entered: {error.strerror}; "
+            f"run it in another one: {printable(shlex.join(('agentpool', *kept.words)))}"
+        ) from error
+    with contextlib.ExitStack() as stack:
+        stack.push(folder)
+        return run(again) if isinstance(again, RunCommand) else map_files(again)
+
+
+async def _find(command: RunsCommand) -> KeptCommand:
+    async with journals.open_journal(command.file, read_only=True) as journal:
+        pool = _chosen(await journal.pools(), command.pool)
+        if pool.owner is not None:
+            raise UsageError(
+                f"pool {pool.pool!r} is run by process {pool.owner.pid} on {pool.owner.host} "
+                "right now; wait for its end, or end it"
+            )
+        kept = await journal.command_of(pool.pool)
+    if kept is None:
+        raise UsageError(
+            f"pool {pool.pool!r} is of no command that the journal keeps: a program, a "
+            "conversation or an earlier version made it; run that again"
+        )
+    return KeptCommand.of(kept)
+
+
+def _chosen(pools: Sequence[PoolSummary], name: str | None) -> PoolSummary:
+    """Return the pool with that name; without one, the one that is not over, or the only one.
+
+    Raises:
+        UsageError: If there is no such pool, or there are several.
+    """
+    found = [one for one in pools if name in {None, one.pool}]
+    unfinished = [one for one in found if one.is_open]
+    if len(unfinished) == 1:
+        return unfinished[0]
+    if len(found) == 1:
+        return found[0]
+    known = ", ".join(repr(one.pool) for one in pools) or "none"
+    if name is not None:
+        raise UsageError(f"the journal has no pool {name!r}; it has {known}")
+    raise UsageError(f"say which pool to resume; the journal has {known}")
