@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol, TypeAlias, final
 
 import attrs
+import msgspec
 import trio
 
 from agentpool._errors import DriverError, NetworkError, ProtocolError, UsageError
@@ -231,6 +232,8 @@ class HostedSettings:
     """The tier of the place where the model is."""
     price: Price | None
     """What usage costs. ``None``: unknown."""
+    own_price: Price | None = None
+    """As the user says: it goes before what the server says. ``None``: nothing is said."""
     max_output_tokens: int | None = None
     """The most tokens that the model can write. ``None``: unknown."""
     inputs: frozenset[str] | None = None
@@ -301,7 +304,22 @@ class HostedDriver(SendingDriver):
         key = self._use_key()
         self._requests += 1
         exchange = self._exchange(request, f"call-{self._requests}", key)
-        return await stream_completion(self._client, exchange, on_delta=on_delta, on_sent=on_sent)
+        answer = await stream_completion(self._client, exchange, on_delta=on_delta, on_sent=on_sent)
+        return msgspec.structs.replace(answer, cost_usd=self._cost_usd(answer))
+
+    def _cost_usd(self, answer: Completion) -> float | None:
+        """Return what *answer* costs. ``None``: neither the user nor the server says.
+
+        A gateway that knows no price says that all is free, so any other price goes before.
+        """
+        usage, said = answer.usage, answer.cost_usd
+        if said is None or usage is None:
+            return said
+        model, own = answer.model or self._settings.model, self._settings.own_price
+        cost_usd = None if own is None else own(usage, model)
+        if cost_usd is None and not said:
+            cost_usd = self.price(usage, model=model)
+        return said if cost_usd is None else cost_usd
 
     @abstractmethod
     def _exchange(self, request: CompletionRequest, prefix: str, key: str) -> Exchange:

@@ -17,7 +17,7 @@ from agentpool._messages import AssistantMessage, Completion, CompletionRequest,
 from agentpool.abc import OnDelta, OnSent
 from agentpool.drivers._hosted import ApiKey, Exchange, HostedDriver, HostedSettings
 from agentpool.drivers._http import open_http
-from agentpool.drivers._prices import Prices, find_price
+from agentpool.drivers._prices import Prices, find_price, own_price
 from agentpool.drivers.wire._call_ids import CHAT_IDS, MISTRAL_IDS
 from agentpool.drivers.wire._chat_answer import ChatAccumulator
 from agentpool.drivers.wire._chat_request import ChatOptions
@@ -206,10 +206,10 @@ async def open_openai(
             context_window=context_window,
             privacy=privacy,
             price=await find_price(price, base_url),
+            own_price=own_price(price),
             max_output_tokens=max_output_tokens,
             inputs=inputs,
             options=options or {},
         )
         wire = _chat_options(settings, client.place, max_tokens_field)
-        default: Api | None = None if wire.is_openai else "chat"
-        yield OpenAIDriver(client, settings, wire, api or default)
+        yield OpenAIDriver(client, settings, wire, api or (None if wire.is_openai else "chat"))

@@ -4,7 +4,8 @@ Rules:
 
 1. The user's own price comes first. One price, or a function, is the last word; a table
    says something of its own models only.
-2. Then what is published counts, as in ``_facts``.
+2. Then the cost that a server sends with its answer, unless it is zero.
+3. Then what is published counts, as in ``_facts``.
 """
 
 from __future__ import annotations
@@ -36,6 +37,13 @@ async def find_price(prices: Prices | None, base_url: str) -> Price | None:  # n
     provider = facts_name(base_url)
     published = PublishedPrices(provider) if await load_facts(provider) else None
     return TableOfPrices(dict(prices), published) if prices else published
+
+
+def own_price(prices: Prices | None) -> Price | None:
+    """Return the price that the user gave. ``None``: there is none."""
+    if prices is None or callable(prices):
+        return prices
+    return TableOfPrices(dict(prices), None)
 
 
 @final

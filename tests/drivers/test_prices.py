@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,10 +11,12 @@ import pytest
 
 from agentpool import AgentManifest, Usage, UsageError
 from agentpool._build.drivers import check_prices, open_drivers
-from agentpool.drivers import PROVIDERS, TokenPrice, open_anthropic, open_openai
+from agentpool.abc import CompletionRequest
+from agentpool.drivers import PROVIDERS, TokenPrice, UserMessage, open_anthropic, open_openai
 from agentpool.drivers._anthropic import ANTHROPIC_BASE_URL
 from agentpool.drivers._openai import OPENAI_BASE_URL
-from agentpool.drivers._prices import TableOfPrices, find_price
+from agentpool.drivers._prices import Prices, TableOfPrices, find_price
+from tests.support.http_servers import always, open_loopback, whole
 from tests.support.keys import KEY
 
 MILLION = Usage(1_000_000, 0)
@@ -30,6 +33,33 @@ async def test_a_published_price_is_known_without_a_word_of_the_user() -> None:
         assert driver.price(MILLION, model="gpt-4o-mini") == 0.15
     async with open_anthropic("claude-3-5-haiku-latest") as driver:
         assert driver.price(Usage(100_000, 10_000)) == pytest.approx(0.12)
+
+
+@pytest.mark.parametrize(
+    ("own", "said", "cost_usd"),
+    [
+        (OWN, 0.5, 77e-6),
+        (OWN, 0, 77e-6),
+        ({"m": OWN}, 0.5, 77e-6),
+        ({"other": OWN}, 0.5, 0.5),
+        (None, 0.5, 0.5),
+        (None, 0, 0.0),
+    ],
+)
+async def test_ones_own_price_goes_before_the_servers(
+    own: Prices | None, said: float, cost_usd: float
+) -> None:
+    """A server that says 0 of everything let a limit in dollars never be reached."""
+    usage = {"prompt_tokens": 1, "completion_tokens": 1, "cost": said}
+    body = {"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}], "usage": usage}
+    async with (
+        open_loopback(
+            always(whole(json.dumps(body).encode(), content_type="application/json"))
+        ) as server,
+        open_openai("m", base_url=server.url, price=own) as driver,
+    ):
+        answer = await driver.complete(CompletionRequest([UserMessage("Hi")]))
+    assert answer.cost_usd == pytest.approx(cost_usd)
 
 
 @pytest.mark.parametrize(

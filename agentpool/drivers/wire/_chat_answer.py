@@ -169,7 +169,8 @@ class ChatAccumulator(GrowingCompletion):
         found = usage.counted()
         if found is not None:
             self._counted = found
-        self._cost = usage.cost if usage.cost is not None else self._cost
+        cost = usage.price()
+        self._cost = cost if cost is not None else self._cost
 
     def _take_choices(self, choices: Iterable[_Choice | None]) -> list[str]:
         texts: list[str] = []

@@ -23,6 +23,10 @@ class _Written(msgspec.Struct):
     reasoning_tokens: float | None = None
 
 
+class _CostDetails(msgspec.Struct):
+    upstream_inference_cost: float | None = None
+
+
 class ChatUsage(msgspec.Struct):
     """What an answer used. Each server sends only some of the fields."""
 
@@ -42,6 +46,8 @@ class ChatUsage(msgspec.Struct):
     reasoning_tokens: float | None = None
     # OpenRouter's, in US dollars.
     cost: float | None = None
+    is_byok: bool | None = None
+    cost_details: _CostDetails | None = None
 
     def counted(self) -> Usage | None:
         """Return the usage as our value. ``None``: input or output is missing."""
@@ -62,4 +68,13 @@ class ChatUsage(msgspec.Struct):
             cached=next((count_of(one) for one in cached if one), 0),
             thought=count_of(kept.reasoning_tokens or self.reasoning_tokens),
             kept=count_of(written_to_cache),
+            total=self.total_tokens,
         )
+
+    def price(self) -> float | None:
+        """Return the cost in US dollars. ``None``: the server did not say."""
+        # With a key of one's own, the provider behind the gateway charges beside it.
+        upstream = self.cost_details and self.cost_details.upstream_inference_cost
+        if self.is_byok and upstream:
+            return (self.cost or 0.0) + upstream
+        return self.cost

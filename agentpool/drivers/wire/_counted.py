@@ -4,7 +4,8 @@ Rules:
 
 1. What was not measured is unknown, and not zero: a budget would be paid back in full.
 2. A count that no model can reach is none.
-3. Tokens of a cache are counted among those that were sent, whatever the provider does.
+3. Tokens of a cache are counted among those that were sent, whatever the provider does, and
+   thoughts among those that came back. A total that is larger than both has what they lack.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ def counted(
     cached: int = 0,
     thought: int = 0,
     kept: int = 0,
+    total: float | None = None,
     has_cached: bool = True,
 ) -> Usage | None:
     """Return the usage of an answer. ``None``: the provider did not report it.
@@ -37,14 +39,22 @@ def counted(
         sent: Tokens that were sent.
         written: Tokens that came back.
         cached: Those of *sent* that came from the provider's cache.
-        thought: Those of *written* that were thoughts.
+        thought: The thoughts, counted in *written* or beside it.
         kept: Those of *sent* that were written to the cache.
+        total: All tokens. ``None``: the provider did not say.
         has_cached: Whether *sent* counts *cached* and *kept*.
     """
     if sent is None or written is None or max(abs(sent), abs(written)) > _MAX_TOKENS:
         return None
     if not sent and not written and not cached and not kept:
         return None  # no answer takes nothing: it was not measured
-    # Some count apart what others count in; more cannot come from the cache than was sent.
-    total = int(sent) if has_cached and cached + kept <= sent else int(sent) + cached + kept
-    return Usage(total, int(written), cached, thought, cache_write_tokens=kept)
+    # Some count apart what others count in; more cannot come from the cache than was sent, and
+    # no more can be thoughts than was written.
+    all_sent = int(sent) if has_cached and cached + kept <= sent else int(sent) + cached + kept
+    all_written = int(written) if thought <= written else int(written) + thought
+    rest = count_of(total) - all_sent - all_written
+    if rest > 0 and rest == cached + kept:
+        all_sent += rest
+    elif rest > 0:
+        all_written += rest
+    return Usage(all_sent, all_written, cached, thought, cache_write_tokens=kept)

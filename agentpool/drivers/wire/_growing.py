@@ -85,6 +85,11 @@ class GrowingAnswer:
         return len(self._calls)
 
     @property
+    def size(self) -> int:
+        """The length of everything so far: text, thoughts, calls."""
+        return self._size
+
+    @property
     def so_far(self) -> str:
         """How much has arrived, in words for an error."""
         return f"{self._chars} characters and {len(self._calls)} tool calls"

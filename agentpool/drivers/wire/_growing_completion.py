@@ -139,7 +139,7 @@ class GrowingCompletion(ABC):
             self._answer.text,
             tool_calls,
             reason,
-            self._usage(),
+            self._measured(),
             self._model,
             self._cost_usd(),
             self._parts(),
@@ -152,6 +152,12 @@ class GrowingCompletion(ABC):
     @abstractmethod
     def _usage(self) -> Usage | None:
         """Return the tokens that were used. ``None``: the provider did not say."""
+
+    def _measured(self) -> Usage | None:
+        """Return the tokens that were used. ``None``: unknown, as a text of no tokens is."""
+        usage = self._usage()
+        is_impossible = usage is not None and not usage.output_tokens and self._answer.size
+        return None if is_impossible else usage
 
     def _settle(self) -> None:  # noqa: B027  # most wires have nothing to settle
         """Process what could not be processed before the end of the stream."""

@@ -9,7 +9,9 @@ Rules, besides those of every wire:
    is refused.
 3. Thoughts are kept whole, with their signatures, and with their place in the answer. They
    may be empty of words and must go back all the same.
-4. Input tokens count with those read from the cache and those written to it, since all of
+4. What the start of a stream says of its output is a placeholder. Without a later count it
+   is unknown.
+5. Input tokens count with those read from the cache and those written to it, since all of
    them were sent; the API reports the three apart.
 
 Source: https://platform.claude.com/docs/en/build-with-claude/streaming,
@@ -184,6 +186,9 @@ class MessageAccumulator(GrowingCompletion):
         self._model = message.model or self._model
         self._count(message.usage)
         self._end(message.stop_reason or "")
+        if self._finish is None:
+            # At the start of a stream this is a placeholder.
+            self._counted.output_tokens = None
         blocks = enumerate(message.content or ())
         return [text for index, block in blocks for text in self._begin_block(index, block)]
 

@@ -46,6 +46,7 @@ class _OutputDetails(msgspec.Struct):
 class _Usage(msgspec.Struct):
     input_tokens: float | None = None
     output_tokens: float | None = None
+    total_tokens: float | None = None
     input_tokens_details: _InputDetails | None = None
     output_tokens_details: _OutputDetails | None = None
 
@@ -148,6 +149,7 @@ class ResponseAccumulator(GrowingCompletion):
             cached=count_of(sent.cached_tokens),
             thought=count_of(kept.reasoning_tokens),
             kept=count_of(sent.cache_write_tokens),
+            total=usage.total_tokens,
         )
 
     def _settle(self) -> None:

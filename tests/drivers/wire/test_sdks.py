@@ -52,11 +52,13 @@ READ_OTHERWISE: Final[Mapping[str, frozenset[str]]] = {
 
     }),
     "other usage": frozenset({
-    "cached-tokens-counted-apart", "null-usage", "partial-usage",
+    "cached-only-in-the-total", "cached-tokens-counted-apart", "null-usage", "partial-usage",
+    "reasoning-beside-completion", "reasoning-beside-without-a-total",
+    "thoughts-beside-nothing", "thoughts-only-in-the-total",
     "usage-by-other-names", "usage-in-quotes", "usage-in-the-choice", "usage-in-words",
     "usage-of-groq", "usage-out-of-the-world", "usage-total-alone",
     "usage-with-a-total", "usage-zero", "usage-zero-last",
-    "usage-zero-last-in-messages",
+    "usage-zero-last-in-messages", "zero-tokens-of-a-text",
     }),
     "an answer that is none": frozenset({
     "an-ending-that-nobody-knows", "content-filter",
