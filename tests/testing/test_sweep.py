@@ -237,6 +237,23 @@ def test_a_pool_that_fails_on_its_own_may_say_so() -> None:
     assert cancel_everywhere(scenario, may_raise=(PoolError,)).points > 5
 
 
+@pytest.mark.parametrize("target", ["agent", "agents"])
+def test_a_sweep_of_agents_needs_one(target: Target) -> None:
+    """A sweep that cancels nothing would be green whatever the scenario does."""
+
+    async def no_agent() -> None:
+        await trio.sleep(1)
+
+    with pytest.raises(UsageError, match="no_agent starts no agent, so nothing would be cancelled"):
+        cancel_everywhere(no_agent, target=target)
+
+
+def test_a_sweep_of_no_points_is_refused() -> None:
+    """An empty list, such as of a filter that let nothing through, proves nothing."""
+    with pytest.raises(UsageError, match="points has no number, so nothing would be cancelled"):
+        cancel_everywhere(team, points=[])
+
+
 async def test_it_is_called_from_outside_of_trio() -> None:
     """As simulate is."""
     await trio.lowlevel.checkpoint()

@@ -102,6 +102,8 @@ def cancel_everywhere(
         name=name_of(async_fn), async_fn=partial(async_fn, *args), max_steps=max_steps
     )
     wanted = None if points is None else list(points)
+    if wanted == []:
+        raise UsageError("points has no number, so nothing would be cancelled; leave it out")
     report = CancelReport(points=0, steps=0, pools=0, agents=0)
     for number in range(seed, seed + schedules):
         sweep = _Sweep(
@@ -217,13 +219,20 @@ class _Sweep:
     def run(self, report: CancelReport) -> CancelReport:
         """Run without a cancellation, then once per point. Adds to *report*."""
         counter = Cancel(self.how.target, None)
-        self.start(self.order(), counter).run()
+        uncancelled = self.start(self.order(), counter)
+        uncancelled.run()
         if self.how.check is not None:
             self.how.check()
         if self.how.target == "scope" and not counter.seen:
             raise UsageError(
                 f"{self.scenario.name} has no operation to cancel; put `with operation():` around "
                 "what its caller may give up"
+            )
+        idle = not uncancelled.watch.pools or not counter.seen
+        if self.how.target in ("agent", "agents") and idle:
+            raise UsageError(
+                f"{self.scenario.name} starts no agent, so nothing would be cancelled; spawn one, "
+                "or cancel the whole with target='scenario'"
             )
         for point in range(1, counter.seen + 1) if self.points is None else self.points:
             watch = self._cancel_at(point)
