@@ -150,7 +150,7 @@ def test_a_model_file_is_looked_at(tmp_path: Path) -> None:
     good.write_bytes(b"GGUF....")
     bad.write_bytes(b"PK....")
     assert find_model_file(ModelConfig(model_path=str(good)), environ={}) == good.resolve()
-    with pytest.raises(UnknownModelError, match="no GGUF model"):
+    with pytest.raises(UnknownModelError, match="is not a GGUF model"):
         find_model_file(ModelConfig(model_path=str(bad)), environ={})
 
 
