@@ -341,7 +341,7 @@ def test_a_fixed_word_is_shown_with_what_there_is() -> None:
     with pytest.raises(UsageError) as caught:
         open_journal("x.db", durability=WRONG).__aenter__().send(None)
     assert str(caught.value) == (
-        "durability must be 'process' or 'power', got 'hi'; see help(open_journal)"
+        "durability must be 'process', 'power' or None, got 'hi'; see help(open_journal)"
     )
 
 

@@ -15,7 +15,14 @@ import trio
 
 from agentpool._budget.account import Amounts
 from agentpool._budget.budget import Budget, ledger_of
-from agentpool._budget.ledger import Claim, Ledger, RequestReservation, Reservation
+from agentpool._budget.ledger import (
+    Claim,
+    Ledger,
+    RequestReservation,
+    Reservation,
+    note_period,
+    reserved_by,
+)
 from agentpool._budget.store import NOTHING, Kept, StoredUse
 from agentpool._errors import LimitExceededError
 from agentpool._events import BudgetNear, BudgetReached
@@ -111,16 +118,15 @@ class Purse:
             one.account.refused += 1
         await self.settle()
         short, kind = lack
-        return short.account.error(kind, reservation.amounts)
+        return short.account.error(kind, reserved_by(reservation))
 
     async def _find_stored_lack(self, reservation: Reservation) -> tuple[Ledger, int] | None:  # noqa: ASYNC910  # its caller has a checkpoint
-        assert reservation.periods is not None  # noqa: S101  # it is new
         for one in self.ledger.path:
             if one.kept is not None:
-                found = await _spend(one, one.kept, reservation.amounts)
+                found = await _spend(one, one.kept, reserved_by(reservation))
                 if found.lacking is not None:
                     return one, found.lacking
-                reservation.periods[one] = found.period
+                note_period(reservation, one, found.period)
         return None  # noqa: ASYNC910  # see above
 
     async def _wait(self, claim: Claim) -> RequestReservation | LimitExceededError:

@@ -7,9 +7,8 @@ Rules:
    inside another can only narrow it.
 3. A reservation is settled exactly once: by what was used, as a whole when nobody knows
    what was used, or given back when nothing was.
-4. Requests and tool calls are used as they were reserved, so their limits are exact. Tokens
-   and money are estimates until they are known: they pass a limit by no more than the
-   estimates of what was under way at that moment were too low.
+4. Limits of requests and tool calls are exact. Tokens and money are estimates until they are
+   known: they pass a limit by no more than the estimates of what was under way were too low.
 5. Nothing that was used is given back, and nothing is given back twice: a budget never has
    more left than it had before.
 6. Who finds too little may wait for what others have set aside for requests. It waits only
@@ -17,13 +16,11 @@ Rules:
    request whose agent does not wait for anybody. So there is no circle of waiting, and who
    cannot be served is told.
 7. Who fits goes before one that waits for more, but not more than ``MAX_PASSED`` times past
-   the same one: then all who want of the budget that lacks wait behind it. So a large
-   request does not starve among small ones.
-8. An unknown cost is not zero: it is counted as unpriced, and a limit on cost
-   allows nothing more after such an answer, unless the budget says so.
+   the same one: then all wait behind it. So a large request does not starve among small ones.
+8. An unknown cost is not zero: it is counted as unpriced, and a limit on cost allows nothing
+   more after such an answer, unless the budget says so.
 
-A budget belongs to one thread, the one that trio runs in. It knows no pool: several pools
-may share one, and one may last longer than any of them.
+A budget belongs to trio's thread. Several pools may share it, and it may outlast them.
 """
 
 from __future__ import annotations
@@ -65,13 +62,8 @@ class Reservation(Live):
     _amounts: Amounts
     _priced: bool
     _settled: bool = False
-    periods: dict[Ledger, str] | None = {}  # noqa: RUF012  # each has its own
-    """Where a store knows of it, and in which period. ``None``: stores have counted it before."""
-
-    @property
-    def amounts(self) -> Amounts:
-        """What is reserved of each kind."""
-        return self._amounts
+    # Where a store knows of it, and in which period. None: stores have counted it before.
+    _periods: dict[Ledger, str] | None = {}  # noqa: RUF012  # each has its own
 
     @property
     def tokens(self) -> int:
@@ -154,8 +146,8 @@ class Reservation(Live):
             one.account.set_aside(self._amounts, -1)
             if used is not None:
                 one.account.use(used)
-            if one.kept is not None and self.periods is not None:
-                one.kept.owe(self.periods.get(one, ""), self._amounts, used)
+            if one.kept is not None and self._periods is not None:
+                one.kept.owe(self._periods.get(one, ""), self._amounts, used)
 
 
 @final
@@ -304,7 +296,7 @@ class Ledger(Live):
     def record(self, spent: Spent) -> None:
         """Count what an earlier process spent. No limit refuses it."""
         reservation = self._take(spent.amounts, priced=spent.cost_usd is not None)
-        reservation.periods = None
+        reservation._periods = None
         if spent.is_lost:
             reservation.charge()
         else:
@@ -396,3 +388,13 @@ class Ledger(Live):
             one.account.set_aside(claim.amounts)
             one.under_way[reservation] = None
         return reservation
+
+
+def reserved_by(reservation: Reservation) -> Amounts:
+    """Return what *reservation* set aside of each kind."""
+    return reservation._amounts
+
+
+def note_period(reservation: Reservation, ledger: Ledger, period: str) -> None:
+    """Note in which period the store of *ledger* counts *reservation*, a new one."""
+    reservation._periods = {**(reservation._periods or {}), ledger: period}

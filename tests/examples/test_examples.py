@@ -100,8 +100,8 @@ def test_the_tests_of_the_team_pass() -> None:
     """In their own folder, as the file says."""
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_research_team.py"],
-        cwd=EXAMPLES, env={**os.environ, "NO_COLOR": "1"}, capture_output=True, text=True,
-        check=False,
+        cwd=EXAMPLES, env={**os.environ, "NO_COLOR": "1", "PYTHONPATH": str(EXAMPLES)},
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert "3 passed" in done.stdout, done.stdout
 
