@@ -31,7 +31,8 @@ class AgentStatus(enum.Enum):
     FAILED = "failed"
     """An exception ended it; the outcome has it whole."""
     CANCELLED = "cancelled"
-    """Somebody ended it; the outcome's error says who and why."""
+    """Somebody ended it; the outcome's error says who and why. If its cleanup broke as well, the
+    error's ``__cause__`` is what that raised."""
 
 
 ENDED = frozenset(

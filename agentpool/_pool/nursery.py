@@ -43,7 +43,7 @@ from agentpool._pool.past import PastAgent
 from agentpool._pool.record import AgentRecord, OnEnd
 from agentpool._pool.shutdown import ShutdownStep, end_in_steps
 from agentpool._pool.spawn_checks import Entry, budget_for
-from agentpool._pool.verdict import OUTSIDE, cancellation_of, unstarted_outcome, verdict
+from agentpool._pool.verdict import OUTSIDE, cancellation_of, unstarted_outcome, verdict, verdict_on
 from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.slot import Slot, current_branch, current_slot, parked
 from agentpool._scheduling.waits import Wait
@@ -287,7 +287,7 @@ class AgentNursery(Home):
                 await drive(agent, tools)
             status, error, reason = verdict(handle, slot, agent, seconds)
         except Exception as raised:  # noqa: BLE001  # kept whole in the outcome
-            status, error = AgentStatus.FAILED, raised
+            status, error = verdict_on(handle, raised)
         except BaseException:
             # Cancelled from outside the pool, or the program ends: say so, and pass it on.
             handle.is_left_open = True

@@ -39,6 +39,19 @@ def verdict(
     return AgentStatus.COMPLETED, None, run.stop_reason
 
 
+def verdict_on(handle: AgentRecord, raised: Exception) -> tuple[AgentStatus, Exception]:
+    """Return the status and error of a run that ended with an exception.
+
+    An agent that was cancelled is cancelled, also when its cleanup breaks: whoever did it meant
+    it, so nothing is started again. The error says both.
+    """
+    if handle.cancelled is None:
+        return AgentStatus.FAILED, raised
+    error = cancellation_of(handle, f"; then it failed: {type(raised).__name__}: {raised}")
+    error.__cause__ = raised
+    return AgentStatus.CANCELLED, error
+
+
 def unstarted_outcome(handle: AgentRecord, finished_at: float) -> AgentOutcome:
     """Make the outcome of an agent that was cancelled before it had a slot."""
     config, _ = handle.take_work()
@@ -46,11 +59,11 @@ def unstarted_outcome(handle: AgentRecord, finished_at: float) -> AgentOutcome:
     return early_outcome(config, handle.agent_id, AgentStatus.CANCELLED, finished_at, error=error)
 
 
-def cancellation_of(handle: AgentRecord) -> AgentCancelledError:
-    """Make the error of a cancelled agent: who cancelled it, and why."""
+def cancellation_of(handle: AgentRecord, more: str = "") -> AgentCancelledError:
+    """Make the error of a cancelled agent: who cancelled it, why, and *more*."""
     cancelled_by, reason = handle.cancelled or ("unknown", "unknown")
     return AgentCancelledError(
-        f"agent {handle.agent_id} ({handle.name}) was cancelled by {cancelled_by}: {reason}",
+        f"agent {handle.agent_id} ({handle.name}) was cancelled by {cancelled_by}: {reason}{more}",
         cancelled_by=cancelled_by,
         reason=reason,
     )

@@ -8,10 +8,26 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from agentpool import AgentStatus, LimitExceededError, RestartPolicy, UsageError, open_pool
-from agentpool._pool.restart import RestartCounter
+from agentpool import (
+    AgentCancelledError,
+    AgentOutcome,
+    AgentStatus,
+    LimitExceededError,
+    RestartPolicy,
+    UsageError,
+    open_pool,
+)
+from agentpool._pool.restart import Restart, RestartCounter
 from agentpool.abc import CompletionRequest, OnDelta
-from tests.support.fakes import LiveDriver, hanging_driver, job, jobs, query_of, sleepy_driver
+from tests.support.fakes import (
+    LiveDriver,
+    hanging_driver,
+    job,
+    jobs,
+    manifest,
+    query_of,
+    sleepy_driver,
+)
 
 
 class Flaky:
@@ -184,3 +200,51 @@ async def test_supervised_agents_wait_for_room(autojump_clock: MockClock) -> Non
         nursery.cancel_scope.cancel()
     assert [outcome.status for outcome in outcomes] == [AgentStatus.COMPLETED] * 4
     assert most == 1
+
+
+def breaks_when_cancelled() -> LiveDriver:
+    """Return a driver that works for a long time, and whose cleanup breaks."""
+
+    async def answer(_: CompletionRequest, __: OnDelta) -> str:
+        try:
+            await trio.sleep(1000)
+        finally:
+            raise ConnectionError("it broke while it was closed")
+
+    return LiveDriver(answer)
+
+
+@pytest.mark.parametrize("way", ["cancel", "abort_all"])
+@pytest.mark.parametrize("restart", ["transient", "permanent"])
+async def test_cancelled_with_a_broken_cleanup_is_cancelled(
+    way: str, restart: Restart, autojump_clock: MockClock
+) -> None:
+    """Whoever cancels means it: nothing is started again, and the outcome says both."""
+    driver = breaks_when_cancelled()
+    found: list[AgentOutcome] = []
+    async with open_pool(driver) as pool, trio.open_nursery() as nursery:
+
+        async def supervise() -> None:
+            found.extend(await pool.supervise(jobs("a"), RestartPolicy(restart=restart)))
+
+        async def ask_again() -> None:
+            async with pool.map(manifest(), ["b"], retries=3) as outcomes:
+                found.extend([one async for one in outcomes])
+
+        nursery.start_soon(supervise)
+        nursery.start_soon(ask_again)
+        await trio.sleep(1)
+        if way == "cancel":
+            pool[1].cancel("stop it")
+            pool[2].cancel("stop it")
+        else:
+            pool.abort_all("stop it")
+    assert [one.status for one in found] == [AgentStatus.CANCELLED] * 2
+    assert (driver.calls, pool.statistics().spawned) == (2, 2)
+    for one in found:
+        assert isinstance(one.error, AgentCancelledError)
+        assert (one.error.cancelled_by, one.error.reason) == ("owner", "stop it")
+        assert str(one.error).endswith(
+            "by owner: stop it; then it failed: ConnectionError: it broke while it was closed"
+        )
+        assert isinstance(one.error.__cause__, ConnectionError)
