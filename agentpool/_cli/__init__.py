@@ -15,6 +15,7 @@ from agentpool import AgentPoolError, UsageError
 from agentpool._cli._arguments import parse, parsers
 from agentpool._cli._chat import chat
 from agentpool._cli._check import check
+from agentpool._cli._clashes import refuse_clashes
 from agentpool._cli._command import (
     ApproveCommand,
     ChatCommand,
@@ -82,6 +83,7 @@ def _do(argv: Sequence[str]) -> int:  # noqa: C901, PLR0911, PLR0912  # one for 
         command = parse(argv)
     except SystemExit:  # argparse has printed the help or the version
         return ExitCode.COMPLETED
+    refuse_clashes(command)
     match command:
         case RunCommand():
             return run(command)

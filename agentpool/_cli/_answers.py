@@ -38,8 +38,7 @@ class AnswerFolder:
             raise UsageError(
                 f"--output-dir {folder!r} cannot be used: {exc.strerror}; name a folder"
             ) from exc
-        names = [_file_name(name) for name in short_names(inputs)]
-        return cls(path, dict(zip(inputs, names, strict=True)))
+        return cls(path, dict(zip(inputs, _file_names(inputs), strict=True)))
 
     async def write(self, result: Result) -> None:
         """Write the answer of *result*. An incomplete one ends in ``.partial``.
@@ -59,6 +58,15 @@ class AnswerFolder:
         if result.status is not AgentStatus.COMPLETED:
             name += ".partial"
         await trio.to_thread.run_sync(_write, self._folder / name, result.text)
+
+
+def answer_paths(folder: str, inputs: Sequence[str]) -> list[str]:
+    """Return where in *folder* the answer to each of *inputs* is written if it is whole."""
+    return [str(Path(folder) / name) for name in _file_names(inputs)]
+
+
+def _file_names(inputs: Sequence[str]) -> list[str]:
+    return [_file_name(name) for name in short_names(inputs)]
 
 
 def _file_name(name: str) -> str:

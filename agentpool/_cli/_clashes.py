@@ -1,0 +1,140 @@
+"""Refuses commands that would write over a file that they read or write as well.
+
+Rules:
+
+1. Two paths are one file if the system says so, whatever their spelling and through links.
+   Of files that are not there yet, the places that they would get are compared.
+2. Nothing is opened here, so a command that is refused has changed nothing.
+3. What is no file, such as a pipe, is left to the code that refuses to write to it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Hashable, Iterator
+from typing import TypeAlias
+
+from agentpool import UsageError
+from agentpool._cli._answers import answer_paths
+from agentpool._cli._command import (
+    ChatCommand,
+    Command,
+    MapCommand,
+    Options,
+    RunCommand,
+    ServeCommand,
+    ShowCommand,
+)
+from agentpool._cli._inputs import FROM_STANDARD_INPUT, files_of
+
+_Named: TypeAlias = tuple[str, str]
+"""What a file is to the command, and its path."""
+
+
+def refuse_clashes(command: Command) -> None:
+    """Raise if *command* would write over a file of its own.
+
+    Raises:
+        UsageError: If it would. Says with which option, and over which file.
+    """
+    written, answers = list(_written(command)), list(_answers(command))
+    if not written and not answers:
+        return
+    owners: dict[Hashable, _Named] = {}
+    for what, path in _kept(command):
+        if (file := _identity(path)) is not None:
+            owners.setdefault(file, (f"the {what}", path))
+    for option, path in written:
+        _refuse_owned(owners, path, f"{option} {path!r}", "file")
+        if (file := _identity(path)) is not None:
+            owners[file] = (f"the file of {option}", path)
+    for folder, path in answers:
+        _refuse_owned(owners, path, f"--output-dir {folder!r}", "folder")
+
+
+def _refuse_owned(owners: dict[Hashable, _Named], path: str, writer: str, other: str) -> None:
+    owner = owners.get(_identity(path))
+    if owner is not None:
+        what, there = owner
+        raise UsageError(f"{writer} would write over {what}, {there!r}; name another {other}")
+
+
+def _identity(path: str) -> Hashable:
+    """Return what is the same for all paths to one file. ``None``: it is no file."""
+    try:
+        found = os.stat(path)  # noqa: PTH116  # a path that nobody takes apart
+    except OSError:
+        return os.path.normcase(os.path.realpath(path))
+    except ValueError:  # a path that no system has
+        return None
+    return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else None
+
+
+def _written(command: Command) -> Iterator[_Named]:
+    """Yield the files that are written anew, each with its option."""
+    named: list[tuple[str, str | None]] = []
+    match command:
+        case RunCommand() | ChatCommand() | MapCommand() | ServeCommand():
+            named += [("--trace", command.options.trace), ("--report", command.options.report)]
+        case ShowCommand():
+            named += [("--html", command.html)]
+        case _:
+            pass
+    yield from ((option, path) for option, path in named if path is not None)
+
+
+def _answers(command: Command) -> Iterator[_Named]:
+    """Yield the files that answers may be written to, each with its folder."""
+    if isinstance(command, MapCommand) and command.output_dir is not None:
+        inputs = [path for what, path in _inputs(command) if what == "input"]
+        for path in answer_paths(command.output_dir, inputs):
+            yield command.output_dir, path
+            yield command.output_dir, f"{path}.partial"
+
+
+def _kept(command: Command) -> Iterator[_Named]:
+    """Yield the files that must stay, each with what it is."""
+    match command:
+        case RunCommand():
+            yield from (("manifest", path) for path in command.manifests)
+            yield from (("attachment", path) for path in command.attachments)
+            yield from _shared(command.options)
+        case ChatCommand():
+            yield from () if command.manifest is None else (("manifest", command.manifest),)
+            yield from _shared(command.options)
+        case MapCommand():
+            yield "manifest", command.manifest
+            yield from () if command.reduce is None else (("manifest", command.reduce),)
+            yield from _inputs(command)
+            yield from _shared(command.options)
+        case ServeCommand():
+            yield from (("manifest", path) for path in command.manifests)
+            yield from _shared(command.options)
+        case ShowCommand():
+            yield "trace", command.file
+            yield from () if command.other is None else (("other trace", command.other),)
+        case _:
+            pass
+
+
+def _inputs(command: MapCommand) -> Iterator[_Named]:
+    for source in command.sources:
+        for word in source:
+            if word != FROM_STANDARD_INPUT:
+                try:
+                    found = files_of(word)
+                except UsageError:  # said again when the inputs are collected
+                    continue
+                yield from (("input", path) for path in found)
+
+
+def _shared(options: Options) -> Iterator[_Named]:
+    named = (
+        ("memory", options.memory),
+        ("journal", options.journal),
+        ("schema", options.schema),
+        ("script", options.script),
+        ("model", options.override.model),
+    )
+    yield from ((what, path) for what, path in named if path is not None)
