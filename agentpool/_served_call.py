@@ -38,6 +38,8 @@ class Loss(msgspec.Struct, frozen=True, gc=False):
     """US dollars for the run. ``None``: unknown."""
     was_cut: bool = False
     """Whether it was cancelled. If its run goes on with the same request, another process does."""
+    usage: Usage | None = None
+    """Tokens, as the provider measured them. ``None``: unknown."""
     is_repeated: bool = False
     """Whether its process had ended, and the request was made again."""
 

@@ -219,6 +219,10 @@ class Agent(Live):
         assert self.run is not None  # noqa: S101  # only its tools have children
         if self.journal is not None and (mark := current_call.get()) is not None:
             mark.charges.append(Charge(usage, cost_usd, requests))
+        self._count(usage, cost_usd)
+
+    def _count(self, usage: Usage | None, cost_usd: float | None) -> None:
+        assert self.run is not None  # noqa: S101  # who charges has seen to it
         guard = self.run.guard
         for verdict in (guard.record_usage(usage), guard.record_cost(cost_usd)):
             if isinstance(verdict, Stop):
@@ -229,6 +233,8 @@ class Agent(Live):
     def lose(self, loss: Loss) -> None:
         """Count a request that was sent and broke off, as far as its use is known."""
         assert self.run is not None  # noqa: S101  # only a run asks the driver
+        if loss.usage is not None:
+            self._count(loss.usage, loss.cost_usd)
         if loss.written is None:
             return
         verdict = self.run.guard.record_lost(loss.written, loss.price)

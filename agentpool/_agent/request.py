@@ -9,7 +9,8 @@ Rules:
 3. An answer leaves here with its price, if anybody knows it: the one that it came with, or
    else the driver's.
 4. What a request needs of a budget is set aside before it is made, for each attempt anew.
-   A provider that refuses takes nothing but the request; of one that broke off, or that was
+   A provider that refuses takes nothing but the request; an answer that became an error at
+   its end takes what the provider measured; of one that broke off, or that was
    cancelled, nobody knows what it took, so all of it is charged, and the run counts it as
    unmeasured, with the text that had come. A request that never left is none.
 5. A usage or a cost below zero is a fault of the provider: it is not known, and is said.
@@ -271,10 +272,9 @@ class ModelRequest(Live):
         if not self.has_left:
             return
         self.has_left = False
-        is_refused = not self.arrived and _is_refusal(error)
-        if is_refused and self.reservation is not None:
-            self.reservation.commit(tokens=0, cost_usd=0.0)
-        loss = Loss(0, 0.0) if is_refused else self._loss(was_cut=not isinstance(error, Exception))
+        loss = self._loss_of(error)
+        if loss.written is None and self.reservation is not None:
+            self.reservation.commit(tokens=loss.tokens, cost_usd=loss.cost_usd)
         self.agent.lose(loss)
         if self.agent.journal is None:
             return
@@ -283,6 +283,16 @@ class ModelRequest(Live):
         else:
             self.agent.journal.keep_loss(loss)
             self.loss_is_kept = True
+
+    def _loss_of(self, error: BaseException) -> Loss:
+        """Return what an attempt took that ended with *error*."""
+        if not self.arrived and _is_refusal(error):
+            return Loss(0, 0.0)
+        if isinstance(error, DriverError) and error.tokens is not None:
+            usage = Usage(*error.tokens)
+            if not _means_nothing(usage):
+                return Loss(usage.total_tokens, sound_cost(error.cost_usd), usage=usage)
+        return self._loss(was_cut=not isinstance(error, Exception))
 
     def _loss(self, *, was_cut: bool) -> Loss:
         """Return what an attempt took that broke off."""
@@ -320,7 +330,7 @@ def _makes_sense(error: DriverError, attempt: int) -> bool:
 def _is_refusal(error: BaseException) -> bool:
     if isinstance(error, AllDriversFailedError):
         return all(map(_is_refusal, error.errors))
-    return isinstance(error, REFUSALS)
+    return isinstance(error, REFUSALS) and not error.has_begun
 
 
 def _means_nothing(usage: Usage) -> bool:

@@ -28,6 +28,12 @@ class DriverError(AgentPoolError):
         """What the provider asked to wait. ``None``: it did not say."""
         self.status_code: int | None = status_code
         """The HTTP status. ``None``: the failure was not an HTTP answer."""
+        self.has_begun: bool = False
+        """Whether an answer had begun, which the provider may charge for."""
+        self.tokens: tuple[int, int] | None = None
+        """Tokens sent and written, if the answer came to its end. ``None``: unknown."""
+        self.cost_usd: float | None = None
+        """What they cost in US dollars. ``None``: unknown."""
 
 
 class RateLimitError(DriverError):

@@ -56,6 +56,10 @@ class Accumulator(Protocol):
         """Return the thoughts since the last call."""
         ...
 
+    def used(self) -> Completion | None:
+        """Return what an answer took that became an error. ``None``: none had begun."""
+        ...
+
     def finish(self) -> Completion:
         """Return the answer, after the last event."""
         ...
@@ -304,8 +308,22 @@ class HostedDriver(SendingDriver):
         key = self._use_key()
         self._requests += 1
         exchange = self._exchange(request, f"call-{self._requests}", key)
-        answer = await stream_completion(self._client, exchange, on_delta=on_delta, on_sent=on_sent)
+        try:
+            answer = await stream_completion(
+                self._client, exchange, on_delta=on_delta, on_sent=on_sent
+            )
+        except DriverError as error:
+            self._bill(error, exchange.accumulator.used())
+            raise
         return msgspec.structs.replace(answer, cost_usd=self._cost_usd(answer))
+
+    def _bill(self, error: DriverError, used: Completion | None) -> None:
+        """Record in *error* what its answer took."""
+        error.has_begun = used is not None
+        if used is not None and (usage := used.usage) is not None:
+            error.tokens = usage.input_tokens, usage.output_tokens
+            said = self._cost_usd(used)
+            error.cost_usd = self.price(usage, model=used.model) if said is None else said
 
     def _cost_usd(self, answer: Completion) -> float | None:
         """Return what *answer* costs. ``None``: neither the user nor the server says.

@@ -19,6 +19,7 @@ from agentpool import (
     LimitExceededError,
     PrivacyError,
     PrivacyTier,
+    RetryPolicy,
     SpawnConfig,
     StopReason,
     Usage,
@@ -38,10 +39,12 @@ from agentpool.drivers import (
     RateLimitError,
     RequestGate,
     ScriptedDriver,
+    TokenPrice,
     ToolMessage,
     UserMessage,
     call,
     calls,
+    open_openai,
 )
 from agentpool.drivers._scripted import Step
 from agentpool.observe import AgentWarned, BudgetNear, BudgetReached, BudgetStatistics
@@ -63,6 +66,7 @@ from tests.support.fakes import (
     tool_call,
     turns_of,
 )
+from tests.support.http_servers import DONE, always, event, open_loopback, whole
 
 SPENT = Usage(60, 40)
 """What one answer takes."""
@@ -801,6 +805,56 @@ async def test_a_refusal_is_free_and_known_to_be(tokens: int | None) -> None:
     now = spent(budget)
     assert (now.tokens.committed, now.cost_usd, now.requests.committed) == (0, 0.0, 1)
     assert (now.unmeasured, now.unpriced) == (0, 0)
+
+
+CHAT_USAGE = {"choices": [], "usage": {"prompt_tokens": 1000, "completion_tokens": 500}}
+
+
+def ending(delta: dict[str, str], finish: str) -> list[dict[str, object]]:
+    """Return the end of an answer in Chat Completions."""
+    return [{"choices": [{"delta": delta}]}, {"choices": [{"delta": {}, "finish_reason": finish}]}]
+
+
+@pytest.mark.parametrize(
+    ("events", "tokens", "unmeasured"),
+    [
+        ([*ending({"refusal": "I can't."}, "stop"), CHAT_USAGE], 1500, 0),
+        ([*ending({"reasoning_content": "hm"}, "content_filter"), CHAT_USAGE], 1500, 0),
+        ([*ending({}, "content_filter"), CHAT_USAGE], 1500, 0),
+        ([*ending({}, "insufficient_system_resource"), CHAT_USAGE], 1500, 0),
+        ([*ending({}, "no word"), CHAT_USAGE], 1500, 0),
+        (ending({"reasoning_content": "hm"}, "content_filter"), 1046, 1),
+        (ending({}, "content_filter"), 0, 0),
+        (
+            [
+                *ending({}, "error"),
+                {"choices": [], "usage": {"prompt_tokens": -9, "completion_tokens": 2}},
+            ],
+            1046,
+            1,
+        ),
+    ],
+)
+async def test_a_refusal_at_the_end_of_an_answer_is_charged(
+    events: list[dict[str, object]], tokens: int, unmeasured: int
+) -> None:
+    """By what the provider says, and it is unknown where something came and it says nothing."""
+    body = b"".join(event(one) for one in events) + DONE
+    price = TokenPrice(input_usd_per_million=1, output_usd_per_million=2)
+    budget = Budget(tokens=100_000)
+    async with (
+        open_loopback(always(whole(body))) as server,
+        open_openai("m", base_url=server.url, price=price, privacy=PrivacyTier.SOVEREIGN) as driver,
+    ):
+        once = RetryPolicy(max_attempts=1)
+        outcome = await run(driver, budget, request_retries=once)
+    assert outcome.status is AgentStatus.FAILED
+    now = spent(budget)
+    assert (now.tokens.committed, now.requests.committed) == (tokens, 1)
+    assert (now.unmeasured, outcome.unmeasured_requests) == (unmeasured, unmeasured)
+    if tokens == 1500:
+        assert outcome.usage == Usage(1000, 500)
+        assert outcome.cost_usd == now.cost_usd == pytest.approx(0.002)
 
 
 async def test_several_drivers_took_nothing_only_if_each_of_them_refused() -> None:

@@ -153,6 +153,14 @@ class GrowingCompletion(ABC):
     def _usage(self) -> Usage | None:
         """Return the tokens that were used. ``None``: the provider did not say."""
 
+    def used(self) -> Completion | None:
+        """Return what an answer took that became an error. ``None``: none had begun."""
+        has_ended = self._done or self._finish is not None
+        usage = self._measured() if has_ended else None
+        if usage is None and not self._answer.size:
+            return None
+        return Completion("", usage=usage, model=self._model, cost_usd=self._cost_usd())
+
     def _measured(self) -> Usage | None:
         """Return the tokens that were used. ``None``: unknown, as a text of no tokens is."""
         usage = self._usage()
