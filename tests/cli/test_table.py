@@ -34,7 +34,7 @@ text = '{"title": "Emma", "year": 1816}'
 when = "broken"
 error = "the model is out of order"
 [[answers]]
-text = '{"title": "The Wit of Babel", "year": null}'
+text = '{"title": "The Way of Babel", "year": null}'
 """
 
 
@@ -65,13 +65,13 @@ def test_a_map_ends_in_a_table(desk: Desk) -> None:
     assert done.out.splitlines() == [
         'books/a.txt: {"title":"WALDEN","year":1854,"kind":"diary"}',
         'books/b.txt: {"title":"Emma","year":1816}',
-        'books/c.txt: {"title":"The Wit of Babel","year":null}',
+        'books/c.txt: {"title":"The Way of Babel","year":null}',
         "books/d.txt: failed",
         "",
         "       title                 year      kind",
         "a.txt  WALDEN                1854      diary",
         "b.txt  Emma                  1816 (?)",
-        "c.txt  The Wit of Babel (?)",
+        "c.txt  The Way of Babel (?)",
         "d.txt  failed",
         FOOTNOTE,
     ]

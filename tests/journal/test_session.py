@@ -184,8 +184,7 @@ def test_one_turn_at_a_time() -> None:
                 await trio.sleep(1)
                 assert not texts
                 outer.cancel_scope.cancel()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(wait_for_it)
+        await wait_for_it()
         assert len(texts) == 3
         assert max(texts, key=len).split()[0] == "a"
         assert sorted(map(len, texts)) == [3, 5, 7]

@@ -322,7 +322,7 @@ async def test_a_call_is_decided(decision: dict[str, str], result: str) -> None:
         assert (await on.browser.look())["calls"] == []
 
 
-async def test_who_asks_cannot_hide_what_is_asked() -> None:
+def test_who_asks_cannot_hide_what_is_asked() -> None:
     """A model chose the name and the arguments: both are one line in which all can be seen."""
     hidden = '{"what": "a note",' + " " * 2000 + '"\u3164": "all"}'
     request = ApprovalRequest(
@@ -611,7 +611,7 @@ async def test_a_browser_is_told_the_end_of_a_cancelled_block() -> None:
         ):
             with trio.CancelScope() as given_up:
                 async with open_pool(LiveDriver(answer_at_once)) as pool, serve_live(pool) as page:
-                    nursery.start_soon(look, Browser(page, client))
+                    nursery.start_soon(look, Browser(page, client))  # noqa: ASYNC111  # it outlives the page
                     await looking.wait()
                     given_up.cancel()
             await over.wait()

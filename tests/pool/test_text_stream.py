@@ -93,7 +93,7 @@ async def test_answers_that_come_whole_are_streamed_as_well() -> None:
         aside = FunctionDriver(lambda _: "aside")
         return (await context.agent.complete(aside, CompletionRequest([]))).text
 
-    async def answer(request: CompletionRequest, _: OnDelta) -> str | Completion:
+    async def answer(request: CompletionRequest, _: OnDelta) -> str | Completion:  # noqa: ASYNC124  # a driver is async
         if len(request.messages) == 1:
             return calling(tool_call("aside"), text="First I ask.")
         return "Then I know."
@@ -179,7 +179,7 @@ async def test_two_who_stream_each_other_are_deadlocked() -> None:
 
         return ToolRegistry([FakeTool("follow", follow)])
 
-    async def answer(request: CompletionRequest, _: OnDelta) -> str | Completion:
+    async def answer(request: CompletionRequest, _: OnDelta) -> str | Completion:  # noqa: ASYNC124  # a driver is async
         return calling(tool_call("follow")) if len(request.messages) == 1 else "Done."
 
     patient = SpawnConfig(manifest(tool_seconds=None), "go")

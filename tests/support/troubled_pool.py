@@ -98,7 +98,7 @@ async def troubled_pool(observers: Sequence[Observer]) -> None:
     async def second(_: CompletionRequest, on_delta: OnDelta) -> Completion:
         on_delta("Hier ")
         await trio.sleep(0.5)
-        return Completion("Hier ist es.", usage=Usage(200, 30), model="m-2", cost_usd=0.004)
+        return Completion("Hier, bitte.", usage=Usage(200, 30), model="m-2", cost_usd=0.004)
 
     async def decide(_: ApprovalRequest) -> Denied:
         await trio.sleep(1.5)

@@ -399,7 +399,7 @@ def test_what_an_operation_is_made_of_is_cancelled_with_it() -> None:
         async with trio.open_nursery() as around:
             around.start_soon(trio.sleep, 1, name="stays")
             with operation() as scope:
-                async with trio.open_nursery() as inside:
+                async with trio.open_nursery() as inside:  # noqa: ASYNC112  # its tasks are what is named
                     inside.start_soon(trio.sleep, 1, name="goes")
             assert not scope.cancelled_caught
 
@@ -471,7 +471,7 @@ def test_groups_are_looked_into() -> None:
             outer.cancel_scope.cancel()
 
     allowed: list[type[Exception]] = [ValueError, KeyError]
-    with pytest.raises(ExceptionGroup):
+    with pytest.raises(ExceptionGroup):  # noqa: ASYNC401  # which of both comes, and how deep, is the schedule's
         cancel_everywhere(scenario, may_raise=tuple(allowed))
     found = found_by(explore, scenario, schedules=1)
     assert "ValueError: a\n" in str(found)
@@ -489,7 +489,7 @@ def test_groups_are_looked_into() -> None:
             except trio.Cancelled:
                 raise ValueError("cleanup") from None  # noqa: ASYNC104  # the fault that is planted
 
-        async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as nursery:  # noqa: ASYNC112  # the error comes in a group
             nursery.start_soon(fail)
 
     cancel_everywhere(only_when_cancelled, may_raise=(ValueError,))
