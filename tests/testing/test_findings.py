@@ -5,9 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import subprocess
 import sys
+import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from random import Random
 from typing import NoReturn
 
@@ -126,6 +128,59 @@ def test_a_hang_is_shrunk_too() -> None:
     assert isinstance(found.__cause__, HangError)
     with pytest.raises(HangError):
         replay(lock_order, found.token)
+
+
+async def two_promises() -> None:
+    """Let three tasks run, and promise two things of their order."""
+    log: list[str] = []
+
+    async def work(name: str) -> None:
+        await trio.sleep(1)
+        log.append(name)
+        await trio.lowlevel.checkpoint()
+        log.append(name)
+
+    async with trio.open_nursery() as nursery:
+        for name in "abc":
+            nursery.start_soon(work, name, name=name)
+    assert log[:2] != ["a", "a"], "money is lost"
+    assert log[0] == "a", "the menu is in the wrong order"
+
+
+def test_the_drawn_run_breaks_the_promise_of_the_headline() -> None:
+    """Another assertion that is easier to break is another finding."""
+    headlines: set[str] = set()
+    for seed in range(120):
+        with suppress(ScheduleError):
+            explore(two_promises, schedules=1, seed=seed)
+            continue
+        found = found_by(explore, two_promises, schedules=1, seed=seed)
+        headlines.add(str(found.__cause__).splitlines()[0])
+        with pytest.raises(AssertionError) as caught:
+            replay(two_promises, found.token)
+        # Without what pytest adds to an assertion, which has other names in it.
+        assert str(caught.value).splitlines()[0] == str(found.__cause__).splitlines()[0]
+    assert len(headlines) == 2
+
+
+def test_a_drawn_run_that_reads_otherwise_says_so() -> None:
+    """The text of one assertion may have a number in it that depends on the order."""
+
+    async def counts() -> None:
+        order: list[int] = []
+
+        async def work(nth: int) -> None:
+            await trio.lowlevel.checkpoint()
+            order.append(nth)
+
+        async with trio.open_nursery() as nursery:
+            for nth in range(5):
+                nursery.start_soon(work, nth)
+        wrong = sum(nth != place for place, nth in enumerate(order))
+        assert not wrong, f"{wrong} of 5"
+
+    texts = [str(found_by(explore, counts, schedules=20, seed=seed)) for seed in range(1, 30, 4)]
+    assert any("  which fails with AssertionError: " in text for text in texts)
 
 
 def test_fewer_preemptions_are_looked_for_when_leaving_out_does_not_help() -> None:
@@ -610,6 +665,67 @@ def test_a_failure_that_stays_in_its_process_is_said_to() -> None:
 
     found = found_by(explore, scenario, schedules=4, jobs=2)
     assert "does not fail when it is run again" in str(found)
+
+
+class Torn(Exception):  # noqa: N818  # as an application's own may be called
+    """An error that a process cannot receive: it wants two arguments."""
+
+    def __init__(self, peer: str, size: int) -> None:
+        """Make it of *peer*, which sent *size* bytes."""
+        super().__init__(f"{peer} closed after {size} bytes")
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("error", [ConnectionResetError("peer closed"), Torn("peer", 5)])
+def test_a_failure_that_does_not_come_back_is_kept(
+    jobs: int, error: Exception, tmp_path: Path
+) -> None:
+    """A fault of real threads or sockets may be seen once in a night: it must not be lost."""
+    mark = tmp_path / "seen"
+
+    async def rare() -> None:
+        await trio.lowlevel.checkpoint()
+        try:
+            mark.touch(exist_ok=False)
+        except FileExistsError:
+            return
+        raise error
+
+    found = found_by(explore, rare, schedules=6, jobs=jobs)
+    assert f"{type(error).__name__}: {error}" in str(found)
+    for word in ("does not fail when it is run again", "a global", "a thread", "the real time"):
+        assert word in str(found)
+    told = "".join(traceback.format_exception(found))
+    assert type(error).__name__ in told
+    assert "in rare" in told  # the line of the fault
+    sendable = jobs == 1 or not isinstance(error, Torn)
+    assert type(found.__cause__) is (type(error) if sendable else AssertionError)
+
+
+def test_a_failure_that_comes_back_as_another_is_told_with_both() -> None:
+    """The first is the finding; that the second differs says what is wrong with the scenario."""
+    runs = 0
+
+    async def scenario() -> None:
+        nonlocal runs
+        runs += 1
+        await trio.lowlevel.checkpoint()
+        if runs == 1:
+            raise ValueError("first")
+        raise KeyError("second")
+
+    found = found_by(explore, scenario)
+    assert "ValueError: first\nand fails with KeyError: 'second' when it is run again" in str(found)
+    assert str(found.__cause__) == "first"
+
+
+def test_the_ordinal_of_a_schedule_is_said_as_people_do() -> None:
+    """Nobody takes "the 14th" for fourteen failures."""
+    said = [explore_room.ordinal(number) for number in (1, 2, 3, 4, 11, 12, 13, 21, 112, 122)]
+    assert said == ["1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "112th", "122nd"]
+    assert "the 1st of 5 schedules (seed 1) fails: Ass" in str(
+        found_by(explore, lost_update, seed=1, schedules=5)
+    )
 
 
 def test_a_process_that_dies_is_noticed() -> None:

@@ -10,8 +10,14 @@ import attrs
 
 from agentpool._checks import expect_arguments
 from agentpool._errors import UsageError
-from agentpool.testing._simulation.findings import ScheduleError, headline
-from agentpool.testing._simulation.jobs import Limit, in_processes, shared_limit, shared_turns
+from agentpool.testing._simulation.findings import ScheduleError, alike, headline
+from agentpool.testing._simulation.jobs import (
+    Limit,
+    in_processes,
+    portable,
+    shared_limit,
+    shared_turns,
+)
 from agentpool.testing._simulation.orders import Order, Orders, order_of
 from agentpool.testing._simulation.report import Start, attempt, tell
 from agentpool.testing._simulation.run import ScenarioRun, refuse_inside_trio
@@ -152,10 +158,10 @@ def explore(
         part = search.run(seeds)
     else:
         search.limit = shared_limit()
-        share = partial(search.run, shared_turns(seeds))
+        share = partial(search.share, shared_turns(seeds))
         part = _joined(in_processes([share] * min(jobs, schedules)))
     if part.failed is not None:
-        raise search.found(part.failed, schedules)
+        raise search.found(part, schedules)
     return part.report(seed, schedules)
 
 
@@ -171,6 +177,8 @@ class Part:
     likely_hangs: dict[str, None] = attrs.field(factory=dict[str, None])
     failed: int | None = None
     """The first seed that failed."""
+    error: Exception | None = None
+    """What it failed with."""
 
     def report(self, seed: int, schedules: int) -> Exploration:
         """Return the report, for seeds from *seed* on."""
@@ -198,8 +206,8 @@ def _joined(parts: Sequence[Part]) -> Part:
         for meeting, first in part.meetings.items():
             whole.meetings[meeting] = min(first, whole.meetings.get(meeting, first))
         whole.likely_hangs |= part.likely_hangs
-    failures = [part.failed for part in parts if part.failed is not None]
-    whole.failed = min(failures, default=None)
+        if part.failed is not None and (whole.failed is None or part.failed < whole.failed):
+            whole.failed, whole.error = part.failed, part.error
     return whole
 
 
@@ -225,7 +233,8 @@ class _Search:
             if seed > self.limit.value:
                 break
             run = self.scenario.run(seed, self.order(seed))
-            if attempt(run, None) is not None:
+            part.error = attempt(run, None)
+            if part.error is not None:
                 part.failed = seed
                 self.limit.value = min(seed, self.limit.value)
                 break
@@ -236,18 +245,33 @@ class _Search:
             part.likely_hangs.update(dict.fromkeys(run.likely_hangs))
         return part
 
-    def found(self, seed: int, schedules: int) -> ScheduleError:
-        """Return the error for *seed*, which fails."""
+    def share(self, seeds: Iterable[int]) -> Part:
+        """Run as ``run`` does, in a process that then sends the result to another one."""
+        part = self.run(seeds)
+        if part.error is not None:
+            part.error = portable(part.error)
+        return part
+
+    def found(self, part: Part, schedules: int) -> ScheduleError:
+        """Return the error for the seed of *part* that failed."""
+        assert part.failed is not None  # noqa: S101  # the caller has looked
+        assert part.error is not None  # noqa: S101  # it is set with the seed
+        seed, first = part.failed, part.error
         # Once more: where it ran before, it may have been in another process.
         run = self.scenario.run(seed, self.order(seed))
         error = attempt(run, None)
-        nth = f"{seed - self.first + 1} of {schedules} schedules, with seed {seed}, fails"
-        if error is None:
-            return ScheduleError(
-                f"{nth}, and does not fail when it is run again: the scenario is not the same at "
-                "every run; let it make its own drivers, tools and pools",
+        nth = f"the {ordinal(seed - self.first + 1)} of {schedules} schedules (seed {seed}) fails"
+        if error is None or not alike(error, first):
+            then = f"fails with {headline(error)}" if error else "does not fail"
+            lost = ScheduleError(
+                f"{nth}: {headline(first)}\n"
+                f"and {then} when it is run again: the scenario is not the same at every run. "
+                "Something of it comes from outside: a global, a file, the real time, a random "
+                "number or a thread. Make it inside of the scenario, and draw from dice()",
                 seed,
             )
+            lost.__cause__ = first
+            return lost
         start, failed = start_of(self.scenario, seed), (run.watch.steps, error)
         told = tell(Finding(seed=seed), start, None, failed, self.order(seed))
         more = "" if self.orders == "mix" else f", orders={self.orders!r}"
@@ -259,6 +283,12 @@ class _Search:
         found = ScheduleError("\n".join(text), seed, told.token, told.preemptions)
         found.__cause__ = error
         return found
+
+
+def ordinal(number: int) -> str:
+    """Return *number* as it is said of one in a row: 1st, 2nd, 3rd, 11th."""
+    teens = number % 100 in (11, 12, 13)
+    return f"{number}{'th' if teens else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')}"
 
 
 def start_of(scenario: Scenario, seed: int) -> Start:

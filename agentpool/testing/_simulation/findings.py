@@ -7,7 +7,10 @@ handle went wrong, the code under test did not keep a promise.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from traceback import walk_tb
 from typing import cast
+
+from agentpool.testing._simulation.places import Place, innermost
 
 
 class HangError(AssertionError):
@@ -121,3 +124,30 @@ def headline(error: BaseException) -> str:
     if isinstance(error, BaseExceptionGroup):
         lines += getattr(cast("BaseException", error), "__notes__", [])
     return "\n".join(dict.fromkeys(lines))
+
+
+def summary(error: BaseException) -> frozenset[str]:
+    """Return the type and the first words of each error in *error*."""
+    return frozenset(
+        f"{type(leaf).__name__}: "
+        f"{leaf.args[0] if isinstance(leaf, HangError | LeakError) else leaf}"
+        for leaf in leaves(error)
+    )
+
+
+def alike(error: BaseException, other: BaseException) -> bool:
+    """Return whether both are the same failure: in type and text, or in type and line.
+
+    A text may say what differs from run to run, such as an address or a count.
+    """
+    return summary(error) == summary(other) or _lines(error) == _lines(other)
+
+
+def _lines(error: BaseException) -> frozenset[tuple[type, Place, Place]]:
+    """Return the type of each error in *error*, with the user's line and the line of the raise."""
+    found: set[tuple[type, Place, Place]] = set()
+    for leaf in leaves(error):
+        frames = list(walk_tb(leaf.__traceback__))
+        last = [(frame.f_code.co_filename, line, frame.f_code.co_name) for frame, line in frames]
+        found.add((type(leaf), innermost(frames), last[-1] if last else ("", 0, "")))
+    return frozenset(found)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import multiprocessing
+import pickle
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -14,6 +16,7 @@ from typing import Final, Protocol, TypeVar, cast, final
 import attrs
 
 from agentpool._errors import UsageError
+from agentpool.testing._simulation.findings import headline
 
 T = TypeVar("T")
 
@@ -110,6 +113,23 @@ def in_processes(shares: Sequence[Callable[[], T]]) -> list[T]:
             "to see why"
         )
     return found
+
+
+def portable(error: Exception) -> Exception:
+    """Return *error* as another process can receive it, with its traceback as a note.
+
+    Of one that cannot be sent, such as one of a class made in a function, an
+    ``AssertionError`` is left that says its type and its text.
+    """
+    told = "".join(traceback.format_exception(error))
+    try:
+        sent: object = pickle.loads(pickle.dumps(error))  # noqa: S301  # made on the left
+    except Exception:  # noqa: BLE001  # whatever a class of the user's does
+        sent = None
+    if type(sent) is not type(error) or str(sent) != str(error):
+        error = AssertionError(headline(error))
+    error.add_note(f"in another process:\n{told}")
+    return error
 
 
 def _work(share: Callable[[], object], end: Connection) -> None:

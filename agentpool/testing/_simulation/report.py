@@ -8,6 +8,7 @@ from typing import Final, final
 import attrs
 
 from agentpool.testing._simulation.drawing import draw
+from agentpool.testing._simulation.findings import summary
 from agentpool.testing._simulation.orders import Order, Plan
 from agentpool.testing._simulation.run import ScenarioRun
 from agentpool.testing._simulation.shrink import shrink
@@ -86,7 +87,7 @@ def tell(
     found = attrs.evolve(finding, preemptions=shrunk.preemptions, delays=shrunk.delays)
     plan = Plan(found.preemptions, found.delays)
     run = start(plan, most, most)
-    attempt(run, after)
+    drawn = attempt(run, after)
     count = len(found.preemptions)
     says = "no preemption" if not count else f"{count} preemption{'s' if count > 1 else ''}"
     if found.delays:
@@ -95,8 +96,17 @@ def tell(
     return Told(
         lines=(
             f"the same with {says}:",
+            *_differing(error, drawn),
             draw(list(run.watch.last), run.watch.names, plan, run.cut),
         ),
         token=token_of(found),
         preemptions=count,
     )
+
+
+def _differing(error: Exception, drawn: Exception | None) -> list[str]:
+    """Return what the drawn run fails with, if that reads otherwise than *error*."""
+    if drawn is not None and summary(drawn) == summary(error):
+        return []
+    said = "\n".join(sorted(summary(drawn))) if drawn is not None else "nothing"
+    return [f"  which fails with {said}"]

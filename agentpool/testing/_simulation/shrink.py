@@ -18,7 +18,7 @@ from typing import Final, TypeAlias, final
 
 import attrs
 
-from agentpool.testing._simulation.findings import leaves
+from agentpool.testing._simulation.findings import alike
 from agentpool.testing._simulation.orders import Follower, Order, Plan, Recorder
 
 MAX_RUNS: Final = 400
@@ -60,7 +60,7 @@ def shrink(attempt: Attempt, order: Order, error: Exception) -> Shrunk | None:
     Returns:
         What is left. ``None``: the scenario does not fail every time that it is run so.
     """
-    work = _Shrinking(attempt, _kinds(error))
+    work = _Shrinking(attempt, error)
     recorder = Recorder(order)
     if not work.fails(recorder):
         return None
@@ -76,10 +76,6 @@ def shrink(attempt: Attempt, order: Order, error: Exception) -> Shrunk | None:
     return Shrunk(preemptions=dict(plan.preemptions), delays=dict(plan.delays))
 
 
-def _kinds(error: BaseException) -> frozenset[type]:
-    return frozenset(type(leaf) for leaf in leaves(error))
-
-
 def _plan(changes: Sequence[Change]) -> Plan:
     return Plan(
         {place: int(back) for kind, place, back in changes if kind == "p"},
@@ -93,7 +89,7 @@ class _Shrinking:
     """The state of shrinking one finding."""
 
     attempt: Attempt
-    kinds: frozenset[type]
+    error: Exception
     runs: int = 0
     steps: int = 0
     began: float = attrs.field(factory=time.monotonic)
@@ -108,7 +104,7 @@ class _Shrinking:
         steps, error = self.attempt(order)
         self.runs += 1
         self.steps += steps
-        return error is not None and _kinds(error) == self.kinds
+        return error is not None and alike(error, self.error)
 
     def without_parts(self, changes: list[Change]) -> list[Change]:
         """Return *changes* without every part that is not needed."""
