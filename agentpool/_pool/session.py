@@ -153,6 +153,8 @@ class Session:
             return await handle.wait()
         except trio.Cancelled:
             self._leave_open(handle)
+            with trio.CancelScope(shield=True):
+                await handle.wait()
             raise
 
     async def begin(self, config: SpawnConfig) -> AgentHandle:

@@ -266,6 +266,36 @@ def test_a_cancelled_question_goes_on_in_a_later_process() -> None:
     simulate(scenario)
 
 
+def test_a_cancelled_question_has_ended() -> None:
+    """Its caller asks the next one at once, also when the driver takes its time to stop."""
+
+    async def answer(request: CompletionRequest) -> Answer:
+        try:
+            if "slow" in str(heard(request)):
+                await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(1)
+        return heard(request)
+
+    async def scenario() -> None:
+        async with open_session(InMemoryJournal(), "anna", FunctionDriver(answer)) as session:
+            for _ in range(2):
+                with trio.move_on_after(1) as limit:
+                    await session.ask(ask("slow"))
+                assert limit.cancelled_caught
+                assert pool_is_empty(session)
+            assert (await session.ask(ask("quick"))).text == "quick"
+            assert queries(session) == ["quick"]
+
+    simulate(scenario)
+
+
+def pool_is_empty(session: Session) -> bool:
+    """Return whether no turn runs or waits."""
+    return not (session.pool.active_count or session.pool.queued_count)
+
+
 def test_what_has_no_meaning_is_refused() -> None:
     """A name, a history, a key, a pool that is not a session's."""
 
