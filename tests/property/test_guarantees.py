@@ -245,11 +245,14 @@ def test_bound(slots: int) -> None:
 
 def test_no_capacity_deadlock() -> None:
     """A tree of parents that wait for their children completes with one slot."""
+    # The whole tree asks within the limits of its root.
+    root = manifest(capabilities=TEAM, max_iterations=500, max_tool_calls=500)
 
     async def divided(depth: int, width: int) -> str:
         driver = FunctionDriver(_divide, record=False)
         async with open_scene(driver, max_concurrent=1) as pool:
-            return (await (await pool.spawn(member(f"{depth}x{width}"))).wait()).text
+            config = SpawnConfig(root, f"{depth}x{width}")
+            return (await (await pool.spawn(config)).wait()).text
 
     async def scenario() -> None:
         assert await divided(2, 2) == "7"
