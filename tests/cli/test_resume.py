@@ -133,3 +133,12 @@ def test_a_pool_that_runs_is_left_to_its_process(desk: Desk) -> None:
     finally:
         process.kill()
         process.communicate(timeout=60)
+
+
+def test_a_command_is_kept_before_it_has_an_agent(desk: Desk) -> None:
+    """One whose only input is not there yet is run again when it is."""
+    words = ("map", "reader.toml", "--each", "late.txt", "--journal", "j.db")
+    assert desk.scripted(*words).code == 1
+    desk.write(late_txt="here")
+    done = desk.call("runs", "resume", "j.db")
+    assert (done.code, done.out) == (0, "## late.txt\n\nA note.\n\n")
