@@ -26,6 +26,7 @@ import trio
 
 from agentpool._agent.agent import Agent
 from agentpool._agent.recounting import broken_off
+from agentpool._agent.results import spent_on
 from agentpool._agent.spending import Purse, estimate
 from agentpool._agent.telling import Hearing, RequestTeller, tell_messages
 from agentpool._base import Live
@@ -53,6 +54,7 @@ from agentpool._scheduling.request_clock import RequestClock, current_clock, wai
 from agentpool._scheduling.slot import parked
 from agentpool._scheduling.step_clock import allow
 from agentpool._scheduling.waits import Wait, WaitReason
+from agentpool._scheduling.watcher import current_failures
 from agentpool._served_call import Loss, current_call
 from agentpool.abc import Driver, OnDelta
 
@@ -174,6 +176,9 @@ class ModelRequest(Live):
     loss_is_kept: bool = False
     """Whether the journal has what the last attempt took, so that another one is to begin."""
 
+    failed: list[DriverError] = []  # noqa: RUF012  # each has its own
+    """The errors of drivers in whose place another one was asked, not counted yet."""
+
     async def make(self) -> Completion | LimitExceededError:
         """Make the request; again if that may help and nothing has arrived yet.
 
@@ -185,6 +190,13 @@ class ModelRequest(Live):
         Cancellation:
             The request ends at the provider as well.
         """
+        token = current_failures.set(self.failed)
+        try:
+            return await self._attempt()
+        finally:
+            current_failures.reset(token)
+
+    async def _attempt(self) -> Completion | LimitExceededError:
         agent, attempts, waited_seconds = self.agent, 1, 0.0
         while True:
             try:
@@ -194,7 +206,7 @@ class ModelRequest(Live):
                     return await self._send(self.teller)
                 # As in _send(): most requests are neither paid for by a budget nor watched.
                 answer = await self._ask()
-                self.has_left = False
+                self._succeed()
                 return _sound(agent, self.driver, answer)
             except DriverError as error:
                 self._break_off(error)
@@ -264,7 +276,7 @@ class ModelRequest(Live):
         else:
             with teller.attempt(self.reservation):
                 answer = await self._ask()
-        self.has_left = False
+        self._succeed()
         return _sound(self.agent, self.driver, answer)
 
     def _break_off(self, error: BaseException) -> None:
@@ -272,9 +284,29 @@ class ModelRequest(Live):
         if not self.has_left:
             return
         self.has_left = False
-        loss = self._loss_of(error)
+        # Of drivers that have all failed, the error itself counts for the last one.
+        self._count_failed(but_last=isinstance(error, AllDriversFailedError))
+        loss = self._loss_of(error, self.arrived)
         if loss.written is None and self.reservation is not None:
             self.reservation.commit(tokens=loss.tokens, cost_usd=loss.cost_usd)
+        self._lose(loss)
+
+    def _succeed(self) -> None:
+        self.has_left = False
+        if self.failed:
+            self._count_failed()
+
+    def _count_failed(self, *, but_last: bool = False) -> None:
+        """Count what drivers took in whose place another one was asked."""
+        charged = [error for error in self.failed if not _is_refusal(error)]
+        self.failed.clear()
+        for error in charged[:-1] if but_last else charged:
+            loss = self._loss_of(error, ())
+            if self.agent.purse is not None:
+                self.agent.purse.ledger.record(spent_on(loss))
+            self._lose(loss)
+
+    def _lose(self, loss: Loss) -> None:
         self.agent.lose(loss)
         if self.agent.journal is None:
             return
@@ -284,19 +316,19 @@ class ModelRequest(Live):
             self.agent.journal.keep_loss(loss)
             self.loss_is_kept = True
 
-    def _loss_of(self, error: BaseException) -> Loss:
+    def _loss_of(self, error: BaseException, arrived: Sequence[str]) -> Loss:
         """Return what an attempt took that ended with *error*."""
-        if not self.arrived and _is_refusal(error):
+        if not arrived and _is_refusal(error):
             return Loss(0, 0.0)
         if isinstance(error, DriverError) and error.tokens is not None:
             usage = Usage(*error.tokens)
             if not _means_nothing(usage):
                 return Loss(usage.total_tokens, sound_cost(error.cost_usd), usage=usage)
-        return self._loss(was_cut=not isinstance(error, Exception))
+        return self._loss(arrived, was_cut=not isinstance(error, Exception))
 
-    def _loss(self, *, was_cut: bool) -> Loss:
+    def _loss(self, arrived: Sequence[str], *, was_cut: bool) -> Loss:
         """Return what an attempt took that broke off."""
-        written, price = broken_off(self.driver, self.request, self.arrived)
+        written, price = broken_off(self.driver, self.request, arrived)
         if self.reservation is not None:
             charged = self.reservation.tokens, self.reservation.cost_usd
         elif self.agent.journal is not None:

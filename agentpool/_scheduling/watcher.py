@@ -8,6 +8,8 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Protocol
 
+from agentpool._errors import DriverError
+
 
 class RequestWatcher(Protocol):
     """Reports what happens to one request."""
@@ -25,6 +27,11 @@ class RequestWatcher(Protocol):
             error: What it failed with. ``None``: it was not asked.
         """
 
+
+current_failures: ContextVar[list[DriverError] | None] = ContextVar(
+    "agentpool_failures", default=None
+)
+"""Takes the errors of drivers in whose place another one was asked. ``None``: of no agent."""
 
 current_watcher: ContextVar[RequestWatcher | None] = ContextVar("agentpool_watcher", default=None)
 """Who watches the request that the current task makes. ``None``: nobody does."""

@@ -41,7 +41,7 @@ from agentpool._errors import (
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._messages import Completion, CompletionRequest, Usage
 from agentpool._scheduling.request_clock import RequestClock
-from agentpool._scheduling.watcher import current_watcher
+from agentpool._scheduling.watcher import current_failures, current_watcher
 from agentpool.abc import Driver, HearsThoughts, OnDelta, OnSent, SendingDriver
 from agentpool.drivers._breaker import Attempt, BreakerState, CircuitBreaker
 
@@ -210,6 +210,10 @@ class FallbackDriver(SendingDriver):
                     raise
                 errors.append(error)
                 self._tell(number, error)
+                failures = current_failures.get()
+                # One that has the errors of others was told of them.
+                if failures is not None and not isinstance(error, AllDriversFailedError):
+                    failures.extend([error] if heard.has_left else [])
             # The name is the first one's; each of the others knows its own model.
             request = msgspec.structs.replace(request, model=None)
         await trio.lowlevel.cancel_shielded_checkpoint()
@@ -249,10 +253,10 @@ class FallbackDriver(SendingDriver):
     ) -> Completion:
         seconds = self._patience_seconds
         if seconds is None:
-            return await driver.complete_telling(request, heard, heard.on_sent)
+            return await driver.complete_telling(request, heard, heard.leave)
         answered: list[Completion] = []
         with trio.move_on_after(seconds) as scope, RequestClock(scope) as heard.patience:
-            answered.append(await driver.complete_telling(request, heard, heard.on_sent))
+            answered.append(await driver.complete_telling(request, heard, heard.leave))
         if not answered:
             raise NetworkError(f"not a word within {seconds:g} seconds")
         return answered[0]
@@ -262,11 +266,12 @@ class FallbackDriver(SendingDriver):
 class _Heard:
     """Passes text on and remembers that there was some."""
 
-    __slots__ = ("_on_delta", "on_sent", "patience", "was_handed_on")
+    __slots__ = ("_on_delta", "_on_sent", "has_left", "patience", "was_handed_on")
 
     def __init__(self, on_delta: OnDelta | None, on_sent: OnSent | None) -> None:
         self._on_delta = on_delta
-        self.on_sent = on_sent
+        self._on_sent = on_sent
+        self.has_left = False
         self.was_handed_on = False
         self.patience: RequestClock | None = None
 
@@ -276,6 +281,12 @@ class _Heard:
         if self._on_delta is not None:
             self.was_handed_on = True
             self._on_delta(text)
+
+    def leave(self) -> None:
+        """Record that some of the request leaves, and pass that on."""
+        self.has_left = True
+        if self._on_sent is not None:
+            self._on_sent()
 
     def thought(self, text: str) -> None:
         """Pass on a thought. It does not keep the next driver from being asked."""

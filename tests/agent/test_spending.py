@@ -878,6 +878,58 @@ async def test_several_drivers_took_nothing_only_if_each_of_them_refused() -> No
         assert (spent(budget).tokens.committed > 0) is bool(charged)
 
 
+def raising(error: DriverError) -> FunctionDriver:
+    """Return a driver that fails each time."""
+
+    def fail(_: CompletionRequest) -> Completion:
+        raise error
+
+    return FunctionDriver(fail)
+
+
+def billed(error: DriverError) -> DriverError:
+    """Return *error* as the end of an answer that took 30 tokens and ten cents."""
+    error.has_begun, error.tokens, error.cost_usd = True, (10, 20), 0.1
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "requests", "tokens", "unmeasured"),
+    [
+        (NetworkError("cut"), 2, 1146, 1),
+        (billed(BadRequestError("filtered")), 2, 130, 0),
+        (BadRequestError("no"), 1, 100, 0),
+    ],
+)
+@pytest.mark.parametrize("has_budget", [True, False])
+async def test_what_a_driver_took_is_counted_though_another_one_answered(
+    error: DriverError, requests: int, tokens: int, unmeasured: int, *, has_budget: bool
+) -> None:
+    """The attempt was paid for, and was in no budget and no outcome."""
+    budget = Budget(tokens=5_000)
+    inner = FallbackDriver(raising(RateLimitError("busy")), raising(BadRequestError("no")))
+    driver = FallbackDriver(inner, raising(error), script(answer()))
+    if has_budget:
+        outcome = await run(driver, budget)
+        now = spent(budget)
+        assert (now.requests.committed, now.tokens.committed) == (requests, tokens)
+        assert now.unmeasured == unmeasured
+    else:
+        async with open_pool(driver) as pool:
+            outcome = await (await pool.spawn(job())).wait()
+    assert (outcome.text, outcome.unmeasured_requests) == ("done", unmeasured)
+    assert outcome.usage.total_tokens == (130 if tokens == 130 else 100)
+
+
+async def test_drivers_that_broke_off_are_each_counted() -> None:
+    """Not as one attempt, also where none of them answered."""
+    budget = Budget(tokens=5_000)
+    cut = NetworkError("cut", retryable=False)
+    outcome = await run(FallbackDriver(raising(cut), raising(cut), raising(cut)), budget)
+    assert outcome.unmeasured_requests == spent(budget).unmeasured == 3
+    assert spent(budget).requests.committed == 3
+
+
 async def test_a_tools_model_is_not_asked_again_once_it_has_said_something(
     autojump_clock: MockClock,
 ) -> None:
