@@ -109,10 +109,11 @@ class OpenAIDriver(HostedDriver):
         Cancellation:
             The connection is closed, which stops the model.
         """
+        known = self._stale  # of what is about to be sent; others may find out meanwhile
         try:
             return await super().complete(request, on_delta=on_delta, on_sent=on_sent)
         except BadRequestError as error:
-            stale = _data_of(request) - self._stale
+            stale = _data_of(request) - known
             if "invalid_encrypted_content" not in str(error) or not stale:
                 raise
         self._stale |= stale

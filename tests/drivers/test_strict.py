@@ -470,6 +470,48 @@ async def test_reasoning_that_can_no_longer_be_read_is_dropped_once() -> None:
     assert len(fake.requests) in {5, 6}
 
 
+class Together(httpx.AsyncBaseTransport):
+    """Hands requests on, and those of a group only when all of it have come."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+        """Hand them on to *inner*."""
+        self.inner = inner
+        self.missing = 0
+        self.all_here = trio.Event()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Hand on *request*."""
+        if self.missing:
+            self.missing -= 1
+            if not self.missing:
+                self.all_here.set()
+            await self.all_here.wait()
+        return await self.inner.handle_async_request(request)
+
+
+async def test_reasoning_that_went_stale_for_several_agents_is_dropped_by_each() -> None:
+    """Only the first one whose refusal came asked again, and all others failed."""
+    fake = strict_fake("openai", [FakeTurn(text="one"), FakeTurn(text="two")])
+    transport = Together(fake)
+    async with open_openai("m", api_key="k", transport=transport) as driver:
+        answer = await driver.complete(CompletionRequest([UserMessage("Hi")]))
+        first = AssistantMessage(answer.text, answer.tool_calls, answer.parts)
+        fake.forget()
+        transport.missing = 4
+        request = CompletionRequest([UserMessage("Hi"), first, UserMessage("and?")])
+        texts: list[str] = []
+
+        async def ask() -> None:
+            texts.append((await driver.complete(request)).text)
+
+        with trio.fail_after(30):
+            async with trio.open_nursery() as nursery:
+                for _ in range(4):
+                    nursery.start_soon(ask)
+    assert texts == ["two"] * 4
+    assert fake.refusals == ("invalid_encrypted_content",) * 4
+
+
 async def test_what_responses_does_not_know_goes_over_chat() -> None:
     """Unless Responses was asked for by name."""
     fake = strict_fake("openai-chat", [FakeTurn(text="one")])
