@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import math
 import pickle
+import subprocess
+import sys
 import threading
 from collections.abc import Generator
 
@@ -199,6 +201,54 @@ def test_a_scenario_that_swallows_everything_ends() -> None:
     with pytest.raises(HangError, match="no deadline is left"):
         simulate(stubborn)
     gc.collect()
+
+
+@pytest.mark.parametrize("shield", [False, True])
+def test_a_loop_that_goes_on_from_anything_is_ended(*, shield: bool) -> None:
+    """In a process of its own: what does not end it would hang here, too, when it is left."""
+    done = subprocess.run(
+        [sys.executable, "-c", STUBBORN.format(shield=shield)],
+        env={"PYTHONPATH": ":".join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert done.stdout.startswith("HangError the scenario took 500 task steps")
+    assert done.stderr == ""
+
+
+STUBBORN = """
+import trio
+from agentpool.testing import simulate
+
+async def retries():
+    with trio.CancelScope(shield={shield}):
+        while True:
+            try:
+                await trio.sleep(1)
+            except:
+                pass
+
+try:
+    simulate(retries, max_steps=500)
+except AssertionError as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_a_retry_that_goes_on_from_a_cancellation_is_ended() -> None:
+    """It asks for the time in each round, and must not be told there that all is over."""
+
+    async def retries() -> None:
+        while True:
+            try:
+                await trio.sleep(1)
+            except BaseException:  # noqa: ASYNC103, BLE001, S112  # the fault that is planted  # fmt: skip
+                continue  # noqa: ASYNC104  # the fault that is planted
+
+    with pytest.raises(HangError, match="took 500 task steps"):
+        simulate(retries, max_steps=500)
 
 
 def test_a_busy_loop_is_a_hang() -> None:

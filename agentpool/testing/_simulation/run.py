@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final, Generic, TypeVar, cast, final
 
@@ -98,6 +99,9 @@ class ScenarioRun(Stage, Generic[T]):
                 trio.run(self._main, clock=self._clock, instruments=[self.watch, self._clock])
             except BaseException as raised:  # noqa: ASYNC103, BLE001  # raised again below
                 error = raised
+        if self._clock.gave_up:
+            for task in self.watch.tasks:
+                _keep_for_ever(task.coro)
         if self._hang is not None:
             raise self._hang from (None if _is_eviction(error) else error)
         if error is not None:
@@ -228,6 +232,15 @@ def refuse_inside_trio() -> None:
     except RuntimeError:
         return
     raise UsageError("the testing kit starts trio by itself; call it from a function without async")
+
+
+def _keep_for_ever(coro: object) -> None:
+    """Keep a coroutine that nothing can end.
+
+    Python would raise in it when it goes, at the latest when the process ends. One that goes
+    on from whatever is raised then looks for a trio that is gone, for ever.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(coro))
 
 
 def _is_eviction(error: BaseException | None) -> bool:
