@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -45,6 +46,9 @@ exit codes:
   130  interrupted: Ctrl-C, SIGTERM, or nobody reads the output any more
 """
 
+
+_FILE_NAME: Final = re.compile(r"\S+\.[A-Za-z]{1,5}")
+"""A word that names a file, as far as one can see, and asks nothing."""
 
 _OVERVIEW = f"""\
 Run pools of LLM agents: bounded, cancellable, one outcome for every agent.
@@ -239,7 +243,7 @@ def _parse_run(argv: Sequence[str]) -> RunCommand:
     *manifests, query = found.words
     if found.session is not None and len(manifests) > 1:
         parser.error(f"a turn of a session has one manifest, got {len(manifests)}")
-    if not manifests and query.endswith(".toml"):
+    if not manifests and _FILE_NAME.fullmatch(query):
         # Whoever forgets the query would otherwise ask the local model "a.toml".
         parser.error(f"the query is missing, got only {query!r}")
     if not is_text(query):
@@ -285,7 +289,7 @@ def _parse_map(argv: Sequence[str]) -> MapCommand:
         "Give each file to an agent of its own; then, maybe, all answers to one more.",
         _MAP_EXAMPLES,
     )
-    parser.add_argument("manifest", metavar="MANIFEST", help="what each agent is")
+    parser.add_argument("manifest", nargs="?", metavar="MANIFEST", help="what each agent is")
     parser.add_argument(
         "--each",
         nargs="+",
@@ -313,6 +317,9 @@ def _parse_map(argv: Sequence[str]) -> MapCommand:
     )
     add_options(parser)
     found = parser.read(argv)
+    if found.manifest is None:
+        took = ", ".join(repr(word) for source in found.each for word in source)
+        parser.error(f"MANIFEST is missing, as --each took {took}; put the manifest first")
     if found.output_dir is not None and found.json:
         parser.error("--output-dir writes texts and --json prints lines; choose one of them")
     if found.reduce_prompt is not None and found.reduce is None:

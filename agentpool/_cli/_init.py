@@ -20,6 +20,7 @@ from typing import Final
 
 from agentpool import AgentManifest, UsageError
 from agentpool._cli._command import InitCommand
+from agentpool._cli._override import no_such_model
 from agentpool._cli._report import ExitCode
 from agentpool._cli._screen import write_out
 from agentpool.drivers import PROVIDERS
@@ -55,6 +56,8 @@ def begin(command: InitCommand) -> int:
         ManifestError: If the options make no manifest.
     """
     folder = Path(command.folder)
+    if not folder.is_dir() and (folder.exists() or folder.suffix == ".toml"):
+        raise UsageError(f"init writes into a folder, got the file {command.folder!r}; name one")
     parts = _asked() if command.parts is None else command.parts
     values = {"name": json.dumps(command.name)[1:-1], **_model(command.model)}
     texts = {
@@ -105,10 +108,7 @@ def _model(named: str | None) -> dict[str, str]:
     if named.endswith(".gguf"):
         keys = f"model_path = {json.dumps(named)}\n{_SMALL}"
         return {"model": keys, "privacy": "Sovereign"}
-    raise UsageError(
-        f"--model must be a GGUF file, or a provider and its model such as openai/gpt-5, "
-        f"got {named!r}"
-    )
+    raise no_such_model(named)
 
 
 def _write(path: Path, text: str) -> None:

@@ -29,7 +29,7 @@ class Words(argparse.Namespace):
 
     words: list[str]
     attach: list[str]
-    manifest: str
+    manifest: str | None
     manifests: list[str]
     each: list[list[str]]
     prompt: str | None
@@ -115,7 +115,8 @@ class Parser(argparse.ArgumentParser):
         for word in rest:
             name = word.partition("=")[0]
             options = [option for option in self._option_string_actions if option != "-h"]
-            near = difflib.get_close_matches(name, options, n=1)
+            begun = [one for one in options if name.startswith("--") and one.startswith(name)]
+            near = begun or difflib.get_close_matches(name, options, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             what = "there is no option" if name.startswith("-") else "too many words:"
             self.error(f"{what} {word!r}{hint}")

@@ -5,6 +5,7 @@ It never goes around the manifest's privacy: the changed manifest is checked lik
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Mapping
 from typing import Final, final
@@ -12,7 +13,7 @@ from typing import Final, final
 import attrs
 
 from agentpool import AgentManifest, ManifestError, ModelConfig, UsageError
-from agentpool.drivers import PROVIDERS
+from agentpool.drivers import PROVIDERS, find_facts
 
 BASE_URL_ENVS: Final[Mapping[str, str]] = {
     "openai": "OPENAI_BASE_URL",
@@ -76,7 +77,10 @@ class Override:
         # Whoever names a model wants that one, and not the fallback or the price of another.
         model = attrs.evolve(model, price=None, fallback=None, patience_seconds=None)
         if self.driver is not None and self.driver in PROVIDERS:
-            return _remote(model, self.driver, self.model, environ)
+            there = _remote(model, self.driver, self.model, environ)
+            if self.model is not None and there.base_url is None:
+                _refuse_two_providers(self.driver, self.model)
+            return there
         if self.driver == "local":
             return _local(model, self.model)
         assert self.model is not None  # noqa: S101  # or the first test would have held
@@ -89,9 +93,39 @@ class Override:
             return _remote(model, provider, name, environ)
         if model.remote_model is not None:
             return attrs.evolve(model, remote_model=self.model)
+        raise no_such_model(self.model)
+
+
+def no_such_model(word: str) -> UsageError:
+    """Return the error for a ``--model`` that is none. It names a provider that has *word*."""
+    example, hint = "openai/gpt-5", ""
+    provider, slash, name = word.partition("/")
+    if slash:
+        near = difflib.get_close_matches(provider, PROVIDERS, n=1)
+        hint = f"; did you mean {near[0]}/{name}?" if near and name else ""
+    else:
+        found = [f"{one}/{word}" for one in PROVIDERS if _is_published(one, word)]
+        example = found[0] if found else example
+    return UsageError(
+        f"--model must be a GGUF file, or a provider and its model such as {example}, "
+        f"got {word!r}{hint}"
+    )
+
+
+def _is_published(provider: str, name: str) -> bool:
+    return bool(name) and find_facts(ModelConfig(remote_model=name, provider=provider)) is not None
+
+
+def _refuse_two_providers(driver: str, word: str) -> None:
+    """Raise if *word* names a model of another provider, which *driver* does not serve."""
+    provider, _, name = word.partition("/")
+    if provider == driver or provider not in PROVIDERS:
+        return
+    # Some providers serve models of others under names such as theirs.
+    if _is_published(provider, name) and not _is_published(driver, word):
         raise UsageError(
-            f"--model must be a GGUF file, or a provider and its model such as "
-            f"openai/{self.model}, got {self.model!r}"
+            f"--model {word} is served by {provider}, and --driver says {driver}; "
+            "leave one of them out"
         )
 
 

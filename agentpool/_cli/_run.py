@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,6 +34,8 @@ def run(command: RunCommand) -> int:
         query = read_standard_input()
     elif not query.strip():
         raise UsageError(f"the query must not be empty, got {query!r}; say what to do")
+    elif not command.manifests and os.path.exists(query):  # noqa: PTH110  # a word, not yet a path
+        raise UsageError(f"the query is missing: {query!r}, the only word, is there; add a query")
     elif query.endswith(".toml") and Path(query).is_file():
         # Whoever forgets the query would otherwise ask the first agents "b.toml".
         raise UsageError(f"the query is missing: {query!r}, the last word, is a file; add a query")

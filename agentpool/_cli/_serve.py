@@ -125,7 +125,8 @@ def serve(command: ServeCommand) -> int:
         import_module("agentpool._cli._mcp_server")
     except ImportError as exc:
         raise UsageError(
-            f"serve needs the package mcp ({exc}); run: pip install 'trio-agentpool[mcp]'"
+            f"serve needs the packages mcp and hypercorn ({exc}); "
+            "run: pip install 'trio-agentpool[mcp]'"
         ) from exc
     listener = None if command.http is None else _listen(command.http)
     return trio.run(_main, command, manifests, listener)

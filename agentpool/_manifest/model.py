@@ -27,7 +27,7 @@ from agentpool._manifest.parts import (
     variable_faults,
 )
 from agentpool._manifest.providers import PROVIDERS, Place, Provider, find_place
-from agentpool._manifest.toml_table import TomlTable, shown
+from agentpool._manifest.toml_table import AT_THE_TOP, TomlTable, shown
 from agentpool._messages import Json, Usage
 
 OnCut: TypeAlias = Literal["stop", "continue"]
@@ -178,6 +178,12 @@ _SAID_ONCE: Final = (*Asking.__annotations__, "system_prompt", "on_cut")
 """How a model and its fallback are asked: both in the same way."""
 
 
+_NAMES: Final[Mapping[str, str]] = {
+    "name": f"{AT_THE_TOP}, if it is the agent's; the model's is remote_model",
+    "model": "in remote_model, beside provider",
+}
+"""Keys that people try for the model's name, and where each belongs."""
+
 _REMOTE_ALONE: Final = (
     "provider",
     "base_url",
@@ -303,6 +309,10 @@ def _read_which_model(
         name: name if one == PROVIDERS.get(name) else one for name, one in providers.items()
     }
     provider = table.choice("provider", choices, default.provider)
+    word = table.values.get("provider")
+    if isinstance(word, str) and word in choices and "remote_model" not in table.values:
+        # Also the default's name says that another model is wanted than one on this machine.
+        table.fault("provider", "means nothing without remote_model")
     price = _read_price(table.table("price"), homes) if "price" in table.values else None
     model = table.build(
         make,
@@ -321,7 +331,7 @@ def _read_which_model(
         cache=table.flag("cache", default=default.cache),
         options=cast("Mapping[str, Json]", table.table("options").values),
     )
-    table.close(homes)
+    table.close({**homes, **_NAMES})
     return model
 
 

@@ -75,6 +75,15 @@ def test_nothing_is_replaced(desk: Desk) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["reader.toml", "new.toml", "script.toml"])
+def test_a_file_is_no_folder(desk: Desk, name: str) -> None:
+    """Also one that is not there yet: it was meant as the manifest's name."""
+    done = desk.call("init", name)
+    assert done.code == ExitCode.WRONG
+    assert f"init writes into a folder, got the file '{name}'" in done.err
+    assert not (desk.folder / "new.toml").exists()
+
+
 def test_a_folder_that_cannot_be_made_is_said(desk: Desk) -> None:
     """A file is in its place."""
     done = desk.call("init", "reader.toml/new")
@@ -112,6 +121,7 @@ def test_the_model_comes_with_its_privacy(
         (("--model", "gpt-5"), "--model must be a GGUF file, or a provider and its model"),
         (("--model", "openai/"), "remote_model"),
         (("--name", "two\nlines"), "name"),
+        (("--model", "opnai/gpt-5"), "did you mean openai/gpt-5?"),
         (("--with", "all"), "--with: invalid choice: 'all'"),
     ],
 )

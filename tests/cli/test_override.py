@@ -144,6 +144,17 @@ def test_whoever_names_a_model_gets_that_one(override: Override) -> None:
     assert (alone.fallback, alone.patience_seconds, alone.price) == (None, None, None)
 
 
+@pytest.mark.parametrize(
+    ("driver", "word"),
+    [("openrouter", "openai/gpt-5"), ("vllm", "openai/my-own"), ("openai", "openai/gpt-5"),
+     ("ollama", "someone/llama"), ("openai", "gpt-5")],
+)  # fmt: skip
+def test_a_provider_serves_models_under_names_of_others(driver: str, word: str) -> None:
+    """They contradict each other only where that is published."""
+    model = apply(Override(driver=driver, model=word), STANDARD)
+    assert (model.provider, model.remote_model) == (driver, word)
+
+
 def test_driver_openai_needs_a_name() -> None:
     """There is no default model to be billed for."""
     with pytest.raises(UsageError, match="--model NAME"):

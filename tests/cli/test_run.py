@@ -354,6 +354,13 @@ def test_a_file_that_the_model_does_not_read_is_refused(
         (["reader.toml", "q", "--driver", "script:gone"], "input 'gone' cannot be read"),
         (["cloud.toml", "q"], "OPENAI_API_KEY is not set"),
         (["q", "--model", "deepseek/deepseek-chat"], "DEEPSEEK_API_KEY is not set"),
+        (["sr"], "the query is missing: 'sr', the only word, is there; add a query"),
+        (["q", "--model", "claude-opus-4-5"], "such as anthropic/claude-opus-4-5, got"),
+        (["q", "--model", "opnai/gpt-5"], "'opnai/gpt-5'; did you mean openai/gpt-5?"),
+        (
+            ["q", "--model", "openai/gpt-5", "--driver", "ollama"],
+            "--model openai/gpt-5 is served by openai, and --driver says ollama; leave one",
+        ),
         (["q", "--model", "gpt-5"], "a provider and its model such as openai/gpt-5"),
         (["q", "--attach", "gone.png"], "attachment 'gone.png' cannot be read: No such file"),
         (["q", "--attach", "bad.toml"], "'bad.toml' must be a PNG, JPEG, GIF or WebP image, or"),
@@ -366,6 +373,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(desk: Desk, words: list[str], say
         latin_toml='name = "caf\xe9"'.encode("latin-1"),
         cloud_toml='privacy = "Standard"\n[model]\nremote_model = "big"',
     )
+    (desk.folder / "sr").mkdir()
     done = desk.call("run", *words)
     assert (done.code, done.out) == (2, "")
     (line,) = done.err.splitlines()

@@ -427,7 +427,7 @@ def test_without_the_extra_it_says_what_to_install(
     monkeypatch.setitem(sys.modules, "mcp_types", None)
     done = desk.scripted("serve", "reader.toml")
     assert (done.code, done.out) == (2, "")
-    assert "serve needs the package mcp (" in done.err
+    assert "serve needs the packages mcp and hypercorn (" in done.err
     assert "run: pip install 'trio-agentpool[mcp]'" in done.err
 
 

@@ -281,6 +281,24 @@ def test_grants_without_scope_are_a_word(kind: str) -> None:
             "cannot stand beside model_path or model_repo; keep one of them",
         ),
         (
+            '[model]\nprovider = "openai"',
+            "model.provider",
+            "means nothing without remote_model",
+        ),
+        (
+            '[model]\nname = "gpt-5"',
+            "model.name",
+            (
+                "unknown key here; it belongs at the top of the file, before the first [table], "
+                "if it is the agent's; the model's is remote_model"
+            ),
+        ),
+        (
+            '[model]\nmodel = "gpt-5"',
+            "model.model",
+            "unknown key here; it belongs in remote_model, beside provider",
+        ),
+        (
             '[model]\nprovider = "anthropic"',
             "model.provider",
             "means nothing without remote_model",
