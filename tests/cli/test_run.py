@@ -401,7 +401,7 @@ def test_missing_weights_are_said_with_what_to_do(desk: Desk) -> None:
     for path in ("gone.gguf", "reader.toml"):
         done = desk.call("run", "reader.toml", "Why?", "--driver", "local", "--model", path)
         assert (done.code, done.out) == (2, "")
-        assert re.search(r"cannot be read.*check|no GGUF model.*give", done.err)
+        assert re.search(r"cannot be read.*check|not a GGUF model.*give", done.err)
     assert "gone.gguf" in desk.call("run", "Why?", "--model", "gone.gguf").err
 
 
