@@ -97,7 +97,7 @@ class Override:
 
 
 def no_such_model(word: str) -> UsageError:
-    """Return the error for a ``--model`` that is none. It names a provider that has *word*."""
+    """Return the error for *word* after ``--model``, with the provider that has it."""
     example, hint = "openai/gpt-5", ""
     provider, slash, name = word.partition("/")
     if slash:
