@@ -35,7 +35,7 @@ from agentpool._messaging.post_office import PostOffice
 from agentpool._outcome import AgentOutcome, AgentStatus, StopReason
 from agentpool._scheduling.slot import Slot
 from agentpool._served_call import Charge, Loss, current_call
-from agentpool._spawn import SpawnConfig
+from agentpool._spawn import CHILD_MAX_ITERATIONS, SpawnConfig
 from agentpool._untrusted import Cleaner
 from agentpool.abc import AgentContext, Driver, Memory
 from agentpool.observe._hub import EventHub
@@ -191,7 +191,10 @@ class Agent(Live):
         tokens, cost_usd = quota.max_tokens_budget, quota.max_cost_usd
         left_tokens = None if tokens is None else tokens - guard.usage.total_tokens
         left_usd = cost_usd - guard.known_cost_usd if cost_usd else None
-        left_requests = quota.max_iterations - guard.turns
+        # The turns of a child that was given no limit of its own are few, and are its own: its
+        # children ask within what its parent has left.
+        is_given = shared is None or quota.max_iterations != CHILD_MAX_ITERATIONS
+        left_requests = quota.max_iterations - guard.turns if is_given else None
         left = {"tokens are": left_tokens, "money is": left_usd, "requests are": left_requests}
         for what, rest in left.items():
             if rest is not None and rest <= 0:

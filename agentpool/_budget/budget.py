@@ -168,7 +168,7 @@ def family_budget(
     *,
     tokens: int | None,
     cost_usd: float | None,
-    requests: int,
+    requests: int | None,
     tool_calls: int,
     parent: Budget | None,
     name: str,

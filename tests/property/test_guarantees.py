@@ -597,7 +597,7 @@ async def _spend(budget: Budget, asked: list[str], *, slots: int = 3) -> None:
 
 
 @pytest.mark.parametrize(
-    "limits", [{"requests": 5}, {"tool_calls": 1}, {"tokens": 700}, {"cost_usd": 0.7}]
+    "limits", [{"requests": 5}, {"tool_calls": 1}, {"tokens": 2000}, {"cost_usd": 2.0}]
 )
 def test_g12_budgets(limits: dict[str, float]) -> None:
     """Exact in requests and calls; else over by no more than estimates were too low."""
