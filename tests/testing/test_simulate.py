@@ -237,7 +237,8 @@ except AssertionError as error:
 """
 
 
-def test_a_retry_that_goes_on_from_a_cancellation_is_ended() -> None:
+@pytest.mark.parametrize("shield", [False, True])
+def test_a_retry_that_goes_on_from_a_cancellation_is_ended(*, shield: bool) -> None:
     """It asks for the time in each round, and must not be told there that all is over."""
 
     async def retries() -> None:
@@ -247,8 +248,12 @@ def test_a_retry_that_goes_on_from_a_cancellation_is_ended() -> None:
             except BaseException:  # noqa: ASYNC103, BLE001, S112  # the fault that is planted  # fmt: skip
                 continue  # noqa: ASYNC104  # the fault that is planted
 
+    async def shielded() -> None:
+        with trio.CancelScope(shield=shield):
+            await retries()
+
     with pytest.raises(HangError, match="took 500 task steps"):
-        simulate(retries, max_steps=500)
+        simulate(shielded, max_steps=500)
 
 
 def test_a_busy_loop_is_a_hang() -> None:
