@@ -640,6 +640,11 @@ def test_a_share_stops_where_another_has_failed() -> None:
     with ours:
         jobs_room._work(lambda: 5, theirs)
         assert ours.recv() == 5
+    assert search.share([0]).error is None
+    fails = Scenario(async_fn=lost_update, name="x", max_steps=1000)
+    failing = explore_room._Search(fails, "mix", late_clock=True, first=0)
+    assert isinstance(failing.share(range(50)).error, AssertionError)
+    assert type(jobs_room.portable(Torn("peer", 5))) is AssertionError
     turns = jobs_room.shared_turns(range(7, 10))
     first = iter(turns)
     assert (next(first), list(turns), list(first)) == (7, [8, 9], [])
