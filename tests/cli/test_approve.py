@@ -418,7 +418,7 @@ async def test_a_terminal_that_is_hung_up_approves_nothing(line: Line) -> None:
 
 async def test_with_a_live_page_both_are_asked(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever decides first decides, and the question at the terminal is over."""
-    with os.fdopen(os.dup(line.theirs), encoding="utf-8") as stdin:
+    with os.fdopen(os.dup(line.theirs), encoding="utf-8") as stdin:  # noqa: ASYNC231  # it is open
         monkeypatch.setattr(sys, "stdin", stdin)
         live = ApprovalDesk()
         approve = choose_approver("ask", line.screen, Board(1), live)
