@@ -244,7 +244,7 @@ async def test_what_an_attachment_takes_is_counted() -> None:
 
 
 @tool
-async def look(context: ToolContext) -> ToolResult:
+async def look(context: ToolContext) -> ToolResult:  # noqa: ASYNC124  # as tools are
     """Take a photo."""
     return ToolResult("[image]", attachments=(PHOTO, PAPER))
 
