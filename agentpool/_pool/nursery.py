@@ -42,7 +42,7 @@ from agentpool._pool.memory import PoolMemory
 from agentpool._pool.past import PastAgent
 from agentpool._pool.record import AgentRecord, OnEnd
 from agentpool._pool.shutdown import ShutdownStep, end_in_steps
-from agentpool._pool.spawn_checks import Entry, budget_for
+from agentpool._pool.spawn_checks import Entry, budget_for, check_config
 from agentpool._pool.verdict import OUTSIDE, cancellation_of, unstarted_outcome, verdict, verdict_on
 from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.slot import Slot, current_branch, current_slot, parked
@@ -146,6 +146,7 @@ class AgentNursery(Home):
             ManifestError: If the driver's window leaves no room for the query.
         """
         self.check_open()
+        check_config(config)
         self.voice.check_tier(config.manifest)
         return self.entry.driver_for(config)
 

@@ -42,12 +42,6 @@ class Entry:
             PrivacyError: If the manifest's tier forbids the driver.
             ManifestError: If the driver's window leaves no room for the query.
         """
-        kind: object = type(config)
-        if kind is not SpawnConfig:
-            expect(
-                config, SpawnConfig, "config must be a SpawnConfig",
-                "write SpawnConfig(manifest, query)",
-            )  # fmt: skip
         if config.budget is not None:
             self._budget_of(config)
         manifest, driver = self._fitting
@@ -58,6 +52,20 @@ class Entry:
         if driver is self._source:  # a factory is asked each time
             self._fitting = (config.manifest, driver)
         return driver
+
+
+def check_config(config: SpawnConfig) -> None:
+    """Refuse what is not a SpawnConfig.
+
+    Raises:
+        UsageError: If it is something else.
+    """
+    kind: object = type(config)
+    if kind is not SpawnConfig:
+        expect(
+            config, SpawnConfig, "config must be a SpawnConfig",
+            "write SpawnConfig(manifest, query)",
+        )  # fmt: skip
 
 
 def driver_for(
