@@ -412,9 +412,15 @@ async def _pairs(count: int) -> None:
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_a_circle_costs_what_its_size_does(order: str) -> None:
-    """It was the cube: n passes over n waits, n times."""
-    costs = [looks(partial(ring, count, ORDERS[order])) for count in (5, 40, 80)]
-    assert costs[2] <= 2.5 * costs[1]
+    """It was the cube: n passes over n waits, n times. Where all ask at once, trio throws dice."""
+    small, large = (
+        sum(
+            looks(partial(ring, count, ORDERS[order]))
+            for _ in range(40 if order == "at once" else 1)
+        )
+        for count in (40, 80)
+    )
+    assert large <= 2.5 * small
 
 
 def test_questions_with_deadlines_cost_what_they_are() -> None:
