@@ -50,6 +50,7 @@ from agentpool._outcome import AgentStatus as AgentStatus
 from agentpool._outcome import RestartLimitError as RestartLimitError
 from agentpool._outcome import StopReason as StopReason
 from agentpool._pool.agent_context import ToolBuilder as ToolBuilder
+from agentpool._pool.asking import wait_until_asking as wait_until_asking
 from agentpool._pool.handle import AgentHandle as AgentHandle
 from agentpool._pool.map import OutcomeStream as OutcomeStream
 from agentpool._pool.map import Queries as Queries
@@ -130,6 +131,7 @@ __all__ = [
     "open_session",
     "session_names",
     "session_pool_name",
+    "wait_until_asking",
 ]
 
 

@@ -68,6 +68,8 @@ def choose_approver(
         board: Where it is said that a call was refused unasked.
         desk: Where calls wait for a person at the live page. ``None``: there is none.
     """
+    if mode == "later":
+        return _wait_for_another_process
     if mode == "always":
         return lambda _: Approved("--approve always")
     input_fd = _terminal(sys.stdin) if mode == "ask" else None
@@ -88,6 +90,11 @@ def choose_approver(
         return Denied(reason)
 
     return deny
+
+
+async def _wait_for_another_process(_request: ApprovalRequest) -> Decision:
+    """Wait until the command ends: the journal has the question."""
+    await trio.sleep_forever()
 
 
 def _terminal(stream: TextIO | None) -> int | None:

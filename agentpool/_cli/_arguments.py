@@ -43,6 +43,7 @@ exit codes:
   1    an agent failed or was cancelled, or an input could not be read
   2    the command or a manifest is wrong, or a model could not be opened
   3    no agent failed, but a guard, a budget or a deadline stopped one
+  4    all that is left waits for approvals: see agentpool approve
   130  interrupted: Ctrl-C, SIGTERM, or nobody reads the output any more
 """
 
@@ -275,6 +276,8 @@ def _parse_chat(argv: Sequence[str]) -> ChatCommand:
         parser.error(f"a chat has one manifest, got {len(found.manifests)}")
     if found.journal is not None and found.session is None:
         parser.error("--journal keeps nothing without --session")
+    if found.approve == "later":
+        parser.error("a chat asks now; --approve later is for run and map")
     return ChatCommand(
         manifest=found.manifests[0] if found.manifests else None,
         session=found.session,

@@ -20,7 +20,7 @@ NOTHING_HELD_BACK: Final = (
 SESSIONS_FILE: Final = "agentpool.db"
 """Where conversations are kept if nobody names a journal: in the current folder."""
 
-ApproveMode: TypeAlias = Literal["ask", "always", "never"]
+ApproveMode: TypeAlias = Literal["ask", "always", "never", "later"]
 """Who has the word on calls that must be approved: a person, or nobody but this."""
 
 

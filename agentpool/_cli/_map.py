@@ -20,10 +20,11 @@ from agentpool._cli._inputs import (
     read_text,
     short_names,
 )
+from agentpool._cli._job import Job
 from agentpool._cli._manifests import load_all
 from agentpool._cli._report import Result
 from agentpool._cli._schema import free_keys, load_schema
-from agentpool._cli._session import Job, Session, conduct
+from agentpool._cli._session import Session, conduct
 
 
 def map_files(command: MapCommand) -> int:

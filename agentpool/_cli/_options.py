@@ -211,10 +211,11 @@ def _add_results(parser: argparse.ArgumentParser, *, lines: bool) -> None:
     add("--journal", metavar="FILE",
         help="keep in this file what was answered and done, so that the same command goes on "
         "where it was killed; it is made if it is not there")  # fmt: skip
-    add("--approve", choices=("ask", "always", "never"), default="ask",
-        metavar="ask|always|never",
+    add("--approve", choices=("ask", "always", "never", "later"), default="ask",
+        metavar="ask|always|never|later",
         help="what to do with calls that must be approved: ask at the terminal, or let all "
-        "of them run, or none (%(default)s)")  # fmt: skip
+        "of them run, or none, or keep the questions in the journal, for agentpool approve "
+        "(%(default)s)")  # fmt: skip
     if lines:
         add("--schema", metavar="FILE",
             help="a JSON Schema of an object that each answer must have; it is asked for again "
@@ -233,6 +234,16 @@ def read_options(found: Words) -> Options:
         raise UsageError(
             "--live prints where the page is, and --quiet prints nothing; use one of them"
         )
+    journal = getattr(found, "journal", None) or (
+        None if getattr(found, "session", None) is None else SESSIONS_FILE
+    )
+    if getattr(found, "approve", "never") == "later":
+        if journal is None:
+            raise UsageError("--approve later keeps questions in a journal; add --journal FILE")
+        if found.live is not None:
+            raise UsageError(
+                "--live asks whoever looks, and --approve later nobody; use one of them"
+            )
     driver: str | None = found.driver
     script: str | None = None
     if driver is not None and driver.startswith(SCRIPT_PREFIX):
@@ -266,8 +277,7 @@ def read_options(found: Words) -> Options:
         trace_content=found.trace_content,
         report=found.report,
         live=found.live,
-        journal=getattr(found, "journal", None)
-        or (None if getattr(found, "session", None) is None else SESSIONS_FILE),
+        journal=journal,
         schema=getattr(found, "schema", None),
     )
 

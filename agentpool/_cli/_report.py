@@ -42,8 +42,14 @@ class ExitCode(enum.IntEnum):
     """The command or a manifest is wrong, or a model could not be opened."""
     STOPPED = 3
     """No agent failed, but a guard, a budget or a deadline stopped one."""
+    WAITING = 4
+    """All that is left waits for approvals, which the journal keeps."""
     INTERRUPTED = 130
     """Somebody ended the command early."""
+
+
+WAITING: Final = "waiting"
+"""What an agent is called that waits for an approval, which is given later."""
 
 
 @final
@@ -61,6 +67,8 @@ class Result:
     """What became of the agent. ``None``: there was none."""
     error: Exception | None = None
     """Why there was no agent. ``None``: there was one, or an interruption came first."""
+    is_waiting: bool = False
+    """Whether it goes on when an approval that it waits for was given."""
 
     @property
     def status(self) -> AgentStatus:
@@ -101,6 +109,8 @@ class Report:
     ``None``: answers are texts."""
     when_unread: Callable[[str], None] = lambda _: None
     """Called once when nobody reads standard output any more."""
+    waiting: int = attrs.field(init=False, default=0)
+    """Agents that wait for approvals, which are given later."""
     _ended: Counter[AgentStatus] = attrs.field(init=False, factory=Counter[AgentStatus])
     _usage: Usage = attrs.field(init=False, default=NO_USAGE)
     _cost_usd: float | None = attrs.field(init=False, default=0.0)
@@ -118,7 +128,10 @@ class Report:
             printed: Whether its text goes to standard output.
         """
         await trio.lowlevel.checkpoint()
-        self._ended[result.status] += 1
+        if result.is_waiting:
+            self.waiting += 1
+        else:
+            self._ended[result.status] += 1
         if result.outcome is not None:
             self._usage += result.outcome.usage
             cost = result.outcome.cost_usd
@@ -175,6 +188,7 @@ class Report:
         await trio.lowlevel.checkpoint()
         code = self._exit_code(interrupted)
         counts = {status.value: self._ended[status] for status in _ENDS}
+        counts[WAITING] = self.waiting
         if self.as_json:
             summary: dict[str, Json] = {
                 "type": "summary",
@@ -191,7 +205,7 @@ class Report:
         if self._rows:
             table = lines_of(self._rows, names=short_names([row.label for row in self._rows]))
             await self._print("".join(f"{line}\n" for line in ("", *table)))
-        if not self.quiet and (interrupted is not None or self._ended):
+        if not self.quiet and (interrupted is not None or any(counts.values())):
             words = [f"{count} {status}" for status, count in counts.items() if count]
             tokens = self._usage.output_tokens
             end = f"; interrupted: {interrupted}" if interrupted is not None else ""
@@ -213,7 +227,9 @@ class Report:
             return ExitCode.WRONG
         if self._ended[AgentStatus.FAILED] or self._ended[AgentStatus.CANCELLED]:
             return ExitCode.FAILED
-        return ExitCode.STOPPED if self._ended[AgentStatus.STOPPED] else ExitCode.COMPLETED
+        if self._ended[AgentStatus.STOPPED]:
+            return ExitCode.STOPPED
+        return ExitCode.WAITING if self.waiting else ExitCode.COMPLETED
 
     # --- how it is written
 
@@ -236,7 +252,7 @@ class Report:
         body = f"{text}\n" if text else ""
         if not self.headings:
             return body
-        ended = "" if result.status is AgentStatus.COMPLETED else f" ({result.status.value})"
+        ended = "" if result.status is AgentStatus.COMPLETED else f" ({_word(result)})"
         return (
             f"## {printable(result.label)}{ended}\n\n{body}\n"
             if body
@@ -268,7 +284,7 @@ class Report:
             "agent_id": outcome.agent_id if outcome is not None else None,
             "name": result.name,
             "input": result.source,
-            "status": result.status.value,
+            "status": _word(result),
             "text": result.text,
             "value": None if outcome is None else msgspec.to_builtins(outcome.value),
             "stop_reason": reason,
@@ -345,6 +361,11 @@ def error_lines(error: Exception, clean: Callable[[str], str] = printable) -> li
 def _told(error: Exception) -> str:
     """Return type and text of an error: the text alone may say nothing."""
     return f"{_kind(error)}: {error}"
+
+
+def _word(result: Result) -> str:
+    """Return how the agent ended, in a word."""
+    return WAITING if result.is_waiting else result.status.value
 
 
 def _kind(error: Exception) -> str:

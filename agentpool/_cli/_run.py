@@ -14,9 +14,10 @@ from agentpool import AgentManifest, UsageError, session_pool_name
 from agentpool import Session as Conversation
 from agentpool._cli._command import RunCommand
 from agentpool._cli._inputs import FROM_STANDARD_INPUT, read_standard_input
+from agentpool._cli._job import Job
 from agentpool._cli._manifests import load_all, without_manifest
 from agentpool._cli._schema import load_schema
-from agentpool._cli._session import Job, Session, conduct
+from agentpool._cli._session import Session, conduct
 from agentpool.drivers import Attachment
 
 

@@ -24,6 +24,7 @@ from agentpool import (
     AgentManifest,
     AgentPool,
     AgentPoolError,
+    AgentStatus,
     Budget,
     PoolPlan,
     SpawnConfig,
@@ -34,57 +35,20 @@ from agentpool._cli._approve import choose_approver
 from agentpool._cli._board import Board
 from agentpool._cli._command import Options
 from agentpool._cli._interrupt import Interruption, watch_signals
+from agentpool._cli._job import Job
 from agentpool._cli._kept_command import CommandKeeper
+from agentpool._cli._later import Later, how_to_answer
 from agentpool._cli._pool import open_command_pool, open_options_journal
 from agentpool._cli._progress import FRAMES_PER_SECOND, open_display
 from agentpool._cli._report import ExitCode, Report, Result
 from agentpool._cli._screen import Screen
-from agentpool.drivers import Attachment, ProviderGates
+from agentpool.drivers import ProviderGates
 from agentpool.journal import ResumeMismatchError
 from agentpool.live import ApprovalDesk
 from agentpool.tools import Approver
 
 # As many as trio has itself: more pipes than a person types.
 _WAITING_THREADS: Final = 40
-
-
-@final
-@attrs.frozen(kw_only=True, eq=False)
-class Job:
-    """One agent to run."""
-
-    manifest: AgentManifest
-    """What it is."""
-    label: str
-    """What its result is headed with."""
-    key: str
-    """What it is called in a journal. No other job of the command has it."""
-    name: str
-    """What it is called while it runs."""
-    read: Callable[[], str]
-    """Returns its query. Called in a thread, so it may wait for a file."""
-    source: str | None = None
-    """The path of its input. ``None``: it has none."""
-    output_type: type | None = None
-    """What its answer must be. ``None``: any text."""
-    attachments: tuple[Attachment, ...] = ()
-    """Images and documents beside its query."""
-    turn: int = 0
-    """Its place in its source."""
-    may_wait: bool = False
-    """Whether reading may take for ever. Then it is read beside the others."""
-    begin: Callable[[SpawnConfig], Awaitable[AgentHandle]] | None = None
-    """Starts it. ``None``: the pool spawns it, under its key."""
-
-    def result(self, handle: AgentHandle | None = None, error: Exception | None = None) -> Result:
-        """Make the result of the job."""
-        return Result(
-            name=self.manifest.name,
-            label=self.label,
-            source=self.source,
-            outcome=handle.outcome if handle is not None else None,
-            error=error,
-        )
 
 
 Spawned: TypeAlias = AgentHandle | UsageError
@@ -103,6 +67,7 @@ class Session:
     _board: Board
     _interruption: Interruption
     _keeper: CommandKeeper
+    _later: Later
     _feeding: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _answers: AnswerFolder | None = None
     _is_stopped: bool = attrs.field(init=False, default=False)
@@ -168,10 +133,13 @@ class Session:
     async def _result(self, job: Job, spawned: Spawned | None) -> Result:
         """Wait for the result of *job*, and print it."""
         if isinstance(spawned, AgentHandle):
-            await spawned.wait()
-            result = job.result(spawned)
+            outcome = await spawned.wait()
+            waits = self._later.is_waiting and outcome.status is AgentStatus.CANCELLED
+            result = job.result(spawned, is_waiting=waits)
         else:
-            result = job.result(error=spawned)
+            result = job.result(
+                error=spawned, is_waiting=self._later.is_waiting and spawned is None
+            )
         if self._answers is None:
             await self._report.add(result)
             return result
@@ -187,6 +155,7 @@ class Session:
         self, jobs: Sequence[Job], send: trio.MemorySendChannel[tuple[Job, Spawned]]
     ) -> None:
         await trio.lowlevel.checkpoint()
+        self._later.begin_feeding()
         with send, self._feeding:
             async with trio.open_nursery() as nursery:
                 for job in sorted(jobs, key=_turn_of):
@@ -196,6 +165,7 @@ class Session:
                         nursery.start_soon(self._begin, job, self._for_waiting, send)
                     else:
                         await self._begin(job, None, send)
+            self._later.end_feeding()
 
     async def _begin(
         self,
@@ -342,7 +312,8 @@ async def _run(
     ):
         keeper = CommandKeeper(journal, kept_as, options.words)
         await keeper.keep(is_first=True)
-        session = Session(pool, options, report, board, interruption, keeper)
+        later = Later()
+        session = Session(pool, options, report, board, interruption, keeper, later)
 
         def stop(reason: str) -> None:
             line = f"{reason}: ending the agents; once more ends the program at once"
@@ -350,7 +321,13 @@ async def _run(
             session.stop(reason)
 
         interruption.stop_with(stop)
-        await work(session)
+        async with trio.open_nursery() as nursery:
+            if options.approve == "later":
+                nursery.start_soon(later.watch, pool, session.stop)
+            await work(session)
+            nursery.cancel_scope.cancel()
+        if later.is_waiting and options.journal is not None:
+            board.say(how_to_answer(options.journal), notable=True)
 
 
 async def _show(

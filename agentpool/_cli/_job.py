@@ -1,0 +1,58 @@
+"""One agent that a command is to run, and its result."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import final
+
+import attrs
+
+from agentpool import AgentHandle, AgentManifest, SpawnConfig
+from agentpool._cli._report import Result
+from agentpool.drivers import Attachment
+
+
+@final
+@attrs.frozen(kw_only=True, eq=False)
+class Job:
+    """One agent to run."""
+
+    manifest: AgentManifest
+    """What it is."""
+    label: str
+    """What its result is headed with."""
+    key: str
+    """What it is called in a journal. No other job of the command has it."""
+    name: str
+    """What it is called while it runs."""
+    read: Callable[[], str]
+    """Returns its query. Called in a thread, so it may wait for a file."""
+    source: str | None = None
+    """The path of its input. ``None``: it has none."""
+    output_type: type | None = None
+    """What its answer must be. ``None``: any text."""
+    attachments: tuple[Attachment, ...] = ()
+    """Images and documents beside its query."""
+    turn: int = 0
+    """Its place in its source."""
+    may_wait: bool = False
+    """Whether reading may take for ever. Then it is read beside the others."""
+    begin: Callable[[SpawnConfig], Awaitable[AgentHandle]] | None = None
+    """Starts it. ``None``: the pool spawns it, under its key."""
+
+    def result(
+        self,
+        handle: AgentHandle | None = None,
+        error: Exception | None = None,
+        *,
+        is_waiting: bool = False,
+    ) -> Result:
+        """Make the result of the job."""
+        return Result(
+            name=self.manifest.name,
+            label=self.label,
+            source=self.source,
+            outcome=handle.outcome if handle is not None else None,
+            error=error,
+            is_waiting=is_waiting,
+        )

@@ -1,0 +1,54 @@
+"""``--approve later``: ends the command when all that is left waits for approvals."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from typing import final
+
+import attrs
+import trio
+
+from agentpool import AgentPool, wait_until_asking
+from agentpool._cli._board import printable
+
+REASON = "its question is kept, and is answered later"
+"""Why agents end that wait for an approval."""
+
+
+@final
+@attrs.define(eq=False)
+class Later:
+    """Knows when nothing is left to do but to wait for answers."""
+
+    is_waiting: bool = False
+    """Whether the command has ended its agents, which go on when there are answers."""
+    _feeding: trio.Event = attrs.field(factory=trio.Event)
+
+    def begin_feeding(self) -> None:
+        """Expect more agents."""
+        self._feeding = trio.Event()
+
+    def end_feeding(self) -> None:
+        """Expect no more agents until further notice."""
+        self._feeding.set()
+
+    async def watch(self, pool: AgentPool, stop: Callable[[str], None]) -> None:
+        """Call *stop* once nothing in *pool* can go on without an approval.
+
+        Cancellation:
+            Nothing has happened.
+        """
+        await wait_until_asking(pool)
+        while not self._feeding.is_set():
+            await self._feeding.wait()
+            await wait_until_asking(pool)
+        self.is_waiting = True
+        stop(REASON)
+
+
+def how_to_answer(file: str) -> str:
+    """Return a line that says how the questions in the journal *file* are answered."""
+    name = printable(shlex.quote(file))
+    how = f"agentpool approve {name} lists them and takes answers; then run this command again"
+    return f"calls wait for approval: {how}"
