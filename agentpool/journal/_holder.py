@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import time  # noqa: TID251  # a lease is held against other processes: their clock is the wall's
-from typing import Final
 
 import msgspec
 
 from agentpool._errors import RunBusyError
+from agentpool._lease import NOBODY, LeaseState
 from agentpool._records import LeaseHolder
-
-NOBODY: Final = ""
-"""What stands in the place of a holder if there is none."""
 
 
 def this_process() -> LeaseHolder:
@@ -44,36 +41,51 @@ def is_dead(holder: LeaseHolder) -> bool:
     return bool(holder.started) and start_of(holder.pid) != holder.started
 
 
-def live_holder(text: str, seconds: float, renewed_at: float) -> LeaseHolder | None:
+def holder_of(state: LeaseState) -> LeaseHolder | None:
+    """Return the holder of a lease. ``None``: there is none.
+
+    Raises:
+        ValueError: If what stands there is no holder.
+    """
+    if state.holder == NOBODY:
+        return None
+    try:
+        return msgspec.json.decode(state.holder, type=LeaseHolder)
+    except RecursionError as exc:
+        raise ValueError("a holder is nested too deeply") from exc
+
+
+def live_holder(state: LeaseState) -> LeaseHolder | None:
     """Return who holds a lease now. ``None``: it has ended, or its holder has.
 
     Raises:
-        ValueError: If *text* is no holder.
+        ValueError: If what stands there is no holder.
     """
-    if text == NOBODY:
+    holder = holder_of(state)
+    if holder is None:
         return None
-    try:
-        holder = msgspec.json.decode(text, type=LeaseHolder)
-    except RecursionError as exc:
-        raise ValueError("a holder is nested too deeply") from exc
-    return None if is_dead(holder) or renewed_at + seconds <= time.time() else holder
+    return holder if state.is_held(now=time.time(), is_dead=is_dead(holder)) else None
 
 
-def refuse_if_busy(pool: str, text: str, seconds: float, renewed_at: float) -> None:
-    """Raise if another process holds the lease of *pool*.
+def refuse_if_busy(
+    pool: str, state: LeaseState, me: str, silent_since: float | None = None
+) -> None:
+    """Raise if another process than *me* holds the lease of *pool*.
 
     Raises:
-        RunBusyError: If one does.
-        ValueError: If *text* is no holder.
+        RunBusyError: If one does, and wrote later than *silent_since*.
+        ValueError: If what stands there is no holder.
     """
-    holder = live_holder(text, seconds, renewed_at)
-    if holder is None:
+    now = time.time()
+    # Also of a lease that is over: what is written there is read whenever it is looked at.
+    holder = holder_of(state)
+    dead = holder is not None and is_dead(holder)
+    if holder is None or state.may_be_claimed(me, now=now, is_dead=dead, silent_since=silent_since):
         return
-    # A clock that went back makes no lease longer than it was.
-    until = min(renewed_at, time.time()) + seconds
+    until = state.latest_end(now)
     raise RunBusyError(
         f"pool {pool!r} of the journal is written by process {holder.pid} on {holder.host}; "
-        f"wait for its end, or for {until - time.time():.0f} seconds without a sign of it",
+        f"wait for its end, or for {until - now:.0f} seconds without a sign of it",
         host=holder.host,
         pid=holder.pid,
         until=until,

@@ -13,28 +13,29 @@ Rules:
 
 from __future__ import annotations
 
-import math
 import time  # noqa: TID251  # a lease is held against other processes: their clock is the wall's
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final, Literal, TypeAlias, final
+from typing import Final, Literal, TypeAlias, TypeVar, final
 
 import attrs
-import msgspec
 import trio
 
 from agentpool._budget.account import Amounts
 from agentpool._budget.store import BudgetStore, Correction, Limits, Period, StoredUse
 from agentpool._checks import expect_arguments
 from agentpool._database import Database, FileKind, Row, Transaction, open_database
-from agentpool._errors import JournalError, LeaseLostError, RunBusyError, UsageError
+from agentpool._errors import JournalError, RunBusyError, UsageError
 from agentpool._records import JournalRecord, Lease, PoolSummary
 from agentpool.abc import Journal
 from agentpool.journal._budgets import MIGRATION as BUDGETS
 from agentpool.journal._budgets import spend
-from agentpool.journal._holder import NOBODY, live_holder, refuse_if_busy, this_process
-from agentpool.journal._rows import damaged, number_of, record_of, seconds_of, text_of
+from agentpool.journal._holder import live_holder
+from agentpool.journal._lease_rows import give_up, hold, lease_of, state_of, take
+from agentpool.journal._rows import damaged, record_of, seconds_of, text_of
+
+T = TypeVar("T")
 
 Durability: TypeAlias = Literal["process", "power"]
 """What a record survives once it was written: the end of the process, or of the power."""
@@ -110,24 +111,27 @@ class SqliteJournal(Journal, BudgetStore):
         if not lease_seconds > 0:
             raise UsageError(f"lease_seconds must be > 0, got {lease_seconds!r}")
         try:
-            fence = await self._database.write(lambda t: _take(t, pool, lease_seconds))
-        except (TypeError, ValueError) as exc:
-            raise damaged(self.path, exc) from exc
+            fence = await self._write(lambda t: take(t, pool, lease_seconds))
         except RunBusyError as busy:
-            (row,) = await self._database.read(lambda t: t.rows(_LEASE, pool))  # noqa: ASYNC120  # whoever gives up claims nothing
-            seconds, renewed_at = float(row[2] or 0), float(row[3] or 0)
-            if renewed_at <= time.time():
+            state = await self._database.read(lambda t: lease_of(t, pool))  # noqa: ASYNC120  # whoever gives up claims nothing
+            if not state.went_back(time.time()):
                 raise
-            # The clock went back, so it cannot tell how long ago the last write was. Who
-            # does not write for the length of the lease has lost it.
-            await trio.sleep(seconds)
+            # The clock cannot tell how long ago the last write was. Who does not write for
+            # the length of the lease has lost it.
+            await trio.sleep(state.seconds)
             try:
-                fence = await self._database.write(
-                    lambda t: _take(t, pool, lease_seconds, silent_since=renewed_at)
+                fence = await self._write(
+                    lambda t: take(t, pool, lease_seconds, silent_since=state.renewed_at)
                 )
             except RunBusyError:
                 raise busy from None
         return Lease(pool, fence, lease_seconds)
+
+    async def _write(self, job: Callable[[Transaction], T]) -> T:
+        try:
+            return await self._database.write(job)
+        except (TypeError, ValueError) as exc:
+            raise damaged(self.path, exc) from exc
 
     async def append(self, lease: Lease, records: Sequence[JournalRecord]) -> None:
         """Store *records*, all or none, and renew the lease.
@@ -141,7 +145,7 @@ class SqliteJournal(Journal, BudgetStore):
         """
 
         def keep(transaction: Transaction) -> None:
-            _hold(transaction, lease)
+            hold(transaction, lease)
             transaction.insert_many(
                 _INSERT,
                 (
@@ -150,7 +154,7 @@ class SqliteJournal(Journal, BudgetStore):
                 ),
             )
 
-        await self._database.write(keep)
+        await self._write(keep)
 
     async def read(self, pool: str) -> tuple[JournalRecord, ...]:
         """Return the records of *pool* in the order in which they were written.
@@ -181,12 +185,7 @@ class SqliteJournal(Journal, BudgetStore):
         Raises:
             JournalError: If the file cannot be written.
         """
-        await self._database.write(
-            lambda transaction: transaction.change(
-                "UPDATE pools SET holder = ?, fence = fence + 1 WHERE name = ? AND fence = ?",
-                NOBODY, lease.pool, lease.fence,
-            )
-        )  # fmt: skip
+        await self._write(lambda transaction: give_up(transaction, lease))
 
     async def pools(self) -> tuple[PoolSummary, ...]:
         """Return a summary of each pool, oldest first.
@@ -197,7 +196,7 @@ class SqliteJournal(Journal, BudgetStore):
 
         def select(transaction: Transaction) -> list[Row]:
             return transaction.rows(
-                "SELECT name, created_at, holder, lease_seconds, renewed_at, "
+                "SELECT name, created_at, fence, holder, lease_seconds, renewed_at, "
                 "COUNT(DISTINCT CASE WHEN kind = 'accepted' AND agent > 0 THEN agent END), "
                 "COUNT(DISTINCT CASE kind WHEN 'ended' THEN agent END), "
                 "TOTAL(LENGTH(body)) "
@@ -327,67 +326,18 @@ def _settle(transaction: Transaction, durability: Durability | None) -> Durabili
     return wanted
 
 
-_LEASE: Final = "SELECT fence, holder, lease_seconds, renewed_at FROM pools WHERE name = ?"
-
-
-def _take(
-    transaction: Transaction,
-    pool: str,
-    lease_seconds: float,
-    *,
-    silent_since: float | None = None,
-) -> int:
-    """Make this process the holder and return its fence.
-
-    Raises:
-        RunBusyError: If another process holds the lease, and wrote later than
-            *silent_since*.
-    """
-    now = time.time()
-    me = msgspec.json.encode(this_process()).decode()
-    rows = transaction.rows(_LEASE, pool)
-    if not rows:
-        transaction.insert(
-            "INSERT INTO pools (name, created_at, fence, holder, lease_seconds, renewed_at) "
-            "VALUES (?, ?, 1, ?, ?, ?)",
-            pool, now, me, lease_seconds, now,
-        )  # fmt: skip
-        return 1
-    ((fence, holder, seconds, renewed_at),) = rows
-    fence = number_of(fence, "fence")
-    if holder not in {NOBODY, me} and renewed_at != silent_since:
-        lease = seconds_of(seconds, most=math.inf)
-        refuse_if_busy(pool, text_of(holder, "holder"), lease, seconds_of(renewed_at))
-    transaction.change(
-        "UPDATE pools SET fence = fence + 1, holder = ?, lease_seconds = ?, renewed_at = ? "
-        "WHERE name = ?",
-        me, lease_seconds, now, pool,
-    )  # fmt: skip
-    return fence + 1
-
-
-def _hold(transaction: Transaction, lease: Lease) -> None:
-    renewed = transaction.change(
-        "UPDATE pools SET renewed_at = ? WHERE name = ? AND fence = ?",
-        time.time(), lease.pool, lease.fence,
-    )  # fmt: skip
-    if not renewed:
-        raise LeaseLostError.of(lease.pool, lease.fence)
-
-
 def _summary_of(row: Row) -> PoolSummary:
     """Return the summary of *row*.
 
     Raises:
         ValueError: If it is none that was written.
     """
-    name, created, holder, seconds, renewed, agents, ended, size = row
-    lease = seconds_of(seconds, most=math.inf)
+    name, created, fence, holder, seconds, renewed, agents, ended, size = row
     return PoolSummary(
         text_of(name, "name"),
         seconds_of(created),
         int(agents or 0),
         int(ended or 0),
         int(size or 0),
-        live_holder(text_of(holder, "holder"), lease, seconds_of(renewed)),
+        live_holder(state_of((fence, holder, seconds, renewed))),
     )

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -272,3 +273,14 @@ async def test_an_old_lease_is_told_apart_by_its_pool(tmp_path: Path) -> None:
         with pytest.raises(LeaseLostError, match="took over pool 'p'") as caught:
             await journal.append(Lease("p", 7, 30.0), [ACCEPTED])
     assert (caught.value.pool, caught.value.fence) == ("p", 7)
+
+
+async def test_a_lease_that_was_damaged_meanwhile_is_told(tmp_path: Path) -> None:
+    """Nothing is kept with it."""
+    async with open_journal(tmp_path / "j.db") as journal:
+        lease = await journal.claim("p")
+        with closing(sqlite3.connect(tmp_path / "j.db", isolation_level=None)) as file:
+            file.execute("UPDATE pools SET fence = 'many'")
+        with pytest.raises(JournalError, match=r"is damaged: fence is 'many'; restore it"):
+            await journal.append(lease, [JournalRecord(1, RecordKind.ACCEPTED)])
+        assert await journal.read("p") == ()

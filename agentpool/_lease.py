@@ -1,0 +1,161 @@
+"""Leases with fences: who may act for a thing, and until when. For files, and for machines.
+
+Two sides know of a lease: the *grantor*, such as a journal's file or the driver of a cluster,
+and the *holder*, such as a worker or a machine. Times are seconds of the clock of whichever
+side asks; nothing here looks at one.
+
+Rules:
+
+1. A thing has at most one holder. With every claim its fence rises, and it never falls.
+2. Who writes is decided by the fence alone: whoever has another than the newest may neither
+   write nor renew. The clock says only how long others wait before they claim.
+3. A lease is over when its length has passed since it was renewed last, and at once when its
+   holder is known to be dead or has given it up.
+4. A clock that stands before the last renewal went back, and says nothing: by it the lease is
+   not over. Whoever has seen no renewal for the whole length of the lease, on a clock of its
+   own that never goes back, may claim.
+5. A holder counts from when it *asked* for a renewal, the grantor from when it granted it, which
+   is later. So a holder that counts knows of its end before anybody else may claim.
+6. Where something arrives from holders that cannot be asked, the newest fence that came keeps
+   all older ones out.
+"""
+
+from __future__ import annotations
+
+from typing import Final, final
+
+import msgspec
+
+from agentpool._base import Live
+
+NOBODY: Final = ""
+"""What stands in the place of a holder if there is none."""
+
+
+@final
+class LeaseState(msgspec.Struct, frozen=True):
+    """What a grantor knows of one lease.
+
+    >>> first = LeaseState().claimed("a", seconds=30.0, now=100.0)
+    >>> first.fence, first.may_be_claimed("b", now=129.0), first.may_be_claimed("b", now=130.0)
+    (1, False, True)
+    >>> second = first.claimed("b", seconds=30.0, now=130.0)
+    >>> second.fence, second.renewed(first.fence, now=131.0)
+    (2, None)
+    """
+
+    holder: str = NOBODY
+    """Who has it. Empty: nobody."""
+    fence: int = 0
+    """How often it was claimed or given up. 0: never."""
+    seconds: float = 0.0
+    """How long it lasts after a renewal."""
+    renewed_at: float = 0.0
+    """When it was renewed last."""
+
+    def is_held(self, *, now: float, is_dead: bool = False) -> bool:
+        """Return whether it is in force at *now*, as far as is known.
+
+        Args:
+            now: The time.
+            is_dead: Whether the holder is known to have ended.
+        """
+        return self.holder != NOBODY and not is_dead and now < self.renewed_at + self.seconds
+
+    def may_be_claimed(
+        self,
+        by: str,
+        *,
+        now: float,
+        is_dead: bool = False,
+        silent_since: float | None = None,
+    ) -> bool:
+        """Return whether *by* may claim it at *now*.
+
+        Args:
+            by: Who wants it. Whoever has it may claim it again.
+            now: The time.
+            is_dead: Whether the holder is known to have ended.
+            silent_since: The last renewal that *by* knew of when it began to wait, and it has
+                waited for the whole length of the lease. ``None``: it has not waited.
+        """
+        waited = silent_since is not None and silent_since == self.renewed_at
+        return by == self.holder or waited or not self.is_held(now=now, is_dead=is_dead)
+
+    def claimed(self, by: str, *, seconds: float, now: float) -> LeaseState:
+        """Return the state after a claim that may be, with the next fence."""
+        return LeaseState(by, self.fence + 1, seconds, now)
+
+    def renewed(self, fence: int, *, now: float) -> LeaseState | None:
+        """Return the state after a write or a renewal. ``None``: *fence* is not the newest."""
+        if fence != self.fence or self.holder == NOBODY:
+            return None
+        return msgspec.structs.replace(self, renewed_at=now)
+
+    def released(self, fence: int) -> LeaseState | None:
+        """Return the state after the holder gave it up. ``None``: *fence* is not the newest."""
+        if fence != self.fence or self.holder == NOBODY:
+            return None
+        return LeaseState(NOBODY, self.fence + 1, self.seconds, self.renewed_at)
+
+    def went_back(self, now: float) -> bool:
+        """Return whether the clock went back since the last renewal: see rule 4."""
+        return now < self.renewed_at
+
+    def latest_end(self, now: float) -> float:
+        """Return when it is over at the latest, unless it is renewed.
+
+        A clock that went back makes no lease longer than it was.
+        """
+        return min(self.renewed_at, now) + self.seconds
+
+
+@final
+class HeldLease(msgspec.Struct, frozen=True):
+    """What a holder knows of its own lease.
+
+    >>> held = HeldLease(fence=3, seconds=30.0, asked_at=100.0)
+    >>> held.is_over(now=129.0), held.is_over(now=130.0)
+    (False, True)
+    """
+
+    fence: int
+    """What it shows with everything that it writes."""
+    seconds: float
+    """How long it lasts after a renewal."""
+    asked_at: float
+    """When it asked for the renewal that was granted last."""
+
+    @property
+    def ends_at(self) -> float:
+        """When it must have stopped, unless it was renewed."""
+        return self.asked_at + self.seconds
+
+    def is_over(self, *, now: float) -> bool:
+        """Return whether it must have stopped."""
+        return now >= self.ends_at
+
+    def renewed(self, asked_at: float) -> HeldLease:
+        """Return the lease after a renewal that was asked for at *asked_at* and granted."""
+        # Answers may come in another order than the questions.
+        return msgspec.structs.replace(self, asked_at=max(asked_at, self.asked_at))
+
+
+@final
+class Fence(Live):
+    """Keeps out what comes from holders that were replaced.
+
+    >>> fence = Fence()
+    >>> fence.admits(1), fence.admits(3), fence.admits(2), fence.admits(3)
+    (True, True, False, True)
+    """
+
+    newest: int = 0
+    """The highest that was seen."""
+
+    def admits(self, number: int) -> bool:
+        """Return whether what has this *number* may pass; from then on, no older one does."""
+        if number < self.newest:
+            return False
+        self.newest = number
+        return True

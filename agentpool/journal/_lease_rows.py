@@ -1,0 +1,103 @@
+"""The leases of a journal's pools, as rows: the rules are in ``agentpool._lease``."""
+
+from __future__ import annotations
+
+import math
+import time  # noqa: TID251  # a lease is held against other processes: their clock is the wall's
+from typing import Final
+
+import msgspec
+
+from agentpool._database import Row, Transaction
+from agentpool._errors import LeaseLostError
+from agentpool._lease import LeaseState
+from agentpool._records import Lease
+from agentpool.journal._holder import refuse_if_busy, this_process
+from agentpool.journal._rows import number_of, seconds_of, text_of
+
+_LEASE: Final = "SELECT fence, holder, lease_seconds, renewed_at FROM pools WHERE name = ?"
+
+_CHANGE: Final = (
+    "UPDATE pools SET fence = ?, holder = ?, lease_seconds = ?, renewed_at = ? WHERE name = ?"
+)
+
+
+def lease_of(transaction: Transaction, pool: str) -> LeaseState:
+    """Return the lease of *pool*.
+
+    Raises:
+        ValueError: If it is none that was written.
+    """
+    rows = transaction.rows(_LEASE, pool)
+    return state_of(rows[0]) if rows else LeaseState()
+
+
+def state_of(row: Row) -> LeaseState:
+    """Return the lease in *row*: fence, holder, seconds, time of the last renewal.
+
+    Raises:
+        ValueError: If it is none that was written.
+    """
+    fence, holder, seconds, renewed_at = row
+    return LeaseState(
+        text_of(holder, "holder"),
+        number_of(fence, "fence"),
+        seconds_of(seconds, most=math.inf),
+        seconds_of(renewed_at),
+    )
+
+
+def take(
+    transaction: Transaction,
+    pool: str,
+    lease_seconds: float,
+    *,
+    silent_since: float | None = None,
+) -> int:
+    """Make this process the holder of *pool* and return its fence.
+
+    Raises:
+        RunBusyError: If another process holds the lease, and wrote later than
+            *silent_since*.
+        ValueError: If what stands there is no lease.
+    """
+    me = msgspec.json.encode(this_process()).decode()
+    before = lease_of(transaction, pool)
+    refuse_if_busy(pool, before, me, silent_since)
+    lease = before.claimed(me, seconds=lease_seconds, now=time.time())
+    if not before.fence:
+        transaction.insert(
+            "INSERT INTO pools (name, created_at, fence, holder, lease_seconds, renewed_at) "
+            "VALUES (?, ?, 0, '', 0, 0)",
+            pool, lease.renewed_at,
+        )  # fmt: skip
+    _keep(transaction, pool, lease)
+    return lease.fence
+
+
+def hold(transaction: Transaction, lease: Lease) -> None:
+    """Renew *lease*: what is written in the same transaction is kept only with it.
+
+    Raises:
+        LeaseLostError: If it has another holder.
+        ValueError: If what stands there is no lease.
+    """
+    renewed = lease_of(transaction, lease.pool).renewed(lease.fence, now=time.time())
+    if renewed is None:
+        raise LeaseLostError.of(lease.pool, lease.fence)
+    _keep(transaction, lease.pool, renewed)
+
+
+def give_up(transaction: Transaction, lease: Lease) -> None:
+    """Give *lease* up, if it still holds.
+
+    Raises:
+        ValueError: If what stands there is no lease.
+    """
+    released = lease_of(transaction, lease.pool).released(lease.fence)
+    if released is not None:
+        _keep(transaction, lease.pool, released)
+
+
+def _keep(transaction: Transaction, pool: str, lease: LeaseState) -> None:
+    transaction.change(_CHANGE, lease.fence, lease.holder, lease.seconds, lease.renewed_at, pool)
