@@ -169,7 +169,7 @@ class Hearing:
 def tell_messages(agent: Agent, run: Run) -> None:
     """Report the messages since the last call."""
     assert run.conversation is not None  # noqa: S101  # only a conversation is sent
-    messages = run.conversation.messages[agent.told :]
+    messages = run.conversation.since(agent.told)
     stamp = agent.hub.stamp(agent.agent_id, agent.name)
     agent.hub.publish(MessagesAdded(*stamp, agent.told, messages))
     agent.told += len(messages)

@@ -90,6 +90,10 @@ class Conversation:
         """All messages, oldest first."""
         return MessageView(self._items, range(len(self._items)))
 
+    def since(self, place: int) -> tuple[ChatMessage, ...]:
+        """Return the messages from *place* on, as an unchanging tuple."""
+        return tuple(self._items[place:])
+
     def copy(self) -> tuple[ChatMessage, ...]:
         """Return all messages as an unchanging tuple."""
         return tuple(self._items)

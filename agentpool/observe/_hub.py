@@ -216,10 +216,16 @@ class EventHub(Live):
         if self._deciding:
             self._untold.append(event)
             return
-        # Most events come one by one: these take no way through the queue.
+        # Most events come one by one: these take no way through the queue, and no call.
         self._deciding = 1
         try:
-            self._hand_on(event)
+            for observer in self._observers:
+                try:
+                    observer.on_event(event)
+                except Exception:  # noqa: BLE001  # as in _hand_on()
+                    self._failed(observer)
+            if self._readers:
+                self._read(event)
             while self._untold:
                 self._hand_on(self._untold.popleft())
         finally:
@@ -240,6 +246,9 @@ class EventHub(Live):
                 observer.on_event(event)
             except Exception:  # noqa: BLE001  # foreign code: counted, told once
                 self._failed(observer)
+        self._read(event)
+
+    def _read(self, event: Event) -> None:
         for reader in self._readers:
             reader._put(event)  # pyright: ignore[reportPrivateUsage]  # only the hub puts
 

@@ -52,6 +52,7 @@ from agentpool.observe import (
     TraceError,
     TraceHeader,
     TraceWriter,
+    _trace_writer,
     event_from_json,
     event_to_json,
     events_from_json,
@@ -611,6 +612,21 @@ def test_a_trace_is_complete_after_a_kill(tmp_path: Path) -> None:
     assert trace.statistics is None
     spawned = {event.agent_id for event in of_type(trace.events, AgentSpawned)}
     assert spawned >= set(known)
+
+
+async def test_a_spawn_does_not_wait_for_more_events(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A killed program may lose what an agent said last, and not the agent."""
+    path = tmp_path / "a.trace"
+    monkeypatch.setattr(_trace_writer, "FLUSH_SECONDS", 3600.0)
+    async with TraceWriter(path) as trace:
+        trace.on_event(AgentSpawned(1, 0.0, 1, "first", 0))
+        await trio.to_thread.run_sync(wait_for, path, b"first")
+        trace.on_event(AgentStarted(2, 0.0, 1, "not yet"))
+        trace.on_event(AgentSpawned(3, 0.0, 2, "second", 0))
+        await trio.to_thread.run_sync(wait_for, path, b"second")
+    assert [event.sequence for event in read_trace(path).events] == [1, 2, 3]
 
 
 # --- Linear
