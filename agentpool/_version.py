@@ -13,3 +13,4 @@ def _installed() -> str:
 
 
 __version__ = _installed()
+"""The version that is installed."""

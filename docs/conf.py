@@ -2,6 +2,8 @@
 
 import importlib
 import importlib.metadata
+import sys
+from pathlib import Path
 
 from docutils import nodes
 from sphinx.addnodes import pending_xref
@@ -26,22 +28,30 @@ author = "the agentpool contributors"
 copyright = author  # noqa: A001  # the name that Sphinx looks for
 release = importlib.metadata.version("trio-agentpool")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+sys.path.append(str(Path(__file__).parent))  # where our own extensions are
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "_faces",
+    "_tables",
+]
 exclude_patterns = ["_build", "news"]
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["agentpool.css"]
 html_title = f"agentpool {release}"
 
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
 
-autodoc_default_options = {"members": True, "show-inheritance": True}
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented_params"
 
 napoleon_numpy_docstring = False
 # Sections of our docstrings that Google's style does not have.
-napoleon_custom_sections = [("Cancellation", "notes"), ("Source", "notes")]
+napoleon_custom_sections = ["Cancellation", "Source"]
 
 # Names of other packages are not looked up: their inventories would be fetched
 # from the network, and the build must work without. Every name of ours is, but for
@@ -67,6 +77,7 @@ def public_names() -> dict[str, str]:
 
 
 PUBLIC = public_names()
+agentpool_public = {home: shown for home, shown in PUBLIC.items() if "." in home}
 
 
 def is_shown_elsewhere(

@@ -42,6 +42,7 @@ from agentpool._scheduling.waits import Wait
 from agentpool._spawn import SpawnConfig
 
 Queries: TypeAlias = Iterable[str] | AsyncIterable[str]
+"""What ``pool.map`` takes: any texts, also such that arrive one after the other."""
 Accept: TypeAlias = Callable[[SpawnConfig, OnEnd], AgentRecord]
 """Accepts an agent whose end is told to one function alone."""
 
