@@ -246,6 +246,14 @@ def bench(session: nox.Session) -> None:
     session.run("python", "benchmarks/compare.py", *session.posargs)
 
 
+@nox.session(name="bench-peers")
+def bench_peers(session: nox.Session) -> None:
+    """Measure agentpool beside seven agent frameworks; installs them all, about 15 minutes."""
+    install(session)
+    session.run("python", "-m", "compileall", "-q", *site_packages(session), silent=True)
+    session.run("python", "benchmarks/peers/compare.py", *session.posargs)
+
+
 def site_packages(session: nox.Session) -> list[str]:
     """Return the folders that packages are installed in."""
     code = "import site; print(*site.getsitepackages(), sep='\\n')"

@@ -15,6 +15,9 @@ WIDTH, HEIGHT = 720, 330
 LEFT, RIGHT, TOP, BOTTOM = 72, 250, 44, 52
 """What is kept free around the lines, for the texts. The names stand on the right."""
 
+BAR, NAMES, AFTER = 24, 150, 70
+"""Of bars: the height of one, what is kept free for names and for figures, in pixels."""
+
 GREY = "#666666"
 
 
@@ -108,10 +111,64 @@ class Chart:
         return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
 
 
+@final
+@attrs.frozen(kw_only=True)
+class Bars:
+    """Lying bars on a logarithmic axis, one under the other."""
+
+    title: str
+    x_name: str
+    bars: Sequence[tuple[str, float, str]]
+    """Name, length and colour of each."""
+
+    @property
+    def height(self) -> int:
+        """How much of the page they take, in pixels."""
+        return TOP + BAR * len(self.bars) + BOTTOM
+
+    def svg(self, top: int) -> str:
+        """Return the bars, so far from the top of their page."""
+        lengths = [length for _, length, _ in self.bars]
+        least = 10 ** math.floor(math.log10(min(lengths)))
+        decades = math.ceil(math.log10(max(lengths) / least)) or 1
+        wide = WIDTH - NAMES - AFTER
+        foot = TOP + BAR * len(self.bars)
+        parts = [f'<g transform="translate(0 {top})">']
+        parts.append(_text(8, 22, self.title, size=15, weight="bold"))
+        for decade in range(decades + 1):
+            x = NAMES + wide * decade / decades
+            parts.append(_stroke([(x, TOP), (x, foot)], "#e3e3e3"))
+            tick = f"{least * 10**decade:,g}"
+            parts.append(_text(x, foot + 18, tick, anchor="middle", colour=GREY))
+        for number, (name, length, colour) in enumerate(self.bars):
+            y = TOP + BAR * number
+            along = wide * math.log10(length / least) / decades
+            parts.append(_text(NAMES - 8, y + 16, name, anchor="end"))
+            parts.append(
+                f'<rect x="{NAMES}" y="{y + 4}" width="{max(along, 1):.1f}" '
+                f'height="{BAR - 8}" fill="{colour}"/>'
+            )
+            figure = f"{length:,.0f}" if length >= 10 else f"{length:,.1f}"
+            parts.append(_text(NAMES + along + 6, y + 16, figure, colour=GREY))
+        parts.append(_text(NAMES + wide / 2, foot + 38, self.x_name, anchor="middle", colour=GREY))
+        return "\n".join([*parts, "</g>"])
+
+
+def page_of_bars(charts: Sequence[Bars]) -> str:
+    """Return the bars, one chart under the other, as a whole file."""
+    tops = [sum(chart.height for chart in charts[:number]) for number in range(len(charts))]
+    drawn = "\n".join(chart.svg(top) for chart, top in zip(charts, tops, strict=True))
+    return _page(sum(chart.height for chart in charts), drawn)
+
+
 def page(charts: Sequence[Chart]) -> str:
     """Return the charts, one under the other, as a whole file."""
     height = HEIGHT * len(charts)
     drawn = "\n".join(chart.svg(HEIGHT * number) for number, chart in enumerate(charts))
+    return _page(height, drawn)
+
+
+def _page(height: int, drawn: str) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
         f'width="{WIDTH}" height="{height}" font-family="sans-serif" font-size="13">\n'
