@@ -9,7 +9,7 @@ as the full loop among the yardsticks has.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import ExitStack
 from typing import TypeAlias, final
 
@@ -23,6 +23,7 @@ from agentpool import (
     AgentHandle,
     AgentManifest,
     AgentOutcome,
+    AgentPool,
     AgentStatus,
     InboxFullError,
     PrivacyTier,
@@ -116,29 +117,95 @@ class Listener(Observer):
 
 
 async def w1_agents(n: int, meter: Meter) -> None:
-    """Measure a pool of agents, each with one question."""
+    """Measure a pool of agents, each with one question, as the README shows."""
     await _agents(WARM_UP)
     with meter.running():
         await _agents(n)
 
 
+async def w1_nowait(n: int, meter: Meter) -> None:
+    """Measure the same by ``fan_out_nowait``."""
+    await _agents(WARM_UP, fan_out=_fan_out_nowait)
+    with meter.running():
+        await _agents(n, fan_out=_fan_out_nowait)
+
+
+async def w1_spawn(n: int, meter: Meter) -> None:
+    """Measure the same, spawned one by one."""
+    await _agents(WARM_UP, fan_out=_spawn_each)
+    with meter.running():
+        await _agents(n, fan_out=_spawn_each)
+
+
+async def w1_as_completed(n: int, meter: Meter) -> None:
+    """Measure the same, taken one by one in the order of the ends."""
+    await _taken(WARM_UP)
+    with meter.running():
+        await _taken(n)
+
+
+async def w1_map(n: int, meter: Meter) -> None:
+    """Measure a map over queries."""
+    await _mapped(WARM_UP)
+    with meter.running():
+        await _mapped(n)
+
+
 async def w1_remembering(n: int, meter: Meter) -> None:
-    """Measure the same, with a memory that outlives the pool."""
+    """Measure agents with a memory that outlives the pool."""
     await _agents(WARM_UP, InMemoryMemory())
     memory = InMemoryMemory()
     with meter.running():
         await _agents(n, memory)
 
 
-async def _agents(count: int, memory: Memory | None = None) -> None:
+FanOut: TypeAlias = Callable[[AgentPool, Iterable[SpawnConfig]], Coroutine[object, object, None]]
+"""How the agents get into the pool."""
+
+
+async def _fan_out(pool: AgentPool, configs: Iterable[SpawnConfig]) -> None:
+    await pool.fan_out(configs)
+
+
+async def _fan_out_nowait(pool: AgentPool, configs: Iterable[SpawnConfig]) -> None:
+    pool.fan_out_nowait(configs)
+
+
+async def _spawn_each(pool: AgentPool, configs: Iterable[SpawnConfig]) -> None:
+    for config in configs:
+        await pool.spawn(config)
+
+
+async def _agents(count: int, memory: Memory | None = None, fan_out: FanOut = _fan_out) -> None:
     manifest = AgentManifest()
     async with open_pool(
         NullDriver(), max_concurrent=SLOTS, max_queued=count, memory=memory
     ) as pool:
-        pool.fan_out_nowait(SpawnConfig(manifest, "go") for _ in range(count))
+        await fan_out(pool, (SpawnConfig(manifest, "go") for _ in range(count)))
         outcomes = await pool.join_all()
     assert len(outcomes) == count
     assert outcomes[count].status is AgentStatus.COMPLETED
+
+
+async def _taken(count: int) -> None:
+    manifest = AgentManifest()
+    taken = 0
+    async with open_pool(NullDriver(), max_concurrent=SLOTS, max_queued=count) as pool:
+        await pool.fan_out(SpawnConfig(manifest, "go") for _ in range(count))
+        async for outcome in pool.as_completed():
+            taken += outcome.status is AgentStatus.COMPLETED
+    assert taken == count
+
+
+async def _mapped(count: int) -> None:
+    taken = 0
+    async with (
+        open_pool(NullDriver(), max_concurrent=SLOTS) as pool,
+        pool.map(AgentManifest(), ("go" for _ in range(count))) as outcomes,
+    ):
+        async for outcome in outcomes:
+            taken += outcome.status is AgentStatus.COMPLETED
+    assert taken == count
 
 
 # --- One agent, many turns
@@ -212,6 +279,8 @@ async def _at_work(meter: Meter, works: list[Work], owner: Owner | None = None) 
         @tool
         async def work(x: int) -> None:  # noqa: ARG001  # as in W3
             """Do the agent's work."""
+            # An agent's loop takes what waits in its inbox: all must be at work first.
+            await wait_all_tasks_blocked()
             await works[context.agent_id - 1](context)
 
         return ToolRegistry([work])
@@ -345,7 +414,7 @@ async def _aborted(n: int, slots: int, meter: Meter) -> None:
     # Measured until the pool's block is left, which waits for the last of them.
     with ExitStack() as measured:
         async with open_pool(SleepingDriver(), max_concurrent=slots, max_queued=n) as pool:
-            pool.fan_out_nowait(SpawnConfig(manifest, "go") for _ in range(n))
+            await pool.fan_out(SpawnConfig(manifest, "go") for _ in range(n))
             await wait_all_tasks_blocked()
             measured.enter_context(meter.running())
             pool.abort_all("measured")
@@ -376,6 +445,10 @@ if __name__ == "__main__":
     main(
         {
             "W1:agents": w1_agents,
+            "W1:nowait": w1_nowait,
+            "W1:spawn": w1_spawn,
+            "W1:as-completed": w1_as_completed,
+            "W1:map": w1_map,
             "W1:remembering": w1_remembering,
             "W3:agent": w3_agent,
             "W3:deadlines": w3_deadlines,

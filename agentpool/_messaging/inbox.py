@@ -12,6 +12,7 @@ import trio
 from agentpool._base import Live
 from agentpool._errors import AgentGoneError, InboxFullError
 from agentpool._messages import AgentId, AgentMessage
+from agentpool._scheduling.pace import Pace
 from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.slot import Owner, parked
 from agentpool._scheduling.waits import Wait
@@ -94,11 +95,14 @@ class Inbox(Live):
         if self._readers:
             self._handed += self._readers.unpark(1)
 
-    async def receive_many(self, pool_owner: Owner | None = None) -> tuple[AgentMessage, ...]:
+    async def receive_many(
+        self, pool_owner: Owner | None = None, pace: Pace | None = None
+    ) -> tuple[AgentMessage, ...]:
         """Take all messages, waiting without a slot until there is one.
 
         Args:
             pool_owner: Who opened the pool. ``None``: the inbox is in none.
+            pace: When it yields although there are messages. ``None``: always.
 
         Raises:
             AgentGoneError: If the inbox was closed: nothing will come.
@@ -110,8 +114,9 @@ class Inbox(Live):
         await trio.lowlevel.checkpoint_if_cancelled()
         taken = self.receive_many_nowait()
         if taken:
-            # Taken messages must not be lost to a cancellation.
-            await trio.lowlevel.cancel_shielded_checkpoint()
+            if pace is None or pace.is_due():
+                # Taken messages must not be lost to a cancellation.
+                await trio.lowlevel.cancel_shielded_checkpoint()
             return taken
         while not taken:
             if self._closed:

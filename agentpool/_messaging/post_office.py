@@ -24,6 +24,7 @@ from agentpool._errors import AgentGoneError, InboxFullError, UnknownAgentError,
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage, DeadLetter
 from agentpool._messaging.inbox import Inbox
 from agentpool._messaging.kept_post import KeptPost
+from agentpool._scheduling.pace import Pace
 from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.slot import Owner, parked
 from agentpool._scheduling.waits import Wait
@@ -85,12 +86,13 @@ class PostOffice:
     )
     _dead_count: int = 0
     _owner: Owner | None = attrs.field(init=False, default=None)
+    _pace: Pace = attrs.field(init=False, factory=Pace)
     _kept: KeptPost | None = attrs.field(init=False, default=None)
     """Messages of earlier processes. ``None``: the pool has no journal."""
 
-    def open(self, owner: Owner) -> None:
+    def open(self, owner: Owner, pace: Pace) -> None:
         """Register *owner*, the task that opened the pool, so that its waits are seen."""
-        self._owner = owner
+        self._owner, self._pace = owner, pace
 
     def keep(self, kept: KeptPost) -> None:
         """Record messages in *kept* from now on, and deliver those of earlier processes."""
@@ -232,7 +234,8 @@ class PostOffice:
                 # A reply goes to whoever asked, and leaves its place to the next sender.
                 inbox.wake_senders()
         else:
-            await trio.lowlevel.cancel_shielded_checkpoint()
+            if self._pace.is_due():
+                await trio.lowlevel.cancel_shielded_checkpoint()
         return message
 
     def _accept(
@@ -303,7 +306,7 @@ class PostOffice:
         Cancellation:
             If cancelled, nothing was taken.
         """
-        return await self._open_inbox(agent_id).receive_many(self._owner)
+        return await self._open_inbox(agent_id).receive_many(self._owner, self._pace)
 
     def receive_many_nowait(self, agent_id: AgentId) -> tuple[AgentMessage, ...]:
         """Take all messages for *agent_id*; perhaps none."""

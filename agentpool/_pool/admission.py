@@ -15,8 +15,9 @@ Rules:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from typing import final
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TypeVar, final
 
 import attrs
 import trio
@@ -26,9 +27,13 @@ from agentpool._events import AgentQueued, AgentResumed, SlotsChanged
 from agentpool._messages import OWNER_ID, AgentId
 from agentpool._pool.record import AgentRecord
 from agentpool._scheduling.fair_queue import FairQueue
+from agentpool._scheduling.pace import Pace
 from agentpool._scheduling.slot import Slot, current_slot, parked
 from agentpool._scheduling.waits import Wait, WaitBook, WaitKind, WaitReason
 from agentpool.observe._hub import EventHub
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 def _number_of(handle: AgentRecord) -> AgentId:
@@ -58,12 +63,13 @@ class Admission:
     """Told before the slot is handed on."""
     _on_waiting: Callable[[AgentId], None]
     """Told afterwards."""
-    """Told who comes back and finds no slot, and how many came back before it."""
     outer: Slot | None = attrs.field(factory=current_slot.get)
     outer_deadline: float = attrs.field(factory=trio.current_effective_deadline)
     """The deadline of everything around the pool."""
     book: WaitBook = attrs.field(factory=WaitBook)
     """What its agents and its owner wait for."""
+    pace: Pace = attrs.field(factory=Pace)
+    """When a call of the pool yields that has nothing to wait for."""
     _newcomers: FairQueue[AgentRecord] = attrs.field(factory=_new_queue)
     _children: FairQueue[AgentRecord] = attrs.field(factory=_new_queue)
     """Newcomers whose parents are agents of the pool."""
@@ -123,7 +129,8 @@ class Admission:
         await trio.lowlevel.checkpoint_if_cancelled()
         if self.room_for(1):
             handle = accept()
-            await trio.lowlevel.cancel_shielded_checkpoint()
+            if self.pace.is_due():
+                await trio.lowlevel.cancel_shielded_checkpoint()
             return handle
         async with parked(Wait.other("a place in the queue", WaitReason.QUEUE)):
             while not (self.closed or self.room_for(1)):
@@ -136,6 +143,28 @@ class Admission:
             except BaseException:
                 self._room.unpark()  # the room is the next one's
                 raise
+
+    async def enter_each(
+        self, accept: Callable[[T, U], AgentRecord], wanted: Iterable[tuple[T, U]]
+    ) -> list[AgentRecord]:
+        """Call *accept* for each of *wanted* as soon as it has room, waiting without a slot.
+
+        Raises:
+            Exception: What *accept* raises.
+
+        Cancellation:
+            Those accepted before stay accepted.
+        """
+        records: list[AgentRecord] = []
+        for one, other in wanted:
+            if self.pace.is_due():
+                await trio.lowlevel.checkpoint()
+            if self.room_for(1):
+                records.append(accept(one, other))
+            else:
+                records.append(await self.enter(partial(accept, one, other)))
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        return records
 
     def close(self) -> None:
         """Wake the calls that wait for room: the pool has closed."""

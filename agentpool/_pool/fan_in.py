@@ -17,6 +17,7 @@ from agentpool._base import Live
 from agentpool._messages import AgentId
 from agentpool._outcome import AgentOutcome
 from agentpool._pool.record import AgentRecord
+from agentpool._scheduling.pace import Pace
 from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.slot import Owner, parked
 from agentpool._scheduling.waits import Wait
@@ -81,10 +82,11 @@ class FanIn(Live):
     _joins: list[_Join] = msgspec.field(default_factory=list[_Join])
     _next: Lot = msgspec.field(default_factory=Lot)
     _owner: Owner | None = None
+    _pace: Pace = msgspec.field(default_factory=Pace)
 
-    def open(self, owner: Owner) -> None:
+    def open(self, owner: Owner, pace: Pace) -> None:
         """Register *owner*, the task that opened the pool, so that its waits are seen."""
-        self._owner = owner
+        self._owner, self._pace = owner, pace
 
     def expect(self, handle: AgentRecord) -> None:
         """Add an accepted agent."""
@@ -154,7 +156,8 @@ class FanIn(Live):
             async with parked(wait, self._next, self._owner):
                 await self._next.park()
         outcome = self._ended.popitem(last=False)[1].collect() if self._ended else None
-        await trio.lowlevel.cancel_shielded_checkpoint()
+        if outcome is None or self._pace.is_due():
+            await trio.lowlevel.cancel_shielded_checkpoint()
         return outcome
 
     async def join_all(self, *, children: bool) -> dict[AgentId, AgentOutcome]:

@@ -170,7 +170,8 @@ class QueryMap(Live):
             raise StopAsyncIteration
         outcome = self._done.popleft()
         self._give_turns()
-        await trio.lowlevel.cancel_shielded_checkpoint()
+        if self._admission.pace.is_due():
+            await trio.lowlevel.cancel_shielded_checkpoint()
         return outcome
 
     @property
@@ -247,7 +248,8 @@ class QueryMap(Live):
                 await self._spawn(query)
 
     async def _spawn(self, query: str) -> None:
-        await trio.lowlevel.checkpoint()
+        if len(self._sources) > 1:
+            await trio.lowlevel.checkpoint()  # in which the other sources take their turns
         if self._turns or not self._has_room():
             self._idle += 1
             self._on_change()

@@ -111,8 +111,8 @@ class AgentNursery(Home):
         )
         self.deadlocks = DeadlockWatch(nursery, self.admission, self.running)
         self.voice = PoolVoice(self.router, self.admission, self.running, self.deadlocks.owner)
-        self.router.open(self.deadlocks.owner)
-        self.fan_in.open(self.deadlocks.owner)
+        self.router.open(self.deadlocks.owner, self.admission.pace)
+        self.fan_in.open(self.deadlocks.owner, self.admission.pace)
 
     def _posted(self, message: AgentMessage, reason: str | None) -> None:
         """Report that a message was accepted, or with a *reason* that it became a dead letter."""

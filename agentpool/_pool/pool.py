@@ -68,8 +68,8 @@ class AgentPool:
         Cancellation:
             If cancelled, nothing was accepted.
         """
-        (handle,) = await self.fan_out((config,))
-        return handle
+        start = partial(self._agents.accept, config, self._agents.driver_for(config))
+        return AgentHandle(await self._agents.admission.enter(start))
 
     def spawn_nowait(self, config: SpawnConfig) -> AgentHandle:
         """Accept an agent now, or raise.
@@ -94,12 +94,11 @@ class AgentPool:
         Cancellation:
             Agents accepted before stay accepted; ``join_all`` has them.
         """
+        await trio.lowlevel.checkpoint_if_cancelled()
         wanted = self._wanted(configs)
-        if not wanted:
-            await trio.lowlevel.checkpoint()
-        enter = self._agents.admission.enter
-        accept = self._agents.accept
-        return [AgentHandle(await enter(partial(accept, *one))) for one in wanted]  # noqa: ASYNC910  # nobody wanted: see above
+        agents = self._agents
+        records = await agents.admission.enter_each(agents.accept, wanted)
+        return [AgentHandle(record) for record in records]
 
     def fan_out_nowait(self, configs: Iterable[SpawnConfig]) -> list[AgentHandle]:
         """Accept all of these agents, or none.

@@ -222,6 +222,7 @@ async def g09_honest_errors() -> None:
         FunctionDriver(orders), max_concurrent=1, max_queued=1, inbox_capacity=1
     ) as pool:
         ended = await pool.spawn(member("a"))
+        await trio.lowlevel.checkpoint()
         await ended.wait()
         live, _ = pool.fan_out_nowait([member("b nap=5"), member("c")])
         await wait_all_tasks_blocked()

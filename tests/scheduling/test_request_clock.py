@@ -151,6 +151,7 @@ async def test_g13_the_deadline_of_a_run_holds_while_it_waits_for_a_budget(
     budget = Budget(tokens=1500)
     async with open_pool(LiveDriver(answer), budget=budget) as pool:
         await pool.spawn(job())
+        await trio.testing.wait_all_tasks_blocked()
         outcome = await (await pool.spawn(hurried)).wait()
         assert (outcome.stop_reason, trio.current_time()) == (StopReason.DEADLINE, 10)
     assert budget.statistics().requests.committed == 1

@@ -1,0 +1,167 @@
+"""Calls that find everything ready let others run at every 32nd of them, and not at each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from itertools import groupby
+from typing import TypeAlias
+
+import pytest
+import trio
+from trio.testing import assert_checkpoints, wait_all_tasks_blocked
+
+from agentpool import AgentPool, PoolClosedError, open_pool
+from agentpool.drivers import CompletionRequest, FunctionDriver
+from tests.support.fakes import LiveDriver, job, jobs, manifest
+
+STEPS = 32
+CALLS = 200
+
+Call: TypeAlias = Callable[[], Coroutine[object, object, object]]
+
+
+async def longest_row(call: Call) -> int:
+    """Return how many calls were made in a row while another task waited for its turn."""
+    turns = 0
+    seen: list[int] = []
+
+    async def bystander() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bystander)
+        await wait_for_turn()
+        for _ in range(CALLS):
+            seen.append(turns)
+            await call()
+        nursery.cancel_scope.cancel()
+    return max(len(list(same)) for _, same in groupby(seen))
+
+
+async def wait_for_turn() -> None:
+    """Let whoever was started take a step."""
+    await trio.lowlevel.checkpoint()
+
+
+async def sleep(_: CompletionRequest, __: object) -> str:
+    """Be a model that never answers."""
+    await trio.sleep_forever()
+    raise AssertionError
+
+
+async def spawn(pool: AgentPool) -> Call:
+    """Spawn agents one by one."""
+    return lambda: pool.spawn(job())
+
+
+async def send(pool: AgentPool) -> Call:
+    """Send to an agent with room for all."""
+    handle = await pool.spawn(job())
+    return lambda: handle.send("a message")
+
+
+async def receive(pool: AgentPool) -> Call:
+    """Receive messages that are there."""
+    await pool.fan_out([job()] * CALLS)
+    messages = iter(range(CALLS))
+
+    async def call() -> object:
+        # From an agent's side of the post: each time there is one message.
+        pool._agents.router.send_nowait(1, 0, str(next(messages)))
+        return await pool.receive_many()
+
+    return call
+
+
+@pytest.mark.parametrize("prepare", [spawn, send, receive])
+async def test_calls_that_need_not_wait_let_others_run(
+    prepare: Callable[[AgentPool], Coroutine[object, object, Call]],
+) -> None:
+    """At least at every 32nd, and by far not at each."""
+    async with open_pool(LiveDriver(sleep), max_concurrent=300, inbox_capacity=300) as pool:
+        call = await prepare(pool)
+        longest = await longest_row(call)
+        pool.abort_all()
+    # Of two turns of ours, the other task may take its own before the first and after the last.
+    assert STEPS // 2 < longest <= 2 * STEPS
+
+
+async def test_outcomes_that_are_there_let_others_run() -> None:
+    """As calls do that need not wait."""
+    async with open_pool(FunctionDriver(lambda _: "done")) as pool:
+        await pool.fan_out([job()] * CALLS)
+        await wait_all_tasks_blocked()
+        longest = await longest_row(pool.join_next)
+        assert await pool.join_next() is None
+    assert STEPS // 2 < longest <= 2 * STEPS
+
+
+async def test_outcomes_of_a_map_let_others_run() -> None:
+    """Those that wait for the reader as well."""
+    async with (
+        open_pool(FunctionDriver(lambda _: "done"), max_concurrent=CALLS) as pool,
+        pool.map(manifest(), ["q"] * CALLS) as outcomes,
+    ):
+        await wait_all_tasks_blocked()
+        longest = await longest_row(outcomes.__anext__)
+        assert [one async for one in outcomes] == []
+    assert STEPS // 2 < longest <= 2 * STEPS
+
+
+async def test_a_fan_out_lets_others_run_once_at_least() -> None:
+    """Also an empty one."""
+    async with open_pool(FunctionDriver(lambda _: "done")) as pool:
+        for configs in ((), jobs("a", "b"), [job()] * CALLS):
+            with assert_checkpoints():
+                await pool.fan_out(configs)
+
+
+async def test_a_fan_out_that_is_cancelled_half_way_leaves_what_was_accepted() -> None:
+    """The agents of whole batches, found by ``join_all``; of the rest none."""
+    async with open_pool(FunctionDriver(lambda _: "done"), max_concurrent=CALLS) as pool:
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+
+                async def cancel() -> None:
+                    scope.cancel()
+
+                nursery.start_soon(cancel)
+                await pool.fan_out([job()] * CALLS)
+        assert scope.cancelled_caught
+        accepted = pool.statistics().spawned
+        assert 0 < accepted <= 2 * STEPS
+        assert list(await pool.join_all()) == list(range(1, accepted + 1))
+
+
+async def test_calls_that_are_cancelled_do_nothing() -> None:
+    """Whether or not it is their turn to yield."""
+    async with open_pool(LiveDriver(sleep), inbox_capacity=300) as pool:
+        handle = await pool.spawn(job())
+        for _ in range(2 * STEPS):
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await pool.spawn(job())
+            assert scope.cancelled_caught
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await handle.send("never")
+            assert scope.cancelled_caught
+        assert (pool.statistics().spawned, pool.statistics().messages) == (1, 0)
+        pool.abort_all()
+
+
+async def test_a_pool_that_closes_in_the_middle_of_a_fan_out_says_so() -> None:
+    """What was accepted before stays."""
+    async with open_pool(FunctionDriver(lambda _: "done"), max_concurrent=CALLS) as pool:
+        async with trio.open_nursery() as nursery:
+
+            async def close() -> None:
+                pool.close()
+
+            nursery.start_soon(close)
+            with pytest.raises(PoolClosedError):
+                await pool.fan_out([job()] * CALLS)
+        assert 0 < len(await pool.join_all()) <= 2 * STEPS
