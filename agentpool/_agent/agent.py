@@ -260,9 +260,7 @@ class Agent(Live):
 
     def phase(self, phase: Phase, tool_name: str = "") -> None:
         """Report that the agent enters a phase."""
-        if self.hub.listening:
-            stamp = self.hub.stamp(self.agent_id, self.name)
-            self.hub.publish(PhaseChanged(*stamp, phase, tool_name, self.turn))
+        self.hub.tell(PhaseChanged, self.agent_id, self.name, phase, tool_name, self.turn)
 
     def arrived(self, piece: str) -> None:
         """Record a piece of the answer."""
@@ -303,12 +301,11 @@ class Agent(Live):
     def _tell(self, pieces: Iterable[tuple[str, bool]]) -> None:
         for text, is_thought in pieces:
             kind = ThoughtDelta if is_thought else TextDelta
-            self.hub.publish(kind(*self.hub.stamp(self.agent_id, self.name), text))
+            self.hub.tell(kind, self.agent_id, self.name, text)
 
     def thought(self, piece: str) -> None:
         """Report a piece of the model's thoughts."""
-        if self.hub.listening:
-            self.hub.publish(ThoughtDelta(*self.hub.stamp(self.agent_id, self.name), piece))
+        self.hub.tell(ThoughtDelta, self.agent_id, self.name, piece)
 
     def outcome(
         self,

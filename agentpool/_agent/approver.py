@@ -56,9 +56,8 @@ async def ask_first(
         Nobody waits for an answer any more; nothing ran.
     """
     hub = agent.hub
-    asked_at = hub.seconds() if hub.listening else 0.0
-    if hub.listening:
-        hub.publish(ApprovalAsked(*hub.stamp(agent.agent_id, agent.name), call))
+    asked_at = hub.seconds()
+    hub.tell(ApprovalAsked, agent.agent_id, agent.name, call)
     decision: Decision = Denied(NOBODY)
     journal = agent.journal
     said = None if journal is None else await journal.ask(part, call, again=may_have_run)
@@ -80,12 +79,10 @@ async def ask_first(
     if isinstance(decision, Changed):
         call = msgspec.structs.replace(call, arguments=decision.arguments)
     denied = decision if isinstance(decision, Denied) else None
-    if hub.listening:
-        reason = "" if denied is None else denied.reason
-        stamp = hub.stamp(agent.agent_id, agent.name)
-        waited_seconds = hub.seconds() - asked_at
-        given = (denied is None, reason, decision.by, waited_seconds)
-        hub.publish(ApprovalGiven(*stamp, call, *given))
+    reason = "" if denied is None else denied.reason
+    waited_seconds = hub.seconds() - asked_at
+    given = (call, denied is None, reason, decision.by, waited_seconds)
+    hub.tell(ApprovalGiven, agent.agent_id, agent.name, *given)
     return call if denied is None else denied  # noqa: ASYNC910  # one that is not async has no checkpoint
 
 

@@ -152,11 +152,11 @@ async def _do_aside(  # noqa: ASYNC910  # see below
 def _tell(agent: Agent, effect: Warn | LeftOut) -> None:
     if isinstance(effect, Warn):
         agent.hub.warned(agent.agent_id, agent.name, effect.text)
-    elif agent.hub.listening:
+    else:
         cut = effect.cut
         what = (effect.strategy, cut.messages, cut.results, cut.tokens)
-        stamp = agent.hub.stamp(agent.agent_id, agent.name)
-        agent.hub.publish(WindowCut(*stamp, *what, effect.summary, effect.failure))
+        told = (*what, effect.summary, effect.failure)
+        agent.hub.tell(WindowCut, agent.agent_id, agent.name, *told)
 
 
 async def _summarize(agent: Agent, effect: Summarize) -> None:  # noqa: ASYNC910  # what is refused waits for nothing

@@ -169,11 +169,16 @@ class Purse:
     def tell(self) -> None:
         """Report limits that are near or reached."""
         for notice in self.ledger.account.take_news():
-            if self._hub.listening:
-                kind = BudgetReached if notice.reached else BudgetNear
-                stamp = self._hub.stamp(self._agent_id, self._name)
-                limit = (notice.budget, notice.kind, notice.used, notice.limit)
-                self._hub.publish(kind(*stamp, *limit))
+            kind = BudgetReached if notice.reached else BudgetNear
+            self._hub.tell(
+                kind,
+                self._agent_id,
+                self._name,
+                notice.budget,
+                notice.kind,
+                notice.used,
+                notice.limit,
+            )
 
 
 async def _look(ledgers: Sequence[Ledger]) -> None:

@@ -243,8 +243,7 @@ class AgentNursery(Home):
     def _start(self, handle: AgentRecord, slot: Slot) -> None:
         handle.begin(slot, self.hub.seconds())
         self.running[handle.agent_id] = handle
-        if self.hub.listening:
-            self.hub.tell(AgentStarted, handle.agent_id, handle.name)
+        self.hub.tell(AgentStarted, handle.agent_id, handle.name)
         self.nursery.start_soon(self._live, handle, slot, name=handle.name)
 
     # --- from slot to outcome
@@ -315,8 +314,7 @@ class AgentNursery(Home):
             handle.end(outcome)
             self.router.unregister(handle.agent_id)
             self.running.pop(handle.agent_id, None)
-            if self.hub.listening:
-                self.hub.tell(AgentFinished, handle.agent_id, handle.name, outcome)
+            self.hub.tell(AgentFinished, handle.agent_id, handle.name, outcome)
             parent = self.running.get(handle.parent_id)
             if parent is not None:
                 parent.let_go(handle)
