@@ -155,6 +155,19 @@ class Attachment(msgspec.Struct, frozen=True, gc=False):
         return max(LEAST_IMAGE_TOKENS, min(tokens, MOST_IMAGE_TOKENS))
 
 
+def size_trouble(one: Attachment, most_image_bytes: int | None) -> str:
+    """Return what a provider would refuse about the size of *one*. Empty: nothing.
+
+    Args:
+        one: What would be sent.
+        most_image_bytes: The largest image that it takes. ``None``: any.
+    """
+    size = len(one.data)
+    if most_image_bytes is None or one.kind != "image" or size <= most_image_bytes:
+        return ""
+    return f"has {size:,} bytes, and the provider takes images of at most {most_image_bytes:,}"
+
+
 def media_type_of(data: bytes) -> str | None:
     """Return the media type that *data* begins like. ``None``: none that models read."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):

@@ -6,13 +6,12 @@ All values are frozen. Beside a text there may be images and documents; audio is
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias, final
 
 import msgspec
 
 from agentpool._attachments import Attachment
-from agentpool._errors import UsageError
 
 Json: TypeAlias = bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
 """A JSON value."""
@@ -256,34 +255,6 @@ class Completion(msgspec.Struct, frozen=True, gc=False):
     """US dollars. ``None``: as the driver prices its usage."""
     parts: tuple[ProviderPart, ...] = ()
     """What its provider wants back with the answer, in the order in which it came."""
-
-
-def messages_to_json(messages: Iterable[ChatMessage]) -> str:
-    """Return a conversation as JSON: an array of objects, each with its ``role``.
-
-    Everything is in it, what belongs to providers as well, so that another process can go on
-    with the conversation.
-
-    >>> messages_to_json([UserMessage("Hi")])
-    '[{"role":"user","text":"Hi"}]'
-    """
-    return msgspec.json.encode(tuple(messages)).decode()
-
-
-def messages_from_json(text: str | bytes) -> tuple[ChatMessage, ...]:
-    """Read a conversation that ``messages_to_json`` wrote.
-
-    >>> messages_from_json('[{"role":"user","text":"Hi"}]')
-    (UserMessage(text='Hi'),)
-
-    Raises:
-        UsageError: If *text* is no such conversation. Says where.
-    """
-    try:
-        return msgspec.json.decode(text, type=tuple[ChatMessage, ...])
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
-        msg = f"the text is not a conversation ({exc}); write it with messages_to_json"
-        raise UsageError(msg) from exc
 
 
 ANSWER_TOKENS: Final = 16_384

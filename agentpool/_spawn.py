@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from operator import attrgetter
-from typing import Final, final
+from typing import Final, cast, final
 
 import attrs
 
@@ -12,6 +12,7 @@ from agentpool._attachments import Attachment
 from agentpool._budget.budget import Budget
 from agentpool._checks import at_least, expect, expect_fields
 from agentpool._errors import CapabilityDeniedError, UsageError
+from agentpool._halves import without_halves
 from agentpool._manifest.capability import Capability, CapabilityKind, asks_first
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._manifest.usage_limits import UsageLimits
@@ -21,6 +22,11 @@ from agentpool._scheduling.fair_queue import PLAIN, Share
 # The manifest and the query are checked with words of their own. What an output type may be
 # depends on what msgspec can read, and building it says so.
 _CHECKED: Final = frozenset({"manifest", "query", "output_type", "weight"})
+
+
+def _whole(query: str) -> str:
+    # Half of a character cannot be sent. Type checkers are optional.
+    return without_halves(query) if isinstance(cast("object", query), str) else query
 
 
 @final
@@ -38,7 +44,7 @@ class SpawnConfig:
 
     manifest: AgentManifest
     """What kind of agent."""
-    query: str
+    query: str = attrs.field(converter=_whole)
     """What it is asked. Not empty."""
     name: str | None = attrs.field(default=None, kw_only=True)
     """How it is called in this run. ``None``: by its manifest's name."""

@@ -170,15 +170,21 @@ def test_it_survives_what_messages_survive() -> None:
 class TextOnly(Driver):
     """A model that reads some kinds and no others."""
 
-    def __init__(self, inner: Driver, *kinds: str) -> None:
+    def __init__(self, inner: Driver, *kinds: str, most_image_bytes: int | None = None) -> None:
         """Answer as *inner* does."""
         self.inner = inner
         self.kinds = frozenset(kinds)
+        self.most_bytes = most_image_bytes
 
     @property
     def inputs(self) -> frozenset[str]:
         """The kinds."""
         return self.kinds
+
+    @property
+    def most_image_bytes(self) -> int | None:
+        """The limit."""
+        return self.most_bytes
 
     @property
     def context_window(self) -> int | None:
@@ -233,6 +239,17 @@ async def test_a_model_that_reads_none_refuses_the_agent() -> None:
         assert (await handle.wait()).text == "A page."
 
 
+async def test_an_image_above_the_limit_refuses_the_agent() -> None:
+    """At its spawn, and not with its first request."""
+    inner = ScriptedDriver(["A page."], context_window=50_000)
+    driver = TextOnly(inner, "image", "pdf", most_image_bytes=20)
+    async with open_pool(driver) as pool:
+        with pytest.raises(UsageError, match=r"photo\.png has 29 bytes, and the provider takes "):
+            pool.spawn_nowait(SpawnConfig(manifest(), "?", attachments=(PHOTO,)))
+        config = SpawnConfig(manifest(), "?", attachments=(PAPER,))
+        assert (await (await pool.spawn(config)).wait()).text == "A page."
+
+
 async def test_what_an_attachment_takes_is_counted() -> None:
     """A question that does not fit is refused before it is sent."""
     driver = ScriptedDriver(["x"], context_window=4000)
@@ -249,6 +266,12 @@ async def look(context: ToolContext) -> ToolResult:  # noqa: ASYNC124  # as tool
     return ToolResult("[image]", attachments=(PHOTO, PAPER))
 
 
+LARGE_NOTE = (
+    "[image]\n[image 'photo.png' left out: it has 29 bytes, and the provider takes images of at "
+    "most 20; get a smaller one]"
+)
+
+
 @pytest.mark.parametrize(
     ("driver", "window", "kept", "note"),
     [
@@ -258,6 +281,12 @@ async def look(context: ToolContext) -> ToolResult:  # noqa: ASYNC124  # as tool
             100_000,
             (PHOTO,),
             "[image]\n[1 attachments left out: this model does not read them]",
+        ),
+        (
+            lambda inner: TextOnly(inner, "image", "pdf", most_image_bytes=20),
+            100_000,
+            (PAPER,),
+            LARGE_NOTE,
         ),
         (
             lambda inner: inner,
@@ -288,6 +317,16 @@ def test_drivers_of_drivers_read_what_those_read() -> None:
     assert FallbackDriver(both, one).inputs == frozenset({"image"})
     assert FallbackDriver(both, plain).inputs == frozenset({"image", "pdf"})
     assert FallbackDriver(plain, plain).inputs is None
+
+
+def test_drivers_of_drivers_take_images_as_large_as_those_take() -> None:
+    """The smallest known limit counts."""
+    plain = ScriptedDriver([])
+    small, large = (TextOnly(plain, "image", most_image_bytes=size) for size in (20, 30))
+    assert plain.most_image_bytes is None
+    assert GatedDriver(small, RequestGate("g")).most_image_bytes == 20
+    assert FallbackDriver(plain, large, small).most_image_bytes == 20
+    assert FallbackDriver(plain).most_image_bytes is None
 
 
 @pytest.mark.parametrize("kind", ["a pipe", "a folder", "a device"])

@@ -14,9 +14,10 @@ import trio
 from agentpool._agent.agent import Agent
 from agentpool._agent.approver import ask_first, must_ask
 from agentpool._approval import Denied
-from agentpool._attachments import Attachment
+from agentpool._attachments import Attachment, size_trouble
 from agentpool._errors import UsageError
 from agentpool._events import Phase, ToolFinished, ToolStarted
+from agentpool._halves import without_halves
 from agentpool._loop.guard import Stop
 from agentpool._loop.run import UNSURE, RunTools, refused
 from agentpool._manifest.capability import OUTSIDE_KINDS
@@ -199,7 +200,7 @@ def _finish(
     """
     asked = effect.calls[index]
     call = effect.changed.get(index, asked)
-    content = agent.home.cleaner.clean(result.content)
+    content = without_halves(agent.home.cleaner.clean(result.content))
     told = content if tool is None else _told(tool, call, asked, content)
     taken, told = _taken(agent, result, told) if result.attachments else ((), told)
     if result.traceback:
@@ -229,13 +230,15 @@ def _finish(
 
 
 def _taken(agent: Agent, result: ToolResult, told: str) -> tuple[tuple[Attachment, ...], str]:
-    """Return the attachments that the model reads, and the text with a note of the others."""
-    inputs = agent.driver.inputs
-    taken = tuple(one for one in result.attachments if inputs is None or one.kind in inputs)
-    left_out = len(result.attachments) - len(taken)
-    if left_out:
+    """Return the attachments that the model takes, and the text with a note of the others."""
+    inputs, most = agent.driver.inputs, agent.driver.most_image_bytes
+    read = tuple(one for one in result.attachments if inputs is None or one.kind in inputs)
+    if left_out := len(result.attachments) - len(read):
         told += f"\n[{left_out} attachments left out: this model does not read them]"
-    return taken, told
+    for one in read:
+        if trouble := size_trouble(one, most):
+            told += f"\n[image {one.name!r} left out: it {trouble}; get a smaller one]"
+    return tuple(one for one in read if not size_trouble(one, most)), told
 
 
 def _exhausted(agent: Agent) -> Stop | None:

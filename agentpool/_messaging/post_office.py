@@ -21,6 +21,7 @@ import trio
 from agentpool._base import Live
 from agentpool._checks import expect
 from agentpool._errors import AgentGoneError, InboxFullError, UnknownAgentError, UsageError
+from agentpool._halves import without_halves
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage, DeadLetter
 from agentpool._messaging.inbox import Inbox
 from agentpool._messaging.kept_post import KeptPost
@@ -258,7 +259,7 @@ class PostOffice:
             return known
         inbox = self._open_inbox(recipient)
         number = self._last_message_id + 1
-        message = AgentMessage(sender, recipient, content, number, reply_to)
+        message = AgentMessage(sender, recipient, without_halves(content), number, reply_to)
         is_taken = self._answers(message) or (self._kept is not None and self._kept.hold(message))
         if not is_taken:
             inbox.send_nowait(message)

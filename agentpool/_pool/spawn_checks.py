@@ -8,6 +8,7 @@ from typing import final
 import attrs
 
 from agentpool._agent.agent import output_of, room_tokens
+from agentpool._attachments import size_trouble
 from agentpool._budget.budget import Budget
 from agentpool._checks import expect
 from agentpool._errors import Fault, ManifestError, PrivacyError, UsageError
@@ -104,6 +105,8 @@ def driver_for(
                 f"the model of manifest {manifest.name!r} reads no {one.kind}, got {one!r}; "
                 "leave it out, or choose a model that reads it"
             )
+        if trouble := size_trouble(one, driver.most_image_bytes):
+            raise UsageError(f"{one.name or 'an image'} {trouble}; make it smaller")
     room = room_tokens(driver, config, registry)
     if room is not None and room <= 0:
         window = driver.context_window or manifest.model.context_window

@@ -88,6 +88,11 @@ class Driver(ABC):
         return None
 
     @property
+    def most_image_bytes(self) -> int | None:
+        """The largest image that the provider takes. ``None``: no limit is known."""
+        return None
+
+    @property
     @abstractmethod
     def privacy(self) -> PrivacyTier:
         """The privacy tier of the place where requests end up."""

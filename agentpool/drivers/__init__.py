@@ -28,6 +28,8 @@ from agentpool._manifest.model import TokenPrice as TokenPrice
 from agentpool._manifest.providers import PROVIDERS as PROVIDERS
 from agentpool._manifest.providers import Place as Place
 from agentpool._manifest.providers import Provider as Provider
+from agentpool._message_json import messages_from_json as messages_from_json
+from agentpool._message_json import messages_to_json as messages_to_json
 from agentpool._messages import NO_USAGE as NO_USAGE
 from agentpool._messages import AnswerForm as AnswerForm
 from agentpool._messages import AssistantMessage as AssistantMessage
@@ -42,8 +44,6 @@ from agentpool._messages import ToolDefinition as ToolDefinition
 from agentpool._messages import ToolMessage as ToolMessage
 from agentpool._messages import UserMessage as UserMessage
 from agentpool._messages import estimate_tokens as estimate_tokens
-from agentpool._messages import messages_from_json as messages_from_json
-from agentpool._messages import messages_to_json as messages_to_json
 from agentpool._public import load as _load
 from agentpool.abc import HearsThoughts as HearsThoughts
 from agentpool.drivers._breaker import BreakerState as BreakerState

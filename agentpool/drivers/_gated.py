@@ -56,6 +56,11 @@ class GatedDriver(SendingDriver):
         return self._driver.inputs
 
     @property
+    def most_image_bytes(self) -> int | None:
+        """The limit of the inner driver."""
+        return self._driver.most_image_bytes
+
+    @property
     def privacy(self) -> PrivacyTier:
         """The tier of the inner driver."""
         return self._driver.privacy

@@ -16,6 +16,7 @@ import msgspec
 import trio
 
 from agentpool._errors import DriverError, NetworkError, ProtocolError, UsageError
+from agentpool._halves import request_without_halves
 from agentpool._manifest.asking import options_faults
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._messages import Completion, CompletionRequest, Json, Usage
@@ -275,11 +276,6 @@ class HostedDriver(SendingDriver):
         return self._settings.inputs
 
     @property
-    def most_image_bytes(self) -> int | None:
-        """The largest image that the provider takes. ``None``: no limit."""
-        return None
-
-    @property
     def privacy(self) -> PrivacyTier:
         """The tier that the driver was opened with."""
         return self._settings.privacy
@@ -307,7 +303,11 @@ class HostedDriver(SendingDriver):
         check_attachments(request, self.inputs, most_image_bytes=self.most_image_bytes)
         key = self._use_key()
         self._requests += 1
-        exchange = self._exchange(request, f"call-{self._requests}", key)
+        prefix = f"call-{self._requests}"
+        try:
+            exchange = self._exchange(request, prefix, key)
+        except UnicodeEncodeError:
+            exchange = self._exchange(request_without_halves(request), prefix, key)
         try:
             answer = await stream_completion(
                 self._client, exchange, on_delta=on_delta, on_sent=on_sent

@@ -26,6 +26,7 @@ from agentpool._checks import expect_arguments
 from agentpool._child_process import end_group, ending
 from agentpool._environ import LIBRARIES, build_environ
 from agentpool._errors import DriverError, NetworkError, ProtocolError, UsageError
+from agentpool._halves import request_without_halves
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._messages import Completion, CompletionRequest, Json, Usage, answer_tokens
 from agentpool.abc import Driver, OnDelta
@@ -230,7 +231,10 @@ class LocalDriver(Driver):
         # Without a limit a small model may write until its window is full.
         most = answer_tokens(request.max_tokens, self._settings.context_window)
         asked = msgspec.structs.replace(prompt.request, max_tokens=most)
-        body = encode_request(asked, options)
+        try:
+            body = encode_request(asked, options)
+        except UnicodeEncodeError:
+            body = encode_request(request_without_halves(asked), options)
         accumulator = ChatAccumulator(call_id_prefix=call_id)
         async with self._slots:
             self._child.trim_log()

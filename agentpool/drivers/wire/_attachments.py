@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from agentpool._attachments import Attachment
+from agentpool._attachments import Attachment, size_trouble
 from agentpool._errors import BadRequestError
 from agentpool._messages import AssistantMessage, CompletionRequest, Json
 
@@ -46,12 +46,8 @@ def check_attachments(
                 f"the model reads no {READS[one.kind]}, and {name} is one of them; leave it "
                 "out, or choose a model that reads them"
             )
-        size = len(one.data)
-        if most_image_bytes is not None and one.kind == "image" and size > most_image_bytes:
-            raise BadRequestError(
-                f"{name} has {size:,} bytes, and the provider takes images of at most "
-                f"{most_image_bytes:,}; make it smaller"
-            )
+        if trouble := size_trouble(one, most_image_bytes):
+            raise BadRequestError(f"{name} {trouble}; make it smaller")
 
 
 def attachments_of(request: CompletionRequest) -> Iterator[Attachment]:

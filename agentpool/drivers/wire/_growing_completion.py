@@ -12,6 +12,8 @@ Each wire says by itself what an event means. Rules of all of them:
 
 from __future__ import annotations
 
+import contextlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TypeVar, cast
@@ -24,6 +26,7 @@ from agentpool._messages import Completion, FinishReason, ProviderPart, Usage
 from agentpool.drivers.wire._endings import ENDINGS, NO_ENDING, bad_end
 from agentpool.drivers.wire._failure import failure_in_body, failure_in_stream, shown
 from agentpool.drivers.wire._growing import GrowingAnswer, is_json
+from agentpool.drivers.wire._halves import Halves
 from agentpool.drivers.wire._lenient import loads, read_leniently
 from agentpool.drivers.wire._parts import NOWHERE, Origin
 from agentpool.drivers.wire._sse import SseEvent
@@ -44,6 +47,7 @@ class GrowingCompletion(ABC):
     no_event: str = "none"
     """What an event that means nothing is called in errors."""
     _answer: GrowingAnswer = attrs.field(init=False)
+    _halves: Halves = attrs.field(init=False, factory=Halves)
     _thoughts: list[str] = attrs.field(init=False, factory=list[str])
     _refusal: list[str] = attrs.field(init=False, factory=list[str])
     _finish: str | None = attrs.field(init=False, default=None)
@@ -72,6 +76,11 @@ class GrowingCompletion(ABC):
             return []
         if not data.startswith("{") or "\n" in data:
             return self._feed_odd(event, data)
+        if self._halves.concern(data):
+            return [text for one in self._halves.mend(data) for text in self._feed_one(event, one)]
+        return self._feed_one(event, data)
+
+    def _feed_one(self, event: SseEvent, data: str) -> list[str]:
         texts = self._take(event, data)
         if texts:
             self._answer.add_texts(texts)
@@ -85,8 +94,9 @@ class GrowingCompletion(ABC):
         if data.startswith(":") or data == "null":
             return []
         if data.strip('[]" ').lower() == "done":
+            texts = [text for one in self._halves.end() for text in self._feed_one(event, one)]
             self._done = True
-            return []
+            return texts
         if (failure := failure_in_body(data.encode(), secret=self.secret)) is not None:
             raise failure
         if event.event == "error" and not is_json(data):
@@ -96,15 +106,15 @@ class GrowingCompletion(ABC):
 
     def _several_in(self, data: str) -> list[str]:
         """Split an event that contains several: a list, or events without an empty line between."""
-        if not is_json(data):
-            lines = [line for line in data.split("\n") if line.strip()]
-            if len(lines) > 1:
-                return lines
-        elif data.startswith("{"):
+        if data.startswith("["):
+            with contextlib.suppress(msgspec.DecodeError, RecursionError):
+                found = cast("list[object]", loads(data))
+                return [json.dumps(one) for one in found]
+        elif data.startswith("{") and is_json(data):
             return [" ".join(data.split("\n"))]
-        elif data.startswith("["):
-            found = cast("list[object]", loads(data))
-            return [msgspec.json.encode(one).decode() for one in found]
+        lines = [line for line in data.split("\n") if line.strip()]
+        if len(lines) > 1 and not is_json(data):
+            return lines
         came = shown(data, secret=self.secret)
         msg = f"an event of the stream is {self.no_event} (no JSON object): {came!r}"
         raise ProtocolError(msg)

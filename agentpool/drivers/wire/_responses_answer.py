@@ -12,6 +12,7 @@ Rules, besides those of every wire:
 4. A reasoning item is kept as it came, without the id that the server gave it, if there is
    anything in it that can be read again.
 5. A failed response is the error that it has; an incomplete one ends for its reason.
+6. Messages that are comments on the way are told apart from the answer: see ``_phases``.
 
 Source: https://platform.openai.com/docs/api-reference/responses-streaming (2026-11);
 kimi-code#1734, pi#917 and langchain#37625 on GitHub for what servers leave out.
@@ -30,71 +31,26 @@ from agentpool.drivers.wire._counted import count_of, counted
 from agentpool.drivers.wire._error_body import ErrorBody, is_no_error
 from agentpool.drivers.wire._failure import failure_in_body, failure_in_stream
 from agentpool.drivers.wire._growing_completion import GrowingCompletion
+from agentpool.drivers.wire._phases import COMMENTARY, Phases
+from agentpool.drivers.wire._responses_events import (
+    EVENTS,
+    FIELDS,
+    ITEMS,
+    RESPONSES,
+    Event,
+    InputDetails,
+    Item,
+    ItemText,
+    OutputDetails,
+    Response,
+    ResponseUsage,
+    Why,
+    arguments_in,
+    parts_of,
+    string_in,
+)
 from agentpool.drivers.wire._sse import SseEvent
 from agentpool.drivers.wire._text_only import refuse_media
-
-
-class _InputDetails(msgspec.Struct):
-    cached_tokens: float | None = None
-    cache_write_tokens: float | None = None
-
-
-class _OutputDetails(msgspec.Struct):
-    reasoning_tokens: float | None = None
-
-
-class _Usage(msgspec.Struct):
-    input_tokens: float | None = None
-    output_tokens: float | None = None
-    total_tokens: float | None = None
-    input_tokens_details: _InputDetails | None = None
-    output_tokens_details: _OutputDetails | None = None
-
-
-class _Text(msgspec.Struct):
-    type: str = ""
-    text: str | None = None
-    refusal: str | None = None
-
-
-class _Item(msgspec.Struct):
-    type: str = ""
-    id: str | None = None
-    call_id: str | None = None
-    name: str | None = None
-    arguments: msgspec.Raw = msgspec.Raw()
-    content: list[_Text | None] | None = None
-    summary: list[_Text | None] | None = None
-    encrypted_content: str | None = None
-    result: msgspec.Raw = msgspec.Raw()
-
-
-class _Why(msgspec.Struct):
-    reason: str | None = None
-
-
-class _Response(msgspec.Struct):
-    model: str | None = None
-    status: str | None = None
-    usage: _Usage | None = None
-    error: ErrorBody | str | None = None
-    incomplete_details: _Why | str | None = None
-    output: list[msgspec.Raw] | None = None
-
-
-class _Event(msgspec.Struct):
-    type: str = ""
-    object: str | None = None
-    output_index: int | None = None
-    item_id: str | None = None
-    delta: msgspec.Raw = msgspec.Raw()
-    text: msgspec.Raw = msgspec.Raw()
-    refusal: msgspec.Raw = msgspec.Raw()
-    part: _Text | None = None
-    arguments: msgspec.Raw = msgspec.Raw()
-    item: msgspec.Raw = msgspec.Raw()
-    response: _Response | None = None
-    error: ErrorBody | str | None = None
 
 
 @final
@@ -109,15 +65,13 @@ class _Growing:
     name: str = ""
     pieces: list[str] = attrs.field(factory=list[str])
     final: str = ""
-    has_text: bool = False
+    phase: str = ""
+    text_at: int | None = None
+    """Characters of text before its own. ``None``: it has none."""
     has_thoughts: bool = False
+    is_labelled: bool = False
     is_done: bool = False
 
-
-_DECODER: Final = msgspec.json.Decoder(_Event)
-_RESPONSE: Final = msgspec.json.Decoder(_Response)
-_ITEM: Final = msgspec.json.Decoder(_Item)
-_FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 _ENDS: Final = frozenset({"completed", "incomplete", "failed", "cancelled"})
 """What a response can come to."""
@@ -135,14 +89,22 @@ class ResponseAccumulator(GrowingCompletion):
     _by_id: dict[str, _Growing] = attrs.field(init=False, factory=dict[str, _Growing])
     _by_place: dict[int, _Growing] = attrs.field(init=False, factory=dict[int, _Growing])
     """Of each place, the newest item."""
-    _counted: _Usage | None = attrs.field(init=False, default=None)
+    _counted: ResponseUsage | None = attrs.field(init=False, default=None)
+    _phases: Phases = attrs.field(init=False)
+    _comment: _Growing | None = attrs.field(init=False, default=None)
+    """The comment that grows."""
+
+    def __attrs_post_init__(self) -> None:
+        """Begin without messages."""
+        super().__attrs_post_init__()  # slots make it another class
+        self._phases = Phases(self._answer.parts, self.origin)
 
     def _usage(self) -> Usage | None:
         usage = self._counted
         if usage is None:
             return None
-        sent = usage.input_tokens_details or _InputDetails()
-        kept = usage.output_tokens_details or _OutputDetails()
+        sent = usage.input_tokens_details or InputDetails()
+        kept = usage.output_tokens_details or OutputDetails()
         return counted(
             usage.input_tokens,
             usage.output_tokens,
@@ -161,7 +123,7 @@ class ResponseAccumulator(GrowingCompletion):
             self._answer.add_call(index, call_id=item.call_id, name=item.name, arguments=arguments)
 
     def _take(self, event: SseEvent, data: str) -> list[str]:
-        told = self._read(data, _DECODER)
+        told = self._read(data, EVENTS)
         kind = (told.type or event.event).removeprefix("response.")
         if told.error is not None and not is_no_error(told.error):
             raise failure_in_body(data.encode(), secret=self.secret) or failure_in_stream(
@@ -170,58 +132,71 @@ class ResponseAccumulator(GrowingCompletion):
         if kind == "error":
             raise failure_in_stream(self._plain_error(data), secret=self.secret)
         if told.response is not None or kind in _ENDS:
-            return self._take_response(kind, told.response or _Response())
+            return self._take_response(kind, told.response or Response())
         if told.object == "response":  # all of it, at a server that does not stream
-            whole = self._read(data, _RESPONSE)
+            whole = self._read(data, RESPONSES)
             return self._take_response(whole.status or "completed", whole)
         match kind:
             case "output_item.added":
-                self._begin_item(told)
+                return self._begin_item(told)
             case "output_item.done":
                 ended = self._item(told.item)
                 return self._end_item(self._place_of(told, ended, ends=True), ended, told.item)
             case "output_text.delta":
-                item = self._place_of(told)
-                item.has_text = True
-                return [text] if (text := _string(told.delta)) else []
+                return self._say(self._place_of(told), string_in(told.delta))
             case _:
                 return self._grow_item(kind, told)
-        return []
 
-    def _grow_item(self, kind: str, told: _Event) -> list[str]:
+    def _grow_item(self, kind: str, told: Event) -> list[str]:
         """Append a piece of an item that is not text."""
         match kind:
             case "output_text.done" | "content_part.done" | "refusal.done":
                 return self._end_part(self._place_of(told), told)
             case "refusal.delta":
-                self._place_of(told).has_text = True
-                self._refuse(_string(told.delta))
+                self._begin_text(self._place_of(told))
+                self._refuse(string_in(told.delta))
             case "reasoning_summary_text.delta" | "reasoning_text.delta":
                 self._place_of(told).has_thoughts = True
-                self._think(_string(told.delta))
+                self._think(string_in(told.delta))
             case "function_call_arguments.delta":
-                piece = _string(told.delta)
+                piece = string_in(told.delta)
                 self._answer.grow(len(piece))
                 self._place_of(told).pieces.append(piece)
             case "function_call_arguments.done":
                 item = self._place_of(told)
-                item.final = _arguments(told.arguments) or item.final
+                item.final = arguments_in(told.arguments) or item.final
             case _:  # the beginning of a part, or something newer than this
                 pass
         return []
 
-    def _end_part(self, item: _Growing, told: _Event) -> list[str]:
-        part = told.part or _Text()
-        text = _string(told.text) or (part.text if part.type == "output_text" else "") or ""
-        refusal = _string(told.refusal) or part.refusal or ""
-        if item.has_text or not (text or refusal):
+    def _end_part(self, item: _Growing, told: Event) -> list[str]:
+        part = told.part or ItemText()
+        text = string_in(told.text) or (part.text if part.type == "output_text" else "") or ""
+        refusal = string_in(told.refusal) or part.refusal or ""
+        if item.text_at is not None or not (text or refusal):
             return []
-        item.has_text = True
         if refusal:
             self._refuse(refusal)
+        return self._say(item, text)
+
+    def _begin_text(self, item: _Growing) -> None:
+        if item.text_at is None:
+            item.text_at = self._phases.said
+
+    def _say(self, item: _Growing, text: str) -> list[str]:
+        """Return *text* of a message, unless it is held back."""
+        self._begin_text(item)
+        if item.phase == COMMENTARY:
+            self._comment = item
+            self._answer.grow(len(text))
+            item.pieces.append(text)
+            return []
+        self._end_comment()
+        if thoughts := self._phases.say(text):
+            self._think(thoughts)
         return [text] if text else []
 
-    def _place_of(self, told: _Event, item: _Item | None = None, *, ends: bool = False) -> _Growing:
+    def _place_of(self, told: Event, item: Item | None = None, *, ends: bool = False) -> _Growing:
         """Return the item that an event is about; a new one, if it is about none that is there.
 
         Args:
@@ -253,7 +228,7 @@ class ResponseAccumulator(GrowingCompletion):
         # Its type is that of the event, and says nothing.
         return msgspec.structs.replace(msgspec.json.decode(data, type=ErrorBody), type=None)
 
-    def _take_response(self, kind: str, response: _Response) -> list[str]:
+    def _take_response(self, kind: str, response: Response) -> list[str]:
         self._model = response.model or self._model
         self._counted = response.usage or self._counted
         if response.error is not None and not is_no_error(response.error):
@@ -261,9 +236,13 @@ class ResponseAccumulator(GrowingCompletion):
         if kind not in _ENDS:
             return []
         why = response.incomplete_details
-        self._end((why.reason if isinstance(why, _Why) else why) or kind)
+        self._end((why.reason if isinstance(why, Why) else why) or kind)
         self._done = True
-        return self._take_output(response.output or ())
+        texts = self._take_output(response.output or ())
+        for item in self._items:
+            if item.phase:
+                self._label(item)
+        return [*texts, *self._phases.as_text()]
 
     def _take_output(self, output: Sequence[msgspec.Raw]) -> list[str]:
         """Take what came with the end of the answer alone.
@@ -289,14 +268,18 @@ class ResponseAccumulator(GrowingCompletion):
             texts += self._end_item(known, ended, raw)
         return texts
 
-    def _begin_item(self, told: _Event) -> None:
+    def _begin_item(self, told: Event) -> list[str]:
         begun = self._item(told.item)
         item = self._place_of(told, begun)
         item.type = begun.type
-        if begun.type == "function_call":
-            item.call_id, item.name = begun.call_id or "", begun.name or ""
+        if begun.type != "function_call":
+            item.phase = begun.phase or ""
+            return []
+        item.call_id, item.name = begun.call_id or "", begun.name or ""
+        self._end_comment()
+        return self._phases.as_text()
 
-    def _end_item(self, item: _Growing, ended: _Item, raw: msgspec.Raw) -> list[str]:
+    def _end_item(self, item: _Growing, ended: Item, raw: msgspec.Raw) -> list[str]:
         """Take over the fields of an item that did not come in pieces."""
         if item.is_done:
             return []
@@ -305,32 +288,59 @@ class ResponseAccumulator(GrowingCompletion):
             case "function_call":
                 item.call_id = item.call_id or ended.call_id or ""
                 item.name = item.name or ended.name or ""
-                arguments = _arguments(ended.arguments)
+                arguments = arguments_in(ended.arguments)
                 if arguments not in _EMPTY or not item.final:
                     item.final = arguments
                 self._answer.grow(len(item.final))
             case "reasoning":
                 self._keep(item, ended, raw)
-            case "message" if not item.has_text:
-                item.has_text = True
-                for part in _parts_of(ended.content):
-                    if part.refusal:
-                        self._refuse(part.refusal)
-                return [part.text for part in _parts_of(ended.content) if part.text]
+            case "message":
+                return self._end_message(item, ended)
             case "image_generation_call":
                 refuse_media("images", ended.result)
-            case _:  # a text that came in pieces, or something newer than this
+            case _:  # something newer than this
                 pass
         return []
 
-    def _keep(self, item: _Growing, ended: _Item, raw: msgspec.Raw) -> None:
-        told = _parts_of(ended.content or ended.summary)
+    def _end_message(self, item: _Growing, ended: Item) -> list[str]:
+        texts: list[str] = []
+        if item.text_at is None:
+            item.phase = item.phase or ended.phase or ""
+            for part in parts_of(ended.content):
+                if part.refusal:
+                    self._refuse(part.refusal)
+                texts += self._say(item, part.text or "")
+        if item.phase != COMMENTARY:
+            item.phase = ended.phase or item.phase
+        self._label(item)
+        return texts
+
+    def _end_comment(self) -> None:
+        """Take the comment that grows as whole: something else has begun."""
+        if self._comment is not None:
+            self._label(self._comment)
+            self._comment = None
+
+    def _label(self, item: _Growing) -> None:
+        if item.is_labelled:
+            return
+        item.is_labelled = True
+        if item.pieces:
+            self._phases.hold("".join(item.pieces), self._calls_so_far())
+        elif item.text_at is not None:
+            self._phases.label(item.phase, item.text_at)
+
+    def _calls_so_far(self) -> int:
+        return sum(1 for one in self._items if one.name or one.call_id)
+
+    def _keep(self, item: _Growing, ended: Item, raw: msgspec.Raw) -> None:
+        told = parts_of(ended.content or ended.summary)
         texts = [one.text for one in told if one.text]
         if not item.has_thoughts and texts:
             self._think("".join(texts))
         if not ended.encrypted_content and not ended.content:
             return  # nobody could read it again
-        fields = _FIELDS.decode(raw)
+        fields = FIELDS.decode(raw)
         fields.pop("id", None)
         fields.pop("status", None)
         if not bytes(fields.get("summary", msgspec.Raw())).startswith(b"["):
@@ -339,35 +349,16 @@ class ResponseAccumulator(GrowingCompletion):
             fields["summary"] = msgspec.Raw(msgspec.json.encode(said))
         data = msgspec.json.encode(fields)
         self._answer.grow(len(data))
-        calls = sum(1 for one in self._items if one.name or one.call_id)
-        self._answer.parts.append(
-            self.origin.part(
-                "item", data, "".join(texts), text_at=self._answer.chars, call_at=calls
-            )
-        )
+        place, calls = self._phases.said, self._calls_so_far()
+        part = self.origin.part("item", data, "".join(texts), text_at=place, call_at=calls)
+        self._answer.parts.append(part)
 
-    def _item(self, raw: msgspec.Raw) -> _Item:
+    def _item(self, raw: msgspec.Raw) -> Item:
         data = bytes(raw).decode()
-        return self._read(data, _ITEM) if data else _Item()
+        return self._read(data, ITEMS) if data else Item()
 
 
-def _is_other(growing: _Growing, item: _Item) -> bool:
+def _is_other(growing: _Growing, item: Item) -> bool:
     """Return whether what has begun is of another kind, or another call."""
     is_kind = bool(growing.type) and growing.type != item.type
     return is_kind or bool(growing.call_id and item.call_id and growing.call_id != item.call_id)
-
-
-def _parts_of(content: Sequence[_Text | None] | None) -> Sequence[_Text]:
-    return [part for part in content or () if part is not None]
-
-
-def _string(raw: msgspec.Raw) -> str:
-    """Return a piece of text; empty if it is something else, such as audio."""
-    data = bytes(raw)
-    return msgspec.json.decode(data, type=str) if data.startswith(b'"') else ""
-
-
-def _arguments(raw: msgspec.Raw) -> str:
-    """Return arguments as text, which a few servers send as the object itself."""
-    data = bytes(raw)
-    return data.decode() if data.startswith(b"{") else _string(raw)

@@ -19,7 +19,7 @@ https://platform.openai.com/docs/guides/migrate-to-responses (2026-11).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, TypeAlias, assert_never, cast, final
 
 import attrs
@@ -42,6 +42,7 @@ from agentpool.drivers.wire._attachments import responses_parts
 from agentpool.drivers.wire._body import encode_body
 from agentpool.drivers.wire._call_ids import RESPONSES_IDS, CallIds
 from agentpool.drivers.wire._parts import Origin, in_order, valid_arguments
+from agentpool.drivers.wire._phases import label_in
 from agentpool.drivers.wire._text_only import checked_text
 
 ENCRYPTED: Final = "reasoning.encrypted_content"
@@ -51,6 +52,7 @@ ENCRYPTED: Final = "reasoning.encrypted_content"
 class _Said(msgspec.Struct, frozen=True, tag_field="type", tag="message"):
     role: str
     content: str | list[Mapping[str, Json]]
+    phase: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class _Call(msgspec.Struct, frozen=True, tag_field="type", tag="function_call"):
@@ -127,7 +129,7 @@ def encode_request(
         _Request(
             model=model,
             input=list(items),
-            include=(ENCRYPTED,),
+            include=_include(options),
             store=False,
             instructions=request.system,
             max_output_tokens=request.max_tokens,
@@ -142,7 +144,7 @@ def encode_request(
     )
 
 
-_MERGED: Final = frozenset({"reasoning", "text"})
+_MERGED: Final = frozenset({"include", "reasoning", "text"})
 """What a user and this wire may both have something to say of."""
 
 
@@ -158,9 +160,22 @@ def _refuse_unknown(request: CompletionRequest) -> None:
         raise BadRequestError(msg)
 
 
+def _include(options: ResponsesOptions) -> tuple[str, ...]:
+    own = options.extra.get("include") or ()
+    texts = () if isinstance(own, str) or not isinstance(own, Sequence) else own
+    named = tuple(one for one in texts if isinstance(one, str))
+    if not isinstance(own, Sequence) or len(named) != len(own):
+        msg = f"model.options.include must be a list of texts, got {own!r}"
+        raise BadRequestError(msg)
+    return (ENCRYPTED, *(one for one in named if one != ENCRYPTED))
+
+
 def _own(options: ResponsesOptions, key: str) -> dict[str, Json]:
-    own = options.extra.get(key)
-    return dict(own) if isinstance(own, Mapping) else {}
+    own = options.extra.get(key) or {}
+    if not isinstance(own, Mapping):
+        msg = f"model.options.{key} must be a table, got {own!r}"
+        raise BadRequestError(msg)
+    return dict(own)
 
 
 def _reasoning(request: CompletionRequest, options: ResponsesOptions) -> Mapping[str, Json] | None:
@@ -192,8 +207,13 @@ def _items_of(
         case AssistantMessage():
             parts = origin.parts_of(message) if message.parts else ()
             fresh = tuple(part for part in parts if part.data not in stale)
+            phase = ""
             for piece in in_order(message, fresh):
-                yield _item_of(piece, ids)
+                label = label_in(piece) if isinstance(piece, ProviderPart) else None
+                if label is None:
+                    yield _item_of(piece, ids, phase)
+                else:
+                    phase = label
         case _:
             assert_never(message)
 
@@ -202,10 +222,10 @@ def _with_files(text: str, message: UserMessage | ToolMessage) -> str | list[Map
     return responses_parts(text, message.attachments) if message.attachments else text
 
 
-def _item_of(piece: str | ToolCall | ProviderPart, ids: CallIds) -> _Item:
+def _item_of(piece: str | ToolCall | ProviderPart, ids: CallIds, phase: str) -> _Item:
     match piece:
         case str():
-            return _Said("assistant", piece)
+            return _Said("assistant", piece, phase or msgspec.UNSET)
         case ToolCall():
             return _Call(ids.of_call(piece.call_id), piece.name, valid_arguments(piece))
         case ProviderPart():

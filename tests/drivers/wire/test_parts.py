@@ -15,6 +15,7 @@ from agentpool.abc import CompletionRequest
 from agentpool.drivers import (
     AnswerForm,
     AssistantMessage,
+    BadRequestError,
     ChatMessage,
     ProviderPart,
     ToolCall,
@@ -266,3 +267,27 @@ def test_words_do_not_follow_results_where_they_must_not() -> None:
     body = json.loads(encode_chat(CompletionRequest(said), options))
     roles = [one["role"] for one in body["messages"]]
     assert roles == ["user", "assistant", "tool", "tool", "assistant", "user"]
+
+
+def test_what_is_included_is_merged_with_ours() -> None:
+    """A user's own word must not take back what the next turn needs."""
+    both = ["reasoning.encrypted_content", "message.output_text.logprobs"]
+    for own in (both[1:], both, tuple(both), [], None):
+        body = responses(UserMessage("Hi"), options={"include": own})
+        assert body["include"] == (both if own else both[:1])
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"include": "x"}, "include must be a list of texts, got 'x'"),
+        ({"include": [1]}, r"include must be a list of texts, got \[1\]"),
+        ({"include": {"a": 1}}, "include must be a list of texts, got {'a': 1}"),
+        ({"reasoning": "high"}, "reasoning must be a table, got 'high'"),
+        ({"text": 1}, "text must be a table, got 1"),
+    ],
+)
+def test_options_of_another_type_are_refused(options: Any, text: str) -> None:  # noqa: ANN401  # JSON
+    """They were left out without a word."""
+    with pytest.raises(BadRequestError, match=f"model.options.{text}"):
+        responses(UserMessage("Hi"), options=options)

@@ -49,7 +49,8 @@ READ_OTHERWISE: Final[Mapping[str, frozenset[str]]] = {
     "other text": frozenset({
     "call-and-text-share-an-index",
     "delta-without-a-type",
-
+    "response-comment-before-the-answer", "response-comment-not-streamed",
+    "response-comment-and-thoughts-before-the-answer", "response-comment-without-an-end",
     }),
     "other usage": frozenset({
     "cached-only-in-the-total", "cached-tokens-counted-apart", "null-usage", "partial-usage",

@@ -1,0 +1,80 @@
+r"""Halves of characters in texts: what they become before a text is encoded.
+
+A ``str`` can hold half of a character such as an emoji, where another program cut it in two, and
+UTF-8 cannot. Two halves that belong together become the character, each other one U+FFFD.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final, assert_never
+
+import msgspec
+
+from agentpool._messages import (
+    AssistantMessage,
+    ChatMessage,
+    CompletionRequest,
+    ProviderPart,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
+
+_HALF: Final = re.compile(r"[\ud800-\udfff]")
+
+
+def without_halves(text: str) -> str:
+    r"""Return *text* with whole characters alone.
+
+    >>> without_halves("\ud83d\ude00 or \ud83d")
+    '😀 or �'
+    """
+    if text.isascii() or not _HALF.search(text):
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def messages_without_halves(messages: Iterable[ChatMessage]) -> tuple[ChatMessage, ...]:
+    """Return *messages* with whole characters alone in everything that is said."""
+    return tuple(map(_without, messages))
+
+
+def request_without_halves(request: CompletionRequest) -> CompletionRequest:
+    """Return *request* with whole characters alone in everything that is said."""
+    messages = messages_without_halves(request.messages)
+    return msgspec.structs.replace(
+        request, messages=messages, system=without_halves(request.system)
+    )
+
+
+def _without(message: ChatMessage) -> ChatMessage:
+    replace = msgspec.structs.replace
+    match message:
+        case UserMessage():
+            return replace(message, text=without_halves(message.text))
+        case ToolMessage():
+            return replace(
+                message,
+                call_id=without_halves(message.call_id),
+                name=without_halves(message.name),
+                content=without_halves(message.content),
+            )
+        case AssistantMessage():
+            return AssistantMessage(
+                without_halves(message.text),
+                tuple(map(_call_without, message.tool_calls)),
+                tuple(map(_part_without, message.parts)),
+            )
+        case _:
+            assert_never(message)
+
+
+def _call_without(call: ToolCall) -> ToolCall:
+    return ToolCall(*map(without_halves, (call.call_id, call.name, call.arguments)))
+
+
+def _part_without(part: ProviderPart) -> ProviderPart:
+    data, text = without_halves(part.data), without_halves(part.text)
+    return msgspec.structs.replace(part, data=data, text=text)

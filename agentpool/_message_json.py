@@ -1,0 +1,44 @@
+"""Conversations as JSON, for another process or another day."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from agentpool._errors import UsageError
+from agentpool._halves import messages_without_halves
+from agentpool._messages import ChatMessage
+
+
+def messages_to_json(messages: Iterable[ChatMessage]) -> str:
+    """Return a conversation as JSON: an array of objects, each with its ``role``.
+
+    Everything is in it, what belongs to providers as well, so that another process can go on
+    with the conversation. Half of a character, which JSON cannot have, is U+FFFD in it.
+
+    >>> from agentpool.drivers import UserMessage
+    >>> messages_to_json([UserMessage("Hi")])
+    '[{"role":"user","text":"Hi"}]'
+    """
+    told = tuple(messages)
+    try:
+        return msgspec.json.encode(told).decode()
+    except UnicodeEncodeError:
+        return msgspec.json.encode(messages_without_halves(told)).decode()
+
+
+def messages_from_json(text: str | bytes) -> tuple[ChatMessage, ...]:
+    """Read a conversation that ``messages_to_json`` wrote.
+
+    >>> messages_from_json('[{"role":"user","text":"Hi"}]')
+    (UserMessage(text='Hi'),)
+
+    Raises:
+        UsageError: If *text* is no such conversation. Says where.
+    """
+    try:
+        return msgspec.json.decode(text, type=tuple[ChatMessage, ...])
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
+        msg = f"the text is not a conversation ({exc}); write it with messages_to_json"
+        raise UsageError(msg) from exc

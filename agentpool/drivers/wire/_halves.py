@@ -1,0 +1,139 @@
+r"""Characters that a server cut in two: half in one event of a stream, half in the next.
+
+JSON writes a character such as an emoji as two escapes, ``\ud83d\ude00``, and servers that cut
+texts by such units send one of them alone. It is no character, and no encoder takes it. Rules:
+
+1. A first half at the end of a piece waits for the next piece in the same place. If that begins
+   with the second half, both are the character.
+2. Every other half is U+FFFD, the mark of what could not be read. So is one at which an answer
+   was cut.
+
+Source: RFC 8259 section 8.2 for what JSON says of halves, Unicode 16 section 3.9 for the mark.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Final, TypeAlias, cast, final
+
+import attrs
+
+from agentpool._halves import without_halves
+
+Path: TypeAlias = tuple[str | int, ...]
+"""Where a text is in an event."""
+
+_MARK: Final = "\ufffd"
+
+_HALF: Final = re.compile(
+    r"\\ud[89ab][0-9a-f]{2}(?!\\ud[c-f])|(?<!\\ud[89ab][0-9a-f]{2})\\ud[c-f][0-9a-f]{2}",
+    re.IGNORECASE,
+)
+"""The escape of a half. What stands behind a backslash may be none: it is looked at again."""
+
+_FIRST: Final = re.compile(r"[\ud800-\udbff]\Z")
+
+_ENDS: Final = re.compile(r'"finish_reason"\s*:\s*"\w')
+"""In an event behind which no text comes."""
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class Halves:
+    """Puts the halves in the events of one stream together."""
+
+    _half: str = attrs.field(init=False, default="")
+    """The first half that waits for its other one. Empty: none does."""
+    _place: Path = attrs.field(init=False, default=())
+    """Where its text was."""
+    _event: object = attrs.field(init=False, default=None)
+    """Its event, with the mark in the place of that text."""
+
+    def concern(self, data: str) -> bool:
+        """Return whether *data*, an event, has a half or comes after one."""
+        if self._half:
+            return True
+        return ("\\ud" in data or "\\uD" in data) and _HALF.search(data) is not None
+
+    def mend(self, data: str) -> list[str]:
+        """Return *data*, an event, without halves; behind another one if a half waited in vain."""
+        try:
+            event: object = json.loads(data, strict=False)
+        except (ValueError, RecursionError):  # the wire says what is wrong with it
+            return [*self.end(), data]
+        before = self._join(event)
+        if not self._half and _ENDS.search(data) is None:
+            self._take_half(event)
+        return [*before, json.dumps(_marked(event))]
+
+    def end(self) -> list[str]:
+        """Return the event that stands for a half whose other one never came."""
+        found = [json.dumps(_marked(self._event))] if self._half else []
+        self._half, self._event = "", None
+        return found
+
+    def _join(self, event: object) -> list[str]:
+        """Put the half that waits before its text in *event*. Return what comes before that."""
+        text = _at(event, self._place) if _type_of(event) == _type_of(self._event) else None
+        if not self._half or text == "" or _type_of(event) == "ping":
+            return []
+        if not isinstance(text, str):
+            return self.end()
+        _put(event, self._place, self._half + text)
+        self._half, self._event = "", None
+        return []
+
+    def _take_half(self, event: object) -> None:
+        """Take the first half at the end of a piece of text out of *event*."""
+        for place, text in _texts(event):
+            if "delta" in place and _FIRST.search(text):
+                self._half, self._place = text[-1], place
+                _put(event, place, _MARK)
+                self._event = json.loads(json.dumps(event))
+                _put(event, place, text[:-1])
+                return
+
+
+def _type_of(event: object) -> object:
+    return _at(event, ("type",))
+
+
+def _at(value: object, place: Path) -> object:
+    """Return what is at *place* in *value*. ``None``: there is nothing."""
+    for key in place:
+        try:
+            value = cast("dict[str | int, object]", value)[key]
+        except (LookupError, TypeError):
+            return None
+    return value
+
+
+def _put(value: object, place: Path, text: str) -> None:
+    *way, last = place
+    cast("dict[str | int, object]", _at(value, tuple(way)))[last] = text
+
+
+def _marked(value: object) -> object:
+    """Return *value* with the mark for each half, and whole characters for two that fit."""
+    for place, text in tuple(_texts(value)):
+        whole = without_halves(text)
+        if whole is not text:
+            _put(value, place, whole)
+    return value
+
+
+def _texts(value: object, path: Path = ()) -> Iterator[tuple[Path, str]]:
+    """Yield all texts in *value*, and where they are."""
+    match value:
+        case str():
+            yield path, value
+        case dict():
+            for key, one in cast("dict[str, object]", value).items():
+                yield from _texts(one, (*path, key))
+        case list():
+            for index, one in enumerate(cast("list[object]", value)):
+                yield from _texts(one, (*path, index))
+        case _:
+            pass

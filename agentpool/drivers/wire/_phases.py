@@ -1,0 +1,92 @@
+"""What the messages of a Responses answer are: comments on the way, or the answer itself.
+
+Newer models label their messages ``commentary`` or ``final_answer``. Rules:
+
+1. Comments are held back until it is known what follows. Before an answer they are no part of
+   it, and are heard as thoughts are. Before a call, or alone, they are the text: it is what
+   the model had to say.
+2. Labels go back with the texts that they belong to, to the same model alone. Without them a
+   model takes its own comments for answers, and stops too early.
+3. A text without a label gets none. A label that comes after its text was handed out changes
+   nothing but what goes back.
+
+Source: the field ``phase`` in https://platform.openai.com/docs/api-reference/responses and in
+the official client's types (3.57), https://developers.openai.com/api/docs/guides/prompt-guidance;
+koog#1976, vercel/ai#12860, stippi/code-assistant#195 and cartesia-ai/line#245 on GitHub for
+what comes without an answer behind it (2026-11).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+import msgspec
+
+from agentpool._messages import ProviderPart
+from agentpool.drivers.wire._parts import Origin
+
+COMMENTARY: Final = "commentary"
+"""The label of what is not the answer, and the kind of a part that has such a message."""
+
+PHASE: Final = "phase"
+"""The kind of a part that labels the text behind it."""
+
+
+@attrs.define(eq=False, repr=False)
+class Phases:
+    """The labels of one answer's messages, and the comments that are held back."""
+
+    parts: list[ProviderPart]
+    """What the answer's provider wants back; labels and comments are added there."""
+    origin: Origin
+    said: int = 0
+    """Characters of text that were handed out."""
+    _held: list[ProviderPart] = attrs.field(init=False, factory=list[ProviderPart])
+    _last: str = attrs.field(init=False, default="")
+
+    def say(self, text: str) -> str:
+        """Count *text*, which is handed out now, and return what it makes of the comments."""
+        self.said += len(text)
+        return self._let_go() if text else ""
+
+    def label(self, phase: str, at: int) -> None:
+        """Remember that the text from the character *at* on has the label *phase*."""
+        if phase != self._last:
+            self._last = phase
+            self.parts.append(self.origin.part(PHASE, msgspec.json.encode(phase), text_at=at))
+
+    def hold(self, text: str, call_at: int) -> None:
+        """Take a whole comment, before which there were *call_at* calls."""
+        message = {"type": "message", "role": "assistant", "content": text, "phase": COMMENTARY}
+        data = msgspec.json.encode(message)
+        part = self.origin.part(COMMENTARY, data, text, text_at=self.said, call_at=call_at)
+        self.parts.append(part)
+        self._held.append(part)
+
+    def _let_go(self) -> str:
+        thoughts = "".join(part.text for part in self._held)
+        self._held.clear()
+        return thoughts
+
+    def as_text(self) -> list[str]:
+        """Return the comments that are held back, which are text from now on."""
+        held, offset, texts = self._held, 0, list[str]()
+        if not held:
+            return texts
+        self._held, parts = [], self.parts.copy()
+        self.parts.clear()
+        for part in parts:
+            if any(part is one for one in held):
+                self.label(COMMENTARY, part.text_at + offset)
+                texts.append(part.text)
+                offset += len(part.text)
+            else:
+                self.parts.append(msgspec.structs.replace(part, text_at=part.text_at + offset))
+        self.said += offset
+        return texts
+
+
+def label_in(part: ProviderPart) -> str | None:
+    """Return the label in *part*. ``None``: it is something else."""
+    return msgspec.json.decode(part.data, type=str) if part.kind == PHASE else None
