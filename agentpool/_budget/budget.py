@@ -62,7 +62,8 @@ class Budget:
             allow_unpriced: Whether a limit on cost allows more after an answer that nobody
                 can price. It is then held against what is known.
             per: ``hour``, ``day`` or ``month``: the limits hold in each, beginning in UTC, for
-                all processes that have a budget of this name with the same store.
+                all processes that have a budget of this name with the same store. ``ever``: they
+                hold as long as the store lasts.
             store: Where it is kept what was used: a journal.
 
         Raises:
@@ -70,7 +71,8 @@ class Budget:
         """
         if (per is None) != (store is None) or (per is not None and per not in PERIODS):
             raise UsageError(
-                f"per must be 'hour', 'day' or 'month', with a store, got {per!r} and {store!r}"
+                f"per must be 'hour', 'day', 'month' or 'ever', with a store, got {per!r} and "
+                f"{store!r}"
             )
         if parent is not None:
             expect(parent, Budget, "parent must be a Budget", "write Budget(parent=budget)")

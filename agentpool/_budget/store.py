@@ -21,15 +21,21 @@ import msgspec
 from agentpool._base import Live
 from agentpool._budget.account import Amounts
 
-Period: TypeAlias = Literal["hour", "day", "month"]
-"""How long a limit lasts. Periods begin in UTC: at the full hour, at midnight, on the first."""
+Period: TypeAlias = Literal["hour", "day", "month", "ever"]
+"""How long a limit lasts. Periods begin in UTC: at the full hour, at midnight, on the first.
+``ever`` has one period, as long as the store lasts."""
 
 Limits: TypeAlias = tuple[int | None, int | None, int | None, int | None]
 """How much is allowed of each kind. ``None``: there is no limit."""
 
 NOTHING: Final[Amounts] = (0, 0, 0, 0)
 
-_FORMS: Final = {"hour": "hour %Y-%m-%dT%H", "day": "day %Y-%m-%d", "month": "month %Y-%m"}
+_FORMS: Final = {
+    "hour": "hour %Y-%m-%dT%H",
+    "day": "day %Y-%m-%d",
+    "month": "month %Y-%m",
+    "ever": "ever",
+}
 
 PERIODS: Final = frozenset(_FORMS)
 

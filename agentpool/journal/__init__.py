@@ -24,11 +24,18 @@ from agentpool.journal._questions import answer_question as answer_question
 from agentpool.journal._questions import open_questions as open_questions
 
 if TYPE_CHECKING:
+    from agentpool.journal._shared_work import EndedItem as EndedItem
+    from agentpool.journal._shared_work import ItemState as ItemState
+    from agentpool.journal._shared_work import SharedWork as SharedWork
+    from agentpool.journal._shared_work import WorkItem as WorkItem
+    from agentpool.journal._shared_work import WorkShare as WorkShare
     from agentpool.journal._sqlite import SqliteJournal as SqliteJournal
     from agentpool.journal._sqlite import open_journal as open_journal
 
 __all__ = [
+    "EndedItem",
     "InMemoryJournal",
+    "ItemState",
     "Journal",
     "JournalError",
     "JournalRecord",
@@ -41,13 +48,21 @@ __all__ = [
     "ResumeMismatchError",
     "RunBusyError",
     "SessionBusyError",
+    "SharedWork",
     "SqliteJournal",
+    "WorkItem",
+    "WorkShare",
     "answer_question",
     "open_journal",
     "open_questions",
 ]
 
 _HOMES = {
+    "EndedItem": "agentpool.journal._shared_work",
+    "ItemState": "agentpool.journal._shared_work",
+    "SharedWork": "agentpool.journal._shared_work",
+    "WorkItem": "agentpool.journal._shared_work",
+    "WorkShare": "agentpool.journal._shared_work",
     "SqliteJournal": "agentpool.journal._sqlite",
     "open_journal": "agentpool.journal._sqlite",
 }

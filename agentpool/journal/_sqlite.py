@@ -34,6 +34,8 @@ from agentpool.journal._budgets import spend
 from agentpool.journal._holder import live_holder
 from agentpool.journal._lease_rows import give_up, hold, lease_of, state_of, take
 from agentpool.journal._rows import damaged, record_of, seconds_of, text_of
+from agentpool.journal._shared_work import MIGRATION as SHARED_WORK
+from agentpool.journal._shared_work import SharedWork
 
 T = TypeVar("T")
 
@@ -69,6 +71,7 @@ CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 
 """,
     BUDGETS,
+    SHARED_WORK,
 )
 """Format 1, 2, 3, … of the file. One that was released never changes: another is added."""
 
@@ -258,6 +261,10 @@ class SqliteJournal(Journal, BudgetStore):
         return await self._database.write(
             lambda t: spend(t, time.time(), name, per, limits, wanted, corrections)
         )
+
+    def shared_work(self, name: str) -> SharedWork:
+        """Return the work of that name, which several processes share."""
+        return SharedWork(self._database, name)
 
     async def prune(self, pool: str) -> int:
         """Delete the records of ended agents of *pool*, except outcomes. Return how many.

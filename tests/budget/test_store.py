@@ -202,7 +202,9 @@ def test_what_has_no_meaning_is_refused() -> None:
     """A period without a store, a store without a period, a week."""
     store = InMemoryJournal()
     for terms in ({"per": "day"}, {"store": store}, {"per": "week", "store": store}):
-        with pytest.raises(UsageError, match="per must be 'hour', 'day' or 'month', with a store"):
+        with pytest.raises(
+            UsageError, match="per must be 'hour', 'day', 'month' or 'ever', with a store"
+        ):
             Budget(requests=1, **terms)
 
 
