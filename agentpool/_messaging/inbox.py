@@ -12,9 +12,10 @@ import trio
 from agentpool._base import Live
 from agentpool._errors import AgentGoneError, InboxFullError
 from agentpool._messages import AgentId, AgentMessage
+from agentpool._scheduling.owner import Owner
 from agentpool._scheduling.pace import Pace
 from agentpool._scheduling.parking_lot import Lot
-from agentpool._scheduling.slot import Owner, parked
+from agentpool._scheduling.slot import parked
 from agentpool._scheduling.waits import Wait
 
 

@@ -25,9 +25,10 @@ from agentpool._halves import without_halves
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage, DeadLetter
 from agentpool._messaging.inbox import Inbox
 from agentpool._messaging.kept_post import KeptPost
+from agentpool._scheduling.owner import Owner
 from agentpool._scheduling.pace import Pace
 from agentpool._scheduling.parking_lot import Lot
-from agentpool._scheduling.slot import Owner, parked
+from agentpool._scheduling.slot import parked
 from agentpool._scheduling.waits import Wait
 
 MAX_DEAD_LETTERS = 10_000

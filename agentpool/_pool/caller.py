@@ -18,7 +18,8 @@ from agentpool._messaging.post_office import PostOffice
 from agentpool._pool.admission import Admission
 from agentpool._pool.record import AgentRecord, Voice
 from agentpool._pool.spawn_checks import check_child_tier
-from agentpool._scheduling.slot import Owner, current_slot
+from agentpool._scheduling.owner import Owner
+from agentpool._scheduling.slot import current_slot
 
 
 @final
@@ -48,6 +49,8 @@ class PoolVoice(Voice):
         caller = self.caller()
         if caller is not None:
             check_child_tier(caller.take_work()[0].manifest, manifest)
+        else:
+            self.owner.note_use()
         return caller
 
     def refuse_agents(self, what: str) -> None:

@@ -7,23 +7,24 @@ already has taken a step.
 An agent without a slot may have tasks that work, beside others that wait. trio tells
 nobody when such a task ends, so whoever has looked watches it until it works no more.
 
-The owner is the task that opened the pool. While it does anything but wait in a call of the
-pool, it can still send, so agents that wait for a message are not deadlocked. The same
-holds when it has tasks of its own beside the pool, or when other tasks have used the pool.
+The owner is the task that opened the pool, with the tasks below it; when others use the
+pool, the nearest task above both, with all that is below it. While one of these tasks does
+anything but wait in a call of the pool, or for its own nursery, the owner can still send.
 
-| the owner | agents | what happens |
+| the owner's tasks | agents | what happens |
 |---|---|---|
-| works, or has tasks of its own | in a circle | one of the circle is told |
-| works, or has tasks of its own | all wait for messages | nothing: it may send |
-| waits, without a deadline of its own | in a circle, perhaps through it | an agent is told |
-| waits, without a deadline of its own | all wait for messages | the first agent is told |
-| waits for a message | none is left | the owner is told |
+| one works, or waits with a deadline of its own | in a circle | one of the circle is told |
+| one works, or waits with a deadline of its own | all wait for messages | nothing: it may send |
+| all wait | in a circle, perhaps through the owner | an agent is told |
+| all wait | all wait for messages | the first agent is told |
+| all wait, one of them for a message | none is left | that one is told |
+| all wait, for events at most | none is left | nothing: it could not be told apart from a pause |
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import final
+from typing import TypeAlias, final
 
 import attrs
 import trio
@@ -32,13 +33,18 @@ from agentpool._errors import DeadlockError
 from agentpool._messages import OWNER_ID, AgentId
 from agentpool._pool.admission import Admission
 from agentpool._pool.record import AgentRecord
-from agentpool._scheduling.slot import Owner, Slot, parked
+from agentpool._scheduling.owner import Owner, Way
+from agentpool._scheduling.slot import Slot
 from agentpool._scheduling.waits import (
     Wait,
+    WaitKind,
     deadlock_cycle,
     describe_deadlock,
     find_deadlocked,
 )
+
+Waiters: TypeAlias = tuple[Slot | Owner, ...]
+"""They know which of their tasks wait."""
 
 
 @final
@@ -48,23 +54,36 @@ class Workers(trio.abc.Instrument):
 
     _stopped: Callable[[AgentId], None]
     """Called when one of them works no more."""
-    _slots: dict[trio.lowlevel.Task, Slot] = attrs.field(factory=dict[trio.lowlevel.Task, Slot])
+    _tasks: dict[trio.lowlevel.Task, tuple[AgentId, Waiters]] = attrs.field(
+        factory=dict[trio.lowlevel.Task, "tuple[AgentId, Waiters]"]
+    )
+    owners: int = attrs.field(init=False, default=0)
+    """How many of them are on the owner's side."""
 
-    def watch(self, task: trio.lowlevel.Task, slot: Slot) -> None:
-        """Watch *task*, which belongs to the agent of *slot*."""
-        if not self._slots:
+    def watch(self, task: trio.lowlevel.Task, agent_id: AgentId, waiters: Waiters) -> None:
+        """Watch *task* of an agent, or of the owner, whose waits *waiters* know."""
+        if not self._tasks:
             trio.lowlevel.add_instrument(self)
-        self._slots[task] = slot
+        if task not in self._tasks:
+            self.owners += agent_id == OWNER_ID
+            self._tasks[task] = agent_id, waiters
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
         """Report if a watched *task* no longer works."""
-        slot = self._slots.get(task)
-        if slot is None or _works(task, slot):
+        known = self._tasks.get(task)
+        if known is None or _works(task, known[1]):
             return
-        del self._slots[task]
-        if not self._slots:
+        del self._tasks[task]
+        self.owners -= known[0] == OWNER_ID
+        if not self._tasks:
             trio.lowlevel.remove_instrument(self)
-        self._stopped(slot.agent_id)
+        self._stopped(known[0])
+
+    def close(self) -> None:
+        """Watch no task any more."""
+        if self._tasks:
+            self._tasks.clear()
+            trio.lowlevel.remove_instrument(self)
 
 
 @final
@@ -76,7 +95,7 @@ class DeadlockWatch:
     _admission: Admission
     _running: Mapping[AgentId, AgentRecord]
     owner: Owner = attrs.field(init=False)
-    """The task that opened the pool."""
+    """The tasks that use the pool and are no agents."""
     sources: list[Callable[[], bool]] = attrs.field(init=False, factory=list[Callable[[], bool]])
     """Of each map that is open: whether it may start an agent by itself."""
     _suspects: dict[AgentId, None] = attrs.field(init=False, factory=dict[AgentId, None])
@@ -84,12 +103,22 @@ class DeadlockWatch:
     _is_suspicious: bool = attrs.field(init=False, default=False)
     """Whether anything was suspected since the last round."""
     _looking: bool = attrs.field(init=False, default=False)
+    _is_leaving: bool = attrs.field(init=False, default=False)
+    """Whether the pool's nursery ends with its last task."""
     _workers: Workers = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         """Check for a deadlock whenever an agent stops working or the owner waits."""
         self._workers = Workers(self.suspect)
         self.owner = Owner(self._admission, lambda: self.suspect(OWNER_ID))
+
+    def leave(self) -> None:
+        """Stop looking when no agent and no map is left: the pool's nursery takes no task then."""
+        self._is_leaving = True
+
+    def close(self) -> None:
+        """Watch no task any more."""
+        self._workers.close()
 
     def suspect(self, first: AgentId | None = None) -> None:
         """Check for a deadlock if one seems possible.
@@ -98,9 +127,11 @@ class DeadlockWatch:
             first: Who just began to wait, works no more, or has fewer agents to wait for.
                 ``None``: somebody ended.
         """
+        if self._is_leaving and not self._nursery.child_tasks:
+            return
         if first is not None and self._seems_to_close(first):
             self._suspects[first] = None
-        elif not (self._admission.book.listeners and self._stands_still()):
+        elif not (self._admission.book.listeners and self._stands_still(settled=False)):
             return
         self._is_suspicious = True
         if not self._looking:
@@ -114,25 +145,37 @@ class DeadlockWatch:
         waits = self._reached(first, settled=False)
         return first in find_deadlocked(waits, others_can_send=True)
 
-    def _stands_still(self) -> bool:
+    def _stands_still(self, *, settled: bool) -> bool:
         """Return whether no agent runs or will run, and one waits for a message."""
         admission = self._admission
         return (
             admission.book.may_stand_still
             and not (admission.running_count or admission.queued_count)
-            and not self._owner_can_act()
             and not any(may_start() for may_start in self.sources)
+            and not self._owner_can_act(settled=settled)
         )
 
-    def _owner_can_act(self) -> bool:
-        """Return whether the owner, or a task of its own, can act without being woken."""
+    def _owner_can_act(self, *, settled: bool) -> bool:
+        """Return whether a task on the owner's side can act without being woken by an agent.
+
+        Args:
+            settled: Whether everybody who was woken has taken a step since: only then are
+                tasks looked for that work, and watched until they work no more.
+        """
         owner = self.owner
-        if owner.is_shared or owner.wait is None or owner.has_deadline:
+        if not owner.waits or owner.has_deadline or owner.is_everybody or self._workers.owners:
             return True
-        return any(
-            nursery is not self._nursery and nursery.child_tasks
-            for nursery in owner.task.child_nurseries
-        )
+        if not settled:
+            return False
+        if any(one.way.woken for one in owner.waits.values()):
+            return True
+        waiters = (owner,)
+        workers = [
+            task for task in _tasks_of(owner.root, but=self._nursery) if _works(task, waiters)
+        ]
+        for task in workers:
+            self._workers.watch(task, OWNER_ID, waiters)
+        return bool(workers)
 
     async def _look(self) -> None:  # noqa: ASYNC910  # it is started for a suspicion
         while self._is_suspicious:
@@ -145,7 +188,7 @@ class DeadlockWatch:
             for first in suspects:
                 while self._fail_first(self._reached(first, settled=True), first):
                     pass
-            while self._stands_still() and self._fail_first(self._all_waits(), None):
+            while self._stands_still(settled=True) and self._fail_first(self._all_waits(), None):
                 pass
         self._looking = False
 
@@ -177,10 +220,9 @@ class DeadlockWatch:
     def _waits_of(self, agent_id: AgentId, *, settled: bool) -> Sequence[Wait]:
         """Return the wait of each branch of an agent. Empty: it can go on by itself."""
         if agent_id == OWNER_ID:
-            owner = self.owner
-            if self._owner_can_act() or owner.wait is None or owner.way is None:
+            if self._owner_can_act(settled=settled):
                 return ()
-            return () if settled and owner.way.woken else (owner.wait,)
+            return [one.wait for one in self.owner.waits.values()]
         handle = self._running.get(agent_id)
         slot = None if handle is None else handle.slot
         # Who has a slot, or gets one, is looked at when it gives it back.
@@ -197,9 +239,11 @@ class DeadlockWatch:
         """Return whether tasks of an agent work beside its waiting ones, and watch them."""
         assert slot.task is not None  # noqa: S101  # looked at before
         # All of them, and not the first: the tasks of a nursery have no order.
-        workers = [task for task in _tasks_of(slot.task) if _works(task, slot)]
+        # What another agent has left in a nursery of this one waits like the owner.
+        waiters = (slot, self.owner)
+        workers = [task for task in _tasks_of(slot.task) if _works(task, waiters)]
         for task in workers:
-            self._workers.watch(task, slot)
+            self._workers.watch(task, slot.agent_id, waiters)
         return bool(workers)
 
     def _fail_first(self, waits: Mapping[AgentId, Sequence[Wait]], first: AgentId | None) -> bool:
@@ -222,42 +266,54 @@ class DeadlockWatch:
         named = named[start:] + named[:start]
         names = {agent_id: handle.name for agent_id, handle in self._running.items()}
         text = describe_deadlock(named, waits, names, cycle=bool(cycle))
-        self._parked(victim, stuck).fail(DeadlockError(text, agent_ids=named))
+        way = self._parked(victim, stuck)
+        if way is None:
+            return False
+        way.fail(DeadlockError(text, agent_ids=named))
         return True
 
-    def _parked(self, victim: AgentId, stuck: frozenset[AgentId]) -> parked:
-        """Return the wait of *victim* to fail: one for another stuck agent, if there is one."""
+    def _parked(self, victim: AgentId, stuck: frozenset[AgentId]) -> Way | None:
+        """Return the wait of *victim* to fail: one for another stuck agent, if there is one.
+
+        ``None``: it waits for events alone. No error ends that: it may be all that it does.
+        """
         if victim == OWNER_ID:
-            owners = self.owner.way
-            assert owners is not None  # noqa: S101  # it waited when we looked
-            return owners
-        slot = self._running[victim].slot
-        # It was parked when we looked, and nothing has run since.
-        assert slot is not None  # noqa: S101
-        return next(
-            (
-                one
-                for one in slot.waits.values()
-                if any(target in stuck for target in one.wait.agent_ids)
-            ),
-            next(iter(slot.waits.values())),
-        )
+            waits = [(one.way, one.wait) for one in self.owner.waits.values()]
+        else:
+            slot = self._running[victim].slot
+            # It was parked when we looked, and nothing has run since.
+            assert slot is not None  # noqa: S101
+            waits = [(one, one.wait) for one in slot.waits.values()]
+        # A map that the owner's side feeds is not what its reader has to be told of.
+        of_others = stuck - {victim}
+        of_stuck = (
+            way for way, wait in waits
+            if wait.target in stuck or any(one in of_others for one in wait.group)
+        )  # fmt: skip
+        others = (way for way, wait in waits if wait.kind is not WaitKind.EVENT)
+        return next(of_stuck, None) or next(others, None)
 
 
 def _agents_first(agent_id: AgentId) -> tuple[bool, AgentId]:
     return agent_id == OWNER_ID, agent_id
 
 
-def _tasks_of(task: trio.lowlevel.Task) -> Iterator[trio.lowlevel.Task]:
-    yield task
-    for nursery in task.child_nurseries:
-        for child in nursery.child_tasks:
-            yield from _tasks_of(child)
+def _tasks_of(
+    task: trio.lowlevel.Task, *, but: trio.Nursery | None = None
+) -> Iterator[trio.lowlevel.Task]:
+    """Yield *task* and the tasks below it, without those of one nursery."""
+    ahead = [task]
+    while ahead:
+        task = ahead.pop()
+        yield task
+        for nursery in task.child_nurseries:
+            if nursery is not but:
+                ahead.extend(nursery.child_tasks)
 
 
-def _works(task: trio.lowlevel.Task, slot: Slot) -> bool:
+def _works(task: trio.lowlevel.Task, waiters: Waiters) -> bool:
     """Return whether *task* may be working: it is not known to wait and has not ended."""
-    if task in slot.waits:
+    if any(task in one.waits for one in waiters):
         return False
     home = task.parent_nursery
     if home is None or task not in home.child_tasks:

@@ -17,9 +17,10 @@ from agentpool._base import Live
 from agentpool._messages import AgentId
 from agentpool._outcome import AgentOutcome
 from agentpool._pool.record import AgentRecord
+from agentpool._scheduling.owner import Owner
 from agentpool._scheduling.pace import Pace
 from agentpool._scheduling.parking_lot import Lot
-from agentpool._scheduling.slot import Owner, parked
+from agentpool._scheduling.slot import parked
 from agentpool._scheduling.waits import Wait
 
 

@@ -36,8 +36,9 @@ from agentpool._messages import AgentId
 from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool._pool.admission import Admission
 from agentpool._pool.record import AgentRecord, OnEnd
+from agentpool._scheduling.owner import Owner
 from agentpool._scheduling.parking_lot import Lot
-from agentpool._scheduling.slot import Owner, current_slot, parked
+from agentpool._scheduling.slot import current_slot, parked
 from agentpool._scheduling.waits import Wait
 from agentpool._spawn import SpawnConfig
 
@@ -121,8 +122,10 @@ class QueryMap(Live):
     _out_of_order: dict[int, AgentOutcome] = msgspec.field(default_factory=dict[int, AgentOutcome])
     _spawned: int = 0
     _given: int = 0
-    _open: int = 0
-    """Sources that have not ended."""
+    _open: dict[trio.lowlevel.Task, None] = msgspec.field(
+        default_factory=dict[trio.lowlevel.Task, None]
+    )
+    """The tasks of the sources that have not ended."""
     _idle: int = 0
     """Those of them that wait for their turn."""
     _fed: bool = False
@@ -155,7 +158,8 @@ class QueryMap(Live):
         await trio.lowlevel.checkpoint_if_cancelled()
         if not (self._done or self._is_over):
             group = self._next_ids if self._ordered else self._in_flight
-            wait = Wait.any_of(group.keys(), "the next outcome of a map", self._may_be_fed)
+            what = "the next outcome of a map"
+            wait = Wait.any_of(group.keys(), what, self._may_be_fed, self._may_be_fed_by_owner)
             async with parked(wait, self._changed, self._owner):
                 await self._changed.park()
                 while not (self._done or self._is_over):
@@ -183,11 +187,22 @@ class QueryMap(Live):
         # Those that wait for their turn go on when an agent has ended, or the reader reads.
         if self._again:
             return True
-        return not self._fed and (not self._open or self._idle < self._open)
+        if self._fed:
+            return False
+        return not self._open or self._idle + len(self._waiting_sources()) < len(self._open)
+
+    def _waiting_sources(self) -> list[trio.lowlevel.Task]:
+        """Return the tasks of the sources that wait in a call of the pool."""
+        # One that was woken is among them until it goes on. The owner's side then can.
+        return [task for task in self._open if task in self._owner.waits]
 
     def _may_be_fed(self) -> bool:
         """Return whether the next outcome may come from an agent that has not started."""
         return self.may_start() and not (self._ordered and self._next_ids)
+
+    def _may_be_fed_by_owner(self) -> bool:
+        """Return the same for the case that a source goes on, which waits for others now."""
+        return bool(self._waiting_sources()) and not (self._ordered and self._next_ids)
 
     async def feed(self) -> None:  # noqa: ASYNC910  # the feeding has its own
         """Spawn agents for the queries, as many at a time as the pool runs."""
@@ -223,14 +238,15 @@ class QueryMap(Live):
                 self._on_change()
 
     async def _feed(self, source: Queries) -> None:  # noqa: ASYNC910  # the taking has its own
-        self._open += 1
+        task = trio.lowlevel.current_task()
+        self._open[task] = None
         try:
             await self._take(source)
         except Exception as error:  # noqa: BLE001  # raised to the reader
             self._errors.append(error)
             self._scope.cancel()
         finally:
-            self._open -= 1
+            del self._open[task]
             self._on_change()
 
     async def _take(self, queries: Queries) -> None:

@@ -219,6 +219,7 @@ async def _block(
                 agents.abort("pool", f"its block raised {type(raised).__name__}")
                 raise
             finally:
+                agents.deadlocks.leave()
                 if agents.journal is not None:
                     agents.journal.stop()
     except BaseException as outside:  # raised again, in every branch
@@ -231,6 +232,7 @@ async def _block(
     finally:
         pool.close()
         agents.abort(*OUTSIDE)
+        agents.deadlocks.close()
         agents.router.unregister(OWNER_ID, reason="the pool closed")
         agents.hub.close(pool.statistics())
     if failed is not None:

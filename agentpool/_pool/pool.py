@@ -307,7 +307,8 @@ class AgentPool:
         """Take all messages for the owner, waiting until there is one.
 
         Raises:
-            DeadlockError: If no agent is left that could send one.
+            DeadlockError: If no agent is left that could send one, nor a task of the owner's
+                that waits for something besides the pool.
             AgentGoneError: If the pool has closed.
 
         Cancellation:
@@ -391,7 +392,7 @@ class AgentPool:
 
     def events(self) -> EventReader:
         """Open a reader of all events from now on."""
-        return self._agents.hub.open_reader()
+        return self._agents.hub.open_reader(self._agents.deadlocks.owner)
 
     def close(self) -> None:
         """Accept no more agents. Leaving the pool's block does this too."""

@@ -15,8 +15,9 @@ from agentpool._messages import AgentId
 from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool._pool.admission import Admission
 from agentpool._pool.record import AgentRecord, OnEnd
+from agentpool._scheduling.owner import Owner
 from agentpool._scheduling.parking_lot import Lot
-from agentpool._scheduling.slot import Owner, parked
+from agentpool._scheduling.slot import parked
 from agentpool._scheduling.waits import Wait
 
 Starter: TypeAlias = Callable[[OnEnd], AgentRecord]

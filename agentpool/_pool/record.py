@@ -15,8 +15,9 @@ from agentpool._errors import UsageError
 from agentpool._messages import AgentId, AgentMessage
 from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool._scheduling.fair_queue import Share
+from agentpool._scheduling.owner import Owner
 from agentpool._scheduling.parking_lot import Lot
-from agentpool._scheduling.slot import Owner, Slot, current_slot, parked
+from agentpool._scheduling.slot import Slot, current_slot, parked
 from agentpool._scheduling.waits import Wait
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import Driver

@@ -16,8 +16,9 @@ from agentpool._outcome import AgentOutcome, RestartLimitError
 from agentpool._pool.admission import Admission
 from agentpool._pool.record import AgentRecord, OnEnd
 from agentpool._pool.restart import RestartCounter, RestartPolicy
+from agentpool._scheduling.owner import Owner
 from agentpool._scheduling.parking_lot import Lot
-from agentpool._scheduling.slot import Owner, parked
+from agentpool._scheduling.slot import parked
 from agentpool._scheduling.waits import Wait
 
 Starter: TypeAlias = Callable[[OnEnd], AgentRecord]

@@ -31,13 +31,13 @@ from contextvars import ContextVar
 from types import MappingProxyType, TracebackType
 from typing import Final, Protocol, final
 
-import msgspec
 import trio
 
 from agentpool._base import Live
 from agentpool._errors import DeadlockError
 from agentpool._messages import AgentId
 from agentpool._scheduling.fair_queue import PLAIN, Share
+from agentpool._scheduling.owner import Owner
 from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.waits import Wait, WaitBook
 
@@ -261,54 +261,11 @@ current_branch: ContextVar[Branch | None] = ContextVar("agentpool_branch", defau
 
 
 @final
-class Owner(Live):
-    """The task that opened a pool, and its waits in calls of that pool."""
-
-    keeper: SlotKeeper
-    on_waiting: Callable[[], None]
-    """Called when it begins to wait."""
-    task: trio.lowlevel.Task = msgspec.field(default_factory=trio.lowlevel.current_task)
-    wait: Wait | None = None
-    """``None``: it does something else."""
-    way: parked | None = None
-    """How it waits."""
-    has_deadline: bool = False
-    """Whether that wait has a deadline that is not the pool's."""
-    is_shared: bool = False
-    """Whether tasks that are neither its own nor agents have used the pool: they may do so
-    again at any time."""
-
-    def note_use(self) -> None:
-        """Record that the current task, which belongs to no agent, uses the pool."""
-        task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
-        while task is not None and task is not self.task:
-            above = task.parent_nursery
-            task = None if above is None else above.parent_task
-        if task is None:
-            self.is_shared = True
-
-    def begin(self, way: parked, wait: Wait) -> None:
-        """Record that the owner waits, and for what."""
-        self.way, self.wait = way, wait
-        self.has_deadline = trio.current_effective_deadline() < self.keeper.outer_deadline
-        self.keeper.book.owners = wait
-        self.keeper.book.add(wait, has_deadline=self.has_deadline)
-        self.on_waiting()
-
-    def end(self) -> None:
-        """Record that the owner has stopped waiting."""
-        assert self.wait is not None  # noqa: S101  # it has begun
-        self.keeper.book.remove(self.wait, has_deadline=self.has_deadline)
-        self.keeper.book.owners = None
-        self.way = self.wait = None
-
-
-@final
 class parked(Live):  # noqa: N801  # used as a statement: async with parked(Wait.message(), lot)
     """``async with parked(wait, lot):`` waits without a slot, and takes one at the end.
 
-    Outside of an agent it gives nothing back; with *owner*, the wait of a call that the owner
-    of a pool makes is known to that pool. A time limit around it ends the wait, and the
+    Outside of an agent it gives nothing back; with *owner*, the wait of a task on the owner's
+    side of a pool is known to that pool. A time limit around it ends the wait, and the
     agent then waits for a slot like everybody: in a busy pool it goes on later than its
     limit said. Only the agent's own deadline and cancellation end that as well.
 
@@ -340,15 +297,14 @@ class parked(Live):  # noqa: N801  # used as a statement: async with parked(Wait
 
     async def __aenter__(self) -> None:  # noqa: ASYNC910  # nothing to wait for: gives back
         """Give the slot back."""
-        slot = current_slot.get()
-        owner = self.owner
-        if owner is not None and (slot is None or slot.keeper is not owner.keeper):
-            self._begin_outside(owner, slot)
-        if slot is None:
-            return  # noqa: ASYNC910  # nothing to give back
+        slot, owner = current_slot.get(), self.owner
         task = trio.lowlevel.current_task()
-        branch = slot.branch_of(task)
-        if branch is None or task in slot.waits:
+        branch = None if slot is None else slot.branch_of(task)
+        if owner is not None and (
+            branch is None or slot is None or slot.keeper is not owner.keeper
+        ):
+            self._begin_outside(owner, slot, task)
+        if slot is None or branch is None or task in slot.waits:
             # A wait within a wait, such as an approver that asks a model, is one wait.
             return  # noqa: ASYNC910  # nothing to give back
         self._slot, self._branch, self._task = slot, branch, task
@@ -359,15 +315,16 @@ class parked(Live):  # noqa: N801  # used as a statement: async with parked(Wait
         if slot.on_waiting is not None:
             slot.on_waiting()
 
-    def _begin_outside(self, owner: Owner, slot: Slot | None) -> None:
-        """Record the wait of the owner of a pool, or of a task outside of it."""
-        task = trio.lowlevel.current_task()
-        if task is not owner.task:
+    def _begin_outside(self, owner: Owner, slot: Slot | None, task: trio.lowlevel.Task) -> None:
+        """Record the wait of a task that is no part of an agent of the pool."""
+        is_of_pool = slot is not None and slot.keeper is owner.keeper
+        if not is_of_pool:
+            # A task that an agent has left behind is where its nursery is, and no user's.
             owner.note_use()
-        elif owner.way is None:
+        if task not in owner.waits:
             self._task = task
-            owner.begin(self, self.wait)
-        if slot is not None:
+            owner.begin(task, self)
+        if slot is not None and not is_of_pool:
             # Agents of two pools have the same numbers, and one pool knows nothing of the
             # other: for the caller's own pool, what happens here ends by itself.
             self.wait = Wait.other(f"{self.wait.text} of another pool", self.wait.reason)
@@ -379,9 +336,12 @@ class parked(Live):  # noqa: N801  # used as a statement: async with parked(Wait
         traceback: TracebackType | None,
     ) -> None:
         """Take a slot again."""
-        if self.owner is not None and self.owner.way is self:
-            self.owner.end()
         slot, branch, task = self._slot, self._branch, self._task
+        owner = self.owner
+        if owner is not None and task is not None:
+            known = owner.waits.get(task)
+            if known is not None and known.way is self:
+                owner.end(task)
         if slot is None or branch is None or task is None:
             return  # noqa: ASYNC910  # there is nothing to wait for
         slot.end_wait(task)

@@ -3,10 +3,12 @@
 Rules:
 
 1. An agent that runs, is queued, or has a deadline of its own can go on. So can the owner,
-   the task that opened the pool, while it does anything but wait in a call of the pool.
-2. Whoever waits in several branches can go on when one of them can.
+   while one of the tasks on its side does anything but wait in a call of the pool.
+2. Whoever waits in several branches can go on when one of them can. The tasks on the owner's
+   side are the branches of the owner.
 3. A wait for one of several agents ends if any of them can go on, a wait for all of them if
-   each can. A wait for a message ends if anybody else can go on: an agent, or the owner.
+   each can. A wait for a message, or for an event, ends if anybody else can go on: an agent,
+   or the owner.
 4. A wait for anything else (a timer, a person) ends by itself. So does the wait for a place
    in the queue: there is one unless every slot is held, and whoever holds one can go on.
 5. Whoever is left when these rules have been applied as often as they change anything
@@ -35,6 +37,7 @@ class WaitKind(enum.Enum):
     ANY = "waits for the end of"
     ALL = "waits until all have ended, among them"
     MESSAGE = "waits for a message"
+    EVENT = "waits for an event"
     OTHER = "waits"
 
 
@@ -82,11 +85,31 @@ class Wait(msgspec.Struct, frozen=True):
     """The agents, of which any or all must do it. A view: it changes while they end."""
     is_fed: Callable[[], bool] | None = None
     """Whether something besides the group may end the wait, now. ``None``: nothing may."""
+    is_owners: Callable[[], bool] | None = None
+    """Whether the owner's side may end it as well, now. ``None``: it may not."""
 
     @property
     def agent_ids(self) -> Collection[AgentId]:
         """The agents that can end the wait."""
-        return self.group if self.target is None else (self.target,)
+        if self.target is not None:
+            return (self.target,)
+        return (
+            (*self.group, OWNER_ID)
+            if self.is_owners is not None and self.is_owners()
+            else self.group
+        )
+
+    def may_be_ended_by(self, agent_id: AgentId) -> bool:
+        """Return whether a wait for several can be ended by that agent."""
+        if agent_id == OWNER_ID:
+            return OWNER_ID in self.agent_ids
+        return agent_id in self.group
+
+    def verb(self, agent_id: AgentId) -> str:
+        """Return what is done, as a verb between the two of them."""
+        if self.target is None and agent_id == OWNER_ID:
+            return "reads a map that is fed by"
+        return self.kind.value
 
     @property
     def ends_by_itself(self) -> bool:
@@ -113,10 +136,17 @@ class Wait(msgspec.Struct, frozen=True):
 
     @classmethod
     def any_of(
-        cls, group: Collection[AgentId], text: str, is_fed: Callable[[], bool] | None = None
+        cls,
+        group: Collection[AgentId],
+        text: str,
+        is_fed: Callable[[], bool] | None = None,
+        is_owners: Callable[[], bool] | None = None,
     ) -> Self:
         """Make a wait until one of several agents ends, or something feeds the wait."""
-        return cls(WaitKind.ANY, text=text, reason=WaitReason.AGENT, group=group, is_fed=is_fed)
+        return cls(
+            WaitKind.ANY, text=text, reason=WaitReason.AGENT, group=group,
+            is_fed=is_fed, is_owners=is_owners,
+        )  # fmt: skip
 
     @classmethod
     def all_of(cls, group: Collection[AgentId], text: str) -> Self:
@@ -141,6 +171,11 @@ class Wait(msgspec.Struct, frozen=True):
 
 FOR_A_MESSAGE: Final = Wait(WaitKind.MESSAGE, None, "a message", reason=WaitReason.MESSAGE)
 
+FOR_AN_EVENT: Final = Wait(WaitKind.EVENT, None, "an event")
+
+LISTENING: Final = frozenset({WaitKind.MESSAGE, WaitKind.EVENT})
+"""Waits that anybody who can go on may end."""
+
 
 @final
 class WaitBook(Live):
@@ -151,49 +186,50 @@ class WaitBook(Live):
     """
 
     listeners: int = 0
-    """Waits for a message that have no deadline."""
+    """Waits for a message, or for an event, that have no deadline."""
     _by_themselves: int = 0
     """Waits that end by themselves, or at a deadline."""
     _single: dict[AgentId, int] = msgspec.field(default_factory=dict[AgentId, int])
     """Waits for one agent each, by that agent."""
     _groups: dict[int, Wait] = msgspec.field(default_factory=dict[int, Wait])
     """Waits of agents for several."""
-    owners: Wait | None = None
-    """What the owner waits for. It often waits for everybody, and is seldom waited for."""
+    _owners: dict[int, Wait] = msgspec.field(default_factory=dict[int, Wait])
+    """The owner's waits for several. It often waits for everybody, and is seldom waited for."""
 
-    def add(self, wait: Wait, *, has_deadline: bool) -> None:
-        """Count a wait that begins."""
+    def add(self, wait: Wait, *, has_deadline: bool, by_owner: bool = False) -> None:
+        """Count a wait that begins, of an agent or on the owner's side."""
         if has_deadline or wait.kind is WaitKind.OTHER:
             self._by_themselves += 1
-        elif wait.kind is WaitKind.MESSAGE:
+        elif wait.kind in LISTENING:
             self.listeners += 1
         if wait.target is not None:
             self._single[wait.target] = self._single.get(wait.target, 0) + 1
-        elif wait.kind in GROUP_KINDS and wait is not self.owners:
-            self._groups[id(wait)] = wait
+        elif wait.kind in GROUP_KINDS:
+            (self._owners if by_owner else self._groups)[id(wait)] = wait
 
-    def remove(self, wait: Wait, *, has_deadline: bool) -> None:
+    def remove(self, wait: Wait, *, has_deadline: bool, by_owner: bool = False) -> None:
         """Stop counting a wait."""
         if has_deadline or wait.kind is WaitKind.OTHER:
             self._by_themselves -= 1
-        elif wait.kind is WaitKind.MESSAGE:
+        elif wait.kind in LISTENING:
             self.listeners -= 1
         if wait.target is not None:
             left = self._single.pop(wait.target) - 1
             if left:
                 self._single[wait.target] = left
-        elif wait.kind in GROUP_KINDS and wait is not self.owners:
-            del self._groups[id(wait)]
+        elif wait.kind in GROUP_KINDS:
+            del (self._owners if by_owner else self._groups)[id(wait)]
 
     def is_awaited(self, agent_id: AgentId) -> bool:
         """Return whether any task waits for that agent."""
         if agent_id in self._single:
             return True
-        if self._groups and any(agent_id in wait.group for wait in self._groups.values()):
+        if self._groups and any(one.may_be_ended_by(agent_id) for one in self._groups.values()):
             return True
         # A circle through the owner has one who waits for the owner.
-        owners = self.owners
-        return owners is not None and OWNER_ID in self._single and agent_id in owners.group
+        return OWNER_ID in self._single and any(
+            agent_id in one.group for one in self._owners.values()
+        )
 
     @property
     def may_stand_still(self) -> bool:
@@ -221,9 +257,9 @@ def find_deadlocked(
     hopes: dict[AgentId, list[_Hope]] = {}
     for agent_id, branches in waits.items():
         for wait in branches:
-            if wait.ends_by_itself or (wait.kind is WaitKind.MESSAGE and others_can_send):
+            if wait.ends_by_itself or (wait.kind in LISTENING and others_can_send):
                 free.append(agent_id)
-            elif wait.kind is WaitKind.MESSAGE:
+            elif wait.kind in LISTENING:
                 listeners.append(agent_id)
             else:
                 _hope(agent_id, wait, waits, hopes, free)
@@ -282,7 +318,7 @@ def deadlock_cycle(
             return tuple(ids[ids.index(agent_id) :])
         if agent_id not in done:
             done.add(agent_id)
-            path[agent_id] = _targets(waits.get(agent_id, ()), stuck)
+            path[agent_id] = _targets(agent_id, waits.get(agent_id, ()), stuck)
         agent_id = None
         while path and agent_id is None:
             last, targets = next(reversed(path.items()))
@@ -292,8 +328,16 @@ def deadlock_cycle(
     return ()
 
 
-def _targets(branches: Sequence[Wait], stuck: frozenset[AgentId]) -> Iterator[AgentId]:
-    return (target for wait in branches for target in wait.agent_ids if target in stuck)
+def _targets(
+    agent_id: AgentId, branches: Sequence[Wait], stuck: frozenset[AgentId]
+) -> Iterator[AgentId]:
+    # The owner's side may feed a map that it reads itself: that is no circle.
+    return (
+        target
+        for wait in branches
+        for target in wait.agent_ids
+        if target in stuck and (target != agent_id or wait.target is not None)
+    )
 
 
 NAMED_AT_MOST: Final = 10
@@ -316,7 +360,7 @@ def describe_deadlock(
     parts = [_who(agent_ids[0], names)]
     for place, agent_id in enumerate(agent_ids):
         after = agent_ids[(place + 1) % len(agent_ids)]
-        verb = next(wait.kind.value for wait in waits[agent_id] if after in wait.agent_ids)
+        verb = next(wait.verb(after) for wait in waits[agent_id] if after in wait.agent_ids)
         which = "" if place == 0 else ", which"
         parts.append(f"{which} {verb} {_who(after, names)}")
     return "".join(parts)

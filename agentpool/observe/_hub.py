@@ -30,7 +30,10 @@ from agentpool._events import (
     PoolInfo,
 )
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage
-from agentpool._scheduling.waits import Wait
+from agentpool._scheduling.owner import Owner
+from agentpool._scheduling.parking_lot import Lot
+from agentpool._scheduling.slot import current_slot, parked
+from agentpool._scheduling.waits import FOR_AN_EVENT, Wait
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import Observer
 
@@ -66,7 +69,9 @@ class EventReader(Live):
     _backlog: deque[Event] = msgspec.field(default_factory=deque[Event])
     _left_out: int = 0
     _closed: bool = False
-    _lot: trio.lowlevel.ParkingLot = msgspec.field(default_factory=trio.lowlevel.ParkingLot)
+    _lot: Lot = msgspec.field(default_factory=Lot)
+    _owner: Owner | None = None
+    """The owner's side of the pool. ``None``: it is read beside no pool."""
 
     def __repr__(self) -> str:
         """Return the number of waiting events: ``<EventReader 3 events, 2 missed>``."""
@@ -123,7 +128,12 @@ class EventReader(Live):
         while not self._backlog:
             if self._closed:
                 raise StopAsyncIteration
-            await self._lot.park()
+            if current_slot.get() is None:
+                async with parked(FOR_AN_EVENT, self._lot, self._owner):
+                    await self._lot.park()
+            else:
+                # An agent that parked for events would have its own parking to read.
+                await self._lot.park()
         event = self._backlog.popleft()
         await trio.lowlevel.cancel_shielded_checkpoint()
         return event
@@ -330,9 +340,9 @@ class EventHub(Live):
         self._observers = tuple(one for one in self._observers if one is not observer)
         self.listening = bool(self._observers or self._readers)
 
-    def open_reader(self) -> EventReader:
-        """Open a reader of all events from now on."""
-        reader = EventReader(self, self._last_sequence)
+    def open_reader(self, owner: Owner | None = None) -> EventReader:
+        """Open a reader of all events from now on, of a pool with that *owner*'s side."""
+        reader = EventReader(self, self._last_sequence, _owner=owner)
         self._readers.append(reader)
         self.listening = True
         if self._closed:

@@ -398,7 +398,8 @@ async def test_nobody_watches_longer_than_somebody_works(autojump_clock: MockClo
         nursery.start_soon(trio.sleep, 1, name="one")
         nursery.start_soon(trio.sleep, 2, name="two")
         for agent_id, task in enumerate(nursery.child_tasks):
-            workers.watch(task, Slot(cast("SlotKeeper", None), agent_id, trio.CancelScope()))
+            slot = Slot(cast("SlotKeeper", None), agent_id, trio.CancelScope())
+            workers.watch(task, agent_id, (slot,))
     assert sorted(stopped) == [0, 1]
     with pytest.raises(KeyError):
         trio.lowlevel.remove_instrument(workers)

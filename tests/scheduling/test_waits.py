@@ -71,13 +71,15 @@ def test_a_quiet_pool_is_described_agent_by_agent() -> None:
 def a_wait_of(kind: WaitKind) -> st.SearchStrategy[Wait]:
     """Return waits of one kind, for some of six agents and the owner."""
     ids = st.integers(0, 6)
-    if kind in {WaitKind.MESSAGE, WaitKind.OTHER}:
+    if kind in {WaitKind.MESSAGE, WaitKind.EVENT, WaitKind.OTHER}:
         return st.just(Wait(kind))
     if kind in {WaitKind.ANY, WaitKind.ALL}:
+        perhaps = st.sampled_from([None, lambda: False, lambda: True])
         return st.builds(
-            lambda group, fed: Wait(kind, group=group, is_fed=fed),
+            lambda group, fed, owners: Wait(kind, group=group, is_fed=fed, is_owners=owners),
             st.lists(ids, min_size=1, max_size=3, unique=True).map(tuple),
-            st.sampled_from([None, lambda: False, lambda: True]),
+            perhaps,
+            perhaps if kind is WaitKind.ANY else st.none(),
         )
     return st.builds(Wait, st.just(kind), ids)
 
@@ -90,7 +92,7 @@ def can_end(wait: Wait, stuck: set[int], *, can_send: bool) -> bool:
     """Say by the rules, one wait at a time, whether it can end while those are stuck."""
     if wait.ends_by_itself:
         return True
-    if wait.kind is WaitKind.MESSAGE:
+    if wait.kind in {WaitKind.MESSAGE, WaitKind.EVENT}:
         return can_send
     free = [target not in stuck for target in wait.agent_ids]
     return all(free) if wait.kind is WaitKind.ALL else any(free)

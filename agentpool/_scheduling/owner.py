@@ -1,0 +1,116 @@
+"""The owner's side of a pool: the tasks that use it and are no agents, and what they wait for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol, final
+
+import msgspec
+import trio
+
+from agentpool._base import Live
+from agentpool._errors import DeadlockError
+from agentpool._scheduling.waits import Wait, WaitBook
+
+
+class Way(Protocol):
+    """How a task waits."""
+
+    wait: Wait
+    """What for."""
+
+    @property
+    def woken(self) -> bool:
+        """Whether the awaited thing has happened, though the task has not run since."""
+        ...
+
+    def fail(self, error: DeadlockError) -> None:
+        """Raise an error in the wait."""
+
+
+class WaitKeeper(Protocol):
+    """Knows the waits of one pool."""
+
+    outer_deadline: float
+    """The deadline of everything around the pool: it is not a wait's own."""
+    book: WaitBook
+    """The waits of its agents, and of its owner."""
+
+
+@final
+class OwnersWait(Live):
+    """One wait of a task on the owner's side of a pool."""
+
+    way: Way
+    """How it waits."""
+    wait: Wait
+    """What for."""
+    has_deadline: bool
+    """Whether it has a deadline that is not the pool's."""
+
+
+@final
+class Owner(Live):
+    """The owner's side of a pool: the tasks that use it and are no agents, and their waits.
+
+    It has the task that opened the pool, and the tasks below it. When any other task uses
+    the pool, the side grows up to the nearest task above both, with everything below that:
+    such a task may have others beside it that use the pool next.
+    """
+
+    keeper: WaitKeeper
+    on_change: Callable[[], None]
+    """Called when one of the tasks begins to wait in a call of the pool, or no longer does."""
+    task: trio.lowlevel.Task = msgspec.field(default_factory=trio.lowlevel.current_task)
+    """The task that opened the pool."""
+    root: trio.lowlevel.Task = msgspec.field(default_factory=trio.lowlevel.current_task)
+    """The task that the side begins with."""
+    waits: dict[trio.lowlevel.Task, OwnersWait] = msgspec.field(
+        default_factory=dict[trio.lowlevel.Task, OwnersWait]
+    )
+    """The waits in calls of the pool, in the order in which they began."""
+    _limited: int = 0
+    """How many of them have a deadline of their own."""
+
+    @property
+    def has_deadline(self) -> bool:
+        """Whether one of the waits ends at a deadline that is not the pool's."""
+        return self._limited > 0
+
+    @property
+    def is_everybody(self) -> bool:
+        """Whether every task of the program is on this side, trio's own included."""
+        return self.root.parent_nursery is None
+
+    def note_use(self) -> None:
+        """Record that the current task, which belongs to no agent, uses the pool."""
+        task = trio.lowlevel.current_task()
+        if task is self.task:
+            return
+        above = dict.fromkeys(_line_of(task))
+        self.root = next(one for one in _line_of(self.root) if one in above)
+
+    def begin(self, task: trio.lowlevel.Task, way: Way) -> None:
+        """Record that *task* waits, and for what."""
+        has_deadline = trio.current_effective_deadline() < self.keeper.outer_deadline
+        self.waits[task] = OwnersWait(way, way.wait, has_deadline)
+        self._limited += has_deadline
+        self.keeper.book.add(way.wait, has_deadline=has_deadline, by_owner=True)
+        self.on_change()
+
+    def end(self, task: trio.lowlevel.Task) -> None:
+        """Record that *task* has stopped waiting."""
+        ended = self.waits.pop(task)
+        self._limited -= ended.has_deadline
+        self.keeper.book.remove(ended.wait, has_deadline=ended.has_deadline, by_owner=True)
+        if self.waits:
+            # What the others wait for may now depend on this task, which is not known to end.
+            self.on_change()
+
+
+def _line_of(task: trio.lowlevel.Task) -> Iterator[trio.lowlevel.Task]:
+    """Yield *task* and the tasks above it, up to trio's first one."""
+    one: trio.lowlevel.Task | None = task
+    while one is not None:
+        yield one
+        one = None if one.parent_nursery is None else one.parent_nursery.parent_task
