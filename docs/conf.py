@@ -47,6 +47,7 @@ myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True  # MARKERS, and not thirty of them
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented_params"
 
