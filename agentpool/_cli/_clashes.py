@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Hashable, Iterator
-from typing import TypeAlias
+from typing import TypeAlias, assert_never
 
 from agentpool import UsageError
 from agentpool._cli._answers import answer_paths
@@ -31,6 +31,9 @@ from agentpool._cli._inputs import FROM_STANDARD_INPUT, files_of
 _Named: TypeAlias = tuple[str, str]
 """What a file is to the command, and its path."""
 
+_Writer: TypeAlias = RunCommand | ChatCommand | MapCommand | ServeCommand | ShowCommand
+"""A command that may write a file which its user has named."""
+
 
 def refuse_clashes(command: Command) -> None:
     """Raise if *command* would write over a file of its own.
@@ -38,6 +41,8 @@ def refuse_clashes(command: Command) -> None:
     Raises:
         UsageError: If it would. Says with which option, and over which file.
     """
+    if not isinstance(command, _Writer):
+        return
     written, answers = list(_written(command)), list(_answers(command))
     if not written and not answers:
         return
@@ -71,7 +76,7 @@ def _identity(path: str) -> Hashable:
     return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else None
 
 
-def _written(command: Command) -> Iterator[_Named]:
+def _written(command: _Writer) -> Iterator[_Named]:
     """Yield the files that are written anew, each with its option."""
     named: list[tuple[str, str | None]] = []
     match command:
@@ -80,11 +85,11 @@ def _written(command: Command) -> Iterator[_Named]:
         case ShowCommand():
             named += [("--html", command.html)]
         case _:
-            pass
+            assert_never(command)
     yield from ((option, path) for option, path in named if path is not None)
 
 
-def _answers(command: Command) -> Iterator[_Named]:
+def _answers(command: _Writer) -> Iterator[_Named]:
     """Yield the files that answers may be written to, each with its folder."""
     if isinstance(command, MapCommand) and command.output_dir is not None:
         inputs = [path for what, path in _inputs(command) if what == "input"]
@@ -93,7 +98,7 @@ def _answers(command: Command) -> Iterator[_Named]:
             yield command.output_dir, f"{path}.partial"
 
 
-def _kept(command: Command) -> Iterator[_Named]:
+def _kept(command: _Writer) -> Iterator[_Named]:
     """Yield the files that must stay, each with what it is."""
     match command:
         case RunCommand():
@@ -115,7 +120,7 @@ def _kept(command: Command) -> Iterator[_Named]:
             yield "trace", command.file
             yield from () if command.other is None else (("other trace", command.other),)
         case _:
-            pass
+            assert_never(command)
 
 
 def _inputs(command: MapCommand) -> Iterator[_Named]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Final, Literal, TypeAlias, final
 
 import attrs
 
 from agentpool._checks import expect_fields
-from agentpool._errors import Fault
-from agentpool._manifest.parts import raise_if_any
-from agentpool._manifest.toml_table import TomlTable, shown
+from agentpool._manifest.toml_table import TomlTable
 
 ContextStrategy: TypeAlias = Literal["drop", "clear_results", "summary"]
 """What leaves a full window: see ``ContextConfig``."""
@@ -34,7 +32,6 @@ class ContextConfig:
     def __attrs_post_init__(self) -> None:
         """Refuse an unknown strategy."""
         expect_fields(self)
-        raise_if_any(_context_faults(self), "ContextConfig")
 
 
 def read_context(table: TomlTable, homes: Mapping[str, str]) -> ContextConfig | None:
@@ -48,9 +45,3 @@ def read_context(table: TomlTable, homes: Mapping[str, str]) -> ContextConfig | 
     context = table.build(ContextConfig, strategy=strategy)
     table.close(homes)
     return context
-
-
-def _context_faults(context: ContextConfig) -> Iterator[Fault]:
-    if context.strategy not in STRATEGIES:
-        words = ", ".join(map(repr, STRATEGIES))
-        yield Fault("strategy", f"must be one of {words}, got {shown(context.strategy)}")

@@ -65,6 +65,13 @@ def test_a_script_is_a_driver_of_its_own() -> None:
     )  # fmt: skip
 
 
+def test_a_seed_is_a_whole_number() -> None:
+    """Zero is one."""
+    command = parse(["run", "a.toml", "q", "--seed", "0"])
+    assert isinstance(command, RunCommand)
+    assert command.options.override.seed == 0
+
+
 def test_check_has_its_own_options() -> None:
     """It runs nothing, so it needs few."""
     command = parse(["check", "a", "b", "--model-file"])
