@@ -5,7 +5,9 @@ Rules:
 1. One table, which nothing changes. A provider that is not in it is a `Provider` of your own,
    or an address in the manifest.
 2. What the manifest says goes first: its address, its variable.
-3. The provider's usual key goes to the provider's own host, by TLS, and nowhere else. To
+3. A provider's own rules for its wire format are kept to wherever its models are: behind a
+   gateway as well, if the manifest says its name.
+4. The provider's usual key goes to the provider's own host, by TLS, and nowhere else. To
    another host goes only a key that the manifest names for it.
 
 Addresses and variables are those of the providers' own pages and of models.dev (2026-11).
@@ -25,6 +27,10 @@ from agentpool._manifest.urls import place_of, split_url
 Dialect: TypeAlias = Literal["openai", "anthropic"]
 """The wire formats: Chat Completions and its successor, or Messages."""
 
+Rules: TypeAlias = Literal["deepseek", "gemini", "mistral"]
+"""Whose rules for Chat Completions are not those of all others: what it refuses, what it wants
+back, what it calls things."""
+
 
 @final
 @attrs.frozen(kw_only=True)
@@ -39,6 +45,8 @@ class Provider:
     """The wire format that it speaks."""
     facts: str | None = None
     """Its name at models.dev, where facts about its models are. ``None``: it has none."""
+    rules: Rules | None = None
+    """Whose rules it keeps to beside the wire format. ``None``: those of its host, if any."""
 
 
 PROVIDERS: Final[Mapping[str, Provider]] = MappingProxyType(
@@ -56,12 +64,19 @@ PROVIDERS: Final[Mapping[str, Provider]] = MappingProxyType(
             base_url="https://generativelanguage.googleapis.com/v1beta/openai",
             api_key_env="GEMINI_API_KEY",
             facts="google",
+            rules="gemini",
         ),
         "deepseek": Provider(
-            base_url="https://api.deepseek.com/v1", api_key_env="DEEPSEEK_API_KEY", facts="deepseek"
+            base_url="https://api.deepseek.com/v1",
+            api_key_env="DEEPSEEK_API_KEY",
+            facts="deepseek",
+            rules="deepseek",
         ),
         "mistral": Provider(
-            base_url="https://api.mistral.ai/v1", api_key_env="MISTRAL_API_KEY", facts="mistral"
+            base_url="https://api.mistral.ai/v1",
+            api_key_env="MISTRAL_API_KEY",
+            facts="mistral",
+            rules="mistral",
         ),
         "openrouter": Provider(
             base_url="https://openrouter.ai/api/v1",
@@ -133,6 +148,8 @@ class Place:
 
     dialect: Dialect
     """The wire format that it speaks."""
+    rules: Rules | None
+    """Whose rules it keeps to. ``None``: those of its host, if it has any."""
     facts: str | None
     """The provider's name at models.dev. ``None``: nothing is known of what is there."""
     base_url: str
@@ -172,6 +189,7 @@ def find_place(named: str | Provider, base_url: str | None, api_key_env: str | N
     is_home = _is_at(url, provider.base_url)
     return Place(
         dialect=provider.dialect,
+        rules=provider.rules,
         facts=provider.facts if is_home else facts_name(url),
         base_url=url,
         api_key_env=api_key_env or (provider.api_key_env if is_home else None),

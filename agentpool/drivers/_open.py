@@ -146,7 +146,11 @@ def _open_there(
     match place.dialect:
         case "openai":
             return open_openai(
-                name, **terms, max_tokens_field=model.max_tokens_field, api=model.api
+                name,
+                **terms,
+                max_tokens_field=model.max_tokens_field,
+                api=model.api,
+                rules=place.rules,
             )
         case "anthropic":
             return open_anthropic(name, **terms, cache=model.cache)

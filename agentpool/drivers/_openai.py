@@ -13,6 +13,7 @@ from agentpool._checks import expect_arguments
 from agentpool._errors import BadRequestError
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._manifest.model import Api, MaxTokensField
+from agentpool._manifest.providers import Rules
 from agentpool._messages import AssistantMessage, Completion, CompletionRequest, Json
 from agentpool.abc import OnDelta, OnSent
 from agentpool.drivers._hosted import ApiKey, Exchange, HostedDriver, HostedSettings
@@ -35,10 +36,10 @@ OPENAI_BASE_URL: Final = "https://api.openai.com/v1"
 OPENAI_HOST: Final = "api.openai.com"
 # It refuses unknown fields (openai-agents-python#442, crush#1590), and a user's words after
 # the results of calls (goose#5998, zed#37021). (2026-11)
-MISTRAL_HOST: Final = "api.mistral.ai"
+_MISTRAL_HOST: Final = "api.mistral.ai"
 # It refuses schemas of answers (litellm#31466, inspect_ai#4916), and answers without thoughts
 # where it thinks; an empty one is taken (Zoo-Code#201, continue#11285). (2026-11)
-DEEPSEEK_HOST: Final = "api.deepseek.com"
+_DEEPSEEK_HOST: Final = "api.deepseek.com"
 
 # Its models of the third generation and later want signatures with calls
 # (https://ai.google.dev/gemini-api/docs/thought-signatures, 2026-11).
@@ -63,22 +64,33 @@ def _usual_field(place: str) -> MaxTokensField:
     return "max_completion_tokens" if is_newer else "max_tokens"
 
 
+def _rules_at(place: str) -> Rules | None:
+    """Return whose rules the server at *place* keeps to. ``None``: everybody's."""
+    if place == _MISTRAL_HOST:
+        return "mistral"
+    if place == _DEEPSEEK_HOST:
+        return "deepseek"
+    return "gemini" if place.endswith(_GOOGLE_HOST) else None
+
+
 def _chat_options(
-    settings: HostedSettings, place: str, max_tokens_field: MaxTokensField | None
+    settings: HostedSettings,
+    place: str,
+    max_tokens_field: MaxTokensField | None,
+    rules: Rules | None,
 ) -> ChatOptions:
+    rules = rules or _rules_at(place)
     return ChatOptions(
         model=settings.model,
-        is_openai=place == OPENAI_HOST,
+        is_openai=place == OPENAI_HOST or place.endswith(f".{OPENAI_HOST}"),
         max_tokens_field=max_tokens_field or _usual_field(place),
         provider=place,
-        call_ids=MISTRAL_IDS if place == MISTRAL_HOST else CHAT_IDS,
-        has_schemas=place != DEEPSEEK_HOST,
-        is_closed=place == MISTRAL_HOST,
-        needs_answers=place == MISTRAL_HOST,
-        needs_signatures=(
-            place.endswith(_GOOGLE_HOST) and not settings.model.startswith(_OLDER_GEMINI)
-        ),
-        needs_thoughts=place == DEEPSEEK_HOST,
+        call_ids=MISTRAL_IDS if rules == "mistral" else CHAT_IDS,
+        has_schemas=rules != "deepseek",
+        is_closed=rules == "mistral",
+        needs_answers=rules == "mistral",
+        needs_signatures=rules == "gemini" and not settings.model.startswith(_OLDER_GEMINI),
+        needs_thoughts=rules == "deepseek",
         extra=settings.options,
     )
 
@@ -166,6 +178,7 @@ async def open_openai(
     max_tokens_field: MaxTokensField | None = None,
     max_output_tokens: int | None = None,
     api: Api | None = None,
+    rules: Rules | None = None,
     inputs: frozenset[str] | None = None,
     headers: Mapping[str, str] | None = None,
     verify: ssl.SSLContext | bool = True,
@@ -185,6 +198,8 @@ async def open_openai(
         max_tokens_field: What the server calls the limit of an answer. ``None``: as usual.
         max_output_tokens: The most that the model can write. ``None``: unknown.
         api: ``chat`` or ``responses``. ``None``: the second at OpenAI itself, else the first.
+        rules: Whose rules the server keeps to: ``deepseek``, ``gemini`` or ``mistral``, for one
+            that passes requests on to it. ``None``: as its host says.
         inputs: What it reads besides text, of ``image`` and ``pdf``. ``None``: unknown.
         headers: Sent with every request, such as an organisation.
         verify: Whether to check certificates, or the TLS context to use.
@@ -202,15 +217,9 @@ async def open_openai(
         base_url, headers=headers, verify=verify, proxy=proxy, transport=transport
     ) as client:
         settings = HostedSettings(
-            model=model,
-            api_key=api_key,
-            context_window=context_window,
-            privacy=privacy,
-            price=await find_price(price, base_url),
-            own_price=own_price(price),
-            max_output_tokens=max_output_tokens,
-            inputs=inputs,
-            options=options or {},
-        )
-        wire = _chat_options(settings, client.place, max_tokens_field)
+            model=model, api_key=api_key, context_window=context_window, privacy=privacy,
+            price=await find_price(price, base_url), own_price=own_price(price),
+            max_output_tokens=max_output_tokens, inputs=inputs, options=options or {},
+        )  # fmt: skip
+        wire = _chat_options(settings, client.place, max_tokens_field, rules)
         yield OpenAIDriver(client, settings, wire, api or (None if wire.is_openai else "chat"))

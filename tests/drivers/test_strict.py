@@ -94,10 +94,10 @@ def slow(started: trio.Event) -> Tool:
     return wait
 
 
-def manifest_of(name: str) -> AgentManifest:
+def manifest_of(name: str, *more: str) -> AgentManifest:
     """Return what a user would write: where the model is, and what it is called."""
     provider, _, api = name.partition("-")
-    lines = [f'api = "{api}"'] if api else []
+    lines = [f'api = "{api}"', *more] if api else [*more]
     lines += [f'provider = "{provider}"', 'remote_model = "a-model"']
     return AgentManifest.parse("\n".join(['privacy = "Standard"', "[model]", *lines]))
 
@@ -142,9 +142,9 @@ async def tell_of_end(handle: AgentHandle, happens: trio.Event) -> None:
     happens.set()
 
 
-async def loop_with(name: StrictName, fake: StrictFake, pieces: int) -> AgentOutcome:
+async def loop_with(manifest: AgentManifest, fake: StrictFake, pieces: int) -> AgentOutcome:
     """Run the loop; cancel its third request, then a tool, and go on with what was said."""
-    manifest, started = manifest_of(name), trio.Event()
+    started = trio.Event()
     halting = Halting(fake, 3, pieces)
     async with open_driver(manifest.model, environ=ENVIRON, transport=halting) as driver:
         tools = ToolRegistry([add, slow(started)])
@@ -171,7 +171,7 @@ async def test_a_loop_of_tools_gets_through(name: StrictName, pieces: int) -> No
     """
     fake = strict_fake(name, TURNS)
     with trio.fail_after(30):
-        outcome = await loop_with(name, fake, pieces)
+        outcome = await loop_with(manifest_of(name), fake, pieces)
     assert fake.refusals == ()
     assert outcome.status is AgentStatus.COMPLETED, outcome.error
     assert outcome.value == Score(10, ["ten"])
@@ -181,6 +181,17 @@ async def test_a_loop_of_tools_gets_through(name: StrictName, pieces: int) -> No
         for body in fake.requests:
             check_request(api, body)
     assert outcome.usage.input_tokens in {100, 200}
+
+
+@pytest.mark.parametrize("name", ["deepseek", "gemini", "mistral"])
+async def test_a_loop_gets_through_behind_a_gateway(name: StrictName) -> None:
+    """The manifest names the provider: its rules hold at any address."""
+    elsewhere = ('base_url = "https://gateway.example/v1"', 'api_key_env = "MISTRAL_API_KEY"')
+    fake = strict_fake(name, TURNS)
+    with trio.fail_after(30):
+        outcome = await loop_with(manifest_of(name, *elsewhere), fake, 4)
+    assert fake.refusals == ()
+    assert outcome.value == Score(10, ["ten"]), outcome.error
 
 
 ODD: Final = AssistantMessage(

@@ -201,7 +201,7 @@ TABLE: Final[dict[str, tuple[Broken, ...]]] = {
         ),
         Broken(
             "no_schemas", "unavailable now", OPENAI,
-            "has_schemas=place != DEEPSEEK_HOST,", "has_schemas=True,",
+            'has_schemas=rules != "deepseek",', "has_schemas=True,",
         ),
         NO_IMAGES,
         CHAT_FORCED,
@@ -216,7 +216,7 @@ TABLE: Final[dict[str, tuple[Broken, ...]]] = {
         ),
         Broken(
             "no_user_after_tool", "Unexpected role 'user'", OPENAI,
-            "needs_answers=place == MISTRAL_HOST,", "needs_answers=False,",
+            'needs_answers=rules == "mistral",', "needs_answers=False,",
         ),
         Broken(
             "no_empty_answer", "but not none", CHAT,
