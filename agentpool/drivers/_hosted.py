@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Final, Protocol, TypeAlias, final
 
 import attrs
@@ -202,7 +203,11 @@ async def _refuse_other_answers(answer: HttpAnswer, *, secret: str) -> bytes | N
     """
     if answer.status != 200:  # noqa: PLR2004  # the number is the name
         body = await answer.receive_explanation()
-        raise failure_from_response(answer.status, answer.headers, body, secret=secret)
+        headers = answer.headers
+        if "date" not in headers:
+            # What it says of a time of day is compared with our own clock then.
+            headers = {**headers, "date": datetime.now(UTC).isoformat()}
+        raise failure_from_response(answer.status, headers, body, secret=secret)
     kind = answer.headers.get("content-type", "")
     if kind.lower().startswith("text/event-stream"):
         return None  # noqa: ASYNC910  # see above

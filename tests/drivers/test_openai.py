@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import httpx
 import pytest
@@ -321,3 +323,18 @@ async def test_many_at_once() -> None:
                 nursery.start_soon(ask)
     assert answers == [HELLO_ANSWER] * 200
     assert len(server.lines) < 100, "most connections are used again"
+
+
+@pytest.mark.parametrize("in_http", [True, False])
+async def test_a_date_to_wait_for_is_compared_with_our_clock(*, in_http: bool) -> None:
+    """Where the answer has no date of its own, as behind many gateways."""
+    then = datetime.now(UTC) + timedelta(hours=1)
+    text = format_datetime(then, usegmt=True) if in_http else then.isoformat()
+    name = "retry_after" if in_http else "x_ratelimit_reset_requests"
+    busy = whole(b"slow", status=429, **{name: text})
+    async with open_loopback(always(busy)) as here, open_openai("m", base_url=here.url) as driver:
+        with pytest.raises(RateLimitError) as caught:
+            await driver.complete(CompletionRequest([UserMessage("Hi")]))
+    seconds = caught.value.retry_after_seconds
+    assert seconds is not None
+    assert 3000 < seconds <= 3600

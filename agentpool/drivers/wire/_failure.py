@@ -236,8 +236,9 @@ _BAD_SIGNS: Final = ("bad", "invalid", "unsupported", "unprocessable", "validati
 """What is in the name of a fault of the request's own, whatever else it is called."""
 
 # The words of OpenAI, vLLM and SGLang (two), Gemini, Anthropic (two), llama.cpp, Mistral,
-# Groq, xAI, Bedrock, Z.AI, Alibaba, Cohere, Together and LM Studio. Source:
-# openai-agents-python#1093 and the servers' own texts (2026-11).
+# Groq, xAI, Bedrock, Z.AI, Alibaba, Cohere, TGI (two, Together has one of them) and LM Studio
+# (four). Source: openai-agents-python#1093, text-generation-inference#628 and #695,
+# lmstudio-bug-tracker#237 and #2339, and the servers' own texts (2026-11).
 _OVERFLOW: Final = re.compile(
     r"prompt is too long|maximum context length|context length exceeded"
     r"|input token count.{0,80}exceeds|exceed(?:s|ed)?.{0,40}(?:context|window|token limit)"
@@ -246,6 +247,7 @@ _OVERFLOW: Final = re.compile(
     r"|context (?:size|window|limit).{0,40}exceed"
     r"|(?:longer|greater) than the (?:model's )?context length|prompt exceeds max length"
     r"|range of input length|too many tokens|`?max_new_tokens`? must be <="
+    r"|`?inputs`? must have less than \d+ tokens|context length of only|reached context length"
 )
 """A conversation that is too long."""
 

@@ -4,8 +4,9 @@ Rules:
 
 1. ``retry-after-ms`` goes before ``retry-after``, which is seconds, a date or words; both may
    have an ``x`` in front. Then comes what the body says, and last when a limit is full again.
-2. A time of day is compared with the answer's own ``date``, so no clock is needed here. An
-   answer without a date says nothing by a time of day.
+2. A time of day is compared with the answer's own ``date``, so no clock is needed here. Where
+   an answer has none, the driver puts its own clock's in that place; without either a time of
+   day says nothing.
 3. Of several limits that are full again at different times the latest counts, among those
    of which nothing is left, if the provider says which these are.
 4. More than a day is as good as never, and a wait is never below zero.
