@@ -27,7 +27,6 @@ from agentpool._messages import (
     NO_USAGE,
     AgentId,
     Completion,
-    FinishReason,
     Usage,
     answer_tokens,
 )
@@ -289,9 +288,8 @@ class Agent(Live):
         stream, self.stream = self.stream, None
         if stream is None:
             return
-        was_cut = answer.finish_reason is FinishReason.MAX_TOKENS
         if self.hub.listening:
-            self._tell(stream.end(was_cut=was_cut))
+            self._tell(stream.end())
         # The next answer of such a model is held back until its thoughts have ended.
         if begins_silently(answer.text):
             self.hub.silent_thinkers.add(id(self.driver))

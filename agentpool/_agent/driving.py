@@ -171,7 +171,7 @@ async def _summarize(agent: Agent, effect: Summarize) -> None:  # noqa: ASYNC910
             effect.failure = f"{type(error).__name__}: {error}"
         else:
             effect.completion = answer
-            effect.text = without_thoughts(answer.text, was_cut=False)
+            effect.text = without_thoughts(answer.text)
             effect.failure = "the model wrote nothing"
 
 

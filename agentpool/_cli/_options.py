@@ -163,7 +163,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "script:FILE: answers from a file, to try things out")  # fmt: skip
     add("--max-tokens", type=count, metavar="N",
         help="the most tokens of one answer, in place of the manifest's; raised once if an answer "
-        "was cut before its first word")  # fmt: skip
+        "was cut in its thoughts, before its first word")  # fmt: skip
     add("--system", type=text, metavar="TEXT",
         help="the system prompt, in place of the manifest's")  # fmt: skip
     add("--seed", type=_whole, metavar="N",

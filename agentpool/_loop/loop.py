@@ -16,9 +16,9 @@ Rules:
    that the model itself ended is a success.
 6. A truncated answer is continued only if the manifest says so. Its pieces are one answer,
    and what asks for the next piece is not part of the conversation.
-7. An answer that was truncated before it said a word had no room for it: the limit is
-   raised once to what the model can write. One that says nothing at all is asked for once
-   more, and then is an error.
+7. An answer that was truncated in its thoughts, before it said a word, had no room for it: the
+   limit is raised once to what the model can write. One that says nothing at all is asked for
+   once more, and then is an error.
 8. An answer of the wrong form is not an answer; ``output`` says what happens then.
 9. Whatever ends a run, its ``Run`` has the conversation, the text and the usage so far.
 """
@@ -185,9 +185,9 @@ def _answered(run: Run, ask: Complete) -> Completion | None:
         )
     # A completion carries the whole text from here on; without one there is no piece.
     run.arriving.clear()
-    was_cut = completion.finish_reason is FinishReason.MAX_TOKENS
-    text = without_thoughts(completion.text, was_cut=was_cut)
-    if text == completion.text:
+    text = without_thoughts(completion.text)
+    run.has_thought = text != completion.text
+    if not run.has_thought:
         return completion
     return msgspec.structs.replace(completion, text=text)
 

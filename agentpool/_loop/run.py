@@ -28,6 +28,7 @@ from agentpool._messages import (
     ChatMessage,
     Completion,
     CompletionRequest,
+    FinishReason,
     ProviderPart,
     ToolCall,
     ToolDefinition,
@@ -172,10 +173,14 @@ class Run(Live, gc=False):
     """The most tokens that the model can write in one answer. ``None``: unknown."""
     raised_tokens: int | None = None
     """What ``max_tokens`` was raised to, for an answer that had no room for words."""
+    has_thought: bool = False
+    """Whether the text of the last answer began with thoughts."""
     was_empty: bool = False
     """Whether the last answer said nothing at all."""
     partial: str = ""
     """The answer so far, cut off by ``max_tokens``. The conversation has it when it ends."""
+    partial_parts: tuple[ProviderPart, ...] = ()
+    """What its provider wants back with that answer."""
     arriving: list[str] = []  # noqa: RUF012  # each has its own
     """Pieces of the completion that arrives right now. The performer appends to it."""
     last_text: str = ""
@@ -196,7 +201,7 @@ class Run(Live, gc=False):
     @property
     def arrived_text(self) -> str:
         """The part of the answer that has arrived, without the thoughts before it."""
-        return without_thoughts("".join(self.arriving), was_cut=True)
+        return without_thoughts("".join(self.arriving))
 
     @property
     def text(self) -> str:
@@ -208,7 +213,9 @@ class Run(Live, gc=False):
     @property
     def pending(self) -> tuple[ChatMessage, ...]:
         """What is sent after the conversation: a truncated answer and the request for its rest."""
-        return (AssistantMessage(self.partial), UserMessage(CONTINUE)) if self.partial else ()
+        if not self.partial:
+            return ()
+        return (AssistantMessage(self.partial, (), self.partial_parts), UserMessage(CONTINUE))
 
     @property
     def output_limit(self) -> int | None:
@@ -268,13 +275,34 @@ class Run(Live, gc=False):
             completion: Its last piece, with the calls and what its provider wants back.
         """
         assert self.conversation is not None  # noqa: S101  # there was a turn
-        self.partial = ""
+        parts = self._parts_with(text, completion)
+        self.partial, self.partial_parts = "", ()
         self.last_text = text or self.last_text
         tool_calls = completion.tool_calls
         if text or tool_calls:
-            before = len(text) - len(completion.text)
-            parts = _moved(completion.parts, before) if before else completion.parts
             self.conversation.append(AssistantMessage(text, tool_calls, parts))
+
+    def keep_piece(self, completion: Completion) -> None:
+        """Add a piece that was cut off to the answer so far."""
+        text = join_pieces(self.partial, completion.text)
+        self.partial_parts = self._parts_with(text, completion)
+        self.partial = text
+
+    def _parts_with(self, text: str, completion: Completion) -> tuple[ProviderPart, ...]:
+        """Return the parts of the answer *text*, of which *completion* is the last piece."""
+        parts = completion.parts
+        if not parts:
+            return self.partial_parts
+        if completion.finish_reason is FinishReason.MAX_TOKENS:
+            parts = _finished(parts, completion)
+        before = len(text) - len(completion.text)
+        return (*self.partial_parts, *(_moved(parts, before) if before else parts))
+
+
+def _finished(parts: tuple[ProviderPart, ...], completion: Completion) -> tuple[ProviderPart, ...]:
+    """Return *parts* without what stands at the end: it was cut, and is refused as it is."""
+    chars, calls = len(completion.text), len(completion.tool_calls)
+    return tuple(part for part in parts if part.text_at < chars or part.call_at < calls)
 
 
 def _moved(parts: tuple[ProviderPart, ...], chars: int) -> tuple[ProviderPart, ...]:

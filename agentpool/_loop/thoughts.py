@@ -5,11 +5,14 @@ Models that run behind plain servers write their thoughts into the text. Rules:
 1. Thoughts begin the text, in marks such as ``<think>…</think>``. Some servers write the
    first mark themselves: then the last one, at the beginning of a line, ends the thoughts.
 2. A mark within an answer is a part of it: an answer may be about marks.
-3. Thoughts that were cut off are thoughts. Where the model ended its answer and never closed
-   the mark, the text stays as it is: nothing else would be left of it.
+3. Thoughts that nothing ended are thoughts, whether they were cut off or the model forgot the
+   mark: such an answer has no text, and is asked for again.
 4. In a stream the same is told apart piece by piece: what may be a mark is held back until it
    is one or is none. Whether thoughts without a first mark come cannot be seen before they
    end, so a text is held back whole where the answer before it had such thoughts.
+
+Source for the third one: vLLM's parsers of reasoning, which take a text without an end mark for
+reasoning alone (docs.vllm.ai/en/latest/features/reasoning_outputs.html, 2026-11).
 """
 
 from __future__ import annotations
@@ -28,15 +31,11 @@ MARKS: Final = (
 """What begins and ends thoughts: DeepSeek's and Qwen's, those of others, and Mistral's."""
 
 
-def without_thoughts(text: str, *, was_cut: bool = False) -> str:
+def without_thoughts(text: str) -> str:
     r"""Return *text* without the thoughts at its beginning.
 
     >>> without_thoughts("<think>\nTwo and two.\n</think>\n\n4")
     '4'
-
-    Args:
-        text: What the model wrote.
-        was_cut: Whether it would have gone on.
     """
     if ">" not in text and "]" not in text:
         return text  # there is no mark in it; looking for each takes as long as the turn
@@ -44,7 +43,7 @@ def without_thoughts(text: str, *, was_cut: bool = False) -> str:
     while (mark := _mark_at(text, end)) is not None:
         close = text.find(mark, end)
         if close < 0:
-            return "" if was_cut else text[end:]
+            return ""
         end = _skip_spaces(text, close + len(mark))
     if end > begin:
         return text[end:]
@@ -76,8 +75,8 @@ class StreamedText:
     _close: str = attrs.field(init=False, default="")
     """What ends the thoughts that arrive. Empty: none do."""
     _is_text: bool = attrs.field(init=False, default=False)
-    _thoughts: list[str] = attrs.field(init=False, factory=list[str])
-    """The last thoughts, with what began them. White space after them belongs to neither."""
+    _has_thoughts: bool = attrs.field(init=False, default=False)
+    """Whether there were thoughts. White space after them belongs to nothing."""
 
     def feed(self, piece: str) -> Iterator[tuple[str, bool]]:
         """Take the next piece; yield what is certain of it, and whether it is a thought."""
@@ -91,18 +90,10 @@ class StreamedText:
             if len(self._held) == before:
                 return
 
-    def end(self, *, was_cut: bool = False) -> Iterator[tuple[str, bool]]:
-        """Yield what was held back, at the end of the answer.
-
-        Args:
-            was_cut: Whether the model would have gone on.
-        """
-        is_thought = bool(self._close) and was_cut
-        text = self._held
-        if self._close and not was_cut:  # it was never closed, and so it is the answer
-            text = "".join(self._thoughts) + text
-        elif self._thoughts and not self._close:
-            text = text.lstrip()
+    def end(self) -> Iterator[tuple[str, bool]]:
+        """Yield what was held back, at the end of the answer."""
+        is_thought = bool(self._close)
+        text = self._held.lstrip() if self._has_thoughts and not is_thought else self._held
         self._held = self._close = ""
         if text:
             yield text, is_thought
@@ -112,7 +103,7 @@ class StreamedText:
         for begin, close in MARKS:
             if begun.startswith(begin):
                 self._held, self._close = begun[len(begin) :], close
-                self._thoughts = [begin]
+                self._has_thoughts = True
                 return
         if not begun or any(begin.startswith(begun) for begin, _ in MARKS):
             return
@@ -120,7 +111,7 @@ class StreamedText:
             yield from self._after_thoughts()
             return
         self._is_text = True
-        yield begun if self._thoughts else self._held, False
+        yield begun if self._has_thoughts else self._held, False
         self._held = ""
 
     def _after_thoughts(self) -> Iterator[tuple[str, bool]]:
@@ -129,7 +120,7 @@ class StreamedText:
             at = self._held.find(f"\n{close}")
             if at >= 0:
                 thought, self._held = self._held[:at], self._held[at + 1 + len(close) :]
-                self._thoughts, self.holds_back = [close], False
+                self._has_thoughts, self.holds_back = True, False
                 if thought:
                     yield thought, True
                 return
@@ -142,7 +133,6 @@ class StreamedText:
             kept = _beginning_at_end(thought, self._close)
             thought, self._held = thought[: len(thought) - kept], thought[len(thought) - kept :]
         if thought:
-            self._thoughts.append(thought)
             yield thought, True
 
 

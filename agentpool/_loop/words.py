@@ -26,7 +26,7 @@ def take_words(
     is_blank = not completion.text.strip()
     if is_blank and (was_cut or not run.partial):
         if was_cut:
-            _find_room(run, spent)
+            _find_room(run, completion, spent)
         else:
             _ask_once_more(run, spent)
         return False
@@ -35,17 +35,22 @@ def take_words(
     if fault:
         _ask_again(run, conversation, completion, fault, spent)
     elif was_cut:
-        _cut_off(run, completion.text, spent)
+        _cut_off(run, completion, spent)
     else:
         _finish(run, completion, spent)
         return True
     return False
 
 
-def _find_room(run: Run, spent: Stop | None) -> None:
-    """Raise the limit of an answer that ended before its first word, or end the run."""
+def _find_room(run: Run, completion: Completion, spent: Stop | None) -> None:
+    """Raise the limit of an answer that ended before its first word, or end the run.
+
+    Only thoughts need the room. A model that wrote white space, or half a call, would write more
+    of it, and be paid for that against the manifest's word.
+    """
     limit = run.output_limit
     can_raise = run.raised_tokens is None and run.max_output_tokens is not None
+    can_raise = can_raise and _may_have_thought(run, completion)
     if spent is not None:
         run.end(spent)
         return
@@ -57,6 +62,13 @@ def _find_room(run: Run, spent: Stop | None) -> None:
     is_known = run.raised_tokens is not None
     advice = "the model can write no more" if is_known else "raise model.max_tokens"
     run.end(_truncated(run, limit, f" before its first word; {advice}"))
+
+
+def _may_have_thought(run: Run, completion: Completion) -> bool:
+    """Return whether there were thoughts before the answer, as far as is known."""
+    usage = completion.usage
+    counted = usage is None or usage.reasoning_tokens > 0
+    return counted or bool(completion.parts) or run.has_thought
 
 
 def _truncated(run: Run, limit: int | None, rest: str) -> Stop:
@@ -81,10 +93,10 @@ def _ask_once_more(run: Run, spent: Stop | None) -> None:
     run.was_empty = True
 
 
-def _cut_off(run: Run, text: str, spent: Stop | None) -> None:
+def _cut_off(run: Run, completion: Completion, spent: Stop | None) -> None:
     """Keep a truncated piece, and ask for the rest if the manifest wants that."""
     limit = run.output_limit
-    run.partial = join_pieces(run.partial, text)
+    run.keep_piece(completion)
     if spent is None and run.manifest.model.on_cut == "continue":
         verdict = run.guard.record_truncation()
         stop = verdict if isinstance(verdict, Stop) else None

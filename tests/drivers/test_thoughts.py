@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import attrs
 import pytest
 import trio
@@ -30,6 +32,7 @@ from agentpool.drivers import (
     UserMessage,
     open_openai,
 )
+from agentpool.drivers.wire._chat_request import ChatOptions, encode_request
 from agentpool.observe import TextDelta, ThoughtDelta
 from agentpool.testing import FakeTurn, StrictFake, strict_fake
 from agentpool.tools import ToolRegistry, tool
@@ -90,7 +93,7 @@ def told(recorder: Recorder) -> list[tuple[str, str]]:
         ("<think>2 + 2</think>\n\n4", ("4", "2 + 2")),
         ("The mark <think> begins", ("The mark <think> begins", "")),
         ("<thin ice>", ("<thin ice>", "")),
-        ("<think>2 + 2", ("<think>2 + 2", "2 + 2")),
+        ("<think>2 + 2", ("", "2 + 2")),
         ("<thi", ("<thi", "")),
     ],
 )
@@ -257,6 +260,48 @@ async def test_parts_of_a_continued_answer_keep_their_place() -> None:
     assert said.text == "It is blue because of the air."
     assert [one.text_at for one in said.parts] == [len("It is blue because of") + 1]
     assert driver.requests[1].messages[-1] == UserMessage(CONTINUE)
+
+
+def part_of(kind: str, data: str, *, text_at: int = 0, call_at: int = 0) -> ProviderPart:
+    """Return something that a provider wants back."""
+    return ProviderPart("p", "m", kind, data, text_at=text_at, call_at=call_at)
+
+
+async def test_a_continued_answer_keeps_the_thoughts_of_all_its_pieces() -> None:
+    """They go back with what was cut, and stand before what they led to; a cut one does not."""
+    first, last, cut = (part_of("thinking", f'"{name}"') for name in ("1", "2", "3"))
+    cut = part_of("thinking", '"3"', text_at=len("It is blue "))
+    driver = ScriptedDriver(
+        [
+            Completion("It is blue ", (), FinishReason.MAX_TOKENS, parts=(first, cut)),
+            Completion("because of the air.", parts=(last,)),
+        ]
+    )
+    manifest = AgentManifest(model=ModelConfig(on_cut="continue"))
+    async with open_pool(driver) as pool:
+        outcome = await (await pool.spawn(SpawnConfig(manifest, "Hi"))).wait()
+    moved = part_of("thinking", '"2"', text_at=len("It is blue "))
+    said = AssistantMessage("It is blue because of the air.", (), (first, moved))
+    assert outcome.messages[-1] == said
+    sent = AssistantMessage("It is blue ", (), (first,))
+    assert driver.requests[1].messages[-2:] == (sent, UserMessage(CONTINUE))
+
+
+@pytest.mark.parametrize(
+    ("pieces", "joined"),
+    [
+        (('"a"', '"b"'), "ab"),
+        (('[{"x": 1}]', '[{"x": 2}]'), [{"x": 1}, {"x": 2}]),
+        (('{"x": 1}', '{"x": 2}'), {"x": 2}),
+        (('"a"', '["b"]'), ["b"]),
+    ],
+)
+def test_thoughts_of_two_pieces_are_one_field(pieces: tuple[str, str], joined: object) -> None:
+    """Chat Completions has one place for all of them."""
+    parts = tuple(part_of("reasoning_content", one) for one in pieces)
+    said = AssistantMessage("x", (), parts)
+    body = encode_request(CompletionRequest([said]), ChatOptions(model="m", provider="p"))
+    assert json.loads(body)["messages"][0]["reasoning_content"] == joined
 
 
 @pytest.mark.parametrize("second", ["deepseek", "other"])

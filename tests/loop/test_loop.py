@@ -27,6 +27,7 @@ from agentpool.drivers import (
     EmptyAnswerError,
     FinishReason,
     ProtocolError,
+    ProviderPart,
     ToolCall,
     ToolMessage,
     UserMessage,
@@ -42,6 +43,8 @@ from tests.support.fakes import (
     told,
     tool_call,
 )
+
+THOUGHT = ProviderPart("p", "m", "thinking", "{}")
 
 
 def guard_text(name: str, count: int) -> str:
@@ -425,6 +428,29 @@ def test_a_cut_answer_without_a_word_has_its_limit_raised_once(
     assert [request.max_tokens for request in done.requests] == [1024, 8_000, 8_000]
     assert done.requests[1].messages == (UserMessage("hello"),)
     assert done.run.text == "all"
+
+
+@pytest.mark.parametrize(
+    ("cut", "is_raised"),
+    [
+        (cut_off("\n" * 9, Usage(9, 9)), False),
+        (cut_off("", Usage(9, 9)), False),
+        (cut_off("", None), True),
+        (cut_off("", Usage(9, 9, reasoning_tokens=9)), True),
+        (cut_off("<think>so", Usage(9, 9)), True),
+        (Completion("", (), FinishReason.MAX_TOKENS, Usage(9, 9), parts=(THOUGHT,)), True),
+    ],
+)
+def test_only_thoughts_get_more_room(cut: Completion, *, is_raised: bool) -> None:
+    """A limit that a user wrote is kept where a model writes white space and pays nothing back."""
+    run = new_run()
+    run.max_output_tokens = 8_000
+    done = perform([cut, "so"], run)
+    assert len(done.requests) == 1 + is_raised
+    assert (done.run.text == "so") is is_raised
+    if not is_raised:
+        assert done.run.stop is not None
+        assert done.run.stop.text.endswith("before its first word; raise model.max_tokens")
 
 
 def test_a_raised_limit_leaves_room_for_the_conversation() -> None:

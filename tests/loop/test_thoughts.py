@@ -21,8 +21,8 @@ from tests.support.fakes import calling, cut_off, manifest, new_run, perform, to
         ("[THINK]two[/THINK]4", "4"),
         ("two and two\n</think>\n\n4", "4"),
         ("two and two\n[/THINK]4", "4"),
-        ("<think>two and two", "<think>two and two"),
-        ("<think>a</think><think>b", "<think>b"),
+        ("<think>two and two", ""),
+        ("<think>a</think><think>b", ""),
         ("The mark <think> begins and </think> ends them", None),
         ("4", None),
         ("  4 ", None),
@@ -40,7 +40,7 @@ def test_no_thought_is_in_the_answer(marks: tuple[str, str], thought: str, answe
     begin, end = marks
     thought, answer = thought.replace(end, ""), "4" + answer
     assert without_thoughts(f"{begin}{thought}{end}{answer}") == answer
-    assert without_thoughts(f"{begin}{thought}", was_cut=True) == ""  # a text
+    assert without_thoughts(f"{begin}{thought}") == ""
 
 
 PIECES = st.lists(
@@ -48,8 +48,8 @@ PIECES = st.lists(
 )
 
 
-@given(PIECES, st.booleans(), st.data())
-def test_a_stream_has_the_same_text(pieces: list[str], was_cut: bool, data: st.DataObject) -> None:  # noqa: FBT001  # drawn
+@given(PIECES, st.data())
+def test_a_stream_has_the_same_text(pieces: list[str], data: st.DataObject) -> None:
     """However it is split; and nothing in it is lost but marks and white space around them."""
     text = "".join(pieces)
     stream = StreamedText(begins_silently(text))
@@ -58,11 +58,10 @@ def test_a_stream_has_the_same_text(pieces: list[str], was_cut: bool, data: st.D
         size = data.draw(st.integers(1, len(text)))
         heard += stream.feed(text[:size])
         text = text[size:]
-    heard += stream.end(was_cut=was_cut)
+    heard += stream.end()
     whole = "".join(pieces)
-    assert "".join(piece for piece, is_thought in heard if not is_thought) == without_thoughts(
-        whole, was_cut=was_cut
-    )
+    said = "".join(piece for piece, is_thought in heard if not is_thought)
+    assert said == without_thoughts(whole)
     assert all(piece for piece, _ in heard)
 
 
@@ -84,6 +83,13 @@ def test_an_answer_cut_in_its_thoughts_has_no_text() -> None:
     run = new_run()
     run.max_output_tokens = 50_000
     done = perform([cut_off("<think>so many"), "<think>x</think>4"], run)
+    assert done.run.text == "4"
+    assert len(done.requests) == 2
+
+
+def test_an_answer_of_thoughts_that_nothing_ended_is_asked_for_again() -> None:
+    """The model forgot the mark: its thoughts are no answer."""
+    done = perform(["<think>two and two", "4"])
     assert done.run.text == "4"
     assert len(done.requests) == 2
 

@@ -254,7 +254,8 @@ def _answer_to_wire(message: AssistantMessage, origin: Origin, ids: CallIds) -> 
     for part in origin.parts_of(message) if message.parts else ():
         data = msgspec.Raw(part.data.encode())
         if part.kind in _MESSAGE_FIELDS:
-            fields[part.kind] = data
+            before = fields.get(part.kind)
+            fields[part.kind] = data if before is None else _joined(before, data)
         elif part.kind == "call.extra_content" and part.call_at < len(calls):
             one = msgspec.structs.replace(calls[part.call_at], extra_content=data)
             calls = (*calls[: part.call_at], one, *calls[part.call_at + 1 :])
@@ -262,6 +263,17 @@ def _answer_to_wire(message: AssistantMessage, origin: Origin, ids: CallIds) -> 
             said = [msgspec.Raw(msgspec.json.encode({"type": "text", "text": text}))]
             content = [data, *(said if text else [])]
     return _Message("assistant", content, calls or msgspec.UNSET, **fields)  # type: ignore[arg-type]  # names of fields
+
+
+def _joined(before: msgspec.Raw, data: msgspec.Raw) -> msgspec.Raw:
+    """Return what the pieces of a continued answer have in one field: texts or lists in a row."""
+    match msgspec.json.decode(before), msgspec.json.decode(data):
+        case (str() as one, str() as other):
+            return msgspec.Raw(msgspec.json.encode(one + other))
+        case (list() as several, list() as others):
+            return msgspec.Raw(msgspec.json.encode([*several, *others]))
+        case _:  # such as Google's: the newer one counts
+            return data
 
 
 _MESSAGE_FIELDS: Final = frozenset(
