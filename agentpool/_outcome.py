@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TypeVar, cast, final, is_typeddict
+from typing import TYPE_CHECKING, Final, NoReturn, TypeVar, cast, final, is_typeddict
 
 import msgspec
 
 from agentpool._errors import LimitExceededError, UsageError
 from agentpool._messages import NO_USAGE, AgentId, ChatMessage, Usage
+from agentpool._public import refuse_attribute
 
 T = TypeVar("T")
 
@@ -72,6 +73,17 @@ class StopReason(enum.Enum):
     """It was asked to stop after its turn, and did."""
 
 
+_ADVICE: Final[Mapping[str, str]] = {
+    "result": "it is `text`, or `value` with an output_type",
+    "output": "it is `text`, or `value` with an output_type",
+    "data": "it is `value`, for agents with an output_type",
+    "content": "it is `text`",
+    "exception": "it is `error`",
+    "id": "it is `agent_id`",
+}
+"""What to write instead of names that one may try."""
+
+
 @final
 class AgentOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one agent. Every accepted spawn gets exactly one.
@@ -128,6 +140,12 @@ class AgentOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds since the pool opened. ``None``: it never had a slot."""
     finished_at: float = 0.0
     """Seconds since the pool opened."""
+
+    if not TYPE_CHECKING:  # a type checker shall know that there is nothing else
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Refuse an attribute that is not there, with advice."""
+            refuse_attribute(self, name, _ADVICE)
 
     def unwrap(self) -> str:
         """Return the text of a completed agent, or raise what ended it.

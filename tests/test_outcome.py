@@ -1,6 +1,7 @@
 """What became of an agent."""
 
 import pickle
+import re
 
 import pytest
 
@@ -62,3 +63,19 @@ def test_an_outcome_survives_pickle() -> None:
     again = pickle.loads(pickle.dumps(outcome))
     assert again.stop_reason is StopReason.STUCK
     assert str(again.error) == "x"
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("output", "no attribute 'output'; it is `text`, or `value` with an output_type"),
+        ("frob", "'AgentOutcome' object has no attribute 'frob'"),
+    ],
+)
+def test_a_name_of_other_libraries_is_answered_with_ours(name: str, says: str) -> None:
+    """And any other as Python does."""
+    outcome = AgentOutcome(agent_id=1, name="a", status=AgentStatus.COMPLETED)
+    with pytest.raises(AttributeError, match=f"{re.escape(says)}$") as caught:
+        getattr(outcome, name)
+    assert (caught.value.name, caught.value.obj) == (name, outcome)
+    assert not hasattr(outcome, name)

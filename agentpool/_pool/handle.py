@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final, NoReturn, final
 
 import msgspec
 
@@ -11,6 +12,16 @@ from agentpool._messages import AgentId, AgentMessage
 from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool._pool.record import AgentRecord
 from agentpool._pool.text_stream import TextStream
+from agentpool._public import refuse_attribute
+
+_ADVICE: Final[Mapping[str, str]] = {
+    "result": "the outcome is what `await handle.wait()` returns",
+    "outcome": "the outcome is what `await handle.wait()` returns",
+    "text": "an outcome has the text: `(await handle.wait()).text`",
+    "join": "write `await handle.wait()`",
+    "id": "it is `agent_id`",
+}
+"""What to write instead of names that one may try."""
 
 
 @final
@@ -33,6 +44,12 @@ class AgentHandle(msgspec.Struct, frozen=True, weakref=True):
     """
 
     _record: AgentRecord
+
+    if not TYPE_CHECKING:  # a type checker shall know that there is nothing else
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Refuse an attribute that is not there, with advice."""
+            refuse_attribute(self, name, _ADVICE)
 
     def __repr__(self) -> str:
         """Return id, name and status."""

@@ -741,3 +741,12 @@ async def test_events_begin_with_the_spawn_and_end_with_the_outcome() -> None:
 
     finished = of_type(recorder.events, AgentFinished)
     assert [event.outcome for event in finished] == list(outcomes.values())
+
+
+async def test_a_handle_says_where_its_outcome_is() -> None:
+    """Where other libraries have a result."""
+    async with open_pool(ScriptedDriver(["So."])) as pool:
+        handle = await pool.spawn(SpawnConfig(AgentManifest(), "Why?"))
+        with pytest.raises(AttributeError, match=r"the outcome is what `await handle\.wait\(\)`"):
+            getattr(handle, "result")  # noqa: B009  # a type checker would refuse the usual way
+        assert (await handle.wait()).text == "So."
