@@ -139,6 +139,15 @@ def is_unseen(sign: str) -> bool:
     return not sign.isprintable() or _UNSEEN.match(sign) is not None
 
 
+def printable(text: str) -> str:
+    r"""Return *text* on one line, without control sequences.
+
+    >>> printable("a\x1b[2Jb\n c")
+    'a [2Jb c'
+    """
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
 def one_line(text: str, limit: int | None = None) -> str:
     r"""Return *text* as one line with everything visible, for a person who has to decide.
 

@@ -8,8 +8,9 @@ Rules:
 4. Who asks comes first, with the numbers that the pool gave. What a model wrote is one line
    each, cut, with what cannot be seen written out: it can neither pass for another line nor
    push one off the screen. After all has been shown, who asks is said again.
-5. The terminal keeps its settings and no thread reads, so that whoever waits no longer, for
-   a Ctrl-C or a deadline, leaves nothing behind.
+5. The terminal has its own settings while a question stands and no thread reads, so that
+   whoever waits no longer, for a Ctrl-C or a deadline, leaves nothing behind.
+6. A question can be put off where a key asks it again. Its agent waits without a slot.
 """
 
 from __future__ import annotations
@@ -17,17 +18,19 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, nullcontext
 from typing import Final, TextIO, TypeAlias, final
 
 import attrs
 import trio
 
-from agentpool import Capability
-from agentpool._cli._board import Board
+from agentpool import OWNER_ID, Capability
 from agentpool._cli._command import ApproveMode
+from agentpool._cli._keys import Keyboard
 from agentpool._cli._screen import Screen
-from agentpool.live import ApprovalDesk, first_decision
+from agentpool.abc import AgentId
+from agentpool.live import ApprovalDesk, Board, first_decision
 from agentpool.tools import (
     ApprovalRequest,
     Approved,
@@ -47,6 +50,11 @@ _SHOWN_CHARACTERS: Final = 1000
 MAX_NAME_CHARS: Final = 60
 """Of a name that a model may have chosen."""
 
+MAX_CHOICES: Final = 20
+"""Agents that are listed when one is to be chosen."""
+
+_WHICH: Final = 'end which agent? its number, "all", or nothing for none: '
+
 _READ_BYTES: Final = 4096
 """A terminal gives a line at a time, and none that is longer."""
 
@@ -58,7 +66,11 @@ _NO_ANSWER: Final = "nobody answered"
 
 
 def choose_approver(
-    mode: ApproveMode, screen: Screen, board: Board, desk: ApprovalDesk | None = None
+    mode: ApproveMode,
+    screen: Screen,
+    board: Board,
+    desk: ApprovalDesk | None = None,
+    prompter: Prompter | None = None,
 ) -> Approver:
     """Return the approver for calls that need approval.
 
@@ -67,14 +79,15 @@ def choose_approver(
         screen: Where questions are put.
         board: Where it is said that a call was refused unasked.
         desk: Where calls wait for a person at the live page. ``None``: there is none.
+        prompter: What asks at the terminal. ``None``: it is made here, if there is a terminal.
     """
     if mode == "later":
         return _wait_for_another_process
     if mode == "always":
         return lambda _: Approved("--approve always")
-    input_fd = _terminal(sys.stdin) if mode == "ask" else None
-    if input_fd is not None and screen.is_terminal:
-        ask = Prompter(screen, input_fd).ask
+    prompter = prompter or open_prompter(screen)
+    if mode == "ask" and prompter is not None:
+        ask = prompter.ask
         return ask if desk is None else first_decision(desk.ask, ask)
     if mode == "ask" and desk is not None:
         return desk.ask
@@ -97,6 +110,14 @@ async def _wait_for_another_process(_request: ApprovalRequest) -> Decision:
     await trio.sleep_forever()
 
 
+def open_prompter(screen: Screen, keyboard: Keyboard | None = None) -> Prompter | None:
+    """Return what asks at the terminal. ``None``: there is none."""
+    input_fd = _terminal(sys.stdin)
+    if input_fd is None or not screen.is_terminal:
+        return None
+    return Prompter(screen, input_fd, keyboard)
+
+
 def _terminal(stream: TextIO | None) -> int | None:
     """Return the descriptor of *stream*. ``None``: it is not a terminal."""
     if sys.platform == "win32" or stream is None or stream.closed or not stream.isatty():
@@ -111,6 +132,11 @@ class Prompter:
 
     _screen: Screen
     _input_fd: int
+    keyboard: Keyboard | None = None
+    """What else reads there. ``None``: nothing."""
+    put_off: int = attrs.field(init=False, default=0)
+    """Questions that wait for ``answer``."""
+    _again: trio.Event = attrs.field(init=False, factory=trio.Event)
     _always: set[tuple[str, Capability | None]] = attrs.field(
         factory=set[tuple[str, Capability | None]]
     )
@@ -127,22 +153,80 @@ class Prompter:
         """
         # With what the tool may do: the same name may stand for more in another manifest.
         tool = (request.call.name, request.capability)
-        async with self._turn:
-            if tool in self._always:
-                return Approved()
-            async with self._screen.suspended() as write:
+        while True:
+            async with self._turn:
+                if tool in self._always:
+                    return Approved()
+                async with self._asking() as write:
+                    decision, always = await self._decide(request, write)
+                if always:
+                    self._always.add(tool)
+            if decision is not None:
+                return decision
+            self.put_off += 1
+            try:
+                await self._again.wait()
+            finally:
+                self.put_off -= 1
+
+    @property
+    def keys(self) -> str:
+        """What keys do at the moment, in words. Empty: nothing."""
+        if self.keyboard is None:
+            return ""
+        return "c ends an agent" + (
+            f" · a answers {self.put_off} that wait" if self.put_off else ""
+        )
+
+    def close(self) -> None:
+        """Give the terminal back for good."""
+        if self.keyboard is not None:
+            self.keyboard.close()
+
+    def answer(self) -> None:
+        """Ask all questions again that were put off."""
+        self._again.set()
+        self._again = trio.Event()
+
+    async def choose_agent(self, board: Board) -> AgentId | None:
+        """Return which running agent a person wants to end. 0: all; ``None``: none.
+
+        Raises:
+            OSError: If the terminal is gone.
+
+        Cancellation:
+            The question is over, the display is back.
+        """
+        async with self._turn, self._asking() as write:
+            agents = {str(agent.agent_id): agent for agent in board.look().agents}
+            for number, agent in list(agents.items())[:MAX_CHOICES]:
+                name = one_line(agent.name, MAX_NAME_CHARS)
+                await write(f"  {number} {name}, {one_line(agent.phase, MAX_NAME_CHARS)}\n")
+            if len(agents) > MAX_CHOICES:
+                await write(f"  and {len(agents) - MAX_CHOICES} more\n")
+            line = await self._answer(_WHICH, write)
+            word = (line or "").strip().casefold()
+            if word == "all":
+                return OWNER_ID
+            if word and word not in agents:
+                await write(f"no agent {one_line(word, MAX_NAME_CHARS)} runs\n")
+            return agents[word].agent_id if word in agents else None
+
+    @asynccontextmanager
+    async def _asking(self) -> AsyncGenerator[Write]:
+        """Have the terminal for a question, inside the block."""
+        async with self._screen.suspended() as write:
+            with nullcontext() if self.keyboard is None else self.keyboard.lent():
                 _forget_typed(self._input_fd)
                 try:
-                    decision, always = await self._decide(request, write)
+                    yield write
                 except trio.Cancelled:
                     with trio.move_on_after(1, shield=True):
                         await write("\n")
                     raise
-            if always:
-                self._always.add(tool)
-            return decision
 
-    async def _decide(self, request: ApprovalRequest, write: Write) -> tuple[Decision, bool]:
+    async def _decide(self, request: ApprovalRequest, write: Write) -> tuple[Decision | None, bool]:
+        """Return the decision, and whether it holds for the tool. ``None``: it is put off."""
         name = one_line(request.call.name, MAX_NAME_CHARS)
         arguments = one_line(request.call.arguments)
         more = len(arguments) - _SHOWN_CHARACTERS
@@ -151,7 +235,9 @@ class Prompter:
         who = _who(request)
         again = " again, which may have been done already," if request.may_have_run else ""
         await write(f"{who} asks to call {name}{again} with this:\n  {shown}\n")
-        letters = f"y yes, n no, e edit, a always for {name}{', s show all' if more > 0 else ''}: "
+        later = ", l later" if self.keyboard is not None else ""
+        more_of_it = ", s show all" if more > 0 else ""
+        letters = f"y yes, n no, e edit, a always for {name}{later}{more_of_it}: "
         while True:
             line = await self._answer(letters, write)
             match None if line is None else line.strip().casefold():
@@ -167,6 +253,8 @@ class Prompter:
                     changed = await self._edited(write)
                     if changed is not None:
                         return Changed(changed), False
+                case "l" | "later" if later:
+                    return None, False
                 case "s" if more > 0:
                     await write(f"  {arguments}\nthat is what {who} asks to call {name} with\n")
                 case _:

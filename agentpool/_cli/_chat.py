@@ -35,7 +35,6 @@ from agentpool import (
     session_pool_name,
 )
 from agentpool._cli._approve import choose_approver
-from agentpool._cli._board import Board, printable
 from agentpool._cli._command import ChatCommand
 from agentpool._cli._manifests import load_all, without_manifest
 from agentpool._cli._override import Override
@@ -45,7 +44,9 @@ from agentpool._cli._screen import Screen
 from agentpool.abc import AgentId, Event, Observer
 from agentpool.drivers import ProviderGates
 from agentpool.journal import InMemoryJournal, SessionBusyError, open_journal
+from agentpool.live import Board
 from agentpool.observe import TextDelta, ToolStarted
+from agentpool.tools import printable
 
 HELP: Final = (
     "/history      what was said so far",

@@ -10,7 +10,7 @@ import attrs
 import trio
 
 from agentpool import AgentPool, wait_until_asking
-from agentpool._cli._board import printable
+from agentpool.tools import printable
 
 REASON = "its question is kept, and is answered later"
 """Why agents end that wait for an approval."""

@@ -10,7 +10,6 @@ import trio
 
 from agentpool import AgentManifest, AgentStatus, UsageError
 from agentpool._cli._answers import AnswerFolder
-from agentpool._cli._board import printable
 from agentpool._cli._command import MapCommand
 from agentpool._cli._inputs import (
     FROM_STANDARD_INPUT,
@@ -25,6 +24,7 @@ from agentpool._cli._manifests import load_all
 from agentpool._cli._report import Result
 from agentpool._cli._schema import free_keys, load_schema
 from agentpool._cli._session import Session, conduct
+from agentpool.tools import printable
 
 
 def map_files(command: MapCommand) -> int:
@@ -76,6 +76,7 @@ def map_files(command: MapCommand) -> int:
             headings=True,
             kept_as="map",
             looked_up=None if output_type is None else free_keys(output_type),
+            keys=FROM_STANDARD_INPUT not in inputs,
             work=work,
         )
 

@@ -20,7 +20,6 @@ import msgspec
 import trio
 
 from agentpool import OWNER_ID, AgentManifest, AgentOutcome, AgentStatus, ToolError
-from agentpool._cli._board import printable
 from agentpool.abc import AgentId, Event, Observer
 from agentpool.drivers import Json
 from agentpool.observe import (
@@ -32,6 +31,7 @@ from agentpool.observe import (
     PhaseChanged,
     ToolStarted,
 )
+from agentpool.tools import printable
 
 MAX_NAME_CHARACTERS: Final = 64
 """OpenAI's and Anthropic's limit, at which a client's names of tools must end."""

@@ -38,6 +38,7 @@ async def open_command_pool(
     journal: Journal | None = None,
     desk: ApprovalDesk | None = None,
     say: Callable[[str], Awaitable[None]],
+    loading: Callable[[str], None] = lambda _: None,
 ) -> AsyncGenerator[AgentPool, None]:
     """Open the models of *manifests* and a pool of agents that use them.
 
@@ -53,6 +54,7 @@ async def open_command_pool(
         journal: Where it is kept. ``None``: in the file that the options name, if they do.
         desk: Calls that wait for a person at the live page.
         say: Tells its link.
+        loading: Told which models are loaded here, and an empty text once they are.
 
     Raises:
         AgentPoolError: If a model cannot be opened, or a manifest cannot work.
@@ -70,7 +72,7 @@ async def open_command_pool(
     )
     for text in plan.warnings:
         await warn(text)
-    # Opened first: a port or a file that cannot be used is told before a model is opened.
+    # Opened first: what cannot be used is told before a model is opened.
     with nullcontext() if options.live is None else listen(*options.live) as listener:
         async with (
             open_options_journal(None if journal is not None else options.journal) as opened,
@@ -79,8 +81,7 @@ async def open_command_pool(
             plan = attrs.evolve(plan, observers=(*observers, *recording))
             if (kept := journal or opened) is not None:
                 plan = attrs.evolve(plan, journal=kept, resume=True, name=kept_as)
-            opening = open_manifest_pool(plan, warn=_was_told)
-            async with opening as pool, _shown_live(pool, listener, desk, say):
+            async with _loaded(plan, loading) as pool, _shown_live(pool, listener, desk, say):
                 if gates is not None and not gates.statistics():
                     await warn(NOTHING_HELD_BACK)
                 yield pool
@@ -123,6 +124,23 @@ async def open_options_journal(file: str | None) -> AsyncGenerator[SqliteJournal
         # Looked up here, since it loads SQLite.
         async with journals.open_journal(file) as opened:
             yield opened
+
+
+@asynccontextmanager
+async def _loaded(plan: PoolPlan, loading: Callable[[str], None]) -> AsyncGenerator[AgentPool]:
+    """Open the pool of *plan*, and tell *loading* what takes so long."""
+    loading(_loaded_by(plan))
+    async with open_manifest_pool(plan, warn=_was_told) as pool:
+        loading("")
+        yield pool
+
+
+def _loaded_by(plan: PoolPlan) -> str:
+    """Return the names of the models that are loaded on this machine."""
+    manifests = plan.manifests if plan.driver is None else ()
+    models = [one.model for one in manifests if one.model.remote_model is None]
+    names = [model.model_path or model.model_repo or "the local model" for model in models]
+    return ", ".join(dict.fromkeys(names))
 
 
 def _was_told(_text: str) -> None:

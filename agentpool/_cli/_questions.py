@@ -11,13 +11,12 @@ import trio
 
 from agentpool import UsageError
 from agentpool import journal as journals
-from agentpool._cli._board import printable
 from agentpool._cli._command import ApproveCommand
 from agentpool._cli._report import ExitCode
 from agentpool._cli._screen import write_out
 from agentpool.drivers import Json
 from agentpool.journal import OpenQuestion, answer_question, open_questions
-from agentpool.tools import Approved, Decision, Denied, one_line
+from agentpool.tools import Approved, Decision, Denied, one_line, printable
 
 
 def answer(command: ApproveCommand) -> int:

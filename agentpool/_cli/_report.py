@@ -20,12 +20,12 @@ from agentpool import (
     Usage,
     UserMessage,
 )
-from agentpool._cli._board import printable
 from agentpool._cli._inputs import short_names
 from agentpool._cli._screen import Screen, drop_output
 from agentpool._cli._table import Answer, Row, lines_of, missing_in
 from agentpool.drivers import NO_USAGE, GateStatistics, Json
 from agentpool.observe import BudgetMeter, BudgetStatistics, RecordedError
+from agentpool.tools import printable
 
 MESSAGE_CHARACTERS: Final = 1000
 """Of an error: a provider's answer may be a whole page."""

@@ -15,13 +15,13 @@ import trio
 
 from agentpool import AgentOutcome, UsageError
 from agentpool import journal as journals
-from agentpool._cli._board import printable
 from agentpool._cli._command import RunsCommand
 from agentpool._cli._report import ExitCode
 from agentpool._cli._screen import write_out
 from agentpool.drivers import Json
 from agentpool.journal import JournalRecord, PoolSummary, RecordKind
 from agentpool.observe import outcome_from_json
+from agentpool.tools import printable
 
 SHOWN_CHARS: Final = 60
 """Of each query, on one line; ``--json`` has its first line whole."""

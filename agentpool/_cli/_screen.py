@@ -17,8 +17,7 @@ from typing import TextIO, final
 import attrs
 import trio
 
-from agentpool._cli._board import BoardView
-from agentpool._cli._progress import LiveDisplay
+from agentpool.live import BoardView, LiveDisplay
 
 
 @final

@@ -24,7 +24,6 @@ import attrs
 import trio
 
 from agentpool import AgentManifest, AgentPoolError, AgentStatus, PoolPlan, UsageError
-from agentpool._cli._board import printable
 from agentpool._cli._command import Address, ServeCommand
 from agentpool._cli._interrupt import Interruption, watch_signals
 from agentpool._cli._manifests import load_all
@@ -34,6 +33,7 @@ from agentpool._cli._report import ExitCode, error_lines
 from agentpool.abc import AgentId, Event, Observer
 from agentpool.live import listen
 from agentpool.observe import AgentFinished, AgentStarted, AgentWarned, RequestRetried
+from agentpool.tools import printable
 
 _MAX_LINES: Final = 1000
 """That wait to be written. Clients often do not read what a server says on the side."""

@@ -20,6 +20,7 @@ import attrs
 import trio
 
 from agentpool import (
+    OWNER_ID,
     AgentHandle,
     AgentManifest,
     AgentPool,
@@ -31,20 +32,19 @@ from agentpool import (
     UsageError,
 )
 from agentpool._cli._answers import AnswerFolder
-from agentpool._cli._approve import choose_approver
-from agentpool._cli._board import Board
+from agentpool._cli._approve import Prompter, choose_approver, open_prompter
 from agentpool._cli._command import Options
 from agentpool._cli._interrupt import Interruption, watch_signals
 from agentpool._cli._job import Job
 from agentpool._cli._kept_command import CommandKeeper
+from agentpool._cli._keys import keyboard_of
 from agentpool._cli._later import Later, how_to_answer
 from agentpool._cli._pool import open_command_pool, open_options_journal
-from agentpool._cli._progress import FRAMES_PER_SECOND, open_display
 from agentpool._cli._report import ExitCode, Report, Result
 from agentpool._cli._screen import Screen
 from agentpool.drivers import ProviderGates
 from agentpool.journal import ResumeMismatchError
-from agentpool.live import ApprovalDesk
+from agentpool.live import FRAMES_PER_SECOND, ApprovalDesk, Board, open_display
 from agentpool.tools import Approver
 
 # As many as trio has itself: more pipes than a person types.
@@ -222,6 +222,7 @@ async def conduct(
     headings: bool,
     kept_as: str,
     looked_up: frozenset[str] | None = None,
+    keys: bool = True,
     work: Callable[[Session], Awaitable[None]],
 ) -> ExitCode:
     """Open models and a pool, call *work*, and return the exit code.
@@ -232,21 +233,21 @@ async def conduct(
         job_count: How many jobs there will be.
         headings: Whether each result is headed with its label.
         kept_as: The pool's name in a journal.
-        looked_up: The keys of answers that are looked up in the text. ``None``: answers are
-            texts.
+        looked_up: Keys of answers that are looked up in the text. ``None``: they are texts.
+        keys: Whether keys at the terminal may end agents: standard input is nothing else.
         work: What to do in the pool.
     """
     opened_at = trio.current_time()
     budget, gates = options.new_budget(), options.new_gates()
     interruption, board, desk = Interruption(), Board(job_count), options.new_desk()
-    screen = _open_screen(options)
+    screen, prompter = _open_screen(options, keys=keys)
     secrets = PoolPlan(manifests=tuple(manifests)).secrets
     report = Report(
         screen, options.json, options.quiet, headings, secrets, looked_up, interruption.call
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(watch_signals, interruption)
-        nursery.start_soon(_show, board, screen, interruption, options.quiet)
+        nursery.start_soon(_show, board, screen, interruption, options.quiet, prompter)
         try:
             with interruption.scope:
                 await _run(
@@ -257,7 +258,8 @@ async def conduct(
                     board=board,
                     report=report,
                     interruption=interruption,
-                    approve=choose_approver(options.approve, screen, board, desk),
+                    approve=choose_approver(options.approve, screen, board, desk, prompter),
+                    prompter=prompter,
                     desk=desk,
                     kept_as=kept_as,
                     work=work,
@@ -265,8 +267,7 @@ async def conduct(
         except AgentPoolError as error:
             await report.refuse(error)
         nursery.cancel_scope.cancel()
-    await screen.write_lines(_lines_to_write(board, screen, options.quiet))
-    await screen.close_display()
+    await _close(screen, prompter, board, options)
     return await report.end(
         interrupted=interruption.reason,
         seconds=trio.current_time() - opened_at,
@@ -275,9 +276,19 @@ async def conduct(
     )
 
 
-def _open_screen(options: Options) -> Screen:
+def _open_screen(options: Options, *, keys: bool) -> tuple[Screen, Prompter | None]:
     live = not (options.json or options.quiet) and sys.stderr.isatty()
-    return Screen(sys.stdout, sys.stderr, open_display(sys.stderr) if live else None)
+    screen = Screen(sys.stdout, sys.stderr, open_display(sys.stderr) if live else None)
+    listens = keys and screen.display is not None
+    return screen, open_prompter(screen, keyboard_of(sys.stdin) if listens else None)
+
+
+async def _close(screen: Screen, prompter: Prompter | None, board: Board, options: Options) -> None:
+    """Write the last lines, and give the terminal back."""
+    if prompter is not None:
+        prompter.close()
+    await screen.write_lines(_lines_to_write(board, screen, options.quiet))
+    await screen.close_display()
 
 
 async def _run(
@@ -290,6 +301,7 @@ async def _run(
     report: Report,
     interruption: Interruption,
     approve: Approver,
+    prompter: Prompter | None,
     desk: ApprovalDesk | None,
     kept_as: str,
     work: Callable[[Session], Awaitable[None]],
@@ -308,6 +320,7 @@ async def _run(
             journal=journal,
             desk=desk,
             say=board.note,
+            loading=board.load,
         ) as pool,
     ):
         keeper = CommandKeeper(journal, kept_as, options.words)
@@ -322,6 +335,8 @@ async def _run(
 
         interruption.stop_with(stop)
         async with trio.open_nursery() as nursery:
+            if prompter is not None:
+                nursery.start_soon(_heed, prompter, board, pool, interruption)
             if options.approve == "later":
                 nursery.start_soon(later.watch, pool, session.stop)
             await work(session)
@@ -330,19 +345,39 @@ async def _run(
             board.say(how_to_answer(options.journal), notable=True)
 
 
+async def _heed(
+    prompter: Prompter, board: Board, pool: AgentPool, interruption: Interruption
+) -> None:
+    """Do what keys ask for, until the terminal is gone."""
+    await trio.lowlevel.checkpoint()
+    while prompter.keyboard is not None and (key := await prompter.keyboard.key()):
+        if key == "a":
+            prompter.answer()
+        elif key == "c":
+            agent_id = await prompter.choose_agent(board)
+            if agent_id == OWNER_ID:
+                interruption.call("ended at the terminal")
+            elif agent_id is not None:
+                pool[agent_id].cancel("cancelled at the terminal")
+
+
 async def _show(
     board: Board,
     screen: Screen,
     interruption: Interruption,
     quiet: bool,  # noqa: FBT001  # start_soon passes no names
+    prompter: Prompter | None,
 ) -> None:
     """Write lines, or draw the display, until cancelled."""
     while screen.display is not None:
         await screen.write_lines(_lines_to_write(board, screen, quiet))
+        board.keys = "" if prompter is None else prompter.keys
         await screen.draw(board.look())
         with trio.move_on_after(1 / FRAMES_PER_SECOND):
             await interruption.called.wait()
             # The next signal ends the program at once, and the cursor must be there then.
+            if prompter is not None:
+                prompter.close()
             await screen.close_display()
     while True:
         await board.wait_lines()

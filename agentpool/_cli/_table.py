@@ -12,8 +12,8 @@ from typing import Final, TypeAlias, final
 
 import attrs
 
-from agentpool._cli._board import printable
 from agentpool.drivers import Json
+from agentpool.tools import printable
 
 MARK: Final = " (?)"
 """Stands behind a value that is not in the text."""

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Final, assert_never
 
-from agentpool._cli._board import printable
 from agentpool._cli._screen import visible
 from agentpool.drivers import AssistantMessage, ChatMessage, ToolMessage, UserMessage
 from agentpool.observe import (
@@ -24,6 +23,7 @@ from agentpool.observe import (
     ToolStarted,
     Trace,
 )
+from agentpool.tools import printable
 
 TREE_ROWS: Final = 200
 """Agents that are shown; more than fit into a head are better looked for in a report."""

@@ -15,6 +15,7 @@ from agentpool._untrusted import MARKERS as MARKERS
 from agentpool._untrusted import Cleaner as Cleaner
 from agentpool._untrusted import as_data as as_data
 from agentpool._untrusted import one_line as one_line
+from agentpool._untrusted import printable as printable
 from agentpool.abc import Tool as Tool
 from agentpool.abc import ToolContext as ToolContext
 from agentpool.abc import ToolResult as ToolResult
@@ -65,6 +66,7 @@ __all__ = [
     "memory_tools",
     "one_line",
     "open_mcp_servers",
+    "printable",
     "shell_tools",
     "tool",
 ]

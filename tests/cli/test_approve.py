@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import subprocess
 import sys
-import time
 from collections.abc import Generator
 from inspect import isawaitable
 from pathlib import Path
@@ -18,17 +16,13 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from agentpool._cli._approve import Prompter, choose_approver
-from agentpool._cli._board import Board
 from agentpool._cli._screen import Screen
 from agentpool.abc import AgentId
 from agentpool.drivers import ToolCall
-from agentpool.live import ApprovalDesk
+from agentpool.live import ApprovalDesk, Board
 from agentpool.tools import ApprovalRequest, Approved, Decision, Denied
 from tests.support.cli_runner import Desk, make_desk
-
-fcntl = pytest.importorskip("fcntl", reason="needs pseudo-terminals")
-termios = pytest.importorskip("termios", reason="needs pseudo-terminals")
-pty = pytest.importorskip("pty", reason="needs pseudo-terminals")
+from tests.support.terminal import at_terminal, pty, termios
 
 WRITER = """
 name = "writer"
@@ -65,7 +59,7 @@ text = "Done."
 
 COMMAND = ("run", "writer.toml", "write it", "--driver", "script:script.toml")
 
-QUESTION = "a always for file_write: "
+QUESTION = "a always for file_write, l later: "
 
 
 @pytest.fixture
@@ -78,64 +72,9 @@ def desk(
     return desk
 
 
-@attrs.define(eq=False)
-class Person:
-    """Somebody at the terminal of a command."""
-
-    process: subprocess.Popen[bytes]
-    fd: int
-    settings: object
-    seen: str = ""
-    read_to: int = 0
-
-    def wait_for(self, text: str) -> str:
-        """Read until *text* was there after what was waited for last; return what is new."""
-        deadline = time.monotonic() + 30
-        while (place := self.seen.find(text, self.read_to)) < 0:
-            piece = self._read() if time.monotonic() < deadline else ""
-            assert piece, f"no {text!r} in {self.seen!r}"
-            self.seen += piece
-        before, self.read_to = self.read_to, place + len(text)
-        return self.seen[before : self.read_to]
-
-    def type(self, text: str) -> None:
-        """Press these keys."""
-        os.write(self.fd, text.encode())
-
-    def _read(self) -> str:
-        try:
-            return os.read(self.fd, 65536).decode(errors="replace")
-        except OSError:  # Linux says so that the other end was closed
-            return ""
-
-
-@contextlib.contextmanager
-def at_terminal(desk: Desk, *, code: int = 0) -> Generator[Person]:
-    """Start a command whose terminal is a real one, Ctrl-C included, and see it end with *code*."""
-    ours, theirs = pty.openpty()
-    env = {k: v for k, v in os.environ.items() if k not in {"NO_COLOR", "COLUMNS", "LINES"}}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "agentpool", *COMMAND],
-        cwd=desk.folder,
-        env={**env, "TERM": "xterm-256color"},
-        stdin=theirs, stdout=theirs, stderr=theirs,
-        start_new_session=True,
-        # No other thread holds a lock that this one call takes.
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509  # see above
-    )  # fmt: skip
-    try:
-        yield Person(process, ours, termios.tcgetattr(theirs))
-        assert process.wait(30) == code
-    finally:
-        process.kill()
-        process.wait(30)
-        os.close(theirs)
-        os.close(ours)
-
-
 def test_yes_runs_the_call(desk: Desk) -> None:
     """The question says who wants what; each call has its own."""
-    with at_terminal(desk) as person:
+    with at_terminal(desk, COMMAND) as person:
         asked = person.wait_for(QUESTION)
         assert '{"path":"a.txt","content":"one"}' in asked.replace('": ', '":').replace(", ", ",")
         assert "agent 1, writer, asks to call file_write with this:" in asked
@@ -149,7 +88,7 @@ def test_yes_runs_the_call(desk: Desk) -> None:
 
 def test_no_refuses_it_and_the_model_is_told_why(desk: Desk) -> None:
     """What is not an answer is asked again; an empty line approves nothing."""
-    with at_terminal(desk) as person:
+    with at_terminal(desk, COMMAND) as person:
         person.wait_for(QUESTION)
         person.type("\n")
         person.wait_for("answer with one of these letters")
@@ -163,7 +102,7 @@ def test_no_refuses_it_and_the_model_is_told_why(desk: Desk) -> None:
 
 def test_edit_runs_it_with_other_arguments(desk: Desk) -> None:
     """What is not a JSON object goes back to the question."""
-    with at_terminal(desk) as person:
+    with at_terminal(desk, COMMAND) as person:
         for typed, told in (("{", "not valid JSON"), ("[1]", "a JSON object"), ("", "y yes")):
             person.wait_for(QUESTION)
             person.type("e\n")
@@ -183,7 +122,7 @@ def test_edit_runs_it_with_other_arguments(desk: Desk) -> None:
 
 def test_always_asks_no_more_for_this_tool(desk: Desk) -> None:
     """One answer, two calls."""
-    with at_terminal(desk) as person:
+    with at_terminal(desk, COMMAND) as person:
         person.wait_for(QUESTION)
         person.type("a\n")
         person.wait_for("completed in")
@@ -193,7 +132,7 @@ def test_always_asks_no_more_for_this_tool(desk: Desk) -> None:
 
 def test_ctrl_c_at_a_question_ends_the_command(desk: Desk) -> None:
     """As everywhere: 130, the cursor is there, and the terminal is set as it was."""
-    with at_terminal(desk, code=130) as person:
+    with at_terminal(desk, COMMAND, code=130) as person:
         person.wait_for(QUESTION)
         person.type("y\x03")
         person.wait_for("; interrupted: SIGINT")
@@ -207,7 +146,7 @@ def test_ctrl_c_at_a_question_ends_the_command(desk: Desk) -> None:
 
 def test_ctrl_d_is_no_approval(desk: Desk) -> None:
     """The end of input says nothing, and nothing said is no."""
-    with at_terminal(desk) as person:
+    with at_terminal(desk, COMMAND) as person:
         person.wait_for(QUESTION)
         person.type("\x04")
         person.wait_for("completed in")
@@ -217,7 +156,7 @@ def test_ctrl_d_is_no_approval(desk: Desk) -> None:
 def test_what_was_typed_before_the_question_is_no_answer(desk: Desk) -> None:
     """Somebody who leans on the return key, or on y, has not read anything."""
     desk.write(script_toml=SCRIPT.replace('"one" }', '"one" }\nseconds = 1.0'))
-    with at_terminal(desk) as person:
+    with at_terminal(desk, COMMAND) as person:
         person.wait_for("running")
         person.type("y\ny\n")
         person.wait_for(QUESTION)
@@ -230,7 +169,7 @@ def test_what_a_model_wrote_does_not_steer_the_terminal(desk: Desk) -> None:
     """Nor does it hide: characters without a picture and without an end are shown."""
     forged = 'content = "\\u001b[2J\\u202e' + "x" * 2000 + '"'
     desk.write(script_toml=SCRIPT.replace('content = "one"', forged))
-    with at_terminal(desk) as person:
+    with at_terminal(desk, COMMAND) as person:
         asked = person.wait_for("s show all: ")
         assert "u001b[2J" in asked
         assert "u202e" in asked
@@ -436,3 +375,18 @@ async def test_with_a_live_page_both_are_asked(line: Line, monkeypatch: pytest.M
             assert live.decide(1, Denied("no", by="the live page"))
         assert said == [Denied("no", by="the live page")]
         monkeypatch.undo()
+
+
+def test_a_question_can_be_put_off(desk: Desk) -> None:
+    """Its agent waits meanwhile, the display says so, and ``a`` asks again."""
+    with at_terminal(desk, COMMAND) as person:
+        person.wait_for(QUESTION)
+        person.type("l\n")
+        person.wait_for("a answers 1 that wait")
+        person.type("a")
+        person.wait_for(QUESTION)
+        person.type("y\n")
+        person.wait_for(QUESTION)
+        person.type("n\nkeep it\n")
+        person.wait_for("So I leave it.")
+    assert (desk.folder / "a.txt").read_text() == "one"

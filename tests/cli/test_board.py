@@ -12,11 +12,12 @@ from agentpool import (
     Usage,
     open_pool,
 )
-from agentpool._cli._board import TAIL_CHARACTERS, Board, BoardView
-from agentpool._cli._progress import counts_line
 from agentpool._scheduling.slot import current_slot
 from agentpool.abc import Completion, CompletionRequest
 from agentpool.drivers import FinishReason, FunctionDriver, OverloadedError, ScriptedDriver, call
+from agentpool.live import Board, BoardView
+from agentpool.live._board import TAIL_CHARACTERS
+from agentpool.live._display import counts_line
 from agentpool.observe import (
     AgentFinished,
     AgentParked,
@@ -150,3 +151,16 @@ def test_counts_in_words(failed: int, early: int, says: str) -> None:
         tokens_per_second=81.4,
     )  # fmt: skip
     assert counts_line(view).startswith(says)
+
+
+async def test_a_board_says_what_is_loaded(autojump_clock: object) -> None:
+    """And for how long, until it is there."""
+    board = Board(1)
+    board.load("smol\x1b[2J.gguf")
+    await trio.sleep(3)
+    view = board.look()
+    assert (view.loading, view.loading_seconds) == ("smol [2J.gguf", 3.0)
+    assert texts(board) == ["[0/1] loads smol [2J.gguf"]
+    board.load("")
+    assert board.look().loading == ""
+    assert texts(board) == []

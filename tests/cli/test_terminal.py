@@ -1,5 +1,6 @@
 """The progress display on a real terminal, and what is written without one."""
 
+import contextlib
 import io
 import os
 import re
@@ -11,10 +12,14 @@ import time
 from pathlib import Path
 
 import pytest
+import trio
 
-from agentpool._cli import _progress
-from agentpool._cli._board import AgentView, BoardView
+from agentpool import AgentManifest, SpawnConfig, open_pool
 from agentpool._cli._screen import Screen, write_out
+from agentpool.abc import CompletionRequest
+from agentpool.drivers import FunctionDriver
+from agentpool.live import AgentView, BoardView, show_in_terminal
+from agentpool.live import _display as _progress
 from tests.support.cli_runner import Desk, make_desk
 
 fcntl = pytest.importorskip("fcntl", reason="needs pseudo-terminals")
@@ -248,7 +253,9 @@ def test_what_is_too_long_is_cut(
     terminal = Terminal()
     display = _progress.open_display(terminal)
     assert display is not None
-    agent = AgentView(name=name, phase="writes", seconds=1.0, tokens=2, last_words=words)
+    agent = AgentView(
+        agent_id=1, name=name, phase="writes", seconds=1.0, tokens=2, last_words=words
+    )
     display.draw(BoardView(
         agents=(agent,), done=0, failed=0, ended_otherwise=0, queued=0, tokens=0,
         tokens_per_second=0.0,
@@ -269,7 +276,9 @@ def test_a_narrow_terminal_shows_what_matters(
     terminal = Terminal()
     display = _progress.open_display(terminal)
     assert display is not None
-    agent = AgentView(name="reader of books", phase="writes", seconds=1.5, tokens=2, last_words="x")
+    agent = AgentView(
+        agent_id=1, name="reader of books", phase="writes", seconds=1.5, tokens=2, last_words="x"
+    )
     display.draw(BoardView(
         agents=(agent,), done=3, failed=0, ended_otherwise=0, queued=2, tokens=1234,
         tokens_per_second=81.0,
@@ -292,3 +301,60 @@ def test_ctrl_c_gives_the_terminal_back(desk: Desk) -> None:
     assert "SIGINT: ending the agents; once more ends the program at once" in text
     assert "## a.txt (cancelled)\n\nHalf" in text
     assert seen.rindex("\x1b[?25h") > seen.rindex("\x1b[?25l")
+
+
+def test_a_display_says_what_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model takes seconds, and nobody should have to guess for what."""
+    pytest.importorskip("rich")
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("LINES", "6")
+    terminal = Terminal()
+    display = _progress.open_display(terminal)
+    assert display is not None
+    display.draw(BoardView(
+        agents=(), done=0, failed=0, ended_otherwise=0, queued=2, tokens=0, tokens_per_second=0.0,
+        loading="a/model/with/a/long/name.gguf", loading_seconds=2.25, keys="c ends an agent",
+    ))  # fmt: skip
+    display.close()
+    lines = shown(terminal.getvalue()).splitlines()
+    assert lines[0] == "loads, 2.2 s: a/model/with/a/long/name.…"
+    assert lines[1].rstrip() == "0 done, 0 running, 2 queued"
+    assert lines[3].rstrip().startswith("c ends an agent")
+
+
+@pytest.mark.parametrize("raises", [False, True])
+async def test_an_embedder_shows_a_pool(monkeypatch: pytest.MonkeyPatch, *, raises: bool) -> None:
+    """It leaves no line behind, and the cursor as it was; an error comes alone."""
+    pytest.importorskip("rich")
+    monkeypatch.setenv("COLUMNS", "60")
+    terminal = Terminal()
+
+    async def answer(_: CompletionRequest) -> str:
+        with trio.fail_after(60):
+            while "1 running" not in terminal.getvalue():  # noqa: ASYNC110  # a thread draws
+                await trio.sleep(0.01)
+        return "done"
+
+    with pytest.raises(ZeroDivisionError) if raises else contextlib.nullcontext():
+        async with (
+            show_in_terminal(stream=terminal) as board,
+            open_pool(FunctionDriver(answer), observers=[board]) as pool,
+        ):
+            await pool.spawn(SpawnConfig(AgentManifest(name="reader"), "Read this"))
+            await pool.join_all()
+            if raises:
+                raise ZeroDivisionError
+    seen = terminal.getvalue()
+    assert "reader" in seen
+    assert final_screen(seen) == [""] * len(final_screen(seen))
+    assert seen.rindex("\x1b[?25h") > seen.rindex("\x1b[?25l")
+    assert board.look().done == 1
+
+
+async def test_where_there_is_no_terminal_nothing_is_shown() -> None:
+    """A file, say."""
+    file = io.StringIO()
+    async with show_in_terminal(total=3, stream=file) as board:
+        await trio.lowlevel.checkpoint()
+    assert board.look().queued == 3
+    assert file.getvalue() == ""

@@ -12,9 +12,7 @@ from typing import Final, assert_never, final
 import attrs
 import trio
 
-from agentpool import OWNER_ID, AgentOutcome, AgentStatus
-from agentpool.abc import AgentId, Event, Observer
-from agentpool.observe import (
+from agentpool._events import (
     AgentFinished,
     AgentParked,
     AgentResumed,
@@ -22,11 +20,16 @@ from agentpool.observe import (
     AgentStarted,
     AgentWarned,
     CompletionReceived,
+    Event,
     Phase,
     PhaseChanged,
     RequestRetried,
     TextDelta,
 )
+from agentpool._messages import OWNER_ID, AgentId
+from agentpool._outcome import AgentOutcome, AgentStatus
+from agentpool._untrusted import printable
+from agentpool.abc import Observer
 
 TAIL_CHARACTERS: Final = 200
 """Of what an agent wrote last: wider than the column on any terminal."""
@@ -69,6 +72,8 @@ class _Row:
 class AgentView:
     """One running agent, as the display shows it."""
 
+    agent_id: AgentId
+    """Its number."""
     name: str
     """What it is called."""
     phase: str
@@ -100,6 +105,12 @@ class BoardView:
     """What was written so far, in tokens."""
     tokens_per_second: float
     """Of the last few seconds."""
+    loading: str = ""
+    """What is loaded at the moment, such as a model. Empty: nothing."""
+    loading_seconds: float = 0.0
+    """For how long that has been going on."""
+    keys: str = ""
+    """What keys do, in words. Empty: nothing listens to keys."""
 
 
 @final
@@ -116,10 +127,32 @@ class Line:
 @final
 @attrs.define(eq=False)
 class Board(Observer):
-    """Stores what the display shows of a pool."""
+    """Stores what a display shows of a pool: give it to ``open_pool(observers=…)``.
 
-    total: int
-    """Agents that there will be, and inputs that cannot become one."""
+    It takes notes alone, so no agent waits for whoever looks.
+
+    >>> import trio
+    >>> from agentpool import AgentManifest, SpawnConfig, open_pool
+    >>> from agentpool.drivers import ScriptedDriver
+    >>> from agentpool.live import counts_line
+    >>> async def main() -> None:
+    ...     board = Board()
+    ...     async with open_pool(ScriptedDriver(["Hello!"]), observers=[board]) as pool:
+    ...         await pool.spawn(SpawnConfig(AgentManifest(), "Say hello"))
+    ...     print(counts_line(board.look()).split(" · ")[0])
+    >>> trio.run(main)
+    1 done, 0 running, 0 queued
+    """
+
+    total: int | None = None
+    """Agents that there will be, and inputs that cannot become one. ``None``: as many as are
+    spawned."""
+    keys: str = ""
+    """What keys do, in words, for the last line. Empty: nothing listens to keys."""
+    _spawned: int = attrs.field(init=False, default=0)
+    """Agents that come on top of the total."""
+    _loading: str = attrs.field(init=False, default="")
+    _loading_since: float = attrs.field(init=False, default=0.0)
     _rows: dict[AgentId, _Row] = attrs.field(init=False, factory=dict[AgentId, _Row])
     _ended: Counter[AgentStatus] = attrs.field(init=False, factory=Counter[AgentStatus])
     _tokens: int = attrs.field(init=False, default=0)
@@ -131,8 +164,8 @@ class Board(Observer):
         """Record *event*."""
         match event:
             case AgentSpawned(parent_id=parent_id):
-                # Children are nobody's job, but somebody's help: they come on top.
-                self.total += parent_id != OWNER_ID
+                # The children of agents come on top of what was to be done.
+                self._spawned += self.total is None or parent_id != OWNER_ID
             case AgentStarted():
                 self._rows[event.agent_id] = _Row(event.agent_name, trio.current_time())
                 self.say(f"{event.agent_name} started")
@@ -171,9 +204,19 @@ class Board(Observer):
 
     def say(self, text: str, *, notable: bool = False) -> None:
         """Queue a line to be written."""
-        line = f"[{self._ended.total()}/{self.total}] {printable(text)}"
+        line = f"[{self._ended.total()}/{self._expected}] {printable(text)}"
         self._lines.append(Line(line, notable))
         self._news.set()
+
+    def load(self, what: str) -> None:
+        """Show that *what* is being loaded; with an empty text, that it is there."""
+        self._loading, self._loading_since = printable(what), trio.current_time()
+        if what:
+            self.say(f"loads {what}")
+
+    @property
+    def _expected(self) -> int:
+        return (self.total or 0) + self._spawned
 
     async def note(self, text: str) -> None:
         """Put a line where all find it, those with a display too."""
@@ -194,13 +237,14 @@ class Board(Observer):
         now = trio.current_time()
         agents = tuple(
             AgentView(
+                agent_id=agent_id,
                 name=row.name,
                 phase=row.phase,
                 seconds=now - row.since,
                 tokens=row.tokens_so_far,
                 last_words=row.tail,
             )
-            for row in self._rows.values()
+            for agent_id, row in self._rows.items()
         )
         tokens = self._tokens + sum(agent.tokens for agent in agents)
         ended = self._ended
@@ -209,9 +253,12 @@ class Board(Observer):
             done=ended[AgentStatus.COMPLETED],
             failed=ended[AgentStatus.FAILED],
             ended_otherwise=ended[AgentStatus.STOPPED] + ended[AgentStatus.CANCELLED],
-            queued=max(0, self.total - ended.total() - len(agents)),
+            queued=max(0, self._expected - ended.total() - len(agents)),
             tokens=tokens,
             tokens_per_second=self._rate(now, tokens),
+            loading=self._loading,
+            loading_seconds=now - self._loading_since if self._loading else 0.0,
+            keys=self.keys,
         )
 
     def _rate(self, now: float, tokens: int) -> float:
@@ -223,15 +270,6 @@ class Board(Observer):
         since, before = samples[0]
         # An estimate may turn out to have been too high; nobody writes backwards.
         return max(0, tokens - before) / (now - since) if now > since else 0.0
-
-
-def printable(text: str) -> str:
-    r"""Return *text* on one line, without control sequences.
-
-    >>> printable("a\x1b[2Jb\n c")
-    'a [2Jb c'
-    """
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _update(

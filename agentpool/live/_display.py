@@ -5,11 +5,13 @@ Without rich there is no display, and plain lines are written instead.
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import TYPE_CHECKING, Final, TextIO, final
 
 import attrs
 
-from agentpool._cli._board import AgentView, BoardView, printable
+from agentpool._untrusted import printable
+from agentpool.live._board import AgentView, BoardView
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -29,14 +31,18 @@ there are no tokens, and names are shorter."""
 _NARROWEST_NAME: Final = 6
 """Columns of a name on any terminal."""
 
-_OTHER_LINES: Final = 4
-"""Of the display: the counts on one line or two, the agents that find no room, the cursor's."""
+_OTHER_LINES: Final = 2
+"""Of the display: how many agents find no room, and the cursor's. The counts, what is loaded
+and what keys do come on top."""
 
 
 @final
 @attrs.define(eq=False)
 class LiveDisplay:
-    """Lines at the bottom of a terminal that are redrawn in place."""
+    """Lines at the bottom of a terminal that are redrawn in place.
+
+    Made by ``open_display``. It writes to the terminal and so may block: call it in a thread.
+    """
 
     _console: Console
     _live: Live | None = None
@@ -84,14 +90,21 @@ class LiveDisplay:
         from rich.text import Text  # noqa: PLC0415  # the optional door
 
         width, height = self._console.size
-        room = max(1, height - _OTHER_LINES)
+        counts = counts_line(view)
+        # Where one line has no room it is two, or as many as it takes.
+        parts = counts.split(" · ") if len(counts) > width else [counts]
+        parts = [line for part in parts for line in wrap(part, width)]
+        room = max(1, height - _OTHER_LINES - len(parts) - bool(view.loading) - bool(view.keys))
         lines = [self._agent_line(agent, width) for agent in view.agents[:room]]
         if len(view.agents) > room:
             lines.append(Text(f"… and {len(view.agents) - room} more", style="dim"))
-        counts = counts_line(view)
-        # In the middle it is two lines, where one has no room.
-        parts = counts.split(" · ") if len(counts) > width else [counts]
         lines += [Text(part, style="bold", no_wrap=True, overflow="ellipsis") for part in parts]
+        if view.loading:
+            # The time first: it is what moves, and a path may be long.
+            text = f"loads, {view.loading_seconds:.1f} s: {view.loading}"
+            lines.insert(0, Text(text, style="cyan", no_wrap=True, overflow="ellipsis"))
+        if view.keys:
+            lines.append(Text(view.keys, style="dim", no_wrap=True, overflow="ellipsis"))
         return Group(*lines)
 
     @staticmethod

@@ -1,0 +1,107 @@
+"""Single keys at the terminal while the display is there.
+
+Rules:
+
+1. The terminal gives single keys only while the display is there, and only to the process
+   in the foreground. Ctrl-C stays what it is.
+2. Whoever asks a question has the terminal as it was, and no key is read meanwhile.
+3. No thread reads, so whoever waits no longer leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from functools import partial
+from typing import TextIO, final
+
+import attrs
+import trio
+
+
+@final
+@attrs.define(eq=False)
+class Keyboard:
+    """The keys of one terminal."""
+
+    _input_fd: int
+    _restore: Callable[[], None] | None = attrs.field(init=False, default=None)
+    """Gives the terminal back as it was. ``None``: it is so now."""
+    _is_lent: bool = attrs.field(init=False, default=False)
+    _is_closed: bool = attrs.field(init=False, default=False)
+    _wait: trio.CancelScope = attrs.field(init=False, factory=trio.CancelScope)
+    _back: trio.Event = attrs.field(init=False, factory=trio.Event)
+
+    async def key(self) -> str:
+        """Wait for a key, and return it. Empty: the terminal is gone.
+
+        Cancellation:
+            No key is lost. The terminal gives single keys until ``close``.
+        """
+        while True:
+            if self._is_lent or self._is_closed:
+                await self._back.wait()
+                continue
+            self._take_keys()
+            with trio.CancelScope() as self._wait:
+                await trio.lowlevel.wait_readable(self._input_fd)
+            if self._restore is None:
+                continue  # it was lent or closed meanwhile
+            try:
+                return os.read(self._input_fd, 1).decode(errors="replace")
+            except OSError:
+                return ""
+
+    @contextmanager
+    def lent(self) -> Generator[None]:
+        """Give the terminal back for a question, inside the block."""
+        self._is_lent = True
+        self._give_back()
+        try:
+            yield
+        finally:
+            self._is_lent = False
+            self._back.set()
+            self._back = trio.Event()
+
+    def close(self) -> None:
+        """Give the terminal back for good."""
+        self._is_closed = True
+        self._give_back()
+
+    def _take_keys(self) -> None:
+        """Have the terminal give each key at once, and show none."""
+        assert sys.platform != "win32"  # noqa: S101  # there are no keys, see keyboard_of()
+        import termios  # noqa: PLC0415  # not everywhere
+
+        if self._restore is None:
+            before = termios.tcgetattr(self._input_fd)
+            self._restore = partial(
+                termios.tcsetattr, self._input_fd, termios.TCSANOW, [*before[:6], [*before[6]]]
+            )
+            before[3] &= ~(termios.ICANON | termios.ECHO)
+            # Not when all is written: a terminal that is held with Ctrl-S would hold us up.
+            termios.tcsetattr(self._input_fd, termios.TCSANOW, before)
+
+    def _give_back(self) -> None:
+        self._wait.cancel()
+        restore, self._restore = self._restore, None
+        if restore is not None:
+            restore()
+
+
+def keyboard_of(stream: TextIO | None) -> Keyboard | None:
+    """Return the keyboard behind *stream*. ``None``: it is no terminal of ours.
+
+    A process in the background would be stopped if it read there.
+    """
+    if sys.platform == "win32" or stream is None or stream.closed or not stream.isatty():
+        return None
+    fd = stream.fileno()
+    try:
+        is_ours = os.tcgetpgrp(fd) == os.getpgrp()
+    except OSError:
+        is_ours = False  # it is the terminal of another session
+    return Keyboard(fd) if is_ours else None

@@ -1,0 +1,79 @@
+"""The display of a pool on a terminal, for programs that are not the command line.
+
+Rules:
+
+1. It is drawn in a thread: a terminal that is held with Ctrl-S stops no agent.
+2. It leaves no line behind, and the cursor as it was, however its block ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import TextIO
+
+import trio
+
+from agentpool.live._board import Board
+from agentpool.live._display import FRAMES_PER_SECOND, LiveDisplay, open_display
+
+
+@asynccontextmanager
+async def show_in_terminal(
+    *, total: int | None = None, stream: TextIO | None = None
+) -> AsyncGenerator[Board]:
+    """Show on a terminal what the agents of a pool do, inside the block.
+
+    Give the pool what it yields::
+
+        async with (
+            show_in_terminal() as board,
+            open_pool(driver, observers=[board]) as pool,
+        ):
+            await pool.spawn(SpawnConfig(manifest, "Read this"))
+
+    Where there is no terminal, or no rich (extra ``cli``), nothing is shown.
+
+    Args:
+        total: Agents that there will be. ``None``: as many as are spawned.
+        stream: The terminal. ``None``: standard error.
+
+    Yields:
+        The observer that the pool tells what happens.
+
+    Cancellation:
+        The display is gone, and the cursor is as it was.
+    """
+    board = Board(total)
+    display = open_display(sys.stderr if stream is None else stream)
+    failed: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        if display is not None:
+            nursery.start_soon(_draw, board, display)
+        try:
+            yield board
+        except Exception as error:  # noqa: BLE001  # raised below, in no group
+            failed = error
+        nursery.cancel_scope.cancel()
+    if failed is not None:
+        raise failed
+
+
+async def _draw(board: Board, display: LiveDisplay) -> None:
+    try:
+        while True:
+            view = board.look()
+            board.take_lines()  # the display shows by itself what they say
+            await trio.to_thread.run_sync(_written, lambda: display.draw(view))  # noqa: B023  # it is awaited here
+            await trio.sleep(1 / FRAMES_PER_SECOND)
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(_written, display.close)
+
+
+def _written(write: Callable[[], None]) -> None:
+    # A terminal that is gone can be told nothing.
+    with contextlib.suppress(OSError, ValueError):
+        write()
