@@ -54,8 +54,8 @@ def _new_queue() -> FairQueue[AgentRecord]:
 class Admission:
     """Hands out the slots of one pool."""
 
-    limiter: trio.CapacityLimiter
-    """The slots. Its borrowers are tokens, of which each agent that runs has one."""
+    slots: float
+    """Agents that may run at a time."""
     max_queued: int
     """Newcomers that may wait."""
     _hub: EventHub
@@ -73,6 +73,9 @@ class Admission:
     _newcomers: FairQueue[AgentRecord] = attrs.field(factory=_new_queue)
     _children: FairQueue[AgentRecord] = attrs.field(factory=_new_queue)
     """Newcomers whose parents are agents of the pool."""
+    running_count: int = attrs.field(init=False, default=0)
+    """Agents that hold a slot. Plain numbers: a limiter that knows its borrowers takes a
+    tenth of an agent's time, and each slot says itself whether it is held."""
     closed: bool = attrs.field(init=False, default=False)
     """Whether the pool takes no more agents."""
     _lent: int = 0
@@ -86,11 +89,6 @@ class Admission:
         return len(self._newcomers) + len(self._children)
 
     @property
-    def running_count(self) -> int:
-        """Agents that hold a slot."""
-        return self.limiter.borrowed_tokens
-
-    @property
     def lent_count(self) -> int:
         """Agents that wait at a gate and whose slots are not given to new agents."""
         return self._lent
@@ -100,14 +98,16 @@ class Admission:
         # Slots that are free now are not promised to anybody: whoever comes back was
         # served when they became free.
         queued = self.queued_count
-        free = 0 if queued else max(0, int(min(self.limiter.available_tokens - self._lent, count)))
+        free = (
+            0 if queued else max(0, int(min(self.slots - self.running_count - self._lent, count)))
+        )
         return count - free <= self.max_queued - queued
 
     def full_error(self, count: int) -> PoolFullError:
         """Return the error for a spawn of *count* agents that finds no room."""
         running, queued = self.running_count, self.queued_count
         return PoolFullError(
-            f"no room for {count} more: {running} of {self.limiter.total_tokens:g} slots are "
+            f"no room for {count} more: {running} of {self.slots:g} slots are "
             f"taken and {queued} of {self.max_queued} places in the queue; wait with spawn(), "
             "or raise max_queued",
             running=running,
@@ -173,13 +173,11 @@ class Admission:
 
     def admit(self, handle: AgentRecord) -> None:
         """Start *handle* if a slot is free, otherwise queue it. Ask ``room_for`` first."""
-        limiter = self.limiter
-        is_free = limiter.borrowed_tokens + self._lent < limiter.total_tokens
+        is_free = self.running_count + self._lent < self.slots
         if is_free and not (self._returning or self._children or self._newcomers):
             # Through the queue it would be the next one as well.
-            token = object()
-            limiter.acquire_on_behalf_of_nowait(token)
-            self._start_with(token, handle)
+            self.running_count += 1
+            self._start_with(handle)
             return
         queue = self._children if handle.depth else self._newcomers
         queue.push(handle, handle.share)
@@ -200,38 +198,34 @@ class Admission:
 
     def pump(self, *, newcomers: bool = True) -> None:
         """Hand out every free slot, first to agents that come back."""
-        limiter = self.limiter
-        while limiter.borrowed_tokens < limiter.total_tokens:
+        while self.running_count < self.slots:
             if self._returning:
                 slot = self._returning.popleft()
                 if slot.wanted:
                     self._give_back(slot)
                 continue
-            if limiter.borrowed_tokens + self._lent >= limiter.total_tokens:
+            if self.running_count + self._lent >= self.slots:
                 return
             queue = self._children or self._newcomers
             if not (newcomers and queue):
-                self._room.unpark()
+                if self._room:
+                    self._room.unpark()
                 return
-            token = object()
-            limiter.acquire_on_behalf_of_nowait(token)
-            self._start_next(queue, token)
+            self.running_count += 1
+            self._start_with(queue.pop())
 
-    def _start_next(self, queue: FairQueue[AgentRecord], token: object) -> None:
-        self._start_with(token, queue.pop())
-
-    def _start_with(self, token: object, handle: AgentRecord) -> None:
+    def _start_with(self, handle: AgentRecord) -> None:
         if self._room:
             self._room.unpark()
         scope = trio.CancelScope()
-        slot = Slot(self, handle.agent_id, scope, token, handle.share, handle.name)
+        slot = Slot(self, handle.agent_id, scope, handle.share, handle.name)
         self._start(handle, slot)
 
     def resize(self, slots: float) -> None:
         """Change the number of slots. Running agents go on, even if they are too many now."""
         with self._hub:
             self._hub.tell(SlotsChanged, OWNER_ID, "", slots)
-            self.limiter.total_tokens = slots
+            self.slots = slots
             self.pump()
             self._room.unpark_all()
 
@@ -250,24 +244,22 @@ class Admission:
         self._end_loan(slot)
         if slot.held:
             slot.held = False
-            if newcomers and self._hand_on(slot.token):
+            if newcomers and self._hand_on():
                 return
-            self.limiter.release_on_behalf_of(slot.token)
+            self.running_count -= 1
         self.pump(newcomers=newcomers)
 
-    def _hand_on(self, token: object) -> bool:
+    def _hand_on(self) -> bool:
         """Give the slot of an ended agent to a new one, if that one is next.
 
-        In a pool with a queue that is what every end does. It costs a fifth of giving the
-        token back and taking another.
+        In a pool with a queue that is what every end does.
         """
-        limiter = self.limiter
-        if self._returning or limiter.borrowed_tokens + self._lent > limiter.total_tokens:
+        if self._returning or self.running_count + self._lent > self.slots:
             return False
         queue = self._children or self._newcomers
         if not queue:
             return False
-        self._start_next(queue, token)
+        self._start_with(queue.pop())
         return True
 
     # The slots' side.
@@ -278,7 +270,7 @@ class Admission:
             self._hub.parked(slot.agent_id, slot.name, wait)
             if wait.lends and slot.only_lends:
                 self._lend(slot)
-            self.limiter.release_on_behalf_of(slot.token)
+            self.running_count -= 1
             self.pump()
         if wait.kind is not WaitKind.OTHER:
             self._on_waiting(slot.agent_id)
@@ -295,7 +287,7 @@ class Admission:
 
     def regain(self, slot: Slot) -> bool:
         """Give *slot* back to its agent if one is free and no other agent comes first."""
-        if self._returning or self.limiter.borrowed_tokens >= self.limiter.total_tokens:
+        if self._returning or self.running_count >= self.slots:
             return False
         self._give_back(slot)
         return True
@@ -315,12 +307,12 @@ class Admission:
             ahead: Agents that come before it.
             again: Whether it had one before.
         """
-        counts = (self.running_count, self.limiter.total_tokens)
+        counts = (self.running_count, self.slots)
         self._hub.tell(AgentQueued, agent_id, name, *counts, ahead, again=again)
 
     def _give_back(self, slot: Slot) -> None:
         self._end_loan(slot)
-        self.limiter.acquire_on_behalf_of_nowait(slot.token)
+        self.running_count += 1
         slot.grant()
         self._hub.tell(AgentResumed, slot.agent_id, slot.name)
 

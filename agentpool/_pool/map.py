@@ -305,7 +305,7 @@ class QueryMap(Live):
         return handle
 
     def _has_room(self) -> bool:
-        slots = self._admission.limiter.total_tokens
+        slots = self._admission.slots
         taken = len(self._in_flight) + len(self._again) + self._letting_in
         return taken < slots and len(self._done) + len(self._out_of_order) < 2 * slots
 

@@ -98,12 +98,12 @@ class AgentNursery(Home):
         # Pools of one name may share a memory, and their agents have the same numbers.
         self.memory_scope = f"{self.name}-{os.urandom(8).hex()}"
 
-    def open(self, nursery: trio.Nursery, limiter: trio.CapacityLimiter, max_queued: int) -> None:
+    def open(self, nursery: trio.Nursery, slots: float, max_queued: int) -> None:
         """Set up the slots, and run the agents in *nursery* from now on."""
         self.nursery = nursery
-        self.hub.introduce(self.name, limiter.total_tokens)
+        self.hub.introduce(self.name, slots)
         self.admission = Admission(
-            limiter,
+            slots,
             max_queued,
             self.hub,
             self._start,

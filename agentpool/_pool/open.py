@@ -81,14 +81,14 @@ async def open_pool(
         JournalError: If the journal cannot be used, or another process runs that pool.
     """
     _check_parts(locals())
-    limiter = trio.CapacityLimiter(max_concurrent)
     agents = AgentNursery(
         name, inbox_capacity, EventHub.open(observers),
         PoolMemory(memory), EMPTY_REGISTRY if tools is None else tools, _is_abort(on_failure),
         build_random(random_seed), budget, _cleaner(markers), approve,
         request_retries or RetryPolicy())  # fmt: skip
     pool_of = _pool_of(agents, driver, keep_outcomes)
-    async with _kept(journal, name, resume) as kept, _block(pool_of, limiter, max_queued) as pool:
+    block = _block(pool_of, max_concurrent, max_queued)
+    async with _kept(journal, name, resume) as kept, block as pool:
         agents.resume(kept)
         yield pool
 
@@ -191,15 +191,13 @@ def _is_abort(on_failure: str) -> bool:
 
 
 @asynccontextmanager
-async def _block(
-    pool: AgentPool, limiter: trio.CapacityLimiter, max_queued: int
-) -> AsyncGenerator[AgentPool, None]:
+async def _block(pool: AgentPool, slots: float, max_queued: int) -> AsyncGenerator[AgentPool, None]:
     """Run the block with the agents inside; its own exception comes out unwrapped."""
     agents = pool._agents  # pyright: ignore[reportPrivateUsage]  # this opens the pool
     failed: Exception | None = None
     try:
         async with trio.open_nursery() as nursery:
-            agents.open(nursery, limiter, max_queued)
+            agents.open(nursery, slots, max_queued)
             try:
                 yield pool
                 await agents.wait_empty()

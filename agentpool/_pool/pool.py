@@ -366,7 +366,7 @@ class AgentPool:
     @property
     def max_concurrent(self) -> float:
         """The number of slots. Can be set at any time; running agents go on."""
-        return self._agents.admission.limiter.total_tokens
+        return self._agents.admission.slots
 
     @max_concurrent.setter
     def max_concurrent(self, slots: int) -> None:

@@ -87,8 +87,6 @@ class Slot(Live):
     agent_id: AgentId
     scope: trio.CancelScope
     """The agent's own scope: cancelled, it needs no slot to end."""
-    token: object = None
-    """What the keeper's limiter knows it by."""
     share: Share = PLAIN
     """What part of a gate the agent may have."""
     name: str = ""
@@ -288,6 +286,11 @@ class parked(Live):  # noqa: N801  # used as a statement: async with parked(Wait
     def woken(self) -> bool:
         """Whether the awaited thing has happened, though the task has not run since."""
         return self.lot is not None and self._task not in self.lot
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it was woken, and is not the one that begins in this step."""
+        return self.woken and self._task is not trio.lowlevel.current_task()
 
     def fail(self, error: DeadlockError) -> None:
         """Raise an error in the wait, which would never end by itself."""
