@@ -16,7 +16,7 @@ from agentpool._scheduling.owner import Owner
 from agentpool._scheduling.pace import Pace
 from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.slot import parked
-from agentpool._scheduling.waits import Wait
+from agentpool._scheduling.waits import Wait, WaitBook
 
 
 def _no_messages() -> deque[AgentMessage]:
@@ -36,6 +36,8 @@ class Inbox(Live):
     """Messages that may wait. One more makes its sender wait."""
     turns: Lot = msgspec.field(default_factory=Lot)
     """Senders that wait for room."""
+    book: WaitBook = msgspec.field(default_factory=WaitBook)
+    """Told of readers that are woken and have not gone on."""
     _messages: deque[AgentMessage] = msgspec.field(default_factory=_no_messages)
     _readers: Lot = msgspec.field(default_factory=Lot)
     """Who of its owner waits for a message."""
@@ -95,6 +97,7 @@ class Inbox(Live):
         self._messages.append(message)
         if self._readers:
             self._handed += self._readers.unpark(1)
+            self.book.woken += 1
 
     async def receive_many(
         self, pool_owner: Owner | None = None, pace: Pace | None = None
@@ -124,6 +127,7 @@ class Inbox(Live):
                 raise self._gone()
             async with parked(Wait.message(), self._readers, pool_owner):
                 await self._readers.park()
+                self.book.woken -= 1
             # Another task of the agent may have been quicker.
             taken = self.receive_many_nowait()
         return taken
@@ -143,6 +147,7 @@ class Inbox(Live):
         """Close the inbox, fail everything that waits, and return the unread messages."""
         self._closed = True
         left = self.receive_many_nowait()
+        self.book.woken += len(self._readers)
         self._readers.unpark_all()
         self.turns.unpark_all()
         return left

@@ -29,7 +29,7 @@ from agentpool._scheduling.owner import Owner
 from agentpool._scheduling.pace import Pace
 from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.slot import parked
-from agentpool._scheduling.waits import Wait
+from agentpool._scheduling.waits import Wait, WaitBook
 
 MAX_DEAD_LETTERS = 10_000
 """Dead letters that are kept. Older ones are only counted."""
@@ -89,12 +89,13 @@ class PostOffice:
     _dead_count: int = 0
     _owner: Owner | None = attrs.field(init=False, default=None)
     _pace: Pace = attrs.field(init=False, factory=Pace)
+    _book: WaitBook = attrs.field(init=False, factory=WaitBook)
     _kept: KeptPost | None = attrs.field(init=False, default=None)
     """Messages of earlier processes. ``None``: the pool has no journal."""
 
     def open(self, owner: Owner, pace: Pace) -> None:
         """Register *owner*, the task that opened the pool, so that its waits are seen."""
-        self._owner, self._pace = owner, pace
+        self._owner, self._pace, self._book = owner, pace, owner.keeper.book
 
     def keep(self, kept: KeptPost) -> None:
         """Record messages in *kept* from now on, and deliver those of earlier processes."""
@@ -325,7 +326,7 @@ class PostOffice:
             raise self._nobody(agent_id)
         inbox = self._inboxes[agent_id]
         if inbox is None:
-            inbox = self._inboxes[agent_id] = Inbox(agent_id, self.inbox_capacity)
+            inbox = self._inboxes[agent_id] = Inbox(agent_id, self.inbox_capacity, book=self._book)
         return inbox
 
     def _nobody(self, agent_id: AgentId) -> UnknownAgentError | AgentGoneError:

@@ -152,21 +152,7 @@ class DeadlockWatch:
             admission.book.may_stand_still
             and not (admission.running_count or admission.queued_count)
             and not any(may_start() for may_start in self.sources)
-            and not self._any_woken()
             and not self._owner_can_act(settled=settled)
-        )
-
-    def _any_woken(self) -> bool:
-        """Return whether an agent was woken and is about to go on.
-
-        When it waits again, or ends, there is another suspicion. Two agents that write to
-        each other are in this state at each message.
-        """
-        return any(
-            one.goes_on
-            for handle in self._running.values()
-            if handle.slot is not None
-            for one in handle.slot.waits.values()
         )
 
     def _owner_can_act(self, *, settled: bool) -> bool:

@@ -287,11 +287,6 @@ class parked(Live):  # noqa: N801  # used as a statement: async with parked(Wait
         """Whether the awaited thing has happened, though the task has not run since."""
         return self.lot is not None and self._task not in self.lot
 
-    @property
-    def goes_on(self) -> bool:
-        """Whether it was woken, and is not the one that begins in this step."""
-        return self.woken and self._task is not trio.lowlevel.current_task()
-
     def fail(self, error: DeadlockError) -> None:
         """Raise an error in the wait, which would never end by itself."""
         # Only a wait that has begun is found, and only one that can last is failed.

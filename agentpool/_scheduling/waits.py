@@ -187,6 +187,9 @@ class WaitBook(Live):
 
     listeners: int = 0
     """Waits for a message, or for an event, that have no deadline."""
+    woken: int = 0
+    """Tasks that have a message and have not taken their next step. When they wait again, or
+    end, there is another suspicion: two agents that write to each other are always like that."""
     _by_themselves: int = 0
     """Waits that end by themselves, or at a deadline."""
     _single: dict[AgentId, int] = msgspec.field(default_factory=dict[AgentId, int])
@@ -234,7 +237,7 @@ class WaitBook(Live):
     @property
     def may_stand_still(self) -> bool:
         """Return whether the pool could be stuck without a circle, when no agent runs."""
-        return self.listeners > 0 and not self._by_themselves
+        return self.listeners > 0 and not (self._by_themselves or self.woken)
 
 
 GROUP_KINDS: Final = frozenset({WaitKind.ANY, WaitKind.ALL})
