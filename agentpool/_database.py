@@ -5,14 +5,14 @@ Rules:
 1. A transaction is done whole or not at all, whatever ends it.
 2. A call that is cancelled interrupts its own transaction, and returns when the thread is
    free: nothing goes on behind it. A transaction that was committed in that moment stays.
-   SQLite forgets an interruption that finds no statement, so long statements ask, too.
-3. Who finds the file locked by another process waits in trio, not in the thread, and not
-   for ever.
-4. What SQLite raises comes out as the error of the file's kind and names the file.
-5. Nothing is written to a file that is another program's, and no statement is run on tables
+   SQLite forgets one that finds no statement, so long statements ask, too.
+3. What is small runs where it is, without a thread, until one was slow.
+4. Who finds the file locked waits in trio, not in the thread, and not for ever.
+5. What SQLite raises comes out as the error of the file's kind and names the file.
+6. Nothing is written to a file that is another program's, and no statement is run on tables
    that are not what our own migrations make: a view in the place of a table could take for
    ever. What a file is is looked at before anything else.
-6. A new file can be read by its owner alone.
+7. A new file can be read by its owner alone.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ APPLICATION_ID: Final = 0x61676E70
 """By which a file is known as ours: ``agnp`` in its bytes. Files from before it have 0."""
 
 LOCKED_SECONDS: Final = 30.0
-"""How long a file may be locked by others. A transaction here takes a millisecond; one that
-takes so long is a program that hangs, or a backup tool that holds the file."""
+"""How long a file may be locked by others: who holds it longer hangs, or makes a backup."""
 
 _FIRST_PAUSE_SECONDS: Final = 0.002
 _LONGEST_PAUSE_SECONDS: Final = 0.1
 
 _ASK_EVERY_STEPS: Final = 1_000_000
-"""Steps of SQLite's machine, some 20 ms, after which a statement asks whether it is still
-wanted. It needs Python's lock for that, which a busy loop may keep for 5 ms."""
+"""Steps of SQLite's machine, some 20 ms, after which a statement asks whether it is wanted."""
+
+QUICK_SECONDS: Final = 0.01
+"""What a small transaction may take without a thread: a hundred times what it does take."""
 
 CLOSE_SECONDS: Final = 10.0
-"""For the last checkpoint of a large log on a slow disk. After a kill it is made at the
-next opening, so nothing depends on it."""
+"""For the last checkpoint of a large log on a slow disk. Nothing depends on it."""
 
 
 @final
@@ -73,11 +73,10 @@ class FileKind:
     functions: Mapping[str, Callable[[str], str]] = {}
     """Functions of one text that its SQL may call. They run in the thread."""
     interrupts: bool = True
-    """Whether a call that is cancelled interrupts its transaction. ``False`` where all of them
-    are short: it saves two tasks for each."""
+    """Whether a call that is cancelled interrupts its transaction, for the price of two tasks."""
     synchronous: str = "NORMAL"
-    """When the disk itself is waited for, in SQLite's words. With ``OFF`` and ``NORMAL`` a
-    kill loses nothing, with ``FULL`` a power cut neither."""
+    """When the disk is waited for, in SQLite's words: a kill loses nothing, with ``FULL`` a power
+    cut neither."""
 
 
 @final
@@ -140,6 +139,7 @@ class Database:
     # Of its own: tools may have taken all of trio's threads, and wait for this file.
     _thread: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
     _job: _Job | None = None
+    _is_quick: bool = False  # the last transaction was
 
     async def read(self, job: Callable[[Transaction], T]) -> T:
         """Run *job* on one consistent state of the file.
@@ -150,10 +150,12 @@ class Database:
         Cancellation:
             Nothing has changed.
         """
-        return await self._transact("BEGIN", job)
+        return await self._in_turn(self._transaction("BEGIN", job))
 
-    async def write(self, job: Callable[[Transaction], T]) -> T:
+    async def write(self, job: Callable[[Transaction], T], *, is_small: bool = False) -> T:
         """Run *job* and commit its changes.
+
+        One that *is_small*, and does not wait for the disk, runs here while the file is quick.
 
         Raises:
             AgentPoolError: The kind's error, if the file cannot be written. Nothing has
@@ -162,7 +164,7 @@ class Database:
         Cancellation:
             It is done whole or not at all.
         """
-        return await self._transact("BEGIN IMMEDIATE", job)
+        return await self._in_turn(self._transaction("BEGIN IMMEDIATE", job), is_small=is_small)
 
     async def command(self, sql: str) -> None:
         """Run one statement that must stand outside of a transaction.
@@ -175,7 +177,7 @@ class Database:
         """
         await self._in_turn(lambda: self._connection.execute(sql).fetchall())
 
-    async def _transact(self, begin: str, job: Callable[[Transaction], T]) -> T:
+    def _transaction(self, begin: str, job: Callable[[Transaction], T]) -> Callable[[], T]:
         def run() -> T:
             self._connection.execute(begin)
             try:
@@ -188,19 +190,20 @@ class Database:
                 raise
             return value
 
-        return await self._in_turn(run)
+        return run
 
-    async def _in_turn(self, run: Callable[[], T]) -> T:
+    async def _in_turn(self, run: Callable[[], T], *, is_small: bool = False) -> T:
         give_up_at = trio.current_time() + LOCKED_SECONDS
         pause_seconds = _FIRST_PAUSE_SECONDS
         async with self._turn:
             while True:
                 try:
-                    return await self._in_thread(run)
+                    began_at = trio.current_time()
+                    value = run() if is_small and self._is_quick else await self._in_thread(run)
+                    self._is_quick = trio.current_time() - began_at < QUICK_SECONDS
+                    return value  # noqa: TRY300  # what is not raised
                 except UnicodeDecodeError as error:
-                    what = f"{self._kind.name} file {str(self.path)!r} has text that is none"
-                    msg = f"{what}: {error}; it is damaged, restore it from a copy"
-                    raise self._kind.error(msg) from error
+                    raise _no_text(self.path, self._kind, error) from error
                 except sqlite3.Error as error:
                     if not _is_locked(error) or trio.current_time() >= give_up_at:
                         _raise_as_ours(error, self.path, self._kind)
@@ -371,6 +374,11 @@ async def _migrate(database: Database, kind: FileKind) -> None:
 
     if await database.read(_version) < len(migrations):
         await database.write(migrate)
+
+
+def _no_text(path: Path, kind: FileKind, error: UnicodeDecodeError) -> AgentPoolError:
+    what = f"{kind.name} file {str(path)!r} has text that is none"
+    return kind.error(f"{what}: {error}; it is damaged, restore it from a copy")
 
 
 def _is_locked(error: sqlite3.Error) -> bool:

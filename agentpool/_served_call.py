@@ -52,6 +52,8 @@ class ServedCall(Live):
     """Its place among the calls of its answer."""
     key: str
     """Its idempotency key."""
+    digest: str
+    """Short hash of what is called with what."""
     charges: list[Charge] = []  # noqa: RUF012  # each has its own
     """What was charged to the agent for it."""
     losses: list[Loss] = []  # noqa: RUF012  # each has its own

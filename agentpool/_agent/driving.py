@@ -11,6 +11,7 @@ import msgspec
 import trio
 
 from agentpool._agent.agent import Agent, output_of, room_tokens
+from agentpool._agent.journaling import RunJournal
 from agentpool._agent.recounting import begin, take_back
 from agentpool._agent.request import complete, complete_aside, late_answer
 from agentpool._agent.tool_calls import end_late, run_calls
@@ -116,14 +117,27 @@ def _receive(agent: Agent, effect: Receive) -> None:
     effect.messages = _cleaned(messages, agent.home.cleaner) if messages else ()
 
 
-async def _perform_kept(agent: Agent, effect: Effect, run: Run) -> None:  # noqa: ASYNC910  # see above
-    """Take the result of *effect* from the journal; or perform it and record the result."""
+def _perform_kept(agent: Agent, effect: Effect, run: Run) -> Awaitable[None] | None:
+    """Take the result of *effect* from the journal; or perform it and record the result.
+
+    Returns:
+        What is to be awaited at once. ``None``: it is done.
+    """
     journal = agent.journal
     assert journal is not None  # noqa: S101  # or nothing would be kept
     is_known = journal.give_back(effect, run)
-    take_back(agent, effect)
+    if journal.is_in_the_past:
+        take_back(agent, effect)
     if is_known:
-        return  # noqa: ASYNC910  # there is nothing to wait for
+        return None
+    if isinstance(effect, Receive):
+        _receive(agent, effect)
+        journal.keep(effect, run)
+        return None
+    return _perform_and_keep(agent, effect, run, journal)
+
+
+async def _perform_and_keep(agent: Agent, effect: Effect, run: Run, journal: RunJournal) -> None:  # noqa: ASYNC910  # see _perform
     if isinstance(effect, Complete | Summarize):
         allow(agent.clock, None)  # what is left of the step before is not a time of the disk's
         await begin(agent, effect.request)

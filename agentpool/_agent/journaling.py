@@ -146,6 +146,11 @@ class RunJournal(Live):
                 self.answers[record.place, record.part] = record
             self.last_place = max(self.last_place, record.place)
 
+    @property
+    def is_in_the_past(self) -> bool:
+        """Whether earlier processes may have known the effect that it is at."""
+        return self.place <= self.last_place
+
     # --- before an effect
 
     def give_back(self, effect: Effect, run: Run) -> bool:
@@ -237,9 +242,9 @@ class RunJournal(Live):
         """
         # Not the provider's id of the call, which some repeat.
         key = digest_of(self.key, self.place, part, call.name, call.arguments)
-        self._marks[part] = mark = ServedCall(part, key)
-        current_call.set(mark)
         digest = digest_of(call.name, call.arguments)
+        self._marks[part] = mark = ServedCall(part, key, digest)
+        current_call.set(mark)
         self._note(RecordKind.STARTED, part, digest, key.encode())
         await self.flush()
         return key, self.writer.lease.fence
@@ -319,8 +324,8 @@ class RunJournal(Live):
         exhausted: Stop | None,
     ) -> None:
         """Record the result of one call, which just ended."""
-        digest = digest_of(asked.name, asked.arguments)
         mark = self._marks.pop(part, None)
+        digest = digest_of(asked.name, asked.arguments) if mark is None else mark.digest
         current_call.set(None)  # what its task does next is not for the call
         charges = () if mark is None else tuple(mark.charges)
         taken = () if mark is None else tuple(mark.taken)

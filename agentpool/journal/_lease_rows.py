@@ -17,6 +17,11 @@ from agentpool.journal._rows import number_of, seconds_of, text_of
 
 _LEASE: Final = "SELECT fence, holder, lease_seconds, renewed_at FROM pools WHERE name = ?"
 
+_HELD: Final = "SELECT id, fence, holder, lease_seconds, renewed_at FROM pools WHERE name = ?"
+
+NEW_SHARE: Final = 0.05
+"""Of a lease, in which a write does not renew it again: each would write one page more."""
+
 _CHANGE: Final = (
     "UPDATE pools SET fence = ?, holder = ?, lease_seconds = ?, renewed_at = ? WHERE name = ?"
 )
@@ -75,17 +80,25 @@ def take(
     return lease.fence
 
 
-def hold(transaction: Transaction, lease: Lease) -> None:
-    """Renew *lease*: what is written in the same transaction is kept only with it.
+def hold(transaction: Transaction, lease: Lease) -> int:
+    """Renew *lease* if it is not new, and return the number of its pool in the file.
+
+    What is written in the same transaction is kept only with it.
 
     Raises:
         LeaseLostError: If it has another holder.
         ValueError: If what stands there is no lease.
     """
-    renewed = lease_of(transaction, lease.pool).renewed(lease.fence, now=time.time())
+    number, state = 0, LeaseState()
+    for found, *row in transaction.rows(_HELD, lease.pool):
+        number, state = number_of(found, "pool"), state_of(tuple(row))
+    now = time.time()
+    renewed = state.renewed(lease.fence, now=now)
     if renewed is None:
         raise LeaseLostError.of(lease.pool, lease.fence)
-    _keep(transaction, lease.pool, renewed)
+    if not 0 <= now - state.renewed_at < state.seconds * NEW_SHARE:
+        _keep(transaction, lease.pool, renewed)
+    return number
 
 
 def give_up(transaction: Transaction, lease: Lease) -> None:

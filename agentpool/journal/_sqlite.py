@@ -4,7 +4,8 @@ Rules:
 
 1. Records of one call are kept all or none, and the lease is looked at in the same
    transaction: a process whose lease was taken over keeps nothing more.
-2. A lease lasts so long after the last write. One whose holder is dead, on this machine and
+2. A lease lasts so long after the last write, less at most a twentieth of it: a write does
+   not renew one that is as new as that. One whose holder is dead, on this machine and
    since its last start, is free at once.
 3. The clock says only how long another process waits; who writes is decided by the fence. A
    clock that went back keeps a lease alive until ``claim`` has seen no write for its length.
@@ -85,7 +86,7 @@ _COMMAND_OF: Final = "command of "
 
 _INSERT: Final = (
     "INSERT INTO records (pool, agent, kind, place, part, digest, body) "
-    "VALUES ((SELECT id FROM pools WHERE name = ?), ?, ?, ?, ?, ?, ?)"
+    "VALUES (?, ?, ?, ?, ?, ?, ?)"
 )
 
 
@@ -95,6 +96,8 @@ class SqliteJournal(Journal, BudgetStore):
     """Keeps records in an SQLite file. Opened by ``open_journal``."""
 
     _database: Database
+    _is_quick: bool = False
+    """Whether a write does not wait for the disk."""
 
     @property
     def path(self) -> Path:
@@ -130,9 +133,9 @@ class SqliteJournal(Journal, BudgetStore):
                 raise busy from None
         return Lease(pool, fence, lease_seconds)
 
-    async def _write(self, job: Callable[[Transaction], T]) -> T:
+    async def _write(self, job: Callable[[Transaction], T], *, is_small: bool = False) -> T:
         try:
-            return await self._database.write(job)
+            return await self._database.write(job, is_small=is_small)
         except (TypeError, ValueError) as exc:
             raise damaged(self.path, exc) from exc
 
@@ -148,16 +151,16 @@ class SqliteJournal(Journal, BudgetStore):
         """
 
         def keep(transaction: Transaction) -> None:
-            hold(transaction, lease)
+            pool = hold(transaction, lease)
             transaction.insert_many(
                 _INSERT,
                 (
-                    (lease.pool, r.agent_id, r.kind.value, r.place, r.part, r.digest, r.body)
+                    (pool, r.agent_id, r.kind.value, r.place, r.part, r.digest, r.body)
                     for r in records
                 ),
             )
 
-        await self._write(keep)
+        await self._write(keep, is_small=self._is_quick)
 
     async def read(self, pool: str) -> tuple[JournalRecord, ...]:
         """Return the records of *pool* in the order in which they were written.
@@ -318,10 +321,11 @@ async def open_journal(
     """
     expect_arguments(open_journal, locals())
     async with open_database(Path(path), _KIND, read_only=read_only) as database:
+        said: Durability = "power"
         if not read_only:
             said = await database.write(lambda transaction: _settle(transaction, durability))
             await database.command(f"PRAGMA synchronous = {_SYNCHRONOUS[said]}")
-        yield SqliteJournal(database)
+        yield SqliteJournal(database, said == "process")
 
 
 def _settle(transaction: Transaction, durability: Durability | None) -> Durability:

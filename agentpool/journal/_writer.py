@@ -1,4 +1,4 @@
-"""The task that writes the records of one pool: in order, many at once, before each deed.
+"""Writes the records of one pool: in order, many at once, before each deed.
 
 Rules:
 
@@ -7,11 +7,13 @@ Rules:
 2. A deed (a request that leaves, a tool that begins, an outcome that is handed out) waits
    until everything that was noted before it is kept. Nothing else waits.
 3. What several agents note while a write is under way goes into the next write together.
+   The first that waits writes for all of them; a task writes what nobody waits for.
 4. A write that fails ends the pool: an agent that goes on would do what nobody keeps.
 """
 
 from __future__ import annotations
 
+import math
 from typing import final
 
 import attrs
@@ -37,6 +39,8 @@ class JournalWriter:
     _pending: list[JournalRecord] = attrs.field(init=False, factory=list[JournalRecord])
     _noted: int = attrs.field(init=False, default=0)
     _kept: int = attrs.field(init=False, default=0)
+    _writes: int = attrs.field(init=False, default=0)
+    _is_writing: bool = attrs.field(init=False, default=False)
     _closed: bool = attrs.field(init=False, default=False)
     _error: Exception | None = attrs.field(init=False, default=None)
     _work: trio.lowlevel.ParkingLot = attrs.field(init=False, factory=trio.lowlevel.ParkingLot)
@@ -51,9 +55,10 @@ class JournalWriter:
         """Queue *record* for writing, after all that were noted before."""
         self._pending.append(record)
         self._noted += 1
-        self._work.unpark()
+        if self._work:
+            self._work.unpark()
 
-    async def flush(self) -> None:  # noqa: ASYNC910  # to park is a checkpoint
+    async def flush(self) -> None:  # noqa: ASYNC910  # to park is a checkpoint, and so is a write
         """Wait until everything noted so far is written.
 
         Raises:
@@ -69,13 +74,17 @@ class JournalWriter:
             return
         while self._kept < noted:
             self._raise_if_broken()
-            await self._waiting.park()
+            if self._is_writing:
+                await self._waiting.park()
+            else:
+                await self._write()
+        self._raise_if_broken()
 
     def _raise_if_broken(self) -> None:
         if self._error is not None:
             raise JournalError(f"the journal cannot be written: {self._error}") from self._error
 
-    async def run(self) -> None:  # noqa: ASYNC910  # closed before it began, it has nothing to do
+    async def run(self) -> None:
         """Write what is noted, and renew the lease, until ``close``.
 
         Raises:
@@ -85,35 +94,58 @@ class JournalWriter:
             What was noted is written first.
         """
         try:
-            while self._pending or not self._closed:
-                if not self._pending and await self._is_called():
-                    continue
-                await self._write()
+            async with trio.open_nursery() as nursery:
+                # An infinite lease needs no renewal, and its pool no timer that never ends.
+                if self.lease.seconds < math.inf:
+                    nursery.start_soon(self._renew)
+                await self._write_until_closed()
+                nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True):  # noqa: ASYNC912  # nothing may be left to write
-                if self._error is None and self._pending:
-                    await self._write()
+                while self._error is None and (self._pending or self._is_writing):
+                    await self._next_write()
+        if self._error is not None:
+            raise self._error
 
-    async def _is_called(self) -> bool:
-        """Wait for something to do. Return False when the lease must be renewed."""
-        # An infinite lease needs no renewal, and its pool no timer that never ends.
-        with trio.move_on_after(self.lease.seconds / RENEWALS_PER_LEASE) as until:
-            await self._work.park()
-        return not until.cancelled_caught
+    async def _write_until_closed(self) -> None:  # noqa: ASYNC910  # closed before it began, it has nothing to do
+        while self._error is None and (self._pending or not self._closed):
+            if self._pending:
+                await self._next_write()
+            else:
+                await self._work.park()
+
+    async def _next_write(self) -> None:  # noqa: ASYNC910  # to park is a checkpoint, and so is a write
+        if self._is_writing:
+            await self._waiting.park()
+        else:
+            await self._write()
+
+    async def _renew(self) -> None:
+        """Say that the pool is there whenever it has not written for a while."""
+        while self._error is None:
+            seen = self._writes
+            await trio.sleep(self.lease.seconds / RENEWALS_PER_LEASE)
+            if self._writes == seen and not self._is_writing:
+                await self._write()
 
     async def _write(self) -> None:
+        """Write what is noted. What goes wrong is kept for all who wait."""
         batch, self._pending = self._pending, []
+        self._is_writing = True
+        self._writes += 1
         try:
             # Not cut off: nobody could tell whether it was kept.
             with trio.CancelScope(shield=True):
                 await self.journal.append(self.lease, batch)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # raised where it is waited for, and by run()
             self._error = error
-            raise
+            self._work.unpark_all()
         else:
             self._kept += len(batch)
         finally:
-            self._waiting.unpark_all()
+            self._is_writing = False
+            if self._waiting:
+                self._waiting.unpark_all()
         await trio.lowlevel.checkpoint_if_cancelled()
 
     def close(self) -> None:

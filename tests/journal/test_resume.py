@@ -355,9 +355,14 @@ def test_a_team_comes_to_the_same() -> None:
             return call("send_message", to=0, content="one asked")
         return "told"
 
+    async def answer_in_turn(request: CompletionRequest) -> Answer:
+        # Whoever is asked before it has begun to wait hears it at the beginning of its turn.
+        await trio.sleep(1.0 if request.messages[0].text == "asker" else 0.1)  # type: ignore[union-attr]  # a query
+        return answer(request)
+
     async def scenario(journal: Journal) -> object:
-        tools = ToolRegistry(TEAM_TOOLS)
-        async with open_kept(FunctionDriver(answer), journal=journal, tools=tools) as pool:
+        driver, tools = FunctionDriver(answer_in_turn), ToolRegistry(TEAM_TOOLS)
+        async with open_kept(driver, journal=journal, tools=tools) as pool:
             pool.fan_out_nowait(
                 [SpawnConfig(team, "asker", key="a"), SpawnConfig(team, "answerer", key="b")]
             )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from agentpool import UsageError
 from agentpool.journal import (
@@ -284,3 +285,36 @@ async def test_a_lease_that_was_damaged_meanwhile_is_told(tmp_path: Path) -> Non
         with pytest.raises(JournalError, match=r"is damaged: fence is 'many'; restore it"):
             await journal.append(lease, [JournalRecord(1, RecordKind.ACCEPTED)])
         assert await journal.read("p") == ()
+
+
+async def test_a_write_renews_a_lease_that_is_not_new(tmp_path: Path) -> None:
+    """And leaves one alone that is, which saves a page of the file."""
+
+    def renewed_at() -> float:
+        with closing(sqlite3.connect(tmp_path / "j.db")) as file:
+            (found,) = file.execute("SELECT renewed_at FROM pools").fetchone()
+            return float(found)
+
+    async with open_journal(tmp_path / "j.db") as journal:
+        lease = await journal.claim("p", lease_seconds=1e9)
+        claimed_at = renewed_at()
+        await journal.append(lease, [JournalRecord(1, RecordKind.RESULT)])
+        assert renewed_at() == claimed_at
+        lease = await journal.claim("p", lease_seconds=1e-9)
+        claimed_at = renewed_at()
+        await journal.append(lease, [JournalRecord(1, RecordKind.RESULT)])
+        assert renewed_at() > claimed_at
+
+
+async def test_who_finds_the_file_locked_waits_without_a_thread(tmp_path: Path) -> None:
+    """Others of the program go on, and the record is kept once the file is free."""
+    async with open_journal(tmp_path / "j.db") as journal:
+        lease = await journal.claim("p")
+        await journal.append(lease, [JournalRecord(1, RecordKind.RESULT)])
+        with closing(sqlite3.connect(tmp_path / "j.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(journal.append, lease, [JournalRecord(1, RecordKind.RESULT)])
+                await trio.testing.wait_all_tasks_blocked()
+                other.execute("ROLLBACK")
+        assert len(await journal.read("p")) == 2

@@ -139,7 +139,22 @@ def test_an_idle_pool_renews_its_lease() -> None:
             nursery.start_soon(writer.run)
             await trio.sleep(34)
             assert journal.batches == [[], [], []]
+            writer.note(record(1))
+            await trio.sleep(13)
+            assert journal.batches == [[], [], [], [1]]
             writer.close()
+
+    simulate(scenario)
+
+
+def test_a_lease_that_cannot_be_renewed_ends_the_writer() -> None:
+    """The next process may have it already."""
+
+    async def scenario() -> None:
+        writer = await open_writer(Slow(OSError("gone")), lease_seconds=30)
+        with pytest.raises(OSError, match="gone"):
+            await writer.run()
+        assert trio.current_time() == 11
 
     simulate(scenario)
 
