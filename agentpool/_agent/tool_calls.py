@@ -7,12 +7,14 @@ each has its own.
 from __future__ import annotations
 
 import logging
+import math
 from typing import Final, assert_never
 
 import trio
 
 from agentpool._agent.agent import Agent
 from agentpool._agent.approver import ask_first, must_ask
+from agentpool._agent.call_order import CallOrder, order_of
 from agentpool._approval import Denied
 from agentpool._attachments import Attachment, size_trouble
 from agentpool._errors import UsageError
@@ -20,7 +22,7 @@ from agentpool._events import Phase, ToolFinished, ToolStarted
 from agentpool._halves import without_halves
 from agentpool._loop.guard import Stop
 from agentpool._loop.run import UNSURE, RunTools, refused
-from agentpool._manifest.capability import OUTSIDE_KINDS
+from agentpool._manifest.capability import OUTSIDE_KINDS, CapabilityKind
 from agentpool._messages import ToolCall, ToolMessage
 from agentpool._outcome import StopReason
 from agentpool._scheduling.slot import Branch, current_branch
@@ -45,26 +47,52 @@ async def run_calls(agent: Agent, effect: RunTools) -> None:
     wanted = [index for index, result in enumerate(effect.results) if result is None]
     if len(wanted) == 1:
         # Most answers have one call; a nursery would cost as much as the rest of it.
-        await _run_call(agent, effect, wanted[0], agent.clock)
+        await _run_call(agent, effect, wanted[0], agent.clock, order_of((), _start_none))
         return
 
     async def run(index: int, branch: Branch) -> None:  # noqa: ASYNC910  # see below
         current_branch.set(branch)
         try:
             with trio.CancelScope() as clock:
-                await _run_call(agent, effect, index, clock)
+                await _run_call(agent, effect, index, clock, order)
         finally:
+            order.start_next(index)
+            order.begun(index)
             agent.slot.branch_ended(branch)
         if clock.cancelled_caught and effect.results[index] is None:
             end_late(agent, effect, index)
 
     allow(agent.clock, None)
-    branches = agent.slot.fork(len(wanted))
+    branches = dict(zip(wanted, agent.slot.fork(len(wanted)), strict=True))
+    writing = [index for index in wanted if _writes(_tool_of(agent, effect.calls[index]))]
     async with trio.open_nursery() as nursery:
-        for index, branch in zip(wanted, branches, strict=True):
-            nursery.start_soon(run, index, branch)
+
+        def start(index: int) -> None:
+            nursery.start_soon(run, index, branches[index])
+
+        order = order_of(writing, start)
+        order.start_next()
+        for index in wanted:
+            if index not in writing:
+                start(index)
     if not agent.slot.held:
         await agent.slot.leave_behind()
+
+
+def _start_none(_: int) -> None:
+    """Start no task: there is one call alone."""
+
+
+def _make_way(agent: Agent, order: CallOrder, index: int, *, is_asked: bool) -> None:
+    """Start the next call now, if this one may take long before it begins."""
+    is_stored = agent.purse is not None and agent.purse.is_stored
+    if is_asked or is_stored or agent.journal is not None:
+        order.start_next(index)
+
+
+def _writes(tool: Tool) -> bool:
+    """Return whether *tool* may write to other agents, so that its calls begin in order."""
+    return tool.capability is not None and tool.capability.kind is CapabilityKind.MESSAGE
 
 
 def end_late(agent: Agent, effect: RunTools, index: int) -> None:
@@ -82,7 +110,7 @@ def end_late(agent: Agent, effect: RunTools, index: int) -> None:
 
 
 async def _run_call(  # noqa: ASYNC910  # a tool without a checkpoint is its own fault
-    agent: Agent, effect: RunTools, index: int, clock: trio.CancelScope | None
+    agent: Agent, effect: RunTools, index: int, clock: trio.CancelScope | None, order: CallOrder
 ) -> None:
     asked = effect.calls[index]
     tool = _tool_of(agent, asked)
@@ -93,7 +121,9 @@ async def _run_call(  # noqa: ASYNC910  # a tool without a checkpoint is its own
     if is_unknown and _is_over(agent, effect, index, tool):
         return  # noqa: ASYNC910  # there is nothing to wait for
     may_have_run = is_unknown and tool.on_unknown == "ask"
-    if may_have_run or must_ask(agent, tool):
+    is_asked = may_have_run or must_ask(agent, tool)
+    _make_way(agent, order, index, is_asked=is_asked)
+    if is_asked:
         allow(clock, None)
         approved = await ask_first(agent, tool, asked, index, may_have_run=may_have_run)
         if isinstance(approved, Denied):
@@ -113,10 +143,13 @@ async def _run_call(  # noqa: ASYNC910  # a tool without a checkpoint is its own
     else:
         allow(clock, None)  # what is left of the step before is not a time of the disk's
         key, fence = await journal.begin_call(index, asked)
+    await order.wait_turn(index)
     context = _begin(agent, effect, index, call, key, fence)
+    order.start_next(index)
+    order.begun(index)
     allow(clock, _seconds_for(agent, tool))
     try:
-        result = await tool.run(call.arguments, context)
+        result = await _run_tool(agent, tool, call, context, clock)
         # Somebody else's code, and type checkers are optional.
         if not isinstance(result, ToolResult):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise UsageError(f"a tool must return a ToolResult, got {result!r}")  # noqa: TRY301
@@ -130,6 +163,25 @@ async def _run_call(  # noqa: ASYNC910  # a tool without a checkpoint is its own
             _finish(agent, effect, index, failed_result(call.name, broken), tool, error=broken)
         raise ended or group from None
     _finish(agent, effect, index, result, tool)
+
+
+async def _run_tool(  # noqa: ASYNC910  # a tool without a checkpoint is its own fault
+    agent: Agent,
+    tool: Tool,
+    call: ToolCall,
+    context: ToolContext,
+    clock: trio.CancelScope | None,
+) -> ToolResult:
+    if clock is None or clock.deadline == math.inf or tool.timeout_seconds is not None:
+        return await tool.run(call.arguments, context)
+    # Whoever wrote the tool has set no limit, so a wait in it is not meant to end at one.
+    guard, slot = clock.deadline, agent.slot
+    slot.guards = (*slot.guards, guard)
+    try:
+        return await tool.run(call.arguments, context)
+    finally:
+        last = slot.guards.index(guard)
+        slot.guards = slot.guards[:last] + slot.guards[last + 1 :]
 
 
 def _begin(  # noqa: PLR0917  # keywords take longer

@@ -70,25 +70,34 @@ class Inbox(Live):
             raise self._gone()
 
     def take_turn(self) -> None:
-        """Use up the place that was kept. Put a message in at once, or call ``wake_senders``."""
+        """Use up the place that was kept. Put a message in at once, then ``wake_senders``."""
         self._promised -= 1
 
     def wake_senders(self) -> None:
-        """Keep each free place for a waiting sender, in the order in which they came."""
-        taken = len(self._messages) - self._handed + self._promised
-        if self.turns and taken < self.capacity:
-            self._promised += self.turns.unpark(self.capacity - taken)
+        """Keep the next free place for the sender that has waited longest.
 
-    def send_nowait(self, message: AgentMessage) -> None:
+        One at a time, and each wakes the next one when its message is in: several that are
+        woken together would take their next steps in any order.
+        """
+        taken = len(self._messages) - self._handed
+        if self.turns and not self._promised and taken < self.capacity:
+            self._promised += self.turns.unpark(1)
+
+    def send_nowait(self, message: AgentMessage, *, has_turn: bool = False) -> None:
         """Put *message* in now.
 
+        Args:
+            message: What to put in.
+            has_turn: Whether its sender has waited for a place, and took its turn.
+
         Raises:
-            InboxFullError: If there is no room. Nothing was sent.
+            InboxFullError: If there is no room, or others wait for it. Nothing was sent.
             AgentGoneError: If the agent has ended. Nothing was sent.
         """
         if self._closed:
             raise self._gone()
-        if len(self._messages) - self._handed + self._promised >= self.capacity:
+        is_full = len(self._messages) - self._handed >= self.capacity
+        if not has_turn and (is_full or self._promised or self.turns):
             raise InboxFullError(
                 f"the inbox of agent {self.owner_id} is full ({self.capacity} messages); "
                 "wait with send(), or raise inbox_capacity",
@@ -138,8 +147,7 @@ class Inbox(Live):
         if taken:
             self._messages.clear()
             self._handed = 0
-            # Counted from the places that are free, not from what was taken: messages that
-            # were handed to a reader took no place, so nobody would be woken for them.
+            # Also when all that was taken was handed to readers and took no place.
             self.wake_senders()
         return taken
 

@@ -233,9 +233,13 @@ class PostOffice:
             async with parked(Wait.room_of(recipient), inbox.turns, self._owner):
                 await inbox.wait_turn()
                 inbox.take_turn()
-                message = self._accept(sender, recipient, content, reply_to, question=question)
-                # A reply goes to whoever asked, and leaves its place to the next sender.
-                inbox.wake_senders()
+                try:
+                    message = self._accept(
+                        sender, recipient, content, reply_to, question=question, has_turn=True
+                    )
+                finally:
+                    # The next one's turn, also if this one has put nothing in.
+                    inbox.wake_senders()
         else:
             if self._pace.is_due():
                 await trio.lowlevel.cancel_shielded_checkpoint()
@@ -249,6 +253,7 @@ class PostOffice:
         reply_to: int | None,
         *,
         question: _Question | None = None,
+        has_turn: bool = False,
     ) -> AgentMessage:
         """Number a message and deliver it, in one step without a checkpoint."""
         expect(content, str, "content must be a str", "write the message as text")
@@ -264,7 +269,7 @@ class PostOffice:
         message = AgentMessage(sender, recipient, without_halves(content), number, reply_to)
         is_taken = self._answers(message) or (self._kept is not None and self._kept.hold(message))
         if not is_taken:
-            inbox.send_nowait(message)
+            inbox.send_nowait(message, has_turn=has_turn)
         self._last_message_id = number
         if question is not None:
             question.message_id = number

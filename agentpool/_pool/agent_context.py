@@ -202,9 +202,7 @@ class PoolAgentContext(AgentContext):
                 budget=self._agent.share_limits(),
             )
             driver = self._agent.driver
-        child = await self._admission.enter(
-            partial(self._accept, config, driver, AgentRecord.collect, self._handle)
-        )
+        child = await self._admission.enter(partial(self._accept_child, config, driver))
         # Without a slot until it has ended: to be ended, it may need that very slot.
         async with child.parked_for_end():
             try:
@@ -214,6 +212,17 @@ class PoolAgentContext(AgentContext):
                 with trio.CancelScope(shield=True):
                     outcome = await child.wait()
                     self._agent.charge(outcome.usage, outcome.cost_usd)
+
+    def _accept_child(self, config: SpawnConfig, driver: Driver) -> AgentRecord:
+        child = self._accept(config, driver, AgentRecord.collect, self._handle)
+        slot = self._handle.slot
+        own = config.manifest.resources.run_seconds or math.inf
+        child.is_guarded = (
+            slot is not None
+            and trio.current_effective_deadline() in slot.guards
+            and (config.deadline_seconds or math.inf) < own
+        )
+        return child
 
     def _config_of_other(
         self, config: SpawnConfig, name: str | None, seconds_left: float

@@ -278,6 +278,8 @@ class AgentNursery(Home):
         seconds = config.deadline_seconds or config.manifest.resources.run_seconds
         if seconds is not None:
             slot.scope.deadline = trio.current_time() + seconds
+            if handle.is_guarded:
+                slot.guards = (slot.scope.deadline,)
         status, error, reason = AgentStatus.COMPLETED, None, None
         try:
             with slot.scope:

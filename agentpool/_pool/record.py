@@ -104,6 +104,8 @@ class AgentRecord:
     """What runs. ``None``: it has not started, or has ended."""
     is_left_open: bool
     """Whether it is ended only because its process ends, so that the next one goes on with it."""
+    is_guarded: bool
+    """Whether its deadline is only what a manifest allows the tool that has started it."""
     _pool: Caretaker
     voice: Voice
     """Sends messages on behalf of the caller."""
@@ -139,6 +141,7 @@ class AgentRecord:
         self.started_at = None
         self.agent = None
         self.is_left_open = False
+        self.is_guarded = False
         self._pool = pool
         self.voice = voice
         self._config = config

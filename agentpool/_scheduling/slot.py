@@ -102,6 +102,9 @@ class Slot(Live):
     """Whether its own task waits for branches side by side, and does nothing else."""
     on_waiting: Callable[[], None] | None = None
     """Called when a task of the agent begins to wait. ``None``: nobody counts on it."""
+    guards: tuple[float, ...] = ()
+    """Deadlines that nobody has set for a wait: what a manifest allows its tools. A wait that
+    only they would end counts as one that has none."""
     _waits: dict[trio.lowlevel.Task, parked] | None = None
     _granted: trio.Event | None = None
 
@@ -109,6 +112,16 @@ class Slot(Live):
     def waits(self) -> Mapping[trio.lowlevel.Task, parked]:
         """The tasks of the agent that wait, and what for."""
         return self._waits or NO_WAITS
+
+    def has_deadline(self) -> bool:
+        """Return whether the current task has a deadline that is its own, and no guard alone."""
+        deadline = trio.current_effective_deadline()
+        if deadline in self.guards:
+            # What is set further out ends later than the guard, except for the whole run.
+            deadline = self.scope.deadline
+            if deadline in self.guards:
+                return False
+        return deadline < self.keeper.outer_deadline
 
     @property
     def only_lends(self) -> bool:
@@ -307,7 +320,7 @@ class parked(Live):  # noqa: N801  # used as a statement: async with parked(Wait
             return  # noqa: ASYNC910  # nothing to give back
         self._slot, self._branch, self._task = slot, branch, task
         if self.lot is not None:
-            self.has_deadline = trio.current_effective_deadline() < slot.keeper.outer_deadline
+            self.has_deadline = slot.has_deadline()
         branch.waits += 1
         slot.begin_wait(task, self)
         if slot.on_waiting is not None:

@@ -22,7 +22,8 @@ async def send(inbox: Inbox, message: AgentMessage) -> None:
     except InboxFullError:
         await inbox.wait_turn()
         inbox.take_turn()
-        inbox.send_nowait(message)
+        inbox.send_nowait(message, has_turn=True)
+        inbox.wake_senders()
 
 
 def numbers(messages: tuple[AgentMessage, ...]) -> list[int]:

@@ -1,0 +1,64 @@
+"""The order in which calls of one answer begin that write to other agents.
+
+The calls of an answer run side by side, and trio lets tasks take their first steps in any
+order. Messages of one agent arrive in the order in which it sends them, so calls of tools
+with the grant ``message`` begin one after the other: each starts the next one before it waits
+for anything, and takes its first step before that one does.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import final
+
+import msgspec
+
+from agentpool._base import Live
+from agentpool._scheduling.parking_lot import Lot
+from agentpool._scheduling.slot import parked
+from agentpool._scheduling.waits import Wait
+
+
+@final
+class CallOrder(Live):
+    """The calls of one answer that begin in its order."""
+
+    _start: Callable[[int], None]
+    """Starts the task of one call."""
+    _left: dict[int, None]
+    """The calls that have not begun, in order."""
+    _unstarted: deque[int]
+    """Those of them that have no task."""
+    _last: int | None = None
+    """The last one that was given a task."""
+    _lots: dict[int, Lot] = msgspec.field(default_factory=dict[int, Lot])
+    """Where those wait that have come as far as their tools too early."""
+
+    def start_next(self, after: int | None = None) -> None:
+        """Start the call after the call *after*, if that has no task yet. ``None``: the first."""
+        if self._last == after and self._unstarted:
+            self._last = self._unstarted.popleft()
+            self._start(self._last)
+
+    async def wait_turn(self, index: int) -> None:  # noqa: ASYNC910  # waits if it is not the first
+        """Wait until every earlier call has begun, or ended without."""
+        if index in self._left and next(iter(self._left)) != index:
+            # What is before it may take long: a person's decision, or a disk.
+            lot = self._lots[index] = Lot()
+            async with parked(Wait.other("an earlier call of the same answer"), lot):
+                await lot.park()
+
+    def begun(self, index: int) -> None:
+        """Record that a call begins in this very step, or never will."""
+        if index in self._left:
+            del self._left[index]
+            after = next(iter(self._left), None)
+            if after is not None and (lot := self._lots.pop(after, None)) is not None:
+                lot.unpark_all()
+
+
+def order_of(indices: Iterable[int], start: Callable[[int], None]) -> CallOrder:
+    """Return the order of those calls of an answer, none of which has a task yet."""
+    wanted = tuple(indices)
+    return CallOrder(start, dict.fromkeys(wanted), deque(wanted))
