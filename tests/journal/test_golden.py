@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from agentpool import AgentManifest, AgentPool, SpawnConfig, open_pool
+from agentpool import AgentManifest, AgentPool, Budget, SpawnConfig, open_pool
 from agentpool.abc import CompletionRequest
 from agentpool.drivers import FunctionDriver, ToolMessage, call
 from agentpool.drivers._scripted import Answer
@@ -76,3 +76,27 @@ def test_there_is_a_file_of_every_format() -> None:
     """A new format needs another one."""
     names = [file.stem for file in sorted(GOLDEN.glob("*.db"))]
     assert names == ["format-1", "format-2", "format-3"]
+
+
+async def test_a_file_with_a_lost_request_is_gone_on_with(tmp_path: Path) -> None:
+    """One was refused as the server was busy, and made again; then the process was killed."""
+    path = tmp_path / "j.db"
+    shutil.copy(GOLDEN / "lost" / "format-3.db", path)
+    asked: list[str] = []
+
+    def answer(_: CompletionRequest) -> Answer:
+        asked.append("again")
+        return "done"
+
+    budget = Budget(requests=9)
+    async with (
+        open_journal(path) as journal,
+        open_pool(
+            FunctionDriver(answer), name="lost", journal=journal, resume=True, budget=budget
+        ) as pool,
+    ):
+        asker = AgentManifest(name="asker", capabilities=())
+        found = await (await pool.spawn(SpawnConfig(asker, "ask", key="one"))).wait()
+    assert (found.text, found.repeated_requests, asked) == ("done", 1, ["again"])
+    # The refused one, the one that the kill cut off, and the one that was answered.
+    assert budget.statistics().requests.committed == 3
