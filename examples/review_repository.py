@@ -3,7 +3,8 @@
     python review_repository.py src
     python review_repository.py src --model anthropic/claude-opus-4-5 --tokens 400000
 
-Without --model the packaged model answers, on this machine.
+Without --model the packaged model answers, on this machine: it shows that the program runs, but
+is no reviewer, and takes up to a minute for each file.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def reviewer(model: str | None) -> AgentManifest:
     where = (
         f'provider = "{provider}"\nremote_model = "{name}"'
         if name
-        else "temperature = 0.0\nmax_tokens = 300"
+        else "temperature = 0.0\nmax_tokens = 200"
     )
     privacy = "Standard" if name else "Sovereign"
     return AgentManifest.parse(
@@ -122,14 +123,21 @@ def main(argv: Sequence[str] | None = None, driver: Driver | None = None) -> int
     """Do what the command line says."""
     parser = argparse.ArgumentParser(description="Review each file of a folder.")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--glob", default="**/*.py", help="which files (%(default)s)")
+    parser.add_argument("--glob", default="**/*.py", help="which, but hidden ones (%(default)s)")
     parser.add_argument("--model", metavar="PROVIDER/NAME")
     parser.add_argument("--tokens", type=int, default=200_000, help="for all (%(default)s)")
     words = parser.parse_args(argv)
-    paths = sorted(path for path in words.folder.glob(words.glob) if path.is_file())
+    paths = sorted(
+        path
+        for path in words.folder.glob(words.glob)
+        if path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(words.folder).parts)
+    )
     if not paths:
         print(f"no file in {words.folder} is like {words.glob}", file=sys.stderr)
         return 2
+    who = words.model or "the packaged model"
+    print(f"{who} reads {len(paths)} files, at most four at a time", file=sys.stderr)
     ask = {"model": words.model, "tokens": words.tokens, "driver": driver}
     try:
         outcomes = trio.run(lambda: review(paths, **ask))

@@ -95,6 +95,16 @@ def test_a_review_says_what_is_wrong_with_the_command(
     assert "error: " in capsys.readouterr().err
 
 
+def test_a_review_leaves_out_what_is_hidden(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An environment in the folder has thousands of files."""
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "x.py").write_text("1")
+    assert review(tmp_path, {"a.py": SMALL}) == 0
+    assert "the packaged model reads 1 files" in capsys.readouterr().err
+
+
 # --- the team
 
 
