@@ -18,6 +18,7 @@ FACES = (
     "agentpool.tools",
     "agentpool.memory",
     "agentpool.journal",
+    "agentpool.cluster",
     "agentpool.observe",
     "agentpool.testing",
     "agentpool.abc",

@@ -98,6 +98,8 @@ class DeadlockWatch:
     """The tasks that use the pool and are no agents."""
     sources: list[Callable[[], bool]] = attrs.field(init=False, factory=list[Callable[[], bool]])
     """Of each map that is open: whether it may start an agent by itself."""
+    bystanders: list[trio.Nursery] = attrs.field(init=False, factory=list[trio.Nursery])
+    """Whose tasks use no pool, wherever they were opened: such as those that reach nodes."""
     _suspects: dict[AgentId, None] = attrs.field(init=False, factory=dict[AgentId, None])
     """Those who seemed to close a circle, in the order of the suspicions."""
     _is_suspicious: bool = attrs.field(init=False, default=False)
@@ -171,7 +173,9 @@ class DeadlockWatch:
             return True
         waiters = (owner,)
         workers = [
-            task for task in _tasks_of(owner.root, but=self._nursery) if _works(task, waiters)
+            task
+            for task in _tasks_of(owner.root, but=(self._nursery, *self.bystanders))
+            if _works(task, waiters)
         ]
         for task in workers:
             self._workers.watch(task, OWNER_ID, waiters)
@@ -299,15 +303,15 @@ def _agents_first(agent_id: AgentId) -> tuple[bool, AgentId]:
 
 
 def _tasks_of(
-    task: trio.lowlevel.Task, *, but: trio.Nursery | None = None
+    task: trio.lowlevel.Task, *, but: Sequence[trio.Nursery] = ()
 ) -> Iterator[trio.lowlevel.Task]:
-    """Yield *task* and the tasks below it, without those of one nursery."""
+    """Yield *task* and the tasks below it, without those of some nurseries."""
     ahead = [task]
     while ahead:
         task = ahead.pop()
         yield task
         for nursery in task.child_nurseries:
-            if nursery is not but:
+            if nursery not in but:
                 ahead.extend(nursery.child_tasks)
 
 

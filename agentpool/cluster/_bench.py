@@ -1,0 +1,219 @@
+"""Where a node works: the drivers and tools that it has opened, and what they are asked."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from importlib import import_module
+from itertools import count
+from typing import Final, cast, final
+
+import attrs
+import msgspec
+import trio
+
+from agentpool import drivers
+from agentpool._errors import PrivacyError, UsageError
+from agentpool._manifest.manifest import AgentManifest
+from agentpool._messages import Completion, Usage
+from agentpool._pool.agent_context import ToolBuilder, build_tools
+from agentpool.abc import Driver, ToolContext, ToolResult
+from agentpool.cluster._checks import Terms
+from agentpool.cluster._far_context import Caller, FarContext, Questions
+from agentpool.cluster._names import find
+from agentpool.cluster._work import (
+    AgentFacts,
+    Ask,
+    DriverFacts,
+    OpenKit,
+    Piece,
+    Prepare,
+    RunTool,
+    ToolFacts,
+    Work,
+)
+from agentpool.tools._registry import EMPTY_REGISTRY, ToolRegistry
+
+MILLION: Final = 1_000_000
+
+
+@final
+class _Hearing:
+    """Tells the program of the pieces of an answer."""
+
+    __slots__ = ("_caller",)
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    def __call__(self, text: str) -> None:
+        self._caller.put(Piece(self._caller.call, text, is_thought=False))
+
+    def thought(self, text: str) -> None:
+        """Tell a piece of the model's thoughts."""
+        self._caller.put(Piece(self._caller.call, text, is_thought=True))
+
+
+@final
+@attrs.define(eq=False)
+class Bench:
+    """The drivers and tools of one node."""
+
+    node: str
+    _nursery: trio.Nursery
+    _terms: Terms
+    questions: Questions = attrs.field(factory=Questions)
+    """What its tools have asked."""
+    _drivers: dict[int, tuple[AgentManifest | None, Driver]] = attrs.field(
+        factory=dict[int, tuple[AgentManifest | None, Driver]]
+    )
+    """By number: below 0 are those that tools lend."""
+    _kits: dict[int, ToolRegistry] = attrs.field(factory=dict[int, ToolRegistry])
+    _lent: count[int] = attrs.field(factory=lambda: count(-1, -1))
+
+    def look_for_names(self) -> list[str]:
+        """Return what cannot be imported here, of all that the program names."""
+        wrong: list[str] = []
+        for path in (self._terms.driver, self._terms.tools):
+            if path is not None:
+                try:
+                    find(path)
+                except UsageError as error:
+                    wrong.append(str(error))
+        for module in self._terms.modules:
+            try:
+                import_module(module)
+            except Exception as error:  # noqa: BLE001  # a module may raise anything
+                wrong.append(f"module {module!r} is missing: {type(error).__name__}: {error}")
+        return wrong
+
+    def close_kit(self, kit: int) -> None:
+        """Drop the tools of an agent."""
+        self._kits.pop(kit, None)
+
+    async def serve(self, work: Work, caller: Caller) -> object:
+        """Do *work*, and return what answers it.
+
+        Raises:
+            Exception: Whatever the driver or the tool failed with.
+
+        Cancellation:
+            Nothing of it goes on.
+        """
+        match work:
+            case Ask():
+                return await self._ask(work, caller)
+            case RunTool():
+                return await self._run_tool(work, caller)
+            case OpenKit():
+                return await self._open_kit(work, caller)
+            case Prepare():
+                return await self._prepare(work)
+
+    # --- drivers
+
+    async def _prepare(self, work: Prepare) -> DriverFacts:
+        if work.number not in self._drivers:
+            opening = self._opening(work.manifest)
+            driver = await self._nursery.start(_keep_open, opening)
+            self._drivers[work.number] = work.manifest, driver
+        return facts_of(self._drivers[work.number][1])
+
+    def _opening(self, manifest: AgentManifest) -> AbstractAsyncContextManager[Driver]:
+        if self._terms.driver is None:
+            return drivers.open_driver(manifest.model)
+        named = find(self._terms.driver)
+        if not isinstance(named, Driver):
+            named = cast("Callable[[AgentManifest], object]", named)(manifest)
+        if isinstance(named, Driver):
+            return _as_it_is(named)
+        if isinstance(named, AbstractAsyncContextManager):
+            return cast("AbstractAsyncContextManager[Driver]", named)
+        raise UsageError(
+            f"{self._terms.driver!r} must be a Driver, or return one or an async context manager "
+            f"of one, got {named!r}"
+        )
+
+    async def _ask(self, work: Ask, caller: Caller) -> Completion:
+        manifest, driver = self._drivers[work.number]
+        if manifest is not None and not manifest.privacy.allows(driver.privacy):
+            raise PrivacyError(
+                f"manifest {manifest.name!r} is {manifest.privacy.value}, its driver on node "
+                f"{self.node} is {driver.privacy.value}; use a local model, or a laxer privacy"
+            )
+        hear = _Hearing(caller) if work.streams else None
+        answer = await driver.complete(work.request, on_delta=hear)
+        if answer.cost_usd is None and answer.usage is not None:
+            cost_usd = driver.price(answer.usage, model=answer.model)
+            return msgspec.structs.replace(answer, cost_usd=cost_usd)
+        return answer
+
+    @contextmanager
+    def lend(self, driver: Driver) -> Generator[int, None, None]:
+        """Give the driver of a tool a number while a block lasts."""
+        number = next(self._lent)
+        self._drivers[number] = None, driver
+        try:
+            yield number
+        finally:
+            del self._drivers[number]
+
+    # --- tools
+
+    async def _open_kit(self, work: OpenKit, caller: Caller) -> tuple[ToolFacts, ...]:
+        assert self._terms.tools is not None  # noqa: S101  # or the program asks for none
+        named = find(self._terms.tools)
+        if isinstance(named, ToolRegistry):
+            await trio.lowlevel.checkpoint()
+            kit = named
+        else:
+            context = self._context(work.agent, caller)
+            kit = await build_tools(context, cast("ToolBuilder", named))
+        self._kits[work.kit] = kit
+        return tuple(
+            ToolFacts(
+                one.definition, one.capability, one.timeout_seconds, one.needs_approval, one.waits,
+                one.on_unknown,
+            )
+            for one in kit
+        )  # fmt: skip
+
+    async def _run_tool(self, work: RunTool, caller: Caller) -> ToolResult:
+        (tool,) = (
+            one
+            for one in self._kits.get(work.kit, EMPTY_REGISTRY)
+            if one.definition.name == work.name
+        )
+        agent = self._context(work.agent, caller)
+        context = ToolContext(agent, work.call_id, work.key, work.fence)
+        return await tool.run(work.arguments, context)
+
+    def _context(self, agent: AgentFacts, caller: Caller) -> FarContext:
+        return FarContext(agent, caller, self.questions, self.lend)
+
+
+def facts_of(driver: Driver) -> DriverFacts:
+    """Return what *driver* says about itself."""
+    return DriverFacts(
+        driver.context_window,
+        driver.max_output_tokens,
+        driver.inputs,
+        driver.privacy,
+        driver.price(Usage(MILLION, 0)),
+        driver.price(Usage(0, MILLION)),
+    )
+
+
+@asynccontextmanager
+async def _as_it_is(driver: Driver) -> AsyncGenerator[Driver, None]:
+    yield driver
+
+
+async def _keep_open(
+    opening: AbstractAsyncContextManager[Driver],
+    task_status: trio.TaskStatus[Driver] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Keep a driver open until the node ends, in a task of its own."""
+    async with opening as driver:
+        task_status.started(driver)
+        await trio.sleep_forever()

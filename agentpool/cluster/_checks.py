@@ -1,0 +1,60 @@
+"""What a node must have before it gets any work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import final
+
+import msgspec
+
+
+@final
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """What the program needs of each node."""
+
+    agentpool: str
+    """The version of the program's agentpool."""
+    python: tuple[int, int]
+    """Its Python."""
+    ray: str
+    """Its Ray. Empty: there is none between them."""
+    driver: str | None
+    """The import path of the driver. ``None``: as each manifest says."""
+    tools: str | None
+    """The import path of the tools. ``None``: no tools run on nodes."""
+    modules: tuple[str, ...]
+    """Modules that must be there."""
+    keys: tuple[str, ...]
+    """Variables of the environment that must be set."""
+    lease_seconds: float
+
+
+@final
+class Here(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node has."""
+
+    agentpool: str
+    python: tuple[int, int]
+    ray: str
+
+
+def faults(terms: Terms, here: Here, environ: Mapping[str, str]) -> Iterator[str]:
+    """Yield what is wrong with a node, one sentence each."""
+    if here.python != terms.python:
+        yield (
+            f"it runs Python {_dotted(here.python)}, the program {_dotted(terms.python)}; install "
+            "the same"
+        )
+    if here.agentpool != terms.agentpool:
+        yield (
+            f"it has agentpool {here.agentpool}, the program {terms.agentpool}; install the same"
+        )
+    if terms.ray and here.ray != terms.ray:
+        yield f"it has Ray {here.ray}, the program {terms.ray}; install the same"
+    for key in terms.keys:
+        if not environ.get(key, "").strip():
+            yield f"{key} is not set in its environment; set it where the node is started"
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return ".".join(map(str, version))

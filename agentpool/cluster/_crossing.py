@@ -1,0 +1,83 @@
+"""How values and errors cross between the program and a node: as bytes, many at a time.
+
+Rules:
+
+1. A batch is pickled as a whole, so that what many of its items share crosses once.
+2. An item that cannot be pickled fails alone; the others of its batch cross.
+3. An error crosses as itself only if it comes back as the same: of the same type, with the same
+   text. Any other crosses as a `RemoteError`.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Sequence
+from typing import TypeVar, cast
+
+from agentpool._errors import AgentPoolError, traceback_text
+from agentpool.cluster._errors import RemoteError
+
+T = TypeVar("T")
+
+SURVIVES = "builtins"
+"""The module whose errors may cross as themselves, beside our own."""
+
+
+def pack(items: Sequence[T], in_place_of: Callable[[T, Exception], T]) -> bytes:
+    """Return *items* as bytes.
+
+    Args:
+        items: What crosses.
+        in_place_of: Called with an item that cannot be pickled, and why; returns what crosses
+            in its place.
+    """
+    try:
+        return pickle.dumps(list(items), protocol=5)
+    except Exception:  # noqa: BLE001  # foreign values raise anything; found out one by one
+        return pickle.dumps([_sound(item, in_place_of) for item in items], protocol=5)
+
+
+def _sound(item: T, in_place_of: Callable[[T, Exception], T]) -> T:
+    try:
+        pickle.dumps(item, protocol=5)
+    except Exception as error:  # noqa: BLE001  # the same
+        return in_place_of(item, error)
+    return item
+
+
+def unpack(data: bytes) -> list[object]:
+    """Return the items of a batch.
+
+    The other side is ours: whoever could put something else there can run code anyway.
+    """
+    return cast("list[object]", pickle.loads(data))  # noqa: S301  # see above
+
+
+def portable(error: BaseException, node: str) -> Exception:
+    """Return *error*, or what crosses in its place. Where it was raised is a note of it."""
+    where = f"raised on node {node}:\n{traceback_text(error)}"
+    if isinstance(error, Exception) and _survives(error):
+        back = cast("Exception", pickle.loads(pickle.dumps(error)))  # noqa: S301  # our own bytes
+        back.add_note(where)
+        return back
+    name = type(error).__name__
+    remote = RemoteError(f"{name}: {_text(error)}", type_name=name, traceback=traceback_text(error))
+    remote.add_note(where)
+    return remote
+
+
+def _survives(error: Exception) -> bool:
+    if not (isinstance(error, AgentPoolError) or type(error).__module__ == SURVIVES):
+        return False
+    try:
+        back: object = pickle.loads(pickle.dumps(error))  # noqa: S301  # our own bytes
+    except Exception:  # noqa: BLE001  # then it crosses as data
+        return False
+    return type(back) is type(error) and str(back) == str(error)
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001  # an error that cannot be printed is still an error
+        return "(it cannot be printed)"

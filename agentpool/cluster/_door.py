@@ -1,0 +1,195 @@
+"""The only room that imports Ray: which nodes there are, and how each is reached.
+
+Ray places, connects and notices deaths. It repeats nothing (``max_restarts=0``,
+``max_task_retries=0``): what a node was doing when it was lost may have been done.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Final, cast, final
+
+import outcome
+import trio
+
+from agentpool._manifest.capability import PrivacyTier
+from agentpool.cluster._checks import Terms
+from agentpool.cluster._errors import ClusterError
+from agentpool.cluster._host import NodeHost, end_this_process
+from agentpool.cluster._link import Wire
+from agentpool.cluster._nodes import FoundNode, Source
+
+# Nobody asked for a report to others. Before the import, which reads it.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+_ray: Final[Any] = ray
+"""What it returns has types for tasks, and for few of the options of actors."""
+
+VERSION: Final[str] = ray.__version__
+
+
+@final
+class HostActor:
+    """The Ray actor of one node. Each group of methods has a thread of its own."""
+
+    def __init__(self, node: str, terms: Terms) -> None:
+        self._host = NodeHost(
+            node, terms, ray=ray.__version__, environ=os.environ, end_process=end_this_process
+        )
+
+    def hello(self) -> list[str]:
+        """Return what is missing here."""
+        return self._host.hello()
+
+    def push(self, batch: bytes) -> bool:
+        """Take orders."""
+        return self._host.push(batch)
+
+    def poll(self, heard: int, seconds: float) -> bytes | None:
+        """Return the news, waiting for some."""
+        return self._host.poll(heard, seconds)
+
+
+async def fetch(ref: Any) -> Any:  # noqa: ANN401  # whatever the method returned
+    """Wait for a Ray reference.
+
+    Cancellation:
+        The call goes on; nobody hears of its result.
+    """
+    token = trio.lowlevel.current_trio_token()
+    task = trio.lowlevel.current_task()
+    waits = True
+
+    def arrived(future: Any) -> None:  # noqa: ANN401  # called in a thread of Ray's
+        def wake() -> None:
+            nonlocal waits
+            if waits:
+                waits = False
+                trio.lowlevel.reschedule(task, outcome.capture(future.result))
+
+        try:
+            token.run_sync_soon(wake)
+        except trio.RunFinishedError:
+            return
+
+    def abort(_: object) -> trio.lowlevel.Abort:
+        nonlocal waits
+        waits = False
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    ref.future().add_done_callback(arrived)
+    return await trio.lowlevel.wait_task_rescheduled(abort)
+
+
+@final
+class RayWire(Wire):
+    """Reaches the actor of a node."""
+
+    __slots__ = ("_actor",)
+
+    def __init__(self, actor: Any) -> None:  # noqa: ANN401  # Ray makes its class when it runs
+        self._actor = actor
+
+    async def hello(self) -> list[str]:
+        """Return what is missing on the node."""
+        return cast("list[str]", await fetch(self._actor.hello.remote()))
+
+    async def push(self, batch: bytes) -> bool:
+        """Bring orders."""
+        return cast("bool", await fetch(self._actor.push.remote(batch)))
+
+    async def poll(self, heard: int, seconds: float) -> bytes | None:
+        """Return news, waiting for some."""
+        return cast("bytes | None", await fetch(self._actor.poll.remote(heard, seconds)))
+
+    def kill(self) -> None:
+        """End the actor's process."""
+        ray.kill(self._actor, no_restart=True)
+
+
+@final
+class RaySource(Source):
+    """The nodes of a Ray cluster."""
+
+    __slots__ = ("_runtime_env",)
+
+    def __init__(self, runtime_env: Mapping[str, object]) -> None:
+        self._runtime_env = dict(runtime_env)
+
+    @property
+    def privacy(self) -> PrivacyTier:
+        """It goes to other machines."""
+        return PrivacyTier.PRIVATE
+
+    @property
+    def ray(self) -> str:
+        """The version of Ray here."""
+        return VERSION
+
+    async def look(self) -> list[FoundNode]:
+        """Return the nodes that are alive."""
+        try:
+            nodes = await trio.to_thread.run_sync(ray.nodes, abandon_on_cancel=True)
+        except Exception as error:
+            raise ClusterError(f"Ray does not say which nodes it has: {error}") from error
+        return [_found(node) for node in nodes if node["Alive"]]
+
+    async def start(self, node: FoundNode, terms: Terms) -> Wire:
+        """Start the actor of a node."""
+        await trio.lowlevel.checkpoint()
+        make = _ray.remote(
+            num_cpus=0, max_restarts=0, max_task_retries=0,
+            concurrency_groups={"orders": 1, "news": 1},
+        )(_grouped())  # fmt: skip
+        there = NodeAffinitySchedulingStrategy(node.key, soft=False)
+        terms_there = {"scheduling_strategy": there, "runtime_env": self._runtime_env}
+        return RayWire(make.options(**terms_there).remote(node.name, terms))
+
+
+def _grouped() -> type[HostActor]:
+    """Return the actor's class with each method in its group."""
+    ray.method(concurrency_group="orders")(HostActor.push)
+    ray.method(concurrency_group="news")(HostActor.poll)
+    return HostActor
+
+
+def _found(node: Mapping[str, Any]) -> FoundNode:
+    labels = dict(node.get("Labels") or {})
+    address = str(node["NodeManagerAddress"])
+    name = labels.get("name") or f"{node['NodeManagerHostname']}-{str(node['NodeID'])[:6]}"
+    labels |= {"name": name, "address": address}
+    return FoundNode(str(node["NodeID"]), name, labels)
+
+
+@asynccontextmanager
+async def connected(
+    address: str, runtime_env: Mapping[str, object]
+) -> AsyncGenerator[RaySource, None]:
+    """Connect to a Ray cluster while the block runs.
+
+    Raises:
+        ClusterError: If nobody answers, or with another token, Ray or Python.
+    """
+    ours = not ray.is_initialized()
+    if ours:
+        join = partial(
+            _ray.init, address=address, log_to_driver=False, configure_logging=False,
+        )  # fmt: skip
+        try:
+            await trio.to_thread.run_sync(join)
+        except Exception as error:
+            raise ClusterError(
+                f"no Ray cluster at {address!r} can be joined: {type(error).__name__}: {error}"
+            ) from error
+    try:
+        yield RaySource(runtime_env)
+    finally:
+        if ours:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(ray.shutdown)

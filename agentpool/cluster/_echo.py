@@ -1,0 +1,20 @@
+"""A driver that repeats what it is told, to try a cluster with."""
+
+from __future__ import annotations
+
+from agentpool._manifest.manifest import AgentManifest
+from agentpool._messages import CompletionRequest, ToolMessage
+from agentpool.drivers._scripted import FunctionDriver
+
+
+def _repeat(request: CompletionRequest) -> str:
+    last = request.messages[-1]
+    return last.content if isinstance(last, ToolMessage) else last.text
+
+
+def open_echo(manifest: AgentManifest) -> FunctionDriver:  # noqa: ARG001  # how a node calls it
+    """Return a driver that repeats the last message.
+
+    ``driver="agentpool.cluster:open_echo"`` tries a cluster without a model.
+    """
+    return FunctionDriver(_repeat)

@@ -1,0 +1,45 @@
+"""What can go wrong between the program and the nodes that work for it."""
+
+from __future__ import annotations
+
+from agentpool._errors import AgentPoolError, DriverError
+
+
+class ClusterError(AgentPoolError):
+    """The cluster cannot be reached, or has no node that could work."""
+
+
+class NodeCheckError(ClusterError):
+    """A node cannot do this work: something is missing there, or differs. Names the node."""
+
+    def __init__(self, message: str, *, node: str) -> None:
+        super().__init__(message)
+        self.node: str = node
+        """The node's name."""
+
+
+class NodeLostError(DriverError):
+    """A node was lost while it worked, so the work may or may not have been done.
+
+    ``retry_after_seconds`` is the lease: until then the lost node may still be at it.
+    """
+
+    default_retryable = True
+
+    def __init__(
+        self, message: str, *, node: str, retry_after_seconds: float | None = None
+    ) -> None:
+        super().__init__(message, retry_after_seconds=retry_after_seconds)
+        self.node: str = node
+        """The node's name. Empty: there was none to ask."""
+
+
+class RemoteError(AgentPoolError):
+    """An error of a type that does not survive the way here: its type, text and traceback."""
+
+    def __init__(self, message: str, *, type_name: str, traceback: str) -> None:
+        super().__init__(message)
+        self.type_name: str = type_name
+        """The name of its type."""
+        self.traceback: str = traceback
+        """Where it was raised, as Python prints it."""

@@ -1,0 +1,157 @@
+"""A driver whose requests are answered by a node."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterable, Mapping
+from typing import cast, final
+
+import attrs
+import trio
+
+from agentpool._errors import AgentPoolError
+from agentpool._manifest.capability import PrivacyTier
+from agentpool._manifest.manifest import AgentManifest
+from agentpool._messages import Completion, CompletionRequest, Usage
+from agentpool.abc import OnDelta, OnSent, SendingDriver
+from agentpool.cluster._bench import MILLION
+from agentpool.cluster._errors import NodeCheckError, NodeLostError
+from agentpool.cluster._link import Link
+from agentpool.cluster._nodes import Nodes
+from agentpool.cluster._work import Ask, DriverFacts, Prepare
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class FarDriver(SendingDriver):
+    """Asks the driver that a node opens for one manifest."""
+
+    _nodes: Nodes
+    _manifest: AgentManifest
+    _labels: Mapping[str, str]
+    number: int
+    """What the nodes call it by."""
+    _facts: DriverFacts | None = None
+    """What the first node said about it. ``None``: none was asked."""
+
+    @property
+    def context_window(self) -> int | None:
+        """The window, once a node has said it; until then the manifest's."""
+        own = self._manifest.model.context_window
+        return own if self._facts is None else self._facts.context_window
+
+    @property
+    def max_output_tokens(self) -> int | None:
+        """The most tokens of one answer. ``None``: unknown, or no node was asked yet."""
+        return None if self._facts is None else self._facts.max_output_tokens
+
+    @property
+    def inputs(self) -> frozenset[str] | None:
+        """What the model reads besides text. ``None``: unknown, or no node was asked yet."""
+        return None if self._facts is None else self._facts.inputs
+
+    @property
+    def privacy(self) -> PrivacyTier:
+        """The tier of the nodes, or of their driver if that is laxer.
+
+        What no node has said yet counts as the manifest's: each node looks at its own driver.
+        """
+        nodes = self._nodes.privacy
+        driver = nodes if self._facts is None else self._facts.privacy
+        return driver if driver.allows(nodes) else nodes
+
+    def price(self, usage: Usage, *, model: str | None = None) -> float | None:  # noqa: ARG002  # a node prices answers
+        """Return an estimate of the cost of *usage*, for what is to be set aside."""
+        facts = self._facts
+        if facts is None or facts.input_usd is None or facts.output_usd is None:
+            return None
+        dollars = facts.input_usd * usage.input_tokens + facts.output_usd * usage.output_tokens
+        return dollars / MILLION
+
+    async def complete(
+        self,
+        request: CompletionRequest,
+        *,
+        on_delta: OnDelta | None = None,
+        on_sent: OnSent | None = None,
+    ) -> Completion:
+        """Have a node answer *request*.
+
+        Raises:
+            NodeLostError: If the node is lost before it has answered.
+            NodeCheckError: If it cannot open the driver.
+            DriverError: What the driver failed with.
+
+        Cancellation:
+            The request ends on the node and at the provider as well.
+        """
+        link = self._nodes.choose(self._labels, self.number)
+        if self.number not in link.models:
+            await self.open_on(link)
+        work = Ask(self.number, request, streams=on_delta is not None)
+        return cast("Completion", await link.do(work, hear=on_delta, on_sent=on_sent))
+
+    def fits(self, link: Link) -> bool:
+        """Return whether a node has the labels that its work must have."""
+        return self._labels.items() <= link.labels.items()
+
+    async def open_on(self, link: Link) -> None:
+        """Open the driver on a node.
+
+        Raises:
+            NodeCheckError: If that fails there.
+            NodeLostError: If the node is lost meanwhile.
+        """
+        async with link.opening.setdefault(self.number, trio.Lock()):
+            if self.number in link.models:
+                return
+            try:
+                facts = await link.do(Prepare(self.number, self._manifest))
+            except NodeLostError:
+                raise
+            except AgentPoolError as error:
+                raise NodeCheckError(
+                    f"node {link.node} cannot open the model of manifest "
+                    f"{self._manifest.name!r}: {type(error).__name__}: {error}",
+                    node=link.node,
+                ) from error
+            self._facts = link.models[self.number] = cast("DriverFacts", facts)
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class FarDrivers:
+    """Chooses the driver of an agent by its manifest."""
+
+    _nodes: Nodes
+    _labels: Callable[[AgentManifest], Mapping[str, str]] | None
+    _known: dict[bytes, FarDriver] = attrs.field(factory=dict[bytes, FarDriver])
+    _last: tuple[AgentManifest, FarDriver] | None = None
+
+    def __call__(self, manifest: AgentManifest) -> FarDriver:
+        """Return the driver of *manifest*: the same one for equal ones."""
+        if self._last is not None and self._last[0] is manifest:
+            return self._last[1]
+        labels = {} if self._labels is None else dict(self._labels(manifest))
+        # Models that are open cost memory. Without a factory, the manifest names its model, and
+        # only that counts.
+        asked = manifest if self._nodes.terms.driver is not None else manifest.model
+        key = pickle.dumps((asked, manifest.privacy, sorted(labels.items())))
+        driver = self._known.get(key)
+        if driver is None:
+            driver = FarDriver(self._nodes, manifest, labels, next(self._nodes.numbers))
+            self._known[key] = driver
+        self._last = manifest, driver
+        return driver
+
+    async def open_everywhere(self, manifests: Iterable[AgentManifest]) -> None:
+        """Open the drivers of *manifests* on every node that may get their work.
+
+        Raises:
+            NodeCheckError: If one cannot be opened somewhere.
+        """
+        for manifest in manifests:
+            driver = self(manifest)
+            for link in tuple(self._nodes.links.values()):
+                if driver.fits(link):
+                    await driver.open_on(link)

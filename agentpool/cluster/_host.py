@@ -1,0 +1,231 @@
+"""A node's own loop: it takes orders, runs the work, and ends when its program is silent.
+
+Rules:
+
+1. trio runs in a thread of its own. Whoever calls from outside brings bytes, or waits for bytes.
+2. Orders are taken in the order in which they were given: what was cancelled before it began
+   never begins, and nothing begins after its cancellation.
+3. Every piece of work that was begun ends in exactly one `Done`, when nothing of it goes on.
+4. A lease is kept as in ``_lease``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time  # noqa: TID251  # threads look at the lease that have no trio
+from collections.abc import Callable, Mapping
+from typing import Final, final
+
+import trio
+
+from agentpool._version import __version__
+from agentpool.cluster._bench import Bench
+from agentpool.cluster._checks import Here, Terms, faults
+from agentpool.cluster._crossing import portable, unpack
+from agentpool.cluster._errors import NodeLostError
+from agentpool.cluster._far_context import Caller
+from agentpool.cluster._lease import Lease, Phase
+from agentpool.cluster._mailbox import Mailbox
+from agentpool.cluster._work import Begin, CloseKit, Done, End, Reply
+
+_now: Final = time.monotonic
+"""The lease's clock. Threads look at it that have no trio."""
+
+
+@final
+class _Fence(trio.abc.Instrument):
+    """Lets no task take a step once the lease has ended."""
+
+    def __init__(self, lease: Lease, end: Callable[[], None]) -> None:
+        self._lease = lease
+        self._end = end
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002  # as in trio
+        """Look at the clock."""
+        if self._lease.phase(_now()) is Phase.END:
+            self._end()
+
+
+@final
+class NodeHost:
+    """What works on one node for one program."""
+
+    def __init__(
+        self,
+        node: str,
+        terms: Terms,
+        *,
+        ray: str,
+        environ: Mapping[str, str],
+        end_process: Callable[[], None] | None = None,
+    ) -> None:
+        """Start the node's loop.
+
+        Args:
+            node: The node's name.
+            terms: What the program needs.
+            ray: The version of Ray here. Empty: none is between.
+            environ: Where keys are.
+            end_process: Ends everything at once, when the lease has ended. ``None``: the node
+                is a thread, and its loop ends.
+        """
+        self.node = node
+        self._terms = terms
+        self._ray = ray
+        self._environ = environ
+        self._end_process = end_process or self.stop
+        self._lease = Lease(terms.lease_seconds, _now())
+        self._said, self._said_at = 0, self._lease.renewed_at
+        self._mailbox = Mailbox(node)
+        self._calls: dict[int, Caller] = {}
+        self._ready = threading.Event()
+        self._over = threading.Event()
+        self._faults: list[str] = []
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._scope = trio.CancelScope()
+        self._thread = threading.Thread(target=self._run, name=f"node {node}", daemon=True)
+        self._thread.start()
+        self._watch = threading.Thread(target=self._keep_lease, name="lease", daemon=True)
+        self._watch.start()
+
+    # --- called from outside, by threads
+
+    def hello(self) -> list[str]:
+        """Return what is missing here, once the loop runs. Empty: nothing."""
+        self._ready.wait()
+        return self._faults
+
+    def push(self, batch: bytes) -> bool:
+        """Take orders. Return whether they will be followed."""
+        if self._token is None or self._over.is_set():
+            return False
+        try:
+            self._token.run_sync_soon(self._take, batch)
+        except trio.RunFinishedError:
+            return False
+        return True
+
+    def poll(self, heard: int, seconds: float) -> bytes | None:
+        """Return the news, waiting at most *seconds* for some. ``None``: the node has ended.
+
+        Args:
+            heard: How many answers of this the program has had.
+            seconds: How long to wait.
+        """
+        said_at = self._said_at if heard == self._said else self._lease.renewed_at
+        self._lease.renew(said_at, _now())
+        news = self._mailbox.take(seconds)
+        self._said, self._said_at = heard + 1, _now()
+        return news
+
+    def stop(self) -> None:
+        """End all work, and the loop. Does not wait."""
+        self._over.set()
+        self._mailbox.close()
+        if self._token is not None:
+            with contextlib.suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self._scope.cancel)
+
+    # --- the lease
+
+    def _keep_lease(self) -> None:
+        """Cancel all work when the lease nears its end; end the process when it is over."""
+        for phase, act in ((Phase.CANCEL, self._cancel_all), (Phase.END, self._end_process)):
+            while (seconds := self._lease.seconds_to(phase, _now())) > 0:
+                if self._over.wait(seconds):
+                    return
+            act()
+
+    def _cancel_all(self) -> None:
+        if self._token is not None:
+            with contextlib.suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self._end_calls)
+
+    def _end_calls(self) -> None:
+        for caller in self._calls.values():
+            caller.scope.cancel()
+
+    # --- the loop
+
+    def _run(self) -> None:
+        try:
+            trio.run(self._main, instruments=[_Fence(self._lease, self._end_process)])
+        finally:
+            self._over.set()
+            self._mailbox.close()
+            self._ready.set()
+
+    async def _main(self) -> None:
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                here = Here(
+                    agentpool=__version__,
+                    python=(sys.version_info.major, sys.version_info.minor),
+                    ray=self._ray,
+                )
+                self._faults += faults(self._terms, here, self._environ)
+                self._bench = Bench(self.node, nursery, self._terms)
+                self._faults += self._bench.look_for_names()
+                self._token = trio.lowlevel.current_trio_token()
+                self._ready.set()
+                await trio.sleep_forever()
+
+    def _take(self, batch: bytes) -> None:
+        for order in unpack(batch):
+            match order:
+                case Begin(call=call):
+                    self._begin(order)
+                case End(call=call):
+                    if (caller := self._calls.get(call)) is not None:
+                        caller.scope.cancel()
+                case Reply(question=question):
+                    self._bench.questions.answered(question, order.value, order.error)
+                case CloseKit(kit=kit):
+                    self._bench.close_kit(kit)
+                case _:
+                    raise AssertionError(order)
+
+    def _begin(self, begin: Begin) -> None:
+        if self._lease.phase(_now()) is not Phase.WORK:
+            late = NodeLostError(f"node {self.node} is about to end", node=self.node)
+            self._mailbox.put(Done(begin.call, None, late))
+            return
+        deadline = None if begin.seconds_left is None else trio.current_time() + begin.seconds_left
+        caller = Caller(begin.call, self._mailbox.put)
+        if deadline is not None:
+            caller.scope.deadline = deadline
+        self._calls[begin.call] = caller
+        self._nursery.start_soon(self._serve, begin, caller, name=type(begin.work).__name__)
+
+    async def _serve(self, begin: Begin, caller: Caller) -> None:
+        done = Done(begin.call, None, None, was_cancelled=True)
+        caller.task = trio.lowlevel.current_task()
+        try:
+            with caller.scope:
+                value = await self._bench.serve(begin.work, caller)
+                done = Done(begin.call, value, None)
+        except BaseExceptionGroup as error:
+            if isinstance(error, Exception) or not _is_cancellation(error):
+                done = Done(begin.call, None, portable(error, self.node))
+            else:
+                raise
+        except trio.Cancelled:
+            raise
+        except BaseException as error:  # noqa: BLE001  # SystemExit as well: one outcome for each
+            done = Done(begin.call, None, portable(error, self.node))
+        finally:
+            self._calls.pop(begin.call, None)
+            self._mailbox.put(done)
+
+
+def _is_cancellation(error: BaseExceptionGroup[BaseException]) -> bool:
+    return error.split(trio.Cancelled)[1] is None
+
+
+def end_this_process() -> None:
+    """End the process at once: the lease is over, and no task may take another step."""
+    os._exit(75)

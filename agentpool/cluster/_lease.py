@@ -1,0 +1,64 @@
+"""How long a node may work without a word from its program.
+
+Rules:
+
+1. A node numbers what it says, and its program names the last number that it heard. That renews
+   the lease from the moment at which the node said it: a word that was long on its way proves
+   nothing of the time since.
+2. When three quarters of it are gone, the node cancels all of its work, so that there is time
+   to clean up.
+3. When all of it is gone, the node's process ends: before any task takes another step, and also
+   if something blocks it.
+
+The program waits as long, from the moment at which it gave the node up, before it has the same
+done elsewhere. Only durations count, so clocks need not agree.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final, final
+
+import attrs
+
+CANCEL_AT: Final = 0.75
+"""The part of the lease after which the work is cancelled."""
+
+POLL_PART: Final = 0.2
+"""The part of the lease that a node's answer is waited for: so it is renewed in time."""
+
+
+class Phase(enum.Enum):
+    """What a node may do."""
+
+    WORK = "work"
+    CANCEL = "cancel"
+    END = "end"
+
+
+@final
+@attrs.define(eq=False)
+class Lease:
+    """One node's lease."""
+
+    seconds: float
+    """How long it is."""
+    renewed_at: float
+    """When the program was there last, by the caller's clock."""
+
+    def renew(self, heard_at: float, now: float) -> None:
+        """Note that the program was there at *heard_at*. Told too late, it renews nothing."""
+        if self.phase(now) is Phase.WORK:
+            self.renewed_at = max(self.renewed_at, heard_at)
+
+    def phase(self, now: float) -> Phase:
+        """Return what the node may do."""
+        gone = now - self.renewed_at
+        if gone >= self.seconds:
+            return Phase.END
+        return Phase.CANCEL if gone >= CANCEL_AT * self.seconds else Phase.WORK
+
+    def seconds_to(self, phase: Phase, now: float) -> float:
+        """Return the seconds until a phase begins, at least 0."""
+        part = CANCEL_AT if phase is Phase.CANCEL else 1.0
+        return max(0.0, self.renewed_at + part * self.seconds - now)

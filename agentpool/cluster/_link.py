@@ -1,0 +1,331 @@
+"""The program's side of one node: what it was asked, and what became of it.
+
+Rules:
+
+1. One batch of orders is on its way at a time, and one question for news. So orders arrive in
+   the order in which they were given, and what many tasks order at once crosses at once.
+2. Whatever goes wrong on the way, the link is lost for good: nobody can tell what was done.
+   So it is when nothing is heard for as long as the lease.
+3. A call ends when the node says that nothing of it goes on, or when the link is lost. A call
+   that is cancelled waits for that as well.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping
+from itertools import count
+from typing import final
+
+import attrs
+import msgspec
+import trio
+
+from agentpool._base import Live
+from agentpool.abc import HearsThoughts, OnDelta
+from agentpool.cluster._crossing import pack, unpack
+from agentpool.cluster._errors import NodeLostError
+from agentpool.cluster._lease import POLL_PART
+from agentpool.cluster._work import (
+    Begin,
+    CloseKit,
+    Done,
+    DriverFacts,
+    End,
+    Order,
+    Piece,
+    Question,
+    Reply,
+    Withdraw,
+    Work,
+)
+
+_LATE_SECONDS = 1.0
+"""By which the clocks of program and node may differ about a deadline."""
+
+
+class Wire(ABC):
+    """How a node is reached. Whatever it raises, the node is lost."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    async def hello(self) -> list[str]:
+        """Return what is missing on the node. Empty: nothing."""
+
+    @abstractmethod
+    async def push(self, batch: bytes) -> bool:
+        """Bring orders. Return whether they will be followed."""
+
+    @abstractmethod
+    async def poll(self, heard: int, seconds: float) -> bytes | None:
+        """Return news, waiting at most *seconds* for some. ``None``: the node has ended."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """End the node's process, if it is still there. Does not wait."""
+
+
+class Questioned(ABC):
+    """Answers the tools of one call."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def asked(self, question: Question) -> None:
+        """Begin to answer."""
+
+    @abstractmethod
+    def withdrawn(self, number: int) -> None:
+        """Stop answering."""
+
+    @abstractmethod
+    def ended(self) -> None:
+        """Stop answering at all: the call is over."""
+
+    @abstractmethod
+    async def attend(self, over: trio.Event) -> None:
+        """Wait until the call is over, and answer meanwhile what its own task must."""
+
+
+@final
+class FarCall(Live):
+    """A piece of work that was given to a node."""
+
+    number: int
+    hear: OnDelta | None
+    on_sent: Callable[[], None] | None
+    questioned: Questioned | None
+    done: Done | None = None
+    sent: bool = False
+    over: trio.Event = msgspec.field(default_factory=trio.Event)
+
+    def hear_piece(self, piece: Piece) -> None:
+        """Hand on a piece of the answer."""
+        if not piece.is_thought:
+            if self.hear is not None:
+                self.hear(piece.text)
+        elif isinstance(self.hear, HearsThoughts):
+            self.hear.thought(piece.text)
+
+    def end(self, done: Done) -> None:
+        """Record the end."""
+        if self.done is None:
+            self.done = done
+            self.over.set()
+            if self.questioned is not None:
+                self.questioned.ended()
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class Link:
+    """One node that works for this program."""
+
+    node: str
+    """Its name."""
+    key: str
+    """What tells it from every other node there ever was."""
+    labels: Mapping[str, str]
+    _wire: Wire
+    _lease_seconds: float
+    models: dict[int, DriverFacts] = attrs.field(factory=dict[int, DriverFacts])
+    """Drivers that are open there."""
+    opening: dict[int, trio.Lock] = attrs.field(factory=dict[int, trio.Lock])
+    """Kept while one of them is being opened."""
+    kits: int = 0
+    """Agents whose tools are there."""
+    draining: bool = False
+    """Whether it gets no new work."""
+    lost: NodeLostError | None = None
+    """Why it is lost. ``None``: it is there."""
+    idle: trio.Event = attrs.field(factory=trio.Event)
+    """Set when it has nothing to do any more, once that is wanted."""
+    _calls: dict[int, FarCall] = attrs.field(factory=dict[int, FarCall])
+    _numbers: count[int] = attrs.field(factory=lambda: count(1))
+    _orders: list[Order] = attrs.field(factory=list[Order])
+    _wake: trio.Event = attrs.field(factory=trio.Event)
+    _heard: int = 0
+
+    @property
+    def load(self) -> int:
+        """Pieces of work that it has."""
+        return len(self._calls)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it takes new work."""
+        return self.lost is None and not self.draining
+
+    # --- work
+
+    async def do(
+        self,
+        work: Work,
+        *,
+        hear: OnDelta | None = None,
+        on_sent: Callable[[], None] | None = None,
+        questioned: Questioned | None = None,
+    ) -> object:
+        """Have *work* done, and return what answers it.
+
+        Raises:
+            NodeLostError: If the node is lost before it has answered.
+            Exception: What it failed with.
+
+        Cancellation:
+            Nothing of it goes on, as far as anybody can know.
+        """
+        if self.lost is not None:
+            raise self._lost_error()
+        deadline = trio.current_effective_deadline()
+        left = None if deadline == math.inf else deadline - trio.current_time()
+        call = FarCall(next(self._numbers), hear, on_sent, questioned)
+        self._calls[call.number] = call
+        self.order(Begin(call.number, work, left))
+        try:
+            if questioned is None:
+                await call.over.wait()
+            else:
+                await questioned.attend(call.over)
+        except BaseException:
+            self._end(call)
+            with trio.CancelScope(shield=True):
+                await call.over.wait()
+            raise
+        finally:
+            del self._calls[call.number]
+            self.look_idle()
+        done = call.done
+        assert done is not None  # noqa: S101  # it is over
+        if done.was_cancelled:
+            if deadline - trio.current_time() <= _LATE_SECONDS:
+                await trio.sleep_until(deadline + _LATE_SECONDS)  # our own clock decides
+            raise NodeLostError(
+                f"node {self.node} ended its work: it did not hear of this program in time",
+                node=self.node,
+                retry_after_seconds=self._lease_seconds,
+            )
+        if done.error is not None:
+            raise done.error
+        return done.value
+
+    def order(self, order: Order) -> None:
+        """Give an order. One to a lost node goes nowhere."""
+        if self.lost is None:
+            self._orders.append(order)
+            self._wake.set()
+
+    def close_kit(self, kit: int) -> None:
+        """Drop the tools of an agent."""
+        self.kits -= 1
+        self.order(CloseKit(kit))
+        self.look_idle()
+
+    def look_idle(self) -> None:
+        """Wake the tasks that wait until there is nothing to do."""
+        if self.draining and not self._calls and not self.kits:
+            self.idle.set()
+
+    def _end(self, call: FarCall) -> None:
+        if call.sent:
+            self.order(End(call.number))
+        else:
+            call.end(Done(call.number, None, None, was_cancelled=True))
+
+    # --- the way there and back
+
+    async def run(self) -> None:
+        """Bring orders and fetch news, until the link is lost."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._until_lost, self._push_all, nursery.cancel_scope)
+            nursery.start_soon(self._until_lost, self._poll_all, nursery.cancel_scope)
+
+    async def _until_lost(
+        self, work: Callable[[], Awaitable[str]], scope: trio.CancelScope
+    ) -> None:
+        try:
+            why = await work()
+        except Exception as error:  # noqa: BLE001  # whatever it is, nobody can tell what was done
+            why = f"{type(error).__name__}: {error}".partition("\n")[0]
+        self.lose(why)
+        scope.cancel()
+
+    async def _push_all(self) -> str:
+        while True:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            orders, self._orders = self._orders, []
+            batch = [one for one in orders if self._is_wanted(one)]
+            with trio.fail_after(self._lease_seconds):
+                if not await self._wire.push(pack(batch, self._instead)):
+                    return "it has ended"
+
+    def _is_wanted(self, order: Order) -> bool:
+        """Return whether an order still goes out; from here on it counts as sent."""
+        if not isinstance(order, Begin):
+            return True
+        call = self._calls.get(order.call)
+        if call is None or call.done is not None:
+            return False
+        call.sent = True
+        if call.on_sent is not None:
+            call.on_sent()
+        return True
+
+    def _instead(self, order: Order, error: Exception) -> Order:
+        if isinstance(order, Reply):
+            return Reply(order.question, None, TypeError(f"the answer cannot cross: {error}"))
+        assert isinstance(order, Begin)  # noqa: S101  # the others are numbers
+        self._calls[order.call].end(Done(order.call, None, error))
+        return End(order.call)
+
+    async def _poll_all(self) -> str:
+        while True:
+            with trio.fail_after(self._lease_seconds):
+                news = await self._wire.poll(self._heard, POLL_PART * self._lease_seconds)
+            if news is None:
+                return "it has ended"
+            self._heard += 1
+            for one in unpack(news):
+                self._heed(one)
+
+    def _heed(self, news: object) -> None:
+        assert isinstance(news, Done | Piece | Question | Withdraw)  # noqa: S101
+        call = self._calls.get(news.call)
+        if call is None:
+            return  # it was withdrawn
+        if isinstance(news, Done):
+            call.end(news)
+        elif isinstance(news, Piece):
+            call.hear_piece(news)
+        elif call.questioned is not None:
+            if isinstance(news, Question):
+                call.questioned.asked(news)
+            else:
+                call.questioned.withdrawn(news.question)
+
+    # --- its end
+
+    def lose(self, why: str) -> None:
+        """Give the node up. All that it was asked for ends now."""
+        if self.lost is not None:
+            return
+        self.lost = NodeLostError(
+            f"node {self.node} was lost: {why}; what it was doing may or may not have been done",
+            node=self.node,
+            retry_after_seconds=self._lease_seconds,
+        )
+        self._orders.clear()
+        for call in self._calls.values():
+            call.end(Done(call.number, None, self._lost_error()))
+        self.idle.set()
+        self._wire.kill()
+
+    def _lost_error(self) -> NodeLostError:
+        """Return the error anew: each raised one has a traceback of its own."""
+        assert self.lost is not None  # noqa: S101  # only then it is asked for
+        return NodeLostError(
+            str(self.lost), node=self.node, retry_after_seconds=self._lease_seconds
+        )

@@ -1,0 +1,74 @@
+"""Nodes in threads of the program itself: to try a cluster's program without a cluster."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import final
+
+import trio
+
+from agentpool._manifest.capability import PrivacyTier
+from agentpool.cluster._checks import Terms
+from agentpool.cluster._host import NodeHost
+from agentpool.cluster._link import Wire
+from agentpool.cluster._nodes import FoundNode, Source
+
+
+@final
+class LocalWire(Wire):
+    """Reaches a node in a thread."""
+
+    __slots__ = ("_host", "_limiter")
+
+    def __init__(self, host: NodeHost) -> None:
+        self._host = host
+        self._limiter = trio.CapacityLimiter(2)
+
+    async def hello(self) -> list[str]:
+        """Return what is missing on the node."""
+        return await trio.to_thread.run_sync(self._host.hello, limiter=self._limiter)
+
+    async def push(self, batch: bytes) -> bool:
+        """Bring orders."""
+        await trio.lowlevel.checkpoint()
+        return self._host.push(batch)
+
+    async def poll(self, heard: int, seconds: float) -> bytes | None:
+        """Return news, waiting for some."""
+        take = partial(self._host.poll, heard, seconds)
+        return await trio.to_thread.run_sync(take, limiter=self._limiter, abandon_on_cancel=True)
+
+    def kill(self) -> None:
+        """End the node's loop."""
+        self._host.stop()
+
+
+@final
+class LocalSource(Source):
+    """So many nodes in threads of this process."""
+
+    __slots__ = ("_names",)
+
+    def __init__(self, count: int) -> None:
+        self._names = [f"local-{number}" for number in range(1, count + 1)]
+
+    @property
+    def privacy(self) -> PrivacyTier:
+        """It stays in this process."""
+        return PrivacyTier.SOVEREIGN
+
+    @property
+    def ray(self) -> str:
+        """There is none."""
+        return ""
+
+    async def look(self) -> list[FoundNode]:
+        """Return the nodes, which are always there."""
+        await trio.lowlevel.checkpoint()
+        return [FoundNode(name, name, {"name": name}) for name in self._names]
+
+    async def start(self, node: FoundNode, terms: Terms) -> Wire:
+        """Start the thread of a node."""
+        await trio.lowlevel.checkpoint()
+        return LocalWire(NodeHost(node.name, terms, ray="", environ=os.environ))

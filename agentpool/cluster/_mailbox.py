@@ -1,0 +1,55 @@
+"""Keep what a node has to tell its program until it is fetched. Crosses threads."""
+
+from __future__ import annotations
+
+import threading
+from typing import Final, final
+
+from agentpool.cluster._crossing import pack, portable
+from agentpool.cluster._work import Done, News, Question
+
+MOST: Final = 2_000
+"""Items of one batch: a larger one would keep the program from anything else."""
+
+
+@final
+class Mailbox:
+    """News in the order in which they happened; taken many at a time."""
+
+    __slots__ = ("_closed", "_filled", "_news", "_node")
+
+    def __init__(self, node: str) -> None:
+        self._node = node
+        self._news: list[News] = []
+        self._filled = threading.Condition()
+        self._closed = False
+
+    def put(self, news: News) -> None:
+        """Add *news*, and wake the thread that waits for some."""
+        with self._filled:
+            self._news.append(news)
+            self._filled.notify()
+
+    def take(self, seconds: float) -> bytes | None:
+        """Return what has happened, waiting at most *seconds* for it. ``None``: it is closed."""
+        with self._filled:
+            if not (self._news or self._closed):
+                self._filled.wait(seconds)
+            if self._closed:
+                return None
+            taken, self._news = self._news[:MOST], self._news[MOST:]
+        return pack(taken, self._instead)
+
+    def close(self) -> None:
+        """Wake the thread that waits, and give nothing out any more."""
+        with self._filled:
+            self._closed = True
+            self._filled.notify_all()
+
+    def _instead(self, news: News, error: Exception) -> News:
+        """Return what is told in place of something that cannot be pickled."""
+        why = portable(error, self._node)
+        if isinstance(news, Question):
+            # As if the program had answered so: the end of the call tells both.
+            return Done(news.call, None, why)
+        return Done(news.call, None, why)

@@ -1,0 +1,56 @@
+"""Drivers and tools by name: what a node can import, and nothing else."""
+
+from __future__ import annotations
+
+import importlib
+
+from agentpool._errors import UsageError
+
+
+def path_of(what: str, thing: object) -> str:
+    """Return the import path of *thing*, ``module:name``, by which a node finds it as well.
+
+    Args:
+        what: The parameter it was given as.
+        thing: A path, or a function or class at the top of a module.
+
+    Raises:
+        UsageError: If a node could not import it under that name.
+    """
+    if isinstance(thing, str):
+        module, colon, name = thing.partition(":")
+        if not (colon and module and name) or thing.count(":") > 1:
+            raise UsageError(
+                f"{what} must be an import path such as 'my_package.models:open_model', "
+                f"got {thing!r}"
+            )
+        return thing
+    module = str(getattr(thing, "__module__", ""))
+    name = str(getattr(thing, "__qualname__", ""))
+    if not (module and name) or "<" in name:
+        raise UsageError(
+            f"{what} must be an import path, or a function at the top of a module, got {thing!r}; "
+            "write 'my_package.models:open_model'"
+        )
+    if module == "__main__":
+        raise UsageError(
+            f"{what} {name!r} is in the program's main file, which no node can import; move it to "
+            "a module"
+        )
+    return f"{module}:{name}"
+
+
+def find(path: str) -> object:
+    """Return what *path* names.
+
+    Raises:
+        UsageError: If it cannot be imported here. Says why.
+    """
+    module, _, name = path.partition(":")
+    try:
+        found: object = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except Exception as error:
+        raise UsageError(f"{path!r} cannot be imported: {type(error).__name__}: {error}") from error
+    return found

@@ -1,0 +1,260 @@
+"""The nodes of a cluster: which there are, which work for us, which get the next work."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from enum import Enum
+from itertools import count
+from typing import Final, final
+
+import attrs
+import msgspec
+import trio
+
+from agentpool._errors import UsageError
+from agentpool._manifest.capability import PrivacyTier
+from agentpool.cluster._checks import Terms
+from agentpool.cluster._errors import ClusterError, NodeCheckError, NodeLostError
+from agentpool.cluster._link import Link, Wire
+from agentpool.cluster._placement import Candidate, choose
+
+_log: Final = logging.getLogger("agentpool")
+
+LOOK_SECONDS: Final = 1.0
+"""Between two looks for nodes that have joined."""
+
+
+@final
+@attrs.frozen
+class FoundNode:
+    """A node that the cluster has."""
+
+    key: str
+    """What tells it from every other node there ever was."""
+    name: str
+    """How people call it."""
+    labels: Mapping[str, str]
+
+
+class Source(ABC):
+    """Where nodes come from."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def privacy(self) -> PrivacyTier:
+        """The tier of what is sent there, if all that it meets there is Sovereign."""
+
+    @property
+    @abstractmethod
+    def ray(self) -> str:
+        """The version of Ray here. Empty: none is between."""
+
+    @abstractmethod
+    async def look(self) -> list[FoundNode]:
+        """Return the nodes that are there now.
+
+        Raises:
+            ClusterError: If nobody can tell.
+        """
+
+    @abstractmethod
+    async def start(self, node: FoundNode, terms: Terms) -> Wire:
+        """Start what works on *node*.
+
+        Raises:
+            Exception: If it cannot be started.
+        """
+
+
+class NodeState(Enum):
+    """What becomes of the work for a node."""
+
+    STARTING = "starting"
+    """It gets work as soon as it has been looked at."""
+    WORKING = "working"
+    """It gets work."""
+    DRAINING = "draining"
+    """It ends what it has, and gets nothing new."""
+    LOST = "lost"
+    """It was lost; a new start is tried as long as the cluster has it."""
+    REFUSED = "refused"
+    """It lacks something, and gets no work."""
+
+
+@final
+class NodeStatus(msgspec.Struct, frozen=True, gc=False):
+    """One node at one moment."""
+
+    name: str
+    """Its name."""
+    state: NodeState
+    """What becomes of work for it."""
+    labels: Mapping[str, str]
+    """Its labels."""
+    load: int
+    """Requests and tool calls that it has."""
+    reason: str = ""
+    """Why it is lost or refused. Empty: it is neither."""
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class Nodes:
+    """The nodes that work for one program."""
+
+    _source: Source
+    terms: Terms
+    privacy: PrivacyTier
+    """The strictest tier of what is sent to them."""
+    _start_seconds: float
+    nursery: trio.Nursery
+    links: dict[str, Link] = attrs.field(factory=dict[str, Link])
+    """By key, the last one of each node."""
+    _found: dict[str, FoundNode] = attrs.field(factory=dict[str, FoundNode])
+    _refused: dict[str, NodeCheckError] = attrs.field(factory=dict[str, NodeCheckError])
+    _drained: set[str] = attrs.field(factory=set[str])
+    _again_at: dict[str, float] = attrs.field(factory=dict[str, float])
+    numbers: count[int] = attrs.field(factory=lambda: count(1))
+    """Of drivers and of agents' tools."""
+
+    async def open(self) -> None:
+        """Start the nodes that there are, and check each.
+
+        Raises:
+            ClusterError: If there is none.
+            NodeCheckError: If one lacks something.
+        """
+        found = await self._source.look()
+        if not found:
+            raise ClusterError("the cluster has no node; start one, and try again")
+        self._found.update({node.key: node for node in found})
+        async with trio.open_nursery() as nursery:
+            for node in found:
+                nursery.start_soon(self._join, node)
+        for refused in self._refused.values():
+            raise refused
+        self.nursery.start_soon(self._look_again)
+
+    async def _look_again(self) -> None:
+        """Start nodes that join later, and those that were lost and are there again."""
+        while True:
+            await trio.sleep(LOOK_SECONDS)
+            try:
+                found = await self._source.look()
+            except ClusterError as error:
+                _log.warning("the cluster does not say which nodes it has: %s", error)
+                continue
+            for node in found:
+                if self._is_wanted(node):
+                    await self._join(node)
+                    if (refused := self._refused.get(node.key)) is not None:
+                        _log.warning("a node that joined gets no work: %s", refused)
+
+    def _is_wanted(self, node: FoundNode) -> bool:
+        if node.key in self._refused or node.key in self._drained:
+            return False
+        link = self.links.get(node.key)
+        if link is None:
+            return True
+        # What it had may go on for as long as its lease; a new start waits for that.
+        return link.lost is not None and trio.current_time() >= self._again_at[node.key]
+
+    async def _join(self, node: FoundNode) -> None:
+        self._found[node.key] = node
+        try:
+            with trio.fail_after(self._start_seconds):
+                wire = await self._source.start(node, self.terms)
+                faults = await wire.hello()
+        except trio.TooSlowError:
+            text = f"node {node.name} did not answer within {self._start_seconds:g} seconds"
+            self._refused[node.key] = NodeCheckError(text, node=node.name)
+            return
+        except Exception as error:  # noqa: BLE001  # whatever it is, it gets no work
+            why = f"{type(error).__name__}: {error}"
+            text = f"node {node.name} cannot be started: {why}"
+            self._refused[node.key] = NodeCheckError(text, node=node.name)
+            return
+        if faults:
+            wire.kill()
+            text = f"node {node.name} cannot do this work: {'; '.join(faults)}"
+            self._refused[node.key] = NodeCheckError(text, node=node.name)
+            return
+        link = Link(node.name, node.key, node.labels, wire, self.terms.lease_seconds)
+        self.links[node.key] = link
+        self.nursery.start_soon(self._run, link, name=f"node {node.name}")
+
+    async def _run(self, link: Link) -> None:
+        try:
+            await link.run()
+        finally:
+            link.lose("the program has left it")
+            self._again_at[link.key] = trio.current_time() + self.terms.lease_seconds
+        if not link.draining:
+            _log.warning("%s", link.lost)
+
+    # --- work
+
+    def choose(self, wanted: Mapping[str, str], model: int | None = None) -> Link:
+        """Return the node that gets a piece of work.
+
+        Args:
+            wanted: The labels that it must have.
+            model: The driver that it asks. ``None``: it asks none.
+
+        Raises:
+            NodeLostError: If no node works now.
+            UsageError: If none has those labels.
+        """
+        working = [link for link in self.links.values() if link.is_open]
+        if not working:
+            raise NodeLostError(
+                "no node works at the moment", node="",
+                retry_after_seconds=self.terms.lease_seconds,
+            )  # fmt: skip
+        if len(working) == 1 and not wanted:
+            return working[0]
+        chosen = choose(
+            [Candidate(one.key, one.labels, one.load, model in one.models) for one in working],
+            wanted,
+        )
+        if chosen is None:
+            labels = ", ".join(f"{name}={value}" for name, value in wanted.items())
+            known = ", ".join(sorted({one.node for one in working}))
+            raise UsageError(f"no node has the labels {labels}; there are {known}")
+        return self.links[chosen.name]
+
+    def status(self) -> tuple[NodeStatus, ...]:
+        """Return every node that was ever seen, in that order."""
+        return tuple(map(self._status_of, self._found.values()))
+
+    def _status_of(self, node: FoundNode) -> NodeStatus:
+        if (refused := self._refused.get(node.key)) is not None:
+            return NodeStatus(node.name, NodeState.REFUSED, node.labels, 0, str(refused))
+        link = self.links.get(node.key)
+        if link is None:
+            return NodeStatus(node.name, NodeState.STARTING, node.labels, 0)
+        if link.lost is not None:
+            return NodeStatus(node.name, NodeState.LOST, node.labels, 0, str(link.lost))
+        state = NodeState.DRAINING if link.draining else NodeState.WORKING
+        return NodeStatus(node.name, state, node.labels, link.load)
+
+    async def drain(self, name: str) -> None:
+        """Give a node no new work, wait until it has none, and end what works there.
+
+        Raises:
+            UsageError: If no node of that name works.
+        """
+        links = [one for one in self.links.values() if one.node == name and one.lost is None]
+        if not links:
+            known = ", ".join(sorted({one.node for one in self.links.values()}))
+            raise UsageError(f"no node {name!r} works; there are {known}")
+        for link in links:
+            link.draining = True
+            self._drained.add(link.key)
+            link.look_idle()
+            await link.idle.wait()
+            link.lose("it was drained")

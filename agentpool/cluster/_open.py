@@ -1,0 +1,309 @@
+"""Opens a cluster, and pools whose work its nodes do."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Literal, TypeAlias, TypedDict, Unpack, cast, final
+
+import attrs
+import trio
+
+from agentpool._agent.retry import RetryPolicy
+from agentpool._approval import Approver
+from agentpool._budget.budget import Budget
+from agentpool._checks import expect_arguments, is_number
+from agentpool._errors import UsageError
+from agentpool._manifest.capability import PrivacyTier
+from agentpool._manifest.manifest import AgentManifest
+from agentpool._pool.agent_context import ToolBuilder
+from agentpool._pool.open import open_pool
+from agentpool._pool.pool import AgentPool
+from agentpool._running import check_trio
+from agentpool._version import __version__
+from agentpool.abc import Driver, DriverFactory, Journal, Memory, Observer
+from agentpool.cluster._checks import Terms
+from agentpool.cluster._errors import ClusterError
+from agentpool.cluster._far_driver import FarDrivers
+from agentpool.cluster._far_tools import FarTools
+from agentpool.cluster._local_nodes import LocalSource
+from agentpool.cluster._names import find, path_of
+from agentpool.cluster._nodes import Nodes, NodeStatus, Source
+from agentpool.drivers._gate import RequestGate
+from agentpool.drivers._gated import GatedDriver
+from agentpool.tools._registry import ToolRegistry
+
+Labels: TypeAlias = Callable[[AgentManifest], Mapping[str, str]]
+"""Says which labels a node must have for the work of a manifest."""
+
+
+class PoolTerms(TypedDict, total=False):
+    """The arguments of ``open_pool`` that ``open_cluster_pool`` passes on."""
+
+    max_concurrent: int
+    max_queued: int
+    inbox_capacity: int
+    memory: Memory | None
+    budget: Budget | None
+    approve: Approver | None
+    request_retries: RetryPolicy | None
+    observers: Sequence[Observer]
+    on_failure: Literal["collect", "abort"]
+    name: str
+    markers: Sequence[str]
+    random_seed: int | None
+    keep_outcomes: int | None
+    journal: Journal | None
+    resume: bool | Literal["accept"]
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class Cluster:
+    """Nodes that work for this program. Opened by ``open_cluster``."""
+
+    _nodes: Nodes
+    _drivers: FarDrivers
+    _tools: FarTools | None
+
+    def __repr__(self) -> str:
+        """Return how many nodes work: ``<Cluster 2/3 nodes work>``."""
+        nodes = self.nodes()
+        working = sum(one.state.value == "working" for one in nodes)
+        return f"<Cluster {working}/{len(nodes)} nodes work>"
+
+    def nodes(self) -> tuple[NodeStatus, ...]:
+        """Return every node that was ever seen, in that order."""
+        return self._nodes.status()
+
+    async def drain(self, name: str) -> None:
+        """Give a node no new work, and wait until it has none.
+
+        Tools of an agent are on it as long as the agent runs.
+
+        Raises:
+            UsageError: If no node of that name works.
+
+        Cancellation:
+            It gets no new work; what it has goes on.
+        """
+        await self._nodes.drain(name)
+
+
+@asynccontextmanager
+async def open_cluster(
+    driver: str | Callable[[AgentManifest], object] | None = None,
+    *,
+    address: str = "auto",
+    tools: str | Callable[..., object] | None = None,
+    labels: Labels | None = None,
+    manifests: Iterable[AgentManifest] = (),
+    modules: Sequence[str] = (),
+    keys: Sequence[str] = (),
+    lease_seconds: float = 10.0,
+    start_seconds: float = 60.0,
+    privacy: PrivacyTier | None = None,
+    runtime_env: Mapping[str, object] | None = None,
+) -> AsyncGenerator[Cluster, None]:
+    """Start what works on each node of a cluster, and check that nothing is missing there.
+
+    Args:
+        driver: The import path of a driver, or of a function from a manifest to one or to an
+            async context manager of one; nodes import it. ``None``: each opens what the
+            manifest names.
+        address: Where the head of the Ray cluster is, ``host:port``; ``auto``: as Ray finds it
+            on this machine. ``local:3``: three nodes in threads of this process, without Ray.
+        tools: The import path of a tool builder or registry; nodes import it, and the tools run
+            there. ``None``: none do.
+        labels: Which labels a node must have, by manifest. ``None``: any node will do.
+        manifests: Agents that are to come: their models are opened on each node at once.
+        modules: Modules that each node must have.
+        keys: Variables that must be set in each node's environment.
+        lease_seconds: How long a node goes on without a word from this program.
+        start_seconds: How long a node may take to start.
+        privacy: The strictest tier of agents whose data may go to the nodes. ``None``: Private,
+            as they are other machines; threads of this process are Sovereign.
+        runtime_env: What Ray ships to the nodes, in its own words. ``None``: nothing.
+
+    Raises:
+        ClusterError: If there is no Ray, nobody answers, or there is no node.
+        NodeCheckError: If a node lacks something. Names it.
+        UsageError: If an argument has no meaning.
+    """
+    _check_arguments(locals())
+    names = [None if one is None else path_of(what, one) for what, one in _named(driver, tools)]
+    needs = (tuple(modules), tuple(keys))
+    async with (
+        _open_source(address, runtime_env or {}) as source,
+        _running(
+            source, _terms(source, names, needs, lease_seconds), privacy or source.privacy,
+            start_seconds,
+        ) as nodes,
+    ):  # fmt: skip
+        drivers = FarDrivers(nodes, labels)
+        await drivers.open_everywhere(manifests)
+        yield Cluster(nodes, drivers, None if tools is None else FarTools(nodes, labels))
+
+
+def _check_arguments(given: Mapping[str, object]) -> None:
+    """Raise if an argument of open_cluster() is wrong, before anything has been started."""
+    check_trio("open_cluster")
+    expect_arguments(open_cluster, given, but=("driver", "tools", "labels", "manifests"))
+    for name in ("lease_seconds", "start_seconds"):
+        seconds = given[name]
+        if not (is_number(seconds) and 0 < cast("float", seconds) < math.inf):
+            raise UsageError(f"{name} must be > 0, got {seconds!r}")
+
+
+def _terms(
+    source: Source,
+    names: Sequence[str | None],
+    needs: tuple[tuple[str, ...], tuple[str, ...]],
+    lease_seconds: float,
+) -> Terms:
+    """Return what each node must have. What is named must be here as well."""
+    for name in names:
+        if name is not None:
+            find(name)
+    return Terms(
+        agentpool=__version__,
+        python=(sys.version_info.major, sys.version_info.minor),
+        ray=source.ray,
+        driver=names[0],
+        tools=names[1],
+        modules=needs[0],
+        keys=needs[1],
+        lease_seconds=lease_seconds,
+    )
+
+
+def _named(driver: object, tools: object) -> tuple[tuple[str, object], tuple[str, object]]:
+    return ("driver", driver), ("tools", tools)
+
+
+@asynccontextmanager
+async def _running(
+    source: Source, terms: Terms, privacy: PrivacyTier, start_seconds: float
+) -> AsyncGenerator[Nodes, None]:
+    """Keep the nodes at work while the block runs; its own exception comes out unwrapped."""
+    raised: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        nodes = Nodes(source, terms, privacy, start_seconds, nursery)
+        try:
+            await nodes.open()
+            yield nodes
+        except Exception as error:  # noqa: BLE001  # raised again below, in no group
+            raised = error
+        nursery.cancel_scope.cancel()
+    if raised is not None:
+        raise raised
+
+
+@asynccontextmanager
+async def _open_source(
+    address: str, runtime_env: Mapping[str, object]
+) -> AsyncGenerator[Source, None]:
+    kind, _, count = address.partition(":")
+    if kind == "local":
+        if not count.isdigit() or int(count) < 1:
+            raise UsageError(f"write address='local:3' for three nodes, got {address!r}")
+        yield LocalSource(int(count))
+        return
+    try:
+        from agentpool.cluster import _door  # noqa: PLC0415  # Ray is large, and an extra
+    except ImportError as error:
+        raise ClusterError(
+            f"a cluster needs Ray, which cannot be imported ({error}); run: "
+            "pip install 'trio-agentpool[ray]', or try the program with address='local:2'"
+        ) from error
+    async with _door.connected(address, runtime_env) as source:
+        yield source
+
+
+@asynccontextmanager
+async def open_cluster_pool(
+    driver: Cluster | str | Callable[[AgentManifest], object] | None = None,
+    *,
+    address: str = "auto",
+    tools: ToolRegistry | ToolBuilder | str | None = None,
+    gate: RequestGate | None = None,
+    lease_seconds: float = 10.0,
+    **terms: Unpack[PoolTerms],
+) -> AsyncGenerator[AgentPool, None]:
+    """Open a pool whose requests, and tools if they are named, are done by the nodes of a cluster.
+
+    It is an ``AgentPool`` like any other: agents, messages, budgets, events and the journal are
+    in this program, and what is costly or dangerous runs elsewhere.
+
+    >>> import trio
+    >>> from agentpool import AgentManifest, SpawnConfig
+    >>> from agentpool.cluster import open_cluster_pool
+    >>> async def main() -> None:
+    ...     echo = "agentpool.cluster:open_echo"
+    ...     async with open_cluster_pool(echo, address="local:2") as pool:
+    ...         handle = await pool.spawn(SpawnConfig(AgentManifest(), "Hello!"))
+    ...         print((await handle.wait()).text)
+    >>> trio.run(main)
+    Hello!
+
+    Args:
+        driver: A cluster that is open, or what ``open_cluster`` takes.
+        address: As in ``open_cluster``. A cluster that is open has one.
+        tools: The import path of what runs on nodes, or what ``open_pool`` takes, which runs
+            here. ``None``: those of the cluster, if it has any.
+        gate: Where requests wait, whatever node they go to. ``None``: none waits.
+        lease_seconds: As in ``open_cluster``.
+        terms: Everything else that ``open_pool`` takes.
+
+    Raises:
+        ClusterError: As in ``open_cluster``.
+        NodeCheckError: As in ``open_cluster``.
+        PoolError: As in ``open_pool``.
+    """
+    if isinstance(driver, Cluster):
+        if isinstance(tools, str):
+            raise UsageError("a cluster that is open has its tools; name them to open_cluster()")
+        async with _pool_on(driver, tools, gate, terms) as pool:
+            yield pool
+        return
+    there = tools if isinstance(tools, str) else None
+    here = None if isinstance(tools, str) else tools
+    async with (
+        open_cluster(driver, address=address, tools=there, lease_seconds=lease_seconds) as cluster,
+        _pool_on(cluster, here, gate, terms) as pool,
+    ):
+        yield pool
+
+
+@asynccontextmanager
+async def _pool_on(
+    cluster: Cluster,
+    tools: ToolRegistry | ToolBuilder | None,
+    gate: RequestGate | None,
+    terms: PoolTerms,
+) -> AsyncGenerator[AgentPool, None]:
+    drivers = cluster._drivers
+    choose: DriverFactory = drivers if gate is None else _Gated(drivers, gate)
+    here = cluster._tools if tools is None else tools
+    async with open_pool(choose, tools=here, **terms) as pool:
+        pool._agents.deadlocks.bystanders.append(cluster._nodes.nursery)
+        yield pool
+
+
+@final
+@attrs.define(eq=False)
+class _Gated:
+    """Chooses a driver whose requests pass a gate first."""
+
+    _drivers: FarDrivers
+    _gate: RequestGate
+    _known: dict[int, Driver] = attrs.field(factory=dict[int, Driver])
+
+    def __call__(self, manifest: AgentManifest) -> Driver:
+        """Return the driver of *manifest*."""
+        driver = self._drivers(manifest)
+        if driver.number not in self._known:
+            self._known[driver.number] = GatedDriver(driver, self._gate)
+        return self._known[driver.number]

@@ -1,0 +1,185 @@
+"""What the program asks of a node, and what a node tells the program: plain values."""
+
+from __future__ import annotations
+
+from typing import TypeAlias, final
+
+import msgspec
+
+from agentpool._manifest.capability import Capability, PrivacyTier
+from agentpool._manifest.manifest import AgentManifest
+from agentpool._messages import AgentId, CompletionRequest, ToolDefinition
+from agentpool.abc import AgentInfo, OnUnknown
+
+# --- work
+
+
+@final
+class Prepare(msgspec.Struct, frozen=True, gc=False):
+    """Open the driver of a manifest; answered by `DriverFacts`."""
+
+    number: int
+    """What later requests call it by."""
+    manifest: AgentManifest
+
+
+@final
+class Ask(msgspec.Struct, frozen=True, gc=False):
+    """Answer a request; answered by a ``Completion``."""
+
+    number: int
+    """Of the driver."""
+    request: CompletionRequest
+    streams: bool
+    """Whether the pieces of the answer are wanted."""
+
+
+@final
+class OpenKit(msgspec.Struct, frozen=True, gc=False):
+    """Make the tools of one agent; answered by a tuple of `ToolFacts`."""
+
+    kit: int
+    """What later calls call them by."""
+    agent: AgentFacts
+
+
+@final
+class RunTool(msgspec.Struct, frozen=True, gc=False):
+    """Run one call of a tool; answered by a ``ToolResult``."""
+
+    kit: int
+    name: str
+    arguments: str
+    call_id: str
+    key: str
+    fence: int | None
+    agent: AgentFacts
+
+
+Work: TypeAlias = Prepare | Ask | OpenKit | RunTool
+
+
+@final
+class AgentFacts(msgspec.Struct, frozen=True, gc=False):
+    """What a tool may know about its agent."""
+
+    agent_id: AgentId
+    name: str
+    manifest: AgentManifest
+    depth: int
+    parent_id: AgentId
+    memory_scope: str
+    seconds: float
+    """Since the pool opened, when this was sent."""
+    others: tuple[AgentInfo, ...] | None
+    """Other agents that run. ``None``: too many to be listed."""
+
+
+@final
+class DriverFacts(msgspec.Struct, frozen=True, gc=False):
+    """What a driver says about itself."""
+
+    context_window: int | None
+    max_output_tokens: int | None
+    inputs: frozenset[str] | None
+    privacy: PrivacyTier
+    input_usd: float | None
+    """A million tokens in. ``None``: no price is known."""
+    output_usd: float | None
+    """A million tokens out."""
+
+
+@final
+class ToolFacts(msgspec.Struct, frozen=True, gc=False):
+    """What a tool says about itself."""
+
+    definition: ToolDefinition
+    capability: Capability | None
+    timeout_seconds: float | None
+    needs_approval: bool
+    waits: bool
+    on_unknown: OnUnknown
+
+
+# --- from the program to a node
+
+
+@final
+class Begin(msgspec.Struct, frozen=True, gc=False):
+    """Begin a piece of work."""
+
+    call: int
+    work: Work
+    seconds_left: float | None
+    """Until its deadline. ``None``: it has none."""
+
+
+@final
+class End(msgspec.Struct, frozen=True, gc=False):
+    """Cancel a piece of work. Its end is told all the same."""
+
+    call: int
+
+
+@final
+class Reply(msgspec.Struct, frozen=True, gc=False):
+    """Answer what a tool asked of its agent."""
+
+    question: int
+    value: object
+    error: Exception | None
+
+
+@final
+class CloseKit(msgspec.Struct, frozen=True, gc=False):
+    """Drop the tools of an agent that has ended."""
+
+    kit: int
+
+
+Order: TypeAlias = Begin | End | Reply | CloseKit
+
+# --- from a node to the program
+
+
+@final
+class Done(msgspec.Struct, frozen=True, gc=False):
+    """A piece of work has ended. Nothing of it goes on."""
+
+    call: int
+    value: object
+    error: Exception | None
+    was_cancelled: bool = False
+
+
+@final
+class Piece(msgspec.Struct, frozen=True, gc=False):
+    """A piece of an answer arrived."""
+
+    call: int
+    text: str
+    is_thought: bool
+
+
+@final
+class Question(msgspec.Struct, frozen=True, gc=False):
+    """A tool asks something of its agent."""
+
+    call: int
+    """The call of the tool."""
+    question: int
+    method: str
+    arguments: tuple[object, ...]
+    is_sole: bool
+    """Whether the tool does nothing else meanwhile, and sets no time limit: so the agent waits."""
+
+
+@final
+class Withdraw(msgspec.Struct, frozen=True, gc=False):
+    """A tool does not wait for an answer any more."""
+
+    call: int
+    question: int
+
+
+News: TypeAlias = Done | Piece | Question | Withdraw

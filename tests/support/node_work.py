@@ -1,0 +1,213 @@
+"""What nodes do in the tests: a model that does as it is told, and tools. Imported by name."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from agentpool import AgentManifest, PrivacyTier, SpawnConfig, ToolError
+from agentpool.abc import AgentContext, ToolContext
+from agentpool.drivers import (
+    BadRequestError,
+    Completion,
+    CompletionRequest,
+    FunctionDriver,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
+from agentpool.tools import ToolRegistry, tool
+
+
+class OddError(Exception):
+    """An error that does not survive the way: it is made of other things than it has."""
+
+    def __init__(self, one: str, two: str) -> None:
+        """Make it of two."""
+        super().__init__(f"{one} and {two}")
+
+
+async def answer(request: CompletionRequest) -> Completion | str:
+    """Do what the last message says: ``say X``, ``sleep S``, ``call TOOL {...}``, ``fail KIND``.
+
+    With ``mark FILE WORD`` in front of it, WORD is written into FILE first.
+    """
+    last = request.messages[-1]
+    await trio.lowlevel.checkpoint()
+    if isinstance(last, ToolMessage):
+        return last.content
+    assert isinstance(last, UserMessage)
+    text = last.text.rpartition("\n")[2]
+    if text.startswith("mark "):
+        _, file, word, text = text.split(" ", 3)
+        mark(file, word)
+    verb, _, rest = text.partition(" ")
+    match verb:
+        case "sleep":
+            await trio.sleep(float(rest))
+            return f"slept {rest}"
+        case "call":
+            name, _, arguments = rest.partition(" ")
+            return Completion(tool_calls=(ToolCall("c1", name, arguments or "{}"),))
+        case "fail":
+            raise {"odd": OddError("this", "that"), "value": ValueError("no value")}.get(
+                rest, BadRequestError("bad request", status_code=400)
+            )
+        case "exit":
+            raise SystemExit(3)
+        case _:
+            return rest if verb == "say" else text
+
+
+def mark(file: str, word: str) -> None:
+    """Add *word* to a file, at once: many processes may do so."""
+    descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(descriptor, f"{word}\n".encode())
+    os.close(descriptor)
+
+
+def marks(file: Path) -> list[str]:
+    """Return the words of such a file."""
+    return file.read_text().split() if file.exists() else []
+
+
+def open_model(manifest: AgentManifest) -> FunctionDriver:
+    """Return the model, which keeps to every tier."""
+    tier = PrivacyTier.STANDARD if manifest.name == "leaky" else manifest.privacy
+    price = 1 / 1_000_000 if manifest.name == "priced" else 0.0
+    return FunctionDriver(answer, privacy=tier, price_per_token_usd=price)
+
+
+@asynccontextmanager
+async def open_held(manifest: AgentManifest) -> AsyncGenerator[FunctionDriver, None]:
+    """Open the model for a while."""
+    if manifest.name == "broken":
+        raise BadRequestError("no weights here")
+    yield open_model(manifest)
+
+
+SAME = FunctionDriver(answer)
+
+
+def open_nothing(manifest: AgentManifest) -> int:
+    """Return what is no driver."""
+    return len(manifest.name)
+
+
+@tool
+async def process() -> str:
+    """Say in which process this runs."""
+    await trio.lowlevel.checkpoint()
+    return str(os.getpid())
+
+
+@tool
+async def nap(seconds: float, file: str) -> str:
+    """Sleep, and say that it ended."""
+    mark(file, "began")
+    try:
+        await trio.sleep(seconds)
+    except trio.Cancelled:
+        mark(file, "cancelled")
+        raise
+    mark(file, "ended")
+    return "rested"
+
+
+@tool(on_unknown="rerun")
+async def nap_again(seconds: float, file: str) -> str:
+    """Sleep; twice does no harm."""
+    mark(file, "began")
+    if len(marks(Path(file))) == 1:
+        await trio.sleep(seconds)
+    return "rested"
+
+
+@tool
+async def refuse() -> str:
+    """Refuse."""
+    await trio.lowlevel.checkpoint()
+    raise ToolError("not today")
+
+
+@tool
+async def tell(recipient: int, text: str, context: ToolContext) -> str:
+    """Write to another agent."""
+    message = await context.agent.send(recipient, text)
+    return f"{message.sender} to {message.recipient}"
+
+
+@tool
+async def ask(recipient: int, text: str, context: ToolContext) -> str:
+    """Ask another agent."""
+    return (await context.agent.ask(recipient, text)).content
+
+
+@tool
+async def reply(text: str, context: ToolContext) -> str:
+    """Wait for a question, and answer it."""
+    (question,) = await context.agent.receive_many()
+    await context.agent.send(question.sender, text, reply_to=question.message_id)
+    return question.content
+
+
+@tool
+async def child(query: str, other: bool, context: ToolContext) -> str:  # noqa: FBT001
+    """Have a child do something."""
+    wanted = SpawnConfig(AgentManifest(name="other"), query) if other else query
+    outcome = await context.agent.run_child(wanted, name="kid")
+    return f"{outcome.name} {outcome.status.value}: {outcome.text}"
+
+
+@tool
+async def look(context: ToolContext) -> str:
+    """Say what a tool can know about its agent."""
+    agent = context.agent
+    await trio.lowlevel.checkpoint()
+    known = [agent.agent_id, agent.name, agent.manifest.name, agent.depth, agent.parent_id]
+    others = [info.agent_id for info in agent.list_agents()]
+    left = context.remaining_seconds()
+    return json.dumps([*known, others, agent.seconds() >= 0, bool(agent.memory_scope), left < 99])
+
+
+@tool
+async def budget_of(context: ToolContext) -> str:
+    """Look at the budget."""
+    await trio.lowlevel.checkpoint()
+    return str(context.budget)
+
+
+@tool
+async def think(text: str, context: ToolContext) -> str:
+    """Ask another model at the agent's expense."""
+    pieces: list[str] = []
+    request = CompletionRequest((UserMessage(f"say {text}"),))
+    answered = await context.agent.complete(open_model(AgentManifest()), request,
+                                            on_delta=pieces.append)  # fmt: skip
+    return f"{answered.text} {pieces}"
+
+
+@tool
+async def outside(seconds: float, context: ToolContext) -> str:
+    """Wait without a slot."""
+    async with context.agent.without_slot("the weather"):
+        await trio.sleep(seconds)
+    return "back"
+
+
+TOOLS = ToolRegistry(
+    [process, nap, nap_again, refuse, tell, ask, reply, child, look, budget_of, think, outside]
+)
+
+
+async def build_kit(context: AgentContext) -> ToolRegistry:
+    """Make each agent its own tools."""
+    await trio.lowlevel.checkpoint()
+    if context.name == "clumsy":
+        raise ValueError("no tools for you")
+    return TOOLS
