@@ -27,6 +27,9 @@ from agentpool.observe import (
     record_of,
 )
 
+MAX_LINE: Final = 256 * 1024 * 1024
+"""Bytes of a line that is followed: as many as are read of one otherwise."""
+
 LOOK_SECONDS: Final = 0.1
 """How often a file is looked at that is being written."""
 
@@ -158,6 +161,8 @@ async def _each_line(read: Callable[[], bytes], tell: Callable[[str], None]) -> 
             continue
         rest += piece
         if not rest.endswith(b"\n"):
+            if len(rest) > MAX_LINE:
+                raise UsageError("the trace has a line that does not end; it is damaged")
             continue  # its other half is not there yet
         line, rest = rest, b""
         if line.startswith(b'{"end":'):

@@ -32,7 +32,10 @@ SLOWEST: Final = 5
 """Calls that are shown."""
 
 WARNINGS: Final = 10
-"""Warnings that are shown."""
+"""Warnings, early ends and errors of tools that are shown."""
+
+ERROR_CHARACTERS: Final = 200
+"""Of what a tool said when it failed."""
 
 _NAME_COLUMNS: Final = 40
 
@@ -42,9 +45,11 @@ def overview(trace: Trace, record: PoolRecord) -> str:
     parts = [
         _heading(trace, record),
         _failure(record),
+        _early_ends(record),
         _tree(record),
         _slowest(record),
         _tools(record),
+        _tool_errors(record),
         _rest(trace, record),
     ]
     return "\n".join("\n".join(part) + "\n" for part in parts if part)
@@ -80,6 +85,28 @@ def _failure(record: PoolRecord) -> list[str]:
     return [f"failed first: {_who(agent)}, {when}: {kind}: {printable(text)}"] + [
         f"  {visible(line)}" for line in traceback.rstrip().splitlines()
     ]
+
+
+def _early_ends(record: PoolRecord) -> list[str]:
+    """Return why agents were stopped or cancelled."""
+    lines = [
+        f"{agent.status}: {_who(agent)}: {printable((agent.error or ('', '', ''))[1])}"
+        for agent in record.agents.values()
+        if agent.status in {"stopped", "cancelled"}
+    ]
+    left = len(lines) - WARNINGS
+    return lines[:WARNINGS] + ([f"… and {left:,} more that ended early"] if left > 0 else [])
+
+
+def _tool_errors(record: PoolRecord) -> list[str]:
+    lines = [
+        f"tool failed: {printable(call.call.name)} of {_who(record.agents[call.agent_id])}, "
+        f"turn {call.turn}: {printable(call.content[:ERROR_CHARACTERS])}"
+        for call in record.calls
+        if call.is_error
+    ]
+    left = len(lines) - WARNINGS
+    return lines[:WARNINGS] + ([f"… and {left:,} more failed calls"] if left > 0 else [])
 
 
 def _tree(record: PoolRecord) -> list[str]:

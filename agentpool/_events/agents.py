@@ -23,6 +23,9 @@ class AgentSpawned(EventBase, frozen=True, gc=False):
     """The name of its manifest."""
     model: str = ""
     """The model that its manifest names. Empty: it names none."""
+    provider: str = ""
+    """Who serves that model, as its manifest names it; ``local`` for one on this machine.
+    Empty: the manifest does not say."""
     system_prompt: str = ""
     """What its model is told before everything else."""
     grants: tuple[str, ...] = ()

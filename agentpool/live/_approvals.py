@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from inspect import isawaitable
 from typing import final
 
@@ -38,9 +39,18 @@ class ApprovalDesk:
     _last: int = attrs.field(init=False, default=0)
     _told: list[Callable[[], object]] = attrs.field(init=False, factory=list[Callable[[], object]])
 
-    def tell(self, changed: Callable[[], object]) -> None:
-        """Call *changed* whenever a call begins or stops waiting. It must not block."""
+    @contextmanager
+    def tell(self, changed: Callable[[], object]) -> Generator[None]:
+        """Call *changed* whenever a call begins or stops waiting, inside the block.
+
+        Args:
+            changed: What is called. It must not block.
+        """
         self._told.append(changed)
+        try:
+            yield
+        finally:
+            self._told.remove(changed)
 
     async def ask(self, request: ApprovalRequest) -> Decision:
         """Wait for a decision about *request*, and return the decision.
@@ -77,7 +87,7 @@ class ApprovalDesk:
         return True
 
     def _changed(self) -> None:
-        for changed in self._told:
+        for changed in tuple(self._told):
             changed()
 
 

@@ -17,7 +17,7 @@ import logging
 import secrets
 import socket
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Final, final
@@ -229,10 +229,9 @@ async def serve_live(
     failed: Exception | None = None
     try:
         async with sockets:
-            with pool.events() as events:
+            telling = nullcontext() if approvals is None else approvals.tell(page.wake)
+            with pool.events() as events, telling:
                 async with trio.open_nursery() as nursery:
-                    if approvals is not None:
-                        approvals.tell(page.wake)
                     nursery.start_soon(page.serve, events, sockets, serving)  # noqa: ASYNC113  # what comes before it runs waits for it
                     try:
                         yield page

@@ -14,6 +14,7 @@ CONVENTIONS: Final = "v0.1.0"
 OPERATION: Final = "gen_ai.operation.name"
 AGENT_NAME: Final = "gen_ai.agent.name"
 CONVERSATION: Final = "gen_ai.conversation.id"
+PROVIDER: Final = "gen_ai.provider.name"
 REQUEST_MODEL: Final = "gen_ai.request.model"
 RESPONSE_MODEL: Final = "gen_ai.response.model"
 FINISH_REASONS: Final = "gen_ai.response.finish_reasons"
@@ -29,6 +30,16 @@ TOOL_RESULT: Final = "gen_ai.tool.call.result"
 INPUT_MESSAGES: Final = "gen_ai.input.messages"
 SYSTEM: Final = "gen_ai.system_instructions"
 ERROR_TYPE: Final = "error.type"
+
+_PROVIDERS: Final = {
+    "": "_OTHER",
+    "gemini": "gcp.gemini",
+    "local": "llama.cpp",
+    "mistral": "mistral_ai",
+    "xai": "x_ai",
+}
+"""The values of ``PROVIDER`` that are not our own names. Required, so an unknown one has a
+value too."""
 
 # --- metrics
 
@@ -49,3 +60,12 @@ AGENT_SECONDS: Final = "gen_ai.invoke_agent.duration"
 AGENT_REQUESTS: Final = "gen_ai.invoke_agent.inference_calls"
 AGENT_CALLS: Final = "gen_ai.invoke_agent.tool_calls"
 TOOL_SECONDS: Final = "gen_ai.execute_tool.duration"
+
+
+def provider_name(named: str) -> str:
+    """Return the value of ``PROVIDER`` for what a manifest calls a provider.
+
+    >>> provider_name("anthropic"), provider_name("xai"), provider_name("")
+    ('anthropic', 'x_ai', '_OTHER')
+    """
+    return _PROVIDERS.get(named, named)

@@ -29,6 +29,7 @@ from agentpool._events import (
     MessageSent,
     PoolInfo,
 )
+from agentpool._manifest.model import ModelConfig
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage
 from agentpool._scheduling.owner import Owner
 from agentpool._scheduling.parking_lot import Lot
@@ -43,6 +44,12 @@ _log = logging.getLogger("agentpool")
 
 READER_BACKLOG = 4096
 """Events that wait for one reader: some seconds of a busy pool, half a megabyte."""
+
+
+def _provider_of(model: ModelConfig) -> str:
+    if model.remote_model is not None:
+        return model.provider if isinstance(model.provider, str) else model.provider.facts or ""
+    return "local" if model.model_path or model.model_repo else ""
 
 
 @final
@@ -286,6 +293,7 @@ class EventHub(Live):
                 query=config.query,
                 manifest=manifest.name,
                 model=model.remote_model or str(model.model_path or ""),
+                provider=_provider_of(model),
                 system_prompt=model.system_prompt,
                 grants=tuple(grant.kind.value for grant in manifest.capabilities),
                 group=config.group,

@@ -119,8 +119,8 @@ class OpenTelemetryObserver(Observer):
     """Creates OpenTelemetry spans for one pool."""
 
     __slots__ = (
-        "_agents", "_content", "_ids", "_info", "_last_seconds", "_new", "_pool", "_requests",
-        "_tools", "_tracer",
+        "_agents", "_content", "_ids", "_info", "_last_seconds", "_new", "_pool", "_providers",
+        "_requests", "_tools", "_tracer",
     )  # fmt: skip
 
     def __init__(
@@ -141,6 +141,7 @@ class OpenTelemetryObserver(Observer):
         self._info: PoolInfo | None = None
         self._pool: Span = INVALID_SPAN
         self._agents: dict[AgentId, Span] = {}
+        self._providers: dict[AgentId, str] = {}
         self._requests: dict[int, Span] = {}
         self._tools: dict[tuple[AgentId, str], Span] = {}
         self._new: dict[AgentId, tuple[ChatMessage, ...]] = {}
@@ -203,6 +204,7 @@ class OpenTelemetryObserver(Observer):
         }
         if self._content:
             attributes[names.SYSTEM] = event.system_prompt
+        self._providers[event.agent_id] = names.provider_name(event.provider)
         parent = self._agents.get(event.parent_id, self._pool)
         name = f"invoke_agent {event.agent_name}"
         span = self._begin(f"agent {event.agent_id}", name, event.at_seconds, attributes, parent)
@@ -210,6 +212,7 @@ class OpenTelemetryObserver(Observer):
 
     def _finished(self, event: AgentFinished) -> None:
         span = self._agents.pop(event.agent_id, INVALID_SPAN)
+        self._providers.pop(event.agent_id, None)
         outcome = event.outcome
         attributes = _usage(outcome.usage)
         attributes["agentpool.status"] = outcome.status.value
@@ -235,6 +238,7 @@ class OpenTelemetryObserver(Observer):
     def _asked(self, event: RequestStarted) -> None:
         attributes: dict[str, AttributeValue] = {
             names.OPERATION: "chat",
+            names.PROVIDER: self._providers.get(event.agent_id, names.provider_name("")),
             "agentpool.agent.id": event.agent_id,
             "agentpool.turn": event.turn,
             "agentpool.attempt": event.attempt,

@@ -52,7 +52,7 @@ class OpenTelemetryMetrics(Observer):
         "_cost",
         "_first_chunk",
         "_inference_calls",
-        "_request_seconds",
+        "_providers", "_request_seconds",
         "_requests",
         "_spawned",
         "_tokens",
@@ -91,6 +91,7 @@ class OpenTelemetryMetrics(Observer):
         self._inference_calls = calls(names.AGENT_REQUESTS, "Attempts of an agent to ask a model.")
         self._tool_calls = calls(names.AGENT_CALLS, "Tool calls of an agent.")
         self._requests: dict[int, RequestStarted] = {}
+        self._providers: dict[AgentId, str] = {}
         self._spawned: dict[AgentId, list[float]] = {}
         """When an agent was spawned, and its attempts so far."""
 
@@ -99,6 +100,7 @@ class OpenTelemetryMetrics(Observer):
         match event:
             case AgentSpawned():
                 self._spawned[event.agent_id] = [event.at_seconds, 0]
+                self._providers[event.agent_id] = names.provider_name(event.provider)
             case RequestStarted():
                 self._requests[event.sequence] = event
                 if event.agent_id in self._spawned:
@@ -116,7 +118,7 @@ class OpenTelemetryMetrics(Observer):
 
     def _answered(self, event: CompletionReceived) -> None:
         begun = self._requests.pop(event.request_id, None)
-        attributes = _of_request(begun)
+        attributes = self._of_request(event.agent_id, begun)
         if event.model is not None:
             attributes[names.RESPONSE_MODEL] = event.model
         if begun is not None:
@@ -137,7 +139,8 @@ class OpenTelemetryMetrics(Observer):
     def _failed(self, event: RequestFailed) -> None:
         begun = self._requests.pop(event.request_id, None)
         if begun is not None:
-            attributes = _of_request(begun) | {names.ERROR_TYPE: event.error_type}
+            attributes = self._of_request(event.agent_id, begun)
+            attributes[names.ERROR_TYPE] = event.error_type
             self._request_seconds.record(event.at_seconds - begun.at_seconds, attributes)
 
     def _called(self, event: ToolFinished) -> None:
@@ -152,6 +155,7 @@ class OpenTelemetryMetrics(Observer):
 
     def _finished(self, event: AgentFinished) -> None:
         spawned = self._spawned.pop(event.agent_id, None)
+        self._providers.pop(event.agent_id, None)
         if spawned is None:
             return  # it began before anybody counted
         outcome = event.outcome
@@ -167,9 +171,13 @@ class OpenTelemetryMetrics(Observer):
         self._inference_calls.record(int(spawned[1]), attributes)
         self._tool_calls.record(outcome.tool_calls_run, attributes)
 
-
-def _of_request(begun: RequestStarted | None) -> dict[str, AttributeValue]:
-    attributes: dict[str, AttributeValue] = {names.OPERATION: "chat"}
-    if begun is not None and begun.model:
-        attributes[names.REQUEST_MODEL] = begun.model
-    return attributes
+    def _of_request(
+        self, agent_id: AgentId, begun: RequestStarted | None
+    ) -> dict[str, AttributeValue]:
+        attributes: dict[str, AttributeValue] = {
+            names.OPERATION: "chat",
+            names.PROVIDER: self._providers.get(agent_id, names.provider_name("")),
+        }
+        if begun is not None and begun.model:
+            attributes[names.REQUEST_MODEL] = begun.model
+        return attributes

@@ -33,6 +33,9 @@ VERSION: Final = 1
 MAX_LINE: Final = 256 * 1024 * 1024
 """Bytes of one line: a message with several images is the longest that there is."""
 
+MAX_HEADER: Final = 64 * 1024
+"""Bytes of the first line: what is no trace, such as a device, need not have any line."""
+
 _TOO_LONG: Final = b"too long\n"
 """What stands for a line that is longer: no JSON."""
 
@@ -135,8 +138,15 @@ def parse_trace(
 def lines_of(file: BinaryIO, longest: int = MAX_LINE) -> Iterator[bytes]:
     """Yield the lines of *file*. One that is longer than *longest* is yielded as nonsense.
 
-    A file of some gigabytes that is no trace need not have a line that ends.
+    A file of some gigabytes that is no trace need not have a line that ends. The first line
+    tells whether it is one, and is short: no more is read of what is none.
     """
+    header = min(MAX_HEADER, longest)
+    if (first := file.readline(header)) and (first.endswith(b"\n") or len(first) < header):
+        yield first
+    elif first:
+        yield _TOO_LONG
+        return
     while line := file.readline(longest):
         if line.endswith(b"\n") or len(line) < longest:
             yield line

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from pathlib import Path
@@ -11,10 +12,21 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from agentpool import AgentOutcome, AgentStatus, SpawnConfig, open_pool
+from agentpool import AgentOutcome, AgentStatus, LimitExceededError, SpawnConfig, open_pool
 from agentpool._cli._trace_text import TREE_ROWS, event_line, overview, transcript
-from agentpool.drivers import ScriptedDriver
-from agentpool.observe import AgentFinished, AgentWarned, TraceWriter, event_to_json, read_trace
+from agentpool.drivers import ScriptedDriver, ToolCall
+from agentpool.observe import (
+    AgentFinished,
+    AgentSpawned,
+    AgentWarned,
+    Event,
+    ToolFinished,
+    Trace,
+    TraceHeader,
+    TraceWriter,
+    event_to_json,
+    read_trace,
+)
 from agentpool.observe._chrome import chrome_trace
 from agentpool.observe._record import record_of
 from agentpool.testing._check_observer import every_event
@@ -154,6 +166,31 @@ def test_the_overview_tells_what_went_wrong(desk: Desk, busy: Path) -> None:
     assert "\u202e" not in shown.out
 
 
+def test_the_overview_says_why_agents_ended_early(desk: Desk, busy: Path) -> None:
+    """Who stopped or cancelled them, and what tools failed with; of many, how many more."""
+    shown = desk.call("show", "busy.trace").out
+    assert re.search(r"^cancelled: agent \d+ \(.*\): \S", shown, re.MULTILINE)
+    assert re.search(r"^tool failed: search of agent 2 \(.*\), turn \d+: \S", shown, re.MULTILINE)
+    stopped = AgentOutcome(
+        agent_id=1, name="a", status=AgentStatus.STOPPED,
+        error=LimitExceededError("too many turns", kind="turns", used=3, limit=2),
+    )  # fmt: skip
+    events: list[Event] = []
+    for number in range(1, 13):
+        place = (number, 0.0, number, "a")
+        events += [
+            AgentSpawned(*place, 0),
+            ToolFinished(*place, ToolCall("c", "dig", "{}"), "no shovel\x1b[2J", is_error=True),
+            AgentFinished(*place, stopped),
+        ]
+    header = TraceHeader(run_id="ab" * 16, pool="p", opened_at=0.0, max_concurrent=1)
+    text = overview(Trace(header=header, events=tuple(events)), record_of(events))
+    assert "stopped: agent 1 (a): too many turns" in text
+    assert "… and 2 more that ended early" in text
+    assert "tool failed: dig of agent 1 (a), turn 0: no shovel [2J" in text
+    assert "… and 2 more failed calls" in text
+
+
 def test_a_conversation_can_be_read(desk: Desk, busy: Path) -> None:
     """System, user, model, calls and their results."""
     shown = desk.call("show", "busy.trace", "--agent", "2")
@@ -285,7 +322,7 @@ async def test_a_large_pool_is_shown_in_part(tmp_path: Path) -> None:
 
 def test_children_stand_below_their_parents_and_warnings_are_counted(tmp_path: Path) -> None:
     """The tree, with its branches; what is tolerated is told a few times."""
-    from agentpool.observe import AgentSpawned, Event
+    from agentpool.observe import AgentSpawned
 
     def spawned(number: int, agent_id: int, parent_id: int) -> AgentSpawned:
         return AgentSpawned(number, 0.0, agent_id, f"n{agent_id}", parent_id)

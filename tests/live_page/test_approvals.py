@@ -17,21 +17,34 @@ async def test_the_first_decision_counts() -> None:
     """The second one is told that it does not."""
     desk = ApprovalDesk()
     told: list[int] = []
-    desk.tell(lambda: told.append(len(desk.pending)))
     got: list[Decision] = []
 
     async def ask() -> None:
         got.append(await desk.ask(REQUEST))
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(ask)
-        await wait_all_tasks_blocked()
-        (call,) = desk.pending
-        assert call.request is REQUEST
-        assert desk.decide(call.number, Denied("no"))
-        assert not desk.decide(call.number, Approved())
+    with desk.tell(lambda: told.append(len(desk.pending))):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await wait_all_tasks_blocked()
+            (call,) = desk.pending
+            assert call.request is REQUEST
+            assert desk.decide(call.number, Denied("no"))
+            assert not desk.decide(call.number, Approved())
     assert got == [Denied("no")]
     assert told == [1, 0]
+
+
+async def test_a_page_that_has_ended_is_told_nothing() -> None:
+    """A desk may outlive many pools, each with a page."""
+    desk = ApprovalDesk()
+    told: list[str] = []
+    async with trio.open_nursery() as nursery:
+        with desk.tell(lambda: told.append("one")), desk.tell(lambda: told.append("two")):
+            nursery.start_soon(desk.ask, REQUEST)
+            await wait_all_tasks_blocked()
+        assert told == ["one", "two"]
+        assert desk.decide(1, Approved())
+    assert told == ["one", "two"]
 
 
 async def test_a_call_that_was_given_up_cannot_be_decided() -> None:

@@ -569,8 +569,7 @@ async def test_a_page_that_breaks_does_not_end_the_pool(
         def broken() -> None:
             raise LookupError("this is broken")
 
-        on.desk.tell(broken)
-        with contextlib.suppress(httpx.HTTPError):
+        with on.desk.tell(broken), contextlib.suppress(httpx.HTTPError):
             await on.browser.do({"do": "approve", "call": 1})
         assert "the live page could not answer" in caplog.text
         assert (await handle.wait()).status is AgentStatus.COMPLETED

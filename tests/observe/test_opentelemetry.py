@@ -14,9 +14,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 from trio.testing import MockClock
 
-from agentpool import SpawnConfig, open_pool
+from agentpool import AgentManifest, ModelConfig, PrivacyTier, SpawnConfig, open_pool
 from agentpool.abc import Observer, ToolContext
-from agentpool.drivers import ScriptedDriver
+from agentpool.drivers import Provider, ScriptedDriver
 from agentpool.observe import (
     AgentSpawned,
     OpenTelemetryObserver,
@@ -166,6 +166,27 @@ async def test_what_was_said_is_in_no_span_unless_asked_for(
     assert "found in the attic" in text
     inputs = [str(attributes(s).get("gen_ai.input.messages", "")) for s in by_name(full, "chat")]
     assert sum("the attic" in value for value in inputs) == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        (ModelConfig(remote_model="m", provider="gemini"), "gcp.gemini"),
+        (ModelConfig(remote_model="m", provider="openrouter"), "openrouter"),
+        (ModelConfig(remote_model="m", provider=Provider(base_url="https://a.example")), "_OTHER"),
+        (ModelConfig(model_path="a.gguf"), "llama.cpp"),
+        (ModelConfig(), "_OTHER"),
+    ],
+)
+async def test_a_request_says_whose_model_it_asks(model: ModelConfig, says: str) -> None:
+    """The conventions require it."""
+    provider, exporter = receiver()
+    async with open_pool(
+        ScriptedDriver(["hi"]), observers=[OpenTelemetryObserver(provider)]
+    ) as pool:
+        await pool.spawn(SpawnConfig(AgentManifest(model=model, privacy=PrivacyTier.OPEN), "hello"))
+    (request,) = by_name(exporter, "chat")
+    assert attributes(request)["gen_ai.provider.name"] == says
 
 
 def test_what_had_not_ended_ends_with_the_pool() -> None:

@@ -14,9 +14,11 @@ from agentpool.abc import Event, Observer
 from agentpool.drivers import FinishReason, ToolCall
 from agentpool.observe import (
     AgentFinished,
+    AgentSpawned,
     CompletionReceived,
     OpenTelemetryMetrics,
     RequestFailed,
+    RequestStarted,
     ToolFinished,
     record_of,
 )
@@ -102,6 +104,21 @@ def test_what_began_before_is_counted_as_far_as_it_goes() -> None:
     outcome = AgentOutcome(agent_id=1, name="a", status=AgentStatus.COMPLETED)
     observer.on_event(AgentFinished(*place, outcome))
     assert points(reader) == {}
+    # Its spawn was not seen, and its request was.
+    observer.on_event(RequestStarted(9, 1.0, 1, "a", 1, 1, "m", by_tool=False, sent=()))
+    observer.on_event(RequestFailed(*place, 9, 1, "X", "", by_tool=False))
+    ((told, _, count),) = points(reader)["gen_ai.client.inference.duration"]
+    assert (told["gen_ai.provider.name"], count) == ("_OTHER", 1)
+
+
+def test_numbers_say_whose_model_it_was() -> None:
+    """As the conventions name the providers."""
+    observer, reader = receiver()
+    observer.on_event(AgentSpawned(1, 0.0, 1, "a", 0, provider="mistral"))
+    observer.on_event(RequestStarted(2, 1.0, 1, "a", 1, 1, "m", by_tool=False, sent=()))
+    observer.on_event(RequestFailed(3, 2.0, 1, "a", 2, 1, "X", "", by_tool=False))
+    ((told, _, _),) = points(reader)["gen_ai.client.inference.duration"]
+    assert told["gen_ai.provider.name"] == "mistral_ai"
 
 
 async def test_it_keeps_the_promises_of_an_observer() -> None:

@@ -536,6 +536,13 @@ def test_ten_gigabytes_of_something_else_are_refused_at_once(tmp_path: Path) -> 
         read_trace(tmp_path / "disk.img")
 
 
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs the device")
+def test_what_has_no_end_is_refused_at_once() -> None:
+    """The first line of a trace is short, so no more is read of what is none."""
+    with pytest.raises(TraceError, match="is not a trace of agentpool"):
+        read_trace("/dev/zero")
+
+
 def test_a_line_that_is_too_long_costs_no_other() -> None:
     """It is passed over, wherever it ends."""
     assert list(lines_of(io.BytesIO(b"a\n" + b"b" * 25 + b"\nc\n"), 10)) == [
