@@ -284,9 +284,9 @@ class ModelRequest(Live):
         if not self.has_left:
             return
         self.has_left = False
-        # Of drivers that have all failed, the error itself counts for the last one.
-        self._count_failed(but_last=isinstance(error, AllDriversFailedError))
-        loss = self._loss_of(error, self.arrived)
+        # Of drivers that have all failed, the reservation is settled by the last one.
+        last = self._count_failed(but_last=isinstance(error, AllDriversFailedError))
+        loss = self._loss_of(last or error, self.arrived)
         if loss.written is None and self.reservation is not None:
             self.reservation.commit(tokens=loss.tokens, cost_usd=loss.cost_usd)
         self._lose(loss)
@@ -296,15 +296,20 @@ class ModelRequest(Live):
         if self.failed:
             self._count_failed()
 
-    def _count_failed(self, *, but_last: bool = False) -> None:
-        """Count what drivers took in whose place another one was asked."""
+    def _count_failed(self, *, but_last: bool = False) -> DriverError | None:
+        """Count what drivers took in whose place another one was asked.
+
+        Return the error of the last of them if it is not to be counted here, and there is one.
+        """
         charged = [error for error in self.failed if not _is_refusal(error)]
         self.failed.clear()
-        for error in charged[:-1] if but_last else charged:
+        last = charged.pop() if but_last and charged else None
+        for error in charged:
             loss = self._loss_of(error, ())
             if self.agent.purse is not None:
-                self.agent.purse.ledger.record(spent_on(loss))
+                self.agent.purse.ledger.record(spent_on(loss), is_stored=False)
             self._lose(loss)
+        return last
 
     def _lose(self, loss: Loss) -> None:
         self.agent.lose(loss)

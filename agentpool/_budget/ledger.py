@@ -293,10 +293,10 @@ class Ledger(Live):
             raise self._refuse(lack, amounts)
         return self._take(amounts, priced=cost_usd is not None)
 
-    def record(self, spent: Spent) -> None:
-        """Count what an earlier process spent. No limit refuses it."""
+    def record(self, spent: Spent, *, is_stored: bool = True) -> None:
+        """Count what was not reserved, and what stores have counted. No limit refuses it."""
         reservation = self._take(spent.amounts, priced=spent.cost_usd is not None)
-        reservation._periods = None
+        reservation._periods = None if is_stored else {}
         if spent.is_lost:
             reservation.charge()
         else:

@@ -137,6 +137,14 @@ def options_faults(options: Mapping[str, object]) -> Iterator[Fault]:
                     yield Fault(f"options.{key}.{inner}", text)
 
 
+def thinking_budget(options: Mapping[str, object]) -> int:
+    """Return the tokens that ``thinking`` in *options* gives to thoughts. 0: none are named."""
+    thinking = options.get("thinking")
+    known = cast("Mapping[str, object]", thinking) if isinstance(thinking, Mapping) else {}
+    budget = known.get("budget_tokens")
+    return budget if isinstance(budget, int) else 0
+
+
 def _is_json(value: object) -> bool:
     match value:
         case None | str():

@@ -18,7 +18,13 @@ import attrs
 
 from agentpool._checks import expect_fields, is_number
 from agentpool._errors import Fault
-from agentpool._manifest.asking import Asking, asking_faults, options_faults, read_asking
+from agentpool._manifest.asking import (
+    Asking,
+    asking_faults,
+    options_faults,
+    read_asking,
+    thinking_budget,
+)
 from agentpool._manifest.parts import (
     control_trouble,
     raise_if_any,
@@ -227,6 +233,11 @@ def _model_faults(model: ModelConfig) -> Iterator[Fault]:
     )
     yield from asking_faults(asking, model.context_window)
     yield from options_faults(model.options)
+    budget = thinking_budget(model.options)
+    if model.max_tokens is not None and 0 < model.max_tokens <= budget:
+        text = f"must be more than options.thinking.budget_tokens ({budget}), got "
+        text += f"{model.max_tokens}; thoughts are a part of the answer"
+        yield Fault("max_tokens", text)
 
 
 def _fallback_faults(model: ModelConfig) -> Iterator[Fault]:

@@ -32,7 +32,14 @@ from agentpool.abc import (
     StoredUse,
     ToolContext,
 )
-from agentpool.drivers import BadRequestError, FunctionDriver, ToolMessage, call
+from agentpool.drivers import (
+    BadRequestError,
+    FallbackDriver,
+    FunctionDriver,
+    NetworkError,
+    ToolMessage,
+    call,
+)
 from agentpool.drivers._scripted import Answer
 from agentpool.journal import InMemoryJournal, JournalError, open_journal
 from agentpool.testing import simulate
@@ -95,6 +102,28 @@ def test_tokens_are_corrected_to_what_was_used() -> None:
             assert outcome.status is AgentStatus.COMPLETED
         assert budget.statistics().tokens.committed == 400
         assert store._used == {("budget", "day 1970-01-01"): (400, 0, 4, 0)}
+
+    simulate(scenario)
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_the_store_knows_of_attempts_that_a_fallback_stood_in_for(*, answers: bool) -> None:
+    """They were paid for: the next process would spend the same once more."""
+
+    async def scenario() -> None:
+        def broken(_: CompletionRequest) -> Answer:
+            error = NetworkError("cut", retryable=False)
+            error.has_begun, error.tokens = True, (300, 200)
+            raise error
+
+        store = InMemoryJournal()
+        last = FunctionDriver(short if answers else broken)
+        driver = FallbackDriver(FunctionDriver(broken), FunctionDriver(broken), last)
+        budget = Budget(tokens=10_000, per="day", store=store)
+        await ask(budget, driver=driver)
+        used = 1000 + (100 if answers else 500)
+        assert budget.statistics().tokens.committed == used
+        assert store._used == {("budget", "day 1970-01-01"): (used, 0, 3, 0)}
 
     simulate(scenario)
 

@@ -14,6 +14,7 @@ from agentpool import (
     AgentOutcome,
     Budget,
     ContextConfig,
+    DriverError,
     ModelConfig,
     ResourceQuota,
     SpawnConfig,
@@ -22,7 +23,13 @@ from agentpool import (
 )
 from agentpool._loop.room import ASK_FOR_SUMMARY
 from agentpool.abc import CompletionRequest
-from agentpool.drivers import FunctionDriver, NetworkError, RateLimitError, ToolMessage, call
+from agentpool.drivers import (
+    FunctionDriver,
+    NetworkError,
+    RateLimitError,
+    ToolMessage,
+    call,
+)
 from agentpool.drivers._scripted import Answer
 from agentpool.journal import InMemoryJournal, Journal, RecordKind
 from agentpool.testing import crash_everywhere, simulate
@@ -30,9 +37,19 @@ from agentpool.tools import ToolContext, ToolRegistry, tool
 
 READER = AgentManifest(name="reader", capabilities=())
 GO = SpawnConfig(READER, "go", key="a")
-Failure: TypeAlias = Literal["broken", "refused"]
+Failure: TypeAlias = Literal["broken", "refused", "measured"]
 
 open_kept = partial(open_pool, name="kept", resume=True)
+
+
+def failing(failure: Failure) -> DriverError:
+    """Return what a provider fails with. Measured: it says what the half of its answer took."""
+    if failure == "refused":
+        return RateLimitError("slowly")
+    error = NetworkError("cut")
+    if failure == "measured":
+        error.has_begun, error.tokens, error.cost_usd = True, (30_000, 20_000), 0.5
+    return error
 
 
 @attrs.define(eq=False)
@@ -46,7 +63,7 @@ class World:
         """Raise, unless this was asked before."""
         self.asked.append(what)
         if self.asked.count(what) == 1:
-            raise NetworkError("cut") if self.failure == "broken" else RateLimitError("slowly")
+            raise failing(self.failure)
 
     def answer(self, request: CompletionRequest) -> Answer:
         """Call the tool, then say what it said."""
@@ -101,7 +118,7 @@ def without(journal: InMemoryJournal, *kinds: RecordKind) -> InMemoryJournal:
     return copy
 
 
-@pytest.mark.parametrize("failure", ["broken", "refused"])
+@pytest.mark.parametrize("failure", ["broken", "refused", "measured"])
 def test_a_request_that_was_retried_is_never_forgotten(failure: Failure) -> None:
     """Whatever the crash: not one less than were made, and one more if it was in flight."""
     world = World(failure)
@@ -114,12 +131,18 @@ def test_a_request_that_was_retried_is_never_forgotten(failure: Failure) -> None
         assert made <= budget.statistics().requests.committed <= made + again <= made + 1
         lost = 2 if failure == "broken" else 0
         assert lost <= outcome.unmeasured_requests + again <= lost + 1
+        measured = outcome.usage.input_tokens // 30_000
+        assert outcome.usage.output_tokens // 20_000 == measured
+        lost = 2 if failure == "measured" else 0
+        assert lost <= measured + again <= lost + 1
         return outcome.text
 
     assert crash_everywhere(scenario).points > 6
 
 
-@pytest.mark.parametrize(("failure", "unmeasured"), [("broken", 2), ("refused", 0)])
+@pytest.mark.parametrize(
+    ("failure", "unmeasured"), [("broken", 2), ("refused", 0), ("measured", 0)]
+)
 @pytest.mark.parametrize("asks", [False, True])
 def test_what_was_retried_counts_in_the_next_process_as_in_this_one(
     failure: Failure,

@@ -116,11 +116,16 @@ def test_400_turns_send_the_same_beginning_again(strategy: Strategy) -> None:
     done = perform(turns(400), run, tool=lambda c: f"{c.call_id} {LONG}", summaries=["so"] * 99)
     assert (done.error, done.run.text, len(done.requests)) == (None, "done", 401)
     sent = same = 0
+    shares: list[float] = []
     for before, after in itertools.pairwise(done.requests):
         sent += tokens(after.messages)
-        same += shared(before.messages, after.messages)
+        again = shared(before.messages, after.messages)
+        same += again
+        shares.append(again / tokens(after.messages))
     assert same / sent >= 0.85
     assert 1 < len(done.cuts) < 30
+    # Of each by itself as well, but for the first ones, which are short, and one after each cut.
+    assert sum(share < 0.85 for share in shares[8:]) == len(done.cuts)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

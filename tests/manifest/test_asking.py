@@ -118,3 +118,16 @@ def test_code_is_held_to_the_same(setting: dict[str, Any], text: str) -> None:
     """Type checkers are optional."""
     with pytest.raises(ManifestError, match=text):
         ModelConfig(**setting)
+
+
+@pytest.mark.parametrize(("max_tokens", "is_refused"), [(4096, True), (4097, False)])
+def test_thoughts_may_not_take_all_of_an_answer(max_tokens: int, *, is_refused: bool) -> None:
+    """The provider refuses it with the first request."""
+    options = {"thinking": {"type": "enabled", "budget_tokens": 4096}}
+    model = {"remote_model": "m", "provider": "anthropic", "max_tokens": max_tokens}
+    if not is_refused:
+        ModelConfig(**model, options=options)  # type: ignore[arg-type]  # as they are
+        return
+    says = r"max_tokens: must be more than options\.thinking\.budget_tokens \(4096\), got 4096"
+    with pytest.raises(ManifestError, match=says):
+        ModelConfig(**model, options=options)  # type: ignore[arg-type]  # as they are

@@ -28,6 +28,7 @@ import attrs
 import msgspec
 
 from agentpool._errors import BadRequestError
+from agentpool._manifest.asking import thinking_budget
 from agentpool._messages import (
     ANSWER_TOKENS,
     AssistantMessage,
@@ -195,14 +196,21 @@ def _refuse_unknown(request: CompletionRequest) -> None:
 
 
 def _max_tokens(request: CompletionRequest, options: MessageOptions) -> int:
-    """Return the limit, which the API requires. It includes thoughts."""
-    if request.max_tokens is not None:
-        return request.max_tokens
-    if options.max_output_tokens is not None:
-        return options.max_output_tokens
-    thinking = options.extra.get("thinking")
-    budget = thinking.get("budget_tokens") if isinstance(thinking, Mapping) else None
-    return ANSWER_TOKENS + (budget if isinstance(budget, int) else 0)
+    """Return the limit, which the API requires. It includes thoughts.
+
+    Raises:
+        BadRequestError: If thoughts may take all of it, which the API refuses.
+    """
+    budget = thinking_budget(options.extra)
+    known = request.max_tokens, options.max_output_tokens, ANSWER_TOKENS + budget
+    limit = next(one for one in known if one is not None)
+    if limit <= budget:
+        msg = (
+            f"max_tokens ({limit}) must be more than options.thinking.budget_tokens ({budget}), "
+            "as thoughts are a part of the answer; raise model.max_tokens, or lower the budget"
+        )
+        raise BadRequestError(msg)
+    return limit
 
 
 def _to_wire(

@@ -113,6 +113,16 @@ def test_the_api_wants_a_limit(options: dict[str, Any], most: int) -> None:
     assert body.get("thinking") == options.get("extra", {}).get("thinking")
 
 
+@pytest.mark.parametrize("settings", [{"max_tokens": 4096}, {}])
+def test_thoughts_may_not_take_all_of_an_answer(settings: dict[str, int]) -> None:
+    """Neither of the request's limit nor of the model's: the provider refuses both."""
+    request = CompletionRequest([UserMessage("Hi")], **settings)
+    extra: Any = {"thinking": {"type": "enabled", "budget_tokens": 4096}}
+    options = MessageOptions(model="claude", max_output_tokens=4096, extra=extra)
+    with pytest.raises(BadRequestError, match=r"max_tokens \(4096\) must be more than options\.th"):
+        encode_request(request, options)
+
+
 def test_calls_and_results_are_blocks() -> None:
     """Results come first in the message after their calls, and arguments as they came."""
     calls = (ToolCall("a", "add", '{"a": 1.0}'), ToolCall("b", "now", "{}"))
