@@ -14,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -54,11 +55,11 @@ class Handler(BaseHTTPRequestHandler):
         counting.asked[json.dumps(json.loads(body)["messages"])] += 1
         counting.arrival.release()
         began = time.monotonic()
-        model = http.client.HTTPConnection(counting.model)
         headers = {"content-type": "application/json", "authorization": counting.key}
-        model.request("POST", self.path, body, headers)
-        answer = model.getresponse()
-        content = answer.read()
+        with closing(http.client.HTTPConnection(counting.model)) as model:
+            model.request("POST", self.path, body, headers)
+            answer = model.getresponse()
+            content = answer.read()
         counting.seconds.append(time.monotonic() - began)
         try:
             self.send_response(answer.status)

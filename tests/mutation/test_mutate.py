@@ -9,6 +9,7 @@ from tests.mutation.attacks import ATTACKS
 from tests.mutation.fault import Fault
 from tests.mutation.faults import FAULTS
 from tests.mutation.mutate import ROOMS, ROOT, mutants_of, sample
+from tests.mutation.promises import PROMISES
 from tests.mutation.refusals import TABLE, Broken, faults
 
 SOURCE = '''
@@ -57,7 +58,9 @@ def test_rooms_and_their_tests_exist() -> None:
 
 
 @pytest.mark.parametrize(
-    "fault", [*FAULTS, *ATTACKS], ids=[fault.what for fault in (*FAULTS, *ATTACKS)]
+    "fault",
+    [*FAULTS, *ATTACKS, *PROMISES],
+    ids=[fault.what for fault in (*FAULTS, *ATTACKS, *PROMISES)],
 )
 def test_each_fault_can_be_put_back(fault: Fault) -> None:
     """A line that was changed is noticed here, and so is a test that has gone."""

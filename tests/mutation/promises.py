@@ -1,0 +1,123 @@
+"""The promises of a journal, broken one at a time: one fault for each, and the test that is red.
+
+``python -m tests.mutation.promises`` prints the table, and exits with 1 if one is green.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from tests.mutation.fault import Fault
+from tests.mutation.faults import is_red
+
+PROMISES: Final = (
+    Fault(
+        "J1, the same end: what was received at a turn's beginning is not kept",
+        "_agent/journaling.py",
+        "            if effect.messages or effect.interrupted:\n",
+        "            if effect.interrupted:\n",
+        "tests/journal/test_resume.py", "memory_messages_and_approvals",
+    ),
+    Fault(
+        "J2, nothing is paid again: an answer is not kept", "_agent/journaling.py",
+        "            self._note(RecordKind.RESULT, body=encode(answered))\n",
+        "            encode(answered)\n",
+        "tests/journal/test_promises.py", "every_call_has_a_key",
+    ),
+    Fault(
+        "J3, a finished call never runs again: its result is not kept", "_agent/journaling.py",
+        "        self._note(RecordKind.RESULT, part, digest, encode(called))\n",
+        "        encode(called)\n",
+        "tests/journal/test_resume.py", "a_call_that_ended_never_runs_again",
+    ),
+    Fault(
+        "J4, a call that may have run is not guessed: it is run again", "_agent/tool_calls.py",
+        '        case "rerun" | "ask":\n            return False\n',
+        '        case "rerun" | "ask" | "report":\n            return False\n',
+        "tests/journal/test_resume.py", "a_tool_that_says_nothing_of_it",
+    ),
+    Fault(
+        "J5, every call has a key of its own: agents share keys", "_agent/journaling.py",
+        "digest_of(self.key, self.place, part, call.name, call.arguments)",
+        "digest_of(self.place, part, call.name, call.arguments)",
+        "tests/journal/test_promises.py", "every_call_has_a_key",
+    ),
+    Fault(
+        "J6, the row comes before the deed: a call begins before it is kept",
+        "_agent/journaling.py",
+        "        self._note(RecordKind.STARTED, part, digest, key.encode())\n"
+        "        await self.flush()\n",
+        "        self._note(RecordKind.STARTED, part, digest, key.encode())\n"
+        "        await trio.lowlevel.checkpoint()\n",
+        "tests/journal/test_before_the_deed.py", "a_request_and_a_call_leave_when_it_is_kept",
+    ),
+    Fault(
+        "J7, linear: each request keeps the conversation", "_agent/journaling.py",
+        "        self._note(RecordKind.STARTED, digest=self._digest(request))\n",
+        "        self._note(RecordKind.STARTED, digest=self._digest(request), "
+        "body=encode(tuple(request.messages)))\n",
+        "tests/journal/test_promises.py", "ten_times_the_turns",
+    ),
+    Fault(
+        "J8, one owner: an old fence writes as well", "_lease.py",
+        "        if fence != self.fence or self.holder == NOBODY:\n            return None\n"
+        "        return msgspec.structs.replace(self, renewed_at=now)",
+        "        return msgspec.structs.replace(self, renewed_at=now)",
+        "tests/journal/test_sqlite.py", "a_stalled_owner_loses_its_lease",
+    ),
+    Fault(
+        "J9, a change is seen: requests are not compared", "_agent/journaling.py",
+        "        if begun is not None and begun.digest != self._digest(request):\n",
+        "        if begun is not None and False:\n",
+        "tests/journal/test_resume.py", "another_tool_is_seen",
+    ),
+    Fault(
+        "J10, a newer file is refused: it is written to", "_database.py",
+        "    if number in {0, APPLICATION_ID} and found > len(kind.migrations):\n",
+        "    if False:\n",
+        "tests/cli/test_journal.py", "a_file_of_a_later_version_is_refused",
+    ),
+    Fault(
+        "J11, sessions: a turn that failed is one", "_pool/past.py",
+        "WHOLE: Final = frozenset({AgentStatus.COMPLETED, AgentStatus.STOPPED})",
+        "WHOLE: Final = frozenset(AgentStatus)",
+        "tests/journal/test_session.py", "what_failed_or_was_cancelled_is_no_turn",
+    ),
+    Fault(
+        "J12, pruning touches no open run: it does", "journal/_sqlite.py",
+        "        if found[pool].is_open or found[pool].owner is not None:\n",
+        "        if False:\n",
+        "tests/journal/test_sqlite.py", "a_pool_is_summed_up_and_pruned",
+    ),
+    Fault(
+        "J13, approvals survive: an answer is asked for again", "_agent/journaling.py",
+        "        if known is not None and known.digest == digest:\n",
+        "        if known is not None and False:\n",
+        "tests/journal/test_approvals.py", "what_is_answered_later_is_done_once",
+    ),
+    Fault(
+        "J14, two processes do not overspend: the limit is not looked at", "journal/_budgets.py",
+        "    lacking = lacking_kind(limits, used, wanted)\n",
+        "    lacking = None\n",
+        "tests/budget/test_store.py", "two_processes_spend_exactly",
+    ),
+)  # fmt: skip
+
+
+def main() -> None:
+    """Break each, and print whether its test is red."""
+    green = 0
+    with tempfile.TemporaryDirectory() as name:
+        for fault in PROMISES:
+            red = is_red(fault, Path(name))
+            green += not red
+            word = "red" if red else "GREEN"
+            print(f"{word:6} {fault.what} ({fault.tests} -k {fault.chosen!r})", flush=True)  # noqa: T201  # what it is for
+    sys.exit(green > 0)
+
+
+if __name__ == "__main__":
+    main()
