@@ -279,7 +279,7 @@ def count(name: str, number: int) -> int:
         UsageError: If it is not.
     """
     whole = isinstance(number, int)  # pyright: ignore[reportUnnecessaryIsInstance]  # type checkers are optional
-    if not (whole and number >= 0):
+    if isinstance(number, bool) or not (whole and number >= 0):
         raise UsageError(f"{name} must be a whole number >= 0, got {number!r}")
     return number
 

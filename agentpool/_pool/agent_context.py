@@ -120,11 +120,13 @@ class PoolAgentContext(AgentContext):
         Raises:
             LimitExceededError: If a budget does not allow it. The driver was not asked.
             PrivacyError: If the agent's tier forbids the driver. It was not asked.
+            UsageError: If the agent has ended. The driver was not asked.
             DriverError: What the last attempt failed with.
 
         Cancellation:
             The request ends at the provider as well.
         """
+        self._check_alive()
         manifest = self.manifest
         if not manifest.privacy.allows(driver.privacy):
             raise PrivacyError(
@@ -136,11 +138,21 @@ class PoolAgentContext(AgentContext):
     async def send(
         self, recipient: AgentId, content: str, *, reply_to: int | None = None
     ) -> AgentMessage:
-        """Send a message, waiting while the inbox is full, without a slot."""
+        """Send a message, waiting while the inbox is full, without a slot.
+
+        Raises:
+            UsageError: If the agent has ended. Nothing was sent.
+        """
+        self._check_alive()
         return await self._router.send(self.agent_id, recipient, content, reply_to=reply_to)
 
     async def ask(self, recipient: AgentId, content: str) -> AgentMessage:
-        """Send a question and wait for its reply, without a slot."""
+        """Send a question and wait for its reply, without a slot.
+
+        Raises:
+            UsageError: If the agent has ended. Nothing was sent.
+        """
+        self._check_alive()
         reply = await self._router.ask(self.agent_id, recipient, content)
         note_taken(reply)
         return reply
@@ -150,6 +162,13 @@ class PoolAgentContext(AgentContext):
         messages = await self._router.receive_many(self.agent_id)
         note_taken(*messages)
         return messages
+
+    def _check_alive(self) -> None:
+        if self._handle.has_ended:
+            raise UsageError(
+                f"agent {self.agent_id} ({self.name}) has ended: its context sends, asks and "
+                "spends nothing any more; end what a tool starts before the tool returns"
+            )
 
     @asynccontextmanager
     async def without_slot(self, what: str) -> AsyncGenerator[None, None]:

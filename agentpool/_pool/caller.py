@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import final
 
 import attrs
+import trio
 
 from agentpool._errors import UsageError
 from agentpool._manifest.manifest import AgentManifest
@@ -31,7 +32,9 @@ class PoolVoice(Voice):
     _admission: Admission
     _running: Mapping[AgentId, AgentRecord]
     owner: Owner
-    """The task that opened the pool."""
+    """The tasks that use the pool and are no agents."""
+    _nursery: trio.Nursery
+    """Where the agents' own tasks are."""
 
     def caller(self) -> AgentRecord | None:
         """Return the agent that the current task belongs to. ``None``: none of this pool."""
@@ -39,6 +42,26 @@ class PoolVoice(Voice):
         if slot is None or slot.keeper is not self._admission:
             return None
         return self._running.get(slot.agent_id)
+
+    def _note_owner(self) -> None:
+        """Record that the owner's side uses the pool, or raise if an ended agent's task does.
+
+        Raises:
+            UsageError: If the current task was left behind by an agent that has ended.
+        """
+        slot = current_slot.get()
+        is_agents = slot is not None and slot.keeper is self._admission
+        # The agent's own task is no such task: it tells observers of its end, and they act
+        # for the owner.
+        if slot is not None and is_agents and not self._is_own(trio.lowlevel.current_task()):
+            raise UsageError(
+                f"agent {slot.agent_id} ({slot.name}) has ended, and a task that it left behind "
+                "uses the pool; start such a task from the owner's code"
+            )
+        self.owner.note_use()
+
+    def _is_own(self, task: trio.lowlevel.Task) -> bool:
+        return task.parent_nursery is self._nursery
 
     def check_tier(self, manifest: AgentManifest) -> AgentRecord | None:
         """Return the caller, or raise if it is an agent that may have no child of *manifest*.
@@ -50,7 +73,7 @@ class PoolVoice(Voice):
         if caller is not None:
             check_child_tier(caller.take_work()[0].manifest, manifest)
         else:
-            self.owner.note_use()
+            self._note_owner()
         return caller
 
     def refuse_agents(self, what: str) -> None:
@@ -73,13 +96,14 @@ class PoolVoice(Voice):
         caller = self.caller()
         if caller is not None:
             return caller.agent_id
-        self.owner.note_use()
+        self._note_owner()
         return OWNER_ID
 
     def name(self) -> str:
         """Return the caller's name, for people."""
-        agent_id = self.agent_id()
-        return f"agent {agent_id}" if agent_id else "owner"
+        slot = current_slot.get()
+        is_agents = slot is not None and slot.keeper is self._admission
+        return f"agent {slot.agent_id}" if slot is not None and is_agents else "owner"
 
     async def send(self, recipient: AgentId, content: str, reply_to: int | None) -> AgentMessage:
         """Send on behalf of the caller."""

@@ -55,15 +55,6 @@ class RestartPolicy:
     def __attrs_post_init__(self) -> None:
         """Refuse words and numbers without a meaning."""
         expect_fields(self)
-        if self.restart not in {"never", "transient", "permanent"}:
-            raise UsageError(
-                f"restart must be 'never', 'transient' or 'permanent', got {self.restart!r}"
-            )
-        if self.strategy not in {"one_for_one", "one_for_all", "rest_for_one"}:
-            raise UsageError(
-                "strategy must be 'one_for_one', 'one_for_all' or 'rest_for_one', got "
-                f"{self.strategy!r}"
-            )
         if self.max_restarts < 0:
             raise UsageError(f"max_restarts must be >= 0, got {self.max_restarts!r}")
         if not self.period_seconds > 0:

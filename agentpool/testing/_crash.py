@@ -18,6 +18,8 @@ from typing import TypeVar, final
 import attrs
 import trio
 
+from agentpool._budget.account import Amounts
+from agentpool._budget.store import BudgetStore, Correction, Limits, Period, StoredUse
 from agentpool._checks import expect_arguments, expect_function
 from agentpool._errors import JournalError
 from agentpool._records import JournalRecord, Lease
@@ -35,15 +37,16 @@ class CrashReport:
     """What ``crash_everywhere`` has run."""
 
     points: int
-    """Crash points: before and after each write of a run that is not ended."""
+    """Crash points: before and after each write of a run that is not ended. What a budget
+    with ``store=journal`` takes and gives back is a write as well."""
     writes: int
     """Writes of that run."""
 
 
 @final
 @attrs.define(eq=False)
-class _MortalJournal(Journal):
-    """A journal that stops when the simulated process dies."""
+class _MortalJournal(Journal, BudgetStore):
+    """A journal, and a store of budgets, that stops when the simulated process dies."""
 
     _kept: InMemoryJournal
     _dies_at: int
@@ -59,15 +62,31 @@ class _MortalJournal(Journal):
 
     async def append(self, lease: Lease, records: Sequence[JournalRecord]) -> None:
         """Store *records*, unless the process is dead or dies now."""
+        await self._write(partial(self._kept.append, lease, records))
+
+    async def spend(
+        self,
+        name: str,
+        per: Period,
+        limits: Limits,
+        wanted: Amounts,
+        corrections: Sequence[Correction],
+    ) -> StoredUse:
+        """Take of a budget, unless the process is dead or dies now."""
+        return await self._write(partial(self._kept.spend, name, per, limits, wanted, corrections))
+
+    async def _write(self, write: Callable[[], Awaitable[T]]) -> T:
         self.writes += 1
         dies = self.writes == self._dies_at
-        if not self.is_dead and (not dies or self._keeps_last):
-            await self._kept.append(lease, records)
-        else:
-            await trio.lowlevel.checkpoint()
+        is_kept = not self.is_dead and (not dies or self._keeps_last)
         self.is_dead = self.is_dead or dies
+        if not is_kept:
+            await trio.lowlevel.checkpoint()
+            raise JournalError("the process is dead")
+        written = await write()
         if self.is_dead:
             raise JournalError("the process is dead")
+        return written
 
     async def read(self, pool: str) -> Sequence[JournalRecord]:
         """Return the stored records."""

@@ -66,6 +66,16 @@ def test_a_limit_is_a_whole_number_above_nothing(name: str, limit: object) -> No
         Budget(**{name: limit})  # type: ignore[arg-type]  # that is the point
 
 
+@pytest.mark.parametrize("name", ["tokens", "requests", "tool_calls"])
+@pytest.mark.parametrize("number", [-1, 1.5, math.nan, math.inf, True, "7"])
+def test_an_amount_is_a_whole_number(name: str, number: object) -> None:
+    """A flag that lands in a number was taken for one token."""
+    budget = Budget(tokens=10)
+    with pytest.raises(UsageError, match=f"{name} must be a whole number >= 0, got"):
+        budget.reserve(**{name: number})  # type: ignore[arg-type]  # that is the point
+    assert budget.statistics().tokens.reserved == 0
+
+
 @pytest.mark.parametrize("limit", [0, 0.0, -0.5, math.nan, math.inf])
 def test_a_limit_on_cost_is_finite_and_above_nothing(limit: float) -> None:
     """A limit of NaN was never exceeded."""

@@ -36,6 +36,7 @@ from agentpool import (
 from agentpool._loop.room import ASK_FOR_SUMMARY
 from agentpool.abc import (
     AgentContext,
+    BudgetStore,
     Completion,
     CompletionRequest,
     Fragment,
@@ -252,6 +253,26 @@ def test_children_three_deep_come_to_the_same() -> None:
             return found
 
     assert crash_everywhere(scenario).points > 20
+
+
+def test_a_budget_that_the_journal_keeps_is_held_across_a_crash() -> None:
+    """What it takes and gives back is written as well, and may be the last that is."""
+
+    async def scenario(journal: Journal) -> object:
+        assert isinstance(journal, BudgetStore)
+        budget = Budget(requests=4, per="day", store=journal, name="team")
+        driver = FunctionDriver(echo)
+        async with open_kept(driver, journal=journal, budget=budget, max_concurrent=1) as pool:
+            for number in "12":
+                await pool.spawn(SpawnConfig(READER, number, key=number))
+            found = await all_told(pool)
+            # A request that had left when the program ended may be charged a second time.
+            assert budget.statistics().requests.committed in {2, 3}
+            return found
+
+    report = crash_everywhere(scenario)
+    assert report.points == 2 * report.writes
+    assert report.writes > 6
 
 
 def test_a_race_that_was_won_stays_won() -> None:

@@ -70,6 +70,8 @@ class _Doors:
     writing: tuple[str, ...] = ()
     """Options with which it writes to the paths that it is given: then no word may lead out
     of the folder. ``*``: it always does."""
+    writing_commands: frozenset[str] = frozenset()
+    """Commands that write to the paths that they are given."""
     colon_is_host: bool = False
     """Whether ``host:path`` makes it connect to another machine."""
 
@@ -123,6 +125,8 @@ _DOORS: Final[Mapping[str, _Doors]] = {
             "format-patch": ("-o",),
             "help": ("-w", "--web"),
         },
+        # A repository elsewhere on this disk, now or under a name that is kept for later.
+        writing_commands=frozenset({"push", "remote"}),
     ),
     "rg": _Doors(anywhere=("--pre", "--hostname-bin")),
     "sort": _Doors(
@@ -205,12 +209,13 @@ def closed_door(name: str, arguments: Sequence[str]) -> str | None:
     if doors is None:
         return None
     closed = list(doors.anywhere)
+    writes = doors.writing == _ALWAYS
     if doors.has_commands:
         refused, command = _command(arguments, doors)
         if refused is not None:
             return refused
         closed += doors.of_command.get(command or "", ())
-    writes = doors.writing == _ALWAYS
+        writes = command in doors.writing_commands
     for word, argument in _dashed(arguments, doors):
         if any(_means(word, door) for door in closed):
             return argument
@@ -262,6 +267,7 @@ def _leads_out(argument: str) -> bool:
     value = argument.partition("=")[2] if argument.startswith("--") else argument
     # Where the value of a short option begins cannot be told: -czf/tmp/x.
     is_full = value.startswith("/") or (value.startswith("-") and "/" in value)
+    is_full = is_full or value.lower().startswith("file:")
     return is_full or any(part.endswith("..") for part in value.split("/"))
 
 
