@@ -254,6 +254,16 @@ def browser(session: nox.Session) -> None:
 
 
 @nox.session
+def cluster(session: nox.Session) -> None:
+    """Test pools on a real Ray cluster of this machine: five minutes, and 70 MB to install.
+
+    Too long for what every change waits for. `tests` runs the same suite with nodes in threads.
+    """
+    install(session, *EXTRAS, "ray", also=group("test"))
+    session.run("python", "-m", "pytest", "-m", "cluster", "tests/cluster", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Measure agentpool against bare trio, in turns."""
     install(session, *EXTRAS)

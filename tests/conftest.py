@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
@@ -45,6 +46,16 @@ def pytest_sessionstart() -> None:
         {"site-packages", "dist-packages"} & set(found.parts)
     ):
         pytest.exit(f"agentpool is imported from {found.parent}, not from the wheel", 3)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which tests were left out that need Ray, and how to have them."""
+    if "-m" in sys.argv:
+        return
+    left_out = terminalreporter.stats.get("deselected", [])
+    count = sum(one.get_closest_marker("cluster") is not None for one in left_out)
+    if count:
+        terminalreporter.write_line(f"{count} tests need Ray and were left out: nox -s cluster")
 
 
 def is_local(address: object) -> bool:

@@ -45,6 +45,7 @@ class RequestTeller(Live):
     _first_piece_seconds: float | None = None
     _paid_by: RequestReservation | None = None
     _token: Token[RequestWatcher | None] | None = None
+    _node: str = ""
 
     @classmethod
     def of(cls, agent: Agent, request: CompletionRequest, *, by_tool: bool) -> Self:
@@ -61,6 +62,7 @@ class RequestTeller(Live):
         agent, request, paid = self._agent, self._request, self._paid_by
         self._attempt += 1
         self._first_piece_seconds = None
+        self._node = ""
         stamp = agent.hub.stamp(agent.agent_id, agent.name)
         self._request_id, self._began_at, _, _ = stamp
         view = request.messages
@@ -102,6 +104,7 @@ class RequestTeller(Live):
                     error_type=type(error).__name__,
                     error=text,
                     by_tool=self._by_tool,
+                    node=self._node,
                 )
             )
 
@@ -120,6 +123,10 @@ class RequestTeller(Live):
         stamp = self._agent.hub.stamp(self._agent.agent_id, self._agent.name)
         gate = (limit, in_flight, waiting)
         self._agent.hub.publish(GateChanged(*stamp, name, *gate, closed_seconds))
+
+    def placed(self, node: str) -> None:
+        """Note which node of a cluster is asked."""
+        self._node = node
 
     def fell_back(self, driver: int, error: Exception | None) -> None:
         """Report that the next of several drivers is asked."""
@@ -145,6 +152,7 @@ class RequestTeller(Live):
                 cost_usd=answer.cost_usd,
                 first_piece_seconds=self._first_piece_seconds,
                 by_tool=self._by_tool,
+                node=self._node,
             )
         )
 

@@ -91,6 +91,8 @@ class CompletionReceived(EventBase, frozen=True, gc=False):
     """From the start of this attempt to its first piece. ``None``: it came as a whole."""
     by_tool: bool = False
     """Whether a tool asked, in the agent's name."""
+    node: str = ""
+    """The node of a cluster that was asked. Empty: none was."""
 
 
 @final
@@ -107,6 +109,8 @@ class RequestFailed(EventBase, frozen=True, gc=False):
     """Its text."""
     by_tool: bool
     """Whether a tool asked."""
+    node: str = ""
+    """The node of a cluster that was asked. Empty: none was."""
 
 
 @final

@@ -19,6 +19,9 @@ class RequestWatcher(Protocol):
     ) -> None:
         """Report that a refusal has closed a gate, or lowered its limit."""
 
+    def placed(self, node: str) -> None:
+        """Note which node of a cluster is asked."""
+
     def fell_back(self, driver: int, error: Exception | None) -> None:
         """Report that the next of several drivers is asked.
 

@@ -13,6 +13,7 @@ from agentpool._errors import AgentPoolError
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import Completion, CompletionRequest, Usage
+from agentpool._scheduling.watcher import current_watcher
 from agentpool.abc import OnDelta, OnSent, SendingDriver
 from agentpool.cluster._bench import MILLION
 from agentpool.cluster._errors import NodeCheckError, NodeLostError
@@ -86,6 +87,8 @@ class FarDriver(SendingDriver):
             The request ends on the node and at the provider as well.
         """
         link = self._nodes.choose(self._labels, self.number)
+        if (watcher := current_watcher.get()) is not None:
+            watcher.placed(link.node)
         if self.number not in link.models:
             await self.open_on(link)
         work = Ask(self.number, request, streams=on_delta is not None)

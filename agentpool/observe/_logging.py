@@ -113,7 +113,8 @@ def _words(event: Event) -> str:  # noqa: PLR0911  # one for each kind
             return f"brings budget {event.budget!r} to {used} ({event.kind.value})"
         case CompletionReceived():
             tokens = "?" if event.usage is None else f"{event.usage.total_tokens:,}"
-            return f"got an answer after {event.duration_seconds:.2f} s, {tokens} tokens"
+            where = f" from node {event.node}" if event.node else ""
+            return f"got an answer{where} after {event.duration_seconds:.2f} s, {tokens} tokens"
         case ToolStarted():
             return f"calls {event.call.name}"
         case ToolFinished():

@@ -186,7 +186,8 @@ def _models(record: PoolRecord) -> list[list[object]]:
     by_name: dict[str, list[object]] = {}
     times: dict[str, tuple[list[float], list[float]]] = {}
     for answer in record.answers:
-        name = unicode_text(answer.model or "(not said)")
+        where = f" on {answer.node}" if answer.node else ""
+        name = unicode_text(f"{answer.model or '(not said)'}{where}")
         row = by_name.setdefault(name, [name, 0, 0, 0, 0, 0.0, None, None])
         usage = answer.usage
         numbers = (1, 0, 0, 0) if usage is None else (

@@ -37,6 +37,13 @@ from agentpool.cluster._link import Wire
 from agentpool.cluster._names import find, path_of
 from agentpool.cluster._placement import Candidate, choose
 from agentpool.drivers import BadRequestError, RequestGate
+from agentpool.observe import (
+    CompletionReceived,
+    RequestFailed,
+    TraceWriter,
+    read_trace,
+    render_report,
+)
 from tests.cluster.conftest import MODEL
 from tests.cluster.test_same_behaviour import job, started
 from tests.support import node_work
@@ -428,3 +435,24 @@ async def test_a_program_that_is_silent_ends_its_nodes_work(tmp_path: Path) -> N
         await started(2, file)
     assert node_work.marks(file) == ["began", "cancelled"]
     assert "lost" in str(outcome.messages) or isinstance(outcome.error, NodeLostError)
+
+
+async def test_a_trace_and_its_report_say_which_node_was_asked(tmp_path: Path) -> None:
+    """All nodes in one order, as everything else that happens in the pool."""
+    file = tmp_path / "trace.jsonl"
+    queries = [*(job(f"sleep {n / 10}") for n in range(4)), job("fail")]
+    async with (
+        TraceWriter(file, secrets=()) as writer,
+        open_cluster(MODEL, address="local:2", manifests=[queries[0].manifest]) as cluster,
+        open_cluster_pool(cluster, observers=[writer]) as pool,
+    ):
+        await pool.fan_out(queries)
+        await pool.join_all()
+    trace = read_trace(file)
+    answered = [one.node for one in trace.events if isinstance(one, CompletionReceived)]
+    failed = [one.node for one in trace.events if isinstance(one, RequestFailed)]
+    assert set(answered) == {"local-1", "local-2"}
+    assert failed[0].startswith("local-")
+    report = render_report(trace)
+    assert "(not said) on local-1" in report
+    assert "(not said) on local-2" in report

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -33,7 +34,9 @@ class OddError(Exception):
 
 
 async def answer(request: CompletionRequest) -> Completion | str:
-    """Do what the last message says: ``say X``, ``sleep S``, ``call TOOL {...}``, ``fail KIND``.
+    """Do what the last message says.
+
+    ``say X``, ``sleep S``, ``tick FILE NUMBER S``, ``call TOOL {...}``, ``fail KIND``, ``exit``.
 
     With ``mark FILE WORD`` in front of it, WORD is written into FILE first.
     """
@@ -51,6 +54,9 @@ async def answer(request: CompletionRequest) -> Completion | str:
         case "sleep":
             await trio.sleep(float(rest))
             return f"slept {rest}"
+        case "tick":
+            file, number, seconds = rest.split(" ")
+            return await tick(file, number, float(seconds))
         case "call":
             name, _, arguments = rest.partition(" ")
             return Completion(tool_calls=(ToolCall("c1", name, arguments or "{}"),))
@@ -62,6 +68,16 @@ async def answer(request: CompletionRequest) -> Completion | str:
             raise SystemExit(3)
         case _:
             return rest if verb == "say" else text
+
+
+async def tick(file: str, number: str, seconds: float) -> str:
+    """Write number, process and time into a file, again and again: it is still at work."""
+    end = trio.current_time() + seconds
+    mark(file, f"b:{number}:{os.getpid()}:{time.monotonic()}")
+    while trio.current_time() < end:
+        await trio.sleep(0.1)
+        mark(file, f"t:{number}:{os.getpid()}:{time.monotonic()}")
+    return number
 
 
 def mark(file: str, word: str) -> None:
