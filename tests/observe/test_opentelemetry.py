@@ -184,7 +184,9 @@ async def test_a_request_says_whose_model_it_asks(model: ModelConfig, says: str)
     async with open_pool(
         ScriptedDriver(["hi"]), observers=[OpenTelemetryObserver(provider)]
     ) as pool:
-        await pool.spawn(SpawnConfig(AgentManifest(model=model, privacy=PrivacyTier.OPEN), "hello"))
+        await pool.spawn(
+            SpawnConfig(AgentManifest(model=model, privacy=PrivacyTier.STANDARD), "hello")
+        )
     (request,) = by_name(exporter, "chat")
     assert attributes(request)["gen_ai.provider.name"] == says
 
