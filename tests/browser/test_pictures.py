@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -15,6 +17,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from agentpool.live import AgentView, BoardView, open_display
 from agentpool.observe import TraceWriter, read_trace, render_report
 from tests.support.troubled_pool import troubled_pool
 
@@ -50,3 +53,53 @@ def test_a_picture_of_the_report(tmp_path: Path, name: str, width: int, height: 
     assert struct.unpack(">II", data[16:24]) == (width, height)
     if folder := os.environ.get("AGENTPOOL_PICTURES"):
         shutil.copy(picture, Path(folder) / name)
+
+
+class Terminal(io.StringIO):
+    """A terminal that keeps what it was sent."""
+
+    def isatty(self) -> bool:
+        """It is one."""
+        return True
+
+
+AGENTS = (
+    ("librarian walden.txt", "writes", 4.2, 61, "a mile from any neighbor, in a house which I had"),
+    ("librarian emma.txt", "search", 3.9, 48, "Emma Woodhouse, handsome, clever, and rich"),
+    ("librarian moby-dick.txt", "thinks", 3.1, 0, ""),
+    ("librarian kidnapped.txt", "a gate", 2.0, 0, ""),
+)
+
+
+def test_a_picture_of_the_display(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands at the bottom of a terminal, as a drawing that loads nothing."""
+    consoles = pytest.importorskip("rich.console")
+    texts = pytest.importorskip("rich.text")
+    for name, value in (("COLUMNS", "92"), ("LINES", "16"), ("TERM", "xterm-256color")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    terminal = Terminal()
+    display = open_display(terminal)
+    assert display is not None
+    agents = tuple(
+        AgentView(agent_id=n, name=name, phase=phase, seconds=s, tokens=tokens, last_words=words)
+        for n, (name, phase, s, tokens, words) in enumerate(AGENTS, start=1)
+    )
+    display.draw(BoardView(
+        agents=agents, done=3, failed=0, ended_otherwise=1, queued=1, tokens=412,
+        tokens_per_second=38.0, keys="c ends an agent · a answers 1 that wait",
+    ))  # fmt: skip
+    drawn = terminal.getvalue().replace("\x1b[?25l", "")
+    display.close()
+    console = consoles.Console(record=True, width=92, file=io.StringIO(), force_terminal=True)
+    console.print(texts.Text.from_ansi(drawn))
+    title = "agentpool map librarian.toml --each books/*.txt"
+    svg = console.export_svg(title=title, unique_id="d")
+    svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
+    for name, *_ in AGENTS:
+        assert name.replace(" ", "&#160;") in svg
+    assert "url(http" not in svg
+    picture = tmp_path / "display.svg"
+    picture.write_text(svg, encoding="utf-8")
+    if folder := os.environ.get("AGENTPOOL_PICTURES"):
+        shutil.copy(picture, Path(folder) / picture.name)
