@@ -109,8 +109,6 @@ class TraceWriter(Observer):
             UsageError: If *content* is none of these.
         """
         expect_arguments(TraceWriter.__init__, locals())
-        if content not in {"full", "cut", "none"}:
-            raise UsageError(f"content must be 'full', 'cut' or 'none', got {content!r}")
         self._path = Path(path)
         self._grace_seconds = grace_seconds
         redactor = Redactor.of(secrets_of_environment() if secrets is None else secrets)

@@ -117,17 +117,18 @@ async def test_the_terminal_is_lent_to_whoever_asks() -> None:
         os.close(ours)
 
 
-async def test_a_terminal_that_is_gone_has_no_keys() -> None:
-    """The command goes on without them."""
-    ours, theirs = pty.openpty()
-    keyboard = Keyboard(theirs)
+@pytest.mark.parametrize("side", [0, 1], ids=["error", "end"])
+async def test_a_terminal_that_is_gone_has_no_keys(side: int) -> None:
+    """The command goes on without them, whether that is an end or an error."""
+    ends = pty.openpty()
+    keyboard = Keyboard(ends[side])
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_hang_up, ours)
+            nursery.start_soon(_hang_up, ends[1 - side])
             assert await keyboard.key() == ""
     with contextlib.suppress(termios.error):
         keyboard.close()
-    os.close(theirs)
+    os.close(ends[side])
 
 
 async def _hang_up(fd: int) -> None:

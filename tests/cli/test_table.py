@@ -102,6 +102,13 @@ def test_what_is_in_the_text(text: str, value: Json, *, is_missing: bool) -> Non
     assert bool(missing_in(text, {"x": value})) == is_missing
 
 
+def test_all_of_a_value_is_looked_up() -> None:
+    """Each value of an object and of a list, however they are nested."""
+    answer: dict[str, Json] = {"x": {"a": "Walden", "b": [1854, {"c": None}]}}
+    assert not missing_in("Walden; or, 1854", answer)
+    assert missing_in("Walden", answer) == {"x"}
+
+
 def test_a_cell_is_one_short_line() -> None:
     """Whatever a model wrote."""
     answer: dict[str, Json] = {"x": "a\nb\x1b[31m" + "c" * 100, "y": {"z": [1]}}

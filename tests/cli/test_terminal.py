@@ -266,7 +266,7 @@ def test_what_is_too_long_is_cut(
     assert cells.cell_len(line.rstrip()) <= 80
 
 
-@pytest.mark.parametrize("columns", [20, 40, 57])
+@pytest.mark.parametrize("columns", [20, 40, 57, 59])
 def test_a_narrow_terminal_shows_what_matters(
     monkeypatch: pytest.MonkeyPatch, columns: int
 ) -> None:
