@@ -231,7 +231,7 @@ async def test_a_model_that_reads_none_refuses_the_agent() -> None:
     driver = TextOnly(ScriptedDriver(["Hi", "A page."], context_window=50_000), "pdf")
     shared = manifest()
     async with open_pool(driver) as pool:
-        await pool.spawn(SpawnConfig(shared, "Hello?"))
+        await (await pool.spawn(SpawnConfig(shared, "Hello?"))).wait()
         with pytest.raises(UsageError, match=r"reads no image, got Attachment\('image/png'"):
             pool.spawn_nowait(SpawnConfig(shared, "What is it?", attachments=(PAPER, PHOTO)))
         handle = pool.spawn_nowait(SpawnConfig(shared, "What is it?", attachments=(PAPER,)))

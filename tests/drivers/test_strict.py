@@ -546,3 +546,9 @@ async def test_mistral_is_spoken_to_in_its_own_words() -> None:
         await driver.complete(request)
     assert fake.requests[0]["random_seed"] == 3
     assert fake.refusals == ()
+
+
+def test_a_fake_with_nothing_to_answer_is_refused() -> None:
+    """A test would find out with its first request, and not say why."""
+    with pytest.raises(UsageError, match="turns must not be empty"):
+        strict_fake("openai", [])

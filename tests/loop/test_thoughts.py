@@ -21,6 +21,7 @@ from tests.support.fakes import calling, cut_off, manifest, new_run, perform, to
         ("[THINK]two[/THINK]4", "4"),
         ("two and two\n</think>\n\n4", "4"),
         ("two and two\n[/THINK]4", "4"),
+        ("\n</think>4", "4"),
         ("<think>two and two", ""),
         ("<think>a</think><think>b", ""),
         ("The mark <think> begins and </think> ends them", None),
