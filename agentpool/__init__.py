@@ -52,6 +52,7 @@ from agentpool._outcome import StopReason as StopReason
 from agentpool._pool.agent_context import ToolBuilder as ToolBuilder
 from agentpool._pool.asking import wait_until_asking as wait_until_asking
 from agentpool._pool.handle import AgentHandle as AgentHandle
+from agentpool._pool.kept_trace import trace_of_journal as trace_of_journal
 from agentpool._pool.map import OutcomeStream as OutcomeStream
 from agentpool._pool.map import Queries as Queries
 from agentpool._pool.open import open_pool as open_pool
@@ -131,6 +132,7 @@ __all__ = [
     "open_session",
     "session_names",
     "session_pool_name",
+    "trace_of_journal",
     "wait_until_asking",
 ]
 

@@ -75,6 +75,7 @@ NAMES: dict[str, list[str]] = {
         "open_session",
         "session_names",
         "session_pool_name",
+        "trace_of_journal",
         "wait_until_asking",
     ],
     "agentpool.abc": [

@@ -230,7 +230,9 @@ class ShowCommand:
     """``agentpool show``."""
 
     file: str
-    """The path of the trace."""
+    """The path of the trace, or of a journal."""
+    pool: str | None
+    """Which pool of a journal. ``None``: the only one."""
     agent: int | None
     """The agent whose conversation is shown. ``None``: all agents are, in numbers."""
     follow: bool

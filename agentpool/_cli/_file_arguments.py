@@ -68,6 +68,7 @@ examples:
   agentpool show night.trace --html night.html
   agentpool show night.trace --follow
   agentpool show night.trace --diff evening.trace
+  agentpool show night.db --agent 3
 
 exit codes:
   0    done, or both traces are the same
@@ -186,11 +187,13 @@ def parse_show(argv: Sequence[str]) -> ShowCommand:
     parser = Parser(
         "show",
         "FILE [options]",
-        "Look at the trace of a run: who did what, what failed first, what took long.",
+        "Look at the trace of a run: who did what, what failed first, what took long. A journal\n"
+        "is read as well; it has no times.",
         _SHOW_EXAMPLES,
     )
     add = parser.add_argument
-    add("file", metavar="FILE", help="the trace")
+    add("file", metavar="FILE", help="the trace, or a journal")
+    add("--pool", metavar="NAME", help="which pool of a journal that has several")
     add("--agent", type=count, metavar="N", help="show what this agent said and was told")
     add("--html", metavar="OUT", help="make a page of it that opens in any browser")
     add("--follow", action="store_true", help="print each event as it comes, to the pool's end")
@@ -206,6 +209,7 @@ def parse_show(argv: Sequence[str]) -> ShowCommand:
     found = parser.read(argv)
     return ShowCommand(
         file=found.file,
+        pool=found.pool,
         agent=found.agent,
         follow=found.follow,
         json=found.json,

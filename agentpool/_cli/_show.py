@@ -12,6 +12,7 @@ import trio
 
 from agentpool import UsageError
 from agentpool._cli._command import ShowCommand
+from agentpool._cli._kept_trace import is_journal, read_journal
 from agentpool._cli._recording import write_page
 from agentpool._cli._report import ExitCode
 from agentpool._cli._screen import visible, write_out
@@ -42,10 +43,12 @@ def show(command: ShowCommand) -> int:
         TraceError: If the file is not a trace.
     """
     if command.follow:
+        if is_journal(command.file):
+            raise UsageError("--follow is of traces; a journal says what happened, not when")
         return trio.run(_follow, command.file)
-    trace = _read(command.file)
+    trace = _read(command.file, command.pool)
     if command.other is not None:
-        return _differ(trace, _read(command.other))
+        return _differ(trace, _read(command.other, command.pool))
     if command.html is not None:
         write_page(command.html, trace)
         return ExitCode.COMPLETED
@@ -66,7 +69,11 @@ def show(command: ShowCommand) -> int:
     return ExitCode.COMPLETED
 
 
-def _read(file: str) -> Trace:
+def _read(file: str, pool: str | None = None) -> Trace:
+    if is_journal(file):
+        return trio.run(read_journal, file, pool)
+    if pool is not None:
+        raise UsageError(f"--pool is of journals, and {file!r} is none; a trace has one pool")
     try:
         return read_trace(file)
     except TraceError as error:

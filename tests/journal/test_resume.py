@@ -97,7 +97,7 @@ def never(_: CompletionRequest) -> Answer:
 
 
 def test_a_map_comes_to_the_same_after_any_crash() -> None:
-    """Twenty queries, four at a time."""
+    """Fifty queries, eight at a time."""
     asked: list[str] = []
 
     def answer(request: CompletionRequest) -> Answer:
@@ -106,15 +106,15 @@ def test_a_map_comes_to_the_same_after_any_crash() -> None:
 
     async def scenario(journal: Journal) -> object:
         driver = FunctionDriver(answer)
-        async with open_kept(driver, journal=journal, max_concurrent=4) as pool:
-            queries = [f"text {number}" for number in range(20)]
+        async with open_kept(driver, journal=journal, max_concurrent=8) as pool:
+            queries = [f"text {number}" for number in range(50)]
             async with pool.map(READER, queries, ordered=True) as outcomes:
                 return [told(outcome) async for outcome in outcomes]
 
     report = crash_everywhere(scenario)
     assert report.points == 2 * report.writes > 30
-    # Whole once without a crash; then at most the four in flight are asked twice.
-    assert len(asked) <= 20 + report.points * (20 + 4)
+    # Whole once without a crash; then at most the eight in flight are asked twice.
+    assert len(asked) <= 50 + report.points * (50 + 8)
 
 
 @attrs.define(eq=False)

@@ -173,7 +173,9 @@ def copy_package(folder: Path) -> dict[str, str]:
     shutil.rmtree(copied, ignore_errors=True)
     shutil.copytree(ROOT / "agentpool", copied, ignore=shutil.ignore_patterns("__pycache__"))
     path = f"{folder}{os.pathsep}{ROOT}"
-    return {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+    # Safe: or the processes that tests start would find the package in their folder first.
+    safe = {"PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**os.environ, "PYTHONPATH": path, **safe}
 
 
 def pytest(*arguments: str) -> list[str]:

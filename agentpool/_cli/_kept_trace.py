@@ -1,0 +1,42 @@
+"""Journals, read as traces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from agentpool import UsageError, trace_of_journal
+from agentpool import journal as journals
+from agentpool.observe import Trace
+
+SQLITE: Final = b"SQLite format 3\0"
+"""How the files of journals begin."""
+
+
+def is_journal(file: str) -> bool:
+    """Return whether *file* is no trace, but what a journal may be."""
+    try:
+        with Path(file).open("rb") as opened:
+            return opened.read(len(SQLITE)) == SQLITE
+    except OSError:
+        return False  # read_trace() says why
+
+
+async def read_journal(file: str, pool: str | None) -> Trace:
+    """Return what happened in a pool of the journal *file*.
+
+    Args:
+        file: The journal.
+        pool: Which pool. ``None``: the only one.
+
+    Raises:
+        UsageError: If there is no such pool, or there are several.
+        JournalError: If it cannot be read.
+    """
+    async with journals.open_journal(file, read_only=True) as journal:
+        names = [one.pool for one in await journal.pools()]
+        found = [name for name in names if pool in {None, name}]
+        if len(found) != 1:
+            known = ", ".join(map(repr, names)) or "none"
+            raise UsageError(f"say which pool with --pool; the journal has {known}")
+        return trace_of_journal(found[0], await journal.read(found[0]))

@@ -1,0 +1,193 @@
+"""A pool in a journal, as the trace of what happened: both say it in the same events.
+
+Rules:
+
+1. A journal has no times: what it keeps is in order, and everything happens at second 0.
+2. The conversation of an agent that has ended is that of its outcome. Of one that has not, it
+   is its query, the answers and the results of calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, final
+
+from agentpool._agent.results import ANSWERED, CALLED, LOST_BODY, SUMMED
+from agentpool._approval import Changed, Denied
+from agentpool._base import Live
+from agentpool._events import (
+    AgentFinished,
+    AgentSpawned,
+    AgentStarted,
+    ApprovalAsked,
+    ApprovalGiven,
+    CompletionReceived,
+    Event,
+    MessagesAdded,
+    MessageSent,
+    RequestFailed,
+    RequestStarted,
+    ToolFinished,
+)
+from agentpool._messages import (
+    OWNER_ID,
+    AgentId,
+    AgentMessage,
+    AssistantMessage,
+    ChatMessage,
+    Completion,
+    ToolCall,
+    UserMessage,
+)
+from agentpool._pool.past import Past, PastAgent, decode
+from agentpool._records import JournalRecord, RecordKind, read_body
+from agentpool.journal._questions import decision_in
+from agentpool.observe._trace import Trace, TraceHeader
+
+NOT_KEPT: Final = "kept without its error"
+"""What a request failed with whose error a journal does not have."""
+
+
+def trace_of_journal(pool: str, records: Sequence[JournalRecord]) -> Trace:
+    """Return what happened in a pool, by its records in a journal.
+
+    Args:
+        pool: The pool's name.
+        records: What ``journal.read(pool)`` returned; at least one.
+
+    Raises:
+        JournalError: If one of them cannot be read.
+    """
+    past = Past.read(records)
+    telling = _Telling(past)
+    for record in records[1:]:
+        telling.tell(record)
+    header = TraceHeader(run_id=past.run_id, pool=pool, opened_at=0.0, max_concurrent=0)
+    return Trace(header=header, events=tuple(telling.events))
+
+
+@final
+class _Telling(Live):
+    """Tells records as events."""
+
+    past: Past
+    events: list[Event] = []  # noqa: RUF012  # each has its own
+    calls: dict[AgentId, tuple[ToolCall, ...]] = {}  # noqa: RUF012  # the same
+    """Of each agent's last answer."""
+    turns: dict[AgentId, int] = {}  # noqa: RUF012  # the same
+    said: dict[AgentId, int] = {}  # noqa: RUF012  # the same
+    """Messages of its conversation so far."""
+
+    def tell(self, record: JournalRecord) -> None:
+        """Add the events of *record*."""
+        if record.kind is RecordKind.SENT:
+            message = decode(record.body, AgentMessage)
+            self.events.append(MessageSent(*self._stamp(message.sender), message))
+            return
+        agent = self.past.agents.get(record.agent_id)
+        if agent is None:
+            return  # where a session goes on, which is no event
+        if record.kind is RecordKind.ACCEPTED:
+            self._spawned(agent)
+        elif record.kind is RecordKind.STARTED:
+            self._started(record)
+        elif record.kind is RecordKind.LOST:
+            read_body(record.body, LOST_BODY)
+            stamp = self._stamp(record.agent_id)
+            self.events.append(RequestFailed(*stamp, 0, 1, "", NOT_KEPT, by_tool=False))
+        elif record.kind is RecordKind.RESULT:
+            self._result(agent, record)
+        elif record.kind is RecordKind.ASKED:
+            call = decode(record.body, ToolCall)
+            self.events.append(ApprovalAsked(*self._stamp(record.agent_id), call))
+        elif record.kind is RecordKind.ANSWERED:
+            self._answered(record)
+        elif record.kind is RecordKind.ENDED and agent.outcome is not None:
+            self._say(agent, *agent.outcome.messages)
+            self.events.append(AgentFinished(*self._stamp(record.agent_id), agent.outcome))
+
+    def _stamp(self, agent_id: AgentId) -> tuple[int, float, AgentId, str]:
+        agent = self.past.agents.get(agent_id)
+        name = "" if agent is None else agent.config.agent_name
+        return len(self.events) + 1, 0.0, agent_id, name
+
+    def _say(self, agent: PastAgent, *messages: ChatMessage) -> None:
+        place = self.said.get(agent.agent_id, 0)
+        self.said[agent.agent_id] = place + len(messages)
+        self.events.append(MessagesAdded(*self._stamp(agent.agent_id), place, messages))
+
+    def _spawned(self, agent: PastAgent) -> None:
+        config, model = agent.config, agent.config.manifest.model
+        self.events.append(
+            AgentSpawned(
+                *self._stamp(agent.agent_id),
+                agent.parent_id or OWNER_ID,
+                query=config.query,
+                manifest=config.manifest.name,
+                model=model.remote_model or str(model.model_path or ""),
+                system_prompt=model.system_prompt,
+                grants=tuple(grant.kind.value for grant in config.manifest.capabilities),
+                group=config.group,
+                deadline_seconds=config.deadline_seconds,
+            )
+        )
+        if agent.outcome is None:
+            self._say(agent, *config.history, UserMessage(config.query, config.attachments))
+
+    def _started(self, record: JournalRecord) -> None:
+        if record.agent_id not in self.turns:
+            self.turns[record.agent_id] = 0
+            self.events.append(AgentStarted(*self._stamp(record.agent_id)))
+        if not record.body:  # a call is told when it has ended
+            turn = self.turns[record.agent_id] + 1
+            stamp = self._stamp(record.agent_id)
+            self.events.append(RequestStarted(*stamp, turn, 1, "", False, ()))  # noqa: FBT003  # as others make it
+
+    def _result(self, agent: PastAgent, record: JournalRecord) -> None:
+        if record.digest:
+            self._called(agent, record)
+        elif record.body.startswith(b'{"completion"'):
+            found = read_body(record.body, ANSWERED).completion
+            if found is not None:
+                self.turns[agent.agent_id] = self.turns.get(agent.agent_id, 0) + 1
+                self._completed(agent, found)
+                self.calls[agent.agent_id] = found.tool_calls
+                if agent.outcome is None:
+                    said = AssistantMessage(found.text, found.tool_calls, found.parts)
+                    self._say(agent, said)
+        elif record.body.startswith(b'["'):
+            summary = read_body(record.body, SUMMED).completion
+            if summary is not None:
+                self._completed(agent, summary)
+
+    def _completed(self, agent: PastAgent, answer: Completion) -> None:
+        turn = self.turns.get(agent.agent_id, 0)
+        self.events.append(
+            CompletionReceived(
+                *self._stamp(agent.agent_id), answer.finish_reason, answer.usage, 0.0,
+                turn=turn, model=answer.model, cost_usd=answer.cost_usd,
+            )
+        )  # fmt: skip
+
+    def _called(self, agent: PastAgent, record: JournalRecord) -> None:
+        called = read_body(record.body, CALLED)
+        result = called.result
+        asked = ToolCall(result.call_id, result.name, "{}")
+        for part, call in enumerate(self.calls.get(agent.agent_id, ())):
+            asked = call if part == record.part else asked
+        if agent.outcome is None:
+            self._say(agent, result)
+        stamp, turn = self._stamp(agent.agent_id), self.turns.get(agent.agent_id, 0)
+        call = called.changed or asked
+        self.events.append(ToolFinished(*stamp, call, result.content, result.is_error, turn))
+
+    def _answered(self, record: JournalRecord) -> None:
+        decision = decision_in(record.body)
+        calls = self.calls.get(record.agent_id, ())
+        call = calls[record.part] if record.part < len(calls) else ToolCall("", "", "{}")
+        reason = decision.reason if isinstance(decision, Denied) else ""
+        if isinstance(decision, Changed):
+            call = ToolCall(call.call_id, call.name, decision.arguments)
+        stamp = self._stamp(record.agent_id)
+        is_denied = isinstance(decision, Denied)
+        self.events.append(ApprovalGiven(*stamp, call, not is_denied, reason, decision.by))

@@ -1,0 +1,150 @@
+"""``agentpool show`` of a journal: the same words as of a trace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+
+from agentpool import (
+    AgentManifest,
+    Capability,
+    CapabilityKind,
+    SpawnConfig,
+    open_pool,
+    trace_of_journal,
+)
+from agentpool._agent.results import Answered, Summed, encode
+from agentpool.abc import Completion, CompletionRequest
+from agentpool.drivers import FunctionDriver, OverloadedError, ToolMessage, UserMessage, call
+from agentpool.drivers._scripted import Answer
+from agentpool.journal import InMemoryJournal, JournalRecord, RecordKind
+from agentpool.observe import Trace, record_of
+from agentpool.testing import simulate
+from agentpool.tools import (
+    TEAM_TOOLS,
+    ApprovalRequest,
+    Changed,
+    Decision,
+    Denied,
+    ToolRegistry,
+    tool,
+)
+from tests.support.cli_runner import Desk, make_desk
+
+MAP = ("map", "reader.toml", "--each", "a.txt", "b.txt", "--journal", "j.db")
+
+
+@pytest.fixture
+def desk(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Desk:
+    """Return a folder with a journal of a map, and the command line in it."""
+    desk = make_desk(tmp_path, capsys, monkeypatch)
+    desk.write(a_txt="one", b_txt="two")
+    assert desk.scripted(*MAP, "--trace", "t").code == 0
+    return desk
+
+
+def test_a_journal_is_shown_as_its_trace(desk: Desk) -> None:
+    """But for the times, which it does not have."""
+    kept, traced = (desk.call("show", name, "--json").lines[0] for name in ("j.db", "t"))
+    for name in ("usage", "cost_usd", "first_failure"):
+        assert (name, kept[name]) == (name, traced[name])
+    shown = ("agent_id", "name", "parent_id", "status", "turns", "requests", "usage", "cost_usd")
+    for one, other in zip(kept["agents"], traced["agents"], strict=True):
+        assert {name: one[name] for name in shown} == {name: other[name] for name in shown}
+    one, other = (desk.call("show", name, "--agent", "1").out for name in ("j.db", "t"))
+    assert one.partition("---")[2] == other.partition("---")[2]
+    assert "A note." in one
+    assert desk.call("show", "j.db", "--html", "j.html").code == 0
+    assert (desk.folder / "j.html").exists()
+
+
+def test_a_pool_is_chosen(desk: Desk) -> None:
+    """If there are several; a trace has one."""
+    assert desk.scripted("run", "reader.toml", "q", "--journal", "j.db").code == 0
+    done = desk.call("show", "j.db")
+    assert (done.code, "say which pool with --pool; the journal has 'map', 'run'" in done.err) == (
+        2, True,
+    )  # fmt: skip
+    assert desk.call("show", "j.db", "--pool", "run").code == 0
+    assert "--pool is of journals" in desk.call("show", "t", "--pool", "run").err
+    assert "--follow is of traces" in desk.call("show", "j.db", "--follow").err
+    assert desk.call("show", "none").code == 2
+
+
+# --- what a journal has of a run
+
+
+@tool(needs_approval=True)
+def pay(amount: int) -> str:
+    """Pay."""
+    return f"paid {amount}"
+
+
+OTHERS = (
+    JournalRecord(0, RecordKind.HEAD),
+    JournalRecord(2, RecordKind.TAKEN, body=b"[]"),
+    JournalRecord(2, RecordKind.RESULT, 9, body=b'{"messages":[],"interrupted":true}'),
+    JournalRecord(
+        2, RecordKind.RESULT, 8, body=encode(Answered(None, passed_shared=False, exhausted=None))
+    ),
+    JournalRecord(2, RecordKind.RESULT, 10, body=encode(Summed("short", ""))),
+    JournalRecord(2, RecordKind.RESULT, 11, body=encode(Summed("s", "", Completion("short")))),
+)
+"""What other pools have: of sessions, of interruptions, of full windows."""
+
+
+def test_everything_that_is_kept_is_told() -> None:
+    """Of an agent that ended, and of one that has not: requests, calls, approvals, messages."""
+    asked = 0
+
+    def answer(request: CompletionRequest) -> Answer:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise OverloadedError("busy")
+        first, done = request.messages[0], len(request.messages)
+        assert isinstance(first, UserMessage)
+        results = [one for one in request.messages if isinstance(one, ToolMessage)]
+        if first.text == "stay" and done > 2:
+            return call("wait_for_message")
+        if len(results) < 2:
+            return call("pay", amount=len(results))
+        return call("send_message", to=0, content="paid") if len(results) == 2 else "done"
+
+    def approve(request: ApprovalRequest) -> Decision:
+        return (
+            Denied("no")
+            if '"amount":0' in request.call.arguments.replace(" ", "")
+            else Changed('{"amount": 7}')
+        )
+
+    async def scenario() -> Trace:
+        journal = InMemoryJournal()
+        manifest = AgentManifest(capabilities=(Capability(CapabilityKind.MESSAGE),))
+        async with open_pool(
+            FunctionDriver(answer), tools=ToolRegistry([pay, *TEAM_TOOLS]), journal=journal,
+            approve=approve,
+        ) as pool:  # fmt: skip
+            await (await pool.spawn(SpawnConfig(manifest, "go", key="a"))).wait()
+            await pool.spawn(SpawnConfig(manifest, "stay", key="b"))
+            await trio.sleep(1)
+            pool.abort_all()
+        return trace_of_journal("pool", (*await journal.read("pool"), *OTHERS))
+
+    trace = simulate(scenario)
+    kinds = {type(event).__name__ for event in trace.events}
+    assert kinds == {
+        "AgentSpawned", "AgentStarted", "AgentFinished", "ApprovalAsked", "ApprovalGiven",
+        "CompletionReceived", "MessageSent", "MessagesAdded", "RequestFailed", "RequestStarted",
+        "ToolFinished",
+    }  # fmt: skip
+    record = record_of(trace.events)
+    ended, left = record.agents.values()
+    assert (ended.status, left.status) == ("completed", "open")
+    assert (ended.requests, ended.failed_requests, ended.tool_calls) == (5, 1, 3)
+    assert left.messages[0] == UserMessage("stay")
+    assert [one.reason for one in record.notices if hasattr(one, "reason")][:2] == ["no", ""]
