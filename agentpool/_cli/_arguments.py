@@ -36,6 +36,7 @@ from agentpool._cli._options import (
     text,
 )
 from agentpool._cli._setup_arguments import parse_completion, parse_doctor, parse_init
+from agentpool._cli._worker_arguments import LEASE_SECONDS, add_workers, read_workers
 
 EXIT_CODES: Final = """\
 exit codes:
@@ -123,6 +124,7 @@ examples:
   agentpool map reader.toml --each texts/*.txt --schema fact.json --json
   agentpool map reader.toml --each texts/*.txt --model larger.gguf --max-concurrent 2
   agentpool map reader.toml --each texts/*.txt --journal night.db
+  agentpool map reader.toml --each texts/*.txt --journal night.db --workers 4
 
 {EXIT_CODES}"""
 
@@ -318,6 +320,7 @@ def _parse_map(argv: Sequence[str]) -> MapCommand:
         help="write each answer into a file of this folder as soon as it is there, named after "
         "its input; an unfinished one ends in .partial",
     )
+    add_workers(parser)
     add_options(parser)
     found = parser.read(argv)
     if found.manifest is None:
@@ -327,6 +330,7 @@ def _parse_map(argv: Sequence[str]) -> MapCommand:
         parser.error("--output-dir writes texts and --json prints lines; choose one of them")
     if found.reduce_prompt is not None and found.reduce is None:
         parser.error("--reduce-prompt means nothing without --reduce")
+    workers = read_workers(parser, found, argv)
     return MapCommand(
         manifest=found.manifest,
         sources=tuple(map(tuple, found.each)),
@@ -337,6 +341,8 @@ def _parse_map(argv: Sequence[str]) -> MapCommand:
         # the program is killed.
         ordered=not (found.unordered or found.json or found.output_dir is not None),
         output_dir=found.output_dir,
+        workers=workers,
+        lease_seconds=found.lease or LEASE_SECONDS,
         options=read_options(found),
     )
 

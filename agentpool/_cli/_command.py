@@ -8,6 +8,7 @@ import attrs
 
 from agentpool import Budget
 from agentpool._cli._override import Override
+from agentpool.abc import BudgetStore
 from agentpool.drivers import ProviderGates
 from agentpool.live import ApprovalDesk
 from agentpool.observe import Content
@@ -16,6 +17,9 @@ NOTHING_HELD_BACK: Final = (
     "--rpm and --tpm hold requests to providers back, and no model here is behind one"
 )
 """What is said where they have nothing to do."""
+
+BUDGET_NAME: Final = "command line"
+"""What the limits of a whole command are called."""
 
 SESSIONS_FILE: Final = "agentpool.db"
 """Where conversations are kept if nobody names a journal: in the current folder."""
@@ -83,13 +87,20 @@ class Options:
         """Make the desk for approvals on the live page. ``None``: it is not wanted."""
         return None if self.live is None else ApprovalDesk()
 
-    def new_budget(self) -> Budget | None:
-        """Make the budget of all agents. ``None``: no limit is wanted."""
+    def new_budget(self, store: BudgetStore | None = None) -> Budget | None:
+        """Make the budget of all agents. ``None``: no limit is wanted.
+
+        Args:
+            store: Where it is kept what was used, for several processes that share it.
+        """
         limits = (self.max_total_tokens, self.max_cost_usd, self.max_requests)
         if limits == (None, None, None):
             return None
         tokens, cost_usd, requests = limits
-        return Budget(tokens=tokens, cost_usd=cost_usd, requests=requests, name="command line")
+        return Budget(
+            tokens=tokens, cost_usd=cost_usd, requests=requests, name=BUDGET_NAME,
+            per=None if store is None else "ever", store=store,
+        )  # fmt: skip
 
 
 @final
@@ -139,6 +150,10 @@ class MapCommand:
     """Whether results are printed in the order of the inputs, and not as they come."""
     output_dir: str | None
     """The folder that gets a file for each answer. ``None``: answers are printed."""
+    workers: int | None = None
+    """The processes that share the inputs. ``None``: this one has all of them."""
+    lease_seconds: float = 30.0
+    """How long a worker may be silent before another one continues what it had."""
     options: Options
 
 

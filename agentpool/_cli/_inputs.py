@@ -36,6 +36,11 @@ def read_text(path: str) -> str:
     return _text(data, f"input {path!r}")
 
 
+def joined(prompt: str | None, text: str) -> str:
+    """Return *text* with what is said before it."""
+    return text if prompt is None else f"{prompt}\n\n{text}"
+
+
 def files_of(path: str) -> list[str]:
     """Return the inputs at *path*: the files of a folder, or *path* itself.
 

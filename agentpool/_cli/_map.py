@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Sequence
 
 import trio
 
-from agentpool import AgentManifest, AgentStatus, UsageError
+from agentpool import AgentManifest
 from agentpool._cli._answers import AnswerFolder
 from agentpool._cli._command import MapCommand
+from agentpool._cli._editor import editor_job
 from agentpool._cli._inputs import (
     FROM_STANDARD_INPUT,
     files_of,
+    joined,
     may_wait,
     read_standard_input,
     read_text,
@@ -24,7 +25,7 @@ from agentpool._cli._manifests import load_all
 from agentpool._cli._report import Result
 from agentpool._cli._schema import free_keys, load_schema
 from agentpool._cli._session import Session, conduct
-from agentpool.tools import printable
+from agentpool._cli._shared_map import share_map
 
 
 def map_files(command: MapCommand) -> int:
@@ -62,6 +63,10 @@ def map_files(command: MapCommand) -> int:
         for (turn, path), name, key in zip(turns, names, keys_of(inputs), strict=True)
     ]
 
+    looked_up = None if output_type is None else free_keys(output_type)
+    if command.workers is not None:
+        return trio.run(share_map, command, manifests, jobs, answers, looked_up)
+
     async def work(session: Session) -> None:
         results = await session.run_jobs(jobs, ordered=command.ordered, answers=answers)
         for editor in manifests[1:]:
@@ -75,7 +80,7 @@ def map_files(command: MapCommand) -> int:
             job_count=count,
             headings=True,
             kept_as="map",
-            looked_up=None if output_type is None else free_keys(output_type),
+            looked_up=looked_up,
             keys=FROM_STANDARD_INPUT not in inputs,
             work=work,
         )
@@ -85,29 +90,14 @@ def map_files(command: MapCommand) -> int:
 
 def _reader(path: str, prompt: str | None) -> Callable[[], str]:
     if path == FROM_STANDARD_INPUT:
-        return lambda: _joined(prompt, read_standard_input())
-    return lambda: _joined(prompt, read_text(path))
-
-
-def _joined(prompt: str | None, text: str) -> str:
-    return text if prompt is None else f"{prompt}\n\n{text}"
+        return lambda: joined(prompt, read_standard_input())
+    return lambda: joined(prompt, read_text(path))
 
 
 async def _reduce(
     session: Session, editor: AgentManifest, results: Sequence[Result], prompt: str | None
 ) -> None:
-    notes = notes_of(results)
-
-    def read() -> str:
-        if not notes:
-            raise UsageError("there is no answer to reduce; see the errors above")
-        return _joined(prompt, notes)
-
-    # Other answers are another question, to which nothing was answered yet.
-    digest = hashlib.sha256(_joined(prompt, notes).encode(errors="backslashreplace"))
-    name = editor.name
-    key = f"reduce {digest.hexdigest()[:16]}"
-    await session.run_jobs([Job(manifest=editor, label=name, key=key, name=name, read=read)])
+    await session.run_jobs([editor_job(editor, results, prompt)])
 
 
 def keys_of(inputs: Sequence[str]) -> list[str]:
@@ -129,22 +119,3 @@ def keys_of(inputs: Sequence[str]) -> list[str]:
             key = f"{words} ({times})"
         keys[key] = None
     return list(keys)
-
-
-def notes_of(results: Sequence[Result]) -> str:
-    """Return all answers in order, each under the name of its file.
-
-    What a stopped agent had is in it: half a note is better than none. A failed one has no
-    answer, and a cancelled one ends the whole command.
-    """
-    kept = [
-        result
-        for result in results
-        if result.status in {AgentStatus.COMPLETED, AgentStatus.STOPPED} and result.text.strip()
-    ]
-    names = short_names([result.source or result.name for result in kept])
-    # A file's name may have line breaks in it, or be no text at all, which cannot be sent.
-    return "\n\n".join(
-        f"{printable(name)}:\n{result.text.strip()}"
-        for name, result in zip(names, kept, strict=True)
-    )

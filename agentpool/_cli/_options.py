@@ -65,6 +65,8 @@ class Words(argparse.Namespace):
     report: str | None
     journal: str | None
     session: str | None
+    workers: int | None
+    lease: float | None
     reason: str
     pool: str | None
     html: str | None
@@ -183,7 +185,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         help="the most requests to one provider in a minute; the others wait")  # fmt: skip
     add("--tpm", type=count, metavar="N",
         help="the most tokens of these, questions and answers")  # fmt: skip
-    add("--deadline", type=_seconds, metavar="SECONDS",
+    add("--deadline", type=seconds, metavar="SECONDS",
         help="stop an agent that runs longer than this")  # fmt: skip
 
 
@@ -333,7 +335,8 @@ def _session(word: str) -> str:
     return word
 
 
-def _seconds(word: str) -> float:
+def seconds(word: str) -> float:
+    """Parse *word* as seconds, for argparse."""
     return _amount(word, "seconds")
 
 

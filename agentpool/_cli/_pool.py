@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from agentpool import AgentManifest, AgentPool, Budget, PoolPlan, open_manifest_pool
+from agentpool import AgentManifest, AgentPool, Budget, PoolPlan, UsageError, open_manifest_pool
 from agentpool import journal as journals
 from agentpool._cli._command import NOTHING_HELD_BACK, Options
 from agentpool._cli._recording import open_recording
@@ -145,3 +145,18 @@ def _loaded_by(plan: PoolPlan) -> str:
 
 def _was_told(_text: str) -> None:
     """Ignore a warning that was already written to standard error."""
+
+
+@asynccontextmanager
+async def only_here(journal: SqliteJournal | None, kept_as: str) -> AsyncGenerator[None]:
+    """Refuse to run alone what workers share.
+
+    Raises:
+        UsageError: If they do.
+    """
+    if journal is not None and await journal.shared_work(kept_as).states():
+        raise UsageError(
+            f"workers share {kept_as!r} of journal {str(journal.path)!r}; run it with --workers, "
+            "or name another --journal file"
+        )
+    yield

@@ -65,7 +65,7 @@ async def _find(command: RunsCommand) -> KeptCommand:
                 f"pool {pool.pool!r} is run by process {pool.owner.pid} on {pool.owner.host} "
                 "right now; wait for its end, or end it"
             )
-        kept = await journal.command_of(pool.pool)
+        kept = await journal.command_of(_work_of(pool.pool))
     if kept is None:
         raise UsageError(
             f"pool {pool.pool!r} is of no command that the journal keeps: a program, a "
@@ -82,11 +82,19 @@ def _chosen(pools: Sequence[PoolSummary], name: str | None) -> PoolSummary:
     """
     found = [one for one in pools if name in {None, one.pool}]
     unfinished = [one for one in found if one.is_open]
-    if len(unfinished) == 1:
-        return unfinished[0]
-    if len(found) == 1:
-        return found[0]
+    for some in (unfinished, found):
+        if len({_work_of(one.pool) for one in some}) == 1:
+            return some[0]
     known = ", ".join(repr(one.pool) for one in pools) or "none"
     if name is not None:
         raise UsageError(f"the journal has no pool {name!r}; it has {known}")
     raise UsageError(f"say which pool to resume; the journal has {known}")
+
+
+def _work_of(pool: str) -> str:
+    """Return the pool, or the work that it is a worker's share of, which has the command.
+
+    >>> _work_of("map"), _work_of("map worker 3")
+    ('map', 'map')
+    """
+    return pool.rpartition(" worker ")[0] or pool

@@ -12,7 +12,6 @@ Rules:
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeAlias, final
 
@@ -32,19 +31,18 @@ from agentpool import (
     UsageError,
 )
 from agentpool._cli._answers import AnswerFolder
-from agentpool._cli._approve import Prompter, choose_approver, open_prompter
+from agentpool._cli._approve import Prompter, choose_approver
 from agentpool._cli._command import Options
 from agentpool._cli._interrupt import Interruption, watch_signals
 from agentpool._cli._job import Job
 from agentpool._cli._kept_command import CommandKeeper
-from agentpool._cli._keys import keyboard_of
 from agentpool._cli._later import Later, how_to_answer
-from agentpool._cli._pool import open_command_pool, open_options_journal
+from agentpool._cli._pool import only_here, open_command_pool, open_options_journal
 from agentpool._cli._report import ExitCode, Report, Result
-from agentpool._cli._screen import Screen
+from agentpool._cli._shown import close_screen, open_screen, show
 from agentpool.drivers import ProviderGates
 from agentpool.journal import ResumeMismatchError
-from agentpool.live import FRAMES_PER_SECOND, ApprovalDesk, Board, open_display
+from agentpool.live import ApprovalDesk, Board
 from agentpool.tools import Approver
 
 # As many as trio has itself: more pipes than a person types.
@@ -240,14 +238,14 @@ async def conduct(
     opened_at = trio.current_time()
     budget, gates = options.new_budget(), options.new_gates()
     interruption, board, desk = Interruption(), Board(job_count), options.new_desk()
-    screen, prompter = _open_screen(options, keys=keys)
+    screen, prompter = open_screen(options, keys=keys)
     secrets = PoolPlan(manifests=tuple(manifests)).secrets
     report = Report(
         screen, options.json, options.quiet, headings, secrets, looked_up, interruption.call
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(watch_signals, interruption)
-        nursery.start_soon(_show, board, screen, interruption, options.quiet, prompter)
+        nursery.start_soon(show, board, screen, interruption, options.quiet, prompter)
         try:
             with interruption.scope:
                 await _run(
@@ -267,28 +265,13 @@ async def conduct(
         except AgentPoolError as error:
             await report.refuse(error)
         nursery.cancel_scope.cancel()
-    await _close(screen, prompter, board, options)
+    await close_screen(screen, prompter, board, options)
     return await report.end(
         interrupted=interruption.reason,
         seconds=trio.current_time() - opened_at,
         spent=None if budget is None else budget.statistics(),
         gates=() if gates is None else gates.statistics(),
     )
-
-
-def _open_screen(options: Options, *, keys: bool) -> tuple[Screen, Prompter | None]:
-    live = not (options.json or options.quiet) and sys.stderr.isatty()
-    screen = Screen(sys.stdout, sys.stderr, open_display(sys.stderr) if live else None)
-    listens = keys and screen.display is not None
-    return screen, open_prompter(screen, keyboard_of(sys.stdin) if listens else None)
-
-
-async def _close(screen: Screen, prompter: Prompter | None, board: Board, options: Options) -> None:
-    """Write the last lines, and give the terminal back."""
-    if prompter is not None:
-        prompter.close()
-    await screen.write_lines(_lines_to_write(board, screen, options.quiet))
-    await screen.close_display()
 
 
 async def _run(
@@ -308,6 +291,7 @@ async def _run(
 ) -> None:
     async with (
         open_options_journal(options.journal) as journal,
+        only_here(journal, kept_as),
         open_command_pool(
             manifests,
             options,
@@ -359,34 +343,3 @@ async def _heed(
                 interruption.call("ended at the terminal")
             elif agent_id is not None:
                 pool[agent_id].cancel("cancelled at the terminal")
-
-
-async def _show(
-    board: Board,
-    screen: Screen,
-    interruption: Interruption,
-    quiet: bool,  # noqa: FBT001  # start_soon passes no names
-    prompter: Prompter | None,
-) -> None:
-    """Write lines, or draw the display, until cancelled."""
-    while screen.display is not None:
-        await screen.write_lines(_lines_to_write(board, screen, quiet))
-        board.keys = "" if prompter is None else prompter.keys
-        await screen.draw(board.look())
-        with trio.move_on_after(1 / FRAMES_PER_SECOND):
-            await interruption.called.wait()
-            # The next signal ends the program at once, and the cursor must be there then.
-            if prompter is not None:
-                prompter.close()
-            await screen.close_display()
-    while True:
-        await board.wait_lines()
-        await screen.write_lines(_lines_to_write(board, screen, quiet))
-
-
-def _lines_to_write(board: Board, screen: Screen, quiet: bool) -> list[str]:  # noqa: FBT001  # see _show
-    lines = board.take_lines()
-    if quiet:
-        return []
-    # The display shows by itself who started and who ended.
-    return [line.text for line in lines if line.notable or screen.display is None]

@@ -71,13 +71,18 @@ def take(
     refuse_if_busy(pool, before, me, silent_since)
     lease = before.claimed(me, seconds=lease_seconds, now=time.time())
     if not before.fence:
-        transaction.insert(
-            "INSERT INTO pools (name, created_at, fence, holder, lease_seconds, renewed_at) "
-            "VALUES (?, ?, 0, '', 0, 0)",
-            pool, lease.renewed_at,
-        )  # fmt: skip
+        begin(transaction, pool)
     _keep(transaction, pool, lease)
     return lease.fence
+
+
+def begin(transaction: Transaction, pool: str) -> None:
+    """Add *pool* without a holder, unless it is there."""
+    transaction.insert(
+        "INSERT OR IGNORE INTO pools "
+        "(name, created_at, fence, holder, lease_seconds, renewed_at) VALUES (?, ?, 0, '', 0, 0)",
+        pool, time.time(),
+    )  # fmt: skip
 
 
 def hold(transaction: Transaction, lease: Lease) -> int:

@@ -26,7 +26,7 @@ from agentpool._database import Database, Row, Transaction, Value
 from agentpool._errors import UsageError
 from agentpool._records import Lease, LeaseHolder, RecordKind, read_body
 from agentpool.journal._holder import live_holder
-from agentpool.journal._lease_rows import hold, state_of
+from agentpool.journal._lease_rows import begin, hold, state_of
 from agentpool.journal._rows import damaged, number_of, text_of
 
 T = TypeVar("T")
@@ -179,6 +179,25 @@ class SharedWork:
             )
 
         await self._do(self._database.write, insert)
+
+    async def begin_share(self) -> str:
+        """Add a share that no other process gets, and return its name.
+
+        Raises:
+            JournalError: If the file cannot be written.
+
+        Cancellation:
+            It may have been added, and has no item then.
+        """
+
+        def add(transaction: Transaction) -> str:
+            number = 1
+            while transaction.rows("SELECT 1 FROM pools WHERE name = ?", self.share_name(number)):
+                number += 1
+            begin(transaction, self.share_name(number))
+            return self.share_name(number)
+
+        return await self._do(self._database.write, add)
 
     async def claim(self, lease: Lease, most: int) -> tuple[WorkItem, ...]:
         """Claim the next items for the share that *lease* is of, and renew it.

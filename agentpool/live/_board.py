@@ -153,6 +153,8 @@ class Board(Observer):
     """Agents that come on top of the total."""
     _loading: str = attrs.field(init=False, default="")
     _loading_since: float = attrs.field(init=False, default=0.0)
+    elsewhere: dict[int, BoardView] = attrs.field(init=False, factory=dict[int, BoardView])
+    """What is seen of agents in other processes, each under a number."""
     _rows: dict[AgentId, _Row] = attrs.field(init=False, factory=dict[AgentId, _Row])
     _ended: Counter[AgentStatus] = attrs.field(init=False, factory=Counter[AgentStatus])
     _tokens: int = attrs.field(init=False, default=0)
@@ -199,8 +201,13 @@ class Board(Observer):
 
     def unreadable(self, line: str) -> None:
         """Count an input that no agent can be made from."""
-        self._ended[AgentStatus.FAILED] += 1
+        self.count(AgentStatus.FAILED)
         self.say(line)
+
+    def count(self, status: AgentStatus, tokens: int = 0) -> None:
+        """Count an end that was seen elsewhere, and the tokens that were written there."""
+        self._ended[status] += 1
+        self._tokens += tokens
 
     def say(self, text: str, *, notable: bool = False) -> None:
         """Queue a line to be written."""
@@ -246,6 +253,7 @@ class Board(Observer):
             )
             for agent_id, row in self._rows.items()
         )
+        agents += tuple(agent for view in self.elsewhere.values() for agent in view.agents)
         tokens = self._tokens + sum(agent.tokens for agent in agents)
         ended = self._ended
         return BoardView(

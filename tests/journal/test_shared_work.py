@@ -126,6 +126,23 @@ async def test_work_that_is_added_again_is_the_same(tmp_path: Path) -> None:
         assert await other.states() == (ItemState("item 0", None, ""),)
 
 
+async def test_a_new_share_is_nobody_elses(tmp_path: Path) -> None:
+    """Also if two commands begin at once."""
+    names = list[str]()
+    async with (
+        open_journal(tmp_path / "j.db") as one,
+        open_journal(tmp_path / "j.db") as other,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def begin(work: SharedWork) -> None:
+            names.extend([await work.begin_share(), await work.begin_share()])
+
+        nursery.start_soon(begin, one.shared_work("map"))
+        nursery.start_soon(begin, other.shared_work("map"))
+    assert sorted(names) == [f"map worker {number}" for number in (1, 2, 3, 4)]
+
+
 async def test_a_fault_is_tried_again_with_the_next_beginning(tmp_path: Path) -> None:
     """Maybe the file is there by then."""
     async with open_journal(tmp_path / "j.db") as journal:

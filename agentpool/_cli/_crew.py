@@ -1,0 +1,304 @@
+"""The worker processes of ``agentpool map … --workers N``: started, heard, replaced and ended.
+
+Rules:
+
+1. At most so many workers are at work as were asked for. One that is silent for longer than its
+   lease is not at work: another one continues its share, and should it wake up, it is refused.
+2. A share that is not over and has no living process is continued before a new one is begun,
+   whoever had it: a worker that was killed, or one of a command that was.
+3. Each worker has a process group of its own, so Ctrl-C reaches the command alone, which tells
+   them. When the command is gone they end, as their input does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, final
+
+import attrs
+import msgspec
+import trio
+
+from agentpool import AgentOutcome, UsageError
+from agentpool._cli._crew_messages import (
+    Broke,
+    Cut,
+    End,
+    Ended,
+    FromWorker,
+    LineReader,
+    Order,
+    Ready,
+    Seen,
+    Stop,
+    ToWorker,
+    Warned,
+    encode,
+)
+from agentpool._cli._report import Report
+from agentpool.journal import ItemState, SharedWork, WorkShare
+from agentpool.live import Board
+from agentpool.observe import outcome_from_json
+
+END_SECONDS: Final = 15.0
+"""For a worker to end in good order, with its model and its tools. Then it is killed."""
+
+MAX_CRASHES: Final = 5
+"""Workers that may end in a row without an answer in between."""
+
+_PROGRAM: Final = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from agentpool._cli._worker import main; main()"
+)
+_KILL: Final = getattr(signal, "SIGKILL", signal.SIGTERM)
+_OWN_GROUP: Final = 0 if hasattr(os, "killpg") else None
+_LAST_WORDS: Final = 5
+
+
+@final
+@attrs.define(eq=False)
+class Member:
+    """One worker process, as the command sees it."""
+
+    number: int
+    """Its place in the crew, from 0."""
+    order: Order
+    """What it does."""
+    process: trio.Process | None = None
+    """The process. ``None``: it was not started yet."""
+    is_ready: bool = False
+    """Whether its share is its own."""
+    is_idle: bool = False
+    """Whether it has nothing to do."""
+    is_silent: bool = False
+    """Whether it said nothing for longer than its lease."""
+    broke: Broke | None = None
+    """Why it cannot go on. ``None``: it can, or did not say."""
+    seen: Seen | None = None
+    """What it said of itself last."""
+    last_words: deque[str] = attrs.field(factory=lambda: deque[str](maxlen=_LAST_WORDS))
+    """What it wrote to standard error."""
+    said: trio.Lock = attrs.field(factory=trio.Lock)
+    """Held while something is said to it."""
+
+    async def say(self, message: Order | ToWorker) -> None:
+        """Tell it something, unless it is gone. One that is stopped does not listen."""
+        if self.process is not None and self.process.stdin is not None:
+            with trio.move_on_after(1):
+                try:
+                    async with self.said:
+                        await self.process.stdin.send_all(encode(message))
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()
+
+    def kill(self) -> None:
+        """End it at once, with all of its group."""
+        if self.process is not None and self.process.returncode is None:
+            if hasattr(os, "killpg"):
+                os.killpg(self.process.pid, _KILL)
+            else:
+                self.process.kill()
+
+
+@final
+@attrs.define(eq=False)
+class Crew:
+    """The workers of one command."""
+
+    _size: int
+    _new_order: Callable[[int, str], Order]
+    """Makes the order of the worker at a place for a share."""
+    _work: SharedWork
+    _board: Board
+    _report: Report
+    _nursery: trio.Nursery
+    _stop: Callable[[str], None]
+    """Ends the command."""
+    members: list[Member] = attrs.field(init=False, factory=list[Member])
+    """Those whose processes have not ended."""
+    gone: list[Seen] = attrs.field(init=False, factory=list[Seen])
+    """What those said last whose processes have."""
+    cut: dict[str, AgentOutcome] = attrs.field(init=False, factory=dict[str, AgentOutcome])
+    """What was interrupted, by key."""
+    changed: trio.Event = attrs.field(init=False, factory=trio.Event)
+    """Set when there may be something new in the journal."""
+    is_ending: bool = attrs.field(init=False, default=False)
+    """Whether no other worker is started."""
+    _crashes: int = attrs.field(init=False, default=0)
+    _warned: set[str] = attrs.field(init=False, factory=set[str])
+    _silences: dict[str, tuple[float, float]] = attrs.field(
+        init=False, factory=dict[str, tuple[float, float]]
+    )
+
+    def is_over(self, share: WorkShare) -> bool:
+        """Return whether the owner of *share* is gone, or was silent for its whole lease.
+
+        By the clock; and by one that never goes back, should that one have gone back.
+        """
+        now = trio.current_time()
+        heard, since = self._silences.get(share.pool, (-1.0, now))
+        if heard != share.renewed_at:
+            heard, since = self._silences[share.pool] = (share.renewed_at, now)
+        return share.owner is None or now - since > share.seconds
+
+    async def staff(self, undone: Sequence[ItemState]) -> None:
+        """Have as many workers at work on *undone* as there should be."""
+        shares = {share.pool: share for share in await self._work.shares()}
+        over = {name for name, share in shares.items() if self.is_over(share)}
+        for member in self.members:
+            is_silent = member.is_ready and member.order.share in over
+            if is_silent and not member.is_silent:
+                self._board.say(
+                    f"worker {member.number + 1} has been silent for {member.order.lease_seconds:g}"
+                    " seconds; another one continues what it had",
+                    notable=True,
+                )
+            member.is_silent = is_silent
+        if self.is_ending:
+            return
+        at_work = [one for one in self.members if not (one.is_silent or one.broke)]
+        taken = {one.order.share for one in at_work}
+        left = list(dict.fromkeys(one.share for one in undone if one.share))
+        left = [name for name in left if name in over and name not in taken]
+        unclaimed = sum(one.share is None for one in undone)
+        for _ in range(min(self._size - len(at_work), len(left) + unclaimed)):
+            share = left.pop(0) if left else await self._work.begin_share()
+            at_work.append(self._start(share, {one.number for one in at_work}))
+        idle = [one for one in at_work if one.is_ready and one.is_idle]
+        if left and idle and len(at_work) >= self._size:
+            await idle[0].say(End())
+
+    def _start(self, share: str, taken: set[int]) -> Member:
+        number = min(set(range(self._size)) - taken)
+        member = Member(number, self._new_order(number, share))
+        self.members.append(member)
+        self._nursery.start_soon(self._run, member, name=f"worker {number + 1}")
+        return member
+
+    async def _run(self, member: Member) -> None:
+        try:
+            member.process = process = await trio.lowlevel.open_process(
+                [sys.executable, "-P", "-c", _PROGRAM, json.dumps(sys.path)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                process_group=_OWN_GROUP,
+            )
+            assert process.stdin is not None  # noqa: S101  # it was asked for, as the others
+            assert process.stdout is not None  # noqa: S101
+            assert process.stderr is not None  # noqa: S101
+            async with process.stdin, process.stdout, process.stderr, trio.open_nursery() as n:
+                n.start_soon(self._hear_errors, member, LineReader(process.stderr))
+                await member.say(member.order)
+                lines = LineReader(process.stdout)
+                while (line := await lines.next_line()) is not None:
+                    await self._hear(member, msgspec.json.decode(line, type=FromWorker))
+                with trio.move_on_after(END_SECONDS):
+                    await process.wait()
+                # What it started may still hold its standard error.
+                n.cancel_scope.cancel()
+        finally:
+            if member.process is not None:
+                with trio.CancelScope(shield=True):
+                    member.kill()
+                    await member.process.wait()
+            self._leave(member)
+        await self._explain(member)
+
+    def _leave(self, member: Member) -> None:
+        self.members.remove(member)
+        self._board.elsewhere.pop(id(member), None)
+        if member.seen is not None:
+            self.gone.append(member.seen)
+        self.changed.set()
+
+    async def _hear(self, member: Member, message: FromWorker) -> None:
+        await trio.lowlevel.checkpoint()
+        match message:
+            case Ready():
+                member.is_ready = True
+            case Seen(view=view, lines=lines, is_idle=is_idle):
+                member.is_idle, member.seen = is_idle, message
+                self._board.elsewhere[id(member)] = view
+                for text, notable in lines:
+                    self._board.say(text, notable=notable)
+            case Warned(text=text):
+                # Each of them has read the same manifests.
+                if text not in self._warned:
+                    self._warned.add(text)
+                    await self._report.warn(text)
+            case Ended():
+                self._crashes = 0
+                self.changed.set()
+            case Cut(key=key, outcome=outcome):
+                self.cut[key] = outcome_from_json(outcome)
+            case Broke():
+                member.broke = message
+                await self._tell_break(member, message)
+
+    @staticmethod
+    async def _hear_errors(member: Member, lines: LineReader) -> None:
+        while (line := await lines.next_line()) is not None:
+            member.last_words.append(line.decode(errors="replace"))
+
+    async def _tell_break(self, member: Member, broke: Broke) -> None:
+        await trio.lowlevel.checkpoint()
+        if broke.why == "lost":
+            self._board.say(
+                f"worker {member.number + 1} woke up after its lease; what it brought was refused",
+                notable=True,
+            )
+        elif broke.why == "wrong" and not self.is_ending:
+            self.is_ending = True
+            await self._report.refuse(UsageError(broke.text))
+            self._stop("a worker cannot go on")
+
+    async def _explain(self, member: Member) -> None:
+        """Tell how the process of a worker ended, unless it is as it should."""
+        await trio.lowlevel.checkpoint()
+        process, who = member.process, f"worker {member.number + 1}"
+        if member.broke is not None or self.is_ending:
+            return
+        if process is not None and process.returncode:
+            code = process.returncode
+            how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+            words = "".join(f"; {line}" for line in list(member.last_words)[-1:])
+            self._board.say(f"{who} ended ({how}{words}); another one continues", notable=True)
+            self._crashes += 1
+            if self._crashes >= MAX_CRASHES:
+                await self._report.refuse(
+                    UsageError(
+                        f"{self._crashes} workers ended one after the other without an answer, "
+                        f"the last one by {how}{words}; run it without --workers to see why"
+                    )
+                )
+                self._stop("no worker stays")
+
+    async def tell_all(self, message: Stop | End) -> None:
+        """End all workers in good order; those that do not listen are killed."""
+        self.is_ending = True
+        for member in tuple(self.members):
+            if member.is_silent:
+                member.kill()
+            else:
+                await member.say(message)
+        with trio.move_on_after(END_SECONDS):
+            while self.members:
+                self.changed = trio.Event()
+                await self.changed.wait()
+        for member in tuple(self.members):
+            member.kill()
+        while self.members:
+            self.changed = trio.Event()
+            await self.changed.wait()
+
+    def views(self) -> list[Seen]:
+        """Return what each worker of the command said of itself last."""
+        return [*self.gone, *(one.seen for one in self.members if one.seen is not None)]

@@ -1,0 +1,167 @@
+"""What a command with ``--workers`` and its worker processes tell each other: a line of JSON each.
+
+What came of an input is not among it, but in the journal; here is only that it is there.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final, TypeAlias, final
+
+import attrs
+import msgspec
+import trio
+from trio.abc import ReceiveStream
+
+from agentpool.live import BoardView
+
+RECEIVE_BYTES: Final = 65536
+"""Of a pipe at once: as much as Linux keeps in one."""
+
+
+@final
+class Task(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The text of an item in the journal: what the agent of a worker is asked."""
+
+    path: str = ""
+    """The file that is its input. Empty: there is none."""
+    folder: str = ""
+    """Where the path begins."""
+    query: str = ""
+    """What the editor is asked, which gets all answers."""
+
+    @property
+    def file(self) -> str:
+        """The path from the current folder: as it was typed, if it was typed there."""
+        return self.path if self.folder == os.getcwd() else os.path.join(self.folder, self.path)  # noqa: PTH109, PTH118  # a path that nobody takes apart
+
+
+@final
+class Order(msgspec.Struct, frozen=True):
+    """The first line to a worker: what it is."""
+
+    words: tuple[str, ...]
+    """The command line."""
+    journal: str
+    """The file."""
+    work: str
+    """What is shared."""
+    share: str
+    """Its part of that."""
+    max_concurrent: int
+    """Agents that it runs at the same time."""
+    lease_seconds: float
+    """How long it may be silent."""
+    requests_per_minute: int | None
+    """Its part of this limit. ``None``: there is none."""
+    tokens_per_minute: int | None
+    """The same."""
+
+
+@final
+class Stop(msgspec.Struct, frozen=True, tag=True):
+    """To a worker: end the agents and tell what they had."""
+
+    reason: str
+
+
+@final
+class End(msgspec.Struct, frozen=True, tag=True):
+    """To a worker: nothing is left to claim."""
+
+
+@final
+class Ready(msgspec.Struct, frozen=True, tag=True):
+    """From a worker: its pool is open, and its share is its own."""
+
+
+@final
+class Seen(msgspec.Struct, frozen=True, tag=True):
+    """From a worker: how it looks there."""
+
+    view: BoardView
+    lines: list[tuple[str, bool]]
+    """What happened, and whether it is notable."""
+    is_idle: bool
+    """Whether it has nothing to do."""
+    unmeasured: int = 0
+    """Requests of unknown usage."""
+    unpriced: int = 0
+    """Requests without a price."""
+    refused: int = 0
+    """What the budget did not allow."""
+
+
+@final
+class Warned(msgspec.Struct, frozen=True, tag=True):
+    """From a worker: a warning that is about the whole command."""
+
+    text: str
+
+
+@final
+class Ended(msgspec.Struct, frozen=True, tag=True):
+    """From a worker: an item has its outcome in the journal."""
+
+
+@final
+class Cut(msgspec.Struct, frozen=True, tag=True):
+    """From a worker: what an item had that was interrupted. The journal keeps it open."""
+
+    key: str
+    outcome: str
+
+
+@final
+class Broke(msgspec.Struct, frozen=True, tag=True):
+    """From a worker: it cannot go on."""
+
+    why: str
+    """``lost``: its share was taken over. ``busy``: another one had it first. ``wrong``: nor
+    could any other."""
+    text: str
+
+
+FromWorker: TypeAlias = Ready | Seen | Warned | Ended | Cut | Broke
+ToWorker: TypeAlias = Stop | End
+
+
+def share_of(total: int, parts: int, number: int) -> int:
+    """Return one of *parts* parts of *total* that come to it together.
+
+    >>> [share_of(8, 3, number) for number in range(3)]
+    [3, 3, 2]
+    """
+    return total // parts + (number < total % parts)
+
+
+def encode(message: object) -> bytes:
+    """Return *message* as a line."""
+    return msgspec.json.encode(message) + b"\n"
+
+
+@final
+@attrs.define(eq=False)
+class LineReader:
+    """The lines that come through a pipe."""
+
+    _stream: ReceiveStream
+    _rest: bytes = b""
+
+    async def next_line(self) -> bytes | None:
+        """Return the next whole line. ``None``: the other end is closed.
+
+        Cancellation:
+            Nothing that came is lost.
+        """
+        await trio.lowlevel.checkpoint()
+        while b"\n" not in self._rest:
+            try:
+                data = await self._stream.receive_some(RECEIVE_BYTES)
+            except trio.BrokenResourceError:
+                return None
+            if not data:
+                return None
+            self._rest += data
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line

@@ -1,0 +1,311 @@
+"""``agentpool map … --workers N``: several processes share the inputs through one journal.
+
+Rules:
+
+1. This process asks no model. It adds the inputs to the journal, keeps the workers at work, and
+   prints what the journal has: results in order, each once, whoever made them. So a second
+   command with the same inputs, in another terminal, shares the work, and prints all of it too.
+2. Limits of the whole command are held in the journal, by all workers together. The numbers of
+   agents and of requests in a minute are divided among them.
+3. An input of an earlier run whose text is another one now is refused, as by one process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from typing import Final, final
+
+import attrs
+import msgspec
+import trio
+
+from agentpool import AgentManifest, AgentOutcome, AgentPoolError, AgentStatus, PoolPlan, UsageError
+from agentpool import journal as journals
+from agentpool._cli._answers import AnswerFolder
+from agentpool._cli._command import BUDGET_NAME, MapCommand, Options
+from agentpool._cli._crew import Crew
+from agentpool._cli._crew_messages import End, Order, Stop, Task, share_of
+from agentpool._cli._editor import editor_job
+from agentpool._cli._interrupt import Interruption, watch_signals
+from agentpool._cli._job import Job
+from agentpool._cli._kept_command import CommandKeeper
+from agentpool._cli._report import ExitCode, Report, Result
+from agentpool._cli._shown import close_screen, open_screen, show
+from agentpool.abc import StoredUse
+from agentpool.journal import EndedItem, ItemState, SharedWork, SqliteJournal, WorkItem
+from agentpool.live import Board
+from agentpool.observe import BudgetMeter, BudgetStatistics, outcome_from_json
+
+WORK: Final = "map"
+"""What the work is called in the journal, and the pool of a map without workers."""
+
+POLL_SECONDS: Final = 0.25
+"""Between two looks at the journal: others may have written."""
+
+_NOTHING: Final = (0, 0, 0, 0)
+_PICO: Final = 10**12
+
+
+async def share_map(
+    command: MapCommand,
+    manifests: Sequence[AgentManifest],
+    jobs: Sequence[Job],
+    answers: AnswerFolder | None,
+    looked_up: frozenset[str] | None,
+) -> ExitCode:
+    """Have workers do *jobs*, print the results and return the exit code."""
+    options, opened_at = command.options, trio.current_time()
+    interruption, board = Interruption(), Board(len(jobs) + len(manifests) - 1)
+    # Nothing is asked here, so nothing listens to keys.
+    screen, prompter = open_screen(options, keys=False)
+    secrets = PoolPlan(manifests=tuple(manifests)).secrets
+    report = Report(
+        screen, options.json, options.quiet, True, secrets, looked_up, interruption.call  # noqa: FBT003  # as in conduct()
+    )  # fmt: skip
+    spent: BudgetStatistics | None = None
+    async with trio.open_nursery() as nursery:
+        await nursery.start(watch_signals, interruption)
+        nursery.start_soon(show, board, screen, interruption, options.quiet, prompter)
+        try:
+            with interruption.scope:
+                assert options.journal is not None  # noqa: S101  # the parser wants one
+                async with journals.open_journal(options.journal) as journal:
+                    shared = _SharedMap(command, journal, board, report, interruption, answers)
+                    spent = await shared.run(manifests, jobs)
+        except AgentPoolError as error:
+            await report.refuse(error)
+        nursery.cancel_scope.cancel()
+    await close_screen(screen, prompter, board, options)
+    return await report.end(
+        interrupted=interruption.reason, seconds=trio.current_time() - opened_at, spent=spent
+    )
+
+
+@final
+@attrs.define(eq=False)
+class _SharedMap:
+    """One map that workers share, as the command sees it."""
+
+    _command: MapCommand
+    _journal: SqliteJournal
+    _board: Board
+    _report: Report
+    _interruption: Interruption
+    _answers: AnswerFolder | None
+    _work: SharedWork = attrs.field(init=False)
+    _digest: str = attrs.field(init=False)
+    _is_stopped: bool = attrs.field(init=False, default=False)
+    _reason: str = attrs.field(init=False, default="")
+    _is_first_look: bool = attrs.field(init=False, default=True)
+    _ended: dict[str, AgentOutcome | UsageError] = attrs.field(
+        init=False, factory=dict[str, AgentOutcome | UsageError]
+    )
+    """What came of items, until it is printed."""
+
+    async def run(
+        self, manifests: Sequence[AgentManifest], jobs: Sequence[Job]
+    ) -> BudgetStatistics | None:
+        """Do all of it, and return what was spent."""
+        self._work = work = self._journal.shared_work(WORK)
+        if any(one.pool == WORK and one.agents for one in await self._journal.pools()):
+            raise UsageError(
+                f"journal {self._options.journal!r} has a map of one process; run it without "
+                "--workers, or name another --journal file"
+            )
+        self._digest = _digest_of(manifests, self._command)
+        folder = os.getcwd()  # noqa: PTH109  # beside paths that nobody takes apart
+        tasks = [(job, Task(path=job.source or "", folder=folder)) for job in jobs]
+        await self._add([WorkItem(job.key, _text(task)) for job, task in tasks])
+        await CommandKeeper(self._journal, WORK, self._options.words).keep()
+        async with trio.open_nursery() as nursery:
+            crew = Crew(
+                self._command.workers or 1, self._new_order, work, self._board, self._report,
+                nursery, self._stop,
+            )  # fmt: skip
+
+            def stop(reason: str) -> None:
+                line = f"{reason}: ending the agents; once more ends the program at once"
+                self._board.say(line, notable=True)
+                self._stop(reason)
+                crew.changed.set()
+
+            self._interruption.stop_with(stop)
+            try:
+                results = await self._gather(crew, jobs)
+                for editor in manifests[1:]:
+                    await self._reduce(
+                        crew, editor_job(editor, results, self._command.reduce_prompt)
+                    )
+                await crew.tell_all(End())
+            except AgentPoolError as error:
+                await self._report.refuse(error)
+            finally:
+                nursery.cancel_scope.cancel()
+        return await self._spent(crew)
+
+    @property
+    def _options(self) -> Options:
+        return self._command.options
+
+    def _stop(self, reason: str) -> None:
+        self._is_stopped, self._reason = True, reason
+
+    def _new_order(self, number: int, share: str) -> Order:
+        options, size = self._options, self._command.workers or 1
+        rpm, tpm = options.requests_per_minute, options.tokens_per_minute
+        assert options.journal is not None  # noqa: S101  # see share_map
+        return Order(
+            options.words, options.journal, WORK, share,
+            share_of(options.max_concurrent, size, number), self._command.lease_seconds,
+            None if rpm is None else share_of(rpm, size, number),
+            None if tpm is None else share_of(tpm, size, number),
+        )  # fmt: skip
+
+    async def _add(self, items: Sequence[WorkItem]) -> None:
+        try:
+            await self._work.add(self._digest, items)
+        except UsageError as error:
+            raise UsageError(f"journal {self._options.journal!r}: {error}") from error
+
+    async def _reduce(self, crew: Crew, job: Job) -> None:
+        await trio.lowlevel.checkpoint()
+        if not self._is_stopped:
+            try:
+                await self._add([WorkItem(job.key, _text(Task(query=job.read())))])
+            except UsageError as error:  # there is no answer
+                self._ended[job.key] = error
+        await self._gather(crew, [job])
+
+    async def _gather(self, crew: Crew, jobs: Sequence[Job]) -> list[Result]:
+        """Wait for the results of *jobs* and print them. Return them in order."""
+        results: dict[str, Result] = {}
+        by_key = {job.key: job for job in jobs}
+        pending = [job.key for job in jobs]
+        while pending:
+            crew.changed = trio.Event()
+            undone = await self._look(by_key, results)
+            is_cut = self._is_stopped and not crew.members
+            for key in (
+                list(pending)
+                if self._command.ordered
+                else sorted(pending, key=lambda key: key not in self._ended)
+            ):
+                if key not in self._ended and not is_cut:
+                    break
+                pending.remove(key)
+                results[key] = await self._finish(by_key[key], self._ended.pop(key, None), crew)
+            if not pending:
+                break
+            if self._is_stopped:
+                await crew.tell_all(Stop(self._reason))
+                continue
+            await crew.staff(undone)
+            with trio.move_on_after(POLL_SECONDS):
+                await crew.changed.wait()
+        return [results[job.key] for job in jobs]
+
+    async def _look(self, by_key: dict[str, Job], results: dict[str, Result]) -> list[ItemState]:
+        """See what has ended. Return the items that have not."""
+        is_old, self._is_first_look = self._is_first_look, False
+        for one in await self._work.take_ended():
+            if is_old and one.key in by_key:
+                self._ended[one.key] = await _checked(by_key[one.key], one, self._options.journal)
+            else:
+                self._ended[one.key] = outcome_from_json(one.outcome)
+            if one.key in by_key:
+                self._count(one.key)
+        undone = list[ItemState]()
+        for state in await self._work.states():
+            is_done = state.key in self._ended or state.key in results
+            if state.fault and not is_done:
+                self._ended[state.key] = UsageError(state.fault)
+                self._count(state.key)
+            elif not is_done and state.key in by_key:
+                undone.append(state)
+        return undone
+
+    def _count(self, key: str) -> None:
+        ended = self._ended[key]
+        if isinstance(ended, UsageError):
+            self._board.count(AgentStatus.FAILED)
+        else:
+            self._board.count(ended.status, ended.usage.output_tokens)
+
+    async def _finish(
+        self, job: Job, ended: AgentOutcome | UsageError | None, crew: Crew
+    ) -> Result:
+        """Print what came of *job*."""
+        ended = ended or crew.cut.get(job.key)
+        result = job.result()
+        if isinstance(ended, UsageError):
+            result = job.result(error=ended)
+        elif ended is not None:
+            result = attrs.evolve(result, outcome=ended)
+        if self._answers is None or job.source is None:
+            await self._report.add(result)
+            return result
+        try:
+            await self._answers.write(result)
+        except UsageError as error:
+            await self._report.refuse(error)
+            self._stop("an answer cannot be written")
+        await self._report.add(result, printed=False)
+        return result
+
+    async def _spent(self, crew: Crew) -> BudgetStatistics | None:
+        if self._options.new_budget() is None:
+            await trio.lowlevel.checkpoint()
+            return None
+        none = (None, None, None, None)
+        use = await self._journal.spend(BUDGET_NAME, "ever", none, _NOTHING, ())
+        return _statistics(use, self._options, crew)
+
+
+def _statistics(use: StoredUse, options: Options, crew: Crew) -> BudgetStatistics:
+    tokens, picodollars, requests, tool_calls = use.used
+    views = crew.views()
+
+    def meter(committed: float, limit: float | None) -> BudgetMeter:
+        return BudgetMeter(limit=limit, committed=committed, reserved=0)
+
+    return BudgetStatistics(
+        name=BUDGET_NAME,
+        tokens=meter(tokens, options.max_total_tokens),
+        cost=meter(picodollars / _PICO, options.max_cost_usd),
+        requests=meter(requests, options.max_requests),
+        tool_calls=meter(tool_calls, None),
+        unmeasured=sum(view.unmeasured for view in views),
+        unpriced=sum(view.unpriced for view in views),
+        refused=sum(view.refused for view in views),
+    )
+
+
+async def _checked(job: Job, ended: EndedItem, file: str | None) -> AgentOutcome | UsageError:
+    """Return the outcome of an earlier run, if it was asked the same as it would be now.
+
+    Raises:
+        UsageError: If it was not.
+    """
+    try:
+        query = await trio.to_thread.run_sync(job.read, abandon_on_cancel=True)
+    except UsageError as error:
+        return error
+    if hashlib.sha256(query.encode()).hexdigest() != ended.asked:
+        raise UsageError(
+            f"{job.label}: journal {file!r} has it with another manifest or another text; undo the "
+            "change, or name another --journal file"
+        )
+    return outcome_from_json(ended.outcome)
+
+
+def _text(task: Task) -> str:
+    return msgspec.json.encode(task).decode()
+
+
+def _digest_of(manifests: Sequence[AgentManifest], command: MapCommand) -> str:
+    """Return a short hash of everything that is the same for all inputs."""
+    words = (manifests, command.prompt, command.reduce_prompt, command.options.schema)
+    data = msgspec.json.encode(words, order="deterministic")
+    return hashlib.sha256(data).hexdigest()[:32]

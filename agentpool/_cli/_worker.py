@@ -1,0 +1,382 @@
+"""One worker of ``agentpool map … --workers N``: a process that does a share of the work.
+
+Rules:
+
+1. It ends when the command does, however that happens: its input is a pipe whose other end only
+   the command holds. A worker that is stopped then is woken up and ended by the system, since its
+   process group has nobody left who could wake it.
+2. It claims no more inputs than it has room for, and continues first what its share had.
+3. It writes outcomes into the journal alone, under its share's fence. Once its share was taken
+   over, it keeps nothing more, says so and ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Final, final
+
+import attrs
+import msgspec
+import trio
+
+from agentpool import (
+    AgentManifest,
+    AgentPool,
+    AgentPoolError,
+    AgentStatus,
+    Budget,
+    SpawnConfig,
+    UsageError,
+)
+from agentpool import journal as journals
+from agentpool._cli._approve import choose_approver
+from agentpool._cli._arguments import parse
+from agentpool._cli._command import MapCommand, Options
+from agentpool._cli._crew_messages import (
+    Broke,
+    Cut,
+    End,
+    Ended,
+    FromWorker,
+    LineReader,
+    Order,
+    Ready,
+    Seen,
+    Stop,
+    Task,
+    ToWorker,
+    Warned,
+    encode,
+)
+from agentpool._cli._inputs import joined, read_text
+from agentpool._cli._interrupt import Interruption
+from agentpool._cli._manifests import load_all
+from agentpool._cli._pool import open_command_pool
+from agentpool._cli._schema import load_schema
+from agentpool._cli._screen import Screen
+from agentpool.abc import Journal
+from agentpool.journal import (
+    JournalRecord,
+    Lease,
+    LeaseLostError,
+    ResumeMismatchError,
+    RunBusyError,
+    SharedWork,
+    WorkItem,
+)
+from agentpool.live import Board
+from agentpool.observe import outcome_to_json
+
+VIEWS_PER_SECOND: Final = 4
+"""How often a worker says what it does."""
+
+IDLE_SECONDS: Final = 0.25
+"""Between two looks for more to do: another worker may have ended meanwhile."""
+
+END_SECONDS: Final = 5.0
+"""For ending in good order once the command is gone. The journal has what matters."""
+
+SAY_SECONDS: Final = 5.0
+"""For one line, into a pipe that the command reads all the time."""
+
+
+@final
+@attrs.define(eq=False)
+class _ShareJournal(Journal):
+    """A journal with the lease that its pool has, and of another length."""
+
+    _journal: Journal
+    _seconds: float
+    lease: Lease | None = None
+    """The lease of the share. ``None``: it was not claimed yet."""
+
+    async def claim(self, pool: str, *, lease_seconds: float = 30.0) -> Lease:  # noqa: ARG002  # see above
+        """Claim *pool* for as long as the command says."""
+        self.lease = await self._journal.claim(pool, lease_seconds=self._seconds)
+        return self.lease
+
+    async def append(self, lease: Lease, records: Sequence[JournalRecord]) -> None:
+        """Store *records*."""
+        await self._journal.append(lease, records)
+
+    async def read(self, pool: str) -> Sequence[JournalRecord]:
+        """Return the records of *pool*."""
+        return await self._journal.read(pool)
+
+    async def release(self, lease: Lease) -> None:
+        """Give up the right to write."""
+        await self._journal.release(lease)
+
+
+@final
+@attrs.define(eq=False)
+class _Mouth:
+    """Says lines to the command."""
+
+    _stream: trio.abc.SendStream
+    _turn: trio.Lock = attrs.field(factory=trio.Lock)
+
+    async def say(self, message: FromWorker) -> None:
+        """Say *message* whole, unless the command is gone."""
+        # Half a line would be read together with the next one.
+        with trio.move_on_after(SAY_SECONDS, shield=True):
+            async with self._turn:
+                with contextlib.suppress(trio.BrokenResourceError):
+                    await self._stream.send_all(encode(message))
+
+
+@final
+@attrs.define(eq=False)
+class Worker:
+    """A share of the work, and the pool that does it."""
+
+    order: Order
+    """What the command wants."""
+    mouth: _Mouth
+    """Tells the command."""
+    board: Board = attrs.field(factory=lambda: Board(0))
+    """Sees what happens."""
+    interruption: Interruption = attrs.field(factory=Interruption)
+    """Whether the command wants an end."""
+    budget: Budget | None = None
+    """What all workers may spend together. ``None``: nothing is limited."""
+    is_ending: bool = False
+    """Whether nothing is left to claim."""
+    changed: trio.Event = attrs.field(factory=trio.Event)
+    """Set when there may be something to do."""
+    running: int = 0
+    """Items that are being done."""
+
+    async def listen(self, lines: LineReader) -> None:
+        """Do what the command says, and end with it."""
+        while (line := await lines.next_line()) is not None:
+            match msgspec.json.decode(line, type=ToWorker):
+                case End():
+                    self.is_ending = True
+                    self.changed.set()
+                case Stop(reason=reason):
+                    self.interruption.call(reason)
+        self.interruption.call("the command has ended")
+        await trio.sleep(END_SECONDS)
+        os._exit(1)
+
+    async def show(self) -> None:
+        """Say what happens, a few times in a second."""
+        last: Seen | None = None
+        while True:
+            seen = self.look()
+            if seen != last:
+                await self.mouth.say(seen)
+                last = msgspec.structs.replace(seen, lines=[])
+            await trio.sleep(1 / VIEWS_PER_SECOND)
+
+    def look(self) -> Seen:
+        """Return what happened since the last look."""
+        lines = [(line.text.partition("] ")[2], line.notable) for line in self.board.take_lines()]
+        seen = Seen(self.board.look(), lines, not self.running)
+        if self.budget is None:
+            return seen
+        spent = self.budget.statistics()
+        return msgspec.structs.replace(
+            seen, unmeasured=spent.unmeasured, unpriced=spent.unpriced, refused=spent.refused
+        )
+
+    async def run(self) -> bool:
+        """Do the work. Return whether nothing was wrong."""
+        try:
+            with self.interruption.scope:
+                await self._open()
+        except Exception as error:
+            broke = _broke(error)
+            if broke is None:
+                raise
+            await self.mouth.say(broke)
+            return False
+        finally:
+            await self.mouth.say(self.look())
+        return True
+
+    async def _open(self) -> None:
+        command = parse(self.order.words)
+        assert isinstance(command, MapCommand)  # noqa: S101  # the command has read it as well
+        options = attrs.evolve(
+            command.options,
+            max_concurrent=self.order.max_concurrent,
+            requests_per_minute=self.order.requests_per_minute,
+            tokens_per_minute=self.order.tokens_per_minute,
+            journal=None,
+        )
+        paths = [command.manifest] + ([command.reduce] if command.reduce is not None else [])
+        manifests = load_all(paths, options.override)
+        screen = Screen(sys.stderr, sys.stderr, None)
+        async with journals.open_journal(self.order.journal) as journal:
+            kept = _ShareJournal(journal, self.order.lease_seconds)
+            self.budget = options.new_budget(journal)
+            async with open_command_pool(
+                manifests,
+                options,
+                budget=self.budget,
+                gates=options.new_gates(),
+                observers=(self.board,),
+                warn=self._warn,
+                approve=choose_approver(options.approve, screen, self.board),
+                kept_as=self.order.share,
+                journal=kept,
+                say=self.board.note,
+            ) as pool:
+                assert kept.lease is not None  # noqa: S101  # the pool has claimed it
+                await self.mouth.say(Ready())
+                work = journal.shared_work(self.order.work)
+                ended = {one.key for one in await work.take_ended()}
+                mine = [one for one in await work.items_of(kept.lease.pool) if one.key not in ended]
+                share = _Share(self, command, options, manifests, pool, work, kept.lease)
+                self.interruption.stop_with(share.stop)
+                await share.do_all(mine)
+
+    async def _warn(self, text: str) -> None:
+        await self.mouth.say(Warned(text))
+
+
+@final
+@attrs.define(eq=False)
+class _Share:
+    """The items of a worker, and what does them."""
+
+    _worker: Worker
+    _command: MapCommand
+    _options: Options
+    _manifests: Sequence[AgentManifest]
+    _pool: AgentPool
+    _work: SharedWork
+    _lease: Lease
+    _is_stopped: bool = False
+
+    def stop(self, reason: str) -> None:
+        """End all agents, and claim no more."""
+        self._is_stopped = True
+        self._worker.changed.set()
+        self._pool.abort_all(reason)
+
+    async def do_all(self, mine: Sequence[WorkItem]) -> None:
+        """Do *mine* and whatever can be claimed, until nothing is left."""
+        worker, waiting = self._worker, deque(mine)
+        schema = self._options.schema
+        output_type = None if schema is None else load_schema(schema)
+        async with trio.open_nursery() as nursery:
+            while not (self._is_stopped or worker.interruption.reason is not None):
+                room = self._options.max_concurrent - worker.running
+                if room and not waiting and not worker.is_ending:
+                    waiting += await self._work.claim(self._lease, room)
+                for _ in range(min(room, len(waiting))):
+                    worker.running += 1
+                    nursery.start_soon(self._do, waiting.popleft(), output_type)
+                if worker.is_ending and not worker.running:
+                    return
+                with trio.move_on_after(IDLE_SECONDS):
+                    await worker.changed.wait()
+                worker.changed = trio.Event()
+
+    async def _do(self, item: WorkItem, output_type: type | None) -> None:
+        worker = self._worker
+        try:
+            await worker.mouth.say(await self._ask(item, output_type) or Ended())
+        finally:
+            worker.running -= 1
+            worker.changed.set()
+
+    async def _ask(self, item: WorkItem, output_type: type | None) -> Cut | None:
+        """Ask an agent, and return what it had if it was interrupted."""
+        task = msgspec.json.decode(item.text or "", type=Task)
+        is_editor = not task.path
+        manifest = self._manifests[-1 if is_editor else 0]
+        try:
+            query = (
+                task.query
+                if is_editor
+                else await trio.to_thread.run_sync(
+                    _read, task, self._command.prompt, abandon_on_cancel=True
+                )
+            )
+            handle = await self._pool.spawn(
+                SpawnConfig(
+                    manifest,
+                    query,
+                    name=manifest.name if is_editor else f"{manifest.name} {item.key}",
+                    output_type=None if is_editor else output_type,
+                    deadline_seconds=self._options.deadline_seconds,
+                    memory_scope=self._options.memory_scope,
+                    key=item.key,
+                )
+            )
+        except ResumeMismatchError:
+            raise UsageError(
+                f"{item.key}: journal {self.order_journal!r} has it with another manifest or "
+                "another text; undo the change, or name another --journal file"
+            ) from None
+        except UsageError as error:
+            await self._work.refuse(self._lease, item.key, str(error))
+            return None
+        await handle.wait()
+        outcome = handle.outcome
+        if self._is_stopped and outcome is not None and outcome.status is AgentStatus.CANCELLED:
+            return Cut(item.key, outcome_to_json(outcome))
+        return None
+
+    @property
+    def order_journal(self) -> str:
+        """The journal's file."""
+        return self._worker.order.journal
+
+
+def _read(task: Task, prompt: str | None) -> str:
+    return joined(prompt, read_text(task.file))
+
+
+def _broke(error: Exception) -> Broke | None:
+    """Return what the command is told of *error*. ``None``: it is a defect."""
+    leaves = list(_leaves(error))
+    for why, kind in (("lost", LeaseLostError), ("busy", RunBusyError), ("wrong", AgentPoolError)):
+        for leaf in leaves:
+            if isinstance(leaf, kind):
+                return Broke(why, str(leaf))
+    return None
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    """Yield *error*, what caused it, and what is in it if it is a group."""
+    yield error
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            yield from _leaves(one)
+    if error.__cause__ is not None:
+        yield from _leaves(error.__cause__)
+
+
+async def _work() -> bool:
+    # Whatever libraries print must not come between the lines.
+    out = os.dup(1)
+    os.dup2(2, 1)
+    async with (
+        trio.lowlevel.FdStream(os.dup(0)) as input_pipe,
+        trio.lowlevel.FdStream(out) as output_pipe,
+        trio.open_nursery() as nursery,
+    ):
+        lines = LineReader(input_pipe)
+        first = await lines.next_line()
+        if first is None:
+            return False
+        worker = Worker(msgspec.json.decode(first, type=Order), _Mouth(output_pipe))
+        nursery.start_soon(worker.listen, lines)
+        nursery.start_soon(worker.show)
+        is_good = await worker.run()
+        nursery.cancel_scope.cancel()
+    return is_good
+
+
+def main() -> None:
+    """Be a worker: the command is at the other end of standard input and output."""
+    sys.exit(0 if trio.run(_work) else 1)

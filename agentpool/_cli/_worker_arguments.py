@@ -1,0 +1,70 @@
+"""The options of ``agentpool map`` that are about several processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from agentpool._cli._inputs import FROM_STANDARD_INPUT, may_wait
+from agentpool._cli._options import Parser, Words, count, seconds
+
+LEASE_SECONDS: Final = 30.0
+"""How long a worker may be silent if the command does not say."""
+
+
+def add_workers(parser: Parser) -> None:
+    """Add those options to *parser*."""
+    parser.add_argument(
+        "--workers",
+        type=count,
+        metavar="N",
+        help="share the inputs among so many processes, through the file of --journal; each "
+        "opens its own model. The same command in another terminal joins in",
+    )
+    parser.add_argument(
+        "--lease",
+        type=seconds,
+        metavar="SECONDS",
+        help="with --workers: how long one may be silent before another one continues what it "
+        f"had ({LEASE_SECONDS:g})",
+    )
+
+
+def read_workers(parser: Parser, found: Words, argv: Sequence[str]) -> int | None:
+    """Return how many processes share the inputs. ``None``: they are not shared.
+
+    Each has one agent at least, if *argv* does not say how many there are in all.
+
+    Raises:
+        UsageError: If other options exclude it.
+    """
+    if found.workers is None:
+        if found.lease is not None:
+            parser.error("--lease means nothing without --workers")
+        return None
+    if found.journal is None:
+        parser.error("--workers shares the inputs through a journal; add --journal FILE")
+    for word in ("trace", "report", "live"):
+        if getattr(found, word) is not None:
+            parser.error(f"--{word} sees one process; leave it out, or --workers")
+    if found.approve == "later":
+        parser.error("--approve later ends one process; leave it out, or --workers")
+    for path in (path for source in found.each for path in source):
+        if may_wait(path):
+            name = "standard input" if path == FROM_STANDARD_INPUT else f"{path!r}"
+            parser.error(f"workers cannot share {name}; write it to a file")
+    if not any(word.partition("=")[0] == "--max-concurrent" for word in argv):
+        found.max_concurrent = max(found.max_concurrent, found.workers)
+    _refuse_too_many(parser, found, found.workers)
+    return found.workers
+
+
+def _refuse_too_many(parser: Parser, found: Words, workers: int) -> None:
+    for word in ("max_concurrent", "rpm", "tpm"):
+        number = getattr(found, word)
+        if number is not None and number < workers:
+            option = f"--{word.replace('_', '-')}"
+            parser.error(
+                f"{workers} workers divide {option} among them, and it is {number}; give "
+                "it a larger number, or use fewer workers"
+            )

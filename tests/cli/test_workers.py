@@ -1,0 +1,174 @@
+"""``agentpool map … --workers N``: processes that share the inputs, killed and frozen at will."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.cli_runner import Desk, make_desk
+from tests.support.counting_model import counting_model
+from tests.support.shared_maps import PATIENCE, SharedMap, end_all, is_stopped, send
+
+MAP = ("map", "reader.toml", "--each", "a.txt", "b.txt", "--journal", "j.db", "--workers", "2")
+
+
+@pytest.fixture
+def desk(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Desk:
+    """Return a folder with manifests and texts, and the command line in it."""
+    desk = make_desk(tmp_path, capsys, monkeypatch)
+    desk.write(a_txt="one", b_txt="two", silent_toml='[[answers]]\nerror="asked"')
+    return desk
+
+
+def error(text: str) -> str:
+    """Return the one line of *text* that says what is wrong."""
+    (line,) = [line for line in text.splitlines() if line.startswith("agentpool: error: ")]
+    return line.removeprefix("agentpool: error: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "wrong"),
+    [
+        ("--each a.txt --workers 2", "shares the inputs through a journal; add --journal FILE"),
+        ("--each a.txt --journal j.db --lease 5", "--lease means nothing without --workers"),
+        ("--each - --journal j.db --workers 2", "workers cannot share standard input; write it"),
+        ("--each a.txt --journal j.db --workers 2 --trace t", "--trace sees one process; leave"),
+        ("--each a.txt --journal j.db --workers 2 --approve later", "--approve later ends one"),
+        (
+            "--each a.txt --journal j.db --workers 4 --max-concurrent 3",
+            "4 workers divide --max-concurrent among them, and it is 3; give it a larger number",
+        ),
+        ("--each a.txt --journal j.db --workers 4 --rpm 3", "4 workers divide --rpm among them"),
+        ("--each a.txt --journal j.db --workers 0", "must be a whole number >= 1, got '0'"),
+    ],
+)
+def test_what_workers_cannot_do_is_refused(desk: Desk, words: str, wrong: str) -> None:
+    """Before anything is opened."""
+    done = desk.scripted("map", "reader.toml", *words.split())
+    assert done.code == 2
+    assert wrong in error(done.err)
+    assert not Path("j.db").exists()
+
+
+def test_the_results_are_those_of_one_process(desk: Desk) -> None:
+    """In order, with the editor once; what cannot be read costs no other. Again, none is asked."""
+    words = (*MAP[:5], "missing.txt", *MAP[5:], "--reduce", "editor.toml")
+    first = desk.scripted(*words)
+    notes = "## a.txt\n\nA note.\n\n## b.txt\n\nA note.\n\n## missing.txt (failed)\n\n"
+    assert (first.code, first.out) == (1, f"{notes}## editor\n\nAll of it is fine.\n\n")
+    assert error(first.err) == (
+        "input 'missing.txt' cannot be read: No such file or directory; check the path"
+    )
+    silent = ("--driver", "script:silent.toml")
+    again = (*MAP, *silent, "--reduce", "editor.toml")
+    done = desk.call(*again, "--json")
+    assert done.code == 0
+    assert [line.get("text") for line in done.lines] == [
+        "A note.", "A note.", "All of it is fine.", None,
+    ]  # fmt: skip
+    resumed = desk.call("runs", "resume", "j.db")
+    assert (resumed.code, resumed.out.count("A note.")) == (0, 2)
+    # Which are refused: another text, other words, and one process alone.
+    assert "run it with --workers, or name another" in error(desk.call(*MAP[:-2], *silent).err)
+    other = desk.call(*again, "--prompt", "Who?")
+    assert (other.code, other.out) == (2, "")
+    assert "has 'map' with other manifests or other words; undo the change" in error(other.err)
+    desk.write(a_txt="three")
+    changed = desk.call(*again)
+    assert changed.code == 2
+    assert "a.txt: journal 'j.db' has it with another manifest or another" in error(changed.err)
+
+
+def test_a_map_of_one_process_is_not_shared(desk: Desk) -> None:
+    """It would be asked again."""
+    assert desk.scripted(*MAP[:-2]).code == 0
+    done = desk.scripted(*MAP)
+    assert done.code == 2
+    assert error(done.err) == (
+        "journal 'j.db' has a map of one process; run it without --workers, or name another "
+        "--journal file"
+    )
+
+
+def test_what_no_worker_can_open_is_told_once(desk: Desk) -> None:
+    """However many tried it."""
+    done = desk.call(*MAP, "--model", "/nowhere.gguf")
+    assert done.code == 2
+    assert error(done.err).startswith("the model file '/nowhere.gguf' cannot be read")
+
+
+def test_limits_of_the_command_hold_over_all_workers(tmp_path: Path) -> None:
+    """Three requests are three, whoever makes them; --json tells what was spent."""
+    with counting_model(0.05) as model:
+        shared = SharedMap(tmp_path, model, 6, 30)
+        command = shared.start("--max-requests", "3", "--json")
+        try:
+            _, err = command.communicate(timeout=PATIENCE)
+            assert command.returncode == 3, err
+            assert sum(model.counts().values()) == 3
+        finally:
+            end_all(shared, command)
+        (out,) = tmp_path.glob("out-*")
+        summary = json.loads(out.read_text().splitlines()[-1])
+        assert (summary["completed"], summary["stopped"]) == (3, 4)
+        assert summary["budget"]["requests"]["committed"] == 3
+
+
+def test_killed_and_frozen_workers_are_replaced(tmp_path: Path) -> None:
+    """One outcome for each input; only what was in flight is asked again, after the lease."""
+    with counting_model(1.0) as model:
+        shared = SharedMap(tmp_path, model, 12, 6)
+        command = shared.start()
+        try:
+            pids = shared.wait_for_workers(2)
+            model.wait_for(4)
+            send(pids[0], signal.SIGSTOP)
+            send(pids[1], signal.SIGKILL)
+            # Whoever took the share of the frozen one over shows in the journal.
+            until = time.monotonic() + 2 * PATIENCE
+            while pids[0] in shared.workers_now():
+                assert time.monotonic() < until
+                time.sleep(0.05)
+            send(pids[0], signal.SIGCONT)
+            _, err = command.communicate(timeout=2 * PATIENCE)
+            assert command.returncode == 0, err
+            assert "has been silent for 6 seconds; another one continues what it had" in err
+            assert "ended (SIGKILL); another one continues" in err
+            assert shared.faults_after(6) == []
+        finally:
+            end_all(shared, command)
+
+
+def test_nothing_is_left_of_a_command_that_is_killed(tmp_path: Path) -> None:
+    """Not a worker that is stopped either. Again with Ctrl-C, and then to the end."""
+    with counting_model(0.5) as model:
+        shared = SharedMap(tmp_path, model, 8, 30)
+        commands: list[subprocess.Popen[str]] = []
+        try:
+            commands.append(shared.start())
+            pids = shared.wait_for_workers(2)
+            model.wait_for(1)
+            send(pids[0], signal.SIGSTOP)
+            while not is_stopped(pids[0]):
+                time.sleep(0.01)
+            commands[0].kill()
+            assert shared.left_over() == []
+            commands.append(shared.start())
+            shared.wait_for_workers(2)
+            commands[1].send_signal(signal.SIGINT)
+            _, err = commands[1].communicate(timeout=2 * PATIENCE)
+            assert commands[1].returncode == 130, err
+            assert shared.left_over() == []
+            commands.append(shared.start())
+            _, err = commands[2].communicate(timeout=2 * PATIENCE)
+            assert commands[2].returncode == 0, err
+            assert shared.faults_after(12) == []
+        finally:
+            end_all(shared, *commands)
