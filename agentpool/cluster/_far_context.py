@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
 from itertools import count
@@ -75,6 +76,8 @@ class Questions:
         Cancellation:
             It is cancelled there as well.
         """
+        # Now, while the tool can be told: in a batch it could only be left out.
+        pickle.dumps(arguments)
         number = next(self._numbers)
         self._open[number] = waiting = _Open()
         alone = caller.waits_alone()

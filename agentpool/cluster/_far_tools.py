@@ -46,11 +46,16 @@ from agentpool.cluster._work import (
     Reply,
     RunTool,
     ToolFacts,
+    Work,
 )
 from agentpool.tools._registry import ToolRegistry
 
 MAX_LISTED: Final = 256
 """Agents that a tool on a node can be told of: each call carries them."""
+
+
+MOST_NODES: Final = 3
+"""Nodes that may be lost, one after the other, while they make an agent its tools."""
 
 
 def facts_of(agent: AgentContext) -> AgentFacts:
@@ -225,16 +230,10 @@ class Kit:
             number = next(self._nodes.numbers)
             link.kits += 1
             try:
-                async with trio.open_nursery() as nursery:
-                    desk = Desk(link, agent, nursery)
-                    found = await link.do(OpenKit(number, facts_of(agent)), questioned=desk)
-                    nursery.cancel_scope.cancel()
-            except BaseException as error:  # raised again, out of its group
+                found = await answer_for(agent, link, OpenKit(number, facts_of(agent)))
+            except BaseException:
                 link.close_kit(number)
-                only = alone(error)
-                if only is error:
-                    raise
-                raise only from None
+                raise
             self.link, self.number = link, number
             # Nobody tells when an agent drops its tools, but that nothing has them any more.
             token = trio.lowlevel.current_trio_token()
@@ -251,11 +250,26 @@ def _close(token: trio.lowlevel.TrioToken, link: Link, number: int) -> None:
         token.run_sync_soon(link.close_kit, number)
 
 
-def alone(error: BaseException) -> BaseException:
-    """Return the only exception of a nursery's group, or *error* itself."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = cast("BaseException", error.exceptions[0])
-    return error
+async def answer_for(agent: AgentContext, link: Link, work: Work) -> object:
+    """Have *work* done on behalf of an agent, and answer meanwhile what it asks of the agent.
+
+    Raises:
+        Exception: What it failed with.
+
+    Cancellation:
+        Nothing of it goes on, as far as anybody can know.
+    """
+    error: Exception | None = None
+    value: object = None
+    async with trio.open_nursery() as nursery:
+        try:
+            value = await link.do(work, questioned=Desk(link, agent, nursery))
+        except Exception as raised:  # noqa: BLE001  # raised again below, in no group
+            error = raised
+        nursery.cancel_scope.cancel()
+    if error is not None:
+        raise error
+    return value
 
 
 @final
@@ -321,16 +335,7 @@ class FarTool(Tool):
             self._kit.number, self.definition.name, arguments, context.call_id,
             context.idempotency_key, context.fence, facts_of(context.agent),
         )  # fmt: skip
-        try:
-            async with trio.open_nursery() as nursery:
-                desk = Desk(link, context.agent, nursery)
-                result = await link.do(work, questioned=desk)
-                nursery.cancel_scope.cancel()
-        except BaseException as error:
-            only = alone(error)
-            if only is error:
-                raise
-            raise only from None
+        result = await answer_for(context.agent, link, work)
         return cast("ToolResult", result)
 
 
@@ -351,5 +356,14 @@ class FarTools:
         """
         labels = {} if self._labels is None else self._labels(context.manifest)
         kit = Kit(self._nodes, labels)
+        for _ in range(MOST_NODES - 1):
+            try:
+                return await self._make(kit, context)
+            except NodeLostError as error:
+                await trio.sleep(error.retry_after_seconds or 0.0)
+        return await self._make(kit, context)
+
+    @staticmethod
+    async def _make(kit: Kit, context: AgentContext) -> ToolRegistry:
         _, facts = await kit.open(context)
         return ToolRegistry([FarTool(kit, one) for one in facts or ()])

@@ -208,22 +208,20 @@ class NodeHost:
             with caller.scope:
                 value = await self._bench.serve(begin.work, caller)
                 done = Done(begin.call, value, None)
-        except BaseExceptionGroup as error:
-            if isinstance(error, Exception) or not _is_cancellation(error):
-                done = Done(begin.call, None, portable(error, self.node))
-            else:
+        except BaseException as error:  # SystemExit as well: one outcome for each
+            if _is_cancellation(error):
                 raise
-        except trio.Cancelled:
-            raise
-        except BaseException as error:  # noqa: BLE001  # SystemExit as well: one outcome for each
             done = Done(begin.call, None, portable(error, self.node))
         finally:
             self._calls.pop(begin.call, None)
             self._mailbox.put(done)
 
 
-def _is_cancellation(error: BaseExceptionGroup[BaseException]) -> bool:
-    return error.split(trio.Cancelled)[1] is None
+def _is_cancellation(error: BaseException) -> bool:
+    """Return whether *error* says nothing but that the node ends."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(trio.Cancelled)[1] is None
+    return isinstance(error, trio.Cancelled)
 
 
 def end_this_process() -> None:

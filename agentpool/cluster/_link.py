@@ -103,9 +103,9 @@ class FarCall(Live):
 
     def hear_piece(self, piece: Piece) -> None:
         """Hand on a piece of the answer."""
+        assert self.hear is not None  # noqa: S101  # or none would come
         if not piece.is_thought:
-            if self.hear is not None:
-                self.hear(piece.text)
+            self.hear(piece.text)
         elif isinstance(self.hear, HearsThoughts):
             self.hear.thought(piece.text)
 

@@ -6,7 +6,7 @@ import threading
 from typing import Final, final
 
 from agentpool.cluster._crossing import pack, portable
-from agentpool.cluster._work import Done, News, Question
+from agentpool.cluster._work import Done, News
 
 MOST: Final = 2_000
 """Items of one batch: a larger one would keep the program from anything else."""
@@ -48,8 +48,4 @@ class Mailbox:
 
     def _instead(self, news: News, error: Exception) -> News:
         """Return what is told in place of something that cannot be pickled."""
-        why = portable(error, self._node)
-        if isinstance(news, Question):
-            # As if the program had answered so: the end of the call tells both.
-            return Done(news.call, None, why)
-        return Done(news.call, None, why)
+        return Done(news.call, None, portable(error, self._node))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from enum import Enum
@@ -155,8 +156,11 @@ class Nodes:
                         _log.warning("a node that joined gets no work: %s", refused)
 
     def _is_wanted(self, node: FoundNode) -> bool:
-        if node.key in self._refused or node.key in self._drained:
+        if node.key in self._drained:
             return False
+        if node.key in self._refused:
+            # What it lacks it does not get by itself; but it may have been too busy to start.
+            return trio.current_time() >= self._again_at.get(node.key, math.inf)
         link = self.links.get(node.key)
         if link is None:
             return True
@@ -171,21 +175,28 @@ class Nodes:
                 faults = await wire.hello()
         except trio.TooSlowError:
             text = f"node {node.name} did not answer within {self._start_seconds:g} seconds"
-            self._refused[node.key] = NodeCheckError(text, node=node.name)
+            self._refuse(node, text, for_now=True)
             return
         except Exception as error:  # noqa: BLE001  # whatever it is, it gets no work
             why = f"{type(error).__name__}: {error}"
-            text = f"node {node.name} cannot be started: {why}"
-            self._refused[node.key] = NodeCheckError(text, node=node.name)
+            self._refuse(node, f"node {node.name} cannot be started: {why}", for_now=True)
             return
         if faults:
             wire.kill()
             text = f"node {node.name} cannot do this work: {'; '.join(faults)}"
-            self._refused[node.key] = NodeCheckError(text, node=node.name)
+            self._refuse(node, text, for_now=False)
             return
+        self._refused.pop(node.key, None)
         link = Link(node.name, node.key, node.labels, wire, self.terms.lease_seconds)
         self.links[node.key] = link
         self.nursery.start_soon(self._run, link, name=f"node {node.name}")
+
+    def _refuse(self, node: FoundNode, text: str, *, for_now: bool) -> None:
+        self._refused[node.key] = NodeCheckError(text, node=node.name)
+        if for_now:
+            self._again_at[node.key] = trio.current_time() + self._start_seconds
+        else:
+            self._again_at.pop(node.key, None)
 
     async def _run(self, link: Link) -> None:
         try:
@@ -209,7 +220,10 @@ class Nodes:
             NodeLostError: If no node works now.
             UsageError: If none has those labels.
         """
-        working = [link for link in self.links.values() if link.is_open]
+        # In the order in which they were found, not in which they were ready: so equals are told
+        # apart in the same way each time.
+        known = (self.links.get(key) for key in self._found)
+        working = [link for link in known if link is not None and link.is_open]
         if not working:
             raise NodeLostError(
                 "no node works at the moment", node="",
@@ -223,8 +237,8 @@ class Nodes:
         )
         if chosen is None:
             labels = ", ".join(f"{name}={value}" for name, value in wanted.items())
-            known = ", ".join(sorted({one.node for one in working}))
-            raise UsageError(f"no node has the labels {labels}; there are {known}")
+            names = ", ".join(sorted({one.node for one in working}))
+            raise UsageError(f"no node has the labels {labels}; there are {names}")
         return self.links[chosen.name]
 
     def status(self) -> tuple[NodeStatus, ...]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import trio
 
-from agentpool import AgentManifest, PrivacyTier, SpawnConfig, ToolError
-from agentpool.abc import AgentContext, ToolContext
+from agentpool import AgentManifest, PrivacyTier, SpawnConfig, ToolError, UsageError
+from agentpool.abc import AgentContext, Driver, HearsThoughts, OnDelta, ToolContext
+from agentpool.cluster._far_context import FarContext
 from agentpool.drivers import (
     BadRequestError,
     Completion,
@@ -92,18 +95,60 @@ def marks(file: Path) -> list[str]:
     return file.read_text().split() if file.exists() else []
 
 
-def open_model(manifest: AgentManifest) -> FunctionDriver:
+class Thinker(Driver):
+    """A model that thinks, and does not say what that took; or one whose answers cannot cross."""
+
+    def __init__(self, *, is_odd: bool) -> None:
+        """Make one of the two."""
+        self.is_odd = is_odd
+
+    @property
+    def context_window(self) -> int | None:
+        """Unknown."""
+        return None
+
+    @property
+    def privacy(self) -> PrivacyTier:
+        """It is here."""
+        return PrivacyTier.SOVEREIGN
+
+    async def complete(
+        self, request: CompletionRequest, *, on_delta: OnDelta | None = None
+    ) -> Completion:
+        """Think."""
+        await trio.lowlevel.checkpoint()
+        if self.is_odd:
+            return Completion("x", model=lambda: request)  # type: ignore[arg-type]
+        assert isinstance(on_delta, HearsThoughts)
+        on_delta.thought("hm")
+        on_delta("so it is")
+        return Completion("so it is")
+
+
+def __getattr__(name: str) -> object:
+    """Have one name that only the main thread finds, as if a node had another version."""
+    if name == "open_only_here" and threading.current_thread() is threading.main_thread():
+        return open_model
+    raise AttributeError(name)
+
+
+def open_model(manifest: AgentManifest) -> Driver:
     """Return the model, which keeps to every tier."""
+    if manifest.name in {"thinker", "uncrossable"}:
+        return Thinker(is_odd=manifest.name == "uncrossable")
     tier = PrivacyTier.STANDARD if manifest.name == "leaky" else manifest.privacy
     price = 1 / 1_000_000 if manifest.name == "priced" else 0.0
     return FunctionDriver(answer, privacy=tier, price_per_token_usd=price)
 
 
 @asynccontextmanager
-async def open_held(manifest: AgentManifest) -> AsyncGenerator[FunctionDriver, None]:
+async def open_held(manifest: AgentManifest) -> AsyncGenerator[Driver, None]:
     """Open the model for a while."""
     if manifest.name == "broken":
         raise BadRequestError("no weights here")
+    if manifest.name.startswith("slow "):
+        mark(manifest.name.removeprefix("slow "), "opening")
+        await trio.sleep(600)
     yield open_model(manifest)
 
 
@@ -216,8 +261,67 @@ async def outside(seconds: float, context: ToolContext) -> str:
     return "back"
 
 
+@tool
+async def impatient(context: ToolContext) -> str:
+    """Wait for a message, but not long."""
+    with trio.move_on_after(0.2):
+        await context.agent.receive_many()
+    return "gave up"
+
+
+@tool
+async def stubborn(file: str, context: ToolContext) -> str:
+    """Write to the owner when it is cancelled."""
+    mark(file, "began")
+    try:
+        await trio.sleep(600)
+    finally:
+        with trio.CancelScope(shield=True):
+            try:
+                await context.agent.send(0, "good bye")
+            except UsageError:
+                mark(file, "refused")
+    return "never"
+
+
+@tool
+async def nonsense(context: ToolContext) -> str:
+    """Ask what is not known."""
+    agent = context.agent
+    assert isinstance(agent, FarContext)
+    return str(await agent._ask("nonsense"))
+
+
+@tool
+async def local_child(context: ToolContext) -> str:
+    """Want a child whose answer has a form that is known here alone."""
+
+    class Local(msgspec.Struct):
+        x: int
+
+    wanted = SpawnConfig(AgentManifest(), "say x", output_type=Local)
+    return (await context.agent.run_child(wanted)).text
+
+
 TOOLS = ToolRegistry(
-    [process, nap, nap_again, refuse, tell, ask, reply, child, look, budget_of, think, outside]
+    [
+        process,
+        nap,
+        nap_again,
+        refuse,
+        tell,
+        ask,
+        reply,
+        child,
+        look,
+        budget_of,
+        think,
+        outside,
+        impatient,
+        stubborn,
+        nonsense,
+        local_child,
+    ]
 )
 
 
@@ -226,4 +330,12 @@ async def build_kit(context: AgentContext) -> ToolRegistry:
     await trio.lowlevel.checkpoint()
     if context.name == "clumsy":
         raise ValueError("no tools for you")
+    return TOOLS
+
+
+async def build_slowly(context: AgentContext) -> ToolRegistry:
+    """Take long the first time."""
+    mark(context.name, "building")
+    if len(marks(Path(context.name))) == 1:
+        await trio.sleep(600)
     return TOOLS
