@@ -631,8 +631,8 @@ async def test_a_spawn_does_not_wait_for_more_events(
         trace.on_event(AgentSpawned(1, 0.0, 1, "first", 0))
         await trio.to_thread.run_sync(wait_for, path, b"first")
         trace.on_event(AgentStarted(2, 0.0, 1, "not yet"))
-        trace.on_event(AgentSpawned(3, 0.0, 2, "second", 0))
-        await trio.to_thread.run_sync(wait_for, path, b"second")
+        trace.on_event(AgentSpawned(3, 0.0, 2, "newcomer", 0))
+        await trio.to_thread.run_sync(wait_for, path, b"newcomer")
     assert [event.sequence for event in read_trace(path).events] == [1, 2, 3]
 
 
