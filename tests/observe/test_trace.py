@@ -777,7 +777,7 @@ async def test_thoughts_and_answers_are_kept_apart(tmp_path: Path) -> None:
 
 def wait_for(path: Path, data: bytes) -> None:
     """Wait until *data* is in the file."""
-    for _ in range(1000):
+    for _ in range(30_000):
         if data in path.read_bytes():
             return
         time.sleep(0.002)
