@@ -33,6 +33,8 @@ _ray: Final[Any] = ray
 
 VERSION: Final[str] = ray.__version__
 
+_KNOCK_SECONDS: Final = 5.0
+
 
 @final
 class HostActor:
@@ -167,6 +169,24 @@ def _found(node: Mapping[str, Any]) -> FoundNode:
     return FoundNode(str(node["NodeID"]), name, labels)
 
 
+async def _knock(address: str) -> None:
+    """Raise if nothing answers at *address*: Ray would try for a minute, and end the process.
+
+    Raises:
+        ClusterError: If so.
+    """
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdigit()):
+        await trio.lowlevel.checkpoint()
+        return  # Ray looks for it
+    try:
+        with trio.fail_after(_KNOCK_SECONDS):
+            stream = await trio.open_tcp_stream(host, int(port))
+    except (OSError, trio.TooSlowError) as error:
+        raise ClusterError(f"nothing answers at {address!r}; start a head there") from error
+    await stream.aclose()
+
+
 @asynccontextmanager
 async def connected(
     address: str, runtime_env: Mapping[str, object]
@@ -178,6 +198,7 @@ async def connected(
     """
     ours = not ray.is_initialized()
     if ours:
+        await _knock(address)
         join = partial(
             _ray.init, address=address, log_to_driver=False, configure_logging=False,
         )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import socket
 import sys
 from pathlib import Path
 
@@ -456,3 +457,15 @@ async def test_a_trace_and_its_report_say_which_node_was_asked(tmp_path: Path) -
     report = render_report(trace)
     assert "(not said) on local-1" in report
     assert "(not said) on local-2" in report
+
+
+@pytest.mark.cluster
+@pytest.mark.filterwarnings("ignore")
+async def test_an_address_where_nothing_is_is_told_at_once() -> None:
+    """Ray itself would try for a minute, and then end the process."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(ClusterError, match="nothing answers at"):
+            async with open_cluster(MODEL, address=address):
+                raise AssertionError("it was opened")
