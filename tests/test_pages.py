@@ -35,6 +35,8 @@ NOT_RUN = {
     "python": "installs, or runs nox or an example: `nox -s start`, `nox -s demo`, tests/examples",
     "pip": "installs",
     "phoenix": "a program of others",
+    "ray": "a program of others",
+    "export": "sets a variable",
     "mkdir": "prepares files",
     "for": "prepares files",
     "printf": "prepares files",

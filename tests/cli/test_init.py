@@ -93,7 +93,9 @@ def test_a_partial_answer_is_no_success(desk: Desk) -> None:
     folder = desk.folder / "new"
     (folder / "a.txt").write_text("bees")
     program = (
-        "import main, sys, trio\n"
+        "import sys\n"
+        "sys.path.insert(0, '.')  # where Python keeps the folder off\n"
+        "import main, trio\n"
         "from agentpool.abc import Completion\n"
         "from agentpool.drivers import FinishReason, FunctionDriver\n"
         "cut = Completion(text='It is', finish_reason=FinishReason.MAX_TOKENS)\n"
