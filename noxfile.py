@@ -265,11 +265,13 @@ def cluster(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure agentpool against bare trio, in turns."""
+    """Measure agentpool against bare trio, in turns, and the memory of agents and of a pool."""
     install(session, *EXTRAS)
     # Byte code first: else a machine that writes none measures the compiler.
     session.run("python", "-m", "compileall", "-q", *site_packages(session), silent=True)
     session.run("python", "benchmarks/compare.py", *session.posargs)
+    if not session.posargs:
+        session.run("python", "benchmarks/lifetime.py")
 
 
 @nox.session(name="bench-peers")

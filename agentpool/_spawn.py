@@ -81,17 +81,21 @@ class SpawnConfig:
 
     def __attrs_post_init__(self) -> None:
         """Refuse an empty query and fields of the wrong type or range."""
-        if (type(self.manifest), type(self.query)) != (AgentManifest, str):
+        manifest_type: type = type(self.manifest)
+        if manifest_type is not AgentManifest or type(self.query) is not str:
             expect(
                 self.manifest, AgentManifest, "manifest must be an AgentManifest",
                 "write SpawnConfig(manifest, query)",
             )  # fmt: skip
             expect(self.query, str, "query must be a str", "write SpawnConfig(manifest, query)")
         # Most agents have the usual terms: one comparison in place of a look at each.
-        if _terms(self) != _USUAL_TERMS:
+        is_usual = _terms(self) == _USUAL_TERMS
+        if not is_usual:
             expect_fields(self, but=_CHECKED)
         if not self.query.strip():
             raise UsageError(f"query must not be empty, got {self.query!r}; say what to do")
+        if is_usual:
+            return
         if self.key is not None and (not self.key or self.key[0] in "#="):
             raise UsageError(
                 f"key must be text that does not begin with '#' or '=', got {self.key!r}"

@@ -420,25 +420,78 @@ async def _aborted(n: int, slots: int, meter: Meter) -> None:
             pool.abort_all("measured")
 
 
+# --- Agents that wait
+
+
+async def w7_waiting(n: int, meter: Meter) -> None:
+    """Measure the start of agents that all wait in a completion; its peak tells their memory."""
+    async with open_pool(SleepingDriver(), max_concurrent=n, max_queued=n) as pool:
+        with meter.running():
+            await pool.fan_out(SpawnConfig(AgentManifest(), "go") for _ in range(n))
+            await wait_all_tasks_blocked()
+        pool.abort_all("measured")
+
+
 # --- One event
 
+EVENTS = 100_000
+"""What W8 measures of them: an event for each of n observers is n of these."""
 
-async def w8_unheard(n: int, meter: Meter) -> None:
+
+async def w8_unheard(n: int, meter: Meter) -> None:  # noqa: ARG001  # there are no observers
     """Measure an event that nobody listens to."""
-    await _events(n, meter, EventHub((), trio.current_time()))
+    await _events(EVENTS, meter, EventHub((), trio.current_time()))
 
 
-async def w8_heard(n: int, meter: Meter) -> None:
+async def w8_heard(n: int, meter: Meter) -> None:  # noqa: ARG001  # there is one observer
     """Measure an event that is made, and handed to one listener."""
-    await _events(n, meter, EventHub((Listener(),), trio.current_time()))
+    await _events(EVENTS, meter, EventHub((Listener(),), trio.current_time()))
+
+
+@final
+@attrs.define(eq=False)
+class Counter(Observer):
+    """Counts events, and keeps none."""
+
+    count: int = 0
+
+    def on_event(self, event: Event) -> None:
+        """Count *event*."""
+        self.count += 1
+
+
+async def w8_observers(n: int, meter: Meter) -> None:
+    """Measure an event for each of *n* observers."""
+    hub = EventHub(tuple(Counter() for _ in range(n)), trio.current_time())
+    await _events(max(100, EVENTS // n), meter, hub)
+    meter.operations = max(100, EVENTS // n) * n
 
 
 async def _events(n: int, meter: Meter, hub: EventHub) -> None:
+    meter.operations = n
     with meter.running():
         for _ in range(n):
             if hub.listening:
                 hub.publish(PhaseChanged(*hub.stamp(1, "agent"), Phase.REASON))
     await trio.lowlevel.checkpoint()
+
+
+# --- Messages that wait
+
+
+async def w10_waiting(n: int, meter: Meter) -> None:
+    """Measure a message for an inbox in which *n* wait in the end; few are sent several times."""
+    inboxes = max(1, 10_000 // n)
+    async with open_pool(SleepingDriver(), max_concurrent=inboxes, inbox_capacity=n) as pool:
+        handles = await pool.fan_out([SpawnConfig(AgentManifest(), "go")] * inboxes)
+        await wait_all_tasks_blocked()
+        meter.operations = n * inboxes
+        with meter.running():
+            for handle in handles:
+                for _ in range(n):
+                    await handle.send("a message")
+        pool.abort_all("measured")
+        await pool.join_all()
 
 
 if __name__ == "__main__":
@@ -460,6 +513,9 @@ if __name__ == "__main__":
             "W5:running": w5_running,
             "W5:queued": w5_queued,
             "W8:unheard": w8_unheard,
+            "W7:waiting": w7_waiting,
             "W8:heard": w8_heard,
+            "W8:observers": w8_observers,
+            "W10:waiting": w10_waiting,
         }
     )

@@ -1,8 +1,7 @@
 """Measure agentpool against bare trio, side by side, and hold it against its targets.
 
-    nox -s bench                                   W1, W3 and W6
-    nox -s bench -- W4,W5,W8                       messages, aborts, events
-    nox -s bench -- W9                             completions over HTTP
+    nox -s bench                                   everything, by the ways of the README
+    nox -s bench -- W4,W5                          messages and aborts alone
     nox -s bench -- W1,W3 --n 100,1000 --rounds 9
     nox -s bench -- --gate --json figures.json
 
@@ -78,37 +77,47 @@ SIZES: Final[Mapping[str, tuple[int, ...]]] = {
     "W4": (20_000,),
     "W5": (10_000,),
     "W6": (0,),
-    "W8": (100_000,),
+    "W7": (10_000,),
+    "W8": (1, 10, 100, 1_000),
+    "W10": (10, 1_000, 100_000),
     "W9": (10, 100, 1_000),
 }
-"""The workloads, and how many operations of each; of W9, how many at once."""
+"""The workloads, and how many operations of each; of W8 how many observers, of W9 how many
+at once, of W10 how many messages wait."""
 
 EACH: Final = (
-    ("T2 agent / reference pool", "W1:agents", "W1:reference", 2.5),
-    ("T2 agent / naive trio", "W1:agents", "W1:naive", 1.5),
-    ("T6 turn / full loop", "W3:deadlines", "W3:full", 1.7),
+    ("T1 fan_out / reference pool", "W1:agents", "W1:reference", 2.0),
+    ("T1 fan_out_nowait / reference pool", "W1:nowait", "W1:reference", 1.8),
+    ("T1 fan_out / naive trio", "W1:agents", "W1:naive", 1.5),
+    ("T2 spawn one by one / reference pool", "W1:spawn", "W1:reference", 2.2),
+    ("T2 as_completed / reference pool", "W1:as-completed", "W1:reference", 2.5),
+    ("T2 map / reference pool", "W1:map", "W1:reference", 2.5),
+    ("T6 turn / full loop", "W3:deadlines", "W3:full", 1.2),
     ("T7 stream / channel", "W4:stream", "W4:channel-stream", 1.3),
-    ("T7 mesh / channel", "W4:mesh", "W4:channel-mesh", 1.3),
+    ("T7 mesh / channel", "W4:mesh", "W4:channel-mesh", 1.5),
     ("T8 batch / channel", "W4:batch", "W4:channel-stream", 0.25),
-    ("T9 ping-pong / channel", "W4:ping-pong", "W4:channel-ping-pong", 1.3),
-    ("T10 abort / scoped trio", "W5:running", "W5:scoped", 1.2),
-    ("T12 import / trio", "W6:agentpool", "W6:trio", 1.5),
-    ("T14 driver / h11 by hand", "W9:driver", "W9:handmade", 1.5),
+    ("T9 ping-pong / channel", "W4:ping-pong", "W4:channel-ping-pong", 1.4),
+    ("T9 ask and reply / channel", "W4:ask", "W4:channel-ping-pong", 1.8),
+    ("T10 abort / scoped trio", "W5:running", "W5:scoped", 1.1),
+    ("T12 import / trio", "W6:agentpool", "W6:trio", 1.4),
+    ("T14 driver / h11 by hand", "W9:driver", "W9:handmade", 1.3),
     ("T14 driver / stock httpx", "W9:driver", "W9:httpx", 1.0),
 )
 """Targets at each size: name, what, over what, at most."""
 
 FLAT: Final = (
-    ("T3 agent, many / few", "W1:agents", 1.2),
-    ("T6 turn, late / early", "W3:deadlines", 1.2),
-    ("T14 driver, many at once / few", "W9:driver", 1.6),
+    ("T3 agent, many / few", "W1:agents", 1.1),
+    ("growth: turn, late / early", "W3:deadlines", 1.2),
+    ("growth: message, many waiting / few", "W10:waiting", 1.2),
+    ("growth: event, many observers / few, each", "W8:observers", 1.2),
+    ("growth: completion, many at once / few", "W9:driver", 1.2),
 )
 """Targets of the largest size over the smallest: name, what, at most."""
 
 ONLY: Final = {"W1:naive": 10_000}
 """The size of a target over a yardstick that gets dearer with the size."""
 
-ALSO: Final = ("W1:remembering", "W3:agent", "W4:ask", "W5:queued", "W8:unheard", "W8:heard")
+ALSO: Final = ("W1:remembering", "W3:agent", "W5:queued", "W7:waiting", "W8:unheard", "W8:heard")
 """What is measured and has no target over a yardstick."""
 
 Figures: TypeAlias = dict[Run, list[dict[str, float]]]
@@ -118,12 +127,12 @@ Figures: TypeAlias = dict[Run, list[dict[str, float]]]
 def targets(workload: str, sizes: Sequence[int]) -> Iterator[Target]:
     """Yield what *workload* is held against, at each of *sizes*."""
     for name, of, over, at_most in EACH:
-        if of.startswith(workload):
+        if of.startswith(f"{workload}:"):
             for n in sizes:
                 if ONLY.get(over, n) == n:
                     yield Target(name, Run(of, n), Run(over, n), at_most)
     for name, of, at_most in FLAT:
-        if of.startswith(workload) and len(sizes) > 1:
+        if of.startswith(f"{workload}:") and len(sizes) > 1:
             yield Target(name, Run(of, max(sizes)), Run(of, min(sizes)), at_most)
 
 
@@ -198,7 +207,9 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("workloads", nargs="?", default="W1,W3,W6", help="default: %(default)s")
+    parser.add_argument(
+        "workloads", nargs="?", default="W1,W3,W4,W5,W6,W7,W8,W9,W10", help="default: %(default)s"
+    )
     parser.add_argument("--n", help="operations, such as 100,1000; default: by workload")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write all figures")
@@ -219,7 +230,7 @@ def main() -> int:
         if options.n and sizes != (0,):
             sizes = tuple(int(n) for n in options.n.split(","))
         wanted += targets(workload, sizes)
-        runs += (Run(name, n) for name in ALSO if name.startswith(workload) for n in sizes)
+        runs += (Run(name, n) for name in ALSO if name.startswith(f"{workload}:") for n in sizes)
     for target in wanted:
         runs += (target.of, target.over)
     figures: Figures = {run: [] for run in sorted(runs, key=lambda run: (run.workload, run.n))}

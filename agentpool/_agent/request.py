@@ -190,46 +190,50 @@ class ModelRequest(Live):
         Cancellation:
             The request ends at the provider as well.
         """
+        agent, attempts, waited_seconds = self.agent, 1, 0.0
+        # One function for all attempts: another coroutine around them would be 300 bytes of
+        # each agent that waits.
         token = current_failures.set(self.failed)
         try:
-            return await self._attempt()
+            while True:
+                try:
+                    if agent.purse is not None:
+                        return await self._pay(agent.purse)
+                    if self.teller is not None:
+                        return await self._send(self.teller)
+                    # As in _send(): most requests are neither paid for by a budget nor watched.
+                    answer = await self._ask()
+                    self._succeed()
+                    return _sound(agent, self.driver, answer)
+                except DriverError as error:
+                    self._break_off(error)
+                    delay_seconds = self._delay_seconds(error, attempts, waited_seconds)
+                    if delay_seconds is None:
+                        raise
+                    agent.hub.tell(
+                        RequestRetried,
+                        agent.agent_id,
+                        agent.name,
+                        attempts,
+                        delay_seconds,
+                        str(error),
+                    )
+                except BaseException as error:
+                    self._break_off(error)
+                    raise
+                clock = current_clock()
+                # Others may have the slots when the delay is over: that is not a time of the model.
+                with waiting_for_turn():
+                    async with parked(Wait.other("a retry", WaitReason.RETRY)):
+                        await trio.sleep(delay_seconds)
+                        if self.loss_is_kept and agent.journal is not None:
+                            self.loss_is_kept = False
+                            await agent.journal.begin_request(self.request)
+                if clock is not None:
+                    clock.spend(delay_seconds)
+                attempts, waited_seconds = attempts + 1, waited_seconds + delay_seconds
         finally:
             current_failures.reset(token)
-
-    async def _attempt(self) -> Completion | LimitExceededError:
-        agent, attempts, waited_seconds = self.agent, 1, 0.0
-        while True:
-            try:
-                if agent.purse is not None:
-                    return await self._pay(agent.purse)
-                if self.teller is not None:
-                    return await self._send(self.teller)
-                # As in _send(): most requests are neither paid for by a budget nor watched.
-                answer = await self._ask()
-                self._succeed()
-                return _sound(agent, self.driver, answer)
-            except DriverError as error:
-                self._break_off(error)
-                delay_seconds = self._delay_seconds(error, attempts, waited_seconds)
-                if delay_seconds is None:
-                    raise
-                agent.hub.tell(
-                    RequestRetried, agent.agent_id, agent.name, attempts, delay_seconds, str(error)
-                )
-            except BaseException as error:
-                self._break_off(error)
-                raise
-            clock = current_clock()
-            # Others may have the slots when the delay is over: that is not a time of the model.
-            with waiting_for_turn():
-                async with parked(Wait.other("a retry", WaitReason.RETRY)):
-                    await trio.sleep(delay_seconds)
-                    if self.loss_is_kept and agent.journal is not None:
-                        self.loss_is_kept = False
-                        await agent.journal.begin_request(self.request)
-            if clock is not None:
-                clock.spend(delay_seconds)
-            attempts, waited_seconds = attempts + 1, waited_seconds + delay_seconds
 
     def _ask(self) -> Awaitable[Completion]:
         if self.driver.tells_sent:
@@ -323,13 +327,15 @@ class ModelRequest(Live):
 
     def _loss_of(self, error: BaseException, arrived: Sequence[str]) -> Loss:
         """Return what an attempt took that ended with *error*."""
+        if not isinstance(error, Exception):
+            return self._loss(arrived, was_cut=True)
         if not arrived and _is_refusal(error):
             return Loss(0, 0.0)
         if isinstance(error, DriverError) and error.tokens is not None:
             usage = Usage(*error.tokens)
             if not _means_nothing(usage):
                 return Loss(usage.total_tokens, sound_cost(error.cost_usd), usage=usage)
-        return self._loss(arrived, was_cut=not isinstance(error, Exception))
+        return self._loss(arrived, was_cut=False)
 
     def _loss(self, arrived: Sequence[str], *, was_cut: bool) -> Loss:
         """Return what an attempt took that broke off."""

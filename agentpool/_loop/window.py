@@ -63,8 +63,10 @@ class MessageView(Sequence[ChatMessage]):  # noqa: PLW1641  # equal to lists: no
     @property
     def places(self) -> tuple[tuple[int, int], ...]:
         """The range of messages that it shows: first, and one after the last."""
-        parts = (self._first, self._second)
-        return tuple((part.start, part.stop) for part in parts if part)
+        first, second = self._first, self._second
+        if first and not second:  # as in most requests: no generator for one pair
+            return ((first.start, first.stop),)
+        return tuple((part.start, part.stop) for part in (first, second) if part)
 
     def __len__(self) -> int:
         return len(self._first) + len(self._between) + len(self._second)

@@ -332,7 +332,8 @@ class AgentNursery(Home):
             if slot is not None:
                 # The agent's own scope is closed here, so this is the nursery's state: once
                 # it is cancelled, newcomers would start only to be cancelled one by one.
-                newcomers = trio.current_effective_deadline() != -math.inf
+                queued = self.admission.queued_count
+                newcomers = not queued or trio.current_effective_deadline() != -math.inf
                 self.admission.leave(slot, newcomers=newcomers)
                 self.deadlocks.suspect()
             if handle.on_end is not None:

@@ -2,7 +2,9 @@
 
 To yield costs as much as most of what a call does: two thirds of a message. So of the calls
 that find everything ready one in ``STEPS`` yields, and all of them look whether they are
-cancelled. Whoever makes such calls in a loop lets others run at least that often.
+cancelled. Whoever makes such calls in a loop lets others run at least that often. The first
+``STEPS`` calls of a pool all yield: the agents of a small pool start in the order in which
+they were spawned, and tests of it see every step.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ class Pace(Live):
     def is_due(self) -> bool:
         """Count a call. Return whether it has to yield before it returns."""
         self._steps = steps = self._steps + 1
-        if steps < STEPS:
+        if STEPS < steps < 2 * STEPS:
             return False
-        self._steps = 0
+        if steps > STEPS:
+            self._steps = STEPS
         return True

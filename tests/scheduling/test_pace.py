@@ -12,7 +12,7 @@ from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 from agentpool import AgentPool, PoolClosedError, open_pool
 from agentpool.drivers import CompletionRequest, FunctionDriver
-from tests.support.fakes import LiveDriver, job, jobs, manifest
+from tests.support.fakes import LiveDriver, job, jobs, manifest, query_of
 
 STEPS = 32
 CALLS = 200
@@ -122,6 +122,7 @@ async def test_a_fan_out_lets_others_run_once_at_least() -> None:
 async def test_a_fan_out_that_is_cancelled_half_way_leaves_what_was_accepted() -> None:
     """The agents of whole batches, found by ``join_all``; of the rest none."""
     async with open_pool(FunctionDriver(lambda _: "done"), max_concurrent=CALLS) as pool:
+        await pool.fan_out([job()] * STEPS)
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
 
@@ -132,7 +133,7 @@ async def test_a_fan_out_that_is_cancelled_half_way_leaves_what_was_accepted() -
                 await pool.fan_out([job()] * CALLS)
         assert scope.cancelled_caught
         accepted = pool.statistics().spawned
-        assert 0 < accepted <= 2 * STEPS
+        assert STEPS < accepted <= 3 * STEPS
         assert list(await pool.join_all()) == list(range(1, accepted + 1))
 
 
@@ -156,6 +157,7 @@ async def test_calls_that_are_cancelled_do_nothing() -> None:
 async def test_a_pool_that_closes_in_the_middle_of_a_fan_out_says_so() -> None:
     """What was accepted before stays."""
     async with open_pool(FunctionDriver(lambda _: "done"), max_concurrent=CALLS) as pool:
+        await pool.fan_out([job()] * STEPS)
         async with trio.open_nursery() as nursery:
 
             async def close() -> None:
@@ -164,4 +166,18 @@ async def test_a_pool_that_closes_in_the_middle_of_a_fan_out_says_so() -> None:
             nursery.start_soon(close)
             with pytest.raises(PoolClosedError):
                 await pool.fan_out([job()] * CALLS)
-        assert 0 < len(await pool.join_all()) <= 2 * STEPS
+        assert STEPS < len(await pool.join_all()) <= 3 * STEPS
+
+
+async def test_the_first_agents_start_in_the_order_of_their_spawn() -> None:
+    """Each call of a small pool lets others run."""
+    started: list[str] = []
+
+    def answer(request: CompletionRequest) -> str:
+        started.append(query_of(request))
+        return "done"
+
+    names = [str(number) for number in range(STEPS)]
+    async with open_pool(FunctionDriver(answer), max_concurrent=STEPS) as pool:
+        await pool.fan_out(jobs(*names))
+    assert started == names
