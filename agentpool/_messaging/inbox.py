@@ -131,6 +131,9 @@ class Inbox(Live):
                 # Taken messages must not be lost to a cancellation.
                 await trio.lowlevel.cancel_shielded_checkpoint()
             return taken
+        # Whoever was just written to may answer in its next step, and to wait costs more.
+        await trio.lowlevel.checkpoint()
+        taken = self.receive_many_nowait()
         while not taken:
             if self._closed:
                 raise self._gone()
