@@ -191,8 +191,7 @@ class ModelRequest(Live):
             The request ends at the provider as well.
         """
         agent, attempts, waited_seconds = self.agent, 1, 0.0
-        # One function for all attempts: another coroutine around them would be 300 bytes of
-        # each agent that waits.
+        # One coroutine for all attempts: another one would be 300 bytes of each agent.
         token = current_failures.set(self.failed)
         try:
             while True:
@@ -210,14 +209,8 @@ class ModelRequest(Live):
                     delay_seconds = self._delay_seconds(error, attempts, waited_seconds)
                     if delay_seconds is None:
                         raise
-                    agent.hub.tell(
-                        RequestRetried,
-                        agent.agent_id,
-                        agent.name,
-                        attempts,
-                        delay_seconds,
-                        str(error),
-                    )
+                    retried = (attempts, delay_seconds, str(error))
+                    agent.hub.tell(RequestRetried, agent.agent_id, agent.name, *retried)
                 except BaseException as error:
                     self._break_off(error)
                     raise
