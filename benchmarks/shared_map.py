@@ -23,7 +23,7 @@ from typing import Final, TypeAlias
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.support.counting_model import counting_model
-from tests.support.shared_maps import PATIENCE, SharedMap, end_all, send
+from tests.support.shared_maps import PATIENCE, SharedMap, end_all, is_stopped, send
 
 LEASE_SECONDS: Final = 5.0
 INPUTS: Final = 30
@@ -57,12 +57,12 @@ def freeze_worker(shared: SharedMap, rng: random.Random) -> tuple[int, list[Proc
 
 def kill_command(shared: SharedMap, rng: random.Random) -> tuple[int, list[Process]]:
     """Kill the command, once with a worker stopped; then run it again."""
-    for is_stopped in (False, True):
+    for with_a_stop in (False, True):
         command = shared.start()
         pids = shared.wait_for_workers(shared.workers)
         shared.model.wait_for(len(shared.model.asked) + 2)
         time.sleep(rng.uniform(0, 0.5))
-        if is_stopped:
+        if with_a_stop:
             send(pids[0], signal.SIGSTOP)
             while not is_stopped(pids[0]):
                 time.sleep(0.01)
