@@ -90,7 +90,11 @@ class FarDriver(SendingDriver):
         if (watcher := current_watcher.get()) is not None:
             watcher.placed(link.node)
         if self.number not in link.models:
-            await self.open_on(link)
+            link.waiting += 1  # or all that wait would seem to be nowhere, and go the same way
+            try:
+                await self.open_on(link)
+            finally:
+                link.waiting -= 1
         work = Ask(self.number, request, streams=on_delta is not None)
         return cast("Completion", await link.do(work, hear=on_delta, on_sent=on_sent))
 

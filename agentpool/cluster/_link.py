@@ -134,6 +134,8 @@ class Link:
     """Drivers that are open there."""
     opening: dict[int, trio.Lock] = attrs.field(factory=dict[int, trio.Lock])
     """Kept while one of them is being opened."""
+    waiting: int = 0
+    """Requests that wait until their driver is open there."""
     kits: int = 0
     """Agents whose tools are there."""
     draining: bool = False
@@ -151,7 +153,7 @@ class Link:
     @property
     def load(self) -> int:
         """Pieces of work that it has."""
-        return len(self._calls)
+        return len(self._calls) + self.waiting
 
     @property
     def is_open(self) -> bool:

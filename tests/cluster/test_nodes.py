@@ -281,6 +281,19 @@ async def test_work_goes_where_the_labels_are() -> None:
     assert "no node has the labels name=gpu" in str(wrong.error)
 
 
+async def test_what_waits_for_a_model_to_be_opened_is_spread(tmp_path: Path) -> None:
+    """All at once, before any node has it open."""
+    file = tmp_path / "marks"
+    async with (
+        open_cluster(MODEL, address="local:2") as cluster,
+        open_cluster_pool(cluster) as pool,
+    ):
+        await pool.fan_out(job(f"mark {file} m sleep 600") for _ in range(8))
+        await started(8, file)
+        assert [one.load for one in cluster.nodes()] == [4, 4]
+        pool.abort_all()
+
+
 async def test_a_gate_holds_over_all_nodes(tmp_path: Path) -> None:
     """So many requests are under way, wherever they go."""
     file, gate = tmp_path / "marks", RequestGate("both", max_in_flight=2)
