@@ -15,7 +15,7 @@ Rules:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TypeVar, final
 
@@ -24,6 +24,7 @@ import trio
 
 from agentpool._errors import PoolFullError
 from agentpool._events import AgentQueued, AgentResumed, SlotsChanged
+from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import OWNER_ID, AgentId
 from agentpool._pool.record import AgentRecord
 from agentpool._scheduling.fair_queue import FairQueue
@@ -63,6 +64,8 @@ class Admission:
     """Told before the slot is handed on."""
     _on_waiting: Callable[[AgentId], None]
     """Told afterwards."""
+    running: Mapping[AgentId, AgentRecord]
+    """The agents of the pool that have started and have not ended."""
     outer: Slot | None = attrs.field(factory=current_slot.get)
     outer_deadline: float = attrs.field(factory=trio.current_effective_deadline)
     """The deadline of everything around the pool."""
@@ -92,6 +95,14 @@ class Admission:
     def lent_count(self) -> int:
         """Agents that wait at a gate and whose slots are not given to new agents."""
         return self._lent
+
+    def opener(self) -> AgentManifest | None:
+        """Return the manifest of the running agent in which the pool was opened."""
+        keeper = None if self.outer is None else self.outer.keeper
+        if self.outer is None or not isinstance(keeper, Admission):
+            return None
+        agent = keeper.running.get(self.outer.agent_id)
+        return None if agent is None else agent.take_work()[0].manifest
 
     def room_for(self, count: int) -> bool:
         """Return whether *count* more new agents would find a slot or a place in the queue."""

@@ -108,7 +108,12 @@ class PoolAgentContext(AgentContext):
 
     @property
     def budget(self) -> Budget | None:
-        """The budget that the agent spends from."""
+        """The budget that the agent spends from.
+
+        Raises:
+            UsageError: If the agent has ended.
+        """
+        self._check_alive()
         purse = self._agent.purse
         return None if purse is None else purse.budget
 

@@ -6,7 +6,6 @@ context does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import final
 
 import attrs
@@ -30,18 +29,24 @@ class PoolVoice(Voice):
 
     _router: PostOffice
     _admission: Admission
-    _running: Mapping[AgentId, AgentRecord]
     owner: Owner
     """The tasks that use the pool and are no agents."""
     _nursery: trio.Nursery
     """Where the agents' own tasks are."""
+    opener: AgentManifest | None = attrs.field(init=False)
+    """Of the agent in which the pool was opened, if it was in one: no agent of the pool may be
+    of a laxer tier."""
+
+    def __attrs_post_init__(self) -> None:
+        """Look where the pool was opened, as long as that agent is there."""
+        self.opener = self._admission.opener()
 
     def caller(self) -> AgentRecord | None:
         """Return the agent that the current task belongs to. ``None``: none of this pool."""
         slot = current_slot.get()
         if slot is None or slot.keeper is not self._admission:
             return None
-        return self._running.get(slot.agent_id)
+        return self._admission.running.get(slot.agent_id)
 
     def _note_owner(self) -> None:
         """Record that the owner's side uses the pool, or raise if an ended agent's task does.
@@ -67,13 +72,16 @@ class PoolVoice(Voice):
         """Return the caller, or raise if it is an agent that may have no child of *manifest*.
 
         Raises:
-            PrivacyError: If the child's tier is laxer than the agent's.
+            PrivacyError: If the child's tier is laxer than the agent's, or than that of the
+                agent in which the pool was opened.
         """
         caller = self.caller()
         if caller is not None:
             check_child_tier(caller.take_work()[0].manifest, manifest)
         else:
             self._note_owner()
+            if self.opener is not None:
+                check_child_tier(self.opener, manifest)
         return caller
 
     def refuse_agents(self, what: str) -> None:
@@ -122,5 +130,11 @@ class PoolVoice(Voice):
         return await self._router.broadcast(self.agent_id(), content)
 
     async def receive_many(self) -> tuple[AgentMessage, ...]:
-        """Take all messages for the owner, waiting until there is one."""
+        """Take all messages for the owner, waiting until there is one.
+
+        Raises:
+            UsageError: If a task calls that an ended agent left behind.
+        """
+        if self.caller() is None:
+            self._note_owner()
         return await self._router.receive_many(OWNER_ID)

@@ -108,11 +108,10 @@ class AgentNursery(Home):
             self.hub,
             self._start,
             lambda agent_id: self.deadlocks.suspect(agent_id),  # noqa: PLW0108  # made below
+            self.running,
         )
         self.deadlocks = DeadlockWatch(nursery, self.admission, self.running)
-        self.voice = PoolVoice(
-            self.router, self.admission, self.running, self.deadlocks.owner, nursery
-        )
+        self.voice = PoolVoice(self.router, self.admission, self.deadlocks.owner, nursery)
         self.router.open(self.deadlocks.owner, self.admission.pace)
         self.fan_in.open(self.deadlocks.owner, self.admission.pace)
 

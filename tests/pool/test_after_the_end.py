@@ -41,6 +41,10 @@ async def _spawn_lax(pool: AgentPool, _: ToolContext) -> object:
     return await pool.spawn(SpawnConfig(LAX, "a secret"))
 
 
+async def _reserve(_: AgentPool, context: ToolContext) -> object:
+    return context.agent.budget
+
+
 async def _map_lax(pool: AgentPool, _: ToolContext) -> object:
     async with pool.map(LAX, ["a secret"]) as outcomes:
         return [outcome async for outcome in outcomes]
@@ -50,10 +54,12 @@ ACTS: dict[str, Act] = {
     "send": lambda _, context: context.agent.send(0, "ghost"),
     "ask": lambda _, context: context.agent.ask(2, "ghost"),
     "complete": _complete,
+    "budget": _reserve,
     "run_child": lambda _, context: context.agent.run_child("ghost"),
     "send as the owner": lambda pool, _: pool.router.send(2, "ghost"),
     "ask as the owner": lambda pool, _: pool[2].ask("ghost"),
     "broadcast": lambda pool, _: pool.broadcast("ghost"),
+    "receive as the owner": lambda pool, _: pool.receive_many(),
     "spawn": _spawn_lax,
     "map": _map_lax,
     "race": lambda pool, _: pool.race([SpawnConfig(LAX, "a secret")]),
