@@ -112,10 +112,8 @@ async def _wait_for_another_process(_request: ApprovalRequest) -> Decision:
 
 def open_prompter(screen: Screen, keyboard: Keyboard | None = None) -> Prompter | None:
     """Return what asks at the terminal. ``None``: there is none."""
-    input_fd = _terminal(sys.stdin)
-    if input_fd is None or not screen.is_terminal:
-        return None
-    return Prompter(screen, input_fd, keyboard)
+    input_fd = _terminal(sys.stdin) if screen.is_terminal else None
+    return None if input_fd is None else Prompter(screen, input_fd, keyboard)
 
 
 def _terminal(stream: TextIO | None) -> int | None:

@@ -99,9 +99,9 @@ def keyboard_of(stream: TextIO | None) -> Keyboard | None:
     """
     if sys.platform == "win32" or stream is None or stream.closed or not stream.isatty():
         return None
-    fd = stream.fileno()
     try:
+        fd = stream.fileno()
         is_ours = os.tcgetpgrp(fd) == os.getpgrp()
     except OSError:
-        is_ours = False  # it is the terminal of another session
+        return None  # it is the terminal of another session, or only looks like one
     return Keyboard(fd) if is_ours else None

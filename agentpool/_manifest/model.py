@@ -234,7 +234,8 @@ def _model_faults(model: ModelConfig) -> Iterator[Fault]:
     yield from asking_faults(asking, model.context_window)
     yield from options_faults(model.options)
     budget = thinking_budget(model.options)
-    if model.max_tokens is not None and 0 < model.max_tokens <= budget:
+    # Of a wrong type it has its own fault.
+    if isinstance(model.max_tokens, int) and 0 < model.max_tokens <= budget:
         text = f"must be more than options.thinking.budget_tokens ({budget}), got "
         text += f"{model.max_tokens}; thoughts are a part of the answer"
         yield Fault("max_tokens", text)

@@ -64,7 +64,7 @@ async def _circle(way: Way, *, calls: int, limit: float | None, told_at: float) 
 
     tools = ToolRegistry([go])
     async with open_pool(FunctionDriver(answer), tools=tools) as pool:
-        await pool.fan_out([SpawnConfig(manifest(capabilities=TEAM), to) for to in ("2", "1")])
+        pool.fan_out_nowait([SpawnConfig(manifest(capabilities=TEAM), to) for to in ("2", "1")])
         outcomes = await pool.join_all()
     assert trio.current_time() == pytest.approx(told_at, abs=0.01)
     told = " ".join(outcome.text for outcome in outcomes.values())
