@@ -64,7 +64,7 @@ READ_OTHERWISE: Final[Mapping[str, frozenset[str]]] = {
     "usage-zero-last-in-messages", "zero-tokens-of-a-text",
     }),
     "an answer that is none": frozenset({
-    "an-ending-that-nobody-knows", "content-filter",
+    "a-name-without-end", "an-ending-that-nobody-knows", "content-filter",
     "error-in-the-choice", "finish-as-a-number", "finish-cancelled",
     "finish-content-filtered", "finish-error", "finish-insufficient-resource",
     "finish-malformed-call", "finish-null-as-a-word", "finish-safety",
