@@ -47,7 +47,7 @@ async def open_drivers(
     manifests: Iterable[AgentManifest],
     *,
     open_one: DriverOpener | None = None,
-    stand_in: Driver | None = None,
+    stand_in: Driver | DriverFactory | None = None,
     gates: ProviderGates | None = None,
 ) -> AsyncGenerator[DriverFactory, None]:
     """Open one driver for each model that *manifests* name.
@@ -55,7 +55,8 @@ async def open_drivers(
     Args:
         manifests: Whose models to open.
         open_one: Opens one of them. ``None``: ``agentpool.drivers.open_driver``.
-        stand_in: Answers in place of every model, which is then not opened.
+        stand_in: Answers in place of every model, which is then not opened, or chooses what
+            does.
         gates: Where requests to providers wait, if ``open_driver`` opens their drivers.
             ``None``: no request waits.
 
@@ -79,7 +80,9 @@ async def open_drivers(
                 opened[key] = await stack.enter_async_context(opening)
 
         def choose(manifest: AgentManifest) -> Driver:
-            driver = stand_in or opened.get(_identity(manifest.model))
+            if stand_in is not None:
+                return stand_in if isinstance(stand_in, Driver) else stand_in(manifest)
+            driver = opened.get(_identity(manifest.model))
             if driver is None:
                 raise UsageError(
                     f"the model of manifest {manifest.name!r} is not open; give the manifest "

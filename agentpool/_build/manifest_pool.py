@@ -20,7 +20,7 @@ from agentpool._errors import UsageError
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._pool.open import open_pool
 from agentpool._pool.pool import AgentPool
-from agentpool.abc import Driver, Journal, Memory, Observer
+from agentpool.abc import Driver, DriverFactory, Journal, Memory, Observer
 from agentpool.drivers._gated import ProviderGates
 from agentpool.memory import InMemoryMemory
 from agentpool.tools.mcp._servers import open_mcp_servers
@@ -50,8 +50,9 @@ class PoolPlan:
     keep_outcomes: int | None = None
     """Outcomes that were given out and that the pool still knows: a number for a pool that lives
     as long as a server. ``None``: all."""
-    driver: Driver | None = None
-    """Answers in place of every model, which is then not opened. ``None``: the models do."""
+    driver: Driver | DriverFactory | None = None
+    """Answers in place of every model, which is then not opened, or chooses what does, such as
+    ``Cluster.driver_of``. ``None``: the models do."""
     gates: ProviderGates | None = None
     """Where requests to providers wait. ``None``: nowhere."""
     memory_file: str | None = None

@@ -16,10 +16,12 @@ from agentpool._cli._arguments import parse, parsers
 from agentpool._cli._chat import chat
 from agentpool._cli._check import check
 from agentpool._cli._clashes import refuse_clashes
+from agentpool._cli._cluster import look_at_cluster
 from agentpool._cli._command import (
     ApproveCommand,
     ChatCommand,
     CheckCommand,
+    ClusterCommand,
     CompletionCommand,
     DoctorCommand,
     InitCommand,
@@ -109,6 +111,8 @@ def _do(argv: Sequence[str]) -> int:  # noqa: C901, PLR0911, PLR0912  # one for 
             return look_after_runs(command)
         case ServeCommand():
             return serve(command)
+        case ClusterCommand():
+            return look_at_cluster(command)
         case ShowCommand():
             return show(command)
         case _:

@@ -15,6 +15,7 @@ import attrs
 
 import agentpool
 from agentpool import UsageError
+from agentpool._cli._cluster_arguments import add_cluster, parse_cluster, read_cluster
 from agentpool._cli._command import (
     ChatCommand,
     CheckCommand,
@@ -69,6 +70,7 @@ commands:
   approve  answer what agents asked before their program ended
   serve    offer agents to other programs, over MCP
   show     look at the trace of a run
+  cluster  look at the nodes of a cluster
 
 examples:
   agentpool run "Why is the sky blue?"
@@ -125,6 +127,7 @@ examples:
   agentpool map reader.toml --each texts/*.txt --model larger.gguf --max-concurrent 2
   agentpool map reader.toml --each texts/*.txt --journal night.db
   agentpool map reader.toml --each texts/*.txt --journal night.db --workers 4
+  agentpool map reader.toml --each texts/*.txt --cluster auto
 
 {EXIT_CODES}"""
 
@@ -182,6 +185,7 @@ def _commands() -> dict[str, Callable[[Sequence[str]], Command]]:
         "approve": parse_approve,
         "serve": _parse_serve,
         "show": parse_show,
+        "cluster": parse_cluster,
     }
 
 
@@ -321,6 +325,7 @@ def _parse_map(argv: Sequence[str]) -> MapCommand:
         "its input; an unfinished one ends in .partial",
     )
     add_workers(parser)
+    add_cluster(parser)
     add_options(parser)
     found = parser.read(argv)
     if found.manifest is None:
@@ -330,6 +335,7 @@ def _parse_map(argv: Sequence[str]) -> MapCommand:
         parser.error("--output-dir writes texts and --json prints lines; choose one of them")
     if found.reduce_prompt is not None and found.reduce is None:
         parser.error("--reduce-prompt means nothing without --reduce")
+    cluster = read_cluster(parser, found)
     workers = read_workers(parser, found, argv)
     return MapCommand(
         manifest=found.manifest,
@@ -343,7 +349,7 @@ def _parse_map(argv: Sequence[str]) -> MapCommand:
         output_dir=found.output_dir,
         workers=workers,
         lease_seconds=found.lease or LEASE_SECONDS,
-        options=read_options(found),
+        options=attrs.evolve(read_options(found), cluster=cluster),
     )
 
 

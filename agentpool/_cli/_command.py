@@ -6,7 +6,7 @@ from typing import Final, Literal, TypeAlias, final
 
 import attrs
 
-from agentpool import Budget
+from agentpool import Budget, PrivacyTier
 from agentpool._cli._override import Override
 from agentpool.abc import BudgetStore
 from agentpool.drivers import ProviderGates
@@ -26,6 +26,21 @@ SESSIONS_FILE: Final = "agentpool.db"
 
 ApproveMode: TypeAlias = Literal["ask", "always", "never", "later"]
 """Who has the word on calls that must be approved: a person, or nobody but this."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class ClusterOptions:
+    """The cluster whose nodes answer."""
+
+    address: str
+    """``auto``, ``HOST:PORT`` or ``local:N``."""
+    driver: str | None = None
+    """The import path of what answers there. ``None``: the models of the manifests."""
+    privacy: PrivacyTier | None = None
+    """The strictest tier whose data may go there. ``None``: as it is for such nodes."""
+    lease_seconds: float = 10.0
+    """How long a node works without a word from here."""
 
 
 @final
@@ -73,6 +88,8 @@ class Options:
     """The file from which a killed command goes on. ``None``: it begins again."""
     words: tuple[str, ...] = attrs.field(default=(), eq=False)
     """The command line itself, which that file keeps. Empty: it is not kept."""
+    cluster: ClusterOptions | None = None
+    """The cluster whose nodes answer. ``None``: this machine opens the models."""
     schema: str | None = None
     """The file with the JSON Schema of each answer. ``None``: answers are text."""
 
@@ -299,9 +316,22 @@ class CompletionCommand:
     """Whose script is printed."""
 
 
+@final
+@attrs.frozen(kw_only=True)
+class ClusterCommand:
+    """``agentpool cluster``."""
+
+    action: Literal["status"]
+    address: str
+    """Where the cluster is, as in ``ClusterOptions``."""
+    json: bool
+    """Whether nodes are JSON lines."""
+
+
 Command: TypeAlias = (
     RunCommand
     | ChatCommand
+    | ClusterCommand
     | MapCommand
     | CheckCommand
     | CompletionCommand

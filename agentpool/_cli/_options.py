@@ -67,6 +67,10 @@ class Words(argparse.Namespace):
     session: str | None
     workers: int | None
     lease: float | None
+    cluster: str | None
+    cluster_driver: str | None
+    cluster_privacy: Literal["private", "sovereign"] | None
+    address: str
     reason: str
     pool: str | None
     html: str | None

@@ -12,7 +12,8 @@ import trio
 
 from agentpool import AgentManifest, AgentPool, Budget, PoolPlan, UsageError, open_manifest_pool
 from agentpool import journal as journals
-from agentpool._cli._command import NOTHING_HELD_BACK, Options
+from agentpool._cli._cluster import open_cluster_drivers
+from agentpool._cli._command import NOTHING_HELD_BACK, ClusterOptions, Options
 from agentpool._cli._recording import open_recording
 from agentpool._cli._script import load_script
 from agentpool.abc import Driver, Journal, Observer
@@ -81,14 +82,27 @@ async def open_command_pool(
             plan = attrs.evolve(plan, observers=(*observers, *recording))
             if (kept := journal or opened) is not None:
                 plan = attrs.evolve(plan, journal=kept, resume=True, name=kept_as)
-            async with _loaded(plan, loading) as pool, _shown_live(pool, listener, desk, say):
+            async with _loaded(plan, options, loading) as pool, _shown(pool, listener, desk, say):
                 if gates is not None and not gates.statistics():
                     await warn(NOTHING_HELD_BACK)
                 yield pool
 
 
 @asynccontextmanager
-async def _shown_live(
+async def _on_nodes(
+    plan: PoolPlan, cluster: ClusterOptions | None, loading: Callable[[str], None]
+) -> AsyncGenerator[PoolPlan]:
+    """Let the nodes of *cluster* answer in place of the models here, if there is one."""
+    if cluster is None:
+        yield plan
+    else:
+        loading(f"the models on the nodes of {cluster.address}")
+        async with open_cluster_drivers(plan.manifests, cluster, plan.gates) as choose:
+            yield attrs.evolve(plan, driver=choose)
+
+
+@asynccontextmanager
+async def _shown(
     pool: AgentPool,
     listener: socket | None,
     desk: ApprovalDesk | None,
@@ -127,12 +141,15 @@ async def open_options_journal(file: str | None) -> AsyncGenerator[SqliteJournal
 
 
 @asynccontextmanager
-async def _loaded(plan: PoolPlan, loading: Callable[[str], None]) -> AsyncGenerator[AgentPool]:
+async def _loaded(
+    plan: PoolPlan, options: Options, loading: Callable[[str], None]
+) -> AsyncGenerator[AgentPool]:
     """Open the pool of *plan*, and tell *loading* what takes so long."""
-    loading(_loaded_by(plan))
-    async with open_manifest_pool(plan, warn=_was_told) as pool:
-        loading("")
-        yield pool
+    async with _on_nodes(plan, options.cluster, loading) as placed:
+        loading(_loaded_by(placed))
+        async with open_manifest_pool(placed, warn=_was_told) as pool:
+            loading("")
+            yield pool
 
 
 def _loaded_by(plan: PoolPlan) -> str:

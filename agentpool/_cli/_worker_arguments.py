@@ -26,7 +26,8 @@ def add_workers(parser: Parser) -> None:
         type=seconds,
         metavar="SECONDS",
         help="with --workers: how long one may be silent before another one continues what it "
-        f"had ({LEASE_SECONDS:g})",
+        f"had ({LEASE_SECONDS:g}); with --cluster: how long a node works without a word from "
+        "here (10)",
     )
 
 
@@ -39,8 +40,8 @@ def read_workers(parser: Parser, found: Words, argv: Sequence[str]) -> int | Non
         UsageError: If other options exclude it.
     """
     if found.workers is None:
-        if found.lease is not None:
-            parser.error("--lease means nothing without --workers")
+        if found.lease is not None and found.cluster is None:
+            parser.error("--lease means nothing without --workers or --cluster")
         return None
     if found.journal is None:
         parser.error("--workers shares the inputs through a journal; add --journal FILE")

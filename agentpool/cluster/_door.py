@@ -6,9 +6,10 @@ Ray places, connects and notices deaths. It repeats nothing (``max_restarts=0``,
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, Final, cast, final
 
@@ -187,6 +188,22 @@ async def _knock(address: str) -> None:
     await stream.aclose()
 
 
+@contextmanager
+def _quiet() -> Generator[None, None, None]:
+    """Keep Ray from telling that it is not called from the main thread."""
+    logger = logging.getLogger("ray._private.worker")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
 @asynccontextmanager
 async def connected(
     address: str, runtime_env: Mapping[str, object]
@@ -203,10 +220,19 @@ async def connected(
             _ray.init, address=address, log_to_driver=False, configure_logging=False,
         )  # fmt: skip
         try:
-            await trio.to_thread.run_sync(join)
+            with _quiet():
+                await trio.to_thread.run_sync(join)
+        except ConnectionError as error:
+            where = "on this machine" if address == "auto" else f"at {address!r}"
+            raise ClusterError(
+                f"no Ray cluster {where} can be joined ({_first_line(error)}); start one with "
+                "ray start --head, or write where its head is, HOST:PORT; and RAY_AUTH_MODE and "
+                "RAY_AUTH_TOKEN must be those of its nodes"
+            ) from error
         except Exception as error:
             raise ClusterError(
-                f"no Ray cluster at {address!r} can be joined: {type(error).__name__}: {error}"
+                f"no Ray cluster at {address!r} can be joined: {type(error).__name__}: "
+                f"{_first_line(error)}"
             ) from error
     try:
         yield RaySource(runtime_env)

@@ -159,6 +159,6 @@ class FarDrivers:
         """
         for manifest in manifests:
             driver = self(manifest)
-            for link in tuple(self._nodes.links.values()):
+            for link in tuple(self._nodes.in_order()):
                 if driver.fits(link):
                     await driver.open_on(link)

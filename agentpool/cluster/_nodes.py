@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from itertools import count
 from typing import Final, final
@@ -122,8 +122,11 @@ class Nodes:
     numbers: count[int] = attrs.field(factory=lambda: count(1))
     """Of drivers and of agents' tools."""
 
-    async def open(self) -> None:
+    async def open(self, *, every_node: bool) -> None:
         """Start the nodes that there are, and check each.
+
+        Args:
+            every_node: Whether one that lacks something is an error.
 
         Raises:
             ClusterError: If there is none.
@@ -136,8 +139,10 @@ class Nodes:
         async with trio.open_nursery() as nursery:
             for node in found:
                 nursery.start_soon(self._join, node)
-        for refused in self._refused.values():
-            raise refused
+        if every_node:
+            for node in found:
+                if node.key in self._refused:
+                    raise self._refused[node.key]
         self.nursery.start_soon(self._look_again)
 
     async def _look_again(self) -> None:
@@ -209,6 +214,15 @@ class Nodes:
 
     # --- work
 
+    def in_order(self) -> Iterator[Link]:
+        """Yield the links in the order in which their nodes were found, not were ready.
+
+        So equals are told apart in the same way each time.
+        """
+        for key in self._found:
+            if (link := self.links.get(key)) is not None:
+                yield link
+
     def choose(self, wanted: Mapping[str, str], model: int | None = None) -> Link:
         """Return the node that gets a piece of work.
 
@@ -220,10 +234,7 @@ class Nodes:
             NodeLostError: If no node works now.
             UsageError: If none has those labels.
         """
-        # In the order in which they were found, not in which they were ready: so equals are told
-        # apart in the same way each time.
-        known = (self.links.get(key) for key in self._found)
-        working = [link for link in known if link is not None and link.is_open]
+        working = [link for link in self.in_order() if link.is_open]
         if not working:
             raise NodeLostError(
                 "no node works at the moment", node="",

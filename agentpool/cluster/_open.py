@@ -78,6 +78,13 @@ class Cluster:
         """Return every node that was ever seen, in that order."""
         return self._nodes.status()
 
+    def driver_of(self, manifest: AgentManifest) -> Driver:
+        """Return what has the nodes answer the requests of *manifest*'s agents.
+
+        For pools that ``open_cluster_pool`` does not open: ``PoolPlan(driver=cluster.driver_of)``.
+        """
+        return self._drivers(manifest)
+
     async def drain(self, name: str) -> None:
         """Give a node no new work, and wait until it has none.
 
@@ -105,6 +112,7 @@ async def open_cluster(
     lease_seconds: float = 10.0,
     start_seconds: float = 60.0,
     privacy: PrivacyTier | None = None,
+    every_node: bool = True,
     runtime_env: Mapping[str, object] | None = None,
 ) -> AsyncGenerator[Cluster, None]:
     """Start what works on each node of a cluster, and check that nothing is missing there.
@@ -125,11 +133,13 @@ async def open_cluster(
         start_seconds: How long a node may take to start.
         privacy: The strictest tier of agents whose data may go to the nodes. ``None``: Private,
             as they are other machines; threads of this process are Sovereign.
+        every_node: Whether a node that lacks something is an error. ``False``: it gets no work,
+            and ``nodes()`` says why.
         runtime_env: What Ray ships to the nodes, in its own words. ``None``: nothing.
 
     Raises:
         ClusterError: If there is no Ray, nobody answers, or there is no node.
-        NodeCheckError: If a node lacks something. Names it.
+        NodeCheckError: If a node lacks something, or cannot open a model. Names it.
         UsageError: If an argument has no meaning.
     """
     _check_arguments(locals())
@@ -139,7 +149,7 @@ async def open_cluster(
         _open_source(address, runtime_env or {}) as source,
         _running(
             source, _terms(source, names, needs, lease_seconds), privacy or source.privacy,
-            start_seconds,
+            start_seconds, every_node=every_node,
         ) as nodes,
     ):  # fmt: skip
         drivers = FarDrivers(nodes, labels)
@@ -185,14 +195,19 @@ def _named(driver: object, tools: object) -> tuple[tuple[str, object], tuple[str
 
 @asynccontextmanager
 async def _running(
-    source: Source, terms: Terms, privacy: PrivacyTier, start_seconds: float
+    source: Source,
+    terms: Terms,
+    privacy: PrivacyTier,
+    start_seconds: float,
+    *,
+    every_node: bool = True,
 ) -> AsyncGenerator[Nodes, None]:
     """Keep the nodes at work while the block runs; its own exception comes out unwrapped."""
     raised: Exception | None = None
     async with trio.open_nursery() as nursery:
         nodes = Nodes(source, terms, privacy, start_seconds, nursery)
         try:
-            await nodes.open()
+            await nodes.open(every_node=every_node)
             yield nodes
         except Exception as error:  # noqa: BLE001  # raised again below, in no group
             raised = error

@@ -282,15 +282,15 @@ async def test_work_goes_where_the_labels_are() -> None:
 
 
 async def test_what_waits_for_a_model_to_be_opened_is_spread(tmp_path: Path) -> None:
-    """All at once, before any node has it open."""
+    """All at once, before any node has it open; the opening itself is work as well."""
     file = tmp_path / "marks"
     async with (
-        open_cluster(MODEL, address="local:2") as cluster,
+        open_cluster("tests.support.node_work:open_held", address="local:2") as cluster,
         open_cluster_pool(cluster) as pool,
     ):
-        await pool.fan_out(job(f"mark {file} m sleep 600") for _ in range(8))
-        await started(8, file)
-        assert [one.load for one in cluster.nodes()] == [4, 4]
+        await pool.fan_out(job("say x", name=f"slow {file}") for _ in range(8))
+        await started(2, file)
+        assert [one.load for one in cluster.nodes()] == [5, 5]
         pool.abort_all()
 
 

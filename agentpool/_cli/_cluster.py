@@ -1,0 +1,110 @@
+"""``agentpool cluster status``, and the drivers of a command whose models are on nodes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import trio
+
+from agentpool import AgentManifest, PrivacyError, PrivacyTier
+from agentpool import cluster as clusters
+from agentpool._cli._command import ClusterCommand, ClusterOptions
+from agentpool._cli._report import ExitCode
+from agentpool._cli._screen import write_out
+from agentpool.abc import Driver, DriverFactory
+from agentpool.drivers import GatedDriver, ProviderGates
+from agentpool.tools import printable
+
+if TYPE_CHECKING:
+    from agentpool.cluster import NodeStatus
+
+
+def look_at_cluster(command: ClusterCommand) -> int:
+    """Run *command* and return the exit code.
+
+    Raises:
+        ClusterError: If there is no Ray, or no cluster answers.
+    """
+
+    async def main() -> tuple[NodeStatus, ...]:
+        async with clusters.open_cluster(address=command.address, every_node=False) as cluster:
+            return cluster.nodes()
+
+    nodes = trio.run(main)
+    lines = map(_object, nodes) if command.json else _lines(nodes)
+    write_out(sys.stdout, "".join(f"{line}\n" for line in lines))
+    can_work = all(node.state is clusters.NodeState.WORKING for node in nodes)
+    return ExitCode.COMPLETED if can_work else ExitCode.FAILED
+
+
+def _object(node: NodeStatus) -> str:
+    return json.dumps({
+        "type": "node", "name": node.name, "state": node.state.value, "load": node.load,
+        "labels": dict(node.labels), "reason": node.reason or None,
+    })  # fmt: skip
+
+
+def _lines(nodes: Sequence[NodeStatus]) -> Iterator[str]:
+    wide = max(len(printable(node.name)) for node in nodes)
+    for node in nodes:
+        said = node.reason or _labels(node.labels)
+        yield f"{printable(node.name):{wide}}  {node.state.value:8}  {printable(said)}".rstrip()
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    return " ".join(f"{name}={value}" for name, value in labels.items() if name != "name")
+
+
+@asynccontextmanager
+async def open_cluster_drivers(
+    manifests: Sequence[AgentManifest], options: ClusterOptions, gates: ProviderGates | None
+) -> AsyncGenerator[DriverFactory]:
+    """Open the models of *manifests* on every node, and yield what has nodes asked.
+
+    Args:
+        manifests: Every manifest of which there will be agents.
+        options: Which cluster.
+        gates: What requests to providers go through, here. ``None``: nothing.
+
+    Raises:
+        PrivacyError: If the data of a manifest may not go there. Says what to write.
+        ClusterError: If there is no Ray, or no cluster answers.
+        NodeCheckError: If a node lacks something, or cannot open a model.
+    """
+    _check_privacy(manifests, options)
+    async with clusters.open_cluster(
+        options.driver,
+        address=options.address,
+        manifests=manifests,
+        lease_seconds=options.lease_seconds,
+        privacy=options.privacy,
+    ) as cluster:
+
+        def choose(manifest: AgentManifest) -> Driver:
+            driver, place = cluster.driver_of(manifest), manifest.model.place
+            if gates is None or place is None:
+                return driver
+            # Requests of a fallback pass the same gate, so neither place gets more than is said.
+            gate = gates.gate(place.dialect, place.base_url, place.api_key_env)
+            return GatedDriver(driver, gate)
+
+        yield choose
+
+
+def _check_privacy(manifests: Sequence[AgentManifest], options: ClusterOptions) -> None:
+    """Raise before anything is started if a manifest's data may not leave this machine."""
+    if options.privacy is PrivacyTier.SOVEREIGN or (
+        options.privacy is None and options.address.startswith("local:")
+    ):
+        return
+    for manifest in manifests:
+        if manifest.privacy is PrivacyTier.SOVEREIGN:
+            raise PrivacyError(
+                f"manifest {manifest.name!r} is Sovereign, so its data stays on this machine, and "
+                'the nodes of a cluster are others; write privacy = "Private" into the manifest, '
+                "or add --cluster-privacy sovereign if every node is as good as this machine"
+            )
