@@ -17,6 +17,7 @@ import secrets
 import shutil
 import signal
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final, final
 
@@ -29,8 +30,15 @@ from agentpool._errors import ToolError, UsageError
 from agentpool._manifest.capability import ANYTHING, Capability, CapabilityKind
 from agentpool.abc import Tool, ToolContext, ToolResult
 from agentpool.tools._function import tool
+from agentpool.tools.system._outward import other_repository, outward_link
 from agentpool.tools.system._process import Group, open_group
-from agentpool.tools.system._programs import Programs, closed_door, split_command
+from agentpool.tools.system._programs import (
+    Programs,
+    closed_door,
+    split_command,
+    steps_of,
+    writes_by_name,
+)
 
 MAX_SHOWN_BYTES: Final = 16 * 1024
 """Of each of the two outputs: some 4,000 tokens, half from its beginning, half from its end."""
@@ -52,6 +60,10 @@ _SET: Final[Mapping[str, str]] = {
     "GIT_PAGER": "cat",
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_OPTIONAL_LOCKS": "0",
+    # A folder that only looks like a repository is none: files can be written to it.
+    "GIT_CONFIG_COUNT": "1",
+    "GIT_CONFIG_KEY_0": "safe.bareRepository",
+    "GIT_CONFIG_VALUE_0": "explicit",
 }
 """So that nothing waits for a key, or draws."""
 
@@ -179,6 +191,11 @@ class _Shell:
         name, *arguments = split_command(command)
         where = self._find(name)
         self._check(name, where, arguments)
+        if not self._programs.allows_all:
+            await trio.to_thread.run_sync(
+                partial(self._check_folder, name, where, arguments),
+                abandon_on_cancel=True,
+            )
         seconds = min(self._seconds, context.remaining_seconds() * _OUR_SHARE)
         # Under its own name, so that it does not tell where it lies.
         argv = (*self._prefix, where, *arguments) if self._prefix else (name, *arguments)
@@ -212,6 +229,26 @@ class _Shell:
                 raise ToolError(
                     f"{name} may not be run with {door!r}: with it, it runs other programs, "
                     "deletes or writes, and that is not granted"
+                )
+
+    def _check_folder(self, name: str, where: str, arguments: Sequence[str]) -> None:
+        """Raise if the program *name* would be led astray by what lies in the folder. Blocks.
+
+        Raises:
+            ToolError: If it would.
+        """
+        for known_as in (name, os.path.realpath(where)):
+            if writes_by_name(known_as, arguments) and (
+                link := outward_link(self._folder, arguments)
+            ):
+                raise ToolError(
+                    f"{name} may not be run here: {link!r} is a link out of the folder, and "
+                    f"{name} would write through it"
+                )
+            if step := other_repository(self._folder, steps_of(known_as, arguments)):
+                raise ToolError(
+                    f"{name} may not be led to {step!r}: it is another repository, whose "
+                    "configuration may run programs"
                 )
 
     def _find(self, name: str) -> str:

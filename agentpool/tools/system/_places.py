@@ -7,6 +7,7 @@ Rules:
    kernel shows of a process, its environment with its keys too, is no file.
 3. A file is written whole beside its place and then renamed into it. A reader sees the old
    one or the new one; a link that has taken its place is replaced and not followed.
+4. Nothing is written where git looks for what to run: not below a ``.git``, nor in its place.
 
 How one gets there is in ``_walk``. All of this blocks, and is done in threads.
 """
@@ -149,8 +150,13 @@ class Place:
                 file, with those that the process gives to new files.
 
         Raises:
+            ToolError: If git is configured by it. Nothing was written.
             OSError: If it cannot be written. Then everything is as before.
         """
+        if any(part.casefold() == ".git" for part in self.parts):
+            raise ToolError(
+                f"{self.path!r} is git's own, and what stands there can run programs; leave it"
+            )
         temporary = f".agentpool-{secrets.token_hex(8)}.tmp"
         # Until it is whole, whoever may not read the old file may not read this one either.
         mode = 0o666 if instead_of is None else 0o600

@@ -72,6 +72,10 @@ class _Doors:
     of the folder. ``*``: it always does."""
     writing_commands: frozenset[str] = frozenset()
     """Commands that write to the paths that they are given."""
+    writes_by_name: bool = False
+    """Whether it writes to the names that an archive holds, or follows links to its own."""
+    only_lists: re.Pattern[str] | None = None
+    """The first word with which it only lists an archive."""
     colon_is_host: bool = False
     """Whether ``host:path`` makes it connect to another machine."""
 
@@ -92,7 +96,7 @@ _DOORS: Final[Mapping[str, _Doors]] = {
             "-C", "-P", "-p", "-v", "-h", "--no-pager", "--paginate", "--version", "--help",
             "--no-replace-objects", "--no-optional-locks", "--no-lazy-fetch", "--no-advice",
             "--literal-pathspecs", "--glob-pathspecs", "--noglob-pathspecs",
-            "--icase-pathspecs", "--bare", "--html-path", "--man-path", "--info-path",
+            "--icase-pathspecs", "--html-path", "--man-path", "--info-path",
         }),
         with_value=frozenset({"-C"}),
         anywhere=(
@@ -144,13 +148,18 @@ _DOORS: Final[Mapping[str, _Doors]] = {
         writing=("-c", "-r", "-u", "-A", "--create", "--append", "--update", "--catenate",
                  "--concatenate"),
         colon_is_host=True,
+        writes_by_name=True,
+        only_lists=re.compile(r"-?t[vzjJ]*f?|--list"),
     ),
+    # ":" lets an archive write to "..". "-l" can be taken back further on, so it is no promise.
+    "unzip": _Doors(anywhere=("-d", "-:"), writes_by_name=True),
     "zip": _Doors(
         anywhere=(
             "-T", "--test", "--unzip-command", "-m", "--move", "-lf", "--logfile-path",
             "-O", "--output-file", "--out", "-b", "--temp-path",
         ),
         writing=_ALWAYS,
+        writes_by_name=True,
     ),
 }  # fmt: skip
 
@@ -204,8 +213,7 @@ def carriers(names: Iterable[str]) -> tuple[str, ...]:
 
 def closed_door(name: str, arguments: Sequence[str]) -> str | None:
     """Return the argument with which the program *name* would do more than it is for."""
-    found = (_DOORS.get(_ALSO_CALLED.get(known, known)) for known in _known_as(name))
-    doors = next((one for one in found if one is not None), None)
+    doors = _doors_of(name)
     if doors is None:
         return None
     closed = list(doors.anywhere)
@@ -224,6 +232,33 @@ def closed_door(name: str, arguments: Sequence[str]) -> str | None:
         if (writes and _leads_out(argument)) or (doors.colon_is_host and _is_remote(argument)):
             return argument
     return None
+
+
+def writes_by_name(name: str, arguments: Sequence[str]) -> bool:
+    """Return whether the program *name* may write to names that its arguments do not show."""
+    doors = _doors_of(name)
+    if doors is None or not doors.writes_by_name:
+        return False
+    lists = doors.only_lists
+    return lists is None or not arguments or lists.fullmatch(arguments[0]) is None
+
+
+def steps_of(name: str, arguments: Sequence[str]) -> tuple[str, ...]:
+    """Return the folders that the program *name* is led into, each from the one before."""
+    doors = _doors_of(name)
+    steps: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if doors is None or not argument.startswith("-"):
+            break
+        if argument in doors.with_value:
+            steps.append(next(rest, ""))
+    return tuple(steps)
+
+
+def _doors_of(name: str) -> _Doors | None:
+    found = (_DOORS.get(_ALSO_CALLED.get(known, known)) for known in _known_as(name))
+    return next((one for one in found if one is not None), None)
 
 
 def _command(arguments: Sequence[str], doors: _Doors) -> tuple[str | None, str | None]:

@@ -183,6 +183,8 @@ async def test_keys_are_not_in_its_environment(tmp_path: Path) -> None:
     told = await use(shell_for(tmp_path, "env", environ=environ), command="env")
     names = {line.partition("=")[0] for line in told.splitlines()}
     assert names == {"PATH", "HOME", "LC_ALL", "TERM", "NO_COLOR", "PAGER", "GIT_PAGER",
+                     "GIT_CONFIG_COUNT",
+                     "GIT_CONFIG_KEY_0", "GIT_CONFIG_VALUE_0",
                      "GIT_TERMINAL_PROMPT", "GIT_OPTIONAL_LOCKS", "AGENTPOOL_CALL"}  # fmt: skip
     assert MARK not in told
     assert "evil" not in told

@@ -147,6 +147,7 @@ def test_what_is_split_here_is_split_so_by_a_shell(text: str) -> None:
         "git --shallow-file x -c alias.x=!id x",
         "git --shallow-file x config alias.y !id",
         "git --attr-source HEAD -c alias.x=!id x",
+        "git --bare status",
         "git --list-cmds=main -c alias.x=!id x",
         "git --super-prefix a/ config alias.y !id",
         "git -C . --unknown value -c alias.x=!id x",
@@ -203,6 +204,9 @@ def test_what_is_split_here_is_split_so_by_a_shell(text: str) -> None:
         "zip -b/tmp x.zip b",
         "zip -O /tmp/x a.zip",
         "zip -T a.zip b",
+        "unzip a.zip -d ../x",
+        "unzip -od/tmp a.zip",
+        "unzip -: a.zip",
         "zip a.zip b --unzip-command=id",
     ],
 )
@@ -244,6 +248,7 @@ def test_doors_that_run_or_delete_are_closed(command: str) -> None:
         "tar -xzf /data/a.tgz",
         "tar --list --file=../a.tar",
         "zip -r a.zip b/c",
+        "unzip -o a.zip",
         "cat -exec",
     ],
 )

@@ -1,0 +1,84 @@
+"""Looks at what lies in a folder before a program writes there by names from elsewhere.
+
+Rules:
+
+1. A program that unpacks or makes an archive follows links as the system does. It does not
+   run where a link to a folder leads out, nor is it given a link to a file that does.
+2. Another repository has a configuration of its own, which may run programs. git is not led
+   into one.
+
+Both block, and are done in threads. Neither is a sandbox: what a program makes while it runs
+is not looked at.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from agentpool._errors import ToolError
+
+MAX_ENTRIES: Final = 200_000
+"""In a folder that is looked through: about a second."""
+
+_BARE: Final = ("HEAD", "objects")
+"""What makes a folder a repository without a work tree."""
+
+
+def outward_link(folder: str, arguments: Sequence[str]) -> str | None:
+    """Return a link below *folder* through which a program with *arguments* might write.
+
+    Raises:
+        ToolError: If the folder holds more than can be looked through.
+    """
+    top = os.path.realpath(folder)
+    for entry in _links_below(top):
+        if is_below(os.path.realpath(entry.path), top):
+            continue
+        # Where a value begins cannot be told: -cfout.tar.
+        if entry.is_dir() or any(one.endswith(entry.name) for one in arguments):
+            return os.path.relpath(entry.path, top)
+    return None
+
+
+def _links_below(top: str) -> Iterator[os.DirEntry[str]]:
+    folders, count = [top], 0
+    while folders:
+        try:
+            entries = os.scandir(folders.pop())
+        except OSError:
+            continue  # what cannot be listed cannot be written to by name either
+        with entries:
+            for entry in entries:
+                count += 1
+                if count > MAX_ENTRIES:
+                    raise ToolError(
+                        f"the folder holds more than {MAX_ENTRIES} entries, and a link among "
+                        "them might lead out; do this in a smaller folder"
+                    )
+                if entry.is_symlink():
+                    yield entry
+                elif entry.is_dir():
+                    folders.append(entry.path)
+
+
+def other_repository(folder: str, steps: Sequence[str]) -> str | None:
+    """Return the first of *steps* that leads to another repository than that of *folder*."""
+    top = at = os.path.realpath(folder)
+    for step in steps:
+        at = os.path.realpath(Path(at, step))
+        if not is_below(at, top):
+            return step
+        below = Path(at)
+        while str(below) != top:
+            if (below / ".git").exists() or all((below / name).exists() for name in _BARE):
+                return step
+            below = below.parent
+    return None
+
+
+def is_below(path: str, top: str) -> bool:
+    """Return whether *path* is *top* or in it. Both are without links."""
+    return path == top or path.startswith(top.rstrip(os.sep) + os.sep)
