@@ -26,6 +26,15 @@ _log: Final = logging.getLogger("agentpool")
 LOOK_SECONDS: Final = 1.0
 """Between two looks for nodes that have joined."""
 
+MOST_LOOK_SECONDS: Final = 8.0
+"""For the cluster to say which nodes it has."""
+
+FAILED_LOOK_SECONDS: Final = 8.0
+"""Between two looks if it did not."""
+
+MOST_FAILED_LOOKS: Final = 3
+"""In a row; then the cluster is lost. Ray itself ends the program soon after, without a word."""
+
 
 @final
 @attrs.frozen
@@ -119,6 +128,8 @@ class Nodes:
     _refused: dict[str, NodeCheckError] = attrs.field(factory=dict[str, NodeCheckError])
     _drained: set[str] = attrs.field(factory=set[str])
     _again_at: dict[str, float] = attrs.field(factory=dict[str, float])
+    failure: ClusterError | None = None
+    """Why no node can be had any more. ``None``: they can."""
     numbers: count[int] = attrs.field(factory=lambda: count(1))
     """Of drivers and of agents' tools."""
 
@@ -147,13 +158,25 @@ class Nodes:
 
     async def _look_again(self) -> None:
         """Start nodes that join later, and those that were lost and are there again."""
+        failed = 0
         while True:
-            await trio.sleep(LOOK_SECONDS)
+            await trio.sleep(FAILED_LOOK_SECONDS if failed else LOOK_SECONDS)
             try:
-                found = await self._source.look()
-            except ClusterError as error:
-                _log.warning("the cluster does not say which nodes it has: %s", error)
+                with trio.fail_after(MOST_LOOK_SECONDS):
+                    found = await self._source.look()
+            except (ClusterError, trio.TooSlowError) as error:
+                failed += 1
+                why = str(error) or f"no answer within {MOST_LOOK_SECONDS:g} seconds"
+                _log.warning("the cluster does not say which nodes it has: %s", why)
+                if failed == MOST_FAILED_LOOKS:
+                    self.failure = ClusterError(
+                        f"the head of the cluster is lost ({why}); start the cluster again, and "
+                        "go on from a journal"
+                    )
+                    self.nursery.cancel_scope.cancel()
+                    return
                 continue
+            failed = 0
             for node in found:
                 if self._is_wanted(node):
                     await self._join(node)

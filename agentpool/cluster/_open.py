@@ -138,7 +138,8 @@ async def open_cluster(
         runtime_env: What Ray ships to the nodes, in its own words. ``None``: nothing.
 
     Raises:
-        ClusterError: If there is no Ray, nobody answers, or there is no node.
+        ClusterError: If there is no Ray, nobody answers, or there is no node; or, later, if the
+            head is lost: then the block is cancelled.
         NodeCheckError: If a node lacks something, or cannot open a model. Names it.
         UsageError: If an argument has no meaning.
     """
@@ -212,7 +213,7 @@ async def _running(
         except Exception as error:  # noqa: BLE001  # raised again below, in no group
             raised = error
         nursery.cancel_scope.cancel()
-    if raised is not None:
+    if (raised := raised or nodes.failure) is not None:
         raise raised
 
 

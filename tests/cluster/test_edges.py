@@ -216,6 +216,8 @@ class Odd(Source):
         """Take the next step."""
         await trio.lowlevel.checkpoint()
         step = self.steps.pop(0) if len(self.steps) > 1 else self.steps[0]
+        if step is mute:
+            await trio.sleep_forever()
         return step()
 
     async def start(self, node: FoundNode, terms: Terms) -> Wire:
@@ -232,6 +234,11 @@ class Odd(Source):
 def found(*names: str) -> Callable[[], list[FoundNode]]:
     """Return a step that finds nodes."""
     return lambda: [FoundNode(name, name, {"name": name}) for name in names]
+
+
+def mute() -> list[FoundNode]:
+    """Never answer."""
+    raise TimeoutError
 
 
 def unreachable() -> list[FoundNode]:
@@ -269,6 +276,7 @@ async def test_a_node_that_does_not_start_is_named(how: str, text: str) -> None:
 async def test_nodes_join_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that can work; the others are logged, and tried again."""
     monkeypatch.setattr(_nodes, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(_nodes, "FAILED_LOOK_SECONDS", 0.05)
     source = Odd(found("n1"), unreachable, found("n1", "n2", "n3"))
     source.broken["n3"] = "raise"
 
@@ -283,6 +291,22 @@ async def test_nodes_join_later(monkeypatch: pytest.MonkeyPatch) -> None:
             while states(cluster) != ["working"] * 3:  # noqa: ASYNC110
                 await trio.sleep(0.02)
     assert NodeState.STARTING.value == "starting"
+
+
+@pytest.mark.parametrize("how", ["raises", "is silent"])
+async def test_a_cluster_whose_head_is_lost_ends_the_block(
+    monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """With one error, in no group; one failed look alone ends nothing."""
+    silent = how == "is silent"
+    monkeypatch.setattr(_nodes, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(_nodes, "FAILED_LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(_nodes, "MOST_LOOK_SECONDS", 0.5 if silent else 60.0)
+    source = Odd(found("n1"), *[mute if silent else unreachable] * 2, found("n1"), unreachable)
+    with trio.fail_after(60), pytest.raises(ClusterError, match="head of the cluster is lost"):
+        async with opened(source):
+            await trio.sleep_forever()
+    assert silent or len(source.steps) == 1
 
 
 # --- one host, without a pool
