@@ -25,7 +25,8 @@ This stops what is mechanical. It does not stop an order in other words: no list
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Final, final
 
@@ -43,8 +44,17 @@ TEMPLATE_MARKERS: Final = (
     "<start_of_turn>", "<end_of_turn>", "[INST]", "[/INST]", "<<SYS>>", "<</SYS>>",
     "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>",
     "<tool_result>", "</tool_result>",
+    "<|im_sep|>", "<|endofprompt|>", "<|start|>", "<|channel|>", "<|message|>", "<|call|>",
+    "<|return|>", "<|header_start|>", "<|header_end|>", "<|eot|>", "<|observation|>",
+    "<|start_of_turn_token|>", "<|end_of_turn_token|>", "<|system_token|>", "<|user_token|>",
+    "<|chatbot_token|>", "<|assistant_end|>", "<bos>", "<eos>", "[gMASK]", "[SYSTEM_PROMPT]",
+    "[/SYSTEM_PROMPT]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_CALLS]",
+    "[TOOL_RESULTS]", "[/TOOL_RESULTS]",
+    "<\uff5cUser\uff5c>", "<\uff5cAssistant\uff5c>", "<\uff5cbegin\u2581of\u2581sentence\uff5c>",
+    "<\uff5cend\u2581of\u2581sentence\uff5c>",
 )  # fmt: skip
-"""How chat templates (ChatML, Llama, Mistral, Gemma, Phi, Qwen) write who speaks. A local
+"""How chat templates (ChatML, Command, DeepSeek, Gemma, GLM, Harmony, Llama, Mistral, Phi,
+Qwen) write who speaks. A local
 model that is given one of them as text may take what follows for somebody else's turn."""
 
 PHRASE_MARKERS: Final = (
@@ -68,6 +78,9 @@ _UNSEEN: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
     "\U0001d159\U00016fe4\U000e0100-\U000e01ef]"
 )
+_MAX_MARKS: Final = 6
+"""On one letter: no script stacks more, and a heap of them reaches the lines above and below."""
+
 _LONG_BLANK: Final = re.compile(r" {4,}")
 
 _FENCE_SIGN: Final = "~"
@@ -163,9 +176,17 @@ def one_line(text: str, limit: int | None = None) -> str:
     cut = text if limit is None else text[: limit + 1]
     shown = _LONG_BLANK.sub(
         lambda blank: f"[{len(blank[0])} blanks]",
-        "".join(_written(sign) if is_unseen(sign) else sign for sign in cut),
+        "".join(_each_written(cut)),
     )
     return shown if limit is None or len(shown) <= limit else f"{shown[:limit]}…"
+
+
+def _each_written(text: str) -> Iterator[str]:
+    marks = 0
+    for sign in text:
+        is_mark = not sign.isascii() and unicodedata.category(sign).startswith("M")
+        marks = marks + 1 if is_mark else 0
+        yield _written(sign) if marks > _MAX_MARKS or is_unseen(sign) else sign
 
 
 def _written(sign: str) -> str:

@@ -39,6 +39,9 @@ _LONG_KEY: Final = re.compile(
     rf"(?<![A-Za-z0-9_-]){_PART}(?:[ \t]*+\.[ \t]*+{_PART}){{{MAX_KEY_PARTS}}}"
 )
 
+MAX_INTEGER: Final = 2**63 - 1
+"""What TOML promises to keep. Python's reader takes more, which cannot always be written out."""
+
 AT_THE_TOP: Final = "at the top of the file, before the first [table]"
 """Where the keys of the whole file belong, in the words of a fault."""
 
@@ -105,7 +108,10 @@ class TomlTable:
         """Return the integer at *key*, or *default*."""
         value = self._take(key)
         if isinstance(value, int) and not isinstance(value, bool):
-            return value
+            if abs(value) <= MAX_INTEGER:
+                return value
+            self.fault(key, f"is too large, got {shown(value)}")
+            return default
         self._refuse(key, value, "an integer")
         return default
 

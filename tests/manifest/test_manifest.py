@@ -802,6 +802,16 @@ def test_an_unknown_key_is_a_fault_with_a_suggestion(text: str, path: str, fault
             "model.temperature",
             "is too large, got a number of more than 50 digits",
         ),
+        # What Python reads in another base than ten has no limit, and cannot be written out.
+        *(
+            (
+                f"[model]\nmax_tokens = {number}",
+                "model.max_tokens",
+                "is too large, got a number of more than 50 digits",
+            )
+            for number in (f"0x{'f' * 9000}", f"0o{'7' * 9000}", f"0b{'1' * 16000}", "9" * 99)
+        ),
+        (f"[model]\nmax_tokens = {2**63}", "model.max_tokens", f"is too large, got {2**63}"),
         ("[model]\nmodel_path = {}", "model.model_path", "must be a string, got a table"),
         ("version = 1979-05-27", "version", "must be a string, got datetime.date(1979, 5, 27)"),
         (
