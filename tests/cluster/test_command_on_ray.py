@@ -12,7 +12,7 @@ from tests.cluster.conftest import ON_RAY
 from tests.support.cli_runner import READER
 from tests.support.ray_nodes import environment
 
-pytestmark = ON_RAY
+pytestmark = list(ON_RAY)
 
 ECHO = ("--cluster-driver", "agentpool.cluster:open_echo", "--cluster-privacy", "sovereign")
 
