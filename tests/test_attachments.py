@@ -11,7 +11,7 @@ from typing import final
 
 import pytest
 
-from agentpool import PrivacyTier, SpawnConfig, UsageError, open_pool
+from agentpool import PrivacyTier, SpawnConfig, StopReason, UsageError, open_pool
 from agentpool._attachments import (
     LEAST_IMAGE_TOKENS,
     MAX_ATTACHMENT_BYTES,
@@ -342,3 +342,29 @@ def test_what_is_no_file_is_neither_read_nor_waited_for(tmp_path: Path, kind: st
             place.symlink_to(os.devnull)
     with pytest.raises(UsageError, match="there' cannot be read: it must be a file, and is a"):
         Attachment.load(place)
+
+
+async def test_a_new_picture_each_time_is_no_loop() -> None:
+    """Its words are the same: an agent that looks at a screen sees it change."""
+    shots = [Attachment("image/png", PHOTO.data + bytes([number])) for number in range(6)]
+    seen = iter(shots)
+
+    @tool
+    async def shoot() -> ToolResult:  # noqa: ASYNC124  # as tools are
+        """Take a photo."""
+        return ToolResult("[image]", attachments=(next(seen),))
+
+    turns = [calling(tool_call("shoot", f"id-{number}")) for number in range(6)]
+    async with open_pool(ScriptedDriver([*turns, "Done."]), tools=ToolRegistry([shoot])) as pool:
+        outcome = await (await pool.spawn(SpawnConfig(manifest(), "Watch."))).wait()
+    assert outcome.text == "Done.", outcome.error
+    told = [one for one in outcome.messages if isinstance(one, ToolMessage)]
+    assert [one.attachments for one in told] == [(one,) for one in shots]
+
+
+async def test_the_same_picture_each_time_is_a_loop() -> None:
+    """As the same words are: told once more to do something else, and stopped."""
+    turns = [calling(tool_call("look", f"id-{number}")) for number in range(6)]
+    async with open_pool(ScriptedDriver([*turns, "Done."]), tools=ToolRegistry([look])) as pool:
+        outcome = await (await pool.spawn(SpawnConfig(manifest(), "Watch."))).wait()
+    assert outcome.stop_reason is StopReason.STUCK

@@ -34,6 +34,7 @@ from agentpool._loop.continuation import join_pieces
 from agentpool._loop.conversation import Conversation, cut_to_tokens
 from agentpool._loop.cut_call import refuse_cut
 from agentpool._loop.guard import ALLOW, Block, Stop, Warn
+from agentpool._loop.repeats import told_by
 from agentpool._loop.room import make_room
 from agentpool._loop.run import Complete, Effect, Recall, Receive, Remember, Run, RunTools, refused
 from agentpool._loop.thoughts import without_thoughts
@@ -252,7 +253,7 @@ def _acted(
     if stop is None:
         contents: list[str | None] = []
         for refusal, result in zip(refusals, batch.results, strict=True):
-            contents.append(result.content if result and not refusal else None)
+            contents.append(told_by(result) if result and not refusal else None)
         run.guard.record_results(contents)
     run.settle("the run has ended")
     if stop is not None:

@@ -6,11 +6,13 @@ here looks back further than four answers.
 
 from __future__ import annotations
 
+import hashlib
 from typing import Final, final
 
 import msgspec
 
 from agentpool._base import Live
+from agentpool._messages import ToolMessage
 
 _DECODER: Final = msgspec.json.Decoder()
 _ENCODER: Final = msgspec.json.Encoder(order="deterministic")
@@ -23,7 +25,7 @@ class SeenCall(Live):
     count: int = 0
     """How often it was asked for since its result last changed."""
     result: str | None = None
-    """What it came to last. ``None``: nobody has said."""
+    """What it came to last, as `told_by` says. ``None``: nobody has said."""
 
 
 @final
@@ -89,3 +91,11 @@ class SeenCalls(Live):
         else:
             self.same_in_row, self.alternating_in_row = 1, 2
         self.batches = (batch, last, before, third)
+
+
+def told_by(result: ToolMessage) -> str:
+    """Return what *result* tells the model, in a text to compare: two pictures differ by digest."""
+    if not result.attachments:
+        return result.content
+    digests = (hashlib.sha256(one.data).hexdigest() for one in result.attachments)
+    return "\n".join((result.content, *digests))
