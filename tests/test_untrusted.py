@@ -265,3 +265,17 @@ def test_a_heap_of_marks_is_written_out(mark: str) -> None:
 def test_markers_of_other_templates_are_taken_out(marker: str) -> None:
     """Harmony, Command, DeepSeek, Mistral and Llama 4 have their own."""
     assert Cleaner().clean(f"a{marker}b") == "a[SANITIZED]b"
+
+
+UNSEEN = (
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b\u180e\u180f\u200b\u200d\u202e\u2060"
+    "\u2064\u206f\u2800\u3164\ufe00\ufe0f\ufeff\uffa0\ufff9\U0001d159\U0001d173\U00016fe4"
+    "\U000e0001\U000e0041\U000e0100\U000e01ef"
+)
+
+
+@pytest.mark.parametrize("sign", UNSEEN, ids=ascii)
+def test_what_no_font_shows_is_written_out(sign: str) -> None:
+    """Some of it counts as printable, and some as a letter."""
+    assert sign not in one_line(f"a{sign}b")
+    assert one_line(f"a{sign}b") == f"a{sign.encode('unicode_escape').decode()}b"

@@ -22,6 +22,31 @@ ATTACKS: Final = (
         "tests/tools/system/test_programs.py", "doors_that_run",
     ),
     Fault(
+        "and in one below", "tools/system/_outward.py",
+        '            if (below / ".git").exists() or ', "            if ",
+        "tests/tools/system/test_outward.py", "led_into_no_other",
+    ),
+    Fault(
+        "a model configures git", "tools/system/_places.py",
+        'if any(part.casefold() == ".git" for part in self.parts):', "if not self.parts:",
+        "tests/tools/system/test_outward.py", "configured_by",
+    ),
+    Fault(
+        "an archive is unpacked through a link", "tools/system/_outward.py",
+        "        if entry.is_dir() or any(", "        if any(",
+        "tests/tools/system/test_outward.py", "through_a_link",
+    ),
+    Fault(
+        "marks are heaped", "_untrusted.py",
+        "if marks > _MAX_MARKS or is_unseen(sign)", "if is_unseen(sign)",
+        "tests/test_untrusted.py", "heap_of_marks",
+    ),
+    Fault(
+        "a manifest's integers have no bound", "_manifest/toml_table.py",
+        "            if abs(value) <= MAX_INTEGER:\n", "            if value is not None:\n",
+        "tests/manifest/test_manifest.py", "max_tokens and large",
+    ),
+    Fault(
         "git works in another repository", PROGRAMS,
         '_leads_out(value := next(rest, "")):',
         '(value := next(rest, "")) is None:',
@@ -116,7 +141,7 @@ ATTACKS: Final = (
     Fault(
         "clients that hang up keep their places", "_cli/_mcp_server.py",
         "            session_idle_timeout=IDLE_SESSION_SECONDS,\n", "",
-        "tests/cli/test_serve.py", "clients_that_hang_up",
+        "tests/cli/test_serve.py", "a_session_that_is_not_used",
     ),
     Fault(
         "a secret file is for all while it is written", "tools/system/_places.py",
@@ -138,7 +163,7 @@ ATTACKS: Final = (
         "signs that no font shows are shown", "_untrusted.py",
         "return not sign.isprintable() or _UNSEEN.match(sign) is not None",
         "return not sign.isprintable()",
-        "tests/cli/test_approve.py", "a_name_cannot_pass",
+        "tests/test_untrusted.py", "what_no_font_shows",
     ),
     Fault(
         "lines without a value are not counted", "drivers/wire/_sse.py",
