@@ -11,6 +11,7 @@ import msgspec
 import trio
 
 from agentpool._agent.agent import Agent, output_of, room_tokens
+from agentpool._agent.branching import branch_if_changed
 from agentpool._agent.journaling import RunJournal
 from agentpool._agent.recounting import begin, take_back
 from agentpool._agent.request import complete, complete_aside, late_answer
@@ -34,6 +35,7 @@ from agentpool._loop.thoughts import without_thoughts
 from agentpool._messages import OWNER_ID, AgentMessage
 from agentpool._scheduling.request_clock import RequestClock
 from agentpool._scheduling.step_clock import allow
+from agentpool._spawn import SpawnConfig
 from agentpool._untrusted import Cleaner
 from agentpool.abc import Fragment, MemoryQuery
 from agentpool.tools._registry import ToolRegistry
@@ -62,7 +64,8 @@ async def drive(agent: Agent, registry: ToolRegistry) -> None:  # noqa: ASYNC910
     """
     agent.registry = registry
     perform = _perform if agent.journal is None else _perform_kept
-    agent.run = run = _new_run(agent, registry)
+    branch_if_changed(agent, registry, _new_run)
+    agent.run = run = _new_run(agent, agent.config, registry)
     agent.phase(Phase.PERCEIVE)
     has_limits = bool(registry) or agent.config.manifest.resources.request_seconds is not None
     effects = run_loop(run)
@@ -206,21 +209,21 @@ async def _end_late(agent: Agent, effect: Effect | None, error: Exception | None
     raise error or late_answer(agent)
 
 
-def _new_run(agent: Agent, registry: ToolRegistry) -> Run:
-    manifest = agent.config.limited_manifest
+def _new_run(agent: Agent, config: SpawnConfig, registry: ToolRegistry) -> Run:
+    manifest = config.limited_manifest
     allowed = registry.allowed(manifest.capabilities, manifest.privacy)
     return Run(
         manifest,
-        agent.config.query,
-        agent.config.history,
+        config.query,
+        config.history,
         allowed.definitions,
         allowed.refusal,
-        room_tokens(agent.driver, agent.config, registry),
+        room_tokens(agent.driver, config, registry),
         LoopGuard(manifest.resources, allowed.waiting),
         agent.memory is not None,
-        output_of(agent.config),
+        output_of(config),
         max_output_tokens=agent.driver.max_output_tokens,
-        attachments=agent.config.attachments,
+        attachments=config.attachments,
     )
 
 

@@ -15,8 +15,8 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Literal, TypeAlias, final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Literal, TypeAlias, final
 
 import msgspec
 import trio
@@ -50,17 +50,28 @@ from agentpool._loop.run import (
 )
 from agentpool._messages import (
     AgentId,
+    ChatMessage,
     CompletionRequest,
     ToolCall,
     ToolMessage,
 )
 from agentpool._records import JournalRecord, RecordKind, read_body
 from agentpool._served_call import Charge, Loss, ServedCall, current_call
+from agentpool._spawn import SpawnConfig
 from agentpool.journal._questions import decision_in, said_of
 from agentpool.journal._writer import JournalWriter
 
-OnMismatch: TypeAlias = Literal["refuse", "accept"]
+OnMismatch: TypeAlias = Literal["refuse", "accept", "branch"]
 """What happens when a resumed run asks for something else than before."""
+
+AGAIN: Final = "~"
+"""Added to a run's key each time that it begins again with another history."""
+
+OnBranch: TypeAlias = Callable[
+    [SpawnConfig, tuple[ChatMessage, ...], Sequence[JournalRecord]], SpawnConfig
+]
+"""Records the last records of a run, that it is over, and that one of this config and with this
+history begins; returns the config of that one."""
 
 
 @final
@@ -123,6 +134,16 @@ class RunJournal(Live):
     """Requests of the effect that had left when their process ended."""
     attempts: dict[int, Attempts] = {}  # noqa: RUF012  # each has its own
     """What became of requests before, by place."""
+    records: tuple[JournalRecord, ...] = ()
+    """What the run did before, until it begins again."""
+    history: tuple[ChatMessage, ...] | None = None
+    """What it begins with, as it was branched before. ``None``: what its spawn says."""
+    changed_from: SpawnConfig | None = None
+    """What the run was of, if it is to be of something else. ``None``: it is the same."""
+    ended_with: tuple[ChatMessage, ...] | None = None
+    """What was said in such a run that had ended. ``None``: it had not."""
+    on_branch: OnBranch | None = None
+    """Records that another run begins. ``None``: a changed run is not branched."""
     _marks: dict[int, ServedCall] = {}  # noqa: RUF012  # each has its own
     """The calls that run, by their part."""
     _static: tuple[object, str] = (None, "")
@@ -130,7 +151,8 @@ class RunJournal(Live):
 
     def recall_past(self, records: Iterable[JournalRecord]) -> None:
         """Load what the run did before the crash."""
-        for record in records:
+        self.records = tuple(records)
+        for record in self.records:
             if record.kind is RecordKind.RESULT:
                 self.results[record.place, record.part] = record
                 if (answered := self.attempts.get(record.place)) is not None:
@@ -145,6 +167,13 @@ class RunJournal(Live):
             elif record.kind is RecordKind.ANSWERED:
                 self.answers[record.place, record.part] = record
             self.last_place = max(self.last_place, record.place)
+
+    def begin_again(self) -> None:
+        """Forget what the run did before: it is another one from here on."""
+        for known in (self.results, self.begun, self.answers, self.attempts):
+            known.clear()
+        self.key += AGAIN
+        self.records, self.last_place = (), -1
 
     @property
     def is_in_the_past(self) -> bool:
@@ -217,7 +246,7 @@ class RunJournal(Live):
             return
         raise ResumeMismatchError(
             f"agent {self.agent_id} cannot be resumed: {differs} at place {self.place} of its "
-            "run; undo the change, or resume with resume='accept'",
+            "run; undo the change, or resume with resume='branch' or resume='accept'",
             agent_id=self.agent_id,
             place=self.place,
             differs=differs,

@@ -122,6 +122,15 @@ def settled_keys(records: Iterable[JournalRecord]) -> set[str]:
     }
 
 
+def begun_keys(records: Iterable[JournalRecord]) -> set[str]:
+    """Return the keys of the calls in *records* that have begun."""
+    return {
+        one.body.decode(errors="replace")
+        for one in records
+        if one.kind is RecordKind.STARTED and one.body
+    }
+
+
 def _answer_in(body: bytes) -> Completion | None:
     """Return the answer in the result of a turn or a summary."""
     if body.startswith(b"["):

@@ -136,6 +136,7 @@ def _agents_of(records: Sequence[JournalRecord]) -> list[_Agent]:
                     f"agent {record.agent_id} of the journal cannot be read: {error}"
                 ) from error
             accepted[record.agent_id] = found
+            outcomes.pop(record.agent_id, None)  # of a run that was branched
         elif record.kind is RecordKind.ENDED:
             outcomes[record.agent_id] = outcome_from_json(record.body)
     return [_Agent(number, one, outcomes.get(number)) for number, one in accepted.items()]

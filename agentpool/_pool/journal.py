@@ -24,13 +24,24 @@ from typing import Final, final
 import attrs
 import trio
 
-from agentpool._agent.journaling import OnMismatch, RunJournal
-from agentpool._agent.results import digest_of, received_ids, settled_keys, spending
-from agentpool._budget.budget import Budget, ledger_of
+from agentpool._agent.journaling import AGAIN, OnMismatch, RunJournal
+from agentpool._agent.results import (
+    begun_keys,
+    received_ids,
+    settled_keys,
+)
+from agentpool._budget.budget import Budget
 from agentpool._errors import JournalError, ResumeMismatchError, RunBusyError, UsageError
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage, ChatMessage
 from agentpool._messaging.kept_post import KeptPost
 from agentpool._outcome import AgentOutcome
+from agentpool._pool.branch import (
+    asked_digest,
+    begin_again,
+    call_of,
+    is_changed,
+    spend,
+)
 from agentpool._pool.past import (
     Past,
     PastAgent,
@@ -76,6 +87,8 @@ class PoolJournal:
     """Of this process's agents."""
     _times: dict[str, int] = attrs.field(factory=dict[str, int])
     """How often a group of agents was asked for the same work, by its digest."""
+    _changed: dict[AgentId, str] = attrs.field(factory=dict[AgentId, str])
+    """The digests of agents that were spawned with something else than before, to be branched."""
     _taken: dict[str, AgentId] = attrs.field(factory=dict[str, AgentId])
     """The same, the other way round."""
 
@@ -147,7 +160,7 @@ class PoolJournal:
             key = config.key
         elif in_group:
             # The same work, asked for as often: a program that runs again asks so again.
-            digest = _digest_of(config)
+            digest = asked_digest(config)
             self._times[digest] = times = self._times.get(digest, 0) + 1
             key = f"={digest}.{times}"
         else:
@@ -159,10 +172,12 @@ class PoolJournal:
                 )
         past = past or self._find(key, config)
         agent_id = next_id if past is None else past.agent_id
+        if past is not None and self._on_mismatch == "branch" and is_changed(past, config):
+            self._changed[agent_id] = asked_digest(config)
         self._taken[key] = agent_id
         self._keys[agent_id] = key
-        if config.history:
-            self._histories[agent_id] = config.history
+        if history := config.history if past is None else past.config.history:
+            self._histories[agent_id] = history
         if past is None:
             parent_id = OWNER_ID if parent is None else parent.agent_id
             self._note_accepted(agent_id, parent_id, key, config)
@@ -192,11 +207,11 @@ class PoolJournal:
         past = self.past.get(key)
         if past is None:
             return None
-        if past.digest != _digest_of(config) and self._on_mismatch == "refuse":
+        if self._on_mismatch == "refuse" and is_changed(past, config):
             raise ResumeMismatchError(
                 f"agent {past.agent_id} with key {key!r} was spawned with another manifest, query "
                 "or history before; undo the change, give it another key, or resume with "
-                "resume='accept'",
+                "resume='branch' or resume='accept'",
                 agent_id=past.agent_id,
                 place=-1,
                 differs="the agent's manifest, query or history",
@@ -210,7 +225,7 @@ class PoolJournal:
         after = self.head if config.history and config.history is self.head_messages else OWNER_ID
         body = encode(Spawned.of(config, key, parent_id, after))
         record = JournalRecord(
-            agent_id, RecordKind.ACCEPTED, digest=_digest_of(config), body=body,
+            agent_id, RecordKind.ACCEPTED, digest=asked_digest(config), body=body,
             part=parent_id,
         )  # fmt: skip
         self.writer.note(record)
@@ -226,14 +241,45 @@ class PoolJournal:
         run = RunJournal(self.writer, agent_id, f"{self.run_id}{key}", self._on_mismatch)
         past = self.past.get(key)
         if past is not None:
+            run.key += AGAIN * len(past.before)
+            run.history = past.config.history if past.before else None
             run.recall_past(past.records)
+            for records in past.before:
+                spend(records, budget)
+            if self._on_mismatch == "branch":
+                self._let_branch(run, past, budget)
         self._spend_for_children(agent_id, budget)
         return run
+
+    def _let_branch(self, run: RunJournal, past: PastAgent, budget: Budget | None) -> None:
+        """Let a run that goes on begin again, if it turns out to be changed."""
+        if past.agent_id in self._changed:
+            run.changed_from = past.config
+            run.ended_with = None if past.outcome is None else past.outcome.messages
+        elif not past.records:
+            return
+
+        def branch(
+            config: SpawnConfig, messages: tuple[ChatMessage, ...], lost: Sequence[JournalRecord]
+        ) -> SpawnConfig:
+            config = attrs.evolve(config, history=messages)
+            digest = self._changed.pop(past.agent_id, past.digest)
+            for record in begin_again(past, self.past.values(), config, digest, lost):
+                self.writer.note(record)  # in one step, and so kept together
+            spend(past.records, budget)
+            settled = settled_keys(past.records)
+            for child in self.past.values():  # those of settled calls are counted already
+                if child.parent_id == past.agent_id and call_of(child) not in settled:
+                    self.spend_again(child.agent_id, budget)
+            self._histories[past.agent_id] = messages
+            return config
+
+        run.on_branch = branch
 
     def outcome_of(self, agent_id: AgentId) -> AgentOutcome | None:
         """Return the outcome from an earlier process. ``None``: the agent is new or unfinished."""
         past = self.past.get(self._keys[agent_id])
-        return None if past is None else past.outcome
+        return None if past is None or agent_id in self._changed else past.outcome
 
     def spend_again(self, agent_id: AgentId, budget: Budget | None) -> None:
         """Count in *budget* what an ended agent and its children had spent."""
@@ -241,17 +287,20 @@ class PoolJournal:
             return
         for past in self.past.values():
             if past.agent_id == agent_id:
-                for one in spending(past.records):
-                    ledger_of(budget).record(one)
+                for records in past.runs:
+                    spend(records, budget)
             elif past.parent_id == agent_id:
                 self.spend_again(past.agent_id, budget)
 
     def _spend_for_children(self, agent_id: AgentId, budget: Budget | None) -> None:
         """Count in *budget* the spending of children that a resumed agent does not spawn again."""
         past = self.past.get(self._keys[agent_id])
-        settled = set[str]() if past is None else settled_keys(past.records)
+        if past is None:
+            return
+        # What a branched run had begun is not begun again by the next one.
+        settled = settled_keys(past.records).union(*map(begun_keys, past.before))
         for child in self.past.values():
-            if child.parent_id == agent_id and child.key.rpartition("/")[0] in settled:
+            if child.parent_id == agent_id and call_of(child) in settled:
                 self.spend_again(child.agent_id, budget)
 
     def ended(self, handle: AgentRecord, outcome: AgentOutcome) -> None:
@@ -340,8 +389,8 @@ def _recover(
         opened.head_messages = last.messages
     opened.post.recover(
         past.sent,
-        {number for one in agents for number in received_ids(one.records)},
-        {key for one in agents for key in settled_keys(one.records)},
+        {number for one in agents for run in one.runs for number in received_ids(run)},
+        {key for one in agents for run in one.runs for key in settled_keys(run)},
     )
     return opened
 
@@ -349,9 +398,3 @@ def _recover(
 def new_run_id() -> str:
     """Return an id that no other run of a pool has."""
     return os.urandom(16).hex()
-
-
-def _digest_of(config: SpawnConfig) -> str:
-    """Return a short hash of an agent's manifest and query."""
-    beside: tuple[object, ...] = tuple(one for one in (config.attachments, config.limits) if one)
-    return digest_of(config.manifest, config.query, config.history, *beside)

@@ -39,7 +39,7 @@ from agentpool._messages import (
     ToolCall,
     UserMessage,
 )
-from agentpool._pool.past import Past, PastAgent, decode
+from agentpool._pool.past import Past, PastAgent, decode, last_runs
 from agentpool._records import JournalRecord, RecordKind, read_body
 from agentpool.journal._questions import decision_in
 from agentpool.observe._trace import Trace, TraceHeader
@@ -60,7 +60,7 @@ def trace_of_journal(pool: str, records: Sequence[JournalRecord]) -> Trace:
     """
     past = Past.read(records)
     telling = _Telling(past)
-    for record in records[1:]:
+    for record in last_runs(records[1:]):
         telling.tell(record)
     header = TraceHeader(run_id=past.run_id, pool=pool, opened_at=0.0, max_concurrent=0)
     return Trace(header=header, events=tuple(telling.events))

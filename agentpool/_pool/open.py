@@ -49,7 +49,7 @@ async def open_pool(
     random_seed: int | None = None,
     keep_outcomes: int | None = None,
     journal: Journal | None = None,
-    resume: bool | Literal["accept"] = False,
+    resume: bool | Literal["accept", "branch"] = False,
 ) -> AsyncGenerator[AgentPool, None]:
     """Open a pool of agents. Leaving the block waits for all of them.
 
@@ -73,7 +73,7 @@ async def open_pool(
             all; of agents that parents, maps, races and supervisions started, the last 1,000.
         random_seed: Seed of the jitter in retries. ``None``: from the system.
         journal: Where runs are kept under the pool's name. ``None``: nowhere.
-        resume: Go on with what is kept; ``accept``: also where manifests or tools changed.
+        resume: Go on with what is kept; a changed run too (``accept``), or anew (``branch``).
 
     Raises:
         PoolError: At the exit, if agents failed and their outcomes were never retrieved.
@@ -151,14 +151,14 @@ def _check_parts(given: Mapping[str, object]) -> None:
 async def _kept(
     journal: Journal | None,
     name: str,
-    resume: bool | Literal["accept"],  # noqa: FBT001  # see open_pool
+    resume: bool | Literal["accept", "branch"],  # noqa: FBT001  # see open_pool
 ) -> AsyncGenerator[PoolJournal | None]:
     if journal is None:
         if resume:
             raise UsageError("resume=True needs a journal; give one with journal=")
         yield None
         return
-    mismatch: OnMismatch = "accept" if resume == "accept" else "refuse"
+    mismatch: OnMismatch = "refuse" if isinstance(resume, bool) else resume
     async with open_pool_journal(
         journal, name, resume=bool(resume), on_mismatch=mismatch
     ) as opened:

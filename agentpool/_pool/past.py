@@ -10,7 +10,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TypeVar, final
 
 import attrs
@@ -30,6 +30,9 @@ T = TypeVar("T")
 
 WHOLE: Final = frozenset({AgentStatus.COMPLETED, AgentStatus.STOPPED})
 """How a turn ends that a conversation goes on after."""
+
+_OF_NO_RUN: Final = frozenset({RecordKind.SENT, RecordKind.HEAD})
+"""The kinds of records that say nothing of one run."""
 
 
 @final
@@ -58,15 +61,28 @@ class Spawned(msgspec.Struct, frozen=True, omit_defaults=True):
     """Whose messages are the history. 0: it is told here."""
     attachments: tuple[Attachment, ...] = ()
     limits: UsageLimits | None = None
+    settled: tuple[ChatMessage, ...] = ()
+    """What earlier runs of the agent said after that history; they were branched."""
 
     @classmethod
-    def of(cls, config: SpawnConfig, key: str, parent_id: AgentId, after: AgentId) -> Spawned:
-        """Return what to record of *config*. *after*: the agent whose messages are its history."""
+    def of(
+        cls, config: SpawnConfig, key: str, parent_id: AgentId, after: AgentId, own: int = 0
+    ) -> Spawned:
+        """Return what to record of *config*.
+
+        Args:
+            config: What to run.
+            key: The agent's.
+            parent_id: Who spawned it.
+            after: The agent whose messages are its history. 0: none is.
+            own: How many messages at the end of its history its own earlier runs said.
+        """
+        base = len(config.history) - own
         return cls(
             key, parent_id, config.manifest, config.query, config.name,
-            () if after else config.history, config.deadline_seconds, config.memory_scope,
-            config.group, config.weight, config.priority, after, config.attachments,
-            config.limits,
+            () if after else config.history[:base], config.deadline_seconds,
+            config.memory_scope, config.group, config.weight, config.priority, after,
+            config.attachments, config.limits, config.history[base:],
         )  # fmt: skip
 
     def config(self, history: tuple[ChatMessage, ...]) -> SpawnConfig:
@@ -76,7 +92,7 @@ class Spawned(msgspec.Struct, frozen=True, omit_defaults=True):
             self.query,
             name=self.name,
             attachments=self.attachments,
-            history=history,
+            history=(*history, *self.settled),
             deadline_seconds=self.deadline_seconds,
             memory_scope=self.memory_scope,
             limits=self.limits,
@@ -101,6 +117,16 @@ class PastAgent:
     records: list[JournalRecord] = attrs.field(factory=list[JournalRecord])
     outcome: AgentOutcome | None = None
     """``None``: it has not ended."""
+    own: int = 0
+    """How many messages at the end of its history its own earlier runs said."""
+    before: tuple[tuple[JournalRecord, ...], ...] = ()
+    """The records of its earlier runs, which were branched."""
+
+    @property
+    def runs(self) -> Iterator[Sequence[JournalRecord]]:
+        """The records of each of its runs."""
+        yield from self.before
+        yield self.records
 
 
 @final
@@ -133,9 +159,11 @@ class Past:
         if record.kind is RecordKind.ACCEPTED:
             spawned = decode(record.body, Spawned)
             history = self._messages_of(spawned.after) if spawned.after else spawned.history
+            known = self.agents.get(record.agent_id)
             self.agents[record.agent_id] = PastAgent(
                 record.agent_id, spawned.parent_id, spawned.key, record.digest,
-                spawned.config(history), spawned.after,
+                spawned.config(history), spawned.after, own=len(spawned.settled),
+                before=() if known is None else tuple(map(tuple, known.runs)),
             )  # fmt: skip
         elif record.kind is RecordKind.SENT:
             self.sent.append((record.digest, decode(record.body, AgentMessage)))
@@ -166,6 +194,21 @@ class Past:
                 "restore the file from a copy"
             )
         return agent.outcome.messages
+
+
+def last_runs(records: Iterable[JournalRecord]) -> list[JournalRecord]:
+    """Return *records* without those of runs that were branched: of each agent its last run's."""
+    known = list(records)
+    begins = {
+        record.agent_id: index
+        for index, record in enumerate(known)
+        if record.kind is RecordKind.ACCEPTED
+    }
+    return [
+        record
+        for index, record in enumerate(known)
+        if record.kind in _OF_NO_RUN or index >= begins.get(record.agent_id, 0)
+    ]
 
 
 def outcome_record(outcome: AgentOutcome, history: Sequence[ChatMessage]) -> JournalRecord:

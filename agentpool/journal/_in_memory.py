@@ -89,8 +89,11 @@ class InMemoryJournal(Journal, BudgetStore):
             PoolSummary(
                 pool,
                 0.0,
-                sum(one.kind is RecordKind.ACCEPTED and one.agent_id > 0 for one in records),
-                sum(one.kind is RecordKind.ENDED for one in records),
+                len({one.agent_id for one in records if _begins(one)}),
+                # An agent that was branched has several runs, and only the last may be open.
+                len({one.agent_id for one in records if _begins(one)})
+                - sum(map(_begins, records))
+                + sum(one.kind is RecordKind.ENDED for one in records),
                 sum(len(one.body) for one in records),
                 None,
             )
@@ -122,3 +125,7 @@ class InMemoryJournal(Journal, BudgetStore):
     def _add(self, name: str, period: str, amounts: Amounts) -> None:
         before = self._used.get((name, period), NOTHING)
         self._used[name, period] = minus(before, minus(NOTHING, amounts))
+
+
+def _begins(record: JournalRecord) -> bool:
+    return record.kind is RecordKind.ACCEPTED and record.agent_id > 0

@@ -204,7 +204,8 @@ class SqliteJournal(Journal, BudgetStore):
             return transaction.rows(
                 "SELECT name, created_at, fence, holder, lease_seconds, renewed_at, "
                 "COUNT(DISTINCT CASE WHEN kind = 'accepted' AND agent > 0 THEN agent END), "
-                "COUNT(DISTINCT CASE kind WHEN 'ended' THEN agent END), "
+                "COUNT(CASE WHEN kind = 'accepted' AND agent > 0 THEN 1 END), "
+                "COUNT(CASE kind WHEN 'ended' THEN 1 END), "
                 "TOTAL(LENGTH(body)) "
                 "FROM pools LEFT JOIN records ON records.pool = pools.id "
                 "GROUP BY pools.id ORDER BY pools.id"
@@ -343,12 +344,13 @@ def _summary_of(row: Row) -> PoolSummary:
     Raises:
         ValueError: If it is none that was written.
     """
-    name, created, fence, holder, seconds, renewed, agents, ended, size = row
+    name, created, fence, holder, seconds, renewed, agents, runs, ended, size = row
     return PoolSummary(
         text_of(name, "name"),
         seconds_of(created),
         int(agents or 0),
-        int(ended or 0),
+        # An agent that was branched has several runs, of which only the last can be open.
+        max(int(agents or 0) - max(int(runs or 0) - int(ended or 0), 0), 0),
         int(size or 0),
         live_holder(state_of((fence, holder, seconds, renewed))),
     )

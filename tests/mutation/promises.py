@@ -75,6 +75,13 @@ PROMISES: Final = (
         "tests/journal/test_resume.py", "another_tool_is_seen",
     ),
     Fault(
+        "J9, what was settled is the history of a branch: it begins with nothing",
+        "_agent/branching.py",
+        "        return messages, lost\n",
+        "        return agent.config.history, lost\n",
+        "tests/journal/test_branch.py", "what_was_settled_is_the_history",
+    ),
+    Fault(
         "J10, a newer file is refused: it is written to", "_database.py",
         "    if number in {0, APPLICATION_ID} and found > len(kind.migrations):\n",
         "    if False:\n",

@@ -1,0 +1,139 @@
+"""Ends the run of a changed agent in the journal, and begins another that knows what was settled.
+
+Rules:
+
+1. A run is changed if its spawn was, or if it now asks for something else than it did.
+2. What is settled is what the run had in its conversation: answers and results of calls, by
+   its old terms. A call that had begun and not ended is told as such, and is not run.
+3. A tool that says ``stop`` or ``ask`` of such calls leaves the word to a person: then there
+   is no other run until that call has been settled.
+4. Requests that had left and have no answer are charged as reserved, to the old run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import attrs
+
+from agentpool._agent.agent import Agent
+from agentpool._agent.journaling import OnMismatch, RunJournal
+from agentpool._agent.results import CALLED, encode
+from agentpool._agent.spending import estimate
+from agentpool._errors import ResumeMismatchError
+from agentpool._loop.guard import Warn
+from agentpool._loop.loop import run_loop
+from agentpool._loop.run import Complete, Effect, LeftOut, Run, RunTools, Summarize
+from agentpool._loop.tokens import Estimator
+from agentpool._messages import AssistantMessage, ChatMessage, CompletionRequest
+from agentpool._records import JournalRecord, RecordKind, read_body
+from agentpool._served_call import Loss
+from agentpool._spawn import SpawnConfig
+from agentpool.tools._registry import ToolRegistry
+
+NewRun: TypeAlias = Callable[[Agent, SpawnConfig, ToolRegistry], Run]
+"""Makes the run of an agent by some config."""
+
+
+def branch_if_changed(agent: Agent, registry: ToolRegistry, new_run: NewRun) -> None:
+    """Give *agent* a new run in its journal if it is changed, with what was settled as history.
+
+    Raises:
+        ResumeMismatchError: If a call of the old run must be settled by a person first.
+    """
+    journal = agent.journal
+    if journal is None:
+        return
+    if journal.history is not None:
+        agent.config = attrs.evolve(agent.config, history=journal.history)
+    if journal.on_branch is None:
+        return
+    if journal.ended_with is not None:
+        found = journal.ended_with, list[JournalRecord]()
+    else:
+        old = journal.changed_from or _changed_config(agent, registry, new_run)
+        if old is None:
+            return
+        found = _settled(agent, old, registry, new_run)
+    agent.config = journal.on_branch(agent.config, *found)
+    journal.begin_again()
+
+
+def _changed_config(agent: Agent, registry: ToolRegistry, new_run: NewRun) -> SpawnConfig | None:
+    """Return the config of a run that asks for something else now. ``None``: it does not."""
+    try:
+        _replay(agent, agent.config, registry, new_run, "refuse")
+    except ResumeMismatchError:
+        return agent.config
+    return None
+
+
+def _settled(
+    agent: Agent, old: SpawnConfig, registry: ToolRegistry, new_run: NewRun
+) -> tuple[tuple[ChatMessage, ...], list[JournalRecord]]:
+    """Return what was said in a run, and the records of its requests that got no answer."""
+    scratch, run, effect = _replay(agent, old, registry, new_run, "accept")
+    lost = list[JournalRecord]()
+    if isinstance(effect, RunTools):
+        _tell_begun(scratch, effect, registry)
+    elif isinstance(effect, Complete | Summarize):
+        lost = _lost(agent, scratch, effect.request)
+    messages = run.settled_messages("its run was changed when the program went on")
+    if any(isinstance(one, AssistantMessage) for one in messages[len(old.history) :]):
+        return messages, lost
+    return agent.config.history, lost  # nothing was said
+
+
+def _replay(
+    agent: Agent,
+    config: SpawnConfig,
+    registry: ToolRegistry,
+    new_run: NewRun,
+    on_mismatch: OnMismatch,
+) -> tuple[RunJournal, Run, Effect | None]:
+    """Return how far a run comes by its records, and the effect that has no result."""
+    assert agent.journal is not None  # noqa: S101  # it has the records
+    records = agent.journal.records
+    scratch = RunJournal(agent.journal.writer, agent.agent_id, "", on_mismatch)
+    scratch.recall_past(records)
+    run = new_run(agent, config, registry)
+    run.refuse = _as_before(run.refuse, records)
+    for effect in run_loop(run):
+        if not (isinstance(effect, Warn | LeftOut) or scratch.give_back(effect, run)):
+            return scratch, run, effect
+    return scratch, run, None
+
+
+def _as_before(
+    refuse: Callable[[str], str | None], records: tuple[JournalRecord, ...]
+) -> Callable[[str], str | None]:
+    """Return *refuse* that lets those tools pass which ran before, whatever is allowed now."""
+    calls = [one for one in records if one.kind is RecordKind.RESULT and one.digest]
+    ran = {read_body(one.body, CALLED).result.name for one in calls}
+    return lambda name: None if name in ran else refuse(name)
+
+
+def _tell_begun(scratch: RunJournal, effect: RunTools, registry: ToolRegistry) -> None:
+    for part, call in enumerate(effect.calls):
+        if effect.results[part] is not None or not scratch.is_unknown(part):
+            continue
+        effect.begun.add(part)
+        tool = registry.get(call.name)
+        if tool is not None and tool.on_unknown in {"ask", "stop"}:
+            raise ResumeMismatchError(
+                f"agent {scratch.agent_id} cannot be branched: call {call.name!r} had begun when "
+                "the program ended, and a person must say what came of it; undo the change and "
+                "resume, so that it is settled",
+                agent_id=scratch.agent_id,
+                place=scratch.place,
+                differs=f"call {call.name!r} has no known end",
+            )
+
+
+def _lost(agent: Agent, scratch: RunJournal, request: CompletionRequest) -> list[JournalRecord]:
+    """Return the records of requests that had left and got no answer."""
+    estimator = Estimator() if agent.purse is None else agent.purse.estimator
+    loss = Loss(*estimate(agent.driver, request, estimator), is_repeated=True)
+    record = JournalRecord(agent.agent_id, RecordKind.LOST, scratch.place, body=encode(loss))
+    return [record] * scratch.left_before

@@ -1,0 +1,109 @@
+"""What a changed run is, and the records of its end and of the run that begins in its place."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from typing import Final
+
+from agentpool._agent.early_outcome import early_outcome
+from agentpool._agent.results import digest_of, spending
+from agentpool._budget.budget import Budget, ledger_of
+from agentpool._errors import AgentCancelledError
+from agentpool._messages import OWNER_ID
+from agentpool._outcome import AgentStatus
+from agentpool._pool.past import PastAgent, Spawned, encode, outcome_record
+from agentpool._records import JournalRecord, RecordKind
+from agentpool._served_call import Loss
+from agentpool._spawn import SpawnConfig
+
+REASON: Final = "it was changed, and branched when its pool was resumed"
+
+
+def begin_again(
+    past: PastAgent,
+    agents: Collection[PastAgent],
+    config: SpawnConfig,
+    digest: str,
+    lost: Sequence[JournalRecord],
+) -> list[JournalRecord]:
+    """Let *past* end, and its agent begin another run; return the records of that.
+
+    Args:
+        past: Who is branched.
+        agents: All agents of earlier processes.
+        config: What it runs now. Its history is what was settled.
+        digest: The digest of what it was spawned with.
+        lost: Records of its requests that had left and got no answer.
+    """
+    past.records.extend(lost)
+    ended = list(_end_records(past, agents))
+    past.outcome = None
+    return [*lost, *ended, _begin_record(past, config, digest)]
+
+
+def _end_records(past: PastAgent, agents: Collection[PastAgent]) -> Iterator[JournalRecord]:
+    """End *past* and its children among *agents*, as far as they have not; yield the records."""
+    if past.outcome is None:
+        yield from _open_requests(past)
+        error = AgentCancelledError(
+            f"agent {past.agent_id} was cancelled by pool: {REASON}",
+            cancelled_by="pool",
+            reason=REASON,
+        )
+        past.outcome = early_outcome(
+            past.config, past.agent_id, AgentStatus.CANCELLED, 0.0, error=error
+        )
+        yield outcome_record(past.outcome, past.config.history)
+    for child in agents:
+        if child.parent_id == past.agent_id:
+            yield from _end_records(child, agents)
+
+
+def _open_requests(past: PastAgent) -> Iterator[JournalRecord]:
+    """Count as made the requests of *past* that had left and of which nothing else is known."""
+    open_at = Counter[int]()
+    for one in past.records:
+        if one.kind is RecordKind.STARTED and not one.body:  # a call has its key there
+            open_at[one.place] += 1
+        elif one.kind is RecordKind.LOST or (one.kind is RecordKind.RESULT and not one.digest):
+            open_at[one.place] -= 1
+    body = encode(Loss(0, None, is_repeated=True))
+    for place in open_at.elements():
+        lost = JournalRecord(past.agent_id, RecordKind.LOST, place, body=body)
+        past.records.append(lost)
+        yield lost
+
+
+def _begin_record(past: PastAgent, config: SpawnConfig, digest: str) -> JournalRecord:
+    """Make the record that the agent of *past* begins another run."""
+    base = len(past.config.history) - past.own
+    own, after = len(config.history) - base, past.after
+    if config.history[:base] != past.config.history[:base]:
+        own, after = 0, OWNER_ID
+    body = encode(Spawned.of(config, past.key, past.parent_id, after, own))
+    part = past.parent_id
+    return JournalRecord(past.agent_id, RecordKind.ACCEPTED, digest=digest, body=body, part=part)
+
+
+def call_of(child: PastAgent) -> str:
+    """Return the key of the call that spawned *child*."""
+    return child.key.rpartition("/")[0]
+
+
+def spend(records: Sequence[JournalRecord], budget: Budget | None) -> None:
+    """Count in *budget* what the run of *records* had spent."""
+    if budget is not None:
+        for one in spending(records):
+            ledger_of(budget).record(one)
+
+
+def is_changed(past: PastAgent, config: SpawnConfig) -> bool:
+    """Return whether *config* is neither what *past* was spawned with nor what it runs."""
+    return asked_digest(config) not in {past.digest, asked_digest(past.config)}
+
+
+def asked_digest(config: SpawnConfig) -> str:
+    """Return a short hash of an agent's manifest and query."""
+    beside: tuple[object, ...] = tuple(one for one in (config.attachments, config.limits) if one)
+    return digest_of(config.manifest, config.query, config.history, *beside)
