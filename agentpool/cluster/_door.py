@@ -213,9 +213,9 @@ async def connected(
     Raises:
         ClusterError: If nobody answers, or with another token, Ray or Python.
     """
+    await _knock(address)
     ours = not ray.is_initialized()
     if ours:
-        await _knock(address)
         join = partial(
             _ray.init, address=address, log_to_driver=False, configure_logging=False,
         )  # fmt: skip
