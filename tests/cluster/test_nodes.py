@@ -291,7 +291,7 @@ async def test_what_waits_for_a_model_to_be_opened_is_spread(tmp_path: Path) -> 
         await pool.fan_out(job("say x", name=f"slow {file}") for _ in range(8))
         await started(2, file)
         with trio.fail_after(60):
-            while sum(one.load for one in cluster.nodes()) < 10:  # noqa: ASYNC110, PLR2004  # until all wait
+            while sum(one.load for one in cluster.nodes()) < 10:  # noqa: ASYNC110  # until all wait
                 await trio.sleep(0.02)
         assert [one.load for one in cluster.nodes()] == [5, 5]
         pool.abort_all()
