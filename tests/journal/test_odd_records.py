@@ -7,7 +7,7 @@ import pytest
 
 from agentpool import SpawnConfig, open_pool
 from agentpool.drivers import FunctionDriver
-from agentpool.journal import InMemoryJournal, JournalError, RecordKind
+from agentpool.journal import InMemoryJournal, JournalError, JournalRecord, RecordKind
 from tests.support.fakes import manifest
 
 
@@ -16,9 +16,15 @@ async def _with(change: dict[str, object]) -> None:
     kept, other = InMemoryJournal(), InMemoryJournal()
     async with open_pool(FunctionDriver(lambda _: "x"), journal=kept) as pool:
         await pool.spawn(SpawnConfig(manifest(), "q", key="only"))
+
+    def changed(record: JournalRecord) -> JournalRecord:
+        if change:
+            return msgspec.structs.replace(record, **change)
+        body = record.body.replace(b'"agent_id":1,', b'"agent_id":7,')
+        return msgspec.structs.replace(record, body=body)
+
     records = [
-        msgspec.structs.replace(one, **change) if one.kind is RecordKind.ENDED else one
-        for one in await kept.read("pool")
+        changed(one) if one.kind is RecordKind.ENDED else one for one in await kept.read("pool")
     ]
     assert any(one.kind is RecordKind.ENDED for one in records)
     lease = await other.claim("pool", lease_seconds=60)
@@ -35,9 +41,10 @@ async def _with(change: dict[str, object]) -> None:
     [
         ({"body": b"{}"}, "an outcome that cannot be read"),
         ({"body": b"[" * 9000}, "an outcome that cannot be read"),
+        ({}, "of agent 7 as that of agent 1"),
         ({"agent_id": 7}, "not that it was accepted"),
     ],
-    ids=["no outcome", "nested", "unknown agent"],
+    ids=["no outcome", "nested", "of another", "unknown agent"],
 )
 async def test_an_outcome_that_cannot_be(change: dict[str, object], told: str) -> None:
     """Whoever finds it restores the file from a copy."""
