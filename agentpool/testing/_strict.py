@@ -128,7 +128,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
             *(more.has_version, more.has_limit, rules.no_sampling, more.user_first),
             *(rules.unique_ids, rules.id_form(r"[a-zA-Z0-9_-]+", "letters, digits, _ and -")),
             *(more.results_next, more.thoughts_signed, more.thoughts_first, more.few_marks),
-            *(more.adaptive_alone, rules.no_forced_tools),
+            *(more.adaptive_alone, rules.no_forced_tools, rules.legal_keys),
             rules.known_fields(*_MESSAGES_FIELDS),
         ),
     ),

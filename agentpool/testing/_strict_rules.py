@@ -241,6 +241,18 @@ def strict_schemas(asked: StrictAsked) -> str | None:
     return None
 
 
+def legal_keys(asked: StrictAsked) -> str | None:
+    """Anthropic: names of arguments, at the top alone (decocms/studio#6874, ComposioHQ#3574)."""
+    for index, tool in enumerate(items(asked.body.get("tools"))):
+        for key in fields(fields(tool.get("input_schema")).get("properties")):
+            if not re.fullmatch(r"[a-zA-Z0-9_.-]{1,64}", key):
+                return (
+                    f"tools.{index}.custom.input_schema.properties: Property keys should match "
+                    "pattern '^[a-zA-Z0-9_.-]{1,64}$'"
+                )
+    return None
+
+
 def _why_not_strict(schema: Fields) -> str:
     if schema.get("type") == "object":
         properties = fields(schema.get("properties"))

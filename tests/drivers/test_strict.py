@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final, Self, get_args
 
@@ -21,6 +22,7 @@ from agentpool import (
     UsageError,
     open_pool,
 )
+from agentpool.abc import ToolContext, ToolResult
 from agentpool.drivers import (
     AssistantMessage,
     Attachment,
@@ -28,6 +30,7 @@ from agentpool.drivers import (
     ChatMessage,
     CompletionRequest,
     ToolCall,
+    ToolDefinition,
     ToolMessage,
     UserMessage,
     open_driver,
@@ -232,6 +235,62 @@ async def test_a_session_goes_on_at(name: StrictName) -> None:
         assert fake.refusals == ()
 
 
+ODATA: Final = ToolDefinition(
+    "list",
+    "List.",
+    {
+        "type": "object",
+        "properties": {"$filter": {"type": "string"}, "a[b]": {}, "path": {}},
+        "required": ["$filter", "path"],
+        "additionalProperties": False,
+    },
+)
+
+
+@pytest.mark.parametrize("name", ["anthropic", "openai"])
+async def test_arguments_may_have_any_name(name: StrictName) -> None:
+    """Those of an MCP server for OData begin with a dollar sign: the agent lives, and calls it."""
+    given: list[str] = []
+
+    class Listing(Tool):
+        @property
+        def definition(self) -> ToolDefinition:
+            return ODATA
+
+        async def run(self, arguments: str, context: ToolContext) -> ToolResult:  # noqa: ARG002  # as declared
+            await trio.lowlevel.checkpoint()
+            given.append(arguments)
+            return ToolResult("none")
+
+    turns = [FakeTurn(calls=[("list", {"$filter": "x", "path": "y"})]), FakeTurn(text="Done.")]
+    fake = strict_fake(name, turns)
+    manifest = manifest_of(name)
+    async with (
+        open_driver(manifest.model, environ=ENVIRON, transport=fake) as driver,
+        open_pool(driver, tools=ToolRegistry([Listing()])) as pool,
+    ):
+        outcome = await (await pool.spawn(SpawnConfig(manifest, "List."))).wait()
+    assert (outcome.text, fake.refusals) == ("Done.", ()), outcome.error
+    assert [json.loads(one) for one in given] == [{"$filter": "x", "path": "y"}]
+    assert all(word in str(fake.requests[0]) for word in ("$filter", "a[b]"))
+
+
+@pytest.mark.parametrize("cache", ["true", "false"])
+async def test_a_users_cache_mark_is_none_too_many(cache: str) -> None:
+    """Four marks are all that the API takes; the user's says how long they hold."""
+    options = 'options = {cache_control = {type = "ephemeral", ttl = "1h"}}'
+    manifest = manifest_of("anthropic", f"cache = {cache}", options)
+    fake = strict_fake("anthropic", TURNS[:2] + TURNS[-1:])
+    async with (
+        open_driver(manifest.model, environ=ENVIRON, transport=fake) as driver,
+        open_pool(driver, tools=ToolRegistry([add])) as pool,
+    ):
+        outcome = await (await pool.spawn(SpawnConfig(manifest, "Add."))).wait()
+    assert (outcome.status, fake.refusals) == (AgentStatus.COMPLETED, ()), outcome.error
+    marks = re.findall(r"'cache_control': ({.*?})", str(fake.requests[-1]))
+    assert marks == ["{'type': 'ephemeral', 'ttl': '1h'}"] * (4 if cache == "true" else 1)
+
+
 async def test_an_image_is_not_sent_to_a_model_without_eyes() -> None:
     """Where it is known that it has none."""
     fake = strict_fake("deepseek", [FakeTurn(text="Yes.")])
@@ -370,6 +429,11 @@ REFUSED: Final[list[tuple[StrictName, dict[str, object], str]]] = [
     ),
     ("anthropic", {"system": [{"cache_control": 1}] * 5}, "A maximum of 4 blocks"),
     ("anthropic", {"thinking": {"type": "disabled"}}, "thinking.type.disabled"),
+    (
+        "anthropic",
+        {"tools": [{"name": "add", "input_schema": {"properties": {"$filter": {}}}}]},
+        "tools.0.custom.input_schema.properties: Property keys should match",
+    ),
     ("anthropic", {"tool_choice": {"type": "any"}}, "forces tool use"),
     ("gemini", {"messages": [called("a"), returned()]}, "missing a thought_signature: add"),
     ("deepseek", {"messages": [HI, called("a"), returned()]}, "must be passed back"),

@@ -34,3 +34,8 @@ def _plain(value: object) -> object:
 
 
 _ENCODER: Final = msgspec.json.Encoder(enc_hook=_plain)
+
+
+def encode_json(value: object) -> bytes:
+    """Return *value* as JSON; it may have read-only mappings and sequences."""
+    return _ENCODER.encode(value)

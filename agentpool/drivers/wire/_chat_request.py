@@ -15,7 +15,7 @@ Source: https://platform.openai.com/docs/api-reference/chat/create (2026-11).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, assert_never, final
 
 import attrs
@@ -36,6 +36,7 @@ from agentpool.drivers.wire._attachments import chat_parts
 from agentpool.drivers.wire._body import encode_body
 from agentpool.drivers.wire._call_ids import CHAT_IDS, CallIds, IdForm
 from agentpool.drivers.wire._parts import Origin, valid_arguments
+from agentpool.drivers.wire._property_keys import with_legal_keys
 from agentpool.drivers.wire._text_only import checked_text
 
 
@@ -159,7 +160,7 @@ def encode_request(request: CompletionRequest, options: ChatOptions) -> bytes:
             stop=request.stop,
             reasoning_effort=request.reasoning_effort,
             verbosity=request.verbosity,
-            tools=tuple(map(_tool_to_wire, request.tools)),
+            tools=tuple(map(_tool_to_wire, _shown_tools(request, options))),
             response_format=form,
             seed=None if options.is_closed else seed,
             random_seed=seed if options.is_closed else None,
@@ -280,6 +281,12 @@ _MESSAGE_FIELDS: Final = frozenset(
     {"reasoning_content", "reasoning", "reasoning_details", "extra_content"}
 )
 """What stands beside the text under a name of its own."""
+
+
+def _shown_tools(request: CompletionRequest, options: ChatOptions) -> Iterable[ToolDefinition]:
+    # A gateway passes a schema on, and Anthropic behind it looks at the names in it.
+    is_claude = "claude" in (request.model or options.model).lower()
+    return map(with_legal_keys, request.tools) if is_claude else request.tools
 
 
 def _tool_to_wire(tool: ToolDefinition) -> _Tool:

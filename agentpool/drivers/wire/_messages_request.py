@@ -10,8 +10,10 @@ Rules:
    cannot be; they are sent as the text that they are, under one key.
 5. Thoughts with their signatures go back to where they came from, in their place.
 6. Marks for the provider's cache stand behind the tools, the system prompt and the last two
-   turns of the user's side: the whole beginning is read at a tenth of its price.
-7. What is not text is refused.
+   turns of the user's side: the whole beginning is read at a tenth of its price. A user's own
+   ``cache_control`` says the form of those marks, such as for an hour, and adds none.
+7. What is not text is refused. Arguments of tools that the API refuses for their names are
+   told in words.
 
 Source: https://platform.claude.com/docs/en/api/messages,
 https://platform.claude.com/docs/en/build-with-claude/prompt-caching,
@@ -45,12 +47,13 @@ from agentpool.drivers.wire._attachments import messages_blocks
 from agentpool.drivers.wire._body import encode_body
 from agentpool.drivers.wire._call_ids import MESSAGES_IDS, CallIds
 from agentpool.drivers.wire._parts import Origin, Piece, in_order, valid_arguments
+from agentpool.drivers.wire._property_keys import with_legal_keys
 from agentpool.drivers.wire._text_only import checked_text
 
 MAX_TEMPERATURE: Final = 1.0
 """The upper end here; ours is 2.0, and what is above this end is sent as this end."""
 
-EPHEMERAL: Final = {"type": "ephemeral"}
+EPHEMERAL: Final[Mapping[str, Json]] = {"type": "ephemeral"}
 """The mark behind which the provider keeps what was sent, for five minutes."""
 
 MARKED_TURNS: Final = 2
@@ -60,7 +63,7 @@ With tools and system that makes four marks, which is as many as the API takes."
 
 class _Text(msgspec.Struct, frozen=True, tag_field="type", tag="text", omit_defaults=True):
     text: str
-    cache_control: Mapping[str, str] | None = None
+    cache_control: Mapping[str, Json] | None = None
 
 
 class _ToolUse(msgspec.Struct, frozen=True, tag_field="type", tag="tool_use"):
@@ -75,7 +78,7 @@ class _ToolResult(
     tool_use_id: str
     content: str | list[_Text | msgspec.Raw] = ""
     is_error: bool = False
-    cache_control: Mapping[str, str] | None = None
+    cache_control: Mapping[str, Json] | None = None
 
 
 _Block: TypeAlias = _Text | _ToolUse | _ToolResult | msgspec.Raw
@@ -90,7 +93,7 @@ class _Tool(msgspec.Struct, frozen=True, omit_defaults=True):
     name: str
     description: str
     input_schema: Mapping[str, object]
-    cache_control: Mapping[str, str] | None = None
+    cache_control: Mapping[str, Json] | None = None
 
 
 class _Request(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -124,6 +127,18 @@ class MessageOptions:
     extra: Mapping[str, Json] = attrs.field(factory=dict[str, Json])
     """Other fields of the body, as they are."""
 
+    @property
+    def mark(self) -> Mapping[str, Json] | None:
+        """The form of our marks: the user's own, or the usual one. ``None``: there are none.
+
+        The API takes four marks at most, and one of an hour only before those of five minutes:
+        a mark of the user's beside ours would be one too many, and behind shorter ones.
+        """
+        if not self.cache:
+            return None
+        own = self.extra.get("cache_control")
+        return own if isinstance(own, Mapping) else EPHEMERAL
+
 
 def encode_request(request: CompletionRequest, options: MessageOptions) -> bytes:
     """Encode *request* as JSON.
@@ -137,8 +152,13 @@ def encode_request(request: CompletionRequest, options: MessageOptions) -> bytes
     if form is not None and "format" not in config:
         system = f"{system}\n\n{told_form(form)}".strip()
     temperature, model = request.temperature, request.model or options.model
-    tools = tuple(_Tool(t.name, t.description, t.input_schema) for t in request.tools)
+    tools = tuple(
+        _Tool(t.name, t.description, t.input_schema) for t in map(with_legal_keys, request.tools)
+    )
     extra = {key: one for key, one in options.extra.items() if key not in _MERGED}
+    mark = options.mark
+    if mark is not None:
+        extra.pop("cache_control", None)  # its form is that of each of our marks
     return encode_body(
         _Request(
             model=model,
@@ -147,8 +167,8 @@ def encode_request(request: CompletionRequest, options: MessageOptions) -> bytes
             temperature=None if temperature is None else min(temperature, MAX_TEMPERATURE),
             top_p=request.top_p,
             stop_sequences=request.stop,
-            system=(_Text(system, EPHEMERAL),) if system and options.cache else system,
-            tools=(*tools[:-1], _marked(tools[-1])) if tools and options.cache else tools,
+            system=(_Text(system, mark),) if system and mark is not None else system,
+            tools=(*tools[:-1], _marked(tools[-1], mark)) if tools else tools,
             thinking=_thinking(request, options),
             output_config=config or None,
             stream=True,
@@ -225,8 +245,8 @@ def _to_wire(
         wired[-1].content.extend(_blocks_of(message, origin, ids))
     # An answer without text or calls has no block, and an empty message is refused.
     sent = [_results_first(message) for message in wired if message.content]
-    if options.cache:
-        _mark_turns(sent)
+    if options.mark is not None:
+        _mark_turns(sent, options.mark)
     return sent
 
 
@@ -272,14 +292,14 @@ def _results_first(message: _Message) -> _Message:
     return message
 
 
-def _mark_turns(messages: Sequence[_Message]) -> None:
+def _mark_turns(messages: Sequence[_Message], mark: Mapping[str, Json]) -> None:
     """Mark the newest user turns for the provider's cache."""
     turns = [message for message in messages if message.role == "user"]
     for turn in turns[-MARKED_TURNS:]:
         # The user's side has nothing else.
         last = cast("_Text | _ToolResult", turn.content[-1])
-        turn.content[-1] = msgspec.structs.replace(last, cache_control=EPHEMERAL)
+        turn.content[-1] = msgspec.structs.replace(last, cache_control=mark)
 
 
-def _marked(tool: _Tool) -> _Tool:
-    return msgspec.structs.replace(tool, cache_control=EPHEMERAL)
+def _marked(tool: _Tool, mark: Mapping[str, Json] | None) -> _Tool:
+    return msgspec.structs.replace(tool, cache_control=mark)

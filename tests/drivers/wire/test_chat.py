@@ -193,3 +193,33 @@ def test_encoding_is_done_by_msgspec_alone() -> None:
     """The bytes decode to the same with another parser."""
     body = encode_request(CompletionRequest([UserMessage("\u2028\x00")]), ChatOptions(model="m"))
     assert json.loads(body) == msgspec.json.decode(body)
+
+
+@pytest.mark.parametrize(
+    ("schema", "keys", "said"),
+    [
+        (
+            {"type": "object", "properties": {"$top": {"type": "integer"}, "path": {}}},
+            {"type": "object", "properties": {"path": {}}},
+            ': {"$top":{"type":"integer"}}',
+        ),
+        (
+            {"type": "object", "properties": {"x" * 65: {}}, "required": ["x" * 65]},
+            {"type": "object", "properties": {}, "required": []},
+            f'{{}}}}\nOf these it needs: ["{"x" * 65}"]',
+        ),
+        ({"type": "object", "properties": {"a.b-c": {}}}, None, "List."),
+        ({"type": "object"}, None, "List."),
+    ],
+)
+def test_claude_behind_a_gateway_is_told_of_odd_arguments(
+    schema: dict[str, Any], keys: dict[str, Any] | None, said: str
+) -> None:
+    """It would refuse their names; other models are shown them as they are."""
+    request = CompletionRequest([UserMessage("Hi")], tools=(ToolDefinition("l", "List.", schema),))
+    for model, shown in (("anthropic/claude-x", keys or schema), ("gpt-5", schema)):
+        body = json.loads(encode_request(request, ChatOptions(model=model)))
+        check_request("chat", body)
+        function = body["tools"][0]["function"]
+        assert function["parameters"] == shown
+        assert function["description"].endswith(said if shown is keys else "List.")
