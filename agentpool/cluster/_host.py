@@ -17,7 +17,7 @@ import sys
 import threading
 import time  # noqa: TID251  # threads look at the lease that have no trio
 from collections.abc import Callable, Mapping
-from typing import Final, final
+from typing import Final, assert_never, cast, final
 
 import trio
 
@@ -29,7 +29,7 @@ from agentpool.cluster._errors import NodeLostError
 from agentpool.cluster._far_context import Caller
 from agentpool.cluster._lease import Lease, Phase
 from agentpool.cluster._mailbox import Mailbox
-from agentpool.cluster._work import Begin, CloseKit, Done, End, Reply
+from agentpool.cluster._work import Begin, CloseKit, Done, End, Order, Reply
 
 _now: Final = time.monotonic
 """The lease's clock. Threads look at it that have no trio."""
@@ -175,7 +175,7 @@ class NodeHost:
                 await trio.sleep_forever()
 
     def _take(self, batch: bytes) -> None:
-        for order in unpack(batch):
+        for order in cast("list[Order]", unpack(batch)):
             match order:
                 case Begin(call=call):
                     self._begin(order)
@@ -187,7 +187,7 @@ class NodeHost:
                 case CloseKit(kit=kit):
                     self._bench.close_kit(kit)
                 case _:
-                    raise AssertionError(order)
+                    assert_never(order)
 
     def _begin(self, begin: Begin) -> None:
         if self._lease.phase(_now()) is not Phase.WORK:

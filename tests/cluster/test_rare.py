@@ -1,0 +1,76 @@
+"""What a node and its program do at moments that are too short to be met by chance."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from types import ModuleType
+
+import pytest
+
+from agentpool import AgentManifest, cluster
+from agentpool.cluster import NodeState, open_cluster
+from agentpool.cluster._host import NodeHost, _is_cancellation, end_this_process
+from agentpool.cluster._local_nodes import LocalSource
+from tests.cluster.conftest import MODEL
+from tests.cluster.test_edges import terms
+
+
+def test_a_loop_that_has_just_ended_takes_nothing() -> None:
+    """Between its end and the moment at which that is known, and before it has begun."""
+    host = NodeHost("n", terms(), ray="", environ={})
+    assert host.hello() == []
+    host.stop()
+    host._thread.join(30)
+    host._over.clear()
+    assert not host.push(b"")
+    host._token = None
+    host._cancel_all()
+    host.stop()
+    assert not host.push(b"")
+
+
+def test_a_group_with_another_error_is_no_cancellation() -> None:
+    """It has to be told."""
+    assert not _is_cancellation(BaseExceptionGroup("some", [ValueError("no")]))
+
+
+def test_the_end_of_a_lease_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without another step: with a code of its own."""
+    codes: list[int] = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    end_this_process()
+    assert codes == [75]
+
+
+async def test_a_driver_says_what_its_nodes_said() -> None:
+    """Nothing is known before; the same manifest has the same one."""
+    manifest = AgentManifest()
+    async with open_cluster(MODEL, address="local:1") as nodes:
+        assert nodes.driver_of(manifest).inputs is None
+    async with open_cluster(MODEL, address="local:1", manifests=[manifest]) as nodes:
+        driver = nodes.driver_of(manifest)
+        assert nodes.driver_of(AgentManifest()) is driver
+        assert driver.max_output_tokens is None
+
+
+async def test_any_other_address_goes_through_the_door(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what Ray is to ship."""
+    seen: list[object] = []
+
+    @asynccontextmanager
+    async def connected(
+        address: str, runtime_env: Mapping[str, object]
+    ) -> AsyncGenerator[LocalSource, None]:
+        seen.append((address, dict(runtime_env)))
+        yield LocalSource(1)
+
+    door = ModuleType("agentpool.cluster._door")
+    door.connected = connected  # type: ignore[attr-defined]  # a stand-in, as Ray is an extra
+    monkeypatch.setitem(sys.modules, "agentpool.cluster._door", door)
+    monkeypatch.setattr(cluster, "_door", door, raising=False)
+    async with open_cluster(MODEL, address="first:6379", runtime_env={"pip": ["x"]}) as nodes:
+        assert [one.state for one in nodes.nodes()] == [NodeState.WORKING]
+    assert seen == [("first:6379", {"pip": ["x"]})]
