@@ -12,8 +12,11 @@ import pytest
 
 from agentpool import AgentManifest, cluster
 from agentpool.cluster import NodeState, open_cluster
+from agentpool.cluster._crossing import pack, unpack
+from agentpool.cluster._far_context import Questions
 from agentpool.cluster._host import NodeHost, _is_cancellation, end_this_process
 from agentpool.cluster._local_nodes import LocalSource
+from agentpool.cluster._work import Begin, Done, Order, Prepare
 from tests.cluster.conftest import MODEL
 from tests.cluster.test_edges import terms
 
@@ -30,6 +33,33 @@ def test_a_loop_that_has_just_ended_takes_nothing() -> None:
     host._cancel_all()
     host.stop()
     assert not host.push(b"")
+
+
+def test_a_model_that_is_open_is_not_opened_again() -> None:
+    """Though its program did not hear the first time that it is."""
+    host = NodeHost("n", terms(), ray="", environ={})
+    assert host.hello() == []
+    for call in (1, 2):
+        begin: Order = Begin(call, Prepare(1, AgentManifest()), None)
+        assert host.push(pack([begin], _same))
+        news = host.poll(call - 1, 30.0)
+        assert news is not None
+        (done,) = unpack(news)
+        assert isinstance(done, Done)
+        assert done.error is None
+    host.stop()
+    host._thread.join(30)
+
+
+def _same(item: Order, error: Exception) -> Order:
+    raise AssertionError(item, error)
+
+
+def test_an_answer_that_nobody_waits_for_is_dropped() -> None:
+    """The tool has gone on."""
+    questions = Questions()
+    questions.answered(7, "late", None)
+    assert not questions._open
 
 
 def test_a_group_with_another_error_is_no_cancellation() -> None:
