@@ -12,6 +12,7 @@ from typing import Final, final
 import attrs
 
 from agentpool._manifest.model import ModelConfig, TokenPrice
+from agentpool._manifest.wires import is_openai
 from agentpool._messages import Usage
 
 LONG_TOKENS: Final = 200_000
@@ -68,6 +69,7 @@ class ModelFacts:
             for name in ("temperature", "top_p"):
                 if getattr(model, name) is not None:
                     yield f"model.{name}: {model.remote_model} takes none; leave it out"
+            yield from _moves(model)
         most, limit = self.max_output_tokens, model.max_tokens
         if most is not None and limit is not None and limit > most:
             yield f"model.max_tokens: {model.remote_model} writes at most {most:,}, got {limit:,}"
@@ -101,3 +103,16 @@ class ModelFacts:
             yield f"window {self.context_window:,} tokens"
         if self.max_output_tokens is not None:
             yield f"at most {self.max_output_tokens:,} for one answer"
+
+
+def _moves(model: ModelConfig) -> Iterator[str]:
+    """Yield settings that move a model of OpenAI's that thinks to Chat Completions."""
+    place = model.place
+    if place is None or model.api is not None or not is_openai(place.host):
+        return
+    for name in ("stop", "seed"):
+        if getattr(model, name) not in (None, ()):
+            yield (
+                f"model.{name}: the Responses API knows none, so {model.remote_model} is asked by "
+                "Chat Completions, where it may refuse that or its tools; leave it out"
+            )

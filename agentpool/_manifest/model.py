@@ -34,15 +34,13 @@ from agentpool._manifest.parts import (
 )
 from agentpool._manifest.providers import PROVIDERS, Place, Provider, find_place
 from agentpool._manifest.toml_table import AT_THE_TOP, TomlTable, shown
+from agentpool._manifest.wires import Api, option_faults, setting_faults, wire_of
 from agentpool._messages import Json, Usage
 
 OnCut: TypeAlias = Literal["stop", "continue"]
 """What follows an answer that ran into ``max_tokens``."""
 
 ON_CUT: Final[Mapping[str, OnCut]] = {"stop": "stop", "continue": "continue"}
-
-Api: TypeAlias = Literal["chat", "responses"]
-"""The two interfaces of OpenAI. All others who speak its wire format have the first one."""
 
 APIS: Final[Mapping[str, Api]] = {"chat": "chat", "responses": "responses"}
 """The interfaces by their word in a manifest."""
@@ -233,12 +231,26 @@ def _model_faults(model: ModelConfig) -> Iterator[Fault]:
     )
     yield from asking_faults(asking, model.context_window)
     yield from options_faults(model.options)
+    yield from _wire_faults(model, model)
     budget = thinking_budget(model.options)
     # Of a wrong type it has its own fault.
     if isinstance(model.max_tokens, int) and 0 < model.max_tokens <= budget:
         text = f"must be more than options.thinking.budget_tokens ({budget}), got "
         text += f"{model.max_tokens}; thoughts are a part of the answer"
         yield Fault("max_tokens", text)
+
+
+def _wire_faults(model: ModelConfig, asked: ModelConfig) -> Iterator[Fault]:
+    """Yield what the API of *model* does not know of how *asked* says that it is asked."""
+    provider = model.provider
+    if model.remote_model is None or (isinstance(provider, str) and provider not in PROVIDERS):
+        return
+    place = find_place(provider, model.base_url, model.api_key_env)
+    wire = wire_of(place.dialect, place.host, model.api)
+    said = {"seed": asked.seed, "stop": asked.stop, "verbosity": asked.verbosity}
+    yield from setting_faults(wire, model.api, said, asked.reasoning_effort)
+    if model is asked:
+        yield from option_faults(wire, model.options)
 
 
 def _fallback_faults(model: ModelConfig) -> Iterator[Fault]:
@@ -256,6 +268,8 @@ def _fallback_faults(model: ModelConfig) -> Iterator[Fault]:
         if value not in (getattr(model, name), _DEFAULTS[name]):
             text = f"is said once, for the model and its fallback, got {shown(value)}; drop it"
             yield Fault(f"fallback.{name}", text)
+    for fault in _wire_faults(fallback, model):
+        yield Fault(f"fallback.{fault.path}", fault.text)
 
 
 def _remote_faults(model: ModelConfig) -> Iterator[Fault]:

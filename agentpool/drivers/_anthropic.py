@@ -127,6 +127,7 @@ async def open_anthropic(
             max_output_tokens=max_output_tokens,
             inputs=inputs,
             options=options or {},
+            wire="messages",
         )
         extra = settings.options
         wire = MessageOptions(model=model, cache=cache, provider=client.place, extra=extra)

@@ -20,6 +20,7 @@ from agentpool._errors import DriverError, NetworkError, ProtocolError, UsageErr
 from agentpool._halves import request_without_halves
 from agentpool._manifest.asking import options_faults
 from agentpool._manifest.capability import PrivacyTier
+from agentpool._manifest.wires import Wire, option_faults
 from agentpool._messages import Completion, CompletionRequest, Json, Usage
 from agentpool.abc import HearsThoughts, OnDelta, OnSent, SendingDriver
 from agentpool.drivers._http import HttpAnswer, HttpClient
@@ -217,13 +218,13 @@ async def _refuse_other_answers(answer: HttpAnswer, *, secret: str) -> bytes | N
     return first  # noqa: ASYNC910  # one piece at least is waited for
 
 
-def check_options(options: Mapping[str, Json]) -> None:
-    """Raise if *options* contain a field that the wires set themselves.
+def check_options(options: Mapping[str, Json], wire: Wire = "chat") -> None:
+    """Raise if *options* contain a field that the wires set themselves, or of a wrong type.
 
     Raises:
         UsageError: If they have one. Names it, with what to use instead.
     """
-    if faults := tuple(options_faults(options)):
+    if faults := (*options_faults(options), *option_faults(wire, options)):
         raise UsageError("; ".join(map(str, faults)))
 
 
@@ -250,10 +251,12 @@ class HostedSettings:
     """What the model reads besides text: ``image``, ``pdf``. ``None``: unknown."""
     options: Mapping[str, Json] = attrs.field(factory=dict[str, Json])
     """Other fields of each request's body."""
+    wire: Wire
+    """How the model is asked."""
 
     def __attrs_post_init__(self) -> None:
-        """Refuse options that the wires set themselves."""
-        check_options(self.options)
+        """Refuse options that the wires set themselves, or could not send."""
+        check_options(self.options, self.wire)
 
 
 @attrs.define(eq=False, repr=False)

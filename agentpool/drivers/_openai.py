@@ -12,8 +12,9 @@ import attrs
 from agentpool._checks import expect_arguments
 from agentpool._errors import BadRequestError
 from agentpool._manifest.capability import PrivacyTier
-from agentpool._manifest.model import Api, MaxTokensField
+from agentpool._manifest.model import MaxTokensField
 from agentpool._manifest.providers import Rules
+from agentpool._manifest.wires import OPENAI_HOST, Api, is_openai, wants_effort, wire_of
 from agentpool._messages import AssistantMessage, Completion, CompletionRequest, Json
 from agentpool.abc import OnDelta, OnSent
 from agentpool.drivers._hosted import ApiKey, Exchange, HostedDriver, HostedSettings
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 OPENAI_BASE_URL: Final = "https://api.openai.com/v1"
 
-OPENAI_HOST: Final = "api.openai.com"
 # It refuses unknown fields (openai-agents-python#442, crush#1590), and a user's words after
 # the results of calls (goose#5998, zed#37021). (2026-11)
 _MISTRAL_HOST: Final = "api.mistral.ai"
@@ -82,7 +82,7 @@ def _chat_options(
     rules = rules or _rules_at(place)
     return ChatOptions(
         model=settings.model,
-        is_openai=place == OPENAI_HOST or place.endswith(f".{OPENAI_HOST}"),
+        is_openai=is_openai(place),
         max_tokens_field=max_tokens_field or _usual_field(place),
         provider=place,
         call_ids=MISTRAL_IDS if rules == "mistral" else CHAT_IDS,
@@ -102,7 +102,8 @@ class OpenAIDriver(HostedDriver):
 
     _options: ChatOptions
     _api: Api | None
-    """``None``: Responses, unless a request has what only the other one knows."""
+    """``None``: Responses, unless a request has what only the other one knows and no effort,
+    which that one takes only from a model without tools."""
     _stale: frozenset[str] = attrs.field(init=False, default=frozenset())
     """Encrypted reasoning that the provider can no longer read."""
 
@@ -134,7 +135,8 @@ class OpenAIDriver(HostedDriver):
     def _exchange(self, request: CompletionRequest, prefix: str, key: str) -> Exchange:
         options = self._options
         origin = Origin(options.provider, request.model or options.model)
-        if self._api == "responses" or (self._api is None and takes(request)):
+        is_taken = takes(request) or wants_effort(request.reasoning_effort)
+        if self._api == "responses" or (self._api is None and is_taken):
             wire = ResponsesOptions(
                 model=options.model, provider=options.provider, extra=options.extra
             )
@@ -220,6 +222,7 @@ async def open_openai(
             model=model, api_key=api_key, context_window=context_window, privacy=privacy,
             price=await find_price(price, base_url), own_price=own_price(price),
             max_output_tokens=max_output_tokens, inputs=inputs, options=options or {},
+            wire=wire_of("openai", client.place, api),
         )  # fmt: skip
         wire = _chat_options(settings, client.place, max_tokens_field, rules)
         yield OpenAIDriver(client, settings, wire, api or (None if wire.is_openai else "chat"))

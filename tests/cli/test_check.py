@@ -322,3 +322,22 @@ def test_a_files_name_does_not_steer_the_terminal(desk: Desk, sign: str, text: s
     err = desk.call("check", path).err
     assert err
     assert all(one.isprintable() or one == "\n" for one in err)
+
+
+@pytest.mark.parametrize(
+    ("lines", "fault"),
+    [
+        ("seed = 3", "model.seed: is not known to the Messages API; leave it out"),
+        ('verbosity = "low"', "model.verbosity: is not known to the Messages API; leave it out"),
+        ('[model.options]\nthinking = "on"', "model.options.thinking: must be a table, got 'on'"),
+    ],
+)
+def test_what_every_request_would_be_refused_for_is_not_good(
+    desk: Desk, lines: str, fault: str
+) -> None:
+    """Before anything is run."""
+    model = '[model]\nprovider = "anthropic"\nremote_model = "claude-opus-4-7"\n'
+    desk.write(bad_toml=f'privacy = "Standard"\n{model}{lines}\n')
+    done = desk.call("check", "bad.toml")
+    assert done.code != 0
+    assert fault in done.err

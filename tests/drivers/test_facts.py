@@ -8,6 +8,7 @@ import subprocess
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -174,6 +175,37 @@ def test_what_a_provider_will_refuse_is_said() -> None:
         "model.remote_model: m is deprecated; choose another",
     ]
     assert str(FACTS).endswith("$1 in, $2 out, per million tokens")
+
+
+@pytest.mark.parametrize(
+    ("place", "count"),
+    [
+        ({}, 2),
+        ({"base_url": "https://eu.api.openai.com/v1"}, 2),
+        ({"api": "chat"}, 0),
+        ({"base_url": "https://api.openai.com.example/v1"}, 0),
+    ],
+)
+def test_a_setting_that_moves_a_thinking_model_to_chat_is_said(
+    place: dict[str, Any], count: int
+) -> None:
+    """There it may refuse what Responses takes."""
+    model = ModelConfig(remote_model="m", stop=("END",), seed=3, **place)
+    said = list(ModelFacts(takes_sampling=False).refusals(model, has_tools=True))
+    texts = [
+        f"model.{name}: the Responses API knows none, so m is asked by Chat Completions, where it "
+        "may refuse that or its tools; leave it out"
+        for name in ("stop", "seed")
+    ]
+    assert said == texts[:count]
+    assert list(ModelFacts().refusals(model, has_tools=True)) == []
+
+
+def test_a_local_model_is_moved_nowhere() -> None:
+    """It has no API."""
+    assert (
+        list(ModelFacts(takes_sampling=False).refusals(ModelConfig(seed=3), has_tools=True)) == []
+    )
 
 
 def test_what_is_unknown_refuses_nothing() -> None:

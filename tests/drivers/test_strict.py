@@ -33,6 +33,7 @@ from agentpool.drivers import (
     ToolDefinition,
     ToolMessage,
     UserMessage,
+    open_anthropic,
     open_driver,
     open_openai,
 )
@@ -616,3 +617,23 @@ def test_a_fake_with_nothing_to_answer_is_refused() -> None:
     """A test would find out with its first request, and not say why."""
     with pytest.raises(UsageError, match="turns must not be empty"):
         strict_fake("openai", [])
+
+
+@pytest.mark.parametrize("setting", [{"stop": ("END",)}, {"seed": 1}])
+async def test_an_effort_stays_with_responses(setting: dict[str, Any]) -> None:
+    """Whoever sets a stop beside it is told, and not moved to where tools are refused."""
+    fake = strict_fake("openai", [FakeTurn(text="Yes.")])
+    request = CompletionRequest([UserMessage("Hi")], reasoning_effort="high", **setting)
+    async with open_openai("m", api_key="k", transport=fake) as driver:
+        with pytest.raises(BadRequestError, match="the Responses API knows no"):
+            await driver.complete(request)
+    assert fake.requests == ()
+
+
+@pytest.mark.parametrize("opener", [open_openai, open_anthropic])
+async def test_an_option_of_another_type_opens_no_driver(opener: Any) -> None:  # noqa: ANN401  # either
+    """It would be left out, or refused with each request."""
+    key = "reasoning" if opener is open_openai else "thinking"
+    with pytest.raises(UsageError, match=f"options.{key}: must be a table, got 'on'"):
+        async with opener("m", api_key="k", options={key: "on"}):
+            pass

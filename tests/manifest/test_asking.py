@@ -39,6 +39,7 @@ def test_everything_may_be_said() -> None:
         reasoning = { summary = "auto" }
         [model.fallback]
         remote_model = "n"
+        api = "chat"
         [model.fallback.options]
         min_p = 0.1
         """
@@ -58,7 +59,7 @@ def test_everything_may_be_said() -> None:
         max_tokens_field="max_completion_tokens",
         cache=False,
         options={"service_tier": "flex", "reasoning": {"summary": "auto"}},
-        fallback=ModelConfig(remote_model="n", options={"min_p": 0.1}, **asked),
+        fallback=ModelConfig(remote_model="n", api="chat", options={"min_p": 0.1}, **asked),
         **asked,
     )
     assert manifest.model == model
@@ -131,3 +132,71 @@ def test_thoughts_may_not_take_all_of_an_answer(max_tokens: int, *, is_refused: 
     says = r"max_tokens: must be more than options\.thinking\.budget_tokens \(4096\), got 4096"
     with pytest.raises(ManifestError, match=says):
         ModelConfig(**model, options=options)  # type: ignore[arg-type]  # as they are
+
+
+MESSAGES = "is not known to the Messages API; leave it out"
+RESPONSES = (
+    "is not known to the Responses API, which OpenAI wants for an effort with tools; leave it out, "
+    'or write api = "chat"'
+)
+CLAUDE = {"remote_model": "c", "provider": "anthropic"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "faults"),
+    [
+        ({**CLAUDE, "seed": 3}, {"seed": MESSAGES}),
+        ({**CLAUDE, "verbosity": "low"}, {"verbosity": MESSAGES}),
+        ({**CLAUDE, "stop": ("x",), "reasoning_effort": "low"}, {}),
+        (
+            {"remote_model": "m", "stop": ("x",), "seed": 0, "reasoning_effort": "high"},
+            {"stop": RESPONSES, "seed": RESPONSES},
+        ),
+        ({"remote_model": "m", "stop": ("x",), "reasoning_effort": "none"}, {}),
+        ({"remote_model": "m", "seed": 3}, {}),
+        ({"remote_model": "m", "seed": 3, "reasoning_effort": "high", "api": "chat"}, {}),
+        (
+            {"remote_model": "m", "seed": 3, "api": "responses", "base_url": "https://x.example"},
+            {"seed": 'is not known to the Responses API; leave it out, or write api = "chat"'},
+        ),
+        ({"remote_model": "m", "provider": "groq", "seed": 3, "reasoning_effort": "high"}, {}),
+        ({"remote_model": "m", "provider": "nobody", "seed": 3}, {"provider": "must be one of "}),
+        (
+            {"remote_model": "m", "seed": 3, "fallback": ModelConfig(**CLAUDE)},  # type: ignore[arg-type]  # texts alone
+            {"fallback.seed": MESSAGES},
+        ),
+        (
+            {**CLAUDE, "options": {"thinking": "on", "output_config": True, "cache_control": 1}},
+            {
+                "options.thinking": "must be a table, got 'on'; write [model.options.thinking]",
+                "options.output_config": "must be a table, got true; write [model.opt",
+                "options.cache_control": "must be a table, got 1; write [model.options",
+            },
+        ),
+        (
+            {"remote_model": "m", "options": {"reasoning": "high", "text": 1, "include": "x"}},
+            {
+                "options.reasoning": "must be a table, got 'high'; write [model.options.reas",
+                "options.text": "must be a table, got 1; write [model.options.text]",
+                "options.include": "must be a list of texts, got 'x'",
+            },
+        ),
+        (
+            {"remote_model": "m", "options": {"include": ["x", 1]}},
+            {"options.include": "must be a list of texts, got an array"},
+        ),
+        ({"remote_model": "m", "options": {"include": ["x"], "reasoning": {}, "text": {}}}, {}),
+        ({"remote_model": "m", "provider": "zai", "options": {"reasoning": "high"}}, {}),
+    ],
+)
+def test_what_the_wire_does_not_know_is_refused_at_once(
+    settings: dict[str, Any], faults: dict[str, str]
+) -> None:
+    """And not with each request; nothing is left out in silence."""
+    try:
+        ModelConfig(**settings)
+        found: dict[str, str] = {}
+    except ManifestError as error:
+        found = {fault.path: fault.text for fault in error.faults}
+    assert {path: found[path][: len(text)] for path, text in faults.items()} == faults
+    assert found.keys() == faults.keys()

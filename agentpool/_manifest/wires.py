@@ -1,0 +1,95 @@
+"""What the wire formats of models behind an API do not know, found before anything is sent.
+
+Rules:
+
+1. At OpenAI itself a model is asked by Responses, unless the manifest says otherwise. Where
+   Responses does not know a setting, Chat Completions is used instead, but never beside an
+   effort: newer models take none there as soon as they have tools.
+2. What a wire never takes is refused as soon as it is said, and not with each request.
+3. An option that a wire merges with fields of its own is of the type that the API wants. Of
+   another type it could only be sent as nonsense, or left out in silence.
+
+Source: https://platform.openai.com/docs/api-reference/responses/create,
+https://platform.claude.com/docs/en/api/messages and goose#11413 (2026-11).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, Literal, TypeAlias, cast
+
+from agentpool._errors import Fault
+from agentpool._manifest.providers import Dialect
+from agentpool._manifest.toml_table import shown
+
+Api: TypeAlias = Literal["chat", "responses"]
+"""The two interfaces of OpenAI. All others who speak its wire format have the first one."""
+
+Wire: TypeAlias = Literal["messages", "chat", "responses"]
+"""How a model behind an API is asked."""
+
+OPENAI_HOST: Final = "api.openai.com"
+
+_TABLES: Final[Mapping[Wire, Sequence[str]]] = {
+    "messages": ("thinking", "output_config", "cache_control"),
+    "responses": ("reasoning", "text"),
+    "chat": (),
+}
+"""The options that must be tables."""
+
+
+def is_openai(host: str) -> bool:
+    """Return whether *host* is OpenAI's own."""
+    return host == OPENAI_HOST or host.endswith(f".{OPENAI_HOST}")
+
+
+def wire_of(dialect: Dialect, host: str, api: Api | None) -> Wire:
+    """Return how models at *host* are asked by default, or as *api* says."""
+    if dialect == "anthropic":
+        return "messages"
+    return api or ("responses" if is_openai(host) else "chat")
+
+
+def wants_effort(effort: str | None) -> bool:
+    """Return whether a model shall think for that *effort*."""
+    return effort not in {None, "none"}
+
+
+def setting_faults(
+    wire: Wire, api: Api | None, said: Mapping[str, object], effort: str | None
+) -> Iterator[Fault]:
+    """Yield the faults of settings that the wire does not know.
+
+    Args:
+        wire: How the model is asked.
+        api: What the manifest says of that. ``None``: nothing.
+        said: The values of ``seed``, ``stop`` and ``verbosity``.
+        effort: How much it shall think.
+    """
+    if wire == "messages":
+        for name in ("seed", "verbosity"):
+            if said[name] is not None:
+                yield Fault(name, "is not known to the Messages API; leave it out")
+    elif wire == "responses" and (api is not None or wants_effort(effort)):
+        why = "" if api is not None else ", which OpenAI wants for an effort with tools"
+        for name in ("stop", "seed"):
+            if said[name] not in (None, ()):
+                text = f"is not known to the Responses API{why}; leave it out"
+                yield Fault(name, f'{text}, or write api = "chat"')
+
+
+def option_faults(wire: Wire, options: Mapping[str, object]) -> Iterator[Fault]:
+    """Yield the faults of *options* that are of another type than the wire's own fields."""
+    for key in _TABLES[wire]:
+        if key in options and not isinstance(options[key], Mapping):
+            text = f"must be a table, got {shown(options[key])}; write [model.options.{key}]"
+            yield Fault(f"options.{key}", text)
+    if wire == "responses" and "include" in options and not _is_texts(options["include"]):
+        text = f"must be a list of texts, got {shown(options['include'])}"
+        yield Fault("options.include", text)
+
+
+def _is_texts(value: object) -> bool:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return False
+    return all(isinstance(one, str) for one in cast("Sequence[object]", value))
