@@ -38,6 +38,14 @@ AGAIN: Final = "this call had begun when the program ended, and was not run agai
 """What the model is told of a call about which somebody said no."""
 
 
+def _start_none(_: int) -> None:
+    """Start no task: there is one call alone."""
+
+
+ALONE: Final = order_of((), _start_none)
+"""The order of an answer with one call: there is nothing to keep, so all share it."""
+
+
 async def run_calls(agent: Agent, effect: RunTools) -> None:
     """Run the calls of *effect* that have no result yet.
 
@@ -47,7 +55,7 @@ async def run_calls(agent: Agent, effect: RunTools) -> None:
     wanted = [index for index, result in enumerate(effect.results) if result is None]
     if len(wanted) == 1:
         # Most answers have one call; a nursery would cost as much as the rest of it.
-        await _run_call(agent, effect, wanted[0], agent.clock, order_of((), _start_none))
+        await _run_call(agent, effect, wanted[0], agent.clock, ALONE)
         return
 
     async def run(index: int, branch: Branch) -> None:  # noqa: ASYNC910  # see below
@@ -77,10 +85,6 @@ async def run_calls(agent: Agent, effect: RunTools) -> None:
                 start(index)
     if not agent.slot.held:
         await agent.slot.leave_behind()
-
-
-def _start_none(_: int) -> None:
-    """Start no task: there is one call alone."""
 
 
 def _make_way(agent: Agent, order: CallOrder, index: int, *, is_asked: bool) -> None:
