@@ -155,17 +155,26 @@ class Attachment(msgspec.Struct, frozen=True, gc=False):
         return max(LEAST_IMAGE_TOKENS, min(tokens, MOST_IMAGE_TOKENS))
 
 
-def size_trouble(one: Attachment, most_image_bytes: int | None) -> str:
+def size_trouble(
+    one: Attachment, most_image_bytes: int | None, most_image_pixels: int | None = None
+) -> str:
     """Return what a provider would refuse about the size of *one*. Empty: nothing.
 
     Args:
         one: What would be sent.
         most_image_bytes: The largest image that it takes. ``None``: any.
+        most_image_pixels: The longest side of an image that it takes. ``None``: any.
     """
-    size = len(one.data)
-    if most_image_bytes is None or one.kind != "image" or size <= most_image_bytes:
+    if one.kind != "image":
         return ""
-    return f"has {size:,} bytes, and the provider takes images of at most {most_image_bytes:,}"
+    size = len(one.data)
+    if most_image_bytes is not None and size > most_image_bytes:
+        return f"has {size:,} bytes, and the provider takes images of at most {most_image_bytes:,}"
+    width, height = _size_of(one.data, one.media_type) or (0, 0)
+    if most_image_pixels is None or max(width, height) <= most_image_pixels:
+        return ""
+    most = f"{most_image_pixels:,} x {most_image_pixels:,}"
+    return f"has {width:,} x {height:,} pixels, and the provider takes images of at most {most}"
 
 
 def media_type_of(data: bytes) -> str | None:

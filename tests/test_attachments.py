@@ -170,11 +170,18 @@ def test_it_survives_what_messages_survive() -> None:
 class TextOnly(Driver):
     """A model that reads some kinds and no others."""
 
-    def __init__(self, inner: Driver, *kinds: str, most_image_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        inner: Driver,
+        *kinds: str,
+        most_image_bytes: int | None = None,
+        most_image_pixels: int | None = None,
+    ) -> None:
         """Answer as *inner* does."""
         self.inner = inner
         self.kinds = frozenset(kinds)
         self.most_bytes = most_image_bytes
+        self.most_pixels = most_image_pixels
 
     @property
     def inputs(self) -> frozenset[str]:
@@ -185,6 +192,11 @@ class TextOnly(Driver):
     def most_image_bytes(self) -> int | None:
         """The limit."""
         return self.most_bytes
+
+    @property
+    def most_image_pixels(self) -> int | None:
+        """The limit of a side."""
+        return self.most_pixels
 
     @property
     def context_window(self) -> int | None:
@@ -250,6 +262,14 @@ async def test_an_image_above_the_limit_refuses_the_agent() -> None:
         assert (await (await pool.spawn(config)).wait()).text == "A page."
 
 
+async def test_an_image_that_is_too_wide_refuses_the_agent() -> None:
+    """Its header says so; nothing is sent."""
+    driver = TextOnly(ScriptedDriver([], context_window=50_000), "image", most_image_pixels=7)
+    async with open_pool(driver) as pool:
+        with pytest.raises(UsageError, match=r"photo\.png has 8 x 8 pixels, .* of at most 7 x 7;"):
+            pool.spawn_nowait(SpawnConfig(manifest(), "?", attachments=(PHOTO,)))
+
+
 async def test_what_an_attachment_takes_is_counted() -> None:
     """A question that does not fit is refused before it is sent."""
     driver = ScriptedDriver(["x"], context_window=4000)
@@ -266,6 +286,10 @@ async def look(context: ToolContext) -> ToolResult:  # noqa: ASYNC124  # as tool
     return ToolResult("[image]", attachments=(PHOTO, PAPER))
 
 
+WIDE_NOTE = (
+    "[image]\n[image 'photo.png' left out: it has 8 x 8 pixels, and the provider takes images of "
+    "at most 7 x 7; get a smaller one]"
+)
 LARGE_NOTE = (
     "[image]\n[image 'photo.png' left out: it has 29 bytes, and the provider takes images of at "
     "most 20; get a smaller one]"
@@ -287,6 +311,18 @@ LARGE_NOTE = (
             100_000,
             (PAPER,),
             LARGE_NOTE,
+        ),
+        (
+            lambda inner: TextOnly(inner, "image", "pdf", most_image_pixels=7),
+            100_000,
+            (PAPER,),
+            WIDE_NOTE,
+        ),
+        (
+            lambda inner: TextOnly(inner, "image", "pdf", most_image_pixels=8),
+            100_000,
+            (PHOTO, PAPER),
+            "[image]",
         ),
         (
             lambda inner: inner,
@@ -327,6 +363,11 @@ def test_drivers_of_drivers_take_images_as_large_as_those_take() -> None:
     assert GatedDriver(small, RequestGate("g")).most_image_bytes == 20
     assert FallbackDriver(plain, large, small).most_image_bytes == 20
     assert FallbackDriver(plain).most_image_bytes is None
+    low, high = (TextOnly(plain, "image", most_image_pixels=most) for most in (20, 30))
+    assert plain.most_image_pixels is None
+    assert GatedDriver(low, RequestGate("g")).most_image_pixels == 20
+    assert FallbackDriver(plain, high, low).most_image_pixels == 20
+    assert FallbackDriver(plain).most_image_pixels is None
 
 
 @pytest.mark.parametrize("kind", ["a pipe", "a folder", "a device"])

@@ -287,14 +287,15 @@ def _finish(
 
 def _taken(agent: Agent, result: ToolResult, told: str) -> tuple[tuple[Attachment, ...], str]:
     """Return the attachments that the model takes, and the text with a note of the others."""
-    inputs, most = agent.driver.inputs, agent.driver.most_image_bytes
+    inputs = agent.driver.inputs
+    limits = agent.driver.most_image_bytes, agent.driver.most_image_pixels
     read = tuple(one for one in result.attachments if inputs is None or one.kind in inputs)
     if left_out := len(result.attachments) - len(read):
         told += f"\n[{left_out} attachments left out: this model does not read them]"
     for one in read:
-        if trouble := size_trouble(one, most):
+        if trouble := size_trouble(one, *limits):
             told += f"\n[image {one.name!r} left out: it {trouble}; get a smaller one]"
-    return tuple(one for one in read if not size_trouble(one, most)), told
+    return tuple(one for one in read if not size_trouble(one, *limits)), told
 
 
 def _exhausted(agent: Agent) -> Stop | None:

@@ -105,7 +105,7 @@ def driver_for(
                 f"the model of manifest {manifest.name!r} reads no {one.kind}, got {one!r}; "
                 "leave it out, or choose a model that reads it"
             )
-        if trouble := size_trouble(one, driver.most_image_bytes):
+        if trouble := size_trouble(one, driver.most_image_bytes, driver.most_image_pixels):
             raise UsageError(f"{one.name or 'an image'} {trouble}; make it smaller")
     room = room_tokens(driver, config, registry)
     if room is not None and room <= 0:

@@ -93,6 +93,11 @@ class Driver(ABC):
         return None
 
     @property
+    def most_image_pixels(self) -> int | None:
+        """The longest side of an image that the provider takes. ``None``: no limit is known."""
+        return None
+
+    @property
     @abstractmethod
     def privacy(self) -> PrivacyTier:
         """The privacy tier of the place where requests end up."""

@@ -16,7 +16,11 @@ from agentpool._messages import CompletionRequest, Json, answer_tokens
 from agentpool.drivers._hosted import ApiKey, Exchange, HostedDriver, HostedSettings
 from agentpool.drivers._http import open_http
 from agentpool.drivers._prices import Prices, find_price
-from agentpool.drivers.wire._attachments import ANTHROPIC_IMAGE_BYTES
+from agentpool.drivers.wire._attachments import (
+    ANTHROPIC_ATTACHED_BYTES,
+    ANTHROPIC_IMAGE_BYTES,
+    ANTHROPIC_IMAGE_PIXELS,
+)
 from agentpool.drivers.wire._messages_answer import MessageAccumulator
 from agentpool.drivers.wire._messages_request import MessageOptions, encode_request
 from agentpool.drivers.wire._parts import Origin
@@ -54,6 +58,16 @@ class AnthropicDriver(HostedDriver):
     def most_image_bytes(self) -> int:
         """The largest image: 5 MiB in base64."""
         return ANTHROPIC_IMAGE_BYTES
+
+    @property
+    def most_image_pixels(self) -> int:
+        """The longest side of an image: 8,000 pixels."""
+        return ANTHROPIC_IMAGE_PIXELS
+
+    @property
+    def _most_attached_bytes(self) -> int:
+        """The most base64 in one request, which may have 32 MB."""
+        return ANTHROPIC_ATTACHED_BYTES
 
     def _limit(self, request: CompletionRequest) -> int | None:
         """Return the limit of an answer if *request* sets none. ``None``: unknown.

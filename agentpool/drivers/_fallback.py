@@ -156,6 +156,12 @@ class FallbackDriver(SendingDriver):
         return min((limit for limit in limits if limit is not None), default=None)
 
     @property
+    def most_image_pixels(self) -> int | None:
+        """The smallest known limit, since any of them may be asked."""
+        limits = [choice.driver.most_image_pixels for choice in self._choices]
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    @property
     def privacy(self) -> PrivacyTier:
         """The laxest tier, since any of the drivers may answer."""
         tiers = [choice.driver.privacy for choice in self._choices]

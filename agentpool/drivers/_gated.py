@@ -61,6 +61,11 @@ class GatedDriver(SendingDriver):
         return self._driver.most_image_bytes
 
     @property
+    def most_image_pixels(self) -> int | None:
+        """The limit of the inner driver."""
+        return self._driver.most_image_pixels
+
+    @property
     def privacy(self) -> PrivacyTier:
         """The tier of the inner driver."""
         return self._driver.privacy

@@ -24,7 +24,7 @@ from agentpool._manifest.wires import Wire, option_faults
 from agentpool._messages import Completion, CompletionRequest, Json, Usage
 from agentpool.abc import HearsThoughts, OnDelta, OnSent, SendingDriver
 from agentpool.drivers._http import HttpAnswer, HttpClient
-from agentpool.drivers.wire._attachments import check_attachments
+from agentpool.drivers.wire._attachments import check_attachments, within_request
 from agentpool.drivers.wire._failure import failure_from_response, failure_in_body, shown
 from agentpool.drivers.wire._sse import MAX_EVENT_BYTES, SseEvent, SseParser
 
@@ -284,6 +284,11 @@ class HostedDriver(SendingDriver):
         return self._settings.inputs
 
     @property
+    def _most_attached_bytes(self) -> int | None:
+        """The most base64 that may be attached to one request. ``None``: no limit is known."""
+        return None
+
+    @property
     def privacy(self) -> PrivacyTier:
         """The tier that the driver was opened with."""
         return self._settings.privacy
@@ -308,7 +313,13 @@ class HostedDriver(SendingDriver):
         Cancellation:
             The connection is closed, which stops the model.
         """
-        check_attachments(request, self.inputs, most_image_bytes=self.most_image_bytes)
+        check_attachments(
+            request,
+            self.inputs,
+            most_image_bytes=self.most_image_bytes,
+            most_image_pixels=self.most_image_pixels,
+        )
+        request = within_request(request, self._most_attached_bytes)
         key = self._use_key()
         self._requests += 1
         prefix = f"call-{self._requests}"

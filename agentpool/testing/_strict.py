@@ -61,6 +61,9 @@ _RESPONSES_FIELDS: Final = (
 )
 _MESSAGE_FIELDS: Final = ("role", "content", "name", "tool_calls", "tool_call_id")
 
+MESSAGES_BYTES: Final = 32_000_000
+"""Of a request to Anthropic: https://platform.claude.com/docs/en/api/overview (2026-11)."""
+
 _EVERY_CHAT: Final = (rules.results_follow_calls, rules.unique_ids, rules.system_first)
 _LOCAL: Final = (*_EVERY_CHAT, rules.content_key, rules.arguments_are_objects)
 
@@ -92,6 +95,8 @@ class _Kind:
     stream: _Stream = chat_stream
     ways: Ways = Ways()  # noqa: RUF009  # frozen
     refusal: _Refusal = _openai_error
+    most_bytes: int | None = None
+    """Of a request's body."""
 
 
 StrictName: TypeAlias = Literal[
@@ -124,6 +129,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
         stream=message_stream,
         ways=Ways(id_form="toolu_{}"),
         refusal=_anthropic_error,
+        most_bytes=MESSAGES_BYTES,
         rules=(
             *(more.has_version, more.has_limit, rules.no_sampling, more.user_first),
             *(rules.unique_ids, rules.id_form(r"[a-zA-Z0-9_-]+", "letters, digits, _ and -")),
@@ -203,6 +209,9 @@ class StrictFake(httpx.AsyncBaseTransport):
     def _reply(self, path: str, headers: Mapping[str, str], content: bytes) -> HttpReply:
         if not path.partition("?")[0].endswith(self._kind.path):
             return self._refuse(404, f"there is nothing at {path}")
+        most = self._kind.most_bytes
+        if most is not None and len(content) > most:
+            return self._refuse(413, "Request exceeds the maximum size")
         try:
             body = fields(msgspec.json.decode(content))
         except msgspec.DecodeError as exc:

@@ -82,7 +82,9 @@ CHAT_UNKNOWN: Final = Broken(
 )  # fmt: skip
 NO_IMAGES: Final = Broken(
     "no_images", "image_url", "drivers/_hosted.py",
-    "        check_attachments(request, self.inputs, most_image_bytes=self.most_image_bytes)\n", "",
+    "        check_attachments(\n            request,\n            self.inputs,\n"
+    "            most_image_bytes=self.most_image_bytes,\n"
+    "            most_image_pixels=self.most_image_pixels,\n        )\n", "",
 )  # fmt: skip
 
 TABLE: Final[dict[str, tuple[Broken, ...]]] = {

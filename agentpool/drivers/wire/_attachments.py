@@ -1,7 +1,8 @@
 """Attachments in the form that each provider wants, and what each refuses.
 
 Source: https://platform.openai.com/docs/guides/images-vision and pdf-files,
-https://platform.claude.com/docs/en/build-with-claude/vision and pdf-support (2026-11).
+https://platform.claude.com/docs/en/build-with-claude/vision and pdf-support, and
+https://platform.claude.com/docs/en/api/overview for the size of a request (2026-11).
 """
 
 from __future__ import annotations
@@ -14,10 +15,27 @@ import msgspec
 
 from agentpool._attachments import Attachment, size_trouble
 from agentpool._errors import BadRequestError
-from agentpool._messages import AssistantMessage, CompletionRequest, Json
+from agentpool._messages import (
+    AssistantMessage,
+    ChatMessage,
+    CompletionRequest,
+    Json,
+    ToolMessage,
+    UserMessage,
+)
 
 ANTHROPIC_IMAGE_BYTES: Final = 5 * 1024 * 1024 // 4 * 3
 """5 MiB of base64."""
+
+ANTHROPIC_IMAGE_PIXELS: Final = 8_000
+"""The longest side of an image."""
+
+ANTHROPIC_ATTACHED_BYTES: Final = 24 * 1024 * 1024
+"""Of base64 in one request. It may have 32 MB, and the rest is for what is said."""
+
+_STEPS: Final = 4
+"""Parts of what may be attached. As much as one of them is left out at once, so that the
+beginning of a request stays the same for many turns, and in the provider's cache."""
 
 READS: Final[Mapping[str, str]] = {"image": "images", "pdf": "PDF documents"}
 """The kinds in words."""
@@ -28,6 +46,7 @@ def check_attachments(
     inputs: frozenset[str] | None,
     *,
     most_image_bytes: int | None = None,
+    most_image_pixels: int | None = None,
 ) -> None:
     """Raise if the model does not take an attachment, before anything is sent.
 
@@ -35,6 +54,7 @@ def check_attachments(
         request: What would be sent.
         inputs: What the model reads besides text. ``None``: unknown.
         most_image_bytes: The largest image that the provider takes. ``None``: any.
+        most_image_pixels: The longest side of an image that it takes. ``None``: any.
 
     Raises:
         BadRequestError: If it would be refused. Says what to do.
@@ -46,8 +66,54 @@ def check_attachments(
                 f"the model reads no {READS[one.kind]}, and {name} is one of them; leave it "
                 "out, or choose a model that reads them"
             )
-        if trouble := size_trouble(one, most_image_bytes):
+        if trouble := size_trouble(one, most_image_bytes, most_image_pixels):
             raise BadRequestError(f"{name} {trouble}; make it smaller")
+
+
+def within_request(request: CompletionRequest, most_bytes: int | None) -> CompletionRequest:
+    """Return *request* without its oldest attachments, if all are more than the provider takes.
+
+    The model is told of each that is missing.
+
+    Args:
+        request: What would be sent.
+        most_bytes: The most base64 that may be attached. ``None``: any.
+    """
+    if most_bytes is None:
+        return request
+    excess = sum(map(_base64_bytes, attachments_of(request))) - most_bytes
+    if excess <= 0:
+        return request
+    step = most_bytes // _STEPS
+    left = -(-excess // step) * step
+    messages = list(request.messages)
+    for index, message in enumerate(messages):
+        if left <= 0:
+            break
+        if isinstance(message, AssistantMessage) or not message.attachments:
+            continue
+        kept, notes = message.attachments, ""
+        while kept and left > 0:
+            notes += (
+                f"\n[{kept[0].kind} {kept[0].name!r} left out: with those after it the request is "
+                "larger than the provider takes; get it again if you need it, or smaller ones]"
+            )
+            left -= _base64_bytes(kept[0])
+            kept = kept[1:]
+        messages[index] = _noted(message, kept, notes)
+    return msgspec.structs.replace(request, messages=messages)
+
+
+def _noted(
+    message: UserMessage | ToolMessage, kept: tuple[Attachment, ...], notes: str
+) -> ChatMessage:
+    if isinstance(message, UserMessage):
+        return msgspec.structs.replace(message, text=message.text + notes, attachments=kept)
+    return msgspec.structs.replace(message, content=message.content + notes, attachments=kept)
+
+
+def _base64_bytes(one: Attachment) -> int:
+    return -(-len(one.data) // 3) * 4
 
 
 def attachments_of(request: CompletionRequest) -> Iterator[Attachment]:

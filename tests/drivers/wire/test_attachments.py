@@ -6,6 +6,7 @@ import base64
 import json
 from typing import Any
 
+import httpx
 import pytest
 from anthropic.types import MessageParam
 from openai.types.chat import ChatCompletionMessageParam
@@ -23,13 +24,14 @@ from agentpool.drivers import (
     open_anthropic,
     open_openai,
 )
-from agentpool.drivers.wire._attachments import check_attachments
+from agentpool.drivers.wire._attachments import check_attachments, within_request
 from agentpool.drivers.wire._chat_request import ChatOptions
 from agentpool.drivers.wire._chat_request import encode_request as encode_chat
 from agentpool.drivers.wire._messages_request import MessageOptions
 from agentpool.drivers.wire._messages_request import encode_request as encode_messages
 from agentpool.drivers.wire._responses_request import ResponsesOptions
 from agentpool.drivers.wire._responses_request import encode_request as encode_responses
+from agentpool.testing import FakeTurn, strict_fake
 
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x08\0\0\0\x08"
 PDF = b"%PDF-1.7 /Type /Page"
@@ -127,8 +129,55 @@ async def test_a_driver_sends_nothing_that_is_refused() -> None:
         assert driver.inputs == text
         with pytest.raises(BadRequestError, match="reads no images"):
             await driver.complete(REQUEST)
+    wide = Attachment("image/png", PNG[:-4] + (8001).to_bytes(4, "big"), "wide.png")
     large = Attachment("image/png", PNG + b"\0" * 4_000_000, "large.png")
     async with open_anthropic("m", base_url=nowhere) as other:
         assert other.inputs is None
         with pytest.raises(BadRequestError, match=r"large\.png has 4,000,024 bytes"):
             await other.complete(CompletionRequest([UserMessage("?", (large,))]))
+        with pytest.raises(BadRequestError, match=r"wide\.png has 8 x 8,001 pixels"):
+            await other.complete(CompletionRequest([UserMessage("?", (wide,))]))
+
+
+SAID = "left out: with those after it the request is larger than the provider takes"
+
+
+def shots(count: int) -> CompletionRequest:
+    """Return a question with two images, and a result with one for each of *count* calls."""
+    messages: list[Any] = [UserMessage("Look.", (PHOTO, PHOTO))]
+    for number in range(count):
+        call = ToolCall(f"call_{number:04}", "look", "{}")
+        result = ToolMessage(call.call_id, "look", "[image]", attachments=(PHOTO,))
+        messages += [AssistantMessage("", (call,)), result]
+    return CompletionRequest(messages)
+
+
+def test_the_oldest_attachments_go_where_all_are_more_than_a_request() -> None:
+    """A quarter at once, so that its beginning stays the same; each is told of."""
+    most = 8 * len(B64_PNG)
+    for count in range(16):
+        request = shots(count)
+        fitted = within_request(request, most)
+        gone = max(0, -(-(count - 6) // 2) * 2)
+        notes = [str(one).count(SAID) for one in fitted.messages]
+        kept = [len(getattr(one, "attachments", ())) for one in fitted.messages]
+        results = [int(number < gone - 2) for number in range(count)]
+        assert (notes[0], notes[2::2]) == (min(gone, 2), results)
+        assert (kept[0], kept[2::2]) == (2 - min(gone, 2), [1 - one for one in results])
+        assert (fitted is request) == (gone == 0)
+        assert within_request(request, None) is request
+
+
+async def test_images_that_add_up_end_no_agent() -> None:
+    """Claude's API takes 32 MB in all: a long run with a screenshot in each turn reached them."""
+    fake = strict_fake("anthropic", [FakeTurn(text="Seen.")])
+    image = Attachment("image/png", PNG + bytes(3_800_000), "shot.png")
+    messages = [UserMessage(f"{number}", (image,)) for number in range(9)]
+    async with open_anthropic("m", transport=fake) as driver:
+        assert (await driver.complete(CompletionRequest(messages))).text == "Seen."
+    (body,) = fake.requests
+    assert 15_000_000 < len(str(body)) < 32_000_000
+    async with httpx.AsyncClient(transport=fake) as client:
+        answer = await client.post("https://x.example/v1/messages", content=bytes(32_000_001))
+    assert answer.status_code == 413
+    assert fake.refusals == ("Request exceeds the maximum size",)
