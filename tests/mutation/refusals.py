@@ -186,6 +186,10 @@ TABLE: Final[dict[str, tuple[Broken, ...]]] = {
             "no_forced_tools", "forces tool use", MESSAGES, _EXTRA,
             'extra = {"tool_choice": {"type": "any"}}',
         ),
+        Broken(
+            "legal_keys", "Property keys should match", MESSAGES,
+            "map(with_legal_keys, request.tools)", "request.tools",
+        ),
         Broken("known_fields", "Extra inputs", MESSAGES, _EXTRA, 'extra = {"seed": 1}'),
     ),
     "gemini": (

@@ -166,6 +166,8 @@ def test_the_oldest_attachments_go_where_all_are_more_than_a_request() -> None:
         assert (kept[0], kept[2::2]) == (2 - min(gone, 2), [1 - one for one in results])
         assert (fitted is request) == (gone == 0)
         assert within_request(request, None) is request
+    (alone,) = within_request(CompletionRequest([UserMessage("?", (PHOTO,))]), 8).messages
+    assert (alone.attachments, alone.text.count(SAID)) == ((), 1)  # type: ignore[union-attr]  # as asked
 
 
 async def test_images_that_add_up_end_no_agent() -> None:
