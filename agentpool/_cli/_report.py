@@ -147,6 +147,9 @@ class Report:
         fault = result.fault
         if fault is not None and not isinstance(fault, AgentCancelledError):
             await self._tell(result, fault)
+        if result.outcome is not None and (count := result.outcome.messages_left_out):
+            about = f"{self.clean(result.label)}: " if self.headings else ""
+            await self.warn(f"{about}{left_out(count)}")
 
     async def _tell(self, result: Result, fault: Exception) -> None:
         await trio.lowlevel.checkpoint()
@@ -291,6 +294,7 @@ class Report:
             "error": error,
             "iterations": outcome.iterations if outcome is not None else 0,
             "tool_calls": outcome.tool_calls if outcome is not None else 0,
+            "messages_left_out": outcome.messages_left_out if outcome is not None else 0,
             "usage": usage,
             "cost_usd": outcome.cost_usd if outcome is not None else None,
             "seconds": seconds,
@@ -306,6 +310,11 @@ class Report:
             text = text.replace(secret, "[secret]")
         text = printable(text)
         return text if len(text) <= MESSAGE_CHARACTERS else text[:MESSAGE_CHARACTERS] + " …"
+
+
+def left_out(messages: int) -> str:
+    """Say that so many *messages* had no room in the model's window."""
+    return f"{messages:,} messages of the conversation had no room in the model's window"
 
 
 _ENDS: Final = (

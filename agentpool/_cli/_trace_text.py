@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Final, assert_never
 
+from agentpool._cli._report import left_out
 from agentpool._cli._screen import visible
 from agentpool.drivers import AssistantMessage, ChatMessage, ToolMessage, UserMessage
 from agentpool.observe import (
@@ -179,6 +180,11 @@ def _rest(trace: Trace, record: PoolRecord) -> list[str]:
     lines = [f"warning: {_who_is(event)}: {printable(event.text)}" for event in record.warnings]
     left = len(lines) - WARNINGS
     lines = lines[:WARNINGS] + ([f"… and {left:,} more warnings"] if left > 0 else [])
+    lines += [
+        f"window: {_who(agent)}: {left_out(agent.outcome.messages_left_out)}"
+        for agent in record.agents.values()
+        if agent.outcome is not None and agent.outcome.messages_left_out
+    ][:WARNINGS]
     lines += [
         f"dead letter: message {letter.message.message_id} of {letter.message.sender} to "
         f"{letter.message.recipient}: {printable(letter.reason)}"

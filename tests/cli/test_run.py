@@ -274,6 +274,7 @@ def test_json_has_an_object_per_agent_and_a_summary(desk: Desk) -> None:
         "error": None,
         "iterations": 1,
         "tool_calls": 0,
+        "messages_left_out": 0,
         "usage": usage,
         "cost_usd": 0.0,
     }
@@ -413,6 +414,32 @@ def test_a_manifest_that_cannot_run_costs_no_other_one_its_work(desk: Desk) -> N
     assert (done.code, done.out) == (2, "")
     assert "max_tokens: 10 leaves no room" in done.err
     assert "started" not in done.err
+
+
+def test_what_left_the_window_is_said(desk: Desk, tmp_path: Path) -> None:
+    """As a warning, in the outcome's line, and in what is shown of the trace."""
+    desk.write(
+        small_toml=(
+            'name = "small"\n[model]\nmax_tokens = 50\ncontext_window = 1200\n'
+            f'[[capabilities]]\ntype = "file_read"\nallowed_paths = ["{tmp_path}"]\n'
+        ),
+        long_toml="".join(
+            '[[answers]]\ntool = "file_read"\ntimes = 1\n'
+            f'arguments = {{path = "{tmp_path}/{number}.txt"}}\n'
+            for number in range(4)
+        )
+        + '[[answers]]\ntext = "read"\n',
+    )
+    for number in range(4):
+        (tmp_path / f"{number}.txt").write_text(f"page {number} " * 200)
+    words = ("run", "small.toml", "Read.", "--driver", "script:long.toml", "--trace", "t.jsonl")
+    done = desk.call(*words, "--json")
+    outcome, _ = done.lines
+    count = outcome["messages_left_out"]
+    assert (done.code, count > 0) == (0, True)
+    says = f"{count} messages of the conversation had no room in the model's window"
+    assert f"agentpool: warning: {says}" in done.err
+    assert f": {says}" in desk.call("show", "t.jsonl").out
 
 
 def test_a_grant_without_a_tool_is_a_warning(desk: Desk) -> None:
