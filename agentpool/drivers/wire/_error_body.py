@@ -132,5 +132,34 @@ class _Metadata(msgspec.Struct):
     retry_after_seconds: float | None = None
 
 
+class _Forwarded(msgspec.Struct):
+    raw: str = ""
+    headers: dict[str, str | int | float] = {}
+
+
+def upstream_of(error: ErrorBody) -> ErrorBody | None:
+    """Return the error of the provider behind a router, which the router only hands on.
+
+    OpenRouter's own message is "Provider returned error"; what happened is in
+    ``metadata.raw``, as the provider wrote it. ``None``: nothing was handed on.
+    """
+    raw = _forwarded(error).raw
+    envelope = read_envelope(raw.encode(errors="replace"))
+    found = None if envelope is None else envelope.found() or envelope.bare()
+    return found or (ErrorBody(message=raw) if raw else None)
+
+
+def headers_of(error: ErrorBody) -> dict[str, str]:
+    """Return the headers that a router writes into the body, names in lower case."""
+    return {name.lower(): str(value) for name, value in _forwarded(error).headers.items()}
+
+
+def _forwarded(error: ErrorBody) -> _Forwarded:
+    try:
+        return msgspec.convert(error.metadata, _Forwarded)
+    except msgspec.ValidationError:
+        return _Forwarded()
+
+
 class _Detail(msgspec.Struct):
     delay: str | None = msgspec.field(default=None, name="retryDelay")

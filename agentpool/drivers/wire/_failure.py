@@ -10,8 +10,10 @@ Rules:
    names. An unknown word is retryable unless it sounds like a bad request.
 4. A call that the model failed to write is the model's fault, not the request's.
 5. What came is shown, shortened, with the key redacted.
+6. A router's error is judged by that of the provider behind it as well.
 
 Source: https://platform.openai.com/docs/guides/error-codes,
+https://openrouter.ai/docs/api-reference/errors,
 https://platform.claude.com/docs/en/api/errors, https://ai.google.dev/gemini-api/docs,
 https://console.groq.com/docs/errors and llama.cpp's server README (2026-11).
 """
@@ -37,7 +39,13 @@ from agentpool._errors import (
     RateLimitError,
     UnknownModelError,
 )
-from agentpool.drivers.wire._error_body import ErrorBody, delay_of, read_envelope
+from agentpool.drivers.wire._error_body import (
+    ErrorBody,
+    delay_of,
+    headers_of,
+    read_envelope,
+    upstream_of,
+)
 from agentpool.drivers.wire._waits import retry_after_seconds
 
 MAX_SHOWN_CHARS: Final = 500
@@ -60,6 +68,8 @@ class Reason:
     """The HTTP status that it names itself. ``None``: it names none."""
     wait: str = ""
     """What may say how long to wait."""
+    headers: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    """Headers that stand in the body, names in lower case."""
 
 
 def redacted(text: str, secrets: Collection[str]) -> str:
@@ -103,7 +113,7 @@ def failure_from_response(
     return kind(
         f"the provider answered {status}: {text}",
         retryable=retryable,
-        retry_after_seconds=retry_after_seconds(headers, reason.wait),
+        retry_after_seconds=retry_after_seconds({**reason.headers, **headers}, reason.wait),
         status_code=status,
     )
 
@@ -159,6 +169,21 @@ def _reason_of(body: bytes, *, secret: str) -> Reason:
 def _reason_of_error(error: ErrorBody | str, *, secret: str) -> Reason:
     if isinstance(error, str):
         return Reason(shown(error, secret=secret), wait=error)
+    own = _own_reason(error, secret=secret)
+    upstream = upstream_of(error)
+    if upstream is None:
+        return own
+    behind = _own_reason(upstream, secret=secret)
+    return Reason(
+        ": ".join(filter(None, (own.text, behind.text))),
+        own.words | behind.words,
+        behind.status if own.status is None else own.status,
+        f"{own.wait} {behind.wait}",
+        own.headers,
+    )
+
+
+def _own_reason(error: ErrorBody, *, secret: str) -> Reason:
     named = {word for word in (error.type, error.code, error.status) if isinstance(word, str)}
     said = error.message
     if said is not None and not isinstance(said, str):
@@ -172,6 +197,7 @@ def _reason_of_error(error: ErrorBody | str, *, secret: str) -> Reason:
         frozenset(word.lower() for word in named if word),
         _status_of(error.code),
         f"{delay_of(error)} {said or ''}",
+        headers_of(error),
     )
 
 
@@ -235,6 +261,12 @@ _BY_WORD: Final[Mapping[str, _Verdict]] = {
 _BAD_SIGNS: Final = ("bad", "invalid", "unsupported", "unprocessable", "validation", "missing")
 """What is in the name of a fault of the request's own, whatever else it is called."""
 
+_BY_TEXT: Final[tuple[tuple[str, type[DriverError]], ...]] = (
+    ("not a valid model id", UnknownModelError),  # OpenRouter's
+    ("api key not valid", AuthenticationError),  # Google's
+)
+"""Sentences that say more than their status and their words do."""
+
 # The words of OpenAI, vLLM and SGLang (two), Gemini, Anthropic (two), llama.cpp, Mistral,
 # Groq, xAI, Bedrock, Z.AI, Alibaba, Cohere, TGI (two, Together has one of them) and LM Studio
 # (four). Source: openai-agents-python#1093, text-generation-inference#628 and #695,
@@ -272,6 +304,7 @@ _BY_STATUS: Final[Mapping[int, _Verdict]] = {
     413: (ContextOverflowError, False),
     425: (OverloadedError, True),
     429: (RateLimitError, True),
+    498: (OverloadedError, True),  # Groq's: no capacity at the flexible tier
     501: (BadRequestError, False),
     502: (NetworkError, True),
     504: (NetworkError, True),
@@ -279,9 +312,15 @@ _BY_STATUS: Final[Mapping[int, _Verdict]] = {
 }
 
 
+def _kind_of_text(text: str) -> type[DriverError] | None:
+    if _OVERFLOW.search(text):
+        return ContextOverflowError
+    return next((kind for sign, kind in _BY_TEXT if sign in text), None)
+
+
 def _kind_of_words(reason: Reason) -> _Verdict | None:
-    if _OVERFLOW.search(reason.text.lower()):
-        return ContextOverflowError, False
+    if kind := _kind_of_text(reason.text.lower()):
+        return kind, False
     # Strong words first: "context_length_exceeded" comes with "invalid_request_error".
     strong = [word for word in _STRONG_WORDS if word in reason.words]
     for word in [*strong, *_BY_WORD]:
@@ -296,8 +335,8 @@ def _kind_of_status(status: int, reason: Reason) -> _Verdict:
         return _BY_WORD[strong[0]]
     text = reason.text.lower()
     match status:
-        case 400 | 413 | 422 | 500 if _OVERFLOW.search(text):
-            return ContextOverflowError, False
+        case 400 | 413 | 422 | 500 if kind := _kind_of_text(text):
+            return kind, False
         case 404:
             # Without the word it is the path that is wrong, so base_url.
             return (UnknownModelError if "model" in text else BadRequestError), False

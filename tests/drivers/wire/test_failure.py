@@ -93,7 +93,7 @@ def test_no_status_goes_without() -> None:
         failure = failure_from_response(status, {}, b"")
         assert isinstance(failure, DriverError)
         if failure.retryable:
-            assert status in {408, 409, 425, 429} or status >= 500
+            assert status in {408, 409, 425, 429, 498} or status >= 500
 
 
 @pytest.mark.parametrize(("wish", "expected"), [("true", True), ("false", False), ("?", True)])
@@ -234,3 +234,14 @@ def test_the_first_wait_that_is_one_counts() -> None:
     """Of several that a text has."""
     assert retry_after_seconds({}, "retry in a moment; try again in 2 minutes 3 secs") == 123.0
     assert retry_after_seconds({}, "wait for it, then retry in a while") is None
+
+
+def test_a_router_writes_headers_into_its_body() -> None:
+    """The moment counts from the answer's own date; a real header goes first."""
+    headers = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1700000037000"}
+    error = {"message": "Rate limit exceeded", "code": 429, "metadata": {"headers": headers}}
+    body = json.dumps({"error": error}).encode()
+    date = {"date": "Tue, 14 Nov 2023 22:13:20 GMT"}
+    assert failure_from_response(429, date, body).retry_after_seconds == 37
+    sooner = {**date, "retry-after": "2"}
+    assert failure_from_response(429, sooner, body).retry_after_seconds == 2
