@@ -24,27 +24,27 @@ ATTACKS: Final = (
     Fault(
         "and in one below", "tools/system/_outward.py",
         '            if (below / ".git").exists() or ', "            if ",
-        "tests/tools/system/test_outward.py", "led_into_no_other",
+        "tests/tools/system/test_outward.py", "git_is_led_into_no_other",
     ),
     Fault(
         "a model configures git", "tools/system/_places.py",
         'if any(part.casefold() == ".git" for part in self.parts):', "if not self.parts:",
-        "tests/tools/system/test_outward.py", "configured_by",
+        "tests/tools/system/test_outward.py", "what_git_is_configured_by",
     ),
     Fault(
         "an archive is unpacked through a link", "tools/system/_outward.py",
         "        if entry.is_dir() or any(", "        if any(",
-        "tests/tools/system/test_outward.py", "through_a_link",
+        "tests/tools/system/test_outward.py", "no_archive_is_unpacked_through_a_link",
     ),
     Fault(
         "marks are heaped", "_untrusted.py",
         "if marks > _MAX_MARKS or is_unseen(sign)", "if is_unseen(sign)",
-        "tests/test_untrusted.py", "heap_of_marks",
+        "tests/test_untrusted.py", "a_heap_of_marks",
     ),
     Fault(
         "a manifest's integers have no bound", "_manifest/toml_table.py",
         "            if abs(value) <= MAX_INTEGER:\n", "            if value is not None:\n",
-        "tests/manifest/test_manifest.py", "max_tokens and large",
+        "tests/manifest/test_manifest.py", "a_value_of_the_wrong_type and large",
     ),
     Fault(
         "git works in another repository", PROGRAMS,
