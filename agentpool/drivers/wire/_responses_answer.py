@@ -205,9 +205,13 @@ class ResponseAccumulator(GrowingCompletion):
             ends: Whether it is the item's last one.
         """
         name = (item and item.id) or told.item_id or ""
-        if name in self._by_id:
-            return self._by_id[name]
         growing = self._near(told.output_index)
+        named = self._by_id.get(name)
+        # Two items may have one id; then their places tell them apart.
+        begins = item is not None and not ends
+        is_elsewhere = named is not None and told.output_index not in {None, named.at}
+        if named is not None and not (is_elsewhere and (begins or growing is not None)):
+            return named
         if item is not None:
             is_other = growing is not None and _is_other(growing, item)
             # An item that ends goes on with one that began; one that begins is another.
