@@ -113,7 +113,7 @@ class Attachment(msgspec.Struct, frozen=True, gc=False):
             "write Attachment.load('photo.png')",
         )
         try:
-            # A file that somebody names once, like a manifest; it waits for nothing else.
+            # A file that is named once, like a manifest; it waits for nothing else.
             if not S_ISREG(Path(path).stat().st_mode):
                 # A pipe would be waited for, and every agent with it.
                 reason = "it must be a file, and is a folder, a pipe or a device"

@@ -1,6 +1,6 @@
 """Checks of arguments that a user passes: each says what was expected, and what came.
 
-Type checkers find the same mistakes earlier, but nobody has to run one. The value itself is
+Type checkers find the same mistakes earlier, but are optional. The value itself is
 not quoted, since it may be a key. What may be passed is read from the annotations, once for
 each class and function, so that a parameter and its check cannot differ. An annotation that
 cannot be read at run time, such as a protocol or a type of an optional package, is not

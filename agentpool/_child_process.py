@@ -15,7 +15,7 @@ KILL: Final = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 def signal_group(process: trio.Process, number: int) -> None:
     """Send a signal to *process* and all of its group; where there are no groups, end it."""
-    # Nobody is left, or (macOS) nobody who is not already dying.
+    # No process is left, or (macOS) only dying ones are.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         if hasattr(os, "killpg"):
             os.killpg(process.pid, number)

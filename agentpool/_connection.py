@@ -90,7 +90,7 @@ class Connection:
             address: Connect to this address, whatever the name leads to. ``None``: look it up.
 
         Raises:
-            OSError: If nobody listens there.
+            OSError: If nothing listens there.
             trio.BrokenResourceError: If the TLS handshake failed.
 
         Cancellation:

@@ -3,7 +3,7 @@
 Rules:
 
 1. A child's environment is built from a list of whole names. No prefix and no pattern is in
-   it: whatever it covers, somebody's secret could be called so as well.
+   it: whatever it covers, a secret could have that name as well.
 2. What one kind of child needs besides is a list of its own, next to what starts it.
 """
 
@@ -14,7 +14,7 @@ from typing import Final
 
 ORDINARY: Final = frozenset({
     "PATH", "HOME", "USER", "LOGNAME", "TZ", "TMPDIR",
-    # Somebody's language. All that POSIX and glibc know.
+    # The user's language. All that POSIX and glibc know.
     "LANG", "LANGUAGE", "LC_ALL", "LC_ADDRESS", "LC_COLLATE", "LC_CTYPE", "LC_IDENTIFICATION",
     "LC_MEASUREMENT", "LC_MESSAGES", "LC_MONETARY", "LC_NAME", "LC_NUMERIC", "LC_PAPER",
     "LC_TELEPHONE", "LC_TIME",

@@ -45,7 +45,7 @@ class LeaseState(msgspec.Struct, frozen=True):
     """
 
     holder: str = NOBODY
-    """Who has it. Empty: nobody."""
+    """Who has it. Empty: it is free."""
     fence: int = 0
     """How often it was claimed or given up. 0: never."""
     seconds: float = 0.0

@@ -46,7 +46,7 @@ class DeadLetter(msgspec.Struct, frozen=True, gc=False):
     message: AgentMessage
     """The message."""
     reason: str
-    """Why nobody will."""
+    """Why it will not be."""
 
 
 @final
@@ -258,7 +258,7 @@ class Completion(msgspec.Struct, frozen=True, gc=False):
 
 
 ANSWER_TOKENS: Final = 16_384
-"""What an answer is taken to need where nobody said its limit: a long one, thoughts included."""
+"""What an answer is taken to need where no limit was given: a long one, thoughts included."""
 
 
 def answer_tokens(max_tokens: int | None, window: int | None = None) -> int:

@@ -32,7 +32,7 @@ class AgentStatus(enum.Enum):
     FAILED = "failed"
     """An exception ended it; the outcome has it whole."""
     CANCELLED = "cancelled"
-    """Somebody ended it; the outcome's error says who and why. If its cleanup broke as well, the
+    """It was cancelled; the outcome's error says by whom and why. If its cleanup broke as well, the
     error's ``__cause__`` is what that raised."""
 
 
@@ -118,7 +118,7 @@ class AgentOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """Requests that were made again after the program had ended in the middle of them: the
     provider may have charged for both."""
     unmeasured_requests: int = 0
-    """Requests of which nobody knows what they took: the provider did not say, or they broke
+    """Requests whose usage is unknown: the provider did not say, or they broke
     off. Where there are any, ``usage`` is too low."""
     cost_usd: float | None = None
     """US dollars. ``None``: part of it has no known price. 0.0 is free of charge."""

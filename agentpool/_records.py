@@ -111,7 +111,7 @@ class PoolSummary(msgspec.Struct, frozen=True):
     bytes: int
     """What its records take in the file."""
     owner: LeaseHolder | None
-    """Who writes it now. ``None``: nobody does."""
+    """Who writes it now. ``None``: it is not being written."""
 
     @property
     def is_open(self) -> bool:

@@ -55,7 +55,7 @@ TEMPLATE_MARKERS: Final = (
 )  # fmt: skip
 """How chat templates (ChatML, Command, DeepSeek, Gemma, GLM, Harmony, Llama, Mistral, Phi,
 Qwen) write who speaks. A local
-model that is given one of them as text may take what follows for somebody else's turn."""
+model that is given one of them as text may take what follows for another speaker's turn."""
 
 PHRASE_MARKERS: Final = (
     "IGNORE PREVIOUS INSTRUCTIONS",
@@ -67,7 +67,7 @@ PHRASE_MARKERS: Final = (
 in many YAML files: rewritten, they can no longer be edited, so it is not here."""
 
 MARKERS: Final = (*TEMPLATE_MARKERS, *PHRASE_MARKERS)
-"""What is taken out unless somebody says otherwise."""
+"""What is taken out by default."""
 
 MAX_NAME_CHARS: Final = 60
 """Of an agent's name that a model chose: it fits on a line with what the agent wants."""

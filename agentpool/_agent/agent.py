@@ -134,7 +134,7 @@ class Agent(Live):
     told: int = 0
     """Messages of its conversation that those who watch were told of."""
     stream: StreamedText | None = None
-    """What tells text and thoughts apart in the answer that arrives. ``None``: nobody watches."""
+    """What tells text and thoughts apart in the answer that arrives. ``None``: unwatched."""
     _context: AgentContext | None = None
     _scope: str = ""
 

@@ -2,7 +2,7 @@
 
 Rules:
 
-1. A call that must be asked for and that nobody answers for does not run: no approver, one
+1. A call that must be asked for and gets no answer does not run: no approver, one
    that fails, one that says nothing in time.
 2. The agent waits without a slot. The time of the tool itself begins afterwards.
 3. A failing approver is an error of that call, for the model and for who watches.
@@ -50,10 +50,10 @@ async def ask_first(
         may_have_run: Whether it had begun when an earlier process ended.
 
     Raises:
-        JournalError: If it cannot be kept that somebody is asked.
+        JournalError: If the question cannot be kept.
 
     Cancellation:
-        Nobody waits for an answer any more; nothing ran.
+        The question is withdrawn; nothing ran.
     """
     hub = agent.hub
     asked_at = hub.seconds()
@@ -97,7 +97,7 @@ async def _ask(agent: Agent, approve: Approver, request: ApprovalRequest) -> Dec
             said = await said
     if scope.cancelled_caught:
         return Denied(f"no answer within {seconds:g} seconds")  # noqa: ASYNC910  # waited for
-    # Somebody else's code, and type checkers are optional.
+    # Foreign code, and type checkers are optional.
     if not isinstance(said, Approved | Denied | Changed):
         raise UsageError(f"approve must return Approved, Denied or Changed, got {said!r}")
     return said  # noqa: ASYNC910  # see above

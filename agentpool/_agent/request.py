@@ -11,7 +11,7 @@ Rules:
 4. What a request needs of a budget is set aside before it is made, for each attempt anew.
    A provider that refuses takes nothing but the request; an answer that became an error at
    its end takes what the provider measured; of one that broke off, or that was
-   cancelled, nobody knows what it took, so all of it is charged, and the run counts it as
+   cancelled, what it took is unknown, so all of it is charged, and the run counts it as
    unmeasured, with the text that had come. A request that never left is none.
 5. A usage or a cost below zero is a fault of the provider: it is not known, and is said.
 """
@@ -166,11 +166,11 @@ class ModelRequest(Live):
     arrived: Sequence[str]
     """The pieces that have come."""
     teller: RequestTeller | None
-    """Tells those who watch. ``None``: nobody does."""
+    """Tells observers. ``None``: there are none."""
     estimator: Estimator | None = None
     """Says what it needs of a budget. ``None``: the one of the agent's conversation."""
     has_left: bool = False
-    """Whether part of the attempt that is under way has left, and nobody has answered."""
+    """Whether part of the attempt that is under way has left, and no answer has come."""
     reservation: RequestReservation | None = None
     """What is set aside for the attempt that is under way."""
     loss_is_kept: bool = False

@@ -22,7 +22,7 @@ from agentpool._checks import expect_fields
 from agentpool._errors import UsageError
 
 MAX_DOUBLINGS: Final = 60
-"""Beyond any cap that somebody would set; a higher power overflows a float."""
+"""Beyond any sensible cap; a higher power overflows a float."""
 
 
 @final

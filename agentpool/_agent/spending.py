@@ -195,7 +195,7 @@ async def _spend(ledger: Ledger, kept: Kept, wanted: Amounts) -> StoredUse:
     kept.on_the_way += told
     found: StoredUse | None = None
     try:
-        # Not cut off: nobody could tell what the store has counted.
+        # Not cut off: what the store has counted would be unknown.
         with trio.CancelScope(shield=True):
             limits = ledger.account.limits
             found = await kept.store.spend(ledger.name, kept.per, limits, wanted, told)
@@ -204,7 +204,7 @@ async def _spend(ledger: Ledger, kept: Kept, wanted: Amounts) -> StoredUse:
             kept.on_the_way.remove(one)
         if found is None:
             kept.owed = [*told, *kept.owed]
-    assert found is not None  # noqa: S101  # nobody cancels the scope above
+    assert found is not None  # noqa: S101  # the scope above is never cancelled
     is_new, kept.period = found.period != kept.period, found.period
     ledger.account.see(found.used, kept.pending(), is_new=is_new)
     ledger.root.reconsider()

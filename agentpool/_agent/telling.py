@@ -1,7 +1,7 @@
 """Reports about one request: it begins, its first piece arrives, it ends.
 
-Made only for a request that somebody watches. One that has begun is told to its end, also
-if nobody watches any more: that costs little, and happens once.
+Made only for a request that is watched. One that has begun is told to its end, also
+if it is not watched any more: that costs little, and happens once.
 """
 
 from __future__ import annotations

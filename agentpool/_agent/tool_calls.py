@@ -35,7 +35,7 @@ _log: Final = logging.getLogger("agentpool")
 
 
 AGAIN: Final = "this call had begun when the program ended, and was not run again"
-"""What the model is told of a call about which somebody said no."""
+"""What the model is told of a call that was refused."""
 
 
 def _start_none(_: int) -> None:
@@ -154,7 +154,7 @@ async def _run_call(  # noqa: ASYNC910  # a tool without a checkpoint is its own
     allow(clock, _seconds_for(agent, tool))
     try:
         result = await _run_tool(agent, tool, call, context, clock)
-        # Somebody else's code, and type checkers are optional.
+        # Foreign code, and type checkers are optional.
         if not isinstance(result, ToolResult):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise UsageError(f"a tool must return a ToolResult, got {result!r}")  # noqa: TRY301
     except Exception as error:  # noqa: BLE001  # a tool's failure is told to the model

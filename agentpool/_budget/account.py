@@ -68,7 +68,7 @@ class Account:
     """Whether an estimate of tokens and cost has to fit. If not, whoever is not above a limit may
     go on once."""
     news: list[BudgetNotice]
-    """What nobody was told yet; one list for a whole tree."""
+    """What was not told yet; one list for a whole tree."""
     committed: list[int] = attrs.field(init=False)
     reserved: list[int] = attrs.field(init=False)
     unmeasured: int = 0
@@ -85,7 +85,7 @@ class Account:
     def lacks(self, amounts: Amounts, *, priced: bool) -> int | None:
         """Return the first kind with too little left for *amounts*. ``None``: none lacks."""
         for kind, limit in enumerate(self.limits):
-            # Nobody knows what an unpriced request takes, so there must be something.
+            # What an unpriced request takes is unknown, so there must be something left.
             amount = amounts[kind] or (1 if kind == COST and not priced and amounts[2] else 0)
             # A request that is thought to be free is none once the limit is passed: what
             # it takes may turn out to be more, and nothing else would ever stop it.

@@ -144,7 +144,7 @@ class Budget:
     ) -> Reservation:
         """Reserve amounts in this budget and all above it, or raise.
 
-        It does not wait, and nobody waits for what it has set aside.
+        It does not wait, and no other waits for what it has set aside.
 
         Args:
             tokens: Tokens in plus out, as estimated.

@@ -5,7 +5,7 @@ Rules:
 1. Between the check and the reservation nothing waits, so no two can take the same rest.
 2. A reservation is taken in its budget and in every budget above, or in none. So a budget
    inside another can only narrow it.
-3. A reservation is settled exactly once: by what was used, as a whole when nobody knows
+3. A reservation is settled exactly once: by what was used, as a whole when it is not known
    what was used, or given back when nothing was.
 4. Limits of requests and tool calls are exact. Tokens and money are estimates until they are
    known: they pass a limit by no more than the estimates of what was under way were too low.
@@ -201,7 +201,7 @@ class Claim:
     wake: Callable[[], object] = lambda: None
     """Called when a claim that waited has its result. Set it if it waits."""
     short: Ledger | None = None
-    """What had too little for it when somebody last looked. ``None``: nothing had."""
+    """What had too little for it when it was last looked at. ``None``: nothing had."""
     passed: int = 0
     """How many who came later were served before it."""
 
@@ -331,7 +331,7 @@ class Ledger(Live):
     def reconsider(self) -> None:
         """Decide about all waiting claims again, in order. Only the root does this.
 
-        After each settlement, and when somebody who makes a request begins to wait.
+        After each settlement, and when a task that makes a request begins to wait.
         """
         held = set[Ledger]()
         for claim in tuple(self.waiting):

@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UsageError("there is no standard output; send it somewhere, such as to a file")
         with kept_handlers():
             code = _do(sys.argv[1:] if argv is None else argv)
-        # Here, and not at the interpreter's end, where nobody can answer for it.
+        # Here, and not at the interpreter's end, where its failure would have no handler.
         sys.stdout.flush()
     except AgentPoolError as error:
         sys.stderr.write("".join(f"{line}\n" for line in error_lines(error)))

@@ -2,7 +2,7 @@
 
 Rules:
 
-1. Without a terminal nobody can be asked, and then nothing runs that must be asked for.
+1. Without a terminal there is no person to ask, and then nothing runs that needs approval.
 2. One question stands at a time, and nothing else is written to the terminal meanwhile.
 3. What was typed before a question was there is no answer to it.
 4. Who asks comes first, with the numbers that the pool gave. What a model wrote is one line
@@ -294,7 +294,7 @@ def _who(request: ApprovalRequest) -> str:
 
 
 def _forget_typed(input_fd: int) -> None:
-    assert sys.platform != "win32"  # noqa: S101  # there nobody is asked, see _terminal
+    assert sys.platform != "win32"  # noqa: S101  # there is no prompt there, see _terminal
     import termios  # noqa: PLC0415  # not everywhere
 
     termios.tcflush(input_fd, termios.TCIFLUSH)

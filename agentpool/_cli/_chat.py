@@ -75,7 +75,7 @@ class _Stream(Observer):
     """What one agent writes, on its way to standard output."""
 
     agent_id: AgentId | None = None
-    """Whose. ``None``: nobody's."""
+    """Whose. ``None``: no agent's."""
     written: str = ""
     """What came since the last line of something else."""
     _pieces: deque[str | ToolStarted] = attrs.field(factory=deque[str | ToolStarted])

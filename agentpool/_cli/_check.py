@@ -62,7 +62,7 @@ def check(command: CheckCommand) -> int:
         else:
             write_out(sys.stdout, "".join(f"{line}\n" for line in _summary(path, manifest)))
             lines = (f"agentpool: warning: {path} {warning}" for warning in warnings)
-            # Also the file's name is somebody's, and may steer a terminal.
+            # Also the file's name is foreign, and may steer a terminal.
             sys.stderr.write("".join(f"{one_line(line)}\n" for line in lines))
     return ExitCode.WRONG if wrong else ExitCode.COMPLETED
 

@@ -68,7 +68,7 @@ def _refuse_owned(owners: dict[Hashable, _Named], path: str, writer: str, other:
 def _identity(path: str) -> Hashable:
     """Return what is the same for all paths to one file. ``None``: it is no file."""
     try:
-        found = os.stat(path)  # noqa: PTH116  # a path that nobody takes apart
+        found = os.stat(path)  # noqa: PTH116  # a path that is not taken apart
     except OSError:
         return os.path.normcase(os.path.realpath(path))
     except ValueError:  # a path that no system has

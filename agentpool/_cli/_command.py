@@ -22,10 +22,10 @@ BUDGET_NAME: Final = "command line"
 """What the limits of a whole command are called."""
 
 SESSIONS_FILE: Final = "agentpool.db"
-"""Where conversations are kept if nobody names a journal: in the current folder."""
+"""Where conversations are kept if no journal is named: in the current folder."""
 
 ApproveMode: TypeAlias = Literal["ask", "always", "never", "later"]
-"""Who has the word on calls that must be approved: a person, or nobody but this."""
+"""Who decides on calls that must be approved: a person, or this alone."""
 
 
 @final
@@ -160,7 +160,7 @@ class MapCommand:
     prompt: str | None
     """What is said before each text. ``None``: nothing."""
     reduce: str | None
-    """The path of the manifest that gets all answers. ``None``: nobody does."""
+    """The path of the manifest that gets all answers. ``None``: there is none."""
     reduce_prompt: str | None
     """What is said before the answers. ``None``: nothing."""
     ordered: bool
@@ -343,4 +343,4 @@ Command: TypeAlias = (
     | ServeCommand
     | ShowCommand
 )
-"""What somebody wants done."""
+"""What the user wants done."""

@@ -28,7 +28,7 @@ def read_text(path: str) -> str:
         UsageError: If it cannot be read, is too large, is not UTF-8, or says nothing.
     """
     try:
-        with open(path, "rb") as file:  # noqa: PTH123  # a path that nobody takes apart
+        with open(path, "rb") as file:  # noqa: PTH123  # a path that is not taken apart
             data = file.read(MAX_INPUT_BYTES + 1)
     except (OSError, ValueError) as exc:  # ValueError: a path that no system has
         reason = getattr(exc, "strerror", None) or str(exc)

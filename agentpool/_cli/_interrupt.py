@@ -20,11 +20,11 @@ class Interruption:
     """Whether the command was interrupted, and what to do then."""
 
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
-    """What is cancelled as long as nobody has said how to stop in good order."""
+    """What is cancelled until a way to stop in good order is set."""
     reason: str | None = None
-    """Why. ``None``: nobody wants it."""
+    """Why. ``None``: no stop is wanted."""
     called: trio.Event = attrs.field(factory=trio.Event)
-    """Set when somebody wants it."""
+    """Set when a stop is wanted."""
     _stop: Callable[[str], None] | None = None
 
     def stop_with(self, stop: Callable[[str], None]) -> None:

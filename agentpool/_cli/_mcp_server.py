@@ -45,7 +45,7 @@ MAX_SESSIONS: Final = 100
 
 IDLE_SESSION_SECONDS: Final = 60.0
 """Until the session of a client that has gone, or does nothing, is over; it may begin another.
-A session with a request or a stream of events under way is not idle. So nobody can keep
+A session with a request or a stream of events under way is not idle. So a client cannot keep
 others out for longer than this."""
 
 _HTTP_PORT: Final = 80
@@ -139,7 +139,7 @@ class PoolServer:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_report, session, progress)
             try:
-                # An agent that nobody has to restart: it ends with the request that wants
+                # An agent that need not be restarted: it ends with the request that wants
                 # it, and the pool does not keep its outcome, as it does after a spawn.
                 (outcome,) = await self._pool.supervise([config], _ONCE)
                 answer = read_outcome(outcome, self._secrets)
@@ -166,7 +166,7 @@ def claim_pipes() -> Generator[tuple[int, int]]:
     """Reserve standard input and output for messages until the end of the block.
 
     Meanwhile whoever reads the one finds nothing, and what is printed to the other goes to
-    standard error: a stray print in somebody's code would garble the messages.
+    standard error: a stray print in foreign code would garble the messages.
 
     Raises:
         OSError: If one of them is closed.
@@ -217,7 +217,7 @@ async def serve_pipes(
     written = trio.Event()
 
     async def write_all() -> None:  # noqa: ASYNC910  # what it waits for is suppressed
-        with queued, contextlib.suppress(OSError):  # nobody reads it any more
+        with queued, contextlib.suppress(OSError):  # it is not read any more
             await write_messages(queued, send)
         written.set()
         into.close()  # then there is no point in asking either

@@ -6,7 +6,7 @@ Rules:
    tool, no memory and no file of this program can be reached but through one of them.
 2. A call has one argument, the query. What it came to is said in words, and as data.
 3. Progress is a notebook: what an agent does now replaces what it did before, so a client
-   that reads slowly misses something and holds up nobody.
+   that reads slowly misses something and holds up no other.
 """
 
 from __future__ import annotations

@@ -273,7 +273,7 @@ def read_options(found: Words) -> Options:
         max_cost_usd=found.max_cost,
         max_total_tokens=found.max_total_tokens,
         max_requests=found.max_requests,
-        # Where results are for other programs, nobody sits at a terminal.
+        # Where results are for other programs, no person sits at a terminal.
         approve=getattr(found, "approve", "never"),
         memory=found.memory,
         memory_scope=found.memory_scope,

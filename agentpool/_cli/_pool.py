@@ -50,7 +50,7 @@ async def open_command_pool(
         gates: What their requests go through. ``None``: nothing.
         observers: Told of everything.
         warn: Called with each warning.
-        approve: Asked before calls that need approval. ``None``: nobody; they fail.
+        approve: Asked before calls that need approval. ``None``: they fail.
         kept_as: The pool's name in the journal.
         journal: Where it is kept. ``None``: in the file that the options name, if they do.
         desk: Calls that wait for a person at the live page.
@@ -121,7 +121,7 @@ async def _load_stand_in(file: str | None) -> Driver | None:  # noqa: ASYNC910  
     """Return what answers in place of every model. ``None``: the models do."""
     if file is None:
         return None  # noqa: ASYNC910  # there is nothing to wait for
-    # In a thread, like all files: it may be a pipe into which nobody writes.
+    # In a thread, like all files: it may be a pipe that is never written.
     return await trio.to_thread.run_sync(load_script, file, abandon_on_cancel=True)
 
 

@@ -47,7 +47,7 @@ async def open_recording(
         if options.report is not None:
             await trio.to_thread.run_sync(check_page, options.report)
             if file is None:
-                # A page is made of a trace, which nobody asked to keep.
+                # A page is made of a trace, which is not to be kept.
                 folder = stack.enter_context(TemporaryDirectory(prefix="agentpool-"))
                 file = f"{folder}/trace"
         if file is None:

@@ -45,7 +45,7 @@ class ExitCode(enum.IntEnum):
     WAITING = 4
     """All that is left waits for approvals, which the journal keeps."""
     INTERRUPTED = 130
-    """Somebody ended the command early."""
+    """The command was interrupted."""
 
 
 WAITING: Final = "waiting"
@@ -108,7 +108,7 @@ class Report:
     """Answers are rows of a table, and the values of these keys are looked up in the text.
     ``None``: answers are texts."""
     when_unread: Callable[[str], None] = lambda _: None
-    """Called once when nobody reads standard output any more."""
+    """Called once when standard output is not read any more."""
     waiting: int = attrs.field(init=False, default=0)
     """Agents that wait for approvals, which are given later."""
     _ended: Counter[AgentStatus] = attrs.field(init=False, factory=Counter[AgentStatus])
@@ -220,7 +220,7 @@ class Report:
             budget = [] if spent is None else [f"agentpool: {budget_words(spent)}"]
             held_back = [f"agentpool: {gate_words(gate)}" for gate in gates]
             await self.screen.write_lines([line, *budget, *held_back])
-        # The last line may be the one that nobody reads.
+        # The last line may be the one that is not read.
         return ExitCode.INTERRUPTED if self._unread else code
 
     def _exit_code(self, interrupted: str | None) -> ExitCode:

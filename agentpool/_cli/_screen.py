@@ -43,7 +43,7 @@ class Screen:
         """Write *text* to standard output.
 
         Raises:
-            OSError: If it cannot be written, or nobody reads it any more.
+            OSError: If it cannot be written, or is not read any more.
 
         Cancellation:
             The text was written.
@@ -61,7 +61,7 @@ class Screen:
         """
 
         def write() -> None:
-            # There is nobody left to be told that this cannot be written.
+            # There is no place left to say that this cannot be written.
             with contextlib.suppress(OSError, ValueError):
                 self._err.write("".join(f"{line}\n" for line in lines))
                 self._err.flush()
@@ -171,7 +171,7 @@ def write_out(stream: TextIO, text: str) -> None:
     """Write *text* to *stream*, whatever its encoding.
 
     Raises:
-        OSError: If it cannot be written, or nobody reads it any more.
+        OSError: If it cannot be written, or is not read any more.
     """
     if stream.isatty():
         # Whatever a model writes, it does not steer the terminal.

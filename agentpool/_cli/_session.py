@@ -5,7 +5,7 @@ Rules:
 1. Results come in the order of the jobs, each as soon as all before it are there. They
    begin in the order of their turns, so that several sources are taken level.
 2. An input is read when its agent is about to be spawned, so a thousand files are not in
-   memory at once. One that cannot be read costs no other, and nobody waits for one that
+   memory at once. One that cannot be read costs no other, and none waits for one that
    may never come.
 3. An interruption ends the agents; what they had is still printed, marked as cancelled.
 """
@@ -115,7 +115,7 @@ class Session:
     async def _run_in_order(self, jobs: Sequence[Job]) -> list[Result]:
         results: list[Result] = []
         early: dict[Job, Spawned] = {}
-        # There are never more than there are jobs, so nobody waits for room.
+        # There are never more than there are jobs, so none waits for room.
         send, receive = trio.open_memory_channel[tuple[Job, Spawned]](len(jobs))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._feed, jobs, send)
@@ -158,7 +158,7 @@ class Session:
             async with trio.open_nursery() as nursery:
                 for job in sorted(jobs, key=_turn_of):
                     if job.may_wait:
-                        # Otherwise nobody knows why the command does not end.
+                        # Otherwise it is a riddle why the command does not end.
                         self._board.say(f"{job.name} waits for its input")
                         nursery.start_soon(self._begin, job, self._for_waiting, send)
                     else:

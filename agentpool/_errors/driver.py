@@ -92,7 +92,7 @@ class AllDriversFailedError(DriverError):
     ) -> None:
         super().__init__(message, retryable=retryable, retry_after_seconds=retry_after_seconds)
         self.errors: tuple[DriverError, ...] = tuple(errors)
-        """What they failed with, in the order in which they were asked. Empty: nobody was
+        """What they failed with, in the order in which they were asked. Empty: no driver was
         asked, since all of them had failed too often before."""
 
 

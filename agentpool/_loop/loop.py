@@ -1,7 +1,7 @@
 """What an agent does in one run, as rules without I/O.
 
 ``run_loop`` reads from top to bottom as perceive, reason, act. It is a plain generator
-without I/O: it yields an effect, somebody performs it and writes the result into it, and
+without I/O: it yields an effect, its driver performs it and writes the result into it, and
 the generator goes on from there. The agent performs effects for real; a property test
 performs them without an event loop.
 

@@ -25,7 +25,7 @@ class SeenCall(Live):
     count: int = 0
     """How often it was asked for since its result last changed."""
     result: str | None = None
-    """What it came to last, as `told_by` says. ``None``: nobody has said."""
+    """What it came to last, as `told_by` says. ``None``: not said."""
 
 
 @final
@@ -36,7 +36,7 @@ class Batch(msgspec.Struct, eq=False, gc=False):
     waits: bool = False
     """Whether one of them waits for others, so that it repeats nothing."""
     results: tuple[str | None, ...] | None = None
-    """What they came to. ``None``: nobody has said."""
+    """What they came to. ``None``: not said."""
 
 
 NO_BATCH: Final = Batch((), waits=True)

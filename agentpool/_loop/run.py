@@ -59,7 +59,7 @@ class Receive(msgspec.Struct, eq=False, gc=False):
     messages: Sequence[AgentMessage] = ()
     """Result: the messages, in the order of their arrival."""
     interrupted: bool = False
-    """Result: whether somebody wants the run to stop here. Comes before any message."""
+    """Result: whether the run is asked to stop here. Comes before any message."""
 
 
 @final
@@ -88,9 +88,9 @@ class RunTools(msgspec.Struct, eq=False):
     begun: set[int] = set()  # each has its own
     """The places of calls whose tool was started, so that they may have been done."""
     changed: Mapping[int, ToolCall] = NO_CALLS
-    """Calls that somebody approved, as they are to run, by their places."""
+    """Calls that were approved, as they are to run, by their places."""
     began: Mapping[int, float] = NO_TIMES
-    """When calls began that somebody watches, by their places."""
+    """When calls began that are watched, by their places."""
 
 
 @final
@@ -120,7 +120,7 @@ class Summarize(msgspec.Struct, eq=False, gc=False):
     text: str = ""
     """Result: the summary. Empty: there is none."""
     failure: str = ""
-    """Result: why there is none. Set from the start: nobody is to be asked."""
+    """Result: why there is none. Set from the start: the model is not to be asked."""
     completion: Completion | None = None
     """Result: the answer, with what it took. ``None``: there was none."""
 
@@ -138,7 +138,7 @@ class LeftOut(msgspec.Struct, frozen=True, gc=False):
 
 
 Effect: TypeAlias = Recall | Receive | Complete | RunTools | Remember | Summarize | LeftOut | Warn
-"""Everything that a run can ask for. ``Warn`` has no result: somebody is told."""
+"""Everything that a run can ask for. ``Warn`` has no result: it is only told."""
 
 
 def refused(call: ToolCall, text: str) -> ToolMessage:

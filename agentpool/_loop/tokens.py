@@ -4,8 +4,8 @@ Rules:
 
 1. Input is the bytes of everything that is sent over 2.5, as in ``estimate_tokens``: on the
    high side. The schema of the answer is sent as well. Output is ``max_tokens``: a model
-   cannot write more. Where nobody said that, a long answer is taken for granted.
-2. The cost is what the driver asks for exactly that, nothing of it cached. Nobody knows the
+   cannot write more. Where that was not said, a long answer is assumed.
+2. The cost is what the driver asks for exactly that, nothing of it cached. It is unknown what the
    cost of a request whose driver has no price, and it is not zero.
 3. A conversation only grows, so what was measured is not measured again. Where a part of it
    was left out or replaced, what is sent is measured anew: it is never more than a window.

@@ -2,7 +2,7 @@
 
 Rules:
 
-1. A URL is taken apart once, here, and the request is made from the parts: nobody else can
+1. A URL is taken apart once, here, and the request is made from the parts: no other reader can
    read it in another way. What clients disagree about is refused: a user name, a backslash,
    white space, ``%`` in a host, numbers that are an address to some and a name to others.
 2. A host is compared in lower case, without its last dot, in the ASCII form of IDNA.
@@ -70,7 +70,7 @@ class HttpUrl:
         """Parse *text*.
 
         Raises:
-            ToolError: If it is not a URL, or one that somebody might read differently.
+            ToolError: If it is not a URL, or one that another reader might take differently.
         """
         parts = None if len(text) > _MOST_URL_CHARS else split_url(text)
         if parts is None:

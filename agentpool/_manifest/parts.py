@@ -1,7 +1,7 @@
 """Parts of a manifest: limits and MCP servers. A part with a fault cannot be made.
 
 Rules, of the model in ``_manifest_model`` as well, checked when the value is made, so that
-nobody checks again:
+they are not checked again:
 
 1. Counts are integers above zero; ``True`` is not one. Money and seconds are finite.
 2. No limit is ``None``, except for cost, where it is 0 (as in manifests that exist).

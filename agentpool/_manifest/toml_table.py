@@ -205,7 +205,7 @@ class TomlTable:
 
         Args:
             homes: Where keys belong, for those that are known elsewhere in the file.
-            also: Keys that are right here although nobody asked for them.
+            also: Keys that are allowed here although they were not asked for.
         """
         known = [*self._asked, *also]
         for key in self.values:

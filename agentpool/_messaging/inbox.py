@@ -28,7 +28,7 @@ class Inbox(Live):
     """The waiting messages of one agent.
 
     Not a memory channel: that takes a message of a waiting sender in while the sender is
-    elsewhere, and nobody can tell at that moment that it was sent.
+    elsewhere, and at that moment it cannot be told that it was sent.
     """
 
     owner_id: AgentId

@@ -7,7 +7,7 @@ Rules:
    of an agent before a newcomer: what has begun is ended first.
 3. Who comes back is served in order. Newcomers, and children, share by their groups.
 4. A newcomer is a plain value until it has a slot: no task, no scope, no inbox.
-5. A slot whose agent waits at gates alone is lent to those who come back, and to nobody
+5. A slot whose agent waits at gates alone is lent to agents that come back, and to no other
    else: whoever starts would wait at the gate as well, with its time running. One whose
    agent waits for anything besides is given away: that may be the end of who has to start.
 """
@@ -148,7 +148,7 @@ class Admission:
                 await self._room.park()
             try:
                 # Cancelled in the tick in which there was room: a map that is being left
-                # must start no agent that nobody would cancel.
+                # must start no agent that would never be cancelled.
                 await trio.lowlevel.checkpoint_if_cancelled()
                 return accept()
             except BaseException:

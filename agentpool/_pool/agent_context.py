@@ -53,7 +53,7 @@ async def build_tools(context: AgentContext, build: ToolBuilder) -> ToolRegistry
     built = build(context)
     if inspect.isawaitable(built):
         built = await built
-    # Somebody else's code, and type checkers are optional.
+    # Foreign code, and type checkers are optional.
     if not isinstance(built, ToolRegistry):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise UsageError(f"the tool builder must return a ToolRegistry, got {type(built).__name__}")
     return built  # noqa: ASYNC910  # the run follows

@@ -5,7 +5,7 @@ Only a suspicion is looked into, two scheduler steps later, when everybody who w
 already has taken a step.
 
 An agent without a slot may have tasks that work, beside others that wait. trio tells
-nobody when such a task ends, so whoever has looked watches it until it works no more.
+nothing when such a task ends, so the watch follows it until it works no more.
 
 The owner is the task that opened the pool, with the tasks below it; when others use the
 pool, the nearest task above both, with all that is below it. While one of these tasks does
@@ -127,7 +127,7 @@ class DeadlockWatch:
 
         Args:
             first: Who just began to wait, works no more, or has fewer agents to wait for.
-                ``None``: somebody ended.
+                ``None``: an agent ended.
         """
         if self._is_leaving and not self._nursery.child_tasks:
             return
@@ -253,7 +253,7 @@ class DeadlockWatch:
     def _fail_first(self, waits: Mapping[AgentId, Sequence[Wait]], first: AgentId | None) -> bool:
         """Fail one deadlocked agent, *first* if it is one. Return whether any was failed."""
         # Who is not among those that wait can send. Those that *first* does not wait for are
-        # looked at together, when nobody runs.
+        # looked at together, when no agent runs.
         others_can_send = first is not None or len(waits) <= len(self._running)
         stuck = find_deadlocked(waits, others_can_send=others_can_send)
         if not stuck:

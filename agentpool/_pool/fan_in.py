@@ -121,7 +121,7 @@ class FanIn(Live):
             if self.active:
                 self._next.unpark(1)
             else:
-                self._next.unpark_all()  # some of them will learn that nobody is left
+                self._next.unpark_all()  # some of them will learn that no agent is left
 
     def given_out(self, handle: AgentRecord) -> None:
         """Record that an outcome was retrieved, and forget the oldest ones beyond the limit."""
@@ -171,7 +171,7 @@ class FanIn(Live):
             No outcome is lost.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        # Taken now: an outcome that somebody is given meanwhile may be forgotten.
+        # Taken now: an outcome that is retrieved meanwhile may be forgotten.
         wanted = list(self.handles.values())
         missing = dict(self.active)
         if children:

@@ -336,7 +336,7 @@ async def open_pool_journal(
 
     Raises:
         RunBusyError: If another process writes them.
-        UsageError: If there are records, and nobody asked to resume.
+        UsageError: If there are records, and resuming was not asked for.
         JournalError: If they cannot be read or written.
     """
     _refuse_if_open(journal, pool)

@@ -22,7 +22,7 @@ class PoolMemory:
     def memory_for(self, config: SpawnConfig) -> Memory | None:
         """Return the memory of an agent. ``None``: it has no memory.
 
-        Not without the grant, and not if nobody could ever recall what it keeps: a pool's
+        Not without the grant, and not if what it keeps could never be recalled: a pool's
         own memory ends with the pool, and an agent's own scope with the agent.
         """
         if self._given is None and config.memory_scope is None:

@@ -201,7 +201,7 @@ async def _block(pool: AgentPool, slots: float, max_queued: int) -> AsyncGenerat
             try:
                 yield pool
                 await agents.wait_empty()
-                # At once, since the trio nursery takes nobody either from here on.
+                # At once, since the trio nursery takes no task either from here on.
                 pool.close()
             except trio.Cancelled:
                 pool.close()

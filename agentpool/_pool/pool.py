@@ -221,7 +221,7 @@ class AgentPool:
         """Run several agents and return the first that completes; cancel the others.
 
         The losers are cancelled and have ended before this returns. A racer for which there
-        is no room waits for it; if somebody wins meanwhile, it is not started at all.
+        is no room waits for it; if there is a winner meanwhile, it is not started at all.
 
         Raises:
             PoolError: If none completed; it has what each of them ended with.

@@ -31,7 +31,7 @@ class Race(Live):
     _admission: Admission
     _owner: Owner
     _scope: trio.CancelScope = msgspec.field(default_factory=trio.CancelScope)
-    """Ends when somebody has won."""
+    """Ends when there is a winner."""
     _left: dict[AgentId, AgentRecord] = msgspec.field(default_factory=dict[AgentId, AgentRecord])
     """Who has not ended, in the order of the start."""
     _ended: list[AgentOutcome] = msgspec.field(default_factory=list[AgentOutcome])

@@ -21,7 +21,7 @@ Restart: TypeAlias = Literal["never", "transient", "permanent"]
 """``transient``: when it failed. ``permanent``: when it ended, however, unless cancelled."""
 
 Strategy: TypeAlias = Literal["one_for_one", "one_for_all", "rest_for_one"]
-"""Who is started again with it: nobody, everybody, everybody who was started after it."""
+"""Which agents are started again with it: none, all, or all that were started after it."""
 
 
 @final
@@ -68,7 +68,7 @@ class RestartPolicy:
     def wants(self, outcome: AgentOutcome) -> bool:
         """Return whether an agent that ended like this is restarted.
 
-        Never one that somebody cancelled: whoever did it meant it.
+        Never one that was cancelled: that was meant.
         """
         if self.restart == "never" or outcome.status is AgentStatus.CANCELLED:
             return False

@@ -16,11 +16,11 @@ class ShutdownStep(enum.Enum):
     """The last step that a shutdown needed."""
 
     ASKED = "asked"
-    """Nobody was running."""
+    """No agent was running."""
     WAITED = "waited"
     """Everybody ended in time."""
     CANCELLED = "cancelled"
-    """Somebody did not, and was cancelled."""
+    """At least one did not, and was cancelled."""
 
 
 async def end_in_steps(
@@ -42,7 +42,7 @@ async def end_in_steps(
         return ShutdownStep.ASKED
     # An agent of another pool that shuts this one down needs no slot for it.
     async with parked(Wait.other("the shutdown of a pool")):
-        with trio.move_on_after(grace_seconds):  # noqa: ASYNC912  # somebody runs, so it waits
+        with trio.move_on_after(grace_seconds):  # noqa: ASYNC912  # an agent runs, so it waits
             while running:
                 await idle.park()
             return ShutdownStep.WAITED

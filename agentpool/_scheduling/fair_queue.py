@@ -9,7 +9,7 @@ Rules:
 3. A group's weight is what its newest item says.
 4. Within a group the first come is the first served. Each level of priority is worth
    ``PLACES_PER_LEVEL`` places: an item that waits is older with every one that comes after
-   it, until nobody can overtake it any more. Priority moves nobody past another group.
+   it, until it cannot be overtaken any more. Priority moves no agent past another group.
 
 So where all items cost the same, between two items of a group with work at most ``W - w``
 of the others come, and before its *n*-th one at most ``ceil(n / w) * (W - w)``: ``w`` is
@@ -64,10 +64,10 @@ class _Group(Generic[T]):
         self.credit = 0
         """What it may still spend, in this turn and what the last ones left over."""
         self.line: deque[T] = deque()
-        """Those who wait, while nobody has a priority."""
+        """What waits, while nothing has a priority."""
         self._arrived = 0
         self._ranked: list[tuple[int, int, T]] = []
-        """Used instead of the line while somebody has one: rank, arrival, item."""
+        """Used instead of the line while anything has one: rank, arrival, item."""
 
     def __len__(self) -> int:
         return len(self.line) or len(self._ranked)
@@ -174,7 +174,7 @@ class FairQueue(Generic[T]):
         group = self._turns[0]
         line = group.line
         if len(self._turns) == 1 and len(line) > 1 and not self._ghosts:
-            # Most queues have one group, and there is nobody to take turns with. What is left
+            # Most queues have one group, and there is no other to take turns with. What is left
             # of its turn stays as it is.
             self._size -= 1
             return line.popleft()

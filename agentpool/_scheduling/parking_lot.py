@@ -42,7 +42,7 @@ class Lot(Live):
             Exception: What ``fail`` was given.
 
         Cancellation:
-            Nobody was woken in the caller's stead.
+            No other task was woken in the caller's place.
         """
         task = trio.lowlevel.current_task()
         self._sleepers[task] = None

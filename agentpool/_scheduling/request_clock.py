@@ -7,7 +7,7 @@ Rules:
    set aside of a budget, or for a slot. That is not a time of the model. Deadlines around it
    go on.
 3. Clocks lie within each other, and stand still together.
-4. It is the clock of one agent, or of somebody who is none. Others do not stop it, though
+4. It is the clock of one agent, or of a caller outside of the pool. Others do not stop it, though
    an agent may be started by a task that has one.
 """
 

@@ -6,7 +6,7 @@ again before it goes on, ahead of agents that have not started.
 
 An agent may run several tools side by side, each a branch. It waits when all of its
 branches wait, and a branch waits when any of its tasks does: a tool that waits for two
-children, or for one beside a task that reads a connection, keeps nobody from running. Tasks
+children, or for one beside a task that reads a connection, keeps no agent from running. Tasks
 that a tool starts inside itself belong to its branch, and so do calls back from its thread.
 Tasks that it leaves in nurseries of others are not the agent's: they wait like the owner.
 
@@ -101,7 +101,7 @@ class Slot(Live):
     forked: bool = False
     """Whether its own task waits for branches side by side, and does nothing else."""
     on_waiting: Callable[[], None] | None = None
-    """Called when a task of the agent begins to wait. ``None``: nobody counts on it."""
+    """Called when a task of the agent begins to wait. ``None``: not needed."""
     guards: tuple[float, ...] = ()
     """Deadlines that nobody has set for a wait: what a manifest allows its tools. A wait that
     only they would end counts as one that has none."""
@@ -360,7 +360,7 @@ class parked(Live):  # noqa: N801  # used as a statement: async with parked(Wait
         if branch.ended or slot.task is None or ends_the_program(error):
             # A call from a thread that was left behind: its agent has gone on, or has ended,
             # and nobody would give the slot back. And what ends the program, such as Ctrl-C
-            # at an approver's prompt, waits for nobody.
+            # at an approver's prompt, is not kept waiting.
             return  # noqa: ASYNC910  # it has been waited for
         if branch.waits:
             # Others of the branch still wait, and so the branch does: nobody would give the

@@ -73,7 +73,7 @@ class Wait(msgspec.Struct, frozen=True):
     kind: WaitKind
     """What ends the wait."""
     target: AgentId | None = None
-    """The agent that must do it. ``None``: nobody in particular."""
+    """The agent that must do it. ``None``: no particular one."""
     text: str = ""
     """For people: what is waited for."""
     lends: bool = False
@@ -181,8 +181,8 @@ LISTENING: Final = frozenset({WaitKind.MESSAGE, WaitKind.EVENT})
 class WaitBook(Live):
     """Counts the waits of one pool, so that most checks for a deadlock cost nothing.
 
-    A circle closes only at somebody for whom somebody waits, and a whole pool stands still
-    only if somebody waits for a message and nobody for anything that ends by itself.
+    A circle closes only at an agent that another one waits for, and a whole pool stands still
+    only if one waits for a message and none for anything that ends by itself.
     """
 
     listeners: int = 0

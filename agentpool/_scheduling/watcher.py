@@ -37,4 +37,4 @@ current_failures: ContextVar[list[DriverError] | None] = ContextVar(
 """Takes the errors of drivers in whose place another one was asked. ``None``: of no agent."""
 
 current_watcher: ContextVar[RequestWatcher | None] = ContextVar("agentpool_watcher", default=None)
-"""Who watches the request that the current task makes. ``None``: nobody does."""
+"""Who watches the request that the current task makes. ``None``: it is not watched."""

@@ -60,13 +60,13 @@ class Driver(ABC):
     ) -> Awaitable[Completion]:
         """Answer *request*, and tell when it leaves. To be awaited at once.
 
-        A pool asks this way. Of a driver that does not tell it nobody can know, so whatever
+        A pool asks this way. Where a driver does not tell, it is unknown, so whatever
         it is asked counts as sent. See `SendingDriver`.
 
         Args:
             request: As in ``complete``.
             on_delta: As in ``complete``.
-            on_sent: Called before any of it leaves. ``None``: nobody wants to know.
+            on_sent: Called before any of it leaves. ``None``: not needed.
         """
         if on_sent is not None:
             on_sent()
@@ -131,7 +131,7 @@ class SendingDriver(Driver):
             request: What to answer.
             on_delta: As in ``Driver``.
             on_sent: Called before anything leaves, perhaps more than once. If it was not
-                called when this ends, however it ends, nobody was asked.
+                called when this ends, however it ends, no request was made.
 
         Raises:
             DriverError: In one of its subclasses.

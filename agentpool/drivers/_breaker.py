@@ -3,11 +3,11 @@
 Rules:
 
 1. Closed, everybody goes. After ``max_failures`` in a row it opens.
-2. Open, nobody goes, for ``cool_down_seconds``, or as long as the provider asked to wait
+2. Open, no request goes, for ``cool_down_seconds``, or as long as the provider asked to wait
    if that is longer.
 3. Then one goes, to try, and everybody else is still turned away. If that attempt
    succeeds, the breaker closes; if it fails, it opens anew. If it is abandoned (cancelled,
-   or nobody's fault), the next one tries.
+   or no fault of the provider), the next one tries.
 4. How attempts end that began before it opened is old news, and changes nothing.
 
 Time is told, not looked at: seconds on any clock that does not go back.
@@ -29,7 +29,7 @@ class BreakerState(enum.Enum):
     CLOSED = "closed"
     """Everybody."""
     OPEN = "open"
-    """Nobody, until its time has come."""
+    """No request, until its time has come."""
     HALF_OPEN = "half-open"
     """One, to try."""
 

@@ -181,7 +181,7 @@ class RequestGate:
             tokens: What question and answer are estimated at. 0: they do not count.
 
         Cancellation:
-            Nobody's turn is lost. A request that had begun stays counted in its minute.
+            No turn is lost. A request that had begun stays counted in its minute.
         """
         passage = await self._enter(max(tokens, 0))
         ticket = GateTicket(passage.tokens)

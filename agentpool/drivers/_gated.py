@@ -87,7 +87,7 @@ class GatedDriver(SendingDriver):
             DriverError: As the driver raises it. A rate limit or overload closes the gate.
 
         Cancellation:
-            Nobody else's turn is lost, and the request ends at the provider as well.
+            No other turn is lost, and the request ends at the provider as well.
         """
         window = self._driver.context_window
         tokens = request_tokens(request, window) if self._gate.counts_tokens else 0

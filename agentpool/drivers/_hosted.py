@@ -370,7 +370,7 @@ class HostedDriver(SendingDriver):
         api_key = self._settings.api_key
         key = (api_key() if callable(api_key) else api_key) or ""
         if key != self._last_key:
-            # Without a key the old one goes: somebody took it away.
+            # Without a key the old one goes: it was taken away.
             self._client.set_headers(self._key_headers(key) if key else {})
             self._last_key = key
         return key

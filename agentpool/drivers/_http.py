@@ -28,7 +28,7 @@ from agentpool.drivers._http_headers import FIXED_HEADERS, checked_headers, secr
 from agentpool.drivers._http_stack import PORTS, RawHeaders, StackBody, StackTransport, to_h11
 from agentpool.drivers.wire._failure import redacted, shown
 
-# A transport of somebody else's gets this long to close an answer; ours needs no time.
+# A foreign transport gets this long to close an answer; ours needs no time.
 _CLOSE_SECONDS: Final = 1.0
 
 # An error's explanation is a few hundred bytes; what is longer is cut.

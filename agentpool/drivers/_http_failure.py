@@ -37,7 +37,7 @@ def raise_as_driver_error(exc: Exception, secrets: Collection[str] = ()) -> NoRe
 
     Raises:
         DriverError: The error of ours.
-        Exception: *exc* itself, if it is nobody's that we know.
+        Exception: *exc* itself, if it is of no known kind.
     """
     if isinstance(exc, ConnectionLostError):
         raise NetworkError(str(exc)) from exc

@@ -131,7 +131,7 @@ class StackTransport(httpx.AsyncBaseTransport):
         *on_sent* is called when there is a connection, before anything is sent on it.
 
         Raises:
-            NetworkError: If nobody could be reached.
+            NetworkError: If the server could not be reached.
             ConnectionLostError: If the connection ended before an answer had begun.
             BadAnswerError: If what came is not HTTP.
 

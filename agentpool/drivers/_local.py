@@ -346,7 +346,7 @@ async def _open_child() -> AsyncGenerator[_Child]:
             [sys.executable, "-P", _local_child.__file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            # A file and no pipe: nobody has to read it for the child to go on writing.
+            # A file and no pipe: the child can go on writing while it is not read.
             stderr=log,
             # Ctrl-C is for the parent, which may want to finish what it has.
             start_new_session=True,

@@ -40,7 +40,7 @@ class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
     model_path: str
     """The GGUF file."""
     api_key: str
-    """Without it nobody is answered."""
+    """Without it no request is answered."""
     context_window: int
     """Tokens per slot."""
     parallel: int

@@ -180,7 +180,7 @@ class Throttle:
         """Refuse limits that are not whole numbers of at least 1."""
         for name in ("max_in_flight", "requests_per_minute", "tokens_per_minute"):
             limit: object = getattr(self, name)
-            # Somebody else's number, and type checkers are optional.
+            # A foreign number, and type checkers are optional.
             if limit is not None and (not isinstance(limit, int) or limit < 1):
                 raise UsageError(
                     f"{name} must be a whole number >= 1, got {limit!r}; use None for no limit"

@@ -37,7 +37,7 @@ def is_dead(holder: LeaseHolder) -> bool:
     except ProcessLookupError:
         return True
     except OSError:
-        return False  # somebody else's process
+        return False  # another user's process
     return bool(holder.started) and start_of(holder.pid) != holder.started
 
 

@@ -2,7 +2,7 @@
 
 Rules:
 
-1. A question is kept before it is asked. One that was answered by nobody when the
+1. A question is kept before it is asked. One that was not answered when the
    process ended stands: the next process asks again, unless the journal has an answer by then.
 2. An answer is to one question: of this agent, at this place of its run, about this call. A
    program that asks for another call there gets no answer from it.

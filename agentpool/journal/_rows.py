@@ -31,7 +31,7 @@ def record_of(row: Row) -> JournalRecord:
     """
     agent, kind, place, part, digest, body = row
     if not isinstance(body, bytes):
-        raise ValueError("a body is not a blob")  # noqa: TRY004  # nobody passed it
+        raise ValueError("a body is not a blob")  # noqa: TRY004  # no caller passed it
     return JournalRecord(
         number_of(agent, "agent"),
         RecordKind(kind),

@@ -274,7 +274,7 @@ class SqliteJournal(Journal, BudgetStore):
         """Delete the records of ended agents of *pool*, except outcomes. Return how many.
 
         What they were asked and what they answered stays. A pool with agents that have not
-        ended, or that somebody writes, is left as it is. The space goes back to the system.
+        ended, or that is being written, is left as it is. The space goes back to the system.
 
         Raises:
             JournalError: If there is no such pool, it is not over, or the file cannot be

@@ -8,7 +8,7 @@ Rules:
    until everything that was noted before it is kept. Nothing else waits.
 3. What several agents note while a write is under way goes into the next write together.
    The first that waits writes for all of them; a task writes what nobody waits for.
-4. A write that fails ends the pool: an agent that goes on would do what nobody keeps.
+4. A write that fails ends the pool: an agent that went on would do things that are not kept.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class JournalWriter:
         self._is_writing = True
         self._writes += 1
         try:
-            # Not cut off: nobody could tell whether it was kept.
+            # Not cut off: it would be unknown whether it was kept.
             with trio.CancelScope(shield=True):
                 await self.journal.append(self.lease, batch)
         except Exception as error:  # noqa: BLE001  # raised where it is waited for, and by run()

@@ -56,7 +56,7 @@ class ApprovalDesk:
         """Wait for a decision about *request*, and return the decision.
 
         Cancellation:
-            Nobody can decide about it any more.
+            It can no longer be decided.
         """
         self._last = number = self._last + 1
         self._waiting[number] = (request, trio.lowlevel.current_task())

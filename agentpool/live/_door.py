@@ -40,7 +40,7 @@ class Door:
     def refusal(self, request: Request) -> tuple[int, str] | None:  # noqa: PLR0911  # a rule each
         """Return status and reason if *request* must not be answered. ``None``: it may."""
         headers = request.headers
-        # A name of somebody else's that leads here, so that their page may read ours.
+        # A foreign name that leads here, so that their page may read ours.
         if headers.get("host", "") not in self.places:
             return 421, "this page has another name"
         if request.target not in {"/", "/events", "/do"}:

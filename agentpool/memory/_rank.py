@@ -13,7 +13,7 @@ Rules:
 3. Scores are scaled so that the best hit of a recall has 1.0: BM25's own numbers have no
    upper end and mean nothing between two recalls.
 4. The index holds what it was given and did not take out again, and nothing else.
-5. Texts are somebody else's, and of any length. Taking them apart takes time in proportion
+5. Texts are foreign, and of any length. Taking them apart takes time in proportion
    to them, in short steps, between which other threads have their turn; what is longer than
    ``MAX_CHARS`` is found by its beginning.
 """
@@ -54,7 +54,7 @@ _NO_SPACES = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0
 _LETTER = re.compile(r"[^\W_]")
 
 # Unicode's stream-safe text has no more than 30 marks in a row. To put more of them in order
-# takes time that grows with their square, and nobody writes them. Marks are not letters.
+# takes time that grows with their square, and they are not written. Marks are not letters.
 _MARKS_IN_A_ROW = re.compile(r"([^\w\s\x00-\x7f]{30})[^\w\s\x00-\x7f]+")
 
 # Accents; the points of Hebrew; the vowel signs of Arabic, and what only stretches a word.

@@ -87,7 +87,7 @@ INSERT INTO word_index (word_index) VALUES ('rebuild');
 The index is over the words as our own rules part them, joined by spaces; its ``ascii``
 tokenizer parts at nothing else that is in them. The scope is in it as a word of its own
 column, so that a search of one scope does not walk over the others. Vectors are there once
-somebody has searched by meaning, and go with their fragment. Format 3 has other words: those
+a search by meaning was made, and go with their fragment. Format 3 has other words: those
 without accents, and of more scripts.
 """
 

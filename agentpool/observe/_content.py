@@ -44,7 +44,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 def reduced(event: Event, content: Content, clean: Callable[[str], str]) -> Event:
     """Return *event* with as much of its texts as *content* allows.
 
-    Texts are cleaned before they are cut: half a key is found by nobody.
+    Texts are cleaned before they are cut: half a key is not found.
 
     Names, numbers, types of errors and reasons of ends stay. With ``none``, so do the texts
     of no error: a provider's may quote the question.

@@ -164,7 +164,7 @@ class EventHub(Live):
     warnings: int = 0
     """Warnings so far, observed or not."""
     listening: bool = False
-    """Whether anybody watches. Nobody does: do not even make the event."""
+    """Whether an observer or a reader is there. Without one, events are not even made."""
     silent_thinkers: set[int] = msgspec.field(default_factory=set[int])
     """The drivers, by identity, whose last answer began with thoughts and no mark of them."""
 

@@ -51,7 +51,7 @@ class Reason(enum.Enum):
     RETRY = "retry"
     """A request failed, and is not made again yet."""
     APPROVAL = "approval"
-    """Nobody has decided yet whether a tool call may run."""
+    """It is not decided yet whether a tool call may run."""
     MODEL = "model"
     """A model was asked, and has not said a word."""
     ANSWER = "answer"

@@ -76,7 +76,7 @@ def _check_driver_facts(driver: Driver) -> None:
         price = driver.price(usage)
         promise(
             price is None or price >= 0.0,
-            f"price() must be >= 0 or None (nobody knows), got {price!r} for {usage}",
+            f"price() must be >= 0 or None (unknown), got {price!r} for {usage}",
         )
 
 

@@ -11,7 +11,7 @@ from agentpool.abc import Fragment, Memory, MemoryQuery
 from agentpool.testing._contract import Opener, is_a, open_one, promise
 
 _SCOPES = ("one", "one:two", "two", "")
-"""Names that run into each other where somebody joins them."""
+"""Names that run into each other where they are joined."""
 
 
 async def check_memory(opener: Opener[Memory]) -> None:

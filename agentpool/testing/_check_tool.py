@@ -101,7 +101,7 @@ class LoneContext(AgentContext):
         return (AgentMessage(0, self.agent_id, "hello", 1),)
 
     @asynccontextmanager
-    async def without_slot(self, what: str) -> AsyncGenerator[None, None]:  # noqa: ARG002  # nobody watches
+    async def without_slot(self, what: str) -> AsyncGenerator[None, None]:  # noqa: ARG002  # it is not watched
         """Do nothing: there is no slot."""
         await trio.lowlevel.checkpoint()
         yield

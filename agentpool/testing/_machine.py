@@ -92,7 +92,7 @@ class PoolMachine(PoolStage):
 
     def teardown(self) -> None:
         """End everything, and check that nothing is left and nothing was lost."""
-        # Or an observer would start an agent that nobody is left to answer.
+        # Or an observer would start an agent that would never be answered.
         self.reactions.clear()
         super().teardown()
 

@@ -35,7 +35,7 @@ from agentpool.testing._recording import (
     write_exchange,
 )
 
-# A transport of somebody else's gets this long to close; ours needs no time.
+# A foreign transport gets this long to close; ours needs no time.
 _CLOSE_SECONDS: Final = 1.0
 
 

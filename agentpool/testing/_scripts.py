@@ -72,7 +72,7 @@ def faults(*names_of_tools: str, hangs: bool = True) -> Strategy[Fault]:
 
     Args:
         names_of_tools: Tools that there are. Others are called as well.
-        hangs: Whether a model may never answer. Not where nobody would cancel it.
+        hangs: Whether a model may never answer. Not where it would never be cancelled.
     """
     seconds = st.floats(min_value=0.0, max_value=100.0)
     pieces = st.lists(st.text(min_size=1, max_size=5), max_size=MAX_SMALL).map(tuple)
@@ -94,7 +94,7 @@ def fault_plans(*names_of_tools: str, hangs: bool = True) -> Strategy[list[Fault
 
     Args:
         names_of_tools: Tools that there are. Others are called as well.
-        hangs: Whether a model may never answer. Not where nobody would cancel it.
+        hangs: Whether a model may never answer. Not where it would never be cancelled.
     """
     return st.lists(faults(*names_of_tools, hangs=hangs), max_size=MAX_SMALL)
 

@@ -225,7 +225,7 @@ class PoolStage(stateful.RuleBasedStateMachine):
         )
         promise(found.queued <= self.max_queued, f"more than {self.max_queued} wait: {found}")
         idle = found.running + found.at_gate < found.max_concurrent
-        promise(not (idle and found.queued), f"a slot is free and somebody waits: {found}")
+        promise(not (idle and found.queued), f"a slot is free and an agent waits: {found}")
 
     def who_works_has_a_slot(self) -> None:
         """Check that there are never more requests than slots."""

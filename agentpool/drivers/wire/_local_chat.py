@@ -200,7 +200,7 @@ def _last_told(messages: Sequence[ChatMessage]) -> int:
 def _rounds_since_told(messages: Sequence[ChatMessage]) -> int:
     start = _last_told(messages)
     if start < 0:
-        return 0  # a conversation that nobody began has nothing to answer
+        return 0  # a conversation without a question has nothing to answer
     return sum(
         isinstance(one, AssistantMessage) and bool(one.tool_calls) for one in messages[start + 1 :]
     )

@@ -343,7 +343,7 @@ class ResponseAccumulator(GrowingCompletion):
         if not item.has_thoughts and texts:
             self._think("".join(texts))
         if not ended.encrypted_content and not ended.content:
-            return  # nobody could read it again
+            return  # it could not be read again
         fields = FIELDS.decode(raw)
         fields.pop("id", None)
         fields.pop("status", None)

@@ -9,7 +9,7 @@ Rules:
 3. ``data`` lines of one event are joined with LF. An empty line ends the event; one
    without any ``data`` is not an event. What follows the last empty line is one that may be
    whole: ``end`` returns it.
-4. Only ``event`` and ``data`` are kept: nobody here reconnects, so ``id`` and ``retry``
+4. Only ``event`` and ``data`` are kept: there is no reconnecting here, so ``id`` and ``retry``
    mean nothing.
 5. Lines and events have a largest size. A server that never ends a line must not fill
    the memory.

@@ -2,7 +2,7 @@
 
 Rules:
 
-1. Time moves only when no task can run and nobody waits for that moment with
+1. Time moves only when no task can run and no task waits for that moment with
    ``wait_all_tasks_blocked``. It moves to the next deadline: exactly, or past it by as much
    as the order of the run says, so that timers near each other go off together.
 2. While a task waits for a thread the clock stands still; while one waits for a child
@@ -35,7 +35,7 @@ Wait: TypeAlias = tuple[int, int]
 """One wait of a task: the number of the task, and of its last step before."""
 
 IDLE_SECONDS: Final = 3600.0
-"""trio is ready to sleep so long only if nobody waits for anything but our clock."""
+"""trio is ready to sleep so long only if no task waits for anything but our clock."""
 
 THREAD_PATIENCE_SECONDS: Final = 30.0
 """Real time for a thread or a child process, in which this process does nothing at all: no
@@ -171,7 +171,7 @@ class JumpingClock(trio.abc.Clock, trio.abc.Instrument):
         waits: dict[Wait, Outside] = dict(self._stage.outside_waits()) if looked else {}
         sockets -= sum(kind == "child process" for kind in waits.values())
         own = own_threads() - self._threads_at_rest
-        # Those of trio's that nobody waits for have called back, and wait for a task.
+        # Threads of trio's that are not waited for have called back, and wait for a task.
         if not waits and len(own) > active_thread_count():
             waits = {(-1, one.ident or 0): "own thread" for one in own}
         left = self._next_deadline - self._now

@@ -23,7 +23,7 @@ T = TypeVar("T")
 FORK: Final = "fork"
 
 NEVER: Final = 2**62
-"""Where nobody need stop."""
+"""Where no task need stop."""
 
 
 @attrs.define(eq=False)

@@ -32,7 +32,7 @@ _WRAPPERS: Final = (
     str(Path(_PACKAGE, "testing", "_simulation")),
     _TRIO,
 )
-"""Files in which nobody means to wait: whoever called them does."""
+"""Files whose waits belong to their callers."""
 
 _OURS, _LIBRARY, _WRAPPER = range(3)
 

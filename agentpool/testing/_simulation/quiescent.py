@@ -13,7 +13,7 @@ from agentpool._pool.record import AgentRecord
 from agentpool.testing._simulation.findings import LeakError
 
 _PASSING_TASKS = frozenset({"deadlock watch"})
-"""Tasks of a pool that end by themselves within two steps, and wait for nobody."""
+"""Tasks of a pool that end by themselves within two steps, and wait for no other."""
 
 
 def agents_of(pool: AgentPool) -> AgentNursery:
@@ -81,7 +81,7 @@ def history_faults(messages: Iterable[ChatMessage]) -> Iterator[str]:
             if message.call_id in waiting:
                 waiting.remove(message.call_id)
             else:
-                yield f"there is a result for call {message.call_id!r}, which nobody made"
+                yield f"there is a result for call {message.call_id!r}, which was never made"
             continue
         yield from (f"tool call {call_id!r} has no result" for call_id in waiting)
         waiting = []
@@ -105,7 +105,7 @@ def _slot_leaks(agents: AgentNursery) -> Iterator[str]:
     if agents.fan_in.active:
         yield f"{len(agents.fan_in.active)} agents count as active"
     if agents.fan_in._joins:  # pyright: ignore[reportPrivateUsage]  # see agents_of
-        yield "somebody still waits in join_all()"
+        yield "a task still waits in join_all()"
 
 
 def _mail_leaks(agents: AgentNursery, *, closed: bool) -> Iterator[str]:

@@ -19,7 +19,7 @@ Start = Callable[[Order, int, int], ScenarioRun[object]]
 """Returns a run with an order, which keeps so many steps, and may take so many."""
 
 LONG: Final = 20_000
-"""Steps of a run that is not shrunk: it would take minutes, and nobody could read it."""
+"""Steps of a run that is not shrunk: it would take minutes, and could not be read."""
 
 SLACK: Final = 1_000
 """Steps by which another order of a scenario may be longer, besides twice as many: a loop that

@@ -5,7 +5,7 @@ Rules:
 1. What a tool asks for is what it was made with: an agent whose grants do not cover all of
    that is not shown it.
 2. A file is read in pieces and shown in pages, so it may be of any size.
-3. A write or an edit is there as a whole or not at all. An edit of a file that somebody has
+3. A write or an edit is there as a whole or not at all. An edit of a file that has been
    changed since it was read is refused; another program can still come in between in the
    instant before the renaming.
 """

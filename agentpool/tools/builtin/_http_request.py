@@ -84,7 +84,7 @@ SAFE_HEADERS: Final = frozenset(
      "if-none-match", "if-unmodified-since", "range", "user-agent"}
 )  # fmt: skip
 """What a model may say. ``Host`` would name another server than the one that was judged,
-``Authorization`` and ``Cookie`` would speak for somebody, ``Content-Length`` lie about the body."""
+``Authorization`` and ``Cookie`` would speak for the user, ``Content-Length`` lie about the body."""
 
 NEVER_HEADERS: Final = frozenset(
     {"host", "connection", "content-length", "transfer-encoding", "accept-encoding", "upgrade",

@@ -44,7 +44,7 @@ MAX_SHOWN_BYTES: Final = 16 * 1024
 """Of each of the two outputs: some 4,000 tokens, half from its beginning, half from its end."""
 
 MAX_OUTPUT_BYTES: Final = 64 * 1024 * 1024
-"""After that a program is ended: nobody will read it, and it may write for ever."""
+"""After that a program is ended: the rest will not be read, and it may write for ever."""
 
 SHELL_SECONDS: Final = 60.0
 """How long a program may take, unless the tool is made with another number."""

@@ -70,7 +70,7 @@ class Child:
         """Read its standard error to the end, and keep the last of it."""
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             async for piece in self._stderr:
-                # Before it is cut: of half a secret nobody knows that it is one.
+                # Before it is cut: half a secret is not recognised as one.
                 self.note(self._errors.feed(bytes(piece)))
         self.note(self._errors.end())
 

@@ -140,7 +140,7 @@ class _Reader:
                     self._end("it goes on asking, and reads no answers")
                     raise StopAsyncIteration
             case JSONRPCNotification(method="notifications/cancelled"):
-                self.answered()  # nobody answers it any more
+                self.answered()  # it will not be answered any more
             case _:
                 pass
         return item

@@ -7,7 +7,7 @@ Everything that a server says is text from outside. Rules:
    name so that it is taken for another one's.
 2. A tool is offered if the manifest's entry for the server lists it. Whether the agent may
    run it is asked of its grants, like of every tool.
-3. Descriptions are one line, without signs that nobody sees, and not long. A schema that
+3. Descriptions are one line, without invisible characters, and not long. A schema that
    is too large is not shown; the server checks its arguments by itself. It is never checked
    here: a pattern in it can be written to take for ever.
 4. A result is text, with images and documents beside it, as far as models read them. What
@@ -195,7 +195,7 @@ def _cleaned(node: object, depth: int) -> object:
             if key in _SPOKEN and isinstance(value, str):
                 cleaned[key] = one_line(value, MAX_HINT_CHARS)
             elif key == "$ref" and not str(value).startswith("#"):
-                continue  # a schema elsewhere is nobody's to fetch
+                continue  # a schema elsewhere is never fetched
             else:
                 cleaned[key] = _cleaned(value, depth - 1)
         return cleaned

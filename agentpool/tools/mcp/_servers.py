@@ -6,8 +6,8 @@ Rules:
    when the first agent comes that may call one of its tools; who waits for that holds no
    slot. Agents whose manifests name the same server share it, if their tiers agree.
 2. A server that cannot start, dies or hangs is an error for whoever wanted something of it,
-   told in words, and nobody else's.
-3. It is started again when somebody next wants it. One that was started three times in a
+   told in words, and no other call is.
+3. It is started again when it is next wanted. One that was started three times in a
    row and never answered a call is gone for good.
 4. A server gets the variables of the environment that every program needs, and those that
    its manifest names. Their values are redacted in what it says.
@@ -84,7 +84,7 @@ class McpTool(Tool):
             ToolError: If the arguments are not a JSON object, or the server does not answer.
 
         Cancellation:
-            The server is told that nobody waits for the call.
+            The server is told that the call is given up.
         """
         await trio.lowlevel.checkpoint()
         return await self._server.call(self._remote_name, read_arguments(arguments))

@@ -72,7 +72,7 @@ class Life:
     over: trio.Event = attrs.field(factory=trio.Event)
     """Set when everything is closed."""
     why: str = ""
-    """Of what it died. Empty: nobody knows yet."""
+    """Of what it died. Empty: not known yet."""
     last_words: str = ""
     """What it wrote last, to be put behind a sentence. Empty: it is not known."""
 
@@ -104,7 +104,7 @@ class Session:
                 result, or ends before it has answered.
 
         Cancellation:
-            The server is told that nobody waits for the call.
+            The server is told that the call is given up.
         """
         params = types.CallToolRequestParams(name=tool, arguments=dict(arguments))
         try:
@@ -193,7 +193,7 @@ async def _list_tools(client: Client, server: str) -> tuple[ListedTool, ...]:
                 "it answered the question for its tools with no list of them"
             ) from error
         for tool in page.tools:
-            # Of a page no more than are kept: the others cost time, and nobody sees them.
+            # Of a page no more than are kept: the others cost time, and are never seen.
             if len(found) < MAX_TOOLS and tool.name not in found:
                 description = shown_description(server, tool.description)
                 schema = shown_schema(tool.input_schema)

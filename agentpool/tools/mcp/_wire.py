@@ -96,7 +96,7 @@ async def write_messages(
     """Write *messages* until there are no more.
 
     Raises:
-        trio.BrokenResourceError, OSError: As *send* does, if nobody reads them.
+        trio.BrokenResourceError, OSError: As *send* does, if they are not read.
     """
     async for one in messages:
         line = one.message.model_dump_json(by_alias=True, exclude_unset=True)

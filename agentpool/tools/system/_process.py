@@ -41,7 +41,7 @@ _DYING_SECONDS: Final = 5.0
 """For the kernel to end what was killed. It takes milliseconds, unless a disk hangs."""
 
 _DRAIN_SECONDS: Final = 1.0
-"""For the last output, if somebody who left the session still holds the pipe."""
+"""For the last output, if a process that left the session still holds the pipe."""
 
 _SWEEPS: Final = 5
 """How often those who left are looked for: they can start others while we look."""
@@ -213,7 +213,7 @@ def _is_marked(pid: int, mark: bytes) -> bool:
     try:
         return mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:
-        return False  # it has ended, or is somebody else's
+        return False  # it has ended, or is another user's
 
 
 @asynccontextmanager
@@ -240,7 +240,7 @@ async def open_group(
         pass_fds: Descriptors that it inherits. No others are.
         keep_bytes: How much of each output is kept.
         max_bytes: After so much of one output it is ended.
-        mark: What it is marked with, in *environ*. It must be nobody else's, ever.
+        mark: What it is marked with, in *environ*. No other process may ever have it.
 
     Yields:
         The program. It has been started, and is taken to its end by ``run``.

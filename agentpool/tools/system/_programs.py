@@ -4,7 +4,7 @@ Rules:
 
 1. There is no shell. Words are split as a shell would, quotes and all; what only a shell
    can do (a second command, a pipe, a redirection, a substitution) is refused where it is
-   not quoted, so that nobody takes a command for done that was not.
+   not quoted, so that no command is taken for done that was not.
 2. A program is named as it was granted: by its bare name, or by its full path. ``*`` allows
    every name on the path and every full path.
 3. Whoever grants a program grants what it can do. Of some that are granted for looking
@@ -108,7 +108,7 @@ _DOORS: Final[Mapping[str, _Doors]] = {
         # Left out: what runs other programs (bisect, difftool, filter-branch, hook,
         # merge-index, rebase, submodule, ...), makes or writes repositories, archives and
         # files elsewhere (bundle, clone, fast-export, init, worktree, ...), changes the
-        # configuration (config, maintenance), and every name that is somebody's alias.
+        # configuration (config, maintenance), and every name that is an alias.
         commands=frozenset({
             "add", "am", "annotate", "apply", "archive", "blame", "branch", "cat-file",
             "check-attr", "check-ignore", "check-mailmap", "check-ref-format", "checkout",

@@ -11,7 +11,7 @@ Rules:
    also if it leads nowhere.
 
 Where the platform cannot open relative to a folder (Windows), links are resolved first and
-the result is opened by its full path: the same answers, but somebody who swaps a folder
+the result is opened by its full path: the same answers, but a process that swaps a folder
 between the two is not noticed.
 """
 
