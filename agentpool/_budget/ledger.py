@@ -296,7 +296,7 @@ class Ledger(Live):
     def record(self, spent: Spent, *, is_stored: bool = True) -> None:
         """Count what was not reserved, and what stores have counted. No limit refuses it."""
         reservation = self._take(spent.amounts, priced=spent.cost_usd is not None)
-        reservation._periods = None if is_stored else {}
+        reservation._periods = None if is_stored else {}  # pyright: ignore[reportPrivateUsage]  # see reserved_by()
         if spent.is_lost:
             reservation.charge()
         else:
@@ -392,9 +392,9 @@ class Ledger(Live):
 
 def reserved_by(reservation: Reservation) -> Amounts:
     """Return what *reservation* set aside of each kind."""
-    return reservation._amounts
+    return reservation._amounts  # pyright: ignore[reportPrivateUsage]
 
 
 def note_period(reservation: Reservation, ledger: Ledger, period: str) -> None:
     """Note in which period the store of *ledger* counts *reservation*, a new one."""
-    reservation._periods = {**(reservation._periods or {}), ledger: period}
+    reservation._periods = {**(reservation._periods or {}), ledger: period}  # pyright: ignore

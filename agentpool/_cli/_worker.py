@@ -17,7 +17,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Final, final
+from typing import Final, cast, final
 
 import attrs
 import msgspec
@@ -154,7 +154,8 @@ class Worker:
     async def listen(self, lines: LineReader) -> None:
         """Do what the command says, and end with it."""
         while (line := await lines.next_line()) is not None:
-            match msgspec.json.decode(line, type=ToWorker):
+            told: ToWorker = msgspec.json.decode(line, type=ToWorker)
+            match told:
                 case End():
                     self.is_ending = True
                     self.changed.set()
@@ -350,7 +351,7 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
     """Yield *error*, what caused it, and what is in it if it is a group."""
     yield error
     if isinstance(error, BaseExceptionGroup):
-        for one in error.exceptions:
+        for one in cast("BaseExceptionGroup[BaseException]", error).exceptions:
             yield from _leaves(one)
     if error.__cause__ is not None:
         yield from _leaves(error.__cause__)

@@ -140,7 +140,8 @@ def options_faults(options: Mapping[str, object]) -> Iterator[Fault]:
 def thinking_budget(options: Mapping[str, object]) -> int:
     """Return the tokens that ``thinking`` in *options* gives to thoughts. 0: none are named."""
     thinking = options.get("thinking")
-    known = cast("Mapping[str, object]", thinking) if isinstance(thinking, Mapping) else {}
+    is_table = isinstance(thinking, Mapping)
+    known: Mapping[str, object] = cast("Mapping[str, object]", thinking) if is_table else {}
     budget = known.get("budget_tokens")
     return budget if isinstance(budget, int) else 0
 

@@ -4,6 +4,10 @@ Ray places, connects and notices deaths. It repeats nothing (``max_restarts=0``,
 ``max_task_retries=0``): what a node was doing when it was lost may have been done.
 """
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+# Ray says little of its types.
+
 from __future__ import annotations
 
 import logging

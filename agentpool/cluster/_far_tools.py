@@ -136,8 +136,8 @@ class Desk(Questioned):
             self._own = question, scope
             self._stirred.set()
             return
-        start = partial(self._nursery.start_soon, self._answer, question, scope)
-        self._context.run(start)
+        answer = partial(self._answer, question, scope)
+        self._context.run(self._nursery.start_soon, answer)
 
     def withdrawn(self, number: int) -> None:
         """Stop answering."""
@@ -354,7 +354,8 @@ class FarTools:
             NodeLostError: If no node works, or it is lost meanwhile.
             Exception: Whatever the builder on the node failed with.
         """
-        labels = {} if self._labels is None else self._labels(context.manifest)
+        asked = self._labels
+        labels: Mapping[str, str] = {} if asked is None else asked(context.manifest)
         kit = Kit(self._nodes, labels)
         for _ in range(MOST_NODES - 1):
             try:

@@ -220,7 +220,8 @@ class NodeHost:
 def _is_cancellation(error: BaseException) -> bool:
     """Return whether *error* says nothing but that the node ends."""
     if isinstance(error, BaseExceptionGroup):
-        return error.split(trio.Cancelled)[1] is None
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return group.split(trio.Cancelled)[1] is None
     return isinstance(error, trio.Cancelled)
 
 

@@ -300,11 +300,14 @@ async def _pool_on(
     gate: RequestGate | None,
     terms: PoolTerms,
 ) -> AsyncGenerator[AgentPool, None]:
-    drivers = cluster._drivers
+    # One package: what a cluster is made of is not for its users.
+    drivers = cluster._drivers  # pyright: ignore[reportPrivateUsage]
     choose: DriverFactory = drivers if gate is None else _Gated(drivers, gate)
-    here = cluster._tools if tools is None else tools
+    own = cluster._tools  # pyright: ignore[reportPrivateUsage]
+    here = own if tools is None else tools
     async with open_pool(choose, tools=here, **terms) as pool:
-        pool._agents.deadlocks.bystanders.append(cluster._nodes.nursery)
+        nodes = cluster._nodes  # pyright: ignore[reportPrivateUsage]
+        pool._agents.deadlocks.bystanders.append(nodes.nursery)  # pyright: ignore[reportPrivateUsage]
         yield pool
 
 

@@ -16,7 +16,7 @@ Source: https://platform.openai.com/docs/api-reference/chat/create (2026-11).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final, assert_never, final
+from typing import Final, assert_never, cast, final
 
 import attrs
 import msgspec
@@ -268,13 +268,14 @@ def _answer_to_wire(message: AssistantMessage, origin: Origin, ids: CallIds) -> 
 
 def _joined(before: msgspec.Raw, data: msgspec.Raw) -> msgspec.Raw:
     """Return what the pieces of a continued answer have in one field: texts or lists in a row."""
-    match msgspec.json.decode(before), msgspec.json.decode(data):
-        case (str() as one, str() as other):
-            return msgspec.Raw(msgspec.json.encode(one + other))
-        case (list() as several, list() as others):
-            return msgspec.Raw(msgspec.json.encode([*several, *others]))
-        case _:  # such as Google's: the newer one counts
-            return data
+    one: object = msgspec.json.decode(before)
+    other: object = msgspec.json.decode(data)
+    if isinstance(one, str) and isinstance(other, str):
+        return msgspec.Raw(msgspec.json.encode(one + other))
+    if isinstance(one, list) and isinstance(other, list):
+        joined = [*cast("list[object]", one), *cast("list[object]", other)]
+        return msgspec.Raw(msgspec.json.encode(joined))
+    return data  # such as Google's: the newer one counts
 
 
 _MESSAGE_FIELDS: Final = frozenset(

@@ -25,7 +25,8 @@ def with_legal_keys(tool: ToolDefinition) -> ToolDefinition:
     """Return *tool* without arguments in its schema that Claude refuses; they are told in words."""
     schema = tool.input_schema
     found = schema.get("properties")
-    properties = cast("Mapping[str, object]", found) if isinstance(found, Mapping) else {}
+    is_table = isinstance(found, Mapping)
+    properties: Mapping[str, object] = cast("Mapping[str, object]", found) if is_table else {}
     odd = {key: one for key, one in properties.items() if not _LEGAL.fullmatch(key)}
     if not odd:
         return tool
