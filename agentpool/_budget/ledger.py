@@ -397,4 +397,4 @@ def reserved_by(reservation: Reservation) -> Amounts:
 
 def note_period(reservation: Reservation, ledger: Ledger, period: str) -> None:
     """Note in which period the store of *ledger* counts *reservation*, a new one."""
-    reservation._periods = {**(reservation._periods or {}), ledger: period}  # pyright: ignore
+    reservation._periods = {**(reservation._periods or {}), ledger: period}  # pyright: ignore[reportPrivateUsage, reportUnhashable]

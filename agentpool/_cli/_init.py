@@ -121,6 +121,18 @@ def _write(path: Path, text: str) -> None:
         raise UsageError(f"{str(path)!r} cannot be written: {error.strerror}") from error
 
 
+def _about_workflow(folder: Path) -> list[str]:
+    """Say where a CI job belongs that lies below the root of its repository."""
+    root = next((one for one in folder.parents if (one / ".git").exists()), None)
+    if root is None or (folder / ".git").exists():
+        return []
+    place = folder.relative_to(root)
+    return [
+        f"          GitHub reads jobs in {root / '.github/workflows'} alone: move agents.yml",
+        f"          there, and add `working-directory: {place}` to its last step",
+    ]
+
+
 def _tell(folder: Path, names: Sequence[str], *, as_json: bool) -> None:
     if as_json:
         write_out(sys.stdout, json.dumps({"type": "init", "files": list(names)}) + "\n")
@@ -134,6 +146,7 @@ def _tell(folder: Path, names: Sequence[str], *, as_json: bool) -> None:
     if "noxfile.py" in names:
         lines.append(f"in CI:    {place}AGENTPOOL=path/to/clone python -m nox")
         lines.append("          (without AGENTPOOL=..., once trio-agentpool is on PyPI)")
+        lines += _about_workflow(folder.resolve())
     if "main.py" in names:
         lines.append(f"run it:   {place}python main.py FILE...")
     else:

@@ -87,6 +87,19 @@ def test_it_says_how_to_get_what_the_test_needs(
     assert f"test it:  cd new && {first}python -m pytest\n" in out
 
 
+@pytest.mark.parametrize(("roots", "is_told"), [([], False), (["."], True), ([".", "new"], False)])
+def test_it_says_where_a_job_below_the_root_belongs(
+    desk: Desk, roots: list[str], *, is_told: bool
+) -> None:
+    """GitHub reads no other folder than the root's."""
+    for root in roots:
+        (desk.folder / root / ".git").mkdir(parents=True)
+    said = desk.call("init", "new", "--with", "ci").out
+    place = f"{desk.folder / '.github/workflows'} alone: move agents.yml"
+    assert (place in said) is is_told
+    assert ("`working-directory: new`" in said) is is_told
+
+
 def test_a_partial_answer_is_no_success(desk: Desk) -> None:
     """The program's exit code is 1 when a limit has cut an answer."""
     assert desk.call("init", "new").code == 0
