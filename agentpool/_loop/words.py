@@ -131,6 +131,7 @@ def _ask_again(
         run.end(stop)
     elif run.repairs >= MAX_REPAIRS:
         answers = run.repairs + 1
+        fault = fault.removeprefix("- ")  # the model is given a list
         raise InvalidOutputError(
             f"none of {answers} answers was {run.output.form.name!r}; the last one: {fault}",
             answers=answers,
