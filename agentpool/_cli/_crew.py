@@ -281,7 +281,7 @@ class Crew:
                 )
                 self._stop("no worker stays")
 
-    async def tell_all(self, message: Stop | End) -> None:
+    async def tell_all(self, message: Stop | End) -> None:  # noqa: ASYNC910  # without members there is nothing to wait for
         """End all workers in good order; those that do not listen are killed."""
         self.is_ending = True
         for member in tuple(self.members):
@@ -289,7 +289,7 @@ class Crew:
                 member.kill()
             else:
                 await member.say(message)
-        with trio.move_on_after(END_SECONDS):
+        with trio.move_on_after(END_SECONDS):  # noqa: ASYNC912  # the same
             while self.members:
                 self.changed = trio.Event()
                 await self.changed.wait()

@@ -204,7 +204,7 @@ class _SharedMap:
             await crew.staff(undone)
             with trio.move_on_after(POLL_SECONDS):
                 await crew.changed.wait()
-        return [results[job.key] for job in jobs]
+        return [results[job.key] for job in jobs]  # noqa: ASYNC910  # when all is known already
 
     async def _look(self, by_key: dict[str, Job], results: dict[str, Result]) -> list[ItemState]:
         """See what has ended. Return the items that have not."""
@@ -291,7 +291,7 @@ async def _checked(job: Job, ended: EndedItem, file: str | None) -> AgentOutcome
     try:
         query = await trio.to_thread.run_sync(job.read, abandon_on_cancel=True)
     except UsageError as error:
-        return error
+        return error  # noqa: ASYNC910  # it was waited for
     if hashlib.sha256(query.encode()).hexdigest() != ended.asked:
         raise UsageError(
             f"{job.label}: journal {file!r} has it with another manifest or another text; undo the "

@@ -198,7 +198,7 @@ class Worker:
             await self.mouth.say(broke)
             return False
         finally:
-            await self.mouth.say(self.look())
+            await self.mouth.say(self.look())  # noqa: ASYNC102  # if the worker is ended, nothing need be said
         return True
 
     async def _open(self) -> None:
@@ -276,7 +276,7 @@ class _Share:
                     worker.running += 1
                     nursery.start_soon(self._do, waiting.popleft(), output_type)
                 if worker.is_ending and not worker.running:
-                    return
+                    return  # noqa: ASYNC121  # nothing runs in it any more
                 with trio.move_on_after(IDLE_SECONDS):
                     await worker.changed.wait()
                 worker.changed = trio.Event()
@@ -369,7 +369,7 @@ async def _work() -> bool:
         lines = LineReader(input_pipe)
         first = await lines.next_line()
         if first is None:
-            return False
+            return False  # noqa: ASYNC121  # nothing was started in it
         worker = Worker(msgspec.json.decode(first, type=Order), _Mouth(output_pipe))
         nursery.start_soon(worker.listen, lines)
         nursery.start_soon(worker.show)

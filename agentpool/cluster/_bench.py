@@ -91,7 +91,7 @@ class Bench:
         """Drop the tools of an agent."""
         self._kits.pop(kit, None)
 
-    async def serve(self, work: Work, caller: Caller) -> object:
+    async def serve(self, work: Work, caller: Caller) -> object:  # noqa: ASYNC910  # what is open already is not waited for
         """Do *work*, and return what answers it.
 
         Raises:
@@ -112,12 +112,12 @@ class Bench:
 
     # --- drivers
 
-    async def _prepare(self, work: Prepare) -> DriverFacts:
+    async def _prepare(self, work: Prepare) -> DriverFacts:  # noqa: ASYNC910  # the same
         if work.number not in self._drivers:
             opening = self._opening(work.manifest)
             driver = await self._nursery.start(_keep_open, opening)
             self._drivers[work.number] = work.manifest, driver
-        return facts_of(self._drivers[work.number][1])
+        return facts_of(self._drivers[work.number][1])  # noqa: ASYNC910  # the same
 
     def _opening(self, manifest: AgentManifest) -> AbstractAsyncContextManager[Driver]:
         if self._terms.driver is None:
@@ -209,7 +209,7 @@ async def _as_it_is(driver: Driver) -> AsyncGenerator[Driver, None]:
     yield driver
 
 
-async def _keep_open(
+async def _keep_open(  # noqa: ASYNC114  # it is for Nursery.start alone
     opening: AbstractAsyncContextManager[Driver],
     task_status: trio.TaskStatus[Driver] = trio.TASK_STATUS_IGNORED,
 ) -> None:

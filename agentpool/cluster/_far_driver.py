@@ -151,7 +151,7 @@ class FarDrivers:
         self._last = manifest, driver
         return driver
 
-    async def open_everywhere(self, manifests: Iterable[AgentManifest]) -> None:
+    async def open_everywhere(self, manifests: Iterable[AgentManifest]) -> None:  # noqa: ASYNC910  # without manifests there is nothing to open
         """Open the drivers of *manifests* on every node that may get their work.
 
         Raises:

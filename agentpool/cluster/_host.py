@@ -201,14 +201,14 @@ class NodeHost:
         self._calls[begin.call] = caller
         self._nursery.start_soon(self._serve, begin, caller, name=type(begin.work).__name__)
 
-    async def _serve(self, begin: Begin, caller: Caller) -> None:
+    async def _serve(self, begin: Begin, caller: Caller) -> None:  # noqa: ASYNC910  # the work waits
         done = Done(begin.call, None, None, was_cancelled=True)
         caller.task = trio.lowlevel.current_task()
         try:
             with caller.scope:
                 value = await self._bench.serve(begin.work, caller)
                 done = Done(begin.call, value, None)
-        except BaseException as error:  # SystemExit as well: one outcome for each
+        except BaseException as error:  # noqa: ASYNC103  # SystemExit as well: one outcome for each; a cancellation is raised again
             if _is_cancellation(error):
                 raise
             done = Done(begin.call, None, portable(error, self.node))

@@ -244,7 +244,7 @@ class Link:
             nursery.start_soon(self._until_lost, self._push_all, nursery.cancel_scope)
             nursery.start_soon(self._until_lost, self._poll_all, nursery.cancel_scope)
 
-    async def _until_lost(
+    async def _until_lost(  # noqa: ASYNC910  # the work waits
         self, work: Callable[[], Awaitable[str]], scope: trio.CancelScope
     ) -> None:
         try:

@@ -204,11 +204,11 @@ class Nodes:
         except trio.TooSlowError:
             text = f"node {node.name} did not answer within {self._start_seconds:g} seconds"
             self._refuse(node, text, for_now=True)
-            return
+            return  # noqa: ASYNC910  # it was waited for
         except Exception as error:  # noqa: BLE001  # whatever it is, it gets no work
             why = f"{type(error).__name__}: {error}"
             self._refuse(node, f"node {node.name} cannot be started: {why}", for_now=True)
-            return
+            return  # noqa: ASYNC910  # it was waited for
         if faults:
             wire.kill()
             text = f"node {node.name} cannot do this work: {'; '.join(faults)}"
@@ -290,7 +290,7 @@ class Nodes:
         state = NodeState.DRAINING if link.draining else NodeState.WORKING
         return NodeStatus(node.name, state, node.labels, link.load)
 
-    async def drain(self, name: str) -> None:
+    async def drain(self, name: str) -> None:  # noqa: ASYNC910  # a node without work is drained
         """Give a node no new work, wait until it has none, and end what works there.
 
         Raises:

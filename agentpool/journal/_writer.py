@@ -120,7 +120,7 @@ class JournalWriter:
         else:
             await self._write()
 
-    async def _renew(self) -> None:
+    async def _renew(self) -> None:  # noqa: ASYNC910  # it ends with the writer
         """Say that the pool is there whenever it has not written for a while."""
         while self._error is None:
             seen = self._writes
