@@ -31,11 +31,11 @@ class Fake(Model):
     def get_config(self) -> dict[str, Any]:
         return {}
 
-    async def structured_output(self, *args: object, **kwargs: object) -> AsyncIterator[Any]:  # type: ignore[override]
+    async def structured_output(self, *args: object, **kwargs: object) -> AsyncIterator[Any]:  # noqa: ASYNC900  # type: ignore[override]
         raise NotImplementedError
         yield
 
-    async def stream(self, *args: object, **kwargs: object) -> AsyncIterator[Any]:  # type: ignore[override]
+    async def stream(self, *args: object, **kwargs: object) -> AsyncIterator[Any]:  # noqa: ASYNC900  # type: ignore[override]
         await self.ask()
         yield {"messageStart": {"role": "assistant"}}
         if self.called == self.calls:

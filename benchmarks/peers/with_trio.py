@@ -77,7 +77,7 @@ def abort(n: int, meter: Meter) -> None:
             with meter.running():
                 nursery.cancel_scope.cancel()
                 with trio.CancelScope(shield=True, deadline=math.inf):
-                    while len(nursery.child_tasks):
+                    while len(nursery.child_tasks):  # noqa: ASYNC110  # there is no event when the last child has gone
                         await trio.lowlevel.checkpoint()
         meter.found["left"] = 0
 

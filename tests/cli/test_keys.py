@@ -103,7 +103,7 @@ async def test_the_terminal_is_lent_to_whoever_asks() -> None:
             await wait_all_tasks_blocked()
             assert not termios.tcgetattr(theirs)[3] & termios.ECHO
             os.write(ours, b"k")
-            while not keys:
+            while not keys:  # noqa: ASYNC110  # a terminal tells no event
                 await trio.lowlevel.checkpoint()
             keyboard.close()
             keyboard.close()

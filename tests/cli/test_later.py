@@ -193,7 +193,7 @@ def test_a_closed_pool_asks_nothing() -> None:
     async def scenario() -> None:
         driver = FunctionDriver(lambda _: "done")
         async with trio.open_nursery() as nursery, open_pool(driver) as pool:
-            nursery.start_soon(wait_until_asking, pool)
+            nursery.start_soon(wait_until_asking, pool)  # noqa: ASYNC111  # it ends before the pool closes
             await (await pool.spawn(SpawnConfig(AgentManifest(), "q"))).wait()
 
     simulate(scenario)

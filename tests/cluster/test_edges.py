@@ -349,7 +349,7 @@ def orders(*given: Order) -> list[Order]:
     return list(given)
 
 
-async def test_an_order_that_cannot_cross_has_something_in_its_place() -> None:
+async def test_an_order_that_cannot_cross_has_something_in_its_place() -> None:  # noqa: ASYNC124  # what it makes needs a running loop
     """An answer that cannot cross is an error for the tool."""
     link = Link("n", "n", {}, Muted(Muted(None)), 1.0)  # type: ignore[arg-type]
     instead = link._instead(Reply(3, lambda: 0, None), TypeError("no"))

@@ -41,7 +41,7 @@ async def _spawn_lax(pool: AgentPool, _: ToolContext) -> object:
     return await pool.spawn(SpawnConfig(LAX, "a secret"))
 
 
-async def _reserve(_: AgentPool, context: ToolContext) -> object:
+async def _reserve(_: AgentPool, context: ToolContext) -> object:  # noqa: ASYNC124  # a stand-in for one that waits
     return context.agent.budget
 
 
@@ -84,7 +84,7 @@ def test_a_task_that_an_ended_agent_left_behind_is_refused(act: str) -> None:
         async with trio.open_nursery() as nursery:
 
             @tool
-            async def leave(context: ToolContext) -> str:
+            async def leave(context: ToolContext) -> str:  # noqa: ASYNC124  # a stand-in for one that waits
                 """Leave a task behind."""
                 nursery.start_soon(later, context)
                 return "left"
