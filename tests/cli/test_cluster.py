@@ -86,8 +86,10 @@ def test_the_gate_of_a_provider_is_here(desk: Desk, model: tuple[str, ...]) -> N
     assert len(gates) == (1 if model else 0)
 
 
-def test_ctrl_c_ends_what_nodes_do(desk: Desk) -> None:
+def test_ctrl_c_ends_what_nodes_do(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was answered is printed, and the exit code is that of any map."""
+    # The driver's module must be found there, however this Python looks for modules.
+    monkeypatch.setenv("PYTHONPATH", str(desk.folder))
     process = desk.start(
         "map", "reader.toml", "--each", "a.txt", "slow.txt", *LOCAL,
         "--cluster-driver", "slow:open_slow",

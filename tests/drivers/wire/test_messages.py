@@ -113,10 +113,10 @@ def test_the_api_wants_a_limit(options: dict[str, Any], most: int) -> None:
     assert body.get("thinking") == options.get("extra", {}).get("thinking")
 
 
-@pytest.mark.parametrize("settings", [{"max_tokens": 4096}, {}])
-def test_thoughts_may_not_take_all_of_an_answer(settings: dict[str, int]) -> None:
+@pytest.mark.parametrize("limit", [4096, None])
+def test_thoughts_may_not_take_all_of_an_answer(limit: int | None) -> None:
     """Neither of the request's limit nor of the model's: the provider refuses both."""
-    request = CompletionRequest([UserMessage("Hi")], **settings)
+    request = CompletionRequest([UserMessage("Hi")], max_tokens=limit)
     extra: Any = {"thinking": {"type": "enabled", "budget_tokens": 4096}}
     options = MessageOptions(model="claude", max_output_tokens=4096, extra=extra)
     with pytest.raises(BadRequestError, match=r"max_tokens \(4096\) must be more than options\.th"):
