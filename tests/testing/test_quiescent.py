@@ -81,7 +81,7 @@ async def test_whoever_is_at_work_is_named(autojump_clock: trio.testing.MockCloc
         "3 agents count as active",
         "agent 2 is registered with the router",
         "task 'b' is in the pool's nursery",
-        "somebody still waits in join_all()",
+        "a task still waits in join_all()",
         "agent 3 (c) has no outcome: it is queued",
     } <= found
     assert_quiescent(pool)
@@ -165,7 +165,7 @@ def test_a_call_without_its_one_result_is_named() -> None:
     assert list(history_faults((asked, one))) == ["tool call '2' has no result"]
     assert list(history_faults((asked, two, UserMessage("so?")))) == ["tool call '1' has no result"]
     assert list(history_faults((asked, one, two, two))) == [
-        "there is a result for call '2', which nobody made"
+        "there is a result for call '2', which was never made"
     ]
     found = outcome_faults(outcome(messages=(asked, one)), 1)
     assert list(found) == ["the history of agent 1 (a): tool call '2' has no result"]
