@@ -22,6 +22,9 @@ from agentpool._messages import ProviderPart, ToolCall
 # No provider allows as many calls in one answer; a larger index is a broken stream.
 MAX_TOOL_CALLS: Final = 128
 
+_LAST_OF_JSON: Final = frozenset('}]"0123456789el')
+"""With what JSON can end: an object, a list, a text, a number, ``true``, ``false``, ``null``."""
+
 MAX_NAME_CHARS: Final = 1_000
 """Of a tool's name. Those that may be offered have 64; one in a million pieces takes hours."""
 
@@ -39,7 +42,9 @@ class _GrowingCall:
     @property
     def is_whole(self) -> bool:
         """Whether its arguments are complete JSON."""
-        return is_json("".join(self.pieces))
+        # Looked at first, since all of it is put together and read otherwise, at each piece.
+        ends = bool(self.pieces) and self.pieces[-1].rstrip()[-1:] in _LAST_OF_JSON
+        return ends and is_json("".join(self.pieces))
 
     @property
     def arguments(self) -> str:
