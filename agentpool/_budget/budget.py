@@ -59,8 +59,8 @@ class Budget:
             tool_calls: Tool calls that run.
             parent: The budget that this one is a part of.
             name: What it is called in errors and events.
-            allow_unpriced: Whether a limit on cost allows more after an answer that nobody
-                can price. It is then held against what is known.
+            allow_unpriced: Whether a limit on cost allows more after an answer without
+                a known price. It is then held against what is known.
             per: ``hour``, ``day`` or ``month``: the limits hold in each, beginning in UTC, for
                 all processes that have a budget of this name with the same store. ``ever``: they
                 hold as long as the store lasts.

@@ -54,8 +54,8 @@ says nothing else: so it waits for about one round of them."""
 class Reservation(Live):
     """Amounts that a budget has set aside for one thing. Settle it exactly once.
 
-    As a context manager it settles itself at the end of its block, if nobody did: nobody
-    has said then what was used, so all of it is charged.
+    As a context manager it settles itself at the end of its block, unless that was
+    done: what was used is unknown then, so all of it is charged.
     """
 
     _ledger: Ledger
@@ -312,8 +312,8 @@ class Ledger(Live):
         Args:
             tokens: Tokens in plus out, as estimated.
             cost_usd: US dollars, as estimated. ``None``: unknown.
-            is_stalled: Whether who makes the request waits for others, so that nobody may
-                count on its end.
+            is_stalled: Whether who makes the request waits for others, so that its
+                end must not be counted on.
 
         Raises:
             UsageError: If a number has no meaning. Nothing was set aside.

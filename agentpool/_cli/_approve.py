@@ -62,7 +62,7 @@ _NEVER: Final = "whoever runs this refuses every call that needs approval; go on
 
 _NO_TERMINAL: Final = "this needs approval, and there is no terminal to ask at; go on without it"
 
-_NO_ANSWER: Final = "nobody answered"
+_NO_ANSWER: Final = "no answer was given"
 
 
 def choose_approver(
@@ -94,7 +94,7 @@ def choose_approver(
     if mode == "never":
         reason, why = _NEVER, "--approve never"
     else:
-        reason, why = _NO_TERMINAL, "nobody can be asked without a terminal; see --approve"
+        reason, why = _NO_TERMINAL, "without a terminal there is no way to ask; see --approve"
 
     def deny(request: ApprovalRequest) -> Decision:
         name = one_line(request.agent_name, MAX_NAME_CHARS)

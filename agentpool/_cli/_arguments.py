@@ -46,7 +46,7 @@ exit codes:
   2    the command or a manifest is wrong, or a model could not be opened
   3    no agent failed, but a guard, a budget or a deadline stopped one
   4    all that is left waits for approvals: see agentpool approve
-  130  interrupted: Ctrl-C, SIGTERM, or nobody reads the output any more
+  130  interrupted: Ctrl-C, SIGTERM, or the output is no longer read
 """
 
 
@@ -156,7 +156,7 @@ examples:
 exit codes:
   0    every manifest is good
   2    a manifest or the command is wrong
-  130  interrupted, or nobody reads the output any more
+  130  interrupted, or the output is no longer read
 """
 
 

@@ -26,7 +26,7 @@ exit codes:
   0    every node can work
   1    a node cannot
   2    the command is wrong, Ray is not installed, or no cluster answers
-  130  interrupted, or nobody reads the output any more
+  130  interrupted, or the output is no longer read
 """
 
 

@@ -22,7 +22,7 @@ exit codes:
   0    done
   1    something that was to be deleted was not there
   2    the command is wrong, or the file cannot be used
-  130  interrupted, or nobody reads the output any more
+  130  interrupted, or the output is no longer read
 """
 
 _RUNS_EXAMPLES = """\
@@ -41,7 +41,7 @@ exit codes (resume: those of its command):
   0    done
   1    a pool is not over and was not pruned
   2    the command is wrong, or the file cannot be used
-  130  interrupted, or nobody reads the output any more
+  130  interrupted, or the output is no longer read
 """
 
 _APPROVE_EXAMPLES = """\
@@ -56,7 +56,7 @@ examples:
 exit codes:
   0    done
   2    the command is wrong, the file cannot be used, or a process runs the pool
-  130  interrupted, or nobody reads the output any more
+  130  interrupted, or the output is no longer read
 """
 
 _SHOW_EXAMPLES = """\
@@ -74,7 +74,7 @@ exit codes:
   0    done, or both traces are the same
   1    the traces differ
   2    the command is wrong, or the file cannot be read
-  130  interrupted, or nobody reads the output any more
+  130  interrupted, or the output is no longer read
 """
 
 

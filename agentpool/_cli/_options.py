@@ -248,7 +248,8 @@ def read_options(found: Words) -> Options:
             raise UsageError("--approve later keeps questions in a journal; add --journal FILE")
         if found.live is not None:
             raise UsageError(
-                "--live asks whoever looks, and --approve later nobody; use one of them"
+                "--live asks whoever looks at the page, and --approve later asks nothing now; "
+                "use one of them"
             )
     driver: str | None = found.driver
     script: str | None = None

@@ -248,7 +248,7 @@ class Report:
             if not isinstance(error, BrokenPipeError):
                 line = f"agentpool: error: cannot write the results: {error}"
                 await self.screen.write_lines([line])
-            self.when_unread("nobody reads the output")
+            self.when_unread("the output is no longer read")
 
     def _page(self, result: Result) -> str:
         text = result.text.strip("\n")

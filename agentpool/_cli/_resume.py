@@ -75,7 +75,7 @@ async def _find(command: RunsCommand) -> KeptCommand:
 
 
 def _chosen(pools: Sequence[PoolSummary], name: str | None) -> PoolSummary:
-    """Return the pool with that name; without one, the one that is not over, or the only one.
+    """Find the pool *name*; without a name the unfinished pool, or the only one there is.
 
     Raises:
         UsageError: If there is no such pool, or there are several.

@@ -24,7 +24,7 @@ examples:
 exit codes:
   0    the files are written
   2    the command is wrong, a file is there already, or cannot be written
-  130  interrupted, or nobody reads the output any more
+  130  interrupted, or the output is no longer read
 """
 
 _DOCTOR_EXAMPLES = """\
@@ -38,7 +38,7 @@ exit codes:
   0    a model can be asked
   1    none can
   2    the command is wrong
-  130  interrupted, or nobody reads the output any more
+  130  interrupted, or the output is no longer read
 """
 
 _COMPLETION_EXAMPLES = """\
@@ -50,7 +50,7 @@ Type once:
 exit codes:
   0    done
   2    the command is wrong, or shtab is not installed
-  130  interrupted, or nobody reads the output any more
+  130  interrupted, or the output is no longer read
 """
 
 

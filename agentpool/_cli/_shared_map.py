@@ -115,7 +115,7 @@ class _SharedMap:
                 "--workers, or name another --journal file"
             )
         self._digest = _digest_of(manifests, self._command)
-        folder = os.getcwd()  # noqa: PTH109  # beside paths that nobody takes apart
+        folder = os.getcwd()  # noqa: PTH109  # beside paths that are not taken apart
         tasks = [(job, Task(path=job.source or "", folder=folder)) for job in jobs]
         await self._add([WorkItem(job.key, _text(task)) for job, task in tasks])
         await CommandKeeper(self._journal, WORK, self._options.words).keep()

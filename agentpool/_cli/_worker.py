@@ -4,7 +4,7 @@ Rules:
 
 1. It ends when the command does, however that happens: its input is a pipe whose other end only
    the command holds. A worker that is stopped then is woken up and ended by the system, since its
-   process group has nobody left who could wake it.
+   process group has no process left that could wake it.
 2. It claims no more inputs than it has room for, and continues first what its share had.
 3. It writes outcomes into the journal alone, under its share's fence. Once its share was taken
    over, it keeps nothing more, says so and ends.

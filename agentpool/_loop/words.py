@@ -5,6 +5,8 @@ The rules are those of ``loop``.
 
 from __future__ import annotations
 
+from typing import Final
+
 from agentpool._errors import EmptyAnswerError, InvalidOutputError, ProtocolError
 from agentpool._loop.continuation import join_pieces
 from agentpool._loop.conversation import Conversation
@@ -13,6 +15,9 @@ from agentpool._loop.output import CUT_OFF, MAX_REPAIRS, Misfit, Output
 from agentpool._loop.run import Run
 from agentpool._messages import Completion, FinishReason, UserMessage, answer_tokens
 from agentpool._outcome import StopReason
+
+_BEGUN_CHARS: Final = 60
+"""How much of an answer an error shows."""
 
 
 def take_words(
@@ -131,9 +136,11 @@ def _ask_again(
         run.end(stop)
     elif run.repairs >= MAX_REPAIRS:
         answers = run.repairs + 1
-        fault = fault.removeprefix("- ")  # the model is given a list
+        faults = fault.removeprefix("- ").replace("\n- ", "; ")  # the model is given a list
+        begun = completion.text[:_BEGUN_CHARS]
         raise InvalidOutputError(
-            f"none of {answers} answers was {run.output.form.name!r}; the last one: {fault}",
+            f"none of {answers} answers fits {run.output.form.name!r}; the last one begins with "
+            f"{begun!r} and is wrong in this: {faults}",
             answers=answers,
         )
     else:

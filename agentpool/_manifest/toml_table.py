@@ -250,7 +250,7 @@ def _advice(error: ValueError) -> str:
 
 
 def shown(value: object) -> str:
-    """Return *value* as TOML writes it, shortened, for a fault.
+    """Return *value* as a fault shows it: as in TOML, and shortened.
 
     >>> shown(True), shown("a"), shown({})
     ('true', "'a'", 'a table')

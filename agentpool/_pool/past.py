@@ -197,7 +197,7 @@ class Past:
 
 
 def last_runs(records: Iterable[JournalRecord]) -> list[JournalRecord]:
-    """Return *records* without those of runs that were branched: of each agent its last run's."""
+    """Keep of each agent the *records* of its last run, and drop those of runs before a branch."""
     known = list(records)
     begins = {
         record.agent_id: index

@@ -188,7 +188,7 @@ class AgentRecord:
         return self.collect()
 
     def refuse_itself(self) -> None:
-        """Raise if it is the agent itself that would wait for it.
+        """Refuse the wait if the agent would wait for itself.
 
         Raises:
             UsageError: If so.

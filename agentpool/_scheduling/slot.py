@@ -103,8 +103,8 @@ class Slot(Live):
     on_waiting: Callable[[], None] | None = None
     """Called when a task of the agent begins to wait. ``None``: not needed."""
     guards: tuple[float, ...] = ()
-    """Deadlines that nobody has set for a wait: what a manifest allows its tools. A wait that
-    only they would end counts as one that has none."""
+    """Deadlines of the manifest for its tools, none of them set for a wait. A wait that only
+    they would end counts as one that has none."""
     _waits: dict[trio.lowlevel.Task, parked] | None = None
     _granted: trio.Event | None = None
 
@@ -193,13 +193,13 @@ class Slot(Live):
         self._waits[task] = wait
         self.keeper.book.add(wait.wait, has_deadline=wait.has_deadline)
         if self.wanted and all(branch.waits for branch in self.branches):
-            # Who came back is beside one that waits now: it goes on, and takes no slot that
-            # nobody would give back when it ends.
+            # The branch that came back is beside one that waits now: it goes on, and takes no
+            # slot, which would not be given back when it ends.
             self.abandon()
         self.settle(wait.wait)
 
     def end_wait(self, task: trio.lowlevel.Task) -> None:
-        """Record that *task* has stopped waiting."""
+        """Record that *task* waits no longer."""
         wait = None if self._waits is None else self._waits.pop(task, None)
         if wait is not None:  # or it was left behind
             self.keeper.book.remove(wait.wait, has_deadline=wait.has_deadline)
@@ -359,12 +359,12 @@ class parked(Live):  # noqa: N801  # used as a statement: async with parked(Wait
         branch.waits -= 1
         if branch.ended or slot.task is None or ends_the_program(error):
             # A call from a thread that was left behind: its agent has gone on, or has ended,
-            # and nobody would give the slot back. And what ends the program, such as Ctrl-C
+            # and the slot would not be given back. And what ends the program, such as Ctrl-C
             # at an approver's prompt, is not kept waiting.
             return  # noqa: ASYNC910  # it has been waited for
         if branch.waits:
-            # Others of the branch still wait, and so the branch does: nobody would give the
-            # slot back when this task ends. If another branch is at work, it has it.
+            # Others of the branch still wait, and so the branch does: the slot would not
+            # be given back when this task ends. If another branch is at work, it has it.
             if not slot.held:
                 slot.keeper.look_again(slot)
         else:

@@ -27,7 +27,7 @@ from agentpool.cluster._host import NodeHost, end_this_process
 from agentpool.cluster._link import Wire
 from agentpool.cluster._nodes import FoundNode, Source
 
-# Nobody asked for a report to others. Before the import, which reads it.
+# No user asked for reports to Ray's makers. Before the import, which reads it.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
@@ -67,7 +67,7 @@ async def fetch(ref: Any) -> Any:  # noqa: ANN401  # whatever the method returne
     """Wait for a Ray reference.
 
     Cancellation:
-        The call goes on; nobody hears of its result.
+        The call goes on; its result is dropped.
     """
     token = trio.lowlevel.current_trio_token()
     task = trio.lowlevel.current_task()
@@ -215,7 +215,7 @@ async def connected(
     """Connect to a Ray cluster while the block runs.
 
     Raises:
-        ClusterError: If nobody answers, or with another token, Ray or Python.
+        ClusterError: If nothing answers there, or with another token, Ray or Python.
     """
     await _knock(address)
     ours = not ray.is_initialized()

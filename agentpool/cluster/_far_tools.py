@@ -235,7 +235,7 @@ class Kit:
                 link.close_kit(number)
                 raise
             self.link, self.number = link, number
-            # Nobody tells when an agent drops its tools, but that nothing has them any more.
+            # An agent that drops its tools tells nothing: they are done with when they are garbage.
             token = trio.lowlevel.current_trio_token()
             weakref.finalize(self, _close, token, link, number).atexit = False
             return link, cast("tuple[ToolFacts, ...]", found)

@@ -4,7 +4,7 @@ Rules:
 
 1. One batch of orders is on its way at a time, and one question for news. So orders arrive in
    the order in which they were given, and what many tasks order at once crosses at once.
-2. Whatever goes wrong on the way, the link is lost for good: nobody can tell what was done.
+2. Whatever goes wrong on the way, the link is lost for good: what was done is unknown.
    So it is when nothing is heard for as long as the lease.
 3. A call ends when the node says that nothing of it goes on, or when the link is lost. A call
    that is cancelled waits for that as well.
@@ -249,7 +249,7 @@ class Link:
     ) -> None:
         try:
             why = await work()
-        except Exception as error:  # noqa: BLE001  # whatever it is, nobody can tell what was done
+        except Exception as error:  # noqa: BLE001  # whatever it is, what was done is unknown
             why = f"{type(error).__name__}: {error}".partition("\n")[0]
         self.lose(why)
         scope.cancel()

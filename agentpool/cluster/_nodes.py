@@ -68,7 +68,7 @@ class Source(ABC):
         """Return the nodes that are there now.
 
         Raises:
-            ClusterError: If nobody can tell.
+            ClusterError: If that cannot be found out.
         """
 
     @abstractmethod

@@ -138,7 +138,7 @@ async def open_cluster(
         runtime_env: What Ray ships to the nodes, in its own words. ``None``: nothing.
 
     Raises:
-        ClusterError: If there is no Ray, nobody answers, or there is no node; or, later, if the
+        ClusterError: If there is no Ray, no answer or no node; or, later, if the
             head is lost: then the block is cancelled.
         NodeCheckError: If a node lacks something, or cannot open a model. Names it.
         UsageError: If an argument has no meaning.

@@ -138,7 +138,7 @@ class FallbackDriver(SendingDriver):
 
     @property
     def max_output_tokens(self) -> int | None:
-        """The smallest limit of the drivers. ``None``: one of them is unknown."""
+        """The smallest limit of the drivers. ``None`` if the limit of one is unknown."""
         limits = [choice.driver.max_output_tokens for choice in self._choices]
         known = [limit for limit in limits if limit is not None]
         return min(known) if len(known) == len(limits) else None
@@ -270,7 +270,7 @@ class FallbackDriver(SendingDriver):
         with trio.move_on_after(seconds) as scope, RequestClock(scope) as heard.patience:
             answered.append(await driver.complete_telling(request, heard, heard.leave))
         if not answered:
-            raise NetworkError(f"not a word within {seconds:g} seconds")
+            raise NetworkError(f"the model sent nothing within {seconds:g} seconds")
         return answered[0]
 
 

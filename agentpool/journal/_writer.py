@@ -7,7 +7,7 @@ Rules:
 2. A deed (a request that leaves, a tool that begins, an outcome that is handed out) waits
    until everything that was noted before it is kept. Nothing else waits.
 3. What several agents note while a write is under way goes into the next write together.
-   The first that waits writes for all of them; a task writes what nobody waits for.
+   The first that waits writes for all of them; what no agent waits for is written by a task.
 4. A write that fails ends the pool: an agent that went on would do things that are not kept.
 """
 

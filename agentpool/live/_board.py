@@ -276,7 +276,7 @@ class Board(Observer):
         while len(samples) > 1 and now - samples[0][0] > RATE_SECONDS:
             samples.popleft()
         since, before = samples[0]
-        # An estimate may turn out to have been too high; nobody writes backwards.
+        # An estimate may turn out to have been too high; a speed is never below zero.
         return max(0, tokens - before) / (now - since) if now > since else 0.0
 
 

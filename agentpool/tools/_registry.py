@@ -74,7 +74,7 @@ class Allowed:
     _refused: Mapping[str, str]
 
     def refusal(self, name: str) -> str | None:
-        """Return, for the model, why they may not run the tool *name*. ``None``: they may."""
+        """Explain to the model why these agents may not run the tool *name*. ``None``: they may."""
         if name in self._names:
             return None
         return self._refused.get(name, f"unknown tool: {name}")
@@ -148,10 +148,7 @@ class ToolRegistry:
         return self.allowed(grants, privacy).definitions
 
     def refusal(self, name: str, grants: Iterable[Capability], privacy: PrivacyTier) -> str | None:
-        """Return, for the model, why *grants* do not allow the tool *name*. ``None``: they do.
-
-        ``None``: it may.
-        """
+        """Explain to the model why *grants* do not allow the tool *name*. ``None``: they do."""
         return self.allowed(grants, privacy).refusal(name)
 
     def allowed(self, grants: Iterable[Capability], privacy: PrivacyTier) -> Allowed:

@@ -197,7 +197,9 @@ def test_without_a_terminal_nothing_runs_unasked(desk: Desk) -> None:
     """The model is told, and the person as well."""
     done = desk.call(*COMMAND)
     assert (done.code, done.out) == (0, "Nobody was there.\n")
-    assert "may not call file_write: nobody can be asked without a terminal; see --ap" in done.err
+    assert (
+        "may not call file_write: without a terminal there is no way to ask; see --ap" in done.err
+    )
     assert not (desk.folder / "a.txt").exists()
 
 

@@ -227,7 +227,9 @@ async def test_patience_ends_with_the_first_word(autojump_clock: MockClock) -> N
 async def test_when_all_are_silent_the_error_says_so(autojump_clock: MockClock) -> None:
     """And it may be better later."""
     driver = FallbackDriver(hanging_driver(), hanging_driver(), patience_seconds=5)
-    with pytest.raises(AllDriversFailedError, match="not a word within 5 seconds") as caught:
+    with pytest.raises(
+        AllDriversFailedError, match="the model sent nothing within 5 seconds"
+    ) as caught:
         await driver.complete(ASK)
     assert caught.value.retryable
     assert trio.current_time() == 10

@@ -376,7 +376,10 @@ async def test_an_agent_whose_answers_never_fit_has_failed() -> None:
     async with open_pool(ScriptedDriver(["one", "two", "three"])) as pool:
         outcome = await (await pool.spawn(config)).wait()
     assert (outcome.status, outcome.value, outcome.text) == (AgentStatus.FAILED, None, "three")
-    with pytest.raises(InvalidOutputError, match="none of 3 answers was 'Count'"):
+    with pytest.raises(
+        InvalidOutputError,
+        match="none of 3 answers fits 'Count'; the last one begins with 'three' and",
+    ):
         outcome.unwrap_as(Count)
 
 

@@ -81,7 +81,7 @@ class CrashPointError(AssertionError):
 
 
 class CancelPointError(AssertionError):
-    """A cancellation at one point breaks a guarantee. The cause is the broken one."""
+    """A cancellation at one point breaks a guarantee. The cause says which, and how."""
 
     def __init__(
         self,
