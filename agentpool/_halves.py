@@ -1,7 +1,8 @@
-r"""Halves of characters in texts: what they become before a text is encoded.
+r"""Halves of characters in texts: what they become before a text is encoded, or JSON is read.
 
 A ``str`` can hold half of a character such as an emoji, where another program cut it in two, and
-UTF-8 cannot. Two halves that belong together become the character, each other one U+FFFD.
+UTF-8 cannot. Two halves that belong together become the character, each other one U+FFFD. The
+same goes for the escapes of halves in JSON, such as a model writes: no reader takes one alone.
 """
 
 from __future__ import annotations
@@ -24,6 +25,14 @@ from agentpool._messages import (
 
 _HALF: Final = re.compile(r"[\ud800-\udfff]")
 
+_ESCAPE: Final = re.compile(
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    r"|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
+"""An escape. One at a time from the left, so that an escaped backslash is not taken for the
+beginning of the next one, and a text is looked through once."""
+
 
 def without_halves(text: str) -> str:
     r"""Return *text* with whole characters alone.
@@ -34,6 +43,21 @@ def without_halves(text: str) -> str:
     if text.isascii() or not _HALF.search(text):
         return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def escapes_without_halves(json_text: str) -> str:
+    r"""Return *json_text* with the escape of U+FFFD for each escape of half a character.
+
+    >>> print(escapes_without_halves(r'["\ud83d\ude00", "\ud83d", "C:\\ud83d"]'))
+    ["\ud83d\ude00", "\ufffd", "C:\\ud83d"]
+    """
+    if "\\ud" not in json_text and "\\uD" not in json_text:
+        return json_text
+    return _ESCAPE.sub(_without_half, json_text)
+
+
+def _without_half(escape: re.Match[str]) -> str:
+    return escape[0] if escape["half"] is None else r"\ufffd"
 
 
 def messages_without_halves(messages: Iterable[ChatMessage]) -> tuple[ChatMessage, ...]:

@@ -104,7 +104,7 @@ async def stream_completion(
         first = await _refuse_other_answers(answer, secret=exchange.secret)
         if first is not None and not _is_stream(first):
             return await _take_whole(answer, first, hearer, secret=exchange.secret)
-        parser = SseParser(secret=exchange.secret)
+        parser = SseParser()
         while not accumulator.done:
             piece = first or await answer.receive()
             first = None

@@ -8,7 +8,9 @@ Rules:
 2. What is wrong is told so that a model can put it right: where, what came, what is
    expected. With jsonschema installed it is told several faults at once, else the first.
 3. No text is written for no arguments: some models send an empty one, or ``null``.
-4. Whatever the text, the answer is arguments or a ``ToolError``, in time in proportion to it.
+4. The escape of half a character stands for the mark of what could not be read, U+FFFD. A model
+   that would be asked again writes the same once more.
+5. Whatever the text, the answer is arguments or a ``ToolError``, in time in proportion to it.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import attrs
 import msgspec
 
 from agentpool._errors import ToolError
+from agentpool._halves import escapes_without_halves
 from agentpool._messages import Json
 from agentpool.tools._schema import Signature
 
@@ -90,6 +93,7 @@ class ArgumentsDecoder:
             )
         if text[:1] != "{" and is_nothing(text) and not (self._schema["required"] and text.strip()):
             text = "{}"
+        text = escapes_without_halves(text)
         try:
             arguments = decode(self._decoder, text)
         except msgspec.ValidationError as exc:

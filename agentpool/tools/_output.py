@@ -10,6 +10,7 @@ from typing import Final, cast
 import msgspec
 
 from agentpool._errors import UsageError
+from agentpool._halves import escapes_without_halves
 from agentpool._loop.output import Misfit, Output
 from agentpool._messages import AnswerForm
 from agentpool.tools._arguments import (
@@ -64,6 +65,7 @@ def build_output(output_type: object) -> Output:
 
 def _read(decoder: msgspec.json.Decoder[object], schema: Schema, text: str) -> object:
     """Return the one value in *text*, or the reason why there is none."""
+    text = escapes_without_halves(text)
     whole = _read_one(decoder, schema, text)
     if not isinstance(whole, Misfit):
         return whole

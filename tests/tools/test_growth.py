@@ -78,6 +78,7 @@ WRONG: dict[str, Callable[[int], str]] = {
     "unknown": lambda n: json.dumps({f"k{place}": 1 for place in range(n)}),
     "wrong": lambda n: json.dumps({"headers": {}, "rows": ["x"] * n}),
     "floats": lambda n: json.dumps({"headers": {}, "rows": [1.0] * n}),
+    "halves": lambda n: '{"headers": {"a": "' + r"\ud83d\\ud83d" * n + '"}, "rows": []}',
     "chained": chained,
 }
 TEXTS: dict[str, Callable[[int], str]] = {

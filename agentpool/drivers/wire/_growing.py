@@ -17,6 +17,7 @@ import attrs
 import msgspec
 
 from agentpool._errors import ProtocolError
+from agentpool._halves import escapes_without_halves
 from agentpool._messages import ProviderPart, ToolCall
 
 # No provider allows as many calls in one answer; a larger index is a broken stream.
@@ -169,7 +170,8 @@ class GrowingAnswer:
                 msg = f"tool call {index} of the answer has no name"
                 raise ProtocolError(msg)
             call_id = growing.call_id or f"{self.call_id_prefix}-{index}"
-            arguments = _object_in(growing.arguments)
+            # A server that reads them when they are sent back would refuse half a character.
+            arguments = escapes_without_halves(_object_in(growing.arguments))
             calls.append(ToolCall(call_id, growing.name, arguments or ("" if was_cut else "{}")))
         return tuple(calls)
 
@@ -232,7 +234,7 @@ def _begins_object(text: str) -> bool:
 
 def is_json(text: str) -> bool:
     try:
-        msgspec.json.decode(text)
+        msgspec.json.decode(escapes_without_halves(text))
     except (msgspec.DecodeError, RecursionError, UnicodeError):
         return False
     return True

@@ -26,7 +26,7 @@ from agentpool._messages import Completion, FinishReason, ProviderPart, Usage
 from agentpool.drivers.wire._endings import ENDINGS, NO_ENDING, bad_end
 from agentpool.drivers.wire._failure import failure_in_body, failure_in_stream, shown
 from agentpool.drivers.wire._growing import GrowingAnswer, is_json
-from agentpool.drivers.wire._halves import Halves
+from agentpool.drivers.wire._halves import Halves, without_bytes
 from agentpool.drivers.wire._lenient import loads, read_leniently
 from agentpool.drivers.wire._parts import NOWHERE, Origin
 from agentpool.drivers.wire._sse import SseEvent
@@ -75,7 +75,7 @@ class GrowingCompletion(ABC):
         if self._done or not data:
             return []
         if not data.startswith("{") or "\n" in data:
-            return self._feed_odd(event, data)
+            return self._feed_odd(event, without_bytes(data))
         if self._halves.concern(data):
             return [text for one in self._halves.mend(data) for text in self._feed_one(event, one)]
         return self._feed_one(event, data)

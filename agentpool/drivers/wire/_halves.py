@@ -1,12 +1,13 @@
 r"""Characters that a server cut in two: half in one event of a stream, half in the next.
 
 JSON writes a character such as an emoji as two escapes, ``\ud83d\ude00``, and servers that cut
-texts by such units send one of them alone. It is no character, and no encoder takes it. Rules:
+texts by such units send one of them alone. It is no character, and no encoder takes it. Others cut
+the bytes of a character, which the parser of the stream hands on as halves of another kind. Rules:
 
 1. A first half at the end of a piece waits for the next piece in the same place. If that begins
-   with the second half, both are the character.
-2. Every other half is U+FFFD, the mark of what could not be read. So is one at which an answer
-   was cut.
+   with the second half, both are the character. So do the first bytes.
+2. Every other half, and every byte that belongs to no character, is U+FFFD, the mark of what could
+   not be read. So is one at which an answer was cut.
 
 Source: RFC 8259 section 8.2 for what JSON says of halves, Unicode 16 section 3.9 for the mark.
 """
@@ -20,20 +21,21 @@ from typing import Final, TypeAlias, cast, final
 
 import attrs
 
-from agentpool._halves import without_halves
+from agentpool._halves import escapes_without_halves
 
 Path: TypeAlias = tuple[str | int, ...]
 """Where a text is in an event."""
 
 _MARK: Final = "\ufffd"
 
-_HALF: Final = re.compile(
-    r"\\ud[89ab][0-9a-f]{2}(?!\\ud[c-f])|(?<!\\ud[89ab][0-9a-f]{2})\\ud[c-f][0-9a-f]{2}",
-    re.IGNORECASE,
-)
-"""The escape of a half. What stands behind a backslash may be none: it is looked at again."""
-
 _FIRST: Final = re.compile(r"[\ud800-\udbff]\Z")
+
+_FIRST_BYTES: Final = re.compile(
+    r"[\udcc2-\udcdf]\Z|[\udce0-\udcef][\udc80-\udcbf]?\Z|[\udcf0-\udcf4][\udc80-\udcbf]{0,2}\Z"
+)
+"""The beginning of a character of two, three or four bytes."""
+
+_BYTES: Final = re.compile(r"[\udc80-\udcff]+")
 
 _ENDS: Final = re.compile(r'"finish_reason"\s*:\s*"\w')
 """In an event behind which no text comes."""
@@ -45,7 +47,7 @@ class Halves:
     """Puts the halves in the events of one stream together."""
 
     _half: str = attrs.field(init=False, default="")
-    """The first half that waits for its other one. Empty: none does."""
+    """The first half, or the first bytes, that wait for what follows. Empty: none do."""
     _place: Path = attrs.field(init=False, default=())
     """Where its text was."""
     _event: object = attrs.field(init=False, default=None)
@@ -55,22 +57,26 @@ class Halves:
         """Return whether *data*, an event, has a half or comes after one."""
         if self._half:
             return True
-        return ("\\ud" in data or "\\uD" in data) and _HALF.search(data) is not None
+        return escapes_without_halves(data) != data or _has_bytes(data)
 
     def mend(self, data: str) -> list[str]:
         """Return *data*, an event, without halves; behind another one if a half waited in vain."""
+        has_bytes = _has_bytes(data) or _has_bytes(self._half)
         try:
             event: object = json.loads(data, strict=False)
         except (ValueError, RecursionError):  # the wire says what is wrong with it
-            return [*self.end(), data]
+            return [*self.end(), without_bytes(data)]
         before = self._join(event)
         if not self._half and _ENDS.search(data) is None:
-            self._take_half(event)
-        return [*before, json.dumps(_marked(event))]
+            self._take_half(event, _FIRST_BYTES if has_bytes else _FIRST)
+        if has_bytes:
+            for place, text in tuple(_texts(event)):
+                _put(event, place, without_bytes(text))
+        return [*before, _written(event)]
 
     def end(self) -> list[str]:
         """Return the event that stands for a half whose other one never came."""
-        found = [json.dumps(_marked(self._event))] if self._half else []
+        found = [_written(self._event)] if self._half else []
         self._half, self._event = "", None
         return found
 
@@ -85,15 +91,29 @@ class Halves:
         self._half, self._event = "", None
         return []
 
-    def _take_half(self, event: object) -> None:
-        """Take the first half at the end of a piece of text out of *event*."""
+    def _take_half(self, event: object, first: re.Pattern[str]) -> None:
+        """Take what *first* finds at the end of a piece of text out of *event*."""
         for place, text in _texts(event):
-            if "delta" in place and _FIRST.search(text):
-                self._half, self._place = text[-1], place
+            found = first.search(text) if "delta" in place else None
+            if found is not None:
+                self._half, self._place = found[0], place
                 _put(event, place, _MARK)
                 self._event = json.loads(json.dumps(event))
-                _put(event, place, text[:-1])
+                _put(event, place, text[: found.start()])
                 return
+
+
+def without_bytes(text: str) -> str:
+    """Return *text* with characters in the place of their bytes, or the mark."""
+    return _BYTES.sub(_character, text) if _has_bytes(text) else text
+
+
+def _has_bytes(text: str) -> bool:
+    return not text.isascii() and _BYTES.search(text) is not None
+
+
+def _character(found: re.Match[str]) -> str:
+    return found[0].encode(errors="surrogateescape").decode(errors="replace")
 
 
 def _type_of(event: object) -> object:
@@ -115,13 +135,9 @@ def _put(value: object, place: Path, text: str) -> None:
     cast("dict[str | int, object]", _at(value, tuple(way)))[last] = text
 
 
-def _marked(value: object) -> object:
-    """Return *value* with the mark for each half, and whole characters for two that fit."""
-    for place, text in tuple(_texts(value)):
-        whole = without_halves(text)
-        if whole is not text:
-            _put(value, place, whole)
-    return value
+def _written(event: object) -> str:
+    """Return *event* as JSON with the mark for each half, and two that fit as the character."""
+    return escapes_without_halves(json.dumps(event))
 
 
 def _texts(value: object, path: Path = ()) -> Iterator[tuple[Path, str]]:

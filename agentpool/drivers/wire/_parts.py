@@ -17,6 +17,7 @@ from typing import Final, TypeAlias, final
 import attrs
 import msgspec
 
+from agentpool._halves import escapes_without_halves
 from agentpool._messages import AssistantMessage, ProviderPart, ToolCall
 
 INVALID_ARGUMENTS: Final = "arguments_that_are_no_object"
@@ -76,12 +77,16 @@ def in_order(message: AssistantMessage, parts: tuple[ProviderPart, ...]) -> Iter
 
 
 def valid_arguments(call: ToolCall) -> str:
-    """Return the arguments of *call* unchanged if they are a JSON object, else wrapped in one."""
+    """Return the arguments of *call* if they are a JSON object, else wrapped in one.
+
+    They are as they came, without halves of characters.
+    """
+    arguments = escapes_without_halves(call.arguments)
     try:
-        _OBJECT.decode(call.arguments)
+        _OBJECT.decode(arguments)
     except (msgspec.DecodeError, RecursionError, UnicodeError):
         return msgspec.json.encode({INVALID_ARGUMENTS: call.arguments}).decode()
-    return call.arguments
+    return arguments
 
 
 _OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])

@@ -1,9 +1,10 @@
-"""A parser of server-sent events that takes bytes however they are split.
+r"""A parser of server-sent events that takes bytes however they are split.
 
 Rules:
 
 1. Bytes are cut into lines first and decoded after, so a character in two pieces is one
-   character. Lines end with LF, CR or CRLF.
+   character. Lines end with LF, CR or CRLF. A byte that is none of a character is the half
+   that Python has for it, ``\udc80`` to ``\udcff``: a server may have cut a character in two.
 2. A byte-order mark at the very beginning is dropped. A line with ``:`` in front is a
    comment. One space after the colon of a field is dropped.
 3. ``data`` lines of one event are joined with LF. An empty line ends the event; one
@@ -13,8 +14,7 @@ Rules:
    mean nothing.
 5. Lines and events have a largest size. A server that never ends a line must not fill
    the memory.
-6. What is refused is shown, with the key redacted: a server may quote it.
-7. Lines that are not fields are kept, the first of them: servers write errors into a stream
+6. Lines that are not fields are kept, the first of them: servers write errors into a stream
    as if it were none.
 
 Source: https://html.spec.whatwg.org/multipage/server-sent-events.html (2026-11).
@@ -27,7 +27,6 @@ from typing import Final, final
 import attrs
 
 from agentpool._errors import ProtocolError
-from agentpool.drivers.wire._failure import shown
 
 # A chunk of a chat completion is under 1 KiB; a tool call that arrives whole can be as
 # long as the model's answer. 1 MiB is more than any model writes at once.
@@ -65,7 +64,6 @@ class SseParser:
 
     _max_line_bytes: int = MAX_LINE_BYTES
     _max_event_bytes: int = MAX_EVENT_BYTES
-    _secret: str = attrs.field(default="", alias="secret", kw_only=True)
     _partial: bytearray = attrs.field(init=False, factory=bytearray)
     _after_cr: bool = attrs.field(init=False, default=False)
     _at_start: bool = attrs.field(init=False, default=True)
@@ -92,7 +90,7 @@ class SseParser:
         """Process the next piece of the stream and return the events that it completed.
 
         Raises:
-            ProtocolError: If a line is too long or is not UTF-8, or an event too large.
+            ProtocolError: If a line is too long, or an event too large.
         """
         if self._after_cr and piece:
             # The CR has already ended its line; its LF, if it comes, ends no other.
@@ -136,9 +134,9 @@ class SseParser:
             if self._event_bytes > self._max_event_bytes:
                 msg = f"an event of the stream is larger than {self._max_event_bytes} bytes"
                 raise ProtocolError(msg)
-            self._data.append(self._decoded(value))
+            self._data.append(value.decode(errors="surrogateescape"))
         elif name == b"event":
-            self._event = self._decoded(value)
+            self._event = value.decode(errors="replace")
         elif name not in _FIELDS and len(self._stray) < _MAX_STRAY_BYTES:
             self._stray += line + b"\n"
         return None
@@ -154,12 +152,3 @@ class SseParser:
         if size > self._max_line_bytes:
             msg = f"a line of the stream is longer than {self._max_line_bytes} bytes"
             raise ProtocolError(msg)
-
-    def _decoded(self, value: bytes) -> str:
-        try:
-            return value.decode()
-        except UnicodeDecodeError:
-            # Not replaced: a wrong character in a tool's argument would go unnoticed.
-            came = shown(value.decode(errors="backslashreplace"), secret=self._secret)
-            msg = f"a line of the stream is not UTF-8: {came!r}"
-            raise ProtocolError(msg) from None  # the cause has all of it

@@ -27,6 +27,7 @@ import msgspec
 
 from agentpool._attachments import MAX_ATTACHMENT_BYTES, Attachment
 from agentpool._errors import ToolError, UsageError
+from agentpool._halves import escapes_without_halves
 from agentpool._manifest.capability import ANYTHING, Capability, CapabilityKind, grants_allow
 from agentpool._manifest.parts import McpServerConfig
 from agentpool._messages import Json
@@ -233,6 +234,7 @@ def read_arguments(text: str) -> dict[str, Json]:
     if is_nothing(text):
         return {}
     try:
+        text = escapes_without_halves(text)
         arguments: object = msgspec.json.decode(text)
         _, repeated = read_keys(text)
     except (ValueError, RecursionError) as exc:

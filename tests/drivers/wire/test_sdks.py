@@ -40,7 +40,8 @@ READ_OTHERWISE: Final[Mapping[str, frozenset[str]]] = {
     "another-id-in-later-pieces", "another-id-with-each-piece",
     "arguments-once-more-at-the-end", "arguments-quoted-twice",
     "arguments-so-far-with-each-piece", "blocks-share-an-index",
-    "empty-object-first", "half-a-character-in-arguments", "id-and-index-on-each-piece",
+    "empty-object-first", "half-a-character-in-arguments", "half-an-escape-in-arguments",
+    "id-and-index-on-each-piece",
     "older-form-of-a-call",
     "response-item-done-empty", "response-items-without-a-place",
     "second-call-at-index-0-in-pieces", "shared-index",
@@ -52,6 +53,7 @@ READ_OTHERWISE: Final[Mapping[str, frozenset[str]]] = {
     "half-a-character", "half-a-character-at-a-cut", "half-a-character-before-another",
     "half-a-character-before-done", "half-a-character-ends-a-block",
     "half-a-character-in-messages", "half-a-character-in-the-last-piece",
+    "half-behind-a-backslash",
     "response-comment-not-streamed", "second-half-of-a-character-alone",
     }),
     "other usage": frozenset({

@@ -57,10 +57,9 @@ def test_data_without_a_space_counts() -> None:
     assert SseParser().feed(b"data:[DONE]\n\n") == [SseEvent("[DONE]")]
 
 
-def test_bytes_that_are_no_utf8_are_an_error() -> None:
-    """Replaced, a wrong character in an argument would go unnoticed."""
-    with pytest.raises(ProtocolError, match=r"not UTF-8: 'a\\\\xff'"):
-        SseParser().feed(b"data: a\xff\n\n")
+def test_bytes_of_no_character_are_kept_apart_from_characters() -> None:
+    """The next event may have the rest of theirs; what an event is called is a word."""
+    assert SseParser().feed(b"event: a\xff\ndata: a\xff\n\n") == [SseEvent("a\udcff", "a\ufffd")]
 
 
 @pytest.mark.parametrize("piece", [b"x" * 11, b"data: 12345\n"])

@@ -229,8 +229,13 @@ async def test_what_cannot_be_written_is_told(tmp_path: Path) -> None:
     assert told == "'folder' is a folder; only ordinary files are opened"
     told = await fail(kit["file_write"], path="n" * 300, content="x")
     assert told == f"{'n' * 300!r}: File name too long"
-    assert "not valid JSON" in await fail(kit["file_write"], path="a", content="\ud800")
     assert names_in(tmp_path) == ["folder"]
+
+
+async def test_half_of_a_character_is_written_as_its_mark(tmp_path: Path) -> None:
+    """No file can have it, and a model that is told so writes the same once more."""
+    await use(file_kit(tmp_path)["file_write"], path="a", content="\ud800")
+    assert (tmp_path / "a").read_text(encoding="utf-8") == "\ufffd"
 
 
 async def test_a_cancelled_write_is_whole_or_not_there(tmp_path: Path) -> None:

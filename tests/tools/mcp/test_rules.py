@@ -193,6 +193,7 @@ def test_a_reference_elsewhere_is_not_followed() -> None:
 def test_arguments_are_an_object() -> None:
     """None at all is one without keys."""
     assert read_arguments('{"a": [1, null]}') == {"a": [1, None]}
+    assert read_arguments(r'{"a": "\ud83d", "b": "\ud83d\ude00"}') == {"a": "\ufffd", "b": "😀"}
     assert read_arguments("") == read_arguments(" \n") == read_arguments("{}") == {}
     assert read_arguments("null") == {}
 
