@@ -27,6 +27,7 @@ from agentpool._errors import PrivacyError as PrivacyError
 from agentpool._errors import ToolError as ToolError
 from agentpool._errors import UnknownAgentError as UnknownAgentError
 from agentpool._errors import UsageError as UsageError
+from agentpool._manifest.budget import BudgetConfig as BudgetConfig
 from agentpool._manifest.capability import Capability as Capability
 from agentpool._manifest.capability import CapabilityKind as CapabilityKind
 from agentpool._manifest.capability import PrivacyTier as PrivacyTier
@@ -82,6 +83,7 @@ __all__ = [
     "AgentStatus",
     "AssistantMessage",
     "Budget",
+    "BudgetConfig",
     "Capability",
     "CapabilityDeniedError",
     "CapabilityKind",

@@ -24,6 +24,7 @@ NAMES: dict[str, list[str]] = {
         "AgentStatus",
         "AssistantMessage",
         "Budget",
+        "BudgetConfig",
         "Capability",
         "CapabilityDeniedError",
         "CapabilityKind",

@@ -118,6 +118,7 @@ class Purse:
             one.account.refused += 1
         await self.settle()
         short, kind = lack
+        await _look((short,))  # what was set aside here, and not there, is counted no more
         return short.account.error(kind, reserved_by(reservation))
 
     async def _find_stored_lack(self, reservation: Reservation) -> tuple[Ledger, int] | None:  # noqa: ASYNC910  # its caller has a checkpoint

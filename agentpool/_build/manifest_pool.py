@@ -14,6 +14,8 @@ from agentpool._checks import expect_arguments, expect_each, expect_fields
 from agentpool import memory as memories
 from agentpool._approval import Approver
 from agentpool._budget.budget import Budget
+from agentpool._budget.store import BudgetStore
+from agentpool._build.budgets import build_budget
 from agentpool._build.drivers import check_prices, check_spawns, find_secrets, open_drivers
 from agentpool._build.tools import SystemTools, build_tools, missing_tools
 from agentpool._errors import UsageError
@@ -58,7 +60,11 @@ class PoolPlan:
     memory_file: str | None = None
     """Where agents keep fragments. ``None``: in memory, for as long as the pool is open."""
     budget: Budget | None = None
-    """What all agents may spend together. ``None``: no limit but each run's own."""
+    """What all agents may spend together. ``None``: no limit but each run's own, and what the
+    ``[budget]`` of a manifest says."""
+    budget_store: BudgetStore | None = None
+    """Where it is kept what is spent of the ``[budget]`` of manifests: a journal. ``None``: in
+    ``journal``."""
     approve: Approver | None = None
     """Asked before calls that need approval. ``None``: they are refused."""
     observers: Sequence[Observer] = ()
@@ -129,7 +135,8 @@ async def open_manifest_pool(
         DriverError: If a model cannot be opened; says what is missing.
         ManifestError: If a manifest cannot work with its model.
         PrivacyError: If a manifest's tier forbids its model.
-        UsageError: If there is a limit on cost and a model has no price.
+        UsageError: If there is a limit on cost and a model has no price, or a manifest has a
+            ``[budget]`` and nothing keeps what is spent of it.
         JournalError: If the journal cannot be used, or another process runs the pool.
         PoolError: At the exit, if agents failed and their outcomes were never retrieved.
 
@@ -137,12 +144,8 @@ async def open_manifest_pool(
         All agents have ended, and everything that was opened is closed.
     """
     expect_arguments(open_manifest_pool, locals())
-    for text in plan.warnings:
-        if warn is None:
-            # A frame of contextlib stands between this and whoever opens the pool.
-            warnings.warn(text, UserWarning, stacklevel=3)
-        else:
-            warn(text)
+    _warn(plan, warn)
+    budget = _budget_of(plan)
     async with (
         open_drivers(plan.manifests, stand_in=plan.driver, gates=plan.gates) as choose,
         _open_memory(plan.memory_file) as memory,
@@ -154,7 +157,7 @@ async def open_manifest_pool(
             keep_outcomes=plan.keep_outcomes,
             memory=memory,
             tools=build_tools(memory, servers, SystemTools(os.environ), choose),
-            budget=plan.budget,
+            budget=budget,
             approve=plan.approve,
             observers=plan.observers,
             name=plan.name,
@@ -163,9 +166,30 @@ async def open_manifest_pool(
         ) as pool,
     ):
         check_spawns(plan.manifests, choose)
-        if plan.budget is not None and plan.budget.statistics().cost.limit is not None:
+        if _limits_cost(plan):
             check_prices(plan.manifests, choose)
         yield pool
+
+
+def _warn(plan: PoolPlan, warn: Callable[[str], object] | None) -> None:
+    for text in plan.warnings:
+        if warn is None:
+            # A frame of contextlib and one of ours stand between this and who opens the pool.
+            warnings.warn(text, UserWarning, stacklevel=4)
+        else:
+            warn(text)
+
+
+def _budget_of(plan: PoolPlan) -> Budget | None:
+    journal: object = plan.journal
+    kept_in = journal if isinstance(journal, BudgetStore) else None
+    return build_budget(plan.manifests, plan.budget, plan.budget_store or kept_in)
+
+
+def _limits_cost(plan: PoolPlan) -> bool:
+    whole = plan.budget is not None and plan.budget.statistics().cost.limit is not None
+    budgets = (manifest.budget for manifest in plan.manifests)
+    return whole or any(one is not None and one.cost_usd is not None for one in budgets)
 
 
 @asynccontextmanager

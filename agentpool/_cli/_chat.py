@@ -26,7 +26,6 @@ from agentpool import (
     AgentManifest,
     AgentPoolError,
     AgentStatus,
-    Budget,
     PoolPlan,
     Session,
     SpawnConfig,
@@ -35,6 +34,7 @@ from agentpool import (
     session_pool_name,
 )
 from agentpool._cli._approve import choose_approver
+from agentpool._cli._budget_file import BudgetFile
 from agentpool._cli._command import ChatCommand
 from agentpool._cli._manifests import load_all, without_manifest
 from agentpool._cli._override import Override
@@ -173,10 +173,10 @@ class _Chat:
     async def _talk(self) -> None:  # noqa: ASYNC910  # there is one pool at least
         """Talk in one pool after the other."""
         options = self.command.options
-        budget, gates = options.new_budget(), options.new_gates()
+        spending, gates = BudgetFile(options), options.new_gates()
         while self._goes_on:
             try:
-                await self._talk_in_pool(budget, gates)
+                await self._talk_in_pool(spending, gates)
             except AgentPoolError as error:
                 # Whoever tries another model does not want to lose the chat by a slip.
                 if self._good in {None, self.override}:
@@ -185,7 +185,7 @@ class _Chat:
                 self.override = self._good
                 await self.screen.write_lines(error_lines(error))
 
-    async def _talk_in_pool(self, budget: Budget | None, gates: ProviderGates | None) -> None:
+    async def _talk_in_pool(self, spending: BudgetFile, gates: ProviderGates | None) -> None:
         options = self.command.options
         manifest = _manifest_of(self.command, self.override)
         secrets = PoolPlan(manifests=(manifest,)).secrets
@@ -194,7 +194,7 @@ class _Chat:
         async with open_command_pool(
             (manifest,),
             options,
-            budget=budget,
+            budget_file=spending,
             gates=gates,
             observers=(self._board, self._stream),
             warn=report.warn,

@@ -239,4 +239,19 @@ def _limits(manifest: AgentManifest) -> str:
     end = f"; no limit on {', '.join(open_ended)}" if open_ended else ""
     may_spawn = any(grant.kind is CapabilityKind.SPAWN for grant in manifest.capabilities)
     whose = ", with its children" if may_spawn else ""
-    return f"at most {', '.join(limits)}{whose}{end}"
+    return f"at most {', '.join(limits)}{whose}{end}{_period_limits(manifest)}"
+
+
+def _period_limits(manifest: AgentManifest) -> str:
+    """Return what all of its agents may spend together in a period, as the end of a sentence."""
+    budget = manifest.budget
+    if budget is None:
+        return ""
+    limits = (
+        ("US dollars", budget.cost_usd),
+        ("tokens", budget.tokens),
+        ("requests", budget.requests),
+        ("tool calls", budget.tool_calls),
+    )
+    words = ", ".join(f"{limit:,g} {unit}" for unit, limit in limits if limit is not None)
+    return f"; all together {words} per {budget.per}".replace("per ever", "in all")

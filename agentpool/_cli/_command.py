@@ -24,6 +24,12 @@ BUDGET_NAME: Final = "command line"
 SESSIONS_FILE: Final = "agentpool.db"
 """Where conversations are kept if no journal is named: in the current folder."""
 
+BUDGET_FILE: Final = SESSIONS_FILE
+"""Where it is kept what is spent in a period, if no journal is named."""
+
+Period: TypeAlias = Literal["hour", "day", "month"]
+"""How long the limits of ``--per`` last. They begin in UTC."""
+
 ApproveMode: TypeAlias = Literal["ask", "always", "never", "later"]
 """Who decides on calls that must be approved: a person, or this alone."""
 
@@ -66,6 +72,9 @@ class Options:
     """Tokens in plus out that all agents may use together."""
     max_requests: int | None = None
     """Requests that all agents may make together."""
+    per: Period | None = None
+    """How long these limits last, over all commands with the same file. ``None``: they are for
+    this command."""
     approve: ApproveMode = "ask"
     """What is done with calls that must be approved."""
     memory: str | None
@@ -104,19 +113,26 @@ class Options:
         """Make the desk for approvals on the live page. ``None``: it is not wanted."""
         return None if self.live is None else ApprovalDesk()
 
-    def new_budget(self, store: BudgetStore | None = None) -> Budget | None:
+    @property
+    def budget_file(self) -> str:
+        """Where it is kept what is spent in an hour, a day or a month."""
+        return self.journal or BUDGET_FILE
+
+    def new_budget(self, store: BudgetStore, *, is_shared: bool = False) -> Budget | None:
         """Make the budget of all agents. ``None``: no limit is wanted.
 
         Args:
-            store: Where it is kept what was used, for several processes that share it.
+            store: Where it is kept what was used.
+            is_shared: Whether several processes are this command.
         """
         limits = (self.max_total_tokens, self.max_cost_usd, self.max_requests)
         if limits == (None, None, None):
             return None
         tokens, cost_usd, requests = limits
+        per = self.per or ("ever" if is_shared else None)
         return Budget(
             tokens=tokens, cost_usd=cost_usd, requests=requests, name=BUDGET_NAME,
-            per=None if store is None else "ever", store=store,
+            per=per, store=None if per is None else store,
         )  # fmt: skip
 
 

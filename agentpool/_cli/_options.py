@@ -10,7 +10,14 @@ from collections.abc import Sequence
 from typing import Final, Literal, Never
 
 from agentpool import UsageError, session_pool_name
-from agentpool._cli._command import SESSIONS_FILE, Address, ApproveMode, Options
+from agentpool._cli._command import (
+    BUDGET_FILE,
+    SESSIONS_FILE,
+    Address,
+    ApproveMode,
+    Options,
+    Period,
+)
 from agentpool._cli._override import Override
 from agentpool.drivers import PROVIDERS
 from agentpool.observe import Content
@@ -49,6 +56,7 @@ class Words(argparse.Namespace):
     max_cost: float | None
     max_total_tokens: int | None
     max_requests: int | None
+    per: Period | None
     model_file: bool
     memory: str | None
     memory_scope: str | None
@@ -185,6 +193,9 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         help="the most US dollars of all agents together")  # fmt: skip
     add("--max-requests", type=count, metavar="N",
         help="the most requests of all agents together, retries included")  # fmt: skip
+    add("--per", choices=("hour", "day", "month"), metavar="hour|day|month",
+        help="let these three hold in each hour, day or month, which begin in UTC, for all "
+        f"commands with the same --journal, or with {BUDGET_FILE} in this folder")  # fmt: skip
     add("--rpm", type=count, metavar="N",
         help="the most requests to one provider in a minute; the others wait")  # fmt: skip
     add("--tpm", type=count, metavar="N",
@@ -240,6 +251,7 @@ def read_options(found: Words) -> Options:
         raise UsageError(
             "--live prints where the page is, and --quiet prints nothing; use one of them"
         )
+    _check_period(found)
     journal = getattr(found, "journal", None) or (
         None if getattr(found, "session", None) is None else SESSIONS_FILE
     )
@@ -274,6 +286,7 @@ def read_options(found: Words) -> Options:
         max_cost_usd=found.max_cost,
         max_total_tokens=found.max_total_tokens,
         max_requests=found.max_requests,
+        per=found.per,
         # Where results are for other programs, no person sits at a terminal.
         approve=getattr(found, "approve", "never"),
         memory=found.memory,
@@ -287,6 +300,16 @@ def read_options(found: Words) -> Options:
         journal=journal,
         schema=getattr(found, "schema", None),
     )
+
+
+def _check_period(found: Words) -> None:
+    if found.per is not None and (found.max_cost, found.max_total_tokens, found.max_requests) == (
+        None, None, None,
+    ):  # fmt: skip
+        raise UsageError(
+            f"--per {found.per} is about a limit; add --max-cost, --max-total-tokens or "
+            "--max-requests"
+        )
 
 
 def count(word: str) -> int:

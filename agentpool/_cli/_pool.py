@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from agentpool import AgentManifest, AgentPool, Budget, PoolPlan, UsageError, open_manifest_pool
+from agentpool import AgentManifest, AgentPool, PoolPlan, UsageError, open_manifest_pool
 from agentpool import journal as journals
+from agentpool._cli._budget_file import BudgetFile
 from agentpool._cli._cluster import open_cluster_drivers
 from agentpool._cli._command import NOTHING_HELD_BACK, ClusterOptions, Options
 from agentpool._cli._recording import open_recording
@@ -30,7 +31,7 @@ async def open_command_pool(
     manifests: Sequence[AgentManifest],
     options: Options,
     *,
-    budget: Budget | None,
+    budget_file: BudgetFile,
     gates: ProviderGates | None,
     observers: Sequence[Observer],
     warn: Callable[[str], Awaitable[None]],
@@ -46,7 +47,7 @@ async def open_command_pool(
     Args:
         manifests: Every manifest of which there will be agents.
         options: How to run them.
-        budget: What all of them may spend together. ``None``: nothing is limited.
+        budget_file: What all of them may spend together, and where it is kept.
         gates: What their requests go through. ``None``: nothing.
         observers: Told of everything.
         warn: Called with each warning.
@@ -63,17 +64,15 @@ async def open_command_pool(
     plan = PoolPlan(
         manifests=tuple(manifests),
         max_concurrent=options.max_concurrent,
-        # The next one is there when a slot is free; who finds no place waits where it is.
-        max_queued=options.max_concurrent,
+        max_queued=options.max_concurrent,  # who finds no place waits where it is
         driver=await _load_stand_in(options.script),
         gates=gates,
         memory_file=options.memory,
-        budget=budget,
+        budget=budget_file.budget,
+        budget_store=budget_file,
         approve=approve,
     )
-    for text in plan.warnings:
-        await warn(text)
-    # Opened first: what cannot be used is told before a model is opened.
+    await _warn_of(plan, warn)
     with nullcontext() if options.live is None else listen(*options.live) as listener:
         async with (
             open_options_journal(None if journal is not None else options.journal) as opened,
@@ -82,10 +81,17 @@ async def open_command_pool(
             plan = attrs.evolve(plan, observers=(*observers, *recording))
             if (kept := journal or opened) is not None:
                 plan = attrs.evolve(plan, journal=kept, resume=True, name=kept_as)
-            async with _loaded(plan, options, loading) as pool, _shown(pool, listener, desk, say):
+            loaded = _loaded(plan, options, budget_file, loading)
+            async with loaded as pool, _shown(pool, listener, desk, say):
                 if gates is not None and not gates.statistics():
                     await warn(NOTHING_HELD_BACK)
                 yield pool
+
+
+async def _warn_of(plan: PoolPlan, warn: Callable[[str], Awaitable[None]]) -> None:
+    await trio.lowlevel.checkpoint()
+    for text in plan.warnings:
+        await warn(text)
 
 
 @asynccontextmanager
@@ -142,10 +148,13 @@ async def open_options_journal(file: str | None) -> AsyncGenerator[SqliteJournal
 
 @asynccontextmanager
 async def _loaded(
-    plan: PoolPlan, options: Options, loading: Callable[[str], None]
+    plan: PoolPlan, options: Options, budget_file: BudgetFile, loading: Callable[[str], None]
 ) -> AsyncGenerator[AgentPool]:
     """Open the pool of *plan*, and tell *loading* what takes so long."""
-    async with _on_nodes(plan, options.cluster, loading) as placed:
+    async with (
+        budget_file.opened(plan.manifests, plan.journal),
+        _on_nodes(plan, options.cluster, loading) as placed,
+    ):
         loading(_loaded_by(placed))
         async with open_manifest_pool(placed, warn=_was_told) as pool:
             loading("")

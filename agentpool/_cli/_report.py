@@ -111,6 +111,8 @@ class Report:
     """Called once when standard output is not read any more."""
     waiting: int = attrs.field(init=False, default=0)
     """Agents that wait for approvals, which are given later."""
+    spent: BudgetStatistics | None = attrs.field(init=False, default=None)
+    """What was spent of the budgets that outlive the command. ``None``: there are none."""
     _ended: Counter[AgentStatus] = attrs.field(init=False, factory=Counter[AgentStatus])
     _usage: Usage = attrs.field(init=False, default=NO_USAGE)
     _cost_usd: float | None = attrs.field(init=False, default=0.0)

@@ -24,6 +24,7 @@ import attrs
 import trio
 
 from agentpool import AgentManifest, AgentPoolError, AgentStatus, PoolPlan, UsageError
+from agentpool._cli._budget_file import BudgetFile
 from agentpool._cli._command import Address, ServeCommand
 from agentpool._cli._interrupt import Interruption, watch_signals
 from agentpool._cli._manifests import load_all
@@ -180,7 +181,7 @@ async def _serve(
     async with open_command_pool(
         manifests,
         options,
-        budget=options.new_budget(),
+        budget_file=BudgetFile(options),
         gates=options.new_gates(),
         observers=(log, desk),
         warn=log.warn,

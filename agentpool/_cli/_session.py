@@ -25,13 +25,13 @@ from agentpool import (
     AgentPool,
     AgentPoolError,
     AgentStatus,
-    Budget,
     PoolPlan,
     SpawnConfig,
     UsageError,
 )
 from agentpool._cli._answers import AnswerFolder
 from agentpool._cli._approve import Prompter, choose_approver
+from agentpool._cli._budget_file import BudgetFile
 from agentpool._cli._command import Options
 from agentpool._cli._interrupt import Interruption, watch_signals
 from agentpool._cli._job import Job
@@ -236,7 +236,7 @@ async def conduct(
         work: What to do in the pool.
     """
     opened_at = trio.current_time()
-    budget, gates = options.new_budget(), options.new_gates()
+    spending, gates = BudgetFile(options), options.new_gates()
     interruption, board, desk = Interruption(), Board(job_count), options.new_desk()
     screen, prompter = open_screen(options, keys=keys)
     secrets = PoolPlan(manifests=tuple(manifests)).secrets
@@ -251,7 +251,7 @@ async def conduct(
                 await _run(
                     manifests,
                     options,
-                    budget,
+                    spending,
                     gates,
                     board=board,
                     report=report,
@@ -269,7 +269,7 @@ async def conduct(
     return await report.end(
         interrupted=interruption.reason,
         seconds=trio.current_time() - opened_at,
-        spent=None if budget is None else budget.statistics(),
+        spent=report.spent if spending.budget is None else spending.budget.statistics(),
         gates=() if gates is None else gates.statistics(),
     )
 
@@ -277,7 +277,7 @@ async def conduct(
 async def _run(
     manifests: Sequence[AgentManifest],
     options: Options,
-    budget: Budget | None,
+    spending: BudgetFile,
     gates: ProviderGates | None,
     *,
     board: Board,
@@ -295,7 +295,7 @@ async def _run(
         open_command_pool(
             manifests,
             options,
-            budget=budget,
+            budget_file=spending,
             gates=gates,
             observers=(board,),
             warn=report.warn,
@@ -325,6 +325,7 @@ async def _run(
                 nursery.start_soon(later.watch, pool, session.stop)
             await work(session)
             nursery.cancel_scope.cancel()
+        report.spent = pool.statistics().budget
         if later.is_waiting and options.journal is not None:
             board.say(how_to_answer(options.journal), notable=True)
 

@@ -255,11 +255,12 @@ class _SharedMap:
         return result
 
     async def _spent(self, crew: Crew) -> BudgetStatistics | None:
-        if self._options.new_budget() is None:
+        per = self._options.per or "ever"
+        if self._options.new_budget(self._journal, is_shared=True) is None:
             await trio.lowlevel.checkpoint()
             return None
         none = (None, None, None, None)
-        use = await self._journal.spend(BUDGET_NAME, "ever", none, _NOTHING, ())
+        use = await self._journal.spend(BUDGET_NAME, per, none, _NOTHING, ())
         return _statistics(use, self._options, crew)
 
 

@@ -35,6 +35,7 @@ from agentpool import (
 from agentpool import journal as journals
 from agentpool._cli._approve import choose_approver
 from agentpool._cli._arguments import parse
+from agentpool._cli._budget_file import BudgetFile
 from agentpool._cli._command import MapCommand, Options
 from agentpool._cli._crew_messages import (
     Broke,
@@ -216,11 +217,12 @@ class Worker:
         screen = Screen(sys.stderr, sys.stderr, None)
         async with journals.open_journal(self.order.journal) as journal:
             kept = _ShareJournal(journal, self.order.lease_seconds)
-            self.budget = options.new_budget(journal)
+            spending = BudgetFile(options, journal, is_shared=True)
+            self.budget = spending.budget
             async with open_command_pool(
                 manifests,
                 options,
-                budget=self.budget,
+                budget_file=spending,
                 gates=options.new_gates(),
                 observers=(self.board,),
                 warn=self._warn,

@@ -20,6 +20,7 @@ import attrs
 
 from agentpool._checks import expect, expect_arguments, expect_fields
 from agentpool._errors import Fault, ManifestError
+from agentpool._manifest.budget import BudgetConfig, read_budget
 from agentpool._manifest.capability import SCOPE_KEYS, Capability, CapabilityKind, PrivacyTier
 from agentpool._manifest.context import ContextConfig, read_context
 from agentpool._manifest.mcp import read_server, server_faults
@@ -92,6 +93,8 @@ class AgentManifest:
     """What one run may use."""
     context: ContextConfig = attrs.field(factory=ContextConfig)
     """How its conversation is kept within the model's window."""
+    budget: BudgetConfig | None = None
+    """What agents spend together in a day, or another period. ``None``: no such limit."""
     capabilities: tuple[Capability, ...] = DEFAULT_CAPABILITIES
     """What it is granted. Nothing else is allowed."""
     mcp_servers: tuple[McpServerConfig, ...] = ()
@@ -132,6 +135,7 @@ class AgentManifest:
         model = read_model(top.table("model"), _HOMES, providers)
         resources = _read_resources(top.table("resources"))
         context = read_context(top.table("context"), _HOMES)
+        budget = read_budget(top.table("budget"), _HOMES, is_there="budget" in top.values)
         grants = _read_capabilities(top.tables("capabilities"))
         tables = top.tables("mcp_servers") or ()
         servers = tuple(table and read_server(table, _HOMES) for table in tables)
@@ -150,6 +154,7 @@ class AgentManifest:
             model=model,
             resources=resources,
             context=context,
+            budget=budget,
             capabilities=tuple(grant for grant in grants if grant),
             mcp_servers=tuple(server for server in servers if server),
         )
@@ -216,6 +221,7 @@ _HOMES: Final[Mapping[str, str]] = {
     **dict.fromkeys(_keys(ModelConfig), "in [model]"),
     **dict.fromkeys(_keys(ResourceQuota), "in [resources]"),
     **dict.fromkeys(_keys(ContextConfig), "in [context]"),
+    **dict.fromkeys(("per", "tokens", "cost_usd", "requests", "tool_calls"), "in [budget]"),
     **dict.fromkeys(_SECTIONS, AT_THE_TOP),
 }
 

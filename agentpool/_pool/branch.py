@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
+import attrs
+
 from agentpool._agent.early_outcome import early_outcome
 from agentpool._agent.results import digest_of, spending
 from agentpool._budget.budget import Budget, ledger_of
@@ -104,6 +106,12 @@ def is_changed(past: PastAgent, config: SpawnConfig) -> bool:
 
 
 def asked_digest(config: SpawnConfig) -> str:
-    """Return a short hash of an agent's manifest and query."""
+    """Return a short hash of an agent's manifest and query.
+
+    What may be spent in a day changes no answer, so it may be changed between two processes.
+    """
+    manifest = config.manifest
+    if manifest.budget is not None:
+        manifest = attrs.evolve(manifest, budget=None)
     beside: tuple[object, ...] = tuple(one for one in (config.attachments, config.limits) if one)
-    return digest_of(config.manifest, config.query, config.history, *beside)
+    return digest_of(manifest, config.query, config.history, *beside)

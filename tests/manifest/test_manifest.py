@@ -11,6 +11,7 @@ import pytest
 
 from agentpool import (
     AgentManifest,
+    BudgetConfig,
     Capability,
     CapabilityKind,
     ContextConfig,
@@ -776,7 +777,11 @@ def test_a_key_in_the_wrong_table_says_where_it_belongs(text: str, path: str, pl
         ('[model]\napi_key = "x"', "model.api_key", "unknown key; did you mean 'api_key_env'?"),
         ("[model.sub]", "model.sub", "unknown key; known here: api, api_key_env, base_url, "),
         ("[resources]\nMAX_ITERATIONS = 1", "resources.MAX_ITERATIONS", "'max_iterations'?"),
-        ('"a.b" = 1', '"a.b"', "unknown key; known here: capabilities, context, description, "),
+        (
+            '"a.b" = 1',
+            '"a.b"',
+            "unknown key; known here: budget, capabilities, context, ",
+        ),
         ('"é" = 1', '"é"', "unknown key; "),
     ],
 )
@@ -1042,9 +1047,10 @@ def test_the_guide_lists_every_key() -> None:
         TokenPrice,
         ResourceQuota,
         ContextConfig,
+        BudgetConfig,
         McpServerConfig,
     )
-    tables = {"model", "resources", "context", "capabilities", "mcp_servers"}
+    tables = {"model", "resources", "budget", "context", "capabilities", "mcp_servers"}
     keys = {field.name for part in parts for field in attrs.fields(part)}
     assert keys - listed == tables - listed
     grants = {"type", "server", "tool", "max_depth", "ask_first", *SCOPE_KEYS.values()}

@@ -8,7 +8,14 @@ from pathlib import Path
 import attrs
 import pytest
 
-from agentpool import AgentManifest, CapabilityKind, McpServerConfig, ModelConfig, ResourceQuota
+from agentpool import (
+    AgentManifest,
+    BudgetConfig,
+    CapabilityKind,
+    McpServerConfig,
+    ModelConfig,
+    ResourceQuota,
+)
 from agentpool._manifest.capability import SCOPE_KEYS
 from agentpool._manifest.context import ContextConfig
 from agentpool.drivers import TokenPrice
@@ -32,12 +39,22 @@ def table(heading: str) -> list[str]:
         ("`[model.price]`", TokenPrice),
         ("`[resources]`", ResourceQuota),
         ("`[context]`", ContextConfig),
+        ("`[budget]`", BudgetConfig),
         ("`[[mcp_servers]]`", McpServerConfig),
     ],
 )
 def test_each_table_has_its_keys(heading: str, cls: type[attrs.AttrsInstance]) -> None:
     """But for those that are tables themselves."""
-    tables = {"model", "resources", "context", "capabilities", "mcp_servers", "fallback", "price"}
+    tables = {
+        "model",
+        "resources",
+        "budget",
+        "context",
+        "capabilities",
+        "mcp_servers",
+        "fallback",
+        "price",
+    }
     if cls is McpServerConfig:
         tables = set()  # there capabilities are names
     assert table(heading) == [one.name for one in attrs.fields(cls) if one.name not in tables]

@@ -1,0 +1,49 @@
+"""The budgets that manifests ask for, which outlive their pool."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agentpool._budget.budget import Budget
+from agentpool._budget.store import BudgetStore
+from agentpool._errors import UsageError
+from agentpool._manifest.budget import BudgetConfig
+from agentpool._manifest.manifest import AgentManifest
+
+
+def build_budget(
+    manifests: Sequence[AgentManifest], whole: Budget | None, store: BudgetStore | None
+) -> Budget | None:
+    """Build what all agents of a pool spend of. ``None``: nothing is limited.
+
+    Args:
+        manifests: Of which there will be agents. What one asks for holds for all.
+        whole: What is limited besides. All of it is spent of this as well.
+        store: Where it is kept what was spent.
+
+    Raises:
+        UsageError: If a manifest asks for a budget and there is no store, or if two ask for
+            different ones of the same name.
+    """
+    wanted = dict[str, tuple[BudgetConfig, str]]()
+    for manifest in manifests:
+        config = manifest.budget
+        if config is None:
+            continue
+        known, whose = wanted.setdefault(config.name, (config, manifest.name))
+        if known != config:
+            raise UsageError(
+                f"manifests {whose!r} and {manifest.name!r} have budgets of the same name, "
+                f"{config.name!r}, and other limits; write the same, or give them other names"
+            )
+    for name, (config, whose) in wanted.items():
+        if store is None:
+            raise UsageError(
+                f"manifest {whose!r} has a [budget] per {config.per}, and nothing keeps what is "
+                "spent; open a journal, and give PoolPlan(budget_store=journal)"
+            )
+        whole = Budget(
+            tokens=config.tokens, cost_usd=config.cost_usd, requests=config.requests,
+            tool_calls=config.tool_calls, name=name, per=config.per, store=store, parent=whole,
+        )  # fmt: skip
+    return whole

@@ -1,0 +1,74 @@
+"""The file that keeps what commands spend in an hour, a day or a month."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Sequence
+from contextlib import asynccontextmanager
+from typing import Literal, TypeAlias, final
+
+import attrs
+
+from agentpool import AgentManifest, Budget
+from agentpool import journal as journals
+from agentpool._cli._command import Options
+from agentpool.abc import BudgetStore, Correction, StoredUse
+
+_Amounts: TypeAlias = tuple[int, int, int, int]
+_Limits: TypeAlias = tuple[int | None, int | None, int | None, int | None]
+
+
+@final
+@attrs.define(eq=False)
+class BudgetFile(BudgetStore):
+    """Keeps what is spent in the command's journal, or in a file of its own beside it.
+
+    Budgets are made of it before it is open.
+    """
+
+    _options: Options
+    _store: BudgetStore | None = None
+    """``None``: it is not open."""
+    _is_shared: bool = False
+    """Whether several processes are this command."""
+    budget: Budget | None = attrs.field(init=False)
+    """What all agents of the command may spend together. ``None``: nothing is limited."""
+
+    def __attrs_post_init__(self) -> None:
+        """Make the budget that the options ask for."""
+        self.budget = self._options.new_budget(self, is_shared=self._is_shared)
+
+    @asynccontextmanager
+    async def opened(
+        self, manifests: Sequence[AgentManifest], journal: object
+    ) -> AsyncGenerator[None]:
+        """Open it, if a limit of the command or of *manifests* is kept in it, and it is not open.
+
+        Args:
+            manifests: Of which there will be agents.
+            journal: Where the command's pool is kept, which is the file if the options name one.
+
+        Raises:
+            JournalError: If it cannot be opened.
+        """
+        is_needed = self._options.per or any(one.budget is not None for one in manifests)
+        known = self._store
+        if self._options.journal is not None and isinstance(journal, BudgetStore):
+            known = journal
+        if known is not None or not is_needed:
+            self._store = known
+            yield
+        else:
+            async with journals.open_journal(self._options.budget_file) as self._store:
+                yield
+
+    def spend(
+        self,
+        name: str,
+        per: Literal["hour", "day", "month", "ever"],
+        limits: _Limits,
+        wanted: _Amounts,
+        corrections: Sequence[Correction],
+    ) -> Awaitable[StoredUse]:
+        """Pass on to the file."""
+        assert self._store is not None  # noqa: S101  # agents spend while it is open
+        return self._store.spend(name, per, limits, wanted, corrections)

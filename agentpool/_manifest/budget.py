@@ -1,0 +1,99 @@
+"""What all agents of a manifest may spend in an hour, a day or a month."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, final
+
+import attrs
+
+from agentpool._budget.store import Period
+from agentpool._checks import expect_fields, is_number
+from agentpool._errors import Fault, ManifestError
+from agentpool._manifest.parts import count_faults
+from agentpool._manifest.toml_table import TomlTable, shown
+
+_PERIODS: Final[Mapping[str, Period]] = {
+    "hour": "hour",
+    "day": "day",
+    "month": "month",
+    "ever": "ever",
+}
+
+DEFAULT_NAME: Final = "agents"
+"""What the budget of a manifest is called that does not say."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class BudgetConfig:
+    """What the agents of a pool may spend together in each period, over all processes.
+
+    It holds for every pool, and every command, that has an agent of the manifest and keeps
+    what is spent in the same file.
+    """
+
+    per: Period
+    """``hour``, ``day`` or ``month``, which begin in UTC, or ``ever``."""
+    tokens: int | None = None
+    """Tokens in plus tokens out. ``None``: no limit, here as below."""
+    cost_usd: float | None = None
+    """US dollars."""
+    requests: int | None = None
+    """Requests to a model, retries included."""
+    tool_calls: int | None = None
+    """Tool calls that run."""
+    name: str = DEFAULT_NAME
+    """What it is called in the file and in errors. Manifests with the same name share it."""
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse limits that are not positive numbers, and a budget without any."""
+        expect_fields(self, but=("per", "tokens", "cost_usd", "requests", "tool_calls"))
+        if faults := tuple(self._faults()):
+            raise ManifestError(faults, source="BudgetConfig")
+
+    def _faults(self) -> list[Fault]:
+        faults = list[Fault]()
+        if self.per not in _PERIODS:
+            faults.append(Fault("per", f"must be one of {', '.join(_PERIODS)}, got {self.per!r}"))
+        counts = {"tokens": self.tokens, "requests": self.requests, "tool_calls": self.tool_calls}
+        for path, value in counts.items():
+            if value is not None:
+                faults.extend(count_faults(path, value))
+        cost = self.cost_usd
+        if cost is not None and not (is_number(cost) and 0 < cost < float("inf")):
+            faults.append(Fault("cost_usd", f"must be a finite number > 0, got {shown(cost)}"))
+        if cost is None and not any(value is not None for value in counts.values()):
+            faults.append(
+                Fault("cost_usd", "is missing; write it, or tokens, requests or tool_calls")
+            )
+        if not self.name.strip() or not self.name.isprintable():
+            faults.append(Fault("name", f"must be one line of printable text, got {self.name!r}"))
+        return faults
+
+
+def read_budget(
+    table: TomlTable, homes: Mapping[str, str], *, is_there: bool
+) -> BudgetConfig | None:
+    """Return the budget in *table*. ``None``: there is none, or it has faults, which are noted.
+
+    Args:
+        table: The manifest's ``[budget]``.
+        homes: Where keys belong, for those that are known elsewhere in the file.
+        is_there: Whether the manifest has that table.
+    """
+    if not is_there:
+        return None
+    table.require("per", f"write one of {', '.join(_PERIODS)}")
+    per = table.choice("per", _PERIODS, None)
+    terms = {
+        "tokens": table.integer("tokens", None),
+        "requests": table.integer("requests", None),
+        "tool_calls": table.integer("tool_calls", None),
+    }
+    cost_usd, name = table.number("cost_usd", None), table.text("name", DEFAULT_NAME)
+    budget = None
+    if per is not None:
+        budget = table.build(BudgetConfig, per=per, cost_usd=cost_usd, name=name, **terms)
+    table.close(homes)
+    return budget
