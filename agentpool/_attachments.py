@@ -124,6 +124,11 @@ class Attachment(msgspec.Struct, frozen=True, gc=False):
             reason = getattr(exc, "strerror", None) or str(exc)
             text = f"attachment {str(path)!r} cannot be read: {reason}; check the path"
             raise UsageError(text) from exc
+        if len(data) > MAX_ATTACHMENT_BYTES:  # and how large it is was not looked at
+            raise UsageError(
+                f"attachment {str(path)!r} has more than {MAX_ATTACHMENT_BYTES:,} bytes, and no "
+                "provider takes so many; make it smaller"
+            )
         kind = media_type_of(data)
         if kind is None:
             raise UsageError(

@@ -88,7 +88,7 @@ class ProviderPart(msgspec.Struct, frozen=True, gc=False):
     """
 
     provider: str
-    """The host that it came from."""
+    """The host that it came from, with its port if that is no usual one."""
     model: str
     """The model that was asked for."""
     kind: str

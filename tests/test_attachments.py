@@ -139,8 +139,11 @@ def test_a_file_is_loaded_by_what_it_is(tmp_path: Path) -> None:
     assert Attachment.load(path) == Attachment("image/png", png(), "photo.jpg")
     assert Attachment.load(str(path)).kind == "image"
     (tmp_path / "notes.txt").write_text("Hi")
+    with open(tmp_path / "large.png", "wb") as file:  # noqa: ASYNC230, PTH123  # it has holes
+        file.truncate(3 * MAX_ATTACHMENT_BYTES)
     for name, says in (
         ("notes.txt", "must be a PNG, JPEG, GIF or WebP image, or a PDF"),
+        ("large.png", "has more than 33,554,432 bytes, and no provider takes so many; make it"),
         ("gone.png", "cannot be read: No such file"),
         ("a\0b", "cannot be read: "),
     ):

@@ -151,9 +151,14 @@ class HttpClient:
         self.set_headers({})
 
     @property
-    def place(self) -> str:
-        """The host that all requests go to. Other ports of it count as the same place."""
+    def host(self) -> str:
+        """The host that all requests go to, whatever its port."""
         return self._base_url.host
+
+    @property
+    def place(self) -> str:
+        """The server that all requests go to: the host, with its port if it is no usual one."""
+        return self._base_url.netloc.decode("ascii")
 
     def set_headers(self, headers: Mapping[str, str]) -> None:
         """Send *headers* with every request from now on, in place of those set before.

@@ -56,7 +56,8 @@ async def open_driver(
             on this machine has no gate. ``None``: no request waits.
 
     Raises:
-        AuthenticationError: If the variable with the key is empty. Names the variable.
+        AuthenticationError: If the variable with the key is empty, or has more than a key.
+            Names the variable.
         UnknownModelError: If a local model is not there. Says how to get it.
         UsageError: If llama.cpp is missing.
         DriverError: If a local model cannot be loaded.
@@ -185,6 +186,11 @@ def _read_key(variable: str, name: str, environ: Mapping[str, str]) -> str:
     if not key:
         msg = f"model {name!r} needs a key, and {variable} is not set; set it to the key"
         raise AuthenticationError(msg)
+    if not (key.isascii() and key.isprintable()):
+        raise AuthenticationError(
+            f"the key of model {name!r} in {variable} has a line break or another character that "
+            f"no key has; set {variable} to the key alone"
+        )
     return key
 
 

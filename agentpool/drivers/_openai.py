@@ -18,7 +18,7 @@ from agentpool._manifest.wires import OPENAI_HOST, Api, is_openai, wants_effort,
 from agentpool._messages import AssistantMessage, Completion, CompletionRequest, Json
 from agentpool.abc import OnDelta, OnSent
 from agentpool.drivers._hosted import ApiKey, Exchange, HostedDriver, HostedSettings
-from agentpool.drivers._http import open_http
+from agentpool.drivers._http import HttpClient, open_http
 from agentpool.drivers._prices import Prices, find_price, own_price
 from agentpool.drivers.wire._call_ids import CHAT_IDS, MISTRAL_IDS
 from agentpool.drivers.wire._chat_answer import ChatAccumulator
@@ -75,16 +75,17 @@ def _rules_at(place: str) -> Rules | None:
 
 def _chat_options(
     settings: HostedSettings,
-    place: str,
+    client: HttpClient,
     max_tokens_field: MaxTokensField | None,
     rules: Rules | None,
 ) -> ChatOptions:
-    rules = rules or _rules_at(place)
+    host = client.host
+    rules = rules or _rules_at(host)
     return ChatOptions(
         model=settings.model,
-        is_openai=is_openai(place),
-        max_tokens_field=max_tokens_field or _usual_field(place),
-        provider=place,
+        is_openai=is_openai(host),
+        max_tokens_field=max_tokens_field or _usual_field(host),
+        provider=client.place,
         call_ids=MISTRAL_IDS if rules == "mistral" else CHAT_IDS,
         has_schemas=rules != "deepseek",
         is_closed=rules == "mistral",
@@ -222,7 +223,7 @@ async def open_openai(
             model=model, api_key=api_key, context_window=context_window, privacy=privacy,
             price=await find_price(price, base_url), own_price=own_price(price),
             max_output_tokens=max_output_tokens, inputs=inputs, options=options or {},
-            wire=wire_of("openai", client.place, api),
+            wire=wire_of("openai", client.host, api),
         )  # fmt: skip
-        wire = _chat_options(settings, client.place, max_tokens_field, rules)
+        wire = _chat_options(settings, client, max_tokens_field, rules)
         yield OpenAIDriver(client, settings, wire, api or (None if wire.is_openai else "chat"))

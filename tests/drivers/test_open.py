@@ -103,6 +103,16 @@ async def test_a_missing_key_names_its_variable(environ: dict[str, str]) -> None
             pass
 
 
+@pytest.mark.parametrize("between", ["\n", "\u2028", "é"])
+async def test_a_key_that_has_more_than_a_key_names_its_variable(between: str) -> None:
+    """A file with two lines, or a text with a mark that was copied with it."""
+    with pytest.raises(AuthenticationError) as caught:
+        async with open_driver(REMOTE, environ={"OPENAI_API_KEY": f"{KEY}{between}{KEY}"}):
+            pass
+    assert "'gpt-x' in OPENAI_API_KEY has a line break or another" in str(caught.value)
+    assert KEY not in str(caught.value)
+
+
 async def test_the_environment_is_the_processs_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Unless another is given."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)

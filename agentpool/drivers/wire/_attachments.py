@@ -147,16 +147,23 @@ def responses_parts(text: str, attachments: Iterable[Attachment]) -> list[Mappin
     return parts
 
 
-def messages_blocks(attachments: Iterable[Attachment]) -> list[msgspec.Raw]:
+class MessagesFile(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An attachment as a Messages block."""
+
+    type: str
+    """``image`` or ``document``."""
+    source: Mapping[str, str]
+    """What it is, and all of it."""
+    cache_control: Mapping[str, Json] | None = None
+    """The mark behind it. ``None``: there is none."""
+
+
+def messages_blocks(attachments: Iterable[Attachment]) -> list[MessagesFile]:
     """Return *attachments* as Messages blocks."""
     return [
-        msgspec.Raw(
-            msgspec.json.encode(
-                {
-                    "type": "image" if one.kind == "image" else "document",
-                    "source": {"type": "base64", "media_type": one.media_type, "data": _text(one)},
-                }
-            )
+        MessagesFile(
+            "image" if one.kind == "image" else "document",
+            {"type": "base64", "media_type": one.media_type, "data": _text(one)},
         )
         for one in attachments
     ]

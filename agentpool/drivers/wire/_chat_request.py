@@ -109,7 +109,7 @@ class ChatOptions:
     cache_prompt: bool | None = None
     """llama.cpp's: whether to reuse work on an equal beginning. ``None``: not said."""
     provider: str = ""
-    """The host, for what belongs to it."""
+    """The server, for what belongs to it."""
     call_ids: IdForm = CHAT_IDS
     """Which ids of calls the server takes."""
     has_schemas: bool = True

@@ -4,7 +4,7 @@ Rules:
 
 1. Nothing of it can be relied upon: each field may be anything.
 2. An error that is empty is none: some servers always send the field.
-3. A number that says how long to wait counts like the words that do.
+3. A number that says how long to wait counts like the words that do, also as a text.
 
 Source: https://platform.openai.com/docs/guides/error-codes, google.rpc.RetryInfo in
 https://cloud.google.com/apis/design/errors,
@@ -28,10 +28,12 @@ class ErrorBody(msgspec.Struct):
     # Google's word for what went wrong, and where it says how long to wait.
     status: object = None
     details: object = None
-    # Where servers say how long to wait in a number.
+    # Where servers say how long to wait.
     retry_after: object = None
     retry_after_seconds: object = None
+    retry_after_ms: object = None
     resets_in_seconds: object = None
+    retry_after_camel: object = msgspec.field(default=None, name="retryAfter")
     metadata: object = None
 
 
@@ -49,8 +51,11 @@ class Envelope(msgspec.Struct):
     type: object = None
     code: object = None
     status: object = None
-    # Where servers say how long to wait in a number.
+    # Where servers say how long to wait.
     retry_after: object = None
+    retry_after_seconds: object = None
+    retry_after_ms: object = None
+    retry_after_camel: object = msgspec.field(default=None, name="retryAfter")
     choices: object = None
 
     def found(self) -> ErrorBody | None:
@@ -60,11 +65,8 @@ class Envelope(msgspec.Struct):
         for one in (self.error, self.errors):
             if (body := _body_of(one)) is not None:
                 codes = (body.code, self.code, self.status)
-                return msgspec.structs.replace(
-                    body,
-                    code=next((one for one in codes if one is not None), None),
-                    retry_after=self.retry_after if body.retry_after is None else body.retry_after,
-                )
+                code = next((one for one in codes if one is not None), None)
+                return self._with_wait(msgspec.structs.replace(body, code=code))
         return None
 
     def bare(self) -> ErrorBody | None:
@@ -72,7 +74,17 @@ class Envelope(msgspec.Struct):
         said = self.message or self.detail
         if not said or self.choices:
             return None
-        return ErrorBody(said, self.type, self.code, self.status, retry_after=self.retry_after)
+        return self._with_wait(ErrorBody(said, self.type, self.code, self.status))
+
+    def _with_wait(self, body: ErrorBody) -> ErrorBody:
+        """Return *body* with what stands beside it of how long to wait, if it says nothing."""
+        waits = {name: getattr(self, name) for name in _WAITS}
+        if any(getattr(body, name) is not None for name in _WAITS):
+            return body
+        return msgspec.structs.replace(body, **waits)
+
+
+_WAITS: Final = ("retry_after", "retry_after_seconds", "retry_after_ms", "retry_after_camel")
 
 
 def _body_of(error: object) -> ErrorBody | None:
@@ -109,10 +121,16 @@ _ENVELOPE: Final = msgspec.json.Decoder(Envelope | list[Envelope])
 
 def delay_of(error: ErrorBody) -> str:
     """Return in words how long to wait, if a field says so; empty if none does."""
-    fields = (error.retry_after, error.retry_after_seconds, error.resets_in_seconds)
-    named = next((one for one in fields if isinstance(one, int | float)), None)
-    if named is not None:
-        return f"retry after {named}s"
+    fields = {
+        "s": (
+            *(error.retry_after, error.retry_after_camel),
+            *(error.retry_after_seconds, error.resets_in_seconds),
+        ),
+        "ms": (error.retry_after_ms,),
+    }
+    for unit, waits in fields.items():
+        if named := next(filter(None, map(_number_in, waits)), None):
+            return f"retry after {named}{'' if named[-1].isalpha() else unit}"
     try:
         found = msgspec.convert(error.details, list[_Detail])
     except msgspec.ValidationError:
@@ -126,6 +144,13 @@ def delay_of(error: ErrorBody) -> str:
         return ""
     seconds = metadata.retry_after_seconds
     return "" if seconds is None else f"retry after {seconds}s"
+
+
+def _number_in(value: object) -> str:
+    """Return a number, or a span such as ``1m30s``, in words, or an empty text."""
+    is_one = isinstance(value, int | float | str) and not isinstance(value, bool)
+    word = str(value).strip() if is_one else ""
+    return word if word[:1].isdigit() else ""
 
 
 class _Metadata(msgspec.Struct):

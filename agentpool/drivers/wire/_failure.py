@@ -9,7 +9,7 @@ Rules:
 3. An error that is no more than a word is judged by that word, then by the status that it
    names. An unknown word is retryable unless it sounds like a bad request.
 4. A call that the model failed to write is the model's fault, not the request's.
-5. What came is shown, shortened, with the key redacted.
+5. What came is shown, shortened, with the key redacted. What a person has to change is said behind.
 6. A router's error is judged by that of the provider behind it as well.
 
 Source: https://platform.openai.com/docs/guides/error-codes,
@@ -111,7 +111,7 @@ def failure_from_response(
         place = shown(headers.get("location", "nowhere"), secret=secret)
         text = f"redirects are not followed, and this leads to {place!r}; set base_url"
     return kind(
-        f"the provider answered {status}: {text}",
+        f"the provider answered {status}: {text}{_advice(kind, status, reason)}",
         retryable=retryable,
         retry_after_seconds=retry_after_seconds({**reason.headers, **headers}, reason.wait),
         status_code=status,
@@ -129,11 +129,29 @@ def failure_in_stream(error: ErrorBody | str, *, secret: str = "") -> DriverErro
         is_bad = any(sign in word for word in reason.words for sign in _BAD_SIGNS)
         verdict = (BadRequestError, False) if is_bad else (OverloadedError, True)
     kind, retryable = verdict
+    said = reason.text or "no explanation"
     return kind(
-        f"the provider broke off its answer: {reason.text or 'no explanation'}",
+        f"the provider broke off its answer: {said}{_advice(kind, reason.status, reason)}",
         retryable=retryable,
         retry_after_seconds=retry_after_seconds({}, reason.wait),
     )
+
+
+def _advice(kind: Callable[..., DriverError], status: int | None, reason: Reason) -> str:
+    """Return what to do about an error that asking again does not mend. Empty: nothing is known."""
+    is_unpaid = status == _PAYMENT_REQUIRED or not reason.words.isdisjoint(_UNPAID)
+    if kind in {AuthenticationError, RateLimitError} and is_unpaid:
+        return "; look at the balance and the limits of the account"
+    if kind is AuthenticationError:
+        return "; check the key, that it is one of this provider, and that it may use the model"
+    if kind is UnknownModelError:
+        return "; check the model's name, and that the key may use it: model.remote_model"
+    return "; check the path of model.base_url" if status == _NOT_FOUND else ""
+
+
+_PAYMENT_REQUIRED: Final = 402
+_NOT_FOUND: Final = 404
+_UNPAID: Final = frozenset({"insufficient_quota", "billing_error"})
 
 
 def failure_in_body(body: bytes, *, secret: str = "", is_bare: bool = False) -> DriverError | None:
@@ -267,9 +285,9 @@ _BY_TEXT: Final[tuple[tuple[str, type[DriverError]], ...]] = (
 )
 """Sentences that say more than their status and their words do."""
 
-# The words of OpenAI, vLLM and SGLang (two), Gemini, Anthropic (two), llama.cpp, Mistral,
-# Groq, xAI, Bedrock, Z.AI, Alibaba, Cohere, TGI (two, Together has one of them) and LM Studio
-# (four). Source: openai-agents-python#1093, text-generation-inference#628 and #695,
+# The words of OpenAI, vLLM (five) and SGLang (two), Gemini, Anthropic (two), llama.cpp (four),
+# Mistral, Groq, xAI, Bedrock, Z.AI, Alibaba, Cohere, TGI (two, Together has one of them) and LM
+# Studio (four). Source: openai-agents-python#1093, text-generation-inference#628 and #695,
 # lmstudio-bug-tracker#237 and #2339, and the servers' own texts (2026-11).
 _OVERFLOW: Final = re.compile(
     r"prompt is too long|maximum context length|context length exceeded"
@@ -279,7 +297,9 @@ _OVERFLOW: Final = re.compile(
     r"|context (?:size|window|limit).{0,40}exceed"
     r"|(?:longer|greater) than the (?:model's )?context length|prompt exceeds max length"
     r"|range of input length|too many tokens|`?max_new_tokens`? must be <="
-    r"|`?inputs`? must have less than \d+ tokens|context length of only|reached context length"
+    r"|`?inputs`? must have less than \d+ tokens|context length (?:of|is) only"
+    r"|reached context length|longer than the maximum model length|too long to fit into the model"
+    r"|context shift is disabled|too big compared to kv size"
 )
 """A conversation that is too long."""
 

@@ -8,7 +8,8 @@ Rules, besides those of every wire:
    block of a kind that we did not ask for (a server's own tool) is passed over; an image
    is refused.
 3. Thoughts are kept whole, with their signatures, and with their place in the answer. They
-   may be empty of words and must go back all the same.
+   may be empty of words and must go back all the same. An empty signature is one where it came by
+   itself, as servers send it that sign nothing.
 4. What the start of a stream says of its output is a placeholder. Without a later count it
    is unknown.
 5. Input tokens count with those read from the cache and those written to it, since all of
@@ -31,6 +32,7 @@ from agentpool.drivers.wire._counted import count_of, counted
 from agentpool.drivers.wire._error_body import ErrorBody, is_no_error
 from agentpool.drivers.wire._failure import failure_in_body, failure_in_stream
 from agentpool.drivers.wire._growing_completion import GrowingCompletion
+from agentpool.drivers.wire._parts import UNSIGNED
 from agentpool.drivers.wire._sse import SseEvent
 from agentpool.drivers.wire._text_only import refuse_media
 
@@ -145,15 +147,18 @@ class MessageAccumulator(GrowingCompletion):
     def _part_of(self, thought: _Thought) -> ProviderPart:
         block, text = thought.block, "".join(thought.texts)
         value: dict[str, object] = {"type": block.type}
+        kind = block.type
         if block.type == "redacted_thinking":
             value["data"] = block.data if bytes(block.data) else ""
         else:
             value["thinking"] = text
             if thought.signatures:
                 value["signature"] = "".join(thought.signatures)
+            elif block.signature is not None:
+                kind = UNSIGNED
         data = msgspec.json.encode(value)
         at = {"text_at": thought.text_at, "call_at": thought.call_at}
-        return self.origin.part(block.type, data, text, **at)
+        return self.origin.part(kind, data, text, **at)
 
     def _take(self, event: SseEvent, data: str) -> list[str]:
         told = self._read(data, _DECODER)
@@ -228,6 +233,8 @@ class MessageAccumulator(GrowingCompletion):
             self._answer.add_call(place, arguments=delta.partial_json)
         if index in self._growing:
             self._grow_thought(index, delta.thinking, delta.signature)
+            if delta.type == "signature_delta":
+                self._growing[index].signatures.append("")
         return [delta.text] if delta.type in {"text_delta", ""} and delta.text else []
 
     def _grow_thought(self, index: int, text: str | None, signature: str | None) -> None:

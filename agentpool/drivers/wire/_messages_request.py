@@ -8,7 +8,8 @@ Rules:
    the API wants it. An answer in several pieces is one message as well.
 4. Arguments that a model wrote are sent back as they came. Those that are not a JSON object
    cannot be; they are sent as the text that they are, under one key.
-5. Thoughts with their signatures go back to where they came from, in their place.
+5. Thoughts with their signatures go back to where they came from, in their place. One whose
+   signature is missing is left out.
 6. Marks for the provider's cache stand behind the tools, the system prompt and the last two
    turns of the user's side: the whole beginning is read at a tenth of its price. A user's own
    ``cache_control`` says the form of those marks, such as for an hour, and adds none.
@@ -43,10 +44,10 @@ from agentpool._messages import (
     UserMessage,
 )
 from agentpool.drivers.wire._answer_form import anthropic_format, told_form
-from agentpool.drivers.wire._attachments import messages_blocks
+from agentpool.drivers.wire._attachments import MessagesFile, messages_blocks
 from agentpool.drivers.wire._body import encode_body
 from agentpool.drivers.wire._call_ids import MESSAGES_IDS, CallIds
-from agentpool.drivers.wire._parts import Origin, Piece, in_order, valid_arguments
+from agentpool.drivers.wire._parts import UNSIGNED, Origin, Piece, in_order, valid_arguments
 from agentpool.drivers.wire._property_keys import with_legal_keys
 from agentpool.drivers.wire._text_only import checked_text
 
@@ -76,12 +77,12 @@ class _ToolResult(
     msgspec.Struct, frozen=True, tag_field="type", tag="tool_result", omit_defaults=True
 ):
     tool_use_id: str
-    content: str | list[_Text | msgspec.Raw] = ""
+    content: str | list[_Text | MessagesFile] = ""
     is_error: bool = False
     cache_control: Mapping[str, Json] | None = None
 
 
-_Block: TypeAlias = _Text | _ToolUse | _ToolResult | msgspec.Raw
+_Block: TypeAlias = _Text | _ToolUse | _ToolResult | MessagesFile | msgspec.Raw
 
 
 class _Message(msgspec.Struct, frozen=True):
@@ -123,7 +124,7 @@ class MessageOptions:
     cache: bool = True
     """Whether the provider may keep what is sent, so that the next request costs less."""
     provider: str = ""
-    """The host, for what belongs to it."""
+    """The server, for what belongs to it."""
     extra: Mapping[str, Json] = attrs.field(factory=dict[str, Json])
     """Other fields of the body, as they are."""
 
@@ -254,22 +255,37 @@ def _blocks_of(message: ChatMessage, origin: Origin, ids: CallIds) -> list[_Bloc
     match message:
         case UserMessage(text=text, attachments=attachments):
             # The API's advice is to show first and to ask then.
-            return [*messages_blocks(attachments), _Text(checked_text(text))]
+            shown = messages_blocks(attachments)
+            is_silent = bool(shown) and not text.strip()
+            return [*shown] if is_silent else [*shown, _Text(checked_text(text))]
         case ToolMessage(call_id=call_id, content=content, is_error=is_error):
             told = checked_text(content)
             return [_ToolResult(ids.of_result(call_id), _with_files(told, message), is_error)]
         case AssistantMessage():
-            parts = origin.parts_of(message) if message.parts else ()
-            blocks = (_block_of(piece, ids) for piece in in_order(message, parts))
+            parts = [one for one in origin.parts_of(message) if not _is_unsigned(one)]
+            blocks = (_block_of(piece, ids) for piece in in_order(message, tuple(parts)))
             return [block for block in blocks if block is not None]
         case _:
             assert_never(message)
 
 
-def _with_files(text: str, message: ToolMessage) -> str | list[_Text | msgspec.Raw]:
+def _is_unsigned(part: ProviderPart) -> bool:
+    """Return whether *part* is a thought whose signature is missing.
+
+    The answer was cut, or a gateway lost it: it would be refused with all that comes after it.
+    Other servers than Anthropic's sign nothing, and DeepSeek's wants such thoughts back.
+    """
+    if part.kind != "thinking":
+        return part.kind == UNSIGNED
+    signs = "claude" in part.model.lower() or part.provider.endswith(".anthropic.com")
+    return signs and '"signature":' not in part.data
+
+
+def _with_files(text: str, message: ToolMessage) -> str | list[_Text | MessagesFile]:
     if not message.attachments:
         return text
-    return [_Text(text), *messages_blocks(message.attachments)]
+    told = [_Text(text)] if text.strip() else []  # one of white space alone is refused
+    return [*told, *messages_blocks(message.attachments)]
 
 
 def _block_of(piece: Piece, ids: CallIds) -> _Block | None:
@@ -297,7 +313,7 @@ def _mark_turns(messages: Sequence[_Message], mark: Mapping[str, Json]) -> None:
     turns = [message for message in messages if message.role == "user"]
     for turn in turns[-MARKED_TURNS:]:
         # The user's side has nothing else.
-        last = cast("_Text | _ToolResult", turn.content[-1])
+        last = cast("_Text | _ToolResult | MessagesFile", turn.content[-1])
         turn.content[-1] = msgspec.structs.replace(last, cache_control=mark)
 
 

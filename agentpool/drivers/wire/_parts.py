@@ -23,6 +23,9 @@ from agentpool._messages import AssistantMessage, ProviderPart, ToolCall
 INVALID_ARGUMENTS: Final = "arguments_that_are_no_object"
 """The key under which arguments go back that are not a JSON object."""
 
+UNSIGNED: Final = "thinking.unsigned"
+"""The kind of a thought for which a signature was announced, and none came."""
+
 Piece: TypeAlias = str | ToolCall | ProviderPart
 """A piece of an answer: text, a call, or what its provider wants back."""
 
@@ -33,7 +36,7 @@ class Origin:
     """The provider and model that an answer comes from."""
 
     provider: str
-    """The host."""
+    """The host, with its port if that is no usual one."""
     model: str
     """The model that was asked for."""
 

@@ -100,7 +100,7 @@ class ResponsesOptions:
     model: str
     """The model to ask, unless the request names one."""
     provider: str = ""
-    """The host, for what belongs to it."""
+    """The server, for what belongs to it."""
     extra: Mapping[str, Json] = attrs.field(factory=dict[str, Json])
     """Other fields of the body, as they are."""
 

@@ -3,7 +3,8 @@
 Rules:
 
 1. ``retry-after-ms`` goes before ``retry-after``, which is seconds, a date or words; both may
-   have an ``x`` in front. Then comes what the body says, and last when a limit is full again.
+   have an ``x`` in front. Of several numbers in one the largest counts. Then comes what the body
+   says, and last when a limit is full again.
 2. A time of day is compared with the answer's own ``date``, so no clock is needed here. Where
    an answer has none, the driver puts its own clock's in that place; without either a time of
    day says nothing.
@@ -58,7 +59,8 @@ _WORDS: Final = (
 # What stands between is bounded, and a number is looked at once: the text is the provider's,
 # and each beginning would look through all that follows.
 _ASKS: Final = re.compile(
-    r"(?:try again|retry|wait|available|reset)[a-z ]{0,80}?\b(?:in|after|for)\b|please wait\b"
+    r"(?:try again|retry|wait|available|reset)[a-z ]{0,80}?\b(?:in|after|for)\b"
+    r"|\bwait\b(?: (?:at least|about|another|up to)\b)?"
 )
 _LEFT: Final = re.compile(r"(?<![\d.])([\d.]++\s*+[a-zµ]++) (?:left|remaining)\b")
 
@@ -79,7 +81,7 @@ def retry_after_seconds(headers: Mapping[str, str], text: str = "") -> float | N
         text: What its body says, in words and in fields.
     """
     for name in _MILLISECONDS:
-        number = _number(headers.get(name))
+        number = _latest(headers.get(name))
         if number is not None:
             return _bounded(number / 1000)
     ways: tuple[Callable[[], float | None], ...] = (
@@ -109,7 +111,7 @@ def seconds_of(text: str, begin: int = 0) -> float | None:
 
 def _moment(text: str, headers: Mapping[str, str]) -> float | None:
     """Return the seconds until *text*: a span, a date, or a point in time."""
-    number = _number(text)
+    number = _latest(text)
     if number is not None:
         if number < _EPOCH_SECONDS or math.isinf(number):
             return number
@@ -178,6 +180,13 @@ def _number(text: str | None) -> float | None:
     except ValueError:
         return None
     return number if number == number else None  # noqa: PLR0124  # "nan" is a float
+
+
+def _latest(text: str | None) -> float | None:
+    """Return a number, or the largest of several: of a header that came twice, or as a list."""
+    found = [_number(one) for one in (text or "").split(",")]
+    known = [one for one in found if one is not None]
+    return max(known) if len(known) == len(found) else None
 
 
 def _bounded(seconds: float) -> float:

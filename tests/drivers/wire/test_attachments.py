@@ -183,3 +183,22 @@ async def test_images_that_add_up_end_no_agent() -> None:
         answer = await client.post("https://x.example/v1/messages", content=bytes(32_000_001))
     assert answer.status_code == 413
     assert fake.refusals == ("Request exceeds the maximum size",)
+
+
+@pytest.mark.parametrize("said", ["", " \n"])
+def test_nothing_said_beside_an_attachment_is_no_block(said: str) -> None:
+    """The API refuses a text of white space. The mark for its cache stands behind the image."""
+    request = CompletionRequest(
+        [
+            UserMessage(said, (PHOTO,)),
+            AssistantMessage("", CALLS[:1]),
+            ToolMessage("call_0001", "look", said, attachments=(PHOTO,)),
+        ],
+    )
+    body = json.loads(encode_messages(request, MessageOptions(model="m", max_output_tokens=9)))
+    TypeAdapter(list[MessageParam]).validate_python(body["messages"])
+    asked, _, told = (one["content"] for one in body["messages"])
+    assert [(one["type"], one.get("cache_control")) for one in asked] == [
+        ("image", {"type": "ephemeral"})
+    ]
+    assert [one["type"] for one in told[0]["content"]] == ["image"]

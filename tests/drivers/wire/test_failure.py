@@ -159,6 +159,9 @@ def test_a_redirect_says_where_to() -> None:
         ),
         ({"retry-after": "Wed, 21 Oct 2026 07:28:30 GMT"}, None),
         ({"retry-after": "1m30s"}, 90.0),
+        ({"retry-after": "37, 40"}, 40.0),
+        ({"retry-after": "37, soon"}, None),
+        ({"retry-after-ms": "500,250"}, 0.5),
         ({"x-ratelimit-reset-requests": "1s", "x-ratelimit-reset-tokens": "6m0s"}, 360.0),
         (
             {
@@ -234,6 +237,94 @@ def test_the_first_wait_that_is_one_counts() -> None:
     """Of several that a text has."""
     assert retry_after_seconds({}, "retry in a moment; try again in 2 minutes 3 secs") == 123.0
     assert retry_after_seconds({}, "wait for it, then retry in a while") is None
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("Too many requests, wait 2 minutes.", 120.0),
+        ("You must wait at least 30 seconds", 30.0),
+        ("Please wait 5s before the next one", 5.0),
+        ("wait up to 1m30s", 90.0),
+        ("wait and see", None),
+        ("await 5s", None),
+    ],
+)
+def test_a_wait_in_words(said: str, expected: float | None) -> None:
+    """In words that people use, without "in" or "for"."""
+    assert failure_from_response(429, {}, error(said)).retry_after_seconds == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"retry_after": 3}, 3.0),
+        ({"retry_after_seconds": 4.5}, 4.5),
+        ({"retryAfter": "5"}, 5.0),
+        ({"retryAfter": "1m30s"}, 90.0),
+        ({"retry_after_ms": 1500}, 1.5),
+        ({"retry_after": "soon", "retry_after_seconds": 6}, 6.0),
+        ({"retry_after": True}, None),
+        ({"retry_after": None}, None),
+    ],
+)
+def test_a_wait_in_a_field(fields: dict[str, object], expected: float | None) -> None:
+    """In the error, beside it, or where there is no error but a message."""
+    beside = {"error": {"message": "slow down"}, **fields}
+    for body in ({"error": {"message": "slow down", **fields}}, beside, {"detail": "x", **fields}):
+        failure = failure_from_response(429, {}, json.dumps(body).encode())
+        assert failure.retry_after_seconds == expected
+    both = {"error": {"message": "slow down", "retry_after": 1}, "retryAfter": 9}
+    assert failure_from_response(429, {}, json.dumps(both).encode()).retry_after_seconds == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "says"),
+    [
+        (401, error("Incorrect API key"), "check the key, that it is one of this provider, and"),
+        (403, error("no access", type="permission_error"), "that it may use the model"),
+        (402, error("Insufficient Balance"), "look at the balance and the limits of the account"),
+        (429, error("quota", code="insufficient_quota"), "look at the balance and the limits"),
+        (400, error("credit", type="billing_error"), None),
+        (404, error("model 'x' not found"), "check the model's name, and that the key may use"),
+        (404, error("Not Found"), "check the path of model.base_url"),
+        (429, error("slow down"), None),
+        (500, error("oops"), None),
+    ],
+)
+def test_what_to_do_stands_behind_what_came(status: int, body: bytes, says: str | None) -> None:
+    """Where asking again would not help."""
+    failure = failure_from_response(status, {}, body)
+    assert ("; check" in str(failure) or "; look" in str(failure)) is (says is not None)
+    assert (says or "") in str(failure)
+
+
+def test_what_to_do_stands_in_a_stream_as_well() -> None:
+    """Some servers refuse a request with 200."""
+    assert str(failure_in_stream(ErrorBody("no such key", code=401))) == (
+        "the provider broke off its answer: no such key; check the key, that it is one of this "
+        "provider, and that it may use the model"
+    )
+    unpaid = failure_in_stream(ErrorBody("pay", type="billing_error"))
+    assert str(unpaid).endswith("; look at the balance and the limits of the account")
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (400, "The decoder prompt (length 8357) is longer than the maximum model length of 8192."),
+        (400, "You passed 12289 input tokens. However, the model's context length is only 16384"),
+        (400, "The prompt (total length 9) is too long to fit into the model (context length 8)."),
+        (500, "Context size has been exceeded."),
+        (500, "context shift is disabled"),
+        (500, "Input prompt is too big compared to KV size. Please try increasing KV size."),
+        (400, "the request exceeds the available context size, try increasing it"),
+    ],
+)  # fmt: skip
+def test_the_words_of_local_servers_for_a_full_window(status: int, said: str) -> None:
+    """Of vLLM and llama.cpp, whose status may be that of a broken server."""
+    assert type(failure_from_response(status, {}, error(said))) is ContextOverflowError
+    assert type(failure_in_stream(ErrorBody(said, code=500))) is ContextOverflowError
 
 
 def test_a_router_writes_headers_into_its_body() -> None:

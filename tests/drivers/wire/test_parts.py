@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +23,7 @@ from agentpool.drivers import (
     ToolDefinition,
     ToolMessage,
     UserMessage,
+    open_openai,
 )
 from agentpool.drivers.wire._call_ids import (
     CHAT_IDS,
@@ -33,11 +35,14 @@ from agentpool.drivers.wire._call_ids import (
 )
 from agentpool.drivers.wire._chat_request import ChatOptions
 from agentpool.drivers.wire._chat_request import encode_request as encode_chat
+from agentpool.drivers.wire._messages_answer import MessageAccumulator
 from agentpool.drivers.wire._messages_request import MessageOptions
 from agentpool.drivers.wire._messages_request import encode_request as encode_messages
-from agentpool.drivers.wire._parts import INVALID_ARGUMENTS, Origin
+from agentpool.drivers.wire._parts import INVALID_ARGUMENTS, UNSIGNED, Origin
 from agentpool.drivers.wire._responses_request import ResponsesOptions
 from agentpool.drivers.wire._responses_request import encode_request as encode_responses
+from agentpool.drivers.wire._sse import SseEvent
+from tests.support.http_servers import DONE, always, event, open_loopback, whole
 from tests.support.sdk_types import check_request
 
 HERE: Final = Origin("api.example", "m")
@@ -103,6 +108,75 @@ def test_blocks_of_thoughts_keep_their_place() -> None:
     (sent,) = anthropic(AssistantMessage("abcdef", CALLS, thoughts))
     shown = [one.get("n", one.get("text", one.get("id"))) for one in sent["content"]]
     assert shown == [0, "abc", 1, "def", 2, "a", 3, "b", 4]
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "kind", "is_sent"),
+    [
+        ("api.example", "m", "thinking", True),
+        ("api.example", "m", UNSIGNED, False),
+        ("api.example", "anthropic/claude-x", "thinking", False),
+        ("eu.anthropic.com", "m", "thinking", False),
+    ],
+)
+def test_a_thought_whose_signature_is_missing_is_left_out(
+    provider: str, model: str, kind: str, *, is_sent: bool
+) -> None:
+    """It ends a conversation at Anthropic. DeepSeek's server signs nothing and wants it back."""
+    thought = {"type": "thinking", "thinking": 'a "signature": b'}
+    for data in (thought, {**thought, "signature": ""}):
+        encoded = msgspec.json.encode(data)
+        said = AssistantMessage("yes", parts=(Origin(provider, model).part(kind, encoded),))
+        (message,) = anthropic(said, model=model, provider=provider)
+        expected = is_sent or ("signature" in data and kind == "thinking")
+        assert (data in message["content"]) is expected
+        assert message["content"][-1] == {"type": "text", "text": "yes"}
+
+
+@pytest.mark.parametrize(
+    ("begins", "delta", "kind", "signature"),
+    [
+        ({"signature": ""}, None, UNSIGNED, None),
+        ({"signature": ""}, "", "thinking", ""),
+        ({"signature": ""}, "sig", "thinking", "sig"),
+        ({}, None, "thinking", None),
+        ({}, "", "thinking", ""),
+        ({"signature": "sig"}, None, "thinking", "sig"),
+    ],
+)
+def test_a_signature_that_was_announced_may_be_missing(
+    begins: dict[str, str], delta: str | None, kind: str, signature: str | None
+) -> None:
+    """llama.cpp sends an empty one by itself; Anthropic's is announced by an empty one."""
+    answer = MessageAccumulator(origin=HERE)
+    block = {"type": "thinking", "thinking": "hm", **begins}
+    events: list[dict[str, object]] = [{"type": "content_block_start", "content_block": block}]
+    if delta is not None:
+        signed = {"type": "signature_delta", "signature": delta}
+        events.append({"type": "content_block_delta", "delta": signed})
+    events.append({"type": "message_delta", "delta": {"stop_reason": "end_turn"}})
+    for one in events:
+        answer.feed(SseEvent(json.dumps(one)))
+    (kept,) = answer.finish().parts
+    assert (kept.kind, kept.text) == (kind, "hm")
+    assert json.loads(kept.data).get("signature") == signature
+
+
+async def test_two_servers_of_one_machine_are_two_places() -> None:
+    """One of them would get what only the other understands."""
+    thought = event({"choices": [{"delta": {"reasoning_content": "hm", "content": "yes"}}]})
+    told = whole(thought + event({"choices": [{"delta": {}, "finish_reason": "stop"}]}) + DONE)
+    bodies: list[str] = []
+    async with open_loopback(always(told)) as first, open_loopback(always(told)) as second:
+        async with open_openai("m", base_url=first.url) as driver:
+            answer = await driver.complete(CompletionRequest([UserMessage("q")]))
+        said = AssistantMessage(answer.text, parts=answer.parts)
+        for server in (first, second):
+            async with open_openai("m", base_url=server.url) as driver:
+                await driver.complete(CompletionRequest([UserMessage("q"), said]))
+            bodies.append(server.requests[-1].decode())
+    assert ["reasoning_content" in body for body in bodies] == [True, False]
+    assert answer.parts[0].provider == first.url.split("/")[2]
 
 
 @pytest.mark.parametrize("encode", [chat, anthropic])
