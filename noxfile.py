@@ -28,6 +28,9 @@ PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 EXTRAS = ("cli", "mcp", "otel", "prices", "schema", "testing", "vectors")
 """What the tests need installed; the local model is only for `live` and `demo`."""
 
+SIDE_BY_SIDE = ("-n", "auto", "--dist", "loadfile")
+"""Runs tests in a process per core; a page's examples build on each other, so by file."""
+
 FROM_THE_WHEEL = {"PYTHONSAFEPATH": "1", "PYTHONPATH": ""}
 """Keeps the current folder, and so the source tree, off the path of every Python."""
 
@@ -128,12 +131,14 @@ def demo(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Test the wheel on every Python there is; the whole suite is measured.
 
-    With arguments (`-- -k inbox`) coverage is shown, but not required.
+    With arguments (`-- -k inbox`) coverage is shown, but not required. For a debugger all
+    must be in one process: `-- -n 0 --pdb`.
     """
     install(session, *EXTRAS, also=group("test"))
     session.env["AGENTPOOL_TESTS_WANT"] = "wheel"
     session.env["COVERAGE_FILE"] = str(new_folder("coverage") / "data")
-    session.run("python", "-m", "coverage", "run", "-m", "pytest", *session.posargs)
+    measured = ("python", "-m", "coverage", "run", "-m", "pytest")
+    session.run(*measured, *SIDE_BY_SIDE, *session.posargs)
     session.notify("coverage", posargs=["--fail-under=0"] if session.posargs else [])
 
 

@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -48,13 +48,34 @@ def pytest_sessionstart() -> None:
         pytest.exit(f"agentpool is imported from {found.parent}, not from the wheel", 3)
 
 
+LEFT_OUT = pytest.StashKey[int]()
+"""How many tests need Ray and are not run."""
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    """Count the tests that need Ray."""
+    for item in items:
+        if item.get_closest_marker("cluster") is not None:
+            item.config.stash[LEFT_OUT] = item.config.stash.get(LEFT_OUT, 0) + 1
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand the count to the process that writes the summary, if this is another."""
+    output: dict[str, object] | None = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["left_out"] = session.config.stash.get(LEFT_OUT, 0)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:  # noqa: ANN401  # of pytest-xdist, which has no types
+    """Take the count of a process of tests; each of them leaves out the same."""
+    node.config.stash[LEFT_OUT] = getattr(node, "workeroutput", {}).get("left_out", 0)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say which tests were left out that need Ray, and how to have them."""
-    if "-m" in sys.argv:
-        return
-    left_out = terminalreporter.stats.get("deselected", [])
-    count = sum(one.get_closest_marker("cluster") is not None for one in left_out)
-    if count:
+    count = terminalreporter.config.stash.get(LEFT_OUT, 0)
+    if count and "-m" not in sys.argv:
         terminalreporter.write_line(f"{count} tests need Ray and were left out: nox -s cluster")
 
 
