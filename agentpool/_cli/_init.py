@@ -143,6 +143,7 @@ def _tell(folder: Path, names: Sequence[str], *, as_json: bool) -> None:
         missing = importlib.util.find_spec("pytest") is None
         first = "python -m pip install pytest && " if missing else ""
         lines.append(f"test it:  {place}{first}python -m pytest")
+        lines.append("          what to put into it: docs/how-to/test-an-answer.md of agentpool")
     if "noxfile.py" in names:
         lines.append(f"in CI:    {place}AGENTPOOL=path/to/clone python -m nox")
         lines.append("          (without AGENTPOOL=..., once trio-agentpool is on PyPI)")

@@ -21,6 +21,7 @@ from agentpool import (
     UserMessage,
 )
 from agentpool._cli._inputs import short_names
+from agentpool._cli._install import as_installed
 from agentpool._cli._screen import Screen, drop_output
 from agentpool._cli._table import Answer, Row, lines_of, missing_in
 from agentpool.drivers import NO_USAGE, GateStatistics, Json
@@ -366,7 +367,7 @@ def error_lines(error: Exception, clean: Callable[[str], str] = printable) -> li
     if isinstance(error, ManifestError):
         where = f"{error.source}: " if error.source else ""
         return [f"agentpool: error: {clean(f'{where}{fault}')}" for fault in error.faults]
-    return [f"agentpool: error: {clean(str(error))}"]
+    return [f"agentpool: error: {clean(as_installed(str(error)))}"]
 
 
 def _told(error: Exception) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from agentpool._cli._arguments import parsers
+from agentpool._cli._install import as_installed
 from agentpool._cli._report import ExitCode
 from tests.support.cli_runner import Desk, make_desk
 
@@ -64,7 +65,7 @@ def test_without_shtab_it_is_said(desk: Desk, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "shtab", None)
     done = desk.call("completion", "bash")
     assert done.code == ExitCode.WRONG
-    assert "pip install 'trio-agentpool[cli]'" in done.err
+    assert as_installed("pip install 'trio-agentpool[cli]'") in done.err
 
 
 def test_another_shell_is_refused(desk: Desk) -> None:

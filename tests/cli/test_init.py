@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -69,10 +72,47 @@ def test_each_part_brings_those_before_it(desk: Desk, part: str, count: int) -> 
 
 def test_it_says_what_to_do_next(desk: Desk) -> None:
     """With the folder, where that is not the current one."""
-    assert "cd new && python main.py FILE..." in desk.call("init", "new").out
+    said = desk.call("init", "new").out
+    assert "cd new && python main.py FILE..." in said
+    assert "docs/how-to/test-an-answer.md of agentpool" in said
     assert "cd new2 && AGENTPOOL=path/to/clone python -m nox" in desk.call("init", "new2").out
     bare = desk.call("init", "--with", "nothing").out
     assert bare == 'wrote agent.toml\nrun it:   agentpool run agent.toml "Why?"\n'
+
+
+@pytest.mark.parametrize(
+    ("place", "says"),
+    [
+        ("trio-agentpool", "pip found no trio-agentpool; until it is on PyPI, run: AGENTPOOL="),
+        ("/my/clone", "/my/clone is no project"),
+    ],
+)
+def test_the_job_says_in_one_sentence_that_there_is_no_release(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, place: str, says: str
+) -> None:
+    """What is wrong with a clone is pip's to say."""
+
+    class FailedError(Exception):
+        pass
+
+    class Session:
+        def install(self, *names: str) -> None:
+            assert names == (place, "pytest")
+            raise FailedError(f"{place} is no project")
+
+        def error(self, text: str) -> None:
+            raise SystemExit(text)
+
+    nox, command = ModuleType("nox"), ModuleType("nox.command")
+    vars(nox).update(session=lambda one: one, command=command, Session=Session)
+    vars(command).update(CommandFailed=FailedError)
+    monkeypatch.setitem(sys.modules, "nox", nox)
+    monkeypatch.setitem(sys.modules, "nox.command", command)
+    monkeypatch.setenv("AGENTPOOL", place)
+    desk.call("init", "new")
+    written = runpy.run_path(str(desk.folder / "new" / "noxfile.py"))
+    with pytest.raises((FailedError, SystemExit), match=re.escape(says)):
+        written["tests"](Session())
 
 
 @pytest.mark.parametrize("first", ["", "python -m pip install pytest && "])

@@ -26,6 +26,7 @@ from agentpool import AgentManifest, AgentOutcome, AgentStatus, UsageError, open
 from agentpool._cli import _mcp_server
 from agentpool._cli._arguments import parse
 from agentpool._cli._command import NOTHING_HELD_BACK, ServeCommand
+from agentpool._cli._install import as_installed
 from agentpool._cli._mcp_server import IDLE_SESSION_SECONDS, MAX_SESSIONS, PoolServer, serve_http
 from agentpool._cli._offer import Offer, ProgressDesk, build_offers, read_outcome
 from agentpool._cli._serve import ServeLog
@@ -457,7 +458,7 @@ def test_without_the_extra_it_says_what_to_install(
     done = desk.scripted("serve", "reader.toml")
     assert (done.code, done.out) == (2, "")
     assert "serve needs the packages mcp and hypercorn (" in done.err
-    assert "run: pip install 'trio-agentpool[mcp]'" in done.err
+    assert as_installed("run: pip install 'trio-agentpool[mcp]'") in done.err
 
 
 def test_a_model_that_cannot_be_opened_is_exit_code_2(desk: Desk) -> None:

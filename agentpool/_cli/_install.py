@@ -1,0 +1,55 @@
+"""The command that brings an extra from where this installation came.
+
+An installation from PyPI leaves no record of its origin. One from a folder, a file or a
+repository leaves ``direct_url.json`` (PEP 610), and there the name alone would find nothing.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import shlex
+from typing import Final
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import msgspec
+
+NAME: Final = "trio-agentpool"
+
+_PIP: Final = re.compile(rf"pip install '{NAME}\[(?P<extra>[a-z,]+)\]'")
+"""How errors name the command, wherever they are raised."""
+
+
+class _Origin(msgspec.Struct):
+    url: str
+    vcs_info: dict[str, object] | None = None
+    dir_info: dict[str, object] = msgspec.field(default_factory=dict)
+
+
+def as_installed(text: str) -> str:
+    """Return *text* with each ``pip install`` of an extra as it works for this installation."""
+    return _PIP.sub(lambda found: f"pip install {_requirement(found['extra'])}", text)
+
+
+def _requirement(extra: str) -> str:
+    named = f"{NAME}[{extra}]"
+    origin = _origin()
+    if origin is None:
+        return f"'{named}'"
+    if origin.vcs_info is not None:
+        return shlex.quote(f"{named} @ {origin.vcs_info.get('vcs')}+{origin.url}")
+    parts = urlsplit(origin.url)
+    if parts.scheme != "file":
+        return shlex.quote(f"{named} @ {origin.url}")
+    flag = "-e " if origin.dir_info.get("editable") else ""
+    return flag + shlex.quote(f"{url2pathname(parts.path)}[{extra}]")
+
+
+def _origin() -> _Origin | None:
+    """Return where the installation came from. ``None``: from an index, or it is unknown."""
+    try:
+        text = importlib.metadata.distribution(NAME).read_text("direct_url.json")
+    except importlib.metadata.PackageNotFoundError:  # a source tree on the path
+        return None
+    return None if text is None else msgspec.json.decode(text, type=_Origin)
