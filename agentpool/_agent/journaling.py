@@ -144,6 +144,8 @@ class RunJournal(Live):
     """What was said in such a run that had ended. ``None``: it had not."""
     on_branch: OnBranch | None = None
     """Records that another run begins. ``None``: a changed run is not branched."""
+    on_settled: Callable[[str], object] = str
+    """Told the key of a call that had begun before, and has its result now."""
     _marks: dict[int, ServedCall] = {}  # noqa: RUF012  # each has its own
     """The calls that run, by their part."""
     _static: tuple[object, str] = (None, "")
@@ -361,6 +363,9 @@ class RunJournal(Live):
         losses = () if mark is None else tuple(mark.losses)
         called = Called(result, changed, exhausted, charges, taken, losses)
         self._note(RecordKind.RESULT, part, digest, encode(called))
+        begun = self.begun.get((self.place, part))
+        if begun is not None:
+            self.on_settled(begun.body.decode())
 
     def _note(self, kind: RecordKind, part: int = 0, digest: str = "", body: bytes = b"") -> None:
         self.writer.note(JournalRecord(self.agent_id, kind, self.place, part, digest, body))

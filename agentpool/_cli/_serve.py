@@ -36,6 +36,9 @@ from agentpool.live import listen
 from agentpool.observe import AgentFinished, AgentStarted, AgentWarned, RequestRetried
 from agentpool.tools import printable
 
+LAST_WORDS_SECONDS: Final = 10
+"""For the last lines of the log. A machine under load needs more than one."""
+
 _MAX_LINES: Final = 1000
 """That wait to be written. Clients often do not read what a server says on the side."""
 
@@ -163,7 +166,7 @@ async def _main(
     if interruption.reason is not None:
         log.say(f"ended: {interruption.reason}")
         code = ExitCode.INTERRUPTED
-    with trio.move_on_after(1):
+    with trio.move_on_after(LAST_WORDS_SECONDS):
         await log.flush()
     return code
 

@@ -55,6 +55,9 @@ class Inbox(Live):
     def restore(self, messages: Iterable[AgentMessage]) -> None:
         """Add messages that an earlier process accepted, even if the inbox is full."""
         self._messages.extend(messages)
+        if self._readers:
+            self._handed += self._readers.unpark(1)
+            self.book.woken += 1
 
     async def wait_turn(self) -> None:
         """Wait for a place. The caller must put its message in at once.

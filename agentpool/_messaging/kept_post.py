@@ -9,6 +9,8 @@ Rules:
 3. What was accepted and not received waits for its recipient again, in the old order. The
    owner begins anew, so everything that was ever sent to the owner waits.
 4. A call without a result has received nothing: what it took waits for it again.
+5. What answers a message of a call without a result waits for that call to ask again. If it
+   only sends again, or has its result without asking, the answer goes to the inbox.
 """
 
 from __future__ import annotations
@@ -35,8 +37,10 @@ class KeptPost:
     )
     _replies: dict[int, AgentMessage] = attrs.field(factory=dict[int, AgentMessage])
     """By the question: what a call that asks again is given."""
-    _unanswered: set[int] = attrs.field(factory=set[int])
-    """Questions of calls that will ask again, and have not yet."""
+    _unanswered: dict[int, str] = attrs.field(factory=dict[int, str])
+    """Messages of calls that may ask again, and have not yet, with the keys of the calls."""
+    deliver: Callable[[AgentMessage], None] = attrs.field(init=False)
+    """Puts an answer that no question waits for into the inbox."""
     ended: set[AgentId] = attrs.field(factory=set[AgentId])
     """Agents that have ended in this process."""
     last_id: int = 0
@@ -62,7 +66,7 @@ class KeptPost:
             self.last_id = message.message_id
             asked[message.message_id] = call = key.rpartition("+")[0]
             if message.sender != OWNER_ID and call not in settled:
-                self._unanswered.add(message.message_id)
+                self._unanswered[message.message_id] = call
             if message.recipient != OWNER_ID and message.message_id in received:
                 continue
             question = asked.get(message.reply_to or 0, "")
@@ -110,8 +114,20 @@ class KeptPost:
 
     def take_reply(self, question_id: int) -> AgentMessage | None:
         """Return the kept answer to a question that is asked again. ``None``: none came."""
-        self._unanswered.discard(question_id)
+        self._unanswered.pop(question_id, None)
         return self._replies.pop(question_id, None)
+
+    def sent_again(self, message_id: int) -> None:
+        """Record that a known message was sent again, and not asked: it is no question."""
+        reply = self.take_reply(message_id)
+        if reply is not None:
+            self.deliver(reply)
+
+    def settle(self, call_key: str) -> None:
+        """Record that a call has its result, and so asks no more."""
+        numbers = [number for number, key in self._unanswered.items() if key == call_key]
+        for number in numbers:
+            self.sent_again(number)
 
 
 def note_taken(*messages: AgentMessage) -> None:

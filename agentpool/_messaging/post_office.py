@@ -99,13 +99,16 @@ class PostOffice:
 
     def keep(self, kept: KeptPost) -> None:
         """Record messages in *kept* from now on, and deliver those of earlier processes."""
-        self._kept = kept
+        self._kept, kept.deliver = kept, self._deliver
         self._last_message_id = kept.last_id
         self._restore(OWNER_ID)
 
     def _restore(self, agent_id: AgentId) -> None:
         if self._kept is not None and (pending := self._kept.take_pending(agent_id)):
             self._open_inbox(agent_id).restore(pending)
+
+    def _deliver(self, reply: AgentMessage) -> None:
+        self._open_inbox(reply.recipient).restore([reply])
 
     @property
     def agent_count(self) -> int:
@@ -263,6 +266,8 @@ class PostOffice:
         if self._kept is not None and (known := self._kept.known(key)) is not None:
             if question is not None:
                 self._ask_again(self._kept, question, known)
+            else:
+                self._kept.sent_again(known.message_id)
             return known
         inbox = self._open_inbox(recipient)
         number = self._last_message_id + 1

@@ -25,11 +25,7 @@ import attrs
 import trio
 
 from agentpool._agent.journaling import AGAIN, OnMismatch, RunJournal
-from agentpool._agent.results import (
-    begun_keys,
-    received_ids,
-    settled_keys,
-)
+from agentpool._agent.results import begun_keys, received_ids, settled_keys
 from agentpool._budget.budget import Budget
 from agentpool._errors import JournalError, ResumeMismatchError, RunBusyError, UsageError
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage, ChatMessage
@@ -239,7 +235,7 @@ class PoolJournal:
         """
         key = self._keys[agent_id]
         run = RunJournal(self.writer, agent_id, f"{self.run_id}{key}", self._on_mismatch)
-        past = self.past.get(key)
+        past, run.on_settled = self.past.get(key), self.post.settle
         if past is not None:
             run.key += AGAIN * len(past.before)
             run.history = past.config.history if past.before else None
