@@ -179,8 +179,8 @@ class Database:
 
     def _transaction(self, begin: str, job: Callable[[Transaction], T]) -> Callable[[], T]:
         def run() -> T:
-            self._connection.execute(begin)
             try:
+                self._connection.execute(begin)
                 value = job(Transaction(self._connection))
                 self._connection.execute("COMMIT")
             except BaseException:
