@@ -6,9 +6,9 @@ Rules:
    documents. It begins as its kind does, whatever it is called.
 2. It is no larger than some provider takes; each provider's own limit is looked at before
    anything is sent there.
-3. What it takes of a window is estimated as the highest of what providers count: OpenAI's
-   newest for large images, Gemini's for small ones. What says nothing about its size is
-   counted as a large one.
+3. What it takes of a window is a driver's to say, by its provider. Where that is unknown it is
+   estimated as the highest of what providers count: OpenAI's newest for large images, Gemini's
+   for small ones. What says nothing about its size is counted as a large one.
 
 Sources: https://platform.claude.com/docs/en/build-with-claude/vision and pdf-support,
 https://platform.openai.com/docs/guides/images-vision and
@@ -19,6 +19,7 @@ https://huggingface.co/datasets/JOHNISKING/image-token-cost (2026-11).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from errno import EINVAL
 from pathlib import Path, PurePath
 from stat import S_ISREG
@@ -149,15 +150,34 @@ class Attachment(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def tokens(self) -> int:
-        """An estimate, rather too high, of the tokens that it takes of a window."""
+        """An estimate, rather too high, of the tokens that it takes of a window of any provider."""
         if self.kind == "pdf":
-            return _pages(self.data) * PDF_PAGE_TOKENS
-        size = _size_of(self.data, self.media_type)
+            return pages_of(self) * PDF_PAGE_TOKENS
+        size = pixels_of(self)
         if size is None:
             return MOST_IMAGE_TOKENS
         patches = -(-size[0] // PATCH_PIXELS) * -(-size[1] // PATCH_PIXELS)
         tokens = math.ceil(patches * TOKENS_PER_PATCH) + OWN_TOKENS
         return max(LEAST_IMAGE_TOKENS, min(tokens, MOST_IMAGE_TOKENS))
+
+
+CountAttachment: TypeAlias = Callable[[Attachment], int]
+"""An estimate of the tokens that an attachment takes of a window."""
+
+
+def highest_tokens(one: Attachment) -> int:
+    """Return the highest estimate of all providers."""
+    return one.tokens
+
+
+def pixels_of(image: Attachment) -> tuple[int, int] | None:
+    """Return width and height of an image. ``None``: unknown."""
+    return _size_of(image.data, image.media_type)
+
+
+def pages_of(document: Attachment) -> int:
+    """Return the number of pages of a PDF document, estimated if it does not say."""
+    return _pages(document.data)
 
 
 def size_trouble(
@@ -175,7 +195,7 @@ def size_trouble(
     size = len(one.data)
     if most_image_bytes is not None and size > most_image_bytes:
         return f"has {size:,} bytes, and the provider takes images of at most {most_image_bytes:,}"
-    width, height = _size_of(one.data, one.media_type) or (0, 0)
+    width, height = pixels_of(one) or (0, 0)
     if most_image_pixels is None or max(width, height) <= most_image_pixels:
         return ""
     most = f"{most_image_pixels:,} x {most_image_pixels:,}"

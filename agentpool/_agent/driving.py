@@ -224,6 +224,7 @@ def _new_run(agent: Agent, config: SpawnConfig, registry: ToolRegistry) -> Run:
         output_of(config),
         max_output_tokens=agent.driver.max_output_tokens,
         attachments=config.attachments,
+        attachment_tokens=agent.driver.attachment_tokens,
     )
 
 

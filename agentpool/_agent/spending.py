@@ -39,7 +39,7 @@ def estimate(
     driver: Driver, request: CompletionRequest, estimator: Estimator
 ) -> tuple[int, float | None]:
     """Estimate the tokens and US dollars that *request* may use. ``None``: no price is known."""
-    usage = estimator.estimate(request, driver.context_window)
+    usage = estimator.estimate(request, driver.context_window, driver.attachment_tokens)
     return usage.total_tokens, driver.price(usage, model=request.model)
 
 

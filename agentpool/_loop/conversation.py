@@ -24,11 +24,12 @@ once and each group dropped once, so a turn costs the same however long the conv
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, assert_never, final
 
 import msgspec
 
+from agentpool._attachments import CountAttachment, highest_tokens
 from agentpool._loop.window import Cut, MessageView, Window
 from agentpool._messages import (
     AnswerForm,
@@ -55,7 +56,7 @@ CONTINUATION_BYTE: Final = 0b1000_0000
 class Conversation:
     """All messages of one run, and the choice of those to send."""
 
-    __slots__ = ("_items", "_pinned", "_summary", "_window")
+    __slots__ = ("_count_attachment", "_items", "_pinned", "_summary", "_window")
 
     def __init__(
         self,
@@ -63,6 +64,7 @@ class Conversation:
         pinned: Sequence[UserMessage],
         *,
         room_tokens: int | None,
+        count: CountAttachment = highest_tokens,
     ) -> None:
         """Begin a conversation.
 
@@ -71,13 +73,15 @@ class Conversation:
             pinned: What this run is about: recalled data and the query.
             room_tokens: The window without the answer's own room, the system prompt and
                 the tools. ``None``: unknown the window, so everything is sent.
+            count: What an image or a document takes of it.
         """
+        self._count_attachment = count
         self._items: list[ChatMessage] = [*history, *pinned]
         self._pinned = range(len(history), len(self._items))
         self._summary: tuple[ChatMessage, ...] = ()
         self._window: Window | None = None
         if room_tokens is not None:
-            tokens = sum(map(message_tokens, pinned))
+            tokens = self._tokens(pinned)
             self._window = window = Window(room_tokens, tokens, tokens)
             before: ChatMessage | None = None
             for place, message in enumerate(history):
@@ -106,10 +110,13 @@ class Conversation:
             self._count(window, message, len(self._items), begins=begins)
         self._items.append(message)
 
-    @staticmethod
-    def _count(window: Window, message: ChatMessage, place: int, *, begins: bool) -> None:
+    def _count(self, window: Window, message: ChatMessage, place: int, *, begins: bool) -> None:
         is_result = isinstance(message, ToolMessage)
-        window.count(message_tokens(message), place, begins=begins, is_result=is_result)
+        tokens = message_tokens(message, self._count_attachment)
+        window.count(tokens, place, begins=begins, is_result=is_result)
+
+    def _tokens(self, messages: Iterable[ChatMessage]) -> int:
+        return sum(message_tokens(one, self._count_attachment) for one in messages)
 
     # --- the window
 
@@ -127,7 +134,7 @@ class Conversation:
         """Return whether it must be cut before it is sent with *pending* after it."""
         if self._window is None:
             return False
-        return self.spare_tokens(sum(map(message_tokens, pending)) if pending else 0) < 0
+        return self.spare_tokens(self._tokens(pending) if pending else 0) < 0
 
     def spare_tokens(self, pending_tokens: int = 0) -> int:
         """Return the free tokens of the window. 0: no window is known.
@@ -174,13 +181,13 @@ class Conversation:
         """
         window = self._window
         assert window is not None  # noqa: S101  # or there would always be room
-        pending_tokens = sum(map(message_tokens, pending))
+        pending_tokens = self._tokens(pending)
         before, gone = window.kept_tokens, self._gone_before(window.kept)
         cleared = window.clear(self._items, pending_tokens) if clears_results else 0
         extra_tokens = 0
         if summary is not None:
             window.drop(window.history_groups)
-            extra_tokens = message_tokens(summary) - sum(map(message_tokens, self._summary))
+            extra_tokens = message_tokens(summary) - self._tokens(self._summary)
             self._summary = (summary,)
         window.pin(extra_tokens)
         window.drop(window.first_to_keep(pending_tokens))
@@ -199,7 +206,7 @@ class Conversation:
         """
         window = self._window
         assert window is not None  # noqa: S101  # or there would always be room
-        pending_tokens = sum(map(message_tokens, pending))
+        pending_tokens = self._tokens(pending)
         # A summary stands behind the query, so all of the history leaves at once.
         kept = max(window.first_to_keep(pending_tokens, extra_tokens), window.history_groups)
         if self._gone_before(kept) == self._gone_before(window.kept):
@@ -248,15 +255,22 @@ class Conversation:
         return max(min(room // 2, room - newest) // count - MESSAGE_TOKENS, 0)
 
 
-def message_tokens(message: ChatMessage) -> int:
-    """Estimate the tokens that *message* takes of the window."""
+def message_tokens(message: ChatMessage, count: CountAttachment = highest_tokens) -> int:
+    """Estimate the tokens that *message* takes of the window.
+
+    Args:
+        message: What is sent.
+        count: What an image or a document takes.
+    """
     match message:
         case UserMessage():
             tokens = MESSAGE_TOKENS + estimate_tokens(message.text)
-            return tokens + sum(one.tokens for one in message.attachments)
+            files = message.attachments
+            return tokens + sum(map(count, files)) if files else tokens
         case ToolMessage():
             tokens = MESSAGE_TOKENS + estimate_tokens(message.content)
-            return tokens + sum(one.tokens for one in message.attachments)
+            files = message.attachments
+            return tokens + sum(map(count, files)) if files else tokens
         case AssistantMessage():
             tokens = MESSAGE_TOKENS + estimate_tokens(message.text)
             for call in message.tool_calls:
@@ -283,11 +297,15 @@ def _schema_tokens(schema: Mapping[str, object]) -> int:
     return estimate_tokens(msgspec.json.encode(schema, enc_hook=_plain).decode())
 
 
-def request_tokens(request: CompletionRequest, window: int | None = None) -> int:
+def request_tokens(
+    request: CompletionRequest,
+    window: int | None = None,
+    count: CountAttachment = highest_tokens,
+) -> int:
     """Estimate the most tokens that *request* and its answer can take together in *window*."""
     tokens = fixed_tokens(request.system, request.tools, request.answer_form)
     tokens += answer_tokens(request.max_tokens, window)
-    return tokens + sum(map(message_tokens, request.messages))
+    return tokens + sum(message_tokens(one, count) for one in request.messages)
 
 
 def cut_to_tokens(text: str, tokens: int) -> str:

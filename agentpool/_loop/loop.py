@@ -29,6 +29,7 @@ from collections.abc import Generator, Sequence
 
 import msgspec
 
+from agentpool._attachments import CountAttachment
 from agentpool._errors import ProtocolError
 from agentpool._loop.continuation import join_pieces
 from agentpool._loop.conversation import Conversation, cut_to_tokens
@@ -93,7 +94,7 @@ def run_loop(run: Run) -> Generator[Effect, None, None]:
             refusals = batch.results.copy()
             if None in refusals:
                 yield batch
-                _cut_results(conversation, batch)
+                _cut_results(run, conversation, batch)
             _acted(run, batch, refusals, stop)
         elif take_words(run, conversation, completion, spent):
             if run.has_memory:
@@ -112,7 +113,8 @@ def _begin(run: Run, fragments: Sequence[str]) -> Conversation:
         # into the memory must not speak with the operator's voice.
         lines = "\n".join(f"- {fragment}" for fragment in fragments)
         pinned = (UserMessage(as_data(RECALLED_HEADING, lines)), query)
-    return Conversation(run.history, pinned, room_tokens=run.room_tokens)
+    count = run.attachment_tokens
+    return Conversation(run.history, pinned, room_tokens=run.room_tokens, count=count)
 
 
 def _next_turn(run: Run, conversation: Conversation, receive: Receive) -> Sequence[Warn] | None:
@@ -260,19 +262,20 @@ def _acted(
         run.end(stop)
 
 
-def _cut_results(conversation: Conversation, batch: RunTools) -> None:
+def _cut_results(run: Run, conversation: Conversation, batch: RunTools) -> None:
     """Cut results that are too long to be sent."""
     room_tokens = conversation.room_tokens_for_results(len(batch.calls))
     if room_tokens is None:
         return
-    batch.results[:] = [result and _fitted(result, room_tokens) for result in batch.results]
+    count = run.attachment_tokens
+    batch.results[:] = [one and _fitted(one, room_tokens, count) for one in batch.results]
 
 
-def _fitted(result: ToolMessage, room_tokens: int) -> ToolMessage:
+def _fitted(result: ToolMessage, room_tokens: int, count: CountAttachment) -> ToolMessage:
     """Return *result*, cut to that many tokens."""
     if result.attachments:
-        result = without_large(result, room_tokens)
-        room_tokens -= sum(one.tokens for one in result.attachments)
+        result = without_large(result, room_tokens, count)
+        room_tokens -= sum(map(count, result.attachments))
     # A token is at least 2.5 bytes in our estimate, so short texts need no counting.
     if len(result.content) <= room_tokens // 2:
         return result

@@ -85,7 +85,8 @@ def _summarize(
     if not leaving:
         return None
     messages = (*leaving, ASK_FOR_SUMMARY)
-    if sum(map(message_tokens, messages)) > run.room_tokens:
+    count = run.attachment_tokens
+    if sum(message_tokens(one, count) for one in messages) > run.room_tokens:
         return Summarize(request, most_tokens, failure="what leaves is too long to be summed up")
     asked = msgspec.structs.replace(request, messages=messages, answer_form=None)
     return Summarize(asked, most_tokens)

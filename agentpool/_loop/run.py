@@ -12,7 +12,7 @@ from typing import Final, TypeAlias, final
 
 import msgspec
 
-from agentpool._attachments import Attachment
+from agentpool._attachments import Attachment, CountAttachment, highest_tokens
 from agentpool._base import Live
 from agentpool._loop.continuation import CONTINUE, join_pieces
 from agentpool._loop.conversation import Conversation
@@ -195,6 +195,8 @@ class Run(Live, gc=False):
     """Set when a budget, or a child, leaves nothing for the run to use."""
     attachments: tuple[Attachment, ...] = ()
     """Images and documents beside the query."""
+    attachment_tokens: CountAttachment = highest_tokens
+    """What an image or a document takes of the window."""
     passed_shared: bool = False
     """Whether the last answer passed a limit of a budget that others share."""
 

@@ -20,7 +20,7 @@ from typing import final
 
 import msgspec
 
-from agentpool._attachments import Attachment
+from agentpool._attachments import Attachment, CountAttachment, highest_tokens
 from agentpool._base import Live
 from agentpool._loop.conversation import fixed_tokens, message_tokens
 from agentpool._loop.window import MessageView
@@ -54,14 +54,20 @@ class Estimator(Live):
     _tokens: int = 0
     _view: MessageView | None = None
 
-    def estimate(self, request: CompletionRequest, window: int | None = None) -> Usage:
+    def estimate(
+        self,
+        request: CompletionRequest,
+        window: int | None = None,
+        count: CountAttachment = highest_tokens,
+    ) -> Usage:
         """Return the estimated tokens of *request* and of its answer.
 
         Args:
             request: What will be sent.
             window: Tokens that request and answer may have together. ``None``: unknown.
+            count: What an image or a document takes.
         """
-        input_tokens = self._measure_fixed(request) + self._measure(request)
+        input_tokens = self._measure_fixed(request) + self._measure(request, count)
         return Usage(input_tokens, answer_tokens(request.max_tokens, window))
 
     def _measure_fixed(self, request: CompletionRequest) -> int:
@@ -72,7 +78,7 @@ class Estimator(Live):
             self._fixed_tokens = fixed_tokens(system, tools, form)
         return self._fixed_tokens
 
-    def _measure(self, request: CompletionRequest) -> int:
+    def _measure(self, request: CompletionRequest, count: CountAttachment) -> int:
         messages = request.messages
         size = len(messages)
         view = messages if isinstance(messages, MessageView) else None
@@ -86,19 +92,19 @@ class Estimator(Live):
         if not grown:
             self._count = self._tokens = 0
         for index in range(self._count, size):
-            self._tokens += message_tokens(messages[index])
+            self._tokens += message_tokens(messages[index], count)
         if size:
             self._first, self._last, self._count = messages[0], messages[size - 1], size
         self._view = view
         return self._tokens
 
 
-def without_large(result: ToolMessage, tokens: int) -> ToolMessage:
+def without_large(result: ToolMessage, tokens: int, count: CountAttachment) -> ToolMessage:
     """Return *result* without attachments that do not fit into *tokens*, and a note of them."""
     kept: list[Attachment] = []  # each has its own
     for one in result.attachments:
-        if one.tokens <= tokens:
-            tokens -= one.tokens
+        if (taken := count(one)) <= tokens:
+            tokens -= taken
             kept.append(one)
     left_out = len(result.attachments) - len(kept)
     if left_out == 0:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import ClassVar, Protocol, TypeAlias, final, runtime_checkable
 
+from agentpool._attachments import Attachment
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import Completion, CompletionRequest, Usage
@@ -96,6 +97,13 @@ class Driver(ABC):
     def most_image_pixels(self) -> int | None:
         """The longest side of an image that the provider takes. ``None``: no limit is known."""
         return None
+
+    def attachment_tokens(self, attachment: Attachment) -> int:
+        """Estimate the tokens that *attachment* takes of the window.
+
+        By default the highest that any provider counts.
+        """
+        return attachment.tokens
 
     @property
     @abstractmethod

@@ -21,6 +21,7 @@ from agentpool.drivers.wire._attachments import (
     ANTHROPIC_IMAGE_BYTES,
     ANTHROPIC_IMAGE_PIXELS,
 )
+from agentpool.drivers.wire._image_tokens import counting_of
 from agentpool.drivers.wire._messages_answer import MessageAccumulator
 from agentpool.drivers.wire._messages_request import MessageOptions, encode_request
 from agentpool.drivers.wire._parts import Origin
@@ -78,7 +79,7 @@ class AnthropicDriver(HostedDriver):
         if most is None or window is None or request.max_tokens is not None:
             return most
         usual = answer_tokens(None, window)
-        sent = request_tokens(request, window) - usual
+        sent = request_tokens(request, window, self.attachment_tokens) - usual
         return min(most, max(window - sent, usual))
 
     def _key_headers(self, key: str) -> Mapping[str, str]:
@@ -133,16 +134,11 @@ async def open_anthropic(
         base_url, headers=sent, verify=verify, proxy=proxy, transport=transport
     ) as client:
         settings = HostedSettings(
-            model=model,
-            api_key=api_key,
-            context_window=context_window,
-            privacy=privacy,
-            price=await find_price(price, base_url),
-            max_output_tokens=max_output_tokens,
-            inputs=inputs,
-            options=options or {},
-            wire="messages",
-        )
+            model=model, api_key=api_key, context_window=context_window, privacy=privacy,
+            price=await find_price(price, base_url), max_output_tokens=max_output_tokens,
+            inputs=inputs, options=options or {}, wire="messages",
+            counting=counting_of(client.host, model),
+        )  # fmt: skip
         extra = settings.options
         wire = MessageOptions(model=model, cache=cache, provider=client.place, extra=extra)
         yield AnthropicDriver(client, settings, wire)

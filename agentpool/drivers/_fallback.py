@@ -28,6 +28,7 @@ import attrs
 import msgspec
 import trio
 
+from agentpool._attachments import Attachment
 from agentpool._checks import expect
 from agentpool._errors import (
     AllDriversFailedError,
@@ -160,6 +161,10 @@ class FallbackDriver(SendingDriver):
         """The smallest known limit, since any of them may be asked."""
         limits = [choice.driver.most_image_pixels for choice in self._choices]
         return min((limit for limit in limits if limit is not None), default=None)
+
+    def attachment_tokens(self, attachment: Attachment) -> int:
+        """Return the highest estimate, since any of them may be asked."""
+        return max(choice.driver.attachment_tokens(attachment) for choice in self._choices)
 
     @property
     def privacy(self) -> PrivacyTier:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import final
 
+from agentpool._attachments import Attachment
 from agentpool._checks import expect, expect_arguments
 from agentpool._loop.conversation import request_tokens
 from agentpool._manifest.capability import PrivacyTier
@@ -65,6 +66,10 @@ class GatedDriver(SendingDriver):
         """The limit of the inner driver."""
         return self._driver.most_image_pixels
 
+    def attachment_tokens(self, attachment: Attachment) -> int:
+        """Return the estimate of the inner driver."""
+        return self._driver.attachment_tokens(attachment)
+
     @property
     def privacy(self) -> PrivacyTier:
         """The tier of the inner driver."""
@@ -90,7 +95,8 @@ class GatedDriver(SendingDriver):
             No other turn is lost, and the request ends at the provider as well.
         """
         window = self._driver.context_window
-        tokens = request_tokens(request, window) if self._gate.counts_tokens else 0
+        count = self._driver.attachment_tokens
+        tokens = request_tokens(request, window, count) if self._gate.counts_tokens else 0
         async with self._gate.request(tokens) as ticket:
             completion = await self._driver.complete_telling(request, on_delta, on_sent)
             if completion.usage is not None:

@@ -16,6 +16,7 @@ import attrs
 import msgspec
 import trio
 
+from agentpool._attachments import Attachment
 from agentpool._errors import DriverError, NetworkError, ProtocolError, UsageError
 from agentpool._halves import request_without_halves
 from agentpool._manifest.asking import options_faults
@@ -26,6 +27,7 @@ from agentpool.abc import HearsThoughts, OnDelta, OnSent, SendingDriver
 from agentpool.drivers._http import HttpAnswer, HttpClient
 from agentpool.drivers.wire._attachments import check_attachments, within_request
 from agentpool.drivers.wire._failure import failure_from_response, failure_in_body, shown
+from agentpool.drivers.wire._image_tokens import Counting
 from agentpool.drivers.wire._sse import MAX_EVENT_BYTES, SseEvent, SseParser
 
 # What follows the last event is the empty chunk that ends the body, mostly in the same
@@ -249,6 +251,8 @@ class HostedSettings:
     """The most tokens that the model can write. ``None``: unknown."""
     inputs: frozenset[str] | None = None
     """What the model reads besides text: ``image``, ``pdf``. ``None``: unknown."""
+    counting: Counting | None = None
+    """How the provider counts images and documents. ``None``: unknown."""
     options: Mapping[str, Json] = attrs.field(factory=dict[str, Json])
     """Other fields of each request's body."""
     wire: Wire
@@ -282,6 +286,11 @@ class HostedDriver(SendingDriver):
     def inputs(self) -> frozenset[str] | None:
         """The inputs that the driver was opened with."""
         return self._settings.inputs
+
+    def attachment_tokens(self, attachment: Attachment) -> int:
+        """Return the provider's own count. Of one that is not known the highest of all."""
+        counting = self._settings.counting
+        return attachment.tokens if counting is None else counting.tokens(attachment)
 
     @property
     def _most_attached_bytes(self) -> int | None:

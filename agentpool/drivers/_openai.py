@@ -24,6 +24,7 @@ from agentpool.drivers.wire._call_ids import CHAT_IDS, MISTRAL_IDS
 from agentpool.drivers.wire._chat_answer import ChatAccumulator
 from agentpool.drivers.wire._chat_request import ChatOptions
 from agentpool.drivers.wire._chat_request import encode_request as encode_chat_request
+from agentpool.drivers.wire._image_tokens import counting_of
 from agentpool.drivers.wire._parts import Origin
 from agentpool.drivers.wire._responses_answer import ResponseAccumulator
 from agentpool.drivers.wire._responses_request import ResponsesOptions, takes
@@ -224,6 +225,7 @@ async def open_openai(
             price=await find_price(price, base_url), own_price=own_price(price),
             max_output_tokens=max_output_tokens, inputs=inputs, options=options or {},
             wire=wire_of("openai", client.host, api),
+            counting=counting_of(client.host, model, rules),
         )  # fmt: skip
         wire = _chat_options(settings, client, max_tokens_field, rules)
         yield OpenAIDriver(client, settings, wire, api or (None if wire.is_openai else "chat"))
