@@ -103,12 +103,13 @@ def _perform(agent: Agent, effect: Effect, run: Run) -> Awaitable[None] | None:
         What is to be awaited at once. ``None``: it is done. (A coroutine around those of a
         request and of a tool would be a tenth of a turn.)
     """
-    if isinstance(effect, Receive):
+    # An instance check of another struct takes ten times as long as a look at its type.
+    if type(effect) is Receive:
         _receive(agent, effect)
         return None
-    if isinstance(effect, Complete):
+    if type(effect) is Complete:
         return complete(agent, effect, run)
-    if isinstance(effect, RunTools):
+    if type(effect) is RunTools:
         return run_calls(agent, effect)
     return _do_aside(agent, effect)
 

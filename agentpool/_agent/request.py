@@ -103,7 +103,8 @@ async def complete(agent: Agent, effect: Complete, run: Run) -> None:
         return
     if agent.purse is not None:
         run.passed_shared = agent.purse.passed
-    agent.end_stream(answer)
+    if agent.stream is not None:
+        agent.end_stream(answer)
     if teller is not None:
         agent.on_piece = None
     if agent.hub.listening:
@@ -383,6 +384,8 @@ def _means_nothing(usage: Usage) -> bool:
 def _sound(agent: Agent, driver: Driver, completion: Completion) -> Completion:
     """Return the answer with its price, and ``None`` in place of impossible numbers."""
     usage, cost_usd = completion.usage, completion.cost_usd
+    if usage is None and cost_usd is None:
+        return completion  # as most models on this machine answer
     if cost_usd is not None:
         cost_usd = sound_cost(cost_usd)
     if usage is not None and _means_nothing(usage):

@@ -38,14 +38,6 @@ AGAIN: Final = "this call had begun when the program ended, and was not run agai
 """What the model is told of a call that was refused."""
 
 
-def _start_none(_: int) -> None:
-    """Start no task: there is one call alone."""
-
-
-ALONE: Final = order_of((), _start_none)
-"""The order of an answer with one call: there is nothing to keep, so all share it."""
-
-
 async def run_calls(agent: Agent, effect: RunTools) -> None:
     """Run the calls of *effect* that have no result yet.
 
@@ -55,7 +47,7 @@ async def run_calls(agent: Agent, effect: RunTools) -> None:
     wanted = [index for index, result in enumerate(effect.results) if result is None]
     if len(wanted) == 1:
         # Most answers have one call; a nursery would cost as much as the rest of it.
-        await _run_call(agent, effect, wanted[0], agent.clock, ALONE)
+        await _run_call(agent, effect, wanted[0], agent.clock, None)
         return
 
     async def run(index: int, branch: Branch) -> None:  # noqa: ASYNC910  # see below
@@ -87,13 +79,6 @@ async def run_calls(agent: Agent, effect: RunTools) -> None:
         await agent.slot.leave_behind()
 
 
-def _make_way(agent: Agent, order: CallOrder, index: int, *, is_asked: bool) -> None:
-    """Start the next call now, if this one may take long before it begins."""
-    is_stored = agent.purse is not None and agent.purse.is_stored
-    if is_asked or is_stored or agent.journal is not None:
-        order.start_next(index)
-
-
 def _writes(tool: Tool) -> bool:
     """Return whether *tool* may write to other agents, so that its calls begin in order."""
     return tool.capability is not None and tool.capability.kind is CapabilityKind.MESSAGE
@@ -114,46 +99,28 @@ def end_late(agent: Agent, effect: RunTools, index: int) -> None:
 
 
 async def _run_call(  # noqa: ASYNC910  # a tool without a checkpoint is its own fault
-    agent: Agent, effect: RunTools, index: int, clock: trio.CancelScope | None, order: CallOrder
+    agent: Agent,
+    effect: RunTools,
+    index: int,
+    clock: trio.CancelScope | None,
+    order: CallOrder | None,
 ) -> None:
+    """Run one call and store its result. *order* is ``None`` for a call alone."""
     asked = effect.calls[index]
     tool = _tool_of(agent, asked)
-    # What runs may have other arguments; the result belongs to the call of the model.
-    call = asked
-    journal = agent.journal
-    is_unknown = journal is not None and journal.is_unknown(index)
-    if is_unknown and _is_over(agent, effect, index, tool):
-        return  # noqa: ASYNC910  # there is nothing to wait for
-    may_have_run = is_unknown and tool.on_unknown == "ask"
-    is_asked = may_have_run or must_ask(agent, tool)
-    _make_way(agent, order, index, is_asked=is_asked)
-    if is_asked:
-        allow(clock, None)
-        approved = await ask_first(agent, tool, asked, index, may_have_run=may_have_run)
-        if isinstance(approved, Denied):
-            reason = f": {approved.reason}" if approved.reason else ""
-            text = AGAIN if may_have_run else "not run: it was not approved"
-            _refuse(agent, effect, index, f"{text}{reason}")
-            return  # noqa: ASYNC910  # it was waited for
-        call = approved
-        effect.changed = {**effect.changed, index: approved}
-    if agent.purse is not None and (error := await agent.purse.take_tool_call()) is not None:
-        assert agent.run is not None  # noqa: S101  # only a run has calls
-        agent.run.exhausted = Stop.of_error(error)
-        _refuse(agent, effect, index, f"not run: {error}")
-        return  # noqa: ASYNC910  # a call that is not allowed waits for nothing
-    if journal is None:
-        key, fence = f"{agent.memory_scope}#{agent.tools_run}", None
+    if agent.journal is not None or agent.purse is not None or must_ask(agent, tool):
+        allowed = await _allowed(agent, effect, index, clock, order)
+        if allowed is None:
+            return  # noqa: ASYNC910  # what is not allowed waits for nothing
+        call, key, fence = allowed
     else:
-        allow(clock, None)  # what is left of the step before is not a time of the disk's
-        key, fence = await journal.begin_call(index, asked)
-    await order.wait_turn(index)
-    context = _begin(agent, effect, index, call, key, fence)
-    order.start_next(index)
-    order.begun(index)
-    allow(clock, _seconds_for(agent, tool))
+        call, key, fence = asked, f"{agent.memory_scope}#{agent.tools_run}", None
+    if order is not None:
+        await order.wait_turn(index)
+    context = _begin(agent, effect, index, call, key, fence, order)
+    guard = _limit(agent, tool, clock)
     try:
-        result = await _run_tool(agent, tool, call, context, clock)
+        result = await tool.run(call.arguments, context)
         # Foreign code, and type checkers are optional.
         if not isinstance(result, ToolResult):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise UsageError(f"a tool must return a ToolResult, got {result!r}")  # noqa: TRY301
@@ -166,32 +133,77 @@ async def _run_call(  # noqa: ASYNC910  # a tool without a checkpoint is its own
         if broken is not None:
             _finish(agent, effect, index, failed_result(call.name, broken), tool, error=broken)
         raise ended or group from None
+    finally:
+        if guard != math.inf:
+            agent.slot.end_guard(guard)
     _finish(agent, effect, index, result, tool)
 
 
-async def _run_tool(  # noqa: ASYNC910  # a tool without a checkpoint is its own fault
-    agent: Agent,
-    tool: Tool,
-    call: ToolCall,
-    context: ToolContext,
-    clock: trio.CancelScope | None,
-) -> ToolResult:
-    if clock is None or clock.deadline == math.inf or tool.timeout_seconds is not None:
-        return await tool.run(call.arguments, context)
+def _limit(agent: Agent, tool: Tool, clock: trio.CancelScope | None) -> float:
+    """Give a call its time. Return when it ends if the manifest says so, and ``inf`` otherwise."""
+    seconds = tool.timeout_seconds
+    if seconds is not None:
+        allow(clock, seconds)
+        return math.inf
     # Whoever wrote the tool has set no limit, so a wait in it is not meant to end at one.
-    guard, slot = clock.deadline, agent.slot
-    slot.guards = (*slot.guards, guard)
-    try:
-        return await tool.run(call.arguments, context)
-    finally:
-        last = slot.guards.index(guard)
-        slot.guards = slot.guards[:last] + slot.guards[last + 1 :]
+    guard = allow(clock, agent.config.manifest.resources.tool_seconds)
+    if guard != math.inf:
+        agent.slot.guards += (guard,)
+    return guard
+
+
+async def _allowed(  # noqa: ASYNC910  # what is asked for is waited for
+    agent: Agent,
+    effect: RunTools,
+    index: int,
+    clock: trio.CancelScope | None,
+    order: CallOrder | None,
+) -> tuple[ToolCall, str, int | None] | None:
+    """Return the call as it may run, with its key and fence. ``None``: it has its result."""
+    call = asked = effect.calls[index]
+    tool = _tool_of(agent, asked)
+    journal, purse = agent.journal, agent.purse
+    is_unknown = journal is not None and journal.is_unknown(index)
+    if is_unknown and _is_over(agent, effect, index, tool):
+        return None  # noqa: ASYNC910  # there is nothing to wait for
+    may_have_run = is_unknown and tool.on_unknown == "ask"
+    is_asked = may_have_run or must_ask(agent, tool)
+    is_stored = purse is not None and purse.is_stored
+    if order is not None and (is_asked or is_stored or journal is not None):
+        order.start_next(index)  # this one may take long before it begins
+    if is_asked:
+        allow(clock, None)
+        approved = await ask_first(agent, tool, asked, index, may_have_run=may_have_run)
+        if isinstance(approved, Denied):
+            reason = f": {approved.reason}" if approved.reason else ""
+            text = AGAIN if may_have_run else "not run: it was not approved"
+            _refuse(agent, effect, index, f"{text}{reason}")
+            return None  # noqa: ASYNC910  # it was waited for
+        # What runs may have other arguments; the result belongs to the call of the model.
+        call = approved
+        effect.changed = {**effect.changed, index: approved}
+    if purse is not None and (error := await purse.take_tool_call()) is not None:
+        assert agent.run is not None  # noqa: S101  # only a run has calls
+        agent.run.exhausted = Stop.of_error(error)
+        _refuse(agent, effect, index, f"not run: {error}")
+        return None  # noqa: ASYNC910  # a call that is not allowed waits for nothing
+    if journal is None:
+        return call, f"{agent.memory_scope}#{agent.tools_run}", None  # noqa: ASYNC910  # see above
+    allow(clock, None)  # what is left of the step before is not a time of the disk's
+    key, fence = await journal.begin_call(index, asked)
+    return call, key, fence
 
 
 def _begin(  # noqa: PLR0917  # keywords take longer
-    agent: Agent, effect: RunTools, index: int, call: ToolCall, key: str, fence: int | None
+    agent: Agent,
+    effect: RunTools,
+    index: int,
+    call: ToolCall,
+    key: str,
+    fence: int | None,
+    order: CallOrder | None,
 ) -> ToolContext:
-    """Record that a call begins, and report it."""
+    """Record that a call begins, and report it. The next one in *order* may begin as well."""
     hub = agent.hub
     if hub.listening:
         agent.phase(Phase.ACT, call.name)
@@ -200,6 +212,9 @@ def _begin(  # noqa: PLR0917  # keywords take longer
         hub.publish(ToolStarted(*stamp, call, agent.turn))
     agent.tools_run += 1
     effect.begun.add(index)
+    if order is not None:
+        order.start_next(index)
+        order.begun(index)
     return ToolContext(agent.context, call.call_id, key, fence)
 
 
@@ -256,7 +271,9 @@ def _finish(
     """
     asked = effect.calls[index]
     call = effect.changed.get(index, asked)
-    content = without_halves(agent.home.cleaner.clean(result.content))
+    content = agent.home.cleaner.clean(result.content)
+    if not content.isascii():
+        content = without_halves(content)
     told = content if tool is None else _told(tool, call, asked, content)
     taken, told = _taken(agent, result, told) if result.attachments else ((), told)
     if result.traceback:

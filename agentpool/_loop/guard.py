@@ -212,7 +212,7 @@ class LoopGuard(Live, gc=False):
         """
         seen = self._calls or self._seen()
         waiting = self.waiting_tools
-        waits = bool(waiting) and not waiting.isdisjoint([call.name for call in calls])
+        waits = not waiting.isdisjoint([call.name for call in calls]) if waiting else False
         found = tuple([seen.find(call.name, call.arguments) for call in calls])
         seen.note_batch(Batch(found, waits))
         if seen.same_in_row < STUCK_REPEATS and seen.alternating_in_row < 2 * STUCK_REPEATS:

@@ -188,6 +188,9 @@ def _answered(run: Run, ask: Complete) -> Completion | None:
         )
     # A completion carries the whole text from here on; without one there is no piece.
     run.arriving.clear()
+    if not completion.text:
+        run.has_thought = False
+        return completion
     text = without_thoughts(completion.text)
     run.has_thought = text != completion.text
     if not run.has_thought:
@@ -253,10 +256,12 @@ def _acted(
 ) -> None:
     """Add a result for each call to the conversation; after a stop, end the run."""
     if stop is None:
-        contents: list[str | None] = []
-        for refusal, result in zip(refusals, batch.results, strict=True):
-            contents.append(told_by(result) if result and not refusal else None)
-        run.guard.record_results(contents)
+        run.guard.record_results(
+            [
+                None if refusal is not None or result is None else told_by(result)
+                for refusal, result in zip(refusals, batch.results, strict=True)
+            ]
+        )
     run.settle("the run has ended")
     if stop is not None:
         run.end(stop)

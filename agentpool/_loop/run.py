@@ -249,9 +249,10 @@ class Run(Live, gc=False):
         batch, self.acting = self.acting, None
         assert batch is not None  # noqa: S101  # there are calls
         assert self.conversation is not None  # noqa: S101  # and so there was a turn
-        for index, call in enumerate(batch.calls):
-            state = BEGUN if index in batch.begun else NOT_RUN
-            result = batch.results[index] or refused(call, f"{state}: {reason}")
+        for index, result in enumerate(batch.results):
+            if result is None:
+                state = BEGUN if index in batch.begun else NOT_RUN
+                result = refused(batch.calls[index], f"{state}: {reason}")  # noqa: PLW2901
             self.conversation.append(result)
 
     def settled_messages(self, reason: str) -> tuple[ChatMessage, ...]:
@@ -277,12 +278,16 @@ class Run(Live, gc=False):
             completion: Its last piece, with the calls and what its provider wants back.
         """
         assert self.conversation is not None  # noqa: S101  # there was a turn
-        parts = self._parts_with(text, completion)
-        self.partial, self.partial_parts = "", ()
-        self.last_text = text or self.last_text
-        tool_calls = completion.tool_calls
-        if text or tool_calls:
-            self.conversation.append(AssistantMessage(text, tool_calls, parts))
+        parts: tuple[ProviderPart, ...] = ()
+        if self.partial_parts or completion.parts:
+            parts = self._parts_with(text, completion)
+            self.partial_parts = ()
+        self.partial = ""
+        if text:
+            self.last_text = text
+        elif not completion.tool_calls:
+            return
+        self.conversation.append(AssistantMessage(text, completion.tool_calls, parts))
 
     def keep_piece(self, completion: Completion) -> None:
         """Add a piece that was cut off to the answer so far."""

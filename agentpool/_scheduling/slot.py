@@ -123,6 +123,12 @@ class Slot(Live):
                 return False
         return deadline < self.keeper.outer_deadline
 
+    def end_guard(self, guard: float) -> None:
+        """Forget one deadline of a tool, which has ended."""
+        guards = self.guards
+        at = guards.index(guard)
+        self.guards = guards[:at] + guards[at + 1 :]
+
     @property
     def only_lends(self) -> bool:
         """Whether all waits of the agent are at a gate, so that its slot is only lent."""

@@ -15,17 +15,18 @@ import math
 import trio
 
 
-def allow(clock: trio.CancelScope | None, seconds: float | None) -> None:
-    """Give the next step *seconds*.
+def allow(clock: trio.CancelScope | None, seconds: float | None) -> float:
+    """Give the next step *seconds*. Return when it ends.
 
     Args:
         clock: What ends it. ``None``: no step of the agent has a limit.
         seconds: The longest that it may take. ``None`` and ``inf``: as long as it likes.
     """
     if clock is None:
-        return
+        return math.inf
     if seconds is None:
-        if clock.deadline == math.inf:
-            return
-        seconds = math.inf
-    clock.deadline = trio.current_time() + seconds
+        if clock.deadline != math.inf:
+            clock.deadline = math.inf
+        return math.inf
+    clock.deadline = deadline = trio.current_time() + seconds
+    return deadline
