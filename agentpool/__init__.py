@@ -53,18 +53,12 @@ from agentpool._outcome import StopReason as StopReason
 from agentpool._pool.agent_context import ToolBuilder as ToolBuilder
 from agentpool._pool.asking import wait_until_asking as wait_until_asking
 from agentpool._pool.handle import AgentHandle as AgentHandle
-from agentpool._pool.kept_trace import trace_of_journal as trace_of_journal
 from agentpool._pool.map import OutcomeStream as OutcomeStream
 from agentpool._pool.map import Queries as Queries
 from agentpool._pool.open import open_pool as open_pool
 from agentpool._pool.pool import AgentPool as AgentPool
 from agentpool._pool.restart import RestartPolicy as RestartPolicy
 from agentpool._pool.router import MessageRouter as MessageRouter
-from agentpool._pool.session import Session as Session
-from agentpool._pool.session import SessionTurn as SessionTurn
-from agentpool._pool.session import open_session as open_session
-from agentpool._pool.session import session_names as session_names
-from agentpool._pool.session import session_pool_name as session_pool_name
 from agentpool._pool.shutdown import ShutdownStep as ShutdownStep
 from agentpool._pool.text_stream import TextStream as TextStream
 from agentpool._public import load as _load
@@ -143,18 +137,30 @@ if TYPE_CHECKING:
     from agentpool._build.drivers import open_drivers as open_drivers
     from agentpool._build.manifest_pool import PoolPlan as PoolPlan
     from agentpool._build.manifest_pool import open_manifest_pool as open_manifest_pool
+    from agentpool._pool.kept_trace import trace_of_journal as trace_of_journal
+    from agentpool._pool.session import Session as Session
+    from agentpool._pool.session import SessionTurn as SessionTurn
+    from agentpool._pool.session import open_session as open_session
+    from agentpool._pool.session import session_names as session_names
+    from agentpool._pool.session import session_pool_name as session_pool_name
     from agentpool._version import __version__ as __version__
 
 _HOMES = {
     "PoolPlan": "agentpool._build.manifest_pool",
+    "Session": "agentpool._pool.session",
+    "SessionTurn": "agentpool._pool.session",
     "__version__": "agentpool._version",
     "open_drivers": "agentpool._build.drivers",
     "open_manifest_pool": "agentpool._build.manifest_pool",
+    "open_session": "agentpool._pool.session",
+    "session_names": "agentpool._pool.session",
+    "session_pool_name": "agentpool._pool.session",
+    "trace_of_journal": "agentpool._pool.kept_trace",
 }
 
 
 def __getattr__(name: str) -> object:
-    """Load a name that imports tools, drivers or metadata on first use (PEP 562)."""
+    """Load a name that most programs do not need, on its first use (PEP 562)."""
     return _load(__name__, _HOMES, name)
 
 

@@ -12,7 +12,9 @@ which they were written.
 from __future__ import annotations
 
 import enum
-from typing import Final, TypeVar, final
+from collections.abc import Hashable
+from functools import cache
+from typing import Final, TypeVar, cast, final
 
 import msgspec
 
@@ -119,14 +121,24 @@ class PoolSummary(msgspec.Struct, frozen=True):
         return self.ended < self.agents
 
 
-def read_body(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+@cache
+def _decoder_of(kind: Hashable) -> msgspec.json.Decoder[object]:
+    # Made for the first body: to make them all is a tenth of ``import agentpool``.
+    return msgspec.json.Decoder(cast("type[object]", kind))
+
+
+def read_body(body: bytes, kind: type[T]) -> T:
     """Return what the body of a record tells.
+
+    Args:
+        body: JSON.
+        kind: The type of what it holds.
 
     Raises:
         JournalError: If it tells something else: the file was damaged, or made to harm.
     """
     try:
-        return decoder.decode(body)
+        return cast("T", _decoder_of(cast("Hashable", kind)).decode(body))
     except _UNREADABLE as error:
         raise JournalError(
             f"the journal has a record that cannot be read: {error}; restore the file from a copy"

@@ -19,7 +19,7 @@ import attrs
 
 from agentpool._agent.agent import Agent
 from agentpool._agent.journaling import OnMismatch, RunJournal
-from agentpool._agent.results import CALLED, encode
+from agentpool._agent.results import Called, encode
 from agentpool._agent.spending import estimate
 from agentpool._errors import ResumeMismatchError
 from agentpool._loop.guard import Warn
@@ -110,7 +110,7 @@ def _as_before(
 ) -> Callable[[str], str | None]:
     """Return *refuse* that lets those tools pass which ran before, whatever is allowed now."""
     calls = [one for one in records if one.kind is RecordKind.RESULT and one.digest]
-    ran = {read_body(one.body, CALLED).result.name for one in calls}
+    ran = {read_body(one.body, Called).result.name for one in calls}
     return lambda name: None if name in ran else refuse(name)
 
 

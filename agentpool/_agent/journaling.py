@@ -22,9 +22,6 @@ import msgspec
 import trio
 
 from agentpool._agent.results import (
-    CALLED,
-    LOST_BODY,
-    RECEIVED,
     Answered,
     Called,
     Received,
@@ -164,7 +161,7 @@ class RunJournal(Live):
                 if not record.body:  # a call has its key there
                     self.attempts.setdefault(record.place, Attempts()).begin()
             elif record.kind is RecordKind.LOST:
-                loss = read_body(record.body, LOST_BODY)
+                loss = read_body(record.body, Loss)
                 self.attempts.setdefault(record.place, Attempts()).lose(loss)
             elif record.kind is RecordKind.ANSWERED:
                 self.answers[record.place, record.part] = record
@@ -205,7 +202,7 @@ class RunJournal(Live):
             # Nothing is written where nothing was received.
             effect.messages, effect.interrupted = (), False
             if record is not None:
-                found = read_body(record.body, RECEIVED)
+                found = read_body(record.body, Received)
                 effect.messages, effect.interrupted = found.messages, found.interrupted
             return True
         if isinstance(effect, Complete | Summarize):
@@ -223,7 +220,7 @@ class RunJournal(Live):
                 continue
             if record.digest != digest_of(call.name, call.arguments):
                 self._refuse(f"call {call.name!r} has other arguments")
-            called = read_body(record.body, CALLED)
+            called = read_body(record.body, Called)
             effect.results[part] = called.result
             if called.changed is not None:
                 effect.changed = {**effect.changed, part: called.changed}

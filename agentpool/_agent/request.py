@@ -103,8 +103,7 @@ async def complete(agent: Agent, effect: Complete, run: Run) -> None:
         return
     if agent.purse is not None:
         run.passed_shared = agent.purse.passed
-    if agent.stream is not None:
-        agent.end_stream(answer)
+    agent.end_stream(answer)
     if teller is not None:
         agent.on_piece = None
     if agent.hub.listening:

@@ -58,12 +58,6 @@ class Summed(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """Files of the first days do not say it."""
 
 
-RECALLED: Final = msgspec.json.Decoder(tuple[str, ...])
-ANSWERED: Final = msgspec.json.Decoder(Answered)
-SUMMED: Final = msgspec.json.Decoder(Summed)
-RECEIVED: Final = msgspec.json.Decoder(Received)
-CALLED: Final = msgspec.json.Decoder(Called)
-LOST_BODY: Final = msgspec.json.Decoder(Loss)
 encode: Final = msgspec.json.Encoder().encode
 
 
@@ -80,12 +74,12 @@ def spending(
     begun = {(one.place, one.part) for one in known if one.kind is RecordKind.STARTED}
     for record in known:
         if record.kind is RecordKind.LOST:
-            yield spent_on(read_body(record.body, LOST_BODY))
+            yield spent_on(read_body(record.body, Loss))
         elif record.kind is not RecordKind.RESULT or (record.place, record.part) not in begun:
             continue
         elif record.digest:
             yield Spent(tool_calls=1)
-            called = read_body(record.body, CALLED)
+            called = read_body(record.body, Called)
             for one in called.charges:
                 if one.requests:
                     tokens = 0 if one.usage is None else one.usage.total_tokens
@@ -106,9 +100,9 @@ def received_ids(records: Iterable[JournalRecord]) -> Iterator[int]:
         if record.kind is not RecordKind.RESULT:
             continue
         if record.digest:
-            yield from read_body(record.body, CALLED).taken
+            yield from read_body(record.body, Called).taken
         elif record.body.startswith(b'{"messages"'):
-            yield from (one.message_id for one in read_body(record.body, RECEIVED).messages)
+            yield from (one.message_id for one in read_body(record.body, Received).messages)
 
 
 def settled_keys(records: Iterable[JournalRecord]) -> set[str]:
@@ -134,8 +128,8 @@ def begun_keys(records: Iterable[JournalRecord]) -> set[str]:
 def _answer_in(body: bytes) -> Completion | None:
     """Return the answer in the result of a turn or a summary."""
     if body.startswith(b"["):
-        return read_body(body, SUMMED).completion
-    return read_body(body, ANSWERED).completion
+        return read_body(body, Summed).completion
+    return read_body(body, Answered).completion
 
 
 def _tokens_of(completion: Completion) -> int:
@@ -145,13 +139,13 @@ def _tokens_of(completion: Completion) -> int:
 def fill_in(effect: Effect, body: bytes, run: Run) -> None:
     """Store the recorded result in *effect*."""
     if isinstance(effect, Recall):
-        recalled = read_body(body, RECALLED)
+        recalled = read_body(body, tuple[str, ...])
         effect.fragments = recalled
     elif isinstance(effect, Complete):
-        answered = read_body(body, ANSWERED)
+        answered = read_body(body, Answered)
         effect.completion = answered.completion
         run.passed_shared, run.exhausted = answered.passed_shared, answered.exhausted
     elif isinstance(effect, Summarize):
-        summed = read_body(body, SUMMED)
+        summed = read_body(body, Summed)
         effect.text, effect.failure = summed.text, summed.failure
         effect.completion = summed.completion

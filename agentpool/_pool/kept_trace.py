@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, final
 
-from agentpool._agent.results import ANSWERED, CALLED, LOST_BODY, SUMMED
+from agentpool._agent.results import Answered, Called, Summed
 from agentpool._approval import Changed, Denied
 from agentpool._base import Live
 from agentpool._events import (
@@ -41,6 +41,7 @@ from agentpool._messages import (
 )
 from agentpool._pool.past import Past, PastAgent, decode, last_runs
 from agentpool._records import JournalRecord, RecordKind, read_body
+from agentpool._served_call import Loss
 from agentpool.journal._questions import decision_in
 from agentpool.observe._trace import Trace, TraceHeader
 
@@ -92,7 +93,7 @@ class _Telling(Live):
         elif record.kind is RecordKind.STARTED:
             self._started(record)
         elif record.kind is RecordKind.LOST:
-            read_body(record.body, LOST_BODY)
+            read_body(record.body, Loss)
             stamp = self._stamp(record.agent_id)
             self.events.append(RequestFailed(*stamp, 0, 1, "", NOT_KEPT, by_tool=False))
         elif record.kind is RecordKind.RESULT:
@@ -147,7 +148,7 @@ class _Telling(Live):
         if record.digest:
             self._called(agent, record)
         elif record.body.startswith(b'{"completion"'):
-            found = read_body(record.body, ANSWERED).completion
+            found = read_body(record.body, Answered).completion
             if found is not None:
                 self.turns[agent.agent_id] = self.turns.get(agent.agent_id, 0) + 1
                 self._completed(agent, found)
@@ -156,7 +157,7 @@ class _Telling(Live):
                     said = AssistantMessage(found.text, found.tool_calls, found.parts)
                     self._say(agent, said)
         elif record.body.startswith(b'["'):
-            summary = read_body(record.body, SUMMED).completion
+            summary = read_body(record.body, Summed).completion
             if summary is not None:
                 self._completed(agent, summary)
 
@@ -170,7 +171,7 @@ class _Telling(Live):
         )  # fmt: skip
 
     def _called(self, agent: PastAgent, record: JournalRecord) -> None:
-        called = read_body(record.body, CALLED)
+        called = read_body(record.body, Called)
         result = called.result
         asked = ToolCall(result.call_id, result.name, "{}")
         for part, call in enumerate(self.calls.get(agent.agent_id, ())):

@@ -263,7 +263,7 @@ def decode(body: bytes, kind: type[T]) -> T:
     Raises:
         JournalError: If it is something else.
     """
-    return read_body(body, msgspec.json.Decoder(kind))
+    return read_body(body, kind)
 
 
 encode: Final = msgspec.json.Encoder().encode

@@ -78,8 +78,10 @@ class RequestClock(Live):
 
     def __enter__(self) -> Self:
         """Make this the clock that waits inside the block stop."""
-        self._slot = current_slot.get()
-        self._outer = current_clock()
+        slot = self._slot = current_slot.get()
+        outer = _clock.get()
+        if outer is not None and outer.is_of(slot):
+            self._outer = outer
         self._token = _clock.set(self)
         return self
 

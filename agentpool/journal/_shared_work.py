@@ -115,9 +115,6 @@ class _Asked(msgspec.Struct, frozen=True):
     query: str
 
 
-_DECODER: Final = msgspec.json.Decoder(_Asked)
-
-
 @final
 @attrs.define(eq=False)
 class SharedWork:
@@ -292,7 +289,7 @@ class SharedWork:
             self._seen = number_of(number, "number")
             data = body if isinstance(body, bytes) else b""
             if kind == RecordKind.ACCEPTED.value:
-                asked = read_body(data, _DECODER)
+                asked = read_body(data, _Asked)
                 digest = hashlib.sha256(asked.query.encode()).hexdigest()
                 self._asked[pool, agent] = asked.key, digest
             elif (known := self._asked.pop((pool, agent), None)) is not None:

@@ -7,6 +7,7 @@ An event comes back equal to itself, but for two things. An exception comes back
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Final, TypeAlias, cast
 
 import msgspec
@@ -64,7 +65,7 @@ def event_from_json(line: bytes | str) -> Event:
     """
     expect_arguments(event_from_json, locals())
     try:
-        return _DECODER.decode(line)
+        return _decoder().decode(line)
     except (msgspec.MsgspecError, UsageError, UnicodeError, RecursionError) as error:
         # An attachment that is damaged says so itself.
         raise TraceError(f"this is not an event: {error}") from error
@@ -131,4 +132,9 @@ def _decode(kind: type, value: object) -> object:
 
 
 _ENCODER: Final = msgspec.json.Encoder(enc_hook=_encode)
-_DECODER: Final[msgspec.json.Decoder[Event]] = msgspec.json.Decoder(Event, dec_hook=_decode)
+
+
+@cache
+def _decoder() -> msgspec.json.Decoder[Event]:
+    # Made for the first event: it reads the annotations of all events.
+    return msgspec.json.Decoder(Event, dec_hook=_decode)

@@ -11,7 +11,7 @@ Rules:
 
 from __future__ import annotations
 
-from typing import Final
+from functools import cache
 
 import msgspec
 
@@ -41,7 +41,7 @@ def outcome_from_json(text: str | bytes) -> AgentOutcome:
     """
     expect_arguments(outcome_from_json, locals())
     try:
-        return _DECODER.decode(text)
+        return _decoder().decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
         msg = f"the text is not an outcome ({exc}); write it with outcome_to_json"
         raise UsageError(msg) from exc
@@ -63,4 +63,6 @@ def _from_data(kind: type[object], value: object) -> object:
     return error_from_data(value)
 
 
-_DECODER: Final = msgspec.json.Decoder(AgentOutcome, dec_hook=_from_data)
+@cache
+def _decoder() -> msgspec.json.Decoder[AgentOutcome]:
+    return msgspec.json.Decoder(AgentOutcome, dec_hook=_from_data)
