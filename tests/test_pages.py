@@ -130,3 +130,11 @@ def test_the_readme_has_no_dead_link_on_pypi() -> None:
     assert links
     assert [link for link in links if not link.startswith("https://")] == []
     assert "More about installing (`docs/how-to/install.md`)" in text
+
+
+def test_no_block_is_left_out() -> None:
+    """Every Python block is run: none is marked to be skipped, or passed off as text."""
+    for path in PAGES:
+        assert "skip: " not in re.sub(r"`[^`\n]*`", "", path.read_text("utf-8")), path
+        for kind, text in blocks(path):
+            assert kind != "text" or not re.search(r"^(import|from) \w", text, re.MULTILINE), path

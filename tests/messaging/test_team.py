@@ -248,7 +248,7 @@ async def test_agents_write_ask_and_answer_each_other() -> None:
     assert [o.text for o in outcomes.values()] == ["I was told: 42", "answered"]
 
 
-async def test_the_model_sees_its_team_and_its_mistakes() -> None:
+async def test_the_model_sees_its_team_and_its_mistakes(caplog: pytest.LogCaptureFixture) -> None:
     """A wrong number is told to the model, which can look up the right one."""
 
     def answer(request: CompletionRequest) -> Completion | str:
@@ -278,6 +278,7 @@ async def test_the_model_sees_its_team_and_its_mistakes() -> None:
     assert "1: idler (parked)" in text
     assert "there is no agent 77" in text
     assert "cannot send to itself" in text
+    assert not caplog.records  # what a model gets wrong is no fault of the program
     assert (message.sender, message.content) == (2, "for the owner")
 
 

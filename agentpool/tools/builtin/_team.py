@@ -6,9 +6,11 @@ child can do nothing that its parent could not.
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 
-from agentpool._errors import ToolError
+from agentpool._errors import MessageError, ToolError, UsageError
 from agentpool._manifest.capability import Capability, CapabilityKind
 from agentpool._messages import OWNER_ID, AgentMessage
 from agentpool._outcome import AgentStatus
@@ -17,6 +19,18 @@ from agentpool.abc import Tool, ToolContext
 from agentpool.tools._function import tool
 
 _MESSAGE = Capability(CapabilityKind.MESSAGE)
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Tell the model what it got wrong, such as a number that no agent has.
+
+    That is no fault of the program, so nothing is logged with a traceback.
+    """
+    try:
+        yield
+    except (MessageError, UsageError) as error:
+        raise ToolError(str(error)) from error
 
 
 # In a resumed pool, what was sent before is sent no second time, so all of these may run again.
@@ -32,7 +46,8 @@ async def send_message(
         content: What to say.
         reply_to: The number of the message that this one answers, if it answers one.
     """
-    message = await context.agent.send(to, content, reply_to=reply_to)
+    with _told():
+        message = await context.agent.send(to, content, reply_to=reply_to)
     return f"sent as message {message.message_id}"
 
 
@@ -45,7 +60,8 @@ async def ask_agent(context: ToolContext, to: int, question: str) -> str:
         to: The number of the agent; 0 is whoever runs this team.
         question: What to ask.
     """
-    return (await context.agent.ask(to, question)).content
+    with _told():
+        return (await context.agent.ask(to, question)).content
 
 
 @tool(capability=_MESSAGE, timeout_seconds=math.inf, waits=True, on_unknown="rerun")
