@@ -71,11 +71,15 @@ def test_the_service_streams_an_answer() -> None:
             while "Running on" not in (line := service.stderr.readline()):
                 assert line, "the service ended"
             url = f"http://127.0.0.1:{port}/ask"
-            answer = httpx.post(url, json={"query": "What is the sea?"}, timeout=PATIENCE)
+            answer = httpx.post(url, json={"query": "Say hello."}, timeout=PATIENCE)
         finally:
             service.terminate()
     *pieces, last = answer.text.strip().split("\n\n")
     assert len(pieces) > 1, answer.text  # it came in more than one
-    assert last.startswith("event: done"), last
-    said = [json.loads(piece.partition("data: ")[2])["text"] for piece in pieces]
-    assert "".join(said) == json.loads(last.partition("data: ")[2])["text"]
+    kind, _, ended = last.partition("\ndata: ")
+    said = "".join(json.loads(piece.partition("data: ")[2])["text"] for piece in pieces)
+    if kind == "event: done":
+        assert json.loads(ended)["text"] == said
+    else:  # such a model may talk until it is cut off
+        assert "was cut off at max_tokens" in ended
+        assert said
