@@ -20,6 +20,7 @@ from string import Template
 from typing import Final
 
 from agentpool import AgentManifest, UsageError
+from agentpool._cli import _install as install
 from agentpool._cli._command import InitCommand
 from agentpool._cli._override import no_such_model
 from agentpool._cli._report import ExitCode
@@ -133,6 +134,17 @@ def _about_workflow(folder: Path) -> list[str]:
     ]
 
 
+def _about_nox(place: str) -> list[str]:
+    """Say how the noxfile is run, and from where it takes agentpool."""
+    origin = install.place()
+    if origin is None:
+        return [f"in CI:    {place}python -m nox"]
+    return [
+        f"in CI:    {place}AGENTPOOL={shlex.quote(origin)} python -m nox",
+        "          (without AGENTPOOL=..., once trio-agentpool is on PyPI)",
+    ]
+
+
 def _tell(folder: Path, names: Sequence[str], *, as_json: bool) -> None:
     if as_json:
         write_out(sys.stdout, json.dumps({"type": "init", "files": list(names)}) + "\n")
@@ -145,8 +157,7 @@ def _tell(folder: Path, names: Sequence[str], *, as_json: bool) -> None:
         lines.append(f"test it:  {place}{first}python -m pytest")
         lines.append("          what to put into it: docs/how-to/test-an-answer.md of agentpool")
     if "noxfile.py" in names:
-        lines.append(f"in CI:    {place}AGENTPOOL=path/to/clone python -m nox")
-        lines.append("          (without AGENTPOOL=..., once trio-agentpool is on PyPI)")
+        lines += _about_nox(place)
         lines += _about_workflow(folder.resolve())
     if "main.py" in names:
         lines.append(f"run it:   {place}python main.py FILE...")

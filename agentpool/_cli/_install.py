@@ -32,18 +32,25 @@ def as_installed(text: str) -> str:
     return _PIP.sub(lambda found: f"pip install {_requirement(found['extra'])}", text)
 
 
-def _requirement(extra: str) -> str:
-    named = f"{NAME}[{extra}]"
+def place() -> str | None:
+    """Return where the installation came from, as pip takes it. ``None``: from an index."""
     origin = _origin()
     if origin is None:
-        return f"'{named}'"
+        return None
     if origin.vcs_info is not None:
-        return shlex.quote(f"{named} @ {origin.vcs_info.get('vcs')}+{origin.url}")
+        return f"{origin.vcs_info.get('vcs')}+{origin.url}"
     parts = urlsplit(origin.url)
-    if parts.scheme != "file":
-        return shlex.quote(f"{named} @ {origin.url}")
+    return url2pathname(parts.path) if parts.scheme == "file" else origin.url
+
+
+def _requirement(extra: str) -> str:
+    origin, where, named = _origin(), place(), f"{NAME}[{extra}]"
+    if origin is None or where is None:
+        return f"'{named}'"
+    if "://" in where:
+        return shlex.quote(f"{named} @ {where}")
     flag = "-e " if origin.dir_info.get("editable") else ""
-    return flag + shlex.quote(f"{url2pathname(parts.path)}[{extra}]")
+    return flag + shlex.quote(f"{where}[{extra}]")
 
 
 def _origin() -> _Origin | None:

@@ -15,6 +15,7 @@ from types import ModuleType
 import pytest
 
 from agentpool import AgentManifest, PrivacyTier
+from agentpool._cli import _install
 from agentpool._cli._report import ExitCode
 from tests.support.cli_runner import Desk, make_desk
 
@@ -75,9 +76,22 @@ def test_it_says_what_to_do_next(desk: Desk) -> None:
     said = desk.call("init", "new").out
     assert "cd new && python main.py FILE..." in said
     assert "docs/how-to/test-an-answer.md of agentpool" in said
-    assert "cd new2 && AGENTPOOL=path/to/clone python -m nox" in desk.call("init", "new2").out
     bare = desk.call("init", "--with", "nothing").out
     assert bare == 'wrote agent.toml\nrun it:   agentpool run agent.toml "Why?"\n'
+
+
+@pytest.mark.parametrize(
+    ("place", "command"),
+    [(None, "python -m nox"), ("/my/a clone", "AGENTPOOL='/my/a clone' python -m nox")],
+)
+def test_the_noxfile_is_told_where_agentpool_came_from(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, place: str | None, command: str
+) -> None:
+    """Unless that was PyPI."""
+    monkeypatch.setattr(_install, "place", lambda: place)
+    said = desk.call("init", "new").out
+    assert f"in CI:    cd new && {command}\n" in said
+    assert ("once trio-agentpool is on PyPI" in said) is (place is not None)
 
 
 @pytest.mark.parametrize(
