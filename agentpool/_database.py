@@ -20,7 +20,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ import trio
 
 from agentpool._disk_file import check_file, open_to_write
 from agentpool._errors import AgentPoolError
+from agentpool._file_kind import FileKind
 
 Value: TypeAlias = str | int | float | bytes | None
 """What a column can hold."""
@@ -56,27 +57,6 @@ QUICK_SECONDS: Final = 0.01
 
 CLOSE_SECONDS: Final = 10.0
 """For the last checkpoint of a large log on a slow disk. Nothing depends on it."""
-
-
-@final
-@attrs.frozen
-class FileKind:
-    """What a file is for: its name in errors and its format."""
-
-    name: str
-    """What an error calls it, such as ``memory``."""
-    error: type[AgentPoolError]
-    """What SQLite's errors come out as."""
-    migrations: Sequence[str]
-    """SQL scripts. The file's ``user_version`` says how many it has had; the others are run,
-    each with its number in one transaction."""
-    functions: Mapping[str, Callable[[str], str]] = {}
-    """Functions of one text that its SQL may call. They run in the thread."""
-    interrupts: bool = True
-    """Whether a call that is cancelled interrupts its transaction, for the price of two tasks."""
-    synchronous: str = "NORMAL"
-    """When the disk is waited for, in SQLite's words: a kill loses nothing, with ``FULL`` a power
-    cut neither."""
 
 
 @final
@@ -152,10 +132,30 @@ class Database:
         """
         return await self._in_turn(self._transaction("BEGIN", job))
 
-    async def write(self, job: Callable[[Transaction], T], *, is_small: bool = False) -> T:
-        """Run *job* and commit its changes.
+    def write_at_once(self, job: Callable[[Transaction], None]) -> bool:
+        """Run a small *job* that does not wait for the disk, and commit its changes, here and now.
 
-        One that *is_small*, and does not wait for the disk, runs here while the file is quick.
+        Return whether that was done: not while others have the file, nor if it was slow.
+
+        Raises:
+            AgentPoolError: The kind's error, if the file cannot be written. Nothing has
+                changed.
+        """
+        if not self._is_quick or self._turn.locked():
+            return False
+        began_at = trio.current_time()
+        try:
+            self._transaction("BEGIN IMMEDIATE", job)()
+        except sqlite3.Error as error:
+            if _is_locked(error):
+                return False
+            _raise_as_ours(error, self.path, self._kind)
+        finally:
+            self._is_quick = trio.current_time() - began_at < QUICK_SECONDS
+        return True
+
+    async def write(self, job: Callable[[Transaction], T]) -> T:
+        """Run *job* and commit its changes.
 
         Raises:
             AgentPoolError: The kind's error, if the file cannot be written. Nothing has
@@ -164,7 +164,7 @@ class Database:
         Cancellation:
             It is done whole or not at all.
         """
-        return await self._in_turn(self._transaction("BEGIN IMMEDIATE", job), is_small=is_small)
+        return await self._in_turn(self._transaction("BEGIN IMMEDIATE", job))
 
     async def command(self, sql: str) -> None:
         """Run one statement that must stand outside of a transaction.
@@ -192,14 +192,14 @@ class Database:
 
         return run
 
-    async def _in_turn(self, run: Callable[[], T], *, is_small: bool = False) -> T:
+    async def _in_turn(self, run: Callable[[], T]) -> T:
         give_up_at = trio.current_time() + LOCKED_SECONDS
         pause_seconds = _FIRST_PAUSE_SECONDS
         async with self._turn:
             while True:
                 try:
                     began_at = trio.current_time()
-                    value = run() if is_small and self._is_quick else await self._in_thread(run)
+                    value = await self._in_thread(run)
                     self._is_quick = trio.current_time() - began_at < QUICK_SECONDS
                     return value  # noqa: TRY300  # what is not raised
                 except UnicodeDecodeError as error:

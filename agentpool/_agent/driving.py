@@ -145,6 +145,8 @@ async def _perform_and_keep(agent: Agent, effect: Effect, run: Run, journal: Run
     if isinstance(effect, Complete | Summarize):
         allow(agent.clock, None)  # what is left of the step before is not a time of the disk's
         await begin(agent, effect.request)
+    elif not isinstance(effect, RunTools):
+        journal.writer.wake()
     work = _perform(agent, effect, run)
     if work is not None:
         await work

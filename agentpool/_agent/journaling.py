@@ -21,6 +21,7 @@ from typing import Final, Literal, TypeAlias, final
 import msgspec
 import trio
 
+from agentpool._agent.attempts import Attempts
 from agentpool._agent.results import (
     Answered,
     Called,
@@ -69,37 +70,6 @@ OnBranch: TypeAlias = Callable[
 ]
 """Records the last records of a run, that it is over, and that one of this config and with this
 history begins; returns the config of that one."""
-
-
-@final
-class Attempts(Live):
-    """What became of the attempts of one request, in the order of their records."""
-
-    open: int = 0
-    """Those that left and of which nothing else is known."""
-    losses: list[Loss] = []  # noqa: RUF012  # each has its own
-    """What those took that broke off."""
-
-    def begin(self) -> None:
-        """Count one more that left."""
-        self.open += 1
-        # A process that was told to end its request does not make it again.
-        if self.losses and self.losses[-1].was_cut:
-            self.losses[-1] = _as_repeated(self.losses[-1])
-
-    def lose(self, loss: Loss) -> None:
-        """Count one that broke off."""
-        self.open -= 1
-        self.losses.append(loss)
-
-    def leave_to_us(self) -> None:
-        """Take one that was cut off, and without a result, as one that we make again."""
-        if self.losses and self.losses[-1].was_cut:
-            self.losses[-1] = _as_repeated(self.losses[-1])
-
-
-def _as_repeated(loss: Loss) -> Loss:
-    return Loss(loss.tokens, loss.cost_usd, is_repeated=True)
 
 
 @final
@@ -259,7 +229,7 @@ class RunJournal(Live):
         Raises:
             JournalError: If it cannot be written.
         """
-        self._note(RecordKind.STARTED, digest=self._digest(request))
+        self._note(RecordKind.STARTED, digest=self._digest(request), wakes=False)
         await self.flush()
 
     async def begin_call(self, part: int, call: ToolCall) -> tuple[str, int]:
@@ -273,7 +243,7 @@ class RunJournal(Live):
         digest = digest_of(call.name, call.arguments)
         self._marks[part] = mark = ServedCall(part, key, digest)
         current_call.set(mark)
-        self._note(RecordKind.STARTED, part, digest, key.encode())
+        self._note(RecordKind.STARTED, part, digest, key.encode(), wakes=False)
         await self.flush()
         return key, self.writer.lease.fence
 
@@ -330,7 +300,8 @@ class RunJournal(Live):
                 self._note(RecordKind.RESULT, body=encode(received))
         elif isinstance(effect, Complete):
             answered = Answered(effect.completion, run.passed_shared, run.exhausted)
-            self._note(RecordKind.RESULT, body=encode(answered))
+            # Its calls, its end and the next request flush at once; else the writer is woken.
+            self._note(RecordKind.RESULT, body=encode(answered), wakes=False)
         elif isinstance(effect, Recall):
             self._note(RecordKind.RESULT, body=encode(tuple(effect.fragments)))
         elif isinstance(effect, Summarize):
@@ -350,8 +321,19 @@ class RunJournal(Live):
         result: ToolMessage,
         changed: ToolCall | None,
         exhausted: Stop | None,
+        *,
+        wakes: bool = True,
     ) -> None:
-        """Record the result of one call, which just ended."""
+        """Record the result of one call, which just ended.
+
+        Args:
+            part: Its place among the calls of its answer.
+            asked: The call.
+            result: What came of it.
+            changed: What ran in its place. ``None``: it did.
+            exhausted: Why the run ends with it. ``None``: it does not.
+            wakes: Whether others are waited for before the run goes on and flushes.
+        """
         mark = self._marks.pop(part, None)
         digest = digest_of(asked.name, asked.arguments) if mark is None else mark.digest
         current_call.set(None)  # what its task does next is not for the call
@@ -359,13 +341,22 @@ class RunJournal(Live):
         taken = () if mark is None else tuple(mark.taken)
         losses = () if mark is None else tuple(mark.losses)
         called = Called(result, changed, exhausted, charges, taken, losses)
-        self._note(RecordKind.RESULT, part, digest, encode(called))
+        self._note(RecordKind.RESULT, part, digest, encode(called), wakes=wakes)
         begun = self.begun.get((self.place, part))
         if begun is not None:
             self.on_settled(begun.body.decode())
 
-    def _note(self, kind: RecordKind, part: int = 0, digest: str = "", body: bytes = b"") -> None:
-        self.writer.note(JournalRecord(self.agent_id, kind, self.place, part, digest, body))
+    def _note(
+        self,
+        kind: RecordKind,
+        part: int = 0,
+        digest: str = "",
+        body: bytes = b"",
+        *,
+        wakes: bool = True,
+    ) -> None:
+        record = JournalRecord(self.agent_id, kind, self.place, part, digest, body)
+        self.writer.note(record, wakes=wakes)
 
     def _digest(self, request: CompletionRequest) -> str:
         # The conversation so far follows from earlier results; hashing all of it in each

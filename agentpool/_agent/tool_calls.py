@@ -283,8 +283,8 @@ def _finish(
     message = ToolMessage(asked.call_id, asked.name, told, result.is_error, taken)
     effect.results[index] = message
     if agent.journal is not None:
-        changed = effect.changed.get(index)
-        agent.journal.keep_call(index, asked, message, changed, _exhausted(agent))
+        changed, waits = effect.changed.get(index), None in effect.results or not agent.slot.held
+        agent.journal.keep_call(index, asked, message, changed, _exhausted(agent), wakes=waits)
     if agent.hub.listening:
         stamp = agent.hub.stamp(agent.agent_id, agent.name)
         began_at = effect.began.get(index)

@@ -104,6 +104,10 @@ class _ShareJournal(Journal):
         """Store *records*."""
         await self._journal.append(lease, records)
 
+    def append_at_once(self, lease: Lease, records: Sequence[JournalRecord]) -> bool:
+        """Store *records* if that takes no waiting."""
+        return self._journal.append_at_once(lease, records)
+
     async def read(self, pool: str) -> Sequence[JournalRecord]:
         """Return the records of *pool*."""
         return await self._journal.read(pool)

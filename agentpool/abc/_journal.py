@@ -48,6 +48,17 @@ class Journal(ABC):
             The records were kept, all or none.
         """
 
+    def append_at_once(self, lease: Lease, records: Sequence[JournalRecord]) -> bool:  # noqa: ARG002  # see below
+        """Store *records* as ``append`` does, if that takes no waiting. Return whether it did.
+
+        A journal that always has to wait leaves it as it is: it never does.
+
+        Raises:
+            LeaseLostError: If another process has claimed the pool since. Nothing was kept.
+            JournalError: If the journal cannot be written. Nothing was kept.
+        """
+        return False
+
     @abstractmethod
     async def read(self, pool: str) -> Sequence[JournalRecord]:
         """Return the records of *pool* in the order in which they were written.

@@ -10,7 +10,7 @@ import msgspec
 
 from agentpool._database import Row, Transaction
 from agentpool._errors import LeaseLostError
-from agentpool._lease import LeaseState
+from agentpool._lease import NOBODY, LeaseState
 from agentpool._records import Lease
 from agentpool.journal._holder import refuse_if_busy, this_process
 from agentpool.journal._rows import number_of, seconds_of, text_of
@@ -85,25 +85,47 @@ def begin(transaction: Transaction, pool: str) -> None:
     )  # fmt: skip
 
 
-def hold(transaction: Transaction, lease: Lease) -> int:
+def hold(transaction: Transaction, lease: Lease, seen: dict[str, Row] | None = None) -> int:
     """Renew *lease* if it is not new, and return the number of its pool in the file.
 
     What is written in the same transaction is kept only with it.
+
+    Args:
+        transaction: The transaction.
+        lease: The lease.
+        seen: Rows that were read before, by pool. ``None``: each is read anew.
 
     Raises:
         LeaseLostError: If it has another holder.
         ValueError: If what stands there is no lease.
     """
     number, state = 0, LeaseState()
-    for found, *row in transaction.rows(_HELD, lease.pool):
-        number, state = number_of(found, "pool"), state_of(tuple(row))
     now = time.time()
+    for row in transaction.rows(_HELD, lease.pool):
+        if seen is not None and row == seen.get(lease.pool) and _is_new(row, lease, now):
+            assert isinstance(row[0], int)  # noqa: S101  # or it had not been read
+            return row[0]
+        number, state = number_of(row[0], "pool"), state_of(row[1:])
+        if seen is not None:
+            seen[lease.pool] = row
     renewed = state.renewed(lease.fence, now=now)
     if renewed is None:
         raise LeaseLostError.of(lease.pool, lease.fence)
-    if not 0 <= now - state.renewed_at < state.seconds * NEW_SHARE:
+    if not _is_fresh(now - state.renewed_at, state.seconds):
         _keep(transaction, lease.pool, renewed)
     return number
+
+
+def _is_new(row: Row, lease: Lease, now: float) -> bool:
+    """Return whether *row*, which could be read, is of *lease* and needs no renewal."""
+    _, fence, holder, seconds, renewed_at = row
+    assert isinstance(seconds, int | float)  # noqa: S101  # see above
+    assert isinstance(renewed_at, int | float)  # noqa: S101  # the same
+    return fence == lease.fence and holder != NOBODY and _is_fresh(now - renewed_at, seconds)
+
+
+def _is_fresh(age_seconds: float, seconds: float) -> bool:
+    return 0 <= age_seconds < seconds * NEW_SHARE
 
 
 def give_up(transaction: Transaction, lease: Lease) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import time  # noqa: TID251  # a lease is held against other processes: their clock is the wall's
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, TypeVar, final
 
@@ -26,8 +27,9 @@ import trio
 from agentpool._budget.account import Amounts
 from agentpool._budget.store import BudgetStore, Correction, Limits, Period, StoredUse
 from agentpool._checks import expect_arguments
-from agentpool._database import Database, FileKind, Row, Transaction, open_database
+from agentpool._database import Database, Row, Transaction, open_database
 from agentpool._errors import JournalError, RunBusyError, UsageError
+from agentpool._file_kind import FileKind
 from agentpool._records import JournalRecord, Lease, PoolSummary
 from agentpool.abc import Journal
 from agentpool.journal._budgets import MIGRATION as BUDGETS
@@ -98,6 +100,8 @@ class SqliteJournal(Journal, BudgetStore):
     _database: Database
     _is_quick: bool = False
     """Whether a write does not wait for the disk."""
+    _leases: dict[str, Row] = attrs.field(init=False, factory=dict[str, Row])
+    """What was found last of each pool's lease, and could be read."""
 
     @property
     def path(self) -> Path:
@@ -133,9 +137,9 @@ class SqliteJournal(Journal, BudgetStore):
                 raise busy from None
         return Lease(pool, fence, lease_seconds)
 
-    async def _write(self, job: Callable[[Transaction], T], *, is_small: bool = False) -> T:
+    async def _write(self, job: Callable[[Transaction], T]) -> T:
         try:
-            return await self._database.write(job, is_small=is_small)
+            return await self._database.write(job)
         except (TypeError, ValueError) as exc:
             raise damaged(self.path, exc) from exc
 
@@ -149,18 +153,30 @@ class SqliteJournal(Journal, BudgetStore):
         Cancellation:
             The records were kept, all or none.
         """
+        await self._write(partial(self._keep, lease, records))
 
-        def keep(transaction: Transaction) -> None:
-            pool = hold(transaction, lease)
-            transaction.insert_many(
-                _INSERT,
-                (
-                    (pool, r.agent_id, r.kind.value, r.place, r.part, r.digest, r.body)
-                    for r in records
-                ),
-            )
+    def append_at_once(self, lease: Lease, records: Sequence[JournalRecord]) -> bool:
+        """Store *records* here and now, if nothing has to wait for the disk.
 
-        await self._write(keep, is_small=self._is_quick)
+        Raises:
+            LeaseLostError: If another process has claimed the pool since.
+            JournalError: If the file cannot be written. Nothing was kept.
+        """
+        if not self._is_quick:
+            return False
+        try:
+            return self._database.write_at_once(partial(self._keep, lease, records))
+        except (TypeError, ValueError) as exc:
+            raise damaged(self.path, exc) from exc
+
+    def _keep(
+        self, lease: Lease, records: Sequence[JournalRecord], transaction: Transaction
+    ) -> None:
+        pool = hold(transaction, lease, self._leases)
+        transaction.insert_many(
+            _INSERT,
+            [(pool, r.agent_id, r.kind.value, r.place, r.part, r.digest, r.body) for r in records],
+        )
 
     async def read(self, pool: str) -> tuple[JournalRecord, ...]:
         """Return the records of *pool* in the order in which they were written.

@@ -41,6 +41,8 @@ class JournalWriter:
     _kept: int = attrs.field(init=False, default=0)
     _writes: int = attrs.field(init=False, default=0)
     _is_writing: bool = attrs.field(init=False, default=False)
+    _is_shared: bool = attrs.field(init=False, default=False)
+    """Whether the last write had records of several agents, who may come together again."""
     _closed: bool = attrs.field(init=False, default=False)
     _error: Exception | None = attrs.field(init=False, default=None)
     _work: trio.lowlevel.ParkingLot = attrs.field(init=False, factory=trio.lowlevel.ParkingLot)
@@ -51,12 +53,22 @@ class JournalWriter:
         """The number of records written."""
         return self._kept
 
-    def note(self, record: JournalRecord) -> None:
-        """Queue *record* for writing, after all that were noted before."""
-        self._pending.append(record)
-        self._noted += 1
+    def wake(self) -> None:
+        """Have what was noted written soon: it may be long before ``flush``."""
         if self._work:
             self._work.unpark()
+
+    def note(self, record: JournalRecord, *, wakes: bool = True) -> None:
+        """Queue *record* for writing, after all that were noted before.
+
+        Args:
+            record: What to write.
+            wakes: Whether it is written soon by itself. If not, ``flush`` comes at once.
+        """
+        self._pending.append(record)
+        self._noted += 1
+        if wakes:
+            self.wake()
 
     async def flush(self) -> None:  # noqa: ASYNC910  # to park is a checkpoint, and so is a write
         """Wait until everything noted so far is written.
@@ -72,10 +84,14 @@ class JournalWriter:
             await trio.lowlevel.checkpoint()
             self._raise_if_broken()
             return
+        lets_join = self._is_shared
         while self._kept < noted:
             self._raise_if_broken()
             if self._is_writing:
                 await self._waiting.park()
+            elif lets_join:
+                lets_join = False
+                await trio.lowlevel.checkpoint()
             else:
                 await self._write()
         self._raise_if_broken()
@@ -131,12 +147,14 @@ class JournalWriter:
     async def _write(self) -> None:
         """Write what is noted. What goes wrong is kept for all who wait."""
         batch, self._pending = self._pending, []
+        self._is_shared = bool(batch) and batch[0].agent_id != batch[-1].agent_id
         self._is_writing = True
         self._writes += 1
         try:
-            # Not cut off: it would be unknown whether it was kept.
-            with trio.CancelScope(shield=True):
-                await self.journal.append(self.lease, batch)
+            if not self.journal.append_at_once(self.lease, batch):
+                # Not cut off: it would be unknown whether it was kept.
+                with trio.CancelScope(shield=True):
+                    await self.journal.append(self.lease, batch)
         except Exception as error:  # noqa: BLE001  # raised where it is waited for, and by run()
             self._error = error
             self._work.unpark_all()

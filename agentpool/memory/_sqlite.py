@@ -26,8 +26,9 @@ from typing import Final, final
 import trio
 
 from agentpool._checks import expect, expect_arguments
-from agentpool._database import Database, FileKind, Row, Transaction, Value, open_database
+from agentpool._database import Database, Row, Transaction, Value, open_database
 from agentpool._errors import MemoryStoreError, UsageError
+from agentpool._file_kind import FileKind
 from agentpool.abc import Fragment, Memory, MemoryHit, MemoryQuery
 from agentpool.memory._rank import rarest, words
 from agentpool.memory._rows import ScopeSummary, hits_of, summary_of

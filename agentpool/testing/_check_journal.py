@@ -28,6 +28,7 @@ async def check_journal(opener: Opener[Journal]) -> None:
         journal = await open_one(opener, stack)
         promise(is_a(journal, Journal), f"a journal must be a Journal, got {journal!r}")
         await _check_what_is_kept(journal)
+        await _check_at_once(journal)
         await _check_pools(journal)
         await _check_leases(journal)
         await _check_many(journal)
@@ -53,6 +54,23 @@ async def _check_what_is_kept(journal: Journal) -> None:
     found = list(await journal.read("one"))
     wanted = [*first, JournalRecord(1, RecordKind.ENDED)]
     promise(found == wanted, f"records must come back as they were, in order, got {found!r}")
+
+
+async def _check_at_once(journal: Journal) -> None:
+    lease = await journal.claim("at once")
+    await journal.append(lease, [_record(1)])
+    kept = 1 + journal.append_at_once(lease, [_record(2), _record(3)]) * 2
+    found = [record.agent_id for record in await journal.read("at once")]
+    promise(
+        found == [1, 2, 3][:kept],
+        f"append_at_once() must keep what it says, got agents {found!r} after {kept} records",
+    )
+    await journal.release(lease)
+    try:
+        is_kept = journal.append_at_once(lease, [_record(4)])
+    except LeaseLostError:
+        return
+    promise(not is_kept, "append_at_once() under a lease that was released must not keep records")
 
 
 async def _check_pools(journal: Journal) -> None:

@@ -146,7 +146,26 @@ class WithoutCheckpoint(Faulty):
             await super().append(lease, records)
 
 
+class SaysSo(Faulty):
+    """Says that it has kept what it has not."""
+
+    def append_at_once(self, lease: Lease, records: Sequence[JournalRecord]) -> bool:  # noqa: ARG002  # see above
+        """Keep records, with the fault."""
+        return True
+
+
+class NoFenceAtOnce(Faulty):
+    """Looks at no lease where it does not wait."""
+
+    def append_at_once(self, lease: Lease, records: Sequence[JournalRecord]) -> bool:
+        """Keep records, with the fault."""
+        self.inside._pools.setdefault(lease.pool, []).extend(records)
+        return True
+
+
 FAULTS: dict[type[Faulty], str] = {
+    SaysSo: "must keep what it says",
+    NoFenceAtOnce: "under a lease that was released must not keep",
     Backwards: "in order",
     OnePool: "its own records alone",
     FlatFence: "higher fence",

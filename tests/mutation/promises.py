@@ -23,13 +23,13 @@ PROMISES: Final = (
     ),
     Fault(
         "J2, nothing is paid again: an answer is not kept", "_agent/journaling.py",
-        "            self._note(RecordKind.RESULT, body=encode(answered))\n",
+        "            self._note(RecordKind.RESULT, body=encode(answered), wakes=False)\n",
         "            encode(answered)\n",
         "tests/journal/test_promises.py", "every_call_has_a_key",
     ),
     Fault(
         "J3, a finished call never runs again: its result is not kept", "_agent/journaling.py",
-        "        self._note(RecordKind.RESULT, part, digest, encode(called))\n",
+        "        self._note(RecordKind.RESULT, part, digest, encode(called), wakes=wakes)\n",
         "        encode(called)\n",
         "tests/journal/test_resume.py", "a_call_that_ended_never_runs_again",
     ),
@@ -48,15 +48,28 @@ PROMISES: Final = (
     Fault(
         "J6, the row comes before the deed: a call begins before it is kept",
         "_agent/journaling.py",
-        "        self._note(RecordKind.STARTED, part, digest, key.encode())\n"
+        "        self._note(RecordKind.STARTED, part, digest, key.encode(), wakes=False)\n"
         "        await self.flush()\n",
-        "        self._note(RecordKind.STARTED, part, digest, key.encode())\n"
+        "        self._note(RecordKind.STARTED, part, digest, key.encode(), wakes=False)\n"
         "        await trio.lowlevel.checkpoint()\n",
         "tests/journal/test_before_the_deed.py", "a_request_and_a_call_leave_when_it_is_kept",
     ),
     Fault(
+        "J6, power: the disk is not waited for", "journal/_sqlite.py",
+        '{"process": "OFF", "power": "FULL"}',
+        '{"process": "OFF", "power": "NORMAL"}',
+        "tests/journal/test_power.py", "power_waits_for_the_disk",
+    ),
+    Fault(
+        "J1, the same end: a reply waits for a question that is not asked again",
+        "_messaging/post_office.py",
+        "                self._kept.sent_again(known.message_id)\n",
+        "                pass\n",
+        "tests/journal/test_sent_once.py", "two_sends_of_one_answer",
+    ),
+    Fault(
         "J7, linear: each request keeps the conversation", "_agent/journaling.py",
-        "        self._note(RecordKind.STARTED, digest=self._digest(request))\n",
+        "        self._note(RecordKind.STARTED, digest=self._digest(request), wakes=False)\n",
         "        self._note(RecordKind.STARTED, digest=self._digest(request), "
         "body=encode(tuple(request.messages)))\n",
         "tests/journal/test_promises.py", "ten_times_the_turns",
@@ -88,6 +101,12 @@ PROMISES: Final = (
         "tests/cli/test_journal.py", "a_file_of_a_later_version_is_refused",
     ),
     Fault(
+        "J10, what fails is not half done: it is not rolled back", "_database.py",
+        '                    self._connection.execute("ROLLBACK")\n',
+        "                    pass\n",
+        "tests/journal/test_each_statement.py", "after_each_statement_that_fails",
+    ),
+    Fault(
         "J11, sessions: a turn that failed is one", "_pool/past.py",
         "WHOLE: Final = frozenset({AgentStatus.COMPLETED, AgentStatus.STOPPED})",
         "WHOLE: Final = frozenset(AgentStatus)",
@@ -111,6 +130,12 @@ PROMISES: Final = (
         "        _add(transaction, name, period, wanted)\n",
         "",
         "tests/budget/test_store.py", "two_processes_spend_exactly",
+    ),
+    Fault(
+        "J14, the budget of a manifest outlives its pool: it is not made", "_build/budgets.py",
+        "    for name, (config, whose) in wanted.items():\n",
+        "    for name, (config, whose) in ():\n",
+        "tests/cli/test_budget_file.py", "a_manifest_has_a_budget_for_all_commands",
     ),
 )  # fmt: skip
 

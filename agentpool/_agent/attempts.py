@@ -1,0 +1,39 @@
+"""What earlier processes know of the attempts of one request."""
+
+from __future__ import annotations
+
+from typing import final
+
+from agentpool._base import Live
+from agentpool._served_call import Loss
+
+
+@final
+class Attempts(Live):
+    """What became of the attempts of one request, in the order of their records."""
+
+    open: int = 0
+    """Those that left and of which nothing else is known."""
+    losses: list[Loss] = []  # noqa: RUF012  # each has its own
+    """What those took that broke off."""
+
+    def begin(self) -> None:
+        """Count one more that left."""
+        self.open += 1
+        # A process that was told to end its request does not make it again.
+        if self.losses and self.losses[-1].was_cut:
+            self.losses[-1] = _as_repeated(self.losses[-1])
+
+    def lose(self, loss: Loss) -> None:
+        """Count one that broke off."""
+        self.open -= 1
+        self.losses.append(loss)
+
+    def leave_to_us(self) -> None:
+        """Take one that was cut off, and without a result, as one that we make again."""
+        if self.losses and self.losses[-1].was_cut:
+            self.losses[-1] = _as_repeated(self.losses[-1])
+
+
+def _as_repeated(loss: Loss) -> Loss:
+    return Loss(loss.tokens, loss.cost_usd, is_repeated=True)

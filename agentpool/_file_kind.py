@@ -1,0 +1,31 @@
+"""What an SQLite file is for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import final
+
+import attrs
+
+from agentpool._errors import AgentPoolError
+
+
+@final
+@attrs.frozen
+class FileKind:
+    """What a file is for: its name in errors and its format."""
+
+    name: str
+    """What an error calls it, such as ``memory``."""
+    error: type[AgentPoolError]
+    """What SQLite's errors come out as."""
+    migrations: Sequence[str]
+    """SQL scripts. The file's ``user_version`` says how many it has had; the others are run,
+    each with its number in one transaction."""
+    functions: Mapping[str, Callable[[str], str]] = {}
+    """Functions of one text that its SQL may call. They run in the thread."""
+    interrupts: bool = True
+    """Whether a call that is cancelled interrupts its transaction, for the price of two tasks."""
+    synchronous: str = "NORMAL"
+    """When the disk is waited for, in SQLite's words: a kill loses nothing, with ``FULL`` a power
+    cut neither."""
