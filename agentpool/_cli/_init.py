@@ -33,6 +33,7 @@ _FILES: Final[Mapping[str, str]] = {
     "agent.toml": "manifest",
     "main.py": "program",
     "test_agent.py": "test",
+    "pytest.ini": "test",
     "noxfile.py": "ci",
     ".github/workflows/agents.yml": "ci",
 }

@@ -19,7 +19,10 @@ from agentpool._cli import _install
 from agentpool._cli._report import ExitCode
 from tests.support.cli_runner import Desk, make_desk
 
-ALL = ["agent.toml", "main.py", "test_agent.py", "noxfile.py", ".github/workflows/agents.yml"]
+ALL = [
+    "agent.toml", "main.py", "test_agent.py", "pytest.ini", "noxfile.py",
+    ".github/workflows/agents.yml",
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -31,13 +34,15 @@ def desk(
 
 
 def test_the_test_that_it_writes_passes(desk: Desk) -> None:
-    """In a process of its own, as its owner would run it; the program takes files."""
+    """In a process of its own, as its owner would run it, also inside of another project."""
+    (desk.folder / "conftest.py").write_text("import a_module_that_this_environment_has_not")
+    (desk.folder / "pyproject.toml").write_text('[tool.pytest.ini_options]\naddopts = "--nonsense"')
     done = desk.call("init", "new", "--with", "ci", "--json")
     assert (done.code, done.lines) == (0, [{"type": "init", "files": ALL}])
     folder = desk.folder / "new"
     env = {**os.environ, "NO_COLOR": "1"}
     tests = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir=."],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
         cwd=folder, env=env, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert tests.returncode == 0, tests.stdout
@@ -64,7 +69,7 @@ def test_the_test_that_it_writes_passes(desk: Desk) -> None:
     compile((folder / "noxfile.py").read_text(), "noxfile.py", "exec")
 
 
-@pytest.mark.parametrize(("part", "count"), [("nothing", 1), ("program", 2), ("test", 3)])
+@pytest.mark.parametrize(("part", "count"), [("nothing", 1), ("program", 2), ("test", 4)])
 def test_each_part_brings_those_before_it(desk: Desk, part: str, count: int) -> None:
     """A test without its program would be of no use."""
     done = desk.call("init", "new", "--with", part, "--json")
@@ -250,7 +255,7 @@ def test_what_makes_no_manifest_is_refused(desk: Desk, words: tuple[str, ...], s
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no pty")
 @pytest.mark.parametrize(
-    ("answers", "count"), [("\n\n\n", 5), ("y\nn\n", 2), ("n\n", 1), ("\x04", 5)]
+    ("answers", "count"), [("\n\n\n", 6), ("y\nn\n", 2), ("n\n", 1), ("\x04", 6)]
 )
 def test_a_terminal_is_asked(desk: Desk, answers: str, count: int) -> None:
     """Return means yes; after a no, what needs it is not asked for."""
