@@ -24,7 +24,7 @@ _PIP: Final = re.compile(rf"pip install '{NAME}\[(?P<extra>[a-z,]+)\]'")
 class _Origin(msgspec.Struct):
     url: str
     vcs_info: dict[str, object] | None = None
-    dir_info: dict[str, object] = msgspec.field(default_factory=dict)
+    dir_info: dict[str, object] = msgspec.field(default_factory=dict[str, object])
 
 
 def as_installed(text: str) -> str:

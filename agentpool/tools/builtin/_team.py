@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from agentpool._errors import MessageError, ToolError, UsageError
 from agentpool._manifest.capability import Capability, CapabilityKind
@@ -22,7 +22,7 @@ _MESSAGE = Capability(CapabilityKind.MESSAGE)
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
+def _told() -> Generator[None]:
     """Tell the model what it got wrong, such as a number that no agent has.
 
     That is no fault of the program, so nothing is logged with a traceback.
