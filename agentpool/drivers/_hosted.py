@@ -48,6 +48,9 @@ Price: TypeAlias = Callable[[Usage, str | None], float | None]
 class Accumulator(Protocol):
     """Builds an answer from the events of its stream."""
 
+    thoughts: list[str]
+    """The thoughts since ``take_thoughts`` was called."""
+
     @property
     def done(self) -> bool:
         """Whether the stream has announced its end."""
@@ -145,9 +148,10 @@ class _Hearer:
         """
         texts = self.accumulator.feed(event)
         # A thought comes before the text that it led to.
-        for thought in self.accumulator.take_thoughts():
-            if self.on_thought is not None:
-                self.on_thought(thought)
+        if self.accumulator.thoughts:
+            for thought in self.accumulator.take_thoughts():
+                if self.on_thought is not None:
+                    self.on_thought(thought)
         for text in texts:
             if self.on_delta is not None:
                 self.on_delta(text)

@@ -200,7 +200,9 @@ class ChatAccumulator(GrowingCompletion):
 
     def _take_delta(self, delta: _Delta) -> list[str]:
         texts: list[str] = []
-        self._take_thoughts(delta)
+        has_thoughts = delta.reasoning_content is not None or delta.reasoning is not _NOTHING
+        if has_thoughts or delta.reasoning_details:
+            self._take_thoughts(delta)
         if isinstance(delta.content, str):
             texts += [delta.content] if delta.content else []
         elif delta.content is not None:
@@ -212,14 +214,16 @@ class ChatAccumulator(GrowingCompletion):
         for call in delta.tool_calls or ():
             if call is not None:
                 self._take_call(call)
-        if delta.function_call is not None:
-            self._take_call(_Call(index=0, function=delta.function_call))
         # By identity: most pieces have none of these, and are looked at one by one.
-        if not (delta.extra_content is delta.audio is delta.images is _NOTHING):
+        if delta.function_call is not None or not (
+            delta.extra_content is delta.audio is delta.images is _NOTHING
+        ):
             self._take_rest(delta)
         return texts
 
     def _take_rest(self, delta: _Delta) -> None:
+        if delta.function_call is not None:
+            self._take_call(_Call(index=0, function=delta.function_call))
         if _is_something(delta.extra_content):
             self._keep("extra_content", bytes(delta.extra_content))
         refuse_media("audio", delta.audio)

@@ -111,7 +111,7 @@ class GrowingAnswer:
         Raises:
             ProtocolError: If the answer becomes too long.
         """
-        chars = sum(map(len, texts))
+        chars = len(texts[0]) if len(texts) == 1 else sum(map(len, texts))
         self._chars += chars
         self.grow(chars)
         self._texts += texts

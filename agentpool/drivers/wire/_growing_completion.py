@@ -48,7 +48,8 @@ class GrowingCompletion(ABC):
     """What an event that means nothing is called in errors."""
     _answer: GrowingAnswer = attrs.field(init=False)
     _halves: Halves = attrs.field(init=False, factory=Halves)
-    _thoughts: list[str] = attrs.field(init=False, factory=list[str])
+    thoughts: list[str] = attrs.field(init=False, factory=list[str])
+    """What the model thought since ``take_thoughts`` was called."""
     _refusal: list[str] = attrs.field(init=False, factory=list[str])
     _finish: str | None = attrs.field(init=False, default=None)
     _model: str | None = attrs.field(init=False, default=None)
@@ -74,11 +75,16 @@ class GrowingCompletion(ABC):
         # An empty event keeps a connection open.
         if self._done or not data:
             return []
-        if not data.startswith("{") or "\n" in data:
+        if data[0] != "{" or "\n" in data:
             return self._feed_odd(event, without_bytes(data))
-        if self._halves.concern(data):
+        # Looked at more closely only where a half may be: this is done for each word of an answer.
+        may_have_half = "\\u" in data or self._halves.waits or not data.isascii()
+        if may_have_half and self._halves.concern(data):
             return [text for one in self._halves.mend(data) for text in self._feed_one(event, one)]
-        return self._feed_one(event, data)
+        texts = self._take(event, data)
+        if texts:
+            self._answer.add_texts(texts)
+        return texts
 
     def _feed_one(self, event: SseEvent, data: str) -> list[str]:
         texts = self._take(event, data)
@@ -121,9 +127,7 @@ class GrowingCompletion(ABC):
 
     def take_thoughts(self) -> Sequence[str]:
         """Return the thoughts since the last call."""
-        if not self._thoughts:
-            return ()
-        thoughts, self._thoughts = self._thoughts, []
+        thoughts, self.thoughts = self.thoughts, []
         return thoughts
 
     def finish(self) -> Completion:
@@ -217,7 +221,7 @@ class GrowingCompletion(ABC):
     def _think(self, text: str) -> None:
         """Append a piece of the model's thoughts."""
         self._answer.grow(len(text))
-        self._thoughts.append(text)
+        self.thoughts.append(text)
 
     def _refuse(self, text: str) -> None:
         """Append a piece of the model's refusal."""

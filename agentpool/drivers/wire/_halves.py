@@ -53,6 +53,11 @@ class Halves:
     _event: object = attrs.field(init=False, default=None)
     """Its event, with the mark in the place of that text."""
 
+    @property
+    def waits(self) -> bool:
+        """Whether a half waits for its other one."""
+        return bool(self._half)
+
     def concern(self, data: str) -> bool:
         """Return whether *data*, an event, has a half or comes after one."""
         if self._half:

@@ -118,32 +118,42 @@ class SseParser:
         return events
 
     def _take_line(self, line: bytes) -> SseEvent | None:
-        self._check_line(len(line))
         if self._at_start:
             self._at_start = False
             line = line.removeprefix(_BOM)
         if not line:
-            return self._end_event()
+            return self._end_event() if self._data or self._event else None
+        if len(line) > self._max_line_bytes:
+            self._check_line(len(line))
+        # Nearly all lines are these: they are looked at first, and cost as little as they can.
+        if line.startswith(b"data: "):
+            self._take_data(line[6:])
+            return None
         if line.startswith(b":"):
             return None
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if name == b"data":
-            # With the end of the line: lines without a value take room as well.
-            self._event_bytes += len(value) + 1
-            if self._event_bytes > self._max_event_bytes:
-                msg = f"an event of the stream is larger than {self._max_event_bytes} bytes"
-                raise ProtocolError(msg)
-            self._data.append(value.decode(errors="surrogateescape"))
+            self._take_data(value)
         elif name == b"event":
             self._event = value.decode(errors="replace")
         elif name not in _FIELDS and len(self._stray) < _MAX_STRAY_BYTES:
             self._stray += line + b"\n"
         return None
 
+    def _take_data(self, value: bytes) -> None:
+        # With the end of the line: lines without a value take room as well.
+        self._event_bytes += len(value) + 1
+        if self._event_bytes > self._max_event_bytes:
+            msg = f"an event of the stream is larger than {self._max_event_bytes} bytes"
+            raise ProtocolError(msg)
+        self._data.append(value.decode(errors="surrogateescape"))
+
     def _end_event(self) -> SseEvent | None:
-        event = SseEvent("\n".join(self._data), self._event) if self._data else None
-        self._data.clear()
+        data = self._data
+        said = data[0] if len(data) == 1 else "\n".join(data)
+        event = SseEvent(said, self._event) if data else None
+        data.clear()
         self._event = ""
         self._event_bytes = 0
         return event
