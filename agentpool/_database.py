@@ -29,7 +29,7 @@ from typing import Final, NoReturn, TypeAlias, TypeVar, final
 import attrs
 import trio
 
-from agentpool._disk_file import check_file, open_to_write
+from agentpool._disk_file import check_file, check_locks, open_to_write
 from agentpool._errors import AgentPoolError
 from agentpool._file_kind import FileKind
 
@@ -291,13 +291,13 @@ async def open_database(
 def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     check_file(path, added_to=True)
     if not read_only:
+        check_locks(path)
         # SQLite would let everybody read it. What goes wrong here it says better.
         with contextlib.suppress(OSError):
             os.close(open_to_write(path, append=True))
-    # Transactions are ours to begin; a lock is waited for in trio.
     return sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=ro" if read_only else path,
-        timeout=0,
+        timeout=0,  # a lock is waited for in trio
         isolation_level=None,
         check_same_thread=False,
         uri=read_only,

@@ -22,6 +22,9 @@ import errno
 import os
 import secrets
 import stat
+import struct
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +34,11 @@ _FLAGS: Final = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NONBLOCK", 0) | _BINAR
 _NEW_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | _BINARY
 _NO_RENAME: Final = (errno.EACCES, errno.EPERM, errno.EBUSY)
 _ROOT: Final = 0
+
+_NO_LOCKS: Final = (
+    "its file system has no locks, so that two processes could write at once; keep it on a disk "
+    "of this machine"
+)
 
 OWNER_ALONE: Final = 0o600
 """The mode of a new file."""
@@ -70,6 +78,39 @@ def open_to_write(path: Path, *, append: bool = False) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def check_locks(path: Path) -> None:
+    """Raise if the file system at *path* has no locks that keep another process out.
+
+    Tried with a file beside it: to close *path* itself would give up its locks. Where it cannot
+    be tried, nothing is said.
+
+    Raises:
+        OSError: If it has none. Says where to keep the file.
+    """
+    try_lock = _find_lock()
+    if try_lock is None:
+        return
+    beside = path.with_name(f".agentpool-{secrets.token_hex(8)}.lock")
+    with contextlib.ExitStack() as stack:
+        try:
+            first = os.open(beside, _NEW_FLAGS, OWNER_ALONE)
+        except OSError:
+            return  # what is wrong with the folder is said by who opens the file
+        stack.callback(os.close, first)
+        stack.callback(beside.unlink)
+        second = os.open(beside, _FLAGS)
+        stack.callback(os.close, second)
+        try:
+            try_lock(first)
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                return  # a system that does not know such locks may have others
+            raise OSError(error.errno, _NO_LOCKS) from error
+        with contextlib.suppress(BlockingIOError):
+            try_lock(second)
+            raise OSError(errno.ENOLCK, _NO_LOCKS)
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -127,6 +168,21 @@ def _write_beside(path: Path, data: bytes, mode: int) -> None:
         with contextlib.suppress(OSError):
             beside.unlink()
         raise
+
+
+def _find_lock() -> Callable[[int], object] | None:
+    """Return what locks a whole file, for as long as this descriptor is open. ``None``: nothing.
+
+    Other locks belong to the process, and would not keep itself out.
+    """
+    try:
+        fcntl = import_module("fcntl")
+        command: int = fcntl.F_OFD_SETLK
+    except (ImportError, AttributeError):
+        return None
+    # As in C: type, whence, start, length, process.
+    whole = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    return lambda fd: fcntl.fcntl(fd, command, whole)
 
 
 def _check(found: os.stat_result, *, added_to: bool) -> None:

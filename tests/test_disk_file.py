@@ -5,12 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Never
 
 import pytest
 
-from agentpool._disk_file import check_file, open_to_write, write_whole
+from agentpool._disk_file import _find_lock, check_file, check_locks, open_to_write, write_whole
+from agentpool.journal import JournalError, open_journal
 
 
 @pytest.fixture
@@ -104,3 +108,46 @@ def test_a_new_file_is_its_owners_from_the_beginning(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert {stat.S_IMODE(one.stat().st_mode) for one in tmp_path.iterdir()} == {0o600}
+
+
+def _lock_of_nfs(_: int) -> Never:
+    raise OSError(errno.ENOLCK, "No locks available")
+
+
+@pytest.mark.parametrize("lock", [_lock_of_nfs, lambda _: b""], ids=["no locks", "no effect"])
+async def test_a_file_system_without_locks_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lock: Callable[[int], object]
+) -> None:
+    """Two processes could write a journal at once there."""
+    monkeypatch.setattr("agentpool._disk_file._find_lock", lambda: lock)
+    with pytest.raises(JournalError, match=r"has no locks, so that two processes could write"):
+        async with open_journal(tmp_path / "j.db"):
+            raise AssertionError
+    assert os.listdir(tmp_path) == []  # noqa: PTH208  # nothing waits here
+
+
+def _unknown(_: int) -> Never:
+    raise OSError(errno.EINVAL, "Invalid argument")
+
+
+@pytest.mark.parametrize("lock", [_find_lock(), _unknown, None])
+async def test_a_file_system_with_locks_is_used_and_left_clean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lock: Callable[[int], object] | None
+) -> None:
+    """Also where it is not known whether it has any."""
+    monkeypatch.setattr("agentpool._disk_file._find_lock", lambda: lock)
+    async with open_journal(tmp_path / "j.db"):
+        assert not [name for name in os.listdir(tmp_path) if name.startswith(".")]  # noqa: PTH208  # the same
+    check_locks(tmp_path / "none" / "j.db")  # there is no such folder
+
+
+@pytest.mark.parametrize("gone", ["module", "command"])
+def test_a_system_without_such_locks_is_not_asked(
+    monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
+    """As on Windows, and on macOS."""
+    if gone == "module":
+        monkeypatch.setitem(sys.modules, "fcntl", None)
+    else:
+        monkeypatch.setitem(sys.modules, "fcntl", ModuleType("fcntl"))
+    assert _find_lock() is None
