@@ -269,12 +269,9 @@ def strict_fake(name: StrictName, turns: Sequence[FakeTurn]) -> StrictFake:
         UsageError: If there is no such fake, or it has nothing to answer.
     """
     expect_arguments(strict_fake, locals())
-    kind = _KINDS.get(name)
-    if kind is None:
-        raise UsageError(f"name must be one of {', '.join(_KINDS)}, got {name!r}")
     if not turns:
         raise UsageError("turns must not be empty: the fake would have nothing to answer")
-    return StrictFake(kind, turns)
+    return StrictFake(_KINDS[name], turns)
 
 
 @contextlib.asynccontextmanager

@@ -263,7 +263,7 @@ def tool(
         UsageError: If the function cannot be a tool. Says why, and what to do about it.
     """
     expect_arguments(tool, locals(), but=("function",))
-    _check_terms(timeout_seconds, on_cancel, on_unknown, in_thread=in_thread)
+    _check_terms(timeout_seconds, on_cancel, in_thread=in_thread)
 
     def make(function: Callable[P, R_co]) -> FunctionTool[P, R_co]:
         return _build_tool(
@@ -277,17 +277,11 @@ def tool(
     return make(function)
 
 
-def _check_terms(
-    timeout_seconds: float | None, on_cancel: OnCancel, on_unknown: OnUnknown, *, in_thread: bool
-) -> None:
+def _check_terms(timeout_seconds: float | None, on_cancel: OnCancel, *, in_thread: bool) -> None:
     if timeout_seconds is not None and not timeout_seconds > 0:
         raise UsageError(
             f"timeout_seconds must be > 0, got {timeout_seconds!r}; "
             "leave it out for the manifest's limit"
-        )
-    if on_unknown not in {"report", "rerun", "ask", "stop"}:
-        raise UsageError(
-            f"on_unknown must be 'report', 'rerun', 'ask' or 'stop', got {on_unknown!r}"
         )
     if on_cancel != "wait" and not in_thread:
         raise UsageError(

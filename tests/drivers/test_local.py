@@ -116,6 +116,14 @@ async def test_what_is_asked(folder: Path) -> None:
     assert not {"seed", "cache_prompt", "response_format"} & set(body)
 
 
+async def test_half_of_a_character_is_asked_as_its_mark(folder: Path) -> None:
+    """A file name may have it, and no encoder takes it."""
+    request = CompletionRequest([UserMessage("page\ud83d")])
+    async with open_local(write_model(folder, echo=True)) as driver:
+        body = json.loads((await driver.complete(request)).text)
+    assert body["messages"][-1]["content"] == "page\ufffd"
+
+
 async def test_keys_are_not_in_the_environment_of_the_model(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

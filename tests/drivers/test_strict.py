@@ -606,10 +606,13 @@ async def test_mistral_is_spoken_to_in_its_own_words() -> None:
     """Its name for a seed, and an answer between results and what the user says next."""
     fake = strict_fake("mistral", TURNS)
     model = ModelConfig(remote_model="m", provider="mistral", seed=3)
+    assert model.place is not None
     async with open_driver(model, environ={"MISTRAL_API_KEY": "k"}, transport=fake) as driver:
         request = CompletionRequest([UserMessage("Hi")], seed=3)
         await driver.complete(request)
-    assert fake.requests[0]["random_seed"] == 3
+        async with open_openai("m", base_url=model.place.base_url, transport=fake) as by_host:
+            await by_host.complete(request)
+    assert [one["random_seed"] for one in fake.requests] == [3, 3]
     assert fake.refusals == ()
 
 
