@@ -29,8 +29,6 @@ from collections.abc import Callable
 from itertools import takewhile
 from typing import Final, Self, final
 
-import attrs
-
 from agentpool._base import Live
 from agentpool._budget.account import (
     COST,
@@ -188,8 +186,7 @@ class RequestReservation(Reservation):
 
 
 @final
-@attrs.define(eq=False, repr=False)
-class Claim:
+class Claim(Live):
     """A request's claim to part of a budget, which may have to wait for it."""
 
     ledger: Ledger

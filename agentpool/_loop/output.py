@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, TypeAlias, final
 
-import attrs
 import msgspec
 
 from agentpool._messages import AnswerForm
@@ -42,8 +41,7 @@ Reader: TypeAlias = Callable[[str], object]
 
 
 @final
-@attrs.frozen(eq=False)
-class Output:
+class Output(msgspec.Struct, frozen=True, eq=False):
     """The type that an answer must have."""
 
     form: AnswerForm

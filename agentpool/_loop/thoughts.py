@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, final
 
-import attrs
+from agentpool._base import Live
 
 MARKS: Final = (
     ("<think>", "</think>"),
@@ -60,8 +60,7 @@ def begins_silently(text: str) -> bool:
 
 
 @final
-@attrs.define(eq=False)
-class StreamedText:
+class StreamedText(Live):
     """Tells text and thoughts apart while an answer arrives.
 
     >>> stream = StreamedText()
@@ -71,11 +70,11 @@ class StreamedText:
 
     holds_back: bool = False
     """Whether thoughts are expected that have no first mark."""
-    _held: str = attrs.field(init=False, default="")
-    _close: str = attrs.field(init=False, default="")
+    _held: str = ""
+    _close: str = ""
     """What ends the thoughts that arrive. Empty: none do."""
-    _is_text: bool = attrs.field(init=False, default=False)
-    _has_thoughts: bool = attrs.field(init=False, default=False)
+    _is_text: bool = False
+    _has_thoughts: bool = False
     """Whether there were thoughts. White space after them belongs to nothing."""
 
     def feed(self, piece: str) -> Iterator[tuple[str, bool]]:

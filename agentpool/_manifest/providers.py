@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, Literal, TypeAlias, final
 
-import attrs
+import msgspec
 
 from agentpool._manifest.parts import is_loopback_url
 from agentpool._manifest.urls import place_of, split_url
@@ -33,8 +33,7 @@ back, what it calls things."""
 
 
 @final
-@attrs.frozen(kw_only=True)
-class Provider:
+class Provider(msgspec.Struct, frozen=True, kw_only=True):
     """A company that serves models, or a kind of server on this machine."""
 
     base_url: str
@@ -142,8 +141,7 @@ PROVIDERS: Final[Mapping[str, Provider]] = MappingProxyType(
 
 
 @final
-@attrs.frozen(kw_only=True)
-class Place:
+class Place(msgspec.Struct, frozen=True, kw_only=True):
     """Where the API of a model is."""
 
     dialect: Dialect

@@ -19,8 +19,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, ParamSpec, Self, TypeVar, cast, final
 
-import attrs
+import msgspec
 
+from agentpool._base import Live
 from agentpool._errors import Fault, ManifestError
 
 D = TypeVar("D")
@@ -47,8 +48,7 @@ AT_THE_TOP: Final = "at the top of the file, before the first [table]"
 
 
 @final
-@attrs.define(eq=False, repr=False)
-class TomlTable:
+class TomlTable(Live):
     """One table of a file. Ask for its keys, then close it."""
 
     path: str
@@ -57,7 +57,7 @@ class TomlTable:
     """What it holds."""
     faults: list[Fault]
     """What was found wrong so far, shared by all tables of one file."""
-    _asked: set[str] = attrs.field(init=False, factory=set[str])
+    _asked: set[str] = msgspec.field(default_factory=set[str])
 
     @classmethod
     def parse(cls, text: str, *, source: str) -> Self:

@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import final
 
-import attrs
 import msgspec
 import trio
 
@@ -72,25 +71,26 @@ Watch = Callable[[AgentMessage, str | None], None]
 
 
 @final
-@attrs.define(eq=False, repr=False)
-class PostOffice:
+class PostOffice(Live):
     """Delivers the messages of one pool."""
 
     inbox_capacity: int
     """Messages that one inbox holds."""
     _watch: Watch
-    _inboxes: dict[AgentId, Inbox | None] = attrs.field(factory=dict[AgentId, Inbox | None])
+    _inboxes: dict[AgentId, Inbox | None] = msgspec.field(
+        default_factory=dict[AgentId, Inbox | None]
+    )
     _highest_id: AgentId = OWNER_ID
     _last_message_id: int = 0
-    _questions: dict[int, _Question] = attrs.field(factory=dict[int, _Question])
-    _dead: deque[DeadLetter] = attrs.field(
-        factory=lambda: deque[DeadLetter](maxlen=MAX_DEAD_LETTERS)
+    _questions: dict[int, _Question] = msgspec.field(default_factory=dict[int, _Question])
+    _dead: deque[DeadLetter] = msgspec.field(
+        default_factory=lambda: deque[DeadLetter](maxlen=MAX_DEAD_LETTERS)
     )
     _dead_count: int = 0
-    _owner: Owner | None = attrs.field(init=False, default=None)
-    _pace: Pace = attrs.field(init=False, factory=Pace)
-    _book: WaitBook = attrs.field(init=False, factory=WaitBook)
-    _kept: KeptPost | None = attrs.field(init=False, default=None)
+    _owner: Owner | None = None
+    _pace: Pace = msgspec.field(default_factory=Pace)
+    _book: WaitBook = msgspec.field(default_factory=WaitBook)
+    _kept: KeptPost | None = None
     """Messages of earlier processes. ``None``: the pool has no journal."""
 
     def open(self, owner: Owner, pace: Pace) -> None:

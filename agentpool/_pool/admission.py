@@ -19,9 +19,10 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TypeVar, final
 
-import attrs
+import msgspec
 import trio
 
+from agentpool._base import Live
 from agentpool._errors import PoolFullError
 from agentpool._events import AgentQueued, AgentResumed, SlotsChanged
 from agentpool._manifest.manifest import AgentManifest
@@ -51,8 +52,7 @@ def _new_queue() -> FairQueue[AgentRecord]:
 
 
 @final
-@attrs.define(eq=False, repr=False)
-class Admission:
+class Admission(Live):
     """Hands out the slots of one pool."""
 
     slots: float
@@ -66,25 +66,25 @@ class Admission:
     """Told afterwards."""
     running: Mapping[AgentId, AgentRecord]
     """The agents of the pool that have started and have not ended."""
-    outer: Slot | None = attrs.field(factory=current_slot.get)
-    outer_deadline: float = attrs.field(factory=trio.current_effective_deadline)
+    outer: Slot | None = msgspec.field(default_factory=current_slot.get)
+    outer_deadline: float = msgspec.field(default_factory=trio.current_effective_deadline)
     """The deadline of everything around the pool."""
-    book: WaitBook = attrs.field(factory=WaitBook)
+    book: WaitBook = msgspec.field(default_factory=WaitBook)
     """What its agents and its owner wait for."""
-    pace: Pace = attrs.field(factory=Pace)
+    pace: Pace = msgspec.field(default_factory=Pace)
     """When a call of the pool yields that has nothing to wait for."""
-    _newcomers: FairQueue[AgentRecord] = attrs.field(factory=_new_queue)
-    _children: FairQueue[AgentRecord] = attrs.field(factory=_new_queue)
+    _newcomers: FairQueue[AgentRecord] = msgspec.field(default_factory=_new_queue)
+    _children: FairQueue[AgentRecord] = msgspec.field(default_factory=_new_queue)
     """Newcomers whose parents are agents of the pool."""
-    running_count: int = attrs.field(init=False, default=0)
+    running_count: int = 0
     """Agents that hold a slot. Plain numbers: a limiter that knows its borrowers takes a
     tenth of an agent's time, and each slot says itself whether it is held."""
-    closed: bool = attrs.field(init=False, default=False)
+    closed: bool = False
     """Whether the pool takes no more agents."""
     _lent: int = 0
     """Slots that wait for their agents to come back from a gate."""
-    _returning: deque[Slot] = attrs.field(factory=deque[Slot])
-    _room: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
+    _returning: deque[Slot] = msgspec.field(default_factory=deque[Slot])
+    _room: trio.lowlevel.ParkingLot = msgspec.field(default_factory=trio.lowlevel.ParkingLot)
 
     @property
     def queued_count(self) -> int:

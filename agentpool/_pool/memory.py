@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from typing import final
 
-import attrs
-
+from agentpool._base import Live
 from agentpool._manifest.capability import CapabilityKind
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import Memory
 
 
 @final
-@attrs.define(eq=False)
-class PoolMemory:
+class PoolMemory(Live):
     """The memory of one pool's agents."""
 
     _given: Memory | None
-    _own: Memory | None = attrs.field(init=False, default=None)
+    _own: Memory | None = None
 
     def memory_for(self, config: SpawnConfig) -> Memory | None:
         """Return the memory of an agent. ``None``: it has no memory.

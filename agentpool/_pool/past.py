@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TypeVar, final
 
-import attrs
 import msgspec
 
 from agentpool._attachments import Attachment
+from agentpool._base import Live
 from agentpool._errors import JournalError, UsageError
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._manifest.usage_limits import UsageLimits
@@ -103,8 +103,7 @@ class Spawned(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 @final
-@attrs.define(eq=False)
-class PastAgent:
+class PastAgent(Live):
     """An agent that an earlier process accepted."""
 
     agent_id: AgentId
@@ -114,7 +113,7 @@ class PastAgent:
     config: SpawnConfig
     after: AgentId = OWNER_ID
     """The agent whose messages are its history. 0: none is."""
-    records: list[JournalRecord] = attrs.field(factory=list[JournalRecord])
+    records: list[JournalRecord] = msgspec.field(default_factory=list[JournalRecord])
     outcome: AgentOutcome | None = None
     """``None``: it has not ended."""
     own: int = 0
@@ -130,14 +129,15 @@ class PastAgent:
 
 
 @final
-@attrs.define(eq=False)
-class Past:
+class Past(Live):
     """Everything that earlier processes left."""
 
     run_id: str
-    agents: dict[AgentId, PastAgent] = attrs.field(factory=dict[AgentId, PastAgent])
+    agents: dict[AgentId, PastAgent] = msgspec.field(default_factory=dict[AgentId, PastAgent])
     """In the order in which they were accepted."""
-    sent: list[tuple[str, AgentMessage]] = attrs.field(factory=list[tuple[str, AgentMessage]])
+    sent: list[tuple[str, AgentMessage]] = msgspec.field(
+        default_factory=list[tuple[str, AgentMessage]]
+    )
     """The messages with their keys, in the order of their numbers."""
     head: AgentId = OWNER_ID
     """After which agent a session goes on. 0: it has no whole turn."""

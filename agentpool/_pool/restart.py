@@ -12,7 +12,9 @@ from collections import deque
 from typing import Literal, TypeAlias, final
 
 import attrs
+import msgspec
 
+from agentpool._base import Live
 from agentpool._checks import expect_fields
 from agentpool._errors import UsageError
 from agentpool._outcome import AgentOutcome, AgentStatus
@@ -91,12 +93,11 @@ class RestartPolicy:
 
 
 @final
-@attrs.define(eq=False, repr=False)
-class RestartCounter:
+class RestartCounter(Live):
     """Counts restarts within a period."""
 
     _policy: RestartPolicy
-    _times: deque[float] = attrs.field(factory=deque[float])
+    _times: deque[float] = msgspec.field(default_factory=deque[float])
 
     def allows(self, now: float) -> bool:
         """Count one restart at *now*, in seconds. Return whether it is still allowed."""

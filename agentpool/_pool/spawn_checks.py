@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import final
 
-import attrs
-
 from agentpool._agent.agent import output_of, room_tokens
 from agentpool._attachments import size_trouble
+from agentpool._base import Live
 from agentpool._budget.budget import Budget
 from agentpool._checks import expect
 from agentpool._errors import Fault, ManifestError, PrivacyError, UsageError
@@ -20,8 +19,7 @@ from agentpool.tools._registry import ToolRegistry
 
 
 @final
-@attrs.define(eq=False, repr=False)
-class Entry:
+class Entry(Live):
     """What every agent of one pool must fit: driver, tools and budget."""
 
     _source: Driver | DriverFactory

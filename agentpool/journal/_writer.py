@@ -16,9 +16,10 @@ from __future__ import annotations
 import math
 from typing import final
 
-import attrs
+import msgspec
 import trio
 
+from agentpool._base import Live
 from agentpool._errors import JournalError
 from agentpool._records import JournalRecord, Lease
 from agentpool.abc import Journal
@@ -28,25 +29,24 @@ RENEWALS_PER_LEASE = 3
 
 
 @final
-@attrs.define(eq=False)
-class JournalWriter:
+class JournalWriter(Live):
     """Writes the records of one pool. One task runs ``run``; all others note and wait."""
 
     journal: Journal
     """Where they are kept."""
     lease: Lease
     """The right to write them."""
-    _pending: list[JournalRecord] = attrs.field(init=False, factory=list[JournalRecord])
-    _noted: int = attrs.field(init=False, default=0)
-    _kept: int = attrs.field(init=False, default=0)
-    _writes: int = attrs.field(init=False, default=0)
-    _is_writing: bool = attrs.field(init=False, default=False)
-    _is_shared: bool = attrs.field(init=False, default=False)
+    _pending: list[JournalRecord] = msgspec.field(default_factory=list[JournalRecord])
+    _noted: int = 0
+    _kept: int = 0
+    _writes: int = 0
+    _is_writing: bool = False
+    _is_shared: bool = False
     """Whether the last write had records of several agents, who may come together again."""
-    _closed: bool = attrs.field(init=False, default=False)
-    _error: Exception | None = attrs.field(init=False, default=None)
-    _work: trio.lowlevel.ParkingLot = attrs.field(init=False, factory=trio.lowlevel.ParkingLot)
-    _waiting: trio.lowlevel.ParkingLot = attrs.field(init=False, factory=trio.lowlevel.ParkingLot)
+    _closed: bool = False
+    _error: Exception | None = None
+    _work: trio.lowlevel.ParkingLot = msgspec.field(default_factory=trio.lowlevel.ParkingLot)
+    _waiting: trio.lowlevel.ParkingLot = msgspec.field(default_factory=trio.lowlevel.ParkingLot)
 
     @property
     def kept_count(self) -> int:

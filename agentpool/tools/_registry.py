@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Final, final
 
-import attrs
+import msgspec
 
 from agentpool._checks import expect_each
 from agentpool._errors import UsageError
@@ -62,8 +62,7 @@ def check_name(name: str) -> None:
 
 
 @final
-@attrs.frozen
-class Allowed:
+class Allowed(msgspec.Struct, frozen=True):
     """What agents with certain grants may see and run."""
 
     definitions: tuple[ToolDefinition, ...]
