@@ -105,20 +105,15 @@ def _perform(agent: Agent, effect: Effect, run: Run) -> Awaitable[None] | None:
     """
     # An instance check of another struct takes ten times as long as a look at its type.
     if type(effect) is Receive:
-        _receive(agent, effect)
+        effect.interrupted = agent.interrupted
+        messages = agent.post.receive_many_nowait(agent.agent_id)
+        effect.messages = _cleaned(messages, agent.home.cleaner) if messages else ()
         return None
     if type(effect) is Complete:
         return complete(agent, effect, run)
     if type(effect) is RunTools:
         return run_calls(agent, effect)
     return _do_aside(agent, effect)
-
-
-def _receive(agent: Agent, effect: Receive) -> None:
-    """Fill in what waits in the inbox, and whether the agent was asked to stop."""
-    effect.interrupted = agent.interrupted
-    messages = agent.post.receive_many_nowait(agent.agent_id)
-    effect.messages = _cleaned(messages, agent.home.cleaner) if messages else ()
 
 
 def _perform_kept(agent: Agent, effect: Effect, run: Run) -> Awaitable[None] | None:
@@ -135,7 +130,7 @@ def _perform_kept(agent: Agent, effect: Effect, run: Run) -> Awaitable[None] | N
     if is_known:
         return None
     if isinstance(effect, Receive):
-        _receive(agent, effect)
+        _perform(agent, effect, run)
         journal.keep(effect, run)
         return None
     return _perform_and_keep(agent, effect, run, journal)

@@ -201,8 +201,14 @@ class ModelRequest(Live):
                     if self.teller is not None:
                         return await self._send(self.teller)
                     # As in _send(): most requests are neither paid for by a budget nor watched.
-                    answer = await self._ask()
-                    self._succeed()
+                    if self.driver.tells_sent:
+                        answer = await self._ask()
+                    else:
+                        self.has_left = True
+                        answer = await self.driver.complete(self.request, on_delta=self.on_delta)
+                    self.has_left = False
+                    if self.failed:
+                        self._count_failed()
                     return _sound(agent, self.driver, answer)
                 except DriverError as error:
                     self._break_off(error)
@@ -214,19 +220,23 @@ class ModelRequest(Live):
                 except BaseException as error:
                     self._break_off(error)
                     raise
-                clock = current_clock()
-                # Others may have the slots when the delay is over: that is not a time of the model.
-                with waiting_for_turn():
-                    async with parked(Wait.other("a retry", WaitReason.RETRY)):
-                        await trio.sleep(delay_seconds)
-                        if self.loss_is_kept and agent.journal is not None:
-                            self.loss_is_kept = False
-                            await agent.journal.begin_request(self.request)
-                if clock is not None:
-                    clock.spend(delay_seconds)
+                await self._wait_before_retry(delay_seconds)
                 attempts, waited_seconds = attempts + 1, waited_seconds + delay_seconds
         finally:
             current_failures.reset(token)
+
+    async def _wait_before_retry(self, seconds: float) -> None:
+        """Wait without a slot. The delay itself is a time of the model."""
+        clock, journal = current_clock(), self.agent.journal
+        # Others may have the slots when the delay is over: that is not a time of the model.
+        with waiting_for_turn():
+            async with parked(Wait.other("a retry", WaitReason.RETRY)):
+                await trio.sleep(seconds)
+                if self.loss_is_kept and journal is not None:
+                    self.loss_is_kept = False
+                    await journal.begin_request(self.request)
+        if clock is not None:
+            clock.spend(seconds)
 
     def _ask(self) -> Awaitable[Completion]:
         if self.driver.tells_sent:
@@ -273,7 +283,9 @@ class ModelRequest(Live):
         else:
             with teller.attempt(self.reservation):
                 answer = await self._ask()
-        self._succeed()
+        self.has_left = False
+        if self.failed:
+            self._count_failed()
         return _sound(self.agent, self.driver, answer)
 
     def _break_off(self, error: BaseException) -> None:
@@ -287,11 +299,6 @@ class ModelRequest(Live):
         if loss.written is None and self.reservation is not None:
             self.reservation.commit(tokens=loss.tokens, cost_usd=loss.cost_usd)
         self._lose(loss)
-
-    def _succeed(self) -> None:
-        self.has_left = False
-        if self.failed:
-            self._count_failed()
 
     def _count_failed(self, *, but_last: bool = False) -> DriverError | None:
         """Count what drivers took in whose place another one was asked.

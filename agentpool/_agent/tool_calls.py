@@ -275,7 +275,9 @@ def _finish(
     if not content.isascii():
         content = without_halves(content)
     told = content if tool is None else _told(tool, call, asked, content)
-    taken, told = _taken(agent, result, told) if result.attachments else ((), told)
+    taken: tuple[Attachment, ...] = ()
+    if result.attachments:
+        taken, told = _taken(agent, result, told)
     if result.traceback:
         text = "tool %r of agent %d (%s) broke; the model was told its error alone\n%s"
         _log.warning(text, call.name, agent.agent_id, agent.name, result.traceback)

@@ -126,6 +126,9 @@ class Slot(Live):
     def end_guard(self, guard: float) -> None:
         """Forget one deadline of a tool, which has ended."""
         guards = self.guards
+        if len(guards) == 1:
+            self.guards = ()
+            return
         at = guards.index(guard)
         self.guards = guards[:at] + guards[at + 1 :]
 
