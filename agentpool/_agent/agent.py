@@ -283,11 +283,9 @@ class Agent(Live):
                     pass
         self._tell(stream.feed(piece))
 
-    def end_stream(self, answer: Completion) -> None:
-        """Report the end of *answer* that was held back while it arrived."""
-        stream, self.stream = self.stream, None
-        if stream is None:
-            return
+    def end_stream(self, stream: StreamedText, answer: Completion) -> None:
+        """Report the end of *answer* that *stream* held back while it arrived."""
+        self.stream = None
         if self.hub.listening:
             self._tell(stream.end())
         # The next answer of such a model is held back until its thoughts have ended.

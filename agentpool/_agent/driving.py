@@ -105,9 +105,12 @@ def _perform(agent: Agent, effect: Effect, run: Run) -> Awaitable[None] | None:
     """
     # An instance check of another struct takes ten times as long as a look at its type.
     if type(effect) is Receive:
-        effect.interrupted = agent.interrupted
+        # To write into a struct takes five times as long as to read it.
+        if agent.interrupted is not effect.interrupted:
+            effect.interrupted = agent.interrupted
         messages = agent.post.receive_many_nowait(agent.agent_id)
-        effect.messages = _cleaned(messages, agent.home.cleaner) if messages else ()
+        if messages or effect.messages:
+            effect.messages = _cleaned(messages, agent.home.cleaner)
         return None
     if type(effect) is Complete:
         return complete(agent, effect, run)

@@ -83,7 +83,7 @@ async def complete(agent: Agent, effect: Complete, run: Run) -> None:
     """
     request = effect.request
     hear: OnDelta = agent.arrived
-    agent.stream = teller = None
+    teller = None
     if agent.hub.listening:
         agent.phase(Phase.REASON)
         tell_messages(agent, run)
@@ -92,7 +92,7 @@ async def complete(agent: Agent, effect: Complete, run: Run) -> None:
         hear = Hearing(agent)
     asking = ModelRequest(agent, agent.driver, request, hear, run.arriving, teller)
     seconds = agent.config.manifest.resources.request_seconds
-    allow(agent.clock, seconds)
+    allow(agent.clock, seconds, agent.hub.now)
     if seconds is None or agent.clock is None:
         answer = await asking.make()
     else:
@@ -103,7 +103,8 @@ async def complete(agent: Agent, effect: Complete, run: Run) -> None:
         return
     if agent.purse is not None:
         run.passed_shared = agent.purse.passed
-    agent.end_stream(answer)
+    if agent.stream is not None:
+        agent.end_stream(agent.stream, answer)
     if teller is not None:
         agent.on_piece = None
     if agent.hub.listening:

@@ -143,10 +143,10 @@ def _limit(agent: Agent, tool: Tool, clock: trio.CancelScope | None) -> float:
     """Give a call its time. Return when it ends if the manifest says so, and ``inf`` otherwise."""
     seconds = tool.timeout_seconds
     if seconds is not None:
-        allow(clock, seconds)
+        allow(clock, seconds, agent.hub.now)
         return math.inf
     # Whoever wrote the tool has set no limit, so a wait in it is not meant to end at one.
-    guard = allow(clock, agent.config.manifest.resources.tool_seconds)
+    guard = allow(clock, agent.config.manifest.resources.tool_seconds, agent.hub.now)
     if guard != math.inf:
         agent.slot.guards += (guard,)
     return guard

@@ -234,13 +234,14 @@ class LoopGuard(Live, gc=False):
             results: One for each call, in their order. ``None``: it was refused.
         """
         batch = (self._calls or self._seen()).batches[0]
-        for seen, result in zip(batch.calls, results, strict=True):
-            if result is not None:
-                if seen.result is not None and seen.result != result:
+        calls = batch.calls
+        for seen, result in zip(calls, results, strict=True):
+            if result is not None and result != seen.result:
+                if seen.result is not None:
                     seen.count = 1
                 seen.result = result
         # One that was refused has changed nothing: it counts as what it came to before.
-        batch.results = tuple([seen.result for seen in batch.calls])
+        batch.results = tuple([seen.result for seen in calls])
 
     def record_truncation(self) -> Allow | Stop:
         """Count a truncated answer and decide whether to ask for the rest."""
@@ -253,7 +254,8 @@ class LoopGuard(Live, gc=False):
 
     def reset_truncation(self) -> None:
         """Forget earlier truncated answers, because the model asked for tools."""
-        self._truncations = 0
+        if self._truncations:
+            self._truncations = 0
 
     def record_usage(self, usage: Usage | None) -> Allow | Warn | Stop:
         """Add the tokens of an answer and decide whether the run may go on.
@@ -309,8 +311,10 @@ class LoopGuard(Live, gc=False):
         """
         limit = self.resources.max_cost_usd
         if cost_usd is None:
-            first, self._cost_is_known = self._cost_is_known, False
-            if first and limit > 0:
+            if not self._cost_is_known:
+                return ALLOW
+            self._cost_is_known = False
+            if limit > 0:
                 return Warn(
                     f"cost of an answer is unknown: the budget of ${limit:.4f} cannot be checked"
                 )

@@ -188,13 +188,14 @@ def _answered(run: Run, ask: Complete) -> Completion | None:
         )
     # A completion carries the whole text from here on; without one there is no piece.
     run.arriving.clear()
-    if not completion.text:
-        run.has_thought = False
+    text = completion.text
+    if text:
+        text = without_thoughts(text)
+    if text == completion.text:
+        if run.has_thought:
+            run.has_thought = False
         return completion
-    text = without_thoughts(completion.text)
-    run.has_thought = text != completion.text
-    if not run.has_thought:
-        return completion
+    run.has_thought = True
     return msgspec.structs.replace(completion, text=text)
 
 
@@ -215,7 +216,8 @@ def _account(run: Run, completion: Completion) -> tuple[Stop | None, Sequence[Wa
 def _plan(run: Run, completion: Completion, spent: Stop | None) -> tuple[RunTools, Stop | None]:
     """Decide which calls of the answer run, and whether the run ends afterwards."""
     run.guard.reset_truncation()
-    run.was_empty = False
+    if run.was_empty:
+        run.was_empty = False
     partial = run.partial
     text = join_pieces(partial, completion.text) if partial else completion.text
     run.say(text, completion)

@@ -282,7 +282,8 @@ class Run(Live, gc=False):
         if self.partial_parts or completion.parts:
             parts = self._parts_with(text, completion)
             self.partial_parts = ()
-        self.partial = ""
+        if self.partial:
+            self.partial = ""
         if text:
             self.last_text = text
         elif not completion.tool_calls:

@@ -11,16 +11,22 @@ step is ended by what was left of the one before.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import trio
 
 
-def allow(clock: trio.CancelScope | None, seconds: float | None) -> float:
+def allow(
+    clock: trio.CancelScope | None,
+    seconds: float | None,
+    now: Callable[[], float] = trio.current_time,
+) -> float:
     """Give the next step *seconds*. Return when it ends.
 
     Args:
         clock: What ends it. ``None``: no step of the agent has a limit.
         seconds: The longest that it may take. ``None`` and ``inf``: as long as it likes.
+        now: Says what time it is. A clock's own method takes half as long as trio's.
     """
     if clock is None:
         return math.inf
@@ -28,5 +34,5 @@ def allow(clock: trio.CancelScope | None, seconds: float | None) -> float:
         if clock.deadline != math.inf:
             clock.deadline = math.inf
         return math.inf
-    clock.deadline = deadline = trio.current_time() + seconds
+    clock.deadline = deadline = now() + seconds
     return deadline

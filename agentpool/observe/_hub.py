@@ -152,7 +152,8 @@ class EventHub(Live):
 
     _observers: tuple[Observer, ...]
     _opened_at: float
-    _now: Callable[[], float] = trio.current_time
+    now: Callable[[], float] = trio.current_time
+    """The time of trio's clock."""
     _readers: list[EventReader] = msgspec.field(default_factory=list[EventReader])
     _last_sequence: int = 0
     _untold: deque[Event] = msgspec.field(default_factory=deque[Event])
@@ -191,12 +192,12 @@ class EventHub(Live):
 
     def seconds(self) -> float:
         """Seconds since the pool opened."""
-        return self._now() - self._opened_at
+        return self.now() - self._opened_at
 
     def stamp(self, agent_id: AgentId, agent_name: str) -> tuple[int, float, AgentId, str]:
         """Return the fields that every event begins with, with the next sequence number."""
         self._last_sequence = sequence = self._last_sequence + 1
-        return sequence, self._now() - self._opened_at, agent_id, agent_name
+        return sequence, self.now() - self._opened_at, agent_id, agent_name
 
     def introduce(self, name: str, max_concurrent: float) -> None:
         """Tell observers about the pool they watch."""
