@@ -48,7 +48,7 @@ from agentpool._errors import (
 from agentpool._events import Phase, RequestRetried
 from agentpool._loop.guard import Stop
 from agentpool._loop.run import Complete, Run
-from agentpool._loop.tokens import Estimator, sound_cost
+from agentpool._loop.tokens import Estimator, means_nothing, sound_cost
 from agentpool._messages import Completion, CompletionRequest, Usage
 from agentpool._scheduling.request_clock import RequestClock, current_clock, waiting_for_turn
 from agentpool._scheduling.slot import parked
@@ -334,7 +334,7 @@ class ModelRequest(Live):
             return Loss(0, 0.0)
         if isinstance(error, DriverError) and error.tokens is not None:
             usage = Usage(*error.tokens)
-            if not _means_nothing(usage):
+            if not means_nothing(usage):
                 return Loss(usage.total_tokens, sound_cost(error.cost_usd), usage=usage)
         return self._loss(arrived, was_cut=False)
 
@@ -377,17 +377,6 @@ def _is_refusal(error: BaseException) -> bool:
     return isinstance(error, REFUSALS) and not error.has_begun
 
 
-def _means_nothing(usage: Usage) -> bool:
-    # Spelled out: a loop over the fields takes longer than the rest of the look at an answer.
-    return (
-        usage.input_tokens < 0
-        or usage.output_tokens < 0
-        or usage.cached_tokens < 0
-        or usage.reasoning_tokens < 0
-        or usage.cache_write_tokens < 0
-    )
-
-
 def _sound(agent: Agent, driver: Driver, completion: Completion) -> Completion:
     """Return the answer with its price, and ``None`` in place of impossible numbers."""
     usage, cost_usd = completion.usage, completion.cost_usd
@@ -395,7 +384,7 @@ def _sound(agent: Agent, driver: Driver, completion: Completion) -> Completion:
         return completion  # as most models on this machine answer
     if cost_usd is not None:
         cost_usd = sound_cost(cost_usd)
-    if usage is not None and _means_nothing(usage):
+    if usage is not None and means_nothing(usage):
         text = f"the provider says that an answer took {usage!r}; counted as unknown"
         agent.hub.warned(agent.agent_id, agent.name, text)
         usage = None

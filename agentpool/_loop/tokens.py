@@ -40,6 +40,18 @@ def sound_cost(cost_usd: float | None) -> float | None:
     return cost_usd if cost_usd is not None and 0 <= cost_usd < math.inf else None
 
 
+def means_nothing(usage: Usage) -> bool:
+    """Return whether a number of *usage* is below zero, as no measured one is."""
+    # Spelled out: a loop over the fields takes longer than the rest of the look at an answer.
+    return (
+        usage.input_tokens < 0
+        or usage.output_tokens < 0
+        or usage.cached_tokens < 0
+        or usage.reasoning_tokens < 0
+        or usage.cache_write_tokens < 0
+    )
+
+
 @final
 class Estimator(Live):
     """Estimates the requests of one conversation, each from the one before."""
