@@ -46,33 +46,28 @@ _ENDS: Final = re.compile(r'"finish_reason"\s*:\s*"\w')
 class Halves:
     """Puts the halves in the events of one stream together."""
 
-    _half: str = attrs.field(init=False, default="")
+    half: str = attrs.field(init=False, default="")
     """The first half, or the first bytes, that wait for what follows. Empty: none do."""
     _place: Path = attrs.field(init=False, default=())
     """Where its text was."""
     _event: object = attrs.field(init=False, default=None)
     """Its event, with the mark in the place of that text."""
 
-    @property
-    def waits(self) -> bool:
-        """Whether a half waits for its other one."""
-        return bool(self._half)
-
     def concern(self, data: str) -> bool:
         """Return whether *data*, an event, has a half or comes after one."""
-        if self._half:
+        if self.half:
             return True
         return escapes_without_halves(data) != data or _has_bytes(data)
 
     def mend(self, data: str) -> list[str]:
         """Return *data*, an event, without halves; behind another one if a half waited in vain."""
-        has_bytes = _has_bytes(data) or _has_bytes(self._half)
+        has_bytes = _has_bytes(data) or _has_bytes(self.half)
         try:
             event: object = json.loads(data, strict=False)
         except (ValueError, RecursionError):  # the wire says what is wrong with it
             return [*self.end(), without_bytes(data)]
         before = self._join(event)
-        if not self._half and _ENDS.search(data) is None:
+        if not self.half and _ENDS.search(data) is None:
             self._take_half(event, _FIRST_BYTES if has_bytes else _FIRST)
         if has_bytes:
             for place, text in tuple(_texts(event)):
@@ -81,19 +76,19 @@ class Halves:
 
     def end(self) -> list[str]:
         """Return the event that stands for a half whose other one never came."""
-        found = [_written(self._event)] if self._half else []
-        self._half, self._event = "", None
+        found = [_written(self._event)] if self.half else []
+        self.half, self._event = "", None
         return found
 
     def _join(self, event: object) -> list[str]:
         """Put the half that waits before its text in *event*. Return what comes before that."""
         text = _at(event, self._place) if _type_of(event) == _type_of(self._event) else None
-        if not self._half or text == "" or _type_of(event) == "ping":
+        if not self.half or text == "" or _type_of(event) == "ping":
             return []
         if not isinstance(text, str):
             return self.end()
-        _put(event, self._place, self._half + text)
-        self._half, self._event = "", None
+        _put(event, self._place, self.half + text)
+        self.half, self._event = "", None
         return []
 
     def _take_half(self, event: object, first: re.Pattern[str]) -> None:
@@ -101,7 +96,7 @@ class Halves:
         for place, text in _texts(event):
             found = first.search(text) if "delta" in place else None
             if found is not None:
-                self._half, self._place = found[0], place
+                self.half, self._place = found[0], place
                 _put(event, place, _MARK)
                 self._event = json.loads(json.dumps(event))
                 _put(event, place, text[: found.start()])

@@ -127,27 +127,24 @@ class SseParser:
             self._check_line(len(line))
         # Nearly all lines are these: they are looked at first, and cost as little as they can.
         if line.startswith(b"data: "):
-            self._take_data(line[6:])
+            name, value = b"data", line[6:]
+        elif line.startswith(b":"):
             return None
-        if line.startswith(b":"):
-            return None
-        name, _, value = line.partition(b":")
-        value = value.removeprefix(b" ")
+        else:
+            name, _, value = line.partition(b":")
+            value = value.removeprefix(b" ")
         if name == b"data":
-            self._take_data(value)
+            # With the end of the line: lines without a value take room as well.
+            self._event_bytes += len(value) + 1
+            if self._event_bytes > self._max_event_bytes:
+                msg = f"an event of the stream is larger than {self._max_event_bytes} bytes"
+                raise ProtocolError(msg)
+            self._data.append(value.decode(errors="surrogateescape"))
         elif name == b"event":
             self._event = value.decode(errors="replace")
         elif name not in _FIELDS and len(self._stray) < _MAX_STRAY_BYTES:
             self._stray += line + b"\n"
         return None
-
-    def _take_data(self, value: bytes) -> None:
-        # With the end of the line: lines without a value take room as well.
-        self._event_bytes += len(value) + 1
-        if self._event_bytes > self._max_event_bytes:
-            msg = f"an event of the stream is larger than {self._max_event_bytes} bytes"
-            raise ProtocolError(msg)
-        self._data.append(value.decode(errors="surrogateescape"))
 
     def _end_event(self) -> SseEvent | None:
         data = self._data
