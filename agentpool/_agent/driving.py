@@ -146,8 +146,8 @@ async def _perform_and_keep(agent: Agent, effect: Effect, run: Run, journal: Run
     elif not isinstance(effect, RunTools):
         journal.writer.wake()
     work = _perform(agent, effect, run)
-    if work is not None:
-        await work
+    assert work is not None  # noqa: S101  # only what is received needs no wait
+    await work
     journal.keep(effect, run)
 
 

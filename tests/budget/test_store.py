@@ -43,7 +43,7 @@ from agentpool.drivers import (
 from agentpool.drivers._scripted import Answer
 from agentpool.journal import InMemoryJournal, JournalError, open_journal
 from agentpool.testing import simulate
-from agentpool.tools import ToolRegistry, tool
+from agentpool.tools import ApprovalRequest, Approved, ToolRegistry, tool
 
 READER = AgentManifest(name="reader", capabilities=())
 
@@ -225,6 +225,36 @@ def test_a_resumed_pool_counts_nothing_twice() -> None:
         assert store._used["budget", "day 1970-01-01"][2] == 1
 
     simulate(keyed)
+
+
+def test_a_tool_call_that_another_process_took_meanwhile_does_not_run() -> None:
+    """What is known here had room for it."""
+    store, ran = InMemoryJournal(), list[str]()
+
+    @tool(needs_approval=True)
+    async def buy() -> str:
+        """Buy."""
+        await trio.lowlevel.checkpoint()
+        ran.append("bought")
+        return "bought"
+
+    async def approve(_: ApprovalRequest) -> Approved:
+        await store.spend("budget", "day", (None, None, None, 1), (0, 0, 0, 1), ())
+        return Approved()
+
+    def answer(request: CompletionRequest) -> Answer:
+        return "so" if isinstance(request.messages[-1], ToolMessage) else call("buy")
+
+    async def scenario() -> None:
+        budget = Budget(tool_calls=1, per="day", store=store)
+        (outcome,) = await ask(
+            budget, driver=FunctionDriver(answer), tools=ToolRegistry([buy]), approve=approve
+        )
+        assert outcome.stop_reason is StopReason.TOOL_CALL_BUDGET
+        assert not ran
+        assert store._used["budget", "day 1970-01-01"][3] == 1
+
+    simulate(scenario)
 
 
 def test_what_has_no_meaning_is_refused() -> None:

@@ -86,6 +86,21 @@ def test_the_results_are_those_of_one_process(desk: Desk) -> None:
     assert "a.txt: journal 'j.db' has it with another manifest or another" in error(changed.err)
 
 
+def test_an_answer_that_cannot_be_written_ends_a_shared_map(desk: Desk) -> None:
+    """The next run writes it without a request, and one whose input is gone is told."""
+    (desk.folder / "out" / "a.txt").mkdir(parents=True)
+    words = (*MAP, "--output-dir", "out")
+    done = desk.scripted(*words)
+    assert done.code != 0
+    assert "a.txt" in error(done.err)
+    (desk.folder / "out" / "a.txt").rmdir()
+    desk.scripted(*words)
+    (desk.folder / "b.txt").unlink()
+    gone = desk.call(*words, "--driver", "script:silent.toml")
+    assert gone.code == 1
+    assert "input 'b.txt' cannot be read" in gone.out + gone.err
+
+
 def test_a_map_of_one_process_is_not_shared(desk: Desk) -> None:
     """It would be asked again."""
     assert desk.scripted(*MAP[:-2]).code == 0

@@ -191,6 +191,9 @@ async def test_a_damaged_record_of_an_item_is_told(tmp_path: Path) -> None:
         await work.add("d", ITEMS[:1])
         lease = await journal.claim(work.share_name(1))
         await work.claim(lease, 1)
+        # An end of an agent that none has asked anything of is no item's.
+        await journal.append(lease, [JournalRecord(1, RecordKind.ENDED, body=b"{}")])
+        assert await work.take_ended() == ()
         await journal.append(lease, [JournalRecord(1, RecordKind.ACCEPTED, body=b"{}")])
         with pytest.raises(JournalError, match="a record that cannot be read"):
             await work.take_ended()
