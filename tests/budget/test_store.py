@@ -39,13 +39,18 @@ from agentpool.drivers import (
     NetworkError,
     ToolMessage,
     call,
+    calls,
+    say,
 )
 from agentpool.drivers._scripted import Answer
 from agentpool.journal import InMemoryJournal, JournalError, open_journal
-from agentpool.testing import simulate
+from agentpool.testing import crash_everywhere, simulate
 from agentpool.tools import ApprovalRequest, Approved, ToolRegistry, tool
 
 READER = AgentManifest(name="reader", capabilities=())
+
+RESERVED = 3_000
+"""Tokens that a request may take, as is estimated before it leaves; they are fewer."""
 
 
 def short(_: CompletionRequest) -> Answer:
@@ -255,6 +260,44 @@ def test_a_tool_call_that_another_process_took_meanwhile_does_not_run() -> None:
         assert store._used["budget", "day 1970-01-01"][3] == 1
 
     simulate(scenario)
+
+
+def test_after_any_crash_the_store_has_what_was_spent_and_at_most_one_request_more() -> None:
+    """The one that was set aside when the process ended, as a whole; never less than was paid."""
+    asked: dict[object, int] = {}
+    """Requests that a model was asked, in all processes with the same store."""
+
+    @tool
+    async def look() -> str:
+        """Look."""
+        await trio.lowlevel.checkpoint()
+        return "seen"
+
+    async def scenario(journal: Any) -> str:  # noqa: ANN401  # a journal and a store
+        store = journal._kept
+
+        def answer(request: CompletionRequest) -> Answer:
+            asked[store] = asked.get(store, 0) + 1
+            done = sum(isinstance(one, ToolMessage) for one in request.messages)
+            usage = Usage(60, 40)
+            return say("so", usage=usage) if done == 2 else calls(call("look"), usage=usage)
+
+        driver, tools = FunctionDriver(answer), ToolRegistry([look])
+        budget = Budget(tokens=100_000, per="day", store=journal)
+        async with open_pool(
+            driver, tools=tools, budget=budget, journal=journal, resume=True
+        ) as pool:
+            handle = await pool.spawn(SpawnConfig(READER, "go", key="a"))
+            text = (await handle.wait()).text
+        tokens, _, requests, _ = store._used["budget", "day 1970-01-01"]
+        assert 0 <= requests - asked[store] <= 1
+        assert 0 <= tokens - 100 * asked[store] < 2 * RESERVED
+        left_over.add(tokens - 100 * asked[store] > 0)
+        return text
+
+    left_over = set[bool]()
+    assert crash_everywhere(scenario).points > 20
+    assert left_over == {True, False}
 
 
 def test_what_has_no_meaning_is_refused() -> None:

@@ -177,6 +177,42 @@ def test_a_reply_to_a_call_that_is_not_made_again_is_not_lost() -> None:
     assert min(points) > 10
 
 
+def test_a_reply_wakes_whoever_waits_beside_the_call_that_sends_again() -> None:
+    """It is held until the call has shown that it only sends."""
+
+    @tool(capability=Capability(CapabilityKind.MESSAGE), on_unknown="rerun")
+    async def tell(context: ToolContext) -> str:
+        """Tell agent 2, after a while, and take long over it."""
+        await trio.sleep(1)
+        await context.agent.send(2, "news")
+        await trio.sleep(5)
+        return "told"
+
+    async def answer(request: CompletionRequest) -> Answer:
+        said = everything(request)
+        if query(request) == "teller":
+            if not results(request):
+                return calls(call("wait_for_message"), call("tell"))
+            return "heard yes" if "yes" in said else "heard nothing"
+        heard = re.findall(r"essage (\d+) from agent 1\b", said)
+        if not heard:
+            return call("wait_for_message")
+        if any(one.startswith("sent as") for one in results(request)):
+            return "answered"
+        return call("send_message", to=1, content="yes", reply_to=int(heard[0]))
+
+    async def scenario(journal: Journal) -> object:
+        driver, tools = FunctionDriver(answer), ToolRegistry([*TEAM_TOOLS, tell])
+        async with open_pool(
+            driver, name="kept", resume=True, journal=journal, tools=tools
+        ) as pool:
+            names = ("teller", "answerer")
+            pool.fan_out_nowait([SpawnConfig(TEAM, one, key=one) for one in names])
+            return [outcome.text for outcome in (await pool.join_all()).values()]
+
+    assert crash_everywhere(scenario).points > 10
+
+
 def test_a_reply_to_the_owner_is_heard_by_an_owner_that_only_sends() -> None:
     """It asked nothing, so the reply is in its inbox, also when it comes after the crash."""
 

@@ -285,6 +285,14 @@ async def test_a_lease_that_was_damaged_meanwhile_is_told(tmp_path: Path) -> Non
         with pytest.raises(JournalError, match=r"is damaged: fence is 'many'; restore it"):
             await journal.append(lease, [JournalRecord(1, RecordKind.ACCEPTED)])
         assert await journal.read("p") == ()
+        # The file is quick by now.
+        with pytest.raises(JournalError, match=r"is damaged: fence is 'many'; restore it"):
+            journal.append_at_once(lease, [JournalRecord(1, RecordKind.ACCEPTED)])
+        with closing(sqlite3.connect(tmp_path / "j.db", isolation_level=None)) as file:
+            deep = '{"x":' + "[" * 1_000_000
+            file.execute("UPDATE pools SET fence = 1, holder = ?", (deep,))
+        with pytest.raises(JournalError, match="is damaged: a holder is nested too deeply"):
+            await journal.pools()
 
 
 async def test_a_write_renews_a_lease_that_is_not_new(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ PROMISES: Final = (
         "_messaging/post_office.py",
         "                self._kept.sent_again(known.message_id)\n",
         "                pass\n",
-        "tests/journal/test_sent_once.py", "two_sends_of_one_answer",
+        "tests/journal/test_sent_once.py", "a_reply_to_the_owner",
     ),
     Fault(
         "J7, linear: each request keeps the conversation", "_agent/journaling.py",
