@@ -270,6 +270,7 @@ NAMES: dict[str, list[str]] = {
         "EventReader",
         "EventsMissed",
         "FellBack",
+        "FieldDifference",
         "GateChanged",
         "Interval",
         "LoggingObserver",

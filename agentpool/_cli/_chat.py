@@ -198,6 +198,7 @@ class _Chat:
             gates=gates,
             observers=(self._board, self._stream),
             warn=report.warn,
+            lost=report.lose,
             approve=choose_approver(options.approve, self.screen, self._board, desk),
             desk=desk,
             say=self._say,

@@ -40,6 +40,7 @@ async def open_command_pool(
     journal: Journal | None = None,
     desk: ApprovalDesk | None = None,
     say: Callable[[str], Awaitable[None]],
+    lost: Callable[[str], Awaitable[None]] | None = None,
     loading: Callable[[str], None] = lambda _: None,
 ) -> AsyncGenerator[AgentPool, None]:
     """Open the models of *manifests* and a pool of agents that use them.
@@ -56,6 +57,7 @@ async def open_command_pool(
         journal: Where it is kept. ``None``: in the file that the options name, if they do.
         desk: Calls that wait for a person at the live page.
         say: Tells its link.
+        lost: Called if a recording that was asked for is not whole. ``None``: a warning.
         loading: Told which models are loaded here, and an empty text once they are.
 
     Raises:
@@ -76,15 +78,14 @@ async def open_command_pool(
     with nullcontext() if options.live is None else listen(*options.live) as listener:
         async with (
             open_options_journal(None if journal is not None else options.journal) as opened,
-            open_recording(plan.secrets, options, warn) as recording,
+            open_recording(plan.secrets, options, lost or warn) as recording,
         ):
             plan = attrs.evolve(plan, observers=(*observers, *recording))
             if (kept := journal or opened) is not None:
                 plan = attrs.evolve(plan, journal=kept, resume=True, name=kept_as)
             loaded = _loaded(plan, options, budget_file, loading)
             async with loaded as pool, _shown(pool, listener, desk, say):
-                if gates is not None and not gates.statistics():
-                    await warn(NOTHING_HELD_BACK)
+                await _warn_of_gates(gates, warn)
                 yield pool
 
 
@@ -92,6 +93,14 @@ async def _warn_of(plan: PoolPlan, warn: Callable[[str], Awaitable[None]]) -> No
     await trio.lowlevel.checkpoint()
     for text in plan.warnings:
         await warn(text)
+
+
+async def _warn_of_gates(
+    gates: ProviderGates | None, warn: Callable[[str], Awaitable[None]]
+) -> None:
+    await trio.lowlevel.checkpoint()
+    if gates is not None and not gates.statistics():
+        await warn(NOTHING_HELD_BACK)
 
 
 @asynccontextmanager

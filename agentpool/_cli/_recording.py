@@ -27,14 +27,14 @@ from agentpool.observe import (
 async def open_recording(
     secrets: Sequence[str],
     options: Options,
-    warn: Callable[[str], Awaitable[None]],
+    lost: Callable[[str], Awaitable[None]],
 ) -> AsyncGenerator[tuple[Observer, ...], None]:
     """Record what happens in a pool, if *options* say where.
 
     Args:
         secrets: Keys that must not be in it, besides those of the environment.
         options: Where, and how much of what is said.
-        warn: Told if the trace is not whole, or the page cannot be made.
+        lost: Told if the trace is not whole, or the page cannot be made.
 
     Yields:
         The observers that do it.
@@ -66,16 +66,16 @@ async def open_recording(
             if options.report is not None:
                 # An interruption is no reason to have no page: it tells what was cancelled.
                 with trio.CancelScope(shield=True):
-                    await _make_page(file, options.report, warn)
+                    await _make_page(file, options.report, lost)
         if writer.problem is not None:
-            await warn(f"the trace {file!r} is not whole: {writer.problem}")
+            await lost(f"the trace {file!r} is not whole: {writer.problem}")
 
 
-async def _make_page(file: str, page: str, warn: Callable[[str], Awaitable[None]]) -> None:
+async def _make_page(file: str, page: str, lost: Callable[[str], Awaitable[None]]) -> None:
     try:
         await trio.to_thread.run_sync(lambda: write_page(page, read_trace(file)))
     except (TraceError, UsageError) as error:
-        await warn(f"there is no report: {error}")
+        await lost(f"there is no report: {error}")
 
 
 def check_page(page: str) -> None:

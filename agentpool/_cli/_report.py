@@ -173,6 +173,10 @@ class Report:
         lines = [] if self.quiet else [f"agentpool: warning: {self.clean(text)}"]
         await self.screen.write_lines(lines)
 
+    async def lose(self, text: str) -> None:
+        """Print that something that was asked for is not there. Results are not touched by it."""
+        await self.screen.write_lines([f"agentpool: error: {self.clean(text)}"])
+
     # --- at the end
 
     async def end(

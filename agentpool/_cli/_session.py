@@ -299,6 +299,7 @@ async def _run(
             gates=gates,
             observers=(board,),
             warn=report.warn,
+            lost=report.lose,
             approve=approve,
             kept_as=kept_as,
             journal=journal,

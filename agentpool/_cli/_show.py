@@ -19,17 +19,24 @@ from agentpool._cli._screen import visible, write_out
 from agentpool._cli._trace_text import event_line, overview, transcript
 from agentpool.observe import (
     AgentRecord,
+    Difference,
+    Event,
     Trace,
     TraceError,
     chrome_trace,
     event_from_json,
+    event_to_json,
     first_difference,
     read_trace,
     record_of,
 )
+from agentpool.tools import printable
 
 MAX_LINE: Final = 256 * 1024 * 1024
 """Bytes of a line that is followed: as many as are read of one otherwise."""
+
+SHOWN_CHARACTERS: Final = 120
+"""Of a value in which two traces differ."""
 
 LOOK_SECONDS: Final = 0.1
 """How often a file is looked at that is being written."""
@@ -45,11 +52,16 @@ def show(command: ShowCommand) -> int:
     if command.follow:
         if is_journal(command.file):
             raise UsageError("--follow is of traces; a journal says what happened, not when")
-        return trio.run(_follow, command.file)
+        return trio.run(_follow, command)
     trace = _read(command.file, command.pool)
     if command.other is not None:
-        return _differ(trace, _read(command.other, command.pool))
+        return _differ(trace, _read(command.other, command.pool), as_json=command.json)
     if command.html is not None:
+        if command.json or command.agent is not None:
+            raise UsageError(
+                "--html writes a page with all agents; leave out --json and --agent, and open "
+                "the page with #agent=3 at its end to see one of them"
+            )
         write_page(command.html, trace)
         return ExitCode.COMPLETED
     record = record_of(trace.events)
@@ -84,16 +96,39 @@ def _write(text: str) -> None:
     write_out(sys.stdout, text)
 
 
-def _differ(one: Trace, other: Trace) -> int:
+def _differ(one: Trace, other: Trace, *, as_json: bool) -> int:
     difference = first_difference(one.events, other.events)
-    if difference is None:
+    if as_json:
+        _write(_difference_json(difference))
+    elif difference is None:
         _write("the same events happened in both, whatever their times\n")
-        return ExitCode.COMPLETED
-    lines = [f"they differ from event {difference.place} on:"]
-    for sign, event in (("-", difference.first), ("+", difference.second)):
-        lines.append(f"{sign} {'(no more events)' if event is None else event_line(event)}")
-    _write("\n".join(lines) + "\n")
-    return ExitCode.FAILED
+    else:
+        lines = [f"they differ from event {difference.place} on:"]
+        for sign, event in (("-", difference.first), ("+", difference.second)):
+            lines.append(f"{sign} {'(no more events)' if event is None else event_line(event)}")
+        for field in difference.fields:
+            values = (_short_json(value) for value in (field.first, field.second))
+            lines.append(f"  {printable(field.path)}: {' / '.join(values)}")
+        _write("\n".join(lines) + "\n")
+    return ExitCode.COMPLETED if difference is None else ExitCode.FAILED
+
+
+def _difference_json(difference: Difference | None) -> str:
+    """Return the difference as JSON; ``null`` if there is none."""
+    found: dict[str, object] | None = None
+    if difference is not None:
+        first, second = (
+            None if event is None else msgspec.Raw(event_to_json(event))
+            for event in (difference.first, difference.second)
+        )
+        found = {"place": difference.place, "first": first, "second": second}
+        found["fields"] = difference.fields
+    return msgspec.json.encode(found).decode() + "\n"
+
+
+def _short_json(value: object) -> str:
+    text = msgspec.json.encode(value).decode()
+    return visible(text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…")
 
 
 def _trace_json(trace: Trace) -> str:
@@ -150,15 +185,21 @@ def _agent_json(agent: AgentRecord) -> str:
     return msgspec.json.encode(found).decode() + "\n"
 
 
-async def _follow(file: str) -> int:
+async def _follow(command: ShowCommand) -> int:
     """Print each event as it arrives, until the pool has closed."""
-    _read(file)  # it is one, and can be read
-    with Path(file).open("rb") as lines:  # noqa: ASYNC230  # a file that is here
-        await _each_line(lines.readline, lambda line: _write(f"{line}\n"))
+    _read(command.file)  # it is one, and can be read
+
+    def tell(event: Event) -> None:
+        if command.agent in {None, event.agent_id}:
+            text = event_to_json(event).decode() if command.json else event_line(event)
+            _write(f"{text}\n")
+
+    with Path(command.file).open("rb") as lines:  # noqa: ASYNC230  # a file that is here
+        await _each_line(lines.readline, tell)
     return ExitCode.COMPLETED
 
 
-async def _each_line(read: Callable[[], bytes], tell: Callable[[str], None]) -> None:
+async def _each_line(read: Callable[[], bytes], tell: Callable[[Event], None]) -> None:
     rest = b""
     while True:
         await trio.lowlevel.checkpoint()
@@ -175,6 +216,6 @@ async def _each_line(read: Callable[[], bytes], tell: Callable[[str], None]) -> 
         if line.startswith(b'{"end":'):
             return
         try:
-            tell(event_line(event_from_json(line)))
+            tell(event_from_json(line))
         except TraceError:
             continue  # no event, or one of a newer version

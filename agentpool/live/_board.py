@@ -189,7 +189,8 @@ class Board(Observer):
     def _finished(self, agent_id: AgentId, outcome: AgentOutcome) -> None:
         row = self._rows.pop(agent_id, None)
         self._ended[outcome.status] += 1
-        written = outcome.usage.output_tokens or (row.tokens_so_far if row is not None else 0)
+        # What it wrote itself: its outcome has what its children wrote as well.
+        written = outcome.usage.output_tokens if row is None else row.tokens_so_far
         self._tokens += written
         # One that never started has nothing to tell; the summary counts it.
         if row is not None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+from typing import Final
 
 from agentpool._errors import UsageError
+
+_LAST_PORT: Final = 65_535
 
 
 def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
@@ -28,6 +31,8 @@ def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
             f"host must be an address of this machine alone, such as 127.0.0.1, got {host!r}; "
             "whoever reaches the page could end agents"
         )
+    if not 0 <= port <= _LAST_PORT:
+        raise UsageError(f"port must be from 0 to {_LAST_PORT}, got {port!r}; 0 takes a free one")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)

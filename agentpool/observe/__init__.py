@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from agentpool.observe._codec import events_to_json as events_to_json
     from agentpool.observe._content import Content as Content
     from agentpool.observe._difference import Difference as Difference
+    from agentpool.observe._difference import FieldDifference as FieldDifference
     from agentpool.observe._difference import first_difference as first_difference
     from agentpool.observe._intervals import Interval as Interval
     from agentpool.observe._intervals import Reason as Reason
@@ -103,6 +104,7 @@ __all__ = [
     "EventReader",
     "EventsMissed",
     "FellBack",
+    "FieldDifference",
     "GateChanged",
     "Interval",
     "LoggingObserver",
@@ -156,6 +158,7 @@ _HOMES = {
     "AgentRecord": "agentpool.observe._record",
     "Content": "agentpool.observe._content",
     "Difference": "agentpool.observe._difference",
+    "FieldDifference": "agentpool.observe._difference",
     "Interval": "agentpool.observe._intervals",
     "LoggingObserver": "agentpool.observe._logging",
     "OpenTelemetryMetrics": "agentpool.observe._opentelemetry_metrics",

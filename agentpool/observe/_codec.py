@@ -119,7 +119,7 @@ def _plain(value: object) -> Json:
 
 def unicode_text(text: str) -> str:
     r"""Return *text* with lone surrogates written out as ``\\ud800``."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def _decode(kind: type, value: object) -> object:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import zip_longest
+from collections.abc import Iterator, Sequence
+from itertools import islice, zip_longest
 from typing import Final, final
 
 import msgspec
 
 from agentpool._checks import expect_arguments
 from agentpool._events import AgentFinished, Event, TextDelta, ThoughtDelta
+from agentpool._messages import Json
 from agentpool.observe._codec import event_to_json
 
 _PIECES: Final = (TextDelta, ThoughtDelta)
@@ -23,6 +24,22 @@ _TIMES: Final = (
 )
 
 
+MAX_FIELDS: Final = 5
+"""Fields of two events that are named as different."""
+
+
+@final
+class FieldDifference(msgspec.Struct, frozen=True):
+    """One value in which two events differ."""
+
+    path: str
+    """Where it is, such as ``outcome.usage.input_tokens``."""
+    first: Json
+    """The value in the first trace. ``None``: there is none, or it is ``null``."""
+    second: Json
+    """The value in the second trace."""
+
+
 @final
 class Difference(msgspec.Struct, frozen=True):
     """The first difference between two traces."""
@@ -33,6 +50,8 @@ class Difference(msgspec.Struct, frozen=True):
     """The event of the first trace. ``None``: it has ended."""
     second: Event | None
     """The event of the second trace. ``None``: it has ended."""
+    fields: tuple[FieldDifference, ...] = ()
+    """What differs in two events of one kind: the first `MAX_FIELDS` of it."""
 
 
 def first_difference(first: Sequence[Event], second: Sequence[Event]) -> Difference | None:
@@ -44,9 +63,40 @@ def first_difference(first: Sequence[Event], second: Sequence[Event]) -> Differe
     one = (event for event in first if not isinstance(event, _PIECES))
     other = (event for event in second if not isinstance(event, _PIECES))
     for place, (left, right) in enumerate(zip_longest(one, other), 1):
-        if left is None or right is None or _timeless(left) != _timeless(right):
+        if left is None or right is None:
             return Difference(place, left, right)
+        before, after = _timeless(left), _timeless(right)
+        if before != after:
+            values = msgspec.json.decode(before), msgspec.json.decode(after)
+            fields = tuple(islice(_fields("", *values), MAX_FIELDS))
+            return Difference(place, left, right, fields)
     return None
+
+
+def _fields(path: str, first: Json, second: Json) -> Iterator[FieldDifference]:
+    """Yield the innermost values that differ, without recursion: texts may nest deeply."""
+    rest: list[tuple[str, Json, Json]] = [(path, first, second)]
+    while rest:
+        path, first, second = rest.pop()
+        if first == second:
+            continue
+        one, other = _parts(first), _parts(second)
+        if one is None or other is None or not (one or other):
+            yield FieldDifference(path, first, second)
+            continue
+        names = dict.fromkeys((*one, *other))
+        rest += [(f"{path}.{n}".lstrip("."), one.get(n), other.get(n)) for n in reversed(names)]
+
+
+def _parts(value: Json) -> dict[str, Json] | None:
+    """Return what *value* consists of, by name or place. ``None``: it has no parts."""
+    match value:
+        case dict():
+            return value
+        case list():
+            return {str(place): part for place, part in enumerate(value)}
+        case _:
+            return None
 
 
 def _timeless(event: Event) -> bytes:

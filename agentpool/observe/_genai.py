@@ -6,7 +6,12 @@ Development, read 2026-11. They will change; packages of constants have older on
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, TypeVar, cast
+
+from agentpool.observe._codec import unicode_text
+
+_Value = TypeVar("_Value")
 
 CONVENTIONS: Final = "v0.1.0"
 """The version of the conventions that the names are of."""
@@ -69,3 +74,15 @@ def provider_name(named: str) -> str:
     ('anthropic', 'x_ai', '_OTHER')
     """
     return _PROVIDERS.get(named, named)
+
+
+def writable(attributes: Mapping[str, _Value]) -> dict[str, _Value]:
+    r"""Return *attributes* that every exporter can encode: one lone surrogate would lose a batch.
+
+    >>> writable({"name": "caf\udce9", "turn": 1})
+    {'name': 'caf\\udce9', 'turn': 1}
+    """
+    return {
+        name: cast("_Value", unicode_text(value)) if isinstance(value, str) else value
+        for name, value in attributes.items()
+    }

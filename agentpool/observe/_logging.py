@@ -31,6 +31,7 @@ from agentpool._events import (
     ToolStarted,
 )
 from agentpool._outcome import AgentStatus
+from agentpool._untrusted import one_line
 from agentpool.abc import Observer
 
 _LEVELS: Final[dict[type[object], int]] = {
@@ -94,7 +95,8 @@ class LoggingObserver(Observer):
         if level and self._logger.isEnabledFor(level):
             who = f"agent {event.agent_id} ({event.agent_name})" if event.agent_id else "the pool"
             extra = {"agentpool_event": event}
-            self._logger.log(level, "%s %s", who, _words(event), extra=extra)
+            # A name may be of a file or a user, and a line break in it would forge a line.
+            self._logger.log(level, "%s", one_line(f"{who} {_words(event)}"), extra=extra)
 
 
 def _words(event: Event) -> str:  # noqa: PLR0911  # one for each kind

@@ -49,6 +49,7 @@ from agentpool._events import (
 from agentpool._messages import AgentId, ChatMessage, Usage
 from agentpool.abc import Observer
 from agentpool.observe import _genai as names
+from agentpool.observe._codec import unicode_text
 from agentpool.observe._trace import Trace
 
 try:
@@ -221,7 +222,7 @@ class OpenTelemetryObserver(Observer):
             attributes["agentpool.stop_reason"] = outcome.stop_reason.value
         if outcome.cost_usd is not None:
             attributes["agentpool.cost_usd"] = outcome.cost_usd
-        span.set_attributes(attributes)
+        span.set_attributes(names.writable(attributes))
         if outcome.error is not None:
             kind = getattr(outcome.error, "kind", type(outcome.error).__name__)
             self._blame(span, str(kind), str(outcome.error))
@@ -267,7 +268,7 @@ class OpenTelemetryObserver(Observer):
             attributes[names.FIRST_CHUNK] = event.first_piece_seconds
         if event.cost_usd is not None:
             attributes["agentpool.cost_usd"] = event.cost_usd
-        span.set_attributes(attributes)
+        span.set_attributes(names.writable(attributes))
         span.end(self._at(event.at_seconds))
 
     def _failed(self, event: RequestFailed) -> None:
@@ -296,7 +297,7 @@ class OpenTelemetryObserver(Observer):
     def _returned(self, event: ToolFinished) -> None:
         span = self._tools.pop((event.agent_id, event.call.call_id), INVALID_SPAN)
         if self._content:
-            span.set_attribute(names.TOOL_RESULT, event.content)
+            span.set_attribute(names.TOOL_RESULT, unicode_text(event.content))
         if event.is_error:
             text = event.content if self._content else ""
             self._blame(span, event.error_type or "tool_error", text)
@@ -323,7 +324,11 @@ class OpenTelemetryObserver(Observer):
             # Explicit, and not the current one: an observer is called from any task.
             context = set_span_in_context(INVALID_SPAN if parent is None else parent)
             return self._tracer.start_span(
-                name, context, kind, dict(attributes), start_time=self._at(at_seconds)
+                unicode_text(name),
+                context,
+                kind,
+                names.writable(attributes),
+                start_time=self._at(at_seconds),
             )
         finally:
             ids.trace_id = ids.span_id = 0
@@ -333,8 +338,8 @@ class OpenTelemetryObserver(Observer):
         return round((opened_at + at_seconds) * _NANOSECONDS)
 
     def _blame(self, span: Span, kind: str, text: str) -> None:
-        span.set_attribute(names.ERROR_TYPE, kind)
-        span.set_status(Status(StatusCode.ERROR, text))
+        span.set_attribute(names.ERROR_TYPE, unicode_text(kind))
+        span.set_status(Status(StatusCode.ERROR, unicode_text(text)))
 
 
 def export_trace(
@@ -382,11 +387,13 @@ def _fields(event: Event) -> dict[str, AttributeValue]:
     """Return the short fields of *event* that contain no text of messages or answers."""
     own = event.__struct_fields__[4:]
     values = {name: getattr(event, name) for name in own if name not in {"error", "text"}}
-    return {
-        f"agentpool.{name}": value
-        for name, value in values.items()
-        if isinstance(value, str | bool | int | float)
-    }
+    return names.writable(
+        {
+            f"agentpool.{name}": value
+            for name, value in values.items()
+            if isinstance(value, str | bool | int | float)
+        }
+    )
 
 
 def _shown(messages: Sequence[ChatMessage]) -> str:

@@ -25,6 +25,7 @@ from agentpool._messages import AgentId, Usage
 from agentpool._outcome import AgentStatus
 from agentpool.abc import Observer
 from agentpool.observe import _genai as names
+from agentpool.observe._codec import unicode_text
 
 try:
     from opentelemetry.metrics import Histogram, MeterProvider, get_meter_provider
@@ -120,7 +121,7 @@ class OpenTelemetryMetrics(Observer):
         begun = self._requests.pop(event.request_id, None)
         attributes = self._of_request(event.agent_id, begun)
         if event.model is not None:
-            attributes[names.RESPONSE_MODEL] = event.model
+            attributes[names.RESPONSE_MODEL] = unicode_text(event.model)
         if begun is not None:
             self._request_seconds.record(event.at_seconds - begun.at_seconds, attributes)
         if event.first_piece_seconds is not None:
@@ -147,7 +148,7 @@ class OpenTelemetryMetrics(Observer):
         if event.duration_seconds is not None:
             attributes: dict[str, AttributeValue] = {
                 names.OPERATION: "execute_tool",
-                names.TOOL_NAME: event.call.name,
+                names.TOOL_NAME: unicode_text(event.call.name),
             }
             if event.is_error:
                 attributes[names.ERROR_TYPE] = event.error_type or "tool_error"
@@ -161,7 +162,7 @@ class OpenTelemetryMetrics(Observer):
         outcome = event.outcome
         attributes: dict[str, AttributeValue] = {
             names.OPERATION: "invoke_agent",
-            names.AGENT_NAME: event.agent_name,
+            names.AGENT_NAME: unicode_text(event.agent_name),
             "agentpool.status": outcome.status.value,
         }
         if outcome.status is AgentStatus.FAILED:

@@ -63,6 +63,8 @@ class AgentRecord(Live):
     """Its number."""
     spawned: AgentSpawned
     """What it was asked."""
+    parent_id: AgentId = OWNER_ID
+    """The earlier agent that spawned it. `OWNER_ID`: the owner, or one that is not in the trace."""
     started_at: float | None = None
     """When it got its first slot. ``None``: never."""
     finished_at: float | None = None
@@ -186,30 +188,37 @@ class PoolRecord(Live):
         return self.seconds if agent.finished_at is None else agent.finished_at
 
     def roots(self) -> Iterator[AgentRecord]:
-        """Yield the agents that no other agent of the trace spawned."""
+        """Yield the agents that no earlier agent of the trace spawned."""
         for agent in self.agents.values():
-            if agent.spawned.parent_id not in self.agents:
+            if agent.parent_id == OWNER_ID:
                 yield agent
 
-    def with_children(self, agent: AgentRecord) -> tuple[Usage, float, int]:
-        """Return tokens, US dollars and unpriced answers of *agent* and all its descendants."""
-        usage, cost_usd, unpriced = NO_USAGE, 0.0, 0
-        rest = [agent]
-        while rest:
-            one = rest.pop()
-            usage += one.usage
-            cost_usd, unpriced = cost_usd + one.cost_usd, unpriced + one.unpriced
-            rest.extend(self.agents[child] for child in one.children)
-        return usage, cost_usd, unpriced
+    def with_children(self) -> dict[AgentId, tuple[Usage, float, int]]:
+        """Return tokens, US dollars and unpriced answers of each agent and all its descendants."""
+        found: dict[AgentId, tuple[Usage, float, int]] = {}
+        # Who was spawned comes after who spawned it.
+        for agent in reversed(self.agents.values()):
+            usage, cost_usd, unpriced = agent.usage, agent.cost_usd, agent.unpriced
+            for child in agent.children:
+                more, dollars, unknown = found[child]
+                usage, cost_usd, unpriced = usage + more, cost_usd + dollars, unpriced + unknown
+            found[agent.agent_id] = usage, cost_usd, unpriced
+        return found
 
     def take(self, event: Event) -> None:
         """Process *event*."""
         self.seconds = max(self.seconds, event.at_seconds)
-        if isinstance(event, AgentSpawned):
-            life = Life(event.at_seconds)
-            self.agents[event.agent_id] = AgentRecord(event.agent_id, event, life=life)
-            if event.parent_id in self.agents:
-                self.agents[event.parent_id].children.append(event.agent_id)
+        # A file may say of an agent twice that it was spawned, or that it spawned itself.
+        if isinstance(event, AgentSpawned) and event.agent_id not in self.agents:
+            parent = self.agents.get(event.parent_id)
+            self.agents[event.agent_id] = AgentRecord(
+                event.agent_id,
+                event,
+                parent_id=OWNER_ID if parent is None else parent.agent_id,
+                life=Life(event.at_seconds),
+            )
+            if parent is not None:
+                parent.children.append(event.agent_id)
         if isinstance(event, Notice):
             self.notices.append(event)
         agent = self.agents.get(event.agent_id)

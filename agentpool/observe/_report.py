@@ -214,7 +214,7 @@ def _static_row(agent: AgentRecord) -> str:
     seconds = sum(i.end_seconds - i.begin_seconds for i in agent.intervals)
     cells = (
         f"{agent.agent_id} {shown(agent.name)}",
-        str(agent.spawned.parent_id or ""),
+        str(agent.parent_id or ""),
         agent.status,
         _seconds(seconds),
         f"{agent.turns:,}",

@@ -70,24 +70,24 @@ def report_data(trace: Trace, record: PoolRecord) -> tuple[str, list[str]]:
 class _Building:
     """Limits the size of a page and counts what is left out."""
 
-    __slots__ = ("_intervals", "_left_out", "_record", "_texts", "words")
+    __slots__ = ("_intervals", "_left_out", "_sums", "_texts", "words")
 
     def __init__(self, record: PoolRecord) -> None:
-        self._record = record
+        self._sums = record.with_children()
         self._intervals = self._texts = self._left_out = 0
         self.words: dict[str, int] = {}
         """Texts that many agents share, by their places."""
 
     def agent(self, agent: AgentRecord) -> list[object]:
         """Return the data of one agent."""
-        usage, cost_usd, unpriced = self._record.with_children(agent)
+        usage, cost_usd, unpriced = self._sums[agent.agent_id]
         error = agent.error
         outcome = agent.outcome
         reason = None if outcome is None else outcome.stop_reason
         return [
             agent.agent_id,
             self.text(agent.name),
-            agent.spawned.parent_id,
+            agent.parent_id,
             agent.status,
             [agent.spawned.at_seconds, agent.started_at, agent.finished_at],
             agent.turns,

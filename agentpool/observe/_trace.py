@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Final, final
+from typing import Annotated, BinaryIO, Final, final
 
 import msgspec
 
@@ -36,6 +36,9 @@ MAX_LINE: Final = 256 * 1024 * 1024
 MAX_HEADER: Final = 64 * 1024
 """Bytes of the first line: what is no trace, such as a device, need not have any line."""
 
+_LAST_SECOND: Final = 253_402_214_400
+"""The last day that `datetime` has, in seconds since 1970-01-01 UTC."""
+
 _TOO_LONG: Final = b"too long\n"
 """What stands for a line that is longer: no JSON."""
 
@@ -54,11 +57,11 @@ class TraceHeader(msgspec.Struct, frozen=True, kw_only=True):
     """Always ``agentpool-trace``."""
     version: int = VERSION
     """Of the format."""
-    run_id: str
+    run_id: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{1,32}$")]
     """32 hexadecimal digits that no other pool has."""
     pool: str
     """The pool's name."""
-    opened_at: float
+    opened_at: Annotated[float, msgspec.Meta(ge=0, le=_LAST_SECOND)]
     """When the pool opened: seconds since 1970-01-01 UTC."""
     max_concurrent: float
     """Its slots then."""

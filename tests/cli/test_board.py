@@ -13,8 +13,15 @@ from agentpool import (
     open_pool,
 )
 from agentpool._scheduling.slot import current_slot
-from agentpool.abc import Completion, CompletionRequest
-from agentpool.drivers import FinishReason, FunctionDriver, OverloadedError, ScriptedDriver, call
+from agentpool.abc import Completion, CompletionRequest, ToolContext
+from agentpool.drivers import (
+    FinishReason,
+    FunctionDriver,
+    OverloadedError,
+    ScriptedDriver,
+    call,
+    say,
+)
 from agentpool.live import Board, BoardView
 from agentpool.live._board import TAIL_CHARACTERS
 from agentpool.live._display import counts_line
@@ -27,8 +34,11 @@ from agentpool.observe import (
     Phase,
     PhaseChanged,
     TextDelta,
+    record_of,
 )
-from agentpool.tools import TEAM_TOOLS, ToolRegistry
+from agentpool.testing import EventLog
+from agentpool.tools import TEAM_TOOLS, ToolRegistry, tool
+from tests.support.fakes import query_of
 
 STAMP = (1, 0.0, 1, "reader")
 
@@ -164,3 +174,25 @@ async def test_a_board_says_what_is_loaded(autojump_clock: object) -> None:
     board.load("")
     assert board.look().loading == ""
     assert texts(board) == []
+
+
+async def test_what_children_write_is_counted_once() -> None:
+    """A parent's outcome has it as well."""
+
+    @tool
+    async def child(context: ToolContext) -> str:
+        """Let a child write."""
+        assert context.agent is not None
+        return (await context.agent.run_child("leaf")).text
+
+    def answer(request: CompletionRequest) -> Completion:
+        if query_of(request) == "leaf":
+            return say("leaf", usage=Usage(1, 1000))
+        return call("child") if len(request.messages) == 1 else say("ok", usage=Usage(1, 1))
+
+    board, log = Board(), EventLog()
+    async with open_pool(
+        FunctionDriver(answer), observers=[board, log], tools=ToolRegistry([child])
+    ) as pool:
+        await pool.spawn(SpawnConfig(AgentManifest(), "go"))
+    assert board.look().tokens == record_of(log.events).usage.output_tokens

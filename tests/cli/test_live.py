@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from agentpool import UsageError
 from agentpool.live import listen
 from tests.support.cli_runner import Desk, make_desk
 
@@ -117,6 +118,8 @@ def test_a_port_that_is_taken_is_told_before_anything_else(desk: Desk) -> None:
     done = desk.scripted("run", "reader.toml", "x", "--live", "0.0.0.0:0")
     assert done.code == 2
     assert "must be an address of this machine alone" in done.err
+    with pytest.raises(UsageError, match="port must be from 0 to 65535, got 70000"):
+        listen(port=70_000)
 
 
 def test_the_link_must_be_said_somewhere(desk: Desk) -> None:

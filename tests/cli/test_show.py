@@ -134,10 +134,11 @@ def test_a_page_that_cannot_be_written_is_told_before_anything_runs(desk: Desk, 
     assert desk.call("show", "a.trace", "--html", "no/a.html").code == 2
 
 
-def test_a_page_that_cannot_be_made_costs_no_answer(desk: Desk) -> None:
-    """It is told, and the answers are there."""
+@pytest.mark.parametrize("quiet", [(), ("--quiet",)])
+def test_a_page_that_cannot_be_made_costs_no_answer(desk: Desk, quiet: tuple[str, ...]) -> None:
+    """It is told, also where only errors are, and the answers are there."""
     with small_files():
-        done = desk.scripted("run", "reader.toml", "hello", "--report", "a.html")
+        done = desk.scripted("run", "reader.toml", "hello", "--report", "a.html", *quiet)
     assert "A note." in done.out
     assert "there is no report: the report 'a.html' cannot be written: File too large" in done.err
     assert not (desk.folder / "a.html").exists()
@@ -260,6 +261,8 @@ def test_a_shorter_trace_ends_first(desk: Desk) -> None:
         (("busy.trace", "--agent", "99"), "there is no agent 99"),
         (("busy.trace", "--diff", "no.trace"), "cannot be read"),
         (("busy.trace", "--agent", "0"), "must be a whole number >= 1"),
+        (("busy.trace", "--html", "a.html", "--json"), "--html writes a page with all agents"),
+        (("busy.trace", "--html", "a.html", "--agent", "1"), "open the page with #agent=3"),
     ],
 )
 def test_what_cannot_be_shown_is_told(
@@ -292,6 +295,51 @@ def test_a_running_trace_is_followed(desk: Desk, busy: Path) -> None:
     assert shown.code == 0
     assert "spawned by the owner: plain" in shown.out
     assert "cancelled: agent 8 " in shown.out
+
+
+def test_one_agent_is_followed_as_json(desk: Desk, busy: Path) -> None:
+    """Events as the file has them, and of no other agent."""
+    shown = desk.call("show", "busy.trace", "--follow", "--agent", "4", "--json")
+    events = [json.loads(line) for line in shown.out.splitlines()]
+    assert {event["agent_id"] for event in events} == {4}
+    assert events[0]["event"] == "agent_spawned"
+
+
+def test_a_difference_names_its_fields(desk: Desk) -> None:
+    """Another answer is no other line: what is in it is."""
+    for word, script in (("bees", "one"), ("wasps", "two")):
+        (desk.folder / f"{script}.toml").write_text(f'[[answers]]\ntext = "About {word}."\n')
+        driver = ("--driver", f"script:{script}.toml")
+        desk.call("run", "reader.toml", "hi", *driver, "--trace", f"{word}.trace")
+    shown = desk.call("show", "bees.trace", "--diff", "wasps.trace")
+    assert shown.code == 1
+    assert '  outcome.text: "About bees." / "About wasps."' in shown.out.splitlines()
+    found = json.loads(desk.call("show", "bees.trace", "--diff", "wasps.trace", "--json").out)
+    assert found["first"]["outcome"]["text"] == "About bees."
+    assert found["fields"][0]["path"] == "outcome.text"
+    same = desk.call("show", "bees.trace", "--diff", "bees.trace", "--json")
+    assert (same.code, json.loads(same.out)) == (0, None)
+    (desk.folder / "cut.trace").write_bytes(
+        b"".join((desk.folder / "bees.trace").read_bytes().splitlines(keepends=True)[:3])
+    )
+    shorter = json.loads(desk.call("show", "bees.trace", "--diff", "cut.trace", "--json").out)
+    assert (shorter["second"], shorter["fields"]) == (None, [])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("opened_at", 1e308), ("opened_at", -1), ("run_id", "not hex")]
+)
+def test_a_header_with_impossible_values_is_no_trace(
+    desk: Desk, busy: Path, field: str, value: object
+) -> None:
+    """It is told in one line, before anything is made of it."""
+    first, _, rest = busy.read_bytes().partition(b"\n")
+    header = json.dumps({**json.loads(first), field: value}).encode()
+    (desk.folder / "odd.trace").write_bytes(header + b"\n" + rest)
+    done = desk.call("show", "odd.trace")
+    assert done.code == 2
+    assert "'odd.trace' is not a trace of agentpool" in done.err
+    assert field in done.err
 
 
 def test_every_event_has_a_line() -> None:
@@ -346,7 +394,7 @@ def test_children_stand_below_their_parents_and_warnings_are_counted(tmp_path: P
     assert "… and 2 more warnings" in text
     assert "this trace: the last line is cut" in text
     record = record_of(read.events)
-    assert record.with_children(record.agents[1])[2] == 0
+    assert record.with_children()[record.agents[1].agent_id][2] == 0
     arrows = json.loads(chrome_trace(read.header, record))["traceEvents"]
     assert [(e["tid"], e["id"]) for e in arrows if e["ph"] == "s"] == [(1, 2), (2, 3), (1, 4)]
     assert transcript(record.agents[1]).endswith("never ran\n")

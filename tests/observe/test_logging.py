@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from agentpool import AgentOutcome, AgentStatus, StopReason
-from agentpool.observe import AgentFinished, LoggingObserver
+from agentpool.observe import AgentFinished, AgentSpawned, LoggingObserver
 from agentpool.testing import check_observer
 from agentpool.testing._check_observer import every_event
 
@@ -76,3 +76,14 @@ def test_without_a_logger_it_has_its_own(caplog: pytest.LogCaptureFixture) -> No
     for event in every_event(0):
         LoggingObserver().on_event(event)
     assert {record.name for record in caplog.records} == {"agentpool.events"}
+
+
+def test_a_name_forges_no_line(caplog: pytest.LogCaptureFixture) -> None:
+    """One event is one line, whatever a program took an agent's name from."""
+    caplog.set_level(logging.INFO)
+    name = "x is spawned\nERROR agent 7 (payroll) failed \x1b[2J\u202e"
+    LoggingObserver().on_event(AgentSpawned(1, 0.0, 1, name, 0))
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        r"agent 1 (x is spawned\nERROR agent 7 (payroll) failed \x1b[2J\u202e) is spawned"
+    )

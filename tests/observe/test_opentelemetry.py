@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
+import trio.testing
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -15,8 +17,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 from trio.testing import MockClock
 
 from agentpool import AgentManifest, ModelConfig, PrivacyTier, SpawnConfig, open_pool
-from agentpool.abc import Observer, ToolContext
-from agentpool.drivers import Provider, ScriptedDriver
+from agentpool.abc import Completion, CompletionRequest, Observer, ToolContext
+from agentpool.drivers import FunctionDriver, Provider, ScriptedDriver
 from agentpool.observe import (
     AgentSpawned,
     OpenTelemetryObserver,
@@ -254,3 +256,23 @@ async def test_it_is_an_observer_like_any_other() -> None:
     assert ids.generate_trace_id() != ids.generate_trace_id()
     observer: Observer = OpenTelemetryObserver(TracerProvider())
     observer.on_open(PoolInfo(run_id="ab" * 16, name="p", opened_at=1.0, max_concurrent=1))
+
+
+async def test_half_a_character_in_a_name_costs_no_batch() -> None:
+    """A name of a file that is not UTF-8, and a reason, are written out."""
+    provider, exporter = receiver()
+    half = "caf\udce9.txt"
+    observer = OpenTelemetryObserver(provider)
+
+    async def wait(_: CompletionRequest) -> Completion:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async with open_pool(FunctionDriver(wait), name=half, observers=[observer]) as pool:
+        handle = await pool.spawn(SpawnConfig(manifest(), "?", name=half))
+        await trio.testing.wait_all_tasks_blocked()
+        handle.cancel(half)
+    for span in exporter.get_finished_spans():
+        whole = span.to_json()
+        assert whole.encode()
+        assert "caf\\\\udce9.txt" in whole or span.name.startswith("chat")

@@ -231,3 +231,25 @@ def test_what_nobody_knows_is_not_zero() -> None:
     assert [sent.message for sent in record.messages] == [message]
     assert [letter.message for letter in record.dead_letters] == [message]
     assert record.agents[1].error is None
+
+
+def spawned_by(*parents: int) -> list[Event]:
+    """Return the spawns of agents 1, 2, … by these parents."""
+    return [AgentSpawned(n, 0.0, n, f"n{n}", parent_id) for n, parent_id in enumerate(parents, 1)]
+
+
+def test_who_is_not_spawned_by_an_earlier_agent_is_the_owners() -> None:
+    """A damaged file may make an agent its own parent, or say twice that it was spawned."""
+    record = record_of([*spawned_by(1, 3, 1), *spawned_by(2)])
+    assert [agent.agent_id for agent in record.roots()] == [1, 2]
+    assert record.agents[1].children == [3]
+    assert record.with_children()[record.agents[1].agent_id][2] == 0
+
+
+def test_sums_with_children_are_of_all_below() -> None:
+    """In one pass over a chain of 3,000."""
+    events = spawned_by(*range(3_000))
+    last = CompletionReceived(3_001, 0.0, 3_000, "n", FinishReason.END_TURN, Usage(1, 2), 0.0)
+    sums = record_of([*events, last]).with_children()
+    assert {usage.output_tokens for usage, _, _ in sums.values()} == {2}
+    assert {unpriced for _, _, unpriced in sums.values()} == {1}
