@@ -96,7 +96,7 @@ async def drive(agent: Agent, registry: ToolRegistry) -> None:  # noqa: ASYNC910
         agent.phase(Phase.DONE)
 
 
-def _perform(agent: Agent, effect: Effect, run: Run) -> Awaitable[None] | None:
+def _perform(agent: Agent, effect: Effect, run: Run) -> Awaitable[object] | None:
     """Perform *effect* and store the result in it.
 
     Returns:
@@ -119,7 +119,7 @@ def _perform(agent: Agent, effect: Effect, run: Run) -> Awaitable[None] | None:
     return _do_aside(agent, effect)
 
 
-def _perform_kept(agent: Agent, effect: Effect, run: Run) -> Awaitable[None] | None:
+def _perform_kept(agent: Agent, effect: Effect, run: Run) -> Awaitable[object] | None:
     """Take the result of *effect* from the journal; or perform it and record the result.
 
     Returns:

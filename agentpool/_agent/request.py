@@ -19,7 +19,8 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
-from typing import Final, final
+from contextvars import Token
+from typing import final
 
 import msgspec
 import trio
@@ -27,23 +28,16 @@ import trio
 from agentpool._agent.agent import Agent
 from agentpool._agent.recounting import broken_off
 from agentpool._agent.results import spent_on
-from agentpool._agent.spending import Purse, estimate
+from agentpool._agent.spending import Purse, estimate, is_refusal
 from agentpool._agent.telling import Hearing, RequestTeller, tell_messages
 from agentpool._base import Live
 from agentpool._budget.ledger import RequestReservation
 from agentpool._errors import (
     AllDriversFailedError,
-    AuthenticationError,
-    BadRequestError,
-    ContextOverflowError,
     DriverError,
     FailedAttemptError,
     LimitExceededError,
     NetworkError,
-    OverloadedError,
-    RateLimitError,
-    RecordingMissError,
-    UnknownModelError,
 )
 from agentpool._events import Phase, RequestRetried
 from agentpool._loop.guard import Stop
@@ -58,28 +52,15 @@ from agentpool._scheduling.watcher import current_failures
 from agentpool._served_call import Loss, current_call
 from agentpool.abc import Driver, OnDelta
 
-REFUSALS: Final = (
-    AuthenticationError,
-    BadRequestError,
-    ContextOverflowError,
-    OverloadedError,
-    RateLimitError,
-    RecordingMissError,
-    UnknownModelError,
-)
-"""What a provider says in place of an answer. It charges for answers."""
 
-
-async def complete(agent: Agent, effect: Complete, run: Run) -> None:
+def complete(agent: Agent, effect: Complete, run: Run) -> Awaitable[object]:
     """Ask the driver for *effect*, within the manifest's time limit for one request.
 
     If a budget does not allow it there is no completion, and ``run.exhausted`` says which.
 
-    Raises:
-        DriverError: What the last attempt failed with.
-
-    Cancellation:
-        The request ends at the provider as well. What had arrived is in the run.
+    Returns:
+        What is to be awaited at once; see ``ModelRequest.make``. A coroutine around it would be
+        300 bytes of each agent that waits.
     """
     request = effect.request
     hear: OnDelta = agent.arrived
@@ -90,26 +71,16 @@ async def complete(agent: Agent, effect: Complete, run: Run) -> None:
         teller = RequestTeller.of(agent, request, by_tool=False)
         agent.on_piece = teller.arrived
         hear = Hearing(agent)
-    asking = ModelRequest(agent, agent.driver, request, hear, run.arriving, teller)
     seconds = agent.config.manifest.resources.request_seconds
     allow(agent.clock, seconds, agent.hub.now)
-    if seconds is None or agent.clock is None:
-        answer = await asking.make()
-    else:
-        with RequestClock(agent.clock):
-            answer = await asking.make()
-    if isinstance(answer, LimitExceededError):
-        run.exhausted = Stop.of_error(answer)
-        return
-    if agent.purse is not None:
-        run.passed_shared = agent.purse.passed
-    if agent.stream is not None:
-        agent.end_stream(agent.stream, answer)
-    if teller is not None:
-        agent.on_piece = None
-    if agent.hub.listening:
-        (teller or RequestTeller.of(agent, request, by_tool=False)).answered(answer)
-    effect.completion = answer
+    clock = None
+    if seconds is not None and agent.clock is not None:
+        clock = RequestClock(agent.clock)
+        clock.__enter__()
+    asking = ModelRequest(
+        agent, agent.driver, request, hear, run.arriving, teller, effect=effect, clock=clock
+    )
+    return asking.make()
 
 
 def late_answer(agent: Agent) -> NetworkError:
@@ -177,6 +148,10 @@ class ModelRequest(Live):
     loss_is_kept: bool = False
     """Whether the journal has what the last attempt took, so that another one is to begin."""
 
+    effect: Complete | None = None
+    """Where the answer of the agent's own turn goes. ``None``: a tool asks."""
+    clock: RequestClock | None = None
+    """What stands still while the request waits for its turn. Attached already."""
     failed: list[DriverError] = []  # noqa: RUF012  # each has its own
     """The errors of drivers in whose place another one was asked, not counted yet."""
 
@@ -198,9 +173,9 @@ class ModelRequest(Live):
             while True:
                 try:
                     if agent.purse is not None:
-                        return await self._pay(agent.purse)
+                        return self._done(await self._pay(agent.purse))
                     if self.teller is not None:
-                        return await self._send(self.teller)
+                        return self._done(await self._send(self.teller))
                     # As in _send(): most requests are neither paid for by a budget nor watched.
                     if self.driver.tells_sent:
                         answer = await self._ask()
@@ -210,7 +185,7 @@ class ModelRequest(Live):
                     self.has_left = False
                     if self.failed:
                         self._count_failed()
-                    return _sound(agent, self.driver, answer)
+                    return self._done(_sound(agent, self.driver, answer))
                 except DriverError as error:
                     self._break_off(error)
                     delay_seconds = self._delay_seconds(error, attempts, waited_seconds)
@@ -224,7 +199,32 @@ class ModelRequest(Live):
                 await self._wait_before_retry(delay_seconds)
                 attempts, waited_seconds = attempts + 1, waited_seconds + delay_seconds
         finally:
-            current_failures.reset(token)
+            self._detach(token)
+
+    def _detach(self, token: Token[list[DriverError] | None]) -> None:
+        current_failures.reset(token)
+        if self.clock is not None:
+            self.clock.__exit__()
+
+    def _done(self, answer: Completion | LimitExceededError) -> Completion | LimitExceededError:
+        """Store the answer in the agent's turn, and report it."""
+        effect, agent, teller = self.effect, self.agent, self.teller
+        if effect is None:
+            return answer
+        assert agent.run is not None  # noqa: S101  # only a run has turns
+        if isinstance(answer, LimitExceededError):
+            agent.run.exhausted = Stop.of_error(answer)
+            return answer
+        if agent.purse is not None:
+            agent.run.passed_shared = agent.purse.passed
+        if agent.stream is not None:
+            agent.end_stream(agent.stream, answer)
+        if teller is not None:
+            agent.on_piece = None
+        if agent.hub.listening:
+            (teller or RequestTeller.of(agent, self.request, by_tool=False)).answered(answer)
+        effect.completion = answer
+        return answer
 
     async def _wait_before_retry(self, seconds: float) -> None:
         """Wait without a slot. The delay itself is a time of the model."""
@@ -306,7 +306,7 @@ class ModelRequest(Live):
 
         Return the error of the last of them if it is not to be counted here, and there is one.
         """
-        charged = [error for error in self.failed if not _is_refusal(error)]
+        charged = [error for error in self.failed if not is_refusal(error)]
         self.failed.clear()
         last = charged.pop() if but_last and charged else None
         for error in charged:
@@ -330,7 +330,7 @@ class ModelRequest(Live):
         """Return what an attempt took that ended with *error*."""
         if not isinstance(error, Exception):
             return self._loss(arrived, was_cut=True)
-        if not arrived and _is_refusal(error):
+        if not arrived and is_refusal(error):
             return Loss(0, 0.0)
         if isinstance(error, DriverError) and error.tokens is not None:
             usage = Usage(*error.tokens)
@@ -369,12 +369,6 @@ class ModelRequest(Live):
 def _makes_sense(error: DriverError, attempt: int) -> bool:
     """Return whether another attempt may help after that many."""
     return error.retryable and not (isinstance(error, FailedAttemptError) and attempt > 1)
-
-
-def _is_refusal(error: BaseException) -> bool:
-    if isinstance(error, AllDriversFailedError):
-        return all(map(_is_refusal, error.errors))
-    return isinstance(error, REFUSALS) and not error.has_begun
 
 
 def _sound(agent: Agent, driver: Driver, completion: Completion) -> Completion:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import final
+from typing import Final, final
 
 import attrs
 import trio
@@ -24,7 +24,17 @@ from agentpool._budget.ledger import (
     reserved_by,
 )
 from agentpool._budget.store import NOTHING, Kept, StoredUse
-from agentpool._errors import LimitExceededError
+from agentpool._errors import (
+    AllDriversFailedError,
+    AuthenticationError,
+    BadRequestError,
+    ContextOverflowError,
+    LimitExceededError,
+    OverloadedError,
+    RateLimitError,
+    RecordingMissError,
+    UnknownModelError,
+)
 from agentpool._events import BudgetNear, BudgetReached
 from agentpool._loop.tokens import Estimator
 from agentpool._messages import AgentId, CompletionRequest
@@ -33,6 +43,24 @@ from agentpool._scheduling.slot import Slot, parked
 from agentpool._scheduling.waits import Wait, WaitReason
 from agentpool.abc import Driver
 from agentpool.observe._hub import EventHub
+
+REFUSALS: Final = (
+    AuthenticationError,
+    BadRequestError,
+    ContextOverflowError,
+    OverloadedError,
+    RateLimitError,
+    RecordingMissError,
+    UnknownModelError,
+)
+"""What a provider says in place of an answer. It charges for answers."""
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Return whether a provider said *error* in place of an answer, so that it charges nothing."""
+    if isinstance(error, AllDriversFailedError):
+        return all(map(is_refusal, error.errors))
+    return isinstance(error, REFUSALS) and not error.has_begun
 
 
 def estimate(
