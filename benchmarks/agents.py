@@ -9,15 +9,15 @@ as the full loop among the yardsticks has.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import ExitStack
-from typing import TypeAlias, final
+from typing import Final, TypeAlias, final
 
 import attrs
 import trio
-from meter import Meter, main
+from meter import Meter, Workload, main
 from trio.testing import wait_all_tasks_blocked
-from yardsticks import INBOX, MESH, MIN_TURNS, SLOTS, WARM_UP
+from yardsticks import INBOX, MESH, MIN_TURNS, SLEEP_SECONDS, SLEEPERS, SLOTS, WARM_UP
 
 from agentpool import (
     AgentHandle,
@@ -157,6 +157,32 @@ async def w1_remembering(n: int, meter: Meter) -> None:
     memory = InMemoryMemory()
     with meter.running():
         await _agents(n, memory)
+
+
+@final
+@attrs.define(eq=False)
+class SlowDriver(NullDriver):
+    """Takes the time of a model of W2."""
+
+    async def complete(
+        self,
+        request: CompletionRequest,
+        *,
+        on_delta: OnDelta | None = None,
+    ) -> Completion:
+        """Answer after a while."""
+        await trio.sleep(SLEEP_SECONDS)
+        return self.answer()
+
+
+async def w2_agents(n: int, meter: Meter) -> None:
+    """Measure agents whose models take their time, a thousand at once."""
+    await _agents(WARM_UP)
+    manifest = AgentManifest()
+    with meter.running():
+        async with open_pool(SlowDriver(), max_concurrent=SLEEPERS, max_queued=n) as pool:
+            await pool.fan_out(SpawnConfig(manifest, "go") for _ in range(n))
+            assert len(await pool.join_all()) == n
 
 
 FanOut: TypeAlias = Callable[[AgentPool, Iterable[SpawnConfig]], Coroutine[object, object, None]]
@@ -494,28 +520,29 @@ async def w10_waiting(n: int, meter: Meter) -> None:
         await pool.join_all()
 
 
+WORKLOADS: Final[Mapping[str, Workload]] = {
+    "W1:agents": w1_agents,
+    "W1:nowait": w1_nowait,
+    "W1:spawn": w1_spawn,
+    "W1:as-completed": w1_as_completed,
+    "W1:map": w1_map,
+    "W1:remembering": w1_remembering,
+    "W2:agents": w2_agents,
+    "W3:agent": w3_agent,
+    "W3:deadlines": w3_deadlines,
+    "W4:stream": w4_stream,
+    "W4:batch": w4_batch,
+    "W4:ping-pong": w4_ping_pong,
+    "W4:ask": w4_ask,
+    "W4:mesh": w4_mesh,
+    "W5:running": w5_running,
+    "W5:queued": w5_queued,
+    "W8:unheard": w8_unheard,
+    "W7:waiting": w7_waiting,
+    "W8:heard": w8_heard,
+    "W8:observers": w8_observers,
+    "W10:waiting": w10_waiting,
+}
+
 if __name__ == "__main__":
-    main(
-        {
-            "W1:agents": w1_agents,
-            "W1:nowait": w1_nowait,
-            "W1:spawn": w1_spawn,
-            "W1:as-completed": w1_as_completed,
-            "W1:map": w1_map,
-            "W1:remembering": w1_remembering,
-            "W3:agent": w3_agent,
-            "W3:deadlines": w3_deadlines,
-            "W4:stream": w4_stream,
-            "W4:batch": w4_batch,
-            "W4:ping-pong": w4_ping_pong,
-            "W4:ask": w4_ask,
-            "W4:mesh": w4_mesh,
-            "W5:running": w5_running,
-            "W5:queued": w5_queued,
-            "W8:unheard": w8_unheard,
-            "W7:waiting": w7_waiting,
-            "W8:heard": w8_heard,
-            "W8:observers": w8_observers,
-            "W10:waiting": w10_waiting,
-        }
-    )
+    main(WORKLOADS)

@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
-from typing import TypeAlias, final
+from typing import TypeAlias
 
 import attrs
 import trio
@@ -30,7 +30,6 @@ KIB = 1024
 """Linux counts peak memory in these; macOS in bytes."""
 
 
-@final
 @attrs.define(eq=False)
 class Meter:
     """How long the measured part of a workload took."""

@@ -9,17 +9,21 @@ from __future__ import annotations
 import json
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
-from typing import Literal, TypeAlias, final
+from typing import Final, Literal, TypeAlias, final
 
 import attrs
 import trio
-from meter import Meter, main
+from meter import Meter, Workload, main
 from trio.testing import wait_all_tasks_blocked
 
 SLOTS = 100
 """Agents at once in W1."""
+SLEEPERS = 1_000
+"""Agents at once in W2."""
+SLEEP_SECONDS = 0.05
+"""How long a model of W2 takes."""
 WARM_UP = 200
 """Operations before the measured ones: code is loaded, caches are filled."""
 INBOX = 32
@@ -127,12 +131,19 @@ class ReferencePool:
         return ended
 
 
-async def reference(count: int) -> None:
+async def sleeping_agent() -> None:
+    """Be an agent whose model takes its time."""
+    await trio.sleep(SLEEP_SECONDS)
+
+
+async def reference(
+    count: int, agent: Callable[[], Awaitable[object]] = no_op_agent, slots: int = SLOTS
+) -> None:
     """Run the agents in a reference pool."""
     async with trio.open_nursery() as nursery:
-        pool = ReferencePool(nursery)
+        pool = ReferencePool(nursery, trio.CapacityLimiter(slots))
         for ident in range(count):
-            pool.submit(ident, no_op_agent)
+            pool.submit(ident, agent)
         assert len(await pool.join_all()) == count
 
 
@@ -148,6 +159,13 @@ async def w1_reference(n: int, meter: Meter) -> None:
     await reference(WARM_UP)
     with meter.running():
         await reference(n)
+
+
+async def w2_reference(n: int, meter: Meter) -> None:
+    """Measure the reference pool with models that take their time."""
+    await reference(WARM_UP)
+    with meter.running():
+        await reference(n, sleeping_agent, SLEEPERS)
 
 
 # --- One agent, many turns
@@ -296,15 +314,16 @@ async def w5_scoped(n: int, meter: Meter) -> None:
             nursery.cancel_scope.cancel()
 
 
+WORKLOADS: Final[Mapping[str, Workload]] = {
+    "W1:naive": w1_naive,
+    "W1:reference": w1_reference,
+    "W2:reference": w2_reference,
+    "W3:full": w3_full,
+    "W4:channel-stream": w4_stream,
+    "W4:channel-ping-pong": w4_ping_pong,
+    "W4:channel-mesh": w4_mesh,
+    "W5:scoped": w5_scoped,
+}
+
 if __name__ == "__main__":
-    main(
-        {
-            "W1:naive": w1_naive,
-            "W1:reference": w1_reference,
-            "W3:full": w3_full,
-            "W4:channel-stream": w4_stream,
-            "W4:channel-ping-pong": w4_ping_pong,
-            "W4:channel-mesh": w4_mesh,
-            "W5:scoped": w5_scoped,
-        }
-    )
+    main(WORKLOADS)

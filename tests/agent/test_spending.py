@@ -27,7 +27,7 @@ from agentpool import (
     UsageLimits,
     open_pool,
 )
-from agentpool._agent.request import REFUSALS
+from agentpool._agent.spending import REFUSALS
 from agentpool.abc import Completion, CompletionRequest, Driver, OnDelta, ToolContext
 from agentpool.drivers import (
     AllDriversFailedError,
