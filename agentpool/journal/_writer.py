@@ -39,7 +39,8 @@ class JournalWriter(Live):
     _pending: list[JournalRecord] = msgspec.field(default_factory=list[JournalRecord])
     _noted: int = 0
     _kept: int = 0
-    _writes: int = 0
+    _began_at: float = -math.inf
+    """When the last write began."""
     _is_writing: bool = False
     _is_shared: bool = False
     """Whether the last write had records of several agents, who may come together again."""
@@ -138,10 +139,14 @@ class JournalWriter(Live):
 
     async def _renew(self) -> None:  # noqa: ASYNC910  # it ends with the writer
         """Say that the pool is there whenever it has not written for a while."""
+        pause_seconds = self.lease.seconds / RENEWALS_PER_LEASE
+        claimed_at = trio.current_time()
         while self._error is None:
-            seen = self._writes
-            await trio.sleep(self.lease.seconds / RENEWALS_PER_LEASE)
-            if self._writes == seen and not self._is_writing:
+            # Of the last write, not of the last look: a lease is never older than that.
+            await trio.sleep_until(max(claimed_at, self._began_at) + pause_seconds)
+            if self._is_writing:
+                await self._waiting.park()
+            elif trio.current_time() >= self._began_at + pause_seconds:
                 await self._write()
 
     async def _write(self) -> None:
@@ -149,7 +154,7 @@ class JournalWriter(Live):
         batch, self._pending = self._pending, []
         self._is_shared = bool(batch) and batch[0].agent_id != batch[-1].agent_id
         self._is_writing = True
-        self._writes += 1
+        self._began_at = trio.current_time()
         try:
             if not self.journal.append_at_once(self.lease, batch):
                 # Not cut off: it would be unknown whether it was kept.

@@ -140,8 +140,29 @@ def test_an_idle_pool_renews_its_lease() -> None:
             await trio.sleep(34)
             assert journal.batches == [[], [], []]
             writer.note(record(1))
-            await trio.sleep(13)
+            await trio.sleep(9)
             assert journal.batches == [[], [], [], [1]]
+            await trio.sleep(3)  # a third of the lease after that write, which took a second
+            assert journal.batches == [[], [], [], [1], []]
+            writer.close()
+
+    simulate(scenario)
+
+
+def test_a_lease_is_renewed_as_soon_as_a_slow_write_is_over() -> None:
+    """It takes two thirds of the lease, and renews it as of its beginning."""
+
+    async def scenario() -> None:
+        journal = Slow()
+        writer = await open_writer(journal, lease_seconds=1.5)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(writer.run)
+            await trio.sleep(0.2)
+            writer.note(record(1))
+            await writer.flush()
+            await trio.sleep(1.1)
+            assert journal.batches == [[1], []]
+            assert trio.current_time() == pytest.approx(2.3)
             writer.close()
 
     simulate(scenario)
