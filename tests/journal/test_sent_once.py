@@ -95,8 +95,7 @@ def test_two_sends_of_one_answer_keep_their_numbers() -> None:
         assert told == {who: (f"heard {n}", n) for who, n in number_of.items()}
         return len(messages)
 
-    points = [crash_everywhere(scenario, seed=seed).points for seed in range(2)]
-    assert min(points) > 10
+    assert crash_everywhere(scenario).points > 10
 
 
 def test_two_questions_of_one_answer_have_their_own_answers() -> None:
@@ -132,8 +131,7 @@ def test_two_questions_of_one_answer_have_their_own_answers() -> None:
         assert len(await sent(journal)) == 4
         return texts
 
-    points = [crash_everywhere(scenario, seed=seed).points for seed in range(2)]
-    assert min(points) > 10
+    assert crash_everywhere(scenario).points > 10
     assert simulate(scenario, InMemoryJournal()) == ["first!, second!", "answered"]
 
 
@@ -173,8 +171,7 @@ def test_a_reply_to_a_call_that_is_not_made_again_is_not_lost() -> None:
         await sent(journal)
         return texts
 
-    points = [crash_everywhere(scenario, seed=seed).points for seed in range(2)]
-    assert min(points) > 10
+    assert crash_everywhere(scenario).points > 10
 
 
 def test_a_reply_wakes_whoever_waits_beside_the_call_that_sends_again() -> None:
