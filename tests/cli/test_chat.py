@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import select
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -51,6 +53,19 @@ def test_a_chat_is_kept_and_goes_on(desk: Desk, monkeypatch: pytest.MonkeyPatch)
     assert "(session" not in then.err
     listed = desk.call("runs", "list", "agentpool.db").out
     assert listed.startswith("session zoo: 3 of 3 agents ended")
+
+
+def test_an_answer_that_is_known_is_shown_without_a_request(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not streamed then, so it is written as a whole: the kill came after the answer."""
+    assert say(desk, monkeypatch, "cats?", words="--session zoo").out == "about cats\n"
+    with contextlib.closing(sqlite3.connect(desk.folder / "agentpool.db")) as file:
+        file.execute("DELETE FROM records WHERE kind = 'ended'")
+        file.commit()
+    desk.write(shelf_toml='[[answers]]\nerror = "it must not be asked"\n')
+    done = say(desk, monkeypatch, "/again", words="--session zoo")
+    assert (done.code, done.out) == (0, "about cats\n")
 
 
 def test_a_chat_without_a_name_leaves_no_file(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
