@@ -25,7 +25,7 @@ import trio
 from agentpool import AgentManifest, SpawnConfig, open_pool
 from agentpool.abc import CompletionRequest
 from agentpool.drivers import FunctionDriver
-from agentpool.observe import AgentSpawned, TraceWriter, read_trace
+from agentpool.observe import AgentSpawned, Event, TraceWriter, read_trace
 
 PROMISED_SECONDS: Final = 0.05
 SPAWNED: Final = struct.Struct("qd")
@@ -78,6 +78,11 @@ def kill_one(path: str, seconds: float, *, busy: bool) -> tuple[float, list[tupl
     return killed_at, list(SPAWNED.iter_unpack(data[:whole]))
 
 
+def kept_events(path: str) -> tuple[Event, ...]:
+    """Return what the trace at *path* has: nothing, if the kill came before the first write."""
+    return read_trace(path).events if Path(path).stat().st_size else ()
+
+
 def main() -> None:
     """Kill as often as the command line says, and print what was lost."""
     parser = argparse.ArgumentParser(description="Kill a recorded pool, and count what is lost.")
@@ -91,7 +96,7 @@ def main() -> None:
         for number in range(kills):
             seconds = 0.06 + chance.random() * 0.3
             killed_at, spawned = kill_one(path, seconds, busy=number % 2 == 1)
-            events = read_trace(path).events
+            events = kept_events(path)
             kept = {event.agent_id for event in events if isinstance(event, AgentSpawned)}
             ages = [killed_at - at for agent_id, at in spawned if agent_id not in kept]
             late = [age for age in ages if age >= PROMISED_SECONDS]

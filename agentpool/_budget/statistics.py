@@ -77,5 +77,8 @@ class PoolStatistics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Things that were near a limit, or that went wrong and were tolerated."""
     observer_failures: int
     """How often an observer raised."""
+    observer_failure: str = ""
+    """Which observer raised first, and what: a recording says here that the disk is full. Empty:
+    none raised."""
     budget: BudgetStatistics | None = None
     """The budget that the pool was opened with. ``None``: none."""

@@ -387,6 +387,7 @@ class AgentPool:
             dead_letters=agents.router.dead_letter_count,
             warnings=agents.hub.warnings,
             observer_failures=agents.hub.observer_failures,
+            observer_failure=agents.hub.observer_failure,
             budget=None if agents.budget is None else agents.budget.statistics(),
         )
 

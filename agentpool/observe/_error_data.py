@@ -24,8 +24,8 @@ def error_to_data(error: BaseException) -> ErrorData:
     if isinstance(error, RecordedError):
         return ErrorData(error.kind, str(error), dict(error.details), error.traceback)
     fields = cast("Mapping[str, object]", vars(error))
-    details = {name: _text(one) for name, one in fields.items() if not name.startswith("_")}
-    return ErrorData(type(error).__name__, _text(error), details, traceback_text(error))
+    details = {name: text_of(one) for name, one in fields.items() if not name.startswith("_")}
+    return ErrorData(type(error).__name__, text_of(error), details, traceback_text(error))
 
 
 def error_from_data(value: object) -> RecordedError:
@@ -40,7 +40,8 @@ def error_from_data(value: object) -> RecordedError:
     )
 
 
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
+    """Return *value* as text, whatever its own method does."""
     try:
         return str(value)
     except Exception:  # noqa: BLE001  # an error that cannot be printed is still an error

@@ -37,6 +37,7 @@ from agentpool._scheduling.slot import current_slot, parked
 from agentpool._scheduling.waits import FOR_AN_EVENT, Wait
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import Observer
+from agentpool.observe._error_data import text_of
 
 P = ParamSpec("P")
 
@@ -161,6 +162,8 @@ class EventHub(Live):
     _deciding: int = 0
     """Decisions of the pool that are under way, one inside the other, and tellings."""
     _failures: int = 0
+    observer_failure: str = ""
+    """The first observer that raised, and what. Empty: none did."""
     _closed: bool = False
     warnings: int = 0
     """Warnings so far, observed or not."""
@@ -212,8 +215,8 @@ class EventHub(Live):
         for observer in self._observers:
             try:
                 observer.on_open(info)
-            except Exception:  # noqa: BLE001  # as in publish()
-                self._failed(observer)
+            except Exception as error:  # noqa: BLE001  # as in publish()
+                self._failed(observer, error)
 
     def __enter__(self) -> None:
         """Begin a decision: ``with hub:``. Events are held back until it ends.
@@ -240,8 +243,8 @@ class EventHub(Live):
             for observer in self._observers:
                 try:
                     observer.on_event(event)
-                except Exception:  # noqa: BLE001  # as in _hand_on()
-                    self._failed(observer)
+                except Exception as error:  # noqa: BLE001  # as in _hand_on()
+                    self._failed(observer, error)
             if self._readers:
                 self._read(event)
             while self._untold:
@@ -262,17 +265,18 @@ class EventHub(Live):
         for observer in self._observers:
             try:
                 observer.on_event(event)
-            except Exception:  # noqa: BLE001  # foreign code: counted, told once
-                self._failed(observer)
+            except Exception as error:  # noqa: BLE001  # foreign code: counted, told once
+                self._failed(observer, error)
         self._read(event)
 
     def _read(self, event: Event) -> None:
         for reader in self._readers:
             reader._put(event)  # pyright: ignore[reportPrivateUsage]  # only the hub puts
 
-    def _failed(self, observer: Observer) -> None:
+    def _failed(self, observer: Observer, error: Exception) -> None:
         self._failures += 1
         if self._failures == 1:
+            self.observer_failure = f"{type(observer).__name__}: {text_of(error)}"
             _log.error(
                 "observer %s raised; the pool goes on and counts further failures",
                 type(observer).__name__,
@@ -369,8 +373,8 @@ class EventHub(Live):
         for observer in self._observers:
             try:
                 observer.on_close(statistics)
-            except Exception:  # noqa: BLE001  # as in publish()
-                self._failed(observer)
+            except Exception as error:  # noqa: BLE001  # as in publish()
+                self._failed(observer, error)
         self._closed = True
         for reader in tuple(self._readers):
             reader.close()

@@ -6,8 +6,8 @@ Rules:
    at most ``FLUSH_SECONDS`` later, or at once when many events wait or an agent was spawned.
    So a program that is killed leaves a trace that is complete up to then, also if its own
    thread was busy.
-2. What cannot be written ends the recording and not the pool. It is told once, as the
-   failure of an observer.
+2. What cannot be written ends the recording and not the pool, whatever the reason. It is told
+   once, as the failure of an observer, and the pool's statistics say what it was.
 3. Keys are taken out of the bytes before they are written. Of a text that comes in pieces,
    what may be the beginning of a key waits for the next piece.
 """
@@ -19,7 +19,7 @@ import os
 import queue
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final, Self, final, get_args
 
@@ -46,6 +46,7 @@ from agentpool._outcome import AgentStatus
 from agentpool.abc import Observer
 from agentpool.observe._codec import Line, lines_to_json, unicode_text
 from agentpool.observe._content import Content, reduced, reduced_text
+from agentpool.observe._error_data import text_of
 from agentpool.observe._redact import Redactor, secrets_of_environment
 from agentpool.observe._trace import Prompt, TraceEnd, TraceHeader
 
@@ -227,36 +228,38 @@ class TraceWriter(Observer):
                 self._flush(file)
             self._end(file)
         except OSError as error:
-            self._problem = error.strerror or type(error).__name__
-            self._backlog.clear()
+            self._stop(error.strerror or type(error).__name__)
+        except Exception as error:  # noqa: BLE001  # told by the next event, as a full disk is
+            self._stop(f"the writer failed: {type(error).__name__}: {text_of(error)}")
         finally:
             os.close(file)
+
+    def _stop(self, problem: str) -> None:
+        self._problem = problem
+        self._backlog.clear()
 
     def _wait(self) -> None:
         """Wait until there is something to write, and for more of it.
 
-        While events come, this wakes up every ``FLUSH_SECONDS`` on its own: the pool's thread
-        rings for what is urgent, and for the first event after a pause.
+        The pool's thread rings for the first event after all was written, and for what is
+        urgent: nothing else is waited for twice, since each wake-up costs as much as to encode
+        a turn.
         """
-        try:
-            self._bell.get(timeout=FLUSH_SECONDS)
-        except queue.Empty:
-            if self._backlog:
-                return
-            self._is_asleep = True
-            # The pool's thread looks whether this one sleeps after it has put an event into
-            # the backlog. So what came since the last look is seen here, or rings.
-            if not self._backlog and not self._bell.get():
-                with contextlib.suppress(queue.Empty):
-                    self._bell.get(timeout=FLUSH_SECONDS)
-            self._is_asleep = False
+        self._is_asleep = True
+        # The pool's thread looks whether this one sleeps after it has put an event into the
+        # backlog. So what came since the last look is seen here, or rings.
+        is_urgent = not self._backlog and self._bell.get()
+        self._is_asleep = False
+        if not is_urgent:
+            with contextlib.suppress(queue.Empty):
+                self._bell.get(timeout=FLUSH_SECONDS)
 
     def _flush(self, file: int) -> None:
         if not self._lines.begun and (self._info is not None or self._backlog):
             self._lines.begin(self._info or _UNKNOWN)
-        while self._backlog:
-            for _ in range(min(len(self._backlog), FLUSH_EVENTS)):
-                self._lines.add(self._backlog.popleft())
+        backlog = self._backlog
+        while backlog:
+            self._lines.add([backlog.popleft() for _ in range(min(len(backlog), FLUSH_EVENTS))])
             write_all(file, self._lines.take())
 
     def _end(self, file: int) -> None:
@@ -295,12 +298,17 @@ class _Lines:
         )
         self._ready.append(header)
 
-    def add(self, event: Event) -> None:
-        """Add the line of *event*."""
-        if type(event) in _PLAIN and event.agent_id not in self._texts:
-            # Most events, and the thread takes its time from the pool's.
-            self._put(event)
-            return
+    def add(self, events: Sequence[Event]) -> None:
+        """Add the lines of *events*."""
+        is_whole, texts = self._content == "full", self._texts
+        for event in events:
+            if is_whole and type(event) in _PLAIN and event.agent_id not in texts:
+                # Most events, and the thread takes its time from the pool's.
+                self._ready.append(event)
+            else:
+                self._add(event)
+
+    def _add(self, event: Event) -> None:
         text = self._texts.pop(event.agent_id, None)
         if isinstance(event, TextDelta | ThoughtDelta):
             if text is not None and type(text) is type(event):

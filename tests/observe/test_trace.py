@@ -28,9 +28,10 @@ from trio.testing import MockClock
 from agentpool import AgentOutcome, AgentStatus, SpawnConfig, UsageError, open_pool
 from agentpool._cli._trace_text import transcript
 from agentpool._errors import AgentCancelledError
-from agentpool.abc import Observer, ToolContext
+from agentpool.abc import CompletionRequest, Observer, ToolContext
 from agentpool.drivers import (
     Attachment,
+    FunctionDriver,
     NetworkError,
     ScriptedDriver,
     ToolMessage,
@@ -417,6 +418,8 @@ async def test_a_full_disk_ends_the_recording_and_not_the_pool(
     assert all(outcome.text == "hi" for outcome in outcomes.values())
     assert pool.statistics().observer_failures == 1
     assert trace.problem == "File too large"
+    told = f"TraceWriter: the trace {str(path)!r} ends here: File too large"
+    assert pool.statistics().observer_failure == told
     assert "ends here: File too large" in caplog.text
     read = read_trace(path)
     assert read.problems == ("the last line is cut",)
@@ -436,6 +439,39 @@ async def test_a_disk_that_fills_at_the_very_end_is_told(
                 await trio.to_thread.run_sync(wait_for_problem, trace)
             assert pool.statistics().observer_failures == 1
     assert "File too large" in caplog.text
+
+
+class UnwritableError(Exception):
+    """Neither has it a form in JSON nor does its absence."""
+
+    @property
+    def __dict__(self) -> dict[str, object]:  # type: ignore[override]
+        """Have no fields to tell."""
+        raise RuntimeError("no fields")
+
+
+async def test_whatever_fails_in_the_writer_ends_the_recording_and_not_the_pool(
+    tmp_path: Path,
+) -> None:
+    """Not only a disk can fail, and a recording that stopped in silence is worse than none."""
+
+    async def refuse(_: CompletionRequest) -> str:
+        raise UnwritableError("broken")
+
+    async with (
+        TraceWriter(tmp_path / "a.trace") as trace,
+        open_pool(FunctionDriver(refuse), observers=[trace]) as pool,
+    ):
+        first = await pool.spawn(job())
+        assert (await first.wait()).status is AgentStatus.FAILED
+        await trio.to_thread.run_sync(wait_for_problem, trace)
+        assert (await (await pool.spawn(job())).wait()).status is AgentStatus.FAILED
+        statistics = pool.statistics()
+    assert statistics.observer_failures == 1
+    assert trace.problem == "the writer failed: RuntimeError: no fields"
+    assert statistics.observer_failure.endswith(
+        "ends here: the writer failed: RuntimeError: no fields"
+    )
 
 
 async def test_what_a_slow_disk_leaves_out_is_counted(tmp_path: Path) -> None:
