@@ -85,7 +85,7 @@ def read_budget(
     if not is_there:
         return None
     table.require("per", f"write one of {', '.join(_PERIODS)}")
-    per = table.choice("per", _PERIODS, None)
+    per: Period | None = table.choice("per", _PERIODS, None)
     terms = {
         "tokens": table.integer("tokens", None),
         "requests": table.integer("requests", None),
