@@ -1,7 +1,12 @@
 """Removes keys from what is written, in every encoding that they may have.
 
-A key can be in a prompt, in a tool's result, in an error or in the arguments of a call; as
-it is, as a part of a URL, within JSON within JSON, or in base64 with something before it.
+Rules:
+
+1. A key can be in a prompt, in a tool's result, in an error or in the arguments of a call; as
+   it is, as a part of a URL, within JSON within JSON, or in base64 with something before it.
+2. Only texts are changed, and names that are none of the format's: a value such as
+   ``completed`` that looks like a key leaves every line readable.
+3. A batch of lines without any key is looked through once, and not parsed.
 """
 
 from __future__ import annotations
@@ -9,12 +14,17 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Container, Iterable, Mapping
 from itertools import takewhile
 from typing import Final, final
 from urllib.parse import quote, quote_plus
 
+import msgspec
+
 from agentpool._base import Live
+from agentpool._errors import UsageError
+from agentpool._messages import Json
 
 REDACTED: Final = "[secret]"
 """What stands for a key."""
@@ -22,15 +32,31 @@ REDACTED: Final = "[secret]"
 SHORTEST_SECRET: Final = 8
 """A shorter value is not a key, and to look for it would garble ordinary text."""
 
+_RUN: Final = "run_id"
+"""The name of the one text that is ours and none of the format's words."""
+
 _NESTED: Final = 5
 """How deep within texts of JSON a key is found."""
 
-_NAME_ENDS: Final = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_CREDENTIALS", "_PASSPHRASE")
+_NAME_ENDS: Final = (
+    "APIKEY", "API_KEY", "CREDENTIALS", "PASSPHRASE", "PASSWD", "PASSWORD", "SECRET", "TOKEN",
+    "_PASS", "_PAT", "_PWD",
+)  # fmt: skip
 """How environment variables end that hold keys."""
+
+_PLAIN_WORDS: Final = re.compile("[a-z_-]{,15}")
+"""What a variable such as ``SORT_KEY`` holds: a short value of small letters is no key there."""
+
+_PERCENT: Final = re.compile("%[0-9A-F]{2}")
 
 
 def secrets_of_environment(environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
     """Return the values in *environ* whose names look like those of keys.
+
+    Names that end in ``APIKEY``, ``API_KEY``, ``CREDENTIALS``, ``PASSPHRASE``, ``PASSWD``,
+    ``PASSWORD``, ``SECRET``, ``TOKEN``, ``_PASS``, ``_PAT`` or ``_PWD`` do, in any case; one that
+    ends in ``KEY`` does unless its value is a word of up to 15 small letters. A value of fewer
+    than `SHORTEST_SECRET` characters is none.
 
     Args:
         environ: ``None``: that of this process.
@@ -39,14 +65,21 @@ def secrets_of_environment(environ: Mapping[str, str] | None = None) -> tuple[st
     return tuple(
         value
         for name, value in variables.items()
-        if name.upper().endswith(_NAME_ENDS) and len(value) >= SHORTEST_SECRET
+        if len(value) >= SHORTEST_SECRET and _is_key(name.upper(), value)
     )
+
+
+def _is_key(name: str, value: str) -> bool:
+    if name.endswith(_NAME_ENDS):
+        return True
+    return name.endswith("KEY") and _PLAIN_WORDS.fullmatch(value) is None
 
 
 def forms_of(secret: str) -> tuple[str, ...]:
     """Return every encoded form of *secret* to look for, longest first."""
     data = secret.encode("utf-8", "surrogatepass")
     forms = {secret, quote(data, safe=""), quote_plus(data), quote(data), data.hex()}
+    forms |= {_PERCENT.sub(lambda code: code[0].lower(), form) for form in forms}
     # Within JSON, within the text of JSON that is in JSON, and so on: calls have arguments
     # that hold documents.
     escaped = {secret}
@@ -76,8 +109,19 @@ class Redactor(Live):
 
     @classmethod
     def of(cls, secrets: Iterable[str]) -> Redactor:
-        """Make a redactor for each of *secrets* that is long enough to be a key."""
+        """Make a redactor for *secrets*.
+
+        Raises:
+            UsageError: If one is too short: it would be found in ordinary text.
+        """
         known = tuple(secrets)
+        for place, secret in enumerate(known, 1):
+            if len(secret) < SHORTEST_SECRET:
+                raise UsageError(
+                    f"secret {place} of {len(known)} has {len(secret)} characters; to look for one "
+                    f"of fewer than {SHORTEST_SECRET} would garble ordinary text, so leave it out, "
+                    "or keep what is said out of the file with content='none'"
+                )
         forms = {form for secret in known for form in forms_of(secret)}
         plain = {one for key in known for one in (key, json.dumps(key)[1:-1])} & forms
         return cls(_as_bytes(forms), _as_bytes(plain))
@@ -98,6 +142,47 @@ class Redactor(Live):
             if key[-half:] in data:
                 data = _without_begun(data[::-1], key[::-1], half, REDACTED[::-1].encode())[::-1]
         return data
+
+    def clean_lines(self, data: bytes, words: Container[str]) -> bytes:
+        """Return lines of JSON without any key in their texts.
+
+        Args:
+            data: The lines, each with its newline.
+            words: Names and values of the format, which stay as they are.
+        """
+        if self.clean(data) is data:
+            return data
+        lines = data.split(b"\n")
+        return b"\n".join([self._clean_line(line, words) for line in lines])
+
+    def _clean_line(self, line: bytes, words: Container[str]) -> bytes:
+        if not line or self.clean(line) is line:
+            return line
+        try:
+            return msgspec.json.encode(self._clean_json(msgspec.json.decode(line), words))
+        except RecursionError:  # a value of a user's own that is nested hundreds of times
+            return self.clean(line)
+
+    def _clean_json(self, value: Json, words: Container[str]) -> Json:
+        match value:
+            case dict():
+                return {
+                    self._clean_word(name, words): (
+                        part if name == _RUN else self._clean_json(part, words)
+                    )
+                    for name, part in value.items()
+                }
+            case list():
+                return [self._clean_json(part, words) for part in value]
+            case str():
+                return self._clean_word(value, words)
+            case _:
+                return value
+
+    def _clean_word(self, text: str, words: Container[str]) -> str:
+        if text in words:
+            return text
+        return self.clean(text.encode("utf-8", "surrogatepass")).decode("utf-8", "replace")
 
     def open_end(self, text: str) -> int:
         """Return how many characters at the end of *text* could be the beginning of a key.

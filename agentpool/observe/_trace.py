@@ -11,8 +11,9 @@ system prompt that several agents share is written once as well.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
-from typing import Annotated, BinaryIO, Final, final
+from typing import Annotated, BinaryIO, Final, cast, final, get_args
 
 import msgspec
 
@@ -23,6 +24,8 @@ from agentpool._events import AgentFinished, AgentSpawned, Event, MessagesAdded
 from agentpool._messages import AgentId, AssistantMessage, ChatMessage
 from agentpool._outcome import AgentStatus
 from agentpool.observe._codec import event_from_json
+from agentpool.observe._content import Content
+from agentpool.observe._error_data import ErrorData
 
 FORMAT: Final = "agentpool-trace"
 """What the first line of a trace calls it."""
@@ -101,6 +104,26 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     """The pool's numbers at its end. ``None``: it had not closed, or was killed."""
     problems: tuple[str, ...] = ()
     """What could not be read, for people. Empty: nothing."""
+
+
+@cache
+def format_words() -> frozenset[str]:
+    """Return the names and the fixed values that lines of a trace are made of."""
+    types = (*get_args(Event), TraceHeader, Prompt, TraceEnd, ErrorData)
+    # What has any form is no word of the format.
+    _, found = msgspec.json.schema_components(types, schema_hook=lambda _: {"title": "any"})
+    words, rest = {FORMAT, *get_args(Content)}, list[object]([found])
+    while rest:
+        part = rest.pop()
+        if isinstance(part, dict):
+            schema = cast("dict[str, object]", part)
+            words.update(cast("dict[str, object]", schema.get("properties", {})))
+            words.update(map(str, cast("list[object]", schema.get("enum", []))))
+            words.add(str(schema.get("const", "")))
+            rest += schema.values()
+        elif isinstance(part, list):
+            rest += cast("list[object]", part)
+    return frozenset(words)
 
 
 def read_trace(path: str | Path) -> Trace:

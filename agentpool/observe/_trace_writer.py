@@ -48,7 +48,7 @@ from agentpool.observe._codec import Line, lines_to_json, unicode_text
 from agentpool.observe._content import Content, reduced, reduced_text
 from agentpool.observe._error_data import text_of
 from agentpool.observe._redact import Redactor, secrets_of_environment
-from agentpool.observe._trace import Prompt, TraceEnd, TraceHeader
+from agentpool.observe._trace import Prompt, TraceEnd, TraceHeader, format_words
 
 FLUSH_SECONDS: Final = 0.02
 """What is promised is 50 ms: this leaves time to encode and to write on a busy machine."""
@@ -102,12 +102,13 @@ class TraceWriter(Observer):
             path: Where. A new file is readable by its owner alone.
             content: How much of what was said is kept: ``full``, ``cut`` after 400
                 characters of each text, or ``none``.
-            secrets: What must not be in the file, in whatever form. ``None``: the values
-                of environment variables whose names look like those of keys.
+            secrets: What must not be in the file, in whatever form: texts of at least 8
+                characters. ``None``: the values of environment variables whose names look
+                like those of keys; see `secrets_of_environment`.
             grace_seconds: How long the end waits for a disk that does not answer.
 
         Raises:
-            UsageError: If *content* is none of these.
+            UsageError: If *content* is none of these, or a secret is too short.
         """
         expect_arguments(TraceWriter.__init__, locals())
         self._path = Path(path)
@@ -366,7 +367,7 @@ class _Lines:
         """Return the finished lines, without any key."""
         self._take_texts()
         ready, self._ready = self._ready, []
-        return self._redactor.clean(lines_to_json(ready))
+        return self._redactor.clean_lines(lines_to_json(ready), format_words())
 
     def _take_texts(self) -> None:
         """Turn the pieces so far into lines, except what may be the beginning of a key."""

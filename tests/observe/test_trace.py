@@ -63,8 +63,14 @@ from agentpool.observe import (
     render_report,
 )
 from agentpool.observe._content import Content
-from agentpool.observe._redact import REDACTED, Redactor, forms_of, secrets_of_environment
-from agentpool.observe._trace import VERSION, lines_of, parse_trace
+from agentpool.observe._redact import (
+    REDACTED,
+    SHORTEST_SECRET,
+    Redactor,
+    forms_of,
+    secrets_of_environment,
+)
+from agentpool.observe._trace import VERSION, format_words, lines_of, parse_trace
 from agentpool.observe._trace_writer import FLUSH_EVENTS, MAX_BACKLOG
 from agentpool.testing import check_observer
 from agentpool.testing._check_observer import every_event
@@ -834,11 +840,95 @@ def test_keys_of_the_environment_are_known_by_their_names() -> None:
     assert secrets_of_environment() is not None
 
 
+def test_passwords_have_many_names() -> None:
+    """With an underscore or without. What things are sorted by is no key."""
+    names = (
+        "PASSWORD", "SECRET", "TOKEN", "APIKEY", "PGPASSWORD", "MYSQL_PWD", "DB_PASS", "GITHUB_PAT",
+        "PASSPHRASE", "SSH_KEY",
+    )  # fmt: skip
+    assert len(secrets_of_environment(dict.fromkeys(names, "Correct-horse"))) == len(names)
+    assert secrets_of_environment({"SORT_KEY": "created_at", "PWD": "/home/me/work"}) == ()
+    assert secrets_of_environment({"SOME_KEY": "created_at_or_at_no_time"}) != ()
+
+
 def test_nothing_to_keep_out_leaves_all_as_it_is() -> None:
-    """Nor does a value that is too short to be a key garble the text."""
-    redactor = Redactor.of(["abc"])
+    """And what is too short to be looked for is refused, and not passed over in silence."""
+    redactor = Redactor.of([])
     assert redactor.clean(b"abc abc") == b"abc abc"
     assert redactor.open_end("abc") == 0
+    with pytest.raises(UsageError, match="secret 2 of 2 has 7 characters") as caught:
+        TraceWriter("never", secrets=["long enough", "hunter2"])
+    assert "hunter2" not in str(caught.value)
+
+
+async def written_with(path: Path, secret: str, text: str, value: object = None) -> Trace:
+    """Return the trace of an agent that answers *text*, kept without *secret*."""
+    outcome = AgentOutcome(
+        agent_id=1, name="a", status=AgentStatus.COMPLETED, text=text, value=value
+    )
+    async with TraceWriter(path, secrets=[secret]) as trace:
+        trace.on_open(PoolInfo(run_id="0" * 24 + "12345678", name="p", opened_at=1.0,
+                               max_concurrent=1))  # fmt: skip
+        trace.on_event(AgentSpawned(1, 0.0, 1, "a", 0, query=text))
+        trace.on_event(AgentFinished(2, 1.0, 1, "a", outcome))
+    return read_trace(path)
+
+
+def test_no_word_of_the_format_is_taken_for_a_key() -> None:
+    """Neither as a name nor as a whole value."""
+    for word in format_words():
+        if len(word) >= SHORTEST_SECRET:
+            line = json.dumps({word: [word, f"by {word}"], "run_id": word}).encode()
+            cleaned = json.dumps({word: [word, "by [secret]"], "run_id": word}).encode()
+            found = Redactor.of([word]).clean_lines(line + b"\n", format_words())
+            assert json.loads(found) == json.loads(cleaned)
+
+
+@pytest.mark.parametrize(
+    "word", ["sequence", "agent_id", "completed", "input_tokens", "agent_finished", "12345678"]
+)
+async def test_a_word_of_the_format_as_a_key_spoils_no_line(tmp_path: Path, word: str) -> None:
+    """A variable such as SORT_KEY may hold it; texts alone are without it."""
+    trace = await written_with(tmp_path / "a", word, f"by {word}", {"my own": f"x{word}"})
+    assert trace.problems == ()
+    spawned, finished = trace.events
+    assert isinstance(spawned, AgentSpawned)
+    assert isinstance(finished, AgentFinished)
+    assert spawned.query == finished.outcome.text == "by [secret]"
+    assert finished.outcome.status is AgentStatus.COMPLETED
+    assert finished.outcome.value == {"my own": "x[secret]"}
+
+
+async def test_a_key_with_a_line_break_in_it_breaks_no_line(tmp_path: Path) -> None:
+    """Its letters are looked for in the text, and not in what JSON writes for it."""
+    key = "wJalrXUtnFEMI/K7MDENG+bPxRfiCY"
+    trace = await written_with(tmp_path / "a", key, f"it is {key[:9]}\n{key[9:]}")
+    assert trace.problems == ()
+    (_, finished) = trace.events
+    assert isinstance(finished, AgentFinished)
+    assert finished.outcome.text == f"it is {key[:9]}\n[secret]"
+    lines = "line1line1\nline2line2"
+    trace = await written_with(tmp_path / "b", lines, lines.replace("\n", "\r\n"))
+    assert trace.problems == ()
+
+
+async def test_a_key_deep_in_a_value_is_found(tmp_path: Path) -> None:
+    """As the name of a field too, and where a walk through it would go too deep."""
+    trace = await written_with(tmp_path / "a", "0123-4567", "", {"0123-4567": 1})
+    (_, finished) = trace.events
+    assert isinstance(finished, AgentFinished)
+    assert finished.outcome.value == {"[secret]": 1}
+    value: object = "0123-4567"
+    for _ in range(400):
+        value = [value]
+    await written_with(tmp_path / "b", "0123-4567", "", value)
+    assert b"0123-4567" not in (tmp_path / "b").read_bytes()
+
+
+def test_a_key_in_the_url_of_another_library_is_found() -> None:
+    """Some write percent codes in small letters."""
+    redactor = Redactor.of(["ab+cd/ef=gh"])
+    assert redactor.clean(b"?k=ab%2bcd%2fef%3dgh&x") == b"?k=[secret]&x"
 
 
 @pytest.mark.parametrize("kept", [12, 15, 23])
