@@ -82,7 +82,8 @@ def choose_approver(
         prompter: What asks at the terminal. ``None``: it is made here, if there is a terminal.
     """
     if mode == "later":
-        return _wait_for_another_process
+        # Whoever is at the page may answer while others work; the journal has the question.
+        return _wait_for_another_process if desk is None else desk.ask
     if mode == "always":
         return lambda _: Approved("--approve always")
     prompter = prompter or open_prompter(screen)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TextIO, final
 
@@ -63,6 +63,8 @@ class Keyboard:
             yield
         finally:
             self._is_lent = False
+            if not self._is_closed:
+                self._take_keys_again()
             self._back.set()
             self._back = trio.Event()
 
@@ -84,6 +86,14 @@ class Keyboard:
             before[3] &= ~(termios.ICANON | termios.ECHO)
             # Not when all is written: a terminal that is held with Ctrl-S would hold us up.
             termios.tcsetattr(self._input_fd, termios.TCSANOW, before)
+
+    def _take_keys_again(self) -> None:
+        """Show no key from now on, and not only from when the next one is waited for."""
+        assert sys.platform != "win32"  # noqa: S101  # there are no keys, see keyboard_of()
+        import termios  # noqa: PLC0415  # not everywhere
+
+        with suppress(termios.error):  # it is gone, as whoever waits for a key is told
+            self._take_keys()
 
     def _give_back(self) -> None:
         self._wait.cancel()

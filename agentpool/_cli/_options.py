@@ -255,14 +255,8 @@ def read_options(found: Words) -> Options:
     journal = getattr(found, "journal", None) or (
         None if getattr(found, "session", None) is None else SESSIONS_FILE
     )
-    if getattr(found, "approve", "never") == "later":
-        if journal is None:
-            raise UsageError("--approve later keeps questions in a journal; add --journal FILE")
-        if found.live is not None:
-            raise UsageError(
-                "--live asks whoever looks at the page, and --approve later asks nothing now; "
-                "use one of them"
-            )
+    if getattr(found, "approve", "never") == "later" and journal is None:
+        raise UsageError("--approve later keeps questions in a journal; add --journal FILE")
     driver: str | None = found.driver
     script: str | None = None
     if driver is not None and driver.startswith(SCRIPT_PREFIX):

@@ -188,9 +188,18 @@ def _header_of(line: bytes, name: str) -> TraceHeader:
     try:
         header = msgspec.json.decode(line, type=TraceHeader)
     except _UNREADABLE as error:
-        raise TraceError(f"{name!r} is not a trace of agentpool: {error}") from error
+        # What a decoder has to say helps only where the file would be one of ours.
+        is_ours = FORMAT.encode() in line
+        why = f"{error}, so it is damaged" if is_ours else "its first line is not that of one"
+        raise TraceError(
+            f"{name!r} is not a trace of agentpool: {why}; name a file that --trace or a "
+            "TraceWriter wrote"
+        ) from error
     if header.format != FORMAT:
-        raise TraceError(f"{name!r} is not a trace of agentpool, but {header.format!r}")
+        raise TraceError(
+            f"{name!r} is not a trace of agentpool, but {header.format!r}; open it with the "
+            "program that wrote it"
+        )
     if header.version > VERSION:
         raise TraceError(
             f"{name!r} has version {header.version} of the format and this agentpool reads "

@@ -100,6 +100,8 @@ async def test_the_terminal_is_lent_to_whoever_asks() -> None:
                 await wait_all_tasks_blocked()
                 assert not keys
                 assert os.read(theirs, 100) == b"a line\n"
+            # At once: a key that is pressed before the reader comes back is not shown.
+            assert not termios.tcgetattr(theirs)[3] & termios.ECHO
             await wait_all_tasks_blocked()
             assert not termios.tcgetattr(theirs)[3] & termios.ECHO
             os.write(ours, b"k")
@@ -109,6 +111,8 @@ async def test_the_terminal_is_lent_to_whoever_asks() -> None:
             keyboard.close()
             os.write(ours, b"l")
             await wait_all_tasks_blocked()
+            with keyboard.lent():
+                pass
             assert termios.tcgetattr(theirs) == before
             nursery.cancel_scope.cancel()
         assert keys == ["k"]

@@ -110,13 +110,6 @@ def test_a_no_is_told_to_the_model(desk: Desk) -> None:
     ("words", "why"),
     [
         (("run", "q"), "--approve later keeps questions in a journal; add --journal FILE"),
-        (
-            ("run", "q", "--journal", "j.db", "--live"),
-            (
-                "--live asks whoever looks at the page, and --approve later asks nothing now; "
-                "use one of them"
-            ),
-        ),
         (("chat", "--session", "s"), "a chat asks now; --approve later is for run and map"),
     ],
 )

@@ -141,3 +141,47 @@ def test_serve_has_the_page_too(desk: Desk) -> None:
         process.communicate(timeout=60)
     finally:
         process.kill()
+
+
+LATER = (
+    "map", "writer.toml", "--each", "1.md", "2.md", "--journal", "j.db",
+    "--driver", "script:script.toml", "--approve",
+)  # fmt: skip
+
+
+def press_until_done(base: str, headers: dict[str, str], what: dict[str, object]) -> None:
+    """Press a button of the page as soon as it is there."""
+    with httpx.Client(trust_env=False, timeout=60) as client:
+        while client.post(f"{base}/do", json=what, headers=headers).status_code != 200:
+            pass
+
+
+def test_a_question_for_later_can_be_answered_on_the_page(desk: Desk) -> None:
+    """While others work: then its agent goes on in this very command."""
+    desk.write(**{"1_md": "write it", "2_md": "endless"})
+    process = desk.start(*LATER, "later", "--live")
+    try:
+        base, headers = link_of(process)
+        press_until_done(base, headers, {"do": "approve", "call": 1})
+        press_until_done(base, headers, {"do": "cancel", "agent": 2})
+        out, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert b"## 1.md\n\nWritten." in out
+    assert (desk.folder / "a.txt").read_text() == "one"
+
+
+def test_a_kept_question_is_put_to_the_page_of_the_next_command(desk: Desk) -> None:
+    """The same command goes on with the answer that is given there."""
+    desk.write(**{"1_md": "write it", "2_md": "two"})
+    assert desk.call(*LATER, "later").code == 4
+    process = desk.start(*LATER, "ask", "--live")
+    try:
+        base, headers = link_of(process)
+        press_until_done(base, headers, {"do": "approve", "call": 1})
+        out, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0
+    assert b"## 1.md\n\nWritten." in out
+    assert (desk.folder / "a.txt").read_text() == "one"

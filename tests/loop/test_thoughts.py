@@ -66,6 +66,20 @@ def test_a_stream_has_the_same_text(pieces: list[str], data: st.DataObject) -> N
     assert all(piece for piece, _ in heard)
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("two\n</think>4", [("two", True), ("4", False)]),
+        ("\n</think>4", [("4", False)]),
+    ],
+)
+def test_a_stream_knows_thoughts_by_their_end_alone(
+    text: str, told: list[tuple[str, bool]]
+) -> None:
+    """Of a model that begins in its thoughts, also when it had none."""
+    assert list(StreamedText(holds_back=True).feed(text)) == told
+
+
 def test_thoughts_are_in_no_answer_and_no_history() -> None:
     """Also beside calls; a model is not shown what it thought in earlier turns."""
     done = perform(

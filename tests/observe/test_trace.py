@@ -70,7 +70,7 @@ from agentpool.observe._redact import (
     forms_of,
     secrets_of_environment,
 )
-from agentpool.observe._trace import VERSION, format_words, lines_of, parse_trace
+from agentpool.observe._trace import MAX_HEADER, VERSION, format_words, lines_of, parse_trace
 from agentpool.observe._trace_writer import FLUSH_EVENTS, MAX_BACKLOG
 from agentpool.testing import check_observer
 from agentpool.testing._check_observer import every_event
@@ -525,6 +525,7 @@ HEADER = (
     b'{"format":"agentpool-trace","version":1,"run_id":"ab","pool":"p","opened_at":1.0,'
     b'"max_concurrent":2}\n'
 )
+WHAT_TO_DO = "its first line is not that of one; name a file that --trace or a TraceWriter wrote$"
 STARTED = b'{"event":"agent_started","sequence":1,"at_seconds":0.5,"agent_id":1,"agent_name":"a"}\n'
 
 
@@ -532,13 +533,17 @@ STARTED = b'{"event":"agent_started","sequence":1,"at_seconds":0.5,"agent_id":1,
     ("content", "why"),
     [
         (b"", "is empty: its pool never opened"),
-        (b"hello\n", "is not a trace of agentpool"),
-        (b"\xff\xfe\n", "is not a trace of agentpool"),
-        (b'{"x":' + b"[" * 50_000 + b"\n", "is not a trace of agentpool: maximum recursion"),
-        (HEADER.replace(b"agentpool-trace", b"other"), "is not a trace of agentpool, but 'other'"),
+        (b"hello\n", f"is not a trace of agentpool: {WHAT_TO_DO}"),
+        (b'{"traceEvents":[]}\n', f"is not a trace of agentpool: {WHAT_TO_DO}"),
+        (b"\xff\xfe\n", f"is not a trace of agentpool: {WHAT_TO_DO}"),
+        (b'{"x":' + b"[" * 50_000 + b"\n", f"is not a trace of agentpool: {WHAT_TO_DO}"),
+        (
+            HEADER.replace(b"agentpool-trace", b"other"),
+            "is not a trace of agentpool, but 'other'; ",
+        ),
         (HEADER.replace(b":1,", b":2,", 1), "version 2 of the format and this agentpool reads up"),
     ],
-    ids=["empty", "text", "binary", "nested", "another", "newer"],
+    ids=["empty", "text", "JSON", "binary", "nested", "another", "newer"],
 )
 def test_what_is_no_trace_is_refused(tmp_path: Path, content: bytes, why: str) -> None:
     """With the reason, in one line."""
@@ -576,6 +581,27 @@ def test_ten_gigabytes_of_something_else_are_refused_at_once(tmp_path: Path) -> 
         file.truncate(10 * 2**30)  # it takes no room
     with pytest.raises(TraceError, match="is not a trace of agentpool"):
         read_trace(tmp_path / "disk.img")
+
+
+class CountedFile(io.BytesIO):
+    """A file that knows how much of it was asked for at once."""
+
+    most = 0
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """Return the next line."""
+        self.most = max(self.most, -1 if size is None else size)
+        return super().readline(size)
+
+
+def test_no_more_is_read_of_a_first_line_than_a_trace_can_have() -> None:
+    """64 KiB: not the 256 MiB that a message with images may take."""
+    file = CountedFile(b"x" * 200_000 + b"\n")
+    with pytest.raises(TraceError, match="is not a trace of agentpool"):
+        parse_trace(lines_of(file))
+    assert file.most == file.tell() == MAX_HEADER == 65_536
+    longest = b'{"x":"' + b"y" * (MAX_HEADER - 9) + b'"}\n'
+    assert list(lines_of(io.BytesIO(longest + STARTED))) == [longest, STARTED]
 
 
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs the device")
