@@ -79,7 +79,7 @@ def broken_off(
         request: What.
         arrived: The pieces of its answer that had come.
     """
-    written = estimate_tokens("".join(arrived))
+    written = estimate_tokens("".join(arrived)) if arrived else 0
     # The price of what is known tells whether there is any: one that is free stays free.
     price = sound_cost(driver.price(Usage(1, written), model=request.model))
     return written, None if price else price

@@ -294,8 +294,10 @@ class ModelRequest(Live):
         if not self.has_left:
             return
         self.has_left = False
-        # Of drivers that have all failed, the reservation is settled by the last one.
-        last = self._count_failed(but_last=isinstance(error, AllDriversFailedError))
+        last: DriverError | None = None
+        if self.failed:
+            # Of drivers that have all failed, the reservation is settled by the last one.
+            last = self._count_failed(but_last=isinstance(error, AllDriversFailedError))
         loss = self._loss_of(last or error, self.arrived)
         if loss.written is None and self.reservation is not None:
             self.reservation.commit(tokens=loss.tokens, cost_usd=loss.cost_usd)

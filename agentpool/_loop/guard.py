@@ -296,9 +296,12 @@ class LoopGuard(Live, gc=False):
             written_tokens: An estimate of the text that had come.
             cost_usd: What such a request costs. ``None``: unknown.
         """
-        self._usage += Usage(output_tokens=written_tokens)
-        verdicts = (self.record_usage(None), self.record_cost(cost_usd))
-        return next((verdict for verdict in verdicts if isinstance(verdict, Warn)), ALLOW)
+        if written_tokens:
+            self._usage += Usage(output_tokens=written_tokens)
+        usage, cost = self.record_usage(None), self.record_cost(cost_usd)
+        if isinstance(usage, Warn):
+            return usage
+        return cost if isinstance(cost, Warn) else ALLOW
 
     def record_cost(self, cost_usd: float | None) -> Allow | Warn | Stop:
         """Add the cost of an answer and decide whether the run may go on.
