@@ -127,9 +127,9 @@ class Inbox(Live):
         Cancellation:
             If cancelled, nothing was taken.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        taken = self.receive_many_nowait()
-        if taken:
+        if self._messages:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            taken = self.receive_many_nowait()
             if pace is None or pace.is_due():
                 # Taken messages must not be lost to a cancellation.
                 await trio.lowlevel.cancel_shielded_checkpoint()

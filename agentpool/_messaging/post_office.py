@@ -11,7 +11,7 @@ Rules:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import final
 
 import msgspec
@@ -164,9 +164,9 @@ class PostOffice(Live):
                 if question.answerer == agent_id:
                     question.end()
 
-    async def send(
+    def send(
         self, sender: AgentId, recipient: AgentId, content: str, *, reply_to: int | None = None
-    ) -> AgentMessage:
+    ) -> Awaitable[AgentMessage]:
         """Deliver *content*, waiting while the inbox is full.
 
         Raises:
@@ -177,7 +177,7 @@ class PostOffice(Live):
         Cancellation:
             If cancelled, the message was not sent.
         """
-        return await self._post(sender, recipient, content, reply_to, None)
+        return self._post(sender, recipient, content, reply_to, None)
 
     def send_nowait(
         self, sender: AgentId, recipient: AgentId, content: str, *, reply_to: int | None = None
@@ -259,7 +259,8 @@ class PostOffice(Live):
         has_turn: bool = False,
     ) -> AgentMessage:
         """Number a message and deliver it, in one step without a checkpoint."""
-        expect(content, str, "content must be a str", "write the message as text")
+        if type(content) is not str:
+            expect(content, str, "content must be a str", "write the message as text")
         if sender == recipient:
             raise UsageError(f"agent {sender} cannot send to itself; keep it in a variable")
         key = "" if self._kept is None else self._kept.key_of_next(sender)
@@ -271,8 +272,16 @@ class PostOffice(Live):
             return known
         inbox = self._open_inbox(recipient)
         number = self._last_message_id + 1
-        message = AgentMessage(sender, recipient, without_halves(content), number, reply_to)
-        is_taken = self._answers(message) or (self._kept is not None and self._kept.hold(message))
+        message = AgentMessage(
+            sender,
+            recipient,
+            content if content.isascii() else without_halves(content),
+            number,
+            reply_to,
+        )
+        is_taken = (reply_to is not None and self._answers(message)) or (
+            self._kept is not None and self._kept.hold(message)
+        )
         if not is_taken:
             inbox.send_nowait(message, has_turn=has_turn)
         self._last_message_id = number
