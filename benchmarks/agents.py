@@ -351,6 +351,7 @@ async def w4_batch(n: int, meter: Meter) -> None:
 
     async def send(handles: list[AgentHandle]) -> None:
         (handle,) = handles
+        await wait_all_tasks_blocked()  # as in _at_work(): or the loop takes the first ones
         for _ in range(n):
             try:
                 handle.send_nowait("a message")
