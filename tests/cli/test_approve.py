@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import sys
@@ -15,11 +16,12 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from agentpool._cli._approve import Prompter, choose_approver
+from agentpool._cli._approve import MAX_CHOICES, Prompter, choose_approver, open_prompter
 from agentpool._cli._screen import Screen
 from agentpool.abc import AgentId
 from agentpool.drivers import ToolCall
 from agentpool.live import ApprovalDesk, Board
+from agentpool.observe import AgentStarted
 from agentpool.tools import ApprovalRequest, Approved, Decision, Denied
 from tests.support.cli_runner import Desk, make_desk
 from tests.support.terminal import at_terminal, pty, termios
@@ -355,6 +357,35 @@ async def test_a_terminal_that_is_hung_up_approves_nothing(line: Line) -> None:
     with pytest.RaisesGroup(OSError):
         await hang_up()
     assert said == []
+
+
+async def test_a_screen_without_a_keyboard_has_nothing_to_ask_at(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Standard input may be a file while the rest is a terminal."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    assert line.screen.is_terminal
+    assert open_prompter(line.screen) is None
+
+
+async def test_of_many_agents_some_are_listed_and_all_can_be_chosen(line: Line) -> None:
+    """The list leaves room for the question; its end says how many there are besides."""
+    board = Board(25)
+    for number in range(1, 26):
+        board.on_event(AgentStarted(number, 0.0, AgentId(number), f"reader {number}"))
+    chosen: list[AgentId | None] = []
+
+    async def choose() -> None:
+        chosen.append(await line.prompter.choose_agent(board))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(choose)
+        await line.wait_for("nothing for none: ")
+        line.type("25\n")
+    assert chosen == [25]
+    assert f"{MAX_CHOICES} reader {MAX_CHOICES}, " in line.seen
+    assert f"{MAX_CHOICES + 1} reader" not in line.seen
+    assert "  and 5 more\r\n" in line.seen
 
 
 async def test_with_a_live_page_both_are_asked(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import trio
 from trio.testing import MockClock
 
 from agentpool import AgentOutcome, AgentStatus, LimitExceededError, SpawnConfig, open_pool
+from agentpool._cli import _show
 from agentpool._cli._trace_text import TREE_ROWS, event_line, overview, transcript
 from agentpool.drivers import ScriptedDriver, ToolCall
 from agentpool.observe import (
@@ -340,6 +341,18 @@ def test_a_header_with_impossible_values_is_no_trace(
     assert done.code == 2
     assert "'odd.trace' is not a trace of agentpool" in done.err
     assert field in done.err
+
+
+def test_a_line_that_never_ends_is_not_followed(
+    desk: Desk, busy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever writes it is no TraceWriter, and memory is bounded."""
+    header = busy.read_bytes().partition(b"\n")[0] + b"\n"
+    monkeypatch.setattr(_show, "MAX_LINE", 1000)
+    (desk.folder / "endless.trace").write_bytes(header + b"x" * 2000)
+    done = desk.call("show", "endless.trace", "--follow")
+    assert done.code == 2
+    assert "the trace has a line that does not end; it is damaged" in done.err
 
 
 def test_every_event_has_a_line() -> None:

@@ -15,10 +15,12 @@ import pytest
 import trio
 
 from agentpool import AgentManifest, SpawnConfig, open_pool
+from agentpool._cli._interrupt import Interruption
 from agentpool._cli._screen import Screen, write_out
+from agentpool._cli._shown import show
 from agentpool.abc import CompletionRequest
 from agentpool.drivers import FunctionDriver
-from agentpool.live import AgentView, BoardView, show_in_terminal
+from agentpool.live import AgentView, Board, BoardView, show_in_terminal
 from agentpool.live import _display as _progress
 from tests.support.cli_runner import Desk, make_desk
 
@@ -300,6 +302,23 @@ def test_ctrl_c_gives_the_terminal_back(desk: Desk) -> None:
     text = shown(seen)
     assert "SIGINT: ending the agents; once more ends the program at once" in text
     assert "## a.txt (cancelled)\n\nHalf" in text
+    assert seen.rindex("\x1b[?25h") > seen.rindex("\x1b[?25l")
+
+
+async def test_an_interruption_removes_the_display_where_no_key_is_read() -> None:
+    """The next signal ends the program at once, and the cursor must be there then."""
+    pytest.importorskip("rich")
+    terminal = Terminal()
+    screen = Screen(io.StringIO(), terminal, _progress.open_display(terminal))
+    interruption = Interruption()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(show, Board(1), screen, interruption, False, None)  # noqa: FBT003  # start_soon passes no names
+        interruption.call("SIGINT")
+        with trio.fail_after(30):
+            while screen.display is not None:  # noqa: ASYNC110  # it tells no event
+                await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    seen = terminal.getvalue()
     assert seen.rindex("\x1b[?25h") > seen.rindex("\x1b[?25l")
 
 
