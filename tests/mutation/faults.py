@@ -192,8 +192,8 @@ FAULTS: Final = (
     ),
     Fault(
         "the default limit of tools hides a circle", "_agent/tool_calls.py",
-        "or tool.timeout_seconds is not None:",
-        "or True:",
+        "    if guard != math.inf:\n        agent.slot.guards",
+        "    if guard != guard:\n        agent.slot.guards",
         "tests/pool/test_guarded_waits.py",
         "the_default_limit_of_tools",
     ),

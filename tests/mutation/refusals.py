@@ -171,7 +171,8 @@ TABLE: Final[dict[str, tuple[Broken, ...]]] = {
         ),
         Broken(
             "thoughts_first", "Expected `thinking`", MESSAGES,
-            "parts = origin.parts_of(message) if message.parts else ()", "parts = ()",
+            "parts = [one for one in origin.parts_of(message) if not _is_unsigned(one)]",
+            "parts: list[ProviderPart] = []",
         ),
         Broken(
             "few_marks", "A maximum of 4 blocks", MESSAGES,
