@@ -25,7 +25,7 @@ FAULTS: Final = (
         "                self._handed = 0\n"
         "                return taken\n",
         "tests/messaging/test_many_senders.py",
-        "a_full_inbox_wakes_every_sender_that_waits",
+        "no_sender_waits_beside_an_inbox_with_room",
     ),
     Fault(
         "and they look like a deadlock", "_messaging/inbox.py",
@@ -64,7 +64,7 @@ FAULTS: Final = (
         "                return accept()",
         "                return accept()",
         "tests/pool/test_late_spawns.py",
-        "a_map_that_was_left_starts_no_agent_any_more",
+        "a_query_whose_place_comes_too_late_is_no_agent",
     ),
     Fault(
         "observers are told within a batch", "_pool/nursery.py",
