@@ -107,8 +107,7 @@ class Bench:
                 return await self._run_tool(work, caller)
             case OpenKit():
                 return await self._open_kit(work, caller)
-            case Prepare():
-                return await self._prepare(work)
+        return await self._prepare(work)
 
     # --- drivers
 

@@ -334,6 +334,14 @@ async def test_a_tool_asks_another_model(open_any: Opener) -> None:
     assert again.stop_reason is StopReason.REQUEST_BUDGET
 
 
+async def test_a_tool_asks_another_model_for_the_whole_answer(open_any: Opener) -> None:
+    """Nothing has to listen to its pieces."""
+    async with open_any(tools=TOOLS) as pool:
+        call = 'call think {"text": "deep", "aloud": false}'
+        outcome = await (await pool.spawn(job(call))).wait()
+    assert outcome.text == "deep []"
+
+
 async def test_a_tool_waits_without_a_slot(open_any: Opener) -> None:
     """So another agent runs meanwhile."""
     async with open_any(tools=TOOLS, max_concurrent=1) as pool:

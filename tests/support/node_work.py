@@ -244,12 +244,12 @@ async def budget_of(context: ToolContext) -> str:
 
 
 @tool
-async def think(text: str, context: ToolContext) -> str:
+async def think(text: str, context: ToolContext, *, aloud: bool = True) -> str:
     """Ask another model at the agent's expense."""
     pieces: list[str] = []
     request = CompletionRequest((UserMessage(f"say {text}"),))
     answered = await context.agent.complete(open_model(AgentManifest()), request,
-                                            on_delta=pieces.append)  # fmt: skip
+                                            on_delta=pieces.append if aloud else None)  # fmt: skip
     return f"{answered.text} {pieces}"
 
 
