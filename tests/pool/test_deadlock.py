@@ -243,6 +243,36 @@ async def test_the_error_names_the_agents_as_data() -> None:
     assert error.agent_ids == (1, 2)
 
 
+async def test_g14_the_limit_of_a_tool_that_has_ended_is_no_guard(
+    autojump_clock: MockClock,
+) -> None:
+    """A later tool may wait just as long of its own accord, and that is no deadlock."""
+
+    @tool
+    async def quick() -> None:
+        """End at once."""
+        await trio.lowlevel.checkpoint()
+
+    @tool(timeout_seconds=1000)
+    async def patient(context: ToolContext) -> str:
+        """Wait for a message, for as long as the manifest allows other tools."""
+        with trio.move_on_after(60):
+            await context.agent.receive_many()
+        return "nobody wrote"
+
+    def answer(request: CompletionRequest) -> Completion | str:
+        results = results_of(request)
+        if len(results) == 2:
+            return results[1].content
+        return calling(tool_call("patient" if results else "quick", "c1"))
+
+    registry = ToolRegistry([quick, patient])
+    async with open_pool(FunctionDriver(answer), tools=registry) as pool:
+        await pool.spawn(SpawnConfig(manifest(tool_seconds=60.0), "go"))
+        (outcome,) = (await pool.join_all()).values()
+    assert (outcome.text, trio.current_time()) == ("nobody wrote", 60.0)
+
+
 # --- several tasks in one tool
 
 
