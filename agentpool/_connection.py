@@ -39,6 +39,15 @@ class BadAnswerError(Exception):
 
 
 @final
+@attrs.frozen(repr=False)
+class RequestHead:
+    """The head of a request. Its repr shows no header, as a traceback may show locals."""
+
+    request: h11.Request
+    """What is sent."""
+
+
+@final
 @attrs.frozen
 class Target:
     """Where to connect to."""
@@ -136,7 +145,7 @@ class Connection:
         self._is_closed = True
         self._socket.socket.close()
 
-    async def send(self, head: h11.Request, body: bytes) -> AnswerHead:
+    async def send(self, head: RequestHead, body: bytes) -> AnswerHead:
         """Send a request and return the head of its answer.
 
         Raises:
@@ -203,15 +212,19 @@ class Connection:
         self.close()
         return False
 
-    async def _send(self, head: h11.Request, body: bytes) -> AnswerHead:
+    def _packed(self, head: RequestHead, body: bytes) -> bytes:
         http = self._http
-        self._has_begun = False
-        data = (http.send(head) or b"") + (http.send(h11.Data(data=body)) or b"")
+        data = (http.send(head.request) or b"") + (http.send(h11.Data(data=body)) or b"")
         http.send(h11.EndOfMessage())
+        return data
+
+    async def _send(self, head: RequestHead, body: bytes) -> AnswerHead:
+        self._has_begun = False
         with contextlib.suppress(trio.BrokenResourceError):
             # A server that refuses a request may close before it has read all of it;
             # its answer, if there is one, is still to be read.
-            await self._stream.send_all(data)
+            # The bytes hold a key, so no name is theirs: a traceback may show locals.
+            await self._stream.send_all(self._packed(head, body))
         for _ in range(_MAX_INFORMATIONAL):
             event = await self._next_event()
             if isinstance(event, h11.Response):

@@ -25,6 +25,7 @@ from agentpool._manifest.wires import Wire, option_faults
 from agentpool._messages import Completion, CompletionRequest, Json, Usage
 from agentpool.abc import HearsThoughts, OnDelta, OnSent, SendingDriver
 from agentpool.drivers._http import HttpAnswer, HttpClient
+from agentpool.drivers._http_headers import HiddenText
 from agentpool.drivers.wire._attachments import check_attachments, within_request
 from agentpool.drivers.wire._failure import failure_from_response, failure_in_body, shown
 from agentpool.drivers.wire._image_tokens import Counting
@@ -381,7 +382,7 @@ class HostedDriver(SendingDriver):
 
     def _use_key(self) -> str:
         api_key = self._settings.api_key
-        key = (api_key() if callable(api_key) else api_key) or ""
+        key = HiddenText((api_key() if callable(api_key) else api_key) or "")
         if key != self._last_key:
             # Without a key the old one goes: it was taken away.
             self._client.set_headers(self._key_headers(key) if key else {})

@@ -24,7 +24,7 @@ from agentpool._connection import BadAnswerError, ConnectionLostError, Target
 from agentpool._errors import NetworkError, ProtocolError, UsageError
 from agentpool.abc import OnSent
 from agentpool.drivers._http_failure import raise_as_driver_error
-from agentpool.drivers._http_headers import FIXED_HEADERS, checked_headers, secrets_in
+from agentpool.drivers._http_headers import FIXED_HEADERS, checked_headers, hidden, secrets_in
 from agentpool.drivers._http_stack import PORTS, RawHeaders, StackBody, StackTransport, to_h11
 from agentpool.drivers.wire._failure import redacted, shown
 
@@ -171,7 +171,7 @@ class HttpClient:
         found = self._own_headers.copy()
         found.update(checked_headers(headers))
         self._headers = found
-        self._raw = [(b"host", self._base_url.netloc), *self._headers.raw]
+        self._raw = [(b"host", self._base_url.netloc), *hidden(self._headers.raw)]
         self._secrets = secrets_in(self._headers)
 
     @contextlib.asynccontextmanager

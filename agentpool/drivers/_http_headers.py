@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from agentpool._errors import UsageError
@@ -32,6 +32,32 @@ def checked_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
     return headers
 
 
+class HiddenText(str):
+    """A text that a traceback with locals does not show: its repr is three stars."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
+class HiddenBytes(bytes):
+    """Bytes that a traceback with locals does not show: their repr is three stars."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "b'***'"
+
+
+def hidden(headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return *headers* as they are sent. The repr of one that opens something is three stars."""
+    return [
+        (name, HiddenBytes(value) if _is_secret(name.decode("latin-1")) else value)
+        for name, value in headers
+    ]
+
+
 def secrets_in(headers: Mapping[str, str]) -> frozenset[str]:
     """Return the values of headers that must not appear in any text.
 
@@ -39,6 +65,10 @@ def secrets_in(headers: Mapping[str, str]) -> frozenset[str]:
     """
     found: set[str] = set()
     for name, value in headers.items():
-        if any(part in name.lower() for part in _SECRET_NAMES):
-            found |= {value, value.rpartition(" ")[2]}
+        if _is_secret(name):
+            found |= {HiddenText(value), HiddenText(value.rpartition(" ")[2])}
     return frozenset(found)
+
+
+def _is_secret(name: str) -> bool:
+    return any(part in name.lower() for part in _SECRET_NAMES)

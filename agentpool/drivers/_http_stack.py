@@ -26,6 +26,7 @@ from agentpool._connection import (
     Connection,
     ConnectionLostError,
     NoAnswerError,
+    RequestHead,
     Target,
 )
 from agentpool._errors import BadRequestError, NetworkError
@@ -124,7 +125,7 @@ class StackTransport(httpx.AsyncBaseTransport):
         return len(self._open)
 
     async def exchange(
-        self, target: Target, head: h11.Request, content: bytes, on_sent: OnSent | None = None
+        self, target: Target, head: RequestHead, content: bytes, on_sent: OnSent | None = None
     ) -> tuple[AnswerHead, StackBody]:
         """Send a request, on the idle connection that was used last if there is one.
 
@@ -224,7 +225,7 @@ class StackTransport(httpx.AsyncBaseTransport):
         self,
         connection: Connection,
         target: Target,
-        head: h11.Request,
+        head: RequestHead,
         content: bytes,
         on_sent: OnSent | None,
     ) -> tuple[AnswerHead, StackBody]:
@@ -238,14 +239,14 @@ class StackTransport(httpx.AsyncBaseTransport):
         return answer, StackBody(self, target, connection)
 
 
-def to_h11(method: str, path: bytes, headers: RawHeaders) -> h11.Request:
+def to_h11(method: str, path: bytes, headers: RawHeaders) -> RequestHead:
     """Return the head of a request for h11.
 
     Raises:
         BadRequestError: If it cannot be sent.
     """
     try:
-        return h11.Request(method=method, target=path, headers=headers)
+        return RequestHead(h11.Request(method=method, target=path, headers=headers))
     except h11.LocalProtocolError:
         # From None: h11 quotes the header that it refuses, which may be a key.
         msg = "the request cannot be sent as HTTP: a header has bytes that no header may have"

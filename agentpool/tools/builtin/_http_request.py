@@ -33,6 +33,7 @@ from agentpool._connection import (
     BadAnswerError,
     Connection,
     ConnectionLostError,
+    RequestHead,
     Target,
 )
 from agentpool._errors import ToolError
@@ -187,9 +188,8 @@ class _Web:
             "connection": "close",
             "content-length": str(len(data)),
         }
-        request = h11.Request(
-            method=method, target=url.target, headers=list({**own, **fields}.items())
-        )
+        headers = list({**own, **fields}.items())
+        request = RequestHead(h11.Request(method=method, target=url.target, headers=headers))
         connection = await self._connect(url)
         try:
             head = await connection.send(request, data)
