@@ -13,9 +13,10 @@ from typing import TypeAlias
 import pytest
 
 from agentpool import AgentManifest, AgentPoolError
+from agentpool._chat_markers import Cleaner, as_data
 from agentpool._manifest.hosts import HttpUrl, parse_host
 from agentpool._messages import FinishReason
-from agentpool._untrusted import Cleaner, as_data, one_line
+from agentpool._one_line import one_line
 from agentpool.abc import Completion
 from agentpool.drivers.wire._failure import failure_from_response, failure_in_stream
 from agentpool.drivers.wire._growing import GrowingAnswer

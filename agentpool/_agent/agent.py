@@ -16,6 +16,7 @@ from agentpool._agent.spending import Purse
 from agentpool._approval import Approver
 from agentpool._base import Live
 from agentpool._budget.budget import Budget, family_budget
+from agentpool._chat_markers import Cleaner
 from agentpool._errors import CapabilityDeniedError
 from agentpool._events import Phase, PhaseChanged, TextDelta, ThoughtDelta
 from agentpool._loop.conversation import fixed_tokens
@@ -35,7 +36,6 @@ from agentpool._outcome import AgentOutcome, AgentStatus, StopReason
 from agentpool._scheduling.slot import Slot
 from agentpool._served_call import Charge, Loss, current_call
 from agentpool._spawn import CHILD_MAX_ITERATIONS, SpawnConfig
-from agentpool._untrusted import Cleaner
 from agentpool.abc import AgentContext, Driver, Memory
 from agentpool.observe._hub import EventHub
 from agentpool.tools._registry import EMPTY_REGISTRY, ToolRegistry

@@ -16,6 +16,7 @@ from agentpool._agent.journaling import RunJournal
 from agentpool._agent.recounting import begin, take_back
 from agentpool._agent.request import complete, complete_aside, late_answer
 from agentpool._agent.tool_calls import end_late, run_calls
+from agentpool._chat_markers import Cleaner
 from agentpool._errors import DriverError, LimitExceededError
 from agentpool._events import Phase, WindowCut
 from agentpool._loop.guard import LoopGuard, Warn
@@ -36,7 +37,6 @@ from agentpool._messages import OWNER_ID, AgentMessage
 from agentpool._scheduling.request_clock import RequestClock
 from agentpool._scheduling.step_clock import allow
 from agentpool._spawn import SpawnConfig
-from agentpool._untrusted import Cleaner
 from agentpool.abc import Fragment, MemoryQuery
 from agentpool.tools._registry import ToolRegistry
 

@@ -17,6 +17,7 @@ from agentpool._agent.approver import ask_first, must_ask
 from agentpool._agent.call_order import CallOrder, order_of
 from agentpool._approval import Denied
 from agentpool._attachments import Attachment, size_trouble
+from agentpool._chat_markers import as_data
 from agentpool._errors import UsageError
 from agentpool._events import Phase, ToolFinished, ToolStarted
 from agentpool._halves import without_halves
@@ -27,7 +28,6 @@ from agentpool._messages import ToolCall, ToolMessage
 from agentpool._outcome import StopReason
 from agentpool._scheduling.slot import Branch, current_branch
 from agentpool._scheduling.step_clock import allow
-from agentpool._untrusted import as_data
 from agentpool.abc import Tool, ToolContext, ToolResult
 from agentpool.tools._failure import failed_result
 

@@ -30,6 +30,7 @@ from collections.abc import Generator, Sequence
 import msgspec
 
 from agentpool._attachments import CountAttachment
+from agentpool._chat_markers import as_data
 from agentpool._errors import ProtocolError
 from agentpool._loop.continuation import join_pieces
 from agentpool._loop.conversation import Conversation, cut_to_tokens
@@ -52,7 +53,6 @@ from agentpool._messages import (
     UserMessage,
 )
 from agentpool._outcome import StopReason
-from agentpool._untrusted import as_data
 
 RECALL_LIMIT = 5
 """Fragments that a run recalls before its first turn."""

@@ -18,10 +18,10 @@ from typing import Final
 
 import msgspec
 
+from agentpool._chat_markers import as_data
 from agentpool._loop.conversation import Conversation, cut_to_tokens, message_tokens
 from agentpool._loop.run import Effect, LeftOut, Run, Summarize
 from agentpool._messages import ChatMessage, CompletionRequest, UserMessage
-from agentpool._untrusted import as_data
 
 SUMMARY_SHARE: Final = 8
 """A summary takes at most this part of the window: an eighth."""

@@ -29,6 +29,7 @@ from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import AgentId, AgentMessage, Completion, CompletionRequest
 from agentpool._messaging.kept_post import note_taken
 from agentpool._messaging.post_office import PostOffice
+from agentpool._one_line import MAX_NAME_CHARS, one_line
 from agentpool._outcome import AgentOutcome
 from agentpool._pool.admission import Admission
 from agentpool._pool.record import AgentRecord, OnEnd
@@ -36,7 +37,6 @@ from agentpool._pool.spawn_checks import check_child_tier
 from agentpool._scheduling.slot import parked
 from agentpool._scheduling.waits import Wait
 from agentpool._spawn import SpawnConfig, child_of
-from agentpool._untrusted import MAX_NAME_CHARS, one_line
 from agentpool.abc import AgentContext, AgentInfo, Driver, OnDelta
 from agentpool.tools._registry import ToolRegistry
 

@@ -27,6 +27,7 @@ from agentpool._agent.retry import RetryPolicy
 from agentpool._agent.spending import Purse
 from agentpool._approval import Approver
 from agentpool._budget.budget import Budget
+from agentpool._chat_markers import Cleaner
 from agentpool._errors import PoolClosedError, UsageError
 from agentpool._events import AgentFinished, AgentStarted
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage
@@ -49,7 +50,6 @@ from agentpool._scheduling.slot import Slot, current_branch, current_slot, parke
 from agentpool._scheduling.waits import Wait
 from agentpool._served_call import current_call
 from agentpool._spawn import SpawnConfig
-from agentpool._untrusted import Cleaner
 from agentpool.abc import AgentContext, Driver
 from agentpool.observe._hub import EventHub
 from agentpool.tools._registry import ToolRegistry

@@ -12,6 +12,7 @@ from agentpool._agent.journaling import OnMismatch
 from agentpool._agent.retry import RetryPolicy
 from agentpool._approval import Approver
 from agentpool._budget.budget import Budget
+from agentpool._chat_markers import MARKERS, Cleaner, default_cleaner
 from agentpool._checks import at_least, expect, expect_arguments, expect_each, expect_function
 from agentpool._errors import PoolError, UsageError
 from agentpool._messages import OWNER_ID
@@ -24,7 +25,6 @@ from agentpool._pool.spawn_checks import Entry
 from agentpool._pool.verdict import OUTSIDE
 from agentpool._running import check_trio
 from agentpool._scheduling.random import build_random
-from agentpool._untrusted import MARKERS, Cleaner, default_cleaner
 from agentpool.abc import Driver, DriverFactory, Journal, Memory, Observer
 from agentpool.observe._hub import EventHub
 from agentpool.tools._registry import EMPTY_REGISTRY, ToolRegistry

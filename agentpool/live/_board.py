@@ -27,8 +27,8 @@ from agentpool._events import (
     TextDelta,
 )
 from agentpool._messages import OWNER_ID, AgentId
+from agentpool._one_line import printable
 from agentpool._outcome import AgentOutcome, AgentStatus
-from agentpool._untrusted import printable
 from agentpool.abc import Observer
 
 TAIL_CHARACTERS: Final = 200

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, TextIO, final
 
 import attrs
 
-from agentpool._untrusted import printable
+from agentpool._one_line import printable
 from agentpool.live._board import AgentView, BoardView
 
 if TYPE_CHECKING:

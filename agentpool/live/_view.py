@@ -27,8 +27,8 @@ from agentpool._events import (
     ToolFinished,
 )
 from agentpool._messages import AgentId
+from agentpool._one_line import MAX_NAME_CHARS, one_line
 from agentpool._outcome import AgentStatus
-from agentpool._untrusted import MAX_NAME_CHARS, one_line
 from agentpool.live._approvals import PendingCall
 from agentpool.observe._codec import unicode_text
 from agentpool.observe._intervals import Life, Reason

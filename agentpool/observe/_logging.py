@@ -30,8 +30,8 @@ from agentpool._events import (
     ToolFinished,
     ToolStarted,
 )
+from agentpool._one_line import one_line
 from agentpool._outcome import AgentStatus
-from agentpool._untrusted import one_line
 from agentpool.abc import Observer
 
 _LEVELS: Final[dict[type[object], int]] = {

@@ -53,9 +53,9 @@ ATTACKS: Final = (
         "tests/tools/system/test_outward.py", "no_archive_is_unpacked_through_a_link",
     ),
     Fault(
-        "marks are heaped", "_untrusted.py",
+        "marks are heaped", "_one_line.py",
         "if marks > _MAX_MARKS or is_unseen(sign)", "if is_unseen(sign)",
-        "tests/test_untrusted.py", "a_heap_of_marks",
+        "tests/test_one_line.py", "a_heap_of_marks",
     ),
     Fault(
         "a manifest's integers have no bound", "_manifest/toml_table.py",
@@ -176,10 +176,10 @@ ATTACKS: Final = (
         "tests/test_disk_file.py", "a_new_file_is_its_owners",
     ),
     Fault(
-        "signs that no font shows are shown", "_untrusted.py",
+        "signs that no font shows are shown", "_one_line.py",
         "return not sign.isprintable() or _UNSEEN.match(sign) is not None",
         "return not sign.isprintable()",
-        "tests/test_untrusted.py", "what_no_font_shows",
+        "tests/test_one_line.py", "what_no_font_shows",
     ),
     Fault(
         "lines without a value are not counted", "drivers/wire/_sse.py",

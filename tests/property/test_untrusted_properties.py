@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agentpool._untrusted import REPLACEMENT
+from agentpool._chat_markers import REPLACEMENT
 from agentpool.tools import MARKERS, Cleaner, as_data
 
 CLEANER = Cleaner()

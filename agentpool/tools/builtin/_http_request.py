@@ -39,7 +39,7 @@ from agentpool._connection import (
 from agentpool._errors import ToolError
 from agentpool._manifest.capability import Capability
 from agentpool._manifest.hosts import Address, HostRules, HttpUrl, address_of
-from agentpool._untrusted import one_line
+from agentpool._one_line import one_line
 from agentpool.abc import Tool
 from agentpool.tools._function import tool
 

@@ -10,11 +10,11 @@ import contextlib
 import math
 from collections.abc import Generator
 
+from agentpool._chat_markers import as_data
 from agentpool._errors import MessageError, ToolError, UsageError
 from agentpool._manifest.capability import Capability, CapabilityKind
 from agentpool._messages import OWNER_ID, AgentMessage
 from agentpool._outcome import AgentStatus
-from agentpool._untrusted import as_data
 from agentpool.abc import Tool, ToolContext
 from agentpool.tools._function import tool
 

@@ -1,4 +1,4 @@
-r"""Text from outside: which markers are removed, and how it is shown as data.
+r"""Text from outside as models get it: without chat markers, and fenced as data.
 
 Rules:
 
@@ -10,8 +10,6 @@ Rules:
    letters and a marker needs only one of them, as with ``ß``, the character goes whole.
 4. It takes time in proportion to the text, and cleaning what is clean changes nothing.
 5. A fence around data is longer than any that stands in the data: no text can close it.
-6. What a person decides by is one line: cut, with every sign that cannot be seen written out
-   and long blanks written as a number. Nothing in it can push another line off the screen.
 
 Theory of operation: markers are looked for in the case-folded text. Folding goes character
 by character and never drops one, so a folded text of the same length has the same places,
@@ -25,8 +23,7 @@ This stops what is mechanical. It does not stop an order in other words: no list
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Final, final
 
@@ -68,20 +65,6 @@ in many YAML files: rewritten, they can no longer be edited, so it is not here."
 
 MARKERS: Final = (*TEMPLATE_MARKERS, *PHRASE_MARKERS)
 """What is taken out by default."""
-
-MAX_NAME_CHARS: Final = 60
-"""Of an agent's name that a model chose: it fits on a line with what the agent wants."""
-
-# What str.isprintable() takes and no font shows: fillers, blanks that are not spaces, joiners,
-# selectors of a variant, vowels that are not written.
-_UNSEEN: Final = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
-    "\U0001d159\U00016fe4\U000e0100-\U000e01ef]"
-)
-_MAX_MARKS: Final = 6
-"""On one letter: no script stacks more, and a heap of them reaches the lines above and below."""
-
-_LONG_BLANK: Final = re.compile(r" {4,}")
 
 _FENCE_SIGN: Final = "~"
 _SHORTEST_FENCE: Final = 3
@@ -141,56 +124,6 @@ class Cleaner:
 def default_cleaner() -> Cleaner:
     """Return the cleaner for ``MARKERS``, built once: that is half of opening a pool."""
     return Cleaner()
-
-
-def is_unseen(sign: str) -> bool:
-    r"""Return whether the character *sign* is invisible or controls the display.
-
-    >>> is_unseen("\u3164"), is_unseen("\x1b"), is_unseen(" ")
-    (True, True, False)
-    """
-    return not sign.isprintable() or _UNSEEN.match(sign) is not None
-
-
-def printable(text: str) -> str:
-    r"""Return *text* on one line, without control sequences.
-
-    >>> printable("a\x1b[2Jb\n c")
-    'a [2Jb c'
-    """
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
-def one_line(text: str, limit: int | None = None) -> str:
-    r"""Return *text* as one line with everything visible, for a person who has to decide.
-
-    Args:
-        text: What a model or a server wrote.
-        limit: The most characters of it. ``None``: all.
-
-    >>> one_line("a\n\x1b[2J\u3164" + " " * 2000 + "b")
-    'a\\n\\x1b[2J\\u3164[2000 blanks]b'
-    >>> one_line("a long name", 6)
-    'a long…'
-    """
-    cut = text if limit is None else text[: limit + 1]
-    shown = _LONG_BLANK.sub(
-        lambda blank: f"[{len(blank[0])} blanks]",
-        "".join(_each_written(cut)),
-    )
-    return shown if limit is None or len(shown) <= limit else f"{shown[:limit]}…"
-
-
-def _each_written(text: str) -> Iterator[str]:
-    marks = 0
-    for sign in text:
-        is_mark = not sign.isascii() and unicodedata.category(sign).startswith("M")
-        marks = marks + 1 if is_mark else 0
-        yield _written(sign) if marks > _MAX_MARKS or is_unseen(sign) else sign
-
-
-def _written(sign: str) -> str:
-    return sign.encode("unicode_escape").decode()
 
 
 def as_data(heading: str, text: str) -> str:
