@@ -19,17 +19,17 @@ ATTACKS: Final = (
         "a traceback's locals show the key", "drivers/_hosted.py",
         'HiddenText((api_key() if callable(api_key) else api_key) or "")',
         '(api_key() if callable(api_key) else api_key) or ""',
-        "tests/drivers/test_shown_locals.py", "shows_the_key",
+        "tests/drivers/test_shown_locals.py", "no_local_of_a_failed_request_shows_the_key",
     ),
     Fault(
         "they show the headers that are sent", "drivers/_http.py",
         "*hidden(self._headers.raw)]", "*self._headers.raw]",
-        "tests/drivers/test_shown_locals.py", "shows_the_key",
+        "tests/drivers/test_shown_locals.py", "no_local_of_a_failed_request_shows_the_key",
     ),
     Fault(
         "they show the head of a request", "_connection.py",
         "@attrs.frozen(repr=False)\nclass RequestHead", "@attrs.frozen\nclass RequestHead",
-        "tests/drivers/test_shown_locals.py", "shows_the_key",
+        "tests/drivers/test_shown_locals.py", "no_local_of_a_failed_request_shows_the_key",
     ),
     Fault(
         "git runs what is somebody's alias", PROGRAMS,

@@ -2,7 +2,8 @@
 
 ``python -m tests.mutation.faults`` breaks a copy of the package in the way in which each of them
 was broken, runs the test that was written for it, and prints which of them is red. It exits with
-1 if one is green. ``nox -s mutants`` does it before the sample.
+1 if one is green. With ``--table`` it lists faults and tests, and runs nothing.
+``nox -s mutants`` does it before the sample.
 """
 
 from __future__ import annotations
@@ -257,8 +258,21 @@ def is_red(fault: Fault, folder: Path) -> bool:
     return done.returncode == 1  # 5 would be: there is no such test
 
 
+def table() -> str:
+    """Return a Markdown table: each fault, its test, and the room that is broken."""
+    rows = ["| fault | test | room |", "|---|---|---|"]
+    rows += [
+        f"| {one.what} | `{one.tests} -k '{one.chosen}'` | `{one.room}` |"
+        for one in (*FAULTS, *ATTACKS)
+    ]
+    return "\n".join(rows)
+
+
 def main() -> None:
-    """Put each back, and print whether its test is red."""
+    """Put each back, and print whether its test is red; with ``--table`` only list them."""
+    if "--table" in sys.argv[1:]:
+        print(table())  # noqa: T201  # what it is for
+        return
     green = 0
     with tempfile.TemporaryDirectory() as name:
         for fault in (*FAULTS, *ATTACKS):

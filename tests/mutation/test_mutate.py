@@ -7,7 +7,7 @@ import pytest
 from agentpool.testing import _strict
 from tests.mutation.attacks import ATTACKS
 from tests.mutation.fault import Fault
-from tests.mutation.faults import FAULTS
+from tests.mutation.faults import FAULTS, table
 from tests.mutation.mutate import ROOMS, ROOT, mutants_of, sample
 from tests.mutation.promises import PROMISES
 from tests.mutation.refusals import TABLE, Broken, faults
@@ -88,3 +88,9 @@ def test_every_rule_of_every_fake_is_broken() -> None:
     }
     broken = {name: {one.rule for one in several} for name, several in TABLE.items()}
     assert broken == {**rules, "llamacpp": rules["llamacpp"] - {"no_images"}}
+
+
+def test_the_table_has_a_row_for_every_fault() -> None:
+    """In the order in which they are put back."""
+    rows = table().splitlines()[2:]
+    assert [row.split(" | ")[0] for row in rows] == [f"| {one.what}" for one in (*FAULTS, *ATTACKS)]
