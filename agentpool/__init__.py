@@ -62,6 +62,7 @@ from agentpool._pool.router import MessageRouter as MessageRouter
 from agentpool._pool.shutdown import ShutdownStep as ShutdownStep
 from agentpool._pool.text_stream import TextStream as TextStream
 from agentpool._public import load as _load
+from agentpool._scheduling.owner import as_bystander as as_bystander
 from agentpool._spawn import SpawnConfig as SpawnConfig
 
 __all__ = [
@@ -122,6 +123,7 @@ __all__ = [
     "UsageLimits",
     "UserMessage",
     "__version__",
+    "as_bystander",
     "open_drivers",
     "open_manifest_pool",
     "open_pool",

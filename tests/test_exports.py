@@ -70,6 +70,7 @@ NAMES: dict[str, list[str]] = {
         "UsageLimits",
         "UserMessage",
         "__version__",
+        "as_bystander",
         "open_drivers",
         "open_manifest_pool",
         "open_pool",

@@ -10,6 +10,8 @@ from typing import Final, final
 import attrs
 import trio
 
+from agentpool import as_bystander
+
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 """What asks a program to end. Both exist on every platform."""
 
@@ -53,7 +55,7 @@ async def watch_signals(  # noqa: ASYNC114  # no context manager of ours opens a
     Cancellation:
         Signals do again what they did before.
     """
-    with trio.open_signal_receiver(*SIGNALS) as signals:
+    with as_bystander(), trio.open_signal_receiver(*SIGNALS) as signals:
         task_status.started()
         name = signal.Signals(await anext(aiter(signals))).name
     # No await up to here since the receiver was closed: no signal falls between. The

@@ -23,7 +23,7 @@ from typing import Final, final
 import attrs
 import trio
 
-from agentpool import AgentManifest, AgentPoolError, AgentStatus, PoolPlan, UsageError
+from agentpool import AgentManifest, AgentPoolError, AgentStatus, PoolPlan, UsageError, as_bystander
 from agentpool._cli._budget_file import BudgetFile
 from agentpool._cli._command import Address, ServeCommand
 from agentpool._cli._interrupt import Interruption, watch_signals
@@ -154,7 +154,8 @@ async def _main(
     code = ExitCode.COMPLETED
     async with trio.open_nursery() as nursery:
         await nursery.start(watch_signals, interruption)
-        nursery.start_soon(log.write)
+        with as_bystander():
+            nursery.start_soon(log.write)
         try:
             with interruption.scope:
                 await _serve(command, manifests, listener, log)

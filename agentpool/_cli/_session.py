@@ -28,6 +28,7 @@ from agentpool import (
     PoolPlan,
     SpawnConfig,
     UsageError,
+    as_bystander,
 )
 from agentpool._cli._answers import AnswerFolder
 from agentpool._cli._approve import Prompter, choose_approver
@@ -245,7 +246,8 @@ async def conduct(
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(watch_signals, interruption)
-        nursery.start_soon(show, board, screen, interruption, options.quiet, prompter)
+        with as_bystander():
+            nursery.start_soon(show, board, screen, interruption, options.quiet, prompter)
         try:
             with interruption.scope:
                 await _run(
@@ -320,10 +322,11 @@ async def _run(
 
         interruption.stop_with(stop)
         async with trio.open_nursery() as nursery:
-            if prompter is not None:
-                nursery.start_soon(_heed, prompter, board, pool, interruption)
-            if options.approve == "later":
-                nursery.start_soon(later.watch, pool, session.stop)
+            with as_bystander():
+                if prompter is not None:
+                    nursery.start_soon(_heed, prompter, board, pool, interruption)
+                if options.approve == "later":
+                    nursery.start_soon(later.watch, pool, session.stop)
             await work(session)
             nursery.cancel_scope.cancel()
         report.spent = pool.statistics().budget

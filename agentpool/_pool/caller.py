@@ -18,7 +18,7 @@ from agentpool._messaging.post_office import PostOffice
 from agentpool._pool.admission import Admission
 from agentpool._pool.record import AgentRecord, Voice
 from agentpool._pool.spawn_checks import check_child_tier
-from agentpool._scheduling.owner import Owner
+from agentpool._scheduling.owner import Owner, refuse_bystander
 from agentpool._scheduling.slot import current_slot
 
 
@@ -63,6 +63,7 @@ class PoolVoice(Voice):
                 f"agent {slot.agent_id} ({slot.name}) has ended, and a task that it left behind "
                 "uses the pool; start such a task from the owner's code"
             )
+        refuse_bystander()
         self.owner.note_use()
 
     def _is_own(self, task: trio.lowlevel.Task) -> bool:

@@ -10,6 +10,7 @@ nothing when such a task ends, so the watch follows it until it works no more.
 The owner is the task that opened the pool, with the tasks below it; when others use the
 pool, the nearest task above both, with all that is below it. While one of these tasks does
 anything but wait in a call of the pool, or for its own nursery, the owner can still send.
+A bystander cannot.
 
 | the owner's tasks | agents | what happens |
 |---|---|---|
@@ -33,7 +34,7 @@ from agentpool._errors import DeadlockError
 from agentpool._messages import OWNER_ID, AgentId
 from agentpool._pool.admission import Admission
 from agentpool._pool.record import AgentRecord
-from agentpool._scheduling.owner import Owner, Way
+from agentpool._scheduling.owner import Owner, Way, looks_on
 from agentpool._scheduling.slot import Slot
 from agentpool._scheduling.waits import (
     Wait,
@@ -98,8 +99,6 @@ class DeadlockWatch:
     """The tasks that use the pool and are no agents."""
     sources: list[Callable[[], bool]] = attrs.field(init=False, factory=list[Callable[[], bool]])
     """Of each map that is open: whether it may start an agent by itself."""
-    bystanders: list[trio.Nursery] = attrs.field(init=False, factory=list[trio.Nursery])
-    """Whose tasks use no pool, wherever they were opened: such as those that reach nodes."""
     _suspects: dict[AgentId, None] = attrs.field(init=False, factory=dict[AgentId, None])
     """Those who seemed to close a circle, in the order of the suspicions."""
     _is_suspicious: bool = attrs.field(init=False, default=False)
@@ -174,8 +173,8 @@ class DeadlockWatch:
         waiters = (owner,)
         workers = [
             task
-            for task in _tasks_of(owner.root, but=(self._nursery, *self.bystanders))
-            if _works(task, waiters)
+            for task in _tasks_of(owner.root, but=self._nursery)
+            if not looks_on(task) and _works(task, waiters)
         ]
         for task in workers:
             self._workers.watch(task, OWNER_ID, waiters)
@@ -303,15 +302,15 @@ def _agents_first(agent_id: AgentId) -> tuple[bool, AgentId]:
 
 
 def _tasks_of(
-    task: trio.lowlevel.Task, *, but: Sequence[trio.Nursery] = ()
+    task: trio.lowlevel.Task, *, but: trio.Nursery | None = None
 ) -> Iterator[trio.lowlevel.Task]:
-    """Yield *task* and the tasks below it, without those of some nurseries."""
+    """Yield *task* and the tasks below it, without those of one nursery."""
     ahead = [task]
     while ahead:
         task = ahead.pop()
         yield task
         for nursery in task.child_nurseries:
-            if nursery not in but:
+            if nursery is not but:
                 ahead.extend(nursery.child_tasks)
 
 

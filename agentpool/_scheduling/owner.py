@@ -2,15 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Protocol, final
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Final, Protocol, final
 
 import msgspec
 import trio
 
 from agentpool._base import Live
-from agentpool._errors import DeadlockError
+from agentpool._errors import DeadlockError, UsageError
 from agentpool._scheduling.waits import Wait, WaitBook
+
+_LOOKS_ON: Final = ContextVar("_LOOKS_ON", default=False)
+"""Whether the task only looks on. A task has it of the one that started it."""
+
+
+@contextmanager
+def as_bystander() -> Generator[None]:
+    """Declare that the current task, and those that it starts in the block, send no messages.
+
+    Whoever opened a pool can always write to its agents, and so can every task beside that one.
+    Therefore an agent that waits for a message is not told of a deadlock while such a task
+    sleeps, serves or watches for signals. A bystander does not count. It may look at the pool,
+    and cancel, interrupt and abort.
+
+    >>> import trio
+    >>> async def tick() -> None:
+    ...     with as_bystander():
+    ...         await trio.sleep(1)
+    """
+    token = _LOOKS_ON.set(True)
+    try:
+        yield
+    finally:
+        _LOOKS_ON.reset(token)
+
+
+def look_on() -> None:
+    """Make the current context that of a bystander: such as one that tasks are started in."""
+    _LOOKS_ON.set(True)
+
+
+def looks_on(task: trio.lowlevel.Task) -> bool:
+    """Return whether *task* is a bystander."""
+    return task.context.get(_LOOKS_ON, False)
+
+
+def refuse_bystander() -> None:
+    """Raise if the current task is a bystander, and would do what could end a wait.
+
+    Raises:
+        UsageError: If so.
+    """
+    if _LOOKS_ON.get():
+        raise UsageError(
+            "a task that was declared a bystander uses the pool, and an agent may have been told "
+            "that nothing could come; do this outside of `with as_bystander()`"
+        )
 
 
 class Way(Protocol):

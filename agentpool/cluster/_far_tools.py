@@ -21,6 +21,7 @@ from agentpool._loop.run import UNSURE
 from agentpool._manifest.capability import Capability
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import CompletionRequest, ToolDefinition
+from agentpool._scheduling.owner import look_on
 from agentpool._scheduling.request_clock import waiting_for_turn
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import (
@@ -119,6 +120,7 @@ class Desk(Questioned):
         self._nursery = nursery
         # The slot, branch and call of the tool are in it. Who brings a question has none of them.
         self._context = copy_context()
+        self._context.run(look_on)
         self._scopes: dict[int, trio.CancelScope] = {}
         self._leaves: dict[int, trio.Event] = {}
         self._own: tuple[Question, trio.CancelScope] | None = None

@@ -16,6 +16,7 @@ import trio
 
 from agentpool._errors import UsageError
 from agentpool._manifest.capability import PrivacyTier
+from agentpool._scheduling.owner import as_bystander
 from agentpool.cluster._checks import Terms
 from agentpool.cluster._errors import ClusterError, NodeCheckError, NodeLostError
 from agentpool.cluster._link import Link, Wire
@@ -154,7 +155,8 @@ class Nodes:
             for node in found:
                 if node.key in self._refused:
                     raise self._refused[node.key]
-        self.nursery.start_soon(self._look_again)
+        with as_bystander():
+            self.nursery.start_soon(self._look_again)
 
     async def _look_again(self) -> None:
         """Start nodes that join later, and those that were lost and are there again."""
@@ -217,7 +219,8 @@ class Nodes:
         self._refused.pop(node.key, None)
         link = Link(node.name, node.key, node.labels, wire, self.terms.lease_seconds)
         self.links[node.key] = link
-        self.nursery.start_soon(self._run, link, name=f"node {node.name}")
+        with as_bystander():
+            self.nursery.start_soon(self._run, link, name=f"node {node.name}")
 
     def _refuse(self, node: FoundNode, text: str, *, for_now: bool) -> None:
         self._refused[node.key] = NodeCheckError(text, node=node.name)

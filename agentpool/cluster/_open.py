@@ -306,8 +306,6 @@ async def _pool_on(
     own = cluster._tools  # pyright: ignore[reportPrivateUsage]
     here = own if tools is None else tools
     async with open_pool(choose, tools=here, **terms) as pool:
-        nodes = cluster._nodes  # pyright: ignore[reportPrivateUsage]
-        pool._agents.deadlocks.bystanders.append(nodes.nursery)  # pyright: ignore[reportPrivateUsage]
         yield pool
 
 

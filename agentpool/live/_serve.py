@@ -27,6 +27,7 @@ import msgspec
 import trio
 
 from agentpool._pool.pool import AgentPool
+from agentpool._scheduling.owner import as_bystander
 from agentpool.live._actions import Hands
 from agentpool.live._approvals import ApprovalDesk
 from agentpool.live._door import Door
@@ -232,7 +233,8 @@ async def serve_live(
             telling = nullcontext() if approvals is None else approvals.tell(page.wake)
             with pool.events() as events, telling:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(page.serve, events, sockets, serving)  # noqa: ASYNC113  # what comes before it runs waits for it
+                    with as_bystander():
+                        nursery.start_soon(page.serve, events, sockets, serving)  # noqa: ASYNC113  # what comes before it runs waits for it
                     try:
                         yield page
                     except Exception as error:  # noqa: BLE001  # raised below, in no group

@@ -16,6 +16,7 @@ from typing import TextIO
 
 import trio
 
+from agentpool._scheduling.owner import as_bystander
 from agentpool.live._board import Board
 from agentpool.live._display import FRAMES_PER_SECOND, LiveDisplay, open_display
 
@@ -51,7 +52,8 @@ async def show_in_terminal(
     failed: Exception | None = None
     async with trio.open_nursery() as nursery:
         if display is not None:
-            nursery.start_soon(_draw, board, display)
+            with as_bystander():
+                nursery.start_soon(_draw, board, display)
         try:
             yield board
         except Exception as error:  # noqa: BLE001  # raised below, in no group

@@ -565,3 +565,16 @@ def test_answers_are_written_whatever_the_encoding_is(desk: Desk) -> None:
         check=True,
     )
     assert done.stdout == rb"K\xe4se \U0001f9c0" + b"\n"
+
+
+@pytest.mark.parametrize("also", [(), ("--quiet",), ("--journal", "j.db"), ("--json",)])
+def test_an_agent_that_waits_for_nothing_is_told(desk: Desk, also: tuple[str, ...]) -> None:
+    """What the command does beside its agents writes to none of them."""
+    desk.write(
+        waiter_toml='name = "waiter"\n[[capabilities]]\ntype = "message"\n',
+        script_toml='[[answers]]\ntool = "wait_for_message"\ntimes = 1\n\n'
+        '[[answers]]\ntext = "Gone on."\n',
+    )
+    done = desk.scripted("run", "waiter.toml", "hello", *also)
+    assert done.code == 0
+    assert "Gone on." in done.out

@@ -18,6 +18,8 @@ from agentpool import (
     CapabilityKind,
     DeadlockError,
     SpawnConfig,
+    UsageError,
+    as_bystander,
     open_pool,
 )
 from agentpool.drivers import Completion, CompletionRequest, FunctionDriver
@@ -382,3 +384,63 @@ async def _left_with_the_owner() -> None:
 def test_a_task_that_an_agent_left_with_the_owner_waits_like_the_owner() -> None:
     """It has no slot, it is no part of its agent, and it cannot act while it waits."""
     explore(_left_with_the_owner, schedules=4)
+
+
+async def _sleeps() -> None:
+    await trio.sleep_forever()
+
+
+async def _waits_beside(task: Callable[[], Awaitable[None]]) -> None:
+    """Let an agent wait for a message beside *task*, which looks on."""
+    async with trio.open_nursery() as nursery:
+        with as_bystander():
+            nursery.start_soon(task)
+        with trio.fail_after(60):
+            async with open_pool(FunctionDriver(obedient), tools=TOOLS) as pool:
+                outcome = await (await pool.spawn(config("wait"))).wait()
+        assert "no running agent can unblock them" in outcome.text
+        nursery.cancel_scope.cancel()
+
+
+async def _sleeps_below() -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_sleeps)
+
+
+@pytest.mark.parametrize("task", [_sleeps, _sleeps_below])
+def test_a_bystander_hides_no_deadlock(task: Callable[[], Awaitable[None]]) -> None:
+    """It, and whatever it starts, could still do anything but write to an agent."""
+
+    async def scenario() -> None:
+        await _waits_beside(task)
+
+    explore(scenario, schedules=50)
+    cancel_everywhere(scenario)
+
+
+async def test_any_other_task_may_still_write(autojump_clock: MockClock) -> None:
+    """Nothing is told while there is one, even if nothing will ever wake it."""
+    with trio.move_on_after(60) as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_sleeps)
+            async with open_pool(FunctionDriver(obedient), tools=TOOLS) as pool:
+                await (await pool.spawn(config("wait"))).wait()
+    assert scope.cancelled_caught
+
+
+async def test_a_bystander_that_writes_is_refused(autojump_clock: MockClock) -> None:
+    """An agent may have been told that nothing could come. It may look, and end agents."""
+    async with open_pool(FunctionDriver(obedient), tools=TOOLS) as pool:
+        handle = await pool.spawn(config("wait"))
+        with as_bystander():
+            for act in (
+                partial(pool.spawn, config("say x")),
+                partial(handle.send, "hello"),
+                partial(pool.broadcast, "hello"),
+                pool.receive_many,
+            ):
+                with pytest.raises(UsageError, match="a task that was declared a bystander"):
+                    await act()
+            assert pool.statistics().spawned == 1
+            handle.cancel("enough")
+        await pool.spawn(config("say x"))

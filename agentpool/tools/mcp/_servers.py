@@ -34,6 +34,7 @@ from agentpool._manifest.capability import Capability, PrivacyTier
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._manifest.parts import McpServerConfig
 from agentpool._messages import Json, ToolDefinition
+from agentpool._scheduling.owner import as_bystander
 from agentpool._scheduling.slot import parked
 from agentpool._scheduling.waits import Wait
 from agentpool.abc import AgentContext, Tool, ToolContext, ToolResult
@@ -125,7 +126,9 @@ class _Server:
         self._failures += 1  # until a call is answered, this start has come to nothing
         deadline = trio.current_time() + self._start_seconds
         self._start = _Start(trio.CancelScope(deadline=deadline))
-        self._nursery.start_soon(self._keep, self._start, name=f"MCP server {self.config.name}")
+        with as_bystander():
+            what = f"MCP server {self.config.name}"
+            self._nursery.start_soon(self._keep, self._start, name=what)
 
     async def wait_session(self) -> Session:
         """Return the open session, without a slot while the server starts.
