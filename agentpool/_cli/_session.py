@@ -246,8 +246,7 @@ async def conduct(
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(watch_signals, interruption)
-        with as_bystander():
-            nursery.start_soon(show, board, screen, interruption, options.quiet, prompter)
+        nursery.start_soon(show, board, screen, interruption, options.quiet, prompter)
         try:
             with interruption.scope:
                 await _run(

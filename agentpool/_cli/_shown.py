@@ -6,6 +6,7 @@ import sys
 
 import trio
 
+from agentpool import as_bystander
 from agentpool._cli._approve import Prompter, open_prompter
 from agentpool._cli._command import Options
 from agentpool._cli._interrupt import Interruption
@@ -40,19 +41,20 @@ async def show(
     prompter: Prompter | None,
 ) -> None:
     """Write lines, or draw the display, until cancelled."""
-    while screen.display is not None:
-        await screen.write_lines(lines_to_write(board, screen, quiet))
-        board.keys = "" if prompter is None else prompter.keys
-        await screen.draw(board.look())
-        with trio.move_on_after(1 / FRAMES_PER_SECOND):
-            await interruption.called.wait()
-            # The next signal ends the program at once, and the cursor must be there then.
-            if prompter is not None:
-                prompter.close()
-            await screen.close_display()
-    while True:
-        await board.wait_lines()
-        await screen.write_lines(lines_to_write(board, screen, quiet))
+    with as_bystander():
+        while screen.display is not None:
+            await screen.write_lines(lines_to_write(board, screen, quiet))
+            board.keys = "" if prompter is None else prompter.keys
+            await screen.draw(board.look())
+            with trio.move_on_after(1 / FRAMES_PER_SECOND):
+                await interruption.called.wait()
+                # The next signal ends the program at once, and the cursor must be there then.
+                if prompter is not None:
+                    prompter.close()
+                await screen.close_display()
+        while True:
+            await board.wait_lines()
+            await screen.write_lines(lines_to_write(board, screen, quiet))
 
 
 def lines_to_write(board: Board, screen: Screen, quiet: bool) -> list[str]:  # noqa: FBT001  # see show
