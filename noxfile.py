@@ -228,7 +228,7 @@ def property_(session: nox.Session) -> None:
     # One test takes minutes here, and none of them hangs: a dump of all threads in the
     # middle of it tells nothing, and was seen to crash Python.
     patient = ("--hypothesis-profile=long", "--override-ini=faulthandler_timeout=0")
-    session.run("python", "-m", "pytest", *patient, *folders, *session.posargs)
+    session.run("python", "-m", "pytest", *SIDE_BY_SIDE, *patient, *folders, *session.posargs)
 
 
 @nox.session(python=pythons()[0])
@@ -239,7 +239,7 @@ def minimums(session: nox.Session) -> None:
     ]
     oldest = tuple(need.replace(">=", "==") for need in needs)
     install(session, *EXTRAS, also=(*group("test"), *oldest))
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "pytest", *SIDE_BY_SIDE, *session.posargs)
 
 
 @nox.session
