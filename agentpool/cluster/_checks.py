@@ -27,6 +27,9 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     keys: tuple[str, ...]
     """Variables of the environment that must be set."""
     lease_seconds: float
+    """How long a node works without a word from the program."""
+    start_seconds: float
+    """How long it may take to start; its lease begins when it has."""
 
 
 @final

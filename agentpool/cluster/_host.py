@@ -77,11 +77,12 @@ class NodeHost:
         self._ray = ray
         self._environ = environ
         self._end_process = end_process or self.stop
-        self._lease = Lease(terms.lease_seconds, _now())
-        self._said, self._said_at = 0, self._lease.renewed_at
+        self._lease = Lease(terms.lease_seconds)
+        self._said, self._said_at = 0, 0.0
         self._mailbox = Mailbox(node)
         self._calls: dict[int, Caller] = {}
         self._ready = threading.Event()
+        self._greeted = threading.Event()
         self._over = threading.Event()
         self._faults: list[str] = []
         self._token: trio.lowlevel.TrioToken | None = None
@@ -96,6 +97,9 @@ class NodeHost:
     def hello(self) -> list[str]:
         """Return what is missing here, once the loop runs. Empty: nothing."""
         self._ready.wait()
+        self._lease.begin(_now())
+        self._said_at = self._lease.renewed_at
+        self._greeted.set()
         return self._faults
 
     def push(self, batch: bytes) -> bool:
@@ -123,16 +127,23 @@ class NodeHost:
 
     def stop(self) -> None:
         """End all work, and the loop. Does not wait."""
-        self._over.set()
-        self._mailbox.close()
+        self._close()
         if self._token is not None:
             with contextlib.suppress(trio.RunFinishedError):
                 self._token.run_sync_soon(self._scope.cancel)
+
+    def _close(self) -> None:
+        """Wake whatever waits for the loop."""
+        self._over.set()
+        self._greeted.set()
+        self._mailbox.close()
 
     # --- the lease
 
     def _keep_lease(self) -> None:
         """Cancel all work when the lease nears its end; end the process when it is over."""
+        self._greeted.wait(self._terms.start_seconds)
+        self._lease.begin(_now())
         for phase, act in ((Phase.CANCEL, self._cancel_all), (Phase.END, self._end_process)):
             while (seconds := self._lease.seconds_to(phase, _now())) > 0:
                 if self._over.wait(seconds):
@@ -154,8 +165,7 @@ class NodeHost:
         try:
             trio.run(self._main, instruments=[_Fence(self._lease, self._end_process)])
         finally:
-            self._over.set()
-            self._mailbox.close()
+            self._close()
             self._ready.set()
 
     async def _main(self) -> None:

@@ -2,6 +2,8 @@
 
 Rules:
 
+0. The lease begins when the node says for the first time that it is ready: what it imports may
+   take longer than the lease, and it has no work before.
 1. A node numbers what it says, and its program names the last number that it heard. That renews
    the lease from the moment at which the node said it: a word that was long on its way proves
    nothing of the time since.
@@ -17,6 +19,7 @@ done elsewhere. Only durations count, so clocks need not agree.
 from __future__ import annotations
 
 import enum
+import math
 from typing import Final, final
 
 import attrs
@@ -43,8 +46,13 @@ class Lease:
 
     seconds: float
     """How long it is."""
-    renewed_at: float
-    """When the program was there last, by the caller's clock."""
+    renewed_at: float = math.inf
+    """When the program was there last, by the caller's clock. Infinite: it has not begun."""
+
+    def begin(self, now: float) -> None:
+        """Begin it, unless it has begun."""
+        if self.renewed_at == math.inf:
+            self.renewed_at = now
 
     def renew(self, heard_at: float, now: float) -> None:
         """Note that the program was there at *heard_at*. Told too late, it renews nothing."""

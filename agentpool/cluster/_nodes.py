@@ -121,7 +121,6 @@ class Nodes:
     terms: Terms
     privacy: PrivacyTier
     """The strictest tier of what is sent to them."""
-    _start_seconds: float
     nursery: trio.Nursery
     links: dict[str, Link] = attrs.field(factory=dict[str, Link])
     """By key, the last one of each node."""
@@ -199,17 +198,18 @@ class Nodes:
 
     async def _join(self, node: FoundNode) -> None:
         self._found[node.key] = node
+        wire: Wire | None = None
         try:
-            with trio.fail_after(self._start_seconds):
+            with trio.fail_after(self.terms.start_seconds):
                 wire = await self._source.start(node, self.terms)
                 faults = await wire.hello()
-        except trio.TooSlowError:
-            text = f"node {node.name} did not answer within {self._start_seconds:g} seconds"
-            self._refuse(node, text, for_now=True)
-            return  # noqa: ASYNC910  # it was waited for
         except Exception as error:  # noqa: BLE001  # whatever it is, it gets no work
-            why = f"{type(error).__name__}: {error}"
-            self._refuse(node, f"node {node.name} cannot be started: {why}", for_now=True)
+            if wire is not None:
+                wire.kill()
+            why = f"cannot be started: {type(error).__name__}: {error}"
+            if isinstance(error, trio.TooSlowError):
+                why = f"did not answer within {self.terms.start_seconds:g} seconds"
+            self._refuse(node, f"node {node.name} {why}", for_now=True)
             return  # noqa: ASYNC910  # it was waited for
         if faults:
             wire.kill()
@@ -225,7 +225,7 @@ class Nodes:
     def _refuse(self, node: FoundNode, text: str, *, for_now: bool) -> None:
         self._refused[node.key] = NodeCheckError(text, node=node.name)
         if for_now:
-            self._again_at[node.key] = trio.current_time() + self._start_seconds
+            self._again_at[node.key] = trio.current_time() + self.terms.start_seconds
         else:
             self._again_at.pop(node.key, None)
 

@@ -149,8 +149,8 @@ async def open_cluster(
     async with (
         _open_source(address, runtime_env or {}) as source,
         _running(
-            source, _terms(source, names, needs, lease_seconds), privacy or source.privacy,
-            start_seconds, every_node=every_node,
+            source, _terms(source, names, needs, (lease_seconds, start_seconds)),
+            privacy or source.privacy, every_node=every_node,
         ) as nodes,
     ):  # fmt: skip
         drivers = FarDrivers(nodes, labels)
@@ -172,7 +172,7 @@ def _terms(
     source: Source,
     names: Sequence[str | None],
     needs: tuple[tuple[str, ...], tuple[str, ...]],
-    lease_seconds: float,
+    seconds: tuple[float, float],
 ) -> Terms:
     """Return what each node must have. What is named must be here as well."""
     for name in names:
@@ -186,7 +186,8 @@ def _terms(
         tools=names[1],
         modules=needs[0],
         keys=needs[1],
-        lease_seconds=lease_seconds,
+        lease_seconds=seconds[0],
+        start_seconds=seconds[1],
     )
 
 
@@ -199,14 +200,13 @@ async def _running(
     source: Source,
     terms: Terms,
     privacy: PrivacyTier,
-    start_seconds: float,
     *,
     every_node: bool = True,
 ) -> AsyncGenerator[Nodes, None]:
     """Keep the nodes at work while the block runs; its own exception comes out unwrapped."""
     raised: Exception | None = None
     async with trio.open_nursery() as nursery:
-        nodes = Nodes(source, terms, privacy, start_seconds, nursery)
+        nodes = Nodes(source, terms, privacy, nursery)
         try:
             await nodes.open(every_node=every_node)
             yield nodes

@@ -3,7 +3,7 @@
 ``python -m tests.cluster.faults COUNT [FAULT...]`` starts a cluster of three nodes on this
 machine, runs a program on it under load, breaks something in the middle, and looks at what is
 left: outcomes, requests that were made twice, work that went on after the lease, and what a
-budget says.
+budget says. Each is done with requests that are made once, and with up to four.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SLACK = 1.0
 """For a scheduler of a busy machine, in seconds."""
 
 
-async def program(address: str, file: str, attempts: int) -> None:
+async def program(address: str, file: str, attempts: int, seconds: str) -> None:
     """Run so many agents on the cluster, and print what became of them as JSON."""
     manifest = AgentManifest(privacy=PrivacyTier.PRIVATE)
     async with open_cluster(
@@ -44,7 +44,7 @@ async def program(address: str, file: str, attempts: int) -> None:
             request_retries=RetryPolicy(max_attempts=attempts, base_seconds=0.1),
         ) as pool:  # fmt: skip
             await pool.fan_out(
-                SpawnConfig(manifest, f"tick {file} {number} 2.5", name=str(number))
+                SpawnConfig(manifest, f"tick {file} {number} {seconds}", name=str(number))
                 for number in range(AGENTS)
             )
             outcomes = (await pool.join_all()).values()
@@ -97,9 +97,10 @@ def hosts(cluster: RayCluster, name: str) -> list[int]:
     return [one for one in family(cluster.nodes[name].process.pid) if "HostActor" in command(one)]
 
 
-def start(cluster: RayCluster, file: Path, attempts: int) -> subprocess.Popen[str]:
-    """Start the program."""
-    arguments = ("-m", "tests.cluster.faults", "program", cluster.address, str(file), str(attempts))
+def start(cluster: RayCluster, file: Path, attempts: int, seconds: float) -> subprocess.Popen[str]:
+    """Start the program. Each of its requests takes so many seconds."""
+    words = ("program", cluster.address, str(file), str(attempts), str(seconds))
+    arguments = ("-m", "tests.cluster.faults", *words)
     return subprocess.Popen(
         [sys.executable, *arguments], cwd=ROOT, env=environment(), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -133,6 +134,8 @@ def break_it(cluster: RayCluster, fault: str, process: subprocess.Popen[str], ti
             send(set(node.find("raylet/raylet")), signal.SIGKILL)
         case "node":
             node.kill()
+        case "head" | "head for long":
+            cluster.nodes["w0"].kill()
         case "stopped host":
             send(victim, signal.SIGSTOP)
             time.sleep(2 * LEASE)
@@ -156,7 +159,7 @@ def once(cluster: RayCluster, fault: str, attempts: int) -> dict[str, object]:
     """Break something once, and return what was found."""
     with tempfile.TemporaryDirectory() as folder:
         ticks = Ticks(Path(folder, "ticks"))
-        process = start(cluster, ticks.file, attempts)
+        process = start(cluster, ticks.file, attempts, 90 if fault == "head for long" else 2.5)
         try:
             wait_busy(ticks, process)
             time.sleep(0.5)
@@ -165,6 +168,10 @@ def once(cluster: RayCluster, fault: str, attempts: int) -> dict[str, object]:
             out, err = process.communicate(timeout=180)
             if fault == "program":
                 return found | {"last tick after": round(ticks.last() - at, 2)}
+            if fault == "head for long":
+                return found | ended(ticks, time.monotonic(), err) | {
+                    "code": process.returncode, "seconds": round(time.monotonic() - at, 1),
+                }  # fmt: skip
             assert out.strip(), err[-3000:]
             found |= json.loads(out.splitlines()[-1])
             begun = ticks.begun()
@@ -182,25 +189,49 @@ def once(cluster: RayCluster, fault: str, attempts: int) -> dict[str, object]:
                 cluster.add("w1")
 
 
+def ended(ticks: Ticks, moment: float, err: str) -> dict[str, object]:
+    """Return what is left of a program that ended with an error at a moment."""
+    time.sleep(LEASE + SLACK + 1)
+    return {
+        "late": ticks.after(moment + LEASE + SLACK),
+        "last tick after the end": round(ticks.last() - moment, 2),
+        "error": err.strip().rpartition("\n")[2][:160],
+    }
+
+
 FAULTS = ("host", "raylet", "node", "program", "stopped host", "stopped program")
+HEADS = ("head", "head for long")
+"""Each of these has a cluster of its own."""
+NAMES = ("w0", "w1", "w2")
+
+
+def tell(fault: str, attempts: int, number: int, found: dict[str, object]) -> None:
+    """Print a line."""
+    sys.stdout.write(f"{fault}\tattempts={attempts}\t#{number + 1}\t{json.dumps(found)}\n")
+    sys.stdout.flush()
 
 
 def main() -> None:
     """Print a line for each fault and each number of attempts."""
     if sys.argv[1] == "program":
-        trio.run(program, sys.argv[2], sys.argv[3], int(sys.argv[4]))
+        address, file, asked, seconds = sys.argv[2:]
+        trio.run(program, address, file, int(asked), seconds)
         return
     # So that a caller who ends this ends the cluster as well.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    count, wanted = int(sys.argv[1]), sys.argv[2:] or FAULTS
-    with ray_cluster("w0", "w1", "w2") as cluster:
-        for fault in wanted:
-            for attempts in (1, 4):
-                for number in range(count):
-                    found = once(cluster, fault, attempts)
-                    line = f"{fault}\tattempts={attempts}\t#{number + 1}\t{json.dumps(found)}"
-                    sys.stdout.write(f"{line}\n")
-                    sys.stdout.flush()
+    count, wanted = int(sys.argv[1]), sys.argv[2:] or (*FAULTS, *HEADS)
+    for number in range(count):
+        for fault in (one for one in wanted if one in HEADS):
+            with ray_cluster(*NAMES) as cluster:
+                tell(fault, 4, number, once(cluster, fault, 4))
+    if not (others := [one for one in wanted if one not in HEADS]):
+        return
+    with ray_cluster(*NAMES) as cluster:
+        for number in range(count):
+            for fault in others:
+                # A program that is killed asks nothing again.
+                for attempts in (1,) if fault == "program" else (1, 4):
+                    tell(fault, attempts, number, once(cluster, fault, attempts))
 
 
 if __name__ == "__main__":

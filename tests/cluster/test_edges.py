@@ -49,10 +49,11 @@ TOOLS = "tests.support.node_work:TOOLS"
 ONCE = RetryPolicy(max_attempts=1)
 
 
-def terms(lease_seconds: float = 10.0, driver: str = MODEL) -> Terms:
+def terms(lease_seconds: float = 10.0, driver: str = MODEL, start_seconds: float = 60.0) -> Terms:
     """Return what a program like ours needs."""
     return Terms(agentpool=__version__, python=sys.version_info[:2], ray="", driver=driver,
-                 tools=TOOLS, modules=(), keys=(), lease_seconds=lease_seconds)  # fmt: skip
+                 tools=TOOLS, modules=(), keys=(), lease_seconds=lease_seconds,
+                 start_seconds=start_seconds)  # fmt: skip
 
 
 @pytest.mark.parametrize("watched", [False, True])
@@ -249,7 +250,8 @@ def unreachable() -> list[FoundNode]:
 @asynccontextmanager
 async def opened(source: Odd, start_seconds: float = 30.0) -> AsyncGenerator[Cluster, None]:
     """Open a cluster with nodes of a source."""
-    async with _running(source, terms(), PrivacyTier.SOVEREIGN, start_seconds) as nodes:
+    needs = terms(start_seconds=start_seconds)
+    async with _running(source, needs, PrivacyTier.SOVEREIGN) as nodes:
         yield Cluster(nodes, FarDrivers(nodes, None), None)
 
 
@@ -338,6 +340,25 @@ def test_a_host_ends_with_its_lease() -> None:
     assert host.poll(6, 0.1) is None
     assert not host.push(b"")
     host.stop()
+
+
+def test_a_lease_begins_when_the_node_has_answered() -> None:
+    """What it imports may take longer than that. A program that never asks has its time as well."""
+    ended = threading.Event()
+    node_work.MAY_BE_FOUND.clear()
+    slow = terms(0.05, "tests.support.node_work:open_late")
+    host = NodeHost("n", slow, ray="", environ={}, end_process=ended.set)
+    assert not ended.wait(0.3)
+    node_work.MAY_BE_FOUND.set()
+    assert host.hello() == []
+    assert ended.wait(30)
+    host.stop()
+    host._thread.join(30)
+    alone = threading.Event()
+    host = NodeHost("n", terms(0.05, start_seconds=0.05), ray="", environ={}, end_process=alone.set)
+    assert alone.wait(30)
+    host.stop()
+    host._thread.join(30)
 
 
 def _same(item: Order, error: Exception) -> Order:

@@ -76,7 +76,10 @@ def test_where_the_model_is_goes_first_but_not_for_ever() -> None:
 
 def test_a_lease_ends_and_a_late_word_renews_nothing() -> None:
     """First the work is cancelled, then the process ends."""
-    lease = Lease(10.0, 100.0)
+    lease = Lease(10.0)
+    assert lease.phase(1_000_000) is Phase.WORK
+    lease.begin(100.0)
+    lease.begin(200.0)  # it has begun
     assert [lease.phase(at) for at in (100, 107.4, 107.5, 110)] == [
         Phase.WORK, Phase.WORK, Phase.CANCEL, Phase.END,
     ]  # fmt: skip
@@ -91,7 +94,7 @@ def test_a_lease_ends_and_a_late_word_renews_nothing() -> None:
 def test_a_node_that_differs_is_told_apart() -> None:
     """By every fault at once."""
     terms = Terms(agentpool="1", python=(3, 11), ray="2.60", driver=None, tools=None, modules=(),
-                  keys=("KEY", "OTHER"), lease_seconds=1.0)  # fmt: skip
+                  keys=("KEY", "OTHER"), lease_seconds=1.0, start_seconds=1.0)  # fmt: skip
     same = Here(agentpool="1", python=(3, 11), ray="2.60")
     assert list(faults(terms, same, {"KEY": "k", "OTHER": "o"})) == []
     other = Here(agentpool="2", python=(3, 13), ray="2.50")

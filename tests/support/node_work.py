@@ -125,9 +125,21 @@ class Thinker(Driver):
         return Completion("so it is")
 
 
+MAY_BE_FOUND = threading.Event()
+"""Whether ``open_late`` is there at once. Where a variable says so, it is not."""
+if "AGENTPOOL_TEST_LATE" not in os.environ:
+    MAY_BE_FOUND.set()
+
+
 def __getattr__(name: str) -> object:
-    """Have one name that only the main thread finds, as if a node had another version."""
+    """Have one name that only the main thread finds, as if a node had another version.
+
+    And one that may take long to import.
+    """
     if name == "open_only_here" and threading.current_thread() is threading.main_thread():
+        return open_model
+    if name == "open_late":
+        MAY_BE_FOUND.wait(600)
         return open_model
     raise AttributeError(name)
 

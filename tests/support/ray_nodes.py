@@ -7,6 +7,7 @@ ends a Ray that others have started.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
@@ -100,14 +101,18 @@ class RayCluster:
             where = (f"--address={self.address}",)
         labels = ("--labels", f"name={name}", "--object-store-memory=80000000",
                   "--disable-usage-stats")  # fmt: skip
+        # One after the other: two that start at once on a machine take each other's ports.
+        with alone():
+            return self._start(name, [*ray, *where, *labels], env or {})
+
+    def _start(self, name: str, words: list[str], env: dict[str, str]) -> RayNode:
         log = Path(self.folder, f"{name}.log")
         with log.open("wb") as out:
             process = subprocess.Popen(
-                [*ray, *where, *labels], stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-                env={**environment(), **(env or {})}, start_new_session=True,
+                words, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                env={**environment(), **env}, start_new_session=True,
             )  # fmt: skip
         node = self.nodes[name] = RayNode(name, process)
-        # One after the other: two that start at once on a machine take each other's ports.
         until = time.monotonic() + SECONDS
         while b"Ray runtime started" not in log.read_bytes():
             if process.poll() is not None or time.monotonic() > until:
@@ -151,6 +156,14 @@ def free_port() -> int:
     with socket.socket() as one:
         one.bind(("", 0))
         return int(one.getsockname()[1])
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Wait until no other process of this machine is in this block."""
+    with Path(tempfile.gettempdir(), "agentpool-ray-nodes.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager
