@@ -32,7 +32,9 @@ from tests.support.growth import assert_linear
 
 Texts: TypeAlias = dict[str, Callable[[int], str]]
 
-HEADER = '{"format":"agentpool-trace","run_id":"x","pool":"p","opened_at":1.0,"max_concurrent":2}\n'
+HEADER = (
+    '{"format":"agentpool-trace","run_id":"ab","pool":"p","opened_at":1.0,"max_concurrent":2}\n'
+)
 
 EXCHANGE = (
     '{"asked":{"method":"GET","host":"a","path":"/","body":null},"status":200,"headers":{},'

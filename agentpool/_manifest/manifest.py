@@ -48,8 +48,8 @@ __all__ = [
     "is_loopback_url",
 ]
 
-# A long system prompt is a thousandth of it. A device such as /dev/zero never ends.
-_MAX_BYTES: Final = 16 * 1024 * 1024
+# A long system prompt is a hundredth of it. A device such as /dev/zero never ends.
+_MAX_BYTES: Final = 1024 * 1024
 
 DEFAULT_NAME: Final = "unnamed-agent"
 """What an agent is called whose manifest does not say."""
@@ -123,10 +123,13 @@ class AgentManifest:
             providers: Those that ``provider`` may name: ``{**PROVIDERS, "mine": ...}``.
 
         Raises:
-            ManifestError: If anything is wrong. Carries all faults with their paths.
+            ManifestError: If it is too large, or anything in it is wrong. Carries all faults
+                with their paths.
         """
         expect(text, str, "text must be a str", "read a file with AgentManifest.load(path)")
         expect_arguments(AgentManifest.parse, locals())
+        if len(text) > _MAX_BYTES:
+            raise _too_large(source)
         top = TomlTable.parse(text, source=source)
         name = top.text("name", DEFAULT_NAME)
         version = top.text("version", DEFAULT_VERSION)
@@ -189,8 +192,7 @@ class AgentManifest:
             fault = Fault("", f"cannot be read: {reason}")
             raise ManifestError([fault], source=source) from exc
         if len(data) > _MAX_BYTES:
-            fault = Fault("", f"is larger than {_MAX_BYTES:,} bytes; is it a manifest?")
-            raise ManifestError([fault], source=source)
+            raise _too_large(source)
         try:
             text = data.decode("utf-8-sig")  # some editors begin a file with a mark
         except UnicodeDecodeError as exc:
@@ -198,6 +200,11 @@ class AgentManifest:
             fault = Fault("", f"is not UTF-8: line {line}; save it as UTF-8")
             raise ManifestError([fault], source=source) from exc
         return cls.parse(text, source=source, providers=providers)
+
+
+def _too_large(source: str) -> ManifestError:
+    fault = Fault("", f"is larger than {_MAX_BYTES:,} bytes; is it a manifest?")
+    return ManifestError([fault], source=source)
 
 
 def _keys(cls: type) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
 from typing import Final, ParamSpec, Self, TypeVar, cast, final
 
 import msgspec
@@ -30,6 +31,10 @@ T = TypeVar("T")
 
 SHOWN_CHARACTERS: Final = 60
 """The most that a fault quotes of a value: one line of a terminal holds it."""
+
+MAX_GUESSES: Final = 100
+"""Faults of one file after which no key is guessed at: a guess takes a thousand times longer than
+reading the key, and with so many it is no slip."""
 
 MAX_KEY_PARTS: Final = 100
 """Of one dotted key. Python's reader takes time with the square of them."""
@@ -215,7 +220,8 @@ class TomlTable(Live):
                 self.fault(key, f"unknown key here; it belongs {homes[key]}")
                 continue
             here = f"; known here: {', '.join(sorted(known))}"
-            self.fault(key, "unknown key" + (_nearest(key, known) or here))
+            near = _nearest(key, known) if len(self.faults) < MAX_GUESSES else ""
+            self.fault(key, "unknown key" + (near or here))
 
     def build(self, make: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
         """Return what *make* builds, or note the faults that it raises.
@@ -226,7 +232,9 @@ class TomlTable(Live):
         try:
             return make(*args, **kwargs)
         except ManifestError as error:
-            noted = {fault.path for fault in self.faults}
+            # The last ones: a table is read and built before the next one is.
+            ours = takewhile(lambda fault: fault.path.startswith(self.path), reversed(self.faults))
+            noted = {fault.path for fault in ours}
             placed = (Fault(f"{self.path}.{fault.path}", fault.text) for fault in error.faults)
             self.faults.extend(fault for fault in placed if fault.path not in noted)
             return None

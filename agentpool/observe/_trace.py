@@ -232,6 +232,9 @@ class _Reading:
         if not line.endswith(b"\n"):
             self._cut = True  # whoever wrote it was ended in the middle of it
             return
+        if not line.startswith(b"{"):
+            self._bad += 1  # every version writes objects
+            return
         try:
             if line.startswith(b'{"event":'):
                 self._take_event(event_from_json(line))

@@ -24,6 +24,7 @@ from agentpool._manifest.capability import SCOPE_KEYS
 from agentpool._manifest.manifest import McpServerConfig, McpTransport, is_loopback_url
 from agentpool._manifest.toml_table import TomlTable
 from agentpool.drivers import PROVIDERS, TokenPrice
+from tests.support.growth import lines_run
 from tests.support.keys import KEY
 
 FULL = """
@@ -964,8 +965,40 @@ def test_a_file_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs a file without an end")
 def test_a_file_without_an_end_is_a_fault() -> None:
     """Otherwise it is read until there is no memory left."""
-    with pytest.raises(ManifestError, match=r"zero: is larger than 16,777,216 bytes; is it a"):
+    with pytest.raises(ManifestError, match=r"zero: is larger than 1,048,576 bytes; is it a"):
         AgentManifest.load("/dev/zero")
+
+
+def test_a_text_of_megabytes_is_no_manifest() -> None:
+    """A hundred thousand keys take a second to be refused one by one."""
+    text = "#" * 1024 * 1024
+    assert AgentManifest.parse(text) == AgentManifest()
+    with pytest.raises(ManifestError, match="manifest: is larger than 1,048,576 bytes"):
+        AgentManifest.parse(text + "#")
+
+
+def test_only_so_many_keys_are_guessed_at() -> None:
+    """A slip is guessed at; a hundred of them are no slips."""
+    faults = faults_of("[model]\n" + "".join(f"api_ke{i} = 1\n" for i in range(102)))
+    hints = [text for path, text in faults.items() if path.startswith("model.api_ke")]
+    assert "did you mean" in hints[0]
+    assert "did you mean" not in hints[-1]
+    assert "known here" in hints[-1]
+
+
+def test_many_faulty_tables_take_time_in_proportion() -> None:
+    """Each was compared with the faults of all before it."""
+
+    def steps(count: int) -> int:
+        server = '[[mcp_servers]]\nname = "a"\ntransport = "stdio"\ncommand = []\n'
+
+        def read() -> None:
+            with pytest.raises(ManifestError):
+                AgentManifest.parse(server * count)
+
+        return lines_run(read, "_manifest/toml_table.py")
+
+    assert steps(200) <= 2.1 * steps(100)
 
 
 def test_an_invalid_manifest_cannot_be_made() -> None:

@@ -22,6 +22,7 @@ Source: https://html.spec.whatwg.org/multipage/server-sent-events.html (2026-11)
 
 from __future__ import annotations
 
+import re
 from typing import Final, final
 
 import attrs
@@ -39,6 +40,9 @@ _MAX_STRAY_BYTES: Final = 64 * 1024
 _FIELDS: Final = frozenset({b"id", b"retry"})
 
 _BOM: Final = b"\xef\xbb\xbf"
+
+# Two ends of lines are one empty line. More of them mean nothing, and are passed over at once.
+_EMPTY_LINES: Final = re.compile(rb"\n{3,}")
 
 
 @final
@@ -101,6 +105,8 @@ class SseParser:
         self._after_cr = piece.endswith(b"\r")
         if b"\r" in piece:
             piece = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        if b"\n\n\n" in piece:
+            piece = _EMPTY_LINES.sub(b"\n\n", piece)
         *lines, rest = piece.split(b"\n")
         events: list[SseEvent] = []
         for line in lines:

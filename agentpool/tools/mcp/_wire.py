@@ -7,6 +7,7 @@ that comes; its server reads standard input in a thread that no cancellation end
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias, final
 
@@ -26,11 +27,14 @@ Incoming: TypeAlias = SessionMessage | Exception
 """What the SDK's sessions read. The exceptions are its own way of saying that a line was
 none; ours does not say it."""
 
+# Passed over at once: a server that writes nothing else takes no time from agents.
+_BLANK_LINES: Final = re.compile(rb"\n[ \t\r\n]*\n")
+
 
 @final
 @attrs.define(eq=False)
 class LineSplitter:
-    """Splits bytes into lines, looking at each byte once."""
+    """Splits bytes into lines, looking at each byte once. Of blank lines in a row one is left."""
 
     _limit: int = MAX_MESSAGE_BYTES
     _rest: bytearray = attrs.field(factory=bytearray)
@@ -41,7 +45,7 @@ class LineSplitter:
         Raises:
             ToolError: If a line is longer than the limit.
         """
-        first, *others = data.split(b"\n")
+        first, *others = _BLANK_LINES.sub(b"\n", data).split(b"\n")
         self._rest += first
         lines: list[bytes] = []
         for other in others:
