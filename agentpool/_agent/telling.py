@@ -128,12 +128,12 @@ class RequestTeller(Live):
         """Note which node of a cluster is asked."""
         self._node = node
 
-    def fell_back(self, driver: int, error: Exception | None) -> None:
+    def fell_back(self, driver: int, error: Exception | None, model: str, next_model: str) -> None:
         """Report that the next of several drivers is asked."""
         agent = self._agent
         kind, text = ("", "") if error is None else (type(error).__name__, str(error))
         stamp = agent.hub.stamp(agent.agent_id, agent.name)
-        agent.hub.publish(FellBack(*stamp, driver, driver + 1, kind, text))
+        agent.hub.publish(FellBack(*stamp, driver, driver + 1, kind, text, model, next_model))
 
     def answered(self, answer: Completion) -> None:
         """Report the answer."""

@@ -17,9 +17,11 @@ from agentpool.observe import (
     AgentWarned,
     CompletionReceived,
     Event,
+    FellBack,
     PoolRecord,
     Reason,
     RequestFailed,
+    RequestRetried,
     ToolFinished,
     ToolStarted,
     Trace,
@@ -48,31 +50,36 @@ def overview(trace: Trace, record: PoolRecord) -> str:
         _failure(record),
         _early_ends(record),
         _tree(record),
-        _slowest(record),
+        _going_on(trace, record),
+        _slowest(trace, record),
         _tools(record),
         _tool_errors(record),
+        _asked_again(record),
         _rest(trace, record),
     ]
     return "\n".join("\n".join(part) + "\n" for part in parts if part)
 
 
 def _heading(trace: Trace, record: PoolRecord) -> list[str]:
-    opened_at = datetime.fromtimestamp(trace.header.opened_at, UTC)
     counts: dict[str, int] = {}
     for agent in record.agents.values():
         counts[agent.status] = counts.get(agent.status, 0) + 1
     statuses = ", ".join(f"{count:,} {status}" for status, count in counts.items())
     usage = record.usage
     cached = f", {usage.cached_tokens:,} of them cached" if usage.cached_tokens else ""
-    ended = "" if trace.statistics is not None else "; the pool had not closed"
+    when, took, ended = "", "", ""
+    if trace.has_times:
+        when = f", {datetime.fromtimestamp(trace.header.opened_at, UTC):%Y-%m-%d %H:%M:%S} UTC"
+        took = f" in {record.seconds:.1f} s"
+        ended = "" if trace.statistics is not None else "; the pool had not closed"
     usage_line = (
         f"{usage.input_tokens:,} tokens in{cached}, {usage.output_tokens:,} out, "
         f"{_money(record.cost_usd)}"
     )
     name = printable(trace.header.pool)
     return [
-        f"pool {name!r}, {opened_at:%Y-%m-%d %H:%M:%S} UTC, run {trace.header.run_id}",
-        f"{len(record.agents):,} agents in {record.seconds:.1f} s: {statuses or 'none'}{ended}",
+        f"pool {name!r}{when}, run {trace.header.run_id}",
+        f"{len(record.agents):,} agents{took}: {statuses or 'none'}{ended}",
         usage_line,
     ]
 
@@ -145,13 +152,55 @@ def _row(agent: AgentRecord, branch: str) -> str:
     return f"{name:<{_NAME_COLUMNS}}  {columns}"
 
 
-def _slowest(record: PoolRecord) -> list[str]:
+def _going_on(trace: Trace, record: PoolRecord) -> list[str]:
+    """Return what the agents that have not ended wait for."""
+    lines = [
+        f"  {_who(agent)}: {printable(agent.going_on)}"
+        for agent in record.agents.values()
+        if trace.has_times and agent.now is not None
+    ]
+    left = len(lines) - TREE_ROWS
+    more = [f"… and {left:,} more that had not ended"] if left > 0 else []
+    return ["waiting when the trace ends", *lines[:TREE_ROWS], *more] if lines else []
+
+
+def _asked_again(record: PoolRecord) -> list[str]:
+    """Return which models took over, and how often requests were made again."""
+    lines: list[str] = []
+    retried: dict[int, list[RequestRetried]] = {}
+    for event in record.notices:
+        if isinstance(event, FellBack):
+            text = event.words()[:ERROR_CHARACTERS]
+            lines.append(f"fell back: {_who_is(event)} {printable(text)}")
+        elif isinstance(event, RequestRetried):
+            retried.setdefault(event.agent_id, []).append(event)
+    for events in retried.values():
+        times = "once" if len(events) == 1 else f"{len(events):,} times"
+        seconds = sum(event.delay_seconds for event in events)
+        text = printable(events[-1].error[:ERROR_CHARACTERS])
+        lines.append(f"retried: {_who_is(events[0])} {times}, after {seconds:.1f} s: {text}")
+    left = len(lines) - WARNINGS
+    return lines[:WARNINGS] + ([f"… and {left:,} more of these"] if left > 0 else [])
+
+
+def _slowest(trace: Trace, record: PoolRecord) -> list[str]:
+    if not trace.has_times:
+        return []
     found = [
-        (answer.duration_seconds, f"model {answer.model or '?'}", answer.agent_id, answer.turn)
+        (answer.duration_seconds, f"model {answer.model or '?'}", answer.agent_id, answer.turn, "")
         for answer in record.answers
     ]
+    for agent in record.agents.values():
+        cut = ", still open" if agent.outcome is None else ", cut off"
+        end, agent_id = record.end_of(agent), agent.agent_id
+        for asked in agent.open_requests.values():
+            model = f"model {asked.model or agent.spawned.model or '?'}"
+            found.append((end - asked.at_seconds, model, agent_id, asked.turn, cut))
+        for begun in agent.open_calls.values():
+            tool = f"tool {printable(begun.call.name)}"
+            found.append((end - begun.at_seconds, tool, agent_id, begun.turn, cut))
     found += [
-        (call.duration_seconds, f"tool {printable(call.call.name)}", call.agent_id, call.turn)
+        (call.duration_seconds, f"tool {printable(call.call.name)}", call.agent_id, call.turn, "")
         for call in record.calls
         if call.duration_seconds is not None
     ]
@@ -159,20 +208,22 @@ def _slowest(record: PoolRecord) -> list[str]:
         return []
     found.sort(key=lambda call: -call[0])
     return ["slowest calls"] + [
-        f"  {seconds:8.2f} s  {what}, {_who(record.agents[agent_id])}, turn {turn}"
-        for seconds, what, agent_id, turn in found[:SLOWEST]
+        f"  {seconds:8.2f} s  {what}, {_who(record.agents[agent_id])}, turn {turn}{cut}"
+        for seconds, what, agent_id, turn, cut in found[:SLOWEST]
     ]
 
 
 def _tools(record: PoolRecord) -> list[str]:
     if not record.tools:
         return []
-    lines = [f"{'tool':<{_NAME_COLUMNS}}  {'calls':>7}{'failed':>8}{'p50':>9}{'p95':>9}"]
+    lines = [f"{'tool':<{_NAME_COLUMNS}}  {'calls':>7}{'open':>6}{'failed':>8}{'p50':>9}{'p95':>9}"]
     for tool in record.tools.values():
         half, most = tool.percentile(0.5), tool.percentile(0.95)
         times = "".join("        ?" if s is None else f"{s:>7.2f} s" for s in (half, most))
         name = printable(tool.name)[:_NAME_COLUMNS]
-        lines.append(f"{name:<{_NAME_COLUMNS}}  {tool.calls:>7,}{tool.failed:>8,}{times}")
+        lines.append(
+            f"{name:<{_NAME_COLUMNS}}  {tool.calls:>7,}{tool.open:>6,}{tool.failed:>8,}{times}"
+        )
     return lines
 
 

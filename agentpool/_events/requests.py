@@ -137,6 +137,16 @@ class FellBack(EventBase, frozen=True, gc=False):
     """The type of the error. Empty: it was left alone, since it failed too often before."""
     error: str
     """Its text."""
+    model: str = ""
+    """The model of the one that failed. Empty: it is not known."""
+    next_model: str = ""
+    """The model of the one that is asked. Empty: it is not known."""
+
+    def words(self) -> str:
+        """Return which one took over from which, and why, for people."""
+        why = f"{self.error_type}: {self.error}" if self.error_type else "it was left alone"
+        model = self.model or f"driver {self.driver}"
+        return f"from {model} to {self.next_model or f'driver {self.next_driver}'}: {why}"
 
 
 @final

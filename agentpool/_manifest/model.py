@@ -167,6 +167,12 @@ class ModelConfig:
         raise_if_any(_model_faults(self), "ModelConfig")
 
     @property
+    def words(self) -> str:
+        """Which model it is, for people: its name, or its file."""
+        name = self.remote_model or self.model_path or self.model_repo
+        return str(name or "the packaged model")
+
+    @property
     def place(self) -> Place | None:
         """Where the model is, and which key is sent there. ``None``: it has no API."""
         if self.remote_model is None:

@@ -22,12 +22,14 @@ class RequestWatcher(Protocol):
     def placed(self, node: str) -> None:
         """Note which node of a cluster is asked."""
 
-    def fell_back(self, driver: int, error: Exception | None) -> None:
+    def fell_back(self, driver: int, error: Exception | None, model: str, next_model: str) -> None:
         """Report that the next of several drivers is asked.
 
         Args:
             driver: Which one failed, from 1.
             error: What it failed with. ``None``: it was not asked.
+            model: Which model it has. Empty: that is not known.
+            next_model: Which model is asked. Empty: that is not known.
         """
 
 

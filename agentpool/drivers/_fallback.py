@@ -29,7 +29,7 @@ import msgspec
 import trio
 
 from agentpool._attachments import Attachment
-from agentpool._checks import expect
+from agentpool._checks import expect, expect_each
 from agentpool._errors import (
     AllDriversFailedError,
     AuthenticationError,
@@ -88,7 +88,7 @@ class FallbackDriver(SendingDriver):
     'Hello!'
     """
 
-    __slots__ = ("_choices", "_patience_seconds")
+    __slots__ = ("_choices", "_models", "_patience_seconds")
 
     def __init__(
         self,
@@ -96,6 +96,7 @@ class FallbackDriver(SendingDriver):
         patience_seconds: float | None = None,
         max_failures: int = 5,
         cool_down_seconds: float = 30.0,
+        models: Sequence[str] = (),
     ) -> None:
         """Make a driver that asks *drivers* in this order.
 
@@ -106,6 +107,7 @@ class FallbackDriver(SendingDriver):
                 count. ``None``: as long as it likes.
             max_failures: Failures in a row after which a driver is left alone.
             cool_down_seconds: For how long, unless its provider asked for longer.
+            models: What traces and reports call the models of the drivers, in their order.
 
         Raises:
             UsageError: If there are no drivers, or a number has no meaning.
@@ -122,6 +124,8 @@ class FallbackDriver(SendingDriver):
         if patience_seconds is not None and not patience_seconds > 0:
             raise UsageError(f"patience_seconds must be > 0, got {patience_seconds!r}")
         self._patience_seconds = patience_seconds
+        expect_each(models, str, "models must be texts", "write models=['first', 'second']")
+        self._models = (*models, *([""] * len(drivers)))
         self._choices = [
             _Choice(driver, CircuitBreaker(max_failures, cool_down_seconds)) for driver in drivers
         ]
@@ -241,7 +245,7 @@ class FallbackDriver(SendingDriver):
         """Report that the next driver is asked, if there is one."""
         watcher = current_watcher.get()
         if watcher is not None and number < len(self._choices):
-            watcher.fell_back(number, error)
+            watcher.fell_back(number, error, *self._models[number - 1 : number + 1])
 
     async def _ask(
         self, choice: _Choice, attempt: Attempt, request: CompletionRequest, heard: _Heard

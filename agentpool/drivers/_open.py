@@ -79,7 +79,12 @@ async def open_driver(
         else:
             async with _open_one(model.fallback, None, environ, transport) as fallback:
                 second = _gated(fallback, model.fallback, gates)
-                yield FallbackDriver(first, second, patience_seconds=model.patience_seconds)
+                yield FallbackDriver(
+                    first,
+                    second,
+                    patience_seconds=model.patience_seconds,
+                    models=[model.words, model.fallback.words],
+                )
 
 
 def _gated(driver: Driver, model: ModelConfig, gates: ProviderGates | None) -> Driver:

@@ -64,7 +64,7 @@ def findings_of(trace: Trace, record: PoolRecord) -> list[Finding]:
     """Return what went wrong, worst first."""
     found = [
         *_failures(record),
-        *_early_ends(record),
+        *_early_ends(trace, record),
         *_tool_failures(record),
         *(_notice(event) for event in record.notices),
         *_letters(record),
@@ -101,7 +101,7 @@ def _failures(record: PoolRecord) -> Iterator[Finding]:
         )
 
 
-def _early_ends(record: PoolRecord) -> Iterator[Finding]:
+def _early_ends(trace: Trace, record: PoolRecord) -> Iterator[Finding]:
     for agent in record.agents.values():
         if agent.status in {"stopped", "cancelled"}:
             _, text, _ = agent.error or ("", "", "")
@@ -114,12 +114,11 @@ def _early_ends(record: PoolRecord) -> Iterator[Finding]:
                 agent_id=agent.agent_id,
             )
         elif agent.status == OPEN:
-            last = agent.intervals[-1] if agent.intervals else None
-            doing = "" if last is None else f": {last.reason.value} {last.detail}".rstrip()
+            doing = agent.going_on
             yield Finding(
                 level=ODD,
                 title="Had not ended",
-                text=f"when the trace ends{doing}",
+                text=f"when the trace ends: {doing}" if trace.has_times else "",
                 agent_id=agent.agent_id,
             )
 
@@ -155,8 +154,7 @@ def _notice(event: Notice) -> Finding:  # noqa: PLR0911  # one for each kind
             )
             return Finding(level=NOTE, title="Request retried", text=text, agent_id=agent_id)
         case FellBack():
-            why = f"{event.error_type}: {event.error}" if event.error_type else "it was left alone"
-            text = f"from driver {event.driver} to {event.next_driver}: {why}"
+            text = event.words()
             return Finding(level=NOTE, title="Fallback", text=text, agent_id=agent_id)
         case GateChanged():
             until = f"closed for {event.closed_seconds:.1f} s, then {event.limit} at once"
@@ -198,7 +196,7 @@ def _warnings(trace: Trace, record: PoolRecord) -> Iterator[Finding]:
         yield Finding(level=ODD, title="Warning", text=warning.text, agent_id=agent_id)
     for problem in trace.problems:
         yield Finding(level=ODD, title="This trace", text=problem)
-    if trace.statistics is None:
+    if trace.statistics is None and trace.has_times:
         yield Finding(level=ODD, title="This trace", text="the pool had not closed when it ends")
 
 

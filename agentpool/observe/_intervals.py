@@ -133,6 +133,10 @@ class Life(Live):
             self._close(at_seconds, self._now())
         return tuple(self._intervals)
 
+    def going_on(self, at_seconds: float) -> Interval:
+        """Return the interval that goes on, as long as it is at *at_seconds*."""
+        return Interval(self.since, at_seconds, *self._now())
+
     @property
     def now(self) -> tuple[Reason, str]:
         """Why the agent is not done at this moment, and what it waits for or runs."""

@@ -34,6 +34,7 @@ from agentpool._events import (
     RequestStarted,
     SlotsChanged,
     ToolFinished,
+    ToolStarted,
 )
 from agentpool._messages import NO_USAGE, OWNER_ID, AgentId, ChatMessage, Usage
 from agentpool._outcome import AgentOutcome, AgentStatus
@@ -53,6 +54,14 @@ Notice: TypeAlias = (
 
 OPEN: Final = "open"
 """The status of an agent whose end is not in the trace."""
+
+_GOING_ON: Final = {
+    Reason.QUEUED: "waits for a slot",
+    Reason.MODEL: "waits for its model, which has not said a word",
+    Reason.ANSWER: "waits for its model, which writes",
+    Reason.OWN: "its own code runs",
+}
+"""What an agent does, of the reasons that say all of it."""
 
 
 @final
@@ -95,6 +104,12 @@ class AgentRecord(Live):
     """Its conversation."""
     intervals: tuple[Interval, ...] = ()
     """Where its time went."""
+    open_requests: dict[int, RequestStarted] = {}  # noqa: RUF012  # each has its own
+    """Attempts to ask a model whose end is not in the trace, by their ``sequence``."""
+    open_calls: dict[str, ToolStarted] = {}  # noqa: RUF012  # each has its own
+    """Tool calls whose end is not in the trace, by their ids."""
+    now: Interval | None = None
+    """What goes on when the trace ends, and since when. ``None``: the agent has ended."""
     life: Life = msgspec.field(default_factory=lambda: Life(0.0))
     """What the intervals are made of."""
 
@@ -118,6 +133,23 @@ class AgentRecord(Live):
             return error.kind, str(error), error.traceback
         return type(error).__name__, str(error), traceback_text(error)
 
+    @property
+    def going_on(self) -> str:
+        """What it does or waits for when the trace ends, and since when. Empty: it has ended."""
+        now = self.now
+        if now is None:
+            return ""
+        words = _GOING_ON.get(now.reason)
+        if now.reason is Reason.TOOL:
+            words = f"runs {now.detail}"
+        elif words is None:
+            calls = ", ".join(
+                f"{one.call.name}, turn {one.turn}" for one in self.open_calls.values()
+            )
+            words = f"waits for {now.detail}" + (f", in {calls}" if calls else "")
+        seconds = now.end_seconds - now.begin_seconds
+        return f"{words}; since {now.begin_seconds:.2f} s, for {seconds:.2f} s"
+
     def seconds_of(self, reason: Reason) -> float:
         """Return the seconds spent on *reason*."""
         return sum(i.end_seconds - i.begin_seconds for i in self.intervals if i.reason is reason)
@@ -133,6 +165,8 @@ class ToolRecord(Live):
     """Calls that ended."""
     failed: int = 0
     """Those that failed."""
+    open: int = 0
+    """Calls that began and whose end is not in the trace."""
     seconds: list[float] = []  # noqa: RUF012  # each has its own
     """How long each took that was watched from its start."""
 
@@ -149,7 +183,7 @@ class PoolRecord(Live):
     agents: dict[AgentId, AgentRecord] = {}  # noqa: RUF012  # each has its own
     """All agents, in spawn order."""
     tools: dict[str, ToolRecord] = {}  # noqa: RUF012  # each has its own
-    """All tools that ran."""
+    """All tools that ran, or began to."""
     warnings: list[AgentWarned] = []  # noqa: RUF012  # each has its own
     """What was near a limit, or was tolerated."""
     messages: list[MessageSent] = []  # noqa: RUF012  # each has its own
@@ -230,7 +264,7 @@ class PoolRecord(Live):
         elif isinstance(event, MessageDropped):
             self.dead_letters.append(event)
 
-    def _agent(self, agent: AgentRecord, event: Event) -> None:  # noqa: C901  # one for each kind
+    def _agent(self, agent: AgentRecord, event: Event) -> None:  # noqa: C901, PLR0912  # one for each kind
         match event:
             case AgentStarted():
                 agent.started_at = event.at_seconds
@@ -240,10 +274,15 @@ class PoolRecord(Live):
                 agent.requests += 1
                 agent.turns = max(agent.turns, event.turn)
                 agent.sent = event.sent or agent.sent
+                agent.open_requests[event.sequence] = event
             case RequestFailed():
                 agent.failed_requests += 1
+                agent.open_requests.pop(event.request_id, None)
             case CompletionReceived():
                 self._answered(agent, event)
+            case ToolStarted():
+                agent.open_calls[event.call.call_id] = event
+                self._tool(event.call.name).open += 1
             case ToolFinished():
                 self._called(agent, event)
             case AgentWarned():
@@ -262,6 +301,7 @@ class PoolRecord(Live):
 
     def _answered(self, agent: AgentRecord, event: CompletionReceived) -> None:
         self.answers.append(event)
+        agent.open_requests.pop(event.request_id, None)
         if event.usage is not None:
             agent.usage += event.usage
         if event.cost_usd is None:
@@ -273,12 +313,16 @@ class PoolRecord(Live):
         self.calls.append(event)
         agent.tool_calls += 1
         agent.failed_calls += event.is_error
-        name = event.call.name
-        tool = self.tools.setdefault(name, ToolRecord(name))
+        tool = self._tool(event.call.name)
+        if agent.open_calls.pop(event.call.call_id, None) is not None:
+            tool.open -= 1
         tool.calls += 1
         tool.failed += event.is_error
         if event.duration_seconds is not None:
             tool.seconds.append(event.duration_seconds)
+
+    def _tool(self, name: str) -> ToolRecord:
+        return self.tools.setdefault(name, ToolRecord(name))
 
 
 def record_of(events: Iterable[Event]) -> PoolRecord:
@@ -288,5 +332,7 @@ def record_of(events: Iterable[Event]) -> PoolRecord:
     for event in events:
         record.take(event)
     for agent in record.agents.values():
+        if agent.outcome is None:
+            agent.now = agent.life.going_on(record.seconds)
         agent.intervals = agent.life.done(record.seconds)
     return record

@@ -65,7 +65,8 @@ class TraceHeader(msgspec.Struct, frozen=True, kw_only=True):
     pool: str
     """The pool's name."""
     opened_at: Annotated[float, msgspec.Meta(ge=0, le=_LAST_SECOND)]
-    """When the pool opened: seconds since 1970-01-01 UTC."""
+    """When the pool opened: seconds since 1970-01-01 UTC. 0.0: the trace has no times, since it
+    was read from a journal."""
     max_concurrent: float
     """Its slots then."""
     content: str = "full"
@@ -104,6 +105,11 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     """The pool's numbers at its end. ``None``: it had not closed, or was killed."""
     problems: tuple[str, ...] = ()
     """What could not be read, for people. Empty: nothing."""
+
+    @property
+    def has_times(self) -> bool:
+        """Whether it says when something happened. What was read from a journal does not."""
+        return self.header.opened_at > 0
 
 
 @cache

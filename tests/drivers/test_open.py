@@ -160,6 +160,7 @@ async def test_a_fallback_is_opened_as_well_and_is_no_more_private_than_it_is() 
         assert isinstance(driver, FallbackDriver)
         assert driver.privacy is PrivacyTier.STANDARD
         assert driver._patience_seconds == 9
+        assert driver._models[:2] == ("a", "b")
 
 
 async def test_a_sovereign_agent_reaches_nobody_elsewhere(

@@ -219,11 +219,12 @@ async def test_an_answer_is_told_to_who_came_late(autojump_clock: MockClock) -> 
 async def test_a_fallback_is_told() -> None:
     """Which driver failed, with what, and that the next one is asked."""
     bad, good = ScriptedDriver([OverloadedError("busy")] * 2), ScriptedDriver(["hi"] * 3)
-    driver = FallbackDriver(bad, good, max_failures=1)
+    driver = FallbackDriver(bad, good, max_failures=1, models=["big", "small"])
     recorder = await run_one(driver)
     (fell,) = of_type(recorder.events, FellBack)
     assert (fell.driver, fell.next_driver) == (1, 2)
     assert (fell.error_type, fell.error) == ("OverloadedError", "busy")
+    assert fell.words() == "from big to small: OverloadedError: busy"
     recorder = await run_one(driver)
     (fell,) = of_type(recorder.events, FellBack)
     assert (fell.driver, fell.error_type) == (1, "")  # left alone by its breaker

@@ -256,7 +256,7 @@ def test_who_failed_first_in_time_is_first() -> None:
     found = findings_of(trace_of(*events), record_of(events))
     assert (found[0].agent_id, found[0].title) == (2, "Failed first")
     assert found[0].text == "after 1.00 s: ValueError: y"
-    assert found[2].text == "when the trace ends: own"
+    assert found[2].text == "when the trace ends: its own code runs; since 0.50 s, for 1.50 s"
 
 
 def test_a_trace_that_is_not_whole_says_so() -> None:
@@ -436,7 +436,7 @@ async def test_each_thing_that_went_wrong_is_found(
     assert "Cancelled (4)" in kinds
     assert re.search('data-circle="(1 2|2 1)"', section)
     for told in (
-        "2 agents below it", "budget &#x27;reading&#x27;", "from driver 1 to 2",
+        "2 agents below it", "budget &#x27;reading&#x27;", "from driver 1 to driver 2",
         "erase: by kim after 1.5 s: the archive stays", "too many requests",
         "from the owner to 10", "the archive has no page 12",
     ):  # fmt: skip
