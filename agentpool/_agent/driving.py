@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -15,6 +16,7 @@ from agentpool._agent.branching import branch_if_changed
 from agentpool._agent.journaling import RunJournal
 from agentpool._agent.recounting import begin, take_back
 from agentpool._agent.request import complete, complete_aside, late_answer
+from agentpool._agent.spending import owed_by
 from agentpool._agent.tool_calls import end_late, run_calls
 from agentpool._chat_markers import Cleaner
 from agentpool._errors import DriverError, LimitExceededError
@@ -66,6 +68,8 @@ async def drive(agent: Agent, registry: ToolRegistry) -> None:  # noqa: ASYNC910
     perform = _perform if agent.journal is None else _perform_kept
     branch_if_changed(agent, registry, _new_run)
     agent.run = run = _new_run(agent, agent.config, registry)
+    if agent.journal is not None and agent.purse is not None and agent.purse.is_stored:
+        agent.journal.owed = partial(owed_by, agent.purse.kept_with(agent.journal))
     agent.phase(Phase.PERCEIVE)
     has_limits = bool(registry) or agent.config.manifest.resources.request_seconds is not None
     effects = run_loop(run)

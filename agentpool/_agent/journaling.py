@@ -56,6 +56,7 @@ from agentpool._messages import (
 from agentpool._records import JournalRecord, RecordKind, read_body
 from agentpool._served_call import Charge, Loss, ServedCall, current_call
 from agentpool._spawn import SpawnConfig
+from agentpool.journal._joint import Together
 from agentpool.journal._questions import decision_in, said_of
 from agentpool.journal._writer import JournalWriter
 
@@ -113,6 +114,10 @@ class RunJournal(Live):
     """Records that another run begins. ``None``: a changed run is not branched."""
     on_settled: Callable[[str], object] = str
     """Told the key of a call that had begun before, and has its result now."""
+    owed: Callable[[], Together | None] = lambda: None
+    """Returns what budgets in the same file are to be told with the next result."""
+    _due: JournalRecord | None = None
+    """That a request begins, until a budget in the same file has what it takes."""
     _marks: dict[int, ServedCall] = {}  # noqa: RUF012  # each has its own
     """The calls that run, by their part."""
     _static: tuple[object, str] = (None, "")
@@ -223,29 +228,48 @@ class RunJournal(Live):
 
     # --- what begins
 
-    async def begin_request(self, request: CompletionRequest) -> None:
+    async def begin_request(self, request: CompletionRequest, *, is_joint: bool = False) -> None:  # noqa: ASYNC910  # what is joint is written later
         """Record that a request is about to be sent.
 
+        Args:
+            request: Which.
+            is_joint: Whether a budget in the same file is asked first. Whoever asks it takes
+                the record with ``take_due``, and writes both at once.
+
         Raises:
             JournalError: If it cannot be written.
         """
-        self._note(RecordKind.STARTED, digest=self._digest(request), wakes=False)
+        begun = self._record(RecordKind.STARTED, digest=self._digest(request))
+        if is_joint:
+            self._due = begun
+        else:
+            self.writer.note(begun, wakes=False)
+            await self.flush()
+
+    def take_due(self) -> JournalRecord | None:
+        """Return the record that a request begins, if it is to be written with what it takes."""
+        due, self._due = self._due, None
+        return due
+
+    async def begin_call(self, part: int, call: ToolCall) -> JournalRecord:
+        """Record that a tool is about to run. Return the record; the call's key is its body.
+
+        Raises:
+            JournalError: If it cannot be written.
+        """
+        started = self.start_of(part, call)
+        self.writer.note(started, wakes=False)
         await self.flush()
+        return started
 
-    async def begin_call(self, part: int, call: ToolCall) -> tuple[str, int]:
-        """Record that a tool is about to run. Return the call's key and the fence.
-
-        Raises:
-            JournalError: If it cannot be written.
-        """
+    def start_of(self, part: int, call: ToolCall) -> JournalRecord:
+        """Return the record that a tool is about to run. What it is charged counts for the call."""
         # Not the provider's id of the call, which some repeat.
         key = digest_of(self.key, self.place, part, call.name, call.arguments)
         digest = digest_of(call.name, call.arguments)
         self._marks[part] = mark = ServedCall(part, key, digest)
         current_call.set(mark)
-        self._note(RecordKind.STARTED, part, digest, key.encode(), wakes=False)
-        await self.flush()
-        return key, self.writer.lease.fence
+        return self._record(RecordKind.STARTED, part, digest, key.encode())
 
     def is_unknown(self, part: int) -> bool:
         """Return whether the call began before a crash and may or may not have been done."""
@@ -355,8 +379,15 @@ class RunJournal(Live):
         *,
         wakes: bool = True,
     ) -> None:
-        record = JournalRecord(self.agent_id, kind, self.place, part, digest, body)
-        self.writer.note(record, wakes=wakes)
+        is_result = kind is RecordKind.RESULT or kind is RecordKind.LOST
+        together = self.owed() if is_result else None
+        record = self._record(kind, part, digest, body)
+        self.writer.note(record, wakes=wakes, together=together)
+
+    def _record(
+        self, kind: RecordKind, part: int = 0, digest: str = "", body: bytes = b""
+    ) -> JournalRecord:
+        return JournalRecord(self.agent_id, kind, self.place, part, digest, body)
 
     def _digest(self, request: CompletionRequest) -> str:
         # The conversation so far follows from earlier results; hashing all of it in each

@@ -66,7 +66,13 @@ async def begin(agent: Agent, request: CompletionRequest) -> None:
         _spend_again(agent, spent_on(loss))
         journal.repeated_requests += 1
         journal.keep_loss(loss)
-    await journal.begin_request(request)
+    await journal.begin_request(request, is_joint=is_joint(agent))
+
+
+def is_joint(agent: Agent) -> bool:
+    """Return whether a budget of *agent* is written in one step with its journal."""
+    journal, purse = agent.journal, agent.purse
+    return journal is not None and purse is not None and bool(purse.kept_with(journal))
 
 
 def broken_off(

@@ -26,12 +26,12 @@ import msgspec
 import trio
 
 from agentpool._agent.agent import Agent
-from agentpool._agent.recounting import broken_off
+from agentpool._agent.recounting import broken_off, is_joint
 from agentpool._agent.results import spent_on
 from agentpool._agent.spending import Purse, estimate, is_refusal
 from agentpool._agent.telling import Hearing, RequestTeller, tell_messages
 from agentpool._base import Live
-from agentpool._budget.ledger import RequestReservation
+from agentpool._budget.ledger import Ledger, RequestReservation
 from agentpool._errors import (
     AllDriversFailedError,
     DriverError,
@@ -235,7 +235,7 @@ class ModelRequest(Live):
                 await trio.sleep(seconds)
                 if self.loss_is_kept and journal is not None:
                     self.loss_is_kept = False
-                    await journal.begin_request(self.request)
+                    await journal.begin_request(self.request, is_joint=is_joint(self.agent))
         if clock is not None:
             clock.spend(seconds)
 
@@ -254,9 +254,11 @@ class ModelRequest(Live):
     async def _pay(self, purse: Purse) -> Completion | LimitExceededError:  # noqa: ASYNC910  # without a request there is nothing to wait for
         """Make one attempt and settle its reservation, however it ends."""
         estimator = self.estimator or purse.estimator
-        reservation = await purse.reserve(self.driver, self.request, estimator)
+        journal = None if current_call.get() is not None else self.agent.journal
+        reservation = await purse.reserve(self.driver, self.request, estimator, journal)
         if isinstance(reservation, LimitExceededError):
             return reservation
+        told_later: tuple[Ledger, ...] = ()
         try:
             with reservation:  # all of it is charged if nothing below says better
                 self.reservation = reservation
@@ -271,9 +273,11 @@ class ModelRequest(Live):
                 usage = answer.usage
                 tokens = None if usage is None else usage.total_tokens
                 purse.passed = reservation.commit(tokens=tokens, cost_usd=answer.cost_usd)
+                if journal is not None:
+                    told_later = purse.kept_with(journal)  # its result is noted next
         finally:
             if purse.is_stored:
-                await purse.settle()  # noqa: ASYNC102  # it shields itself
+                await purse.settle(told_later)  # noqa: ASYNC102  # it shields itself
         purse.tell()
         return answer
 

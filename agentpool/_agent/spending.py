@@ -6,13 +6,14 @@ for every other wait. It is never one of a circle: see the rules of ``ledger``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, final
 
 import attrs
 import trio
 
+from agentpool._agent.journaling import RunJournal
 from agentpool._budget.account import Amounts
 from agentpool._budget.budget import Budget, ledger_of
 from agentpool._budget.ledger import (
@@ -23,7 +24,7 @@ from agentpool._budget.ledger import (
     note_period,
     reserved_by,
 )
-from agentpool._budget.store import NOTHING, Kept, StoredUse
+from agentpool._budget.store import NOTHING, Correction, Kept, Spending, StoredUse
 from agentpool._errors import (
     AllDriversFailedError,
     AuthenticationError,
@@ -38,10 +39,12 @@ from agentpool._errors import (
 from agentpool._events import BudgetNear, BudgetReached
 from agentpool._loop.tokens import Estimator
 from agentpool._messages import AgentId, CompletionRequest
+from agentpool._records import JournalRecord
 from agentpool._scheduling.request_clock import waiting_for_turn
 from agentpool._scheduling.slot import Slot, parked
 from agentpool._scheduling.waits import Wait, WaitReason
 from agentpool.abc import Driver
+from agentpool.journal._joint import Together
 from agentpool.observe._hub import EventHub
 
 REFUSALS: Final = (
@@ -95,11 +98,16 @@ class Purse:
         self._slot.on_waiting = self.ledger.root.reconsider
 
     async def reserve(  # waits only when there is too little; the request follows
-        self, driver: Driver, request: CompletionRequest, estimator: Estimator
+        self,
+        driver: Driver,
+        request: CompletionRequest,
+        estimator: Estimator,
+        journal: RunJournal | None = None,
     ) -> RequestReservation | LimitExceededError:
         """Reserve what *request* needs, waiting while others may give some back.
 
-        If there is too little, nothing is set aside, and the error is returned.
+        If there is too little, nothing is set aside, and the error is returned. What is due in
+        the *journal* is written together with what stores in the same file take.
 
         Cancellation:
             Nothing was set aside.
@@ -111,7 +119,8 @@ class Purse:
         claim = self.ledger.claim(tokens=tokens, cost_usd=cost_usd, is_stalled=is_stalled)
         result = claim.result or await self._wait(claim)
         if self.is_stored and not isinstance(result, LimitExceededError):
-            result = await self._take_stored(result) or result
+            started = None if journal is None else journal.take_due()
+            result = await self._take_stored(result, journal, started) or result
         self.tell()
         return result  # noqa: ASYNC910  # see above
 
@@ -120,22 +129,41 @@ class Purse:
         """Whether what it spends of, or something above that, outlives the program."""
         return any(one.kept is not None for one in self.ledger.path)
 
-    async def settle(self) -> None:
+    def kept_with(self, journal: RunJournal) -> tuple[Ledger, ...]:
+        """Return what it spends of whose store writes in one step with *journal*."""
+        path = self.ledger.path
+        return tuple(one for one in path if one.kept and journal.writer.keeps(one.kept.store))
+
+    async def settle(self, but: Sequence[Ledger] = ()) -> None:
         """Tell the stores what was used in truth.
+
+        Args:
+            but: Those that are told with the next result, which comes at once.
 
         Cancellation:
             They were told.
         """
         for one in self.ledger.path:
-            if one.kept is not None and one.kept.owed:
+            if one.kept is not None and one.kept.owed and one not in but:
                 await _spend(one, one.kept, NOTHING)
-        await trio.lowlevel.checkpoint_if_cancelled()
+        if not but:
+            await trio.lowlevel.checkpoint_if_cancelled()
 
-    async def _take_stored(self, reservation: Reservation) -> LimitExceededError | None:
+    async def _take_stored(
+        self,
+        reservation: Reservation,
+        journal: RunJournal | None,
+        started: JournalRecord | None,
+    ) -> LimitExceededError | None:
         """Take *reservation* in the stores as well. If one has too little, it is given back."""
-        await trio.lowlevel.checkpoint()
+        joint: tuple[Ledger, ...] = ()
+        if journal is not None and started is not None:
+            joint = self.kept_with(journal)
         try:
-            lack = await self._find_stored_lack(reservation)
+            await trio.lowlevel.checkpoint()
+            lack = await self._find_stored_lack(reservation, joint)
+            if lack is None and joint and journal is not None and started is not None:
+                lack = await _begin_with(reservation, joint, journal, started)
         except BaseException:
             reservation.refund()
             raise
@@ -149,9 +177,11 @@ class Purse:
         await _look((short,))  # what was set aside here, and not there, is counted no more
         return short.account.error(kind, reserved_by(reservation))
 
-    async def _find_stored_lack(self, reservation: Reservation) -> tuple[Ledger, int] | None:  # noqa: ASYNC910  # its caller has a checkpoint
+    async def _find_stored_lack(  # noqa: ASYNC910  # its caller has a checkpoint
+        self, reservation: Reservation, joint: Sequence[Ledger]
+    ) -> tuple[Ledger, int] | None:
         for one in self.ledger.path:
-            if one.kept is not None:
+            if one.kept is not None and one not in joint:
                 found = await _spend(one, one.kept, reserved_by(reservation))
                 if found.lacking is not None:
                     return one, found.lacking
@@ -180,13 +210,22 @@ class Purse:
         # Its driver may have tasks of its own. Who wants a slot does not wait for anybody.
         return not (self._slot.held or self._slot.wanted)
 
-    async def take_tool_call(self) -> LimitExceededError | None:  # noqa: ASYNC910  # waits for stores alone
-        """Spend one tool call. Return why it may not run. ``None``: it may."""
+    async def take_tool_call(  # noqa: ASYNC910  # waits for stores alone
+        self, journal: RunJournal | None = None, started: JournalRecord | None = None
+    ) -> LimitExceededError | None:
+        """Spend one tool call. Return why it may not run. ``None``: it may.
+
+        Args:
+            journal: Of its run.
+            started: That it begins, which is written with what stores in the same file take.
+        """
         if self.is_stored:
             await _look(self.ledger.stored_short_of(tool_calls=1))
         try:
             reservation = self.ledger.reserve(tool_calls=1)
-            refusal = await self._take_stored(reservation) if self.is_stored else None
+            refusal = None
+            if self.is_stored:
+                refusal = await self._take_stored(reservation, journal, started)
             if refusal is None:
                 reservation.commit(tokens=0, cost_usd=0.0)
         except LimitExceededError as error:
@@ -220,8 +259,7 @@ async def _look(ledgers: Sequence[Ledger]) -> None:
 
 async def _spend(ledger: Ledger, kept: Kept, wanted: Amounts) -> StoredUse:
     """Ask the store, and let the account see what it says."""
-    told, kept.owed = kept.owed, []
-    kept.on_the_way += told
+    told = _take_owed(kept)
     found: StoredUse | None = None
     try:
         # Not cut off: what the store has counted would be unknown.
@@ -229,12 +267,81 @@ async def _spend(ledger: Ledger, kept: Kept, wanted: Amounts) -> StoredUse:
             limits = ledger.account.limits
             found = await kept.store.spend(ledger.name, kept.per, limits, wanted, told)
     finally:
-        for one in told:
-            kept.on_the_way.remove(one)
-        if found is None:
-            kept.owed = [*told, *kept.owed]
+        _learn(ledger, kept, told, found)
     assert found is not None  # noqa: S101  # the scope above is never cancelled
+    return found
+
+
+async def _begin_with(
+    reservation: Reservation,
+    ledgers: Sequence[Ledger],
+    journal: RunJournal,
+    started: JournalRecord,
+) -> tuple[Ledger, int] | None:
+    """Take *reservation* in the stores of *ledgers* in one step with the record *started*.
+
+    Returns which has too little, and of what. Then neither is kept.
+    """
+    lacks: list[tuple[Ledger, int]] = []
+
+    def learn(found: Sequence[StoredUse]) -> None:
+        lacks.extend(
+            (one, use.lacking)
+            for one, use in zip(ledgers, found, strict=True)
+            if use.lacking is not None
+        )
+        if not lacks:
+            for one, use in zip(ledgers, found, strict=True):
+                note_period(reservation, one, use.period)
+
+    together = _together(ledgers, reserved_by(reservation), learn)
+    journal.writer.note(started, wakes=False, together=together)
+    # Not cut off: what the store has counted would be unknown.
+    with trio.CancelScope(shield=True):
+        await journal.flush()
+    return lacks[0] if lacks else None
+
+
+def owed_by(ledgers: Sequence[Ledger]) -> Together | None:
+    """Return what the stores of *ledgers* are to be told, with a record. ``None``: nothing."""
+    owing = [one for one in ledgers if one.kept is not None and one.kept.owed]
+    return _together(owing, NOTHING, len) if owing else None
+
+
+def _together(
+    ledgers: Sequence[Ledger], wanted: Amounts, learn: Callable[[Sequence[StoredUse]], object]
+) -> Together:
+    """Return what takes *wanted* in each of the stores, and tells them what they are owed."""
+    spendings: list[Spending] = []
+    for one in ledgers:
+        assert one.kept is not None  # noqa: S101  # they were chosen by it
+        limits, told = one.account.limits, _take_owed(one.kept)
+        spendings.append(Spending(one.name, one.kept.per, limits, wanted, told))
+
+    def on_written(found: Sequence[StoredUse] | None) -> None:
+        if found is not None:
+            learn(found)
+        for place, (one, asked) in enumerate(zip(ledgers, spendings, strict=True)):
+            assert one.kept is not None  # noqa: S101  # see above
+            _learn(one, one.kept, asked.corrections, None if found is None else found[place])
+
+    return Together(spendings, on_written)
+
+
+def _take_owed(kept: Kept) -> list[Correction]:
+    """Return what the store is to be told now."""
+    told, kept.owed = kept.owed, []
+    kept.on_the_way += told
+    return told
+
+
+def _learn(ledger: Ledger, kept: Kept, told: Sequence[Correction], found: StoredUse | None) -> None:
+    """Let the account see what the store says. ``None``: it was told nothing."""
+    for one in told:
+        kept.on_the_way.remove(one)
+    if found is None:
+        kept.owed = [*told, *kept.owed]
+        return
     is_new, kept.period = found.period != kept.period, found.period
     ledger.account.see(found.used, kept.pending(), is_new=is_new)
     ledger.root.reconsider()
-    return found

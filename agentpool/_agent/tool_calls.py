@@ -15,6 +15,7 @@ import trio
 from agentpool._agent.agent import Agent
 from agentpool._agent.approver import ask_first, must_ask
 from agentpool._agent.call_order import CallOrder, order_of
+from agentpool._agent.recounting import is_joint
 from agentpool._approval import Denied
 from agentpool._attachments import Attachment, size_trouble
 from agentpool._chat_markers import as_data
@@ -182,16 +183,21 @@ async def _allowed(  # noqa: ASYNC910  # what is asked for is waited for
         # What runs may have other arguments; the result belongs to the call of the model.
         call = approved
         effect.changed = {**effect.changed, index: approved}
-    if purse is not None and (error := await purse.take_tool_call()) is not None:
+    started = None
+    if journal is not None and is_joint(agent):
+        allow(clock, None)  # what is left of the step before is not a time of the disk's
+        started = journal.start_of(index, asked)
+    if purse is not None and (error := await purse.take_tool_call(journal, started)) is not None:
         assert agent.run is not None  # noqa: S101  # only a run has calls
         agent.run.exhausted = Stop.of_error(error)
         _refuse(agent, effect, index, f"not run: {error}")
         return None  # noqa: ASYNC910  # a call that is not allowed waits for nothing
     if journal is None:
         return call, f"{agent.memory_scope}#{agent.tools_run}", None  # noqa: ASYNC910  # see above
-    allow(clock, None)  # what is left of the step before is not a time of the disk's
-    key, fence = await journal.begin_call(index, asked)
-    return call, key, fence
+    if started is None:
+        allow(clock, None)  # as above
+        started = await journal.begin_call(index, asked)
+    return call, started.body.decode(), journal.writer.lease.fence
 
 
 def _begin(  # noqa: PLR0917  # keywords take longer

@@ -5,6 +5,8 @@ Rules:
 1. What a request may take is added to what is used before it leaves, in one transaction with
    the look at the limit: several processes cannot spend the same rest. What it took less, or
    more, is corrected afterwards. A process that dies in between has spent what it reserved.
+   Where the store is the pool's journal as well, both are one transaction with the record
+   that it begins, and the correction is one with the record of what came of it.
 2. A new period begins with nothing used. The clock decides when, but never takes a period
    back: one that goes backwards gives nothing back.
 """
@@ -51,6 +53,17 @@ class Correction(msgspec.Struct, frozen=True):
 
 
 @final
+class Spending(msgspec.Struct, frozen=True):
+    """What is asked of a store in one step: see ``BudgetStore.spend``."""
+
+    name: str
+    per: Period
+    limits: Limits
+    wanted: Amounts
+    corrections: Sequence[Correction]
+
+
+@final
 class StoredUse(msgspec.Struct, frozen=True):
     """What a store knows of a budget, right after it was asked."""
 
@@ -66,6 +79,15 @@ class BudgetStore(ABC):
     """Keeps what budgets have used: a journal does. Several processes may use one."""
 
     __slots__ = ()
+
+    @property
+    def place(self) -> BudgetStore:
+        """What keeps it in truth: itself, or the store that this one passes everything on to.
+
+        Where that is the journal of a pool, what a request takes is kept in one step with
+        the record that the request begins.
+        """
+        return self
 
     @abstractmethod
     def spend(
@@ -117,6 +139,49 @@ class Kept(Live):
         """Return what the store does not count yet."""
         changes = [one.amounts for one in (*self.owed, *self.on_the_way)]
         return _sum(changes)
+
+
+class UseTable(ABC):
+    """Where a store has what was used, by name and period."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def latest(self, name: str, per: Period) -> str:
+        """Return the last period that is known. Empty: none is."""
+
+    @abstractmethod
+    def used(self, name: str, period: str) -> Amounts:
+        """Return what is used and reserved."""
+
+    @abstractmethod
+    def add(self, name: str, period: str, amounts: Amounts) -> None:
+        """Add to what is used."""
+
+
+def spend_all(table: UseTable, now: float, spendings: Sequence[Spending]) -> tuple[StoredUse, ...]:
+    """Apply the corrections of each, then take what all want, if none of them lacks anything.
+
+    Args:
+        table: What is used. Nothing else may change it meanwhile.
+        now: Seconds since 1970.
+        spendings: Of different budgets.
+    """
+    found: list[StoredUse] = []
+    for one in spendings:
+        period = period_at(one.per, now, table.latest(one.name, one.per))
+        for change in one.corrections:
+            table.add(one.name, change.period or period, change.amounts)
+        used = table.used(one.name, period)
+        found.append(StoredUse(period, used, lacking_kind(one.limits, used, one.wanted)))
+    if any(use.lacking is not None for use in found):
+        return tuple(found)
+    for place, one in enumerate(spendings):
+        if any(one.wanted):
+            period = found[place].period
+            table.add(one.name, period, one.wanted)
+            found[place] = StoredUse(period, table.used(one.name, period), None)
+    return tuple(found)
 
 
 def period_at(per: Period, now: float, latest: str) -> str:

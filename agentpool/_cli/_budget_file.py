@@ -61,6 +61,11 @@ class BudgetFile(BudgetStore):
             async with journals.open_journal(self._options.budget_file) as self._store:
                 yield
 
+    @property
+    def place(self) -> BudgetStore:
+        """The file, or itself while that is not open."""
+        return self if self._store is None else self._store.place
+
     def spend(
         self,
         name: str,

@@ -12,23 +12,23 @@ import trio
 from agentpool._budget.account import Amounts
 from agentpool._budget.store import (
     NOTHING,
-    BudgetStore,
     Correction,
     Limits,
     Period,
+    Spending,
     StoredUse,
-    lacking_kind,
+    UseTable,
     minus,
-    period_at,
+    spend_all,
 )
 from agentpool._errors import LeaseLostError
 from agentpool._records import JournalRecord, Lease, PoolSummary, RecordKind
-from agentpool.abc import Journal
+from agentpool.journal._joint import JointJournal, Spendings, kept_of
 
 
 @final
 @attrs.define(eq=False)
-class InMemoryJournal(Journal, BudgetStore):
+class InMemoryJournal(JointJournal):
     """Keeps records for as long as the object lives.
 
     >>> import trio
@@ -67,8 +67,7 @@ class InMemoryJournal(Journal, BudgetStore):
             LeaseLostError: If another process has claimed the pool since.
         """
         await trio.lowlevel.checkpoint()
-        if self._fences.get(lease.pool) != lease.fence:
-            raise LeaseLostError.of(lease.pool, lease.fence)
+        self._expect_owner(lease)
         self._pools.setdefault(lease.pool, []).extend(records)
 
     async def read(self, pool: str) -> tuple[JournalRecord, ...]:
@@ -113,17 +112,49 @@ class InMemoryJournal(Journal, BudgetStore):
         Its periods are those of trio's clock, as if that had begun in 1970.
         """
         await trio.lowlevel.checkpoint()
-        known = (kept for of, kept in self._used if of == name and kept.startswith(f"{per} "))
-        period = period_at(per, trio.current_time(), max(known, default=""))
-        for one in corrections:
-            self._add(name, one.period or period, one.amounts)
-        lacking = lacking_kind(limits, self._used.get((name, period), NOTHING), wanted)
-        if lacking is None:
-            self._add(name, period, wanted)
-        return StoredUse(period, self._used.get((name, period), NOTHING), lacking)
+        asked = (Spending(name, per, limits, wanted, corrections),)
+        (found,) = spend_all(_Table(self._used), trio.current_time(), asked)
+        return found
 
-    def _add(self, name: str, period: str, amounts: Amounts) -> None:
-        before = self._used.get((name, period), NOTHING)
+    async def append_and_spend(
+        self, lease: Lease, records: Sequence[JournalRecord], together: Sequence[Spendings]
+    ) -> Sequence[Sequence[StoredUse]]:
+        """Store *records* and spend, all or none.
+
+        Raises:
+            LeaseLostError: If another process has claimed the pool since.
+        """
+        await trio.lowlevel.checkpoint()
+        self._expect_owner(lease)
+        table, now = _Table(self._used), trio.current_time()
+        found = [spend_all(table, now, asked) for _, asked in together]
+        self._pools.setdefault(lease.pool, []).extend(kept_of(records, together, found))
+        return found
+
+    def _expect_owner(self, lease: Lease) -> None:
+        if self._fences.get(lease.pool) != lease.fence:
+            raise LeaseLostError.of(lease.pool, lease.fence)
+
+
+@final
+@attrs.frozen
+class _Table(UseTable):
+    """What budgets have used, by their names and periods."""
+
+    _used: dict[tuple[str, str], Amounts]
+
+    def latest(self, name: str, per: Period) -> str:
+        """Return the last period that is known. Empty: none is."""
+        known = (kept for of, kept in self._used if of == name and kept.startswith(f"{per} "))
+        return max(known, default="")
+
+    def used(self, name: str, period: str) -> Amounts:
+        """Return what is used and reserved."""
+        return self._used.get((name, period), NOTHING)
+
+    def add(self, name: str, period: str, amounts: Amounts) -> None:
+        """Add to what is used."""
+        before = self.used(name, period)
         self._used[name, period] = minus(before, minus(NOTHING, amounts))
 
 

@@ -25,16 +25,16 @@ import attrs
 import trio
 
 from agentpool._budget.account import Amounts
-from agentpool._budget.store import BudgetStore, Correction, Limits, Period, StoredUse
+from agentpool._budget.store import Correction, Limits, Period, Spending, StoredUse, spend_all
 from agentpool._checks import expect_arguments
 from agentpool._database import Database, Row, Transaction, open_database
 from agentpool._errors import JournalError, RunBusyError, UsageError
 from agentpool._file_kind import FileKind
 from agentpool._records import JournalRecord, Lease, PoolSummary
-from agentpool.abc import Journal
 from agentpool.journal._budgets import MIGRATION as BUDGETS
-from agentpool.journal._budgets import spend
+from agentpool.journal._budgets import BudgetTable
 from agentpool.journal._holder import live_holder
+from agentpool.journal._joint import JointJournal, Spendings, kept_of
 from agentpool.journal._lease_rows import give_up, hold, lease_of, state_of, take
 from agentpool.journal._rows import damaged, record_of, seconds_of, text_of
 from agentpool.journal._shared_work import MIGRATION as SHARED_WORK
@@ -94,7 +94,7 @@ _INSERT: Final = (
 
 @final
 @attrs.define(eq=False)
-class SqliteJournal(Journal, BudgetStore):
+class SqliteJournal(JointJournal):
     """Keeps records in an SQLite file. Opened by ``open_journal``."""
 
     _database: Database
@@ -177,6 +177,27 @@ class SqliteJournal(Journal, BudgetStore):
             _INSERT,
             [(pool, r.agent_id, r.kind.value, r.place, r.part, r.digest, r.body) for r in records],
         )
+
+    async def append_and_spend(
+        self, lease: Lease, records: Sequence[JournalRecord], together: Sequence[Spendings]
+    ) -> Sequence[Sequence[StoredUse]]:
+        """Store *records*, renew the lease, and spend, all or none, in one transaction.
+
+        Raises:
+            LeaseLostError: If another process has claimed the pool since.
+            JournalError: If the file cannot be written. Nothing was kept.
+
+        Cancellation:
+            It was done whole or not at all.
+        """
+
+        def keep(transaction: Transaction) -> list[tuple[StoredUse, ...]]:
+            table, now = BudgetTable(transaction), time.time()
+            found = [spend_all(table, now, asked) for _, asked in together]
+            self._keep(lease, kept_of(records, together, found), transaction)
+            return found
+
+        return await self._write(keep)
 
     async def read(self, pool: str) -> tuple[JournalRecord, ...]:
         """Return the records of *pool* in the order in which they were written.
@@ -278,9 +299,11 @@ class SqliteJournal(Journal, BudgetStore):
         Raises:
             JournalError: If the file cannot be written. Nothing has changed.
         """
-        return await self._database.write(
-            lambda t: spend(t, time.time(), name, per, limits, wanted, corrections)
+        asked = (Spending(name, per, limits, wanted, corrections),)
+        (found,) = await self._database.write(
+            lambda t: spend_all(BudgetTable(t), time.time(), asked)
         )
+        return found
 
     def shared_work(self, name: str) -> SharedWork:
         """Return the work of that name, which several processes share."""

@@ -8,21 +8,26 @@ Rules:
    until everything that was noted before it is kept. Nothing else waits.
 3. What several agents note while a write is under way goes into the next write together.
    The first that waits writes for all of them; what no agent waits for is written by a task.
-4. A write that fails ends the pool: an agent that went on would do things that are not kept.
+4. What a budget takes with a record is one write with it, and a record whose budget refuses
+   is left out. Who noted it is told before anybody who waits goes on.
+5. A write that fails ends the pool: an agent that went on would do things that are not kept.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import final
 
 import msgspec
 import trio
 
 from agentpool._base import Live
+from agentpool._budget.store import BudgetStore
 from agentpool._errors import JournalError
 from agentpool._records import JournalRecord, Lease
 from agentpool.abc import Journal
+from agentpool.journal._joint import JointJournal, Together
 
 RENEWALS_PER_LEASE = 3
 """How often a pool that has nothing to write says that it is there."""
@@ -37,6 +42,8 @@ class JournalWriter(Live):
     lease: Lease
     """The right to write them."""
     _pending: list[JournalRecord] = msgspec.field(default_factory=list[JournalRecord])
+    _joint: list[tuple[int, Together]] = msgspec.field(default_factory=list[tuple[int, Together]])
+    """What budgets take with some of them, by their places."""
     _noted: int = 0
     _kept: int = 0
     _began_at: float = -math.inf
@@ -54,18 +61,29 @@ class JournalWriter(Live):
         """The number of records written."""
         return self._kept
 
+    def keeps(self, store: BudgetStore) -> bool:
+        """Return whether what is in *store* can be written in one step with records."""
+        return isinstance(self.journal, JointJournal) and store.place is self.journal
+
     def wake(self) -> None:
         """Have what was noted written soon: it may be long before ``flush``."""
         if self._work:
             self._work.unpark()
 
-    def note(self, record: JournalRecord, *, wakes: bool = True) -> None:
+    def note(
+        self, record: JournalRecord, *, wakes: bool = True, together: Together | None = None
+    ) -> None:
         """Queue *record* for writing, after all that were noted before.
 
         Args:
             record: What to write.
             wakes: Whether it is written soon by itself. If not, ``flush`` comes at once.
+            together: What budgets take with it. The journal is a ``JointJournal`` then.
         """
+        if together is not None and self._error is not None:
+            together.on_written(None)
+        elif together is not None:
+            self._joint.append((len(self._pending), together))
         self._pending.append(record)
         self._noted += 1
         if wakes:
@@ -152,16 +170,22 @@ class JournalWriter(Live):
     async def _write(self) -> None:
         """Write what is noted. What goes wrong is kept for all who wait."""
         batch, self._pending = self._pending, []
+        joint, self._joint = self._joint, []
         self._is_shared = bool(batch) and batch[0].agent_id != batch[-1].agent_id
         self._is_writing = True
         self._began_at = trio.current_time()
         try:
-            if not self.journal.append_at_once(self.lease, batch):
+            if joint:
+                await self._write_joint(batch, joint)
+            elif not self.journal.append_at_once(self.lease, batch):
                 # Not cut off: it would be unknown whether it was kept.
                 with trio.CancelScope(shield=True):
                     await self.journal.append(self.lease, batch)
         except Exception as error:  # noqa: BLE001  # raised where it is waited for, and by run()
             self._error = error
+            joint, self._joint = [*joint, *self._joint], []
+            for _, one in joint:
+                one.on_written(None)
             self._work.unpark_all()
         else:
             self._kept += len(batch)
@@ -170,6 +194,16 @@ class JournalWriter(Live):
             if self._waiting:
                 self._waiting.unpark_all()
         await trio.lowlevel.checkpoint_if_cancelled()
+
+    async def _write_joint(
+        self, batch: Sequence[JournalRecord], joint: Sequence[tuple[int, Together]]
+    ) -> None:
+        assert isinstance(self.journal, JointJournal)  # noqa: S101  # see note()
+        asked = [(place, one.spendings) for place, one in joint]
+        with trio.CancelScope(shield=True):
+            found = await self.journal.append_and_spend(self.lease, batch, asked)
+        for (_, one), uses in zip(joint, found, strict=True):
+            one.on_written(uses)
 
     def close(self) -> None:
         """End ``run`` once everything noted is written."""

@@ -19,12 +19,13 @@ import attrs
 import trio
 
 from agentpool._budget.account import Amounts
-from agentpool._budget.store import BudgetStore, Correction, Limits, Period, StoredUse
+from agentpool._budget.store import Correction, Limits, Period, StoredUse
 from agentpool._checks import expect_arguments, expect_function
 from agentpool._errors import JournalError
 from agentpool._records import JournalRecord, Lease
 from agentpool.abc import Journal
 from agentpool.journal._in_memory import InMemoryJournal
+from agentpool.journal._joint import JointJournal, Spendings
 from agentpool.testing._simulation.explore import simulate
 from agentpool.testing._simulation.findings import CrashPointError
 
@@ -38,14 +39,14 @@ class CrashReport:
 
     points: int
     """Crash points: before and after each write of a run that is not ended. What a budget
-    with ``store=journal`` takes and gives back is a write as well."""
+    with ``store=journal`` takes and gives back is a write as well, or one with a record."""
     writes: int
     """Writes of that run."""
 
 
 @final
 @attrs.define(eq=False)
-class _MortalJournal(Journal, BudgetStore):
+class _MortalJournal(JointJournal):
     """A journal, and a store of budgets, that stops when the simulated process dies."""
 
     _kept: InMemoryJournal
@@ -63,6 +64,12 @@ class _MortalJournal(Journal, BudgetStore):
     async def append(self, lease: Lease, records: Sequence[JournalRecord]) -> None:
         """Store *records*, unless the process is dead or dies now."""
         await self._write(partial(self._kept.append, lease, records))
+
+    async def append_and_spend(
+        self, lease: Lease, records: Sequence[JournalRecord], together: Sequence[Spendings]
+    ) -> Sequence[Sequence[StoredUse]]:
+        """Store *records* and take of budgets, unless the process is dead or dies now."""
+        return await self._write(partial(self._kept.append_and_spend, lease, records, together))
 
     async def spend(
         self,

@@ -1,0 +1,66 @@
+"""Records and what budgets take, written in one step: see ``JointJournal``."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TypeAlias, final
+
+from agentpool._base import Live
+from agentpool._budget.store import BudgetStore, Spending, StoredUse
+from agentpool._records import JournalRecord, Lease
+from agentpool.abc import Journal
+
+Spendings: TypeAlias = tuple[int, Sequence[Spending]]
+"""What is taken in one step with a record: its place among those that are written, and what."""
+
+
+@final
+class Together(Live):
+    """What budgets take, or get back, in one step with a record."""
+
+    spendings: Sequence[Spending]
+    """What. All of it, or nothing."""
+    on_written: Callable[[Sequence[StoredUse] | None], object]
+    """Told what the store says of each. ``None``: nothing was written."""
+
+
+class JointJournal(Journal, BudgetStore):
+    """A journal that is a store of budgets too, and writes both in one step."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    async def append_and_spend(
+        self, lease: Lease, records: Sequence[JournalRecord], together: Sequence[Spendings]
+    ) -> Sequence[Sequence[StoredUse]]:
+        """Store *records* as ``append`` does, and spend, all or none.
+
+        A record whose spendings are not all granted is left out, and none of them is taken.
+
+        Args:
+            lease: The right to write.
+            records: What to store.
+            together: What is spent with some of them, in their order.
+
+        Raises:
+            LeaseLostError: If another process has claimed the pool since. Nothing was kept.
+            JournalError: If it cannot be written. Nothing was kept.
+
+        Cancellation:
+            It was done whole or not at all.
+        """
+
+
+def kept_of(
+    records: Sequence[JournalRecord],
+    together: Sequence[Spendings],
+    found: Sequence[Sequence[StoredUse]],
+) -> list[JournalRecord]:
+    """Return the *records* without those whose spendings were refused."""
+    left_out = {
+        place
+        for (place, _), uses in zip(together, found, strict=True)
+        if any(use.lacking is not None for use in uses)
+    }
+    return [record for place, record in enumerate(records) if place not in left_out]
