@@ -1,15 +1,17 @@
-"""Tool calls whose arguments were cut off by the limit of the answer.
+"""Tool calls that were cut off by the limit of the answer, in their name or arguments.
 
 The tool could only say that they are not JSON, and the model would write as much again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
 from agentpool._loop.run import RunTools, refused
+from agentpool._messages import ToolDefinition
 
 CUT_CALL: Final = (
     "not run: the answer was cut off at its limit in the middle of this call, so its arguments "
@@ -17,12 +19,28 @@ CUT_CALL: Final = (
 )
 """What the model is told of such a call."""
 
+CUT_IN_CALL: Final = "within a tool call; raise model.max_tokens"
+"""Where the last of too many answers was cut, for the error."""
 
-def refuse_cut(batch: RunTools) -> None:
-    """Refuse the calls of *batch* whose arguments were cut off, and tell the model why."""
+
+def refuse_cut(batch: RunTools, tools: Sequence[ToolDefinition]) -> bool:
+    """Refuse the calls of *batch* that were cut off, and tell the model why.
+
+    Args:
+        batch: The calls of the answer that was cut.
+        tools: What the model is shown. A name that is none of these may have been cut as well.
+
+    Returns:
+        Whether there was one.
+    """
+    known = {tool.name for tool in tools}
+    was_cut = False
     for index, call in enumerate(batch.calls):
-        if batch.results[index] is None and not _is_json(call.arguments):
-            batch.results[index] = refused(call, CUT_CALL)
+        if not _is_json(call.arguments):
+            was_cut = True
+            if batch.results[index] is None or call.name not in known:
+                batch.results[index] = refused(call, CUT_CALL)
+    return was_cut
 
 
 def _is_json(text: str) -> bool:

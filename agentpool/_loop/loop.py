@@ -34,7 +34,7 @@ from agentpool._chat_markers import as_data
 from agentpool._errors import ProtocolError
 from agentpool._loop.continuation import join_pieces
 from agentpool._loop.conversation import Conversation, cut_to_tokens
-from agentpool._loop.cut_call import refuse_cut
+from agentpool._loop.cut_call import CUT_IN_CALL, refuse_cut
 from agentpool._loop.guard import ALLOW, Block, Stop, Warn
 from agentpool._loop.repeats import told_by
 from agentpool._loop.room import make_room
@@ -215,7 +215,6 @@ def _account(run: Run, completion: Completion) -> tuple[Stop | None, Sequence[Wa
 
 def _plan(run: Run, completion: Completion, spent: Stop | None) -> tuple[RunTools, Stop | None]:
     """Decide which calls of the answer run, and whether the run ends afterwards."""
-    run.guard.reset_truncation()
     if run.was_empty:
         run.was_empty = False
     partial = run.partial
@@ -227,8 +226,12 @@ def _plan(run: Run, completion: Completion, spent: Stop | None) -> tuple[RunTool
         _refuse_from(0, batch, verdict)
         return batch, verdict
     stop = _judge(run, batch)
-    if completion.finish_reason is FinishReason.MAX_TOKENS:
-        refuse_cut(batch)
+    if completion.finish_reason is not FinishReason.MAX_TOKENS or not refuse_cut(batch, run.tools):
+        run.guard.reset_truncation()
+        return batch, stop
+    cut = run.guard.record_truncation()
+    if stop is None and isinstance(cut, Stop):
+        stop = msgspec.structs.replace(cut, text=f"{cut.text}, the last one {CUT_IN_CALL}")
     return batch, stop
 
 

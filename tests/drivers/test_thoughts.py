@@ -16,6 +16,7 @@ from agentpool import (
     ModelConfig,
     PrivacyTier,
     SpawnConfig,
+    StopReason,
     open_pool,
 )
 from agentpool._loop.continuation import CONTINUE
@@ -242,6 +243,32 @@ async def test_a_call_that_was_cut_is_told_why() -> None:
     first, second = driver.requests[1].messages[-2:]
     assert (getattr(first, "content", ""), getattr(first, "is_error", None)) == ("x", False)
     assert (getattr(second, "content", ""), getattr(second, "is_error", None)) == (CUT_CALL, True)
+
+
+async def test_a_call_that_was_cut_in_its_name_is_told_why() -> None:
+    """It is no tool that the model invented."""
+    cut = Completion("", (ToolCall("a", "wri", ""),), FinishReason.MAX_TOKENS)
+    driver = ScriptedDriver([cut, "done"])
+    async with open_pool(driver, tools=ToolRegistry([write])) as pool:
+        outcome = await (await pool.spawn(SpawnConfig(AgentManifest(), "Hi"))).wait()
+    assert outcome.status is AgentStatus.COMPLETED
+    (told,) = driver.requests[1].messages[-1:]
+    assert (getattr(told, "content", ""), getattr(told, "is_error", None)) == (CUT_CALL, True)
+
+
+async def test_calls_that_are_cut_again_and_again_end_the_run() -> None:
+    """Each was paid for. The error says where the answers were cut, the outcome has them."""
+    cut = [
+        Completion("", (ToolCall("a", "write", f'{{"text": "{n}'),), FinishReason.MAX_TOKENS)
+        for n in range(9)
+    ]
+    driver = ScriptedDriver(cut)
+    async with open_pool(driver, tools=ToolRegistry([write])) as pool:
+        outcome = await (await pool.spawn(SpawnConfig(AgentManifest(), "Hi"))).wait()
+    assert (outcome.stop_reason, len(driver.requests)) == (StopReason.TRUNCATION, 5)
+    assert "within a tool call; raise model.max_tokens" in str(outcome.error)
+    asked = [one for one in outcome.messages if isinstance(one, AssistantMessage)]
+    assert [one.tool_calls[0].arguments for one in asked] == [f'{{"text": "{n}' for n in range(5)]
 
 
 async def test_parts_of_a_continued_answer_keep_their_place() -> None:

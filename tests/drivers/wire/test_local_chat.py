@@ -165,7 +165,11 @@ def test_another_form_is_an_error(text: str) -> None:
         ('{"answer": "use {x}', "use {x}"),
         ('{"answer": "', ""),
         ('{"ans', ""),
-        ('{"answer": "a raw \n line break, which JSON does not have', ""),
+        ('{"answer": "a raw \n line break, not JSON', "a raw \n line break, not JSON"),
+        ('{"answer": {"summary": "It is tw', '{"summary": "It is tw'),
+        ('{"answer": [1, 2', "[1, 2"),
+        ('{"answer":', ""),
+        ('{"name": "', ""),
         ("", ""),
     ],
 )
@@ -185,8 +189,18 @@ def test_an_answer_that_is_whole_at_the_last_token_is_whole() -> None:
     assert called.finish_reason is FinishReason.TOOL_USE
 
 
-def test_a_call_that_was_cut_keeps_its_broken_arguments() -> None:
+@pytest.mark.parametrize(
+    ("text", "name", "arguments"),
+    [
+        ('{"name": "add", "arguments": {"a": 1', "add", '{"a": 1'),
+        ('{"name": "add", "arguments":', "add", ""),
+        ('{\n  "name": "add",\n  "arg', "add", ""),
+        ('{"name": "add"', "add", ""),
+        ('{"name": "ad', "ad", ""),
+    ],
+)
+def test_a_call_that_was_cut_keeps_what_is_there(text: str, name: str, arguments: str) -> None:
     """Whoever runs it finds that they are not JSON; mended, they would say another thing."""
-    answer = read('{"name": "add", "arguments": {"a": 1', FinishReason.MAX_TOKENS)
-    assert answer.tool_calls == (ToolCall("local-1", "add", '{"a": 1'),)
+    answer = read(text, FinishReason.MAX_TOKENS)
+    assert answer.tool_calls == (ToolCall("local-1", name, arguments),)
     assert answer.finish_reason is FinishReason.MAX_TOKENS
