@@ -26,7 +26,8 @@ class Attempts(Live):
 
     def lose(self, loss: Loss) -> None:
         """Count one that broke off."""
-        self.open -= 1
+        # One attempt may lose several: a fallback asks one driver after the other.
+        self.open = max(0, self.open - 1)
         self.losses.append(loss)
 
     def leave_to_us(self) -> None:

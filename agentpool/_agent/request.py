@@ -9,10 +9,10 @@ Rules:
 3. An answer leaves here with its price, if anybody knows it: the one that it came with, or
    else the driver's.
 4. What a request needs of a budget is set aside before it is made, for each attempt anew.
-   A provider that refuses takes nothing but the request; an answer that became an error at
-   its end takes what the provider measured; of one that broke off, or that was
-   cancelled, what it took is unknown, so all of it is charged, and the run counts it as
-   unmeasured, with the text that had come. A request that never left is none.
+   A provider that refuses takes nothing but the request, in a fallback as well; an answer
+   that became an error at its end takes what the provider measured; of one that broke off,
+   or that was cancelled, what it took is unknown, so all of it is charged, and the run
+   counts it as unmeasured, with the text that had come. A request that never left is none.
 5. A usage or a cost below zero is a fault of the provider: it is not known, and is said.
 """
 
@@ -33,7 +33,6 @@ from agentpool._agent.telling import Hearing, RequestTeller, tell_messages
 from agentpool._base import Live
 from agentpool._budget.ledger import Ledger, RequestReservation
 from agentpool._errors import (
-    AllDriversFailedError,
     DriverError,
     FailedAttemptError,
     LimitExceededError,
@@ -154,6 +153,8 @@ class ModelRequest(Live):
     """What stands still while the request waits for its turn. Attached already."""
     failed: list[DriverError] = []  # noqa: RUF012  # each has its own
     """The errors of drivers in whose place another one was asked, not counted yet."""
+    failed_before: int = 0
+    """How many of them there were when the last one that was asked left."""
 
     async def make(self) -> Completion | LimitExceededError:
         """Make the request; again if that may help and nothing has arrived yet.
@@ -222,7 +223,8 @@ class ModelRequest(Live):
         if teller is not None:
             agent.on_piece = None
         if agent.hub.listening:
-            (teller or RequestTeller.of(agent, self.request, by_tool=False)).answered(answer)
+            teller = teller or RequestTeller.of(agent, self.request, by_tool=False)
+            teller.attempt(self.reservation).answered(answer)
         effect.completion = answer
         return answer
 
@@ -247,7 +249,7 @@ class ModelRequest(Live):
 
     def leave(self) -> None:
         """Record that part of the request is sent now."""
-        self.has_left = True
+        self.has_left, self.failed_before = True, len(self.failed)
         if self.reservation is not None:
             self.reservation.start()
 
@@ -287,7 +289,11 @@ class ModelRequest(Live):
             answer = await self._ask()
         else:
             with teller.attempt(self.reservation):
-                answer = await self._ask()
+                try:
+                    answer = await self._ask()
+                except BaseException as error:
+                    self._break_off(error)
+                    raise
         self.has_left = False
         if self.failed:
             self._count_failed()
@@ -300,30 +306,32 @@ class ModelRequest(Live):
         self.has_left = False
         last: DriverError | None = None
         if self.failed:
-            # Of drivers that have all failed, the reservation is settled by the last one.
-            last = self._count_failed(but_last=isinstance(error, AllDriversFailedError))
-        loss = self._loss_of(last or error, self.arrived)
-        if loss.written is None and self.reservation is not None:
-            self.reservation.commit(tokens=loss.tokens, cost_usd=loss.cost_usd)
-        self._lose(loss)
+            # If nothing left after the last one that failed, it settles the reservation.
+            last = self._count_failed(but_last=len(self.failed) > self.failed_before)
+        loss, paid = self._loss_of(last or error, self.arrived), self.reservation
+        if loss.written is None and paid is not None:
+            paid.commit(tokens=loss.tokens, cost_usd=loss.cost_usd)
+        self._lose(loss, None if paid is None else paid.cost_usd)
 
     def _count_failed(self, *, but_last: bool = False) -> DriverError | None:
         """Count what drivers took in whose place another one was asked.
 
         Return the error of the last of them if it is not to be counted here, and there is one.
         """
-        charged = [error for error in self.failed if not is_refusal(error)]
+        last = self.failed.pop() if but_last else None
+        failed, self.failed_before = tuple(self.failed), 0
         self.failed.clear()
-        last = charged.pop() if but_last and charged else None
-        for error in charged:
+        for error in failed:
             loss = self._loss_of(error, ())
             if self.agent.purse is not None:
                 self.agent.purse.ledger.record(spent_on(loss), is_stored=False)
             self._lose(loss)
         return last
 
-    def _lose(self, loss: Loss) -> None:
+    def _lose(self, loss: Loss, reserved_usd: float | None = None) -> None:
         self.agent.lose(loss)
+        if self.teller is not None:
+            self.teller.lose(loss, reserved_usd)
         if self.agent.journal is None:
             return
         if (mark := current_call.get()) is not None:

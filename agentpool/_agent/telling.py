@@ -17,6 +17,7 @@ from agentpool._events import (
     CompletionReceived,
     FellBack,
     GateChanged,
+    LostRequest,
     MessagesAdded,
     RequestFailed,
     RequestFirstPiece,
@@ -24,8 +25,9 @@ from agentpool._events import (
 )
 from agentpool._loop.run import Run
 from agentpool._loop.window import MessageView
-from agentpool._messages import Completion, CompletionRequest
+from agentpool._messages import Completion, CompletionRequest, Usage
 from agentpool._scheduling.watcher import RequestWatcher, current_watcher
+from agentpool._served_call import Loss
 
 
 @final
@@ -46,6 +48,7 @@ class RequestTeller(Live):
     _paid_by: RequestReservation | None = None
     _token: Token[RequestWatcher | None] | None = None
     _node: str = ""
+    _lost: tuple[LostRequest, ...] = ()
 
     @classmethod
     def of(cls, agent: Agent, request: CompletionRequest, *, by_tool: bool) -> Self:
@@ -62,7 +65,7 @@ class RequestTeller(Live):
         agent, request, paid = self._agent, self._request, self._paid_by
         self._attempt += 1
         self._first_piece_seconds = None
-        self._node = ""
+        self._node, self._lost = "", ()
         stamp = agent.hub.stamp(agent.agent_id, agent.name)
         self._request_id, self._began_at, _, _ = stamp
         view = request.messages
@@ -105,8 +108,19 @@ class RequestTeller(Live):
                     error=text,
                     by_tool=self._by_tool,
                     node=self._node,
+                    lost=self._lost,
                 )
             )
+
+    def lose(self, loss: Loss, reserved_usd: float | None = None) -> None:
+        """Note what is counted for a request that left and got no whole answer.
+
+        Args:
+            loss: What is counted.
+            reserved_usd: US dollars that its budget is charged if its cost is unknown.
+        """
+        is_paid = self._agent.purse is not None
+        self._lost += (lost_request(loss, reserved_usd, is_paid=is_paid),)
 
     def arrived(self) -> None:
         """Report the first piece of the answer, once."""
@@ -138,7 +152,7 @@ class RequestTeller(Live):
     def answered(self, answer: Completion) -> None:
         """Report the answer."""
         agent = self._agent
-        stamp = agent.hub.stamp(agent.agent_id, agent.name)
+        stamp, paid = agent.hub.stamp(agent.agent_id, agent.name), self._paid_by
         agent.hub.publish(
             CompletionReceived(
                 *stamp,
@@ -153,8 +167,28 @@ class RequestTeller(Live):
                 first_piece_seconds=self._first_piece_seconds,
                 by_tool=self._by_tool,
                 node=self._node,
+                charged_tokens=None if paid is None or answer.usage is not None else paid.tokens,
+                charged_usd=None if paid is None or answer.cost_usd is not None else paid.cost_usd,
+                lost=self._lost,
             )
         )
+
+
+def lost_request(loss: Loss, reserved_usd: float | None, *, is_paid: bool) -> LostRequest:
+    """Return what observers are told of *loss*.
+
+    Args:
+        loss: What is counted for a request.
+        reserved_usd: US dollars that its budget is charged if its cost is unknown.
+        is_paid: Whether a budget pays for it.
+    """
+    if loss.written is not None:
+        charged = (loss.tokens, loss.cost_usd) if is_paid else (None, None)
+        return LostRequest(Usage(0, loss.written), loss.price, False, *charged)  # noqa: FBT003  # as declared
+    if loss.usage is not None:
+        charged_usd = reserved_usd if loss.cost_usd is None else None
+        return LostRequest(loss.usage, loss.cost_usd, charged_usd=charged_usd)
+    return LostRequest()
 
 
 @final

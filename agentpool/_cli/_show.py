@@ -19,6 +19,7 @@ from agentpool._cli._screen import visible, write_out
 from agentpool._cli._trace_text import event_line, overview, transcript
 from agentpool.observe import (
     AgentRecord,
+    Bill,
     Difference,
     Event,
     Trace,
@@ -133,20 +134,37 @@ def _short_json(value: object) -> str:
 
 def _trace_json(trace: Trace) -> str:
     record = record_of(trace.events)
-    usage, first = record.usage, record.first_failure
+    first = record.first_failure
     found = {
         "run_id": trace.header.run_id,
         "pool": trace.header.pool,
         "opened_at": trace.header.opened_at,
         "seconds": record.seconds,
         "closed": trace.statistics is not None,
-        "usage": msgspec.to_builtins(usage),
-        "cost_usd": record.cost_usd,
+        **_bill_numbers(record.bill),
         "first_failure": None if first is None else first.agent_id,
         "problems": trace.problems,
         "agents": [_agent_numbers(agent) for agent in record.agents.values()],
     }
     return msgspec.json.encode(found).decode() + "\n"
+
+
+def _bill_numbers(bill: Bill) -> dict[str, object]:
+    return {
+        "requests": bill.requests,
+        "failed_requests": bill.failed,
+        "usage": msgspec.to_builtins(bill.usage),
+        "unmeasured_requests": bill.unmeasured,
+        "estimated_tokens": bill.estimated_tokens,
+        "cost_usd": bill.cost_usd,
+        "known_usd": bill.known_usd,
+        "unpriced_requests": bill.unpriced,
+        "charged_as_estimate": {
+            "requests": bill.charged_requests,
+            "tokens": bill.charged_tokens,
+            "cost_usd": bill.charged_usd,
+        },
+    }
 
 
 def _agent_numbers(agent: AgentRecord) -> dict[str, object]:
@@ -164,10 +182,7 @@ def _agent_numbers(agent: AgentRecord) -> dict[str, object]:
         "started_at": agent.started_at,
         "finished_at": agent.finished_at,
         "turns": agent.turns,
-        "requests": agent.requests,
-        "failed_requests": agent.failed_requests,
-        "usage": msgspec.to_builtins(agent.usage),
-        "cost_usd": None if agent.unpriced else agent.cost_usd,
+        **_bill_numbers(agent.bill),
         "tool_calls": agent.tool_calls,
         "failed_calls": agent.failed_calls,
         "seconds": seconds,

@@ -65,22 +65,26 @@ def _heading(trace: Trace, record: PoolRecord) -> list[str]:
     for agent in record.agents.values():
         counts[agent.status] = counts.get(agent.status, 0) + 1
     statuses = ", ".join(f"{count:,} {status}" for status, count in counts.items())
-    usage = record.usage
+    bill = record.bill
+    usage = bill.usage
     cached = f", {usage.cached_tokens:,} of them cached" if usage.cached_tokens else ""
     when, took, ended = "", "", ""
     if trace.has_times:
         when = f", {datetime.fromtimestamp(trace.header.opened_at, UTC):%Y-%m-%d %H:%M:%S} UTC"
         took = f" in {record.seconds:.1f} s"
         ended = "" if trace.statistics is not None else "; the pool had not closed"
+    failed = f", {bill.failed:,} without an answer" if bill.failed else ""
     usage_line = (
+        f"{bill.requests:,} requests{failed}: "
         f"{usage.input_tokens:,} tokens in{cached}, {usage.output_tokens:,} out, "
-        f"{_money(record.cost_usd)}"
+        f"{_money(bill.cost_usd)}"
     )
     name = printable(trace.header.pool)
     return [
         f"pool {name!r}{when}, run {trace.header.run_id}",
         f"{len(record.agents):,} agents{took}: {statuses or 'none'}{ended}",
         usage_line,
+        *bill.unknown_words(),
     ]
 
 
@@ -146,9 +150,8 @@ def _row(agent: AgentRecord, branch: str) -> str:
     if len(name) > _NAME_COLUMNS:
         name = name[: _NAME_COLUMNS - 1] + "…"
     seconds = sum(i.end_seconds - i.begin_seconds for i in agent.intervals)
-    cost = _money(None if agent.unpriced else agent.cost_usd)
-    tokens = agent.usage.total_tokens
-    columns = f"{agent.status:<10}{seconds:>9.1f}{agent.turns:>7,}{tokens:>11,}{cost:>11}"
+    cost, tokens = _money(agent.bill.cost_usd), agent.bill.tokens_words()
+    columns = f"{agent.status:<10}{seconds:>9.1f}{agent.turns:>7,}{tokens:>11}{cost:>11}"
     return f"{name:<{_NAME_COLUMNS}}  {columns}"
 
 
@@ -295,8 +298,8 @@ def _words(event: Event) -> str:  # noqa: PLR0911  # one for each kind
         case AgentParked():
             return f"waits for {event.waits_for}"
         case CompletionReceived():
-            tokens = 0 if event.usage is None else event.usage.total_tokens
-            return f"answered after {event.duration_seconds:.2f} s, {tokens:,} tokens"
+            tokens = "?" if event.usage is None else f"{event.usage.total_tokens:,}"
+            return f"answered after {event.duration_seconds:.2f} s, {tokens} tokens"
         case ToolStarted():
             return f"calls {event.call.name} {event.call.arguments[:60]}"
         case ToolFinished():

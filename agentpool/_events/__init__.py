@@ -29,6 +29,7 @@ from agentpool._events.pool import SlotsChanged as SlotsChanged
 from agentpool._events.requests import CompletionReceived as CompletionReceived
 from agentpool._events.requests import FellBack as FellBack
 from agentpool._events.requests import GateChanged as GateChanged
+from agentpool._events.requests import LostRequest as LostRequest
 from agentpool._events.requests import MessagesAdded as MessagesAdded
 from agentpool._events.requests import RequestFailed as RequestFailed
 from agentpool._events.requests import RequestFirstPiece as RequestFirstPiece

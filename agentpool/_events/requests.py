@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import final
 
+import msgspec
+
 from agentpool._events.base import EventBase
-from agentpool._messages import ChatMessage, FinishReason, Usage
+from agentpool._messages import NO_USAGE, ChatMessage, FinishReason, Usage
 
 
 @final
@@ -16,6 +18,26 @@ class MessagesAdded(EventBase, frozen=True):
     """The place of the first of these messages in the conversation, from 0."""
     messages: tuple[ChatMessage, ...]
     """What was said, oldest first."""
+
+
+@final
+class LostRequest(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """What is counted for a request that left and got no whole answer. No event of its own."""
+
+    usage: Usage = NO_USAGE
+    """Tokens that its agent counts: as the provider measured them, or an estimate of the text
+    that had come."""
+    cost_usd: float | None = 0.0
+    """US dollars that its agent counts. ``None``: unknown."""
+    is_measured: bool = True
+    """Whether it took just that: what a provider refuses takes nothing. If not, what it took is
+    unknown, and ``usage`` is an estimate of the text that had come."""
+    charged_tokens: int | None = None
+    """Tokens that a budget was charged as an estimate, in place of ``usage``. ``None``: it was
+    charged what is known, or none pays."""
+    charged_usd: float | None = None
+    """US dollars that a budget was charged as an estimate. ``None``: it was charged what is known,
+    or there is no price, or none pays."""
 
 
 @final
@@ -93,6 +115,14 @@ class CompletionReceived(EventBase, frozen=True, gc=False):
     """Whether a tool asked, in the agent's name."""
     node: str = ""
     """The node of a cluster that was asked. Empty: none was."""
+    charged_tokens: int | None = None
+    """Tokens that a budget was charged as an estimate, since ``usage`` is unknown. ``None``: it was
+    charged what is known, or none pays."""
+    charged_usd: float | None = None
+    """US dollars that a budget was charged as an estimate, since ``cost_usd`` is unknown. ``None``:
+    it was charged what is known, or nothing."""
+    lost: tuple[LostRequest, ...] = ()
+    """The drivers that were asked before the one that answered, in the same attempt."""
 
 
 @final
@@ -111,6 +141,9 @@ class RequestFailed(EventBase, frozen=True, gc=False):
     """Whether a tool asked."""
     node: str = ""
     """The node of a cluster that was asked. Empty: none was."""
+    lost: tuple[LostRequest, ...] | None = None
+    """What is counted for each driver that was asked. Empty: nothing of it had left. ``None``: the
+    trace is of an earlier version, and does not say."""
 
 
 @final

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Final, final
 
 from agentpool._agent.results import Answered, Called, Summed
+from agentpool._agent.telling import lost_request
 from agentpool._approval import Changed, Denied
 from agentpool._base import Live
 from agentpool._events import (
@@ -93,9 +94,10 @@ class _Telling(Live):
         elif record.kind is RecordKind.STARTED:
             self._started(record)
         elif record.kind is RecordKind.LOST:
-            read_body(record.body, Loss)
+            lost = lost_request(read_body(record.body, Loss), None, is_paid=False)
             stamp = self._stamp(record.agent_id)
-            self.events.append(RequestFailed(*stamp, 0, 1, "", NOT_KEPT, by_tool=False))
+            failed = RequestFailed(*stamp, 0, 1, "", NOT_KEPT, by_tool=False, lost=(lost,))
+            self.events.append(failed)
         elif record.kind is RecordKind.RESULT:
             self._result(agent, record)
         elif record.kind is RecordKind.ASKED:

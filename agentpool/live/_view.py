@@ -21,6 +21,7 @@ from agentpool._events import (
     FellBack,
     GateChanged,
     MessageDropped,
+    RequestFailed,
     RequestRetried,
     RequestStarted,
     TextDelta,
@@ -30,6 +31,7 @@ from agentpool._messages import AgentId
 from agentpool._one_line import MAX_NAME_CHARS, one_line
 from agentpool._outcome import AgentStatus
 from agentpool.live._approvals import PendingCall
+from agentpool.observe._bill import Bill
 from agentpool.observe._codec import unicode_text
 from agentpool.observe._intervals import Life, Reason
 
@@ -61,8 +63,7 @@ class _Row(msgspec.Struct, eq=False):
     status: str = "queued"
     ended_at: float | None = None
     turns: int = 0
-    tokens: int = 0
-    cost_usd: float | None = 0.0
+    bill: Bill = msgspec.field(default_factory=Bill)
     words: str = ""
 
 
@@ -79,9 +80,7 @@ class View:
     _news: deque[list[object]] = attrs.field(
         init=False, factory=lambda: deque[list[object]](maxlen=SHOWN_NEWS)
     )
-    _tokens: int = attrs.field(init=False, default=0)
-    _cost_usd: float = attrs.field(init=False, default=0.0)
-    _unpriced: int = attrs.field(init=False, default=0)
+    _bill: Bill = attrs.field(init=False, factory=Bill)
 
     def take(self, event: Event) -> None:
         """Process *event*."""
@@ -111,10 +110,14 @@ class View:
                 row.turns = max(row.turns, event.turn)
                 row.model = event.model or row.model
                 row.words = ""
+                self._count(row, event)
             case TextDelta():
                 row.words = (row.words + event.text)[-MAX_SHOWN_TEXT:]
             case CompletionReceived():
-                self._answered(row, event)
+                row.model = event.model or row.model
+                self._count(row, event)
+            case RequestFailed():
+                self._count(row, event)
             case AgentFinished(outcome=outcome):
                 row.status, row.ended_at = outcome.status.value, event.at_seconds
                 row.words = _cut(outcome.text)
@@ -125,17 +128,9 @@ class View:
             case _:
                 pass
 
-    def _answered(self, row: _Row, event: CompletionReceived) -> None:
-        row.model = event.model or row.model
-        if event.usage is not None:
-            row.tokens += event.usage.total_tokens
-            self._tokens += event.usage.total_tokens
-        if event.cost_usd is None:
-            self._unpriced += 1
-            row.cost_usd = None
-        else:
-            self._cost_usd += event.cost_usd
-            row.cost_usd = None if row.cost_usd is None else row.cost_usd + event.cost_usd
+    def _count(self, row: _Row, event: RequestStarted | RequestFailed | CompletionReceived) -> None:
+        row.bill.take(event)
+        self._bill.take(event)
 
     def shown(self) -> dict[str, object]:
         """Return what is shown, as data."""
@@ -149,9 +144,9 @@ class View:
             "ended": [_row(row) for row in reversed(self._ended)],
             "counts": dict(self._counts),
             "news": list(reversed(self._news)),
-            "tokens": self._tokens,
-            "cost": self._cost_usd,
-            "unpriced": self._unpriced,
+            "tokens": self._bill.tokens_words(),
+            "cost": self._bill.cost_usd,
+            "unknown": self._bill.unknown_words(),
         }
 
 
@@ -174,8 +169,8 @@ def _row(row: _Row) -> list[object]:
         round(row.life.since, 3),
         row.ended_at,
         row.turns,
-        row.tokens,
-        row.cost_usd,
+        row.bill.tokens_words(),
+        row.bill.cost_usd,
         unicode_text(row.model),
         row.query,
         unicode_text(row.words),

@@ -23,6 +23,7 @@ from agentpool._events import Event as Event
 from agentpool._events import EventsMissed as EventsMissed
 from agentpool._events import FellBack as FellBack
 from agentpool._events import GateChanged as GateChanged
+from agentpool._events import LostRequest as LostRequest
 from agentpool._events import MessageDropped as MessageDropped
 from agentpool._events import MessagesAdded as MessagesAdded
 from agentpool._events import MessageSent as MessageSent
@@ -50,6 +51,7 @@ from agentpool.observe._saved import outcome_to_json as outcome_to_json
 
 # These are for those who keep what they see.
 if TYPE_CHECKING:
+    from agentpool.observe._bill import Bill as Bill
     from agentpool.observe._chrome import chrome_trace as chrome_trace
     from agentpool.observe._codec import event_from_json as event_from_json
     from agentpool.observe._codec import event_to_json as event_to_json
@@ -92,6 +94,7 @@ __all__ = [
     "AgentWarned",
     "ApprovalAsked",
     "ApprovalGiven",
+    "Bill",
     "BudgetMeter",
     "BudgetNear",
     "BudgetReached",
@@ -108,6 +111,7 @@ __all__ = [
     "GateChanged",
     "Interval",
     "LoggingObserver",
+    "LostRequest",
     "MessageDropped",
     "MessageSent",
     "MessagesAdded",
@@ -156,6 +160,7 @@ __all__ = [
 
 _HOMES = {
     "AgentRecord": "agentpool.observe._record",
+    "Bill": "agentpool.observe._bill",
     "Content": "agentpool.observe._content",
     "Difference": "agentpool.observe._difference",
     "FieldDifference": "agentpool.observe._difference",

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, TypeVar, cast
 
+from agentpool._events import CompletionReceived, RequestFailed
+from agentpool._messages import Usage
+from agentpool.observe._bill import Bill
 from agentpool.observe._codec import unicode_text
 
 _Value = TypeVar("_Value")
@@ -59,6 +62,16 @@ TOKEN_COUNTERS: Final = {
 }
 """What the counters end with, by the fields of ``Usage``."""
 
+ESTIMATE_COUNTERS: Final = {
+    "unmeasured": ("requests.unmeasured", "{request}", "Requests whose tokens are unknown."),
+    "unpriced": ("requests.unpriced", "{request}", "Requests whose cost is unknown."),
+    "estimated_tokens": ("tokens.estimated", "{token}", "Text of requests that broke off."),
+    "charged_tokens": ("budget.tokens.estimated", "{token}", "Tokens that budgets were charged."),
+    "charged_usd": ("budget.cost.estimated", "USD", "What budgets were charged as an estimate."),
+}
+"""What counters of what is unknown, or charged as an estimate, are called behind ``agentpool.``,
+with unit and meaning, by the fields of `Bill`."""
+
 REQUEST_SECONDS: Final = "gen_ai.client.inference.duration"
 FIRST_CHUNK_SECONDS: Final = "gen_ai.client.inference.time_to_first_chunk"
 AGENT_SECONDS: Final = "gen_ai.invoke_agent.duration"
@@ -74,6 +87,32 @@ def provider_name(named: str) -> str:
     ('anthropic', 'x_ai', '_OTHER')
     """
     return _PROVIDERS.get(named, named)
+
+
+def usage_of(usage: Usage) -> dict[str, int]:
+    """Return the attributes for *usage*."""
+    return {
+        INPUT_TOKENS: usage.input_tokens,
+        OUTPUT_TOKENS: usage.output_tokens,
+        CACHED_TOKENS: usage.cached_tokens,
+        REASONING_TOKENS: usage.reasoning_tokens,
+    }
+
+
+def bill_of(event: CompletionReceived | RequestFailed) -> dict[str, float]:
+    """Return the attributes for what an attempt took: what is unknown has none of zero."""
+    bill, found = Bill(), dict[str, float]()
+    bill.take(event)
+    known = bill.usage + Usage(output_tokens=-bill.estimated_tokens)
+    if known.total_tokens or (isinstance(event, CompletionReceived) and event.usage is not None):
+        found.update(usage_of(known))
+    if not bill.unpriced and (isinstance(event, CompletionReceived) or event.lost):
+        found["agentpool.cost_usd"] = bill.known_usd
+    for field, (name, _, _) in ESTIMATE_COUNTERS.items():
+        number: float = getattr(bill, field)
+        if number:
+            found[f"agentpool.{name}"] = number
+    return found
 
 
 def writable(attributes: Mapping[str, _Value]) -> dict[str, _Value]:

@@ -46,7 +46,7 @@ from agentpool._events import (
     ToolFinished,
     ToolStarted,
 )
-from agentpool._messages import AgentId, ChatMessage, Usage
+from agentpool._messages import AgentId, ChatMessage
 from agentpool.abc import Observer
 from agentpool.observe import _genai as names
 from agentpool.observe._codec import unicode_text
@@ -215,9 +215,11 @@ class OpenTelemetryObserver(Observer):
         span = self._agents.pop(event.agent_id, INVALID_SPAN)
         self._providers.pop(event.agent_id, None)
         outcome = event.outcome
-        attributes = _usage(outcome.usage)
+        attributes: dict[str, AttributeValue] = {**names.usage_of(outcome.usage)}
         attributes["agentpool.status"] = outcome.status.value
         attributes["agentpool.turns"] = outcome.iterations
+        if outcome.unmeasured_requests:
+            attributes["agentpool.unmeasured_requests"] = outcome.unmeasured_requests
         if outcome.stop_reason is not None:
             attributes["agentpool.stop_reason"] = outcome.stop_reason.value
         if outcome.cost_usd is not None:
@@ -260,19 +262,18 @@ class OpenTelemetryObserver(Observer):
 
     def _answered(self, event: CompletionReceived) -> None:
         span = self._requests.pop(event.request_id, INVALID_SPAN)
-        attributes = {} if event.usage is None else _usage(event.usage)
+        attributes: dict[str, AttributeValue] = {**names.bill_of(event)}
         attributes[names.FINISH_REASONS] = [event.finish_reason.value]
         if event.model is not None:
             attributes[names.RESPONSE_MODEL] = event.model
         if event.first_piece_seconds is not None:
             attributes[names.FIRST_CHUNK] = event.first_piece_seconds
-        if event.cost_usd is not None:
-            attributes["agentpool.cost_usd"] = event.cost_usd
         span.set_attributes(names.writable(attributes))
         span.end(self._at(event.at_seconds))
 
     def _failed(self, event: RequestFailed) -> None:
         span = self._requests.pop(event.request_id, INVALID_SPAN)
+        span.set_attributes(names.bill_of(event))
         self._blame(span, event.error_type, event.error)
         span.end(self._at(event.at_seconds))
 
@@ -372,15 +373,6 @@ _NOT_CLOSED: Final = PoolStatistics(
     running=0, parked=0, at_gate=0, queued=0, spawned=0, max_concurrent=0, messages=0,
     dead_letters=0, warnings=0, observer_failures=0,
 )  # fmt: skip
-
-
-def _usage(usage: Usage) -> dict[str, AttributeValue]:
-    return {
-        names.INPUT_TOKENS: usage.input_tokens,
-        names.OUTPUT_TOKENS: usage.output_tokens,
-        names.CACHED_TOKENS: usage.cached_tokens,
-        names.REASONING_TOKENS: usage.reasoning_tokens,
-    }
 
 
 def _fields(event: Event) -> dict[str, AttributeValue]:

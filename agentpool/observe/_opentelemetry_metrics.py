@@ -3,13 +3,15 @@
 Rules:
 
 1. Each attempt to ask a model is one duration, one that failed as well, with the type of its
-   error. Tokens are counted where the provider said how many.
+   error. Tokens are counted where the provider said how many; what is unknown or an estimate
+   has counters of its own.
 2. Names of agents, tools and models are attributes; numbers of agents are not, since each
    would be a series of its own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, final
 
 from agentpool._events import (
@@ -17,6 +19,7 @@ from agentpool._events import (
     AgentSpawned,
     CompletionReceived,
     Event,
+    LostRequest,
     RequestFailed,
     RequestStarted,
     ToolFinished,
@@ -25,6 +28,7 @@ from agentpool._messages import AgentId, Usage
 from agentpool._outcome import AgentStatus
 from agentpool.abc import Observer
 from agentpool.observe import _genai as names
+from agentpool.observe._bill import Bill
 from agentpool.observe._codec import unicode_text
 
 try:
@@ -51,6 +55,7 @@ class OpenTelemetryMetrics(Observer):
     __slots__ = (
         "_agent_seconds",
         "_cost",
+        "_estimates",
         "_first_chunk",
         "_inference_calls",
         "_providers", "_request_seconds",
@@ -74,6 +79,11 @@ class OpenTelemetryMetrics(Observer):
             for field, of in names.TOKEN_COUNTERS.items()
         }
         self._cost = meter.create_counter("agentpool.cost", "USD", "What answers cost.")
+
+        self._estimates = {
+            field: meter.create_counter(f"agentpool.{name}", unit, text)
+            for field, (name, unit, text) in names.ESTIMATE_COUNTERS.items()
+        }
 
         def seconds(name: str, text: str) -> Histogram:
             return meter.create_histogram(
@@ -130,6 +140,29 @@ class OpenTelemetryMetrics(Observer):
             self._count(event.usage, attributes)
         if event.cost_usd is not None:
             self._cost.add(event.cost_usd, attributes)
+        bill = Bill()
+        bill.take(event)
+        self._estimate(event.agent_id, bill, attributes)
+        self._lost(event.lost, attributes)
+
+    def _estimate(
+        self, agent_id: AgentId, bill: Bill, attributes: dict[str, AttributeValue]
+    ) -> None:
+        """Count what is unknown, and what was charged in its place."""
+        if agent_id in self._spawned:
+            # An attempt was counted when it began: the rest is drivers of a fallback.
+            self._spawned[agent_id][1] += bill.requests
+        for field, counter in self._estimates.items():
+            number: float = getattr(bill, field)
+            if number:
+                counter.add(number, attributes)
+
+    def _lost(self, lost: Iterable[LostRequest], attributes: dict[str, AttributeValue]) -> None:
+        for one in lost:
+            if one.is_measured:
+                self._count(one.usage, attributes)
+            if one.cost_usd:
+                self._cost.add(one.cost_usd, attributes)
 
     def _count(self, usage: Usage, attributes: dict[str, AttributeValue]) -> None:
         for field, counter in self._tokens.items():
@@ -139,10 +172,14 @@ class OpenTelemetryMetrics(Observer):
 
     def _failed(self, event: RequestFailed) -> None:
         begun = self._requests.pop(event.request_id, None)
+        attributes = self._of_request(event.agent_id, begun)
+        attributes[names.ERROR_TYPE] = event.error_type
         if begun is not None:
-            attributes = self._of_request(event.agent_id, begun)
-            attributes[names.ERROR_TYPE] = event.error_type
             self._request_seconds.record(event.at_seconds - begun.at_seconds, attributes)
+        bill = Bill()
+        bill.take(event)
+        self._estimate(event.agent_id, bill, attributes)
+        self._lost(event.lost or (), attributes)
 
     def _called(self, event: ToolFinished) -> None:
         if event.duration_seconds is not None:

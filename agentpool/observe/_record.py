@@ -36,8 +36,9 @@ from agentpool._events import (
     ToolFinished,
     ToolStarted,
 )
-from agentpool._messages import NO_USAGE, OWNER_ID, AgentId, ChatMessage, Usage
+from agentpool._messages import OWNER_ID, AgentId, ChatMessage, Usage
 from agentpool._outcome import AgentOutcome, AgentStatus
+from agentpool.observe._bill import Bill
 from agentpool.observe._intervals import Interval, Life, Reason
 
 Notice: TypeAlias = (
@@ -82,16 +83,8 @@ class AgentRecord(Live):
     """What became of it. ``None``: it is not in the trace."""
     turns: int = 0
     """Turns that it took."""
-    requests: int = 0
-    """Attempts to ask a model, with those of its tools."""
-    failed_requests: int = 0
-    """Those that got no whole answer: retried, refused or given up."""
-    usage: Usage = NO_USAGE
-    """Tokens of all answers, with those that its tools got."""
-    cost_usd: float = 0.0
-    """US dollars of all answers that have a price."""
-    unpriced: int = 0
-    """Answers that have none."""
+    bill: Bill = msgspec.field(default_factory=Bill)
+    """What its requests took, with those of its tools: what is known, unknown and estimated."""
     tool_calls: int = 0
     """Tool calls that ran."""
     failed_calls: int = 0
@@ -132,6 +125,31 @@ class AgentRecord(Live):
         if isinstance(error, RecordedError):
             return error.kind, str(error), error.traceback
         return type(error).__name__, str(error), traceback_text(error)
+
+    @property
+    def requests(self) -> int:
+        """Requests to a model, with those of its tools and of the drivers of a fallback."""
+        return self.bill.requests
+
+    @property
+    def failed_requests(self) -> int:
+        """Those that got no whole answer: retried, refused or given up."""
+        return self.bill.failed
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens that are known, and an estimate of the text of requests that broke off."""
+        return self.bill.usage
+
+    @property
+    def cost_usd(self) -> float | None:
+        """US dollars of all its requests. ``None``: the cost of some is unknown."""
+        return self.bill.cost_usd
+
+    @property
+    def unpriced(self) -> int:
+        """Requests whose cost is unknown."""
+        return self.bill.unpriced
 
     @property
     def going_on(self) -> str:
@@ -202,20 +220,22 @@ class PoolRecord(Live):
     """The agent that failed first. ``None``: none did."""
 
     @property
-    def usage(self) -> Usage:
-        """Tokens of all answers."""
-        total = NO_USAGE
+    def bill(self) -> Bill:
+        """What all requests took: what is known, unknown and estimated."""
+        total = Bill()
         for agent in self.agents.values():
-            total += agent.usage
+            total.add(agent.bill)
         return total
 
     @property
+    def usage(self) -> Usage:
+        """Tokens of all requests, as far as they are known."""
+        return self.bill.usage
+
+    @property
     def cost_usd(self) -> float | None:
-        """US dollars of all answers. ``None``: some have no price."""
-        agents = self.agents.values()
-        if any(agent.unpriced for agent in agents):
-            return None
-        return sum(agent.cost_usd for agent in agents)
+        """US dollars of all requests. ``None``: the cost of some is unknown."""
+        return self.bill.cost_usd
 
     def end_of(self, agent: AgentRecord) -> float:
         """Return when *agent* ended, or else when the trace ends."""
@@ -227,16 +247,15 @@ class PoolRecord(Live):
             if agent.parent_id == OWNER_ID:
                 yield agent
 
-    def with_children(self) -> dict[AgentId, tuple[Usage, float, int]]:
-        """Return tokens, US dollars and unpriced answers of each agent and all its descendants."""
-        found: dict[AgentId, tuple[Usage, float, int]] = {}
+    def with_children(self) -> dict[AgentId, Bill]:
+        """Return what the requests of each agent and of all its descendants took."""
+        found: dict[AgentId, Bill] = {}
         # Who was spawned comes after who spawned it.
         for agent in reversed(self.agents.values()):
-            usage, cost_usd, unpriced = agent.usage, agent.cost_usd, agent.unpriced
+            found[agent.agent_id] = total = Bill()
+            total.add(agent.bill)
             for child in agent.children:
-                more, dollars, unknown = found[child]
-                usage, cost_usd, unpriced = usage + more, cost_usd + dollars, unpriced + unknown
-            found[agent.agent_id] = usage, cost_usd, unpriced
+                total.add(found[child])
         return found
 
     def take(self, event: Event) -> None:
@@ -271,15 +290,17 @@ class PoolRecord(Live):
             case MessagesAdded():
                 agent.messages.extend(event.messages)
             case RequestStarted():
-                agent.requests += 1
+                agent.bill.take(event)
                 agent.turns = max(agent.turns, event.turn)
                 agent.sent = event.sent or agent.sent
                 agent.open_requests[event.sequence] = event
             case RequestFailed():
-                agent.failed_requests += 1
+                agent.bill.take(event)
                 agent.open_requests.pop(event.request_id, None)
             case CompletionReceived():
-                self._answered(agent, event)
+                agent.bill.take(event)
+                self.answers.append(event)
+                agent.open_requests.pop(event.request_id, None)
             case ToolStarted():
                 agent.open_calls[event.call.call_id] = event
                 self._tool(event.call.name).open += 1
@@ -294,20 +315,11 @@ class PoolRecord(Live):
             case AgentFinished(outcome=outcome):
                 agent.finished_at, agent.outcome = event.at_seconds, outcome
                 agent.messages = list(outcome.messages)
+                agent.bill.end(outcome)
                 if outcome.status is AgentStatus.FAILED and self.first_failure is None:
                     self.first_failure = agent
             case _:
                 pass
-
-    def _answered(self, agent: AgentRecord, event: CompletionReceived) -> None:
-        self.answers.append(event)
-        agent.open_requests.pop(event.request_id, None)
-        if event.usage is not None:
-            agent.usage += event.usage
-        if event.cost_usd is None:
-            agent.unpriced += 1
-        else:
-            agent.cost_usd += event.cost_usd
 
     def _called(self, agent: AgentRecord, event: ToolFinished) -> None:
         self.calls.append(event)

@@ -115,9 +115,8 @@ def _top(trace: Trace, record: PoolRecord, verdict: str) -> str:
     pool = shown(header.pool) or "pool"
     opened_at = datetime.fromtimestamp(header.opened_at, UTC)
     counts = Counter(agent.status for agent in record.agents.values())
-    usage, agents = record.usage, record.agents.values()
-    requests = sum(agent.requests for agent in agents)
-    failed = sum(agent.failed_requests for agent in agents)
+    bill = record.bill
+    usage = bill.usage
     calls, broken = len(record.calls), sum(call.is_error for call in record.calls)
     ended = ", ".join(f"{count:,} {status}" for status, count in counts.items())
     cached = f", {usage.cached_tokens:,} of them cached" if usage.cached_tokens else ""
@@ -125,9 +124,13 @@ def _top(trace: Trace, record: PoolRecord, verdict: str) -> str:
     cards = [
         ("agents", f"{len(record.agents):,}", ended),
         ("time", _seconds(record.seconds), f"{header.max_concurrent:g} slots"),
-        ("tokens", f"{usage.total_tokens:,}", both),
-        ("cost", money(record.cost_usd), _unpriced(record)),
-        ("requests", f"{requests:,}", f"{failed:,} without an answer" if failed else ""),
+        ("tokens", bill.tokens_words(), both),
+        ("cost", money(bill.cost_usd), "; ".join(bill.unknown_words())),
+        (
+            "requests",
+            f"{bill.requests:,}",
+            f"{bill.failed:,} without an answer" if bill.failed else "",
+        ),
         ("tool calls", f"{calls:,}", f"{broken:,} failed" if broken else ""),
     ]
     tiles = "".join(
@@ -146,14 +149,6 @@ def _verdict(found: list[Finding]) -> str:
     """Return the colour of the page, from the worst finding."""
     levels = {finding.level for finding in found}
     return next((level for level in (BAD, ODD) if level in levels), "good")
-
-
-def _unpriced(record: PoolRecord) -> str:
-    """Return the known part of a cost that is not known as a whole."""
-    agents = record.agents.values()
-    unpriced = sum(agent.unpriced for agent in agents)
-    known = sum(agent.cost_usd for agent in agents)
-    return f"{money(known)} and {unpriced:,} answers without a price" if unpriced else ""
 
 
 def _findings(record: PoolRecord, found: list[Finding]) -> str:
@@ -218,8 +213,8 @@ def _static_row(agent: AgentRecord) -> str:
         agent.status,
         _seconds(seconds),
         f"{agent.turns:,}",
-        f"{agent.usage.total_tokens:,}",
-        money(None if agent.unpriced else agent.cost_usd),
+        agent.bill.tokens_words(),
+        money(agent.bill.cost_usd),
     )
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 

@@ -80,7 +80,7 @@ class _Building:
 
     def agent(self, agent: AgentRecord) -> list[object]:
         """Return the data of one agent."""
-        usage, cost_usd, unpriced = self._sums[agent.agent_id]
+        own, total = agent.bill, self._sums[agent.agent_id]
         error = agent.error
         outcome = agent.outcome
         reason = None if outcome is None else outcome.stop_reason
@@ -91,10 +91,16 @@ class _Building:
             agent.status,
             [agent.spawned.at_seconds, agent.started_at, agent.finished_at],
             agent.turns,
-            [agent.requests, agent.failed_requests],
-            [agent.usage.input_tokens, agent.usage.output_tokens, agent.usage.cached_tokens],
-            None if agent.unpriced else round(agent.cost_usd, 9),
-            [usage.total_tokens, None if unpriced else round(cost_usd, 9)],
+            [own.requests, own.failed],
+            [
+                own.usage.input_tokens,
+                own.usage.output_tokens,
+                own.usage.cached_tokens,
+                own.unmeasured,
+                own.unknown_words(),
+            ],
+            _rounded(own.cost_usd),
+            [total.usage.total_tokens, _rounded(total.cost_usd), total.unmeasured],
             [agent.tool_calls, agent.failed_calls],
             self.text(agent.spawned.query),
             self._word(agent.spawned.system_prompt),
@@ -169,6 +175,10 @@ class _Building:
         return found
 
 
+def _rounded(cost_usd: float | None) -> float | None:
+    return None if cost_usd is None else round(cost_usd, 9)
+
+
 def _attached(message: UserMessage | ToolMessage) -> str:
     """Return a placeholder for the attachments of *message*: images would make the page heavy."""
     return "".join(
@@ -190,10 +200,11 @@ def _models(record: PoolRecord) -> list[list[object]]:
         name = unicode_text(f"{answer.model or '(not said)'}{where}")
         row = by_name.setdefault(name, [name, 0, 0, 0, 0, 0.0, None, None])
         usage = answer.usage
-        numbers = (1, 0, 0, 0) if usage is None else (
-            1, usage.input_tokens, usage.output_tokens, usage.cached_tokens
+        numbers = (None, None, None) if usage is None else (
+            usage.input_tokens, usage.output_tokens, usage.cached_tokens
         )  # fmt: skip
-        for place, number in enumerate(numbers, 1):
+        row[1] = _sum(row[1], 1)
+        for place, number in enumerate(numbers, 2):
             row[place] = _sum(row[place], number)
         row[5] = _sum(row[5], answer.cost_usd)
         wholes, firsts = times.setdefault(name, ([], []))

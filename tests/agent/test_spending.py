@@ -900,16 +900,16 @@ def billed(error: DriverError) -> DriverError:
 @pytest.mark.parametrize(
     ("error", "requests", "tokens", "unmeasured"),
     [
-        (NetworkError("cut"), 2, 1146, 1),
-        (billed(BadRequestError("filtered")), 2, 130, 0),
-        (BadRequestError("no"), 1, 100, 0),
+        (NetworkError("cut"), 4, 1146, 1),
+        (billed(BadRequestError("filtered")), 4, 130, 0),
+        (BadRequestError("no"), 4, 100, 0),
     ],
 )
 @pytest.mark.parametrize("has_budget", [True, False])
 async def test_what_a_driver_took_is_counted_though_another_one_answered(
     error: DriverError, requests: int, tokens: int, unmeasured: int, *, has_budget: bool
 ) -> None:
-    """The attempt was paid for, and was in no budget and no outcome."""
+    """The attempt was paid for, and was in no budget and no outcome. A refusal is a request."""
     budget = Budget(tokens=5_000)
     inner = FallbackDriver(raising(RateLimitError("busy")), raising(BadRequestError("no")))
     driver = FallbackDriver(inner, raising(error), script(answer()))

@@ -407,7 +407,7 @@ def test_children_stand_below_their_parents_and_warnings_are_counted(tmp_path: P
     assert "… and 2 more warnings" in text
     assert "this trace: the last line is cut" in text
     record = record_of(read.events)
-    assert record.with_children()[record.agents[1].agent_id][2] == 0
+    assert record.with_children()[record.agents[1].agent_id].unpriced == 0
     arrows = json.loads(chrome_trace(read.header, record))["traceEvents"]
     assert [(e["tid"], e["id"]) for e in arrows if e["ph"] == "s"] == [(1, 2), (2, 3), (1, 4)]
     assert transcript(record.agents[1]).endswith("never ran\n")

@@ -91,13 +91,17 @@ def test_money_is_added_up_and_unknown_is_not_zero() -> None:
     view.take(CompletionReceived(*place, Usage(10, 5), 1.0, model="m", cost_usd=0.5))
     view.take(CompletionReceived(*place, Usage(1, 1), 1.0, cost_usd=0.25))
     shown: Any = view.shown()
-    assert (shown["cost"], shown["tokens"], shown["unpriced"]) == (0.75, 17, 0)
-    assert shown["agents"][0][9:12] == [17, 0.75, "m"]
+    assert (shown["cost"], shown["tokens"], shown["unknown"]) == (0.75, "17", [])
+    assert shown["agents"][0][9:12] == ["17", 0.75, "m"]
     view.take(CompletionReceived(*place, None, 1.0))
     view.take(CompletionReceived(*place, None, 1.0, cost_usd=1.0))
     shown = view.shown()
-    assert (shown["cost"], shown["unpriced"]) == (1.75, 1)
-    assert shown["agents"][0][10] is None
+    assert (shown["cost"], shown["tokens"]) == (None, "17+?")
+    assert shown["unknown"] == [
+        "the tokens of 2 requests are unknown",
+        "the cost of 1 request is unknown, the rest is $1.7500",
+    ]
+    assert shown["agents"][0][9:11] == ["17+?", None]
 
 
 def test_what_began_before_is_passed_over() -> None:

@@ -77,11 +77,15 @@ async def test_the_numbers_are_those_of_the_pool(autojump_clock: MockClock) -> N
 
     usage = "gen_ai.client.inference.usage"
     assert total(f"{usage}.input_tokens") == record.usage.input_tokens
-    assert total(f"{usage}.output_tokens") == record.usage.output_tokens
+    bill = record.bill
+    measured = bill.usage.output_tokens - bill.estimated_tokens
+    assert total(f"{usage}.output_tokens") == measured
+    assert total("agentpool.tokens.estimated") == bill.estimated_tokens > 0
+    assert total("agentpool.requests.unmeasured") == bill.unmeasured > 0
+    assert total("agentpool.requests.unpriced") == bill.unpriced > 0
     assert total(f"{usage}.cache_read.input_tokens") == record.usage.cached_tokens
     assert f"{usage}.reasoning.output_tokens" not in found
-    known = sum(agent.cost_usd for agent in record.agents.values())
-    assert abs(total("agentpool.cost") - known) < 1e-9
+    assert abs(total("agentpool.cost") - bill.known_usd) < 1e-9
     requests = sum(agent.requests for agent in record.agents.values())
     assert count("gen_ai.client.inference.duration") == requests
     assert total("gen_ai.invoke_agent.inference_calls") == requests
@@ -103,7 +107,8 @@ def test_what_began_before_is_counted_as_far_as_it_goes() -> None:
     observer.on_event(ToolFinished(*place, ToolCall("c", "t", "{}"), "", is_error=False))
     outcome = AgentOutcome(agent_id=1, name="a", status=AgentStatus.COMPLETED)
     observer.on_event(AgentFinished(*place, outcome))
-    assert points(reader) == {}
+    # Both answers are of unknown use, and nothing else of them is known.
+    assert set(points(reader)) == {"agentpool.requests.unmeasured", "agentpool.requests.unpriced"}
     # Its spawn was not seen, and its request was.
     observer.on_event(RequestStarted(9, 1.0, 1, "a", 1, 1, "m", by_tool=False, sent=()))
     observer.on_event(RequestFailed(*place, 9, 1, "X", "", by_tool=False))

@@ -243,7 +243,7 @@ def test_who_is_not_spawned_by_an_earlier_agent_is_the_owners() -> None:
     record = record_of([*spawned_by(1, 3, 1), *spawned_by(2)])
     assert [agent.agent_id for agent in record.roots()] == [1, 2]
     assert record.agents[1].children == [3]
-    assert record.with_children()[record.agents[1].agent_id][2] == 0
+    assert record.with_children()[record.agents[1].agent_id].unpriced == 0
 
 
 def test_sums_with_children_are_of_all_below() -> None:
@@ -251,5 +251,5 @@ def test_sums_with_children_are_of_all_below() -> None:
     events = spawned_by(*range(3_000))
     last = CompletionReceived(3_001, 0.0, 3_000, "n", FinishReason.END_TURN, Usage(1, 2), 0.0)
     sums = record_of([*events, last]).with_children()
-    assert {usage.output_tokens for usage, _, _ in sums.values()} == {2}
-    assert {unpriced for _, _, unpriced in sums.values()} == {1}
+    assert {bill.usage.output_tokens for bill in sums.values()} == {2}
+    assert {bill.unpriced for bill in sums.values()} == {1}

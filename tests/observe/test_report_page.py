@@ -164,7 +164,7 @@ async def test_the_data_has_every_second_and_every_word(autojump_clock: MockCloc
     agents = {agent[0]: agent for agent in data["agents"]}
     search = agents[2]
     assert search[3] == "completed"
-    assert search[5:8] == [3, [3, 0], [320, 70, 140]]
+    assert search[5:8] == [3, [3, 0], [320, 70, 140, 0, []]]
     life = search[15]
     reasons = [data["reasons"][life[at]] for at in range(1, len(life), 4)]
     assert reasons == ["model", "tool", "model", "tool", "model", "answer"]
@@ -367,7 +367,7 @@ def test_what_left_the_window_is_marked() -> None:
     )
     data = json.loads(report_data(trace_of(*events), record_of(events))[0])
     assert [message[-1] for message in data["agents"][0][16]] == [0, 1, 0]
-    assert data["models"] == [["(not said)", 1, 0, 0, 0, None, 1.0, None]]
+    assert data["models"] == [["(not said)", 1, None, None, None, None, 1.0, None]]
 
 
 def test_long_texts_are_cut_and_many_are_left_out() -> None:

@@ -82,7 +82,7 @@ function drawRow(a, begin, end) {
   setText(name, a[A.id] + " " + a[A.name]);
   name.dataset.status = a[A.status];
   const of = a[A.parent] ? "child of " + a[A.parent] + " · " : "";
-  setText(node.querySelector("small"), of + "turn " + a[A.turns] + " · " + number(a[A.tokens]) + " tokens · " + money(a[A.cost]) + (a[A.model] ? " · " + a[A.model] : ""));
+  setText(node.querySelector("small"), of + "turn " + a[A.turns] + " · " + a[A.tokens] + " tokens · " + money(a[A.cost]) + (a[A.model] ? " · " + a[A.model] : ""));
   const doing = node.querySelector(".doing");
   doing.firstChild.style.background = colour(over ? "line" : a[A.reason]);
   const what = a[A.detail] && a[A.reason] !== "approval" ? (a[A.reason] === "parked" ? " for " : " ") + a[A.detail] : "";
@@ -181,8 +181,8 @@ function draw() {
   $("cards").replaceChildren(
     card("agents", number(s.spawned), ended), card("time", seconds(end)),
     card("running", number(s.running) + " of " + number(s.max_concurrent), number(s.queued) + " queued, " + number(s.parked) + " waiting without a slot"),
-    card("tokens", number(last.tokens)),
-    card("cost", last.unpriced ? "?" : money(last.cost), last.unpriced ? money(last.cost) + " and " + number(last.unpriced) + " answers without a price" : ""));
+    card("tokens", last.tokens),
+    card("cost", money(last.cost), last.unknown.join("; ")));
   const all = last.agents.concat(last.ended), seen = new Set(all.map((a) => a[A.id]));
   for (const [id, node] of rows) if (!seen.has(id)) { node.remove(); rows.delete(id); }
   all.forEach((a, place) => { const node = row(a[A.id]); if ($("agents").children[place] !== node) $("agents").insertBefore(node, $("agents").children[place] || null); });

@@ -14,8 +14,8 @@
 
   const agents = data.agents.map((a) => ({
     id: a[0], name: a[1], parent: a[2], status: a[3], spawned: a[4][0], started: a[4][1], finished: a[4][2],
-    turns: a[5], requests: a[6][0], failedRequests: a[6][1], in: a[7][0], out: a[7][1], cached: a[7][2],
-    tokens: a[7][0] + a[7][1], cost: a[8], allTokens: a[9][0], allCost: a[9][1], calls: a[10][0],
+    turns: a[5], requests: a[6][0], failedRequests: a[6][1], in: a[7][0], out: a[7][1], cached: a[7][2], unmeasured: a[7][3], unknown: a[7][4],
+    tokens: a[7][0] + a[7][1], cost: a[8], allTokens: a[9][0], allCost: a[9][1], allUnmeasured: a[9][2], calls: a[10][0],
     failedCalls: a[10][1], query: a[11], system: data.words[a[12]], error: a[13], stop: a[14], life: a[15],
     said: a[16], children: [], depth: 0, seconds: 0,
   }));
@@ -56,6 +56,7 @@
     return h ? `${number(h)} h${m ? ` ${m} min` : ""}` : `${m} min${whole % 60 ? ` ${whole % 60} s` : ""}`;
   };
   const number = (n) => (n === null || n === undefined ? "" : n.toLocaleString("en"));
+  const tokens = (n, unmeasured) => (unmeasured ? (n ? `${number(n)}+?` : "?") : number(n));
   const money = (n) => (n === null || n === undefined ? "?" : `$${n.toFixed(4)}`);
   const make = (tag, props, ...children) => {
     const node = document.createElement(tag);
@@ -434,7 +435,7 @@
         const detail = data.words[word] ? ` (${data.words[word].slice(0, 200)})` : "";
         text += `\n${LABELS[REASONS[reason]]}${detail}\n${seconds(to - from)}, from ${seconds(from)}`;
       });
-    } else text += `\n${seconds(agent.seconds)}, ${number(agent.tokens)} tokens, ${money(agent.cost)}`;
+    } else text += `\n${seconds(agent.seconds)}, ${tokens(agent.tokens, agent.unmeasured)} tokens, ${money(agent.cost)}`;
     tip.textContent = clean(text);
     tip.hidden = false;
     tip.style.left = `${Math.min(event.clientX + 14, window.innerWidth - tip.offsetWidth - 8)}px`;
@@ -563,7 +564,7 @@
     });
     const parent = byId.get(a.parent);
     const facts = [`${seconds(a.seconds)}, from ${seconds(a.spawned)}`, `${number(a.turns)} turns`, `${number(a.requests)} requests`,
-      `${number(a.tokens)} tokens (${number(a.cached)} cached)`, money(a.cost), `${number(a.calls)} tool calls`];
+      `${tokens(a.tokens, a.unmeasured)} tokens (${number(a.cached)} cached)`, money(a.cost), ...a.unknown, `${number(a.calls)} tool calls`];
     drawer.replaceChildren(
       make("button", { class: "close", text: "Close", onclick: () => { location.hash = ""; } }),
       make("h2", { text: `${a.id} ${a.name}` }),
@@ -598,17 +599,20 @@
 
   // --- tables
 
+  const ownTokens = (n, i) => tokens(n, agents[i].unmeasured), allTokens = (n, i) => tokens(n, agents[i].allUnmeasured);
+  const known = (n) => (n === null ? "?" : number(n));
+  const NUMERIC = new Set([number, known, seconds, money, ownTokens, allTokens]);
   const TABLES = {
     Agents: {
       columns: ["agent", "status", "turns", "requests", "tool calls", "time", "tokens", "with children", "cost", "with children", "asked"],
       rows: () => agents.map((a) => [`${a.id} ${a.name}`, a.status, a.turns, a.requests, a.calls, a.seconds, a.tokens, a.allTokens, a.cost, a.allCost, a.query]),
-      show: [null, null, number, number, number, seconds, number, number, money, money, (q) => q.slice(0, 140)],
+      show: [null, null, number, number, number, seconds, ownTokens, allTokens, money, money, (q) => q.slice(0, 140)],
       open: (i) => go(agents[i].id), key: [(i) => agents[i].id],
     },
     Tools: { columns: ["tool", "calls", "failed", "p50", "p95"], rows: () => data.tools, show: [null, number, number, seconds, seconds] },
     Models: {
       columns: ["model", "answers", "tokens in", "tokens out", "cached", "cost", "p50", "p50 to first piece"],
-      rows: () => data.models, show: [null, number, number, number, number, money, seconds, seconds],
+      rows: () => data.models, show: [null, number, known, known, known, money, seconds, seconds],
     },
     Messages: {
       columns: ["at", "from", "to", "number", "answers", "text", "dead letter"], rows: () => data.messages,
@@ -629,12 +633,12 @@
         return state.down ? -order : order;
       });
     }
-    const numeric = about.show.map((f) => f === number || f === seconds || f === money);
+    const numeric = about.show.map((f) => NUMERIC.has(f));
     const head = about.columns.map((name, i) => make("th", { class: numeric[i] ? "number" : "", "aria-sort": state.by === i ? (state.down ? "descending" : "ascending") : "none" },
       make("button", { text: name + (state.by === i ? (state.down ? " ↓" : " ↑") : ""), onclick: () => { state.down = state.by === i ? !state.down : numeric[i]; state.by = i; table(); } })));
     const body = lines.slice(0, state.limit).map(([cells, i]) => make("tr", about.open ? { class: "link", onclick: () => about.open(i) } : {},
       ...cells.map((c, j) => {
-        const text = clean(about.show[j] ? about.show[j](c) : c ?? "");
+        const text = clean(about.show[j] ? about.show[j](c, i) : c ?? "");
         const cell = make("td", { class: (numeric[j] ? "number" : text.length > 60 ? "wide" : "") });
         if (j === 0 && about.open) cell.append(make("a", { href: `#agent=${agents[i].id}`, text }));
         else if (about.columns[j] === "status") cell.append(make("span", { class: `status ${c}`, text }));

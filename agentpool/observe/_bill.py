@@ -1,0 +1,143 @@
+"""What requests took, counted from events alone.
+
+Rules:
+
+1. What is unknown is counted as unknown, and never as zero.
+2. An estimate is counted apart, too: of the text that had come of a request that broke off, and
+   of what a budget was charged for it. A budget charges all that was set aside for a request
+   whose use is unknown, so its books may have more than the agents.
+"""
+
+from __future__ import annotations
+
+from typing import Self, final
+
+from agentpool._base import Live
+from agentpool._events import CompletionReceived, LostRequest, RequestFailed, RequestStarted
+from agentpool._messages import NO_USAGE, Usage
+from agentpool._outcome import AgentOutcome
+
+
+@final
+class Bill(Live):
+    """What requests to models took."""
+
+    requests: int = 0
+    """Requests, with those to each driver of a fallback, and those that are under way."""
+    failed: int = 0
+    """Those that got no whole answer: retried, refused or given up."""
+    usage: Usage = NO_USAGE
+    """Tokens that are known, and an estimate of the text of requests that broke off."""
+    estimated_tokens: int = 0
+    """The part of ``usage`` that is an estimate."""
+    unmeasured: int = 0
+    """Requests whose tokens are unknown. Where there are any, ``usage`` is too low."""
+    known_usd: float = 0.0
+    """US dollars of all requests whose cost is known."""
+    unpriced: int = 0
+    """Requests whose cost is unknown."""
+    charged_requests: int = 0
+    """Requests that a budget was charged as an estimate, in tokens or in US dollars."""
+    charged_tokens: int = 0
+    """Tokens that budgets were charged as an estimate."""
+    charged_usd: float = 0.0
+    """US dollars that budgets were charged as an estimate."""
+
+    @property
+    def cost_usd(self) -> float | None:
+        """US dollars. ``None``: part of it is unknown."""
+        return None if self.unpriced else self.known_usd
+
+    @property
+    def budget_tokens(self) -> int:
+        """Tokens as a budget that pays for all of this has them in its books."""
+        return self.usage.total_tokens - self.estimated_tokens + self.charged_tokens
+
+    def tokens_words(self) -> str:
+        """Return its tokens, short: ``?`` if they are unknown, ``15+?`` if part of them is."""
+        known = self.usage.total_tokens
+        if not self.unmeasured:
+            return f"{known:,}"
+        return f"{known:,}+?" if known else "?"
+
+    def unknown_words(self) -> list[str]:
+        """Return what is unknown or an estimate, and what budgets were charged in its place."""
+        found: list[str] = []
+        if self.unmeasured:
+            found.append(f"the tokens of {_requests(self.unmeasured)} are unknown")
+        if self.estimated_tokens:
+            found.append(
+                f"{self.estimated_tokens:,} of the tokens are an estimate of text that came"
+            )
+        if self.unpriced:
+            rest = f"${self.known_usd:,.4f}"
+            found.append(f"the cost of {_requests(self.unpriced)} is unknown, the rest is {rest}")
+        if self.charged_requests:
+            parts = [f"{self.charged_tokens:,} tokens"] if self.charged_tokens else []
+            parts += [f"${self.charged_usd:,.4f}"] if self.charged_usd else []
+            what = " and ".join(parts) or "nothing"
+            found.append(f"budgets were charged {what} as an estimate")
+        return found
+
+    def take(self, event: RequestStarted | RequestFailed | CompletionReceived) -> None:
+        """Count *event*."""
+        if isinstance(event, RequestStarted):
+            self.requests += 1
+        elif isinstance(event, CompletionReceived):
+            self.requests += len(event.lost)
+            self._lost(event.lost)
+            self._count(event.usage, event.cost_usd)
+            self._charge(event.charged_tokens, event.charged_usd)
+        elif event.lost is None:
+            self.failed += 1
+        else:
+            self.requests += len(event.lost) - 1
+            self._lost(event.lost)
+
+    def end(self, outcome: AgentOutcome) -> None:
+        """Take from *outcome* what events do not say: those of earlier versions, or missed ones."""
+        more = outcome.unmeasured_requests - self.unmeasured
+        if more > 0:
+            self.unmeasured += more
+            self.unpriced += more if outcome.cost_usd is None else 0
+
+    def add(self, other: Self) -> None:
+        """Add *other* to it."""
+        self.requests += other.requests
+        self.failed += other.failed
+        self.usage += other.usage
+        self.estimated_tokens += other.estimated_tokens
+        self.unmeasured += other.unmeasured
+        self.known_usd += other.known_usd
+        self.unpriced += other.unpriced
+        self.charged_requests += other.charged_requests
+        self.charged_tokens += other.charged_tokens
+        self.charged_usd += other.charged_usd
+
+    def _lost(self, lost: tuple[LostRequest, ...]) -> None:
+        self.failed += len(lost)
+        for one in lost:
+            self._count(one.usage, one.cost_usd)
+            if not one.is_measured:
+                self.unmeasured += 1
+                self.estimated_tokens += one.usage.total_tokens
+            self._charge(one.charged_tokens, one.charged_usd)
+
+    def _count(self, usage: Usage | None, cost_usd: float | None) -> None:
+        if usage is None:
+            self.unmeasured += 1
+        else:
+            self.usage += usage
+        if cost_usd is None:
+            self.unpriced += 1
+        else:
+            self.known_usd += cost_usd
+
+    def _charge(self, tokens: int | None, usd: float | None) -> None:
+        self.charged_requests += tokens is not None or usd is not None
+        self.charged_tokens += tokens or 0
+        self.charged_usd += usd or 0.0
+
+
+def _requests(count: int) -> str:
+    return f"{count:,} request{'' if count == 1 else 's'}"
