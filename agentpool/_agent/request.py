@@ -19,6 +19,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
+from contextlib import nullcontext
 from contextvars import Token
 from typing import final
 
@@ -267,11 +268,7 @@ class ModelRequest(Live):
                 # Who was cancelled while it waited for its slot asks nothing, and is charged
                 # nothing.
                 await trio.lowlevel.checkpoint_if_cancelled()
-                try:
-                    answer = await self._send(self.teller)
-                except BaseException as error:
-                    self._break_off(error)
-                    raise
+                answer = await self._send(self.teller)
                 usage = answer.usage
                 tokens = None if usage is None else usage.total_tokens
                 purse.passed = reservation.commit(tokens=tokens, cost_usd=answer.cost_usd)
@@ -285,15 +282,12 @@ class ModelRequest(Live):
 
     async def _send(self, teller: RequestTeller | None) -> Completion:
         """Make one attempt and report it to observers."""
-        if teller is None:
-            answer = await self._ask()
-        else:
-            with teller.attempt(self.reservation):
-                try:
-                    answer = await self._ask()
-                except BaseException as error:
-                    self._break_off(error)
-                    raise
+        with nullcontext() if teller is None else teller.attempt(self.reservation):
+            try:
+                answer = await self._ask()
+            except BaseException as error:
+                self._break_off(error)
+                raise
         self.has_left = False
         if self.failed:
             self._count_failed()
