@@ -193,8 +193,10 @@ class Nodes:
         link = self.links.get(node.key)
         if link is None:
             return True
-        # What it had may go on for as long as its lease; a new start waits for that.
-        return link.lost is not None and trio.current_time() >= self._again_at[node.key]
+        # What it had may go on for as long as its lease; a new start waits for that. Since when
+        # is known once the link has ended, a moment after it is lost.
+        again_at = self._again_at.get(node.key, math.inf)
+        return link.lost is not None and trio.current_time() >= again_at
 
     async def _join(self, node: FoundNode) -> None:
         self._found[node.key] = node
@@ -217,6 +219,7 @@ class Nodes:
             self._refuse(node, text, for_now=False)
             return
         self._refused.pop(node.key, None)
+        self._again_at.pop(node.key, None)  # of the one before
         link = Link(node.name, node.key, node.labels, wire, self.terms.lease_seconds)
         self.links[node.key] = link
         with as_bystander():

@@ -311,6 +311,23 @@ async def test_a_cluster_whose_head_is_lost_ends_the_block(
     assert silent or len(source.steps) == 1
 
 
+async def test_a_node_that_has_just_been_lost_is_not_started_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A look for nodes may come before it is known how long its lease has to be waited for."""
+    monkeypatch.setattr(_nodes, "LOOK_SECONDS", 0.01)
+    source = Odd(*[found("n1")] * 6)
+    async with opened(source) as cluster:
+        (link,) = cluster._nodes.links.values()
+        link._wire = Muted(link._wire)
+        link.lose("as a test says")
+        with trio.fail_after(60):
+            while len(source.steps) > 1:  # noqa: ASYNC110  # until it was looked for
+                await trio.sleep(0.01)
+        assert [one.state for one in cluster.nodes()] == [NodeState.LOST]
+        assert list(cluster._nodes.links.values()) == [link]
+
+
 # --- one host, without a pool
 
 
