@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import final
 
 import attrs
@@ -25,6 +26,7 @@ from agentpool._pool.pool import AgentPool
 from agentpool.abc import Driver, DriverFactory, Journal, Memory, Observer
 from agentpool.drivers._gated import ProviderGates
 from agentpool.memory import InMemoryMemory
+from agentpool.tools import EMPTY_REGISTRY, ToolRegistry
 from agentpool.tools.mcp._servers import open_mcp_servers
 
 
@@ -57,6 +59,10 @@ class PoolPlan:
     ``Cluster.driver_of``. ``None``: the models do."""
     gates: ProviderGates | None = None
     """Where requests to providers wait. ``None``: nowhere."""
+    folder: str | Path = "."
+    """Where relative paths of grants and of models begin, and programs run."""
+    tools: ToolRegistry = EMPTY_REGISTRY
+    """Tools of your own, which every agent has beside those that its manifest grants."""
     memory_file: str | None = None
     """Where agents keep fragments. ``None``: in memory, for as long as the pool is open."""
     budget: Budget | None = None
@@ -117,7 +123,7 @@ async def open_manifest_pool(
 ) -> AsyncGenerator[AgentPool, None]:
     """Open a pool whose agents have the models, memory and tools that their manifests name.
 
-    Every grant works as on the command line. Relative paths begin in the current folder::
+    Every grant works as on the command line. Relative paths begin in the plan's ``folder``::
 
         plan = PoolPlan(manifests=(AgentManifest.load("reviewer.toml"),), max_concurrent=4)
         async with open_manifest_pool(plan) as pool:
@@ -156,7 +162,7 @@ async def open_manifest_pool(
             max_queued=plan.max_queued,
             keep_outcomes=plan.keep_outcomes,
             memory=memory,
-            tools=build_tools(memory, servers, SystemTools(os.environ), choose),
+            tools=build_tools(memory, servers, SystemTools(os.environ, plan.folder), choose, plan.tools),
             budget=budget,
             approve=plan.approve,
             observers=plan.observers,

@@ -16,6 +16,7 @@ import os
 import shutil
 from collections.abc import Awaitable, Iterator, Mapping
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Final, final
 
 import attrs
@@ -79,7 +80,11 @@ _MAX_MADE: Final = 128
 
 
 def build_tools(
-    memory: Memory, servers: McpServers, system_tools: SystemTools, choose: DriverFactory
+    memory: Memory,
+    servers: McpServers,
+    system_tools: SystemTools,
+    choose: DriverFactory,
+    own: ToolRegistry = EMPTY_REGISTRY,
 ) -> ToolBuilder:
     """Return a tool builder: it gives each agent the tools that its manifest grants.
 
@@ -88,8 +93,9 @@ def build_tools(
         servers: What starts the MCP servers of its manifest.
         system_tools: What makes its tools on files and programs.
         choose: The drivers, of which each agent may ask its own.
+        own: Tools of the program, which every agent has besides.
     """
-    team = ToolRegistry(TEAM_TOOLS)
+    with_team = own.with_tools(*TEAM_TOOLS)
 
     def build(context: AgentContext) -> ToolRegistry | Awaitable[ToolRegistry]:
         registry, manifest = build_own(context), context.manifest
@@ -106,7 +112,7 @@ def build_tools(
     def build_own(context: AgentContext) -> ToolRegistry:
         grants = context.manifest.capabilities
         kinds = _kinds(context.manifest)
-        registry = team if kinds & _TEAM_KINDS else EMPTY_REGISTRY
+        registry = with_team if kinds & _TEAM_KINDS else own
         if CapabilityKind.MEMORY in kinds:
             registry = registry.with_tools(*memory_tools(memory, context.memory_scope))
         if CapabilityKind.INFERENCE in kinds:
@@ -129,7 +135,7 @@ class SystemTools:
     """Builds the file and program tools, once for all agents with the same grants."""
 
     _environ: Mapping[str, str]
-    _folder: str = "."
+    _folder: str | Path = "."
     _work: FileWork = attrs.field(init=False, factory=FileWork)
     _isolation: tuple[str, ...] | None = attrs.field(init=False, default=None)
     _made: dict[tuple[tuple[Capability, ...], PrivacyTier], tuple[Tool, ...]] = attrs.field(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import attrs
 import pytest
+import trio
 
 from agentpool import (
     AgentManifest,
@@ -20,6 +21,7 @@ from agentpool.abc import CompletionRequest
 from agentpool.drivers import FunctionDriver, ToolMessage, UserMessage, call
 from agentpool.drivers._scripted import Answer
 from agentpool.journal import InMemoryJournal
+from agentpool.tools import ToolRegistry, tool
 from tests.support.fakes import REMOTE
 from tests.support.keys import KEY
 
@@ -52,6 +54,38 @@ async def test_grants_work_without_another_word(
     async with open_manifest_pool(plan) as pool:
         outcome = await (await pool.spawn(SpawnConfig(READER, "?"))).wait()
     assert "the sea is cold" in outcome.text
+
+
+@tool
+async def shout(word: str) -> str:
+    """Say it aloud.
+
+    Args:
+        word: What.
+    """
+    await trio.lowlevel.checkpoint()
+    return word.upper()
+
+
+async def test_a_plan_has_a_folder_and_tools_of_its_own(tmp_path: Path) -> None:
+    """Paths begin in the folder, and tools of the program stand beside the granted ones."""
+    (tmp_path / "note.txt").write_text("the sea is cold")
+    calls = [call("file_read", path="note.txt"), call("shout", word="so it is")]
+
+    def answer(request: CompletionRequest) -> Answer:
+        results = [one.content for one in request.messages if isinstance(one, ToolMessage)]
+        return calls[len(results)] if len(results) < len(calls) else " ".join(results)
+
+    plan = PoolPlan(
+        manifests=(READER,),
+        driver=FunctionDriver(answer),
+        folder=tmp_path,
+        tools=ToolRegistry([shout]),
+    )
+    async with open_manifest_pool(plan) as pool:
+        outcome = await (await pool.spawn(SpawnConfig(READER, "?"))).wait()
+    assert "the sea is cold" in outcome.text
+    assert outcome.text.endswith("SO IT IS")
 
 
 async def test_a_pool_of_a_server_forgets_what_was_given_out() -> None:
