@@ -33,8 +33,8 @@ SHOWN_CHARACTERS: Final = 60
 """The most that a fault quotes of a value: one line of a terminal holds it."""
 
 MAX_GUESSES: Final = 100
-"""Faults of one file after which no key is guessed at: a guess takes a thousand times longer than
-reading the key, and with so many it is no slip."""
+"""Faults of one file after which an unknown key is no more than that: a guess takes a thousand
+times longer than reading the key, and with so many it is no slip."""
 
 MAX_KEY_PARTS: Final = 100
 """Of one dotted key. Python's reader takes time with the square of them."""
@@ -219,9 +219,11 @@ class TomlTable(Live):
             if key in homes:
                 self.fault(key, f"unknown key here; it belongs {homes[key]}")
                 continue
+            if len(self.faults) >= MAX_GUESSES:
+                self.fault(key, "unknown key")
+                continue
             here = f"; known here: {', '.join(sorted(known))}"
-            near = _nearest(key, known) if len(self.faults) < MAX_GUESSES else ""
-            self.fault(key, "unknown key" + (near or here))
+            self.fault(key, "unknown key" + (_nearest(key, known) or here))
 
     def build(self, make: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
         """Return what *make* builds, or note the faults that it raises.

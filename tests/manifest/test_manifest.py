@@ -982,8 +982,7 @@ def test_only_so_many_keys_are_guessed_at() -> None:
     faults = faults_of("[model]\n" + "".join(f"api_ke{i} = 1\n" for i in range(102)))
     hints = [text for path, text in faults.items() if path.startswith("model.api_ke")]
     assert "did you mean" in hints[0]
-    assert "did you mean" not in hints[-1]
-    assert "known here" in hints[-1]
+    assert hints[-1] == "unknown key"
 
 
 def test_many_faulty_tables_take_time_in_proportion() -> None:

@@ -231,4 +231,34 @@ ATTACKS: Final = (
         "        if len(growing.name) > MAX_NAME_CHARS:\n", "        if growing is None:\n",
         GROWTH, "text_from_outside and calls",
     ),
+    Fault(
+        "empty lines of a provider are read one by one", "drivers/wire/_sse.py",
+        'if b"\\n\\n\\n" in piece:', "if not piece:",
+        "tests/test_empty_lines.py", "by_the_piece",
+    ),
+    Fault(
+        "empty lines of a server are read one by one", "tools/mcp/_wire.py",
+        '_BLANK_LINES.sub(b"\\n", data).split', "data.split",
+        "tests/test_empty_lines.py", "by_the_piece",
+    ),
+    Fault(
+        "what is no line of a trace is decoded", "observe/_trace.py",
+        '        if not line.startswith(b"{"):\n', "        if not line:\n",
+        "tests/test_empty_lines.py", "are_not_decoded",
+    ),
+    Fault(
+        "a manifest's text has no bound", "_manifest/manifest.py",
+        "        if len(text) > _MAX_BYTES:\n", "        if not expect:\n",
+        "tests/manifest/test_manifest.py", "a_text_of_megabytes",
+    ),
+    Fault(
+        "a faulty table is compared with all before it", "_manifest/toml_table.py",
+        "for fault in ours}", "for fault in self.faults}",
+        "tests/manifest/test_manifest.py", "many_faulty_tables",
+    ),
+    Fault(
+        "a server's daemon outlives its block", "tools/mcp/_child.py",
+        "await end_marked(self._mark)", 'await end_marked("")',
+        "tests/tools/mcp/test_child.py", "a_daemon_of_a_server",
+    ),
 )  # fmt: skip

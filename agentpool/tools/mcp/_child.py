@@ -1,13 +1,16 @@
 """The process of an MCP server: its pipes, its last output, and the end of its group.
 
 The server starts in a process group of its own, and the group is ended with it, so that
-neither a wrapper such as ``npx`` nor what the server started is left behind.
+neither a wrapper such as ``npx`` nor what the server started is left behind. On Linux, what
+left the group is found by a mark in its environment; a program that means to escape takes the
+mark off.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import secrets as randomness
 import shutil
 import subprocess
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -19,6 +22,7 @@ import trio
 from agentpool._child_process import KILL, end_group, ending, signal_group
 from agentpool._errors import ToolError
 from agentpool.tools.mcp._secrets import Secrets, SecretsInStream
+from agentpool.tools.system._process import MARK, end_marked
 
 GRACE_SECONDS: Final = 1.0
 """For each step of the end: input closed, SIGTERM. Servers in Python need 0.2 s."""
@@ -28,6 +32,9 @@ DYING_SECONDS: Final = 0.2
 
 TAIL_BYTES: Final = 2_000
 """Of what it wrote to standard error; the rest is read and forgotten."""
+
+_SWEEP_SECONDS: Final = 5.0
+"""For those who left its group to be found and ended. It takes milliseconds."""
 
 _PIECE_BYTES: Final = 65_536
 
@@ -43,6 +50,7 @@ class Child:
     _stderr: trio.abc.ReceiveStream
     _output: SecretsInStream
     _errors: SecretsInStream
+    _mark: str = ""
     _tail: bytearray = attrs.field(factory=bytearray)
 
     async def receive(self) -> bytes:
@@ -93,13 +101,15 @@ class Child:
         return f"its last output: {text!r}" if text else "it wrote nothing to standard error"
 
     async def stop(self) -> None:
-        """End the process and its group: close its input, terminate, kill."""
+        """End the process and all that it started: close its input, terminate, kill."""
         with trio.CancelScope(shield=True):
             # An MCP server ends when its input does.
             await trio.aclose_forcefully(self._stdin)
             with trio.move_on_after(GRACE_SECONDS):
                 await self._process.wait()
             await end_group(self._process, GRACE_SECONDS)
+            with trio.move_on_after(_SWEEP_SECONDS):
+                await end_marked(self._mark)
             await trio.aclose_forcefully(self._stdout)
             await trio.aclose_forcefully(self._stderr)
 
@@ -108,7 +118,7 @@ class Child:
 async def open_child(
     command: Sequence[str], environment: Mapping[str, str], secrets: Secrets
 ) -> AsyncGenerator[Child]:
-    """Start a server, and end it with its whole group at the end of the block.
+    """Start a server, and end it with all that it started at the end of the block.
 
     Args:
         command: The program and its arguments.
@@ -123,13 +133,14 @@ async def open_child(
         raise ToolError(
             f"there is no program {command[0]!r} on the PATH; install it, or correct 'command'"
         )
+    mark = randomness.token_hex(16)
     try:
         process = await trio.lowlevel.open_process(
             [program, *command[1:]],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=environment,
+            env={**environment, MARK: mark},
             start_new_session=True,
         )
     except (OSError, ValueError) as exc:  # ValueError: a NUL in a word
@@ -145,6 +156,7 @@ async def open_child(
         process.stderr,
         SecretsInStream(secrets),
         SecretsInStream(secrets),
+        mark,
     )
     try:
         yield child

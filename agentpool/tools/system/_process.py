@@ -178,13 +178,21 @@ class Group:
 
     async def _sweep(self) -> None:
         """End processes that have left the session, where they can be found."""
-        if self._mark is None or sys.platform != "linux":
+        if self._mark is None:
             await trio.lowlevel.checkpoint()
-            return
-        wanted = f"{MARK}={self._mark}".encode()
-        rounds = 1
-        while await trio.to_thread.run_sync(_kill_marked, wanted) and rounds < _SWEEPS:
-            rounds += 1
+        else:
+            await end_marked(self._mark)
+
+
+async def end_marked(mark: str) -> None:
+    """End every process whose environment has *mark* as ``MARK``, where they can be found."""
+    if sys.platform != "linux":
+        await trio.lowlevel.checkpoint()
+        return
+    wanted = f"{MARK}={mark}".encode()
+    rounds = 1
+    while await trio.to_thread.run_sync(_kill_marked, wanted) and rounds < _SWEEPS:
+        rounds += 1
 
 
 def _kill_marked(mark: bytes) -> int:

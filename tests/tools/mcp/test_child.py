@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import cast
 
 import pytest
@@ -12,6 +13,7 @@ from trio.testing import memory_stream_one_way_pair, wait_all_tasks_blocked
 from agentpool.tools.mcp._child import TAIL_BYTES, Child, open_child
 from agentpool.tools.mcp._secrets import REDACTED, Secrets, SecretsInStream
 from tests.support.keys import KEY
+from tests.support.processes import wait_gone
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the programs are POSIX")
 
@@ -64,3 +66,24 @@ async def test_last_words_are_cut_behind_no_half_of_a_secret() -> None:
         await child.drain()
         assert KEY[-8:] not in child.last_words()
         assert "xxx" in child.last_words()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="found by its environment on Linux only")
+@pytest.mark.parametrize(
+    "daemon",
+    [
+        "setsid sh -c '{}' &",
+        "setsid -f sh -c '{}'",
+        "setsid -f setsid -f sh -c '{}'",
+        "cd / && exec setsid -f sh -c '{}' <&- 2>&-",
+    ],
+)
+async def test_a_daemon_of_a_server_ends_with_its_block(daemon: str) -> None:
+    """It left the server's group, and outlived the pool."""
+    script = daemon.format("echo $$; exec sleep 600")
+    with trio.fail_after(60):
+        async with open_child(["sh", "-c", f"{script}\nexec cat"], os.environ, Secrets()) as child:
+            said = b""
+            while not said.endswith(b"\n"):
+                said += await child.receive()
+    await wait_gone(int(said))
