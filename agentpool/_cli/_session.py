@@ -70,6 +70,8 @@ class Session:
     _feeding: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _answers: AnswerFolder | None = None
     _is_stopped: bool = attrs.field(init=False, default=False)
+    _is_refused: bool = attrs.field(init=False, default=False)
+    """Whether the journal is of something else."""
     # Not trio's own: inputs that never come must leave threads for those that do.
     _for_waiting: trio.CapacityLimiter = attrs.field(
         factory=lambda: trio.CapacityLimiter(_WAITING_THREADS)
@@ -130,7 +132,10 @@ class Session:
         return results
 
     async def _result(self, job: Job, spawned: Spawned | None) -> Result:
-        """Wait for the result of *job*, and print it."""
+        """Wait for the result of *job*, and print it. One that was refused is not printed."""
+        if spawned is None and self._is_refused:
+            await trio.lowlevel.checkpoint()
+            return job.result()
         if isinstance(spawned, AgentHandle):
             outcome = await spawned.wait()
             waits = self._later.is_waiting and outcome.status is AgentStatus.CANCELLED
@@ -192,6 +197,7 @@ class Session:
         try:
             handle = await (job.begin or self.pool.spawn)(config)
         except ResumeMismatchError:
+            self._is_refused = True
             await self._report.refuse(
                 UsageError(
                     f"{job.label}: journal {self._options.journal!r} has it with another manifest "

@@ -223,6 +223,8 @@ def test_another_manifest_or_text_is_refused_before_it_is_asked(desk: Desk, chan
         "agentpool: error: a.txt: journal 'j.db' has it with another manifest or another text; "
         "undo the change, or name another --journal file"
     )
+    assert done.out == ""
+    assert "cancelled" not in done.err
     assert requests(read_trace(desk.folder / "j.trace")) == 0
     assert "editor started" not in done.err
 

@@ -130,7 +130,11 @@ def kill_and_go_on(server: Counting, folder: Path, record: Record) -> None:
     # Nine answers, and at most one request that no answer came back to for each kill.
     assert len(server.asked) == len(texts) + 1
     assert server.asked.total() <= len(texts) + 1 + KILLS
-    record("requests", f"{server.asked.total()} for {len(texts) + 1} answers, {KILLS} kills")
+    requests = server.asked.total()
+    repeats = requests - len(server.asked)
+    counts = f"{KILLS} kills, {requests} requests, {repeats} repeats, {len(outcomes)} answers"
+    record("killed map", counts)
+    print(counts)  # noqa: T201  # read by whoever runs it with -s
     before = server.asked.total()
     again, _ = start().communicate(timeout=600)
     assert server.asked.total() == before
