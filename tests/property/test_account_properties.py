@@ -46,7 +46,8 @@ from tests.support.fakes import FakeTool, Recorder, calling, manifest, tool_call
 
 STEPS = st.sampled_from(
     ["say", "say", "say unmeasured", "child", "consult", "refuse", "limit", "cut", "bill",
-     "bill twice", "stream and hang", "stream and cut", "stream and say", "hang",
+     "bill twice", "bill without a price",
+     "stream and hang", "stream and cut", "stream and say", "hang",
      "never leave", "wait at a gate"]
 )  # fmt: skip
 """What a provider does when it is asked."""
@@ -116,6 +117,8 @@ def answer(step: str) -> Completion:
     if step.startswith("bill"):
         error = NetworkError("filtered", retryable=step == "bill twice")
         error.has_begun, error.tokens, error.cost_usd = True, (7, 3), 0.5
+        if step == "bill without a price":
+            error.cost_usd = None
         raise error
     calls = (tool_call(step),) if step in {"child", "consult"} else ()
     usage = None if step == "say unmeasured" else Usage(20, 5, 4)
@@ -183,6 +186,9 @@ async def run(
     return accounts
 
 
+@example(
+    plans=[["bill without a price"]], price_usd=0.001, cancel_at=200.0, patient=True, paid=True
+)
 @given(
     plans=st.lists(st.lists(STEPS, max_size=7), min_size=1, max_size=2),
     price_usd=PRICES,
