@@ -108,7 +108,8 @@ class AgentOutcome(msgspec.Struct, frozen=True, kw_only=True):
     error: Exception | None = None
     """What ended a stopped, failed or cancelled agent. ``None`` for a completed one."""
     stop_reason: StopReason | None = None
-    """Why the run ended. ``None`` for a failed or cancelled one."""
+    """Why the run ended. ``END_TURN`` or ``STOP_SEQUENCE`` for a completed one, a limit for a
+    stopped one, ``None`` for a failed or cancelled one."""
     over_budget: bool = False
     """Whether the last answer crossed a budget. The answer is whole all the same."""
     usage: Usage = NO_USAGE
