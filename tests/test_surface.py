@@ -32,7 +32,7 @@ from tests.support.fakes import FakeTool, calling, hanging_driver, job, manifest
 
 SURFACE: dict[type, str] = {
     AgentHandle: "agent_id ask cancel depth forget has_ended interrupt name outcome parent_id send "
-    "send_nowait status stream wait",
+    "send_nowait status stream wait waits_for",
     AgentPool: "abort_all active_count as_completed broadcast close events fan_out "
     "fan_out_nowait join_all join_next map max_concurrent name queued_count race receive_many "
     "router shutdown spawn spawn_nowait statistics supervise",

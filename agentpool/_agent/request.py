@@ -192,6 +192,7 @@ class ModelRequest(Live):
                     self._break_off(error)
                     delay_seconds = self._delay_seconds(error, attempts, waited_seconds)
                     if delay_seconds is None:
+                        error.attempts = attempts
                         raise
                     retried = (attempts, delay_seconds, str(error))
                     agent.hub.tell(RequestRetried, agent.agent_id, agent.name, *retried)

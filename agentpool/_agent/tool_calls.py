@@ -30,7 +30,7 @@ from agentpool._outcome import StopReason
 from agentpool._scheduling.slot import Branch, current_branch
 from agentpool._scheduling.step_clock import allow
 from agentpool.abc import Tool, ToolContext, ToolResult
-from agentpool.tools._failure import failed_result
+from agentpool.tools._failure import DEADLOCK, failed_result
 
 _log: Final = logging.getLogger("agentpool")
 
@@ -287,6 +287,9 @@ def _finish(
     if result.traceback:
         text = "tool %r of agent %d (%s) broke; the model was told its error alone\n%s"
         _log.warning(text, call.name, agent.agent_id, agent.name, result.traceback)
+    elif result.error_type == DEADLOCK:
+        text = "agent %d (%s) was told of a deadlock: %s"
+        _log.warning(text, agent.agent_id, agent.name, result.content)
     # Written before anybody is told, so that a cancellation finds it in its place.
     message = ToolMessage(asked.call_id, asked.name, told, result.is_error, taken)
     effect.results[index] = message
@@ -304,7 +307,7 @@ def _finish(
                 result.is_error,
                 turn=agent.turn,
                 duration_seconds=None if began_at is None else stamp[1] - began_at,
-                error_type=result.error_type if error is None else type(error).__name__,
+                error_type=result.error_type or ("" if error is None else type(error).__name__),
                 traceback=result.traceback,
             )
         )

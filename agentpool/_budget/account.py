@@ -36,6 +36,13 @@ _NAMES: Final = ("tokens", "cost_usd", "requests", "tool_calls")
 
 _UNITS: Final = ("tokens", "US dollars", "requests", "tool calls")
 
+_ADVICE: Final = dict.fromkeys(
+    (TOKENS, COST),
+    ": the input of a request and the most that it may answer, of which a lower "
+    "model.max_tokens makes less",
+)
+"""How to want less, for those kinds that a request sets aside before its size is known."""
+
 Amounts: TypeAlias = tuple[int, int, int, int]
 """Tokens, trillionths of a dollar, requests, tool calls."""
 
@@ -185,7 +192,8 @@ class Account:
                 f"budget {self.name!r} has too little left: {_shown(kind, used)} of "
                 f"{_shown(kind, limit)} {_UNITS[kind]} are used and "
                 f"{_shown(kind, self.reserved[kind])} set aside, and "
-                f"{_shown(kind, amounts[kind])} are wanted; raise the limit to go on"
+                f"{_shown(kind, amounts[kind])} are wanted{_ADVICE.get(kind, '')}; "
+                "raise the limit to go on"
             )
         return LimitExceededError(
             text,

@@ -16,6 +16,7 @@ from agentpool import (
     AgentCancelledError,
     AgentOutcome,
     AgentStatus,
+    DriverError,
     ManifestError,
     Usage,
     UserMessage,
@@ -112,6 +113,8 @@ class Report:
     """Called once when standard output is not read any more."""
     waiting: int = attrs.field(init=False, default=0)
     """Agents that wait for approvals, which are given later."""
+    deadlocks: int = attrs.field(init=False, default=0)
+    """How often an agent was told of one."""
     spent: BudgetStatistics | None = attrs.field(init=False, default=None)
     """What was spent of the budgets that outlive the command. ``None``: there are none."""
     _ended: Counter[AgentStatus] = attrs.field(init=False, factory=Counter[AgentStatus])
@@ -207,6 +210,7 @@ class Report:
                 "usage": _usage(self._usage),
                 "cost_usd": self._cost_usd,
                 "budget": None if spent is None else msgspec.to_builtins(spent),
+                "deadlocks": self.deadlocks,
                 "gates": [msgspec.to_builtins(gate) for gate in gates],
                 "seconds": round(seconds, 3),
                 "exit_code": int(code),
@@ -218,7 +222,9 @@ class Report:
         if not self.quiet and (interrupted is not None or any(counts.values())):
             words = [f"{count} {status}" for status, count in counts.items() if count]
             tokens = self._usage.output_tokens
-            end = f"; interrupted: {interrupted}" if interrupted is not None else ""
+            told = f"{self.deadlocks} deadlocks were" if self.deadlocks > 1 else "1 deadlock was"
+            end = f"; {told} told" if self.deadlocks else ""
+            end += f"; interrupted: {interrupted}" if interrupted is not None else ""
             rate = tokens / seconds if seconds > 0 else 0.0
             line = (
                 f"agentpool: {', '.join(words) or 'nothing done'} in {seconds:.1f} s, "
@@ -376,7 +382,8 @@ def error_lines(error: Exception, clean: Callable[[str], str] = printable) -> li
 
 def _told(error: Exception) -> str:
     """Return type and text of an error: the text alone may say nothing."""
-    return f"{_kind(error)}: {error}"
+    attempts = error.attempts if isinstance(error, DriverError) else 1
+    return f"{_kind(error)}: {error}" + (f" (asked {attempts} times)" if attempts > 1 else "")
 
 
 def _word(result: Result) -> str:

@@ -334,7 +334,7 @@ async def _run(
                     nursery.start_soon(later.watch, pool, session.stop)
             await work(session)
             nursery.cancel_scope.cancel()
-        report.spent = pool.statistics().budget
+        report.spent, report.deadlocks = pool.statistics().budget, board.deadlocks
         if later.is_waiting and options.journal is not None:
             board.say(how_to_answer(options.journal), notable=True)
 

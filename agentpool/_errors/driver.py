@@ -34,6 +34,8 @@ class DriverError(AgentPoolError):
         """Tokens sent and written, if the answer came to its end. ``None``: unknown."""
         self.cost_usd: float | None = None
         """What they cost in US dollars. ``None``: unknown."""
+        self.attempts: int = 1
+        """How often the request was made, when it was given up."""
 
 
 class RateLimitError(DriverError):

@@ -16,7 +16,8 @@ Rules:
 6. Stuck is: the same batch of calls with the same results four times in a row, or two
    batches in turn four times each; later where ``max_repeated_calls`` allows more. The
    whole batch is compared, not its first call.
-7. A tool that waits for what others do never repeats: calling it again is its use.
+7. A tool that waits for what others do never repeats: calling it again is its use. A call
+   that failed has waited for nothing: it is never refused, and stuck as rule 6 says.
 8. Five truncated answers in a row stop the run; an answer with tool calls ends the row.
 9. What cannot be measured is counted as unmeasured, not as zero, and a limit that it
    leaves unchecked warns once. A cost of which a part is unknown is unknown, yet its known
@@ -52,6 +53,8 @@ STUCK_REPEATS: Final = 4
 of its calls has been refused once, and the model did not mind."""
 
 NO_NAMES: Final[frozenset[str]] = frozenset()
+
+NO_PLACES: Final[frozenset[int]] = frozenset()
 
 
 @final
@@ -212,8 +215,12 @@ class LoopGuard(Live, gc=False):
         """
         seen = self._calls or self._seen()
         waiting = self.waiting_tools
-        waits = not waiting.isdisjoint([call.name for call in calls]) if waiting else False
         found = tuple([seen.find(call.name, call.arguments) for call in calls])
+        waits = False
+        if waiting:
+            for call, one in zip(calls, found, strict=True):
+                one.waits = call.name in waiting and not one.failed
+                waits = waits or one.waits
         seen.note_batch(Batch(found, waits))
         if seen.same_in_row < STUCK_REPEATS and seen.alternating_in_row < 2 * STUCK_REPEATS:
             return ALLOW
@@ -227,19 +234,28 @@ class LoopGuard(Live, gc=False):
             return ALLOW
         return Stop(StopReason.STUCK, text, limit, limit)
 
-    def record_results(self, results: Sequence[str | None]) -> None:
+    def record_results(
+        self, results: Sequence[str | None], failed: AbstractSet[int] = NO_PLACES
+    ) -> None:
         """Record the results of the newest calls.
 
         Args:
             results: One for each call, in their order. ``None``: it was refused.
+            failed: The places of those that failed.
         """
         batch = (self._calls or self._seen()).batches[0]
         calls = batch.calls
-        for seen, result in zip(calls, results, strict=True):
-            if result is not None and result != seen.result:
+        for place, (seen, result) in enumerate(zip(calls, results, strict=True)):
+            if result is None:
+                continue
+            seen.failed = place in failed
+            seen.waits = seen.waits and not seen.failed
+            if result != seen.result:
                 if seen.result is not None:
                     seen.count = 1
                 seen.result = result
+        if batch.waits and failed:
+            batch.waits = any(seen.waits for seen in calls)
         # One that was refused has changed nothing: it counts as what it came to before.
         batch.results = tuple([seen.result for seen in calls])
 

@@ -261,12 +261,15 @@ def _acted(
 ) -> None:
     """Add a result for each call to the conversation; after a stop, end the run."""
     if stop is None:
-        run.guard.record_results(
-            [
-                None if refusal is not None or result is None else told_by(result)
-                for refusal, result in zip(refusals, batch.results, strict=True)
-            ]
-        )
+        results, failed = list[str | None](), set[int]()
+        for refusal, result in zip(refusals, batch.results, strict=True):
+            if refusal is not None or result is None:
+                results.append(None)
+                continue
+            if result.is_error:
+                failed.add(len(results))
+            results.append(told_by(result))
+        run.guard.record_results(results, failed)
     run.settle("the run has ended")
     if stop is not None:
         run.end(stop)

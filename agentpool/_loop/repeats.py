@@ -26,6 +26,10 @@ class SeenCall(Live):
     """How often it was asked for since its result last changed."""
     result: str | None = None
     """What it came to last, as `told_by` says. ``None``: not said."""
+    waits: bool = False
+    """Whether it waits for others and did not fail last, so that it repeats nothing."""
+    failed: bool = False
+    """Whether it failed last."""
 
 
 @final

@@ -81,6 +81,11 @@ class AgentHandle(msgspec.Struct, frozen=True, weakref=True):
         return self._record.status
 
     @property
+    def waits_for(self) -> str:
+        """What it waits for without a slot, in words. Empty: it works, is queued, or has ended."""
+        return self._record.waits_for
+
+    @property
     def has_ended(self) -> bool:
         """Whether there is an outcome. Unlike ``outcome``, this does not retrieve it."""
         return self._record.has_ended

@@ -162,6 +162,13 @@ class AgentRecord:
         return AgentStatus.RUNNING if self._slot.held else AgentStatus.PARKED
 
     @property
+    def waits_for(self) -> str:
+        """What it waits for without a slot, in words. Empty: it does not."""
+        if self._slot is None or self._slot.held:
+            return ""
+        return ", ".join(dict.fromkeys(one.wait.text for one in self._slot.waits.values()))
+
+    @property
     def outcome(self) -> AgentOutcome | None:
         """The outcome, which counts as retrieved from now on. ``None``: the agent has not ended."""
         return None if self._outcome is None else self.collect()

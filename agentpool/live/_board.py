@@ -12,6 +12,7 @@ from typing import Final, assert_never, final
 import attrs
 import trio
 
+from agentpool._errors import DeadlockError
 from agentpool._events import (
     AgentFinished,
     AgentParked,
@@ -25,6 +26,7 @@ from agentpool._events import (
     PhaseChanged,
     RequestRetried,
     TextDelta,
+    ToolFinished,
 )
 from agentpool._messages import OWNER_ID, AgentId
 from agentpool._one_line import printable
@@ -153,6 +155,8 @@ class Board(Observer):
     """Agents that come on top of the total."""
     _loading: str = attrs.field(init=False, default="")
     _loading_since: float = attrs.field(init=False, default=0.0)
+    deadlocks: int = attrs.field(init=False, default=0)
+    """How often an agent was told that what it waited for could never come."""
     elsewhere: dict[int, BoardView] = attrs.field(init=False, factory=dict[int, BoardView])
     """What is seen of agents in other processes, each under a number."""
     _rows: dict[AgentId, _Row] = attrs.field(init=False, factory=dict[AgentId, _Row])
@@ -181,6 +185,8 @@ class Board(Observer):
             case RequestRetried():
                 when = f"in {event.delay_seconds:.1f} s"
                 self.say(f"{event.agent_name} asks again {when}: {event.error}", notable=True)
+            case ToolFinished(error_type="DeadlockError"):
+                self.deadlocks += 1
             case AgentWarned():
                 self.say(f"{event.agent_name}: {event.text}", notable=True)
             case _:
@@ -189,6 +195,7 @@ class Board(Observer):
     def _finished(self, agent_id: AgentId, outcome: AgentOutcome) -> None:
         row = self._rows.pop(agent_id, None)
         self._ended[outcome.status] += 1
+        self.deadlocks += isinstance(outcome.error, DeadlockError)
         # What it wrote itself: its outcome has what its children wrote as well.
         written = outcome.usage.output_tokens if row is None else row.tokens_so_far
         self._tokens += written

@@ -7,20 +7,25 @@ traceback goes with the result, for the log and for observers.
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Final, cast
 
-from agentpool._errors import ToolError, traceback_text
+from agentpool._errors import DeadlockError, ToolError, traceback_text
 from agentpool.abc import ToolResult
 
 MAX_FAILURE_CHARS = 2_000
 """About 500 tokens. Some errors quote all of their input; a model needs the start of it."""
 
 
+DEADLOCK: Final = DeadlockError.__name__
+"""The type of error of a call whose wait could never end."""
+
+
 def failed_result(name: str, error: Exception) -> ToolResult:
     """Make the result of a call of tool *name* that raised *error*.
 
     The text of a ``ToolError`` was written for the model and is passed on as it is. Of a
-    group, every error in it is told.
+    group, every error in it is told. A deadlock is told to the model, but is no fault of the
+    tool: where in it the wait began helps nobody.
     """
     if isinstance(error, ToolError):
         return ToolResult(str(error), is_error=True)
@@ -29,6 +34,8 @@ def failed_result(name: str, error: Exception) -> ToolResult:
     if all(isinstance(leaf, ToolError) for leaf in leaves):
         return ToolResult(text, is_error=True)
     kind = type(error).__name__
+    if all(isinstance(leaf, ToolError | DeadlockError) for leaf in leaves):
+        return ToolResult(text, is_error=True, error_type=DEADLOCK)
     return ToolResult(text, is_error=True, error_type=kind, traceback=traceback_text(error))
 
 

@@ -3,9 +3,25 @@
 import io
 import json
 
-from agentpool import AgentCancelledError, AgentOutcome, AgentStatus
+import pytest
+
+from agentpool import (
+    AgentCancelledError,
+    AgentOutcome,
+    AgentStatus,
+    DeadlockError,
+    DriverError,
+    RetryPolicy,
+    SpawnConfig,
+    open_pool,
+)
 from agentpool._cli._report import ExitCode, Report, Result
 from agentpool._cli._screen import Screen
+from agentpool.drivers import OverloadedError, ScriptedDriver
+from agentpool.live import Board
+from agentpool.observe import AgentFinished
+from agentpool.testing import simulate
+from tests.support.fakes import manifest
 
 
 def result(status: AgentStatus, cost_usd: float | None) -> Result:
@@ -41,3 +57,37 @@ async def test_a_cost_that_nobody_knows_is_not_zero() -> None:
     assert lines[-1]["cost_usd"] == 1.0
     lines, _ = await told(known, unknown, known)
     assert lines[-1]["cost_usd"] is None
+
+
+@pytest.mark.parametrize(("count", "words"), [(1, "1 deadlock was"), (2, "2 deadlocks were")])
+async def test_a_deadlock_is_told_at_the_end(count: int, words: str) -> None:
+    """Also one that ended an agent: nobody has to look for it in a trace."""
+    board, err = Board(), io.StringIO()
+    for number in range(1, count + 1):
+        stuck = AgentOutcome(
+            agent_id=number, name="r", status=AgentStatus.FAILED,
+            error=DeadlockError("round and round", agent_ids=(1, 2)),
+        )  # fmt: skip
+        board.on_event(AgentFinished(number, 1.0, number, "r", stuck))
+    report = Report(Screen(io.StringIO(), err), as_json=False, quiet=False, headings=False)
+    await report.add(result(AgentStatus.COMPLETED, 0.0))
+    report.deadlocks = board.deadlocks
+    await report.end(interrupted=None, seconds=0.0)
+    assert f"; {words} told\n" in err.getvalue()
+
+
+def test_an_error_says_how_often_the_model_was_asked() -> None:
+    """Otherwise it looks as if nothing was tried."""
+    err = io.StringIO()
+
+    async def main() -> DriverError:
+        report = Report(Screen(io.StringIO(), err), as_json=False, quiet=False, headings=False)
+        driver = ScriptedDriver([OverloadedError("busy")] * 3)
+        async with open_pool(driver, request_retries=RetryPolicy(max_attempts=3)) as pool:
+            outcome = await (await pool.spawn(SpawnConfig(manifest(), "Hi"))).wait()
+        await report.add(Result(name="r", label="r", outcome=outcome))
+        assert isinstance(outcome.error, DriverError)
+        return outcome.error
+
+    assert simulate(main).attempts == 3
+    assert "OverloadedError: busy (asked 3 times)\n" in err.getvalue()

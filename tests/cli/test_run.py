@@ -1,6 +1,7 @@
 """``agentpool run``: answers, exit codes, JSON, and what goes wrong."""
 
 import io
+import json
 import os
 import re
 import subprocess
@@ -289,6 +290,7 @@ def test_json_has_an_object_per_agent_and_a_summary(desk: Desk) -> None:
         "usage": usage,
         "cost_usd": 0.0,
         "budget": None,
+        "deadlocks": 0,
         "gates": [],
         "exit_code": 0,
     }
@@ -489,8 +491,8 @@ def test_secrets_are_never_printed(desk: Desk, monkeypatch: pytest.MonkeyPatch) 
     # The script stands for a provider that quotes it, and is read here: no key of the session.
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
     desk.write(script_toml='[[answers]]\nerror = "wrong key sk-very-secret!"')
-    for json in ([], ["--json"]):
-        done = desk.scripted("run", "reader.toml", "Why?", *json)
+    for also in ([], ["--json"]):
+        done = desk.scripted("run", "reader.toml", "Why?", *also)
         assert "sk-very-secret" not in done.out + done.err
         assert "wrong key [secret]!" in done.err
 
@@ -577,4 +579,9 @@ def test_an_agent_that_waits_for_nothing_is_told(desk: Desk, also: tuple[str, ..
     )
     done = desk.scripted("run", "waiter.toml", "hello", *also)
     assert done.code == 0
+    assert "Traceback" not in done.err
+    if "--json" in also:
+        assert json.loads(done.out.splitlines()[-1])["deadlocks"] == 1
+    elif "--quiet" not in also:
+        assert "; 1 deadlock was told\n" in done.err
     assert "Gone on." in done.out

@@ -259,6 +259,37 @@ def test_a_tool_that_waits_never_repeats() -> None:
     assert said == [Allow, Allow, Block, Block, Block]
 
 
+def fail(fresh: LoopGuard, *names: str, failed: frozenset[int], result: str = "gone") -> type:
+    """Make one answer of calls that end in *result*; return what the guard says."""
+    asked = batch(*names)
+    stop = fresh.check_stuck(asked)
+    if stop is not ALLOW:
+        return type(stop)
+    verdicts = [fresh.check_tool_call(call.name, call.arguments) for call in asked]
+    results = [result if verdict is ALLOW else None for verdict in verdicts]
+    fresh.record_results(results, failed)
+    return next((type(verdict) for verdict in verdicts if verdict is not ALLOW), Allow)
+
+
+def test_a_tool_that_waits_and_fails_in_the_same_way_is_stuck() -> None:
+    """What fails has waited for nothing. It is not refused: next time somebody may answer."""
+    first = frozenset({0})
+    fresh = LoopGuard(ResourceQuota(max_tool_calls=1000), frozenset({"wait"}))
+    assert [fail(fresh, "wait", failed=first) for _ in range(4)] == [Allow] * 3 + [Stop]
+    fresh = LoopGuard(ResourceQuota(max_tool_calls=1000), frozenset({"wait"}))
+    said = [fail(fresh, "wait", failed=first, result=str(n)) for n in range(50)]
+    assert said == [Allow] * 50
+    # One that waits and works in between, or something else is done, begins the count anew.
+    fresh = LoopGuard(ResourceQuota(max_tool_calls=1000), frozenset({"wait"}))
+    for _ in range(20):
+        assert [fail(fresh, "wait", failed=first) for _ in range(3)] == [Allow] * 3
+        assert fail(fresh, f"look {fresh.tool_calls}", failed=frozenset()) is Allow
+        assert [fail(fresh, "wait", failed=frozenset()) for _ in range(9)] == [Allow] * 9
+    # Beside one that waited well it is no repeat.
+    fresh = LoopGuard(ResourceQuota(max_tool_calls=1000), frozenset({"wait", "listen"}))
+    assert [fail(fresh, "wait", "listen", failed=first) for _ in range(9)] == [Allow] * 9
+
+
 def test_a_request_that_broke_off_is_counted_as_far_as_it_is_known() -> None:
     """The text that came is counted, the request is unmeasured, and its cost is unknown."""
     fresh = guard()
