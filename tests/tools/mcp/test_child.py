@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import cast
 
@@ -86,4 +87,8 @@ async def test_a_daemon_of_a_server_ends_with_its_block(daemon: str) -> None:
             said = b""
             while not said.endswith(b"\n"):
                 said += await child.receive()
-    await wait_gone(int(said))
+    try:
+        await wait_gone(int(said))
+    except trio.TooSlowError:
+        os.kill(int(said), signal.SIGKILL)
+        raise
