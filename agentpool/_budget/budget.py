@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal, final
 
-from agentpool._budget.account import Account, BudgetNotice, cost_limit, count_limit
+from agentpool._budget.account import COST, Account, BudgetNotice, cost_limit, count_limit
 from agentpool._budget.ledger import Ledger, Reservation
 from agentpool._budget.statistics import BudgetStatistics
 from agentpool._budget.store import PERIODS, BudgetStore, Kept, Period
@@ -109,6 +109,12 @@ class Budget:
     def is_within(self, other: Budget) -> bool:
         """Return whether all spending of this budget also counts in *other*."""
         return other._ledger in self._ledger.path
+
+    @property
+    def _needs_prices(self) -> bool:
+        """Whether a limit on cost, here or above, could not be held without a known price."""
+        accounts = [ledger.account for ledger in self._ledger.path]
+        return any(one.limits[COST] is not None and not one.allow_unpriced for one in accounts)
 
     def statistics(self) -> BudgetStatistics:
         """Return a snapshot: what was used, reserved and is left."""

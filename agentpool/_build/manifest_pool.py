@@ -193,7 +193,7 @@ def _budget_of(plan: PoolPlan) -> Budget | None:
 
 
 def _limits_cost(plan: PoolPlan) -> bool:
-    whole = plan.budget is not None and plan.budget.statistics().cost.limit is not None
+    whole = plan.budget is not None and plan.budget._needs_prices  # pyright: ignore[reportPrivateUsage]  # no pool needs it
     budgets = (manifest.budget for manifest in plan.manifests)
     return whole or any(one is not None and one.cost_usd is not None for one in budgets)
 

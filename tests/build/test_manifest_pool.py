@@ -56,6 +56,24 @@ async def test_grants_work_without_another_word(
     assert "the sea is cold" in outcome.text
 
 
+async def test_a_limit_on_cost_above_the_budget_needs_prices_too() -> None:
+    """All that the pool spends is spent of the parent as well."""
+    hosted = FunctionDriver(lambda _: "hm", price_per_token_usd=None)
+    part = Budget(requests=3, parent=Budget(cost_usd=1.0))
+    with pytest.raises(UsageError, match="no known price"):
+        async with open_manifest_pool(PoolPlan(manifests=(READER,), driver=hosted, budget=part)):
+            pytest.fail("it is open")
+
+
+async def test_a_limit_on_cost_that_allows_unpriced_answers_needs_none() -> None:
+    """It is held against what is known, as its owner said."""
+    hosted = FunctionDriver(lambda _: "hm", price_per_token_usd=None)
+    budget = Budget(cost_usd=1.0, allow_unpriced=True)
+    plan = PoolPlan(manifests=(READER,), driver=hosted, budget=budget)
+    async with open_manifest_pool(plan) as pool:
+        assert (await (await pool.spawn(SpawnConfig(READER, "?"))).wait()).text == "hm"
+
+
 @tool
 async def shout(word: str) -> str:
     """Say it aloud.
