@@ -204,8 +204,8 @@ def _quiet() -> Generator[None, None, None]:
         logger.setLevel(level)
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+def _in_a_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 @asynccontextmanager
@@ -229,14 +229,14 @@ async def connected(
         except ConnectionError as error:
             where = "on this machine" if address == "auto" else f"at {address!r}"
             raise ClusterError(
-                f"no Ray cluster {where} can be joined ({_first_line(error)}); start one with "
+                f"no Ray cluster {where} can be joined ({_in_a_line(error)}); start one with "
                 "ray start --head, or write where its head is, HOST:PORT; and RAY_AUTH_MODE and "
                 "RAY_AUTH_TOKEN must be those of its nodes"
             ) from error
         except Exception as error:
             raise ClusterError(
                 f"no Ray cluster at {address!r} can be joined: {type(error).__name__}: "
-                f"{_first_line(error)}"
+                f"{_in_a_line(error)}"
             ) from error
     try:
         yield RaySource(runtime_env)

@@ -45,7 +45,7 @@ def ray_address() -> Iterator[str]:
     """Start a head and one more node, and join them from this process."""
     from tests.support.ray_nodes import environment, ray_cluster
 
-    with ray_cluster("w0", "w1") as cluster:
+    with ray_cluster("w0", "w1", env={"ONLY_ON_W0": "x"}) as cluster:
         import ray
 
         os.environ.update(environment())

@@ -167,14 +167,14 @@ def alone() -> Iterator[None]:
 
 
 @contextmanager
-def ray_cluster(*names: str) -> Iterator[RayCluster]:
-    """Start a head and nodes of these names; the first one is the head."""
+def ray_cluster(*names: str, env: dict[str, str] | None = None) -> Iterator[RayCluster]:
+    """Start a head and nodes of these names; the first one is the head, and it alone has *env*."""
     # A short path: sockets are in it.
     with tempfile.TemporaryDirectory(prefix="apray", ignore_cleanup_errors=True) as folder:
         cluster = RayCluster(folder, free_port())
         try:
             for name in names:
-                cluster.add(name)
+                cluster.add(name, env=env if name == names[0] else None)
             yield cluster
         finally:
             cluster.close()
