@@ -170,6 +170,7 @@ class RequestTeller(Live):
                 charged_tokens=None if paid is None or answer.usage is not None else paid.tokens,
                 charged_usd=None if paid is None or answer.cost_usd is not None else paid.cost_usd,
                 lost=self._lost,
+                attempt_seconds=stamp[1] - self._began_at if self._attempt else None,
             )
         )
 

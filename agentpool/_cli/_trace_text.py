@@ -186,11 +186,17 @@ def _asked_again(record: PoolRecord) -> list[str]:
     return lines[:WARNINGS] + ([f"… and {left:,} more of these"] if left > 0 else [])
 
 
+def _seconds_of(answer: CompletionReceived) -> float:
+    """Return how long the model took. Traces of earlier versions say it with waits to ask again."""
+    seconds = answer.attempt_seconds
+    return answer.duration_seconds if seconds is None else seconds
+
+
 def _slowest(trace: Trace, record: PoolRecord) -> list[str]:
     if not trace.has_times:
         return []
     found = [
-        (answer.duration_seconds, f"model {answer.model or '?'}", answer.agent_id, answer.turn, "")
+        (_seconds_of(answer), f"model {answer.model or '?'}", answer.agent_id, answer.turn, "")
         for answer in record.answers
     ]
     for agent in record.agents.values():

@@ -123,6 +123,9 @@ class CompletionReceived(EventBase, frozen=True, gc=False):
     it was charged what is known, or nothing."""
     lost: tuple[LostRequest, ...] = ()
     """The drivers that were asked before the one that answered, in the same attempt."""
+    attempt_seconds: float | None = None
+    """From the start of the attempt that was answered, without earlier ones and the waits between
+    them. ``None``: it was not watched from its start."""
 
 
 @final

@@ -17,6 +17,7 @@ _PIECES: Final = (TextDelta, ThoughtDelta)
 
 _TIMES: Final = (
     "at_seconds",
+    "attempt_seconds",
     "duration_seconds",
     "first_piece_seconds",
     "seconds",

@@ -208,7 +208,8 @@ def _models(record: PoolRecord) -> list[list[object]]:
             row[place] = _sum(row[place], number)
         row[5] = _sum(row[5], answer.cost_usd)
         wholes, firsts = times.setdefault(name, ([], []))
-        wholes.append(answer.duration_seconds)
+        alone = answer.attempt_seconds
+        wholes.append(answer.duration_seconds if alone is None else alone)
         if answer.first_piece_seconds is not None:
             firsts.append(answer.first_piece_seconds)
     for name, (wholes, firsts) in times.items():

@@ -62,11 +62,11 @@ async def good(_: CompletionRequest, on_delta: OnDelta) -> Completion:
 
 
 async def run(driver: Driver) -> tuple[PoolRecord, AgentOutcome, BudgetStatistics, str]:
-    """Run one agent for a second; return the record, outcome, books and report of it."""
+    """Run one agent for five seconds; return the record, outcome, books and report of it."""
     recorder, budget = Recorder(), Budget(tokens=10**6, cost_usd=100.0, name="b")
     async with open_pool(driver, observers=[recorder], budget=budget) as pool:
         handle = await pool.spawn(job())
-        with trio.move_on_after(1):
+        with trio.move_on_after(5):
             await handle.wait()
         handle.cancel("enough")
         outcome = await handle.wait()
@@ -167,3 +167,27 @@ def test_an_answer_without_numbers_is_unknown() -> None:
     ]
     bill = bill_of(started, RequestFailed(*place, 2, 1, "X", "", by_tool=False, lost=()))
     assert (bill.requests, bill.failed) == (0, 0)
+
+
+async def test_a_wait_to_ask_again_is_no_slow_call(autojump_clock: MockClock) -> None:
+    """The model answered at once; the back-off is a time of its own."""
+    asked: list[CompletionRequest] = []
+
+    async def answer(request: CompletionRequest, _: OnDelta) -> Completion:
+        asked.append(request)
+        await trio.sleep(0.0625)
+        if len(asked) == 1:
+            raise OverloadedError("busy", retry_after_seconds=0.5)
+        return Completion("good", usage=Usage(10, 5))
+
+    record, _, _, text = await run(LiveDriver(answer, price_per_token_usd=PRICE))
+    (answered,) = record.answers
+    assert answered.attempt_seconds == 0.0625
+    assert answered.duration_seconds > 0.5
+    assert "    0.06 s  model ?, agent 1 (hello), turn 1" in text
+    old = msgspec.structs.replace(answered, attempt_seconds=None)
+    spawned = AgentSpawned(1, 0.0, 1, "a", 0)
+    trace = Trace(header=HEADER, events=(spawned, old))
+    assert f"{answered.duration_seconds:8.2f} s  model ?" in overview(
+        trace, record_of(trace.events)
+    )
