@@ -142,13 +142,14 @@ def test_limits_of_the_command_hold_over_all_workers(tmp_path: Path) -> None:
 @pytest.mark.live  # a lease of six real seconds: a machine with other work on it lets more run out
 def test_killed_and_frozen_workers_are_replaced(tmp_path: Path) -> None:
     """One outcome for each input; only what was in flight is asked again, after the lease."""
-    with counting_model(1.0) as model:
+    # Each answer takes so long that one worker has not done all before another one has begun.
+    with counting_model(3.0) as model:
         shared = SharedMap(tmp_path, model, 12, 6)
         command = shared.start()
         try:
             pids = shared.wait_for_workers(2)
             model.wait_for(4)
-            send(pids[0], signal.SIGSTOP)
+            shared.stop_between_writes(pids[0])
             send(pids[1], signal.SIGKILL)
             # Whoever took the share of the frozen one over shows in the journal.
             until = time.monotonic() + 2 * PATIENCE

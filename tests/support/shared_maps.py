@@ -99,6 +99,24 @@ class SharedMap:
             time.sleep(0.02)
         return found
 
+    def stop_between_writes(self, pid: int) -> None:
+        """Stop a process that does not have the file: all others would wait for it."""
+        until = time.monotonic() + PATIENCE
+        while True:
+            send(pid, signal.SIGSTOP)
+            while not is_stopped(pid):
+                assert time.monotonic() < until
+                time.sleep(0.01)
+            with (
+                suppress(sqlite3.OperationalError),
+                closing(sqlite3.connect(self.folder / "j.db", timeout=5)) as file,
+            ):
+                file.execute("BEGIN IMMEDIATE")
+                file.rollback()
+                return
+            send(pid, signal.SIGCONT)
+            assert time.monotonic() < until, f"{pid} always has the file"
+
     def outcomes(self) -> Counter[str]:
         """Return how often each input has an outcome in the journal."""
         keys = {
