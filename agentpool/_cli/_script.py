@@ -8,25 +8,48 @@ the first answer that fits it, so the result does not depend on who asks first.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Final, cast, final
 
 import attrs
 import trio
 
-from agentpool import ManifestError, PrivacyTier, Usage
+from agentpool import DriverError, ManifestError, PrivacyTier, Usage
 from agentpool._cli._inputs import read_text
 from agentpool._errors import Fault
 from agentpool._manifest.toml_table import TomlTable
 from agentpool.abc import Completion, CompletionRequest, Driver, OnDelta
 from agentpool.drivers import (
+    AuthenticationError,
     BadRequestError,
+    ContextOverflowError,
+    FailedAttemptError,
     FinishReason,
+    NetworkError,
+    OverloadedError,
     ProtocolError,
+    RateLimitError,
     ToolCall,
     ToolMessage,
+    UnknownModelError,
     UserMessage,
     estimate_tokens,
 )
+
+_ERRORS: Final[Mapping[str, type[DriverError]]] = {
+    kind.__name__: kind
+    for kind in (
+        RateLimitError,
+        OverloadedError,
+        NetworkError,
+        FailedAttemptError,
+        AuthenticationError,
+        BadRequestError,
+        ContextOverflowError,
+        UnknownModelError,
+    )
+}
+"""What a request may fail with: the first four are tried again, the others are not."""
 
 _SHOWN_CHARACTERS: Final = 60
 """Of a request that no answer fits, in the error."""
@@ -41,7 +64,7 @@ class ScriptedAnswer:
     """The answer fits a request whose system prompt or last message contains this."""
     text: str = ""
     """What is answered."""
-    error: str | None = None
+    error: DriverError | None = None
     """What the request fails with. ``None``: it does not fail."""
     tool: str | None = None
     """The tool to call. ``None``: none."""
@@ -96,7 +119,7 @@ def _answer(table: TomlTable) -> ScriptedAnswer:
     answer = ScriptedAnswer(
         when=table.text("when", ""),
         text=table.text("text", ""),
-        error=table.text("error", None),
+        error=_error(table),
         tool=table.text("tool", None),
         arguments=json.dumps(dict(table.table("arguments").values), default=str),
         seconds=table.number("seconds", 0.0),
@@ -108,6 +131,19 @@ def _answer(table: TomlTable) -> ScriptedAnswer:
     if answer.times is not None and answer.times < 1:
         table.fault("times", f"must be >= 1, got {answer.times!r}")
     return answer
+
+
+def _error(table: TomlTable) -> DriverError | None:
+    """Return the error of an answer: a text, or ``{ type = "RateLimitError", text = "…" }``."""
+    if not isinstance(table.values.get("error"), dict):
+        text = table.text("error", None)
+        return None if text is None else BadRequestError(text)
+    error = table.table("error")
+    error.require("type", f"write one of {', '.join(_ERRORS)}")
+    kind: type[DriverError] = error.choice("type", _ERRORS, BadRequestError)
+    says: str = error.text("text", "as the script says")
+    error.close({})
+    return kind(says)
 
 
 @final
@@ -140,7 +176,7 @@ class ScriptFileDriver(Driver):
         """Answer *request* by the first rule that matches.
 
         Raises:
-            BadRequestError: If that rule is an error.
+            DriverError: If that rule is an error.
             ProtocolError: If no rule fits.
 
         Cancellation:
@@ -156,7 +192,8 @@ class ScriptFileDriver(Driver):
                 on_delta(word)
             await trio.sleep(answer.seconds / len(words))
         if answer.error is not None:
-            raise BadRequestError(answer.error)
+            # A new one each time: it is told where it was raised, and how often.
+            raise type(answer.error)(str(answer.error))
         usage = Usage(
             input_tokens=estimate_tokens(request.system + last_words(request)),
             output_tokens=estimate_tokens(answer.text),

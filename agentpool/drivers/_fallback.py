@@ -184,6 +184,10 @@ class FallbackDriver(SendingDriver):
         prices = {choice.driver.price(usage, model=model) for choice in self._choices}
         return prices.pop() if len(prices) == 1 else None
 
+    def prices(self, usage: Usage) -> tuple[float | None, ...]:
+        """Return what each driver takes for *usage*, in order. ``None``: it has no price."""
+        return tuple(choice.driver.price(usage) for choice in self._choices)
+
     def counts(self) -> tuple[FallbackCounts, ...]:
         """Return how the requests so far ended, for each driver in order."""
         now = trio.current_time()

@@ -26,10 +26,12 @@ from agentpool._build.drivers import (
 )
 from agentpool.abc import Driver
 from agentpool.drivers import (
+    FallbackDriver,
     FunctionDriver,
     GatedDriver,
     Provider,
     ProviderGates,
+    ScriptedDriver,
     UnknownModelError,
 )
 from tests.support.fakes import LOCAL, REMOTE
@@ -176,13 +178,24 @@ def test_a_limit_on_cost_says_where_prices_are(monkeypatch: pytest.MonkeyPatch) 
         (None, "'remote' has no known price; run: pip install 'trio-agentpool[prices]'; or limit"),
         (
             object(),
-            "'remote' has no known price; limit the tokens",
+            "'remote' has no known price; limit the tokens, or write [model.price]",
         ),
     ):
         monkeypatch.setattr("importlib.util.find_spec", lambda _, found=found: found)
         with pytest.raises(UsageError) as caught:
             check_prices([REMOTE], lambda _: driver)
         assert says in str(caught.value)
+
+
+def test_a_limit_on_cost_needs_the_price_of_a_fallback_too() -> None:
+    """Before anything is sent: it ended in the middle, when the fallback had answered."""
+    free = ScriptedDriver([])
+    paid = FunctionDriver(lambda _: "", privacy=PrivacyTier.STANDARD, price_per_token_usd=None)
+    check_prices([REMOTE], lambda _: FallbackDriver(free, free))
+    with pytest.raises(UsageError, match="the fallback of 'remote' has no known price; "):
+        check_prices([REMOTE], lambda _: FallbackDriver(free, paid))
+    with pytest.raises(UsageError, match="the model of 'remote' has no known price; "):
+        check_prices([REMOTE], lambda _: FallbackDriver(paid, free))
 
 
 def test_secrets_are_found_by_the_names_of_their_variables() -> None:

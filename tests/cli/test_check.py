@@ -32,6 +32,11 @@ allowed_commands = ["ls"]
 type = "rag"
 """
 
+UNPRICED = (
+    "model: 'big' has no known price, so the limit on cost cannot be held; write [model.price], "
+    "or limit the tokens"
+)
+
 
 @pytest.fixture
 def desk(
@@ -61,6 +66,7 @@ def test_a_good_manifest_is_summed_up(desk: Desk) -> None:
     )
     assert done.err == (
         "agentpool: warning: good.toml grants 'rag', for which this version has no tool\n"
+        f"agentpool: warning: good.toml {UNPRICED}\n"
     )
 
 
@@ -224,7 +230,7 @@ def test_json_has_an_object_per_manifest(desk: Desk) -> None:
         "good": True,
         "name": "reviewer",
         "faults": [],
-        "warnings": ["grants 'rag', for which this version has no tool"],
+        "warnings": ["grants 'rag', for which this version has no tool", UNPRICED],
     }
     assert bad == {
         "type": "manifest",
@@ -341,3 +347,34 @@ def test_what_every_request_would_be_refused_for_is_not_good(
     done = desk.call("check", "bad.toml")
     assert done.code != 0
     assert fault in done.err
+
+
+def test_a_script_is_told_from_a_manifest(desk: Desk) -> None:
+    """Whoever mixes them up learns where it belongs."""
+    desk.write(script_toml='[[answers]]\ntext = "Yes."\n')
+    done = desk.call("check", "script.toml")
+    assert done.code == 2
+    assert done.err == (
+        "agentpool: error: script.toml: answers: this looks like a script for --driver: use it "
+        "with --driver script:script.toml\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "limit", ["[resources]\nmax_cost_usd = 1.0\n", '[budget]\nper = "day"\ncost_usd = 1.0\n']
+)
+def test_a_limit_on_cost_without_a_price_is_warned_of(desk: Desk, limit: str) -> None:
+    """Of each model without one, with the table in which it belongs."""
+    model = 'privacy = "Standard"\n[model]\nremote_model = "a"\nbase_url = "http://127.0.0.1:9"\n'
+    price = "[model.price]\ninput_usd_per_million = 1.0\noutput_usd_per_million = 1.0\n"
+    fallback = '[model.fallback]\nremote_model = "b"\nbase_url = "http://127.0.0.1:9"\n'
+    desk.write(
+        none_toml=f'name = "n"\n{model}',
+        half_toml=f'name = "n"\n{model}{price}{fallback}{limit}',
+        first_toml=f'name = "n"\n{model}{limit}',
+    )
+    assert desk.call("check", "none.toml").err == ""
+    assert "model.fallback: 'b' has no known price" in (err := desk.call("check", "half.toml").err)
+    assert "write [model.fallback.price]" in err
+    assert "model: 'a'" not in err
+    assert "model: 'a' has no known price" in desk.call("check", "first.toml").err

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from agentpool import ManifestError, UsageError
+from agentpool import DriverError, ManifestError, UsageError
 from agentpool._cli._script import load_script
 from agentpool.abc import CompletionRequest, Driver
 from agentpool.drivers import (
@@ -126,3 +126,39 @@ def test_a_script_that_is_not_there() -> None:
     """Is a mistake like any other."""
     with pytest.raises(UsageError, match="cannot be read"):
         load_script("/no/such/script.toml")
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_retried"),
+    [
+        ("RateLimitError", True), ("OverloadedError", True), ("NetworkError", True),
+        ("FailedAttemptError", True), ("AuthenticationError", False), ("BadRequestError", False),
+        ("ContextOverflowError", False), ("UnknownModelError", False),
+    ],
+)  # fmt: skip
+async def test_an_error_may_be_of_any_kind(tmp_path: Path, kind: str, *, is_retried: bool) -> None:
+    """To see what a run does then; each time another one."""
+    driver = script(tmp_path, f'[[answers]]\nerror={{type="{kind}", text="no"}}')
+    errors: list[DriverError] = []
+    for _ in range(2):
+        with pytest.raises(DriverError, match="no") as caught:
+            await driver.complete(asked("x"))
+        errors.append(caught.value)
+    assert (type(errors[0]).__name__, errors[0].retryable) == (kind, is_retried)
+    assert errors[0] is not errors[1]
+
+
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [
+        ('{type="RateLimit"}', "answers[0].error.type: must be one of 'RateLimitError', "),
+        ('{text="x"}', "answers[0].error.type: is missing; write one of RateLimitError, "),
+        ('{type="NetworkError", txt="x"}', "answers[0].error.txt: unknown key; did you mean"),
+        ("3", "answers[0].error: must be a string, got 3"),
+    ],
+)
+def test_an_error_of_no_known_kind_is_a_fault(tmp_path: Path, error: str, fault: str) -> None:
+    """With what may stand there."""
+    with pytest.raises(ManifestError) as caught:
+        script(tmp_path, f"[[answers]]\nerror={error}")
+    assert any(str(one).startswith(fault) for one in caught.value.faults)
