@@ -31,6 +31,7 @@ from agentpool.abc import (
     Completion,
     CompletionRequest,
     Correction,
+    Driver,
     StoredUse,
     ToolContext,
 )
@@ -492,11 +493,16 @@ def test_wherever_a_pool_is_cancelled_the_store_has_what_was_asked_or_may_have_b
                 say("so", usage=Usage(60, 40)) if done else calls(call("look"), usage=Usage(60, 40))
             )
 
-        class Counted(FunctionDriver):
+        inside = FunctionDriver(answer)
+
+        class Counted(Driver):
+            context_window = inside.context_window
+            privacy = inside.privacy
+
             async def complete(self, request: Any, *, on_delta: Any = None) -> Completion:  # noqa: ANN401
                 nonlocal asked, answered
                 asked += 1
-                completion = await super().complete(request, on_delta=on_delta)
+                completion = await inside.complete(request, on_delta=on_delta)
                 answered += 1
                 return completion
 
@@ -509,9 +515,7 @@ def test_wherever_a_pool_is_cancelled_the_store_has_what_was_asked_or_may_have_b
         journal = InMemoryJournal()
         budget = Budget(tokens=100_000, per="day", store=journal)
         try:
-            await ask(
-                budget, 2, driver=Counted(answer), tools=ToolRegistry([look]), journal=journal
-            )
+            await ask(budget, 2, driver=Counted(), tools=ToolRegistry([look]), journal=journal)
         finally:
             tokens, _, requests, _ = journal._used.get(("budget", "day 1970-01-01"), (0, 0, 0, 0))
             assert requests == asked == budget.statistics().requests.committed
