@@ -150,7 +150,7 @@ class Attachment(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def tokens(self) -> int:
-        """An estimate, rather too high, of the tokens that it takes of a window of any provider."""
+        """Estimated tokens that it uses in any provider's window; too high rather than too low."""
         if self.kind == "pdf":
             return pages_of(self) * PDF_PAGE_TOKENS
         size = pixels_of(self)

@@ -56,7 +56,7 @@ class RequestTeller(Live):
         return cls(agent, request, by_tool, agent.hub.seconds())
 
     def attempt(self, reservation: RequestReservation | None) -> Self:
-        """Prepare for the next attempt, paid by *reservation*, and return the teller."""
+        """Prepare the next attempt, paid by *reservation*; use what it returns in a ``with``."""
         self._paid_by = reservation
         return self
 

@@ -71,8 +71,8 @@ class Budget:
         """
         if (per is None) != (store is None) or (per is not None and per not in PERIODS):
             raise UsageError(
-                f"per must be 'hour', 'day', 'month' or 'ever', with a store, got {per!r} and "
-                f"{store!r}"
+                "give per and store together or neither; per is 'hour', 'day', 'month' or "
+                f"'ever': got per={per!r}, store={store!r}"
             )
         if parent is not None:
             expect(parent, Budget, "parent must be a Budget", "write Budget(parent=budget)")

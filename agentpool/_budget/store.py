@@ -44,7 +44,7 @@ PERIODS: Final = frozenset(_FORMS)
 
 @final
 class Correction(msgspec.Struct, frozen=True):
-    """What a reservation took more than was reserved, or less."""
+    """The difference between what a reservation used and what it had reserved."""
 
     period: str
     """In which period it was reserved. Empty: in the one that is."""

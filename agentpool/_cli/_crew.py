@@ -88,7 +88,7 @@ class Member:
     """Held while something is said to it."""
 
     async def say(self, message: Order | ToWorker) -> None:
-        """Tell it something, unless it is gone. One that is stopped does not listen."""
+        """Send *message* to the worker, unless it has ended; give a stopped one a second."""
         if self.process is not None and self.process.stdin is not None:
             with trio.move_on_after(1):
                 try:

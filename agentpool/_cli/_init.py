@@ -60,7 +60,9 @@ def begin(command: InitCommand) -> int:
     """
     folder = Path(command.folder)
     if not folder.is_dir() and (folder.exists() or folder.suffix == ".toml"):
-        raise UsageError(f"init writes into a folder, got the file {command.folder!r}; name one")
+        raise UsageError(
+            f"init writes into a folder, got the file {command.folder!r}; name a folder"
+        )
     parts = _asked() if command.parts is None else command.parts
     values = {"name": json.dumps(command.name)[1:-1], **_model(command.model)}
     texts = {

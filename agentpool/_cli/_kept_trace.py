@@ -38,5 +38,7 @@ async def read_journal(file: str, pool: str | None) -> Trace:
         found = [name for name in names if pool in {None, name}]
         if len(found) != 1:
             known = ", ".join(map(repr, names)) or "none"
+            if pool is not None:
+                raise UsageError(f"the journal has no pool {pool!r}; it has {known}")
             raise UsageError(f"say which pool with --pool; the journal has {known}")
         return trace_of_journal(found[0], await journal.read(found[0]))

@@ -36,7 +36,7 @@ def run(command: RunCommand) -> int:
     elif not query.strip():
         raise UsageError(f"the query must not be empty, got {query!r}; say what to do")
     elif not command.manifests and os.path.exists(query):  # noqa: PTH110  # a word, not yet a path
-        raise UsageError(f"the query is missing: {query!r}, the only word, is there; add a query")
+        raise UsageError(f"the query is missing: {query!r} is a file or folder; add a query")
     elif query.endswith(".toml") and Path(query).is_file():
         # Whoever forgets the query would otherwise ask the first agents "b.toml".
         raise UsageError(f"the query is missing: {query!r}, the last word, is a file; add a query")

@@ -52,7 +52,7 @@ def show(command: ShowCommand) -> int:
     """
     if command.follow:
         if is_journal(command.file):
-            raise UsageError("--follow is of traces; a journal says what happened, not when")
+            raise UsageError("--follow works with traces only; a journal keeps no times")
         return trio.run(_follow, command)
     trace = _read(command.file, command.pool)
     if command.other is not None:

@@ -237,7 +237,7 @@ class Window(Live):
             turn = " and the newest turn" if self.has_answers else ""
             raise ContextOverflowError(
                 f"about {self.kept_tokens} tokens are needed for the query{turn}, and the "
-                f"model's window leaves {max(room, 0)}; shorten the query, lower "
+                f"model's window has room for {max(room, 0)}; shorten the query, lower "
                 "model.max_tokens or choose a model with a larger window"
             )
 

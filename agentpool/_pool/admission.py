@@ -158,7 +158,7 @@ class Admission(Live):
     async def enter_each(
         self, accept: Callable[[T, U], AgentRecord], wanted: Iterable[tuple[T, U]]
     ) -> list[AgentRecord]:
-        """Call *accept* for each of *wanted* as soon as it has room, waiting without a slot.
+        """Call *accept* for each of *wanted* as soon as the pool has room; hold no slot meanwhile.
 
         Raises:
             Exception: What *accept* raises.

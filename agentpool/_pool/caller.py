@@ -60,8 +60,8 @@ class PoolVoice(Voice):
         # for the owner.
         if slot is not None and is_agents and not self._is_own(trio.lowlevel.current_task()):
             raise UsageError(
-                f"agent {slot.agent_id} ({slot.name}) has ended, and a task that it left behind "
-                "uses the pool; start such a task from the owner's code"
+                f"agent {slot.agent_id} ({slot.name}) has ended, but a task that it started still "
+                "uses the pool; start tasks that outlive an agent outside of the agents"
             )
         refuse_bystander()
         self.owner.note_use()

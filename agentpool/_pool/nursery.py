@@ -372,7 +372,7 @@ class AgentNursery(Home):
         with self.hub:
             self._end_queued(cancelled_by, reason)
             for handle in tuple(self.running.values()):
-                handle.is_left_open = handle.cancelled is None
+                handle.is_left_open |= handle.cancelled is None
                 self.cancel_agent(handle, cancelled_by, reason)
 
     def _end_queued(self, cancelled_by: str, reason: str) -> None:

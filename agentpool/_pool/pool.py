@@ -296,9 +296,9 @@ class AgentPool:
         return await self._agents.shutdown(grace_seconds)
 
     def abort_all(self, reason: str = "no reason given") -> None:
-        """Cancel every agent, including queued ones. Each still gets an outcome.
+        """Cancel every agent, including queued ones. Each still gets an outcome, in no journal.
 
-        Does not wait: ``join_all`` does. The pool takes new agents as before.
+        ``join_all`` waits for them. The pool takes new agents; a resumed run continues these.
         """
         expect_arguments(AgentPool.abort_all, locals())
         self._agents.abort(self._agents.voice.name(), reason)

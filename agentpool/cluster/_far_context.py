@@ -94,7 +94,7 @@ class Questions:
         return waiting.value
 
     def answered(self, number: int, value: object, error: Exception | None) -> None:
-        """Hand an answer on, or drop one that is not waited for any more."""
+        """Give an answer to the call that waits for it; drop it if none does."""
         waiting = self._open.get(number)
         if waiting is not None:
             waiting.value, waiting.error = value, error

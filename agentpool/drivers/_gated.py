@@ -53,7 +53,7 @@ class GatedDriver(SendingDriver):
 
     @property
     def inputs(self) -> frozenset[str] | None:
-        """The inputs of the inner driver."""
+        """What the inner driver's model reads besides text."""
         return self._driver.inputs
 
     @property

@@ -168,7 +168,7 @@ class JournalWriter(Live):
                 await self._write()
 
     async def _write(self) -> None:
-        """Write what is noted. What goes wrong is kept for all who wait."""
+        """Write the pending records. An error is raised in every call that waits for them."""
         batch, self._pending = self._pending, []
         joint, self._joint = self._joint, []
         self._is_shared = bool(batch) and batch[0].agent_id != batch[-1].agent_id

@@ -11,7 +11,7 @@ from agentpool._errors import RecordedError, traceback_text
 
 
 class ErrorData(msgspec.Struct, frozen=True):
-    """An error that was written down."""
+    """An error as plain data, as in a trace or a saved outcome."""
 
     kind: str
     message: str

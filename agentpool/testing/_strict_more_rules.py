@@ -90,7 +90,7 @@ def few_marks(asked: StrictAsked) -> str | None:
 
 
 def adaptive_alone(asked: StrictAsked) -> str | None:
-    """Claude Opus 4.7 and later: no budgets; Opus 5.5: it cannot be turned off."""
+    """From Claude Opus 4.7 on, thinking takes no budget; in Opus 5.5 it is always on."""
     kind = fields(asked.body.get("thinking")).get("type")
     if kind not in {None, "adaptive"}:
         return f'"thinking.type.{kind}" is not supported for this model. Use "adaptive".'

@@ -116,8 +116,8 @@ def _build(function: FunctionType, *, skip: int) -> Signature:
             raise UsageError(f"{where} {flaw}; a model calls by name: give each parameter its own")
         if parameter.name not in hints:
             raise UsageError(
-                f"{where} has no annotation; say which type it takes "
-                "(a method becomes a tool as tool(an_object.method))"
+                f"{where} has no annotation; say which type it takes, or, if it is a method's "
+                "self, write tool(an_object.method)"
             )
         hint = hints[parameter.name]
         if hint is ToolContext:

@@ -328,7 +328,7 @@ def test_what_has_no_meaning_is_refused() -> None:
     store = InMemoryJournal()
     for terms in ({"per": "day"}, {"store": store}, {"per": "week", "store": store}):
         with pytest.raises(
-            UsageError, match="per must be 'hour', 'day', 'month' or 'ever', with a store"
+            UsageError, match="give per and store together or neither; per is 'hour'"
         ):
             Budget(requests=1, **terms)
 

@@ -358,7 +358,7 @@ def test_a_file_that_the_model_does_not_read_is_refused(
         (["reader.toml", "q", "--driver", "script:gone"], "input 'gone' cannot be read"),
         (["cloud.toml", "q"], "OPENAI_API_KEY is not set"),
         (["q", "--model", "deepseek/deepseek-chat"], "DEEPSEEK_API_KEY is not set"),
-        (["sr"], "the query is missing: 'sr', the only word, is there; add a query"),
+        (["sr"], "the query is missing: 'sr' is a file or folder; add a query"),
         (["q", "--model", "claude-opus-4-5"], "such as anthropic/claude-opus-4-5, got"),
         (["q", "--model", "opnai/gpt-5"], "'opnai/gpt-5'; did you mean openai/gpt-5?"),
         (

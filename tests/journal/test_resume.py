@@ -463,9 +463,10 @@ def test_agents_without_a_key_go_on_by_themselves() -> None:
     simulate(scenario)
 
 
+@pytest.mark.parametrize("aborts", [1, 2])
 @pytest.mark.parametrize("queued", [False, True])
-def test_an_abort_leaves_agents_open_and_a_cancel_ends_them(queued: bool) -> None:  # noqa: FBT001  # parametrized
-    """Ctrl-C is not the end of the work; to cancel one agent is."""
+def test_an_abort_leaves_agents_open_and_a_cancel_ends_them(queued: bool, aborts: int) -> None:  # noqa: FBT001  # parametrized
+    """Ctrl-C, once or twice, is not the end of the work; to cancel one agent is."""
 
     async def scenario() -> None:
         journal = InMemoryJournal()
@@ -481,7 +482,8 @@ def test_an_abort_leaves_agents_open_and_a_cancel_ends_them(queued: bool) -> Non
             )
             await trio.sleep(1)
             handles[2].cancel("not wanted")
-            pool.abort_all("Ctrl-C")
+            for _ in range(aborts):
+                pool.abort_all("Ctrl-C")
             await pool.join_all()
         async with open_kept(FunctionDriver(echo), journal=journal) as pool:
             await pool.fan_out([SpawnConfig(READER, key, key=key) for key in ("c", "b", "a")])

@@ -148,7 +148,7 @@ def test_a_query_that_does_not_fit_is_an_error() -> None:
     with pytest.raises(ContextOverflowError) as caught:
         conversation.fit()
     assert str(caught.value) == (
-        "about 6 tokens are needed for the query, and the model's window leaves 5; shorten "
+        "about 6 tokens are needed for the query, and the model's window has room for 5; shorten "
         "the query, lower model.max_tokens or choose a model with a larger window"
     )
     assert not caught.value.retryable
@@ -157,7 +157,7 @@ def test_a_query_that_does_not_fit_is_an_error() -> None:
 @pytest.mark.parametrize("room", [0, -5000])
 def test_a_window_without_any_room_is_an_error(room: int) -> None:
     """Max_tokens, system prompt and tools may take all of it and more."""
-    with pytest.raises(ContextOverflowError, match="leaves 0;"):
+    with pytest.raises(ContextOverflowError, match="has room for 0;"):
         Conversation((), (QUERY,), room_tokens=room).fit()
 
 

@@ -407,7 +407,7 @@ def test_a_search_of_all_schedules_has_limits() -> None:
     """Numbers that mean nothing are refused, and a scenario that is too large is told so."""
     with pytest.raises(UsageError, match="preemptions must be >= 0, got -1"):
         explore_all(lock_order, preemptions=-1)
-    with pytest.raises(UsageError, match="lock_order has more than 10 such schedules; let fewer"):
+    with pytest.raises(UsageError, match="lock_order has more than 10 schedules with that many"):
         explore_all(lock_order, max_runs=10)
     assert explore_all(lock_order, preemptions=0).runs == 1
 

@@ -29,7 +29,7 @@ looks for ever whether something has happened takes more."""
 @final
 @attrs.frozen(kw_only=True)
 class Told:
-    """The part of a finding's text after the failure itself."""
+    """The drawing and the token that follow a finding's error."""
 
     lines: tuple[str, ...]
     """The drawing."""

@@ -107,8 +107,8 @@ class _Systematic:
         """Run with preemptions *at* these places, and return how many places there were."""
         if self.runs >= self.max_runs:
             raise UsageError(
-                f"{self.scenario.name} has more than {self.max_runs} such schedules; let fewer "
-                "tasks take fewer steps, ask for fewer preemptions, or raise max_runs"
+                f"{self.scenario.name} has more than {self.max_runs} schedules with that many "
+                "preemptions; use fewer tasks, steps or preemptions, or raise max_runs"
             )
         self.runs += 1
         plan = self._plan(at)

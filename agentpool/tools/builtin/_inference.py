@@ -70,5 +70,5 @@ class _Mind:
         )
         completion = await context.agent.complete(self._driver, request)
         if not completion.text.strip():
-            raise ToolError("inference returned empty response")
+            raise ToolError("the model gave an empty answer; ask it in other words")
         return completion.text

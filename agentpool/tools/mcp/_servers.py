@@ -245,8 +245,8 @@ class _Server:
             missing.append(self.config.api_key_env or "")
         if missing:
             raise ToolError(
-                f"the environment variable {missing[0]} is not set; set it, or take it out of "
-                "the manifest"
+                f"the environment variable {missing[0]} is not set, or blank; set it, or take it "
+                "out of the manifest"
             )
         return environment, token
 

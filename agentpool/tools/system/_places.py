@@ -155,7 +155,8 @@ class Place:
         """
         if any(part.casefold() == ".git" for part in self.parts):
             raise ToolError(
-                f"{self.path!r} is git's own, and what stands there can run programs; leave it"
+                f"{self.path!r} is inside .git, where a file can make git run programs; it may "
+                "not be written"
             )
         temporary = f".agentpool-{secrets.token_hex(8)}.tmp"
         # Until it is whole, whoever may not read the old file may not read this one either.

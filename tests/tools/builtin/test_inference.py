@@ -70,7 +70,10 @@ async def test_an_empty_answer_is_an_error() -> None:
     async with open_pool(agent, tools=ToolRegistry(inference_tools(helper))) as pool:
         await (await pool.spawn(SpawnConfig(manifest(capabilities=GRANT), "hi"))).wait()
     result = results_of(agent.requests[1])[0]
-    assert (result.is_error, result.content) == (True, "inference returned empty response")
+    assert (result.is_error, result.content) == (
+        True,
+        "the model gave an empty answer; ask it in other words",
+    )
 
 
 async def test_the_tool_keeps_its_contract() -> None:

@@ -191,7 +191,7 @@ async def test_a_variable_that_is_not_set_is_said() -> None:
     """Before anything is started."""
     server = attrs.evolve(config(), env=("NO_SUCH_VARIABLE",))
     async with open_mcp_servers(environ={"PATH": os.environ["PATH"]}) as servers:
-        with pytest.raises(ToolError, match="NO_SUCH_VARIABLE is not set; set it, or take it"):
+        with pytest.raises(ToolError, match="NO_SUCH_VARIABLE is not set, or blank; set it"):
             await servers.tools_for(manifest(server))
 
 

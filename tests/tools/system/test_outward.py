@@ -157,7 +157,7 @@ async def test_what_git_is_configured_by_is_not_written(tmp_path: Path, path: st
     (tmp_path / ".git" / "hooks").mkdir(parents=True)
     (tmp_path / ".git" / "config").write_text("[core]\n")
     kit = file_kit(tmp_path)
-    assert "git's own" in await fail(kit["file_write"], path=path, content="[alias]")
+    assert "is inside .git" in await fail(kit["file_write"], path=path, content="[alias]")
     if path == ".git/config":
         edit = kit["file_edit"]
         told = await fail(edit, path=path, old_string="[core]", new_string="[alias]")
