@@ -8,7 +8,7 @@ Rules:
    whichever of their words the servers say it.
 3. An error that is no more than a word is judged by that word, then by the status that it
    names. An unknown word is retryable unless it sounds like a bad request.
-4. A call that the model failed to write is the model's fault, not the request's.
+4. A call, or JSON, that the model failed to write is the model's fault, not the request's.
 5. What came is shown, shortened, with the key redacted. What a person has to change is said behind.
 6. A router's error is judged by that of the provider behind it as well.
 
@@ -251,8 +251,9 @@ _BY_WORD: Final[Mapping[str, _Verdict]] = {
     "not_found_error": (UnknownModelError, False),
     "not_supported_error": (BadRequestError, False),
     "invalid_request_error": (BadRequestError, False),
-    # Groq's, with the status of a bad request: the model wrote a call that is none.
+    # Groq's, with the status of a bad request: the model wrote a call, or JSON, that is none.
     "tool_use_failed": (FailedAttemptError, True),
+    "json_validate_failed": (FailedAttemptError, True),
     # Google's.
     "resource_exhausted": (RateLimitError, True),
     "unavailable": (OverloadedError, True),
@@ -312,6 +313,7 @@ _STRONG_WORDS: Final = (
     "invalid_model",
     "insufficient_quota",
     "tool_use_failed",
+    "json_validate_failed",
 )
 
 _BY_STATUS: Final[Mapping[int, _Verdict]] = {
