@@ -125,6 +125,7 @@ def test_a_request_without_an_end_counts_as_long_as_its_agent_or_the_trace_lives
     assert text.count("still open") == 1
     assert "agent 2 (n2): waits for its model, which writes; since 1.50 s" in text
     assert "1 cancelled, 1 open; the pool had not closed" in text
+    assert record_of(events).agents[1].going_on == ""
 
 
 def test_a_model_that_took_over_and_retries_are_told() -> None:
