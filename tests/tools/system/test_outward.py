@@ -161,6 +161,6 @@ async def test_what_git_is_configured_by_is_not_written(tmp_path: Path, path: st
     if path == ".git/config":
         edit = kit["file_edit"]
         told = await fail(edit, path=path, old_string="[core]", new_string="[alias]")
-        assert "git's own" in told
+        assert "is inside .git" in told
     assert (tmp_path / ".git" / "config").read_text() == "[core]\n"
     await use(kit["file_write"], path=".gitignore", content="x")
