@@ -32,7 +32,7 @@ from agentpool._agent.results import spent_on
 from agentpool._agent.spending import Purse, estimate, is_refusal
 from agentpool._agent.telling import Hearing, RequestTeller, tell_messages
 from agentpool._base import Live
-from agentpool._budget.ledger import Ledger, RequestReservation
+from agentpool._budget.claims import Ledger, RequestReservation
 from agentpool._errors import (
     DriverError,
     FailedAttemptError,

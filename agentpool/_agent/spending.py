@@ -16,7 +16,7 @@ import trio
 from agentpool._agent.journaling import RunJournal
 from agentpool._budget.account import Amounts
 from agentpool._budget.budget import Budget, ledger_of
-from agentpool._budget.ledger import (
+from agentpool._budget.claims import (
     Claim,
     Ledger,
     RequestReservation,

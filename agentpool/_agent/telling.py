@@ -12,7 +12,7 @@ from typing import Self, final
 
 from agentpool._agent.agent import Agent
 from agentpool._base import Live
-from agentpool._budget.ledger import RequestReservation
+from agentpool._budget.claims import RequestReservation
 from agentpool._events import (
     CompletionReceived,
     FellBack,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Literal, final
 
 from agentpool._budget.account import COST, Account, BudgetNotice, cost_limit, count_limit
-from agentpool._budget.ledger import Ledger, Reservation
+from agentpool._budget.claims import Ledger, Reservation
 from agentpool._budget.statistics import BudgetStatistics
 from agentpool._budget.store import PERIODS, BudgetStore, Kept, Period
 from agentpool._checks import expect, expect_arguments

@@ -25,7 +25,7 @@ from agentpool._manifest.wires import Wire, option_faults
 from agentpool._messages import Completion, CompletionRequest, Json, Usage
 from agentpool.abc import HearsThoughts, OnDelta, OnSent, SendingDriver
 from agentpool.drivers._http import HttpAnswer, HttpClient
-from agentpool.drivers._http_headers import HiddenText
+from agentpool.drivers._sent_headers import HiddenText
 from agentpool.drivers.wire._attachments import check_attachments, within_request
 from agentpool.drivers.wire._failure import failure_from_response, failure_in_body, shown
 from agentpool.drivers.wire._image_tokens import Counting

@@ -38,9 +38,9 @@ from agentpool.observe._hub import EventReader
 
 _log = logging.getLogger("agentpool")
 
-_FILES: Final = Path(__file__).parent / "_page"
+_FILES: Final = Path(__file__).parent / "_live_page"
 
-_STYLE: Final = Path(__file__).parent.parent / "observe" / "_page" / "report.css"
+_STYLE: Final = Path(__file__).parent.parent / "observe" / "_report_page" / "report.css"
 
 EACH_SECONDS: Final = 0.25
 """Between two looks of one browser: as fast as eyes follow."""

@@ -22,7 +22,7 @@ from agentpool.observe._record import AgentRecord, PoolRecord, record_of
 from agentpool.observe._report_data import report_data
 from agentpool.observe._trace import Trace
 
-_PAGE: Final = Path(__file__).parent / "_page"
+_PAGE: Final = Path(__file__).parent / "_report_page"
 
 STATIC_ROWS: Final = 200
 """Agents that are listed for those who run no scripts."""

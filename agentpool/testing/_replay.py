@@ -20,8 +20,8 @@ import trio
 from agentpool._checks import expect_arguments
 from agentpool._disk_file import open_to_write
 from agentpool._errors import RecordingMissError, UsageError
-from agentpool.drivers._http_headers import secrets_in
 from agentpool.drivers._http_stack import StackTransport
+from agentpool.drivers._sent_headers import secrets_in
 from agentpool.testing._recording import (
     KEPT_HEADERS,
     Asked,

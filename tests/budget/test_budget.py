@@ -11,7 +11,7 @@ import pytest
 from agentpool import Budget, LimitExceededError, StopReason, UsageError
 from agentpool._budget.account import BudgetNotice
 from agentpool._budget.budget import family_budget, ledger_of
-from agentpool._budget.ledger import MAX_PASSED, Claim, RequestReservation
+from agentpool._budget.claims import MAX_PASSED, Claim, RequestReservation
 from agentpool.observe import BudgetMeter
 from agentpool.tools import Reservation
 

@@ -222,7 +222,7 @@ ATTACKS: Final = (
         "tests/observe/test_trace.py", "half_of_a_key",
     ),
     Fault(
-        "each wish to wait looks through the rest", "drivers/wire/_waits.py",
+        "each wish to wait looks through the rest", "drivers/wire/_retry_after.py",
         "[a-z ]{0,80}?", "[a-z ]*?",
         GROWTH, "text_from_outside and waits and asks",
     ),

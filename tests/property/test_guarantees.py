@@ -39,7 +39,7 @@ from agentpool import (
     open_pool,
 )
 from agentpool._budget.budget import ledger_of
-from agentpool._budget.ledger import MAX_PASSED
+from agentpool._budget.claims import MAX_PASSED
 from agentpool._events import LIFECYCLE
 from agentpool.abc import AgentContext, Completion, CompletionRequest, Event, Observer, ToolContext
 from agentpool.drivers import (

@@ -46,7 +46,7 @@ from agentpool.drivers.wire._error_body import (
     read_envelope,
     upstream_of,
 )
-from agentpool.drivers.wire._waits import retry_after_seconds
+from agentpool.drivers.wire._retry_after import retry_after_seconds
 
 MAX_SHOWN_CHARS: Final = 500
 """As much of a foreign text as fits a message that a person reads."""

@@ -24,7 +24,7 @@ from agentpool.drivers.wire._failure import (
     failure_in_stream,
     shown,
 )
-from agentpool.drivers.wire._waits import retry_after_seconds
+from agentpool.drivers.wire._retry_after import retry_after_seconds
 from tests.support.keys import KEY
 
 PLACEHOLDER = "test"
