@@ -161,6 +161,8 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     """The part of ``output_tokens`` that the model kept to itself."""
     cache_write_tokens: int = 0
     """The part of ``input_tokens`` that was written to the provider's cache."""
+    cache_write_hour_tokens: int = 0
+    """The part of ``cache_write_tokens`` that the provider keeps for an hour."""
 
     @property
     def total_tokens(self) -> int:
@@ -175,6 +177,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
             self.cached_tokens + other.cached_tokens,
             self.reasoning_tokens + other.reasoning_tokens,
             self.cache_write_tokens + other.cache_write_tokens,
+            self.cache_write_hour_tokens + other.cache_write_hour_tokens,
         )
 
 

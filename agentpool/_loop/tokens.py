@@ -49,6 +49,7 @@ def means_nothing(usage: Usage) -> bool:
         or usage.cached_tokens < 0
         or usage.reasoning_tokens < 0
         or usage.cache_write_tokens < 0
+        or usage.cache_write_hour_tokens < 0
     )
 
 

@@ -57,6 +57,10 @@ MAX_TOKENS_FIELDS: Final[Mapping[str, MaxTokensField]] = {
 TOKENS_OF_A_PRICE: Final = 1_000_000
 """Prices are said for so many tokens, as on the providers' pages."""
 
+HOUR_FACTOR: Final = 2
+"""What Anthropic asks for a token that its cache keeps for an hour, in prices of one that is sent.
+Source: https://platform.claude.com/docs/en/about-claude/pricing (2026-11)."""
+
 
 @final
 @attrs.frozen(kw_only=True)
@@ -75,6 +79,8 @@ class TokenPrice:
     """For tokens that are sent and come from the provider's cache. ``None``: as all others."""
     cache_write_usd_per_million: float | None = None
     """For tokens that are sent and written to its cache. ``None``: as all others."""
+    cache_write_hour_usd_per_million: float | None = None
+    """For those that its cache keeps for an hour. ``None``: twice ``input_usd_per_million``."""
 
     def __attrs_post_init__(self) -> None:
         """Refuse negative and infinite prices."""
@@ -87,7 +93,9 @@ class TokenPrice:
         fresh = usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens
         sent = fresh * plain
         sent += usage.cached_tokens * (plain if cached is None else cached)
-        sent += usage.cache_write_tokens * (plain if kept is None else kept)
+        hour, hour_tokens = self.cache_write_hour_usd_per_million, usage.cache_write_hour_tokens
+        sent += (usage.cache_write_tokens - hour_tokens) * (plain if kept is None else kept)
+        sent += hour_tokens * (HOUR_FACTOR * plain if hour is None else hour)
         return (sent + usage.output_tokens * self.output_usd_per_million) / TOKENS_OF_A_PRICE
 
 
@@ -376,6 +384,7 @@ def _read_price(table: TomlTable, homes: Mapping[str, str]) -> TokenPrice | None
         output_usd_per_million=table.number("output_usd_per_million", 0.0),
         cached_usd_per_million=table.number("cached_usd_per_million", None),
         cache_write_usd_per_million=table.number("cache_write_usd_per_million", None),
+        cache_write_hour_usd_per_million=table.number("cache_write_hour_usd_per_million", None),
     )
     table.close(homes)
     return price

@@ -272,6 +272,7 @@ async def test_g16_who_is_cancelled_before_it_asks_again_is_charged_for_one(
         Usage(5, -1),
         Usage(5, 1, cached_tokens=-1),
         Usage(5, 1, cache_write_tokens=-1),
+        Usage(5, 1, cache_write_hour_tokens=-1),
     ],
     ids=repr,
 )

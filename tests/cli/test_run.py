@@ -261,7 +261,7 @@ def test_json_has_an_object_per_agent_and_a_summary(desk: Desk) -> None:
     assert summary.pop("seconds") >= 0
     usage = {
         "input_tokens": 6, "output_tokens": 3, "cached_tokens": 0, "reasoning_tokens": 0,
-        "cache_write_tokens": 0,
+        "cache_write_tokens": 0, "cache_write_hour_tokens": 0,
     }  # fmt: skip
     assert outcome == {
         "type": "outcome",

@@ -98,6 +98,59 @@ async def test_what_is_written_to_a_cache_has_its_own_price() -> None:
         assert driver.price(Usage(1_000_000, 0, cache_write_tokens=1_000_000)) == 6.25
 
 
+async def test_what_a_cache_keeps_for_an_hour_is_dearer() -> None:
+    """Claude asks twice the price of what is sent. As five minutes, two fifths were missing."""
+    usage = Usage(1_000_000, 0, cache_write_tokens=600_000, cache_write_hour_tokens=400_000)
+    async with open_anthropic("claude-opus-4-5") as driver:
+        assert driver.price(usage) == pytest.approx(0.4 * 5 + 0.2 * 6.25 + 0.4 * 10)
+    prices = "input_usd_per_million = 5\noutput_usd_per_million = 25\n"
+    model = '[model]\nprovider = "anthropic"\nremote_model = "m"\n'
+    said = f'privacy = "Standard"\n{model}[model.price]\n{prices}'
+    for more, hour in (("", 10), ("cache_write_hour_usd_per_million = 8", 8)):
+        price = AgentManifest.parse(said + more).model.price
+        assert price is not None
+        assert price(usage) == pytest.approx(0.6 * 5 + 0.4 * hour)
+
+
+@pytest.mark.parametrize(
+    ("told", "usage"),
+    [
+        (
+            {"cache_creation_input_tokens": 9, "cache_creation": {"ephemeral_1h_input_tokens": 4}},
+            Usage(12, 5, 1, 0, 9, 4),
+        ),
+        (
+            {"cache_creation": {"ephemeral_5m_input_tokens": 3, "ephemeral_1h_input_tokens": 4}},
+            Usage(10, 5, 1, 0, 7, 4),
+        ),
+        ({"cache_creation_input_tokens": 9, "cache_creation": None}, Usage(12, 5, 1, 0, 9)),
+        ({"cache_creation": {"ephemeral_1h_input_tokens": 10**13}}, Usage(3, 5, 1)),
+    ],
+)
+async def test_claude_says_how_long_its_cache_keeps_a_token(
+    told: dict[str, object], usage: Usage
+) -> None:
+    """In two counts beside their sum, which the end of the stream need not say again."""
+    begun = {"input_tokens": 2, "output_tokens": 1, "cache_read_input_tokens": 1, **told}
+    events: list[dict[str, object]] = [
+        {"type": "message_start", "message": {"model": "m", "content": [], "usage": begun}},
+        {"type": "content_block_start", "content_block": {"type": "text", "text": "Hi."}},
+        {
+            "type": "message_delta",
+            "delta": {"stop_reason": "end_turn"},
+            "usage": {"output_tokens": 5},
+        },
+        {"type": "message_stop"},
+    ]
+    body = "".join(f"data: {json.dumps(one)}\n\n" for one in events)
+    async with (
+        open_loopback(always(whole(body.encode()))) as server,
+        open_anthropic("m", base_url=server.url) as driver,
+    ):
+        answer = await driver.complete(CompletionRequest([UserMessage("Hi")]))
+    assert answer.usage == usage
+
+
 async def test_a_long_request_has_the_price_of_long_ones() -> None:
     """Some providers ask twice as much above 200,000 tokens."""
     url = PROVIDERS["gemini"].base_url

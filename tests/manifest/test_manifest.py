@@ -193,7 +193,7 @@ def test_every_key_of_a_part_can_be_said_in_toml() -> None:
         '[model]\nmodel_path="a.gguf"\npatience_seconds=9\n'
         '[model.fallback]\nremote_model="m"\nbase_url="http://localhost:1234/v1"\n'
         "[model.fallback.price]\ninput_usd_per_million=1\noutput_usd_per_million=2\n"
-        "cached_usd_per_million=0.5\ncache_write_usd_per_million=1.5\n"
+        "cached_usd_per_million=0.5\ncache_write_usd_per_million=1.5\ncache_write_hour_usd_per_million=2\n"
     )
     asked = (
         f'{at_home}top_p=1\nstop=["x"]\nseed=1\nreasoning_effort="low"\nverbosity="low"\n'

@@ -30,6 +30,7 @@ def counted(
     cached: int = 0,
     thought: int = 0,
     kept: int = 0,
+    kept_an_hour: int = 0,
     total: float | None = None,
     has_cached: bool = True,
 ) -> Usage | None:
@@ -41,6 +42,7 @@ def counted(
         cached: Those of *sent* that came from the provider's cache.
         thought: The thoughts, counted in *written* or beside it.
         kept: Those of *sent* that were written to the cache.
+        kept_an_hour: Those of *kept* that the cache keeps for an hour.
         total: All tokens. ``None``: the provider did not say.
         has_cached: Whether *sent* counts *cached* and *kept*.
     """
@@ -57,4 +59,4 @@ def counted(
         all_sent += rest
     elif rest > 0:
         all_written += rest
-    return Usage(all_sent, all_written, cached, thought, cache_write_tokens=kept)
+    return Usage(all_sent, all_written, cached, thought, kept, kept_an_hour)

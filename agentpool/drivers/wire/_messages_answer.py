@@ -13,7 +13,8 @@ Rules, besides those of every wire:
 4. What the start of a stream says of its output is a placeholder. Without a later count it
    is unknown.
 5. Input tokens count with those read from the cache and those written to it, since all of
-   them were sent; the API reports the three apart.
+   them were sent; the API reports the three apart. What is written for an hour costs more, and
+   is counted by itself as well.
 
 Source: https://platform.claude.com/docs/en/build-with-claude/streaming,
 https://platform.claude.com/docs/en/api/handling-stop-reasons and
@@ -41,11 +42,17 @@ class _OutputDetails(msgspec.Struct):
     thinking_tokens: float | None = None
 
 
+class _Kept(msgspec.Struct):
+    ephemeral_5m_input_tokens: float | None = None
+    ephemeral_1h_input_tokens: float | None = None
+
+
 class _Usage(msgspec.Struct):
     input_tokens: float | None = None
     output_tokens: float | None = None
     cache_creation_input_tokens: float | None = None
     cache_read_input_tokens: float | None = None
+    cache_creation: _Kept | None = None
     output_tokens_details: _OutputDetails | None = None
 
 
@@ -132,12 +139,17 @@ class MessageAccumulator(GrowingCompletion):
     def _usage(self) -> Usage | None:
         usage = self._counted
         details = usage.output_tokens_details or _OutputDetails()
+        times = usage.cache_creation or _Kept()
+        an_hour = count_of(times.ephemeral_1h_input_tokens)
+        # The two may come without their sum.
+        both = count_of(times.ephemeral_5m_input_tokens) + an_hour
         return counted(
             usage.input_tokens,
             usage.output_tokens,
             cached=count_of(usage.cache_read_input_tokens),
             thought=count_of(details.thinking_tokens),
-            kept=count_of(usage.cache_creation_input_tokens),
+            kept=max(count_of(usage.cache_creation_input_tokens), both),
+            kept_an_hour=an_hour,
             has_cached=False,
         )
 
@@ -254,6 +266,7 @@ class MessageAccumulator(GrowingCompletion):
             count: float | None = getattr(usage, name)
             if count is not None:
                 setattr(self._counted, name, max(count, getattr(self._counted, name) or 0))
+        self._counted.cache_creation = usage.cache_creation or self._counted.cache_creation
         self._counted.output_tokens_details = (
             usage.output_tokens_details or self._counted.output_tokens_details
         )

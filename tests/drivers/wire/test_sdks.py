@@ -153,6 +153,7 @@ async def asked_anthropic(
     usage = message.usage
     cached = usage.cache_read_input_tokens or 0
     written = usage.cache_creation_input_tokens or 0
+    an_hour = usage.cache_creation.ephemeral_1h_input_tokens if usage.cache_creation else 0
     return (
         text,
         calls,
@@ -161,6 +162,7 @@ async def asked_anthropic(
             usage.output_tokens,
             cached,
             cache_write_tokens=written,
+            cache_write_hour_tokens=an_hour,
         ),
     )
 
