@@ -234,17 +234,17 @@ ATTACKS: Final = (
     Fault(
         "empty lines of a provider are read one by one", "drivers/wire/_sse.py",
         'if b"\\n\\n\\n" in piece:', "if not piece:",
-        "tests/test_empty_lines.py", "by_the_piece",
+        "tests/test_empty_lines.py", "empty_lines_take_steps_by_the_piece",
     ),
     Fault(
         "empty lines of a server are read one by one", "tools/mcp/_wire.py",
         '_BLANK_LINES.sub(b"\\n", data).split', "data.split",
-        "tests/test_empty_lines.py", "by_the_piece",
+        "tests/test_empty_lines.py", "empty_lines_take_steps_by_the_piece",
     ),
     Fault(
         "what is no line of a trace is decoded", "observe/_trace.py",
         '        if not line.startswith(b"{"):\n', "        if not line:\n",
-        "tests/test_empty_lines.py", "are_not_decoded",
+        "tests/test_empty_lines.py", "lines_of_a_trace_that_are_no_objects_are_not_decoded",
     ),
     Fault(
         "a manifest's text has no bound", "_manifest/manifest.py",

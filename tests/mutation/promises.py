@@ -68,8 +68,8 @@ PROMISES: Final = (
     ),
     Fault(
         "J7, linear: each request keeps the conversation", "_agent/journaling.py",
-        "        self._note(RecordKind.STARTED, digest=self._digest(request), wakes=False)\n",
-        "        self._note(RecordKind.STARTED, digest=self._digest(request), "
+        "        begun = self._record(RecordKind.STARTED, digest=self._digest(request))\n",
+        "        begun = self._record(RecordKind.STARTED, digest=self._digest(request), "
         "body=encode(tuple(request.messages)))\n",
         "tests/journal/test_promises.py", "ten_times_the_turns",
     ),
