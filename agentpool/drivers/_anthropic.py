@@ -22,6 +22,7 @@ from agentpool.drivers.wire._attachments import (
     ANTHROPIC_IMAGE_PIXELS,
 )
 from agentpool.drivers.wire._image_tokens import counting_of
+from agentpool.drivers.wire._many_images import within_image_count
 from agentpool.drivers.wire._messages_answer import MessageAccumulator
 from agentpool.drivers.wire._messages_request import MessageOptions, encode_request
 from agentpool.drivers.wire._parts import Origin
@@ -69,6 +70,9 @@ class AnthropicDriver(HostedDriver):
     def _most_attached_bytes(self) -> int:
         """The most base64 in one request, which may have 32 MB."""
         return ANTHROPIC_ATTACHED_BYTES
+
+    def _within_image_count(self, request: CompletionRequest) -> CompletionRequest:
+        return within_image_count(request)
 
     def _limit(self, request: CompletionRequest) -> int | None:
         """Return the limit of an answer if *request* sets none. ``None``: unknown.

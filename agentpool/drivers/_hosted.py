@@ -302,6 +302,14 @@ class HostedDriver(SendingDriver):
         """The most base64 that may be attached to one request. ``None``: no limit is known."""
         return None
 
+    def _within_image_count(self, request: CompletionRequest) -> CompletionRequest:
+        """Return *request* with as many images as the provider takes.
+
+        Raises:
+            BadRequestError: If the user asks with more.
+        """
+        return request
+
     @property
     def privacy(self) -> PrivacyTier:
         """The tier that the driver was opened with."""
@@ -333,7 +341,7 @@ class HostedDriver(SendingDriver):
             most_image_bytes=self.most_image_bytes,
             most_image_pixels=self.most_image_pixels,
         )
-        request = within_request(request, self._most_attached_bytes)
+        request = within_request(self._within_image_count(request), self._most_attached_bytes)
         key = self._use_key()
         self._requests += 1
         prefix = f"call-{self._requests}"

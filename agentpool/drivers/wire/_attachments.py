@@ -8,7 +8,7 @@ https://platform.claude.com/docs/en/api/overview for the size of a request (2026
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 import msgspec
@@ -36,6 +36,11 @@ ANTHROPIC_ATTACHED_BYTES: Final = 24 * 1024 * 1024
 _STEPS: Final = 4
 """Parts of what may be attached. As much as one of them is left out at once, so that the
 beginning of a request stays the same for many turns, and in the provider's cache."""
+
+_TOO_LARGE: Final = (
+    "with those after it the request is larger than the provider takes; get it again if you need "
+    "it, or smaller ones"
+)
 
 READS: Final[Mapping[str, str]] = {"image": "images", "pdf": "PDF documents"}
 """The kinds in words."""
@@ -86,21 +91,39 @@ def within_request(request: CompletionRequest, most_bytes: int | None) -> Comple
         return request
     step = most_bytes // _STEPS
     left = -(-excess // step) * step
+
+    def goes(one: Attachment) -> bool:
+        nonlocal left
+        is_one = left > 0
+        left -= _base64_bytes(one)
+        return is_one
+
+    return without_oldest(request, goes, _TOO_LARGE)
+
+
+def without_oldest(
+    request: CompletionRequest, goes: Callable[[Attachment], bool], why: str
+) -> CompletionRequest:
+    """Return *request* without some attachments, and a note for the model of each.
+
+    Args:
+        request: What would be sent.
+        goes: Whether an attachment is left out. Asked for each, the oldest first.
+        why: What the model is told.
+    """
     messages = list(request.messages)
     for index, message in enumerate(messages):
-        if left <= 0:
-            break
         if isinstance(message, AssistantMessage) or not message.attachments:
             continue
-        kept, notes = message.attachments, ""
-        while kept and left > 0:
-            notes += (
-                f"\n[{kept[0].kind} {kept[0].name!r} left out: with those after it the request is "
-                "larger than the provider takes; get it again if you need it, or smaller ones]"
-            )
-            left -= _base64_bytes(kept[0])
-            kept = kept[1:]
-        messages[index] = _noted(message, kept, notes)
+        kept: list[Attachment] = []  # each has its own
+        notes = ""
+        for one in message.attachments:
+            if goes(one):
+                notes += f"\n[{one.kind} {one.name!r} left out: {why}]"
+            else:
+                kept.append(one)
+        if notes:
+            messages[index] = _noted(message, tuple(kept), notes)
     return msgspec.structs.replace(request, messages=messages)
 
 

@@ -185,6 +185,77 @@ async def test_images_that_add_up_end_no_agent() -> None:
     assert fake.refusals == ("Request exceeds the maximum size",)
 
 
+def sized(width: int, name: str = "s.png") -> Attachment:
+    """Return an image of *width*."""
+    return Attachment("image/png", PNG[:-8] + width.to_bytes(4, "big") + PNG[-4:], name)
+
+
+async def asked_claude(messages: list[Any]) -> list[Any]:
+    """Return what Claude gets in the place of *messages*."""
+    bodies: list[bytes] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        bodies.append(request.content)
+        said = {"content": [{"type": "text", "text": "Seen."}], "stop_reason": "end_turn"}
+        return httpx.Response(200, json={"type": "message", "role": "assistant", **said})
+
+    async with open_anthropic("m", transport=httpx.MockTransport(answer)) as driver:
+        assert (await driver.complete(CompletionRequest(messages))).text == "Seen."
+    (body,) = bodies
+    return [one["content"] for one in json.loads(body)["messages"]]
+
+
+def seen(*widths: int) -> list[Any]:
+    """Return a run with a screenshot of each of *widths*, each beside a paper."""
+    messages: list[Any] = [UserMessage("Click.")]
+    for number, width in enumerate(widths):
+        call = ToolCall(f"call_{number:04}", "look", "{}")
+        shot = ToolMessage(call.call_id, "look", "[shot]", attachments=(PAPER, sized(width)))
+        messages += [AssistantMessage("", (call,)), shot]
+    return messages
+
+
+@pytest.mark.parametrize(
+    ("widths", "gone"),
+    [
+        ([2001] * 20, 0),
+        ([2001] * 21, 5),
+        ([2001] * 25, 5),
+        ([2001] * 26, 10),
+        ([2000] * 100, 0),
+        ([2000] * 101, 25),
+        ([2001] * 2 + [8] * 30, 2),
+        ([8] * 30 + [2001], 15),
+        ([8] * 130 + [2001], 115),
+        ([2001] + [8] * 100, 25),
+    ],
+)
+async def test_claude_takes_twenty_large_images_or_a_hundred(widths: list[int], gone: int) -> None:
+    """A loop of screenshots of a large screen died at its 21st. The oldest go, and are told of."""
+    sent = await asked_claude(seen(*widths))
+    results = [one[0]["content"] for one in sent[2::2]]
+    kept = [sum(part["type"] == "image" for part in one) for one in results]
+    assert kept == [0] * gone + [1] * (len(widths) - gone)
+    told = ["image 's.png' left out: with those after it" in str(one) for one in results]
+    assert told == [not one for one in kept]
+    assert all("document" in {part["type"] for part in one} for one in results)
+
+
+@pytest.mark.parametrize(
+    ("widths", "says"),
+    [
+        ([8] * 20 + [2001], r"21 images, and s\.png of them has 2,001 x 8 pixels; of more than 20"),
+        ([8] * 101, "101 images, and the provider takes at most 100 in one request; send fewer"),
+    ],
+)
+async def test_a_query_with_more_images_is_not_sent(widths: list[int], says: str) -> None:
+    """It was said by the user, so nothing of it is left out."""
+    query = UserMessage("What is on them?", tuple(map(sized, widths)))
+    with pytest.raises(BadRequestError, match=says):
+        await asked_claude([query])
+    assert await asked_claude([UserMessage("?", (*query.attachments[:20], PAPER))])
+
+
 @pytest.mark.parametrize("said", ["", " \n"])
 def test_nothing_said_beside_an_attachment_is_no_block(said: str) -> None:
     """The API refuses a text of white space. The mark for its cache stands behind the image."""

@@ -1,0 +1,105 @@
+"""How many images Claude takes in one request.
+
+Rules:
+
+1. A request has at most 100 images. Where it has more than 20, each has at most 2,000 pixels a
+   side.
+2. A message of the user that has more by itself is refused, before anything is sent.
+3. Of a longer conversation the oldest images go, a few at once, so that the beginning of a request
+   stays the same for some turns, and in the provider's cache. The model is told of each.
+
+Source: https://platform.claude.com/docs/en/build-with-claude/vision (2026-11),
+anthropics/claude-code#49720 and openclaude#520.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from agentpool._attachments import Attachment, pixels_of
+from agentpool._errors import BadRequestError
+from agentpool._messages import CompletionRequest, UserMessage
+from agentpool.drivers.wire._attachments import attachments_of, without_oldest
+
+MOST_IMAGES: Final = 100
+"""Of one request."""
+
+_FEW_IMAGES: Final = 20
+"""So many may be larger."""
+
+_MANY_PIXELS: Final = 2_000
+"""The longest side of each, where there are more."""
+
+_STEPS: Final = 4
+"""Parts of what may be sent. As many as one of them has go at once."""
+
+_WHY: Final = (
+    f"with those after it there are more than the provider takes, {_FEW_IMAGES} of more than "
+    f"{_MANY_PIXELS:,} pixels a side or {MOST_IMAGES} smaller ones; get it again if you need it"
+)
+
+
+def within_image_count(request: CompletionRequest) -> CompletionRequest:
+    """Return *request* without its oldest images, if there are more than the provider takes.
+
+    Raises:
+        BadRequestError: If one message of the user has more. Says what to do.
+    """
+    for message in request.messages:
+        if isinstance(message, UserMessage) and message.attachments:
+            _check(_images(message.attachments))
+    left = _excess(_images(attachments_of(request)))
+    if not left:
+        return request
+
+    def goes(one: Attachment) -> bool:
+        nonlocal left
+        is_one = left > 0 and one.kind == "image"
+        left -= is_one
+        return is_one
+
+    return without_oldest(request, goes, _WHY)
+
+
+def _check(images: Sequence[Attachment]) -> None:
+    count = len(images)
+    if count > MOST_IMAGES:
+        raise BadRequestError(
+            f"a message has {count} images, and the provider takes at most {MOST_IMAGES} in one "
+            "request; send fewer"
+        )
+    if (wide := _last_wide(images)) and count > _FEW_IMAGES:
+        one = images[wide - 1]
+        width, height = pixels_of(one) or (0, 0)
+        raise BadRequestError(
+            f"a message has {count} images, and {one.name or 'one'} of them has {width:,} x "
+            f"{height:,} pixels; of more than {_FEW_IMAGES} images in one request the provider "
+            f"takes none with a side of more than {_MANY_PIXELS:,}: make it smaller, or send fewer"
+        )
+
+
+def _images(attachments: Iterable[Attachment]) -> Sequence[Attachment]:
+    return [one for one in attachments if one.kind == "image"]
+
+
+def _last_wide(images: Sequence[Attachment]) -> int:
+    """Return the number of the last one that is too large beside many; 0 if none is."""
+    sides = (max(pixels_of(one) or (0, 0)) for one in images)
+    wide = [number for number, side in enumerate(sides, 1) if side > _MANY_PIXELS]
+    return max(wide, default=0)
+
+
+def _excess(images: Sequence[Attachment]) -> int:
+    """Return how many of the oldest have to go."""
+    left = _in_steps(len(images) - MOST_IMAGES, MOST_IMAGES)
+    rest = images[left:]
+    if len(rest) <= _FEW_IMAGES:
+        return left
+    # Where the large ones are old, all others may stay.
+    return left + min(_in_steps(len(rest) - _FEW_IMAGES, _FEW_IMAGES), _last_wide(rest))
+
+
+def _in_steps(excess: int, most: int) -> int:
+    step = most // _STEPS
+    return max(0, -(-excess // step) * step)
