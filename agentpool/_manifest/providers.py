@@ -27,7 +27,7 @@ from agentpool._manifest.urls import place_of, split_url
 Dialect: TypeAlias = Literal["openai", "anthropic"]
 """The wire formats: Chat Completions and its successor, or Messages."""
 
-Rules: TypeAlias = Literal["deepseek", "gemini", "mistral"]
+Rules: TypeAlias = Literal["deepseek", "gemini", "groq", "mistral"]
 """Whose rules for Chat Completions are not those of all others: what it refuses, what it wants
 back, what it calls things."""
 
@@ -83,7 +83,10 @@ PROVIDERS: Final[Mapping[str, Provider]] = MappingProxyType(
             facts="openrouter",
         ),
         "groq": Provider(
-            base_url="https://api.groq.com/openai/v1", api_key_env="GROQ_API_KEY", facts="groq"
+            base_url="https://api.groq.com/openai/v1",
+            api_key_env="GROQ_API_KEY",
+            facts="groq",
+            rules="groq",
         ),
         "together": Provider(
             base_url="https://api.together.xyz/v1",

@@ -20,6 +20,7 @@ from agentpool.abc import OnDelta, OnSent
 from agentpool.drivers._hosted import ApiKey, Exchange, HostedDriver, HostedSettings
 from agentpool.drivers._http import HttpClient, open_http
 from agentpool.drivers._prices import Prices, find_price, own_price
+from agentpool.drivers.wire._answer_form import Told, more_told, told_after
 from agentpool.drivers.wire._call_ids import CHAT_IDS, MISTRAL_IDS
 from agentpool.drivers.wire._chat_answer import ChatAccumulator
 from agentpool.drivers.wire._chat_request import ChatOptions
@@ -42,9 +43,14 @@ _MISTRAL_HOST: Final = "api.mistral.ai"
 # where it thinks; an empty one is taken (Zoo-Code#201, continue#11285). (2026-11)
 _DEEPSEEK_HOST: Final = "api.deepseek.com"
 
+# It takes no form of an answer beside tools (vercel/ai#16540, agno#1065, 2026-11).
+_GROQ_HOST: Final = "api.groq.com"
+
 # Its models of the third generation and later want signatures with calls
 # (https://ai.google.dev/gemini-api/docs/thought-signatures, 2026-11).
 _GOOGLE_HOST: Final = ".googleapis.com"
+# Older ones take no form of an answer beside tools (openai-agents-python#656,
+# python-genai#867, 2026-11).
 _OLDER_GEMINI: Final = ("gemini-1", "gemini-2", "google/gemini-1", "google/gemini-2")
 
 # They refuse the older name for newer models. Source: OpenHands#11662, CLIProxyAPI#2101 and
@@ -71,6 +77,8 @@ def _rules_at(place: str) -> Rules | None:
         return "mistral"
     if place == _DEEPSEEK_HOST:
         return "deepseek"
+    if place == _GROQ_HOST:
+        return "groq"
     return "gemini" if place.endswith(_GOOGLE_HOST) else None
 
 
@@ -82,6 +90,7 @@ def _chat_options(
 ) -> ChatOptions:
     host = client.host
     rules = rules or _rules_at(host)
+    is_older_gemini = rules == "gemini" and settings.model.startswith(_OLDER_GEMINI)
     return ChatOptions(
         model=settings.model,
         is_openai=is_openai(host),
@@ -91,7 +100,8 @@ def _chat_options(
         has_schemas=rules != "deepseek",
         is_closed=rules == "mistral",
         needs_answers=rules == "mistral",
-        needs_signatures=rules == "gemini" and not settings.model.startswith(_OLDER_GEMINI),
+        told="beside_tools" if rules == "groq" or is_older_gemini else "never",
+        needs_signatures=rules == "gemini" and not is_older_gemini,
         needs_thoughts=rules == "deepseek",
         extra=settings.options,
     )
@@ -116,7 +126,10 @@ class OpenAIDriver(HostedDriver):
         on_delta: OnDelta | None = None,
         on_sent: OnSent | None = None,
     ) -> Completion:
-        """Ask the provider; once more if it can no longer read its own reasoning.
+        """Ask the provider; once more after two refusals that it has a cure for.
+
+        It can no longer read its own reasoning, which is left out from then on; or it takes no
+        form of an answer, or none beside tools, which is told in words from then on.
 
         Raises:
             DriverError: In one of its subclasses, whatever went wrong.
@@ -124,15 +137,32 @@ class OpenAIDriver(HostedDriver):
         Cancellation:
             The connection is closed, which stops the model.
         """
+        told = self._options.told
         known = self._stale  # of what is about to be sent; others may find out meanwhile
         try:
             return await super().complete(request, on_delta=on_delta, on_sent=on_sent)
         except BadRequestError as error:
-            stale = _data_of(request) - known
-            if "invalid_encrypted_content" not in str(error) or not stale:
+            if not (self._forget(request, known, error) or self._tell(request, told, error)):
                 raise
-        self._stale |= stale
         return await super().complete(request, on_delta=on_delta, on_sent=on_sent)
+
+    def _forget(
+        self, request: CompletionRequest, known: frozenset[str], error: BadRequestError
+    ) -> bool:
+        """Leave out what the provider can no longer read. Returns whether that may help."""
+        stale = _data_of(request) - known
+        if "invalid_encrypted_content" not in str(error) or not stale:
+            return False
+        self._stale |= stale
+        return True
+
+    def _tell(self, request: CompletionRequest, known: Told, error: BadRequestError) -> bool:
+        """Tell forms in words where the provider refuses them. Returns whether that may help."""
+        told = told_after(str(error))
+        if request.answer_form is None or more_told(told, known) == known:
+            return False
+        self._options = attrs.evolve(self._options, told=more_told(told, self._options.told))
+        return True
 
     def _exchange(self, request: CompletionRequest, prefix: str, key: str) -> Exchange:
         options = self._options
@@ -202,8 +232,8 @@ async def open_openai(
         max_tokens_field: What the server calls the limit of an answer. ``None``: as usual.
         max_output_tokens: The most that the model can write. ``None``: unknown.
         api: ``chat`` or ``responses``. ``None``: the second at OpenAI itself, else the first.
-        rules: Whose rules the server keeps to: ``deepseek``, ``gemini`` or ``mistral``, for one
-            that passes requests on to it. ``None``: as its host says.
+        rules: Whose rules the server keeps to: ``deepseek``, ``gemini``, ``groq`` or ``mistral``,
+            for one that passes requests on to it. ``None``: as its host says.
         inputs: What it reads besides text, of ``image`` and ``pdf``. ``None``: unknown.
         headers: Sent with every request, such as an organisation.
         verify: Whether to check certificates, or the TLS context to use.

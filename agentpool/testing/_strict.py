@@ -100,8 +100,8 @@ class _Kind:
 
 
 StrictName: TypeAlias = Literal[
-    "openai", "openai-chat", "anthropic", "gemini", "deepseek", "mistral", "vllm", "ollama",
-    "llamacpp",
+    "openai", "openai-chat", "anthropic", "gemini", "deepseek", "groq", "mistral", "vllm",
+    "ollama", "llamacpp",
 ]  # fmt: skip
 """The servers that there is a strict fake of."""
 
@@ -142,7 +142,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
         path="/chat/completions",
         ways=Ways(thoughts="signature"),
         refusal=_google_error,
-        rules=(*_EVERY_CHAT, rules.signatures_back),
+        rules=(*_EVERY_CHAT, rules.signatures_back, rules.no_older_form_with_tools),
     ),
     "deepseek": _Kind(
         path="/chat/completions",
@@ -152,6 +152,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
             rules.no_forced_tools,
         ),
     ),
+    "groq": _Kind(path="/chat/completions", rules=(*_EVERY_CHAT, rules.no_form_with_tools)),
     "mistral": _Kind(
         path="/chat/completions",
         ways=Ways(id_form="a{:08}", thoughts="content"),
@@ -261,7 +262,7 @@ def strict_fake(name: StrictName, turns: Sequence[FakeTurn]) -> StrictFake:
 
     Args:
         name: ``openai`` (Responses), ``openai-chat``, ``anthropic``, ``gemini``,
-            ``deepseek``, ``mistral``, ``vllm``, ``ollama`` or ``llamacpp``.
+            ``deepseek``, ``groq``, ``mistral``, ``vllm``, ``ollama`` or ``llamacpp``.
         turns: What its model answers: the first one to a conversation without answers, and
             so on; the last one to every longer conversation.
 

@@ -217,6 +217,21 @@ def no_schemas(asked: StrictAsked) -> str | None:
     return None
 
 
+def no_form_with_tools(asked: StrictAsked) -> str | None:
+    """Groq (vercel/ai#16540, agno#1065, seen 2026-11)."""
+    if asked.body.get("response_format") is not None and asked.body.get("tools"):
+        return "json mode cannot be combined with tool/function calling"
+    return None
+
+
+def no_older_form_with_tools(asked: StrictAsked) -> str | None:
+    """Gemini before 3 (openai-agents-python#656, python-genai#867, seen 2026-11)."""
+    is_older = re.search(r"gemini-[12]\b", text(asked.body.get("model")))
+    if is_older and no_form_with_tools(asked) is not None:
+        return "Function calling with a response mime type: 'application/json' is unsupported"
+    return None
+
+
 def no_images(asked: StrictAsked) -> str | None:
     """Models that read text alone."""
     for message in asked.messages:

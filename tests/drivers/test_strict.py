@@ -24,6 +24,7 @@ from agentpool import (
 )
 from agentpool.abc import ToolContext, ToolResult
 from agentpool.drivers import (
+    AnswerForm,
     AssistantMessage,
     Attachment,
     BadRequestError,
@@ -48,6 +49,7 @@ KEYS: Final = {
     "anthropic": "ANTHROPIC_API_KEY",
     "gemini": "GEMINI_API_KEY",
     "deepseek": "DEEPSEEK_API_KEY",
+    "groq": "GROQ_API_KEY",
     "mistral": "MISTRAL_API_KEY",
 }
 
@@ -187,7 +189,7 @@ async def test_a_loop_of_tools_gets_through(name: StrictName, pieces: int) -> No
     assert outcome.usage.input_tokens in {100, 200}
 
 
-@pytest.mark.parametrize("name", ["deepseek", "gemini", "mistral"])
+@pytest.mark.parametrize("name", ["deepseek", "gemini", "groq", "mistral"])
 async def test_a_loop_gets_through_behind_a_gateway(name: StrictName) -> None:
     """The manifest names the provider: its rules hold at any address."""
     elsewhere = ('base_url = "https://gateway.example/v1"', 'api_key_env = "MISTRAL_API_KEY"')
@@ -196,6 +198,24 @@ async def test_a_loop_gets_through_behind_a_gateway(name: StrictName) -> None:
         outcome = await loop_with(manifest_of(name, *elsewhere), fake, 4)
     assert fake.refusals == ()
     assert outcome.value == Score(10, ["ten"]), outcome.error
+
+
+@pytest.mark.parametrize("model", ["gemini-2.5-pro", "google/gemini-2.0-flash"])
+async def test_an_older_gemini_is_told_the_form_beside_tools(model: str) -> None:
+    """It takes the one or the other; without tools it gets the form itself."""
+    config = ModelConfig(remote_model=model, provider="gemini")
+    fake = strict_fake("gemini", TURNS[-1:])
+    form = AnswerForm("Score", {"type": "object", "properties": {}})
+    tools = (ODATA,)
+    async with open_driver(config, environ=ENVIRON, transport=fake) as driver:
+        for given in (tools, ()):
+            await driver.complete(
+                CompletionRequest([UserMessage("Hi")], "", given, answer_form=form)
+            )
+    assert fake.refusals == ()
+    beside, alone = fake.requests
+    assert "JSON of this schema" in str(beside["messages"])
+    assert "response_format" in alone
 
 
 ODD: Final = AssistantMessage(
@@ -437,6 +457,16 @@ REFUSED: Final[list[tuple[StrictName, dict[str, object], str]]] = [
     ),
     ("anthropic", {"tool_choice": {"type": "any"}}, "forces tool use"),
     ("gemini", {"messages": [called("a"), returned()]}, "missing a thought_signature: add"),
+    (
+        "gemini",
+        {"model": "gemini-2.5-pro", "tools": TOOLS, "response_format": {"type": "json_object"}},
+        "with a response mime type: 'application/json' is unsupported",
+    ),
+    (
+        "groq",
+        {"tools": TOOLS, "response_format": {"type": "json_schema"}},
+        "json mode cannot be combined with tool/function calling",
+    ),
     ("deepseek", {"messages": [HI, called("a"), returned()]}, "must be passed back"),
     ("deepseek", {"response_format": {"type": "json_schema"}}, "unavailable now"),
     ("deepseek", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "image_url"),

@@ -199,6 +199,17 @@ TABLE: Final[dict[str, tuple[Broken, ...]]] = {
             "signatures_back", "missing a thought_signature", CHAT,
             'elif part.kind == "call.extra_content" and', 'elif part.kind == "x" and',
         ),
+        Broken(
+            "no_older_form_with_tools", "with a response mime type", OPENAI,
+            'rules == "groq" or is_older_gemini', 'rules == "groq"',
+        ),
+    ),
+    "groq": (
+        *EVERY_CHAT,
+        Broken(
+            "no_form_with_tools", "json mode cannot be combined", OPENAI,
+            'rules == "groq" or is_older_gemini', "is_older_gemini",
+        ),
     ),
     "deepseek": (
         *EVERY_CHAT,
@@ -251,6 +262,7 @@ def faults(names: list[str]) -> Iterator[tuple[str, Broken]]:
 
 _MORE_TESTS: Final[dict[str, tuple[str, ...]]] = {
     "anthropic": ("test_arguments_may_have_any_name[anthropic]",),
+    "gemini": ("test_an_older_gemini_is_told_the_form_beside_tools",),
     "deepseek": ("test_an_image_is_not_sent_to_a_model_without_eyes",),
 }
 """Of the fakes with rules about what a loop of plain tools never sends."""

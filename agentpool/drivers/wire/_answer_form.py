@@ -7,19 +7,33 @@ Rules:
 2. Anthropic keeps a form of closed objects, lists and unions. What it does not know about a
    value (how large, how long) is left out: whoever asked checks the answer.
 3. A form that cannot be kept at all, such as an object with any keys, is told in words.
+4. So is one beside tools at Groq and at Gemini before 3, which take the one or the other, and
+   one that any other server has refused in their words. The tools are what it works with.
 
-Source: https://platform.openai.com/docs/guides/structured-outputs and
+Source of rule 4: vercel/ai#16540, agno#1065, openai-agents-python#656 and python-genai#867
+(seen 2026-11); of the others https://platform.openai.com/docs/guides/structured-outputs and
 https://platform.claude.com/docs/en/build-with-claude/structured-outputs (2026-11).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, cast
+from typing import Final, Literal, TypeAlias, cast, get_args
 
 import msgspec
 
 from agentpool._messages import AnswerForm, Json
+
+Told: TypeAlias = Literal["never", "beside_tools", "always"]
+"""Where a form is told in words, and no other way."""
+
+_REFUSED: Final[Mapping[str, Told]] = {
+    "json mode cannot be combined with tool": "beside_tools",  # Groq
+    "function calling with a response mime type": "beside_tools",  # Gemini before 3
+    "cannot use json response type with tools": "beside_tools",  # Mistral
+    "does not support response format": "always",  # Groq, of most of its models
+}
+"""The words in which servers refuse a form, in lower case (2026-11)."""
 
 _ANTHROPIC_KEYS: Final = frozenset(
     {"$defs", "$ref", "additionalProperties", "anyOf", "const", "description", "enum", "items"}
@@ -53,6 +67,17 @@ def told_form(form: AnswerForm) -> str:
     """Describe *form* in words for the model."""
     schema = msgspec.json.encode(form.schema).decode()
     return f"Unless you call a tool, answer with JSON of this schema and nothing else:\n{schema}"
+
+
+def told_after(refusal: str) -> Told:
+    """Return where a form is told from now on at a server that said *refusal*."""
+    said = refusal.lower()
+    return next((told for words, told in _REFUSED.items() if words in said), "never")
+
+
+def more_told(one: Told, other: Told) -> Told:
+    """Return whichever of them is told in more places."""
+    return max(one, other, key=get_args(Told).index)
 
 
 def _objects(schema: Json) -> Iterator[Mapping[str, Json]]:

@@ -31,7 +31,7 @@ from agentpool._messages import (
     ToolMessage,
     UserMessage,
 )
-from agentpool.drivers.wire._answer_form import openai_format, told_form
+from agentpool.drivers.wire._answer_form import Told, openai_format, told_form
 from agentpool.drivers.wire._attachments import chat_parts
 from agentpool.drivers.wire._body import encode_body
 from agentpool.drivers.wire._call_ids import CHAT_IDS, CallIds, IdForm
@@ -115,6 +115,8 @@ class ChatOptions:
     has_schemas: bool = True
     """Whether it takes the schema of an answer. If not, the schema is told in words, and
     JSON of any kind is asked for."""
+    told: Told = "never"
+    """Where the form of an answer is told in words alone, because the server refuses it."""
     is_closed: bool = False
     """Whether it refuses fields that it does not know, ``stream_options`` and ``seed`` among
     them. Usage comes without being asked for."""
@@ -198,11 +200,12 @@ def _form_of(
     """Return the system prompt and the ``response_format``."""
     if options.response_format is not None or request.answer_form is None:
         return request.system, options.response_format
-    if options.has_schemas:
+    is_told = options.told == "always" or (options.told == "beside_tools" and request.tools)
+    if options.has_schemas and not is_told:
         return request.system, openai_format(request.answer_form, is_openai=options.is_openai)
     told = f"{request.system}\n\n{told_form(request.answer_form)}".strip()
     # With tools the answer may be a call, which JSON alone would rule out at some servers.
-    return told, None if request.tools else {"type": "json_object"}
+    return told, None if request.tools or is_told else {"type": "json_object"}
 
 
 def _messages_of(request: CompletionRequest, origin: Origin, ids: CallIds) -> Iterator[_Message]:
