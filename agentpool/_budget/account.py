@@ -36,7 +36,7 @@ _NAMES: Final = ("tokens", "cost_usd", "requests", "tool_calls")
 
 _UNITS: Final = ("tokens", "US dollars", "requests", "tool calls")
 
-_ADVICE: Final = dict.fromkeys(
+_ADVICE: Final[dict[int, str]] = dict.fromkeys(
     (TOKENS, COST),
     ": the input of a request and the most that it may answer, of which a lower "
     "model.max_tokens makes less",

@@ -28,7 +28,7 @@ class BudgetFile(BudgetStore):
     _options: Options
     _store: BudgetStore | None = None
     """``None``: it is not open."""
-    _is_shared: bool = False
+    _is_shared: bool = attrs.field(default=False, alias="is_shared")
     """Whether several processes are this command."""
     budget: Budget | None = attrs.field(init=False)
     """What all agents of the command may spend together. ``None``: nothing is limited."""

@@ -107,7 +107,8 @@ class Bench:
                 return await self._run_tool(work, caller)
             case OpenKit():
                 return await self._open_kit(work, caller)
-        return await self._prepare(work)
+            case Prepare():
+                return await self._prepare(work)
 
     # --- drivers
 

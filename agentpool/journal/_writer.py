@@ -202,8 +202,8 @@ class JournalWriter(Live):
         asked = [(place, one.spendings) for place, one in joint]
         with trio.CancelScope(shield=True):
             found = await self.journal.append_and_spend(self.lease, batch, asked)
-        for (_, one), uses in zip(joint, found, strict=True):
-            one.on_written(uses)
+            for (_, one), uses in zip(joint, found, strict=True):
+                one.on_written(uses)
 
     def close(self) -> None:
         """End ``run`` once everything noted is written."""

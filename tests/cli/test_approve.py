@@ -359,7 +359,7 @@ async def test_a_terminal_that_is_hung_up_approves_nothing(line: Line) -> None:
     assert said == []
 
 
-async def test_a_screen_without_a_keyboard_has_nothing_to_ask_at(
+def test_a_screen_without_a_keyboard_has_nothing_to_ask_at(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Standard input may be a file while the rest is a terminal."""

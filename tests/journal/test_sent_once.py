@@ -145,7 +145,7 @@ def test_a_reply_to_a_call_that_is_not_made_again_is_not_lost() -> None:
         await trio.sleep(5)
         return "told"
 
-    async def answer(request: CompletionRequest) -> Answer:
+    def answer(request: CompletionRequest) -> Answer:
         done, said = results(request), everything(request)
         if query(request) == "teller":
             if not done:
@@ -185,7 +185,7 @@ def test_a_reply_wakes_whoever_waits_beside_the_call_that_sends_again() -> None:
         await trio.sleep(5)
         return "told"
 
-    async def answer(request: CompletionRequest) -> Answer:
+    def answer(request: CompletionRequest) -> Answer:
         said = everything(request)
         if query(request) == "teller":
             if not results(request):
@@ -213,7 +213,7 @@ def test_a_reply_wakes_whoever_waits_beside_the_call_that_sends_again() -> None:
 def test_a_reply_to_the_owner_is_heard_by_an_owner_that_only_sends() -> None:
     """It asked nothing, so the reply is in its inbox, also when it comes after the crash."""
 
-    async def answer(request: CompletionRequest) -> Answer:
+    def answer(request: CompletionRequest) -> Answer:
         heard = re.findall(r"essage (\d+) from the owner", everything(request))
         if not heard:
             return call("wait_for_message")

@@ -461,7 +461,7 @@ async def test_whatever_fails_in_the_writer_ends_the_recording_and_not_the_pool(
 ) -> None:
     """Not only a disk can fail, and a recording that stopped in silence is worse than none."""
 
-    async def refuse(_: CompletionRequest) -> str:
+    def refuse(_: CompletionRequest) -> str:
         raise UnwritableError("broken")
 
     async with (

@@ -405,6 +405,7 @@ async def _waits_beside(task: Callable[[], Awaitable[None]]) -> None:
 async def _sleeps_below() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_sleeps)
+        nursery.start_soon(_sleeps)
 
 
 @pytest.mark.parametrize("task", [_sleeps, _sleeps_below])

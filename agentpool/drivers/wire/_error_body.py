@@ -129,7 +129,7 @@ def delay_of(error: ErrorBody) -> str:
         "ms": (error.retry_after_ms,),
     }
     for unit, waits in fields.items():
-        if named := next(filter(None, map(_number_in, waits)), None):
+        if named := next((text for one in waits if (text := _number_in(one))), None):
             return f"retry after {named}{'' if named[-1].isalpha() else unit}"
     try:
         found = msgspec.convert(error.details, list[_Detail])
