@@ -108,7 +108,7 @@ class InvalidOutputError(DriverError):
 
 
 class EmptyAnswerError(DriverError):
-    """The model answered without text or tool call, even when asked again."""
+    """The model answered without text or tool call; at the end of a run, even when asked again."""
 
 
 class ProtocolError(DriverError):

@@ -12,9 +12,12 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import takewhile
 from operator import eq
 from typing import Final
+
+from agentpool._messages import ChatMessage, UserMessage
 
 CONTINUE: Final = (
     "Your answer was cut off. Continue exactly where it ended, and repeat nothing of it."
@@ -32,6 +35,12 @@ MIN_VARIETY: Final = 6
 
 MAX_OVERLAP: Final = 2_000
 """Characters that are looked at. A model that says more than that again begins anew."""
+
+
+def goes_on(messages: Sequence[ChatMessage]) -> bool:
+    """Return whether *messages* ask the model to go on with an answer that was cut off."""
+    last = messages[-1] if messages else None
+    return isinstance(last, UserMessage) and last.text == CONTINUE
 
 
 def join_pieces(before: str, piece: str) -> str:

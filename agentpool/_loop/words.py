@@ -91,9 +91,11 @@ def _ask_once_more(run: Run, spent: Stop | None) -> None:
     if spent is not None:
         run.end(spent)
     elif run.was_empty:
+        has_two = run.manifest.model.fallback is not None
+        advice = "the settings of both" if has_two else "its settings, or ask another model"
         raise EmptyAnswerError(
             "the model gave an empty answer, with no text and no tool call, twice in a row; "
-            "look at its settings, or ask another model"
+            f"look at {advice}"
         )
     run.was_empty = True
 

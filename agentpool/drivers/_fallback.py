@@ -13,6 +13,8 @@ Rules:
 6. An answer carries its price, as the driver that gave it says.
 7. The facts are the worst of all drivers: the smallest window, the laxest tier. So a
    manifest that forbids one of them is refused before anything is sent to any.
+8. An answer with no text and no call is a failure, except the last driver's: it stands. To go on
+   with a text, it is an answer: there was nothing left to say.
 
 It never asks the same driver twice for one request: that is for whoever asks it. So four
 attempts of an agent at two drivers are eight requests at most.
@@ -34,17 +36,21 @@ from agentpool._errors import (
     AllDriversFailedError,
     AuthenticationError,
     DriverError,
+    EmptyAnswerError,
     NetworkError,
     OverloadedError,
     RateLimitError,
     UsageError,
 )
+from agentpool._loop.continuation import goes_on
 from agentpool._manifest.capability import PrivacyTier
-from agentpool._messages import Completion, CompletionRequest, Usage
+from agentpool._messages import Completion, CompletionRequest, FinishReason, Usage
 from agentpool._scheduling.request_clock import RequestClock
 from agentpool._scheduling.watcher import current_failures, current_watcher
 from agentpool.abc import Driver, HearsThoughts, OnDelta, OnSent, SendingDriver
 from agentpool.drivers._breaker import Attempt, BreakerState, CircuitBreaker
+
+_WHOLE = (FinishReason.END_TURN, FinishReason.STOP_SEQUENCE)
 
 _UNWELL = (RateLimitError, OverloadedError, NetworkError, AuthenticationError)
 
@@ -256,6 +262,8 @@ class FallbackDriver(SendingDriver):
     ) -> Completion:
         try:
             completion = await self._patiently(choice.driver, request, heard)
+            if choice is not self._choices[-1] and not heard.was_handed_on:
+                _refuse_empty(choice.driver, request, completion)
         except BaseException as error:
             if isinstance(error, DriverError):
                 choice.counts["failed"] += 1
@@ -319,6 +327,20 @@ class _Heard:
             self.patience.lift()
         if isinstance(self._on_delta, HearsThoughts):
             self._on_delta.thought(text)
+
+
+def _refuse_empty(driver: Driver, request: CompletionRequest, answer: Completion) -> None:
+    """Raise if *answer* says nothing. The error has what it took."""
+    said = answer.text.strip() or answer.tool_calls
+    if said or answer.finish_reason not in _WHOLE or goes_on(request.messages):
+        return
+    error = EmptyAnswerError("the answer has no text and no tool call", retryable=True)
+    error.has_begun = True
+    if (usage := answer.usage) is not None:
+        error.tokens, error.cost_usd = (usage.input_tokens, usage.output_tokens), answer.cost_usd
+        if error.cost_usd is None:
+            error.cost_usd = driver.price(usage, model=answer.model)
+    raise error
 
 
 def _failure(

@@ -13,6 +13,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from agentpool import (
     AgentManifest,
     AgentStatus,
+    Budget,
     DriverError,
     PrivacyError,
     PrivacyTier,
@@ -29,7 +30,9 @@ from agentpool.drivers import (
     BadRequestError,
     BreakerState,
     ContextOverflowError,
+    EmptyAnswerError,
     FallbackDriver,
+    FinishReason,
     FunctionDriver,
     NetworkError,
     OverloadedError,
@@ -329,6 +332,64 @@ async def test_an_agent_waits_until_somebody_may_be_asked_again(
         outcome = await (await pool.spawn(job())).wait()
     assert outcome.text == "back"
     assert 30 <= trio.current_time() <= 31
+
+
+# --- answers that say nothing
+
+CUT = Completion("It is", finish_reason=FinishReason.MAX_TOKENS)
+
+
+@pytest.mark.parametrize("usage", [Usage(10, 5), None])
+async def test_the_next_is_asked_after_an_answer_that_says_nothing(usage: Usage | None) -> None:
+    """The first one ended the agent, and was asked twice. What it took is charged all the same."""
+    blank = Completion("", usage=usage)
+    first = ScriptedDriver([blank], price_per_token_usd=2.0, estimate_usage=False)
+    second = ScriptedDriver(
+        [Completion("two", usage=Usage(1, 1))], price_per_token_usd=1.0, estimate_usage=False
+    )
+    driver, budget = FallbackDriver(first, second), Budget(cost_usd=1_000_000)
+    async with open_pool(driver, budget=budget) as pool:
+        outcome = await (await pool.spawn(job())).wait()
+    assert (outcome.text, len(first.requests), len(second.requests)) == ("two", 1, 1)
+    assert [(one.answered, one.failed) for one in driver.counts()] == [(0, 1), (1, 0)]
+    assert breakers(driver) == [BreakerState.CLOSED] * 2
+    if usage is not None:
+        assert outcome.usage == Usage(11, 6)
+        assert budget.statistics().cost_usd == 32.0
+    else:
+        assert budget.statistics().unmeasured == 1
+
+
+async def test_a_price_of_an_answer_that_says_nothing_stays() -> None:
+    """As of any other answer."""
+    first = ScriptedDriver([Completion("", usage=Usage(1, 0), cost_usd=0.5)])
+    with pytest.raises(AllDriversFailedError, match="no text and no tool call") as caught:
+        await FallbackDriver(first, failing(BadRequestError("no"))).complete(ASK)
+    assert caught.value.retryable
+    (empty, _) = caught.value.errors
+    assert isinstance(empty, EmptyAnswerError)
+    assert (empty.tokens, empty.cost_usd, empty.has_begun) == ((1, 0), 0.5, True)
+
+
+async def test_where_all_say_nothing_all_are_asked_once_more() -> None:
+    """The last answer is the one that counts; the error advises no model that is there."""
+    first, second = ScriptedDriver(["", ""]), ScriptedDriver(["", ""])
+    text = "[model]\nmodel_path='a.gguf'\n[model.fallback]\nmodel_path='b.gguf'"
+    async with open_pool(FallbackDriver(first, second)) as pool:
+        config = SpawnConfig(AgentManifest.parse(text), "hello")
+        outcome = await (await pool.spawn(config)).wait()
+    assert (len(first.requests), len(second.requests)) == (2, 2)
+    assert isinstance(outcome.error, EmptyAnswerError)
+    assert str(outcome.error).endswith("twice in a row; look at the settings of both")
+
+
+async def test_nothing_more_to_say_is_the_end_of_a_text() -> None:
+    """Whoever was cut off and has no more to say has answered."""
+    first, second = ScriptedDriver([CUT, ""]), ScriptedDriver([])
+    config = SpawnConfig(AgentManifest.parse('[model]\non_cut = "continue"'), "hello")
+    async with open_pool(FallbackDriver(first, second)) as pool:
+        outcome = await (await pool.spawn(config)).wait()
+    assert (outcome.text, second.requests) == ("It is", ())
 
 
 # --- prices, windows, tiers
