@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from agentpool.testing._strict_asked import Fields, StrictAsked, fields, items, text
@@ -89,9 +90,22 @@ def few_marks(asked: StrictAsked) -> str | None:
     return None
 
 
+_BEFORE_ADAPTIVE: Final = re.compile(r"claude-(?:opus|sonnet|haiku)-4(?:-[0-5])?(?:-\d{8})?$")
+
+
 def adaptive_alone(asked: StrictAsked) -> str | None:
-    """From Claude Opus 4.7 on, thinking takes no budget; in Opus 5.5 it is always on."""
-    kind = fields(asked.body.get("thinking")).get("type")
+    """From Claude Opus 4.7 on, thinking takes no budget; in Opus 5.5 it is always on.
+
+    Before 4.6 it is the other way round, and of these Opus 4.5 alone takes an effort
+    (bugbug#5719, pensarai/apex#890, seen 2026-11).
+    """
+    kind, model = fields(asked.body.get("thinking")).get("type"), text(asked.body.get("model"))
+    if _BEFORE_ADAPTIVE.search(model):
+        if kind == "adaptive":
+            return "adaptive thinking is not supported on this model"
+        if "effort" in fields(asked.body.get("output_config")) and "opus-4-5" not in model:
+            return "This model does not support the effort parameter."
+        return None
     if kind not in {None, "adaptive"}:
         return f'"thinking.type.{kind}" is not supported for this model. Use "adaptive".'
     return None

@@ -218,6 +218,35 @@ async def test_an_older_gemini_is_told_the_form_beside_tools(model: str) -> None
     assert "response_format" in alone
 
 
+OLDER_CLAUDES: Final = ("opus-4-5-20251101", "sonnet-4-5", "opus-4-1", "sonnet-4-20250514")
+
+
+@pytest.mark.parametrize("model", OLDER_CLAUDES)
+@pytest.mark.parametrize("options", ["", "thinking = {type = 'enabled', budget_tokens = 4096}"])
+async def test_an_effort_is_a_budget_at_an_older_claude(model: str, options: str) -> None:
+    """It refuses what newer ones want; the agent that was to think much gets its answer."""
+    text = f"""
+        privacy = "Standard"
+        [model]
+        provider = "anthropic"
+        remote_model = "claude-{model}"
+        reasoning_effort = "high"
+        max_tokens = 20000
+        [model.options]
+        {options}
+    """
+    manifest = AgentManifest.parse(text)
+    fake = strict_fake("anthropic", [FakeTurn(text="Yes.")])
+    async with (
+        open_driver(manifest.model, environ=ENVIRON, transport=fake) as driver,
+        open_pool(driver) as pool,
+    ):
+        outcome = await (await pool.spawn(SpawnConfig(manifest, "Hello?"))).wait()
+    assert (outcome.text, fake.refusals) == ("Yes.", ()), outcome.error
+    budget = 4096 if options else 10_000
+    assert fake.requests[0]["thinking"] == {"type": "enabled", "budget_tokens": budget}
+
+
 ODD: Final = AssistantMessage(
     "",
     (
@@ -454,6 +483,16 @@ REFUSED: Final[list[tuple[StrictName, dict[str, object], str]]] = [
         "anthropic",
         {"tools": [{"name": "add", "input_schema": {"properties": {"$filter": {}}}}]},
         "tools.0.custom.input_schema.properties: Property keys should match",
+    ),
+    (
+        "anthropic",
+        {"model": "claude-haiku-4-5-20251001", "thinking": {"type": "adaptive"}},
+        "adaptive thinking is not supported",
+    ),
+    (
+        "anthropic",
+        {"model": "claude-sonnet-4-20250514", "output_config": {"effort": "low"}},
+        "does not support the effort",
     ),
     ("anthropic", {"tool_choice": {"type": "any"}}, "forces tool use"),
     ("gemini", {"messages": [called("a"), returned()]}, "missing a thought_signature: add"),

@@ -47,6 +47,7 @@ from agentpool.drivers.wire._answer_form import anthropic_format, told_form
 from agentpool.drivers.wire._attachments import MessagesFile, messages_blocks
 from agentpool.drivers.wire._body import encode_body
 from agentpool.drivers.wire._call_ids import MESSAGES_IDS, CallIds
+from agentpool.drivers.wire._claude_thinking import claude_effort, claude_thinking
 from agentpool.drivers.wire._parts import UNSIGNED, Origin, Piece, in_order, valid_arguments
 from agentpool.drivers.wire._property_keys import with_legal_keys
 from agentpool.drivers.wire._text_only import checked_text
@@ -149,6 +150,7 @@ def encode_request(request: CompletionRequest, options: MessageOptions) -> bytes
     """
     _refuse_unknown(request)
     form, system = request.answer_form, request.system
+    limit = _max_tokens(request, options)
     config = _output_config(request, options)
     if form is not None and "format" not in config:
         system = f"{system}\n\n{told_form(form)}".strip()
@@ -164,13 +166,15 @@ def encode_request(request: CompletionRequest, options: MessageOptions) -> bytes
         _Request(
             model=model,
             messages=_to_wire(request.messages, Origin(options.provider, model), options),
-            max_tokens=_max_tokens(request, options),
+            max_tokens=limit,
             temperature=None if temperature is None else min(temperature, MAX_TEMPERATURE),
             top_p=request.top_p,
             stop_sequences=request.stop,
             system=(_Text(system, mark),) if system and mark is not None else system,
             tools=(*tools[:-1], _marked(tools[-1], mark)) if tools else tools,
-            thinking=_thinking(request, options),
+            thinking=claude_thinking(
+                model, request.reasoning_effort, options.extra.get("thinking"), limit
+            ),
             output_config=config or None,
             stream=True,
         ),
@@ -188,25 +192,10 @@ def _output_config(request: CompletionRequest, options: MessageOptions) -> dict[
     config = dict(own) if isinstance(own, Mapping) else {}
     form = None if request.answer_form is None else anthropic_format(request.answer_form)
     config.update(form or {})
-    effort = request.reasoning_effort
-    if effort is not None and effort != "none":
+    effort = claude_effort(request.model or options.model, request.reasoning_effort)
+    if effort is not None:
         config["effort"] = effort
     return config
-
-
-def _thinking(request: CompletionRequest, options: MessageOptions) -> Mapping[str, Json] | None:
-    """Return how the model shall think: as the user says, or adaptively.
-
-    An effort by itself would do nothing at models that only think when they are told so.
-    """
-    own, effort = options.extra.get("thinking"), request.reasoning_effort
-    if isinstance(own, Mapping):
-        return own
-    if effort is None:
-        return None
-    if effort == "none":
-        return {"type": "disabled"}
-    return {"type": "adaptive", "display": "summarized"}
 
 
 def _refuse_unknown(request: CompletionRequest) -> None:

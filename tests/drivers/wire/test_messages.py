@@ -8,6 +8,7 @@ from collections import UserList
 from types import MappingProxyType
 from typing import Any
 
+import msgspec
 import pytest
 
 from agentpool.abc import CompletionRequest, ToolDefinition
@@ -274,6 +275,60 @@ def test_an_effort_lets_the_model_think() -> None:
     body = sent(CompletionRequest([UserMessage("Hi")], reasoning_effort="none"))
     assert body["thinking"] == {"type": "disabled"}
     assert "output_config" not in body
+
+
+@pytest.mark.parametrize(
+    ("model", "effort", "budget"),
+    [
+        ("claude-sonnet-4-5", "minimal", 1024),
+        ("claude-haiku-4-5-20251001", "low", 1024),
+        ("anthropic/claude-opus-4.1", "medium", 4096),
+        ("claude-3-7-sonnet-latest", "high", 16_384),
+        ("claude-sonnet-4-20250514", "max", 32_768),
+    ],
+)
+def test_an_effort_is_a_budget_for_older_models(model: str, effort: str, budget: int) -> None:
+    """They refuse adaptive thinking, and the effort itself."""
+    asked = CompletionRequest([UserMessage("Hi")], reasoning_effort=effort, model=model)
+    body = sent(asked, max_output_tokens=128_000)
+    assert body["thinking"] == {"type": "enabled", "budget_tokens": budget}
+    assert "output_config" not in body
+
+
+@pytest.mark.parametrize(("effort", "word"), [("low", "low"), ("high", "high"), ("max", "high")])
+def test_one_older_model_takes_an_effort_as_well(effort: str, word: str) -> None:
+    """Up to the highest that it knows."""
+    model = "claude-opus-4-5-20251101"
+    body = sent(CompletionRequest([UserMessage("Hi")], reasoning_effort=effort, model=model))
+    assert body["output_config"] == {"effort": word}
+    assert body["thinking"]["type"] == "enabled"
+
+
+@pytest.mark.parametrize("model", ["claude-opus-4-6", "claude-sonnet-5", "claude-opus-4.7"])
+def test_newer_models_think_adaptively(model: str) -> None:
+    """And are told the effort as it is."""
+    body = sent(CompletionRequest([UserMessage("Hi")], reasoning_effort="max", model=model))
+    assert body["thinking"] == {"type": "adaptive", "display": "summarized"}
+    assert body["output_config"] == {"effort": "max"}
+
+
+def test_a_budget_leaves_half_of_the_answer() -> None:
+    """Thoughts are a part of it; where too little is left for them the model does not think."""
+    asked = CompletionRequest([UserMessage("Hi")], reasoning_effort="high", model="claude-opus-4-1")
+    assert sent(asked)["thinking"] == {"type": "enabled", "budget_tokens": 8192}
+    body = sent(msgspec.structs.replace(asked, max_tokens=3000))
+    assert (body["thinking"]["budget_tokens"], body["max_tokens"]) == (1500, 3000)
+    body = sent(msgspec.structs.replace(asked, max_tokens=2000))
+    assert ("thinking" in body, "output_config" in body) == (False, False)
+    none = sent(msgspec.structs.replace(asked, reasoning_effort="none"))
+    assert none["thinking"] == {"type": "disabled"}
+
+
+def test_an_effort_that_has_no_budget_is_refused() -> None:
+    """Where it would be left out without a word."""
+    asked = CompletionRequest([UserMessage("Hi")], reasoning_effort="big", model="claude-opus-4-1")
+    with pytest.raises(BadRequestError, match="reasoning_effort 'big'; write one of: none, min"):
+        sent(asked)
 
 
 def test_a_users_own_thinking_goes_before() -> None:

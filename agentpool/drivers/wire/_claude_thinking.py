@@ -1,0 +1,93 @@
+"""How much Claude is let think for a word such as ``high``.
+
+Rules:
+
+1. From 4.6 on it thinks as much as it finds right (``adaptive``), and the word goes with it.
+2. Older models refuse ``adaptive``; they are given a budget in tokens for the word. Of them
+   Opus 4.5 alone takes the word as well, up to ``high``.
+3. A budget is at most half of the answer's limit, as it is a part of it. Under 1,024 tokens,
+   which is the least that the API takes, the model does not think.
+4. What the user says of ``thinking`` goes before.
+
+Source: Anthropic's pages on adaptive thinking, extended thinking and effort, as quoted in
+bugbug#5719 and pensarai/apex#890 (2026-11).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from agentpool._errors import BadRequestError
+from agentpool._messages import Json
+
+LEAST_BUDGET: Final = 1024
+"""The fewest tokens for thoughts that the API takes."""
+
+_BUDGETS: Final[Mapping[str, int]] = {
+    "minimal": LEAST_BUDGET,
+    "low": LEAST_BUDGET,
+    "medium": 4096,
+    "high": 16_384,
+    "xhigh": 32_768,
+    "max": 32_768,
+}
+
+# "claude-sonnet-4-5-20250929", "anthropic/claude-opus-4.1", "claude-sonnet-4-20250514".
+_VERSION: Final = re.compile(r"claude-(?:opus|sonnet|haiku)-(\d+)(?:[-.](\d{1,2})(?!\d))?")
+# "claude-3-7-sonnet-latest".
+_OLD_NAME: Final = re.compile(r"claude-[123]\b")
+_FIRST_ADAPTIVE: Final = (4, 6)
+_FIRST_WITH_EFFORT: Final = (4, 5)
+_AT_FIRST: Final[Mapping[str, str]] = {"minimal": "low", "xhigh": "high", "max": "high"}
+"""The nearest of the three words that Opus 4.5 knows."""
+
+
+def claude_thinking(
+    model: str, effort: str | None, own: Json, limit: int
+) -> Mapping[str, Json] | None:
+    """Return the ``thinking`` of a request. ``None``: it has none.
+
+    Args:
+        model: The model that is asked.
+        effort: How much it shall think, in a word.
+        own: What the user says in the options.
+        limit: The most tokens of the answer.
+
+    Raises:
+        BadRequestError: If an older model has no budget for that word.
+    """
+    if isinstance(own, Mapping):
+        return own
+    if effort is None:
+        return None
+    if effort == "none":
+        return {"type": "disabled"}
+    if not _wants_budget(model):
+        return {"type": "adaptive", "display": "summarized"}
+    if effort not in _BUDGETS:
+        msg = f"{model} thinks by a budget, and there is none for the reasoning_effort {effort!r}; "
+        raise BadRequestError(f"{msg}write one of: none, {', '.join(_BUDGETS)}")
+    budget = min(_BUDGETS[effort], limit // 2)
+    return {"type": "enabled", "budget_tokens": budget} if budget >= LEAST_BUDGET else None
+
+
+def claude_effort(model: str, effort: str | None) -> str | None:
+    """Return the ``effort`` of a request. ``None``: it has none."""
+    if effort is None or effort == "none":
+        return None
+    if not _wants_budget(model):
+        return effort
+    is_known = "claude-opus-" in model and _version_of(model) == _FIRST_WITH_EFFORT
+    return _AT_FIRST.get(effort, effort) if is_known else None
+
+
+def _wants_budget(model: str) -> bool:
+    version = _version_of(model)
+    return version < _FIRST_ADAPTIVE if version is not None else bool(_OLD_NAME.search(model))
+
+
+def _version_of(model: str) -> tuple[int, int] | None:
+    found = _VERSION.search(model)
+    return None if found is None else (int(found[1]), int(found[2] or 0))
