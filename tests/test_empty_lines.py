@@ -62,7 +62,7 @@ def feed_messages(data: bytes) -> None:
         (feed_messages, "tools/mcp/_wire.py", b"\r\n"),
         (feed_messages, "tools/mcp/_wire.py", b" \t\n"),
     ],
-    ids=repr,
+    ids=lambda one: getattr(one, "__name__", ascii(one)),
 )
 def test_empty_lines_take_steps_by_the_piece(
     feed: Callable[[bytes], None], room: str, line: bytes
