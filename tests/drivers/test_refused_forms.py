@@ -12,6 +12,7 @@ import trio.testing
 
 from agentpool.abc import CompletionRequest, ToolDefinition
 from agentpool.drivers import AnswerForm, BadRequestError, UserMessage, open_openai
+from agentpool.testing import FakeTurn, strict_fake
 
 URL: Final = "https://gateway.example/v1"
 FORM: Final = AnswerForm("Score", {"type": "object", "properties": {}})
@@ -113,6 +114,17 @@ async def test_a_refusal_that_the_words_do_not_mend_is_raised(says: str) -> None
             with pytest.raises(BadRequestError, match="the provider answered 400"):
                 await driver.complete(asked)
     assert server.formed == [True, False, False, False]
+
+
+async def test_groq_is_told_a_form_beside_tools_at_once() -> None:
+    """By its address alone it is known that it takes none; without tools it takes one."""
+    fake = strict_fake("groq", [FakeTurn(text="{}")])
+    url = "https://api.groq.com/openai/v1"
+    async with open_openai("m", base_url=url, transport=fake) as driver:
+        for asked in (asking(TOOL), asking()):
+            assert (await driver.complete(asked)).text == "{}"
+    assert fake.refusals == ()
+    assert ["response_format" in body for body in fake.requests] == [False, True]
 
 
 async def test_another_refusal_is_raised_at_once() -> None:
