@@ -55,7 +55,10 @@ class Accumulator(Protocol):
     @property
     def done(self) -> bool:
         """Whether the stream has announced its end."""
-        ...
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is known how the answer ended."""
 
     def feed(self, event: SseEvent) -> list[str]:
         """Process the next event and return the pieces of text in it."""
@@ -112,7 +115,14 @@ async def stream_completion(
             return await _take_whole(answer, first, hearer, secret=exchange.secret)
         parser = SseParser()
         while not accumulator.done:
-            piece = first or await answer.receive()
+            try:
+                piece = first or await answer.receive()
+            except NetworkError:
+                if not accumulator.has_ended:
+                    raise
+                # The answer is whole; at most what it took is not known.
+                _take_end(parser, hearer, secret=exchange.secret)
+                return accumulator.finish()
             first = None
             if not piece:
                 _take_end(parser, hearer, secret=exchange.secret)
@@ -159,11 +169,7 @@ class _Hearer:
 
 
 def _take_end(parser: SseParser, hearer: _Hearer, *, secret: str) -> None:
-    """Take what came last without an end of its own: an event, or an error beside them.
-
-    Raises:
-        DriverError: If it is an error of the provider's.
-    """
+    """Take what came last without an end of its own, or raise if it is an error."""
     event = parser.end()
     if failure := failure_in_body(parser.stray, secret=secret, is_bare=True):
         raise failure
@@ -303,11 +309,7 @@ class HostedDriver(SendingDriver):
         return None
 
     def _within_image_count(self, request: CompletionRequest) -> CompletionRequest:
-        """Return *request* with as many images as the provider takes.
-
-        Raises:
-            BadRequestError: If the user asks with more.
-        """
+        """Return *request* with as many images as the provider takes, or raise."""
         return request
 
     @property

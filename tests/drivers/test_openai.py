@@ -37,6 +37,7 @@ from tests.support.http_servers import (
     chunk,
     event,
     head,
+    once,
     open_loopback,
     text_event,
     whole,
@@ -339,3 +340,22 @@ async def test_a_date_to_wait_for_is_compared_with_our_clock(*, in_http: bool) -
     seconds = caught.value.retry_after_seconds
     assert seconds is not None
     assert 3000 < seconds <= 3600
+
+
+@pytest.mark.parametrize("usage", [None, Usage(3, 1)])
+async def test_a_connection_that_breaks_after_the_end_harms_no_answer(usage: Usage | None) -> None:
+    """How it ended was said, so it is whole. It was thrown away and paid for once more."""
+    counted = {"prompt_tokens": 3, "completion_tokens": 1}
+    more = b"" if usage is None else event({"choices": [], "usage": counted}) + b"data: [DONE]"
+    for said, is_whole in (("stop", True), (None, False)):
+        broken = CHUNKED + chunk(text_event("Hi.", said) + more)
+        async with (
+            open_loopback(once(broken)) as server,
+            open_openai("m", base_url=server.url) as driver,
+        ):
+            if is_whole:
+                answer = await driver.complete(ASK)
+                assert (answer.text, answer.usage) == ("Hi.", usage)
+            else:
+                with pytest.raises(NetworkError):
+                    await driver.complete(ASK)

@@ -140,6 +140,7 @@ def failure_in_stream(error: ErrorBody | str, *, secret: str = "") -> DriverErro
 def _advice(kind: Callable[..., DriverError], status: int | None, reason: Reason) -> str:
     """Return what to do about an error that asking again does not mend. Empty: nothing is known."""
     is_unpaid = status == _PAYMENT_REQUIRED or not reason.words.isdisjoint(_UNPAID)
+    is_unpaid = is_unpaid or _LOW_BALANCE in reason.text.lower()
     if kind in {AuthenticationError, RateLimitError} and is_unpaid:
         return "; look at the balance and the limits of the account"
     if kind is AuthenticationError:
@@ -280,9 +281,13 @@ _BY_WORD: Final[Mapping[str, _Verdict]] = {
 _BAD_SIGNS: Final = ("bad", "invalid", "unsupported", "unprocessable", "validation", "missing")
 """What is in the name of a fault of the request's own, whatever else it is called."""
 
+_LOW_BALANCE: Final = "credit balance is too low"
+"""Anthropic's, with the status and the word of a bad request."""
+
 _BY_TEXT: Final[tuple[tuple[str, type[DriverError]], ...]] = (
     ("not a valid model id", UnknownModelError),  # OpenRouter's
     ("api key not valid", AuthenticationError),  # Google's
+    (_LOW_BALANCE, AuthenticationError),
 )
 """Sentences that say more than their status and their words do."""
 

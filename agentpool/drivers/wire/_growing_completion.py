@@ -64,6 +64,11 @@ class GrowingCompletion(ABC):
         """Whether the stream has announced its end."""
         return self._done
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is known how the answer ended."""
+        return self._done or self._finish is not None
+
     def feed(self, event: SseEvent) -> list[str]:
         """Process the next event and return the pieces of text in it.
 
@@ -169,8 +174,7 @@ class GrowingCompletion(ABC):
 
     def used(self) -> Completion | None:
         """Return what an answer took that became an error. ``None``: none had begun."""
-        has_ended = self._done or self._finish is not None
-        usage = self._measured() if has_ended else None
+        usage = self._measured() if self.has_ended else None
         if usage is None and not self._answer.size:
             return None
         return Completion("", usage=usage, model=self._model, cost_usd=self._cost_usd())

@@ -57,6 +57,7 @@ def error(message: str = "why", **fields: object) -> bytes:
         (407, b"", AuthenticationError, False),
         (408, b"", NetworkError, True),
         (409, b"", OverloadedError, True),
+        (400, error("Credit balance is too low"), AuthenticationError, False),
         (413, b"", ContextOverflowError, False),
         (418, b"", BadRequestError, False),
         (422, error("prompt is too long"), ContextOverflowError, False),
@@ -278,6 +279,9 @@ def test_a_wait_in_a_field(fields: dict[str, object], expected: float | None) ->
     assert failure_from_response(429, {}, json.dumps(both).encode()).retry_after_seconds == 1
 
 
+LOW = "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing"
+
+
 @pytest.mark.parametrize(
     ("status", "body", "says"),
     [
@@ -286,6 +290,7 @@ def test_a_wait_in_a_field(fields: dict[str, object], expected: float | None) ->
         (402, error("Insufficient Balance"), "look at the balance and the limits of the account"),
         (429, error("quota", code="insufficient_quota"), "look at the balance and the limits"),
         (400, error("credit", type="billing_error"), None),
+        (400, error(LOW, type="invalid_request_error"), "look at the balance and the limits of"),
         (404, error("model 'x' not found"), "check the model's name, and that the key may use"),
         (404, error("Not Found"), "check the path of model.base_url"),
         (429, error("slow down"), None),
