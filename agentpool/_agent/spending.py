@@ -134,7 +134,7 @@ class Purse:
         path = self.ledger.path
         return tuple(one for one in path if one.kept and journal.writer.keeps(one.kept.store))
 
-    async def settle(self, but: Sequence[Ledger] = ()) -> None:
+    async def settle(self, but: Sequence[Ledger] = ()) -> None:  # noqa: ASYNC910  # without a store there is nothing to wait for
         """Tell the stores what was used in truth.
 
         Args:

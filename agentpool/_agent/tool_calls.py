@@ -197,7 +197,7 @@ async def _allowed(  # noqa: ASYNC910  # what is asked for is waited for
     if started is None:
         allow(clock, None)  # as above
         started = await journal.begin_call(index, asked)
-    return call, started.body.decode(), journal.writer.lease.fence
+    return call, started.body.decode(), journal.writer.lease.fence  # noqa: ASYNC910  # what begins is kept, or waited for
 
 
 def _begin(  # noqa: PLR0917  # keywords take longer
