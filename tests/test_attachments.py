@@ -35,6 +35,7 @@ from agentpool.drivers import (
 )
 from agentpool.tools import ToolRegistry, tool
 from tests.support.fakes import calling, manifest, results_of, tool_call
+from tests.support.measured_images import MEASURED_IMAGES
 
 
 def png(width: int = 8, height: int = 8) -> bytes:
@@ -91,20 +92,7 @@ def test_what_it_takes_of_a_window_is_estimated(media_type: str, data: bytes, si
     assert Attachment(media_type, data).tokens == size
 
 
-@pytest.mark.parametrize(
-    ("width", "height", "anthropic", "gemini", "openai"),
-    [
-        (256, 256, 177, 1_090, 77),
-        (512, 512, 438, 1_090, 308),
-        (768, 768, 861, 1_090, 692),
-        (1024, 1024, 1_446, 1_090, 1_229),
-        (1280, 720, 1_273, 1_101, 1_104),
-        (1920, 1080, 2_768, 1_101, 2_448),
-        (2560, 1440, 3_069, 1_101, 4_320),
-        (3840, 2160, 3_069, 1_101, 9_792),
-        (4032, 3024, 4_005, 1_065, 14_364),
-    ],
-)
+@pytest.mark.parametrize(("width", "height", "anthropic", "gemini", "openai"), MEASURED_IMAGES)
 def test_no_provider_counts_more(
     width: int, height: int, anthropic: int, gemini: int, openai: int
 ) -> None:

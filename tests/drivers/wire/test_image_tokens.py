@@ -22,6 +22,7 @@ from agentpool.drivers import (
 from agentpool.drivers.wire._image_tokens import counting_of
 from agentpool.testing import FakeTurn, strict_fake
 from agentpool.tools import ToolRegistry, tool
+from tests.support.measured_images import MEASURED_IMAGES
 
 OPENAI, CLAUDE, GEMINI = "api.openai.com", "api.anthropic.com", "generativelanguage.googleapis.com"
 MISTRAL, XAI = "api.mistral.ai", "api.x.ai"
@@ -42,20 +43,7 @@ def tokens(host: str, model: str, width: int, height: int) -> int:
     return counting.tokens(image(width, height))
 
 
-@pytest.mark.parametrize(
-    ("width", "height", "anthropic", "gemini", "openai"),
-    [
-        (256, 256, 177, 1_090, 77),
-        (512, 512, 438, 1_090, 308),
-        (768, 768, 861, 1_090, 692),
-        (1024, 1024, 1_446, 1_090, 1_229),
-        (1280, 720, 1_273, 1_101, 1_104),
-        (1920, 1080, 2_768, 1_101, 2_448),
-        (2560, 1440, 3_069, 1_101, 4_320),
-        (3840, 2160, 3_069, 1_101, 9_792),
-        (4032, 3024, 4_005, 1_065, 14_364),
-    ],
-)
+@pytest.mark.parametrize(("width", "height", "anthropic", "gemini", "openai"), MEASURED_IMAGES)
 def test_no_provider_counts_more_than_is_estimated_for_it(
     width: int, height: int, anthropic: int, gemini: int, openai: int
 ) -> None:
