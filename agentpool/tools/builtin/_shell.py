@@ -60,10 +60,13 @@ _SET: Final[Mapping[str, str]] = {
     "GIT_PAGER": "cat",
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_OPTIONAL_LOCKS": "0",
-    # A folder that only looks like a repository is none: files can be written to it.
-    "GIT_CONFIG_COUNT": "1",
+    # A folder that only looks like a repository is none: files can be written to it. Nor is
+    # it fetched from or pushed to, which runs what its hooks and its configuration say.
+    "GIT_CONFIG_COUNT": "2",
     "GIT_CONFIG_KEY_0": "safe.bareRepository",
     "GIT_CONFIG_VALUE_0": "explicit",
+    "GIT_CONFIG_KEY_1": "protocol.file.allow",
+    "GIT_CONFIG_VALUE_1": "never",
 }
 """So that nothing waits for a key, or draws."""
 

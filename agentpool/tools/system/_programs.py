@@ -20,13 +20,14 @@ Rules:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, final
 
 import attrs
 
 from agentpool._errors import ToolError
 from agentpool._manifest.capability import ANYTHING
+from agentpool.tools.system._carriers import known_as
 
 MAX_COMMAND_CHARS: Final = 32_000
 """What every system takes, and longer than any that was meant."""
@@ -63,6 +64,8 @@ class _Doors:
     """Those of them whose value is the next word: a folder, which must be below this one."""
     commands: frozenset[str] = frozenset()
     """The only commands that may be run."""
+    long: frozenset[str] = frozenset()
+    """Where there are any: the only long options, written out."""
     of_command: Mapping[str, tuple[str, ...]] = {}
     """Options that are closed for one command alone."""
     bare_cluster: bool = False
@@ -103,7 +106,7 @@ _DOORS: Final[Mapping[str, _Doors]] = {
             "--upload-pack", "--receive-pack", "--exec", "--ext-diff", "--textconv",
             "--open-files-in-pager", "-O", "--output", "--output-directory", "--template",
             "--config", "--extcmd", "--unsafe-paths", "--separate-git-dir", "--index-output",
-            "--build-fake-ancestor",
+            "--build-fake-ancestor", "--strategy",
         ),
         # Left out: what runs other programs (bisect, difftool, filter-branch, hook,
         # merge-index, rebase, submodule, ...), makes or writes repositories, archives and
@@ -126,7 +129,8 @@ _DOORS: Final[Mapping[str, _Doors]] = {
         of_command={
             "archive": ("-o", "--remote"),
             "checkout-index": ("--prefix",),
-            "format-patch": ("-o",),
+            "format-patch": ("-o", "--suffix"),
+            "pull": ("-s",),
             "help": ("-w", "--web"),
         },
         # A repository elsewhere on this disk, now or under a name that is kept for later.
@@ -149,6 +153,21 @@ _DOORS: Final[Mapping[str, _Doors]] = {
                  "--concatenate"),
         colon_is_host=True,
         writes_by_name=True,
+        # Each release has new ones, and some of them run programs: --set-mtime-command.
+        long=frozenset({
+            "--append", "--auto-compress", "--backup", "--bzip2", "--catenate", "--compare",
+            "--concatenate", "--create", "--dereference", "--diff", "--exclude",
+            "--exclude-from", "--exclude-vcs", "--extract", "--file", "--files-from",
+            "--format", "--full-time", "--get", "--group", "--gunzip", "--gzip", "--help",
+            "--ignore-case", "--keep-newer-files", "--keep-old-files", "--list", "--lzma",
+            "--mode", "--mtime", "--no-auto-compress", "--no-recursion", "--no-same-owner",
+            "--no-same-permissions", "--null", "--numeric-owner", "--one-file-system",
+            "--overwrite", "--owner", "--preserve-permissions", "--same-owner",
+            "--same-permissions", "--skip-old-files", "--sort", "--sparse",
+            "--strip-components", "--to-stdout", "--totals", "--touch", "--transform",
+            "--ungzip", "--update", "--utc", "--verbose", "--verify", "--version",
+            "--wildcards", "--xform", "--xz", "--zstd",
+        }),
         only_lists=re.compile(r"-?t[vzjJ]*f?|--list"),
     ),
     # ":" lets an archive write to "..". "-l" can be taken back further on, so it is no promise.
@@ -171,24 +190,6 @@ _ALSO_CALLED: Final = {
     "gfind": "find", "gsort": "sort",
 }  # fmt: skip
 
-CARRIERS: Final = frozenset({
-    "ash", "awk", "bash", "bun", "busybox", "capsh", "choom", "chroot", "cmake", "csh", "dash",
-    "debconf", "deno", "doas", "docker", "dpkg-architecture", "ed", "emacs", "env", "ex",
-    "expect", "fakeroot", "fish", "flock", "gawk", "gdb", "i386", "install", "ionice", "ksh",
-    "ld-linux", "less", "linux32", "linux64", "lua", "luajit", "make", "man", "mawk", "more",
-    "nano", "nawk", "nice", "node", "nohup", "npm", "npx", "nsenter", "parallel", "perl",
-    "php", "pip", "pipx", "podman", "prlimit", "pwsh", "pypy", "python", "rbash", "rsh",
-    "rsync", "ruby", "runuser", "rview", "rvim", "scp", "screen", "script", "sed", "setarch",
-    "setpriv", "setsid", "sftp", "sh", "split", "sqlite3", "ssh", "ssh-agent",
-    "start-stop-daemon", "stdbuf", "strace", "su", "sudo", "systemd-run", "taskset", "tclsh",
-    "tcsh", "time", "timeout", "tmux", "toybox", "unshare", "uv", "uvx", "vi", "view", "vim",
-    "vimdiff", "watch", "wget", "x86_64", "xargs", "zsh",
-})  # fmt: skip
-"""Programs that run what they are told to, by their usual arguments or commands."""
-
-# A version at the end of a name: python3.11, perl5.36.0, gcc-12.
-_VERSION: Final = re.compile(r"[-.0-9]+\Z")
-
 
 @final
 @attrs.frozen(kw_only=True)
@@ -206,11 +207,6 @@ class Programs:
         return ANYTHING in self.granted
 
 
-def carriers(names: Iterable[str]) -> tuple[str, ...]:
-    """Return those of *names* that run other programs: to grant one is to grant ``*``."""
-    return tuple(name for name in names if not CARRIERS.isdisjoint(_known_as(name)))
-
-
 def closed_door(name: str, arguments: Sequence[str]) -> str | None:
     """Return the argument with which the program *name* would do more than it is for."""
     doors = _doors_of(name)
@@ -225,7 +221,7 @@ def closed_door(name: str, arguments: Sequence[str]) -> str | None:
         closed += doors.of_command.get(command or "", ())
         writes = command in doors.writing_commands
     for word, argument in _dashed(arguments, doors):
-        if any(_means(word, door) for door in closed):
+        if any(_means(word, door) for door in closed) or _is_unknown(word, doors):
             return argument
         writes = writes or any(_means(word, door) for door in doors.writing)
     for argument in arguments:
@@ -257,7 +253,7 @@ def steps_of(name: str, arguments: Sequence[str]) -> tuple[str, ...]:
 
 
 def _doors_of(name: str) -> _Doors | None:
-    found = (_DOORS.get(_ALSO_CALLED.get(known, known)) for known in _known_as(name))
+    found = (_DOORS.get(_ALSO_CALLED.get(known, known)) for known in known_as(name))
     return next((one for one in found if one is not None), None)
 
 
@@ -297,6 +293,13 @@ def _means(argument: str, door: str) -> bool:
     return argument == door
 
 
+def _is_unknown(argument: str, doors: _Doors) -> bool:
+    """Return whether *argument* is a long option, and none of those that are known."""
+    name = argument.partition("=")[0]
+    is_long = name.startswith("--") and len(name) > len("--")
+    return bool(doors.long) and is_long and name not in doors.long
+
+
 def _leads_out(argument: str) -> bool:
     """Return whether *argument*, or its value, is a path out of the folder."""
     value = argument.partition("=")[2] if argument.startswith("--") else argument
@@ -309,15 +312,6 @@ def _leads_out(argument: str) -> bool:
 def _is_remote(argument: str) -> bool:
     """Return whether *argument* may name a file on another machine, as ``host:path``."""
     return ":" in argument.partition("/")[0]
-
-
-def _known_as(name: str) -> tuple[str, ...]:
-    """Return the names that the program *name* goes by, with and without a version."""
-    base = name.replace("\\", "/").rpartition("/")[2].lower().removesuffix(".exe")
-    if base.startswith("ld-linux"):
-        return ("ld-linux",)
-    first = base.partition(".")[0]  # vim.basic
-    return tuple(dict.fromkeys((base, first, _VERSION.sub("", base), _VERSION.sub("", first))))
 
 
 # --- words

@@ -46,7 +46,7 @@ def _folders(tmp_path: Path) -> tuple[Path, Path]:
 WRITES = (
     "tar -xf a.tar", "tar xf a.tar", "tar -x -f a.tar", "tar --extract --file=a.tar",
     "tar -xft -f a.tar", "tar -cf deep/lnk/new.tar a.txt",
-    "tar -xf a.tar --transform=s,b.txt,deep/lnk/evil,", "tar -xf a.tar --backup --suffix=x",
+    "tar -xf a.tar --transform=s,b.txt,deep/lnk/evil,", "tar -xf a.tar --backup",
     "zip -r deep/lnk/new.zip a.txt", "unzip -o a.zip", "unzip -l --l -o a.zip",
 )  # fmt: skip
 
@@ -136,6 +136,34 @@ async def test_a_folder_that_looks_like_a_repository_is_none(tmp_path: Path) -> 
     ran, inside = tmp_path / "ran", tmp_path / "in"
     _repository(inside, ran=ran, bare=True)
     assert "safe.bareRepository" in await _run(inside, "git status", well=False)
+    assert not ran.exists()
+
+
+def _with_a_remote(inside: Path, *, ran: Path) -> None:
+    """Make a repository, and one without a work tree below it, to which it pushes."""
+    git = shutil.which("git")
+    assert git is not None
+    subprocess.run([git, "init", "-q", "-b", "main", str(inside)], check=True)
+    subprocess.run([git, "init", "-q", "--bare", str(inside / "sub")], check=True)
+    who = ("-c", "user.name=a", "-c", "user.email=a@b.example")
+    words = [git, "-C", str(inside), *who, "commit", "-q", "--allow-empty", "-m", "one"]
+    subprocess.run(words, check=True)
+    for remote in (("remote", "add", "o", "sub"), ("config", "push.default", "current")):
+        subprocess.run([git, "-C", str(inside), *remote], check=True)
+    hook = inside / "sub" / "hooks" / "pre-receive"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(f"#!/bin/sh\ntouch {ran}\n")
+    hook.chmod(0o755)
+
+
+@pytest.mark.parametrize("command", ["push ./sub HEAD:refs/heads/x", "push o", "fetch sub"])
+async def test_git_gives_nothing_to_a_folder_that_looks_like_a_repository(
+    tmp_path: Path, command: str
+) -> None:
+    """Its hooks run where it is pushed to, and a patch can make them."""
+    ran, inside = tmp_path / "ran", tmp_path / "in"
+    _with_a_remote(inside, ran=ran)
+    assert "transport 'file' not allowed" in await _run(inside, f"git {command}", well=False)
     assert not ran.exists()
 
 

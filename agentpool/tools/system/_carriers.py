@@ -1,0 +1,78 @@
+"""Programs that run what they are told to: to grant one is to grant every program.
+
+A list of names is never whole. So a name is looked for in each of its forms: without its folder,
+its version, what tells variants apart, and the letter that a second set of GNU programs begins
+with.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+CARRIERS: Final = frozenset({
+    "aa-exec", "abduco", "ansible", "ant", "apk", "apt", "apt-get", "aptitude", "arch",
+    "aria2c", "ash", "at", "awk", "bash", "batch", "bazel", "bmake", "bpython", "brew",
+    "bun", "bundle", "busctl", "busybox", "bwrap", "byobu", "c++", "cabal", "caffeinate",
+    "capsh", "cargo", "cc", "cgexec", "choom", "chpst", "chroot", "chrt", "clang",
+    "clang++", "clisp", "cmake", "cmd", "conda", "coverage", "cpan", "cpio", "cpp",
+    "crontab", "crun", "cscript", "csh", "ctest", "daemon", "daemonize", "dash", "dbclient",
+    "dbus-run-session", "dc", "deb-systemd-invoke", "debconf", "deno", "dnf", "doas",
+    "docker", "dotnet", "dpkg", "dpkg-architecture", "dtach", "dumb-init", "eatmydata",
+    "ed", "editor", "elvish", "emacs", "entr", "env", "erb", "ex", "expect", "fakechroot",
+    "fakeroot", "faketime", "firejail", "fish", "flatpak", "flock", "foreman", "g++",
+    "gawk", "gcc", "gdb", "gem", "gh", "ghc", "git-lfs", "gmake", "gnuplot", "go", "gpg",
+    "gradle", "groovy", "guile", "guix", "gvim", "hg", "honcho", "hush", "hyperfine",
+    "i386", "i486", "i586", "i686", "install", "ionice", "ipython", "irb", "java", "jj",
+    "jshell", "julia", "jupyter", "just", "kotlin", "ksh", "kubectl", "launchctl",
+    "lazygit", "ld-linux", "ld-musl", "ld.so", "ld64", "ldd", "less", "lftp", "linux32",
+    "linux64", "logrotate", "logsave", "ltrace", "lua", "luajit", "lxc-execute", "m4",
+    "machinectl", "make", "man", "mariadb", "mawk", "meson", "mksh", "mongosh", "mono",
+    "more", "mosh", "most", "msgfilter", "mvn", "mysql", "nano", "nawk", "nc", "ncat",
+    "nerdctl", "newgrp", "nice", "ninja", "nix", "nix-shell", "nmap", "node", "nodejs",
+    "nohup", "nox", "npm", "npx", "nsenter", "nu", "numactl", "nvim", "octave", "openssl",
+    "original-awk", "osascript", "pacman", "pager", "parallel", "perf", "perl", "php",
+    "php-cgi", "phpdbg", "pinfo", "pip", "pipx", "pkexec", "pnpm", "podman", "poetry",
+    "posh", "powershell", "ppc32", "pre-commit", "prlimit", "proot", "prove", "psql",
+    "pwsh", "pypy", "pytest", "python", "pythonw", "r", "rake", "rbash", "rc", "red",
+    "rksh", "rlwrap", "rpm", "rscript", "rsh", "rsync", "ruby", "run-mailcap", "run-parts",
+    "run0", "runc", "runghc", "runsv", "runuser", "rust-script", "rview", "rvim", "rzsh",
+    "s390", "sbcl", "sbt", "scala", "scp", "screen", "script", "scsh", "sed", "see",
+    "sensible-editor", "sensible-pager", "setarch", "setpriv", "setsid", "sftp", "sg", "sh",
+    "slogin", "snap", "socat", "softlimit", "split", "sqlite3", "ssh", "ssh-agent",
+    "sshpass", "stack", "start-stop-daemon", "stdbuf", "strace", "su", "sudo", "sudoedit",
+    "supervisord", "svn", "systemd-inhibit", "systemd-nspawn", "systemd-run", "task",
+    "taskset", "tclsh", "tcpdump", "tcsh", "terraform", "tig", "time", "timeout", "tini",
+    "tmux", "tox", "toybox", "ts-node", "tsx", "uname26", "unbuffer", "unshare", "uv",
+    "uvx", "vagrant", "valgrind", "vi", "view", "vigr", "vim", "vimdiff", "vipw", "visudo",
+    "watch", "wget", "wish", "wsl", "x86_64", "xargs", "xdg-open", "xonsh", "xvfb-run",
+    "yarn", "yash", "yum", "zsh",
+})  # fmt: skip
+"""Programs that run what they are told to, by their usual arguments, commands or files."""
+
+# A version at the end of a name: python3.11, perl5.36.0, gcc-12.
+_VERSION: Final = re.compile(r"[-.0-9]+\Z")
+
+_VARIANT: Final = re.compile(r"-(?:gtk|nox|static|tiny)\Z")
+
+
+def carriers(names: Iterable[str]) -> tuple[str, ...]:
+    """Return those of *names* that run other programs: to grant one is to grant ``*``."""
+    return tuple(name for name in names if not CARRIERS.isdisjoint(_forms(name)))
+
+
+def known_as(name: str) -> tuple[str, ...]:
+    """Return the names that the program *name* goes by, with and without a version."""
+    base = name.replace("\\", "/").rpartition("/")[2].lower().removesuffix(".exe")
+    for linker in ("ld-linux", "ld-musl"):
+        if base.startswith(linker):
+            return (linker,)
+    first = base.partition(".")[0]  # vim.basic
+    return tuple(dict.fromkeys((base, first, _VERSION.sub("", base), _VERSION.sub("", first))))
+
+
+def _forms(name: str) -> set[str]:
+    """Return every name under which a carrier may be known that is installed as *name*."""
+    forms = {_VARIANT.sub("", form) for form in known_as(name)} | {*known_as(name)}
+    return forms | {form.removeprefix("g") for form in forms}
