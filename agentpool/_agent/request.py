@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
 from contextlib import nullcontext
-from contextvars import Token
 from typing import final
 
 import msgspec
@@ -73,13 +72,10 @@ def complete(agent: Agent, effect: Complete, run: Run) -> Awaitable[object]:
         hear = Hearing(agent)
     seconds = agent.config.manifest.resources.request_seconds
     allow(agent.clock, seconds, agent.hub.now)
-    clock = None
+    asking = ModelRequest(agent, agent.driver, request, hear, run.arriving, teller, effect=effect)
+    agent.slot.failures = asking.failed
     if seconds is not None and agent.clock is not None:
-        clock = RequestClock(agent.clock)
-        clock.__enter__()
-    asking = ModelRequest(
-        agent, agent.driver, request, hear, run.arriving, teller, effect=effect, clock=clock
-    )
+        agent.slot.clock = RequestClock(agent.clock)
     return asking.make()
 
 
@@ -114,7 +110,11 @@ async def complete_aside(
             on_delta(piece)
 
     asking = ModelRequest(agent, driver, request, arrive, arrived, teller, Estimator())
-    answer = await asking.make()
+    token = current_failures.set(asking.failed)
+    try:
+        answer = await asking.make()
+    finally:
+        current_failures.reset(token)
     if isinstance(answer, LimitExceededError):
         raise answer
     agent.charge(answer.usage, answer.cost_usd, requests=1)
@@ -150,8 +150,6 @@ class ModelRequest(Live):
 
     effect: Complete | None = None
     """Where the answer of the agent's own turn goes. ``None``: a tool asks."""
-    clock: RequestClock | None = None
-    """What stands still while the request waits for its turn. Attached already."""
     failed: list[DriverError] = []  # noqa: RUF012  # each has its own
     """The errors of drivers in whose place another one was asked, not counted yet."""
     failed_before: int = 0
@@ -170,7 +168,6 @@ class ModelRequest(Live):
         """
         agent, attempts, waited_seconds = self.agent, 1, 0.0
         # One coroutine for all attempts: another one would be 300 bytes of each agent.
-        token = current_failures.set(self.failed)
         try:
             while True:
                 try:
@@ -202,12 +199,17 @@ class ModelRequest(Live):
                 await self._wait_before_retry(delay_seconds)
                 attempts, waited_seconds = attempts + 1, waited_seconds + delay_seconds
         finally:
-            self._detach(token)
+            self._detach()
 
-    def _detach(self, token: Token[list[DriverError] | None]) -> None:
-        current_failures.reset(token)
-        if self.clock is not None:
-            self.clock.__exit__()
+    def _detach(self) -> None:
+        slot = self.agent.slot
+        if self.effect is None:
+            return  # a tool's request, beside which the agent's own may go on
+        slot.failures = None
+        if slot.clock is not None:
+            # Also from tasks that were left behind and still wait.
+            slot.clock.end()
+            slot.clock = None
 
     def _done(self, answer: Completion | LimitExceededError) -> Completion | LimitExceededError:
         """Store the answer in the agent's turn, and report it."""

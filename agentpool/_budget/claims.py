@@ -317,7 +317,7 @@ class Ledger(Live):
         """
         amounts = amounts_of(tokens=tokens, cost_usd=cost_usd, requests=1, tool_calls=0)
         claim = Claim(self, amounts, cost_usd is not None, is_stalled)
-        held = set[Ledger]()
+        held: set[Ledger] = set()
         for one in self.root.waiting:
             one.hold(held)
         self._decide(claim, held)
@@ -330,7 +330,7 @@ class Ledger(Live):
 
         After each settlement, and when a task that makes a request begins to wait.
         """
-        held = set[Ledger]()
+        held: set[Ledger] = set()
         for claim in tuple(self.waiting):
             self._decide(claim, held)
             if claim.result is not None:

@@ -248,8 +248,11 @@ class LoopGuard(Live, gc=False):
         for place, (seen, result) in enumerate(zip(calls, results, strict=True)):
             if result is None:
                 continue
-            seen.failed = place in failed
-            seen.waits = seen.waits and not seen.failed
+            has_failed = place in failed
+            if has_failed is not seen.failed:
+                seen.failed = has_failed
+            if has_failed and seen.waits:
+                seen.waits = False
             if result != seen.result:
                 if seen.result is not None:
                     seen.count = 1

@@ -26,6 +26,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from collections.abc import Set as AbstractSet
 
 import msgspec
 
@@ -35,7 +36,7 @@ from agentpool._errors import ProtocolError
 from agentpool._loop.continuation import join_pieces
 from agentpool._loop.conversation import Conversation, cut_to_tokens
 from agentpool._loop.cut_call import CUT_IN_CALL, refuse_cut
-from agentpool._loop.guard import ALLOW, Block, Stop, Warn
+from agentpool._loop.guard import ALLOW, NO_PLACES, Block, Stop, Warn
 from agentpool._loop.repeats import told_by
 from agentpool._loop.room import make_room
 from agentpool._loop.run import Complete, Effect, Recall, Receive, Remember, Run, RunTools, refused
@@ -261,14 +262,15 @@ def _acted(
 ) -> None:
     """Add a result for each call to the conversation; after a stop, end the run."""
     if stop is None:
-        results, failed = list[str | None](), set[int]()
+        results: list[str | None] = []
+        failed: AbstractSet[int] = NO_PLACES
         for refusal, result in zip(refusals, batch.results, strict=True):
             if refusal is not None or result is None:
                 results.append(None)
                 continue
             if result.is_error:
-                failed.add(len(results))
-            results.append(told_by(result))
+                failed = {*failed, len(results)}
+            results.append(told_by(result) if result.attachments else result.content)
         run.guard.record_results(results, failed)
     run.settle("the run has ended")
     if stop is not None:

@@ -22,7 +22,7 @@ from typing import Self, final
 import trio
 
 from agentpool._base import Live
-from agentpool._scheduling.slot import Slot, current_slot
+from agentpool._scheduling.slot import Clock, Slot, current_slot
 
 
 @final
@@ -35,7 +35,7 @@ class RequestClock(Live):
     """What was left when it was stopped."""
     _stops: int = 0
     """How many wait for their turn."""
-    _outer: RequestClock | None = None
+    _outer: Clock | None = None
     _slot: Slot | None = None
     _is_over: bool = False
     """Whether its scope limits something else by now."""
@@ -78,18 +78,20 @@ class RequestClock(Live):
 
     def __enter__(self) -> Self:
         """Make this the clock that waits inside the block stop."""
-        slot = self._slot = current_slot.get()
-        outer = _clock.get()
-        if outer is not None and outer.is_of(slot):
-            self._outer = outer
+        self._slot = current_slot.get()
+        self._outer = current_clock()
         self._token = _clock.set(self)
         return self
 
     def __exit__(self, *_: object) -> None:
         """Detach the clock, also from tasks that were left behind and still wait."""
         assert self._token is not None  # noqa: S101  # it was entered
-        self._is_over = True
+        self.end()
         _clock.reset(self._token)
+
+    def end(self) -> None:
+        """Leave its scope alone from now on: it limits something else."""
+        self._is_over = True
 
     def is_of(self, slot: Slot | None) -> bool:
         """Return whether the clock belongs to the agent of *slot*. ``None``: to no agent."""
@@ -99,10 +101,15 @@ class RequestClock(Live):
 _clock: ContextVar[RequestClock | None] = ContextVar("agentpool_request_clock", default=None)
 
 
-def current_clock() -> RequestClock | None:
+def current_clock() -> Clock | None:
     """Return the clock that limits the current task. ``None``: no clock does."""
-    clock = _clock.get()
-    return clock if clock is not None and clock.is_of(current_slot.get()) else None
+    slot, clock = current_slot.get(), _clock.get()
+    if clock is not None and clock.is_of(slot):
+        return clock
+    # That of a request which the agent makes for itself is in its slot.
+    if slot is None or slot.clock is None or not slot.is_own_task():
+        return None
+    return slot.clock
 
 
 @contextmanager

@@ -34,7 +34,7 @@ from typing import Final, Protocol, final
 import trio
 
 from agentpool._base import Live
-from agentpool._errors import DeadlockError
+from agentpool._errors import DeadlockError, DriverError
 from agentpool._messages import AgentId
 from agentpool._scheduling.fair_queue import PLAIN, Share
 from agentpool._scheduling.owner import Owner
@@ -53,6 +53,27 @@ class Branch(Live):
 
 NO_WAITS: Final[Mapping[trio.lowlevel.Task, parked]] = MappingProxyType({})
 """What an agent that waits for nothing has."""
+
+
+class Clock(Protocol):
+    """The time limit of one request."""
+
+    @property
+    def seconds_left(self) -> float:
+        """The time left; negative after the deadline."""
+        ...
+
+    def stop(self) -> None:
+        """Stop the clock. Calls nest: it runs again after as many ``go_on`` calls."""
+
+    def go_on(self) -> None:
+        """Undo one ``stop``."""
+
+    def spend(self, seconds: float) -> None:
+        """Subtract *seconds* from the time left."""
+
+    def end(self) -> None:
+        """Leave its scope alone from now on: it limits something else."""
 
 
 class SlotKeeper(Protocol):
@@ -105,6 +126,12 @@ class Slot(Live):
     guards: tuple[float, ...] = ()
     """Deadlines of the manifest for its tools, none of them set for a wait. A wait that only
     they would end counts as one that has none."""
+    clock: Clock | None = None
+    """The clock of the request that the agent makes for itself. ``None``: none limits it.
+    A context variable would be a fiftieth of a turn, and so would one for ``failures``."""
+    failures: list[DriverError] | None = None
+    """Takes the errors of drivers in whose place another one is asked. ``None``: the agent makes
+    no request for itself."""
     _waits: dict[trio.lowlevel.Task, parked] | None = None
     _granted: trio.Event | None = None
 
@@ -189,6 +216,10 @@ class Slot(Live):
             # Forked, the own branch does nothing: whoever is of it was left behind.
             return branch
         return self._own_branch()
+
+    def is_own_task(self) -> bool:
+        """Return whether the current task is the agent's: none that it has left behind."""
+        return self.branch_of(trio.lowlevel.current_task()) is not None
 
     def _own_branch(self) -> Branch:
         if not self.branches:

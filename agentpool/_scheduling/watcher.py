@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from typing import Protocol
 
 from agentpool._errors import DriverError
+from agentpool._scheduling.slot import current_slot
 
 
 class RequestWatcher(Protocol):
@@ -36,7 +37,23 @@ class RequestWatcher(Protocol):
 current_failures: ContextVar[list[DriverError] | None] = ContextVar(
     "agentpool_failures", default=None
 )
-"""Takes the errors of drivers in whose place another one was asked. ``None``: of no agent."""
+"""Takes the errors of drivers in whose place another one was asked, where a tool asks. ``None``:
+no tool does."""
+
+
+def failures_to_count() -> list[DriverError] | None:
+    """Return what takes the errors of drivers in whose place another one is asked.
+
+    ``None``: the current task makes a request of no agent.
+    """
+    failures = current_failures.get()
+    if failures is not None:
+        return failures
+    slot = current_slot.get()
+    if slot is None or slot.failures is None or not slot.is_own_task():
+        return None
+    return slot.failures
+
 
 current_watcher: ContextVar[RequestWatcher | None] = ContextVar("agentpool_watcher", default=None)
 """Who watches the request that the current task makes. ``None``: it is not watched."""

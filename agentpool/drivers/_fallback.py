@@ -46,7 +46,7 @@ from agentpool._loop.continuation import goes_on
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._messages import Completion, CompletionRequest, FinishReason, Usage
 from agentpool._scheduling.request_clock import RequestClock
-from agentpool._scheduling.watcher import current_failures, current_watcher
+from agentpool._scheduling.watcher import current_watcher, failures_to_count
 from agentpool.abc import Driver, HearsThoughts, OnDelta, OnSent, SendingDriver
 from agentpool.drivers._breaker import Attempt, BreakerState, CircuitBreaker
 
@@ -241,7 +241,7 @@ class FallbackDriver(SendingDriver):
                     raise
                 errors.append(error)
                 self._tell(number, error)
-                failures = current_failures.get()
+                failures = failures_to_count()
                 # One that has the errors of others was told of them.
                 if failures is not None and not isinstance(error, AllDriversFailedError):
                     failures.extend([error] if heard.has_left else [])

@@ -71,7 +71,8 @@ class Phases:
 
     def as_text(self) -> list[str]:
         """Return the comments that are held back, which are text from now on."""
-        held, offset, texts = self._held, 0, list[str]()
+        held, offset = self._held, 0
+        texts: list[str] = []
         if not held:
             return texts
         self._held, parts = [], self.parts.copy()
