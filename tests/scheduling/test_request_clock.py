@@ -14,6 +14,7 @@ from agentpool.abc import Completion, CompletionRequest, Driver, OnDelta, ToolCo
 from agentpool.drivers import (
     FallbackDriver,
     GatedDriver,
+    NetworkError,
     RateLimitError,
     RequestGate,
     ScriptedDriver,
@@ -285,6 +286,47 @@ async def test_what_is_left_is_known_while_it_stands_still(autojump_clock: MockC
         assert current_clock() is outer
         assert outer.seconds_left == 4
     assert current_clock() is None
+
+
+@pytest.mark.parametrize("waits_at_gate", [True, False])
+async def test_a_task_that_was_left_behind_has_no_part_in_its_agents_requests(
+    *, waits_at_gate: bool, autojump_clock: MockClock
+) -> None:
+    """Its wait at a gate stops no clock of the agent, and its failures cost the agent nothing."""
+    line = Line()
+    fails = LiveDriver(lambda _, __: breaking())
+    inner = GatedDriver(after(0), line.gate) if waits_at_gate else FallbackDriver(fails, after(0))
+
+    async def breaking() -> Completion:
+        await trio.sleep(1)
+        raise NetworkError("broke off")
+
+    async def left(request: CompletionRequest) -> None:
+        await trio.sleep(1)
+        await inner.complete(request)
+
+    async def answer(request: CompletionRequest, _: OnDelta) -> Completion | str:
+        if turns_of(request):
+            await trio.sleep(4 if not waits_at_gate else 100)
+            return "done"
+        requests.append(request)
+        return calling(tool_call("start"))
+
+    async def start(_: str, __: ToolContext) -> str:
+        others.start_soon(left, requests[0])
+        await trio.lowlevel.checkpoint()
+        return "started"
+
+    requests: list[CompletionRequest] = []
+    tools = ToolRegistry([FakeTool("start", start)])
+    async with trio.open_nursery() as others, open_pool(LiveDriver(answer), tools=tools) as pool:
+        others.start_soon(line.hold, 60.0)
+        await trio.testing.wait_all_tasks_blocked()
+        config = SpawnConfig(manifest(request_seconds=5.0), "ask")
+        outcome = await (await pool.spawn(config)).wait()
+        assert trio.current_time() == (5 if waits_at_gate else 4)
+    assert outcome.status is (AgentStatus.FAILED if waits_at_gate else AgentStatus.COMPLETED)
+    assert outcome.unmeasured_requests == 2  # its own; the drivers here say no usage
 
 
 def test_g16_a_clock_is_left_as_it_was_found() -> None:
