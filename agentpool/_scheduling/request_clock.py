@@ -22,7 +22,8 @@ from typing import Self, final
 import trio
 
 from agentpool._base import Live
-from agentpool._scheduling.slot import Clock, Slot, current_slot
+from agentpool._scheduling.clock import Clock
+from agentpool._scheduling.slot import Slot, current_slot
 
 
 @final

@@ -36,6 +36,7 @@ import trio
 from agentpool._base import Live
 from agentpool._errors import DeadlockError, DriverError
 from agentpool._messages import AgentId
+from agentpool._scheduling.clock import Clock
 from agentpool._scheduling.fair_queue import PLAIN, Share
 from agentpool._scheduling.owner import Owner
 from agentpool._scheduling.parking_lot import Lot
@@ -53,27 +54,6 @@ class Branch(Live):
 
 NO_WAITS: Final[Mapping[trio.lowlevel.Task, parked]] = MappingProxyType({})
 """What an agent that waits for nothing has."""
-
-
-class Clock(Protocol):
-    """The time limit of one request."""
-
-    @property
-    def seconds_left(self) -> float:
-        """The time left; negative after the deadline."""
-        ...
-
-    def stop(self) -> None:
-        """Stop the clock. Calls nest: it runs again after as many ``go_on`` calls."""
-
-    def go_on(self) -> None:
-        """Undo one ``stop``."""
-
-    def spend(self, seconds: float) -> None:
-        """Subtract *seconds* from the time left."""
-
-    def end(self) -> None:
-        """Leave its scope alone from now on: it limits something else."""
 
 
 class SlotKeeper(Protocol):
