@@ -38,13 +38,13 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 
-def _number_of(handle: AgentRecord) -> AgentId:
-    return handle.agent_id
+def _number_of(record: AgentRecord) -> AgentId:
+    return record.agent_id
 
 
-def _is_withdrawn(handle: AgentRecord) -> bool:
+def _is_withdrawn(record: AgentRecord) -> bool:
     # Before it has ended: whoever is told of that may use the pool.
-    return handle.cancelled is not None
+    return record.cancelled is not None
 
 
 def _new_queue() -> FairQueue[AgentRecord]:
@@ -139,10 +139,10 @@ class Admission(Live):
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         if self.room_for(1):
-            handle = accept()
+            record = accept()
             if self.pace.is_due():
                 await trio.lowlevel.cancel_shielded_checkpoint()
-            return handle
+            return record
         async with parked(Wait.other("a place in the queue", WaitReason.QUEUE)):
             while not (self.closed or self.room_for(1)):
                 await self._room.park()
@@ -182,21 +182,21 @@ class Admission(Live):
         self.closed = True
         self._room.unpark_all()
 
-    def admit(self, handle: AgentRecord) -> None:
-        """Start *handle* if a slot is free, otherwise queue it. Ask ``room_for`` first."""
+    def admit(self, record: AgentRecord) -> None:
+        """Start *record* if a slot is free, otherwise queue it. Ask ``room_for`` first."""
         is_free = self.running_count + self._lent < self.slots
         if is_free and not (self._returning or self._children or self._newcomers):
             # Through the queue it would be the next one as well.
             self.running_count += 1
-            self._start_with(handle)
+            self._start_with(record)
             return
-        queue = self._children if handle.depth else self._newcomers
-        queue.push(handle, handle.share)
+        queue = self._children if record.depth else self._newcomers
+        queue.push(record, record.share)
         self.pump()
 
-    def withdraw(self, handle: AgentRecord) -> None:
+    def withdraw(self, record: AgentRecord) -> None:
         """Remove a cancelled agent from the queue. Its place is free at once."""
-        queue = self._children if handle.depth else self._newcomers
+        queue = self._children if record.depth else self._newcomers
         queue.note_gone()
         self._room.unpark()
 
@@ -225,12 +225,12 @@ class Admission(Live):
             self.running_count += 1
             self._start_with(queue.pop())
 
-    def _start_with(self, handle: AgentRecord) -> None:
+    def _start_with(self, record: AgentRecord) -> None:
         if self._room:
             self._room.unpark()
         scope = trio.CancelScope()
-        slot = Slot(self, handle.agent_id, scope, handle.share, handle.name)
-        self._start(handle, slot)
+        slot = Slot(self, record.agent_id, scope, record.share, record.name)
+        self._start(record, slot)
 
     def resize(self, slots: float) -> None:
         """Change the number of slots. Running agents go on, even if they are too many now."""

@@ -64,7 +64,7 @@ async def build_tools(context: AgentContext, build: ToolBuilder) -> ToolRegistry
 class PoolAgentContext(AgentContext):
     """One agent, as its tools see it."""
 
-    _handle: AgentRecord
+    _record: AgentRecord
     _agent: Agent
     _router: PostOffice
     _admission: Admission
@@ -75,12 +75,12 @@ class PoolAgentContext(AgentContext):
     @property
     def agent_id(self) -> AgentId:
         """The agent's id."""
-        return self._handle.agent_id
+        return self._record.agent_id
 
     @property
     def name(self) -> str:
         """The agent's name."""
-        return self._handle.name
+        return self._record.name
 
     @property
     def manifest(self) -> AgentManifest:
@@ -90,12 +90,12 @@ class PoolAgentContext(AgentContext):
     @property
     def depth(self) -> int:
         """The number of generations above the agent."""
-        return self._handle.depth
+        return self._record.depth
 
     @property
     def parent_id(self) -> AgentId:
         """The id of the agent that spawned it. 0: the owner."""
-        return self._handle.parent_id
+        return self._record.parent_id
 
     @property
     def memory_scope(self) -> str:
@@ -169,7 +169,7 @@ class PoolAgentContext(AgentContext):
         return messages
 
     def _check_alive(self) -> None:
-        if self._handle.has_ended:
+        if self._record.has_ended:
             raise UsageError(
                 f"agent {self.agent_id} ({self.name}) has ended: its context sends, asks and "
                 "spends nothing any more; end what a tool starts before the tool returns"
@@ -189,9 +189,9 @@ class PoolAgentContext(AgentContext):
     def list_agents(self) -> tuple[AgentInfo, ...]:
         """Return every other agent that has started and has not ended."""
         return tuple(
-            AgentInfo(handle.agent_id, handle.name, handle.status)
-            for handle in self._running.values()
-            if handle is not self._handle
+            AgentInfo(record.agent_id, record.name, record.status)
+            for record in self._running.values()
+            if record is not self._record
         )
 
     async def run_child(self, query: str | SpawnConfig, *, name: str | None = None) -> AgentOutcome:
@@ -238,8 +238,8 @@ class PoolAgentContext(AgentContext):
                     self._agent.charge(outcome.usage, outcome.cost_usd)
 
     def _accept_child(self, config: SpawnConfig, driver: Driver) -> AgentRecord:
-        child = self._accept(config, driver, AgentRecord.collect, self._handle)
-        slot = self._handle.slot
+        child = self._accept(config, driver, AgentRecord.collect, self._record)
+        slot = self._record.slot
         own = config.manifest.resources.run_seconds or math.inf
         child.is_guarded = (
             slot is not None

@@ -226,8 +226,8 @@ class DeadlockWatch:
             if self._owner_can_act(settled=settled):
                 return ()
             return [one.wait for one in self.owner.waits.values()]
-        handle = self._running.get(agent_id)
-        slot = None if handle is None else handle.slot
+        record = self._running.get(agent_id)
+        slot = None if record is None else record.slot
         # Who has a slot, or gets one, is looked at when it gives it back.
         if slot is None or slot.held or slot.wanted or slot.task is None:
             return ()
@@ -267,7 +267,7 @@ class DeadlockWatch:
             victim = min(named, key=_agents_first)
         start = named.index(min(named, key=_agents_first))
         named = named[start:] + named[:start]
-        names = {agent_id: handle.name for agent_id, handle in self._running.items()}
+        names = {agent_id: record.name for agent_id, record in self._running.items()}
         text = describe_deadlock(named, waits, names, cycle=bool(cycle))
         way = self._parked(victim, stuck)
         if way is None:

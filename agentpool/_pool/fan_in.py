@@ -66,7 +66,7 @@ class FanIn(Live):
     keep_outcomes: int | None = None
     """Outcomes that were given out and are kept. ``None``: all, but for those of agents that
     others started."""
-    handles: dict[AgentId, AgentRecord] = msgspec.field(default_factory=dict[AgentId, AgentRecord])
+    known: dict[AgentId, AgentRecord] = msgspec.field(default_factory=dict[AgentId, AgentRecord])
     """Every agent that was accepted for the pool, in spawn order."""
     owned: dict[AgentId, AgentRecord] = msgspec.field(default_factory=dict[AgentId, AgentRecord])
     """Those of parents, maps, races and supervisions, who hear of the end alone."""
@@ -89,61 +89,61 @@ class FanIn(Live):
         """Register *owner*, the task that opened the pool, so that its waits are seen."""
         self._owner, self._pace = owner, pace
 
-    def expect(self, handle: AgentRecord) -> None:
+    def expect(self, record: AgentRecord) -> None:
         """Add an accepted agent."""
-        if handle.on_end is None:
-            self.handles[handle.agent_id] = handle
-            self.active[handle.agent_id] = None
+        if record.on_end is None:
+            self.known[record.agent_id] = record
+            self.active[record.agent_id] = None
         else:
-            self.owned[handle.agent_id] = handle
-            self.active_owned[handle.agent_id] = None
+            self.owned[record.agent_id] = record
+            self.active_owned[record.agent_id] = None
 
     def find(self, agent_id: AgentId) -> AgentRecord | None:
-        """Return the handle of an agent. ``None``: it never existed or was forgotten."""
+        """Return the record of an agent. ``None``: it never existed or was forgotten."""
         if type(agent_id) is not int:  # True is a key that finds agent 1, and no id
             return None
-        return self.handles.get(agent_id) or self.owned.get(agent_id)
+        return self.known.get(agent_id) or self.owned.get(agent_id)
 
-    def ended(self, handle: AgentRecord) -> None:
+    def ended(self, record: AgentRecord) -> None:
         """Record an agent's end, and wake the calls that wait for it."""
         for join in self._joins:
-            if handle.agent_id in join.missing:
-                del join.missing[handle.agent_id]
+            if record.agent_id in join.missing:
+                del join.missing[record.agent_id]
                 if not join.missing:
                     join.lot.unpark_all()
-        if handle.on_end is not None:
-            del self.active_owned[handle.agent_id]
-            handle.on_end(handle)
+        if record.on_end is not None:
+            del self.active_owned[record.agent_id]
+            record.on_end(record)
             return
-        del self.active[handle.agent_id]
-        self._ended[handle.agent_id] = handle
+        del self.active[record.agent_id]
+        self._ended[record.agent_id] = record
         if self._next:
             if self.active:
                 self._next.unpark(1)
             else:
                 self._next.unpark_all()  # some of them will learn that no agent is left
 
-    def given_out(self, handle: AgentRecord) -> None:
+    def given_out(self, record: AgentRecord) -> None:
         """Record that an outcome was retrieved, and forget the oldest ones beyond the limit."""
         keep = self.keep_outcomes
         if keep is None:
-            if handle.on_end is None:
+            if record.on_end is None:
                 return
             keep = KEPT_OF_OTHERS
-        self._given_out.append(handle)
+        self._given_out.append(record)
         while len(self._given_out) > keep:
             self._drop(self._given_out.popleft())
 
-    def forget(self, handle: AgentRecord) -> None:
+    def forget(self, record: AgentRecord) -> None:
         """Forget an agent that has ended."""
-        self._drop(handle)
-        if handle in self._given_out:
-            self._given_out.remove(handle)
+        self._drop(record)
+        if record in self._given_out:
+            self._given_out.remove(record)
 
-    def _drop(self, handle: AgentRecord) -> None:
-        self.handles.pop(handle.agent_id, None)
-        self.owned.pop(handle.agent_id, None)
-        self._ended.pop(handle.agent_id, None)
+    def _drop(self, record: AgentRecord) -> None:
+        self.known.pop(record.agent_id, None)
+        self.owned.pop(record.agent_id, None)
+        self._ended.pop(record.agent_id, None)
 
     async def join_next(self) -> AgentOutcome | None:
         """Return the next outcome that was not given out yet. ``None``: no agent is left.
@@ -172,7 +172,7 @@ class FanIn(Live):
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         # Taken now: an outcome that is retrieved meanwhile may be forgotten.
-        wanted = list(self.handles.values())
+        wanted = list(self.known.values())
         missing = dict(self.active)
         if children:
             wanted = sorted([*wanted, *self.owned.values()], key=_number_of)
@@ -188,7 +188,7 @@ class FanIn(Live):
                 self._joins.remove(join)
         else:
             await trio.lowlevel.cancel_shielded_checkpoint()
-        outcomes = {handle.agent_id: handle.collect() for handle in wanted}
+        outcomes = {record.agent_id: record.collect() for record in wanted}
         for agent_id in outcomes:
             self._ended.pop(agent_id, None)
         return outcomes
@@ -197,10 +197,10 @@ class FanIn(Live):
         """Errors of failed agents whose outcomes were never retrieved, in spawn order."""
         return {
             agent_id: error
-            for agent_id, handle in self.handles.items()
-            if (error := handle.unseen_failure) is not None
+            for agent_id, record in self.known.items()
+            if (error := record.unseen_failure) is not None
         }
 
 
-def _number_of(handle: AgentRecord) -> AgentId:
-    return handle.agent_id
+def _number_of(record: AgentRecord) -> AgentId:
+    return record.agent_id

@@ -299,22 +299,22 @@ class PoolJournal:
             if child.parent_id == agent_id and call_of(child) in settled:
                 self.spend_again(child.agent_id, budget)
 
-    def ended(self, handle: AgentRecord, outcome: AgentOutcome) -> None:
+    def ended(self, record: AgentRecord, outcome: AgentOutcome) -> None:
         """Record an agent's outcome, unless the next process will continue the agent."""
         is_known = self.outcome_of(outcome.agent_id) is not None
-        is_open = self._is_left_open(handle) or isinstance(outcome.error, JournalError)
+        is_open = self._is_left_open(record) or isinstance(outcome.error, JournalError)
         history = self._histories.pop(outcome.agent_id, ())
         if not (is_known or is_open):
             self.writer.note(outcome_record(outcome, history))
-        if self._is_stopping and self._running.keys() <= {handle.agent_id}:
+        if self._is_stopping and self._running.keys() <= {record.agent_id}:
             self.writer.close()
 
-    def _is_left_open(self, handle: AgentRecord | None) -> bool:
-        """Return whether *handle*, or an agent above it, ends only with this process."""
-        while handle is not None:
-            if handle.is_left_open:
+    def _is_left_open(self, record: AgentRecord | None) -> bool:
+        """Return whether *record*, or an agent above it, ends only with this process."""
+        while record is not None:
+            if record.is_left_open:
                 return True
-            handle = self._running.get(handle.parent_id)
+            record = self._running.get(record.parent_id)
         return False
 
 

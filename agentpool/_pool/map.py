@@ -289,20 +289,20 @@ class QueryMap(Live):
             self._turns.unpark()
 
     def _start_first(self, config: SpawnConfig) -> AgentRecord:
-        handle = self._start(_Query(self._spawned, config))
+        record = self._start(_Query(self._spawned, config))
         self._spawned += 1
-        return handle
+        return record
 
     def _start(self, query: _Query) -> AgentRecord:
-        handle = self._accept(query.config, self._ended)
+        record = self._accept(query.config, self._ended)
         # Cannot have ended yet: it takes a step of its own to end.
-        self._in_flight[handle.agent_id] = handle, query
+        self._in_flight[record.agent_id] = record, query
         if query.tries:
             self._again.remove(query)
         if self._ordered:
-            self._ids[query.place] = handle.agent_id
+            self._ids[query.place] = record.agent_id
             self._find_next()
-        return handle
+        return record
 
     def _has_room(self) -> bool:
         slots = self._admission.slots
@@ -314,12 +314,12 @@ class QueryMap(Live):
         if (agent_id := self._ids.get(self._given)) is not None:
             self._next_ids[agent_id] = None
 
-    def _ended(self, handle: AgentRecord) -> None:
-        _, query = self._in_flight.pop(handle.agent_id)
+    def _ended(self, record: AgentRecord) -> None:
+        _, query = self._in_flight.pop(record.agent_id)
         if self._ordered:
             del self._ids[query.place]
             self._find_next()
-        outcome = handle.collect()
+        outcome = record.collect()
         is_failed = outcome.status is AgentStatus.FAILED
         if is_failed and query.tries < self._retries and not self._scope.cancel_called:
             seconds = min(RETRY_SECONDS * 2.0 ** min(query.tries, 100), MAX_RETRY_SECONDS)
@@ -347,8 +347,8 @@ class QueryMap(Live):
     async def aclose(self) -> None:
         """Cancel the agents that are left, and wait for them."""
         self._scope.cancel()
-        for handle, _ in tuple(self._in_flight.values()):
-            handle.cancel("the map's block ended")
+        for record, _ in tuple(self._in_flight.values()):
+            record.cancel("the map's block ended")
         while self._in_flight or not self._has_ended:
             await self._changed.park()
         await trio.lowlevel.cancel_shielded_checkpoint()

@@ -118,8 +118,8 @@ class AgentNursery(Home):
     def _posted(self, message: AgentMessage, reason: str | None) -> None:
         """Report that a message was accepted, or with a *reason* that it became a dead letter."""
         if self.hub.listening:
-            handle = self.fan_in.find(message.sender if reason is None else message.recipient)
-            self.hub.posted(message, reason, "" if handle is None else handle.name)
+            record = self.fan_in.find(message.sender if reason is None else message.recipient)
+            self.hub.posted(message, reason, "" if record is None else record.name)
 
     # --- from spawn to slot
 
@@ -189,20 +189,20 @@ class AgentNursery(Home):
             agent_id = self.journal.accept(config, agent_id, parent, past, on_end is not None)
         with self.hub:
             self.last_id = max(self.last_id, agent_id)
-            handle = AgentRecord(
+            record = AgentRecord(
                 self, self.voice, agent_id, config, driver,
                 parent=parent, on_end=on_end, budget=budget,
             )  # fmt: skip
-            self.fan_in.expect(handle)
+            self.fan_in.expect(record)
             if parent is not None and not config.outlives_parent:
-                parent.adopt(handle)
-            self.router.register(handle.agent_id)
-            self.hub.spawned(handle.agent_id, handle.parent_id, config)
-            self.admission.admit(handle)
-            if self.hub.listening and handle.status is AgentStatus.QUEUED:
+                parent.adopt(record)
+            self.router.register(record.agent_id)
+            self.hub.spawned(record.agent_id, record.parent_id, config)
+            self.admission.admit(record)
+            if self.hub.listening and record.status is AgentStatus.QUEUED:
                 ahead = self.admission.queued_count - 1
-                self.admission.tell_queued(handle.agent_id, handle.name, ahead, again=False)
-        return handle
+                self.admission.tell_queued(record.agent_id, record.name, ahead, again=False)
+        return record
 
     def accept_all(self, wanted: Sequence[tuple[SpawnConfig, Driver]]) -> list[AgentRecord]:
         """Accept all of these configs, or none.
@@ -241,19 +241,19 @@ class AgentNursery(Home):
         parent = parent or self.voice.caller()
         return budget_for(config, self.budget if parent is None else parent.budget)
 
-    def _start(self, handle: AgentRecord, slot: Slot) -> None:
-        handle.begin(slot, self.hub.seconds())
-        self.running[handle.agent_id] = handle
-        self.hub.tell(AgentStarted, handle.agent_id, handle.name)
-        self.nursery.start_soon(self._live, handle, slot, name=handle.name)
+    def _start(self, record: AgentRecord, slot: Slot) -> None:
+        record.begin(slot, self.hub.seconds())
+        self.running[record.agent_id] = record
+        self.hub.tell(AgentStarted, record.agent_id, record.name)
+        self.nursery.start_soon(self._live, record, slot, name=record.name)
 
     # --- from slot to outcome
 
-    async def _live(self, handle: AgentRecord, slot: Slot) -> None:  # noqa: ASYNC910  # the run has its own
-        if self.journal is not None and (known := self.journal.outcome_of(handle.agent_id)):
-            handle.take_work()
-            self.journal.spend_again(handle.agent_id, handle.budget)
-            self._end(handle, known, slot)
+    async def _live(self, record: AgentRecord, slot: Slot) -> None:  # noqa: ASYNC910  # the run has its own
+        if self.journal is not None and (known := self.journal.outcome_of(record.agent_id)):
+            record.take_work()
+            self.journal.spend_again(record.agent_id, record.budget)
+            self._end(record, known, slot)
             return  # noqa: ASYNC910  # there is nothing to wait for
         current_slot.set(slot)
         if current_branch.get() is not None:
@@ -261,10 +261,10 @@ class AgentNursery(Home):
         if current_call.get() is not None:
             current_call.set(None)  # or while the other one served a call
         slot.task = trio.lowlevel.current_task()
-        config, driver = handle.take_work()
-        agent = handle.agent = Agent(
-            handle.agent_id,
-            handle.name,
+        config, driver = record.take_work()
+        agent = record.agent = Agent(
+            record.agent_id,
+            record.name,
             self,
             config,
             driver,
@@ -272,14 +272,14 @@ class AgentNursery(Home):
             self.hub,
             self.router,
             self.memory.memory_for(config),
-            handle.budget and Purse(handle.budget, slot, self.hub, handle.agent_id, handle.name),
+            record.budget and Purse(record.budget, slot, self.hub, record.agent_id, record.name),
         )
-        agent.interrupted = handle.interrupted
-        agent.journal = self.journal and self.journal.run_of(handle.agent_id, handle.budget)
+        agent.interrupted = record.interrupted
+        agent.journal = self.journal and self.journal.run_of(record.agent_id, record.budget)
         seconds = config.deadline_seconds or config.manifest.resources.run_seconds
         if seconds is not None:
             slot.scope.deadline = trio.current_time() + seconds
-            if handle.is_guarded:
+            if record.is_guarded:
                 slot.guards = (slot.scope.deadline,)
         status, error, reason = AgentStatus.COMPLETED, None, None
         try:
@@ -288,20 +288,20 @@ class AgentNursery(Home):
                 if not isinstance(tools, ToolRegistry):
                     tools = await build_tools(agent.context, tools)
                 await drive(agent, tools)
-            status, error, reason = verdict(handle, slot, agent, seconds)
+            status, error, reason = verdict(record, slot, agent, seconds)
         except Exception as raised:  # noqa: BLE001  # kept whole in the outcome
-            status, error = verdict_on(handle, raised)
+            status, error = verdict_on(record, raised)
         except BaseException:
             # Cancelled from outside the pool, or the program ends: say so, and pass it on.
-            handle.is_left_open = True
-            handle.mark_cancelled(*OUTSIDE)
-            status, error = AgentStatus.CANCELLED, cancellation_of(handle)
+            record.is_left_open = True
+            record.mark_cancelled(*OUTSIDE)
+            status, error = AgentStatus.CANCELLED, cancellation_of(record)
             raise
         finally:
             outcome = agent.outcome(
-                status, self.hub.seconds(), handle.started_at, error=error, stop_reason=reason
+                status, self.hub.seconds(), record.started_at, error=error, stop_reason=reason
             )
-            self._end(handle, outcome, slot)
+            self._end(record, outcome, slot)
             agent.close()
 
     def make_context(self, agent: Agent) -> AgentContext:
@@ -310,24 +310,24 @@ class AgentNursery(Home):
             self.running[agent.agent_id], agent, self.router, self.admission, self.running,
             self.accept, self.driver_for)  # fmt: skip
 
-    def _end(self, handle: AgentRecord, outcome: AgentOutcome, slot: Slot | None) -> None:
+    def _end(self, record: AgentRecord, outcome: AgentOutcome, slot: Slot | None) -> None:
         if self.journal is not None:
-            self.journal.ended(handle, outcome)
+            self.journal.ended(record, outcome)
         with self.hub:
-            handle.end(outcome)
-            self.router.unregister(handle.agent_id)
-            self.running.pop(handle.agent_id, None)
-            self.hub.tell(AgentFinished, handle.agent_id, handle.name, outcome)
-            parent = self.running.get(handle.parent_id)
+            record.end(outcome)
+            self.router.unregister(record.agent_id)
+            self.running.pop(record.agent_id, None)
+            self.hub.tell(AgentFinished, record.agent_id, record.name, outcome)
+            parent = self.running.get(record.parent_id)
             if parent is not None:
-                parent.let_go(handle)
-            for child in handle.children:
-                self.cancel_agent(child, f"agent {handle.agent_id}", "its parent has ended")
-            self.fan_in.ended(handle)
+                parent.let_go(record)
+            for child in record.children:
+                self.cancel_agent(child, f"agent {record.agent_id}", "its parent has ended")
+            self.fan_in.ended(record)
             if not self.running:
                 self._idle.unpark_all()
             if self.abort_on_failure and outcome.status is AgentStatus.FAILED:
-                self.abort("pool", f"agent {handle.agent_id} ({handle.name}) failed")
+                self.abort("pool", f"agent {record.agent_id} ({record.name}) failed")
             if slot is not None:
                 # The agent's own scope is closed here, so this is the nursery's state: once
                 # it is cancelled, newcomers would start only to be cancelled one by one.
@@ -335,9 +335,9 @@ class AgentNursery(Home):
                 newcomers = not queued or trio.current_effective_deadline() != -math.inf
                 self.admission.leave(slot, newcomers=newcomers)
                 self.deadlocks.suspect()
-            if handle.on_end is not None:
+            if record.on_end is not None:
                 # Whoever waits for one of several has one less that could end its wait.
-                self.deadlocks.suspect(handle.parent_id)
+                self.deadlocks.suspect(record.parent_id)
 
     async def wait_empty(self) -> None:  # noqa: ASYNC910  # the block's end has checkpoints
         """Wait until no agent is left."""
@@ -350,19 +350,19 @@ class AgentNursery(Home):
 
     # --- ending early
 
-    def cancel_agent(self, handle: AgentRecord, cancelled_by: str, reason: str) -> None:
+    def cancel_agent(self, record: AgentRecord, cancelled_by: str, reason: str) -> None:
         """Cancel one agent, queued or running."""
-        slot = handle.slot
+        slot = record.slot
         if slot is not None:
-            handle.mark_cancelled(cancelled_by, reason)
+            record.mark_cancelled(cancelled_by, reason)
             slot.scope.cancel()
             slot.abandon()
-        elif handle.cancelled is None and not handle.has_ended:
+        elif record.cancelled is None and not record.has_ended:
             # One that is cancelled already has left the queue, and is about to be ended.
             with self.hub:
-                handle.mark_cancelled(cancelled_by, reason)
-                self.admission.withdraw(handle)
-                self._end_unstarted(handle)
+                record.mark_cancelled(cancelled_by, reason)
+                self.admission.withdraw(record)
+                self._end_unstarted(record)
 
     def abort(self, cancelled_by: str, reason: str) -> None:
         """Cancel every agent, queued ones first, so that none of them starts.
@@ -371,29 +371,29 @@ class AgentNursery(Home):
         """
         with self.hub:
             self._end_queued(cancelled_by, reason)
-            for handle in tuple(self.running.values()):
-                handle.is_left_open |= handle.cancelled is None
-                self.cancel_agent(handle, cancelled_by, reason)
+            for record in tuple(self.running.values()):
+                record.is_left_open |= record.cancelled is None
+                self.cancel_agent(record, cancelled_by, reason)
 
     def _end_queued(self, cancelled_by: str, reason: str) -> None:
         with self.hub:
             left = self.admission.withdraw_all()
-            for handle in left:
-                handle.is_left_open = True
-                handle.mark_cancelled(cancelled_by, reason)
-            for handle in left:
-                self._end_unstarted(handle)
+            for record in left:
+                record.is_left_open = True
+                record.mark_cancelled(cancelled_by, reason)
+            for record in left:
+                self._end_unstarted(record)
 
-    def _end_unstarted(self, handle: AgentRecord) -> None:
-        self._end(handle, unstarted_outcome(handle, self.hub.seconds()), None)
+    def _end_unstarted(self, record: AgentRecord) -> None:
+        self._end(record, unstarted_outcome(record, self.hub.seconds()), None)
 
     async def shutdown(self, grace_seconds: float) -> ShutdownStep:
         """Ask every agent to stop, wait, and cancel the rest. Return the step that was needed."""
         await trio.lowlevel.checkpoint_if_cancelled()
         by = self.voice.name()
         self._end_queued(by, "the pool shuts down")
-        for handle in self.running.values():
-            handle.interrupt()
+        for record in self.running.values():
+            record.interrupt()
         late = f"it did not end within {grace_seconds:g} seconds of the shutdown"
         give_up = partial(self.abort, by, late)
         return await end_in_steps(self.running, self._idle, give_up, grace_seconds)

@@ -61,8 +61,8 @@ class Race(Live):
                     while self._left:
                         await self._changed.park()
         finally:
-            for handle in tuple(self._left.values()):
-                handle.cancel("lost the race" if self._winner else "the race was cancelled")
+            for record in tuple(self._left.values()):
+                record.cancel("lost the race" if self._winner else "the race was cancelled")
             with trio.CancelScope(shield=True):
                 async with parked(Wait.other("the losers of a race")):
                     while self._left:
@@ -77,16 +77,16 @@ class Race(Live):
         return self._winner
 
     def _start(self, start: Starter) -> AgentRecord:
-        handle = start(self._on_end)
-        self._left[handle.agent_id] = handle
-        return handle
+        record = start(self._on_end)
+        self._left[record.agent_id] = record
+        return record
 
-    def _on_end(self, handle: AgentRecord) -> None:
-        outcome = handle.collect()
+    def _on_end(self, record: AgentRecord) -> None:
+        outcome = record.collect()
         self._ended.append(outcome)
         if self._winner is None and outcome.status is AgentStatus.COMPLETED:
             self._winner = outcome
             self._scope.cancel()
-        del self._left[handle.agent_id]
+        del self._left[record.agent_id]
         if not self._left:
             self._changed.unpark_all()

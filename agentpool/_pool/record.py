@@ -30,10 +30,10 @@ OnEnd: TypeAlias = Callable[["AgentRecord"], object]
 class Books(Protocol):
     """The agents of a pool, and their outcomes."""
 
-    def given_out(self, handle: AgentRecord) -> None:
+    def given_out(self, record: AgentRecord) -> None:
         """Record that the agent's outcome was retrieved."""
 
-    def forget(self, handle: AgentRecord) -> None:
+    def forget(self, record: AgentRecord) -> None:
         """Forget an agent that has ended."""
 
 
@@ -50,7 +50,7 @@ class Caretaker(Protocol):
         """Where its events go."""
         ...
 
-    def cancel_agent(self, handle: AgentRecord, cancelled_by: str, reason: str) -> None:
+    def cancel_agent(self, record: AgentRecord, cancelled_by: str, reason: str) -> None:
         """Cancel the agent, queued or running."""
 
 

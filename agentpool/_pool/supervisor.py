@@ -129,18 +129,18 @@ class Supervisor:
         )
 
     async def _start(self, place: int) -> None:
-        def on_end(handle: AgentRecord) -> None:
+        def on_end(record: AgentRecord) -> None:
             self._live.pop(place, None)
-            del self._live_ids[handle.agent_id]
-            outcome = handle.collect()
+            del self._live_ids[record.agent_id]
+            outcome = record.collect()
             self._all.append(outcome)
             self._ended.append((place, outcome))
             self._changed.unpark_all()
 
         def start() -> AgentRecord:
-            self._live[place] = handle = self._starters[place](on_end)
-            self._live_ids[handle.agent_id] = None
-            return handle
+            self._live[place] = record = self._starters[place](on_end)
+            self._live_ids[record.agent_id] = None
+            return record
 
         await self._admission.enter(start)
 

@@ -18,12 +18,12 @@ OUTSIDE: Final = ("outside", "the scope around the pool was cancelled")
 
 
 def verdict(
-    handle: AgentRecord, slot: Slot, agent: Agent, seconds: float | None
+    record: AgentRecord, slot: Slot, agent: Agent, seconds: float | None
 ) -> tuple[AgentStatus, Exception | None, StopReason | None]:
     """Return the status and reason of a run that ended without an exception."""
     if slot.scope.cancelled_caught:
-        if handle.cancelled is not None:
-            return AgentStatus.CANCELLED, cancellation_of(handle), None
+        if record.cancelled is not None:
+            return AgentStatus.CANCELLED, cancellation_of(record), None
         late = LimitExceededError(
             f"the run took longer than its {seconds:g} seconds",
             kind=StopReason.DEADLINE.value,
@@ -39,31 +39,31 @@ def verdict(
     return AgentStatus.COMPLETED, None, run.stop_reason
 
 
-def verdict_on(handle: AgentRecord, raised: Exception) -> tuple[AgentStatus, Exception]:
+def verdict_on(record: AgentRecord, raised: Exception) -> tuple[AgentStatus, Exception]:
     """Return the status and error of a run that ended with an exception.
 
     An agent that was cancelled is cancelled, also when its cleanup breaks: whoever did it meant
     it, so nothing is started again. The error says both.
     """
-    if handle.cancelled is None:
+    if record.cancelled is None:
         return AgentStatus.FAILED, raised
-    error = cancellation_of(handle, f"; then it failed: {type(raised).__name__}: {raised}")
+    error = cancellation_of(record, f"; then it failed: {type(raised).__name__}: {raised}")
     error.__cause__ = raised
     return AgentStatus.CANCELLED, error
 
 
-def unstarted_outcome(handle: AgentRecord, finished_at: float) -> AgentOutcome:
+def unstarted_outcome(record: AgentRecord, finished_at: float) -> AgentOutcome:
     """Make the outcome of an agent that was cancelled before it had a slot."""
-    config, _ = handle.take_work()
-    error = cancellation_of(handle)
-    return early_outcome(config, handle.agent_id, AgentStatus.CANCELLED, finished_at, error=error)
+    config, _ = record.take_work()
+    error = cancellation_of(record)
+    return early_outcome(config, record.agent_id, AgentStatus.CANCELLED, finished_at, error=error)
 
 
-def cancellation_of(handle: AgentRecord, more: str = "") -> AgentCancelledError:
+def cancellation_of(record: AgentRecord, more: str = "") -> AgentCancelledError:
     """Make the error of a cancelled agent: who cancelled it, why, and *more*."""
-    cancelled_by, reason = handle.cancelled or ("unknown", "unknown")
+    cancelled_by, reason = record.cancelled or ("unknown", "unknown")
     return AgentCancelledError(
-        f"agent {handle.agent_id} ({handle.name}) was cancelled by {cancelled_by}: {reason}{more}",
+        f"agent {record.agent_id} ({record.name}) was cancelled by {cancelled_by}: {reason}{more}",
         cancelled_by=cancelled_by,
         reason=reason,
     )

@@ -83,8 +83,8 @@ FAULTS: Final = (
     ),
     Fault(
         "observers are told before the fan-in", "_pool/nursery.py",
-        "        with self.hub:\n            handle.end(outcome)",
-        "        if True:\n            handle.end(outcome)",
+        "        with self.hub:\n            record.end(outcome)",
+        "        if True:\n            record.end(outcome)",
         "tests/pool/test_acting_observers.py",
         "outcomes_come_in_the_order_of_the_ends",
     ),
@@ -104,8 +104,8 @@ FAULTS: Final = (
     ),
     Fault(
         "the pool knows its own agents alone", "_pool/fan_in.py",
-        "return self.handles.get(agent_id) or self.owned.get(agent_id)",
-        "return self.handles.get(agent_id)",
+        "return self.known.get(agent_id) or self.owned.get(agent_id)",
+        "return self.known.get(agent_id)",
         "tests/pool/test_kept_outcomes.py",
         "the_pool_knows_every_agent",
     ),
@@ -221,7 +221,7 @@ FAULTS: Final = (
     ),
     Fault(
         "children outlive their parent", "_pool/nursery.py",
-        'self.cancel_agent(child, f"agent {handle.agent_id}", "its parent has ended")',
+        'self.cancel_agent(child, f"agent {record.agent_id}", "its parent has ended")',
         "pass",
         "tests/pool/test_families.py",
         "an_agent_that_ends_takes_its_children_along",

@@ -45,7 +45,7 @@ def pool_leaks(
         handles: Agents that it started and need not know any more, such as those of a map.
         closed: Whether its block has ended.
     """
-    known = {handle.agent_id: handle for handle in handles} | agents.fan_in.handles
+    known = {handle.agent_id: handle for handle in handles} | agents.fan_in.known
     for agent_id, handle in sorted(known.items()):
         outcome = handle._outcome  # pyright: ignore[reportPrivateUsage]  # looking counts as seen
         if outcome is None:

@@ -93,9 +93,9 @@ class Watch(trio.abc.Instrument):
         self._spawned += 1
         frame: FrameType | None = getattr(task.coro, "cr_frame", None)
         found = frame.f_locals if frame is not None else {}
-        agents, handle = found.get("self"), found.get("handle")
-        if isinstance(agents, AgentNursery) and isinstance(handle, AgentRecord):
-            self.pools.setdefault(agents, {})[handle.agent_id] = handle
+        agents, record = found.get("self"), found.get("record")
+        if isinstance(agents, AgentNursery) and isinstance(record, AgentRecord):
+            self.pools.setdefault(agents, {})[record.agent_id] = record
 
     def task_exited(self, task: trio.lowlevel.Task) -> None:
         """Forget a task."""
