@@ -80,6 +80,34 @@ def open_to_write(path: Path, *, append: bool = False) -> int:
     return fd
 
 
+def mark_open(fd: int) -> bool:
+    """Let other processes see that the file behind *fd* is being written, until it is closed.
+
+    However the process ends, its mark ends with it. Returns False if another process is just
+    looking whether there is a mark: try again. Where there are no locks, there is no mark.
+    """
+    try:
+        _flock(fd, "LOCK_SH", "LOCK_NB")
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def is_marked_open(fd: int) -> bool:
+    """Return whether a process that has the file behind *fd* open has marked it.
+
+    True as well where nobody can know.
+    """
+    try:
+        _flock(fd, "LOCK_EX", "LOCK_NB")
+    except OSError:
+        return True
+    _flock(fd, "LOCK_UN")
+    return False
+
+
 def check_locks(path: Path) -> None:
     """Raise if the file system at *path* has no locks that keep another process out.
 
@@ -168,6 +196,22 @@ def _write_beside(path: Path, data: bytes, mode: int) -> None:
         with contextlib.suppress(OSError):
             beside.unlink()
         raise
+
+
+def _flock(fd: int, *names: str) -> None:
+    """Lock or unlock the file behind *fd*, until it is closed.
+
+    Raises:
+        OSError: If it cannot be, or nothing can be locked here.
+    """
+    try:
+        fcntl = import_module("fcntl")
+    except ImportError as error:
+        raise OSError(errno.ENOSYS, "this platform has no such locks") from error
+    flags = 0
+    for name in names:
+        flags |= getattr(fcntl, name)
+    fcntl.flock(fd, flags)
 
 
 def _find_lock() -> Callable[[int], object] | None:

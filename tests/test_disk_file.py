@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 import sys
@@ -13,7 +14,15 @@ from typing import Never
 
 import pytest
 
-from agentpool._disk_file import _find_lock, check_file, check_locks, open_to_write, write_whole
+from agentpool._disk_file import (
+    _find_lock,
+    check_file,
+    check_locks,
+    is_marked_open,
+    mark_open,
+    open_to_write,
+    write_whole,
+)
 from agentpool.journal import JournalError, open_journal
 
 
@@ -139,6 +148,30 @@ async def test_a_file_system_with_locks_is_used_and_left_clean(
     async with open_journal(tmp_path / "j.db"):
         assert not [name for name in os.listdir(tmp_path) if name.startswith(".")]  # noqa: PTH208  # the same
     check_locks(tmp_path / "none" / "j.db")  # there is no such folder
+
+
+def test_a_file_that_is_written_can_be_told(tmp_path: Path) -> None:
+    """As long as its writer has it open, and not while another process looks."""
+    path = tmp_path / "a.trace"
+    with path.open("wb") as writer, path.open("rb") as reader, path.open("rb") as other:
+        assert not is_marked_open(reader.fileno())
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert not mark_open(writer.fileno())
+        fcntl.flock(other, fcntl.LOCK_UN)
+        assert mark_open(writer.fileno())
+        assert is_marked_open(reader.fileno())
+        writer.close()
+        assert not is_marked_open(reader.fileno())
+
+
+def test_where_nothing_can_be_marked_a_file_may_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows: whoever follows it goes on."""
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with (tmp_path / "a.trace").open("wb") as file:
+        assert mark_open(file.fileno())
+        assert is_marked_open(file.fileno())
 
 
 @pytest.mark.parametrize("gone", ["module", "command"])

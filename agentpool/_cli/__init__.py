@@ -74,9 +74,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         # Whoever opens or reads a file says what is wrong with it. This is about the output.
         drop_output()
-        if not isinstance(error, BrokenPipeError):
-            sys.stderr.write(f"agentpool: error: cannot write the results: {error}\n")
-        return ExitCode.INTERRUPTED
+        if isinstance(error, BrokenPipeError):
+            return ExitCode.INTERRUPTED
+        sys.stderr.write(f"agentpool: error: cannot write the results: {error}\n")
+        return ExitCode.UNWRITTEN
     return code
 
 

@@ -46,6 +46,7 @@ exit codes:
   2    the command or a manifest is wrong, or a model could not be opened
   3    no agent failed, but a guard, a budget or a deadline stopped one
   4    all that is left waits for approvals: see agentpool approve
+  5    the results, a trace or a report could not be written
   130  interrupted: Ctrl-C, SIGTERM, or the output is no longer read
 """
 
@@ -156,6 +157,7 @@ examples:
 exit codes:
   0    every manifest is good
   2    a manifest or the command is wrong
+  5    the output could not be written
   130  interrupted, or the output is no longer read
 """
 

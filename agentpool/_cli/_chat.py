@@ -207,6 +207,8 @@ class _Chat:
         ) as pool:
             self._good = self.override
             await self._talk_in(Session.of(pool), manifest, report)
+        if report.is_lost:
+            self.code = self.code or ExitCode.UNWRITTEN
 
     async def _talk_in(self, session: Session, manifest: AgentManifest, report: Report) -> None:
         """Take turns until the chat is over, or needs another pool."""

@@ -26,6 +26,7 @@ exit codes:
   0    every node can work
   1    a node cannot
   2    the command is wrong, Ray is not installed, or no cluster answers
+  5    the output could not be written
   130  interrupted, or the output is no longer read
 """
 

@@ -5,15 +5,19 @@ What came of an input is not among it, but in the journal; here is only that it 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Final, TypeAlias, final
 
 import attrs
 import msgspec
 import trio
-from trio.abc import ReceiveStream
+from trio.abc import ReceiveStream, SendStream
 
 from agentpool.live import BoardView
+
+SAY_SECONDS: Final = 5.0
+"""For one line, into a pipe that the command reads all the time."""
 
 RECEIVE_BYTES: Final = 65536
 """Of a pipe at once: as much as Linux keeps in one."""
@@ -90,6 +94,8 @@ class Seen(msgspec.Struct, frozen=True, tag=True):
     """Requests without a price."""
     refused: int = 0
     """What the budget did not allow."""
+    deadlocks: int = 0
+    """How often an agent waited for what could never come."""
 
 
 @final
@@ -165,3 +171,20 @@ class LineReader:
             self._rest += data
         line, _, self._rest = self._rest.partition(b"\n")
         return line
+
+
+@final
+@attrs.define(eq=False)
+class Mouth:
+    """Says lines to the command."""
+
+    _stream: SendStream
+    _turn: trio.Lock = attrs.field(factory=trio.Lock)
+
+    async def say(self, message: FromWorker) -> None:
+        """Say *message* whole, unless the command is gone."""
+        # Half a line would be read together with the next one.
+        with trio.move_on_after(SAY_SECONDS, shield=True):
+            async with self._turn:
+                with contextlib.suppress(trio.BrokenResourceError):
+                    await self._stream.send_all(encode(message))

@@ -22,6 +22,7 @@ exit codes:
   0    done
   1    something that was to be deleted was not there
   2    the command is wrong, or the file cannot be used
+  5    the output could not be written
   130  interrupted, or the output is no longer read
 """
 
@@ -41,6 +42,7 @@ exit codes (resume: those of its command):
   0    done
   1    a pool is not over and was not pruned
   2    the command is wrong, or the file cannot be used
+  5    the output could not be written
   130  interrupted, or the output is no longer read
 """
 
@@ -56,6 +58,7 @@ examples:
 exit codes:
   0    done
   2    the command is wrong, the file cannot be used, or a process runs the pool
+  5    the output could not be written
   130  interrupted, or the output is no longer read
 """
 
@@ -74,6 +77,7 @@ exit codes:
   0    done, or both traces are the same
   1    the traces differ
   2    the command is wrong, or the file cannot be read
+  5    the output could not be written
   130  interrupted, or the output is no longer read
 """
 

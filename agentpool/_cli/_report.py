@@ -21,12 +21,13 @@ from agentpool import (
     Usage,
     UserMessage,
 )
+from agentpool._cli._budget_words import budget_words, gate_words
 from agentpool._cli._inputs import short_names
 from agentpool._cli._install import as_installed
 from agentpool._cli._screen import Screen, drop_output
 from agentpool._cli._table import Answer, Row, lines_of, missing_in
 from agentpool.drivers import NO_USAGE, GateStatistics, Json
-from agentpool.observe import BudgetMeter, BudgetStatistics, RecordedError
+from agentpool.observe import BudgetStatistics, RecordedError
 from agentpool.tools import printable
 
 MESSAGE_CHARACTERS: Final = 1000
@@ -46,6 +47,8 @@ class ExitCode(enum.IntEnum):
     """No agent failed, but a guard, a budget or a deadline stopped one."""
     WAITING = 4
     """All that is left waits for approvals, which the journal keeps."""
+    UNWRITTEN = 5
+    """The results, a trace or a report could not be written."""
     INTERRUPTED = 130
     """The command was interrupted."""
 
@@ -115,6 +118,8 @@ class Report:
     """Agents that wait for approvals, which are given later."""
     deadlocks: int = attrs.field(init=False, default=0)
     """How often an agent was told of one."""
+    is_lost: bool = attrs.field(init=False, default=False)
+    """Whether a trace or a report that was asked for is not there, or not whole."""
     spent: BudgetStatistics | None = attrs.field(init=False, default=None)
     """What was spent of the budgets that outlive the command. ``None``: there are none."""
     _ended: Counter[AgentStatus] = attrs.field(init=False, factory=Counter[AgentStatus])
@@ -122,7 +127,8 @@ class Report:
     _cost_usd: float | None = attrs.field(init=False, default=0.0)
     _rows: list[Row] = attrs.field(init=False, factory=list[Row])
     _wrong: bool = attrs.field(init=False, default=False)
-    _unread: bool = attrs.field(init=False, default=False)
+    _unread: ExitCode | None = attrs.field(init=False, default=None)
+    """What it means that standard output is not written any more. ``None``: it is."""
 
     # --- as it comes
 
@@ -178,6 +184,7 @@ class Report:
 
     async def lose(self, text: str) -> None:
         """Print that something that was asked for is not there. Results are not touched by it."""
+        self.is_lost = True
         await self.screen.write_lines([f"agentpool: error: {self.clean(text)}"])
 
     # --- at the end
@@ -234,34 +241,41 @@ class Report:
             held_back = [f"agentpool: {gate_words(gate)}" for gate in gates]
             await self.screen.write_lines([line, *budget, *held_back])
         # The last line may be the one that is not read.
-        return ExitCode.INTERRUPTED if self._unread else code
+        return self._unread or code
 
     def _exit_code(self, interrupted: str | None) -> ExitCode:
-        if interrupted is not None:
-            return ExitCode.INTERRUPTED
-        if self._wrong:
-            return ExitCode.WRONG
-        if self._ended[AgentStatus.FAILED] or self._ended[AgentStatus.CANCELLED]:
-            return ExitCode.FAILED
-        if self._ended[AgentStatus.STOPPED]:
-            return ExitCode.STOPPED
-        return ExitCode.WAITING if self.waiting else ExitCode.COMPLETED
+        if self._unread is not None:
+            return self._unread
+        ended = self._ended
+        # The first that applies.
+        codes = (
+            (interrupted is not None, ExitCode.INTERRUPTED),
+            (self._wrong, ExitCode.WRONG),
+            (ended[AgentStatus.FAILED] or ended[AgentStatus.CANCELLED], ExitCode.FAILED),
+            (ended[AgentStatus.STOPPED], ExitCode.STOPPED),
+            (self.waiting, ExitCode.WAITING),
+            (self.is_lost, ExitCode.UNWRITTEN),
+        )
+        return next((code for applies, code in codes if applies), ExitCode.COMPLETED)
 
     # --- how it is written
 
     async def _print(self, text: str) -> None:
         await trio.lowlevel.checkpoint()
-        if self._unread:
+        if self._unread is not None:
             return
         try:
             await self.screen.write_result(text)
-        except (OSError, ValueError) as error:  # ValueError: it was closed
-            self._unread = True
+        except BrokenPipeError:
+            self._unread = ExitCode.INTERRUPTED
             drop_output()
-            if not isinstance(error, BrokenPipeError):
-                line = f"agentpool: error: cannot write the results: {error}"
-                await self.screen.write_lines([line])
             self.when_unread("the output is no longer read")
+        except (OSError, ValueError) as error:  # ValueError: it was closed
+            self._unread = ExitCode.UNWRITTEN
+            drop_output()
+            line = f"agentpool: error: cannot write the results: {error}"
+            await self.screen.write_lines([line])
+            self.when_unread("the output cannot be written")
 
     def _page(self, result: Result) -> str:
         text = result.text.strip("\n")
@@ -336,40 +350,6 @@ _ENDS: Final = (
     AgentStatus.FAILED,
     AgentStatus.CANCELLED,
 )
-
-
-def budget_words(spent: BudgetStatistics) -> str:
-    """Return what was spent, of how much, and how often a request was refused.
-
-    >>> meter = BudgetMeter(limit=None, committed=0, reserved=0)
-    >>> three = BudgetMeter(limit=3, committed=3, reserved=0)
-    >>> budget_words(BudgetStatistics(name="b", tokens=meter, cost=meter, requests=three,
-    ...                               tool_calls=meter, unmeasured=0, unpriced=1, refused=7))
-    'spent 0 tokens, cost unknown (1 request without a price), 3 of 3 requests; 7 refused'
-    """
-    tokens = f"{_of(spent.tokens, ',')} tokens"
-    if spent.cost_usd is None:
-        plural = "" if spent.unpriced == 1 else "s"
-        cost = f"cost unknown ({spent.unpriced} request{plural} without a price)"
-    else:
-        cost = f"{_of(spent.cost, '.4f')} US dollars"
-    unmeasured = f", {spent.unmeasured} charged by estimate" if spent.unmeasured else ""
-    requests = f"{_of(spent.requests, ',')} requests{unmeasured}"
-    return f"spent {tokens}, {cost}, {requests}; {spent.refused} refused"
-
-
-def gate_words(gate: GateStatistics) -> str:
-    """Return how many requests were answered, waited, or were refused."""
-    left = f", {gate.waiting:,} still wait" if gate.waiting else ""
-    return (
-        f"gate {gate.name!r}: {gate.answered:,} requests answered, {gate.held_back:,} held back, "
-        f"{gate.refused:,} refused{left}"
-    )
-
-
-def _of(meter: BudgetMeter, form: str) -> str:
-    limit = "" if meter.limit is None else f" of {meter.limit:{form}}"
-    return f"{meter.committed:{form}}{limit}"
 
 
 def error_lines(error: Exception, clean: Callable[[str], str] = printable) -> list[str]:

@@ -24,6 +24,7 @@ examples:
 exit codes:
   0    the files are written
   2    the command is wrong, a file is there already, or cannot be written
+  5    the output could not be written
   130  interrupted, or the output is no longer read
 """
 
@@ -38,6 +39,7 @@ exit codes:
   0    a model can be asked
   1    none can
   2    the command is wrong
+  5    the output could not be written
   130  interrupted, or the output is no longer read
 """
 
@@ -50,6 +52,7 @@ Type once:
 exit codes:
   0    done
   2    the command is wrong, or shtab is not installed
+  5    the output could not be written
   130  interrupted, or the output is no longer read
 """
 

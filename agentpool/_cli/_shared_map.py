@@ -143,6 +143,7 @@ class _SharedMap:
                 await self._report.refuse(error)
             finally:
                 nursery.cancel_scope.cancel()
+        self._report.deadlocks = sum(view.deadlocks for view in crew.views())
         return await self._spent(crew)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,7 @@ from agentpool._cli._recording import write_page
 from agentpool._cli._report import ExitCode
 from agentpool._cli._screen import visible, write_out
 from agentpool._cli._trace_text import event_line, overview, transcript
+from agentpool._disk_file import is_marked_open
 from agentpool.observe import (
     AgentRecord,
     Bill,
@@ -74,8 +76,14 @@ def show(command: ShowCommand) -> int:
                 f"{len(record.agents)}"
             )
         # Also into a pipe: a pager hands what steers the terminal on to it.
-        _write(_agent_json(agent) if command.json else visible(transcript(agent), "\n\t"))
+        text = visible(transcript(agent, has_times=trace.has_times), "\n\t")
+        _write(_agent_json(agent, has_times=trace.has_times) if command.json else text)
     elif command.format == "chrome":
+        if not trace.has_times:
+            raise UsageError(
+                f"{command.file!r} is a journal and keeps no times, and --format chrome shows "
+                "nothing else; leave it out"
+            )
         _write(chrome_trace(trace.header, record).decode() + "\n")
     else:
         _write(_trace_json(trace) if command.json else overview(trace, record))
@@ -138,13 +146,15 @@ def _trace_json(trace: Trace) -> str:
     found = {
         "run_id": trace.header.run_id,
         "pool": trace.header.pool,
-        "opened_at": trace.header.opened_at,
-        "seconds": record.seconds,
+        "opened_at": trace.header.opened_at if trace.has_times else None,
+        "seconds": record.seconds if trace.has_times else None,
         "closed": trace.statistics is not None,
         **_bill_numbers(record.bill),
         "first_failure": None if first is None else first.agent_id,
         "problems": trace.problems,
-        "agents": [_agent_numbers(agent) for agent in record.agents.values()],
+        "agents": [
+            _agent_numbers(agent, has_times=trace.has_times) for agent in record.agents.values()
+        ],
     }
     return msgspec.json.encode(found).decode() + "\n"
 
@@ -167,7 +177,7 @@ def _bill_numbers(bill: Bill) -> dict[str, object]:
     }
 
 
-def _agent_numbers(agent: AgentRecord) -> dict[str, object]:
+def _agent_numbers(agent: AgentRecord, *, has_times: bool) -> dict[str, object]:
     error = agent.error
     seconds: dict[str, float] = {}
     for interval in agent.intervals:
@@ -178,21 +188,21 @@ def _agent_numbers(agent: AgentRecord) -> dict[str, object]:
         "name": agent.name,
         "parent_id": agent.spawned.parent_id,
         "status": agent.status,
-        "spawned_at": agent.spawned.at_seconds,
-        "started_at": agent.started_at,
-        "finished_at": agent.finished_at,
+        "spawned_at": agent.spawned.at_seconds if has_times else None,
+        "started_at": agent.started_at if has_times else None,
+        "finished_at": agent.finished_at if has_times else None,
         "turns": agent.turns,
         **_bill_numbers(agent.bill),
         "tool_calls": agent.tool_calls,
         "failed_calls": agent.failed_calls,
-        "seconds": seconds,
+        "seconds": seconds if has_times else None,
         "error": None if error is None else {"type": error[0], "text": error[1]},
     }
 
 
-def _agent_json(agent: AgentRecord) -> str:
+def _agent_json(agent: AgentRecord, *, has_times: bool) -> str:
     found = {
-        **_agent_numbers(agent),
+        **_agent_numbers(agent, has_times=has_times),
         "query": agent.spawned.query,
         "system_prompt": agent.spawned.system_prompt,
         "messages": agent.messages,
@@ -210,26 +220,40 @@ async def _follow(command: ShowCommand) -> int:
             _write(f"{text}\n")
 
     with Path(command.file).open("rb") as lines:  # noqa: ASYNC230  # a file that is here
-        await _each_line(lines.readline, tell)
-    return ExitCode.COMPLETED
+        is_written = partial(is_marked_open, lines.fileno())
+        if await _each_line(lines.readline, tell, is_written):
+            return ExitCode.COMPLETED
+    sys.stderr.write(
+        f"agentpool: error: the trace {printable(repr(command.file))} ends here, and its pool had "
+        "not closed: the program that wrote it has ended\n"
+    )
+    return ExitCode.FAILED
 
 
-async def _each_line(read: Callable[[], bytes], tell: Callable[[Event], None]) -> None:
-    rest = b""
+async def _each_line(
+    read: Callable[[], bytes], tell: Callable[[Event], None], is_written: Callable[[], bool]
+) -> bool:
+    """Tell the event of each line. Return whether the pool has closed: more may never come."""
+    rest, is_last_look = b"", False
     while True:
         await trio.lowlevel.checkpoint()
         piece = read()
         if not piece:
-            await trio.sleep(LOOK_SECONDS)
+            if is_last_look:
+                return False
+            # What was written just before the end is read once more.
+            is_last_look = not is_written()
+            if not is_last_look:
+                await trio.sleep(LOOK_SECONDS)
             continue
-        rest += piece
+        rest, is_last_look = rest + piece, False
         if not rest.endswith(b"\n"):
             if len(rest) > MAX_LINE:
                 raise UsageError("the trace has a line that does not end; it is damaged")
             continue  # its other half is not there yet
         line, rest = rest, b""
         if line.startswith(b'{"end":'):
-            return
+            return True
         try:
             tell(event_from_json(line))
         except TraceError:

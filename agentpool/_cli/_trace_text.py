@@ -47,9 +47,9 @@ def overview(trace: Trace, record: PoolRecord) -> str:
     """Return a summary of the pool, as lines."""
     parts = [
         _heading(trace, record),
-        _failure(record),
+        _failure(trace, record),
         _early_ends(record),
-        _tree(record),
+        _tree(trace, record),
         _going_on(trace, record),
         _slowest(trace, record),
         _tools(record),
@@ -88,13 +88,13 @@ def _heading(trace: Trace, record: PoolRecord) -> list[str]:
     ]
 
 
-def _failure(record: PoolRecord) -> list[str]:
+def _failure(trace: Trace, record: PoolRecord) -> list[str]:
     agent = record.first_failure
     if agent is None or agent.error is None:
         return []
     kind, text, traceback = agent.error
-    when = f"after {agent.finished_at or 0.0:.1f} s"
-    return [f"failed first: {_who(agent)}, {when}: {kind}: {printable(text)}"] + [
+    when = f", after {agent.finished_at or 0.0:.1f} s" if trace.has_times else ""
+    return [f"failed first: {_who(agent)}{when}: {kind}: {printable(text)}"] + [
         f"  {visible(line)}" for line in traceback.rstrip().splitlines()
     ]
 
@@ -121,7 +121,7 @@ def _tool_errors(record: PoolRecord) -> list[str]:
     return lines[:WARNINGS] + ([f"… and {left:,} more failed calls"] if left > 0 else [])
 
 
-def _tree(record: PoolRecord) -> list[str]:
+def _tree(trace: Trace, record: PoolRecord) -> list[str]:
     title = "agent".ljust(_NAME_COLUMNS)
     lines = [f"{title}  {'status':<10}{'seconds':>9}{'turns':>7}{'tokens':>11}{'cost':>11}"]
     for count, (agent, branch) in enumerate(_rows(record)):
@@ -129,7 +129,7 @@ def _tree(record: PoolRecord) -> list[str]:
             more = len(record.agents) - TREE_ROWS
             lines.append(f"… and {more:,} more agents; --json has all of them")
             break
-        lines.append(_row(agent, branch))
+        lines.append(_row(agent, branch, has_times=trace.has_times))
     return lines
 
 
@@ -145,13 +145,14 @@ def _rows(record: PoolRecord) -> Iterator[tuple[AgentRecord, str]]:
             rest.append((child, below + to, below + past))
 
 
-def _row(agent: AgentRecord, branch: str) -> str:
+def _row(agent: AgentRecord, branch: str, *, has_times: bool) -> str:
     name = f"{branch}{agent.agent_id} {printable(agent.name)}"
     if len(name) > _NAME_COLUMNS:
         name = name[: _NAME_COLUMNS - 1] + "…"
     seconds = sum(i.end_seconds - i.begin_seconds for i in agent.intervals)
+    took = f"{seconds:.1f}" if has_times else "?"
     cost, tokens = _money(agent.bill.cost_usd), agent.bill.tokens_words()
-    columns = f"{agent.status:<10}{seconds:>9.1f}{agent.turns:>7,}{tokens:>11}{cost:>11}"
+    columns = f"{agent.status:<10}{took:>9}{agent.turns:>7,}{tokens:>11}{cost:>11}"
     return f"{name:<{_NAME_COLUMNS}}  {columns}"
 
 
@@ -253,13 +254,13 @@ def _rest(trace: Trace, record: PoolRecord) -> list[str]:
     return lines + [f"this trace: {problem}" for problem in trace.problems]
 
 
-def transcript(agent: AgentRecord) -> str:
+def transcript(agent: AgentRecord, *, has_times: bool) -> str:
     """Return the conversation of *agent*, and where its time went."""
     lines = [f"{_who(agent)}: {agent.status}"]
     if agent.error is not None:
         lines.append(f"{agent.error[0]}: {agent.error[1]}")
     times = [f"{agent.seconds_of(r):.2f} s {r.value}" for r in Reason if agent.seconds_of(r)]
-    lines += [", ".join(times) or "it never ran", ""]
+    lines += [", ".join(times) or ("it never ran" if has_times else "times unknown"), ""]
     if agent.spawned.system_prompt:
         lines += ["--- system", agent.spawned.system_prompt, ""]
     for message in agent.messages:

@@ -12,7 +12,6 @@ Rules:
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from collections import deque
@@ -31,6 +30,7 @@ from agentpool import (
     Budget,
     SpawnConfig,
     UsageError,
+    as_bystander,
 )
 from agentpool import journal as journals
 from agentpool._cli._approve import choose_approver
@@ -42,8 +42,8 @@ from agentpool._cli._crew_messages import (
     Cut,
     End,
     Ended,
-    FromWorker,
     LineReader,
+    Mouth,
     Order,
     Ready,
     Seen,
@@ -51,7 +51,6 @@ from agentpool._cli._crew_messages import (
     Task,
     ToWorker,
     Warned,
-    encode,
 )
 from agentpool._cli._inputs import joined, read_text
 from agentpool._cli._interrupt import Interruption
@@ -80,9 +79,6 @@ IDLE_SECONDS: Final = 0.25
 
 END_SECONDS: Final = 5.0
 """For ending in good order once the command is gone. The journal has what matters."""
-
-SAY_SECONDS: Final = 5.0
-"""For one line, into a pipe that the command reads all the time."""
 
 
 @final
@@ -119,29 +115,12 @@ class _ShareJournal(Journal):
 
 @final
 @attrs.define(eq=False)
-class _Mouth:
-    """Says lines to the command."""
-
-    _stream: trio.abc.SendStream
-    _turn: trio.Lock = attrs.field(factory=trio.Lock)
-
-    async def say(self, message: FromWorker) -> None:
-        """Say *message* whole, unless the command is gone."""
-        # Half a line would be read together with the next one.
-        with trio.move_on_after(SAY_SECONDS, shield=True):
-            async with self._turn:
-                with contextlib.suppress(trio.BrokenResourceError):
-                    await self._stream.send_all(encode(message))
-
-
-@final
-@attrs.define(eq=False)
 class Worker:
     """A share of the work, and the pool that does it."""
 
     order: Order
     """What the command wants."""
-    mouth: _Mouth
+    mouth: Mouth
     """Tells the command."""
     board: Board = attrs.field(factory=lambda: Board(0))
     """Sees what happens."""
@@ -183,7 +162,7 @@ class Worker:
     def look(self) -> Seen:
         """Return what happened since the last look."""
         lines = [(line.text.partition("] ")[2], line.notable) for line in self.board.take_lines()]
-        seen = Seen(self.board.look(), lines, not self.running)
+        seen = Seen(self.board.look(), lines, not self.running, deadlocks=self.board.deadlocks)
         if self.budget is None:
             return seen
         spent = self.budget.statistics()
@@ -274,18 +253,38 @@ class _Share:
         schema = self._options.schema
         output_type = None if schema is None else load_schema(schema)
         async with trio.open_nursery() as nursery:
-            while not (self._is_stopped or worker.interruption.reason is not None):
-                room = self._options.max_concurrent - worker.running
-                if room and not waiting and not worker.is_ending:
-                    waiting += await self._work.claim(self._lease, room)
-                for _ in range(min(room, len(waiting))):
+            while not self._is_over:
+                # This task waits for nothing but a bystander: an agent that waits for what
+                # it could send is told that nothing will come.
+                async with trio.open_nursery() as looking:
+                    with as_bystander():
+                        looking.start_soon(self._look_for_more, waiting)
+                for _ in range(min(self._room, len(waiting))):
                     worker.running += 1
                     nursery.start_soon(self._do, waiting.popleft(), output_type)
-                if worker.is_ending and not worker.running:
-                    return  # noqa: ASYNC121  # nothing runs in it any more
-                with trio.move_on_after(IDLE_SECONDS):
-                    await worker.changed.wait()
-                worker.changed = trio.Event()
+
+    @property
+    def _room(self) -> int:
+        return self._options.max_concurrent - self._worker.running
+
+    @property
+    def _is_over(self) -> bool:
+        worker = self._worker
+        is_cut = self._is_stopped or worker.interruption.reason is not None
+        return is_cut or (worker.is_ending and not worker.running)
+
+    async def _look_for_more(self, waiting: deque[WorkItem]) -> None:
+        """Return when one of *waiting* can be done, or nothing is left to do."""
+        worker = self._worker
+        await trio.lowlevel.checkpoint()
+        while not self._is_over:
+            if self._room and not waiting and not worker.is_ending:
+                waiting += await self._work.claim(self._lease, self._room)
+            if self._room and waiting:
+                return
+            with trio.move_on_after(IDLE_SECONDS):
+                await worker.changed.wait()
+            worker.changed = trio.Event()
 
     async def _do(self, item: WorkItem, output_type: type | None) -> None:
         worker = self._worker
@@ -376,9 +375,10 @@ async def _work() -> bool:
         first = await lines.next_line()
         if first is None:
             return False  # noqa: ASYNC121  # nothing was started in it
-        worker = Worker(msgspec.json.decode(first, type=Order), _Mouth(output_pipe))
-        nursery.start_soon(worker.listen, lines)
-        nursery.start_soon(worker.show)
+        worker = Worker(msgspec.json.decode(first, type=Order), Mouth(output_pipe))
+        with as_bystander():
+            nursery.start_soon(worker.listen, lines)
+            nursery.start_soon(worker.show)
         is_good = await worker.run()
         nursery.cancel_scope.cancel()
     return is_good

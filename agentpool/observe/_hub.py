@@ -18,6 +18,7 @@ import trio
 
 from agentpool._base import Live
 from agentpool._budget.statistics import PoolStatistics
+from agentpool._errors import traceback_text
 from agentpool._events import (
     LIFECYCLE,
     AgentParked,
@@ -38,6 +39,7 @@ from agentpool._scheduling.waits import FOR_AN_EVENT, Wait
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import Observer
 from agentpool.observe._error_data import text_of
+from agentpool.observe._redact import Redactor, secrets_of_environment
 
 P = ParamSpec("P")
 
@@ -276,11 +278,16 @@ class EventHub(Live):
     def _failed(self, observer: Observer, error: Exception) -> None:
         self._failures += 1
         if self._failures == 1:
-            self.observer_failure = f"{type(observer).__name__}: {text_of(error)}"
+            # An exporter may quote its own key. Only here: keys are looked for once a pool.
+            keys = Redactor.of(secrets_of_environment())
+            kind, told = type(observer).__name__, traceback_text(error)
+            self.observer_failure = f"{kind}: {keys.clean_text(text_of(error))}"
+            is_clean = keys.clean_text(told) == told
             _log.error(
-                "observer %s raised; the pool goes on and counts further failures",
-                type(observer).__name__,
-                exc_info=True,
+                "observer %s raised; the pool goes on and counts further failures%s",
+                kind,
+                "" if is_clean else f":\n{keys.clean_text(told)}",
+                exc_info=is_clean,
             )
 
     # --- what happens to agents

@@ -143,6 +143,10 @@ class Redactor(Live):
                 data = _without_begun(data[::-1], key[::-1], half, REDACTED[::-1].encode())[::-1]
         return data
 
+    def clean_text(self, text: str) -> str:
+        """Return *text* without any key, and without half of one."""
+        return self.clean(text.encode("utf-8", "replace")).decode("utf-8", "replace")
+
     def clean_lines(self, data: bytes, words: Container[str]) -> bytes:
         """Return lines of JSON without any key in their texts.
 

@@ -58,7 +58,7 @@ def render_report(trace: Trace) -> str:
 <main>
 {_findings(record, found)}
 {_SECTIONS}
-{_static_table(record)}
+{_static_table(record, has_times=trace.has_times)}
 </main>
 <aside id="drawer" hidden aria-label="One agent"></aside>
 <div id="tip" role="tooltip" hidden></div>
@@ -113,7 +113,11 @@ def _visible(character: str) -> str:
 def _top(trace: Trace, record: PoolRecord, verdict: str) -> str:
     header = trace.header
     pool = shown(header.pool) or "pool"
-    opened_at = datetime.fromtimestamp(header.opened_at, UTC)
+    when, took = "read from a journal, which keeps no times", ("time", "?", "")
+    if trace.has_times:
+        opened_at = datetime.fromtimestamp(header.opened_at, UTC)
+        when = f"<time>{opened_at:%Y-%m-%d %H:%M:%S} UTC</time>"
+        took = ("time", _seconds(record.seconds), f"{header.max_concurrent:g} slots")
     counts = Counter(agent.status for agent in record.agents.values())
     bill = record.bill
     usage = bill.usage
@@ -123,7 +127,7 @@ def _top(trace: Trace, record: PoolRecord, verdict: str) -> str:
     both = f"{usage.input_tokens:,} in{cached}; {usage.output_tokens:,} out"
     cards = [
         ("agents", f"{len(record.agents):,}", ended),
-        ("time", _seconds(record.seconds), f"{header.max_concurrent:g} slots"),
+        took,
         ("tokens", bill.tokens_words(), both),
         ("cost", money(bill.cost_usd), "; ".join(bill.unknown_words())),
         (
@@ -140,7 +144,7 @@ def _top(trace: Trace, record: PoolRecord, verdict: str) -> str:
     return f"""<header class="top {verdict}">
 <p class="kind">agentpool trace</p>
 <h1>{pool}</h1>
-<p class="meta"><time>{opened_at:%Y-%m-%d %H:%M:%S} UTC</time> · run {shown(header.run_id)}</p>
+<p class="meta">{when} · run {shown(header.run_id)}</p>
 <dl class="cards">{tiles}</dl>
 </header>"""
 
@@ -191,8 +195,9 @@ def _finding(record: PoolRecord, finding: Finding) -> str:
     )
 
 
-def _static_table(record: PoolRecord) -> str:
-    rows = "".join(_static_row(agent) for agent in list(record.agents.values())[:STATIC_ROWS])
+def _static_table(record: PoolRecord, *, has_times: bool) -> str:
+    shown_agents = list(record.agents.values())[:STATIC_ROWS]
+    rows = "".join(_static_row(agent, has_times=has_times) for agent in shown_agents)
     left = len(record.agents) - STATIC_ROWS
     more = f"<p>… and {left:,} more agents.</p>" if left > 0 else ""
     head = "".join(
@@ -205,13 +210,13 @@ def _static_table(record: PoolRecord) -> str:
     )
 
 
-def _static_row(agent: AgentRecord) -> str:
+def _static_row(agent: AgentRecord, *, has_times: bool) -> str:
     seconds = sum(i.end_seconds - i.begin_seconds for i in agent.intervals)
     cells = (
         f"{agent.agent_id} {shown(agent.name)}",
         str(agent.parent_id or ""),
         agent.status,
-        _seconds(seconds),
+        _seconds(seconds) if has_times else "?",
         f"{agent.turns:,}",
         agent.bill.tokens_words(),
         money(agent.bill.cost_usd),

@@ -40,7 +40,7 @@ def report_data(trace: Trace, record: PoolRecord) -> tuple[str, list[str]]:
     building = _Building(record)
     agents = [building.agent(agent) for agent in record.agents.values()]
     data = {
-        "seconds": record.seconds,
+        "seconds": record.seconds if trace.has_times else None,
         "slots": trace.header.max_concurrent,
         "reasons": [reason.value for reason in _REASONS],
         "agents": agents,

@@ -28,7 +28,7 @@ import trio
 
 from agentpool._budget.statistics import PoolStatistics
 from agentpool._checks import expect_arguments
-from agentpool._disk_file import open_to_write, write_all
+from agentpool._disk_file import mark_open, open_to_write, write_all
 from agentpool._errors import TraceError, UsageError
 from agentpool._events import (
     LIFECYCLE,
@@ -223,8 +223,10 @@ class TraceWriter(Observer):
 
     def _write(self, file: int) -> None:
         try:
+            is_marked = False
             while not self._closing:
                 self._wait()
+                is_marked = is_marked or mark_open(file)
                 self._is_rung = False
                 self._flush(file)
             self._end(file)
@@ -337,7 +339,7 @@ class _Lines:
             return event
         if prompt not in self._prompts:
             self._prompts[prompt] = number = len(self._prompts) + 1
-            text = reduced_text(prompt, self._content, self._clean)
+            text = reduced_text(prompt, self._content, self._redactor.clean_text)
             self._ready.append(Prompt(number, unicode_text(text)))
         return msgspec.structs.replace(event, system_prompt="", prompt_id=self._prompts[prompt])
 
@@ -351,10 +353,7 @@ class _Lines:
         return msgspec.structs.replace(event, outcome=outcome)
 
     def _put(self, event: Event) -> None:
-        self._ready.append(reduced(event, self._content, self._clean))
-
-    def _clean(self, text: str) -> str:
-        return self._redactor.clean(text.encode("utf-8", "replace")).decode("utf-8", "replace")
+        self._ready.append(reduced(event, self._content, self._redactor.clean_text))
 
     def end(self, statistics: PoolStatistics) -> None:
         """Add the last line."""

@@ -17,6 +17,7 @@ import pytest
 
 from agentpool._cli import main
 from tests.support.cli_runner import Desk, Done, make_desk
+from tests.support.small_disk import SMALL_BYTES, small_files
 
 ECHO = "".join(
     f'[[answers]]\nwhen="{word}"\ntext="about {word}"\n' for word in ("cats", "dogs", "birds")
@@ -95,6 +96,16 @@ def test_turns_are_taken_back_and_branched(desk: Desk, monkeypatch: pytest.Monke
     assert "zoo\none\n" in done.err
     assert "/undo [N]" in done.err
     assert desk.call("runs", "list", "z.db").out.count("\n") == 2
+
+
+def test_a_chat_without_its_trace_is_no_success(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was said is there, and the exit code says that the file is not whole."""
+    with small_files():
+        done = say(desk, monkeypatch, f"cats? {'x' * SMALL_BYTES}", words="--trace a.trace")
+    assert (done.code, done.out) == (5, "about cats\n")
+    assert "is not whole: File too large" in done.err
 
 
 def test_what_fails_is_no_turn(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -549,7 +549,8 @@ def test_a_full_disk_is_said(desk: Desk) -> None:
         words = ["run", "reader.toml", "Why?", "--driver", "script:script.toml"]
         process = desk.start(*words, stdout=full)
         _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 5
+    assert b"the output cannot be written: ending the agents" in err
     assert b"cannot write the results: [Errno 28] No space left on device" in err
     assert b"Traceback" not in err
 

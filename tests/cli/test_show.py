@@ -15,6 +15,7 @@ from trio.testing import MockClock
 from agentpool import AgentOutcome, AgentStatus, LimitExceededError, SpawnConfig, open_pool
 from agentpool._cli import _show
 from agentpool._cli._trace_text import TREE_ROWS, event_line, overview, transcript
+from agentpool._disk_file import mark_open
 from agentpool.drivers import ScriptedDriver, ToolCall
 from agentpool.observe import (
     AgentFinished,
@@ -92,7 +93,7 @@ def test_a_trace_that_ends_early_is_told(desk: Desk) -> None:
     query = "x" * SMALL_BYTES
     with small_files():
         done = desk.scripted("run", "reader.toml", query, "--trace", "a.trace")
-    assert "A note." in done.out
+    assert (done.code, done.out) == (5, "A note.\n")
     assert "the trace 'a.trace' is not whole: File too large" in done.err
 
 
@@ -140,7 +141,7 @@ def test_a_page_that_cannot_be_made_costs_no_answer(desk: Desk, quiet: tuple[str
     """It is told, also where only errors are, and the answers are there."""
     with small_files():
         done = desk.scripted("run", "reader.toml", "hello", "--report", "a.html", *quiet)
-    assert "A note." in done.out
+    assert (done.code, done.out) == (5, "A note.\n")
     assert "there is no report: the report 'a.html' cannot be written: File too large" in done.err
     assert not (desk.folder / "a.html").exists()
 
@@ -285,10 +286,12 @@ def test_a_running_trace_is_followed(desk: Desk, busy: Path) -> None:
 
     def grow() -> None:
         time.sleep(0.3)
-        with growing.open("ab") as file:
-            file.write(b'..."}\n{"event":"of a newer version"}\n')
-            file.write(whole[half:])
+        writer.write(b'..."}\n{"event":"of a newer version"}\n')
+        writer.write(whole[half:])
+        writer.close()
 
+    writer = growing.open("ab")
+    assert mark_open(writer.fileno())
     thread = threading.Thread(target=grow)
     thread.start()
     shown = desk.call("show", "growing.trace", "--follow")
@@ -296,6 +299,30 @@ def test_a_running_trace_is_followed(desk: Desk, busy: Path) -> None:
     assert shown.code == 0
     assert "spawned by the owner: plain" in shown.out
     assert "cancelled: agent 8 " in shown.out
+
+
+def test_a_trace_whose_writer_was_killed_is_followed_to_its_end(desk: Desk) -> None:
+    """Everything that is there is told, and that no more comes: it waited for ever."""
+    words = ("run", "reader.toml", "endless", "--driver", "script:script.toml")
+    writer = desk.start(*words, "--trace", "killed.trace")
+    path = desk.folder / "killed.trace"
+    until = time.monotonic() + 60
+    while not (path.exists() and b"request_started" in path.read_bytes()):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    reader = desk.start("show", "killed.trace", "--follow")
+    assert reader.stdout is not None
+    assert b"spawned by the owner" in reader.stdout.readline()
+    assert reader.poll() is None
+    writer.kill()
+    writer.communicate(timeout=60)
+    out = reader.stdout.read()  # its buffer has what came with the first line
+    _, err = reader.communicate(timeout=60)
+    assert (reader.returncode, b"RequestStarted" in out) == (1, True)
+    assert err.decode() == (
+        "agentpool: error: the trace 'killed.trace' ends here, and its pool had not closed: the "
+        "program that wrote it has ended\n"
+    )
 
 
 def test_one_agent_is_followed_as_json(desk: Desk, busy: Path) -> None:
@@ -410,7 +437,7 @@ def test_children_stand_below_their_parents_and_warnings_are_counted(tmp_path: P
     assert record.with_children()[record.agents[1].agent_id].unpriced == 0
     arrows = json.loads(chrome_trace(read.header, record))["traceEvents"]
     assert [(e["tid"], e["id"]) for e in arrows if e["ph"] == "s"] == [(1, 2), (2, 3), (1, 4)]
-    assert transcript(record.agents[1]).endswith("never ran\n")
+    assert transcript(record.agents[1], has_times=True).endswith("never ran\n")
 
 
 def test_what_an_agent_said_steers_no_terminal_behind_a_pipe(desk: Desk) -> None:

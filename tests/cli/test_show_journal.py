@@ -58,8 +58,26 @@ def test_a_journal_is_shown_as_its_trace(desk: Desk) -> None:
     one, other = (desk.call("show", name, "--agent", "1").out for name in ("j.db", "t"))
     assert one.partition("---")[2] == other.partition("---")[2]
     assert "A note." in one
+
+
+def test_times_that_a_journal_does_not_keep_are_unknown(desk: Desk) -> None:
+    """And not zero, or in 1970."""
     assert desk.call("show", "j.db", "--html", "j.html").code == 0
-    assert (desk.folder / "j.html").exists()
+    page = (desk.folder / "j.html").read_text()
+    assert "read from a journal, which keeps no times" in page
+    assert "1970" not in page
+    assert '<dt>time</dt><dd>?</dd><dd class="more"></dd>' in page
+    assert "<td>?</td><td>1</td>" in page
+    assert '"seconds":null' in page
+    (found,) = desk.call("show", "j.db", "--json").lines
+    assert (found["opened_at"], found["seconds"]) == (None, None)
+    for name in ("spawned_at", "started_at", "finished_at", "seconds"):
+        assert {agent[name] for agent in found["agents"]} == {None}
+    shown = desk.call("show", "j.db").out
+    assert "0.0" not in shown.replace("$0.0000", "")
+    assert "times unknown" in desk.call("show", "j.db", "--agent", "1").out
+    done = desk.call("show", "j.db", "--format", "chrome")
+    assert (done.code, "is a journal and keeps no times" in done.err) == (2, True)
 
 
 def test_a_pool_is_chosen(desk: Desk) -> None:

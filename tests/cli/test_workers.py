@@ -86,6 +86,19 @@ def test_the_results_are_those_of_one_process(desk: Desk) -> None:
     assert "a.txt: journal 'j.db' has it with another manifest or another" in error(changed.err)
 
 
+def test_a_deadlock_in_a_worker_is_told(desk: Desk) -> None:
+    """An agent that waits for nothing is told so in a worker too; it waited for ever."""
+    desk.write(
+        waiter_toml='name = "waiter"\n[[capabilities]]\ntype = "message"\n',
+        script_toml='[[answers]]\ntool = "wait_for_message"\ntimes = 1\n\n'
+        '[[answers]]\ntext = "Gone on."\n',
+    )
+    words = ("--each", "a.txt", "--journal", "j.db", "--workers", "2", "--json")
+    done = desk.scripted("map", "waiter.toml", *words)
+    assert (done.code, done.lines[0]["text"]) == (0, "Gone on.")
+    assert done.lines[-1]["deadlocks"] == 1
+
+
 def test_an_answer_that_cannot_be_written_ends_a_shared_map(desk: Desk) -> None:
     """The next run writes it without a request, and one whose input is gone is told."""
     (desk.folder / "out" / "a.txt").mkdir(parents=True)

@@ -479,6 +479,24 @@ async def test_g11_a_raising_observer_is_counted_told_once_and_hurts_nobody(
     assert record.exc_info is not None
 
 
+async def test_a_key_in_what_an_observer_raised_is_told_nowhere(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exporter quotes what it sent: not in the statistics, and not in the log."""
+    monkeypatch.setenv("COLLECTOR_API_KEY", "hush-hush-hush")
+
+    class Exporter(Observer):
+        def on_event(self, _: Event) -> None:
+            raise OSError("refused: authorization: hush-hush-hush")
+
+    async with open_pool(sleepy_driver(), observers=[Exporter()]) as pool:
+        await (await pool.spawn(job("say hi"))).wait()
+    told = "Exporter: refused: authorization: [secret]"
+    assert pool.statistics().observer_failure == told
+    assert "hush-hush" not in caplog.text
+    assert "in on_event" in caplog.text
+
+
 async def test_an_observer_may_use_the_pool() -> None:
     """It is called in the pool's thread: a supervisor that spawns again is an observer."""
     spawned: list[int] = []

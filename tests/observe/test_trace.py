@@ -342,7 +342,7 @@ def test_what_is_attached_is_named_where_it_is_shown() -> None:
     events: list[Event] = [spawned, MessagesAdded(2, 0.0, 1, "a", 0, said)]
     record = record_of(events)
     note = f"[chart: image/png, {len(PNG)} bytes]"
-    assert transcript(record.agents[1]).count(note) == 2
+    assert transcript(record.agents[1], has_times=True).count(note) == 2
     header = TraceHeader(run_id="ab", pool="p", opened_at=0.0, max_concurrent=1)
     assert render_report(Trace(header=header, events=tuple(events))).count(note) == 2
 

@@ -3,7 +3,7 @@
 (() => {
   const $ = (id) => document.getElementById(id);
   const data = JSON.parse($("data").textContent);
-  const REASONS = data.reasons, TOTAL = Math.max(data.seconds, 1e-6);
+  const REASONS = data.reasons, TIMED = data.seconds !== null, TOTAL = Math.max(data.seconds, 1e-6);
   const LABELS = {
     queued: "queued", parked: "parked", gate: "at a gate", budget: "at a budget", retry: "before a retry",
     approval: "awaiting approval", model: "model, before its first piece", answer: "model writes",
@@ -49,6 +49,7 @@
   const clean = (text) => String(text).replace(HIDDEN, (c) =>
     `⟨U+${c.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`);
   const seconds = (s) => {
+    if (!TIMED) return "?";
     if (s === null || s === undefined) return "";
     if (s < 0.0995) return `${(s * 1000).toFixed(s < 0.00995 ? 1 : 0)} ms`;
     if (s < 60) return `${s.toFixed(s < 10 ? 2 : 1)} s`;
@@ -563,7 +564,7 @@
       split.append(part);
     });
     const parent = byId.get(a.parent);
-    const facts = [`${seconds(a.seconds)}, from ${seconds(a.spawned)}`, `${number(a.turns)} turns`, `${number(a.requests)} requests`,
+    const facts = [...(TIMED ? [`${seconds(a.seconds)}, from ${seconds(a.spawned)}`] : []), `${number(a.turns)} turns`, `${number(a.requests)} requests`,
       `${tokens(a.tokens, a.unmeasured)} tokens (${number(a.cached)} cached)`, money(a.cost), ...a.unknown, `${number(a.calls)} tool calls`];
     drawer.replaceChildren(
       make("button", { class: "close", text: "Close", onclick: () => { location.hash = ""; } }),
@@ -585,10 +586,19 @@
     if (here) here.scrollIntoView({ block: "center" });
     select(a);
   };
+  const openNone = (id) => {
+    drawer.replaceChildren(
+      make("button", { class: "close", text: "Close", onclick: () => { location.hash = ""; } }),
+      make("h2", { text: `There is no agent ${id}` }),
+      make("p", { class: "facts", text: `The link names an agent that is not in this trace. It has ${number(agents.length)} agents.` }),
+    );
+    drawer.hidden = false;
+  };
   const go = (id) => { location.hash = `#agent=${id}`; };
   const follow = () => {
     const said = new URLSearchParams(location.hash.slice(1)), a = byId.get(Number(said.get("agent")));
     if (a) open(a, Number(said.get("turn")) || 0);
+    else if (said.get("agent")) openNone(said.get("agent"));
     else drawer.hidden = true;
   };
   window.addEventListener("hashchange", follow);
@@ -692,7 +702,8 @@
 
   // --- begin
 
-  for (const id of ["timeline", "tables"]) $(id).hidden = false;
+  $("timeline").hidden = !TIMED;
+  $("tables").hidden = false;
   drawLegend();
   tabs();
   table();

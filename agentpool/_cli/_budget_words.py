@@ -1,0 +1,40 @@
+"""What was spent, and what waited at a gate, in words."""
+
+from __future__ import annotations
+
+from agentpool.drivers import GateStatistics
+from agentpool.observe import BudgetMeter, BudgetStatistics
+
+
+def budget_words(spent: BudgetStatistics) -> str:
+    """Return what was spent, of how much, and how often a request was refused.
+
+    >>> meter = BudgetMeter(limit=None, committed=0, reserved=0)
+    >>> three = BudgetMeter(limit=3, committed=3, reserved=0)
+    >>> budget_words(BudgetStatistics(name="b", tokens=meter, cost=meter, requests=three,
+    ...                               tool_calls=meter, unmeasured=0, unpriced=1, refused=7))
+    'spent 0 tokens, cost unknown (1 request without a price), 3 of 3 requests; 7 refused'
+    """
+    tokens = f"{_of(spent.tokens, ',')} tokens"
+    if spent.cost_usd is None:
+        plural = "" if spent.unpriced == 1 else "s"
+        cost = f"cost unknown ({spent.unpriced} request{plural} without a price)"
+    else:
+        cost = f"{_of(spent.cost, '.4f')} US dollars"
+    unmeasured = f", {spent.unmeasured} charged by estimate" if spent.unmeasured else ""
+    requests = f"{_of(spent.requests, ',')} requests{unmeasured}"
+    return f"spent {tokens}, {cost}, {requests}; {spent.refused} refused"
+
+
+def gate_words(gate: GateStatistics) -> str:
+    """Return how many requests were answered, waited, or were refused."""
+    left = f", {gate.waiting:,} still wait" if gate.waiting else ""
+    return (
+        f"gate {gate.name!r}: {gate.answered:,} requests answered, {gate.held_back:,} held back, "
+        f"{gate.refused:,} refused{left}"
+    )
+
+
+def _of(meter: BudgetMeter, form: str) -> str:
+    limit = "" if meter.limit is None else f" of {meter.limit:{form}}"
+    return f"{meter.committed:{form}}{limit}"
