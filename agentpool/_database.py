@@ -6,8 +6,8 @@ Rules:
 2. A call that is cancelled interrupts its own transaction, and returns when the thread is
    free: nothing goes on behind it. A transaction that was committed in that moment stays.
    SQLite forgets one that finds no statement, so long statements ask, too.
-3. What is small runs where it is, without a thread, until one was slow.
-4. Who finds the file locked waits in trio, not in the thread, and not for ever.
+3. What is small runs where it is, without a thread, until two in a row were slow.
+4. Who finds the file locked waits in trio, not in the thread: see ``agentpool._file_lock``.
 5. What SQLite raises comes out as the error of the file's kind and names the file.
 6. Nothing is written to a file that is another program's, and no statement is run on tables
    that are not what our own migrations make: a view in the place of a table could take for
@@ -32,6 +32,7 @@ import trio
 from agentpool._disk_file import check_file, check_locks, open_to_write
 from agentpool._errors import AgentPoolError
 from agentpool._file_kind import FileKind
+from agentpool._file_lock import LockWait
 
 Value: TypeAlias = str | int | float | bytes | None
 """What a column can hold."""
@@ -43,20 +44,17 @@ T = TypeVar("T")
 APPLICATION_ID: Final = 0x61676E70
 """By which a file is known as ours: ``agnp`` in its bytes. Files from before it have 0."""
 
-LOCKED_SECONDS: Final = 30.0
-"""How long a file may be locked by others: who holds it longer hangs, or makes a backup."""
-
-_FIRST_PAUSE_SECONDS: Final = 0.002
-_LONGEST_PAUSE_SECONDS: Final = 0.1
-
+_LOCKED: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _ASK_EVERY_STEPS: Final = 1_000_000
 """Steps of SQLite's machine, some 20 ms, after which a statement asks whether it is wanted."""
 
 QUICK_SECONDS: Final = 0.01
 """What a small transaction may take without a thread: a hundred times what it does take."""
 
-CLOSE_SECONDS: Final = 10.0
-"""For the last checkpoint of a large log on a slow disk. Nothing depends on it."""
+SLOW_COUNT: Final = 2
+"""In a row, that took longer: one alone may have been the turn of another process."""
+
+CLOSE_SECONDS: Final = 10.0  # for the last checkpoint of a large log; nothing depends on it
 
 
 @final
@@ -119,7 +117,8 @@ class Database:
     # Of its own: tools may have taken all of trio's threads, and wait for this file.
     _thread: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
     _job: _Job | None = None
-    _is_quick: bool = False  # the last transaction was
+    _slow: int = SLOW_COUNT  # transactions were, up to the last one
+    _clock: trio.abc.Clock = attrs.field(factory=trio.lowlevel.current_clock)  # for the thread
 
     async def read(self, job: Callable[[Transaction], T]) -> T:
         """Run *job* on one consistent state of the file.
@@ -135,23 +134,20 @@ class Database:
     def write_at_once(self, job: Callable[[Transaction], None]) -> bool:
         """Run a small *job* that does not wait for the disk, and commit its changes, here and now.
 
-        Return whether that was done: not while others have the file, nor if it was slow.
+        Return whether that was done: not while others have the file, nor while it is slow.
 
         Raises:
             AgentPoolError: The kind's error, if the file cannot be written. Nothing has
                 changed.
         """
-        if not self._is_quick or self._turn.locked():
+        if self._slow >= SLOW_COUNT or self._turn.locked():
             return False
-        began_at = trio.current_time()
         try:
             self._transaction("BEGIN IMMEDIATE", job)()
         except sqlite3.Error as error:
             if _is_locked(error):
                 return False
             _raise_as_ours(error, self.path, self._kind)
-        finally:
-            self._is_quick = trio.current_time() - began_at < QUICK_SECONDS
         return True
 
     async def write(self, job: Callable[[Transaction], T]) -> T:
@@ -179,6 +175,7 @@ class Database:
 
     def _transaction(self, begin: str, job: Callable[[Transaction], T]) -> Callable[[], T]:
         def run() -> T:
+            began_at = self._clock.current_time()
             try:
                 self._connection.execute(begin)
                 value = job(Transaction(self._connection))
@@ -188,27 +185,31 @@ class Database:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
+            is_slow = self._clock.current_time() - began_at >= QUICK_SECONDS
+            self._slow = self._slow + 1 if is_slow else 0
             return value
 
         return run
 
     async def _in_turn(self, run: Callable[[], T]) -> T:
-        give_up_at = trio.current_time() + LOCKED_SECONDS
-        pause_seconds = _FIRST_PAUSE_SECONDS
+        wait: LockWait | None = None
         async with self._turn:
             while True:
                 try:
-                    began_at = trio.current_time()
-                    value = await self._in_thread(run)
-                    self._is_quick = trio.current_time() - began_at < QUICK_SECONDS
-                    return value  # noqa: TRY300  # what is not raised
+                    return await self._in_thread(run)
                 except UnicodeDecodeError as error:
                     raise _no_text(self.path, self._kind, error) from error
                 except sqlite3.Error as error:
-                    if not _is_locked(error) or trio.current_time() >= give_up_at:
-                        _raise_as_ours(error, self.path, self._kind)
-                await trio.sleep(pause_seconds)
-                pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
+                    wait = wait or LockWait(self.path, self._kind.name, self._owned_by)
+                    if not _is_locked(error) or not await wait.is_worth_it():
+                        _raise_as_ours(error, self.path, self._kind, wait.advice())
+
+    def _owned_by(self, pid: int) -> list[str]:
+        """Return the names of what a process has in the file."""
+        with contextlib.suppress(sqlite3.Error):  # readers wait for no writer, but for a few
+            found = self._connection.execute(self._kind.owners, (pid,))
+            return [str(name) for (name,) in found]
+        return []
 
     async def _in_thread(self, run: Callable[[], T]) -> T:
         if not self._kind.interrupts:
@@ -383,14 +384,13 @@ def _no_text(path: Path, kind: FileKind, error: UnicodeDecodeError) -> AgentPool
 
 def _is_locked(error: sqlite3.Error) -> bool:
     # The low byte is the cause, the rest tells more of it.
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _LOCKED
 
 
-def _raise_as_ours(error: sqlite3.Error, path: Path, kind: FileKind) -> NoReturn:
+def _raise_as_ours(error: sqlite3.Error, path: Path, kind: FileKind, busy: str = "") -> NoReturn:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     advice = {
-        sqlite3.SQLITE_BUSY: f"another program has held it for {LOCKED_SECONDS:g} seconds; end it",
+        sqlite3.SQLITE_BUSY: busy,
         sqlite3.SQLITE_CANTOPEN: "its folder must exist, and must be writable",
         sqlite3.SQLITE_NOTADB: f"it is not a {kind.name}; name another file",
         sqlite3.SQLITE_READONLY: "make the file and its folder writable",

@@ -29,3 +29,5 @@ class FileKind:
     synchronous: str = "NORMAL"
     """When the disk is waited for, in SQLite's words: a kill loses nothing, with ``FULL`` a power
     cut neither."""
+    owners: str = "SELECT '' WHERE ? < 0"
+    """SQL that finds the names of what process number ``?`` has in the file."""

@@ -6,7 +6,9 @@ Rules:
    lease is not at work: another one continues its share, and should it wake up, it is refused.
 2. A share that is not over and has no living process is continued before a new one is begun,
    whoever had it: a worker that was killed, or one of a command that was.
-3. Each worker has a process group of its own, so Ctrl-C reaches the command alone, which tells
+3. A worker that is stopped while it writes has the file, and all others wait for it: after its
+   lease it is ended, and what it was about to keep is not kept.
+4. Each worker has a process group of its own, so Ctrl-C reaches the command alone, which tells
    them. When the command is gone they end, as their input does.
 """
 
@@ -48,6 +50,9 @@ from agentpool.observe import outcome_from_json
 
 END_SECONDS: Final = 15.0
 """For a worker to end in good order, with its model and its tools. Then it is killed."""
+
+LOOK_SECONDS: Final = 1.0
+"""Between two looks at who has the file."""
 
 MAX_CRASHES: Final = 5
 """Workers that may end in a row without an answer in between."""
@@ -98,6 +103,10 @@ class Member:
                     await trio.lowlevel.checkpoint()
         await trio.lowlevel.checkpoint()
 
+    def is_process(self, pid: int | None) -> bool:
+        """Return whether its process has that number."""
+        return self.process is not None and self.process.pid == pid
+
     def kill(self) -> None:
         """End it at once, with all of its group."""
         if self.process is not None and self.process.returncode is None:
@@ -147,6 +156,24 @@ class Crew:
         if heard != share.renewed_at:
             heard, since = self._silences[share.pool] = (share.renewed_at, now)
         return share.owner is None or now - since > share.seconds
+
+    async def free_file(self) -> None:
+        """End a worker that is stopped and keeps the file from all others for a whole lease."""
+        seen: int | None = None
+        since = trio.current_time()
+        while True:
+            await trio.sleep(LOOK_SECONDS)
+            now, found = trio.current_time(), self._work.stopped_writer()
+            if found != seen:
+                seen, since = found, now
+            for member in self.members:
+                if member.is_process(seen) and now - since >= member.order.lease_seconds:
+                    self._board.say(
+                        f"worker {member.number + 1} is stopped and keeps the journal from all "
+                        "others; it is ended",
+                        notable=True,
+                    )
+                    member.kill()
 
     async def staff(self, undone: Sequence[ItemState]) -> None:
         """Have as many workers at work on *undone* as there should be."""

@@ -132,6 +132,7 @@ class _SharedMap:
                 crew.changed.set()
 
             self._interruption.stop_with(stop)
+            nursery.start_soon(crew.free_file)
             try:
                 results = await self._gather(crew, jobs)
                 for editor in manifests[1:]:

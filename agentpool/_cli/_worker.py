@@ -12,6 +12,7 @@ Rules:
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections import deque
@@ -35,6 +36,7 @@ from agentpool import (
 from agentpool import journal as journals
 from agentpool._cli._approve import choose_approver
 from agentpool._cli._arguments import parse
+from agentpool._cli._board_log import BoardLog
 from agentpool._cli._budget_file import BudgetFile
 from agentpool._cli._command import MapCommand, Options
 from agentpool._cli._crew_messages import (
@@ -376,6 +378,7 @@ async def _work() -> bool:
         if first is None:
             return False  # noqa: ASYNC121  # nothing was started in it
         worker = Worker(msgspec.json.decode(first, type=Order), Mouth(output_pipe))
+        logging.getLogger("agentpool").addHandler(BoardLog(worker.board))
         with as_bystander():
             nursery.start_soon(worker.listen, lines)
             nursery.start_soon(worker.show)

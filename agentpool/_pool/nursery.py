@@ -365,10 +365,9 @@ class AgentNursery(Home):
                 self._end_unstarted(record)
 
     def abort(self, cancelled_by: str, reason: str) -> None:
-        """Cancel every agent, queued ones first, so that none of them starts.
-
-        A journal leaves them open: the next process goes on with them.
-        """
+        """Cancel every agent, queued ones first: none of them starts, and a journal has no end."""
+        if self.journal is not None:
+            self.journal.writer.end_soon()
         with self.hub:
             self._end_queued(cancelled_by, reason)
             for record in tuple(self.running.values()):

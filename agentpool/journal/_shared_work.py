@@ -24,6 +24,7 @@ import msgspec
 
 from agentpool._database import Database, Row, Transaction, Value
 from agentpool._errors import UsageError
+from agentpool._file_lock import lock_holder
 from agentpool._records import Lease, LeaseHolder, RecordKind, read_body
 from agentpool.journal._holder import live_holder
 from agentpool.journal._lease_rows import begin, hold, state_of
@@ -276,6 +277,14 @@ class SharedWork:
             return tuple(map(_share, rows))
 
         return await self._do(self._database.read, select)
+
+    def stopped_writer(self) -> int | None:
+        """Return the process that is stopped and has the file locked: all others wait for it.
+
+        ``None``: there is none, or the system does not tell.
+        """
+        holder = lock_holder(self._database.path)
+        return holder.pid if holder is not None and holder.is_stopped else None
 
     async def take_ended(self) -> tuple[EndedItem, ...]:
         """Return the items that have got their outcomes since the last call.

@@ -78,7 +78,12 @@ CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 )
 """Format 1, 2, 3, … of the file. One that was released never changes: another is added."""
 
-_KIND: Final = FileKind("journal", JournalError, MIGRATIONS, interrupts=False, synchronous="FULL")
+_OWNERS: Final = """SELECT name FROM pools WHERE instr(holder, '"pid":' || ? || ',')"""
+"""The pools of a process, by its number."""
+
+_KIND: Final = FileKind(
+    "journal", JournalError, MIGRATIONS, interrupts=False, synchronous="FULL", owners=_OWNERS
+)
 
 _SYNCHRONOUS: Final[dict[str, str]] = {"process": "OFF", "power": "FULL"}
 """When SQLite waits for the disk."""

@@ -11,13 +11,15 @@ Rules:
 4. What a budget takes with a record is one write with it, and a record whose budget refuses
    is left out. Who noted it is told before anybody who waits goes on.
 5. A write that fails ends the pool: an agent that went on would do things that are not kept.
+6. A write is not cut off: it would be unknown whether it was kept. It may wait for a process
+   that is stopped, as long as that is; but a pool that ends waits half a minute at most.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import final
+from typing import Final, final
 
 import msgspec
 import trio
@@ -28,6 +30,9 @@ from agentpool._errors import JournalError
 from agentpool._records import JournalRecord, Lease
 from agentpool.abc import Journal
 from agentpool.journal._joint import JointJournal, Together
+
+END_SECONDS: Final = 30.0
+"""For a write once its pool ends. What is not kept by then is done again by the next process."""
 
 RENEWALS_PER_LEASE = 3
 """How often a pool that has nothing to write says that it is there."""
@@ -52,6 +57,9 @@ class JournalWriter(Live):
     _is_shared: bool = False
     """Whether the last write had records of several agents, who may come together again."""
     _closed: bool = False
+    _is_ending: bool = False
+    _shield: trio.CancelScope | None = None
+    """Of the write that is under way."""
     _error: Exception | None = None
     _work: trio.lowlevel.ParkingLot = msgspec.field(default_factory=trio.lowlevel.ParkingLot)
     _waiting: trio.lowlevel.ParkingLot = msgspec.field(default_factory=trio.lowlevel.ParkingLot)
@@ -133,6 +141,7 @@ class JournalWriter(Live):
                 # An infinite lease needs no renewal, and its pool no timer that never ends.
                 if self.lease.seconds < math.inf:
                     nursery.start_soon(self._renew)
+                nursery.start_soon(self._end_when_cancelled)
                 await self._write_until_closed()
                 nursery.cancel_scope.cancel()
         finally:
@@ -141,6 +150,18 @@ class JournalWriter(Live):
                     await self._next_write()
         if self._error is not None:
             raise self._error
+
+    def end_soon(self) -> None:
+        """Let writes take a bounded time from now on: the pool ends, or all of its agents do."""
+        self._is_ending = True
+        if self._shield is not None:
+            self._shield.deadline = trio.current_time() + END_SECONDS
+
+    async def _end_when_cancelled(self) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.end_soon()
 
     async def _write_until_closed(self) -> None:  # noqa: ASYNC910  # closed before it began, it has nothing to do
         while self._error is None and (self._pending or not self._closed):
@@ -175,12 +196,8 @@ class JournalWriter(Live):
         self._is_writing = True
         self._began_at = trio.current_time()
         try:
-            if joint:
-                await self._write_joint(batch, joint)
-            elif not self.journal.append_at_once(self.lease, batch):
-                # Not cut off: it would be unknown whether it was kept.
-                with trio.CancelScope(shield=True):
-                    await self.journal.append(self.lease, batch)
+            if joint or not self.journal.append_at_once(self.lease, batch):
+                await self._write_shielded(batch, joint)
         except Exception as error:  # noqa: BLE001  # raised where it is waited for, and by run()
             self._error = error
             joint, self._joint = [*joint, *self._joint], []
@@ -195,15 +212,22 @@ class JournalWriter(Live):
                 self._waiting.unpark_all()
         await trio.lowlevel.checkpoint_if_cancelled()
 
-    async def _write_joint(
+    async def _write_shielded(
         self, batch: Sequence[JournalRecord], joint: Sequence[tuple[int, Together]]
     ) -> None:
-        assert isinstance(self.journal, JointJournal)  # noqa: S101  # see note()
-        asked = [(place, one.spendings) for place, one in joint]
-        with trio.CancelScope(shield=True):
+        with trio.CancelScope(shield=True) as self._shield:
+            if self._is_ending:
+                self.end_soon()
+            if not joint:
+                await self.journal.append(self.lease, batch)
+                return
+            assert isinstance(self.journal, JointJournal)  # noqa: S101  # see note()
+            asked = [(place, one.spendings) for place, one in joint]
             found = await self.journal.append_and_spend(self.lease, batch, asked)
             for (_, one), uses in zip(joint, found, strict=True):
                 one.on_written(uses)
+        if self._shield.cancelled_caught:
+            raise JournalError(f"the pool ended, and the file was busy for {END_SECONDS:g} seconds")
 
     def close(self) -> None:
         """End ``run`` once everything noted is written."""

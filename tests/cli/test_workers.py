@@ -179,6 +179,24 @@ def test_killed_and_frozen_workers_are_replaced(tmp_path: Path) -> None:
             end_all(shared, command)
 
 
+def test_a_worker_that_is_frozen_while_it_writes_is_ended(tmp_path: Path) -> None:
+    """Nobody can take the file from it, and the others fail for nothing: its lease is the bound."""
+    with counting_model(0.2) as model:
+        model.more = "." * 200_000  # which takes its time to be written
+        shared = SharedMap(tmp_path, model, 6, 6)
+        command = shared.start("--output-dir", "out")
+        try:
+            shared.wait_for_workers(2)
+            shared.stop_within_a_write()
+            _, err = command.communicate(timeout=2 * PATIENCE)
+            assert command.returncode == 0, err
+            assert "is stopped and keeps the journal from all others; it is ended" in err
+            assert "ended (SIGKILL); another one continues" in err
+            assert set(shared.outcomes().values()) == {1}
+        finally:
+            end_all(shared, command)
+
+
 def test_nothing_is_left_of_a_command_that_is_killed(tmp_path: Path) -> None:
     """Not a worker that is stopped either. Again with Ctrl-C, and then to the end."""
     with counting_model(0.5) as model:

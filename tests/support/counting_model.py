@@ -34,6 +34,8 @@ class CountingModel:
     url: str
     seconds: float
     """How long each answer takes."""
+    more: str = ""
+    """What comes after the answer to each input."""
     asked: list[Asked] = attrs.field(factory=list[Asked])
 
     def counts(self) -> Counter[str]:
@@ -77,7 +79,12 @@ class CountingModel:
                 one.ended = time.monotonic()
                 if gone:
                     return
-                answer = text_event(f"note on {one.text}") + text_event("", "stop") + USAGE + DONE
+                answer = (
+                    text_event(f"note on {one.text}{self.more}")
+                    + text_event("", "stop")
+                    + USAGE
+                    + DONE
+                )
                 line.sendall(whole(answer))
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import attrs
 
+from agentpool._file_lock import lock_holder
 from tests.support.counting_model import CountingModel
 
 MANIFEST = """\
@@ -116,6 +117,22 @@ class SharedMap:
                 return
             send(pid, signal.SIGCONT)
             assert time.monotonic() < until, f"{pid} always has the file"
+
+    def stop_within_a_write(self) -> int:
+        """Stop a worker that has the file, so that all others wait for it. Return which."""
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:
+            found = lock_holder(self.folder / "j.db")
+            if found is None or found.pid not in self.pids:
+                continue
+            send(found.pid, signal.SIGSTOP)
+            while not is_stopped(found.pid):
+                assert time.monotonic() < until
+            now = lock_holder(self.folder / "j.db")
+            if now is not None and now.pid == found.pid:
+                return found.pid
+            send(found.pid, signal.SIGCONT)
+        raise AssertionError("no worker was met while it had the file")
 
     def outcomes(self) -> Counter[str]:
         """Return how often each input has an outcome in the journal."""

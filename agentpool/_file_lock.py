@@ -1,0 +1,154 @@
+"""Waits for an SQLite file that others have locked, and says who has.
+
+Rules:
+
+1. Whoever finds the file locked looks again after a moment, and then ten times in a second;
+   once in a second if it is a process that is stopped.
+2. A process that has it for half a minute hangs, or makes a backup: it is named in an error.
+3. A process that is stopped cannot let go, and no other can take the file from it. It is waited
+   for as long as it is stopped, and that time does not count: it goes on, or is ended, by
+   whoever stopped it. That it is waited for is told at once, with its number.
+4. What the system does not tell is not guessed: then half a minute is the bound.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final, final
+
+import attrs
+import trio
+
+LOCKED_SECONDS: Final = 30.0
+"""How long a file may be locked by others: who holds it longer hangs, or makes a backup."""
+
+_FIRST_PAUSE_SECONDS: Final = 0.002
+_LONGEST_PAUSE_SECONDS: Final = 0.1
+_STOPPED_PAUSE_SECONDS: Final = 1.0
+
+_TELL_SECONDS: Final = 2.0
+"""After which it is told who is waited for. A writer has the file for a thousandth of that."""
+
+_LOCKS: Final = Path("/proc/locks")
+"""Every lock on this machine and its process, on Linux."""
+
+_IN_LOG: Final = 120
+"""The byte of the file ``-shm`` that whoever writes into the log has locked."""
+
+_IN_FILE: Final = range(0x40000000, 0x40000003)
+"""The first of the bytes that whoever writes into the file itself has locked."""
+
+_log: Final = logging.getLogger("agentpool")
+
+
+@final
+@attrs.frozen
+class LockHolder:
+    """The process that has a file locked."""
+
+    pid: int
+    """Its number."""
+    program: str
+    """What runs in it."""
+    is_stopped: bool
+    """Whether it does nothing until it is told to go on."""
+
+    def __str__(self) -> str:
+        """Return what it is called in a sentence."""
+        return f"process {self.pid} ({self.program})"
+
+
+def lock_holder(path: Path) -> LockHolder | None:
+    """Return which process writes into the SQLite file *path*. ``None``: unknown, or none."""
+    beside = path.with_name(f"{path.name}-shm")
+    wanted = {(_inode(path), first) for first in _IN_FILE} | {(_inode(beside), _IN_LOG)}
+    with contextlib.suppress(OSError):  # another system, or a process that has just ended
+        for pid, inode, first in written_locks(_LOCKS.read_text()):
+            if (inode, first) in wanted:
+                text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+                # The name, in parentheses, may have anything in it.
+                name, _, rest = text.partition("(")[2].rpartition(")")
+                return LockHolder(pid, name, rest.split()[0] in {"T", "t"})
+    return None
+
+
+def written_locks(table: str) -> Iterator[tuple[int, int, int]]:
+    """Yield the locks of writers in *table*: process, file and first byte.
+
+    >>> list(written_locks("1: POSIX  ADVISORY  WRITE 708 fe:00:2966502 120 120"))
+    [(708, 2966502, 120)]
+    """
+    for line in table.splitlines():
+        # Whoever waits for the lock of the line above has an arrow.
+        _, *words = line.split()
+        if words[0] == "POSIX" and words[2] == "WRITE":
+            yield int(words[3]), int(words[4].rpartition(":")[2]), int(words[5])
+
+
+def _inode(path: Path) -> int:
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return -1
+
+
+@final
+@attrs.define(eq=False)
+class LockWait:
+    """One wait for a file that is locked."""
+
+    _path: Path
+    _kind: str
+    """What an error calls the file."""
+    _owned_by: Callable[[int], Sequence[str]]
+    """Returns the names of what a process has in the file."""
+    holder: LockHolder | None = None
+    """Who has it, as far as is known."""
+    _counted_seconds: float = 0.0
+    _pause_seconds: float = _FIRST_PAUSE_SECONDS
+    _began_at: float = attrs.field(factory=trio.current_time)
+    _told: LockHolder | None = None
+
+    async def is_worth_it(self) -> bool:
+        """Wait for a moment, and return ``True``; at once and ``False`` once it was long enough.
+
+        Cancellation:
+            Nothing has changed.
+        """
+        if trio.current_time() - self._began_at >= _TELL_SECONDS:
+            self.holder = lock_holder(self._path)
+            self._tell(self.holder)
+        if self._counted_seconds >= LOCKED_SECONDS:
+            await trio.lowlevel.checkpoint()
+            return False
+        if self.holder is not None and self.holder.is_stopped:
+            await trio.sleep(_STOPPED_PAUSE_SECONDS)
+            return True
+        before = trio.current_time()
+        await trio.sleep(self._pause_seconds)
+        self._counted_seconds += trio.current_time() - before
+        self._pause_seconds = min(2 * self._pause_seconds, _LONGEST_PAUSE_SECONDS)
+        return True
+
+    def _tell(self, holder: LockHolder | None) -> None:
+        if holder is None or holder == self._told or holder.pid == os.getpid():
+            return
+        self._told = holder
+        names = ", ".join(map(repr, self._owned_by(holder.pid)))
+        who = f"{holder}, which runs {names}," if names else f"{holder}"
+        how = (
+            f"is stopped and has it locked; let it go on (kill -CONT {holder.pid}), or end it "
+            f"(kill -KILL {holder.pid})"
+            if holder.is_stopped
+            else "has it locked"
+        )
+        _log.warning("%s file %r is waited for: %s %s", self._kind, str(self._path), who, how)
+
+    def advice(self) -> str:
+        """Return what an error says of who has the file."""
+        who = "another program" if self.holder is None else str(self.holder)
+        return f"{who} has held it for {LOCKED_SECONDS:g} seconds; end it"
