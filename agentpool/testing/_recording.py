@@ -18,7 +18,7 @@ Rules:
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, cast, final
 
 import msgspec
@@ -34,8 +34,8 @@ KEPT_HEADERS: Final = frozenset(
 # Shorter ones are placeholders such as "none", and would make holes in ordinary words.
 _MIN_SECRET_CHARS: Final = 8
 
-# How much deeper a body must be able to lie.
-_ROOM: Final = 100
+# Of a body that is known by its values: two of them are compared level by level.
+_MAX_LEVELS: Final = 200
 
 _SHOWN_DIFFERENCES: Final = 3
 
@@ -104,14 +104,25 @@ def read_asked(
 
 
 def _decoded(content: bytes) -> object:
-    """Decode JSON that can be encoded again, although nested a little deeper.
+    """Decode JSON that can be compared and encoded again.
 
     Raises:
         msgspec.DecodeError: If it is not JSON.
         RecursionError: If it is nested too deeply.
     """
-    msgspec.json.decode(b"[" * _ROOM + content + b"]" * _ROOM)
-    return msgspec.json.decode(content)
+    value: object = msgspec.json.decode(content)
+    level = [value]
+    for _ in range(_MAX_LEVELS):
+        level = [inner for one in level for inner in _inner(one)]
+    if level:
+        raise RecursionError(f"it has more than {_MAX_LEVELS} levels")
+    return value
+
+
+def _inner(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return cast("dict[str, object]", value).values()
+    return cast("list[object]", value) if isinstance(value, list) else ()
 
 
 def masked(data: bytes, secrets: Sequence[str]) -> bytes:

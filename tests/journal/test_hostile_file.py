@@ -115,3 +115,12 @@ def test_a_hostile_journal_is_refused_in_words(desk: Desk, attack: str) -> None:
     assert not Path("PWNED").exists()
     with closing(sqlite3.connect("j.db")) as file:
         assert file.execute("SELECT COUNT(*) FROM pools").fetchone()[0] in {1, 2}
+
+
+@pytest.mark.parametrize("change", ["agent = -5", "agent = 9000000000000000000", "place = -9"])
+def test_numbers_of_no_journal_are_refused(desk: Desk, change: str) -> None:
+    """No pool counts so far, and whoever goes on with them might."""
+    with closing(sqlite3.connect("j.db", isolation_level=None)) as file:
+        file.execute(update("records", f"{change} WHERE kind = 'result'"))
+    done = desk.call("runs", "show", "j.db")
+    assert (done.code, "does not know: " in done.err) == (2, True), done

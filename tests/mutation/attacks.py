@@ -147,7 +147,7 @@ ATTACKS: Final = (
     Fault(
         "all faults of an answer are listed", "tools/_arguments.py",
         "    if len(text) > _MAX_LISTED_CHARS:\n", "    if not text:\n",
-        TOOLS_GROWTH, "answers_are_read and wrong",
+        TOOLS_GROWTH, "of_a_long_answer_one_fault",
     ),
     Fault(
         "a key of a server's call is written twice", "tools/mcp/_rules.py",
@@ -203,8 +203,9 @@ ATTACKS: Final = (
     ),
     Fault(
         "a recording is nested without end", "testing/_recording.py",
-        '    msgspec.json.decode(b"[" * _ROOM + content + b"]" * _ROOM)\n', "",
-        "tests/testing/test_recording.py", "a_body_may_be_nested",
+        "    for _ in range(_MAX_LEVELS):\n        level = ",
+        "    for _ in range(1):\n        level = [] if level else ",
+        "tests/testing/test_recording.py", "what_differs_at_any_depth",
     ),
     Fault(
         "a device is replaced", "_disk_file.py",
@@ -214,7 +215,7 @@ ATTACKS: Final = (
     Fault(
         "a journal's numbers are any", "journal/_rows.py",
         "if isinstance(value, int) and least <= value <= MOST:", "if isinstance(value, int):",
-        "tests/journal/test_hostile_file.py", "a_hostile_journal and agent",
+        "tests/journal/test_hostile_file.py", "numbers_of_no_journal",
     ),
     Fault(
         "half a key is none", "observe/_redact.py",

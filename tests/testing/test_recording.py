@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -101,6 +102,26 @@ def test_a_miss_where_nothing_can_be_near() -> None:
     assert "nothing is recorded there" in explain_miss(asked({}), [], name="r")
     text = explain_miss(asked({}), [recorded({})] * 2, name="r")
     assert "any more: it was recorded 2 times" in text
+
+
+def deeper(frames: int, call: Callable[[], str]) -> str:
+    """Call it from *frames* further calls, which have less room."""
+    return deeper(frames - 1, call) if frames else call()
+
+
+@pytest.mark.parametrize(("start", "end"), [("[", "]"), ('{"a":', "}")])
+def test_what_differs_at_any_depth_is_told(start: str, end: str) -> None:
+    """What can just be decoded may be too deep for what compares it level by level."""
+    for depth in (*range(0, 1100, 20), 5000, 9990):
+        one, other = (
+            read_asked(
+                "POST", "api.test", b"/v1/x", f"{start * depth}{n}{end * depth}".encode(), ()
+            )
+            for n in "12"
+        )
+        known = Exchange(one, 200, {}, 0.1, (), is_whole=True)
+        told = deeper(60, lambda: explain_miss(other, [known], name="r"))  # noqa: B023  # at once
+        assert "the nearest of 1 differs in body" in told
 
 
 @pytest.mark.parametrize("depth", [100, 900, 990, 995, 1000, 1005, 2000, 100_000])

@@ -128,6 +128,14 @@ def test_answers_are_read_in_proportion(kind: str) -> None:
     assert isinstance(READ(TEXTS[kind](3)), Misfit | Rows)
 
 
+def test_of_a_long_answer_one_fault_is_told() -> None:
+    """To look for all of them takes fifty times as long as to read it."""
+    few, many = READ(TEXTS["wrong"](3)), READ(TEXTS["wrong"](100_000))
+    assert isinstance(few, Misfit)
+    assert isinstance(many, Misfit)
+    assert (few.text.count("\n- "), many.text.count("\n- ")) == (2, 0)
+
+
 @pytest.mark.parametrize("kind", THOUGHTS)
 def test_thoughts_are_found_in_proportion(kind: str) -> None:
     """They are the longest texts that models write."""
