@@ -18,6 +18,7 @@ from agentpool._manifest.hosts import HttpUrl, parse_host
 from agentpool._messages import FinishReason
 from agentpool._one_line import one_line
 from agentpool.abc import Completion
+from agentpool.drivers import ProtocolError
 from agentpool.drivers.wire._failure import failure_from_response, failure_in_stream
 from agentpool.drivers.wire._growing import GrowingAnswer
 from agentpool.drivers.wire._local_chat import read_answer
@@ -133,7 +134,7 @@ READERS: dict[str, tuple[Callable[[str], object], Texts]] = {
             "escapes": lambda n: '{"answer":"' + "\\u" * n,
         },
     ),
-    "calls": (grow_a_call, {"names": lambda n: "a" * n}),
+    "calls": (grow_a_call, {"names": lambda n: "ab" * n}),
     "events": (
         lambda text: feed(SseParser().feed, text),
         {
@@ -211,3 +212,10 @@ def test_text_from_outside_is_read_in_proportion(reader: str, kind: str) -> None
             read(text)
 
     assert_linear(read_or_refuse, texts[kind])
+
+
+def test_a_name_that_comes_in_pieces_has_a_bound() -> None:
+    """Each piece makes a new text of all of them: a million took hours."""
+    with pytest.raises(ProtocolError, match="the name of tool call 0 is longer than 1000"):
+        grow_a_call("ab" * 500 + "a")
+    grow_a_call("ab" * 500)

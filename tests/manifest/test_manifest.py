@@ -21,6 +21,7 @@ from agentpool import (
     ResourceQuota,
 )
 from agentpool._manifest.capability import SCOPE_KEYS
+from agentpool._manifest.hosts import is_host_rule
 from agentpool._manifest.manifest import McpServerConfig, McpTransport, is_loopback_url
 from agentpool._manifest.toml_table import TomlTable
 from agentpool.drivers import PROVIDERS, TokenPrice
@@ -1123,5 +1124,6 @@ def test_a_name_behind_a_literal_address_is_no_address() -> None:
     assert is_loopback_url("http://[::1]:8080/v1")
     for url in ("http://[::1].evil.example/v1", "http://[::1]evil.example:80/v1"):
         assert not is_loopback_url(url)
+        assert not is_host_rule(url.split("/")[2])
         with pytest.raises(ManifestError, match="must be a URL such as"):
             ModelConfig(remote_model="m", base_url=url)

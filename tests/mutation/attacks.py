@@ -230,7 +230,7 @@ ATTACKS: Final = (
     Fault(
         "a tool's name grows without end", "drivers/wire/_growing.py",
         "        if len(growing.name) > MAX_NAME_CHARS:\n", "        if growing is None:\n",
-        GROWTH, "text_from_outside and calls",
+        GROWTH, "a_name_that_comes_in_pieces",
     ),
     Fault(
         "empty lines of a provider are read one by one", "drivers/wire/_sse.py",
