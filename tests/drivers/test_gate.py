@@ -167,6 +167,19 @@ async def test_tokens_wait_for_their_minute(autojump_clock: MockClock) -> None:
 
 
 @in_time
+async def test_a_request_does_not_overtake_a_dearer_one(autojump_clock: MockClock) -> None:
+    """Those that want little would keep one that wants much waiting for ever."""
+    door = Door(RequestGate(tokens_per_minute=100, max_in_flight=9))
+    async with trio.open_nursery() as nursery:
+        for name, tokens in (("a", 60), ("b", 60), ("c", 10)):
+            nursery.start_soon(door.go, name, None, tokens)
+            await wait_all_tasks_blocked()
+        statistics = door.gate.statistics()
+        assert (statistics.in_flight, statistics.waiting) == (1, 2)
+    assert [name for name, _ in door.log] == ["a", "b", "c"]
+
+
+@in_time
 async def test_a_refusal_closes_the_gate_for_everybody(autojump_clock: MockClock) -> None:
     """Who waits is not sent into the same refusal."""
     door = Door(RequestGate("shop", max_in_flight=1, random_seed=1))

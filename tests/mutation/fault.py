@@ -9,6 +9,8 @@ import attrs
 class Fault:
     """What was wrong, and how to have it again."""
 
+    row: str
+    """Of which finding it is an example: those with one letter are kinds, such as ``D1``."""
     what: str
     """In words."""
     room: str

@@ -16,11 +16,13 @@ from typing import Final
 
 from tests.mutation.attacks import ATTACKS
 from tests.mutation.fault import Fault
+from tests.mutation.lost import LOST
 from tests.mutation.mutate import ROOT, copy_package, pytest
+from tests.mutation.unnoticed import UNNOTICED
 
 FAULTS: Final = (
     Fault(
-        "a full inbox wakes too few senders", "_messaging/inbox.py",
+        "D1", "a full inbox wakes too few senders", "_messaging/inbox.py",
         "            self._handed = 0\n",
         "            if self._handed:\n"
         "                self._handed = 0\n"
@@ -29,7 +31,7 @@ FAULTS: Final = (
         "no_sender_waits_beside_an_inbox_with_room",
     ),
     Fault(
-        "and they look like a deadlock", "_messaging/inbox.py",
+        "D2", "and they look like a deadlock", "_messaging/inbox.py",
         "            self._handed = 0\n",
         "            if self._handed:\n"
         "                self._handed = 0\n"
@@ -38,21 +40,21 @@ FAULTS: Final = (
         "senders_to_a_reader_are_no_deadlock",
     ),
     Fault(
-        "a map's wait ends by itself", "_pool/map.py",
+        "D3", "a map's wait ends by itself", "_pool/map.py",
         "wait = Wait.any_of(group.keys(), what, self._may_be_fed, self._may_be_fed_by_owner)",
         "wait = Wait.other(what)",
         "tests/pool/test_every_wait.py",
         "a_circle_through_any_wait_is_named and _by_map",
     ),
     Fault(
-        "nobody sees that the owner waits for a message", "_messaging/inbox.py",
+        "D4, A13", "nobody sees that the owner waits for a message", "_messaging/inbox.py",
         "parked(Wait.message(), self._readers, pool_owner)",
         "parked(Wait.message(), self._readers)",
         "tests/pool/test_every_wait.py",
         "an_owner_who_waits_where_nobody_can_go_on and receive_many",
     ),
     Fault(
-        "each wait has all agents looked at", "_pool/deadlock.py",
+        "D5", "each wait has all agents looked at", "_pool/deadlock.py",
         "        if first is not None and self._seems_to_close(first):\n",
         "        for _ in self._running:\n            pass\n"
         "        if first is not None and self._seems_to_close(first):\n",
@@ -60,7 +62,7 @@ FAULTS: Final = (
         "a_circle_costs_what_its_size_does",
     ),
     Fault(
-        "a map that was left starts an agent", "_pool/admission.py",
+        "D6", "a map that was left starts an agent", "_pool/admission.py",
         "                await trio.lowlevel.checkpoint_if_cancelled()\n"
         "                return accept()",
         "                return accept()",
@@ -68,70 +70,70 @@ FAULTS: Final = (
         "a_query_whose_place_comes_too_late_is_no_agent",
     ),
     Fault(
-        "observers are told within a batch", "_pool/nursery.py",
+        "D7", "observers are told within a batch", "_pool/nursery.py",
         "        with self.hub:\n            return [self.accept(config, driver)",
         "        if True:\n            return [self.accept(config, driver)",
         "tests/pool/test_acting_observers.py",
         "a_batch_leaves_no_more_waiting_than_may_wait",
     ),
     Fault(
-        "an observer closes the pool within a batch", "_pool/nursery.py",
+        "D8", "an observer closes the pool within a batch", "_pool/nursery.py",
         "        with self.hub:\n            return [self.accept(config, driver)",
         "        if True:\n            return [self.accept(config, driver)",
         "tests/pool/test_acting_observers.py",
         "a_batch_is_accepted_as_a_whole",
     ),
     Fault(
-        "observers are told before the fan-in", "_pool/nursery.py",
+        "D9", "observers are told before the fan-in", "_pool/nursery.py",
         "        with self.hub:\n            record.end(outcome)",
         "        if True:\n            record.end(outcome)",
         "tests/pool/test_acting_observers.py",
         "outcomes_come_in_the_order_of_the_ends",
     ),
     Fault(
-        "an event is told within the telling of another", "observe/_hub.py",
+        "D10", "an event is told within the telling of another", "observe/_hub.py",
         "        self._deciding = 1\n        try:\n            while",
         "        self._deciding = 0\n        try:\n            while",
         "tests/pool/test_acting_observers.py",
         "everyone_sees_events_in_the_order_in_which_they_happened",
     ),
     Fault(
-        "a pool that has ended takes a map", "_pool/pool.py",
+        "D11", "a pool that has ended takes a map", "_pool/pool.py",
         "        agents.check_open()\n        parent =",
         "        parent =",
         "tests/pool/test_late_spawns.py",
         "a_map_of_a_closed_pool_is_refused",
     ),
     Fault(
-        "the pool knows its own agents alone", "_pool/fan_in.py",
+        "A4, D12", "the pool knows its own agents alone", "_pool/fan_in.py",
         "return self.known.get(agent_id) or self.owned.get(agent_id)",
         "return self.known.get(agent_id)",
         "tests/pool/test_kept_outcomes.py",
         "the_pool_knows_every_agent",
     ),
     Fault(
-        "one error of two agents is the first one's", "_errors/pool.py",
+        "D13", "one error of two agents is the first one's", "_errors/pool.py",
         "left = iter(self.by_agent.items())",
         "left = tuple(self.by_agent.items())",
         "tests/test_errors.py",
         "agents_that_failed_with_one_error_are_all_there",
     ),
     Fault(
-        "a pool that was closed takes children", "_pool/nursery.py",
+        "D14", "a pool that was closed takes children", "_pool/nursery.py",
         "        self.check_open()\n        parent = parent or",
         "        parent = parent or",
         "tests/pool/test_late_spawns.py",
         "a_pool_that_was_closed_takes_no_children_either",
     ),
     Fault(
-        "what ends the program waits for a slot", "_scheduling/slot.py",
+        "D15", "what ends the program waits for a slot", "_scheduling/slot.py",
         "slot.task is None or ends_the_program(error):",
         "slot.task is None:",
         "tests/pool/test_late_spawns.py",
         "what_ends_the_program_waits_for_no_slot",
     ),
     Fault(
-        "a child without time is a fault of the code", "_pool/agent_context.py",
+        "D16", "a child without time is a fault of the code", "_pool/agent_context.py",
         "        await trio.lowlevel.checkpoint_if_cancelled()\n"
         "        seconds_left = trio.current_effective_deadline() - trio.current_time()\n"
         "        if seconds_left <= 0:",
@@ -141,14 +143,14 @@ FAULTS: Final = (
         "a_child_without_time_is_cancelled_and_no_ones_fault",
     ),
     Fault(
-        "a reply to whoever gave up is lost", "_messaging/post_office.py",
+        "D17", "a reply to whoever gave up is lost", "_messaging/post_office.py",
         "question.has_waited = True",
         "question.has_waited = False",
         "tests/messaging/test_inner_cancel.py",
         "a_reply_that_was_accepted_is_returned_or_read_or_a_dead_letter",
     ),
     Fault(
-        "one task of several is watched", "_pool/deadlock.py",
+        "D18", "one task of several is watched", "_pool/deadlock.py",
         "        for task in workers:\n"
         "            self._workers.watch(task, slot.agent_id, waiters)\n",
         "        for task in workers[:1]:\n"
@@ -157,90 +159,95 @@ FAULTS: Final = (
         "the_same_seed_is_the_same_run_whatever_the_addresses",
     ),
     Fault(
-        "one task of the owner is looked at", "_scheduling/slot.py",
+        "D4", "one task of the owner is looked at", "_scheduling/slot.py",
         "        if task not in owner.waits:\n",
         "        if task is owner.task:\n",
         "tests/pool/test_owner_tasks.py",
         "a_reader_beside_a_join",
     ),
     Fault(
-        "a task of the owner that goes on is not looked at again", "_scheduling/owner.py",
+        "D4", "a task of the owner that goes on is not looked at again", "_scheduling/owner.py",
         "        if self.waits:\n",
         "        if not self.waits:\n",
         "tests/pool/test_owner_tasks.py",
         "two_tasks_of_an_owner",
     ),
     Fault(
-        "senders that wait are woken together", "_messaging/inbox.py",
+        "D1", "senders that wait are woken together", "_messaging/inbox.py",
         "self.turns.unpark(1)",
         "self.turns.unpark(self.capacity - taken)",
         "tests/messaging/test_order_of_senders.py",
         "senders_who_wait_at_once",
     ),
     Fault(
-        "who does not wait takes the place of one who does", "_messaging/inbox.py",
+        "D1", "who does not wait takes the place of one who does", "_messaging/inbox.py",
         "(is_full or self._promised or self.turns)",
         "is_full",
         "tests/messaging/test_order_of_senders.py",
         "who_does_not_wait_overtakes",
     ),
     Fault(
-        "calls that write begin in any order", "_agent/tool_calls.py",
+        "D1", "calls that write begin in any order", "_agent/tool_calls.py",
         "tool.capability.kind is CapabilityKind.MESSAGE\n",
         "tool.capability.kind is None\n",
         "tests/agent/test_call_order.py",
         "five_messages_of_one_answer",
     ),
     Fault(
-        "the default limit of tools hides a circle", "_agent/tool_calls.py",
+        "D3", "the default limit of tools hides a circle", "_agent/tool_calls.py",
         "    if guard != math.inf:\n        agent.slot.guards",
         "    if guard != guard:\n        agent.slot.guards",
         "tests/pool/test_guarded_waits.py",
         "the_default_limit_of_tools",
     ),
     Fault(
-        "what an ended agent left behind acts for the owner", "_pool/caller.py",
+        "D11", "what an ended agent left behind acts for the owner", "_pool/caller.py",
         "and is_agents and not self._is_own(",
         "and not is_agents and not self._is_own(",
         "tests/pool/test_after_the_end.py",
         "a_task_that_an_ended_agent_left_behind",
     ),
     Fault(
-        "what failed is not asked again", "_pool/map.py",
+        "A5", "what failed is not asked again", "_pool/map.py",
         "query.tries < self._retries",
         "query.tries < 0",
         "tests/pool/test_retries.py",
         "a_query_is_asked_again_after_a_while",
     ),
     Fault(
-        "no outcome is forgotten", "_pool/fan_in.py",
+        "A8", "no outcome is forgotten", "_pool/fan_in.py",
         "            self._drop(self._given_out.popleft())",
         "            self._given_out.popleft()",
         "tests/pool/test_kept_outcomes.py",
         "outcomes_that_were_given_out_are_forgotten_after_a_while",
     ),
     Fault(
-        "children outlive their parent", "_pool/nursery.py",
+        "A11", "children outlive their parent", "_pool/nursery.py",
         'self.cancel_agent(child, f"agent {record.agent_id}", "its parent has ended")',
         "pass",
         "tests/pool/test_families.py",
         "an_agent_that_ends_takes_its_children_along",
     ),
     Fault(
-        "children multiply the requests", "_agent/agent.py",
+        "M5", "children multiply the requests", "_agent/agent.py",
         "requests=left_requests,",
         "requests=10**9,",
         "tests/pool/test_families.py",
         "children_do_not_multiply_the_limits",
     ),
     Fault(
-        "a malformed tool costs its server", "tools/mcp/_incoming.py",
+        "B3", "a malformed tool costs its server", "tools/mcp/_incoming.py",
         "if fault := _fault_of(known):",
         'if (fault := _fault_of(known)) == "none":',
         "tests/tools/mcp/test_servers.py",
         "one_malformed_tool_costs_that_tool_alone",
     ),
 )  # fmt: skip
+
+"""The guarantees, and what was found beside them."""
+
+EVERY: Final = (*LOST, *FAULTS, *ATTACKS, *UNNOTICED)
+"""In the order in which they are put back."""
 
 
 def is_red(fault: Fault, folder: Path) -> bool:
@@ -261,10 +268,7 @@ def is_red(fault: Fault, folder: Path) -> bool:
 def table() -> str:
     """Return a Markdown table: each fault, its test, and the room that is broken."""
     rows = ["| fault | test | room |", "|---|---|---|"]
-    rows += [
-        f"| {one.what} | `{one.tests} -k '{one.chosen}'` | `{one.room}` |"
-        for one in (*FAULTS, *ATTACKS)
-    ]
+    rows += [f"| {one.what} | `{one.tests} -k '{one.chosen}'` | `{one.room}` |" for one in EVERY]
     return "\n".join(rows)
 
 
@@ -275,7 +279,7 @@ def main() -> None:
         return
     green = 0
     with tempfile.TemporaryDirectory() as name:
-        for fault in (*FAULTS, *ATTACKS):
+        for fault in EVERY:
             red = is_red(fault, Path(name))
             green += not red
             word = "red" if red else "GREEN"

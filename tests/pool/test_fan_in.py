@@ -37,6 +37,22 @@ async def test_each_end_wakes_one_who_waits_for_the_next(autojump_clock: MockClo
     assert ends == [(1, 1), (2, 2), (3, 30)]
 
 
+async def test_a_join_of_nobody_lets_others_go_on(autojump_clock: MockClock) -> None:
+    """Whoever asks again and again stands in nobody's way."""
+    steps: list[int] = []
+
+    async def count() -> None:
+        for number in range(3):
+            steps.append(number)
+            await trio.lowlevel.checkpoint()
+
+    async with open_pool(LiveDriver(sleepy)) as pool, trio.open_nursery() as nursery:
+        nursery.start_soon(count)
+        for _ in range(5):
+            assert await pool.join_all() == {}
+        assert steps == [0, 1, 2]
+
+
 async def test_who_waits_when_none_is_left_is_told_so(autojump_clock: MockClock) -> None:
     """More wait than agents run: all of them come back when the last one has ended."""
     given_out: list[int | None] = []

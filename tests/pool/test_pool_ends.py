@@ -18,6 +18,7 @@ from agentpool import (
     AgentPool,
     AgentPoolError,
     AgentStatus,
+    LimitExceededError,
     ManifestError,
     PoolClosedError,
     PoolError,
@@ -462,6 +463,8 @@ async def test_a_tool_builder_that_hangs_meets_the_runs_deadline(
         outcome = await (await pool.spawn(job(deadline_seconds=5))).wait()
     assert (outcome.status, outcome.stop_reason) == (AgentStatus.STOPPED, StopReason.DEADLINE)
     assert (outcome.finished_at, trio.current_time()) == (5, 5)
+    assert isinstance(outcome.error, LimitExceededError)
+    assert (outcome.error.used, outcome.error.limit) == (5, 5)
 
 
 async def test_tools_of_a_cancelled_agent_that_raise_do_not_turn_it_into_a_failure() -> None:

@@ -184,6 +184,8 @@ def test_drained_it_gives_back_all_who_wait() -> None:
     assert not queue
     queue.push(Item("later"), Share("b"))
     assert names_of(queue) == "later"
+    queue, _ = queue_of(*(("b", 1, level) for level in (0, 2, 1, 3, 1, 4, 2)))
+    assert "".join(item.name for item in queue.drain()) == "5316240"
 
 
 # --- properties

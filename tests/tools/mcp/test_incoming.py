@@ -6,7 +6,13 @@ import anyio
 from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCRequest, JSONRPCResponse
 
-from agentpool.tools.mcp._incoming import MAX_UNANSWERED, Faults, mend_streams
+from agentpool.tools.mcp._incoming import (
+    MAX_TOOLS,
+    MAX_UNANSWERED,
+    Faults,
+    mend_streams,
+    mend_tools,
+)
 from agentpool.tools.mcp._wire import Incoming
 
 
@@ -47,3 +53,14 @@ async def test_questions_are_answered_for_ever_one_by_one() -> None:
             await writer.send(SessionMessage(answer))
             sent.receive_nowait()
     assert not said
+
+
+def test_of_20_000_tools_as_many_are_looked_at_as_are_kept() -> None:
+    """Each is checked by the SDK's own rules, and 20,000 of them stood still for seconds."""
+    faulty: dict[str, object] = {"name": 5}
+    good: dict[str, object] = {"name": "look", "inputSchema": {"type": "object"}}
+    faults: Faults = {}
+    result: dict[str, object] = {"tools": [good] * (MAX_TOOLS - 1) + [faulty] * 20_000}
+    mend_tools(result, faults)
+    assert result["tools"] == [good] * (MAX_TOOLS - 1)
+    assert list(faults) == [f"number {MAX_TOOLS}"]
