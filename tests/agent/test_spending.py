@@ -883,6 +883,16 @@ async def test_several_drivers_took_nothing_only_if_each_of_them_refused() -> No
         assert (spent(budget).tokens.committed > 0) is bool(charged)
 
 
+async def test_a_fallback_of_ones_own_took_nothing_where_each_of_its_drivers_refused() -> None:
+    """Any driver may raise it, and knows alone what those below it were told."""
+    no, broken = BadRequestError("no"), NetworkError("reset", retryable=False)
+    for errors, charged in (((no, no), 0), ((), 0), ((no, broken), 1), ((broken, no), 1)):
+        budget = Budget(tokens=5_000)
+        outcome = await run(raising(AllDriversFailedError("none", errors=errors)), budget)
+        assert isinstance(outcome.error, AllDriversFailedError)
+        assert (spent(budget).unmeasured, outcome.unmeasured_requests) == (charged, charged)
+
+
 def raising(error: DriverError) -> FunctionDriver:
     """Return a driver that fails each time."""
 

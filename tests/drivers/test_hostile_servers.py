@@ -337,6 +337,37 @@ async def test_a_key_that_the_server_quotes_is_in_no_error(
     assert KEY[:10] not in shown.replace(__file__, "")
 
 
+CAPITAL: Final = KEY.upper()
+
+
+@each_wire
+@pytest.mark.parametrize(
+    "answer",
+    [
+        whole(b"hi", content_encoding=CAPITAL),
+        whole(b"hi", content_type=f"text/{CAPITAL}"),
+        whole(b"hi", content_type=f"text/plain; charset={CAPITAL}"),
+        whole(b"", status=307, location=f"http://{CAPITAL}.example/"),
+        whole(b"no", status=429, retry_after=CAPITAL),
+        whole(b'{"error":{"message":"no","code":"%s"}}' % CAPITAL.encode(), status=400),
+        b"HTTP/1.1 400 " + CAPITAL.encode() + b"\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: " + CAPITAL.encode() + b"\r\n\r\n",
+    ],
+    ids=map(str, itertools.count()),  # no key in a name
+)
+async def test_a_key_with_capitals_is_not_shown_in_small_letters(wire: Wire, answer: bytes) -> None:
+    """Names of hosts, codecs and headers are made small, and then no key is found in them."""
+    with trio.fail_after(HANG_SECONDS):
+        async with (
+            open_watched(answering(answer)) as watched,
+            wire.open("m", base_url=watched.server.url, api_key=CAPITAL) as driver,
+        ):
+            with pytest.raises(DriverError) as caught:
+                await driver.complete(ASK)
+    shown = "".join(traceback.format_exception(caught.value))
+    assert KEY[:10] not in shown.replace(__file__, "").lower()
+
+
 @each_wire
 async def test_a_key_that_is_sent_is_in_no_log(
     wire: Wire, caplog: pytest.LogCaptureFixture

@@ -310,7 +310,7 @@ ATTACKS: Final = (
         "L6", "a key is looked for in small letters", "drivers/_http.py",
         "came = shown(redacted(encoding, secrets))",
         "came = shown(redacted(encoding.lower(), secrets))",
-        "tests/drivers/test_hostile_servers.py", "a_key_that_the_server_quotes",
+        "tests/drivers/test_hostile_servers.py", "a_key_with_capitals",
     ),
     Fault(
         "L7", "a model's process knows every key", "drivers/_local.py",

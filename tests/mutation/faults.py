@@ -2,7 +2,8 @@
 
 ``python -m tests.mutation.faults`` breaks a copy of the package in the way in which each of them
 was broken, runs the test that was written for it, and prints which of them is red. It exits with
-1 if one is green. With ``--table`` it lists faults and tests, and runs nothing.
+1 if one is green. ``D1 L3`` limits it to those rows. With ``--table`` it lists faults and tests,
+and runs nothing.
 ``nox -s mutants`` does it before the sample.
 """
 
@@ -266,9 +267,12 @@ def is_red(fault: Fault, folder: Path) -> bool:
 
 
 def table() -> str:
-    """Return a Markdown table: each fault, its test, and the room that is broken."""
-    rows = ["| fault | test | room |", "|---|---|---|"]
-    rows += [f"| {one.what} | `{one.tests} -k '{one.chosen}'` | `{one.room}` |" for one in EVERY]
+    """Return a Markdown table: each fault by its row, its test, and the room that is broken."""
+    rows = ["| row | fault | test | room |", "|---|---|---|---|"]
+    rows += [
+        f"| {one.row} | {one.what} | `{one.tests} -k '{one.chosen}'` | `{one.room}` |"
+        for one in EVERY
+    ]
     return "\n".join(rows)
 
 
@@ -279,11 +283,13 @@ def main() -> None:
         return
     green = 0
     with tempfile.TemporaryDirectory() as name:
-        for fault in EVERY:
+        named = [fault for fault in EVERY if {*fault.row.split(", ")} & {*sys.argv[1:]}]
+        for fault in named or EVERY:
             red = is_red(fault, Path(name))
             green += not red
             word = "red" if red else "GREEN"
-            print(f"{word:6} {fault.what} ({fault.tests} -k {fault.chosen!r})", flush=True)  # noqa: T201  # what it is for
+            where = f"({fault.tests} -k {fault.chosen!r})"
+            print(f"{word:6} {fault.row:8} {fault.what} {where}", flush=True)  # noqa: T201  # what it is for
     sys.exit(green > 0)
 
 

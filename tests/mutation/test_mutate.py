@@ -8,6 +8,7 @@ from agentpool.testing import _strict
 from tests.mutation.fault import Fault
 from tests.mutation.faults import EVERY, table
 from tests.mutation.mutate import ROOMS, ROOT, mutants_of, sample
+from tests.mutation.page import PAGE, page
 from tests.mutation.promises import PROMISES
 from tests.mutation.refusals import TABLE, Broken, faults
 
@@ -92,4 +93,20 @@ def test_every_rule_of_every_fake_is_broken() -> None:
 def test_the_table_has_a_row_for_every_fault() -> None:
     """In the order in which they are put back."""
     rows = table().splitlines()[2:]
-    assert [row.split(" | ")[0] for row in rows] == [f"| {one.what}" for one in EVERY]
+    assert [row.split(" | ")[1] for row in rows] == [one.what for one in EVERY]
+
+
+def test_every_finding_has_a_row() -> None:
+    """Those of the wires among the public reports have theirs elsewhere."""
+    known = {name for one in EVERY for name in one.row.split(", ")}
+    wanted = {f"A{n}" for n in range(1, 17)} | {f"D{n}" for n in range(1, 19)}
+    wanted |= {"B3", "B8", "B9", "B10", "B13", "C1", "E"}
+    wanted |= {f"H{n}" for n in range(1, 7)} | {f"M{n}" for n in range(1, 14)}
+    wanted |= {f"L{n}" for n in range(1, 23)}
+    assert known - {"B7"} == wanted
+    assert len({one.what for one in EVERY}) == len(EVERY)
+
+
+def test_the_page_of_findings_is_up_to_date() -> None:
+    """``python -m tests.mutation.page`` writes it."""
+    assert PAGE.read_text() == page()

@@ -31,8 +31,8 @@ UNNOTICED: Final = (
     ),
     Fault(
         "E", "an owner's other task is overlooked", "_pool/deadlock.py",
-        "            self._workers.watch(task, OWNER_ID, waiters)\n        return bool(workers)\n",
-        "            self._workers.watch(task, OWNER_ID, waiters)\n        return False\n",
+        "            if not looks_on(task) and _works(task, waiters)\n",
+        "            if not looks_on(task) and task is None\n",
         "tests/pool/test_deadlock.py", "a_task_beside_the_owner_can_still_send",
     ),
     Fault(
@@ -45,7 +45,7 @@ UNNOTICED: Final = (
         "E", "the turn does not pass on when a group has gone", "_scheduling/fair_queue.py",
         "            if self._turns:\n                self._begin_turn()\n        elif",
         "            if not self._turns:\n                pass\n        elif",
-        "tests/scheduling/test_fair_queue.py", "everybody_has_one_turn_or_none",
+        "tests/scheduling/test_fair_queue.py", "a_group_that_has_gone_leaves_its_turn",
     ),
     Fault(
         "E", "a refusal is charged", "_agent/request.py",
@@ -56,7 +56,7 @@ UNNOTICED: Final = (
     Fault(
         "E", "one refusal of several drivers makes all free", "_agent/spending.py",
         "return all(map(is_refusal, error.errors))", "return any(map(is_refusal, error.errors))",
-        SPENDING, "several_drivers_took_nothing",
+        SPENDING, "a_fallback_of_ones_own",
     ),
     Fault(
         "E", "what a tool's model has said is not known", "_agent/request.py",
@@ -123,7 +123,7 @@ UNNOTICED: Final = (
     Fault(
         "E", "the last agent of a pool never was", "_messaging/post_office.py",
         "0 <= agent_id <= self._highest_id:", "0 <= agent_id < self._highest_id:",
-        "tests/messaging/test_router.py", "nobody_receives_for_an_agent_that_never_was",
+        "tests/messaging/test_router.py", "each_refusal_is_its_own_error",
     ),
     Fault(
         "E", "a drained group is in any order", "_scheduling/fair_queue.py",

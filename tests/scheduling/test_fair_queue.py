@@ -68,6 +68,12 @@ def test_groups_take_turns_by_their_weights() -> None:
     assert groups_of(queue) == "aaabaaabaabb"
 
 
+def test_a_group_that_has_gone_leaves_its_turn_to_the_next() -> None:
+    """And not to the one behind that."""
+    queue, _ = queue_of(("a", 1, 0), ("b", 1, 0), ("b", 1, 0), ("c", 1, 0), ("c", 1, 0))
+    assert groups_of(queue) == "abcbc"
+
+
 def test_a_group_that_comes_late_waits_for_one_turn_of_each() -> None:
     """It is last in the circle, however long the others have waited."""
     queue, _ = queue_of(*[("a", 2, 0)] * 9, *[("b", 1, 0)] * 9)
