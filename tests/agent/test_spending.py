@@ -363,6 +363,22 @@ async def test_the_models_own_price_is_asked_for() -> None:
     assert driver.models == [None, "answerer"]
 
 
+@pytest.mark.parametrize("usage", [SPENT, None])
+async def test_a_cost_that_comes_with_an_answer_is_not_computed(usage: Usage | None) -> None:
+    """The provider knows its own prices, with a usage or without."""
+
+    async def ask(_: CompletionRequest) -> Completion:
+        await trio.lowlevel.checkpoint()
+        return Completion("hi", usage=usage, cost_usd=0.25)
+
+    class Dear(FunctionDriver):
+        def price(self, usage: Usage, *, model: str | None = None) -> float | None:  # noqa: ARG002  # as in the seam
+            return 99.0
+
+    outcome = await run(Dear(ask), Budget())
+    assert (outcome.status, outcome.cost_usd) == (AgentStatus.COMPLETED, 0.25)
+
+
 # --- waiting
 
 

@@ -180,6 +180,28 @@ async def test_a_request_does_not_overtake_a_dearer_one(autojump_clock: MockCloc
 
 
 @in_time
+async def test_whoever_is_let_in_and_cancelled_at_once_keeps_no_place(
+    autojump_clock: MockClock,
+) -> None:
+    """It has been woken, and is told of both in its next step."""
+    door = Door(RequestGate(max_in_flight=1))
+    scope = trio.CancelScope()
+
+    async def go_in_vain() -> None:
+        with scope:
+            await door.go("b")
+
+    async with trio.open_nursery() as nursery:
+        async with door.gate.request():
+            nursery.start_soon(go_in_vain)
+            await wait_all_tasks_blocked()
+        scope.cancel()
+    statistics = door.gate.statistics()
+    assert (statistics.in_flight, statistics.waiting, door.log) == (0, 0, [])
+    await door.go("c")
+
+
+@in_time
 async def test_a_refusal_closes_the_gate_for_everybody(autojump_clock: MockClock) -> None:
     """Who waits is not sent into the same refusal."""
     door = Door(RequestGate("shop", max_in_flight=1, random_seed=1))

@@ -33,21 +33,27 @@ ROOMS: Final[dict[str, tuple[str, ...]]] = {
     "_scheduling/fair_queue.py": ("tests/scheduling", "tests/pool"),
     "_scheduling/slot.py": ("tests/scheduling", "tests/pool"),
     "_messaging/inbox.py": ("tests/messaging",),
-    "_messaging/post_office.py": ("tests/messaging", "tests/pool"),
+    "_messaging/post_office.py": (
+        "tests/messaging", "tests/pool", "tests/journal", "tests/test_bad_input.py",
+    ),
     "_pool/admission.py": ("tests/pool",),
     "_pool/deadlock.py": ("tests/pool",),
     "_pool/fan_in.py": ("tests/pool",),
-    "_pool/map.py": ("tests/pool",),
+    "_pool/map.py": ("tests/pool", "tests/test_bad_input.py"),
     "_pool/nursery.py": ("tests/pool", "tests/agent", "tests/journal"),
-    "_agent/retry.py": ("tests/agent",),
-    "_agent/request.py": ("tests/agent",),
+    "_agent/retry.py": ("tests/agent", "tests/test_bad_input.py"),
+    "_agent/request.py": (
+        "tests/agent", "tests/journal", "tests/budget", "tests/drivers/test_thoughts.py",
+    ),
     "_budget/account.py": ("tests/budget", "tests/agent"),
     "_budget/budget.py": ("tests/budget", "tests/agent"),
     "_loop/guard.py": ("tests/loop",),
     "drivers/_throttle.py": ("tests/drivers/test_throttle.py", "tests/drivers/test_gate.py"),
-    "drivers/_gate.py": ("tests/drivers/test_gate.py",),
+    "drivers/_gate.py": (
+        "tests/drivers/test_gate.py", "tests/observe/test_events.py", "tests/test_bad_input.py",
+    ),
     "memory/_rank.py": ("tests/memory",),
-}
+}  # fmt: skip
 """Each room, with the tests that should notice."""
 
 LEAST: Final = 97

@@ -232,11 +232,12 @@ async def test_a_fallback_is_told() -> None:
 
 async def test_a_gate_that_a_refusal_closes_is_told(autojump_clock: MockClock) -> None:
     """One agent's refusal holds up all, so all who look must find it."""
+    await trio.sleep(1000)
     inner = ScriptedDriver([RateLimitError("slow down", retry_after_seconds=5), "hi"])
     recorder = await run_one(GatedDriver(inner, RequestGate("home")))
     (changed,) = of_type(recorder.events, GateChanged)
     assert changed.gate == "home"
-    assert changed.closed_seconds >= 5
+    assert 5 <= changed.closed_seconds < 10
     assert changed.waiting == 0
 
 

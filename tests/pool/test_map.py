@@ -55,6 +55,16 @@ async def test_ordered_outcomes_come_in_the_order_of_the_queries(
     assert texts == [str(place) for place in range(20)]
 
 
+async def test_what_is_ready_before_its_turn_is_kept_in_bounds(autojump_clock: MockClock) -> None:
+    """The first query of an endless iterable takes an hour: the others wait for it."""
+    queries = (f"sleep {3600 if number == 0 else 1} say {number}" for number in count())
+    async with open_pool(sleepy_driver(), max_concurrent=4) as pool:
+        async with pool.map(manifest(), queries, ordered=True) as outcomes:
+            first = await anext(outcomes)
+            assert pool.statistics().spawned < 4 * 4
+        assert (first.text, trio.current_time()) == ("0", 3600)
+
+
 async def test_an_endless_iterable_is_read_only_as_far_as_needed(
     autojump_clock: MockClock,
 ) -> None:
