@@ -184,6 +184,7 @@ async def test_what_a_pool_is_given_is_checked(
     ("call", "text"),
     [
         (lambda pool: pool.map(WRONG, ["a"]), "manifest must be an AgentManifest"),
+        (lambda pool: pool.map(WRONG, []), "manifest must be an AgentManifest"),
         (lambda pool: pool.map(manifest(), "one query"), "must be an iterable of queries"),
         (lambda pool: pool.map(manifest(), ["a"], None), "must be an iterable of queries"),
     ],

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
 from urllib.parse import SplitResult, urlsplit
+
+_ODD: Final = frozenset("%!$&'()*+,;=")
+"""Signs of no name of a host. Decoded, or taken for an end, they make another host of it."""
 
 
 def split_url(text: str) -> SplitResult | None:
@@ -22,9 +26,10 @@ def split_url(text: str) -> SplitResult | None:
         return None
     # Of "name[::1]" urlsplit() takes the one and a client perhaps the other.
     host = parts.netloc.rpartition("@")[2]
-    is_one_host = "[" not in host or (
-        host.startswith("[") and host.rpartition("]")[2][:1] in {"", ":"}
-    )
+    if "[" in host:
+        is_one_host = host.startswith("[") and host.rpartition("]")[2][:1] in {"", ":"}
+    else:
+        is_one_host = _ODD.isdisjoint(host)
     return parts if is_one_host and port != 0 else None
 
 

@@ -701,6 +701,10 @@ def test_an_address_that_only_begins_like_this_machine_is_elsewhere(url: str) ->
 @pytest.mark.parametrize(
     "url",
     [
+        "http://evil.example%2F.localhost/v1",
+        "http://localhost%00.evil.example/v1",
+        "http://evil.example;localhost/v1",
+        "http://localhost,evil.example/v1",
         "http://127.0.0.1\\@evil.example/",
         "http://127.0.0.1\\.evil.example/",
         "http://127.0.0.1\n.evil.example",

@@ -406,6 +406,56 @@ async def ask_each_other(*, replies: bool) -> tuple[list[str], float]:
     return [outcome.text for outcome in ended if outcome], trio.current_time()
 
 
+async def hear_and_ask() -> list[str]:
+    """Let 1 hear what comes and, beside that, ask 2, which has asked it; return who was told."""
+    told: list[str] = []
+
+    @tool
+    async def hear_and_ask_2(context: ToolContext) -> str:
+        """Listen all the time, and ask as well.
+
+        Args:
+            context: The call.
+        """
+        has_heard = trio.Event()
+
+        async def listen() -> None:
+            try:
+                while True:
+                    await context.agent.receive_many()
+                    has_heard.set()
+            except DeadlockError:
+                told.append("listens")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listen)
+            await has_heard.wait()
+            await wait_all_tasks_blocked()
+            try:
+                await context.agent.ask(2, "?")
+            except DeadlockError:
+                told.append("asks")
+            nursery.cancel_scope.cancel()
+        return "enough"
+
+    def answer(request: CompletionRequest) -> Completion | str:
+        if query_of(request) == "ask 1" or results_of(request):
+            return obedient(request)
+        return calling(tool_call("hear_and_ask_2"))
+
+    registry = ToolRegistry((*TEAM_TOOLS, hear_and_ask_2))
+    patient = manifest(capabilities=TEAM, tool_seconds=None)
+    async with open_pool(FunctionDriver(answer), tools=registry) as pool:
+        await pool.fan_out([SpawnConfig(patient, "both"), SpawnConfig(patient, "ask 1")])
+        await pool.join_all()
+    return told
+
+
+def test_g14_of_several_waits_the_one_for_the_other_is_told() -> None:
+    """Who only listens has asked for nothing, and could not say who is in the circle."""
+    assert simulate(hear_and_ask) == ["asks"]
+
+
 def test_g14_who_woke_beside_one_that_waits_is_watched_to_its_end() -> None:
     """It was waiting when the circle closed, so nobody had a reason to look later."""
     texts, _ = simulate(partial(ask_each_other, replies=False))
