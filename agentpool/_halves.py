@@ -7,8 +7,9 @@ same goes for the escapes of halves in JSON, such as a model writes: no reader t
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, assert_never
 
 import msgspec
@@ -16,6 +17,7 @@ import msgspec
 from agentpool._messages import (
     AssistantMessage,
     ChatMessage,
+    Completion,
     CompletionRequest,
     ProviderPart,
     ToolCall,
@@ -58,6 +60,29 @@ def escapes_without_halves(json_text: str) -> str:
 
 def _without_half(escape: re.Match[str]) -> str:
     return escape[0] if escape["half"] is None else r"\ufffd"
+
+
+def whole_json(value: object, enc_hook: Callable[[object], object] | None = None) -> bytes:
+    r"""Return *value* as JSON, with U+FFFD for each half of a character in its texts.
+
+    >>> whole_json(["\ud83d\ude00", "\ud83d"]).decode()
+    '["\\ud83d\\ude00","\\ufffd"]'
+    """
+    try:
+        return msgspec.json.encode(value, enc_hook=enc_hook)
+    except UnicodeEncodeError:
+        plain = msgspec.to_builtins(value, enc_hook=enc_hook, str_keys=True)
+        return escapes_without_halves(json.dumps(plain, separators=(",", ":"))).encode()
+
+
+def answer_without_halves(answer: Completion) -> Completion:
+    """Return *answer* with whole characters alone in everything that is said."""
+    return msgspec.structs.replace(
+        answer,
+        text=without_halves(answer.text),
+        tool_calls=tuple(map(_call_without, answer.tool_calls)),
+        parts=tuple(map(_part_without, answer.parts)),
+    )
 
 
 def messages_without_halves(messages: Iterable[ChatMessage]) -> tuple[ChatMessage, ...]:

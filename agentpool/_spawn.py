@@ -29,6 +29,10 @@ def _whole(query: str) -> str:
     return without_halves(query) if isinstance(cast("object", query), str) else query
 
 
+def _whole_name(name: str | None) -> str | None:
+    return name if name is None else _whole(name)
+
+
 @final
 @attrs.frozen
 class SpawnConfig:
@@ -46,7 +50,7 @@ class SpawnConfig:
     """What kind of agent."""
     query: str = attrs.field(converter=_whole)
     """What it is asked. Not empty."""
-    name: str | None = attrs.field(default=None, kw_only=True)
+    name: str | None = attrs.field(default=None, kw_only=True, converter=_whole_name)
     """How it is called in this run. ``None``: by its manifest's name."""
     attachments: tuple[Attachment, ...] = attrs.field(default=(), kw_only=True)
     """Images and documents beside the query: ``Attachment.load("photo.png")``."""
@@ -100,6 +104,8 @@ class SpawnConfig:
             raise UsageError(
                 f"key must be text that does not begin with '#' or '=', got {self.key!r}"
             )
+        if self.key is not None and without_halves(self.key) != self.key:
+            raise UsageError(f"key must have whole characters alone, got {self.key!r}; name it so")
         if self.deadline_seconds is not None and not self.deadline_seconds > 0:
             raise UsageError(
                 f"deadline_seconds must be > 0, got {self.deadline_seconds!r}; "

@@ -27,6 +27,7 @@ from agentpool._agent.results import (
     Called,
     Received,
     Summed,
+    answers_left,
     digest_of,
     encode,
     fill_in,
@@ -126,6 +127,7 @@ class RunJournal(Live):
     def recall_past(self, records: Iterable[JournalRecord]) -> None:
         """Load what the run did before the crash."""
         self.records = tuple(records)
+        self.answers.update(answers_left(self.records))
         for record in self.records:
             if record.kind is RecordKind.RESULT:
                 self.results[record.place, record.part] = record
@@ -138,8 +140,6 @@ class RunJournal(Live):
             elif record.kind is RecordKind.LOST:
                 loss = read_body(record.body, Loss)
                 self.attempts.setdefault(record.place, Attempts()).lose(loss)
-            elif record.kind is RecordKind.ANSWERED:
-                self.answers[record.place, record.part] = record
             self.last_place = max(self.last_place, record.place)
 
     def begin_again(self) -> None:

@@ -22,10 +22,10 @@ from collections.abc import Awaitable, Sequence
 from contextlib import nullcontext
 from typing import final
 
-import msgspec
 import trio
 
 from agentpool._agent.agent import Agent
+from agentpool._agent.answer import sound_answer
 from agentpool._agent.recounting import broken_off, is_joint
 from agentpool._agent.results import spent_on
 from agentpool._agent.spending import Purse, estimate, is_refusal
@@ -184,7 +184,7 @@ class ModelRequest(Live):
                     self.has_left = False
                     if self.failed:
                         self._count_failed()
-                    return self._done(_sound(agent, self.driver, answer))
+                    return self._done(sound_answer(agent, self.driver, answer))
                 except DriverError as error:
                     self._break_off(error)
                     delay_seconds = self._delay_seconds(error, attempts, waited_seconds)
@@ -294,7 +294,7 @@ class ModelRequest(Live):
         self.has_left = False
         if self.failed:
             self._count_failed()
-        return _sound(self.agent, self.driver, answer)
+        return sound_answer(self.agent, self.driver, answer)
 
     def _break_off(self, error: BaseException) -> None:
         """Count what a failed attempt used, once."""
@@ -380,21 +380,3 @@ class ModelRequest(Live):
 def _makes_sense(error: DriverError, attempt: int) -> bool:
     """Return whether another attempt may help after that many."""
     return error.retryable and not (isinstance(error, FailedAttemptError) and attempt > 1)
-
-
-def _sound(agent: Agent, driver: Driver, completion: Completion) -> Completion:
-    """Return the answer with its price, and ``None`` in place of impossible numbers."""
-    usage, cost_usd = completion.usage, completion.cost_usd
-    if usage is None and cost_usd is None:
-        return completion  # as most models on this machine answer
-    if cost_usd is not None:
-        cost_usd = sound_cost(cost_usd)
-    if usage is not None and means_nothing(usage):
-        text = f"the provider says that an answer took {usage!r}; counted as unknown"
-        agent.hub.warned(agent.agent_id, agent.name, text)
-        usage = None
-    if cost_usd is None and usage is not None:
-        cost_usd = sound_cost(driver.price(usage, model=completion.model))
-    if usage is completion.usage and cost_usd == completion.cost_usd:
-        return completion
-    return msgspec.structs.replace(completion, usage=usage, cost_usd=cost_usd)

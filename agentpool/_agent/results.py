@@ -9,6 +9,7 @@ from typing import Final, final
 import msgspec
 
 from agentpool._budget.account import Spent
+from agentpool._halves import whole_json
 from agentpool._loop.guard import Stop
 from agentpool._loop.run import Complete, Effect, Recall, Run, Summarize
 from agentpool._messages import AgentMessage, Completion, ToolCall, ToolMessage
@@ -58,7 +59,7 @@ class Summed(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """Files of the first days do not say it."""
 
 
-encode: Final = msgspec.json.Encoder().encode
+encode: Final = whole_json
 
 
 def digest_of(*parts: object) -> str:
@@ -103,6 +104,25 @@ def received_ids(records: Iterable[JournalRecord]) -> Iterator[int]:
             yield from read_body(record.body, Called).taken
         elif record.body.startswith(b'{"messages"'):
             yield from (one.message_id for one in read_body(record.body, Received).messages)
+
+
+def answers_left(records: Iterable[JournalRecord]) -> dict[tuple[int, int], JournalRecord]:
+    """Return the answers to questions about calls, by place and part.
+
+    One that let a call begin again is used up when it has: the call is unknown once more.
+    """
+    answers: dict[tuple[int, int], JournalRecord] = {}
+    begun, again = set[tuple[int, int]](), set[tuple[int, int]]()
+    for record in records:
+        spot = record.place, record.part
+        if record.kind is RecordKind.ANSWERED:
+            answers[spot] = record
+            again |= begun & {spot}
+        elif record.kind is RecordKind.STARTED:
+            begun.add(spot)
+            if spot in again:
+                answers.pop(spot, None)
+    return answers
 
 
 def settled_keys(records: Iterable[JournalRecord]) -> set[str]:

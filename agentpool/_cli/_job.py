@@ -12,6 +12,11 @@ from agentpool._cli._report import Result
 from agentpool.drivers import Attachment
 
 
+def _as_key(text: str) -> str:
+    # The name of a file may be no text, and a journal has text alone.
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 @final
 @attrs.frozen(kw_only=True, eq=False)
 class Job:
@@ -21,7 +26,7 @@ class Job:
     """What it is."""
     label: str
     """What its result is headed with."""
-    key: str
+    key: str = attrs.field(converter=_as_key)
     """What it is called in a journal. No other job of the command has it."""
     name: str
     """What it is called while it runs."""

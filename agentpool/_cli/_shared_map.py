@@ -304,7 +304,17 @@ async def _checked(job: Job, ended: EndedItem, file: str | None) -> AgentOutcome
 
 
 def _text(task: Task) -> str:
-    return msgspec.json.encode(task).decode()
+    """Return *task* as the text of an item.
+
+    Raises:
+        UsageError: If the name of its file is no text.
+    """
+    try:
+        return msgspec.json.encode(task).decode()
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"workers cannot share {task.path!r}, whose name is not UTF-8; rename it"
+        ) from None
 
 
 def _digest_of(manifests: Sequence[AgentManifest], command: MapCommand) -> str:

@@ -3,9 +3,10 @@
 Rules:
 
 1. A message has a key: that of the tool call that sends it, and which of the call's messages
-   it is; of the owner, which of all that the owner sends. A program that is resumed sends
-   under the same keys.
-2. A message with a known key is not sent again: whoever sends it has the old one.
+   it is. A call that is resumed sends under the same keys.
+2. A message with a known key is not sent again: whoever sends it has the old one. The owner has
+   no calls, and may do things in another order: what it sends is the first old message to the
+   same agent, in answer to the same message, that it has not sent again yet.
 3. What was accepted and not received waits for its recipient again, in the old order. The
    owner begins anew, so everything that was ever sent to the owner waits.
 4. A call without a result has received nothing: what it took waits for it again.
@@ -15,6 +16,7 @@ Rules:
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from typing import final
 
@@ -45,7 +47,12 @@ class KeptPost:
     """Agents that have ended in this process."""
     last_id: int = 0
     """The number of the last message."""
-    _by_owner: int = 0
+    _outside: int = 0
+    """Messages of no call so far, in all processes."""
+    _again: dict[tuple[AgentId, AgentId, int | None], deque[AgentMessage]] = attrs.field(
+        factory=dict[tuple[AgentId, AgentId, int | None], deque[AgentMessage]]
+    )
+    """Messages of no call that this process has not sent again, by what they are."""
 
     def recover(
         self,
@@ -63,6 +70,9 @@ class KeptPost:
         asked: dict[int, str] = {}
         for key, message in sent:
             self._sent[key] = message
+            if key == f"{message.sender}+{self._outside + 1}":
+                self._outside += 1
+                self._again.setdefault(_what_of(message), deque()).append(message)
             self.last_id = message.message_id
             asked[message.message_id] = call = key.rpartition("+")[0]
             if message.sender != OWNER_ID and call not in settled:
@@ -80,13 +90,19 @@ class KeptPost:
         call = current_call.get()
         if call is not None and sender != OWNER_ID:
             return f"{call.key}+{call.messages + 1}"
-        return f"{sender}+{self._by_owner + 1}"
+        return f"{sender}+{self._outside + 1}"
 
-    def known(self, key: str) -> AgentMessage | None:
-        """Return the message accepted earlier under *key*. ``None``: there is none."""
+    def known(
+        self, key: str, sender: AgentId, recipient: AgentId, reply_to: int | None
+    ) -> AgentMessage | None:
+        """Return the message that an earlier process accepted in its place. ``None``: none is."""
+        call = current_call.get()
+        if call is None or sender == OWNER_ID:
+            old = self._again.get((sender, recipient, reply_to))
+            return old.popleft() if old else None
         message = self._sent.get(key)
         if message is not None:
-            self._count(message.sender)
+            call.messages += 1
         return message
 
     def accepted(self, key: str, message: AgentMessage) -> None:
@@ -99,7 +115,7 @@ class KeptPost:
         if call is not None and sender != OWNER_ID:
             call.messages += 1
         else:
-            self._by_owner += 1
+            self._outside += 1
 
     def take_pending(self, recipient: AgentId) -> list[AgentMessage]:
         """Return the messages that wait for *recipient* from before, oldest first."""
@@ -128,6 +144,10 @@ class KeptPost:
         numbers = [number for number, key in self._unanswered.items() if key == call_key]
         for number in numbers:
             self.sent_again(number)
+
+
+def _what_of(message: AgentMessage) -> tuple[AgentId, AgentId, int | None]:
+    return message.sender, message.recipient, message.reply_to
 
 
 def note_taken(*messages: AgentMessage) -> None:

@@ -264,11 +264,12 @@ class PostOffice(Live):
         if sender == recipient:
             raise UsageError(f"agent {sender} cannot send to itself; keep it in a variable")
         key = "" if self._kept is None else self._kept.key_of_next(sender)
-        if self._kept is not None and (known := self._kept.known(key)) is not None:
+        kept, what = self._kept, (sender, recipient, reply_to)
+        if kept is not None and (known := kept.known(key, *what)) is not None:
             if question is not None:
-                self._ask_again(self._kept, question, known)
+                self._ask_again(kept, question, known)
             else:
-                self._kept.sent_again(known.message_id)
+                kept.sent_again(known.message_id)
             return known
         inbox = self._open_inbox(recipient)
         number = self._last_message_id + 1

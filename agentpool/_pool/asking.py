@@ -25,7 +25,9 @@ from agentpool._scheduling.waits import Wait, WaitReason, find_deadlocked
 async def wait_until_asking(pool: AgentPool) -> None:
     """Wait until nothing in *pool* can go on before a tool call is approved, or it has closed.
 
-    With a journal, the pool can then be ended: its questions are kept, and answered later.
+    With a journal, the pool can then be ended: its questions are kept, and answered later. If
+    all agents may end without a question, wait for these beside it: more may be spawned, so
+    an empty pool does not end this wait.
 
     Cancellation:
         Nothing has changed.

@@ -31,19 +31,14 @@ from agentpool._errors import JournalError, ResumeMismatchError, RunBusyError, U
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage, ChatMessage
 from agentpool._messaging.kept_post import KeptPost
 from agentpool._outcome import AgentOutcome
-from agentpool._pool.branch import (
-    asked_digest,
-    begin_again,
-    call_of,
-    is_changed,
-    spend,
-)
+from agentpool._pool.branch import asked_digest, begin_again, call_of, is_changed, spend
 from agentpool._pool.past import (
     Past,
     PastAgent,
     Spawned,
     encode,
     first_record,
+    key_of_next,
     outcome_record,
 )
 from agentpool._pool.record import AgentRecord
@@ -87,6 +82,7 @@ class PoolJournal:
     """The digests of agents that were spawned with something else than before, to be branched."""
     _taken: dict[str, AgentId] = attrs.field(factory=dict[str, AgentId])
     """The same, the other way round."""
+    _over: set[AgentId] = attrs.field(factory=set[AgentId])  # those that have ended
 
     def __attrs_post_init__(self) -> None:
         """Record messages as well."""
@@ -153,7 +149,7 @@ class PoolJournal:
             key = call.child_key()
             call.children += 1
         elif config.key is not None:
-            key = config.key
+            key = key_of_next(config.key, self._taken, self._over) if in_group else config.key
         elif in_group:
             # The same work, asked for as often: a program that runs again asks so again.
             digest = asked_digest(config)
@@ -208,10 +204,14 @@ class PoolJournal:
                 f"agent {past.agent_id} with key {key!r} was spawned with another manifest, query "
                 "or history before; undo the change, give it another key, or resume with "
                 "resume='branch' or resume='accept'",
-                agent_id=past.agent_id,
-                place=-1,
-                differs="the agent's manifest, query or history",
-            )
+                agent_id=past.agent_id, place=-1, differs="the agent's manifest, query or history",
+            )  # fmt: skip
+        if not past.fits(config) and self._on_mismatch == "refuse":
+            raise ResumeMismatchError(
+                f"the value of agent {past.agent_id} with key {key!r} does not fit its output_type "
+                "any more; undo the change, or give it another key",
+                agent_id=past.agent_id, place=-1, differs="the agent's output_type",
+            )  # fmt: skip
         return past
 
     def _note_accepted(
@@ -304,6 +304,7 @@ class PoolJournal:
         is_known = self.outcome_of(outcome.agent_id) is not None
         is_open = self._is_left_open(record) or isinstance(outcome.error, JournalError)
         history = self._histories.pop(outcome.agent_id, ())
+        self._over.add(outcome.agent_id)
         if not (is_known or is_open):
             self.writer.note(outcome_record(outcome, history))
         if self._is_stopping and self._running.keys() <= {record.agent_id}:

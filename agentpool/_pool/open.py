@@ -15,6 +15,7 @@ from agentpool._budget.budget import Budget
 from agentpool._chat_markers import MARKERS, Cleaner, default_cleaner
 from agentpool._checks import at_least, expect, expect_arguments, expect_each, expect_function
 from agentpool._errors import PoolError, UsageError
+from agentpool._halves import without_halves
 from agentpool._messages import OWNER_ID
 from agentpool._pool.agent_context import ToolBuilder
 from agentpool._pool.journal import PoolJournal, open_pool_journal
@@ -158,6 +159,8 @@ async def _kept(
             raise UsageError("resume=True needs a journal; give one with journal=")
         yield None
         return
+    if without_halves(name) != name:
+        raise UsageError(f"name must have whole characters alone, got {name!r}; a journal has it")
     mismatch: OnMismatch = "refuse" if isinstance(resume, bool) else resume
     async with open_pool_journal(
         journal, name, resume=bool(resume), on_mismatch=mismatch

@@ -10,14 +10,17 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final, TypeVar, final
 
 import msgspec
 
+from agentpool._agent.agent import output_of
 from agentpool._attachments import Attachment
 from agentpool._base import Live
 from agentpool._errors import JournalError, UsageError
+from agentpool._halves import whole_json
+from agentpool._loop.output import Misfit
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._manifest.usage_limits import UsageLimits
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage, ChatMessage
@@ -126,6 +129,17 @@ class PastAgent(Live):
         """The records of each of its runs."""
         yield from self.before
         yield self.records
+
+    def fits(self, config: SpawnConfig) -> bool:
+        """Give the outcome's value the output type of *config*. Return whether it has it."""
+        output, outcome = output_of(config), self.outcome
+        if output is None or outcome is None or outcome.value is None:
+            return True
+        value = output.read(encode(outcome.value).decode())
+        if isinstance(value, Misfit):
+            return False
+        self.outcome = msgspec.structs.replace(outcome, value=value)
+        return True
 
 
 @final
@@ -252,6 +266,19 @@ def copy_turns(
     return [first_record(run_id), *kept]
 
 
+def key_of_next(key: str, taken: Mapping[str, AgentId], over: Collection[AgentId]) -> str:
+    """Return the key of an agent of a group: another one each time that it is restarted.
+
+    >>> key_of_next("a", {}, ()), key_of_next("a", {"a": 1, "a~1": 2}, {1, 2})
+    ('a', 'a~2')
+    """
+    first, times = key, 0
+    while taken.get(key) in over:
+        times += 1
+        key = f"{first}~{times}"
+    return key
+
+
 def first_record(run_id: str) -> JournalRecord:
     """Make the first record of a pool."""
     return JournalRecord(OWNER_ID, RecordKind.ACCEPTED, body=encode(PoolRun(run_id)))
@@ -266,4 +293,4 @@ def decode(body: bytes, kind: type[T]) -> T:
     return read_body(body, kind)
 
 
-encode: Final = msgspec.json.Encoder().encode
+encode: Final = whole_json

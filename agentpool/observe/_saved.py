@@ -17,6 +17,7 @@ import msgspec
 
 from agentpool._checks import expect_arguments
 from agentpool._errors import UsageError
+from agentpool._halves import whole_json
 from agentpool._outcome import AgentOutcome
 from agentpool.observe._error_data import error_from_data, error_to_data
 
@@ -28,7 +29,7 @@ def outcome_to_json(outcome: AgentOutcome) -> str:
         UsageError: If its value has no form in JSON.
     """
     expect_arguments(outcome_to_json, locals())
-    return msgspec.json.encode(outcome, enc_hook=_to_data).decode()
+    return whole_json(outcome, _to_data).decode()
 
 
 def outcome_from_json(text: str | bytes) -> AgentOutcome:

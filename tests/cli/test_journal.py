@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
+import os
 import signal
 import sqlite3
 from collections import Counter
@@ -414,3 +415,17 @@ def test_list_takes_no_pool(desk: Desk) -> None:
     """Show does."""
     done = desk.call("runs", "list", "j.db", "map")
     assert (done.code, "did you mean show?" in done.err) == (2, True)
+
+
+def test_a_file_whose_name_is_no_text_costs_no_other(desk: Desk) -> None:
+    """It has its answer, and is not asked again. Workers cannot share it, and say so."""
+    name = os.fsdecode(b"b\xff.txt")
+    (desk.folder / name).write_text("hello")
+    desk.write(a_txt="one", silent_toml='[[answers]]\nerror="asked"')
+    words = ("map", "reader.toml", "--each", "a.txt", name, "--journal", "j.db", "--json")
+    assert desk.scripted(*words).code == 0
+    done = desk.call(*words, "--driver", "script:silent.toml")
+    assert done.code == 0
+    shared = desk.scripted(*words[:5], "--journal", "k.db", "--workers", "2")
+    assert shared.code == 2
+    assert "whose name is not UTF-8; rename it" in shared.err

@@ -1,0 +1,38 @@
+"""What is taken of a driver's answer: texts that can be kept and sent, numbers that can be."""
+
+from __future__ import annotations
+
+import msgspec
+
+from agentpool._agent.agent import Agent
+from agentpool._halves import answer_without_halves
+from agentpool._loop.tokens import means_nothing, sound_cost
+from agentpool._messages import Completion
+from agentpool.abc import Driver
+
+
+def sound_answer(agent: Agent, driver: Driver, completion: Completion) -> Completion:
+    """Return the answer with its price, and without impossible numbers and halves of characters."""
+    completion = _whole(completion)
+    usage, cost_usd = completion.usage, completion.cost_usd
+    if usage is None and cost_usd is None:
+        return completion  # as most models on this machine answer
+    if cost_usd is not None:
+        cost_usd = sound_cost(cost_usd)
+    if usage is not None and means_nothing(usage):
+        text = f"the provider says that an answer took {usage!r}; counted as unknown"
+        agent.hub.warned(agent.agent_id, agent.name, text)
+        usage = None
+    if cost_usd is None and usage is not None:
+        cost_usd = sound_cost(driver.price(usage, model=completion.model))
+    if usage is completion.usage and cost_usd == completion.cost_usd:
+        return completion
+    return msgspec.structs.replace(completion, usage=usage, cost_usd=cost_usd)
+
+
+def _whole(answer: Completion) -> Completion:
+    # Most are ASCII and call nothing, or the call is. The drivers here mend theirs.
+    is_plain = answer.text.isascii() and not answer.parts
+    for call in answer.tool_calls:
+        is_plain &= call.arguments.isascii() and call.name.isascii() and call.call_id.isascii()
+    return answer if is_plain else answer_without_halves(answer)
