@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
+import math
 import secrets
 import socket
 from collections.abc import AsyncGenerator, Callable
@@ -45,11 +46,17 @@ _STYLE: Final = Path(__file__).parent.parent / "observe" / "_report_page" / "rep
 EACH_SECONDS: Final = 0.25
 """Between two looks of one browser: as fast as eyes follow."""
 
+TOGETHER_SECONDS: Final = 0.02
+"""For so long events are collected, without a browser as well."""
+
 STILL_SECONDS: Final = 15.0
 """After so long without news something is sent all the same, to see whether it is there."""
 
 MAX_VISITS: Final = 64
 """Connections at once: a browser needs two for each tab."""
+
+SEND_BYTES: Final = 64 * 1024
+"""On their way to one browser at most."""
 
 LAST_SECONDS: Final = 1.0
 """For the last look, when the block is left."""
@@ -75,13 +82,25 @@ class LivePage:
     _ended: bool = attrs.field(init=False, default=False)
     _made: tuple[tuple[object, ...], bytes] = attrs.field(init=False, default=((), b""))
     """What was last put together, and out of which state."""
+    _made_at: float = attrs.field(init=False, default=-math.inf)
+    """When. It is shown to all browsers for as long as one of them sleeps between two looks."""
+    _events: EventReader | None = attrs.field(init=False, default=None)
 
     async def watch(self, events: EventReader) -> None:
         """Update what is shown."""
+        self._events = events
         async for event in events:
             self._view.take(event)
+            self._catch_up()
             self.wake()
+            # Those that come now are taken together: to wake up costs more than most events.
+            await trio.sleep(TOGETHER_SECONDS)
         await trio.lowlevel.checkpoint()
+
+    def _catch_up(self) -> None:
+        if self._events is not None:
+            for event in self._events._take_waiting():  # pyright: ignore[reportPrivateUsage]  # as the hub
+                self._view.take(event)
 
     def wake(self) -> None:
         """Make browsers fetch what has changed."""
@@ -91,6 +110,8 @@ class LivePage:
 
     async def visited(self, stream: trio.SocketStream) -> None:
         """Answer one connection."""
+        # For a browser that does not read little is put together, and then the newest is sent.
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
         visit = Visit(stream)
         try:
             async with stream:
@@ -123,6 +144,7 @@ class LivePage:
         elif request.target == "/do":
             status, text = self._hands.do(request.body)
             self._view.changes += 1
+            self._made_at = -math.inf  # what a person did is seen at once
             self.wake()
             await visit.answer(status, "text/plain; charset=utf-8", text.encode())
         else:
@@ -132,6 +154,7 @@ class LivePage:
         """Send what is shown, as it changes."""
         await visit.begin(200, "text/event-stream")
         self._looks += 1
+        self._made_at = -math.inf  # who comes new sees what is there now
         try:
             while True:
                 ended, data = self._ended, self._data()
@@ -151,8 +174,11 @@ class LivePage:
 
     def _data(self) -> bytes:
         """Return what is shown now, as an event of the stream."""
-        state = self._state()
-        if self._made[0] != state:
+        self._catch_up()
+        state, (made_of, _) = self._state(), self._made
+        is_old = made_of[1:] != state[1:] or self._seconds() - self._made_at >= EACH_SECONDS
+        if made_of != state and is_old:
+            self._made_at = self._seconds()
             statistics = self._pool.statistics()
             calls = () if self._desk is None else self._desk.pending
             shown = self._view.shown() | {

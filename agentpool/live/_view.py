@@ -85,8 +85,8 @@ class View:
     def take(self, event: Event) -> None:
         """Process *event*."""
         self.changes += 1
-        news = _news_of(event)
-        if news is not None:
+        kind = type(event)
+        if kind in _NEWS and (news := _news_of(event)) is not None:
             level, text = news
             name = unicode_text(event.agent_name)
             self._news.append([event.at_seconds, level, event.agent_id, name, _cut(text)])
@@ -100,7 +100,8 @@ class View:
         if row_of is None:
             return  # it began before anybody looked, or belongs to no agent
         row_of.life.take(event)
-        self._update(row_of, event)
+        if kind in _UPDATES:
+            self._update(row_of, event)
 
     def _update(self, row: _Row, event: Event) -> None:
         match event:
@@ -148,6 +149,28 @@ class View:
             "cost": self._bill.cost_usd,
             "unknown": self._bill.unknown_words(),
         }
+
+
+_NEWS: Final = frozenset(
+    {
+        AgentFinished,
+        AgentWarned,
+        BudgetNear,
+        BudgetReached,
+        EventsMissed,
+        FellBack,
+        GateChanged,
+        MessageDropped,
+        RequestRetried,
+        ToolFinished,
+    }
+)
+"""Events that may be news. Most are not, and to look at each takes most of the time."""
+
+_UPDATES: Final = frozenset(
+    {AgentStarted, AgentFinished, CompletionReceived, RequestFailed, RequestStarted, TextDelta}
+)
+"""Events that change what is shown of an agent beside its times."""
 
 
 def _is_queued(row: _Row) -> bool:

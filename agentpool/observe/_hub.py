@@ -105,6 +105,12 @@ class EventReader(Live):
         self._backlog.append(event)
         self._lot.unpark_all()
 
+    def _take_waiting(self) -> list[Event]:
+        """Return all events that have arrived, without waiting."""
+        taken = list(self._backlog)
+        self._backlog.clear()
+        return taken
+
     def close(self) -> None:
         """Take no more events. Those stored can still be read."""
         if self._left_out:

@@ -121,7 +121,7 @@ class Life(Live):
 
     def take(self, event: Event) -> None:
         """Process *event*."""
-        if self.ended or not isinstance(event, _CHANGES):
+        if self.ended or type(event) not in _CHANGES:
             return
         before = self._now()
         if self._ends_with(event) or self._now() != before:
@@ -191,16 +191,18 @@ class Life(Live):
             self.since = at_seconds
 
 
-_CHANGES: Final = (
-    AgentQueued,
-    AgentStarted,
-    AgentResumed,
-    AgentParked,
-    RequestStarted,
-    RequestFirstPiece,
-    CompletionReceived,
-    RequestFailed,
-    ToolStarted,
-    ToolFinished,
-    AgentFinished,
+_CHANGES: Final = frozenset(
+    {
+        AgentQueued,
+        AgentStarted,
+        AgentResumed,
+        AgentParked,
+        RequestStarted,
+        RequestFirstPiece,
+        CompletionReceived,
+        RequestFailed,
+        ToolStarted,
+        ToolFinished,
+        AgentFinished,
+    }
 )

@@ -388,6 +388,8 @@ def _open(path: Path) -> int:
     Raises:
         TraceError: If that cannot be.
     """
+    # Takes as long as an event may wait, and more on a busy machine: not when the first comes.
+    format_words()
     try:
         return open_to_write(path)
     except OSError as error:
