@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from importlib import import_module
@@ -13,7 +14,7 @@ import msgspec
 import trio
 
 from agentpool import drivers
-from agentpool._errors import PrivacyError, UsageError
+from agentpool._errors import PrivacyError, ToolError, UsageError
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import Completion, Usage
 from agentpool._pool.agent_context import ToolBuilder, build_tools
@@ -22,6 +23,7 @@ from agentpool.cluster._checks import Terms
 from agentpool.cluster._far_context import Caller, FarContext, Questions
 from agentpool.cluster._names import find
 from agentpool.cluster._work import (
+    SHARED,
     AgentFacts,
     Ask,
     DriverFacts,
@@ -86,6 +88,19 @@ class Bench:
             except Exception as error:  # noqa: BLE001  # a module may raise anything
                 wrong.append(f"module {module!r} is missing: {type(error).__name__}: {error}")
         return wrong
+
+    def shared_tools(self) -> tuple[ToolFacts, ...] | None:
+        """Return the tools that every agent has here. ``None``: each is made its own."""
+        named = None if self._terms.tools is None else find(self._terms.tools)
+        if not isinstance(named, ToolRegistry):
+            return None
+        self._kits[SHARED] = named
+        found = _facts_of_tools(named)
+        try:
+            pickle.dumps(found)
+        except Exception:  # noqa: BLE001  # foreign schemas raise anything; an agent is told of it
+            return None
+        return found
 
     def close_kit(self, kit: int) -> None:
         """Drop the tools of an agent."""
@@ -170,26 +185,28 @@ class Bench:
             context = self._context(work.agent, caller)
             kit = await build_tools(context, cast("ToolBuilder", named))
         self._kits[work.kit] = kit
-        return tuple(
-            ToolFacts(
-                one.definition, one.capability, one.timeout_seconds, one.needs_approval, one.waits,
-                one.on_unknown,
-            )
-            for one in kit
-        )  # fmt: skip
+        return _facts_of_tools(kit)
 
     async def _run_tool(self, work: RunTool, caller: Caller) -> ToolResult:
-        (tool,) = (
-            one
-            for one in self._kits.get(work.kit, EMPTY_REGISTRY)
-            if one.definition.name == work.name
-        )
+        tool = self._kits.get(work.kit, EMPTY_REGISTRY).get(work.name)
+        if tool is None:
+            raise ToolError(f"node {self.node} has no tool {work.name!r}")
         agent = self._context(work.agent, caller)
         context = ToolContext(agent, work.call_id, work.key, work.fence)
         return await tool.run(work.arguments, context)
 
     def _context(self, agent: AgentFacts, caller: Caller) -> FarContext:
         return FarContext(agent, caller, self.questions, self.lend)
+
+
+def _facts_of_tools(kit: ToolRegistry) -> tuple[ToolFacts, ...]:
+    return tuple(
+        ToolFacts(
+            one.definition, one.capability, one.timeout_seconds, one.needs_approval, one.waits,
+            one.on_unknown,
+        )
+        for one in kit
+    )  # fmt: skip
 
 
 def facts_of(driver: Driver) -> DriverFacts:

@@ -26,6 +26,7 @@ from agentpool.cluster._errors import ClusterError
 from agentpool.cluster._host import NodeHost, end_this_process
 from agentpool.cluster._link import Wire
 from agentpool.cluster._nodes import FoundNode, Source
+from agentpool.cluster._work import Greeting
 
 # No user asked for reports to Ray's makers. Before the import, which reads it.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -50,8 +51,8 @@ class HostActor:
             node, terms, ray=ray.__version__, environ=os.environ, end_process=end_this_process
         )
 
-    def hello(self) -> list[str]:
-        """Return what is missing here."""
+    def hello(self) -> Greeting:
+        """Return what is missing here, and which tools there are."""
         return self._host.hello()
 
     def push(self, batch: bytes) -> bool:
@@ -103,9 +104,9 @@ class RayWire(Wire):
     def __init__(self, actor: Any) -> None:  # noqa: ANN401  # Ray makes its class when it runs
         self._actor = actor
 
-    async def hello(self) -> list[str]:
-        """Return what is missing on the node."""
-        return cast("list[str]", await fetch(self._actor.hello.remote()))
+    async def hello(self) -> Greeting:
+        """Return what the node says of itself."""
+        return cast("Greeting", await fetch(self._actor.hello.remote()))
 
     async def push(self, batch: bytes) -> bool:
         """Bring orders."""

@@ -79,7 +79,7 @@ class FarDriver(SendingDriver):
         """Have a node answer *request*.
 
         Raises:
-            NodeLostError: If the node is lost before it has answered.
+            NodeLostError: If the node is lost before it has answered, or none works or is to come.
             NodeCheckError: If it cannot open the driver.
             DriverError: What the driver failed with.
 
@@ -87,6 +87,8 @@ class FarDriver(SendingDriver):
             The request ends on the node and at the provider as well.
         """
         link = self._nodes.choose(self._labels, self.number)
+        if link is None:
+            link = await self._nodes.wait_for_one(self._labels, self.number)
         if (watcher := current_watcher.get()) is not None:
             watcher.placed(link.node)
         if self.number not in link.models:

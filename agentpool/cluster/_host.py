@@ -29,7 +29,7 @@ from agentpool.cluster._errors import NodeLostError
 from agentpool.cluster._far_context import Caller
 from agentpool.cluster._lease import Lease, Phase
 from agentpool.cluster._mailbox import Mailbox
-from agentpool.cluster._work import Begin, CloseKit, Done, End, Order, Reply
+from agentpool.cluster._work import Begin, CloseKit, Done, End, Greeting, Order, Reply
 
 _now: Final = time.monotonic
 """The lease's clock. Threads look at it that have no trio."""
@@ -84,7 +84,7 @@ class NodeHost:
         self._ready = threading.Event()
         self._greeted = threading.Event()
         self._over = threading.Event()
-        self._faults: list[str] = []
+        self._greeting = Greeting((f"node {node} did not begin",), None)
         self._token: trio.lowlevel.TrioToken | None = None
         self._scope = trio.CancelScope()
         self._thread = threading.Thread(target=self._run, name=f"node {node}", daemon=True)
@@ -94,13 +94,13 @@ class NodeHost:
 
     # --- called from outside, by threads
 
-    def hello(self) -> list[str]:
-        """Return what is missing here, once the loop runs. Empty: nothing."""
+    def hello(self) -> Greeting:
+        """Return what is missing here, and which tools there are, once the loop runs."""
         self._ready.wait()
         self._lease.begin(_now())
         self._said_at = self._lease.renewed_at
         self._greeted.set()
-        return self._faults
+        return self._greeting
 
     def push(self, batch: bytes) -> bool:
         """Take orders. Return whether they will be followed."""
@@ -177,9 +177,11 @@ class NodeHost:
                     python=(sys.version_info.major, sys.version_info.minor),
                     ray=self._ray,
                 )
-                self._faults += faults(self._terms, here, self._environ)
                 self._bench = Bench(self.node, nursery, self._terms)
-                self._faults += self._bench.look_for_names()
+                wrong = (
+                    *faults(self._terms, here, self._environ), *self._bench.look_for_names(),
+                )  # fmt: skip
+                self._greeting = Greeting(wrong, None if wrong else self._bench.shared_tools())
                 self._token = trio.lowlevel.current_trio_token()
                 self._ready.set()
                 await trio.sleep_forever()

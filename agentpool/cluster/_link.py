@@ -12,7 +12,9 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 import math
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from itertools import count
@@ -23,7 +25,7 @@ import msgspec
 import trio
 
 from agentpool._base import Live
-from agentpool.abc import HearsThoughts, OnDelta
+from agentpool.abc import AgentContext, HearsThoughts, OnDelta
 from agentpool.cluster._crossing import pack, unpack
 from agentpool.cluster._errors import NodeLostError
 from agentpool.cluster._lease import POLL_PART
@@ -33,10 +35,12 @@ from agentpool.cluster._work import (
     Done,
     DriverFacts,
     End,
+    Greeting,
     Order,
     Piece,
     Question,
     Reply,
+    ToolFacts,
     Withdraw,
     Work,
 )
@@ -51,8 +55,8 @@ class Wire(ABC):
     __slots__ = ()
 
     @abstractmethod
-    async def hello(self) -> list[str]:
-        """Return what is missing on the node. Empty: nothing."""
+    async def hello(self) -> Greeting:
+        """Return what the node says of itself, once it is ready."""
 
     @abstractmethod
     async def push(self, batch: bytes) -> bool:
@@ -136,8 +140,12 @@ class Link:
     """Kept while one of them is being opened."""
     waiting: int = 0
     """Requests that wait until their driver is open there."""
+    tools: tuple[ToolFacts, ...] | None = None
+    """The tools that every agent has there. ``None``: each is made its own."""
+    agents: weakref.WeakSet[AgentContext] = attrs.field(factory=weakref.WeakSet[AgentContext])
+    """Agents that have them."""
     kits: int = 0
-    """Agents whose tools are there."""
+    """Agents for which tools were made there."""
     draining: bool = False
     """Whether it gets no new work."""
     lost: NodeLostError | None = None
@@ -159,6 +167,10 @@ class Link:
     def is_open(self) -> bool:
         """Whether it takes new work."""
         return self.lost is None and not self.draining
+
+    def has_model(self, model: int) -> bool:
+        """Return whether a driver is open there."""
+        return model in self.models
 
     # --- work
 
@@ -225,9 +237,17 @@ class Link:
         self.order(CloseKit(kit))
         self.look_idle()
 
+    def drain(self) -> None:
+        """Take no new work, and note when there is none any more."""
+        self.draining = True
+        token = trio.lowlevel.current_trio_token()
+        for agent in tuple(self.agents):
+            weakref.finalize(agent, _look_soon, token, self).atexit = False
+        self.look_idle()
+
     def look_idle(self) -> None:
         """Wake the tasks that wait until there is nothing to do."""
-        if self.draining and not self._calls and not self.kits:
+        if self.draining and not (self._calls or self.kits or self.agents):
             self.idle.set()
 
     def _end(self, call: FarCall) -> None:
@@ -331,3 +351,12 @@ class Link:
         return NodeLostError(
             str(self.lost), node=self.node, retry_after_seconds=self._lease_seconds
         )
+
+
+def _look_soon(token: trio.lowlevel.TrioToken, link: Link) -> None:
+    """Have a link look whether it is idle: an agent of it has ended.
+
+    A garbage collection calls it, in whatever thread that happens to be.
+    """
+    with contextlib.suppress(trio.RunFinishedError):
+        token.run_sync_soon(link.look_idle)

@@ -13,6 +13,7 @@ from agentpool.cluster._checks import Terms
 from agentpool.cluster._host import NodeHost
 from agentpool.cluster._link import Wire
 from agentpool.cluster._nodes import FoundNode, Source
+from agentpool.cluster._work import Greeting
 
 
 @final
@@ -25,8 +26,8 @@ class LocalWire(Wire):
         self._host = host
         self._limiter = trio.CapacityLimiter(2)
 
-    async def hello(self) -> list[str]:
-        """Return what is missing on the node."""
+    async def hello(self) -> Greeting:
+        """Return what the node says of itself."""
         return await trio.to_thread.run_sync(self._host.hello, limiter=self._limiter)
 
     async def push(self, batch: bytes) -> bool:

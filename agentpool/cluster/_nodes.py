@@ -17,10 +17,13 @@ import trio
 from agentpool._errors import UsageError
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._scheduling.owner import as_bystander
+from agentpool._scheduling.request_clock import waiting_for_turn
+from agentpool._scheduling.slot import parked
+from agentpool._scheduling.waits import Wait, WaitKind
 from agentpool.cluster._checks import Terms
 from agentpool.cluster._errors import ClusterError, NodeCheckError, NodeLostError
 from agentpool.cluster._link import Link, Wire
-from agentpool.cluster._placement import Candidate, choose
+from agentpool.cluster._placement import choose
 
 _log: Final = logging.getLogger("agentpool")
 
@@ -128,6 +131,11 @@ class Nodes:
     _refused: dict[str, NodeCheckError] = attrs.field(factory=dict[str, NodeCheckError])
     _drained: set[str] = attrs.field(factory=set[str])
     _again_at: dict[str, float] = attrs.field(factory=dict[str, float])
+    _present: frozenset[str] = frozenset()
+    """Those that the cluster had when it was last looked."""
+    _joining: set[str] = attrs.field(factory=set[str])
+    _changed: trio.Event = attrs.field(factory=trio.Event)
+    """Set when a node works, or does not any more, or never will."""
     failure: ClusterError | None = None
     """Why no node can be had any more. ``None``: they can."""
     numbers: count[int] = attrs.field(factory=lambda: count(1))
@@ -143,10 +151,9 @@ class Nodes:
             ClusterError: If there is none.
             NodeCheckError: If one lacks something.
         """
-        found = await self._source.look()
+        found = await self._look()
         if not found:
             raise ClusterError("the cluster has no node; start one, and try again")
-        self._found.update({node.key: node for node in found})
         async with trio.open_nursery() as nursery:
             for node in found:
                 nursery.start_soon(self._join, node)
@@ -164,7 +171,7 @@ class Nodes:
             await trio.sleep(FAILED_LOOK_SECONDS if failed else LOOK_SECONDS)
             try:
                 with trio.fail_after(MOST_LOOK_SECONDS):
-                    found = await self._source.look()
+                    found = await self._look()
             except (ClusterError, trio.TooSlowError) as error:
                 failed += 1
                 why = str(error) or f"no answer within {MOST_LOOK_SECONDS:g} seconds"
@@ -180,12 +187,26 @@ class Nodes:
             failed = 0
             for node in found:
                 if self._is_wanted(node):
-                    await self._join(node)
-                    if (refused := self._refused.get(node.key)) is not None:
-                        _log.warning("a node that joined gets no work: %s", refused)
+                    # Side by side: one that takes long keeps no other one waiting.
+                    self._joining.add(node.key)
+                    self.nursery.start_soon(self._join_later, node)
+
+    async def _look(self) -> list[FoundNode]:
+        """Return the nodes that are there now."""
+        found = await self._source.look()
+        self._found.update({node.key: node for node in found})
+        self._present = frozenset(node.key for node in found)
+        self._stir()
+        return found
+
+    async def _join_later(self, node: FoundNode) -> None:
+        await self._join(node)
+        self._joining.remove(node.key)
+        if (refused := self._refused.get(node.key)) is not None:
+            _log.warning("a node that joined gets no work: %s", refused)
 
     def _is_wanted(self, node: FoundNode) -> bool:
-        if node.key in self._drained:
+        if node.key in self._drained or node.key in self._joining:
             return False
         if node.key in self._refused:
             # What it lacks it does not get by itself; but it may have been too busy to start.
@@ -199,12 +220,11 @@ class Nodes:
         return link.lost is not None and trio.current_time() >= again_at
 
     async def _join(self, node: FoundNode) -> None:
-        self._found[node.key] = node
         wire: Wire | None = None
         try:
             with trio.fail_after(self.terms.start_seconds):
                 wire = await self._source.start(node, self.terms)
-                faults = await wire.hello()
+                greeting = await wire.hello()
         except Exception as error:  # noqa: BLE001  # whatever it is, it gets no work
             if wire is not None:
                 wire.kill()
@@ -213,17 +233,19 @@ class Nodes:
                 why = f"did not answer within {self.terms.start_seconds:g} seconds"
             self._refuse(node, f"node {node.name} {why}", for_now=True)
             return  # noqa: ASYNC910  # it was waited for
-        if faults:
+        if greeting.faults:
             wire.kill()
-            text = f"node {node.name} cannot do this work: {'; '.join(faults)}"
+            text = f"node {node.name} cannot do this work: {'; '.join(greeting.faults)}"
             self._refuse(node, text, for_now=False)
             return
         self._refused.pop(node.key, None)
         self._again_at.pop(node.key, None)  # of the one before
         link = Link(node.name, node.key, node.labels, wire, self.terms.lease_seconds)
+        link.tools = greeting.tools
         self.links[node.key] = link
         with as_bystander():
             self.nursery.start_soon(self._run, link, name=f"node {node.name}")
+        self._stir()
 
     def _refuse(self, node: FoundNode, text: str, *, for_now: bool) -> None:
         self._refused[node.key] = NodeCheckError(text, node=node.name)
@@ -231,6 +253,7 @@ class Nodes:
             self._again_at[node.key] = trio.current_time() + self.terms.start_seconds
         else:
             self._again_at.pop(node.key, None)
+        self._stir()
 
     async def _run(self, link: Link) -> None:
         try:
@@ -252,34 +275,57 @@ class Nodes:
             if (link := self.links.get(key)) is not None:
                 yield link
 
-    def choose(self, wanted: Mapping[str, str], model: int | None = None) -> Link:
-        """Return the node that gets a piece of work.
+    def choose(self, wanted: Mapping[str, str], model: int | None = None) -> Link | None:
+        """Return the node that gets a piece of work. ``None``: none of the right ones works now.
 
         Args:
             wanted: The labels that it must have.
             model: The driver that it asks. ``None``: it asks none.
+        """
+        return choose((link for link in self.in_order() if link.is_open), wanted, model)
+
+    async def wait_for_one(  # noqa: ASYNC910  # one may work by now
+        self, wanted: Mapping[str, str], model: int | None = None
+    ) -> Link:
+        """Return the node that gets a piece of work, as soon as one of the right ones works.
+
+        Nodes that were lost are started again, and that takes a while. An agent that waits for
+        it has no slot, and the time of its request does not run.
 
         Raises:
-            NodeLostError: If no node works now.
-            UsageError: If none has those labels.
+            NodeLostError: If none does, and none is to come.
+            UsageError: If none ever had those labels.
         """
-        working = [link for link in self.in_order() if link.is_open]
-        if not working:
-            raise NodeLostError(
-                "no node works at the moment", node="",
-                retry_after_seconds=self.terms.lease_seconds,
-            )  # fmt: skip
-        if len(working) == 1 and not wanted:
-            return working[0]
-        chosen = choose(
-            [Candidate(one.key, one.labels, one.load, model in one.models) for one in working],
-            wanted,
-        )
-        if chosen is None:
+        right = [k for k, one in self._found.items() if wanted.items() <= one.labels.items()]
+        if not right:
             labels = ", ".join(f"{name}={value}" for name, value in wanted.items())
-            names = ", ".join(sorted({one.node for one in working}))
+            names = ", ".join(sorted({one.name for one in self._found.values()}))
             raise UsageError(f"no node has the labels {labels}; there are {names}")
-        return self.links[chosen.name]
+        # A newcomer that may go anywhere would have to wait as well.
+        wait = Wait(WaitKind.OTHER, None, "a node", lends=not wanted)
+        until = trio.current_time() + self.terms.lease_seconds + self.terms.start_seconds
+        with waiting_for_turn():
+            while (link := self.choose(wanted, model)) is None:
+                if trio.current_time() >= until or not any(map(self._may_come, right)):
+                    raise NodeLostError(
+                        "no node works at the moment", node="",
+                        retry_after_seconds=self.terms.lease_seconds,
+                    )  # fmt: skip
+                async with parked(wait):
+                    with trio.CancelScope(deadline=until):
+                        await self._changed.wait()
+                await trio.lowlevel.checkpoint_if_cancelled()
+        return link  # noqa: ASYNC910  # the work follows
+
+    def _may_come(self, key: str) -> bool:
+        """Return whether a node is to be started."""
+        is_refused = key in self._refused and key not in self._again_at
+        return key in self._present and key not in self._drained and not is_refused
+
+    def _stir(self) -> None:
+        """Wake the tasks that wait for a node."""
+        self._changed.set()
+        self._changed = trio.Event()
 
     def status(self) -> tuple[NodeStatus, ...]:
         """Return every node that was ever seen, in that order."""
@@ -307,8 +353,8 @@ class Nodes:
             known = ", ".join(sorted({one.node for one in self.links.values()}))
             raise UsageError(f"no node {name!r} works; there are {known}")
         for link in links:
-            link.draining = True
             self._drained.add(link.key)
-            link.look_idle()
+            link.drain()
+            self._stir()
             await link.idle.wait()
             link.lose("it was drained")

@@ -10,40 +10,54 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Final, final
-
-import attrs
+from collections.abc import Iterable, Mapping
+from typing import Final, Protocol, TypeVar
 
 SLACK: Final = 4
 """Pieces of work by which a node where the model is open may be behind, beside the double."""
 
 
-@final
-@attrs.frozen
-class Candidate:
+class Candidate(Protocol):
     """A node that takes work."""
 
-    name: str
-    labels: Mapping[str, str]
-    load: int
-    """Pieces of work that it has."""
-    has_model: bool
-    """Whether the driver is open there."""
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """Its labels."""
+        ...
+
+    @property
+    def load(self) -> int:
+        """Pieces of work that it has."""
+        ...
+
+    def has_model(self, model: int) -> bool:
+        """Return whether a driver is open there."""
+        ...
 
 
-def choose(candidates: Sequence[Candidate], wanted: Mapping[str, str]) -> Candidate | None:
-    """Return the node that gets a piece of work. ``None``: no node has those labels."""
-    fitting = [one for one in candidates if wanted.items() <= one.labels.items()]
-    if not fitting:
-        return None
-    least = min(fitting, key=_load)
-    warm = [one for one in fitting if one.has_model]
-    if not warm:
-        return least
-    best = min(warm, key=_load)
-    return best if best.load <= 2 * least.load + SLACK else least
+C = TypeVar("C", bound=Candidate)
 
 
-def _load(candidate: Candidate) -> int:
-    return candidate.load
+def choose(
+    candidates: Iterable[C], wanted: Mapping[str, str], model: int | None = None
+) -> C | None:
+    """Return the node that gets a piece of work. ``None``: no node has those labels.
+
+    Args:
+        candidates: The nodes that take work.
+        wanted: The labels that it must have.
+        model: The driver that it asks. ``None``: it asks none.
+    """
+    # One pass, and no values made on the way: each request comes by here.
+    least, least_load, warm, warm_load = None, 0, None, 0
+    for one in candidates:
+        if wanted and not wanted.items() <= one.labels.items():
+            continue
+        load = one.load
+        if least is None or load < least_load:
+            least, least_load = one, load
+        if model is not None and one.has_model(model) and (warm is None or load < warm_load):
+            warm, warm_load = one, load
+    if warm is not None and warm_load <= 2 * least_load + SLACK:
+        return warm
+    return least

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias, final
+from typing import Final, TypeAlias, final
 
 import msgspec
 
@@ -32,6 +32,10 @@ class Ask(msgspec.Struct, frozen=True, gc=False):
     request: CompletionRequest
     streams: bool
     """Whether the pieces of the answer are wanted."""
+
+
+SHARED: Final = 0
+"""The kit that every agent of a node has, if its tools are not made for each."""
 
 
 @final
@@ -99,6 +103,16 @@ class ToolFacts(msgspec.Struct, frozen=True, gc=False):
     needs_approval: bool
     waits: bool
     on_unknown: OnUnknown
+
+
+@final
+class Greeting(msgspec.Struct, frozen=True, gc=False):
+    """What a node says first."""
+
+    faults: tuple[str, ...]
+    """What is missing there. Empty: nothing."""
+    tools: tuple[ToolFacts, ...] | None
+    """The tools that every agent has there. ``None``: each is made its own, or there are none."""
 
 
 # --- from the program to a node

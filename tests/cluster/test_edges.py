@@ -22,7 +22,7 @@ from agentpool.cluster import (
     NodeCheckError,
     NodeLostError,
     NodeState,
-    _far_tools,
+    _desk,
     _nodes,
     open_cluster,
     open_cluster_pool,
@@ -116,7 +116,7 @@ async def test_a_tool_on_a_node_has_no_budget() -> None:
 
 async def test_too_many_agents_are_not_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each call would carry them."""
-    monkeypatch.setattr(_far_tools, "MAX_LISTED", -1)
+    monkeypatch.setattr(_desk, "MAX_LISTED", -1)
     async with open_cluster_pool(MODEL, address="local:1", tools=TOOLS) as pool:
         outcome = await (await pool.spawn(job("call look"))).wait()
     assert "too many agents" in outcome.text
@@ -248,9 +248,11 @@ def unreachable() -> list[FoundNode]:
 
 
 @asynccontextmanager
-async def opened(source: Odd, start_seconds: float = 30.0) -> AsyncGenerator[Cluster, None]:
+async def opened(
+    source: Odd, start_seconds: float = 30.0, *, lease_seconds: float = 10.0
+) -> AsyncGenerator[Cluster, None]:
     """Open a cluster with nodes of a source."""
-    needs = terms(start_seconds=start_seconds)
+    needs = terms(lease_seconds, start_seconds=start_seconds)
     async with _running(source, needs, PrivacyTier.SOVEREIGN) as nodes:
         yield Cluster(nodes, FarDrivers(nodes, None), None)
 
@@ -335,7 +337,7 @@ def test_a_host_ends_with_its_lease() -> None:
     """First it takes nothing new, then it is over."""
     ended = threading.Event()
     host = NodeHost("n", terms(1.0), ray="", environ={}, end_process=ended.set)
-    assert host.hello() == []
+    assert host.hello().faults == ()
     manifest = AgentManifest()
     assert host.push(pack(orders(Begin(1, Prepare(1, manifest), 9.0), End(77)), _same))
     news = host.poll(0, 30.0)
@@ -367,7 +369,9 @@ def test_a_lease_begins_when_the_node_has_answered() -> None:
     host = NodeHost("n", slow, ray="", environ={}, end_process=ended.set)
     assert not ended.wait(0.3)
     node_work.MAY_BE_FOUND.set()
-    assert host.hello() == []
+    before = time.monotonic()
+    assert host.hello().faults == ()
+    assert host._lease.renewed_at >= before
     assert ended.wait(30)
     host.stop()
     host._thread.join(30)

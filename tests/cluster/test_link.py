@@ -12,7 +12,7 @@ from agentpool import AgentManifest
 from agentpool.cluster import NodeLostError
 from agentpool.cluster._crossing import pack, unpack
 from agentpool.cluster._link import Link, Wire
-from agentpool.cluster._work import Done, News, Prepare, Question
+from agentpool.cluster._work import Done, Greeting, News, Prepare, Question
 
 WORK = Prepare(1, AgentManifest())
 
@@ -27,10 +27,10 @@ class Scripted(Wire):
         self.pushed = trio.Event()
         self.send, self.receive = trio.open_memory_channel[list[News]](math.inf)
 
-    async def hello(self) -> list[str]:
+    async def hello(self) -> Greeting:
         """Lack nothing."""
         await trio.lowlevel.checkpoint()
-        return []
+        return Greeting((), None)
 
     async def push(self, batch: bytes) -> bool:
         """Keep what was ordered."""

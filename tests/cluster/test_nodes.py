@@ -9,6 +9,7 @@ import socket
 import sys
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
 
@@ -36,7 +37,8 @@ from agentpool.cluster._crossing import pack, portable, unpack
 from agentpool.cluster._lease import Lease, Phase
 from agentpool.cluster._link import Wire
 from agentpool.cluster._names import find, path_of
-from agentpool.cluster._placement import Candidate, choose
+from agentpool.cluster._placement import choose
+from agentpool.cluster._work import Greeting
 from agentpool.drivers import BadRequestError, RequestGate
 from agentpool.observe import (
     CompletionReceived,
@@ -56,11 +58,24 @@ ONCE = RetryPolicy(max_attempts=1)
 # --- rules
 
 
+@attrs.frozen
+class Candidate:
+    """A node that takes work."""
+
+    labels: dict[str, str]
+    load: int
+    models: tuple[int, ...] = ()
+
+    def has_model(self, model: int) -> bool:
+        """Return whether a driver is open there."""
+        return model in self.models
+
+
 def test_the_least_loaded_of_those_with_the_labels_gets_it() -> None:
     """Of equals the first."""
-    a = Candidate("a", {"gpu": "no"}, 0, has_model=False)
-    b = Candidate("b", {"gpu": "yes", "zone": "1"}, 7, has_model=False)
-    c = Candidate("c", {"gpu": "yes", "zone": "2"}, 7, has_model=False)
+    a = Candidate({"gpu": "no"}, 0)
+    b = Candidate({"gpu": "yes", "zone": "1"}, 7)
+    c = Candidate({"gpu": "yes", "zone": "2"}, 7)
     assert choose([b, a, c], {}) is a
     assert choose([a, b, c], {"gpu": "yes"}) is b
     assert choose([a, b, c], {"gpu": "yes", "zone": "2"}) is c
@@ -69,9 +84,12 @@ def test_the_least_loaded_of_those_with_the_labels_gets_it() -> None:
 
 def test_where_the_model_is_goes_first_but_not_for_ever() -> None:
     """A model that is open is worth a queue, and no endless one."""
-    idle = Candidate("idle", {}, 1, has_model=False)
-    assert choose([idle, Candidate("warm", {}, 6, has_model=True)], {}) is not idle
-    assert choose([idle, Candidate("warm", {}, 7, has_model=True)], {}) is idle
+    idle, warm, hot = Candidate({}, 1), Candidate({}, 6, (3,)), Candidate({}, 7, (3,))
+    assert choose([idle, warm], {}, 3) is warm
+    assert choose([idle, warm], {}, 4) is idle
+    assert choose([idle, hot], {}, 3) is idle
+    assert choose([hot, warm, idle], {}, 3) is warm
+    assert choose([hot, warm, idle], {}) is idle
 
 
 def test_a_lease_ends_and_a_late_word_renews_nothing() -> None:
@@ -420,7 +438,7 @@ class Muted(Wire):
         """Cut *inner*."""
         self._inner = inner
 
-    async def hello(self) -> list[str]:
+    async def hello(self) -> Greeting:
         """Say nothing."""
         await trio.sleep_forever()
         raise AssertionError

@@ -24,7 +24,7 @@ from tests.cluster.test_edges import terms
 def test_a_loop_that_has_just_ended_takes_nothing() -> None:
     """Between its end and the moment at which that is known, and before it has begun."""
     host = NodeHost("n", terms(), ray="", environ={})
-    assert host.hello() == []
+    assert host.hello().faults == ()
     host.stop()
     host._thread.join(30)
     host._over.clear()
@@ -38,7 +38,7 @@ def test_a_loop_that_has_just_ended_takes_nothing() -> None:
 def test_a_model_that_is_open_is_not_opened_again() -> None:
     """Though its program did not hear the first time that it is."""
     host = NodeHost("n", terms(), ray="", environ={})
-    assert host.hello() == []
+    assert host.hello().faults == ()
     for call in (1, 2):
         begin: Order = Begin(call, Prepare(1, AgentManifest()), None)
         assert host.push(pack([begin], _same))

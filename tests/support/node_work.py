@@ -39,7 +39,8 @@ class OddError(Exception):
 async def answer(request: CompletionRequest) -> Completion | str:
     """Do what the last message says.
 
-    ``say X``, ``sleep S``, ``tick FILE NUMBER S``, ``call TOOL {...}``, ``fail KIND``, ``exit``.
+    ``say X``, ``sleep S``, ``tick FILE NUMBER S``, ``call TOOL {...}``, ``slowly TOOL {...}``,
+    ``fail KIND``, ``exit``.
 
     With ``mark FILE WORD`` in front of it, WORD is written into FILE first.
     """
@@ -60,7 +61,9 @@ async def answer(request: CompletionRequest) -> Completion | str:
         case "tick":
             file, number, seconds = rest.split(" ")
             return await tick(file, number, float(seconds))
-        case "call":
+        case "call" | "slowly":
+            if verb == "slowly":
+                await trio.sleep(1)
             name, _, arguments = rest.partition(" ")
             return Completion(tool_calls=(ToolCall("c1", name, arguments or "{}"),))
         case "fail":

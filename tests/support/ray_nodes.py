@@ -24,6 +24,13 @@ ROOT = Path(__file__).parents[2]
 SECONDS = 120
 """For a node to start on a busy machine."""
 
+STARTS = 3
+"""Ray gives a node 30 seconds, and a busy machine may need more."""
+
+
+class NotStartedError(AssertionError):
+    """A node did not start."""
+
 
 @attrs.define
 class RayNode:
@@ -103,6 +110,9 @@ class RayCluster:
                   "--disable-usage-stats")  # fmt: skip
         # One after the other: two that start at once on a machine take each other's ports.
         with alone():
+            for _ in range(STARTS - 1):
+                with contextlib.suppress(NotStartedError):
+                    return self._start(name, [*ray, *where, *labels], env or {})
             return self._start(name, [*ray, *where, *labels], env or {})
 
     def _start(self, name: str, words: list[str], env: dict[str, str]) -> RayNode:
@@ -116,7 +126,9 @@ class RayCluster:
         until = time.monotonic() + SECONDS
         while b"Ray runtime started" not in log.read_bytes():
             if process.poll() is not None or time.monotonic() > until:
-                raise AssertionError(f"node {name} did not start:\n{log.read_text()[-2000:]}")
+                del self.nodes[name]
+                node.kill()
+                raise NotStartedError(f"node {name} did not start:\n{log.read_text()[-2000:]}")
             time.sleep(0.1)
         return node
 

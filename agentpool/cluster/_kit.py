@@ -1,0 +1,130 @@
+"""Where the tools of an agent are: on one node, since they may keep something there.
+
+When that node is lost, they are made anew on another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Final, TypeAlias, cast, final
+
+import trio
+
+from agentpool._manifest.manifest import AgentManifest
+from agentpool._scheduling.request_clock import waiting_for_turn
+from agentpool.abc import AgentContext
+from agentpool.cluster._desk import answer_for, facts_of
+from agentpool.cluster._errors import NodeLostError
+from agentpool.cluster._link import Link
+from agentpool.cluster._nodes import Nodes
+from agentpool.cluster._work import SHARED, OpenKit, ToolFacts
+
+Labels: TypeAlias = Callable[[AgentManifest], Mapping[str, str]]
+"""Says which labels a node must have for the work of a manifest."""
+
+MOST_NODES: Final = 3
+"""Nodes that may be lost, one after the other, while they make an agent its tools."""
+
+
+@final
+class Kit:
+    """The tools of one agent."""
+
+    def __init__(self, nodes: Nodes, labels: Mapping[str, str]) -> None:
+        self._nodes = nodes
+        self._labels = labels
+        self._opening = trio.Lock()
+        self._link: Link | None = None
+        self._number = SHARED
+        self.facts: tuple[ToolFacts, ...] = ()
+        """What they are, once they have been opened."""
+
+    async def open(self, agent: AgentContext) -> tuple[Link, int]:
+        """Return the node where they are, and their number there; make them if need be.
+
+        Raises:
+            NodeLostError: If no node works, or too many were lost meanwhile.
+            Exception: Whatever the builder on the node failed with.
+
+        Cancellation:
+            Nothing is left of them there.
+        """
+        async with self._opening:
+            lost = 0
+            while self._link is None or self._link.lost is not None:
+                try:
+                    await self._make(agent)
+                except NodeLostError as error:
+                    lost += 1
+                    if lost == MOST_NODES:
+                        raise
+                    # Until then the lost node may still be at it.
+                    with waiting_for_turn():
+                        await trio.sleep(error.retry_after_seconds or 0.0)
+            return self._link, self._number
+
+    async def _make(self, agent: AgentContext) -> None:  # noqa: ASYNC910  # what all have is there
+        link = self._nodes.choose(self._labels)
+        if link is None:
+            link = await self._nodes.wait_for_one(self._labels)
+        if link.tools is not None:
+            link.agents.add(agent)
+            self._link, self._number, self.facts = link, SHARED, link.tools
+            return  # noqa: ASYNC910  # the same
+        number = next(self._nodes.numbers)
+        link.kits += 1
+        try:
+            found = await answer_for(agent, link, OpenKit(number, facts_of(agent)))
+        except BaseException:
+            link.close_kit(number)
+            raise
+        self._link, self._number = link, number
+        self.facts = cast("tuple[ToolFacts, ...]", found)
+        # An agent that drops its tools tells nothing: they are done with when they are garbage.
+        token = trio.lowlevel.current_trio_token()
+        weakref.finalize(self, _close, token, link, number).atexit = False
+
+
+def _close(token: trio.lowlevel.TrioToken, link: Link, number: int) -> None:
+    """Drop the tools of an agent that nothing has any more.
+
+    A garbage collection calls it, in whatever thread that happens to be.
+    """
+    with contextlib.suppress(trio.RunFinishedError):
+        token.run_sync_soon(link.close_kit, number)
+
+
+@final
+class Kits:
+    """The kits of the agents that have been offered the same tools on one node."""
+
+    def __init__(self, nodes: Nodes, labels: Labels | None, link: Link) -> None:
+        self.link = link
+        """The node."""
+        self._nodes = nodes
+        self._labels = labels
+        self._of: weakref.WeakKeyDictionary[AgentContext, Kit] = weakref.WeakKeyDictionary()
+
+    def add(self, agent: AgentContext, kit: Kit) -> None:
+        """Keep the tools that were made for *agent*, as long as it runs."""
+        self._of[agent] = kit
+
+    async def open(self, agent: AgentContext) -> tuple[Link, int]:  # noqa: ASYNC910  # they are there
+        """Return the node where the tools of *agent* are, and their number there.
+
+        Raises:
+            NodeLostError: If no node works, or too many were lost meanwhile.
+            Exception: Whatever the builder on the node failed with.
+
+        Cancellation:
+            Nothing is left of them there.
+        """
+        kit = self._of.get(agent)
+        if kit is None:
+            if self.link.tools is not None and self.link.lost is None:
+                return self.link, SHARED  # noqa: ASYNC910  # they are there
+            labels = {} if self._labels is None else self._labels(agent.manifest)
+            kit = self._of[agent] = Kit(self._nodes, labels)
+        return await kit.open(agent)
