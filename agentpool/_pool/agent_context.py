@@ -188,7 +188,7 @@ class PoolAgentContext(AgentContext):
 
     def count_others(self) -> int:
         """Return how many ``list_agents`` would return, without a look at each."""
-        return len(self._running) - (self._handle.agent_id in self._running)
+        return len(self._running) - (self._record.agent_id in self._running)
 
     def list_agents(self) -> tuple[AgentInfo, ...]:
         """Return every other agent that has started and has not ended."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, cast, final
 
 import attrs
@@ -118,7 +119,8 @@ class FarTools:
             NodeLostError: If no node works, or too many were lost meanwhile.
             Exception: Whatever the builder on the node failed with.
         """
-        labels = {} if self._labels is None else self._labels(context.manifest)
+        asked = self._labels
+        labels: Mapping[str, str] = {} if asked is None else asked(context.manifest)
         link = self._nodes.choose(labels)
         if link is not None and link.tools is not None:
             link.agents.add(context)

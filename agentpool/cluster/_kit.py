@@ -125,6 +125,7 @@ class Kits:
         if kit is None:
             if self.link.tools is not None and self.link.lost is None:
                 return self.link, SHARED  # noqa: ASYNC910  # they are there
-            labels = {} if self._labels is None else self._labels(agent.manifest)
+            asked = self._labels
+            labels: Mapping[str, str] = {} if asked is None else asked(agent.manifest)
             kit = self._of[agent] = Kit(self._nodes, labels)
         return await kit.open(agent)
