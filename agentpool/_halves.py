@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Final, assert_never
 
 import msgspec
@@ -25,15 +26,22 @@ from agentpool._messages import (
     UserMessage,
 )
 
-_HALF: Final = re.compile(r"[\ud800-\udfff]")
-
-_ESCAPE: Final = re.compile(
+_ESCAPE: Final = (
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-    r"|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
-    re.DOTALL,
+    r"|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
 )
 """An escape. One at a time from the left, so that an escaped backslash is not taken for the
 beginning of the next one, and a text is looked through once."""
+
+
+@cache
+def _half() -> re.Pattern[str]:
+    return re.compile(r"[\ud800-\udfff]")
+
+
+@cache
+def _escape() -> re.Pattern[str]:
+    return re.compile(_ESCAPE, re.DOTALL)
 
 
 def without_halves(text: str) -> str:
@@ -42,7 +50,7 @@ def without_halves(text: str) -> str:
     >>> without_halves("\ud83d\ude00 or \ud83d")
     '😀 or �'
     """
-    if text.isascii() or not _HALF.search(text):
+    if text.isascii() or not _half().search(text):
         return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
@@ -55,7 +63,7 @@ def escapes_without_halves(json_text: str) -> str:
     """
     if "\\ud" not in json_text and "\\uD" not in json_text:
         return json_text
-    return _ESCAPE.sub(_without_half, json_text)
+    return _escape().sub(_without_half, json_text)
 
 
 def _without_half(escape: re.Match[str]) -> str:

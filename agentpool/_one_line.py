@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
+from functools import cache
 from typing import Final
 
 MAX_NAME_CHARS: Final = 60
@@ -16,14 +17,19 @@ MAX_NAME_CHARS: Final = 60
 
 # What str.isprintable() takes and no font shows: fillers, blanks that are not spaces, joiners,
 # selectors of a variant, vowels that are not written.
-_UNSEEN: Final = re.compile(
+_UNSEEN: Final = (
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
     "\U0001d159\U00016fe4\U000e0100-\U000e01ef]"
 )
 _MAX_MARKS: Final = 6
 """On one letter: no script stacks more, and a heap of them reaches the lines above and below."""
 
-_LONG_BLANK: Final = re.compile(r" {4,}")
+_LONG_BLANK: Final = r" {4,}"
+
+
+@cache
+def _unseen() -> re.Pattern[str]:
+    return re.compile(_UNSEEN)
 
 
 def is_unseen(sign: str) -> bool:
@@ -32,7 +38,7 @@ def is_unseen(sign: str) -> bool:
     >>> is_unseen("\u3164"), is_unseen("\x1b"), is_unseen(" ")
     (True, True, False)
     """
-    return not sign.isprintable() or _UNSEEN.match(sign) is not None
+    return not sign.isprintable() or _unseen().match(sign) is not None
 
 
 def printable(text: str) -> str:
@@ -57,7 +63,8 @@ def one_line(text: str, limit: int | None = None) -> str:
     'a long…'
     """
     cut = text if limit is None else text[: limit + 1]
-    shown = _LONG_BLANK.sub(
+    shown = re.sub(
+        _LONG_BLANK,
         lambda blank: f"[{len(blank[0])} blanks]",
         "".join(_each_written(cut)),
     )

@@ -8,7 +8,7 @@ from typing import final
 import msgspec
 
 from agentpool._base import Live
-from agentpool._messages import Usage
+from agentpool._messages import AgentMessage, Usage
 
 
 @final
@@ -71,3 +71,10 @@ class ServedCall(Live):
 
 
 current_call: ContextVar[ServedCall | None] = ContextVar("current_call", default=None)
+
+
+def note_taken(*messages: AgentMessage) -> None:
+    """Record that the current task's tool call has taken *messages*."""
+    call = current_call.get()
+    if call is not None:
+        call.taken.extend(message.message_id for message in messages)

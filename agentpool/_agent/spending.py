@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, final
 
-import attrs
+import msgspec
 import trio
 
 from agentpool._agent.journaling import RunJournal
+from agentpool._base import Live
 from agentpool._budget.account import Amounts
 from agentpool._budget.budget import Budget, ledger_of
 from agentpool._budget.claims import (
@@ -75,8 +76,7 @@ def estimate(
 
 
 @final
-@attrs.define(eq=False, repr=False)
-class Purse:
+class Purse(Live):
     """One agent's access to a budget."""
 
     budget: Budget
@@ -85,17 +85,19 @@ class Purse:
     _hub: EventHub
     _agent_id: AgentId
     _name: str
-    ledger: Ledger = attrs.field(init=False)
-    """What that is inside."""
-    estimator: Estimator = attrs.field(init=False, factory=Estimator)
+    estimator: Estimator = msgspec.field(default_factory=Estimator)
     """For the agent's own conversation."""
-    passed: bool = attrs.field(init=False, default=False)
+    passed: bool = False
     """Whether a limit is passed since the last answer."""
 
-    def __attrs_post_init__(self) -> None:
+    def __post_init__(self) -> None:
         """Reconsider waiting claims when this agent begins to wait as well."""
-        self.ledger = ledger_of(self.budget)
         self._slot.on_waiting = self.ledger.root.reconsider
+
+    @property
+    def ledger(self) -> Ledger:
+        """What the budget is inside."""
+        return ledger_of(self.budget)
 
     async def reserve(  # waits only when there is too little; the request follows
         self,

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from typing import Final, TypeAlias, final
 
-import attrs
 import msgspec
 
+from agentpool._base import Live
 from agentpool._budget.statistics import BudgetMeter, BudgetStatistics
 from agentpool._checks import is_number
 from agentpool._errors import LimitExceededError, UsageError
@@ -63,9 +63,12 @@ class BudgetNotice(msgspec.Struct, frozen=True, gc=False):
     """Whether it is reached. If not, four fifths of it are used."""
 
 
+def _no_amounts() -> list[int]:
+    return [0] * len(KINDS)
+
+
 @final
-@attrs.define(eq=False, repr=False)
-class Account:
+class Account(Live):
     """The counters of one budget, which include everything spent below it."""
 
     name: str
@@ -76,18 +79,14 @@ class Account:
     go on once."""
     news: list[BudgetNotice]
     """What was not told yet; one list for a whole tree."""
-    committed: list[int] = attrs.field(init=False)
-    reserved: list[int] = attrs.field(init=False)
+    committed: list[int] = msgspec.field(default_factory=_no_amounts)
+    reserved: list[int] = msgspec.field(default_factory=_no_amounts)
     unmeasured: int = 0
     unpriced: int = 0
     refused: int = 0
     blind: bool = False
     """Whether an answer had no price, so that the limit on cost cannot be held any more."""
-    _told: set[tuple[int, bool]] = attrs.field(init=False, factory=set[tuple[int, bool]])
-
-    def __attrs_post_init__(self) -> None:
-        """Start all counters at zero."""
-        self.committed, self.reserved = [0] * len(KINDS), [0] * len(KINDS)
+    _told: set[tuple[int, bool]] = msgspec.field(default_factory=set[tuple[int, bool]])
 
     def lacks(self, amounts: Amounts, *, priced: bool) -> int | None:
         """Return the first kind with too little left for *amounts*. ``None``: none lacks."""

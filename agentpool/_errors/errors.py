@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-import attrs
+import msgspec
 
 
 def _rebuild(
@@ -40,8 +40,7 @@ class UsageError(AgentPoolError):
     """The calling code passed something wrong. Nothing has changed."""
 
 
-@attrs.frozen
-class Fault:
+class Fault(msgspec.Struct, frozen=True):
     """One thing that is wrong in a manifest."""
 
     path: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import final
 
 import msgspec
@@ -12,7 +11,7 @@ from agentpool._messages import AgentId
 
 def _tag(class_name: str) -> str:
     """Return the name of an event in JSON: ``agent_spawned`` for ``AgentSpawned``."""
-    return re.sub(r"(?<=.)(?=[A-Z])", "_", class_name).lower()
+    return "".join(f"_{sign.lower()}" if sign.isupper() else sign for sign in class_name)[1:]
 
 
 @final

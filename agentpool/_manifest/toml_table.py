@@ -41,9 +41,7 @@ MAX_KEY_PARTS: Final = 100
 
 # Each run once, and what was taken is not given back: else looking would take as long.
 _PART: Final = r"""(?:[A-Za-z0-9_-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')"""
-_LONG_KEY: Final = re.compile(
-    rf"(?<![A-Za-z0-9_-]){_PART}(?:[ \t]*+\.[ \t]*+{_PART}){{{MAX_KEY_PARTS}}}"
-)
+_LONG_KEY: Final = rf"(?<![A-Za-z0-9_-]){_PART}(?:[ \t]*+\.[ \t]*+{_PART}){{{MAX_KEY_PARTS}}}"
 
 MAX_INTEGER: Final = 2**63 - 1
 """What TOML promises to keep. Python's reader takes more, which cannot always be written out."""
@@ -73,7 +71,7 @@ class TomlTable(Live):
         """
         import tomllib  # noqa: PLC0415  # a pool of manifests made in code needs none
 
-        if _LONG_KEY.search(text):
+        if re.search(_LONG_KEY, text):
             fault = Fault("", f"has a key of more than {MAX_KEY_PARTS} parts; write tables")
             raise ManifestError([fault], source=source)
         try:

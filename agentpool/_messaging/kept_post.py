@@ -148,10 +148,3 @@ class KeptPost:
 
 def _what_of(message: AgentMessage) -> tuple[AgentId, AgentId, int | None]:
     return message.sender, message.recipient, message.reply_to
-
-
-def note_taken(*messages: AgentMessage) -> None:
-    """Record that the current task's tool call has taken *messages*."""
-    call = current_call.get()
-    if call is not None:
-        call.taken.extend(message.message_id for message in messages)

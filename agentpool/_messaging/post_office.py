@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import msgspec
 import trio
@@ -23,12 +23,14 @@ from agentpool._errors import AgentGoneError, InboxFullError, UnknownAgentError,
 from agentpool._halves import without_halves
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage, DeadLetter
 from agentpool._messaging.inbox import Inbox
-from agentpool._messaging.kept_post import KeptPost
 from agentpool._scheduling.owner import Owner
 from agentpool._scheduling.pace import Pace
 from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.slot import parked
 from agentpool._scheduling.waits import Wait, WaitBook
+
+if TYPE_CHECKING:
+    from agentpool._messaging.kept_post import KeptPost
 
 MAX_DEAD_LETTERS = 10_000
 """Dead letters that are kept. Older ones are only counted."""

@@ -27,7 +27,6 @@ from agentpool._checks import expect
 from agentpool._errors import PrivacyError, UsageError
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import AgentId, AgentMessage, Completion, CompletionRequest
-from agentpool._messaging.kept_post import note_taken
 from agentpool._messaging.post_office import PostOffice
 from agentpool._one_line import MAX_NAME_CHARS, one_line
 from agentpool._outcome import AgentOutcome
@@ -36,6 +35,7 @@ from agentpool._pool.record import AgentRecord, OnEnd
 from agentpool._pool.spawn_checks import check_child_tier
 from agentpool._scheduling.slot import parked
 from agentpool._scheduling.waits import Wait
+from agentpool._served_call import note_taken
 from agentpool._spawn import SpawnConfig, child_of
 from agentpool.abc import AgentContext, AgentInfo, Driver, OnDelta
 from agentpool.tools._registry import ToolRegistry
@@ -60,17 +60,31 @@ async def build_tools(context: AgentContext, build: ToolBuilder) -> ToolRegistry
 
 
 @final
-@attrs.define(eq=False, repr=False)
 class PoolAgentContext(AgentContext):
     """One agent, as its tools see it."""
 
-    _record: AgentRecord
-    _agent: Agent
-    _router: PostOffice
-    _admission: Admission
-    _running: Mapping[AgentId, AgentRecord]
-    _accept: Accept
-    _driver_for: Callable[[SpawnConfig], Driver]
+    __slots__ = (
+        "_accept", "_admission", "_agent", "_driver_for", "_record", "_router", "_running"
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        record: AgentRecord,
+        agent: Agent,
+        *,
+        router: PostOffice,
+        admission: Admission,
+        running: Mapping[AgentId, AgentRecord],
+        accept: Accept,
+        driver_for: Callable[[SpawnConfig], Driver],
+    ) -> None:
+        self._record = record
+        self._agent = agent
+        self._router = router
+        self._admission = admission
+        self._running = running
+        self._accept = accept
+        self._driver_for = driver_for
 
     @property
     def agent_id(self) -> AgentId:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import final
 
-import attrs
 import trio
 
 from agentpool._errors import UsageError
@@ -23,23 +22,24 @@ from agentpool._scheduling.slot import current_slot
 
 
 @final
-@attrs.define(eq=False, repr=False)
 class PoolVoice(Voice):
     """Sends messages on behalf of the calling agent or owner."""
 
-    _router: PostOffice
-    _admission: Admission
-    owner: Owner
-    """The tasks that use the pool and are no agents."""
-    _nursery: trio.Nursery
-    """Where the agents' own tasks are."""
-    opener: AgentManifest | None = attrs.field(init=False)
-    """Of the agent in which the pool was opened, if it was in one: no agent of the pool may be
-    of a laxer tier."""
+    __slots__ = ("_admission", "_nursery", "_router", "opener", "owner")
 
-    def __attrs_post_init__(self) -> None:
-        """Look where the pool was opened, as long as that agent is there."""
-        self.opener = self._admission.opener()
+    def __init__(
+        self, router: PostOffice, admission: Admission, owner: Owner, nursery: trio.Nursery
+    ) -> None:
+        self._router = router
+        self._admission = admission
+        self.owner = owner
+        """The tasks that use the pool and are no agents."""
+        # Where the agents' own tasks are.
+        self._nursery = nursery
+        # Looked up now, as long as that agent is there.
+        self.opener: AgentManifest | None = admission.opener()
+        """Of the agent in which the pool was opened, if it was in one: no agent of the pool may
+        be of a laxer tier."""
 
     def caller(self) -> AgentRecord | None:
         """Return the agent that the current task belongs to. ``None``: none of this pool."""

@@ -27,7 +27,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeAlias, final
 
-import attrs
 import trio
 
 from agentpool._errors import DeadlockError
@@ -49,17 +48,17 @@ Waiters: TypeAlias = tuple[Slot | Owner, ...]
 
 
 @final
-@attrs.define(eq=False, repr=False)
 class Workers(trio.abc.Instrument):
     """Watches tasks that work without a slot. Installed only while there are any."""
 
-    _stopped: Callable[[AgentId], None]
-    """Called when one of them works no more."""
-    _tasks: dict[trio.lowlevel.Task, tuple[AgentId, Waiters]] = attrs.field(
-        factory=dict[trio.lowlevel.Task, "tuple[AgentId, Waiters]"]
-    )
-    owners: int = attrs.field(init=False, default=0)
-    """How many of them are on the owner's side."""
+    __slots__ = ("_stopped", "_tasks", "owners")
+
+    def __init__(self, stopped: Callable[[AgentId], None]) -> None:
+        # Called when one of them works no more.
+        self._stopped = stopped
+        self._tasks: dict[trio.lowlevel.Task, tuple[AgentId, Waiters]] = {}
+        self.owners = 0
+        """How many of them are on the owner's side."""
 
     def watch(self, task: trio.lowlevel.Task, agent_id: AgentId, waiters: Waiters) -> None:
         """Watch *task* of an agent, or of the owner, whose waits *waiters* know."""
@@ -88,30 +87,31 @@ class Workers(trio.abc.Instrument):
 
 
 @final
-@attrs.define(eq=False, repr=False)
 class DeadlockWatch:
     """Watches the waits of one pool for deadlocks."""
 
-    _nursery: trio.Nursery
-    _admission: Admission
-    _running: Mapping[AgentId, AgentRecord]
-    owner: Owner = attrs.field(init=False)
-    """The tasks that use the pool and are no agents."""
-    sources: list[Callable[[], bool]] = attrs.field(init=False, factory=list[Callable[[], bool]])
-    """Of each map that is open: whether it may start an agent by itself."""
-    _suspects: dict[AgentId, None] = attrs.field(init=False, factory=dict[AgentId, None])
-    """Those who seemed to close a circle, in the order of the suspicions."""
-    _is_suspicious: bool = attrs.field(init=False, default=False)
-    """Whether anything was suspected since the last round."""
-    _looking: bool = attrs.field(init=False, default=False)
-    _is_leaving: bool = attrs.field(init=False, default=False)
-    """Whether the pool's nursery ends with its last task."""
-    _workers: Workers = attrs.field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        """Check for a deadlock whenever an agent stops working or the owner waits."""
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        admission: Admission,
+        running: Mapping[AgentId, AgentRecord],
+    ) -> None:
+        self._nursery = nursery
+        self._admission = admission
+        self._running = running
+        self.sources: list[Callable[[], bool]] = []
+        """Of each map that is open: whether it may start an agent by itself."""
+        # Those who seemed to close a circle, in the order of the suspicions.
+        self._suspects: dict[AgentId, None] = {}
+        # Whether anything was suspected since the last round.
+        self._is_suspicious = False
+        self._looking = False
+        # Whether the pool's nursery ends with its last task.
+        self._is_leaving = False
+        # Whenever an agent stops working, or the owner waits, there may be a deadlock.
         self._workers = Workers(self.suspect)
-        self.owner = Owner(self._admission, lambda: self.suspect(OWNER_ID))
+        self.owner = Owner(admission, lambda: self.suspect(OWNER_ID))
+        """The tasks that use the pool and are no agents."""
 
     def leave(self) -> None:
         """Stop looking when no agent and no map is left: the pool's nursery takes no task then."""

@@ -16,9 +16,8 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from random import Random
-from typing import final
+from typing import TYPE_CHECKING, final
 
-import attrs
 import trio
 
 from agentpool._agent.agent import Agent, Home
@@ -38,7 +37,6 @@ from agentpool._pool.agent_context import PoolAgentContext, ToolBuilder, build_t
 from agentpool._pool.caller import PoolVoice
 from agentpool._pool.deadlock import DeadlockWatch
 from agentpool._pool.fan_in import FanIn
-from agentpool._pool.journal import PoolJournal
 from agentpool._pool.memory import PoolMemory
 from agentpool._pool.past import PastAgent
 from agentpool._pool.record import AgentRecord, OnEnd
@@ -54,49 +52,44 @@ from agentpool.abc import AgentContext, Driver
 from agentpool.observe._hub import EventHub
 from agentpool.tools._registry import ToolRegistry
 
+if TYPE_CHECKING:
+    from agentpool._pool.journal import PoolJournal
+
 
 @final
-@attrs.define(eq=False, repr=False)
 class AgentNursery(Home):
     """Runs the agents of one pool."""
 
-    name: str
-    inbox_capacity: int
-    hub: EventHub
-    memory: PoolMemory
-    tools: ToolRegistry | ToolBuilder
-    abort_on_failure: bool
-    random: Random
-    budget: Budget | None
-    """What all of its agents spend of. ``None``: they share none."""
-    cleaner: Cleaner
-    approve: Approver | None
-    retries: RetryPolicy
-    router: PostOffice = attrs.field(init=False)
-    nursery: trio.Nursery = attrs.field(init=False)
-    admission: Admission = attrs.field(init=False)
-    deadlocks: DeadlockWatch = attrs.field(init=False)
-    voice: PoolVoice = attrs.field(init=False)
-    _idle: Lot = attrs.field(init=False, factory=Lot)
-    """Who waits until no agent runs."""
-    entry: Entry = attrs.field(init=False)
+    nursery: trio.Nursery
+    admission: Admission
+    deadlocks: DeadlockWatch
+    voice: PoolVoice
+    entry: Entry
     """What every agent has to fit."""
-    fan_in: FanIn = attrs.field(init=False, factory=FanIn)
-    running: dict[AgentId, AgentRecord] = attrs.field(
-        init=False, factory=dict[AgentId, AgentRecord]
-    )
-    """Agents that have started and have not ended, parked ones included."""
-    memory_scope: str = attrs.field(init=False)
-    last_id: AgentId = attrs.field(init=False, default=OWNER_ID)
-    journal: PoolJournal | None = attrs.field(init=False, default=None)
-    """What is kept of its runs. ``None``: nothing."""
 
-    def __attrs_post_init__(self) -> None:
-        """Open the post office."""
-        self.router = PostOffice(self.inbox_capacity, self._posted)
+    def __init__(
+        self, name: str, inbox_capacity: int, hub: EventHub, memory: PoolMemory,
+        tools: ToolRegistry | ToolBuilder, *, abort_on_failure: bool, random: Random,
+        budget: Budget | None, cleaner: Cleaner, approve: Approver | None, retries: RetryPolicy,
+    ) -> None:  # fmt: skip
+        self.name, self.inbox_capacity = name, inbox_capacity
+        self.hub, self.memory, self.tools = hub, memory, tools
+        self.abort_on_failure, self.random = abort_on_failure, random
+        self.budget = budget
+        """What all of its agents spend of. ``None``: they share none."""
+        self.cleaner, self.approve, self.retries = cleaner, approve, retries
+        self.router = PostOffice(inbox_capacity, self._posted)
         self.router.register(OWNER_ID)
+        # Who waits until no agent runs.
+        self._idle = Lot()
+        self.fan_in = FanIn()
+        self.running: dict[AgentId, AgentRecord] = {}
+        """Agents that have started and have not ended, parked ones included."""
         # Pools of one name may share a memory, and their agents have the same numbers.
-        self.memory_scope = f"{self.name}-{os.urandom(8).hex()}"
+        self.memory_scope = f"{name}-{os.urandom(8).hex()}"
+        self.last_id: AgentId = OWNER_ID
+        self.journal: PoolJournal | None = None
+        """What is kept of its runs. ``None``: nothing."""
 
     def open(self, nursery: trio.Nursery, slots: float, max_queued: int) -> None:
         """Set up the slots, and run the agents in *nursery* from now on."""
@@ -307,8 +300,8 @@ class AgentNursery(Home):
     def make_context(self, agent: Agent) -> AgentContext:
         """Make the context that the tools of *agent* get."""
         return PoolAgentContext(
-            self.running[agent.agent_id], agent, self.router, self.admission, self.running,
-            self.accept, self.driver_for)  # fmt: skip
+            self.running[agent.agent_id], agent, router=self.router, admission=self.admission,
+            running=self.running, accept=self.accept, driver_for=self.driver_for)  # fmt: skip
 
     def _end(self, record: AgentRecord, outcome: AgentOutcome, slot: Slot | None) -> None:
         if self.journal is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Final, Literal, cast
+from typing import TYPE_CHECKING, Final, Literal, cast
 
 import trio
 
@@ -18,7 +18,6 @@ from agentpool._errors import PoolError, UsageError
 from agentpool._halves import without_halves
 from agentpool._messages import OWNER_ID
 from agentpool._pool.agent_context import ToolBuilder
-from agentpool._pool.journal import PoolJournal, open_pool_journal
 from agentpool._pool.memory import PoolMemory
 from agentpool._pool.nursery import AgentNursery
 from agentpool._pool.pool import AgentPool
@@ -29,6 +28,9 @@ from agentpool._scheduling.random import build_random
 from agentpool.abc import Driver, DriverFactory, Journal, Memory, Observer
 from agentpool.observe._hub import EventHub
 from agentpool.tools._registry import EMPTY_REGISTRY, ToolRegistry
+
+if TYPE_CHECKING:
+    from agentpool._pool.journal import PoolJournal
 
 
 @asynccontextmanager
@@ -83,10 +85,10 @@ async def open_pool(
     """
     _check_parts(locals())
     agents = AgentNursery(
-        name, inbox_capacity, EventHub.open(observers),
-        PoolMemory(memory), EMPTY_REGISTRY if tools is None else tools, _is_abort(on_failure),
-        build_random(random_seed), budget, _cleaner(markers), approve,
-        request_retries or RetryPolicy())  # fmt: skip
+        name, inbox_capacity, EventHub.open(observers), PoolMemory(memory),
+        EMPTY_REGISTRY if tools is None else tools, abort_on_failure=_is_abort(on_failure),
+        random=build_random(random_seed), budget=budget, cleaner=_cleaner(markers),
+        approve=approve, retries=request_retries or RetryPolicy())  # fmt: skip
     pool_of = _pool_of(agents, driver, keep_outcomes)
     block = _block(pool_of, max_concurrent, max_queued)
     async with _kept(journal, name, resume) as kept, block as pool:
@@ -161,6 +163,9 @@ async def _kept(
         return
     if without_halves(name) != name:
         raise UsageError(f"name must have whole characters alone, got {name!r}; a journal has it")
+    # What keeps runs is loaded by whoever has them kept.
+    from agentpool._pool.journal import open_pool_journal  # noqa: PLC0415
+
     mismatch: OnMismatch = "refuse" if isinstance(resume, bool) else resume
     async with open_pool_journal(
         journal, name, resume=bool(resume), on_mismatch=mismatch

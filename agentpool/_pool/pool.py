@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import final
 
-import attrs
 import trio
 
+from agentpool._base import Live
 from agentpool._budget.statistics import PoolStatistics
 from agentpool._checks import at_least, expect_arguments, expect_each
 from agentpool._errors import UsageError
@@ -22,7 +22,7 @@ from agentpool._pool.map import OutcomeStream, Queries, QueryMap, check_map
 from agentpool._pool.nursery import AgentNursery
 from agentpool._pool.race import Race
 from agentpool._pool.record import AgentRecord, OnEnd
-from agentpool._pool.restart import RestartPolicy
+from agentpool._pool.restart import RestartCounter, RestartPolicy
 from agentpool._pool.router import MessageRouter
 from agentpool._pool.shutdown import ShutdownStep
 from agentpool._pool.supervisor import Supervisor
@@ -32,8 +32,7 @@ from agentpool.observe._hub import EventReader
 
 
 @final
-@attrs.define(eq=False, repr=False)
-class AgentPool:
+class AgentPool(Live, weakref=True):
     """A bounded nursery of agents. Opened by ``open_pool``.
 
     >>> import trio
@@ -261,8 +260,9 @@ class AgentPool:
         expect_arguments(AgentPool.supervise, locals(), but=("configs",))
         wanted = self._wanted(configs)
         policy = policy or RestartPolicy()
-        agents, starters = self._agents, self._starters(wanted)
-        return await Supervisor(policy, starters, agents.admission, agents.deadlocks.owner).run()
+        agents, counter = self._agents, RestartCounter(policy)
+        starters, owner = self._starters(wanted), agents.deadlocks.owner
+        return await Supervisor(policy, starters, agents.admission, owner, counter).run()
 
     def _wanted(self, configs: Iterable[SpawnConfig]) -> list[tuple[SpawnConfig, Driver]]:
         expect_each(

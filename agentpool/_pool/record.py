@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Protocol, TypeAlias, final
 
-import attrs
 import trio
 
 from agentpool._agent.agent import Agent
@@ -76,9 +75,33 @@ class Voice(ABC):
 
 
 @final
-@attrs.define(eq=False, init=False, repr=False)
 class AgentRecord:
     """One agent, as the modules of its pool see it. Users get an ``AgentHandle``."""
+
+    __slots__ = (
+        "_cancelled",
+        "_children",
+        "_config",
+        "_driver",
+        "_ended",
+        "_outcome",
+        "_pool",
+        "_seen",
+        "_slot",
+        "agent",
+        "agent_id",
+        "budget",
+        "depth",
+        "interrupted",
+        "is_guarded",
+        "is_left_open",
+        "name",
+        "on_end",
+        "parent_id",
+        "share",
+        "started_at",
+        "voice",
+    )
 
     agent_id: AgentId
     """Its number."""

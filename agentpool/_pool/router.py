@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import final
 
-import attrs
+import msgspec
 
 from agentpool._messages import AgentId, AgentMessage, DeadLetter
 from agentpool._messaging.post_office import PostOffice
@@ -15,8 +15,7 @@ from agentpool._pool.caller import PoolVoice
 
 
 @final
-@attrs.frozen(eq=False, repr=False)
-class MessageRouter:
+class MessageRouter(msgspec.Struct, frozen=True, eq=False, weakref=True):
     """Delivers messages between the agents of one pool, and counts them.
 
     >>> import trio

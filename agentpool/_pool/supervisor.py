@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import TypeAlias, final
 
-import attrs
+import msgspec
 import trio
 
+from agentpool._base import Live
 from agentpool._messages import AgentId
 from agentpool._outcome import AgentOutcome, RestartLimitError
 from agentpool._pool.admission import Admission
@@ -26,34 +27,31 @@ Starter: TypeAlias = Callable[[OnEnd], AgentRecord]
 
 
 @final
-@attrs.define(eq=False, repr=False)
-class Supervisor:
+class Supervisor(Live):
     """Runs agents and restarts them."""
 
     _policy: RestartPolicy
     _starters: Sequence[Starter]
     _admission: Admission
     _owner: Owner
-    _counter: RestartCounter = attrs.field(init=False)
-    _live: dict[int, AgentRecord] = attrs.field(factory=dict[int, AgentRecord])
+    _counter: RestartCounter
+    _live: dict[int, AgentRecord] = msgspec.field(default_factory=dict[int, AgentRecord])
     """Those that run, by their places."""
-    _live_ids: dict[AgentId, None] = attrs.field(factory=dict[AgentId, None])
-    _ended: deque[tuple[int, AgentOutcome]] = attrs.field(factory=deque[tuple[int, AgentOutcome]])
-    _outcomes: dict[int, AgentOutcome] = attrs.field(factory=dict[int, AgentOutcome])
+    _live_ids: dict[AgentId, None] = msgspec.field(default_factory=dict[AgentId, None])
+    _ended: deque[tuple[int, AgentOutcome]] = msgspec.field(
+        default_factory=deque[tuple[int, AgentOutcome]]
+    )
+    _outcomes: dict[int, AgentOutcome] = msgspec.field(default_factory=dict[int, AgentOutcome])
     """The last ones, by their places."""
-    _all: list[AgentOutcome] = attrs.field(factory=list[AgentOutcome])
+    _all: list[AgentOutcome] = msgspec.field(default_factory=list[AgentOutcome])
     """All of them, in the order of the ends."""
-    _restarts: Counter[int] = attrs.field(factory=Counter[int])
+    _restarts: Counter[int] = msgspec.field(default_factory=Counter[int])
     """How often the agent of each place was started again."""
-    _in_a_row: Counter[int] = attrs.field(factory=Counter[int])
+    _in_a_row: Counter[int] = msgspec.field(default_factory=Counter[int])
     """The same, since it last ran for a whole period."""
-    _due: list[tuple[float, range]] = attrs.field(factory=list[tuple[float, range]])
+    _due: list[tuple[float, range]] = msgspec.field(default_factory=list[tuple[float, range]])
     """When which places are started again."""
-    _changed: Lot = attrs.field(factory=Lot)
-
-    def __attrs_post_init__(self) -> None:
-        """Start counting restarts."""
-        self._counter = RestartCounter(self._policy)
+    _changed: Lot = msgspec.field(default_factory=Lot)
 
     async def run(self) -> list[AgentOutcome]:
         """Run the agents until all have ended for good. Return their last outcomes.

@@ -18,12 +18,12 @@ from agentpool._records import LeaseHolder as LeaseHolder
 from agentpool._records import PoolSummary as PoolSummary
 from agentpool._records import RecordKind as RecordKind
 from agentpool.abc import Journal as Journal
-from agentpool.journal._in_memory import InMemoryJournal as InMemoryJournal
-from agentpool.journal._questions import OpenQuestion as OpenQuestion
-from agentpool.journal._questions import answer_question as answer_question
-from agentpool.journal._questions import open_questions as open_questions
 
 if TYPE_CHECKING:
+    from agentpool.journal._in_memory import InMemoryJournal as InMemoryJournal
+    from agentpool.journal._questions import OpenQuestion as OpenQuestion
+    from agentpool.journal._questions import answer_question as answer_question
+    from agentpool.journal._questions import open_questions as open_questions
     from agentpool.journal._shared_work import EndedItem as EndedItem
     from agentpool.journal._shared_work import ItemState as ItemState
     from agentpool.journal._shared_work import SharedWork as SharedWork
@@ -58,6 +58,10 @@ __all__ = [
 ]
 
 _HOMES = {
+    "InMemoryJournal": "agentpool.journal._in_memory",
+    "OpenQuestion": "agentpool.journal._questions",
+    "answer_question": "agentpool.journal._questions",
+    "open_questions": "agentpool.journal._questions",
     "EndedItem": "agentpool.journal._shared_work",
     "ItemState": "agentpool.journal._shared_work",
     "SharedWork": "agentpool.journal._shared_work",
@@ -69,7 +73,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """Load a name that needs SQLite on first use (PEP 562)."""
+    """Load a name that most programs do not need, on first use (PEP 562)."""
     return _load(__name__, _HOMES, name)
 
 

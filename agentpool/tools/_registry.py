@@ -33,7 +33,7 @@ from agentpool._manifest.capability import (
 from agentpool._messages import ToolDefinition
 from agentpool.abc import Tool
 
-_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_NAME = r"[a-zA-Z0-9_-]{1,64}"
 """OpenAI's and Anthropic's rule for the name of a function; others allow more."""
 
 EGRESS_KINDS: Final = frozenset({CapabilityKind.NETWORK, CapabilityKind.BROWSER})
@@ -54,7 +54,7 @@ def check_name(name: str) -> None:
     Raises:
         UsageError: If *name* is not a legal name of a tool.
     """
-    if not _NAME.fullmatch(name):
+    if not re.fullmatch(_NAME, name):
         raise UsageError(
             f"a tool's name is 1 to 64 letters a-z, digits, '_' or '-', got {name!r}; "
             "give it another with @tool(name=...)"
