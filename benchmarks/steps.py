@@ -2,10 +2,15 @@
 
     python benchmarks/steps.py W1:agents W1:reference
     python benchmarks/steps.py W3:deadlines --few 50 --many 150 --rows 20
+    python benchmarks/steps.py --growth
 
 Each count is the difference of two runs, divided by the difference of their sizes, so it is exact
 and the same on every machine, however busy. It knows nothing of what built-in functions take:
 those are shown by ``valgrind --tool=callgrind``, which takes fifty times as long.
+
+``--growth`` counts lines in place of instructions, which is quicker: what one of few takes and
+one of many, of agents, turns, messages, requests and events. It exits with 1 if one of many takes
+more than 1.2 times as much.
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ from typing import TYPE_CHECKING, Final, final
 import agents
 import attrs
 import trio
+import wire
 import yardsticks
 from meter import Meter, Workload
 
@@ -29,6 +35,18 @@ if TYPE_CHECKING:
     from _typeshed import TraceFunction
 
 WORKLOADS: Final[Mapping[str, Workload]] = {**yardsticks.WORKLOADS, **agents.WORKLOADS}
+
+GROWTH: Final[tuple[tuple[str, Workload, tuple[int, ...]], ...]] = (
+    ("an agent, among so many", agents.w1_agents, (1_000, 10_000, 100_000)),
+    ("a turn, in a run of so many", agents.w3_deadlines, (100, 1_000, 10_000)),
+    ("a request over HTTP, so many at once", wire.driver, (10, 100, 1_000)),
+    ("a message, for an inbox with so many", agents.w10_waiting, (10, 1_000, 100_000)),
+    ("an event for one of so many observers", agents.w8_observers, (1, 10, 100, 1_000)),
+)
+"""What must not grow: what, how, and how many of them."""
+
+MOST_GROWTH: Final = 1.2
+"""One of the most over one of the fewest."""
 
 
 @final
@@ -55,6 +73,44 @@ class StepMeter(Meter):
         return self.trace
 
 
+@final
+@attrs.define(eq=False)
+class LineMeter(Meter):
+    """Counts lines in place of seconds: four times as quick as instructions, and as exact."""
+
+    lines: int = 0
+
+    @contextmanager
+    def running(self) -> Generator[None, None, None]:
+        """Count inside the block."""
+
+        def trace(_: FrameType, event: str, __: object) -> TraceFunction:
+            if event == "line":
+                self.lines += 1
+            return trace
+
+        sys.settrace(trace)
+        yield
+        sys.settrace(None)
+
+
+def print_growth() -> int:
+    """Print what one of few takes, and one of many. Return 1 if it grows too much."""
+    worst = 0.0
+    print("| what | how many: lines of each | the most over the fewest |\n|---|---|---|")
+    for name, workload, sizes in GROWTH:
+        each: list[float] = []
+        for n in sizes:
+            meter = LineMeter(n)
+            trio.run(workload, n, meter)
+            each.append(meter.lines / meter.operations)
+        told = "; ".join(f"{n:,}: {lines:,.1f}" for n, lines in zip(sizes, each, strict=True))
+        growth = each[-1] / each[0]
+        worst = max(worst, growth)
+        print(f"| {name} | {told} | {growth:.2f} |", flush=True)
+    return 1 if worst > MOST_GROWTH else 0
+
+
 def count(workload: str, n: int) -> tuple[Counter[tuple[str, str]], int]:
     """Return the instructions of *n* operations by function, and how many were measured."""
     meter = StepMeter(n)
@@ -70,14 +126,19 @@ def name_of(file: str, function: str) -> str:
     return f"{'trio' if 'trio' in path.parts else path.stem}: {function}"
 
 
-def main() -> None:
+def main() -> int:
     """Print a table for each workload."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("workloads", nargs="+", choices=WORKLOADS, metavar="WORKLOAD")
+    parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=", ".join(WORKLOADS))
+    parser.add_argument("--growth", action="store_true", help="count one of few and one of many")
     parser.add_argument("--few", type=int, default=400, help="default: %(default)s")
     parser.add_argument("--many", type=int, default=1_200, help="default: %(default)s")
     parser.add_argument("--rows", type=int, default=12, help="default: %(default)s")
     options = parser.parse_args()
+    if options.growth:
+        return print_growth()
+    if not options.workloads or not WORKLOADS.keys() >= set(options.workloads):
+        parser.error(f"name some of {', '.join(WORKLOADS)}")
     for workload in options.workloads:
         few, n = count(workload, options.few)
         many, m = count(workload, options.many)
@@ -87,7 +148,8 @@ def main() -> None:
         for (file, function), steps in many.most_common(options.rows):
             each = steps / (m - n)
             print(f"| `{name_of(file, function)}` | {each:,.0f} | {100 * each / total:.1f} |")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -47,8 +47,8 @@ class _Question(Live):
     over: bool = False
     """Whether it was answered, or never will be."""
     answer: AgentMessage | None = None
-    lot: Lot = msgspec.field(default_factory=Lot)
-    """Where the asker waits."""
+    lot: Lot | None = None
+    """Where the asker waits. ``None``: it has not begun to."""
     has_waited: bool = False
     """Whether the asker has begun to wait."""
 
@@ -65,7 +65,8 @@ class _Question(Live):
     def end(self) -> None:
         """End the wait, with an answer or without."""
         self.over = True
-        self.lot.unpark_all()
+        if self.lot is not None:
+            self.lot.unpark_all()
 
 
 Watch = Callable[[AgentMessage, str | None], None]
@@ -209,9 +210,14 @@ class PostOffice(Live):
         try:
             message = await self._post(sender, recipient, content, None, question)
             if not question.over:
-                async with parked(Wait.answer_of(recipient), question.lot, self._owner):
+                # Whoever is asked may answer in its next step, and to wait costs more. Shielded:
+                # an answer that comes meanwhile is not lost to a cancellation.
+                await trio.lowlevel.cancel_shielded_checkpoint()
+            if not question.over:
+                question.lot = lot = Lot()
+                async with parked(Wait.answer_of(recipient), lot, self._owner):
                     question.has_waited = True
-                    await question.lot.park()
+                    await lot.park()
         finally:
             self._questions.pop(question.message_id, None)
         if question.answer is None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 
+import pytest
 import trio
+import trio.testing
+from trio.testing import MockClock
 
 from agentpool import (
     AgentGoneError,
@@ -16,9 +20,19 @@ from agentpool import (
     SpawnConfig,
     open_pool,
 )
+from agentpool.abc import Observer
 from agentpool.drivers import Completion, CompletionRequest, FunctionDriver
+from agentpool.observe import AgentParked, WaitReason
 from agentpool.tools import ToolContext, ToolRegistry, tool
-from tests.support.fakes import calling, manifest, query_of, results_of, tool_call
+from tests.support.fakes import (
+    Recorder,
+    calling,
+    manifest,
+    of_type,
+    query_of,
+    results_of,
+    tool_call,
+)
 from tests.support.inner_cancel import cancel_inner_everywhere
 
 TEAM = manifest(capabilities=(Capability(CapabilityKind.MESSAGE), Capability.spawn(2)))
@@ -30,9 +44,16 @@ def one_call(request: CompletionRequest) -> Completion | str:
     return results[0].content if results else calling(tool_call(query_of(request)))
 
 
-async def _asks_and_gives_up(scope: trio.CancelScope, replies: list[AgentMessage]) -> None:
-    """Let agent 2 ask agent 1, give up, and read what came later; the pool has one slot.
+async def _asks_and_gives_up(
+    scope: trio.CancelScope,
+    replies: list[AgentMessage],
+    *,
+    slots: int = 1,
+    observers: Sequence[Observer] = (),
+) -> None:
+    """Let agent 2 ask agent 1, give up, and read what came later.
 
+    In a pool of one slot agent 1 answers after a while, and otherwise in its next step.
     Agent 1 listens before: what comes before its first request, its model is told at once.
     """
     seen: Counter[int] = Counter()
@@ -55,14 +76,19 @@ async def _asks_and_gives_up(scope: trio.CancelScope, replies: list[AgentMessage
         for question in await context.agent.receive_many():
             seen[question.message_id] += 1
             sent.append(question)
-            await trio.sleep(1)
+            if slots == 1:
+                await trio.sleep(1)
             sent.append(await context.agent.send(2, "42", reply_to=question.message_id))
             replies.append(sent[-1])
         return "done"
 
     driver = FunctionDriver(one_call)
-    async with open_pool(driver, tools=ToolRegistry([asker, answerer]), max_concurrent=1) as pool:
-        await pool.fan_out([SpawnConfig(TEAM, "answerer"), SpawnConfig(TEAM, "asker")])
+    tools = ToolRegistry([asker, answerer])
+    async with open_pool(driver, tools=tools, max_concurrent=slots, observers=observers) as pool:
+        await pool.spawn(SpawnConfig(TEAM, "answerer"))
+        if slots > 1:
+            await trio.testing.wait_all_tasks_blocked()
+        await pool.spawn(SpawnConfig(TEAM, "asker"))
         if scope.cancel_called:
             # Nobody may ever ask agent 1.
             with trio.move_on_after(20):
@@ -80,13 +106,24 @@ async def _asks_and_gives_up(scope: trio.CancelScope, replies: list[AgentMessage
     assert seen == Counter(accepted)
 
 
-def test_a_reply_that_was_accepted_is_returned_or_read_or_a_dead_letter() -> None:
+@pytest.mark.parametrize("slots", [1, 2])
+def test_a_reply_that_was_accepted_is_returned_or_read_or_a_dead_letter(slots: int) -> None:
     """Its sender was told "sent", and the asker, who had given up, never saw it."""
     replies: list[AgentMessage] = []
-    cancelled = cancel_inner_everywhere(partial(_asks_and_gives_up, replies=replies))
+    cancelled = cancel_inner_everywhere(partial(_asks_and_gives_up, replies=replies, slots=slots))
     assert cancelled > 50
     # Or it would show nothing: in most runs there is a reply that can be lost.
     assert len(replies) > cancelled / 2
+
+
+async def test_an_answer_that_comes_in_the_next_step_is_not_waited_for(
+    autojump_clock: MockClock,
+) -> None:
+    """To give the slot back and to take one again costs more than a look."""
+    recorder = Recorder()
+    await _asks_and_gives_up(trio.CancelScope(), [], slots=2, observers=[recorder])
+    parked = of_type(recorder.events, AgentParked)
+    assert [one.reason for one in parked] == [WaitReason.MESSAGE, WaitReason.MESSAGE]
 
 
 async def _owner_gives_up(scope: trio.CancelScope, replies: list[AgentMessage]) -> None:
