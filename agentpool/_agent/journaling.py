@@ -173,6 +173,7 @@ class RunJournal(Live):
         if isinstance(effect, RunTools):
             return self._give_calls(effect, run)
         record = self.results.get((self.place, 0))
+        self._compare(effect, self.begun.get((self.place, 0)), record)
         if isinstance(effect, Receive):
             # Nothing is written where nothing was received.
             effect.messages, effect.interrupted = (), False
@@ -181,7 +182,6 @@ class RunJournal(Live):
                 effect.messages, effect.interrupted = found.messages, found.interrupted
             return True
         if isinstance(effect, Complete | Summarize):
-            self._compare(effect.request, self.begun.get((self.place, 0)))
             self._recall_attempts(is_answered=record is not None)
         if record is None:
             return False
@@ -211,20 +211,29 @@ class RunJournal(Live):
         self.left_before, self.losses = attempts.open, attempts.losses
         self.repeated_requests += sum(loss.is_repeated for loss in attempts.losses)
 
-    def _compare(self, request: CompletionRequest, begun: JournalRecord | None) -> None:
-        if begun is not None and begun.digest != self._digest(request):
-            self._refuse("the request has another prompt, other tools or other settings")
+    def _compare(
+        self, effect: Effect, begun: JournalRecord | None, ended: JournalRecord | None
+    ) -> None:
+        if isinstance(effect, Complete | Summarize):
+            is_other = ended is not None and begun is None
+            if begun is not None and begun.digest != self._digest(effect.request):
+                self._refuse("the request has another prompt, other tools or other settings")
+        else:
+            is_passed = self.place < self.last_place and ended is None
+            is_other = begun is not None or (isinstance(effect, Recall | Remember) and is_passed)
+        is_recall = ended is not None and ended.body.startswith(b"[")  # alone has a list
+        if is_other or (ended is not None and is_recall != isinstance(effect, Recall)):
+            self._refuse("it has a memory now and had none, or the reverse,", always=True)
 
-    def _refuse(self, differs: str) -> None:
-        if self.on_mismatch == "accept":
+    def _refuse(self, differs: str, *, always: bool = False) -> None:
+        if self.on_mismatch == "accept" and not always:
             return
+        more = "" if always else " or resume='accept'"
         raise ResumeMismatchError(
             f"agent {self.agent_id} cannot be resumed: {differs} at place {self.place} of its "
-            "run; undo the change, or resume with resume='branch' or resume='accept'",
-            agent_id=self.agent_id,
-            place=self.place,
-            differs=differs,
-        )
+            f"run; undo the change, or resume with resume='branch'{more}",
+            agent_id=self.agent_id, place=self.place, differs=differs,
+        )  # fmt: skip
 
     # --- what begins
 
@@ -252,11 +261,7 @@ class RunJournal(Live):
         return due
 
     async def begin_call(self, part: int, call: ToolCall) -> JournalRecord:
-        """Record that a tool is about to run. Return the record; the call's key is its body.
-
-        Raises:
-            JournalError: If it cannot be written.
-        """
+        """Record that a tool is about to run. Return the record; the call's key is its body."""
         started = self.start_of(part, call)
         self.writer.note(started, wakes=False)
         await self.flush()
@@ -283,9 +288,6 @@ class RunJournal(Live):
             part: Its place among the calls of its answer.
             call: The call.
             again: Whether it had begun, which is another question.
-
-        Raises:
-            JournalError: If it cannot be written.
         """
         digest = digest_of(call.name, call.arguments, again)
         known = self.answers.get((self.place, part))
@@ -307,11 +309,7 @@ class RunJournal(Live):
         return sum(spot in self.begun and spot in self.results for spot in spots)
 
     async def flush(self) -> None:
-        """Wait until everything noted is written.
-
-        Raises:
-            JournalError: If it cannot be written.
-        """
+        """Wait until everything noted is written, or raise ``JournalError``."""
         await self.writer.flush()
 
     # --- what came of it

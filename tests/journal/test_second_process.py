@@ -156,3 +156,45 @@ def test_a_yes_lets_a_call_begin_again_once() -> None:
         assert texts == ["done"]
 
     simulate(main)
+
+
+@pytest.mark.parametrize("had_memory", [False, True])
+def test_a_memory_that_comes_or_goes_is_refused_and_costs_nothing(*, had_memory: bool) -> None:
+    """The change shifts every step of the run, so no mode reads its records as others."""
+    keeper = AgentManifest(capabilities=(Capability(CapabilityKind.MEMORY),))
+
+    @tool
+    async def act() -> str:
+        """Act."""
+        await trio.lowlevel.checkpoint()
+        return "acted"
+
+    async def run(
+        journal: Journal, *, has_memory: bool, resume: Literal["accept", "branch"] | bool = True,
+        stops: bool = False,
+    ) -> AgentOutcome:  # fmt: skip
+        async def answer(request: CompletionRequest) -> Answer:
+            done = sum(isinstance(one, ToolMessage) for one in request.messages)
+            if stops and done == 1:
+                await trio.sleep_forever()
+            return "the end" if done == 2 else call("act")
+
+        async with open_pool(
+            FunctionDriver(answer), tools=ToolRegistry([act]), journal=journal, resume=resume
+        ) as pool:
+            scope = "shared" if has_memory else None
+            config = SpawnConfig(keeper, "go", key="k", memory_scope=scope)
+            return await (await pool.spawn(config)).wait()
+
+    async def main() -> None:
+        journal = InMemoryJournal()
+        with trio.move_on_after(1):
+            await run(journal, has_memory=had_memory, stops=True)
+        modes: tuple[Literal["accept"] | bool, ...] = (True, "accept")
+        for mode in modes:
+            error = (await run(journal, has_memory=not had_memory, resume=mode)).error
+            assert isinstance(error, ResumeMismatchError)
+            assert "it has a memory now and had none, or the reverse" in str(error)
+        assert (await run(journal, has_memory=had_memory)).text == "the end"
+
+    simulate(main)
