@@ -178,7 +178,7 @@ ATTACKS: Final = (
     ),
     Fault(
         "L9", "signs that no font shows are shown", "_one_line.py",
-        "return not sign.isprintable() or _UNSEEN.match(sign) is not None",
+        "return not sign.isprintable() or _unseen().match(sign) is not None",
         "return not sign.isprintable()",
         "tests/test_one_line.py", "what_no_font_shows",
     ),
@@ -194,7 +194,7 @@ ATTACKS: Final = (
     ),
     Fault(
         "L14", "a key of a manifest has any number of parts", "_manifest/toml_table.py",
-        "        if _LONG_KEY.search(text):\n", "        if not text:\n",
+        "        if re.search(_LONG_KEY, text):\n", "        if not text:\n",
         GROWTH, "text_from_outside and manifest and dotted",
     ),
     Fault(

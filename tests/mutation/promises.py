@@ -62,7 +62,7 @@ PROMISES: Final = (
     Fault(
         "J1", "the same end: a reply waits for a question that is not asked again",
         "_messaging/post_office.py",
-        "                self._kept.sent_again(known.message_id)\n",
+        "                kept.sent_again(known.message_id)\n",
         "                pass\n",
         "tests/journal/test_sent_once.py", "a_reply_to_the_owner",
     ),
@@ -82,8 +82,8 @@ PROMISES: Final = (
     ),
     Fault(
         "J9", "a change is seen: requests are not compared", "_agent/journaling.py",
-        "        if begun is not None and begun.digest != self._digest(request):\n",
-        "        if begun is not None and False:\n",
+        "            if begun is not None and begun.digest != self._digest(effect.request):\n",
+        "            if begun is not None and False:\n",
         "tests/journal/test_resume.py", "another_tool_is_seen",
     ),
     Fault(
