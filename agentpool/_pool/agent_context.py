@@ -64,7 +64,8 @@ class PoolAgentContext(AgentContext):
     """One agent, as its tools see it."""
 
     __slots__ = (
-        "_accept", "_admission", "_agent", "_driver_for", "_record", "_router", "_running"
+        "__weakref__", "_accept", "_admission", "_agent", "_driver_for", "_record", "_router",
+        "_running",
     )  # fmt: skip
 
     def __init__(
