@@ -185,6 +185,7 @@ async def test_keys_are_not_in_its_environment(tmp_path: Path) -> None:
     assert names == {"PATH", "HOME", "LC_ALL", "TERM", "NO_COLOR", "PAGER", "GIT_PAGER",
                      "GIT_CONFIG_COUNT",
                      "GIT_CONFIG_KEY_0", "GIT_CONFIG_VALUE_0",
+                     "GIT_CONFIG_KEY_1", "GIT_CONFIG_VALUE_1",
                      "GIT_TERMINAL_PROMPT", "GIT_OPTIONAL_LOCKS", "AGENTPOOL_CALL"}  # fmt: skip
     assert MARK not in told
     assert "evil" not in told
