@@ -60,7 +60,7 @@ LOST: Final = (
     Fault(
         "A14", "turns leave a window that is full without a word", "_agent/driving.py",
         "        agent.hub.tell(WindowCut, agent.agent_id, agent.name, *told)\n", "",
-        "tests/cli/test_run.py", "what_left_the_window",
+        "tests/loop/test_window.py", "what_leaves_a_window_is_an_event",
     ),
     Fault(
         "A15", "a hang names a line of the library", "testing/_simulation/places.py",

@@ -87,6 +87,13 @@ PROMISES: Final = (
         "tests/journal/test_resume.py", "another_tool_is_seen",
     ),
     Fault(
+        "J9", "a change is seen: a memory that comes or goes shifts the records",
+        "_agent/journaling.py",
+        "        if is_other or (ended is not None and is_recall != isinstance(effect, Recall)):\n",
+        "        if is_other and False:\n",
+        "tests/journal/test_second_process.py", "a_memory_that_comes",
+    ),
+    Fault(
         "J9", "what was settled is the history of a branch: it begins with nothing",
         "_agent/branching.py",
         "        return messages, lost\n",

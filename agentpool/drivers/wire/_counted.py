@@ -50,6 +50,8 @@ def counted(
         return None
     if not sent and not written and not cached and not kept:
         return None  # no answer takes nothing: it was not measured
+    if min(sent, written, cached, thought, kept) < 0:
+        return Usage(int(sent), int(written), cached, thought, kept, kept_an_hour)
     # Some count apart what others count in; more cannot come from the cache than was sent, and
     # no more can be thoughts than was written.
     all_sent = int(sent) if has_cached and cached + kept <= sent else int(sent) + cached + kept

@@ -141,14 +141,17 @@ class MessageAccumulator(GrowingCompletion):
         details = usage.output_tokens_details or _OutputDetails()
         times = usage.cache_creation or _Kept()
         an_hour = count_of(times.ephemeral_1h_input_tokens)
-        # The two may come without their sum.
-        both = count_of(times.ephemeral_5m_input_tokens) + an_hour
+        # The two may come without their sum, and what is below zero is unknown.
+        sums = (
+            count_of(usage.cache_creation_input_tokens),
+            count_of(times.ephemeral_5m_input_tokens) + an_hour,
+        )
         return counted(
             usage.input_tokens,
             usage.output_tokens,
             cached=count_of(usage.cache_read_input_tokens),
             thought=count_of(details.thinking_tokens),
-            kept=max(count_of(usage.cache_creation_input_tokens), both),
+            kept=max(sums) if min(sums) >= 0 else min(sums),
             kept_an_hour=an_hour,
             has_cached=False,
         )
@@ -265,7 +268,9 @@ class MessageAccumulator(GrowingCompletion):
         for name in _COUNTS:
             count: float | None = getattr(usage, name)
             if count is not None:
-                setattr(self._counted, name, max(count, getattr(self._counted, name) or 0))
+                known: float | None = getattr(self._counted, name)
+                # One below zero stays: it says that nothing is known.
+                setattr(self._counted, name, count if known is None else max(count, known))
         self._counted.cache_creation = usage.cache_creation or self._counted.cache_creation
         self._counted.output_tokens_details = (
             usage.output_tokens_details or self._counted.output_tokens_details

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from agentpool._loop.tokens import means_nothing
 from agentpool.abc import CompletionRequest, ToolDefinition
 from agentpool.drivers import (
     AssistantMessage,
@@ -237,6 +238,27 @@ def test_nothing_counts_after_the_end() -> None:
     accumulator.feed(SseEvent('{"type":"message_stop"}'))
     assert accumulator.done
     assert accumulator.feed(SseEvent("{not json")) == []
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"input_tokens": -5, "output_tokens": 2},
+        {"input_tokens": 5, "output_tokens": -2},
+        {"input_tokens": 5, "output_tokens": 2, "cache_read_input_tokens": -4},
+        {"input_tokens": 5, "output_tokens": 2, "cache_creation_input_tokens": -4},
+        {"input_tokens": -5, "output_tokens": 2, "cache_read_input_tokens": 9},
+    ],
+)
+def test_a_count_below_zero_is_not_taken_for_zero(usage: dict[str, int]) -> None:
+    """Unknown is never zero; who counts what answers took is told of it."""
+    accumulator = MessageAccumulator()
+    begin = {"type": "message_start", "message": {"content": [], "usage": usage}}
+    end = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": usage}
+    for event in (begin, end, {"type": "message_stop"}):
+        accumulator.feed(SseEvent(json.dumps(event)))
+    found = accumulator.finish().usage
+    assert found is None or means_nothing(found)
 
 
 def test_the_name_of_an_event_counts_where_its_data_has_none() -> None:
