@@ -17,6 +17,7 @@ import trio
 
 from agentpool._checks import (
     at_least,
+    expect,
     expect_arguments,
     expect_each,
     expect_fields,
@@ -185,6 +186,10 @@ class FakeDriver(Driver):
     def _answer(self, request: CompletionRequest) -> Answer | Awaitable[Answer]: ...
 
     def _filled(self, answer: Answer, request: CompletionRequest) -> Completion:
+        expect(
+            answer, (str, Completion), "the function must return text or a Completion",
+            "write return before the answer",
+        )  # fmt: skip
         completion = Completion(text=answer) if isinstance(answer, str) else answer
         if any(not one.call_id for one in completion.tool_calls):
             numbered = tuple(self._numbered(one) for one in completion.tool_calls)

@@ -213,3 +213,11 @@ async def test_a_function_answers() -> None:
     assert (await driver.complete(ask("loud"))).text == "LOUD"
     assert len(driver.requests) == 1
     assert (await FunctionDriver(slow).complete(ask())).text == "1 messages"
+
+
+@pytest.mark.parametrize("answer", [None, 7, {"text": "hi"}])
+async def test_a_function_that_returns_no_answer_is_told_what_to_return(answer: object) -> None:
+    """A return that was forgotten is the commonest mistake."""
+    driver = FunctionDriver(lambda _: answer)  # type: ignore[arg-type,return-value]
+    with pytest.raises(UsageError, match=r"text or a Completion, got .*; write return"):
+        await driver.complete(ask())
