@@ -215,14 +215,17 @@ class RunJournal(Live):
         self, effect: Effect, begun: JournalRecord | None, ended: JournalRecord | None
     ) -> None:
         if isinstance(effect, Complete | Summarize):
-            is_other = ended is not None and begun is None
+            is_summary = isinstance(effect, Summarize)  # may have a result and no request
+            is_other = ended is not None and begun is None and not is_summary
             if begun is not None and begun.digest != self._digest(effect.request):
                 self._refuse("the request has another prompt, other tools or other settings")
         else:
-            is_passed = self.place < self.last_place and ended is None
-            is_other = begun is not None or (isinstance(effect, Recall | Remember) and is_passed)
-        is_recall = ended is not None and ended.body.startswith(b"[")  # alone has a list
-        if is_other or (ended is not None and is_recall != isinstance(effect, Recall)):
+            is_recall = isinstance(effect, Recall)  # what it found is a list
+            is_other = begun is not None or (
+                ended.body.startswith(b"[") != is_recall if ended is not None
+                else isinstance(effect, Recall | Remember) and self.place < self.last_place
+            )  # fmt: skip
+        if is_other:
             self._refuse("it has a memory now and had none, or the reverse,", always=True)
 
     def _refuse(self, differs: str, *, always: bool = False) -> None:
@@ -277,8 +280,7 @@ class RunJournal(Live):
         return self._record(RecordKind.STARTED, part, digest, key.encode())
 
     def is_unknown(self, part: int) -> bool:
-        """Return whether the call began before a crash and may or may not have been done."""
-        # One with a result is not asked for again.
+        """Return whether the call began before a crash: it has no result if it is asked for."""
         return (self.place, part) in self.begun
 
     async def ask(self, part: int, call: ToolCall, *, again: bool) -> Decision | None:

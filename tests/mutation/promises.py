@@ -89,7 +89,7 @@ PROMISES: Final = (
     Fault(
         "J9", "a change is seen: a memory that comes or goes shifts the records",
         "_agent/journaling.py",
-        "        if is_other or (ended is not None and is_recall != isinstance(effect, Recall)):\n",
+        "        if is_other:\n",
         "        if is_other and False:\n",
         "tests/journal/test_second_process.py", "a_memory_that_comes",
     ),
