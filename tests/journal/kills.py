@@ -50,7 +50,7 @@ class Tally:
 
 
 def note(file: Path, line: str) -> None:
-    """Add a line to *file*: whole, whoever else writes and whatever comes after."""
+    """Add *line* to *file*: whole, whoever else writes and whatever comes after."""
     fd = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     os.write(fd, f"{line}\n".encode())
     os.close(fd)
@@ -88,8 +88,9 @@ async def work(folder: Path) -> None:
         for number in range(AGENTS):
             await pool.spawn(SpawnConfig(MANIFEST, f"agent {number}", key=str(number)))
         outcomes = await pool.join_all()
-    for one in outcomes.values():
-        note(folder / "said", f"{one.agent_id} {one.status.value} {one.text} {one.tool_calls}")
+    # At once: a process may be killed between two lines.
+    said = (f"{x.agent_id} {x.status.value} {x.text} {x.tool_calls}" for x in outcomes.values())
+    note(folder / "said", "\n".join(said))
 
 
 def run_in_child(folder: Path, seconds: float | None) -> bool:
