@@ -89,18 +89,20 @@ class LivePage:
     async def watch(self, events: EventReader) -> None:
         """Update what is shown."""
         self._events = events
-        async for event in events:
-            self._view.take(event)
+        # None is taken alone: a browser that looks meanwhile would see those behind it first.
+        while await events._has_more():  # pyright: ignore[reportPrivateUsage]  # as the hub
             self._catch_up()
-            self.wake()
             # Those that come now are taken together: to wake up costs more than most events.
             await trio.sleep(TOGETHER_SECONDS)
         await trio.lowlevel.checkpoint()
 
     def _catch_up(self) -> None:
-        if self._events is not None:
-            for event in self._events._take_waiting():  # pyright: ignore[reportPrivateUsage]  # as the hub
+        if self._events is None:
+            return
+        if waiting := self._events._take_waiting():  # pyright: ignore[reportPrivateUsage]  # as the hub
+            for event in waiting:
                 self._view.take(event)
+            self.wake()  # also the others, whose news these are
 
     def wake(self) -> None:
         """Make browsers fetch what has changed."""

@@ -141,18 +141,24 @@ class EventReader(Live):
             No event is lost.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
+        if not await self._has_more():
+            raise StopAsyncIteration
+        event = self._backlog.popleft()
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        return event
+
+    async def _has_more(self) -> bool:  # noqa: ASYNC910  # those that are there are not waited for
+        """Wait for an event. Return whether one is there: ``False`` once the reader is closed."""
         while not self._backlog:
             if self._closed:
-                raise StopAsyncIteration
+                return False  # noqa: ASYNC910  # the same
             if current_slot.get() is None:
                 async with parked(FOR_AN_EVENT, self._lot, self._owner):
                     await self._lot.park()
             else:
                 # An agent that parked for events would have its own parking to read.
                 await self._lot.park()
-        event = self._backlog.popleft()
-        await trio.lowlevel.cancel_shielded_checkpoint()
-        return event
+        return True  # noqa: ASYNC910  # the same
 
 
 @final
