@@ -55,6 +55,7 @@ class ServeLog(Observer):
     _started: dict[AgentId, float] = attrs.field(factory=dict[AgentId, float])
     _lines: deque[str] = attrs.field(factory=lambda: deque[str](maxlen=_MAX_LINES))
     _news: trio.Event = attrs.field(factory=trio.Event)
+    _ended: bool = False
 
     def on_event(self, event: Event) -> None:
         """Record *event*."""
@@ -98,23 +99,29 @@ class ServeLog(Observer):
         self.say(f"a line that is not an MCP message was passed over: {text!r}", notable=True)
 
     async def write(self) -> None:
-        """Write lines as they come."""
-        while True:
+        """Write lines as they come, until the log is ended and all are written.
+
+        Cancellation:
+            A reader that blocks is given up; lines may be lost.
+        """
+        while self._lines or not self._ended:
             await self._news.wait()
-            await self.flush()
+            self._news = trio.Event()
+            text = "".join(self._lines)
+            self._lines.clear()
+            await trio.to_thread.run_sync(_write_err, text, abandon_on_cancel=True)
 
-    async def flush(self) -> None:
-        """Write the queued lines. A reader that blocks is given up."""
-        self._news = trio.Event()
-        text = "".join(self._lines)
-        self._lines.clear()
+    def end(self) -> None:
+        """Let :meth:`write` return when it has written what is queued."""
+        self._ended = True
+        self._news.set()
 
-        def write() -> None:
-            with contextlib.suppress(OSError, ValueError):
-                sys.stderr.write(text)
-                sys.stderr.flush()
 
-        await trio.to_thread.run_sync(write, abandon_on_cancel=True)
+def _write_err(text: str) -> None:
+    # There is no place left to say that this cannot be written.
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
 
 
 def serve(command: ServeCommand) -> int:
@@ -151,11 +158,28 @@ async def _main(
 ) -> int:
     interruption = Interruption()
     log = ServeLog(command.options.quiet)
+    async with trio.open_nursery() as nursery:
+        with as_bystander():
+            nursery.start_soon(log.write)
+        code = await _serve_until_told(command, manifests, listener, log, interruption)
+        if interruption.reason is not None:
+            log.say(f"ended: {interruption.reason}")
+            code = ExitCode.INTERRUPTED
+        log.end()
+        nursery.cancel_scope.deadline = trio.current_time() + LAST_WORDS_SECONDS
+    return code
+
+
+async def _serve_until_told(
+    command: ServeCommand,
+    manifests: Sequence[AgentManifest],
+    listener: socket.socket | None,
+    log: ServeLog,
+    interruption: Interruption,
+) -> ExitCode:
     code = ExitCode.COMPLETED
     async with trio.open_nursery() as nursery:
         await nursery.start(watch_signals, interruption)
-        with as_bystander():
-            nursery.start_soon(log.write)
         try:
             with interruption.scope:
                 await _serve(command, manifests, listener, log)
@@ -164,11 +188,6 @@ async def _main(
             for line in error_lines(error):
                 log.say(line.removeprefix("agentpool: "), notable=True)
         nursery.cancel_scope.cancel()
-    if interruption.reason is not None:
-        log.say(f"ended: {interruption.reason}")
-        code = ExitCode.INTERRUPTED
-    with trio.move_on_after(LAST_WORDS_SECONDS):
-        await log.flush()
     return code
 
 

@@ -510,11 +510,30 @@ async def test_the_log_tells_what_went_wrong(
     log.on_event(AgentWarned(2, 2.0, AgentId(1), "reader", "iteration 8/10"))
     log.on_event(TextDelta(3, 2.0, AgentId(1), "reader", "word by word"))
     log.say("important", notable=True)
-    await log.flush()
+    log.end()
+    await log.write()
     lines = ["agentpool: reader asks again in 0.5 s", "agentpool: reader: iteration 8/10"]
     assert capsys.readouterr().err.splitlines() == ([] if quiet else lines) + [
         "agentpool: important"
     ]
+
+
+@pytest.mark.parametrize("steps", range(4))
+async def test_the_log_writes_its_last_line_before_it_ends(
+    capsys: pytest.CaptureFixture[str], steps: int
+) -> None:
+    """Whether its writer waits, has just been woken or has not begun."""
+    log = ServeLog(quiet=False)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(log.write)
+        for _ in range(steps):
+            await trio.lowlevel.checkpoint()
+        log.say("first")
+        for _ in range(steps):
+            await trio.lowlevel.checkpoint()
+        log.say("last")
+        log.end()
+    assert capsys.readouterr().err.splitlines() == ["agentpool: first", "agentpool: last"]
 
 
 async def test_progress_is_what_an_agent_does_now() -> None:
