@@ -12,7 +12,7 @@ import trio
 
 from agentpool import AgentStatus, UsageError
 from agentpool._cli._inputs import short_names
-from agentpool._cli._report import Result
+from agentpool._cli._result import Result
 from agentpool._disk_file import write_whole
 
 
@@ -51,13 +51,13 @@ class AnswerFolder:
         Cancellation:
             The file was written.
         """
-        if not result.text:
+        if not result.said:
             await trio.lowlevel.checkpoint()
             return
         name = self._names.get(result.source or "", _file_name(result.name))
         if result.status is not AgentStatus.COMPLETED:
             name += ".partial"
-        await trio.to_thread.run_sync(_write, self._folder / name, result.text)
+        await trio.to_thread.run_sync(_write, self._folder / name, result.said)
 
 
 def answer_paths(folder: str, inputs: Sequence[str]) -> list[str]:

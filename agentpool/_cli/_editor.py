@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from agentpool import AgentManifest, AgentStatus, UsageError
 from agentpool._cli._inputs import joined, short_names
 from agentpool._cli._job import Job
-from agentpool._cli._report import Result
+from agentpool._cli._result import Result
 from agentpool.tools import printable
 
 

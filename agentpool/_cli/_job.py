@@ -8,7 +8,7 @@ from typing import final
 import attrs
 
 from agentpool import AgentHandle, AgentManifest, SpawnConfig
-from agentpool._cli._report import Result
+from agentpool._cli._result import Result
 from agentpool.drivers import Attachment
 
 
@@ -59,5 +59,6 @@ class Job:
             source=self.source,
             outcome=handle.outcome if handle is not None else None,
             error=error,
+            is_typed=self.output_type is not None,
             is_waiting=is_waiting,
         )

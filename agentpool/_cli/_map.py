@@ -22,7 +22,7 @@ from agentpool._cli._inputs import (
 )
 from agentpool._cli._job import Job
 from agentpool._cli._manifests import load_all
-from agentpool._cli._report import Result
+from agentpool._cli._result import Result
 from agentpool._cli._schema import free_keys, load_schema
 from agentpool._cli._session import Session, conduct
 from agentpool._cli._shared_map import share_map

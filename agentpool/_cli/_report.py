@@ -14,7 +14,6 @@ import trio
 
 from agentpool import (
     AgentCancelledError,
-    AgentOutcome,
     AgentStatus,
     DriverError,
     ManifestError,
@@ -24,6 +23,7 @@ from agentpool import (
 from agentpool._cli._budget_words import budget_words, gate_words
 from agentpool._cli._inputs import short_names
 from agentpool._cli._install import as_installed
+from agentpool._cli._result import WAITING, Result
 from agentpool._cli._screen import Screen, drop_output
 from agentpool._cli._table import Answer, Row, lines_of, missing_in
 from agentpool.drivers import NO_USAGE, GateStatistics, Json
@@ -51,50 +51,6 @@ class ExitCode(enum.IntEnum):
     """The results, a trace or a report could not be written."""
     INTERRUPTED = 130
     """The command was interrupted."""
-
-
-WAITING: Final = "waiting"
-"""What an agent is called that waits for an approval, which is given later."""
-
-
-@final
-@attrs.frozen(kw_only=True)
-class Result:
-    """The result of one agent, or of an input without one."""
-
-    name: str
-    """The manifest's name."""
-    label: str
-    """What the result is headed with."""
-    source: str | None = None
-    """The path of the input. ``None``: it came from no file."""
-    outcome: AgentOutcome | None = None
-    """What became of the agent. ``None``: there was none."""
-    error: Exception | None = None
-    """Why there was no agent. ``None``: there was one, or an interruption came first."""
-    is_waiting: bool = False
-    """Whether it goes on when an approval that it waits for was given."""
-
-    @property
-    def status(self) -> AgentStatus:
-        """How it ended."""
-        if self.outcome is not None:
-            return self.outcome.status
-        return AgentStatus.CANCELLED if self.error is None else AgentStatus.FAILED
-
-    @property
-    def text(self) -> str:
-        """The answer, or as much of one as there was. JSON, if it was read as a type."""
-        if self.outcome is None:
-            return ""
-        if self.outcome.value is None:
-            return self.outcome.text
-        return msgspec.json.encode(self.outcome.value).decode()
-
-    @property
-    def fault(self) -> Exception | None:
-        """What went wrong."""
-        return self.error if self.outcome is None else self.outcome.error
 
 
 @final
@@ -151,7 +107,7 @@ class Report:
             self._cost_usd = (self._cost_usd or 0.0) + (cost or 0.0) if known else None
         if printed and self.as_json:
             await self._print(self._line(self._object(result)))
-        elif printed and self.looked_up is not None:
+        elif printed and result.is_typed and self.looked_up is not None:
             self._rows.append(self._row(result, self.looked_up))
             await self._print(f"{printable(result.label)}: {result.text or result.status.value}\n")
         elif printed and (self.headings or result.text):
@@ -223,7 +179,7 @@ class Report:
                 "exit_code": int(code),
             }
             await self._print(self._line(summary))
-        if self._rows:
+        if any(row.answer is not None for row in self._rows):
             table = lines_of(self._rows, names=short_names([row.label for row in self._rows]))
             await self._print("".join(f"{line}\n" for line in ("", *table)))
         if not self.quiet and (interrupted is not None or any(counts.values())):
@@ -282,7 +238,7 @@ class Report:
         body = f"{text}\n" if text else ""
         if not self.headings:
             return body
-        ended = "" if result.status is AgentStatus.COMPLETED else f" ({_word(result)})"
+        ended = "" if result.status is AgentStatus.COMPLETED else f" ({result.word})"
         return (
             f"## {printable(result.label)}{ended}\n\n{body}\n"
             if body
@@ -314,8 +270,8 @@ class Report:
             "agent_id": outcome.agent_id if outcome is not None else None,
             "name": result.name,
             "input": result.source,
-            "status": _word(result),
-            "text": result.text,
+            "status": result.word,
+            "text": result.said,
             "value": None if outcome is None else msgspec.to_builtins(outcome.value),
             "stop_reason": reason,
             "error": error,
@@ -364,11 +320,6 @@ def _told(error: Exception) -> str:
     """Return type and text of an error: the text alone may say nothing."""
     attempts = error.attempts if isinstance(error, DriverError) else 1
     return f"{_kind(error)}: {error}" + (f" (asked {attempts} times)" if attempts > 1 else "")
-
-
-def _word(result: Result) -> str:
-    """Return how the agent ended, in a word."""
-    return WAITING if result.is_waiting else result.status.value
 
 
 def _kind(error: Exception) -> str:

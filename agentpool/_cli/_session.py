@@ -39,7 +39,8 @@ from agentpool._cli._job import Job
 from agentpool._cli._kept_command import CommandKeeper
 from agentpool._cli._later import Later, how_to_answer
 from agentpool._cli._pool import only_here, open_command_pool, open_options_journal
-from agentpool._cli._report import ExitCode, Report, Result
+from agentpool._cli._report import ExitCode, Report
+from agentpool._cli._result import Result
 from agentpool._cli._shown import close_screen, open_screen, show
 from agentpool.drivers import ProviderGates
 from agentpool.journal import ResumeMismatchError

@@ -31,7 +31,8 @@ from agentpool._cli._editor import editor_job
 from agentpool._cli._interrupt import Interruption, watch_signals
 from agentpool._cli._job import Job
 from agentpool._cli._kept_command import CommandKeeper
-from agentpool._cli._report import ExitCode, Report, Result
+from agentpool._cli._report import ExitCode, Report
+from agentpool._cli._result import Result
 from agentpool._cli._shown import close_screen, open_screen, show
 from agentpool.abc import StoredUse
 from agentpool.journal import EndedItem, ItemState, SharedWork, SqliteJournal, WorkItem

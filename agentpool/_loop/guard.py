@@ -31,7 +31,7 @@ looks back over what has been, so turn 10,000 costs what turn 10 costs.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final, Self, TypeAlias, final
 
@@ -99,16 +99,32 @@ class Stop(msgspec.Struct, frozen=True, gc=False):
         reason = StopReason(error.kind)
         return cls(reason, str(error), error.used, error.limit, error.source)
 
-    def to_error(self) -> LimitExceededError:
-        """Make the error that ``unwrap`` raises for this verdict."""
+    def to_error(self, unfit: str = "") -> LimitExceededError:
+        """Make the error that ``unwrap`` raises for this verdict.
+
+        Args:
+            unfit: Why no answer before it was of the type that was asked for. Empty: none was
+                of a wrong one.
+        """
+        key = _KEYS.get(self.reason) if self.source == "guard" else None
         return LimitExceededError(
-            self.text,
+            self.text
+            + (f", and {unfit}" if unfit else "")
+            + ("" if key is None else f"; the limit is [resources] {key}"),
             kind=self.reason.value,
             used=self.used,
             limit=self.limit,
             source=self.source,
         )
 
+
+_KEYS: Final[Mapping[StopReason, str]] = {
+    StopReason.MAX_ITERATIONS: "max_iterations",
+    StopReason.MAX_TOOL_CALLS: "max_tool_calls",
+    StopReason.TOKEN_BUDGET: "max_tokens_budget",
+    StopReason.COST_BUDGET: "max_cost_usd",
+}
+"""What each limit of a run is called in a manifest."""
 
 Verdict: TypeAlias = Allow | Warn | Block | Stop
 """All that a guard can say."""
@@ -179,7 +195,7 @@ class LoopGuard(Live, gc=False):
         if count > limit:
             text = f"max iterations reached ({limit})"
             return Stop(StopReason.MAX_ITERATIONS, text, limit, limit)
-        return Warn(f"iteration {count}/{limit} ({count * 100 // limit}% of budget)")
+        return Warn(f"iteration {count}/{limit} ({count * 100 // limit}% of max_iterations)")
 
     def check_tool_call(self, name: str, arguments: str) -> Allow | Block | Stop:
         """Count a tool call and decide whether it may run.
@@ -306,7 +322,8 @@ class LoopGuard(Live, gc=False):
         if total > budget:
             text = f"token budget exhausted: {total} > {budget}"
             return Stop(StopReason.TOKEN_BUDGET, text, total, budget)
-        return Warn(f"token usage {total}/{budget} ({total * 100 // budget}% of budget)")
+        percent = total * 100 // budget
+        return Warn(f"token usage {total}/{budget} ({percent}% of max_tokens_budget)")
 
     def record_lost(self, written_tokens: int, cost_usd: float | None) -> Allow | Warn:
         """Count a request that broke off, so that its usage is unknown.

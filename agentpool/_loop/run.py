@@ -166,6 +166,10 @@ class Run(Live, gc=False):
     """What its answer must be. ``None``: any text."""
     repairs: int = 0
     """How often it was asked for another answer."""
+    misfits: int = 0
+    """The answers that were not of the output's type."""
+    misfit: str = ""
+    """What the last of them begins with, and what is wrong with it."""
     value: object = None
     """What the answer stands for, of the output's type."""
     conversation: Conversation | None = None
@@ -230,6 +234,16 @@ class Run(Live, gc=False):
         limit = answer_tokens(self.manifest.model.max_tokens, self.room_tokens)
         # What the conversation does not fill of the window is free for the answer.
         return max(limit, min(self.raised_tokens, limit + self.conversation.spare_tokens()))
+
+    def misfit_words(self) -> str:
+        """Say that no answer fits the output's type, and why. Empty: none was of a wrong one."""
+        if not self.misfits or self.output is None:
+            return ""
+        count = self.misfits
+        name = self.output.form.name
+        if count == 1:
+            return f"the answer does not fit {name!r}; it {self.misfit}"
+        return f"none of {count} answers fits {name!r}; the last one {self.misfit}"
 
     def has_ended(self) -> bool:
         """Whether the run was stopped."""

@@ -131,20 +131,17 @@ def _ask_again(
     """Tell the model what is wrong with its answer, unless the run is over."""
     assert run.output is not None  # noqa: S101  # or nothing would be wrong
     run.say(completion.text, completion)
+    faults = fault.removeprefix("- ").replace("\n- ", "; ")  # the model is given a list
+    begun = completion.text[:_BEGUN_CHARS]
+    run.misfits += 1
+    run.misfit = f"begins with {begun!r} and is wrong in this: {faults}"
     was_cut = completion.finish_reason is FinishReason.MAX_TOKENS
     verdict = run.guard.record_truncation() if was_cut else ALLOW
     stop = spent or (verdict if isinstance(verdict, Stop) else None)
     if stop is not None:
         run.end(stop)
     elif run.repairs >= MAX_REPAIRS:
-        answers = run.repairs + 1
-        faults = fault.removeprefix("- ").replace("\n- ", "; ")  # the model is given a list
-        begun = completion.text[:_BEGUN_CHARS]
-        raise InvalidOutputError(
-            f"none of {answers} answers fits {run.output.form.name!r}; the last one begins with "
-            f"{begun!r} and is wrong in this: {faults}",
-            answers=answers,
-        )
+        raise InvalidOutputError(run.misfit_words(), answers=run.misfits)
     else:
         run.repairs += 1
         conversation.append(UserMessage(run.output.repair(fault)))

@@ -24,8 +24,10 @@ def verdict(
     if slot.scope.cancelled_caught:
         if record.cancelled is not None:
             return AgentStatus.CANCELLED, cancellation_of(record), None
+        unfit = "" if agent.run is None else agent.run.misfit_words()
         late = LimitExceededError(
-            f"the run took longer than its {seconds:g} seconds",
+            f"the run took longer than its {seconds:g} seconds"
+            + (f", and {unfit}" if unfit else ""),
             kind=StopReason.DEADLINE.value,
             used=trio.current_time() - slot.scope.deadline + (seconds or 0.0),
             limit=seconds or 0.0,
@@ -35,7 +37,7 @@ def verdict(
     run = agent.run
     assert run is not None  # noqa: S101  # drive() made it
     if run.stop is not None:
-        return AgentStatus.STOPPED, run.stop.to_error(), run.stop_reason
+        return AgentStatus.STOPPED, run.stop.to_error(run.misfit_words()), run.stop_reason
     return AgentStatus.COMPLETED, None, run.stop_reason
 
 

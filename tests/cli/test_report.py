@@ -15,7 +15,8 @@ from agentpool import (
     SpawnConfig,
     open_pool,
 )
-from agentpool._cli._report import ExitCode, Report, Result
+from agentpool._cli._report import ExitCode, Report
+from agentpool._cli._result import Result
 from agentpool._cli._screen import Screen
 from agentpool.drivers import OverloadedError, ScriptedDriver
 from agentpool.live import Board

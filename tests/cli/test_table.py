@@ -77,6 +77,55 @@ def test_a_map_ends_in_a_table(desk: Desk) -> None:
     ]
 
 
+UNFIT = """
+[[answers]]
+when = "Walden"
+text = '{"title": "Walden", "year": 1854}'
+[[answers]]
+text = "It looks fine to me."
+"""
+
+
+def test_an_agent_without_an_object_prints_no_prose(desk: Desk) -> None:
+    """A status says that there is none; the error, JSON lines and the trace say why."""
+    stop = desk.folder.joinpath("reader.toml").read_text() + "[resources]\nmax_iterations = 2"
+    desk.write(script_toml=UNFIT, reader_toml=stop)
+    words = ("--schema", "book.json", "--trace", "t.jsonl", "--max-concurrent", "1")
+    done = desk.scripted("map", "reader.toml", "--each", "books/b.txt", "books/c.txt", *words)
+    assert done.code == ExitCode.STOPPED
+    assert done.out.splitlines() == ["books/b.txt: stopped", "books/c.txt: stopped"]
+    why = "and none of 2 answers fits 'answer'; the last one begins with 'It looks fine to me.'"
+    assert done.err.count(why) == 2
+    assert "[resources] max_iterations" in done.err
+    assert "of budget" not in done.err
+    assert why in desk.call("show", "t.jsonl").out
+    one = desk.scripted("run", "reader.toml", "Who?", "--schema", "book.json")
+    assert (one.code, one.out) == (ExitCode.STOPPED, "")
+    (line, _) = desk.scripted("run", "reader.toml", "Who?", "--schema", "book.json", "--json").lines
+    assert why in line["error"]["message"]
+    assert (line["text"], line["value"]) == ("It looks fine to me.", None)
+
+
+def test_the_table_has_a_row_for_agents_without_an_object(desk: Desk) -> None:
+    """As long as there is one with an object; the editor of all answers is no row."""
+    desk.write(script_toml=UNFIT.replace("It looks", "Notes: it looks"))
+    words = ("map", "reader.toml", "--each", "books/a.txt", "books/b.txt", "--quiet")
+    done = desk.scripted(*words, "--schema", "book.json", "--reduce", "editor.toml")
+    assert done.code == ExitCode.FAILED
+    assert done.out.splitlines() == [
+        'books/a.txt: {"title":"Walden","year":1854}',
+        "books/b.txt: failed",
+        "## editor",
+        "",
+        '{"title": "Walden", "year": 1854}',
+        "",
+        "",
+        "       title   year",
+        "a.txt  Walden  1854",
+        "b.txt  failed",
+    ]
+
+
 def test_lines_are_no_table(desk: Desk) -> None:
     """Other programs read them."""
     words = ("map", "reader.toml", "--each", "books", "--schema", "book.json", "--json")

@@ -32,8 +32,8 @@ def test_the_last_fifth_of_the_iterations_warns_and_the_next_one_stops() -> None
         ALLOW,
         ALLOW,
         ALLOW,
-        Warn("iteration 4/5 (80% of budget)"),
-        Warn("iteration 5/5 (100% of budget)"),
+        Warn("iteration 4/5 (80% of max_iterations)"),
+        Warn("iteration 5/5 (100% of max_iterations)"),
         Stop(StopReason.MAX_ITERATIONS, "max iterations reached (5)", 5, 5),
     ]
 
@@ -72,7 +72,7 @@ def test_a_stop_becomes_an_error_with_all_its_parts() -> None:
     assert isinstance(verdict, Stop)
     error = verdict.to_error()
     assert (error.kind, error.used, error.limit, error.source) == ("max_iterations", 1, 1, "guard")
-    assert str(error) == "max iterations reached (1)"
+    assert str(error) == "max iterations reached (1); the limit is [resources] max_iterations"
 
 
 # --- tool calls
@@ -346,8 +346,10 @@ def test_tokens_warn_from_four_fifths_and_stop_above_the_budget() -> None:
     """Exactly the budget is still inside."""
     fresh = guard(max_tokens_budget=100)
     assert fresh.record_usage(Usage(70, 9)) is ALLOW
-    assert fresh.record_usage(Usage(1, 0)) == Warn("token usage 80/100 (80% of budget)")
-    assert fresh.record_usage(Usage(0, 20)) == Warn("token usage 100/100 (100% of budget)")
+    assert fresh.record_usage(Usage(1, 0)) == Warn("token usage 80/100 (80% of max_tokens_budget)")
+    assert fresh.record_usage(Usage(0, 20)) == Warn(
+        "token usage 100/100 (100% of max_tokens_budget)"
+    )
     stop = Stop(StopReason.TOKEN_BUDGET, "token budget exhausted: 101 > 100", 101, 100)
     assert fresh.record_usage(Usage(1, 0)) == stop
 

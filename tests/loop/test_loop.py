@@ -363,7 +363,7 @@ def test_tokens_are_named_before_cost_when_both_run_out() -> None:
 def test_near_a_budget_there_is_a_warning() -> None:
     """At four fifths, with the numbers."""
     done = perform([Completion("hi", usage=Usage(80, 5))], new_run(max_tokens_budget=100))
-    assert done.warnings == ["token usage 85/100 (85% of budget)"]
+    assert done.warnings == ["token usage 85/100 (85% of max_tokens_budget)"]
     assert not done.run.over_budget
 
 
@@ -711,7 +711,7 @@ def test_max_iterations_ends_the_run_before_the_next_request() -> None:
     done = perform([calling(call) for call in numbered(9)], new_run(max_iterations=3))
     assert done.run.stop_reason is StopReason.MAX_ITERATIONS
     assert len(done.requests) == 3
-    assert done.warnings == ["iteration 3/3 (100% of budget)"]
+    assert done.warnings == ["iteration 3/3 (100% of max_iterations)"]
     assert done.run.stop is not None
     error = done.run.stop.to_error()
     assert (error.kind, error.used, error.limit) == ("max_iterations", 3, 3)

@@ -11,6 +11,7 @@ from typing import Annotated, NamedTuple, TypedDict
 import attrs
 import msgspec
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,13 +30,16 @@ from agentpool.abc import AgentContext
 from agentpool.drivers import (
     AssistantMessage,
     Completion,
+    CompletionRequest,
     EmptyAnswerError,
     FinishReason,
+    FunctionDriver,
     InvalidOutputError,
     ProtocolError,
     ScriptedDriver,
     UserMessage,
 )
+from agentpool.testing import simulate
 from agentpool.tools import ToolRegistry
 from agentpool.tools._output import build_output
 from tests.support.fakes import (
@@ -388,8 +392,47 @@ async def test_a_stopped_agent_has_no_value() -> None:
     config = SpawnConfig(manifest(max_iterations=1), "how many?", output_type=Count)
     async with open_pool(ScriptedDriver(["one"])) as pool:
         outcome = await (await pool.spawn(config)).wait()
-    with pytest.raises(LimitExceededError):
+    with pytest.raises(LimitExceededError) as caught:
         outcome.unwrap_as(Count)
+    assert str(caught.value) == (
+        "max iterations reached (1), and the answer does not fit 'Count'; it begins with 'one' and "
+        "is wrong in this: not valid JSON: JSON is malformed: invalid character (byte 0); the "
+        "limit is [resources] max_iterations"
+    )
+
+
+async def test_a_limit_that_ends_a_run_without_an_answer_that_fits_says_both() -> None:
+    """A schema that is never met is not told as a limit alone."""
+    limited = SpawnConfig(manifest(max_iterations=2), "how many?", output_type=Count)
+    spent = SpawnConfig(manifest(max_tokens_budget=5), "how many?", output_type=Count)
+    async with open_pool(
+        ScriptedDriver(["one", "two", Completion("x", usage=Usage(9, 9))])
+    ) as pool:
+        stopped = await (await pool.spawn(limited)).wait()
+        broke = await (await pool.spawn(spent)).wait()
+    assert "(2), and none of 2 answers fits 'Count'; the last one begins with 'two'" in str(
+        stopped.error
+    )
+    assert "18 > 5, and the answer does not fit 'Count'" in str(broke.error)
+    assert str(broke.error).endswith("; the limit is [resources] max_tokens_budget")
+    assert stopped.stop_reason is StopReason.MAX_ITERATIONS
+
+
+def test_a_deadline_that_comes_before_an_answer_that_fits_says_both() -> None:
+    """The time went into answers of the wrong form."""
+
+    async def answer(request: CompletionRequest) -> str:
+        await trio.sleep(0 if len(request.messages) == 1 else 60)
+        return "one"
+
+    async def late() -> str:
+        driver = FunctionDriver(answer)
+        config = SpawnConfig(manifest(), "?", output_type=Count, deadline_seconds=5)
+        async with open_pool(driver) as pool:
+            return str((await (await pool.spawn(config)).wait()).error)
+
+    error = simulate(late)
+    assert error.startswith("the run took longer than its 5 seconds, and the answer does not fit")
 
 
 async def test_a_map_has_one_type_for_all() -> None:

@@ -181,7 +181,7 @@ async def test_what_a_child_used_may_bring_its_parent_near_a_limit() -> None:
         handle = await pool.spawn(SpawnConfig(parent(1, max_tokens_budget=240), "go"))
         assert (await handle.wait()).status is AgentStatus.COMPLETED
     said = [event.text for event in of_type(recorder.events, AgentWarned) if event.agent_id == 1]
-    assert said[0] == "token usage 200/240 (83% of budget)"
+    assert said[0] == "token usage 200/240 (83% of max_tokens_budget)"
 
 
 @pytest.mark.parametrize(

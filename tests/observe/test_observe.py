@@ -248,7 +248,10 @@ async def test_warnings_of_the_guard_are_events() -> None:
     script: list[Step] = [*[cut_off("a")] * 4, "e"]
     recorder = await watch(ScriptedDriver(script), on_cut="continue", max_iterations=5)
     warned = [event.text for event in of_type(recorder.events, AgentWarned)]
-    assert warned == ["iteration 4/5 (80% of budget)", "iteration 5/5 (100% of budget)"]
+    assert warned == [
+        "iteration 4/5 (80% of max_iterations)",
+        "iteration 5/5 (100% of max_iterations)",
+    ]
     async with open_pool(ScriptedDriver(script)) as pool:
         await pool.spawn(SpawnConfig(manifest(on_cut="continue", max_iterations=5), "hello"))
         await pool.join_all()

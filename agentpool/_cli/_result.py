@@ -1,0 +1,67 @@
+"""What came of one agent of a command, or of an input without one."""
+
+from __future__ import annotations
+
+from typing import Final, final
+
+import attrs
+import msgspec
+
+from agentpool import AgentOutcome, AgentStatus
+
+WAITING: Final = "waiting"
+"""What an agent is called that waits for an approval, which is given later."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class Result:
+    """The result of one agent, or of an input without one."""
+
+    name: str
+    """The manifest's name."""
+    label: str
+    """What the result is headed with."""
+    source: str | None = None
+    """The path of the input. ``None``: it came from no file."""
+    outcome: AgentOutcome | None = None
+    """What became of the agent. ``None``: there was none."""
+    error: Exception | None = None
+    """Why there was no agent. ``None``: there was one, or an interruption came first."""
+    is_typed: bool = False
+    """Whether the answer had to be an object of a schema."""
+    is_waiting: bool = False
+    """Whether it goes on when an approval that it waits for was given."""
+
+    @property
+    def status(self) -> AgentStatus:
+        """How it ended."""
+        if self.outcome is not None:
+            return self.outcome.status
+        return AgentStatus.CANCELLED if self.error is None else AgentStatus.FAILED
+
+    @property
+    def text(self) -> str:
+        """The answer, or as much of one as there was. Of a schema: the object as JSON alone."""
+        if self.is_typed and (self.outcome is None or self.outcome.value is None):
+            return ""
+        return self.said
+
+    @property
+    def said(self) -> str:
+        """The answer, or what was said in place of one, of a schema or not."""
+        if self.outcome is None:
+            return ""
+        if self.outcome.value is None:
+            return self.outcome.text
+        return msgspec.json.encode(self.outcome.value).decode()
+
+    @property
+    def word(self) -> str:
+        """How the agent ended, in a word."""
+        return WAITING if self.is_waiting else self.status.value
+
+    @property
+    def fault(self) -> Exception | None:
+        """What went wrong."""
+        return self.error if self.outcome is None else self.outcome.error
