@@ -22,6 +22,7 @@ from agentpool._errors import UsageError
 from agentpool._manifest.manifest import AgentManifest, ModelConfig
 from agentpool._manifest.providers import PROVIDERS
 from agentpool._messages import NO_USAGE
+from agentpool._secrets import long_enough
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import Driver, DriverFactory
 from agentpool.drivers._fallback import FallbackDriver
@@ -38,9 +39,6 @@ DriverOpener: TypeAlias = Callable[[ModelConfig], AbstractAsyncContextManager[Dr
 
 _KEY_ENVS: Final = tuple(p.api_key_env for p in PROVIDERS.values() if p.api_key_env)
 """Where the providers' keys are unless a manifest says otherwise."""
-
-_SHORTEST_SECRET: Final = 8
-"""A shorter value is not a key, and to redact it would garble ordinary text."""
 
 
 @asynccontextmanager
@@ -182,4 +180,4 @@ def find_secrets(manifests: Iterable[AgentManifest], environ: Mapping[str, str])
     names = {*_KEY_ENVS, *(place.api_key_env for place in places)} - {None}
     names = names.union(*((server.api_key_env, *server.env) for server in servers))
     found = {environ.get(name or "", "") for name in names}
-    return tuple(sorted((f for f in found if len(f) >= _SHORTEST_SECRET), key=len, reverse=True))
+    return long_enough(found)

@@ -22,11 +22,12 @@ import trio
 from agentpool._checks import expect
 from agentpool._connection import BadAnswerError, ConnectionLostError, Target
 from agentpool._errors import NetworkError, ProtocolError, UsageError
+from agentpool._secrets import redacted
 from agentpool.abc import OnSent
 from agentpool.drivers._http_failure import raise_as_driver_error
 from agentpool.drivers._http_stack import PORTS, RawHeaders, StackBody, StackTransport, to_h11
 from agentpool.drivers._sent_headers import FIXED_HEADERS, checked_headers, hidden, secrets_in
-from agentpool.drivers.wire._failure import redacted, shown
+from agentpool.drivers.wire._failure import shown
 
 # A foreign transport gets this long to close an answer; ours needs no time.
 _CLOSE_SECONDS: Final = 1.0

@@ -7,7 +7,8 @@ from typing import Final, NoReturn
 
 from agentpool._connection import BadAnswerError, ConnectionLostError
 from agentpool._errors import BadRequestError, DriverError, NetworkError, ProtocolError
-from agentpool.drivers.wire._failure import redacted, shown
+from agentpool._secrets import redacted
+from agentpool.drivers.wire._failure import shown
 
 _FOREIGN: Final = frozenset({"httpx", "httpcore"})
 

@@ -25,12 +25,7 @@ import msgspec
 from agentpool._base import Live
 from agentpool._errors import UsageError
 from agentpool._messages import Json
-
-REDACTED: Final = "[secret]"
-"""What stands for a key."""
-
-SHORTEST_SECRET: Final = 8
-"""A shorter value is not a key, and to look for it would garble ordinary text."""
+from agentpool._secrets import REDACTED, SHORTEST_SECRET_CHARS, long_enough
 
 _RUN: Final = "run_id"
 """The name of the one text that is ours and none of the format's words."""
@@ -56,7 +51,7 @@ def secrets_of_environment(environ: Mapping[str, str] | None = None) -> tuple[st
     Names that end in ``APIKEY``, ``API_KEY``, ``CREDENTIALS``, ``PASSPHRASE``, ``PASSWD``,
     ``PASSWORD``, ``SECRET``, ``TOKEN``, ``_PASS``, ``_PAT`` or ``_PWD`` do, in any case; one that
     ends in ``KEY`` does unless its value is a word of up to 15 small letters. A value of fewer
-    than `SHORTEST_SECRET` characters is none.
+    than 8 characters is none.
 
     Args:
         environ: ``None``: that of this process.
@@ -65,7 +60,7 @@ def secrets_of_environment(environ: Mapping[str, str] | None = None) -> tuple[st
     return tuple(
         value
         for name, value in variables.items()
-        if len(value) >= SHORTEST_SECRET and _is_key(name.upper(), value)
+        if len(value) >= SHORTEST_SECRET_CHARS and _is_key(name.upper(), value)
     )
 
 
@@ -95,8 +90,7 @@ def forms_of(secret: str) -> tuple[str, ...]:
         whole = base64.b64encode(b"\0" * before + data).decode().rstrip("=")
         inner = whole[start : len(whole) - (1 if (before + len(data)) % 3 else 0)]
         forms |= {inner, inner.replace("+", "-").replace("/", "_")}
-    long_enough = (form for form in forms if len(form) >= SHORTEST_SECRET)
-    return tuple(sorted(long_enough, key=len, reverse=True))
+    return long_enough(forms)
 
 
 @final
@@ -116,11 +110,11 @@ class Redactor(Live):
         """
         known = tuple(secrets)
         for place, secret in enumerate(known, 1):
-            if len(secret) < SHORTEST_SECRET:
+            if len(secret) < SHORTEST_SECRET_CHARS:
                 raise UsageError(
                     f"secret {place} of {len(known)} has {len(secret)} characters; to look for one "
-                    f"of fewer than {SHORTEST_SECRET} would garble ordinary text, so leave it out, "
-                    "or keep what is said out of the file with content='none'"
+                    f"of fewer than {SHORTEST_SECRET_CHARS} would garble ordinary text, so leave it "
+                    "out, or keep what is said out of the file with content='none'"
                 )
         forms = {form for secret in known for form in forms_of(secret)}
         plain = {one for key in known for one in (key, json.dumps(key)[1:-1])} & forms
@@ -136,7 +130,7 @@ class Redactor(Live):
             if form in data:
                 data = data.replace(form, REDACTED.encode())
         for key in self._plain:
-            half = max(SHORTEST_SECRET, (len(key) + 1) // 2)
+            half = max(SHORTEST_SECRET_CHARS, (len(key) + 1) // 2)
             if key[:half] in data:
                 data = _without_begun(data, key, half)
             if key[-half:] in data:

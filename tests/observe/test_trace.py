@@ -65,7 +65,7 @@ from agentpool.observe import (
 from agentpool.observe._content import Content
 from agentpool.observe._redact import (
     REDACTED,
-    SHORTEST_SECRET,
+    SHORTEST_SECRET_CHARS,
     Redactor,
     forms_of,
     secrets_of_environment,
@@ -903,7 +903,7 @@ async def written_with(path: Path, secret: str, text: str, value: object = None)
 def test_no_word_of_the_format_is_taken_for_a_key() -> None:
     """Neither as a name nor as a whole value."""
     for word in format_words():
-        if len(word) >= SHORTEST_SECRET:
+        if len(word) >= SHORTEST_SECRET_CHARS:
             line = json.dumps({word: [word, f"by {word}"], "run_id": word}).encode()
             cleaned = json.dumps({word: [word, "by [secret]"], "run_id": word}).encode()
             found = Redactor.of([word]).clean_lines(line + b"\n", format_words())

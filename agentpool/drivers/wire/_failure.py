@@ -21,7 +21,7 @@ https://console.groq.com/docs/errors and llama.cpp's server README (2026-11).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import attrs
@@ -39,6 +39,7 @@ from agentpool._errors import (
     RateLimitError,
     UnknownModelError,
 )
+from agentpool._secrets import redacted
 from agentpool.drivers.wire._error_body import (
     ErrorBody,
     delay_of,
@@ -50,10 +51,6 @@ from agentpool.drivers.wire._retry_after import retry_after_seconds
 
 MAX_SHOWN_CHARS: Final = 500
 """As much of a foreign text as fits a message that a person reads."""
-
-# Shorter ones are placeholders for servers without keys ("none", "EMPTY"); to redact
-# them would make holes in ordinary words.
-_MIN_SECRET_CHARS: Final = 8
 
 
 @attrs.frozen
@@ -70,15 +67,6 @@ class Reason:
     """What may say how long to wait."""
     headers: Mapping[str, str] = attrs.field(factory=dict[str, str])
     """Headers that stand in the body, names in lower case."""
-
-
-def redacted(text: str, secrets: Collection[str]) -> str:
-    """Return *text* with *secrets* redacted, except very short ones."""
-    # Longest first: "Bearer KEY" has KEY in it.
-    for secret in sorted(secrets, key=len, reverse=True):
-        if len(secret) >= _MIN_SECRET_CHARS:
-            text = text.replace(secret, "***")
-    return text
 
 
 def shown(text: str, *, secret: str = "") -> str:

@@ -14,11 +14,7 @@ from typing import Final, Self, final
 
 import attrs
 
-REDACTED: Final = "[secret]"
-"""What stands in its place."""
-
-_SHORTEST_CHARS: Final = 8
-"""A shorter value is not a key, and to redact it would garble ordinary text."""
+from agentpool._secrets import REDACTED, long_enough, redacted
 
 # In JSON it may stand outside of a text, and what is put in its place would be no JSON.
 _NUMBER: Final = re.compile(r"[0-9.eE+-]+")
@@ -35,14 +31,11 @@ class Secrets:
     @classmethod
     def of(cls, values: Iterable[str]) -> Self:
         """Make it from those of *values* that are long enough for a secret."""
-        found = {value.strip() for value in values if len(value.strip()) >= _SHORTEST_CHARS}
-        return cls(tuple(sorted(found, key=lambda value: (-len(value), value))))
+        return cls(long_enough(value.strip() for value in values))
 
     def redact(self, text: str) -> str:
         """Return *text* without the secrets."""
-        for value in self.values:
-            text = text.replace(value, REDACTED)
-        return text
+        return redacted(text, self.values)
 
     def redact_bytes(self, data: bytes) -> bytes:
         """Return the complete *data* without the secrets."""

@@ -274,7 +274,7 @@ def test_what_came_is_shown_without_the_key() -> None:
     with pytest.raises(ProtocolError) as caught:
         accumulator.feed(SseEvent(KEY + "x" * 5000))
     assert KEY not in str(caught.value) + repr(accumulator)
-    assert "***" in str(caught.value)
+    assert "[secret]" in str(caught.value)
 
 
 # --- thinking, effort, and the provider's cache
