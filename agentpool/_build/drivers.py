@@ -17,7 +17,7 @@ from typing import Final, TypeAlias
 
 from agentpool._checks import expect_arguments
 from agentpool import drivers
-from agentpool._pool.spawn_checks import driver_for
+from agentpool._pool.spawn_checks import checked_driver
 from agentpool._errors import UsageError
 from agentpool._manifest.manifest import AgentManifest, ModelConfig
 from agentpool._manifest.providers import PROVIDERS
@@ -118,7 +118,7 @@ def check_spawns(manifests: Iterable[AgentManifest], choose: DriverFactory) -> N
         PrivacyError: If a manifest's tier forbids its driver.
     """
     for manifest in manifests:
-        driver_for(SpawnConfig(manifest, "?"), choose, EMPTY_REGISTRY)
+        checked_driver(SpawnConfig(manifest, "?"), choose, EMPTY_REGISTRY)
 
 
 def check_prices(manifests: Iterable[AgentManifest], choose: DriverFactory) -> None:

@@ -48,7 +48,7 @@ ToolBuilder: TypeAlias = Callable[[AgentContext], ToolRegistry | Awaitable[ToolR
 """Makes the tools of one agent. Async or not; it runs in the agent's own task."""
 
 
-async def build_tools(context: AgentContext, build: ToolBuilder) -> ToolRegistry:  # noqa: ASYNC910  # the run that follows has checkpoints
+async def tools_of_agent(context: AgentContext, build: ToolBuilder) -> ToolRegistry:  # noqa: ASYNC910  # the run that follows has checkpoints
     """Return the tools that a builder makes for one agent."""
     built = build(context)
     if inspect.isawaitable(built):

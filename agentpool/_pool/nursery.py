@@ -33,7 +33,7 @@ from agentpool._messages import OWNER_ID, AgentId, AgentMessage
 from agentpool._messaging.post_office import PostOffice
 from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool._pool.admission import Admission
-from agentpool._pool.agent_context import PoolAgentContext, ToolBuilder, build_tools
+from agentpool._pool.agent_context import PoolAgentContext, ToolBuilder, tools_of_agent
 from agentpool._pool.caller import PoolVoice
 from agentpool._pool.deadlock import DeadlockWatch
 from agentpool._pool.fan_in import FanIn
@@ -279,7 +279,7 @@ class AgentNursery(Home):
             with slot.scope:
                 tools = self.tools
                 if not isinstance(tools, ToolRegistry):
-                    tools = await build_tools(agent.context, tools)
+                    tools = await tools_of_agent(agent.context, tools)
                 await drive(agent, tools)
             status, error, reason = verdict(record, slot, agent, seconds)
         except Exception as raised:  # noqa: BLE001  # kept whole in the outcome

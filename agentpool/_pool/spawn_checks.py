@@ -37,7 +37,7 @@ class Entry(Live):
 
         Raises:
             UsageError: If its budget is not a part of what it has to keep to, or as in
-                ``driver_for``.
+                `checked_driver`.
             PrivacyError: If the manifest's tier forbids the driver.
             ManifestError: If the driver's window leaves no room for the query.
         """
@@ -47,7 +47,7 @@ class Entry(Live):
         is_plain = config.output_type is None and not config.attachments
         if config.manifest is manifest and driver is not None and is_plain:
             return driver
-        driver = driver_for(config, self._source, self._registry)
+        driver = checked_driver(config, self._source, self._registry)
         if driver is self._source:  # a factory is asked each time
             self._fitting = (config.manifest, driver)
         return driver
@@ -67,7 +67,7 @@ def check_config(config: SpawnConfig) -> None:
         )  # fmt: skip
 
 
-def driver_for(
+def checked_driver(
     config: SpawnConfig, source: Driver | DriverFactory, registry: ToolRegistry
 ) -> Driver:
     """Return the driver of an agent, or raise if it cannot be accepted.

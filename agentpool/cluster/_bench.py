@@ -17,7 +17,7 @@ from agentpool import drivers
 from agentpool._errors import PrivacyError, ToolError, UsageError
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import Completion, Usage
-from agentpool._pool.agent_context import ToolBuilder, build_tools
+from agentpool._pool.agent_context import ToolBuilder, tools_of_agent
 from agentpool.abc import Driver, ToolContext, ToolResult
 from agentpool.cluster._checks import Terms
 from agentpool.cluster._far_context import Caller, FarContext, Questions
@@ -183,7 +183,7 @@ class Bench:
             kit = named
         else:
             context = self._context(work.agent, caller)
-            kit = await build_tools(context, cast("ToolBuilder", named))
+            kit = await tools_of_agent(context, cast("ToolBuilder", named))
         self._kits[work.kit] = kit
         return _facts_of_tools(kit)
 
