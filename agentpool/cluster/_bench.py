@@ -122,7 +122,7 @@ class Bench:
                 return await self._run_tool(work, caller)
             case OpenKit():
                 return await self._open_kit(work, caller)
-            case Prepare():
+            case _:
                 return await self._prepare(work)
 
     # --- drivers

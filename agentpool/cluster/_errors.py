@@ -22,16 +22,24 @@ class NodeLostError(DriverError):
     """A node was lost while it worked, so the work may or may not have been done.
 
     ``retry_after_seconds`` is the lease: until then the lost node may still be at it.
+    Work that had not been sent to it was not done, and goes to other nodes by itself.
     """
 
     default_retryable = True
 
     def __init__(
-        self, message: str, *, node: str, retry_after_seconds: float | None = None
+        self,
+        message: str,
+        *,
+        node: str,
+        retry_after_seconds: float | None = None,
+        was_sent: bool = True,
     ) -> None:
         super().__init__(message, retry_after_seconds=retry_after_seconds)
         self.node: str = node
         """The node's name. Empty: there was none to ask."""
+        self.was_sent: bool = was_sent
+        """Whether the node may have been told of it. If not, it was not done."""
 
 
 class RemoteError(AgentPoolError):

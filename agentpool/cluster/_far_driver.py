@@ -86,19 +86,25 @@ class FarDriver(SendingDriver):
         Cancellation:
             The request ends on the node and at the provider as well.
         """
-        link = self._nodes.choose(self._labels, self.number)
-        if link is None:
-            link = await self._nodes.wait_for_one(self._labels, self.number)
-        if (watcher := current_watcher.get()) is not None:
-            watcher.placed(link.node)
-        if self.number not in link.models:
-            link.waiting += 1  # or all that wait would seem to be nowhere, and go the same way
+        while True:
+            link = self._nodes.choose(self._labels, self.number)
+            if link is None:
+                link = await self._nodes.wait_for_one(self._labels, self.number)
+            if (watcher := current_watcher.get()) is not None:
+                watcher.placed(link.node)
             try:
-                await self.open_on(link)
-            finally:
-                link.waiting -= 1
-        work = Ask(self.number, request, streams=on_delta is not None)
-        return cast("Completion", await link.do(work, hear=on_delta, on_sent=on_sent))
+                if self.number not in link.models:
+                    link.waiting += 1  # or all would seem to be nowhere, and go the same way
+                    try:
+                        await self.open_on(link)
+                    finally:
+                        link.waiting -= 1
+                work = Ask(self.number, request, streams=on_delta is not None)
+                return cast("Completion", await link.do(work, hear=on_delta, on_sent=on_sent))
+            except NodeLostError as error:
+                # One that was not asked is no attempt: another one is asked.
+                if error.was_sent:
+                    raise
 
     def fits(self, link: Link) -> bool:
         """Return whether a node has the labels that its work must have."""
@@ -116,7 +122,8 @@ class FarDriver(SendingDriver):
                 return
             try:
                 facts = await link.do(Prepare(self.number, self._manifest))
-            except NodeLostError:
+            except NodeLostError as error:
+                error.add_note(f"it was to open the model of manifest {self._manifest.name!r}")
                 raise
             except AgentPoolError as error:
                 raise NodeCheckError(

@@ -85,6 +85,8 @@ class FarTool(Tool):
             try:
                 return cast("ToolResult", await answer_for(context.agent, link, work))
             except NodeLostError as error:
+                if not error.was_sent:
+                    continue  # it was not run, and begins elsewhere
                 if self.on_unknown != "rerun":
                     raise ToolError(f"{error}; {UNSURE}") from error
                 # Until then the lost node may still be at it.

@@ -113,6 +113,13 @@ class FarCall(Live):
         elif isinstance(self.hear, HearsThoughts):
             self.hear.thought(piece.text)
 
+    def leave(self) -> None:
+        """Record that it counts as sent from here on, unless it could not be packed."""
+        if self.done is None:
+            self.sent = True
+            if self.on_sent is not None:
+                self.on_sent()
+
     def end(self, done: Done) -> None:
         """Record the end."""
         if self.done is None:
@@ -150,6 +157,8 @@ class Link:
     """Whether it gets no new work."""
     lost: NodeLostError | None = None
     """Why it is lost. ``None``: it is there."""
+    _why: str = ""
+    """The same in a few words."""
     idle: trio.Event = attrs.field(factory=trio.Event)
     """Set when it has nothing to do any more, once that is wanted."""
     _calls: dict[int, FarCall] = attrs.field(factory=dict[int, FarCall])
@@ -185,14 +194,14 @@ class Link:
         """Have *work* done, and return what answers it.
 
         Raises:
-            NodeLostError: If the node is lost before it has answered.
+            NodeLostError: If the node is lost before it has answered. Says whether it was sent.
             Exception: What it failed with.
 
         Cancellation:
             Nothing of it goes on, as far as anybody can know.
         """
         if self.lost is not None:
-            raise self._lost_error()
+            raise self._lost_error(was_sent=False)
         deadline = trio.current_effective_deadline()
         left = None if deadline == math.inf else deadline - trio.current_time()
         call = FarCall(next(self._numbers), hear, on_sent, questioned)
@@ -269,6 +278,8 @@ class Link:
     ) -> None:
         try:
             why = await work()
+        except trio.TooSlowError:
+            why = f"nothing was heard from it for {self._lease_seconds:g} seconds"
         except Exception as error:  # noqa: BLE001  # whatever it is, what was done is unknown
             why = f"{type(error).__name__}: {error}".partition("\n")[0]
         self.lose(why)
@@ -280,21 +291,20 @@ class Link:
             self._wake = trio.Event()
             orders, self._orders = self._orders, []
             batch = [one for one in orders if self._is_wanted(one)]
+            data = pack(batch, self._instead)
+            for one in batch:
+                if isinstance(one, Begin):
+                    self._calls[one.call].leave()
             with trio.fail_after(self._lease_seconds):
-                if not await self._wire.push(pack(batch, self._instead)):
+                if not await self._wire.push(data):
                     return "it has ended"
 
     def _is_wanted(self, order: Order) -> bool:
-        """Return whether an order still goes out; from here on it counts as sent."""
+        """Return whether an order still goes out."""
         if not isinstance(order, Begin):
             return True
         call = self._calls.get(order.call)
-        if call is None or call.done is not None:
-            return False
-        call.sent = True
-        if call.on_sent is not None:
-            call.on_sent()
-        return True
+        return call is not None and call.done is None
 
     def _instead(self, order: Order, error: Exception) -> Order:
         if isinstance(order, Reply):
@@ -334,22 +344,23 @@ class Link:
         """Give the node up. All that it was asked for ends now."""
         if self.lost is not None:
             return
-        self.lost = NodeLostError(
-            f"node {self.node} was lost: {why}; what it was doing may or may not have been done",
-            node=self.node,
-            retry_after_seconds=self._lease_seconds,
-        )
+        self._why = why
+        self.lost = self._lost_error(was_sent=True)
         self._orders.clear()
         for call in self._calls.values():
-            call.end(Done(call.number, None, self._lost_error()))
+            call.end(Done(call.number, None, self._lost_error(was_sent=call.sent)))
         self.idle.set()
         self._wire.kill()
 
-    def _lost_error(self) -> NodeLostError:
+    def _lost_error(self, *, was_sent: bool) -> NodeLostError:
         """Return the error anew: each raised one has a traceback of its own."""
-        assert self.lost is not None  # noqa: S101  # only then it is asked for
+        done = "may or may not have been done" if was_sent else "was not done"
+        what = "what it was doing" if was_sent else "what was not yet sent to it"
         return NodeLostError(
-            str(self.lost), node=self.node, retry_after_seconds=self._lease_seconds
+            f"node {self.node} was lost: {self._why}; {what} {done}",
+            node=self.node,
+            retry_after_seconds=self._lease_seconds if was_sent else None,
+            was_sent=was_sent,
         )
 
 

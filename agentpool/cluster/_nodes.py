@@ -309,7 +309,7 @@ class Nodes:
                 if trio.current_time() >= until or not any(map(self._may_come, right)):
                     raise NodeLostError(
                         "no node works at the moment", node="",
-                        retry_after_seconds=self.terms.lease_seconds,
+                        retry_after_seconds=self.terms.lease_seconds, was_sent=False,
                     )  # fmt: skip
                 async with parked(wait):
                     with trio.CancelScope(deadline=until):

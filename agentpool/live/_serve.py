@@ -84,21 +84,19 @@ class LivePage:
     """What was last put together, and out of which state."""
     _made_at: float = attrs.field(init=False, default=-math.inf)
     """When. It is shown to all browsers for as long as one of them sleeps between two looks."""
-    _events: EventReader | None = attrs.field(init=False, default=None)
+    _events: EventReader = attrs.field(init=False)
+    """Known before the first browser is answered."""
 
-    async def watch(self, events: EventReader) -> None:
+    async def watch(self) -> None:
         """Update what is shown."""
-        self._events = events
         # None is taken alone: a browser that looks meanwhile would see those behind it first.
-        while await events._has_more():  # pyright: ignore[reportPrivateUsage]  # as the hub
+        while await self._events._has_more():  # pyright: ignore[reportPrivateUsage]  # as the hub
             self._catch_up()
             # Those that come now are taken together: to wake up costs more than most events.
             await trio.sleep(TOGETHER_SECONDS)
         await trio.lowlevel.checkpoint()
 
     def _catch_up(self) -> None:
-        if self._events is None:
-            return
         if waiting := self._events._take_waiting():  # pyright: ignore[reportPrivateUsage]  # as the hub
             for event in waiting:
                 self._view.take(event)
@@ -210,9 +208,10 @@ class LivePage:
         self, events: EventReader, sockets: trio.SocketListener, scope: trio.CancelScope
     ) -> None:
         """Answer browsers, and keep what they see new, until *scope* is cancelled."""
+        self._events = events
         with scope:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self.watch, events)
+                nursery.start_soon(self.watch)
                 await trio.serve_listeners(self.visited, [sockets])
 
 

@@ -3,7 +3,8 @@
 ``python -m tests.cluster.faults COUNT [FAULT...]`` starts a cluster of three nodes on this
 machine, runs a program on it under load, breaks something in the middle, and looks at what is
 left: outcomes, requests that were made twice, work that went on after the lease, and what a
-budget says. Each is done with requests that are made once, and with up to four.
+budget says beside what was handed to Ray. Each is done with requests that are made once, and
+with up to four.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
@@ -23,6 +25,8 @@ import trio
 
 from agentpool import AgentManifest, Budget, PrivacyTier, RetryPolicy, SpawnConfig
 from agentpool.cluster import NodeLostError, NodeState, open_cluster, open_cluster_pool
+from agentpool.cluster._crossing import unpack
+from agentpool.cluster._work import Ask, Begin
 from tests.support.ray_nodes import ROOT, RayCluster, command, environment, family, ray_cluster
 
 LEASE = 3.0
@@ -31,8 +35,24 @@ SLACK = 1.0
 """For a scheduler of a busy machine, in seconds."""
 
 
+def count_sent() -> Callable[[], int]:
+    """Return what says how many requests were handed to Ray from now on."""
+    from agentpool.cluster._door import RayWire
+
+    push, sent = RayWire.push, [0]
+
+    async def counted(wire: RayWire, batch: bytes) -> bool:
+        orders = [one for one in unpack(batch) if isinstance(one, Begin)]
+        sent[0] += sum(isinstance(one.work, Ask) for one in orders)
+        return await push(wire, batch)
+
+    RayWire.push = counted  # type: ignore[assignment, method-assign]  # in this program alone
+    return lambda: sent[0]
+
+
 async def program(address: str, file: str, attempts: int, seconds: str) -> None:
     """Run so many agents on the cluster, and print what became of them as JSON."""
+    sent = count_sent()
     manifest = AgentManifest(privacy=PrivacyTier.PRIVATE)
     async with open_cluster(
         "tests.support.node_work:open_model", address=address, lease_seconds=LEASE,
@@ -55,6 +75,7 @@ async def program(address: str, file: str, attempts: int, seconds: str) -> None:
         "failed": sum(one.status.value == "failed" for one in outcomes),
         "lost": sum(isinstance(one.error, NodeLostError) for one in outcomes),
         "requests": budget.requests.committed,
+        "sent": sent(),
         "reserved": budget.requests.reserved,
         "odd": sorted({repr(one.error)[:200] for one in outcomes if one.status.value == "failed"
                        and not isinstance(one.error, NodeLostError)}),
@@ -176,6 +197,7 @@ def once(cluster: RayCluster, fault: str, attempts: int) -> dict[str, object]:
             found |= json.loads(out.splitlines()[-1])
             begun = ticks.begun()
             return found | {
+                "begun": len(begun),
                 "asked twice": len(begun) - len(set(begun)),
                 "seconds": round(time.monotonic() - at, 1),
             }

@@ -8,14 +8,12 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import MappingProxyType
 
 import pytest
 import trio
 
 from agentpool import AgentManifest, AgentStatus, Budget, PrivacyTier, RetryPolicy
 from agentpool._version import __version__
-from agentpool.abc import Tool, ToolContext, ToolDefinition, ToolResult
 from agentpool.cluster import (
     Cluster,
     ClusterError,
@@ -29,6 +27,7 @@ from agentpool.cluster import (
 )
 from agentpool.cluster._checks import Terms
 from agentpool.cluster._crossing import pack, unpack
+from agentpool.cluster._desk import answer_for
 from agentpool.cluster._far_driver import FarDrivers
 from agentpool.cluster._host import NodeHost
 from agentpool.cluster._lease import Phase
@@ -36,10 +35,11 @@ from agentpool.cluster._link import Link, Wire
 from agentpool.cluster._local_nodes import LocalSource
 from agentpool.cluster._nodes import FoundNode, Source
 from agentpool.cluster._open import _running
-from agentpool.cluster._work import Begin, Done, End, Order, Prepare, Reply
+from agentpool.cluster._work import Begin, Done, End, Order, Prepare, Reply, Withdraw
 from agentpool.observe import ThoughtDelta
-from agentpool.tools import ToolRegistry
+from agentpool.testing import lone_context
 from tests.cluster.conftest import MODEL
+from tests.cluster.test_link import Scripted
 from tests.cluster.test_nodes import Muted, lose
 from tests.cluster.test_same_behaviour import job, started
 from tests.support import node_work
@@ -76,26 +76,61 @@ async def test_an_answer_that_cannot_cross_fails_its_agent() -> None:
     assert good.text == "good"
 
 
-class ProxyTool(Tool):
-    """A tool whose schema cannot be pickled."""
-
-    @property
-    def definition(self) -> ToolDefinition:
-        """Return it."""
-        return ToolDefinition("odd", "Odd.", MappingProxyType({"type": "object"}))
-
-    async def run(self, arguments: str, context: ToolContext) -> ToolResult:
-        """Never asked."""
-        raise AssertionError(arguments, context)
-
-
 async def test_a_request_that_cannot_cross_fails_its_agent() -> None:
-    """With what is wrong with it."""
+    """With what is wrong with it. It was not sent, so a budget is not charged."""
     async with open_cluster_pool(
-        MODEL, address="local:1", tools=ToolRegistry([ProxyTool()])
+        MODEL, address="local:1", tools=node_work.UNCROSSABLE, budget=Budget(requests=9)
     ) as pool:
         outcome = await (await pool.spawn(job("say x"))).wait()
+        budget = pool.statistics().budget
     assert isinstance(outcome.error, TypeError)
+    assert budget is not None
+    assert (budget.requests.committed, budget.requests.reserved) == (0, 0)
+
+
+async def test_tools_that_cannot_cross_fail_their_agent() -> None:
+    """The node works all the same."""
+    tools = "tests.support.node_work:UNCROSSABLE"
+    async with open_cluster_pool(MODEL, address="local:1", tools=tools) as pool:
+        outcome = await (await pool.spawn(job("say x"))).wait()
+    assert outcome.status is AgentStatus.FAILED
+    assert "pickle" in str(outcome.error)
+
+
+async def test_agents_of_one_node_may_have_other_tools() -> None:
+    """As whoever makes them says."""
+    kit = "tests.support.node_work:build_kit"
+    async with open_cluster_pool(MODEL, address="local:1", tools=kit) as pool:
+        names = ("worker", "modest", "worker")
+        handles = [await pool.spawn(job('call tell {"recipient": 0, "text": "x"}', name=name))
+                   for name in names]  # fmt: skip
+        texts = [(await one.wait()).text for one in handles]
+    assert texts[0] == "1 to 0"
+    assert texts[2] == "3 to 0"
+    assert "tell" in texts[1]
+    assert "2 to 0" not in texts[1]
+
+
+async def test_a_question_that_was_answered_cannot_be_withdrawn() -> None:
+    """The node did not know yet that it was."""
+    agent = lone_context().agent
+    wire = Scripted()
+    link = Link("n", "n", {}, wire, 600.0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(link.run)
+        wire.send.send_nowait([Withdraw(1, 7), Done(1, "done", None)])
+        assert await answer_for(agent, link, Prepare(1, AgentManifest())) == "done"
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_node_that_was_refused_is_passed_over() -> None:
+    """Though it was found first."""
+    source = Odd(found("n1", "n2"))
+    source.broken["n1"] = "raise"
+    async with _running(source, terms(), PrivacyTier.SOVEREIGN, every_node=False) as nodes:
+        link = nodes.choose({})
+        assert link is not None
+        assert link.node == "n2"
 
 
 async def test_what_only_the_program_can_import_is_found_by_the_check() -> None:

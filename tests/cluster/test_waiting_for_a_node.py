@@ -34,10 +34,11 @@ from agentpool.drivers import (
     FunctionDriver,
     ToolCall,
     ToolMessage,
+    UserMessage,
 )
 from tests.cluster.conftest import MODEL
 from tests.cluster.test_edges import Odd, found, opened, terms
-from tests.cluster.test_nodes import lose
+from tests.cluster.test_nodes import Muted, lose
 from tests.cluster.test_same_behaviour import job, started
 from tests.support import node_work
 
@@ -137,6 +138,38 @@ async def test_a_tool_call_that_had_not_begun_begins_elsewhere(tmp_path: Path, t
         outcomes = [await one.wait() for one in handles]
     assert [one.text for one in outcomes] == ["rested"] * 2
     assert sorted(node_work.marks(ran)) == ["began"] * 2 + ["ended"] * 2
+
+
+async def test_a_tool_call_that_was_not_sent_begins_elsewhere() -> None:
+    """One that was may have been done; so the model is told of it, and of the other not."""
+    ready, go = [trio.Event() for _ in range(2)], [trio.Event() for _ in range(2)]
+
+    async def answer(request: CompletionRequest) -> Completion | str:
+        if isinstance(last := request.messages[-1], ToolMessage):
+            return last.content
+        assert isinstance(last, UserMessage)
+        number = int(last.text)
+        ready[number].set()
+        await go[number].wait()
+        return Completion(tool_calls=(ToolCall("c", "process", "{}"),))
+
+    driver = FunctionDriver(answer, privacy=PrivacyTier.SOVEREIGN)
+    async with (
+        open_cluster(MODEL, address="local:1", tools=TOOLS, lease_seconds=1.0) as cluster,
+        open_pool(driver, tools=cluster._tools) as pool,
+    ):
+        handles = [await pool.spawn(job(f"{number}")) for number in range(2)]
+        for one in ready:
+            await one.wait()
+        (link,) = cluster._nodes.links.values()
+        link._wire = Muted(link._wire)
+        for one in go:
+            one.set()
+            await trio.testing.wait_all_tasks_blocked()
+        with trio.fail_after(60):
+            told, elsewhere = [(await one.wait()).text for one in handles]
+    assert "may or may not have been done" in told
+    assert elsewhere.isdigit()
 
 
 async def test_a_tool_call_that_finds_no_node_is_told_as_not_done(

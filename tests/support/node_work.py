@@ -9,12 +9,22 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 import trio
 
 from agentpool import AgentManifest, PrivacyTier, SpawnConfig, ToolError, UsageError
-from agentpool.abc import AgentContext, Driver, HearsThoughts, OnDelta, ToolContext
+from agentpool.abc import (
+    AgentContext,
+    Driver,
+    HearsThoughts,
+    OnDelta,
+    Tool,
+    ToolContext,
+    ToolDefinition,
+    ToolResult,
+)
 from agentpool.cluster._far_context import FarContext
 from agentpool.drivers import (
     BadRequestError,
@@ -340,12 +350,28 @@ TOOLS = ToolRegistry(
 )
 
 
+class ProxyTool(Tool):
+    """A tool whose schema cannot be pickled."""
+
+    @property
+    def definition(self) -> ToolDefinition:
+        """Return it."""
+        return ToolDefinition("odd", "Odd.", MappingProxyType({"type": "object"}))
+
+    async def run(self, arguments: str, context: ToolContext) -> ToolResult:
+        """Never asked."""
+        raise AssertionError(arguments, context)
+
+
+UNCROSSABLE = ToolRegistry([ProxyTool()])
+
+
 async def build_kit(context: AgentContext) -> ToolRegistry:
     """Make each agent its own tools."""
     await trio.lowlevel.checkpoint()
     if context.name == "clumsy":
         raise ValueError("no tools for you")
-    return TOOLS
+    return ToolRegistry([process]) if context.name == "modest" else TOOLS
 
 
 async def build_slowly(context: AgentContext) -> ToolRegistry:
