@@ -45,7 +45,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 MAX_BODY_BYTES: Final = 64 * 1024
 MAX_SESSIONS: Final = 1000
-"""The oldest is forgotten then. `open_session` keeps them in a file instead."""
+"""The oldest is forgotten then. `outcome_to_json` keeps them in a database instead."""
 
 HOST = AgentManifest.parse(
     """

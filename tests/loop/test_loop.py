@@ -16,7 +16,8 @@ from agentpool import (
     Usage,
 )
 from agentpool._loop.continuation import CONTINUE
-from agentpool._loop.loop import RECALL_LIMIT, RECALLED_HEADING, run_loop
+from agentpool._loop.loop import RECALL_LIMIT, run_loop
+from agentpool._loop.recalled import RECALLED_HEADING
 from agentpool._loop.run import Complete, Recall, RunTools
 from agentpool._messages import estimate_tokens
 from agentpool.abc import Completion
@@ -642,6 +643,31 @@ def test_recalled_text_is_data_of_the_users_side() -> None:
     (request,) = done.requests
     assert request.system == "Be kind."
     assert told(request) == [f"{RECALLED_HEADING}\n~~~\n- {poison}\n- second\n~~~", "hello"]
+
+
+def test_what_the_history_says_is_not_recalled_beside_it() -> None:
+    """Neither what an earlier run recalled, nor a question of it with its answer."""
+    history = (
+        UserMessage(f"{RECALLED_HEADING}\n~~~\n- the key is blue\n~~~"),
+        UserMessage("Where is it?"),
+        AssistantMessage("Let me look.", (tool_call("echo", "a"),)),
+        ToolMessage("a", "echo", "ran"),
+        AssistantMessage("Under the mat."),
+    )
+    known = ["the key is blue", "Q: Where is it?\nA: Under the mat."]
+    done = perform(["hi"], new_run(history=history), fragments=[*known, "the mat is red"])
+    *_, block, query = told(done.requests[0])
+    assert (block, query) == (f"{RECALLED_HEADING}\n~~~\n- the mat is red\n~~~", "hello")
+    done = perform(["hi"], new_run(history=history), fragments=known)
+    assert done.requests[0].messages[:-1] == history
+
+
+def test_a_history_that_has_no_room_is_recalled_from() -> None:
+    """It is not sent, so what it says must come from the memory."""
+    history = (UserMessage("Where is it? " * 99), AssistantMessage("Under the mat."))
+    known = f"Q: {history[0].text}\nA: Under the mat."
+    done = perform(["hi"], new_run(history=history, room_tokens=700), fragments=[known])
+    assert told(done.requests[0]) == [f"{RECALLED_HEADING}\n~~~\n- {known}\n~~~", "hello"]
 
 
 def test_nothing_recalled_is_nothing_told() -> None:

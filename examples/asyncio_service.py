@@ -1,0 +1,187 @@
+"""A web service on asyncio around one pool, which runs on trio in a thread of its own.
+
+    python asyncio_service.py --port 8000
+    curl -N localhost:8000/ask -d '{"query": "Who are you?"}'
+
+`PoolThread` is all that is between the two: it opens the pool when the service starts, hands
+text on as it arrives, and ends the agent of a client that goes away. The application is one of
+Starlette, so FastAPI takes the same `lifespan` and the same `StreamingResponse`. Needs
+Starlette and hypercorn: `pip install 'trio-agentpool[mcp]'`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from functools import partial
+
+import hypercorn
+import hypercorn.asyncio
+import trio
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from agentpool import (
+    AgentManifest,
+    AgentOutcome,
+    AgentPool,
+    AgentPoolError,
+    PoolClosedError,
+    PoolPlan,
+    SpawnConfig,
+    open_manifest_pool,
+)
+from agentpool.abc import Driver
+
+HOST = AgentManifest.parse(
+    """
+name = "host"
+capabilities = []
+[model]
+max_tokens = 400
+[resources]
+max_iterations = 3
+run_seconds = 120
+"""
+)
+
+
+# --- the bridge, which docs/how-to/use-it-beside-asyncio.md shows
+
+
+class PoolThread:
+    """A pool on trio in a thread, for tasks of asyncio."""
+
+    def __init__(
+        self, pool: AgentPool, nursery: trio.Nursery, token: trio.lowlevel.TrioToken
+    ) -> None:
+        """Keep what was opened in the thread."""
+        self._pool, self._nursery, self._token = pool, nursery, token
+
+    async def stream(self, config: SpawnConfig) -> AsyncGenerator[str, None]:
+        """Yield the text of one agent as it arrives. Closing this ends the agent.
+
+        Raises:
+            Exception: What the agent ended with, unless it completed.
+        """
+        loop = asyncio.get_running_loop()
+        items = asyncio.Queue[str | AgentOutcome | Exception]()
+        gone = trio.CancelScope()
+
+        def put(item: str | AgentOutcome | Exception) -> None:
+            loop.call_soon_threadsafe(items.put_nowait, item)
+
+        self._token.run_sync_soon(self._nursery.start_soon, self._answer, config, gone, put)
+        try:
+            while isinstance(item := await items.get(), str):
+                yield item
+            if isinstance(item, Exception):
+                raise item
+            item.unwrap()
+        finally:
+            self._token.run_sync_soon(gone.cancel)
+
+    async def _answer(
+        self,
+        config: SpawnConfig,
+        gone: trio.CancelScope,
+        put: Callable[[str | AgentOutcome | Exception], None],
+    ) -> None:
+        """Run one agent. This one, and no other method, runs on trio."""
+        end: AgentOutcome | Exception = PoolClosedError("the pool has closed")
+        try:
+            with gone:
+                handle = self._pool.spawn_nowait(config)
+                try:
+                    with handle.stream() as pieces:
+                        async for piece in pieces:
+                            put(piece)
+                    end = await handle.wait()
+                finally:
+                    handle.cancel("the client has gone")  # of one that has ended: nothing
+        except AgentPoolError as error:
+            end = error
+        finally:
+            put(end)
+
+
+@asynccontextmanager
+async def open_pool_thread(plan: PoolPlan) -> AsyncIterator[PoolThread]:
+    """Open a pool in a thread of its own, and close it at the end of the block."""
+    loop = asyncio.get_running_loop()
+    opened: asyncio.Future[PoolThread] = loop.create_future()
+    stop = trio.Event()
+
+    async def hold_open() -> None:
+        async with open_manifest_pool(plan) as pool, trio.open_nursery() as nursery:
+            token = trio.lowlevel.current_trio_token()
+            loop.call_soon_threadsafe(opened.set_result, PoolThread(pool, nursery, token))
+            await stop.wait()
+            await pool.shutdown(grace_seconds=10)
+            nursery.cancel_scope.cancel()
+
+    thread = asyncio.create_task(asyncio.to_thread(trio.run, hold_open))
+    await asyncio.wait({thread, opened}, return_when=asyncio.FIRST_COMPLETED)
+    if not opened.done():
+        thread.result()  # raises why the pool could not be opened
+    try:
+        yield opened.result()
+    finally:
+        opened.result()._token.run_sync_soon(stop.set)
+        await thread
+
+
+# --- the service
+
+
+def make_app(driver: Driver | None = None) -> Starlette:
+    """Make the application."""
+    plan = PoolPlan(
+        manifests=(HOST,), max_concurrent=20, max_queued=100, keep_outcomes=100, driver=driver
+    )
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with open_pool_thread(plan) as pool:
+            app.state.pool = pool
+            yield
+
+    return Starlette(routes=[Route("/ask", ask, methods=["POST"])], lifespan=lifespan)
+
+
+async def ask(request: Request) -> Response:
+    """Answer one question, piece by piece."""
+    try:
+        config = SpawnConfig(HOST, (await request.json())["query"])
+    except (ValueError, KeyError, TypeError, AgentPoolError) as error:
+        return JSONResponse({"error": f"send {{\"query\": …}}: {error}"}, status_code=400)
+    return StreamingResponse(told(request.app.state.pool, config), media_type="text/plain")
+
+
+async def told(pool: PoolThread, config: SpawnConfig) -> AsyncIterator[str]:
+    """Yield the answer, and at its end what went wrong."""
+    async with aclosing(pool.stream(config)) as pieces:
+        try:
+            async for piece in pieces:
+                yield piece
+        except AgentPoolError as error:
+            yield f"\n[{error}]\n"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the command line says."""
+    parser = argparse.ArgumentParser(description="Serve a pool over HTTP, on asyncio.")
+    parser.add_argument("--port", type=int, default=8000)
+    config = hypercorn.Config()
+    config.bind = [f"127.0.0.1:{parser.parse_args(argv).port}"]
+    asyncio.run(hypercorn.asyncio.serve(make_app(), config))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
