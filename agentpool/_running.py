@@ -15,6 +15,8 @@ def check_trio(name: str) -> None:
     """
     if not trio.lowlevel.in_trio_task():
         raise UsageError(
-            f"{name}() needs trio; run the program with trio.run(main), "
-            "not with asyncio.run(main())"
+            f"{name}() needs trio; run the program with trio.run(main), not with "
+            "asyncio.run(main()); a server that must stay on asyncio keeps its pool in a thread: "
+            "await asyncio.to_thread(trio.run, main), as in examples/asyncio_service.py and on "
+            "the page 'Use it beside asyncio'"
         )

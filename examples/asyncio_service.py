@@ -12,15 +12,16 @@ Starlette and hypercorn: `pip install 'trio-agentpool[mcp]'`.
 from __future__ import annotations
 
 import argparse
-import asyncio
+import asyncio  # noqa: TID251  # it is about programs on asyncio
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager
-from functools import partial
+from contextlib import aclosing, asynccontextmanager, suppress
+from typing import Any, Final, cast
 
 import hypercorn
 import hypercorn.asyncio
 import trio
+from hypercorn.typing import ASGIFramework
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -37,6 +38,9 @@ from agentpool import (
     open_manifest_pool,
 )
 from agentpool.abc import Driver
+
+GRACE_SECONDS: Final = 10
+"""What agents have to end their turn when the service stops."""
 
 HOST = AgentManifest.parse(
     """
@@ -84,7 +88,8 @@ class PoolThread:
                 raise item
             item.unwrap()
         finally:
-            self._token.run_sync_soon(gone.cancel)
+            with suppress(trio.RunFinishedError):  # the pool has closed, and so it has ended
+                self._token.run_sync_soon(gone.cancel)
 
     async def _answer(
         self,
@@ -122,11 +127,12 @@ async def open_pool_thread(plan: PoolPlan) -> AsyncIterator[PoolThread]:
             token = trio.lowlevel.current_trio_token()
             loop.call_soon_threadsafe(opened.set_result, PoolThread(pool, nursery, token))
             await stop.wait()
-            await pool.shutdown(grace_seconds=10)
+            await pool.shutdown(grace_seconds=GRACE_SECONDS)
             nursery.cancel_scope.cancel()
 
     thread = asyncio.create_task(asyncio.to_thread(trio.run, hold_open))
-    await asyncio.wait({thread, opened}, return_when=asyncio.FIRST_COMPLETED)
+    both: set[asyncio.Future[Any]] = {thread, opened}
+    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
     if not opened.done():
         thread.result()  # raises why the pool could not be opened
     try:
@@ -159,7 +165,7 @@ async def ask(request: Request) -> Response:
     try:
         config = SpawnConfig(HOST, (await request.json())["query"])
     except (ValueError, KeyError, TypeError, AgentPoolError) as error:
-        return JSONResponse({"error": f"send {{\"query\": …}}: {error}"}, status_code=400)
+        return JSONResponse({"error": f'send {{"query": …}}: {error}'}, status_code=400)
     return StreamingResponse(told(request.app.state.pool, config), media_type="text/plain")
 
 
@@ -169,7 +175,7 @@ async def told(pool: PoolThread, config: SpawnConfig) -> AsyncIterator[str]:
         try:
             async for piece in pieces:
                 yield piece
-        except AgentPoolError as error:
+        except Exception as error:  # noqa: BLE001  # whatever the agent ended with
             yield f"\n[{error}]\n"
 
 
@@ -179,7 +185,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=8000)
     config = hypercorn.Config()
     config.bind = [f"127.0.0.1:{parser.parse_args(argv).port}"]
-    asyncio.run(hypercorn.asyncio.serve(make_app(), config))
+    asyncio.run(hypercorn.asyncio.serve(cast("ASGIFramework", make_app()), config))
     return 0
 
 

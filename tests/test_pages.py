@@ -138,3 +138,9 @@ def test_no_block_is_left_out() -> None:
         assert "skip: " not in re.sub(r"`[^`\n]*`", "", path.read_text("utf-8")), path
         for kind, text in blocks(path):
             assert kind != "text" or not re.search(r"^(import|from) \w", text, re.MULTILINE), path
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_has_words(path: Path) -> None:
+    """GitHub and PyPI show nothing of ``[](page.md)``; Sphinx alone would put the title there."""
+    assert "[](" not in path.read_text("utf-8")

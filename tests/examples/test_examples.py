@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib.util
 import io
@@ -9,18 +10,21 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncGenerator
+import threading
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import pytest
 import trio
 
-from agentpool import UserMessage
+from agentpool import AgentPoolError, PoolPlan, SpawnConfig, UserMessage
 from agentpool.abc import Completion, CompletionRequest
 from agentpool.drivers import FunctionDriver, call
+
+T = TypeVar("T")
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -233,3 +237,106 @@ async def test_a_client_that_goes_away_ends_its_agent() -> None:
             await asked.wait()
             nursery.cancel_scope.cancel()
         await ended.wait()
+
+
+# --- the service on asyncio
+
+
+def on_asyncio(work: Callable[[ModuleType, Any], Awaitable[T]], driver: FunctionDriver) -> T:
+    """Do *work* in a program on asyncio, with its application while that is open."""
+
+    async def main() -> T:
+        program = load("asyncio_service")
+        app = program.make_app(driver)
+        async with app.router.lifespan_context(app):
+            return await work(program, app)
+
+    async def soon() -> T:
+        return await asyncio.wait_for(main(), timeout=60)
+
+    return asyncio.run(soon())
+
+
+def test_a_service_on_asyncio_answers_with_one_pool() -> None:
+    """Several clients at once, each with its own answer, and what is wrong with a question."""
+
+    async def work(_: ModuleType, app: Any) -> list[tuple[int, str]]:  # noqa: ANN401  # an application
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+            bodies = [b'{"query": "one"}', b'{"query": "break"}', b"{", b'{"query": " "}', b"[]"]
+            answers = await asyncio.gather(*(client.post("/ask", content=body) for body in bodies))
+            return [(one.status_code, one.text) for one in answers]
+
+    one, broken, *refused = on_asyncio(work, FunctionDriver(host))
+    assert one == (200, "one and one")
+    assert broken == (200, "\n[the model is out of order]\n")
+    assert [code for code, _ in refused] == [400, 400, 400]
+    assert "must not be empty" in refused[1][1]
+
+
+def test_a_client_of_the_service_on_asyncio_that_goes_away_ends_its_agent() -> None:
+    """Nobody pays for what nobody reads."""
+    asked, ended = threading.Event(), threading.Event()
+
+    async def think(_: CompletionRequest) -> str:
+        asked.set()
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.set()
+        raise AssertionError  # pragma: no cover
+
+    async def work(program: ModuleType, app: Any) -> None:  # noqa: ANN401  # an application
+        pieces = app.state.pool.stream(SpawnConfig(program.HOST, "one"))
+        reading = asyncio.ensure_future(anext(pieces))
+        assert await asyncio.to_thread(asked.wait, 30)
+        reading.cancel()
+        assert await asyncio.to_thread(ended.wait, 30)
+
+    on_asyncio(work, FunctionDriver(think))
+
+
+def test_a_pool_that_closes_ends_what_is_read_on_asyncio(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing waits for a pool that is gone."""
+    asked = threading.Event()
+
+    async def think(_: CompletionRequest) -> str:
+        asked.set()
+        await trio.sleep_forever()
+        raise AssertionError  # pragma: no cover
+
+    async def main() -> str:
+        program = load("asyncio_service")
+        monkeypatch.setattr(program, "GRACE_SECONDS", 0)
+        plan = PoolPlan(manifests=(program.HOST,), driver=FunctionDriver(think))
+        async with program.open_pool_thread(plan) as pool:
+            pieces = pool.stream(SpawnConfig(program.HOST, "one"))
+            reading = asyncio.ensure_future(anext(pieces))
+            assert await asyncio.to_thread(asked.wait, 30)
+        with pytest.raises(AgentPoolError) as caught:
+            await reading
+        return str(caught.value)
+
+    assert "was cancelled" in asyncio.run(main())
+
+
+def test_a_pool_that_cannot_be_opened_is_said_on_asyncio() -> None:
+    """The service does not start, with the reason."""
+    program = load("asyncio_service")
+
+    async def main() -> None:
+        async with program.open_pool_thread(PoolPlan(manifests=(), driver=None)):
+            raise AssertionError  # pragma: no cover
+
+    with pytest.raises(AgentPoolError):
+        asyncio.run(main())
+
+
+def test_the_page_about_asyncio_has_the_bridge_of_the_example() -> None:
+    """Both are run; they are one text."""
+    program = (EXAMPLES / "asyncio_service.py").read_text()
+    bridge = program[program.index("class PoolThread:") : program.index("\n\n# --- the service")]
+    page = EXAMPLES.parent / "docs" / "how-to" / "use-it-beside-asyncio.md"
+    assert bridge.rstrip() in page.read_text()

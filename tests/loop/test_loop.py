@@ -664,9 +664,12 @@ def test_what_the_history_says_is_not_recalled_beside_it() -> None:
 
 def test_a_history_that_has_no_room_is_recalled_from() -> None:
     """It is not sent, so what it says must come from the memory."""
-    history = (UserMessage("Where is it? " * 99), AssistantMessage("Under the mat."))
-    known = f"Q: {history[0].text}\nA: Under the mat."
-    done = perform(["hi"], new_run(history=history, room_tokens=700), fragments=[known])
+    history = (
+        UserMessage("Where is it?"), AssistantMessage("Under the mat."),
+        UserMessage("Tell me all. " * 99), AssistantMessage("No."),
+    )  # fmt: skip
+    known = "Q: Where is it?\nA: Under the mat."
+    done = perform(["hi"], new_run(history=history, room_tokens=400), fragments=[known])
     assert told(done.requests[0]) == [f"{RECALLED_HEADING}\n~~~\n- {known}\n~~~", "hello"]
 
 
