@@ -144,6 +144,12 @@ _TERMS: Final = attrs.fields(SpawnConfig)[2:]  # all but the manifest and the qu
 _terms: Final = attrgetter(*(field.name for field in _TERMS))
 _USUAL_TERMS: Final = tuple(field.default for field in _TERMS)
 
+
+def seconds_of(config: SpawnConfig) -> float | None:
+    """Return the longest that the run may take. ``None``: as long as it likes."""
+    return config.deadline_seconds or config.manifest.resources.run_seconds
+
+
 CHILD_MAX_ITERATIONS = 10
 """Turns that a child has at most: it was given a part of its parent's work, not all."""
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Sequence
-from contextlib import nullcontext
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import TypeAlias
 
 import msgspec
 import trio
@@ -18,6 +17,7 @@ from agentpool._agent.recounting import begin, take_back
 from agentpool._agent.request import complete, complete_aside, late_answer
 from agentpool._agent.spending import owed_by
 from agentpool._agent.tool_calls import end_late, run_calls
+from agentpool._attachments import CountAttachment, highest_tokens
 from agentpool._chat_markers import Cleaner
 from agentpool._errors import DriverError, LimitExceededError
 from agentpool._events import Phase, WindowCut
@@ -39,10 +39,11 @@ from agentpool._messages import OWNER_ID, AgentMessage
 from agentpool._scheduling.request_clock import RequestClock
 from agentpool._scheduling.step_clock import allow
 from agentpool._spawn import SpawnConfig
-from agentpool.abc import Fragment, MemoryQuery
+from agentpool.abc import Driver, Fragment, MemoryQuery
 from agentpool.tools._registry import ToolRegistry
 
-NO_LIMIT: Final = nullcontext()
+Perform: TypeAlias = Callable[[Agent, Effect, Run], Awaitable[object] | None]
+"""Performs one effect. ``None``: there is nothing to await."""
 
 
 def _cleaned(messages: Sequence[AgentMessage], cleaner: Cleaner) -> tuple[AgentMessage, ...]:
@@ -55,8 +56,11 @@ def _cleaned(messages: Sequence[AgentMessage], cleaner: Cleaner) -> tuple[AgentM
     )
 
 
-async def drive(agent: Agent, registry: ToolRegistry) -> None:  # noqa: ASYNC910  # every run asks its driver
+def drive(agent: Agent, registry: ToolRegistry) -> Awaitable[None]:
     """Run *agent* to its end. ``agent.outcome`` then says how it ended.
+
+    Returns:
+        What is to be awaited at once.
 
     Raises:
         Exception: Whatever the driver failed with.
@@ -64,40 +68,67 @@ async def drive(agent: Agent, registry: ToolRegistry) -> None:  # noqa: ASYNC910
     Cancellation:
         The run keeps what it had; nothing of it goes on.
     """
-    agent.registry = registry
+    run = _begin(agent, registry)
     perform = _perform if agent.journal is None else _perform_kept
-    branch_if_changed(agent, registry, _new_run)
-    agent.run = run = _new_run(agent, agent.config, registry)
-    if agent.journal is not None and agent.purse is not None and agent.purse.is_stored:
-        agent.journal.owed = partial(owed_by, agent.purse.kept_with(agent.journal))
-    agent.phase(Phase.PERCEIVE)
-    has_limits = bool(registry) or agent.config.manifest.resources.request_seconds is not None
+    if registry or agent.config.manifest.resources.request_seconds is not None:
+        return _drive_limited(agent, run, perform)
+    return _drive(agent, run, perform)
+
+
+async def _drive(agent: Agent, run: Run, perform: Perform) -> None:  # noqa: ASYNC910  # every run asks its driver
+    """Perform a run no step of which has a limit: an agent that waits has two objects less."""
+    for effect in run_loop(run):
+        work = perform(agent, effect, run)
+        if work is not None:
+            await work
+    if agent.journal is not None:
+        await agent.journal.flush()
+    _tell_done(agent, run)
+
+
+async def _drive_limited(agent: Agent, run: Run, perform: Perform) -> None:  # noqa: ASYNC910  # as _drive()
+    """Perform a run whose steps may have limits."""
     effects = run_loop(run)
     effect = next(effects, None)
     while effect is not None:
-        clock = agent.clock = trio.CancelScope() if has_limits else None
         error: Exception | None = None
+        clock = agent.clock = trio.CancelScope()
         try:
-            with clock or NO_LIMIT:
+            with clock:
                 is_used_up = False
                 while effect is not None and not is_used_up:
                     work = perform(agent, effect, run)
                     if work is not None:
                         await work
-                        is_used_up = clock is not None and clock.cancel_called
+                        is_used_up = clock.cancel_called
                     effect = next(effects, None)
         except Exception as raised:
-            if clock is None or not clock.cancelled_caught:
+            if not clock.cancelled_caught:
                 raise
             error = raised  # what else was wrong when its time was over
-        if clock and clock.cancelled_caught:
+        if clock.cancelled_caught:
             # It stands where it was ended.
             await _end_late(agent, effect, error)
             effect = next(effects, None)
     if agent.journal is not None:
         await agent.journal.flush()
+    _tell_done(agent, run)
+
+
+def _tell_done(agent: Agent, run: Run) -> None:
     if run.stop is None:
         agent.phase(Phase.DONE)
+
+
+def _begin(agent: Agent, registry: ToolRegistry) -> Run:
+    """Make the run of *agent*, which is about to begin."""
+    agent.registry = registry
+    branch_if_changed(agent, registry, _new_run)
+    agent.run = run = _new_run(agent, agent.config, registry)
+    if agent.journal is not None and agent.purse is not None and agent.purse.is_stored:
+        agent.journal.owed = partial(owed_by, agent.purse.kept_with(agent.journal))
+    agent.phase(Phase.PERCEIVE)
+    return run
 
 
 def _perform(agent: Agent, effect: Effect, run: Run) -> Awaitable[object] | None:
@@ -229,8 +260,14 @@ def _new_run(agent: Agent, config: SpawnConfig, registry: ToolRegistry) -> Run:
         output_of(config),
         max_output_tokens=agent.driver.max_output_tokens,
         attachments=config.attachments,
-        attachment_tokens=agent.driver.attachment_tokens,
+        attachment_tokens=_attachment_tokens(agent.driver),
     )
+
+
+def _attachment_tokens(driver: Driver) -> CountAttachment:
+    """Return what says how many tokens an attachment takes; of most drivers it is one object."""
+    is_usual = type(driver).attachment_tokens is Driver.attachment_tokens
+    return highest_tokens if is_usual else driver.attachment_tokens
 
 
 async def _recall(agent: Agent, effect: Recall) -> None:  # noqa: ASYNC910  # a broken memory need not have one

@@ -28,13 +28,13 @@ from agentpool._agent.agent import Agent
 from agentpool._agent.answer import sound_answer
 from agentpool._agent.recounting import broken_off, is_joint
 from agentpool._agent.results import spent_on
+from agentpool._agent.retry import makes_sense
 from agentpool._agent.spending import Purse, estimate, is_refusal
 from agentpool._agent.telling import Hearing, RequestTeller, tell_messages
 from agentpool._base import Live
 from agentpool._budget.claims import Ledger, RequestReservation
 from agentpool._errors import (
     DriverError,
-    FailedAttemptError,
     LimitExceededError,
     NetworkError,
 )
@@ -47,7 +47,7 @@ from agentpool._scheduling.request_clock import RequestClock, current_clock, wai
 from agentpool._scheduling.slot import parked
 from agentpool._scheduling.step_clock import allow
 from agentpool._scheduling.waits import Wait, WaitReason
-from agentpool._scheduling.watcher import current_failures
+from agentpool._scheduling.watcher import current_asking
 from agentpool._served_call import Loss, current_call
 from agentpool.abc import Driver, OnDelta
 
@@ -58,8 +58,7 @@ def complete(agent: Agent, effect: Complete, run: Run) -> Awaitable[object]:
     If a budget does not allow it there is no completion, and ``run.exhausted`` says which.
 
     Returns:
-        What is to be awaited at once; see ``ModelRequest.make``. A coroutine around it would be
-        300 bytes of each agent that waits.
+        What is to be awaited at once: a coroutine around it would be 300 bytes of each agent.
     """
     request = effect.request
     hear: OnDelta = agent.arrived
@@ -72,10 +71,10 @@ def complete(agent: Agent, effect: Complete, run: Run) -> Awaitable[object]:
         hear = Hearing(agent)
     seconds = agent.config.manifest.resources.request_seconds
     allow(agent.clock, seconds, agent.hub.now)
-    asking = ModelRequest(agent, agent.driver, request, hear, run.arriving, teller, effect=effect)
-    agent.slot.failures = asking.failed
-    if seconds is not None and agent.clock is not None:
-        agent.slot.clock = RequestClock(agent.clock)
+    clock = None if seconds is None or agent.clock is None else RequestClock(agent.clock)
+    agent.slot.asking = asking = ModelRequest(
+        agent, agent.driver, request, hear, run.arriving, teller, effect=effect, clock=clock
+    )
     return asking.make()
 
 
@@ -110,11 +109,11 @@ async def complete_aside(
             on_delta(piece)
 
     asking = ModelRequest(agent, driver, request, arrive, arrived, teller, Estimator())
-    token = current_failures.set(asking.failed)
+    token = current_asking.set(asking)
     try:
         answer = await asking.make()
     finally:
-        current_failures.reset(token)
+        current_asking.reset(token)
     if isinstance(answer, LimitExceededError):
         raise answer
     agent.charge(answer.usage, answer.cost_usd, requests=1)
@@ -138,7 +137,7 @@ class ModelRequest(Live):
     arrived: Sequence[str]
     """The pieces that have come."""
     teller: RequestTeller | None
-    """Tells observers. ``None``: there are none."""
+    """Tells observers. ``None``: none."""
     estimator: Estimator | None = None
     """Says what it needs of a budget. ``None``: the one of the agent's conversation."""
     has_left: bool = False
@@ -147,10 +146,11 @@ class ModelRequest(Live):
     """What is set aside for the attempt that is under way."""
     loss_is_kept: bool = False
     """Whether the journal has what the last attempt took, so that another one is to begin."""
-
     effect: Complete | None = None
     """Where the answer of the agent's own turn goes. ``None``: a tool asks."""
-    failed: list[DriverError] = []  # noqa: RUF012  # each has its own
+    clock: RequestClock | None = None
+    """What stands still while the request waits for its turn. ``None``: nothing limits it."""
+    failed: tuple[DriverError, ...] = ()
     """The errors of drivers in whose place another one was asked, not counted yet."""
     failed_before: int = 0
     """How many of them there were when the last one that was asked left."""
@@ -191,8 +191,7 @@ class ModelRequest(Live):
                     if delay_seconds is None:
                         error.attempts = attempts
                         raise
-                    retried = (attempts, delay_seconds, str(error))
-                    agent.hub.tell(RequestRetried, agent.agent_id, agent.name, *retried)
+                    self._tell_retry(attempts, delay_seconds, error)
                 except BaseException as error:
                     self._break_off(error)
                     raise
@@ -201,15 +200,15 @@ class ModelRequest(Live):
         finally:
             self._detach()
 
+    def _tell_retry(self, attempts: int, delay_seconds: float, error: DriverError) -> None:
+        retried = (attempts, delay_seconds, str(error))
+        self.agent.hub.tell(RequestRetried, self.agent.agent_id, self.agent.name, *retried)
+
     def _detach(self) -> None:
-        slot = self.agent.slot
-        if self.effect is None:
-            return  # a tool's request, beside which the agent's own may go on
-        slot.failures = None
-        if slot.clock is not None:
-            # Also from tasks that were left behind and still wait.
-            slot.clock.end()
-            slot.clock = None
+        if self.effect is not None:  # or it is a tool's, beside which the agent's own goes on
+            self.agent.slot.asking = None
+        if self.clock is not None:
+            self.clock.end()  # also for tasks that were left behind and still wait
 
     def _done(self, answer: Completion | LimitExceededError) -> Completion | LimitExceededError:
         """Store the answer in the agent's turn, and report it."""
@@ -310,20 +309,24 @@ class ModelRequest(Live):
             paid.commit(tokens=loss.tokens, cost_usd=loss.cost_usd)
         self._lose(loss, None if paid is None else paid.cost_usd)
 
+    def take_failure(self, error: DriverError) -> None:
+        """Take the error of a driver that was asked, in whose place another one is asked."""
+        self.failed += (error,)
+
     def _count_failed(self, *, but_last: bool = False) -> DriverError | None:
         """Count what drivers took in whose place another one was asked.
 
         Return the error of the last of them if it is not to be counted here, and there is one.
         """
-        last = self.failed.pop() if but_last else None
-        failed, self.failed_before = tuple(self.failed), 0
-        self.failed.clear()
+        count = len(self.failed) - but_last
+        failed, last = self.failed[:count], self.failed[count:]
+        self.failed, self.failed_before = (), 0
         for error in failed:
             loss = self._loss_of(error, ())
             if self.agent.purse is not None:
                 self.agent.purse.ledger.record(spent_on(loss), is_stored=False)
             self._lose(loss)
-        return last
+        return last[0] if last else None
 
     def _lose(self, loss: Loss, reserved_usd: float | None = None) -> None:
         self.agent.lose(loss)
@@ -365,7 +368,7 @@ class ModelRequest(Live):
         self, error: DriverError, attempts: int, waited_seconds: float
     ) -> float | None:
         """Return the delay before the next attempt. ``None``: there is no further one."""
-        if self.arrived or not _makes_sense(error, attempts):
+        if self.arrived or not makes_sense(error, attempts):
             return None
         home = self.agent.home
         delay_seconds = home.retries.next_delay_seconds(
@@ -375,8 +378,3 @@ class ModelRequest(Live):
         if delay_seconds is None or (clock is not None and delay_seconds >= clock.seconds_left):
             return None
         return delay_seconds
-
-
-def _makes_sense(error: DriverError, attempt: int) -> bool:
-    """Return whether another attempt may help after that many."""
-    return error.retryable and not (isinstance(error, FailedAttemptError) and attempt > 1)

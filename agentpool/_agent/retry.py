@@ -19,7 +19,7 @@ from typing import Final, final
 import attrs
 
 from agentpool._checks import expect_fields
-from agentpool._errors import UsageError
+from agentpool._errors import DriverError, FailedAttemptError, UsageError
 
 MAX_DOUBLINGS: Final = 60
 """Beyond any sensible cap; a higher power overflows a float."""
@@ -78,3 +78,8 @@ class RetryPolicy:
             # would come back at the same moment.
             delay = max(delay, retry_after_seconds + self.base_seconds * jitter)
         return delay if waited_seconds + delay <= self.max_total_seconds else None
+
+
+def makes_sense(error: DriverError, attempt: int) -> bool:
+    """Return whether another attempt may help after that many."""
+    return error.retryable and not (isinstance(error, FailedAttemptError) and attempt > 1)

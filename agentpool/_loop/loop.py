@@ -66,10 +66,7 @@ RECALL_LIMIT = 5
 def run_loop(run: Run) -> Generator[Effect, None, None]:
     """Yield the effects of *run* until it ends. ``run`` then says how it ended."""
     # Perceive: what it knows.
-    recall = Recall(run.query, RECALL_LIMIT)
-    if run.has_memory:
-        yield recall
-    conversation = run.conversation = _begin(run, recall.fragments)
+    conversation = run.conversation = _begin(run, (yield from _recalled(run)))
     receive = Receive()
     while run.stop is None:
         # Perceive: what it was told since, control first.
@@ -106,6 +103,14 @@ def run_loop(run: Run) -> Generator[Effect, None, None]:
 
 
 # --- perceive
+
+
+def _recalled(run: Run) -> Generator[Effect, None, Sequence[str]]:
+    if not run.has_memory:
+        return ()
+    recall = Recall(run.query, RECALL_LIMIT)
+    yield recall
+    return recall.fragments
 
 
 def _begin(run: Run, fragments: Sequence[str]) -> Conversation:

@@ -23,7 +23,6 @@ import trio
 from agentpool._agent.agent import Agent, Home
 from agentpool._agent.driving import drive
 from agentpool._agent.retry import RetryPolicy
-from agentpool._agent.spending import Purse
 from agentpool._approval import Approver
 from agentpool._budget.budget import Budget
 from agentpool._chat_markers import Cleaner
@@ -42,11 +41,19 @@ from agentpool._pool.past import PastAgent
 from agentpool._pool.record import AgentRecord, OnEnd
 from agentpool._pool.shutdown import ShutdownStep, end_in_steps
 from agentpool._pool.spawn_checks import Entry, budget_for, check_config
-from agentpool._pool.verdict import OUTSIDE, cancellation_of, unstarted_outcome, verdict, verdict_on
+from agentpool._pool.starting import new_agent, take_task
+from agentpool._pool.verdict import (
+    OUTSIDE,
+    UNKNOWN,
+    Ending,
+    cancellation_of,
+    unstarted_outcome,
+    verdict,
+    verdict_on,
+)
 from agentpool._scheduling.parking_lot import Lot
-from agentpool._scheduling.slot import Slot, current_branch, current_slot, parked
+from agentpool._scheduling.slot import Slot, parked
 from agentpool._scheduling.waits import Wait
-from agentpool._served_call import current_call
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import AgentContext, Driver
 from agentpool.observe._hub import EventHub
@@ -183,7 +190,7 @@ class AgentNursery(Home):
         with self.hub:
             self.last_id = max(self.last_id, agent_id)
             record = AgentRecord(
-                self, self.voice, agent_id, config, driver,
+                self, agent_id, config, driver,
                 parent=parent, on_end=on_end, budget=budget,
             )  # fmt: skip
             self.fan_in.expect(record)
@@ -243,59 +250,48 @@ class AgentNursery(Home):
     # --- from slot to outcome
 
     async def _live(self, record: AgentRecord, slot: Slot) -> None:  # noqa: ASYNC910  # the run has its own
-        if self.journal is not None and (known := self.journal.outcome_of(record.agent_id)):
-            record.take_work()
-            self.journal.spend_again(record.agent_id, record.budget)
-            self._end(record, known, slot)
+        if self.journal is not None and self._has_ended_before(record, slot, self.journal):
             return  # noqa: ASYNC910  # there is nothing to wait for
-        current_slot.set(slot)
-        if current_branch.get() is not None:
-            current_branch.set(None)  # it was started by a branch of another agent
-        if current_call.get() is not None:
-            current_call.set(None)  # or while the other one served a call
-        slot.task = trio.lowlevel.current_task()
-        config, driver = record.take_work()
-        agent = record.agent = Agent(
-            record.agent_id,
-            record.name,
-            self,
-            config,
-            driver,
-            slot,
-            self.hub,
-            self.router,
-            self.memory.memory_for(config),
-            record.budget and Purse(record.budget, slot, self.hub, record.agent_id, record.name),
-        )
-        agent.interrupted = record.interrupted
-        agent.journal = self.journal and self.journal.run_of(record.agent_id, record.budget)
-        seconds = config.deadline_seconds or config.manifest.resources.run_seconds
-        if seconds is not None:
-            slot.scope.deadline = trio.current_time() + seconds
-            if record.is_guarded:
-                slot.guards = (slot.scope.deadline,)
-        status, error, reason = AgentStatus.COMPLETED, None, None
+        agent, ending = self._begin(record, slot), UNKNOWN
         try:
             with slot.scope:
-                tools = self.tools
-                if not isinstance(tools, ToolRegistry):
-                    tools = await tools_of_agent(agent.context, tools)
-                await drive(agent, tools)
-            status, error, reason = verdict(record, slot, agent, seconds)
+                if isinstance(self.tools, ToolRegistry):
+                    await drive(agent, self.tools)
+                else:
+                    await drive(agent, await tools_of_agent(agent.context, self.tools))
+            ending = verdict(record, slot, agent)
         except Exception as raised:  # noqa: BLE001  # kept whole in the outcome
-            status, error = verdict_on(record, raised)
+            ending = verdict_on(record, raised)
         except BaseException:
             # Cancelled from outside the pool, or the program ends: say so, and pass it on.
             record.is_left_open = True
             record.mark_cancelled(*OUTSIDE)
-            status, error = AgentStatus.CANCELLED, cancellation_of(record)
+            ending = AgentStatus.CANCELLED, cancellation_of(record), None
             raise
         finally:
-            outcome = agent.outcome(
-                status, self.hub.seconds(), record.started_at, error=error, stop_reason=reason
-            )
-            self._end(record, outcome, slot)
-            agent.close()
+            self._conclude(agent, record, slot, ending)
+
+    def _has_ended_before(self, record: AgentRecord, slot: Slot, journal: PoolJournal) -> bool:
+        """End an agent that has ended in an earlier process, as it did there."""
+        known = journal.outcome_of(record.agent_id)
+        if known is None:
+            return False
+        record.take_work()
+        journal.spend_again(record.agent_id, record.budget)
+        self._end(record, known, slot)
+        return True
+
+    def _begin(self, record: AgentRecord, slot: Slot) -> Agent:
+        take_task(slot)
+        return new_agent(self, record, slot, self.router, self.memory, journal=self.journal)
+
+    def _conclude(self, agent: Agent, record: AgentRecord, slot: Slot, ending: Ending) -> None:
+        status, error, reason = ending
+        outcome = agent.outcome(
+            status, self.hub.seconds(), record.started_at, error=error, stop_reason=reason
+        )
+        self._end(record, outcome, slot)
+        agent.close()
 
     def make_context(self, agent: Agent) -> AgentContext:
         """Make the context that the tools of *agent* get."""

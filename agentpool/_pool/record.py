@@ -40,6 +40,11 @@ class Caretaker(Protocol):
     """The part of a pool that an agent's record needs."""
 
     @property
+    def voice(self) -> Voice:
+        """Sends messages on behalf of the caller."""
+        ...
+
+    @property
     def fan_in(self) -> Books:
         """All of the pool's agents."""
         ...
@@ -98,9 +103,7 @@ class AgentRecord:
         "name",
         "on_end",
         "parent_id",
-        "share",
         "started_at",
-        "voice",
     )
 
     agent_id: AgentId
@@ -115,8 +118,6 @@ class AgentRecord:
     """Told of its end, alone. ``None``: the pool's fan-in is."""
     budget: Budget | None
     """What it spends of. ``None``: it shares none."""
-    share: Share
-    """What part of the queue it may have."""
     _children: dict[AgentId, AgentRecord] | None
     """``None``: it had none, as most have."""
     interrupted: bool
@@ -130,8 +131,6 @@ class AgentRecord:
     is_guarded: bool
     """Whether its deadline is only what a manifest allows the tool that has started it."""
     _pool: Caretaker
-    voice: Voice
-    """Sends messages on behalf of the caller."""
     _config: SpawnConfig | None
     _driver: Driver | None
     _slot: Slot | None
@@ -143,7 +142,6 @@ class AgentRecord:
     def __init__(
         self,
         pool: Caretaker,
-        voice: Voice,
         agent_id: AgentId,
         config: SpawnConfig,
         driver: Driver,
@@ -158,7 +156,6 @@ class AgentRecord:
         self.depth = parent.depth + 1 if parent is not None else 0
         self.on_end = on_end
         self.budget = budget
-        self.share = config.share
         self._children = None
         self.interrupted = False
         self.started_at = None
@@ -166,7 +163,6 @@ class AgentRecord:
         self.is_left_open = False
         self.is_guarded = False
         self._pool = pool
-        self.voice = voice
         self._config = config
         self._driver = driver
         self._slot = None
@@ -174,6 +170,16 @@ class AgentRecord:
         self._ended = None
         self._seen = False
         self._cancelled = None
+
+    @property
+    def share(self) -> Share:
+        """What part of the queue it may have. Until it has ended."""
+        return self.take_work()[0].share
+
+    @property
+    def voice(self) -> Voice:
+        """Sends messages on behalf of the caller."""
+        return self._pool.voice
 
     @property
     def status(self) -> AgentStatus:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeAlias
 
 import trio
 
@@ -12,25 +12,32 @@ from agentpool._errors import AgentCancelledError, LimitExceededError
 from agentpool._outcome import AgentOutcome, AgentStatus, StopReason
 from agentpool._pool.record import AgentRecord
 from agentpool._scheduling.slot import Slot
+from agentpool._spawn import seconds_of
 
 OUTSIDE: Final = ("outside", "the scope around the pool was cancelled")
 """Who and why, when a pool is cancelled as a whole."""
 
 
-def verdict(
-    record: AgentRecord, slot: Slot, agent: Agent, seconds: float | None
-) -> tuple[AgentStatus, Exception | None, StopReason | None]:
-    """Return the status and reason of a run that ended without an exception."""
+Ending: TypeAlias = tuple[AgentStatus, Exception | None, StopReason | None]
+"""The status, the error and the reason of a run that has ended."""
+
+UNKNOWN: Final[Ending] = AgentStatus.CANCELLED, None, None
+"""Until a run has ended."""
+
+
+def verdict(record: AgentRecord, slot: Slot, agent: Agent) -> Ending:
+    """Return how a run ended that raised no exception."""
     if slot.scope.cancelled_caught:
         if record.cancelled is not None:
             return AgentStatus.CANCELLED, cancellation_of(record), None
         unfit = "" if agent.run is None else agent.run.misfit_words()
+        seconds = seconds_of(agent.config) or 0.0
         late = LimitExceededError(
             f"the run took longer than its {seconds:g} seconds"
             + (f", and {unfit}" if unfit else ""),
             kind=StopReason.DEADLINE.value,
-            used=trio.current_time() - slot.scope.deadline + (seconds or 0.0),
-            limit=seconds or 0.0,
+            used=trio.current_time() - slot.scope.deadline + seconds,
+            limit=seconds,
             source="deadline",
         )
         return AgentStatus.STOPPED, late, StopReason.DEADLINE
@@ -41,17 +48,17 @@ def verdict(
     return AgentStatus.COMPLETED, None, run.stop_reason
 
 
-def verdict_on(record: AgentRecord, raised: Exception) -> tuple[AgentStatus, Exception]:
-    """Return the status and error of a run that ended with an exception.
+def verdict_on(record: AgentRecord, raised: Exception) -> Ending:
+    """Return how a run ended that raised an exception.
 
     An agent that was cancelled is cancelled, also when its cleanup breaks: whoever did it meant
     it, so nothing is started again. The error says both.
     """
     if record.cancelled is None:
-        return AgentStatus.FAILED, raised
+        return AgentStatus.FAILED, raised, None
     error = cancellation_of(record, f"; then it failed: {type(raised).__name__}: {raised}")
     error.__cause__ = raised
-    return AgentStatus.CANCELLED, error
+    return AgentStatus.CANCELLED, error, None
 
 
 def unstarted_outcome(record: AgentRecord, finished_at: float) -> AgentOutcome:

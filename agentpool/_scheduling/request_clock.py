@@ -22,7 +22,7 @@ from typing import Self, final
 import trio
 
 from agentpool._base import Live
-from agentpool._scheduling.clock import Clock
+from agentpool._scheduling.asking import Clock
 from agentpool._scheduling.slot import Slot, current_slot
 
 
@@ -107,10 +107,8 @@ def current_clock() -> Clock | None:
     slot, clock = current_slot.get(), _clock.get()
     if clock is not None and clock.is_of(slot):
         return clock
-    # That of a request which the agent makes for itself is in its slot.
-    if slot is None or slot.clock is None or not slot.is_own_task():
-        return None
-    return slot.clock
+    asking = None if slot is None else slot.own_request()
+    return None if asking is None else asking.clock
 
 
 @contextmanager

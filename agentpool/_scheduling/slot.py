@@ -34,9 +34,9 @@ from typing import Final, Protocol, final
 import trio
 
 from agentpool._base import Live
-from agentpool._errors import DeadlockError, DriverError
+from agentpool._errors import DeadlockError
 from agentpool._messages import AgentId
-from agentpool._scheduling.clock import Clock
+from agentpool._scheduling.asking import Asking
 from agentpool._scheduling.fair_queue import PLAIN, Share
 from agentpool._scheduling.owner import Owner
 from agentpool._scheduling.parking_lot import Lot
@@ -106,12 +106,9 @@ class Slot(Live):
     guards: tuple[float, ...] = ()
     """Deadlines of the manifest for its tools, none of them set for a wait. A wait that only
     they would end counts as one that has none."""
-    clock: Clock | None = None
-    """The clock of the request that the agent makes for itself. ``None``: none limits it.
-    A context variable would be a fiftieth of a turn, and so would one for ``failures``."""
-    failures: list[DriverError] | None = None
-    """Takes the errors of drivers in whose place another one is asked. ``None``: the agent makes
-    no request for itself."""
+    asking: Asking | None = None
+    """The request that the agent makes for itself. ``None``: it makes none. (A context variable
+    would be a fiftieth of a turn.)"""
     _waits: dict[trio.lowlevel.Task, parked] | None = None
     _granted: trio.Event | None = None
 
@@ -197,9 +194,15 @@ class Slot(Live):
             return branch
         return self._own_branch()
 
-    def is_own_task(self) -> bool:
-        """Return whether the current task is the agent's: none that it has left behind."""
-        return self.branch_of(trio.lowlevel.current_task()) is not None
+    def own_request(self) -> Asking | None:
+        """Return the request that the agent makes for itself, for a task that is a part of it.
+
+        A task that the agent has left behind has no part in it.
+        """
+        asking = self.asking
+        if asking is None or self.branch_of(trio.lowlevel.current_task()) is None:
+            return None
+        return asking
 
     def _own_branch(self) -> Branch:
         if not self.branches:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Protocol
 
-from agentpool._errors import DriverError
+from agentpool._scheduling.asking import Asking
 from agentpool._scheduling.slot import current_slot
 
 
@@ -34,25 +34,17 @@ class RequestWatcher(Protocol):
         """
 
 
-current_failures: ContextVar[list[DriverError] | None] = ContextVar(
-    "agentpool_failures", default=None
-)
-"""Takes the errors of drivers in whose place another one was asked, where a tool asks. ``None``:
-no tool does."""
+current_asking: ContextVar[Asking | None] = ContextVar("agentpool_asking", default=None)
+"""The request that a tool makes in its agent's name. ``None``: no tool does."""
 
 
-def failures_to_count() -> list[DriverError] | None:
-    """Return what takes the errors of drivers in whose place another one is asked.
-
-    ``None``: the current task makes a request of no agent.
-    """
-    failures = current_failures.get()
-    if failures is not None:
-        return failures
+def asking_now() -> Asking | None:
+    """Return the request of an agent that the current task makes. ``None``: it makes none."""
+    asking = current_asking.get()
+    if asking is not None:
+        return asking
     slot = current_slot.get()
-    if slot is None or slot.failures is None or not slot.is_own_task():
-        return None
-    return slot.failures
+    return None if slot is None else slot.own_request()
 
 
 current_watcher: ContextVar[RequestWatcher | None] = ContextVar("agentpool_watcher", default=None)

@@ -46,7 +46,7 @@ from agentpool._loop.continuation import goes_on
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._messages import Completion, CompletionRequest, FinishReason, Usage
 from agentpool._scheduling.request_clock import RequestClock
-from agentpool._scheduling.watcher import current_watcher, failures_to_count
+from agentpool._scheduling.watcher import asking_now, current_watcher
 from agentpool.abc import Driver, HearsThoughts, OnDelta, OnSent, SendingDriver
 from agentpool.drivers._breaker import Attempt, BreakerState, CircuitBreaker
 
@@ -241,10 +241,10 @@ class FallbackDriver(SendingDriver):
                     raise
                 errors.append(error)
                 self._tell(number, error)
-                failures = failures_to_count()
+                asking = asking_now() if heard.has_left else None
                 # One that has the errors of others was told of them.
-                if failures is not None and not isinstance(error, AllDriversFailedError):
-                    failures.extend([error] if heard.has_left else [])
+                if asking is not None and not isinstance(error, AllDriversFailedError):
+                    asking.take_failure(error)
             # The name is the first one's; each of the others knows its own model.
             request = msgspec.structs.replace(request, model=None)
         await trio.lowlevel.cancel_shielded_checkpoint()

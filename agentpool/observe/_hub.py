@@ -36,7 +36,7 @@ from agentpool._scheduling.owner import Owner
 from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.slot import current_slot, parked
 from agentpool._scheduling.waits import FOR_AN_EVENT, Wait
-from agentpool._spawn import SpawnConfig
+from agentpool._spawn import SpawnConfig, seconds_of
 from agentpool.abc import Observer
 from agentpool.observe._error_data import text_of
 from agentpool.observe._redact import Redactor, secrets_of_environment
@@ -321,7 +321,7 @@ class EventHub(Live):
                 system_prompt=model.system_prompt,
                 grants=tuple(grant.kind.value for grant in manifest.capabilities),
                 group=config.group,
-                deadline_seconds=config.deadline_seconds or manifest.resources.run_seconds,
+                deadline_seconds=seconds_of(config),
             )
         )
 

@@ -16,7 +16,8 @@ This room does not load what makes schemas: ``import agentpool`` comes by here.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Final, final
 
@@ -69,17 +70,16 @@ class Allowed(msgspec.Struct, frozen=True):
     """What they are shown: what they may run, and no more."""
     waiting: frozenset[str]
     """The names of those that wait for what others do."""
-    _names: frozenset[str]
-    _refused: Mapping[str, str]
-
-    def refusal(self, name: str) -> str | None:
-        """Explain to the model why these agents may not run the tool *name*. ``None``: they may."""
-        if name in self._names:
-            return None
-        return self._refused.get(name, f"unknown tool: {name}")
+    refusal: Callable[[str], str | None]
+    """Explains to the model why they may not run the tool of that name. ``None``: they may. Made
+    once, and no method: each agent would have an object more."""
 
 
-_NOTHING = Allowed((), frozenset(), frozenset(), {})
+def _refusal(names: frozenset[str], refused: Mapping[str, str], name: str) -> str | None:
+    return None if name in names else refused.get(name, f"unknown tool: {name}")
+
+
+_NOTHING = Allowed((), frozenset(), partial(_refusal, frozenset(), {}))
 
 
 @final
@@ -168,7 +168,7 @@ class ToolRegistry:
             )
             names = frozenset(self._tools.keys() - refused.keys())
             waiting = frozenset(name for name in names if self._tools[name].waits)
-            allowed = Allowed(definitions, waiting, names, refused)
+            allowed = Allowed(definitions, waiting, partial(_refusal, names, refused))
             if len(self._remembered) >= _MAX_REMEMBERED:
                 self._remembered.clear()
             self._remembered[key] = allowed

@@ -81,7 +81,7 @@ UNNOTICED: Final = (
     ),
     Fault(
         "E", "a run took less than its time", "_pool/verdict.py",
-        "slot.scope.deadline + (seconds or 0.0)", "slot.scope.deadline - (seconds or 0.0)",
+        "slot.scope.deadline + seconds", "slot.scope.deadline - seconds",
         "tests/pool/test_pool_ends.py", "a_tool_builder_that_hangs_meets",
     ),
     Fault(

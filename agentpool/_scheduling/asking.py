@@ -1,8 +1,10 @@
-"""What a request's clock can do, for those who know no request."""
+"""What is known of a request while it is made, to those who know no request."""
 
 from __future__ import annotations
 
 from typing import Protocol
+
+from agentpool._errors import DriverError
 
 
 class Clock(Protocol):
@@ -24,3 +26,15 @@ class Clock(Protocol):
 
     def end(self) -> None:
         """Leave its scope alone from now on: it limits something else."""
+
+
+class Asking(Protocol):
+    """A request to a model that is under way."""
+
+    @property
+    def clock(self) -> Clock | None:
+        """What limits it. ``None``: nothing does."""
+        ...
+
+    def take_failure(self, error: DriverError) -> None:
+        """Take the error of a driver that was asked, in whose place another one is asked."""

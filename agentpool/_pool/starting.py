@@ -1,0 +1,57 @@
+"""What is made of an agent when it has its first slot.
+
+Made in a function of its own: what a task's outermost coroutine names or has on its stack is
+kept twice for each agent that waits, by Python and by trio.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from agentpool._agent.agent import Agent, Home
+from agentpool._agent.spending import Purse
+from agentpool._messaging.post_office import PostOffice
+from agentpool._pool.journal import PoolJournal
+from agentpool._pool.memory import PoolMemory
+from agentpool._pool.record import AgentRecord
+from agentpool._scheduling.slot import Slot, current_branch, current_slot
+from agentpool._served_call import current_call
+from agentpool._spawn import seconds_of
+
+
+def take_task(slot: Slot) -> None:
+    """Make the current task that of the agent with *slot*."""
+    current_slot.set(slot)
+    if current_branch.get() is not None:
+        current_branch.set(None)  # it was started by a branch of another agent
+    if current_call.get() is not None:
+        current_call.set(None)  # or while the other one served a call
+    slot.task = trio.lowlevel.current_task()
+
+
+def new_agent(
+    home: Home,
+    record: AgentRecord,
+    slot: Slot,
+    router: PostOffice,
+    memory: PoolMemory,
+    *,
+    journal: PoolJournal | None,
+) -> Agent:
+    """Make the agent of *record*, with its time."""
+    config, driver = record.take_work()
+    agent_id, name, budget, hub = record.agent_id, record.name, record.budget, record.hub
+    purse = None if budget is None else Purse(budget, slot, hub, agent_id, name)
+    agent = record.agent = Agent(
+        agent_id, name, home, config, driver, slot, hub, router, memory.memory_for(config), purse
+    )
+    if record.interrupted:
+        agent.interrupted = True
+    if journal is not None:
+        agent.journal = journal.run_of(agent_id, budget)
+    seconds = seconds_of(config)
+    if seconds is not None:
+        slot.scope.deadline = trio.current_time() + seconds
+        if record.is_guarded:
+            slot.guards = (slot.scope.deadline,)
+    return agent
