@@ -62,6 +62,7 @@ from agentpool._pool.router import MessageRouter as MessageRouter
 from agentpool._pool.shutdown import ShutdownStep as ShutdownStep
 from agentpool._pool.text_stream import TextStream as TextStream
 from agentpool._public import load as _load
+from agentpool._public import show_fields as _show_fields
 from agentpool._scheduling.owner import as_bystander as as_bystander
 from agentpool._spawn import SpawnConfig as SpawnConfig
 
@@ -133,6 +134,8 @@ __all__ = [
     "trace_of_journal",
     "wait_until_asking",
 ]
+
+_show_fields(globals())
 
 
 if TYPE_CHECKING:

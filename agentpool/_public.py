@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import NoReturn
+from typing import NoReturn, cast
 
 
 def load(face: str, homes: Mapping[str, str], name: str) -> object:
@@ -15,7 +15,35 @@ def load(face: str, homes: Mapping[str, str], name: str) -> object:
     """
     if name not in homes:
         raise AttributeError(f"module {face!r} has no attribute {name!r}")
-    return getattr(import_module(homes[name]), name)
+    found: object = getattr(import_module(homes[name]), name)
+    show_fields({name: found})
+    return found
+
+
+def show_fields(names: Mapping[str, object]) -> None:
+    """Let ``help`` show what the fields of the classes in *names* mean.
+
+    Their docstrings are made when they are looked at: reading the source takes a while.
+    """
+    for thing in tuple(names.values()):
+        if isinstance(thing, type) and thing.__module__.startswith("agentpool"):
+            words = vars(thing).get("__doc__")
+            if isinstance(words, str):
+                thing.__doc__ = cast("str", _Docstring(words))
+
+
+class _Docstring:
+    """The docstring of a class with that of its fields."""
+
+    __slots__ = ("_words",)
+
+    def __init__(self, words: str) -> None:
+        self._words = words
+
+    def __get__(self, _: object, owner: type) -> str:
+        """Return it."""
+        made: str = import_module("agentpool._field_docs").with_fields(owner, self._words)
+        return made
 
 
 def refuse_attribute(thing: object, name: str, advice: Mapping[str, str]) -> NoReturn:

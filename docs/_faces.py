@@ -120,6 +120,14 @@ def keep_first_colon(
         lines[:0] = ["..", ""]  # an empty comment: only a first line is looked at
 
 
+def leave_out_fields(
+    _app: Sphinx, _what: str, _name: str, _thing: object, _options: object, lines: list[str]
+) -> None:
+    """Leave the fields out of a class's words, in which ``help`` has them: each has its entry."""
+    if "Fields:" in lines:
+        del lines[lines.index("Fields:") :]
+
+
 def name_the_public_base(
     app: Sphinx, what: str, _name: str, thing: object, _options: object, lines: list[str]
 ) -> None:
@@ -153,6 +161,7 @@ def setup(app: Sphinx) -> None:
     app.add_config_value("agentpool_public", {}, "env", types=[dict])
     app.add_directive("names", Names)
     app.add_directive("names-in-full", NamesInFull)
+    app.connect("autodoc-process-docstring", leave_out_fields, priority=300)
     app.connect("autodoc-process-docstring", keep_first_colon, priority=400)  # before Napoleon
     app.connect("autodoc-process-docstring", name_the_public_base, priority=600)
     app.connect("autodoc-process-signature", hide_private_parameters)

@@ -2,16 +2,23 @@
 
 import ast
 import doctest
+import enum
 import importlib
 import inspect
 import pkgutil
+import pydoc
 import re
+from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
 
+import attrs
+import msgspec
 import pytest
 
 import agentpool
-from agentpool import abc, drivers, observe, tools
+from agentpool import abc, drivers, journal, live, memory, observe, testing, tools
+from agentpool._field_docs import with_fields
 
 ROOMS = [
     "agentpool",
@@ -69,6 +76,50 @@ def test_a_main_class_shows_how_it_is_used(kind: type) -> None:
     assert examples, f"{kind.__name__} has no example"
     source = "".join(example.source for example in examples)
     assert not re.search(r"agentpool\.\w*\._|agentpool\._", source)
+
+
+FACES = [agentpool, abc, drivers, journal, live, memory, observe, testing, tools]
+
+
+@pytest.mark.parametrize("face", FACES, ids=lambda face: face.__name__)
+def test_help_says_what_each_field_means(face: ModuleType) -> None:
+    """The text below a field is for readers of the source; ``help`` and notebooks show it too."""
+    silent = list[str]()
+    for name in face.__all__:
+        kind = getattr(face, name)
+        if not isinstance(kind, type) or not kind.__module__.startswith("agentpool"):
+            continue
+        fields: Iterable[str] = ()
+        if attrs.has(kind):
+            fields = (field.name for field in attrs.fields(kind) if field.init)
+        elif issubclass(kind, msgspec.Struct):
+            fields = kind.__struct_fields__
+        elif issubclass(kind, enum.Enum):
+            fields = kind.__members__
+        shown = inspect.getdoc(kind) or ""
+        silent += [
+            f"{name}.{field}"
+            for field in fields
+            if not field.startswith("_") and f"\n    {field}: " not in shown
+        ]
+    assert silent == []
+
+
+def test_help_shows_fields_of_errors_and_of_bases() -> None:
+    """What they are set to in ``__init__``, and what a base says; once, and in order."""
+    shown = pydoc.plain(pydoc.render_doc(agentpool.LimitExceededError))
+    assert "kind: What ran out, in the words of ``StopReason``" in shown
+    events = inspect.getdoc(observe.TextDelta) or ""
+    assert events.index("    sequence: ") < events.index("    text: ")
+    config = pydoc.plain(pydoc.render_doc(agentpool.SpawnConfig))
+    assert "weight: The agents of its group that are let in at each turn." in config
+    assert "ask_first" not in (inspect.getdoc(agentpool.AgentPool) or "")
+
+
+def test_help_without_the_source_is_the_docstring() -> None:
+    """A program that was packed may leave it out."""
+    packed = type("Packed", (), {"__module__": "agentpool.packed", "__doc__": "Words."})
+    assert with_fields(packed, "Words.") == "Words."
 
 
 # What a native reader has to translate: nobody in particular as the one who does something.

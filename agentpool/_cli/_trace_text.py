@@ -49,11 +49,11 @@ def overview(trace: Trace, record: PoolRecord) -> str:
         _heading(trace, record),
         _failure(trace, record),
         _early_ends(record),
+        _tool_errors(record),
         _tree(trace, record),
         _going_on(trace, record),
         _slowest(trace, record),
         _tools(record),
-        _tool_errors(record),
         _asked_again(record),
         _rest(trace, record),
     ]
@@ -111,14 +111,20 @@ def _early_ends(record: PoolRecord) -> list[str]:
 
 
 def _tool_errors(record: PoolRecord) -> list[str]:
-    lines = [
-        f"tool failed: {printable(call.call.name)} of {_who(record.agents[call.agent_id])}, "
-        f"turn {call.turn}: {printable(call.content[:ERROR_CHARACTERS])}"
-        for call in record.calls
-        if call.is_error
-    ]
-    left = len(lines) - WARNINGS
-    return lines[:WARNINGS] + ([f"… and {left:,} more failed calls"] if left > 0 else [])
+    """Return what calls failed with, and where in a tool it was raised, each place once."""
+    failed = [call for call in record.calls if call.is_error]
+    lines, shown = list[str](), set[str]()
+    for call in failed[:WARNINGS]:
+        who = _who(record.agents[call.agent_id])
+        content = printable(call.content[:ERROR_CHARACTERS])
+        lines.append(
+            f"tool failed: {printable(call.call.name)} of {who}, turn {call.turn}: {content}"
+        )
+        if call.traceback not in shown:
+            shown.add(call.traceback)
+            lines += [f"  {visible(line)}" for line in call.traceback.rstrip().splitlines()]
+    left = len(failed) - WARNINGS
+    return lines + ([f"… and {left:,} more failed calls"] if left > 0 else [])
 
 
 def _tree(trace: Trace, record: PoolRecord) -> list[str]:

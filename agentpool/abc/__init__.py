@@ -24,6 +24,7 @@ from agentpool._messages import ToolDefinition as ToolDefinition
 from agentpool._messages import Usage as Usage
 from agentpool._outcome import AgentOutcome as AgentOutcome
 from agentpool._outcome import AgentStatus as AgentStatus
+from agentpool._public import show_fields as _show_fields
 from agentpool.abc._context import AgentContext as AgentContext
 from agentpool.abc._context import AgentInfo as AgentInfo
 from agentpool.abc._driver import Driver as Driver
@@ -49,3 +50,5 @@ __all__ = [
     "OnDelta", "OnSent", "OnUnknown", "PoolInfo", "PoolStatistics", "PrivacyTier", "SendingDriver",
     "StoredUse", "Tool", "ToolContext", "ToolDefinition", "ToolResult", "Usage",
 ]  # fmt: skip
+
+_show_fields(globals())

@@ -1,5 +1,6 @@
 """A pool whose requests and tools run on several machines, on Ray (extra ``ray``)."""
 
+from agentpool._public import show_fields as _show_fields
 from agentpool.cluster._echo import open_echo as open_echo
 from agentpool.cluster._errors import ClusterError as ClusterError
 from agentpool.cluster._errors import NodeCheckError as NodeCheckError
@@ -25,3 +26,5 @@ __all__ = [
     "open_cluster_pool",
     "open_echo",
 ]
+
+_show_fields(globals())

@@ -45,6 +45,7 @@ from agentpool._messages import ToolMessage as ToolMessage
 from agentpool._messages import UserMessage as UserMessage
 from agentpool._messages import estimate_tokens as estimate_tokens
 from agentpool._public import load as _load
+from agentpool._public import show_fields as _show_fields
 from agentpool.abc import HearsThoughts as HearsThoughts
 from agentpool.drivers._breaker import BreakerState as BreakerState
 from agentpool.drivers._fallback import FallbackCounts as FallbackCounts
@@ -135,6 +136,8 @@ __all__ = [
     "open_openai",
     "say",
 ]
+
+_show_fields(globals())
 
 _HOMES = {
     "ApiKey": "agentpool.drivers._hosted",

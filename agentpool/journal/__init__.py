@@ -12,6 +12,7 @@ from agentpool._errors import ResumeMismatchError as ResumeMismatchError
 from agentpool._errors import RunBusyError as RunBusyError
 from agentpool._errors import SessionBusyError as SessionBusyError
 from agentpool._public import load as _load
+from agentpool._public import show_fields as _show_fields
 from agentpool._records import JournalRecord as JournalRecord
 from agentpool._records import Lease as Lease
 from agentpool._records import LeaseHolder as LeaseHolder
@@ -56,6 +57,8 @@ __all__ = [
     "open_journal",
     "open_questions",
 ]
+
+_show_fields(globals())
 
 _HOMES = {
     "InMemoryJournal": "agentpool.journal._in_memory",

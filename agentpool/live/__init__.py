@@ -1,5 +1,6 @@
 """See a pool while it runs, and step in: a page in the browser, and a display on a terminal."""
 
+from agentpool._public import show_fields as _show_fields
 from agentpool.live._approvals import ApprovalDesk as ApprovalDesk
 from agentpool.live._approvals import PendingCall as PendingCall
 from agentpool.live._approvals import first_decision as first_decision
@@ -31,3 +32,5 @@ __all__ = [
     "serve_live",
     "show_in_terminal",
 ]
+
+_show_fields(globals())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from agentpool._errors import MemoryStoreError as MemoryStoreError
 from agentpool._public import load as _load
+from agentpool._public import show_fields as _show_fields
 from agentpool.abc import Fragment as Fragment
 from agentpool.abc import Memory as Memory
 from agentpool.abc import MemoryHit as MemoryHit
@@ -37,6 +38,8 @@ __all__ = [
     "open_semantic_memory",
     "open_sqlite_memory",
 ]
+
+_show_fields(globals())
 
 _HOMES = {
     "ScopeSummary": "agentpool.memory._rows",

@@ -43,6 +43,7 @@ from agentpool._events import WindowCut as WindowCut
 from agentpool._messages import AgentId as AgentId
 from agentpool._messages import DeadLetter as DeadLetter
 from agentpool._public import load as _load
+from agentpool._public import show_fields as _show_fields
 from agentpool._scheduling.waits import WaitReason as WaitReason
 from agentpool.abc import Observer as Observer
 from agentpool.observe._hub import EventReader as EventReader
@@ -157,6 +158,8 @@ __all__ = [
     "render_report",
     "secrets_of_environment",
 ]
+
+_show_fields(globals())
 
 _HOMES = {
     "AgentRecord": "agentpool.observe._record",

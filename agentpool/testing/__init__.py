@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from agentpool._errors import RecordingMissError as RecordingMissError
 from agentpool._public import load as _load
+from agentpool._public import show_fields as _show_fields
 from agentpool.testing._check_driver import check_driver as check_driver
 from agentpool.testing._check_journal import check_journal as check_journal
 from agentpool.testing._check_memory import check_memory as check_memory
@@ -124,6 +125,8 @@ __all__ = [
     "strategies",
     "strict_fake",
 ]
+
+_show_fields(globals())
 
 # These load Hypothesis, which takes half a second and need not be installed, or httpx.
 _HOMES = {

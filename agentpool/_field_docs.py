@@ -1,0 +1,52 @@
+"""What ``help`` says of the fields of a class: the texts that stand below them in its source."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import pairwise
+
+
+@cache
+def with_fields(kind: type, words: str) -> str:
+    """Return *words*, the docstring of *kind*, and below them what each of its fields means."""
+    fields = dict[str, str]()
+    for base in reversed(kind.__mro__):
+        if base.__module__.startswith("agentpool"):
+            fields.update(_fields_of(base))
+    if not fields:
+        return words
+    told = (f"    {name}: {' '.join(text.split())}" for name, text in fields.items())
+    shown = (textwrap.fill(one, 90, subsequent_indent=" " * 8) for one in told)
+    return "\n".join((inspect.cleandoc(words), "", "Fields:", *shown))
+
+
+def _fields_of(kind: type) -> Iterator[tuple[str, str]]:
+    try:
+        source = inspect.getsource(kind)
+    except (OSError, TypeError):  # the program was packed without its source
+        return
+    (node,) = ast.parse(textwrap.dedent(source)).body
+    assert isinstance(node, ast.ClassDef)  # noqa: S101  # it is a class's
+    yield from _texts(node.body)
+    for part in node.body:
+        if isinstance(part, ast.FunctionDef) and part.name == "__init__":
+            yield from _texts(part.body)
+
+
+def _texts(body: Sequence[ast.stmt]) -> Iterator[tuple[str, str]]:
+    """Yield the public names that are assigned in *body*, each with the text below it."""
+    for above, below in pairwise(body):
+        match above, below:
+            case (
+                (ast.AnnAssign(target=target) | ast.Assign(targets=[target])),
+                ast.Expr(value=ast.Constant(value=str(text))),
+            ):
+                name = target.attr if isinstance(target, ast.Attribute) else ast.unparse(target)
+                if not name.startswith("_"):
+                    yield name, text
+            case _:
+                pass
