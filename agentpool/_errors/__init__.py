@@ -60,6 +60,7 @@ from agentpool._errors.driver import RateLimitError as RateLimitError
 from agentpool._errors.driver import RecordingMissError as RecordingMissError
 from agentpool._errors.driver import UnknownModelError as UnknownModelError
 from agentpool._errors.errors import MAX_TRACEBACK_CHARACTERS as MAX_TRACEBACK_CHARACTERS
+from agentpool._errors.errors import PARENT_LEFT as PARENT_LEFT
 from agentpool._errors.errors import AgentCancelledError as AgentCancelledError
 from agentpool._errors.errors import AgentGoneError as AgentGoneError
 from agentpool._errors.errors import AgentPoolError as AgentPoolError

@@ -142,6 +142,10 @@ class PrivacyError(AgentPoolError):
     """The manifest's privacy tier forbids that place. Nothing was sent there."""
 
 
+PARENT_LEFT: Final = "its parent waits no more"
+"""Why an agent is cancelled that nobody waits for any more."""
+
+
 class AgentCancelledError(AgentPoolError):
     """An agent was cancelled before it could end."""
 

@@ -24,7 +24,7 @@ from agentpool._agent.agent import Agent
 from agentpool._agent.request import complete_aside
 from agentpool._budget.budget import Budget
 from agentpool._checks import expect
-from agentpool._errors import PrivacyError, UsageError
+from agentpool._errors import PARENT_LEFT, PrivacyError, UsageError
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import AgentId, AgentMessage, Completion, CompletionRequest
 from agentpool._messaging.post_office import PostOffice
@@ -251,7 +251,7 @@ class PoolAgentContext(AgentContext):
             try:
                 return await child.wait()
             finally:
-                child.cancel("its parent waits no more")
+                child.cancel(PARENT_LEFT)
                 with trio.CancelScope(shield=True):
                     outcome = await child.wait()
                     self._agent.charge(outcome.usage, outcome.cost_usd)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from typing import Final, assert_never, final
 
 import msgspec
 
+from agentpool._errors import PARENT_LEFT, AgentCancelledError, RecordedError
 from agentpool._events import (
     ApprovalGiven,
     BudgetNear,
@@ -20,7 +21,7 @@ from agentpool._events import (
     SlotsChanged,
 )
 from agentpool._messages import AgentId
-from agentpool.observe._record import OPEN, Notice, PoolRecord
+from agentpool.observe._record import OPEN, AgentRecord, Notice, PoolRecord
 from agentpool.observe._trace import Trace
 
 MAX_OF_A_KIND: Final = 8
@@ -58,6 +59,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """What is only looked at when it is asked for: a traceback."""
     circle: tuple[AgentId, ...] = ()
     """Of a deadlock: each waits for the next, and the last one for the first."""
+    count: int = 1
+    """How many of its kind it stands for."""
 
 
 def findings_of(trace: Trace, record: PoolRecord) -> list[Finding]:
@@ -75,15 +78,16 @@ def findings_of(trace: Trace, record: PoolRecord) -> list[Finding]:
 
 
 def _shortened(found: list[Finding]) -> Iterator[Finding]:
-    counts = Counter[str]()
+    """Yield the first of each kind, and how many more there are right behind them."""
+    counts, totals = Counter[str](), Counter(finding.title for finding in found)
     for finding in found:
         counts[finding.title] += 1
         if counts[finding.title] <= MAX_OF_A_KIND:
             yield finding
-    for title, count in counts.items():
-        if count > MAX_OF_A_KIND:
-            more = count - MAX_OF_A_KIND
-            yield Finding(level=NOTE, title=title, text=f"… and {more:,} more of these")
+        elif counts[finding.title] == MAX_OF_A_KIND + 1:
+            more = totals[finding.title] - MAX_OF_A_KIND
+            text = f"… and {more:,} more of these"
+            yield Finding(level=finding.level, title=finding.title, text=text, count=more)
 
 
 def _failures(record: PoolRecord) -> Iterator[Finding]:
@@ -103,15 +107,15 @@ def _failures(record: PoolRecord) -> Iterator[Finding]:
 
 def _early_ends(trace: Trace, record: PoolRecord) -> Iterator[Finding]:
     for agent in record.agents.values():
-        if agent.status in {"stopped", "cancelled"}:
+        if agent.status in {"stopped", "cancelled"} and not _went_along(record, agent):
             _, text, _ = agent.error or ("", "", "")
-            below = len(agent.children)
-            more = f"; {below} agents below it" if below and agent.status == "cancelled" else ""
+            below = list(_taken_along(record, agent))
             yield Finding(
                 level=ODD,
                 title=agent.status.capitalize(),
-                text=text + more,
+                text=text + _below_words(below),
                 agent_id=agent.agent_id,
+                count=1 + len(below),
             )
         elif agent.status == OPEN:
             doing = agent.going_on
@@ -121,6 +125,44 @@ def _early_ends(trace: Trace, record: PoolRecord) -> Iterator[Finding]:
                 text=f"when the trace ends: {doing}" if trace.has_times else "",
                 agent_id=agent.agent_id,
             )
+
+
+def _went_along(record: PoolRecord, agent: AgentRecord) -> bool:
+    """Return whether *agent* was cancelled for no other reason than that its parent was."""
+    parent = record.agents.get(agent.parent_id)
+    return (
+        agent.status == "cancelled"
+        and parent is not None
+        and parent.status == "cancelled"
+        and _reason_of(agent) == PARENT_LEFT
+    )
+
+
+def _reason_of(agent: AgentRecord) -> str:
+    error = None if agent.outcome is None else agent.outcome.error
+    if isinstance(error, RecordedError):
+        return error.details.get("reason", "")
+    return error.reason if isinstance(error, AgentCancelledError) else ""
+
+
+def _taken_along(record: PoolRecord, agent: AgentRecord) -> Iterator[AgentRecord]:
+    """Yield the agents below *agent* that its end has cancelled, parents first."""
+    waiting = deque(agent.children)
+    while waiting:
+        child = record.agents[waiting.popleft()]
+        if _went_along(record, child):
+            yield child
+            waiting.extend(child.children)
+
+
+def _below_words(below: list[AgentRecord]) -> str:
+    if not below:
+        return ""
+    named = [f"{agent.agent_id} ({agent.name})" for agent in below[:MAX_OF_A_KIND]]
+    if len(below) > MAX_OF_A_KIND:
+        named.append(f"{len(below) - MAX_OF_A_KIND:,} more")
+    agents = "1 agent" if len(below) == 1 else f"{len(below):,} agents"
+    return f"; with it {agents} below it: {', '.join(named)}"
 
 
 def _tool_failures(record: PoolRecord) -> Iterator[Finding]:

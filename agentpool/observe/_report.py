@@ -167,9 +167,11 @@ def _findings(record: PoolRecord, found: list[Finding]) -> str:
 
 def _kinds(found: list[Finding]) -> str:
     """Return what kinds of things were found, and how many of each, on a line."""
-    counts = Counter((finding.level, finding.title) for finding in found)
+    counts = Counter[tuple[str, str]]()
+    for finding in found:
+        counts[finding.level, finding.title] += finding.count
     items = "".join(
-        f'<li class="{level}">{escape(title)}{f" ({count})" if count > 1 else ""}</li>'
+        f'<li class="{level}">{escape(title)}{f" ({count:,})" if count > 1 else ""}</li>'
         for (level, title), count in counts.items()
     )
     return f'<ul class="kinds">{items}</ul>'

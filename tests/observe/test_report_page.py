@@ -273,6 +273,71 @@ def test_many_of_a_kind_are_counted() -> None:
     assert len([f for f in found if f.title == "Warning"]) <= 9
 
 
+def left(at: float, agent_id: int, by: int) -> AgentFinished:
+    """Return the end of an agent whose parent waits no more."""
+    told = f"agent {agent_id} was cancelled by agent {by}: its parent waits no more"
+    error = AgentCancelledError(told, cancelled_by=f"agent {by}", reason="its parent waits no more")
+    return ended(at, agent_id, AgentStatus.CANCELLED, error)
+
+
+def cancelled(at: float, agent_id: int, reason: str) -> AgentFinished:
+    """Return the end of an agent that its owner cancelled."""
+    error = AgentCancelledError(f"by owner: {reason}", cancelled_by="owner", reason=reason)
+    return ended(at, agent_id, AgentStatus.CANCELLED, error)
+
+
+def test_a_cancelled_subtree_is_one_thing() -> None:
+    """Whoever went along is named where it began; another reason is told on its own."""
+    events: tuple[Event, ...] = (
+        spawned(1, 1), spawned(2, 2, 1), spawned(3, 3, 2), spawned(4, 4, 1), spawned(5, 5, 1),
+        spawned(6, 6), spawned(7, 7, 6), spawned(8, 8), spawned(9, 9, 8),
+        left(1, 3, 2), left(1, 2, 1), cancelled(1, 4, "it is late"),
+        ended(1, 5, AgentStatus.CANCELLED, ValueError("odd")), cancelled(2, 1, "drop it"),
+        left(1, 7, 6), ended(2, 6, AgentStatus.FAILED, ValueError("x")),
+        left(1, 9, 8), cancelled(2, 8, "drop that"),
+    )  # fmt: skip
+    found = findings_of(trace_of(*events), record_of(events))
+    told = {f.agent_id: (f.text, f.count) for f in found if f.title == "Cancelled"}
+    assert told == {
+        1: ("by owner: drop it; with it 2 agents below it: 2 (n2), 3 (n3)", 3),
+        4: ("by owner: it is late", 1),
+        5: ("odd", 1),
+        7: ("agent 7 was cancelled by agent 6: its parent waits no more", 1),
+        8: ("by owner: drop that; with it 1 agent below it: 9 (n9)", 2),
+    }
+    assert ">Cancelled (8)<" in render_report(trace_of(*events))
+
+
+def test_a_large_subtree_names_some() -> None:
+    """And counts the others."""
+    many = range(2, 40)
+    events: tuple[Event, ...] = (
+        spawned(1, 1), *(spawned(n, n, 1) for n in many), *(left(1, n, 1) for n in many),
+        cancelled(2, 1, "drop it"),
+    )  # fmt: skip
+    (found,) = (f for f in findings_of(trace_of(*events), record_of(events)) if f.agent_id == 1)
+    assert "; with it 38 agents below it: 2 (n2), 3 (n3)," in found.text
+    assert found.text.endswith("9 (n9), 30 more")
+    assert ">Cancelled (39)<" in render_report(trace_of(*events))
+
+
+def test_many_failures_are_counted_where_they_stand() -> None:
+    """What follows is not between some of a kind and how many more there are."""
+    ids = range(1, 13)
+    events: tuple[Event, ...] = (
+        *(spawned(n, n) for n in ids), AgentWarned(13, 0.5, 1, "n1", "near"),
+        *(ended(n, n, AgentStatus.FAILED, ValueError("x")) for n in ids),
+    )  # fmt: skip
+    found = findings_of(trace_of(*events), record_of(events))
+    place = next(i for i, f in enumerate(found) if f.text == "… and 3 more of these")
+    assert (found[place].level, found[place].title, found[place].count) == (BAD, "Failed", 3)
+    assert {f.title for f in found[:place]} == {"Failed first", "Failed"}
+    assert "Failed" not in {f.title for f in found[place + 1 :]}
+    kinds = render_report(trace_of(*events))
+    assert ">Failed (11)<" in kinds
+    assert ">Failed<" not in kinds.partition('<ol class="findings">')[0]
+
+
 @pytest.mark.parametrize(
     ("text", "circle"),
     [
@@ -436,7 +501,8 @@ async def test_each_thing_that_went_wrong_is_found(
     assert "Cancelled (4)" in kinds
     assert re.search('data-circle="(1 2|2 1)"', section)
     for told in (
-        "2 agents below it", "budget &#x27;reading&#x27;", "from driver 1 to driver 2",
+        "with it 2 agents below it: 11 (helper", "budget &#x27;reading&#x27;",
+        "from driver 1 to driver 2",
         "erase: by kim after 1.5 s: the archive stays", "too many requests",
         "from the owner to 10", "the archive has no page 12",
     ):  # fmt: skip
