@@ -73,11 +73,15 @@ class Visit:
     async def answer(
         self, status: int, kind: str, body: bytes, more: Sequence[tuple[str, str]] = ()
     ) -> None:
-        """Send a whole answer.
+        """Send a whole answer, unless the client went without having asked.
 
         Raises:
             trio.BrokenResourceError: If the client has gone.
         """
+        if self._wire.our_state is h11.MUST_CLOSE:
+            # Browsers open connections for later, and close them if they were not needed.
+            await trio.lowlevel.checkpoint()
+            return
         length = ("Content-Length", str(len(body)))
         await self.begin(status, kind, (length, *more))
         await self.send(body)
@@ -90,11 +94,8 @@ class Visit:
         """
         headers = [("Content-Type", kind), *_SAFE, *more]
         raw = [(name.encode(), value.encode()) for name, value in headers]
-        if self._wire.our_state is h11.SEND_RESPONSE or self._wire.our_state is h11.IDLE:
-            head = self._wire.send(h11.Response(status_code=status, headers=raw))
-            await self._stream.send_all(head or b"")
-        else:
-            await trio.lowlevel.checkpoint()
+        head = self._wire.send(h11.Response(status_code=status, headers=raw))
+        await self._stream.send_all(head or b"")
 
     async def send(self, data: bytes) -> None:
         """Send a part of an answer.

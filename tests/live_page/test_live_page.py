@@ -35,33 +35,10 @@ from agentpool.live._view import shown_call
 from agentpool.testing import cancel_everywhere
 from agentpool.tools import ApprovalRequest, ToolRegistry, tool
 from tests.support.fakes import LiveDriver, calling, manifest, query_of, tool_call, turns_of
+from tests.support.page_looks import Looks, looking
 
 PATIENCE = 60
 """Seconds for what happens at once on a machine with nothing else to do."""
-
-
-@final
-@attrs.define(eq=False)
-class Looks:
-    """What one browser is sent, as it comes."""
-
-    stream: trio.SocketStream
-    data: bytes = b""
-
-    async def until(self, end: bytes) -> bytes:
-        """Return what comes before *end*; nothing if the stream ends."""
-        while end not in self.data:
-            more = await self.stream.receive_some()
-            if not more:
-                return b""
-            self.data += more
-        found, _, self.data = self.data.partition(end)
-        return found
-
-    async def next(self) -> dict[str, Any] | None:
-        """Return the next look. ``None``: there is no other."""
-        line = await self.until(b"\n\n")
-        return json.loads(line.removeprefix(b"data: ")) if line else None
 
 
 @final
@@ -91,15 +68,7 @@ class Browser:
     @asynccontextmanager
     async def looking(self) -> AsyncGenerator[Looks]:
         """Look at the page."""
-        place = self.base.removeprefix("http://").rstrip("/")
-        async with await trio.open_tcp_stream("127.0.0.1", int(place.rpartition(":")[2])) as stream:
-            # In HTTP 1.0 an answer is what comes until its end.
-            head = (
-                f"GET /events HTTP/1.0\r\nHost: {place}\r\nX-Agentpool-Token: {self.token}\r\n\r\n"
-            )
-            await stream.send_all(head.encode())
-            looks = Looks(stream)
-            assert (await looks.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        async with looking(self.page) as looks:
             yield looks
 
     async def look(self) -> dict[str, Any]:
@@ -508,14 +477,19 @@ async def test_what_is_no_request_is_answered_so(data: bytes) -> None:
         assert (await on.browser.client.get(on.browser.base)).status_code == 200
 
 
-async def test_a_browser_that_goes_away_is_forgotten() -> None:
-    """Before it has asked, and while it looks."""
+@pytest.mark.parametrize("asked", [b"", b"GET / HT", b"POST /do HTTP/1.1\r\nHost: a\r\n"])
+async def test_a_browser_that_goes_away_is_forgotten(
+    asked: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before it has asked, and while it looks; there is nothing to complain of."""
     async with scene() as on:
         stream = await raw(on)
+        await stream.send_all(asked)
         await stream.aclose()
         await on.browser.look()
         await on.spawn("plain")
         await on.browser.look()
+    assert caplog.text == ""
 
 
 async def test_sleeping_browsers_hold_up_nothing() -> None:
