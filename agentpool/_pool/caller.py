@@ -17,25 +17,25 @@ from agentpool._messaging.post_office import PostOffice
 from agentpool._pool.admission import Admission
 from agentpool._pool.record import AgentRecord, Voice
 from agentpool._pool.spawn_checks import check_child_tier
-from agentpool._scheduling.owner import Owner, refuse_bystander
+from agentpool._scheduling.owner import Owner, looks_on, refuse_bystander
 from agentpool._scheduling.slot import current_slot
+from agentpool.observe._hub import EventHub
 
 
 @final
 class PoolVoice(Voice):
     """Sends messages on behalf of the calling agent or owner."""
 
-    __slots__ = ("_admission", "_nursery", "_router", "opener", "owner")
+    __slots__ = ("_admission", "_hub", "_router", "opener", "owner")
 
     def __init__(
-        self, router: PostOffice, admission: Admission, owner: Owner, nursery: trio.Nursery
+        self, router: PostOffice, admission: Admission, owner: Owner, hub: EventHub
     ) -> None:
         self._router = router
         self._admission = admission
         self.owner = owner
         """The tasks that use the pool and are no agents."""
-        # Where the agents' own tasks are.
-        self._nursery = nursery
+        self._hub = hub
         # Looked up now, as long as that agent is there.
         self.opener: AgentManifest | None = admission.opener()
         """Of the agent in which the pool was opened, if it was in one: no agent of the pool may
@@ -54,20 +54,20 @@ class PoolVoice(Voice):
         Raises:
             UsageError: If the current task was left behind by an agent that has ended.
         """
+        if self._hub.is_telling:
+            # An observer acts for the owner, whichever task tells it of an event: that of an
+            # agent which ends, or of a bystander that cancels one.
+            if not looks_on(trio.lowlevel.current_task()):
+                self.owner.note_use()
+            return
         slot = current_slot.get()
-        is_agents = slot is not None and slot.keeper is self._admission
-        # The agent's own task is no such task: it tells observers of its end, and they act
-        # for the owner.
-        if slot is not None and is_agents and not self._is_own(trio.lowlevel.current_task()):
+        if slot is not None and slot.keeper is self._admission:
             raise UsageError(
                 f"agent {slot.agent_id} ({slot.name}) has ended, but a task that it started still "
                 "uses the pool; start tasks that outlive an agent outside of the agents"
             )
         refuse_bystander()
         self.owner.note_use()
-
-    def _is_own(self, task: trio.lowlevel.Task) -> bool:
-        return task.parent_nursery is self._nursery
 
     def check_tier(self, manifest: AgentManifest) -> AgentRecord | None:
         """Return the caller, or raise if it is an agent that may have no child of *manifest*.

@@ -111,7 +111,7 @@ class AgentNursery(Home):
             self.running,
         )
         self.deadlocks = DeadlockWatch(nursery, self.admission, self.running)
-        self.voice = PoolVoice(self.router, self.admission, self.deadlocks.owner, nursery)
+        self.voice = PoolVoice(self.router, self.admission, self.deadlocks.owner, self.hub)
         self.router.open(self.deadlocks.owner, self.admission.pace)
         self.fan_in.open(self.deadlocks.owner, self.admission.pace)
 

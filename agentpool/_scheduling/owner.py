@@ -25,7 +25,7 @@ def as_bystander() -> Generator[None]:
     Whoever opened a pool can always write to its agents, and so can every task beside that one.
     Therefore an agent that waits for a message is not told of a deadlock while such a task
     sleeps, serves or watches for signals. A bystander does not count. It may look at the pool,
-    and cancel, interrupt and abort.
+    and cancel, interrupt and abort. What observers do when they hear of that is not its doing.
 
     >>> import trio
     >>> async def tick() -> None:

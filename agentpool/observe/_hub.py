@@ -57,9 +57,7 @@ def _provider_of(model: ModelConfig) -> str:
 
 @final
 class EventReader(Live):
-    """An iterator over the events of a pool from now on.
-
-    An async iterator; it ends when the pool has closed and everything was read.
+    """An async iterator over the events of a pool from now on. It ends when the pool has closed.
 
     >>> import trio
     >>> from agentpool import AgentManifest, SpawnConfig, open_pool
@@ -175,6 +173,8 @@ class EventHub(Live):
     """What has happened and was not told yet, in order."""
     _deciding: int = 0
     """Decisions of the pool that are under way, one inside the other, and tellings."""
+    is_telling: bool = False
+    """Whether observers are being called: what uses the pool meanwhile is one of them."""
     _failures: int = 0
     observer_failure: str = ""
     """The first observer that raised, and what. Empty: none did."""
@@ -252,7 +252,7 @@ class EventHub(Live):
             self._untold.append(event)
             return
         # Most events come one by one: these take no way through the queue, and no call.
-        self._deciding = 1
+        self._deciding, self.is_telling = 1, True
         try:
             for observer in self._observers:
                 try:
@@ -264,16 +264,16 @@ class EventHub(Live):
             while self._untold:
                 self._hand_on(self._untold.popleft())
         finally:
-            self._deciding = 0
+            self._deciding, self.is_telling = 0, False
 
     def _tell(self) -> None:
         # What observers cause in their callback is told when all have heard of this.
-        self._deciding = 1
+        self._deciding, self.is_telling = 1, True
         try:
             while self._untold:
                 self._hand_on(self._untold.popleft())
         finally:
-            self._deciding = 0
+            self._deciding, self.is_telling = 0, False
 
     def _hand_on(self, event: Event) -> None:
         for observer in self._observers:

@@ -93,8 +93,8 @@ FAULTS: Final = (
     ),
     Fault(
         "D10", "an event is told within the telling of another", "observe/_hub.py",
-        "        self._deciding = 1\n        try:\n            while",
-        "        self._deciding = 0\n        try:\n            while",
+        "        self._deciding, self.is_telling = 1, True\n        try:\n            while",
+        "        self._deciding, self.is_telling = 0, True\n        try:\n            while",
         "tests/pool/test_acting_observers.py",
         "everyone_sees_events_in_the_order_in_which_they_happened",
     ),
@@ -203,10 +203,15 @@ FAULTS: Final = (
     ),
     Fault(
         "D11", "what an ended agent left behind acts for the owner", "_pool/caller.py",
-        "and is_agents and not self._is_own(",
-        "and not is_agents and not self._is_own(",
+        "slot.keeper is self._admission:\n            raise",
+        "slot.agent_id < 0:\n            raise",
         "tests/pool/test_after_the_end.py",
         "a_task_that_an_ended_agent_left_behind",
+    ),
+    Fault(
+        "D8", "an observer is refused as the bystander that tells it", "_pool/caller.py",
+        "        if self._hub.is_telling:\n", "        if not self._hub:\n",
+        "tests/pool/test_owner_tasks.py", "an_observer_acts_for_the_pool",
     ),
     Fault(
         "A5", "what failed is not asked again", "_pool/map.py",

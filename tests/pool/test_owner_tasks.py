@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock
@@ -22,10 +23,12 @@ from agentpool import (
     as_bystander,
     open_pool,
 )
+from agentpool.abc import OnDelta
 from agentpool.drivers import Completion, CompletionRequest, FunctionDriver
+from agentpool.observe import AgentFinished, Event, Observer
 from agentpool.testing import cancel_everywhere, explore, simulate
 from agentpool.tools import TEAM_TOOLS, ToolContext, ToolRegistry, tool
-from tests.support.fakes import calling, manifest, query_of, results_of, tool_call
+from tests.support.fakes import LiveDriver, calling, manifest, query_of, results_of, tool_call
 
 TEAM = manifest(capabilities=(Capability(CapabilityKind.MESSAGE), Capability.spawn(2)))
 TOOLS = ToolRegistry(TEAM_TOOLS)
@@ -445,3 +448,79 @@ async def test_a_bystander_that_writes_is_refused(autojump_clock: MockClock) -> 
             assert pool.statistics().spawned == 1
             handle.cancel("enough")
         await pool.spawn(config("say x"))
+
+
+@attrs.define(eq=False)
+class Replacer(Observer):
+    """Spawns an agent, and writes to the first one, when the second was cancelled."""
+
+    pool: AgentPool | None = None
+    done: list[str] = attrs.field(factory=list)
+
+    def on_event(self, event: Event) -> None:
+        """Act."""
+        if isinstance(event, AgentFinished) and event.agent_id == 2:
+            assert self.pool is not None
+            self.done.append(self.pool.spawn_nowait(config("say new")).name)
+            self.done.append(self.pool[1].send_nowait("the second one is gone").content)
+
+
+async def patient(request: CompletionRequest, _: OnDelta) -> Completion | str:
+    """Hold the only slot for a minute when told so."""
+    if query_of(request) == "say held":
+        await trio.sleep(60)
+    return obedient(request)
+
+
+async def _cancelled_by_a_bystander() -> None:
+    observer = Replacer()
+    async with open_pool(
+        LiveDriver(patient), tools=TOOLS, max_concurrent=1, observers=[observer]
+    ) as pool:
+        observer.pool = pool
+        first, second = pool.fan_out_nowait([config("wait"), config("say x")])
+        with as_bystander():
+            second.cancel("enough")
+            with pytest.raises(UsageError, match="a task that was declared a bystander"):
+                first.send_nowait("hello")
+        assert "the second one is gone" in str((await first.wait()).messages)
+        assert (await pool[3].wait()).text == "new"
+    assert observer.done == ["worker", "the second one is gone"]
+    assert pool.statistics().observer_failures == 0
+
+
+def test_an_observer_acts_for_the_pool_whoever_tells_it() -> None:
+    """What it did was refused as the doing of the bystander whose cancel told it."""
+    explore(_cancelled_by_a_bystander, schedules=20)
+
+
+async def _deadlock_after_a_bystanders_cancel() -> None:
+    observer, opened = Replacer(), trio.Event()
+
+    async def cancels() -> None:
+        await opened.wait()
+        assert observer.pool is not None
+        observer.pool[2].cancel("enough")
+
+    async def owns() -> None:
+        with trio.fail_after(300):
+            async with open_pool(
+                LiveDriver(patient), tools=TOOLS, max_concurrent=1, observers=[observer]
+            ) as pool:
+                observer.pool = pool
+                pool.fan_out_nowait([config("say held"), config("say x")])
+                opened.set()
+                outcome = await (await pool.spawn(config("wait"))).wait()
+        assert "no running agent can unblock them" in outcome.text
+        nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_sleeps)
+        nursery.start_soon(owns)
+        with as_bystander():
+            nursery.start_soon(cancels)
+
+
+def test_an_observers_act_makes_no_bystander_a_task_of_the_owner() -> None:
+    """Those beside it could then write too, and a deadlock would not be told any more."""
+    explore(_deadlock_after_a_bystanders_cancel, schedules=10)
