@@ -61,7 +61,8 @@ async def ask_agent(context: ToolContext, to: int, question: str) -> str:
         question: What to ask.
     """
     with _told():
-        return (await context.agent.ask(to, question)).content
+        message = await context.agent.ask(to, question)
+        return message.content if not _has_heading(message.content) else _shown(message)
 
 
 @tool(capability=_MESSAGE, timeout_seconds=math.inf, waits=True, on_unknown="rerun")
@@ -91,7 +92,9 @@ async def spawn_agent(context: ToolContext, query: str, name: str | None = None)
     outcome = await context.agent.run_child(query, name=name)
     if outcome.status is not AgentStatus.COMPLETED:
         raise ToolError(f"the helper {outcome.status.value}: {outcome.error}; {outcome.text}")
-    return outcome.text
+    if not _has_heading(outcome.text):
+        return outcome.text
+    return as_data(f"agent {outcome.agent_id} answered:", outcome.text)
 
 
 TEAM_TOOLS: tuple[Tool, ...] = (
@@ -109,3 +112,12 @@ def _shown(message: AgentMessage) -> str:
     sender = "the owner" if message.sender == OWNER_ID else f"agent {message.sender}"
     # Between lines that do not occur in it: nothing in it can pass for another message.
     return as_data(f"message {message.message_id} from {sender}:", message.content)
+
+
+def _has_heading(text: str) -> bool:
+    """Return whether a line of *text* could pass for the heading of a message.
+
+    A reply, or a child's answer, is read as it is: without one, nothing in it can pass for
+    what another agent wrote.
+    """
+    return any(line.strip().casefold().startswith("message ") for line in text.splitlines())
