@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Final
 
@@ -26,9 +27,14 @@ def long_enough(values: Iterable[str]) -> tuple[str, ...]:
 def redacted(text: str, secrets: Iterable[str]) -> str:
     """Return *text* without *secrets*, except for those too short to be any.
 
+    Whoever quotes one may have written it in small or capital letters.
+
     >>> redacted("the key is sk-12345", ["sk-12345", "key"])
     'the key is [secret]'
+    >>> redacted("SK-12345 is wrong", ["sk-12345"])
+    '[secret] is wrong'
     """
     for secret in long_enough(secrets):
-        text = text.replace(secret, REDACTED)
+        if secret.casefold() in text.casefold():
+            text = re.sub(re.escape(secret), REDACTED, text, flags=re.IGNORECASE)
     return text

@@ -217,10 +217,9 @@ async def _refuse_other_answers(answer: HttpAnswer, *, secret: str) -> bytes | N
     """
     if answer.status != 200:  # noqa: PLR2004  # the number is the name
         body = await answer.receive_explanation()
-        headers = answer.headers
-        if "date" not in headers:
-            # What it says of a time of day is compared with our own clock then.
-            headers = {**headers, "date": datetime.now(UTC).isoformat()}
+        headers = answer.headers_to_show()
+        # Without a date, what it says of a time of day is compared with our own clock.
+        headers.setdefault("date", datetime.now(UTC).isoformat())
         raise failure_from_response(answer.status, headers, body, secret=secret)
     kind = answer.headers.get("content-type", "")
     if kind.lower().startswith("text/event-stream"):

@@ -71,8 +71,8 @@ class HttpAnswer:
 
     status: int
     """The HTTP status."""
-    headers: Mapping[str, str]
-    """Its headers, names in lower case."""
+    headers: Mapping[str, str] = attrs.field(repr=False)
+    """Its headers, names in lower case. They may quote a key."""
     _body: _Body = attrs.field(repr=False)
     _secrets: frozenset[str] = attrs.field(repr=False)
 
@@ -80,6 +80,10 @@ class HttpAnswer:
     def has_ended(self) -> bool:
         """Whether all of it was read, as far as is known without waiting."""
         return self._body.has_ended
+
+    def headers_to_show(self) -> dict[str, str]:
+        """Return its headers without a key that they quote."""
+        return {name: redacted(value, self._secrets) for name, value in self.headers.items()}
 
     async def receive(self) -> bytes:  # noqa: ASYNC910  # what has arrived is not waited for
         """Return the next piece of the body. Empty: the body has ended.
@@ -114,7 +118,8 @@ class HttpAnswer:
     async def receive_explanation(self) -> bytes:
         """Return the part of the body that came within two seconds, to explain a status.
 
-        A status stands, also when the connection breaks after it.
+        A key that it quotes is not in it: a traceback may show the locals of who reads it. A
+        status stands, also when the connection breaks after it.
 
         Cancellation:
             The answer is over; leave its block.
@@ -126,7 +131,8 @@ class HttpAnswer:
         ):
             while (piece := await self.receive()) and len(whole) <= _MAX_ERROR_BYTES:
                 whole += piece
-        return bytes(whole[:_MAX_ERROR_BYTES])  # noqa: ASYNC910  # as receive()
+        text = bytes(whole[:_MAX_ERROR_BYTES]).decode("latin-1")
+        return redacted(text, self._secrets).encode("latin-1")  # noqa: ASYNC910  # as receive()
 
 
 @final

@@ -369,6 +369,23 @@ async def test_a_key_with_capitals_is_not_shown_in_small_letters(wire: Wire, ans
 
 
 @each_wire
+@pytest.mark.parametrize("name", ["content-encoding", "content-type", "location"])
+async def test_a_key_is_not_shown_in_other_letters(wire: Wire, name: str) -> None:
+    """A server that quotes it in small ones, or in capitals, had it shown."""
+    for quoted in (CAPITAL.lower(), CAPITAL.upper(), CAPITAL.swapcase()):
+        fields = {"content-type": "text/event-stream", "content-length": "0", name: quoted}
+        answer = head(302 if name == "location" else 200, fields)
+        with trio.fail_after(HANG_SECONDS):
+            async with (
+                open_watched(answering(answer)) as watched,
+                wire.open("m", base_url=watched.server.url, api_key=CAPITAL) as driver,
+            ):
+                with pytest.raises(DriverError) as caught:
+                    await driver.complete(ASK)
+        assert KEY[-8:].lower() not in str(caught.value).lower()
+
+
+@each_wire
 async def test_a_key_that_is_sent_is_in_no_log(
     wire: Wire, caplog: pytest.LogCaptureFixture
 ) -> None:

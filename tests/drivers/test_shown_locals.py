@@ -26,6 +26,11 @@ ANSWERS: Final = {
     "packs its answer": answering(whole(b"", content_encoding="br")),
     "cuts its answer": answering(head(200, {"content-length": "100"})),
     "hangs up": resetting(b""),
+    "quotes the key": answering(
+        whole(f'{{"error":{{"message":"{KEY} is wrong"}}}}'.encode(), status=401)
+    ),
+    "quotes it in a place": answering(head(302, {"location": f"/{KEY}", "content-length": "0"})),
+    "quotes it in a type": answering(whole(b"no", content_type=f"text/{KEY}")),
 }
 ASK: Final = CompletionRequest([UserMessage("Hi")])
 
