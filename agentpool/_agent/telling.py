@@ -66,23 +66,20 @@ class RequestTeller(Live):
         self._attempt += 1
         self._first_piece_seconds = None
         self._node, self._lost = "", ()
-        stamp = agent.hub.stamp(agent.agent_id, agent.name)
-        self._request_id, self._began_at, _, _ = stamp
+        sequence, at_seconds, agent_id, name = agent.hub.stamp(agent.agent_id, agent.name)
+        self._request_id, self._began_at = sequence, at_seconds
         view = request.messages
         sent = view.places if isinstance(view, MessageView) and not self._by_tool else ()
+        # By place, in the order of the fields: names and a star cost twice as much as the event.
         agent.hub.publish(
             RequestStarted(
-                *stamp,
-                turn=agent.turn,
-                attempt=self._attempt,
-                model=request.model or "",
-                by_tool=self._by_tool,
-                sent=sent,
-                budget="" if paid is None else paid.budget_name,
-                reserved_tokens=None if paid is None else paid.tokens,
-                reserved_usd=None if paid is None else paid.cost_usd,
+                sequence, at_seconds, agent_id, name,
+                agent.turn, self._attempt, request.model or "", self._by_tool, sent,
+                "" if paid is None else paid.budget_name,
+                None if paid is None else paid.tokens,
+                None if paid is None else paid.cost_usd,
             )
-        )
+        )  # fmt: skip
         self._token = current_watcher.set(self)
         return self
 
@@ -152,27 +149,22 @@ class RequestTeller(Live):
     def answered(self, answer: Completion) -> None:
         """Report the answer."""
         agent = self._agent
-        stamp, paid = agent.hub.stamp(agent.agent_id, agent.name), self._paid_by
+        usage, cost_usd, paid = answer.usage, answer.cost_usd, self._paid_by
+        sequence, at_seconds, agent_id, name = agent.hub.stamp(agent.agent_id, agent.name)
+        # By place, as above.
         agent.hub.publish(
             CompletionReceived(
-                *stamp,
-                answer.finish_reason,
-                answer.usage,
-                stamp[1] - self._asked_at,
-                request_id=self._request_id,
-                turn=agent.turn,
-                attempt=self._attempt or 1,
-                model=answer.model or self._request.model,
-                cost_usd=answer.cost_usd,
-                first_piece_seconds=self._first_piece_seconds,
-                by_tool=self._by_tool,
-                node=self._node,
-                charged_tokens=None if paid is None or answer.usage is not None else paid.tokens,
-                charged_usd=None if paid is None or answer.cost_usd is not None else paid.cost_usd,
-                lost=self._lost,
-                attempt_seconds=stamp[1] - self._began_at if self._attempt else None,
+                sequence, at_seconds, agent_id, name,
+                answer.finish_reason, usage, at_seconds - self._asked_at,
+                self._request_id, agent.turn, self._attempt or 1,
+                answer.model or self._request.model, cost_usd, self._first_piece_seconds,
+                self._by_tool, self._node,
+                None if paid is None or usage is not None else paid.tokens,
+                None if paid is None or cost_usd is not None else paid.cost_usd,
+                self._lost,
+                at_seconds - self._began_at if self._attempt else None,
             )
-        )
+        )  # fmt: skip
 
 
 def lost_request(loss: Loss, reserved_usd: float | None, *, is_paid: bool) -> LostRequest:

@@ -319,7 +319,7 @@ class Admission(Live):
             again: Whether it had one before.
         """
         counts = (self.running_count, self.slots)
-        self._hub.tell(AgentQueued, agent_id, name, *counts, ahead, again=again)
+        self._hub.tell(AgentQueued, agent_id, name, *counts, ahead, again)
 
     def _give_back(self, slot: Slot) -> None:
         self._end_loan(slot)

@@ -119,15 +119,15 @@ class View:
                 self._count(row, event)
             case RequestFailed():
                 self._count(row, event)
-            case AgentFinished(outcome=outcome):
+            case _:
+                assert isinstance(event, AgentFinished)  # noqa: S101  # as _UPDATES
+                outcome = event.outcome
                 row.status, row.ended_at = outcome.status.value, event.at_seconds
                 row.words = _cut(outcome.text)
                 if outcome.error is not None:
                     row.words = _cut(f"{type(outcome.error).__name__}: {outcome.error}")
                 self._counts[row.status] += 1
                 self._ended.append(self._running.pop(event.agent_id))
-            case _:
-                pass
 
     def _count(self, row: _Row, event: RequestStarted | RequestFailed | CompletionReceived) -> None:
         row.bill.take(event)

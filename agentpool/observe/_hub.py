@@ -11,7 +11,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Concatenate, ParamSpec, Self, final
+from typing import Self, TypeVarTuple, final
 
 import msgspec
 import trio
@@ -41,7 +41,7 @@ from agentpool.abc import Observer
 from agentpool.observe._error_data import text_of
 from agentpool.observe._redact import Redactor, secrets_of_environment
 
-P = ParamSpec("P")
+Ts = TypeVarTuple("Ts")
 
 _log = logging.getLogger("agentpool")
 
@@ -347,15 +347,14 @@ class EventHub(Live):
 
     def tell(
         self,
-        kind: Callable[Concatenate[int, float, AgentId, str, P], Event],
+        kind: Callable[[int, float, AgentId, str, *Ts], Event],
         agent_id: AgentId,
         agent_name: str,
-        *args: P.args,
-        **kwargs: P.kwargs,
+        *args: *Ts,
     ) -> None:
         """Publish an event of some *kind*, if anything listens."""
         if self.listening:
-            self.publish(kind(*self.stamp(agent_id, agent_name), *args, **kwargs))
+            self.publish(kind(*self.stamp(agent_id, agent_name), *args))
 
     def warned(self, agent_id: AgentId, agent_name: str, text: str) -> None:
         """Count and publish a warning."""

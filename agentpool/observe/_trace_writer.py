@@ -322,15 +322,12 @@ class _Lines:
             return
         if text is not None:
             self._put(text)
-        match event:
-            case AgentSpawned():
-                event = self._spawned(event)
-            case MessagesAdded():
-                self._told[event.agent_id] = event.place + len(event.messages)
-            case AgentFinished():
-                event = self._finished(event)
-            case _:
-                pass
+        if isinstance(event, AgentSpawned):
+            event = self._spawned(event)
+        elif isinstance(event, MessagesAdded):
+            self._told[event.agent_id] = event.place + len(event.messages)
+        elif isinstance(event, AgentFinished):
+            event = self._finished(event)
         self._put(event)
 
     def _spawned(self, event: AgentSpawned) -> AgentSpawned:
@@ -353,7 +350,9 @@ class _Lines:
         return msgspec.structs.replace(event, outcome=outcome)
 
     def _put(self, event: Event) -> None:
-        self._ready.append(reduced(event, self._content, self._redactor.clean_text))
+        if self._content != "full":
+            event = reduced(event, self._content, self._redactor.clean_text)
+        self._ready.append(event)
 
     def end(self, statistics: PoolStatistics) -> None:
         """Add the last line."""
@@ -373,13 +372,13 @@ class _Lines:
         for agent_id, event in tuple(self._texts.items()):
             keep = self._redactor.open_end(event.text)
             cut = len(event.text) - keep
+            if not keep:
+                self._put(event)
+                del self._texts[agent_id]
+                continue
             if cut:
                 self._put(msgspec.structs.replace(event, text=event.text[:cut]))
-            if keep:
-                rest = msgspec.structs.replace(event, text=event.text[cut:])
-                self._texts[agent_id] = rest
-            else:
-                del self._texts[agent_id]
+            self._texts[agent_id] = msgspec.structs.replace(event, text=event.text[cut:])
 
 
 def _open(path: Path) -> int:

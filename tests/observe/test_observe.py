@@ -32,6 +32,7 @@ from agentpool.drivers import FinishReason, FunctionDriver, RateLimitError, Scri
 from agentpool.drivers._scripted import Step
 from agentpool.observe import (
     AgentFinished,
+    AgentParked,
     AgentSpawned,
     AgentStarted,
     AgentWarned,
@@ -45,7 +46,7 @@ from agentpool.observe import (
     ToolStarted,
 )
 from agentpool.observe._hub import READER_BACKLOG, EventHub, EventReader
-from agentpool.tools import ToolRegistry
+from agentpool.tools import ToolRegistry, tool
 from tests.support.fakes import (
     WITH_MEMORY,
     BrokenMemory,
@@ -61,8 +62,10 @@ from tests.support.fakes import (
     jobs,
     manifest,
     of_type,
+    query_of,
     sleepy_driver,
     tool_call,
+    turns_of,
 )
 
 
@@ -365,6 +368,32 @@ async def test_a_reader_waits_for_the_next_event(autojump_clock: MockClock) -> N
         await wait_all_tasks_blocked()
         assert seen[:2] == ["AgentSpawned", "AgentStarted"]
     assert seen[-1] == "AgentFinished"
+
+
+async def test_an_agent_may_wait_for_events(autojump_clock: MockClock) -> None:
+    """In a tool. It keeps its slot, or its own parking would be what it waits for."""
+    heard: list[str] = []
+
+    @tool
+    async def overhear() -> str:
+        """Wait for what happens next."""
+        with pool.events() as events:
+            heard.append(type(await anext(events)).__name__)
+        return "heard"
+
+    async def answer(request: CompletionRequest, _: OnDelta) -> Completion:
+        await trio.sleep(1 + 2 * (query_of(request) == "talk"))
+        if query_of(request) == "listen" and turns_of(request) == 0:
+            return calling(tool_call("overhear"))
+        return Completion("done")
+
+    recorder = Recorder()
+    registry = ToolRegistry([overhear])
+    async with open_pool(LiveDriver(answer), tools=registry, observers=[recorder]) as pool:
+        await pool.spawn(SpawnConfig(manifest(), "listen"))
+        await pool.spawn(SpawnConfig(manifest(), "talk"))
+    assert heard == ["CompletionReceived"]
+    assert not of_type(recorder.events, AgentParked)
 
 
 async def test_a_closed_reader_can_be_read_to_its_end() -> None:

@@ -9,13 +9,14 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from trio.testing import MockClock
 
-from agentpool import AgentOutcome, AgentStatus
+from agentpool import AgentOutcome, AgentStatus, Usage
 from agentpool.abc import Event, Observer
 from agentpool.drivers import FinishReason, ToolCall
 from agentpool.observe import (
     AgentFinished,
     AgentSpawned,
     CompletionReceived,
+    LostRequest,
     OpenTelemetryMetrics,
     RequestFailed,
     RequestStarted,
@@ -114,6 +115,18 @@ def test_what_began_before_is_counted_as_far_as_it_goes() -> None:
     observer.on_event(RequestFailed(*place, 9, 1, "X", "", by_tool=False))
     ((told, _, count),) = points(reader)["gen_ai.client.inference.duration"]
     assert (told["gen_ai.provider.name"], count) == ("_OTHER", 1)
+
+
+def test_what_a_fallback_lost_is_paid_for() -> None:
+    """A driver that refused after it had answered: its tokens and its dollars are measured."""
+    observer, reader = receiver()
+    lost = (LostRequest(Usage(10, 2), 0.25), LostRequest(), LostRequest(is_measured=False))
+    place = (2, 1.0, 1, "a", FinishReason.END_TURN)
+    answer = CompletionReceived(*place, Usage(1, 1), 1.0, cost_usd=0.5, lost=lost)
+    observer.on_event(answer)
+    found = points(reader)
+    assert [one[1] for one in found["agentpool.cost"]] == [0.75]
+    assert [one[1] for one in found["gen_ai.client.inference.usage.input_tokens"]] == [11]
 
 
 def test_numbers_say_whose_model_it_was() -> None:
