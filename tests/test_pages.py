@@ -13,12 +13,16 @@ import json
 import re
 import shlex
 import tomllib
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from agentpool import ModelConfig, drivers
 from agentpool._cli._arguments import parse
+from agentpool.abc import Driver
+from agentpool.drivers import FunctionDriver
 
 ROOT = Path(__file__).parents[1]
 
@@ -144,3 +148,34 @@ def test_no_block_is_left_out() -> None:
 def test_every_link_has_words(path: Path) -> None:
     """GitHub and PyPI show nothing of ``[](page.md)``; Sphinx alone would put the title there."""
     assert "[](" not in path.read_text("utf-8")
+
+
+PROGRAM = re.compile(
+    r"^## In your program\n\n```python\n(.*?)^```\n\n```text\n(.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+def test_the_program_of_the_readme_prints_its_answers(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those below it; with a model in place of the script, after what the page says to change."""
+    readme = (ROOT / "README.md").read_text("utf-8")
+    found = PROGRAM.search(readme)
+    assert found is not None
+    program, printed = found.groups()
+    exec(program, {})  # noqa: S102  # as somebody pastes it
+    assert capsys.readouterr().out == printed
+
+    @asynccontextmanager
+    async def open_model(_: ModelConfig) -> AsyncGenerator[Driver]:
+        yield FunctionDriver(lambda request: f"A model read {len(request.messages)} message.")
+
+    monkeypatch.setattr(drivers, "open_driver", open_model)
+    new = re.search("write `(async with .*:)` in place", readme)
+    assert new is not None
+    lines = program.replace("ScriptedDriver\n", "open_driver\n").splitlines(keepends=True)
+    kept = [line for line in lines if "driver = ScriptedDriver(" not in line]
+    changed = re.sub(r"async with open_pool.*:", new[1], "".join(kept))
+    exec(changed, {})  # noqa: S102  # the same
+    assert capsys.readouterr().out.count("completed: A model read 1 message.") == 2
