@@ -13,6 +13,7 @@ import attrs
 
 from agentpool._checks import expect_arguments, expect_each, expect_fields
 from agentpool import memory as memories
+from agentpool._agent.retry import RetryPolicy
 from agentpool._approval import Approver
 from agentpool._budget.budget import Budget
 from agentpool._budget.store import BudgetStore
@@ -65,6 +66,8 @@ class PoolPlan:
     """Tools of your own, which every agent has beside those that its manifest grants."""
     memory_file: str | None = None
     """Where agents keep fragments. ``None``: in memory, for as long as the pool is open."""
+    request_retries: RetryPolicy | None = None
+    """When a failed request is made again. ``None``: four attempts at most."""
     budget: Budget | None = None
     """What all agents may spend together. ``None``: no limit but each run's own, and what the
     ``[budget]`` of a manifest says."""
@@ -165,6 +168,7 @@ async def open_manifest_pool(
             tools=build_tools(memory, servers, SystemTools(os.environ, plan.folder), choose, plan.tools),
             budget=budget,
             approve=plan.approve,
+            request_retries=plan.request_retries,
             observers=plan.observers,
             name=plan.name,
             journal=plan.journal,

@@ -8,7 +8,8 @@ from typing import Final
 
 from agentpool import PrivacyTier
 from agentpool._cli._command import ClusterCommand, ClusterOptions
-from agentpool._cli._options import SCRIPT_PREFIX, Parser, Words
+from agentpool._cli._options import SCRIPT_PREFIX
+from agentpool._cli._parser import Parser, Words
 
 CLUSTER_LEASE_SECONDS: Final = 10.0
 """How long a node works without a word from the command if it does not say."""

@@ -9,7 +9,7 @@ from typing import Final
 
 from agentpool import UsageError
 from agentpool._cli._command import CompletionCommand
-from agentpool._cli._options import Parser
+from agentpool._cli._parser import Parser
 from agentpool._cli._report import ExitCode
 from agentpool._cli._screen import write_out
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Literal, cast
 
 from agentpool._cli._command import ApproveCommand, MemoryCommand, RunsCommand, ShowCommand
-from agentpool._cli._options import Parser, count, text
+from agentpool._cli._options import count, text
+from agentpool._cli._parser import Parser
 
 _MEMORY_EXAMPLES = """\
 The file is the one of agentpool run --memory FILE.

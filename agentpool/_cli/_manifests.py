@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import attrs
 
 from agentpool import AgentManifest, ManifestError, PrivacyTier
-from agentpool._cli._override import Override
+from agentpool._cli._override import THE_OPTIONS, Override
 from agentpool._errors import Fault
 
 
@@ -45,7 +45,7 @@ def without_manifest(override: Override) -> AgentManifest:
         UsageError: If the override has no meaning.
     """
     bare = AgentManifest(privacy=PrivacyTier.STANDARD, capabilities=())
-    manifest = override.apply(bare, source="the options", environ=os.environ)
+    manifest = override.apply(bare, source=THE_OPTIONS, environ=os.environ)
     place = manifest.model.place
     if place is None or place.is_here:
         return attrs.evolve(manifest, privacy=PrivacyTier.SOVEREIGN)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from glob import has_magic
 
 import trio
 
-from agentpool import AgentManifest
+from agentpool import AgentManifest, UsageError
 from agentpool._cli._answers import AnswerFolder
 from agentpool._cli._command import MapCommand
 from agentpool._cli._editor import editor_job
@@ -44,6 +45,11 @@ def map_files(command: MapCommand) -> int:
         for turn, path in enumerate(path for word in source for path in files_of(word))
     ]
     inputs = [path for _, path in turns]
+    for path in inputs:
+        if has_magic(path) and not os.path.lexists(path):
+            raise UsageError(
+                f"--each {path}: no file has such a name; check the folder and the name"
+            )
     names = short_names(inputs)
     schema = command.options.schema
     output_type = None if schema is None else load_schema(schema)

@@ -1,26 +1,22 @@
-"""The argument parser, and the options that commands share."""
+"""The options that commands share."""
 
 from __future__ import annotations
 
 import argparse
-import difflib
 import ipaddress
 import math
-from collections.abc import Sequence
-from typing import Final, Literal, Never
+from typing import Final
 
 from agentpool import UsageError, session_pool_name
 from agentpool._cli._command import (
     BUDGET_FILE,
     SESSIONS_FILE,
     Address,
-    ApproveMode,
     Options,
-    Period,
 )
 from agentpool._cli._override import Override
+from agentpool._cli._parser import Words
 from agentpool.drivers import PROVIDERS
-from agentpool.observe import Content
 
 # So that a local model is kept busy and a person can still follow who does what.
 DEFAULT_MAX_CONCURRENT: Final = 3
@@ -29,115 +25,6 @@ SCRIPT_PREFIX: Final = "script:"
 """What ``--driver`` begins with when a file answers in place of a model."""
 
 _LAST_PORT: Final = 65_535
-
-
-class Words(argparse.Namespace):
-    """The result of argparse, with types."""
-
-    words: list[str]
-    attach: list[str]
-    manifest: str | None
-    manifests: list[str]
-    each: list[list[str]]
-    prompt: str | None
-    reduce: str | None
-    reduce_prompt: str | None
-    json: bool
-    quiet: bool
-    max_concurrent: int
-    model: str | None
-    driver: str | None
-    deadline: float | None
-    http: Address | None
-    max_tokens: int | None
-    system: str | None
-    seed: int | None
-    schema: str | None
-    max_cost: float | None
-    max_total_tokens: int | None
-    max_requests: int | None
-    per: Period | None
-    model_file: bool
-    memory: str | None
-    memory_scope: str | None
-    action: Literal["list", "search", "delete", "show", "resume", "prune"]
-    file: str
-    scope: str | None
-    limit: int
-    rpm: int | None
-    tpm: int | None
-    approve: ApproveMode
-    trace: str | None
-    trace_content: Content
-    live: Address | None
-    report: str | None
-    journal: str | None
-    session: str | None
-    workers: int | None
-    lease: float | None
-    cluster: str | None
-    cluster_driver: str | None
-    cluster_privacy: Literal["private", "sovereign"] | None
-    address: str
-    reason: str
-    pool: str | None
-    html: str | None
-    agent: int | None
-    follow: bool
-    format: Literal["text", "chrome"]
-    diff: str | None
-    folder: str
-    name: str
-    parts: str | None
-    no_ask: bool
-    shell: str
-
-
-ONLY_THE_PARSER: Final[Sequence[str]] = ("",)
-"""What a command is given to parse by someone who wants its parser."""
-
-
-class ParserAsked(Exception):  # noqa: N818  # nothing is wrong
-    """Carries the parser of a command to the code that asked for it."""
-
-    def __init__(self, parser: Parser) -> None:
-        """Carry *parser*."""
-        super().__init__("only the parser was asked for")
-        self.parser = parser
-
-
-class Parser(argparse.ArgumentParser):
-    """An argparse parser that raises errors instead of printing them and exiting."""
-
-    def __init__(self, command: str, words: str, description: str, epilog: str) -> None:
-        """Make the parser of one command, followed by *words*."""
-        prog = f"agentpool {command}".rstrip()
-        super().__init__(
-            prog=prog,
-            usage=f"{prog} {words}",
-            description=description,
-            epilog=epilog,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-
-    def read(self, argv: Sequence[str]) -> Words:
-        """Parse *argv*. Options may stand between its other words."""
-        if argv is ONLY_THE_PARSER:
-            raise ParserAsked(self)
-        found, rest = self.parse_known_intermixed_args(argv, namespace=Words())
-        for word in rest:
-            name = word.partition("=")[0]
-            options = [option for option in self._option_string_actions if option != "-h"]
-            begun = [one for one in options if name.startswith("--") and one.startswith(name)]
-            near = begun or difflib.get_close_matches(name, options, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            what = "there is no option" if name.startswith("-") else "too many words:"
-            self.error(f"{what} {word!r}{hint}")
-        return found
-
-    def error(self, message: str) -> Never:
-        raise UsageError(f"{message}; see {self.prog} --help")
 
 
 def add_session(parser: argparse.ArgumentParser, help_text: str) -> None:

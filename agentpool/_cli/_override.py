@@ -9,10 +9,12 @@ import difflib
 import os
 from collections.abc import Mapping
 from typing import Final, final
+from urllib.parse import urlsplit
 
 import attrs
 
 from agentpool import AgentManifest, ManifestError, ModelConfig, UsageError
+from agentpool._errors import Fault
 from agentpool.drivers import PROVIDERS, find_facts
 
 BASE_URL_ENVS: Final[Mapping[str, str]] = {
@@ -21,6 +23,10 @@ BASE_URL_ENVS: Final[Mapping[str, str]] = {
 }
 """Where ``--driver`` looks for a server if the manifest names none. The names are the ones
 that other clients of these interfaces use."""
+
+
+THE_OPTIONS: Final = "the options"
+"""What errors call a manifest that is made of options alone."""
 
 
 @final
@@ -60,7 +66,8 @@ class Override:
             model = attrs.evolve(self._asked(model), fallback=fallback)
             return attrs.evolve(manifest, model=model)
         except ManifestError as error:
-            raise ManifestError(error.faults, source=f"{source}, changed by options") from error
+            by = "" if source == THE_OPTIONS else ", changed by options"
+            raise ManifestError(error.faults, source=f"{source}{by}") from error
 
     def _asked(self, model: ModelConfig) -> ModelConfig:
         if self.max_tokens is not None:
@@ -155,13 +162,26 @@ def _at_usual_server(model: ModelConfig, provider: str, environ: Mapping[str, st
     # Anthropic's own clients want it without the version, and ours with it.
     if provider == "anthropic" and not url.endswith("/v1"):
         url += "/v1"
-    there = attrs.evolve(model, base_url=url)
+    try:
+        there = attrs.evolve(model, base_url=url)
+    except ManifestError as error:
+        faults = [Fault(BASE_URL_ENVS[provider], fault.text) for fault in error.faults]
+        raise ManifestError(faults) from error
     variable = PROVIDERS[provider].api_key_env or ""
     # Whoever sets both means that key for that server. One on this machine wants none.
     is_meant = environ.get(variable, "").strip() and there.place and not there.place.is_here
     if model.api_key_env is None and is_meant:
         return attrs.evolve(there, api_key_env=variable)
     return there
+
+
+def named_by_variable(text: str, environ: Mapping[str, str]) -> str:
+    """Return the error *text*, with the variable that names the server that it is about."""
+    for variable in BASE_URL_ENVS.values():
+        place = urlsplit(environ.get(variable, "")).netloc.rpartition("@")[2]
+        if place and place in text:
+            return f"{text} ({place} is what {variable} says)"
+    return text
 
 
 def _local(model: ModelConfig, path: str | None) -> ModelConfig:

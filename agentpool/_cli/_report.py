@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final, cast, final
@@ -23,6 +24,7 @@ from agentpool import (
 from agentpool._cli._budget_words import budget_words, gate_words
 from agentpool._cli._inputs import short_names
 from agentpool._cli._install import as_installed
+from agentpool._cli._override import named_by_variable
 from agentpool._cli._result import WAITING, Result
 from agentpool._cli._screen import Screen, drop_output
 from agentpool._cli._table import Answer, Row, lines_of, missing_in
@@ -319,7 +321,8 @@ def error_lines(error: Exception, clean: Callable[[str], str] = printable) -> li
 def _told(error: Exception) -> str:
     """Return type and text of an error: the text alone may say nothing."""
     attempts = error.attempts if isinstance(error, DriverError) else 1
-    return f"{_kind(error)}: {error}" + (f" (asked {attempts} times)" if attempts > 1 else "")
+    text = f"{_kind(error)}: {error}" + (f" (asked {attempts} times)" if attempts > 1 else "")
+    return named_by_variable(text, os.environ) if _kind(error) == "NetworkError" else text
 
 
 def _kind(error: Exception) -> str:

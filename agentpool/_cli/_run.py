@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,6 +30,7 @@ def run(command: RunCommand) -> int:
         UsageError: If the query cannot be read, or is none.
         ManifestError: If a manifest is wrong.
     """
+    _refuse_parts_of_query(command)
     override = command.options.override
     manifests = load_all(command.manifests, override) or [without_manifest(override)]
     query = command.query
@@ -74,6 +77,16 @@ def run(command: RunCommand) -> int:
         )
 
     return trio.run(main)
+
+
+def _refuse_parts_of_query(command: RunCommand) -> None:
+    """Raise if the words before the last look like words of a question without its quotes."""
+    words = (*command.manifests, command.query)
+    for place, word in enumerate(command.manifests):
+        if not os.path.exists(word) and re.fullmatch(r"[^./\\]+[.,:;?!]?", word):  # noqa: PTH110  # a word, not yet a path
+            query = shlex.quote(" ".join(words[place:]))
+            begun = shlex.join(("agentpool", "run", *words[:place]))
+            raise UsageError(f"{word!r} is no manifest; put the query into quotes: {begun} {query}")
 
 
 def _key(label: str, attachments: Sequence[Attachment]) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from agentpool._cli._command import CompletionCommand, DoctorCommand, InitCommand
-from agentpool._cli._options import Parser, text
+from agentpool._cli._options import text
+from agentpool._cli._parser import Parser
 
 PARTS: Final = ("program", "test", "ci")
 """What can be written beside a manifest. Each needs those before it."""

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from agentpool._cli._inputs import FROM_STANDARD_INPUT, may_wait
-from agentpool._cli._options import Parser, Words, count, seconds
+from agentpool._cli._options import count, seconds
+from agentpool._cli._parser import Parser, Words
 
 LEASE_SECONDS: Final = 30.0
 """How long a worker may be silent if the command does not say."""

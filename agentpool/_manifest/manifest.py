@@ -326,7 +326,7 @@ def _manifest_faults(
 
 
 def _sovereign_faults(path: str, model: ModelConfig | None) -> Iterator[Fault]:
-    advice = "use a local model, a base_url on this machine, or another privacy"
+    advice = 'use a local model, a base_url on this machine, or privacy = "Standard"'
     place = model and model.place
     if model is None or place is None or place.is_here:
         return

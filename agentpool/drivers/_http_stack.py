@@ -212,6 +212,8 @@ class StackTransport(httpx.AsyncBaseTransport):
                 connection = await Connection.open(target, self._tls)
             except OSError as exc:
                 msg = f"cannot connect to {place}: {exc}"
+                if target.host in _HERE:
+                    msg += "; start the server there: `agentpool doctor` says which ones listen"
                 raise NetworkError(msg) from exc
             except trio.BrokenResourceError as exc:
                 msg = f"TLS handshake with {place} failed: {exc.__cause__ or exc}"
@@ -237,6 +239,10 @@ class StackTransport(httpx.AsyncBaseTransport):
             self._drop(connection)
             raise
         return answer, StackBody(self, target, connection)
+
+
+_HERE: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+"""Hosts that are this machine, where a user may have forgotten to start a server."""
 
 
 def to_h11(method: str, path: bytes, headers: RawHeaders) -> RequestHead:

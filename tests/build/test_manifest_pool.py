@@ -13,12 +13,20 @@ from agentpool import (
     Budget,
     PoolPlan,
     PrivacyError,
+    RetryPolicy,
     SpawnConfig,
     UsageError,
     open_manifest_pool,
 )
 from agentpool.abc import CompletionRequest
-from agentpool.drivers import FunctionDriver, ToolMessage, UserMessage, call
+from agentpool.drivers import (
+    FunctionDriver,
+    OverloadedError,
+    ScriptedDriver,
+    ToolMessage,
+    UserMessage,
+    call,
+)
 from agentpool.drivers._scripted import Answer
 from agentpool.journal import InMemoryJournal
 from agentpool.tools import ToolRegistry, tool
@@ -188,3 +196,15 @@ async def test_a_pool_goes_on_with_its_journal() -> None:
     with pytest.raises(UsageError, match="has pool 'n' already"):
         async with open_manifest_pool(attrs.evolve(plan, resume=False)):
             pass
+
+
+async def test_a_plan_says_how_often_a_request_is_made_again() -> None:
+    """As ``open_pool`` does."""
+    plan = PoolPlan(
+        manifests=(AgentManifest(name="a", capabilities=()),),
+        driver=ScriptedDriver([OverloadedError("full"), "late"]),
+        request_retries=RetryPolicy(max_attempts=1),
+    )
+    async with open_manifest_pool(plan) as pool:
+        outcome = await (await pool.spawn(SpawnConfig(plan.manifests[0], "?"))).wait()
+    assert str(outcome.error) == "full"

@@ -89,6 +89,16 @@ def test_check_has_its_own_options() -> None:
         ("run a q --frob", "there is no option '--frob'; see"),
         ("run a q --modle x", "there is no option '--modle'; did you mean --model?"),
         ("run a q --reprot=x", "there is no option '--reprot=x'; did you mean --report?"),
+        ("map r --eech a", "there is no option '--eech'; did you mean --each?"),
+        ("run a q --temperature 0.1", "no option '--temperature'; it is a key of the manifest: "),
+        ("run a q --context-window=9", "key of the manifest: [model] context_window = ..."),
+        ("runs shwo j.db", "action: there is no 'shwo'; did you mean 'show'?"),
+        ("runs frob j.db", "action: there is no 'frob'; it must be one of list, show, resume"),
+        ("init --with tests", "--with: there is no 'tests'; did you mean 'test'?"),
+        ("run a q --per yaer", "--per: there is no 'yaer'; it must be one of hour, day, month"),
+        ("run a q --approve alway", "--approve: there is no 'alway'; did you mean 'always'?"),
+        ("completion bsh", "there is no 'bsh'; did you mean 'bash'?"),
+        ("memory lst m.db", "there is no 'lst'; did you mean 'list'?"),
         ("show a b", "too many words: 'b'; see agentpool show --help"),
         ("run a q --seed -1", "must be a whole number >= 0, got '-1'"),
         ("run a q --max-concurrent 0", "must be a whole number >= 1, got '0'"),
@@ -161,3 +171,42 @@ def test_version_says_its_number(desk: Desk) -> None:
     done = desk.call("--version")
     assert (done.code, done.err) == (0, "")
     assert re.fullmatch(r"agentpool (\d+\.\d+\S*|\(not installed\))\n", done.out)
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["reader.toml", "hi", "there"], "agentpool run reader.toml 'hi there'"),
+        (["Why,", "then?"], "agentpool run 'Why, then?'"),
+        (["reader.toml", "it's", "me"], """agentpool run reader.toml 'it'"'"'s me'"""),
+    ],
+)
+def test_a_query_without_quotes_is_told_to_have_some(
+    desk: Desk, words: list[str], hint: str
+) -> None:
+    """Its words look like manifests to the command, and not to a person."""
+    done = desk.scripted("run", *words)
+    assert done.code == ExitCode.WRONG
+    assert f"is no manifest; put the query into quotes: {hint}\n" in done.err
+
+
+def test_a_manifest_that_is_not_there_is_no_part_of_a_query(desk: Desk) -> None:
+    """A word with a dot or a folder in it was meant to be a file."""
+    for word in ("nosuch.toml", "agents/nosuch"):
+        done = desk.scripted("run", "reader.toml", word, "Why?")
+        assert f"{word}: cannot be read: No such file" in done.err
+
+
+@pytest.mark.parametrize("word", ["*.md", "[ab].txt", "texts/?.txt"])
+def test_a_pattern_that_matched_nothing_ends_before_a_model_is_loaded(
+    desk: Desk, word: str
+) -> None:
+    """A shell hands it on as it stands."""
+    desk.write(a_txt="a")
+    done = desk.call("map", "reader.toml", "--each", "a.txt", word)
+    assert (done.code, done.out) == (ExitCode.WRONG, "")
+    assert f"--each {word}: no file has such a name" in done.err
+    assert "loading" not in done.err
+    (desk.folder / "[ab].txt").write_text("named so")
+    if word == "[ab].txt":
+        assert desk.scripted("map", "reader.toml", "--each", word).code == ExitCode.COMPLETED

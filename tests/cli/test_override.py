@@ -13,8 +13,18 @@ from agentpool import (
     UsageError,
 )
 from agentpool._cli._override import Override
+from agentpool._cli._report import ExitCode
 from agentpool.drivers import TokenPrice
+from tests.support.cli_runner import Desk, make_desk
 from tests.support.fakes import LOCAL, REMOTE
+
+
+@pytest.fixture
+def desk(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Desk:
+    """Return a folder with manifests, and the command line in it."""
+    return make_desk(tmp_path, capsys, monkeypatch)
 
 
 def apply(override: Override, manifest: AgentManifest, **environ: str) -> ModelConfig:
@@ -190,3 +200,13 @@ def test_an_override_does_not_go_around_privacy() -> None:
     with pytest.raises(ManifestError, match="sovereign") as caught:
         apply(Override(driver="openai", model="big"), LOCAL)
     assert caught.value.source == "a.toml, changed by options"
+
+
+def test_a_wrong_address_names_the_variable_that_has_it(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The option `base_url` is in no file that a user could look at."""
+    monkeypatch.setenv("OPENAI_BASE_URL", "nonsense")
+    done = desk.call("run", "--model", "openai/gpt-5", "Why?")
+    assert done.code == ExitCode.WRONG
+    assert "error: the options: OPENAI_BASE_URL: must be a URL" in done.err

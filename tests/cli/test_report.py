@@ -18,7 +18,7 @@ from agentpool import (
 from agentpool._cli._report import ExitCode, Report
 from agentpool._cli._result import Result
 from agentpool._cli._screen import Screen
-from agentpool.drivers import OverloadedError, ScriptedDriver
+from agentpool.drivers import NetworkError, OverloadedError, ScriptedDriver
 from agentpool.live import Board
 from agentpool.observe import AgentFinished
 from agentpool.testing import simulate
@@ -92,3 +92,19 @@ def test_an_error_says_how_often_the_model_was_asked() -> None:
 
     assert simulate(main).attempts == 3
     assert "OverloadedError: busy (asked 3 times)\n" in err.getvalue()
+
+
+@pytest.mark.parametrize("url", ["", "http://127.0.0.1:9/v1", "http://ada:pass@127.0.0.1:9/v1"])
+async def test_an_address_of_the_environment_is_said_with_its_variable(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    """No file and no option has it, where a user would look for it."""
+    monkeypatch.setenv("OPENAI_BASE_URL", url)
+    driver = ScriptedDriver([NetworkError("cannot connect to 127.0.0.1:9")])
+    async with open_pool(driver, request_retries=RetryPolicy(max_attempts=1)) as pool:
+        outcome = await (await pool.spawn(SpawnConfig(manifest(), "?"))).wait()
+    err = io.StringIO()
+    report = Report(Screen(io.StringIO(), err), as_json=False, quiet=True, headings=False)
+    await report.add(Result(name="r", label="r", outcome=outcome))
+    hint = " (127.0.0.1:9 is what OPENAI_BASE_URL says)" if url else ""
+    assert err.getvalue().endswith(f"cannot connect to 127.0.0.1:9{hint}\n")

@@ -290,7 +290,8 @@ async def test_nobody_listens() -> None:
     async with open_loopback(always(EMPTY)) as server:
         pass
     async with open_http(server.url) as client:
-        with pytest.raises(NetworkError, match=f"cannot connect to 127.0.0.1:{server.port}"):
+        says = rf"cannot connect to 127.0.0.1:{server.port}: .*; start the server there: `agentpool"
+        with pytest.raises(NetworkError, match=says):
             await post(client)
 
 

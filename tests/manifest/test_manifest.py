@@ -634,7 +634,7 @@ def test_sovereign_data_goes_to_no_remote_model() -> None:
     """The strictest tier is the default, so a remote model needs a decision."""
     fault = (
         "sovereign privacy tier cannot use remote_model; "
-        "use a local model, a base_url on this machine, or another privacy"
+        'use a local model, a base_url on this machine, or privacy = "Standard"'
     )
     assert faults_of('[model]\nremote_model = "gpt"') == {"model.remote_model": fault}
     private = AgentManifest.parse('privacy = "Private"\n[model]\nremote_model = "gpt"')
