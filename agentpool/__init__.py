@@ -61,6 +61,7 @@ from agentpool._pool.restart import RestartPolicy as RestartPolicy
 from agentpool._pool.router import MessageRouter as MessageRouter
 from agentpool._pool.shutdown import ShutdownStep as ShutdownStep
 from agentpool._pool.text_stream import TextStream as TextStream
+from agentpool._public import advise_calls as _advise_calls
 from agentpool._public import load as _load
 from agentpool._public import show_fields as _show_fields
 from agentpool._scheduling.owner import as_bystander as as_bystander
@@ -136,6 +137,7 @@ __all__ = [
 ]
 
 _show_fields(globals())
+_advise_calls(globals())
 
 
 if TYPE_CHECKING:

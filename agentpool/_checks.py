@@ -15,7 +15,17 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from functools import cache
 from pathlib import Path, PurePath
 from types import NoneType, SimpleNamespace, UnionType
-from typing import Final, Literal, Union, cast, final, get_args, get_origin, get_type_hints
+from typing import (
+    Final,
+    Literal,
+    Union,
+    cast,
+    final,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
 import msgspec
 
@@ -58,6 +68,36 @@ def expect_function(value: object, what: str, advice: str) -> None:
         if inspect.iscoroutine(value):
             value.close()  # or Python warns that it was never awaited
         raise UsageError(f"{what}, got {_kind_of(value)}; {advice}")
+
+
+def has_fields(kind: type) -> bool:
+    """Return whether objects of *kind* have named fields."""
+    return any(
+        hasattr(kind, name)
+        for name in ("__attrs_attrs__", "__dataclass_fields__", "__struct_fields__", "_fields")
+    ) or is_typeddict(kind)
+
+
+def expect_output_type(kind: object) -> None:
+    """Raise unless *kind* is a class whose objects have named fields.
+
+    Raises:
+        UsageError: If it is not. Says what to write instead.
+    """
+    if isinstance(kind, type) and has_fields(kind):
+        return
+    advice = "write a class with a field for each thing that you want to know"
+    got = repr(kind)
+    if isinstance(kind, str):
+        advice = "give the class itself, without quotes"
+    elif getattr(get_origin(kind) or kind, "__name__", "") in {"list", "tuple", "set", "Sequence"}:
+        advice = "write a class with one field, which is the list"
+    elif hasattr(kind, "model_fields"):
+        advice = "write it as a dataclass or a msgspec struct: pydantic's own are not read"
+    raise UsageError(
+        "output_type must be an attrs class, a dataclass, a TypedDict or a msgspec struct, "
+        f"got {got}; {advice}"
+    )
 
 
 def at_least(least: int, name: str, number: object) -> int:

@@ -78,7 +78,11 @@ _ADVICE: Final[Mapping[str, str]] = {
     "output": "it is `text`, or `value` with an output_type",
     "data": "it is `value`, for agents with an output_type",
     "content": "it is `text`",
+    "answer": "it is `text`, or `value` with an output_type",
+    "response": "it is `text`, or `value` with an output_type",
     "exception": "it is `error`",
+    "cost": "it is `cost_usd`",
+    "tokens": "they are in `usage`: `usage.total_tokens`",
     "id": "it is `agent_id`",
 }
 """What to write instead of names that one may try."""

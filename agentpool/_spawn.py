@@ -10,7 +10,7 @@ import attrs
 
 from agentpool._attachments import Attachment
 from agentpool._budget.budget import Budget
-from agentpool._checks import at_least, expect, expect_fields
+from agentpool._checks import at_least, expect, expect_fields, expect_output_type
 from agentpool._errors import CapabilityDeniedError, UsageError
 from agentpool._halves import without_halves
 from agentpool._manifest.capability import Capability, CapabilityKind, asks_first
@@ -19,8 +19,8 @@ from agentpool._manifest.usage_limits import UsageLimits
 from agentpool._messages import ChatMessage, UserMessage
 from agentpool._scheduling.fair_queue import PLAIN, Share
 
-# The manifest and the query are checked with words of their own. What an output type may be
-# depends on what msgspec can read, and building it says so.
+# These are checked with words of their own. What an output type may be depends on what msgspec
+# can read besides, and building it says so.
 _CHECKED: Final = frozenset({"manifest", "query", "output_type", "weight"})
 
 
@@ -96,6 +96,8 @@ class SpawnConfig:
         is_usual = _terms(self) == _USUAL_TERMS
         if not is_usual:
             expect_fields(self, but=_CHECKED)
+            if self.output_type is not None:
+                expect_output_type(self.output_type)
         if not self.query.strip():
             raise UsageError(f"query must not be empty, got {self.query!r}; say what to do")
         if is_usual:

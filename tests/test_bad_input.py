@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import Any
 
 import pytest
 import trio
+from pydantic import BaseModel
 
+import agentpool
 from agentpool import (
     OWNER_ID,
     AgentManifest,
@@ -32,6 +35,7 @@ from agentpool import (
     SpawnConfig,
     UsageError,
     UsageLimits,
+    drivers,
     open_drivers,
     open_manifest_pool,
     open_pool,
@@ -371,3 +375,105 @@ def test_a_proxy_is_a_url() -> None:
 
     with pytest.raises(UsageError, match=r"^proxy is not a URL; write it as http://host:port$"):
         trio.run(enter)
+
+
+class Verdict(BaseModel):
+    """A form that is not read."""
+
+    text: str
+
+
+@pytest.mark.parametrize(
+    ("output_type", "says"),
+    [
+        ("Review", "got 'Review'; give the class itself, without quotes"),
+        (list, "got <class 'list'>; write a class with one field, which is the list"),
+        (list[int], "got list[int]; write a class with one field, which is the list"),
+        (dict, "got <class 'dict'>; write a class with a field for each thing"),
+        (int, "got <class 'int'>; write a class with a field for each thing"),
+        (Verdict, "write it as a dataclass or a msgspec struct: pydantic's own are not read"),
+    ],
+)
+def test_an_output_type_that_cannot_be_read_is_refused_at_once(
+    output_type: Any,  # noqa: ANN401  # as a newcomer's
+    says: str,
+) -> None:
+    """Where it is written, and not by a spawn that is far away."""
+    with pytest.raises(UsageError, match=re.escape(says)) as caught:
+        SpawnConfig(manifest(), "?", output_type=output_type)
+    assert "output_type must be an attrs class, a dataclass, a TypedDict" in str(caught.value)
+
+
+def _build(kind: Any, *given: object, **named: object) -> object:  # noqa: ANN401  # any class
+    return kind(*given, **named)
+
+
+@pytest.mark.parametrize(
+    ("build", "says"),
+    [
+        (
+            lambda: _build(AgentManifest, "reader"),
+            "takes its arguments by name, got 1 without one; write AgentManifest(name=...), or",
+        ),
+        (
+            lambda: _build(AgentManifest, nmae="reader"),
+            "AgentManifest() takes no 'nmae'; did you mean name?",
+        ),
+        (lambda: _build(Budget, 1000), "got 1 without one; write Budget(tokens=...), or another"),
+        (lambda: _build(Budget, dollars=5), "takes no 'dollars'; did you mean cost_usd?"),
+        (lambda: _build(ModelConfig, "x"), "write ModelConfig(remote_model=...), or another"),
+        (lambda: _build(ModelConfig, name="x"), "takes no 'name'; did you mean remote_model?"),
+        (lambda: _build(UsageLimits, requests=3), "no 'requests'; did you mean request_limit?"),
+        (lambda: _build(RetryPolicy, tries=3), "RetryPolicy() takes no 'tries'; it takes max_att"),
+        (lambda: _build(PoolPlan), "PoolPlan(): missing a required argument: 'manifests'; it t"),
+        (lambda: _build(PoolPlan, manifest=1), "takes no 'manifest'; did you mean manifests?"),
+    ],
+)
+def test_a_wrong_call_says_what_to_write_instead(build: Callable[[], object], says: str) -> None:
+    """Python's own words are about positions, which nobody thinks of."""
+    with pytest.raises(TypeError, match=re.escape(says)):
+        build()
+
+
+def test_an_error_from_within_a_call_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not about the names of arguments."""
+
+    class Odd(str):
+        __slots__ = ()
+
+        def strip(self, _: object = None) -> str:
+            raise TypeError("odd")
+
+    with pytest.raises(TypeError, match=r"^odd$"):
+        AgentManifest(name=Odd("x"))
+
+
+@pytest.mark.parametrize(
+    ("look_up", "says"),
+    [
+        (lambda: getattr(agentpool, "ScriptedDriver"), "it is agentpool.drivers.ScriptedDriver"),  # noqa: B009  # it is not there
+        (lambda: getattr(agentpool, "tool"), "it is agentpool.tools.tool"),  # noqa: B009  # the same
+        (lambda: getattr(agentpool, "open_driver"), "it is agentpool.drivers.open_driver"),  # noqa: B009
+        (lambda: getattr(drivers, "SpawnConfig"), "it is agentpool.SpawnConfig"),  # noqa: B009
+        (lambda: getattr(agentpool, "Frobnicator"), "has no attribute 'Frobnicator'"),  # noqa: B009
+    ],
+)
+def test_a_name_of_another_module_says_which(look_up: Callable[[], object], says: str) -> None:
+    """There are nine public modules."""
+    with pytest.raises(AttributeError) as caught:
+        look_up()
+    assert str(caught.value).endswith(says)
+
+
+async def test_names_of_other_libraries_are_answered_with_ours() -> None:
+    """Those of a pool and of an outcome."""
+    async with open_pool(ScriptedDriver(["yes"])) as pool:
+        outcome: Any = await (await pool.spawn(job())).wait()
+        untyped: Any = pool
+        for name, says in (("run", "pool.spawn("), ("ask", "pool.spawn("), ("gather", "fan_out(")):
+            with pytest.raises(AttributeError, match=re.escape(says)):
+                getattr(untyped, name)
+        with pytest.raises(AttributeError, match=r"^'AgentPool' object has no attribute 'frob'$"):
+            untyped.frob  # noqa: B018  # it is not there
+        with pytest.raises(AttributeError, match="it is `cost_usd`"):
+            outcome.cost  # noqa: B018  # it is not there

@@ -39,17 +39,8 @@ def map_files(command: MapCommand) -> int:
     paths = [command.manifest] + ([command.reduce] if command.reduce is not None else [])
     manifests = load_all(paths, command.options.override)
     reader = manifests[0]
-    turns = [
-        (turn, path)
-        for source in command.sources
-        for turn, path in enumerate(path for word in source for path in files_of(word))
-    ]
+    turns = _turns_of(command.sources)
     inputs = [path for _, path in turns]
-    for path in inputs:
-        if has_magic(path) and not os.path.lexists(path):
-            raise UsageError(
-                f"--each {path}: no file has such a name; check the folder and the name"
-            )
     names = short_names(inputs)
     schema = command.options.schema
     output_type = None if schema is None else load_schema(schema)
@@ -92,6 +83,23 @@ def map_files(command: MapCommand) -> int:
         )
 
     return trio.run(main)
+
+
+def _turns_of(sources: Sequence[Sequence[str]]) -> list[tuple[int, str]]:
+    """Return each input of *sources*, with its place in its source.
+
+    Raises:
+        UsageError: If a pattern was handed on, which no file matches.
+    """
+    turns = [
+        (turn, path)
+        for source in sources
+        for turn, path in enumerate(path for word in source for path in files_of(word))
+    ]
+    for _, path in turns:
+        if has_magic(path) and not os.path.lexists(path):
+            raise UsageError(f"--each {path}: no file has such a name; check folder and name")
+    return turns
 
 
 def _reader(path: str, prompt: str | None) -> Callable[[], str]:

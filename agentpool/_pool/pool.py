@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import final
+from typing import TYPE_CHECKING, NoReturn, final
 
 import trio
 
@@ -25,7 +25,9 @@ from agentpool._pool.record import AgentRecord, OnEnd
 from agentpool._pool.restart import RestartCounter, RestartPolicy
 from agentpool._pool.router import MessageRouter
 from agentpool._pool.shutdown import ShutdownStep
+from agentpool._pool.snapshot import ADVICE, shown, statistics_of
 from agentpool._pool.supervisor import Supervisor
+from agentpool._public import refuse_attribute
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import Driver
 from agentpool.observe._hub import EventReader
@@ -50,11 +52,13 @@ class AgentPool(Live, weakref=True):
 
     def __repr__(self) -> str:
         """Return name and load: ``<AgentPool 'pool' 2/8 running>``."""
-        parts = [f"{self._agents.admission.running_count}/{self.max_concurrent} running"]
-        parked = len(self._agents.running) - self._agents.admission.running_count
-        parts += [f"{parked} parked"] * (parked > 0)
-        parts += [f"{self.queued_count} queued"] * (self.queued_count > 0)
-        return f"<AgentPool {self.name!r} {', '.join(parts)}>"
+        return shown(self._agents)
+
+    if not TYPE_CHECKING:  # a type checker shall know that there is nothing else
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Refuse an attribute that is not there, with advice."""
+            refuse_attribute(self, name, ADVICE)
 
     async def spawn(self, config: SpawnConfig) -> AgentHandle:
         """Accept an agent, waiting while the queue is full.
@@ -374,22 +378,7 @@ class AgentPool(Live, weakref=True):
 
     def statistics(self) -> PoolStatistics:
         """Return a snapshot of the pool."""
-        agents = self._agents
-        running = agents.admission.running_count
-        return PoolStatistics(
-            running=running,
-            parked=len(agents.running) - running,
-            at_gate=agents.admission.lent_count,
-            queued=agents.admission.queued_count,
-            spawned=agents.last_id,
-            max_concurrent=self.max_concurrent,
-            messages=agents.router.message_count,
-            dead_letters=agents.router.dead_letter_count,
-            warnings=agents.hub.warnings,
-            observer_failures=agents.hub.observer_failures,
-            observer_failure=agents.hub.observer_failure,
-            budget=None if agents.budget is None else agents.budget.statistics(),
-        )
+        return statistics_of(self._agents)
 
     def events(self) -> EventReader:
         """Open a reader of all events from now on."""

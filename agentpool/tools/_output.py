@@ -9,6 +9,7 @@ from typing import Final, cast
 
 import msgspec
 
+from agentpool._checks import expect_output_type
 from agentpool._errors import UsageError
 from agentpool._halves import escapes_without_halves
 from agentpool._loop.output import Misfit, Output
@@ -23,7 +24,7 @@ from agentpool.tools._arguments import (
 )
 from agentpool.tools._common_schema import common_schema
 from agentpool.tools._find_json import find_objects
-from agentpool.tools._schema import Schema, has_fields, refuse_ignored, written_out
+from agentpool.tools._schema import Schema, refuse_ignored, written_out
 
 _MAX_OBJECTS: Final = 32
 """A text with more of them is not an answer of one object."""
@@ -39,11 +40,8 @@ def build_output(output_type: object) -> Output:
     Raises:
         UsageError: If it has no form in JSON. Says why.
     """
-    if not isinstance(output_type, type) or not has_fields(output_type):
-        raise UsageError(
-            "output_type must be an attrs class, a dataclass, a TypedDict or a msgspec struct, "
-            f"got {output_type!r}"
-        )
+    expect_output_type(output_type)
+    assert isinstance(output_type, type)  # noqa: S101  # so it is
     name = output_type.__name__
     refuse_ignored(output_type, f"output_type {name}", set())
     try:

@@ -33,6 +33,7 @@ import attrs
 import docstring_parser
 import msgspec
 
+from agentpool._checks import has_fields
 from agentpool._errors import UsageError
 from agentpool._messages import Json
 from agentpool.abc import ToolContext
@@ -200,17 +201,6 @@ def refuse_ignored(hint: object, where: str, seen: set[object]) -> None:
         if hasattr(hint, behind) and hint not in seen:
             seen.add(hint)
             refuse_ignored(getattr(hint, behind), where, seen)
-
-
-def has_fields(kind: type) -> bool:
-    """Return whether objects of *kind* have named fields."""
-    return (
-        attrs.has(kind)
-        or hasattr(kind, "__dataclass_fields__")
-        or hasattr(kind, "__struct_fields__")
-        or typing.is_typeddict(kind)
-        or hasattr(kind, "_fields")
-    )
 
 
 def _field(default: object) -> object:

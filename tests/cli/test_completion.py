@@ -70,4 +70,7 @@ def test_without_shtab_it_is_said(desk: Desk, monkeypatch: pytest.MonkeyPatch) -
 
 def test_another_shell_is_refused(desk: Desk) -> None:
     """With those that there are."""
-    assert "invalid choice: 'fish'" in desk.call("completion", "fish").err
+    assert (
+        "there is no 'fish'; it must be one of bash, zsh, tcsh"
+        in desk.call("completion", "fish").err
+    )

@@ -293,7 +293,10 @@ def test_the_model_comes_with_its_privacy(
         (("--model", "openai/"), "remote_model"),
         (("--name", "two\nlines"), "name"),
         (("--model", "opnai/gpt-5"), "did you mean openai/gpt-5?"),
-        (("--with", "all"), "--with: invalid choice: 'all'"),
+        (
+            ("--with", "all"),
+            "--with: there is no 'all'; it must be one of nothing, program, test, ci",
+        ),
     ],
 )
 def test_what_makes_no_manifest_is_refused(desk: Desk, words: tuple[str, ...], says: str) -> None:

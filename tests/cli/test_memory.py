@@ -134,7 +134,7 @@ def test_a_file_that_is_no_memory_is_said(desk: Desk) -> None:
         (("search", "a.db"), "search needs words"),
         (("delete", "a.db"), "delete needs either ids or --scope"),
         (("delete", "a.db", "mem-1", "--scope", "x"), "delete needs either ids or --scope"),
-        (("lost", "a.db"), "invalid choice"),
+        (("lost", "a.db"), "there is no 'lost'; did you mean 'list'?"),
         (("list",), "FILE"),
         (("list", "a.db", "--limit", "0"), "must be a whole number"),
     ],

@@ -1,0 +1,75 @@
+"""What to write in place of a call or a name that a public class or module does not have."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from typing import Final
+
+FACES: Final = ("abc", "drivers", "tools", "memory", "observe", "journal", "live", "testing")
+"""The public modules below ``agentpool`` that need nothing besides it."""
+
+_ALSO: Final[Mapping[str, str]] = {
+    "cost": "cost_usd",
+    "dollars": "cost_usd",
+    "usd": "cost_usd",
+    "max_dollars": "max_cost_usd",
+    "requests": "request_limit",
+    "tool_calls": "tool_calls_limit",
+    "tokens": "total_tokens_limit",
+    "max_requests": "request_limit",
+    "model": "remote_model",
+    "name": "remote_model",
+    "retries": "max_attempts",
+    "prompt": "system_prompt",
+}
+"""Names that one may try for an argument of another name."""
+
+_FIRST: Final[Mapping[str, str]] = {"ModelConfig": "remote_model"}
+"""The argument that is shown, where it is not the first."""
+
+
+def call_advice(
+    kind: type, init: Callable[..., object], given: Sequence[object], named: Mapping[str, object]
+) -> str | None:
+    """Return what is wrong with the arguments of ``kind(*given, **named)``.
+
+    ``None``: nothing is, so that an error came from within.
+    """
+    signature = inspect.signature(init)
+    try:
+        signature.bind(None, *given, **named)
+    except TypeError as error:
+        reason = str(error)
+    else:
+        return None
+    known = [name for name in signature.parameters if name != "self"]
+    call = f"{kind.__name__}()"
+    for name in named:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            meant = _ALSO.get(name, "")
+            hint = f"did you mean {meant}?" if meant in known else _known(known)
+            return f"{call} takes no {name!r}; {f'did you mean {near[0]}?' if near else hint}"
+    if given:
+        example = f"{kind.__name__}({_FIRST.get(kind.__name__, known[0])}=...)"
+        reason = f"takes its arguments by name, got {len(given)} without one; write {example}"
+        return f"{call} {reason}, or another: {_known(known)}"
+    return f"{call}: {reason}; {_known(known)}"
+
+
+def _known(names: Sequence[str]) -> str:
+    return f"it takes {', '.join(names)}"
+
+
+def home_of(face: str, name: str) -> str:
+    """Return where *name* is that *face* does not have, as advice. Empty: nowhere."""
+    if name.startswith("_") or f"{face}.{name}" in sys.modules or name in FACES:
+        return ""
+    for other in ("agentpool", *(f"agentpool.{one}" for one in FACES)):
+        if other != face and name in import_module(other).__all__:
+            return f"; it is {other}.{name}"
+    return ""
