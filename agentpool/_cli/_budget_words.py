@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from agentpool._amounts import counted
 from agentpool.drivers import GateStatistics
 from agentpool.observe import BudgetMeter, BudgetStatistics
 
@@ -17,20 +18,21 @@ def budget_words(spent: BudgetStatistics) -> str:
     """
     tokens = f"{_of(spent.tokens, ',')} tokens"
     if spent.cost_usd is None:
-        plural = "" if spent.unpriced == 1 else "s"
-        cost = f"cost unknown ({spent.unpriced} request{plural} without a price)"
+        cost = f"cost unknown ({counted(spent.unpriced, 'request')} without a price)"
     else:
         cost = f"{_of(spent.cost, '.4f')} US dollars"
     unmeasured = f", {spent.unmeasured} charged by estimate" if spent.unmeasured else ""
-    requests = f"{_of(spent.requests, ',')} requests{unmeasured}"
+    noun = "request" if (spent.requests.limit or spent.requests.committed) == 1 else "requests"
+    requests = f"{_of(spent.requests, ',')} {noun}{unmeasured}"
     return f"spent {tokens}, {cost}, {requests}; {spent.refused} refused"
 
 
 def gate_words(gate: GateStatistics) -> str:
     """Return how many requests were answered, waited, or were refused."""
     left = f", {gate.waiting:,} still wait" if gate.waiting else ""
+    answered = f"{counted(gate.answered, 'request')} answered"
     return (
-        f"gate {gate.name!r}: {gate.answered:,} requests answered, {gate.held_back:,} held back, "
+        f"gate {gate.name!r}: {answered}, {gate.held_back:,} held back, "
         f"{gate.refused:,} refused{left}"
     )
 

@@ -33,6 +33,7 @@ from agentpool import (
     session_names,
     session_pool_name,
 )
+from agentpool._amounts import counted
 from agentpool._cli._approve import choose_approver
 from agentpool._cli._budget_file import BudgetFile
 from agentpool._cli._command import ChatCommand
@@ -213,7 +214,9 @@ class _Chat:
     async def _talk_in(self, session: Session, manifest: AgentManifest, report: Report) -> None:
         """Take turns until the chat is over, or needs another pool."""
         options, unfinished = self.command.options, session.unfinished
-        await self._say(f"session {self.name}: {len(session.turns)} turns; /help says more")
+        await self._say(
+            f"session {self.name}: {counted(len(session.turns), 'turn')}; /help says more"
+        )
         if unfinished is not None:
             query = printable(unfinished.query)[:SHOWN_CHARS]
             await self._say(f"the last turn was cut off; /again goes on with it: {query}")
@@ -285,7 +288,7 @@ class _Chat:
                 case "/undo":
                     turns = int(rest) if rest.isdecimal() else 0 if rest else 1
                     await session.go_back(turns)
-                    await self._say(f"{len(session.turns)} turns are left")
+                    await self._say(f"turns left: {len(session.turns)}")
                 case "/branch":
                     await session.branch(rest)
                     self.name = rest
@@ -295,6 +298,8 @@ class _Chat:
                     return True  # noqa: ASYNC910  # as above
                 case "/sessions":
                     await self.screen.write_lines(list(await self._sessions()))
+                case "/again":
+                    await self._say("no turn was cut off, so /again has nothing to go on with")
                 case "/help":
                     await self.screen.write_lines(list(HELP))
                 case _:

@@ -21,6 +21,7 @@ from agentpool import (
     Usage,
     UserMessage,
 )
+from agentpool._amounts import counted
 from agentpool._cli._budget_words import budget_words, gate_words
 from agentpool._cli._inputs import short_names
 from agentpool._cli._install import as_installed
@@ -193,7 +194,7 @@ class Report:
             rate = tokens / seconds if seconds > 0 else 0.0
             line = (
                 f"agentpool: {', '.join(words) or 'nothing done'} in {seconds:.1f} s, "
-                f"{tokens:,} tokens written ({rate:.0f} per second){end}"
+                f"{counted(tokens, 'token')} written ({rate:.0f} per second){end}"
             )
             budget = [] if spent is None else [f"agentpool: {budget_words(spent)}"]
             held_back = [f"agentpool: {gate_words(gate)}" for gate in gates]
@@ -299,7 +300,7 @@ class Report:
 
 def left_out(messages: int) -> str:
     """Say that so many *messages* had no room in the model's window."""
-    return f"{messages:,} messages of the conversation had no room in the model's window"
+    return f"{counted(messages, 'message')} of the conversation had no room in the model's window"
 
 
 _ENDS: Final = (

@@ -15,6 +15,7 @@ import trio
 
 from agentpool import AgentOutcome, UsageError
 from agentpool import journal as journals
+from agentpool._amounts import counted
 from agentpool._cli._command import RunsCommand
 from agentpool._cli._report import ExitCode
 from agentpool._cli._screen import write_out
@@ -152,7 +153,7 @@ def _pool_lines(pools: Sequence[PoolSummary]) -> Iterator[str]:
 
 
 def _ended(pool: PoolSummary) -> str:
-    return f"{pool.ended:,} of {pool.agents:,} agents ended"
+    return f"{pool.ended:,} of {counted(pool.agents, 'agent')} ended"
 
 
 def _writes(pool: PoolSummary) -> str:

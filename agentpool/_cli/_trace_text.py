@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Final, assert_never
 
+from agentpool._amounts import counted, dollars
 from agentpool._cli._report import left_out
 from agentpool._cli._screen import visible
 from agentpool.drivers import AssistantMessage, ChatMessage, ToolMessage, UserMessage
@@ -75,14 +76,14 @@ def _heading(trace: Trace, record: PoolRecord) -> list[str]:
         ended = "" if trace.statistics is not None else "; the pool had not closed"
     failed = f", {bill.failed:,} without an answer" if bill.failed else ""
     usage_line = (
-        f"{bill.requests:,} requests{failed}: "
+        f"{counted(bill.requests, 'request')}{failed}: "
         f"{usage.input_tokens:,} tokens in{cached}, {usage.output_tokens:,} out, "
         f"{_money(bill.cost_usd)}"
     )
     name = printable(trace.header.pool)
     return [
         f"pool {name!r}{when}, run {trace.header.run_id}",
-        f"{len(record.agents):,} agents{took}: {statuses or 'none'}{ended}",
+        f"{counted(len(record.agents), 'agent')}{took}: {statuses or 'none'}{ended}",
         usage_line,
         *bill.unknown_words(),
     ]
@@ -193,6 +194,10 @@ def _asked_again(record: PoolRecord) -> list[str]:
     return lines[:WARNINGS] + ([f"… and {left:,} more of these"] if left > 0 else [])
 
 
+def _model(name: str | None) -> str:
+    return f"model {name}" if name else "the model"
+
+
 def _seconds_of(answer: CompletionReceived) -> float:
     """Return how long the model took. Traces of earlier versions say it with waits to ask again."""
     seconds = answer.attempt_seconds
@@ -203,14 +208,14 @@ def _slowest(trace: Trace, record: PoolRecord) -> list[str]:
     if not trace.has_times:
         return []
     found = [
-        (_seconds_of(answer), f"model {answer.model or '?'}", answer.agent_id, answer.turn, "")
+        (_seconds_of(answer), _model(answer.model), answer.agent_id, answer.turn, "")
         for answer in record.answers
     ]
     for agent in record.agents.values():
         cut = ", still open" if agent.outcome is None else ", cut off"
         end, agent_id = record.end_of(agent), agent.agent_id
         for asked in agent.open_requests.values():
-            model = f"model {asked.model or agent.spawned.model or '?'}"
+            model = _model(asked.model or agent.spawned.model)
             found.append((end - asked.at_seconds, model, agent_id, asked.turn, cut))
         for begun in agent.open_calls.values():
             tool = f"tool {printable(begun.call.name)}"
@@ -334,4 +339,4 @@ def _who(agent: AgentRecord) -> str:
 
 
 def _money(cost_usd: float | None) -> str:
-    return "? USD" if cost_usd is None else f"${cost_usd:,.4f}"
+    return "? USD" if cost_usd is None else dollars(cost_usd)

@@ -9,6 +9,7 @@ from typing import final
 
 import msgspec
 
+from agentpool._amounts import counted
 from agentpool._messages import AgentId, AgentMessage, DeadLetter
 from agentpool._messaging.post_office import PostOffice
 from agentpool._pool.caller import PoolVoice
@@ -30,7 +31,7 @@ class MessageRouter(msgspec.Struct, frozen=True, eq=False, weakref=True):
     ...         message = pool.router.send_nowait(handle.agent_id, "Look at a.py first")
     ...         print(message.sender, message.recipient, pool.router)
     >>> trio.run(main)
-    0 1 <MessageRouter of 1 agents: 1 messages, 0 dead letters>
+    0 1 <MessageRouter of 1 agent: 1 message, 0 dead letters>
     """
 
     _post: PostOffice
@@ -39,8 +40,9 @@ class MessageRouter(msgspec.Struct, frozen=True, eq=False, weakref=True):
     def __repr__(self) -> str:
         """Return the number of agents, messages and dead letters."""
         return (
-            f"<MessageRouter of {self.agent_count} agents: {self.message_count} messages, "
-            f"{self.dead_letter_count} dead letters>"
+            f"<MessageRouter of {counted(self.agent_count, 'agent')}: "
+            f"{counted(self.message_count, 'message')}, "
+            f"{counted(self.dead_letter_count, 'dead letter')}>"
         )
 
     @property

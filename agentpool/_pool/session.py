@@ -20,6 +20,7 @@ from typing import Any, Final, Literal, Self, TypeAlias, final
 import attrs
 import trio
 
+from agentpool._amounts import counted
 from agentpool._errors import (
     RunBusyError,
     SessionBusyError,
@@ -108,7 +109,7 @@ class Session:
 
     def __repr__(self) -> str:
         """Return the name and how many turns there are."""
-        return f"<Session {self.name!r}: {len(self.turns)} turns>"
+        return f"<Session {self.name!r}: {counted(len(self.turns), 'turn')}>"
 
     @property
     def turns(self) -> tuple[SessionTurn, ...]:
@@ -212,7 +213,9 @@ class Session:
         self._refuse_busy()
         known = self.turns
         if not 0 < turns <= len(known):
-            raise UsageError(f"session {self.name!r} has {len(known)} turns, got {turns!r} to undo")
+            raise UsageError(
+                f"session {self.name!r} has {counted(len(known), 'turn')}, got {turns!r} to undo"
+            )
         left = known[: len(known) - turns]
         self._kept.head = left[-1].agent_id if left else OWNER_ID
         self._kept.head_messages = left[-1].outcome.messages if left else ()
@@ -237,7 +240,9 @@ class Session:
         self._refuse_busy()
         known = self.turns
         if turns is not None and not 0 <= turns <= len(known):
-            raise UsageError(f"session {self.name!r} has {len(known)} turns, got {turns!r} to copy")
+            raise UsageError(
+                f"session {self.name!r} has {counted(len(known), 'turn')}, got {turns!r} to copy"
+            )
         wanted = [turn.agent_id for turn in known[:turns]]
         await self._kept.writer.flush()
         journal = self._kept.writer.journal

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Self, final
 
+from agentpool._amounts import counted, dollars
 from agentpool._base import Live
 from agentpool._events import CompletionReceived, LostRequest, RequestFailed, RequestStarted
 from agentpool._messages import NO_USAGE, Usage
@@ -64,17 +65,19 @@ class Bill(Live):
         """Return what is unknown or an estimate, and what budgets were charged in its place."""
         found: list[str] = []
         if self.unmeasured:
-            found.append(f"the tokens of {_requests(self.unmeasured)} are unknown")
+            found.append(f"the tokens of {counted(self.unmeasured, 'request')} are unknown")
         if self.estimated_tokens:
             found.append(
                 f"{self.estimated_tokens:,} of the tokens are an estimate of text that came"
             )
         if self.unpriced:
-            rest = f"${self.known_usd:,.4f}"
-            found.append(f"the cost of {_requests(self.unpriced)} is unknown, the rest is {rest}")
+            rest = dollars(self.known_usd)
+            found.append(
+                f"the cost of {counted(self.unpriced, 'request')} is unknown, the rest is {rest}"
+            )
         if self.charged_requests:
             parts = [f"{self.charged_tokens:,} tokens"] if self.charged_tokens else []
-            parts += [f"${self.charged_usd:,.4f}"] if self.charged_usd else []
+            parts += [dollars(self.charged_usd)] if self.charged_usd else []
             what = " and ".join(parts) or "nothing"
             found.append(f"budgets were charged {what} as an estimate")
         return found
@@ -137,7 +140,3 @@ class Bill(Live):
         self.charged_requests += tokens is not None or usd is not None
         self.charged_tokens += tokens or 0
         self.charged_usd += usd or 0.0
-
-
-def _requests(count: int) -> str:
-    return f"{count:,} request{'' if count == 1 else 's'}"

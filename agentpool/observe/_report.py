@@ -16,6 +16,7 @@ from html import escape
 from pathlib import Path
 from typing import Final
 
+from agentpool._amounts import dollars
 from agentpool._checks import expect_arguments
 from agentpool.observe._findings import BAD, NOTE, ODD, Finding, findings_of
 from agentpool.observe._record import AgentRecord, PoolRecord, record_of
@@ -237,4 +238,4 @@ def _seconds(seconds: float) -> str:
 
 def money(cost_usd: float | None) -> str:
     """Return US dollars in words. Unknown is not zero."""
-    return "?" if cost_usd is None else f"${cost_usd:,.4f}"
+    return "?" if cost_usd is None else dollars(cost_usd)

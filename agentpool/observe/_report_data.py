@@ -9,6 +9,7 @@ from typing import Final, assert_never
 
 import msgspec
 
+from agentpool._amounts import counted
 from agentpool._messages import (
     AssistantMessage,
     ChatMessage,
@@ -168,7 +169,7 @@ class _Building:
         found: list[str] = []
         if self._left_out:
             found.append(
-                f"the conversations of {self._left_out:,} agents are left out; see --agent"
+                f"the conversations of {counted(self._left_out, 'agent')} are left out; see --agent"
             )
         if self._intervals > MAX_INTERVALS:
             found.append("the times of some agents are left out: there are too many")

@@ -165,7 +165,7 @@ def test_a_budget_that_holds_is_exit_code_0(desk: Desk) -> None:
     done = desk.scripted("run", "reader.toml", "Why?", "--max-cost", "0.5")
     assert done.code == 0
     assert done.err.splitlines()[-1].endswith(
-        "tokens, 0.0000 of 0.5000 US dollars, 1 requests; 0 refused"
+        "tokens, 0.0000 of 0.5000 US dollars, 1 request; 0 refused"
     )
 
 
@@ -203,7 +203,7 @@ def test_requests_wait_for_the_minute_of_their_provider(desk: Desk) -> None:
         assert (done.code, len(server.requests)) == (3, 1)
         assert done.out == "## one\n\nHello\n\n## two (stopped)\n\n"
         gate = f"agentpool: gate '127.0.0.1:{server.port}'"
-        said = f"{gate}: 1 requests answered, 1 held back, 0 refused"
+        said = f"{gate}: 1 request answered, 1 held back, 0 refused"
         assert done.err.splitlines()[-1] == said
         # With nine of a hundred tokens gone there is no room for the longest answer.
         words = ["run", "one.toml", "two.toml", "Why?", "--tpm", "100", "--deadline", "0.5"]

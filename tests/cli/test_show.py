@@ -69,7 +69,7 @@ def test_a_run_is_traced(desk: Desk) -> None:
     assert done.code == 0
     shown = desk.call("show", "a.trace")
     assert shown.code == 0
-    assert "1 agents" in shown.out
+    assert "1 agent in" in shown.out
     assert "1 reader" in shown.out
     assert "completed" in shown.out
 

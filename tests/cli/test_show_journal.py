@@ -74,7 +74,7 @@ def test_times_that_a_journal_does_not_keep_are_unknown(desk: Desk) -> None:
     for name in ("spawned_at", "started_at", "finished_at", "seconds"):
         assert {agent[name] for agent in found["agents"]} == {None}
     shown = desk.call("show", "j.db").out
-    assert "0.0" not in shown.replace("$0.0000", "")
+    assert "0.0" not in shown
     assert "times unknown" in desk.call("show", "j.db", "--agent", "1").out
     done = desk.call("show", "j.db", "--format", "chrome")
     assert (done.code, "is a journal and keeps no times" in done.err) == (2, True)

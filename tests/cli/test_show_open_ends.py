@@ -156,5 +156,5 @@ def test_a_journal_has_no_times_and_says_none(desk: Desk) -> None:
     """No year 1970, and no word about a pool that had not closed."""
     desk.scripted("run", "reader.toml", "hello", "--journal", "j.db")
     text = desk.call("show", "j.db", "--pool", "run").out
-    assert "1 agents: 1 completed\n" in text
+    assert "1 agent: 1 completed\n" in text
     assert not any(word in text for word in ("1970", "had not closed", "slowest", "waiting when"))

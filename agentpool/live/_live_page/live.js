@@ -26,7 +26,7 @@ function seconds(s) {
   return m < 60 ? m + " min " + Math.floor(s % 60) + " s" : Math.floor(m / 60) + " h " + (m % 60) + " min";
 }
 const number = (n) => Math.round(n).toLocaleString("en-US");
-const money = (n) => n === null ? "?" : "$" + n.toFixed(4);
+const money = (n) => n === null ? "?" : n === 0 ? "$0" : n < 1e-4 ? "<$0.0001" : "$" + n.toFixed(4);
 const colour = (reason) => getComputedStyle(document.documentElement).getPropertyValue("--" + reason).trim();
 const now = () => last.ended_page ? last.seconds : last.seconds + (performance.now() - lastAt) / 1000;
 
