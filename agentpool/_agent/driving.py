@@ -167,7 +167,7 @@ def _perform_kept(agent: Agent, effect: Effect, run: Run) -> Awaitable[object] |
         take_back(agent, effect)
     if is_known:
         return None
-    if isinstance(effect, Receive):
+    if type(effect) is Receive:
         _perform(agent, effect, run)
         journal.keep(effect, run)
         return None
@@ -175,15 +175,17 @@ def _perform_kept(agent: Agent, effect: Effect, run: Run) -> Awaitable[object] |
 
 
 async def _perform_and_keep(agent: Agent, effect: Effect, run: Run, journal: RunJournal) -> None:  # noqa: ASYNC910  # see _perform
-    if isinstance(effect, Complete | Summarize):
-        allow(agent.clock, None)  # what is left of the step before is not a time of the disk's
-        await begin(agent, effect.request)
-    elif not isinstance(effect, RunTools):
+    if type(effect) is Complete or type(effect) is Summarize:
+        if begin(agent, effect.request):
+            allow(agent.clock, None)  # what is left of the step before is not a time of the disk's
+            await journal.flush()
+    elif type(effect) is not RunTools:
         journal.writer.wake()
     work = _perform(agent, effect, run)
     assert work is not None  # noqa: S101  # only what is received needs no wait
     await work
-    journal.keep(effect, run)
+    if type(effect) is not RunTools:
+        journal.keep(effect, run)
 
 
 async def _do_aside(  # noqa: ASYNC910  # see below

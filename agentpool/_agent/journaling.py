@@ -164,7 +164,8 @@ class RunJournal(Live):
         Raises:
             ResumeMismatchError: If something else was asked for at this place.
         """
-        if isinstance(effect, Warn | LeftOut):
+        # An instance check of another struct takes ten times as long as a look at its type.
+        if type(effect) is Warn or type(effect) is LeftOut:
             return False  # has no result, and so no place
         self.place += 1
         self.left_before = 0
@@ -240,34 +241,33 @@ class RunJournal(Live):
 
     # --- what begins
 
-    async def begin_request(self, request: CompletionRequest, *, is_joint: bool = False) -> None:  # noqa: ASYNC910  # what is joint is written later
-        """Record that a request is about to be sent.
+    def begin_request(self, request: CompletionRequest, *, is_joint: bool = False) -> bool:
+        """Record that a request is about to be sent. Return whether to wait for ``flush``.
 
         Args:
             request: Which.
             is_joint: Whether a budget in the same file is asked first. Whoever asks it takes
                 the record with ``take_due``, and writes both at once.
-
-        Raises:
-            JournalError: If it cannot be written.
         """
         begun = self._record(RecordKind.STARTED, digest=self._digest(request))
         if is_joint:
             self._due = begun
-        else:
-            self.writer.note(begun, wakes=False)
-            await self.flush()
+            return False
+        self.writer.note(begun, wakes=False)
+        return not self.writer.flush_at_once()
 
     def take_due(self) -> JournalRecord | None:
         """Return the record that a request begins, if it is to be written with what it takes."""
         due, self._due = self._due, None
         return due
 
-    async def begin_call(self, part: int, call: ToolCall) -> JournalRecord:
-        """Record that a tool is about to run. Return the record; the call's key is its body."""
+    def begin_call(self, part: int, call: ToolCall) -> JournalRecord:
+        """Record that a tool is about to run, once it is flushed. Return the record.
+
+        The call's key is its body.
+        """
         started = self.start_of(part, call)
         self.writer.note(started, wakes=False)
-        await self.flush()
         return started
 
     def start_of(self, part: int, call: ToolCall) -> JournalRecord:
@@ -317,12 +317,12 @@ class RunJournal(Live):
     # --- what came of it
 
     def keep(self, effect: Effect, run: Run) -> None:
-        """Record the result of *effect*, which was just performed."""
-        if isinstance(effect, Receive):
+        """Record the result of *effect*, which was just performed. Calls are kept one by one."""
+        if type(effect) is Receive:
             if effect.messages or effect.interrupted:
                 received = Received(tuple(effect.messages), effect.interrupted)
                 self._note(RecordKind.RESULT, body=encode(received))
-        elif isinstance(effect, Complete):
+        elif type(effect) is Complete:
             answered = Answered(effect.completion, run.passed_shared, run.exhausted)
             # Its calls, its end and the next request flush at once; else the writer is woken.
             self._note(RecordKind.RESULT, body=encode(answered), wakes=False)

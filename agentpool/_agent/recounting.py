@@ -52,11 +52,10 @@ def take_back(agent: Agent, effect: Effect) -> None:
         _spend_again(agent, Spent(tokens, effect.completion.cost_usd, 1))
 
 
-async def begin(agent: Agent, request: CompletionRequest) -> None:
+def begin(agent: Agent, request: CompletionRequest) -> bool:
     """Record that *request* is about to be sent, and pay for those that had left before.
 
-    Raises:
-        JournalError: If it cannot be written.
+    Return whether it is to be waited for.
     """
     journal = agent.journal
     assert journal is not None  # noqa: S101  # or nothing is recorded
@@ -66,7 +65,7 @@ async def begin(agent: Agent, request: CompletionRequest) -> None:
         _spend_again(agent, spent_on(loss))
         journal.repeated_requests += 1
         journal.keep_loss(loss)
-    await journal.begin_request(request, is_joint=is_joint(agent))
+    return journal.begin_request(request, is_joint=is_joint(agent))
 
 
 def is_joint(agent: Agent) -> bool:

@@ -240,7 +240,8 @@ class ModelRequest(Live):
                 await trio.sleep(seconds)
                 if self.loss_is_kept and journal is not None:
                     self.loss_is_kept = False
-                    await journal.begin_request(self.request, is_joint=is_joint(self.agent))
+                    if journal.begin_request(self.request, is_joint=is_joint(self.agent)):
+                        await journal.flush()
         if clock is not None:
             clock.spend(seconds)
 

@@ -195,8 +195,10 @@ async def _allowed(  # noqa: ASYNC910  # what is asked for is waited for
     if journal is None:
         return call, f"{agent.memory_scope}#{agent.tools_run}", None  # noqa: ASYNC910  # see above
     if started is None:
-        allow(clock, None)  # as above
-        started = await journal.begin_call(index, asked)
+        started = journal.begin_call(index, asked)
+        if not journal.writer.flush_at_once():
+            allow(clock, None)  # as above
+            await journal.flush()
     return call, started.body.decode(), journal.writer.lease.fence  # noqa: ASYNC910  # what begins is kept, or waited for
 
 

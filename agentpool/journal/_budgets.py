@@ -8,7 +8,7 @@ import attrs
 
 from agentpool._budget.account import Amounts
 from agentpool._budget.store import NOTHING, Period, UseTable
-from agentpool._database import Transaction
+from agentpool._database.transaction import Transaction
 
 MIGRATION: Final = """\
 CREATE TABLE budgets (

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import math
 import time  # noqa: TID251  # a lease is held against other processes: their clock is the wall's
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 
-from agentpool._database import Row, Transaction
+from agentpool._database.transaction import Row, Transaction
 from agentpool._errors import LeaseLostError
 from agentpool._lease import NOBODY, LeaseState
 from agentpool._records import Lease
 from agentpool.journal._holder import refuse_if_busy, this_process
 from agentpool.journal._rows import number_of, seconds_of, text_of
 
+SeenLease: TypeAlias = tuple[int, int, str, float, float]
+"""A lease as it stands in its row: number of the pool, fence, holder, seconds, last renewal."""
+
 _LEASE: Final = "SELECT fence, holder, lease_seconds, renewed_at FROM pools WHERE name = ?"
+
+AS_SEEN: Final = (
+    "name = ? AND id = ? AND fence = ? AND holder = ? AND lease_seconds = ? AND renewed_at = ?"
+)
+"""Finds a lease as ``hold`` told it, after the pool's name."""
 
 _HELD: Final = "SELECT id, fence, holder, lease_seconds, renewed_at FROM pools WHERE name = ?"
 
@@ -85,7 +93,7 @@ def begin(transaction: Transaction, pool: str) -> None:
     )  # fmt: skip
 
 
-def hold(transaction: Transaction, lease: Lease, seen: dict[str, Row] | None = None) -> int:
+def hold(transaction: Transaction, lease: Lease, seen: dict[str, SeenLease] | None = None) -> int:
     """Renew *lease* if it is not new, and return the number of its pool in the file.
 
     What is written in the same transaction is kept only with it.
@@ -93,7 +101,7 @@ def hold(transaction: Transaction, lease: Lease, seen: dict[str, Row] | None = N
     Args:
         transaction: The transaction.
         lease: The lease.
-        seen: Rows that were read before, by pool. ``None``: each is read anew.
+        seen: Is told what then stands there, by pool.
 
     Raises:
         LeaseLostError: If it has another holder.
@@ -102,25 +110,22 @@ def hold(transaction: Transaction, lease: Lease, seen: dict[str, Row] | None = N
     number, state = 0, LeaseState()
     now = time.time()
     for row in transaction.rows(_HELD, lease.pool):
-        if seen is not None and row == seen.get(lease.pool) and _is_new(row, lease, now):
-            assert isinstance(row[0], int)  # noqa: S101  # or it had not been read
-            return row[0]
         number, state = number_of(row[0], "pool"), state_of(row[1:])
-        if seen is not None:
-            seen[lease.pool] = row
     renewed = state.renewed(lease.fence, now=now)
     if renewed is None:
         raise LeaseLostError.of(lease.pool, lease.fence)
     if not _is_fresh(now - state.renewed_at, state.seconds):
         _keep(transaction, lease.pool, renewed)
+        state = renewed
+    if seen is not None:
+        # What is rolled back is not found again, and looked for anew.
+        seen[lease.pool] = (number, state.fence, state.holder, state.seconds, state.renewed_at)
     return number
 
 
-def _is_new(row: Row, lease: Lease, now: float) -> bool:
-    """Return whether *row*, which could be read, is of *lease* and needs no renewal."""
+def is_new(row: SeenLease, lease: Lease, now: float) -> bool:
+    """Return whether *row* is of *lease* and needs no renewal."""
     _, fence, holder, seconds, renewed_at = row
-    assert isinstance(seconds, int | float)  # noqa: S101  # see above
-    assert isinstance(renewed_at, int | float)  # noqa: S101  # the same
     return fence == lease.fence and holder != NOBODY and _is_fresh(now - renewed_at, seconds)
 
 

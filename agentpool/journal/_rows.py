@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from agentpool._database import Row, Value
+from agentpool._database.transaction import Row, Value
 from agentpool._errors import JournalError
 from agentpool._records import BEFORE_THE_RUN, JournalRecord, RecordKind
 

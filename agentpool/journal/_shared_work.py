@@ -22,7 +22,8 @@ from typing import Final, TypeVar, final
 import attrs
 import msgspec
 
-from agentpool._database import Database, Row, Transaction, Value
+from agentpool._database.database import Database
+from agentpool._database.transaction import Row, Transaction, Value
 from agentpool._errors import UsageError
 from agentpool._file_lock import lock_holder
 from agentpool._records import Lease, LeaseHolder, RecordKind, read_body

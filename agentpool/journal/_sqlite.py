@@ -17,7 +17,6 @@ from __future__ import annotations
 import time  # noqa: TID251  # a lease is held against other processes: their clock is the wall's
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, TypeVar, final
 
@@ -27,7 +26,9 @@ import trio
 from agentpool._budget.account import Amounts
 from agentpool._budget.store import Correction, Limits, Period, Spending, StoredUse, spend_all
 from agentpool._checks import expect_arguments
-from agentpool._database import Database, Row, Transaction, open_database
+from agentpool._database.database import Database
+from agentpool._database.opening import open_database
+from agentpool._database.transaction import Row, Transaction
 from agentpool._errors import JournalError, RunBusyError, UsageError
 from agentpool._file_kind import FileKind
 from agentpool._records import JournalRecord, Lease, PoolSummary
@@ -35,7 +36,8 @@ from agentpool.journal._budgets import MIGRATION as BUDGETS
 from agentpool.journal._budgets import BudgetTable
 from agentpool.journal._holder import live_holder
 from agentpool.journal._joint import JointJournal, Spendings, kept_of
-from agentpool.journal._lease_rows import give_up, hold, lease_of, state_of, take
+from agentpool.journal._lease_rows import SeenLease, give_up, lease_of, state_of, take
+from agentpool.journal._record_rows import keep, keep_at_once
 from agentpool.journal._rows import damaged, record_of, seconds_of, text_of
 from agentpool.journal._shared_work import MIGRATION as SHARED_WORK
 from agentpool.journal._shared_work import SharedWork
@@ -91,11 +93,6 @@ _SYNCHRONOUS: Final[dict[str, str]] = {"process": "OFF", "power": "FULL"}
 _COMMAND_OF: Final = "command of "
 """Before the pool's name, in the name of the fact."""
 
-_INSERT: Final = (
-    "INSERT INTO records (pool, agent, kind, place, part, digest, body) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?)"
-)
-
 
 @final
 @attrs.define(eq=False)
@@ -105,8 +102,8 @@ class SqliteJournal(JointJournal):
     _database: Database
     _is_quick: bool = False
     """Whether a write does not wait for the disk."""
-    _leases: dict[str, Row] = attrs.field(init=False, factory=dict[str, Row])
-    """What was found last of each pool's lease, and could be read."""
+    _leases: dict[str, SeenLease] = attrs.field(init=False, factory=dict[str, SeenLease])
+    """What was found last of each pool's lease."""
 
     @property
     def path(self) -> Path:
@@ -158,7 +155,7 @@ class SqliteJournal(JointJournal):
         Cancellation:
             The records were kept, all or none.
         """
-        await self._write(partial(self._keep, lease, records))
+        await self._write(lambda t: keep(t, lease, records, self._leases))
 
     def append_at_once(self, lease: Lease, records: Sequence[JournalRecord]) -> bool:
         """Store *records* here and now, if nothing has to wait for the disk.
@@ -169,19 +166,12 @@ class SqliteJournal(JointJournal):
         """
         if not self._is_quick:
             return False
+        if keep_at_once(self._database, lease, records, self._leases):
+            return True
         try:
-            return self._database.write_at_once(partial(self._keep, lease, records))
+            return self._database.write_at_once(lambda t: keep(t, lease, records, self._leases))
         except (TypeError, ValueError) as exc:
             raise damaged(self.path, exc) from exc
-
-    def _keep(
-        self, lease: Lease, records: Sequence[JournalRecord], transaction: Transaction
-    ) -> None:
-        pool = hold(transaction, lease, self._leases)
-        transaction.insert_many(
-            _INSERT,
-            [(pool, r.agent_id, r.kind.value, r.place, r.part, r.digest, r.body) for r in records],
-        )
 
     async def append_and_spend(
         self, lease: Lease, records: Sequence[JournalRecord], together: Sequence[Spendings]
@@ -196,13 +186,13 @@ class SqliteJournal(JointJournal):
             It was done whole or not at all.
         """
 
-        def keep(transaction: Transaction) -> list[tuple[StoredUse, ...]]:
+        def spend(transaction: Transaction) -> list[tuple[StoredUse, ...]]:
             table, now = BudgetTable(transaction), time.time()
             found = [spend_all(table, now, asked) for _, asked in together]
-            self._keep(lease, kept_of(records, together, found), transaction)
+            keep(transaction, lease, kept_of(records, together, found), self._leases)
             return found
 
-        return await self._write(keep)
+        return await self._write(spend)
 
     async def read(self, pool: str) -> tuple[JournalRecord, ...]:
         """Return the records of *pool* in the order in which they were written.

@@ -123,6 +123,34 @@ class JournalWriter(Live):
                 await self._write()
         self._raise_if_broken()
 
+    def flush_at_once(self) -> bool:
+        """Write everything noted so far here and now, if that takes no waiting.
+
+        Return whether it is kept. If not, ``flush`` waits for it, or says what is wrong.
+        """
+        batch = self._pending
+        if not batch or self._is_writing or self._is_shared or self._joint or self._error:
+            return False
+        self._is_shared = batch[0].agent_id != batch[-1].agent_id
+        self._began_at = trio.current_time()
+        try:
+            if not self.journal.append_at_once(self.lease, batch):
+                return False
+        except Exception as error:  # noqa: BLE001  # raised where it is waited for, and by run()
+            self._break(error, [])
+            return False
+        self._kept += len(batch)
+        self._pending = []
+        return True
+
+    def _break(self, error: Exception, joint: Sequence[tuple[int, Together]]) -> None:
+        """Have *error* raised in every call that waits. *joint* was not written."""
+        self._error = error
+        left, self._joint = self._joint, []
+        for _, one in (*joint, *left):
+            one.on_written(None)
+        self._work.unpark_all()
+
     def _raise_if_broken(self) -> None:
         if self._error is not None:
             raise JournalError(f"the journal cannot be written: {self._error}") from self._error
@@ -199,11 +227,7 @@ class JournalWriter(Live):
             if joint or not self.journal.append_at_once(self.lease, batch):
                 await self._write_shielded(batch, joint)
         except Exception as error:  # noqa: BLE001  # raised where it is waited for, and by run()
-            self._error = error
-            joint, self._joint = [*joint, *self._joint], []
-            for _, one in joint:
-                one.on_written(None)
-            self._work.unpark_all()
+            self._break(error, joint)
         else:
             self._kept += len(batch)
         finally:

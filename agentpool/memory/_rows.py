@@ -6,7 +6,7 @@ from typing import final
 
 import attrs
 
-from agentpool._database import Row
+from agentpool._database.transaction import Row
 from agentpool._errors import MemoryStoreError
 from agentpool.abc import Fragment, MemoryHit
 from agentpool.memory._rank import scaled

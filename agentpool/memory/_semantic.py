@@ -22,7 +22,9 @@ import msgspec
 import trio
 
 from agentpool._checks import expect, expect_arguments
-from agentpool._database import Database, Row, Transaction, open_database
+from agentpool._database.database import Database
+from agentpool._database.opening import open_database
+from agentpool._database.transaction import Row, Transaction
 from agentpool.abc import Fragment, Memory, MemoryHit, MemoryQuery
 from agentpool.memory._embedding import Embedder, load_embedder
 from agentpool.memory._rows import hits_of

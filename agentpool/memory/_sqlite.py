@@ -26,7 +26,9 @@ from typing import Final, final
 import trio
 
 from agentpool._checks import expect, expect_arguments
-from agentpool._database import Database, Row, Transaction, Value, open_database
+from agentpool._database.database import Database
+from agentpool._database.opening import open_database
+from agentpool._database.transaction import Row, Transaction, Value
 from agentpool._errors import MemoryStoreError, UsageError
 from agentpool._file_kind import FileKind
 from agentpool.abc import Fragment, Memory, MemoryHit, MemoryQuery

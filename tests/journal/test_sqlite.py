@@ -28,6 +28,8 @@ from agentpool.journal import (
 from agentpool.journal._holder import start_of
 from agentpool.testing import simulate
 
+QUICK_SECONDS = "agentpool._database.database.QUICK_SECONDS"
+
 ACCEPTED = JournalRecord(1, RecordKind.ACCEPTED, body=b"{}")
 ENDED = JournalRecord(1, RecordKind.ENDED, body=b"{}")
 RESULT = JournalRecord(1, RecordKind.RESULT, 0, body=b"x" * 1000)
@@ -326,3 +328,97 @@ async def test_who_finds_the_file_locked_waits_without_a_thread(tmp_path: Path) 
                 await trio.testing.wait_all_tasks_blocked()
                 other.execute("ROLLBACK")
         assert len(await journal.read("p")) == 2
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no file be slow, however busy the machine is."""
+    monkeypatch.setattr(QUICK_SECONDS, 1000.0)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 9, 50])
+async def test_what_is_written_at_once_is_in_its_order(tmp_path: Path, count: int) -> None:
+    """However many records come together, after a write that has seen the lease."""
+    async with open_journal(tmp_path / "j.db") as journal:
+        lease = await journal.claim("p")
+        await journal.append(lease, [ACCEPTED])
+        records = [JournalRecord(number, RecordKind.RESULT, number) for number in range(count)]
+        assert journal.append_at_once(lease, records)
+        assert await journal.read("p") == (ACCEPTED, *records)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    "change", ["fence = fence + 1", "holder = ''", "fence = fence + 1, renewed_at = 0"]
+)
+async def test_what_is_written_at_once_needs_the_lease(tmp_path: Path, change: str) -> None:
+    """Also where the lease was seen a moment ago: nothing is kept once it is another's."""
+    async with open_journal(tmp_path / "j.db") as journal:
+        lease = await journal.claim("p")
+        await journal.append(lease, [ACCEPTED])
+        assert journal.append_at_once(lease, [ACCEPTED])
+        edit(tmp_path / "j.db", f"UPDATE pools SET {change}")  # noqa: S608  # our own words
+        with pytest.raises(LeaseLostError):
+            journal.append_at_once(lease, [ACCEPTED])
+        assert await journal.read("p") == (ACCEPTED, ACCEPTED)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_lease_that_grew_old_is_renewed_by_what_is_written_at_once(tmp_path: Path) -> None:
+    """A write of another connection to the same lease is no loss of it either."""
+    async with open_journal(tmp_path / "j.db") as journal:
+        lease = await journal.claim("p", lease_seconds=600)
+        await journal.append(lease, [ACCEPTED])
+        edit(tmp_path / "j.db", "UPDATE pools SET renewed_at = renewed_at - 300")
+        before = time.time()
+        assert journal.append_at_once(lease, [ACCEPTED])
+        with closing(sqlite3.connect(tmp_path / "j.db")) as file:
+            ((renewed_at,),) = file.execute("SELECT renewed_at FROM pools")
+        assert renewed_at >= before - 1
+        assert len(await journal.read("p")) == 2
+
+
+@pytest.mark.usefixtures("quick")
+async def test_what_finds_the_file_locked_is_not_written_at_once(tmp_path: Path) -> None:
+    """Whoever asked waits for it, as for any other write."""
+    async with open_journal(tmp_path / "j.db") as journal:
+        lease = await journal.claim("p")
+        await journal.append(lease, [ACCEPTED])
+        with closing(sqlite3.connect(tmp_path / "j.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            assert not journal.append_at_once(lease, [ACCEPTED])
+        await journal.append(lease, [ACCEPTED])
+        assert len(await journal.read("p")) == 2
+
+
+async def test_a_file_that_is_slow_is_written_in_a_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until a write was quick again: no task waits for a disk."""
+    monkeypatch.setattr(QUICK_SECONDS, 1000.0)
+    async with open_journal(tmp_path / "j.db") as journal:
+        lease = await journal.claim("p")
+        await journal.append(lease, [ACCEPTED])
+        monkeypatch.setattr(QUICK_SECONDS, 0.0)
+        assert journal.append_at_once(lease, [ACCEPTED])
+        assert journal.append_at_once(lease, [ACCEPTED])
+        assert not journal.append_at_once(lease, [ACCEPTED])
+        monkeypatch.setattr(QUICK_SECONDS, 1000.0)
+        await journal.append(lease, [ACCEPTED])
+        assert journal.append_at_once(lease, [ACCEPTED])
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_write_at_once_that_fails_says_so(tmp_path: Path) -> None:
+    """With the file's name, and nothing is kept."""
+    async with open_journal(tmp_path / "j.db") as journal:
+        lease = await journal.claim("p")
+        await journal.append(lease, [ACCEPTED])
+        edit(
+            tmp_path / "j.db",
+            "CREATE TRIGGER no BEFORE INSERT ON records BEGIN SELECT RAISE(ABORT, 'no'); END",
+        )
+        with pytest.raises(JournalError, match=r"j\.db': no; look at the file"):
+            journal.append_at_once(lease, [ACCEPTED])
+        assert await journal.read("p") == (ACCEPTED,)

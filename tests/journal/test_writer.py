@@ -206,3 +206,59 @@ def test_a_write_that_fails_ends_all_who_wait() -> None:
         assert refused == 3
 
     simulate(scenario)
+
+
+@attrs.define(eq=False)
+class Quick(Slow):
+    """Writes at once, if it does."""
+
+    writes_at_once: bool = True
+
+    def append_at_once(self, lease: Lease, records: Sequence[JournalRecord]) -> bool:  # noqa: ARG002  # what is counted are records
+        """Keep records here and now."""
+        if self.error is not None:
+            raise self.error
+        if self.writes_at_once:
+            self.batches.append([one.agent_id for one in records])
+        return self.writes_at_once
+
+
+def test_what_can_be_written_at_once_needs_no_waiting() -> None:
+    """One agent alone is not waited for; of several, who may come together again, all are."""
+
+    async def main() -> None:
+        journal = Quick()
+        writer = await open_writer(journal)
+        assert not writer.flush_at_once()  # there is nothing to write
+        writer.note(record(1), wakes=False)
+        assert writer.flush_at_once()
+        assert (writer.kept_count, journal.batches) == (1, [[1]])
+        journal.writes_at_once = False
+        writer.note(record(2), wakes=False)
+        assert not writer.flush_at_once()
+        journal.writes_at_once = True
+        writer.note(record(3), wakes=False)
+        assert writer.flush_at_once()
+        assert journal.batches == [[1], [2, 3]]
+        writer.note(record(4), wakes=False)
+        assert not writer.flush_at_once()
+        await writer.flush()
+        assert journal.batches == [[1], [2, 3], [4]]
+
+    simulate(main)
+
+
+def test_a_write_at_once_that_fails_is_raised_where_it_is_waited_for() -> None:
+    """And in every later call, since what was noted is not kept."""
+
+    async def main() -> None:
+        journal = Quick(error=JournalError("full"))
+        writer = await open_writer(journal)
+        for _ in range(2):
+            writer.note(record(1), wakes=False)
+            assert not writer.flush_at_once()
+            with pytest.raises(JournalError, match="cannot be written: full"):
+                await writer.flush()
+        assert writer.kept_count == 0
+
+    simulate(main)

@@ -21,7 +21,8 @@ import trio
 import trio.testing
 
 from agentpool import AgentManifest, Capability, CapabilityKind, SpawnConfig, UsageError, open_pool
-from agentpool._database import Row, Transaction, open_database
+from agentpool._database.opening import open_database
+from agentpool._database.transaction import Row, Transaction
 from agentpool._file_kind import FileKind
 from agentpool.abc import Fragment, Memory, MemoryQuery
 from agentpool.drivers import ScriptedDriver

@@ -135,7 +135,7 @@ ATTACKS: Final = (
         "tests/messaging/test_team.py", "a_message_cannot_pass",
     ),
     Fault(
-        "M7", "another program's file is taken", "_database.py",
+        "M7", "another program's file is taken", "_database/format.py",
         "or _schema(transaction) != _schema_of(kind, found):", "or found < 0:",
         "tests/memory/test_sqlite.py", "another_programs_file_is",
     ),

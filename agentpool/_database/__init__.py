@@ -1,0 +1,1 @@
+"""SQLite files: the only folder that uses SQLite."""
