@@ -40,6 +40,9 @@ _NO_LOCKS: Final = (
     "of this machine"
 )
 
+_DATABASE: Final = b"SQLite format 3\0"
+"""How an SQLite file begins."""
+
 OWNER_ALONE: Final = 0o600
 """The mode of a new file."""
 
@@ -56,6 +59,17 @@ def check_file(path: Path, *, added_to: bool = False) -> None:
     """
     with contextlib.suppress(FileNotFoundError):
         _check(path.stat(), added_to=added_to)
+
+
+def is_database(path: str) -> bool:
+    """Return whether the file *path* is an SQLite file, as journals and memories are."""
+    try:
+        if not Path(path).is_file():
+            return False
+        with Path(path).open("rb") as file:
+            return file.read(len(_DATABASE)) == _DATABASE
+    except (OSError, ValueError):
+        return False  # whoever opens it says why
 
 
 def open_to_write(path: Path, *, append: bool = False) -> int:

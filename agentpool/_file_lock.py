@@ -65,10 +65,15 @@ class LockHolder:
 def lock_holder(path: Path) -> LockHolder | None:
     """Return which process writes into the SQLite file *path*. ``None``: unknown, or none."""
     beside = path.with_name(f"{path.name}-shm")
-    wanted = {(_inode(path), first) for first in _IN_FILE} | {(_inode(beside), _IN_LOG)}
     with contextlib.suppress(OSError):  # another system, or a process that has just ended
-        for pid, inode, first in written_locks(_LOCKS.read_text()):
-            if (inode, first) in wanted:
+        wanted = [(path.stat(), _IN_FILE)]
+        with contextlib.suppress(FileNotFoundError):  # not every file has a log
+            wanted.append((beside.stat(), range(_IN_LOG, _IN_LOG + 1)))
+        for pid, device, inode, first in written_locks(_LOCKS.read_text()):
+            if any(
+                inode == file.st_ino and first in places and _is_of(pid, device, file)
+                for file, places in wanted
+            ):
                 text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
                 # The name, in parentheses, may have anything in it.
                 name, _, rest = text.partition("(")[2].rpartition(")")
@@ -76,24 +81,34 @@ def lock_holder(path: Path) -> LockHolder | None:
     return None
 
 
-def written_locks(table: str) -> Iterator[tuple[int, int, int]]:
-    """Yield the locks of writers in *table*: process, file and first byte.
+def _is_of(pid: int, device: tuple[int, int], file: os.stat_result) -> bool:
+    """Return whether a lock of *pid* on a file of that number is one on *file*.
+
+    Files on two devices may have the same number. Some file systems say another device of a
+    file than of its locks: then it is of *file* if the process has that open.
+    """
+    if device == (os.major(file.st_dev), os.minor(file.st_dev)):
+        return True
+    with contextlib.suppress(OSError):  # another user's process
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):  # closed meanwhile
+                if os.path.samestat(entry.stat(), file):
+                    return True
+    return False
+
+
+def written_locks(table: str) -> Iterator[tuple[int, tuple[int, int], int, int]]:
+    """Yield the locks of writers in *table*: process, device, file and first byte.
 
     >>> list(written_locks("1: POSIX  ADVISORY  WRITE 708 fe:00:2966502 120 120"))
-    [(708, 2966502, 120)]
+    [(708, (254, 0), 2966502, 120)]
     """
     for line in table.splitlines():
         # Whoever waits for the lock of the line above has an arrow.
         _, *words = line.split()
         if words[0] == "POSIX" and words[2] == "WRITE":
-            yield int(words[3]), int(words[4].rpartition(":")[2]), int(words[5])
-
-
-def _inode(path: Path) -> int:
-    try:
-        return path.stat().st_ino
-    except OSError:
-        return -1
+            major, minor, inode = words[4].split(":")
+            yield int(words[3]), (int(major, 16), int(minor, 16)), int(inode), int(words[5])
 
 
 @final

@@ -102,6 +102,10 @@ class LeaseState(msgspec.Struct, frozen=True):
         """Return whether the clock went back since the last renewal: see rule 4."""
         return now < self.renewed_at
 
+    def ahead_of(self, now: float) -> float:
+        """Return how many seconds the last renewal is ahead of a clock that went back, or 0."""
+        return max(self.renewed_at - now, 0.0)
+
     def latest_end(self, now: float) -> float:
         """Return when it is over at the latest, unless it is renewed.
 

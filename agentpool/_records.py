@@ -114,6 +114,9 @@ class PoolSummary(msgspec.Struct, frozen=True):
     """What its records take in the file."""
     owner: LeaseHolder | None
     """Who writes it now. ``None``: it is not being written."""
+    ahead_seconds: float = 0.0
+    """How far its last write is ahead of this machine's clock, which went back or is another's.
+    0: it is not."""
 
     @property
     def is_open(self) -> bool:

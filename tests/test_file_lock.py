@@ -149,6 +149,30 @@ def test_what_the_system_does_not_tell_is_not_guessed(tmp_path: Path) -> None:
     assert lock_holder(tmp_path / "free.db") is None
 
 
+def test_a_file_of_the_same_number_on_another_disk_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless who has it locked has this one open: some file systems name two disks."""
+    path = tmp_path / "j.db"
+    path.touch()
+    found = path.stat()
+    monkeypatch.setattr("agentpool._file_lock._LOCKS", tmp_path / "locks")
+    here = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}"
+    line = "1: POSIX  ADVISORY  WRITE {pid} {disk}:{number} 1073741824 1073741825\n"
+
+    def holder_by(pid: int, disk: str) -> int | None:
+        (tmp_path / "locks").write_text(line.format(pid=pid, disk=disk, number=found.st_ino))
+        holder = lock_holder(path)
+        return None if holder is None else holder.pid
+
+    me = os.getpid()
+    assert holder_by(me, here) == me
+    assert holder_by(me, "ff:fe") is None
+    with path.open():
+        assert holder_by(me, "ff:fe") == me
+    assert holder_by(2**22 + 1, "ff:fe") is None  # a process that is gone
+
+
 @pytest.mark.parametrize("how", ["cancelled", "aborted"])
 def test_a_pool_that_ends_does_not_wait_for_ever(tmp_path: Path, how: str) -> None:
     """What it could not keep is done again by the next process."""

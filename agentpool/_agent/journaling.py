@@ -6,7 +6,7 @@ Rules:
    effects alone, and these are given back until none is left.
 2. What was asked for is compared by its digest. Whatever differs is an error, unless the
    caller accepts it: another prompt or tool would make the old results answers to
-   something that was never asked.
+   something that was never asked. Another *thing* is never accepted: see ``comparing``.
 3. A request or a call that had begun and has no result may or may not have been done. A
    request is made again, and counted. A call is told apart: see `Unknown`.
 4. Nothing is done before the record that it begins is kept, nor goes on in the world (the
@@ -22,6 +22,7 @@ import msgspec
 import trio
 
 from agentpool._agent.attempts import Attempts
+from agentpool._agent.comparing import other_thing
 from agentpool._agent.results import (
     Answered,
     Called,
@@ -215,25 +216,22 @@ class RunJournal(Live):
     def _compare(
         self, effect: Effect, begun: JournalRecord | None, ended: JournalRecord | None
     ) -> None:
-        if isinstance(effect, Complete | Summarize):
-            is_summary = isinstance(effect, Summarize)  # may have a result and no request
-            is_other = ended is not None and begun is None and not is_summary
-            if begun is not None and begun.digest != self._digest(effect.request):
-                self._refuse("the request has another prompt, other tools or other settings")
-        else:
-            is_recall = isinstance(effect, Recall)  # what it found is a list
-            is_other = begun is not None or (
-                ended.body.startswith(b"[") != is_recall if ended is not None
-                else isinstance(effect, Recall | Remember) and self.place < self.last_place
-            )  # fmt: skip
-        if is_other:
-            self._refuse("it has a memory now and had none, or the reverse,", always=True)
+        other = other_thing(effect, begun, ended, is_last=self.place >= self.last_place)
+        if other is not None:
+            raise self._mismatch(other, "")
+        if (
+            isinstance(effect, Complete | Summarize)
+            and begun is not None
+            and begun.digest != self._digest(effect.request)
+        ):
+            self._refuse("the request has another prompt, other tools or other settings")
 
-    def _refuse(self, differs: str, *, always: bool = False) -> None:
-        if self.on_mismatch == "accept" and not always:
-            return
-        more = "" if always else " or resume='accept'"
-        raise ResumeMismatchError(
+    def _refuse(self, differs: str) -> None:
+        if self.on_mismatch != "accept":
+            raise self._mismatch(differs, " or resume='accept'")
+
+    def _mismatch(self, differs: str, more: str) -> ResumeMismatchError:
+        return ResumeMismatchError(
             f"agent {self.agent_id} cannot be resumed: {differs} at place {self.place} of its "
             f"run; undo the change, or resume with resume='branch'{more}",
             agent_id=self.agent_id, place=self.place, differs=differs,

@@ -4,8 +4,9 @@ Rules:
 
 1. Two paths are one file if the system says so, whatever their spelling and through links.
    Of files that are not there yet, the places that they would get are compared.
-2. Nothing is opened here, so a command that is refused has changed nothing.
-3. What is no file, such as a pipe, is left to the code that refuses to write to it.
+2. Nothing is written here, so a command that is refused has changed nothing.
+3. A journal or a memory is never written over, whether or not the command uses it.
+4. What is no file, such as a pipe, is left to the code that refuses to write to it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from agentpool._cli._command import (
     ShowCommand,
 )
 from agentpool._cli._inputs import FROM_STANDARD_INPUT, files_of
+from agentpool._disk_file import is_database
 
 _Named: TypeAlias = tuple[str, str]
 """What a file is to the command, and its path."""
@@ -52,6 +54,11 @@ def refuse_clashes(command: Command) -> None:
             owners.setdefault(file, (f"the {what}", path))
     for option, path in written:
         _refuse_owned(owners, path, f"{option} {path!r}", "file")
+        if is_database(path):
+            raise UsageError(
+                f"{option} {path!r} would write over an SQLite file, such as a journal or a "
+                "memory; name another file"
+            )
         if (file := _identity(path)) is not None:
             owners[file] = (f"the file of {option}", path)
     for folder, path in answers:

@@ -2,24 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Final
-
 from agentpool import UsageError, trace_of_journal
 from agentpool import journal as journals
 from agentpool.observe import Trace
-
-SQLITE: Final = b"SQLite format 3\0"
-"""How the files of journals begin."""
-
-
-def is_journal(file: str) -> bool:
-    """Return whether *file* is no trace, but what a journal may be."""
-    try:
-        with Path(file).open("rb") as opened:
-            return opened.read(len(SQLITE)) == SQLITE
-    except OSError:
-        return False  # read_trace() says why
 
 
 async def read_journal(file: str, pool: str | None) -> Trace:

@@ -71,6 +71,8 @@ def look_after_runs(command: RunsCommand) -> int:
     async def main() -> tuple[int, str]:
         # Whose file it is, who looks at it changes nothing.
         looks = command.action != "prune"
+        async with journals.open_journal(command.file, read_only=True):
+            pass  # or it says why: an empty file would be made one
         async with journals.open_journal(command.file, read_only=looks) as journal:
             return await _do(journal, command)
 
@@ -157,9 +159,12 @@ def _ended(pool: PoolSummary) -> str:
 
 
 def _writes(pool: PoolSummary) -> str:
-    if pool.owner is None:
-        return ""
-    return f"; process {pool.owner.pid} on {printable(pool.owner.host)} runs it"
+    told = ""
+    if pool.owner is not None:
+        told += f"; process {pool.owner.pid} on {printable(pool.owner.host)} runs it"
+    if pool.ahead_seconds:
+        told += f"; its last write is {pool.ahead_seconds:,.0f} seconds ahead of the clock here"
+    return told
 
 
 def _agent_line(agent: _Agent) -> str:

@@ -13,12 +13,12 @@ import trio
 
 from agentpool import UsageError
 from agentpool._cli._command import ShowCommand
-from agentpool._cli._kept_trace import is_journal, read_journal
+from agentpool._cli._kept_trace import read_journal
 from agentpool._cli._recording import write_page
 from agentpool._cli._report import ExitCode
 from agentpool._cli._screen import visible, write_out
 from agentpool._cli._trace_text import event_line, overview, transcript
-from agentpool._disk_file import is_marked_open
+from agentpool._disk_file import is_database, is_marked_open
 from agentpool.observe import (
     AgentRecord,
     Bill,
@@ -53,7 +53,7 @@ def show(command: ShowCommand) -> int:
         TraceError: If the file is not a trace.
     """
     if command.follow:
-        if is_journal(command.file):
+        if is_database(command.file):
             raise UsageError("--follow works with traces only; a journal keeps no times")
         return trio.run(_follow, command)
     trace = _read(command.file, command.pool)
@@ -91,7 +91,7 @@ def show(command: ShowCommand) -> int:
 
 
 def _read(file: str, pool: str | None = None) -> Trace:
-    if is_journal(file):
+    if is_database(file):
         return trio.run(read_journal, file, pool)
     if pool is not None:
         raise UsageError(f"--pool is of journals, and {file!r} is none; a trace has one pool")

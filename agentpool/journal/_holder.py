@@ -82,9 +82,11 @@ def refuse_if_busy(
     dead = holder is not None and is_dead(holder)
     if holder is None or state.may_be_claimed(me, now=now, is_dead=dead, silent_since=silent_since):
         return
-    until = state.latest_end(now)
+    until, ahead = state.latest_end(now), state.ahead_of(now)
+    clock = f" its last write is {ahead:,.0f} seconds ahead of the clock here;" if ahead else ""
     raise RunBusyError(
-        f"pool {pool!r} of the journal is written by process {holder.pid} on {holder.host}; "
+        f"pool {pool!r} of the journal is written by process {holder.pid} on {holder.host};"
+        f"{clock} "
         f"wait for its end, or for {until - now:.0f} seconds without a sign of it",
         host=holder.host,
         pid=holder.pid,

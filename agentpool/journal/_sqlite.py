@@ -14,6 +14,7 @@ Rules:
 
 from __future__ import annotations
 
+import logging
 import time  # noqa: TID251  # a lease is held against other processes: their clock is the wall's
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -87,6 +88,8 @@ _KIND: Final = FileKind(
     "journal", JournalError, MIGRATIONS, interrupts=False, synchronous="FULL", owners=_OWNERS
 )
 
+_log: Final = logging.getLogger("agentpool")
+
 _SYNCHRONOUS: Final[dict[str, str]] = {"process": "OFF", "power": "FULL"}
 """When SQLite waits for the disk."""
 
@@ -130,6 +133,7 @@ class SqliteJournal(JointJournal):
                 raise
             # The clock cannot tell how long ago the last write was. Who does not write for
             # the length of the lease has lost it.
+            _log.warning("%s; it is waited for %g seconds for a sign of it", busy, state.seconds)
             await trio.sleep(state.seconds)
             try:
                 fence = await self._write(
@@ -386,5 +390,6 @@ def _summary_of(row: Row) -> PoolSummary:
         # An agent that was branched has several runs, of which only the last can be open.
         max(int(agents or 0) - max(int(runs or 0) - int(ended or 0), 0), 0),
         int(size or 0),
-        live_holder(state_of((fence, holder, seconds, renewed))),
+        live_holder(state := state_of((fence, holder, seconds, renewed))),
+        state.ahead_of(time.time()),
     )

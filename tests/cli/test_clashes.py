@@ -127,3 +127,17 @@ def test_a_path_that_no_system_has_is_refused_where_it_is_read(desk: Desk) -> No
     """It is no file, and so none that is written over."""
     done = desk.scripted("map", "reader.toml", "--each", "a\0b", "--trace", "t")
     assert (done.code, "cannot be read" in done.err) == (1, True)
+
+
+@pytest.mark.parametrize("option", ["--trace", "--report"])
+def test_no_journal_or_memory_is_written_over(desk: Desk, option: str) -> None:
+    """Also where the command has no journal: a slip of an option would cost all runs."""
+    assert desk.scripted("run", "reader.toml", "hello", "--journal", "j.db").code == 0
+    before = files_of(desk)
+    done = desk.scripted("run", "reader.toml", "hello", option, "j.db")
+    assert done.code == 2
+    said = f"{option} 'j.db' would write over an SQLite file, such as a journal or a memory; name"
+    assert said in done.err
+    assert files_of(desk) == before
+    (desk.folder / "pipe").symlink_to("/dev/null")
+    assert "j.db" not in desk.scripted("run", "reader.toml", "hello", option, "pipe").err

@@ -6,9 +6,11 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import signal
 import sqlite3
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -402,6 +404,26 @@ def test_an_empty_journal_has_no_runs(desk: Desk) -> None:
         2,
         ["agentpool: error: the journal has no pool 'map'; it has none"],
     )
+
+
+def test_a_clock_that_went_back_is_told(desk: Desk) -> None:
+    """Whoever lists the runs sees that the last write is to come."""
+    keep(desk.folder / "j.db", JournalRecord(1, RecordKind.ACCEPTED, body=b"{}"))
+    with closing(sqlite3.connect("j.db")) as file:
+        file.execute("UPDATE pools SET renewed_at = renewed_at + 100000")
+        file.commit()
+    done = desk.call("runs", "list", "j.db")
+    assert re.search(r"; its last write is (99,9|100,0)\d\d seconds ahead of the clock", done.out)
+
+
+@pytest.mark.parametrize("action", ["list", "show", "prune"])
+def test_an_empty_file_is_no_journal(desk: Desk, action: str) -> None:
+    """It is told, and stays empty."""
+    (desk.folder / "empty.db").touch()
+    done = desk.call("runs", action, "empty.db")
+    assert (done.code, done.out) == (2, "")
+    assert "'empty.db' is not a journal: it is empty; name another" in done.err
+    assert (desk.folder / "empty.db").stat().st_size == 0
 
 
 def test_a_slip_in_the_name_makes_no_file(desk: Desk) -> None:

@@ -705,6 +705,32 @@ def test_another_tool_is_seen_at_the_first_request_that_differs() -> None:
     simulate(scenario)
 
 
+def test_a_called_tool_that_is_gone_is_never_accepted() -> None:
+    """Its call has no place any more: what is gone and what to do is told, and nothing is lost."""
+
+    async def scenario() -> None:
+        journal, shop = InMemoryJournal(), Shop()
+        config = SpawnConfig(READER, "x", key="a")
+
+        async def stuck(request: CompletionRequest) -> Answer:
+            if any(isinstance(one, ToolMessage) for one in request.messages):
+                await trio.sleep_forever()
+            return buyer(request)
+
+        with trio.move_on_after(1):
+            await run_one(journal, config, stuck, tools=shop.tools())
+        kept = await journal.read("kept")
+        outcome = await run_one(journal, config, buyer, tools=ToolRegistry(), resume="accept")
+        assert isinstance(outcome.error, ResumeMismatchError)
+        differs = "tool 'pay' was called, which it has no more or may not call,"
+        assert outcome.error.differs == differs
+        assert "undo the change, or resume with resume='branch'" in str(outcome.error)
+        assert await journal.read("kept") == kept
+        assert (await run_one(journal, config, buyer, tools=shop.tools())).is_success
+
+    simulate(scenario)
+
+
 def test_a_deadlock_is_seen_with_a_journal_as_well() -> None:
     """What writes the records is nobody who could end a wait."""
 

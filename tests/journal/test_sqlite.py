@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sqlite3
@@ -170,12 +171,15 @@ def edit(path: Path, sql: str, *values: object) -> None:
     connection.close()
 
 
-def test_a_clock_that_went_back_keeps_nobody_waiting_for_ever(tmp_path: Path) -> None:
-    """Who is silent for the length of the lease has lost it; who writes has not."""
-    simulate(outwait_a_lease, tmp_path / "j")
+def test_a_clock_that_went_back_keeps_nobody_waiting_for_ever(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who is silent for the length of the lease has lost it; who writes has not. It is told."""
+    caplog.set_level(logging.WARNING, "agentpool")
+    simulate(outwait_a_lease, tmp_path / "j", caplog)
 
 
-async def outwait_a_lease(path: Path) -> None:
+async def outwait_a_lease(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Claim what another holds whose clock is a day ahead, and who writes once."""
     holder = '{"host":"elsewhere.example","pid":1,"started":""}'
     async with open_journal(path) as journal:
@@ -189,10 +193,16 @@ async def outwait_a_lease(path: Path) -> None:
                 edit(path, ahead, holder, time.time() + 86_430)
 
             nursery.start_soon(write_in_between)
-            with pytest.raises(RunBusyError):
+            with pytest.raises(RunBusyError, match=r"last write is 86,\d+ seconds ahead of the"):
                 await journal.claim("p")
         assert trio.current_time() == 60
+        (told,) = caplog.messages
+        assert "process 1 on elsewhere.example; its last write is 86,400 seconds ahead of " in told
+        assert told.endswith("; it is waited for 60 seconds for a sign of it")
+        (summary,) = await journal.pools()
+        assert 86_000 < summary.ahead_seconds <= 86_430
         assert (await journal.claim("p")).fence == 2
+        assert [one.ahead_seconds for one in await journal.pools()] == [0.0]
 
 
 async def test_a_lease_that_is_given_back_is_free(tmp_path: Path) -> None:
