@@ -275,6 +275,18 @@ def test_a_budget_that_the_journal_keeps_is_held_across_a_crash() -> None:
     assert report.writes > 6
 
 
+def test_a_budget_may_be_all_that_the_journal_keeps() -> None:
+    """Its writes are crash points as well, in a pool that keeps nothing else."""
+
+    async def scenario(journal: Journal) -> object:
+        assert isinstance(journal, BudgetStore)
+        budget = Budget(requests=40, per="day", store=journal, name="team")
+        async with open_pool(FunctionDriver(echo), budget=budget) as pool:
+            return (await (await pool.spawn(SpawnConfig(READER, "x"))).wait()).text
+
+    assert crash_everywhere(scenario).points > 0
+
+
 def test_a_race_that_was_won_stays_won() -> None:
     """Whoever else was in it."""
 
