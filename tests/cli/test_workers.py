@@ -168,7 +168,7 @@ def test_killed_and_frozen_workers_are_replaced(tmp_path: Path) -> None:
             until = time.monotonic() + 2 * PATIENCE
             while pids[0] in shared.workers_now():
                 assert time.monotonic() < until
-                time.sleep(0.05)
+                time.sleep(0.5)
             send(pids[0], signal.SIGCONT)
             _, err = command.communicate(timeout=2 * PATIENCE)
             assert command.returncode == 0, err
