@@ -81,15 +81,15 @@ PROMISES: Final = (
     ),
     Fault(
         "J9", "a change is seen: requests are not compared", "_agent/journaling.py",
-        "            if begun is not None and begun.digest != self._digest(effect.request):\n",
-        "            if begun is not None and False:\n",
+        "            and begun.digest != self._digest(effect.request)\n",
+        "            and False\n",
         "tests/journal/test_resume.py", "another_tool_is_seen",
     ),
     Fault(
         "J9", "a change is seen: a memory that comes or goes shifts the records",
-        "_agent/journaling.py",
-        "        if is_other:\n",
-        "        if is_other and False:\n",
+        "_agent/comparing.py",
+        '    return "it has a memory now and had none, or the reverse," if is_other else None\n',
+        "    return None\n",
         "tests/journal/test_second_process.py", "a_memory_that_comes",
     ),
     Fault(
