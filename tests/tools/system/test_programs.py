@@ -283,7 +283,9 @@ def test_programs_that_run_others_are_known() -> None:
         "nvim", "emacs-nox", "ginstall", "gtimeout", "zsh-static", "nodejs", "go1.22", "cargo",
         "gcc-12", "clang++-15", "java", "Rscript", "ipython3", "ld.so", "ld-musl-x86_64.so.1",
         "ld64.so.2", "i686", "busybox.static", "ncat", "socat", "hg", "gh", "dc", "m4", "psql",
-        "apt-get", "entr", "ltrace", "bwrap", "PowerShell.exe",
+        "apt-get", "entr", "ltrace", "bwrap", "PowerShell.exe", "fd", "fdfind", "ag", "rename",
+        "erl", "iex", "ocaml", "lldb-15", "telnet", "mutt", "helm", "pdflatex", "gs", "magick",
+        "python3-dbg", "ld", "mount", "dbus-send", "cvs", "info",
     ],
 )  # fmt: skip
 def test_a_carrier_is_known_by_every_name_that_it_has(name: str) -> None:
