@@ -53,6 +53,25 @@ package, runs the test, and prints `red` or `GREEN`; it exits with 1 if one is g
 The {count} rows of this page are made from what it breaks: `python -m tests.mutation.page`.
 """
 
+_CROWDS: Final = """\
+## In crowds
+
+What `python -m benchmarks.crowds` printed, on two busy cores of an ordinary machine.
+The clock of the pools is a virtual one, so no deadline is waited for; the seconds are the
+processor's.
+
+| what | came of it | processor |
+|---|---|---|
+| 1,000 agents report to the owner | 1,000 of 1,000 heard, inbox of 32 | 0.53 s |
+| 10,000 senders to one inbox of 1 | 10,000 of 10,000 heard | 7.35 s |
+| a ring of 10,000 questions with deadlines | 10,000 of 10,000 went on, none was told of a circle | \
+11.34 s |
+| a circle of 1,000 | named in 0.017 s after the question that closed it | 0.76 s |
+| the owner waits where nobody can go on: the end of the block, `join_all`, `join_next`, \
+`as_completed`, `wait`, `receive_many`, `ask`, `send`, `map`, `race`, `supervise` | each is over \
+after 0 s of the clock | 0.01 s or less, each |
+"""
+
 _GROUPS: Final = (
     ("A", "What is paid for is lost, or an answer is spoilt"),
     ("B", "Inputs of public reports"),
@@ -75,7 +94,7 @@ def page() -> str:
                 "with an exact clock and a late one.\n"
             )
         parts.append("\n".join(_table(rows, searched=letters == "D")) + "\n")
-    return "\n".join(parts)
+    return "\n".join([*parts, _CROWDS])
 
 
 def _names(fault: Fault) -> list[str]:
