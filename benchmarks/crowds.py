@@ -26,7 +26,14 @@ from agentpool import (
     open_pool,
 )
 from agentpool.abc import Tool
-from agentpool.drivers import Completion, CompletionRequest, FunctionDriver, ToolMessage, call
+from agentpool.drivers import (
+    Completion,
+    CompletionRequest,
+    FunctionDriver,
+    ToolMessage,
+    UserMessage,
+    call,
+)
 from agentpool.tools import TEAM_TOOLS, ToolContext, ToolRegistry, tool
 
 TEAM = AgentManifest(capabilities=(Capability(CapabilityKind.MESSAGE), Capability.spawn(2)))
@@ -37,7 +44,8 @@ def obey(request: CompletionRequest) -> Completion | str:
     results = [one.content for one in request.messages if isinstance(one, ToolMessage)]
     if results:
         return results[0] or "nothing"
-    word, _, number = request.messages[0].text.partition(" ")
+    query = next(one.text for one in request.messages if isinstance(one, UserMessage))
+    word, _, number = query.partition(" ")
     match word:
         case "report":
             return call("send_message", to=0, content=number)
@@ -56,10 +64,18 @@ def config(query: str) -> SpawnConfig:
     return SpawnConfig(TEAM, query)
 
 
-def pool_of(slots: int, *more: Tool, **limits: int) -> AbstractAsyncContextManager[AgentPool]:
+def pool_of(
+    slots: int, *more: Tool, max_queued: int = 100_000, inbox_capacity: int = 32
+) -> AbstractAsyncContextManager[AgentPool]:
     """Open a pool of such agents."""
     tools = ToolRegistry([*TEAM_TOOLS, *more])
-    return open_pool(FunctionDriver(obey), tools=tools, max_concurrent=slots, **limits)
+    return open_pool(
+        FunctionDriver(obey),
+        tools=tools,
+        max_concurrent=slots,
+        max_queued=max_queued,
+        inbox_capacity=inbox_capacity,
+    )
 
 
 async def reports(count: int = 1_000) -> str:

@@ -64,8 +64,8 @@ processor's.
 |---|---|---|
 | 1,000 agents report to the owner | 1,000 of 1,000 heard, inbox of 32 | 0.53 s |
 | 10,000 senders to one inbox of 1 | 10,000 of 10,000 heard | 7.35 s |
-| a ring of 10,000 questions with deadlines | 10,000 of 10,000 went on, none was told of a circle | \
-11.34 s |
+| a ring of 10,000 questions with deadlines | 10,000 of 10,000 went on, none was told of a \
+circle | 11.34 s |
 | a circle of 1,000 | named in 0.017 s after the question that closed it | 0.76 s |
 | the owner waits where nobody can go on: the end of the block, `join_all`, `join_next`, \
 `as_completed`, `wait`, `receive_many`, `ask`, `send`, `map`, `race`, `supervise` | each is over \
