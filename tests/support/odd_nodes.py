@@ -74,7 +74,8 @@ class OddNode(Wire):
         self._news: list[News] = []
         self._stirred = trio.Event()
         self._calls: dict[int, trio.CancelScope] = {}
-        self.is_dead = False
+        self._is_cut_off = False
+        self._is_dead = False
 
     def stop(self) -> None:
         """Do nothing from now on."""
@@ -83,12 +84,21 @@ class OddNode(Wire):
     def go_on(self, *, in_time: bool) -> None:
         """Do what was left, unless the lease is over."""
         if not in_time:
-            self.kill()
+            self.die()
         self._goes_on.set()
 
+    def cut_off(self) -> None:
+        """Reach nobody any more, and work on."""
+        self._is_cut_off = True
+
     def kill(self) -> None:
+        """End all work at once, if the program reaches it."""
+        if not self._is_cut_off:
+            self.die()
+
+    def die(self) -> None:
         """End all work at once."""
-        self.is_dead = True
+        self._is_dead = True
         for scope in self._calls.values():
             scope.cancel()
         self._goes_on.set()
@@ -105,13 +115,18 @@ class OddNode(Wire):
         for order in orders:
             if isinstance(order, Begin) and isinstance(order.work, Ask):
                 self._books.sent[_who(order.work)] += 1
-        await trio.sleep(0.01)
-        await self._goes_on.wait()
-        if self.is_dead:
+        await self._arrive()
+        if self._is_dead:
             return False
         for order in orders:
             self._take(order)
         return True
+
+    async def _arrive(self) -> None:
+        await trio.sleep(0.01)
+        if self._is_cut_off:
+            await trio.sleep_forever()
+        await self._goes_on.wait()
 
     def _take(self, order: Order) -> None:
         if isinstance(order, End):
@@ -147,12 +162,11 @@ class OddNode(Wire):
     async def poll(self, heard: int, seconds: float) -> bytes | None:  # noqa: ARG002  # as a Wire
         """Return news, waiting for some."""
         with trio.move_on_after(seconds):
-            while not (self._news or self.is_dead):
+            while not (self._news or self._is_dead):
                 await self._stirred.wait()
                 self._stirred = trio.Event()
-        await trio.sleep(0.01)
-        await self._goes_on.wait()
-        if self.is_dead:
+        await self._arrive()
+        if self._is_dead:
             return None
         news, self._news = self._news, []
         return pack(news, _same)
