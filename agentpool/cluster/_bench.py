@@ -34,6 +34,7 @@ from agentpool.cluster._work import (
     ToolFacts,
     Work,
 )
+from agentpool.drivers._attachment_counts import portable_count
 from agentpool.tools._registry import EMPTY_REGISTRY, ToolRegistry
 
 MILLION: Final = 1_000_000
@@ -218,6 +219,9 @@ def facts_of(driver: Driver) -> DriverFacts:
         driver.privacy,
         driver.price(Usage(MILLION, 0)),
         driver.price(Usage(0, MILLION)),
+        driver.most_image_bytes,
+        driver.most_image_pixels,
+        portable_count(driver),
     )
 
 

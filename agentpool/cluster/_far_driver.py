@@ -9,6 +9,7 @@ from typing import cast, final
 import attrs
 import trio
 
+from agentpool._attachments import Attachment, highest_tokens
 from agentpool._errors import AgentPoolError
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._manifest.manifest import AgentManifest
@@ -50,6 +51,21 @@ class FarDriver(SendingDriver):
     def inputs(self) -> frozenset[str] | None:
         """What the model reads besides text. ``None``: unknown, or no node was asked yet."""
         return None if self._facts is None else self._facts.inputs
+
+    @property
+    def most_image_bytes(self) -> int | None:
+        """The largest image that it takes. ``None``: unknown, or no node was asked yet."""
+        return None if self._facts is None else self._facts.most_image_bytes
+
+    @property
+    def most_image_pixels(self) -> int | None:
+        """The longest side of an image. ``None``: unknown, or no node was asked yet."""
+        return None if self._facts is None else self._facts.most_image_pixels
+
+    def attachment_tokens(self, attachment: Attachment) -> int:
+        """Return what the node's driver counts; until one was asked the highest of all."""
+        count = highest_tokens if self._facts is None else self._facts.count
+        return count(attachment)
 
     @property
     def privacy(self) -> PrivacyTier:

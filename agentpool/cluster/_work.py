@@ -6,6 +6,7 @@ from typing import Final, TypeAlias, final
 
 import msgspec
 
+from agentpool._attachments import CountAttachment, highest_tokens
 from agentpool._manifest.capability import Capability, PrivacyTier
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import AgentId, CompletionRequest, ToolDefinition
@@ -91,6 +92,12 @@ class DriverFacts(msgspec.Struct, frozen=True, gc=False):
     """A million tokens in. ``None``: no price is known."""
     output_usd: float | None
     """A million tokens out."""
+    most_image_bytes: int | None = None
+    """The largest image that it takes. ``None``: no limit is known."""
+    most_image_pixels: int | None = None
+    """The longest side of an image that it takes. ``None``: no limit is known."""
+    count: CountAttachment = highest_tokens
+    """The tokens that it counts for an attachment."""
 
 
 @final

@@ -19,6 +19,7 @@ from agentpool.cluster._local_nodes import LocalSource
 from agentpool.cluster._work import Begin, Done, Order, Prepare
 from tests.cluster.conftest import MODEL
 from tests.cluster.test_edges import terms
+from tests.drivers.wire.test_image_tokens import image
 
 
 def test_a_loop_that_has_just_ended_takes_nothing() -> None:
@@ -84,6 +85,24 @@ async def test_a_driver_says_what_its_nodes_said() -> None:
         driver = nodes.driver_of(manifest)
         assert nodes.driver_of(AgentManifest()) is driver
         assert driver.max_output_tokens is None
+
+
+async def test_a_driver_counts_attachments_as_its_nodes_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The provider's own way, once a node was asked; and the provider's limits."""
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-0")
+    manifest = AgentManifest.parse(
+        'privacy = "Standard"\n[model]\nprovider = "anthropic"\nremote_model = "claude-opus-5"'
+    )
+    photo = image(256, 256)
+    async with open_cluster(address="local:1") as nodes:
+        driver = nodes.driver_of(manifest)
+        assert driver.attachment_tokens(photo) == photo.tokens
+        assert (driver.most_image_bytes, driver.most_image_pixels) == (None, None)
+    async with open_cluster(address="local:1", manifests=[manifest]) as nodes:
+        driver = nodes.driver_of(manifest)
+        assert driver.attachment_tokens(photo) == 180 < photo.tokens
+        assert driver.most_image_pixels == 8_000
+        assert driver.most_image_bytes
 
 
 async def test_any_other_address_goes_through_the_door(monkeypatch: pytest.MonkeyPatch) -> None:

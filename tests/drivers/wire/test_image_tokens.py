@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import pickle
 import struct
 
 import pytest
 
-from agentpool import AgentManifest, Budget, LimitExceededError, SpawnConfig, open_pool
-from agentpool.abc import ToolContext, ToolResult
+from agentpool import (
+    AgentManifest,
+    Budget,
+    LimitExceededError,
+    PrivacyTier,
+    SpawnConfig,
+    open_pool,
+)
+from agentpool.abc import Driver, OnDelta, ToolContext, ToolResult
 from agentpool.drivers import (
     Attachment,
+    Completion,
+    CompletionRequest,
     ContextOverflowError,
     FallbackDriver,
     GatedDriver,
@@ -19,6 +29,7 @@ from agentpool.drivers import (
     open_anthropic,
     open_openai,
 )
+from agentpool.drivers._attachment_counts import portable_count
 from agentpool.drivers.wire._image_tokens import counting_of
 from agentpool.testing import FakeTurn, strict_fake
 from agentpool.tools import ToolRegistry, tool
@@ -146,6 +157,48 @@ async def test_a_driver_says_what_its_provider_counts() -> None:
         assert FallbackDriver(openai, claude).attachment_tokens(small) == 180
         assert GatedDriver(openai, RequestGate("g")).attachment_tokens(small) == 77
         assert ScriptedDriver([]).attachment_tokens(small) == 1_120
+
+
+class Own(Driver):
+    """A driver that counts by its own code."""
+
+    @property
+    def context_window(self) -> int | None:
+        """Unknown."""
+        return None
+
+    @property
+    def privacy(self) -> PrivacyTier:
+        """It is here."""
+        return PrivacyTier.SOVEREIGN
+
+    async def complete(
+        self, request: CompletionRequest, *, on_delta: OnDelta | None = None
+    ) -> Completion:
+        """Never asked."""
+        raise AssertionError(request, on_delta)
+
+    def attachment_tokens(self, attachment: Attachment) -> int:
+        """Count bytes."""
+        return len(attachment.data)
+
+
+async def test_the_way_of_a_driver_to_count_can_go_to_another_process() -> None:
+    """Without the driver, its key and its connections; if it is of its own code, the highest."""
+    small, large = image(256, 256), image(4032, 3024)
+    async with (
+        open_openai("gpt-7") as openai,
+        open_anthropic("claude-opus-5") as claude,
+        open_openai("m", base_url="http://127.0.0.1:9/v1") as unknown,
+    ):
+        both = FallbackDriver(openai, claude)
+        gated = GatedDriver(both, RequestGate("g"))
+        for driver in (openai, claude, unknown, both, gated, ScriptedDriver([])):
+            count = pickle.loads(pickle.dumps(portable_count(driver)))
+            assert [count(one) for one in (small, large)] == [
+                driver.attachment_tokens(one) for one in (small, large)
+            ]
+    assert portable_count(Own())(small) == small.tokens > Own().attachment_tokens(small)
 
 
 @tool
