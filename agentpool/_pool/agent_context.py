@@ -24,7 +24,7 @@ from agentpool._agent.agent import Agent
 from agentpool._agent.request import complete_aside
 from agentpool._budget.budget import Budget
 from agentpool._checks import expect
-from agentpool._errors import PARENT_LEFT, PrivacyError, UsageError
+from agentpool._errors import PARENT_LEFT, LimitExceededError, PrivacyError, UsageError
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import AgentId, AgentMessage, Completion, CompletionRequest
 from agentpool._messaging.post_office import PostOffice
@@ -131,6 +131,11 @@ class PoolAgentContext(AgentContext):
         self._check_alive()
         purse = self._agent.purse
         return None if purse is None else purse.budget
+
+    async def pay_for_another_run(self) -> LimitExceededError | None:  # noqa: ASYNC910  # without a budget there is nothing to wait for
+        """Charge a tool call that is run once more. Return why it may not. ``None``: it may."""
+        purse = self._agent.purse
+        return None if purse is None else await purse.take_tool_call()
 
     async def complete(
         self, driver: Driver, request: CompletionRequest, *, on_delta: OnDelta | None = None

@@ -12,6 +12,7 @@ from agentpool._errors import ToolError
 from agentpool._loop.run import UNSURE
 from agentpool._manifest.capability import Capability
 from agentpool._messages import ToolDefinition
+from agentpool._pool.agent_context import PoolAgentContext
 from agentpool._scheduling.request_clock import waiting_for_turn
 from agentpool.abc import AgentContext, OnUnknown, Tool, ToolContext, ToolResult
 from agentpool.cluster._desk import answer_for, facts_of
@@ -73,11 +74,15 @@ class FarTool(Tool):
         Cancellation:
             Nothing of the call goes on, as far as anybody can know.
         """
+        lost: NodeLostError | None = None
         while True:
             try:
                 link, number = await self._kits.open(context.agent)
             except NodeLostError as error:
                 raise ToolError(f"{error}; the tool was not run") from error
+            if lost is not None:
+                await _pay_again(context.agent, lost)
+                lost = None
             work = RunTool(
                 number, self.definition.name, arguments, context.call_id,
                 context.idempotency_key, context.fence, facts_of(context.agent),
@@ -92,6 +97,19 @@ class FarTool(Tool):
                 # Until then the lost node may still be at it.
                 with waiting_for_turn():
                     await trio.sleep(error.retry_after_seconds or 0.0)
+                lost = error
+
+
+async def _pay_again(agent: AgentContext, lost: NodeLostError) -> None:  # noqa: ASYNC910  # without a budget there is nothing to wait for
+    """Charge a call that is run once more, since the first run may have been done.
+
+    Raises:
+        ToolError: If a budget does not allow it.
+    """
+    if isinstance(agent, PoolAgentContext):
+        refusal = await agent.pay_for_another_run()
+        if refusal is not None:
+            raise ToolError(f"{lost}; {UNSURE}; it was not run again: {refusal}") from refusal
 
 
 @final

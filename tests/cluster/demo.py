@@ -34,7 +34,7 @@ def start(folder: str, *words: str) -> subprocess.Popen[str]:
 def models(cluster: RayCluster) -> dict[str, list[int]]:
     """Return the processes of models, by node."""
     return {
-        name: [one for one in family(node.process.pid) if "agentpool.drivers" in command(one)]
+        name: [one for one in family(node.process.pid) if "_local_child" in command(one)]
         for name, node in cluster.nodes.items()
     }
 

@@ -17,6 +17,7 @@ import agentpool.cluster as face
 from agentpool import (
     AgentManifest,
     AgentStatus,
+    Budget,
     PrivacyError,
     PrivacyTier,
     RetryPolicy,
@@ -427,6 +428,25 @@ async def test_a_lost_tool_call_is_told_or_run_again(tmp_path: Path) -> None:
         assert "may or may not" in str((await told.wait()).messages)
         assert (await rerun.wait()).text == "rested"
     assert node_work.marks(again) == ["began", "began"]
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+async def test_a_tool_call_that_runs_again_is_charged_again(tmp_path: Path, limit: int) -> None:
+    """What the first run took is not known. Where the limit is reached, the model is told."""
+    file = tmp_path / "began"
+    async with (
+        open_cluster(MODEL, address="local:1", tools=TOOLS, lease_seconds=1.0) as cluster,
+        open_cluster_pool(cluster, budget=Budget(tool_calls=limit)) as pool,
+    ):
+        again = json.dumps({"seconds": 600, "file": str(file)})
+        handle = await pool.spawn(job(f"call nap_again {again}"))
+        await started(1, file)
+        lose(cluster, "local-1")
+        text = (await handle.wait()).text
+        budget = pool.statistics().budget
+    assert budget is not None
+    assert budget.tool_calls.committed == len(node_work.marks(file)) == limit
+    assert text == "rested" if limit == 2 else "it was not run again" in text
 
 
 class Muted(Wire):
