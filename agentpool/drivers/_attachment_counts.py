@@ -16,7 +16,7 @@ from agentpool.abc import Driver
 @final
 @attrs.frozen
 class HighestOf:
-    """Counts in several ways, since any of them may be that of whoever is asked."""
+    """Counts in several ways, for a driver that may ask several providers."""
 
     counts: tuple[CountAttachment, ...]
     """The ways."""
