@@ -86,6 +86,14 @@ def test_a_link_opens_a_turn(busy: Path, tmp_path: Path) -> None:
     assert "nowhere" in here[:1500]
 
 
+def test_one_is_not_several(busy: Path, tmp_path: Path) -> None:
+    """An agent of one turn, one request and no call."""
+    dom, _ = opened(busy, tmp_path, fragment="#agent=1")
+    drawer = dom[dom.index('id="drawer"') :]
+    assert "1 turn · 1 request ·" in drawer
+    assert "0 tool calls" in drawer
+
+
 def large(agents: int, turns: int) -> Trace:
     """Return a trace of many agents, four at a time, each of several turns."""
     events: list[Event] = []

@@ -57,6 +57,7 @@
     return h ? `${number(h)} h${m ? ` ${m} min` : ""}` : `${m} min${whole % 60 ? ` ${whole % 60} s` : ""}`;
   };
   const number = (n) => (n === null || n === undefined ? "" : n.toLocaleString("en"));
+  const count = (n, noun) => `${number(n)} ${noun}${n === 1 ? "" : "s"}`;
   const tokens = (n, unmeasured) => (unmeasured ? (n ? `${number(n)}+?` : "?") : number(n));
   const money = (n) => (n === null || n === undefined ? "?" : `$${n.toFixed(4)}`);
   const make = (tag, props, ...children) => {
@@ -564,8 +565,8 @@
       split.append(part);
     });
     const parent = byId.get(a.parent);
-    const facts = [...(TIMED ? [`${seconds(a.seconds)}, from ${seconds(a.spawned)}`] : []), `${number(a.turns)} turns`, `${number(a.requests)} requests`,
-      `${tokens(a.tokens, a.unmeasured)} tokens (${number(a.cached)} cached)`, money(a.cost), ...a.unknown, `${number(a.calls)} tool calls`];
+    const facts = [...(TIMED ? [`${seconds(a.seconds)}, from ${seconds(a.spawned)}`] : []), count(a.turns, "turn"), count(a.requests, "request"),
+      `${tokens(a.tokens, a.unmeasured)} tokens (${number(a.cached)} cached)`, money(a.cost), ...a.unknown, count(a.calls, "tool call")];
     drawer.replaceChildren(
       make("button", { class: "close", text: "Close", onclick: () => { location.hash = ""; } }),
       make("h2", { text: `${a.id} ${a.name}` }),
